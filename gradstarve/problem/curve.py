@@ -1,0 +1,42 @@
+"""What theory and simulation both give back: a learning curve."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradstarve.problem.dataset import Dataset
+from gradstarve.problem.losses import Loss
+
+
+class LearningCurve(eqx.Module):
+    """The contract of a `Solution` and a `Trajectory`: everything follows from `.logits(t)`.
+
+    t is time for flows and the step number for descent, a scalar or an array of any shape. With no argument a curve
+    that was recorded gives its whole grid.
+    """
+
+    data: eqx.AbstractVar[Dataset]
+    loss_function: eqx.AbstractVar[Loss]
+
+    def logits(self, t=None) -> Float[Array, "..."]:
+        """f(x_i) at t: [*batch, *t.shape, n]."""
+        raise NotImplementedError
+
+    def margins(self, t=None) -> Float[Array, "..."]:
+        """y_i f(x_i) at t: [*batch, *t.shape, n]."""
+        return self.data.labels * self.logits(t)
+
+    def error(self, t=None) -> Float[Array, "..."]:
+        """sum_i q_i sigmoid(-m_i), the probability given to the wrong label: [*batch, *t.shape]."""
+        return jnp.sum(self.data.weights * jax.nn.sigmoid(-self.margins(t)), axis=-1)
+
+    def loss(self, t=None) -> Float[Array, "..."]:
+        """sum_i q_i l(m_i): [*batch, *t.shape]."""
+        return jnp.sum(self.data.weights * self.loss_function.value(self.margins(t)), axis=-1)
+
+    def mistakes(self, t=None) -> Float[Array, "..."]:
+        """The weight of the points with m_i <= 0: [*batch, *t.shape]. A logit of 0, no opinion, is a mistake."""
+        return jnp.sum(self.data.weights * (self.margins(t) <= 0), axis=-1)

@@ -1,0 +1,87 @@
+"""Ready-made problems: the separable geometries of section 1 in any dimension."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstarve.arrays import check_positive, positive_int, real_arrays
+from gradstarve.problem.dataset import Dataset
+
+
+def antipodal(dim: int = 2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dataset:
+    """Two opposite points, x_- = -c x_+: class + at `norms`[0], class - at `norms`[1], weights `frequencies`.
+
+    `dim` >= 1. Without `key` the axis is e_1; with one it is uniform on the sphere. Point 0 is class +, point 1 class -.
+
+    >>> antipodal(norms=(1.0, 2.0)).points.tolist()
+    [[1.0, 0.0], [-2.0, -0.0]]
+    """
+    dim = positive_int("dim", dim)
+    norms, frequencies = _pairs(norms, frequencies)
+    axis = _frame(dim, 1, key, norms.dtype)[0]
+    return Dataset(jnp.stack([norms[0] * axis, -norms[1] * axis]), jnp.array([1, -1]), frequencies)
+
+
+def orthogonal(dim: int = 2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dataset:
+    """Two orthogonal points, one per class, of `norms` and weights `frequencies`; `dim` >= 2.
+
+    Without `key` the axes are e_1 and e_2; with one they are a uniform orthonormal pair.
+
+    >>> orthogonal(dim=3, frequencies=(0.25, 0.75)).weights.tolist()
+    [0.25, 0.75]
+    """
+    dim = positive_int("dim", dim, minimum=2)
+    norms, frequencies = _pairs(norms, frequencies)
+    return Dataset(norms[:, None] * _frame(dim, 2, key, norms.dtype), jnp.array([1, -1]), frequencies)
+
+
+def cones(key, dim: int = 2, points_per_class: int = 4, opening: float = 0.5, spread: float = 0.3) -> Dataset:
+    """Random orthogonally separable data: each class fills a cone of half-angle `opening` (radians, < pi/4).
+
+    The angle between the two axes is uniform in [pi/2 + 2 opening, pi], the directions are uniform in the polar angle
+    around their axis, and norms are e^(spread * N(0, 1)). `dim` >= 1 (in one dimension the cones are rays). The first
+    `points_per_class` points are class +.
+
+    >>> cones(jax.random.key(0), dim=3).separability().orthogonally_separable
+    True
+    """
+    dim = positive_int("dim", dim)
+    count = positive_int("points_per_class", points_per_class)
+    if not 0 <= opening < np.pi / 4:
+        raise ValueError(f"opening must be in [0, pi/4), got {opening!r}: wider cones are not orthogonally separable")
+    if not 0 <= spread < float("inf"):
+        raise ValueError(f"spread must be >= 0 and finite, got {spread!r}")
+    key_frame, key_angle, key_side, key_tilt, key_norm = jax.random.split(key, 5)
+    if dim == 1:
+        axes = jnp.array([[1.0], [-1.0]])
+    else:
+        frame = _frame(dim, 2, key_frame, jnp.result_type(float))
+        angle = jax.random.uniform(key_angle, minval=np.pi / 2 + 2 * opening, maxval=np.pi)
+        axes = jnp.stack([frame[0], jnp.cos(angle) * frame[0] + jnp.sin(angle) * frame[1]])
+    sides = jax.random.normal(key_side, (2, count, dim))
+    sides = sides - jnp.einsum("cnd,cd->cn", sides, axes)[..., None] * axes[:, None]
+    sides = sides / jnp.maximum(jnp.linalg.norm(sides, axis=-1, keepdims=True), 1e-30)
+    tilt = opening * jax.random.uniform(key_tilt, (2, count, 1)) * (dim > 1)
+    norms = jnp.exp(spread * jax.random.normal(key_norm, (2, count, 1)))
+    points = norms * (jnp.cos(tilt) * axes[:, None] + jnp.sin(tilt) * sides)
+    return Dataset(points.reshape(2 * count, dim), jnp.repeat(jnp.array([1, -1]), count))
+
+
+def _pairs(norms, frequencies):
+    norms, frequencies = real_arrays(norms=norms, frequencies=frequencies)
+    for name, value in (("norms", norms), ("frequencies", frequencies)):
+        if value.shape != (2,):
+            raise ValueError(f"{name} must be a pair (class +, class -), got shape {value.shape}")
+    check_positive("norms", norms)
+    return norms, frequencies
+
+
+def _frame(dim: int, count: int, key, dtype):
+    """`count` orthonormal rows: the first coordinate axes, or uniform random ones."""
+    if key is None:
+        return jnp.eye(count, dim, dtype=dtype)
+    # QR in NumPy: orthogonal to the last bit of float64, and no sign convention is needed for uniform directions.
+    gaussian = np.asarray(jax.random.normal(key, (dim, count), dtype), np.float64)
+    return jnp.asarray(np.linalg.qr(gaussian)[0].T, dtype)

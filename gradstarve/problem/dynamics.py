@@ -1,0 +1,78 @@
+"""How the weights move: gradient flow, gradient descent, and descent on one random point a step.
+
+Time t of the flow and step number k of descent are related by t = step_size * k. Hyperparameters are array leaves, so a
+sweep over step sizes is one vmap.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from gradstarve.arrays import check_positive, is_concrete, real_arrays
+
+Scalar = Float[Array, "..."]
+
+
+class Dynamics(eqx.Module):
+    """What `solve` and `simulate` take to say how weights follow the gradient of the loss."""
+
+
+class GradientFlow(Dynamics):
+    """d(weights)/dt = -grad L: the limit of descent for small steps, in units t = step_size * step.
+
+    >>> GradientFlow()
+    GradientFlow()
+    """
+
+
+class GradientDescent(Dynamics):
+    """Full-batch descent. With g_k = grad L + weight_decay * weights, v_k = momentum * v_(k-1) + g_k:
+
+    weights <- weights - step_size * v_k, or with `nesterov` weights <- weights - step_size * (g_k + momentum * v_k).
+
+    `step_size` > 0, 0 <= `momentum` < 1, `weight_decay` >= 0; `ValueError` otherwise.
+
+    >>> float(GradientDescent(0.5).step_size)
+    0.5
+    """
+
+    step_size: Scalar
+    momentum: Scalar
+    weight_decay: Scalar
+    nesterov: bool = eqx.field(static=True)
+
+    def __init__(self, step_size, momentum=0.0, nesterov: bool = False, weight_decay=0.0):
+        self.step_size = _step_size(step_size)
+        (self.momentum,) = real_arrays(momentum=momentum)
+        (self.weight_decay,) = real_arrays(weight_decay=weight_decay)
+        self.nesterov = bool(nesterov)
+        if is_concrete(self.momentum) and not bool(((self.momentum >= 0) & (self.momentum < 1)).all()):
+            raise ValueError(f"momentum must be in [0, 1), got {momentum!r}")
+        if is_concrete(self.weight_decay) and not bool((self.weight_decay >= 0).all()):
+            raise ValueError(f"weight_decay must be >= 0, got {weight_decay!r}")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether momentum and weight decay are known to be zero, so that law (8.1) speaks of it."""
+        leaves = (self.momentum, self.weight_decay)
+        return all(is_concrete(leaf) and not bool((leaf != 0).any()) for leaf in leaves)
+
+
+class StochasticGradientDescent(Dynamics):
+    """Descent on one point a step, drawn with probability equal to its weight; `step_size` > 0.
+
+    >>> float(StochasticGradientDescent(0.25).step_size)
+    0.25
+    """
+
+    step_size: Scalar
+
+    def __init__(self, step_size):
+        self.step_size = _step_size(step_size)
+
+
+def _step_size(value) -> Array:
+    (step_size,) = real_arrays(step_size=value)
+    check_positive("step_size", step_size)
+    return step_size

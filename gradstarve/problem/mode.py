@@ -1,0 +1,56 @@
+"""One mode: one class whose points share a direction, with the neurons that see it."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradstarve.arrays import check_positive, real_arrays
+
+
+class Mode(eqx.Module):
+    """A class of total weight p = `frequency` at norm r = `norm` along a unit vector xh, in its own orientation.
+
+    Neuron j enters by a_j = w_j . xh and z_j (for the class y = -1 with its sign turned), so that the logit in favour
+    of the class is u = r sum_j (a_j)_+ z_j. Shapes: `a` and `z` [*batch, h], `frequency` and `norm` [] or [*batch]; one
+    float dtype. A neuron with a_j <= 0 does not see the class and stays where it is. Each class of orthogonal data is
+    such a mode. `ValueError` for shapes that do not fit, h = 0, p <= 0, r <= 0, and entries that are not finite.
+
+    >>> mode = Mode(frequency=0.5, norm=1.0, a=[0.1, 0.2], z=[0.1, -0.1])
+    >>> round(float(mode.logit), 6)
+    -0.01
+    """
+
+    frequency: Float[Array, "..."]
+    norm: Float[Array, "..."]
+    a: Float[Array, "*batch h"]
+    z: Float[Array, "*batch h"]
+
+    def __init__(self, frequency, norm, a, z):
+        frequency, norm, a, z = real_arrays(frequency=frequency, norm=norm, a=a, z=z)
+        if a.ndim < 1 or a.shape != z.shape:
+            raise ValueError(f"a and z must both be [*batch, h], got shapes {a.shape} and {z.shape}")
+        if a.shape[-1] == 0:
+            raise ValueError(f"a mode needs h >= 1 neurons, got a of shape {a.shape}")
+        for name, value in (("frequency", frequency), ("norm", norm)):
+            check_positive(name, value)
+            try:
+                fits = jnp.broadcast_shapes(value.shape, a.shape[:-1]) == a.shape[:-1]
+            except ValueError:
+                fits = False
+            if not fits:
+                raise ValueError(
+                    f"{name} of shape {value.shape} does not fit the batch axes {a.shape[:-1]} of a {a.shape}"
+                )
+        self.frequency, self.norm, self.a, self.z = frequency, norm, a, z
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The axes in front of the neurons'."""
+        return self.a.shape[:-1]
+
+    @property
+    def logit(self) -> Float[Array, "*batch"]:
+        """u at the start: r sum_j (a_j)_+ z_j, [*batch]."""
+        return self.norm * jnp.sum(jnp.maximum(self.a, 0) * self.z, axis=-1)

@@ -1,0 +1,93 @@
+"""The two-layer ReLU network f(x) = sum_j z_j (w_j . x)_+ and its Gaussian initialiser (1.1)."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradstarve.arrays import positive_int, real_arrays
+
+
+class TwoLayerReLU(eqx.Module):
+    """f(x) = sum_j z_j (w_j . x)_+, no bias, h neurons; P(y=+1|x) = sigmoid(f(x)) (1.1).
+
+    `w`: [*batch, h, d] and `z`: [*batch, h] of one float dtype. Axes in front are a batch of independent networks.
+    `ValueError` for shapes that do not fit, h = 0, d = 0, half precision, complex, NaN or infinite weights.
+
+    >>> net = TwoLayerReLU(w=[[1.0, 0.0], [0.0, 1.0]], z=[2.0, -1.0])
+    >>> net(jnp.array([[1.0, 3.0]])).tolist()
+    [-1.0]
+    """
+
+    w: Float[Array, "*batch h d"]
+    z: Float[Array, "*batch h"]
+
+    def __init__(self, w, z):
+        w, z = real_arrays(w=w, z=z)
+        if w.ndim < 2 or z.shape != w.shape[:-1]:
+            raise ValueError(
+                f"w must be [*batch, h, d] and z [*batch, h], got shapes {w.shape} and {z.shape}; "
+                "z has one entry per row of w"
+            )
+        if w.shape[-2] == 0 or w.shape[-1] == 0:
+            raise ValueError(f"a network needs h >= 1 neurons and d >= 1 inputs, got w of shape {w.shape}")
+        self.w, self.z = w, z
+
+    def __call__(self, points: Float[Array, "n d"]) -> Float[Array, "*batch n"]:
+        """The logits f(x_i), [*batch, n], of the `points` [n, d]."""
+        if points.shape[-1] != self.dim:
+            raise ValueError(f"the network has d = {self.dim} inputs but the points have d = {points.shape[-1]}")
+        hidden = jax.nn.relu(jnp.einsum("...hd,nd->...hn", self.w, points, precision="highest"))
+        return jnp.einsum("...h,...hn->...n", self.z, hidden, precision="highest")
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The axes in front: () for one network."""
+        return self.z.shape[:-1]
+
+    @property
+    def width(self) -> int:
+        """h, the number of neurons."""
+        return self.z.shape[-1]
+
+    @property
+    def dim(self) -> int:
+        """d, the number of inputs."""
+        return self.w.shape[-1]
+
+    def __getitem__(self, index) -> TwoLayerReLU:
+        """The network or networks at `index` of the batch axes."""
+        if not self.batch_shape:
+            raise IndexError("this is one network, not a batch of networks")
+        return jax.tree.map(lambda leaf: leaf[index], self)
+
+
+def init_two_layer(key, batch, width: int, dim: int, scale_w=1.0, scale_z=1.0) -> TwoLayerReLU:
+    """`batch` random networks: w_j ~ N(0, scale_w^2 I), z_j ~ N(0, scale_z^2), independent.
+
+    `batch` is an int or a tuple of ints, () for one network. Network i of the flattened batch depends on `key` and i
+    alone, so a larger batch extends a smaller one. The dtype is JAX's default float, or the scales' if they are arrays.
+    The standard deviations of (4.2) are sigma_a = scale_w and sigma_z = scale_z.
+
+    >>> nets = init_two_layer(jax.random.key(0), batch=3, width=4, dim=2)
+    >>> nets.w.shape, nets.z.shape
+    ((3, 4, 2), (3, 4))
+    """
+    shape = (batch,) if not isinstance(batch, tuple) else batch
+    shape = tuple(positive_int("batch", size) for size in shape)
+    width, dim = positive_int("width", width), positive_int("dim", dim)
+    scale_w, scale_z = real_arrays(scale_w=scale_w, scale_z=scale_z)
+
+    def one(index):
+        key_w, key_z = jax.random.split(jax.random.fold_in(key, index))
+        w = jax.random.normal(key_w, (width, dim), scale_w.dtype)
+        z = jax.random.normal(key_z, (width,), scale_w.dtype)
+        return w * scale_w, z * scale_z
+
+    count = 1
+    for size in shape:
+        count *= size
+    w, z = jax.vmap(one)(jnp.arange(count))
+    return TwoLayerReLU(w.reshape(*shape, width, dim), z.reshape(*shape, width))

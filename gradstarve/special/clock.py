@@ -1,0 +1,307 @@
+"""The hyperbolic clock: a logit u = rise e^s - fall e^-s whose angle s obeys ds/dtau = g(u), solved both ways.
+
+This is the whole mathematics of one mode (THEORY (3.1)-(3.8)) with the network taken out. `rise`, `fall` >= 0 are the
+two halves of the logit, u(0) = rise - fall, kappa = 2 sqrt(rise fall), and tau = 2 p r t is the time of the mode. They
+are the coordinates to compute in: no special case for kappa = 0 (fall = 0 or rise = 0), no cancellation for kappa large.
+
+    tau = integral_0^s ds' / g(u(s')) = integral_{u(0)}^{u} dv / (g(v) sqrt(kappa^2 + v^2))                     (3.5)
+
+Kinds, with the residual g: "cross-entropy" 1/(1+e^u) · "hinge" 1 if u < 1 else 0 · "exponential" e^-u · "squared" 1-u.
+
+Hinge and squared are elementary. The other two need E(s) = integral_0^s e^u ds' (`expclock.py`), cut at u = -1 and u = 1,
+and inverted by a bracketed Newton iteration in the variable in which tau is nearly linear: s itself where e^u is of order
+one or less in 1/g, and e^u where it is what makes 1/g large.
+
+Derivatives come from the implicit function theorem: with F(s; rise, fall) = tau,
+
+    ds = g(u) [dtau - F_rise drise - F_fall dfall],   F_rise = integral h'(u) e^s ds',  h = 1/g.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from gradstarve.arrays import real_arrays
+from gradstarve.special import expclock
+from gradstarve.special.expclock import angle_at, logit_at, steepness
+
+Real = Float[Array, "*shape"]
+KINDS = ("cross-entropy", "hinge", "exponential", "squared")
+
+
+def _check_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"unknown clock {kind!r}; use one of {', '.join(map(repr, KINDS))}")
+    return kind
+
+
+# --- public wrappers -------------------------------------------------------------------------------------------------
+
+
+def clock_time(kind: str, rise, fall, angle) -> Float[Array, "..."]:
+    """tau at which the clock stands at `angle` s, starting from s = 0: F(s) = integral_0^s ds' / g(u(s')).
+
+    `rise`, `fall` >= 0, `angle`: broadcast together, float32 or float64. `angle` >= 0, but for "squared" with u(0) > 1,
+    which runs backwards. inf where the clock never gets there (hinge past u = 1, squared past u = 1) or later than the
+    largest number of the dtype. Accurate to 1e-12 in tau g(u), the angle that the error in tau would cost.
+
+    >>> float(clock_time("hinge", 0.1, 0.0, 1.0))
+    1.0
+    """
+    rise, fall, angle = jnp.broadcast_arrays(*real_arrays(rise=rise, fall=fall, angle=angle))
+    return time_of(_check_kind(kind), rise, fall, angle)
+
+
+def clock_state(kind: str, rise, fall, time) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """(angle s, logit u) of the clock at `time` tau >= 0: the inverse of `clock_time`.
+
+    Arguments broadcast together, float32 or float64. Error in s, which is |du| / sqrt(kappa^2 + u^2), below 1e-12
+    (1 + s) in float64 and 1e-6 (1 + s) in float32 for every tau of the dtype, rise and fall from the smallest normal
+    number to 1e6. Differentiable in rise, fall and time.
+
+    >>> angle, logit = clock_state("hinge", 0.1, 0.0, 1.0)
+    >>> float(angle), round(float(logit), 4)
+    (1.0, 0.2718)
+    """
+    rise, fall, time = jnp.broadcast_arrays(*real_arrays(rise=rise, fall=fall, time=time))
+    return state_at(_check_kind(kind), rise, fall, time)
+
+
+def clock_integral(kind: str, u0, u, kappa) -> Float[Array, "..."]:
+    """integral_{u0}^{u} dv / (g(v) sqrt(kappa^2 + v^2)), the tau it takes from logit u0 to u at given kappa (3.5).
+
+    Arguments broadcast together; kappa >= 0; with kappa = 0, u0 and u must have one sign. u >= u0, or for "squared"
+    above 1 u <= u0. inf where u is never reached.
+
+    >>> round(float(clock_integral("cross-entropy", 0.1, 1.0, 0.0)), 3)   # log 10 + Ei(1) - Ei(0.1)
+    5.821
+    """
+    u0, u, kappa = jnp.broadcast_arrays(*real_arrays(u0=u0, u=u, kappa=kappa))
+    steep = jnp.hypot(kappa, u0)
+    larger = (jnp.abs(u0) + steep) / 2
+    smaller = jnp.where(larger > 0, (kappa / 2) * (kappa / 2 / jnp.where(larger > 0, larger, 1)), 0)
+    rise, fall = jnp.where(u0 >= 0, larger, smaller), jnp.where(u0 >= 0, smaller, larger)
+    return time_of(_check_kind(kind), rise, fall, angle_at(rise, fall, u))
+
+
+# --- the laws, by kind -------------------------------------------------------------------------------------------------
+
+
+def time_of(kind: str, rise: Real, fall: Real, angle: Real) -> Real:
+    """`clock_time` without its checks, on arrays of one shape."""
+    if kind == "hinge":
+        stop = _hinge_stop(rise, fall)
+        # Rounding may put an angle meant to be at the margin an ulp past it.
+        slack = 8 * jnp.finfo(angle.dtype).eps * (1 + jnp.abs(stop))
+        reached = (angle <= stop) | (jnp.isfinite(stop) & (angle <= stop + slack) & (stop > 0))
+        return jnp.where(reached | (angle <= 0), jnp.maximum(angle, 0), jnp.inf)
+    if kind == "squared":
+        return _squared_time(rise, fall, angle)
+    return _exp_time(kind == "cross-entropy", rise, fall, angle)
+
+
+def state_at(kind: str, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
+    """`clock_state` without its checks, on arrays of one shape."""
+    if kind == "hinge":
+        stop = _hinge_stop(rise, fall)
+        angle = jnp.minimum(time, stop)
+        return angle, jnp.where((time >= stop) & (stop > 0), 1, logit_at(rise, fall, angle))
+    if kind == "squared":
+        angle = _squared_angle(rise, fall, time)
+        return angle, logit_at(rise, fall, angle)
+    return _exp_state(kind == "cross-entropy", rise, fall, time)
+
+
+@jax.custom_jvp
+def _hinge_stop(rise: Real, fall: Real) -> Real:
+    """The angle at which u = 1: 0 if u starts there or above, inf if rise = 0."""
+    return jnp.where(rise - fall >= 1, 0, angle_at(rise, fall, jnp.ones_like(rise)))
+
+
+@_hinge_stop.defjvp
+def _hinge_stop_jvp(primals, tangents):
+    (rise, fall), (drise, dfall) = primals, tangents
+    stop = _hinge_stop(rise, fall)
+    moves = jnp.isfinite(stop) & (stop > 0)
+    safe = jnp.where(moves, stop, 0)
+    slope = -(jnp.exp(safe) * drise - jnp.exp(-safe) * dfall) / steepness(rise, fall, jnp.ones_like(rise))
+    return stop, jnp.where(moves, slope, 0)
+
+
+def _squared_parts(rise, fall):
+    """The numbers of the Riccati solution x = e^s = N/D, N = 2w + n (1 - E), D = 2w - d (1 - E), E = e^(-w tau)."""
+    w = jnp.sqrt(1 + 4 * rise * fall)
+    gap = 1 - (rise - fall)
+    n = 4 * fall * gap / (1 + 2 * fall + w)  # 1 + 2 fall - w
+    # w + 1 - 2 rise, from its conjugate where that is what would cancel.
+    big = 2 * rise > 1
+    d = jnp.where(big, 4 * rise * gap / jnp.where(big, w + 2 * rise - 1, 1), w + 1 - 2 * rise)
+    return w, n, d
+
+
+def _squared_angle(rise: Real, fall: Real, time: Real) -> Real:
+    w, n, d = _squared_parts(rise, fall)
+    decay = jnp.exp(-w * time)
+    past = -jnp.expm1(-w * time)
+    top = jnp.where(n >= 0, 2 * w + n * past, 2 * w + n + (-n) * decay)
+    excess = 4 * rise * fall / (w + 1) + 2 * rise  # w - 1 + 2 rise = 2w - d
+    bottom = jnp.where(d >= 0, excess + d * decay, 2 * w - d * past)
+    # log1p where the two are close, so that short times keep their digits.
+    shift = (n + d) * past / bottom
+    return jnp.where(jnp.abs(shift) < 0.5, jnp.log1p(shift), jnp.log(top) - jnp.log(bottom))
+
+
+def _squared_time(rise: Real, fall: Real, angle: Real) -> Real:
+    w, n, d = _squared_parts(rise, fall)
+    x1 = jnp.expm1(angle)
+    past = 2 * w * x1 / ((x1 + 1) * d + n)  # 1 - e^(-w tau)
+    started_there = angle == 0
+    ahead = (past > 0) & (past < 1)
+    tau = -jnp.log1p(-jnp.where(ahead, past, 0.5)) / w
+    return jnp.where(started_there, 0, jnp.where(ahead, tau, jnp.inf))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _exp_time(plus_one: bool, rise: Real, fall: Real, angle: Real) -> Real:
+    """integral_0^s (plus_one + e^u) ds'."""
+    parts = expclock.integrals(rise, fall, angle)
+    # Past u = 5000 the panels are shorter than the spacing of floats, and the time is far beyond any float.
+    total = jnp.where(parts.scale < 5000, jnp.exp(parts.scale + jnp.log(parts.plain)), jnp.inf)
+    return total + angle if plus_one else total
+
+
+@_exp_time.defjvp
+def _exp_time_jvp(plus_one, primals, tangents):
+    (rise, fall, angle), (drise, dfall, dangle) = primals, tangents
+    tau = _exp_time(plus_one, rise, fall, angle)
+    parts = expclock.integrals(rise, fall, angle)
+    scale = jnp.exp(parts.scale)
+    u = logit_at(rise, fall, angle)
+    slope = jnp.exp(u) + 1 if plus_one else jnp.exp(u)
+    # A time beyond the floats has no derivative; 0 keeps it from spoiling those it is selected against.
+    slope, grow, decay = (
+        jnp.where(jnp.isfinite(tau), part, 0) for part in (slope, scale * parts.grow, scale * parts.decay)
+    )
+    return tau, slope * dangle + grow * drise - decay * dfall
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _exp_state(plus_one: bool, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
+    return _invert(plus_one, rise, fall, time)
+
+
+@_exp_state.defjvp
+def _exp_state_jvp(plus_one, primals, tangents):
+    (rise, fall, time), (drise, dfall, dtime) = primals, tangents
+    angle, u = _exp_state(plus_one, rise, fall, time)
+    parts = expclock.integrals(rise, fall, angle)
+    # Everything below is scaled by e^-u or e^-max(u, 0) so that nothing overflows: g = e^-top / (e^-top g^-1).
+    top = parts.scale
+    speed = 1 / ((jnp.exp(-top) if plus_one else 0) + jnp.exp(u - top))  # g(u) e^top
+    dangle = speed * (jnp.exp(-top) * dtime - parts.grow * drise + parts.decay * dfall)
+    du = jnp.exp(angle) * drise - jnp.exp(-angle) * dfall + steepness(rise, fall, u) * dangle
+    return (angle, u), (dangle, du)
+
+
+# --- inversion ---------------------------------------------------------------------------------------------------------
+
+
+def _invert(plus_one: bool, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
+    """(s, u) with integral_0^s (plus_one + e^u) ds' = time.
+
+    The stretch from u(0) upwards is cut at u = -1 and u = 1. The region that holds the answer is found from the times at
+    the cuts, and inside it F(s) - time is driven to zero by Newton steps kept in a bracket:
+    - below -1 for the plain exponential, and above 1 for both, F is nearly linear in e^u: u <- u + log1p(S ds);
+    - elsewhere 1/g is between 1 and 4.7 times its smallest value in the region: s <- s + ds.
+    """
+    one = float(plus_one)
+    eps = jnp.finfo(time.dtype).eps
+    start = rise - fall
+    zero = jnp.zeros_like(time)
+
+    angle_low = jnp.where(start < -1, angle_at(rise, fall, jnp.full_like(start, -1)), 0)
+    time_low = _between(one, rise, fall, zero, start, angle_low, jnp.full_like(start, -1), start < -1)
+    angle_high = jnp.where(start < 1, angle_at(rise, fall, jnp.ones_like(start)), 0)
+    # In the middle 1/g >= 1/e, which bounds the angle by time alone; it keeps rise = 0 (u = 1 never reached) finite.
+    bound = angle_low + jnp.e * time + 1
+    reachable = angle_high <= bound
+    angle_high = jnp.minimum(angle_high, bound)
+    high_u = jnp.where(reachable, 1, logit_at(rise, fall, angle_high))
+    middle_u = jnp.maximum(start, -1)
+    time_high = time_low + _between(one, rise, fall, angle_low, middle_u, angle_high, high_u, start < 1)
+
+    low = (start < -1) & (time < time_low)
+    high = ~low & (time >= time_high) & reachable
+    base_angle = jnp.where(low, 0, jnp.where(high, angle_high, angle_low))
+    base_u = jnp.where(low, start, jnp.where(high, jnp.maximum(start, 1), middle_u))
+    left = time - jnp.where(low, 0, jnp.where(high, time_high, time_low))
+    by_exp = high | (low & (not plus_one))
+
+    # First guesses. For the e^u regions: E ~ e^u / S, so u ~ log(E) + log S at that u.
+    log_left = jnp.log(jnp.maximum(left, jnp.finfo(time.dtype).tiny))
+    base_steep = steepness(rise, fall, base_u)
+    total = jnp.logaddexp(log_left, base_u - jnp.log(base_steep))
+    guess_u = total + jnp.log(steepness(rise, fall, total))
+    end_u = jnp.where(low, -1, jnp.inf)
+    guess_u = jnp.clip(guess_u, base_u, end_u)
+    guess = base_angle + left / (one + jnp.exp(jnp.minimum(base_u, 1)))
+    guess = jnp.minimum(guess, jnp.where(low, angle_low, angle_high))
+    angle = jnp.where(by_exp, angle_at(rise, fall, guess_u), guess)
+    angle = jnp.where(by_exp, jnp.maximum(angle, base_angle), angle)
+    u = jnp.where(by_exp, guess_u, logit_at(rise, fall, angle))
+    lower = jnp.where(by_exp, base_u, base_angle)
+    upper = jnp.where(by_exp, jnp.where(low, -1, total + 800), jnp.where(low, angle_low, angle_high))
+
+    def residual(angle, u):
+        """(time - F) / max(1, e^u) and the step ds of Newton's iteration."""
+        scale = jnp.where(by_exp, u, 0)
+        value = expclock.piece(rise, fall, base_angle, base_u, angle, u)
+        spent = left - one * (angle - base_angle)
+        due = jnp.sign(spent) * jnp.exp(jnp.log(jnp.abs(spent)) - scale)
+        gap = due - value * jnp.exp(u - scale)
+        return gap / (one * jnp.exp(-scale) + jnp.exp(u - scale))
+
+    def cond(carry):
+        done, count = carry[-2], carry[-1]
+        return ~jnp.all(done) & (count < 80)
+
+    def body(carry):
+        angle, u, lower, upper, done, count = carry
+        step = residual(angle, u)
+        here = jnp.where(by_exp, u, angle)
+        lower = jnp.where(step >= 0, jnp.maximum(lower, here), lower)
+        upper = jnp.where(step <= 0, jnp.minimum(upper, here), upper)
+        steep = steepness(rise, fall, u)
+        move = jnp.where(by_exp, jnp.log1p(jnp.maximum(steep * step, -0.95)), step)
+        there = here + move
+        outside = (there < lower) | (there > upper) | ~jnp.isfinite(there)
+        there = jnp.where(outside, (lower + upper) / 2, there)
+        small = jnp.abs(there - here) <= 4 * eps * (1 + jnp.abs(here))
+        new_u = jnp.where(by_exp, there, logit_at(rise, fall, there))
+        new_angle = jnp.where(by_exp, angle_at(rise, fall, there), there)
+        angle, u = jnp.where(done, angle, new_angle), jnp.where(done, u, new_u)
+        return angle, u, lower, upper, done | small, count + 1
+
+    done = _settled(left, base_u, by_exp)
+    angle = jnp.where(done, base_angle, angle)
+    u = jnp.where(done, base_u, u)
+    angle, u, *_ = lax.while_loop(cond, body, (angle, u, lower, upper, done, 0))
+    return angle, u
+
+
+def _settled(left: Real, base_u: Real, by_exp: Bool[Array, "*shape"]) -> Bool[Array, "*shape"]:
+    """Where no time is left to spend, up to what moves u by less than its own rounding."""
+    tiny = jnp.finfo(left.dtype).tiny
+    negligible = by_exp & (jnp.log(jnp.maximum(left, tiny)) < base_u - 60) & (base_u > 0)
+    return (left <= 0) | negligible
+
+
+def _between(one, rise, fall, angle0, u0, angle1, u1, when):
+    """F between two points of one region, 0 where not `when`."""
+    value = expclock.piece(rise, fall, angle0, u0, angle1, u1) * jnp.exp(u1) + one * (angle1 - angle0)
+    return jnp.where(when, value, 0)

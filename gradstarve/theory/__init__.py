@@ -1,0 +1,30 @@
+"""Closed forms: what training does, without training. One module per law; `solve` picks the one that applies.
+
+Never imports the simulator: their agreement is what `gradstarve.theorems` measures.
+"""
+
+from gradstarve.theory.descent import DescentSolution, ModeDescent
+from gradstarve.theory.fate import (
+    antipodal_fate,
+    class_failure_probability,
+    dies_for_ever,
+    exclusive_fate,
+    learning_probability,
+)
+from gradstarve.theory.mode import ClockCurve, ModeSolution
+from gradstarve.theory.solve import Solution, solve, solve_mode
+
+__all__ = [
+    "ClockCurve",
+    "DescentSolution",
+    "ModeDescent",
+    "ModeSolution",
+    "Solution",
+    "antipodal_fate",
+    "class_failure_probability",
+    "dies_for_ever",
+    "exclusive_fate",
+    "learning_probability",
+    "solve",
+    "solve_mode",
+]

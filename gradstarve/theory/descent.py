@@ -1,0 +1,194 @@
+"""Gradient descent solved step by step without error (8.1): an equality with training, not its small-step limit.
+
+With p_j = a_j + z_j and q_j = a_j - z_j, one step of size eta multiplies every p_j of a class by 1 + c and every q_j by
+1 - c, c = eta p r g(u), u = r (sum p_j^2 - sum q_j^2) / 4: two numbers per class move any network of any width in any
+dimension. Which neurons a class sums over is read off the sign of a_j = (p_j + q_j)/2 after each step.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gradstarve.arrays import is_concrete, positive_int
+from gradstarve.problem import Loss, Mode
+from gradstarve.theory.mode import error_to_logit
+
+
+class March(eqx.Module):
+    """The law (8.1) for one class, or for two antipodal ones that pass neurons to each other.
+
+    `grown` p_j and `decayed` q_j: [*batch, h] at step 0, in the orientation of the first class; `frequency`, `norm`:
+    [classes, *batch]. Class 0 sums over a_j > 0 and class 1, if there is one, over a_j < 0.
+    """
+
+    loss_function: Loss
+    step_size: Float[Array, "*batch"]
+    frequency: Float[Array, "classes *batch"]
+    norm: Float[Array, "classes *batch"]
+    grown: Float[Array, "*batch h"]
+    decayed: Float[Array, "*batch h"]
+
+    def _logits(self, grown, decayed):
+        """u per class, [classes, *batch], and who is in which class."""
+        a = (grown + decayed) / 2
+        members = jnp.stack([a > 0, a < 0])[: self.norm.shape[0]]
+        # (p - q)(p + q) is p^2 - q^2 with one rounding less.
+        product = (grown - decayed) * (grown + decayed)
+        return self.norm * jnp.sum(jnp.where(members, product, 0), axis=-1) / 4, members
+
+    def _step(self, grown, decayed):
+        logits, members = self._logits(grown, decayed)
+        speed = self.step_size * self.frequency * self.norm * self.loss_function.residual(logits)
+        speed = jnp.sum(jnp.where(members, speed[..., None], 0), axis=0)
+        return grown * (1 + speed), decayed * (1 - speed)
+
+    def at(self, steps, read):
+        """`read(grown, decayed)` after each of `steps`, stacked in front: [steps.size, ...]."""
+        steps = check_steps(steps).reshape(-1)
+        return _record(self, steps, read)
+
+    def logits(self, steps) -> Float[Array, "..."]:
+        """u per class at `steps`: [classes, *batch, *steps.shape]."""
+        values = self.at(steps, lambda grown, decayed: self._logits(grown, decayed)[0])
+        return _behind(values, np.shape(steps), offset=0)
+
+    def coordinates(self, steps) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """(a_j, z_j) at `steps`, in the orientation of class 0: each [*batch, *steps.shape, h]."""
+        values = self.at(steps, lambda grown, decayed: ((grown + decayed) / 2, (grown - decayed) / 2))
+        return tuple(_behind(value, np.shape(steps), offset=1) for value in values)
+
+
+def _behind(values, shape, offset):
+    """[steps, *rest] -> the step axis, shaped, `offset` axes before the end."""
+    values = jnp.moveaxis(values, 0, values.ndim - 1 - offset)
+    head, tail = values.shape[: values.ndim - 1 - offset], values.shape[values.ndim - offset :]
+    return values.reshape(*head, *shape, *tail)
+
+
+def _record(march: March, steps: np.ndarray, read):
+    """Scan to the last step, keeping every stride-th state, where the stride divides all of the steps asked for."""
+    stride = max(int(np.gcd.reduce(steps)), 1) if steps.size else 1
+    count = int(steps.max(initial=0)) // stride
+
+    def several(state, _):
+        state = jax.lax.scan(lambda s, _: (march._step(*s), None), state, length=stride)[0]
+        return state, read(*state)
+
+    start = (march.grown, march.decayed)
+    _, later = jax.lax.scan(several, start, length=count)
+    index = jnp.asarray(steps // stride)
+    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest])[index], read(*start), later)
+
+
+@eqx.filter_jit
+def _steps_to_logit(march: March, target, max_steps: int):
+    """The first step with u >= target in class 0, [*batch, targets]; inf if not within max_steps."""
+
+    def cond(carry):
+        step, _, found = carry
+        return (step < max_steps) & ~jnp.all(jnp.isfinite(found))
+
+    def body(carry):
+        step, state, found = carry
+        state = march._step(*state)
+        return step + 1, state, mark(step + 1, state, found)
+
+    def mark(step, state, found):
+        logit = march._logits(*state)[0][0]
+        return jnp.where(~jnp.isfinite(found) & (logit[..., None] >= target), step, found)
+
+    state = (march.grown, march.decayed)
+    found = jnp.full((*march.grown.shape[:-1], target.size), jnp.inf, target.dtype)
+    return jax.lax.while_loop(cond, body, (0, state, mark(0, state, found)))[2]
+
+
+class DescentSolution(eqx.Module):
+    """The learning curve of one class under gradient descent; its argument is the step number, an int or int array.
+
+    Equal to training up to rounding: relative error of a logit about steps^(1/2) eps away from knife-edge events.
+    Steps must be known when traced (not arguments of a jitted function); weights, p, r and step size may be traced.
+    """
+
+    march: March
+    index: int = eqx.field(static=True)
+
+    def logit(self, step) -> Float[Array, "..."]:
+        """u after `step` steps, [*batch, *step.shape]. `ValueError` for steps that are not integers >= 0."""
+        return self.march.logits(step)[self.index]
+
+    def error(self, step) -> Float[Array, "..."]:
+        """sigmoid(-u), the probability given to the wrong label, [*batch, *step.shape]."""
+        return jax.nn.sigmoid(-self.logit(step))
+
+    def weights(self, step) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """(a_j, z_j) after `step` steps, in the orientation of this class, each [*batch, *step.shape, h]."""
+        a, z = self.march.coordinates(step)
+        return (a, z) if self.index == 0 else (-a, -z)
+
+    def time_to_logit(self, logit, max_steps: int = 1_000_000) -> Float[Array, "..."]:
+        """The first step with u >= `logit`, [*batch, *logit.shape] as floats; inf if not within `max_steps`."""
+        target = jnp.asarray(logit, self.march.grown.dtype)
+        march = self.march if self.index == 0 else self.march_seen_from_here()
+        found = _steps_to_logit(march, target.reshape(-1), positive_int("max_steps", max_steps))
+        return found.reshape(*self.march.grown.shape[:-1], *target.shape)
+
+    def time_to_error(self, error, max_steps: int = 1_000_000) -> Float[Array, "..."]:
+        """The first step with an error of at most `error`, 0 < error < 1."""
+        return self.time_to_logit(error_to_logit(error, self.march.grown.dtype), max_steps)
+
+    def march_seen_from_here(self) -> March:
+        """The same law with this class in front: classes swapped, every a_j and z_j with its sign turned."""
+        m = self.march
+        return March(m.loss_function, m.step_size, m.frequency[::-1], m.norm[::-1], -m.grown, -m.decayed)
+
+
+class ModeDescent(DescentSolution):
+    """The exact descent law of one `mode` (8.1), deaths included: a neuron with a_j <= 0 has left for good.
+
+    >>> from gradstarve.problem import GradientDescent
+    >>> from gradstarve.theory import solve_mode
+    >>> solution = solve_mode(Mode(1.0, 1.0, a=[0.1], z=[0.1]), "hinge", GradientDescent(0.5))
+    >>> round(float(solution.logit(2)), 6)                   # (1 + eta p r)^4 * 0.01
+    0.050625
+    """
+
+    mode: Mode
+
+    def leaving_step(self, max_steps: int = 10_000) -> Float[Array, "*batch h"]:
+        """The first step with a_j <= 0, [*batch, h] as floats; inf if not within `max_steps`."""
+        return _leaving_steps(self.march, positive_int("max_steps", max_steps))
+
+
+@eqx.filter_jit
+def _leaving_steps(march: March, max_steps: int):
+    def body(carry, step):
+        state, left = carry
+        state = march._step(*state)
+        return (state, jnp.where(jnp.isinf(left) & (state[0] + state[1] <= 0), step, left)), None
+
+    left = jnp.where(march.grown + march.decayed <= 0, 0, jnp.full_like(march.grown, jnp.inf))
+    steps = jnp.arange(1, max_steps + 1).astype(march.grown.dtype)
+    return jax.lax.scan(body, ((march.grown, march.decayed), left), steps)[0][1]
+
+
+def descend_mode(mode: Mode, loss: Loss, step_size: Array) -> ModeDescent:
+    """The law (8.1) of one mode."""
+    frequency, norm = (jnp.broadcast_to(value, mode.batch_shape)[None] for value in (mode.frequency, mode.norm))
+    step_size = jnp.broadcast_to(step_size.astype(mode.a.dtype), mode.batch_shape)
+    return ModeDescent(March(loss, step_size, frequency, norm, mode.a + mode.z, mode.a - mode.z), 0, mode)
+
+
+def check_steps(steps) -> np.ndarray:
+    """`steps` as a NumPy integer array; anything that is not a known integer >= 0 is a `ValueError`."""
+    if not is_concrete(steps):
+        raise ValueError("step numbers of a descent law must be known when traced; close over them instead")
+    values = np.asarray(steps)
+    if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.rint(values)).all():
+        values = values.astype(np.int64)
+    if values.dtype.kind not in "iu" or (values < 0).any():
+        raise ValueError(f"steps must be integers >= 0 (t is the step number for descent), got {steps!r}")
+    return values.astype(np.int64)

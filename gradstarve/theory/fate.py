@@ -1,0 +1,74 @@
+"""What becomes of a neuron: which class it ends in, and with what probability (4.1)-(4.4).
+
+In the plane of a = w.xh and z the flow of a positive class runs along a^2 - z^2 = const. With a > 0: z > -a learns,
+z < -a leaves at a finite angle of the clock, z = -a is the stable manifold of the saddle at the origin (4.1). The signs
+are those of (8.1) too while step_size p r g < 1, so every statement here holds in discrete time as well.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradstarve.arrays import check_positive, positive_int, real_arrays
+
+
+def antipodal_fate(a, z) -> Float[Array, "*shape"]:
+    """The class each neuron ends in on antipodal data: sign(a + z), a = w.x_+/|x_+| signed; any shape (4.3).
+
+    Valid where the clock of its first class gets to the crossing: always for cross-entropy and exponential loss. With
+    hinge or squared loss a class may stop first, and a neuron of the wrong sign stays where it is.
+
+    >>> antipodal_fate([0.1, 0.1, -0.1], [0.5, -0.5, -0.5]).tolist()
+    [1.0, -1.0, -1.0]
+    """
+    a, z = real_arrays(a=a, z=z)
+    return jnp.where(a == 0, 0, jnp.sign(a + z))
+
+
+def exclusive_fate(a, z) -> Float[Array, "*shape"]:
+    """1 if a neuron exclusive to its class learns, 0 if it dies (or never saw the class); a, z in its orientation (4.1).
+
+    >>> exclusive_fate([0.1, 0.1, -0.1], [0.5, -0.5, 0.5]).tolist()
+    [1.0, 0.0, 0.0]
+    """
+    a, z = real_arrays(a=a, z=z)
+    return ((a > 0) & (z > -a)).astype(a.dtype)
+
+
+def learning_probability(scale_a=1.0, scale_z=1.0) -> Float[Array, "..."]:
+    """1/2 + arctan(sigma_a / sigma_z) / pi: the chance that an exclusive Gaussian neuron learns (4.2).
+
+    `scale_a`, `scale_z` > 0: standard deviations of w.xh and z, broadcast together.
+
+    >>> float(learning_probability())
+    0.75
+    """
+    scale_a, scale_z = real_arrays(scale_a=scale_a, scale_z=scale_z)
+    check_positive("scale_a", scale_a)
+    check_positive("scale_z", scale_z)
+    return 0.5 + jnp.arctan2(scale_a, scale_z) / jnp.pi
+
+
+def class_failure_probability(width: int) -> float:
+    """2^-h: the chance that a given one of two antipodal classes is never learnt, for symmetric initialisation (4.3).
+
+    Both classes together never fail.
+
+    >>> class_failure_probability(3)
+    0.125
+    """
+    return 0.5 ** positive_int("width", width)
+
+
+def dies_for_ever(alpha, beta, cosine) -> Array:
+    """Whether a neuron of the wrong sign, exclusive to one of two classes at an obtuse angle, is dead for ever (4.4).
+
+    `beta` = w.xh of its own class > 0, `alpha` = w.xh of the other <= 0, `cosine` of the angle in [-1, 0]: it leaves its
+    class with alpha + |cosine| beta on the other, and wakes there iff that is positive.
+
+    >>> bool(dies_for_ever(-0.5, 0.4, -0.5)), bool(dies_for_ever(-0.1, 0.4, -0.5))
+    (True, False)
+    """
+    alpha, beta, cosine = real_arrays(alpha=alpha, beta=beta, cosine=cosine)
+    return alpha + jnp.abs(cosine) * beta <= 0

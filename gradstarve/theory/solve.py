@@ -1,0 +1,284 @@
+"""`solve`: look at the problem, find the law whose hypotheses hold, and say precisely which one fails otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gradstarve.arrays import is_concrete
+from gradstarve.errors import HypothesisError
+from gradstarve.problem import (
+    Dataset,
+    Dynamics,
+    GradientDescent,
+    GradientFlow,
+    LearningCurve,
+    Loss,
+    Mode,
+    TwoLayerReLU,
+    as_loss,
+)
+from gradstarve.theory.descent import DescentSolution, March, ModeDescent, descend_mode
+from gradstarve.theory.fate import dies_for_ever
+from gradstarve.theory.mode import ModeSolution, flow_mode, insert_axes
+from gradstarve.theory.transfer import TransferFlow, transfer_flow
+
+_LAWS = "GradientFlow() or GradientDescent(step_size)"
+
+
+def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> ModeSolution | ModeDescent:
+    """The exact learning curve of one mode: (3.1)-(3.11) for `GradientFlow()` (the default), (8.1) for descent.
+
+    `loss` is a loss or its name. The argument of the solution is time for the flow and the step number for descent;
+    time = step_size * step. `HypothesisError` for momentum, weight decay and stochastic descent, whose laws are others.
+
+    >>> solution = solve_mode(Mode(frequency=1.0, norm=1.0, a=[0.1, 0.2], z=[0.1, -0.3]), "cross-entropy")
+    >>> solution.logit([0.0, 50.0]).shape
+    (2,)
+    """
+    loss, dynamics = as_loss(loss), _check_dynamics(dynamics)
+    if isinstance(dynamics, GradientDescent):
+        return descend_mode(mode, loss, dynamics.step_size)
+    return flow_mode(mode, loss)
+
+
+class Solution(LearningCurve):
+    """The exact learning curves of a network on two classes; made by `solve`.
+
+    `plus`, `minus`: the curve of each class (`.logit`, `.error`, `.time_to_logit`, ...), None for a class without points.
+    t is time for the flow and the step number for descent.
+    """
+
+    data: Dataset
+    loss_function: Loss
+    start: TwoLayerReLU
+    dynamics: Dynamics
+    plus: Any
+    minus: Any
+    motion: Any  # gives the coordinates (a_j, z_j) of every neuron along its own axis
+    axes: Float[Array, "*batch h d"]
+    norms: Float[Array, " n"]
+
+    def logits(self, t=None) -> Float[Array, "..."]:
+        """f(x_i) at t: [*batch, *t.shape, n]. `ValueError` without a t: theory has no grid of its own."""
+        if t is None:
+            raise ValueError("theory holds at every t and records none: give t, for example trajectory.grid")
+        # u = r A is proportional to the norm along a direction, so one curve serves all points of a class.
+        classes = {1: self.plus, -1: self.minus}
+        values = {y: curve.logit(t) for y, curve in classes.items() if curve is not None}
+        columns = [int(y) * values[int(y)] for y in np.asarray(self.data.labels)]
+        return jnp.stack(columns, axis=-1)
+
+    def network(self, t) -> TwoLayerReLU:
+        """The network at t, axes [*batch, *t.shape]: each w_j moved along its own axis only, the rest of it untouched."""
+        a, z = self.motion.coordinates(t)
+        count = a.ndim - self.start.z.ndim
+        start_a, _ = self.motion.coordinates(jnp.zeros((), int) if self._is_descent else 0.0)
+        moved = (a - insert_axes(start_a, count))[..., None]
+        batch, (h, d) = self.start.batch_shape, self.start.w.shape[-2:]
+        spread = (*batch, *(1,) * count, h, d)
+        return TwoLayerReLU(self.start.w.reshape(spread) + moved * self.axes.reshape(spread), z)
+
+    @property
+    def _is_descent(self) -> bool:
+        return isinstance(self.dynamics, GradientDescent)
+
+
+def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> Solution:
+    """The exact training of `network` on `data`, every neuron of it, in closed form.
+
+    The law is chosen by what holds:
+    - antipodal classes: neurons pass between the classes (4.3), any signs, any width;
+    - other orthogonally separable classes, each along one direction (orthogonal classes among them): exclusive neurons,
+      two independent modes (2.1) with deaths (3.10);
+    - one class only: one mode.
+    `dynamics`: `GradientFlow()` (default; t is time) or `GradientDescent(step_size)` (t is the step; equality up to
+    rounding). `network` may carry batch axes. `HypothesisError` names what fails, where, and what to use instead.
+
+    >>> from gradstarve.problem import datasets
+    >>> net = TwoLayerReLU(w=[[0.3, 0.1], [-0.2, 0.4]], z=[0.2, -0.1])
+    >>> solution = solve(datasets.antipodal(), net, "hinge")
+    >>> solution.margins(1000.0).tolist()
+    [1.0, 1.0]
+    """
+    loss, dynamics = as_loss(loss), _check_dynamics(dynamics)
+    if not (is_concrete(data.points) and is_concrete(data.labels)):
+        raise ValueError("solve reads the geometry of the data, so close over the dataset instead of tracing it")
+    if network.dim != data.dim:
+        raise ValueError(f"the network has d = {network.dim} inputs but the points have d = {data.dim}")
+    dtype = jnp.result_type(data.points, network.w)
+    shape = data.separability()
+    classes = [_class(data, label, dtype) for label in (1, -1)]
+    if not shape.shared_direction or not shape.orthogonally_separable:
+        name = "shared_direction" if shape.orthogonally_separable else "orthogonally_separable"
+        breach = shape.breaches[name]
+        wanted = {
+            "shared_direction": "closed forms need the points of a class to share a direction (section 3)",
+            "orthogonally_separable": "modes are independent on orthogonally separable data only (2.1)",
+        }[name]
+        raise HypothesisError(
+            wanted,
+            f"points {breach.first} and {breach.second} have y_i y_k cos(x_i, x_k) = {breach.signed_cosine:.6g}",
+            "simulate(...) or simulate_flow(...), which need no hypothesis",
+        )
+    for c in classes:
+        if c is not None and np.ptp(c["norms"]) > 8 * float(jnp.finfo(dtype).eps) * c["norms"].max():
+            raise HypothesisError(
+                "the closed form (3.5) is for points of one norm per class",
+                f"class {c['label']:+d} has norms from {c['norms'].min():.6g} to {c['norms'].max():.6g}",
+                "simulate(...) or simulate_flow(...)",
+            )
+    norms = jnp.linalg.norm(data.points, axis=-1)
+    antipodal = shape.antipodal
+    network = TwoLayerReLU(network.w.astype(dtype), network.z.astype(dtype))
+    build = _antipodal if antipodal else _exclusive
+    plus, minus, motion, axes = build(classes, network, loss, dynamics)
+    return Solution(data, loss, network, dynamics, plus, minus, motion, axes, norms)
+
+
+def _check_dynamics(dynamics) -> GradientFlow | GradientDescent:
+    if dynamics is None or isinstance(dynamics, GradientFlow):
+        return GradientFlow()
+    if isinstance(dynamics, GradientDescent):
+        if not dynamics.is_plain:
+            raise HypothesisError(
+                "the exact descent law (8.1) is for plain gradient descent",
+                f"momentum = {dynamics.momentum}, weight_decay = {dynamics.weight_decay}",
+                "GradientDescent(step_size), or simulate(...) with these dynamics",
+            )
+        return dynamics
+    if isinstance(dynamics, Dynamics):
+        raise HypothesisError(
+            "no exact law is implemented for these dynamics",
+            f"dynamics = {type(dynamics).__name__}",
+            f"{_LAWS}, or simulate(...)",
+        )
+    raise ValueError(f"dynamics must be {_LAWS}, got {dynamics!r}")
+
+
+def _class(data: Dataset, label: int, dtype):
+    """Norms, direction and total weight of one class, in twice the working precision where there is one."""
+    mine = np.flatnonzero(np.asarray(data.labels) == label)
+    if not mine.size:
+        return None
+    points = np.asarray(data.points, np.float64)[mine]
+    norms = np.linalg.norm(points, axis=1)
+    longest = int(np.argmax(norms))
+    return {
+        "label": label,
+        "norms": norms,
+        "norm": jnp.asarray(norms[longest], dtype),
+        "direction": jnp.asarray(points[longest] / norms[longest], dtype),
+        "frequency": jnp.sum(data.weights[mine]).astype(dtype),
+    }
+
+
+def _along(network: TwoLayerReLU, direction) -> Array:
+    return jnp.einsum("...hd,d->...h", network.w, direction, precision="highest")
+
+
+def _antipodal(classes, network, loss, dynamics):
+    """One signed coordinate per neuron, along x_+; the two classes hand neurons to each other."""
+    axis = classes[0]["direction"]
+    a, z = _along(network, axis), network.z
+    frequency, norm = (jnp.stack([c[name] for c in classes]) for name in ("frequency", "norm"))
+    axes = jnp.broadcast_to(axis, network.w.shape)
+    batch = network.batch_shape
+    if isinstance(dynamics, GradientDescent):
+        spread = [jnp.broadcast_to(v.reshape(2, *(1,) * len(batch)), (2, *batch)) for v in (frequency, norm)]
+        step_size = jnp.broadcast_to(dynamics.step_size.astype(a.dtype), batch)
+        march = March(loss, step_size, *spread, a + z, a - z)
+        return DescentSolution(march, 0), DescentSolution(march, 1), march, axes
+    if loss.name == "squared" and is_concrete(a):
+        for c, sign in zip(classes, (1, -1), strict=True):
+            margin = np.asarray(c["norm"] * jnp.sum(jnp.maximum(sign * a, 0) * sign * z, axis=-1))
+            if (margin > 1).any():
+                where = tuple(int(i) for i in np.argwhere(margin > 1)[0])
+                raise HypothesisError(
+                    "with squared loss the transfer law (4.3) needs both margins to start at 1 or below",
+                    f"class {c['label']:+d} of network {where} starts at margin {margin[where]:.6g}",
+                    "simulate_flow(...), or a smaller initialisation",
+                )
+    flow = transfer_flow(loss.name, frequency, norm, a, z)
+    return *flow.curves, flow, axes
+
+
+class ExclusiveMotion(eqx.Module):
+    """Coordinates of neurons that each belong to one class, or to none: `home` +1, -1 or 0, [*batch, h]."""
+
+    plus: Any
+    minus: Any
+    home: Float[Array, "*batch h"]
+    z: Float[Array, "*batch h"]
+
+    def coordinates(self, t):
+        """(w.axis, z) at t, each [*batch, *t.shape, h]; 0 along the axis for a neuron that sees no class."""
+        a = z = None
+        for sign, solution in ((1, self.plus), (-1, self.minus)):
+            if solution is None:
+                continue
+            own_a, own_z = solution.weights(t)
+            if a is None:
+                a = jnp.zeros_like(own_a)
+                z = jnp.broadcast_to(insert_axes(self.z, own_z.ndim - self.z.ndim), own_z.shape)
+            mine = insert_axes(self.home, own_z.ndim - self.z.ndim) == sign
+            a, z = jnp.where(mine, own_a, a), jnp.where(mine, sign * own_z, z)
+        return a, z
+
+
+def _exclusive(classes, network, loss, dynamics):
+    """Two modes that never meet: every neuron sees one class at most, and one that leaves is dead for ever."""
+    along = [None if c is None else _along(network, c["direction"]) for c in classes]
+    if None not in [type(x) if x is not None else None for x in along]:
+        network = _check_exclusive(classes, along, network, dynamics)
+    home = jnp.zeros_like(network.z)
+    axes = jnp.zeros_like(network.w)
+    solutions: list[Any] = []
+    for c, coordinate in zip(classes, along, strict=True):
+        if c is None:
+            solutions.append(None)
+            continue
+        mine = coordinate > 0
+        home = jnp.where(mine, c["label"], home)
+        axes = jnp.where(mine[..., None], c["direction"], axes)
+        mode = Mode(c["frequency"], c["norm"], jnp.where(mine, coordinate, 0), c["label"] * network.z)
+        solutions.append(solve_mode(mode, loss, dynamics))
+    return *solutions, ExclusiveMotion(*solutions, home, network.z), axes
+
+
+def _check_exclusive(classes, along, network, dynamics):
+    """Every neuron sees one class at most (2.1), and those of the wrong sign do not wake on the other class (4.4)."""
+    plus, minus = along
+    both = (plus > 0) & (minus > 0)
+    cosine = float(jnp.dot(classes[0]["direction"], classes[1]["direction"], precision="highest"))
+    if abs(cosine) <= 8 * float(jnp.finfo(plus.dtype).eps):
+        wakes = jnp.zeros_like(both)
+    else:
+        own, other = jnp.maximum(plus, minus), jnp.minimum(plus, minus)
+        wrong = (own > 0) & (own + jnp.where(plus > 0, network.z, -network.z) < 0)
+        if isinstance(dynamics, GradientDescent):
+            wakes = wrong  # the last step before it leaves overshoots, and may wake it where the flow would not
+        else:
+            wakes = wrong & ~dies_for_ever(other, own, cosine)
+    rules = (
+        (both, "exclusive neurons: each is active on one class at most (2.1)", "is active on both classes"),
+        (
+            wakes,
+            "neurons of the wrong sign that leave their class stay dead (4.4)",
+            "has the wrong sign and may wake on the other class",
+        ),
+    )
+    instead = "simulate(...) or simulate_flow(...), or antipodal data, where neurons may change class"
+    for broken, hypothesis, verdict in rules:
+        if not is_concrete(broken):
+            network = eqx.error_if(network, broken, f"HypothesisError: {hypothesis}. Use instead: {instead}.")
+        elif bool(broken.any()):
+            where = tuple(int(i) for i in np.argwhere(np.asarray(broken))[0])
+            which = f"neuron {where[-1]}" + (f" of network {where[:-1]}" if len(where) > 1 else "")
+            numbers = f"w.x_+/|x_+| = {plus[where]:.6g}, w.x_-/|x_-| = {minus[where]:.6g}, z = {network.z[where]:.6g}"
+            raise HypothesisError(hypothesis, f"{which} {verdict} ({numbers})", instead)
+    return network

@@ -1,0 +1,141 @@
+"""Two antipodal classes under gradient flow, passing neurons to each other (4.3).
+
+Write every neuron as p_j = a_j + z_j, q_j = a_j - z_j with a_j signed along x_+. In whichever class it is, its class's
+angle s multiplies p_j by e^(s/2) and q_j by e^(-s/2); it changes class where a_j = 0, at the angle log|q_j / p_j| of its
+first class, if |q_j| > |p_j|, and never again: sign(p_j) is conserved and names the class it ends in. So the only thing
+not known beforehand is how the events of the two classes interleave in time, and one pass over them settles it.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gradstarve.arrays import is_concrete
+from gradstarve.special import clock
+from gradstarve.theory.mode import ClockCurve, insert_axes
+from gradstarve.theory.piecewise import PiecewiseClock
+
+
+class TransferFlow(eqx.Module):
+    """`curves` of class + and class -, and for every neuron when it changes class.
+
+    `a`, `z`: [*batch, h] at the start (signed, along x_+). `leaving_angle`: of its first class (inf: stays);
+    `joining_angle`: what the other class had accumulated by then; `events`: the time of it, inf if never.
+    """
+
+    curves: tuple[ClockCurve, ClockCurve]
+    a: Float[Array, "*batch h"]
+    z: Float[Array, "*batch h"]
+    leaving_angle: Float[Array, "*batch h"]
+    joining_angle: Float[Array, "*batch h"]
+    events: Float[Array, "*batch h"]
+
+    def coordinates(self, t) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """(a_j, z_j) at t, signed along x_+, each [*batch, *t.shape, h]."""
+        plus, minus = (curve.angle(t)[..., None] for curve in self.curves)
+        count = plus.ndim - self.a.ndim
+        a, z, leaves, joins = (
+            insert_axes(values, count) for values in (self.a, self.z, self.leaving_angle, self.joining_angle)
+        )
+        own, other = jnp.where(a > 0, plus, minus), jnp.where(a > 0, minus, plus)
+        moved = own >= leaves
+        angle = jnp.where(moved, jnp.where(moved, leaves, 0) + jnp.maximum(other - jnp.where(moved, joins, 0), 0), own)
+        grown, decayed = (a + z) * jnp.exp(angle / 2), (a - z) * jnp.exp(-angle / 2)
+        seen = a != 0
+        return jnp.where(seen, (grown + decayed) / 2, a), jnp.where(seen, (grown - decayed) / 2, z)
+
+
+def transfer_flow(kind: str, frequency, norm, a, z) -> TransferFlow:
+    """The flow of neurons (a_j, z_j) [*batch, h] between antipodal classes with `frequency`, `norm`: [2], + first."""
+    seen = a != 0
+    leaves = seen & ((a + z) * a < 0)
+    ratio = jnp.log(jnp.where(leaves, jnp.abs(a - z), 1)) - jnp.log(jnp.where(leaves, jnp.abs(a + z), 1))
+    leaving = jnp.where(leaves, ratio, jnp.inf)
+    count = a.shape[-1]
+    if is_concrete(leaves):
+        count = int(np.max(np.sum(np.asarray(leaves), axis=-1), initial=0))
+    flat = [values.reshape(-1, values.shape[-1]) for values in (a, z, leaving)]
+    rate = 2 * frequency * norm
+    run = jax.vmap(lambda a, z, leaving: _interleave(kind, count, rate, norm, a, z, leaving))
+    pieces, joining, times = run(*flat)
+    batch = a.shape[:-1]
+    pieces, joining, times = jax.tree.map(lambda v: v.reshape(*batch, *v.shape[1:]), (pieces, joining, times))
+    curves = tuple(
+        ClockCurve(
+            PiecewiseClock(
+                kind,
+                jnp.broadcast_to(rate[c], batch),
+                *(values[..., c] for values in pieces),
+            )
+        )
+        for c in range(2)
+    )
+    return TransferFlow(curves, a, z, leaving, joining, times)
+
+
+def _interleave(kind, count, rate, norm, a, z, leaving):
+    """One network: the pieces of both classes at the `count` events of either, and each neuron's event."""
+    grown, decayed = a + z, a - z
+    first = jnp.where(a > 0, 0, 1)
+    is_in = jnp.stack([a > 0, a < 0])  # [2, h]
+    root = jnp.sqrt(norm)[:, None] / 2
+
+    def sums(is_in, angle):
+        rise = jnp.sum(jnp.where(is_in, (root * grown * jnp.exp(angle / 2)) ** 2, 0), axis=-1)
+        fall = jnp.sum(jnp.where(is_in, (root * decayed * jnp.exp(-angle / 2)) ** 2, 0), axis=-1)
+        return rise, fall
+
+    def body(carry, _):
+        time, total, angle, is_in, left, joined, when = carry
+        rise, fall = sums(is_in, angle)
+        piece = (jnp.full(2, time), total, rise, fall)
+        # The next to leave each class, and how long its class's clock takes to get there.
+        waiting = jnp.isfinite(leaving) & ~left & (jnp.arange(2)[:, None] == first)
+        due = jnp.where(waiting, leaving, jnp.inf)
+        who = jnp.argmin(due, axis=-1)
+        target = jnp.min(due, axis=-1)
+        largest = jnp.log(jnp.finfo(rise.dtype).max) - 4
+        near = jnp.isfinite(target) & (jnp.log(jnp.maximum(rise, jnp.finfo(rise.dtype).tiny)) + target - total < largest)
+        span = jnp.where(near, jnp.maximum(jnp.where(near, target, 0) - total, 0), 0)
+        # A class without any clock left (hinge at its margin) gives inf here, and so never reaches its next event.
+        wait = jnp.where(near, clock.time_of(kind, rise, fall, span), jnp.inf) / rate
+        mover = jnp.argmin(wait)
+        happens = jnp.isfinite(wait[mover])
+        pause = jnp.where(happens, wait[mover], 0)
+        drift = clock.state_at(kind, rise, fall, rate * pause)[0]
+        is_mover = jnp.arange(2) == mover
+        new_total = jnp.where(is_mover, jnp.where(happens, total + span, total), total + drift)
+        advance = jnp.where(happens, new_total - total, 0)
+        angle = angle + jnp.sum(jnp.where(is_in, advance[:, None], 0), axis=0)
+        moves = happens & (jnp.arange(a.size) == who[mover])
+        other = jnp.sum(jnp.where(is_mover, 0, new_total))
+        is_in = jnp.where(moves, ~is_mover[:, None], is_in)
+        # Exactly at its crossing the angle is the neuron's own, not the sum that led there.
+        angle = jnp.where(moves, jnp.where(moves, leaving, 0), angle)
+        time = jnp.where(happens, time + pause, jnp.inf)
+        joined = jnp.where(moves, other, joined)
+        when = jnp.where(moves, time, when)
+        total = jnp.where(happens, new_total, total)
+        return (time, total, angle, is_in, left | moves, joined, when), piece
+
+    zeros = jnp.zeros_like(a)
+    start = (
+        jnp.zeros((), a.dtype),
+        jnp.zeros(2, a.dtype),
+        zeros,
+        is_in,
+        jnp.zeros(a.shape, bool),
+        zeros,
+        jnp.full_like(a, jnp.inf),
+    )
+    end, pieces = jax.lax.scan(body, start, length=count)
+    time, total, angle, is_in, _, joined, when = end
+    rise, fall = sums(is_in, angle)
+    last = (jnp.full(2, time), total, rise, fall)
+    pieces = jax.tree.map(lambda rest, final: jnp.concatenate([rest, final[None]]), pieces, last)
+    starts, *rest = pieces
+    return (starts * rate, *rest), joined, when
