@@ -4,6 +4,7 @@ from gradstarve.problem import datasets
 from gradstarve.problem.curve import LearningCurve
 from gradstarve.problem.dataset import Breach, Dataset, Reduction, Separability
 from gradstarve.problem.dynamics import Dynamics, GradientDescent, GradientFlow, StochasticGradientDescent
+from gradstarve.problem.exclusive import exclusive
 from gradstarve.problem.losses import LOSSES, CrossEntropy, Exponential, Hinge, Loss, SquaredMargin, as_loss
 from gradstarve.problem.mode import Mode
 from gradstarve.problem.network import TwoLayerReLU, init_two_layer
@@ -28,5 +29,6 @@ __all__ = [
     "TwoLayerReLU",
     "as_loss",
     "datasets",
+    "exclusive",
     "init_two_layer",
 ]

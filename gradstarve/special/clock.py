@@ -28,7 +28,7 @@ from jaxtyping import Array, Bool, Float
 
 from gradstarve.arrays import real_arrays
 from gradstarve.special import expclock
-from gradstarve.special.expclock import angle_at, logit_at, steepness
+from gradstarve.special.expclock import angle_at, bounded_exp, logit_at, steepness
 
 Real = Float[Array, "*shape"]
 KINDS = ("cross-entropy", "hinge", "exponential", "squared")
@@ -92,6 +92,7 @@ def clock_integral(kind: str, u0, u, kappa) -> Float[Array, "..."]:
 # --- the laws, by kind -------------------------------------------------------------------------------------------------
 
 
+@partial(jax.jit, static_argnums=0)
 def time_of(kind: str, rise: Real, fall: Real, angle: Real) -> Real:
     """`clock_time` without its checks, on arrays of one shape."""
     if kind == "hinge":
@@ -105,6 +106,7 @@ def time_of(kind: str, rise: Real, fall: Real, angle: Real) -> Real:
     return _exp_time(kind == "cross-entropy", rise, fall, angle)
 
 
+@partial(jax.jit, static_argnums=0)
 def state_at(kind: str, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
     """`clock_state` without its checks, on arrays of one shape."""
     if kind == "hinge":
@@ -151,19 +153,28 @@ def _squared_angle(rise: Real, fall: Real, time: Real) -> Real:
     top = jnp.where(n >= 0, 2 * w + n * past, 2 * w + n + (-n) * decay)
     excess = 4 * rise * fall / (w + 1) + 2 * rise  # w - 1 + 2 rise = 2w - d
     bottom = jnp.where(d >= 0, excess + d * decay, 2 * w - d * past)
+    # Without any rise the bottom is d decay alone, which may underflow while its logarithm is known.
+    level = rise == 0
+    bottom = jnp.where(level, 1, bottom)
     # log1p where the two are close, so that short times keep their digits.
     shift = (n + d) * past / bottom
-    return jnp.where(jnp.abs(shift) < 0.5, jnp.log1p(shift), jnp.log(top) - jnp.log(bottom))
+    near = (jnp.abs(shift) < 0.5) & ~level
+    far = jnp.log(top) - jnp.where(level, jnp.log(jnp.where(level, d, 1)) - w * time, jnp.log(bottom))
+    return jnp.where(near, jnp.log1p(jnp.where(near, shift, 0)), far)
 
 
 def _squared_time(rise: Real, fall: Real, angle: Real) -> Real:
     w, n, d = _squared_parts(rise, fall)
     x1 = jnp.expm1(angle)
-    past = 2 * w * x1 / ((x1 + 1) * d + n)  # 1 - e^(-w tau)
-    started_there = angle == 0
-    ahead = (past > 0) & (past < 1)
-    tau = -jnp.log1p(-jnp.where(ahead, past, 0.5)) / w
-    return jnp.where(started_there, 0, jnp.where(ahead, tau, jnp.inf))
+    below = (x1 + 1) * d + n
+    past = 2 * w * x1 / below  # 1 - e^(-w tau)
+    excess = 4 * rise * fall / (w + 1) + 2 * rise
+    decay = (2 * w + n - (x1 + 1) * excess) / below  # e^(-w tau) itself, for where little of it is left
+    ahead = (past > 0) & (decay > 0)
+    early = ahead & (past < 0.5)
+    late = ahead & ~early
+    tau = jnp.where(early, -jnp.log1p(-jnp.where(early, past, 0)), -jnp.log(jnp.where(late, decay, 1))) / w
+    return jnp.where(angle == 0, 0, jnp.where(ahead, tau, jnp.inf))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -204,7 +215,7 @@ def _exp_state_jvp(plus_one, primals, tangents):
     top = parts.scale
     speed = 1 / ((jnp.exp(-top) if plus_one else 0) + jnp.exp(u - top))  # g(u) e^top
     dangle = speed * (jnp.exp(-top) * dtime - parts.grow * drise + parts.decay * dfall)
-    du = jnp.exp(angle) * drise - jnp.exp(-angle) * dfall + steepness(rise, fall, u) * dangle
+    du = bounded_exp(angle) * drise - jnp.exp(-angle) * dfall + steepness(rise, fall, u) * dangle
     return (angle, u), (dangle, du)
 
 
@@ -262,7 +273,8 @@ def _invert(plus_one: bool, rise: Real, fall: Real, time: Real) -> tuple[Real, R
         scale = jnp.where(by_exp, u, 0)
         value = expclock.piece(rise, fall, base_angle, base_u, angle, u)
         spent = left - one * (angle - base_angle)
-        due = jnp.sign(spent) * jnp.exp(jnp.log(jnp.abs(spent)) - scale)
+        # Where the scale is 0 the time is taken as it is: a round trip through its logarithm costs digits.
+        due = jnp.where(by_exp, jnp.sign(spent) * jnp.exp(jnp.log(jnp.abs(spent)) - scale), spent)
         gap = due - value * jnp.exp(u - scale)
         return gap / (one * jnp.exp(-scale) + jnp.exp(u - scale))
 

@@ -41,6 +41,11 @@ def steepness(rise: Real, fall: Real, u: Real) -> Real:
     return jnp.hypot(2 * jnp.sqrt(rise) * jnp.sqrt(fall), u)
 
 
+def bounded_exp(angle: Real) -> Real:
+    """e^s held to a float: with rise = 0 the angle grows without limit, and inf times that 0 would be NaN."""
+    return jnp.exp(jnp.minimum(angle, np.log(np.finfo(angle.dtype).max) - 8))
+
+
 def logit_at(rise: Real, fall: Real, angle: Real) -> Real:
     """u = rise e^s - fall e^-s; 0 where rise = 0 meets s = inf."""
     grown = jnp.where(rise == 0, 0, rise * jnp.exp(jnp.where(rise == 0, 0, angle)))
@@ -129,7 +134,7 @@ def _middle_series(rise, fall, s0, u0, s1, u1, moments):
     plain = before + now
     power0, power1 = u0, u1  # u^(n-1) at n = 2
     if moments:
-        up0, up1, down0, down1 = jnp.exp(s0), jnp.exp(s1), jnp.exp(-s0), jnp.exp(-s1)
+        up0, up1, down0, down1 = bounded_exp(s0), bounded_exp(s1), jnp.exp(-s0), jnp.exp(-s1)
         grow = up1 - up0 + (u1 * up1 - u0 * up0 - 2 * fall * before) / 2
         decay = down0 - down1 + (2 * rise * before - (u1 * down1 - u0 * down0)) / 2
     factorial = 1.0

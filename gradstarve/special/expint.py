@@ -116,3 +116,7 @@ def _unscaled(x: Real) -> Real:
     value = jnp.where(near, from_zero, value)
     far = jnp.clip(x, -40, -1)
     return jnp.where(x < -1, -_fraction(far) * jnp.exp(far), value)
+
+
+# One compiled call each; outside jit the loops above would be dispatched operation by operation.
+_expi, _expi_scaled = jax.jit(_expi), jax.jit(_expi_scaled)

@@ -165,3 +165,5 @@ def _w0_exp_jvp(primals, tangents):
     return w, w / (1 + w) * dy
 
 
+# One compiled call each; outside jit the loops above would be dispatched operation by operation.
+_w0, _wm1, _w0_exp = jax.jit(_w0), jax.jit(_wm1), jax.jit(_w0_exp)

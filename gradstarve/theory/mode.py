@@ -11,13 +11,12 @@ from __future__ import annotations
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from gradstarve.arrays import is_concrete
 from gradstarve.problem import Loss, Mode
 from gradstarve.special import clock
-from gradstarve.theory.piecewise import PiecewiseClock
+from gradstarve.theory.piecewise import PiecewiseClock, count_pieces, is_representable
 
 
 class ClockCurve(eqx.Module):
@@ -84,54 +83,53 @@ class ModeSolution(ClockCurve):
 
 def flow_mode(mode: Mode, loss: Loss) -> ModeSolution:
     """The closed form of `mode` under gradient flow of `loss` (3.1)-(3.11)."""
-    seen = mode.a > 0
+    leaves, angle = _leaving(mode, loss.name)
+    curve, events = _pieces(mode, loss.name, count_pieces(leaves), angle)
+    return ModeSolution(curve, mode, loss, angle, events)
+
+
+@eqx.filter_jit
+def _leaving(mode: Mode, kind: str):
+    """Who leaves the class, and at which accumulated angle (inf: never)."""
     grown, decayed = mode.a + mode.z, mode.a - mode.z
+    leaves = (mode.a > 0) & (grown < 0)
+    if kind == "squared":
+        # Above its target the squared loss runs the clock backwards, and there the neurons with q < 0 < a leave.
+        backwards = mode.logit[..., None] > 1
+        leaves = jnp.where(backwards, (mode.a > 0) & (decayed < 0), leaves)
+    ratio = jnp.log(jnp.where(leaves, jnp.abs(decayed), 1)) - jnp.log(jnp.where(leaves, jnp.abs(grown), 1))
+    return leaves, jnp.where(leaves, ratio, jnp.inf)
+
+
+@eqx.filter_jit
+def _pieces(mode: Mode, kind: str, count: int, angle: Float[Array, "*batch h"]):
+    """The clock of the class between the first `count` events, and the time of each neuron's event."""
+    seen = mode.a > 0
     # sqrt(r) goes in before the squares are taken: r a z may be a float where a z is not.
     root = jnp.sqrt(jnp.broadcast_to(mode.norm, mode.batch_shape))[..., None] / 2
-    rise = jnp.where(seen, (root * grown) ** 2, 0)
-    fall = jnp.where(seen, (root * decayed) ** 2, 0)
-
-    # Above its target the squared loss runs the clock backwards, and there the neurons with q < 0 < a leave.
-    backwards = (loss.name == "squared") & (jnp.sum(rise, -1, keepdims=True) - jnp.sum(fall, -1, keepdims=True) > 1)
-    leaves = seen & jnp.where(backwards, decayed < 0, grown < 0)
-    angle = jnp.where(
-        leaves, jnp.log(jnp.where(leaves, jnp.abs(decayed), 1)) - jnp.log(jnp.where(leaves, jnp.abs(grown), 1)), jnp.inf
-    )
     order = jnp.argsort(jnp.abs(angle), axis=-1)
-    pieces = _count_leavers(leaves)
 
     def suffix_sums(values):
         values = jnp.take_along_axis(values, order, axis=-1)
         sums = jnp.cumsum(values[..., ::-1], axis=-1)[..., ::-1]
-        return jnp.concatenate([sums, jnp.zeros_like(sums[..., :1])], axis=-1)[..., : pieces + 1]
+        return jnp.concatenate([sums, jnp.zeros_like(sums[..., :1])], axis=-1)[..., : count + 1]
 
-    rise, fall = suffix_sums(rise), suffix_sums(fall)
-    ends = jnp.take_along_axis(angle, order, axis=-1)[..., :pieces]
-    # An event whose logit would not be a float is not reached in a time that is one.
-    largest = jnp.log(jnp.finfo(rise.dtype).max) - 4
-    near = jnp.log(jnp.maximum(rise[..., :-1], jnp.finfo(rise.dtype).tiny)) + ends < largest
-    happens = jnp.cumprod(jnp.isfinite(ends) & near, axis=-1).astype(bool)
+    rise = suffix_sums(jnp.where(seen, (root * (mode.a + mode.z)) ** 2, 0))
+    fall = suffix_sums(jnp.where(seen, (root * (mode.a - mode.z)) ** 2, 0))
+    ends = jnp.take_along_axis(angle, order, axis=-1)[..., :count]
+    happens = jnp.cumprod(jnp.isfinite(ends) & is_representable(rise[..., :-1], ends), axis=-1).astype(bool)
     ends = jnp.where(happens, ends, 0)
-    angles = jnp.concatenate([jnp.zeros_like(angle[..., :1]), ends], axis=-1)
-    rise_here, fall_here = rise * jnp.exp(angles), fall * jnp.exp(-angles)
+    zero = jnp.zeros_like(angle[..., :1])
+    angles = jnp.concatenate([zero, ends], axis=-1)
+    rise, fall = rise * jnp.exp(angles), fall * jnp.exp(-angles)
     span = jnp.where(happens, angles[..., 1:] - angles[..., :-1], 0)
-    lasts = jnp.where(happens, clock.time_of(loss.name, rise_here[..., :-1], fall_here[..., :-1], span), jnp.inf)
-    starts = jnp.concatenate([jnp.zeros_like(angle[..., :1]), jnp.cumsum(lasts, axis=-1)], axis=-1)
+    lasts = jnp.where(happens, clock.time_of(kind, rise[..., :-1], fall[..., :-1], span), jnp.inf)
+    starts = jnp.concatenate([zero, jnp.cumsum(lasts, axis=-1)], axis=-1)
 
     rate = 2 * jnp.broadcast_to(mode.frequency * mode.norm, mode.batch_shape)
-    times = jnp.full_like(angle, jnp.inf)
-    times = times.at[..., :pieces].set(starts[..., 1:] / rate[..., None])
+    times = jnp.full_like(angle, jnp.inf).at[..., :count].set(starts[..., 1:] / rate[..., None])
     times = jnp.take_along_axis(times, jnp.argsort(order, axis=-1), axis=-1)
-    times = jnp.where(seen, times, 0)
-    curve = PiecewiseClock(loss.name, rate, starts, angles, rise_here, fall_here)
-    return ModeSolution(curve, mode, loss, angle, times)
-
-
-def _count_leavers(leaves: Bool[Array, "*batch h"]) -> int:
-    """The most neurons that leave in any member of the batch, where it can be seen: fewer pieces to carry."""
-    if not is_concrete(leaves):
-        return leaves.shape[-1]
-    return int(np.max(np.sum(np.asarray(leaves), axis=-1), initial=0))
+    return PiecewiseClock(kind, rate, starts, angles, rise, fall), jnp.where(seen, times, 0)
 
 
 def error_to_logit(error, dtype) -> Array:

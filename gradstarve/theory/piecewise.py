@@ -8,7 +8,7 @@ from __future__ import annotations
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gradstarve.arrays import is_concrete
 from gradstarve.special import clock, expclock
@@ -30,37 +30,66 @@ class PiecewiseClock(eqx.Module):
     def state(self, t) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(accumulated angle, logit) at times t, each [*batch, *t.shape]."""
         t = check_times(t, self.rate.dtype)
-        tau = jnp.minimum(self.rate[..., None] * t.reshape(-1), jnp.finfo(t.dtype).max)
-        piece = jnp.sum(self.start[..., None, :] <= tau[..., None], axis=-1) - 1
-        start, angle, rise, fall = (
-            jnp.take_along_axis(values, piece, axis=-1)
-            for values in (self.start, self.angle, self.rise, self.fall)
-        )
-        moved, logit = clock.state_at(self.kind, rise, fall, tau - start)
+        angle, logit = _state(self, t.reshape(-1))
         shape = (*self.rate.shape, *t.shape)
-        return (angle + moved).reshape(shape), logit.reshape(shape)
+        return angle.reshape(shape), logit.reshape(shape)
 
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """First t with a logit of at least `logit`: [*batch, *logit.shape]; 0 if it starts there, inf if never."""
         target = jnp.asarray(logit, self.rate.dtype)
-        flat = jnp.broadcast_to(target.reshape(-1), (*self.rate.shape, target.size))
-        at_start = jnp.where(jnp.isfinite(self.start), self.rise - self.fall, jnp.inf)
-        piece = jnp.sum(at_start[..., None, :] <= flat[..., None], axis=-1) - 1
-        there_at_start = piece < 0
-        piece = jnp.maximum(piece, 0)
-        start, rise, fall = (
-            jnp.take_along_axis(values, piece, axis=-1) for values in (self.start, self.rise, self.fall)
-        )
-        safe = jnp.where(there_at_start, rise - fall, flat)
-        angle = expclock.angle_at(rise, fall, safe)
-        reachable = jnp.isfinite(angle) & ~there_at_start
-        angle = jnp.maximum(jnp.where(reachable, angle, 0), 0)
-        tau = start + clock.time_of(self.kind, rise, fall, angle)
-        tau = jnp.where(there_at_start, 0, jnp.where(reachable, tau, jnp.inf))
-        if self.kind == "squared":  # above 1 the logit falls back, so what is not reached at once never is
-            above = (self.rise - self.fall)[..., :1] > 1
-            tau = jnp.where(above & ~there_at_start & (safe > (self.rise - self.fall)[..., :1]), jnp.inf, tau)
-        return (tau / self.rate[..., None]).reshape(*self.rate.shape, *target.shape)
+        if is_concrete(target) and np.isnan(np.asarray(target)).any():
+            raise ValueError("the logit to reach is NaN")
+        return _time_to_logit(self, target.reshape(-1)).reshape(*self.rate.shape, *target.shape)
+
+
+@eqx.filter_jit
+def _state(pieces: PiecewiseClock, t: Float[Array, " times"]):
+    tau = jnp.minimum(pieces.rate[..., None] * t, jnp.finfo(t.dtype).max)
+    piece = jnp.sum(pieces.start[..., None, :] <= tau[..., None], axis=-1) - 1
+    start, angle, rise, fall = (
+        jnp.take_along_axis(values, piece, axis=-1)
+        for values in (pieces.start, pieces.angle, pieces.rise, pieces.fall)
+    )
+    moved, logit = clock.state_at(pieces.kind, rise, fall, tau - start)
+    return angle + moved, logit
+
+
+@eqx.filter_jit
+def _time_to_logit(pieces: PiecewiseClock, target: Float[Array, " targets"]):
+    flat = jnp.broadcast_to(target, (*pieces.rate.shape, target.size))
+    at_start = jnp.where(jnp.isfinite(pieces.start), pieces.rise - pieces.fall, jnp.inf)
+    piece = jnp.sum(at_start[..., None, :] <= flat[..., None], axis=-1) - 1
+    there_at_start = at_start[..., :1] >= flat
+    piece = jnp.maximum(piece, 0)
+    start, rise, fall = (
+        jnp.take_along_axis(values, piece, axis=-1) for values in (pieces.start, pieces.rise, pieces.fall)
+    )
+    safe = jnp.where(there_at_start, rise - fall, flat)
+    angle = expclock.angle_at(rise, fall, safe)
+    reachable = jnp.isfinite(angle) & ~there_at_start
+    angle = jnp.maximum(jnp.where(reachable, angle, 0), 0)
+    tau = start + clock.time_of(pieces.kind, rise, fall, angle)
+    tau = jnp.where(there_at_start, 0, jnp.where(reachable, tau, jnp.inf))
+    if pieces.kind == "squared":  # a logit above 1 falls back, so what it does not reach at once it never does
+        tau = jnp.where((at_start[..., :1] > 1) & ~there_at_start, jnp.inf, tau)
+    return tau / pieces.rate[..., None]
+
+
+def count_pieces(leaves: Bool[Array, "*batch h"]) -> int:
+    """Room for the events of every member of the batch: the largest number of leavers, where it can be seen.
+
+    Rounded up to a multiple of 8, so that other draws of the same problem find the compiled program again.
+    """
+    width = leaves.shape[-1]
+    if not is_concrete(leaves):
+        return width
+    return min(width, -(-int(np.max(np.sum(np.asarray(leaves), axis=-1), initial=0)) // 8) * 8)
+
+
+def is_representable(rise, angle) -> Bool[Array, "..."]:
+    """Whether rise e^angle is a float. An event at which it is not comes later than any float."""
+    limits = jnp.finfo(rise.dtype)
+    return jnp.log(jnp.maximum(rise, limits.tiny)) + angle < jnp.log(limits.max) - 4
 
 
 def check_times(t, dtype) -> Array:

@@ -233,7 +233,7 @@ class ExclusiveMotion(eqx.Module):
 def _exclusive(classes, network, loss, dynamics):
     """Two modes that never meet: every neuron sees one class at most, and one that leaves is dead for ever."""
     along = [None if c is None else _along(network, c["direction"]) for c in classes]
-    if None not in [type(x) if x is not None else None for x in along]:
+    if all(coordinate is not None for coordinate in along):
         network = _check_exclusive(classes, along, network, dynamics)
     home = jnp.zeros_like(network.z)
     axes = jnp.zeros_like(network.w)

@@ -8,16 +8,16 @@ not known beforehand is how the events of the two classes interleave in time, an
 
 from __future__ import annotations
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete
 from gradstarve.special import clock
 from gradstarve.theory.mode import ClockCurve, insert_axes
-from gradstarve.theory.piecewise import PiecewiseClock
+from gradstarve.theory.piecewise import PiecewiseClock, count_pieces, is_representable
 
 
 class TransferFlow(eqx.Module):
@@ -55,13 +55,9 @@ def transfer_flow(kind: str, frequency, norm, a, z) -> TransferFlow:
     leaves = seen & ((a + z) * a < 0)
     ratio = jnp.log(jnp.where(leaves, jnp.abs(a - z), 1)) - jnp.log(jnp.where(leaves, jnp.abs(a + z), 1))
     leaving = jnp.where(leaves, ratio, jnp.inf)
-    count = a.shape[-1]
-    if is_concrete(leaves):
-        count = int(np.max(np.sum(np.asarray(leaves), axis=-1), initial=0))
     flat = [values.reshape(-1, values.shape[-1]) for values in (a, z, leaving)]
     rate = 2 * frequency * norm
-    run = jax.vmap(lambda a, z, leaving: _interleave(kind, count, rate, norm, a, z, leaving))
-    pieces, joining, times = run(*flat)
+    pieces, joining, times = _interleave_all(kind, count_pieces(leaves), rate, norm, *flat)
     batch = a.shape[:-1]
     pieces, joining, times = jax.tree.map(lambda v: v.reshape(*batch, *v.shape[1:]), (pieces, joining, times))
     curves = tuple(
@@ -75,6 +71,12 @@ def transfer_flow(kind: str, frequency, norm, a, z) -> TransferFlow:
         for c in range(2)
     )
     return TransferFlow(curves, a, z, leaving, joining, times)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _interleave_all(kind, count, rate, norm, a, z, leaving):
+    one = partial(_interleave, kind, count, rate, norm)
+    return jax.vmap(one)(a, z, leaving)
 
 
 def _interleave(kind, count, rate, norm, a, z, leaving):
@@ -98,8 +100,7 @@ def _interleave(kind, count, rate, norm, a, z, leaving):
         due = jnp.where(waiting, leaving, jnp.inf)
         who = jnp.argmin(due, axis=-1)
         target = jnp.min(due, axis=-1)
-        largest = jnp.log(jnp.finfo(rise.dtype).max) - 4
-        near = jnp.isfinite(target) & (jnp.log(jnp.maximum(rise, jnp.finfo(rise.dtype).tiny)) + target - total < largest)
+        near = jnp.isfinite(target) & is_representable(rise, jnp.where(jnp.isfinite(target), target - total, 0))
         span = jnp.where(near, jnp.maximum(jnp.where(near, target, 0) - total, 0), 0)
         # A class without any clock left (hinge at its margin) gives inf here, and so never reaches its next event.
         wait = jnp.where(near, clock.time_of(kind, rise, fall, span), jnp.inf) / rate

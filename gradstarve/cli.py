@@ -1,0 +1,283 @@
+"""The command line: `gradstarve overlay`, `gradstarve derive`, `gradstarve verify`.
+
+Everything heavy is imported inside the commands, so that `--help` is quick. The process is ours, so it runs in float64.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from gradstarve import report
+
+# Named here too, because the help must not wait for JAX; a test holds these to the library's own lists.
+LOSSES = ("cross-entropy", "hinge", "exponential", "squared")
+PROBLEMS = ("antipodal", "orthogonal")
+DYNAMICS = ("descent", "flow")
+FORMATS = {"text": "txt", "markdown": "md", "latex": "tex"}
+
+app = typer.Typer(
+    name="gradstarve",
+    help="Exact learning dynamics of two-layer ReLU networks: theory on training, derivations, checks of theorems.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
+Loss = Annotated[str, typer.Option(help=f"One of {', '.join(LOSSES)}.")]
+
+
+def main() -> None:
+    """The entry point of the `gradstarve` command."""
+    app()
+
+
+def _show_version(wanted: bool) -> bool:
+    if wanted:
+        typer.echo(f"gradstarve {report.version()}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: gradstarve overlay --loss hinge --width 8 --seeds 256 --out figures")
+def overlay(
+    problem: Annotated[str, typer.Option(help="Where the two classes lie: antipodal or orthogonal.")] = "antipodal",
+    loss: Loss = "cross-entropy",
+    dynamics: Annotated[str, typer.Option(help="descent (of gradients) or flow (its small-step limit).")] = "descent",
+    width: Annotated[int, typer.Option(min=1, help="Neurons h of each network.")] = 16,
+    seeds: Annotated[int, typer.Option(min=1, help="How many networks are trained.")] = 512,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training; a flow runs to time steps x step size.")] = 200,
+    step_size: Annotated[float, typer.Option(help="Step size; time t = step size x step.")] = 0.3,
+    dim: Annotated[int, typer.Option(min=1, help="Coordinates d of the data.")] = 5,
+    norms: Annotated[str, typer.Option(help='Lengths r of the points of class + and -, as "1,1.5".')] = "1,1",
+    frequencies: Annotated[str, typer.Option(help='Weights p of class + and -, with sum 1, as "0.7,0.3".')] = "0.7,0.3",
+    scale_w: Annotated[float, typer.Option(help="Standard deviation of the first layer at the start.")] = 0.05,
+    scale_z: Annotated[float, typer.Option(help="Standard deviation of the second layer at the start.")] = 0.05,
+    record_every: Annotated[
+        Optional[int], typer.Option(min=1, help="Steps between records. [default: about 200 records]")  # noqa: UP045
+    ] = None,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="Directory for overlay.png and overlay.json.")] = Path("gradstarve-out"),
+) -> None:
+    """Train many networks, solve the same problem in closed form, and draw one on top of the other.
+
+    Writes the figure and a JSON file with all settings, versions and gaps, and prints the gap table. On orthogonal
+    classes, neurons that see both are first made exclusive to one of them, as the theorem asks.
+    """
+    _one_of("--problem", problem, PROBLEMS)
+    _one_of("--loss", loss, LOSSES)
+    _one_of("--dynamics", dynamics, DYNAMICS)
+    pairs = {"norms": _pair("--norms", norms), "frequencies": _pair("--frequencies", frequencies)}
+    for name, value in (("--step-size", step_size), ("--scale-w", scale_w), ("--scale-z", scale_z)):
+        if not 0 < value < float("inf"):
+            raise typer.BadParameter(f"{value} is not a finite number above 0", param_hint=f"'{name}'")
+    every = record_every or max(1, steps // 200)
+    settings = {
+        "problem": problem,
+        "loss": loss,
+        "dynamics": dynamics,
+        "width": width,
+        "seeds": seeds,
+        "steps": steps,
+        "step_size": step_size,
+        "dim": dim,
+        **pairs,
+        "scale_w": scale_w,
+        "scale_z": scale_z,
+        "record_every": every,
+        "seed": seed,
+    }
+    with _plain_errors():
+        folder = report.output_directory(out)
+        _use_float64()
+        comparison = run_overlay(settings)
+        scales = f"σ = {report.number(scale_w)}"
+        if scale_z != scale_w:
+            scales = f"σ(w) = {report.number(scale_w)}, σ(z) = {report.number(scale_z)}"
+        comparison.plot(path=folder / "overlay.png", note=f"start {scales}")
+        result = {"settings": settings, "environment": report.environment(), "comparison": comparison.to_dict()}
+        report.write_json(folder / "overlay.json", result)
+    typer.echo(comparison.table())
+    typer.echo(f"Wrote {folder / 'overlay.png'} and {folder / 'overlay.json'}")
+
+
+def run_overlay(settings: dict[str, Any]) -> Any:
+    """The `Comparison` that `gradstarve overlay` draws, for its `settings` by name (as stored in overlay.json)."""
+    import jax
+    import numpy as np
+
+    from gradstarve.compare import compare
+    from gradstarve.problem import GradientDescent, GradientFlow, datasets, init_two_layer
+    from gradstarve.problem.exclusive import exclusive
+    from gradstarve.simulate import simulate, simulate_flow
+    from gradstarve.theory import solve
+
+    s = settings
+    key_data, key_network, key_side = jax.random.split(jax.random.key(s["seed"]), 3)
+    make = {"antipodal": datasets.antipodal, "orthogonal": datasets.orthogonal}[s["problem"]]
+    data = make(s["dim"], s["norms"], s["frequencies"], key_data)
+    network = init_two_layer(key_network, s["seeds"], s["width"], s["dim"], s["scale_w"], s["scale_z"])
+    if s["problem"] == "orthogonal":
+        network = exclusive(network, data, key_side)
+    if s["dynamics"] == "descent":
+        dynamics = GradientDescent(s["step_size"])
+        trajectory = simulate(data, network, s["loss"], dynamics, s["steps"], s["record_every"])
+    else:
+        dynamics = GradientFlow()
+        steps = np.append(np.arange(0, s["steps"], s["record_every"]), s["steps"])
+        trajectory = simulate_flow(data, network, s["loss"], s["step_size"] * steps)
+    return compare(solve(data, network, s["loss"], dynamics), trajectory)
+
+
+@app.command(epilog="Example: gradstarve derive mode --loss hinge --format latex --out derivations")
+def derive(
+    name: Annotated[Optional[str], typer.Argument(help="The law to derive; see --list.")] = None,  # noqa: UP045
+    loss: Loss = "cross-entropy",
+    format: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.")] = "text",
+    list_all: Annotated[bool, typer.Option("--list", help="List what can be derived, and exit.")] = False,
+    seed: Seed = 0,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Directory for a file NAME-LOSS.txt, .md or .tex; LaTeX is then a whole document."),
+    ] = None,
+) -> None:
+    """Derive a law of learning from the network and the loss, and check every step of it.
+
+    The derivation goes to standard output and the outcome of the checks to standard error. Exit code 1 means that a
+    step failed its check. The seed is that of the points at which steps without a proof are checked.
+    """
+    with _plain_errors():
+        from gradstarve.symbolic import DerivationError, available
+        from gradstarve.symbolic import derive as build
+
+        if list_all:
+            for law, of in available():
+                typer.echo(f"{law} --loss {of}")
+            return
+        if name is None:
+            raise typer.BadParameter("give the name of a law, or --list", param_hint="'NAME'")
+        _one_of("NAME", name, dict.fromkeys(law for law, _ in available()))
+        _one_of("--loss", loss, [of for law, of in available() if law == name])
+        _one_of("--format", format, list(FORMATS))
+        folder = None if out is None else report.output_directory(out)
+        derivation = build(name, loss)
+        try:
+            checks = [(step.name, step.method) for step in derivation.checked_steps]
+            if seed:  # the steps above were checked at the points of seed 0
+                checks = [(result.step, result.method) for result in derivation.check(seed=seed)]
+        except DerivationError as error:
+            typer.echo(f"FAILED: {error}", err=True)
+            raise typer.Exit(1) from None
+        printers = {"text": str, "markdown": lambda d: d.to_markdown(), "latex": lambda d: d.to_latex()}
+        shown = printers[format](derivation)
+        typer.echo(shown)
+        for count, (step, method) in enumerate(checks, start=1):
+            typer.echo(f"check {count}/{len(checks)} passed: {step}: {method}", err=True)
+        if folder is not None:
+            path = folder / f"{name}-{loss}.{FORMATS[format]}"
+            text = derivation.to_latex(document=True) if format == "latex" else shown
+            path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+            typer.echo(f"Wrote {path}", err=True)
+
+
+@app.command(epilog="Example: gradstarve verify --trials 50 --seed 1 --out verification")
+def verify(
+    names: Annotated[
+        Optional[list[str]], typer.Argument(help="Entries of the catalogue; all by default, see --list.")  # noqa: UP045
+    ] = None,
+    trials: Annotated[
+        Optional[int], typer.Option(min=1, help="Random problems per entry. [default: each entry's own]")  # noqa: UP045
+    ] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="List the catalogue, and exit.")] = False,
+    seed: Seed = 0,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Directory for verify.json and one figure per entry."),
+    ] = None,
+) -> None:
+    """Try to break the theorems: random problems within their hypotheses, and outside of them.
+
+    Prints one row per entry. Exit code 1 means that a claim was violated.
+    """
+    with _plain_errors():
+        _use_float64()
+        from gradstarve.theorems import CATALOGUE
+        from gradstarve.theorems import verify as check
+
+        if list_all:
+            rows = [("name", "equation", "claim")]
+            rows += [(name, str(e.equation), " ".join(str(e.claim).split())) for name, e in CATALOGUE.items()]
+            wide = [max(len(row[i]) for row in rows) for i in range(2)]
+            for row in rows:
+                typer.echo(f"{row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]}")
+            return
+        for name in names or ():
+            _one_of("NAMES", name, list(CATALOGUE))
+        folder = None if out is None else report.output_directory(out)
+        import jax
+        from rich.console import Console
+
+        outcome = check(names or "all", trials=trials, key=jax.random.key(seed))
+        Console().print(outcome.table())
+        if not outcome.ok:
+            typer.echo(outcome.failures(), err=True)
+        if folder is not None:
+            outcome.save(folder)
+            typer.echo(f"Wrote {folder / 'verify.json'} and the figures beside it", err=True)
+    if not outcome.ok:
+        raise typer.Exit(1)
+
+
+def _use_float64() -> None:
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+
+
+def _one_of(option: str, value: str, valid: Any) -> None:
+    if value not in valid:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(valid)}", param_hint=f"'{option}'")
+
+
+def _pair(option: str, text: str) -> Sequence[float]:
+    """Two numbers, for class + and class -, with a comma or a blank between them."""
+    try:
+        values = [float(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        values = []
+    if len(values) != 2 or not all(0 < value < float("inf") for value in values):
+        raise typer.BadParameter(
+            f'{text!r} is not two numbers above 0, for class + and class -, such as "1,1.5"', param_hint=f"'{option}'"
+        )
+    return values
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """What the library refuses is told in one line, with exit code 2; a traceback is kept for what nobody foresaw."""
+    from gradstarve.errors import ConvergenceError
+
+    try:
+        yield
+    except (ValueError, ConvergenceError, OSError) as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(2) from None
+
+
+if __name__ == "__main__":
+    main()

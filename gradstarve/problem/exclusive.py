@@ -1,0 +1,60 @@
+"""Networks whose neurons each see one class at most, as the theorems about independent modes want them (2.1)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from gradstarve.problem.dataset import Dataset
+from gradstarve.problem.network import TwoLayerReLU
+
+
+def exclusive(network: TwoLayerReLU, data: Dataset, key) -> TwoLayerReLU:
+    """`network` with every neuron that is active on points of both classes made exclusive to one of them (2.1).
+
+    Such a neuron has w.xh_+ > 0 and w.xh_- > 0. One of the two classes is drawn with equal chances and the component of
+    w along its direction xh changes sign, w <- w - 2 (w.xh) xh, which keeps |w| and so the balance (1.3). All other
+    neurons, and every z, stay as they are. For Gaussian w on orthogonal classes the sizes |w.xh| keep their law; 3/8 of
+    the neurons then see class +, 3/8 class - and 1/4 none.
+
+    `network`: w [*batch, h, d], with any batch axes; `data`: n points, those of a class along one direction, and no
+    acute angle between the two (`ValueError` otherwise; antipodal data never need it). What is drawn for network i of
+    the flattened batch depends on `key` and i alone.
+
+    >>> from gradstarve.problem import datasets
+    >>> data = datasets.orthogonal()
+    >>> net = exclusive(TwoLayerReLU(w=[[0.3, 0.1], [0.3, -0.1]], z=[1.0, 1.0]), data, jax.random.key(0))
+    >>> abs(net.w).round(3).tolist(), bool((net.w > 0).all(axis=-1).any())
+    ([[0.30000001192092896, 0.10000000149011612], [0.30000001192092896, 0.10000000149011612]], False)
+    """
+    if network.dim != data.dim:
+        raise ValueError(f"the network has d = {network.dim} inputs but the points have d = {data.dim}")
+    shape = data.separability()
+    for name in ("shared_direction", "orthogonally_separable"):
+        breach = shape.breaches[name]
+        if breach is not None:
+            raise ValueError(
+                "exclusive neurons need classes along one direction each, with no acute angle between them, but points "
+                f"{breach.first} and {breach.second} have y_i y_k cos(x_i, x_k) = {breach.signed_cosine:.6g}"
+            )
+    labels = np.asarray(data.labels)
+    if len(np.unique(labels)) < 2:
+        return network
+    axes = jnp.stack([_direction(data, label) for label in (1, -1)]).astype(network.w.dtype)
+    along = jnp.einsum("...hd,cd->...hc", network.w, axes, precision="highest")
+    both = (along > 0).all(axis=-1)
+    count = int(np.prod(network.batch_shape))
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
+    side = jax.vmap(lambda k: jax.random.bernoulli(k, shape=(network.width,)))(keys).reshape(both.shape)
+    turn = both[..., None] & jnp.stack([side, ~side], axis=-1)
+    moved = network.w - 2 * jnp.einsum("...hc,cd->...hd", jnp.where(turn, along, 0), axes, precision="highest")
+    return TwoLayerReLU(moved, network.z)
+
+
+def _direction(data: Dataset, label: int) -> Array:
+    points = np.asarray(data.points, np.float64)[np.asarray(data.labels) == label]
+    norms = np.linalg.norm(points, axis=1)
+    longest = int(np.argmax(norms))
+    return jnp.asarray(points[longest] / norms[longest])

@@ -1,0 +1,10 @@
+"""Training by brute force: what a network does when it is trained, whatever the hypotheses of the theorems.
+
+Nothing here knows a closed form, so that an agreement with `gradstarve.theory` is worth something.
+"""
+
+from gradstarve.simulate.flow import simulate_flow
+from gradstarve.simulate.simulate import simulate
+from gradstarve.simulate.trajectory import Trajectory
+
+__all__ = ["Trajectory", "simulate", "simulate_flow"]

@@ -1,0 +1,124 @@
+"""The obvious simulator: `jax.grad` of the loss of one network, vmapped over the batch, scanned over the steps.
+
+Slow and plain on purpose: every faster simulator is held to it. The layout inside is [b, ...], all batch axes in one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from gradstarve.problem import Dataset, GradientDescent, Loss, StochasticGradientDescent, TwoLayerReLU
+
+
+class State(eqx.Module):
+    """A batch of networks in the middle of a run: `networks` [b], what their optimiser remembers, the step number."""
+
+    networks: TwoLayerReLU
+    memory: Any
+    step: Array
+
+
+def start(networks: TwoLayerReLU, dynamics: Any, keys: Array | None) -> State:
+    """The state before step 0. `keys`: [b], for stochastic dynamics."""
+    if isinstance(dynamics, GradientDescent):
+        memory = jax.tree.map(jnp.zeros_like, networks)
+    elif isinstance(dynamics, StochasticGradientDescent):
+        memory = keys
+    else:
+        memory = jax.vmap(dynamics.init)(networks)
+    return State(networks, memory, jnp.zeros((), jnp.int32))
+
+
+def batch_loss(network: TwoLayerReLU, data: Dataset, loss: Loss) -> Float[Array, ""]:
+    """L = sum_i q_i l(y_i f(x_i)) of one network."""
+    return jnp.sum(data.weights * loss.value(data.labels * network(data.points)))
+
+
+def _descent(network, velocity, data, loss, dynamics: GradientDescent):
+    """One step of descent; the update rule is written out in `GradientDescent`."""
+    gradient = jax.grad(batch_loss)(network, data, loss)
+    gradient = jax.tree.map(lambda g, theta: g + dynamics.weight_decay * theta, gradient, network)
+    velocity = jax.tree.map(lambda v, g: dynamics.momentum * v + g, velocity, gradient)
+    push = velocity
+    if dynamics.nesterov:
+        push = jax.tree.map(lambda v, g: g + dynamics.momentum * v, velocity, gradient)
+    return jax.tree.map(lambda theta, v: theta - dynamics.step_size * v, network, push), velocity
+
+
+def draw_point(key: Array, step: Array, weights: Float[Array, " n"]) -> Array:
+    """The point i drawn at `step` with probability q_i by the network that owns `key`.
+
+    The uniform number is 32 random bits compared with cumulated weights as integers, so that runs in float32 and in
+    float64 draw the same points.
+    """
+    bits = jax.random.bits(jax.random.fold_in(key, step), (), jnp.uint32)
+    # The largest float32 below 2^32: a cumulated weight that rounds up to 1 must not overflow.
+    ceiling = 4294967040.0
+    thresholds = jnp.minimum(jnp.cumsum(weights)[:-1] * 2.0**32, ceiling).astype(jnp.uint32)
+    return jnp.sum(bits >= thresholds)
+
+
+def _one_point(network, key, step, data, loss, dynamics: StochasticGradientDescent):
+    """One step on one point, without its weight: drawing it that often is what the weight does."""
+    drawn = draw_point(key, step, data.weights)
+
+    def value(network):
+        return loss.value(data.labels[drawn] * network(data.points[drawn][None])[0])
+
+    return jax.tree.map(lambda theta, g: theta - dynamics.step_size * g, network, jax.grad(value)(network))
+
+
+def _optax(network, memory, data, loss, dynamics):
+    """One step of an optax optimiser; line searches and Polyak steps get the value and the loss they ask for."""
+    value, gradient = jax.value_and_grad(batch_loss)(network, data, loss)
+    update = optax.with_extra_args_support(dynamics).update
+    extra = {"value": value, "grad": gradient, "value_fn": lambda network: batch_loss(network, data, loss)}
+    updates, new = update(gradient, memory, network, **extra)
+    # Some optimisers let a count or a scale drift in dtype; a scan wants its carry unchanged.
+    new = jax.tree.map(lambda after, before: jnp.asarray(after, jnp.asarray(before).dtype), new, memory)
+    return optax.apply_updates(network, updates), new
+
+
+def step(state: State, data: Dataset, loss: Loss, dynamics: Any) -> State:
+    """All networks one step further. Hyperparameters of our own dynamics are [b]."""
+    if isinstance(dynamics, GradientDescent):
+        networks, memory = jax.vmap(_descent, in_axes=(0, 0, None, None, 0))(
+            state.networks, state.memory, data, loss, dynamics
+        )
+    elif isinstance(dynamics, StochasticGradientDescent):
+        networks = jax.vmap(_one_point, in_axes=(0, 0, None, None, None, 0))(
+            state.networks, state.memory, state.step, data, loss, dynamics
+        )
+        memory = state.memory
+    else:
+        networks, memory = jax.vmap(lambda network, memory: _optax(network, memory, data, loss, dynamics))(
+            state.networks, state.memory
+        )
+    return State(networks, memory, state.step + 1)
+
+
+@eqx.filter_jit
+@eqx.debug.assert_max_traces(max_traces=None)
+def advance(
+    state: State, data: Dataset, loss: Loss, dynamics: Any, records: int, every: int, keep_networks: bool
+) -> tuple[State, Float[Array, "records b n"], TwoLayerReLU | None]:
+    """`records` times `every` steps, with the logits (and perhaps the networks) after each `every`.
+
+    Compiled once for given shapes, `records` and `every`; a new step size, momentum or key is not a new compilation.
+    """
+
+    def one_step(state, _):
+        return step(state, data, loss, dynamics), None
+
+    def one_record(state, _):
+        state, _ = jax.lax.scan(one_step, state, None, length=every)
+        return state, (state.networks(data.points), state.networks if keep_networks else None)
+
+    state, (logits, networks) = jax.lax.scan(one_record, state, None, length=records)
+    return state, logits, networks

@@ -1,0 +1,9 @@
+"""Derivations in SymPy: from a network and a loss to its learning curve, every step checked.
+
+`derive(name, loss)` starts from the network and the loss and derives; nothing here is a final formula typed
+in. The result prints as text, Markdown or LaTeX, and turns into a JAX function with `.to_jax()`.
+"""
+
+from gradstarve.symbolic.derivation import Derivation, DerivationError, Step, available, derive
+
+__all__ = ["Derivation", "DerivationError", "Step", "available", "derive"]

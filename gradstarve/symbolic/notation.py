@@ -1,0 +1,109 @@
+"""The letters of the derivations, in one place, so that every law prints the same symbol for the same thing.
+
+Names are chosen to be Python identifiers (`u0`, `theta0`, `M_plus`): generated code uses them as they are.
+What SymPy would not guess about their LaTeX form is in `LATEX_NAMES`.
+
+Two symbols may share a name and differ in assumptions: `u` is any real logit, `u_positive` prints as `u` as
+well and is used where only positive logits make sense (the balanced limit, where log u appears).
+"""
+
+# SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
+# pyright: reportAssignmentType=false
+
+from __future__ import annotations
+
+import sympy as sp
+
+# time, clock, speed
+t = sp.Symbol("t", nonnegative=True)  # time = step size x step number
+s = sp.Symbol("s", real=True)  # the clock shared by all neurons of a mode
+tau = sp.Symbol("tau", real=True)  # rescaled time 2 p r t
+p = sp.Symbol("p", positive=True)  # frequency of the class: its total weight
+r = sp.Symbol("r", positive=True)  # norm of the class's points
+
+# logit, margin, shape of the mode
+m = sp.Symbol("m", real=True)  # margin y f(x); equal to the logit for the positive class
+u = sp.Symbol("u", real=True)  # logit
+u0 = sp.Symbol("u0", real=True)  # logit at t = 0
+u_positive = sp.Symbol("u", positive=True)
+u0_positive = sp.Symbol("u0", positive=True)
+v = sp.Symbol("v", real=True)  # integration variable, a logit
+v_positive = sp.Symbol("v", positive=True)
+phi = sp.Symbol("phi", real=True)  # integration variable, a hyperbolic angle
+kappa = sp.Symbol("kappa", positive=True)
+theta = sp.Symbol("theta", real=True)
+theta0 = sp.Symbol("theta0", real=True)
+P = sp.Symbol("P", real=True)
+Q = sp.Symbol("Q", positive=True)
+M_plus = sp.Symbol("M_plus", positive=True)
+M_minus = sp.Symbol("M_minus", positive=True)
+t_star = sp.Symbol("t_star", real=True)  # time at which the hinge margin is reached
+
+# squared loss: u = A x - B/x
+A = sp.Symbol("A", positive=True)
+B = sp.Symbol("B", positive=True)
+omega = sp.Symbol("omega", positive=True)
+x_var = sp.Symbol("x", positive=True)
+T_var = sp.Symbol("T", real=True)
+
+# two neurons: initial coordinates along the class direction (a), across it (b), and read-outs (z)
+a = sp.symbols("a1 a2", positive=True)
+b = sp.symbols("b1 b2", real=True)
+z = sp.symbols("z1 z2", real=True)
+W = sp.Matrix(2, 2, sp.symbols("w11 w12 w21 w22", real=True))  # one weight vector per row, d = 2
+alpha = sp.Symbol("alpha", real=True)  # angle of the class direction in the plane
+
+# the same quantities as functions
+ell = sp.Function("ell")
+g = sp.Function("g")
+f = sp.Function("f")
+a_of = (sp.Function("a1"), sp.Function("a2"))
+b_of = (sp.Function("b1"), sp.Function("b2"))
+z_of = (sp.Function("z1"), sp.Function("z2"))
+u_of = sp.Function("u")
+t_of = sp.Function("t")
+s_of = sp.Function("s")
+theta_of = sp.Function("theta")
+x_of = sp.Function("x")
+y_of = sp.Function("y")
+
+DIRECTION = sp.Matrix([sp.cos(alpha), sp.sin(alpha)])  # xh, a unit vector
+ACROSS = sp.Matrix([-sp.sin(alpha), sp.cos(alpha)])  # orthogonal to xh
+network = sp.Symbol("f", real=True)  # output f(x) of the network on the point of the class
+s_dead = sp.Symbol("s_dead", positive=True)  # clock time at which a neuron leaves the class
+
+# one layer: a linear read-out in two dimensions
+linear_weights = sp.symbols("v1 v2", real=True)
+along = sp.Symbol("w_along", real=True)  # its part along the class direction
+sideways = sp.Symbol("w_across", real=True)  # its part across it
+along_of = sp.Function("w_along")
+across_of = sp.Function("w_across")
+C = sp.Symbol("C", real=True)
+
+LATEX_NAMES: dict[str, str] = {
+    "ell": r"\ell",
+    "M_plus": "M_{+}",
+    "M_minus": "M_{-}",
+    "t_star": "t^{*}",
+    "s_dead": r"s_{\dagger}",
+    "w_along": r"v_{\parallel}",
+    "w_across": r"v_{\perp}",
+    "w11": "w_{11}",
+    "w12": "w_{12}",
+    "w21": "w_{21}",
+    "w22": "w_{22}",
+}
+"""LaTeX forms that SymPy would not find from the name alone."""
+
+LOGIT_RANGE: dict[str, dict[sp.Symbol, tuple[sp.Rational, sp.Rational]]] = {
+    loss: {symbol: (sp.Rational(-3, 2), top) for symbol in (u, u0)}
+    | {symbol: (sp.Rational(1, 10), top) for symbol in (u_positive, u0_positive)}
+    for loss, top in {
+        "cross-entropy": sp.Rational(3, 2),
+        "exponential": sp.Rational(3, 2),
+        # Beyond the margin 1 the hinge rests and the squared loss comes back: separate cases.
+        "hinge": sp.Rational(19, 20),
+        "squared": sp.Rational(19, 20),
+    }.items()
+}
+"""Logits between which the time from one to the other is checked, for each loss."""

@@ -1,0 +1,31 @@
+"""The catalogue: every statement that is tried against training, in the order of their equations."""
+
+from __future__ import annotations
+
+from gradstarve.theorems.balance import BALANCE
+from gradstarve.theorems.closed_forms import BALANCED, CROSS_ENTROPY, HINGE
+from gradstarve.theorems.descent import DESCENT
+from gradstarve.theorems.entry import Theorem
+from gradstarve.theorems.fate import ANTIPODAL, FATES, PROBABILITY, TRANSFER
+from gradstarve.theorems.independence import INDEPENDENT_MODES, SIGN
+from gradstarve.theorems.mode import CLOCK, DEATHS, UNIVERSALITY
+
+CATALOGUE: dict[str, Theorem] = {
+    theorem.name: theorem
+    for theorem in (
+        BALANCE,
+        SIGN,
+        INDEPENDENT_MODES,
+        CLOCK,
+        HINGE,
+        CROSS_ENTROPY,
+        BALANCED,
+        DEATHS,
+        UNIVERSALITY,
+        FATES,
+        PROBABILITY,
+        TRANSFER,
+        ANTIPODAL,
+        DESCENT,
+    )
+}

@@ -1,0 +1,140 @@
+"""What a theorem is here: a statement with its hypotheses, a sampler that tries to break it, and a tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+# Of the trials of an entry, at most this part may end without a verdict (the simulator gave up, or training ended
+# before the neuron had made up its mind); more, and the check says nothing.
+MOST_UNDECIDED = 0.1
+
+
+@dataclass(frozen=True)
+class Counterexample:
+    """What happens without one hypothesis: the claim fails by `gap`, where the entry allows `tolerance`.
+
+    `dropped`: the hypothesis left out, in words; `failure`: one sentence with the numbers; `numbers`: the instance.
+    """
+
+    dropped: str
+    failure: str
+    gap: float
+    tolerance: float
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def found(self) -> bool:
+        """Whether the claim does fail: the hypothesis is needed."""
+        return bool(self.gap > self.tolerance)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the trials of one entry gave.
+
+    - `gaps`: [trials], how far each trial is from the claim, in the units of the entry's tolerance; NaN: undecided;
+    - `groups`: [trials], what kind of trial it was (a loss, a geometry), for the figure;
+    - `violations`, `undecided`: how many trials; `worst_gap` and `worst_instance`: the largest gap, and every number
+      needed to run that trial again;
+    - `extra`: arrays for the figure, and counts worth a place in the report.
+    """
+
+    trials: int
+    violations: int
+    undecided: int
+    worst_gap: float
+    worst_instance: dict[str, Any]
+    tolerance: float
+    gaps: np.ndarray
+    groups: np.ndarray
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """No violation, at least one trial decided, and not more than a tenth of them undecided."""
+        decided = self.undecided < self.trials and self.undecided <= MOST_UNDECIDED * self.trials
+        return self.violations == 0 and decided
+
+
+@dataclass(frozen=True)
+class Theorem:
+    """One statement of the theory and the way to try it.
+
+    - `name`: kebab-case; `equation`: this project's own number; `title` and `claim`: in plain language;
+    - `hypotheses`: what has to hold; `tolerance` and `why_tolerance`: what gap counts as agreement, and why that one;
+    - `checked_with`: the independent simulator;
+    - `check(key, trials)`: sample at least `trials` instances within the hypotheses and measure the gap of each;
+    - `necessity`: for hypotheses that matter, `f(key)` that drops it and gives the counterexample;
+    - `figure(outcome, ax)`: draws the outcome on Matplotlib axes;
+    - `default_trials`: what `verify` runs when not told otherwise.
+    """
+
+    name: str
+    equation: str
+    title: str
+    claim: str
+    hypotheses: tuple[str, ...]
+    tolerance: float
+    why_tolerance: str
+    checked_with: str
+    default_trials: int
+    check: Callable[[Any, int], Outcome]
+    figure: Callable[[Outcome, Any], None]
+    necessity: tuple[Callable[[Any], Counterexample], ...] = ()
+
+
+class Tally:
+    """Collects the gaps of an entry's trials, batch by batch, and remembers the worst one."""
+
+    def __init__(self, tolerance: float):
+        self.tolerance = tolerance
+        self._gaps: list[np.ndarray] = []
+        self._groups: list[np.ndarray] = []
+        self._worst = -np.inf
+        self._instance: dict[str, Any] = {}
+
+    def add(self, gaps: Any, group: str, instance: Callable[[int], dict[str, Any]], undecided: Any = False) -> None:
+        """`gaps` [b] of one batch; `instance(i)` gives the numbers of trial i; `undecided` [b] or a bool for all.
+
+        A gap that is NaN without being undecided is a violation: it counts as infinite.
+        """
+        gaps = np.array(gaps, np.float64).reshape(-1)
+        gaps = np.where(np.isnan(gaps), np.inf, gaps)
+        decided = ~np.broadcast_to(np.asarray(undecided, bool), gaps.shape)
+        if decided.any():
+            worst = int(np.argmax(np.where(decided, gaps, -np.inf)))
+            if gaps[worst] > self._worst:
+                self._worst = float(gaps[worst])
+                self._instance = {"group": group, **plain(instance(worst))}
+        self._gaps.append(np.where(decided, gaps, np.nan))
+        self._groups.append(np.full(gaps.shape, group))
+
+    def outcome(self, **extra: Any) -> Outcome:
+        """The `Outcome` of all batches added."""
+        gaps, groups = np.concatenate(self._gaps), np.concatenate(self._groups)
+        return Outcome(
+            trials=gaps.size,
+            violations=int(np.sum(gaps > self.tolerance)),
+            undecided=int(np.sum(np.isnan(gaps))),
+            worst_gap=self._worst if np.isfinite(self._worst) or self._worst > 0 else float("nan"),
+            worst_instance=self._instance,
+            tolerance=self.tolerance,
+            gaps=gaps,
+            groups=groups,
+            extra=extra,
+        )
+
+
+def plain(value: Any) -> Any:
+    """Arrays as nested lists of Python numbers, inside dicts, lists and tuples: what JSON can hold."""
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, str | bool | int | float) or value is None:
+        return value
+    return np.asarray(value).tolist()

@@ -1,0 +1,238 @@
+"""One mode: the hyperbolic clock (3.1)-(3.5), the neurons that leave (3.10), and what the curve depends on (3.11)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.problem import Dataset, Mode
+from gradstarve.theorems.drawing import draw_gaps
+from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.running import FLOW_TOLERANCE, WHY_FLOW, law_gaps, train_flow
+from gradstarve.theorems.sampling import (
+    BATCH,
+    LOSS_NAMES,
+    PER_CLASS,
+    WIDTH,
+    Geometry,
+    Start,
+    exclusive_start,
+    generator,
+    generators,
+    log_uniform,
+    record,
+    two_rays,
+)
+
+_FLOW = "simulate_flow: adaptive Runge-Kutta on all weights of the full network"
+# Four records, as everywhere, so that the simulator is compiled once for all entries.
+FRACTIONS = np.array([0.1, 0.3, 0.6, 1.0])
+
+
+def flow_times(rng: np.random.Generator, geometry: Geometry, low: float = 3.0, high: float = 40.0) -> np.ndarray:
+    """Four times that end at 2 p r t between `low` and `high`, with p r the geometric mean of the two classes'."""
+    return FRACTIONS * log_uniform(rng, low, high) / geometry.pace
+
+
+def _against_solve(tally: Tally, rng: Any, geometry: Geometry, start: Start, loss: str, kind: str) -> None:
+    """Train one batch by the flow and compare it with `theory.solve`."""
+    network = start.network(rng, geometry)
+    run, lost = train_flow(geometry.data, network, loss, flow_times(rng, geometry))
+    gaps, sides = law_gaps(geometry.data, network, loss, run, start.scale(geometry))
+    tally.add(gaps, kind, lambda i: record(geometry.data, loss, network, i, **sides(i)), lost)
+
+
+def check_clock(key: Any, trials: int) -> Outcome:
+    """Exclusive neurons that stay, on antipodal, obtuse and orthogonal classes; all losses; logits and weights."""
+    tally = Tally(FLOW_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials)):
+        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
+        cosine = (-1.0, 0.0, rng.uniform(-0.95, -0.05))[(k // len(LOSS_NAMES) + k) % 3]
+        geometry = two_rays(rng, cosine)
+        start = exclusive_start(rng, doubters=0.2)
+        if loss == "squared":
+            start = start.below_one(geometry)
+        _against_solve(tally, rng, geometry, start, loss, loss)
+    return tally.outcome()
+
+
+def clock_without_direction(key: Any) -> Counterexample:
+    """Drop "the points of the class share a direction": two of them, 80 degrees apart, taken for one at their mean."""
+    rng = generator(key)
+    geometry = two_rays(rng, -1.0)
+    plus, r = geometry.axes[0], geometry.norms[0]
+    side = rng.normal(size=plus.shape)
+    side -= (side @ plus) * plus
+    side /= np.linalg.norm(side)
+    angle = np.deg2rad(40)
+    pair = r * np.stack([np.cos(angle) * plus + np.sin(angle) * side, np.cos(angle) * plus - np.sin(angle) * side])
+    points = np.concatenate([pair, np.asarray(geometry.data.points)[PER_CLASS:]])
+    data = Dataset(points, geometry.data.labels, geometry.data.weights)
+    start = exclusive_start(rng, low=0.1, high=0.5)
+    network = start.network(rng, geometry)
+    times = flow_times(rng, geometry, 3, 4)
+    run, lost = train_flow(data, network, "cross-entropy", times)
+    a, zeta = start.mode(1)
+    mode = Mode(geometry.frequencies[0], r * np.cos(angle), a, zeta)
+    law = np.asarray(theory.solve_mode(mode, "cross-entropy").logit(times))
+    found = np.asarray(run.recorded)[..., 0]
+    gap = np.max(np.abs(found - law) / (np.abs(law) + start.scale(geometry)[:, None]), axis=-1)
+    gap = np.where(lost, -np.inf, gap)
+    i = int(np.argmax(gap))
+    return Counterexample(
+        "the points of a class share a direction (two points at 80 degrees instead, taken for one at their mean)",
+        f"at 2 p r t = {times[-1] * geometry.rates[0]:.3g} the logit of the first point is {found[i, -1]:.4g}, the one "
+        f"mode's {law[i, -1]:.4g}",
+        float(gap[i]),
+        FLOW_TOLERANCE,
+        record(data, "cross-entropy", network, i, times=times, law=law[i], trained=found[i]),
+    )
+
+
+def check_deaths(key: Any, trials: int) -> Outcome:
+    """Orthogonal classes, half of the neurons of the wrong sign; near the stable manifold on purpose; all losses."""
+    tally = Tally(FLOW_TOLERANCE)
+    deaths = 0
+    for k, rng in enumerate(generators(key, trials)):
+        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
+        geometry = two_rays(rng, 0.0)
+        start = exclusive_start(rng, wrong_signs=0.5, crowd=True)
+        _against_solve(tally, rng, geometry, start, loss, loss)
+        deaths += int(np.sum((start.a > 0) & (start.zeta < -start.a)))
+    return tally.outcome(neurons_that_leave_if_the_clock_gets_there=deaths)
+
+
+def invariants(norm: Any, a: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(kappa, theta_0) of a mode (3.3): kappa = r sqrt(M+ M-)/2, theta_0 = log(M+/M-)/2. a, z: [*batch, h]."""
+    grown, decayed = np.sum((a + z) ** 2, axis=-1), np.sum((a - z) ** 2, axis=-1)
+    return norm * np.sqrt(grown * decayed) / 2, np.log(grown / decayed) / 2
+
+
+def _twin(rng: np.random.Generator, norm: float, kappa: np.ndarray, theta: np.ndarray) -> Start:
+    """Other neurons of class + with the given invariants at the given norm, none of which ever leaves."""
+    shape = (kappa.size, WIDTH)
+    used = np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (kappa.size, 1))
+
+    def direction(low: float) -> np.ndarray:
+        values = rng.uniform(low, 1, shape) * used
+        return values / np.linalg.norm(values, axis=-1, keepdims=True)
+
+    grown = np.sqrt(2 * kappa / norm * np.exp(theta))[:, None] * direction(0.1)
+    decayed = np.sqrt(2 * kappa / norm * np.exp(-theta))[:, None] * direction(0.0)
+    # a = (p + q)/2 has to be positive, so q may be negative only where it is smaller than p.
+    decayed = np.where((decayed < grown) & (rng.uniform(size=shape) < 0.5), -decayed, decayed)
+    return Start(np.where(used, 1.0, 0.0), (grown + decayed) / 2, (grown - decayed) / 2)
+
+
+def _class_curve(rng: Any, geometry: Geometry, start: Start, loss: str, tau: np.ndarray) -> tuple[Any, Any, Any]:
+    """u of class + at 2 p r t = tau [4], its network, and which runs were given up."""
+    network = start.network(rng, geometry)
+    run, lost = train_flow(geometry.data, network, loss, tau / geometry.rates[0])
+    return np.asarray(run.recorded)[..., 0], network, lost
+
+
+def _pair_gap(rng: Any, loss: str, stretch: float = 1.0) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Two problems with the same kappa (times `stretch`) and theta_0, compared at the same 2 p r t: gaps, lost, sides."""
+    first, second = two_rays(rng, -1.0), two_rays(rng, 0.0)
+    start = exclusive_start(rng, doubters=0.3)
+    # One class only, and off exact balance, where theta_0 is infinite.
+    start = Start(np.abs(start.home), start.a, np.where(start.zeta == start.a, start.a * (1 + 1e-6), start.zeta))
+    if loss == "squared":
+        start = start.below_one(first)
+    kappa, theta = invariants(first.norms[0], *start.mode(1))
+    twin = _twin(rng, float(second.norms[0]), kappa * stretch, theta)
+    tau = FRACTIONS * log_uniform(rng, 3, 30)
+    u, network, lost = _class_curve(rng, first, start, loss, tau)
+    other, twin_network, twin_lost = _class_curve(rng, second, twin, loss, tau)
+    gaps = np.max(np.abs(u - other) / (np.abs(u) + start.scale(first)[:, None]), axis=-1)
+
+    def sides(i: int) -> dict[str, Any]:
+        return {
+            "first": record(first.data, loss, network, i, logits=u[i]),
+            "second": record(second.data, loss, twin_network, i, logits=other[i]),
+            "two_p_r_t": tau,
+            "kappa": kappa[i],
+            "theta_0": theta[i],
+        }
+
+    return gaps, lost | twin_lost, sides
+
+
+def check_universality(key: Any, trials: int) -> Outcome:
+    """Pairs of trained networks that differ in p, r, width, weights and geometry but not in kappa and theta_0."""
+    tally = Tally(FLOW_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials)):
+        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
+        gaps, lost, sides = _pair_gap(rng, loss)
+        tally.add(gaps, loss, sides, lost)
+    return tally.outcome(pairs=BATCH * len(generators(key, trials)))
+
+
+def universality_without_kappa(key: Any) -> Counterexample:
+    """Drop "the same kappa": twice as large in the second problem."""
+    gaps, lost, sides = _pair_gap(generator(key), "cross-entropy", stretch=2.0)
+    gaps = np.where(lost, -np.inf, gaps)
+    i = int(np.argmax(gaps))
+    numbers = sides(i)
+    u, other = numbers["first"]["logits"], numbers["second"]["logits"]
+    return Counterexample(
+        "the same kappa (twice as large instead)",
+        f"with kappa = {numbers['kappa']:.3g} and {2 * numbers['kappa']:.3g} and the same theta_0, the logits at "
+        f"2 p r t = {numbers['two_p_r_t'][-1]:.3g} are {u[-1]:.4g} and {other[-1]:.4g}",
+        float(gaps[i]),
+        FLOW_TOLERANCE,
+        numbers,
+    )
+
+
+_SCALE = "|u − u_law| / (|u| + r Σ(a² + z²)/2)"
+
+CLOCK = Theorem(
+    name="clock",
+    equation="3.1-3.5",
+    title="All neurons of a class share one hyperbolic clock",
+    claim="logits and weights of the trained network are those of the closed form, for any number of neurons and any loss",
+    hypotheses=(
+        "orthogonally separable classes, each along one direction at one norm",
+        "every neuron is exclusive to one class and stays: z > -a in the orientation of its class",
+        "squared loss: margins start at 1 or below",
+    ),
+    tolerance=FLOW_TOLERANCE,
+    why_tolerance=WHY_FLOW,
+    checked_with=_FLOW,
+    default_trials=288,
+    check=check_clock,
+    necessity=(clock_without_direction,),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
+)
+
+DEATHS = Theorem(
+    name="deaths",
+    equation="3.10",
+    title="Neurons of the wrong sign leave at a known angle",
+    claim="a neuron with z < -a leaves its class when the clock stands at artanh(a/|z|), and the rest go on without it",
+    hypotheses=("orthogonal classes, each along one direction at one norm", "every neuron is exclusive to one class"),
+    tolerance=FLOW_TOLERANCE,
+    why_tolerance=WHY_FLOW,
+    checked_with=_FLOW,
+    default_trials=288,
+    check=check_deaths,
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
+)
+
+UNIVERSALITY = Theorem(
+    name="universality",
+    equation="3.11",
+    title="The curve depends on 2 p r t, kappa and theta_0 only",
+    claim="two classes with the same kappa and theta_0 have the same logit at the same 2 p r t",
+    hypotheses=("one loss, one direction per class, exclusive neurons that stay", "the same kappa and theta_0"),
+    tolerance=FLOW_TOLERANCE,
+    why_tolerance=WHY_FLOW,
+    checked_with=_FLOW + ", of both problems of a pair",
+    default_trials=192,
+    check=check_universality,
+    necessity=(universality_without_kappa,),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u₁ − u₂| / (|u| + r Σ(a² + z²)/2)"),
+)

@@ -1,0 +1,80 @@
+"""Training, as the catalogue does it: the independent simulators with one accuracy and one set of shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstarve import simulate, theory
+from gradstarve.problem import Dataset, GradientDescent, TwoLayerReLU, as_loss
+from gradstarve.simulate import Trajectory
+from gradstarve.simulate.reference import batch_loss
+
+# Local error of the integrator. Crossing an activity boundary or the hinge's kink costs 10 to 1000 times as much.
+FLOW_RTOL = 1e-12
+FLOW_TOLERANCE = 1e-8
+WHY_FLOW = (
+    "the integrator keeps a local error of 1e-12, which thousands of steps and the crossings of activity boundaries "
+    "(10 to 1000 times the local error each) turn into at most 1e-9; ten times that"
+)
+_MOST_STEPS = 3000
+
+
+def train_flow(data: Dataset, network: TwoLayerReLU, loss: str, times: Any) -> tuple[Trajectory, np.ndarray]:
+    """The flow of all weights at `times` > 0, and which networks [b] the integrator gave up on (sliding boundaries)."""
+    run = simulate.simulate_flow(
+        data,
+        network,
+        loss,
+        np.asarray(times, np.float64),
+        rtol=FLOW_RTOL,
+        max_steps=_MOST_STEPS,
+        progress=False,
+        throw=False,
+    )
+    gone = ~np.isfinite(np.asarray(run.recorded)).all(axis=(-1, -2)) | np.isnan(np.asarray(run.final.z)).any(-1)
+    return run, np.asarray(gone)
+
+
+def train_descent(
+    data: Dataset, network: TwoLayerReLU, loss: str, step_size: Any, steps: int, every: int
+) -> Trajectory:
+    """Gradient descent of all weights by automatic differentiation; `step_size` a number or [b]."""
+    dynamics = GradientDescent(step_size)
+    return simulate.simulate(data, network, loss, dynamics, steps, every, progress=False, throw=False)
+
+
+def descent_gradient(data: Dataset, network: TwoLayerReLU, loss: str) -> TwoLayerReLU:
+    """minus the gradient of the loss of each network, by automatic differentiation: the direction of the flow."""
+    function = as_loss(loss)
+    field = jax.vmap(jax.grad(lambda net: batch_loss(net, data, function)))(network)
+    return jax.tree.map(jnp.negative, field)
+
+
+def law_gaps(
+    data: Dataset, network: TwoLayerReLU, loss: str, run: Trajectory, scale: Any, dynamics: Any = None
+) -> tuple[np.ndarray, Any]:
+    """How far `theory.solve` is from a trained `run`, [b], and a function giving both sides of trial i.
+
+    The larger of |u - u_law| / (|u_law| + scale) over the records and points, `scale` [b] being r sum (a^2 + z^2)/2 at
+    the start, and of the last network's weights against the law's, relative to the root of their sum of squares.
+    """
+    grid = np.asarray(run.grid)
+    solution = theory.solve(data, network, loss, dynamics)
+    expected, found = np.asarray(solution.logits(grid)), np.asarray(run.recorded)
+    size = np.abs(expected) + np.where(scale > 0, scale, 1)[:, None, None]
+    gaps = np.max(np.abs(found - expected) / size, axis=(-1, -2))
+
+    last = solution.network(grid[-1])
+    w, z, w_law, z_law = (np.asarray(v) for v in (run.final.w, run.final.z, last.w, last.z))
+    length = np.sqrt(np.sum(w_law**2, axis=(-1, -2)) + np.sum(z_law**2, axis=-1))
+    moved = np.maximum(np.abs(w - w_law).max(axis=(-1, -2)), np.abs(z - z_law).max(axis=-1))
+    gaps = np.maximum(gaps, moved / np.where(length > 0, length, 1))
+
+    def sides(i: int) -> dict[str, Any]:
+        return {"times" if dynamics is None else "steps": grid, "law": expected[i], "trained": found[i]}
+
+    return gaps, sides

@@ -1,0 +1,220 @@
+"""Problems to try the theorems on: random geometry, frequencies, norms, widths and scales, with edge cases on purpose.
+
+All problems have the same shapes, because compiling a simulator costs more than running it: networks narrower than
+`WIDTH` are padded with neurons of zero weights, which never move, and classes have `PER_CLASS` points, which may be one
+point repeated with different weights. Draws are NumPy's, seeded by the JAX key, so that sampling compiles nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradstarve.problem import LOSSES, Dataset, TwoLayerReLU
+
+WIDTH = 5
+DIM = 5
+PER_CLASS = 2
+BATCH = 24
+RECORDS = 4
+LOSS_NAMES = tuple(LOSSES)
+
+
+def generator(key: Any) -> np.random.Generator:
+    """NumPy's generator seeded by a JAX key."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).reshape(-1))
+
+
+def generators(key: Any, trials: int, batch: int = BATCH) -> list[np.random.Generator]:
+    """One generator a batch, for as many batches as `trials` need; a longer run repeats and extends a shorter one."""
+    if trials < 1:
+        raise ValueError(f"trials must be >= 1, got {trials}")
+    return [generator(jax.random.fold_in(key, k)) for k in range(-(-trials // batch))]
+
+
+def log_uniform(rng: np.random.Generator, low: float, high: float, shape: Any = ()) -> Any:
+    """Numbers whose logarithm is uniform between those of `low` and `high`."""
+    return np.exp(rng.uniform(np.log(low), np.log(high), shape))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A dataset of two classes along the unit vectors `axes` [2, d] (class + first), `norms` [2], `frequencies` [2]."""
+
+    data: Dataset
+    axes: np.ndarray
+    norms: np.ndarray
+    frequencies: np.ndarray
+
+    @property
+    def rates(self) -> np.ndarray:
+        """2 p r of each class, [2]."""
+        return 2 * self.frequencies * self.norms
+
+    @property
+    def pace(self) -> float:
+        """The geometric mean of the two rates, which a time is measured by."""
+        return float(np.sqrt(np.prod(self.rates)))
+
+
+def two_rays(rng: np.random.Generator, cosine: float) -> Geometry:
+    """Two classes at the angle arccos(`cosine`) in a random frame: -1 is antipodal, 0 orthogonal.
+
+    Frequencies 0.1 to 0.9, norms log-uniform from 0.2 to 5; each class is one point, repeated with random weights.
+    """
+    frame = np.linalg.qr(rng.normal(size=(DIM, 2)))[0].T
+    axes = np.stack([frame[0], cosine * frame[0] + np.sqrt(1 - cosine**2) * frame[1]])
+    if cosine == -1:
+        axes[1] = -axes[0]
+    norms = log_uniform(rng, 0.2, 5, 2)
+    p = rng.uniform(0.1, 0.9)
+    frequencies = np.array([p, 1 - p])
+    shares = rng.dirichlet(np.ones(PER_CLASS), 2) + 1e-3
+    weights = (frequencies[:, None] * shares / shares.sum(1, keepdims=True)).reshape(-1)
+    points = np.repeat(norms[:, None] * axes, PER_CLASS, axis=0)
+    labels = np.repeat([1.0, -1.0], PER_CLASS)
+    return Geometry(Dataset(points, labels, weights / weights.sum()), axes, norms, frequencies)
+
+
+def cone_data(rng: np.random.Generator, opening: float | None = None, angle: float | None = None) -> Dataset:
+    """Two cones of half-angle `opening` (random below 0.7) with axes at `angle` (random, orthogonally separable).
+
+    Norms are log-uniform from 0.2 to 5 and weights random.
+    """
+    opening = rng.uniform(0, 0.7) if opening is None else opening
+    angle = rng.uniform(np.pi / 2 + 2 * opening, np.pi) if angle is None else angle
+    frame = np.linalg.qr(rng.normal(size=(DIM, 2)))[0].T
+    axes = np.stack([frame[0], np.cos(angle) * frame[0] + np.sin(angle) * frame[1]])
+    sides = rng.normal(size=(2, PER_CLASS, DIM))
+    sides -= np.einsum("cnd,cd->cn", sides, axes)[..., None] * axes[:, None]
+    sides /= np.linalg.norm(sides, axis=-1, keepdims=True)
+    tilt = opening * rng.uniform(size=(2, PER_CLASS, 1))
+    norms = log_uniform(rng, 0.2, 5, (2, PER_CLASS, 1))
+    points = (norms * (np.cos(tilt) * axes[:, None] + np.sin(tilt) * sides)).reshape(-1, DIM)
+    weights = rng.uniform(0.1, 1, 2 * PER_CLASS)
+    return Dataset(points, np.repeat([1.0, -1.0], PER_CLASS), weights / weights.sum())
+
+
+def any_data(rng: np.random.Generator) -> Dataset:
+    """Gaussian points with random labels and weights: nothing separates them in particular."""
+    count = 2 * PER_CLASS
+    weights = rng.uniform(0.1, 1, count)
+    points = rng.normal(size=(count, DIM)) * log_uniform(rng, 0.2, 3)
+    return Dataset(points, rng.choice([-1.0, 1.0], count), weights / weights.sum())
+
+
+def networks(
+    rng: np.random.Generator, batch: int = BATCH, low: float = 1e-3, high: float = 1.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """(w [batch, h, d], z [batch, h]): Gaussian, with log-uniform scales of the network, of w and of z, any width."""
+    scale = log_uniform(rng, low, high, (batch, 1))
+    used = np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (batch, 1))
+    scale_w, scale_z = scale * used, scale * used * log_uniform(rng, 0.3, 3, (batch, 1))
+    return rng.normal(size=(batch, WIDTH, DIM)) * scale_w[..., None], rng.normal(size=(batch, WIDTH)) * scale_z
+
+
+@dataclass(frozen=True)
+class Start:
+    """Exclusive neurons by their coordinates: `home` ±1 (0: a padding neuron), a > 0 along the home class's axis, and
+    `zeta`, the read-out in the orientation of that class (zeta > 0 is the right sign). All [b, h].
+    """
+
+    home: np.ndarray
+    a: np.ndarray
+    zeta: np.ndarray
+
+    def mode(self, label: int) -> tuple[np.ndarray, np.ndarray]:
+        """(a, zeta) of the neurons of class `label`, zeros for the others: [b, h] each."""
+        mine = self.home == label
+        return np.where(mine, self.a, 0), np.where(mine, self.zeta, 0)
+
+    def below_one(self, geometry: Geometry) -> Start:
+        """The same neurons, scaled down where a class's margin starts above 1."""
+        margins = [r * np.prod(self.mode(y), axis=0).sum(-1) for r, y in zip(geometry.norms, (1, -1), strict=True)]
+        shrink = 1 / np.sqrt(np.maximum(np.max(margins, axis=0), 1) * (1 + 1e-9))[:, None]
+        return Start(self.home, self.a * shrink, self.zeta * shrink)
+
+    def scale(self, geometry: Geometry) -> np.ndarray:
+        """r sum_j (a_j^2 + z_j^2)/2 over all neurons with the larger r, [b]: what a logit is measured against.
+
+        It is at least kappa, so that an error d in the clock's angle moves u by less than d times (scale + |u|).
+        """
+        return geometry.norms.max() * np.sum(self.a**2 + self.zeta**2, axis=-1) / 2
+
+    def network(self, rng: np.random.Generator, geometry: Geometry) -> TwoLayerReLU:
+        """The full network: a_j along the home axis, <= 0 along the other one, and anything off the plane of both."""
+        plus, minus = geometry.axes
+        antipodal = float(plus @ minus) == -1 or np.allclose(plus, -minus)
+        own = np.where(self.home[..., None] > 0, plus, minus)
+        w = self.a[..., None] * own
+        span = plus[None] if antipodal else np.linalg.qr(geometry.axes.T)[0].T
+        if not antipodal:
+            # Away from the other class, or just off its edge: at 0 exactly rounding would decide.
+            other = np.where(self.home[..., None] > 0, minus, plus)
+            other = other - (plus @ minus) * own
+            far = np.where(rng.uniform(size=self.a.shape) < 0.8, 1, 1e-9)
+            away = np.abs(rng.normal(size=self.a.shape)) * far * self.a
+            w = w - away[..., None] * other
+        noise = rng.normal(size=w.shape)
+        noise -= np.einsum("bhd,kd,ke->bhe", noise, span, span)
+        w = w + noise * self.a[..., None] * rng.uniform(0, 1, (*self.a.shape, 1))
+        return TwoLayerReLU(w * (self.home != 0)[..., None], self.home * self.zeta)
+
+
+def exclusive_start(
+    rng: np.random.Generator,
+    wrong_signs: float = 0.0,
+    batch: int = BATCH,
+    low: float = 1e-3,
+    high: float = 1.5,
+    crowd: bool = False,
+    doubters: float = 0.0,
+) -> Start:
+    """Neurons of widths 1 to `WIDTH`, scales log-uniform from `low` to `high`, a part `wrong_signs` with zeta < 0.
+
+    The first networks of a batch are edge cases: exactly balanced (zeta = a), a start of 1e-6, one neuron alone, a
+    read-out of zero, everything in one class. A part `doubters` has -a < zeta < 0: they learn all the same. With wrong signs also a neuron within 1e-3 of the stable manifold z = -a
+    and one on it; with `crowd` the first two are full networks that all leave class + and class -.
+    """
+    shape = (batch, WIDTH)
+    scale = log_uniform(rng, low, high, (batch, 1))
+    home = rng.choice([-1.0, 1.0], shape)
+    a = scale * log_uniform(rng, 0.2, 3, shape)
+    zeta = scale * log_uniform(rng, 0.1, 3, shape) * np.where(rng.uniform(size=shape) < wrong_signs, -1, 1)
+    zeta = np.where(rng.uniform(size=shape) < doubters, -a * rng.uniform(0, 0.99, shape), zeta)
+    used = np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (batch, 1))
+    row = 0
+    if crowd:
+        for sign in (1, -1):
+            home[row], used[row] = sign, True
+            zeta[row] = -a[row] * rng.uniform(1.05, 3, WIDTH)
+            row += 1
+    zeta[row] = a[row]
+    a[row + 1], zeta[row + 1] = a[row + 1] * 1e-6 / scale[row + 1], zeta[row + 1] * 1e-6 / scale[row + 1]
+    used[row + 2] = np.arange(WIDTH) == 0
+    zeta[row + 3] = 0
+    home[row + 4] = 1
+    if wrong_signs:
+        zeta[row + 5, 0] = -a[row + 5, 0] * (1 + 1e-3)
+        zeta[row + 6, 0] = -a[row + 6, 0]
+    return Start(np.where(used, home, 0), np.where(used, a, 0), np.where(used, zeta, 0))
+
+
+def pick(network: TwoLayerReLU, index: int) -> dict[str, Any]:
+    """The weights of network `index` of a batch, to run it again."""
+    return {"w": np.asarray(network.w)[index], "z": np.asarray(network.z)[index]}
+
+
+def record(data: Dataset, loss: str, network: TwoLayerReLU, index: int, **more: Any) -> dict[str, Any]:
+    """Everything needed to run trial `index` of a batch again."""
+    return {
+        "loss": loss,
+        "points": np.asarray(data.points),
+        "labels": np.asarray(data.labels),
+        "weights": np.asarray(data.weights),
+        **pick(network, index),
+        **more,
+    }

@@ -1,0 +1,259 @@
+"""`verify`: try every theorem of the catalogue against training, and say what was found."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from gradstarve.arrays import positive_int
+from gradstarve.theorems.catalogue import CATALOGUE
+from gradstarve.theorems.entry import Counterexample, Outcome, Theorem, plain
+
+
+@dataclass(frozen=True)
+class Row:
+    """One theorem tried: its outcome, the counterexamples found without a hypothesis, and the seconds it took."""
+
+    theorem: Theorem
+    outcome: Outcome
+    counterexamples: tuple[Counterexample, ...]
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """No violation, enough trials decided, and every hypothesis said to matter found to matter."""
+        return self.outcome.ok and all(c.found for c in self.counterexamples)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: what is wrong, or that nothing is."""
+        o = self.outcome
+        if o.violations:
+            return (
+                f"{o.violations} of {o.trials} trials violate it, the worst by {o.worst_gap:.3g} "
+                f"(tolerance {o.tolerance:.3g})"
+            )
+        if not o.ok:
+            return f"{o.undecided} of {o.trials} trials were undecided, too many for a verdict"
+        for c in self.counterexamples:
+            if not c.found:
+                return f"no counterexample without a hypothesis said to be needed: {c.dropped}"
+        return "holds"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the arrays of gaps, as JSON can hold it."""
+        t, o = self.theorem, self.outcome
+        return plain(
+            {
+                "name": t.name,
+                "equation": t.equation,
+                "title": t.title,
+                "claim": t.claim,
+                "hypotheses": list(t.hypotheses),
+                "tolerance": t.tolerance,
+                "why_tolerance": t.why_tolerance,
+                "checked_with": t.checked_with,
+                "ok": self.ok,
+                "verdict": self.verdict,
+                "trials": o.trials,
+                "violations": o.violations,
+                "undecided": o.undecided,
+                "worst_gap": o.worst_gap,
+                "worst_instance": o.worst_instance,
+                "details": {k: v for k, v in o.extra.items() if not isinstance(v, np.ndarray)},
+                "necessity": [
+                    {
+                        "dropped": c.dropped,
+                        "found": c.found,
+                        "failure": c.failure,
+                        "gap": c.gap,
+                        "tolerance": c.tolerance,
+                        "numbers": c.numbers,
+                    }
+                    for c in self.counterexamples
+                ],
+                "seconds": round(self.seconds, 2),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found: `rows`, one a theorem in the order of the catalogue; `ok` if every one of them is.
+
+    `key_data`: the seed, to run it again; `trials`: what was asked for, None for each entry's own number.
+    """
+
+    rows: tuple[Row, ...]
+    key_data: tuple[int, ...]
+    trials: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every theorem tried holds."""
+        return all(row.ok for row in self.rows)
+
+    @property
+    def violated(self) -> tuple[Row, ...]:
+        """The rows that are not `ok`."""
+        return tuple(row for row in self.rows if not row.ok)
+
+    def table(self) -> Table:
+        """A rich table, one line a theorem; print it with `rich.print`."""
+        table = Table(title="The theorems, tried against training", title_justify="left", pad_edge=False)
+        table.add_column("theorem", no_wrap=True)
+        table.add_column("eq.", no_wrap=True)
+        table.add_column("claim")
+        for column in ("trials", "violations", "worst gap", "tolerance"):
+            table.add_column(column, justify="right")
+        table.add_column("without a hypothesis")
+        table.add_column("seconds", justify="right")
+        for row in self.rows:
+            o = row.outcome
+            colour = "green" if o.ok else "red"
+            trials = f"{o.trials}" + (f" ({o.undecided} undecided)" if o.undecided else "")
+            found = [f"fails by {c.gap:.2g}" if c.found else "[red]not found[/red]" for c in row.counterexamples]
+            table.add_row(
+                row.theorem.name,
+                row.theorem.equation,
+                row.theorem.title,
+                trials,
+                f"[{colour}]{o.violations}[/{colour}]",
+                f"{o.worst_gap:.1e}",
+                f"{o.tolerance:.0e}" if o.tolerance < 0.1 else f"{o.tolerance:g}",
+                ", ".join(found) if found else "–",
+                f"{row.seconds:.1f}",
+            )
+        return table
+
+    def failures(self) -> str:
+        """What is wrong and with which numbers, so that it can be run again; empty if nothing is."""
+        lines = []
+        for row in self.violated:
+            lines.append(f"{row.theorem.name} ({row.theorem.equation}): {row.verdict}")
+            if row.outcome.violations:
+                lines.append(f"  instance: {json.dumps(_finite(row.outcome.worst_instance))}")
+            lines.append(f"  again: verify([{row.theorem.name!r}], trials={self.trials}, key=<{list(self.key_data)}>)")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report as JSON can hold it."""
+        return {
+            "ok": self.ok,
+            "key": list(self.key_data),
+            "trials": self.trials,
+            "seconds": round(sum(row.seconds for row in self.rows), 2),
+            "theorems": [_finite(row.to_dict()) for row in self.rows],
+        }
+
+    def save(self, directory: Any) -> list[Path]:
+        """Write verify.json and one NAME.png a theorem into `directory`, made if needed; the paths written."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / "verify.json"]
+        paths[0].write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        for row in self.rows:
+            # Not pyplot: its registry and its choice of a window system are the caller's.
+            figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+            FigureCanvasAgg(figure)
+            ax = figure.add_subplot()
+            row.theorem.figure(row.outcome, ax)
+            ax.set_title(f"({row.theorem.equation}) {row.theorem.title}: {_summary(row)}", fontsize=10, loc="left")
+            ax.spines[["top", "right"]].set_visible(False)
+            paths.append(folder / f"{row.theorem.name}.png")
+            figure.savefig(paths[-1], dpi=150)
+        return paths
+
+
+def _summary(row: Row) -> str:
+    return f"{row.outcome.violations} violations in {row.outcome.trials} trials"
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities as strings, which JSON has no numbers for."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    return value
+
+
+def verify(names: Any = "all", trials: Any = None, key: Any = None, progress: bool = True) -> Report:
+    """Try the theorems called `names` ("all", one name, or several) on random instances, and drop their hypotheses.
+
+    - `trials`: at least how many instances each, rounded up to whole batches; None for each entry's own number;
+    - `key`: a JAX key, `jax.random.key(0)` if None: the same key gives the same instances, whatever else is run;
+    - `progress`: one line on stderr as each theorem is done.
+
+    Runs in 64 bits whatever JAX is set to, and leaves that setting as it was. The report tells by `.ok` whether all
+    hold. `ValueError` for a name that is not in the catalogue, listing those that are.
+
+    >>> from gradstarve.theorems import verify
+    >>> report = verify("sign", trials=24, progress=False)
+    >>> report.ok, report.rows[0].outcome.violations
+    (True, 0)
+    """
+    chosen = _choose(names)
+    if trials is not None:
+        trials = positive_int("trials", trials)
+    console = Console(stderr=True, quiet=not progress, highlight=False)
+    rows = []
+    with jax.enable_x64(True):
+        key = _as_key(key)
+        for theorem in chosen:
+            start = time.perf_counter()
+            # An entry's key depends on its name alone, so that verifying one or all gives it the same instances.
+            own = jax.random.fold_in(key, _number(theorem.name))
+            outcome = theorem.check(own, theorem.default_trials if trials is None else trials)
+            found = tuple(
+                drop(jax.random.fold_in(own, 1_000_000 + i)) for i, drop in enumerate(theorem.necessity)
+            )
+            rows.append(Row(theorem, outcome, found, time.perf_counter() - start))
+            row = rows[-1]
+            mark = "[green]ok[/green]  " if row.ok else "[red]FAIL[/red]"
+            console.print(f"{mark} {theorem.name} ({theorem.equation}): {row.verdict}, {row.seconds:.1f} s")
+        data = tuple(int(word) for word in np.asarray(jax.random.key_data(key)).reshape(-1))
+    return Report(tuple(rows), data, trials)
+
+
+def _choose(names: Any) -> list[Theorem]:
+    """The theorems called `names`, in the order of the catalogue, each once."""
+    if isinstance(names, str):
+        names = list(CATALOGUE) if names == "all" else [names]
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'names must be "all", a name or a list of names, got {names!r}')
+    unknown = [name for name in names if name not in CATALOGUE]
+    if unknown or not names:
+        what = f"unknown theorem {unknown[0]!r}" if unknown else "no theorem named"
+        raise ValueError(f"{what}; use one of {', '.join(CATALOGUE)}, or \"all\"")
+    return [theorem for name, theorem in CATALOGUE.items() if name in names]
+
+
+def _as_key(key: Any) -> Any:
+    if key is None:
+        return jax.random.key(0)
+    if not isinstance(key, jax.Array) or key.shape != () or not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise ValueError(f"key must be one JAX key such as jax.random.key(0), got {key!r}")
+    return key
+
+
+def _number(name: str) -> int:
+    """A number below 2^31 that depends on the name alone (`hash` differs from run to run)."""
+    value = 0
+    for byte in name.encode():
+        value = (value * 257 + byte) % (2**31 - 1)
+    return value

@@ -1,0 +1,282 @@
+"""The command line, run in this process at small sizes: files, numbers, errors, help."""
+
+import json
+import math
+import os
+import sys
+
+import jax
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from gradstarve import cli, report
+from gradstarve.problem import LOSSES, datasets
+from gradstarve.problem.exclusive import exclusive
+from gradstarve.problem.network import TwoLayerReLU, init_two_layer
+
+SMALL = ("--seeds", "6", "--steps", "40", "--width", "3", "--dim", "2")
+
+
+@pytest.fixture
+def run(x64):
+    """Run the command with these arguments; the fixture under it turns 64 bits off again."""
+    return lambda *arguments: CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def outcome(result):
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code
+
+
+@pytest.mark.parametrize("dynamics", ["descent", "flow"])
+@pytest.mark.parametrize("problem", ["antipodal", "orthogonal"])
+def test_overlay_writes_figure_and_numbers(run, tmp_path, problem, dynamics):
+    out = tmp_path / "new" / "folder"
+    options = ("--problem", problem, "--dynamics", dynamics, "--norms", "1,1.5", "--record-every", 20, "--seed", 3)
+    result = run("overlay", *SMALL, *options, "--out", out)
+    assert outcome(result) == 0, result.output
+    assert (out / "overlay.png").read_bytes().startswith(b"\x89PNG")
+    stored = json.loads((out / "overlay.json").read_text())
+    found = stored["comparison"]
+    assert found["gap"] < (1e-12 if dynamics == "descent" else 1e-6)
+    assert max(found["gaps"]) == found["gap"]
+    assert len(found["gaps"]) == found["networks"] == 6
+    assert found["records"] == 3
+    assert [row["norms"] for row in found["classes"]] == [[1, 1], [1.5, 1.5]]
+    assert stored["settings"]["problem"] == problem
+    assert stored["settings"]["norms"] == [1.0, 1.5]
+    assert stored["environment"]["precision"] == "float64"
+    assert stored["environment"]["jax"] == jax.__version__
+    assert "Worst gap" in result.stdout
+    again = cli.run_overlay(stored["settings"])
+    assert again.gap == found["gap"]
+
+
+def test_files_name_no_place(run, tmp_path):
+    run("overlay", *SMALL, "--out", tmp_path)
+    text = (tmp_path / "overlay.json").read_text()
+    assert str(tmp_path) not in text
+    assert os.uname().nodename not in json.loads(text)["environment"].values()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "listed"),
+    [
+        (("overlay", "--loss", "huber"), "'huber' is not one of cross-entropy, hinge, exponential, squared"),
+        (("overlay", "--problem", "moons"), "antipodal, orthogonal"),
+        (("overlay", "--dynamics", "sgd"), "descent, flow"),
+        (("derive", "mood"), "mode, one-layer"),
+        (("derive", "mode", "--loss", "huber"), "cross-entropy, hinge, exponential, squared"),
+        (("derive", "mode", "--format", "html"), "text, markdown, latex"),
+        (("verify", "no-such-theorem"), "balance"),
+    ],
+)
+def test_unknown_values_list_the_valid_ones(run, arguments, listed):
+    result = run(*arguments)
+    assert outcome(result) == 2
+    assert listed in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--seeds", "0"), "--seeds"),
+        (("--width", "-1"), "--width"),
+        (("--steps", "many"), "--steps"),
+        (("--steps", "0"), "--steps"),
+        (("--record-every", "0"), "--record-every"),
+        (("--seed", "-1"), "--seed"),
+        (("--step-size", "nan"), "nan is not a finite number above 0"),
+        (("--step-size", "-0.1"), "-0.1 is not a finite number above 0"),
+        (("--scale-w", "inf"), "inf is not a finite number above 0"),
+        (("--norms", "1"), "not two numbers above 0"),
+        (("--norms", "1,nan"), "not two numbers above 0"),
+        (("--frequencies", "a,b"), "not two numbers above 0"),
+        (("--frequencies", "0.7,0.7"), "weights must sum to 1"),
+        (("--problem", "orthogonal", "--dim", "1"), "dim must be an integer >= 2"),
+        (("--loss", "squared", "--step-size", "1000"), "diverged"),
+    ],
+)
+def test_bad_values_are_one_clear_line(run, tmp_path, arguments, message):
+    result = run("overlay", *SMALL, *arguments, "--out", tmp_path)
+    assert outcome(result) == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_unwritable_out_is_found_before_the_work(run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(cli, "run_overlay", lambda settings: pytest.fail("worked before looking at --out"))
+    result = run("overlay", "--out", tmp_path / "file")
+    assert outcome(result) == 2
+    assert "can not create the directory" in result.output
+
+
+@pytest.mark.parametrize("command", ["overlay", "derive", "verify"])
+def test_every_command_has_help_with_an_example(run, command):
+    result = run(command, "--help")
+    assert outcome(result) == 0
+    assert f"Example: gradstarve {command}" in result.output
+    for option in ("--seed", "--out"):
+        assert option in result.output
+
+
+def test_root_help_and_version(run):
+    for command in ("overlay", "derive", "verify"):
+        assert command in run("--help").output
+    assert run("--version").output == f"gradstarve {report.version()}\n"
+
+
+def test_help_names_what_the_library_has():
+    assert tuple(LOSSES) == cli.LOSSES
+    assert set(cli.PROBLEMS) <= set(dir(datasets))
+
+
+@pytest.mark.parametrize(("form", "sign"), [("text", "check:"), ("markdown", "$$"), ("latex", "\\begin{")])
+def test_derive_prints_steps_and_checks(run, tmp_path, form, sign):
+    result = run("derive", "one-layer", "--loss", "hinge", "--format", form, "--out", tmp_path)
+    assert outcome(result) == 0, result.output
+    assert sign in result.stdout
+    checks = [line for line in result.stderr.splitlines() if line.startswith("check ")]
+    assert len(checks) >= 3
+    assert all(" passed: " in line for line in checks)
+    (path,) = tmp_path.iterdir()
+    assert path.name == f"one-layer-hinge.{cli.FORMATS[form]}"
+    text = path.read_text()
+    assert ("\\documentclass" in text) == (form == "latex")
+    assert form == "latex" or text.strip() == result.stdout.strip()
+
+
+def test_derive_lists_and_wants_a_name(run):
+    lines = run("derive", "--list").stdout.splitlines()
+    assert "mode --loss hinge" in lines
+    result = run("derive")
+    assert outcome(result) == 2
+    assert "--list" in result.output
+
+
+def test_derive_reports_a_step_that_fails(run, monkeypatch):
+    import gradstarve.symbolic as symbolic
+
+    good = symbolic.derive("one-layer", "hinge")
+    step = good.steps[-1]
+    lies = tuple(type(e)(e.lhs, e.rhs + 1) for e in step.equations)
+    monkeypatch.setattr(symbolic, "derive", lambda name, loss: good.with_equation(step.name, lies))
+    result = run("derive", "one-layer", "--loss", "hinge")
+    assert outcome(result) == 1
+    assert "FAILED" in result.stderr
+    assert not result.stdout
+
+
+def test_verify_lists_the_catalogue(run):
+    result = run("verify", "--list")
+    assert outcome(result) == 0
+    from gradstarve.theorems import CATALOGUE
+
+    names = [line.split()[0] for line in result.stdout.splitlines()]
+    assert names == ["name", *CATALOGUE]
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_verify_asks_saves_and_tells_by_its_exit_code(run, tmp_path, monkeypatch, ok):
+    import gradstarve.theorems as theorems
+
+    asked = []
+
+    class Outcome:
+        def __init__(self):
+            self.ok = ok
+
+        def table(self):
+            return "the table"
+
+        def failures(self):
+            return "what failed"
+
+        def save(self, directory):
+            report.write_json(directory / "verify.json", {"ok": ok})
+
+    def verify(names, trials, key):
+        asked.append((names, trials, jax.random.key_data(key).tolist()))
+        return Outcome()
+
+    monkeypatch.setattr(theorems, "verify", verify)
+    name = next(iter(theorems.CATALOGUE))
+    result = run("verify", name, "--trials", 5, "--seed", 9, "--out", tmp_path)
+    assert outcome(result) == (0 if ok else 1)
+    assert asked == [([name], 5, [0, 9])]
+    assert "the table" in result.output
+    assert ("what failed" in result.output) == (not ok)
+    assert json.loads((tmp_path / "verify.json").read_text()) == {"ok": ok}
+
+
+def test_json_keeps_what_json_has_no_numbers_for(tmp_path):
+    value = {"a": jax.numpy.array([1.5, np.inf]), "b": (np.int64(3), np.bool_(True), None, float("nan")), "c": -np.inf}
+    path = report.write_json(tmp_path / "x.json", value)
+    stored = json.loads(path.read_text())
+    assert stored == {"a": [1.5, "inf"], "b": [3, True, None, "nan"], "c": "-inf"}
+    assert math.isinf(float(stored["a"][1]))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
+    with pytest.raises(ValueError, match="can not write object"):
+        report.write_json(tmp_path / "y.json", {"a": object()})
+    assert not (tmp_path / "y.json").exists()
+
+
+def test_numbers_are_short():
+    assert [report.number(v) for v in (0.5, 1, 1e-300, 123456.0, 1.23456, -0.0, 1e7)] == [
+        "0.5",
+        "1",
+        "1e-300",
+        "123456",
+        "1.23",
+        "0",
+        "1e7",
+    ]
+
+
+def test_exclusive_neurons(x64):
+    data = datasets.orthogonal(dim=4, norms=(1.0, 2.0), key=jax.random.key(5))
+    start = init_two_layer(jax.random.key(0), (50,), 80, 4)
+    net = exclusive(start, data, jax.random.key(1))
+    axes = np.asarray(data.points) / np.linalg.norm(data.points, axis=-1, keepdims=True)
+    before, after = (np.einsum("...hd,cd->...hc", n.w, axes) for n in (start, net))
+    both = (before > 0).all(axis=-1)
+    assert not (after > 0).all(axis=-1).any()
+    np.testing.assert_array_equal(net.w[~both], start.w[~both])
+    np.testing.assert_allclose(np.abs(after), np.abs(before), atol=1e-14)
+    np.testing.assert_allclose((net.w**2).sum(-1), (start.w**2).sum(-1), rtol=1e-13)
+    # 4000 neurons: 3/8 see each class, within four standard deviations of a binomial count.
+    assert np.abs((after > 0).mean(axis=(0, 1)) - 3 / 8).max() < 4 * math.sqrt(15 / 64 / 4000)
+    smaller = exclusive(start[:3], data, jax.random.key(1))
+    np.testing.assert_array_equal(smaller.w, net.w[:3])
+    single = exclusive(start[0], data, jax.random.key(1))
+    np.testing.assert_array_equal(single.w, net.w[0])
+    with pytest.raises(ValueError, match="one direction each"):
+        exclusive(start, datasets.cones(jax.random.key(0), dim=4), jax.random.key(1))
+    with pytest.raises(ValueError, match="d = 2"):
+        exclusive(TwoLayerReLU([[1.0, 0.0]], [1.0]), data, jax.random.key(1))
+
+
+def test_antipodal_networks_are_exclusive_already(x64):
+    start = init_two_layer(jax.random.key(0), (5,), 4, 2)
+    np.testing.assert_array_equal(exclusive(start, datasets.antipodal(), jax.random.key(1)).w, start.w)
+
+
+def test_help_is_quick():
+    """The command line names its options without starting JAX."""
+    import subprocess
+
+    code = "import sys; import gradstarve.cli; print('jax' in sys.modules)"
+    env = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    # Only what the package itself imports may be loaded: nothing that this module asks for.
+    package = subprocess.run(
+        [sys.executable, "-c", "import sys; import gradstarve; print('jax' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=env,
+    )
+    assert result.stdout == package.stdout
