@@ -122,8 +122,7 @@ def run_overlay(settings: dict[str, Any]) -> Any:
     import numpy as np
 
     from gradstarve.compare import compare
-    from gradstarve.problem import GradientDescent, GradientFlow, datasets, init_two_layer
-    from gradstarve.problem.exclusive import exclusive
+    from gradstarve.problem import GradientDescent, GradientFlow, datasets, exclusive, init_two_layer
     from gradstarve.simulate import simulate, simulate_flow
     from gradstarve.theory import solve
 
@@ -233,7 +232,9 @@ def verify(
         from rich.console import Console
 
         outcome = check(names or "all", trials=trials, key=jax.random.key(seed))
-        Console().print(outcome.table())
+        # Piped, a console takes 80 columns, in which the table can not be read.
+        console = Console()
+        Console(width=None if console.is_terminal else 140).print(outcome.table())
         if not outcome.ok:
             typer.echo(outcome.failures(), err=True)
         if folder is not None:

@@ -6,7 +6,9 @@ import json
 import math
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +49,8 @@ def table_text(rows: Sequence[Sequence[str]]) -> str:
 
 
 def version() -> str:
-    """The version of gradstarve, or "unknown" when it runs from a folder that was never installed."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("gradstarve")
-    except PackageNotFoundError:
-        import gradstarve
-
-        return getattr(gradstarve, "__version__", "unknown")
+    """The installed version of gradstarve."""
+    return metadata.version("gradstarve")
 
 
 def environment() -> dict[str, Any]:
@@ -115,6 +109,8 @@ def write_json(path: Any, value: Any) -> Path:
     """Write `value` (see `to_jsonable`) to `path`; the file is complete or absent, whenever the process stops."""
     path = Path(path)
     text = json.dumps(to_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A list of numbers on one line; a line break inside brackets is never part of a string.
+    text = re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s+\]", lambda m: "[" + re.sub(r"\n\s+", " ", m[1]) + "]", text)
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)

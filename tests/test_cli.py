@@ -11,9 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gradstarve import cli, report
-from gradstarve.problem import LOSSES, datasets
-from gradstarve.problem.exclusive import exclusive
-from gradstarve.problem.network import TwoLayerReLU, init_two_layer
+from gradstarve.problem import LOSSES, TwoLayerReLU, datasets, exclusive, init_two_layer
 
 SMALL = ("--seeds", "6", "--steps", "40", "--width", "3", "--dim", "2")
 
@@ -43,7 +41,7 @@ def test_overlay_writes_figure_and_numbers(run, tmp_path, problem, dynamics):
     assert max(found["gaps"]) == found["gap"]
     assert len(found["gaps"]) == found["networks"] == 6
     assert found["records"] == 3
-    assert [row["norms"] for row in found["classes"]] == [[1, 1], [1.5, 1.5]]
+    assert np.array([row["norms"] for row in found["classes"]]) == pytest.approx(np.array([[1, 1], [1.5, 1.5]]))
     assert stored["settings"]["problem"] == problem
     assert stored["settings"]["norms"] == [1.0, 1.5]
     assert stored["environment"]["precision"] == "float64"

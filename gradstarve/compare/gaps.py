@@ -39,7 +39,7 @@ class ClassGap:
     - `frequency`: p, the total weight of the class; `norms`: the smallest and largest |x_i|;
     - `gap`: max |f_theory - f_simulated|; `relative_gap`: the same over sqrt(1 + f^2); `rms`: root mean square gap;
     - `not_learnt_theory`, `not_learnt_simulated`: networks with a margin <= 0 on some point of the class at the last
-      record. The two counts agree where the fates (4.1)-(4.3) do.
+      record: those whose fate it is (4.1)-(4.3), and those that are not there yet.
     """
 
     label: int

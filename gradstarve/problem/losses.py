@@ -117,7 +117,7 @@ class SquaredMargin(Loss):
 LOSSES: dict[str, type[Loss]] = {cls.name: cls for cls in (CrossEntropy, Hinge, Exponential, SquaredMargin)}
 
 
-def as_loss(loss: Loss | str) -> Loss:
+def as_loss(loss) -> Loss:
     """`loss` itself, or the loss of that name; `ValueError` lists the names for anything else.
 
     >>> as_loss("hinge").name

@@ -214,7 +214,10 @@ def _check_times(times: Any, dtype: Any) -> np.ndarray:
     """The recorded times, [records], in the precision of the run."""
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves(times)):
         raise ValueError("times must be known outside jit and vmap; close over them instead of passing them in")
-    values = np.asarray(times)
+    try:
+        values = np.asarray(times)
+    except ValueError:  # rows of different lengths
+        values = np.asarray("ragged")
     if values.dtype.kind not in "iuf" or values.ndim > 1 or values.size == 0:
         raise ValueError(f"times must be a number or a non-empty sequence of them, got {times!r}")
     values = np.atleast_1d(values).astype(np.float64)
@@ -231,7 +234,8 @@ def _check_times(times: Any, dtype: Any) -> np.ndarray:
 
 
 def _check_tolerance(name: str, value: Any) -> float:
-    if isinstance(value, bool) or np.ndim(value) != 0 or not 0 < value < 1:
+    number = isinstance(value, int | float | np.number | np.ndarray | jax.Array) and not isinstance(value, bool)
+    if not number or np.ndim(value) != 0 or not 0 < value < 1:
         raise ValueError(f"{name} must be a number between 0 and 1, got {value!r}")
     return float(value)
 

@@ -58,7 +58,9 @@ class Progress:
         from rich.progress import Progress as RichProgress
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True)
+        # On a terminal the bar goes when the run is over; in a log file its last state is the only line there is.
+        console = Console(stderr=True)
+        self._bar = RichProgress(*columns, console=console, transient=console.is_terminal)
         self._bar.start()
         self._task = self._bar.add_task(self.label, total=self.total)
 

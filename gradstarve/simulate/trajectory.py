@@ -87,8 +87,8 @@ class Trajectory(LearningCurve):
             slack = 4 * np.finfo(grid.dtype).eps * np.abs(wanted)
         else:
             slack = 0.0
-        above = np.clip(np.searchsorted(grid, wanted), 0, grid.size - 1)
-        below = np.maximum(above - 1, 0)
+        place = np.searchsorted(grid, wanted)
+        above, below = np.minimum(place, grid.size - 1), np.maximum(place - 1, 0)
         index = np.where(np.abs(grid[below] - wanted) < np.abs(grid[above] - wanted), below, above)
         found = np.abs(grid[index] - wanted) <= slack
         if not found.all():

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-Real = Float[Array, "*shape"]
+Real = Float[Array, "..."]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
 # Distances of the panel edges below the upper end. Each panel is short against its distance to the singular points
@@ -85,9 +85,10 @@ def integrals(rise: Real, fall: Real, angle: Real) -> Integrals:
 def piece(rise: Real, fall: Real, s0: Real, u0: Real, s1: Real, u1: Real) -> Real:
     """e^-u1 times the integral of e^u ds between two points of one region."""
     inside = (u0 >= -1) & (u0 < 1)
-    middle = _middle(rise, fall, s0, u0, s1, jnp.clip(u1, -1, 1), moments=False)[0]
-    outer = _panels(rise, fall, u0, jnp.maximum(u1, u0), moments=False)[0]
-    return jnp.where(inside, middle, outer)
+    top = jnp.maximum(jnp.where(inside, jnp.clip(u1, -1, 1), u1), u0)
+    panels = _panels(rise, fall, u0, top, moments=False)[0]
+    series = _middle_series(rise, fall, s0, jnp.clip(u0, -1, 1), s1, jnp.clip(top, -1, 1), moments=False)[0]
+    return jnp.where(inside & ~_is_lazy(rise, fall), series, panels)
 
 
 def _panels(rise, fall, u0, u1, moments=True):
@@ -112,20 +113,19 @@ def _panels(rise, fall, u0, u1, moments=True):
     return tuple(jnp.sum(part, axis=(-2, -1)) for part in (mass, mass * grow, mass * decay))
 
 
-def _middle(rise, fall, s0, u0, s1, u1, moments=True):
-    """The region |u| <= 1, scaled by e^-u1."""
-    series = _middle_series(rise, fall, s0, u0, s1, u1, moments)
-    narrow = _middle_gauss(rise, fall, u0, u1, moments)
-    lazy = 4 * rise * fall > 1
-    return tuple(jnp.where(lazy, g, s) for g, s in zip(narrow, series, strict=True))
+def _is_lazy(rise, fall):
+    """kappa > 1: the integrand is smooth on the scale of the middle region, where it is not for a small kappa."""
+    return 4 * rise * fall > 1
 
 
-def _middle_gauss(rise, fall, u0, u1, moments):
-    # One panel: |u1 - u0| <= 2 and the singular points are at least 1 away. The panels' first edge is 2 below the top.
-    return _panels(rise, fall, jnp.maximum(u0, u1 - 2), u1, moments)
+def _middle(rise, fall, s0, u0, s1, u1):
+    """The region |u| <= 1, scaled by e^-u1. It is no wider than the first panel, so quadrature is one panel there."""
+    series = _middle_series(rise, fall, s0, u0, s1, u1)
+    panels = _panels(rise, fall, u0, u1)
+    return tuple(jnp.where(_is_lazy(rise, fall), g, s) for g, s in zip(panels, series, strict=True))
 
 
-def _middle_series(rise, fall, s0, u0, s1, u1, moments):
+def _middle_series(rise, fall, s0, u0, s1, u1, moments=True):
     """sum_n J_n / n! with J_n = integral u^n ds, by n J_n = [u^(n-1) S] - (n-1) kappa^2 J_(n-2); likewise
     (n+1) int u^n e^s = [u^n e^s] - 2 fall n J_(n-1) and (n+1) int u^n e^-s = 2 rise n J_(n-1) - [u^n e^-s]."""
     kappa2 = 4 * rise * fall

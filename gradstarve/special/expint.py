@@ -108,7 +108,8 @@ def _unscaled(x: Real) -> Real:
     else:
         hi = float(np.float32(_ZERO_HI_64))
         lo = _ZERO_HI_64 - hi
-    offset = (x - jnp.asarray(hi, x.dtype)) - jnp.asarray(lo, x.dtype)
+    # The barrier keeps XLA from folding hi + lo into one float.
+    offset = jax.lax.optimization_barrier(x - jnp.asarray(hi, x.dtype)) - jnp.asarray(lo, x.dtype)
     near = (x > 0.25) & (x < 0.5)
     offset = jnp.where(near, offset, 0)
     s = hi + offset[..., None] * jnp.asarray((1 + _NODES) / 2, x.dtype)

@@ -18,6 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import is_concrete, real_arrays
@@ -76,8 +77,9 @@ def _above_branch_point(x: Real) -> Real:
     else:
         hi = float(np.float32(_INV_E_64))
         lo = _INV_E_64 - hi
-    # x + hi is exact for x in [-2/e, -1/(2e)] (Sterbenz), which is where the cancellation is.
-    return np.e * ((x + jnp.asarray(hi, x.dtype)) + jnp.asarray(lo, x.dtype))
+    # x + hi is exact for x in [-2/e, -1/(2e)] (Sterbenz), which is where the cancellation is. Without the barrier XLA
+    # would fold hi + lo into one float and lose what lo is for.
+    return np.e * (lax.optimization_barrier(x + jnp.asarray(hi, x.dtype)) + jnp.asarray(lo, x.dtype))
 
 
 def _near_branch_point(x: Real, side: float) -> Real:
@@ -103,8 +105,10 @@ def _near_branch_point(x: Real, side: float) -> Real:
 
 def _polish(w: Real, z: Real) -> Real:
     """One fourth-order step (Fritsch, Shafer and Crowley 1973) given z = log(x/w) - w."""
-    q = 2 * (1 + w) * (1 + w + 2 * z / 3)
-    return w * (1 + z / (1 + w) * (q - z) / (q - 2 * z))
+    # Their q and z, both divided by 1 + w: q itself is of order w^2 and would overflow.
+    q = 2 * (1 + w + 2 * z / 3)
+    z = z / (1 + w)
+    return w * (1 + z * (q - z) / (q - 2 * z))
 
 
 @jax.custom_jvp

@@ -23,14 +23,16 @@ def hinge_time(rate: float, norm: float, a: np.ndarray, z: np.ndarray) -> np.nda
     kappa, theta = invariants(norm, a, z)
     u0 = norm * np.sum(a * z, axis=-1)
     balanced = np.log(1 / np.maximum(u0, 1e-300))
-    return np.maximum(np.where(kappa > 0, np.arcsinh(1 / kappa) - theta, balanced), 0) / rate
+    with np.errstate(divide="ignore", invalid="ignore"):  # inf - inf where kappa = 0, which is not taken
+        return np.maximum(np.where(kappa > 0, np.arcsinh(1 / kappa) - theta, balanced), 0) / rate
 
 
 def hinge_logit(rate: float, norm: float, a: np.ndarray, z: np.ndarray, t: np.ndarray) -> np.ndarray:
     """u(t) under hinge loss (3.6): kappa sinh(theta_0 + 2 p r t) until it is 1; balanced u0 exp(2 p r t). [b, t.size]."""
     kappa, theta = (v[:, None] for v in invariants(norm, a, z))
     u0 = norm * np.sum(a * z, axis=-1)[:, None]
-    rising = np.where(kappa > 0, kappa * np.sinh(theta + rate * t), u0 * np.exp(rate * t))
+    with np.errstate(over="ignore", invalid="ignore"):  # 0 times inf where kappa = 0, and past the margin: not taken
+        rising = np.where(kappa > 0, kappa * np.sinh(theta + rate * t), u0 * np.exp(rate * t))
     return np.where(u0 >= 1, u0, np.where(t >= hinge_time(rate, norm, a, z)[:, None], 1, rising))
 
 

@@ -53,8 +53,8 @@ def check_descent(key: Any, trials: int) -> Outcome:
         kind = (k // len(LOSS_NAMES) + k) % 3
         geometry = two_rays(rng, (-1.0, 0.0, rng.uniform(-0.95, -0.05))[kind])
         start = exclusive_start(rng, wrong_signs=0.5 if kind < 2 else 0.0)
-        # On the stable manifold itself the side of a = 0 is decided by rounding, which the two do differently.
-        start = Start(start.home, start.a, np.where(start.zeta == -start.a, start.zeta * (1 + 1e-6), start.zeta))
+        # A neuron at a relative distance d from the stable manifold z = -a makes rounding larger by 1/d: 1e-3 or more.
+        start = Start(start.home, start.a, np.where(start.zeta == -start.a, start.zeta * (1 + 1e-3), start.zeta))
         network = start.network(rng, geometry)
         step_size = _step_sizes(rng, geometry, start, loss)
         run = train_descent(geometry.data, network, loss, step_size, _STEPS, _STEPS // 4)
@@ -110,10 +110,11 @@ DESCENT = Theorem(
     ),
     tolerance=DESCENT_TOLERANCE,
     why_tolerance=(
-        "accumulated rounding of 1000 steps, 1000^(1/2) to 1000 times 2e-16, with room for a growth of the error by 1e3"
+        "accumulated rounding of 1000 steps, at most 1000 times 2e-16, made larger by up to 1e3 by neurons that start "
+        "within 1e-3 of the stable manifold"
     ),
     checked_with="simulate: gradient descent on all weights by automatic differentiation",
-    default_trials=288,
+    default_trials=192,
     check=check_descent,
     necessity=(without_exclusiveness,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (|u| + r Σ(a² + z²)/2) over 1000 steps"),

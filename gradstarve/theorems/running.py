@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve import simulate, theory
+from gradstarve import theory
 from gradstarve.problem import Dataset, GradientDescent, TwoLayerReLU, as_loss
-from gradstarve.simulate import Trajectory
+from gradstarve.simulate import Trajectory, simulate, simulate_flow
 from gradstarve.simulate.reference import batch_loss
 
 # Local error of the integrator. Crossing an activity boundary or the hinge's kink costs 10 to 1000 times as much.
@@ -25,7 +25,7 @@ _MOST_STEPS = 3000
 
 def train_flow(data: Dataset, network: TwoLayerReLU, loss: str, times: Any) -> tuple[Trajectory, np.ndarray]:
     """The flow of all weights at `times` > 0, and which networks [b] the integrator gave up on (sliding boundaries)."""
-    run = simulate.simulate_flow(
+    run = simulate_flow(
         data,
         network,
         loss,
@@ -44,7 +44,7 @@ def train_descent(
 ) -> Trajectory:
     """Gradient descent of all weights by automatic differentiation; `step_size` a number or [b]."""
     dynamics = GradientDescent(step_size)
-    return simulate.simulate(data, network, loss, dynamics, steps, every, progress=False, throw=False)
+    return simulate(data, network, loss, dynamics, steps, every, progress=False, throw=False)
 
 
 def descent_gradient(data: Dataset, network: TwoLayerReLU, loss: str) -> TwoLayerReLU:

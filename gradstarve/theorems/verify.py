@@ -120,7 +120,8 @@ class Report:
         for row in self.rows:
             o = row.outcome
             colour = "green" if o.ok else "red"
-            trials = f"{o.trials}" + (f" ({o.undecided} undecided)" if o.undecided else "")
+            each = f" × {o.extra['each']}" if "each" in o.extra else ""
+            trials = f"{o.trials}{each}" + (f" ({o.undecided} undecided)" if o.undecided else "")
             found = [f"fails by {c.gap:.2g}" if c.found else "[red]not found[/red]" for c in row.counterexamples]
             table.add_row(
                 row.theorem.name,
@@ -169,7 +170,8 @@ class Report:
             figure = Figure(figsize=(6.4, 4.0), layout="constrained")
             FigureCanvasAgg(figure)
             ax = figure.add_subplot()
-            row.theorem.figure(row.outcome, ax)
+            with jax.enable_x64(True):
+                row.theorem.figure(row.outcome, ax)
             ax.set_title(f"({row.theorem.equation}) {row.theorem.title}: {_summary(row)}", fontsize=10, loc="left")
             ax.spines[["top", "right"]].set_visible(False)
             paths.append(folder / f"{row.theorem.name}.png")

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import is_concrete, positive_int
+from gradstarve.errors import ConvergenceError
 from gradstarve.problem import Loss, Mode
 from gradstarve.theory.mode import error_to_logit
 
@@ -38,7 +39,9 @@ class March(eqx.Module):
         members = jnp.stack([a > 0, a < 0])[: self.norm.shape[0]]
         # (p - q)(p + q) is p^2 - q^2 with one rounding less.
         product = (grown - decayed) * (grown + decayed)
-        return self.norm * jnp.sum(jnp.where(members, product, 0), axis=-1) / 4, members
+        logits = self.norm * jnp.sum(jnp.where(members, product, 0), axis=-1) / 4
+        # A neuron that has overflowed is a member of nothing; its network has no logit, and must not get a tame one.
+        return jnp.where(jnp.all(jnp.isfinite(product), axis=-1), logits, jnp.nan), members
 
     def _step(self, grown, decayed):
         logits, members = self._logits(grown, decayed)
@@ -47,9 +50,18 @@ class March(eqx.Module):
         return grown * (1 + speed), decayed * (1 - speed)
 
     def at(self, steps, read):
-        """`read(grown, decayed)` after each of `steps`, stacked in front: [steps.size, ...]."""
+        """`read(grown, decayed)` after each of `steps`, stacked in front: [steps.size, ...]; `ConvergenceError` if any
+        of it is not finite."""
         steps = check_steps(steps).reshape(-1)
-        return _record(self, steps, read)
+        values = _record(self, steps, read)
+        for value in jax.tree.leaves(values):
+            if is_concrete(value) and not bool(jnp.isfinite(value).all()):
+                first = steps[np.flatnonzero(~np.isfinite(np.asarray(value)).all(axis=tuple(range(1, value.ndim))))].min()
+                raise ConvergenceError(
+                    f"gradient descent diverges: weights are not finite at step {first} with step_size = "
+                    f"{np.asarray(self.step_size).max():.6g}; use a smaller step size"
+                )
+        return values
 
     def logits(self, steps) -> Float[Array, "..."]:
         """u per class at `steps`: [classes, *batch, *steps.shape]."""

@@ -1,4 +1,7 @@
-"""The flow against SciPy and against descent of small steps, its invariants, and how it refuses bad input."""
+"""The flow against SciPy and against descent of small steps, its invariants, and how it refuses bad input.
+
+Compiling an integrator takes seconds: the tests share one shape, 4 networks at 2 times, wherever they can.
+"""
 
 import equinox as eqx
 import jax
@@ -9,13 +12,17 @@ from scipy.integrate import solve_ivp
 from simulate.plain import gradient
 
 from gradstarve.errors import ConvergenceError
-from gradstarve.problem import LOSSES, Dataset, GradientDescent, TwoLayerReLU, datasets, init_two_layer
+from gradstarve.problem import Dataset, GradientDescent, TwoLayerReLU, datasets, init_two_layer
 from gradstarve.simulate import flow, simulate, simulate_flow
 
 
-def problem(batch=4, width=4, seed=0, scale=0.5):
+def problem(seed=0, scale=0.5):
     data = datasets.cones(jax.random.key(seed), dim=3, points_per_class=3, opening=0.4)
-    return data, init_two_layer(jax.random.key(seed + 1), batch, width, 3, scale, scale)
+    return data, init_two_layer(jax.random.key(seed + 1), 4, 4, 3, scale, scale)
+
+
+def run_flow(times=(2.0, 6.0), **options):
+    return simulate_flow(*problem(), "cross-entropy", times, **options)
 
 
 def by_scipy(data, network, loss, times):
@@ -34,173 +41,169 @@ def by_scipy(data, network, loss, times):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("loss", ["cross-entropy", "exponential"])
-def test_the_flow_is_that_of_scipy(loss):
+def test_the_flow_is_that_of_scipy():
     data, nets = problem()
-    times = np.linspace(0, 6, 7)
-    run = simulate_flow(data, nets, loss, times, rtol=1e-12)
+    run = run_flow(rtol=1e-12)
     for b in range(4):
-        np.testing.assert_allclose(run.logits()[b], by_scipy(data, nets[b], loss, times), rtol=0, atol=1e-8)
+        want = by_scipy(data, nets[b], "cross-entropy", (2.0, 6.0))
+        np.testing.assert_allclose(run.logits()[b], want, rtol=0, atol=1e-8)
 
 
-@pytest.mark.usefixtures("x64")
-def test_hinge_on_antipodal_data_stops_at_margin_one_exactly_when_it_should():
-    # One neuron a class, balanced: u = u0 e^(2 p r t) until it is 1.
-    data = datasets.antipodal(norms=(1.0, 2.0), frequencies=(0.25, 0.75))
-    net = TwoLayerReLU([[0.1, 0.0], [-0.2, 0.0]], [0.1, -0.2])
-    times = np.linspace(0, 6, 25)
-    run = simulate_flow(data, net, "hinge", times, rtol=1e-12)
-    grown = np.stack([0.01 * np.exp(0.5 * times), 0.08 * np.exp(3 * times)], axis=-1)
-    np.testing.assert_allclose(run.margins(), np.minimum(grown, 1), rtol=0, atol=1e-10)
+def antipodal():
+    return datasets.antipodal(norms=(1.0, 1.7), frequencies=(0.3, 0.7))
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("loss", ["cross-entropy", "hinge"])
 def test_networks_with_random_signs_are_followed_through_their_kinks(loss):
     # Wrong neurons leave their class through the kink of the ReLU and join the other one: a tighter run is the judge.
-    data = datasets.antipodal(norms=(1.0, 1.7), frequencies=(0.3, 0.7), key=jax.random.key(3))
-    nets = init_two_layer(jax.random.key(0), 32, 16, 2)
-    times = np.linspace(0, 40, 21)
-    run, judge = (simulate_flow(data, nets, loss, times, rtol=rtol) for rtol in (1e-12, 2e-14))
+    nets = init_two_layer(jax.random.key(0), 16, 16, 2)
+    times = np.linspace(0.5, 20, 5)
+    run, judge = (simulate_flow(antipodal(), nets, loss, times, rtol=rtol) for rtol in (1e-12, 2e-14))
     np.testing.assert_allclose(run.logits(), judge.logits(), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
-@pytest.mark.parametrize("loss", ["cross-entropy", "hinge"])
-def test_balance_is_conserved(loss, precision, request):
+@pytest.mark.usefixtures("x64")
+def test_hinge_stops_each_class_when_its_margin_is_one():
+    # One balanced neuron a class: u = u0 e^(2 p r t) until it is 1. The other neurons are zero and stay so.
+    data, times = antipodal(), np.array([0.5, 1.0, 2.0, 5.0, 9.0])
+    w, z = np.zeros((16, 16, 2)), np.zeros((16, 16))
+    w[:, :2, 0], z[:, :2] = (0.1, -0.1), (0.1, -0.1)
+    run = simulate_flow(data, TwoLayerReLU(w, z), "hinge", times, rtol=1e-12)
+    grown = np.stack([0.01 * np.exp(0.6 * times), 0.017 * np.exp(2 * 0.7 * 1.7 * times)], axis=-1)
+    np.testing.assert_allclose(run.margins()[0], np.minimum(grown, 1), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("precision", "atol"), [("float32", 1e-4), ("float64", 1e-9)])
+def test_balance_is_conserved(precision, atol, request):
     if precision == "float64":
         request.getfixturevalue("x64")
-    data = datasets.antipodal(dim=3, frequencies=(0.2, 0.8), key=jax.random.key(1))
-    nets = init_two_layer(jax.random.key(2), 16, 6, 3)
-    run = simulate_flow(data, nets, loss, np.linspace(0, 20, 5), record_networks=True)
+    run = run_flow()
     assert run.logits().dtype == precision
-    kept = run.network()
-    balance = (kept.w**2).sum(-1) - kept.z**2
-    atol = {"float32": 1e-4, "float64": 1e-9}[precision]
-    np.testing.assert_allclose(balance, np.broadcast_to(balance[:, :1], balance.shape), rtol=0, atol=atol)
-    np.testing.assert_allclose(run.logits(), kept(run.data.points), rtol=0, atol=1e-5)
+    before, after = ((net.w**2).sum(-1) - net.z**2 for net in (run.initial, run.final))
+    np.testing.assert_allclose(after, before, rtol=0, atol=atol)
+    np.testing.assert_allclose(run.final(run.data.points), run.logits(6.0), rtol=0, atol=1e-5)
 
 
 @pytest.mark.usefixtures("x64")
 def test_descent_tends_to_the_flow_at_first_order():
-    data, nets = problem(batch=1)
-    want = simulate_flow(data, nets, "cross-entropy", 2.0).logits(2.0)
+    data, nets = problem()
+    want = run_flow().logits(2.0)
     gaps = []
-    for k in (50, 100, 200, 400):
-        got = simulate(data, nets, "cross-entropy", GradientDescent(2 / k), k, k).logits(k)
-        gaps.append(float(jnp.abs(got - want).max()))
+    for pieces in (2, 4, 8):
+        net = nets
+        for _ in range(pieces):
+            net = simulate(data, net, "cross-entropy", GradientDescent(2 / (50 * pieces)), 50, 50).final
+        gaps.append(float(jnp.abs(net(data.points) - want).max()))
     orders = np.log2(np.divide(gaps[:-1], gaps[1:]))
-    assert (np.abs(orders - 1) < 0.1).all(), orders
+    assert (np.abs(orders - 1) < 0.2).all(), orders
 
 
 @pytest.mark.usefixtures("x64")
 def test_the_error_falls_with_the_tolerance():
-    data, nets = problem()
-    judge = simulate_flow(data, nets, "cross-entropy", 8.0, rtol=1e-13).logits()
-    for rtol in (1e-3, 1e-5, 1e-7, 1e-9, 1e-11):
-        run = simulate_flow(data, nets, "cross-entropy", 8.0, rtol=rtol)
-        assert float(jnp.abs(run.logits() - judge).max()) < 1000 * rtol
+    judge = run_flow(rtol=1e-13).logits()
+    for rtol in (1e-7, 1e-9, 1e-11):
+        assert float(jnp.abs(run_flow(rtol=rtol).logits() - judge).max()) < 1000 * rtol
 
 
 @pytest.mark.usefixtures("x64")
-def test_going_on_is_one_run_and_time_scales_with_the_weights_of_the_loss():
-    data, nets = problem()
-    whole = simulate_flow(data, nets, "cross-entropy", [2.0, 5.0])
-    half = simulate_flow(data, nets, "cross-entropy", 2.0)
-    rest = simulate_flow(data, half.final, "cross-entropy", 3.0)
-    np.testing.assert_allclose(rest.logits(3.0), whole.logits(5.0), rtol=0, atol=1e-7)
+def test_going_on_is_one_run_and_points_set_the_unit_of_time():
+    data, _ = problem()
+    half, whole = run_flow([1.0, 2.0]), run_flow([2.0, 6.0])
+    rest = simulate_flow(data, half.final, "cross-entropy", [1.0, 4.0])
+    np.testing.assert_allclose(rest.logits(4.0), whole.logits(6.0), rtol=0, atol=1e-7)
     np.testing.assert_allclose(half.logits(2.0), whole.logits(2.0), rtol=0, atol=1e-7)
-    # Homogeneity: points c x, first weights / sqrt(c) and time / c give the same logits under (1.2).
-    c = 4.0
-    scaled = Dataset(c * data.points, data.labels, data.weights)
-    small = jax.tree.map(lambda leaf: leaf / c**0.5, nets)
-    np.testing.assert_allclose(
-        simulate_flow(scaled, small, "cross-entropy", 5.0 / c).logits(), whole.logits([5.0]), rtol=0, atol=1e-7
-    )
+    # Points c x, first weights / sqrt(c) and times / c give the same logits under (1.2).
+    scaled = Dataset(4 * data.points, data.labels, data.weights)
+    small = jax.tree.map(lambda leaf: leaf / 2, half.initial)
+    other = simulate_flow(scaled, small, "cross-entropy", [0.5, 1.5])
+    np.testing.assert_allclose(other.logits(), whole.logits(), rtol=0, atol=1e-7)
 
 
 @pytest.mark.usefixtures("x64")
-def test_neurons_and_networks_are_unordered_and_independent():
+def test_neurons_and_networks_are_unordered():
     data, nets = problem()
-    run = simulate_flow(data, nets, "cross-entropy", [1.0, 4.0])
     order = jnp.array([2, 0, 3, 1])
     turned = TwoLayerReLU(nets.w[order][:, order], nets.z[order][:, order])
-    other = simulate_flow(data, turned, "cross-entropy", [1.0, 4.0])
-    np.testing.assert_allclose(other.logits(), run.logits()[order], rtol=0, atol=1e-8)
-    one = simulate_flow(data, nets[1], "cross-entropy", [1.0, 4.0])
-    assert one.logits().shape == (2, 6)
-    np.testing.assert_allclose(one.logits(), run.logits()[1], rtol=0, atol=1e-10)
+    other = simulate_flow(data, turned, "cross-entropy", [2.0, 6.0], rtol=1e-12)
+    np.testing.assert_allclose(other.logits(), run_flow(rtol=1e-12).logits()[order], rtol=0, atol=1e-8)
 
 
-def test_any_batch_axes_and_any_rising_times():
-    data, nets = problem(batch=(2, 3))
-    for times, records in ((0, 1), (0.0, 1), ([0, 0, 2, 2], 4), (jnp.array([1.0, 3.0]), 2), ([5], 1)):
-        run = simulate_flow(data, nets, "cross-entropy", times)
-        assert run.logits().shape == (2, 3, records, 6)
-        assert run.grid.shape == (records,)
-    twice = simulate_flow(data, nets, "cross-entropy", [0, 0, 2, 2])
-    assert np.array_equal(twice.logits()[:, :, 0], nets(data.points))
-    assert np.array_equal(twice.logits()[:, :, 2], twice.logits()[:, :, 3])
+def test_any_batch_axes_and_any_times():
+    data, nets = problem()
+    square = jax.tree.map(lambda leaf: leaf.reshape(2, 2, *leaf.shape[1:]), nets)
+    start = simulate_flow(data, square, "cross-entropy", 0)
+    assert start.logits().shape == (2, 2, 1, 6)
+    np.testing.assert_array_equal(start.logits(0), square(data.points))
+    twice = simulate_flow(data, square, "cross-entropy", jnp.array([0, 0, 2, 2, 6]))
+    assert twice.logits().shape == (2, 2, 5, 6)
+    for i, k in ((0, 1), (2, 3)):
+        np.testing.assert_array_equal(twice.logits()[:, :, i], twice.logits()[:, :, k])
+    np.testing.assert_allclose(twice.logits([2, 6]).reshape(4, 2, 6), run_flow().logits(), rtol=0, atol=1e-3)
+    one = simulate_flow(data, nets[1], "cross-entropy", 6, record_networks=True)
+    assert one.logits().shape == (1, 6)
+    assert one.network().w.shape == (1, 4, 3)
+    np.testing.assert_allclose(one.network(6).w, one.final.w, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(one.logits(6), run_flow().logits(6)[1], rtol=0, atol=1e-3)
 
 
 def test_networks_on_which_nothing_happens_stay():
-    data = datasets.orthogonal()
-    dead = TwoLayerReLU([[[-1.0, -1.0]], [[0.0, 0.0]]], [[3.0], [0.0]])
-    run = simulate_flow(data, dead, "cross-entropy", [0, 1, 1e6])
+    data, nets = problem()
+    still = jax.tree.map(jnp.zeros_like, nets)
+    run = simulate_flow(data, still, "cross-entropy", [1, 1e6])
     assert not np.asarray(run.logits()).any()
-    assert np.array_equal(run.final.w, dead.w)
 
 
 def test_a_violent_start_is_followed():
-    # Margins of -15 under the exponential loss: the first time scale is e^-15 of the last.
-    data = datasets.antipodal()
-    nets = TwoLayerReLU(jnp.array([[[4.0, 0.0], [-1.0, 0.1]]]), jnp.array([[-4.0, 1.0]]))
-    run = simulate_flow(data, nets, "exponential", [0.0, 0.1, 10.0])
+    # Margins down to -12 under the exponential loss: the first time scale is e^-12 of the last.
+    data, nets = problem(scale=2.0)
+    assert float((nets(data.points) * data.labels).min()) < -12
+    run = simulate_flow(data, nets, "exponential", [0.1, 10.0])
     assert np.isfinite(run.logits()).all()
     assert (run.loss(10.0) < run.loss(0.1)).all()
+    assert (run.margins(0.1) > -12).all()
 
 
-def test_progress_is_in_units_of_time():
-    data, nets = problem(batch=1)
+def test_progress_is_in_units_of_time_and_changes_nothing():
     calls = []
-    times = np.linspace(0, 3, 31)
-    shown = simulate_flow(data, nets, "cross-entropy", times, progress=lambda *a: calls.append(a))
-    assert calls[0] == (0, 3.0)
-    assert calls[-1] == (3.0, 3.0)
+    times = np.linspace(0, 6, 21)
+    shown = run_flow(times, progress=lambda *a: calls.append(a))
+    assert calls[0] == (0, 6.0)
+    assert calls[-1] == (6.0, 6.0)
     assert len(calls) == 11
-    quiet = simulate_flow(data, nets, "cross-entropy", times)
-    np.testing.assert_allclose(shown.logits(), quiet.logits(), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(shown.logits([times[10], 6.0]), run_flow((3.0, 6.0)).logits(), rtol=0, atol=1e-3)
 
 
-def test_tolerances_are_no_new_compilation():
-    data, nets = problem(batch=3)
+def test_tolerances_and_times_are_no_new_compilation():
+    run_flow()
     before = eqx.debug.get_num_traces(flow._integrate)
     for rtol, atol in ((1e-4, None), (1e-5, None), (1e-4, 1e-3)):
-        simulate_flow(data, nets, "cross-entropy", [1.0, 2.0], rtol=rtol, atol=atol)
-    assert eqx.debug.get_num_traces(flow._integrate) == before + 1
+        run_flow((1.0, 2.0 + rtol), rtol=rtol, atol=atol)
+    assert eqx.debug.get_num_traces(flow._integrate) == before
 
 
-def test_too_few_steps_is_an_error_that_names_the_network_and_the_time():
-    data, nets = problem(batch=(2, 2), scale=1.0)
-    with pytest.raises(ConvergenceError, match=r"network \[\d, \d\] did not reach time \d.*max_steps = 5 .*throw=False"):
-        simulate_flow(data, nets, "cross-entropy", [0.0, 0.01, 20.0], max_steps=5)
-    run = simulate_flow(data, nets, "cross-entropy", [0.0, 0.01, 20.0], max_steps=5, throw=False)
-    assert np.isfinite(run.logits(0.0)).all()
-    assert np.isnan(run.logits(20.0)).any(-1).any()
-    lost = np.isnan(run.logits(20.0)).all(-1)
-    assert np.array_equal(lost, np.isnan(run.final.z).all(-1))
+# Sliding, where no integrator gets on. Squared loss: the first neuron holds the margin of class + above 1, which drives
+# the second one out of the class, and class - drives it back. Hinge: the second point holds the margin of the first at 1.
+SLIDES = [
+    ("squared", [[1.0, 0.0], [-1.0, 0.0]], (0.5, 0.5), [[3.0, 0.0], [0.01, 0.0]], [1.0, 1.0]),
+    ("hinge", [[1.0, 0.0], [0.8, 0.6]], (0.7, 0.3), [[0.5, 0.5], [0.0, 0.0]], [1.0, 0.0]),
+]
 
 
-def test_a_sliding_margin_is_refused():
-    # Two points of one class share a neuron; the far one holds the margin of the near one down at 1.
-    data = Dataset([[1.0, 0.0], [-0.8, 0.6]], [1, -1])
-    net = TwoLayerReLU([[0.5, 0.5]], [1.0])
-    with pytest.raises(ConvergenceError, match="slides"):
-        simulate_flow(data, net, "squared", 40.0, max_steps=2000)
-    # One that is lost costs the others nothing.
-    pair = TwoLayerReLU([[[0.5, 0.5]], [[0.5, -0.5]]], [[1.0], [0.1]])
-    run = simulate_flow(data, pair, "squared", [1.0, 30.0], max_steps=2000, throw=False)
-    assert np.isfinite(run.logits()[1]).all()
+@pytest.mark.parametrize(("loss", "points", "weights", "w", "z"), SLIDES, ids=["squared", "hinge"])
+def test_a_flow_that_slides_is_refused_and_costs_its_neighbour_nothing(loss, points, weights, w, z):
+    data = Dataset(points, [1, -1], weights)
+    nets = TwoLayerReLU(jnp.array([[[-0.3, -0.1], [0.0, 0.0]], w]), jnp.array([[0.3, 0.0], z]))
+    options = {"times": [0.0, 0.001, 20.0], "max_steps": 1000}
+    with pytest.raises(
+        ConvergenceError, match=r"network \[1\] did not reach time 20\.0 in max_steps = 1000.*slides.*throw=False"
+    ):
+        simulate_flow(data, nets, loss, **options)
+    run = simulate_flow(data, nets, loss, **options, throw=False)
+    assert np.isfinite(run.logits()[0]).all()
+    assert np.isfinite(run.logits([0.0, 0.001])).all()
+    assert np.isnan(run.logits(20.0)[1]).all()
+    assert np.isnan(run.final.z).tolist() == [[False, False], [True, True]]
 
 
 BAD = [
@@ -210,11 +213,14 @@ BAD = [
     ({"times": [0.0, float("inf")]}, "times must be finite and >= 0 .* got inf"),
     ({"times": []}, "non-empty"),
     ({"times": [[0.0, 1.0]]}, "times must be a number or a non-empty sequence"),
+    ({"times": [[0.0], [0.0, 1.0]]}, "times must be a number or a non-empty sequence"),
     ({"times": "0, 1"}, "times must be a number"),
     ({"times": 1j}, "times must be a number"),
+    ({"times": True}, "times must be a number"),
     ({"rtol": 0.0}, r"rtol must be a number between 0 and 1, got 0\.0"),
     ({"rtol": float("nan")}, "rtol must be a number between 0 and 1, got nan"),
     ({"rtol": "tight"}, "rtol must be a number between 0 and 1, got 'tight'"),
+    ({"rtol": [1e-3, 1e-4]}, "rtol must be a number between 0 and 1"),
     ({"rtol": 1e-12}, "rtol must be at least 1.2e-06 in float32, got 1e-12; use float64"),
     ({"atol": -1e-3}, "atol must be"),
     ({"max_steps": 0}, "max_steps must be an integer >= 1, got 0"),
@@ -230,10 +236,3 @@ def test_bad_input_is_refused(change, message):
     data, nets = problem()
     with pytest.raises(ValueError, match=message):
         simulate_flow(**{"data": data, "network": nets, "loss": "hinge", "times": [0.0, 1.0]} | change)
-
-
-def test_every_loss_has_a_flow():
-    data, nets = problem(batch=2, scale=0.1)
-    for loss in LOSSES:
-        run = simulate_flow(data, nets, loss, [0.0, 1.0])
-        assert (run.loss(1.0) < run.loss(0.0)).all()

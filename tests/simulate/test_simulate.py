@@ -43,8 +43,7 @@ def pick(precision, request):
         request.getfixturevalue("x64")
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("loss", "precision"), [*((loss, "float64") for loss in LOSSES), ("hinge", "float32")])
 def test_plain_descent_is_the_numpy_loop(loss, precision, request):
     pick(precision, request)
     data, nets = problem()
@@ -57,9 +56,10 @@ def test_plain_descent_is_the_numpy_loop(loss, precision, request):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize(("momentum", "decay"), [(0.9, 0.0), (0.0, 0.03), (0.7, 0.01)])
-def test_momentum_and_decay_are_numpy_and_optax(momentum, decay, nesterov):
+@pytest.mark.parametrize(
+    ("momentum", "nesterov", "decay"), [(0.9, False, 0.0), (0.0, False, 0.03), (0.9, True, 0.0), (0.7, True, 0.01)]
+)
+def test_momentum_and_decay_are_numpy_and_optax(momentum, nesterov, decay):
     data, nets = problem()
     ours = simulate(data, nets, "cross-entropy", GradientDescent(0.2, momentum, nesterov, decay), 50)
     want, *_ = train(data, nets, "cross-entropy", 50, 0.2, momentum, nesterov, decay)
@@ -72,11 +72,11 @@ def test_momentum_and_decay_are_numpy_and_optax(momentum, decay, nesterov):
 def test_the_crossing_of_two_to_the_fourteen_and_fifteen():
     # Compilers pick other code for large batches, and have picked wrong code.
     data = datasets.antipodal(dim=2, norms=(1.0, 1.5), frequencies=(0.25, 0.75), key=jax.random.key(2))
-    for size in (2**14 - 1, 2**14 + 1, 2**15, 2**15 + 3):
+    for size in (2**14 + 1, 2**15 + 3):
         nets = init_two_layer(jax.random.key(3), size, 2, 2, 0.5, 0.5)
-        run = simulate(data, nets, "cross-entropy", GradientDescent(0.3), steps=12, record_every=12)
-        want, *_ = train(data, nets, "cross-entropy", 12, 0.3)
-        np.testing.assert_allclose(run.logits(12), want[:, -1], rtol=0, atol=5e-5)
+        run = simulate(data, nets, "cross-entropy", GradientDescent(0.3), steps=6, record_every=6)
+        want, *_ = train(data, nets, "cross-entropy", 6, 0.3)
+        np.testing.assert_allclose(run.logits(6), want[:, -1], rtol=0, atol=5e-5)
 
 
 def test_every_network_has_its_own_hyperparameters():
@@ -96,7 +96,7 @@ def test_record_every_and_progress_change_nothing_but_the_grid():
     dynamics, key = StochasticGradientDescent(0.1), jax.random.key(9)
     full = simulate(data, nets, "hinge", dynamics, 30, 1, key)
     assert full.grid.tolist() == list(range(31))
-    for every, grid in ((7, [0, 7, 14, 21, 28, 30]), (10, [0, 10, 20, 30]), (30, [0, 30]), (50, [0, 30])):
+    for every, grid in ((7, [0, 7, 14, 21, 28, 30]), (50, [0, 30])):
         calls = []
         part = simulate(data, nets, "hinge", dynamics, 30, every, key, progress=lambda *a, c=calls: c.append(a))
         assert part.grid.tolist() == grid
@@ -111,15 +111,15 @@ def test_record_every_and_progress_change_nothing_but_the_grid():
 def test_stopping_and_going_on_is_one_run():
     data, nets = problem()
     dynamics = GradientDescent(0.1)
-    whole = simulate(data, nets, "cross-entropy", dynamics, 100, 50)
-    half = simulate(data, nets, "cross-entropy", dynamics, 50, 50)
-    rest = simulate(data, half.final, "cross-entropy", dynamics, 50, 50)
-    assert np.array_equal(half.logits(50), rest.logits(0))
-    np.testing.assert_allclose(rest.logits(50), whole.logits(100), rtol=0, atol=1e-6)
+    whole = simulate(data, nets, "cross-entropy", dynamics, 40, 20)
+    half = simulate(data, nets, "cross-entropy", dynamics, 20, 20)
+    rest = simulate(data, half.final, "cross-entropy", dynamics, 20, 20)
+    np.testing.assert_array_equal(half.logits(20), rest.logits(0))
+    np.testing.assert_allclose(rest.logits(20), whole.logits(40), rtol=0, atol=1e-6)
     same_weights(rest.final, whole.final, atol=1e-6)
 
 
-def test_the_order_of_neurons_and_points_does_not_matter():
+def test_the_order_of_neurons_and_points_does_not_matter_and_signs_flip_together():
     data, nets = problem()
     order, shuffle = jnp.array([3, 0, 4, 1, 2]), jnp.array([5, 2, 0, 3, 1, 4])
     turned = TwoLayerReLU(nets.w[:, order], nets.z[:, order])
@@ -127,15 +127,10 @@ def test_the_order_of_neurons_and_points_does_not_matter():
     run = simulate(data, nets, "cross-entropy", GradientDescent(0.1), 40, 20)
     other = simulate(mixed, turned, "cross-entropy", GradientDescent(0.1), 40, 20)
     np.testing.assert_allclose(run.logits()[..., shuffle], other.logits(), rtol=0, atol=2e-6)
-
-
-def test_flipping_labels_and_read_out_flips_logits():
-    data, nets = problem()
-    run = simulate(data, nets, "hinge", GradientDescent(0.1), 40, 20)
     flipped = Dataset(data.points, -data.labels, data.weights)
-    other = simulate(flipped, TwoLayerReLU(nets.w, -nets.z), "hinge", GradientDescent(0.1), 40, 20)
-    assert np.array_equal(run.logits(), -other.logits())
-    assert np.array_equal(run.error(), other.error())
+    other = simulate(flipped, TwoLayerReLU(nets.w, -nets.z), "cross-entropy", GradientDescent(0.1), 40, 20)
+    np.testing.assert_array_equal(run.logits(), -other.logits())
+    np.testing.assert_array_equal(run.error(), other.error())
 
 
 def test_networks_are_recorded_when_asked_for():
@@ -144,7 +139,7 @@ def test_networks_are_recorded_when_asked_for():
     assert run.network().w.shape == (2, 2, 4, 5, 3)
     assert run.network([[0, 25], [10, 20]]).z.shape == (2, 2, 2, 2, 5)
     assert run.network(10).w.shape == (2, 2, 5, 3)
-    np.testing.assert_allclose(run.network().__call__(data.points), run.logits(), rtol=0, atol=2e-6)
+    np.testing.assert_allclose(run.network()(data.points), run.logits(), rtol=0, atol=2e-6)
     same_weights(run.network(0), nets)
     same_weights(run.network(25), run.final)
 
@@ -219,14 +214,12 @@ def test_the_mean_of_one_stochastic_step_is_the_full_step():
     "optimiser",
     [
         optax.adam(0.05),
-        optax.rmsprop(0.01),
-        optax.lion(0.01),
-        optax.lbfgs(),
         optax.polyak_sgd(),
+        optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(max_backtracking_steps=5)),
         optax.sgd(optax.cosine_decay_schedule(0.3, 40)),
         optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.5)),
     ],
-    ids=["adam", "rmsprop", "lion", "lbfgs", "polyak", "schedule", "clipped"],
+    ids=["adam", "polyak", "linesearch", "schedule", "clipped"],
 )
 def test_any_optax_optimiser_is_optax_on_each_network(optimiser):
     data, nets = problem(batch=3)
@@ -262,7 +255,7 @@ def test_new_hyperparameters_keys_and_weights_are_no_new_compilation():
 
 
 @pytest.mark.usefixtures("x64")
-def test_training_is_differentiable_and_passes_through_jit_and_vmap():
+def test_training_is_differentiable_and_passes_through_jit():
     data, nets = problem(batch=2)
 
     def final_loss(eta):
@@ -271,8 +264,6 @@ def test_training_is_differentiable_and_passes_through_jit_and_vmap():
     slope = (final_loss(0.1 + 1e-6) - final_loss(0.1 - 1e-6)) / 2e-6
     np.testing.assert_allclose(jax.grad(final_loss)(jnp.array(0.1)), slope, rtol=1e-6)
     np.testing.assert_allclose(jax.jit(final_loss)(0.1), final_loss(0.1), rtol=1e-12)
-    swept = jax.vmap(final_loss)(jnp.array([0.1, 0.2]))
-    np.testing.assert_allclose(swept, [final_loss(0.1), final_loss(0.2)], rtol=1e-12)
 
 
 def test_precision_follows_the_wider_of_data_and_network(request):
@@ -299,7 +290,7 @@ def test_divergence_is_named():
     step = int(run.grid[np.argmax(sick[1, 1])])
     assert f"at step {step}," in str(caught.value)
     with pytest.raises(ConvergenceError, match=r"smaller step size"):
-        simulate(data, nets, "squared", optax.sgd(50.0), 60, 10)
+        simulate(data, nets[0, 0], "squared", optax.sgd(50.0), 60, 10)
 
 
 def test_the_bar_appears_on_request_only(capsys):

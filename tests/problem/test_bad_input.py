@@ -1,0 +1,152 @@
+"""What the problem's objects refuse, and what they promote."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradstarve.arrays
+from gradstarve.problem import (
+    Dataset,
+    GradientDescent,
+    Mode,
+    StochasticGradientDescent,
+    TwoLayerReLU,
+    datasets,
+    init_two_layer,
+)
+
+POINTS, LABELS = [[1.0, 0.0], [-1.0, 0.5]], [1, -1]
+KEY = jax.random.key(0)
+NAN, INF = float("nan"), float("inf")
+
+BAD = [
+    # Dataset
+    (lambda: Dataset([1.0, 2.0], LABELS), r"points must be \[n, d\], got shape \(2,\)"),
+    (lambda: Dataset(jnp.ones((2, 2, 2)), LABELS), r"points must be \[n, d\], got shape \(2, 2, 2\)"),
+    (lambda: Dataset(jnp.ones((0, 2)), []), r"n >= 1 points .* got shape \(0, 2\)"),
+    (lambda: Dataset(jnp.ones((2, 0)), LABELS), r"d >= 1 coordinates, got shape \(2, 0\)"),
+    (lambda: Dataset([[1.0, 2.0], [3.0]], LABELS), "points has rows of different lengths"),
+    (lambda: Dataset([["a", "b"]], [1]), "points must hold numbers"),
+    (lambda: Dataset(None, [1]), "points must hold numbers"),
+    (lambda: Dataset([[NAN, 0.0], [1.0, 1.0]], LABELS), r"points\[0, 0\] = nan is not finite"),
+    (lambda: Dataset([[1.0, 0.0], [1.0, -INF]], LABELS), r"points\[1, 1\] = -inf is not finite"),
+    (lambda: Dataset(np.ones((2, 2), np.float16), LABELS), r"points has dtype float16; use float32 or float64"),
+    (lambda: Dataset(jnp.ones((2, 2), jnp.bfloat16), LABELS), "points has dtype bfloat16"),
+    (lambda: Dataset(np.ones((2, 2), np.complex64), LABELS), "points has dtype complex64; give its real part"),
+    (lambda: Dataset([[1j, 0.0], [0.0, 1.0]], LABELS), "points is complex"),
+    (lambda: Dataset(POINTS, [1]), r"labels must have shape \(2,\), one per point, got \(1,\)"),
+    (lambda: Dataset(POINTS, [[1], [-1]]), r"labels must have shape \(2,\).* got \(2, 1\)"),
+    (lambda: Dataset(POINTS, [1, 0]), r"labels must be \+1 or -1, got labels\[1\] = 0.*give 2 \* labels - 1"),
+    (lambda: Dataset(POINTS, [2, -1]), r"labels\[0\] = 2"),
+    (lambda: Dataset(POINTS, [1, NAN]), r"labels\[1\] = nan is not finite"),
+    (lambda: Dataset(POINTS, LABELS, [1.0]), r"weights must have shape \(2,\)"),
+    (lambda: Dataset(POINTS, LABELS, [0.5, 0.6]), r"weights must sum to 1, got 1\.1.*weights / weights\.sum\(\)"),
+    (lambda: Dataset(POINTS, LABELS, [1.5, -0.5]), r"weights must be > 0, got weights\[1\] = -0\.5"),
+    (lambda: Dataset(POINTS, LABELS, [1.0, 0.0]), r"weights\[1\] = 0\.0; leave such points out"),
+    (lambda: Dataset(POINTS, LABELS, [NAN, 0.5]), r"weights\[0\] = nan"),
+    # Networks
+    (lambda: TwoLayerReLU([1.0, 2.0], 1.0), r"w must be \[\*batch, h, d\]"),
+    (lambda: TwoLayerReLU([[1.0, 2.0]], [1.0, 2.0]), r"got shapes \(1, 2\) and \(2,\)"),
+    (lambda: TwoLayerReLU(jnp.ones((3, 2, 2)), jnp.ones(2)), "z has one entry per row of w"),
+    (lambda: TwoLayerReLU(jnp.ones((0, 2)), []), r"h >= 1 neurons .* \(0, 2\)"),
+    (lambda: TwoLayerReLU(jnp.ones((2, 0)), [1.0, 1.0]), r"d >= 1 inputs, got w of shape \(2, 0\)"),
+    (lambda: TwoLayerReLU([[NAN, 1.0]], [1.0]), r"w\[0, 0\] = nan"),
+    (lambda: TwoLayerReLU([[1.0]], [INF]), r"z\[0\] = inf"),
+    (lambda: TwoLayerReLU(np.ones((1, 1), np.float16), [1.0]), "w has dtype float16"),
+    (lambda: TwoLayerReLU([[1.0]], np.ones(1, np.complex64)), "z has dtype complex64"),
+    (lambda: TwoLayerReLU([[1.0, 2.0]], [1.0])(jnp.ones((3, 4))), "d = 2 inputs but the points have d = 4"),
+    (lambda: init_two_layer(KEY, 0, 3, 2), "batch must be an integer >= 1, got 0"),
+    (lambda: init_two_layer(KEY, (2, -1), 3, 2), "batch must be an integer >= 1, got -1"),
+    (lambda: init_two_layer(KEY, 2, 0, 2), "width must be an integer >= 1, got 0"),
+    (lambda: init_two_layer(KEY, 2, 3, 0), "dim must be an integer >= 1, got 0"),
+    (lambda: init_two_layer(KEY, 2, 3, 2, scale_w=NAN), "scale_w = nan is not finite"),
+    # Dynamics
+    (lambda: GradientDescent(0.0), r"step_size must be > 0, got 0\.0"),
+    (lambda: GradientDescent(-0.1), r"step_size must be > 0, got -0\.1"),
+    (lambda: GradientDescent(NAN), "step_size = nan is not finite"),
+    (lambda: GradientDescent([0.1, -1.0]), r"step_size must be > 0, got -1\.0"),
+    (lambda: GradientDescent("0.1"), "step_size must hold numbers"),
+    (lambda: GradientDescent(0.1, momentum=1.0), r"momentum must be in \[0, 1\), got 1\.0"),
+    (lambda: GradientDescent(0.1, momentum=-0.1), r"momentum must be in \[0, 1\), got -0\.1"),
+    (lambda: GradientDescent(0.1, momentum=NAN), "momentum = nan"),
+    (lambda: GradientDescent(0.1, weight_decay=-1e-3), r"weight_decay must be >= 0, got -0\.001"),
+    (lambda: GradientDescent(0.1, weight_decay=INF), "weight_decay = inf"),
+    (lambda: StochasticGradientDescent(0), r"step_size must be > 0, got 0\.0"),
+    (lambda: StochasticGradientDescent(INF), "step_size = inf"),
+    # Ready-made data
+    (lambda: datasets.antipodal(dim=0), "dim must be an integer >= 1, got 0"),
+    (lambda: datasets.antipodal(norms=(1.0, 0.0)), r"norms must be > 0, got 0\.0"),
+    (lambda: datasets.antipodal(norms=(1.0,)), r"norms must be a pair .* got shape \(1,\)"),
+    (lambda: datasets.antipodal(frequencies=(0.3, 0.3)), r"weights must sum to 1"),
+    (lambda: datasets.orthogonal(dim=1), "dim must be an integer >= 2, got 1"),
+    (lambda: datasets.orthogonal(frequencies=(1.0, 0.0)), r"weights must be > 0"),
+    (lambda: datasets.cones(KEY, opening=0.8), r"opening must be in \[0, pi/4\), got 0\.8"),
+    (lambda: datasets.cones(KEY, opening=-0.1), r"opening must be in \[0, pi/4\), got -0\.1"),
+    (lambda: datasets.cones(KEY, opening=NAN), "opening must be in .* got nan"),
+    (lambda: datasets.cones(KEY, spread=-1.0), r"spread must be >= 0 and finite, got -1\.0"),
+    (lambda: datasets.cones(KEY, points_per_class=0), "points_per_class must be an integer >= 1, got 0"),
+    # Modes
+    (lambda: Mode(0.5, 1.0, a=[], z=[]), "h >= 1 neurons"),
+    (lambda: Mode(0.5, 1.0, a=[1.0], z=[1.0, 2.0]), r"got shapes \(1,\) and \(2,\)"),
+    (lambda: Mode(0.0, 1.0, a=[1.0], z=[1.0]), "frequency must be > 0"),
+    (lambda: Mode(0.5, -1.0, a=[1.0], z=[1.0]), r"norm must be > 0, got -1\.0"),
+    (lambda: Mode([0.5, 0.5], 1.0, a=[1.0], z=[1.0]), r"frequency of shape \(2,\) does not fit the batch axes"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD, ids=range(len(BAD)))
+def test_bad_input_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_integers_take_the_precision_beside_them(request):
+    assert Dataset([[1, 0], [-2, 0]], LABELS).points.dtype == jnp.float32
+    assert Dataset(np.array([[1, 0]], np.int8), [True]).labels.dtype == jnp.float32
+    assert GradientDescent(1).step_size.dtype == jnp.float32
+    request.getfixturevalue("x64")
+    assert Dataset([[1, 0], [-2, 0]], LABELS).points.dtype == jnp.float64
+    single = Dataset(np.ones((2, 2), np.float32), np.array(LABELS), [0.25, 0.75])
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(single)} == {"float32"}
+    mixed = TwoLayerReLU(np.ones((1, 2), np.float32), np.ones(1, np.float64))
+    assert mixed.w.dtype == mixed.z.dtype == jnp.float64
+    assert init_two_layer(KEY, 1, 1, 1).w.dtype == jnp.float64
+    assert init_two_layer(KEY, 1, 1, 1, jnp.float32(1)).z.dtype == jnp.float32
+
+
+def test_float64_in_32_bit_mode_is_rounded_with_one_warning(monkeypatch):
+    monkeypatch.setattr(gradstarve.arrays, "_warned_about_x64", False)
+    with pytest.warns(UserWarning, match=r'points is float64 .* jax\.config\.update\("jax_enable_x64", True\)') as seen:
+        data = Dataset(np.array(POINTS), LABELS)
+    assert len(seen) == 1
+    assert data.points.dtype == jnp.float32
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert TwoLayerReLU(np.ones((1, 2)), np.ones(1)).w.dtype == jnp.float32
+
+
+def test_weights_may_sum_to_one_up_to_their_rounding():
+    for n in (3, 7, 1000, 30000):
+        weights = np.random.default_rng(n).uniform(0.5, 1.5, n)
+        weights = (weights / weights.sum()).astype(np.float32)
+        assert Dataset(np.ones((n, 1), np.float32), np.ones(n, np.float32), weights).size == n
+        with pytest.raises(ValueError, match="sum to 1"):
+            Dataset(np.ones((n, 1), np.float32), np.ones(n, np.float32), weights * np.float32(1.001))
+
+
+def test_objects_are_made_inside_jit():
+    @jax.jit
+    def make(points, eta):
+        data = Dataset(points, jnp.array([1.0, -1.0]), jnp.array([0.5, 0.5]))
+        return data.points.sum() + GradientDescent(eta).step_size + TwoLayerReLU(points, points[:, 0]).z.sum()
+
+    assert float(make(jnp.array(POINTS), 0.5)) == 1.0
+
+
+def test_plain_descent_knows_itself():
+    assert GradientDescent(0.1).is_plain
+    assert not GradientDescent(0.1, momentum=0.5).is_plain
+    assert not GradientDescent(0.1, weight_decay=[0.0, 0.1]).is_plain

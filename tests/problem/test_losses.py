@@ -1,0 +1,84 @@
+"""The four losses against mpmath, from the smallest margins to the largest."""
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+
+from gradstarve.problem import LOSSES, CrossEntropy, Hinge, as_loss
+
+VALUES = {
+    "cross-entropy": lambda m: mp.log1p(mp.exp(-m)),
+    "hinge": lambda m: max(mp.mpf(0), 1 - m),
+    "exponential": lambda m: mp.exp(-m),
+    "squared": lambda m: (1 - m) ** 2 / 2,
+}
+RESIDUALS = {
+    "cross-entropy": lambda m: 1 / (1 + mp.exp(m)),
+    "hinge": lambda m: mp.mpf(m < 1),
+    "exponential": lambda m: mp.exp(-m),
+    "squared": lambda m: 1 - m,
+}
+MARGINS = [-700.0, -80.0, -36.5, -1.0, -1e-9, 0.0, 1e-300, 1e-3, 0.5, 1.0, 1.5, 17.0, 36.8, 80.0, 700.0, 1e5, 1e300]
+
+
+def expected(function, margins, dtype):
+    """The nearest numbers of `dtype`: what overflows is inf, what underflows 0."""
+    with mp.workdps(60):
+        wide = [function(mp.mpf(float(m))) for m in margins]
+        largest = mp.mpf(float(np.finfo(dtype).max))
+        return np.array([float("inf") if v > largest else -float("inf") if v < -largest else float(v) for v in wide])
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_values_and_residuals_are_those_of_mpmath(name, precision, request):
+    if precision == "float64":
+        request.getfixturevalue("x64")
+    loss, dtype = LOSSES[name](), np.dtype(precision)
+    margins = np.array([m for m in MARGINS if abs(m) < float(np.finfo(dtype).max)], dtype)
+    eps, tiny = np.finfo(dtype).eps, np.finfo(dtype).tiny
+    for function, table in ((loss.value, VALUES), (loss.residual, RESIDUALS)):
+        got = function(jnp.asarray(margins))
+        assert got.dtype == dtype
+        # A relative error of |m| eps is what rounding m itself costs e^-m.
+        want = expected(table[name], margins, dtype)
+        rtol = 8 * eps * np.maximum(1, np.minimum(np.abs(margins), 800))
+        finite = np.isfinite(want)
+        gap = np.abs(np.asarray(got, np.float64)[finite] - want[finite])
+        assert (gap <= (rtol[finite] * np.abs(want[finite]) + tiny)).all()
+        assert np.array_equal(np.asarray(got, np.float64)[~finite], want[~finite])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_residual_is_minus_the_derivative_of_the_value(name):
+    loss = LOSSES[name]()
+    margins = jnp.array([m for m in MARGINS if abs(m) <= 700])
+    slope = jax.vmap(jax.grad(loss.value))(margins)
+    np.testing.assert_allclose(-slope, loss.residual(margins), rtol=1e-13, atol=1e-300)
+
+
+def test_the_kink_of_the_hinge_belongs_to_the_flat_side():
+    below = np.nextafter(np.float32(1), np.float32(0))
+    assert Hinge().residual(jnp.array([below, 1.0])).tolist() == [1, 0]
+    assert jax.vmap(jax.grad(Hinge().value))(jnp.array([below, 1.0])).tolist() == [-1, 0]
+
+
+def test_any_shape():
+    for name in LOSSES:
+        for shape in ((), (3,), (2, 0, 4)):
+            loss = as_loss(name)
+            assert loss.value(jnp.zeros(shape)).shape == loss.residual(jnp.zeros(shape)).shape == shape
+
+
+def test_a_loss_is_itself_or_its_name():
+    loss = CrossEntropy()
+    assert as_loss(loss) is loss
+    assert {name: type(as_loss(name)) for name in LOSSES} == LOSSES
+    for bad in ("logistic", "Hinge", None, 3, "", ["hinge"]):
+        with pytest.raises(ValueError, match=r"unknown loss .*; use one of 'cross-entropy', 'hinge', 'exponential'"):
+            as_loss(bad)
+    with pytest.raises(ValueError, match=r"the class Hinge; give an instance, Hinge\(\)"):
+        as_loss(Hinge)

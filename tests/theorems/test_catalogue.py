@@ -1,0 +1,170 @@
+"""Every entry holds, and a wrong constant in the law it tries turns it red: the mutation test of the whole catalogue."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradstarve import special, theory
+from gradstarve.problem import Mode, TwoLayerReLU
+from gradstarve.theorems import CATALOGUE, balance, closed_forms, independence, mode
+
+# Few trials: compiling costs the same for all of them, and a wrong law is wrong everywhere.
+TRIALS = {
+    "sign": 96,
+    "fates": 512,
+    "learning-probability": 6 * 12_000,
+    "antipodal-fates": 4096,
+    "balanced-curves": 48,
+}
+
+
+def outcome(name, trials=None):
+    with jax.enable_x64(True):
+        return CATALOGUE[name].check(jax.random.key(2), trials or TRIALS.get(name, 96))
+
+
+class Changed(eqx.Module):
+    """A solution whose clock runs at `speed`, or whose weights are off by a factor."""
+
+    inner: theory.Solution
+    speed: float = 1.0
+    weights: float = 1.0
+
+    def logits(self, t):
+        return self.inner.logits(np.asarray(t) * self.speed)
+
+    def network(self, t):
+        found = self.inner.network(np.asarray(t) * self.speed)
+        return TwoLayerReLU(found.w * self.weights, found.z)
+
+
+def solve_changed(**how):
+    solve = theory.solve
+    return lambda *problem: Changed(solve(*problem), **how)
+
+
+def solve_without_deaths(data, network, loss, dynamics=None, solve=theory.solve):
+    """The law that forgets (3.10) and (4.3): a neuron of the wrong sign is left out from the start."""
+    axes = np.asarray(data.points)
+    a, z = np.asarray(network.w) @ axes.T, np.asarray(network.z)[..., None] * np.asarray(data.labels)
+    r = np.linalg.norm(axes, axis=-1)
+    leaves = ((a > 0) & (a / r + z < 0)).any(-1)
+    return solve(data, TwoLayerReLU(network.w, jnp.where(leaves, 0, network.z)), loss, dynamics)
+
+
+def slower_step(data, network, loss, dynamics=None, solve=theory.solve):
+    """The exact law with step_size taken 5 % too large."""
+    if dynamics is not None:
+        dynamics = type(dynamics)(dynamics.step_size * 1.05)
+    return solve(data, network, loss, dynamics)
+
+
+def slower_mode(mode: Mode, *rest, solve_mode=theory.solve_mode):
+    return solve_mode(Mode(mode.frequency * 1.05, mode.norm, mode.a, mode.z), *rest)
+
+
+def larger_kappa(norm, a, z, invariants=mode.invariants):
+    kappa, theta = invariants(norm, a, z)
+    return kappa * 1.05, theta
+
+
+def shifted_theta(norm, a, z, invariants=mode.invariants):
+    kappa, theta = invariants(norm, a, z)
+    return kappa, theta + 0.05
+
+
+def heavier(data, network, label, alone=independence.alone):
+    small, part, weight = alone(data, network, label)
+    return small, part, weight * 1.05
+
+
+def one_neuron_short(data, network, label, alone=independence.alone):
+    small, part, weight = alone(data, network, label)
+    return small, TwoLayerReLU(part.w, part.z.at[..., 0].set(0)), weight
+
+
+def scaled(function, factor):
+    return lambda *arguments: factor * function(*arguments)
+
+
+# Entry -> (where the law lives, its name there, the wrong law).
+MUTATIONS = {
+    "balance": [(balance, "invariant", lambda w, z: np.sum(w**2, axis=-1) - 1.05 * z**2)],
+    "sign": [
+        (independence, "pushed_sign", scaled(independence.pushed_sign, -1)),
+        (independence, "pushed_sign", lambda z, labels: np.sign(z[..., None] + 0 * labels)),
+    ],
+    "independent-modes": [(independence, "alone", heavier), (independence, "alone", one_neuron_short)],
+    "clock": [(theory, "solve", solve_changed(speed=1.05)), (theory, "solve", solve_changed(weights=1.05))],
+    "hinge": [
+        (closed_forms, "hinge_time", scaled(closed_forms.hinge_time, 1.05)),
+        (closed_forms, "invariants", larger_kappa),
+        (theory, "solve_mode", slower_mode),
+    ],
+    "cross-entropy": [
+        (special, "clock_integral", scaled(special.clock_integral, 1.05)),
+        (closed_forms, "cross_entropy_tau", scaled(closed_forms.cross_entropy_tau, 1.05)),
+        (closed_forms, "invariants", larger_kappa),
+    ],
+    "balanced-curves": [
+        (closed_forms, "exponential_tau", scaled(closed_forms.exponential_tau, 1.05)),
+        (closed_forms, "squared_logit", lambda u0, tau, f=closed_forms.squared_logit: f(u0, 1.05 * tau)),
+    ],
+    "deaths": [(theory, "solve", solve_without_deaths), (theory, "solve", solve_changed(speed=1.05))],
+    "universality": [(mode, "invariants", larger_kappa), (mode, "invariants", shifted_theta)],
+    "fates": [
+        (theory, "exclusive_fate", lambda a, z: (z > -1.05 * a).astype(float)),
+        (theory, "exclusive_fate", lambda a, z: (z > 0).astype(float)),
+    ],
+    "learning-probability": [
+        (theory, "learning_probability", scaled(theory.learning_probability, 1.05)),
+        (theory, "learning_probability", lambda a, z: 0.5 + jnp.arctan2(z, a) / jnp.pi),
+    ],
+    "transfer": [(theory, "solve", solve_without_deaths), (theory, "solve", solve_changed(speed=1.05))],
+    "antipodal-fates": [
+        (theory, "antipodal_fate", lambda a, z: np.sign(a + 1.05 * z)),
+        (theory, "class_failure_probability", lambda width: 0.6**width),
+    ],
+    "exact-descent": [(theory, "solve", slower_step), (theory, "solve", solve_without_deaths)],
+}
+
+
+def test_the_catalogue_is_covered():
+    assert set(MUTATIONS) == set(CATALOGUE)
+    assert all(MUTATIONS.values())
+
+
+def test_the_catalogue_is_in_order_and_complete():
+    numbers = [tuple(map(int, t.equation.split("-")[0].split("."))) for t in CATALOGUE.values()]
+    assert numbers == sorted(numbers)
+    for name, theorem in CATALOGUE.items():
+        assert name == theorem.name == name.lower()
+        assert theorem.hypotheses
+        assert all([theorem.title, theorem.claim, theorem.why_tolerance, theorem.checked_with])
+        assert theorem.tolerance > 0
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_entry_holds_and_a_wrong_law_turns_it_red(name, monkeypatch):
+    """One test a name, so that what is compiled for the true law serves the wrong ones."""
+    true = outcome(name)
+    assert true.ok, (true.violations, true.undecided, true.worst_gap, true.worst_instance)
+    for place, attribute, wrong in MUTATIONS[name]:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, attribute, wrong)
+            changed = outcome(name)
+        assert changed.violations > 0, (place.__name__, attribute, changed.worst_gap)
+        assert changed.worst_gap > true.worst_gap
+
+
+@pytest.mark.parametrize("name", [name for name, theorem in CATALOGUE.items() if theorem.necessity])
+def test_dropping_a_hypothesis_gives_a_counterexample(name):
+    with jax.enable_x64(True):
+        for i, drop in enumerate(CATALOGUE[name].necessity):
+            for seed in range(2):
+                found = drop(jax.random.key(100 * i + seed))
+                assert found.found, found.failure
+                assert found.dropped
+                assert found.numbers

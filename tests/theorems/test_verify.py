@@ -1,0 +1,127 @@
+"""The report: names, exit conditions, what is written, and that 64 bits are on for the duration only."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from gradstarve.theorems import CATALOGUE, verify
+from gradstarve.theorems.entry import Counterexample, Tally
+from gradstarve.theorems.sampling import BATCH, cone_data, exclusive_start, generator, two_rays
+from gradstarve.theorems.verify import Report, Row
+
+CHEAP = "sign"
+
+
+@pytest.fixture(scope="module")
+def report():
+    return verify(CHEAP, trials=BATCH, progress=False)
+
+
+def test_unknown_names_are_refused_with_the_valid_ones():
+    with pytest.raises(ValueError, match=r"'signs'.*balance, sign, independent-modes"):
+        verify(["sign", "signs"])
+    with pytest.raises(ValueError, match="no theorem named"):
+        verify([])
+    with pytest.raises(ValueError, match="a name or a list of names"):
+        verify(3)
+    with pytest.raises(ValueError, match="trials"):
+        verify(CHEAP, trials=0)
+    with pytest.raises(ValueError, match="JAX key"):
+        verify(CHEAP, key=7)
+
+
+def test_names_come_out_in_catalogue_order_and_once(monkeypatch):
+    from gradstarve.theorems.verify import _choose
+
+    assert [t.name for t in _choose(["exact-descent", "sign", "sign"])] == ["sign", "exact-descent"]
+    assert [t.name for t in _choose("all")] == list(CATALOGUE)
+
+
+def test_runs_in_64_bits_and_leaves_the_setting(report):
+    assert not jax.config.jax_enable_x64
+    assert report.ok
+    assert report.rows[0].outcome.gaps.dtype == np.float64
+
+
+def test_same_key_same_instances(report):
+    again = verify([CHEAP], trials=BATCH, key=jax.random.key(0), progress=False)
+    assert again.rows[0].outcome.worst_instance == report.rows[0].outcome.worst_instance
+    other = verify([CHEAP], trials=BATCH, key=jax.random.key(1), progress=False)
+    assert other.rows[0].outcome.worst_instance != report.rows[0].outcome.worst_instance
+
+
+def test_progress_is_one_line_a_theorem_on_stderr(capsys):
+    verify(CHEAP, trials=BATCH)
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert "sign (2.0): holds" in written.err
+
+
+def test_table_and_files(report, tmp_path):
+    console = Console(width=200, record=True, quiet=True)
+    console.print(report.table())
+    console = Console(width=200)
+    with console.capture() as text:
+        console.print(report.table())
+    assert "sign" in text.get()
+    assert "2.0" in text.get()
+    paths = report.save(tmp_path / "new" / "folder")
+    assert [p.name for p in paths] == ["verify.json", "sign.png"]
+    loaded = json.loads(paths[0].read_text())
+    assert loaded["ok"] is True
+    entry = loaded["theorems"][0]
+    assert entry["necessity"][0]["found"] is True
+    assert {"points", "labels", "weights", "w", "z", "loss"} <= set(entry["worst_instance"])
+    assert paths[1].read_bytes()[:4] == b"\x89PNG"
+
+
+def row(gaps, tolerance=1.0, undecided=False, counterexamples=()):
+    tally = Tally(tolerance)
+    tally.add(np.array(gaps), "group", lambda i: {"index": i, "value": np.arange(2.0)}, undecided)
+    return Row(CATALOGUE[CHEAP], tally.outcome(), counterexamples, 0.1)
+
+
+def test_a_violation_is_told_with_its_instance():
+    bad = row([0.5, 3.0, 0.1])
+    assert (bad.ok, bad.outcome.violations, bad.outcome.worst_gap) == (False, 1, 3.0)
+    report = Report((row([0.5]), bad), (0, 0))
+    assert not report.ok
+    assert report.violated == (bad,)
+    assert '"index": 1' in report.failures()
+    assert '"value": [0.0, 1.0]' in report.failures()
+    assert "1 of 3 trials violate it" in report.failures()
+
+
+def test_nan_is_a_violation_unless_undecided():
+    assert row([0.5, np.nan]).outcome.violations == 1
+    assert row([0.5] * 19 + [np.nan], undecided=np.arange(20) == 19).ok
+    few = row([0.5] * 4 + [np.nan], undecided=np.arange(5) == 4)
+    assert not few.ok
+    assert "undecided" in few.verdict
+    json.dumps(Report((row([np.nan]),), (0, 0)).to_dict(), allow_nan=False)
+
+
+def test_a_hypothesis_that_is_not_needed_is_told():
+    needless = Counterexample("all is well", "nothing happened", 0.1, 1.0)
+    spare = row([0.5], counterexamples=(needless,))
+    assert not spare.ok
+    assert "all is well" in spare.verdict
+
+
+def test_samplers_stay_within_the_hypotheses():
+    with jax.enable_x64(True):
+        for seed in range(20):
+            rng = generator(jax.random.key(seed))
+            assert cone_data(rng).separability().orthogonally_separable
+            assert two_rays(rng, -1.0).data.separability().antipodal
+            geometry = two_rays(rng, 0.0)
+            assert geometry.data.separability().orthogonal
+            network = exclusive_start(rng, wrong_signs=0.5, crowd=True).network(rng, geometry)
+            along = np.asarray(network.w) @ geometry.axes.T
+            assert not ((along > 0).all(-1)).any()
+            # Rounding of an inactive coordinate must not decide: it is away from 0 by far more.
+            seen = (along > 0).any(-1)
+            assert (along.min(-1)[seen] < -1e-10 * np.linalg.norm(np.asarray(network.w), axis=-1)[seen]).all()

@@ -1,0 +1,94 @@
+"""Which class a neuron ends in: theory against trained networks, and against counts over seeds."""
+
+import jax
+import numpy as np
+import pytest
+
+import gradstarve as gs
+from gradstarve.theory import (
+    antipodal_fate,
+    class_failure_probability,
+    dies_for_ever,
+    exclusive_fate,
+    learning_probability,
+)
+
+
+@pytest.mark.usefixtures("x64")
+def test_20_000_antipodal_networks_end_where_sign_of_a_plus_z_says():
+    data = gs.datasets.antipodal(dim=2, frequencies=(0.6, 0.4), key=jax.random.key(1))
+    network = gs.init_two_layer(jax.random.key(0), 20_000, 4, 2, 0.5, 0.5)
+    trained = gs.simulate(data, network, "cross-entropy", gs.GradientDescent(0.5), 1500, 1500).final
+    axis = np.asarray(data.points[0])
+    a, z = np.asarray(network.w) @ axis, np.asarray(network.z)
+    ended = np.sign(np.asarray(trained.w) @ axis)
+    # A neuron next to the stable manifold a + z = 0 has not crossed yet after any fixed time: the crossing takes
+    # log(1/|a + z|) units of the clock, and this band is what 1500 steps do not settle.
+    clear = np.abs(a + z) > 1e-6
+    settled = clear & (np.asarray(antipodal_fate(a, z)) == ended)
+    waiting = clear & ~settled
+    # What is not there yet must be on its way (right fate, not enough time): train those networks on.
+    if waiting.any():
+        late = np.unique(np.argwhere(waiting)[:, 0])
+        more = gs.simulate(data, trained[late], "cross-entropy", gs.GradientDescent(0.5), 100_000, 100_000).final
+        ended[late] = np.sign(np.asarray(more.w) @ axis)
+    assert (np.asarray(antipodal_fate(a, z))[clear] == ended[clear]).all()
+    assert clear.mean() > 0.9999
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("ratio", [1.0, 0.25, 0.5, 2.0, 4.0, 10.0])
+def test_exclusive_neurons_learn_as_often_as_4_2_says(ratio):
+    data = gs.datasets.orthogonal(dim=2)
+    # Many neurons in few networks would share a clock; one neuron a network makes the trials independent.
+    network = gs.init_two_layer(jax.random.key(int(100 * ratio)), 40_000, 1, 2, 0.5 * ratio, 0.5)
+    network = gs.exclusive(network, data, jax.random.key(7))
+    trained = gs.simulate(data, network, "cross-entropy", gs.GradientDescent(0.5), 600, 600).final
+    before, after = (np.asarray(n.w)[:, 0] @ np.asarray(data.points).T for n in (network, trained))
+    sees = (before > 0).any(axis=1)
+    learnt = (after > 0).any(axis=1)[sees]
+    expected = float(learning_probability(ratio, 1.0))
+    assert expected == pytest.approx(0.5 + np.arctan(ratio) / np.pi)
+    count = sees.sum()
+    # 30,000 trials: 4 standard errors are about 0.01, so 5% off in the constant is rejected for certain.
+    assert abs(learnt.mean() - expected) <= 4 * np.sqrt(expected * (1 - expected) / count)
+    a, z = before.max(axis=1)[sees], np.where(before[:, 0] > 0, 1, -1)[sees] * np.asarray(network.z)[sees, 0]
+    np.testing.assert_array_equal(np.asarray(exclusive_fate(a, z)) == 1, learnt)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_class_fails_with_probability_2_to_the_minus_h_and_never_both():
+    data = gs.datasets.antipodal()
+    for width in (1, 3, 6):
+        network = gs.init_two_layer(jax.random.key(width), 20_000, width, 2, 0.5, 0.5)
+        margins = np.asarray(gs.solve(data, network).margins(1e6))
+        failed = margins < 1
+        expected = class_failure_probability(width)
+        error = 4 * np.sqrt(expected * (1 - expected) / 20_000)
+        assert np.abs(failed.mean(axis=0) - expected).max() <= error
+        assert not failed.all(axis=1).any()
+
+
+@pytest.mark.usefixtures("x64")
+def test_wrong_sign_neurons_at_an_obtuse_angle_wake_exactly_where_4_4_says():
+    cosine = -0.5
+    plus, minus = np.array([1.0, 0.0]), np.array([cosine, np.sqrt(1 - cosine**2)])
+    data = gs.Dataset(np.stack([plus, minus]), [1, -1])
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(4000, 2))
+    alpha, beta = w @ plus, w @ minus
+    z = np.abs(beta) * (1 + np.abs(rng.normal(size=4000)))
+    chosen = (alpha < 0) & (beta > 0)
+    w, z, alpha, beta = w[chosen], z[chosen], alpha[chosen], beta[chosen]
+    clear = np.abs(alpha + abs(cosine) * beta) > 1e-2
+    network = gs.TwoLayerReLU(w[clear][:, None], z[clear][:, None])
+    trained = gs.simulate(data, network, "cross-entropy", gs.GradientDescent(0.002), 20_000, 20_000).final
+    awake = (np.asarray(trained.w)[:, 0] @ plus) > 0
+    np.testing.assert_array_equal(~awake, np.asarray(dies_for_ever(alpha, beta, cosine))[clear])
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="scale_a must be > 0, got 0"):
+        learning_probability(0.0, 1.0)
+    with pytest.raises(ValueError, match="width must be an integer >= 1, got 0"):
+        class_failure_probability(0)

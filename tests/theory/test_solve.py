@@ -1,0 +1,251 @@
+"""`solve` against training: equality for descent, closeness for the flow, and errors that say what fails and where."""
+
+import jax
+import numpy as np
+import pytest
+
+import gradstarve as gs
+
+LOSSES = ["cross-entropy", "hinge", "exponential", "squared"]
+
+
+def problem(geometry, batch, width, seed=0, scale=0.15, dim=5):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    data = getattr(gs.datasets, geometry)(dim, norms=(1.0, 1.5), frequencies=(0.3, 0.7), key=keys[0])
+    network = gs.init_two_layer(keys[1], batch, width, dim, scale, scale)
+    return data, network if geometry == "antipodal" else gs.exclusive(network, data, keys[2])
+
+
+def plain_descent(data, network, loss, step_size, steps):
+    """Full-network descent in NumPy, gradients by hand; logits after every step, [batch, steps + 1, n]."""
+    x, y, q = (np.asarray(v) for v in (data.points, data.labels, data.weights))
+    w, z = np.asarray(network.w), np.asarray(network.z)
+    logits = []
+    for _ in range(steps + 1):
+        hidden = np.einsum("bhd,nd->bhn", w, x)
+        active = hidden > 0
+        f = np.einsum("bh,bhn->bn", z, hidden * active)
+        logits.append(f)
+        m = y * f
+        pull = {"cross-entropy": 1 / (1 + np.exp(m)), "hinge": (m < 1) * 1.0, "exponential": np.exp(-m), "squared": 1 - m}
+        c = q * pull[loss] * y
+        grad_w = np.einsum("bn,bh,bhn,nd->bhd", c, z, active, x)
+        z = z + step_size * np.einsum("bn,bhn->bh", c, hidden * active)
+        w = w + step_size * grad_w
+    return np.stack(logits, axis=1)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
+def test_descent_is_an_equality(geometry, loss):
+    data, network = problem(geometry, 16, 8, scale=0.4)
+    law = gs.solve(data, network, loss, gs.GradientDescent(0.3))
+    trained = plain_descent(data, network, loss, 0.3, 200)
+    assert np.abs(np.asarray(law.logits(np.arange(201))) - trained).max() <= 1e-12
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
+def test_descent_of_512_full_networks_over_10_000_steps(geometry):
+    data, network = problem(geometry, 512, 32)
+    trajectory = gs.simulate(data, network, "cross-entropy", gs.GradientDescent(0.3), 10_000, 200)
+    law = gs.solve(data, network, "cross-entropy", gs.GradientDescent(0.3))
+    gaps = np.abs(np.asarray(law.logits(trajectory.grid)) - np.asarray(trajectory.logits())).max(axis=(1, 2))
+    assert gaps.shape == (512,)
+    assert gaps.max() <= 1e-10
+    # The case is worth something only if neurons really die and change class in it.
+    final = law.network(10_000)
+    along = np.asarray(network.w) @ np.asarray(data.points).T, np.asarray(final.w) @ np.asarray(data.points).T
+    assert ((along[0] > 0) != (along[1] > 0)).any(axis=(0, 1)).all()
+    np.testing.assert_allclose(final.w, trajectory.final.w, atol=1e-11)
+    np.testing.assert_allclose(final.z, trajectory.final.z, atol=1e-11)
+
+
+@pytest.mark.usefixtures("x64")
+def test_flow_of_256_antipodal_networks():
+    data, network = problem("antipodal", 256, 16, scale=0.3)
+    times = np.linspace(0, 20, 11)
+    trained = gs.simulate_flow(data, network, "cross-entropy", times, rtol=1e-12)
+    law = gs.solve(data, network, "cross-entropy")
+    assert np.abs(np.asarray(law.logits(times)) - np.asarray(trained.logits())).max() <= 1e-8
+    np.testing.assert_allclose(law.network(20.0).w, trained.final.w, atol=1e-8)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loss", ["hinge", "exponential", "squared"])
+@pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
+def test_flow_with_the_other_losses(geometry, loss):
+    data, network = problem(geometry, 8, 6, scale=0.3)
+    times = np.linspace(0, 12, 7)
+    trained = gs.simulate_flow(data, network, loss, times, rtol=1e-12)
+    assert np.abs(np.asarray(gs.solve(data, network, loss).logits(times)) - np.asarray(trained.logits())).max() <= 1e-8
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
+def test_descent_tends_to_the_flow_at_first_order(geometry):
+    data, network = problem(geometry, 24, 8, scale=0.3)
+    sizes, horizon = 0.2 / 2.0 ** np.arange(6), 8.0
+    flow = np.asarray(gs.solve(data, network).logits(horizon))
+    gaps = []
+    for size in sizes:
+        step = round(horizon / size)
+        law = gs.solve(data, network, "cross-entropy", gs.GradientDescent(size)).logits(step)
+        gaps.append(np.sqrt(np.mean((np.asarray(law) - flow) ** 2)))
+    slope = np.polyfit(np.log(sizes), np.log(gaps), 1)[0]
+    assert slope == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.usefixtures("x64")
+def test_classes_at_an_obtuse_angle_are_independent_modes():
+    data = gs.Dataset([[1.0, 0.0], [-0.6, 0.8]], [1, -1], [0.4, 0.6])
+    # Two right signs, one wrong sign that dies for ever (4.4), one neuron that sees nothing.
+    network = gs.TwoLayerReLU([[0.5, -0.3], [-0.2, 0.4], [0.2, -0.9], [-0.5, -0.9]], [0.3, -0.2, -0.4, 0.7])
+    times = np.linspace(0, 15, 6)
+    trained = gs.simulate_flow(data, network, "cross-entropy", times, rtol=1e-12)
+    law = gs.solve(data, network)
+    assert np.abs(np.asarray(law.logits(times)) - np.asarray(trained.logits())).max() <= 1e-9
+    np.testing.assert_allclose(law.network(15.0).w, trained.final.w, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_one_class_alone_and_repeated_points():
+    data = gs.Dataset([[0.6, 0.8], [0.6, 0.8]], [1, 1], [0.25, 0.75])
+    network = gs.init_two_layer(jax.random.key(0), 5, 4, 2, 0.5, 0.5)
+    law = gs.solve(data, network, "hinge", gs.GradientDescent(0.1))
+    trained = plain_descent(data, network, "hinge", 0.1, 60)
+    assert np.abs(np.asarray(law.logits(np.arange(61))) - trained).max() <= 1e-12
+
+
+@pytest.mark.usefixtures("x64")
+def test_what_does_not_touch_the_data_does_not_move():
+    data, network = problem("antipodal", 3, 4)
+    final = gs.solve(data, network).network([0.0, 9.0])
+    assert final.w.shape == (3, 2, 4, 5)
+    np.testing.assert_allclose(final.w[:, 0], network.w, atol=1e-16)
+    axis = np.asarray(data.points[0])
+    axis = axis / np.linalg.norm(axis)
+    off_axis = np.eye(5) - np.outer(axis, axis)
+    np.testing.assert_allclose(np.asarray(final.w[:, 1]) @ off_axis, np.asarray(network.w) @ off_axis, atol=1e-15)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_rebuilt_network_gives_the_logits():
+    for geometry in ("antipodal", "orthogonal"):
+        data, network = problem(geometry, 3, 6, scale=0.4)
+        for dynamics, t in ((gs.GradientFlow(), 7.5), (gs.GradientDescent(0.2), 40)):
+            law = gs.solve(data, network, "cross-entropy", dynamics)
+            np.testing.assert_allclose(law.network(t)(data.points), law.logits(t), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loss", LOSSES)
+def test_curves_of_the_classes_and_their_sums(loss):
+    data, network = problem("antipodal", 4, 6)
+    law = gs.solve(data, network, loss)
+    t = np.array([[0.0, 3.0, 9.0]])
+    margins = np.asarray(law.margins(t))
+    assert margins.shape == (4, 1, 3, 2)
+    np.testing.assert_allclose(margins[..., 0], law.plus.logit(t))
+    np.testing.assert_allclose(margins[..., 1], law.minus.logit(t))
+    np.testing.assert_allclose(law.error(t), (np.array([0.3, 0.7]) / (1 + np.exp(margins))).sum(-1), rtol=1e-12)
+    np.testing.assert_allclose(law.mistakes(t), (np.array([0.3, 0.7]) * (margins <= 0)).sum(-1))
+    target = law.plus.time_to_logit(0.5)
+    reached = np.isfinite(np.asarray(target))
+    np.testing.assert_allclose(np.asarray(law.plus.logit(np.asarray(target)[reached]))[reached].diagonal(), 0.5, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_descent_times_are_first_steps():
+    data, network = problem("antipodal", 6, 8)
+    law = gs.solve(data, network, "hinge", gs.GradientDescent(0.3))
+    for curve in (law.plus, law.minus):
+        steps = np.asarray(curve.time_to_logit([0.5, 5.0], max_steps=2000))
+        logits = np.asarray(curve.logit(np.arange(2001)))
+        first = [np.argmax(row >= 0.5) if (row >= 0.5).any() else np.inf for row in logits]
+        np.testing.assert_array_equal(steps[:, 0], first)
+        assert np.isinf(steps[:, 1]).all()
+
+
+@pytest.mark.usefixtures("x64")
+def test_gradients_of_the_whole_solution_exist_and_are_right():
+    data, network = problem("antipodal", 2, 4, scale=0.4)
+
+    def later(scale):
+        scaled = gs.TwoLayerReLU(network.w * scale, network.z)
+        return gs.solve(data, scaled).logits(6.0).sum()
+
+    slope = float(jax.grad(later)(1.0))
+    difference = (float(later(1 + 1e-6)) - float(later(1 - 1e-6))) / 2e-6
+    assert np.isfinite(slope)
+    assert slope == pytest.approx(difference, rel=1e-6)
+
+
+def breach(data, network, dynamics=None, loss="cross-entropy"):
+    with pytest.raises(gs.HypothesisError) as caught:
+        gs.solve(data, network, loss, dynamics)
+    error = caught.value
+    assert "Use instead" in str(error)
+    return error
+
+
+def test_data_that_are_not_orthogonally_separable():
+    data = gs.Dataset([[1.0, 0.0], [0.9, 0.1], [-1.0, 0.0]], [1, -1, -1])
+    error = breach(data, gs.TwoLayerReLU([[1.0, 1.0]], [1.0]))
+    assert "points 0 and 1" in error.where
+    assert "(2.1)" in error.hypothesis
+
+
+def test_data_whose_classes_spread_over_directions():
+    data = gs.Dataset([[1.0, 0.0], [0.9, 0.3], [-1.0, 0.0]], [1, 1, -1])
+    error = breach(data, gs.TwoLayerReLU([[1.0, 1.0]], [1.0]))
+    assert "points 0 and 1" in error.where
+    assert "share a direction" in error.hypothesis
+
+
+def test_data_with_several_norms_on_a_direction():
+    data = gs.Dataset([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]], [1, 1, -1])
+    assert "norms from 1 to 2" in breach(data, gs.TwoLayerReLU([[1.0, 1.0]], [1.0])).where
+
+
+def test_neurons_active_on_both_classes_are_named():
+    network = gs.TwoLayerReLU([[[1.0, -1.0], [0.5, -0.1]], [[1.0, -1.0], [0.3, 0.4]]], [[1.0, 1.0], [1.0, 1.0]])
+    error = breach(gs.datasets.orthogonal(), network)
+    assert "neuron 1 of network (1,)" in error.where
+    assert "exclusive" in error.hypothesis
+
+
+def test_neurons_that_would_wake_on_the_other_class_are_named():
+    data = gs.Dataset([[1.0, 0.0], [-0.6, 0.8]], [1, -1])
+    network = gs.TwoLayerReLU([[0.5, 0.3]], [-0.9])
+    assert "(4.4)" in breach(data, network).hypothesis
+
+
+def test_dynamics_without_a_law():
+    data, network = gs.datasets.antipodal(), gs.TwoLayerReLU([[1.0, 1.0]], [1.0])
+    assert "momentum" in breach(data, network, gs.GradientDescent(0.1, momentum=0.9)).where
+    assert "weight_decay" in breach(data, network, gs.GradientDescent(0.1, weight_decay=0.01)).where
+    assert "StochasticGradientDescent" in breach(data, network, gs.StochasticGradientDescent(0.1)).where
+    with pytest.raises(ValueError, match="dynamics must be GradientFlow"):
+        gs.solve(data, network, "hinge", 0.1)
+
+
+def test_squared_loss_above_its_target_on_antipodal_data():
+    error = breach(gs.datasets.antipodal(), gs.TwoLayerReLU([[2.0, 0.0]], [2.0]), loss="squared")
+    assert "class +1" in error.where
+
+
+def test_plain_mistakes():
+    data, network = gs.datasets.antipodal(dim=3), gs.TwoLayerReLU([[1.0, 1.0]], [1.0])
+    with pytest.raises(ValueError, match="d = 2 inputs but the points have d = 3"):
+        gs.solve(data, network)
+    network = gs.TwoLayerReLU([[1.0, 1.0, 0.0]], [1.0])
+    with pytest.raises(ValueError, match="unknown loss 'logistic'; use one of 'cross-entropy'"):
+        gs.solve(data, network, "logistic")
+    with pytest.raises(ValueError, match="give t"):
+        gs.solve(data, network).logits()
+    law = gs.solve(data, network, "hinge", gs.GradientDescent(0.1))
+    for steps in (-1, 1.5, [0, -2], "three", float("nan")):
+        with pytest.raises(ValueError, match="steps must be integers >= 0"):
+            law.logits(steps)
