@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 _ALLOWED = (np.dtype("float32"), np.dtype("float64"))
@@ -22,7 +23,7 @@ _warned_about_x64 = False
 
 def is_concrete(value: Any) -> bool:
     """Whether the numbers in `value` can be looked at now (False inside jit, vmap and grad)."""
-    return not isinstance(value, jax.core.Tracer)
+    return not isinstance(value, Tracer)
 
 
 def _warn_once_about_x64(name: str) -> None:

@@ -112,7 +112,7 @@ class ModeOracle:
             else:
                 # The panels are sized at their start, and u moves at most e-fold over one, so 6/size is safe enough.
                 width = min(width, abs(s1 - s))
-                x, dx = mp.exp(s), sign * width
+                dx = sign * width
                 for node, weight in _gauss():
                     e = mp.exp(dx * node)
                     total += dx * weight / self.residual(up * e - down / e)

@@ -10,7 +10,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from gradstarve.problem import Dataset, GradientDescent, Loss, StochasticGradientDescent, TwoLayerReLU
@@ -76,6 +75,8 @@ def _one_point(network, key, step, data, loss, dynamics: StochasticGradientDesce
 
 def _optax(network, memory, data, loss, dynamics):
     """One step of an optax optimiser; line searches and Polyak steps get the value and the loss they ask for."""
+    import optax
+
     value, gradient = jax.value_and_grad(batch_loss)(network, data, loss)
     update = optax.with_extra_args_support(dynamics).update
     extra = {"value": value, "grad": gradient, "value_fn": lambda network: batch_loss(network, data, loss)}

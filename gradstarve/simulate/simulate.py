@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array
 
 from gradstarve.arrays import is_concrete, positive_int
@@ -147,6 +146,8 @@ def _check_dynamics(dynamics: Any, network: TwoLayerReLU, key: Any) -> tuple[Any
         dtype = network.w.dtype
         dynamics = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.astype(dtype), batch).reshape(size), dynamics)
         return dynamics, _keys(key, batch) if stochastic else None
+    import optax
+
     if not isinstance(dynamics, optax.GradientTransformation):
         raise ValueError(f"dynamics must be {accepted}, got {dynamics!r}")
     return dynamics, None

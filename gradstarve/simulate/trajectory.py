@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Shaped
@@ -73,7 +72,9 @@ class Trajectory(LearningCurve):
 
     def _number(self, t: Any) -> np.ndarray:
         if not all(is_concrete(leaf) for leaf in (*jax.tree.leaves(t), self.grid)):
-            raise ValueError("a record is looked up by t outside jit and vmap; inside them use .logits(), the whole grid")
+            raise ValueError(
+                "a record is looked up by t outside jit and vmap; inside them use .logits(), the whole grid"
+            )
         wanted = np.asarray(t)
         if wanted.dtype.kind not in "iuf":
             raise ValueError(f"t must be a number or an array of numbers, got {t!r}")

@@ -65,7 +65,7 @@ def integrals(rise: Real, fall: Real, angle: Real) -> Integrals:
     """The three integrals over the angles 0..`angle`, whatever regions that crosses; scale = max(u(angle), u(0), 0)."""
     start, end = rise - fall, logit_at(rise, fall, angle)
     scale = jnp.maximum(jnp.maximum(end, start), 0)
-    totals = [jnp.zeros_like(angle)] * 3
+    plain = grow = decay = jnp.zeros_like(angle)
     for low, high in ((-jnp.inf, -1.0), (-1.0, 1.0), (1.0, jnp.inf)):
         u0, u1 = jnp.clip(start, low, high), jnp.clip(end, low, high)
         crossed = u1 > u0
@@ -78,8 +78,9 @@ def integrals(rise: Real, fall: Real, angle: Real) -> Integrals:
         else:
             parts = _panels(rise, fall, u0, u1)
         shrink = jnp.exp(jnp.where(crossed, u1, 0) - scale)
-        totals = [t + jnp.where(crossed, part * shrink, 0) for t, part in zip(totals, parts, strict=True)]
-    return Integrals(*totals, scale)
+        here = [jnp.where(crossed, part * shrink, 0) for part in parts]
+        plain, grow, decay = plain + here[0], grow + here[1], decay + here[2]
+    return Integrals(plain, grow, decay, scale)
 
 
 def piece(rise: Real, fall: Real, s0: Real, u0: Real, s1: Real, u1: Real) -> Real:

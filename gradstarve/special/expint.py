@@ -35,7 +35,7 @@ def expi(x) -> Float[Array, "..."]:
     1.89512
     """
     (x,) = real_arrays(x=x)
-    return _expi(x)
+    return jax.jit(_expi)(x)
 
 
 def expi_scaled(x) -> Float[Array, "..."]:
@@ -47,7 +47,7 @@ def expi_scaled(x) -> Float[Array, "..."]:
     1.001
     """
     (x,) = real_arrays(x=x)
-    return _expi_scaled(x)
+    return jax.jit(_expi_scaled)(x)
 
 
 @jax.custom_jvp
@@ -117,7 +117,3 @@ def _unscaled(x: Real) -> Real:
     value = jnp.where(near, from_zero, value)
     far = jnp.clip(x, -40, -1)
     return jnp.where(x < -1, -_fraction(far) * jnp.exp(far), value)
-
-
-# One compiled call each; outside jit the loops above would be dispatched operation by operation.
-_expi, _expi_scaled = jax.jit(_expi), jax.jit(_expi_scaled)

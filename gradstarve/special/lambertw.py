@@ -55,7 +55,8 @@ def lambertw(x, branch: int = 0) -> Float[Array, "..."]:
             raise ValueError(f"{message}, got x = {np.asarray(x)[np.asarray(outside)].flat[0]}")
     else:
         x = eqx.error_if(x, outside, message)
-    return _w0(x) if branch == 0 else _wm1(x)
+    # One compiled call; the loops would otherwise be dispatched operation by operation.
+    return jax.jit(_w0 if branch == 0 else _wm1)(x)
 
 
 def lambertw_exp(y) -> Float[Array, "..."]:
@@ -67,7 +68,7 @@ def lambertw_exp(y) -> Float[Array, "..."]:
     1.0
     """
     (y,) = real_arrays(y=y)
-    return _w0_exp(y)
+    return jax.jit(_w0_exp)(y)
 
 
 def _above_branch_point(x: Real) -> Real:
@@ -167,7 +168,3 @@ def _w0_exp_jvp(primals, tangents):
     (y,), (dy,) = primals, tangents
     w = _w0_exp(y)
     return w, w / (1 + w) * dy
-
-
-# One compiled call each; outside jit the loops above would be dispatched operation by operation.
-_w0, _wm1, _w0_exp = jax.jit(_w0), jax.jit(_wm1), jax.jit(_w0_exp)

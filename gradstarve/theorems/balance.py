@@ -39,7 +39,7 @@ def check_balance(key: Any, trials: int) -> Outcome:
         run, lost = train_flow(data, network, loss, times)
         tally.add(
             _drift(run.initial, run.final),
-            f"{loss}, {'cones' if separable else 'any data'}",
+            loss,
             lambda i, d=data, n=network, s=loss, t=times: record(d, s, n, i, times=t),
             lost,
         )

@@ -62,7 +62,7 @@ def check_descent(key: Any, trials: int) -> Outcome:
         gaps, sides = law_gaps(geometry.data, network, loss, run, start.scale(geometry), dynamics)
         tally.add(
             gaps,
-            f"{loss}, {('antipodal', 'orthogonal', 'obtuse')[kind]}",
+            loss,
             lambda i, d=geometry.data, s=loss, n=network, e=step_size, f=sides: record(
                 d, s, n, i, step_size=e[i], **f(i)
             ),
@@ -94,7 +94,9 @@ def without_exclusiveness(key: Any) -> Counterexample:
         f"({int((start.home[i] != 0).sum())} of {WIDTH} neurons in use)",
         float(gap[i]),
         DESCENT_TOLERANCE,
-        record(geometry.data, "cross-entropy", network, i, step_size=step_size, steps=steps, law=law[i], trained=found[i]),
+        record(
+            geometry.data, "cross-entropy", network, i, step_size=step_size, steps=steps, law=law[i], trained=found[i]
+        ),
     )
 
 

@@ -52,7 +52,7 @@ def check_sign(key: Any, trials: int) -> Outcome:
     for k, rng in enumerate(generators(key, trials)):
         loss = LOSS_NAMES[k % len(LOSS_NAMES)]
         data = cone_data(rng)
-        w, z = networks(rng, low=1e-3, high=3)
+        w, z = networks(rng, low=1e-3, high=3.0)
         if loss == "squared":  # its residual turns negative above a margin of 1: shrink those networks to 1 or below
             margins = np.asarray(TwoLayerReLU(w, z)(data.points)) * np.asarray(data.labels)
             shrink = 1 / np.sqrt(np.maximum(margins.max(-1, initial=0), 1) * (1 + 1e-12))
@@ -87,7 +87,7 @@ def sign_without_positive_residual(key: Any) -> Counterexample:
     """Drop "no residual is negative": squared loss with margins above 1 pulls them back."""
     rng = generator(key)
     data = cone_data(rng)
-    network = TwoLayerReLU(*networks(rng, low=2, high=5))
+    network = TwoLayerReLU(*networks(rng, low=2.0, high=5.0))
     against = _against(data, network, "squared")
     i, j, point = np.unravel_index(np.argmax(against), against.shape)
     margin = float(np.max(np.asarray(data.labels) * np.asarray(network(data.points))[i]))
@@ -106,7 +106,7 @@ def alone(data: Dataset, network: TwoLayerReLU, label: int) -> tuple[Dataset, Tw
 
     Training it with step_size * p is what the law says the class does inside the whole problem.
     """
-    mine = np.asarray(data.labels) == label
+    mine = np.equal(np.asarray(data.labels), label)
     points, weights = np.asarray(data.points)[mine], np.asarray(data.weights)[mine]
     sees = (np.asarray(network.w) @ points.T > 0).any(-1)
     small = TwoLayerReLU(np.asarray(network.w) * sees[..., None], np.asarray(network.z) * sees)

@@ -72,7 +72,7 @@ def clock_without_direction(key: Any) -> Counterexample:
     data = Dataset(points, geometry.data.labels, geometry.data.weights)
     start = exclusive_start(rng, low=0.1, high=0.5)
     network = start.network(rng, geometry)
-    times = flow_times(rng, geometry, 3, 4)
+    times = flow_times(rng, geometry, 3.0, 4.0)
     run, lost = train_flow(data, network, "cross-entropy", times)
     a, zeta = start.mode(1)
     mode = Mode(geometry.frequencies[0], r * np.cos(angle), a, zeta)

@@ -35,7 +35,7 @@ def generators(key: Any, trials: int, batch: int = BATCH) -> list[np.random.Gene
     return [generator(jax.random.fold_in(key, k)) for k in range(-(-trials // batch))]
 
 
-def log_uniform(rng: np.random.Generator, low: float, high: float, shape: Any = ()) -> Any:
+def log_uniform(rng: np.random.Generator, low: Any, high: Any, shape: Any = ()) -> Any:
     """Numbers whose logarithm is uniform between those of `low` and `high`."""
     return np.exp(rng.uniform(np.log(low), np.log(high), shape))
 

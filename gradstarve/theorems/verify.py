@@ -172,7 +172,7 @@ class Report:
             ax = figure.add_subplot()
             with jax.enable_x64(True):
                 row.theorem.figure(row.outcome, ax)
-            ax.set_title(f"({row.theorem.equation}) {row.theorem.title}: {_summary(row)}", fontsize=10, loc="left")
+            ax.set_title(f"({row.theorem.equation}) {row.theorem.title}\n{_summary(row)}", fontsize=10, loc="left")
             ax.spines[["top", "right"]].set_visible(False)
             paths.append(folder / f"{row.theorem.name}.png")
             figure.savefig(paths[-1], dpi=150)
@@ -180,7 +180,8 @@ class Report:
 
 
 def _summary(row: Row) -> str:
-    return f"{row.outcome.violations} violations in {row.outcome.trials} trials"
+    o = row.outcome
+    return f"{o.violations} violations in {o.trials} trials" + (f", {o.undecided} undecided" if o.undecided else "")
 
 
 def _finite(value: Any) -> Any:
@@ -221,9 +222,7 @@ def verify(names: Any = "all", trials: Any = None, key: Any = None, progress: bo
             # An entry's key depends on its name alone, so that verifying one or all gives it the same instances.
             own = jax.random.fold_in(key, _number(theorem.name))
             outcome = theorem.check(own, theorem.default_trials if trials is None else trials)
-            found = tuple(
-                drop(jax.random.fold_in(own, 1_000_000 + i)) for i, drop in enumerate(theorem.necessity)
-            )
+            found = tuple(drop(jax.random.fold_in(own, 1_000_000 + i)) for i, drop in enumerate(theorem.necessity))
             rows.append(Row(theorem, outcome, found, time.perf_counter() - start))
             row = rows[-1]
             mark = "[green]ok[/green]  " if row.ok else "[red]FAIL[/red]"
@@ -241,7 +240,7 @@ def _choose(names: Any) -> list[Theorem]:
     unknown = [name for name in names if name not in CATALOGUE]
     if unknown or not names:
         what = f"unknown theorem {unknown[0]!r}" if unknown else "no theorem named"
-        raise ValueError(f"{what}; use one of {', '.join(CATALOGUE)}, or \"all\"")
+        raise ValueError(f'{what}; use one of {", ".join(CATALOGUE)}, or "all"')
     return [theorem for name, theorem in CATALOGUE.items() if name in names]
 
 

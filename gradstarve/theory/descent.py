@@ -56,7 +56,8 @@ class March(eqx.Module):
         values = _record(self, steps, read)
         for value in jax.tree.leaves(values):
             if is_concrete(value) and not bool(jnp.isfinite(value).all()):
-                first = steps[np.flatnonzero(~np.isfinite(np.asarray(value)).all(axis=tuple(range(1, value.ndim))))].min()
+                sick = ~np.isfinite(np.asarray(value)).all(axis=tuple(range(1, value.ndim)))
+                first = steps[sick].min()
                 raise ConvergenceError(
                     f"gradient descent diverges: weights are not finite at step {first} with step_size = "
                     f"{np.asarray(self.step_size).max():.6g}; use a smaller step size"
@@ -70,8 +71,8 @@ class March(eqx.Module):
 
     def coordinates(self, steps) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(a_j, z_j) at `steps`, in the orientation of class 0: each [*batch, *steps.shape, h]."""
-        values = self.at(steps, lambda grown, decayed: ((grown + decayed) / 2, (grown - decayed) / 2))
-        return tuple(_behind(value, np.shape(steps), offset=1) for value in values)
+        a, z = self.at(steps, lambda grown, decayed: ((grown + decayed) / 2, (grown - decayed) / 2))
+        return _behind(a, np.shape(steps), offset=1), _behind(z, np.shape(steps), offset=1)
 
 
 def _behind(values, shape, offset):

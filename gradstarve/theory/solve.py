@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -25,7 +26,7 @@ from gradstarve.problem import (
 from gradstarve.theory.descent import DescentSolution, March, ModeDescent, descend_mode
 from gradstarve.theory.fate import dies_for_ever
 from gradstarve.theory.mode import ModeSolution, flow_mode, insert_axes
-from gradstarve.theory.transfer import TransferFlow, transfer_flow
+from gradstarve.theory.transfer import transfer_flow
 
 _LAWS = "GradientFlow() or GradientDescent(step_size)"
 
@@ -49,7 +50,7 @@ def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = N
 class Solution(LearningCurve):
     """The exact learning curves of a network on two classes; made by `solve`.
 
-    `plus`, `minus`: the curve of each class (`.logit`, `.error`, `.time_to_logit`, ...), None for a class without points.
+    `plus`, `minus`: the curve of each class (`.logit`, `.error`, `.time_to_logit`, ...), None for one without points.
     t is time for the flow and the step number for descent.
     """
 
@@ -61,20 +62,18 @@ class Solution(LearningCurve):
     minus: Any
     motion: Any  # gives the coordinates (a_j, z_j) of every neuron along its own axis
     axes: Float[Array, "*batch h d"]
-    norms: Float[Array, " n"]
 
     def logits(self, t=None) -> Float[Array, "..."]:
         """f(x_i) at t: [*batch, *t.shape, n]. `ValueError` without a t: theory has no grid of its own."""
         if t is None:
             raise ValueError("theory holds at every t and records none: give t, for example trajectory.grid")
-        # u = r A is proportional to the norm along a direction, so one curve serves all points of a class.
         classes = {1: self.plus, -1: self.minus}
         values = {y: curve.logit(t) for y, curve in classes.items() if curve is not None}
         columns = [int(y) * values[int(y)] for y in np.asarray(self.data.labels)]
         return jnp.stack(columns, axis=-1)
 
     def network(self, t) -> TwoLayerReLU:
-        """The network at t, axes [*batch, *t.shape]: each w_j moved along its own axis only, the rest of it untouched."""
+        """The network at t, axes [*batch, *t.shape]: w_j moves along its own axis only, the rest of it is untouched."""
         a, z = self.motion.coordinates(t)
         count = a.ndim - self.start.z.ndim
         start_a, _ = self.motion.coordinates(jnp.zeros((), int) if self._is_descent else 0.0)
@@ -112,10 +111,11 @@ def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entrop
         raise ValueError(f"the network has d = {network.dim} inputs but the points have d = {data.dim}")
     dtype = jnp.result_type(data.points, network.w)
     shape = data.separability()
-    classes = [_class(data, label, dtype) for label in (1, -1)]
+    classes: list[Any] = [_class(data, label, dtype) for label in (1, -1)]
     if not shape.shared_direction or not shape.orthogonally_separable:
         name = "shared_direction" if shape.orthogonally_separable else "orthogonally_separable"
         breach = shape.breaches[name]
+        assert breach is not None
         wanted = {
             "shared_direction": "closed forms need the points of a class to share a direction (section 3)",
             "orthogonally_separable": "modes are independent on orthogonally separable data only (2.1)",
@@ -126,18 +126,17 @@ def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entrop
             "simulate(...) or simulate_flow(...), which need no hypothesis",
         )
     for c in classes:
-        if c is not None and np.ptp(c["norms"]) > 8 * float(jnp.finfo(dtype).eps) * c["norms"].max():
+        if c is not None and np.ptp(c.norms) > 8 * float(jnp.finfo(dtype).eps) * c.norms.max():
             raise HypothesisError(
                 "the closed form (3.5) is for points of one norm per class",
                 f"class {c['label']:+d} has norms from {c['norms'].min():.6g} to {c['norms'].max():.6g}",
                 "simulate(...) or simulate_flow(...)",
             )
-    norms = jnp.linalg.norm(data.points, axis=-1)
     antipodal = shape.antipodal
     network = TwoLayerReLU(network.w.astype(dtype), network.z.astype(dtype))
     build = _antipodal if antipodal else _exclusive
     plus, minus, motion, axes = build(classes, network, loss, dynamics)
-    return Solution(data, loss, network, dynamics, plus, minus, motion, axes, norms)
+    return Solution(data, loss, network, dynamics, plus, minus, motion, axes)
 
 
 def _check_dynamics(dynamics) -> GradientFlow | GradientDescent:
@@ -160,21 +159,31 @@ def _check_dynamics(dynamics) -> GradientFlow | GradientDescent:
     raise ValueError(f"dynamics must be {_LAWS}, got {dynamics!r}")
 
 
-def _class(data: Dataset, label: int, dtype):
-    """Norms, direction and total weight of one class, in twice the working precision where there is one."""
+@dataclass(frozen=True)
+class _Class:
+    """One class: its label, the norms of its points in float64, and its norm, unit direction and total weight."""
+
+    label: int
+    norms: np.ndarray
+    norm: Array
+    direction: Array
+    frequency: Array
+
+
+def _class(data: Dataset, label: int, dtype) -> _Class | None:
     mine = np.flatnonzero(np.asarray(data.labels) == label)
     if not mine.size:
         return None
     points = np.asarray(data.points, np.float64)[mine]
     norms = np.linalg.norm(points, axis=1)
     longest = int(np.argmax(norms))
-    return {
-        "label": label,
-        "norms": norms,
-        "norm": jnp.asarray(norms[longest], dtype),
-        "direction": jnp.asarray(points[longest] / norms[longest], dtype),
-        "frequency": jnp.sum(data.weights[mine]).astype(dtype),
-    }
+    return _Class(
+        label,
+        norms,
+        jnp.asarray(norms[longest], dtype),
+        jnp.asarray(points[longest] / norms[longest], dtype),
+        jnp.sum(data.weights[mine]).astype(dtype),
+    )
 
 
 def _along(network: TwoLayerReLU, direction) -> Array:
@@ -183,19 +192,25 @@ def _along(network: TwoLayerReLU, direction) -> Array:
 
 def _antipodal(classes, network, loss, dynamics):
     """One signed coordinate per neuron, along x_+; the two classes hand neurons to each other."""
-    axis = classes[0]["direction"]
+    axis = classes[0].direction
     a, z = _along(network, axis), network.z
-    frequency, norm = (jnp.stack([c[name] for c in classes]) for name in ("frequency", "norm"))
+    frequency, norm = jnp.stack([c.frequency for c in classes]), jnp.stack([c.norm for c in classes])
     axes = jnp.broadcast_to(axis, network.w.shape)
     batch = network.batch_shape
     if isinstance(dynamics, GradientDescent):
-        spread = [jnp.broadcast_to(v.reshape(2, *(1,) * len(batch)), (2, *batch)) for v in (frequency, norm)]
-        step_size = jnp.broadcast_to(dynamics.step_size.astype(a.dtype), batch)
-        march = March(loss, step_size, *spread, a + z, a - z)
+        column = (2, *(1,) * len(batch))
+        march = March(
+            loss,
+            jnp.broadcast_to(dynamics.step_size.astype(a.dtype), batch),
+            jnp.broadcast_to(frequency.reshape(column), (2, *batch)),
+            jnp.broadcast_to(norm.reshape(column), (2, *batch)),
+            a + z,
+            a - z,
+        )
         return DescentSolution(march, 0), DescentSolution(march, 1), march, axes
     if loss.name == "squared" and is_concrete(a):
         for c, sign in zip(classes, (1, -1), strict=True):
-            margin = np.asarray(c["norm"] * jnp.sum(jnp.maximum(sign * a, 0) * sign * z, axis=-1))
+            margin = np.asarray(c.norm * jnp.sum(jnp.maximum(sign * a, 0) * sign * z, axis=-1))
             if (margin > 1).any():
                 where = tuple(int(i) for i in np.argwhere(margin > 1)[0])
                 raise HypothesisError(
@@ -204,7 +219,7 @@ def _antipodal(classes, network, loss, dynamics):
                     "simulate_flow(...), or a smaller initialisation",
                 )
     flow = transfer_flow(loss.name, frequency, norm, a, z)
-    return *flow.curves, flow, axes
+    return flow.curves[0], flow.curves[1], flow, axes
 
 
 class ExclusiveMotion(eqx.Module):
@@ -217,44 +232,42 @@ class ExclusiveMotion(eqx.Module):
 
     def coordinates(self, t):
         """(w.axis, z) at t, each [*batch, *t.shape, h]; 0 along the axis for a neuron that sees no class."""
-        a = z = None
+        extra = np.ndim(t)
+        home, z = insert_axes(self.home, extra), insert_axes(self.z, extra)
+        a = jnp.zeros_like(z)
         for sign, solution in ((1, self.plus), (-1, self.minus)):
-            if solution is None:
-                continue
-            own_a, own_z = solution.weights(t)
-            if a is None:
-                a = jnp.zeros_like(own_a)
-                z = jnp.broadcast_to(insert_axes(self.z, own_z.ndim - self.z.ndim), own_z.shape)
-            mine = insert_axes(self.home, own_z.ndim - self.z.ndim) == sign
-            a, z = jnp.where(mine, own_a, a), jnp.where(mine, sign * own_z, z)
+            if solution is not None:
+                own_a, own_z = solution.weights(t)
+                a, z = jnp.where(home == sign, own_a, a), jnp.where(home == sign, sign * own_z, z)
         return a, z
 
 
 def _exclusive(classes, network, loss, dynamics):
     """Two modes that never meet: every neuron sees one class at most, and one that leaves is dead for ever."""
-    along = [None if c is None else _along(network, c["direction"]) for c in classes]
-    if all(coordinate is not None for coordinate in along):
-        network = _check_exclusive(classes, along, network, dynamics)
+    if None not in classes:
+        network = _check_exclusive(classes, network, dynamics)
     home = jnp.zeros_like(network.z)
     axes = jnp.zeros_like(network.w)
     solutions: list[Any] = []
-    for c, coordinate in zip(classes, along, strict=True):
+    for c in classes:
         if c is None:
             solutions.append(None)
             continue
+        coordinate = _along(network, c.direction)
         mine = coordinate > 0
-        home = jnp.where(mine, c["label"], home)
-        axes = jnp.where(mine[..., None], c["direction"], axes)
-        mode = Mode(c["frequency"], c["norm"], jnp.where(mine, coordinate, 0), c["label"] * network.z)
+        home = jnp.where(mine, c.label, home)
+        axes = jnp.where(mine[..., None], c.direction, axes)
+        mode = Mode(c.frequency, c.norm, jnp.where(mine, coordinate, 0), c.label * network.z)
         solutions.append(solve_mode(mode, loss, dynamics))
-    return *solutions, ExclusiveMotion(*solutions, home, network.z), axes
+    plus, minus = solutions
+    return plus, minus, ExclusiveMotion(plus, minus, home, network.z), axes
 
 
-def _check_exclusive(classes, along, network, dynamics):
+def _check_exclusive(classes, network, dynamics):
     """Every neuron sees one class at most (2.1), and those of the wrong sign do not wake on the other class (4.4)."""
-    plus, minus = along
+    plus, minus = (_along(network, c.direction) for c in classes)
     both = (plus > 0) & (minus > 0)
-    cosine = float(jnp.dot(classes[0]["direction"], classes[1]["direction"], precision="highest"))
+    cosine = float(jnp.dot(classes[0].direction, classes[1].direction, precision="highest"))
     if abs(cosine) <= 8 * float(jnp.finfo(plus.dtype).eps):
         wakes = jnp.zeros_like(both)
     else:

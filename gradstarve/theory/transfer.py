@@ -1,7 +1,7 @@
 """Two antipodal classes under gradient flow, passing neurons to each other (4.3).
 
 Write every neuron as p_j = a_j + z_j, q_j = a_j - z_j with a_j signed along x_+. In whichever class it is, its class's
-angle s multiplies p_j by e^(s/2) and q_j by e^(-s/2); it changes class where a_j = 0, at the angle log|q_j / p_j| of its
+angle s multiplies p_j by e^(s/2) and q_j by e^(-s/2). It changes class where a_j = 0, at the angle log|q_j/p_j| of its
 first class, if |q_j| > |p_j|, and never again: sign(p_j) is conserved and names the class it ends in. So the only thing
 not known beforehand is how the events of the two classes interleave in time, and one pass over them settles it.
 """
@@ -60,17 +60,11 @@ def transfer_flow(kind: str, frequency, norm, a, z) -> TransferFlow:
     pieces, joining, times = _interleave_all(kind, count_pieces(leaves), rate, norm, *flat)
     batch = a.shape[:-1]
     pieces, joining, times = jax.tree.map(lambda v: v.reshape(*batch, *v.shape[1:]), (pieces, joining, times))
-    curves = tuple(
-        ClockCurve(
-            PiecewiseClock(
-                kind,
-                jnp.broadcast_to(rate[c], batch),
-                *(values[..., c] for values in pieces),
-            )
-        )
-        for c in range(2)
+    rates = jnp.broadcast_to(rate, (*batch, 2))
+    plus, minus = (
+        ClockCurve(PiecewiseClock(kind, rates[..., c], *(values[..., c] for values in pieces))) for c in range(2)
     )
-    return TransferFlow(curves, a, z, leaving, joining, times)
+    return TransferFlow((plus, minus), a, z, leaving, joining, times)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

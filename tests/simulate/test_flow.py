@@ -182,8 +182,9 @@ def test_tolerances_and_times_are_no_new_compilation():
     assert eqx.debug.get_num_traces(flow._integrate) == before
 
 
-# Sliding, where no integrator gets on. Squared loss: the first neuron holds the margin of class + above 1, which drives
-# the second one out of the class, and class - drives it back. Hinge: the second point holds the margin of the first at 1.
+# Sliding, where no integrator gets on. Squared loss: the first neuron holds the margin of class + above 1, which
+# drives the second one out of the class, and class - drives it back. Hinge: the second point holds the margin of the
+# first at 1.
 SLIDES = [
     ("squared", [[1.0, 0.0], [-1.0, 0.0]], (0.5, 0.5), [[3.0, 0.0], [0.01, 0.0]], [1.0, 1.0]),
     ("hinge", [[1.0, 0.0], [0.8, 0.6]], (0.7, 0.3), [[0.5, 0.5], [0.0, 0.0]], [1.0, 0.0]),

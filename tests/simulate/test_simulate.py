@@ -1,5 +1,7 @@
 """Descent against plain NumPy and optax, its record, its randomness, and how it refuses bad input."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -151,20 +153,21 @@ def test_stochastic_descent_is_the_numpy_loop_on_its_draws():
     run = simulate(data, nets, "cross-entropy", StochasticGradientDescent(0.2), 40, key=key)
     draws = draw(key, 6, 40, data.weights)
     flat = jax.tree.map(lambda leaf: leaf.reshape(6, *leaf.shape[2:]), nets)
-    want, *_ = train(data, flat, "cross-entropy", 40, 0.2, draws=draws)
+    want, *_ = train(data, flat, "cross-entropy", 40, 0.2, draws=np.asarray(draws))
     np.testing.assert_allclose(run.logits().reshape(6, 41, 6), want, rtol=0, atol=1e-12)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def draw(key, networks, steps, weights):
     """The points drawn, [networks, steps]."""
     keys = jax.vmap(lambda b: jax.random.fold_in(key, b))(jnp.arange(networks, dtype=jnp.uint32))
     one = jax.vmap(reference.draw_point, in_axes=(None, 0, None))
-    return np.asarray(jax.vmap(one, in_axes=(0, None, None))(keys, jnp.arange(steps), weights))
+    return jax.vmap(one, in_axes=(0, None, None))(keys, jnp.arange(steps), weights)
 
 
 def test_points_are_drawn_with_their_weights():
     weights = jnp.array([0.5, 0.25, 0.2, 0.04, 0.01])
-    draws = draw(jax.random.key(5), 200, 500, weights)
+    draws = np.asarray(draw(jax.random.key(5), 200, 500, weights))
     counts = np.bincount(draws.ravel(), minlength=5)
     assert stats.chisquare(counts, np.asarray(weights, float) / float(weights.sum()) * draws.size).pvalue > 1e-3
     # And independently: pairs of successive steps, and of neighbouring networks.
@@ -181,7 +184,7 @@ def test_draws_do_not_depend_on_the_precision(request):
 
 
 def test_a_single_point_is_always_drawn_and_a_rare_one_sometimes():
-    assert not draw(jax.random.key(0), 3, 100, jnp.ones(1)).any()
+    assert not np.asarray(draw(jax.random.key(0), 3, 100, jnp.ones(1))).any()
     rare = draw(jax.random.key(0), 100, 2000, jnp.array([1e-3, 0.999]))
     assert 120 < (rare == 0).sum() < 290
 

@@ -191,7 +191,7 @@ def breach(data, network, dynamics=None, loss="cross-entropy"):
 
 
 def test_data_that_are_not_orthogonally_separable():
-    data = gs.Dataset([[1.0, 0.0], [0.9, 0.1], [-1.0, 0.0]], [1, -1, -1])
+    data = gs.Dataset([[1.0, 0.0], [0.2, 1.0], [-1.0, 0.5]], [1, -1, -1])
     error = breach(data, gs.TwoLayerReLU([[1.0, 1.0]], [1.0]))
     assert "points 0 and 1" in error.where
     assert "(2.1)" in error.hypothesis
