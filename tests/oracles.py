@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import mpmath as mp
 
 _NODES = None
 
 
-def _gauss(count=24):
+def _gauss(count=16):
     """Gauss-Legendre nodes and weights on [0, 1] to the working precision."""
     global _NODES
     if _NODES is None or _NODES[0] != mp.mp.prec:
@@ -26,6 +28,19 @@ def _gauss(count=24):
             nodes.append(((1 + x) / 2, 1 / ((1 - x * x) * slope * slope)))
         _NODES = (mp.mp.prec, nodes)
     return _NODES[1]
+
+
+@lru_cache(maxsize=64)
+def _growth(width, precision):
+    """(e^(width node), weight) for the nodes of one panel; most panels have one of a few widths.
+
+    `precision` is the working one, here so that another one is another entry of the cache.
+    """
+    assert precision == mp.mp.prec
+    return [(mp.exp(width * node), weight) for node, weight in _gauss()]
+
+
+_NOTHING = mp.mpf(10) ** -20
 
 
 class ModeOracle:
@@ -76,12 +91,12 @@ class ModeOracle:
         return up - down, up + down
 
     def residual(self, u):
-        return {
-            "cross-entropy": lambda: 1 / (1 + mp.exp(u)),
-            "exponential": lambda: mp.exp(-u),
-            "squared": lambda: 1 - u,
-            "hinge": lambda: mp.mpf(1),
-        }[self.loss]()
+        if self.loss == "cross-entropy":
+            return 1 / (1 + mp.exp(u))
+        return mp.exp(-u) if self.loss == "exponential" else mp.mpf(1)
+
+    def reciprocal(self, u):
+        return 1 + mp.exp(u) if self.loss == "cross-entropy" else mp.exp(u)
 
     def time(self, angle):
         """t at which the clock has run through `angle`."""
@@ -98,25 +113,24 @@ class ModeOracle:
             return s1 - s0
         if s0 == s1:
             return mp.mpf(0)
-        total, s, sign = mp.mpf(0), s0, (1 if s1 > s0 else -1)
-        while (s1 - s) * sign > 0:
+        total, s = mp.mpf(0), s0
+        while s < s1:
             up, down = rise * mp.exp(s), fall * mp.exp(-s)
-            size = up + down
-            width = mp.mpf(6) if size == 0 else min(mp.mpf(1), 6 / size)
-            if size < mp.mpf(10) ** -32:
+            size, left = up + down, s1 - s
+            if size < _NOTHING:
                 # u is 0 for all that matters, until it has grown to where it is not.
-                grow = up if sign > 0 else down
-                width = abs(s1 - s) if grow == 0 else max(mp.mpf(1), mp.log(mp.mpf(10) ** -32 / grow))
-                width = min(width, abs(s1 - s))
-                total += sign * width / self.residual(mp.mpf(0))
+                width = left if up == 0 else min(left, max(mp.mpf(1), mp.log(_NOTHING / up)))
+                total += width * self.reciprocal(mp.mpf(0))
             else:
-                # The panels are sized at their start, and u moves at most e-fold over one, so 6/size is safe enough.
-                width = min(width, abs(s1 - s))
-                dx = sign * width
-                for node, weight in _gauss():
-                    e = mp.exp(dx * node)
-                    total += dx * weight / self.residual(up * e - down / e)
-            s = s + sign * width
+                # u moves at most e^width-fold over a panel, so that e^u stays smooth for 16 nodes.
+                width = mp.mpf(2) if size < 0.02 else mp.mpf(1)
+                while width * size > 3:
+                    width /= 2
+                panel = _growth if width <= left else _growth.__wrapped__
+                nodes = panel(min(width, left), mp.mp.prec)
+                width = min(width, left)
+                total += width * mp.fsum(w * self.reciprocal(up * e - down / e) for e, w in nodes)
+            s = s + width
         return total
 
     def logit(self, t, guess):

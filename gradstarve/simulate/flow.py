@@ -161,7 +161,7 @@ def _check_tolerance(name: str, value: Any) -> float:
 
 def _raise_if_stuck(seen: Array, used: Array, times: np.ndarray, batch: tuple[int, ...], max_steps: int) -> None:
     """`ConvergenceError` that names the first network that did not get through the piece, and how far it got."""
-    missing = np.isnan(np.asarray(seen)).any(-1)
+    missing = np.asarray(np.isnan(np.asarray(seen)).any(-1))  # [b, records]
     missing[np.asarray(used) > max_steps, -1] = True
     if not missing.any():
         return

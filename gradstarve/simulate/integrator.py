@@ -60,6 +60,7 @@ def integrate(
             max_steps=max_steps,
             throw=False,
         )
+        assert run.ys is not None  # for the type checker: something was saved
         seen, last = run.ys
         lost_now = lost | (run.result != diffrax.RESULTS.successful)
         last = jax.tree.map(lambda leaf: jnp.where(lost_now, jnp.nan, leaf[0]), last)

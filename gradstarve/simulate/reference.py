@@ -73,7 +73,7 @@ def _one_point(network, key, step, data, loss, dynamics: StochasticGradientDesce
     return jax.tree.map(lambda theta, g: theta - dynamics.step_size * g, network, jax.grad(value)(network))
 
 
-def _optax(network, memory, data, loss, dynamics):
+def _optax(network, memory, data, loss, dynamics) -> tuple[TwoLayerReLU, Any]:
     """One step of an optax optimiser; line searches and Polyak steps get the value and the loss they ask for."""
     import optax
 
@@ -83,7 +83,8 @@ def _optax(network, memory, data, loss, dynamics):
     updates, new = update(gradient, memory, network, **extra)
     # Some optimisers let a count or a scale drift in dtype; a scan wants its carry unchanged.
     new = jax.tree.map(lambda after, before: jnp.asarray(after, jnp.asarray(before).dtype), new, memory)
-    return optax.apply_updates(network, updates), new
+    trained: Any = optax.apply_updates(network, updates)
+    return trained, new
 
 
 def step(state: State, data: Dataset, loss: Loss, dynamics: Any) -> State:
@@ -98,9 +99,8 @@ def step(state: State, data: Dataset, loss: Loss, dynamics: Any) -> State:
         )
         memory = state.memory
     else:
-        networks, memory = jax.vmap(lambda network, memory: _optax(network, memory, data, loss, dynamics))(
-            state.networks, state.memory
-        )
+        stepped = jax.vmap(lambda network, memory: _optax(network, memory, data, loss, dynamics))
+        networks, memory = stepped(state.networks, state.memory)
     return State(networks, memory, state.step + 1)
 
 

@@ -139,9 +139,7 @@ def _check_dynamics(dynamics: Any, network: TwoLayerReLU, key: Any) -> tuple[Any
         for name in ("step_size", "momentum", "weight_decay"):
             shape = getattr(dynamics, name, np.zeros(())).shape
             if shape not in ((), batch):
-                raise ValueError(
-                    f"{name} has shape {shape}, which is neither () nor the batch shape {batch} of the network"
-                )
+                raise ValueError(f"{name} has shape {shape}, which is neither () nor the batch shape {batch} of the network")
         size = int(np.prod(batch))
         dtype = network.w.dtype
         dynamics = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.astype(dtype), batch).reshape(size), dynamics)
@@ -157,9 +155,7 @@ def _keys(key: Any, batch: tuple[int, ...]) -> Array:
     """One key per network of the flattened batch, [b]."""
     if key is None:
         raise ValueError("StochasticGradientDescent draws points at random: give key=jax.random.key(seed)")
-    if not isinstance(key, jax.Array) or not (
-        jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32
-    ):
+    if not isinstance(key, jax.Array) or not (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32):
         raise ValueError(f"key must be a JAX key such as jax.random.key(0), got {key!r}")
     if key.dtype == jnp.uint32:
         key = jax.random.wrap_key_data(key)

@@ -72,9 +72,7 @@ class Trajectory(LearningCurve):
 
     def _number(self, t: Any) -> np.ndarray:
         if not all(is_concrete(leaf) for leaf in (*jax.tree.leaves(t), self.grid)):
-            raise ValueError(
-                "a record is looked up by t outside jit and vmap; inside them use .logits(), the whole grid"
-            )
+            raise ValueError("a record is looked up by t outside jit and vmap; inside them use .logits(), the whole grid")
         wanted = np.asarray(t)
         if wanted.dtype.kind not in "iuf":
             raise ValueError(f"t must be a number or an array of numbers, got {t!r}")

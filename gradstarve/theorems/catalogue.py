@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from gradstarve.theorems.antipodal import ANTIPODAL, TRANSFER
 from gradstarve.theorems.balance import BALANCE
 from gradstarve.theorems.closed_forms import BALANCED, CROSS_ENTROPY, HINGE
 from gradstarve.theorems.descent import DESCENT
 from gradstarve.theorems.entry import Theorem
-from gradstarve.theorems.fate import ANTIPODAL, FATES, PROBABILITY, TRANSFER
+from gradstarve.theorems.fate import FATES, PROBABILITY
 from gradstarve.theorems.independence import INDEPENDENT_MODES, SIGN
 from gradstarve.theorems.mode import CLOCK, DEATHS, UNIVERSALITY
 

@@ -190,7 +190,5 @@ BALANCED = Theorem(
     checked_with=_FLOW,
     default_trials=192,
     check=check_balanced,
-    figure=lambda outcome, ax: draw_gaps(
-        outcome, ax, "error of the clock's angle (exponential), of u relative (squared)"
-    ),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "error of the clock's angle (exponential), of u relative (squared)"),
 )

@@ -1,4 +1,4 @@
-"""Fates: who learns (4.1), how often (4.2), and which class a neuron ends in when the classes are antipodal (4.3)."""
+"""Fates on orthogonal classes: who learns (4.1), and how often (4.2)."""
 
 from __future__ import annotations
 
@@ -8,36 +8,27 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import Dataset, TwoLayerReLU
-from gradstarve.theorems.drawing import COLOURS, draw_gaps
+from gradstarve.theorems.drawing import COLOURS
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
-from gradstarve.theorems.mode import flow_times
-from gradstarve.theorems.running import FLOW_TOLERANCE, WHY_FLOW, law_gaps, train_descent, train_flow
-from gradstarve.theorems.sampling import (
-    BATCH,
-    exclusive_start,
-    generator,
-    generators,
-    log_uniform,
-    record,
-    two_rays,
-)
+from gradstarve.theorems.running import train_descent
+from gradstarve.theorems.sampling import generator, generators, log_uniform, record
 
 STANDARD_ERRORS = 4.0
-_STEPS = 400
-_PLANE = 2  # dimension of the small problems: training commutes with going to the span of the data
-_MOST = 3  # largest width of the small problems
-_CROWD = 512  # networks in a batch of (4.1) and (4.3)
+STEPS = 400
+PLANE = 2  # dimension of the small problems: training commutes with going to the span of the data
+MOST = 3  # largest width of the small problems
+CROWD = 512  # networks in a batch of (4.1) and (4.3)
 RATIOS = (1.0, 0.1, 0.3, 2.0, 5.0, 20.0)
-_UNDER_GRADIENT = "simulate: gradient descent on all weights by automatic differentiation"
+BY_DESCENT = "simulate: gradient descent on all weights by automatic differentiation"
 
 
-def _plane(rng: np.random.Generator, cosine: float) -> tuple[Dataset, np.ndarray, float]:
+def two_points(rng: np.random.Generator, cosine: float) -> tuple[Dataset, np.ndarray, float]:
     """Two points at that angle in a random frame of the plane, their unit vectors, and a step size for them.
 
     step_size p r is 0.5 for the faster class and at least a tenth of that for the other, so that the signs of
     a_j + z_j are kept in discrete time too and 400 steps decide nearly every neuron.
     """
-    turn = np.linalg.qr(rng.normal(size=(_PLANE, _PLANE)))[0]
+    turn = np.linalg.qr(rng.normal(size=(PLANE, PLANE)))[0]
     axes = np.array([[1.0, 0.0], [cosine, np.sqrt(1 - cosine**2)]]) @ turn
     if cosine == -1:
         axes[1] = -axes[0]
@@ -47,21 +38,16 @@ def _plane(rng: np.random.Generator, cosine: float) -> tuple[Dataset, np.ndarray
     return data, axes, 0.5 / float(np.max(norms * [p, 1 - p]))
 
 
-def _settled(a: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Where a neuron with a signed coordinate a along the class + axis will stay, by its weights now: a z > 0."""
-    return np.where(a * z > 0, np.sign(a), 0)
-
-
 def check_fates(key: Any, trials: int) -> Outcome:
     """Orthogonal classes; the final weights of every neuron, of descent and of the flow. One trial is one neuron."""
     tally = Tally(0.5)
     seen: list[np.ndarray] = []
-    for k, rng in enumerate(generators(key, trials, _CROWD)):
+    for k, rng in enumerate(generators(key, trials, CROWD)):
         loss = ("cross-entropy", "exponential")[k % 2]
-        data, axes, step_size = _plane(rng, 0.0)
-        scale = log_uniform(rng, 1e-5, 1e-2, (_CROWD, 1))
-        a = scale * np.abs(rng.normal(size=(_CROWD, _MOST)))
-        zeta = scale * rng.normal(size=a.shape) * log_uniform(rng, 0.3, 3, (_CROWD, 1))
+        data, axes, step_size = two_points(rng, 0.0)
+        scale = log_uniform(rng, 1e-5, 1e-2, (CROWD, 1))
+        a = scale * np.abs(rng.normal(size=(CROWD, MOST)))
+        zeta = scale * rng.normal(size=a.shape) * log_uniform(rng, 0.3, 3, (CROWD, 1))
         # A third right beside the stable manifold, on both of its sides.
         near = rng.uniform(size=a.shape) < 1 / 3
         offset = log_uniform(rng, 1e-3, 1e-1, a.shape) * rng.choice([-1, 1], a.shape)
@@ -71,7 +57,7 @@ def check_fates(key: Any, trials: int) -> Outcome:
         other = np.where(home[..., None] > 0, axes[1], axes[0])
         w = a[..., None] * own - (np.abs(rng.normal(size=a.shape)) * a)[..., None] * other
         network = TwoLayerReLU(w, home * zeta)
-        run = train_descent(data, network, loss, step_size, _STEPS, _STEPS)
+        run = train_descent(data, network, loss, step_size, STEPS, STEPS)
         now = np.sum(np.asarray(run.final.w) * own, axis=-1)
         learnt, left = (now > 0) & (home * np.asarray(run.final.z) > 0), now <= 0
         expected = np.asarray(theory.exclusive_fate(a, zeta))
@@ -80,9 +66,7 @@ def check_fates(key: Any, trials: int) -> Outcome:
         def instance(i, d=data, s=loss, n=network, e=step_size, x=expected, y=learnt):
             network_index, neuron = np.unravel_index(i, x.shape)
             law, found = float(x[network_index, neuron]), float(y[network_index, neuron])
-            return record(
-                d, s, n, int(network_index), neuron=int(neuron), step_size=e, steps=_STEPS, learns=found, law=law
-            )
+            return record(d, s, n, int(network_index), neuron=int(neuron), step_size=e, steps=STEPS, learns=found, law=law)
 
         tally.add(wrong, loss, instance, (~learnt & ~left).reshape(-1))
         verdict = np.where(learnt, 1.0, np.where(left, 0.0, 0.5))
@@ -93,12 +77,12 @@ def check_fates(key: Any, trials: int) -> Outcome:
 def fates_without_exclusiveness(key: Any) -> Counterexample:
     """Drop "exclusive": neurons active on both of two orthogonal classes, taken for neurons of class +."""
     rng = generator(key)
-    data, axes, step_size = _plane(rng, 0.0)
-    a = 1e-3 * np.abs(rng.normal(size=(_CROWD, _MOST)))
+    data, axes, step_size = two_points(rng, 0.0)
+    a = 1e-3 * np.abs(rng.normal(size=(CROWD, MOST)))
     both = 1e-3 * np.abs(rng.normal(size=a.shape))
     z = 1e-3 * rng.normal(size=a.shape)
     network = TwoLayerReLU(a[..., None] * axes[0] + both[..., None] * axes[1], z)
-    run = train_descent(data, network, "cross-entropy", step_size, _STEPS, _STEPS)
+    run = train_descent(data, network, "cross-entropy", step_size, STEPS, STEPS)
     now = np.asarray(run.final.w) @ axes[0]
     fails = (now <= 0) & (np.asarray(theory.exclusive_fate(a, z)) == 1)
     i, j = (int(v) for v in np.argwhere(fails)[0]) if fails.any() else (0, 0)
@@ -108,7 +92,7 @@ def fates_without_exclusiveness(key: Any) -> Counterexample:
         f"w.x_+/|x_+| = {a[i, j]:.3g}, w.x_-/|x_-| = {both[i, j]:.3g}, z = {z[i, j]:.3g}",
         float(fails.any()),
         0.5,
-        record(data, "cross-entropy", network, i, neuron=j, step_size=step_size, steps=_STEPS),
+        record(data, "cross-entropy", network, i, neuron=j, step_size=step_size, steps=STEPS),
     )
 
 
@@ -118,7 +102,7 @@ def _learning_rate(rng: np.random.Generator, count: int, ratio: float, fixed: bo
     The weights are Gaussian, given that the neuron sees class + and not class -: along orthogonal axes the two
     conditions are on independent symmetric coordinates, so turning the signs is drawing from the condition.
     """
-    data, axes, step_size = _plane(rng, 0.0)
+    data, axes, step_size = two_points(rng, 0.0)
     # The smaller of the two scales is 1e-3 at the most, so that no logit slows the clock before the neuron decides.
     scale_z = 1e-3 / max(ratio, 1.0)
     coordinates = np.abs(rng.normal(size=(count, 2))) * [1, -1] * scale_z * ratio
@@ -126,13 +110,13 @@ def _learning_rate(rng: np.random.Generator, count: int, ratio: float, fixed: bo
     if fixed:
         z = np.sign(z) * scale_z
     network = TwoLayerReLU((coordinates @ axes)[:, None], z[:, None])
-    run = train_descent(data, network, "cross-entropy", step_size, _STEPS, _STEPS)
+    run = train_descent(data, network, "cross-entropy", step_size, STEPS, STEPS)
     now = np.asarray(run.final.w)[:, 0] @ axes[0]
     learnt, died = (now > 0) & (np.asarray(run.final.z)[:, 0] > 0), now <= 0
     return int(learnt.sum()), int((learnt | died).sum())
 
 
-def _deviation(count: int, total: int, probability: float) -> float:
+def deviation(count: int, total: int, probability: float) -> float:
     """How far a frequency is from a probability, in standard errors; infinite for a probability outside (0, 1)."""
     if not 0 < probability < 1:
         return float("inf")
@@ -150,7 +134,7 @@ def check_probability(key: Any, trials: int) -> Outcome:
         rates.append(learnt / decided)
         expected.append(probability)
         sides = {"ratio": ratio, "learnt": learnt, "decided": decided, "networks": count, "law": probability}
-        tally.add([_deviation(learnt, decided, probability)], f"ratio {ratio:g}", lambda i, s=sides: s)
+        tally.add([deviation(learnt, decided, probability)], f"ratio {ratio:g}", lambda i, s=sides: s)
     # Seen at 4 standard errors with probability 0.98: a shift of 6 of them.
     detectable = 6 * np.sqrt(0.75 * 0.25 / count)
     return tally.outcome(
@@ -170,121 +154,9 @@ def probability_without_gaussian(key: Any) -> Counterexample:
     return Counterexample(
         "Gaussian read-outs (z = ±sigma_z instead)",
         f"{learnt} of {decided} neurons learn, {learnt / decided:.4f}, where (4.2) says {probability:.4f}",
-        _deviation(learnt, decided, probability),
+        deviation(learnt, decided, probability),
         STANDARD_ERRORS,
         {"learnt": learnt, "decided": decided, "probability": probability},
-    )
-
-
-def check_transfer(key: Any, trials: int) -> Outcome:
-    """Antipodal classes under the flow, any signs: neurons pass between the classes, logits and weights by the law."""
-    tally = Tally(FLOW_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials)):
-        loss = ("cross-entropy", "hinge")[k % 2]
-        geometry = two_rays(rng, -1.0)
-        start = exclusive_start(rng, wrong_signs=0.5, crowd=True)
-        network = start.network(rng, geometry)
-        run, lost = train_flow(geometry.data, network, loss, flow_times(rng, geometry))
-        gaps, sides = law_gaps(geometry.data, network, loss, run, start.scale(geometry))
-        tally.add(gaps, loss, lambda i, d=geometry.data, s=loss, n=network, f=sides: record(d, s, n, i, **f(i)), lost)
-    return tally.outcome(networks=BATCH * len(generators(key, trials)))
-
-
-def check_antipodal(key: Any, trials: int) -> Outcome:
-    """The class each neuron ends in, and how often a class is left without any, for widths 1 to 3.
-
-    A neuron in the wrong class is an infinite gap; the frequencies are gaps in standard errors. 60 % of the networks
-    have one neuron, where the law is best tested. One trial is one network, and one more each width.
-    """
-    tally = Tally(STANDARD_ERRORS)
-    fails = np.zeros(_MOST, int)
-    totals = np.zeros(_MOST, int)
-    batch = 4096 if trials >= 4096 else _CROWD
-    for k, rng in enumerate(generators(key, trials, batch)):
-        loss = ("cross-entropy", "exponential")[k % 2]
-        data, axes, step_size = _plane(rng, -1.0)
-        width = rng.choice(np.arange(1, _MOST + 1), batch, p=[0.6, 0.2, 0.2])
-        used = np.arange(_MOST) < width[:, None]
-        scale = log_uniform(rng, 1e-5, 1e-3, (batch, 1))
-        w = rng.normal(size=(batch, _MOST, _PLANE)) * scale[..., None] * used[..., None]
-        z = rng.normal(size=used.shape) * scale * log_uniform(rng, 0.2, 5, (batch, 1)) * used
-        network = TwoLayerReLU(w, z)
-        run = train_descent(data, network, loss, step_size, _STEPS, _STEPS)
-        found = _settled(np.asarray(run.final.w) @ axes[0], np.asarray(run.final.z))
-        expected = np.asarray(theory.antipodal_fate(w @ axes[0], z))
-        waiting = (found == 0) & used
-        wrong = np.any(used & ~waiting & (found != expected), axis=-1)
-        # Both classes can not fail together: some neuron is in one of them.
-        wrong |= ~waiting.any(-1) & ~(found == 1).any(-1) & ~(found == -1).any(-1)
-
-        def instance(i, d=data, s=loss, n=network, e=step_size, x=expected, y=found):
-            return record(d, s, n, i, step_size=e, steps=_STEPS, classes=y[i], law=x[i])
-
-        tally.add(np.where(wrong, np.inf, 0), f"{loss}, each neuron", instance, waiting.any(-1))
-        decided = ~waiting.any(-1)
-        for h in range(_MOST):
-            mine = decided & (width == h + 1)
-            totals[h] += mine.sum()
-            fails[h] += (mine & ~(found == 1).any(-1)).sum()
-    for h in range(_MOST):
-        probability = theory.class_failure_probability(h + 1)
-        sides = {"width": h + 1, "class_plus_fails": fails[h], "networks": totals[h], "law": probability}
-        gap = _deviation(int(fails[h]), int(totals[h]), float(probability))
-        tally.add([gap], "frequency of failure", lambda i, s=sides: s)
-    return tally.outcome(
-        fails=fails,
-        totals=totals,
-        relative_error_of_the_law_detected_at_width_1=float(6 * np.sqrt(0.25 / totals[0]) / 0.5),
-    )
-
-
-def antipodal_without_angle(key: Any) -> Counterexample:
-    """Drop "antipodal": classes at 120 degrees, where a neuron that leaves one class may be dead for ever."""
-    rng = generator(key)
-    cosine = -0.5
-    data, axes, step_size = _plane(rng, cosine)
-    beta = 1e-3 * np.abs(rng.normal(size=(_CROWD, 1)))
-    alpha = -1e-3 * np.abs(rng.normal(size=beta.shape))
-    z = beta * rng.uniform(1.5, 3, beta.shape)
-    w = np.stack([alpha, beta], axis=-1) @ np.linalg.pinv(axes).T
-    network = TwoLayerReLU(w, z)
-    # Small steps: a large one overshoots where a neuron leaves, and may wake it where the flow (4.4) would not.
-    step_size, steps = step_size / 50, 20 * _STEPS
-    run = train_descent(data, network, "cross-entropy", step_size, steps, steps)
-    dead = (np.asarray(run.final.w) @ axes.T <= 0).all(-1)
-    fails = dead & (np.asarray(theory.antipodal_fate(-beta, z)) == 1)
-    i = int(np.argmax(fails[:, 0]))
-    told = np.asarray(theory.dies_for_ever(alpha, beta, cosine))
-    return Counterexample(
-        "antipodal classes (an angle of 120 degrees instead)",
-        f"{int(fails.sum())} of {fails.size} neurons that the rule sends to class + are active on no point at the end, "
-        f"one of them with w.x_+/|x_+| = {alpha[i, 0]:.3g}, w.x_-/|x_-| = {beta[i, 0]:.3g}, z = {z[i, 0]:.3g}; (4.4) "
-        f"says {int(told.sum())}",
-        float("inf") if fails.any() else 0.0,
-        STANDARD_ERRORS,
-        record(data, "cross-entropy", network, i, step_size=step_size, steps=steps),
-    )
-
-
-def antipodal_with_a_stop(key: Any) -> Counterexample:
-    """Drop "the clock gets there": hinge loss, whose clock stops at the margin and leaves a neuron where it is."""
-    rng = generator(key)
-    data, axes, step_size = _plane(rng, -1.0)
-    r = float(np.linalg.norm(np.asarray(data.points)[0]))
-    # One neuron with half of the margin, and one that would need far longer to leave than the first one to reach it.
-    a = np.array([[0.7, 0.1]]) / np.sqrt(r)
-    z = np.array([[0.7, -0.1001]]) / np.sqrt(r)
-    network = TwoLayerReLU(a[..., None] * axes[0], z)
-    run = train_descent(data, network, "hinge", step_size / 50, 50 * _STEPS, 50 * _STEPS)
-    now, z_now = np.asarray(run.final.w)[0, 1] @ axes[0], float(run.final.z[0, 1])
-    fails = now > 0 and float(theory.antipodal_fate(a[0, 1], z[0, 1])) == -1
-    return Counterexample(
-        "the clock gets to the crossing (hinge loss instead, which stops at the margin)",
-        f"a neuron with a = {a[0, 1]:.4g}, z = {z[0, 1]:.4g} is still in class + after {50 * _STEPS} steps, with "
-        f"a = {now:.3g}, z = {z_now:.3g}, where the rule sends it to class -",
-        float("inf") if fails else 0.0,
-        STANDARD_ERRORS,
-        record(data, "hinge", network, 0, step_size=step_size / 50, steps=50 * _STEPS),
     )
 
 
@@ -318,23 +190,6 @@ def draw_probability(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=False, fontsize=8, loc="lower right")
 
 
-def draw_failures(outcome: Outcome, ax: Any) -> None:
-    """How often class + is left without a neuron, against 2^-h."""
-    fails, totals = outcome.extra["fails"], outcome.extra["totals"]
-    widths = np.arange(1, _MOST + 1)
-    rates = fails / totals
-    law = [theory.class_failure_probability(int(h)) for h in widths]
-    ax.bar(widths, rates, width=0.5, color=COLOURS[4], label="trained, ±4 standard errors")
-    ax.errorbar(
-        widths, rates, STANDARD_ERRORS * np.sqrt(rates * (1 - rates) / totals), fmt="none", color=COLOURS[0], capsize=4
-    )
-    ax.scatter(widths, law, marker="D", color="black", s=25, zorder=3, label="law: 2^−h")
-    ax.set_xticks(widths, [f"{h}\n({n} networks)" for h, n in zip(widths, totals, strict=True)])
-    ax.set_xlabel("width h")
-    ax.set_ylabel("frequency of: class + is never learnt")
-    ax.legend(frameon=False, fontsize=8)
-
-
 FATES = Theorem(
     name="fates",
     equation="4.1",
@@ -343,8 +198,8 @@ FATES = Theorem(
     hypotheses=("orthogonal classes, exclusive neurons", "a loss whose clock gets there (cross-entropy, exponential)"),
     tolerance=0.5,
     why_tolerance="yes or no: 0 agrees, 1 contradicts; a third of the neurons start within 0.1 % to 10 % of the line",
-    checked_with=_UNDER_GRADIENT,
-    default_trials=4 * _CROWD,
+    checked_with=BY_DESCENT,
+    default_trials=4 * CROWD,
     check=check_fates,
     necessity=(fates_without_exclusiveness,),
     figure=draw_plane,
@@ -361,45 +216,9 @@ PROBABILITY = Theorem(
         "4 standard errors for each of six ratios: a true law fails one of them with probability 4e-4; with the default "
         "trials an arctangent term wrong by 5 % is rejected with probability 0.98, the whole law wrong by 2 % too"
     ),
-    checked_with=_UNDER_GRADIENT,
+    checked_with=BY_DESCENT,
     default_trials=6 * 44_000,
     check=check_probability,
     necessity=(probability_without_gaussian,),
     figure=draw_probability,
-)
-
-TRANSFER = Theorem(
-    name="transfer",
-    equation="4.3",
-    title="Antipodal classes hand neurons to each other",
-    claim="a neuron that leaves one class joins the other with the z it had; between the events each class is (3.2)",
-    hypotheses=("antipodal classes", "any signs, any width"),
-    tolerance=FLOW_TOLERANCE,
-    why_tolerance=WHY_FLOW,
-    checked_with="simulate_flow: adaptive Runge-Kutta on all weights of the full network",
-    default_trials=192,
-    check=check_transfer,
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (|u| + r Σ(a² + z²)/2)"),
-)
-
-ANTIPODAL = Theorem(
-    name="antipodal-fates",
-    equation="4.3",
-    title="Every neuron ends in the class of sign(a + z)",
-    claim="on antipodal data nobody dies; a given class is never learnt with probability 2^-h, and never both",
-    hypotheses=(
-        "antipodal classes",
-        "a clock that gets there: cross-entropy or exponential loss",
-        "symmetric initial z",
-    ),
-    tolerance=STANDARD_ERRORS,
-    why_tolerance=(
-        "a neuron in the wrong class counts as infinite; frequencies within 4 standard errors, where a law wrong by 5 % "
-        "at width 1 is rejected with probability 0.98 with the default trials"
-    ),
-    checked_with=_UNDER_GRADIENT,
-    default_trials=28_672,
-    check=check_antipodal,
-    necessity=(antipodal_without_angle, antipodal_with_a_stop),
-    figure=draw_failures,
 )

@@ -106,9 +106,9 @@ def alone(data: Dataset, network: TwoLayerReLU, label: int) -> tuple[Dataset, Tw
 
     Training it with step_size * p is what the law says the class does inside the whole problem.
     """
-    mine = np.equal(np.asarray(data.labels), label)
+    mine = np.flatnonzero(np.asarray(data.labels) == label)
     points, weights = np.asarray(data.points)[mine], np.asarray(data.weights)[mine]
-    sees = (np.asarray(network.w) @ points.T > 0).any(-1)
+    sees = np.any(np.asarray(network.w) @ points.T > 0, axis=-1)
     small = TwoLayerReLU(np.asarray(network.w) * sees[..., None], np.asarray(network.z) * sees)
     total = float(weights.sum())
     return Dataset(points, np.full(len(points), float(label)), weights / total), small, total

@@ -39,9 +39,7 @@ def train_flow(data: Dataset, network: TwoLayerReLU, loss: str, times: Any) -> t
     return run, np.asarray(gone)
 
 
-def train_descent(
-    data: Dataset, network: TwoLayerReLU, loss: str, step_size: Any, steps: int, every: int
-) -> Trajectory:
+def train_descent(data: Dataset, network: TwoLayerReLU, loss: str, step_size: Any, steps: int, every: int) -> Trajectory:
     """Gradient descent of all weights by automatic differentiation; `step_size` a number or [b]."""
     dynamics = GradientDescent(step_size)
     return simulate(data, network, loss, dynamics, steps, every, progress=False, throw=False)

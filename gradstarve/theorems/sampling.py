@@ -156,7 +156,7 @@ class Start:
             other = np.where(self.home[..., None] > 0, minus, plus)
             other = other - (plus @ minus) * own
             far = np.where(rng.uniform(size=self.a.shape) < 0.8, 1, 1e-9)
-            away = np.abs(rng.normal(size=self.a.shape)) * far * self.a
+            away = (0.1 + np.abs(rng.normal(size=self.a.shape))) * far * self.a
             w = w - away[..., None] * other
         noise = rng.normal(size=w.shape)
         noise -= np.einsum("bhd,kd,ke->bhe", noise, span, span)
@@ -176,8 +176,9 @@ def exclusive_start(
     """Neurons of widths 1 to `WIDTH`, scales log-uniform from `low` to `high`, a part `wrong_signs` with zeta < 0.
 
     The first networks of a batch are edge cases: exactly balanced (zeta = a), a start of 1e-6, one neuron alone, a
-    read-out of zero, everything in one class. A part `doubters` has -a < zeta < 0: they learn all the same. With wrong signs also a neuron within 1e-3 of the stable manifold z = -a
-    and one on it; with `crowd` the first two are full networks that all leave class + and class -.
+    read-out of zero, everything in one class. A part `doubters` has -a < zeta < 0: they learn all the same. With wrong
+    signs also a neuron within 1e-3 of the stable manifold z = -a and one on it; with `crowd` the first two are full
+    networks that all leave class + and class -.
     """
     shape = (batch, WIDTH)
     scale = log_uniform(rng, low, high, (batch, 1))

@@ -124,4 +124,4 @@ def test_samplers_stay_within_the_hypotheses():
             assert not ((along > 0).all(-1)).any()
             # Rounding of an inactive coordinate must not decide: it is away from 0 by far more.
             seen = (along > 0).any(-1)
-            assert (along.min(-1)[seen] < -1e-10 * np.linalg.norm(np.asarray(network.w), axis=-1)[seen]).all()
+            assert (along.min(-1)[seen] < -1e-12 * np.linalg.norm(np.asarray(network.w), axis=-1)[seen]).all()
