@@ -155,7 +155,10 @@ TRANSFER = Theorem(
     equation="4.3",
     title="Antipodal classes hand neurons to each other",
     claim="a neuron that leaves one class joins the other with the z it had; between the events each class is (3.2)",
-    hypotheses=("antipodal classes", "any signs, any width"),
+    hypotheses=(
+        "antipodal classes, any signs, any width",
+        "no neuron on the stable manifold z = -a, where rounding decides",
+    ),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
     checked_with="simulate_flow: adaptive Runge-Kutta on all weights of the full network",

@@ -215,7 +215,11 @@ DEATHS = Theorem(
     equation="3.10",
     title="Neurons of the wrong sign leave at a known angle",
     claim="a neuron with z < -a leaves its class when the clock stands at artanh(a/|z|), and the rest go on without it",
-    hypotheses=("orthogonal classes, each along one direction at one norm", "every neuron is exclusive to one class"),
+    hypotheses=(
+        "orthogonal classes, each along one direction at one norm",
+        "every neuron is exclusive to one class",
+        "no neuron on the stable manifold z = -a, where rounding decides",
+    ),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
     checked_with=_FLOW,

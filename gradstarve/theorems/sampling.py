@@ -177,8 +177,8 @@ def exclusive_start(
 
     The first networks of a batch are edge cases: exactly balanced (zeta = a), a start of 1e-6, one neuron alone, a
     read-out of zero, everything in one class. A part `doubters` has -a < zeta < 0: they learn all the same. With wrong
-    signs also a neuron within 1e-3 of the stable manifold z = -a and one on it; with `crowd` the first two are full
-    networks that all leave class + and class -.
+    signs also a neuron on either side of the stable manifold z = -a, at a relative distance d = 1e-3 (rounding grows by
+    1/d there, and on the manifold it decides); with `crowd` the first two are full networks that all leave their class.
     """
     shape = (batch, WIDTH)
     scale = log_uniform(rng, low, high, (batch, 1))
@@ -200,7 +200,7 @@ def exclusive_start(
     home[row + 4] = 1
     if wrong_signs:
         zeta[row + 5, 0] = -a[row + 5, 0] * (1 + 1e-3)
-        zeta[row + 6, 0] = -a[row + 6, 0]
+        zeta[row + 6, 0] = -a[row + 6, 0] * (1 - 1e-3)
     return Start(np.where(used, home, 0), np.where(used, a, 0), np.where(used, zeta, 0))
 
 

@@ -12,6 +12,7 @@ from gradstarve.theory.fate import (
     learning_probability,
 )
 from gradstarve.theory.mode import ClockCurve, ModeSolution
+from gradstarve.theory.one_layer import one_layer_logit
 from gradstarve.theory.solve import Solution, solve, solve_mode
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "dies_for_ever",
     "exclusive_fate",
     "learning_probability",
+    "one_layer_logit",
     "solve",
     "solve_mode",
 ]

@@ -74,8 +74,9 @@ def test_momentum_and_decay_are_numpy_and_optax(momentum, nesterov, decay):
 def test_the_crossing_of_two_to_the_fourteen_and_fifteen():
     # Compilers pick other code for large batches, and have picked wrong code.
     data = datasets.antipodal(dim=2, norms=(1.0, 1.5), frequencies=(0.25, 0.75), key=jax.random.key(2))
+    many = init_two_layer(jax.random.key(3), 2**15 + 3, 2, 2, 0.5, 0.5)
     for size in (2**14 + 1, 2**15 + 3):
-        nets = init_two_layer(jax.random.key(3), size, 2, 2, 0.5, 0.5)
+        nets = many[:size]
         run = simulate(data, nets, "cross-entropy", GradientDescent(0.3), steps=6, record_every=6)
         want, *_ = train(data, nets, "cross-entropy", 6, 0.3)
         np.testing.assert_allclose(run.logits(6), want[:, -1], rtol=0, atol=5e-5)
@@ -87,7 +88,7 @@ def test_every_network_has_its_own_hyperparameters():
     momentum = jnp.array([[0.0, 0.9, 0.5], [0.1, 0.2, 0.3]])
     run = simulate(data, nets, "cross-entropy", GradientDescent(eta, momentum), 20, 10)
     assert run.logits().shape == (2, 3, 3, 6)
-    for index in np.ndindex(2, 3):
+    for index in ((0, 1), (1, 2)):
         one = simulate(data, nets[index], "cross-entropy", GradientDescent(eta[index], momentum[index]), 20, 10)
         assert one.logits().shape == (3, 6)
         np.testing.assert_allclose(run.logits()[index], one.logits(), rtol=0, atol=2e-6)
@@ -258,7 +259,7 @@ def test_new_hyperparameters_keys_and_weights_are_no_new_compilation():
 
 
 @pytest.mark.usefixtures("x64")
-def test_training_is_differentiable_and_passes_through_jit():
+def test_training_is_differentiable_in_the_step_size():
     data, nets = problem(batch=2)
 
     def final_loss(eta):
@@ -266,7 +267,6 @@ def test_training_is_differentiable_and_passes_through_jit():
 
     slope = (final_loss(0.1 + 1e-6) - final_loss(0.1 - 1e-6)) / 2e-6
     np.testing.assert_allclose(jax.grad(final_loss)(jnp.array(0.1)), slope, rtol=1e-6)
-    np.testing.assert_allclose(jax.jit(final_loss)(0.1), final_loss(0.1), rtol=1e-12)
 
 
 def test_precision_follows_the_wider_of_data_and_network(request):
