@@ -10,7 +10,7 @@ from gradstarve.arrays import check_positive, positive_int, real_arrays
 from gradstarve.problem.dataset import Dataset
 
 
-def antipodal(dim: int = 2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dataset:
+def antipodal(dim=2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dataset:
     """Two opposite points, x_- = -c x_+: class + at `norms`[0], class - at `norms`[1], weights `frequencies`.
 
     `dim` >= 1. Without `key` the axis is e_1; with one it is uniform on the sphere. Point 0 is class +, point 1 class -.
@@ -24,7 +24,7 @@ def antipodal(dim: int = 2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) 
     return Dataset(jnp.stack([norms[0] * axis, -norms[1] * axis]), jnp.array([1, -1]), frequencies)
 
 
-def orthogonal(dim: int = 2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dataset:
+def orthogonal(dim=2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dataset:
     """Two orthogonal points, one per class, of `norms` and weights `frequencies`; `dim` >= 2.
 
     Without `key` the axes are e_1 and e_2; with one they are a uniform orthonormal pair.
@@ -37,7 +37,7 @@ def orthogonal(dim: int = 2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None)
     return Dataset(norms[:, None] * _frame(dim, 2, key, norms.dtype), jnp.array([1, -1]), frequencies)
 
 
-def cones(key, dim: int = 2, points_per_class: int = 4, opening: float = 0.5, spread: float = 0.3) -> Dataset:
+def cones(key, dim=2, points_per_class=4, opening=0.5, spread=0.3) -> Dataset:
     """Random orthogonally separable data: each class fills a cone of half-angle `opening` (radians, < pi/4).
 
     The angle between the two axes is uniform in [pi/2 + 2 opening, pi], the directions are uniform in the polar angle

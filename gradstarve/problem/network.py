@@ -64,7 +64,7 @@ class TwoLayerReLU(eqx.Module):
         return jax.tree.map(lambda leaf: leaf[index], self)
 
 
-def init_two_layer(key, batch, width: int, dim: int, scale_w=1.0, scale_z=1.0) -> TwoLayerReLU:
+def init_two_layer(key, batch, width, dim, scale_w=1.0, scale_z=1.0) -> TwoLayerReLU:
     """`batch` random networks: w_j ~ N(0, scale_w^2 I), z_j ~ N(0, scale_z^2), independent.
 
     `batch` is an int or a tuple of ints, () for one network. Network i of the flattened batch depends on `key` and i

@@ -152,10 +152,10 @@ class Start:
         w = self.a[..., None] * own
         span = plus[None] if antipodal else np.linalg.qr(geometry.axes.T)[0].T
         if not antipodal:
-            # Away from the other class, or just off its edge: at 0 exactly rounding would decide.
+            # Away from the other class, or off its edge by more than rounding once a tiny start has grown to order 1.
             other = np.where(self.home[..., None] > 0, minus, plus)
             other = other - (plus @ minus) * own
-            far = np.where(rng.uniform(size=self.a.shape) < 0.8, 1, 1e-9)
+            far = np.where(rng.uniform(size=self.a.shape) < 0.8, 1, 1e-4)
             away = (0.1 + np.abs(rng.normal(size=self.a.shape))) * far * self.a
             w = w - away[..., None] * other
         noise = rng.normal(size=w.shape)
