@@ -245,7 +245,7 @@ class ExclusiveMotion(eqx.Module):
 def _exclusive(classes, network, loss, dynamics):
     """Two modes that never meet: every neuron sees one class at most, and one that leaves is dead for ever."""
     if None not in classes:
-        network = _check_exclusive(classes, network, dynamics)
+        network = _check_exclusive(classes, network, loss, dynamics)
     home = jnp.zeros_like(network.z)
     axes = jnp.zeros_like(network.w)
     solutions: list[Any] = []
@@ -263,7 +263,7 @@ def _exclusive(classes, network, loss, dynamics):
     return plus, minus, ExclusiveMotion(plus, minus, home, network.z), axes
 
 
-def _check_exclusive(classes, network, dynamics):
+def _check_exclusive(classes, network, loss, dynamics):
     """Every neuron sees one class at most (2.1), and those of the wrong sign do not wake on the other class (4.4)."""
     plus, minus = (_along(network, c.direction) for c in classes)
     both = (plus > 0) & (minus > 0)
@@ -272,7 +272,16 @@ def _check_exclusive(classes, network, dynamics):
         wakes = jnp.zeros_like(both)
     else:
         own, other = jnp.maximum(plus, minus), jnp.minimum(plus, minus)
-        wrong = (own > 0) & (own + jnp.where(plus > 0, network.z, -network.z) < 0)
+        toward = jnp.where(plus > 0, network.z, -network.z)
+        leaves = own + toward < 0
+        if loss.name == "squared":
+            # A margin above 1 comes down again, and then it is the neurons with z > a that leave.
+            above = [
+                jnp.sum(c.norm * jnp.maximum(a, 0) * y * network.z, axis=-1, keepdims=True) > 1
+                for c, a, y in zip(classes, (plus, minus), (1, -1), strict=True)
+            ]
+            leaves = leaves | (jnp.where(plus > 0, above[0], above[1]) & (toward > own))
+        wrong = (own > 0) & leaves
         if isinstance(dynamics, GradientDescent):
             wakes = wrong  # the last step before it leaves overshoots, and may wake it where the flow would not
         else:
@@ -281,8 +290,8 @@ def _check_exclusive(classes, network, dynamics):
         (both, "exclusive neurons: each is active on one class at most (2.1)", "is active on both classes"),
         (
             wakes,
-            "neurons of the wrong sign that leave their class stay dead (4.4)",
-            "has the wrong sign and may wake on the other class",
+            "neurons that leave their class stay dead (4.4)",
+            "leaves its class and may wake on the other",
         ),
     )
     instead = "simulate(...) or simulate_flow(...), or antipodal data, where neurons may change class"

@@ -222,6 +222,15 @@ def test_neurons_that_would_wake_on_the_other_class_are_named():
     assert "(4.4)" in breach(data, network).hypothesis
 
 
+def test_neurons_that_a_margin_above_the_squared_target_would_wake_are_named():
+    data = gs.Dataset([[1.0, 0.0], [-0.58, (1 - 0.58**2) ** 0.5]], [1, -1])
+    w = np.array([[-0.05, 0.3], [-1.16, 2.0]]) @ np.linalg.inv(np.asarray(data.points)).T
+    network = gs.TwoLayerReLU(w.astype(np.float32), [-1.0, -2.0])
+    for dynamics in (gs.GradientFlow(), gs.GradientDescent(0.001)):
+        assert "neuron 0" in breach(data, network, dynamics, loss="squared").where
+    gs.solve(data, network, "hinge")
+
+
 def test_dynamics_without_a_law():
     data, network = gs.datasets.antipodal(), gs.TwoLayerReLU([[1.0, 1.0]], [1.0])
     assert "momentum" in breach(data, network, gs.GradientDescent(0.1, momentum=0.9)).where
