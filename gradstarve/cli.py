@@ -106,9 +106,11 @@ def overlay(
         folder = report.output_directory(out)
         _use_float64()
         comparison = run_overlay(settings)
-        scales = f"σ = {report.number(scale_w)}"
+        from gradstarve.compare import text
+
+        scales = f"σ = {text.number(scale_w)}"
         if scale_z != scale_w:
-            scales = f"σ(w) = {report.number(scale_w)}, σ(z) = {report.number(scale_z)}"
+            scales = f"σ(w) = {text.number(scale_w)}, σ(z) = {text.number(scale_z)}"
         comparison.plot(path=folder / "overlay.png", note=f"start {scales}")
         result = {"settings": settings, "environment": report.environment(), "comparison": comparison.to_dict()}
         report.write_json(folder / "overlay.json", result)

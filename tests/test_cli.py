@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gradstarve import cli, report
+from gradstarve.compare import text
 from gradstarve.problem import LOSSES, TwoLayerReLU, datasets, exclusive, init_two_layer
 
 SMALL = ("--seeds", "6", "--steps", "40", "--width", "3", "--dim", "2")
@@ -223,7 +224,7 @@ def test_json_keeps_what_json_has_no_numbers_for(tmp_path):
 
 
 def test_numbers_are_short():
-    assert [report.number(v) for v in (0.5, 1, 1e-300, 123456.0, 1.23456, -0.0, 1e7)] == [
+    assert [text.number(v) for v in (0.5, 1, 1e-300, 123456.0, 1.23456, -0.0, 1e7)] == [
         "0.5",
         "1",
         "1e-300",

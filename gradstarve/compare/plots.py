@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from gradstarve.arrays import positive_int
+from gradstarve.compare.text import number
 from gradstarve.problem import GradientDescent
-from gradstarve.report import number
 
 QUANTILES = (0.1, 0.9)
 _SINGLES = (0.03, 0.97)  # single networks outside of the band, where theory is shown to hold for outliers too

@@ -129,7 +129,7 @@ def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entrop
         if c is not None and np.ptp(c.norms) > 8 * float(jnp.finfo(dtype).eps) * c.norms.max():
             raise HypothesisError(
                 "the closed form (3.5) is for points of one norm per class",
-                f"class {c['label']:+d} has norms from {c['norms'].min():.6g} to {c['norms'].max():.6g}",
+                f"class {c.label:+d} has norms from {c.norms.min():.6g} to {c.norms.max():.6g}",
                 "simulate(...) or simulate_flow(...)",
             )
     antipodal = shape.antipodal
@@ -215,7 +215,7 @@ def _antipodal(classes, network, loss, dynamics):
                 where = tuple(int(i) for i in np.argwhere(margin > 1)[0])
                 raise HypothesisError(
                     "with squared loss the transfer law (4.3) needs both margins to start at 1 or below",
-                    f"class {c['label']:+d} of network {where} starts at margin {margin[where]:.6g}",
+                    f"class {c.label:+d} of network {where} starts at margin {margin[where]:.6g}",
                     "simulate_flow(...), or a smaller initialisation",
                 )
     flow = transfer_flow(loss.name, frequency, norm, a, z)
