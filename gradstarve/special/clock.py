@@ -157,24 +157,29 @@ def _squared_angle(rise: Real, fall: Real, time: Real) -> Real:
     level = rise == 0
     bottom = jnp.where(level, 1, bottom)
     # log1p where the two are close, so that short times keep their digits.
-    shift = (n + d) * past / bottom
-    near = (jnp.abs(shift) < 0.5) & ~level
+    near = (jnp.abs((n + d) * past) < 0.5 * bottom) & ~level
+    shift = (n + d) * past / jnp.where(near, bottom, 1)
     far = jnp.log(top) - jnp.where(level, jnp.log(jnp.where(level, d, 1)) - w * time, jnp.log(bottom))
     return jnp.where(near, jnp.log1p(jnp.where(near, shift, 0)), far)
 
 
 def _squared_time(rise: Real, fall: Real, angle: Real) -> Real:
     w, n, d = _squared_parts(rise, fall)
-    x1 = jnp.expm1(angle)
-    below = (x1 + 1) * d + n
-    past = 2 * w * x1 / below  # 1 - e^(-w tau)
     excess = 4 * rise * fall / (w + 1) + 2 * rise
-    decay = (2 * w + n - (x1 + 1) * excess) / below  # e^(-w tau) itself, for where little of it is left
+
+    def fractions(angle):
+        """1 - e^(-w tau), and e^(-w tau) itself for where little of it is left."""
+        x1 = jnp.expm1(angle)
+        below = (x1 + 1) * d + n
+        return 2 * w * x1 / below, (2 * w + n - (x1 + 1) * excess) / below
+
+    past, decay = fractions(lax.stop_gradient(angle))
     ahead = (past > 0) & (decay > 0)
-    early = ahead & (past < 0.5)
-    late = ahead & ~early
-    tau = jnp.where(early, -jnp.log1p(-jnp.where(early, past, 0)), -jnp.log(jnp.where(late, decay, 1))) / w
-    return jnp.where(angle == 0, 0, jnp.where(ahead, tau, jnp.inf))
+    # What is never reached must not reach the derivatives either: its fractions may be infinite.
+    past, decay = fractions(jnp.where(ahead, angle, 0))
+    early = past < 0.5
+    tau = jnp.where(early, -jnp.log1p(-jnp.where(early, past, 0)), -jnp.log(jnp.where(early, 1, decay))) / w
+    return jnp.where(ahead, tau, jnp.where(angle == 0, 0, jnp.inf))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
