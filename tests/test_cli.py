@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from gradstarve import cli, report
 from gradstarve.compare import text
-from gradstarve.problem import LOSSES, TwoLayerReLU, datasets, exclusive, init_two_layer
+from gradstarve.problem import LOSSES, datasets
 
 SMALL = ("--seeds", "6", "--steps", "40", "--width", "3", "--dim", "2")
 
@@ -28,11 +28,19 @@ def outcome(result):
     return result.exit_code
 
 
-@pytest.mark.parametrize("dynamics", ["descent", "flow"])
-@pytest.mark.parametrize("problem", ["antipodal", "orthogonal"])
-def test_overlay_writes_figure_and_numbers(run, tmp_path, problem, dynamics):
+@pytest.mark.parametrize(
+    ("problem", "dynamics", "loss"),
+    [
+        ("antipodal", "descent", "cross-entropy"),
+        ("antipodal", "flow", "hinge"),
+        ("orthogonal", "descent", "exponential"),
+        ("orthogonal", "flow", "squared"),
+    ],
+)
+def test_overlay_writes_figure_and_numbers(run, tmp_path, problem, dynamics, loss):
     out = tmp_path / "new" / "folder"
-    options = ("--problem", problem, "--dynamics", dynamics, "--norms", "1,1.5", "--record-every", 20, "--seed", 3)
+    options = ("--problem", problem, "--dynamics", dynamics, "--loss", loss)
+    options += ("--norms", "1,1.5", "--record-every", 20, "--seed", 3)
     result = run("overlay", *SMALL, *options, "--out", out)
     assert outcome(result) == 0, result.output
     assert (out / "overlay.png").read_bytes().startswith(b"\x89PNG")
@@ -43,7 +51,7 @@ def test_overlay_writes_figure_and_numbers(run, tmp_path, problem, dynamics):
     assert len(found["gaps"]) == found["networks"] == 6
     assert found["records"] == 3
     assert np.array([row["norms"] for row in found["classes"]]) == pytest.approx(np.array([[1, 1], [1.5, 1.5]]))
-    assert stored["settings"]["problem"] == problem
+    assert [stored["settings"][name] for name in ("problem", "dynamics", "loss")] == [problem, dynamics, loss]
     assert stored["settings"]["norms"] == [1.0, 1.5]
     assert stored["environment"]["precision"] == "float64"
     assert stored["environment"]["jax"] == jax.__version__
@@ -233,34 +241,6 @@ def test_numbers_are_short():
         "0",
         "1e7",
     ]
-
-
-def test_exclusive_neurons(x64):
-    data = datasets.orthogonal(dim=4, norms=(1.0, 2.0), key=jax.random.key(5))
-    start = init_two_layer(jax.random.key(0), (50,), 80, 4)
-    net = exclusive(start, data, jax.random.key(1))
-    axes = np.asarray(data.points) / np.linalg.norm(data.points, axis=-1, keepdims=True)
-    before, after = (np.einsum("...hd,cd->...hc", n.w, axes) for n in (start, net))
-    both = (before > 0).all(axis=-1)
-    assert not (after > 0).all(axis=-1).any()
-    np.testing.assert_array_equal(net.w[~both], start.w[~both])
-    np.testing.assert_allclose(np.abs(after), np.abs(before), atol=1e-14)
-    np.testing.assert_allclose((net.w**2).sum(-1), (start.w**2).sum(-1), rtol=1e-13)
-    # 4000 neurons: 3/8 see each class, within four standard deviations of a binomial count.
-    assert np.abs((after > 0).mean(axis=(0, 1)) - 3 / 8).max() < 4 * math.sqrt(15 / 64 / 4000)
-    smaller = exclusive(start[:3], data, jax.random.key(1))
-    np.testing.assert_array_equal(smaller.w, net.w[:3])
-    single = exclusive(start[0], data, jax.random.key(1))
-    np.testing.assert_array_equal(single.w, net.w[0])
-    with pytest.raises(ValueError, match="one direction each"):
-        exclusive(start, datasets.cones(jax.random.key(0), dim=4), jax.random.key(1))
-    with pytest.raises(ValueError, match="d = 2"):
-        exclusive(TwoLayerReLU([[1.0, 0.0]], [1.0]), data, jax.random.key(1))
-
-
-def test_antipodal_networks_are_exclusive_already(x64):
-    start = init_two_layer(jax.random.key(0), (5,), 4, 2)
-    np.testing.assert_array_equal(exclusive(start, datasets.antipodal(), jax.random.key(1)).w, start.w)
 
 
 def test_help_is_quick():

@@ -2,7 +2,7 @@
 
 from gradstarve.problem import datasets
 from gradstarve.problem.curve import LearningCurve
-from gradstarve.problem.dataset import Breach, Dataset, Reduction, Separability
+from gradstarve.problem.dataset import Breach, Dataset, Ray, Reduction, Separability
 from gradstarve.problem.dynamics import Dynamics, GradientDescent, GradientFlow, StochasticGradientDescent
 from gradstarve.problem.exclusive import exclusive
 from gradstarve.problem.losses import LOSSES, CrossEntropy, Exponential, Hinge, Loss, SquaredMargin, as_loss
@@ -22,6 +22,7 @@ __all__ = [
     "LearningCurve",
     "Loss",
     "Mode",
+    "Ray",
     "Reduction",
     "Separability",
     "SquaredMargin",

@@ -76,12 +76,42 @@ class Dataset(eqx.Module):
             np.asarray(self.points, np.float64), np.asarray(self.labels), float(jnp.finfo(self.points.dtype).eps)
         )
 
+    def ray(self, label: int) -> Ray | None:
+        """The direction of class `label` (±1), that of its longest point, and what lies on it; None without points.
+
+        >>> Dataset([[3.0, 4.0]], [1]).ray(1).direction.round(3).tolist()
+        [0.6, 0.8]
+        """
+        mine = np.flatnonzero(np.asarray(self.labels) == label)
+        if not mine.size:
+            return None
+        points = np.asarray(self.points, np.float64)[mine]
+        norms = np.linalg.norm(points, axis=1)
+        longest = int(np.argmax(norms))
+        return Ray(label, norms, points[longest] / norms[longest], jnp.sum(self.weights[mine]))
+
     def reduce(self) -> Reduction:
         """The same problem in the fewest numbers: repeated points merged, coordinates in the span of the data.
 
         Training commutes with it: the part of every w_j orthogonal to the data never moves. See `Reduction`.
         """
         return _reduce(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Ray:
+    """One class: its `label`, the `norms` of its points [m] and a unit `direction` [d] in float64, and its total weight
+    `frequency`. All of the class lies on the direction where `Separability.shared_direction` holds."""
+
+    label: int
+    norms: np.ndarray
+    direction: np.ndarray
+    frequency: Float[Array, ""]
+
+    @property
+    def norm(self) -> float:
+        """The largest of `norms`: r, where they are all one."""
+        return float(self.norms.max())
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from gradstarve.problem.dataset import Dataset
 from gradstarve.problem.network import TwoLayerReLU
@@ -39,22 +41,18 @@ def exclusive(network: TwoLayerReLU, data: Dataset, key) -> TwoLayerReLU:
                 "exclusive neurons need classes along one direction each, with no acute angle between them, but points "
                 f"{breach.first} and {breach.second} have y_i y_k cos(x_i, x_k) = {breach.signed_cosine:.6g}"
             )
-    labels = np.asarray(data.labels)
-    if len(np.unique(labels)) < 2:
+    rays = [ray for label in (1, -1) if (ray := data.ray(label)) is not None]
+    if len(rays) < 2:
         return network
-    axes = jnp.stack([_direction(data, label) for label in (1, -1)]).astype(network.w.dtype)
-    along = jnp.einsum("...hd,cd->...hc", network.w, axes, precision="highest")
+    axes = jnp.asarray(np.stack([ray.direction for ray in rays]), network.w.dtype)
+    return TwoLayerReLU(_turn(network.w, axes, key), network.z)
+
+
+@jax.jit
+def _turn(w: Float[Array, "*batch h d"], axes: Float[Array, "2 d"], key) -> Float[Array, "*batch h d"]:
+    along = jnp.einsum("...hd,cd->...hc", w, axes, precision="highest")
     both = (along > 0).all(axis=-1)
-    count = int(np.prod(network.batch_shape))
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
-    side = jax.vmap(lambda k: jax.random.bernoulli(k, shape=(network.width,)))(keys).reshape(both.shape)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(math.prod(w.shape[:-2])))
+    side = jax.vmap(lambda k: jax.random.bernoulli(k, shape=w.shape[-2:-1]))(keys).reshape(both.shape)
     turn = both[..., None] & jnp.stack([side, ~side], axis=-1)
-    moved = network.w - 2 * jnp.einsum("...hc,cd->...hd", jnp.where(turn, along, 0), axes, precision="highest")
-    return TwoLayerReLU(moved, network.z)
-
-
-def _direction(data: Dataset, label: int) -> Array:
-    points = np.asarray(data.points, np.float64)[np.asarray(data.labels) == label]
-    norms = np.linalg.norm(points, axis=1)
-    longest = int(np.argmax(norms))
-    return jnp.asarray(points[longest] / norms[longest])
+    return w - 2 * jnp.einsum("...hc,cd->...hd", jnp.where(turn, along, 0), axes, precision="highest")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -80,14 +83,16 @@ def init_two_layer(key, batch, width, dim, scale_w=1.0, scale_z=1.0) -> TwoLayer
     width, dim = positive_int("width", width), positive_int("dim", dim)
     scale_w, scale_z = real_arrays(scale_w=scale_w, scale_z=scale_z)
 
+    w, z = _draw(key, scale_w, scale_z, math.prod(shape), width, dim)
+    return TwoLayerReLU(w.reshape(*shape, width, dim), z.reshape(*shape, width))
+
+
+@partial(jax.jit, static_argnums=(3, 4, 5))
+def _draw(key, scale_w, scale_z, count, width, dim):
     def one(index):
         key_w, key_z = jax.random.split(jax.random.fold_in(key, index))
         w = jax.random.normal(key_w, (width, dim), scale_w.dtype)
         z = jax.random.normal(key_z, (width,), scale_w.dtype)
         return w * scale_w, z * scale_z
 
-    count = 1
-    for size in shape:
-        count *= size
-    w, z = jax.vmap(one)(jnp.arange(count))
-    return TwoLayerReLU(w.reshape(*shape, width, dim), z.reshape(*shape, width))
+    return jax.vmap(one)(jnp.arange(count))

@@ -19,6 +19,7 @@ Derivatives come from the implicit function theorem: with F(s; rise, fall) = tau
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import jax
@@ -238,18 +239,20 @@ def _invert(plus_one: bool, rise: Real, fall: Real, time: Real) -> tuple[Real, R
     one = float(plus_one)
     eps = jnp.finfo(time.dtype).eps
     start = rise - fall
-    zero = jnp.zeros_like(time)
 
-    angle_low = jnp.where(start < -1, angle_at(rise, fall, jnp.full_like(start, -1)), 0)
-    time_low = _between(one, rise, fall, zero, start, angle_low, jnp.full_like(start, -1), start < -1)
+    cut = jnp.full_like(start, -1)
+    angle_low = jnp.where(start < -1, angle_at(rise, fall, cut), 0)
+    below = expclock.below(rise, fall, start, cut) * math.exp(-1) + one * angle_low
+    time_low = jnp.where(start < -1, below, 0)
     angle_high = jnp.where(start < 1, angle_at(rise, fall, jnp.ones_like(start)), 0)
     # In the middle 1/g >= 1/e, which bounds the angle by time alone; it keeps rise = 0 (u = 1 never reached) finite.
     bound = angle_low + jnp.e * time + 1
     reachable = angle_high <= bound
     angle_high = jnp.minimum(angle_high, bound)
     high_u = jnp.where(reachable, 1, logit_at(rise, fall, angle_high))
-    middle_u = jnp.maximum(start, -1)
-    time_high = time_low + _between(one, rise, fall, angle_low, middle_u, angle_high, high_u, start < 1)
+    middle_u = jnp.clip(start, -1, 1)
+    middle = expclock.middle(rise, fall, angle_low, middle_u, angle_high, high_u) * jnp.exp(high_u)
+    time_high = time_low + jnp.where(start < 1, middle + one * (angle_high - angle_low), 0)
 
     low = (start < -1) & (time < time_low)
     high = ~low & (time >= time_high) & reachable
@@ -316,9 +319,3 @@ def _settled(left: Real, base_u: Real, by_exp: Bool[Array, "*shape"]) -> Bool[Ar
     tiny = jnp.finfo(left.dtype).tiny
     negligible = by_exp & (jnp.log(jnp.maximum(left, tiny)) < base_u - 60) & (base_u > 0)
     return (left <= 0) | negligible
-
-
-def _between(one, rise, fall, angle0, u0, angle1, u1, when):
-    """F between two points of one region, 0 where not `when`."""
-    value = expclock.piece(rise, fall, angle0, u0, angle1, u1) * jnp.exp(u1) + one * (angle1 - angle0)
-    return jnp.where(when, value, 0)

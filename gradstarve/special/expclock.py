@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 Real = Float[Array, "..."]
@@ -83,6 +84,16 @@ def integrals(rise: Real, fall: Real, angle: Real) -> Integrals:
     return Integrals(plain, grow, decay, scale)
 
 
+def below(rise: Real, fall: Real, u0: Real, u1: Real) -> Real:
+    """`piece` in the region u <= -1."""
+    return _panels(rise, fall, u0, u1, moments=False)[0]
+
+
+def middle(rise: Real, fall: Real, s0: Real, u0: Real, s1: Real, u1: Real) -> Real:
+    """`piece` in the region |u| <= 1."""
+    return _middle(rise, fall, s0, u0, s1, u1, moments=False)[0]
+
+
 def piece(rise: Real, fall: Real, s0: Real, u0: Real, s1: Real, u1: Real) -> Real:
     """e^-u1 times the integral of e^u ds between two points of one region."""
     inside = (u0 >= -1) & (u0 < 1)
@@ -92,10 +103,10 @@ def piece(rise: Real, fall: Real, s0: Real, u0: Real, s1: Real, u1: Real) -> Rea
     return jnp.where(inside & ~_is_lazy(rise, fall), series, panels)
 
 
-def _panels(rise, fall, u0, u1, moments=True):
+def _panels(rise, fall, u0, u1, moments=True, edges=_EDGES):
     """Gauss-Legendre in v = u on panels below u1; an overestimate of the region is cut at u0."""
     dtype = u1.dtype
-    edges = u1[..., None] - jnp.asarray(_EDGES, dtype)
+    edges = u1[..., None] - jnp.asarray(edges, dtype)
     edges = jnp.maximum(edges, u0[..., None])
     half = (edges[..., :-1] - edges[..., 1:]) / 2
     centre = (edges[..., :-1] + edges[..., 1:]) / 2
@@ -119,11 +130,11 @@ def _is_lazy(rise, fall):
     return 4 * rise * fall > 1
 
 
-def _middle(rise, fall, s0, u0, s1, u1):
+def _middle(rise, fall, s0, u0, s1, u1, moments=True):
     """The region |u| <= 1, scaled by e^-u1. It is no wider than the first panel, so quadrature is one panel there."""
-    series = _middle_series(rise, fall, s0, u0, s1, u1)
-    panels = _panels(rise, fall, u0, u1)
-    return tuple(jnp.where(_is_lazy(rise, fall), g, s) for g, s in zip(panels, series, strict=True))
+    series = _middle_series(rise, fall, s0, u0, s1, u1, moments)
+    panel = _panels(rise, fall, u0, u1, moments, _EDGES[:2])
+    return tuple(jnp.where(_is_lazy(rise, fall), g, s) for g, s in zip(panel, series, strict=True))
 
 
 def _middle_series(rise, fall, s0, u0, s1, u1, moments=True):
@@ -138,17 +149,24 @@ def _middle_series(rise, fall, s0, u0, s1, u1, moments=True):
         up0, up1, down0, down1 = bounded_exp(s0), bounded_exp(s1), jnp.exp(-s0), jnp.exp(-s1)
         grow = up1 - up0 + (u1 * up1 - u0 * up0 - 2 * fall * before) / 2
         decay = down0 - down1 + (2 * rise * before - (u1 * down1 - u0 * down0)) / 2
-    factorial = 1.0
-    for n in range(2, _TERMS):
-        factorial *= n
+
+    # A loop and not _TERMS copies of its body: this is most of what compiling a clock costs.
+    def body(n, carry):
+        before, now, power0, power1, over_factorial, plain, *rest = carry
+        n = n.astype(u1.dtype)
+        over_factorial = over_factorial / n
         following = (power1 * steep1 - power0 * steep0 - (n - 1) * kappa2 * before) / n
-        plain = plain + following / factorial
+        plain = plain + following * over_factorial
+        power0, power1 = power0 * u0, power1 * u1
         if moments:
-            power0, power1 = power0 * u0, power1 * u1
-            grow = grow + (power1 * up1 - power0 * up0 - 2 * n * fall * now) / (factorial * (n + 1))
-            decay = decay + (2 * n * rise * now - (power1 * down1 - power0 * down0)) / (factorial * (n + 1))
-        else:
-            power0, power1 = power0 * u0, power1 * u1
-        before, now = now, following
+            grow, decay = rest
+            share = over_factorial / (n + 1)
+            grow = grow + (power1 * up1 - power0 * up0 - 2 * n * fall * now) * share
+            decay = decay + (2 * n * rise * now - (power1 * down1 - power0 * down0)) * share
+            rest = [grow, decay]
+        return now, following, power0, power1, over_factorial, plain, *rest
+
+    start = (before, now, power0, power1, jnp.ones((), u1.dtype), plain, *((grow, decay) if moments else ()))
+    plain, *rest = lax.fori_loop(2, _TERMS, body, start, unroll=6)[5:]
     shrink = jnp.exp(-u1)
-    return (plain * shrink, grow * shrink, decay * shrink) if moments else (plain * shrink,)
+    return tuple(part * shrink for part in (plain, *rest))

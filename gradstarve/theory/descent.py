@@ -50,10 +50,12 @@ class March(eqx.Module):
         return grown * (1 + speed), decayed * (1 - speed)
 
     def at(self, steps, read):
-        """`read(grown, decayed)` after each of `steps`, stacked in front: [steps.size, ...]; `ConvergenceError` if any
-        of it is not finite."""
+        """`read(march, grown, decayed)` after each of `steps`, stacked in front: [steps.size, ...]; `ConvergenceError`
+        if any of it is not finite."""
         steps = check_steps(steps).reshape(-1)
-        values = _record(self, steps, read)
+        # Every stride-th state is kept, where the stride divides all of the steps asked for.
+        stride = max(int(np.gcd.reduce(steps)), 1) if steps.size else 1
+        values = _record(self, jnp.asarray(steps // stride), stride, int(steps.max(initial=0)) // stride, read)
         for value in jax.tree.leaves(values):
             if is_concrete(value) and not bool(jnp.isfinite(value).all()):
                 sick = ~np.isfinite(np.asarray(value)).all(axis=tuple(range(1, value.ndim)))
@@ -66,13 +68,20 @@ class March(eqx.Module):
 
     def logits(self, steps) -> Float[Array, "..."]:
         """u per class at `steps`: [classes, *batch, *steps.shape]."""
-        values = self.at(steps, lambda grown, decayed: self._logits(grown, decayed)[0])
-        return _behind(values, np.shape(steps), offset=0)
+        return _behind(self.at(steps, _read_logits), np.shape(steps), offset=0)
 
     def coordinates(self, steps) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(a_j, z_j) at `steps`, in the orientation of class 0: each [*batch, *steps.shape, h]."""
-        a, z = self.at(steps, lambda grown, decayed: ((grown + decayed) / 2, (grown - decayed) / 2))
+        a, z = self.at(steps, _read_coordinates)
         return _behind(a, np.shape(steps), offset=1), _behind(z, np.shape(steps), offset=1)
+
+
+def _read_logits(march: March, grown, decayed):
+    return march._logits(grown, decayed)[0]
+
+
+def _read_coordinates(march: March, grown, decayed):
+    return (grown + decayed) / 2, (grown - decayed) / 2
 
 
 def _behind(values, shape, offset):
@@ -82,19 +91,19 @@ def _behind(values, shape, offset):
     return values.reshape(*head, *shape, *tail)
 
 
-def _record(march: March, steps: np.ndarray, read):
-    """Scan to the last step, keeping every stride-th state, where the stride divides all of the steps asked for."""
-    stride = max(int(np.gcd.reduce(steps)), 1) if steps.size else 1
-    count = int(steps.max(initial=0)) // stride
+@eqx.filter_jit
+def _record(march: March, index, stride: int, count: int, read):
+    """`read` of the states numbered `index` among those after 0, stride, 2 stride, ..., count stride steps."""
 
     def several(state, _):
         state = jax.lax.scan(lambda s, _: (march._step(*s), None), state, length=stride)[0]
-        return state, read(*state)
+        return state, read(march, *state)
 
     start = (march.grown, march.decayed)
     _, later = jax.lax.scan(several, start, length=count)
-    index = jnp.asarray(steps // stride)
-    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest])[index], read(*start), later)
+    return jax.tree.map(
+        lambda first, rest: jnp.concatenate([first[None], rest])[index], read(march, *start), later
+    )
 
 
 @eqx.filter_jit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -20,6 +19,7 @@ from gradstarve.problem import (
     LearningCurve,
     Loss,
     Mode,
+    Ray,
     TwoLayerReLU,
     as_loss,
 )
@@ -111,7 +111,7 @@ def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entrop
         raise ValueError(f"the network has d = {network.dim} inputs but the points have d = {data.dim}")
     dtype = jnp.result_type(data.points, network.w)
     shape = data.separability()
-    classes: list[Any] = [_class(data, label, dtype) for label in (1, -1)]
+    rays = [data.ray(label) for label in (1, -1)]
     if not shape.shared_direction or not shape.orthogonally_separable:
         name = "shared_direction" if shape.orthogonally_separable else "orthogonally_separable"
         breach = shape.breaches[name]
@@ -125,17 +125,17 @@ def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entrop
             f"points {breach.first} and {breach.second} have y_i y_k cos(x_i, x_k) = {breach.signed_cosine:.6g}",
             "simulate(...) or simulate_flow(...), which need no hypothesis",
         )
-    for c in classes:
-        if c is not None and np.ptp(c.norms) > 8 * float(jnp.finfo(dtype).eps) * c.norms.max():
+    for ray in rays:
+        if ray is not None and np.ptp(ray.norms) > 8 * float(jnp.finfo(dtype).eps) * ray.norm:
             raise HypothesisError(
                 "the closed form (3.5) is for points of one norm per class",
-                f"class {c.label:+d} has norms from {c.norms.min():.6g} to {c.norms.max():.6g}",
+                f"class {ray.label:+d} has norms from {ray.norms.min():.6g} to {ray.norm:.6g}",
                 "simulate(...) or simulate_flow(...)",
             )
     antipodal = shape.antipodal
     network = TwoLayerReLU(network.w.astype(dtype), network.z.astype(dtype))
     build = _antipodal if antipodal else _exclusive
-    plus, minus, motion, axes = build(classes, network, loss, dynamics)
+    plus, minus, motion, axes = build(rays, network, loss, dynamics)
     return Solution(data, loss, network, dynamics, plus, minus, motion, axes)
 
 
@@ -159,42 +159,22 @@ def _check_dynamics(dynamics) -> GradientFlow | GradientDescent:
     raise ValueError(f"dynamics must be {_LAWS}, got {dynamics!r}")
 
 
-@dataclass(frozen=True)
-class _Class:
-    """One class: its label, the norms of its points in float64, and its norm, unit direction and total weight."""
-
-    label: int
-    norms: np.ndarray
-    norm: Array
-    direction: Array
-    frequency: Array
-
-
-def _class(data: Dataset, label: int, dtype) -> _Class | None:
-    mine = np.flatnonzero(np.asarray(data.labels) == label)
-    if not mine.size:
-        return None
-    points = np.asarray(data.points, np.float64)[mine]
-    norms = np.linalg.norm(points, axis=1)
-    longest = int(np.argmax(norms))
-    return _Class(
-        label,
-        norms,
-        jnp.asarray(norms[longest], dtype),
-        jnp.asarray(points[longest] / norms[longest], dtype),
-        jnp.sum(data.weights[mine]).astype(dtype),
-    )
-
-
 def _along(network: TwoLayerReLU, direction) -> Array:
-    return jnp.einsum("...hd,d->...h", network.w, direction, precision="highest")
+    return jnp.einsum("...hd,d->...h", network.w, jnp.asarray(direction, network.w.dtype), precision="highest")
 
 
-def _antipodal(classes, network, loss, dynamics):
+def _margin(network: TwoLayerReLU, ray: Ray) -> Array:
+    """Of the class on `ray`, [*batch]."""
+    coordinate = _along(network, ray.direction)
+    return ray.norm * ray.label * jnp.sum(jnp.maximum(coordinate, 0) * network.z, axis=-1)
+
+
+def _antipodal(rays, network, loss, dynamics):
     """One signed coordinate per neuron, along x_+; the two classes hand neurons to each other."""
-    axis = classes[0].direction
+    axis = jnp.asarray(rays[0].direction, network.w.dtype)
     a, z = _along(network, axis), network.z
-    frequency, norm = jnp.stack([c.frequency for c in classes]), jnp.stack([c.norm for c in classes])
+    frequency = jnp.stack([ray.frequency for ray in rays]).astype(a.dtype)
+    norm = jnp.asarray([ray.norm for ray in rays], a.dtype)
     axes = jnp.broadcast_to(axis, network.w.shape)
     batch = network.batch_shape
     if isinstance(dynamics, GradientDescent):
@@ -209,13 +189,13 @@ def _antipodal(classes, network, loss, dynamics):
         )
         return DescentSolution(march, 0), DescentSolution(march, 1), march, axes
     if loss.name == "squared" and is_concrete(a):
-        for c, sign in zip(classes, (1, -1), strict=True):
-            margin = np.asarray(c.norm * jnp.sum(jnp.maximum(sign * a, 0) * sign * z, axis=-1))
+        for ray in rays:
+            margin = np.asarray(_margin(network, ray))
             if (margin > 1).any():
                 where = tuple(int(i) for i in np.argwhere(margin > 1)[0])
                 raise HypothesisError(
                     "with squared loss the transfer law (4.3) needs both margins to start at 1 or below",
-                    f"class {c.label:+d} of network {where} starts at margin {margin[where]:.6g}",
+                    f"class {ray.label:+d} of network {where} starts at margin {margin[where]:.6g}",
                     "simulate_flow(...), or a smaller initialisation",
                 )
     flow = transfer_flow(loss.name, frequency, norm, a, z)
@@ -242,32 +222,33 @@ class ExclusiveMotion(eqx.Module):
         return a, z
 
 
-def _exclusive(classes, network, loss, dynamics):
+def _exclusive(rays, network, loss, dynamics):
     """Two modes that never meet: every neuron sees one class at most, and one that leaves is dead for ever."""
-    if None not in classes:
-        network = _check_exclusive(classes, network, loss, dynamics)
+    if None not in rays:
+        network = _check_exclusive(rays, network, loss, dynamics)
     home = jnp.zeros_like(network.z)
     axes = jnp.zeros_like(network.w)
     solutions: list[Any] = []
-    for c in classes:
-        if c is None:
+    for ray in rays:
+        if ray is None:
             solutions.append(None)
             continue
-        coordinate = _along(network, c.direction)
+        coordinate = _along(network, ray.direction)
         mine = coordinate > 0
-        home = jnp.where(mine, c.label, home)
-        axes = jnp.where(mine[..., None], c.direction, axes)
-        mode = Mode(c.frequency, c.norm, jnp.where(mine, coordinate, 0), c.label * network.z)
+        home = jnp.where(mine, ray.label, home)
+        axes = jnp.where(mine[..., None], jnp.asarray(ray.direction, axes.dtype), axes)
+        frequency, norm = (jnp.asarray(value, home.dtype) for value in (ray.frequency, ray.norm))
+        mode = Mode(frequency, norm, jnp.where(mine, coordinate, 0), ray.label * network.z)
         solutions.append(solve_mode(mode, loss, dynamics))
     plus, minus = solutions
     return plus, minus, ExclusiveMotion(plus, minus, home, network.z), axes
 
 
-def _check_exclusive(classes, network, loss, dynamics):
+def _check_exclusive(rays, network, loss, dynamics):
     """Every neuron sees one class at most (2.1), and those of the wrong sign do not wake on the other class (4.4)."""
-    plus, minus = (_along(network, c.direction) for c in classes)
+    plus, minus = (_along(network, ray.direction) for ray in rays)
     both = (plus > 0) & (minus > 0)
-    cosine = float(jnp.dot(classes[0].direction, classes[1].direction, precision="highest"))
+    cosine = float(rays[0].direction @ rays[1].direction)
     if abs(cosine) <= 8 * float(jnp.finfo(plus.dtype).eps):
         wakes = jnp.zeros_like(both)
     else:
@@ -276,10 +257,7 @@ def _check_exclusive(classes, network, loss, dynamics):
         leaves = own + toward < 0
         if loss.name == "squared":
             # A margin above 1 comes down again, and then it is the neurons with z > a that leave.
-            above = [
-                jnp.sum(c.norm * jnp.maximum(a, 0) * y * network.z, axis=-1, keepdims=True) > 1
-                for c, a, y in zip(classes, (plus, minus), (1, -1), strict=True)
-            ]
+            above = [_margin(network, ray)[..., None] > 1 for ray in rays]
             leaves = leaves | (jnp.where(plus > 0, above[0], above[1]) & (toward > own))
         wrong = (own > 0) & leaves
         if isinstance(dynamics, GradientDescent):

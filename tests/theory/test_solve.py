@@ -1,5 +1,7 @@
 """`solve` against training: equality for descent, closeness for the flow, and errors that say what fails and where."""
 
+from functools import cache
+
 import jax
 import numpy as np
 import pytest
@@ -7,13 +9,20 @@ import pytest
 import gradstarve as gs
 
 LOSSES = ["cross-entropy", "hinge", "exponential", "squared"]
+# Compiling is most of what these tests cost, so that they share 16 networks of 8 neurons and 7 times where they can.
+TIMES = np.linspace(0, 12, 7)
 
 
-def problem(geometry, batch, width, seed=0, scale=0.15, dim=5):
-    keys = jax.random.split(jax.random.key(seed), 3)
+def problem(geometry, batch=16, width=8, scale=0.3, dim=5):
+    keys = jax.random.split(jax.random.key(0), 3)
     data = getattr(gs.datasets, geometry)(dim, norms=(1.0, 1.5), frequencies=(0.3, 0.7), key=keys[0])
     network = gs.init_two_layer(keys[1], batch, width, dim, scale, scale)
     return data, network if geometry == "antipodal" else gs.exclusive(network, data, keys[2])
+
+
+@cache  # under the fixture of every test that asks for it, so in 64 bits
+def flow_law(geometry, loss="cross-entropy"):
+    return gs.solve(*problem(geometry), loss)
 
 
 def plain_descent(data, network, loss, step_size, steps):
@@ -39,7 +48,7 @@ def plain_descent(data, network, loss, step_size, steps):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
 def test_descent_is_an_equality(geometry, loss):
-    data, network = problem(geometry, 16, 8, scale=0.4)
+    data, network = problem(geometry, scale=0.4)
     law = gs.solve(data, network, loss, gs.GradientDescent(0.3))
     trained = plain_descent(data, network, loss, 0.3, 200)
     assert np.abs(np.asarray(law.logits(np.arange(201))) - trained).max() <= 1e-12
@@ -48,7 +57,7 @@ def test_descent_is_an_equality(geometry, loss):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
 def test_descent_of_512_full_networks_over_10_000_steps(geometry):
-    data, network = problem(geometry, 512, 32)
+    data, network = problem(geometry, 512, 32, scale=0.15)
     trajectory = gs.simulate(data, network, "cross-entropy", gs.GradientDescent(0.3), 10_000, 200)
     law = gs.solve(data, network, "cross-entropy", gs.GradientDescent(0.3))
     gaps = np.abs(np.asarray(law.logits(trajectory.grid)) - np.asarray(trajectory.logits())).max(axis=(1, 2))
@@ -64,7 +73,7 @@ def test_descent_of_512_full_networks_over_10_000_steps(geometry):
 
 @pytest.mark.usefixtures("x64")
 def test_flow_of_256_antipodal_networks():
-    data, network = problem("antipodal", 256, 16, scale=0.3)
+    data, network = problem("antipodal", 256, 16)
     times = np.linspace(0, 20, 11)
     trained = gs.simulate_flow(data, network, "cross-entropy", times, rtol=1e-12)
     law = gs.solve(data, network, "cross-entropy")
@@ -76,18 +85,16 @@ def test_flow_of_256_antipodal_networks():
 @pytest.mark.parametrize("loss", ["hinge", "exponential", "squared"])
 @pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
 def test_flow_with_the_other_losses(geometry, loss):
-    data, network = problem(geometry, 8, 6, scale=0.3)
-    times = np.linspace(0, 12, 7)
-    trained = gs.simulate_flow(data, network, loss, times, rtol=1e-12)
-    assert np.abs(np.asarray(gs.solve(data, network, loss).logits(times)) - np.asarray(trained.logits())).max() <= 1e-8
+    trained = gs.simulate_flow(*problem(geometry), loss, TIMES, rtol=1e-12)
+    assert np.abs(np.asarray(flow_law(geometry, loss).logits(TIMES)) - np.asarray(trained.logits())).max() <= 1e-8
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
 def test_descent_tends_to_the_flow_at_first_order(geometry):
-    data, network = problem(geometry, 24, 8, scale=0.3)
+    data, network = problem(geometry)
     sizes, horizon = 0.2 / 2.0 ** np.arange(6), 8.0
-    flow = np.asarray(gs.solve(data, network).logits(horizon))
+    flow = np.asarray(flow_law(geometry).logits(TIMES))[:, horizon == TIMES][:, 0]
     gaps = []
     for size in sizes:
         step = round(horizon / size)
@@ -103,8 +110,8 @@ def test_classes_at_an_obtuse_angle_are_independent_modes():
     # Two right signs, one wrong sign that dies for ever (4.4), one neuron that sees nothing.
     network = gs.TwoLayerReLU([[0.5, -0.3], [-0.2, 0.4], [0.2, -0.9], [-0.5, -0.9]], [0.3, -0.2, -0.4, 0.7])
     times = np.linspace(0, 15, 6)
-    trained = gs.simulate_flow(data, network, "cross-entropy", times, rtol=1e-12)
-    law = gs.solve(data, network)
+    trained = gs.simulate_flow(data, network, "hinge", times, rtol=1e-12)
+    law = gs.solve(data, network, "hinge")
     assert np.abs(np.asarray(law.logits(times)) - np.asarray(trained.logits())).max() <= 1e-9
     np.testing.assert_allclose(law.network(15.0).w, trained.final.w, atol=1e-9)
 
@@ -120,45 +127,45 @@ def test_one_class_alone_and_repeated_points():
 
 @pytest.mark.usefixtures("x64")
 def test_what_does_not_touch_the_data_does_not_move():
-    data, network = problem("antipodal", 3, 4)
-    final = gs.solve(data, network).network([0.0, 9.0])
-    assert final.w.shape == (3, 2, 4, 5)
-    np.testing.assert_allclose(final.w[:, 0], network.w, atol=1e-16)
+    data, network = problem("antipodal")
+    later = flow_law("antipodal").network(TIMES)
+    assert later.w.shape == (16, 7, 8, 5)
+    np.testing.assert_allclose(later.w[:, 0], network.w, atol=1e-16)
     axis = np.asarray(data.points[0])
     axis = axis / np.linalg.norm(axis)
     off_axis = np.eye(5) - np.outer(axis, axis)
-    np.testing.assert_allclose(np.asarray(final.w[:, 1]) @ off_axis, np.asarray(network.w) @ off_axis, atol=1e-15)
+    np.testing.assert_allclose(np.asarray(later.w[:, -1]) @ off_axis, np.asarray(network.w) @ off_axis, atol=1e-15)
 
 
 @pytest.mark.usefixtures("x64")
-def test_the_rebuilt_network_gives_the_logits():
-    for geometry in ("antipodal", "orthogonal"):
-        data, network = problem(geometry, 3, 6, scale=0.4)
-        for dynamics, t in ((gs.GradientFlow(), 7.5), (gs.GradientDescent(0.2), 40)):
-            law = gs.solve(data, network, "cross-entropy", dynamics)
-            np.testing.assert_allclose(law.network(t)(data.points), law.logits(t), rtol=1e-10, atol=1e-12)
+@pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
+def test_the_rebuilt_network_gives_the_logits(geometry):
+    data, network = problem(geometry)
+    descent = gs.solve(data, network, "cross-entropy", gs.GradientDescent(0.2))
+    for law, t in ((flow_law(geometry), TIMES), (descent, np.arange(0, 70, 10))):
+        np.testing.assert_allclose(law.network(t)(data.points), law.logits(t), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("loss", LOSSES)
 def test_curves_of_the_classes_and_their_sums(loss):
-    data, network = problem("antipodal", 4, 6)
-    law = gs.solve(data, network, loss)
-    t = np.array([[0.0, 3.0, 9.0]])
+    law = flow_law("antipodal", loss)
+    t = TIMES[None]
     margins = np.asarray(law.margins(t))
-    assert margins.shape == (4, 1, 3, 2)
+    assert margins.shape == (16, 1, 7, 2)
     np.testing.assert_allclose(margins[..., 0], law.plus.logit(t))
     np.testing.assert_allclose(margins[..., 1], law.minus.logit(t))
     np.testing.assert_allclose(law.error(t), (np.array([0.3, 0.7]) / (1 + np.exp(margins))).sum(-1), rtol=1e-12)
     np.testing.assert_allclose(law.mistakes(t), (np.array([0.3, 0.7]) * (margins <= 0)).sum(-1))
-    target = law.plus.time_to_logit(0.5)
-    reached = np.isfinite(np.asarray(target))
-    np.testing.assert_allclose(np.asarray(law.plus.logit(np.asarray(target)[reached]))[reached].diagonal(), 0.5, rtol=1e-9)
+    target = np.asarray(law.plus.time_to_logit(np.linspace(0.2, 0.8, 7)))[:, 3]
+    reached = np.flatnonzero(np.isfinite(target))[:7]
+    assert reached.size == 7
+    np.testing.assert_allclose(np.asarray(law.plus.logit(target[reached]))[reached].diagonal(), 0.5, rtol=1e-9)
 
 
 @pytest.mark.usefixtures("x64")
 def test_descent_times_are_first_steps():
-    data, network = problem("antipodal", 6, 8)
+    data, network = problem("antipodal")
     law = gs.solve(data, network, "hinge", gs.GradientDescent(0.3))
     for curve in (law.plus, law.minus):
         steps = np.asarray(curve.time_to_logit([0.5, 5.0], max_steps=2000))
@@ -170,11 +177,11 @@ def test_descent_times_are_first_steps():
 
 @pytest.mark.usefixtures("x64")
 def test_gradients_of_the_whole_solution_exist_and_are_right():
-    data, network = problem("antipodal", 2, 4, scale=0.4)
+    data, network = problem("antipodal")
 
     def later(scale):
         scaled = gs.TwoLayerReLU(network.w * scale, network.z)
-        return gs.solve(data, scaled).logits(6.0).sum()
+        return gs.solve(data, scaled).logits(TIMES)[:, 3].sum()
 
     slope = float(jax.grad(later)(1.0))
     difference = (float(later(1 + 1e-6)) - float(later(1 - 1e-6))) / 2e-6
