@@ -19,7 +19,7 @@ def one_layer_logit(frequency, norm, start, loss: Loss | str, t) -> Float[Array,
     `ValueError` for p <= 0, r <= 0, unknown losses and bad times. Relative error a few ulp of the largest term.
 
     >>> round(float(one_layer_logit(1.0, 1.0, 0.0, "cross-entropy", 10.0)), 4)
-    2.1763
+    2.1773
     """
     frequency, norm, start = real_arrays(frequency=frequency, norm=norm, start=start)
     check_positive("frequency", frequency)
