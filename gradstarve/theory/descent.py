@@ -49,6 +49,11 @@ class March(eqx.Module):
         speed = jnp.sum(jnp.where(members, speed[..., None], 0), axis=0)
         return grown * (1 + speed), decayed * (1 - speed)
 
+    @property
+    def start(self) -> Float[Array, "*batch h"]:
+        """a_j at step 0, in the orientation of class 0."""
+        return (self.grown + self.decayed) / 2
+
     def at(self, steps, read):
         """`read(march, grown, decayed)` after each of `steps`, stacked in front: [steps.size, ...]; `ConvergenceError`
         if any of it is not finite."""

@@ -60,7 +60,7 @@ class Solution(LearningCurve):
     dynamics: Dynamics
     plus: Any
     minus: Any
-    motion: Any  # gives the coordinates (a_j, z_j) of every neuron along its own axis
+    motion: Any  # the coordinates (a_j, z_j) of every neuron along its own axis: `.coordinates(t)`, and a_j at `.start`
     axes: Float[Array, "*batch h d"]
 
     def logits(self, t=None) -> Float[Array, "..."]:
@@ -76,15 +76,10 @@ class Solution(LearningCurve):
         """The network at t, axes [*batch, *t.shape]: w_j moves along its own axis only, the rest of it is untouched."""
         a, z = self.motion.coordinates(t)
         count = a.ndim - self.start.z.ndim
-        start_a, _ = self.motion.coordinates(jnp.zeros((), int) if self._is_descent else 0.0)
-        moved = (a - insert_axes(start_a, count))[..., None]
+        moved = (a - insert_axes(self.motion.start, count))[..., None]
         batch, (h, d) = self.start.batch_shape, self.start.w.shape[-2:]
         spread = (*batch, *(1,) * count, h, d)
         return TwoLayerReLU(self.start.w.reshape(spread) + moved * self.axes.reshape(spread), z)
-
-    @property
-    def _is_descent(self) -> bool:
-        return isinstance(self.dynamics, GradientDescent)
 
 
 def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> Solution:
@@ -203,11 +198,12 @@ def _antipodal(rays, network, loss, dynamics):
 
 
 class ExclusiveMotion(eqx.Module):
-    """Coordinates of neurons that each belong to one class, or to none: `home` +1, -1 or 0, [*batch, h]."""
+    """Coordinates of neurons that each belong to one class, or to none: `home` +1, -1 or 0, `start` a_j, [*batch, h]."""
 
     plus: Any
     minus: Any
     home: Float[Array, "*batch h"]
+    start: Float[Array, "*batch h"]
     z: Float[Array, "*batch h"]
 
     def coordinates(self, t):
@@ -226,7 +222,7 @@ def _exclusive(rays, network, loss, dynamics):
     """Two modes that never meet: every neuron sees one class at most, and one that leaves is dead for ever."""
     if None not in rays:
         network = _check_exclusive(rays, network, loss, dynamics)
-    home = jnp.zeros_like(network.z)
+    home = start = jnp.zeros_like(network.z)
     axes = jnp.zeros_like(network.w)
     solutions: list[Any] = []
     for ray in rays:
@@ -235,13 +231,13 @@ def _exclusive(rays, network, loss, dynamics):
             continue
         coordinate = _along(network, ray.direction)
         mine = coordinate > 0
-        home = jnp.where(mine, ray.label, home)
+        home, start = jnp.where(mine, ray.label, home), jnp.where(mine, coordinate, start)
         axes = jnp.where(mine[..., None], jnp.asarray(ray.direction, axes.dtype), axes)
         frequency, norm = (jnp.asarray(value, home.dtype) for value in (ray.frequency, ray.norm))
         mode = Mode(frequency, norm, jnp.where(mine, coordinate, 0), ray.label * network.z)
         solutions.append(solve_mode(mode, loss, dynamics))
     plus, minus = solutions
-    return plus, minus, ExclusiveMotion(plus, minus, home, network.z), axes
+    return plus, minus, ExclusiveMotion(plus, minus, home, start, network.z), axes
 
 
 def _check_exclusive(rays, network, loss, dynamics):

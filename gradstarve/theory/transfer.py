@@ -34,6 +34,11 @@ class TransferFlow(eqx.Module):
     joining_angle: Float[Array, "*batch h"]
     events: Float[Array, "*batch h"]
 
+    @property
+    def start(self) -> Float[Array, "*batch h"]:
+        """a_j at the start."""
+        return self.a
+
     def coordinates(self, t) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(a_j, z_j) at t, signed along x_+, each [*batch, *t.shape, h]."""
         plus, minus = (curve.angle(t)[..., None] for curve in self.curves)
