@@ -8,6 +8,7 @@ precision and complex arrays are refused: no law of this library is accurate in 
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -18,6 +19,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 _ALLOWED = (np.dtype("float32"), np.dtype("float64"))
+_INSIDE = ("gradstarve", "equinox", "jaxtyping", "beartype", "jax", "")
 _warned_about_x64 = False
 
 
@@ -34,8 +36,16 @@ def _warn_once_about_x64(name: str) -> None:
             f"{name} is float64 but JAX runs in 32-bit mode, so it is rounded to float32. To keep 64 bits put "
             'jax.config.update("jax_enable_x64", True) before the first array is made.',
             UserWarning,
-            stacklevel=4,
+            stacklevel=_depth_of_the_caller(),
         )
+
+
+def _depth_of_the_caller() -> int:
+    """The stacklevel, for who calls this, of the first line that is neither ours nor that of the libraries between."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def _dtype_given(name: str, value: Any) -> np.dtype | None:

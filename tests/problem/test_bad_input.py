@@ -150,3 +150,10 @@ def test_plain_descent_knows_itself():
     assert GradientDescent(0.1).is_plain
     assert not GradientDescent(0.1, momentum=0.5).is_plain
     assert not GradientDescent(0.1, weight_decay=[0.0, 0.1]).is_plain
+
+
+def test_the_warning_about_64_bits_names_the_line_that_gave_them(monkeypatch):
+    monkeypatch.setattr(gradstarve.arrays, "_warned_about_x64", False)
+    with pytest.warns(UserWarning, match="points is float64 but JAX runs in 32-bit mode") as caught:
+        Dataset(np.eye(2), np.array([1, -1]))
+    assert [warning.filename for warning in caught] == [__file__]

@@ -73,7 +73,7 @@ def test_descent_of_512_full_networks_over_10_000_steps(geometry):
 
 @pytest.mark.usefixtures("x64")
 def test_flow_of_256_antipodal_networks():
-    data, network = problem("antipodal", 256, 16)
+    data, network = problem("antipodal", 256, 16, dim=2)
     trained = gs.simulate_flow(data, network, "cross-entropy", TIMES, rtol=1e-12)
     law = gs.solve(data, network, "cross-entropy")
     assert np.abs(np.asarray(law.logits(TIMES)) - np.asarray(trained.logits())).max() <= 1e-8
@@ -81,8 +81,10 @@ def test_flow_of_256_antipodal_networks():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("loss", ["hinge", "exponential", "squared"])
-@pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
+@pytest.mark.parametrize(
+    ("geometry", "loss"),
+    [("antipodal", "hinge"), ("antipodal", "exponential"), ("antipodal", "squared"), ("orthogonal", "hinge")],
+)
 def test_flow_with_the_other_losses(geometry, loss):
     trained = gs.simulate_flow(*problem(geometry), loss, TIMES, rtol=1e-12)
     assert np.abs(np.asarray(flow_law(geometry, loss).logits(TIMES)) - np.asarray(trained.logits())).max() <= 1e-8
