@@ -32,20 +32,16 @@ def _warn_once_about_x64(name: str) -> None:
     global _warned_about_x64
     if not _warned_about_x64:
         _warned_about_x64 = True
+        # Point at the caller: the first line that is neither ours nor that of the libraries between.
+        frame, depth = sys._getframe(), 1
+        while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
+            frame, depth = frame.f_back, depth + 1
         warnings.warn(
             f"{name} is float64 but JAX runs in 32-bit mode, so it is rounded to float32. To keep 64 bits put "
             'jax.config.update("jax_enable_x64", True) before the first array is made.',
             UserWarning,
-            stacklevel=_depth_of_the_caller(),
+            stacklevel=depth,
         )
-
-
-def _depth_of_the_caller() -> int:
-    """The stacklevel, for who calls this, of the first line that is neither ours nor that of the libraries between."""
-    frame, depth = sys._getframe(1), 1
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
-        frame, depth = frame.f_back, depth + 1
-    return depth
 
 
 def _dtype_given(name: str, value: Any) -> np.dtype | None:
