@@ -14,6 +14,12 @@ from jaxtyping import install_import_hook
 install_import_hook("gradstarve", "beartype.beartype")
 
 
+def pytest_collection_modifyitems(items):
+    """The slowest files first, so that no process is left alone with one of them at the end."""
+    slowest = ("test_solve.py", "test_solve_mode.py", "test_catalogue.py", "test_flow.py", "test_simulate.py")
+    items.sort(key=lambda item: item.path.name not in slowest)
+
+
 @pytest.fixture
 def x64():
     """64-bit JAX for one test."""

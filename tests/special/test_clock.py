@@ -63,7 +63,7 @@ def test_large_logits(kind, u, kappa):
 @pytest.mark.parametrize("kind", RESIDUALS)
 def test_the_inverse_undoes_it_at_sizes_that_cross_the_compilers_blocks(kind):
     rng = np.random.default_rng(0)
-    for size in (1, 2**14 + 1, 2**15 + 3):
+    for size in (1, 2**15 + 3):
         rise = 10.0 ** rng.uniform(-300, 0, size)
         fall = np.where(rng.random(size) < 0.5, 10.0 ** rng.uniform(-300, 1, size), rise * 10.0 ** rng.uniform(-3, 3, size))
         time = 10.0 ** rng.uniform(-3, 2, size)
