@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,11 +55,20 @@ def cones(key, dim=2, points_per_class=4, opening=0.5, spread=0.3) -> Dataset:
         raise ValueError(f"opening must be in [0, pi/4), got {opening!r}: wider cones are not orthogonally separable")
     if not 0 <= spread < float("inf"):
         raise ValueError(f"spread must be >= 0 and finite, got {spread!r}")
-    key_frame, key_angle, key_side, key_tilt, key_norm = jax.random.split(key, 5)
+    key_frame, *keys = jax.random.split(key, 5)
+    frame = jnp.eye(1) if dim == 1 else _frame(dim, 2, key_frame, jnp.result_type(float))
+    points = _cone_points(frame, keys, count, opening, spread)
+    return Dataset(points.reshape(2 * count, dim), jnp.repeat(jnp.array([1, -1]), count))
+
+
+@partial(jax.jit, static_argnums=2)
+def _cone_points(frame, keys, count, opening, spread):
+    """[2, count, d]: around frame[0], and around an axis in the plane of the two rows of `frame` (one row: opposite)."""
+    dim = frame.shape[-1]
+    key_angle, key_side, key_tilt, key_norm = keys
     if dim == 1:
-        axes = jnp.array([[1.0], [-1.0]])
+        axes = jnp.concatenate([frame, -frame])
     else:
-        frame = _frame(dim, 2, key_frame, jnp.result_type(float))
         angle = jax.random.uniform(key_angle, minval=np.pi / 2 + 2 * opening, maxval=np.pi)
         axes = jnp.stack([frame[0], jnp.cos(angle) * frame[0] + jnp.sin(angle) * frame[1]])
     sides = jax.random.normal(key_side, (2, count, dim))
@@ -65,8 +76,7 @@ def cones(key, dim=2, points_per_class=4, opening=0.5, spread=0.3) -> Dataset:
     sides = sides / jnp.maximum(jnp.linalg.norm(sides, axis=-1, keepdims=True), 1e-30)
     tilt = opening * jax.random.uniform(key_tilt, (2, count, 1)) * (dim > 1)
     norms = jnp.exp(spread * jax.random.normal(key_norm, (2, count, 1)))
-    points = norms * (jnp.cos(tilt) * axes[:, None] + jnp.sin(tilt) * sides)
-    return Dataset(points.reshape(2 * count, dim), jnp.repeat(jnp.array([1, -1]), count))
+    return norms * (jnp.cos(tilt) * axes[:, None] + jnp.sin(tilt) * sides)
 
 
 def _pairs(norms, frequencies):

@@ -66,10 +66,13 @@ def _expi_jvp(primals, tangents):
 @jax.custom_jvp
 def _expi_scaled(x: Real) -> Real:
     large = jnp.where(x > 40, x, 40.0)
-    total, term = jnp.ones_like(x), jnp.ones_like(x)
-    for k in range(1, 40):
+
+    def body(k, carry):
+        total, term = carry
         term = term * k / large
-        total = total + term
+        return total + term, term
+
+    total, _ = jax.lax.fori_loop(1, 40, body, (jnp.ones_like(x), jnp.ones_like(x)))
     middle = jnp.clip(x, -1, 40)
     return jnp.where(
         x > 40, total / large, jnp.where(x < -1, -_fraction(x), _unscaled(middle) * jnp.exp(-middle))
@@ -86,10 +89,12 @@ def _expi_scaled_jvp(primals, tangents):
 def _fraction(x: Real) -> Real:
     """e^-x E1(-x) for x < -1: the fraction 1/(y+1-1/(y+3-4/(y+5-...))) with y = -x."""
     y = jnp.maximum(-x, 1)
-    value = jnp.zeros_like(y)
-    for k in range(120, 0, -1):
-        value = k * k / (y + 2 * k + 1 - value)
-    return 1 / (y + 1 - value)
+
+    def body(i, value):
+        k = (120 - i).astype(y.dtype)
+        return k * k / (y + 2 * k + 1 - value)
+
+    return 1 / (y + 1 - jax.lax.fori_loop(0, 120, body, jnp.zeros_like(y)))
 
 
 def _unscaled(x: Real) -> Real:

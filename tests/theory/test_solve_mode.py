@@ -102,7 +102,7 @@ class ExactMode(ModeOracle):
         for _ in range(12):
             step = (self.t - self.time(angle)) * rate * self.residual(self.state(angle)[0])
             angle += step
-            if abs(step) < mp.mpf(10) ** -28:
+            if abs(step) < mp.mpf(10) ** -11:  # and so the next would be below 1e-18
                 return self.state(angle)
         raise ArithmeticError("no convergence")
 
