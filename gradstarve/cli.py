@@ -206,10 +206,7 @@ def verify(
     ] = None,
     list_all: Annotated[bool, typer.Option("--list", help="List the catalogue, and exit.")] = False,
     seed: Seed = 0,
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Directory for verify.json and one figure per entry."),
-    ] = None,
+    out: Annotated[Path, typer.Option(help="Directory for verify.json and one figure per entry.")] = Path("gradstarve-out"),
 ) -> None:
     """Try to break the theorems: random problems within their hypotheses, and outside of them.
 
@@ -229,7 +226,7 @@ def verify(
             return
         for name in names or ():
             _one_of("NAMES", name, list(CATALOGUE))
-        folder = None if out is None else report.output_directory(out)
+        folder = report.output_directory(out)
         import jax
         from rich.console import Console
 
@@ -239,9 +236,8 @@ def verify(
         Console(width=None if console.is_terminal else 140).print(outcome.table())
         if not outcome.ok:
             typer.echo(outcome.failures(), err=True)
-        if folder is not None:
-            outcome.save(folder)
-            typer.echo(f"Wrote {folder / 'verify.json'} and the figures beside it", err=True)
+        outcome.save(folder)
+        typer.echo(f"Wrote {folder / 'verify.json'} and the figures beside it", err=True)
     if not outcome.ok:
         raise typer.Exit(1)
 

@@ -186,6 +186,14 @@ def test_verify_lists_the_catalogue(run):
     assert names == ["name", *CATALOGUE]
 
 
+def test_results_go_where_the_readme_says(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert outcome(run("verify", "fates", "--trials", 8)) == 0
+    assert outcome(run("overlay", *SMALL)) == 0
+    written = {path.name for path in (tmp_path / "gradstarve-out").iterdir()}
+    assert written == {"verify.json", "fates.png", "overlay.json", "overlay.png"}
+
+
 @pytest.mark.parametrize("ok", [True, False])
 def test_verify_asks_saves_and_tells_by_its_exit_code(run, tmp_path, monkeypatch, ok):
     import gradstarve.theorems as theorems
