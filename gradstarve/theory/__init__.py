@@ -11,6 +11,7 @@ from gradstarve.theory.fate import (
     exclusive_fate,
     learning_probability,
 )
+from gradstarve.theory.inflection import error_inflections, kappa_critical, plateau_length
 from gradstarve.theory.mode import ClockCurve, ModeSolution
 from gradstarve.theory.one_layer import one_layer_logit
 from gradstarve.theory.solve import Solution, solve, solve_mode
@@ -24,9 +25,12 @@ __all__ = [
     "antipodal_fate",
     "class_failure_probability",
     "dies_for_ever",
+    "error_inflections",
     "exclusive_fate",
+    "kappa_critical",
     "learning_probability",
     "one_layer_logit",
+    "plateau_length",
     "solve",
     "solve_mode",
 ]

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from gradstarve.arrays import is_concrete
 from gradstarve.problem import Loss, Mode
 from gradstarve.special import clock
+from gradstarve.theory.inflection import clock_inflections
 from gradstarve.theory.piecewise import PiecewiseClock, count_pieces, is_representable
 
 
@@ -44,6 +45,14 @@ class ClockCurve(eqx.Module):
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """The first time u(t) >= `logit`, [*batch, *logit.shape]; 0 if u(0) is there, inf if it never gets there."""
         return self.clock.time_to_logit(logit)
+
+    def inflections(self) -> Float[Array, "*batch count"]:
+        """The times at which the error curve has an inflection (5.1), rising: [*batch, count], inf in the places left over.
+
+        Events at which a neuron leaves, and the margin of the hinge loss, are kinks and not counted; neither is the way
+        down of a squared loss that starts above 1.
+        """
+        return clock_inflections(self.clock)
 
     def time_to_error(self, error) -> Float[Array, "..."]:
         """The first time the error is at most `error`, 0 < error < 1: `time_to_logit(log((1 - e)/e))` (6.1)."""
