@@ -9,6 +9,7 @@ from gradstarve.theorems.descent import DESCENT
 from gradstarve.theorems.entry import Theorem
 from gradstarve.theorems.fate import FATES, PROBABILITY
 from gradstarve.theorems.independence import INDEPENDENT_MODES, SIGN
+from gradstarve.theorems.inflection import INFLECTIONS, PLATEAU, TRANSITION
 from gradstarve.theorems.mode import CLOCK, DEATHS, UNIVERSALITY
 
 CATALOGUE: dict[str, Theorem] = {
@@ -27,6 +28,9 @@ CATALOGUE: dict[str, Theorem] = {
         PROBABILITY,
         TRANSFER,
         ANTIPODAL,
+        INFLECTIONS,
+        TRANSITION,
+        PLATEAU,
         DESCENT,
     )
 }

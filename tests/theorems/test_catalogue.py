@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from gradstarve import special, theory
 from gradstarve.problem import Mode, TwoLayerReLU
-from gradstarve.theorems import CATALOGUE, balance, closed_forms, independence, mode, running
+from gradstarve.theorems import CATALOGUE, balance, closed_forms, independence, inflection, mode, running
 
 # Few trials: compiling costs the same for all of them, and a wrong law is wrong everywhere.
 TRIALS = {
@@ -149,6 +149,12 @@ MUTATIONS = {
         (theory, "antipodal_fate", lambda a, z: np.sign(a + 1.05 * z)),
         (theory, "class_failure_probability", lambda width: 0.6**width),
     ],
+    "inflections": [
+        (theory, "error_inflections", scaled(theory.error_inflections, 1.05)),
+        (inflection, "invariants", larger_kappa),
+    ],
+    "rich-to-lazy": [(theory, "kappa_critical", scaled(theory.kappa_critical, 1.05))],
+    "plateau": [(theory, "plateau_length", scaled(theory.plateau_length, 1.05))],
     "exact-descent": [(theory, "solve", slower_step), (theory, "solve", solve_without_deaths)],
 }
 
