@@ -12,7 +12,7 @@ from gradstarve.theorems.drawing import COLOURS, draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
 from gradstarve.theorems.fate import BY_DESCENT, CROWD, MOST, PLANE, STANDARD_ERRORS, STEPS, deviation, two_points
 from gradstarve.theorems.mode import flow_times
-from gradstarve.theorems.running import FLOW_TOLERANCE, WHY_FLOW, law_gaps, train_descent, train_flow
+from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, law_gaps, train_descent, train_flow
 from gradstarve.theorems.sampling import BATCH, exclusive_start, generator, generators, log_uniform, record, two_rays
 
 
@@ -161,7 +161,7 @@ TRANSFER = Theorem(
     ),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
-    checked_with="simulate_flow: adaptive Runge-Kutta on all weights of the full network",
+    checked_with=BY_FLOW,
     default_trials=192,
     check=check_transfer,
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (|u| + r Σ(a² + z²)/2)"),

@@ -12,10 +12,8 @@ from gradstarve.problem import Mode
 from gradstarve.theorems.drawing import draw_gaps
 from gradstarve.theorems.entry import Outcome, Tally, Theorem
 from gradstarve.theorems.mode import flow_times, invariants
-from gradstarve.theorems.running import FLOW_TOLERANCE, WHY_FLOW, train_flow
+from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, train_flow
 from gradstarve.theorems.sampling import Start, exclusive_start, generators, record, two_rays
-
-_FLOW = "simulate_flow: adaptive Runge-Kutta on all weights of the full network"
 
 
 def hinge_time(rate: float, norm: float, a: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -159,7 +157,7 @@ HINGE = Theorem(
     hypotheses=_HYPOTHESES,
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
-    checked_with=_FLOW,
+    checked_with=BY_FLOW,
     default_trials=192,
     check=check_hinge,
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (|u| + r Σ(a² + z²)/2)"),
@@ -173,7 +171,7 @@ CROSS_ENTROPY = Theorem(
     hypotheses=_HYPOTHESES,
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
-    checked_with=_FLOW,
+    checked_with=BY_FLOW,
     default_trials=192,
     check=check_cross_entropy,
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "error of 2 p r t, in units of the clock's angle"),
@@ -187,7 +185,7 @@ BALANCED = Theorem(
     hypotheses=(_HYPOTHESES[0], "balanced exclusive neurons of the right sign: z = a"),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
-    checked_with=_FLOW,
+    checked_with=BY_FLOW,
     default_trials=192,
     check=check_balanced,
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "error of the clock's angle (exponential), of u relative (squared)"),

@@ -12,8 +12,8 @@ from gradstarve import theory
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.theorems.drawing import draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
-from gradstarve.theorems.mode import invariants
-from gradstarve.theorems.running import FLOW_TOLERANCE, WHY_FLOW, descent_gradient, train_flow
+from gradstarve.theorems.mode import FRACTIONS, invariants
+from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, descent_gradient, train_flow
 from gradstarve.theorems.sampling import (
     BATCH,
     LOSS_NAMES,
@@ -62,16 +62,16 @@ def bend(loss: str, u: np.ndarray, kappa: np.ndarray) -> tuple[np.ndarray, np.nd
     return odds + inner + steep, np.abs(odds) + np.abs(inner) + np.abs(steep)
 
 
-def _trained(rng: Any, loss: str, low: float = 1e-2) -> tuple[Geometry, TwoLayerReLU, Any, np.ndarray, np.ndarray, Any]:
+def _trained(rng: Any, loss: str) -> tuple[Geometry, TwoLayerReLU, Any, np.ndarray, np.ndarray, Any]:
     """A batch trained for a while: (geometry, first networks, last networks, kappa of class + at the start, times, lost)."""
     geometry = two_rays(rng, 0.0)
-    start = exclusive_start(rng, low=low, doubters=0.3)
+    start = exclusive_start(rng, low=1e-2, doubters=0.3)
     start = Start(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
     if loss == "squared":
         start = start.below_one(geometry)
     network = start.network(rng, geometry)
     kappa, _ = invariants(geometry.norms[0], *start.mode(1))
-    times = np.array([0.1, 0.3, 0.6, 1.0]) * log_uniform(rng, 0.5, 8) / geometry.rates[0]
+    times = FRACTIONS * log_uniform(rng, 0.5, 8) / geometry.rates[0]
     run, lost = train_flow(geometry.data, network, loss, times)
     return geometry, network, run.final, kappa, times, lost
 
@@ -261,7 +261,7 @@ PLATEAU = Theorem(
     hypotheses=("one class along one direction", "balanced: a = z", "u0 << 1"),
     tolerance=_PLATEAU_TOLERANCE,
     why_tolerance="the next term is of relative order sqrt(u0) <= 1e-4; ten times that",
-    checked_with="simulate_flow: adaptive Runge-Kutta on all weights of the full network",
+    checked_with=BY_FLOW,
     default_trials=96,
     check=check_plateau,
     necessity=(plateau_without_balance,),

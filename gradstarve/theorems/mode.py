@@ -10,7 +10,7 @@ from gradstarve import theory
 from gradstarve.problem import Dataset, Mode
 from gradstarve.theorems.drawing import draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
-from gradstarve.theorems.running import FLOW_TOLERANCE, WHY_FLOW, law_gaps, train_flow
+from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, law_gaps, train_flow
 from gradstarve.theorems.sampling import (
     BATCH,
     LOSS_NAMES,
@@ -26,7 +26,6 @@ from gradstarve.theorems.sampling import (
     two_rays,
 )
 
-_FLOW = "simulate_flow: adaptive Runge-Kutta on all weights of the full network"
 # Four records, as everywhere, so that the simulator is compiled once for all entries.
 FRACTIONS = np.array([0.1, 0.3, 0.6, 1.0])
 
@@ -203,7 +202,7 @@ CLOCK = Theorem(
     ),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
-    checked_with=_FLOW,
+    checked_with=BY_FLOW,
     default_trials=288,
     check=check_clock,
     necessity=(clock_without_direction,),
@@ -222,7 +221,7 @@ DEATHS = Theorem(
     ),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
-    checked_with=_FLOW,
+    checked_with=BY_FLOW,
     default_trials=288,
     check=check_deaths,
     figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
@@ -236,7 +235,7 @@ UNIVERSALITY = Theorem(
     hypotheses=("one loss, one direction per class, exclusive neurons that stay", "the same kappa and theta_0"),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
-    checked_with=_FLOW + ", of both problems of a pair",
+    checked_with=BY_FLOW + ", of both problems of a pair",
     default_trials=192,
     check=check_universality,
     necessity=(universality_without_kappa,),

@@ -16,6 +16,7 @@ from gradstarve.simulate.reference import batch_loss
 # Local error of the integrator. Crossing an activity boundary or the hinge's kink costs 10 to 1000 times as much.
 FLOW_RTOL = 1e-12
 FLOW_TOLERANCE = 1e-8
+BY_FLOW = "simulate_flow: adaptive Runge-Kutta on all weights of the full network"
 WHY_FLOW = (
     "the integrator keeps a local error of 1e-12, which thousands of steps and the crossings of activity boundaries "
     "(10 to 1000 times the local error each) turn into at most 1e-9; ten times that"
