@@ -68,6 +68,7 @@ class Theorem:
     - `hypotheses`: what has to hold; `tolerance` and `why_tolerance`: what gap counts as agreement, and why that one;
     - `checked_with`: the independent simulator;
     - `check(key, trials)`: sample at least `trials` instances within the hypotheses and measure the gap of each;
+    - `power`: for a statistical claim, its level and how surely it rejects a constant that is 5 % off;
     - `necessity`: for hypotheses that matter, `f(key)` that drops it and gives the counterexample;
     - `figure(outcome, ax)`: draws the outcome on Matplotlib axes;
     - `default_trials`: what `verify` runs when not told otherwise.
@@ -85,6 +86,7 @@ class Theorem:
     check: Callable[[Any, int], Outcome]
     figure: Callable[[Outcome, Any], None]
     necessity: tuple[Callable[[Any], Counterexample], ...] = ()
+    power: str = ""
 
 
 class Tally:

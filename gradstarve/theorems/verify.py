@@ -62,6 +62,7 @@ class Row:
                 "tolerance": t.tolerance,
                 "why_tolerance": t.why_tolerance,
                 "checked_with": t.checked_with,
+                **({"power": t.power} if t.power else {}),
                 "ok": self.ok,
                 "verdict": self.verdict,
                 "trials": o.trials,
