@@ -23,18 +23,24 @@ from gradstarve import special, theory
 from gradstarve.compare import Comparison, compare
 from gradstarve.errors import ConvergenceError, HypothesisError
 from gradstarve.problem import (
+    ClassDataset,
     CrossEntropy,
     Dataset,
+    DeepReLU,
     Exponential,
     GradientDescent,
     GradientFlow,
     Hinge,
     Mode,
+    SoftmaxOneLayer,
+    SoftmaxTwoLayer,
     SquaredMargin,
     StochasticGradientDescent,
     TwoLayerReLU,
     datasets,
     exclusive,
+    init_deep,
+    init_softmax,
     init_two_layer,
 )
 from gradstarve.simulate import Trajectory, simulate, simulate_flow
@@ -56,10 +62,12 @@ _LAZY = {
 __version__ = version("gradstarve")
 
 __all__ = [
+    "ClassDataset",
     "Comparison",
     "ConvergenceError",
     "CrossEntropy",
     "Dataset",
+    "DeepReLU",
     "Derivation",
     "Exponential",
     "GradientDescent",
@@ -68,6 +76,8 @@ __all__ = [
     "HypothesisError",
     "Mode",
     "Report",
+    "SoftmaxOneLayer",
+    "SoftmaxTwoLayer",
     "Solution",
     "SquaredMargin",
     "StochasticGradientDescent",
@@ -77,6 +87,8 @@ __all__ = [
     "datasets",
     "derive",
     "exclusive",
+    "init_deep",
+    "init_softmax",
     "init_two_layer",
     "simulate",
     "simulate_flow",

@@ -1,19 +1,24 @@
 """The ground floor: data, networks, losses, dynamics, and the learning-curve contract. Solves and trains nothing."""
 
 from gradstarve.problem import datasets
+from gradstarve.problem.classes import ClassDataset
 from gradstarve.problem.curve import LearningCurve
 from gradstarve.problem.dataset import Breach, Dataset, Ray, Reduction, Separability
+from gradstarve.problem.deep import DeepReLU, init_deep
 from gradstarve.problem.dynamics import Dynamics, GradientDescent, GradientFlow, StochasticGradientDescent
 from gradstarve.problem.exclusive import exclusive
 from gradstarve.problem.losses import LOSSES, CrossEntropy, Exponential, Hinge, Loss, SquaredMargin, as_loss
 from gradstarve.problem.mode import Mode
-from gradstarve.problem.network import TwoLayerReLU, init_two_layer
+from gradstarve.problem.network import Network, TwoLayerReLU, init_two_layer
+from gradstarve.problem.softmax import SoftmaxOneLayer, SoftmaxTwoLayer, init_softmax
 
 __all__ = [
     "LOSSES",
     "Breach",
+    "ClassDataset",
     "CrossEntropy",
     "Dataset",
+    "DeepReLU",
     "Dynamics",
     "Exponential",
     "GradientDescent",
@@ -22,14 +27,19 @@ __all__ = [
     "LearningCurve",
     "Loss",
     "Mode",
+    "Network",
     "Ray",
     "Reduction",
     "Separability",
+    "SoftmaxOneLayer",
+    "SoftmaxTwoLayer",
     "SquaredMargin",
     "StochasticGradientDescent",
     "TwoLayerReLU",
     "as_loss",
     "datasets",
     "exclusive",
+    "init_deep",
+    "init_softmax",
     "init_two_layer",
 ]

@@ -70,6 +70,14 @@ class Dataset(eqx.Module):
         """d, the number of coordinates."""
         return self.points.shape[1]
 
+    def margins(self, outputs: Float[Array, "..."]) -> Float[Array, "..."]:
+        """m_i = y_i f(x_i) of the logits `outputs` [..., n]: positive where the sign is right."""
+        return self.labels * outputs
+
+    def leads(self, outputs: Float[Array, "..."]) -> Float[Array, "..."]:
+        """By how much the true label leads, [..., n]: a mistake where it is <= 0. With two classes, the margin."""
+        return self.margins(outputs)
+
     def separability(self) -> Separability:
         """Which of the geometric hypotheses of the theorems hold, and which pair of points breaks each other one."""
         return _separability(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstarve.arrays import check_positive, positive_int, real_arrays
+from gradstarve.problem.classes import ClassDataset
 from gradstarve.problem.dataset import Dataset
 
 
@@ -37,6 +38,20 @@ def orthogonal(dim=2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dat
     dim = positive_int("dim", dim, minimum=2)
     norms, frequencies = _pairs(norms, frequencies)
     return Dataset(norms[:, None] * _frame(dim, 2, key, norms.dtype), jnp.array([1, -1]), frequencies)
+
+
+def orthogonal_classes(classes, norm=1.0, frequencies=None) -> ClassDataset:
+    """K = `classes` orthogonal inputs r e_k, one per class, for softmax networks (section 11); d = K, `norm` r > 0.
+
+    `frequencies` [K] are the weights of the classes, None for equal ones.
+
+    >>> orthogonal_classes(3, norm=2.0).points.tolist()
+    [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]
+    """
+    classes = positive_int("classes", classes, minimum=2)
+    (norm,) = real_arrays(norm=norm)
+    check_positive("norm", norm)
+    return ClassDataset(norm * jnp.eye(classes, dtype=norm.dtype), np.arange(classes), frequencies)
 
 
 def cones(key, dim=2, points_per_class=4, opening=0.5, spread=0.3) -> Dataset:

@@ -1,4 +1,4 @@
-"""The two-layer ReLU network f(x) = sum_j z_j (w_j . x)_+ and its Gaussian initialiser (1.1)."""
+"""What a network is here, and the two-layer ReLU network f(x) = sum_j z_j (w_j . x)_+ with its initialiser (1.1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,50 @@ from jaxtyping import Array, Float
 from gradstarve.arrays import positive_int, real_arrays
 
 
-class TwoLayerReLU(eqx.Module):
+class Network(eqx.Module):
+    """Weights, and outputs of points that they give; a batch of independent networks when axes stand in front.
+
+    Every array leaf is a weight that training moves. Subclasses say by `batch_shape` how many of a leaf's axes are the
+    batch's, by `dim` how many coordinates a point has, and by `outputs` the shape of the output for one point.
+    """
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The axes in front: () for one network."""
+        raise NotImplementedError
+
+    @property
+    def dim(self) -> int:
+        """d, the number of inputs."""
+        raise NotImplementedError
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """The shape of the output for one point: () for a logit, (K,) for the logits of K classes."""
+        return ()
+
+    def __call__(self, points: Float[Array, "n d"]) -> Float[Array, "..."]:
+        """The outputs f(x_i), [*batch, n, *outputs], of the `points` [n, d]."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self):
+        """The precision of the weights."""
+        return jax.tree.leaves(self)[0].dtype
+
+    def __getitem__(self, index):
+        """The network or networks at `index` of the batch axes."""
+        if not self.batch_shape:
+            raise IndexError("this is one network, not a batch of networks")
+        return jax.tree.map(lambda leaf: leaf[index], self)
+
+    def check_dim(self, points: Float[Array, "n d"]) -> None:
+        """`ValueError` for points of another number of coordinates."""
+        if points.shape[-1] != self.dim:
+            raise ValueError(f"the network has d = {self.dim} inputs but the points have d = {points.shape[-1]}")
+
+
+class TwoLayerReLU(Network):
     """f(x) = sum_j z_j (w_j . x)_+, no bias, h neurons; P(y=+1|x) = sigmoid(f(x)) (1.1).
 
     `w`: [*batch, h, d] and `z`: [*batch, h] of one float dtype. Axes in front are a batch of independent networks.
@@ -40,8 +83,7 @@ class TwoLayerReLU(eqx.Module):
 
     def __call__(self, points: Float[Array, "n d"]) -> Float[Array, "*batch n"]:
         """The logits f(x_i), [*batch, n], of the `points` [n, d]."""
-        if points.shape[-1] != self.dim:
-            raise ValueError(f"the network has d = {self.dim} inputs but the points have d = {points.shape[-1]}")
+        self.check_dim(points)
         hidden = jax.nn.relu(jnp.einsum("...hd,nd->...hn", self.w, points, precision="highest"))
         return jnp.einsum("...h,...hn->...n", self.z, hidden, precision="highest")
 
@@ -60,12 +102,6 @@ class TwoLayerReLU(eqx.Module):
         """d, the number of inputs."""
         return self.w.shape[-1]
 
-    def __getitem__(self, index) -> TwoLayerReLU:
-        """The network or networks at `index` of the batch axes."""
-        if not self.batch_shape:
-            raise IndexError("this is one network, not a batch of networks")
-        return jax.tree.map(lambda leaf: leaf[index], self)
-
 
 def init_two_layer(key, batch, width, dim, scale_w=1.0, scale_z=1.0) -> TwoLayerReLU:
     """`batch` random networks: w_j ~ N(0, scale_w^2 I), z_j ~ N(0, scale_z^2), independent.
@@ -78,13 +114,18 @@ def init_two_layer(key, batch, width, dim, scale_w=1.0, scale_z=1.0) -> TwoLayer
     >>> nets.w.shape, nets.z.shape
     ((3, 4, 2), (3, 4))
     """
-    shape = (batch,) if not isinstance(batch, tuple) else batch
-    shape = tuple(positive_int("batch", size) for size in shape)
+    shape = batch_axes(batch)
     width, dim = positive_int("width", width), positive_int("dim", dim)
     scale_w, scale_z = real_arrays(scale_w=scale_w, scale_z=scale_z)
 
     w, z = _draw(key, scale_w, scale_z, math.prod(shape), width, dim)
     return TwoLayerReLU(w.reshape(*shape, width, dim), z.reshape(*shape, width))
+
+
+def batch_axes(batch) -> tuple[int, ...]:
+    """`batch`, an int or a tuple of ints, as the tuple of axes it stands for."""
+    shape = batch if isinstance(batch, tuple) else (batch,)
+    return tuple(positive_int("batch", size) for size in shape)
 
 
 @partial(jax.jit, static_argnums=(3, 4, 5))

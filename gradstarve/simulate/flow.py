@@ -33,7 +33,8 @@ def simulate_flow(
 ) -> Trajectory:
     """Integrate the gradient flow (1.2) of L = sum_i q_i l(y_i f(x_i)), labels ±1, from time 0, and record `times`.
 
-    - `data`: a `Dataset` of n points; `network`: a `TwoLayerReLU` with any batch axes, also none;
+    - `data`: a `Dataset` of n points, or a `ClassDataset` for a softmax network; `network`: any `Network` of `gradstarve`
+      (`TwoLayerReLU`, `DeepReLU`, `SoftmaxTwoLayer`, ...) with any batch axes, also none;
     - `loss`: a `Loss` or its name;
     - `times`: a number or a rising sequence of them, >= 0 (a time of the flow is step_size * step of descent);
     - `rtol`, `atol`: every weight is integrated to the local error atol + rtol * |weight|. Default rtol is 1e-10 in
@@ -66,7 +67,7 @@ def simulate_flow(
     True
     """
     data, network, loss = check_problem(data, network, loss)
-    dtype = network.w.dtype
+    dtype = network.dtype
     grid = _check_times(times, dtype)
     rtol = _check_tolerance("rtol", _DEFAULT_RTOL[dtype.name] if rtol is None else rtol)
     least = 10 * float(jnp.finfo(dtype).eps)
@@ -79,12 +80,15 @@ def simulate_flow(
 
     batch, axes = network.batch_shape, len(network.batch_shape)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
+    count = flat.batch_shape
     if atol is None:
-        scale = jnp.sqrt((jnp.sum(flat.w**2, (-2, -1)) + jnp.sum(flat.z**2, -1)) / (flat.w[0].size + flat.z[0].size))
+        leaves = jax.tree.leaves(flat)
+        squares = sum(jnp.sum(leaf**2, tuple(range(1, leaf.ndim))) for leaf in leaves)
+        scale = jnp.sqrt(squares / sum(leaf[0].size for leaf in leaves))
         # A network of zeros stays where it is; any positive number will do for it.
         atols = rtol * jnp.where(scale > 0, scale, 1)
     else:
-        atols = jnp.full(flat.z.shape[:1], _check_tolerance("atol", atol), dtype)
+        atols = jnp.full(count, _check_tolerance("atol", atol), dtype)
 
     knots, place = np.unique(grid, return_inverse=True)  # the integrator wants each time once
     logits, networks = [], []
@@ -93,16 +97,16 @@ def simulate_flow(
         networks.append(jax.tree.map(lambda leaf: leaf[:, None], flat))
     knots = knots[knots > 0]
     watched = all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network)))
-    last, used = flat, jnp.zeros(flat.z.shape[:1], jnp.int32)
+    last, used = flat, jnp.zeros(count, jnp.int32)
     with Progress(progress if watched else False, float(grid[-1]), "integrating") as report:
         per = -(-max(knots.size, 1) // report.pieces(_GUESS_SECONDS, most=10))
         for first in range(0, knots.size, per):
             piece = knots[first : first + per]
             since = knots[first - 1] if first else np.zeros((), dtype)
-            last, seen, nets, count = integrate(
+            last, seen, nets, taken = integrate(
                 last, data, loss, since, piece, jnp.asarray(rtol, dtype), atols, rtol > 1e-6, max_steps, record_networks
             )
-            used = used + count
+            used = used + taken
             if watched and throw:
                 _raise_if_stuck(seen, used, piece, batch, max_steps)
             logits.append(seen)
@@ -161,7 +165,7 @@ def _check_tolerance(name: str, value: Any) -> float:
 
 def _raise_if_stuck(seen: Array, used: Array, times: np.ndarray, batch: tuple[int, ...], max_steps: int) -> None:
     """`ConvergenceError` that names the first network that did not get through the piece, and how far it got."""
-    missing = np.asarray(np.isnan(np.asarray(seen)).any(-1))  # [b, records]
+    missing = np.asarray(np.isnan(np.asarray(seen)).any(axis=tuple(range(2, seen.ndim))))  # [b, records]
     missing[np.asarray(used) > max_steps, -1] = True
     if not missing.any():
         return

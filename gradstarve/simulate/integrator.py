@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gradstarve.problem import Dataset, Loss, TwoLayerReLU
-from gradstarve.simulate.reference import batch_loss
+from gradstarve.problem import Loss, Network
+from gradstarve.simulate.reference import AnyData, batch_loss
 
 
 @eqx.filter_jit
 @eqx.debug.assert_max_traces(max_traces=None)
 def integrate(
-    start: TwoLayerReLU,
-    data: Dataset,
+    start: Network,
+    data: AnyData,
     loss: Loss,
     since: Any,
     times: Float[Array | np.ndarray, " records"],
@@ -28,7 +28,7 @@ def integrate(
     loose: bool,
     max_steps: int,
     keep_networks: bool,
-) -> tuple[TwoLayerReLU, Float[Array, "b records n"], TwoLayerReLU | None, Int[Array, " b"]]:
+) -> tuple[Network, Float[Array, "b records n ..."], Network | None, Int[Array, " b"]]:
     """The networks [b] at the last of the rising `times`, all above `since`; the logits (and perhaps the networks) at
     each of them; and the steps that each network took. What was not reached in `max_steps` is NaN. `loose` takes a
     method of order 5 in place of 8.
@@ -40,7 +40,7 @@ def integrate(
 
     def one(network, atol):
         # A network lost in an earlier piece waits at 0, where nothing moves, instead of using up its steps again.
-        lost = jnp.isnan(network.z).any()
+        lost = jnp.stack([jnp.isnan(leaf).any() for leaf in jax.tree.leaves(network)]).any()
         network = jax.tree.map(lambda leaf: jnp.where(lost, 0, leaf), network)
         controller = _Controller(rtol=rtol, atol=atol, norm=_largest, dtmin=jnp.zeros_like(times[-1]))
 

@@ -12,18 +12,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradstarve.problem import Dataset, GradientDescent, Loss, StochasticGradientDescent, TwoLayerReLU
+from gradstarve.problem import ClassDataset, Dataset, GradientDescent, Loss, Network, StochasticGradientDescent
+
+AnyData = Dataset | ClassDataset
 
 
 class State(eqx.Module):
     """A batch of networks in the middle of a run: `networks` [b], what their optimiser remembers, the step number."""
 
-    networks: TwoLayerReLU
+    networks: Network
     memory: Any
     step: Array
 
 
-def start(networks: TwoLayerReLU, dynamics: Any, keys: Array | None) -> State:
+def start(networks: Network, dynamics: Any, keys: Array | None) -> State:
     """The state before step 0. `keys`: [b], for stochastic dynamics."""
     if isinstance(dynamics, GradientDescent):
         memory = jax.tree.map(jnp.zeros_like, networks)
@@ -34,9 +36,9 @@ def start(networks: TwoLayerReLU, dynamics: Any, keys: Array | None) -> State:
     return State(networks, memory, jnp.zeros((), jnp.int32))
 
 
-def batch_loss(network: TwoLayerReLU, data: Dataset, loss: Loss) -> Float[Array, ""]:
-    """L = sum_i q_i l(y_i f(x_i)) of one network."""
-    return jnp.sum(data.weights * loss.value(data.labels * network(data.points)))
+def batch_loss(network: Network, data: AnyData, loss: Loss) -> Float[Array, ""]:
+    """L = sum_i q_i l(m_i) of one network."""
+    return jnp.sum(data.weights * loss.value(data.margins(network(data.points))))
 
 
 def _descent(network, velocity, data, loss, dynamics: GradientDescent):
@@ -67,13 +69,15 @@ def _one_point(network, key, step, data, loss, dynamics: StochasticGradientDesce
     """One step on one point, without its weight: drawing it that often is what the weight does."""
     drawn = draw_point(key, step, data.weights)
 
+    one = jax.tree.map(lambda leaf: leaf[drawn][None], data)
+
     def value(network):
-        return loss.value(data.labels[drawn] * network(data.points[drawn][None])[0])
+        return loss.value(one.margins(network(one.points)))[0]
 
     return jax.tree.map(lambda theta, g: theta - dynamics.step_size * g, network, jax.grad(value)(network))
 
 
-def _optax(network, memory, data, loss, dynamics) -> tuple[TwoLayerReLU, Any]:
+def _optax(network, memory, data, loss, dynamics) -> tuple[Network, Any]:
     """One step of an optax optimiser; line searches and Polyak steps get the value and the loss they ask for."""
     import optax
 
@@ -87,7 +91,7 @@ def _optax(network, memory, data, loss, dynamics) -> tuple[TwoLayerReLU, Any]:
     return trained, new
 
 
-def step(state: State, data: Dataset, loss: Loss, dynamics: Any) -> State:
+def step(state: State, data: AnyData, loss: Loss, dynamics: Any) -> State:
     """All networks one step further. Hyperparameters of our own dynamics are [b]."""
     if isinstance(dynamics, GradientDescent):
         networks, memory = jax.vmap(_descent, in_axes=(0, 0, None, None, 0))(
@@ -107,8 +111,8 @@ def step(state: State, data: Dataset, loss: Loss, dynamics: Any) -> State:
 @eqx.filter_jit
 @eqx.debug.assert_max_traces(max_traces=None)
 def advance(
-    state: State, data: Dataset, loss: Loss, dynamics: Any, records: int, every: int, keep_networks: bool
-) -> tuple[State, Float[Array, "records b n"], TwoLayerReLU | None]:
+    state: State, data: AnyData, loss: Loss, dynamics: Any, records: int, every: int, keep_networks: bool
+) -> tuple[State, Float[Array, "records b n ..."], Network | None]:
     """`records` times `every` steps, with the logits (and perhaps the networks) after each `every`.
 
     Compiled once for given shapes, `records` and `every`; a new step size, momentum or key is not a new compilation.

@@ -13,12 +13,13 @@ from jaxtyping import Array
 from gradstarve.arrays import is_concrete, positive_int
 from gradstarve.errors import ConvergenceError
 from gradstarve.problem import (
+    ClassDataset,
     Dataset,
     GradientDescent,
     GradientFlow,
     Loss,
+    Network,
     StochasticGradientDescent,
-    TwoLayerReLU,
     as_loss,
 )
 from gradstarve.simulate import reference
@@ -39,10 +40,12 @@ def simulate(
     progress: Any = None,
     throw: bool = True,
 ) -> Trajectory:
-    """Train every network of a batch for `steps` steps by the gradient of L = sum_i q_i l(y_i f(x_i)), labels ±1 (1.2).
+    """Train every network of a batch for `steps` steps by the gradient of L = sum_i q_i l(m_i), m_i = y_i f(x_i) (1.2).
 
-    - `data`: a `Dataset` of n points; `network`: a `TwoLayerReLU` with any batch axes, also none;
-    - `loss`: a `Loss` or its name;
+    - `data`: a `Dataset` of n points (labels ±1), or a `ClassDataset` for a softmax network;
+    - `network`: any `Network` of `gradstarve` (`TwoLayerReLU`, `DeepReLU`, `SoftmaxTwoLayer`, ...) with any batch axes,
+      also none;
+    - `loss`: a `Loss` or its name; with classes "cross-entropy", which is that of the softmax;
     - `dynamics`: `GradientDescent`, `StochasticGradientDescent` (needs `key`), or an `optax.GradientTransformation` for
       descent on the full batch. Hyperparameters of ours may be arrays of the batch shape, one value per network.
       With step size eta, step k is time eta k of the flow;
@@ -54,9 +57,9 @@ def simulate(
       callable gets (done_steps, total_steps);
     - `throw`: whether training that reaches logits that are not finite raises; with False they stay in the record.
 
-    The result is a `Trajectory`: logits [*batch, records, n]. The run has the wider precision of `data` and `network`
-    (float32 beside float64 is run in float64); hyperparameters are cast to it. Inside jit, grad and vmap there is no
-    progress and no check for logits that are not finite.
+    The result is a `Trajectory`: logits [*batch, records, n], for K classes [*batch, records, n, K]. The run has the
+    wider precision of `data` and `network` (float32 beside float64 is run in float64); hyperparameters are cast to it.
+    Inside jit, grad and vmap there is no progress and no check for logits that are not finite.
 
     `ValueError` for arguments that do not fit each other; `ConvergenceError` for training that diverges.
 
@@ -111,20 +114,43 @@ def simulate(
     )
 
 
-def check_problem(data: Any, network: Any, loss: Any) -> tuple[Dataset, TwoLayerReLU, Loss]:
+def check_problem(data: Any, network: Any, loss: Any) -> tuple[reference.AnyData, Network, Loss]:
     """Data and network of one precision that fit each other, and the loss as a `Loss`."""
-    if not isinstance(data, Dataset):
+    loss = as_loss(loss)
+    if not isinstance(data, Dataset | ClassDataset):
         raise ValueError(f"data must be a Dataset, got {type(data).__name__}; give Dataset(points, labels)")
-    if not isinstance(network, TwoLayerReLU):
-        raise ValueError(f"network must be a TwoLayerReLU, got {type(network).__name__}; give TwoLayerReLU(w, z)")
+    if not isinstance(network, Network):
+        raise ValueError(
+            f"network must be a TwoLayerReLU or another Network, got {type(network).__name__}; give TwoLayerReLU(w, z)"
+        )
+    if isinstance(data, ClassDataset):
+        _check_classes(data, network, loss)
+    elif network.outputs:
+        raise ValueError(
+            f"a network of {network.outputs[0]} classes needs a ClassDataset(points, classes), got a Dataset with labels ±1"
+        )
     if network.dim != data.dim:
         raise ValueError(f"the network has d = {network.dim} inputs but the data have d = {data.dim} coordinates")
-    dtype = jnp.result_type(data.points, network.w)
+    dtype = jnp.result_type(data.points, network.dtype)
     data, network = jax.tree.map(lambda leaf: leaf.astype(dtype), (data, network))
-    return data, network, as_loss(loss)
+    return data, network, loss
 
 
-def _check_dynamics(dynamics: Any, network: TwoLayerReLU, key: Any) -> tuple[Any, Array | None]:
+def _check_classes(data: ClassDataset, network: Network, loss: Loss) -> None:
+    if not network.outputs:
+        raise ValueError(
+            f"a ClassDataset needs a network with one output a class, such as SoftmaxTwoLayer, got {type(network).__name__}"
+        )
+    if loss.name != "cross-entropy":
+        raise ValueError(f'several classes are trained with the softmax, loss "cross-entropy", got {loss.name!r}')
+    if is_concrete(data.classes) and np.asarray(data.classes).max() >= network.outputs[0]:
+        raise ValueError(
+            f"the network has K = {network.outputs[0]} outputs but the data have a class "
+            f"{int(np.asarray(data.classes).max())}; classes are 0, ..., K - 1"
+        )
+
+
+def _check_dynamics(dynamics: Any, network: Network, key: Any) -> tuple[Any, Array | None]:
     """The dynamics with one value of each hyperparameter per network, [b], and one key per network if they draw."""
     accepted = "GradientDescent, StochasticGradientDescent or an optax.GradientTransformation"
     batch = network.batch_shape
@@ -141,7 +167,7 @@ def _check_dynamics(dynamics: Any, network: TwoLayerReLU, key: Any) -> tuple[Any
             if shape not in ((), batch):
                 raise ValueError(f"{name} has shape {shape}, which is neither () nor the batch shape {batch} of the network")
         size = int(np.prod(batch))
-        dtype = network.w.dtype
+        dtype = network.dtype
         dynamics = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.astype(dtype), batch).reshape(size), dynamics)
         return dynamics, _keys(key, batch) if stochastic else None
     import optax
@@ -166,10 +192,10 @@ def _keys(key: Any, batch: tuple[int, ...]) -> Array:
     return key.reshape(-1)
 
 
-def _seconds(flat: TwoLayerReLU, data: Dataset, steps: int) -> float:
+def _seconds(flat: Network, data: reference.AnyData, steps: int) -> float:
     """A guess at the run's length, within a factor of ten on today's machines: it only decides about progress."""
-    count, width = flat.z.shape
-    flops = count * steps * (4 * data.size * width * data.dim + 20 * data.size * width)
+    weights = sum(leaf.size for leaf in jax.tree.leaves(flat))  # of all networks
+    flops = steps * data.size * 8 * weights
     return flops / 2e9 + steps * 2e-5
 
 
@@ -197,7 +223,7 @@ def _plan(steps: int, every: int, pieces: int) -> list[tuple[int, int, bool]]:
 @eqx.filter_jit
 def _sick(logits: Array) -> Array:
     """Where a logit is not finite, [records, b]."""
-    return ~jnp.isfinite(logits).all(axis=-1)
+    return ~jnp.isfinite(logits).all(axis=tuple(range(2, logits.ndim)))
 
 
 def _raise_if_diverged(logits: Array, grid: np.ndarray, batch: tuple[int, ...], dynamics: Any) -> None:

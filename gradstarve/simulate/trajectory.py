@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from gradstarve.arrays import is_concrete
-from gradstarve.problem import Dataset, LearningCurve, Loss, TwoLayerReLU
+from gradstarve.problem import ClassDataset, Dataset, LearningCurve, Loss, Network
 
 
 class Trajectory(LearningCurve):
@@ -17,8 +17,8 @@ class Trajectory(LearningCurve):
 
     - `grid`: [records], the step numbers 0, K, 2K, ..., steps of a descent or the times of a flow, in rising order
       (time t of the flow corresponds to step number t / step_size);
-    - `recorded`: [*batch, records, n], the logits; `.logits()`, `.margins()` (labels ±1) are of this shape, `.error()`,
-      `.loss()` and `.mistakes()` are [*batch, records];
+    - `recorded`: [*batch, records, n], the logits (of a softmax network [*batch, records, n, K]); `.logits()` is of this
+      shape, `.margins()` is [*batch, records, n], `.error()`, `.loss()` and `.mistakes()` are [*batch, records];
     - `initial`, `final`: the networks at the start and at the last entry of `grid`;
     - `data`, `loss_function`: the problem, in the precision in which it was run;
     - `networks`: the network at every entry of `grid`, batch axes [*batch, records], or None when not asked for.
@@ -36,20 +36,20 @@ class Trajectory(LearningCurve):
     """
 
     grid: Shaped[Array | np.ndarray, " records"]
-    recorded: Float[Array, "*batch records n"]
-    initial: TwoLayerReLU
-    final: TwoLayerReLU
-    data: Dataset
+    recorded: Float[Array, "..."]
+    initial: Network
+    final: Network
+    data: Dataset | ClassDataset
     loss_function: Loss
-    networks: TwoLayerReLU | None = None
+    networks: Network | None = None
 
     def logits(self, t: Any = None) -> Float[Array, "..."]:
-        """f(x_i) at the recorded t: [*batch, *t.shape, n], or the whole grid, [*batch, records, n]."""
+        """f(x_i) at the recorded t: [*batch, *t.shape, n], or of all, [*batch, records, n]; K classes add an axis."""
         if t is None:
             return self.recorded
-        return self.recorded[..., self._index(t), :]
+        return self.recorded[(slice(None),) * len(self.initial.batch_shape) + (self._index(t),)]
 
-    def network(self, t: Any = None) -> TwoLayerReLU:
+    def network(self, t: Any = None) -> Network:
         """The network or networks at the recorded t: batch axes [*batch, *t.shape]; None is the whole grid.
 
         Without `record_networks=True` only t = 0 and the last entry of the grid are known, others are a `ValueError`.

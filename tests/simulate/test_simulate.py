@@ -310,7 +310,7 @@ def test_the_bar_appears_on_request_only(capsys):
 GOOD = {"data": None, "network": None, "loss": "hinge", "dynamics": GradientDescent(0.1), "steps": 4}
 BAD = [
     ({"data": [[1.0, 0.0, 0.0]]}, "data must be a Dataset, got list"),
-    ({"network": (1, 2)}, "network must be a TwoLayerReLU, got tuple"),
+    ({"network": (1, 2)}, "network must be a TwoLayerReLU or another Network, got tuple"),
     ({"network": TwoLayerReLU([[1.0, 2.0]], [1.0])}, "d = 2 inputs but the data have d = 3"),
     ({"loss": "logistic"}, "unknown loss 'logistic'; use one of 'cross-entropy'"),
     ({"dynamics": GradientFlow()}, "use simulate_flow"),
