@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import sympy as sp
 
 from gradstarve.symbolic.checks import Domain
-from gradstarve.symbolic.derivation import Equations, Known, Step, Verify
+from gradstarve.symbolic.derivation import Derivation, Equations, Known, Step, Verify
 from gradstarve.symbolic.notation import g, m, t, u_of
 
 
@@ -46,6 +46,22 @@ class Chain:
     ) -> None:
         """Append a step; the arguments are the attributes of `Step`."""
         self._steps.append(Step(name, claim, equation, verify, domain or {}, reference))
+
+    def cite(self, source: Derivation, name: str, claim: str, labels: Sequence[sp.Basic] = ()) -> None:
+        """Append what step `name` of another derivation has established: all of it, or the equations for `labels`.
+
+        Nothing is typed in again, and the check holds the copy to what that derivation says.
+        """
+        step = source[name]
+        there = Known([(name, step.equations)])
+        wanted = labels or [equation.lhs for equation in step.equations]
+        self.add(
+            name,
+            claim,
+            tuple(equal(label, there(label)) for label in wanted),
+            lambda own, _: [own(label) - there(label) for label in wanted],
+            reference=step.reference,
+        )
 
 
 du_dt = sp.Derivative(u_of(t), t)

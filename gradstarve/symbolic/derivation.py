@@ -294,7 +294,7 @@ class Derivation:
         return self.to_markdown()
 
 
-_LAWS = {"mode": "mode", "one-layer": "one_layer"}
+_LAWS = {"mode": "mode", "one-layer": "one_layer", "inflection": "inflection"}
 """Name of a law -> module of this package that derives it, through `LOSSES` (names) and `build(loss)`."""
 
 
@@ -320,9 +320,10 @@ def derive(name: str, loss: Any) -> Derivation:
       every loss, and u(t) for the hinge and squared losses.
     - "one-layer": linear read-out f = v.x, du/dt = p r^2 g(u); u(t) for every loss, with Lambert W for
       cross-entropy (3.9).
+    - "inflection": where the error of the mode bends, e'' = 0 (5.1), and kappa^2 = K(u) there (5.2).
 
     Args:
-        name: the law, "mode" or "one-layer".
+        name: the law, one of the names above.
         loss: "cross-entropy", "hinge", "exponential" or "squared", or an object whose `.name` is one of
             these.
 

@@ -53,6 +53,11 @@ z = sp.symbols("z1 z2", real=True)
 W = sp.Matrix(2, 2, sp.symbols("w11 w12 w21 w22", real=True))  # one weight vector per row, d = 2
 alpha = sp.Symbol("alpha", real=True)  # angle of the class direction in the plane
 
+# the error curve: e'' = -chi e (1 - e) (du/dt)^2, and kappa^2 = K(u) where chi = 0
+e_of = sp.Function("e")
+chi_of = sp.Function("chi")
+K_of = sp.Function("K")
+
 # the same quantities as functions
 ell = sp.Function("ell")
 g = sp.Function("g")

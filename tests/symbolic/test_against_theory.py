@@ -43,3 +43,20 @@ def test_the_derived_logit_is_the_one_theory_gives(loss):
         t = 10 ** rng.uniform(-1, 1) / (p * r)
         law = gs.solve_mode(gs.Mode(p, r, a, z), loss)
         assert float(logit_of(t=t, p=p, r=r, kappa=kappa, u0=u0)) == pytest.approx(float(law.logit(t)), rel=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_derived_inflections_are_the_ones_theory_finds(loss):
+    level, slope = (gs.derive("inflection", loss).to_jax(key) for key in ("K(u)", "K'(u)"))
+    kappa = np.array([0.05, 0.3, 0.5])
+    found = np.asarray(gs.theory.error_inflections(loss, kappa))
+    u, width = (x[np.isfinite(found) & (found > 0)] for x in (found, np.broadcast_to(kappa[:, None], found.shape)))
+    assert u.size >= (3 if loss != "hinge" else 0)
+    np.testing.assert_allclose(level(u), width**2, rtol=1e-12, atol=1e-13)
+    if loss != "hinge":
+        # Up to kappa_c and down again: the derived slope changes sign where theory finds the transition.
+        grid = np.linspace(0.01, 0.8 if loss == "cross-entropy" else 0.5, 2001)
+        top = np.flatnonzero(np.diff(np.sign(slope(grid))))
+        assert top.size == 1
+        assert float(np.max(level(grid))) == pytest.approx(gs.theory.kappa_critical(loss) ** 2, abs=1e-6)

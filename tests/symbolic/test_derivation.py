@@ -107,7 +107,8 @@ def test_circular_definitions_are_refused():
 
 def test_available_lists_everything_derivable():
     losses = ("cross-entropy", "hinge", "exponential", "squared")
-    assert set(available()) == {(name, loss) for name in ("mode", "one-layer") for loss in losses}
+    names = ("mode", "one-layer", "inflection")
+    assert set(available()) == {(name, loss) for name in names for loss in losses}
 
 
 def test_a_loss_object_is_known_by_its_name():
