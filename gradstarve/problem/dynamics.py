@@ -52,12 +52,6 @@ class GradientDescent(Dynamics):
         if is_concrete(self.weight_decay) and not bool((self.weight_decay >= 0).all()):
             raise ValueError(f"weight_decay must be >= 0, got {weight_decay!r}")
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether momentum and weight decay are known to be zero, so that law (8.1) speaks of it."""
-        leaves = (self.momentum, self.weight_decay)
-        return all(is_concrete(leaf) and not bool((leaf != 0).any()) for leaf in leaves)
-
 
 class StochasticGradientDescent(Dynamics):
     """Descent on one point a step, drawn with probability equal to its weight; `step_size` > 0.

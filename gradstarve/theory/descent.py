@@ -1,8 +1,13 @@
-"""Gradient descent solved step by step without error (8.1): an equality with training, not its small-step limit.
+"""Gradient descent solved step by step without error (8.1), (8.2): an equality with training, not its small-step limit.
 
 With p_j = a_j + z_j and q_j = a_j - z_j, one step of size eta multiplies every p_j of a class by 1 + c and every q_j by
 1 - c, c = eta p r g(u), u = r (sum p_j^2 - sum q_j^2) / 4: two numbers per class move any network of any width in any
 dimension. Which neurons a class sums over is read off the sign of a_j = (p_j + q_j)/2 after each step.
+
+Weight decay lambda makes the factors 1 - eta lambda ± c. With momentum p_j and q_j have velocities P_j and Q_j, in units
+of a step: P_j <- momentum P_j + (eta lambda - c) p_j, p_j <- p_j - P_j, and likewise Q_j with eta lambda + c. All neurons
+of a class share these recurrences, but one that leaves its class takes its velocity along, coasts, and may come back: so
+every neuron has a pair of its own.
 """
 
 from __future__ import annotations
@@ -15,19 +20,29 @@ from jaxtyping import Array, Float
 
 from gradstarve.arrays import is_concrete, positive_int
 from gradstarve.errors import ConvergenceError
-from gradstarve.problem import Loss, Mode
+from gradstarve.problem import GradientDescent, Loss, Mode
 from gradstarve.theory.mode import error_to_logit
 
 
+class DescentNumbers(eqx.Module):
+    """The numbers of a `GradientDescent` for every network, [*batch]; None where they are known to be zero."""
+
+    step_size: Float[Array, "*batch"]
+    momentum: Float[Array, "*batch"] | None
+    weight_decay: Float[Array, "*batch"] | None
+    nesterov: bool = eqx.field(static=True)
+
+
 class March(eqx.Module):
-    """The law (8.1) for one class, or for two antipodal ones that pass neurons to each other.
+    """The law (8.1), (8.2) for one class, or for two antipodal ones that pass neurons to each other.
 
     `grown` p_j and `decayed` q_j: [*batch, h] at step 0, in the orientation of the first class; `frequency`, `norm`:
-    [classes, *batch]. Class 0 sums over a_j > 0 and class 1, if there is one, over a_j < 0.
+    [classes, *batch]. Class 0 sums over a_j > 0 and class 1, if there is one, over a_j < 0. `dynamics` has its numbers
+    [*batch], or None for a momentum or weight decay that is known to be zero, and then costs nothing.
     """
 
     loss_function: Loss
-    step_size: Float[Array, "*batch"]
+    dynamics: DescentNumbers
     frequency: Float[Array, "classes *batch"]
     norm: Float[Array, "classes *batch"]
     grown: Float[Array, "*batch h"]
@@ -43,19 +58,44 @@ class March(eqx.Module):
         # A neuron that has overflowed is a member of nothing; its network has no logit, and must not get a tame one.
         return jnp.where(jnp.all(jnp.isfinite(product), axis=-1), logits, jnp.nan), members
 
-    def _step(self, grown, decayed):
+    def _step(self, grown, decayed, velocity):
+        """One step of (p_j, q_j) and, with momentum, of their velocities (P_j, Q_j)."""
         logits, members = self._logits(grown, decayed)
-        speed = self.step_size * self.frequency * self.norm * self.loss_function.residual(logits)
+        d = self.dynamics
+        speed = d.step_size * self.frequency * self.norm * self.loss_function.residual(logits)
         speed = jnp.sum(jnp.where(members, speed[..., None], 0), axis=0)
-        return grown * (1 + speed), decayed * (1 - speed)
+        loses = 0 if d.weight_decay is None else (d.step_size * d.weight_decay)[..., None]
+        if d.momentum is None:
+            return grown * (1 - loses + speed), decayed * (1 - loses - speed), None
+        pull = (loses - speed) * grown, (loses + speed) * decayed
+        momentum = d.momentum[..., None]
+        velocity = tuple(momentum * v + g for v, g in zip(velocity, pull, strict=True))
+        move = velocity
+        if d.nesterov:
+            move = tuple(g + momentum * v for v, g in zip(velocity, pull, strict=True))
+        return grown - move[0], decayed - move[1], velocity
+
+    @property
+    def first(self):
+        """p_j, q_j and, with momentum, their velocities at step 0."""
+        at_rest = (jnp.zeros_like(self.grown), jnp.zeros_like(self.decayed))
+        return self.grown, self.decayed, None if self.dynamics.momentum is None else at_rest
 
     @property
     def start(self) -> Float[Array, "*batch h"]:
         """a_j at step 0, in the orientation of class 0."""
         return (self.grown + self.decayed) / 2
 
+    def remainder(self, steps) -> Float[Array, "..."]:
+        """What weight decay has left at `steps` of a weight that no point acts on, [*batch, *steps.shape]; 1 without it."""
+        if self.dynamics.weight_decay is None:
+            return jnp.ones((*self.grown.shape[:-1], *np.shape(steps)), self.grown.dtype)
+        # The read-out of a neuron with a = 0 is such a weight.
+        alone = jnp.ones_like(self.grown[..., :1])
+        return eqx.tree_at(lambda m: (m.grown, m.decayed), self, (alone, -alone)).coordinates(steps)[1][..., 0]
+
     def at(self, steps, read):
-        """`read(march, grown, decayed)` after each of `steps`, stacked in front: [steps.size, ...]; `ConvergenceError`
+        """`read(march, *state)` after each of `steps`, stacked in front: [steps.size, ...]; `ConvergenceError`
         if any of it is not finite."""
         steps = check_steps(steps).reshape(-1)
         # Every stride-th state is kept, where the stride divides all of the steps asked for.
@@ -67,7 +107,7 @@ class March(eqx.Module):
                 first = steps[sick].min()
                 raise ConvergenceError(
                     f"gradient descent diverges: weights are not finite at step {first} with step_size = "
-                    f"{np.asarray(self.step_size).max():.6g}; use a smaller step size"
+                    f"{np.asarray(self.dynamics.step_size).max():.6g}; use a smaller step size"
                 )
         return values
 
@@ -81,11 +121,11 @@ class March(eqx.Module):
         return _behind(a, np.shape(steps), offset=1), _behind(z, np.shape(steps), offset=1)
 
 
-def _read_logits(march: March, grown, decayed):
+def _read_logits(march: March, grown, decayed, velocity):
     return march._logits(grown, decayed)[0]
 
 
-def _read_coordinates(march: March, grown, decayed):
+def _read_coordinates(march: March, grown, decayed, velocity):
     return (grown + decayed) / 2, (grown - decayed) / 2
 
 
@@ -104,10 +144,9 @@ def _record(march: March, index, stride: int, count: int, read):
         state = jax.lax.scan(lambda s, _: (march._step(*s), None), state, length=stride)[0]
         return state, read(march, *state)
 
-    start = (march.grown, march.decayed)
-    _, later = jax.lax.scan(several, start, length=count)
+    _, later = jax.lax.scan(several, march.first, length=count)
     return jax.tree.map(
-        lambda first, rest: jnp.concatenate([first[None], rest])[index], read(march, *start), later
+        lambda first, rest: jnp.concatenate([first[None], rest])[index], read(march, *march.first), later
     )
 
 
@@ -125,10 +164,10 @@ def _steps_to_logit(march: March, target, max_steps: int):
         return step + 1, state, mark(step + 1, state, found)
 
     def mark(step, state, found):
-        logit = march._logits(*state)[0][0]
+        logit = march._logits(*state[:2])[0][0]
         return jnp.where(~jnp.isfinite(found) & (logit[..., None] >= target), step, found)
 
-    state = (march.grown, march.decayed)
+    state = march.first
     found = jnp.full((*march.grown.shape[:-1], target.size), jnp.inf, target.dtype)
     return jax.lax.while_loop(cond, body, (0, state, mark(0, state, found)))[2]
 
@@ -156,6 +195,10 @@ class DescentSolution(eqx.Module):
         a, z = self.march.coordinates(step)
         return (a, z) if self.index == 0 else (-a, -z)
 
+    def remainder(self, step) -> Float[Array, "..."]:
+        """What weight decay has left of a weight that no point acts on, [*batch, *step.shape]; 1 without it."""
+        return self.march.remainder(step)
+
     def time_to_logit(self, logit, max_steps: int = 1_000_000) -> Float[Array, "..."]:
         """The first step with u >= `logit`, [*batch, *logit.shape] as floats; inf if not within `max_steps`."""
         target = jnp.asarray(logit, self.march.grown.dtype)
@@ -170,11 +213,13 @@ class DescentSolution(eqx.Module):
     def march_seen_from_here(self) -> March:
         """The same law with this class in front: classes swapped, every a_j and z_j with its sign turned."""
         m = self.march
-        return March(m.loss_function, m.step_size, m.frequency[::-1], m.norm[::-1], -m.grown, -m.decayed)
+        return March(m.loss_function, m.dynamics, m.frequency[::-1], m.norm[::-1], -m.grown, -m.decayed)
 
 
 class ModeDescent(DescentSolution):
-    """The exact descent law of one `mode` (8.1), deaths included: a neuron with a_j <= 0 has left for good.
+    """The exact descent law of one `mode` (8.1), (8.2), deaths included: a neuron with a_j <= 0 is not in the class.
+
+    It has left for good, unless momentum and a weight decay strong enough to oscillate bring it back.
 
     >>> from gradstarve.problem import GradientDescent
     >>> from gradstarve.theory import solve_mode
@@ -199,14 +244,31 @@ def _leaving_steps(march: March, max_steps: int):
 
     left = jnp.where(march.grown + march.decayed <= 0, 0, jnp.full_like(march.grown, jnp.inf))
     steps = jnp.arange(1, max_steps + 1).astype(march.grown.dtype)
-    return jax.lax.scan(body, ((march.grown, march.decayed), left), steps)[0][1]
+    return jax.lax.scan(body, (march.first, left), steps)[0][1]
 
 
-def descend_mode(mode: Mode, loss: Loss, step_size: Array) -> ModeDescent:
-    """The law (8.1) of one mode."""
-    frequency, norm = (jnp.broadcast_to(value, mode.batch_shape)[None] for value in (mode.frequency, mode.norm))
-    step_size = jnp.broadcast_to(step_size.astype(mode.a.dtype), mode.batch_shape)
-    return ModeDescent(March(loss, step_size, frequency, norm, mode.a + mode.z, mode.a - mode.z), 0, mode)
+def descend_mode(mode: Mode, loss: Loss, dynamics: GradientDescent) -> ModeDescent:
+    """The law (8.1), (8.2) of one mode."""
+    return ModeDescent(new_march(loss, dynamics, [mode.frequency], [mode.norm], mode.a, mode.z), 0, mode)
+
+
+def new_march(loss: Loss, dynamics: GradientDescent, frequencies, norms, a: Array, z: Array) -> March:
+    """The law for neurons `a`, `z` [*batch, h]; `frequencies`, `norms`: a number or [*batch] for each class."""
+    batch = a.shape[:-1]
+
+    def per_class(values):
+        return jnp.stack([jnp.broadcast_to(jnp.asarray(value, a.dtype), batch) for value in values])
+
+    def number(value):
+        return jnp.broadcast_to(value.astype(a.dtype), batch)
+
+    momentum, weight_decay = (
+        None if is_concrete(value) and not bool((value != 0).any()) else number(value)
+        for value in (dynamics.momentum, dynamics.weight_decay)
+    )
+    nesterov = dynamics.nesterov and momentum is not None
+    numbers = DescentNumbers(number(dynamics.step_size), momentum, weight_decay, nesterov)
+    return March(loss, numbers, per_class(frequencies), per_class(norms), a + z, a - z)
 
 
 def check_steps(steps) -> np.ndarray:

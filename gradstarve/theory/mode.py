@@ -42,6 +42,10 @@ class ClockCurve(eqx.Module):
         """The accumulated hyperbolic angle 2 s(t) of (3.1), [*batch, *t.shape]."""
         return self.clock.state(t)[0]
 
+    def remainder(self, t) -> Float[Array, "..."]:
+        """What the flow leaves at t of a weight that no point acts on: all of it, ones of [*batch, *t.shape]."""
+        return jnp.ones((*self.clock.rate.shape, *jnp.shape(t)), self.clock.rate.dtype)
+
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """The first time u(t) >= `logit`, [*batch, *logit.shape]; 0 if u(0) is there, inf if it never gets there."""
         return self.clock.time_to_logit(logit)

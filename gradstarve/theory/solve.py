@@ -23,8 +23,7 @@ from gradstarve.problem import (
     TwoLayerReLU,
     as_loss,
 )
-from gradstarve.theory.descent import DescentSolution, March, ModeDescent, descend_mode
-from gradstarve.theory.fate import dies_for_ever
+from gradstarve.theory.descent import DescentSolution, ModeDescent, descend_mode, new_march
 from gradstarve.theory.mode import ModeSolution, flow_mode, insert_axes
 from gradstarve.theory.transfer import transfer_flow
 
@@ -32,10 +31,10 @@ _LAWS = "GradientFlow() or GradientDescent(step_size)"
 
 
 def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> ModeSolution | ModeDescent:
-    """The exact learning curve of one mode: (3.1)-(3.11) for `GradientFlow()` (the default), (8.1) for descent.
+    """The exact learning curve of one mode: (3.1)-(3.11) for `GradientFlow()` (the default), (8.1), (8.2) for descent.
 
-    `loss` is a loss or its name. The argument of the solution is time for the flow and the step number for descent;
-    time = step_size * step. `HypothesisError` for momentum, weight decay and stochastic descent, whose laws are others.
+    `loss` is a loss or its name. The argument of the solution is time for the flow and the step number for descent, with
+    any momentum and weight decay; time = step_size * step.
 
     >>> solution = solve_mode(Mode(frequency=1.0, norm=1.0, a=[0.1, 0.2], z=[0.1, -0.3]), "cross-entropy")
     >>> solution.logit([0.0, 50.0]).shape
@@ -43,7 +42,7 @@ def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = N
     """
     loss, dynamics = as_loss(loss), _check_dynamics(dynamics)
     if isinstance(dynamics, GradientDescent):
-        return descend_mode(mode, loss, dynamics.step_size)
+        return descend_mode(mode, loss, dynamics)
     return flow_mode(mode, loss)
 
 
@@ -60,7 +59,9 @@ class Solution(LearningCurve):
     dynamics: Dynamics
     plus: Any
     minus: Any
-    motion: Any  # the coordinates (a_j, z_j) of every neuron along its own axis: `.coordinates(t)`, and a_j at `.start`
+    # The coordinates (a_j, z_j) of every neuron along its own axis, `.coordinates(t)`, with a_j at `.start`, and what
+    # weight decay leaves of all other weights, `.remainder(t)`.
+    motion: Any
     axes: Float[Array, "*batch h d"]
 
     def logits(self, t=None) -> Float[Array, "..."]:
@@ -73,13 +74,14 @@ class Solution(LearningCurve):
         return jnp.stack(columns, axis=-1)
 
     def network(self, t) -> TwoLayerReLU:
-        """The network at t, axes [*batch, *t.shape]: w_j moves along its own axis only, the rest of it is untouched."""
+        """The network at t, axes [*batch, *t.shape]: w_j moves along its own axis only, the rest of it just decays."""
         a, z = self.motion.coordinates(t)
+        left = self.motion.remainder(t)[..., None]
         count = a.ndim - self.start.z.ndim
-        moved = (a - insert_axes(self.motion.start, count))[..., None]
+        moved = a - left * insert_axes(self.motion.start, count)
         batch, (h, d) = self.start.batch_shape, self.start.w.shape[-2:]
         spread = (*batch, *(1,) * count, h, d)
-        return TwoLayerReLU(self.start.w.reshape(spread) + moved * self.axes.reshape(spread), z)
+        return TwoLayerReLU(left[..., None] * self.start.w.reshape(spread) + moved[..., None] * self.axes.reshape(spread), z)
 
 
 def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> Solution:
@@ -90,8 +92,9 @@ def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entrop
     - other orthogonally separable classes, each along one direction (orthogonal classes among them): exclusive neurons,
       two independent modes (2.1) with deaths (3.10);
     - one class only: one mode.
-    `dynamics`: `GradientFlow()` (default; t is time) or `GradientDescent(step_size)` (t is the step; equality up to
-    rounding). `network` may carry batch axes. `HypothesisError` names what fails, where, and what to use instead.
+    `dynamics`: `GradientFlow()` (default; t is time) or `GradientDescent(step_size, ...)`, with momentum and weight decay
+    too (8.2) (t is the step; equality up to rounding). `network` may carry batch axes. `HypothesisError` names what fails,
+    where, and what to use instead.
 
     >>> from gradstarve.problem import datasets
     >>> net = TwoLayerReLU(w=[[0.3, 0.1], [-0.2, 0.4]], z=[0.2, -0.1])
@@ -138,12 +141,6 @@ def _check_dynamics(dynamics) -> GradientFlow | GradientDescent:
     if dynamics is None or isinstance(dynamics, GradientFlow):
         return GradientFlow()
     if isinstance(dynamics, GradientDescent):
-        if not dynamics.is_plain:
-            raise HypothesisError(
-                "the exact descent law (8.1) is for plain gradient descent",
-                f"momentum = {dynamics.momentum}, weight_decay = {dynamics.weight_decay}",
-                "GradientDescent(step_size), or simulate(...) with these dynamics",
-            )
         return dynamics
     if isinstance(dynamics, Dynamics):
         raise HypothesisError(
@@ -168,20 +165,10 @@ def _antipodal(rays, network, loss, dynamics):
     """One signed coordinate per neuron, along x_+; the two classes hand neurons to each other."""
     axis = jnp.asarray(rays[0].direction, network.w.dtype)
     a, z = _along(network, axis), network.z
-    frequency = jnp.stack([ray.frequency for ray in rays]).astype(a.dtype)
-    norm = jnp.asarray([ray.norm for ray in rays], a.dtype)
+    frequencies, norms = [ray.frequency for ray in rays], [ray.norm for ray in rays]
     axes = jnp.broadcast_to(axis, network.w.shape)
-    batch = network.batch_shape
     if isinstance(dynamics, GradientDescent):
-        column = (2, *(1,) * len(batch))
-        march = March(
-            loss,
-            jnp.broadcast_to(dynamics.step_size.astype(a.dtype), batch),
-            jnp.broadcast_to(frequency.reshape(column), (2, *batch)),
-            jnp.broadcast_to(norm.reshape(column), (2, *batch)),
-            a + z,
-            a - z,
-        )
+        march = new_march(loss, dynamics, frequencies, norms, a, z)
         return DescentSolution(march, 0), DescentSolution(march, 1), march, axes
     if loss.name == "squared" and is_concrete(a):
         for ray in rays:
@@ -193,7 +180,7 @@ def _antipodal(rays, network, loss, dynamics):
                     f"class {ray.label:+d} of network {where} starts at margin {margin[where]:.6g}",
                     "simulate_flow(...), or a smaller initialisation",
                 )
-    flow = transfer_flow(loss.name, frequency, norm, a, z)
+    flow = transfer_flow(loss.name, jnp.stack(frequencies).astype(a.dtype), jnp.asarray(norms, a.dtype), a, z)
     return flow.curves[0], flow.curves[1], flow, axes
 
 
@@ -210,16 +197,23 @@ class ExclusiveMotion(eqx.Module):
         """(w.axis, z) at t, each [*batch, *t.shape, h]; 0 along the axis for a neuron that sees no class."""
         extra = np.ndim(t)
         home, z = insert_axes(self.home, extra), insert_axes(self.z, extra)
-        a = jnp.zeros_like(z)
+        a, z = jnp.zeros_like(z), z * self.remainder(t)[..., None]
         for sign, solution in ((1, self.plus), (-1, self.minus)):
             if solution is not None:
                 own_a, own_z = solution.weights(t)
                 a, z = jnp.where(home == sign, own_a, a), jnp.where(home == sign, sign * own_z, z)
         return a, z
 
+    def remainder(self, t):
+        """What weight decay leaves at t of a weight that no point acts on: [*batch, *t.shape]."""
+        solution = self.minus if self.plus is None else self.plus
+        return solution.remainder(t)
+
 
 def _exclusive(rays, network, loss, dynamics):
     """Two modes that never meet: every neuron sees one class at most, and one that leaves is dead for ever."""
+    if isinstance(dynamics, GradientDescent):
+        network = _check_decay(network, dynamics)
     if None not in rays:
         network = _check_exclusive(rays, network, loss, dynamics)
     home = start = jnp.zeros_like(network.z)
@@ -240,32 +234,60 @@ def _exclusive(rays, network, loss, dynamics):
     return plus, minus, ExclusiveMotion(plus, minus, home, start, network.z), axes
 
 
+def _is_nonzero(value) -> bool:
+    """Whether a hyperparameter may be other than zero."""
+    return not is_concrete(value) or bool((value != 0).any())
+
+
+def _check_decay(network, dynamics):
+    """Weights on which no point acts shrink without changing sign, or neurons that see nothing would wake up."""
+    product, momentum = dynamics.step_size * dynamics.weight_decay, dynamics.momentum
+    # Where the roots of their recurrence are real.
+    limit = ((1 - momentum) / (1 + momentum)) ** 2 if dynamics.nesterov else (1 - jnp.sqrt(momentum)) ** 2
+    broken = product > limit
+    hypothesis = "weight decay that does not oscillate: step_size * weight_decay up to (1 - sqrt(momentum))^2 (8.2)"
+    if dynamics.nesterov:
+        hypothesis = hypothesis.replace("(1 - sqrt(momentum))^2", "((1 - momentum)/(1 + momentum))^2")
+    instead = "a smaller weight_decay or step_size, simulate(...), or antipodal data, where it does not matter"
+    if not is_concrete(broken):
+        return eqx.error_if(network, broken, f"HypothesisError: {hypothesis}. Use instead: {instead}.")
+    if bool(broken.any()):
+        worst = np.argmax(np.asarray(product - limit))
+        product, limit = (float(np.broadcast_to(v, broken.shape).flat[worst]) for v in (product, limit))
+        raise HypothesisError(hypothesis, f"step_size * weight_decay = {product:.6g} is above {limit:.6g}", instead)
+    return network
+
+
 def _check_exclusive(rays, network, loss, dynamics):
-    """Every neuron sees one class at most (2.1), and those of the wrong sign do not wake on the other class (4.4)."""
+    """Every neuron sees one class at most (2.1), and none is pushed so far out of its own that it wakes on the other."""
     plus, minus = (_along(network, ray.direction) for ray in rays)
     both = (plus > 0) & (minus > 0)
     cosine = float(rays[0].direction @ rays[1].direction)
-    if abs(cosine) <= 8 * float(jnp.finfo(plus.dtype).eps):
-        wakes = jnp.zeros_like(both)
-    else:
+    wakes = jnp.zeros_like(both)
+    if abs(cosine) > 8 * float(jnp.finfo(plus.dtype).eps):
         own, other = jnp.maximum(plus, minus), jnp.minimum(plus, minus)
         toward = jnp.where(plus > 0, network.z, -network.z)
-        leaves = own + toward < 0
         if loss.name == "squared":
-            # A margin above 1 comes down again, and then it is the neurons with z > a that leave.
+            # A margin above 1 comes down again: then it is the neurons of the right sign that are pushed out.
             above = [_margin(network, ray)[..., None] > 1 for ray in rays]
-            leaves = leaves | (jnp.where(plus > 0, above[0], above[1]) & (toward > own))
-        wrong = (own > 0) & leaves
+            toward = jnp.where(jnp.where(plus > 0, above[0], above[1]), -toward, toward)
+        wakes = (own > 0) & (toward < 0)
         if isinstance(dynamics, GradientDescent):
-            wakes = wrong  # the last step before it leaves overshoots, and may wake it where the flow would not
+            # Steps overshoot, so that a neuron pushed out may wake where the flow would not; and so may any, where
+            # momentum swings a margin past the target of the squared loss and back.
+            if loss.name == "squared" and _is_nonzero(dynamics.momentum):
+                wakes = own > 0
         else:
-            wakes = wrong & ~dies_for_ever(other, own, cosine)
+            # On the hyperbola a^2 - z^2 = const it comes down to `lowest`, and the push out of one class is |cos| of
+            # it into the other: (4.4) for those that leave, lowest = 0.
+            lowest = jnp.sqrt(jnp.maximum((own - toward) * (own + toward), 0))
+            wakes = wakes & (other + abs(cosine) * (own - lowest) > 0)
     rules = (
         (both, "exclusive neurons: each is active on one class at most (2.1)", "is active on both classes"),
         (
             wakes,
-            "neurons that leave their class stay dead (4.4)",
-            "leaves its class and may wake on the other",
+            "neurons that are pushed out of their class do not wake on the other (4.4)",
+            "is pushed out of its class and may wake on the other",
         ),
     )
     instead = "simulate(...) or simulate_flow(...), or antipodal data, where neurons may change class"

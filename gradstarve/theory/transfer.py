@@ -39,6 +39,10 @@ class TransferFlow(eqx.Module):
         """a_j at the start."""
         return self.a
 
+    def remainder(self, t) -> Float[Array, "..."]:
+        """What t leaves of a weight that no point acts on: all of it, [*batch, *t.shape]."""
+        return self.curves[0].remainder(t)
+
     def coordinates(self, t) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(a_j, z_j) at t, signed along x_+, each [*batch, *t.shape, h]."""
         plus, minus = (curve.angle(t)[..., None] for curve in self.curves)

@@ -146,12 +146,6 @@ def test_objects_are_made_inside_jit():
     assert float(make(jnp.array(POINTS), 0.5)) == 1.0
 
 
-def test_plain_descent_knows_itself():
-    assert GradientDescent(0.1).is_plain
-    assert not GradientDescent(0.1, momentum=0.5).is_plain
-    assert not GradientDescent(0.1, weight_decay=[0.0, 0.1]).is_plain
-
-
 def test_the_warning_about_64_bits_names_the_line_that_gave_them(monkeypatch):
     monkeypatch.setattr(gradstarve.arrays, "_warned_about_x64", False)
     with pytest.warns(UserWarning, match="points is float64 but JAX runs in 32-bit mode") as caught:
