@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.problem import Dataset, GradientDescent, TwoLayerReLU, as_loss
+from gradstarve.problem import ClassDataset, Dataset, GradientDescent, Network, TwoLayerReLU, as_loss
 from gradstarve.simulate import Trajectory, simulate, simulate_flow
 from gradstarve.simulate.reference import batch_loss
 
@@ -24,7 +24,7 @@ WHY_FLOW = (
 _MOST_STEPS = 3000
 
 
-def train_flow(data: Dataset, network: TwoLayerReLU, loss: str, times: Any) -> tuple[Trajectory, np.ndarray]:
+def train_flow(data: Dataset | ClassDataset, network: Network, loss: str, times: Any) -> tuple[Trajectory, np.ndarray]:
     """The flow of all weights at `times` > 0, and which networks [b] the integrator gave up on (sliding boundaries)."""
     run = simulate_flow(
         data,
@@ -36,11 +36,14 @@ def train_flow(data: Dataset, network: TwoLayerReLU, loss: str, times: Any) -> t
         progress=False,
         throw=False,
     )
-    gone = ~np.isfinite(np.asarray(run.recorded)).all(axis=(-1, -2)) | np.isnan(np.asarray(run.final.z)).any(-1)
-    return run, np.asarray(gone)
+    gone = [np.isnan(np.asarray(leaf)) for leaf in jax.tree.leaves(run.final)]
+    gone.append(~np.isfinite(np.asarray(run.recorded)))
+    return run, np.any([lost.reshape(lost.shape[0], -1).any(-1) for lost in gone], axis=0)
 
 
-def train_descent(data: Dataset, network: TwoLayerReLU, loss: str, step_size: Any, steps: int, every: int) -> Trajectory:
+def train_descent(
+    data: Dataset | ClassDataset, network: Network, loss: str, step_size: Any, steps: int, every: int
+) -> Trajectory:
     """Gradient descent of all weights by automatic differentiation; `step_size` a number or [b]."""
     dynamics = GradientDescent(step_size)
     return simulate(data, network, loss, dynamics, steps, every, progress=False, throw=False)

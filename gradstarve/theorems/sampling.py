@@ -7,13 +7,14 @@ point repeated with different weights. Draws are NumPy's, seeded by the JAX key,
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
-from gradstarve.problem import LOSSES, Dataset, TwoLayerReLU
+from gradstarve.problem import LOSSES, ClassDataset, Dataset, Network, TwoLayerReLU
 
 WIDTH = 5
 DIM = 5
@@ -204,18 +205,17 @@ def exclusive_start(
     return Start(np.where(used, home, 0), np.where(used, a, 0), np.where(used, zeta, 0))
 
 
-def pick(network: TwoLayerReLU, index: int) -> dict[str, Any]:
-    """The weights of network `index` of a batch, to run it again."""
-    return {"w": np.asarray(network.w)[index], "z": np.asarray(network.z)[index]}
+def pick(network: Network, index: int) -> dict[str, Any]:
+    """The weights of network `index` of a batch by name, to run it again."""
+    return named(jax.tree.map(lambda leaf: leaf[index], network))
 
 
-def record(data: Dataset, loss: str, network: TwoLayerReLU, index: int, **more: Any) -> dict[str, Any]:
+def named(module: Any) -> dict[str, Any]:
+    """The fields of a dataset or network by name, arrays as NumPy's."""
+    fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+    return {name: jax.tree.map(np.asarray, value) for name, value in fields.items() if value is not None}
+
+
+def record(data: Dataset | ClassDataset, loss: str, network: Network, index: int, **more: Any) -> dict[str, Any]:
     """Everything needed to run trial `index` of a batch again."""
-    return {
-        "loss": loss,
-        "points": np.asarray(data.points),
-        "labels": np.asarray(data.labels),
-        "weights": np.asarray(data.weights),
-        **pick(network, index),
-        **more,
-    }
+    return {"loss": loss, **named(data), **pick(network, index), **more}
