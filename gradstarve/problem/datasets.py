@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.arrays import check_positive, positive_int, real_arrays
+from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
 from gradstarve.problem.classes import ClassDataset
 from gradstarve.problem.dataset import Dataset
 
@@ -74,6 +74,66 @@ def cones(key, dim=2, points_per_class=4, opening=0.5, spread=0.3) -> Dataset:
     frame = jnp.eye(1) if dim == 1 else _frame(dim, 2, key_frame, jnp.result_type(float))
     points = _cone_points(frame, keys, count, opening, spread)
     return Dataset(points.reshape(2 * count, dim), jnp.repeat(jnp.array([1, -1]), count))
+
+
+def features(types, probabilities, dim=None, scales=None, key=None, mirrored=False) -> Dataset:
+    """Orthogonal features in samples of S types (section 10): sample S is the sum of r_k e_k over its features, label +1.
+
+    `types`: [S, K] of 0 and 1, `probabilities`: [S], which sum to 1, `scales`: r_k, [K], default 1; `dim` >= K, default K.
+    Without `key` feature k lies along e_k; with one the K directions are uniform and orthonormal. With `mirrored` half
+    of each sample's weight goes to its opposite with label -1, points S, ..., 2S - 1: a linear read-out learns the same
+    curve from both, a ReLU network does not, because a neuron sees one of the two.
+
+    >>> data = features([[1, 0], [1, 1]], [0.9, 0.1], scales=(1.0, 2.0))
+    >>> data.points.tolist(), data.labels.tolist()
+    ([[1.0, 0.0], [1.0, 2.0]], [1.0, 1.0])
+    """
+    if scales is None:
+        types, probabilities = real_arrays(types=types, probabilities=probabilities)
+        scales = jnp.ones(types.shape[-1:], types.dtype)
+    else:
+        types, probabilities, scales = real_arrays(types=types, probabilities=probabilities, scales=scales)
+    check_types(types)
+    count, size = types.shape
+    for name, value, length in (("probabilities", probabilities, count), ("scales", scales, size)):
+        if value.shape != (length,):
+            raise ValueError(f"{name} must have shape ({length},) for types of shape {types.shape}, got {value.shape}")
+    check_positive("scales", scales)
+    dim = size if dim is None else positive_int("dim", dim, minimum=size)
+    points = (types * scales) @ _frame(dim, size, key, types.dtype)
+    if not mirrored:
+        return Dataset(points, jnp.ones(count), probabilities)
+    points, weights = jnp.concatenate([points, -points]), jnp.concatenate([probabilities, probabilities]) / 2
+    return Dataset(points, jnp.repeat(jnp.array([1, -1]), count), weights)
+
+
+def starving_pair(p_frequent, p_both, dim=2, scales=(1.0, 1.0), key=None, mirrored=False) -> Dataset:
+    """The starving pair (10.2)-(10.7): feature 1 alone with weight `p_frequent`, both features with weight `p_both`.
+
+    Point 0 is r_1 e_1 and point 1 is r_1 e_1 + r_2 e_2, both of label +1, so that v_1 = f(x_0) and, where the features do
+    not mix, v_2 = f(x_1) - f(x_0). The other arguments are those of `features`.
+
+    >>> starving_pair(0.75, 0.25).points.tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
+    """
+    p_frequent, p_both = real_arrays(p_frequent=p_frequent, p_both=p_both)
+    probabilities = jnp.stack([p_frequent, p_both])
+    return features(jnp.array([[1, 0], [1, 1]]), probabilities, dim, scales, key, mirrored)
+
+
+def check_types(types) -> None:
+    """Raise a `ValueError` unless `types` is [S, K] of 0 and 1 with a feature in every type and every feature in a type."""
+    if types.ndim != 2 or 0 in types.shape:
+        raise ValueError(f"types must be [S, K], one row a sample type and one column a feature, got shape {types.shape}")
+    if not is_concrete(types):
+        return
+    values = np.asarray(types)
+    if not np.isin(values, (0, 1)).all():
+        raise ValueError(f"types must hold 0 and 1, got {values[~np.isin(values, (0, 1))][0]}")
+    for axis, name in ((1, "sample type"), (0, "feature")):
+        empty = np.flatnonzero(values.sum(axis) == 0)
+        if empty.size:
+            raise ValueError(f"{name} {empty[0]} is empty: its {'row' if axis else 'column'} of types holds zeros only")
 
 
 @partial(jax.jit, static_argnums=2)

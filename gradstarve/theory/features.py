@@ -1,0 +1,286 @@
+"""The logits of orthogonal features that share samples (10.1), and how much they starve each other (10.6).
+
+A sample type is a set S of features with probability p_S; v_k is the logit that feature k carries, m_S = sum_{k in S} v_k
+the margin of a sample. With one layer, or balanced paths of N layers each of which sees one feature, and r_k the norm of
+feature k in a sample,
+
+    dv_k/dt = N r_k^(2/N) v_k^(2-2/N) sum_{S with k} p_S g(m_S),                                              (10.1)
+
+so phi(v_k), phi' = v^(2/N-2), moves at a speed that only g changes. With the hinge loss that speed is constant until a
+margin is reached; margins never fall, so that there is one event a type and the solution is exact (`hinge_phases`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradstarve.arrays import check_positive, positive_int, real_arrays
+from gradstarve.problem import Loss, as_loss
+from gradstarve.problem.datasets import check_types
+from gradstarve.theory.mode import insert_axes
+from gradstarve.theory.one_layer import one_layer_logit
+from gradstarve.theory.piecewise import check_times
+
+
+class FeatureFlow(eqx.Module):
+    """K features under gradient flow (10.1). t is time, a scalar or an array of any shape. Made by `feature_flow`.
+
+    `types`: [S, K] of 0 and 1, `probabilities`: [*batch, S], `scales` and `start`: [*batch, K], `depth` N >= 1. Labels do
+    not matter: v_k is the logit in favour of the right one.
+
+    Hinge is exact, and so is the squared loss with one layer: relative error 1e-12 of the largest logit, times the
+    condition of v(t), which for N >= 3 is that of an explosion, start^(2/N-1). Others are integrated in log t to 1e-10,
+    for t up to 1e300 (1e36 in float32, where it is 2e-5); with the squared loss at N >= 2 p t is limited to about 1e3.
+    """
+
+    types: Float[Array, "S K"]
+    probabilities: Float[Array, "*batch S"]
+    scales: Float[Array, "*batch K"]
+    start: Float[Array, "*batch K"]
+    loss_function: Loss
+    depth: int = eqx.field(static=True)
+
+    def features(self, t) -> Float[Array, "..."]:
+        """v_k(t), [*batch, *t.shape, K]. `ValueError` for bad times, `ConvergenceError` if a late one is out of reach."""
+        t = check_times(t, self.start.dtype)
+        batch, count = self.start.shape[:-1], self.start.shape[-1]
+        p, r, start = (leaf.reshape(-1, leaf.shape[-1]) for leaf in (self.probabilities, self.scales, self.start))
+        kind, flat = self.loss_function.name, t.reshape(-1)
+        if flat.size == 0:
+            found = jnp.zeros((*start.shape[:1], 0, count), start.dtype)
+        elif kind == "hinge":
+            found = _hinge_at(self.types, p, r, start, self.depth, flat)
+        elif kind == "squared" and self.depth == 1:
+            found = _linear_at(self.types, p, r, start, flat)
+        else:
+            found = _integrated(self.types, p, r, start, self.loss_function, self.depth, flat)
+        return found.reshape(*batch, *t.shape, count)
+
+    def margins(self, t) -> Float[Array, "..."]:
+        """m_S(t) of every sample type, [*batch, *t.shape, S]."""
+        return self.features(t) @ self.types.T
+
+    def alone(self, t) -> Float[Array, "..."]:
+        """v_k(t) if the other features were removed from the same samples, [*batch, *t.shape, K] (10.6)."""
+        seen = self.probabilities @ self.types
+        if self.depth == 1:
+            t = check_times(t, self.start.dtype)
+            seen, r, start = (insert_axes(leaf, t.ndim) for leaf in (seen, self.scales, self.start))
+            return one_layer_logit(seen, r, start, self.loss_function, t[..., None])
+        apart = jnp.eye(self.types.shape[1], dtype=self.types.dtype)
+        return FeatureFlow(apart, seen, self.scales, self.start, self.loss_function, self.depth).features(t)
+
+    def index(self, t) -> Float[Array, "..."]:
+        """The starvation index 1 - v_k(t)/v_k^alone(t), [*batch, *t.shape, K] (10.6); 0 where both are still 0."""
+        return starvation_index(self.features(t), self.alone(t))
+
+
+def starvation_index(found, alone) -> Float[Array, "..."]:
+    """1 - v/v_alone, 0 where v_alone = 0: which part of its logit a feature lost to the others (10.6).
+
+    >>> starvation_index([0.5, 0.0], [2.0, 0.0]).tolist()
+    [0.75, 0.0]
+    """
+    found, alone = real_arrays(found=found, alone=alone)
+    return jnp.where(alone == 0, 0, 1 - found / jnp.where(alone == 0, 1, alone))
+
+
+def feature_flow(types, probabilities, loss: Loss | str, depth=1, scales=None, init=None) -> FeatureFlow:
+    """K orthogonal features learnt from samples of S types (10.1), by one layer or balanced paths of `depth` layers.
+
+    `types`: [S, K] of 0 and 1, every type with a feature and every feature in a type; `probabilities`: [*batch, S] > 0;
+    `scales`: r_k, [*batch, K] > 0, default 1; `init`: v_k(0), [*batch, K], default 0 at depth 1, where any number will do,
+    and needed at depth >= 2, where it must be > 0 (at 0 a path never moves). `ValueError` otherwise.
+
+    >>> flow = feature_flow([[1, 0], [1, 1]], [0.5, 0.5], "hinge")
+    >>> [round(float(v), 4) for v in flow.features(100.0)]   # feature 2 stops at 1/3, though it could do its samples alone
+    [1.0, 0.3333]
+    """
+    depth, loss = positive_int("depth", depth), as_loss(loss)
+    given = {"types": types, "probabilities": probabilities}
+    given |= {name: value for name, value in (("scales", scales), ("init", init)) if value is not None}
+    arrays = dict(zip(given, real_arrays(**given), strict=True))
+    kinds, probabilities = arrays["types"], arrays["probabilities"]
+    check_types(kinds)
+    sizes = (("probabilities", kinds.shape[0]), ("scales", kinds.shape[1]), ("init", kinds.shape[1]))
+    for name, size in sizes:
+        if name in arrays and arrays[name].shape[-1:] != (size,):
+            raise ValueError(
+                f"{name} must have {size} entries in the last axis for types of shape {kinds.shape}, "
+                f"got shape {arrays[name].shape}"
+            )
+    check_positive("probabilities", probabilities)
+    scales = arrays.get("scales", jnp.ones(kinds.shape[1:], kinds.dtype))
+    check_positive("scales", scales)
+    start = arrays.get("init", jnp.zeros(kinds.shape[1:], kinds.dtype))
+    if depth > 1:
+        if init is None:
+            raise ValueError(f"depth = {depth} needs init, the first logits v_k(0) > 0: paths of zeros never move")
+        check_positive("init", start)
+    batch = jnp.broadcast_shapes(*(leaf.shape[:-1] for leaf in (probabilities, scales, start)))
+    probabilities, scales, start = (
+        jnp.broadcast_to(leaf, (*batch, leaf.shape[-1])) for leaf in (probabilities, scales, start)
+    )
+    return FeatureFlow(kinds, probabilities, scales, start, loss, depth)
+
+
+# --- phi and its inverse ---------------------------------------------------------------------------------------------
+
+
+def rise(before: Any, after: Any, depth: int) -> Array:
+    """phi(after) - phi(before), phi(v) = integral v^(2/N-2) dv; `after` may be inf."""
+    if depth == 1:
+        return after - before
+    if depth == 2:
+        return jnp.log(after) - jnp.log(before)
+    power = 1 - 2 / depth
+    return (before**-power - after**-power) / power
+
+
+def raised(v: Any, rise: Any, depth: int) -> Array:
+    """The logit whose phi lies `rise` above that of `v`; inf where there is none (N >= 3: phi is bounded)."""
+    if depth == 1:
+        return v + rise
+    if depth == 2:
+        return v * jnp.exp(rise)
+    power = 1 - 2 / depth
+    left = 1 - power * rise * v**power
+    return jnp.where(left > 0, v * jnp.where(left > 0, left, 1) ** (-1 / power), jnp.inf)
+
+
+# --- hinge: piece by piece -------------------------------------------------------------------------------------------
+
+
+def hinge_phases(types, probabilities, scales, start, depth: int) -> tuple[Array, Array, Array]:
+    """One problem: the times [S+1] at which the phases start (inf: never), and v_k and dphi(v_k)/dt [S+1, K] there."""
+
+    def phase(state, _):
+        v, done, clock = state
+        pace = depth * scales ** (2 / depth) * (jnp.where(done, 0, probabilities) @ types)
+        waits = jnp.where(done, jnp.inf, _waits(types, v, pace, depth))
+        wait = jnp.min(waits)
+        after = raised(v, pace * jnp.where(jnp.isfinite(wait), wait, 0), depth)
+        return (after, done | (waits <= wait), clock + wait), (clock, v, pace)
+
+    begin = (start, types @ start >= 1, jnp.zeros((), start.dtype))
+    (v, _, clock), (clocks, states, paces) = jax.lax.scan(phase, begin, None, length=types.shape[0])
+    ends = (jnp.append(clocks, clock), jnp.concatenate([states, v[None]]), jnp.concatenate([paces, 0 * paces[:1]]))
+    return ends
+
+
+def _waits(types, v, pace, depth):
+    """How long each type needs to reach margin 1 from v while its features keep their pace, [S]; done types: anything."""
+    mine = types > 0
+    if depth == 1:
+        speed = types @ pace
+        return jnp.maximum(1 - types @ v, 0) / jnp.where(speed > 0, speed, 1)
+    # Together its features get there before the first of them would alone.
+    below = mine & (v < 1) & (pace > 0)
+    single = rise(jnp.where(below, v, 0.5), 1.0, depth) / jnp.where(below, pace, 1)
+    longest = jnp.min(jnp.where(below, single, jnp.inf), axis=-1)
+    longest = jax.lax.stop_gradient(jnp.where(jnp.isfinite(longest), longest, 0))
+
+    def excess(wait):
+        return jnp.sum(jnp.where(mine, raised(v, jnp.where(mine, pace, 0) * wait[:, None], depth), 0), axis=-1) - 1
+
+    return increasing_root(excess, jnp.zeros_like(longest), longest)
+
+
+def increasing_root(function, low, high):
+    """Where the increasing `function`, entry by entry, passes 0 between `low` and `high`; differentiable in its closure."""
+
+    def halve(_, ends):
+        low, high = ends
+        middle = (low + high) / 2
+        over = function(middle) > 0
+        return jnp.where(over, low, middle), jnp.where(over, middle, high)
+
+    stopped = jax.tree.map(jax.lax.stop_gradient, (low, high))
+    low, high = jax.lax.fori_loop(0, 70, lambda i, ends: jax.lax.stop_gradient(halve(i, ends)), stopped)
+    # One step of Newton's method from a point that is held fixed has the right derivative.
+    root = jax.lax.stop_gradient((low + high) / 2)
+    value, slope = jax.jvp(function, (root,), (jnp.ones_like(root),))
+    slope = jax.lax.stop_gradient(slope)
+    return root - jnp.where((slope > 0) & jnp.isfinite(value), value / jnp.where(slope > 0, slope, 1), 0)
+
+
+@eqx.filter_jit
+def _hinge_at(types, p, r, start, depth, t):
+    def one(p, r, start):
+        clocks, states, paces = hinge_phases(types, p, r, start, depth)
+        phase = jnp.sum(clocks[None] <= t[:, None], axis=-1) - 1
+        since = t - jnp.where(jnp.isfinite(clocks), clocks, 0)[phase]
+        return raised(states[phase], paces[phase] * since[:, None], depth)
+
+    return jax.vmap(one)(p, r, start)
+
+
+# --- squared loss, one layer: a linear equation ----------------------------------------------------------------------
+
+
+@eqx.filter_jit
+def _linear_at(types, p, r, start, t):
+    """v = r u, du/dt = A^T (sqrt p - A u) with A = sqrt(p_S) types r, in the eigenvectors of A^T A."""
+
+    def one(p, r, start):
+        root = jnp.sqrt(p)
+        matrix = root[:, None] * types * r
+        basis = jax.lax.stop_gradient(jnp.linalg.svd(matrix, full_matrices=True)[2].T)
+        turned = matrix @ basis
+        rates = jnp.sum(turned**2, axis=0)
+        still = rates < (10 * types.size * jnp.finfo(t.dtype).eps) ** 2 * jnp.max(rates)
+        rates = jnp.where(still, 0, rates)
+        pull, first = jnp.where(still, 0, root @ turned), (start / r) @ basis
+        steady = pull / jnp.where(still, 1, rates)
+
+        decay = jnp.exp(-rates * t[:, None])
+        modes = decay * first - jnp.expm1(-rates * t[:, None]) * steady
+        # The basis is held fixed, so a change of the problem couples the modes: zero here, and its slope is not. By
+        # first order, which unlike the slope of eigenvectors is finite where eigenvalues agree.
+        gram = turned.T @ turned
+        coupling = (gram - jax.lax.stop_gradient(gram)) * (1 - jnp.eye(r.size, dtype=r.dtype))
+        apart = rates[:, None] - rates
+        slow, gap = jnp.minimum(rates[:, None], rates), jnp.abs(apart)
+        gap, slow = gap[None], slow[None] * t[:, None, None]
+        close = gap * t[:, None, None] < 1e-8
+        span = jnp.where(close, t[:, None, None], -jnp.expm1(-gap * t[:, None, None]) / jnp.where(close, 1, gap))
+        shared = jnp.exp(-slow) * span  # integral of e^(-rate_i (t-s)) e^(-rate_j s) ds
+        own = jnp.where(still, t[:, None], -jnp.expm1(-rates * t[:, None]) / jnp.where(still, 1, rates))
+        bent = shared * first + (own[:, :, None] - shared) * steady
+        modes = modes - jnp.sum(coupling * jax.lax.stop_gradient(bent), axis=-1)
+        return r * (modes @ basis.T)
+
+    return jax.vmap(one)(p, r, start)
+
+
+# --- everything else -------------------------------------------------------------------------------------------------
+
+
+class _Field(eqx.Module):
+    """(10.1) in the coordinates v at depth 1 and log v beyond."""
+
+    loss_function: Loss
+    depth: int = eqx.field(static=True)
+
+    def __call__(self, state, problem):
+        types, p, r = problem
+        v = state if self.depth == 1 else jnp.exp(state)
+        push = (p * self.loss_function.residual(types @ v)) @ types
+        return self.depth * r ** (2 / self.depth) * push * (1 if self.depth == 1 else v ** (1 - 2 / self.depth))
+
+
+def _integrated(types, p, r, start, loss, depth, t):
+    # diffrax costs as much to import as all the rest, and only what has no closed form needs it.
+    from gradstarve.theory.log_time import follow
+
+    field = _Field(loss, depth)
+    problem = (jnp.broadcast_to(types, (*p.shape[:1], *types.shape)), p, r)
+    state = start if depth == 1 else jnp.log(start)
+    rate = jnp.max(jnp.abs(jax.vmap(field)(state, problem)), axis=-1)
+    found = follow(field, state, problem, rate, t)
+    return found if depth == 1 else jnp.exp(found)

@@ -1,0 +1,217 @@
+"""Features that share samples (10.1), and neurons that share features (10.7), against SciPy's integration."""
+
+import jax
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+import gradstarve as gs
+from gradstarve.theory import feature_flow, one_layer_logit, shared_features, shared_slope
+
+RESIDUALS = {
+    "cross-entropy": lambda m: 1 / (1 + np.exp(m)),
+    "hinge": lambda m: 1.0 * (m < 1),
+    "exponential": lambda m: np.exp(-m),
+    "squared": lambda m: 1 - m,
+}
+TYPES = np.array([[1.0, 0, 0], [1, 1, 0], [0, 1, 1]])
+P, SCALES = np.array([0.5, 0.3, 0.2]), np.array([1.0, 0.7, 2.0])
+TIMES = np.array([3.0, 0.0, 0.01, 30.0, 0.3, 3.0])  # in any order, also twice
+
+
+def integrated(slope, start, times):
+    order = np.unique(times)
+    run = solve_ivp(slope, (0, order[-1]), start, "DOP853", t_eval=order, rtol=3e-14, atol=1e-15, max_step=0.5)
+    return run.y.T[np.searchsorted(order, times)]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("loss", "depth"), [("cross-entropy", 1), ("squared", 1), ("exponential", 3), ("squared", 2), ("cross-entropy", 2)]
+)
+def test_every_smooth_loss_follows_10_1(loss, depth):
+    start = np.array([0.02, 0.1, 0.05]) if depth > 1 else np.array([0.0, 0.1, -0.2])
+
+    def slope(t, v):
+        push = (P * RESIDUALS[loss](TYPES @ v)) @ TYPES
+        return depth * SCALES ** (2 / depth) * np.abs(v) ** (2 - 2 / depth) * push
+
+    expected = integrated(slope, start, TIMES)
+    flow = feature_flow(TYPES, P, loss, depth, SCALES, start)
+    found = np.asarray(flow.features(TIMES))
+    np.testing.assert_allclose(found, expected, atol=3e-11, rtol=1e-11)
+    np.testing.assert_allclose(flow.margins(TIMES), expected @ TYPES.T, atol=1e-10, rtol=1e-11)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+def test_hinge_moves_from_margin_to_margin(depth):
+    """Each phase by SciPy with constant residuals, ended by its own event search."""
+    start = np.array([0.02, 0.1, 0.05])
+
+    def slope(v, open_types):
+        return depth * SCALES ** (2 / depth) * v ** (2 - 2 / depth) * ((P * open_types) @ TYPES)
+
+    now, v, open_types, pieces = 0.0, start, np.ones(3, bool), []
+    while open_types.any():
+        events = [lambda t, v, k=k: TYPES[k] @ v - 1 for k in np.flatnonzero(open_types)]
+        for event in events:
+            event.terminal = True
+        run = solve_ivp(
+            lambda t, v, o=open_types: slope(v, o),
+            (now, 1e3),
+            v,
+            "DOP853",
+            rtol=3e-14,
+            atol=1e-15,
+            events=events,
+            dense_output=True,
+        )
+        pieces.append((now, run.t[-1], run.sol))
+        now, v = run.t[-1], run.y[:, -1]
+        open_types = open_types & (TYPES @ v < 1 - 1e-12)
+    flow = feature_flow(TYPES, P, "hinge", depth, SCALES, start)
+    for begin, end, piece in pieces:
+        times = np.linspace(begin, end, 4)
+        np.testing.assert_allclose(flow.features(times), piece(times).T, rtol=1e-9)
+    np.testing.assert_allclose(flow.features([now, 1e300]), [v, v], rtol=1e-9)
+    assert len(pieces) == 3
+
+
+@pytest.mark.usefixtures("x64")
+def test_features_that_share_nothing_are_modes_of_their_own():
+    alone = feature_flow(np.eye(3), P, "cross-entropy", 1, SCALES)
+    expected = one_layer_logit(P, SCALES, np.zeros(3), "cross-entropy", TIMES[:, None])
+    np.testing.assert_allclose(alone.features(TIMES), expected, rtol=1e-10, atol=1e-15)
+    np.testing.assert_allclose(alone.index(TIMES), 0, atol=1e-10)
+    # The same, found as what a feature does without the others (10.6).
+    together = feature_flow(TYPES, P, "cross-entropy", 1, SCALES)
+    expected = one_layer_logit(P @ TYPES, SCALES, np.zeros(3), "cross-entropy", TIMES[:, None])
+    np.testing.assert_allclose(together.alone(TIMES), expected, rtol=1e-14)
+    index = np.asarray(together.index(TIMES))
+    later = TIMES > 0
+    np.testing.assert_allclose(index[later], (1 - together.features(TIMES) / expected)[later], atol=1e-9)
+    assert (index[~later] == 0).all()
+
+
+@pytest.mark.usefixtures("x64")
+def test_batches_broadcast_and_each_member_is_itself():
+    p = np.array([P, P[::-1]])
+    flow = feature_flow(TYPES, p, "hinge", 2, SCALES, np.array([0.02, 0.1, 0.05]))
+    found = np.asarray(flow.features(TIMES.reshape(2, 3)))
+    assert found.shape == (2, 2, 3, 3)
+    for k in range(2):
+        one = feature_flow(TYPES, p[k], "hinge", 2, SCALES, np.array([0.02, 0.1, 0.05]))
+        np.testing.assert_allclose(found[k].reshape(6, 3), one.features(TIMES), rtol=1e-14)
+    assert flow.features(np.zeros((0,))).shape == (2, 0, 3)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loss", ["squared", "hinge"])
+def test_slopes_in_the_problem(loss):
+    def read(types, p, r, start, t):
+        return feature_flow(types, p, loss, 1, r, start).features(t)[1]
+
+    # The second problem has equal eigenvalues, whose vectors have no derivative; the features do.
+    for types, p, r in ((TYPES, P, SCALES), (np.eye(3), np.full(3, 1 / 3), np.ones(3))):
+        point = (p, r, np.array([0.01, 0.02, 0.03]), np.array(0.4))
+        ours = jax.grad(read, argnums=(1, 2, 3, 4))(types, *point)
+        for k, part in enumerate(ours):
+            for index in np.ndindex(part.shape):
+                ends = []
+                for step in (1e-6, -1e-6):
+                    moved = [np.array(value) for value in point]
+                    moved[k][index] += step
+                    ends.append(float(read(types, *moved)))
+                assert float(part[index]) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_slopes_of_what_is_integrated():
+    def read(both, t):
+        return feature_flow([[1, 0], [1, 1]], jax.numpy.stack([0.3, both]), "cross-entropy").features(t)[1]
+
+    ours = jax.grad(read, argnums=(0, 1))(0.7, 30.0)
+    step = 1e-4
+    for k in range(2):
+        shift = np.eye(2)[k] * step
+        ends = [float(read(0.7 + s * shift[0], 30.0 + s * shift[1])) for s in (1, -1)]
+        assert float(ours[k]) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+def test_shared_neurons_follow_one_boost():
+    rng = np.random.default_rng(0)
+    w, z = 0.3 * np.abs(rng.normal(size=(2, 3, 2))), 0.3 * np.abs(rng.normal(size=(2, 3)))
+    w[0, 0, 1] = -0.3 * w[0, 0, 0]  # active all the same
+    w[1, 2], z[1, 2] = 0, 0  # no neuron at all
+    types, p, scales = np.array([[1.0, 0], [1, 1]]), np.array([0.7, 0.3]), np.array([1.0, 0.8])
+    law = shared_features(types, p, "cross-entropy", w, z, scales)
+    times = np.array([0.0, 1.0, 50.0])
+
+    def slope(t, state):
+        state = state.reshape(2, 3, 3)
+        margins = np.einsum("bhk,bh->bk", state[..., :2], state[..., 2]) * scales @ types.T
+        push = scales * ((p / (1 + np.exp(margins))) @ types)
+        moved = [state[..., 2:] * push[:, None], np.einsum("bhk,bk->bh", state[..., :2], push)[..., None]]
+        return np.concatenate(moved, axis=-1).reshape(-1)
+
+    expected = integrated(slope, np.concatenate([w, z[..., None]], axis=-1).reshape(-1), times)
+    expected = np.moveaxis(expected.reshape(3, 2, 3, 3), 0, 1)
+    found_w, found_z = law.weights(times)
+    np.testing.assert_allclose(found_w, expected[..., :2], atol=1e-11)
+    np.testing.assert_allclose(found_z, expected[..., 2], atol=1e-11)
+    v = scales * np.einsum("bthk,bth->btk", expected[..., :2], expected[..., 2])
+    np.testing.assert_allclose(law.features(times), v, atol=1e-10)
+    # Every beta_j has a limit, so that v_2/v_1 falls to 0 (like 1/sqrt(v_1)).
+    late = np.array([1e60, 1e150, 1e300])
+    rare = np.asarray(law.weights(late)[0])[..., 1]
+    np.testing.assert_allclose(rare[:, 1:], rare[:, :-1], rtol=1e-2)
+    v = np.asarray(law.features(late))
+    assert (np.diff(v[..., 1] / v[..., 0], axis=-1) < 0).all()
+    assert (v[:, -1, 1] / v[:, -1, 0] < 0.05).all()
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_slope_of_shared_neurons():
+    for loss in RESIDUALS:
+        for v1, v2 in ((0.2, 0.4), (0.3, -0.5)):
+            expected = 0.3 * RESIDUALS[loss](v1 + v2) / (0.7 * RESIDUALS[loss](v1) + 0.3 * RESIDUALS[loss](v1 + v2))
+            assert float(shared_slope(0.7, 0.3, loss, v1, v2)) == pytest.approx(expected, rel=1e-13)
+    assert float(shared_slope(0.7, 0.3, "hinge")) == pytest.approx(0.3, rel=1e-15)
+
+
+def test_bad_arguments():
+    good = ([[1, 0], [1, 1]], [0.5, 0.5], "hinge")
+    for change, message in (
+        ({0: [1, 0]}, r"types must be \[S, K\]"),
+        ({0: [[1, 0.5], [1, 1]]}, r"types must hold 0 and 1, got 0\.5"),
+        ({0: [[1, 0], [1, 0]]}, "feature 1 is empty: its column"),
+        ({0: [[0, 0], [1, 1]]}, "sample type 0 is empty: its row"),
+        ({1: [0.5, 0.0]}, r"probabilities must be > 0, got 0\.0"),
+        ({1: [0.5, 0.3, 0.2]}, "probabilities must have 2 entries"),
+        ({2: "mse"}, "unknown loss 'mse'"),
+        ({3: 0}, "depth must be an integer >= 1, got 0"),
+        ({3: 2}, "depth = 2 needs init"),
+        ({3: 2, 5: [0.1, 0.0]}, r"init must be > 0, got 0\.0"),
+        ({4: [1.0, -1.0]}, r"scales must be > 0, got -1\.0"),
+    ):
+        arguments = dict(enumerate((*good, 1, None, None))) | change
+        with pytest.raises(ValueError, match=message):
+            feature_flow(*arguments.values())
+    with pytest.raises(ValueError, match=r"times must be finite and >= 0, got t = -1\.0"):
+        feature_flow(*good).features(-1.0)
+    with pytest.raises(gs.HypothesisError, match="squared"):
+        shared_features(*good[:2], "squared", [[0.1, 0.1]], [0.1])
+    with pytest.raises(gs.HypothesisError, match=r"neuron \[0\]: z = -0\.1"):
+        shared_features(*good, [[0.1, 0.1]], [-0.1])
+    with pytest.raises(gs.HypothesisError, match="active on all samples"):
+        shared_features(*good, [[0.1, -0.2]], [0.1])
+    with pytest.raises(ValueError, match="w must be"):
+        shared_features(*good, [0.1, 0.2], [0.1])
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_time_out_of_reach_is_an_error():
+    with pytest.raises(gs.ConvergenceError, match="ask for earlier times"):
+        feature_flow(TYPES, P, "squared", 2, SCALES, [0.02, 0.1, 0.05]).features(1e6)
