@@ -20,28 +20,33 @@ from gradstarve.problem import (
     Loss,
     Mode,
     Ray,
+    StochasticGradientDescent,
     TwoLayerReLU,
     as_loss,
 )
 from gradstarve.theory.descent import DescentSolution, ModeDescent, descend_mode, new_march
 from gradstarve.theory.mode import ModeSolution, flow_mode, insert_axes
+from gradstarve.theory.sgd import ModeSGD, sgd_mode
 from gradstarve.theory.transfer import transfer_flow
 
 _LAWS = "GradientFlow() or GradientDescent(step_size)"
 
 
-def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> ModeSolution | ModeDescent:
+def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> ModeSolution | ModeDescent | ModeSGD:
     """The exact learning curve of one mode: (3.1)-(3.11) for `GradientFlow()` (the default), (8.1), (8.2) for descent.
 
     `loss` is a loss or its name. The argument of the solution is time for the flow and the step number for descent, with
-    any momentum and weight decay; time = step_size * step.
+    any momentum and weight decay; time = step_size * step. For `StochasticGradientDescent` it is the distribution over the
+    draws (8.3): `.distribution(step)`, `.time_to_logit(u)`.
 
     >>> solution = solve_mode(Mode(frequency=1.0, norm=1.0, a=[0.1, 0.2], z=[0.1, -0.3]), "cross-entropy")
     >>> solution.logit([0.0, 50.0]).shape
     (2,)
     """
-    loss, dynamics = as_loss(loss), _check_dynamics(dynamics)
-    if isinstance(dynamics, GradientDescent):
+    loss = as_loss(loss)
+    if isinstance(dynamics, StochasticGradientDescent):
+        return sgd_mode(mode, loss, dynamics)
+    if isinstance(_check_dynamics(dynamics), GradientDescent):
         return descend_mode(mode, loss, dynamics)
     return flow_mode(mode, loss)
 
@@ -142,11 +147,11 @@ def _check_dynamics(dynamics) -> GradientFlow | GradientDescent:
         return GradientFlow()
     if isinstance(dynamics, GradientDescent):
         return dynamics
-    if isinstance(dynamics, Dynamics):
+    if isinstance(dynamics, StochasticGradientDescent):
         raise HypothesisError(
-            "no exact law is implemented for these dynamics",
-            f"dynamics = {type(dynamics).__name__}",
-            f"{_LAWS}, or simulate(...)",
+            "the curve of a network is one curve; one-point descent has a distribution of them (8.3)",
+            "dynamics = StochasticGradientDescent",
+            "solve_mode(mode, loss, dynamics) for the distribution of each class, or simulate(...)",
         )
     raise ValueError(f"dynamics must be {_LAWS}, got {dynamics!r}")
 
