@@ -72,7 +72,8 @@ def law_gaps(
 
     law = solution.network(grid)  # at all records, as the logits: one shape, one compilation
     w_law, z_law = np.asarray(law.w)[:, -1], np.asarray(law.z)[:, -1]
-    w, z = np.asarray(run.final.w), np.asarray(run.final.z)
+    final: Any = run.final
+    w, z = np.asarray(final.w), np.asarray(final.z)
     length = np.sqrt(np.sum(w_law**2, axis=(-1, -2)) + np.sum(z_law**2, axis=-1))
     moved = np.maximum(np.abs(w - w_law).max(axis=(-1, -2)), np.abs(z - z_law).max(axis=-1))
     gaps = np.maximum(gaps, moved / np.where(length > 0, length, 1))

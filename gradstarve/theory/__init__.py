@@ -3,7 +3,11 @@
 Never imports the simulator: their agreement is what `gradstarve.theorems` measures.
 """
 
+from gradstarve.theory.depth import DepthMode, depth_mode
 from gradstarve.theory.descent import DescentSolution, ModeDescent
+from gradstarve.theory.direction import MaxMargin, max_margin_direction
+from gradstarve.theory.discriminator import generator_signal, minimax_peak, minimax_tail
+from gradstarve.theory.ensemble import KappaDistribution, LearningTime, wrong_sign_fraction, wrong_sign_time
 from gradstarve.theory.fate import (
     antipodal_fate,
     class_failure_probability,
@@ -14,29 +18,47 @@ from gradstarve.theory.fate import (
 from gradstarve.theory.features import FeatureFlow, feature_flow, starvation_index
 from gradstarve.theory.inflection import error_inflections, kappa_critical, plateau_length
 from gradstarve.theory.mode import ClockCurve, ModeSolution
-from gradstarve.theory.one_layer import one_layer_logit
+from gradstarve.theory.one_layer import one_layer_logit, one_layer_time
+from gradstarve.theory.sgd import LogitDistribution, ModeSGD, TimeDistribution
 from gradstarve.theory.shared import SharedFeatures, shared_features, shared_slope
 from gradstarve.theory.solve import Solution, solve, solve_mode
+from gradstarve.theory.speed import confident_logit, error_tail, hinge_advantage, time_to_confidence
 from gradstarve.theory.starvation import StarvingPair, starving_pair
 
 __all__ = [
     "ClockCurve",
+    "DepthMode",
     "DescentSolution",
     "FeatureFlow",
+    "KappaDistribution",
+    "LearningTime",
+    "LogitDistribution",
+    "MaxMargin",
     "ModeDescent",
+    "ModeSGD",
     "ModeSolution",
     "SharedFeatures",
     "Solution",
     "StarvingPair",
+    "TimeDistribution",
     "antipodal_fate",
     "class_failure_probability",
+    "confident_logit",
+    "depth_mode",
     "dies_for_ever",
     "error_inflections",
+    "error_tail",
     "exclusive_fate",
     "feature_flow",
+    "generator_signal",
+    "hinge_advantage",
     "kappa_critical",
     "learning_probability",
+    "max_margin_direction",
+    "minimax_peak",
+    "minimax_tail",
     "one_layer_logit",
+    "one_layer_time",
     "plateau_length",
     "shared_features",
     "shared_slope",
@@ -44,4 +66,7 @@ __all__ = [
     "solve_mode",
     "starvation_index",
     "starving_pair",
+    "time_to_confidence",
+    "wrong_sign_fraction",
+    "wrong_sign_time",
 ]

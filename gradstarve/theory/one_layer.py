@@ -40,3 +40,30 @@ def one_layer_logit(frequency, norm, start, loss: Loss | str, t) -> Float[Array,
         # W + log W = C: log W is the accurate form where W is all of C, and C - W where W is next to nothing.
         return jnp.where(w > 1, jnp.log(jnp.where(w > 1, w, 1)), level - w)
     raise ValueError(f"no one-layer law for the loss {kind!r}")
+
+
+def one_layer_time(frequency, norm, start, loss: Loss | str, logit) -> Float[Array, "..."]:
+    """The time at which `one_layer_logit` reaches `logit`: 0 where it starts there or above, inf where it never does.
+
+    p r^2 t = u - u(0) + e^u - e^u(0) for cross-entropy · e^u - e^u(0) exponential · u - u(0) hinge, u <= 1 ·
+    log((1 - u(0)) / (1 - u)) squared. Arguments broadcast.
+
+    >>> round(float(one_layer_time(1.0, 1.0, 0.0, "cross-entropy", 2.1773)), 2)
+    10.0
+    """
+    frequency, norm, start = real_arrays(frequency=frequency, norm=norm, start=start)
+    check_positive("frequency", frequency)
+    check_positive("norm", norm)
+    kind = as_loss(loss).name
+    logit = jnp.asarray(logit, start.dtype)
+    if kind not in ("hinge", "squared", "exponential", "cross-entropy"):
+        raise ValueError(f"no one-layer law for the loss {kind!r}")
+    rise = jnp.maximum(logit - start, 0)
+    if kind == "hinge":
+        clock = jnp.where(logit <= 1, rise, jnp.inf)
+    elif kind == "squared":
+        reached = logit < 1
+        clock = jnp.where(reached, -jnp.log1p(-rise / jnp.where(reached, 1 - start, 1)), jnp.inf)
+    else:
+        clock = jnp.exp(start) * jnp.expm1(rise) + (rise if kind == "cross-entropy" else 0)
+    return jnp.where(rise > 0, clock / (frequency * norm**2), 0)

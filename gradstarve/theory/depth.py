@@ -1,0 +1,370 @@
+"""One path of N layers: b_1, ..., b_N > 0 along one direction, u = r b_1 ... b_N, for every loss and any depth (7.1)-(7.2).
+
+The squares b_l^2 keep their differences, so one number moves them all. Let x be the smallest weight and y = log(x / x(0)):
+
+    b_l^2 = b_l(0)^2 + x(0)^2 (e^(2y) - 1),      p dt = x^2 / (u g(u)) dy,      d log u / dy = S = sum_l x^2 / b_l^2
+
+(balanced: S = N and (7.1)). Time is an integral of smooth functions, and the state at a time its inverse. Up to a cut in u
+the panels of the integral widen away from both ends and from the places where x overtakes a difference of the weights:
+there x^2/u turns from one power of x to another, and between them it is a pure power. Beyond the cut it is scaled by e^-u
+and taken over the last 48 of u; for the squared loss it is taken over -log(1 - u). Hinge stops at its cut, u = 1.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gradstarve.arrays import check_positive, is_concrete, real_arrays
+from gradstarve.errors import HypothesisError
+from gradstarve.problem import Loss, as_loss
+from gradstarve.special.monotone import invert
+from gradstarve.theory.mode import error_to_logit, insert_axes
+from gradstarve.theory.one_layer import one_layer_logit, one_layer_time
+from gradstarve.theory.piecewise import check_times
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
+_CUT = {"cross-entropy": 1.0, "exponential": 1.0, "hinge": 1.0, "squared": 0.5}
+_BELOW_END = np.linspace(0, 48, 21)  # in u, below the end of the integral of e^u
+_ABOVE_CUT = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 40])  # in -log(1 - u), at the end of which u is 1
+
+
+class _Path(NamedTuple):
+    """`log_start` log u(0), `square` x(0)^2 [...]; `shares` x(0)^2 / b_l(0)^2 [..., N], at most 1."""
+
+    log_start: Array
+    square: Array
+    shares: Array
+
+    def axes(self, count: int) -> _Path:
+        """The same with `count` axes of length 1 behind the lanes."""
+        shape = (*self.square.shape, *(1,) * count)
+        return _Path(self.log_start.reshape(shape), self.square.reshape(shape), insert_axes(self.shares, count))
+
+    def log_logit(self, y):
+        """log u."""
+        return self.log_start + jnp.sum(jnp.log1p(self.shares * jnp.expm1(2 * y)[..., None]), axis=-1) / 2
+
+    def slope(self, y):
+        """S = d log u / dy, between 1 and N."""
+        more = self.shares * jnp.expm1(2 * y)[..., None]
+        return jnp.sum((self.shares + more) / (1 + more), axis=-1)
+
+    def weight(self, y):
+        """x^2 / u: p g(u) dt/dy."""
+        return jnp.exp(jnp.log(self.square) + 2 * y - self.log_logit(y))
+
+    def place(self, log_logit):
+        """The y at which log u is `log_logit`."""
+        distance = log_logit - self.log_start
+        depth = self.shares.shape[-1]
+        low, high = jnp.minimum(distance, distance / depth), jnp.maximum(distance, distance / depth)  # 1 <= S <= N
+        # log u is convex in y: from the upper end Newton's steps do not overshoot.
+        return invert(lambda y, path: (path.log_logit(y), path.slope(y)), self, low, high, high, log_logit)
+
+    def moved(self, y) -> _Path:
+        """The same path counted from `y` on."""
+        more = 1 + self.shares * jnp.expm1(2 * y)[..., None]
+        return _Path(self.log_logit(y), self.square * jnp.exp(2 * y), self.shares * jnp.exp(2 * y)[..., None] / more)
+
+
+def _gauss(edges):
+    """Nodes and weights [..., panels, 16] of Gauss-Legendre between the rising `edges` [..., panels + 1]."""
+    half = (edges[..., 1:] - edges[..., :-1])[..., None] / 2
+    centre = (edges[..., 1:] + edges[..., :-1])[..., None] / 2
+    return centre + half * jnp.asarray(_NODES, edges.dtype), half * jnp.asarray(_WEIGHTS, edges.dtype)
+
+
+def _density(kind: str, path: _Path, y):
+    """p dt/dy, below the cut."""
+    u = jnp.exp(path.log_logit(y))
+    inverse = {
+        "hinge": lambda: 1.0,
+        "squared": lambda: 1 / (1 - u),
+        "exponential": lambda: jnp.exp(u),
+        "cross-entropy": lambda: 1 + jnp.exp(u),
+    }[kind]
+    return path.weight(y) * inverse()
+
+
+def _low(kind: str, path: _Path, y):
+    """p t at `y`, below the cut."""
+    depth = path.shares.shape[-1]
+    graded = jnp.asarray(1.2 / depth * np.concatenate([[0], 2.0 ** np.arange(12)]), y.dtype)
+    # Where the moving x^2 has grown to the difference b_l^2 - x^2. For none (equal weights) that is the start.
+    ratio = (1 - path.shares) / path.shares
+    turns = jnp.where(ratio > 1, jnp.log(jnp.where(ratio > 1, ratio, 1)) / 2, 0)
+    turns = jnp.broadcast_to(turns, (*y.shape, depth))
+    marks = turns[..., None] + jnp.concatenate([-graded[:0:-1], graded])
+    parts = (jnp.broadcast_to(graded, (*y.shape, graded.size)), y[..., None] - graded, marks.reshape(*y.shape, -1))
+    edges = jnp.sort(jnp.clip(jnp.concatenate(parts, axis=-1), 0, y[..., None]), axis=-1)
+    nodes, weights = _gauss(edges)
+    return jnp.sum(weights * _density(kind, path.axes(2), nodes), axis=(-2, -1))
+
+
+def _log_rate(kind: str, path: _Path, y):
+    """log of p dt/dy where it grows as e^u."""
+    u = jnp.exp(path.log_logit(y))
+    return jnp.log(path.weight(y)) + (jnp.logaddexp(0, u) if kind == "cross-entropy" else u)
+
+
+def _log_high(kind: str, path: _Path, begin, y):
+    """log of p t between `begin` and `y`, both above the cut, for the losses whose time grows as e^u.
+
+    Over w in y = y_end + log(1 - w/u_end)/S_end, which is u_end - u for constant S and close to it otherwise.
+    """
+    end, slope = jnp.exp(path.log_logit(y)), path.slope(y)
+    most = -end * jnp.expm1(slope * (begin - y))
+    nodes, weights = _gauss(jnp.minimum(jnp.asarray(_BELOW_END, y.dtype), most[..., None]))
+    wide, last, steep = path.axes(2), end[..., None, None], slope[..., None, None]
+    there = y[..., None, None] + jnp.log1p(-nodes / last) / steep
+    u = jnp.exp(wide.log_logit(there))
+    scaled = jnp.exp(u - last) + (jnp.exp(-last) if kind == "cross-entropy" else 0)
+    total = jnp.sum(weights * scaled * wide.weight(there) / (steep * (last - nodes)), axis=(-2, -1))
+    return end + jnp.log(jnp.maximum(total, jnp.finfo(y.dtype).tiny))
+
+
+class _Arrival(NamedTuple):
+    """The squared loss on its way to u = 1: the path counted from there, y_1 and S there, and where it comes in.
+
+    The variable is q in y - y_1 = log(1 - e^-q)/S_1, which is -log(1 - u) for constant S; time is nearly linear in it.
+    """
+
+    path: _Path
+    target: Array
+    slope: Array
+    begin: Array
+
+    @classmethod
+    def of(cls, path: _Path, begin):
+        target = path.place(jnp.zeros_like(begin))
+        ahead = path.moved(target)
+        # Counted from there the logit is 1, and not 1 up to rounding.
+        ahead = ahead._replace(log_start=jnp.zeros_like(target))
+        slope = ahead.slope(jnp.zeros_like(target))
+        return cls(ahead, target, slope, -jnp.log1p(-jnp.exp(slope * jnp.minimum(begin - target, 0))))
+
+    def logit(self, q):
+        """u."""
+        return jnp.exp(self.path.log_logit(jnp.log1p(-jnp.exp(-q)) / self.slope))
+
+    def place(self, q):
+        """y, from the start of the whole path."""
+        return self.target + jnp.log1p(-jnp.exp(-q)) / self.slope
+
+    def at_logit(self, u):
+        """The q of a logit `u` < 1."""
+        return -jnp.log1p(-jnp.exp(self.slope * self.path.place(jnp.log(u))))
+
+    def density(self, q):
+        """p dt/dq."""
+        q = jnp.minimum(q, _ABOVE_CUT[-1])
+        y = jnp.log1p(-jnp.exp(-q)) / self.slope
+        gap = -jnp.expm1(self.path.log_logit(y))
+        return self.path.weight(y) * jnp.exp(-q) / (gap * self.slope * -jnp.expm1(-q))
+
+    def time(self, q):
+        """p t since it came in."""
+        edges = jnp.minimum(self.begin[..., None] + jnp.asarray(_ABOVE_CUT, q.dtype), q[..., None])
+        nodes, weights = _gauss(jnp.concatenate([edges, q[..., None]], axis=-1))
+        wide = _Arrival(self.path.axes(2), *(value[..., None, None] for value in self[1:]))
+        return jnp.sum(weights * wide.density(nodes), axis=(-2, -1))
+
+
+def _reach(kind: str, path: _Path):
+    """(y, p t) at the cut; y = 0 for a start beyond it."""
+    cut = jnp.full_like(path.square, np.log(_CUT[kind]))
+    y = path.place(jnp.maximum(cut, path.log_start))
+    return y, jnp.where(y > 0, _low(kind, path, y), 0)
+
+
+@partial(jax.jit, static_argnums=0)
+def _state(kind: str, path: _Path, tau):
+    """(y, u) at p t = tau; every array of one shape [...] (shares [..., N])."""
+    cut, spent = _reach(kind, path)
+    low = tau <= spent
+
+    def before(y, path):
+        # log(unit + time) is nearly linear in y where time grows exponentially, and still linear at its start.
+        unit = _density(kind, path, jnp.zeros_like(y))
+        total = unit + _low(kind, path, y)
+        return jnp.log(total), _density(kind, path, y) / total
+
+    unit = _density(kind, path, jnp.zeros_like(tau))
+    y = invert(before, path, 0 * cut, cut, cut / 2, jnp.log(unit + jnp.where(low, tau, 0)))
+    left = jnp.maximum(tau - spent, 0)
+    if kind == "hinge":
+        y = jnp.where(low, y, cut)
+    elif kind == "squared":
+        arrival = _Arrival.of(path, cut)
+        last = arrival.path.weight(jnp.zeros_like(tau)) / arrival.slope  # the density for q -> inf
+        ahead = jnp.full_like(left, jnp.finfo(left.dtype).max)
+        guess = arrival.begin + left / last
+        q = invert(lambda q, way: (way.time(q), way.density(q)), arrival, arrival.begin, ahead, guess, left)
+        return jnp.where(low, y, arrival.place(q)), jnp.where(low, jnp.exp(path.log_logit(y)), arrival.logit(q))
+    else:
+
+        def after(y, problem):
+            path, cut = problem
+            rate = _log_rate(kind, path, cut)
+            total = jnp.logaddexp(rate, _log_high(kind, path, cut, y))
+            return total, jnp.exp(_log_rate(kind, path, y) - total)
+
+        limits = jnp.finfo(left.dtype)
+        rate, begin = _log_rate(kind, path, cut), jnp.exp(path.log_logit(cut))
+        goal = jnp.logaddexp(rate, jnp.log(jnp.maximum(left, limits.tiny)))
+        # The logit grows by about goal - rate, and by less than a time within the floats allows; S grows with it.
+        guess = cut + jnp.log1p((goal - rate) / begin) / path.slope(cut)
+        ahead = cut + jnp.log1p(2 * float(np.log(limits.max)) / begin)
+        high = invert(after, (path, cut), cut, ahead, guess, goal)
+        y = jnp.where(low, y, jnp.where(left > 0, high, cut))
+    u = jnp.exp(path.log_logit(y))
+    return y, jnp.where(~low & (u < 1), 1, u) if kind == "hinge" else u
+
+
+@partial(jax.jit, static_argnums=0)
+def _time(kind: str, path: _Path, logit):
+    """p t at which u = `logit`; inf for never, 0 for what is there at the start."""
+    cut, spent = _reach(kind, path)
+    start = jnp.exp(path.log_start)
+    ahead = logit > start
+    low = logit <= _CUT[kind]
+    y = path.place(jnp.log(jnp.where(ahead, logit, start)))
+    before = _low(kind, path, jnp.where(low, y, cut))
+    if kind == "hinge":
+        after = jnp.full_like(logit, jnp.inf)
+    elif kind == "squared":
+        arrival = _Arrival.of(path, cut)
+        reached = ahead & ~low & (logit < 1)
+        after = arrival.time(jnp.where(reached, arrival.at_logit(jnp.where(reached, logit, 0.5)), arrival.begin))
+        after = jnp.where(reached, spent + after, jnp.inf)
+    else:
+        after = spent + jnp.exp(_log_high(kind, path, cut, jnp.maximum(y, cut)))
+    return jnp.where(ahead, jnp.where(low, before, after), 0)
+
+
+class DepthMode(eqx.Module):
+    """The learning curve of one path of N layers; made by `depth_mode`. t is time, a scalar or an array of any shape.
+
+    Differentiable once in weights, p, r and t; jit and vmap work.
+    """
+
+    loss_function: Loss
+    frequency: Float[Array, "*batch"]
+    norm: Float[Array, "*batch"]
+    start: Float[Array, "*batch N"]
+
+    @property
+    def depth(self) -> int:
+        """N."""
+        return self.start.shape[-1]
+
+    def logit(self, t) -> Float[Array, "..."]:
+        """u(t), [*batch, *t.shape]. `ValueError` for negative, NaN or infinite t."""
+        return self._at(t)[1]
+
+    def error(self, t) -> Float[Array, "..."]:
+        """sigmoid(-u(t)), the probability given to the wrong label, [*batch, *t.shape]."""
+        return jax.nn.sigmoid(-self.logit(t))
+
+    def weights(self, t) -> Float[Array, "..."]:
+        """b_1, ..., b_N at t: [*batch, *t.shape, N]."""
+        y, u = self._at(t)
+        if self.depth == 1:
+            return (u / insert_axes(self.norm[..., None], np.ndim(t))[..., 0])[..., None]
+        start = insert_axes(self.start, np.ndim(t))
+        least = jnp.min(start, axis=-1, keepdims=True)
+        return start * jnp.sqrt(1 + (least / start) ** 2 * jnp.expm1(2 * y)[..., None])
+
+    def time_to_logit(self, logit) -> Float[Array, "..."]:
+        """The time at which u = `logit`, [*batch, *logit.shape]; 0 if u(0) is there, inf if it never gets there."""
+        target = jnp.asarray(logit, self.start.dtype)
+        if is_concrete(target) and np.isnan(np.asarray(target)).any():
+            raise ValueError("the logit to reach is NaN")
+        frequency, norm, target = self._lanes(target)
+        if self.depth == 1:
+            return one_layer_time(frequency, norm, norm * self._lane_start(target)[..., 0], self.loss_function, target)
+        return _time(self.loss_function.name, self._path(target), target) / frequency
+
+    def time_to_error(self, error) -> Float[Array, "..."]:
+        """The first time the error is at most `error`, 0 < error < 1: `time_to_logit(log((1 - e)/e))` (6.1)."""
+        return self.time_to_logit(error_to_logit(error, self.start.dtype))
+
+    def _at(self, t):
+        """(y, u) at t."""
+        frequency, norm, t = self._lanes(check_times(t, self.start.dtype))
+        if self.depth == 1:
+            u = one_layer_logit(frequency, norm, norm * self._lane_start(t)[..., 0], self.loss_function, t)
+            return u, u
+        limit = jnp.finfo(t.dtype).max
+        return _state(self.loss_function.name, self._path(t), jnp.minimum(frequency * t, limit))
+
+    def _lanes(self, values):
+        """(p, r, `values`), each [*batch, *values.shape]."""
+        shape, count = (*self.norm.shape, *values.shape), values.ndim
+        frequency, norm = (x.reshape(*x.shape, *(1,) * count) for x in (self.frequency, self.norm))
+        return tuple(jnp.broadcast_to(x, shape) for x in (frequency, norm, values))
+
+    def _lane_start(self, lanes):
+        extra = lanes.ndim - self.norm.ndim
+        return jnp.broadcast_to(insert_axes(self.start, extra), (*lanes.shape, self.depth))
+
+    def _path(self, lanes) -> _Path:
+        extra = lanes.ndim - self.norm.ndim
+        least = jnp.min(self.start, axis=-1)
+        log_start = jnp.log(self.norm) + jnp.sum(jnp.log(self.start), axis=-1)
+        path = _Path(log_start, least**2, (least[..., None] / self.start) ** 2).axes(extra)
+        shape = lanes.shape
+        return _Path(
+            jnp.broadcast_to(path.log_start, shape),
+            jnp.broadcast_to(path.square, shape),
+            jnp.broadcast_to(path.shares, (*shape, self.depth)),
+        )
+
+
+def depth_mode(frequency, norm, weights, loss: Loss | str = "cross-entropy") -> DepthMode:
+    """The gradient flow of one path of N layers on a class of weight p = `frequency` at norm r = `norm` (7.1), (7.2).
+
+    `weights` [*batch, N]: b_1, ..., b_N > 0 at the start, the scalars of each layer along the path, balanced (all equal) or
+    not; `frequency`, `norm` [] or [*batch]. The logit is u = r b_1 ... b_N. N = 1 is the linear read-out of (3.9), of any
+    sign; N = 2 one neuron of (3.5). Time is accurate to 1e-11 relative in float64 and 2e-5 in float32 at every logit, for
+    weights from 1e-100 to 1e3 (1e-12 to 1e3), and the logit is what that makes of it: for N >= 3 it leaves its plateau so
+    fast that a time off by one part in 1e16 is a logit off by many. `ValueError` for shapes that do not fit and values
+    that are not positive; `HypothesisError` for the squared loss from u(0) >= 1, where the flow runs backwards.
+
+    >>> deep = depth_mode(frequency=1.0, norm=1.0, weights=[0.1, 0.1, 0.1], loss="hinge")
+    >>> round(float(deep.time_to_logit(1.0)), 4)              # u^(-1/3) falls at rate p r^(2/3): 1/0.1 - 1
+    9.0
+    """
+    loss = as_loss(loss)
+    frequency, norm, weights = real_arrays(frequency=frequency, norm=norm, weights=weights)
+    if weights.ndim < 1 or weights.shape[-1] == 0:
+        raise ValueError(f"weights must be [*batch, N] with N >= 1 layers, got shape {weights.shape}")
+    for name, value in (("frequency", frequency), ("norm", norm)):
+        check_positive(name, value)
+        try:
+            fits = jnp.broadcast_shapes(value.shape, weights.shape[:-1]) == weights.shape[:-1]
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(f"{name} of shape {value.shape} does not fit the batch axes {weights.shape[:-1]} of weights")
+    if loss.name not in _CUT:
+        raise ValueError(f"no depth law for the loss {loss.name!r}")
+    frequency, norm = (jnp.broadcast_to(x, weights.shape[:-1]) for x in (frequency, norm))
+    if weights.shape[-1] > 1:
+        check_positive("weights", weights)
+        if loss.name == "squared" and is_concrete(weights):
+            start = np.asarray(norm * jnp.prod(weights, axis=-1))
+            if (start >= 1).any():
+                raise HypothesisError(
+                    "with squared loss the depth law (7.2) starts below u = 1",
+                    f"u(0) = {start[start >= 1].flat[0]:.6g}",
+                    "smaller weights, or simulate_flow(...)",
+                )
+    return DepthMode(loss, frequency, norm, weights)
