@@ -115,14 +115,16 @@ def _beside_kinks(point: Point, kinks: Sequence[sp.Expr], domain: Domain) -> Ite
 
     Each differs from `point` in one symbol, on which the kink depends linearly, and stays in the domain.
     """
+    # Rounded, because exact powers of such rationals have millions of digits.
+    rounded = {symbol: sp.Float(value, 70) for symbol, value in point.items()}
     for kink in kinks:
         for symbol, value in point.items():
             slope = sp.diff(kink, symbol)
             if slope == 0 or slope.has(symbol) or slope.has(sp.Heaviside, sp.Derivative):
                 continue
             low, high = _interval(symbol, domain)
-            rate = sp.N(slope.xreplace(point), 60)
-            shift = sp.N(kink.xreplace(point), 60) / rate if rate != 0 else sp.nan
+            rate = sp.N(slope.xreplace(rounded), 60)
+            shift = sp.N(kink.xreplace(rounded), 60) / rate if rate != 0 else sp.nan
             if not shift.is_Number or not shift.is_finite:
                 continue
             crossing = value - sp.Rational(shift)

@@ -294,7 +294,7 @@ class Derivation:
         return self.to_markdown()
 
 
-_LAWS = {"mode": "mode", "one-layer": "one_layer", "inflection": "inflection"}
+_LAWS = {"mode": "mode", "one-layer": "one_layer", "inflection": "inflection", "depth": "depth"}
 """Name of a law -> module of this package that derives it, through `LOSSES` (names) and `build(loss)`."""
 
 
@@ -321,6 +321,7 @@ def derive(name: str, loss: Any) -> Derivation:
     - "one-layer": linear read-out f = v.x, du/dt = p r^2 g(u); u(t) for every loss, with Lambert W for
       cross-entropy (3.9).
     - "inflection": where the error of the mode bends, e'' = 0 (5.1), and kappa^2 = K(u) there (5.2).
+    - "depth": one path of N layers, balanced (7.1) and not (7.2), N being a symbol of the formulas.
 
     Args:
         name: the law, one of the names above.

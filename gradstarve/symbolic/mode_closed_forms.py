@@ -22,6 +22,7 @@ from gradstarve.symbolic.chain import (
     solves_flow,
     while_learning,
 )
+from gradstarve.symbolic.checks import Domain
 from gradstarve.symbolic.derivation import Known, Target
 from gradstarve.symbolic.mode_squared import squared_targets
 from gradstarve.symbolic.notation import (
@@ -122,7 +123,7 @@ def hinge_targets(chain: Chain) -> dict[str, Target]:
         reference="(3.6)",
     )
     (arrival,) = sp.solve(sp.Eq(chain.known(t_of(u)).subs(u, 1), t_star), t_star)
-    _rest(
+    add_rest(
         chain,
         "arrival and rest",
         arrival,
@@ -144,7 +145,7 @@ def hinge_targets(chain: Chain) -> dict[str, Target]:
         reference="(3.6)",
     )
     arrival = chain.known(t_of(u_positive)).subs(u_positive, 1)
-    _rest(
+    add_rest(
         chain,
         "balanced arrival and rest",
         arrival,
@@ -165,7 +166,7 @@ def hinge_targets(chain: Chain) -> dict[str, Target]:
     }
 
 
-def _rest(
+def add_rest(
     chain: Chain,
     name: str,
     arrival: sp.Expr,
@@ -174,8 +175,10 @@ def _rest(
     equation_step: str,
     symbols: tuple[sp.Symbol, sp.Symbol],
     with_start: Callable[[sp.Expr, Known], sp.Expr],
+    domain: Domain | None = None,
+    reference: str = "(3.6)",
 ) -> None:
-    """Add the step that joins growth and rest; `symbols` are the logit and its start."""
+    """Add the step that joins growth and rest under the hinge loss; `symbols` are the logit and its start."""
     logit, start = symbols
     # A start beyond the margin has a negative arrival time; the maximum keeps it at rest where it is.
     curve = growth.subs(t, sp.Min(t, sp.Max(0, t_star)))
@@ -198,8 +201,8 @@ def _rest(
         "The margin 1 is reached at the time t*; the residual is zero from there on and the logit stays.",
         (equal(t_star, arrival), equal(u_of(t), curve)),
         verify,
-        domain={start: (sp.Rational(-3, 2) if start == u0 else sp.Rational(1, 10), sp.Rational(19, 20))},
-        reference="(3.6)",
+        domain={start: (sp.Rational(-3, 2) if start == u0 else sp.Rational(1, 10), sp.Rational(19, 20)), **(domain or {})},
+        reference=reference,
     )
 
 

@@ -85,6 +85,20 @@ along_of = sp.Function("w_along")
 across_of = sp.Function("w_across")
 C = sp.Symbol("C", real=True)
 
+# depth: one path of N layers, signed weights w, positive ones b on the active side
+N = sp.Symbol("N", positive=True)  # number of layers; the algebra does not need an integer
+layer_index = sp.Symbol("l", positive=True, integer=True)
+signed_layers = sp.symbols("w1 w2 w3", real=True)
+layers = sp.symbols("b1 b2 b3", positive=True)
+layer = sp.Symbol("b", positive=True)  # the one weight of a balanced path
+layer_of = sp.Function("b_l")
+every_layer = sp.IndexedBase("b", positive=True)
+offset = sp.IndexedBase("c", real=True)  # b_l^2 - rho, conserved
+rho = sp.Symbol("rho", positive=True)
+rho_of = sp.Function("rho")
+Phi_of = sp.Function("Phi")
+k = sp.Symbol("k", integer=True, nonnegative=True)  # index of a series; number of a step
+
 LATEX_NAMES: dict[str, str] = {
     "ell": r"\ell",
     "M_plus": "M_{+}",

@@ -48,6 +48,7 @@ class SpecialJaxPrinter(JaxPrinter):
     | LambertW(x, k) | `special.lambertw(x, branch=k)` |
     | e^-x Ei(x) | `special.expi_scaled(x)` |
     | Ei(x) | `special.expi(x)` |
+    | Kummer's M(a; b; x) | `jax.scipy.special.hyp1f1(a, b, x)` |
     | Integral of 1/(g(v) sqrt(kappa^2+v^2)), or of 1/g(kappa sinh v) | `special.clock_integral(loss, ...)` |
     | sqrt(x^2+y^2) | `jnp.hypot(x, y)`: squares are never formed |
     | Piecewise, Min, Max | nested `jnp.where`, `jnp.minimum`, `jnp.maximum` |
@@ -77,6 +78,11 @@ class SpecialJaxPrinter(JaxPrinter):
 
     def _print_Ei(self, expr: sp.Expr) -> str:
         return f"special.expi({self._print(expr.args[0])})"
+
+    def _print_hyper(self, expr: Any) -> str:
+        if (len(expr.ap), len(expr.bq)) != (1, 1):
+            raise NotImplementedError(f"only Kummer's function of its kind can be printed, got {expr}")
+        return f"jax.scipy.special.hyp1f1({', '.join(map(self._print, (*expr.ap, *expr.bq, expr.argument)))})"
 
     def _print_Mul(self, expr: sp.Mul) -> str:
         for factor in expr.args:
@@ -216,11 +222,13 @@ def to_jax(derivation: Derivation, which: str, target: Target) -> JaxFunction:
     ]
     source = "\n".join(lines) + "\n"
 
+    import jax
     import jax.numpy as jnp
+    import jax.scipy.special  # for what `jax.scipy` loads on demand
 
     from gradstarve import special
 
-    namespace: dict[str, Any] = {"jnp": jnp, "special": special, "__name__": __name__}
+    namespace: dict[str, Any] = {"jax": jax, "jnp": jnp, "special": special, "__name__": __name__}
     exec(compile(source, f"<{derivation.name} {derivation.loss} {which}>", "exec"), namespace)
     function = namespace[name]
     function.source = source

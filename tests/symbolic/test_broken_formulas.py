@@ -13,7 +13,7 @@ def changed_expressions(expression):
         return [sp.Rational(1, 100)]
     changed = [expression * factor]
     bound = {variable for derivative in expression.atoms(sp.Derivative) for variable in derivative.variables}
-    bound |= {integral.limits[0][0] for integral in expression.atoms(sp.Integral)}
+    bound |= {whole.limits[0][0] for whole in expression.atoms(sp.Integral, sp.Sum, sp.Product)}
     for part in set(sp.preorder_traversal(expression)) - bound - {expression}:
         if isinstance(part, sp.Expr) and not part.is_number:
             mark = sp.Dummy(positive=True)

@@ -58,3 +58,47 @@ def test_the_transition_has_the_known_digits():
     balanced = mpmath.findroot(lambda u: law("inflection", "cross-entropy", "chi(u) balanced")(u=u), 0.9)
     assert mpmath.nstr(balanced, 10) == "0.8883679076"
     assert mpmath.nstr(1 / (1 + mpmath.exp(balanced)), 10) == "0.2914467488"
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("depth", [1, 3, 5])
+def test_a_balanced_path_of_any_depth_moves_as_its_layers_do(loss, depth):
+    # All layers integrated as one weight, the gradient taken by hand: d(logit)/d(one weight) = r b^(depth-1).
+    p, r, start = mpmath.mpf("0.6"), mpmath.mpf("1.4"), mpmath.mpf("0.2")
+    with mpmath.workdps(20):
+        flow = mpmath.odefun(
+            lambda _, b: p * SLOPES[loss](r * b**depth) * r * b ** (depth - 1), 0, (start / r) ** (mpmath.mpf(1) / depth)
+        )
+        moment = mpmath.mpf("0.3")
+        logit = r * flow(moment) ** depth
+        assert logit < 1
+        time = derive("depth", loss)["closed time"].equations[-1].rhs  # no result for the squared loss, but a step
+        names = sorted(time.free_symbols, key=str)
+        numbers = {"u": logit, "u0": start, "N": mpmath.mpf(depth), "p": p, "r": r}
+        found = sp.lambdify(names, time, "mpmath")(*(numbers[str(name)] for name in names))
+        assert abs(found - moment) < 1e-16
+        if loss == "hinge":
+            assert abs(law("depth", loss, "u(t)")(t=moment, u0=start, N=depth, p=p, r=r) - logit) < 1e-16
+            arrival = law("depth", loss, "t*")(u0=start, N=depth, p=p, r=r)
+            assert abs(law("depth", loss, "t(u)")(u=1, u0=start, N=depth, p=p, r=r) - arrival) < 1e-16
+            assert abs(law("depth", loss, "u(t)")(t=arrival + 5, u0=start, N=depth, p=p, r=r) - 1) < 1e-16
+
+
+def test_the_unbalanced_path_moves_as_its_layers_do():
+    p, r, b = mpmath.mpf("0.6"), mpmath.mpf("1.4"), [mpmath.mpf(x) for x in ("0.3", "0.8", "1.1")]
+
+    def layers(_, weights):
+        logit = r * mpmath.fprod(weights)
+        return [p * SLOPES["cross-entropy"](logit) * logit / weight for weight in weights]
+
+    equation = derive("depth", "cross-entropy")["unbalanced equation"].equations[1].rhs
+    rho, offset, depth = (next(x for x in equation.free_symbols if str(x) == name) for name in ("rho", "c", "N"))
+    equation = equation.replace(sp.Function("g"), lambda logit: 1 / (1 + sp.exp(logit)))
+    written = equation.subs(depth, 3).doit().subs({sp.Indexed(offset, i + 1): sp.Symbol(f"c{i}") for i in range(3)})
+    speed = sp.lambdify([rho, *(sp.Symbol(f"c{i}") for i in range(3)), *sp.symbols("p r", positive=True)], written, "mpmath")
+    with mpmath.workdps(20):
+        first = b[0] ** 2
+        moved = mpmath.odefun(layers, 0, b)(1)
+        path = mpmath.odefun(lambda _, x: speed(x, *(w**2 - first for w in b), p, r), 0, first)(1)
+        for weight, start in zip(moved, b, strict=True):
+            assert abs(weight**2 - (path + start**2 - first)) < 1e-17

@@ -31,15 +31,17 @@ def in_mpmath(derivation, key, arguments):
 def sample(derivation, key, draw):
     """One random argument list inside the result's stated range."""
     low_side = derivation.loss in ("hinge", "squared")
-    balanced = key.endswith("balanced") and key != "du/dt balanced"
+    symbols = derivation.targets[key].arguments
+    balanced = any(symbol.name in ("u", "u0") and symbol.is_positive for symbol in symbols)
     u0, u = sorted(draw.uniform(0.05 if balanced else -1.5, 0.95 if low_side else 3) for _ in range(2))
     choices = {
         "u0": u0, "u": u, "theta0": u0, "theta": u, "t": draw.uniform(0, 4), "s": draw.uniform(0, 2),
         "p": draw.uniform(0.05, 1), "r": draw.uniform(0.3, 3), "kappa": 10 ** draw.uniform(-2, 1),
+        "N": draw.uniform(2.5, 6),
         "M_plus": draw.uniform(0.1, 4), "M_minus": draw.uniform(0.1, 4),
         "a1": draw.uniform(0.1, 1), "z1": draw.uniform(-3, -1.1),
     }  # fmt: skip
-    return [choices[symbol.name] for symbol in derivation.targets[key].arguments]
+    return [choices[symbol.name] for symbol in symbols]
 
 
 def everything():
@@ -123,6 +125,7 @@ PRINTED = [
     (sp.Min(x, sp.Max(0, y)), "jnp.minimum(x, jnp.maximum(y, 0))"),
     (sp.asinh(x) + sp.atanh(y), "jnp.arcsinh(x) + jnp.arctanh(y)"),
     (sp.acosh(x), "jnp.arccosh(x)"),
+    (sp.hyper((x,), (y,), k), "jax.scipy.special.hyp1f1(x, y, kappa)"),
 ]
 
 
@@ -136,7 +139,7 @@ def test_the_table_of_the_jax_printer(expression, code):
         numbers["x"] = 1.4
     if expression.has(sp.LambertW) and len(next(iter(expression.atoms(sp.LambertW))).args) == 1:
         numbers["x"] = 0.3
-    found = eval(printed, {"jnp": jnp, "special": special, **numbers})
+    found = eval(printed, {"jax": jax, "jnp": jnp, "special": special, **numbers})
     known = sp.N(expression.subs({symbol: numbers[symbol.name] for symbol in expression.free_symbols}))
     assert float(found) == pytest.approx(float(known), rel=1e-12)
 
@@ -156,6 +159,7 @@ def test_clock_integrals_are_recognised(loss):
         sp.Piecewise((1, x < 1)),
         sp.Function("h")(x),
         sp.gamma(x),
+        sp.hyper((), (x,), y),
     ],
 )
 def test_what_cannot_be_printed_is_refused(expression):
