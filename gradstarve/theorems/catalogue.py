@@ -5,6 +5,7 @@ from __future__ import annotations
 from gradstarve.theorems.antipodal import ANTIPODAL, TRANSFER
 from gradstarve.theorems.balance import BALANCE
 from gradstarve.theorems.closed_forms import BALANCED, CROSS_ENTROPY, HINGE
+from gradstarve.theorems.depth import DEPTH, READ_OUT, UNBALANCED
 from gradstarve.theorems.descent import DESCENT
 from gradstarve.theorems.entry import Theorem
 from gradstarve.theorems.fate import FATES, PROBABILITY
@@ -22,6 +23,7 @@ CATALOGUE: dict[str, Theorem] = {
         HINGE,
         CROSS_ENTROPY,
         BALANCED,
+        READ_OUT,
         DEATHS,
         UNIVERSALITY,
         FATES,
@@ -31,6 +33,8 @@ CATALOGUE: dict[str, Theorem] = {
         INFLECTIONS,
         TRANSITION,
         PLATEAU,
+        DEPTH,
+        UNBALANCED,
         DESCENT,
     )
 }

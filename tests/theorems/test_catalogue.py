@@ -19,6 +19,9 @@ TRIALS = {
     "antipodal-fates": 4096,
     "balanced-curves": 48,
     "exact-descent": 48,
+    "read-out": 24,
+    "depth": 24,
+    "unbalanced-depth": 24,
 }
 
 
@@ -133,6 +136,15 @@ MUTATIONS = {
     "balanced-curves": [
         (closed_forms, "exponential_tau", scaled(closed_forms.exponential_tau, 1.05)),
         (closed_forms, "squared_logit", lambda u0, tau, f=closed_forms.squared_logit: f(u0, 1.05 * tau)),
+    ],
+    "read-out": [
+        (theory, "one_layer_logit", lambda p, *rest, f=theory.one_layer_logit: f(1.05 * p, *rest)),
+        (theory, "one_layer_logit", scaled(theory.one_layer_logit, 1.05)),
+    ],
+    "depth": [(theory, "depth_mode", lambda p, *rest, f=theory.depth_mode: f(1.05 * p, *rest))],
+    "unbalanced-depth": [
+        (theory, "depth_mode", lambda p, *rest, f=theory.depth_mode: f(1.05 * p, *rest)),
+        (theory, "depth_mode", lambda p, r, b, loss, f=theory.depth_mode: f(p, r, b**1.05, loss)),
     ],
     "deaths": [(theory, "solve", solve_without_deaths), (theory, "solve", solve_changed(speed=1.05))],
     "universality": [(mode, "invariants", larger_kappa), (mode, "invariants", shifted_theta)],
