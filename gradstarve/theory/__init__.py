@@ -3,6 +3,7 @@
 Never imports the simulator: their agreement is what `gradstarve.theorems` measures.
 """
 
+from gradstarve.theory.decay import decay_threshold, decayed_logit, decayed_time, settled_logit
 from gradstarve.theory.depth import DepthMode, depth_mode
 from gradstarve.theory.descent import DescentSolution, ModeDescent
 from gradstarve.theory.direction import MaxMargin, max_margin_direction
@@ -44,6 +45,9 @@ __all__ = [
     "antipodal_fate",
     "class_failure_probability",
     "confident_logit",
+    "decay_threshold",
+    "decayed_logit",
+    "decayed_time",
     "depth_mode",
     "dies_for_ever",
     "error_inflections",
@@ -60,6 +64,7 @@ __all__ = [
     "one_layer_logit",
     "one_layer_time",
     "plateau_length",
+    "settled_logit",
     "shared_features",
     "shared_slope",
     "solve",
