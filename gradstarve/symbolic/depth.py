@@ -295,7 +295,6 @@ def _hypergeometric(chain: Chain, loss: str) -> dict[str, Target]:
 
 
 def _hinge(chain: Chain, loss: str) -> dict[str, Target]:
-    pace = N * p * r ** (2 / N)
     inside = LOGIT_RANGE[loss] | DEEP
     # The constant residual leaves a power of the logit: pace t = (u^a - u0^a)/a with a = 2/N - 1.
     time = (u_positive**POWER - u0_positive**POWER) / (sp.expand(POWER * N) * p * r ** (2 / N))

@@ -294,7 +294,13 @@ class Derivation:
         return self.to_markdown()
 
 
-_LAWS = {"mode": "mode", "one-layer": "one_layer", "inflection": "inflection", "depth": "depth"}
+_LAWS = {
+    "mode": "mode",
+    "one-layer": "one_layer",
+    "inflection": "inflection",
+    "depth": "depth",
+    "descent": "descent",
+}
 """Name of a law -> module of this package that derives it, through `LOSSES` (names) and `build(loss)`."""
 
 
@@ -322,6 +328,7 @@ def derive(name: str, loss: Any) -> Derivation:
       cross-entropy (3.9).
     - "inflection": where the error of the mode bends, e'' = 0 (5.1), and kappa^2 = K(u) there (5.2).
     - "depth": one path of N layers, balanced (7.1) and not (7.2), N being a symbol of the formulas.
+    - "descent": gradient descent of the mode, exact at any step size (8.1), with weight decay (8.2).
 
     Args:
         name: the law, one of the names above.

@@ -99,7 +99,31 @@ rho_of = sp.Function("rho")
 Phi_of = sp.Function("Phi")
 k = sp.Symbol("k", integer=True, nonnegative=True)  # index of a series; number of a step
 
+# one step of descent; a letter without argument is the value before the step
+eta = sp.Symbol("eta", positive=True)  # step size
+lam = sp.Symbol("lambda_", positive=True)  # weight decay
+c = sp.Symbol("c", real=True)  # eta p r g(u), what one step does
+u_next = sp.Symbol("u_next", real=True)
+M_plus_next, M_minus_next = sp.symbols("M_plus_next M_minus_next", nonnegative=True)
+a_next = sp.symbols("a1_next a2_next", real=True)
+z_next = sp.symbols("z1_next z2_next", real=True)
+F_plus, F_minus = sp.symbols("F_plus F_minus", real=True)  # products of the factors so far
+F_plus_next, F_minus_next = sp.symbols("F_plus_next F_minus_next", real=True)
+M_plus_of, M_minus_of = sp.Function("M_plus"), sp.Function("M_minus")
+
 LATEX_NAMES: dict[str, str] = {
+    "lambda_": r"\lambda",
+    "u_next": "u'",
+    "M_plus_next": "M_{+}'",
+    "M_minus_next": "M_{-}'",
+    "a1_next": "a_{1}'",
+    "a2_next": "a_{2}'",
+    "z1_next": "z_{1}'",
+    "z2_next": "z_{2}'",
+    "F_plus": "F_{+}",
+    "F_minus": "F_{-}",
+    "F_plus_next": "F_{+}'",
+    "F_minus_next": "F_{-}'",
     "ell": r"\ell",
     "M_plus": "M_{+}",
     "M_minus": "M_{-}",

@@ -237,7 +237,7 @@ def to_jax(derivation: Derivation, which: str, target: Target) -> JaxFunction:
 
 def _identifier(which: str) -> str:
     """A function name for a result: "t(u) balanced" -> "t_of_u_balanced"."""
-    spoken = which.replace("*", "_star").replace("/", "_").replace("(", "_of_")
+    spoken = which.replace("*", "_star").replace("/", "_").replace("'", "_prime").replace("(", "_of_")
     return re.sub(r"\W+", "_", spoken).strip("_")
 
 

@@ -60,3 +60,17 @@ def test_the_derived_inflections_are_the_ones_theory_finds(loss):
         top = np.flatnonzero(np.diff(np.sign(slope(grid))))
         assert top.size == 1
         assert float(np.max(level(grid))) == pytest.approx(gs.theory.kappa_critical(loss) ** 2, abs=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_derived_step_of_descent_is_the_one_theory_takes(loss):
+    rng = np.random.default_rng(2)
+    results = [gs.derive("descent", loss).to_jax(key) for key in ("u'", "M_plus'", "M_minus'")]
+    p, r, a, z, _, _ = random_mode(rng)
+    step_size = 0.3 / (p * r)
+    logits = gs.solve_mode(gs.Mode(p, r, a, z), loss, gs.GradientDescent(step_size)).logit(np.arange(30))
+    plus, minus = np.sum((a + z) ** 2), np.sum((a - z) ** 2)
+    for step in range(1, 30):
+        found, plus, minus = (float(result(plus, minus, p, r, step_size)) for result in results)
+        assert float(logits[step]) == pytest.approx(found, rel=1e-11)

@@ -1,5 +1,7 @@
 """The laws that continue or stand beside the mode, against mpmath: numbers from definitions, not from the derivations."""
 
+from itertools import pairwise
+
 import mpmath
 import pytest
 import sympy as sp
@@ -102,3 +104,48 @@ def test_the_unbalanced_path_moves_as_its_layers_do():
         path = mpmath.odefun(lambda _, x: speed(x, *(w**2 - first for w in b), p, r), 0, first)(1)
         for weight, start in zip(moved, b, strict=True):
             assert abs(weight**2 - (path + start**2 - first)) < 1e-17
+
+
+def trained(loss, steps, p, r, eta, decay=0, momentum=0, nesterov=False):
+    """Three neurons (a, z) of one class after each step of descent, update rule by update rule, as mpmath numbers."""
+    weights = [mpmath.mpf(x) for x in ("0.4", "0.2", "0.7", "0.3", "-0.1", "0.5")]
+    velocity, states = [mpmath.mpf(0)] * 6, [weights]
+    for _ in range(steps):
+        logit = r * sum(a * z for a, z in zip(weights[:3], weights[3:], strict=True))
+        push = p * r * SLOPES[loss](logit)
+        gradient = [decay * w - push * other for w, other in zip(weights, weights[3:] + weights[:3], strict=True)]
+        velocity = [momentum * v + x for v, x in zip(velocity, gradient, strict=True)]
+        move = [x + momentum * v for x, v in zip(gradient, velocity, strict=True)] if nesterov else velocity
+        weights = [w - eta * x for w, x in zip(weights, move, strict=True)]
+        states.append(weights)
+    return states
+
+
+def sums(weights):
+    """M plus and M minus."""
+    pairs = list(zip(weights[:3], weights[3:], strict=True))
+    return {"M_plus": sum((a + z) ** 2 for a, z in pairs), "M_minus": sum((a - z) ** 2 for a, z in pairs)}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_sums_of_three_neurons_move_as_descent_moves_them(loss):
+    numbers = {"p": mpmath.mpf("0.6"), "r": mpmath.mpf("1.3"), "eta": mpmath.mpf("0.4")}
+    with mpmath.workdps(25):
+        states = trained(loss, 4, **numbers)
+        for before, after in pairwise(states):
+            for key in ("M_plus", "M_minus"):
+                found = law("descent", loss, f"{key}'")(**sums(before), **numbers)
+                assert abs(found - sums(after)[key]) < 1e-20
+        shrunk = sums(trained(loss, 1, decay=mpmath.mpf("0.7"), **numbers)[1])["M_plus"]
+        found = law("descent", loss, "M_plus' with decay")(**sums(states[0]), **numbers, lambda_=mpmath.mpf("0.7"))
+        assert abs(found - shrunk) < 1e-20
+
+
+def test_the_hinge_before_its_margin_goes_in_powers():
+    numbers = {"p": mpmath.mpf("0.6"), "r": mpmath.mpf("1.3"), "eta": mpmath.mpf("0.05")}
+    with mpmath.workdps(25):
+        states = trained("hinge", 5, **numbers)
+        for step, weights in enumerate(states):
+            logit = numbers["r"] * (sums(weights)["M_plus"] - sums(weights)["M_minus"]) / 4
+            assert logit < 1
+            assert abs(law("descent", "hinge", "u(k)")(k=step, **sums(states[0]), **numbers) - logit) < 1e-20
