@@ -7,11 +7,16 @@ from gradstarve.theorems.balance import BALANCE
 from gradstarve.theorems.closed_forms import BALANCED, CROSS_ENTROPY, HINGE
 from gradstarve.theorems.depth import DEPTH, READ_OUT, UNBALANCED
 from gradstarve.theorems.descent import DESCENT
+from gradstarve.theorems.direction import DIRECTION
+from gradstarve.theorems.discriminator import SIGNAL
+from gradstarve.theorems.ensemble import WRONG_SIGNS
 from gradstarve.theorems.entry import Theorem
 from gradstarve.theorems.fate import FATES, PROBABILITY
 from gradstarve.theorems.independence import INDEPENDENT_MODES, SIGN
 from gradstarve.theorems.inflection import INFLECTIONS, PLATEAU, TRANSITION
 from gradstarve.theorems.mode import CLOCK, DEATHS, UNIVERSALITY
+from gradstarve.theorems.speed import ADVANTAGE, CONFIDENCE, TAILS
+from gradstarve.theorems.waking import WAKING
 
 CATALOGUE: dict[str, Theorem] = {
     theorem.name: theorem
@@ -30,11 +35,18 @@ CATALOGUE: dict[str, Theorem] = {
         PROBABILITY,
         TRANSFER,
         ANTIPODAL,
+        WAKING,
         INFLECTIONS,
         TRANSITION,
         PLATEAU,
+        WRONG_SIGNS,
+        CONFIDENCE,
+        ADVANTAGE,
+        TAILS,
         DEPTH,
         UNBALANCED,
         DESCENT,
+        DIRECTION,
+        SIGNAL,
     )
 }

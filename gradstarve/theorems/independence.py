@@ -114,14 +114,16 @@ def alone(data: Dataset, network: TwoLayerReLU, label: int) -> tuple[Dataset, Tw
     return Dataset(points, np.full(len(points), float(label)), weights / total), small, total
 
 
-def _exclusive_networks(rng: np.random.Generator, data: Dataset, wrong_signs: float = 0.0) -> TwoLayerReLU:
+def exclusive_networks(
+    rng: np.random.Generator, data: Dataset, wrong_signs: float = 0.0, high: float = 1.5
+) -> TwoLayerReLU:
     """Neurons active on every point of one class and on none of the other: w = own cone - the other class's cone."""
     points, labels = np.asarray(data.points), np.asarray(data.labels)
     unit = points / np.linalg.norm(points, axis=-1, keepdims=True)
     home = rng.choice([-1.0, 1.0], (BATCH, WIDTH))
     mine = labels == home[..., None]
     coefficients = rng.uniform(0.05, 1, mine.shape) * np.where(mine, 1, -1 * (rng.uniform(size=mine.shape) < 0.7))
-    scale = log_uniform(rng, 1e-3, 1.5, (BATCH, 1)) * log_uniform(rng, 0.3, 3, (BATCH, WIDTH))
+    scale = log_uniform(rng, 1e-3, high, (BATCH, 1)) * log_uniform(rng, 0.3, 3, (BATCH, WIDTH))
     scale = scale * (np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (BATCH, 1)))
     w = (coefficients @ unit) * scale[..., None]
     w = w + np.where(scale > 0, 1, 0)[..., None] * _off_span(rng, unit) * scale[..., None]
@@ -173,7 +175,7 @@ def check_modes(key: Any, trials: int) -> Outcome:
     for k, rng in enumerate(generators(key, trials)):
         loss = _ONE_SIDED[k % len(_ONE_SIDED)]
         data = cone_data(rng)
-        network = _exclusive_networks(rng, data)
+        network = exclusive_networks(rng, data)
         step_size = _step_sizes(data, network)
         tally.add(
             _coupling(data, network, loss, step_size),
@@ -205,7 +207,7 @@ def modes_without_right_sign(key: Any) -> Counterexample:
     """Drop the right sign: antipodal classes, where a neuron that leaves one class joins the other."""
     rng = generator(key)
     data = cone_data(rng, opening=0.0, angle=np.pi)
-    network = _exclusive_networks(rng, data, wrong_signs=0.5)
+    network = exclusive_networks(rng, data, wrong_signs=0.5)
     return _coupled(data, network, "neurons of the right sign (half of them wrong instead)", "classes are antipodal")
 
 

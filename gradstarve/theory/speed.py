@@ -7,6 +7,8 @@ that Lambert's W solves; L ~ log T gives the plainer e ~ 1/(T (log T)^m), which 
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +35,7 @@ def confident_logit(error) -> Float[Array, "..."]:
     return error_to_logit(error, error.dtype)
 
 
-def time_to_confidence(loss: Loss | str, error, frequency, norm, start, kappa=0.0) -> Float[Array, "..."]:
+def time_to_confidence(loss: Loss | str, error, frequency, norm, start, kappa: Any = 0.0) -> Float[Array, "..."]:
     """When a mode that starts at the logit u0 = `start` has at most `error`: a function of (u0, kappa) over 2 p r (6.1).
 
     `frequency` p > 0, `norm` r > 0, `kappa` >= 0 (0: balanced, and then start > 0), 0 < error < 1; all broadcast. It is 0

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from gradstarve import special, theory
 from gradstarve.problem import Mode, TwoLayerReLU
-from gradstarve.theorems import CATALOGUE, balance, closed_forms, independence, inflection, mode, running
+from gradstarve.theorems import CATALOGUE, balance, closed_forms, independence, inflection, mode, running, speed
 
 # Few trials: compiling costs the same for all of them, and a wrong law is wrong everywhere.
 TRIALS = {
@@ -19,6 +19,12 @@ TRIALS = {
     "antipodal-fates": 4096,
     "balanced-curves": 48,
     "exact-descent": 48,
+    "waking": 48,
+    "wrong-signs": 6 * 40_000,
+    "confidence": 24,
+    "hinge-advantage": 48,
+    "last-direction": 48,
+    "generator-signal": 48,
     "read-out": 24,
     "depth": 24,
     "unbalanced-depth": 24,
@@ -110,6 +116,17 @@ def one_neuron_short(data, network, label, alone=independence.alone):
     return small, TwoLayerReLU(part.w, part.z.at[..., 0].set(0)), weight
 
 
+def tilted(points, max_margin_direction=theory.max_margin_direction):
+    """The maximum-margin direction, 3 degrees off."""
+    found = max_margin_direction(points)
+    off = np.asarray(found.direction) + 0.05 * np.roll(found.direction, 1, axis=-1)
+    return eqx.tree_at(lambda limit: limit.direction, found, jnp.asarray(off / np.linalg.norm(off, axis=-1, keepdims=True)))
+
+
+def faster_tail(loss, t, *rest, error_tail=theory.error_tail, **options):
+    return error_tail(loss, 1.05 * t, *rest, **options)
+
+
 def scaled(function, factor):
     return lambda *arguments: factor * function(*arguments)
 
@@ -161,12 +178,35 @@ MUTATIONS = {
         (theory, "antipodal_fate", lambda a, z: np.sign(a + 1.05 * z)),
         (theory, "class_failure_probability", lambda width: 0.6**width),
     ],
+    "waking": [
+        (theory, "dies_for_ever", lambda alpha, beta, cosine: alpha + 1.05 * abs(cosine) * beta <= 0),
+        (theory, "dies_for_ever", lambda alpha, beta, cosine: alpha + beta <= 0),
+    ],
     "inflections": [
         (theory, "error_inflections", scaled(theory.error_inflections, 1.05)),
         (inflection, "invariants", larger_kappa),
     ],
     "rich-to-lazy": [(theory, "kappa_critical", scaled(theory.kappa_critical, 1.05))],
     "plateau": [(theory, "plateau_length", scaled(theory.plateau_length, 1.05))],
+    "wrong-signs": [
+        (theory, "wrong_sign_fraction", scaled(theory.wrong_sign_fraction, 1.05)),
+        (theory, "wrong_sign_fraction", lambda t, *rest, f=theory.wrong_sign_fraction: f(1.05 * t, *rest)),
+    ],
+    "confidence": [
+        (theory, "time_to_confidence", scaled(theory.time_to_confidence, 1.05)),
+        (speed, "invariants", larger_kappa),
+    ],
+    "hinge-advantage": [(theory, "hinge_advantage", scaled(theory.hinge_advantage, 1.05))],
+    "tails": [
+        (theory, "error_tail", faster_tail),
+        (theory, "error_tail", lambda *rest, layers, f=theory.error_tail: f(*rest, layers=layers, leading=True)),
+    ],
+    "last-direction": [(theory, "max_margin_direction", tilted)],
+    "generator-signal": [
+        (theory, "generator_signal", scaled(theory.generator_signal, 1.05)),
+        (theory, "minimax_peak", scaled(theory.minimax_peak, 1.05)),
+        (theory, "minimax_tail", scaled(theory.minimax_tail, 1.05)),
+    ],
     "exact-descent": [(theory, "solve", slower_step), (theory, "solve", solve_without_deaths)],
 }
 

@@ -1,0 +1,141 @@
+"""What a discriminator hands to its generator (15.1): the slope of the generator's loss along the fakes' direction."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.problem import Mode, TwoLayerReLU
+from gradstarve.theorems.drawing import draw_gaps
+from gradstarve.theorems.entry import Outcome, Tally, Theorem
+from gradstarve.theorems.late import BY_LATE, train_late
+from gradstarve.theorems.mode import flow_times
+from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, descent_gradient, train_flow
+from gradstarve.theorems.sampling import (
+    BATCH,
+    PER_CLASS,
+    WIDTH,
+    Geometry,
+    Start,
+    exclusive_start,
+    generators,
+    record,
+    two_rays,
+)
+from gradstarve.theorems.speed import far_network
+
+# The generators' losses of the logit f of a fake, written as their definitions say.
+_LOSSES = {
+    "minimax": lambda f: jnp.log1p(-jax.nn.sigmoid(f)),
+    "non-saturating": lambda f: -jnp.log(jax.nn.sigmoid(f)),
+    "hinge": lambda f: -f,
+}
+
+
+_LOSS = "cross-entropy"
+_LATE_TOLERANCE = 0.5
+
+
+@partial(jax.jit, static_argnums=2)
+def _slope(network: Any, fake: Any, kind: str):
+    """d(generator loss)/dx along the unit vector of `fake` by automatic differentiation, for each network: [b]."""
+    unit = fake / jnp.linalg.norm(fake)
+    return jax.vmap(lambda net: jax.grad(lambda x: _LOSSES[kind](net(x[None])[0]))(fake) @ unit)(network)
+
+
+def check_signal(key: Any, trials: int) -> Outcome:
+    """Discriminators trained by the flow, reals as class + and fakes as class -; and far out, where the signal dies."""
+    tally = Tally(1.0)
+    for k, rng in enumerate(generators(key, trials)):
+        geometry = two_rays(rng, -1.0 if k % 2 else 0.0)
+        start = exclusive_start(rng, doubters=0.2, low=0.03)
+        network = start.network(rng, geometry)
+        times = flow_times(rng, geometry)
+        run, lost = train_flow(geometry.data, network, _LOSS, times)
+        norm, p, fake = geometry.norms[1], geometry.frequencies[1], np.asarray(geometry.data.points)[PER_CLASS]
+        a, zeta = start.mode(-1)
+        there = np.any(a, axis=-1)
+        # A class without neurons has the margin 0 and hands on nothing; the law wants one.
+        some = int(np.argmax(there))
+        a, zeta = (np.where(there[:, None], v, v[some]) for v in (a, zeta))
+        curve: Any = theory.solve_mode(Mode(p, norm, a, zeta), _LOSS)
+        margin = np.asarray(curve.logit(times))[:, -1] * there
+        size = (np.abs(margin) + start.scale(geometry)) / norm
+        gaps = np.zeros(BATCH)
+        for kind in _LOSSES:
+            found = np.asarray(_slope(run.final, fake, kind))
+            gaps = np.maximum(gaps, np.abs(found - np.asarray(theory.generator_signal(kind, margin, norm))) / size)
+        gaps = np.maximum(gaps / FLOW_TOLERANCE, _beside_the_peak(geometry))
+        kind = "antipodal" if k % 2 else "orthogonal"
+        tally.add(gaps, kind, lambda i, g=geometry, n=network, t=times: record(g.data, _LOSS, n, i, times=t), lost)
+    for k, rng in enumerate(generators(jax.random.fold_in(key, 1), min(trials, 2 * BATCH))):
+        _late(tally, rng, layers=2 - k % 2)
+    return tally.outcome()
+
+
+def _beside_the_peak(geometry: Geometry) -> float:
+    """0 if the minimax signal rises along the flow at 0.999 of the peak's margin and falls at 1.001 of it, else inf."""
+    peak, norm = float(theory.minimax_peak()), geometry.norms[1]
+    fake = np.asarray(geometry.data.points)[PER_CLASS]
+    first = np.arange(WIDTH) == 0
+    margins = np.repeat(peak * np.array([0.999, 1.001]), BATCH // 2)[:, None]
+    a = np.sqrt(margins / norm) * np.geomspace(0.3, 3, BATCH)[:, None] * first
+    zeta = np.where(first, margins / norm / np.where(first, a, 1), 0)
+    start = Start(-1.0 * np.broadcast_to(first, a.shape), a, zeta)
+    network = start.network(np.random.default_rng(0), geometry)
+    moves = descent_gradient(geometry.data, network, _LOSS)
+    step = 1e-6 / np.max(np.abs(np.asarray(moves.z)))
+    ahead, behind = (
+        np.asarray(_slope(TwoLayerReLU(network.w + s * moves.w, network.z + s * moves.z), fake, "minimax"))
+        for s in (step, -step)
+    )
+    rises = ahead > behind
+    return 0.0 if rises[: BATCH // 2].all() and not rises[BATCH // 2 :].any() else np.inf
+
+
+def _late(tally: Tally, rng: np.random.Generator, layers: int) -> None:
+    """(signal / tail - 1) log(1/e), which (6.3) makes tend to m = 2 - 2/N; the law for the points of class +."""
+    geometry = two_rays(rng, 0.0)
+    network = far_network(rng, geometry, layers)
+    p, norm = float(geometry.frequencies[0]), float(geometry.norms[0])
+    run, times = train_late(geometry.data, network, _LOSS, 15 / (p * norm ** (2 / layers)))
+    u = np.asarray(run.recorded)[:, -1, 0]
+    # The fakes are class -: the same network with its read-out turned, which comes last in both kinds.
+    *inner, read_out = jax.tree.leaves(run.final)
+    turned = jax.tree.unflatten(jax.tree.structure(run.final), [*inner, -read_out])
+    found = np.asarray(_slope(turned, np.asarray(geometry.data.points)[0], "minimax"))
+    tail = float(theory.minimax_tail(times[-1], p, norm, layers))
+    gaps = np.abs((found / tail - 1) * u - (2 - 2 / layers)) / _LATE_TOLERANCE
+    name = f"tail, {layers} layer{'s' * (layers > 1)}"
+    sides = {"frequency": p, "norm": norm, "time": times[-1], "law": tail}
+    tally.add(gaps, name, lambda i: {**sides, "signal": found[i], "margin": u[i]}, u < 20)
+
+
+SIGNAL = Theorem(
+    name="generator-signal",
+    equation="15.1",
+    title="A discriminator trained too well hands on nothing, with hinge loss 1/r for ever",
+    claim="the generator's slope along the fakes is sigmoid(-m) m/r (minimax), sigmoid(m) m/r (non-saturating), m/r "
+    "(hinge), at the margin m(t) of section 3; the minimax one peaks at m sigmoid(m) = 1 and dies like (log T)^(2/N - 1)/T",
+    hypotheses=(
+        "no biases",
+        "a discriminator trained with cross-entropy (with hinge loss its margin stops at 1, (3.6), and the signals with it)",
+        "reals and fakes along one direction each, orthogonal or antipodal",
+        "exclusive neurons with z > -a",
+        "the tail: log(1/e) above 20 and kappa below 1, one or two layers",
+    ),
+    tolerance=1.0,
+    why_tolerance=(
+        f"gaps are in units of {FLOW_TOLERANCE:g} for the signal ({WHY_FLOW}), and of {_LATE_TOLERANCE:g} for the tail's "
+        "(signal / tail - 1) log(1/e) - (2 - 2/N), as in (6.3); a peak on the wrong side of the claimed one is infinite"
+    ),
+    checked_with=f"{BY_FLOW}; late: {BY_LATE}; the generator's loss differentiated by the input",
+    default_trials=96,
+    check=check_signal,
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "gap in units of its tolerance"),
+)
