@@ -119,7 +119,7 @@ def _late(tally: Tally, rng: np.random.Generator, layers: int) -> None:
 SIGNAL = Theorem(
     name="generator-signal",
     equation="15.1",
-    title="A discriminator trained too well hands on nothing, with hinge loss 1/r for ever",
+    title="A discriminator trained too well hands on nothing",
     claim="the generator's slope along the fakes is sigmoid(-m) m/r (minimax), sigmoid(m) m/r (non-saturating), m/r "
     "(hinge), at the margin m(t) of section 3; the minimax one peaks at m sigmoid(m) = 1 and dies like (log T)^(2/N - 1)/T",
     hypotheses=(
