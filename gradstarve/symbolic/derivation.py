@@ -300,6 +300,8 @@ _LAWS = {
     "inflection": "inflection",
     "depth": "depth",
     "descent": "descent",
+    "momentum": "momentum",
+    "decay": "decay",
 }
 """Name of a law -> module of this package that derives it, through `LOSSES` (names) and `build(loss)`."""
 
@@ -329,6 +331,8 @@ def derive(name: str, loss: Any) -> Derivation:
     - "inflection": where the error of the mode bends, e'' = 0 (5.1), and kappa^2 = K(u) there (5.2).
     - "depth": one path of N layers, balanced (7.1) and not (7.2), N being a symbol of the formulas.
     - "descent": gradient descent of the mode, exact at any step size (8.1), with weight decay (8.2).
+    - "momentum": the same with heavy-ball and Nesterov momentum (8.2).
+    - "decay": the flow with weight decay, its threshold and where it settles (9.1); not for the hinge.
 
     Args:
         name: the law, one of the names above.

@@ -109,7 +109,20 @@ a_next = sp.symbols("a1_next a2_next", real=True)
 z_next = sp.symbols("z1_next z2_next", real=True)
 F_plus, F_minus = sp.symbols("F_plus F_minus", real=True)  # products of the factors so far
 F_plus_next, F_minus_next = sp.symbols("F_plus_next F_minus_next", real=True)
+mu = sp.Symbol("mu", nonnegative=True)  # momentum
+V_plus, V_minus = sp.symbols("V_plus V_minus", real=True)  # velocities of F_plus and F_minus
+V_plus_next, V_minus_next = sp.symbols("V_plus_next V_minus_next", real=True)
+F_plus_past, F_minus_past = sp.symbols("F_plus_past F_minus_past", real=True)
+velocity = sp.symbols("v_a1 v_a2 v_z1 v_z2", real=True)  # of a1, a2, z1, z2
+velocity_next = sp.symbols("v_a1_next v_a2_next v_z1_next v_z2_next", real=True)
+velocity_of = tuple(sp.Function(name) for name in ("v_a1", "v_a2", "v_z1", "v_z2"))
+lambda_c = sp.Symbol("lambda_c", positive=True)
+u_star = sp.Symbol("u_star", real=True)
+growth_of = sp.Function("sigma")
 M_plus_of, M_minus_of = sp.Function("M_plus"), sp.Function("M_minus")
+
+NOW_SUMS = {M_plus: M_plus_of, M_minus: M_minus_of}
+kappa_of = sp.Function("kappa")
 
 LATEX_NAMES: dict[str, str] = {
     "lambda_": r"\lambda",
@@ -120,10 +133,17 @@ LATEX_NAMES: dict[str, str] = {
     "a2_next": "a_{2}'",
     "z1_next": "z_{1}'",
     "z2_next": "z_{2}'",
+    **{f"v_{x}": f"v_{{{x[0]}_{x[1]}}}" for x in ("a1", "a2", "z1", "z2")},
+    **{f"v_{x}_next": f"v_{{{x[0]}_{x[1]}}}'" for x in ("a1", "a2", "z1", "z2")},
+    **{f"{x}_plus_next": f"{x}_{{+}}'" for x in "VF"},
+    **{f"{x}_minus_next": f"{x}_{{-}}'" for x in "VF"},
+    "F_plus_past": r"F_{+}^{\mathrm{past}}",
+    "F_minus_past": r"F_{-}^{\mathrm{past}}",
+    "V_plus": "V_{+}",
+    "V_minus": "V_{-}",
+    "u_star": "u^{*}",
     "F_plus": "F_{+}",
     "F_minus": "F_{-}",
-    "F_plus_next": "F_{+}'",
-    "F_minus_next": "F_{-}'",
     "ell": r"\ell",
     "M_plus": "M_{+}",
     "M_minus": "M_{-}",

@@ -107,8 +107,10 @@ def test_circular_definitions_are_refused():
 
 def test_available_lists_everything_derivable():
     losses = ("cross-entropy", "hinge", "exponential", "squared")
-    names = ("mode", "one-layer", "inflection", "depth", "descent")
-    assert set(available()) == {(name, loss) for name in names for loss in losses}
+    names = ("mode", "one-layer", "inflection", "depth", "descent", "momentum")
+    expected = {(name, loss) for name in names for loss in losses}
+    expected |= {("decay", loss) for loss in losses if loss != "hinge"}
+    assert set(available()) == expected
 
 
 def test_a_loss_object_is_known_by_its_name():

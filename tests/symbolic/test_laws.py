@@ -5,6 +5,7 @@ from itertools import pairwise
 import mpmath
 import pytest
 import sympy as sp
+from scipy.integrate import solve_ivp
 
 from gradstarve.symbolic import derive
 
@@ -149,3 +150,47 @@ def test_the_hinge_before_its_margin_goes_in_powers():
             logit = numbers["r"] * (sums(weights)["M_plus"] - sums(weights)["M_minus"]) / 4
             assert logit < 1
             assert abs(law("descent", "hinge", "u(k)")(k=step, **sums(states[0]), **numbers) - logit) < 1e-20
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("loss", ["cross-entropy", "squared"])
+def test_two_scalars_move_all_neurons_under_momentum(loss, nesterov):
+    numbers = {"p": mpmath.mpf("0.6"), "r": mpmath.mpf("1.3"), "eta": mpmath.mpf("0.2")}
+    decay, momentum = mpmath.mpf("0.3"), mpmath.mpf("0.8")
+    names, suffix = ("F_plus", "F_minus", "V_plus", "V_minus"), " Nesterov" if nesterov else ""
+    with mpmath.workdps(25):
+        states = trained(loss, 6, decay=decay, momentum=momentum, nesterov=nesterov, **numbers)
+        first, fixed = states[0], {**sums(states[0]), **numbers, "mu": momentum, "lambda_": decay}
+        scalars = {"F_plus": 1, "F_minus": 1, "V_plus": 0, "V_minus": 0}
+        for weights in states[1:]:
+            scalars = {name: law("momentum", loss, f"{name}'{suffix}")(**scalars, **fixed) for name in names}
+            for a, z, moved_a, moved_z in zip(first[:3], first[3:], weights[:3], weights[3:], strict=True):
+                assert abs((a + z) * scalars["F_plus"] - (moved_a + moved_z)) < 1e-20
+                assert abs((a - z) * scalars["F_minus"] - (moved_a - moved_z)) < 1e-20
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "exponential", "squared"])
+def test_weight_decay_settles_a_mode_or_erases_it(loss):
+    p, r = 0.7, 1.2
+    critical, rest = (law("decay", loss, key) for key in ("lambda_c", "u*"))
+    critical = critical(p=p, r=r)
+    assert abs(critical - p * r * SLOPES[loss](mpmath.mpf(0))) < 1e-14
+
+    def settled(decay):
+        def flow(_, weights):
+            push = p * r * float(SLOPES[loss](r * weights[0] * weights[1]))
+            return [push * weights[1] - decay * weights[0], push * weights[0] - decay * weights[1]]
+
+        a, z = solve_ivp(flow, (0, 150), [0.5, 0.4], rtol=1e-9, atol=1e-12).y[:, -1]
+        return r * a * z
+
+    decay = float(critical) * 0.6
+    end = float(rest(p=p, r=r, lambda_=decay))
+    assert end > 0
+    assert settled(decay) == pytest.approx(end, rel=1e-7)
+    assert settled(float(critical) * 1.2) < 1e-6
+    assert rest(p=p, r=r, lambda_=1.2 * critical) < 0
+    speed = law("decay", loss, "du/dt balanced")
+    slope = mpmath.diff(lambda u: speed(u=u, p=p, r=r, lambda_=decay), end)
+    assert abs(slope - law("decay", loss, "sigma(u*)")(p=p, r=r, lambda_=decay)) < 1e-8
+    assert slope < 0
