@@ -2,6 +2,10 @@
 
 With t = (e^s - 1)/rate an equation dy/dt = f(y) becomes dy/ds = (1/rate + t) f(y). Logits that grow like log t are straight
 lines in s, and the decay of g keeps the equation from becoming stiff, so that t = 1e300 is a few hundred steps away.
+
+The method is Gragg's: midpoint rules with 2, 4, ..., 14 substeps, whose errors are series in the square of the substep,
+extrapolated to 0 (order 14). It needs no table of coefficients, and compiles in a fifth of the time of a Runge-Kutta
+method of order 8, which is most of what a call costs. Derivatives are those of the equations: integrated along.
 """
 
 from __future__ import annotations
@@ -9,27 +13,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import is_concrete
 from gradstarve.errors import ConvergenceError
 
-# Local errors. Interpolating to the times that are asked for costs a digit, the steps another.
-_RTOL = {"float64": 1e-13, "float32": 2e-6}
+_TOLERANCE = {"float64": 1e-13, "float32": 2e-6}  # of one step, in each number
 _MOST_STEPS = 4096
+_ORDER = 7  # columns of the extrapolation
 
 
 def follow(field: Callable[[Any, Any], Any], start: Any, problem: Any, rate: Float[Array, " b"], t: Float[Array, " times"]):
-    """The states at times `t` >= 0 of d state/dt = field(state, problem), each leaf [b, times, ...].
+    """The states at times `t` >= 0 of d state/dt = field(state, problem), [b, times, ...].
 
-    `start` and `problem` have [b] in front of every leaf; `rate` is how fast the start moves (1/time). Differentiable in
-    reverse mode. `ConvergenceError` where the integrator gives up: with a loss that comes to rest exponentially fast in
-    t (squared) a late time is many steps away.
+    `start`: an array with [b] in front; `problem`: arrays with [b] in front; `rate`: how fast the start moves (1/time).
+    Differentiable once in start, problem and t. `ConvergenceError` where 4096 steps are not enough: with a loss that comes
+    to rest exponentially fast in t (squared) a late time is many steps away.
     """
     states, arrived = _follow(field, start, problem, jax.lax.stop_gradient(rate), t)
     message = (
@@ -37,7 +41,7 @@ def follow(field: Callable[[Any, Any], Any], start: Any, problem: Any, rate: Flo
         f"(t = {float(np.max(np.asarray(t), initial=0)) if is_concrete(t) else 't'}); ask for earlier times"
     )
     if not is_concrete(arrived):
-        return jax.tree.map(lambda leaf: eqx.error_if(leaf, ~arrived.all(), message), states)
+        return eqx.error_if(states, ~arrived.all(), message)
     if not bool(arrived.all()):
         raise ConvergenceError(message)
     return states
@@ -47,48 +51,95 @@ def follow(field: Callable[[Any, Any], Any], start: Any, problem: Any, rate: Flo
 def _follow(field, start, problem, rate, t):
     order = jnp.argsort(t)
     back = jnp.argsort(order)
-    rising = jax.lax.stop_gradient(t)[order]
 
     def one(start, problem, rate):
         rate = jnp.where((rate > 0) & jnp.isfinite(rate), rate, 1)
         # A product beyond the largest float is as late as time gets.
-        knots = jnp.log1p(jnp.minimum(rate * rising, jnp.finfo(t.dtype).max / 4))
+        knots = jnp.log1p(jnp.minimum(rate * jax.lax.stop_gradient(t), jnp.finfo(t.dtype).max / 4))[order]
+        inputs, unravel = ravel_pytree((start, problem))
+        shape, size = start.shape, start.size
 
-        def slope(s, state, problem):
-            scale = jnp.exp(s) / rate
-            return jax.tree.map(lambda f: scale * f, field(state, problem))
+        def slope(state, inputs):
+            return field(state.reshape(shape), unravel(inputs)[1]).reshape(-1)
 
-        tolerance = _RTOL[t.dtype.name]
-        run = diffrax.diffeqsolve(
-            diffrax.ODETerm(slope),
-            diffrax.Dopri8(),
-            jnp.zeros((), t.dtype),
-            knots[-1] + jnp.asarray(0.01, t.dtype),  # a start that is asked for alone is still a stretch of time
-            None,
-            start,
-            problem,
-            stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance, norm=_largest),
-            saveat=diffrax.SaveAt(ts=knots),
-            max_steps=_MOST_STEPS,
-            throw=False,
-        )
-        return run.ys, run.result == diffrax.RESULTS.successful
+        @jax.custom_jvp
+        def solve(inputs, t, rate, knots):
+            return _integrate(lambda s, y: jnp.exp(s) / rate * slope(y, inputs), inputs[:size], knots)
 
-    states, arrived = jax.vmap(one)(start, problem, rate)
-    states = jax.tree.map(lambda leaf: leaf[:, back], states)
-    # The slope in t is the field itself, which is better known than the slope of an interpolation.
-    ahead = t - jax.lax.stop_gradient(t)
-    slopes = jax.vmap(jax.vmap(field, (0, None)))(states, problem)
-    states = jax.tree.map(lambda y, f: y + jnp.where(jnp.isfinite(f), f, 0) * _behind(ahead, y.ndim), states, slopes)
-    return states, arrived
+        @solve.defjvp
+        def _(primals, tangents):
+            (inputs, _, rate, knots), (dinputs, dt, *_) = primals, tangents
+            # The state and its derivatives in every input, [1 + inputs, size].
+            first = jnp.concatenate([inputs[None, :size], jnp.eye(inputs.size, size, dtype=inputs.dtype)])
 
+            def together(s, y):
+                y = y.reshape(first.shape)
+                value, push = jax.linearize(slope, y[0], inputs)
+                pushed = jax.vmap(push)(y[1:], jnp.eye(inputs.size, dtype=inputs.dtype))
+                return jnp.exp(s) / rate * jnp.concatenate([value, pushed.reshape(-1)])
 
-def _behind(values: Float[Array, " times"], ndim: int) -> Array:
-    """[times] as [1, times, 1, ...] of `ndim` axes."""
-    return values.reshape(1, -1, *(1,) * (ndim - 2))
+            states, arrived = _integrate(together, first.reshape(-1), knots)
+            states = states.reshape(-1, *first.shape)
+            speed = jax.vmap(slope, (0, None))(states[:, 0], inputs)
+            moved = jnp.einsum("tij,i->tj", states[:, 1:], dinputs) + speed * dt[:, None]
+            return (states[:, 0], arrived), (moved, np.zeros(arrived.shape, jax.dtypes.float0))
+
+        states, arrived = solve(inputs, t[order], rate, knots)
+        return states[back].reshape(-1, *shape), arrived
+
+    return jax.vmap(one)(start, problem, rate)
 
 
-def _largest(errors: Any) -> Float[Array, ""]:
-    """The largest entry; a trial step that overflows counts as too large, and not as NaN, which would stay."""
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(errors)]))
-    return jnp.where(jnp.isnan(largest), jnp.inf, largest)
+def _weights(columns: int) -> np.ndarray:
+    """The combination of 2, 4, ..., 2 `columns` substeps in which the errors h^2, h^4, ... cancel."""
+    squares = np.arange(1.0, columns + 1) ** 2
+    ratios = squares[:, None] / (squares[:, None] - squares + np.eye(columns))
+    return np.prod(np.where(np.eye(columns, dtype=bool), 1, ratios), axis=1)
+
+
+def _integrate(slope, start, knots):
+    """The solution at the rising `knots` of dy/ds = slope(s, y) from s = 0, and whether it got to the last of them."""
+    dtype = start.dtype
+    tolerance = _TOLERANCE[dtype.name]
+    combine = np.zeros((2, _ORDER))
+    combine[0], combine[1, :-1] = _weights(_ORDER), _weights(_ORDER - 1)
+    combine = jnp.asarray(combine, dtype)
+
+    def midpoint(s, y, speed, length, count):
+        """What `length` adds to y by Gragg's rule with `count` substeps, and the slope there."""
+        h = length / count
+
+        def substep(k, ends):
+            before, now = ends
+            return now, before + 2 * h * slope(s + k * h, y + now)
+
+        before, now = jax.lax.fori_loop(1, count, substep, (jnp.zeros_like(y), h * speed))
+        end = slope(s + length, y + now)
+        return (before + now + h * end) / 2, end
+
+    def step(state, goal):
+        s, y, length, count = state
+        taken = jnp.minimum(length, goal - s)
+        speed = slope(s, y)
+        gains, ends = jax.lax.map(lambda n: midpoint(s, y, speed, taken, n), 2 * jnp.arange(1, _ORDER + 1))
+        # The last two columns differ by the error of the lower order.
+        gain, lower = combine @ gains
+        # All rules may stay short of a jump of the residual (hinge) that their extrapolation has passed: its slope tells.
+        jump = taken * (slope(s + taken, y + gain) - combine[0] @ ends)
+        off = jnp.maximum(jnp.abs(gain - lower), jnp.abs(jump) / 100)
+        error = jnp.max(off / (jnp.abs(y) + jnp.abs(gain) + 1)) / tolerance
+        good = error <= 1  # NaN is not
+        factor = jnp.where(error > 0, 0.9 * error ** (-1 / (2 * _ORDER - 1)), 5.0)
+        factor = jnp.where(jnp.isfinite(factor), jnp.clip(factor, 0.2, 5.0), 0.2)
+        # A step cut short by the goal says little about how long the next one may be.
+        following = jnp.where(good, jnp.maximum(taken * factor, jnp.where(taken < length, length, 0)), taken * factor)
+        landed = jnp.where(taken < length, goal, s + taken)
+        return jnp.where(good, landed, s), jnp.where(good, y + gain, y), following, count + 1
+
+    def reach(state, goal):
+        state = jax.lax.while_loop(lambda x: (x[0] < goal) & (x[3] < _MOST_STEPS), lambda x: step(x, goal), state)
+        return state, state[1]
+
+    begin = (jnp.zeros((), dtype), start, jnp.asarray(0.1, dtype), jnp.zeros((), jnp.int32))
+    (s, *_), states = jax.lax.scan(reach, begin, knots)
+    return states, s >= knots[-1]

@@ -23,6 +23,7 @@ from gradstarve.arrays import check_positive, is_concrete, real_arrays
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import Loss, as_loss
 from gradstarve.theory.features import feature_flow
+from gradstarve.theory.log_time import follow
 from gradstarve.theory.piecewise import check_times
 
 
@@ -131,8 +132,6 @@ class _Boost(eqx.Module):
 
 
 def _boosts(law: SharedFeatures, t: Array) -> Array:
-    from gradstarve.theory.log_time import follow
-
     p, r, z = (leaf.reshape(-1, leaf.shape[-1]) for leaf in (law.probabilities, law.scales, law.z))
     neurons = jnp.concatenate([law.w.reshape(-1, *law.w.shape[-2:]), z[..., None]], axis=-1)
     moments = jnp.einsum("bha,bhc->bac", neurons, neurons, precision="highest")

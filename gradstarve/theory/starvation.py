@@ -221,6 +221,7 @@ def _bounds(pair: StarvingPair, frequent: Array) -> tuple[Array, Array]:
     return jnp.zeros_like(most), most
 
 
+@eqx.filter_jit
 def upper_bound(frequent, ratio, first, second, depth: int) -> Float[Array, "..."]:
     """The v_2 with phi(v_1) - phi(v_10) = (1 + q) [phi(v_2) - phi(v_20)], inf if there is none (10.4), (10.5).
 
@@ -229,6 +230,7 @@ def upper_bound(frequent, ratio, first, second, depth: int) -> Float[Array, "...
     return raised(second, rise(first, frequent, depth) / (1 + ratio), depth)
 
 
+@eqx.filter_jit
 def lower_bound(frequent, ratio, first, second, depth: int) -> Float[Array, "..."]:
     """The v_2 of the exponential loss beside v_1 = `frequent`: the solution of (10.5) with J. Arguments as `upper_bound`.
 

@@ -119,7 +119,7 @@ def test_exponential_loss_at_depth_2_obeys_its_relation():
     found = np.asarray(pair.features(times))
     for v1, v2 in found.T:
         right = mp.log(v2 / second) + p / both * (mp.ei(v2) - mp.ei(second))
-        assert float(mp.log(v1 / first)) == pytest.approx(float(right), rel=1e-10)
+        assert float(mp.log(v1 / first)) == pytest.approx(float(right), rel=1e-11)
     # And the speed: dv_1/dt = 2 v_1 (p_1 e^-v_1 + p_12 e^-(v_1 + v_2)).
     v1, v2 = found[:, 3]
     speed = (found[0, 4] - found[0, 2]) / (2 * step)
