@@ -6,9 +6,10 @@ are the coordinates to compute in: no special case for kappa = 0 (fall = 0 or ri
 
     tau = integral_0^s ds' / g(u(s')) = integral_{u(0)}^{u} dv / (g(v) sqrt(kappa^2 + v^2))                     (3.5)
 
-Kinds, with the residual g: "cross-entropy" 1/(1+e^u) · "hinge" 1 if u < 1 else 0 · "exponential" e^-u · "squared" 1-u.
+Kinds, with the residual g: "cross-entropy" 1/(1+e^u) · "hinge" 1 if u < 1 else 0 · "exponential" e^-u · "squared" 1-u ·
+`Softmax(others)` 1/(1 + e^u/others), the share of the `others` outputs, all level, u below the one that is right (11.2).
 
-Hinge and squared are elementary. The other two need E(s) = integral_0^s e^u ds' (`expclock.py`), cut at u = -1 and u = 1,
+Hinge and squared are elementary. The others need E(s) = integral_0^s e^u ds' (`expclock.py`), cut at u = -1 and u = 1,
 and inverted by a bracketed Newton iteration in the variable in which tau is nearly linear: s itself where e^u is of order
 one or less in 1/g, and e^u where it is what makes 1/g large.
 
@@ -20,6 +21,7 @@ Derivatives come from the implicit function theorem: with F(s; rise, fall) = tau
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -35,16 +37,35 @@ Real = Float[Array, "*shape"]
 KINDS = ("cross-entropy", "hinge", "exponential", "squared")
 
 
-def _check_kind(kind: str) -> str:
-    if kind not in KINDS:
-        raise ValueError(f"unknown clock {kind!r}; use one of {', '.join(map(repr, KINDS))}")
+@dataclass(frozen=True)
+class Softmax:
+    """The kind 1/g = 1 + e^u/others, others = K - 1 > 0; with 1 it is "cross-entropy"."""
+
+    others: float
+
+    def __post_init__(self):
+        if not 0 < self.others < math.inf:
+            raise ValueError(f"others must be a finite number > 0, got {self.others!r}")
+
+
+Kind = str | Softmax
+
+
+def _check_kind(kind: Kind) -> Kind:
+    if not isinstance(kind, Softmax) and kind not in KINDS:
+        raise ValueError(f"unknown clock {kind!r}; use one of {', '.join(map(repr, KINDS))} or Softmax(others)")
     return kind
+
+
+def _constant(kind: Kind) -> float:
+    """c in 1/g = c + e^u, for the kinds of that form; a softmax is of it in the time others * tau."""
+    return kind.others if isinstance(kind, Softmax) else float(kind == "cross-entropy")
 
 
 # --- public wrappers -------------------------------------------------------------------------------------------------
 
 
-def clock_time(kind: str, rise, fall, angle) -> Float[Array, "..."]:
+def clock_time(kind: Kind, rise, fall, angle) -> Float[Array, "..."]:
     """tau at which the clock stands at `angle` s, starting from s = 0: F(s) = integral_0^s ds' / g(u(s')).
 
     `rise`, `fall` >= 0, `angle`: broadcast together, float32 or float64. `angle` >= 0, but for "squared" with u(0) > 1,
@@ -58,7 +79,7 @@ def clock_time(kind: str, rise, fall, angle) -> Float[Array, "..."]:
     return time_of(_check_kind(kind), rise, fall, angle)
 
 
-def clock_state(kind: str, rise, fall, time) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+def clock_state(kind: Kind, rise, fall, time) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """(angle s, logit u) of the clock at `time` tau >= 0: the inverse of `clock_time`.
 
     Arguments broadcast together, float32 or float64. Error in s, which is |du| / sqrt(kappa^2 + u^2), below 1e-12
@@ -73,7 +94,7 @@ def clock_state(kind: str, rise, fall, time) -> tuple[Float[Array, "..."], Float
     return state_at(_check_kind(kind), rise, fall, time)
 
 
-def clock_integral(kind: str, u0, u, kappa) -> Float[Array, "..."]:
+def clock_integral(kind: Kind, u0, u, kappa) -> Float[Array, "..."]:
     """integral_{u0}^{u} dv / (g(v) sqrt(kappa^2 + v^2)), the tau it takes from logit u0 to u at given kappa (3.5).
 
     Arguments broadcast together; kappa >= 0; with kappa = 0, u0 and u must have one sign. u >= u0, or for "squared"
@@ -94,7 +115,7 @@ def clock_integral(kind: str, u0, u, kappa) -> Float[Array, "..."]:
 
 
 @partial(jax.jit, static_argnums=0)
-def time_of(kind: str, rise: Real, fall: Real, angle: Real) -> Real:
+def time_of(kind: Kind, rise: Real, fall: Real, angle: Real) -> Real:
     """`clock_time` without its checks, on arrays of one shape."""
     if kind == "hinge":
         stop = _hinge_stop(rise, fall)
@@ -104,11 +125,12 @@ def time_of(kind: str, rise: Real, fall: Real, angle: Real) -> Real:
         return jnp.where(reached | (angle <= 0), jnp.maximum(angle, 0), jnp.inf)
     if kind == "squared":
         return _squared_time(rise, fall, angle)
-    return _exp_time(kind == "cross-entropy", rise, fall, angle)
+    time = _exp_time(_constant(kind), rise, fall, angle)
+    return time / kind.others if isinstance(kind, Softmax) else time
 
 
 @partial(jax.jit, static_argnums=0)
-def state_at(kind: str, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
+def state_at(kind: Kind, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
     """`clock_state` without its checks, on arrays of one shape."""
     if kind == "hinge":
         stop = _hinge_stop(rise, fall)
@@ -117,7 +139,9 @@ def state_at(kind: str, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]
     if kind == "squared":
         angle = _squared_angle(rise, fall, time)
         return angle, logit_at(rise, fall, angle)
-    return _exp_state(kind == "cross-entropy", rise, fall, time)
+    if isinstance(kind, Softmax):
+        time = jnp.minimum(time, jnp.finfo(time.dtype).max / max(kind.others, 1)) * kind.others
+    return _exp_state(_constant(kind), rise, fall, time)
 
 
 @jax.custom_jvp
@@ -184,22 +208,22 @@ def _squared_time(rise: Real, fall: Real, angle: Real) -> Real:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _exp_time(plus_one: bool, rise: Real, fall: Real, angle: Real) -> Real:
-    """integral_0^s (plus_one + e^u) ds'."""
+def _exp_time(constant: float, rise: Real, fall: Real, angle: Real) -> Real:
+    """integral_0^s (constant + e^u) ds'."""
     parts = expclock.integrals(rise, fall, angle)
     # Past u = 5000 the panels are shorter than the spacing of floats, and the time is far beyond any float.
     total = jnp.where(parts.scale < 5000, jnp.exp(parts.scale + jnp.log(parts.plain)), jnp.inf)
-    return total + angle if plus_one else total
+    return total + constant * angle if constant else total
 
 
 @_exp_time.defjvp
-def _exp_time_jvp(plus_one, primals, tangents):
+def _exp_time_jvp(constant, primals, tangents):
     (rise, fall, angle), (drise, dfall, dangle) = primals, tangents
-    tau = _exp_time(plus_one, rise, fall, angle)
+    tau = _exp_time(constant, rise, fall, angle)
     parts = expclock.integrals(rise, fall, angle)
     scale = jnp.exp(parts.scale)
     u = logit_at(rise, fall, angle)
-    slope = jnp.exp(u) + 1 if plus_one else jnp.exp(u)
+    slope = constant + jnp.exp(u)
     # A time beyond the floats has no derivative; 0 keeps it from spoiling those it is selected against.
     slope, grow, decay = (
         jnp.where(jnp.isfinite(tau), part, 0) for part in (slope, scale * parts.grow, scale * parts.decay)
@@ -208,18 +232,18 @@ def _exp_time_jvp(plus_one, primals, tangents):
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _exp_state(plus_one: bool, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
-    return _invert(plus_one, rise, fall, time)
+def _exp_state(constant: float, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
+    return _invert(constant, rise, fall, time)
 
 
 @_exp_state.defjvp
-def _exp_state_jvp(plus_one, primals, tangents):
+def _exp_state_jvp(constant, primals, tangents):
     (rise, fall, time), (drise, dfall, dtime) = primals, tangents
-    angle, u = _exp_state(plus_one, rise, fall, time)
+    angle, u = _exp_state(constant, rise, fall, time)
     parts = expclock.integrals(rise, fall, angle)
     # Everything below is scaled by e^-u or e^-max(u, 0) so that nothing overflows: g = e^-top / (e^-top g^-1).
     top = parts.scale
-    speed = 1 / ((jnp.exp(-top) if plus_one else 0) + jnp.exp(u - top))  # g(u) e^top
+    speed = 1 / (constant * jnp.exp(-top) + jnp.exp(u - top))  # g(u) e^top
     dangle = speed * (jnp.exp(-top) * dtime - parts.grow * drise + parts.decay * dfall)
     du = bounded_exp(angle) * drise - jnp.exp(-angle) * dfall + steepness(rise, fall, u) * dangle
     return (angle, u), (dangle, du)
@@ -228,21 +252,20 @@ def _exp_state_jvp(plus_one, primals, tangents):
 # --- inversion ---------------------------------------------------------------------------------------------------------
 
 
-def _invert(plus_one: bool, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
-    """(s, u) with integral_0^s (plus_one + e^u) ds' = time.
+def _invert(constant: float, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
+    """(s, u) with integral_0^s (constant + e^u) ds' = time.
 
     The stretch from u(0) upwards is cut at u = -1 and u = 1. The region that holds the answer is found from the times at
     the cuts, and inside it F(s) - time is driven to zero by Newton steps kept in a bracket:
     - below -1 for the plain exponential, and above 1 for both, F is nearly linear in e^u: u <- u + log1p(S ds);
     - elsewhere 1/g is between 1 and 4.7 times its smallest value in the region: s <- s + ds.
     """
-    one = float(plus_one)
     eps = jnp.finfo(time.dtype).eps
     start = rise - fall
 
     cut = jnp.full_like(start, -1)
     angle_low = jnp.where(start < -1, angle_at(rise, fall, cut), 0)
-    below = expclock.below(rise, fall, start, cut) * math.exp(-1) + one * angle_low
+    below = expclock.below(rise, fall, start, cut) * math.exp(-1) + constant * angle_low
     time_low = jnp.where(start < -1, below, 0)
     angle_high = jnp.where(start < 1, angle_at(rise, fall, jnp.ones_like(start)), 0)
     # In the middle 1/g >= 1/e, which bounds the angle by time alone; it keeps rise = 0 (u = 1 never reached) finite.
@@ -252,14 +275,14 @@ def _invert(plus_one: bool, rise: Real, fall: Real, time: Real) -> tuple[Real, R
     high_u = jnp.where(reachable, 1, logit_at(rise, fall, angle_high))
     middle_u = jnp.clip(start, -1, 1)
     middle = expclock.middle(rise, fall, angle_low, middle_u, angle_high, high_u) * jnp.exp(high_u)
-    time_high = time_low + jnp.where(start < 1, middle + one * (angle_high - angle_low), 0)
+    time_high = time_low + jnp.where(start < 1, middle + constant * (angle_high - angle_low), 0)
 
     low = (start < -1) & (time < time_low)
     high = ~low & (time >= time_high) & reachable
     base_angle = jnp.where(low, 0, jnp.where(high, angle_high, angle_low))
     base_u = jnp.where(low, start, jnp.where(high, jnp.maximum(start, 1), middle_u))
     left = time - jnp.where(low, 0, jnp.where(high, time_high, time_low))
-    by_exp = high | (low & (not plus_one))
+    by_exp = high | (low & (constant == 0))
 
     # First guesses. For the e^u regions: E ~ e^u / S, so u ~ log(E) + log S at that u.
     log_left = jnp.log(jnp.maximum(left, jnp.finfo(time.dtype).tiny))
@@ -268,7 +291,7 @@ def _invert(plus_one: bool, rise: Real, fall: Real, time: Real) -> tuple[Real, R
     guess_u = total + jnp.log(steepness(rise, fall, total))
     end_u = jnp.where(low, -1, jnp.inf)
     guess_u = jnp.clip(guess_u, base_u, end_u)
-    guess = base_angle + left / (one + jnp.exp(jnp.minimum(base_u, 1)))
+    guess = base_angle + left / (constant + jnp.exp(jnp.minimum(base_u, 1)))
     guess = jnp.minimum(guess, jnp.where(low, angle_low, angle_high))
     angle = jnp.where(by_exp, angle_at(rise, fall, guess_u), guess)
     angle = jnp.where(by_exp, jnp.maximum(angle, base_angle), angle)
@@ -280,11 +303,11 @@ def _invert(plus_one: bool, rise: Real, fall: Real, time: Real) -> tuple[Real, R
         """(time - F) / max(1, e^u) and the step ds of Newton's iteration."""
         scale = jnp.where(by_exp, u, 0)
         value = expclock.piece(rise, fall, base_angle, base_u, angle, u)
-        spent = left - one * (angle - base_angle)
+        spent = left - constant * (angle - base_angle)
         # Where the scale is 0 the time is taken as it is: a round trip through its logarithm costs digits.
         due = jnp.where(by_exp, jnp.sign(spent) * jnp.exp(jnp.log(jnp.abs(spent)) - scale), spent)
         gap = due - value * jnp.exp(u - scale)
-        return gap / (one * jnp.exp(-scale) + jnp.exp(u - scale))
+        return gap / (constant * jnp.exp(-scale) + jnp.exp(u - scale))
 
     def cond(carry):
         done, count = carry[-2], carry[-1]

@@ -22,6 +22,7 @@ from gradstarve.theory.mode import ClockCurve, ModeSolution
 from gradstarve.theory.one_layer import one_layer_logit, one_layer_time
 from gradstarve.theory.sgd import LogitDistribution, ModeSGD, TimeDistribution
 from gradstarve.theory.shared import SharedFeatures, shared_features, shared_slope
+from gradstarve.theory.softmax import SoftmaxMode, SoftmaxReadOut, softmax_mode
 from gradstarve.theory.solve import Solution, solve, solve_mode
 from gradstarve.theory.speed import confident_logit, error_tail, hinge_advantage, time_to_confidence
 from gradstarve.theory.starvation import StarvingPair, starving_pair
@@ -39,6 +40,8 @@ __all__ = [
     "ModeSGD",
     "ModeSolution",
     "SharedFeatures",
+    "SoftmaxMode",
+    "SoftmaxReadOut",
     "Solution",
     "StarvingPair",
     "TimeDistribution",
@@ -67,6 +70,7 @@ __all__ = [
     "settled_logit",
     "shared_features",
     "shared_slope",
+    "softmax_mode",
     "solve",
     "solve_mode",
     "starvation_index",

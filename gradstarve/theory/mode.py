@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import is_concrete
-from gradstarve.problem import Loss, Mode
+from gradstarve.problem import Mode
 from gradstarve.special import clock
+from gradstarve.special.clock import Kind
 from gradstarve.theory.inflection import clock_inflections
 from gradstarve.theory.piecewise import PiecewiseClock, count_pieces, is_representable
 
@@ -75,7 +76,6 @@ class ModeSolution(ClockCurve):
     """
 
     mode: Mode
-    loss_function: Loss
     leaving_angle: Float[Array, "*batch h"]
     events: Float[Array, "*batch h"]
 
@@ -94,15 +94,15 @@ class ModeSolution(ClockCurve):
         return jnp.where(seen, now_a, a), jnp.where(seen, (grown - decayed) / 2, z)
 
 
-def flow_mode(mode: Mode, loss: Loss) -> ModeSolution:
-    """The closed form of `mode` under gradient flow of `loss` (3.1)-(3.11)."""
-    leaves, angle = _leaving(mode, loss.name)
-    curve, events = _pieces(mode, loss.name, count_pieces(leaves), angle)
-    return ModeSolution(curve, mode, loss, angle, events)
+def flow_mode(mode: Mode, kind: Kind) -> ModeSolution:
+    """The closed form of `mode` under gradient flow (3.1)-(3.11); `kind` of clock: the name of the loss, or a softmax."""
+    leaves, angle = _leaving(mode, kind)
+    curve, events = _pieces(mode, kind, count_pieces(leaves), angle)
+    return ModeSolution(curve, mode, angle, events)
 
 
 @eqx.filter_jit
-def _leaving(mode: Mode, kind: str):
+def _leaving(mode: Mode, kind: Kind):
     """Who leaves the class, and at which accumulated angle (inf: never)."""
     grown, decayed = mode.a + mode.z, mode.a - mode.z
     leaves = (mode.a > 0) & (grown < 0)
@@ -115,7 +115,7 @@ def _leaving(mode: Mode, kind: str):
 
 
 @eqx.filter_jit
-def _pieces(mode: Mode, kind: str, count: int, angle: Float[Array, "*batch h"]):
+def _pieces(mode: Mode, kind: Kind, count: int, angle: Float[Array, "*batch h"]):
     """The clock of the class between the first `count` events, and the time of each neuron's event."""
     seen = mode.a > 0
     # sqrt(r) goes in before the squares are taken: r a z may be a float where a z is not.

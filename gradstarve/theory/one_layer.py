@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_positive, real_arrays
@@ -35,11 +36,25 @@ def one_layer_logit(frequency, norm, start, loss: Loss | str, t) -> Float[Array,
         moves = clock > 0
         return jnp.where(moves, jnp.logaddexp(jnp.log(jnp.where(moves, clock, 1)), start), start)
     if kind == "cross-entropy":
-        level = clock + start + jnp.exp(start)
-        w = lambertw_exp(level)
-        # W + log W = C: log W is the accurate form where W is all of C, and C - W where W is next to nothing.
-        return jnp.where(w > 1, jnp.log(jnp.where(w > 1, w, 1)), level - w)
+        return lambert_logit(1.0, start, clock)
     raise ValueError(f"no one-layer law for the loss {kind!r}")
+
+
+def lambert_logit(constant: float, start: Array, clock: Array) -> Array:
+    """u with e^u + c u = T + e^u(0) + c u(0), T = `clock` >= 0: u = C - W(e^C / c), C the right-hand side over c.
+
+    Relative error a few ulp of u(0) and u, also for u from 0 at small T, where the two terms of the formula cancel.
+    """
+    level = (clock + jnp.exp(start)) / constant + start
+    w = lambertw_exp(level - np.log(constant))
+    # W + log(c W) = C: log(c W) is the accurate form where W is all of C, and C - W where W is next to nothing.
+    u = jnp.where(w > 1, jnp.log(jnp.where(w > 1, constant * w, 1)), level - w)
+    rise = jnp.maximum(u - start, 0)
+    # A Newton step for the rise: what it is off by is the rounding of u, whose square is nothing.
+    near = jnp.where(rise < 0.5, rise, 0)
+    slope = jnp.exp(start + near) + constant
+    near = near - (jnp.exp(start) * jnp.expm1(near) + constant * near - clock) / slope
+    return jnp.where(rise < 0.5, start + near, u)
 
 
 def one_layer_time(frequency, norm, start, loss: Loss | str, logit) -> Float[Array, "..."]:

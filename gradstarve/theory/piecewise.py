@@ -12,15 +12,17 @@ from jaxtyping import Array, Bool, Float
 
 from gradstarve.arrays import is_concrete
 from gradstarve.special import clock, expclock
+from gradstarve.special.clock import Kind
 
 
 class PiecewiseClock(eqx.Module):
     """Pieces 0..K of one class: `start` tau_k (inf: never), `angle` accumulated until then, `rise`, `fall` at the start.
 
-    All four are [*batch, K+1]; `rate` = 2 p r is [*batch]; `kind` names the loss. Pieces that never start hold zeros.
+    All four are [*batch, K+1]; `rate` = 2 p r is [*batch]; `kind` is that of the clock: the name of the loss, or a softmax.
+    Pieces that never start hold zeros.
     """
 
-    kind: str = eqx.field(static=True)
+    kind: Kind = eqx.field(static=True)
     rate: Float[Array, "*batch"]
     start: Float[Array, "*batch pieces"]
     angle: Float[Array, "*batch pieces"]

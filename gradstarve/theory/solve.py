@@ -48,7 +48,7 @@ def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = N
         return sgd_mode(mode, loss, dynamics)
     if isinstance(_check_dynamics(dynamics), GradientDescent):
         return descend_mode(mode, loss, dynamics)
-    return flow_mode(mode, loss)
+    return flow_mode(mode, loss.name)
 
 
 class Solution(LearningCurve):

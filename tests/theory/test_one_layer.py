@@ -29,6 +29,16 @@ def test_time_to_the_logit_is_the_integral_of_one_over_g(loss, start):
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loss", RESIDUALS)
+def test_from_zero_every_digit_is_kept(loss):
+    first = one_layer_logit(0.5, 2.0, 0.0, loss, np.array([1e-300, 1e-12, 1e-5]))
+    with mp.workdps(30):
+        for t, u in zip((1e-300, 1e-12, 1e-5), first, strict=True):
+            back = mp.quad(lambda v: 1 / RESIDUALS[loss](v), [0, mp.mpf(float(u))]) / 2
+            assert abs(back / mp.mpf(t) - 1) < 1e-14
+
+
+@pytest.mark.usefixtures("x64")
 def test_far_in_time():
     logit = float(one_layer_logit(1.0, 1.0, 0.0, "cross-entropy", 1e300))
     assert logit == pytest.approx(300 * np.log(10), rel=1e-14)

@@ -1,0 +1,169 @@
+"""Several classes: the gap of one layer (11.1) and of two layers (11.2) under softmax cross-entropy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.problem import ClassDataset, SoftmaxOneLayer, SoftmaxTwoLayer
+from gradstarve.theorems.drawing import draw_gaps
+from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.mode import FRACTIONS
+from gradstarve.theorems.running import FLOW_TOLERANCE, WHY_FLOW, train_flow
+from gradstarve.theorems.sampling import BATCH, generator, generators, log_uniform, record
+
+_BY_FLOW = "simulate_flow: adaptive Runge-Kutta on all weights of the full network, all classes at once"
+CLASSES = (3, 10)
+_NEURONS = 2  # of each class
+
+
+def _problem(rng: np.random.Generator, classes: int, bend: float = 0.0) -> tuple[ClassDataset, np.ndarray, np.ndarray]:
+    """K orthogonal inputs of random norms and weights in a random frame, their unit vectors and norms; `bend` leans the
+    second input towards the first, by that cosine."""
+    frame = np.linalg.qr(rng.normal(size=(classes, classes)))[0]
+    frame[1] = bend * frame[0] + np.sqrt(1 - bend**2) * frame[1]
+    norms = log_uniform(rng, 0.5, 2, classes)
+    weights = rng.dirichlet(np.full(classes, 3.0)) + 0.2 / classes
+    return ClassDataset(norms[:, None] * frame, np.arange(classes), weights / weights.sum()), frame, norms
+
+
+def _gaps(run: Any, law: np.ndarray) -> np.ndarray:
+    """How far the trained gaps are from `law` [b, records, K], over all pairs of classes, relative to 1e-3 + law: [b]."""
+    outputs = np.asarray(run.recorded)  # [b, records, n, K]; point n is of class n
+    own = np.diagonal(outputs, axis1=-2, axis2=-1)[..., None]
+    classes = outputs.shape[-1]
+    off = np.abs(own - outputs - law[..., None]) / (1e-3 + np.abs(law[..., None]))
+    return np.max(np.where(np.eye(classes, dtype=bool), 0, off), axis=(1, 2, 3))
+
+
+def _one_layer(rng: np.random.Generator, classes: int, bend: float = 0.0):
+    """Read-outs from gaps that are level: gaps [b], lost [b], what to record."""
+    data, frame, norms = _problem(rng, classes, bend)
+    p = np.asarray(data.weights)
+    start = rng.normal(size=(BATCH, classes)) * log_uniform(rng, 0.03, 1, (BATCH, 1))
+    start[0] = 0
+    # V = sum_c (u_c / r_c) (e_c - 1/K) x_c^T/|x_c|: each class has one gap to all others.
+    tilt = np.eye(classes) - 1 / classes
+    network = SoftmaxOneLayer(np.einsum("bc,ck,cd->bkd", start / norms, tilt, frame))
+    times = FRACTIONS * log_uniform(rng, 1, 30) * classes
+    run, lost = train_flow(data, network, "cross-entropy", times)
+    law = theory.softmax_mode(classes, p, norms, start=start).gap(times)  # [b, K, records]
+    law = np.moveaxis(np.asarray(law), 1, 2)
+
+    def sides(i: int) -> dict[str, Any]:
+        return record(data, "cross-entropy", network, i, times=times, law=law[i], trained=np.asarray(run.recorded)[i])
+
+    return _gaps(run, law), lost, sides
+
+
+def check_one_layer(key: Any, trials: int) -> Outcome:
+    """K read-outs trained on K classes of different norms and weights, from 0 and from level gaps of either sign."""
+    tally = Tally(FLOW_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials)):
+        classes = CLASSES[k % len(CLASSES)]
+        gaps, lost, sides = _one_layer(rng, classes)
+        tally.add(gaps, f"K = {classes}", sides, lost)
+    return tally.outcome()
+
+
+def one_layer_without_orthogonality(key: Any) -> Counterexample:
+    """Drop "orthogonal inputs": the second leans towards the first."""
+    gaps, lost, sides = _one_layer(generator(key), CLASSES[0], bend=0.5)
+    i = int(np.argmax(np.where(lost, -np.inf, gaps)))
+    numbers = sides(i)
+    last = numbers["trained"][-1][0]
+    return Counterexample(
+        "orthogonal inputs (two of them at 60 degrees instead)",
+        f"the gaps of class 0 end at {', '.join(f'{last[0] - other:.4g}' for other in last[1:])}, where (11.1) says "
+        f"{numbers['law'][-1][0]:.4g} for all",
+        float(gaps[i]),
+        FLOW_TOLERANCE,
+        numbers,
+    )
+
+
+def _two_layers(rng: np.random.Generator, classes: int, astray: float = 0.0):
+    """Exclusive neurons voting along c (and off it by `astray`): gaps [b], lost [b], what to record."""
+    data, frame, norms = _problem(rng, classes)
+    p = np.asarray(data.weights)
+    scale = log_uniform(rng, 0.05, 1.5, (BATCH, 1, 1))
+    a = scale * np.abs(rng.normal(size=(BATCH, classes, _NEURONS)))
+    # Some vote against their class at the start, and leave it if by more than a.
+    zeta = scale * rng.normal(size=a.shape)
+    zeta[0] = a[0]
+    votes = (np.eye(classes) - 1 / classes) / np.sqrt(1 - 1 / classes)
+    # Along the input of its class and away from all others, so that no rounding makes it see them.
+    away = scale[..., None] * np.abs(rng.normal(size=(BATCH, classes, _NEURONS, classes))) * (np.eye(classes)[:, None] - 1)
+    w = np.einsum("bcjk,kd->bcjd", a[..., None] * np.eye(classes)[:, None] + away, frame)
+    z = zeta[..., None] * votes[:, None] + astray * scale[..., None] * rng.normal(size=(*zeta.shape, classes))
+    network = SoftmaxTwoLayer(w.reshape(BATCH, -1, classes), z.reshape(BATCH, -1, classes))
+    times = FRACTIONS * log_uniform(rng, 1, 20) * classes
+    run, lost = train_flow(data, network, "cross-entropy", times)
+    law = theory.softmax_mode(classes, p, norms, a, zeta).gap(times)
+    law = np.moveaxis(np.asarray(law), 1, 2)
+
+    def sides(i: int) -> dict[str, Any]:
+        return record(data, "cross-entropy", network, i, times=times, law=law[i], trained=np.asarray(run.recorded)[i])
+
+    return _gaps(run, law), lost, sides
+
+
+def check_two_layers(key: Any, trials: int) -> Outcome:
+    """Two neurons a class, a third of which vote against it at first, on all classes at once."""
+    tally = Tally(FLOW_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials)):
+        classes = CLASSES[k % len(CLASSES)]
+        gaps, lost, sides = _two_layers(rng, classes)
+        tally.add(gaps, f"K = {classes}", sides, lost)
+    return tally.outcome()
+
+
+def two_layers_with_stray_votes(key: Any) -> Counterexample:
+    """Drop "votes along c": votes for single other classes too."""
+    gaps, lost, sides = _two_layers(generator(key), CLASSES[0], astray=0.5)
+    i = int(np.argmax(np.where(lost, -np.inf, gaps)))
+    numbers = sides(i)
+    last = numbers["trained"][-1][0]
+    return Counterexample(
+        "votes along c = e_c - 1/K (other votes too instead)",
+        f"the gaps of class 0 end at {', '.join(f'{last[0] - other:.4g}' for other in last[1:])}, where (11.2) says "
+        f"{numbers['law'][-1][0]:.4g} for all",
+        float(gaps[i]),
+        FLOW_TOLERANCE,
+        numbers,
+    )
+
+
+_SCALE = "|gap − law| / (0.001 + |law|), the worst of all pairs of classes"
+
+SOFTMAX = Theorem(
+    name="softmax",
+    equation="11.1",
+    title="One layer and K classes: every gap along Lambert's W",
+    claim="e^u + (K - 1) u = K p r^2 t + e^u(0) + (K - 1) u(0) for the gap u between the true class and any other",
+    hypotheses=("K classes of one direction each, orthogonal", "one layer, the first gaps of a class all equal"),
+    tolerance=FLOW_TOLERANCE,
+    why_tolerance=WHY_FLOW,
+    checked_with=_BY_FLOW,
+    default_trials=96,
+    check=check_one_layer,
+    necessity=(one_layer_without_orthogonality,),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
+)
+
+SOFTMAX_CLOCK = Theorem(
+    name="softmax-clock",
+    equation="11.2",
+    title="Two layers and K classes: a hyperbolic clock again",
+    claim="neurons that vote along e_c - 1/K follow the clock of one mode, with the residual 1/(1 + e^u/(K - 1))",
+    hypotheses=("K classes of one direction each, orthogonal", "neurons exclusive to one class", "votes along e_c - 1/K"),
+    tolerance=FLOW_TOLERANCE,
+    why_tolerance=WHY_FLOW,
+    checked_with=_BY_FLOW,
+    default_trials=96,
+    check=check_two_layers,
+    necessity=(two_layers_with_stray_votes,),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
+)
