@@ -34,7 +34,8 @@ def test_from_zero_every_digit_is_kept(loss):
     first = one_layer_logit(0.5, 2.0, 0.0, loss, np.array([1e-300, 1e-12, 1e-5]))
     with mp.workdps(30):
         for t, u in zip((1e-300, 1e-12, 1e-5), first, strict=True):
-            back = mp.quad(lambda v: 1 / RESIDUALS[loss](v), [0, mp.mpf(float(u))]) / 2
+            u = mp.mpf(float(u))
+            back = u * mp.quad(lambda x, u=u: 1 / RESIDUALS[loss](u * x), [0, 1]) / 2  # p r^2 = 2
             assert abs(back / mp.mpf(t) - 1) < 1e-14
 
 
