@@ -32,9 +32,10 @@ def one_layer_logit(frequency, norm, start, loss: Loss | str, t) -> Float[Array,
     if kind == "squared":
         return start - (start - 1) * -jnp.expm1(-clock)
     if kind == "exponential":
-        # log(T + e^u0) without forming e^u0, and without the logarithm of T = 0.
-        moves = clock > 0
-        return jnp.where(moves, jnp.logaddexp(jnp.log(jnp.where(moves, clock, 1)), start), start)
+        # log(T + e^u0) by what it adds to u0 while that is little, and otherwise without forming e^u0, which may be 0.
+        late = jnp.log(jnp.maximum(clock, jnp.finfo(clock.dtype).tiny)) > start
+        rise = jnp.log1p(clock * jnp.exp(-jnp.where(late, 0, start)))
+        return jnp.where(late, jnp.logaddexp(jnp.log(jnp.where(late, clock, 1)), start), start + rise)
     if kind == "cross-entropy":
         return lambert_logit(1.0, start, clock)
     raise ValueError(f"no one-layer law for the loss {kind!r}")
