@@ -7,13 +7,23 @@ from typing import Any
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.problem import TwoLayerReLU
+from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS, draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
 from gradstarve.theorems.fate import BY_DESCENT, CROWD, MOST, PLANE, STANDARD_ERRORS, STEPS, deviation, two_points
 from gradstarve.theorems.mode import flow_times
 from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, law_gaps, train_descent, train_flow
-from gradstarve.theorems.sampling import BATCH, exclusive_start, generator, generators, log_uniform, record, two_rays
+from gradstarve.theorems.sampling import (
+    BATCH,
+    PER_CLASS,
+    Geometry,
+    exclusive_start,
+    generator,
+    generators,
+    log_uniform,
+    record,
+    two_rays,
+)
 
 
 def _settled(a: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -33,6 +43,33 @@ def check_transfer(key: Any, trials: int) -> Outcome:
         gaps, sides = law_gaps(geometry.data, network, loss, run, start.scale(geometry))
         tally.add(gaps, loss, lambda i, d=geometry.data, s=loss, n=network, f=sides: record(d, s, n, i, **f(i)), lost)
     return tally.outcome(networks=BATCH * len(generators(key, trials)))
+
+
+def transfer_without_antipodes(key: Any) -> Counterexample:
+    """Drop "antipodal": classes at 120 degrees, against the law of the same neurons between opposite classes."""
+    rng = generator(key)
+    geometry = two_rays(rng, -0.5)
+    plus, p = geometry.axes[0], geometry.data.weights
+    opposite = np.stack([plus, -plus])
+    points = np.repeat(geometry.norms[:, None] * opposite, PER_CLASS, axis=0)
+    twin = Geometry(Dataset(points, geometry.data.labels, p), opposite, geometry.norms, geometry.frequencies)
+    start = exclusive_start(rng, wrong_signs=0.5, low=0.1, high=0.5).usual()
+    network = start.network(rng, geometry)
+    times = flow_times(rng, geometry)
+    run, lost = train_flow(geometry.data, network, "cross-entropy", times)
+    law = np.asarray(theory.solve(twin.data, start.network(rng, twin), "cross-entropy").logits(times))[..., 0]
+    found = np.asarray(run.recorded)[..., 0]
+    gap = np.max(np.abs(found - law) / (np.abs(law) + start.scale(geometry)[:, None]), axis=-1)
+    gap = np.where(lost, -np.inf, gap)
+    i = int(np.argmax(gap))
+    return Counterexample(
+        "antipodal classes (an angle of 120 degrees instead)",
+        f"at t = {times[-1]:.3g} the logit of class + is {found[i, -1]:.4g}; the same neurons between opposite classes "
+        f"would have {law[i, -1]:.4g}",
+        float(gap[i]),
+        FLOW_TOLERANCE,
+        record(geometry.data, "cross-entropy", network, i, times=times, law=law[i], trained=found[i]),
+    )
 
 
 def check_antipodal(key: Any, trials: int) -> Outcome:
@@ -164,6 +201,7 @@ TRANSFER = Theorem(
     checked_with=BY_FLOW,
     default_trials=192,
     check=check_transfer,
+    necessity=(transfer_without_antipodes,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (|u| + r Σ(a² + z²)/2)"),
 )
 

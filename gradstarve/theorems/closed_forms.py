@@ -10,7 +10,7 @@ import numpy as np
 from gradstarve import special, theory
 from gradstarve.problem import Mode
 from gradstarve.theorems.drawing import draw_gaps
-from gradstarve.theorems.entry import Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
 from gradstarve.theorems.mode import flow_times, invariants
 from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, train_flow
 from gradstarve.theorems.sampling import Start, exclusive_start, generators, record, two_rays
@@ -92,13 +92,38 @@ def _u0(norm: float, a: np.ndarray, zeta: np.ndarray) -> np.ndarray:
     return norm * np.sum(a * zeta, axis=-1)[:, None]
 
 
+def _hinge_gap(u, rate, norm, frequency, a, zeta, times):
+    expected = hinge_logit(rate, norm, a, zeta, times)
+    size = np.abs(expected) + norm * np.sum(a**2 + zeta**2, axis=-1)[:, None] / 2
+    return np.max(np.abs(u - expected) / size, axis=-1)
+
+
+def _cross_entropy_gap(u, rate, norm, frequency, a, zeta, times):
+    u0, tau = _u0(norm, a, zeta), rate * np.concatenate([[0.0], times])
+    u = np.concatenate([u0, u], axis=-1)
+    kappa = invariants(norm, a, zeta)[0][:, None]
+    law = np.asarray(special.clock_integral("cross-entropy", u0, u, kappa))
+    balanced = (kappa == 0) & (u0 > 0)
+    printed = cross_entropy_tau(np.where(balanced, u0, 1.0), np.where(balanced, u, 1.0))
+    error = np.maximum(np.abs(law - tau), np.where(balanced, np.abs(printed - tau), 0))
+    # An error in the time of g(u) times itself in the clock's angle: time is long where the clock is slow.
+    return np.max(error * (1 / (1 + np.exp(u))), axis=-1)
+
+
+def _exponential_gap(u, rate, norm, frequency, a, zeta, times):
+    error = np.abs(exponential_tau(_u0(norm, a, zeta), u) - rate * times)
+    return np.max(error * np.exp(-u), axis=-1)
+
+
+def _squared_gap(u, rate, norm, frequency, a, zeta, times):
+    return np.max(np.abs(u / squared_logit(_u0(norm, a, zeta), rate * times) - 1), axis=-1)
+
+
 def check_hinge(key: Any, trials: int) -> Outcome:
     """The printed formula against the trained curve, and against what `theory.solve_mode` says of the stopping time."""
 
     def gap(u, rate, norm, frequency, a, zeta, times):
-        expected = hinge_logit(rate, norm, a, zeta, times)
-        size = np.abs(expected) + norm * np.sum(a**2 + zeta**2, axis=-1)[:, None] / 2
-        curve = np.max(np.abs(u - expected) / size, axis=-1)
+        curve = _hinge_gap(u, rate, norm, frequency, a, zeta, times)
         stop = np.asarray(theory.solve_mode(Mode(frequency, norm, a, zeta), "hinge").time_to_logit(1.0))
         return np.maximum(curve, rate * np.abs(stop - hinge_time(rate, norm, a, zeta)))
 
@@ -110,43 +135,67 @@ def check_hinge(key: Any, trials: int) -> Outcome:
 def check_cross_entropy(key: Any, trials: int) -> Outcome:
     """The time formula at the logits that training reached: any start by the clock integral, balanced ones by Ei."""
 
-    def gap(u, rate, norm, frequency, a, zeta, times):
-        u0, tau = _u0(norm, a, zeta), rate * np.concatenate([[0.0], times])
-        u = np.concatenate([u0, u], axis=-1)
-        kappa = invariants(norm, a, zeta)[0][:, None]
-        law = np.asarray(special.clock_integral("cross-entropy", u0, u, kappa))
-        balanced = (kappa == 0) & (u0 > 0)
-        printed = cross_entropy_tau(np.where(balanced, u0, 1.0), np.where(balanced, u, 1.0))
-        error = np.maximum(np.abs(law - tau), np.where(balanced, np.abs(printed - tau), 0))
-        # An error in the time of g(u) times itself in the clock's angle: time is long where the clock is slow.
-        return np.max(error * (1 / (1 + np.exp(u))), axis=-1)
-
     def make(rng):
         start = exclusive_start(rng, doubters=0.2, high=1.0)
         return start if rng.uniform() < 0.5 else Start(start.home, start.a, start.a)
 
     tally = Tally(FLOW_TOLERANCE)
-    _each_class(key, trials, "cross-entropy", make, gap, tally)
+    _each_class(key, trials, "cross-entropy", make, _cross_entropy_gap, tally)
     return tally.outcome()
 
 
 def check_balanced(key: Any, trials: int) -> Outcome:
     """Balanced starts under exponential and squared loss, against the printed formulas."""
-
-    def exponential(u, rate, norm, frequency, a, zeta, times):
-        error = np.abs(exponential_tau(_u0(norm, a, zeta), u) - rate * times)
-        return np.max(error * np.exp(-u), axis=-1)
-
-    def squared(u, rate, norm, frequency, a, zeta, times):
-        return np.max(np.abs(u / squared_logit(_u0(norm, a, zeta), rate * times) - 1), axis=-1)
-
     tally = Tally(FLOW_TOLERANCE)
     half = -(-trials // 2)
-    _each_class(key, half, "exponential", _balanced, exponential, tally)
-    _each_class(key, half, "squared", _balanced, squared, tally)
+    _each_class(key, half, "exponential", _balanced, _exponential_gap, tally)
+    _each_class(key, half, "squared", _balanced, _squared_gap, tally)
     return tally.outcome()
 
 
+def _without(key: Any, loss: str, make: Callable[[Any], Start], gap: Callable, dropped: str, units: str) -> Counterexample:
+    """The worst network of one batch of starts that break a hypothesis."""
+    tally = Tally(FLOW_TOLERANCE)
+    _each_class(key, 1, loss, make, gap, tally)
+    outcome = tally.outcome()
+    worst = outcome.worst_instance
+    wide = [j for j, z in enumerate(worst["z"]) if z]
+    pairs = ", ".join(f"({np.linalg.norm(worst['w'][j]):.3g}, {worst['z'][j]:.3g})" for j in wide)
+    return Counterexample(
+        dropped,
+        f"neurons with (|w|, z) = {pairs} are off the formula by {outcome.worst_gap:.3g} ({units}) up to "
+        f"t = {worst['times'][-1]:.3g}",
+        outcome.worst_gap,
+        FLOW_TOLERANCE,
+        worst,
+    )
+
+
+def _some_leave(rng: Any) -> Start:
+    return exclusive_start(rng, wrong_signs=0.5, low=0.2, high=1.0).usual()
+
+
+def hinge_without_right_sign(key: Any) -> Counterexample:
+    """Drop "z > -a": half of the neurons leave, and the sums change at each of their events."""
+    return _without(key, "hinge", _some_leave, _hinge_gap, _WRONG_SIGN, "relative to the size of the logits")
+
+
+def cross_entropy_without_right_sign(key: Any) -> Counterexample:
+    """Drop "z > -a", as for hinge."""
+    return _without(key, "cross-entropy", _some_leave, _cross_entropy_gap, _WRONG_SIGN, "in the clock's angle")
+
+
+def balanced_without_balance(key: Any) -> Counterexample:
+    """Drop "balanced": read-outs of a fifth of the first weights."""
+
+    def make(rng):
+        start = exclusive_start(rng, low=0.2, high=1.0).usual()
+        return Start(start.home, start.a, start.a / 5)
+
+    return _without(key, "exponential", make, _exponential_gap, "balanced neurons (z = a/5 instead)", "in the clock's angle")
+
+
+_WRONG_SIGN = "neurons with z > -a (some with z < -a instead, which leave)"
 _HYPOTHESES = ("orthogonal or antipodal classes, each along one direction", "exclusive neurons with z > -a")
 
 HINGE = Theorem(
@@ -160,6 +209,7 @@ HINGE = Theorem(
     checked_with=BY_FLOW,
     default_trials=192,
     check=check_hinge,
+    necessity=(hinge_without_right_sign,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (|u| + r Σ(a² + z²)/2)"),
 )
 
@@ -174,6 +224,7 @@ CROSS_ENTROPY = Theorem(
     checked_with=BY_FLOW,
     default_trials=192,
     check=check_cross_entropy,
+    necessity=(cross_entropy_without_right_sign,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "error of 2 p r t, in units of the clock's angle"),
 )
 
@@ -188,5 +239,6 @@ BALANCED = Theorem(
     checked_with=BY_FLOW,
     default_trials=192,
     check=check_balanced,
+    necessity=(balanced_without_balance,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "error of the clock's angle (exponential), of u relative (squared)"),
 )

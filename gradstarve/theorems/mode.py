@@ -103,6 +103,31 @@ def check_deaths(key: Any, trials: int) -> Outcome:
     return tally.outcome(neurons_that_leave_if_the_clock_gets_there=deaths)
 
 
+def deaths_without_orthogonality(key: Any) -> Counterexample:
+    """Drop "orthogonal": antipodal classes, whose leavers do not die but join the other class."""
+    rng = generator(key)
+    geometry = two_rays(rng, -1.0)
+    start = exclusive_start(rng, wrong_signs=0.5, low=0.1, high=0.5).usual()
+    network = start.network(rng, geometry)
+    times = flow_times(rng, geometry, 10.0, 20.0)
+    run, lost = train_flow(geometry.data, network, "cross-entropy", times)
+    mode = Mode(geometry.frequencies[0], geometry.norms[0], *start.mode(1))
+    curve: Any = theory.solve_mode(mode, "cross-entropy")
+    law = np.asarray(curve.logit(times))
+    found = np.asarray(run.recorded)[..., 0]
+    gap = np.max(np.abs(found - law) / (np.abs(law) + start.scale(geometry)[:, None]), axis=-1)
+    gap = np.where(lost, -np.inf, gap)
+    i = int(np.argmax(gap))
+    return Counterexample(
+        "orthogonal classes (antipodal ones instead, each taken by itself)",
+        f"at t = {times[-1]:.3g} the logit of class + is {found[i, -1]:.4g}, with the neurons that class - lost to it, and "
+        f"{law[i, -1]:.4g} by the law of its own neurons",
+        float(gap[i]),
+        FLOW_TOLERANCE,
+        record(geometry.data, "cross-entropy", network, i, times=times, law=law[i], trained=found[i]),
+    )
+
+
 def invariants(norm: Any, a: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(kappa, theta_0) of a mode (3.3): kappa = r sqrt(M+ M-)/2, theta_0 = log(M+/M-)/2. a, z: [*batch, h]."""
     grown, decayed = np.sum((a + z) ** 2, axis=-1), np.sum((a - z) ** 2, axis=-1)
@@ -224,6 +249,7 @@ DEATHS = Theorem(
     checked_with=BY_FLOW,
     default_trials=288,
     check=check_deaths,
+    necessity=(deaths_without_orthogonality,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
 )
 

@@ -21,6 +21,7 @@ DIM = 5
 PER_CLASS = 2
 BATCH = 24
 RECORDS = 4
+_EDGES = 7  # rows of `exclusive_start` that are edge cases
 LOSS_NAMES = tuple(LOSSES)
 
 
@@ -137,6 +138,11 @@ class Start:
         margins = [r * np.prod(self.mode(y), axis=0).sum(-1) for r, y in zip(geometry.norms, (1, -1), strict=True)]
         shrink = 1 / np.sqrt(np.maximum(np.max(margins, axis=0), 1) * (1 + 1e-9))[:, None]
         return Start(self.home, self.a * shrink, self.zeta * shrink)
+
+    def usual(self) -> Start:
+        """Without the edge cases at the front (others take their places): for counterexamples whose numbers are read."""
+        rows = _EDGES + np.arange(len(self.home)) % (len(self.home) - _EDGES)
+        return Start(self.home[rows], self.a[rows], self.zeta[rows])
 
     def scale(self, geometry: Geometry) -> np.ndarray:
         """r sum_j (a_j^2 + z_j^2)/2 over all neurons with the larger r, [b]: what a logit is measured against.
