@@ -302,6 +302,7 @@ _LAWS = {
     "descent": "descent",
     "momentum": "momentum",
     "decay": "decay",
+    "starvation": "starvation",
 }
 """Name of a law -> module of this package that derives it, through `LOSSES` (names) and `build(loss)`."""
 
@@ -333,6 +334,7 @@ def derive(name: str, loss: Any) -> Derivation:
     - "descent": gradient descent of the mode, exact at any step size (8.1), with weight decay (8.2).
     - "momentum": the same with heavy-ball and Nesterov momentum (8.2).
     - "decay": the flow with weight decay, its threshold and where it settles (9.1); not for the hinge.
+    - "starvation": a feature on every sample and one on some of them: what the second is left with (10.1)-(10.5).
 
     Args:
         name: the law, one of the names above.

@@ -124,7 +124,27 @@ M_plus_of, M_minus_of = sp.Function("M_plus"), sp.Function("M_minus")
 NOW_SUMS = {M_plus: M_plus_of, M_minus: M_minus_of}
 kappa_of = sp.Function("kappa")
 
+# the starving pair: feature 1 on every sample, feature 2 on some
+p_one = sp.Symbol("p1", positive=True)  # weight of the samples with feature 1 alone
+p_both = sp.Symbol("p12", positive=True)  # weight of those with both
+q = sp.Symbol("q", positive=True)  # p1/p12
+feature = sp.symbols("v1 v2", positive=True)  # the logits they carry
+feature_start = sp.symbols("v10 v20", positive=True)
+feature_of = (sp.Function("v1"), sp.Function("v2"))
+margins = sp.symbols("m1 m12", real=True)
+Delta_of = (sp.Function("Delta1"), sp.Function("Delta2"))
+v2_low, v2_high = sp.symbols("v2_low v2_high", real=True)
+t_freeze, t_last, t_peak = sp.symbols("t_freeze t_last t_peak", positive=True)
+S_sum, D_root = sp.symbols("S D", positive=True)  # squared loss: p1 + 2 p12, and the root in its exponents
+
 LATEX_NAMES: dict[str, str] = {
+    "v2_low": r"v_{2}^{\mathrm{low}}",
+    "v2_high": r"v_{2}^{\mathrm{high}}",
+    "t_freeze": r"t_{\mathrm{freeze}}",
+    "t_last": r"t_{\mathrm{last}}",
+    "t_peak": r"t_{\mathrm{peak}}",
+    "Delta1": r"\Delta_{1}",
+    "Delta2": r"\Delta_{2}",
     "lambda_": r"\lambda",
     "u_next": "u'",
     "M_plus_next": "M_{+}'",

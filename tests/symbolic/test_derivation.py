@@ -107,7 +107,7 @@ def test_circular_definitions_are_refused():
 
 def test_available_lists_everything_derivable():
     losses = ("cross-entropy", "hinge", "exponential", "squared")
-    names = ("mode", "one-layer", "inflection", "depth", "descent", "momentum")
+    names = ("mode", "one-layer", "inflection", "depth", "descent", "momentum", "starvation")
     expected = {(name, loss) for name in names for loss in losses}
     expected |= {("decay", loss) for loss in losses if loss != "hinge"}
     assert set(available()) == expected

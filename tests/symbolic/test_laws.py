@@ -194,3 +194,51 @@ def test_weight_decay_settles_a_mode_or_erases_it(loss):
     slope = mpmath.diff(lambda u: speed(u=u, p=p, r=r, lambda_=decay), end)
     assert abs(slope - law("decay", loss, "sigma(u*)")(p=p, r=r, lambda_=decay)) < 1e-8
     assert slope < 0
+
+
+def starved(loss, p_one, p_both, end):
+    """v1, v2 of the starving pair at time `end`, from zero, by a general solver."""
+
+    def flow(_, v):
+        alone, both = (float(SLOPES[loss](margin)) for margin in (v[0], v[0] + v[1]))
+        return [p_one * alone + p_both * both, p_both * both]
+
+    return solve_ivp(flow, (0, end), [0.0, 0.0], rtol=1e-11, atol=1e-13).y[:, -1]
+
+
+@pytest.mark.parametrize(("p_one", "p_both"), [(0.9, 0.1), (0.3, 0.7)])
+@pytest.mark.parametrize("loss", ["exponential", "squared"])
+def test_the_second_feature_starves_as_derived(loss, p_one, p_both):
+    shares = {"q": p_one / p_both, "p12": p_both} if loss == "exponential" else {"p1": p_one, "p12": p_both}
+    for end in (0.5, 8.0):
+        found = [float(law("starvation", loss, key)(t=end, **shares)) for key in ("v1(t)", "v2(t)")]
+        assert found == pytest.approx(starved(loss, p_one, p_both, end), rel=1e-8)
+    if loss == "squared":
+        peak = law("starvation", loss, "t peak")(p1=p_one, p12=p_both)
+        heights = [law("starvation", loss, "v2(t)")(t=peak * share, p1=p_one, p12=p_both) for share in (0.98, 1, 1.02)]
+        assert heights[1] == max(heights)
+    else:
+        v1, v2 = starved(loss, p_one, p_both, 5.0)
+        assert float(law("starvation", loss, "v2(v1)")(v1=v1, q=p_one / p_both)) == pytest.approx(v2, rel=1e-8)
+
+
+def test_the_second_feature_freezes_under_the_hinge():
+    shares = {"p1": 0.7, "p12": 0.3}
+    step, v1, v2, rows = 1e-5, 0.0, 0.0, {}
+    for count in range(1, 200001):
+        alone, both = 0.7 * (v1 < 1), 0.3 * (v1 + v2 < 1)
+        v1, v2 = v1 + step * (alone + both), v2 + step * both
+        rows[count] = (v1, v2)
+    for count in (30000, 76000, 77200, 100000, 200000):
+        found = [float(law("starvation", "hinge", key)(t=count * step, **shares)) for key in ("v1(t)", "v2(t)")]
+        assert found == pytest.approx(rows[count], abs=5e-5)
+    assert float(law("starvation", "hinge", "v2 frozen")(q=7 / 3)) == pytest.approx(v2, abs=5e-5)
+    assert float(law("starvation", "hinge", "t freeze")(**shares)) == pytest.approx(1 / 1.3)
+
+
+@pytest.mark.parametrize(("p_one", "p_both"), [(0.9, 0.1), (0.3, 0.7)])
+def test_cross_entropy_keeps_the_second_feature_between_the_bounds(p_one, p_both):
+    for end in (0.1, 3.0, 300.0):
+        v1, v2 = starved("cross-entropy", p_one, p_both, end)
+        low, high = (law("starvation", "cross-entropy", key)(v1=v1, q=p_one / p_both) for key in ("v2 low", "v2 high"))
+        assert low < v2 < high

@@ -42,6 +42,7 @@ def sample(derivation, key, draw):
         "M_plus": draw.uniform(0.1, 4), "M_minus": draw.uniform(0.1, 4),
         "a1": draw.uniform(0.1, 1), "z1": draw.uniform(-3, -1.1),
     }  # fmt: skip
+    choices |= {name: draw.uniform(0.1, 2) for name in ("p1", "p12", "q", "v1", "v2", "v20")}
     choices["lambda_"] = choices["p"] * choices["r"] * draw.uniform(0.1, 0.4)
     return [choices[symbol.name] for symbol in symbols]
 
