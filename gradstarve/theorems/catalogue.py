@@ -5,6 +5,7 @@ from __future__ import annotations
 from gradstarve.theorems.antipodal import ANTIPODAL, TRANSFER
 from gradstarve.theorems.balance import BALANCE
 from gradstarve.theorems.closed_forms import BALANCED, CROSS_ENTROPY, HINGE
+from gradstarve.theorems.deep_starvation import DEEP, SHARED
 from gradstarve.theorems.depth import DEPTH, READ_OUT, UNBALANCED
 from gradstarve.theorems.descent import DESCENT
 from gradstarve.theorems.direction import DIRECTION
@@ -12,10 +13,12 @@ from gradstarve.theorems.discriminator import SIGNAL
 from gradstarve.theorems.ensemble import WRONG_SIGNS
 from gradstarve.theorems.entry import Theorem
 from gradstarve.theorems.fate import FATES, PROBABILITY
+from gradstarve.theorems.features import FEATURES, INDEX
 from gradstarve.theorems.independence import INDEPENDENT_MODES, SIGN
 from gradstarve.theorems.inflection import INFLECTIONS, PLATEAU, TRANSITION
 from gradstarve.theorems.mode import CLOCK, DEATHS, UNIVERSALITY
 from gradstarve.theorems.speed import ADVANTAGE, CONFIDENCE, TAILS
+from gradstarve.theorems.starvation import BOUNDS, FREEZE, STARVING_PAIR
 from gradstarve.theorems.waking import WAKING
 
 CATALOGUE: dict[str, Theorem] = {
@@ -46,6 +49,13 @@ CATALOGUE: dict[str, Theorem] = {
         DEPTH,
         UNBALANCED,
         DESCENT,
+        FEATURES,
+        STARVING_PAIR,
+        FREEZE,
+        BOUNDS,
+        DEEP,
+        INDEX,
+        SHARED,
         DIRECTION,
         SIGNAL,
     )

@@ -13,6 +13,8 @@ v_2 <= 0.
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -102,7 +104,7 @@ def shared_features(types, probabilities, loss: Loss | str, w, z, scales=None) -
     return SharedFeatures(flow.types, flow.probabilities, flow.scales, w, z, loss)
 
 
-def shared_slope(p_frequent, p_both, loss: Loss | str, frequent=0.0, rare=0.0) -> Float[Array, "..."]:
+def shared_slope(p_frequent, p_both, loss: Loss | str, frequent: Any = 0.0, rare: Any = 0.0) -> Float[Array, "..."]:
     """d(beta_j)/d(alpha_j) of (10.7) at logits v_1 = `frequent` and v_2 = `rare`, for any neuron that sees both features.
 
     Without logits, or with v_2 = 0, it is p_12/(p_1 + p_12), which it exceeds only where v_2 < 0. All arguments broadcast.

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from gradstarve import special, theory
 from gradstarve.problem import Mode, TwoLayerReLU
-from gradstarve.theorems import CATALOGUE, balance, closed_forms, independence, inflection, mode, running, speed
+from gradstarve.theorems import CATALOGUE, balance, closed_forms, independence, inflection, mode, running, speed, starvation
 
 # Few trials: compiling costs the same for all of them, and a wrong law is wrong everywhere.
 TRIALS = {
@@ -25,6 +25,8 @@ TRIALS = {
     "hinge-advantage": 48,
     "last-direction": 48,
     "generator-signal": 48,
+    "features": 256,
+    "shared-neurons": 256,
     "read-out": 24,
     "depth": 24,
     "unbalanced-depth": 24,
@@ -127,6 +129,11 @@ def faster_tail(loss, t, *rest, error_tail=theory.error_tail, **options):
     return error_tail(loss, 1.05 * t, *rest, **options)
 
 
+def likelier(law, place):
+    """`law` with the probability at `place` of its arguments 5 % too large."""
+    return lambda *given, **more: law(*given[:place], 1.05 * given[place], *given[place + 1 :], **more)
+
+
 def scaled(function, factor):
     return lambda *arguments: factor * function(*arguments)
 
@@ -206,6 +213,32 @@ MUTATIONS = {
         (theory, "generator_signal", scaled(theory.generator_signal, 1.05)),
         (theory, "minimax_peak", scaled(theory.minimax_peak, 1.05)),
         (theory, "minimax_tail", scaled(theory.minimax_tail, 1.05)),
+    ],
+    "features": [(theory, "feature_flow", likelier(theory.feature_flow, 1))],
+    "starving-pair": [
+        (theory, "starving_pair", likelier(theory.starving_pair, 0)),
+        (theory, "starving_pair", likelier(theory.starving_pair, 1)),
+    ],
+    "freeze": [
+        (starvation, "frozen_at", lambda weights, f=starvation.frozen_at: (1.05 * f(weights)[0], f(weights)[1])),
+        (starvation, "frozen_at", lambda weights, f=starvation.frozen_at: (f(weights)[0], 1.05 * f(weights)[1])),
+        (theory, "starving_pair", likelier(theory.starving_pair, 1)),
+    ],
+    "starvation-bounds": [
+        (theory.starvation, "upper_bound", scaled(theory.starvation.upper_bound, 0.95)),
+        (theory.starvation, "lower_bound", scaled(theory.starvation.lower_bound, 1.05)),
+    ],
+    "deep-starvation": [
+        (theory.starvation, "upper_bound", scaled(theory.starvation.upper_bound, 0.95)),
+        (theory.starvation, "lower_bound", scaled(theory.starvation.lower_bound, 1.05)),
+    ],
+    "starvation-index": [
+        (theory, "starving_pair", likelier(theory.starving_pair, 0)),
+        (theory, "starving_pair", likelier(theory.starving_pair, 1)),
+    ],
+    "shared-neurons": [
+        (theory, "shared_slope", scaled(theory.shared_slope, 1.05)),
+        (theory, "shared_features", likelier(theory.shared_features, 1)),
     ],
     "exact-descent": [(theory, "solve", slower_step), (theory, "solve", solve_without_deaths)],
 }

@@ -1,0 +1,213 @@
+"""Features that share samples: their laws at any depth (10.1), and what one loses to another (10.6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.problem import TwoLayerReLU
+from gradstarve.theorems.drawing import COLOURS, draw_gaps
+from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.feature_problems import (
+    BY_LIMIT,
+    COUNT,
+    FRACTIONS,
+    KINDS,
+    LIMIT_TOLERANCE,
+    PAIR,
+    WHY_LIMIT,
+    Problems,
+    one_layer,
+    overlapping,
+    pair_weights,
+    paths,
+    small_starts,
+    split,
+)
+from gradstarve.theorems.sampling import generator, generators, log_uniform
+
+# One loss a depth and two rounds of them: each new pair is another program to compile.
+_ROUNDS = (
+    (1, "squared"),
+    (2, "cross-entropy"),
+    (3, "cross-entropy"),
+    (5, "cross-entropy"),
+    (1, "cross-entropy"),
+    (2, "exponential"),
+    (3, "exponential"),
+    (5, "squared"),
+)
+
+
+def _types(rng: np.random.Generator) -> np.ndarray:
+    """Three sample types of three features: the starving pair, all that share in a ring, or any."""
+    ring = np.array([[1.0, 1, 0], [0, 1, 1], [1, 0, 1]])
+    types = (PAIR, ring, rng.integers(0, 2, (KINDS, KINDS)).astype(float))[rng.integers(3)]
+    return np.maximum(types, np.eye(KINDS))  # no type and no feature is empty
+
+
+def _law_gaps(problems: Problems, types: np.ndarray, loss: str, depth: int, scales: Any, start: Any, time: Any):
+    """Trained logits and those of `theory.feature_flow`, [b, fractions, n], and their distance over the largest of them."""
+    trained = problems.limit(time)
+    # In units of each problem's time, which the probabilities take up.
+    flow = theory.feature_flow(types, problems.weights * time[:, None], loss, depth, scales, start)
+    law = np.asarray(flow.margins(FRACTIONS))
+    size = np.abs(law).max(-1)
+    gaps = np.max(np.abs(trained - law).max(-1) / np.where(size > 0, size, 1), axis=-1)
+    return trained, law, gaps
+
+
+def check_features(key: Any, trials: int) -> Outcome:
+    """Sample types, probabilities, norms and starts at random; paths of one, two, three and five layers."""
+    tally = Tally(LIMIT_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials, COUNT)):
+        depth, loss = _ROUNDS[k % len(_ROUNDS)]
+        types, weights, losses = _types(rng), rng.dirichlet(np.ones(KINDS), COUNT) + 1e-3, np.full(COUNT, loss)
+        weights /= weights.sum(-1, keepdims=True)
+        scales = log_uniform(rng, 0.5, 2, (COUNT, KINDS))
+        time = log_uniform(rng, 0.3, 10, COUNT) / scales.max(-1) ** 2
+        start = rng.normal(size=(COUNT, KINDS)) * 0.2 if depth == 1 else small_starts(rng, depth)
+        if depth == 1:
+            problems = one_layer(rng, weights, losses, types, start, scales)
+        else:
+            problems = paths(depth, weights, losses, start, types, scales)
+        trained, law, gaps = _law_gaps(problems, types, loss, depth, scales, start, time)
+        tally.add(
+            gaps,
+            f"N = {depth}, {loss}",
+            lambda i, g=problems, t=time, f=trained, w=law: g.instance(i, times=FRACTIONS * t[i], trained=f[i], law=w[i]),
+        )
+    return tally.outcome()
+
+
+def features_without_orthogonality(key: Any) -> Counterexample:
+    """Drop "orthogonal features": feature 2 at a cosine of 0.3 to feature 1."""
+    rng = generator(key)
+    weights, losses = pair_weights(rng, 0.1, 10), np.full(COUNT, "squared")
+    problems = one_layer(rng, weights, losses)
+    problems = Problems(overlapping(problems.points, 0.3), weights, losses, problems.network)
+    time, ones = np.full(COUNT, 3.0), np.ones((COUNT, KINDS))
+    trained, law, gaps = _law_gaps(problems, PAIR, "squared", 1, ones, 0 * ones, time)
+    i = int(np.argmax(gaps))
+    return Counterexample(
+        "orthogonal features (a cosine of 0.3 between two of them instead)",
+        f"after t = 3 the sample with both has the logit {trained[i, -1, 1]:.4g}, the law gives {law[i, -1, 1]:.4g}",
+        float(gaps[i]),
+        LIMIT_TOLERANCE,
+        problems.instance(i, times=FRACTIONS * 3, trained=trained[i], law=law[i]),
+    )
+
+
+def features_without_restriction(key: Any) -> Counterexample:
+    """Drop "each path sees one feature": an ordinary network whose neurons start aligned with one feature each.
+
+    The sample {1, 2} moves w_j by z_j p_12 g (e_1 + e_2): off the feature that the neuron started with, at once.
+    """
+    rng = generator(key)
+    weights, losses, start = pair_weights(rng, 0.3, 3), np.full(COUNT, "cross-entropy"), small_starts(rng)
+    aligned = paths(2, weights, losses, start)
+    layer = np.sqrt(start)
+    network = TwoLayerReLU(layer[..., None] * np.eye(KINDS), layer)
+    problems = Problems(aligned.points, weights, losses, network)
+    time, ones = np.full(COUNT, 10.0), np.ones((COUNT, KINDS))
+    trained, law, gaps = _law_gaps(problems, PAIR, "cross-entropy", 2, ones, start, time)
+    i = int(np.argmax(gaps))
+    return Counterexample(
+        "paths that see one feature each (all connections instead, neurons aligned at the start)",
+        f"after t = 10 the logits of {{1}} and {{1, 2}} are {trained[i, -1, 0]:.4g} and {trained[i, -1, 1]:.4g}, "
+        f"the law gives {law[i, -1, 0]:.4g} and {law[i, -1, 1]:.4g}: the neurons have mixed the features",
+        float(gaps[i]),
+        LIMIT_TOLERANCE,
+        problems.instance(i, times=FRACTIONS * 10, trained=trained[i], law=law[i]),
+    )
+
+
+_ALONE = (np.array([[1.0, 0, 0], [1, 0, 0], [0, 0, 1]]), np.array([[0.0, 0, 0], [0, 1, 0], [0, 0, 1]]))
+
+
+def check_index(key: Any, trials: int) -> Outcome:
+    """One layer and two: trained with both features, and again with either of them taken out of the samples."""
+    tally = Tally(LIMIT_TOLERANCE)
+    shown = []
+    for k, rng in enumerate(generators(key, trials, COUNT)):
+        depth, weights = 1 + k % 2, pair_weights(rng)
+        loss = ("cross-entropy", "exponential", "squared")[(k // 2) % 3] if depth == 1 else "cross-entropy"
+        losses, start = np.full(COUNT, loss), small_starts(rng) if depth == 2 else np.zeros((COUNT, KINDS))
+        time = log_uniform(rng, 0.5, 12, COUNT)
+        trained = []
+        for types in (PAIR, *_ALONE):
+            if depth == 1:
+                problems = one_layer(rng, weights, losses, types)
+            else:
+                problems = paths(depth, weights, losses, start, types)
+            trained.append(problems.limit(time))
+        alone = (trained[1][..., 0], trained[2][..., 1])
+        found = np.array([1 - v / apart for v, apart in zip(split(trained[0]), alone, strict=True)])
+        pair = theory.starving_pair(
+            weights[:, 0] * time, weights[:, 1] * time, loss, depth, (start[:, 0], start[:, 1])
+        )
+        law = np.array([np.asarray(index) for index in pair.index(FRACTIONS)])
+        tally.add(
+            np.max(np.abs(found - law), axis=(0, 2)),
+            f"{depth} layer{'s' if depth > 1 else ''}, {loss}",
+            lambda i, g=problems, t=time, f=found, w=law: g.instance(
+                i, times=FRACTIONS * t[i], trained=f[:, i], law=w[:, i]
+            ),
+        )
+        shown.append((np.full(COUNT, depth), law[..., -1], found[..., -1]))
+    depths, law, found = (np.concatenate([part[k] for part in shown], axis=-1) for k in range(3))
+    return tally.outcome(depths=depths, law=law, trained=found)
+
+
+def draw_index(outcome: Outcome, ax: Any) -> None:
+    """The starvation index of both features, trained against the law."""
+    ax.plot([0, 1], [0, 1], color="0.8", linewidth=4, label="law = trained")
+    for depth, colours in ((1, COLOURS[:2]), (2, COLOURS[2:4])):
+        mine = outcome.extra["depths"] == depth
+        for k, colour in enumerate(colours):
+            if mine.any():
+                name = f"{('frequent', 'rare')[k]} feature, {depth} layer{'s' if depth > 1 else ''}"
+                sides = (outcome.extra[side][k, mine] for side in ("law", "trained"))
+                ax.plot(*sides, ".", color=colour, markersize=4, label=name)
+    ax.set_xlabel("starvation index 1 − v / v alone, law")
+    ax.set_ylabel("the same, trained")
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+FEATURES = Theorem(
+    name="features",
+    equation="10.1",
+    title="Features that share samples",
+    claim="dv_k/dt = N r_k^(2/N) v_k^(2-2/N) sum_{S with k} p_S g(m_S), whatever the sample types",
+    hypotheses=(
+        "orthogonal features",
+        "one layer, or balanced paths of N layers that see one feature each (connections restricted)",
+        "gradient flow",
+    ),
+    tolerance=LIMIT_TOLERANCE,
+    why_tolerance=WHY_LIMIT,
+    checked_with=BY_LIMIT,
+    default_trials=4 * COUNT,
+    check=check_features,
+    necessity=(features_without_orthogonality, features_without_restriction),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| / max |m_law| over sample types and records"),
+)
+
+INDEX = Theorem(
+    name="starvation-index",
+    equation="10.6",
+    title="What a feature loses to another",
+    claim="1 - v_k(t)/v_k^alone(t), both sides trained, is what the laws of the pair and of one feature give",
+    hypotheses=(
+        "one layer from zero, or two of balanced paths that see one feature each",
+        "every sample with feature 2 also has feature 1, and the features are orthogonal, of norm 1",
+    ),
+    tolerance=LIMIT_TOLERANCE,
+    why_tolerance=WHY_LIMIT,
+    checked_with=BY_LIMIT,
+    default_trials=4 * COUNT,
+    check=check_index,
+    figure=draw_index,
+)
