@@ -204,6 +204,7 @@ def verify(
     trials: Annotated[
         Optional[int], typer.Option(min=1, help="Random problems per entry. [default: each entry's own]")  # noqa: UP045
     ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer random problems: all entries within three minutes.")] = False,
     list_all: Annotated[bool, typer.Option("--list", help="List the catalogue, and exit.")] = False,
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="Directory for verify.json and one figure per entry.")] = Path("gradstarve-out"),
@@ -230,7 +231,7 @@ def verify(
         import jax
         from rich.console import Console
 
-        outcome = check(names or "all", trials=trials, key=jax.random.key(seed))
+        outcome = check(names or "all", trials=trials, key=jax.random.key(seed), quick=quick)
         # Piped, a console takes 80 columns, in which the table can not be read.
         console = Console()
         Console(width=None if console.is_terminal else 140).print(outcome.table())

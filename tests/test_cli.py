@@ -213,7 +213,7 @@ def test_verify_asks_saves_and_tells_by_its_exit_code(run, tmp_path, monkeypatch
         def save(self, directory):
             report.write_json(directory / "verify.json", {"ok": ok})
 
-    def verify(names, trials, key):
+    def verify(names, trials, key, quick):
         asked.append((names, trials, jax.random.key_data(key).tolist()))
         return Outcome()
 

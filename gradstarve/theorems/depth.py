@@ -10,6 +10,7 @@ from gradstarve import theory
 from gradstarve.problem import DeepReLU
 from gradstarve.theorems.drawing import draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.hypotheses import BELOW_ONE, ONE_RAY, ORTHOGONAL
 from gradstarve.theorems.mode import FRACTIONS
 from gradstarve.theorems.running import FLOW_TOLERANCE, WHY_FLOW, train_flow
 from gradstarve.theorems.sampling import (
@@ -144,14 +145,14 @@ def path_without_balance(key: Any) -> Counterexample:
     )
 
 
-_ALONE = ("one class along one direction, orthogonal to the other", "squared loss: below 1")
+_ALONE = (ORTHOGONAL, ONE_RAY, BELOW_ONE)
 
 READ_OUT = Theorem(
     name="read-out",
     equation="3.9",
     title="A linear read-out learns along Lambert's W",
     claim="with one layer du/dt = p r^2 g(u): for cross-entropy u = C - W(e^C), C = p r^2 t + u(0) + e^u(0)",
-    hypotheses=("orthogonal classes, each along one direction at one norm", "no hidden layer"),
+    hypotheses=(ORTHOGONAL, ONE_RAY, "no hidden layer"),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
     checked_with=_BY_FLOW,

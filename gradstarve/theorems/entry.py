@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from gradstarve.theorems.hypotheses import Hypothesis, Problem
+
 # Of the trials of an entry, at most this part may end without a verdict (the simulator gave up, or training ended
 # before the neuron had made up its mind); more, and the check says nothing.
 MOST_UNDECIDED = 0.1
@@ -38,8 +40,9 @@ class Outcome:
 
     - `gaps`: [trials], how far each trial is from the claim, in the units of the entry's tolerance; NaN: undecided;
     - `groups`: [trials], what kind of trial it was (a loss, a geometry), for the figure;
-    - `violations`, `undecided`: how many trials; `worst_gap` and `worst_instance`: the largest gap, and every number
-      needed to run that trial again;
+    - `instance(i)`: every number needed to run trial i again;
+    - `violations`, `undecided`: how many trials; `worst_gap` and `worst_instance`: the largest gap, and that
+      trial;
     - `extra`: arrays for the figure, and counts worth a place in the report.
     """
 
@@ -51,6 +54,7 @@ class Outcome:
     tolerance: float
     gaps: np.ndarray
     groups: np.ndarray
+    instance: Callable[[int], dict[str, Any]] = field(repr=False)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -65,20 +69,21 @@ class Theorem:
     """One statement of the theory and the way to try it.
 
     - `name`: kebab-case; `equation`: this project's own number; `title` and `claim`: in plain language;
-    - `hypotheses`: what has to hold; `tolerance` and `why_tolerance`: what gap counts as agreement, and why that one;
+    - `hypotheses`: what has to hold, each with a predicate where one problem can tell;
+    - `tolerance` and `why_tolerance`: what gap counts as agreement, and why that one;
     - `checked_with`: the independent simulator;
     - `check(key, trials)`: sample at least `trials` instances within the hypotheses and measure the gap of each;
     - `power`: for a statistical claim, its level and how surely it rejects a constant that is 5 % off;
     - `necessity`: for hypotheses that matter, `f(key)` that drops it and gives the counterexample;
     - `figure(outcome, ax)`: draws the outcome on Matplotlib axes;
-    - `default_trials`: what `verify` runs when not told otherwise.
+    - `default_trials`, `quick_trials`: what `verify` runs when not told otherwise, and when told to be quick.
     """
 
     name: str
     equation: str
     title: str
     claim: str
-    hypotheses: tuple[str, ...]
+    hypotheses: tuple[str | Hypothesis, ...]
     tolerance: float
     why_tolerance: str
     checked_with: str
@@ -87,6 +92,11 @@ class Theorem:
     figure: Callable[[Outcome, Any], None]
     necessity: tuple[Callable[[Any], Counterexample], ...] = ()
     power: str = ""
+    quick_trials: int = 24
+
+    def broken(self, problem: Problem) -> list[str]:
+        """The hypotheses that do not hold for a problem, among those that it can be asked."""
+        return [str(h) for h in self.hypotheses if isinstance(h, Hypothesis) and not h.holds(problem)]
 
 
 class Tally:
@@ -96,6 +106,7 @@ class Tally:
         self.tolerance = tolerance
         self._gaps: list[np.ndarray] = []
         self._groups: list[np.ndarray] = []
+        self._instances: list[Callable[[int], dict[str, Any]]] = []
         self._worst = -np.inf
         self._instance: dict[str, Any] = {}
 
@@ -114,6 +125,7 @@ class Tally:
                 self._instance = {"group": group, **plain(instance(worst))}
         self._gaps.append(np.where(decided, gaps, np.nan))
         self._groups.append(np.full(gaps.shape, group))
+        self._instances.append(instance)
 
     def outcome(self, **extra: Any) -> Outcome:
         """The `Outcome` of all batches added."""
@@ -127,8 +139,18 @@ class Tally:
             tolerance=self.tolerance,
             gaps=gaps,
             groups=groups,
+            instance=self._instance_of,
             extra=extra,
         )
+
+
+    def _instance_of(self, trial: int) -> dict[str, Any]:
+        """The numbers of one trial among all that were added."""
+        for gaps, groups, instance in zip(self._gaps, self._groups, self._instances, strict=True):
+            if trial < gaps.size:
+                return {"group": str(groups[trial]), **instance(trial)}
+            trial -= gaps.size
+        raise IndexError(trial)
 
 
 def plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from gradstarve import theory
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.hypotheses import EVERLASTING, EXCLUSIVE, ORTHOGONAL
 from gradstarve.theorems.running import train_descent
 from gradstarve.theorems.sampling import generator, generators, log_uniform, record
 
@@ -195,7 +196,7 @@ FATES = Theorem(
     equation="4.1",
     title="A neuron learns iff z > −a",
     claim="an exclusive neuron ends up learning its class iff z > -a at the start, and leaves the class otherwise",
-    hypotheses=("orthogonal classes, exclusive neurons", "a loss whose clock gets there (cross-entropy, exponential)"),
+    hypotheses=(ORTHOGONAL, EXCLUSIVE, EVERLASTING),
     tolerance=0.5,
     why_tolerance="yes or no: 0 agrees, 1 contradicts; a third of the neurons start within 0.1 % to 10 % of the line",
     checked_with=BY_DESCENT,
@@ -210,7 +211,7 @@ PROBABILITY = Theorem(
     equation="4.2",
     title="Three neurons in four learn",
     claim="a Gaussian exclusive neuron learns with probability 1/2 + arctan(sigma_a / sigma_z)/pi",
-    hypotheses=("orthogonal classes, exclusive neurons", "w and z independent and Gaussian, centred"),
+    hypotheses=(ORTHOGONAL, EXCLUSIVE, "w and z independent and Gaussian, centred"),
     tolerance=STANDARD_ERRORS,
     why_tolerance=(
         "4 standard errors for each of six ratios: a true law fails one of them with probability 4e-4; with the default "

@@ -9,6 +9,7 @@ import numpy as np
 from gradstarve.problem import Dataset, TwoLayerReLU, as_loss
 from gradstarve.theorems.drawing import draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.hypotheses import EXCLUSIVE, PUSHING, RIGHT_SIGN, SEPARABLE
 from gradstarve.theorems.running import descent_gradient, train_descent
 from gradstarve.theorems.sampling import (
     BATCH,
@@ -234,7 +235,7 @@ SIGN = Theorem(
     equation="2.0",
     title="No point pushes a neuron the wrong way",
     claim="d(w_j.x_i)/dt has the sign of z_j y_i, or is 0, for every neuron and every point",
-    hypotheses=("orthogonally separable data", "no residual is negative (squared loss: margins of at most 1)"),
+    hypotheses=(SEPARABLE, PUSHING),
     tolerance=SIGN_TOLERANCE,
     why_tolerance="one gradient: rounding of a few sums of 4 products, relative to the sum of their sizes",
     checked_with="automatic differentiation of the loss of all weights",
@@ -249,12 +250,7 @@ INDEPENDENT_MODES = Theorem(
     equation="2.1",
     title="The two classes learn as if alone",
     claim="each class's logits are those of its points and neurons trained alone, whatever the other class does",
-    hypotheses=(
-        "orthogonally separable data",
-        "every neuron is exclusive: active on all points of one class and on none of the other",
-        "every neuron has the sign of its class",
-        "no residual is negative (all losses but the squared one)",
-    ),
+    hypotheses=(SEPARABLE, EXCLUSIVE, RIGHT_SIGN, PUSHING),
     tolerance=MODES_TOLERANCE,
     why_tolerance="two runs of 300 steps that add in another order: accumulated rounding, with room for growth by 1e4",
     checked_with="simulate: gradient descent on all weights by automatic differentiation, once together and once alone",

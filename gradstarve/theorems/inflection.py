@@ -12,6 +12,7 @@ from gradstarve import theory
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.theorems.drawing import draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.hypotheses import BALANCED, BELOW_ONE, EXCLUSIVE, ONE_RAY, STAYING, of_losses
 from gradstarve.theorems.mode import FRACTIONS, invariants
 from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, descent_gradient, train_flow
 from gradstarve.theorems.sampling import (
@@ -229,7 +230,7 @@ INFLECTIONS = Theorem(
     title="Where the error curve bends",
     claim="e'' = 0 exactly where 1 - 2 sigmoid(u) + g'/g + u/(kappa^2 + u^2) = 0, for cross-entropy 1 - 3 sigmoid(u) + ...; "
     "the curve is concave between the places that theory.error_inflections gives",
-    hypotheses=("one class along one direction at one norm", "every neuron that sees it stays", "squared loss: below 1"),
+    hypotheses=(ONE_RAY, EXCLUSIVE, STAYING, BELOW_ONE),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
     checked_with=_FLOW,
@@ -244,7 +245,7 @@ TRANSITION = Theorem(
     title="Two inflections below kappa_c, none above",
     claim="from u = 0 on the error curve has two inflections for kappa < kappa_c and is convex for kappa > kappa_c "
     "(cross-entropy 0.585, each loss its own)",
-    hypotheses=("one class along one direction", "cross-entropy, exponential or squared loss", "kappa > 0, u >= 0"),
+    hypotheses=(ONE_RAY, of_losses("cross-entropy, exponential or squared loss", *_TWO), "kappa > 0, u >= 0"),
     tolerance=0.5,
     why_tolerance="the gap is a difference of counts",
     checked_with="two automatic derivatives of the error along the network's own gradient, at 64 logits",
@@ -258,7 +259,7 @@ PLATEAU = Theorem(
     equation="5.3",
     title="A small start waits log(1/u0) / (p r), half of that for hinge",
     claim="a balanced mode from u0 << 1 is at sqrt(u0) after half of the plateau and of order one at its end",
-    hypotheses=("one class along one direction", "balanced: a = z", "u0 << 1"),
+    hypotheses=(ONE_RAY, EXCLUSIVE, BALANCED, "u0 << 1"),
     tolerance=_PLATEAU_TOLERANCE,
     why_tolerance="the next term is of relative order sqrt(u0) <= 1e-4; ten times that",
     checked_with=BY_FLOW,

@@ -17,21 +17,26 @@ from rich.table import Table
 from gradstarve.arrays import positive_int
 from gradstarve.theorems.catalogue import CATALOGUE
 from gradstarve.theorems.entry import Counterexample, Outcome, Theorem, plain
+from gradstarve.theorems.hypotheses import Problem
 
 
 @dataclass(frozen=True)
 class Row:
-    """One theorem tried: its outcome, the counterexamples found without a hypothesis, and the seconds it took."""
+    """One theorem tried: its outcome, the counterexamples found without a hypothesis, and the seconds it took.
+
+    `strays`: hypotheses that an instance of the sampler did not meet; there are none unless the entry is wrong.
+    """
 
     theorem: Theorem
     outcome: Outcome
     counterexamples: tuple[Counterexample, ...]
     seconds: float
+    strays: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """No violation, enough trials decided, and every hypothesis said to matter found to matter."""
-        return self.outcome.ok and all(c.found for c in self.counterexamples)
+        return self.outcome.ok and not self.strays and all(c.found for c in self.counterexamples)
 
     @property
     def verdict(self) -> str:
@@ -42,6 +47,8 @@ class Row:
                 f"{o.violations} of {o.trials} trials violate it, the worst by {o.worst_gap:.3g} "
                 f"(tolerance {o.tolerance:.3g})"
             )
+        if self.strays:
+            return f"an instance was drawn outside of its hypotheses: {'; '.join(self.strays)}"
         if not o.ok:
             return f"{o.undecided} of {o.trials} trials were undecided, too many for a verdict"
         for c in self.counterexamples:
@@ -58,7 +65,7 @@ class Row:
                 "equation": t.equation,
                 "title": t.title,
                 "claim": t.claim,
-                "hypotheses": list(t.hypotheses),
+                "hypotheses": [str(h) for h in t.hypotheses],
                 "tolerance": t.tolerance,
                 "why_tolerance": t.why_tolerance,
                 "checked_with": t.checked_with,
@@ -91,12 +98,14 @@ class Row:
 class Report:
     """What `verify` found: `rows`, one a theorem in the order of the catalogue; `ok` if every one of them is.
 
-    `key_data`: the seed, to run it again; `trials`: what was asked for, None for each entry's own number.
+    `key_data`: the seed, to run it again; `trials`: what was asked for, None for each entry's own number, which is
+    smaller when it was to be `quick`.
     """
 
     rows: tuple[Row, ...]
     key_data: tuple[int, ...]
     trials: int | None = None
+    quick: bool = False
 
     @property
     def ok(self) -> bool:
@@ -144,7 +153,9 @@ class Report:
             lines.append(f"{row.theorem.name} ({row.theorem.equation}): {row.verdict}")
             if row.outcome.violations:
                 lines.append(f"  instance: {json.dumps(_finite(row.outcome.worst_instance))}")
-            lines.append(f"  again: verify([{row.theorem.name!r}], trials={self.trials}, key=<{list(self.key_data)}>)")
+            many = "quick=True" if self.quick else f"trials={self.trials}"
+            words = f"jnp.array({list(self.key_data)}, jnp.uint32)"
+            lines.append(f"  again: verify({row.theorem.name!r}, {many}, key=jax.random.wrap_key_data({words}))")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,6 +164,7 @@ class Report:
             "ok": self.ok,
             "key": list(self.key_data),
             "trials": self.trials,
+            "quick": self.quick,
             "seconds": round(sum(row.seconds for row in self.rows), 2),
             "theorems": [_finite(row.to_dict()) for row in self.rows],
         }
@@ -196,12 +208,15 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def verify(names: Any = "all", trials: Any = None, key: Any = None, progress: bool = True) -> Report:
+def verify(
+    names: Any = "all", trials: Any = None, key: Any = None, progress: bool = True, quick: bool = False
+) -> Report:
     """Try the theorems called `names` ("all", one name, or several) on random instances, and drop their hypotheses.
 
     - `trials`: at least how many instances each, rounded up to whole batches; None for each entry's own number;
     - `key`: a JAX key, `jax.random.key(0)` if None: the same key gives the same instances, whatever else is run;
-    - `progress`: one line on stderr as each theorem is done.
+    - `progress`: one line on stderr as each theorem is done;
+    - `quick`: fewer trials, mostly one batch of one loss for each entry, and for statistical claims less power.
 
     Runs in 64 bits whatever JAX is set to, and leaves that setting as it was. The report tells by `.ok` whether all
     hold. `ValueError` for a name that is not in the catalogue, listing those that are.
@@ -212,6 +227,8 @@ def verify(names: Any = "all", trials: Any = None, key: Any = None, progress: bo
     (True, 0)
     """
     chosen = _choose(names)
+    if quick and trials is not None:
+        raise ValueError(f"quick chooses the trials itself, so leave out either it or trials, got trials = {trials!r}")
     if trials is not None:
         trials = positive_int("trials", trials)
     console = Console(stderr=True, quiet=not progress, highlight=False)
@@ -222,14 +239,29 @@ def verify(names: Any = "all", trials: Any = None, key: Any = None, progress: bo
             start = time.perf_counter()
             # An entry's key depends on its name alone, so that verifying one or all gives it the same instances.
             own = jax.random.fold_in(key, _number(theorem.name))
-            outcome = theorem.check(own, theorem.default_trials if trials is None else trials)
+            usual = theorem.quick_trials if quick else theorem.default_trials
+            outcome = theorem.check(own, usual if trials is None else trials)
             found = tuple(drop(jax.random.fold_in(own, 1_000_000 + i)) for i, drop in enumerate(theorem.necessity))
-            rows.append(Row(theorem, outcome, found, time.perf_counter() - start))
+            strays = _strays(theorem, outcome)
+            rows.append(Row(theorem, outcome, found, time.perf_counter() - start, strays))
             row = rows[-1]
             mark = "[green]ok[/green]  " if row.ok else "[red]FAIL[/red]"
             console.print(f"{mark} {theorem.name} ({theorem.equation}): {row.verdict}, {row.seconds:.1f} s")
         data = tuple(int(word) for word in np.asarray(jax.random.key_data(key)).reshape(-1))
-    return Report(tuple(rows), data, trials)
+    return Report(tuple(rows), data, trials, quick)
+
+
+_LOOKED_AT = 6
+
+
+def _strays(theorem: Theorem, outcome: Outcome) -> tuple[str, ...]:
+    """The hypotheses that some of the trials, spread over all of them, do not meet."""
+    found: dict[str, None] = {}
+    for trial in np.unique(np.linspace(0, outcome.trials - 1, _LOOKED_AT).astype(int)):
+        problem = Problem.read(outcome.instance(int(trial)))
+        if problem is not None:
+            found.update(dict.fromkeys(theorem.broken(problem)))
+    return tuple(found)
 
 
 def _choose(names: Any) -> list[Theorem]:
