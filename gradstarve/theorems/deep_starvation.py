@@ -11,12 +11,15 @@ from gradstarve.problem import TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
 from gradstarve.theorems.feature_problems import (
+    ALIGNED,
     BY_LIMIT,
     COUNT,
     FRACTIONS,
     KINDS,
     LIMIT_TOLERANCE,
+    NESTED,
     PAIR,
+    SEEN_BY_ALL,
     WHY_LIMIT,
     Problems,
     chosen,
@@ -245,15 +248,13 @@ def draw_shared(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=False, fontsize=8, loc="lower left")
 
 
-_PAIR = "every sample with feature 2 also has feature 1, and the features are orthogonal, of norm 1"
-
 DEEP = Theorem(
     name="deep-starvation",
     equation="10.5",
     title="Depth makes starvation worse",
     claim="phi(v_1) - phi(v_10) >= (1 + q) [phi(v_2) - phi(v_20)] with phi' = v^(2/N-2), for every loss; with J on the "
     "right it is <= for cross-entropy and = for the exponential loss; at N >= 3 v_2 has a ceiling for ever",
-    hypotheses=("balanced paths of N >= 2 layers that see one feature each (connections restricted)", _PAIR),
+    hypotheses=(ALIGNED, NESTED),
     tolerance=LIMIT_TOLERANCE,
     why_tolerance=WHY_LIMIT,
     checked_with=BY_LIMIT,
@@ -269,7 +270,7 @@ SHARED = Theorem(
     title="Neurons that see both features turn to the frequent one",
     claim="d(beta_j)/d(alpha_j) = p_12 g(v_1 + v_2)/[p_1 g(v_1) + p_12 g(v_1 + v_2)] for every neuron, whatever z_j; at "
     "most p_12/(p_1 + p_12) exactly while v_2 >= 0; one Lorentz boost moves all neurons",
-    hypotheses=("two layers, neurons active on every sample", _PAIR, "the bound: v_2 >= 0"),
+    hypotheses=(SEEN_BY_ALL, NESTED, "the bound: v_2 >= 0"),
     tolerance=LIMIT_TOLERANCE,
     why_tolerance=WHY_LIMIT + "; single steps agree up to the rounding of an increment, 1e-10",
     checked_with="simulate: descent on all weights, single steps, and extrapolated to step size 0",

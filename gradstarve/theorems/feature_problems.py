@@ -18,6 +18,7 @@ from jaxtyping import Array
 
 from gradstarve.problem import LOSSES, Dataset, DeepReLU, GradientDescent, Loss
 from gradstarve.simulate import simulate, simulate_flow
+from gradstarve.theorems.hypotheses import Hypothesis, Problem
 from gradstarve.theorems.running import FLOW_RTOL
 from gradstarve.theorems.sampling import LOSS_NAMES, log_uniform, pick
 
@@ -89,8 +90,9 @@ class Problems:
 
     def instance(self, index: int, **more: Any) -> dict[str, Any]:
         """Everything needed to run problem `index` again."""
-        mine = {"loss": str(self.losses[index]), "points": self.points[index], "weights": self.weights[index]}
-        return {**mine, **pick(self.network, index), **more}
+        points = self.points[index]
+        mine = {"points": points, "labels": np.ones(points.shape[0]), "weights": self.weights[index]}
+        return {"loss": str(self.losses[index]), **mine, **pick(self.network, index), **more}
 
 
 def _dataset(points, weights) -> Dataset:
@@ -196,6 +198,49 @@ def paths(
     layers[:, -1, 1] /= tilt
     network = DeepReLU.paths(layers, list(range(KINDS)), KINDS)
     return Problems(np.asarray(types) * scales[:, None], weights, losses, network)
+
+
+def _points(problem: Problem) -> np.ndarray:
+    data: Any = problem.data
+    return np.asarray(data.points)
+
+
+def _is_pair(problem: Problem) -> bool:
+    """Two orthonormal features in the samples {1}, {1, 2} and, if there are more, others at right angles to both."""
+    points = _points(problem)
+    features = np.stack([points[0], points[1] - points[0]])
+    rest = points[2:] @ features.T
+    return bool(np.allclose(features @ features.T, np.eye(2), atol=1e-9) and np.allclose(rest, 0, atol=1e-9))
+
+
+def _from_zero(problem: Problem) -> bool:
+    network: Any = problem.network
+    return network.depth == 1 and not np.asarray(network.layers[0]).any()
+
+
+def _aligned(problem: Problem) -> bool:
+    """One layer, or paths beside each other whose layers are equal and whose first ones see one coordinate each."""
+    network: Any = problem.network
+    if network.depth == 1:
+        return True
+    first, *_, last = (np.asarray(layer) for layer in network.layers)
+    parted = network.connections is not None and (np.sum(network.connections[0], axis=-1) == 1).all()
+    return bool(parted and np.allclose(first.sum(-1), last, rtol=1e-9))
+
+
+def _seen_by_all(problem: Problem) -> bool:
+    network: Any = problem.network
+    return bool((np.asarray(network.w) @ _points(problem).T > 0).all())
+
+
+NESTED = Hypothesis(
+    "every sample with feature 2 also has feature 1, and the features are orthogonal, of norm 1", _is_pair
+)
+FROM_ZERO = Hypothesis("one layer, started at zero", _from_zero)
+ALIGNED = Hypothesis(
+    "one layer, or balanced paths of N layers that see one feature each (connections restricted)", _aligned
+)
+SEEN_BY_ALL = Hypothesis("two layers, neurons active on every sample", _seen_by_all)
 
 
 BY_FLOW_EACH = "simulate_flow: adaptive Runge-Kutta on all weights of the full network"

@@ -11,11 +11,13 @@ from gradstarve.problem import TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS, draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
 from gradstarve.theorems.feature_problems import (
+    ALIGNED,
     BY_LIMIT,
     COUNT,
     FRACTIONS,
     KINDS,
     LIMIT_TOLERANCE,
+    NESTED,
     PAIR,
     WHY_LIMIT,
     Problems,
@@ -136,15 +138,12 @@ def check_index(key: Any, trials: int) -> Outcome:
         loss = ("cross-entropy", "exponential", "squared")[(k // 2) % 3] if depth == 1 else "cross-entropy"
         losses, start = np.full(COUNT, loss), small_starts(rng) if depth == 2 else np.zeros((COUNT, KINDS))
         time = log_uniform(rng, 0.5, 12, COUNT)
-        trained = []
-        for types in (PAIR, *_ALONE):
-            if depth == 1:
-                problems = one_layer(rng, weights, losses, types)
-            else:
-                problems = paths(depth, weights, losses, start, types)
-            trained.append(problems.limit(time))
-        alone = (trained[1][..., 0], trained[2][..., 1])
-        found = np.array([1 - v / apart for v, apart in zip(split(trained[0]), alone, strict=True)])
+        together, first, second = (
+            one_layer(rng, weights, losses, types) if depth == 1 else paths(depth, weights, losses, start, types)
+            for types in (PAIR, *_ALONE)
+        )
+        alone = (first.limit(time)[..., 0], second.limit(time)[..., 1])
+        found = np.array([1 - v / apart for v, apart in zip(split(together.limit(time)), alone, strict=True)])
         pair = theory.starving_pair(
             weights[:, 0] * time, weights[:, 1] * time, loss, depth, (start[:, 0], start[:, 1])
         )
@@ -152,7 +151,7 @@ def check_index(key: Any, trials: int) -> Outcome:
         tally.add(
             np.max(np.abs(found - law), axis=(0, 2)),
             f"{depth} layer{'s' if depth > 1 else ''}, {loss}",
-            lambda i, g=problems, t=time, f=found, w=law: g.instance(
+            lambda i, g=together, t=time, f=found, w=law: g.instance(
                 i, times=FRACTIONS * t[i], trained=f[:, i], law=w[:, i]
             ),
         )
@@ -181,11 +180,7 @@ FEATURES = Theorem(
     equation="10.1",
     title="Features that share samples",
     claim="dv_k/dt = N r_k^(2/N) v_k^(2-2/N) sum_{S with k} p_S g(m_S), whatever the sample types",
-    hypotheses=(
-        "orthogonal features",
-        "one layer, or balanced paths of N layers that see one feature each (connections restricted)",
-        "gradient flow",
-    ),
+    hypotheses=("orthogonal features", ALIGNED, "gradient flow"),
     tolerance=LIMIT_TOLERANCE,
     why_tolerance=WHY_LIMIT,
     checked_with=BY_LIMIT,
@@ -200,10 +195,7 @@ INDEX = Theorem(
     equation="10.6",
     title="What a feature loses to another",
     claim="1 - v_k(t)/v_k^alone(t), both sides trained, is what the laws of the pair and of one feature give",
-    hypotheses=(
-        "one layer from zero, or two of balanced paths that see one feature each",
-        "every sample with feature 2 also has feature 1, and the features are orthogonal, of norm 1",
-    ),
+    hypotheses=(ALIGNED, NESTED),
     tolerance=LIMIT_TOLERANCE,
     why_tolerance=WHY_LIMIT,
     checked_with=BY_LIMIT,

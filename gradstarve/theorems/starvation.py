@@ -12,6 +12,8 @@ from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
 from gradstarve.theorems.feature_problems import (
     BY_FLOW_EACH,
     COUNT,
+    FROM_ZERO,
+    NESTED,
     PAIR,
     TIMES,
     Problems,
@@ -21,6 +23,7 @@ from gradstarve.theorems.feature_problems import (
     pair_weights,
     split,
 )
+from gradstarve.theorems.hypotheses import of_losses
 from gradstarve.theorems.running import FLOW_TOLERANCE, WHY_FLOW
 from gradstarve.theorems.sampling import LOSS_NAMES, generator, generators, log_uniform
 from gradstarve.theory import starvation as pair_law
@@ -272,15 +275,12 @@ def draw_bounds(outcome: Outcome, ax: Any) -> None:
 
 # --- the entries -----------------------------------------------------------------------------------------------------------
 
-_LAYER = "one layer, started at zero"
-_NESTED = "every sample with feature 2 also has feature 1, and the features are orthogonal, of norm 1"
-
 STARVING_PAIR = Theorem(
     name="starving-pair",
     equation="10.2",
     title="A rare feature beside a frequent one grows like log log t",
     claim="with the exponential loss v_2 = log[(1 + W(e^(q-1) (q^2 p_12 t + q - 1)))/q] and v_1 = v_2 + q (e^v_2 - 1)",
-    hypotheses=("exponential loss", _LAYER, _NESTED),
+    hypotheses=(of_losses("exponential loss", "exponential"), FROM_ZERO, NESTED),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW_EACH,
@@ -298,7 +298,7 @@ FREEZE = Theorem(
     equation="10.3",
     title="With the hinge loss the rare feature stops for ever",
     claim="v_2 = p_12 t until t = 1/(p_1 + 2 p_12), then 1/(2 + q) for ever, while v_1 goes on to its margin",
-    hypotheses=("hinge loss", _LAYER, _NESTED),
+    hypotheses=(of_losses("hinge loss", "hinge"), FROM_ZERO, NESTED),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW_EACH,
@@ -317,7 +317,7 @@ BOUNDS = Theorem(
     title="Between two curves at every time",
     claim="v_1 + q - W(q e^(q + v_1)) <= v_2 <= v_1/(1 + q) with cross-entropy; the upper bound holds for every loss, and "
     "for gradient descent with any step size",
-    hypotheses=(_LAYER, _NESTED, "lower bound: cross-entropy, gradient flow"),
+    hypotheses=(FROM_ZERO, NESTED, "lower bound: cross-entropy, gradient flow"),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW + "; descent obeys the upper bound up to rounding",
     checked_with=f"{BY_FLOW_EACH}; simulate: gradient descent with step sizes from 0.01 to 100",
