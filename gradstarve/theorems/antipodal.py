@@ -11,6 +11,8 @@ from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS, draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
 from gradstarve.theorems.fate import BY_DESCENT, CROWD, MOST, PLANE, STANDARD_ERRORS, STEPS, deviation, two_points
+from gradstarve.theorems.hypotheses import ANTIPODAL as ANTIPODAL_CLASSES
+from gradstarve.theorems.hypotheses import EVERLASTING, OFF_MANIFOLD, ONE_RAY
 from gradstarve.theorems.mode import flow_times
 from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, law_gaps, train_descent, train_flow
 from gradstarve.theorems.sampling import (
@@ -100,7 +102,7 @@ def check_antipodal(key: Any, trials: int) -> Outcome:
         wrong |= ~waiting.any(-1) & ~(found == 1).any(-1) & ~(found == -1).any(-1)
 
         def instance(i, d=data, s=loss, n=network, e=step_size, x=expected, y=found):
-            return record(d, s, n, i, step_size=e, steps=STEPS, classes=y[i], law=x[i])
+            return record(d, s, n, i, step_size=e, steps=STEPS, ends_in=y[i], law=x[i])
 
         tally.add(np.where(wrong, np.inf, 0), f"{loss}, each neuron", instance, waiting.any(-1))
         decided = ~waiting.any(-1)
@@ -192,10 +194,7 @@ TRANSFER = Theorem(
     equation="4.3",
     title="Antipodal classes hand neurons to each other",
     claim="a neuron that leaves one class joins the other with the z it had; between the events each class is (3.2)",
-    hypotheses=(
-        "antipodal classes, any signs, any width",
-        "no neuron on the stable manifold z = -a, where rounding decides",
-    ),
+    hypotheses=(ANTIPODAL_CLASSES, ONE_RAY, OFF_MANIFOLD),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW,
@@ -210,11 +209,7 @@ ANTIPODAL = Theorem(
     equation="4.3",
     title="Every neuron ends in the class of sign(a + z)",
     claim="on antipodal data nobody dies; a given class is never learnt with probability 2^-h, and never both",
-    hypotheses=(
-        "antipodal classes",
-        "a clock that gets there: cross-entropy or exponential loss",
-        "symmetric initial z",
-    ),
+    hypotheses=(ANTIPODAL_CLASSES, EVERLASTING, "symmetric initial z"),
     tolerance=STANDARD_ERRORS,
     why_tolerance=(
         "a neuron in the wrong class counts as infinite; frequencies within 4 standard errors, where a law wrong by 5 % "

@@ -11,6 +11,7 @@ from gradstarve import special, theory
 from gradstarve.problem import Mode
 from gradstarve.theorems.drawing import draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.hypotheses import BALANCED, EXCLUSIVE, ONE_RAY, SEPARABLE, STAYING
 from gradstarve.theorems.mode import flow_times, invariants
 from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, train_flow
 from gradstarve.theorems.sampling import Start, exclusive_start, generators, record, two_rays
@@ -196,7 +197,7 @@ def balanced_without_balance(key: Any) -> Counterexample:
 
 
 _WRONG_SIGN = "neurons with z > -a (some with z < -a instead, which leave)"
-_HYPOTHESES = ("orthogonal or antipodal classes, each along one direction", "exclusive neurons with z > -a")
+_HYPOTHESES = (SEPARABLE, ONE_RAY, EXCLUSIVE, STAYING)
 
 HINGE = Theorem(
     name="hinge",
@@ -233,7 +234,7 @@ BALANCED = Theorem(
     equation="3.8",
     title="Exponential and squared loss, balanced",
     claim="exponential loss: 2 p r t = Ei(u) - Ei(u0); squared loss: the logistic curve 1/(1 + (1/u0 - 1) e^(-2 p r t))",
-    hypotheses=(_HYPOTHESES[0], "balanced exclusive neurons of the right sign: z = a"),
+    hypotheses=(*_HYPOTHESES, BALANCED),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW,

@@ -39,17 +39,18 @@ class Problem:
         """
         if "points" not in instance or "loss" not in instance:
             return None
+        several = "labels" not in instance
         kinds = (
-            ({"layers"}, lambda **kw: DeepReLU(tuple(map(np.asarray, kw["layers"])), kw.get("connections"))),
+            ({"layers"}, lambda **kw: DeepReLU(kw["layers"], kw.get("connections"))),
             ({"v"}, SoftmaxOneLayer),
-            ({"w", "z"}, SoftmaxTwoLayer if "classes" in instance else TwoLayerReLU),
+            ({"w", "z"}, SoftmaxTwoLayer if several else TwoLayerReLU),
         )
         for names, build in kinds:
             if names <= set(instance):
                 network = build(**{name: instance[name] for name in (*names, "connections") if name in instance})
-                labels = {name: instance[name] for name in ("labels", "classes") if name in instance}
-                data = ClassDataset if "classes" in labels else Dataset
-                return cls(data(points=instance["points"], weights=instance["weights"], **labels), network, instance["loss"])
+                build_data, labels = (ClassDataset, "classes") if several else (Dataset, "labels")
+                data = build_data(instance["points"], instance[labels], instance["weights"])
+                return cls(data, network, instance["loss"])
         return None
 
     @cached_property

@@ -10,6 +10,7 @@ from gradstarve import theory
 from gradstarve.problem import Dataset, Mode
 from gradstarve.theorems.drawing import draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.hypotheses import BELOW_ONE, EXCLUSIVE, OFF_MANIFOLD, ONE_RAY, ORTHOGONAL, SEPARABLE, STAYING
 from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, law_gaps, train_flow
 from gradstarve.theorems.sampling import (
     BATCH,
@@ -220,11 +221,7 @@ CLOCK = Theorem(
     equation="3.1-3.5",
     title="All neurons of a class share one hyperbolic clock",
     claim="logits and weights of the trained network are those of the closed form, for any number of neurons and any loss",
-    hypotheses=(
-        "orthogonally separable classes, each along one direction at one norm",
-        "every neuron is exclusive to one class and stays: z > -a in the orientation of its class",
-        "squared loss: margins start at 1 or below",
-    ),
+    hypotheses=(SEPARABLE, ONE_RAY, EXCLUSIVE, STAYING, BELOW_ONE),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW,
@@ -239,11 +236,7 @@ DEATHS = Theorem(
     equation="3.10",
     title="Neurons of the wrong sign leave at a known angle",
     claim="a neuron with z < -a leaves its class when the clock stands at artanh(a/|z|), and the rest go on without it",
-    hypotheses=(
-        "orthogonal classes, each along one direction at one norm",
-        "every neuron is exclusive to one class",
-        "no neuron on the stable manifold z = -a, where rounding decides",
-    ),
+    hypotheses=(ORTHOGONAL, ONE_RAY, EXCLUSIVE, OFF_MANIFOLD),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW,

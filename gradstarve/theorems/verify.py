@@ -242,8 +242,8 @@ def verify(
             usual = theorem.quick_trials if quick else theorem.default_trials
             outcome = theorem.check(own, usual if trials is None else trials)
             found = tuple(drop(jax.random.fold_in(own, 1_000_000 + i)) for i, drop in enumerate(theorem.necessity))
-            strays = _strays(theorem, outcome)
-            rows.append(Row(theorem, outcome, found, time.perf_counter() - start, strays))
+            outside = strays(theorem, outcome)
+            rows.append(Row(theorem, outcome, found, time.perf_counter() - start, outside))
             row = rows[-1]
             mark = "[green]ok[/green]  " if row.ok else "[red]FAIL[/red]"
             console.print(f"{mark} {theorem.name} ({theorem.equation}): {row.verdict}, {row.seconds:.1f} s")
@@ -254,7 +254,7 @@ def verify(
 _LOOKED_AT = 6
 
 
-def _strays(theorem: Theorem, outcome: Outcome) -> tuple[str, ...]:
+def strays(theorem: Theorem, outcome: Outcome) -> tuple[str, ...]:
     """The hypotheses that some of the trials, spread over all of them, do not meet."""
     found: dict[str, None] = {}
     for trial in np.unique(np.linspace(0, outcome.trials - 1, _LOOKED_AT).astype(int)):
