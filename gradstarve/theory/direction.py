@@ -35,9 +35,9 @@ def max_margin_direction(points) -> MaxMargin:
     """The direction every surviving neuron of a class tends to, with cross-entropy or exponential loss (13.1).
 
     `points` [*batch, n, d] are those of one class; for the class y = -1 give them as they are. Neither their weights nor
-    the rest of the start matter. |w_j / |w_j| - v|^2 falls like 1/log t at the slowest: what a neuron holds off the span of
-    the points it keeps for ever, while its length grows like sqrt(log t). Relative error 1e-12 in float64 for points whose
-    pairwise angles and norms are not closer than 1e-3. Differentiable in the points while the support stays.
+    the rest of the start matter. 1 - cos between w_j and v falls like 1/log t, and the angle like 1/sqrt(log t): what a
+    neuron holds off the span of the supports it keeps, while its length grows like sqrt(log t). Relative error 1e-12 in
+    float64 for supports at 0.1 degrees and more. Differentiable in the points while the support stays.
     `HypothesisError` for points that no half-space holds.
 
     >>> limit = max_margin_direction([[2.0, 0.0], [0.0, 1.0]])

@@ -1,6 +1,7 @@
 """The maximum-margin direction against SciPy's optimisers, and its degenerate cases (13.1)."""
 
 import jax
+import mpmath as mp
 import numpy as np
 import pytest
 from scipy.optimize import minimize, nnls
@@ -62,6 +63,24 @@ def test_it_maximises_the_margin():
     others = rng.normal(size=(2000, 3)) * 0.1 + np.asarray(found.direction)
     others /= np.linalg.norm(others, axis=1, keepdims=True)
     assert (others @ x.T).min(axis=1).max() <= float(found.margin) * (1 + 1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("angle", [0.1, 2e-3])
+def test_two_points_close_to_each_other(angle):
+    """The point of their segment next to the origin, in 40 digits."""
+    rng = np.random.default_rng(1)
+    frames = np.linalg.qr(rng.normal(size=(20, 5, 2)))[0]
+    lengths = 1.3 * (1 + 0.3 * angle**2 * rng.normal(size=20))
+    second = lengths[:, None] * (np.cos(angle) * frames[..., 0] + np.sin(angle) * frames[..., 1])
+    points = np.stack([1.3 * frames[..., 0], second], axis=1)
+    found = np.asarray(max_margin_direction(points).direction)
+    with mp.workdps(40):
+        for (x, y), v in zip(points, found, strict=True):
+            x, y = mp.matrix(x.tolist()), mp.matrix(y.tolist())
+            part = min(max(-mp.fdot(x, y - x) / mp.norm(y - x) ** 2, 0), 1)
+            nearest = x + part * (y - x)
+            np.testing.assert_allclose(v, np.array(nearest / mp.norm(nearest), float).reshape(-1), atol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
