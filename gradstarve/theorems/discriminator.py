@@ -12,7 +12,7 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import Mode, TwoLayerReLU
 from gradstarve.theorems.drawing import draw_gaps
-from gradstarve.theorems.entry import Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
 from gradstarve.theorems.late import BY_LATE, train_late
 from gradstarve.theorems.mode import flow_times
 from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, descent_gradient, train_flow
@@ -23,6 +23,7 @@ from gradstarve.theorems.sampling import (
     Geometry,
     Start,
     exclusive_start,
+    generator,
     generators,
     record,
     two_rays,
@@ -42,9 +43,9 @@ _LATE_TOLERANCE = 0.5
 
 
 @partial(jax.jit, static_argnums=2)
-def _slope(network: Any, fake: Any, kind: str):
-    """d(generator loss)/dx along the unit vector of `fake` by automatic differentiation, for each network: [b]."""
-    unit = fake / jnp.linalg.norm(fake)
+def _slope(network: Any, fake: Any, kind: str, along: Any = None):
+    """d(generator loss)/dx along the unit vector of `fake`, or `along`, by automatic differentiation: [b]."""
+    unit = fake / jnp.linalg.norm(fake) if along is None else along
     return jax.vmap(lambda net: jax.grad(lambda x: _LOSSES[kind](net(x[None])[0]))(fake) @ unit)(network)
 
 
@@ -76,6 +77,29 @@ def check_signal(key: Any, trials: int) -> Outcome:
     for k, rng in enumerate(generators(jax.random.fold_in(key, 1), min(trials, 2 * BATCH))):
         _late(tally, rng, layers=2 - k % 2)
     return tally.outcome()
+
+
+def signal_with_a_bias(key: Any) -> Counterexample:
+    """Drop "no biases": the last input is the same for all points, and what is generated are the others."""
+    rng = generator(key)
+    geometry = two_rays(rng, -1.0)
+    network = exclusive_start(rng, low=0.1, high=0.5).usual().network(rng, geometry)
+    fake = np.asarray(geometry.data.points)[PER_CLASS]
+    generated = np.append(fake[:-1], 0)
+    norm = float(np.linalg.norm(generated))
+    found = np.asarray(_slope(network, fake, "hinge", generated / norm))
+    margin = -np.asarray(network(geometry.data.points))[:, PER_CLASS]
+    law = np.asarray(theory.generator_signal("hinge", margin, norm))
+    gap = np.abs(found - law) / np.where(margin > 0, np.abs(law), np.inf)
+    i = int(np.argmax(gap))
+    return Counterexample(
+        "no biases (a constant input instead)",
+        f"at a fake of norm {norm:.3g} beside its constant input {fake[-1]:.3g}, with margin {margin[i]:.3g}, the slope is "
+        f"{found[i]:.4g} and not {law[i]:.4g}",
+        float(gap[i] / FLOW_TOLERANCE),
+        1.0,
+        record(geometry.data, _LOSS, network, i),
+    )
 
 
 def _beside_the_peak(geometry: Geometry) -> float:
@@ -137,5 +161,6 @@ SIGNAL = Theorem(
     checked_with=f"{BY_FLOW}; late: {BY_LATE}; the generator's loss differentiated by the input",
     default_trials=96,
     check=check_signal,
+    necessity=(signal_with_a_bias,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "gap in units of its tolerance"),
 )
