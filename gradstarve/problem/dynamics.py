@@ -6,6 +6,8 @@ sweep over step sizes is one vmap.
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 from jaxtyping import Array, Float
 
@@ -42,7 +44,7 @@ class GradientDescent(Dynamics):
     weight_decay: Scalar
     nesterov: bool = eqx.field(static=True)
 
-    def __init__(self, step_size, momentum=0.0, nesterov: bool = False, weight_decay=0.0):
+    def __init__(self, step_size: Any, momentum: Any = 0.0, nesterov: bool = False, weight_decay: Any = 0.0):
         self.step_size = _step_size(step_size)
         (self.momentum,) = real_arrays(momentum=momentum)
         (self.weight_decay,) = real_arrays(weight_decay=weight_decay)

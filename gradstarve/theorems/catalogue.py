@@ -5,6 +5,7 @@ from __future__ import annotations
 from gradstarve.theorems.antipodal import ANTIPODAL, TRANSFER
 from gradstarve.theorems.balance import BALANCE
 from gradstarve.theorems.closed_forms import BALANCED, CROSS_ENTROPY, HINGE
+from gradstarve.theorems.decay import THRESHOLD
 from gradstarve.theorems.deep_starvation import DEEP, SHARED
 from gradstarve.theorems.depth import DEPTH, READ_OUT, UNBALANCED
 from gradstarve.theorems.descent import DESCENT
@@ -17,6 +18,9 @@ from gradstarve.theorems.features import FEATURES, INDEX
 from gradstarve.theorems.independence import INDEPENDENT_MODES, SIGN
 from gradstarve.theorems.inflection import INFLECTIONS, PLATEAU, TRANSITION
 from gradstarve.theorems.mode import CLOCK, DEATHS, UNIVERSALITY
+from gradstarve.theorems.momentum import MOMENTUM
+from gradstarve.theorems.sgd import DISTRIBUTION, MARGIN_TIME
+from gradstarve.theorems.softmax import SOFTMAX, SOFTMAX_CLOCK
 from gradstarve.theorems.speed import ADVANTAGE, CONFIDENCE, TAILS
 from gradstarve.theorems.starvation import BOUNDS, FREEZE, STARVING_PAIR
 from gradstarve.theorems.waking import WAKING
@@ -49,6 +53,10 @@ CATALOGUE: dict[str, Theorem] = {
         DEPTH,
         UNBALANCED,
         DESCENT,
+        MOMENTUM,
+        DISTRIBUTION,
+        MARGIN_TIME,
+        THRESHOLD,
         FEATURES,
         STARVING_PAIR,
         FREEZE,
@@ -56,6 +64,8 @@ CATALOGUE: dict[str, Theorem] = {
         DEEP,
         INDEX,
         SHARED,
+        SOFTMAX,
+        SOFTMAX_CLOCK,
         DIRECTION,
         SIGNAL,
     )

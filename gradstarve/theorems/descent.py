@@ -29,7 +29,7 @@ _STEPS = 1000
 DESCENT_TOLERANCE = 1e-10
 
 
-def _step_sizes(rng: np.random.Generator, geometry: Geometry, start: Start, loss: str) -> np.ndarray:
+def step_sizes(rng: np.random.Generator, geometry: Geometry, start: Start, loss: str) -> np.ndarray:
     """Log-uniform from a thousandth of the largest sensible step to that one, step_size p r g = 0.9 at the start: [b].
 
     Squared loss needs less to be stable: beyond, its orbits are chaotic and make rounding large.
@@ -57,7 +57,7 @@ def check_descent(key: Any, trials: int) -> Outcome:
             # Above a margin of 1 the clock runs backwards, and a neuron that leaves by it wakes on an obtuse class.
             start = start.below_one(geometry)
         network = start.network(rng, geometry)
-        step_size = _step_sizes(rng, geometry, start, loss)
+        step_size = step_sizes(rng, geometry, start, loss)
         run = train_descent(geometry.data, network, loss, step_size, _STEPS, _STEPS // 4)
         dynamics = GradientDescent(step_size)
         gaps, sides = law_gaps(geometry.data, network, loss, run, start.scale(geometry), dynamics)

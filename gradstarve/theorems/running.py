@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.problem import ClassDataset, Dataset, GradientDescent, Network, TwoLayerReLU, as_loss
+from gradstarve.problem import ClassDataset, Dataset, Dynamics, GradientDescent, Network, TwoLayerReLU, as_loss
 from gradstarve.simulate import Trajectory, simulate, simulate_flow
 from gradstarve.simulate.reference import batch_loss
 
@@ -45,8 +45,16 @@ def train_descent(
     data: Dataset | ClassDataset, network: Network, loss: str, step_size: Any, steps: int, every: int
 ) -> Trajectory:
     """Gradient descent of all weights by automatic differentiation; `step_size` a number or [b]."""
-    dynamics = GradientDescent(step_size)
-    return simulate(data, network, loss, dynamics, steps, every, progress=False, throw=False)
+    return train(data, network, loss, GradientDescent(step_size), steps, every)
+
+
+def train(
+    data: Dataset | ClassDataset, network: Network, loss: str, dynamics: Dynamics, steps: int, every: int, key: Any = None
+) -> Trajectory:
+    """Descent with any `dynamics`, whose numbers are single or [b]; `key` for those that draw at random."""
+    if key is not None:
+        key = jax.random.key_data(key)  # plain numbers, by which a run can be known again
+    return simulate(data, network, loss, dynamics, steps, every, key, progress=False, throw=False)
 
 
 def descent_gradient(data: Dataset, network: TwoLayerReLU, loss: str) -> TwoLayerReLU:

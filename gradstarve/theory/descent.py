@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from gradstarve.arrays import is_concrete, positive_int
 from gradstarve.errors import ConvergenceError
-from gradstarve.problem import GradientDescent, Loss, Mode
+from gradstarve.problem import GradientDescent, Hinge, Loss, Mode
 from gradstarve.theory.mode import error_to_logit
 
 
@@ -90,9 +90,9 @@ class March(eqx.Module):
         """What weight decay has left at `steps` of a weight that no point acts on, [*batch, *steps.shape]; 1 without it."""
         if self.dynamics.weight_decay is None:
             return jnp.ones((*self.grown.shape[:-1], *np.shape(steps)), self.grown.dtype)
-        # The read-out of a neuron with a = 0 is such a weight.
-        alone = jnp.ones_like(self.grown[..., :1])
-        return eqx.tree_at(lambda m: (m.grown, m.decayed), self, (alone, -alone)).coordinates(steps)[1][..., 0]
+        # The read-out of a neuron with a = 0 is such a weight, whatever the loss; with one loss for all, it compiles once.
+        one = jnp.ones_like(self.grown[..., :1])
+        return March(Hinge(), self.dynamics, self.frequency[:1], self.norm[:1], one, -one).coordinates(steps)[1][..., 0]
 
     def at(self, steps, read):
         """`read(march, *state)` after each of `steps`, stacked in front: [steps.size, ...]; `ConvergenceError`

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -32,6 +32,12 @@ from gradstarve.theory.transfer import transfer_flow
 _LAWS = "GradientFlow() or GradientDescent(step_size)"
 
 
+@overload
+def solve_mode(mode: Mode, loss: Loss | str = ..., dynamics: GradientFlow | None = ...) -> ModeSolution: ...
+@overload
+def solve_mode(mode: Mode, loss: Loss | str, dynamics: GradientDescent) -> ModeDescent: ...
+@overload
+def solve_mode(mode: Mode, loss: Loss | str, dynamics: StochasticGradientDescent) -> ModeSGD: ...
 def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> ModeSolution | ModeDescent | ModeSGD:
     """The exact learning curve of one mode: (3.1)-(3.11) for `GradientFlow()` (the default), (8.1), (8.2) for descent.
 
@@ -99,7 +105,8 @@ def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entrop
     - one class only: one mode.
     `dynamics`: `GradientFlow()` (default; t is time) or `GradientDescent(step_size, ...)`, with momentum and weight decay
     too (8.2) (t is the step; equality up to rounding). `network` may carry batch axes. `HypothesisError` names what fails,
-    where, and what to use instead.
+    where, and what to use instead. (Weight decay also shrinks the distance of an exclusive neuron to the other class; after
+    so many steps that rounding is larger, training departs from the law of real numbers.)
 
     >>> from gradstarve.problem import datasets
     >>> net = TwoLayerReLU(w=[[0.3, 0.1], [-0.2, 0.4]], z=[0.2, -0.1])

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from gradstarve import special, theory
 from gradstarve.problem import Mode, TwoLayerReLU
 from gradstarve.theorems import CATALOGUE, balance, closed_forms, independence, inflection, mode, running, speed, starvation
+from gradstarve.theorems.verify import strays
 
 # Few trials: compiling costs the same for all of them, and a wrong law is wrong everywhere.
 TRIALS = {
@@ -19,15 +20,21 @@ TRIALS = {
     "antipodal-fates": 4096,
     "balanced-curves": 48,
     "exact-descent": 48,
+    "weight-decay-and-momentum": 48,
+    "sgd-distribution": 5 * 4000,
+    "sgd-time-to-margin": 5 * 4000,
+    "decay-threshold": 192,
     "waking": 48,
     "wrong-signs": 6 * 40_000,
     "confidence": 24,
     "hinge-advantage": 48,
     "last-direction": 48,
     "generator-signal": 48,
+    "read-out": 24,
     "features": 256,
     "shared-neurons": 256,
-    "read-out": 24,
+    "softmax": 24,
+    "softmax-clock": 24,
     "depth": 24,
     "unbalanced-depth": 24,
 }
@@ -92,6 +99,21 @@ def slower_step(data, network, loss, dynamics=None, solve=theory.solve):
     if dynamics is not None:
         dynamics = type(dynamics)(dynamics.step_size * 1.05)
     return solve(data, network, loss, dynamics)
+
+
+def other_descent(momentum=1.0, weight_decay=1.0):
+    """The exact law of descent with another momentum or decay."""
+    solve = theory.solve
+
+    def changed(data, network, loss, d):
+        other = type(d)(d.step_size, momentum * d.momentum, d.nesterov, weight_decay * d.weight_decay)
+        return solve(data, network, loss, other)
+
+    return changed
+
+
+def longer_draw(mode, loss, dynamics, solve_mode=theory.solve_mode):
+    return solve_mode(mode, loss, type(dynamics)(dynamics.step_size * 1.05))
 
 
 def slower_mode(mode: Mode, *rest, solve_mode=theory.solve_mode):
@@ -240,7 +262,25 @@ MUTATIONS = {
         (theory, "shared_slope", scaled(theory.shared_slope, 1.05)),
         (theory, "shared_features", likelier(theory.shared_features, 1)),
     ],
+    "softmax": [
+        (theory, "softmax_mode", lambda k, p, *rest, f=theory.softmax_mode, **more: f(k, 1.05 * p, *rest, **more)),
+        (theory, "softmax_mode", lambda k, *rest, f=theory.softmax_mode, **more: f(k + 1, *rest, **more)),
+    ],
+    "softmax-clock": [
+        (theory, "softmax_mode", lambda k, p, *rest, f=theory.softmax_mode: f(k, 1.05 * p, *rest)),
+        (theory, "softmax_mode", lambda k, p, r, a, zeta, f=theory.softmax_mode: f(k, p, r, 1.05 * a, zeta)),
+    ],
     "exact-descent": [(theory, "solve", slower_step), (theory, "solve", solve_without_deaths)],
+    "weight-decay-and-momentum": [
+        (theory, "solve", other_descent(momentum=0.95)),
+        (theory, "solve", other_descent(weight_decay=1.05)),
+    ],
+    "sgd-distribution": [(theory, "solve_mode", slower_mode), (theory, "solve_mode", longer_draw)],
+    "sgd-time-to-margin": [(theory, "solve_mode", slower_mode)],
+    "decay-threshold": [
+        (theory, "settled_logit", scaled(theory.settled_logit, 1.05)),
+        (theory, "decay_threshold", scaled(theory.decay_threshold, 1.05)),
+    ],
 }
 
 
@@ -273,6 +313,8 @@ def test_entry_holds_and_a_wrong_law_turns_it_red(name, monkeypatch):
     """One test a name, so that what is compiled for the true law serves the wrong ones."""
     true = outcome(name)
     assert true.ok, (true.violations, true.undecided, true.worst_gap, true.worst_instance)
+    with jax.enable_x64(True):
+        assert not strays(CATALOGUE[name], true)
     draw(CATALOGUE[name], true)
     for place, attribute, wrong in MUTATIONS[name]:
         with monkeypatch.context() as patch:

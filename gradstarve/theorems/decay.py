@@ -1,0 +1,154 @@
+"""Weight decay (9.1): the threshold p r g(0) = lambda, and where the modes above it settle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.problem import Dataset, GradientDescent
+from gradstarve.theorems.drawing import COLOURS
+from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.hypotheses import EXCLUSIVE, ONE_RAY, ORTHOGONAL
+from gradstarve.theorems.running import train
+from gradstarve.theorems.sampling import (
+    BATCH,
+    PER_CLASS,
+    Geometry,
+    Start,
+    exclusive_start,
+    generator,
+    generators,
+    log_uniform,
+    record,
+    two_rays,
+)
+
+_STEPS = 12_000
+_TOLERANCE = 1e-8
+_LOSSES = ("cross-entropy", "exponential", "cross-entropy", "squared")
+_RESIDUAL = {"cross-entropy": 0.5, "exponential": 1.0, "squared": 1.0}  # g(0)
+
+
+def _classes(rng: np.random.Generator) -> Geometry:
+    """Orthogonal classes with p r of the second 0.3 to 1 times that of the first, so that one step size suits both."""
+    first = two_rays(rng, 0.0)
+    norms = first.norms[0] * np.array([1, rng.uniform(0.3, 1) * np.divide(*first.frequencies)])
+    points = np.repeat(norms[:, None] * first.axes, PER_CLASS, axis=0)
+    return Geometry(Dataset(points, first.data.labels, first.data.weights), first.axes, norms, first.frequencies)
+
+
+def _settle(rng: np.random.Generator, loss: str, wrong_signs: float = 0.5) -> tuple[Any, ...]:
+    """Train a batch, each network with its own decay: (geometry, network, decays [b], steps sizes [b], logits [b, 2])."""
+    geometry = _classes(rng)
+    rates = geometry.rates / 2
+    # p r g(0) / lambda of the two classes: 0.1 to 300, with a third of the networks 1 to 3 % from the threshold of one.
+    ratio = log_uniform(rng, 0.1, 300, BATCH)
+    near = 1 + rng.uniform(0.01, 0.03, BATCH) * rng.choice([-1, 1], BATCH)
+    ratio = np.where(rng.uniform(size=BATCH) < 1 / 3, near, ratio)
+    decay = _RESIDUAL[loss] * rng.choice(rates, BATCH) / ratio
+    start = exclusive_start(rng, wrong_signs, low=0.03, high=0.2)
+    # One neuron a class that learns: the first two.
+    for j, sign in enumerate((1, -1)):
+        start.home[:, j] = sign
+        start.a[:, j] = np.where(start.a[:, j] > 0, start.a[:, j], 0.1)
+        start.zeta[:, j] = np.where(wrong_signs < 1, np.abs(start.zeta[:, j]), -2 * start.a[:, j])
+    root = np.sqrt(geometry.norms.max())
+    start = Start(start.home, start.a / root, start.zeta / root).below_one(geometry)
+    network = start.network(rng, geometry)
+    # Stable at the start, where exponential loss may be steeper than at 0, and where it settles.
+    margin = np.stack([r * np.prod(start.mode(y), axis=0).sum(-1) for r, y in zip(geometry.norms, (1, -1), strict=True)])
+    steepest = np.exp(-np.minimum(margin.min(axis=0), 0)) if loss == "exponential" else 1.0
+    step_size = 0.8 / np.maximum(rates.max() * steepest, decay)
+    run = train(geometry.data, network, loss, GradientDescent(step_size, 0.0, False, decay), _STEPS, _STEPS)
+    logits = np.abs(np.asarray(run.recorded)[:, -1, [0, -1]]) * np.sign(np.asarray(run.recorded)[:, -1, [0, -1]] * [1, -1])
+    return geometry, network, decay, step_size, logits
+
+
+def check_threshold(key: Any, trials: int) -> Outcome:
+    """Orthogonal classes, any neurons with one that learns; one trial is one class of one network."""
+    tally = Tally(_TOLERANCE)
+    seen = []
+    for k, rng in enumerate(generators(key, trials, 2 * BATCH)):
+        loss = _LOSSES[k % len(_LOSSES)]
+        geometry, network, decay, step_size, found = _settle(rng, loss)
+        rates = np.broadcast_to(geometry.rates / 2, found.shape)
+        threshold = np.asarray(theory.decay_threshold(geometry.frequencies, geometry.norms, loss))
+        law = np.asarray(theory.settled_logit(geometry.frequencies, geometry.norms, decay[:, None], loss))
+        learnt = found > 1e-4
+        gaps = np.where(learnt == (decay[:, None] < threshold), np.abs(found - law), np.inf)
+        # Within 1 % of the line nothing is claimed: it takes longer than the steps to tell.
+        near = np.abs(threshold / decay[:, None] - 1) < 0.01
+
+        index = np.flatnonzero(~near)
+
+        def instance(i, g=geometry, n=network, s=loss, d=decay, e=step_size, f=found, v=law, index=index):
+            b, c = divmod(int(index[i]), 2)
+            numbers = {"step_size": e[b], "weight_decay": d[b], "steps": _STEPS, "class": (1, -1)[c]}
+            return record(g.data, s, n, b, **numbers, trained=f[b, c], law=v[b, c])
+
+        tally.add(gaps[~near], loss, instance)
+        if loss == "cross-entropy":
+            seen.append(np.stack([np.broadcast_to(decay[:, None], found.shape), rates, learnt], axis=-1)[~near])
+    return tally.outcome(points=np.concatenate(seen))
+
+
+def threshold_without_learners(key: Any) -> Counterexample:
+    """Drop "a neuron that learns": every neuron starts below z = -a."""
+    rng = generator(key)
+    geometry, network, decay, step_size, found = _settle(rng, "cross-entropy", wrong_signs=1.0)
+    law = np.asarray(theory.settled_logit(geometry.frequencies, geometry.norms, decay[:, None], "cross-entropy"))
+    gap = np.abs(found - law)
+    b, c = (int(v) for v in np.unravel_index(np.argmax(gap), gap.shape))
+    rate = geometry.rates[c] / 2
+    return Counterexample(
+        "some neuron learns (all start below z = -a instead)",
+        f"p r = {rate:.4g} is {rate / decay[b]:.3g} times the weight decay, and the logit goes to {found[b, c]:.3g} "
+        f"instead of {law[b, c]:.4g}",
+        float(gap[b, c]),
+        _TOLERANCE,
+        record(geometry.data, "cross-entropy", network, b, step_size=step_size[b], weight_decay=decay[b], steps=_STEPS),
+    )
+
+
+def _draw(outcome: Outcome, ax: Any) -> None:
+    """The survival map of cross-entropy: what training made of every class, and the line p r = 2 lambda."""
+    points = outcome.extra["points"]
+    for value, name, colour in ((1, "learnt", COLOURS[0]), (0, "forgotten", COLOURS[1])):
+        mine = points[points[:, 2] == value]
+        ax.scatter(mine[:, 0], mine[:, 1], s=8, color=colour, linewidths=0, label=f"{name} (trained)")
+    ends = np.array([points[:, 0].min(), points[:, 0].max()])
+    ax.plot(ends, 2 * ends, color="black", linestyle="--", linewidth=1.2, label="law: p r = 2 λ")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_ylim(points[:, 1].min() / 1.5, points[:, 1].max() * 1.5)
+    ax.set_xlabel("weight decay λ")
+    ax.set_ylabel("p r, frequency times norm")
+    ax.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=8, loc="upper left")
+
+
+THRESHOLD = Theorem(
+    name="decay-threshold",
+    equation="9.1",
+    title="Weight decay forgets what is rare or small for ever",
+    claim="a class is learnt iff p r g(0) > lambda (cross-entropy: p r > 2 lambda), and settles where p r g(u) = lambda: "
+    "log(p r/lambda - 1), exponential log(p r/lambda), squared 1 - lambda/(p r); otherwise its logit goes to 0",
+    hypotheses=(
+        ORTHOGONAL,
+        ONE_RAY,
+        EXCLUSIVE,
+        "each class has a neuron that learns: z > -a",
+        "not within 1 % of p r g(0) = lambda, where it takes too long to tell",
+        "descent with a stable step size: it settles where the flow does",
+    ),
+    tolerance=_TOLERANCE,
+    why_tolerance="1 % from the line what is left of the start shrinks by 0.2 % a step at least, to e^-24 of it in the end; "
+    "the wrong side of the line counts as infinite",
+    checked_with="simulate: 12,000 steps of gradient descent with weight decay on all weights by automatic differentiation",
+    default_trials=1536,
+    quick_trials=192,
+    check=check_threshold,
+    necessity=(threshold_without_learners,),
+    figure=_draw,
+)
