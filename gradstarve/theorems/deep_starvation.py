@@ -76,7 +76,7 @@ def check_deep(key: Any, trials: int) -> Outcome:
 def deep_without(key: Any, what: str) -> Counterexample:
     """Drop one of: balanced paths, paths that see one feature each."""
     rng = generator(key)
-    weights, losses, start = pair_weights(rng, 0.3, 3), np.full(COUNT, "cross-entropy"), small_starts(rng)
+    weights, losses, start = pair_weights(rng, 0.3, 3.0), np.full(COUNT, "cross-entropy"), small_starts(rng)
     problems = paths(2, weights, losses, start, tilt=5.0 if what == "balanced" else 1.0)
     if what == "aligned":
         layer = np.sqrt(start)
@@ -161,10 +161,10 @@ def _slope_gaps(problems: Problems, steps: dict[str, np.ndarray], bound: bool = 
     share = np.asarray(theory.shared_slope(p, both, "hinge"))[..., None]
     if bound:
         return np.where(told, slope - share, np.nan)
-    law = np.empty_like(steps["v1"])
+    law = np.full_like(steps["v1"], np.nan)
     for loss in np.unique(problems.losses):
-        mine = problems.losses == loss
-        law[mine] = theory.shared_slope(p[mine], both[mine], str(loss), steps["v1"][mine], steps["v2"][mine])
+        slopes = np.asarray(theory.shared_slope(p, both, str(loss), steps["v1"], steps["v2"]))
+        law = np.where((problems.losses == loss)[:, None], slopes, law)
     off = np.abs(slope - law[..., None])
     helps = np.where(steps["v2"] >= 0, 1, -1)[..., None]
     off = np.maximum(off, helps * (slope - share))

@@ -87,7 +87,7 @@ def check_features(key: Any, trials: int) -> Outcome:
 def features_without_orthogonality(key: Any) -> Counterexample:
     """Drop "orthogonal features": feature 2 at a cosine of 0.3 to feature 1."""
     rng = generator(key)
-    weights, losses = pair_weights(rng, 0.1, 10), np.full(COUNT, "squared")
+    weights, losses = pair_weights(rng, 0.1, 10.0), np.full(COUNT, "squared")
     problems = one_layer(rng, weights, losses)
     problems = Problems(overlapping(problems.points, 0.3), weights, losses, problems.network)
     time, ones = np.full(COUNT, 3.0), np.ones((COUNT, KINDS))
@@ -108,7 +108,7 @@ def features_without_restriction(key: Any) -> Counterexample:
     The sample {1, 2} moves w_j by z_j p_12 g (e_1 + e_2): off the feature that the neuron started with, at once.
     """
     rng = generator(key)
-    weights, losses, start = pair_weights(rng, 0.3, 3), np.full(COUNT, "cross-entropy"), small_starts(rng)
+    weights, losses, start = pair_weights(rng, 0.3, 3.0), np.full(COUNT, "cross-entropy"), small_starts(rng)
     aligned = paths(2, weights, losses, start)
     layer = np.sqrt(start)
     network = TwoLayerReLU(layer[..., None] * np.eye(KINDS), layer)

@@ -71,7 +71,7 @@ def check_pair(key: Any, trials: int) -> Outcome:
 def pair_without(key: Any, loss: str = "exponential", cosine: float = 0.0) -> Counterexample:
     """Drop the exponential loss, or that the features are orthogonal."""
     rng = generator(key)
-    problems = one_layer(rng, pair_weights(rng, 0.1, 10), np.full(COUNT, loss))
+    problems = one_layer(rng, pair_weights(rng, 0.1, 10.0), np.full(COUNT, loss))
     problems = Problems(overlapping(problems.points, cosine), problems.weights, problems.losses, problems.network)
     logits, _, _ = problems.flow()
     law = law_of(problems, "exponential").features(TIMES)
@@ -144,7 +144,7 @@ def check_freeze(key: Any, trials: int) -> Outcome:
 def freeze_without(key: Any, loss: str = "hinge", cosine: float = 0.0) -> Counterexample:
     """Drop the hinge loss, or that the features are orthogonal: feature 2 goes on after (10.3)'s time."""
     rng = generator(key)
-    problems = one_layer(rng, pair_weights(rng, 0.3, 3), np.full(COUNT, loss))
+    problems = one_layer(rng, pair_weights(rng, 0.3, 3.0), np.full(COUNT, loss))
     problems = Problems(overlapping(problems.points, cosine), problems.weights, problems.losses, problems.network)
     logits, _, _ = problems.flow()
     _, value = frozen_at(problems.weights)
@@ -231,7 +231,7 @@ def bounds_without(key: Any, what: str) -> Counterexample:
     rng = generator(key)
     loss = "hinge" if what == "cross-entropy" else "cross-entropy"
     types = np.array([[1.0, 0, 0], [1, 1, 0], [0, 1, 0]]) if what == "nested" else PAIR
-    problems = one_layer(rng, pair_weights(rng, 0.3, 3), np.full(COUNT, loss), types)
+    problems = one_layer(rng, pair_weights(rng, 0.3, 3.0), np.full(COUNT, loss), types)
     points = overlapping(problems.points, 0.5) if what == "orthogonal" else problems.points
     problems = Problems(points, problems.weights, problems.losses, problems.network)
     logits, _, _ = problems.flow()

@@ -68,11 +68,9 @@ class FeatureFlow(eqx.Module):
 
     def alone(self, t) -> Float[Array, "..."]:
         """v_k(t) if the other features were removed from the same samples, [*batch, *t.shape, K] (10.6)."""
-        seen = self.probabilities @ self.types
         if self.depth == 1:
-            t = check_times(t, self.start.dtype)
-            seen, r, start = (insert_axes(leaf, t.ndim) for leaf in (seen, self.scales, self.start))
-            return one_layer_logit(seen, r, start, self.loss_function, t[..., None])
+            return _read_outs(self, check_times(t, self.start.dtype))
+        seen = self.probabilities @ self.types
         apart = jnp.eye(self.types.shape[1], dtype=self.types.dtype)
         return FeatureFlow(apart, seen, self.scales, self.start, self.loss_function, self.depth).features(t)
 
@@ -128,6 +126,13 @@ def feature_flow(types, probabilities, loss: Loss | str, depth=1, scales=None, i
         jnp.broadcast_to(leaf, (*batch, leaf.shape[-1])) for leaf in (probabilities, scales, start)
     )
     return FeatureFlow(kinds, probabilities, scales, start, loss, depth)
+
+
+@eqx.filter_jit
+def _read_outs(flow: FeatureFlow, t: Array) -> Array:
+    """Every feature as the only one: a read-out on all samples that show it (3.9)."""
+    numbers = (flow.probabilities @ flow.types, flow.scales, flow.start)
+    return one_layer_logit(*(insert_axes(leaf, t.ndim) for leaf in numbers), flow.loss_function, t[..., None])
 
 
 # --- phi and its inverse ---------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def integrated(slope, start, times):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    ("loss", "depth"), [("cross-entropy", 1), ("squared", 1), ("exponential", 3), ("squared", 2), ("cross-entropy", 2)]
+    ("loss", "depth"), [("cross-entropy", 1), ("squared", 1), ("exponential", 3), ("squared", 2), ("exponential", 2)]
 )
 def test_every_smooth_loss_follows_10_1(loss, depth):
     start = np.array([0.02, 0.1, 0.05]) if depth > 1 else np.array([0.0, 0.1, -0.2])
@@ -44,7 +44,7 @@ def test_every_smooth_loss_follows_10_1(loss, depth):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+@pytest.mark.parametrize("depth", [1, 2, 5])
 def test_hinge_moves_from_margin_to_margin(depth):
     """Each phase by SciPy with constant residuals, ended by its own event search."""
     start = np.array([0.02, 0.1, 0.05])
@@ -109,21 +109,21 @@ def test_batches_broadcast_and_each_member_is_itself():
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("loss", ["squared", "hinge"])
 def test_slopes_in_the_problem(loss):
+    @jax.jit
     def read(types, p, r, start, t):
         return feature_flow(types, p, loss, 1, r, start).features(t)[1]
 
     # The second problem has equal eigenvalues, whose vectors have no derivative; the features do.
+    rng = np.random.default_rng(1)
+    slopes = jax.jit(jax.grad(read, argnums=(1, 2, 3, 4)))
     for types, p, r in ((TYPES, P, SCALES), (np.eye(3), np.full(3, 1 / 3), np.ones(3))):
         point = (p, r, np.array([0.01, 0.02, 0.03]), np.array(0.4))
-        ours = jax.grad(read, argnums=(1, 2, 3, 4))(types, *point)
-        for k, part in enumerate(ours):
-            for index in np.ndindex(part.shape):
-                ends = []
-                for step in (1e-6, -1e-6):
-                    moved = [np.array(value) for value in point]
-                    moved[k][index] += step
-                    ends.append(float(read(types, *moved)))
-                assert float(part[index]) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6, abs=1e-9)
+        ours = slopes(types, *point)
+        for _ in range(4):
+            way = [rng.normal(size=value.shape) for value in point]
+            ends = [float(read(types, *(x + s * d for x, d in zip(point, way, strict=True)))) for s in (1e-6, -1e-6)]
+            along = sum(float(np.sum(part * d)) for part, d in zip(ours, way, strict=True))
+            assert along == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.usefixtures("x64")
