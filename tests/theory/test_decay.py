@@ -9,7 +9,7 @@ import pytest
 from gradstarve import theory
 
 QUADRATURE = ["cross-entropy", "exponential"]
-COUNT = 54
+COUNT = 48
 
 
 def problems(dtype, seed=0):
@@ -54,8 +54,10 @@ def exact_time(kind, rate, decay, start, end):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("loss", QUADRATURE)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 2e-5)], ids=["float64", "float32"])
+@pytest.mark.parametrize(
+    ("loss", "dtype", "tolerance"),
+    [("cross-entropy", np.float64, 1e-12), ("exponential", np.float64, 1e-12), ("cross-entropy", np.float32, 2e-5)],
+)
 def test_curve_against_quadrature(loss, dtype, tolerance):
     rate, decay, start = problems(dtype)
     rng = np.random.default_rng(1)
@@ -90,16 +92,13 @@ def test_small_steps_of_the_equation(loss):
         "exponential": lambda u: np.exp(-u),
         "cross-entropy": lambda u: 1 / (1 + np.exp(u)),
     }[loss]
-    ends = []
-    for steps in (4000, 8000):
-        u = start.copy()
-        for _ in range(steps):
-            middle = u * (1 + t / steps * (rate * pull(u) - decay))
-            u = u + 2 * t / steps * (rate * pull(middle) - decay) * middle
-        ends.append(u)
+    u, step = start.copy(), t / 4000
+    for _ in range(4000):
+        middle = u * (1 + step * (rate * pull(u) - decay))
+        u = u + 2 * step * (rate * pull(middle) - decay) * middle
     tolerance = 2e-3 if loss == "hinge" else 1e-6
-    np.testing.assert_allclose(theory.decayed_logit(rate, 1.0, start, decay, loss, t), ends[1], atol=tolerance)
-    back = np.asarray(theory.decayed_time(rate, 1.0, start, decay, loss, ends[1]))
+    np.testing.assert_allclose(theory.decayed_logit(rate, 1.0, start, decay, loss, t), u, atol=tolerance)
+    back = np.asarray(theory.decayed_time(rate, 1.0, start, decay, loss, u))
     moving = slice(2, None) if loss == "hinge" else slice(None)  # the other two are at the margin
     np.testing.assert_allclose(back[moving], t, rtol=tolerance)
 
@@ -108,15 +107,16 @@ def test_small_steps_of_the_equation(loss):
 @pytest.mark.parametrize("loss", ["hinge", "squared", *QUADRATURE])
 def test_times_to_where_it_goes_and_beyond(loss):
     settled = float(theory.settled_logit(1.0, 1.0, 0.2, loss))
-    u = np.array([0.05, 0.1, 0.5 * settled, 1.1 * settled])
+    u = np.array([0.05, 0.5 * settled, settled, 1.1 * settled])
     times = np.asarray(theory.decayed_time(1.0, 1.0, 0.1, 0.2, loss, u))
-    assert times[0] == times[1] == 0
-    assert 0 < times[2] < np.inf
+    assert times[0] == 0
+    assert 0 < times[1] < np.inf
+    assert np.isfinite(times[2]) == (loss == "hinge")
     assert times[3] == np.inf
-    assert (np.isfinite(theory.decayed_time(1.0, 1.0, 0.1, 0.2, loss, settled))) == (loss == "hinge")
-    np.testing.assert_allclose(theory.decayed_logit(1.0, 1.0, 0.1, 0.2, loss, times[2]), u[2], rtol=1e-12)
-    np.testing.assert_allclose(theory.decayed_logit(1.0, 1.0, [0.1, 3.0, settled, 1.0], 0.2, loss, 1e300)[:3], settled)
-    assert float(theory.decayed_logit(1.0, 1.0, 0.1, 1.2, loss, 1e300)) < 1e-300
+    t = np.array([times[1], 1e300, 1e300, 1e300])
+    ends = theory.decayed_logit(1.0, 1.0, [0.1, 3.0, settled, 0.1], [0.2, 0.2, 0.2, 1.2], loss, t)
+    np.testing.assert_allclose(ends[:3], [u[1], settled, settled], rtol=1e-12)
+    assert float(ends[3]) < 1e-300
 
 
 @pytest.mark.usefixtures("x64")

@@ -129,11 +129,12 @@ def test_derivatives_in_every_number_of_the_dynamics():
         assert float(slope[i]) == pytest.approx(float(difference), rel=1e-6)
 
 
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("nesterov", "limit"), [(False, (1 - 0.9**0.5) ** 2), (True, (0.1 / 1.9) ** 2)], ids=["heavy ball", "Nesterov"]
 )
 def test_decay_that_oscillates_is_refused_where_it_could_wake_neurons(nesterov, limit):
-    data, network = gs.datasets.orthogonal(2), gs.TwoLayerReLU([[0.5, -0.4]], [0.3])
+    data, network = gs.datasets.orthogonal(2), gs.TwoLayerReLU([[0.5, -0.4], [-0.3, -0.2]], [0.3, 0.7])
     gs.solve(data, network, "hinge", gs.GradientDescent(1.0, 0.9, nesterov, 0.99 * limit))
     with pytest.raises(gs.HypothesisError, match="does not oscillate"):
         gs.solve(data, network, "hinge", gs.GradientDescent(1.0, 0.9, nesterov, 1.01 * limit))
@@ -153,9 +154,10 @@ def test_the_refusal_is_at_the_limit():
             assert (smallest < 0) == changes
 
 
+@pytest.mark.usefixtures("x64")
 def test_squared_loss_that_swings_at_an_obtuse_angle_is_refused():
     data = gs.Dataset([[1.0, 0.0], [-0.6, 0.8]], [1, -1])
-    network = gs.TwoLayerReLU([[0.5, -0.3]], [0.3])
+    network = gs.TwoLayerReLU([[0.5, -0.3], [-0.2, 0.4]], [0.3, -0.2])
     gs.solve(data, network, "squared", gs.GradientDescent(0.1))
     gs.solve(data, network, "hinge", gs.GradientDescent(0.1, momentum=0.9))
     with pytest.raises(gs.HypothesisError, match=r"\(4.4\)"):
