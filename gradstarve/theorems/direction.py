@@ -10,6 +10,7 @@ from gradstarve import theory
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.hypotheses import SEPARABLE, of_losses
 from gradstarve.theorems.independence import exclusive_networks
 from gradstarve.theorems.late import BY_LATE, train_late
 from gradstarve.theorems.sampling import BATCH, WIDTH, cone_data, generator, generators, networks, record
@@ -129,8 +130,8 @@ DIRECTION = Theorem(
     title="Neurons turn to the maximum-margin direction of their class",
     claim="1 - cos between a surviving neuron and that direction falls like 1/log t or faster, whatever the points' weights",
     hypotheses=(
-        "orthogonally separable data",
-        "cross-entropy",
+        SEPARABLE,
+        of_losses("cross-entropy", "cross-entropy"),
         "the class is learnt, and the neuron sees it to the end",
         "no point is within 50 % of the margin without supporting it (it would, but later than t = 1e20)",
     ),
@@ -141,6 +142,7 @@ DIRECTION = Theorem(
     ),
     checked_with=BY_LATE,
     default_trials=3 * BATCH,
+    quick_trials=3 * BATCH,
     check=check_direction,
     necessity=(direction_without_separability,),
     figure=draw_direction,

@@ -13,6 +13,7 @@ from gradstarve import theory
 from gradstarve.problem import Mode, TwoLayerReLU
 from gradstarve.theorems.drawing import draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.hypotheses import EXCLUSIVE, ONE_RAY, SEPARABLE, STAYING, of_losses
 from gradstarve.theorems.late import BY_LATE, train_late
 from gradstarve.theorems.mode import flow_times
 from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, descent_gradient, train_flow
@@ -148,9 +149,11 @@ SIGNAL = Theorem(
     "(hinge), at the margin m(t) of section 3; the minimax one peaks at m sigmoid(m) = 1 and dies like (log T)^(2/N - 1)/T",
     hypotheses=(
         "no biases",
-        "a discriminator trained with cross-entropy (with hinge loss its margin stops at 1, (3.6), and the signals with it)",
-        "reals and fakes along one direction each, orthogonal or antipodal",
-        "exclusive neurons with z > -a",
+        of_losses("cross-entropy (with hinge loss the margin stops at 1, (3.6), and the signals with it)", "cross-entropy"),
+        ONE_RAY,
+        SEPARABLE,
+        EXCLUSIVE,
+        STAYING,
         "the tail: log(1/e) above 20 and kappa below 1, one or two layers",
     ),
     tolerance=1.0,
@@ -160,7 +163,9 @@ SIGNAL = Theorem(
     ),
     checked_with=f"{BY_FLOW}; late: {BY_LATE}; the generator's loss differentiated by the input",
     default_trials=96,
+    quick_trials=48,
     check=check_signal,
     necessity=(signal_with_a_bias,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "gap in units of its tolerance"),
+    single_tolerance=None,
 )

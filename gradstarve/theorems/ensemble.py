@@ -118,6 +118,7 @@ WRONG_SIGNS = Theorem(
     ),
     checked_with=BY_DESCENT,
     default_trials=6 * 60_000,
+    quick_trials=6 * 12_000,
     check=check_signs,
     necessity=(signs_without_small_scale,),
     figure=draw_signs,

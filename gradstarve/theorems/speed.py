@@ -10,6 +10,7 @@ from gradstarve import theory
 from gradstarve.problem import DeepReLU
 from gradstarve.theorems.drawing import COLOURS, draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.hypotheses import BALANCED, ONE_RAY, STAYING, of_losses
 from gradstarve.theorems.late import BY_LATE, train_late
 from gradstarve.theorems.mode import flow_times, invariants
 from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, train_flow
@@ -171,21 +172,12 @@ def check_tails(key: Any, trials: int) -> Outcome:
         tally.add(
             gaps,
             f"{layers} layer{'s' * (layers > 1)}",
-            lambda i, g=geometry, n=network, f=u, t=times, v=tail: {
-                "norm": g.norms[0],
-                "frequency": g.frequencies[0],
-                "weights": [np.asarray(leaf)[i] for leaf in _weights(n)],
-                "times": t[1:],
-                "logits": f[i],
-                "law": v,
-            },
+            lambda i, g=geometry, n=network, f=u, t=times, v=tail: record(
+                g.data, "cross-entropy", n, i, times=t[1:], trained=f[i], error_by_law=v
+            ),
             ~late[:, -1],
         )
     return tally.outcome(points=np.concatenate(seen))
-
-
-def _weights(network: Any) -> list[Any]:
-    return list(network.layers) if isinstance(network, DeepReLU) else [network.w, network.z]
 
 
 def draw_tails(outcome: Outcome, ax: Any) -> None:
@@ -208,9 +200,9 @@ CONFIDENCE = Theorem(
     title="The time to a confidence goes like 1/(p r)",
     claim="an error e is reached at log((1-e)/e)'s time of the clock from u0 at kappa, over 2 p r",
     hypotheses=(
-        "one class along one direction at one norm",
-        "every neuron that sees it stays: z > -a",
-        "cross-entropy, which gets to every error (hinge loss, up to its margin: (3.6))",
+        ONE_RAY,
+        STAYING,
+        of_losses("cross-entropy, which gets to every error (hinge loss, up to its margin: (3.6))", "cross-entropy"),
     ),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
@@ -226,7 +218,7 @@ ADVANTAGE = Theorem(
     equation="6.2",
     title="Hinge loss gets to the margin in about half of the time",
     claim="from a balanced u0 cross-entropy takes [log(1/u0) + Ei(1) - Ei(u0)] / log(1/u0) times as long to u = 1 as hinge",
-    hypotheses=("one class along one direction at one norm", "balanced: a = z", "0 < u0 < 1"),
+    hypotheses=(ONE_RAY, BALANCED, "0 < u0 < 1"),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW,
@@ -234,6 +226,7 @@ ADVANTAGE = Theorem(
     check=check_advantage,
     necessity=(advantage_without_balance,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "relative error of the time to u = 1"),
+    single_tolerance=None,
 )
 
 TAILS = Theorem(
@@ -241,7 +234,12 @@ TAILS = Theorem(
     equation="6.3",
     title="Late errors fall like 1/(T (log T)^(2 - 2/N))",
     claim="with cross-entropy and T = N p r^(2/N) t, e T log(1/e)^(2-2/N) = 1 + (2 - 2/N)/log(1/e) + ..., from any start",
-    hypotheses=("one class along one direction at one norm", "the class is learnt", "log(1/e) above 20 and kappa below 1"),
+    hypotheses=(
+        ONE_RAY,
+        of_losses("cross-entropy", "cross-entropy"),
+        "the class is learnt",
+        "log(1/e) above 20 and kappa below 1",
+    ),
     tolerance=_TAIL_TOLERANCE,
     why_tolerance=(
         "the next terms of (e / e_tail - 1) log(1/e) are m (2 m + 1)/log(1/e), m = 2 - 2/N, and -kappa^2/(2 log(1/e)), "
@@ -249,6 +247,8 @@ TAILS = Theorem(
     ),
     checked_with=BY_LATE,
     default_trials=4 * BATCH,
+    quick_trials=4 * BATCH,
     check=check_tails,
     figure=draw_tails,
+    single_tolerance=None,
 )

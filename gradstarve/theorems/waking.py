@@ -10,6 +10,7 @@ from gradstarve import theory
 from gradstarve.problem import TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.hypotheses import EVERLASTING, EXCLUSIVE, ONE_RAY
 from gradstarve.theorems.mode import FRACTIONS
 from gradstarve.theorems.running import BY_FLOW, train_flow
 from gradstarve.theorems.sampling import (
@@ -146,9 +147,11 @@ WAKING = Theorem(
     claim="a neuron that leaves class - at an obtuse angle is dead for ever iff alpha + |c| beta < 0, else it wakes on "
     "class +",
     hypotheses=(
-        "two classes along one direction each, with cosine c in (-1, 0)",
-        "the neuron is exclusive to class -: alpha = w.xh_+ <= 0 < beta = w.xh_-",
-        "it leaves: z > beta, under a loss whose clock gets there (cross-entropy)",
+        ONE_RAY,
+        "an angle with cosine c in (-1, 0) between the classes",
+        EXCLUSIVE,
+        "the neuron leaves class -: z > beta = w.xh_- > 0 >= alpha = w.xh_+",
+        EVERLASTING,
     ),
     tolerance=0.5,
     why_tolerance=(
@@ -157,6 +160,7 @@ WAKING = Theorem(
     ),
     checked_with=BY_FLOW,
     default_trials=8 * BATCH,
+    quick_trials=2 * BATCH,
     check=check_waking,
     necessity=(waking_without_wrong_sign, waking_without_obtuse_angle),
     figure=draw_waking,
