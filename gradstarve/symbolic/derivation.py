@@ -303,6 +303,7 @@ _LAWS = {
     "momentum": "momentum",
     "decay": "decay",
     "starvation": "starvation",
+    "softmax": "softmax",
 }
 """Name of a law -> module of this package that derives it, through `LOSSES` (names) and `build(loss)`."""
 
@@ -335,6 +336,7 @@ def derive(name: str, loss: Any) -> Derivation:
     - "momentum": the same with heavy-ball and Nesterov momentum (8.2).
     - "decay": the flow with weight decay, its threshold and where it settles (9.1); not for the hinge.
     - "starvation": a feature on every sample and one on some of them: what the second is left with (10.1)-(10.5).
+    - "softmax": K classes, K being a symbol, one layer (11.1) and two (11.2); cross-entropy only.
 
     Args:
         name: the law, one of the names above.

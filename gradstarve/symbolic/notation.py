@@ -137,7 +137,17 @@ v2_low, v2_high = sp.symbols("v2_low v2_high", real=True)
 t_freeze, t_last, t_peak = sp.symbols("t_freeze t_last t_peak", positive=True)
 S_sum, D_root = sp.symbols("S D", positive=True)  # squared loss: p1 + 2 p12, and the root in its exponents
 
+# softmax: the logit of the true class, of one other, and of each of the K - 2 left
+K = sp.Symbol("K", positive=True)  # number of classes; the algebra does not need an integer
+logits = sp.symbols("f0 f1 f2", real=True)
+g_true, g_other = sp.Function("g_true"), sp.Function("g_other")
+G_of = sp.Function("G")
+columns = sp.symbols("w_true w_other", real=True)
+columns_of = (sp.Function("w_true"), sp.Function("w_other"))
+c_true, c_other = sp.symbols("c_true c_other", real=True)
+
 LATEX_NAMES: dict[str, str] = {
+    **{f"{x}_{kind}": rf"{x}_{{\mathrm{{{kind}}}}}" for x in "gwc" for kind in ("true", "other")},
     "v2_low": r"v_{2}^{\mathrm{low}}",
     "v2_high": r"v_{2}^{\mathrm{high}}",
     "t_freeze": r"t_{\mathrm{freeze}}",

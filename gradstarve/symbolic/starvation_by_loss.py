@@ -357,14 +357,16 @@ def squared_targets(chain: Chain) -> dict[str, Target]:
     )
 
     def verify_peak(own: Known, earlier: Known) -> list[sp.Expr]:
-        letters = {S_sum: earlier(S_sum), D_root: earlier(D_root)}
-        return [expanded(sp.diff(earlier(feature_of[1](t)), t).subs(t, own(t_peak)), letters)]
+        # Whatever S and D are, and S is the larger.
+        slope = sp.diff(earlier(feature_of[1](t)), t)
+        return [slope.subs(t, own(t_peak)), earlier(S_sum) ** 2 - earlier(D_root) ** 2 - 4 * p_one * p_both]
 
     chain.add(
         "unlearning",
         "Feature 2 rises until t_peak and falls back to 0 from there: what it had learnt is taken away.",
         equal(t_peak, 2 / D_root * sp.atanh(D_root / S_sum)),
         verify_peak,
+        domain={D_root: (sp.Rational(1, 10), 1), S_sum: (1, 2)},
     )
     note = "From a zero start, one layer."
     return {

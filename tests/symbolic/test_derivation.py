@@ -109,7 +109,7 @@ def test_available_lists_everything_derivable():
     losses = ("cross-entropy", "hinge", "exponential", "squared")
     names = ("mode", "one-layer", "inflection", "depth", "descent", "momentum", "starvation")
     expected = {(name, loss) for name in names for loss in losses}
-    expected |= {("decay", loss) for loss in losses if loss != "hinge"}
+    expected |= {("decay", loss) for loss in losses if loss != "hinge"} | {("softmax", "cross-entropy")}
     assert set(available()) == expected
 
 

@@ -242,3 +242,45 @@ def test_cross_entropy_keeps_the_second_feature_between_the_bounds(p_one, p_both
         v1, v2 = starved("cross-entropy", p_one, p_both, end)
         low, high = (law("starvation", "cross-entropy", key)(v1=v1, q=p_one / p_both) for key in ("v2 low", "v2 high"))
         assert low < v2 < high
+
+
+def softmax_error(outputs, true):
+    """Slopes of minus the loss in the outputs: one at the true class minus the probabilities."""
+    weights = [mpmath.exp(f) for f in outputs]
+    return [(index == true) - w / mpmath.fsum(weights) for index, w in enumerate(weights)]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_the_gap_of_one_layer_is_that_of_all_its_weights(classes):
+    p, r = mpmath.mpf("0.2"), mpmath.mpf("1.3")
+
+    def flow(_, column):
+        return [p * r * x for x in softmax_error([r * w for w in column], 0)]
+
+    with mpmath.workdps(18):
+        column = mpmath.odefun(flow, 0, [mpmath.mpf(0)] * classes)(4)
+        gap = r * (column[0] - column[1])
+        assert abs(law("softmax", "cross-entropy", "u(t)")(t=4, K=classes, p=p, r=r, u0=0) - gap) < 1e-14
+        assert abs(law("softmax", "cross-entropy", "t(u)")(u=gap, K=classes, p=p, r=r, u0=0) - 4) < 1e-14
+
+
+def test_the_gap_of_two_layers_runs_on_a_clock():
+    # One neuron of one class out of four, its read-out a vector: trained by the gradient of the whole loss.
+    classes, p, r = 4, mpmath.mpf("0.25"), mpmath.mpf("1.3")
+    size = mpmath.sqrt(1 - mpmath.mpf(1) / classes)
+    direction = [((index == 0) - mpmath.mpf(1) / classes) / size for index in range(classes)]
+
+    def flow(_, state):
+        a, read_out = state[0], state[1:]
+        errors = softmax_error([r * a * x for x in read_out], 0)
+        return [p * r * mpmath.fsum(x * e for x, e in zip(read_out, errors, strict=True)), *(p * r * a * e for e in errors)]
+
+    a, z = mpmath.mpf("0.5"), mpmath.mpf("0.2")
+    with mpmath.workdps(18):
+        moved = mpmath.odefun(flow, 0, [a, *(z * x for x in direction)])(3)
+        first, last = r * a * z * (direction[0] - direction[1]), r * moved[0] * (moved[1] - moved[2])
+        sums = {"M_plus": (a + z) ** 2, "M_minus": (a - z) ** 2}
+        kappa = law("softmax", "cross-entropy", "kappa")(K=classes, r=r, **sums)
+        angles = {"theta": mpmath.asinh(last / kappa), "theta0": mpmath.asinh(first / kappa)}
+        time = law("softmax", "cross-entropy", "t(theta) two layers")(K=classes, p=p, r=r, kappa=kappa, **angles)
+        assert abs(time - 3) < 1e-13

@@ -37,7 +37,8 @@ def sample(derivation, key, draw):
     choices = {
         "u0": u0, "u": u, "theta0": u0, "theta": u, "t": draw.uniform(0, 4), "s": draw.uniform(0, 2),
         "p": draw.uniform(0.05, 1), "r": draw.uniform(0.3, 3), "kappa": 10 ** draw.uniform(-2, 1),
-        "N": draw.uniform(2.5, 6), "k": draw.randint(1, 9), "eta": draw.uniform(0.05, 0.3), "mu": draw.uniform(0, 0.9),
+        "K": draw.uniform(2, 9), "N": draw.uniform(2.5, 6), "k": draw.randint(1, 9),
+        "eta": draw.uniform(0.05, 0.3), "mu": draw.uniform(0, 0.9),
         "F_plus": draw.uniform(1, 3), "F_minus": draw.uniform(0, 1), "V_plus": draw.uniform(-1, 0), "V_minus": draw.random(),
         "M_plus": draw.uniform(0.1, 4), "M_minus": draw.uniform(0.1, 4),
         "a1": draw.uniform(0.1, 1), "z1": draw.uniform(-3, -1.1),
