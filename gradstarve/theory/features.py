@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, positive_int, real_arrays
+from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
 from gradstarve.problem import Loss, as_loss
 from gradstarve.problem.datasets import check_types
+from gradstarve.special.monotone import invert
 from gradstarve.theory.log_time import follow
 from gradstarve.theory.mode import insert_axes
 from gradstarve.theory.one_layer import one_layer_logit
@@ -120,7 +121,7 @@ def feature_flow(types, probabilities, loss: Loss | str, depth=1, scales=None, i
     if depth > 1:
         if init is None:
             raise ValueError(f"depth = {depth} needs init, the first logits v_k(0) > 0: paths of zeros never move")
-        check_positive("init", start)
+        check_deep_start("init", start, depth)
     batch = jnp.broadcast_shapes(*(leaf.shape[:-1] for leaf in (probabilities, scales, start)))
     probabilities, scales, start = (
         jnp.broadcast_to(leaf, (*batch, leaf.shape[-1])) for leaf in (probabilities, scales, start)
@@ -128,11 +129,28 @@ def feature_flow(types, probabilities, loss: Loss | str, depth=1, scales=None, i
     return FeatureFlow(kinds, probabilities, scales, start, loss, depth)
 
 
+def check_deep_start(name: str, start: Array, depth: int) -> None:
+    """Raise a `ValueError` for first logits that are not above zero, or so small that no float tells when they escape.
+
+    At N >= 3 a path waits for start^(2/N-1) and then explodes within a time of order 1.
+    """
+    check_positive(name, start)
+    if depth > 2 and is_concrete(start):
+        least = float((1e3 * jnp.finfo(start.dtype).eps) ** (1 / (1 - 2 / depth)))
+        smallest = float(jnp.min(start))
+        if smallest < least:
+            raise ValueError(
+                f"{name} must be at least {least:.2g} for depth = {depth} in {start.dtype}, got {smallest:.3g}: paths from "
+                "smaller logits escape at a time that no float is close enough to"
+            )
+
+
 @eqx.filter_jit
 def _read_outs(flow: FeatureFlow, t: Array) -> Array:
     """Every feature as the only one: a read-out on all samples that show it (3.9)."""
     numbers = (flow.probabilities @ flow.types, flow.scales, flow.start)
-    return one_layer_logit(*(insert_axes(leaf, t.ndim) for leaf in numbers), flow.loss_function, t[..., None])
+    seen, scales, start = (insert_axes(leaf, t.ndim) for leaf in numbers)
+    return one_layer_logit(seen, scales, start, flow.loss_function, t[..., None])
 
 
 # --- phi and its inverse ---------------------------------------------------------------------------------------------
@@ -191,28 +209,12 @@ def _waits(types, v, pace, depth):
     longest = jnp.min(jnp.where(below, single, jnp.inf), axis=-1)
     longest = jax.lax.stop_gradient(jnp.where(jnp.isfinite(longest), longest, 0))
 
-    def excess(wait):
-        return jnp.sum(jnp.where(mine, raised(v, jnp.where(mine, pace, 0) * wait[:, None], depth), 0), axis=-1) - 1
+    def margin(wait, problem):
+        v, pace = problem
+        now = jnp.where(mine, raised(v, jnp.where(mine, pace, 0) * wait[:, None], depth), 0)
+        return jnp.sum(now, axis=-1), jnp.sum(jnp.where(mine, pace, 0) * now ** (2 - 2 / depth), axis=-1)
 
-    return increasing_root(excess, jnp.zeros_like(longest), longest)
-
-
-def increasing_root(function, low, high):
-    """Where the increasing `function`, entry by entry, passes 0 between `low` and `high`; differentiable in its closure."""
-
-    def halve(_, ends):
-        low, high = ends
-        middle = (low + high) / 2
-        over = function(middle) > 0
-        return jnp.where(over, low, middle), jnp.where(over, middle, high)
-
-    stopped = jax.tree.map(jax.lax.stop_gradient, (low, high))
-    low, high = jax.lax.fori_loop(0, 70, lambda i, ends: jax.lax.stop_gradient(halve(i, ends)), stopped)
-    # One step of Newton's method from a point that is held fixed has the right derivative.
-    root = jax.lax.stop_gradient((low + high) / 2)
-    value, slope = jax.jvp(function, (root,), (jnp.ones_like(root),))
-    slope = jax.lax.stop_gradient(slope)
-    return root - jnp.where((slope > 0) & jnp.isfinite(value), value / jnp.where(slope > 0, slope, 1), 0)
+    return invert(margin, (v, pace), jnp.zeros_like(longest), longest, longest, jnp.ones_like(longest))
 
 
 @eqx.filter_jit

@@ -25,7 +25,15 @@ from gradstarve.arrays import check_positive, is_concrete, positive_int, real_ar
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import Loss, as_loss
 from gradstarve.special import lambertw_exp
-from gradstarve.theory.features import FeatureFlow, hinge_phases, increasing_root, raised, rise, starvation_index
+from gradstarve.special.monotone import invert
+from gradstarve.theory.features import (
+    FeatureFlow,
+    check_deep_start,
+    hinge_phases,
+    raised,
+    rise,
+    starvation_index,
+)
 from gradstarve.theory.piecewise import check_times
 
 _TYPES = ((1.0, 0.0), (1.0, 1.0))
@@ -138,8 +146,8 @@ def starving_pair(p_frequent, p_both, loss: Loss | str, depth=1, init=None) -> S
     check_positive("p_frequent", p_frequent)
     check_positive("p_both", p_both)
     if depth > 1:
-        check_positive("init, v_1", first)
-        check_positive("init, v_2", second)
+        check_deep_start("init, v_1", first, depth)
+        check_deep_start("init, v_2", second, depth)
     p_frequent, p_both, first, second = jnp.broadcast_arrays(p_frequent, p_both, first, second)
     return StarvingPair(p_frequent, p_both, jnp.stack([first, second], axis=-1), loss, depth)
 
@@ -244,11 +252,14 @@ def lower_bound(frequent, ratio, first, second, depth: int) -> Float[Array, "...
     top = jnp.maximum(jnp.minimum(most, _HIGHEST), second)
     start = _series(second, depth)
 
-    def excess(logarithm):
+    def curve(logarithm, problem):
+        ratio, second, start = problem
         v = jnp.exp(logarithm)
-        return (1 + ratio) * rise(second, v, depth) + ratio * (_series(v, depth) - start) - gained
+        value = (1 + ratio) * rise(second, v, depth) + ratio * (_series(v, depth) - start)
+        return value, v ** (2 / depth - 1) * (1 + ratio * jnp.exp(v))
 
-    return jnp.exp(increasing_root(excess, jnp.log(second), jnp.log(top)))
+    low, high = (jax.lax.stop_gradient(jnp.log(end)) for end in (second, top))
+    return jnp.exp(invert(curve, (ratio, second, start), low, high, high, gained))
 
 
 @jax.custom_jvp

@@ -197,6 +197,8 @@ def test_bad_arguments():
         starving_pair(0.5, 0.5, "hinge", 2, (0.1, 0.0))
     with pytest.raises(ValueError, match=r"init must be a pair \(v_1, v_2\), got 0\.1"):
         starving_pair(0.5, 0.5, "hinge", 2, 0.1)
+    with pytest.raises(ValueError, match=r"init, v_2 must be at least .* for depth = 3 in float32, got 1e-20"):
+        starving_pair(0.5, 0.5, "hinge", 3, (0.1, 1e-20))
     with pytest.raises(gs.HypothesisError, match="cross-entropy"):
         _ = starving_pair(0.5, 0.5, "cross-entropy").freeze
     with pytest.raises(gs.HypothesisError, match=r"v_2\(0\) = -0\.5"):
