@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradstarve.theorems.antipodal import ANTIPODAL, TRANSFER
 from gradstarve.theorems.balance import BALANCE
 from gradstarve.theorems.closed_forms import BALANCED, CROSS_ENTROPY, HINGE
-from gradstarve.theorems.decay import THRESHOLD
+from gradstarve.theorems.decay import CURVE, THRESHOLD
 from gradstarve.theorems.deep_starvation import DEEP, SHARED
 from gradstarve.theorems.depth import DEPTH, READ_OUT, UNBALANCED
 from gradstarve.theorems.descent import DESCENT
@@ -57,6 +57,7 @@ CATALOGUE: dict[str, Theorem] = {
         DISTRIBUTION,
         MARGIN_TIME,
         THRESHOLD,
+        CURVE,
         FEATURES,
         STARVING_PAIR,
         FREEZE,

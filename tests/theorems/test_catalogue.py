@@ -24,6 +24,7 @@ TRIALS = {
     "sgd-distribution": 5 * 4000,
     "sgd-time-to-margin": 5 * 4000,
     "decay-threshold": 192,
+    "decay-curve": 36,
     "waking": 48,
     "wrong-signs": 6 * 40_000,
     "confidence": 24,
@@ -110,6 +111,10 @@ def other_descent(momentum=1.0, weight_decay=1.0):
         return solve(data, network, loss, other)
 
     return changed
+
+
+def more_decay(p, r, start, weight_decay, *rest, decayed_logit=theory.decayed_logit):
+    return decayed_logit(p, r, start, 1.05 * weight_decay, *rest)
 
 
 def longer_draw(mode, loss, dynamics, solve_mode=theory.solve_mode):
@@ -281,6 +286,7 @@ MUTATIONS = {
         (theory, "settled_logit", scaled(theory.settled_logit, 1.05)),
         (theory, "decay_threshold", scaled(theory.decay_threshold, 1.05)),
     ],
+    "decay-curve": [(theory, "decayed_logit", more_decay)],
 }
 
 
