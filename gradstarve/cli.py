@@ -18,6 +18,7 @@ from gradstarve import report
 LOSSES = ("cross-entropy", "hinge", "exponential", "squared")
 PROBLEMS = ("antipodal", "orthogonal")
 DYNAMICS = ("descent", "flow")
+PRECISIONS = ("float64", "float32")
 FORMATS = {"text": "txt", "markdown": "md", "latex": "tex"}
 
 app = typer.Typer(
@@ -147,8 +148,11 @@ def run_overlay(settings: dict[str, Any]) -> Any:
 
 @app.command(epilog="Example: gradstarve derive mode --loss hinge --format latex --out derivations")
 def derive(
-    name: Annotated[Optional[str], typer.Argument(help="The law to derive; see --list.")] = None,  # noqa: UP045
-    loss: Loss = "cross-entropy",
+    name: Annotated[Optional[str], typer.Argument(help="The law to derive, see --list, or all of them: all.")] = None,  # noqa: UP045
+    loss: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help=f"One of {', '.join(LOSSES)}. [default: cross-entropy; for all: every loss]"),
+    ] = None,
     format: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.")] = "text",
     list_all: Annotated[bool, typer.Option("--list", help="List what can be derived, and exit.")] = False,
     seed: Seed = 0,
@@ -159,11 +163,12 @@ def derive(
 ) -> None:
     """Derive a law of learning from the network and the loss, and check every step of it.
 
-    The derivation goes to standard output and the outcome of the checks to standard error. Exit code 1 means that a
-    step failed its check. The seed is that of the points at which steps without a proof are checked.
+    The derivation goes to standard output and the outcome of the checks to standard error. With the name all, every law
+    is derived, and LaTeX is one document that compiles. Exit code 1 means that a step failed its check. The seed is that
+    of the points at which steps without a proof are checked.
     """
     with _plain_errors():
-        from gradstarve.symbolic import DerivationError, available
+        from gradstarve.symbolic import DerivationError, available, latex_document
         from gradstarve.symbolic import derive as build
 
         if list_all:
@@ -171,28 +176,34 @@ def derive(
                 typer.echo(f"{law} --loss {of}")
             return
         if name is None:
-            raise typer.BadParameter("give the name of a law, or --list", param_hint="'NAME'")
-        _one_of("NAME", name, dict.fromkeys(law for law, _ in available()))
-        _one_of("--loss", loss, [of for law, of in available() if law == name])
+            raise typer.BadParameter("give the name of a law, all, or --list", param_hint="'NAME'")
+        _one_of("NAME", name, [*dict.fromkeys(law for law, _ in available()), "all"])
+        whole = name == "all"
+        wanted = loss or (None if whole else "cross-entropy")
+        if wanted:
+            _one_of("--loss", wanted, LOSSES if whole else [of for law, of in available() if law == name])
         _one_of("--format", format, list(FORMATS))
         folder = None if out is None else report.output_directory(out)
-        derivation = build(name, loss)
+        pairs = [(law, of) for law, of in available() if (whole or law == name) and wanted in (None, of)]
+        derivations, checks = [build(*pair) for pair in pairs], []
         try:
-            checks = [(step.name, step.method) for step in derivation.checked_steps]
-            if seed:  # the steps above were checked at the points of seed 0
-                checks = [(result.step, result.method) for result in derivation.check(seed=seed)]
+            for (law, of), derivation in zip(pairs, derivations, strict=True):
+                steps = [(step.name, step.method) for step in derivation.checked_steps]
+                if seed:  # the steps above were checked at the points of seed 0
+                    steps = [(result.step, result.method) for result in derivation.check(seed=seed)]
+                checks += [(f"{law} --loss {of}: {step}" if whole else step, method) for step, method in steps]
         except DerivationError as error:
             typer.echo(f"FAILED: {error}", err=True)
             raise typer.Exit(1) from None
         printers = {"text": str, "markdown": lambda d: d.to_markdown(), "latex": lambda d: d.to_latex()}
-        shown = printers[format](derivation)
-        typer.echo(shown)
+        shown = "\n\n".join(map(printers[format], derivations))
+        document = latex_document(derivations) if format == "latex" else shown
+        typer.echo(document if whole else shown)
         for count, (step, method) in enumerate(checks, start=1):
             typer.echo(f"check {count}/{len(checks)} passed: {step}: {method}", err=True)
         if folder is not None:
-            path = folder / f"{name}-{loss}.{FORMATS[format]}"
-            text = derivation.to_latex(document=True) if format == "latex" else shown
-            path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+            path = folder / f"{name}{f'-{wanted}' if wanted else ''}.{FORMATS[format]}"
+            path.write_text(document.rstrip("\n") + "\n", encoding="utf-8")
             typer.echo(f"Wrote {path}", err=True)
 
 
@@ -205,6 +216,7 @@ def verify(
         Optional[int], typer.Option(min=1, help="Random problems per entry. [default: each entry's own]")  # noqa: UP045
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer random problems: all entries within three minutes.")] = False,
+    precision: Annotated[str, typer.Option(help=f"One of {', '.join(PRECISIONS)}.")] = "float64",
     list_all: Annotated[bool, typer.Option("--list", help="List the catalogue, and exit.")] = False,
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="Directory for verify.json and one figure per entry.")] = Path("gradstarve-out"),
@@ -227,11 +239,12 @@ def verify(
             return
         for name in names or ():
             _one_of("NAMES", name, list(CATALOGUE))
+        _one_of("--precision", precision, PRECISIONS)
         folder = report.output_directory(out)
         import jax
         from rich.console import Console
 
-        outcome = check(names or "all", trials=trials, key=jax.random.key(seed), quick=quick)
+        outcome = check(names or "all", trials=trials, key=jax.random.key(seed), quick=quick, precision=precision)
         # Piped, a console takes 80 columns, in which the table can not be read.
         console = Console()
         Console(width=None if console.is_terminal else 140).print(outcome.table())

@@ -75,6 +75,8 @@ def test_files_name_no_place(run, tmp_path):
         (("overlay", "--dynamics", "sgd"), "descent, flow"),
         (("derive", "mood"), "mode, one-layer"),
         (("derive", "mode", "--loss", "huber"), "cross-entropy, hinge, exponential, squared"),
+        (("derive", "all", "--loss", "huber"), "cross-entropy, hinge, exponential, squared"),
+        (("derive", "softmax", "--loss", "hinge"), "'hinge' is not one of cross-entropy"),
         (("derive", "mode", "--format", "html"), "text, markdown, latex"),
         (("verify", "no-such-theorem"), "balance"),
     ],
@@ -156,6 +158,30 @@ def test_derive_prints_steps_and_checks(run, tmp_path, form, sign):
     assert form == "latex" or text.strip() == result.stdout.strip()
 
 
+@pytest.mark.parametrize("form", list(cli.FORMATS))
+def test_derive_all_is_one_document(run, tmp_path, monkeypatch, form):
+    import gradstarve.symbolic as symbolic
+
+    pairs = [("one-layer", "hinge"), ("one-layer", "exponential"), ("decay", "exponential")]
+    assert set(pairs) < set(symbolic.available())
+    monkeypatch.setattr(symbolic, "available", lambda: pairs)
+    result = run("derive", "all", "--format", form, "--out", tmp_path)
+    assert outcome(result) == 0, result.output
+    titles = [symbolic.derive(*pair).title for pair in pairs]
+    assert sorted(result.stdout.index(title) for title in titles) == [result.stdout.index(title) for title in titles]
+    count = sum(len(symbolic.derive(*pair).steps) for pair in pairs)
+    assert f"check {count}/{count} passed: decay --loss exponential: stability" in result.stderr
+    path = tmp_path / f"all.{cli.FORMATS[form]}"
+    assert path.read_text().strip() == result.stdout.strip()
+    for mark in ("\\documentclass", "\\begin{document}", "\\end{document}"):
+        assert result.stdout.count(mark) == (form == "latex")
+    one_loss = run("derive", "all", "--loss", "exponential", "--format", form, "--out", tmp_path)
+    assert titles[0] not in one_loss.stdout
+    assert titles[1] in one_loss.stdout
+    assert titles[2] in one_loss.stdout
+    assert (tmp_path / f"all-exponential.{cli.FORMATS[form]}").exists()
+
+
 def test_derive_lists_and_wants_a_name(run):
     lines = run("derive", "--list").stdout.splitlines()
     assert "mode --loss hinge" in lines
@@ -213,7 +239,7 @@ def test_verify_asks_saves_and_tells_by_its_exit_code(run, tmp_path, monkeypatch
         def save(self, directory):
             report.write_json(directory / "verify.json", {"ok": ok})
 
-    def verify(names, trials, key, quick):
+    def verify(names, trials, key, quick, precision):
         asked.append((names, trials, jax.random.key_data(key).tolist()))
         return Outcome()
 

@@ -19,7 +19,7 @@ from jaxtyping import Array
 from gradstarve.problem import LOSSES, Dataset, DeepReLU, GradientDescent, Loss
 from gradstarve.simulate import simulate, simulate_flow
 from gradstarve.theorems.hypotheses import Hypothesis, Problem
-from gradstarve.theorems.running import FLOW_RTOL
+from gradstarve.theorems.running import flow_rtol
 from gradstarve.theorems.sampling import LOSS_NAMES, log_uniform, pick
 
 COUNT = 128  # problems in a batch
@@ -103,7 +103,7 @@ def _dataset(points, weights) -> Dataset:
 def _flows(times, points, weights, which, network):
     def one(points, weights, which, network):
         data, loss = _dataset(points, weights), AnyLoss(which)
-        options = {"rtol": FLOW_RTOL, "max_steps": _MOST_STEPS, "progress": False, "throw": False}
+        options = {"rtol": flow_rtol(), "max_steps": _MOST_STEPS, "progress": False, "throw": False}
         run = simulate_flow(data, network, loss, np.array(times), **options)
         return run.recorded, run.final
 

@@ -13,8 +13,6 @@ from gradstarve.problem import ClassDataset, Dataset, Dynamics, GradientDescent,
 from gradstarve.simulate import Trajectory, simulate, simulate_flow
 from gradstarve.simulate.reference import batch_loss
 
-# Local error of the integrator. Crossing an activity boundary or the hinge's kink costs 10 to 1000 times as much.
-FLOW_RTOL = 1e-12
 FLOW_TOLERANCE = 1e-8
 BY_FLOW = "simulate_flow: adaptive Runge-Kutta on all weights of the full network"
 WHY_FLOW = (
@@ -24,6 +22,11 @@ WHY_FLOW = (
 _MOST_STEPS = 3000
 
 
+def flow_rtol() -> float:
+    """Local error of the integrator. Crossing an activity boundary or the hinge's kink costs 10 to 1000 times as much."""
+    return 1e-12 if jax.config.jax_enable_x64 else 2e-6  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def train_flow(data: Dataset | ClassDataset, network: Network, loss: str, times: Any) -> tuple[Trajectory, np.ndarray]:
     """The flow of all weights at `times` > 0, and which networks [b] the integrator gave up on (sliding boundaries)."""
     run = simulate_flow(
@@ -31,7 +34,7 @@ def train_flow(data: Dataset | ClassDataset, network: Network, loss: str, times:
         network,
         loss,
         np.asarray(times, np.float64),
-        rtol=FLOW_RTOL,
+        rtol=flow_rtol(),
         max_steps=_MOST_STEPS,
         progress=False,
         throw=False,

@@ -165,6 +165,7 @@ DISTRIBUTION = Theorem(
     check=check_distribution,
     power=_LEVEL + "with 20,000 seeds a frequency or a step size 5 % off puts each of them at 1.7 critical values or more",
     figure=lambda outcome, ax: _draw(outcome, ax, "logit of a class after up to 100 steps"),
+    single_tolerance=None,
 )
 
 MARGIN_TIME = Theorem(

@@ -1,5 +1,6 @@
 """The report: names, exit conditions, what is written, and that 64 bits are on for the duration only."""
 
+import dataclasses
 import json
 
 import jax
@@ -13,6 +14,7 @@ from gradstarve.theorems.sampling import BATCH, cone_data, exclusive_start, gene
 from gradstarve.theorems.verify import Report, Row
 
 CHEAP = "sign"
+CATALOGUE_CHECK = CATALOGUE[CHEAP].check
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,30 @@ def test_runs_in_64_bits_and_leaves_the_setting(report):
     assert not jax.config.jax_enable_x64
     assert report.ok
     assert report.rows[0].outcome.gaps.dtype == np.float64
+
+
+def test_quick_and_single_precision(monkeypatch):
+    monkeypatch.setitem(CATALOGUE, "nothing", dataclasses.replace(CATALOGUE[CHEAP], name="nothing", single_tolerance=None))
+    single = verify([CHEAP, "nothing"], quick=True, precision="float32", progress=False)
+    assert single.ok
+    assert single.skipped == ("nothing",)
+    assert [row.outcome.trials for row in single.rows] == [BATCH]
+    assert single.rows[0].outcome.tolerance == 1e-2
+    assert single.to_dict()["precision"] == "float32"
+    assert not jax.config.jax_enable_x64
+    with pytest.raises(ValueError, match="leave out either"):
+        verify(CHEAP, quick=True, trials=3)
+    with pytest.raises(ValueError, match="precision must be"):
+        verify(CHEAP, precision="half")
+
+
+def test_a_failure_says_how_to_run_it_again(monkeypatch):
+    strict = dataclasses.replace(CATALOGUE[CHEAP], check=lambda key, trials: CATALOGUE_CHECK(key, trials).judged(-1.0))
+    monkeypatch.setitem(CATALOGUE, CHEAP, strict)
+    failed = verify(CHEAP, quick=True, key=jax.random.key(5), progress=False)
+    (line,) = [line for line in failed.failures().splitlines() if "again: " in line]
+    again = eval(line.partition("again: ")[2], {"verify": verify, "jax": jax, "jnp": jax.numpy})
+    assert again.rows[0].outcome.worst_instance == failed.rows[0].outcome.worst_instance
 
 
 def test_same_key_same_instances(report):
