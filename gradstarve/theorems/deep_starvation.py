@@ -12,6 +12,7 @@ from gradstarve.theorems.drawing import COLOURS
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
 from gradstarve.theorems.feature_problems import (
     ALIGNED,
+    BY_FLOW_EACH,
     BY_LIMIT,
     COUNT,
     FRACTIONS,
@@ -29,6 +30,7 @@ from gradstarve.theorems.feature_problems import (
     small_starts,
     split,
 )
+from gradstarve.theorems.running import FLOW_TOLERANCE, WHY_FLOW
 from gradstarve.theorems.sampling import WIDTH, generator, generators, log_uniform
 from gradstarve.theorems.starvation import outside, worst_of
 from gradstarve.theory import starvation as pair_law
@@ -125,6 +127,7 @@ def draw_deep(outcome: Outcome, ax: Any) -> None:
 # --- neurons that see both features (10.7) ---------------------------------------------------------------------------------
 
 _STEPS = 8
+_LATE = np.array([1.0, 1e2, 1e4, 1e8, 1e12])
 
 
 def _shared(rng: np.random.Generator, losses: np.ndarray, negative: float = 0.0, along: tuple[float, float] = (-0.3, 1.0)):
@@ -173,7 +176,7 @@ def _slope_gaps(problems: Problems, steps: dict[str, np.ndarray], bound: bool = 
 
 def check_shared(key: Any, trials: int) -> Outcome:
     """Random networks: every single step of descent, read-outs of either sign; and the flow against the common boost."""
-    tally = Tally(LIMIT_TOLERANCE)
+    tally = Tally(FLOW_TOLERANCE)
     shown = []
     for k, rng in enumerate(generators(key, trials, COUNT)):
         if k % 2 == 0:
@@ -192,18 +195,16 @@ def check_shared(key: Any, trials: int) -> Outcome:
             shown.append(np.stack([np.broadcast_to(steps["v2"][..., None], told.shape)[told], ratio[told]]))
             continue
         problems, parts, _ = _shared(rng, np.full(COUNT, "cross-entropy"))
-        time = log_uniform(rng, 0.5, 12, COUNT)
-        logits = problems.limit(time)
+        logits, _, lost = problems.flow(_LATE)
         z = np.asarray(problems.network.z)
-        law = theory.shared_features(PAIR, problems.weights * time[:, None], "cross-entropy", parts, z)
-        expected = np.asarray(law.features(FRACTIONS)) @ PAIR.T
+        law = theory.shared_features(PAIR, problems.weights, "cross-entropy", parts, z)
+        expected = np.asarray(law.features(_LATE)) @ PAIR.T
         gaps = np.max(np.abs(logits - expected).max(-1) / np.abs(expected).max(-1), axis=-1)
         tally.add(
             gaps,
-            "one boost for all neurons, flow",
-            lambda i, g=problems, t=time, f=logits, w=expected: g.instance(
-                i, times=FRACTIONS * t[i], trained=f[i], law=w[i]
-            ),
+            "one boost for all neurons: flow to t = 1e12",
+            lambda i, g=problems, f=logits, w=expected: g.instance(i, times=_LATE, trained=f[i], law=w[i]),
+            lost,
         )
     return tally.outcome(steps=np.concatenate(shown, axis=-1))
 
@@ -232,7 +233,7 @@ def shared_without(key: Any, what: str) -> Counterexample:
         f"a step moves a neuron by {slope:.4g} times as much along feature 2 as along feature 1, where "
         f"p_12/(p_1 + p_12) = {share:.4g} (v_2 = {steps['v2'][i, 0]:.3g})",
         float(gaps[i, j]),
-        LIMIT_TOLERANCE,
+        FLOW_TOLERANCE,
         problems.instance(int(i), neuron=int(j), step_size=0.1),
     )
 
@@ -271,9 +272,9 @@ SHARED = Theorem(
     claim="d(beta_j)/d(alpha_j) = p_12 g(v_1 + v_2)/[p_1 g(v_1) + p_12 g(v_1 + v_2)] for every neuron, whatever z_j; at "
     "most p_12/(p_1 + p_12) exactly while v_2 >= 0; one Lorentz boost moves all neurons",
     hypotheses=(SEEN_BY_ALL, NESTED, "the bound: v_2 >= 0"),
-    tolerance=LIMIT_TOLERANCE,
-    why_tolerance=WHY_LIMIT + "; single steps agree up to the rounding of an increment, 1e-10",
-    checked_with="simulate: descent on all weights, single steps, and extrapolated to step size 0",
+    tolerance=FLOW_TOLERANCE,
+    why_tolerance=WHY_FLOW + "; single steps agree up to the rounding of an increment, 1e-10",
+    checked_with=f"simulate: single steps of descent; {BY_FLOW_EACH}, to t = 1e12",
     default_trials=8 * COUNT,
     check=check_shared,
     necessity=tuple(lambda key, what=what: shared_without(key, what) for what in ("sign", "active")),
