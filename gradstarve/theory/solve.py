@@ -224,7 +224,7 @@ class ExclusiveMotion(eqx.Module):
 
 def _exclusive(rays, network, loss, dynamics):
     """Two modes that never meet: every neuron sees one class at most, and one that leaves is dead for ever."""
-    if isinstance(dynamics, GradientDescent):
+    if isinstance(dynamics, GradientDescent) and _is_nonzero(dynamics.weight_decay):
         network = _check_decay(network, dynamics)
     if None not in rays:
         network = _check_exclusive(rays, network, loss, dynamics)
