@@ -104,7 +104,17 @@ def simulate_flow(
             piece = knots[first : first + per]
             since = knots[first - 1] if first else np.zeros((), dtype)
             last, seen, nets, taken = integrate(
-                last, data, loss, since, piece, jnp.asarray(rtol, dtype), atols, rtol > 1e-6, max_steps, record_networks
+                last,
+                data,
+                loss,
+                since,
+                piece,
+                jnp.asarray(rtol, dtype),
+                atols,
+                rtol > 1e-6,
+                max_steps,
+                record_networks,
+                not watched,
             )
             used = used + taken
             if watched and throw:
