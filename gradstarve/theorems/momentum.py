@@ -126,4 +126,5 @@ MOMENTUM = Theorem(
     check=check_momentum,
     necessity=(without_calm,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (|u| + r Σ(a² + z²)/2) over 1000 steps"),
+    single_tolerance=None,
 )
