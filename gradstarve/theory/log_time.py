@@ -35,6 +35,8 @@ def follow(field: Callable[[Any, Any], Any], start: Any, problem: Any, rate: Flo
     Differentiable once in start, problem and t. `ConvergenceError` where 4096 steps are not enough: with a loss that comes
     to rest exponentially fast in t (squared) a late time is many steps away.
     """
+    if t.size == 0:
+        return jnp.zeros((*start.shape[:1], 0, *start.shape[1:]), t.dtype)
     states, arrived = _follow(field, start, problem, jax.lax.stop_gradient(rate), t)
     message = (
         "the reduced equations were not integrated up to the last time asked for "

@@ -32,7 +32,7 @@ from gradstarve.theory.piecewise import check_times
 class SharedFeatures(eqx.Module):
     """Two-layer neurons that all see all samples, under gradient flow. Made by `shared_features`; t is time.
 
-    Fields as there; relative error 1e-9 of the largest weight, for t to 1e300 (1e36 in float32, where it is 1e-4).
+    Fields as there; relative error 1e-9 of the largest weight, for t to 1e300 (1e30 in float32, where it is 2e-5).
     """
 
     types: Float[Array, "S K"]

@@ -78,6 +78,18 @@ def test_hinge_moves_from_margin_to_margin(depth):
     assert len(pieces) == 3
 
 
+def test_float32_keeps_its_digits():
+    p, init = np.array([0.3, 0.7], np.float32), np.array([0.01, 0.04], np.float32)
+    times = np.array([0.01, 1.0, 10.0, 1e3, 1e30], np.float32)
+    for loss, depth in (("exponential", 2), ("hinge", 3)):
+        single = feature_flow([[1, 0], [1, 1]], p, loss, depth, init=init).features(times)
+        assert single.dtype == np.float32
+        with jax.enable_x64(True):
+            problem = (p.astype(float), loss, depth, None, init.astype(float))
+            double = np.asarray(feature_flow([[1, 0], [1, 1]], *problem).features(times.astype(float)))
+        assert np.all(np.abs(single - double) <= 2e-5 * double.max(-1, keepdims=True))
+
+
 @pytest.mark.usefixtures("x64")
 def test_features_that_share_nothing_are_modes_of_their_own():
     alone = feature_flow(np.eye(3), P, "cross-entropy", 1, SCALES)
@@ -103,7 +115,8 @@ def test_batches_broadcast_and_each_member_is_itself():
     for k in range(2):
         one = feature_flow(TYPES, p[k], "hinge", 2, SCALES, np.array([0.02, 0.1, 0.05]))
         np.testing.assert_allclose(found[k].reshape(6, 3), one.features(TIMES), rtol=1e-14)
-    assert flow.features(np.zeros((0,))).shape == (2, 0, 3)
+    for loss in ("hinge", "exponential"):
+        assert feature_flow(TYPES, p, loss).features(np.zeros((0,))).shape == (2, 0, 3)
 
 
 @pytest.mark.usefixtures("x64")
