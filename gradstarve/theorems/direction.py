@@ -10,31 +10,40 @@ from gradstarve import theory
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
-from gradstarve.theorems.hypotheses import SEPARABLE, of_losses
+from gradstarve.theorems.hypotheses import EXCLUSIVE, RIGHT_SIGN, SEPARABLE, of_losses
 from gradstarve.theorems.independence import exclusive_networks
 from gradstarve.theorems.late import BY_LATE, train_late
-from gradstarve.theorems.sampling import BATCH, WIDTH, cone_data, generator, generators, networks, record
+from gradstarve.theorems.sampling import BATCH, WIDTH, cone_data, generator, generators, record
 
-_TOLERANCE = 0.1
-_NOTHING = 1e-16  # 1 - cos of a neuron that has arrived, to rounding
+_TOLERANCE = 0.5
+_CLOSE = 0.02
 
 
-def _clear_cut(rng: np.random.Generator) -> Dataset:
-    """Cone data whose supports are told from the rest by t = 1e20: a point at 1.02 margins pulls until then."""
+def _clear_cut(rng: np.random.Generator, wide: bool) -> Dataset:
+    """Cone data whose supports have shown themselves by t = 1e20; `wide`, so that a class has two of them.
+
+    A point at 1.02 margins pulls until then; and two supports at a small angle are told apart as late.
+    """
     while True:
-        data = cone_data(rng)
+        data = cone_data(rng, rng.uniform(0.4, 0.7), norms=(0.8, 1.25)) if wide else cone_data(rng)
         points, labels = np.asarray(data.points), np.asarray(data.labels)
-        limits = [theory.max_margin_direction(points[labels == label]) for label in (1, -1)]
-        shares = np.concatenate([np.asarray(limit.coefficients * limit.margin**2) for limit in limits])
-        margins = np.concatenate([points[labels == y] @ limits[y < 0].direction / limits[y < 0].margin for y in (1, -1)])
-        if ((shares > 0.15) | (margins > 1.5)).all():
+        if all(_is_clear(points[labels == label]) for label in (1, -1)):
             return data
+
+
+def _is_clear(points: np.ndarray) -> bool:
+    """Every point of a class supports the margin with a share above 0.15 or is 50 % beyond it; supports 30 degrees apart."""
+    limit = theory.max_margin_direction(points)
+    shares, margins = limit.coefficients * limit.margin**2, points @ limit.direction / limit.margin
+    unit = (points / np.linalg.norm(points, axis=-1, keepdims=True))[np.asarray(limit.support)]
+    apart = unit @ unit.T - np.eye(len(unit)) < np.cos(np.deg2rad(30))
+    return bool(((shares > 0.15) | (margins > 1.5)).all() and apart.all())
 
 
 def _turning(data: Dataset, network: TwoLayerReLU, loss: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(1 - cos to the limit of its class, smallest margin of its class): [b, records, h] each; who survives: [b, h].
 
-    Survivors are active on all points of one class and none of the other at the last two records, with its sign, and have
+    Survivors are active on all points of one class and none of the other at all records, with its sign, and have
     outgrown their start: |w|^2 - z^2, which never changes (1.3), is within 5 % of z^2.
     """
     points, labels = np.asarray(data.points), np.asarray(data.labels)
@@ -53,28 +62,33 @@ def _turning(data: Dataset, network: TwoLayerReLU, loss: str) -> tuple[np.ndarra
         # 1 - cos from the difference of unit vectors, which keeps its digits.
         gap = np.where(mine, np.sum((unit - limit) ** 2, axis=-1) / 2, gap)
         reached = np.where(mine, margins[..., labels == label].min(-1)[..., None], reached)
-        lives |= mine[:, -2:].all(1)
+        lives |= mine.all(1)
     return gap, reached, lives
 
 
-def _growth(gap: np.ndarray, reached: np.ndarray) -> np.ndarray:
-    """By how much (1 - cos) times the margin grew between the last two records, relative: [b, h]."""
-    product = np.maximum(gap, _NOTHING) * reached
-    return np.maximum(product[:, -1] / product[:, -2] - 1, 0)
+def _growth(gap: np.ndarray, reached: np.ndarray, mine: np.ndarray) -> np.ndarray:
+    """By how much (1 - cos) times the margin grew from the first record to the last, for the neuron of a class that is
+    farthest off: [b]. (While a class turns, one that was by chance ahead may fall behind.) `mine`: [b, h].
+
+    Relative to where it was, plus `_CLOSE` for those that were there by chance and have yet to find their own constant.
+    """
+    product = np.max(np.where(mine[:, None], gap * reached, 0), axis=-1)
+    return np.maximum((product[:, -1] - product[:, 0]) / (product[:, 0] + _CLOSE), 0)
 
 
 def check_direction(key: Any, trials: int) -> Outcome:
-    """Cone data, exclusive neurons of the right sign or any neurons; margins near 35, then near 50. A trial: a network."""
+    """Cone data, exclusive neurons of the right sign, margins from 15 to 50; one trial is one network."""
     tally = Tally(_TOLERANCE)
     seen: list[np.ndarray] = []
     for k, rng in enumerate(generators(key, trials)):
-        data = _clear_cut(rng)
-        network = TwoLayerReLU(*networks(rng, high=0.2)) if k % 3 == 2 else exclusive_networks(rng, data, high=0.2)
+        data = _clear_cut(rng, wide=k % 2 == 0)
+        network = exclusive_networks(rng, data, high=0.2)
         gap, reached, lives = _turning(data, network, "cross-entropy")
-        lives &= reached[:, -2] > 10
+        lives &= reached[:, 0] > 8
+        sign = np.sign(np.asarray(network.z))
         tally.add(
-            np.where(lives, _growth(gap, reached), 0).max(-1),
-            "any neurons" if k % 3 == 2 else "exclusive neurons",
+            np.maximum(*(_growth(gap, reached, lives & (sign == label)) for label in (1, -1))),
+            "one support or two" if k % 2 else "two supports",
             lambda i, d=data, n=network, g=gap, m=reached: record(
                 d, "cross-entropy", n, i, one_minus_cos=g[i], margins=m[i]
             ),
@@ -95,15 +109,15 @@ def direction_without_separability(key: Any) -> Counterexample:
     run, _ = train_late(data, TwoLayerReLU(w, z), "cross-entropy", 15 / float(np.max(np.linalg.norm(points, axis=-1))))
     limit = np.asarray(theory.max_margin_direction(points[labels == 1]).direction)
     kept: Any = run.networks
-    first = np.asarray(kept.w)[:, -2:, 0]
+    first = np.asarray(kept.w)[:, 1:, 0]
     gap = 1 - first @ limit / np.linalg.norm(first, axis=-1)
-    margin = (np.asarray(run.recorded)[:, -2:] * labels)[..., labels == 1].min(-1)
-    growth = _growth(gap[..., None], margin[..., None])[:, 0]
-    i = int(np.argmax(np.where(margin[:, 0] > 10, growth, -np.inf)))
+    margin = (np.asarray(run.recorded)[:, 1:] * labels)[..., labels == 1].min(-1)
+    growth = _growth(gap[..., None], margin[..., None], np.ones((BATCH, 1), bool))
+    i = int(np.argmax(np.where(margin[:, 0] > 8, growth, -np.inf)))
     return Counterexample(
         "orthogonally separable data (classes at 60 degrees instead, neurons that see both)",
-        f"while the margin of class + went from {margin[i, 0]:.3g} to {margin[i, 1]:.3g}, a neuron of its sign went from "
-        f"{np.rad2deg(np.arccos(1 - gap[i, 0])):.4g} to {np.rad2deg(np.arccos(1 - gap[i, 1])):.4g} degrees off the "
+        f"while the margin of class + went from {margin[i, 0]:.3g} to {margin[i, -1]:.3g}, a neuron of its sign went from "
+        f"{np.rad2deg(np.arccos(1 - gap[i, 0])):.4g} to {np.rad2deg(np.arccos(1 - gap[i, -1])):.4g} degrees off the "
         "maximum-margin direction of class +",
         float(growth[i]),
         _TOLERANCE,
@@ -114,7 +128,7 @@ def direction_without_separability(key: Any) -> Counterexample:
 def draw_direction(outcome: Outcome, ax: Any) -> None:
     """1 - cos of every surviving neuron against the margin of its class, and the slope of 1/log t."""
     margin, gap = outcome.extra["points"].T
-    there = gap > _NOTHING
+    there = gap > 0
     ax.loglog(margin[there], gap[there], ".", markersize=2, color=COLOURS[0], label="neurons (trained)")
     grid = np.geomspace(8, 60, 20)
     ax.loglog(grid, 0.3 / grid, color="black", linestyle="--", label="slope of 1/log t")
@@ -128,17 +142,19 @@ DIRECTION = Theorem(
     name="last-direction",
     equation="13.1",
     title="Neurons turn to the maximum-margin direction of their class",
-    claim="1 - cos between a surviving neuron and that direction falls like 1/log t or faster, whatever the points' weights",
+    claim="1 - cos between the surviving neurons and that direction falls like 1/log t or faster, whatever the points' "
+    "weights",
     hypotheses=(
         SEPARABLE,
         of_losses("cross-entropy", "cross-entropy"),
-        "the class is learnt, and the neuron sees it to the end",
-        "no point is within 50 % of the margin without supporting it (it would, but later than t = 1e20)",
+        EXCLUSIVE,
+        RIGHT_SIGN,
+        "to be seen by t = 1e20: other points 50 % beyond the margin, supports 30 degrees apart",
     ),
     tolerance=_TOLERANCE,
     why_tolerance=(
-        "(1 - cos) times the margin, which grows like log t, would grow by the ratio of the margins, 1.3 to 1.5, if the "
-        "limit were another one; corrections of relative order 1/log t let it grow by a few percent before it stands still"
+        "(1 - cos) times the margin, which grows like log t, would grow by the ratio of the margins, 2.5 and more, if the "
+        "limit were another one; on its way to a constant it was seen to grow by less than 0.2 in 4000 networks"
     ),
     checked_with=BY_LATE,
     default_trials=3 * BATCH,

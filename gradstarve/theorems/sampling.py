@@ -81,10 +81,15 @@ def two_rays(rng: np.random.Generator, cosine: float) -> Geometry:
     return Geometry(Dataset(points, labels, weights / weights.sum()), axes, norms, frequencies)
 
 
-def cone_data(rng: np.random.Generator, opening: float | None = None, angle: float | None = None) -> Dataset:
+def cone_data(
+    rng: np.random.Generator,
+    opening: float | None = None,
+    angle: float | None = None,
+    norms: tuple[float, float] = (0.2, 5.0),
+) -> Dataset:
     """Two cones of half-angle `opening` (random below 0.7) with axes at `angle` (random, orthogonally separable).
 
-    Norms are log-uniform from 0.2 to 5 and weights random.
+    Norms are log-uniform between the two of `norms` and weights random.
     """
     opening = rng.uniform(0, 0.7) if opening is None else opening
     angle = rng.uniform(np.pi / 2 + 2 * opening, np.pi) if angle is None else angle
@@ -94,8 +99,8 @@ def cone_data(rng: np.random.Generator, opening: float | None = None, angle: flo
     sides -= np.einsum("cnd,cd->cn", sides, axes)[..., None] * axes[:, None]
     sides /= np.linalg.norm(sides, axis=-1, keepdims=True)
     tilt = opening * rng.uniform(size=(2, PER_CLASS, 1))
-    norms = log_uniform(rng, 0.2, 5, (2, PER_CLASS, 1))
-    points = (norms * (np.cos(tilt) * axes[:, None] + np.sin(tilt) * sides)).reshape(-1, DIM)
+    lengths = log_uniform(rng, *norms, (2, PER_CLASS, 1))
+    points = (lengths * (np.cos(tilt) * axes[:, None] + np.sin(tilt) * sides)).reshape(-1, DIM)
     weights = rng.uniform(0.1, 1, 2 * PER_CLASS)
     return Dataset(points, np.repeat([1.0, -1.0], PER_CLASS), weights / weights.sum())
 

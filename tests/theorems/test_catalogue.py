@@ -152,6 +152,13 @@ def tilted(points, max_margin_direction=theory.max_margin_direction):
     return eqx.tree_at(lambda limit: limit.direction, found, jnp.asarray(off / np.linalg.norm(off, axis=-1, keepdims=True)))
 
 
+def mean_direction(points, max_margin_direction=theory.max_margin_direction):
+    """The direction of the mean of the points, where training starts to turn."""
+    mean = np.mean(points, axis=0)
+    found = max_margin_direction(points)
+    return eqx.tree_at(lambda limit: limit.direction, found, jnp.asarray(mean / np.linalg.norm(mean)))
+
+
 def faster_tail(loss, t, *rest, error_tail=theory.error_tail, **options):
     return error_tail(loss, 1.05 * t, *rest, **options)
 
@@ -235,7 +242,10 @@ MUTATIONS = {
         (theory, "error_tail", faster_tail),
         (theory, "error_tail", lambda *rest, layers, f=theory.error_tail: f(*rest, layers=layers, leading=True)),
     ],
-    "last-direction": [(theory, "max_margin_direction", tilted)],
+    "last-direction": [
+        (theory, "max_margin_direction", tilted),
+        (theory, "max_margin_direction", mean_direction),
+    ],
     "generator-signal": [
         (theory, "generator_signal", scaled(theory.generator_signal, 1.05)),
         (theory, "minimax_peak", scaled(theory.minimax_peak, 1.05)),
