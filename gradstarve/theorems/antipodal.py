@@ -211,12 +211,14 @@ ANTIPODAL = Theorem(
     claim="on antipodal data nobody dies; a given class is never learnt with probability 2^-h, and never both",
     hypotheses=(ANTIPODAL_CLASSES, EVERLASTING, "symmetric initial z"),
     tolerance=STANDARD_ERRORS,
-    why_tolerance=(
-        "a neuron in the wrong class counts as infinite; frequencies within 4 standard errors, where a law wrong by 5 % "
-        "at width 1 is rejected with probability 0.98 with the default trials"
+    why_tolerance="a neuron in the wrong class counts as infinite; frequencies are within 4 standard errors",
+    power=(
+        "level 2e-4 for the three widths; with the default trials a law wrong by 5 % at width 1 is rejected with "
+        "probability 0.98"
     ),
     checked_with=BY_DESCENT,
     default_trials=28_672,
+    quick_trials=2 * 4096,
     check=check_antipodal,
     necessity=(antipodal_without_angle, antipodal_with_a_stop),
     figure=draw_failures,

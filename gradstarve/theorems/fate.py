@@ -201,6 +201,7 @@ FATES = Theorem(
     why_tolerance="yes or no: 0 agrees, 1 contradicts; a third of the neurons start within 0.1 % to 10 % of the line",
     checked_with=BY_DESCENT,
     default_trials=4 * CROWD,
+    quick_trials=CROWD,
     check=check_fates,
     necessity=(fates_without_exclusiveness,),
     figure=draw_plane,
@@ -213,12 +214,14 @@ PROBABILITY = Theorem(
     claim="a Gaussian exclusive neuron learns with probability 1/2 + arctan(sigma_a / sigma_z)/pi",
     hypotheses=(ORTHOGONAL, EXCLUSIVE, "w and z independent and Gaussian, centred"),
     tolerance=STANDARD_ERRORS,
-    why_tolerance=(
-        "4 standard errors for each of six ratios: a true law fails one of them with probability 4e-4; with the default "
-        "trials an arctangent term wrong by 5 % is rejected with probability 0.98, the whole law wrong by 2 % too"
+    why_tolerance="4 standard errors for each of six ratios",
+    power=(
+        "level 4e-4 for all six; with the default trials an arctangent term wrong by 5 % is rejected with probability 0.98, "
+        "the whole law wrong by 2 % too"
     ),
     checked_with=BY_DESCENT,
     default_trials=6 * 44_000,
+    quick_trials=6 * 12_000,
     check=check_probability,
     necessity=(probability_without_gaussian,),
     figure=draw_probability,

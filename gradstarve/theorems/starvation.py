@@ -270,7 +270,7 @@ def draw_bounds(outcome: Outcome, ax: Any) -> None:
     ax.set_ylim(-0.05, 1.05)
     ax.set_xlabel("v₁, logit of the frequent feature")
     ax.set_ylabel("place of v₂ between its bounds")
-    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
 
 
 # --- the entries -----------------------------------------------------------------------------------------------------------
