@@ -85,6 +85,11 @@ def starvation_index(found, alone) -> Float[Array, "..."]:
     [0.75, 0.0]
     """
     found, alone = real_arrays(found=found, alone=alone)
+    return _index(found, alone)
+
+
+@jax.jit
+def _index(found: Array, alone: Array) -> Array:
     return jnp.where(alone == 0, 0, 1 - found / jnp.where(alone == 0, 1, alone))
 
 
@@ -284,7 +289,5 @@ def _integrated(types, p, r, start, loss, depth, t):
     linear = depth == 1
     field, count = _Field(loss, linear), p.shape[:1]
     problem = (jnp.broadcast_to(types, (*count, *types.shape)), p, r, jnp.full(count, depth, p.dtype))
-    state = start if linear else jnp.log(start)
-    rate = jnp.max(jnp.abs(jax.vmap(field)(state, problem)), axis=-1)
-    found = follow(field, state, problem, rate, t)
+    found = follow(field, start if linear else jnp.log(start), problem, t)
     return found if linear else jnp.exp(found)

@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -139,6 +138,4 @@ def _boosts(law: SharedFeatures, t: Array) -> Array:
     moments = jnp.einsum("bha,bhc->bac", neurons, neurons, precision="highest")
     start = jnp.broadcast_to(jnp.eye(neurons.shape[-1], dtype=t.dtype), moments.shape)
     problem = (jnp.broadcast_to(law.types, (*p.shape[:1], *law.types.shape)), p, r, moments)
-    field = _Boost(law.loss_function)
-    rate = jnp.max(jnp.abs(jax.vmap(field)(start, problem)), axis=(-2, -1))
-    return follow(field, start, problem, rate, t)
+    return follow(_Boost(law.loss_function), start, problem, t)

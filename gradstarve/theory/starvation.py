@@ -19,6 +19,7 @@ from __future__ import annotations
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
@@ -82,10 +83,10 @@ class StarvingPair(eqx.Module):
         v_2 >= 0 at the start (and the squared loss for v_1 <= 1): `HypothesisError` otherwise.
         """
         second = self.start[..., 1]
-        if is_concrete(second) and bool((second < 0).any()):
+        if is_concrete(second) and (np.asarray(second) < 0).any():
             raise HypothesisError(
                 "feature 2 starts at v_2 >= 0, so that it helps feature 1's samples (10.4)",
-                f"v_2(0) = {float(jnp.min(second))}",
+                f"v_2(0) = {np.asarray(second).min()}",
                 "features(t), which needs no sign",
             )
         return _bounds(self, self.features(t)[0])

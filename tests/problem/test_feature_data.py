@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from gradstarve.problem import DeepReLU, GradientDescent, datasets
-from gradstarve.simulate import simulate
+from gradstarve.problem import datasets
 
 TYPES = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1]])
 
@@ -28,13 +27,17 @@ def test_the_starving_pair():
 
 
 def test_mirroring_leaves_a_linear_model_as_it_was():
-    start = DeepReLU(([0.1, -0.2],))
     plain, mirrored = (datasets.starving_pair(0.75, 0.25, mirrored=flag) for flag in (False, True))
     np.testing.assert_array_equal(mirrored.labels, [1, 1, -1, -1])
     np.testing.assert_array_equal(mirrored.points, np.concatenate([plain.points, -np.asarray(plain.points)]))
-    runs = [simulate(data, start, "cross-entropy", GradientDescent(0.5), 30, 10) for data in (plain, mirrored)]
-    np.testing.assert_allclose(runs[1].margins()[:, :2], runs[0].margins(), rtol=1e-5)
-    np.testing.assert_allclose(runs[1].loss(), runs[0].loss(), rtol=1e-5)
+    read_outs = []
+    for data in (plain, mirrored):
+        signed = np.asarray(data.labels)[:, None] * np.asarray(data.points, np.float64)
+        read_out = np.array([0.1, -0.2])
+        for _ in range(30):  # descent with cross-entropy
+            read_out = read_out + 0.5 * (np.asarray(data.weights) / (1 + np.exp(signed @ read_out))) @ signed
+        read_outs.append(read_out)
+    np.testing.assert_allclose(*read_outs, rtol=1e-14)
 
 
 def test_bad_arguments():
