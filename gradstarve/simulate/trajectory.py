@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from gradstarve.arrays import is_concrete
-from gradstarve.problem import ClassDataset, Dataset, LearningCurve, Loss, Network
+from gradstarve.problem import ClassDataset, Dataset, LearningCurve, Loss
 
 
 class Trajectory(LearningCurve):
@@ -37,11 +37,12 @@ class Trajectory(LearningCurve):
 
     grid: Shaped[Array | np.ndarray, " records"]
     recorded: Float[Array, "..."]
-    initial: Network
-    final: Network
+    # Networks of the class that was trained, whose weights have names of their own.
+    initial: Any
+    final: Any
     data: Dataset | ClassDataset
     loss_function: Loss
-    networks: Network | None = None
+    networks: Any = None
 
     def logits(self, t: Any = None) -> Float[Array, "..."]:
         """f(x_i) at the recorded t: [*batch, *t.shape, n], or of all, [*batch, records, n]; K classes add an axis."""
@@ -49,7 +50,7 @@ class Trajectory(LearningCurve):
             return self.recorded
         return self.recorded[(slice(None),) * len(self.initial.batch_shape) + (self._index(t),)]
 
-    def network(self, t: Any = None) -> Network:
+    def network(self, t: Any = None) -> Any:
         """The network or networks at the recorded t: batch axes [*batch, *t.shape]; None is the whole grid.
 
         Without `record_networks=True` only t = 0 and the last entry of the grid are known, others are a `ValueError`.
