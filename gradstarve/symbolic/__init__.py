@@ -5,5 +5,6 @@ in. The result prints as text, Markdown or LaTeX, and turns into a JAX function 
 """
 
 from gradstarve.symbolic.derivation import Derivation, DerivationError, Step, available, derive
+from gradstarve.symbolic.printers import latex_document
 
-__all__ = ["Derivation", "DerivationError", "Step", "available", "derive"]
+__all__ = ["Derivation", "DerivationError", "Step", "available", "derive", "latex_document"]

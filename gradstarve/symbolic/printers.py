@@ -11,7 +11,7 @@ table here sends them to `gradstarve.special`, in the form that does not overflo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import sympy as sp
@@ -305,9 +305,18 @@ def to_latex(derivation: Derivation, document: bool = False) -> str:
             rf"\emph{{Check: {_plain(step.method)}.}}",
             "",
         ]
-    body = "\n".join(lines)
-    if not document:
-        return body
+    return latex_document([derivation]) if document else "\n".join(lines)
+
+
+def latex_document(derivations: Iterable[Derivation]) -> str:
+    """One article with a section for each derivation, which compiles by itself.
+
+    Example:
+        >>> from gradstarve.symbolic import derive
+        >>> text = latex_document([derive("one-layer", "hinge"), derive("one-layer", "exponential")])
+        >>> text.count("section*"), text.count("documentclass")
+        (2, 1)
+    """
     preamble = [
         r"\documentclass[a4paper]{article}",
         r"\usepackage[T1]{fontenc}",
@@ -317,7 +326,7 @@ def to_latex(derivation: Derivation, document: bool = False) -> str:
         r"\allowdisplaybreaks",
         r"\begin{document}",
     ]
-    return "\n".join([*preamble, body, r"\end{document}", ""])
+    return "\n".join([*preamble, *map(to_latex, derivations), r"\end{document}", ""])
 
 
 def to_markdown(derivation: Derivation) -> str:
