@@ -68,7 +68,7 @@ def check_times(p, r, b, loss, logits):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_times_are_those_of_mpmath(loss, x64):
     stops = loss in ("hinge", "squared")
-    for p, r, b in THREE:
+    for p, r, b in THREE if loss == "cross-entropy" else THREE[1:3]:
         check_times(p, r, b, loss, TOPS[stops])
     late = depth_mode(*THREE[1], loss).logit(np.array([1e20, 1e100, 1e200, 1e300]))
     if stops:

@@ -81,20 +81,18 @@ def test_flow_of_256_antipodal_networks():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(
-    ("geometry", "loss"),
-    [("antipodal", "hinge"), ("antipodal", "exponential"), ("antipodal", "squared"), ("orthogonal", "hinge")],
-)
-def test_flow_with_the_other_losses(geometry, loss):
-    trained = gs.simulate_flow(*problem(geometry), loss, TIMES, rtol=1e-12)
-    assert np.abs(np.asarray(flow_law(geometry, loss).logits(TIMES)) - np.asarray(trained.logits())).max() <= 1e-8
+@pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
+def test_flow_with_the_hinge_loss(geometry):
+    """The other losses are those of the entries "clock" and "transfer"."""
+    trained = gs.simulate_flow(*problem(geometry), "hinge", TIMES, rtol=1e-12)
+    assert np.abs(np.asarray(flow_law(geometry, "hinge").logits(TIMES)) - np.asarray(trained.logits())).max() <= 1e-8
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
 def test_descent_tends_to_the_flow_at_first_order(geometry):
     data, network = problem(geometry)
-    sizes, horizon = 0.2 / 2.0 ** np.arange(6), 8.0
+    sizes, horizon = 0.1 / 2.0 ** np.arange(4), 8.0
     flow = np.asarray(flow_law(geometry).logits(TIMES))[:, horizon == TIMES][:, 0]
     gaps = []
     for size in sizes:
@@ -182,7 +180,7 @@ def test_gradients_of_the_whole_solution_exist_and_are_right():
 
     def later(scale):
         scaled = gs.TwoLayerReLU(network.w * scale, network.z)
-        return gs.solve(data, scaled).logits(TIMES)[:, 3].sum()
+        return gs.solve(data, scaled, "hinge").logits(TIMES)[:, 3].sum()
 
     slope = float(jax.grad(later)(1.0))
     difference = (float(later(1 + 1e-6)) - float(later(1 - 1e-6))) / 2e-6
