@@ -1,6 +1,7 @@
 """Shared test settings: two host devices, shapes and types enforced, and a fixture that turns on 64 bits."""
 
 import os
+import re
 
 # Before JAX starts: two devices on the host, so that sharding is tested on any machine.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
@@ -14,10 +15,40 @@ from jaxtyping import install_import_hook
 install_import_hook("gradstarve", "beartype.beartype")
 
 
+# Marked "slow", for the sake of ten minutes: what another test shows with another loss, depth or size, and what the
+# catalogue tries as well. `pytest -m slow` runs them.
+SLOW = re.compile(
+    "|".join(
+        (
+            r"test_broken_formulas.py::test_every_changed_equation_fails\[(?!.*cross-entropy)",
+            r"test_printers.py::test_generated_code_(runs|agrees|keeps).*\[(?!.*cross-entropy)",
+            r"test_mode.py::test_other_random_points_agree\[(?!.*cross-entropy)",
+            r"test_against_theory.py::test_the_derived_clock_is_the_one_theory_runs\[(?!cross)",
+            r"test_solve.py::test_(flow_of_256|flow_with_the_hinge|descent_of_512|descent_tends)",
+            r"test_solve_mode.py::(test_gradients_match|test_float32|TestPhysics).*\[(?!cross|hinge)",
+            r"test_depth.py::test_times_at_other_depths\[(b0|b2)",
+            r"test_depth.py::test_(times_are|derivatives|weights).*\[(exp|squared)",
+            r"test_softmax.py::test_the_clock_of_a_softmax_is_its_integral\[(2|999)",
+            r"test_inflection.py::test_curves_bend.*\[(?!cross)",
+            r"test_fate.py::test_(exclusive_neurons_learn|a_class_fails|in_wider)",
+            r"test_gaps.py::test_flow_on_flow",
+            r"test_clock.py::.*\[exponential",
+            r"test_cli.py::test_overlay_writes.*flow",
+            r"test_momentum.py::test_the_law_is_an_equality.*(nesterov|exponential|squared)",
+            r"test_decay.py::.*(exponential|squared)",
+        )
+    )
+)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The slowest files first, so that no process is left alone with one of them at the end."""
+    """The slowest files first, so that no process is left alone with one of them at the end; and the mark."""
     slowest = ("test_solve.py", "test_solve_mode.py", "test_catalogue.py", "test_flow.py", "test_simulate.py")
     items.sort(key=lambda item: item.path.name not in slowest)
+    for item in items:
+        if SLOW.search(item.nodeid):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
