@@ -36,6 +36,13 @@ SLOW = re.compile(
             r"test_cli.py::test_overlay_writes.*flow",
             r"test_momentum.py::test_the_law_is_an_equality.*(nesterov|exponential|squared)",
             r"test_decay.py::.*(exponential|squared)",
+            r"test_mode.py::test_every_step_holds\[(?!.*cross-entropy|.*hinge)",
+            r"test_solve.py::test_classes_at_an_obtuse",
+            r"test_solve.py::test_(curves_of_the_classes|descent_is_an_equality).*(exponential|squared)",
+            r"test_solve_mode.py::test_float64.*\[(exponential|squared)",
+            r"test_flow.py::test_balance_is_conserved\[float32",
+            r"test_ensemble.py::test_kappa_against.*\[(?!1\])",
+            r"test_features.py::.*(exponential|squared)",
         )
     )
 )
