@@ -112,6 +112,16 @@ def check_positive(name: str, array: Array) -> None:
             raise ValueError(f"{name} must be > 0, got {values[bad].flat[0]}")
 
 
+def check_fits(name: str, array: Array, batch: tuple[int, ...], of: str) -> None:
+    """Raise a `ValueError` where `array` does not broadcast to the batch axes `batch`, which are those `of` another one."""
+    try:
+        fits = jnp.broadcast_shapes(array.shape, batch) == batch
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} of shape {array.shape} does not fit the batch axes {batch} of {of}")
+
+
 def positive_int(name: str, value: Any, minimum: int = 1) -> int:
     """`value` as an int of at least `minimum`, or a `ValueError` that quotes what came."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:

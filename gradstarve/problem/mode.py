@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, real_arrays
+from gradstarve.arrays import check_fits, check_positive, real_arrays
 
 
 class Mode(eqx.Module):
@@ -35,14 +35,7 @@ class Mode(eqx.Module):
             raise ValueError(f"a mode needs h >= 1 neurons, got a of shape {a.shape}")
         for name, value in (("frequency", frequency), ("norm", norm)):
             check_positive(name, value)
-            try:
-                fits = jnp.broadcast_shapes(value.shape, a.shape[:-1]) == a.shape[:-1]
-            except ValueError:
-                fits = False
-            if not fits:
-                raise ValueError(
-                    f"{name} of shape {value.shape} does not fit the batch axes {a.shape[:-1]} of a {a.shape}"
-                )
+            check_fits(name, value, a.shape[:-1], f"a {a.shape}")
         self.frequency, self.norm, self.a, self.z = frequency, norm, a, z
 
     @property

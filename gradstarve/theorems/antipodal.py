@@ -14,7 +14,7 @@ from gradstarve.theorems.fate import BY_DESCENT, CROWD, MOST, PLANE, STANDARD_ER
 from gradstarve.theorems.hypotheses import ANTIPODAL as ANTIPODAL_CLASSES
 from gradstarve.theorems.hypotheses import EVERLASTING, OFF_MANIFOLD, ONE_RAY
 from gradstarve.theorems.mode import flow_times
-from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, law_gaps, train_descent, train_flow
+from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, furthest, law_gaps, train_descent, train_flow
 from gradstarve.theorems.sampling import (
     BATCH,
     PER_CLASS,
@@ -60,10 +60,7 @@ def transfer_without_antipodes(key: Any) -> Counterexample:
     times = flow_times(rng, geometry)
     run, lost = train_flow(geometry.data, network, "cross-entropy", times)
     law = np.asarray(theory.solve(twin.data, start.network(rng, twin), "cross-entropy").logits(times))[..., 0]
-    found = np.asarray(run.recorded)[..., 0]
-    gap = np.max(np.abs(found - law) / (np.abs(law) + start.scale(geometry)[:, None]), axis=-1)
-    gap = np.where(lost, -np.inf, gap)
-    i = int(np.argmax(gap))
+    found, gap, i = furthest(run, lost, law, start.scale(geometry))
     return Counterexample(
         "antipodal classes (an angle of 120 degrees instead)",
         f"at t = {times[-1]:.3g} the logit of class + is {found[i, -1]:.4g}; the same neurons between opposite classes "

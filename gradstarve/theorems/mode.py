@@ -11,7 +11,7 @@ from gradstarve.problem import Dataset, Mode
 from gradstarve.theorems.drawing import draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
 from gradstarve.theorems.hypotheses import BELOW_ONE, EXCLUSIVE, OFF_MANIFOLD, ONE_RAY, ORTHOGONAL, SEPARABLE, STAYING
-from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, law_gaps, train_flow
+from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, furthest, law_gaps, train_flow
 from gradstarve.theorems.sampling import (
     BATCH,
     LOSS_NAMES,
@@ -77,10 +77,7 @@ def clock_without_direction(key: Any) -> Counterexample:
     a, zeta = start.mode(1)
     mode = Mode(geometry.frequencies[0], r * np.cos(angle), a, zeta)
     law = np.asarray(theory.solve_mode(mode, "cross-entropy").logit(times))
-    found = np.asarray(run.recorded)[..., 0]
-    gap = np.max(np.abs(found - law) / (np.abs(law) + start.scale(geometry)[:, None]), axis=-1)
-    gap = np.where(lost, -np.inf, gap)
-    i = int(np.argmax(gap))
+    found, gap, i = furthest(run, lost, law, start.scale(geometry))
     return Counterexample(
         "the points of a class share a direction (two points at 80 degrees instead, taken for one at their mean)",
         f"at 2 p r t = {times[-1] * geometry.rates[0]:.3g} the logit of the first point is {found[i, -1]:.4g}, the one "
@@ -115,10 +112,7 @@ def deaths_without_orthogonality(key: Any) -> Counterexample:
     mode = Mode(geometry.frequencies[0], geometry.norms[0], *start.mode(1))
     curve: Any = theory.solve_mode(mode, "cross-entropy")
     law = np.asarray(curve.logit(times))
-    found = np.asarray(run.recorded)[..., 0]
-    gap = np.max(np.abs(found - law) / (np.abs(law) + start.scale(geometry)[:, None]), axis=-1)
-    gap = np.where(lost, -np.inf, gap)
-    i = int(np.argmax(gap))
+    found, gap, i = furthest(run, lost, law, start.scale(geometry))
     return Counterexample(
         "orthogonal classes (antipodal ones instead, each taken by itself)",
         f"at t = {times[-1]:.3g} the logit of class + is {found[i, -1]:.4g}, with the neurons that class - lost to it, and "

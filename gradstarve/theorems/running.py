@@ -67,6 +67,15 @@ def descent_gradient(data: Dataset, network: TwoLayerReLU, loss: str) -> TwoLaye
     return jax.tree.map(jnp.negative, field)
 
 
+def furthest(run: Trajectory, lost: np.ndarray, law: np.ndarray, scale: Any) -> tuple[np.ndarray, np.ndarray, int]:
+    """The trained logits of the first point, how far they are from `law` [b, records] as in `law_gaps`, [b] (-inf for
+    what was lost), and the network that is furthest from it."""
+    found = np.asarray(run.recorded)[..., 0]
+    gap = np.max(np.abs(found - law) / (np.abs(law) + scale[:, None]), axis=-1)
+    gap = np.where(lost, -np.inf, gap)
+    return found, gap, int(np.argmax(gap))
+
+
 def law_gaps(
     data: Dataset, network: TwoLayerReLU, loss: str, run: Trajectory, scale: Any, dynamics: Any = None
 ) -> tuple[np.ndarray, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from gradstarve.theorems.sampling import BATCH, generator, generators, log_unifo
 _BY_FLOW = "simulate_flow: adaptive Runge-Kutta on all weights of the full network, all classes at once"
 CLASSES = (3, 10)
 _NEURONS = 2  # of each class
+Trained = tuple[np.ndarray, np.ndarray, Callable[[int], dict[str, Any]]]
 
 
 def _problem(rng: np.random.Generator, classes: int, bend: float = 0.0) -> tuple[ClassDataset, np.ndarray, np.ndarray]:
@@ -38,7 +40,43 @@ def _gaps(run: Any, law: np.ndarray) -> np.ndarray:
     return np.max(np.where(np.eye(classes, dtype=bool), 0, off), axis=(1, 2, 3))
 
 
-def _one_layer(rng: np.random.Generator, classes: int, bend: float = 0.0):
+def _against(data: ClassDataset, network: Any, times: np.ndarray, law: Any) -> Trained:
+    """Train and compare with the gaps of `law`: gaps [b], lost [b], what to record."""
+    run, lost = train_flow(data, network, "cross-entropy", times)
+    expected = np.moveaxis(np.asarray(law.gap(times)), 1, 2)  # [b, records, K]
+
+    def sides(i: int) -> dict[str, Any]:
+        return record(data, "cross-entropy", network, i, times=times, law=expected[i], trained=np.asarray(run.recorded)[i])
+
+    return _gaps(run, expected), lost, sides
+
+
+def _check(problem: Callable[[np.random.Generator, int], Trained], key: Any, trials: int) -> Outcome:
+    tally = Tally(FLOW_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials)):
+        classes = CLASSES[k % len(CLASSES)]
+        gaps, lost, sides = problem(rng, classes)
+        tally.add(gaps, f"K = {classes}", sides, lost)
+    return tally.outcome()
+
+
+def _uneven(dropped: str, equation: str, trained: Trained) -> Counterexample:
+    """The worst of the trained networks, whose gaps are not the one that the law has for them all."""
+    gaps, lost, sides = trained
+    i = int(np.argmax(np.where(lost, -np.inf, gaps)))
+    numbers = sides(i)
+    last = numbers["trained"][-1][0]
+    return Counterexample(
+        dropped,
+        f"the gaps of class 0 end at {', '.join(f'{last[0] - other:.4g}' for other in last[1:])}, where ({equation}) says "
+        f"{numbers['law'][-1][0]:.4g} for all",
+        float(gaps[i]),
+        FLOW_TOLERANCE,
+        numbers,
+    )
+
+
+def _one_layer(rng: np.random.Generator, classes: int, bend: float = 0.0) -> Trained:
     """Read-outs from gaps that are level: gaps [b], lost [b], what to record."""
     data, frame, norms = _problem(rng, classes, bend)
     p = np.asarray(data.weights)
@@ -48,43 +86,21 @@ def _one_layer(rng: np.random.Generator, classes: int, bend: float = 0.0):
     tilt = np.eye(classes) - 1 / classes
     network = SoftmaxOneLayer(np.einsum("bc,ck,cd->bkd", start / norms, tilt, frame))
     times = FRACTIONS * log_uniform(rng, 1, 30) * classes
-    run, lost = train_flow(data, network, "cross-entropy", times)
-    law = theory.softmax_mode(classes, p, norms, start=start).gap(times)  # [b, K, records]
-    law = np.moveaxis(np.asarray(law), 1, 2)
-
-    def sides(i: int) -> dict[str, Any]:
-        return record(data, "cross-entropy", network, i, times=times, law=law[i], trained=np.asarray(run.recorded)[i])
-
-    return _gaps(run, law), lost, sides
+    return _against(data, network, times, theory.softmax_mode(classes, p, norms, start=start))
 
 
 def check_one_layer(key: Any, trials: int) -> Outcome:
     """K read-outs trained on K classes of different norms and weights, from 0 and from level gaps of either sign."""
-    tally = Tally(FLOW_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials)):
-        classes = CLASSES[k % len(CLASSES)]
-        gaps, lost, sides = _one_layer(rng, classes)
-        tally.add(gaps, f"K = {classes}", sides, lost)
-    return tally.outcome()
+    return _check(_one_layer, key, trials)
 
 
 def one_layer_without_orthogonality(key: Any) -> Counterexample:
     """Drop "orthogonal inputs": the second leans towards the first."""
-    gaps, lost, sides = _one_layer(generator(key), CLASSES[0], bend=0.5)
-    i = int(np.argmax(np.where(lost, -np.inf, gaps)))
-    numbers = sides(i)
-    last = numbers["trained"][-1][0]
-    return Counterexample(
-        "orthogonal inputs (two of them at 60 degrees instead)",
-        f"the gaps of class 0 end at {', '.join(f'{last[0] - other:.4g}' for other in last[1:])}, where (11.1) says "
-        f"{numbers['law'][-1][0]:.4g} for all",
-        float(gaps[i]),
-        FLOW_TOLERANCE,
-        numbers,
-    )
+    trained = _one_layer(generator(key), CLASSES[0], bend=0.5)
+    return _uneven("orthogonal inputs (two of them at 60 degrees instead)", "11.1", trained)
 
 
-def _two_layers(rng: np.random.Generator, classes: int, astray: float = 0.0):
+def _two_layers(rng: np.random.Generator, classes: int, astray: float = 0.0) -> Trained:
     """Exclusive neurons voting along c (and off it by `astray`): gaps [b], lost [b], what to record."""
     data, frame, norms = _problem(rng, classes)
     p = np.asarray(data.weights)
@@ -100,40 +116,18 @@ def _two_layers(rng: np.random.Generator, classes: int, astray: float = 0.0):
     z = zeta[..., None] * votes[:, None] + astray * scale[..., None] * rng.normal(size=(*zeta.shape, classes))
     network = SoftmaxTwoLayer(w.reshape(BATCH, -1, classes), z.reshape(BATCH, -1, classes))
     times = FRACTIONS * log_uniform(rng, 1, 20) * classes
-    run, lost = train_flow(data, network, "cross-entropy", times)
-    law = theory.softmax_mode(classes, p, norms, a, zeta).gap(times)
-    law = np.moveaxis(np.asarray(law), 1, 2)
-
-    def sides(i: int) -> dict[str, Any]:
-        return record(data, "cross-entropy", network, i, times=times, law=law[i], trained=np.asarray(run.recorded)[i])
-
-    return _gaps(run, law), lost, sides
+    return _against(data, network, times, theory.softmax_mode(classes, p, norms, a, zeta))
 
 
 def check_two_layers(key: Any, trials: int) -> Outcome:
     """Two neurons a class, a third of which vote against it at first, on all classes at once."""
-    tally = Tally(FLOW_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials)):
-        classes = CLASSES[k % len(CLASSES)]
-        gaps, lost, sides = _two_layers(rng, classes)
-        tally.add(gaps, f"K = {classes}", sides, lost)
-    return tally.outcome()
+    return _check(_two_layers, key, trials)
 
 
 def two_layers_with_stray_votes(key: Any) -> Counterexample:
     """Drop "votes along c": votes for single other classes too."""
-    gaps, lost, sides = _two_layers(generator(key), CLASSES[0], astray=0.5)
-    i = int(np.argmax(np.where(lost, -np.inf, gaps)))
-    numbers = sides(i)
-    last = numbers["trained"][-1][0]
-    return Counterexample(
-        "votes along c = e_c - 1/K (other votes too instead)",
-        f"the gaps of class 0 end at {', '.join(f'{last[0] - other:.4g}' for other in last[1:])}, where (11.2) says "
-        f"{numbers['law'][-1][0]:.4g} for all",
-        float(gaps[i]),
-        FLOW_TOLERANCE,
-        numbers,
-    )
+    trained = _two_layers(generator(key), CLASSES[0], astray=0.5)
+    return _uneven("votes along c = e_c - 1/K (other votes too instead)", "11.2", trained)
 
 
 _SCALE = "|gap − law| / (0.001 + |law|), the worst of all pairs of classes"

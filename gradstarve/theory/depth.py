@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, real_arrays
+from gradstarve.arrays import check_fits, check_positive, is_concrete, real_arrays
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import Loss, as_loss
 from gradstarve.special.monotone import invert
@@ -348,12 +348,7 @@ def depth_mode(frequency, norm, weights, loss: Loss | str = "cross-entropy") -> 
         raise ValueError(f"weights must be [*batch, N] with N >= 1 layers, got shape {weights.shape}")
     for name, value in (("frequency", frequency), ("norm", norm)):
         check_positive(name, value)
-        try:
-            fits = jnp.broadcast_shapes(value.shape, weights.shape[:-1]) == weights.shape[:-1]
-        except ValueError:
-            fits = False
-        if not fits:
-            raise ValueError(f"{name} of shape {value.shape} does not fit the batch axes {weights.shape[:-1]} of weights")
+        check_fits(name, value, weights.shape[:-1], "weights")
     if loss.name not in _CUT:
         raise ValueError(f"no depth law for the loss {loss.name!r}")
     frequency, norm = (jnp.broadcast_to(x, weights.shape[:-1]) for x in (frequency, norm))
