@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradstarve.problem import ClassDataset, Dataset, GradientDescent, Loss, Network, StochasticGradientDescent
+from gradstarve.simulate.threefry import draw, thresholds
 
 AnyData = Dataset | ClassDataset
 
@@ -53,16 +54,8 @@ def _descent(network, velocity, data, loss, dynamics: GradientDescent):
 
 
 def draw_point(key: Array, step: Array, weights: Float[Array, " n"]) -> Array:
-    """The point i drawn at `step` with probability q_i by the network that owns `key`.
-
-    The uniform number is 32 random bits compared with cumulated weights as integers, so that runs in float32 and in
-    float64 draw the same points.
-    """
-    bits = jax.random.bits(jax.random.fold_in(key, step), (), jnp.uint32)
-    # The largest float32 below 2^32: a cumulated weight that rounds up to 1 must not overflow.
-    ceiling = 4294967040.0
-    thresholds = jnp.minimum(jnp.cumsum(weights)[:-1] * 2.0**32, ceiling).astype(jnp.uint32)
-    return jnp.sum(bits >= thresholds)
+    """The point i drawn at `step` with probability q_i by the network that owns `key`."""
+    return draw(jax.random.bits(jax.random.fold_in(key, step), (), jnp.uint32), thresholds(weights))
 
 
 def _one_point(network, key, step, data, loss, dynamics: StochasticGradientDescent):
