@@ -107,7 +107,7 @@ def overlay(
         folder = report.output_directory(out)
         _use_float64()
         comparison = run_overlay(settings)
-        from gradstarve.compare import text
+        from gradstarve import text
 
         scales = f"σ = {text.number(scale_w)}"
         if scale_z != scale_w:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gradstarve import cli, report
-from gradstarve.compare import text
+from gradstarve import cli, report, text
 from gradstarve.problem import LOSSES, datasets
 
 SMALL = ("--seeds", "6", "--steps", "40", "--width", "3", "--dim", "2")

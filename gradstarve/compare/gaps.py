@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from gradstarve.arrays import is_concrete
-from gradstarve.compare.text import number, table_text
 from gradstarve.problem import GradientDescent, GradientFlow
+from gradstarve.text import number, table_text
 
 
 @dataclass(frozen=True)

@@ -13,27 +13,14 @@ from typing import Any
 import numpy as np
 
 from gradstarve.arrays import positive_int
-from gradstarve.compare.text import number
 from gradstarve.problem import GradientDescent
+from gradstarve.style import COLOURS, RC
+from gradstarve.text import number
 
 QUANTILES = (0.1, 0.9)
 _SINGLES = (0.03, 0.97)  # single networks outside of the band, where theory is shown to hold for outliers too
-_STYLES = {1: ("#0072B2", "-", "o", "+"), -1: ("#D55E00", (0, (5, 2)), "s", "−")}
+_STYLES = {1: (COLOURS[0], "-", "o", "+"), -1: (COLOURS[1], (0, (5, 2)), "s", "−")}
 """Class label -> colour, line style, marker, sign in words."""
-_RC: Any = {
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.labelsize": 10,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.6,
-}
 _MARKERS = 13  # per curve: enough to see the shape followed, few enough to see the line between them
 _DENSE = 240  # points of a theory line, where the run recorded fewer
 _BUDGET = 1_000_000  # logits beyond which theory is not asked again for smoother lines
@@ -103,7 +90,7 @@ def overlay(
     grid = np.asarray(comparison.grid, np.float64)
     at = _line_grid(comparison)
     classes, lines = _classes(comparison, at), np.asarray(at, np.float64)
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(RC):
         if ax is None:
             figure = Figure(figsize=(9, 4.6), dpi=150, layout="constrained")
             axes = figure.subplots(1, 2)

@@ -8,7 +8,8 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from gradstarve.arrays import positive_int, real_arrays
 
@@ -118,7 +119,7 @@ def init_two_layer(key, batch, width, dim, scale_w=1.0, scale_z=1.0) -> TwoLayer
     width, dim = positive_int("width", width), positive_int("dim", dim)
     scale_w, scale_z = real_arrays(scale_w=scale_w, scale_z=scale_z)
 
-    w, z = _draw(key, scale_w, scale_z, math.prod(shape), width, dim)
+    w, z = draw_two_layer(key, jnp.arange(math.prod(shape)), scale_w, scale_z, width, dim)
     return TwoLayerReLU(w.reshape(*shape, width, dim), z.reshape(*shape, width))
 
 
@@ -128,12 +129,21 @@ def batch_axes(batch) -> tuple[int, ...]:
     return tuple(positive_int("batch", size) for size in shape)
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5))
-def _draw(key, scale_w, scale_z, count, width, dim):
-    def one(index):
-        key_w, key_z = jax.random.split(jax.random.fold_in(key, index))
+@partial(jax.jit, static_argnums=(4, 5))
+def draw_two_layer(
+    key,
+    numbers: Int[Array | np.ndarray, " b"],
+    scale_w: Float[Array, "..."],
+    scale_z: Float[Array, "..."],
+    width: int,
+    dim: int,
+) -> tuple[Float[Array, "b h d"], Float[Array, "b h"]]:
+    """The weights of the networks of these `numbers` among those of `key`, each a function of the two alone."""
+
+    def one(number):
+        key_w, key_z = jax.random.split(jax.random.fold_in(key, number))
         w = jax.random.normal(key_w, (width, dim), scale_w.dtype)
         z = jax.random.normal(key_z, (width,), scale_w.dtype)
         return w * scale_w, z * scale_z
 
-    return jax.vmap(one)(jnp.arange(count))
+    return jax.vmap(one)(jnp.asarray(numbers))
