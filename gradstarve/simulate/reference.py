@@ -26,6 +26,11 @@ class State(eqx.Module):
     step: Array
 
 
+def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None:
+    """Why this engine can not run the problem: it runs every one."""
+    return None
+
+
 def start(networks: Network, dynamics: Any, keys: Array | None) -> State:
     """The state before step 0. `keys`: [b], for stochastic dynamics."""
     if isinstance(dynamics, GradientDescent):

@@ -22,8 +22,9 @@ from gradstarve.problem import (
     StochasticGradientDescent,
     as_loss,
 )
-from gradstarve.simulate import reference
+from gradstarve.simulate import engines, reference
 from gradstarve.simulate.progress import Progress
+from gradstarve.simulate.span import Span, left_by_decay
 from gradstarve.simulate.trajectory import Trajectory
 
 
@@ -39,6 +40,7 @@ def simulate(
     record_networks: bool = False,
     progress: Any = None,
     throw: bool = True,
+    engine: str = "auto",
 ) -> Trajectory:
     """Train every network of a batch for `steps` steps by the gradient of L = sum_i q_i l(m_i), m_i = y_i f(x_i) (1.2).
 
@@ -55,7 +57,10 @@ def simulate(
     - `record_networks`: keep the weights at every record too;
     - `progress`: None shows a bar on a terminal when the run takes more than two seconds, True and False force, and a
       callable gets (done_steps, total_steps);
-    - `throw`: whether training that reaches logits that are not finite raises; with False they stay in the record.
+    - `throw`: whether training that reaches logits that are not finite raises; with False they stay in the record;
+    - `engine`: "reference" (autodiff, any network, loss and optimiser), "fused" (`TwoLayerReLU`, our losses and dynamics,
+      made for CPUs), "pallas" (the same, one GPU kernel for the whole run), or "auto", the fastest that can. They differ
+      by rounding only; all but the reference train in the span of the data, with repeated points merged.
 
     The result is a `Trajectory`: logits [*batch, records, n], for K classes [*batch, records, n, K]. The run has the
     wider precision of `data` and `network` (float32 beside float64 is run in float64); hyperparameters are cast to it.
@@ -78,17 +83,22 @@ def simulate(
 
     batch, axes = network.batch_shape, len(network.batch_shape)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
-    state = reference.start(flat, dynamics, keys)
     watched = all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network, dynamics, keys)))
-    logits = [flat(data.points)[None]]
-    networks = [jax.tree.map(lambda leaf: leaf[None], flat)]
+    module = engines.choose(engine, data, flat, loss, dynamics)
+    span = None
+    if module is not reference and watched:
+        span = Span(data, flat, keep_points=keys is not None)
+    problem, trained = (data, flat) if span is None else (span.data, span.network)
+    state = reference.start(trained, dynamics, keys)
+    logits = [trained(problem.points)[None]]
+    networks = [jax.tree.map(lambda leaf: leaf[None], trained)]
     grid = np.append(np.arange(0, steps, every), steps)
     with Progress(progress if watched else False, steps, "training") as report:
         if watched and throw:
             _raise_if_diverged(logits[0], grid[:1], batch, dynamics)
         done, recorded = 0, 1
-        for records, inner, keep in _plan(steps, every, report.pieces(_seconds(flat, data, steps))):
-            state, seen, nets = reference.advance(state, data, loss, dynamics, records, inner, record_networks)
+        for records, inner, keep in _plan(steps, every, report.pieces(_seconds(trained, problem, steps))):
+            state, seen, nets = module.advance(state, problem, loss, dynamics, records, inner, record_networks)
             done += records * inner
             if keep:
                 logits.append(seen)
@@ -98,19 +108,31 @@ def simulate(
                 recorded += records
             report.update(done)
 
-    def gather(parts):
-        """[records, b, ...] in parts -> [*batch, records, ...]"""
-        whole = jnp.moveaxis(jnp.concatenate(parts), 0, 1)
-        return whole.reshape(*batch, *whole.shape[1:])
+    left = None
+    if span is not None and span.flat and isinstance(dynamics, GradientDescent) and np.any(dynamics.weight_decay):
+        left = left_by_decay(dynamics, steps, every)
 
+    def gather(parts):
+        """[records, b, ...] in parts -> [b, records, ...]"""
+        return jnp.moveaxis(jnp.concatenate(parts), 0, 1)
+
+    def shape(leaf):
+        """[b, ...] -> [*batch, ...]"""
+        return leaf.reshape(*batch, *leaf.shape[1:])
+
+    final, seen = state.networks, gather(logits)
+    history = jax.tree.map(lambda *parts: gather(parts), *networks) if record_networks else None
+    if span is not None:
+        final, seen = span.restore(final, None if left is None else left[:, -1]), span.expand(seen)
+        history = None if history is None else span.restore(history, left)
     return Trajectory(
         grid=grid,
-        recorded=gather(logits),
+        recorded=shape(seen),
         initial=network,
-        final=jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), state.networks),
+        final=jax.tree.map(shape, final),
         data=data,
         loss_function=loss,
-        networks=jax.tree.map(lambda *parts: gather(parts), *networks) if record_networks else None,
+        networks=jax.tree.map(shape, history),
     )
 
 

@@ -114,8 +114,7 @@ def _flows(times, points, weights, which, network):
 def _descents(steps, every, points, weights, which, network, step_size):
     def one(points, weights, which, network, step_size):
         data, loss, dynamics = _dataset(points, weights), AnyLoss(which), GradientDescent(step_size)
-        options = {"record_networks": True, "progress": False, "throw": False}
-        run = simulate(data, network, loss, dynamics, steps, every, **options)
+        run = simulate(data, network, loss, dynamics, steps, every, record_networks=True, progress=False, throw=False)
         return run.recorded, run.networks
 
     return jax.vmap(one)(points, weights, which, network, step_size)

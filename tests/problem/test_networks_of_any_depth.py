@@ -54,8 +54,8 @@ def test_depth_two_trains_as_the_two_layer_network(x64):
     descent = GradientDescent(0.1, momentum=0.5, weight_decay=0.01)
     first = simulate(data, two, "cross-entropy", descent, 7, progress=False)
     second = simulate(data, DeepReLU((two.w, two.z)), "cross-entropy", descent, 7, progress=False)
-    np.testing.assert_allclose(first.recorded, second.recorded, rtol=1e-13)
-    np.testing.assert_allclose(first.final.w, second.final.layers[0], rtol=1e-13)
+    np.testing.assert_allclose(first.recorded, second.recorded, rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(first.final.w, second.final.layers[0], rtol=1e-13, atol=1e-14)
 
 
 def test_paths_are_products_and_absent_connections_stay_absent(x64):

@@ -1,0 +1,95 @@
+"""How XLA:CPU is asked to compile a training loop: as one function, in stages that are not fused into each other.
+
+Left to itself XLA:CPU runs a loop operation by operation, which costs microseconds each, more than the arithmetic of a
+small network; and it fuses every producer into all of its consumers, so that each weight's update computes the whole
+forward pass again. Two marks on a call prevent both. `one_function` marks the call of a loop as small enough to be
+emitted as a single function, `stage` one that is not to be inlined, so that its results are kept in memory. They are
+attributes that XLA reads and no documented interface: `available` tries them once on a small loop, and where they are
+not understood everything is compiled as usual, slower and with the same numbers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, wraps
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Wide vectors pay on processors that have them. Library calls for matrix products are fused with what stands around
+# them since XLA brought YNNPACK in, and a single function can not hold such a fusion.
+_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_experimental_ynn_fusion_type": ""}
+
+_marking = threading.local()
+
+
+@cache
+def available() -> bool:
+    """Whether this XLA:CPU understands the marks: a small loop compiles with them and gives the right numbers."""
+    try:
+        # Inside a traced program too the trial is a run of its own.
+        with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+            return _trial()
+    except Exception:  # whatever an unknown version makes of the marks, the answer is no
+        return False
+
+
+def _trial() -> bool:
+    def body(carry, _):
+        first, second = stage(lambda a: (jnp.sin(a), jnp.cos(a)))(carry)
+        return first + second, None
+
+    def loop(start):
+        return jax.lax.scan(body, start, None, length=3)[0]
+
+    start = np.linspace(0, 1, 64, dtype=np.float32)
+    with marked(True) as options:
+        compiled = jax.jit(one_function(loop), compiler_options=options).lower(start).compile()
+    expected = start
+    for _ in range(3):
+        expected = np.sin(expected) + np.cos(expected)
+    return bool(np.allclose(np.asarray(compiled(start)), expected, atol=1e-5))
+
+
+@contextmanager
+def marked(wanted: bool) -> Iterator[dict[str, Any]]:
+    """Inside, `stage` and `one_function` mark what is traced; gives the compiler options that belong to it.
+
+    Outside, and with False, both leave a function as it is.
+    """
+    before, _marking.on = getattr(_marking, "on", False), wanted
+    try:
+        yield dict(_OPTIONS) if wanted else {}
+    finally:
+        _marking.on = before
+
+
+def stage(function: Callable) -> Callable:
+    """`function` as a computation of its own: its results are computed once and kept, not fused into what uses them."""
+    return _mark(function, inlineable="false")
+
+
+def one_function(function: Callable) -> Callable:
+    """`function`, a loop, emitted as a single function of machine code: no dispatch between its operations.
+
+    No operation inside may be so large that XLA wants to share it between threads; the compiler then fails.
+    """
+    return _mark(function, inlineable="false", xla_cpu_small_call="true")
+
+
+def _mark(function: Callable, **marks: str) -> Callable:
+    @wraps(function)
+    def call(*args):
+        if not getattr(_marking, "on", False):
+            return function(*args)
+        from jax.experimental.xla_metadata import set_xla_metadata
+
+        leaves, tree = jax.tree.flatten(jax.jit(function)(*args))
+        # A mark on a value goes to the operation that makes it, here the call.
+        return jax.tree.unflatten(tree, [set_xla_metadata(leaves[0], **marks), *leaves[1:]])
+
+    return call
