@@ -43,7 +43,7 @@ from gradstarve.problem import (
     init_softmax,
     init_two_layer,
 )
-from gradstarve.simulate import Trajectory, simulate, simulate_flow
+from gradstarve.simulate import SweepResult, Trajectory, simulate, simulate_flow, sweep
 from gradstarve.theory import Solution, solve, solve_mode
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ __all__ = [
     "Solution",
     "SquaredMargin",
     "StochasticGradientDescent",
+    "SweepResult",
     "Trajectory",
     "TwoLayerReLU",
     "compare",
@@ -95,6 +96,7 @@ __all__ = [
     "solve",
     "solve_mode",
     "special",
+    "sweep",
     "theorems",
     "theory",
     "verify",

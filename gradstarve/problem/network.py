@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from gradstarve.arrays import positive_int, real_arrays
 
@@ -132,7 +132,7 @@ def batch_axes(batch) -> tuple[int, ...]:
 @partial(jax.jit, static_argnums=(4, 5))
 def draw_two_layer(
     key,
-    numbers: Int[Array | np.ndarray, " b"],
+    numbers: Integer[Array | np.ndarray, " b"],
     scale_w: Float[Array, "..."],
     scale_z: Float[Array, "..."],
     width: int,

@@ -1,0 +1,236 @@
+"""`sweep`: thousands to millions of seeds, for every combination of hyperparameters, as statistics."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import ExitStack
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstarve.arrays import positive_int
+from gradstarve.problem import GradientDescent, TwoLayerReLU
+from gradstarve.simulate import engines, reference, sweep_plan
+from gradstarve.simulate.progress import Progress
+from gradstarve.simulate.sweep_blocks import DRAWS, Trainer, in_order
+from gradstarve.simulate.sweep_job import Job
+from gradstarve.simulate.sweep_result import SweepResult, finish
+from gradstarve.simulate.sweep_statistics import expand
+from gradstarve.simulate.sweep_store import Store, checksum
+
+
+def sweep(
+    data: Any,
+    seeds: Any,
+    *,
+    steps: Any,
+    record_every: Any = None,
+    width: Any = 8,
+    loss: Any = "cross-entropy",
+    dynamics: Any = None,
+    scale_w: Any = 1.0,
+    scale_z: Any = 1.0,
+    over: Any = None,
+    key: Any = 0,
+    keep: str = "statistics",
+    threshold: Any = 0.01,
+    memory: Any = 1e9,
+    batch_size: Any = None,
+    devices: Any = None,
+    directory: Any = None,
+    progress: Any = None,
+    engine: str = "auto",
+) -> SweepResult:
+    """Train `seeds` random `TwoLayerReLU` networks for every combination of swept values, and keep their statistics.
+
+    - `data`: a `Dataset`, or a function that makes one from those names in `over` that are no settings of the sweep, such
+      as `lambda frequency: datasets.antipodal(frequencies=(frequency, 1 - frequency))`;
+    - `seeds`: how many, 0, 1, ..., or a `range` of them with step 1; at most 2^32 - 2;
+    - `steps`, `record_every`: as in `simulate`; by default there are about 40 records;
+    - `width`, `scale_w`, `scale_z`: of the networks, as in `init_two_layer`; `loss`; `dynamics`: `GradientDescent` (by
+      default with step size 0.1) or `StochasticGradientDescent`, with one value of each hyperparameter;
+    - `over`: lists of values by name, swept in all combinations: "width", "scale_w", "scale_z", "loss", "step_size",
+      "momentum", "weight_decay", "nesterov", and arguments of `data`;
+    - `key`: a JAX key or an integer seed of one. The network of seed s is number s of `init_two_layer(key, ...)`, and
+      stochastic descent draws as `simulate(..., key=fold_in(key, 2^32 - 1))` does: both depend on the key, s and the width
+      alone, so that configurations of one width train the same networks. `SweepResult.network` gives them back;
+    - `keep`: "statistics"; "final" to keep the trained networks and their logits too; "logits" for those at every record;
+    - `threshold`: a network has learnt when its error sum_i q_i sigmoid(-m_i) is below it. The hinge and the squared loss
+      drive margins to 1, an error of 0.27: give them one of 0.3, say;
+    - `memory`: bytes that the sweep may take for its work and its result, beside the program itself (some 0.3 GB);
+    - `batch_size`: networks that are stored at once, rounded down to whole blocks; by default up to 16 blocks;
+    - `devices`: the devices to use, by default all of this process. With `jax.distributed` every process calls `sweep` with
+      the same arguments, trains its share, and gets the whole result;
+    - `directory`: makes the sweep durable. Finished chunks are stored there; the same sweep called again goes on from them,
+      however it ended, with the same result to the last bit. Damaged chunks are computed again. Other settings, or work to
+      do with other versions or hardware than those the directory was begun with, are refused with what differs;
+    - `progress`: None shows a bar on a terminal when it takes more than two seconds, True and False force, and a callable
+      gets (done_networks, total_networks);
+    - `engine`: as in `simulate`.
+
+    The result is bit-identical for any `memory`, `batch_size`, number of devices and of processes. Networks are trained in
+    the precision of the data. One that diverges is counted, named in a warning, and left out of the statistics.
+
+    `ValueError` for arguments that do not fit, and where `memory` is too little; `OSError` when the disk is full, with all
+    stored chunks intact.
+
+    >>> from gradstarve.problem import datasets
+    >>> result = sweep(datasets.antipodal(), 100, steps=200, over={"step_size": [0.1, 0.5]})
+    >>> result["error_mean"].shape, result["learnt"][:, -1].round(1).tolist()
+    ((2, 41), [0.0, 0.9])
+    >>> result.network(seed=7, step_size=0.5).w.shape
+    (8, 2)
+    """
+    base = {"width": width, "scale_w": scale_w, "scale_z": scale_z, "loss": loss}
+    swept, found = sweep_plan.configurations(data, over, base | {"dynamics": dynamics or GradientDescent(0.1)})
+    numbers = _check_seeds(seeds)
+    steps = positive_int("steps", steps)
+    every = max(1, steps // 40) if record_every is None else positive_int("record_every", record_every)
+    if keep not in sweep_plan.KEEP:
+        raise ValueError(f"keep must be one of {', '.join(map(repr, sweep_plan.KEEP))}, got {keep!r}")
+    threshold = _number("threshold", threshold, 1)
+    memory = _number("memory", memory, float("inf"))
+    key = _check_key(key)
+    places = _check_devices(devices)
+    module = _engine(engine, found, places[0])
+    grid = np.append(np.arange(0, steps, every), steps)
+    settings = {
+        "seeds": [numbers.start, numbers.stop],
+        "steps": steps,
+        "record_every": every,
+        "threshold": threshold,
+        "keep": keep,
+        "key": [str(jax.random.key_impl(key)), *np.asarray(jax.random.key_data(key)).tolist()],
+        "engine": module.__name__.rpartition(".")[2],
+        "precision": found[0].problem.points.dtype.name,
+        "configurations": {str(i): _describe(one) for i, one in enumerate(found)},
+    }
+    size = sweep_plan.block_size(found, len(grid), len(numbers), places[0].platform)
+    cost = sweep_plan.cost(found, size, len(grid), len(numbers), keep)
+    threads = sweep_plan.workers(cost, places, memory, directory is None, len(numbers) * len(found))
+    blocks = sweep_plan.blocks_of(found, len(numbers), size)
+    length = sweep_plan.chunk_length(len(blocks), size, cost, memory, batch_size)
+
+    with ExitStack() as stack:
+        store = None
+        if directory is not None:
+            store = stack.enter_context(Store(directory, settings, {"block": size, "chunk": length}, places[0]))
+            length = store.sizes["chunk"]
+        chunks = [blocks[first : first + length] for first in range(0, len(blocks), length)]
+        train = Trainer(
+            found,
+            module,
+            key=key,
+            first_seed=numbers.start,
+            size=size,
+            steps=steps,
+            every=every,
+            threshold=threshold,
+            keep=keep,
+        )
+        job = Job(chunks, len(found), store)
+        bar = stack.enter_context(Progress(progress, job.total, "sweeping", "networks"))
+        try:
+            job.run(lambda todo: in_order(todo, train, places, threads), bar)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(job.where_it_stands()) from None
+        parts, kept = job.everything()
+    seeds_diverged = [part["seeds"] for part in parts]
+    # A generator, so that the parts of a large sweep go as their statistics come.
+    parts.reverse()
+    wide = (expand(parts.pop(), one.index) for one in found)
+    statistics = finish(wide, tuple(map(len, swept.values())), len(numbers))
+    _warn_if_diverged(found, statistics["diverged"], seeds_diverged, len(numbers))
+    return SweepResult(
+        over=swept,
+        configurations=found,
+        grid=grid,
+        seeds=numbers,
+        key=key,
+        threshold=threshold,
+        record_every=every,
+        statistics=statistics,
+        seeds_diverged=seeds_diverged,
+        engine=settings["engine"],
+        keep=keep,
+        kept=kept,
+    )
+
+
+def _check_seeds(seeds: Any) -> range:
+    numbers = seeds if isinstance(seeds, range) else range(positive_int("seeds", seeds))
+    if not len(numbers) or numbers.step != 1 or numbers.start < 0 or numbers.stop > DRAWS:
+        raise ValueError(f"seeds must be a number of them or a range with step 1 within 0..{DRAWS - 1}, got {seeds!r}")
+    return numbers
+
+
+def _number(name: str, value: Any, most: int | float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value <= most:
+        limit = f" and at most {most}" if most < float("inf") else ""
+        raise ValueError(f"{name} must be a number above 0{limit}, got {value!r}")
+    return float(value)
+
+
+def _check_key(key: Any) -> jax.Array:
+    if isinstance(key, int | np.integer) and not isinstance(key, bool) and key >= 0:
+        return jax.random.key(int(key))
+    if isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.ndim == 1:
+        key = jax.random.wrap_key_data(key)
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
+        raise ValueError(f"key must be one JAX key such as jax.random.key(0), or an integer >= 0, got {key!r}")
+    return key
+
+
+def _check_devices(devices: Any) -> list:
+    if devices is None:
+        return jax.local_devices()
+    here = jax.local_devices(backend=devices[0].platform) if len(devices) else []
+    strange = [device for device in devices if device not in here]
+    if not here or strange or len({device.id for device in devices}) < len(devices):
+        raise ValueError(f"devices must be different ones of jax.local_devices(), got {devices!r}")
+    return list(devices)
+
+
+def _engine(name: str, found: list[sweep_plan.Configuration], device: Any) -> Any:
+    """The module that trains all configurations on `device`: for "auto" the fast one where it can train each of them."""
+    modules = {}
+    for one in found:
+        d, dtype = one.problem.dim, one.problem.points.dtype
+        given = one.problem, TwoLayerReLU(jnp.zeros((1, 1, d), dtype), jnp.zeros((1, 1), dtype))
+        data, network, dynamics = jax.device_put((*given, one.dynamics), device)
+        module = engines.choose(name, data, network, one.loss, dynamics)
+        modules[module.__name__] = module
+    return modules.get(reference.__name__) or next(iter(modules.values()))
+
+
+def _describe(one: sweep_plan.Configuration) -> dict[str, Any]:
+    """A configuration in plain JSON, data by their checksum."""
+    hyper = {name: np.asarray(value).item() for name, value in vars(one.dynamics).items()}
+    return {
+        "width": one.width,
+        "scale_w": one.scale_w,
+        "scale_z": one.scale_z,
+        "loss": str(one.loss),
+        "dynamics": type(one.dynamics).__name__,
+        **hyper,
+        "data": checksum(one.data.points, one.data.labels, one.data.weights),
+    }
+
+
+def _warn_if_diverged(
+    found: list[sweep_plan.Configuration], diverged: np.ndarray, seeds: list[np.ndarray], networks: int
+) -> None:
+    sick = np.flatnonzero(diverged.ravel())
+    if sick.size:
+        first = int(sick[0])
+        shown = ", ".join(map(str, seeds[first][:5]))
+        more = f" and {sick.size - 1} more configurations" if sick.size > 1 else ""
+        warnings.warn(
+            f"{int(diverged.sum())} of {networks * len(found)} networks diverged and are left out of the statistics: "
+            f"seeds {shown}{', ...' if diverged.ravel()[first] > 5 else ''} of {found[first].describe()}{more}; "
+            "see .diverged_seeds()",
+            UserWarning,
+            stacklevel=3,
+        )

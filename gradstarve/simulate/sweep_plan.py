@@ -1,0 +1,245 @@
+"""What a sweep is to do: its configurations, and how their networks are cut into blocks and chunks.
+
+A *configuration* is one combination of the swept values. Its networks are cut into *blocks* of one size, which is chosen
+from the problem alone: a block is what is compiled and computed, so that a network sees the same arithmetic whatever the
+chunks, devices and processes. A *chunk* is a run of blocks that is stored at once and belongs to one process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstarve.arrays import positive_int, real_arrays
+from gradstarve.problem import Dataset, Dynamics, GradientDescent, Loss, StochasticGradientDescent, TwoLayerReLU, as_loss
+from gradstarve.simulate.histogram import BINS
+from gradstarve.simulate.span import Span
+
+NETWORK_NAMES = ("width", "scale_w", "scale_z")
+TAKEN = ("step", "point", "quantile", "error_bin", "margin_bin", "seed")
+"""Names that the axes of a result carry besides the swept ones."""
+BLOCKS = {"cpu": (4096, 512, 2**26), "other": (2**17, 2**13, 2**31)}
+"""By platform: the most networks of a block, the fewest where one would do, and the bytes that a block may take."""
+KEEP = ("statistics", "final", "logits")
+
+
+@dataclass(frozen=True, eq=False)
+class Configuration:
+    """One combination of swept values, `swept`, and everything it stands for.
+
+    `data` are as given; `problem` are those that are trained on, in the span of the data and with repeated points merged,
+    where `basis` [k, d] leads to the span (None: the same coordinates) and point i is row `index`[i].
+    """
+
+    swept: dict[str, Any]
+    width: int
+    scale_w: float
+    scale_z: float
+    loss: Loss
+    dynamics: Dynamics
+    data: Dataset
+    problem: Dataset
+    basis: Any
+    index: np.ndarray
+
+    def describe(self) -> str:
+        """The swept values in one line."""
+        return ", ".join(f"{name} = {label(value)}" for name, value in self.swept.items()) or "the only configuration"
+
+
+class Block(NamedTuple):
+    """`count` networks of a configuration, from its `first` on, seeds counted from 0; `number` counts all blocks."""
+
+    number: int
+    configuration: int
+    first: int
+    count: int
+
+
+def label(value: Any) -> Any:
+    """A swept value as a coordinate: a number or a string."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.number):
+        return value.item()
+    return getattr(value, "name", None) or str(value)
+
+
+def configurations(
+    data: Any, over: Any, base: dict[str, Any]
+) -> tuple[dict[str, list], list[Configuration]]:
+    """The swept values by name, and the configurations in their order, the last name running fastest.
+
+    `base`: width, scale_w, scale_z, loss and dynamics of the names that are not swept.
+    """
+    swept = _swept(over)
+    dynamics = base["dynamics"]
+    if not isinstance(dynamics, GradientDescent | StochasticGradientDescent):
+        given = dynamics if isinstance(dynamics, type) else type(dynamics)
+        raise ValueError(
+            f"a sweep trains by GradientDescent or StochasticGradientDescent, got {given.__name__}; "
+            "give dynamics=GradientDescent(step_size)"
+        )
+    hyper = {}
+    for name in ("step_size", "momentum", "weight_decay", "nesterov"):
+        if hasattr(dynamics, name):
+            value = np.asarray(getattr(dynamics, name))
+            if value.ndim:
+                raise ValueError(
+                    f"the dynamics of a sweep have one {name}, got shape {value.shape}; "
+                    f'sweep over several with over={{"{name}": [...]}}'
+                )
+            hyper[name] = value.item()
+    own = {*NETWORK_NAMES, "loss", *hyper}
+    of_data = [name for name in swept if name not in own]
+    if of_data and not callable(data):
+        raise ValueError(
+            f"over has {', '.join(map(repr, of_data))}, which is no setting of this sweep ({', '.join(sorted(own))}); "
+            "sweep over the data with a function that makes them, data=lambda frequency: ..."
+        )
+    made: dict[tuple, tuple[Dataset, Dataset, Any, np.ndarray]] = {}
+    found = []
+    for values in itertools.product(*swept.values()):
+        chosen = dict(zip(swept, values, strict=True))
+        settings = base | {name: chosen[name] for name in chosen if name in base}
+        arguments = {name: chosen[name] for name in of_data}
+        # By place and not by value, since values need not be hashable.
+        which = tuple(id(value) for value in arguments.values())
+        if which not in made:
+            made[which] = _prepare(data(**arguments) if callable(data) else data, isinstance(dynamics, GradientDescent))
+        width = positive_int("width", settings["width"])
+        scales = _scale("scale_w", settings["scale_w"]), _scale("scale_z", settings["scale_z"])
+        moved = type(dynamics)(**hyper | {name: chosen[name] for name in hyper if name in chosen})
+        found.append(Configuration(chosen, width, *scales, as_loss(settings["loss"]), moved, *made[which]))
+    sizes = {one.data.size for one in found}
+    if len(sizes) > 1:
+        raise ValueError(f"every configuration must have the same number of points, got {sorted(sizes)}; sweep them apart")
+    return swept, found
+
+
+def _swept(over: Any) -> dict[str, list]:
+    if over is not None and not isinstance(over, Mapping):
+        raise ValueError(f'over must be a dictionary of lists such as {{"step_size": [0.1, 0.3]}}, got {over!r}')
+    swept = {}
+    for name, values in (over or {}).items():
+        if name in TAKEN:
+            raise ValueError(f"{name!r} is an axis of every result; give what is swept another name")
+        if isinstance(values, str) or np.ndim(np.asarray(values, dtype=object)) == 0 or len(values) == 0:
+            raise ValueError(f"over[{name!r}] must be a non-empty list of values, got {values!r}")
+        swept[name] = list(values)
+        labels = [label(value) for value in values]
+        twice = [value for i, value in enumerate(labels) if value in labels[:i]]
+        if twice:
+            raise ValueError(f"over[{name!r}] has {twice[0]!r} more than once")
+    return swept
+
+
+def _scale(name: str, value: Any) -> float:
+    (array,) = real_arrays(**{name: value})
+    if array.ndim or not float(array) >= 0:
+        raise ValueError(f"{name} must be one number >= 0, got {value!r}")
+    return float(array)
+
+
+def _prepare(data: Any, may_merge: bool) -> tuple[Dataset, Dataset, Any, np.ndarray]:
+    """`data`, `problem`, `basis` and `index` of a `Configuration`."""
+    if not isinstance(data, Dataset):
+        raise ValueError(f"data must be a Dataset, or a function that makes one, got {type(data).__name__}")
+    some = TwoLayerReLU(jnp.zeros((1, data.dim), data.points.dtype), jnp.zeros(1, data.points.dtype))
+    span = Span(data, some, keep_points=not may_merge)
+    basis = span.reduction.basis if span.reduction is not None and span.flat else None
+    index = np.asarray(span.reduction.index) if span.reduction is not None and span.merged else np.arange(data.size)
+    return data, span.data, basis, index
+
+
+class Cost(NamedTuple):
+    """Bytes, at most: of a block while it is computed, of what the result holds, of the records kept of one network."""
+
+    block: int
+    result: int
+    kept: int
+
+
+def cost(found: list[Configuration], size: int, records: int, seeds: int, keep: str) -> Cost:
+    """What a sweep in blocks of `size` networks, with `records` records, takes."""
+    itemsize = found[0].problem.points.dtype.itemsize
+    blocks = -(-seeds // size)
+    n = found[0].data.size
+    block, kept = 0, 0
+    for one in found:
+        m, k = one.problem.points.shape
+        weights = one.width * (k + 1)
+        # Weights, velocities, gradients and their copies; activations; logits and what the statistics make of them.
+        network = itemsize * (8 * weights + 4 * one.width * m + 10 * records * (m + 2))
+        block = max(block, size * network + 4 * records * (m + 1) * BINS)
+        kept = max(kept, itemsize * {"statistics": 0, "final": weights + m, "logits": weights + m * records}[keep])
+    of_blocks = 2 * 8 * records * (n + 2) * blocks
+    result = len(found) * (of_blocks + records * (4 * (n + 1) * BINS + 8 * 5 * (n + 2)))
+    return Cost(block, result, kept)
+
+
+def block_size(found: list[Configuration], records: int, seeds: int, platform: str) -> int:
+    """Networks of a block: from the problem and the kind of device alone, for results must not depend on anything else."""
+    most, least, room = BLOCKS.get(platform, BLOCKS["other"])
+    per = max(1, (cost(found, 1024, records, seeds, "statistics").block) // 1024)
+    most = max(1, min(most, room // per))
+    blocks = -(-seeds // most)
+    if blocks < 8:
+        # A few blocks more, so that several devices have something to do.
+        blocks = max(blocks, min(8, seeds // least))
+    else:
+        blocks = -(-blocks // 8) * 8
+    size = -(-seeds // blocks)
+    # Whole vectors of lanes.
+    return size if size < 128 else -(-size // 128) * 128
+
+
+def blocks_of(found: list[Configuration], seeds: int, size: int) -> list[Block]:
+    """All blocks, configuration by configuration."""
+    starts = [(c, first) for c in range(len(found)) for first in range(0, seeds, size)]
+    return [Block(number, c, first, min(size, seeds - first)) for number, (c, first) in enumerate(starts)]
+
+
+def chunk_length(blocks: int, size: int, of: Cost, memory: float, batch_size: Any) -> int:
+    """Blocks of a chunk: as many as `batch_size` asks for, or what a sixteenth of `memory` holds of kept records.
+
+    A chunk is what is lost when the run is stopped, so it is at most 16 blocks, and there are at least four chunks for
+    every process.
+    """
+    if batch_size is not None:
+        return max(1, positive_int("batch_size", batch_size) // size)
+    room = int(memory / 16) // max(of.kept * size, 1)
+    share = blocks // (4 * jax.process_count())
+    return max(1, min(16, room, share))
+
+
+def workers(of: Cost, devices: list, memory: float, keep_in_memory: bool, networks: int) -> int:
+    """Threads that compute blocks, or `ValueError` where `memory` is too little for one of them."""
+    held = of.result + (of.kept * networks if keep_in_memory else 0)
+    least = held + of.block + memory / 8
+    if memory - held < of.block:
+        advice = "record less often (record_every)"
+        if keep_in_memory and of.kept:
+            advice += ', give directory= so that records are kept on disk, or keep="statistics"'
+        raise ValueError(
+            f"memory = {memory:.3g} bytes is too little: one block takes {of.block:.3g} and the result {held:.3g}; "
+            f"give memory={least:.2g}, or {advice}"
+        )
+    room = int((memory - held) // of.block)
+    each = 2
+    if devices[0].platform == "cpu":
+        # Two executions on one CPU device run side by side.
+        each = max(1, cores() // len(devices))
+    return max(1, min(room, each * len(devices)))
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
