@@ -13,13 +13,20 @@ from gradstarve.arrays import is_concrete
 ENGINES = ("reference", "fused", "pallas")
 
 
-def choose(name: str, data: Any, network: Any, loss: Any, dynamics: Any) -> ModuleType:
+# Shorter runs than this are not worth the fast engines' longer compilation.
+WORTH_COMPILING = 0.01
+
+
+def choose(name: str, data: Any, network: Any, loss: Any, dynamics: Any, steps: int | None = None) -> ModuleType:
     """The module of the engine `name`, or for "auto" of the fastest one for this problem on the device it lies on.
 
-    "auto" takes "fused" on a CPU, "pallas" on an NVIDIA GPU, and "reference" for everything they do not train, on other
-    devices, and inside jit, grad and vmap. `ValueError` for an unknown name, or an engine that can not train the problem.
+    "auto" takes "fused" on a CPU, "pallas" on an NVIDIA GPU, and "reference" for everything they do not train, for runs
+    of `steps` that take it a few milliseconds (None: a long run), on other devices, and inside jit, grad and vmap.
+    `ValueError` for an unknown name, or an engine that can not train the problem.
     """
     if name == "auto":
+        if steps is not None and seconds(network, data, steps) < WORTH_COMPILING:
+            return _module("reference")
         return _fastest(data, network, loss, dynamics)
     if name not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(map(repr, ('auto', *ENGINES)))}, got {name!r}")
@@ -28,6 +35,13 @@ def choose(name: str, data: Any, network: Any, loss: Any, dynamics: Any) -> Modu
     if reason:
         raise ValueError(f'engine="{name}" can not run this: {reason}; use engine="auto"')
     return engine
+
+
+def seconds(network: Any, data: Any, steps: int) -> float:
+    """A guess at how long `reference` takes, within a factor of ten on today's machines."""
+    weights = sum(leaf.size for leaf in jax.tree.leaves(network))  # of all networks
+    flops = steps * data.size * 8 * weights
+    return flops / 2e9 + steps * 2e-5
 
 
 def _module(name: str) -> ModuleType:

@@ -44,16 +44,19 @@ from gradstarve.simulate.lanes import (
 )
 from gradstarve.simulate.reference import State, draw_point
 
-# Lanes of a chunk: the compiler unrolls loops over this many well, and its arrays stay in the nearest cache.
+# Lanes of a chunk in the listed layout: with fewer, the compiler unrolls what it had better not.
 LANES = 64
+# So few networks are better trained each by itself than beside empty lanes.
+ALONE = 4
 # Written-out sums up to this many products of one coordinate and one point; compile time grows with them.
-MOST_LISTED = 160
+MOST_LISTED = 256
 # What a chunk of the stacked layout may keep in the cache, in bytes.
 CACHE = 2**18
 # Draws that are made at once.
 MOST_DRAWS = 1024
-# An operation of more bytes than this would be shared out to threads by XLA, which a single function can not hold.
-SHARED = 2**18
+# The only sum of a stage, if it reads and writes more bytes than this, would be shared out to threads by XLA, which a
+# single function can not hold.
+SHARED = 2**19
 
 
 def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None:
@@ -162,21 +165,23 @@ def _plan(state: State, data: Dataset, loss: Loss, dynamics: Any, run: tuple[int
     stochastic = isinstance(dynamics, StochasticGradientDescent)
     rule = Rule(False, False, False) if stochastic else _rule(dynamics)
     small = n * d <= MOST_LISTED
-    listed = small or stochastic
+    # Sums that are the only one of their stage, by the number of their terms.
+    alone = [d] * (stochastic or n == 1) + [n] * (d == 1 and not stochastic)
+    fits = all((terms + 1) * h * LANES * itemsize < SHARED for terms in alone)
+    listed = stochastic or (small and (fits or not marked))
+    one = marked and listed and fits
     if listed:
-        room = SHARED // ((2 * d + 1 if stochastic else max(n, 2 * d) + 1) * h * itemsize)
+        width = 1 if b <= ALONE else LANES
     else:
         room = CACHE // (2 * n * h * itemsize)
-    # A power of two of lanes, and no more than there are networks to fill.
-    width = 1 << max(0, min(LANES, room).bit_length() - 1)
-    width = min(width, 1 << (b - 1).bit_length())
+        # A power of two, and no more than there are networks to fill.
+        width = min(1 << max(0, min(LANES, room).bit_length() - 1), 1 << (b - 1).bit_length())
     draws = ""
     if stochastic:
         partitionable = jax.config.jax_threefry_partitionable  # pyright: ignore[reportAttributeAccessIssue]
         plain = str(jax.random.key_impl(state.memory)) == "threefry2x32" and partitionable
         draws = "lanes" if plain and small else "record"
-    one = marked and listed and room >= 1
-    return Plan(max(width, 1), listed, one and small, one, draws, *run, rule, type(loss))
+    return Plan(width, listed, one and small, one, draws, *run, rule, type(loss))
 
 
 def _rule(dynamics: GradientDescent) -> Rule:

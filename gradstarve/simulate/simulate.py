@@ -84,7 +84,7 @@ def simulate(
     batch, axes = network.batch_shape, len(network.batch_shape)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
     watched = all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network, dynamics, keys)))
-    module = engines.choose(engine, data, flat, loss, dynamics)
+    module = engines.choose(engine, data, flat, loss, dynamics, steps)
     span = None
     if module is not reference and watched:
         span = Span(data, flat, keep_points=keys is not None)
@@ -97,7 +97,7 @@ def simulate(
         if watched and throw:
             _raise_if_diverged(logits[0], grid[:1], batch, dynamics)
         done, recorded = 0, 1
-        for records, inner, keep in _plan(steps, every, report.pieces(_seconds(trained, problem, steps))):
+        for records, inner, keep in _plan(steps, every, report.pieces(engines.seconds(trained, problem, steps))):
             state, seen, nets = module.advance(state, problem, loss, dynamics, records, inner, record_networks)
             done += records * inner
             if keep:
@@ -212,13 +212,6 @@ def _keys(key: Any, batch: tuple[int, ...]) -> Array:
     if key.shape != batch:
         raise ValueError(f"key must be one key or an array of them of the batch shape {batch}, got shape {key.shape}")
     return key.reshape(-1)
-
-
-def _seconds(flat: Network, data: reference.AnyData, steps: int) -> float:
-    """A guess at the run's length, within a factor of ten on today's machines: it only decides about progress."""
-    weights = sum(leaf.size for leaf in jax.tree.leaves(flat))  # of all networks
-    flops = steps * data.size * 8 * weights
-    return flops / 2e9 + steps * 2e-5
 
 
 def _plan(steps: int, every: int, pieces: int) -> list[tuple[int, int, bool]]:

@@ -51,10 +51,11 @@ def test_engines_agree_over_two_thousand_steps(rule, loss):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("batch", "width", "dim", "size"), [(1, 1, 1, 1), (3, 70, 12, 20), (130, 5, 30, 4)])
+@pytest.mark.parametrize(("batch", "width", "dim", "size"), [(1, 1, 1, 1), (3, 70, 20, 30), (130, 5, 30, 4), (6, 600, 1, 4)])
 @pytest.mark.parametrize("rule", ["nesterov with decay", "one point a step"])
 def test_shapes(batch, width, dim, size, rule):
-    # One of everything; matrix products (20 points in 12 dimensions); fewer points than dimensions: 30 reduced to 4.
+    # One of everything; matrix products (30 points in 20 dimensions); fewer points than dimensions: 30 reduced to 4; so
+    # wide in one dimension that XLA would share the sums between threads.
     data, networks, eta = random_problem(3, batch, width, dim, size)
     slow, fast = both(data, networks, "cross-entropy", RULES[rule](eta), 21, 7, key_for(rule), record_networks=True)
     np.testing.assert_allclose(fast.logits(), slow.logits(), rtol=0, atol=1e-11)
@@ -111,10 +112,12 @@ def test_the_choice():
     data, networks, _ = random_problem(0, 2, 3, 2, 4, np.float32)
     descent = GradientDescent(0.1)
 
-    def name(network=networks, loss="hinge", dynamics=descent, of=data):
-        return engines.choose("auto", of, network, gs.problem.as_loss(loss), dynamics).__name__.rpartition(".")[2]
+    def name(network=networks, loss="hinge", dynamics=descent, steps=None):
+        chosen = engines.choose("auto", data, network, gs.problem.as_loss(loss), dynamics, steps)
+        return chosen.__name__.rpartition(".")[2]
 
-    assert name() == "fused"
+    assert name() == name(steps=100_000) == "fused"
+    assert name(steps=10) == "reference"
     assert name(network=gs.DeepReLU((networks.w, networks.z))) == "reference"
     import optax
 
@@ -136,9 +139,9 @@ def test_an_engine_that_can_not_says_so():
         simulate(data, networks, "hinge", GradientDescent(0.1), 3, engine="fast")
     with pytest.raises(ValueError, match=r'engine="fused" can not run this: it trains a TwoLayerReLU.*DeepReLU.*"auto"'):
         simulate(data, gs.DeepReLU((networks.w, networks.z)), "hinge", GradientDescent(0.1), 3, engine="fused")
-    wide = Dataset(np.eye(200, dtype=np.float32), np.ones(200, np.float32))
-    networks = gs.init_two_layer(jax.random.key(0), 1, 1, 200)
-    with pytest.raises(ValueError, match="at most 160 dimensions, the data may span 200"):
+    wide = Dataset(np.eye(300, dtype=np.float32), np.ones(300, np.float32))
+    networks = gs.init_two_layer(jax.random.key(0), 1, 1, 300)
+    with pytest.raises(ValueError, match="at most 256 dimensions, the data may span 300"):
         simulate(wide, networks, "hinge", StochasticGradientDescent(0.1), 3, key=jax.random.key(0), engine="fused")
 
 
@@ -146,8 +149,9 @@ def test_new_hyperparameters_keys_and_weights_are_no_new_compilation():
     data, networks, _ = random_problem(0, 11, 3, 2, 4, np.float32)
     fused._program.cache_clear()
     for eta in (0.1, 0.2):
-        simulate(data, networks, "hinge", GradientDescent(eta), 20, 5)
-        simulate(data, networks, "hinge", StochasticGradientDescent(eta), 20, 5, jax.random.key(int(10 * eta)))
+        simulate(data, networks, "hinge", GradientDescent(eta), 20, 5, engine="fused")
+        key = jax.random.key(int(10 * eta))
+        simulate(data, networks, "hinge", StochasticGradientDescent(eta), 20, 5, key, engine="fused")
     assert fused._program.cache_info().misses == 2
 
 
@@ -156,17 +160,17 @@ def test_the_marks_are_understood_here_and_change_no_number():
     assert emission.available()
     data, networks, eta = random_problem(0, 65, 3, 2, 4, np.float32)
     dynamics = GradientDescent(np.asarray(eta, np.float32))
-    marked = simulate(data, networks, "cross-entropy", dynamics, 50, 10)
+    marked = simulate(data, networks, "cross-entropy", dynamics, 50, 10, engine="fused")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(emission, "available", lambda: False)
-        plain = simulate(data, networks, "cross-entropy", dynamics, 50, 10)
+        plain = simulate(data, networks, "cross-entropy", dynamics, 50, 10, engine="fused")
     np.testing.assert_allclose(marked.logits(), plain.logits(), rtol=0, atol=1e-6)
 
 
 def test_a_shape_that_xla_refuses_with_marks_is_run_without(monkeypatch):
     data, networks, eta = random_problem(0, 65, 3, 2, 4, np.float32)
     dynamics = GradientDescent(np.asarray(eta, np.float32))
-    usual = simulate(data, networks, "cross-entropy", dynamics, 50, 10)
+    usual = simulate(data, networks, "cross-entropy", dynamics, 50, 10, engine="fused")
     fused._program.cache_clear()
     asked = []
 
@@ -184,6 +188,6 @@ def test_a_shape_that_xla_refuses_with_marks_is_run_without(monkeypatch):
             return None
 
     monkeypatch.setattr(emission, "marked", Refusing)
-    again = simulate(data, networks, "cross-entropy", dynamics, 50, 10)
+    again = simulate(data, networks, "cross-entropy", dynamics, 50, 10, engine="fused")
     assert asked == [True, False]
     np.testing.assert_allclose(again.logits(), usual.logits(), rtol=0, atol=1e-6)

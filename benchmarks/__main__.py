@@ -1,0 +1,96 @@
+"""`python -m benchmarks [PART ...]`: times every part, prints its table, and stores both under benchmarks/results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import timing
+
+HERE = Path(__file__).parent
+# Columns that a table shows, with their headings; everything else is in the JSON file.
+COLUMNS = {
+    "size": "size",
+    "task": "task",
+    "B": "B",
+    "h": "h",
+    "d": "d",
+    "n": "n",
+    "T": "T",
+    "networks": "networks",
+    "what": "what",
+    "name": "what",
+    "engine": "engine",
+    "seconds": "seconds",
+    "times_naive": "× naive",
+    "ratio": "ratio",
+    "ratio_to_naive": "× naive",
+    "ratio_to_tsit5": "× Tsit5",
+    "gflops": "GFLOP/s",
+    "net_steps_per_second": "network steps/s",
+    "microseconds_per_network": "µs/network",
+    "peak_memory_mb": "peak MB",
+    "first_seconds": "first call s",
+    "compile_seconds": "compile s",
+    "median_error": "median error",
+    "worst_error": "worst error",
+    "error": "error",
+    "note": "note",
+}
+
+
+def parts() -> dict[str, Any]:
+    """Every part by name: a function of `quick` that gives rows."""
+    from benchmarks import gpu, simulation, sweep, theory
+
+    return {**simulation.PARTS, "theory": theory.measure, "sweep": sweep.measure, "gpu": lambda quick: gpu.measure()}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as a Markdown table."""
+    shown = [key for key in COLUMNS if any(row.get(key) not in (None, "") for row in rows)]
+    lines = ["| " + " | ".join(COLUMNS[key] for key in shown) + " |", "|" + " --- |" * len(shown)]
+    lines += ["| " + " | ".join(cell(row.get(key)) for key in shown) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def cell(value: Any) -> str:
+    """A number with three digits, anything else as it is."""
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return "" if value is None else str(value)
+
+
+def main(arguments: list[str]) -> int:
+    """Run what was asked for."""
+    known = parts()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(known)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="short runs: whether it works, not how fast it is")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for PART.json and PART.md")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.parts if name not in known]
+    if unknown:
+        parser.error(f"unknown part {unknown[0]!r}; choose from {', '.join(known)}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    environment = timing.environment() | {"quick": options.quick}
+    for name in options.parts or known:
+        print(f"## {name}", flush=True)
+        rows = known[name](options.quick)
+        if not rows:
+            print("nothing to measure here\n", flush=True)
+            continue
+        text = table(rows)
+        print(text + "\n", flush=True)
+        result = {"environment": environment, "rows": rows}
+        (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        heading = ", ".join(f"{key} {environment[key]}" for key in ("cpu", "cores", "jax", "python"))
+        (options.out / f"{name}.md").write_text(f"# {name}\n\n{heading}\n\n{text}\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
