@@ -43,6 +43,8 @@ SLOW = re.compile(
             r"test_flow.py::test_balance_is_conserved\[float32",
             r"test_ensemble.py::test_kappa_against.*\[(?!1\])",
             r"test_features.py::.*(exponential|squared)",
+            r"test_sweep_directory.py::test_(killed_twenty|a_disk_that_is_really)",
+            r"test_sweep_processes.py::",
             r"test_engines.py::test_engines_agree.*-(exponential|squared|hinge)\]",
         )
     )

@@ -110,7 +110,7 @@ class Store:
             if any(name.startswith("chunk-") for name in strangers):
                 raise ValueError(f"{str(self.directory)!r} has chunks but no manifest.json; give another directory")
             manifest = {"format": FORMAT, "settings": settings, "sizes": sizes, "environment": self.environment}
-            self._write(path.name, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode(), "manifest.json")
+            self._write(path.name, (json.dumps(manifest, indent=1) + "\n").encode(), "manifest.json")
             return self.environment, sizes
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
