@@ -33,7 +33,7 @@ class ClockCurve(eqx.Module):
 
     def logit(self, t) -> Float[Array, "..."]:
         """u(t), [*batch, *t.shape]. `ValueError` for negative, NaN or infinite t."""
-        return self.clock.state(t)[1]
+        return self.clock.logit(t)
 
     def error(self, t) -> Float[Array, "..."]:
         """sigmoid(-u(t)), the probability given to the wrong label, [*batch, *t.shape]."""

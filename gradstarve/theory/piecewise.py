@@ -32,9 +32,14 @@ class PiecewiseClock(eqx.Module):
     def state(self, t) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(accumulated angle, logit) at times t, each [*batch, *t.shape]."""
         t = check_times(t, self.rate.dtype)
-        angle, logit = _state(self, t.reshape(-1))
+        angle, logit = _state(self, t.reshape(-1), True)
         shape = (*self.rate.shape, *t.shape)
         return angle.reshape(shape), logit.reshape(shape)
+
+    def logit(self, t) -> Float[Array, "..."]:
+        """The logit at times t, [*batch, *t.shape]: that of `state`, without the price of the angle."""
+        t = check_times(t, self.rate.dtype)
+        return _state(self, t.reshape(-1), False)[1].reshape(*self.rate.shape, *t.shape)
 
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """First t with a logit of at least `logit`: [*batch, *logit.shape]; 0 if it starts there, inf if never."""
@@ -45,14 +50,11 @@ class PiecewiseClock(eqx.Module):
 
 
 @eqx.filter_jit
-def _state(pieces: PiecewiseClock, t: Float[Array, " times"]):
+def _state(pieces: PiecewiseClock, t: Float[Array, " times"], want_angle: bool):
     tau = jnp.minimum(pieces.rate[..., None] * t, jnp.finfo(t.dtype).max)
-    piece = jnp.sum(pieces.start[..., None, :] <= tau[..., None], axis=-1) - 1
-    start, angle, rise, fall = (
-        jnp.take_along_axis(values, piece, axis=-1)
-        for values in (pieces.start, pieces.angle, pieces.rise, pieces.fall)
-    )
-    moved, logit = clock.state_at(pieces.kind, rise, fall, tau - start)
+    piece = jnp.sum(pieces.start[..., None, :] <= tau[..., None], axis=-1, dtype=jnp.int32) - 1
+    start, angle = (jnp.take_along_axis(values, piece, axis=-1) for values in (pieces.start, pieces.angle))
+    moved, logit = clock.states_at(pieces.kind, pieces.rise, pieces.fall, piece, tau - start, want_angle)
     return angle + moved, logit
 
 
