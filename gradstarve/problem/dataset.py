@@ -251,7 +251,5 @@ def _reduce(data: Dataset) -> Reduction:
     _, strengths, rows = np.linalg.svd(unit, full_matrices=False)
     rank = max(1, int((strengths > max(unit.shape) * strengths[0] * float(jnp.finfo(dtype).eps)).sum()))
     basis = np.eye(data.dim) if rank == data.dim else rows[:rank]
-    small = Dataset(
-        jnp.asarray(distinct @ basis.T, dtype), data.labels[kept], jnp.asarray(weights / weights.sum(), dtype)
-    )
+    small = Dataset((distinct @ basis.T).astype(dtype), labels[kept], (weights / weights.sum()).astype(dtype))
     return Reduction(small, jnp.asarray(basis, dtype), jnp.asarray(index))

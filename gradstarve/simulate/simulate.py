@@ -90,7 +90,7 @@ def simulate(
         span = Span(data, flat, keep_points=keys is not None)
     problem, trained = (data, flat) if span is None else (span.data, span.network)
     state = reference.start(trained, dynamics, keys)
-    logits = [trained(problem.points)[None]]
+    logits = [_outputs(trained, problem.points)]
     networks = [jax.tree.map(lambda leaf: leaf[None], trained)]
     grid = np.append(np.arange(0, steps, every), steps)
     with Progress(progress if watched else False, steps, "training") as report:
@@ -112,16 +112,12 @@ def simulate(
     if span is not None and span.flat and isinstance(dynamics, GradientDescent) and np.any(dynamics.weight_decay):
         left = left_by_decay(dynamics, steps, every)
 
-    def gather(parts):
-        """[records, b, ...] in parts -> [b, records, ...]"""
-        return jnp.moveaxis(jnp.concatenate(parts), 0, 1)
-
     def shape(leaf):
         """[b, ...] -> [*batch, ...]"""
         return leaf.reshape(*batch, *leaf.shape[1:])
 
-    final, seen = state.networks, gather(logits)
-    history = jax.tree.map(lambda *parts: gather(parts), *networks) if record_networks else None
+    final, seen = state.networks, _gather(logits)
+    history = _gather(networks) if record_networks else None
     if span is not None:
         final, seen = span.restore(final, None if left is None else left[:, -1]), span.expand(seen)
         history = None if history is None else span.restore(history, left)
@@ -134,6 +130,18 @@ def simulate(
         loss_function=loss,
         networks=jax.tree.map(shape, history),
     )
+
+
+@eqx.filter_jit
+def _outputs(network: Network, points: Array) -> Array:
+    """The first record, [1, b, n, ...]."""
+    return network(points)[None]
+
+
+@eqx.filter_jit
+def _gather(parts: list[Any]) -> Any:
+    """[records, b, ...] in parts -> [b, records, ...], of every leaf."""
+    return jax.tree.map(lambda *leaves: jnp.moveaxis(jnp.concatenate(leaves), 0, 1), *parts)
 
 
 def check_problem(data: Any, network: Any, loss: Any) -> tuple[reference.AnyData, Network, Loss]:
