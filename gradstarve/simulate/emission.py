@@ -20,25 +20,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Wide vectors pay on processors that have them. Library calls for matrix products are fused with what stands around
-# them since XLA brought YNNPACK in, and a single function can not hold such a fusion.
-_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_experimental_ynn_fusion_type": ""}
+# Compiler options that go with the marks, the best first; what a version does not know it refuses. Wide vectors pay on
+# processors that have them. Since XLA brought YNNPACK in, it fuses calls to it with what stands around them, which a
+# single function can not hold.
+_OPTIONS: tuple[dict[str, Any], ...] = (
+    {"xla_cpu_prefer_vector_width": 512, "xla_cpu_experimental_ynn_fusion_type": ""},
+    {"xla_cpu_prefer_vector_width": 512},
+    {},
+)
 
 _marking = threading.local()
 
 
-@cache
 def available() -> bool:
     """Whether this XLA:CPU understands the marks: a small loop compiles with them and gives the right numbers."""
-    try:
-        # Inside a traced program too the trial is a run of its own.
-        with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
-            return _trial()
-    except Exception:  # whatever an unknown version makes of the marks, the answer is no
-        return False
+    return _accepted() is not None
 
 
-def _trial() -> bool:
+@cache
+def _accepted() -> dict[str, Any] | None:
+    """The first compiler options with which a trial succeeds."""
+    for options in _OPTIONS:
+        try:
+            # Inside a traced program too the trial is a run of its own.
+            with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+                if _trial(options):
+                    return options
+        except Exception:  # whatever an unknown version makes of the marks, the answer is no
+            continue
+    return None
+
+
+def _trial(options: dict[str, Any]) -> bool:
     def body(carry, _):
         first, second = stage(lambda a: (jnp.sin(a), jnp.cos(a)))(carry)
         return first + second, None
@@ -47,7 +60,7 @@ def _trial() -> bool:
         return jax.lax.scan(body, start, None, length=3)[0]
 
     start = np.linspace(0, 1, 64, dtype=np.float32)
-    with marked(True) as options:
+    with _marks(True):
         compiled = jax.jit(one_function(loop), compiler_options=options).lower(start).compile()
     expected = start
     for _ in range(3):
@@ -59,11 +72,18 @@ def _trial() -> bool:
 def marked(wanted: bool) -> Iterator[dict[str, Any]]:
     """Inside, `stage` and `one_function` mark what is traced; gives the compiler options that belong to it.
 
-    Outside, and with False, both leave a function as it is.
+    Outside, with False, and where the marks are not understood, both leave a function as it is.
     """
+    options = _accepted() if wanted else None
+    with _marks(options is not None):
+        yield dict(options or {})
+
+
+@contextmanager
+def _marks(wanted: bool) -> Iterator[None]:
     before, _marking.on = getattr(_marking, "on", False), wanted
     try:
-        yield dict(_OPTIONS) if wanted else {}
+        yield
     finally:
         _marking.on = before
 
