@@ -1,0 +1,62 @@
+"""The benchmarks compare like with like: every peer trains the same networks, and the tables say what was measured."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# They are run from a clone and are no part of the installation; last, so that the installed package is the one tested.
+sys.path.append(str(Path(__file__).parents[1]))
+
+from benchmarks import __main__ as command
+from benchmarks import simulation
+from benchmarks.peers import PEERS, torch_one_by_one
+from benchmarks.problems import Size, problem
+from benchmarks.timing import interleaved
+
+TINY = Size("tiny", 16, 16, 4, 4, 100)
+
+
+def test_all_peers_train_the_same_networks():
+    given = problem(TINY)
+    exact = simulation.truth(TINY)
+    assert exact.shape == (2, 16, 4)
+    runs = {name: peer(given, TINY) for name, peer in PEERS.items()} | {"torch one by one": torch_one_by_one(given, TINY)}
+    present = [name for name, run in runs.items() if run is not None]
+    assert {"gradstarve", "naive vmap(grad) + scan", "NumPy batched"} <= set(present)
+    for name in present:
+        found = np.asarray(runs[name]())
+        np.testing.assert_allclose(found, exact, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_times_are_taken_in_turns():
+    calls = []
+    times = interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, turns=3)
+    assert calls == ["a", "b"] * 4
+    assert times["a"]["turns"] == 3
+    assert times["b"]["least"] <= times["b"]["seconds"] <= times["b"]["most"]
+
+
+def test_arithmetic_is_counted_as_said():
+    assert Size("", 1, 8, 2, 2, 1).flops == 312
+    assert Size("", 1, 16, 8, 16, 1).flops == 10_336
+    assert Size("", 1, 64, 32, 64, 1).flops == 554_368
+
+
+def test_a_part_is_printed_and_stored(tmp_path, monkeypatch, capsys):
+    rows = [{"size": "S1", "what": "gradstarve", "seconds": 0.01234, "times_naive": 30.0, "note": None}]
+    monkeypatch.setattr(command, "parts", lambda: {"sizes": lambda quick: rows, "gpu": lambda quick: []})
+    assert command.main(["--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "| S1 | gradstarve | 0.0123 | 30 |" in printed
+    assert "nothing to measure here" in printed
+    stored = json.loads((tmp_path / "sizes.json").read_text())
+    assert stored["rows"] == rows
+    assert {"jax", "cpu", "cores", "quick"} <= set(stored["environment"])
+    assert "| S1 | gradstarve | 0.0123 | 30 |" in (tmp_path / "sizes.md").read_text()
+    assert not (tmp_path / "gpu.json").exists()
+    with pytest.raises(SystemExit):
+        command.main(["speed"])
+    assert "unknown part 'speed'; choose from sizes, gpu" in capsys.readouterr().err
