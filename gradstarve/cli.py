@@ -1,24 +1,19 @@
-"""The command line: `gradstarve overlay`, `gradstarve derive`, `gradstarve verify`.
+"""The command line: `gradstarve overlay`, `gradstarve sweep`, `gradstarve derive`, `gradstarve verify`.
 
 Everything heavy is imported inside the commands, so that `--help` is quick. The process is ours, so it runs in float64.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
-from gradstarve import report
+from gradstarve import cli_sweep, report
+from gradstarve.cli_parts import LOSSES, PRECISIONS, PROBLEMS, Seed, one_of, pair, plain_errors, use_float64
 
-# Named here too, because the help must not wait for JAX; a test holds these to the library's own lists.
-LOSSES = ("cross-entropy", "hinge", "exponential", "squared")
-PROBLEMS = ("antipodal", "orthogonal")
 DYNAMICS = ("descent", "flow")
-PRECISIONS = ("float64", "float32")
 FORMATS = {"text": "txt", "markdown": "md", "latex": "tex"}
 
 app = typer.Typer(
@@ -30,7 +25,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
 Loss = Annotated[str, typer.Option(help=f"One of {', '.join(LOSSES)}.")]
 
 
@@ -80,10 +74,10 @@ def overlay(
     Writes the figure and a JSON file with all settings, versions and gaps, and prints the gap table. On orthogonal
     classes, neurons that see both are first made exclusive to one of them, as the theorem asks.
     """
-    _one_of("--problem", problem, PROBLEMS)
-    _one_of("--loss", loss, LOSSES)
-    _one_of("--dynamics", dynamics, DYNAMICS)
-    pairs = {"norms": _pair("--norms", norms), "frequencies": _pair("--frequencies", frequencies)}
+    one_of("--problem", problem, PROBLEMS)
+    one_of("--loss", loss, LOSSES)
+    one_of("--dynamics", dynamics, DYNAMICS)
+    pairs = {"norms": pair("--norms", norms), "frequencies": pair("--frequencies", frequencies)}
     for name, value in (("--step-size", step_size), ("--scale-w", scale_w), ("--scale-z", scale_z)):
         if not 0 < value < float("inf"):
             raise typer.BadParameter(f"{value} is not a finite number above 0", param_hint=f"'{name}'")
@@ -103,9 +97,9 @@ def overlay(
         "record_every": every,
         "seed": seed,
     }
-    with _plain_errors():
+    with plain_errors():
         folder = report.output_directory(out)
-        _use_float64()
+        use_float64()
         comparison = run_overlay(settings)
         from gradstarve import text
 
@@ -146,6 +140,9 @@ def run_overlay(settings: dict[str, Any]) -> Any:
     return compare(solve(data, network, s["loss"], dynamics), trajectory)
 
 
+app.command(epilog=cli_sweep.EXAMPLE)(cli_sweep.sweep)
+
+
 @app.command(epilog="Example: gradstarve derive mode --loss hinge --format latex --out derivations")
 def derive(
     name: Annotated[Optional[str], typer.Argument(help="The law to derive, see --list, or all of them: all.")] = None,  # noqa: UP045
@@ -167,7 +164,7 @@ def derive(
     is derived, and LaTeX is one document that compiles. Exit code 1 means that a step failed its check. The seed is that
     of the points at which steps without a proof are checked.
     """
-    with _plain_errors():
+    with plain_errors():
         from gradstarve.symbolic import DerivationError, available, latex_document
         from gradstarve.symbolic import derive as build
 
@@ -177,12 +174,12 @@ def derive(
             return
         if name is None:
             raise typer.BadParameter("give the name of a law, all, or --list", param_hint="'NAME'")
-        _one_of("NAME", name, [*dict.fromkeys(law for law, _ in available()), "all"])
+        one_of("NAME", name, [*dict.fromkeys(law for law, _ in available()), "all"])
         whole = name == "all"
         wanted = loss or (None if whole else "cross-entropy")
         if wanted:
-            _one_of("--loss", wanted, LOSSES if whole else [of for law, of in available() if law == name])
-        _one_of("--format", format, list(FORMATS))
+            one_of("--loss", wanted, LOSSES if whole else [of for law, of in available() if law == name])
+        one_of("--format", format, list(FORMATS))
         folder = None if out is None else report.output_directory(out)
         pairs = [(law, of) for law, of in available() if (whole or law == name) and wanted in (None, of)]
         derivations, checks = [build(*pair) for pair in pairs], []
@@ -225,8 +222,8 @@ def verify(
 
     Prints one row per entry. Exit code 1 means that a claim was violated.
     """
-    with _plain_errors():
-        _use_float64()
+    with plain_errors():
+        use_float64()
         from gradstarve.theorems import CATALOGUE
         from gradstarve.theorems import verify as check
 
@@ -238,8 +235,8 @@ def verify(
                 typer.echo(f"{row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]}")
             return
         for name in names or ():
-            _one_of("NAMES", name, list(CATALOGUE))
-        _one_of("--precision", precision, PRECISIONS)
+            one_of("NAMES", name, list(CATALOGUE))
+        one_of("--precision", precision, PRECISIONS)
         folder = report.output_directory(out)
         import jax
         from rich.console import Console
@@ -254,42 +251,6 @@ def verify(
         typer.echo(f"Wrote {folder / 'verify.json'} and the figures beside it", err=True)
     if not outcome.ok:
         raise typer.Exit(1)
-
-
-def _use_float64() -> None:
-    import jax
-
-    jax.config.update("jax_enable_x64", True)
-
-
-def _one_of(option: str, value: str, valid: Any) -> None:
-    if value not in valid:
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(valid)}", param_hint=f"'{option}'")
-
-
-def _pair(option: str, text: str) -> Sequence[float]:
-    """Two numbers, for class + and class -, with a comma or a blank between them."""
-    try:
-        values = [float(part) for part in text.replace(",", " ").split()]
-    except ValueError:
-        values = []
-    if len(values) != 2 or not all(0 < value < float("inf") for value in values):
-        raise typer.BadParameter(
-            f'{text!r} is not two numbers above 0, for class + and class -, such as "1,1.5"', param_hint=f"'{option}'"
-        )
-    return values
-
-
-@contextlib.contextmanager
-def _plain_errors() -> Iterator[None]:
-    """What the library refuses is told in one line, with exit code 2; a traceback is kept for what nobody foresaw."""
-    from gradstarve.errors import ConvergenceError
-
-    try:
-        yield
-    except (ValueError, ConvergenceError, OSError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        raise typer.Exit(2) from None
 
 
 if __name__ == "__main__":

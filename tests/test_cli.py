@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gradstarve import cli, report, text
+from gradstarve import cli, cli_parts, cli_sweep, report, text
 from gradstarve.problem import LOSSES, datasets
+from gradstarve.simulate import engines, sweep_blocks, sweep_plan
 
 SMALL = ("--seeds", "6", "--steps", "40", "--width", "3", "--dim", "2")
 
@@ -122,7 +123,75 @@ def test_unwritable_out_is_found_before_the_work(run, tmp_path, monkeypatch):
     assert "can not create the directory" in result.output
 
 
-@pytest.mark.parametrize("command", ["overlay", "derive", "verify"])
+@pytest.fixture
+def sweep(run, tmp_path):
+    """`gradstarve sweep` of a few small networks, into a directory `out`."""
+    small = ("--seeds", 6, "--steps", 40, "--width", 3, "--scale-w", 0.5, "--out", tmp_path / "out")
+    return lambda *arguments: run("sweep", *small, *arguments)
+
+
+def test_sweep_writes_table_figure_and_numbers(sweep, tmp_path):
+    swept = ("--step-size", "0.1,0.5", "--over", "frequency=0.6,0.9", "--over", "norm=1,2")
+    result = sweep(*swept, "--engine", "reference", "--directory", tmp_path / "chunks", "--seed", 4)
+    assert outcome(result) == 0, result.output
+    out = tmp_path / "out"
+    assert (out / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    stored = json.loads((out / "sweep.json").read_text())
+    assert stored["axes"] == ["frequency", "norm", "step_size"]
+    assert stored["environment"]["engine"] == "reference"
+    assert [entry["step_size"] for entry in stored["summary"]] == [0.1, 0.5] * 4
+    again = cli_sweep.run_sweep(stored["settings"], engine="reference")
+    assert again.shape == (2, 2, 2)
+    with np.load(out / "sweep.npz") as statistics:
+        assert np.array_equal(statistics["margin_mean"], again["margin_mean"])
+        assert np.array_equal(statistics["step"], again.grid)
+        assert statistics["margin_edges"].size == statistics["margin_histogram"].shape[-1] + 1
+    assert stored["summary"] == report.to_jsonable(again.summary())
+    assert again.table() in result.stdout
+    assert list((tmp_path / "chunks").glob("chunk-*.npz"))
+    # The same command reads what it has stored; another one is refused.
+    assert outcome(sweep(*swept, "--engine", "reference", "--directory", tmp_path / "chunks", "--seed", 4)) == 0
+    refused = sweep(*swept, "--engine", "reference", "--directory", tmp_path / "chunks", "--seed", 5)
+    assert outcome(refused) == 2
+    assert "begun with other settings: key:" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--loss", "hinge,huber"), "'huber' is not one of cross-entropy, hinge"),
+        (("--step-size", "0.1,fast"), "'0.1,fast' is not one or several numbers"),
+        (("--width", "4.5"), "'4.5' is not one or several whole numbers"),
+        (("--over", "speed=1"), "NAME one of frequency, norm, loss"),
+        (("--over", "width"), "'width' is not NAME=V1,V2"),
+        (("--dynamics", "sgd", "--momentum", "0.9"), "for --dynamics descent only"),
+        (("--keep", "logits"), "needs --directory"),
+        (("--keep", "all"), "statistics, final, logits"),
+        (("--engine", "warp"), "auto, reference, fused, pallas"),
+        (("--step-size", "-1"), "step_size must be > 0"),
+        (("--memory", "1000"), "give memory="),
+        (("--frequency", "1.5"), "weights must be > 0"),
+    ],
+)
+def test_sweep_tells_what_is_wrong_in_one_line(sweep, arguments, message):
+    result = sweep(*arguments)
+    assert outcome(result) == 2
+    assert message in " ".join(result.output.replace("│", " ").split())
+    assert "Traceback" not in result.output
+
+
+def test_sweep_stopped_says_how_to_go_on(sweep, tmp_path, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep_blocks.Trainer, "_train", stopped)
+    result = sweep("--directory", tmp_path / "chunks")
+    assert outcome(result) == 130
+    assert "0 of 6 networks stored in" in result.stderr
+    assert "run the same sweep again" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["overlay", "sweep", "derive", "verify"])
 def test_every_command_has_help_with_an_example(run, command):
     result = run(command, "--help")
     assert outcome(result) == 0
@@ -132,14 +201,16 @@ def test_every_command_has_help_with_an_example(run, command):
 
 
 def test_root_help_and_version(run):
-    for command in ("overlay", "derive", "verify"):
+    for command in ("overlay", "sweep", "derive", "verify"):
         assert command in run("--help").output
     assert run("--version").output == f"gradstarve {report.version()}\n"
 
 
 def test_help_names_what_the_library_has():
-    assert tuple(LOSSES) == cli.LOSSES
-    assert set(cli.PROBLEMS) <= set(dir(datasets))
+    assert tuple(LOSSES) == cli_parts.LOSSES
+    assert set(cli_parts.PROBLEMS) <= set(dir(datasets))
+    assert cli_sweep.KEEP == sweep_plan.KEEP
+    assert ("auto", *engines.ENGINES) == cli_sweep.ENGINES
 
 
 @pytest.mark.parametrize(("form", "sign"), [("text", "check:"), ("markdown", "$$"), ("latex", "\\begin{")])

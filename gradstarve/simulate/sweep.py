@@ -79,7 +79,7 @@ def sweep(
     >>> from gradstarve.problem import datasets
     >>> result = sweep(datasets.antipodal(), 100, steps=200, over={"step_size": [0.1, 0.5]})
     >>> result["error_mean"].shape, result["learnt"][:, -1].round(1).tolist()
-    ((2, 41), [0.0, 0.9])
+    ((2, 41), [0.2, 1.0])
     >>> result.network(seed=7, step_size=0.5).w.shape
     (8, 2)
     """
@@ -108,16 +108,16 @@ def sweep(
         "configurations": {str(i): _describe(one) for i, one in enumerate(found)},
     }
     size = sweep_plan.block_size(found, len(grid), len(numbers), places[0].platform)
-    cost = sweep_plan.cost(found, size, len(grid), len(numbers), keep)
-    threads = sweep_plan.workers(cost, places, memory, directory is None, len(numbers) * len(found))
-    blocks = sweep_plan.blocks_of(found, len(numbers), size)
-    length = sweep_plan.chunk_length(len(blocks), size, cost, memory, batch_size)
+    length = sweep_plan.chunk_length(found, size, len(grid), len(numbers), keep, memory, batch_size)
 
     with ExitStack() as stack:
         store = None
         if directory is not None:
             store = stack.enter_context(Store(directory, settings, {"block": size, "chunk": length}, places[0]))
-            length = store.sizes["chunk"]
+            size, length = store.sizes["block"], store.sizes["chunk"]
+        cost = sweep_plan.cost(found, size, len(grid), len(numbers), keep)
+        threads = sweep_plan.workers(cost, places, memory, directory is None, len(numbers) * len(found))
+        blocks = sweep_plan.blocks_of(found, len(numbers), size)
         chunks = [blocks[first : first + length] for first in range(0, len(blocks), length)]
         train = Trainer(
             found,

@@ -207,7 +207,9 @@ def blocks_of(found: list[Configuration], seeds: int, size: int) -> list[Block]:
     return [Block(number, c, first, min(size, seeds - first)) for number, (c, first) in enumerate(starts)]
 
 
-def chunk_length(blocks: int, size: int, of: Cost, memory: float, batch_size: Any) -> int:
+def chunk_length(
+    found: list[Configuration], size: int, records: int, seeds: int, keep: str, memory: float, batch_size: Any
+) -> int:
     """Blocks of a chunk: as many as `batch_size` asks for, or what a sixteenth of `memory` holds of kept records.
 
     A chunk is what is lost when the run is stopped, so it is at most 16 blocks, and there are at least four chunks for
@@ -215,8 +217,8 @@ def chunk_length(blocks: int, size: int, of: Cost, memory: float, batch_size: An
     """
     if batch_size is not None:
         return max(1, positive_int("batch_size", batch_size) // size)
-    room = int(memory / 16) // max(of.kept * size, 1)
-    share = blocks // (4 * jax.process_count())
+    room = int(memory / 16) // max(cost(found, size, records, seeds, keep).kept * size, 1)
+    share = len(blocks_of(found, seeds, size)) // (4 * jax.process_count())
     return max(1, min(16, room, share))
 
 

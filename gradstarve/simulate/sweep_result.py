@@ -177,17 +177,32 @@ class SweepResult:
             raise ValueError('this sweep kept statistics only; sweep with keep="final" or keep="logits"')
         return self.configuration(**values)
 
-    def table(self) -> str:
-        """One row per configuration: networks, how many diverged, how many learnt and when, and the error at the end."""
-        share = f"error < {number(self.threshold)}"
-        rows = [[*self.over, "networks", "diverged", share, "median step", "last error 5 %", "50 %", "95 %"]]
+    def summary(self) -> list[dict[str, Any]]:
+        """One entry per configuration: its swept values, networks, how many diverged, and where they ended.
+
+        "learnt": the share with an error below the threshold at the last record; "median step": of `time_to_learn`;
+        "last error": its 5, 50 and 95 % quantiles at the last record.
+        """
         band = self.quantile("error", (0.05, 0.5, 0.95))[..., -1, :].reshape(-1, 3)
         columns = (self["diverged"], self["learnt"][..., -1], self.time_to_learn(0.5))
-        for one, values, *cells in zip(self.configurations, band, *map(np.ravel, columns), strict=True):
-            diverged, learnt, when = cells
-            names = [str(label(value)) for value in one.swept.values()]
-            row = [*names, str(len(self.seeds)), str(diverged), f"{100 * learnt:.1f} %"]
-            rows.append([*row, "never" if np.isinf(when) else number(when, 6), *map(number, values)])
+        found = []
+        for one, seeds, error, *cells in zip(
+            self.configurations, self.seeds_diverged, band, *map(np.ravel, columns), strict=True
+        ):
+            entry = {name: label(value) for name, value in one.swept.items()}
+            entry |= {"networks": len(self.seeds), "diverged": int(cells[0]), "diverged seeds": seeds.tolist()}
+            found.append(entry | {"learnt": float(cells[1]), "median step": float(cells[2]), "last error": error.tolist()})
+        return found
+
+    def table(self) -> str:
+        """`summary` as a plain table."""
+        share = f"error < {number(self.threshold)}"
+        rows = [[*self.over, "networks", "diverged", share, "median step", "last error 5 %", "50 %", "95 %"]]
+        for entry in self.summary():
+            when = entry["median step"]
+            row = [str(entry[name]) for name in (*self.over, "networks", "diverged")]
+            row += [f"{100 * entry['learnt']:.1f} %", "never" if np.isinf(when) else number(when, 6)]
+            rows.append([*row, *map(number, entry["last error"])])
         return table_text(rows)
 
     def to_xarray(self) -> Any:

@@ -10,6 +10,7 @@ complete chunks and at most a temporary file, which the next run removes.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -95,8 +96,10 @@ class Store:
                 import fcntl
 
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             lock.close()
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
             raise ValueError(
                 f"another sweep is at work in {str(self.directory)!r}; wait for it, or give another directory"
             ) from None

@@ -237,17 +237,19 @@ def test_killed_runs_go_on_to_the_same_result(tmp_path):
 
 
 def test_killed_twenty_times(tmp_path):
-    """Slow: each kill after a random time, from before the first chunk to well after it."""
-    problem = RUN | {"seeds": 300_000, "batch_size": 512, "directory": str(tmp_path / "killed")}
+    """Slow: each kill at a random moment, from before the first chunk to well after it."""
+    problem = RUN | {"seeds": 300_000, "steps": 800, "record_every": 200, "batch_size": 512}
+    problem |= {"directory": str(tmp_path / "killed")}
     kills, found = 0, []
     while kills < 20:
         with child(block=512, problem=problem) as one:
-            if random.random() < 0.8:
-                one.stdout.readline()
-                one.stdout.readline()
-            time.sleep(random.uniform(0, 0.5))
+            if random.random() < 0.9:
+                for _ in range(random.randrange(30)):  # the first lines come before anything is compiled
+                    one.stdout.readline()
+            time.sleep(random.uniform(0, 0.3))
             assert one.poll() is None, "the sweep is too short for this test"
             one.kill()
+        assert one.returncode == -signal.SIGKILL
         kills += 1
         found.append(len(chunks(tmp_path / "killed")))
     print("chunks after each kill:", *found)
