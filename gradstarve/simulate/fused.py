@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import is_concrete
@@ -38,6 +37,7 @@ from gradstarve.simulate.lanes import (
     leave,
     listed_outputs,
     listed_pre,
+    rule_for,
     stacked_outputs,
     stacked_pre,
     step,
@@ -163,7 +163,7 @@ def _plan(state: State, data: Dataset, loss: Loss, dynamics: Any, run: tuple[int
     (b,), h, itemsize = state.networks.batch_shape, state.networks.width, state.networks.dtype.itemsize
     n, d = data.points.shape
     stochastic = isinstance(dynamics, StochasticGradientDescent)
-    rule = Rule(False, False, False) if stochastic else _rule(dynamics)
+    rule = rule_for(dynamics)
     small = n * d <= MOST_LISTED
     # Sums that are the only one of their stage, by the number of their terms.
     alone = [d] * (stochastic or n == 1) + [n] * (d == 1 and not stochastic)
@@ -182,13 +182,6 @@ def _plan(state: State, data: Dataset, loss: Loss, dynamics: Any, run: tuple[int
         plain = str(jax.random.key_impl(state.memory)) == "threefry2x32" and partitionable
         draws = "lanes" if plain and small else "record"
     return Plan(width, listed, one and small, one, draws, *run, rule, type(loss))
-
-
-def _rule(dynamics: GradientDescent) -> Rule:
-    def there(value: Array) -> bool:
-        return not is_concrete(value) or bool(np.asarray(value).any())
-
-    return Rule(there(dynamics.momentum), dynamics.nesterov, there(dynamics.weight_decay))
 
 
 def _signature(piece: Any) -> tuple[Any, Any]:

@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
-from gradstarve.problem import Loss, TwoLayerReLU
+from gradstarve.arrays import is_concrete
+from gradstarve.problem import GradientDescent, Loss, StochasticGradientDescent, TwoLayerReLU
 from gradstarve.simulate.emission import stage
 
 
@@ -27,6 +29,17 @@ class Rule(NamedTuple):
     momentum: bool
     nesterov: bool
     decay: bool
+
+
+def rule_for(dynamics: GradientDescent | StochasticGradientDescent) -> Rule:
+    """What these dynamics have to them: a hyperparameter counts if it is not zero everywhere, or nobody knows yet."""
+    if isinstance(dynamics, StochasticGradientDescent):
+        return Rule(False, False, False)
+
+    def there(value: Array) -> bool:
+        return not is_concrete(value) or bool(np.asarray(value).any())
+
+    return Rule(there(dynamics.momentum), dynamics.nesterov, there(dynamics.weight_decay))
 
 
 class Lanes(NamedTuple):
@@ -136,13 +149,13 @@ def step(lanes: Lanes, points: Points, loss: Loss, hyper: Hyper, rule: Rule) -> 
     directions = (_listed_directions if listed else _stacked_directions)(lanes.w, lanes.z, points, loss)
 
     def update(lanes, directions, hyper):
-        return _update(lanes, directions, hyper, rule)
+        return moved(lanes, directions, hyper, rule)
 
     return (stage(update) if listed else update)(lanes, directions, hyper)
 
 
-def _update(lanes: Lanes, directions, hyper: Hyper, rule: Rule) -> Lanes:
-    """The update rule, which is written out in `GradientDescent`."""
+def moved(lanes: Lanes, directions, hyper: Hyper, rule: Rule) -> Lanes:
+    """`lanes` after the update rule, which is written out in `GradientDescent`, by the `directions` of descent A."""
 
     def move(theta, descent, velocity):
         if not rule.momentum:
