@@ -25,7 +25,7 @@ from gradstarve.simulate.span import Span
 NETWORK_NAMES = ("width", "scale_w", "scale_z")
 TAKEN = ("step", "point", "quantile", "error_bin", "margin_bin", "seed")
 """Names that the axes of a result carry besides the swept ones."""
-BLOCKS = {"cpu": (4096, 512, 2**26), "other": (2**17, 2**13, 2**31)}
+BLOCKS = {"cpu": (4096, 2048, 2**26), "other": (2**17, 2**13, 2**31)}
 """By platform: the most networks of a block, the fewest where one would do, and the bytes that a block may take."""
 KEEP = ("statistics", "final", "logits")
 
