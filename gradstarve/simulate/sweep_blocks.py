@@ -24,6 +24,8 @@ from gradstarve.simulate.sweep_statistics import Part, part_of_block, summarise
 
 # The number of no network: seeds end below it.
 DRAWS = 2**32 - 1
+# Kinds of blocks that this process has compiled, as JAX keeps them from one sweep to the next.
+_COMPILED: set[Any] = set()
 
 
 def key_of_draws(key: Array) -> Array:
@@ -72,20 +74,21 @@ class Trainer:
         self.size, self.steps, self.every, self.threshold, self.keep = size, steps, every, threshold, keep
         self._guard = threading.Lock()
         self._compiling: dict[Any, threading.Lock] = {}
-        self._compiled: set[Any] = set()
         self._here: dict[Any, Any] = {}
 
     def __call__(self, block: Block, device: Any) -> tuple[Part, dict[str, np.ndarray]]:
         """Two threads must not compile one program twice, so the first block of its kind goes alone."""
         one = self.found[block.configuration]
-        kind = (device, one.width, one.problem.points.shape, one.data.dim, one.basis is None, str(one.loss))
-        if kind in self._compiled:
+        points, moved = one.problem.points, jax.tree.structure(one.dynamics)
+        kind = (device, self.engine.__name__, self.size, self.steps, self.every, points.shape, points.dtype, one.data.dim)
+        kind += (one.width, one.basis is None, str(one.loss), moved)
+        if kind in _COMPILED:
             return self._train(block, device)
         with self._guard:
             alone = self._compiling.setdefault(kind, threading.Lock())
         with alone:
             outcome = self._train(block, device)
-        self._compiled.add(kind)
+        _COMPILED.add(kind)
         return outcome
 
     def _constants(self, number: int, device: Any) -> Any:
