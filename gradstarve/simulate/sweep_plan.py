@@ -176,8 +176,9 @@ def cost(found: list[Configuration], size: int, records: int, seeds: int, keep: 
     for one in found:
         m, k = one.problem.points.shape
         weights = one.width * (k + 1)
-        # Weights, velocities, gradients and their copies; activations; logits and what the statistics make of them.
-        network = itemsize * (8 * weights + 4 * one.width * m + 10 * records * (m + 2))
+        # As drawn; weights, velocities, gradients and their copies; activations; logits and what statistics make of them.
+        drawn = 3 * one.width * (one.data.dim + 1)
+        network = itemsize * (drawn + 8 * weights + 4 * one.width * m + 10 * records * (m + 2))
         block = max(block, size * network + 4 * records * (m + 1) * BINS)
         kept = max(kept, itemsize * {"statistics": 0, "final": weights + m, "logits": weights + m * records}[keep])
     of_blocks = 2 * 8 * records * (n + 2) * blocks
