@@ -178,9 +178,7 @@ def _plan(state: State, data: Dataset, loss: Loss, dynamics: Any, run: tuple[int
         width = min(1 << max(0, min(LANES, room).bit_length() - 1), 1 << (b - 1).bit_length())
     draws = ""
     if stochastic:
-        partitionable = jax.config.jax_threefry_partitionable  # pyright: ignore[reportAttributeAccessIssue]
-        plain = str(jax.random.key_impl(state.memory)) == "threefry2x32" and partitionable
-        draws = "lanes" if plain and small else "record"
+        draws = "lanes" if small and threefry.knows(state.memory) else "record"
     return Plan(width, listed, one and small, one, draws, *run, rule, type(loss))
 
 

@@ -24,11 +24,10 @@ from jaxtyping import Array, Float
 
 from gradstarve.arrays import is_concrete
 from gradstarve.problem import Dataset, Loss, Network, StochasticGradientDescent, TwoLayerReLU
-from gradstarve.simulate import fused, reference
+from gradstarve.simulate import fused, reference, threefry
 from gradstarve.simulate.kernel import Plan, kernel
 from gradstarve.simulate.lanes import rule_for
 from gradstarve.simulate.reference import State
-from gradstarve.simulate.threefry import thresholds
 from gradstarve.simulate.tiling import Tiling, power_of_two, tiling
 
 
@@ -62,15 +61,10 @@ def advance(
     another generator than JAX's default, which the kernel does not know, are left to the reference. `ValueError` for
     data of too many coordinates.
     """
-    if isinstance(dynamics, StochasticGradientDescent) and not _threefry(state.memory):
+    if isinstance(dynamics, StochasticGradientDescent) and not threefry.knows(state.memory):
         return reference.advance(state, data, loss, dynamics, records, every, keep_networks)
     plan = plan_for(state.networks, data, loss, dynamics, records, every, keep_networks)
     return run(plan, state, data, dynamics)
-
-
-def _threefry(keys: Array) -> bool:
-    partitionable = jax.config.jax_threefry_partitionable  # pyright: ignore[reportAttributeAccessIssue]
-    return partitionable and jax.random.key_impl(keys) == "threefry2x32"
 
 
 def plan_for(network: Any, data: Dataset, loss: Loss, dynamics: Any, records: int, every: int, keep_networks: bool) -> Plan:
@@ -123,7 +117,7 @@ def run(plan: Plan, state: State, data: Dataset, dynamics: Any) -> tuple[State, 
         words = jax.random.key_data(state.memory)
         inputs |= {
             "keys": (line(words[:, 0]), line(words[:, 1])),
-            "borders": jnp.pad(thresholds(data.weights), (0, power_of_two(n) - n + 1)),
+            "borders": jnp.pad(threefry.thresholds(data.weights), (0, power_of_two(n) - n + 1)),
             "start": state.step.astype(jnp.uint32)[None],
         }
     outputs = _launch(plan, inputs, n)
