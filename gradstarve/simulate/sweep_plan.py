@@ -160,9 +160,10 @@ def _prepare(data: Any, may_merge: bool) -> tuple[Dataset, Dataset, Any, np.ndar
 
 
 class Cost(NamedTuple):
-    """Bytes, at most: of a block while it is computed, of what the result holds, of the records kept of one network."""
+    """Bytes at most: of a block at work, of what comes out of it, of the whole result, of the records of one network."""
 
     block: int
+    outcome: int
     result: int
     kept: int
 
@@ -172,18 +173,19 @@ def cost(found: list[Configuration], size: int, records: int, seeds: int, keep: 
     itemsize = found[0].problem.points.dtype.itemsize
     blocks = -(-seeds // size)
     n = found[0].data.size
-    block, kept = 0, 0
+    block, outcome, kept = 0, 0, 0
     for one in found:
         m, k = one.problem.points.shape
         weights = one.width * (k + 1)
         # As drawn; weights, velocities, gradients and their copies; activations; logits and what statistics make of them.
         drawn = 3 * one.width * (one.data.dim + 1)
         network = itemsize * (drawn + 8 * weights + 4 * one.width * m + 10 * records * (m + 2))
-        block = max(block, size * network + 4 * records * (m + 1) * BINS)
-        kept = max(kept, itemsize * {"statistics": 0, "final": weights + m, "logits": weights + m * records}[keep])
+        mine = itemsize * {"statistics": 0, "final": weights + m, "logits": weights + m * records}[keep]
+        kept, outcome = max(kept, mine), max(outcome, size * mine + 8 * records * (m + 1) * BINS)
+        block = max(block, size * network + outcome)
     of_blocks = 2 * 8 * records * (n + 2) * blocks
     result = len(found) * (of_blocks + records * (4 * (n + 1) * BINS + 8 * 5 * (n + 2)))
-    return Cost(block, result, kept)
+    return Cost(block, outcome, result, kept)
 
 
 def block_size(found: list[Configuration], records: int, seeds: int, platform: str) -> int:
@@ -198,8 +200,9 @@ def block_size(found: list[Configuration], records: int, seeds: int, platform: s
     else:
         blocks = -(-blocks // 8) * 8
     size = -(-seeds // blocks)
-    # Whole vectors of lanes.
-    return size if size < 128 else -(-size // 128) * 128
+    # Whole vectors of lanes, where that adds little.
+    grain = 128 if size >= 1024 else 16 if size >= 128 else 1
+    return -(-size // grain) * grain
 
 
 def blocks_of(found: list[Configuration], seeds: int, size: int) -> list[Block]:
@@ -224,23 +227,24 @@ def chunk_length(
 
 
 def workers(of: Cost, devices: list, memory: float, keep_in_memory: bool, networks: int) -> int:
-    """Threads that compute blocks, or `ValueError` where `memory` is too little for one of them."""
+    """Threads that compute blocks, or `ValueError` where `memory` is too little for one of them.
+
+    Other devices than CPUs have a memory of their own, of which `BLOCKS` takes little; it is not counted.
+    """
+    on_cpu = devices[0].platform == "cpu"
+    one = of.block if on_cpu else of.outcome
     held = of.result + (of.kept * networks if keep_in_memory else 0)
-    least = held + of.block + memory / 8
-    if memory - held < of.block:
+    if memory - held < one:
         advice = "record less often (record_every)"
         if keep_in_memory and of.kept:
             advice += ', give directory= so that records are kept on disk, or keep="statistics"'
         raise ValueError(
-            f"memory = {memory:.3g} bytes is too little: one block takes {of.block:.3g} and the result {held:.3g}; "
-            f"give memory={least:.2g}, or {advice}"
+            f"memory = {memory:.3g} bytes is too little: one block takes {one:.3g} and the result {held:.3g}; "
+            f"give memory={1.1 * (held + one):.2g}, or {advice}"
         )
-    room = int((memory - held) // of.block)
-    each = 2
-    if devices[0].platform == "cpu":
-        # Two executions on one CPU device run side by side.
-        each = max(1, cores() // len(devices))
-    return max(1, min(room, each * len(devices)))
+    # Two executions on one CPU device run side by side; elsewhere one is prepared while the other runs.
+    each = max(1, cores() // len(devices)) if on_cpu else 2
+    return max(1, min(int((memory - held) // one), each * len(devices)))
 
 
 def cores() -> int:

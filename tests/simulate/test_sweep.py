@@ -1,5 +1,7 @@
 """Sweeps against plain NumPy on trajectories that `simulate` records, and the ways a sweep may be cut up."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,8 @@ from gradstarve.simulate.histogram import ERROR
 DATA = {"dim": 2, "frequencies": (0.8, 0.2)}
 ONE = jax.local_devices()[:1]
 RUN = {"width": 3, "steps": 40, "record_every": 10, "engine": "reference", "threshold": 0.3, "scale_w": 0.7, "devices": ONE}
+
+block_size = sweep_plan.block_size
 
 
 @pytest.fixture(autouse=True)
@@ -281,3 +285,33 @@ def test_figure_shows_every_configuration(tmp_path):
     assert len(result.plot(configurations=[1]).axes[1].lines) == 1
     with pytest.raises(ValueError, match=r"some of 0\.\.1, got \[2\]"):
         result.plot(configurations=[2])
+
+
+def test_plans_fit_the_problem_and_the_memory():
+    def plan(seeds, platform="cpu", points=2, keep="statistics"):
+        given = gs.Dataset(np.ones((points, 2), np.float32), [1.0] * points)
+        base = {"width": 8, "scale_w": 1.0, "scale_z": 1.0, "loss": "hinge", "dynamics": gs.StochasticGradientDescent(0.1)}
+        _, found = sweep_plan.configurations(given, None, base)
+        size = block_size(found, 41, seeds, platform)
+        blocks = sweep_plan.blocks_of(found, seeds, size)
+        assert sum(block.count for block in blocks) == seeds
+        assert [block.first for block in blocks] == list(range(0, seeds, size))
+        return size, len(blocks), sweep_plan.cost(found, size, 41, seeds, keep)
+
+    assert plan(10**6)[:2] == (4096, 245)
+    assert plan(10**4)[0] == 2560
+    assert plan(5)[:2] == (5, 1)
+    # Many points: a smaller block, which takes no more than it may.
+    size, _, cost = plan(10**4, points=200)
+    assert size < 1000
+    assert cost.block < 1.5 * sweep_plan.BLOCKS["cpu"][2]
+    one = jax.local_devices()[0]
+    assert sweep_plan.workers(cost, [one], 1e9, True, 10**4) == sweep_plan.cores()
+    assert sweep_plan.workers(cost, [one], cost.result + 1.5 * cost.block, True, 10**4) == 1
+    with pytest.raises(ValueError, match="too little"):
+        sweep_plan.workers(cost, [one], cost.result + 0.9 * cost.block, True, 10**4)
+    # The memory of another device is its own.
+    device = SimpleNamespace(platform="gpu")
+    size, _, cost = plan(10**7, "gpu")
+    assert size > 4096
+    assert sweep_plan.workers(cost, [device], 1e9, True, 10**7) == 2
