@@ -218,22 +218,25 @@ def child(**task):
 def test_killed_runs_go_on_to_the_same_result(tmp_path):
     """Killed in the middle of writing a chunk, and from outside: what is left is made complete here."""
     seeds = 64 * 40
-    problem = RUN | {"seeds": seeds, "batch_size": 64, "directory": str(tmp_path)}
-    with child(problem=problem, die_at=3) as first:
-        first.communicate(timeout=120)
-    assert first.returncode == -signal.SIGKILL
-    assert len(chunks(tmp_path)) == 2  # the first file is the manifest
-    assert len(list(tmp_path.glob(".part-*"))) == 1
-    with child(problem=problem) as second:
+    problem = RUN | {"seeds": seeds, "batch_size": 64}
+    torn, stopped = tmp_path / "torn", tmp_path / "stopped"
+    with (
+        child(problem=problem | {"directory": str(torn)}, die_at=3) as first,
+        child(problem=problem | {"directory": str(stopped)}) as second,
+    ):
         for _ in range(random.randrange(4, 20)):
             second.stdout.readline()
         second.kill()
-    found = len(chunks(tmp_path))
-    assert 2 < found < 40
-    resumed = run(tmp_path, seeds)
-    assert not list(tmp_path.glob(".part-*"))
-    assert len(chunks(tmp_path)) == 40
-    assert same(resumed, run(seeds=seeds))
+        first.communicate(timeout=120)
+    assert first.returncode == second.returncode == -signal.SIGKILL
+    assert len(chunks(torn)) == 2  # the first file is the manifest
+    assert len(list(torn.glob(".part-*"))) == 1
+    assert 0 < len(chunks(stopped)) < 40
+    whole = run(seeds=seeds)
+    for directory in (torn, stopped):
+        assert same(run(directory, seeds), whole)
+        assert len(chunks(directory)) == 40
+        assert not list(directory.glob(".part-*"))
 
 
 def test_killed_twenty_times(tmp_path):
