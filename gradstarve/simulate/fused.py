@@ -106,7 +106,7 @@ def advance(
     (b,) = state.networks.batch_shape
     plan = _plan(state, data, loss, dynamics, (records, every, keep_networks), on_cpu and emission.available())
     chunks = -(-b // plan.lanes)
-    per_part = -(-chunks // (min(_cores(), chunks) if on_cpu else 1))
+    per_part = -(-chunks // (min(cores(), chunks) if on_cpu else 1))
     parts = -(-chunks // per_part)
     moving = (state.networks, state.memory if plan.needs_memory else None, dynamics)
     fixed = (state.step, data.points, data.labels, data.weights)
@@ -153,8 +153,8 @@ def _join(done: list[Any], b: int) -> tuple[Any, ...]:
     )
 
 
-def _cores() -> int:
-    """Cores this process may use."""
+def cores() -> int:
+    """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

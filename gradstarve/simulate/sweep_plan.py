@@ -8,7 +8,6 @@ chunks, devices and processes. A *chunk* is a run of blocks that is stored at on
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ import numpy as np
 
 from gradstarve.arrays import positive_int, real_arrays
 from gradstarve.problem import Dataset, Dynamics, GradientDescent, Loss, StochasticGradientDescent, TwoLayerReLU, as_loss
+from gradstarve.simulate.fused import cores
 from gradstarve.simulate.histogram import BINS
 from gradstarve.simulate.span import Span
 
@@ -245,8 +245,3 @@ def workers(of: Cost, devices: list, memory: float, keep_in_memory: bool, networ
     # Two executions on one CPU device run side by side; elsewhere one is prepared while the other runs.
     each = max(1, cores() // len(devices)) if on_cpu else 2
     return max(1, min(int((memory - held) // one), each * len(devices)))
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
