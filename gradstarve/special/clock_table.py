@@ -2,14 +2,10 @@
 
 Solves integral_0^s (c + e^u) ds' = tau, u = rise e^s - fall e^-s, c > 0, for many tau at one (rise, fall): what `clock.py`
 does one time at a time. Knots lie at fixed logits (`KNOTS`), so that their exponentials are constants. Times at knots are
-sums over the stretches between them, and a time between two knots gets
+sums over the stretches between them, as far up as some time asks for, and a time between two knots gets
 
 1. a guess: the stretch is gone through as if log(c + e^u) were linear in s, corrected to the right slope at both ends;
-2. the time of the guess, counted from the knot below, by Gauss-Lobatto quadrature in s over that part of the stretch, or in
-   |u| <= 1 with kappa <= 1 (where a stretch may be hundreds of s long) by the power series
-
-       integral e^u ds = alpha s + S beta(u),   from n J_n = u^(n-1) S - (n-1) kappa^2 J_(n-2),   J_n = integral u^n ds;
-
+2. the time of the guess, counted from the knot below (`stretch.py`);
 3. the step that four terms of the inverse series give. The guess is good to about 1e-3 in u, and one step leaves 1e-14;
    where the step was large another one follows.
 
@@ -22,7 +18,6 @@ that stay in the caches.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -33,121 +28,51 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from gradstarve.special import stretch
 from gradstarve.special.expclock import angle_at, steepness
 
 Real = Float[Array, "..."]
 
 _LAST = 46.0
-_BELOW = (-36.0, -24.0, -16.2, -11.5, -8.2, -5.9, -4.2, -2.9, -2.0, -1.4, -1.0, -0.5, -0.2, -0.05)
-_ABOVE = (0.05, 0.2, 0.5, 1.0, 1.5, 2.2, 3.1, 4.1, 5.2, 6.4, 7.8, 9.4, *np.linspace(11.0, _LAST, 21))
-KNOTS = np.array([*_BELOW, *_ABOVE])
-_SLOTS = len(KNOTS) + 1
-# Where each slot begins, if the clock starts below that: slot 0 at the start, slot k at KNOTS[k-1].
+_LOW = (-36.0, -24.0, -16.2, -11.5, -8.2, -5.9, -4.2, -2.9, -2.0, -1.4, -1.0)
+_MIDDLE = (-0.5, -0.2, -0.05, 0.05, 0.2, 0.5, 1.0)
+_HIGH = (1.5, 2.2, 3.1, 4.1, 5.2, 6.4, 7.8, 9.4, *np.linspace(11.0, _LAST, 22))
+KNOTS = np.array([*_LOW, *_MIDDLE, *_HIGH])
+_CHUNK = 10  # stretches of the high part that are worked out at a time
+_FIRST, _END = len(_LOW), len(_LOW) + len(_MIDDLE)
+# Slot 0 is what lies below KNOTS[0], slot k begins at KNOTS[k-1]; the core is the one that crosses u = 0.
 _FLOORS = np.array([-1e30, *KNOTS])
-_CORE = len(_BELOW)  # the slot that crosses u = 0
-_FIRST, _END = (int(np.flatnonzero(u == KNOTS)[0]) for u in (-1.0, 1.0))  # knots between which the series serves
-_TERMS = 20  # 1/20! < 1e-18
+_CORE = int(np.searchsorted(KNOTS, 0))
 _MULTIPOLES = 26
 _BLOCK = 2**16  # numbers in the arrays of one block
 
 
-def _lobatto(count: int):
-    """Gauss-Lobatto on [0, 1]: the nodes below the middle without 0, their weights, that of the middle, that of an end."""
-    legendre = np.polynomial.legendre.Legendre.basis(count - 1)
-    inner = np.sort(legendre.deriv().roots().real)[: count // 2 - 1]
-    weight = 1 / (count * (count - 1))
-    # As Python's numbers, which leave the precision to the arrays.
-    return ((inner + 1) / 2).tolist(), (weight / legendre(inner) ** 2).tolist(), float(weight / legendre(0.0) ** 2), weight
+def _stretches(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """v^2 and e^0, e^v times the weights of Gauss-Legendre in v = u: [knots, count] and [2, knots, count].
+
+    Row i is the stretch that ends at KNOTS[i], and row 0 is empty.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    lower = np.concatenate([KNOTS[:1], KNOTS[:-1]])
+    centre, width = (KNOTS + lower)[:, None] / 2, (KNOTS - lower)[:, None] / 2
+    v = centre + width * nodes
+    return v * v, np.stack([weights * width, weights * width * np.exp(v)])
 
 
-_INNER, _INNER_WEIGHTS, _MIDDLE_WEIGHT, _END_WEIGHT = _lobatto(7)
-_GAUSS = np.polynomial.legendre.leggauss(8)
+_SQUARES, _MASSES = _stretches(7)
 
 
-def _series_matrix() -> np.ndarray:
-    """Row m: the coefficients of kappa^(2 m) in (alpha, beta_0, beta_1, ...). The weights 1/n! of the J_n, passed down."""
-    weight = np.zeros((_TERMS, _TERMS // 2 + 1))
-    weight[:, 0] = [1 / math.factorial(n) for n in range(_TERMS)]
-    for n in range(_TERMS - 1, 1, -1):
-        weight[n - 2, 1:] -= weight[n, :-1] * (n - 1) / n
-    return np.concatenate([weight[:1], weight[1:] / np.arange(1, _TERMS)[:, None]]).T
-
-
-class Table(NamedTuple):
-    """Clocks [pieces, clocks], kappa = 2 `half`, with the `time` [knots, pieces, clocks] of the knots, on a scale of its own
-    on which the start, `below` of the knots or at them, has the time `start`. `series`: alpha, beta_0.. [terms, ...].
-
-    A clock that starts above the last knot below u = 0 has that and the next one at the same time, and what is below it at
-    no time of meaning: for kappa = 0 there is no way from there, and for a small one a long way that would cost digits.
+class Clocks(NamedTuple):
+    """Clocks [pieces, clocks] with kappa = 2 `half`, `below` of the knots at their start or below it, and the time `until`
+    the first knot above it. `series`: alpha, beta_0, .. [terms, pieces, clocks], of use where kappa <= 1.
     """
 
     rise: Real
     fall: Real
     half: Real
     series: Real
-    time: Real
     below: Int[Array, "..."]
-    start: Real
-
-
-class Place(NamedTuple):
-    """A place on a clock: its logit u = up - down and S = up + down, each without cancellation."""
-
-    up: Real
-    down: Real
-    u: Real
-    steep: Real
-
-
-def _place(up: Real, down: Real) -> Place:
-    return Place(up, down, up - down, up + down)
-
-
-def _knot(half: Real, u: Real) -> Place:
-    """The place at the logit u of a knot; none is near 0, so that S may be taken as it stands."""
-    larger = (jnp.abs(u) + jnp.sqrt(4 * half * half + u * u)) / 2
-    smaller = half * (half / larger)
-    up, down = jnp.where(u > 0, larger, smaller), jnp.where(u > 0, smaller, larger)
-    return Place(up, down, u, larger + smaller)
-
-
-def _ends_of(low: Place, high: Place) -> tuple[Real, Real]:
-    """Two numbers whose ratio is e^(angle between the places); high.u is not near 0."""
-    rising = high.u > 0
-    return jnp.where(rising, low.up, high.down), jnp.where(rising, high.up, low.down)
-
-
-def _horner(coefficients, x: Real) -> Real:
-    total = coefficients[-1]
-    for one in coefficients[-2::-1]:
-        total = total * x + one
-    return total
-
-
-def _advance(low: Place, angle: Real) -> tuple[Place, Real, Real]:
-    """The place `angle` further on, and e^(angle/2), e^(-angle/2). With rise = 0 the angle has no limit, and e^s must."""
-    half = jnp.minimum(angle, math.log(float(jnp.finfo(angle.dtype).max)) - 0.5) / 2
-    forth, back = jnp.exp(half), jnp.exp(-half)
-    return _place(low.up * forth * forth, low.down * back * back), forth, back
-
-
-def _spent(constant: float, series: Real, middle, low: Place, angle: Real, speed: Real) -> tuple[Real, Place]:
-    """`speed` times the time of an `angle` > 0 from the place `low`, within one slot, and the place it leads to.
-
-    By the series where `middle`. Multiplied term by term, for the time itself may overflow.
-    """
-    high, forth, back = _advance(low, angle)
-    total = _END_WEIGHT * (jnp.exp(low.u) + jnp.exp(high.u)) + _MIDDLE_WEIGHT * jnp.exp(low.up * forth - low.down * back)
-    bounded = jnp.minimum(angle, math.log(float(jnp.finfo(angle.dtype).max)) - 0.5)
-    # The nodes come in pairs x, 1 - x, and so do their exponentials.
-    for node, weight in zip(_INNER, _INNER_WEIGHTS, strict=True):
-        forth, back = jnp.exp(node * bounded), jnp.exp(-node * bounded)
-        lower = jnp.exp(low.up * forth - low.down * back)
-        upper = jnp.exp(high.up * back - high.down * forth)
-        total = total + weight * (lower + upper)
-    powers = high.steep * _horner(series[1:], high.u) - low.steep * _horner(series[1:], low.u)
-    slope = jnp.where(middle, series[0], total) + constant
-    return slope * speed * angle + jnp.where(middle, powers * speed, 0), high
+    until: Real
 
 
 def _written(function: Callable, number: Real, *arguments: Any) -> Any:
@@ -162,74 +87,113 @@ def _written(function: Callable, number: Real, *arguments: Any) -> Any:
     return lax.while_loop(lambda c: c[0] < turns, lambda c: (c[0] + 1, function(*arguments)), (0, empty))[1]
 
 
-def _count(floors: Real, value: Real) -> Int[Array, "..."]:
-    """How many of `floors` [n, ...] are <= `value`."""
-    return sum((floor <= value).astype(jnp.int32) for floor in floors)
-
-
-def _product(matrix: np.ndarray, values: Real) -> Real:
-    """`matrix` times `values` over the first axis of it."""
-    return jnp.tensordot(jnp.asarray(matrix, values.dtype), values, 1, precision=lax.Precision.HIGHEST)
-
-
-def build(constant: float, rise: Real, fall: Real) -> Table:
-    """The table of the clocks (rise, fall) [pieces, clocks] for 1/g = `constant` + e^u."""
-    dtype, spread = rise.dtype, (slice(None), None, None)
+def prepare(constant: float, rise: Real, fall: Real) -> Clocks:
+    """The clocks (rise, fall) [pieces, clocks] of 1/g = `constant` + e^u."""
     half = jnp.sqrt(rise) * jnp.sqrt(fall)
-    kappa2 = 4 * half * half
-    small = kappa2 <= 1
-    matrix = _series_matrix()
-    tame = jnp.minimum(kappa2, 1)
-    series = _product(matrix.T, jnp.stack([tame**m for m in range(len(matrix))]))
-
-    # Whole stretches, by Gauss-Legendre in u: all but S is a constant. Row i ends at KNOTS[i], and row 0 is empty.
-    lower = np.concatenate([KNOTS[:1], KNOTS[:-1]])
-    centre, width = (KNOTS + lower) / 2, (KNOTS - lower) / 2
-    whole = 0
-    for node, weight in zip(*_GAUSS, strict=True):
-        v = centre + width * node
-        mass = weight * width * (constant + np.exp(v))
-        whole = whole + jnp.asarray(mass, dtype)[spread] / jnp.sqrt(kappa2 + jnp.asarray(v * v, dtype)[spread])
-    # Those of the middle by the series where kappa <= 1.
-    knots = KNOTS[_FIRST : _END + 1]
-    places = _knot(half, jnp.asarray(knots, dtype)[spread])
-    level = places.steep * _product(knots[:, None] ** np.arange(_TERMS - 1), series[1:])
-    less, more = _ends_of(*(Place(*(jnp.broadcast_to(x, level.shape)[part] for x in places)) for part in (_LOWER, _UPPER)))
-    crossed = (constant + series[0]) * jnp.log(more / less) + level[1:] - level[:-1]
-
-    crossed = jnp.where(jnp.isfinite(crossed), crossed, 0)
-    row, slot = np.arange(_SLOTS - 1), np.arange(_SLOTS - 1)[:, None]
-    inside = (row > _FIRST) & (row <= _END)
-    whole = jnp.where(small & inside[spread], 0, whole)
-    crossed = jnp.where(small & ~((knots[1:] == KNOTS[_CORE])[spread] & (rise - fall > KNOTS[_CORE])), crossed, 0)
-    time = _product(slot >= row, whole) + _product((slot >= row)[:, inside], crossed)
-    begin = _written(partial(_start, constant), rise[0, 0], rise, fall, half, series, time)
-    return Table(rise, fall, half, series, time, *begin)
+    tame = jnp.minimum(4 * half * half, 1)
+    matrix = stretch.series_matrix()
+    series = stretch.product(matrix.T, jnp.stack([tame**m for m in range(len(matrix))]))
+    return Clocks(rise, fall, half, series, *_written(partial(_start, constant), rise[0, 0], rise, fall, half, series))
 
 
-def _start(constant: float, rise: Real, fall: Real, half: Real, series: Real, time: Real):
-    """How many knots are at the start or below it, and its time on their scale, from the first knot above it."""
-    start = _place(rise, fall)
-    spread = (slice(None), None, None)
-    ahead = _count(jnp.asarray(KNOTS, rise.dtype)[spread], start.u)
-    target = _knot(half, jnp.asarray(KNOTS, rise.dtype).at[ahead].get(mode="clip"))
-    less, more = _ends_of(start, target)
+def _start(constant: float, rise: Real, fall: Real, half: Real, series: Real) -> tuple[Int[Array, "..."], Real]:
+    """`below` and `until` of the clocks."""
+    start = stretch.place(rise, fall)
+    below = sum(((start.u >= knot).astype(jnp.int32) for knot in KNOTS.tolist()), jnp.zeros((), jnp.int32))
+    target = stretch.knot(half, jnp.asarray(KNOTS, rise.dtype).at[below].get(mode="clip"))
+    less, more = stretch.ends_of(start, target)
     angle = jnp.where(less > 0, jnp.maximum(jnp.log(more / jnp.where(less > 0, less, 1)), 0), 0)
-    middle = (half <= 0.5) & (ahead > _FIRST) & (ahead <= _END)
-    until = _spent(constant, series, middle, start, angle, jnp.ones_like(rise))[0]
-    there = jnp.take_along_axis(time, ahead[None], axis=0, mode="clip")[0]
-    return ahead, there - jnp.where((less > 0) & (ahead < len(KNOTS)), until, 0)
+    middle = (half <= 0.5) & (below >= _FIRST) & (below < _END)
+    return below, stretch.spent(constant, series, middle, start, angle, jnp.ones_like(rise))[0]
 
 
-_LOWER, _UPPER = slice(None, -1), slice(1, None)
+class Found(NamedTuple):
+    """For every time [times, clocks]: its `slot`, and when that `begins` and `ends` (inf until it is known)."""
+
+    slot: Int[Array, "..."]
+    begins: Real
+    ends: Real
 
 
-def _guess(constant: float, low: Place, high: Place, exp: Real, left: Real, lasts: Real) -> Real:
+def _whole(constant: float, kappa2: Real, squares: Real, masses: Real) -> Real:
+    """How long the stretches take, [stretches, pieces, clocks]. All but S is a constant."""
+    total = 0
+    for k in range(squares.shape[-1]):
+        square, mass = squares[:, k], constant * masses[0, :, k] + masses[1, :, k]
+        total = total + mass[:, None, None] / jnp.sqrt(kappa2 + square[:, None, None])
+    return total
+
+
+def _sums(clocks: Clocks, whole: Real, first: Any, base: Real) -> Real:
+    """The times at the ends of the stretches `first`, .. from that at their beginning: of each only what is gone through."""
+    row = first + jnp.arange(whole.shape[0])[:, None, None]
+    gone = jnp.where(row > clocks.below, whole, jnp.where(row == clocks.below, clocks.until, 0))
+    return base + stretch.product(np.tri(whole.shape[0]), gone)
+
+
+def _meet(found: Found, rows: Real, time: Real, alive: Any = True) -> Found:
+    """`found` after the knots with the times `rows` [knots, ...]."""
+    slot, begins, ends = found
+    for row in rows:
+        passed = (row <= time) & alive
+        slot = slot + passed.astype(jnp.int32)
+        begins = jnp.where(passed, row, begins)
+        ends = jnp.where(passed, ends, jnp.minimum(ends, row))
+    return Found(slot, begins, ends)
+
+
+def search(constant: float, clocks: Clocks, of_piece: Callable[[Array], Array], time: Real) -> Found:
+    """The slots of `time` [times, clocks]. Knots below every start, or above every time, are not worked out."""
+    dtype = time.dtype
+    kappa2 = 4 * clocks.half * clocks.half
+    small = kappa2 <= 1
+    squares, masses = jnp.asarray(_SQUARES, dtype), jnp.asarray(_MASSES, dtype)
+    zero = jnp.zeros_like(clocks.rise)
+    alive = of_piece(clocks.rise) > 0
+    nothing = Found(jnp.full(time.shape, _FIRST, jnp.int32), jnp.zeros_like(time), jnp.full_like(time, jnp.inf))
+
+    def low(_):
+        whole = _whole(constant, kappa2, squares[:_FIRST], masses[:, :_FIRST])
+        rows = _sums(clocks, whole, 0, zero)
+        return _meet(nothing._replace(slot=jnp.zeros_like(nothing.slot)), of_piece(rows), time), rows[-1]
+
+    found, base = lax.cond(jnp.any(clocks.below < _FIRST), low, lambda _: (nothing, zero), 0)
+
+    # The middle by the series where kappa <= 1. With rise = 0 no clock leaves the core, however long it takes.
+    part = slice(_FIRST, _END)
+    knots = KNOTS[_FIRST - 1 : _END]
+    places = stretch.knot(clocks.half, jnp.asarray(knots, dtype)[:, None, None])
+    level = places.steep * stretch.product(knots[:, None] ** np.arange(stretch.TERMS - 1), clocks.series[1:])
+    places = [jnp.broadcast_to(x, level.shape) for x in places]
+    lower, upper = (stretch.Place(*(x[cut] for x in places)) for cut in (np.s_[:-1], np.s_[1:]))
+    less, more = stretch.ends_of(lower, upper)
+    crossed = (constant + clocks.series[0]) * jnp.log(more / less) + level[1:] - level[:-1]
+    crossed = jnp.where(jnp.isfinite(crossed), crossed, 0)
+    crossed = jnp.where(small, crossed, _whole(constant, kappa2, squares[part], masses[:, part]))
+    rows = _sums(clocks, crossed, _FIRST, base)
+    shown, core = of_piece(rows), _CORE - _FIRST
+    found = _meet(_meet(found, shown[:core], time), shown[core:], time, alive)
+
+    def more_to_do(carry):
+        k, _, found = carry
+        return (k < len(_HIGH) // _CHUNK) & jnp.any((found.ends == jnp.inf) & alive)
+
+    def high(carry):
+        k, base, found = carry
+        first = _END + k * _CHUNK
+        cut = lax.dynamic_slice_in_dim(squares, first, _CHUNK, 0), lax.dynamic_slice_in_dim(masses, first, _CHUNK, 1)
+        rows = _sums(clocks, _whole(constant, kappa2, *cut), first, base)
+        return k + 1, rows[-1], _meet(found, of_piece(rows), time, alive)
+
+    return lax.while_loop(more_to_do, high, (0, rows[-1], found))[2]
+
+
+def _guess(constant: float, low: stretch.Place, high: stretch.Place, exp: Real, left: Real, lasts: Real) -> Real:
     """The angle after the time `left` of the `lasts` between two places, to about 1e-3 / S.
 
     If log(c + e^u) were linear in the angle; the cubic puts the slopes right at both ends, which are off by one factor.
     """
-    less, more = _ends_of(low, high)
+    less, more = stretch.ends_of(low, high)
     whole = _rough_log(less, more)
     f0, f1 = constant + jnp.exp(low.u), constant + exp
     grow = _rough_log(f0, f1)
@@ -243,13 +207,13 @@ def _guess(constant: float, low: Place, high: Place, exp: Real, left: Real, last
 def _rough_log(less: Real, more: Real) -> Real:
     """log(more/less) to 1e-4 for ratios from 1 to 8: 2 artanh by its power series."""
     t = (more - less) / (more + less)
-    return 2 * t * _horner([1 / n for n in range(1, 20, 2)], t * t)
+    return 2 * t * stretch.horner([1 / n for n in range(1, 20, 2)], t * t)
 
 
-def _step(constant: float, series: Real, middle, low: Place, left: Real, angle: Real) -> Real:
+def _step(constant: float, series: Real, middle, low: stretch.Place, left: Real, angle: Real) -> Real:
     """The angle after the time `left`, by the inverse series of the time at `angle`."""
     speed = 1 / (constant + jnp.exp(low.u))
-    spent, high = _spent(constant, series, middle, low, angle, speed)
+    spent, high = stretch.spent(constant, series, middle, low, angle, speed)
     exp = jnp.exp(high.u)
     share = exp / (constant + exp)
     y = (left * speed - spent) * ((constant + jnp.exp(low.u)) / (constant + exp))
@@ -261,44 +225,35 @@ def _step(constant: float, series: Real, middle, low: Place, left: Real, angle: 
     return jnp.maximum(angle + move, 0)
 
 
-def look_up(constant: float, table: Table, piece: Int[Array, "..."], time: Real, want_angle: bool = True):
-    """(angle s, logit u) at `time` [times, clocks] of the clock `piece` of `table`; only u without `want_angle`."""
-    pieces, clocks = table.rise.shape
-    which = jnp.arange(clocks, dtype=jnp.int32)
+def look_up(constant: float, clocks: Clocks, piece: Int[Array, "..."], time: Real, want_angle: bool = True):
+    """(angle s, logit u) at `time` [times, clocks] of the `piece` of each clock; a lone 0 for s without `want_angle`."""
+    pieces, count = clocks.rise.shape
 
-    def of_piece(values: Real) -> Real:
+    def of_piece(values: Array) -> Array:
         """`values` [..., pieces, clocks] of the piece in hand."""
         if pieces == 1:
             return values
         flat = values.reshape(*values.shape[:-2], -1)
-        return flat.at[..., piece * clocks + which].get(mode="promise_in_bounds")
+        return flat.at[..., piece * count + jnp.arange(count, dtype=jnp.int32)].get(mode="promise_in_bounds")
 
-    rise, fall, half, series = map(of_piece, (table.rise, table.fall, table.half, table.series))
-    start, below, knots = of_piece(table.start), of_piece(table.below), of_piece(table.time)
-    slot = _written(lambda knots, time: _count(knots, time), table.rise[0, 0], knots, time + start)
-    slot = jnp.maximum(jnp.where(rise == 0, jnp.minimum(slot, _CORE), slot), below)
-    late = slot == _SLOTS - 1
-    following = jnp.minimum(slot + 1, _SLOTS - 1)
-    times = table.time.reshape(-1)
-
-    def begin(slot):
-        return times.at[((slot - 1) * pieces + piece) * clocks + which].get(mode="clip")
-
+    slot, begins, ends = search(constant, clocks, of_piece, time)
+    rise, fall, half, series, below, _ = map(of_piece, clocks)
+    late, following = slot == len(KNOTS), jnp.minimum(slot + 1, len(KNOTS))
     floors, exps = jnp.asarray(_FLOORS, time.dtype), jnp.asarray(np.exp(_FLOORS), time.dtype)
-    floor, top = (floors.at[k].get(mode="promise_in_bounds") for k in (slot, following))
+    floor, top, exp = (
+        values.at[k].get(mode="promise_in_bounds") for values, k in ((floors, slot), (floors, following), (exps, following))
+    )
     at_start = slot == below
-    knot = _knot(half, floor)
-    low = _place(jnp.where(at_start, rise, knot.up), jnp.where(at_start, fall, knot.down))
-    passed = jnp.where(at_start, 0, begin(slot) - start)
-    lasts, rest = begin(following) - start - passed, time - passed
-    left = jnp.where(late, 0, rest)
+    knot = stretch.knot(half, floor)
+    low = stretch.place(jnp.where(at_start, rise, knot.up), jnp.where(at_start, fall, knot.down))
+    rest = time - jnp.where(at_start, 0, begins)
+    lasts, left = ends - jnp.where(at_start, 0, begins), jnp.where(late, 0, rest)
     # Where 1/g is level, however long the slot is: before the first knot, and around u = 0.
     level = (slot == 0) | (slot == _CORE)
     flat = left / (constant + jnp.where(slot == 0, 0, 1))
-    exp = exps.at[following].get(mode="promise_in_bounds")
-    curved = _guess(constant, low, _knot(half, top), exp, left, lasts)
+    curved = _guess(constant, low, stretch.knot(half, top), exp, left, lasts)
     guess = jnp.where(level, flat, jnp.where(lasts > 0, curved, 0))
-    middle = (half <= 0.5) & (slot > _FIRST) & (slot <= _END)
+    middle = (half <= 0.5) & (slot >= _FIRST) & (slot < _END)
 
     # A loop, for what leaves it is written to memory once, where XLA on CPU would compute it again for each use.
     def cond(carry):
@@ -310,7 +265,7 @@ def look_up(constant: float, table: Table, piece: Int[Array, "..."], time: Real,
         return _step(constant, series, middle, low, left, angle), angle, count + 1
 
     angle = lax.while_loop(cond, body, (guess, guess, 0))[0]
-    u = _advance(low, angle)[0].u
+    u = stretch.advance(low, angle)[0].u
     if want_angle:
         base = jnp.where(low.u > 0, jnp.log(low.up) - jnp.log(rise), jnp.log(fall) - jnp.log(low.down))
         angle = jnp.where(at_start, 0, base) + angle
@@ -357,7 +312,7 @@ def states(constant: float, want_angle: bool):
 
     def block(arguments):
         rise, fall, piece, time = (values.T for values in arguments)
-        angle, u = look_up(constant, build(constant, rise, fall), piece, time, want_angle)
+        angle, u = look_up(constant, prepare(constant, rise, fall), piece, time, want_angle)
         return angle.T, u.T
 
     @jax.custom_batching.custom_vmap

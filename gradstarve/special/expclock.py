@@ -5,13 +5,14 @@ that none overflows. Region map in u (the regions are summed):
 
 | region   | method                                                                                             |
 |----------|----------------------------------------------------------------------------------------------------|
-| |u| <= 1 | kappa <= 1: e^u = sum u^n/n!, and the moments of u^n by recurrence (no quadrature near u = ±i kappa); |
-|          | kappa > 1: 20-point Gauss-Legendre in u                                                            |
+| |u| <= 1 | kappa <= 4: e^u = sum u^n/n!, and the moments of u^n by recurrence (no quadrature near u = ±i kappa); |
+|          | kappa > 4: Gauss-Legendre in u                                                                    |
 | |u| > 1  | Gauss-Legendre in u on panels that widen away from the upper end, down to 45 below it (e^-45 < eps) |
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -85,70 +86,79 @@ def integrals(rise: Real, fall: Real, angle: Real) -> Integrals:
 
 
 def plain(rise: Real, fall: Real, angle: Real) -> tuple[Real, Real]:
-    """(`plain`, `scale`) of `integrals`, at a fraction of the price."""
+    """(`plain`, `scale`) of `integrals`, at a fraction of the price: what nothing here needs is left out."""
     start, end = rise - fall, logit_at(rise, fall, angle)
     scale = jnp.maximum(jnp.maximum(end, start), 0)
-    total = jnp.zeros_like(angle)
-    for part, low, high in ((below, -jnp.inf, -1.0), (above, 1.0, jnp.inf)):
-        u0, u1 = jnp.clip(start, low, high), jnp.clip(end, low, high)
-        total = total + jnp.where(u1 > u0, part(rise, fall, u0, u1) * jnp.exp(jnp.where(u1 > u0, u1, 0) - scale), 0)
+    kappa2, lazy = 4 * rise * fall, _is_lazy(rise, fall)
+
+    def lowest(_):
+        """The share of u < -1, and the angle at which that ends."""
+        u0, u1 = jnp.minimum(start, -1), jnp.minimum(end, -1)
+        crossed = (u1 > u0) & ~lazy
+        share = jnp.where(crossed, below(rise, fall, jnp.where(crossed, u0, u1), u1) * jnp.exp(u1 - scale), 0)
+        left = (start < -1) & (end > -1) & ~lazy
+        return share, jnp.where(left, angle_at(rise, fall, jnp.full_like(start, -1)), 0)
+
+    nothing = jnp.zeros_like(angle)
+    low, s0 = lax.cond(jnp.any(start < -1), lowest, lambda _: (nothing, nothing), 0)
+    # |u| <= 1, but for large kappa: there quadrature goes on down to the start.
     u0, u1 = jnp.clip(start, -1, 1), jnp.clip(end, -1, 1)
-    crossed = u1 > u0
-    s0 = jnp.where(crossed & (u0 != start), angle_at(rise, fall, u0), 0)
-    s1 = jnp.where(crossed, jnp.where(u1 == end, angle, angle_at(rise, fall, u1)), 0)
-    inside = middle(rise, fall, s0, u0, s1, u1) * jnp.exp(u1 - scale)
-    return total + jnp.where(crossed, inside, 0), scale
+    crossed = (u1 > u0) & ~lazy
+    above_one = jnp.log((1 + jnp.sqrt(1 + kappa2)) / 2) - jnp.log(rise)
+    s1 = jnp.where(crossed, jnp.where(u1 == end, angle, above_one), s0)
+    inside = _middle_sum(rise, fall, s0, u0, s1, u1) * jnp.exp(u1 - scale)
+    bottom = jnp.where(lazy, start, jnp.maximum(start, 1))
+    top = jnp.maximum(end, bottom)
+    high = jnp.where(top > bottom, _sweep(rise, fall, bottom, top) * jnp.exp(top - scale), 0)
+    return low + jnp.where(crossed, inside, 0) + high, scale
 
 
 def below(rise: Real, fall: Real, u0: Real, u1: Real) -> Real:
     """`piece` in the region u <= -1."""
-    return _sweep(rise, fall, u0, u1, 14)
-
-
-def above(rise: Real, fall: Real, u0: Real, u1: Real) -> Real:
-    """`piece` in the region u >= 1."""
-    return _sweep(rise, fall, u0, u1, 14)
+    return _sweep(rise, fall, u0, u1)
 
 
 def middle(rise: Real, fall: Real, s0: Real, u0: Real, s1: Real, u1: Real) -> Real:
     """`piece` in the region |u| <= 1."""
     lazy = _is_lazy(rise, fall)
-    series = _middle_series(rise, fall, s0, u0, s1, u1, moments=False)[0]
-    return jnp.where(lazy, _sweep(rise, fall, jnp.where(lazy, u0, u1), u1, 20), series)
+    series = _middle_sum(rise, fall, s0, u0, s1, u1)
+    return jnp.where(lazy, _sweep(rise, fall, jnp.where(lazy, u0, u1), u1), series)
 
 
 def piece(rise: Real, fall: Real, s0: Real, u0: Real, s1: Real, u1: Real) -> Real:
     """e^-u1 times the integral of e^u ds between two points of one region."""
     inside = (u0 >= -1) & (u0 < 1)
     top = jnp.maximum(jnp.where(inside, jnp.clip(u1, -1, 1), u1), u0)
-    panels = _sweep(rise, fall, u0, top, 20)
-    series = _middle_series(rise, fall, s0, jnp.clip(u0, -1, 1), s1, jnp.clip(top, -1, 1), moments=False)[0]
+    panels = _sweep(rise, fall, u0, top)
+    series = _middle_sum(rise, fall, s0, jnp.clip(u0, -1, 1), s1, jnp.clip(top, -1, 1))
     return jnp.where(inside & ~_is_lazy(rise, fall), series, panels)
 
 
-def _sweep(rise: Real, fall: Real, u0: Real, u1: Real, count: int) -> Real:
-    """e^-u1 integral_{u0}^{u1} e^v / S dv by Gauss-Legendre on panels below u1: `count` nodes on as many as are needed here.
+def _sweep(rise: Real, fall: Real, u0: Real, u1: Real) -> Real:
+    """e^-u1 integral_{u0}^{u1} e^v / S dv by 14-point Gauss-Legendre on panels below u1, as many as are needed here.
 
-    14 nodes give 1e-14 where |u| >= 1; kappa > 1 and |u| < 1 need 20. 0 where u0 = u1.
+    Error 1e-14 where |v| >= 1 or kappa > 4. 0 where u0 = u1.
     """
     kappa2 = 4 * rise * fall
     edges = jnp.asarray(_EDGES, u1.dtype)
-    nodes = [part.tolist() for part in np.polynomial.legendre.leggauss(count)]
+    nodes = [part.tolist() for part in np.polynomial.legendre.leggauss(14)]
+
+    def panel(nearer, further):
+        high, low = jnp.maximum(u1 - nearer, u0), jnp.maximum(u1 - further, u0)
+        half, centre, total = (high - low) / 2, (high + low) / 2, 0
+        for node, weight in zip(*nodes, strict=True):
+            v = centre + half * node
+            total = total + weight * jnp.exp(v - u1) / jnp.sqrt(kappa2 + v * v)
+        return jnp.where(half > 0, half * total, 0)
 
     def cond(carry):
-        k = carry[0]
-        return (k < len(_EDGES) - 1) & jnp.any(u1 - edges[k] > u0)
+        return (carry[0] < len(_EDGES) - 1) & jnp.any(u1 - edges[carry[0]] > u0)
 
     def body(carry):
         k, total = carry
-        high, low = jnp.maximum(u1 - edges[k], u0), jnp.maximum(u1 - edges[k + 1], u0)
-        half, centre, here = (high - low) / 2, (high + low) / 2, 0
-        for node, weight in zip(*nodes, strict=True):
-            v = centre + half * node
-            here = here + weight * jnp.exp(v - u1) / jnp.sqrt(kappa2 + v * v)
-        return k + 1, total + jnp.where(half > 0, half * here, 0)
+        return k + 1, total + panel(edges[k], edges[k + 1])
 
-    return lax.while_loop(cond, body, (0, jnp.zeros_like(u1)))[1]
+    return lax.while_loop(cond, body, (2, panel(_EDGES[0], _EDGES[1]) + panel(_EDGES[1], _EDGES[2])))[1]
 
 
 def _panels(rise, fall, u0, u1, edges=_EDGES):
@@ -172,8 +182,8 @@ def _panels(rise, fall, u0, u1, edges=_EDGES):
 
 
 def _is_lazy(rise, fall):
-    """kappa > 1: the integrand is smooth on the scale of the middle region, where it is not for a small kappa."""
-    return 4 * rise * fall > 1
+    """kappa > 4: the integrand is smooth on the scale of a panel, where it is not for a small kappa."""
+    return 4 * rise * fall > 16
 
 
 def _middle(rise, fall, s0, u0, s1, u1):
@@ -183,36 +193,45 @@ def _middle(rise, fall, s0, u0, s1, u1):
     return tuple(jnp.where(_is_lazy(rise, fall), g, s) for g, s in zip(panel, series, strict=True))
 
 
-def _middle_series(rise, fall, s0, u0, s1, u1, moments=True):
-    """sum_n J_n / n! with J_n = integral u^n ds, by n J_n = [u^(n-1) S] - (n-1) kappa^2 J_(n-2); likewise
-    (n+1) int u^n e^s = [u^n e^s] - 2 fall n J_(n-1) and (n+1) int u^n e^-s = 2 rise n J_(n-1) - [u^n e^-s]."""
+def _middle_sum(rise: Real, fall: Real, s0: Real, u0: Real, s1: Real, u1: Real) -> Real:
+    """e^-u1 sum_n J_n / n! with J_n = integral u^n ds, by n J_n = [u^(n-1) S] - (n-1) kappa^2 J_(n-2)."""
+    kappa2 = 4 * rise * fall
+    power0, power1 = steepness(rise, fall, u0), steepness(rise, fall, u1)  # u^(n-1) S
+    before, now = s1 - s0, power1 - power0  # J_0, J_1
+    total = before + now
+    for n in range(2, _TERMS):
+        power0, power1 = power0 * u0, power1 * u1
+        before, now = now, (power1 - power0) * (1 / n) - before * kappa2 * ((n - 1) / n)
+        total = total + now * (1 / math.factorial(n))
+    return total * jnp.exp(-u1)
+
+
+def _middle_series(rise, fall, s0, u0, s1, u1):
+    """`_middle_sum`, and likewise by (n+1) int u^n e^s = [u^n e^s] - 2 fall n J_(n-1) and
+    (n+1) int u^n e^-s = 2 rise n J_(n-1) - [u^n e^-s]."""
     kappa2 = 4 * rise * fall
     steep0, steep1 = steepness(rise, fall, u0), steepness(rise, fall, u1)
     before, now = s1 - s0, steep1 - steep0  # J_0, J_1
     plain = before + now
     power0, power1 = u0, u1  # u^(n-1) at n = 2
-    if moments:
-        up0, up1, down0, down1 = bounded_exp(s0), bounded_exp(s1), jnp.exp(-s0), jnp.exp(-s1)
-        grow = up1 - up0 + (u1 * up1 - u0 * up0 - 2 * fall * before) / 2
-        decay = down0 - down1 + (2 * rise * before - (u1 * down1 - u0 * down0)) / 2
+    up0, up1, down0, down1 = bounded_exp(s0), bounded_exp(s1), jnp.exp(-s0), jnp.exp(-s1)
+    grow = up1 - up0 + (u1 * up1 - u0 * up0 - 2 * fall * before) / 2
+    decay = down0 - down1 + (2 * rise * before - (u1 * down1 - u0 * down0)) / 2
 
     # A loop and not _TERMS copies of its body: this is most of what compiling a clock costs.
     def body(n, carry):
-        before, now, power0, power1, over_factorial, plain, *rest = carry
+        before, now, power0, power1, over_factorial, plain, grow, decay = carry
         n = n.astype(u1.dtype)
         over_factorial = over_factorial / n
         following = (power1 * steep1 - power0 * steep0 - (n - 1) * kappa2 * before) / n
         plain = plain + following * over_factorial
         power0, power1 = power0 * u0, power1 * u1
-        if moments:
-            grow, decay = rest
-            share = over_factorial / (n + 1)
-            grow = grow + (power1 * up1 - power0 * up0 - 2 * n * fall * now) * share
-            decay = decay + (2 * n * rise * now - (power1 * down1 - power0 * down0)) * share
-            rest = [grow, decay]
-        return now, following, power0, power1, over_factorial, plain, *rest
+        share = over_factorial / (n + 1)
+        grow = grow + (power1 * up1 - power0 * up0 - 2 * n * fall * now) * share
+        decay = decay + (2 * n * rise * now - (power1 * down1 - power0 * down0)) * share
+        return now, following, power0, power1, over_factorial, plain, grow, decay
 
-    start = (before, now, power0, power1, jnp.ones((), u1.dtype), plain, *((grow, decay) if moments else ()))
-    plain, *rest = lax.fori_loop(2, _TERMS, body, start, unroll=6)[5:]
+    start = (before, now, power0, power1, jnp.ones((), u1.dtype), plain, grow, decay)
+    plain, grow, decay = lax.fori_loop(2, _TERMS, body, start, unroll=6)[5:]
     shrink = jnp.exp(-u1)
-    return tuple(part * shrink for part in (plain, *rest))
+    return plain * shrink, grow * shrink, decay * shrink

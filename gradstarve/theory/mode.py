@@ -11,6 +11,7 @@ from __future__ import annotations
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import is_concrete
@@ -147,10 +148,14 @@ def _pieces(mode: Mode, kind: Kind, count: int, angle: Float[Array, "*batch h"])
 
 def error_to_logit(error, dtype) -> Array:
     """log((1 - e)/e), after checking 0 < e < 1."""
-    error = jnp.asarray(error, dtype)
-    if is_concrete(error) and not bool(((error > 0) & (error < 1)).all()):
-        raise ValueError(f"error must be in (0, 1), got {error}")
-    return jnp.log1p(-error) - jnp.log(error)
+    if not is_concrete(error):
+        error = jnp.asarray(error, dtype)
+        return jnp.log1p(-error) - jnp.log(error)
+    # Numbers that can be looked at are few, and NumPy is done with them before JAX has begun.
+    values = np.asarray(error, dtype)
+    if not bool(((values > 0) & (values < 1)).all()):
+        raise ValueError(f"error must be in (0, 1), got {values}")
+    return jnp.asarray(np.log1p(-values) - np.log(values))
 
 
 def insert_axes(values: Array, count: int) -> Array:

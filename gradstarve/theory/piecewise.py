@@ -5,7 +5,10 @@ Inside a piece the logit is rise e^s - fall e^-s, s counted from its start. All 
 
 from __future__ import annotations
 
+from functools import partial
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -43,13 +46,13 @@ class PiecewiseClock(eqx.Module):
 
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """First t with a logit of at least `logit`: [*batch, *logit.shape]; 0 if it starts there, inf if never."""
-        target = jnp.asarray(logit, self.rate.dtype)
-        if is_concrete(target) and np.isnan(np.asarray(target)).any():
+        if is_concrete(logit) and np.isnan(np.asarray(logit)).any():
             raise ValueError("the logit to reach is NaN")
-        return _time_to_logit(self, target.reshape(-1)).reshape(*self.rate.shape, *target.shape)
+        target = jnp.asarray(logit, self.rate.dtype)
+        return _time_to_logit(self, target)
 
 
-@eqx.filter_jit
+@partial(jax.jit, static_argnums=2)
 def _state(pieces: PiecewiseClock, t: Float[Array, " times"], want_angle: bool):
     tau = jnp.minimum(pieces.rate[..., None] * t, jnp.finfo(t.dtype).max)
     piece = jnp.sum(pieces.start[..., None, :] <= tau[..., None], axis=-1, dtype=jnp.int32) - 1
@@ -58,8 +61,9 @@ def _state(pieces: PiecewiseClock, t: Float[Array, " times"], want_angle: bool):
     return angle + moved, logit
 
 
-@eqx.filter_jit
-def _time_to_logit(pieces: PiecewiseClock, target: Float[Array, " targets"]):
+@jax.jit
+def _time_to_logit(pieces: PiecewiseClock, target: Float[Array, "..."]):
+    shape, target = (*pieces.rate.shape, *target.shape), target.reshape(-1)
     flat = jnp.broadcast_to(target, (*pieces.rate.shape, target.size))
     at_start = jnp.where(jnp.isfinite(pieces.start), pieces.rise - pieces.fall, jnp.inf)
     piece = jnp.sum(at_start[..., None, :] <= flat[..., None], axis=-1) - 1
@@ -76,7 +80,7 @@ def _time_to_logit(pieces: PiecewiseClock, target: Float[Array, " targets"]):
     tau = jnp.where(there_at_start, 0, jnp.where(reachable, tau, jnp.inf))
     if pieces.kind == "squared":  # a logit above 1 falls back, so what it does not reach at once it never does
         tau = jnp.where((at_start[..., :1] > 1) & ~there_at_start, jnp.inf, tau)
-    return tau / pieces.rate[..., None]
+    return (tau / pieces.rate[..., None]).reshape(shape)
 
 
 def count_pieces(leaves: Bool[Array, "*batch h"]) -> int:
