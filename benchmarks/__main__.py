@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,21 @@ COLUMNS = {
 }
 
 
-def parts() -> dict[str, Any]:
-    """Every part by name: a function of `quick` that gives rows."""
-    from benchmarks import gpu, simulation, sweep, theory
+# Every part: its module and the function of `quick` that gives rows. Imported when asked for, as some need the extra bench.
+PARTS = {
+    "sizes": ("simulation", "sizes"),
+    "grid": ("simulation", "grid"),
+    "growth": ("simulation", "growth"),
+    "theory": ("theory", "measure"),
+    "sweep": ("sweep", "measure"),
+    "gpu": ("gpu", "measure"),
+}
 
-    return {**simulation.PARTS, "theory": theory.measure, "sweep": sweep.measure, "gpu": lambda quick: gpu.measure()}
+
+def measure(name: str, quick: bool) -> list[dict[str, Any]]:
+    """The rows of one part."""
+    module, function = PARTS[name]
+    return getattr(import_module(f"benchmarks.{module}"), function)(quick)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -66,20 +77,19 @@ def cell(value: Any) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run what was asked for."""
-    known = parts()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(known)}; all by default")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; all by default")
     parser.add_argument("--quick", action="store_true", help="short runs: whether it works, not how fast it is")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for PART.json and PART.md")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.parts if name not in known]
+    unknown = [name for name in options.parts if name not in PARTS]
     if unknown:
-        parser.error(f"unknown part {unknown[0]!r}; choose from {', '.join(known)}")
+        parser.error(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
     options.out.mkdir(parents=True, exist_ok=True)
     environment = timing.environment() | {"quick": options.quick}
-    for name in options.parts or known:
+    for name in options.parts or PARTS:
         print(f"## {name}", flush=True)
-        rows = known[name](options.quick)
+        rows = measure(name, options.quick)
         if not rows:
             print("nothing to measure here\n", flush=True)
             continue

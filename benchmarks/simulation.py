@@ -118,6 +118,3 @@ def row(size: Size, name: str, time: dict[str, float], against: dict[str, float]
         "gflops": size.flops / time["seconds"] / 1e9,
         "turns": time.get("turns", 0),
     }
-
-
-PARTS: dict[str, Callable[[bool], list[Row]]] = {"sizes": sizes, "grid": grid, "growth": growth}

@@ -47,8 +47,8 @@ def test_arithmetic_is_counted_as_said():
 
 def test_a_part_is_printed_and_stored(tmp_path, monkeypatch, capsys):
     rows = [{"size": "S1", "what": "gradstarve", "seconds": 0.01234, "times_naive": 30.0, "note": None}]
-    monkeypatch.setattr(command, "parts", lambda: {"sizes": lambda quick: rows, "gpu": lambda quick: []})
-    assert command.main(["--out", str(tmp_path)]) == 0
+    monkeypatch.setattr(command, "measure", lambda name, quick: rows if name == "sizes" else [])
+    assert command.main(["sizes", "gpu", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "| S1 | gradstarve | 0.0123 | 30 |" in printed
     assert "nothing to measure here" in printed
@@ -59,4 +59,4 @@ def test_a_part_is_printed_and_stored(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "gpu.json").exists()
     with pytest.raises(SystemExit):
         command.main(["speed"])
-    assert "unknown part 'speed'; choose from sizes, gpu" in capsys.readouterr().err
+    assert "unknown part 'speed'; choose from sizes, grid, growth, theory, sweep, gpu" in capsys.readouterr().err
