@@ -117,7 +117,7 @@ class Found(NamedTuple):
 
 def _whole(constant: float, kappa2: Real, squares: Real, masses: Real) -> Real:
     """How long the stretches take, [stretches, pieces, clocks]. All but S is a constant."""
-    total = 0
+    total = jnp.zeros((), masses.dtype)
     for k in range(squares.shape[-1]):
         square, mass = squares[:, k], constant * masses[0, :, k] + masses[1, :, k]
         total = total + mass[:, None, None] / jnp.sqrt(kappa2 + square[:, None, None])

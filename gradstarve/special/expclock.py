@@ -135,13 +135,13 @@ def piece(rise: Real, fall: Real, s0: Real, u0: Real, s1: Real, u1: Real) -> Rea
 
 
 def _sweep(rise: Real, fall: Real, u0: Real, u1: Real) -> Real:
-    """e^-u1 integral_{u0}^{u1} e^v / S dv by 14-point Gauss-Legendre on panels below u1, as many as are needed here.
+    """e^-u1 integral_{u0}^{u1} e^v / S dv by 12-point Gauss-Legendre on panels below u1, as many as are needed here.
 
-    Error 1e-14 where |v| >= 1 or kappa > 4. 0 where u0 = u1.
+    Error 1e-13 where |v| >= 1 or kappa > 4. 0 where u0 = u1.
     """
     kappa2 = 4 * rise * fall
     edges = jnp.asarray(_EDGES, u1.dtype)
-    nodes = [part.tolist() for part in np.polynomial.legendre.leggauss(14)]
+    nodes = [part.tolist() for part in np.polynomial.legendre.leggauss(12)]
 
     def panel(nearer, further):
         high, low = jnp.maximum(u1 - nearer, u0), jnp.maximum(u1 - further, u0)

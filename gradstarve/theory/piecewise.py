@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.arrays import is_concrete
 from gradstarve.special import clock, expclock
@@ -52,11 +52,18 @@ class PiecewiseClock(eqx.Module):
         return _time_to_logit(self, target)
 
 
+def _of(values: Float[Array, "*batch pieces"], piece: Int[Array, "*batch times"]) -> Float[Array, "*batch times"]:
+    """The value of each time's piece; without a gather where there is but one."""
+    if values.shape[-1] == 1:
+        return jnp.broadcast_to(values, piece.shape)
+    return jnp.take_along_axis(values, piece, axis=-1)
+
+
 @partial(jax.jit, static_argnums=2)
 def _state(pieces: PiecewiseClock, t: Float[Array, " times"], want_angle: bool):
     tau = jnp.minimum(pieces.rate[..., None] * t, jnp.finfo(t.dtype).max)
     piece = jnp.sum(pieces.start[..., None, :] <= tau[..., None], axis=-1, dtype=jnp.int32) - 1
-    start, angle = (jnp.take_along_axis(values, piece, axis=-1) for values in (pieces.start, pieces.angle))
+    start, angle = (_of(values, piece) for values in (pieces.start, pieces.angle))
     moved, logit = clock.states_at(pieces.kind, pieces.rise, pieces.fall, piece, tau - start, want_angle)
     return angle + moved, logit
 
@@ -69,9 +76,7 @@ def _time_to_logit(pieces: PiecewiseClock, target: Float[Array, "..."]):
     piece = jnp.sum(at_start[..., None, :] <= flat[..., None], axis=-1) - 1
     there_at_start = at_start[..., :1] >= flat
     piece = jnp.maximum(piece, 0)
-    start, rise, fall = (
-        jnp.take_along_axis(values, piece, axis=-1) for values in (pieces.start, pieces.rise, pieces.fall)
-    )
+    start, rise, fall = (_of(values, piece) for values in (pieces.start, pieces.rise, pieces.fall))
     safe = jnp.where(there_at_start, rise - fall, flat)
     angle = expclock.angle_at(rise, fall, safe)
     reachable = jnp.isfinite(angle) & ~there_at_start
