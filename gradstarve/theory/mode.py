@@ -8,6 +8,8 @@ with it. Those angles are known beforehand, so the whole curve is a sorted list 
 
 from __future__ import annotations
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -102,7 +104,7 @@ def flow_mode(mode: Mode, kind: Kind) -> ModeSolution:
     return ModeSolution(curve, mode, angle, events)
 
 
-@eqx.filter_jit
+@partial(jax.jit, static_argnums=1)
 def _leaving(mode: Mode, kind: Kind):
     """Who leaves the class, and at which accumulated angle (inf: never)."""
     grown, decayed = mode.a + mode.z, mode.a - mode.z
@@ -115,7 +117,7 @@ def _leaving(mode: Mode, kind: Kind):
     return leaves, jnp.where(leaves, ratio, jnp.inf)
 
 
-@eqx.filter_jit
+@partial(jax.jit, static_argnums=(1, 2))
 def _pieces(mode: Mode, kind: Kind, count: int, angle: Float[Array, "*batch h"]):
     """The clock of the class between the first `count` events, and the time of each neuron's event."""
     seen = mode.a > 0
