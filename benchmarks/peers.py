@@ -24,13 +24,16 @@ from benchmarks.problems import RECORD_EVERY, STEP_SIZE, Problem, Size
 Run = Callable[[], Any]
 
 
-def naive(problem: Problem, size: Size) -> Run:
-    """What a JAX user writes: vmap of grad, scanned over the steps, jitted."""
+def naive(problem: Problem, size: Size, points_first: bool = False) -> Run:
+    """What a JAX user writes: vmap of grad, scanned over the steps, jitted.
+
+    z @ relu(w @ x.T) and relu(x @ w.T) @ z are one formula and, batched, two programs: each is the faster one somewhere.
+    """
     x, y, q = map(jnp.asarray, (problem.x, problem.y, problem.q))
 
     def outputs(theta):
         w, z = theta
-        return jax.nn.relu(x @ w.T) @ z
+        return jax.nn.relu(x @ w.T) @ z if points_first else z @ jax.nn.relu(w @ x.T)
 
     def loss(theta):
         return jnp.sum(q * jax.nn.softplus(-y * outputs(theta)))
@@ -205,6 +208,8 @@ def c_bound(problem: Problem, size: Size, lanes: bool) -> Run | None:
 
 PEERS: dict[str, Callable[[Problem, Size], Run | None]] = {
     "naive vmap(grad) + scan": naive,
+    "naive, relu(x @ w.T) @ z": partial(naive, points_first=True),
+    "gradstarve, reference engine": partial(ours, engine="reference"),
     "gradstarve": ours,
     "NumPy batched": numpy_batched,
     "torch autograd, batched": torch_bmm,

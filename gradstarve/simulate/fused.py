@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +52,8 @@ ALONE = 4
 MOST_LISTED = 256
 # What a chunk of the stacked layout may keep in the cache, in bytes.
 CACHE = 2**18
+# Networks this wide fill the vectors with their own neurons, which lie next to each other when a lane has no neighbour.
+WIDE = 128
 # Draws that are made at once.
 MOST_DRAWS = 1024
 # The only sum of a stage, if it reads and writes more bytes than this, would be shared out to threads by XLA, which a
@@ -115,11 +117,8 @@ def advance(
         done = [_run(plan, *pieces[0])]
     else:
         program = _program(plan, *_signature(pieces[0]))
-        if parts == 1:
-            done = [program(*pieces[0])]
-        else:
-            with ThreadPoolExecutor(parts) as pool:
-                done = list(pool.map(lambda piece: jax.block_until_ready(program(*piece)), pieces))
+        others = [_pool().submit(lambda piece: jax.block_until_ready(program(*piece)), piece) for piece in pieces[1:]]
+        done = [jax.block_until_ready(program(*pieces[0])), *(other.result() for other in others)]
     networks, velocity, logits, kept = _join(done, b)
     after = State(networks, velocity if plan.rule.momentum else state.memory, state.step + records * every)
     return after, logits, kept
@@ -153,6 +152,12 @@ def _join(done: list[Any], b: int) -> tuple[Any, ...]:
     )
 
 
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads for the parts of a run that the caller's own does not take; kept, because starting them takes milliseconds."""
+    return ThreadPoolExecutor(max(1, cores() - 1), "gradstarve")
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -173,7 +178,7 @@ def _plan(state: State, data: Dataset, loss: Loss, dynamics: Any, run: tuple[int
     if listed:
         width = 1 if b <= ALONE else LANES
     else:
-        room = CACHE // (2 * n * h * itemsize)
+        room = 1 if h >= WIDE else CACHE // (2 * n * h * itemsize)
         # A power of two, and no more than there are networks to fill.
         width = min(1 << max(0, min(LANES, room).bit_length() - 1), 1 << (b - 1).bit_length())
     draws = ""
