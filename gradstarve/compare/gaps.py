@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 
 from gradstarve.arrays import is_concrete
@@ -238,6 +239,10 @@ def _check_same_problem(solution: Any, trajectory: Any) -> None:
     names = [getattr(loss, "name", type(loss).__name__) for loss in losses]
     if names[0] != names[1]:
         raise ValueError(f"theory is for the loss {names[0]!r} and the trajectory for {names[1]!r}; use one of them")
+    numbers = [[np.asarray(leaf) for leaf in jax.tree.leaves(loss)] for loss in losses]  # penalties and the like
+    for a, b in zip(*numbers, strict=True):
+        if a.shape != b.shape or not np.allclose(a, b, rtol=1e-6, atol=0):
+            raise ValueError(f"the two curves are for different numbers in the loss {names[0]!r}: {a} and {b}")
 
 
 def _time_scale(solution: Any, unit: str, step_size: Any) -> float:

@@ -10,6 +10,7 @@ from gradstarve.problem.exclusive import exclusive
 from gradstarve.problem.losses import LOSSES, CrossEntropy, Exponential, Hinge, Loss, SquaredMargin, as_loss
 from gradstarve.problem.mode import Mode
 from gradstarve.problem.network import Network, TwoLayerReLU, init_two_layer
+from gradstarve.problem.penalty import SpectralDecoupling
 from gradstarve.problem.softmax import SoftmaxOneLayer, SoftmaxTwoLayer, init_softmax
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Separability",
     "SoftmaxOneLayer",
     "SoftmaxTwoLayer",
+    "SpectralDecoupling",
     "SquaredMargin",
     "StochasticGradientDescent",
     "TwoLayerReLU",

@@ -36,6 +36,10 @@ class Loss(eqx.Module):
         """g(m) = -l'(m), elementwise."""
         raise NotImplementedError
 
+    def at(self, index) -> Loss:
+        """The loss of the samples at `index` alone: itself, but for losses with numbers of their own for each sample."""
+        return self
+
 
 class CrossEntropy(Loss):
     """l(m) = log(1 + e^-m), g(m) = 1/(1 + e^m): logistic loss on labels ±1, P(y=+1|x) = sigmoid(f(x)).

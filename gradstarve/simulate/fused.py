@@ -44,14 +44,17 @@ from gradstarve.simulate.lanes import (
 )
 from gradstarve.simulate.reference import State, draw_point
 
-# Lanes of a chunk in the listed layout: with fewer, the compiler unrolls what it had better not.
-LANES = 64
+# Lanes of a chunk in the listed layout, in steps of a half vector. With fewer the compiler unrolls what it had better not,
+# more than the most gain nothing.
+LEAST_LANES, MOST_LANES, HALF_VECTOR = 40, 112, 8
+# Memory of the nearest cache, and the distance at which addresses compete for the same places in it, in bytes.
+NEAREST_CACHE, ALIAS = 2**15, 2**12
 # So few networks are better trained each by itself than beside empty lanes.
 ALONE = 4
 # Written-out sums up to this many products of one coordinate and one point; compile time grows with them.
 MOST_LISTED = 256
-# What a chunk of the stacked layout may keep in the cache, in bytes.
-CACHE = 2**18
+# What a chunk of the stacked layout may keep in the cache, in bytes, and how many networks it has at most.
+CACHE, MOST_STACKED = 2**18, 64
 # Networks this wide fill the vectors with their own neurons, which lie next to each other when a lane has no neighbour.
 WIDE = 128
 # Draws that are made at once.
@@ -170,21 +173,34 @@ def _plan(state: State, data: Dataset, loss: Loss, dynamics: Any, run: tuple[int
     stochastic = isinstance(dynamics, StochasticGradientDescent)
     rule = rule_for(dynamics)
     small = n * d <= MOST_LISTED
+    lanes = _lanes(b, h * itemsize, (2 + rule.momentum) * (d + 1) + (1 if stochastic else n))
     # Sums that are the only one of their stage, by the number of their terms.
     alone = [d] * (stochastic or n == 1) + [n] * (d == 1 and not stochastic)
-    fits = all((terms + 1) * h * LANES * itemsize < SHARED for terms in alone)
+    fits = all((terms + 1) * h * lanes * itemsize < SHARED for terms in alone)
     listed = stochastic or (small and (fits or not marked))
     one = marked and listed and fits
     if listed:
-        width = 1 if b <= ALONE else LANES
+        width = 1 if b <= ALONE else lanes
     else:
         room = 1 if h >= WIDE else CACHE // (2 * n * h * itemsize)
         # A power of two, and no more than there are networks to fill.
-        width = min(1 << max(0, min(LANES, room).bit_length() - 1), 1 << (b - 1).bit_length())
+        width = min(1 << max(0, min(MOST_STACKED, room).bit_length() - 1), 1 << (b - 1).bit_length())
     draws = ""
     if stochastic:
         draws = "lanes" if small and threefry.knows(state.memory) else "record"
     return Plan(width, listed, one and small, one, draws, *run, rule, type(loss))
+
+
+def _lanes(b: int, column: int, arrays: int) -> int:
+    """Lanes of a chunk for `b` networks in the listed layout: `arrays` arrays of `column` bytes a lane are at work in turn.
+
+    As many as the nearest cache holds, where the arrays do not lie so that they drive each other out of it (a third of the
+    speed at 16 neurons and 64 lanes), and of these a number that leaves few lanes empty when two cores share the chunks.
+    """
+    most = max(LEAST_LANES, min(MOST_LANES, NEAREST_CACHE // (column * arrays)))
+    choices = [lanes for lanes in range(most, LEAST_LANES - 1, -1) if lanes % HALF_VECTOR == 0]
+    choices = [lanes for lanes in choices if column * lanes % ALIAS] or choices
+    return min(choices, key=lambda lanes: -(-b // (2 * lanes)) * lanes)
 
 
 def _signature(piece: Any) -> tuple[Any, Any]:

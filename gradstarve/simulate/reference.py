@@ -67,10 +67,10 @@ def _one_point(network, key, step, data, loss, dynamics: StochasticGradientDesce
     """One step on one point, without its weight: drawing it that often is what the weight does."""
     drawn = draw_point(key, step, data.weights)
 
-    one = jax.tree.map(lambda leaf: leaf[drawn][None], data)
+    one, own = jax.tree.map(lambda leaf: leaf[drawn][None], data), loss.at(drawn[None])
 
     def value(network):
-        return loss.value(one.margins(network(one.points)))[0]
+        return own.value(one.margins(network(one.points)))[0]
 
     return jax.tree.map(lambda theta, g: theta - dynamics.step_size * g, network, jax.grad(value)(network))
 
