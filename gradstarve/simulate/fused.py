@@ -178,17 +178,18 @@ def _plan(state: State, data: Dataset, loss: Loss, dynamics: Any, run: tuple[int
     alone = [d] * (stochastic or n == 1) + [n] * (d == 1 and not stochastic)
     fits = all((terms + 1) * h * lanes * itemsize < SHARED for terms in alone)
     listed = stochastic or (small and (fits or not marked))
-    one = marked and listed and fits
     if listed:
         width = 1 if b <= ALONE else lanes
     else:
         room = 1 if h >= WIDE else CACHE // (2 * n * h * itemsize)
         # A power of two, and no more than there are networks to fill.
         width = min(1 << max(0, min(MOST_STACKED, room).bit_length() - 1), 1 << (b - 1).bit_length())
+        fits = 2 * max(n, d) * h * width * itemsize < SHARED
+    marked = marked and fits
     draws = ""
     if stochastic:
         draws = "lanes" if small and threefry.knows(state.memory) else "record"
-    return Plan(width, listed, one and small, one, draws, *run, rule, type(loss))
+    return Plan(width, listed, marked and listed and small, marked, draws, *run, rule, type(loss))
 
 
 def _lanes(b: int, column: int, arrays: int) -> int:
@@ -301,7 +302,7 @@ class Run(NamedTuple):
         def several(lanes, when, drawn):
             return jax.lax.scan(one, (lanes, when), drawn, length=None if plan.draws == "record" else plan.every)[0]
 
-        if plan.marked and not plan.whole:
+        if plan.marked and plan.listed and not plan.whole:
             several = emission.one_function(several)
         if plan.draws != "record":
             return several(lanes, when, None)

@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 from gradstarve.arrays import is_concrete
 from gradstarve.problem import GradientDescent, Loss, StochasticGradientDescent, TwoLayerReLU
-from gradstarve.simulate.emission import stage
+from gradstarve.simulate.emission import one_function, stage
 
 
 class Rule(NamedTuple):
@@ -136,10 +136,15 @@ def _listed_directions(w, z, points: Points, loss: Loss):
 
 def _stacked_directions(w, z, points: Points, loss: Loss):
     """A as [d, h, L]."""
-    pre = stacked_pre(w, points.x)
-    y, q = points.y[:, None], points.q[:, None]
-    pull = q * y * loss.residual(y * stacked_outputs(pre, z))
-    blame = jnp.where(pre > 0, pull[:, None], 0)
+
+    # All between the two products as one function; its reduction apart, or every neuron would do it again.
+    @one_function
+    def blamed(pre, z, y, q):
+        outputs = stage(stacked_outputs)(pre, z)
+        pull = q * y * loss.residual(y * outputs)
+        return jnp.where(pre > 0, pull[:, None], 0)
+
+    blame = blamed(stacked_pre(w, points.x), z, points.y[:, None], points.q[:, None])
     return jnp.tensordot(points.x, blame, ((0,), (0,)), precision="highest")
 
 
@@ -151,7 +156,7 @@ def step(lanes: Lanes, points: Points, loss: Loss, hyper: Hyper, rule: Rule) -> 
     def update(lanes, directions, hyper):
         return moved(lanes, directions, hyper, rule)
 
-    return (stage(update) if listed else update)(lanes, directions, hyper)
+    return (stage if listed else one_function)(update)(lanes, directions, hyper)
 
 
 def moved(lanes: Lanes, directions, hyper: Hyper, rule: Rule) -> Lanes:
