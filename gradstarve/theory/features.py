@@ -8,6 +8,7 @@ feature k in a sample,
 
 so phi(v_k), phi' = v^(2/N-2), moves at a speed that only g changes. With the hinge loss that speed is constant until a
 margin is reached; margins never fall, so that there is one event a type and the solution is exact (`hinge_phases`).
+With one layer and sample types of which any two are equal or share nothing, each type is a read-out of its own (3.9).
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
-from gradstarve.problem import Loss, as_loss
+from gradstarve.problem import LOSSES, Loss, as_loss
 from gradstarve.problem.datasets import check_types
 from gradstarve.special.monotone import invert
 from gradstarve.theory.log_time import follow
 from gradstarve.theory.mode import insert_axes
 from gradstarve.theory.one_layer import one_layer_logit
 from gradstarve.theory.piecewise import check_times
+from gradstarve.theory.settled import check_pull, until_rest
 
 
 class FeatureFlow(eqx.Module):
@@ -35,9 +38,15 @@ class FeatureFlow(eqx.Module):
     `types`: [S, K] of 0 and 1, `probabilities`: [*batch, S], `scales` and `start`: [*batch, K], `depth` N >= 1. Labels do
     not matter: v_k is the logit in favour of the right one.
 
-    Hinge and one layer of squared loss are closed forms, the others are integrated in log t. Either way the error is
-    below 1e-11 of the largest logit (2e-5 in float32), times the condition of v(t), which for N >= 3 is that of an
-    explosion, start^(2/N-1); for t up to 1e300 (1e30). Only the squared loss at N >= 2 is limited to p t of about 1e3.
+    Closed forms: hinge; one layer of squared loss; one layer of types of which any two are equal or share no feature
+    (3.9), which needs types that are known outside jit. The others are integrated in log t, also where a closed form
+    exists: the starving pair of the exponential loss (10.2) (`starving_pair` has it) and features that share nothing at
+    N >= 2 (`depth_mode`). There both agree to 1e-14 at N = 1 to 3 and 1e-13 at 5, and integration is the cheaper one.
+
+    Either way the error is below 1e-11 of the largest logit (2e-5 in float32), times the condition of v(t), which for
+    N >= 3 is that of an explosion, start^(2/N-1); for t up to 1e300 (1e30). The squared loss at N >= 2 and
+    spectral decoupling come to rest: late times are answered by `settled_features` where all features have, and are a
+    `ConvergenceError` where some still move after some 1e3 of the fastest one's times.
     """
 
     types: Float[Array, "S K"]
@@ -53,12 +62,14 @@ class FeatureFlow(eqx.Module):
         batch, count = self.start.shape[:-1], self.start.shape[-1]
         p, r, start = (leaf.reshape(-1, leaf.shape[-1]) for leaf in (self.probabilities, self.scales, self.start))
         kind, flat = self.loss_function.name, t.reshape(-1)
+        if self.depth == 1 and kind in LOSSES and _is_apart(self.types):
+            return _read_outs(self, t)
         if kind == "hinge":
             found = _hinge_at(self.types, p, r, start, self.depth, flat)
         elif kind == "squared" and self.depth == 1:
             found = _linear_at(self.types, p, r, start, flat)
         else:
-            found = _integrated(self.types, p, r, start, self.loss_function, self.depth, flat)
+            found = until_rest(_integrated, self.types, p, r, start, self.loss_function, self.depth, flat)
         return found.reshape(*batch, *t.shape, count)
 
     def margins(self, t) -> Float[Array, "..."]:
@@ -67,11 +78,21 @@ class FeatureFlow(eqx.Module):
 
     def alone(self, t) -> Float[Array, "..."]:
         """v_k(t) if the other features were removed from the same samples, [*batch, *t.shape, K] (10.6)."""
-        if self.depth == 1:
-            return _read_outs(self, check_times(t, self.start.dtype))
+        if self.loss_function.name not in LOSSES:
+            return self._each_alone(t)
         seen = self.probabilities @ self.types
         apart = jnp.eye(self.types.shape[1], dtype=self.types.dtype)
-        return FeatureFlow(apart, seen, self.scales, self.start, self.loss_function, self.depth).features(t)
+        flow = FeatureFlow(apart, seen, self.scales, self.start, self.loss_function, self.depth)
+        return _read_outs(flow, check_times(t, self.start.dtype)) if self.depth == 1 else flow.features(t)
+
+    def _each_alone(self, t):
+        """`alone` for losses that tell the samples apart: K problems of one feature each, on the samples as they are."""
+        size = self.types.shape[1]
+        curves = []
+        for k in range(size):
+            one = (self.types[:, k : k + 1], self.probabilities, self.scales[..., k : k + 1], self.start[..., k : k + 1])
+            curves.append(FeatureFlow(*one, self.loss_function, self.depth).features(t))
+        return jnp.concatenate(curves, axis=-1)
 
     def index(self, t) -> Float[Array, "..."]:
         """The starvation index 1 - v_k(t)/v_k^alone(t), [*batch, *t.shape, K] (10.6); 0 where both are still 0."""
@@ -110,6 +131,7 @@ def feature_flow(types, probabilities, loss: Loss | str, depth=1, scales=None, i
     arrays = dict(zip(given, real_arrays(**given), strict=True))
     kinds, probabilities = arrays["types"], arrays["probabilities"]
     check_types(kinds)
+    check_pull(loss, kinds.shape[0])
     sizes = (("probabilities", kinds.shape[0]), ("scales", kinds.shape[1]), ("init", kinds.shape[1]))
     for name, size in sizes:
         if name in arrays and arrays[name].shape[-1:] != (size,):
@@ -148,12 +170,26 @@ def check_deep_start(name: str, start: Array, depth: int) -> None:
             )
 
 
+def _is_apart(types: Array) -> bool:
+    """Whether any two sample types are equal or share no feature; False where that can not be seen, inside jit."""
+    if not is_concrete(types):
+        return False
+    shown = np.asarray(types)
+    shared, sizes = shown @ shown.T, shown.sum(-1)
+    return bool(((shared == 0) | ((shared == sizes) & (shared == sizes[:, None]))).all())
+
+
 @eqx.filter_jit
 def _read_outs(flow: FeatureFlow, t: Array) -> Array:
-    """Every feature as the only one: a read-out on all samples that show it (3.9)."""
-    numbers = (flow.probabilities @ flow.types, flow.scales, flow.start)
-    seen, scales, start = (insert_axes(leaf, t.ndim) for leaf in numbers)
-    return one_layer_logit(seen, scales, start, flow.loss_function, t[..., None])
+    """One layer, types that are equal or share nothing: each is a read-out at the norm of its samples (3.9).
+
+    Feature k's part of what the margin gains is r_k^2 over the square of that norm.
+    """
+    twins = (flow.types.T @ flow.types > 0).astype(t.dtype)  # feature by feature, each its own twin
+    seen, squares = flow.probabilities @ flow.types, flow.scales**2 @ twins
+    numbers = (seen, jnp.sqrt(squares), flow.start @ twins, flow.scales**2 / squares, flow.start)
+    seen, norms, first, part, start = (insert_axes(leaf, t.ndim) for leaf in numbers)
+    return start + part * (one_layer_logit(seen, norms, first, flow.loss_function, t[..., None]) - first)
 
 
 # --- phi and its inverse ---------------------------------------------------------------------------------------------

@@ -107,6 +107,24 @@ def test_features_that_share_nothing_are_modes_of_their_own():
 
 
 @pytest.mark.usefixtures("x64")
+def test_types_that_are_equal_or_share_nothing_are_read_outs():
+    """One type of two features, shown twice, beside a type of one: the closed form (3.9) against SciPy."""
+    types, start = np.array([[1.0, 1, 0], [1, 1, 0], [0, 0, 1]]), np.array([0.3, -0.2, 0.1])
+    late = np.append(TIMES, 1e300)
+
+    def slope(t, v):
+        return SCALES**2 * ((P * RESIDUALS["cross-entropy"](types @ v)) @ types)
+
+    flow = feature_flow(types, P, "cross-entropy", 1, SCALES, start)
+    found = np.asarray(flow.features(late))
+    np.testing.assert_allclose(found[:-1], integrated(slope, start, TIMES), atol=1e-12, rtol=1e-12)
+    # Twins share what their margin gains as the squares of their norms; it is log t in the end.
+    gains = found[-1] - start
+    assert gains[0] / gains[1] == pytest.approx((SCALES[0] / SCALES[1]) ** 2, rel=1e-12)
+    assert flow.margins(1e300)[0] == pytest.approx(np.log(1e300 * 0.8 * (SCALES[:2] ** 2).sum()), rel=1e-2)
+
+
+@pytest.mark.usefixtures("x64")
 def test_batches_broadcast_and_each_member_is_itself():
     p = np.array([P, P[::-1]])
     flow = feature_flow(TYPES, p, "hinge", 2, SCALES, np.array([0.02, 0.1, 0.05]))
