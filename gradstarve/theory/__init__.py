@@ -20,6 +20,7 @@ from gradstarve.theory.features import FeatureFlow, feature_flow, starvation_ind
 from gradstarve.theory.inflection import error_inflections, kappa_critical, plateau_length
 from gradstarve.theory.mode import ClockCurve, ModeSolution
 from gradstarve.theory.one_layer import one_layer_logit, one_layer_time
+from gradstarve.theory.settled import settled_features
 from gradstarve.theory.sgd import LogitDistribution, ModeSGD, TimeDistribution
 from gradstarve.theory.shared import SharedFeatures, shared_features, shared_slope
 from gradstarve.theory.softmax import SoftmaxMode, SoftmaxReadOut, softmax_mode
@@ -67,6 +68,7 @@ __all__ = [
     "one_layer_logit",
     "one_layer_time",
     "plateau_length",
+    "settled_features",
     "settled_logit",
     "shared_features",
     "shared_slope",
