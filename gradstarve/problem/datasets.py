@@ -11,6 +11,7 @@ import numpy as np
 from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
 from gradstarve.problem.classes import ClassDataset
 from gradstarve.problem.dataset import Dataset
+from gradstarve.problem.digits import digits as digits
 
 
 def antipodal(dim=2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dataset:
