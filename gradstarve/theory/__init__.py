@@ -3,6 +3,7 @@
 Never imports the simulator: their agreement is what `gradstarve.theorems` measures.
 """
 
+from gradstarve.theory import jacobian, ntk
 from gradstarve.theory.decay import decay_threshold, decayed_logit, decayed_time, settled_logit
 from gradstarve.theory.depth import DepthMode, depth_mode
 from gradstarve.theory.descent import DescentSolution, ModeDescent
@@ -20,6 +21,7 @@ from gradstarve.theory.features import FeatureFlow, feature_flow, starvation_ind
 from gradstarve.theory.inflection import error_inflections, kappa_critical, plateau_length
 from gradstarve.theory.mode import ClockCurve, ModeSolution
 from gradstarve.theory.one_layer import one_layer_logit, one_layer_time
+from gradstarve.theory.reweighting import Reweighting, equal_speed_weights, equal_time_weights, fastest_weights
 from gradstarve.theory.settled import settled_features
 from gradstarve.theory.sgd import LogitDistribution, ModeSGD, TimeDistribution
 from gradstarve.theory.shared import SharedFeatures, shared_features, shared_slope
@@ -40,6 +42,7 @@ __all__ = [
     "ModeDescent",
     "ModeSGD",
     "ModeSolution",
+    "Reweighting",
     "SharedFeatures",
     "SoftmaxMode",
     "SoftmaxReadOut",
@@ -54,17 +57,22 @@ __all__ = [
     "decayed_time",
     "depth_mode",
     "dies_for_ever",
+    "equal_speed_weights",
+    "equal_time_weights",
     "error_inflections",
     "error_tail",
     "exclusive_fate",
+    "fastest_weights",
     "feature_flow",
     "generator_signal",
     "hinge_advantage",
+    "jacobian",
     "kappa_critical",
     "learning_probability",
     "max_margin_direction",
     "minimax_peak",
     "minimax_tail",
+    "ntk",
     "one_layer_logit",
     "one_layer_time",
     "plateau_length",
