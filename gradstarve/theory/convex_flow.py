@@ -34,8 +34,8 @@ _TOLERANCE = {"float64": 1e-12, "float32": 2e-6}  # of the highest coefficient o
 class ConvexFlow(eqx.Module):
     """dw/dt = B^T g(u) - C w with u = offset + B w: `matrix` B [n, k], `constant` C [k, k], `offset` [n].
 
-    `pull(u)` gives g and -g' >= 0 elementwise. Errors are measured in u, against |u| + `floor` [n]. `odds`: u = w are numbers
-    between 0 and 1 and g the logarithm of their odds, which Newton's method then solves for, so that they stay there.
+    `pull(u)` gives g and -g' >= 0 elementwise. Errors are measured in u, against |u| + `floor` [n]. `odds`: u = w are
+    numbers between 0 and 1 and g the logarithm of their odds; Newton's method then solves for that, and they stay there.
     """
 
     matrix: Float[Array, "n k"]
@@ -59,7 +59,10 @@ def follow_convex(flow: ConvexFlow, start: Float[Array, " k"], t: Float[Array, "
     if t.size == 0:
         return jnp.zeros((0, flow.offset.size), t.dtype)
     found, arrived = _follow(flow, start, t)
-    message = "the flow was not integrated up to the last time asked for; are the numbers of the kernel beyond its precision?"
+    message = (
+        "the flow was not integrated up to the last time asked for: the numbers of the problem (strengths against each "
+        "other, against the ridge) are further apart than its precision allows; use float64, or a less extreme ridge"
+    )
     if not is_concrete(arrived):
         return eqx.error_if(found, ~arrived, message)
     if not bool(arrived):

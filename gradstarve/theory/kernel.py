@@ -1,4 +1,4 @@
-"""What a kernel K = Y Phi Phi^T Y is made of: checks, a factor that keeps small rows accurate, and its features (section 14)."""
+"""What a kernel K = Y Phi Phi^T Y is made of (section 14): checks, a factor accurate in small rows too, its features."""
 
 from __future__ import annotations
 

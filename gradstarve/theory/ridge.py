@@ -1,13 +1,10 @@
-"""Where a linearised network with a ridge or an output penalty comes to rest, and which feature starves which (14.2-14.4)."""
+"""Where a linearised network with a ridge or an output penalty comes to rest, and who starves whom (14.2 to 14.4)."""
 
 from __future__ import annotations
-
-import functools
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
@@ -85,7 +82,7 @@ def _margins(kernel: Array, ridge: Array) -> Array:
     eps = jnp.finfo(dtype).eps
 
     def step(state):
-        w, before, last, count = state
+        w, _, last, count = state
         m = basis @ w
         # Newton's step is a least-squares problem, whose condition is the root of that of the second derivative.
         steep = jnp.sqrt(jax.nn.sigmoid(m) * jax.nn.sigmoid(-m))
@@ -117,14 +114,18 @@ def _(primals, tangents):
 
 
 def _responses(kernel: Array, ridge: Array, m: Array, forces: Array) -> Array:
-    """(ridge + K D)^-1 `forces` [n] or [n, k], D = diag sigmoid'(m), through a symmetric matrix without inverse powers of D."""
-    root = jnp.sqrt(jax.nn.sigmoid(m) * jax.nn.sigmoid(-m))
-    root = root if forces.ndim == 1 else root[:, None]
+    """(ridge + K D)^-1 `forces` [n] or [n, k], D = diag sigmoid'(m): R^-1 (ridge + R K R)^-1 R with R = sqrt D."""
     steep = jnp.sqrt(jax.nn.sigmoid(m) * jax.nn.sigmoid(-m))
     middle = ridge * jnp.eye(m.size, dtype=m.dtype) + steep[:, None] * kernel * steep
     lower = jax.scipy.linalg.cho_factor(middle, lower=True)
-    # (ridge + K D)^-1 = (1 - K R (ridge + R K R)^-1 R) / ridge, R = sqrt D; equally R^-1 (ridge + R K R)^-1 R.
-    return jax.scipy.linalg.cho_solve(lower, root * forces) / root
+    root = steep if forces.ndim == 1 else steep[:, None]
+
+    def solve(right):
+        return jax.scipy.linalg.cho_solve(lower, root * right) / root
+
+    found = solve(forces)
+    # R^-1 enlarges the rounding of samples that are learnt well; once more on what is left over.
+    return found + solve(forces - ridge * found - kernel @ (root**2 * found))
 
 
 def starvation_derivatives(K, ridge) -> Float[Array, "n n"]:
@@ -135,8 +136,8 @@ def starvation_derivatives(K, ridge) -> Float[Array, "n n"]:
     D = diag sigmoid'(m): features U are held, strengths vary. Where strengths agree the basis U is not unique, and so are
     neither z nor these numbers. Errors as in `ridge_optimum`.
 
-    >>> U = np.array([[0.75**0.5, -0.5], [0.5, 0.75**0.5]])
-    >>> table = starvation_derivatives(U * np.array([9.0, 4.0]) @ U.T, 0.01)
+    >>> U = jnp.array([[0.75**0.5, -0.5], [0.5, 0.75**0.5]])
+    >>> table = starvation_derivatives(U * jnp.array([9.0, 4.0]) @ U.T, 0.01)
     >>> bool(table[1, 0] < 0)                          # a stronger first feature takes from the second
     True
     """
@@ -169,7 +170,7 @@ def spectral_decoupling_optimum(n, penalty) -> Float[Array, " n"]:
     return jnp.broadcast_to(_decoupled(penalty), (n,))
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _decoupled(penalty: Array) -> Array:
     """log m + log(1 + e^m) = -log penalty, solved for y = log m."""
 
@@ -181,4 +182,6 @@ def _decoupled(penalty: Array) -> Array:
     guess = jnp.log(lambertw_exp(goal))  # W(1/penalty) is above the solution, 1/(2 penalty) as well
     low = jnp.minimum(goal - jnp.log(2.0) - 1, guess) - 1
     high = jnp.minimum(guess, goal - jnp.log(jnp.asarray(2.0, penalty.dtype))) + 1e-3
-    return jnp.exp(invert(level, (), low, high, high, goal))
+    m = jnp.exp(invert(level, (), low, high, high, goal))
+    # At large penalties y is a large number; sigmoid(-m) barely depends on m there.
+    return jnp.where(m < 0.5, jax.nn.sigmoid(-m) / penalty, m)
