@@ -1,0 +1,194 @@
+"""The law of a group: how much of the rest of its class the feature of the group starves, in the linearised network.
+
+The feature of a group is the direction delta in which, within a class, its members differ from the others in the mean
+(other tags held fixed): delta = sum_i c_i dF(x_i)/dtheta. In signed outputs m = Y f, with b = Y c, what the network
+carries along it is v = b.m, the mean logit of members less that of the others. Without the feature a member is moved by
+-delta, so that all margins without it are A m, A = 1 - (Y 1_members) b^T, and the kernel of the data without it is
+A K A^T. This splits training as (10.1) does, rest = A m and m_i = rest_i + y_i v for members, and the starvation index (10.6) of the rest is 1 - (gain of A m in training on the data) / (gain of the margins in training
+on A K A^T), both averaged over the classes that have members, at the same time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradstarve.diagnose.training import train_linearised
+
+LOGIT = 1.0
+"""A part of the network is called learnt when it has moved the logit by this much."""
+
+
+ALARM_INDEX, ALARM_P, ALARM_GAP = 0.25, 0.01, 25.0
+"""An alarm needs this index, and this p-value of a group that was named or this gap of one that was found."""
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """A group and the contrast that is its feature: `members` [n], `contrast` b [n], `classes` whose members it splits."""
+
+    name: str
+    against: str
+    members: np.ndarray
+    contrast: np.ndarray
+    classes: tuple[int, ...]
+
+    def favours(self, labels: np.ndarray) -> float:
+        """The class, +1 or -1, that most members are of: the one for which the feature can be a short cut."""
+        return 1.0 if labels[self.members].sum() >= 0 else -1.0
+
+    def removal(self, labels: np.ndarray) -> np.ndarray:
+        """A, [n, n]: margins to margins without the feature."""
+        return np.eye(len(labels)) - np.outer(labels * self.members, self.contrast)
+
+
+@dataclass(frozen=True, eq=False)
+class GroupLaw:
+    """What the linearised network does with the feature of one group; curves are [times], gains from the start.
+
+    - `name`, `against`, `classes`, `share`: the group, what it is compared with, the classes that it splits, and which part
+      of those it makes up; `size`: its samples;
+    - `strength`: |delta|^2 over the mean |dF(x_i)/dtheta|^2; `p_value`: of a permutation test whether delta is not 0;
+    - `carried`: v, counted in favour of the class `favours` that most members are of; `rest`, `rest_alone`: the margin of the rest of the class, beside the feature and without it;
+      `carried_alone`: v where the feature is all there is;
+    - `index`: the starvation index (10.6) of the rest by the feature, `reverse`: of the feature by the rest;
+    - `at`: the record at the horizon;
+    - `learnt_at`: times at which (feature, rest, rest alone) have moved the logit by 1, inf where they have not;
+    - `separation`: for groups that were found and not given, gap of the two clusters in standard deviations within them.
+    """
+
+    group: Group
+    favours: float
+    share: float
+    size: int
+    strength: float
+    p_value: float
+    times: np.ndarray
+    at: int
+    carried: np.ndarray
+    carried_alone: np.ndarray
+    rest: np.ndarray
+    rest_alone: np.ndarray
+    separation: float = float("nan")
+
+    @property
+    def name(self) -> str:
+        """The name of the group."""
+        return self.group.name
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the feature starves the rest, by the rule of `starvation_report`."""
+        certain = self.p_value <= ALARM_P if np.isnan(self.separation) else self.separation >= ALARM_GAP
+        return bool(certain and self.carried[self.at] > 0 and self.index[self.at] >= ALARM_INDEX)
+
+    @property
+    def index(self) -> np.ndarray:
+        """Starvation index (10.6) of the rest by the feature, [times]; 0 at time 0."""
+        return _index(self.rest, self.rest_alone)
+
+    @property
+    def reverse(self) -> np.ndarray:
+        """Starvation index of the feature by the rest, [times]."""
+        return _index(self.carried, self.carried_alone)
+
+    @property
+    def learnt_at(self) -> tuple[float, float, float]:
+        """Times at which the feature, the rest, and the rest alone have moved the logit by 1."""
+        return tuple(reaches(self.times, curve, LOGIT) for curve in (self.carried, self.rest, self.rest_alone))  # type: ignore
+
+
+def _index(together: np.ndarray, alone: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(alone == 0, 0.0, 1 - together / alone)
+
+
+def reaches(times: np.ndarray, curve: np.ndarray, level: float) -> float:
+    """The first time at which `curve` is at `level`, by straight lines in log t, inf if it is not."""
+    above = np.flatnonzero(curve >= level)
+    if not above.size:
+        return float("inf")
+    k = int(above[0])
+    if k == 0 or times[k - 1] <= 0:
+        return float(times[k])
+    part = (level - curve[k - 1]) / (curve[k] - curve[k - 1])
+    return float(times[k - 1] * (times[k] / times[k - 1]) ** part)
+
+
+def make_group(
+    name: str, members: np.ndarray, labels: np.ndarray, classes, others=None, against: str = "the others"
+) -> Group | None:
+    """The group with the contrast of its mean, the class means and the tags `others` [n, H] held fixed; None where these
+    leave nothing of it (every sample of its classes in the group, or tags that always come together)."""
+    basis = _held_fixed(labels, others)
+    left = members - basis @ (basis.T @ members)
+    size = float(left @ left)
+    if not classes or size < 1e-6 * max(members.sum(), 1):
+        return None
+    return Group(name, against, members, labels * left / size, tuple(classes))
+
+
+def _held_fixed(labels: np.ndarray, others) -> np.ndarray:
+    """Orthonormal columns that span the class means and the tags `others`."""
+    columns = [labels > 0, labels < 0, *(np.asarray(others).T if others is not None else ())]
+    left, strengths, _ = np.linalg.svd(np.stack(columns, 1).astype(np.float64), full_matrices=False)
+    return left[:, strengths > 1e-9 * strengths[0]]
+
+
+def permutation_p(group: Group, kernel: np.ndarray, labels: np.ndarray, others, rng: np.random.Generator, rounds: int) -> float:
+    """Part of the permutations of the members within each class whose |delta|^2 is as large: exact at every level."""
+    basis = _held_fixed(labels, others)
+    permuted = np.empty((len(labels), rounds))
+    for sign in (1, -1):
+        mine = np.flatnonzero(labels == sign)
+        for r in range(rounds):
+            permuted[mine, r] = rng.permutation(group.members[mine])
+    left = permuted - basis @ (basis.T @ permuted)
+    size = (left**2).sum(0)
+    contrasts = labels[:, None] * left / np.where(size > 0, size, 1)
+    squares = np.einsum("ir,ir->r", contrasts, kernel @ contrasts)
+    mine = group.contrast @ kernel @ group.contrast
+    return (1 + int((squares >= mine * (1 - 1e-12)).sum())) / (rounds + 1)
+
+
+def group_law(
+    group: Group,
+    kernel: np.ndarray,
+    labels: np.ndarray,
+    margins: np.ndarray,
+    times: np.ndarray,
+    at: int,
+    p_value: float = float("nan"),
+    separation: float = float("nan"),
+) -> GroupLaw:
+    """The law of `group` given the training on all of the data, `margins` [times, n] with margins[0] at times[0] = 0."""
+    removal, b = group.removal(labels), group.contrast
+    mine = np.isin(labels, [sign for sign in (1, -1) if (group.members & (labels == sign)).any()])
+    rest = (margins - margins[0]) @ removal[mine].mean(0)
+    favours = group.favours(labels)
+    alone = train_linearised(removal @ kernel @ removal.T, removal @ margins[0], times)
+    strength = float(b @ kernel @ b)
+    within = np.isin(labels, group.classes)
+    return GroupLaw(
+        group=group,
+        favours=favours,
+        share=float((group.members & within).sum() / within.sum()),
+        size=int(group.members.sum()),
+        strength=strength / float(np.trace(kernel) / len(labels)),
+        p_value=p_value,
+        times=times,
+        at=at,
+        carried=favours * ((margins - margins[0]) @ b),
+        carried_alone=favours * _carried_alone(group, strength, labels, times),
+        rest=rest,
+        rest_alone=(alone - alone[0])[:, mine].mean(1),
+        separation=separation,
+    )
+
+
+def _carried_alone(group: Group, strength: float, labels: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """v where the samples are y_i delta for members and nothing for others: a kernel of rank one, its two signs summed up."""
+    counts = np.array([float((group.members & (labels == sign)).sum()) for sign in (1, -1)])
+    kernel = strength * np.array([[1.0, -1.0], [-1.0, 1.0]])
+    return train_linearised(kernel, np.zeros(2), times, weights=counts)[:, 0]

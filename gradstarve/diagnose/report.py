@@ -1,0 +1,236 @@
+"""`starvation_report`: from a model, its first weights and its data to which features starve, before any training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gradstarve.arrays import check_finite, positive_int
+from gradstarve.diagnose.discover import two_clusters
+from gradstarve.diagnose.eigenfeatures import EigenFeatures, eigen_features
+from gradstarve.diagnose.groups import GroupLaw, group_law, make_group, permutation_p, reaches
+from gradstarve.diagnose.remedies import Remedies, RemedyOutcome
+from gradstarve.diagnose.tags import Tags, read_groups, read_labels, varying_classes
+from gradstarve.diagnose.training import largest_eigenvalue, sigmoid, train_linearised
+
+_LONGEST = 1e6  # times 1 / largest strength: where the search for the horizon ends
+_RECORDS = 60
+_LATER = 10  # how far beyond the horizon the curves go
+
+
+@dataclass(frozen=True, eq=False)
+class StarvationReport:
+    """What `starvation_report` found. Margins are m = y f, times those of the loss summed over samples (step size x step).
+
+    - `groups`: one `GroupLaw` per group named, or found where none was named; `alarms`: those that starve the rest;
+    - `remedies`: what each remedy would change, for the groups with an alarm, or for the first group where there is none;
+    - `features`: the eigenvectors of K with the largest response (`EigenFeatures`);
+    - `times` [T], `margins` [T, n]: the predicted training; `horizon`: the time to which indices refer, at record `at`,
+      where the mean error of training is `error`;
+    - `labels` [n], `kernel` [n, n]; `notes`: what could not be answered, and why.
+    """
+
+    times: np.ndarray = field(repr=False)
+    margins: np.ndarray = field(repr=False)
+    horizon: float
+    at: int
+    error: float
+    labels: np.ndarray = field(repr=False)
+    kernel: np.ndarray = field(repr=False)
+    groups: tuple[GroupLaw, ...] = field(repr=False)
+    named: bool
+    remedies: tuple[RemedyOutcome, ...] = field(repr=False)
+    features: EigenFeatures = field(repr=False)
+    notes: tuple[str, ...] = ()
+    model: Any = field(default=None, repr=False)
+
+    @property
+    def alarms(self) -> tuple[GroupLaw, ...]:
+        """The groups whose feature starves the rest of their class, the worst first."""
+        return tuple(sorted((law for law in self.groups if law.alarm), key=lambda law: -law.index[law.at]))
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Predicted mean error sigmoid(-m) of training, [T]."""
+        return sigmoid(-self.margins).mean(1)
+
+    def summary(self) -> str:
+        """In sentences: which feature starves what, by how much, and what would help."""
+        from gradstarve.diagnose.words import summary
+
+        return summary(self)
+
+    def table(self) -> str:
+        """The report as plain text: the summary, then tables of groups, remedies and features."""
+        from gradstarve.diagnose.words import tables
+
+        return tables(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number of the report, ready for `gradstarve.report.write_json`."""
+        from gradstarve.diagnose.words import as_dict
+
+        return as_dict(self)
+
+    def plot(self, path: Any = None) -> Any:
+        """The report on one page, as a matplotlib `Figure`; saved to `path` if there is one."""
+        from gradstarve.diagnose.page import page
+
+        return page(self, path)
+
+    def after_training(self, trained: Any, *, alone: Any = None) -> Any:
+        """Measured against predicted: see `gradstarve.diagnose.after.after_training`."""
+        from gradstarve.diagnose.after import after_training
+
+        return after_training(self, trained, alone=alone)
+
+
+def diagnose(
+    kernel: np.ndarray,
+    start: np.ndarray,
+    labels: np.ndarray,
+    groups: Any,
+    *,
+    until_error: float = 0.05,
+    times: Any = None,
+    penalty: float = 0.02,
+    features: int = 8,
+    permutations: int = 999,
+    seed: int = 0,
+    model: Any = None,
+) -> StarvationReport:
+    """The report from K = Y Phi Phi^T Y [n, n], the margins `start` [n] at the first weights and the labels; see `starvation_report`."""
+    features = positive_int("features", features)
+    permutations = positive_int("permutations", permutations, minimum=99)
+    if not 0 < until_error < 0.5:
+        raise ValueError(f"until_error must be between 0 and 0.5, got {until_error!r}")
+    if not 0 < penalty < float("inf"):
+        raise ValueError(f"penalty must be > 0, got {penalty!r}")
+    largest = float(np.abs(kernel).max())
+    if largest == 0:
+        raise ValueError("the Jacobian is 0 on all samples: at these parameters no step changes any logit; initialise them anew")
+    tags = None if groups is None else read_groups(groups, labels)
+    notes: list[str] = []
+    times, at = _times(kernel, start, until_error, times, notes)
+    margins = train_linearised(kernel, start, times)
+    rng = np.random.default_rng(seed)
+    if tags is None:
+        laws = _found(kernel, labels, margins, times, at, rng, notes)
+    else:
+        laws = _named(tags, kernel, labels, margins, times, at, rng, permutations, notes)
+    ridge = 1 / float(times[at])
+    remedies = Remedies(kernel, labels, margins, times, at, ridge, penalty)
+    treated = [law for law in laws if law.alarm] or laws[:1]
+    return StarvationReport(
+        times=times,
+        margins=margins,
+        horizon=float(times[at]),
+        at=at,
+        error=float(sigmoid(-margins[at]).mean()),
+        labels=labels,
+        kernel=kernel,
+        groups=tuple(laws),
+        named=tags is not None,
+        remedies=tuple(outcome for law in treated for outcome in remedies.outcomes(law)),
+        features=eigen_features(kernel, margins, times, ridge, features),
+        notes=tuple(notes),
+        model=model,
+    )
+
+
+def _times(kernel, start, until_error, times, notes) -> tuple[np.ndarray, int]:
+    """The times of the report, 0 first, and which of them is the horizon."""
+    if times is not None:
+        times = np.unique(np.atleast_1d(np.asarray(times, np.float64)))
+        check_finite("times", times)
+        if times[0] < 0 or times[-1] == 0:
+            raise ValueError(f"times must be >= 0 and not all 0, got {times[0]:.3g} to {times[-1]:.3g}")
+        return np.concatenate([[0.0], times[times > 0]]), len(times[times > 0])
+    begun = float(sigmoid(-start).mean())
+    if begun <= until_error:
+        raise ValueError(
+            f"the mean error is {begun:.3g} at these parameters, below until_error = {until_error:g}: the network has learnt the "
+            "data already; give the parameters before training, or a lower until_error"
+        )
+    unit = 1 / largest_eigenvalue(kernel)
+    # In pieces, because most problems are over after a thousandth of the longest time.
+    m, since, found, seen = start, 0.0, None, []
+    for stop in np.geomspace(10, _LONGEST, 6):
+        piece = unit * np.geomspace(stop / 10, stop, 13)[0 if not seen else 1 :]
+        m_piece = train_linearised(kernel, m, piece - since)
+        m, since = m_piece[-1], float(piece[-1])
+        seen += list(zip(piece, sigmoid(-m_piece).mean(1), strict=True))
+        if seen[-1][1] <= until_error:
+            found = reaches(np.array([t for t, _ in seen]), -np.array([e for _, e in seen]), -until_error)
+            break
+    if found is None:
+        found = since
+        notes.append(
+            f"The linearised network does not get to a mean error of {until_error:g}; the horizon is where it is at {seen[-1][1]:.3g}."
+        )
+    early = np.geomspace(found / 1000, found, _RECORDS * 3 // 4)
+    late = np.geomspace(found, _LATER * found, _RECORDS // 4)[1:]
+    return np.concatenate([[0.0], early, late]), len(early)
+
+
+def _named(tags: Tags, kernel, labels, margins, times, at, rng, permutations, notes) -> list[GroupLaw]:
+    laws: list[GroupLaw] = []
+    for k, name in enumerate(tags.names):
+        members = tags.members[:, k]
+        classes = varying_classes(members, labels)
+        others = None if tags.exclusive else np.delete(tags.members, k, 1)
+        group = make_group(name, members, labels, classes, others, _against(tags, k, labels, classes))
+        if group is None:
+            if classes:
+                why = "it always comes together with other groups, so that no sample tells them apart"
+            else:
+                why = "no class has two samples or more inside of it and two outside, so that it can not be told from the class"
+            notes.append(f"Nothing can be said about {name!r}: {why}.")
+            continue
+        p_value = permutation_p(group, kernel, labels, others, rng, permutations)
+        laws.append(group_law(group, kernel, labels, margins, times, at, p_value))
+    kept: list[GroupLaw] = []
+    # A type and its complement are one feature with two signs: the one with fewer members that no class compares stands for both.
+    for law in sorted(laws, key=lambda law: (_beyond(law, labels), -law.index[at])):
+        b = law.group.contrast
+        if not any(np.allclose(b, -other.group.contrast, atol=1e-9 * np.abs(b).max()) for other in kept):
+            kept.append(law)
+    return sorted(kept, key=lambda law: (-law.alarm, -law.index[at]))
+
+
+def _beyond(law: GroupLaw, labels) -> int:
+    return int((law.group.members & ~np.isin(labels, law.group.classes)).sum())
+
+
+def _against(tags: Tags, k: int, labels, classes) -> str:
+    """The names of the types that the group is compared with."""
+    if not tags.exclusive:
+        return "the others"
+    mine = np.isin(labels, classes)
+    names = [name for j, name in enumerate(tags.names) if j != k and tags.members[mine, j].any()]
+    return ", ".join(names) if len(names) <= 3 else "the others"
+
+
+def _found(kernel, labels, margins, times, at, rng, notes) -> list[GroupLaw]:
+    """The best splits of each class, each with the orientation in which its feature helps its class."""
+    laws = []
+    for sign in (1, -1):
+        mine = np.flatnonzero(labels == sign)
+        splits = two_clusters(kernel[np.ix_(mine, mine)], rng)
+        if not splits:
+            notes.append(f"Class {'+' if sign > 0 else '−'} has {len(mine)} samples, too few to look for clusters (12).")
+        for rank, (inside, gap) in enumerate(splits):
+            members = np.zeros(len(labels), bool)
+            members[mine[inside]] = True
+            name = f"cluster {'+' if sign > 0 else '−'}{rank + 1}"
+            group = make_group(name, members, labels, (sign,))
+            if group is None:
+                continue
+            if sign * (group.contrast @ (margins[at] - margins[0])) < 0:
+                members = (labels == sign) & ~members
+                group = make_group(name, members, labels, (sign,))
+            if group is not None:
+                laws.append(group_law(group, kernel, labels, margins, times, at, separation=gap))
+    return sorted(laws, key=lambda law: (-law.alarm, -law.index[law.at]))

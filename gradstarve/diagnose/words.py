@@ -1,0 +1,145 @@
+"""A report as text: the summary a person reads first, the tables below it, and the numbers as a dictionary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve.diagnose.groups import ALARM_GAP, ALARM_INDEX, ALARM_P, GroupLaw
+from gradstarve.text import number, table_text
+
+SIGN = {1: "+", -1: "−"}
+
+
+def classes_of(law: GroupLaw) -> str:
+    """The classes that the group splits, in words."""
+    return " and ".join(f"class {SIGN[sign]}" for sign in law.group.classes)
+
+
+def describe(law: GroupLaw) -> str:
+    """The group in words: name, how much of which class."""
+    return f"'{law.name}' ({100 * law.share:.0f} % of {classes_of(law)})"
+
+
+def summary(report: Any) -> str:
+    """In sentences: which feature starves what, by how much, and what would help."""
+    at, lines = report.at, []
+    for law in report.alarms:
+        lines.append(
+            f"ALARM: {describe(law)} starves the rest of its class. When training is down to a mean error of "
+            f"{number(report.error)} (time {number(report.horizon)}), the rest has moved the logit by {number(law.rest[at])}, "
+            f"where it would have moved it by {number(law.rest_alone[at])} without the feature: starvation index "
+            f"{number(law.index[at], 2)}."
+        )
+        better = [o for o in report.remedies if o.group == law.name and o.remedy not in ("none", "remove the feature")]
+        best = min(better, key=lambda o: o.index)
+        if best.index < law.index[at] - 0.05:
+            lines.append(f"  What would help most, short of removing it: {best.remedy} (index {number(best.index, 2)}).")
+        else:
+            lines.append("  No remedy tried would help, short of removing the feature.")
+    if not report.alarms:
+        if report.groups:
+            worst = max(report.groups, key=lambda law: law.index[at])
+            lines.append(
+                f"No alarm: no {'named group' if report.named else 'cluster of samples'} starves the rest of its class. The "
+                f"highest index is {number(worst.index[at], 2)}, of {describe(worst)}; an alarm needs {ALARM_INDEX:g} and "
+                + (f"p ≤ {ALARM_P:g}." if report.named else f"a gap ≥ {ALARM_GAP:g} (here {number(worst.separation, 2)}).")
+            )
+        else:
+            lines.append("No group could be compared, so nothing can be said about starvation.")
+    return "\n".join([*lines, *report.notes])
+
+
+def group_rows(report: Any) -> list[tuple[str, ...]]:
+    """One row per group, header first."""
+    last = "p" if report.named else "gap"
+    header = ("feature", "of", "share", "strength", last, "it learnt at", "rest at", "alone at", "index", "reverse", "verdict")
+    rows = [header]
+    for law in report.groups:
+        learnt = tuple(number(t, 2) if np.isfinite(t) else "never" for t in law.learnt_at)
+        value = number(law.p_value if report.named else law.separation, 2)
+        verdict = "starves the rest" if law.alarm else "no alarm"
+        index, reverse = number(law.index[report.at], 2), number(law.reverse[report.at], 2)
+        of = "/".join(SIGN[sign] for sign in law.group.classes)
+        rows.append((law.name, of, f"{100 * law.share:.0f} %", number(law.strength, 2), value, *learnt, index, reverse, verdict))
+    return rows
+
+
+def remedy_rows(report: Any) -> list[tuple[str, ...]]:
+    """One row per remedy and group, header first."""
+    rows = [("remedy", "feature", "rest gains", "index", "error of the rest", "error of training")]
+    for o in report.remedies:
+        rows.append((o.remedy, o.group, number(o.rest), number(o.index, 2), number(o.rest_error), number(o.error)))
+    return rows
+
+
+def feature_rows(report: Any) -> list[tuple[str, ...]]:
+    """One row per eigenvector of K, header first."""
+    f = report.features
+    rows = [("eigenvector of K", "strength s²", "samples", "alignment", "response z*", "half learnt at", "starved most by", "d log z*/d log s²")]
+    for k in range(len(f.number)):
+        by = int(f.starved_by[k])
+        rows.append(
+            (
+                f"u{f.number[k] + 1}",
+                number(f.strength[k]),
+                f"{100 * f.frequency[k]:.0f} %",
+                number(f.alignment[k], 2),
+                number(f.response[k]),
+                number(f.half_time[k], 2) if np.isfinite(f.half_time[k]) else "never",
+                "nobody" if by < 0 else f"u{f.number[by] + 1}",
+                "" if by < 0 else number(f.starvation[k, by], 2),
+            )
+        )
+    return rows
+
+
+def tables(report: Any) -> str:
+    """The summary, then tables of groups, remedies and eigenvectors."""
+    parts = [summary(report)]
+    if report.groups:
+        title = "Features of the groups" if report.named else "Clusters within classes, looked for because no groups were named"
+        parts.append(f"{title} (times at which the logit has moved by 1; index at time {number(report.horizon)})")
+        parts[-1] += "\n" + table_text(group_rows(report))
+    if report.remedies:
+        parts.append("Remedies, predicted\n" + table_text(remedy_rows(report)))
+    parts.append("Eigenvectors of the kernel with the largest response\n" + table_text(feature_rows(report)))
+    return "\n\n".join(parts)
+
+
+def as_dict(report: Any) -> dict[str, Any]:
+    """Every number of the report, ready for `gradstarve.report.write_json`."""
+    f = report.features
+    return {
+        "alarms": [law.name for law in report.alarms],
+        "horizon": report.horizon,
+        "error": report.error,
+        "samples": len(report.labels),
+        "times": report.times,
+        "errors": report.errors,
+        "groups": [law_dict(law) for law in report.groups],
+        "remedies": [vars(o) for o in report.remedies],
+        "features": {name: getattr(f, name) for name in vars(f) if name != "vectors"},
+        "notes": list(report.notes),
+    }
+
+
+def law_dict(law: GroupLaw) -> dict[str, Any]:
+    """The numbers of one group."""
+    curves = ("carried", "carried_alone", "rest", "rest_alone", "index", "reverse")
+    return {
+        "name": law.name,
+        "against": law.group.against,
+        "classes": list(law.group.classes),
+        "size": law.size,
+        "share": law.share,
+        "strength": law.strength,
+        "p_value": law.p_value,
+        "gap": law.separation,
+        "alarm": law.alarm,
+        "learnt_at": list(law.learnt_at),
+        "index_at_horizon": float(law.index[law.at]),
+        "reverse_at_horizon": float(law.reverse[law.at]),
+        **{name: getattr(law, name) for name in curves},
+    }
