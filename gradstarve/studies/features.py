@@ -30,6 +30,8 @@ ORDINARY = "ordinary"
 _LINE = 201  # times of a law's curve, from `time`/1e4 to `time`
 _EVERY = 10  # of them is a record of training
 _LATEST = 1e15  # how late a logit of 1 is looked for
+_EARLIEST = 1e-6  # and a logit that has it by then has it at 0
+_LEVEL = {"hinge": 1 - 1e-12, "squared": 1 + 1e-9}  # which is where the first stops, and what the second may only pass
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,10 @@ class Cell:
 
     `model`: the depth N of (10.1), or "ordinary" for two layers with all connections (10.7). `law`, `law_alone`: v_k [T, K],
     None where there is no law (ordinary neurons, squared loss); `trained`, `trained_alone`: [R, K]. `reach`, `reach_alone`:
-    the law's times to a logit of 1 [K], inf where there is none up to 1e15. `gap`: the largest |trained - law| over the
-    largest logit, `index_gap`: of the index. `band`: quantiles 10, 50, 90 % over random starts [3, R, K], NaN after the last
-    step, and `distance`: how far (10.1) is from the ordinary network that starts with the same logits, over the largest one.
+    the law's times to a logit of 1 [K], inf where there is none up to 1e15 (squared loss, N >= 2: up to `time`). `gap`: the
+    largest |trained - law| over the largest logit, `index_gap`: of the index. `band`: quantiles 10, 50, 90 % over random
+    starts [3, R, K], NaN after the last step, and `distance`: how far (10.1) is from the ordinary network that starts with
+    the same logits, over the largest logit.
     """
 
     model: int | str
@@ -116,7 +119,8 @@ class FeatureStudy:
             return "-"
         if np.isfinite(times[k]):
             return number(times[k])
-        return "never" if cell.loss == "hinge" else f"> {number(_latest(cell.model, cell.loss, self.settings['time']))}"
+        latest = _latest(cell.model, cell.loss, self.settings["time"])
+        return "never" if cell.loss in _LEVEL and latest == _LATEST else f"> {number(latest)}"
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, for JSON."""
@@ -191,6 +195,7 @@ def feature_study(
 def _cell(problem, model, loss, network, logits, times, records, networks, width) -> Cell:
     trained, trained_alone = logits
     together, alone = _laws(problem, model, loss, network)
+    latest, level = _latest(model, loss, problem.time), _LEVEL.get(loss, 1.0)
     band = random_band(problem, loss, width, networks, records) if model == ORDINARY else None
     distance = None
     if model == ORDINARY and loss != "squared":
@@ -201,7 +206,7 @@ def _cell(problem, model, loss, network, logits, times, records, networks, width
     kept = slice(None, None, _EVERY)
     gap = max(_far(trained, law[kept]), _far(trained_alone, law_alone[kept]))
     off = np.abs(_index(trained, trained_alone) - _index(law, law_alone)[kept]).max()
-    reach, reach_alone = (_reach(features, _latest(model, loss, problem.time)) for features in (together, alone))
+    reach, reach_alone = (_reach(features, latest, level) for features in (together, alone))
     return Cell(model, loss, law, law_alone, trained, trained_alone, reach, reach_alone, gap, float(off), band, distance)
 
 
@@ -225,26 +230,25 @@ def _latest(model: int | str, loss: str, time: float) -> float:
     return time if loss == "squared" and model != 1 else _LATEST
 
 
-def _reach(features: Callable, latest: float) -> np.ndarray:
-    """When each logit first is 1, [K], by the law: a bracket on a grid in log t, narrowed twice, then a chord."""
-    coarse = np.geomspace(1e-6, latest, _LINE)
+def _reach(features: Callable, latest: float, level: float) -> np.ndarray:
+    """When each logit first is at `level`, [K], by the law: a bracket on a grid in log t, narrowed twice, then a chord."""
+    coarse = np.geomspace(_EARLIEST, latest, _LINE)
     found = features(coarse)
     answer = np.full(found.shape[1], np.inf)
-    for k in np.flatnonzero((found >= 1 - 1e-12).any(0)):
+    for k in np.flatnonzero((found >= level).any(0)):
         grid, values = coarse, found[:, k]
-        for narrow in range(3):
-            first = int(np.argmax(values >= 1 - 1e-12))
-            if first == 0:
-                break
-            if narrow < 2:
-                grid = np.geomspace(grid[first - 1], grid[first], _LINE)
-                values = features(grid)[:, k]
-        if first == 0:
-            answer[k] = grid[0] if grid[0] > coarse[0] else 0
-        else:
-            low, high = values[first - 1], values[first]
-            share = (min(1.0, high) - low) / (high - low)
-            answer[k] = grid[first - 1] * (grid[first] / grid[first - 1]) ** share
+        if values[0] >= level:
+            answer[k] = 0
+            continue
+        for _ in range(2):
+            first = int(np.argmax(values >= level))
+            grid = np.geomspace(grid[first - 1], grid[first], _LINE)
+            values = features(grid)[:, k]
+            # The ends are the bracket's, whatever the last digit says.
+            values[0], values[-1] = min(values[0], np.nextafter(level, 0)), max(values[-1], level)
+        first = int(np.argmax(values >= level))
+        share = (level - values[first - 1]) / (values[first] - values[first - 1])
+        answer[k] = grid[first - 1] * (grid[first] / grid[first - 1]) ** share
     return answer
 
 

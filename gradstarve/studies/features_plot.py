@@ -6,6 +6,7 @@ Features differ in colour (Okabe and Ito) and in the shape of their markers. Mat
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _GREY = "#555555"
 _AIMED = ("hinge", "squared")  # losses that aim at a margin of 1
 _FLOOR = -1.25  # of the index: far below it is as good as there
+_SMALL: Any = {"fontsize": 7.5, "color": _GREY}
 _ABOVE: Any = {
     "xycoords": "axes fraction",
     "textcoords": "offset points",
@@ -59,20 +61,24 @@ def draw(study: Any, path: Any = None) -> Any:
             panels[-1, j].set_xlabel("time t = step size × step")
             panels[-1, j].set_xscale("log")
             panels[-1, j].set_xlim(study.times[0], study.times[-1] * 1.1)
-        figure.suptitle(_title(study), x=0.012, ha="left", fontsize=11.5, linespacing=1.5)
-        handles, labels = _legend(study)
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, columnspacing=2.0)
+        wide = len(losses) > 2
+        lines = [line for part in _title(study) for line in textwrap.wrap(part, 110 if wide else 90)]
+        figure.suptitle("\n".join(lines), x=0.012, ha="left", fontsize=11.5 if wide else 10, linespacing=1.5)
+        handles, labels = _legend(study, wide)
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=3 if wide else 2, frameon=False, columnspacing=2.0
+        )
         if path is not None:
             figure.savefig(Path(path), dpi=150)
     return figure
 
 
-def _title(study: Any) -> str:
+def _title(study: Any) -> tuple[str, str]:
     gaps = [cell.gap for cell in study.cells if cell.law is not None]
-    worst = f"; training is within {number(max(gaps), 2)} of the largest logit of its law" if gaps else ""
+    worst = f", within {number(max(gaps), 2)} of the largest logit of the law" if gaps else ""
     return (
-        "What a feature's logit v = f(r e) reaches alone and beside the others, and its starvation index 1 − v / v alone\n"
-        f"Lines: law. Markers: gradient flow of all weights{worst}."
+        "What a feature's logit v = f(r e) reaches alone and beside the others, and its starvation index 1 − v / v alone",
+        f"Lines: law. Markers: training, gradient flow of all weights{worst}.",
     )
 
 
@@ -94,6 +100,8 @@ def _style(k: int) -> tuple[str, str]:
 
 
 def _curves(panel: Any, study: Any, cell: Any) -> None:
+    if cell.law is None:
+        panel.text(0.02, 0.97, "no law: this loss\npushes neurons back", transform=panel.transAxes, va="top", **_SMALL)
     for k in range(cell.trained.shape[1]):
         colour, mark = _style(k)
         if cell.band is not None:
@@ -120,13 +128,12 @@ def _indices(panel: Any, study: Any, cell: Any, row: list[Any]) -> None:
     panel.set_ylim(max(1.15 * min(lowest, -0.08), _FLOOR), 1.1)
     own = float(np.min(cell.trained_index))
     if own < _FLOOR:
-        text = f"< 0: helped by others, down to −{-own:.2g}"
-        look: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 7.5, "color": _GREY}
-        look["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.9}
-        panel.text(0.985, 0.07, text, transform=panel.transAxes, **look)
+        text = f"below 0: helped by others\n(down to −{-own:.2g})"
+        # At first every index is about 0 or below it, so that the upper left is free.
+        panel.text(0.02, 0.95, text, transform=panel.transAxes, va="top", **_SMALL)
 
 
-def _legend(study: Any) -> tuple[list[Any], list[str]]:
+def _legend(study: Any, wide: bool) -> tuple[list[Any], list[str]]:
     """Handles and labels in columns: the features, the law, training."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -150,7 +157,8 @@ def _legend(study: Any) -> tuple[list[Any], list[str]]:
         band = (Patch(color=_GREY, alpha=0.25, linewidth=0), middle)
         third.append((band, "training from random starts, together:\nmedian and 10–90 % of networks (no law)"))
     # Matplotlib fills column by column, so the columns are made equally long.
-    longest = max(map(len, (first, second, third)))
+    columns = (first, second, third) if wide else (first, second + third)
+    longest = max(map(len, columns))
     empty = (Line2D([], [], alpha=0), " ")
-    entries = [entry for column in (first, second, third) for entry in column + [empty] * (longest - len(column))]
+    entries = [entry for column in columns for entry in column + [empty] * (longest - len(column))]
     return [handle for handle, _ in entries], [label for _, label in entries]
