@@ -57,8 +57,8 @@ def digits(
     - `brightness`: factor of the images of each class, in training and test: it multiplies their norms;
     - `patch`: share of the training images of class + whose top left 2 x 2 pixels are set to `patch_value` (1 is white);
       for one seed the images patched at a lower share are among those at a higher one;
-    - `centred`: subtract the midpoint of the two class means of the training images (without patch) before `brightness`
-      multiplies, so that the class means are opposite: x_- = -x_+ as in antipodal data, with noise around them. Brightness
+    - `centred`: subtract the midpoint of the two class means of the training images, patch and all, before `brightness`
+      multiplies: at equal brightness the class means are opposite, as in antipodal data, with noise around them. Brightness
       then is contrast against the midpoint.
 
     `ValueError` for anything else than two different digits, shares outside (0, 1) and [0, 1]; `ImportError` without
@@ -86,11 +86,11 @@ def digits(
         count = min(max(1, round(train * order.size)), order.size - 1)
         learn.append(images[order[:count]])
         keep.append(images[order[count:]])
+    patched = np.arange(sum(map(len, learn))) < round(patch * len(learn[0]))
+    mine = patched[: len(learn[0])]
+    learn[0] = np.where(mine[:, None], with_patch(learn[0], patch_value), learn[0])
     centre = (learn[0].mean(0) + learn[1].mean(0)) / 2 if centred else np.zeros(SIDE * SIDE)
     factors = np.asarray(brightness, np.float64)
-    patched = np.arange(sum(map(len, learn))) < round(patch * len(learn[0]))
-    marked = learn[0].copy()
-    marked[patched[: len(marked)]] = with_patch(marked[patched[: len(marked)]], patch_value)
 
     def dataset(parts, labels, weights=None):
         points = np.concatenate([factor * (part - centre) for factor, part in zip(factors, parts, strict=False)])
@@ -100,7 +100,7 @@ def digits(
 
     weights = None if frequencies is None else _weights(frequencies, [len(part) for part in learn])
     return TwoDigits(
-        train=dataset([marked, learn[1]], [1, -1], weights),
+        train=dataset(learn, [1, -1], weights),
         test=dataset(keep, [1, -1]),
         test_patched=dataset([with_patch(keep[0], patch_value)], [1]),
         patched=patched,
