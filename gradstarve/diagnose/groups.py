@@ -121,7 +121,7 @@ def make_group(
 ) -> Group | None:
     """The group with the contrast of its mean, the class means and the tags `others` [n, H] held fixed; None where these
     leave nothing of it (every sample of its classes in the group, or tags that always come together)."""
-    basis = _held_fixed(labels, others)
+    basis = held_fixed(labels, others)
     left = members - basis @ (basis.T @ members)
     size = float(left @ left)
     if not classes or size < 1e-6 * max(members.sum(), 1):
@@ -129,7 +129,24 @@ def make_group(
     return Group(name, against, members, labels * left / size, tuple(classes))
 
 
-def _held_fixed(labels: np.ndarray, others) -> np.ndarray:
+def without_complements(laws: list, labels: np.ndarray) -> list:
+    """Of two groups that are one feature with two signs, a sample type and its complement, the one that helps its members
+    and, before that, the one with fewer members in classes where nothing is compared; `laws` have .group and .carried."""
+
+    def rank(law):
+        b, classes = law.group.contrast, law.group.classes
+        beyond = int((law.group.members & ~np.isin(labels, classes)).sum())
+        return beyond, -float(law.carried[-1]), float(b[0])
+
+    kept: list = []
+    for law in sorted(laws, key=rank):
+        b = law.group.contrast
+        if not any(np.allclose(b, -other.group.contrast, atol=1e-9 * np.abs(b).max()) for other in kept):
+            kept.append(law)
+    return kept
+
+
+def held_fixed(labels: np.ndarray, others) -> np.ndarray:
     """Orthonormal columns that span the class means and the tags `others`."""
     columns = [labels > 0, labels < 0, *(np.asarray(others).T if others is not None else ())]
     left, strengths, _ = np.linalg.svd(np.stack(columns, 1).astype(np.float64), full_matrices=False)
@@ -138,7 +155,7 @@ def _held_fixed(labels: np.ndarray, others) -> np.ndarray:
 
 def permutation_p(group: Group, kernel: np.ndarray, labels: np.ndarray, others, rng: np.random.Generator, rounds: int) -> float:
     """Part of the permutations of the members within each class whose |delta|^2 is as large: exact at every level."""
-    basis = _held_fixed(labels, others)
+    basis = held_fixed(labels, others)
     permuted = np.empty((len(labels), rounds))
     for sign in (1, -1):
         mine = np.flatnonzero(labels == sign)

@@ -1,23 +1,91 @@
-"""A user's model as one function of parameters and samples that gives one logit a sample, whatever it was written in."""
+"""A user's model and data as the report needs them: margins and kernels at any parameters, whatever the model is written in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from gradstarve.arrays import check_finite
 from gradstarve.diagnose.tags import read_labels
 from gradstarve.problem import Dataset
+from gradstarve.theory import jacobian
 
 
-def read_data(data: Any) -> tuple[Array, np.ndarray]:
-    """Inputs [n, ...] and labels ±1 [n] of a `Dataset` or a pair (x, y), checked."""
+@dataclass(eq=False)
+class Model:
+    """`apply(params, x)` on the samples `x` with labels ±1 [n], at the parameters `params` the report is about."""
+
+    apply: Any
+    params: Any
+    x: Any
+    labels: np.ndarray
+    memory: int | None
+    _kernel: np.ndarray | None = field(default=None, repr=False)
+
+    def margins(self, params: Any) -> np.ndarray:
+        """y f [n] in float64; `ValueError` where one is not finite."""
+        values = np.asarray(jacobian.margins(self.apply, params, self.x, self.labels), np.float64)
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
+            raise ValueError(
+                f"the model gives {self.labels[bad[0]] * values[bad[0]]} for sample {bad[0]} ({bad.size} such samples): check its "
+                "parameters and the scale of x"
+            )
+        return values
+
+    def kernel(self) -> np.ndarray:
+        """K [n, n] in float64, at `params`."""
+        if self._kernel is None:
+            self._kernel = self._kernel_at(self.params)
+        return self._kernel
+
+    def kernel_change(self, params: Any) -> float:
+        """|K(params) - K| / |K|."""
+        return float(np.linalg.norm(self._kernel_at(params) - self.kernel()) / np.linalg.norm(self.kernel()))
+
+    def _kernel_at(self, params: Any) -> np.ndarray:
+        return np.asarray(jacobian.margin_kernel(self.apply, params, self.x, self.labels, self.memory), np.float64)
+
+
+def read_model(apply: Any, params: Any, data: Any, memory: int | None) -> Model:
+    """The arguments of `starvation_report` as a `Model`. With params None `apply` is the model itself: an equinox module or another
+    callable pytree, of one sample (as is usual there) or of a batch."""
+    if not callable(apply):
+        raise ValueError(f"apply must be a function apply(params, x), or a model to call, got {type(apply).__name__}")
+    x, labels = _read_data(data)
+    if params is not None:
+        return Model(apply, params, x, labels, memory)
+    if not jax.tree.leaves(eqx.filter(apply, eqx.is_inexact_array)):
+        raise ValueError(
+            "params is None, but apply holds no parameters itself; give apply(params, x) and params, or an equinox model"
+        )
+    fails = []
+    for way, what in ((_on_each, "one sample at a time"), (_on_batch, "the batch")):
+        try:
+            shape = eqx.filter_eval_shape(way, apply, x).shape
+        except Exception as error:
+            fails.append(f"called on {what} it raises {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+            continue
+        if shape in ((len(labels),), (len(labels), 1)):
+            return Model(way, apply, x, labels, memory)
+        fails.append(f"called on {what} it gives shape {shape}")
+    raise ValueError(f"the model must give one logit a sample, [{len(labels)}] or [{len(labels)}, 1] in all, but {'; '.join(fails)}")
+
+
+def _on_each(model: Any, x: Any) -> Any:
+    return jax.vmap(model)(x)
+
+
+def _on_batch(model: Any, x: Any) -> Any:
+    return model(x)
+
+
+def _read_data(data: Any) -> tuple[Any, np.ndarray]:
     if isinstance(data, Dataset):
         weights = np.asarray(data.weights, np.float64)
         if np.ptp(weights) > 1e-4 * weights.mean():
@@ -27,75 +95,22 @@ def read_data(data: Any) -> tuple[Array, np.ndarray]:
             )
         return data.points, read_labels(data.labels)
     if not isinstance(data, tuple | list) or len(data) != 2:
-        raise ValueError(f"data must be a Dataset or a pair (x, y) of samples [n, ...] and labels ±1 [n], got {type(data).__name__}")
-    x = np.asarray(data[0])
-    if x.dtype.kind not in "biuf" or x.ndim == 0:
-        raise ValueError(f"x must be an array of numbers [n, ...], got {x.dtype} of shape {x.shape}")
-    if x.dtype.kind == "f":
-        check_finite("x", x)
-        x = x.astype(jnp.result_type(float)) if x.dtype.itemsize == 8 else x
-    return jnp.asarray(x), read_labels(data[1], len(x))
+        got = f"{type(data).__name__} of {len(data)}" if isinstance(data, tuple | list) else type(data).__name__
+        raise ValueError(f"data must be a Dataset or a pair (x, y) of samples [n, ...] and labels ±1 [n], got {got}")
+    x = jax.tree.map(_samples, data[0])
+    labels = read_labels(data[1])
+    for leaf in jax.tree.leaves(x):
+        if len(leaf) != len(labels):
+            raise ValueError(f"x has {len(leaf)} samples and y {len(labels)} labels; give one label a sample")
+    return x, labels
 
 
-def as_function(apply: Any, params: Any, x: Array) -> tuple[Callable[[Any, Array], Array], Any]:
-    """f(params, x) -> [n] and its parameters. `apply(params, x)` takes a batch; with params None `apply` is the model itself, an
-    equinox module or another callable pytree, of one sample (as is usual there) or of a batch. `ValueError` for other shapes."""
-    if not callable(apply):
-        raise ValueError(f"apply must be a function apply(params, x) or a model to call, got {type(apply).__name__}")
-    if params is not None:
-        shape = _shape_of(lambda p: apply(p, x), params, f"apply(params, x) with x of shape {x.shape}")
-        _check_output(shape, len(x), "apply(params, x)")
-        return lambda p, x: apply(p, x).reshape(len(x)), params
-    leaves, static = eqx.partition(apply, eqx.is_inexact_array)
-    if not jax.tree.leaves(leaves):
-        raise ValueError(
-            "params is None, but apply holds no parameters itself; give apply(params, x) and params, or an equinox model"
-        )
-
-    def each(p, x):
-        return jax.vmap(eqx.combine(p, static))(x)
-
-    def batch(p, x):
-        return eqx.combine(p, static)(x)
-
-    failures = []
-    for function, what in ((each, "the model, called on one sample at a time,"), (batch, "the model, called on the batch,")):
-        try:
-            shape = _shape_of(lambda p, f=function: f(p, x), leaves, what)
-            _check_output(shape, len(x), what)
-        except ValueError as error:
-            failures.append(str(error))
-            continue
-        return lambda p, x, f=function: f(p, x).reshape(len(x)), leaves
-    raise ValueError("; ".join(failures))
-
-
-def _shape_of(function: Callable, params: Any, what: str) -> tuple[int, ...]:
-    try:
-        out = jax.eval_shape(function, params)
-    except Exception as error:
-        raise ValueError(f"{what} fails: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
-    if not hasattr(out, "shape"):
-        raise ValueError(f"{what} must give an array of logits, got {type(out).__name__}; return the logits alone")
-    return out.shape
-
-
-def _check_output(shape: tuple[int, ...], n: int, what: str) -> None:
-    if shape not in ((n,), (n, 1)):
-        fix = "reduce the other axes"
-        if len(shape) == 2 and shape[0] == n:
-            fix = "for two classes give the difference of their logits" if shape[1] == 2 else "keep two classes, and give one logit"
-        raise ValueError(f"{what} must give one logit a sample, [{n}] or [{n}, 1], got shape {shape}; {fix}")
-
-
-def logits(function: Callable[[Any, Array], Array], params: Any, x: Array) -> np.ndarray:
-    """f(params, x) as float64 [n]; `ValueError` where it is not finite."""
-    values = np.asarray(function(params, x), np.float64)
-    bad = ~np.isfinite(values)
-    if bad.any():
-        first = int(np.flatnonzero(bad)[0])
-        raise ValueError(
-            f"the model gives {values[first]} at sample {first} ({int(bad.sum())} such samples); check its parameters and the "
-            "scale of x"
-        )
-    return values
+def _samples(leaf: Any) -> Any:
+    array = np.asarray(leaf)
+    if array.dtype.kind not in "biuf" or array.ndim == 0:
+        raise ValueError(f"x must be an array of numbers [n, ...], got {array.dtype} of shape {array.shape}")
+    if array.dtype.kind == "f":
+        check_finite("x", array)
+        if array.dtype == np.float64:
+            array = array.astype(jnp.result_type(float))
+    return jnp.asarray(array)

@@ -10,7 +10,7 @@ import numpy as np
 from gradstarve.arrays import check_finite, positive_int
 from gradstarve.diagnose.discover import two_clusters
 from gradstarve.diagnose.eigenfeatures import EigenFeatures, eigen_features
-from gradstarve.diagnose.groups import GroupLaw, group_law, make_group, permutation_p, reaches
+from gradstarve.diagnose.groups import GroupLaw, group_law, make_group, permutation_p, reaches, without_complements
 from gradstarve.diagnose.remedies import Remedies, RemedyOutcome
 from gradstarve.diagnose.tags import Tags, read_groups, read_labels, varying_classes
 from gradstarve.diagnose.training import largest_eigenvalue, sigmoid, train_linearised
@@ -25,7 +25,7 @@ class StarvationReport:
     """What `starvation_report` found. Margins are m = y f, times those of the loss summed over samples (step size x step).
 
     - `groups`: one `GroupLaw` per group named, or found where none was named; `alarms`: those that starve the rest;
-    - `remedies`: what each remedy would change, for the groups with an alarm, or for the first group where there is none;
+    - `remedies`: what each remedy would change, for the groups with an alarm, or for the first named group where there is none;
     - `features`: the eigenvectors of K with the largest response (`EigenFeatures`);
     - `times` [T], `margins` [T, n]: the predicted training; `horizon`: the time to which indices refer, at record `at`,
       where the mean error of training is `error`;
@@ -122,7 +122,7 @@ def diagnose(
         laws = _named(tags, kernel, labels, margins, times, at, rng, permutations, notes)
     ridge = 1 / float(times[at])
     remedies = Remedies(kernel, labels, margins, times, at, ridge, penalty)
-    treated = [law for law in laws if law.alarm] or laws[:1]
+    treated = [law for law in laws if law.alarm] or (laws[:1] if tags is not None else [])
     return StarvationReport(
         times=times,
         margins=margins,
@@ -191,17 +191,7 @@ def _named(tags: Tags, kernel, labels, margins, times, at, rng, permutations, no
             continue
         p_value = permutation_p(group, kernel, labels, others, rng, permutations)
         laws.append(group_law(group, kernel, labels, margins, times, at, p_value))
-    kept: list[GroupLaw] = []
-    # A type and its complement are one feature with two signs: the one with fewer members that no class compares stands for both.
-    for law in sorted(laws, key=lambda law: (_beyond(law, labels), -law.index[at])):
-        b = law.group.contrast
-        if not any(np.allclose(b, -other.group.contrast, atol=1e-9 * np.abs(b).max()) for other in kept):
-            kept.append(law)
-    return sorted(kept, key=lambda law: (-law.alarm, -law.index[at]))
-
-
-def _beyond(law: GroupLaw, labels) -> int:
-    return int((law.group.members & ~np.isin(labels, law.group.classes)).sum())
+    return sorted(without_complements(laws, labels), key=lambda law: (-law.alarm, -law.index[at]))
 
 
 def _against(tags: Tags, k: int, labels, classes) -> str:
@@ -233,4 +223,4 @@ def _found(kernel, labels, margins, times, at, rng, notes) -> list[GroupLaw]:
                 group = make_group(name, members, labels, (sign,))
             if group is not None:
                 laws.append(group_law(group, kernel, labels, margins, times, at, separation=gap))
-    return sorted(laws, key=lambda law: (-law.alarm, -law.index[law.at]))
+    return sorted(laws, key=lambda law: -law.separation)

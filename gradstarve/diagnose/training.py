@@ -36,7 +36,7 @@ def train_linearised(
     weights: np.ndarray | float = 1.0,
     ridge: float = 0.0,
     penalty: float = 0.0,
-    rtol: float = 1e-5,
+    rtol: float = 1e-6,
     max_steps: int = 20_000,
 ) -> np.ndarray:
     """The margins [times, n] at the rising `times` >= 0, from the margins `start` [n] at time 0, for the loss summed over samples.

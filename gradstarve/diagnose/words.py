@@ -39,15 +39,21 @@ def summary(report: Any) -> str:
         else:
             lines.append("  No remedy tried would help, short of removing the feature.")
     if not report.alarms:
-        if report.groups:
+        if not report.groups:
+            lines.append("No group could be compared, so nothing can be said about starvation.")
+        elif report.named:
             worst = max(report.groups, key=lambda law: law.index[at])
             lines.append(
-                f"No alarm: no {'named group' if report.named else 'cluster of samples'} starves the rest of its class. The "
-                f"highest index is {number(worst.index[at], 2)}, of {describe(worst)}; an alarm needs {ALARM_INDEX:g} and "
-                + (f"p ≤ {ALARM_P:g}." if report.named else f"a gap ≥ {ALARM_GAP:g} (here {number(worst.separation, 2)}).")
+                f"No alarm: no named group starves the rest of its class. The highest index is {number(worst.index[at], 2)}, of "
+                f"{describe(worst)}, p = {number(worst.p_value, 2)}; an alarm needs {ALARM_INDEX:g} and p ≤ {ALARM_P:g}."
             )
         else:
-            lines.append("No group could be compared, so nothing can be said about starvation.")
+            widest = report.groups[0]
+            lines.append(
+                "No alarm: no part of a class stands apart with a feature that starves the rest. The widest gap within a class is "
+                f"{number(widest.separation, 2)} standard deviations ({describe(widest)}, index {number(widest.index[at], 2)}); an alarm "
+                f"needs {ALARM_GAP:g}, and an index of {ALARM_INDEX:g}. Faint or rare features need groups to be seen."
+            )
     return "\n".join([*lines, *report.notes])
 
 
