@@ -191,7 +191,7 @@ def test_sweep_stopped_says_how_to_go_on(sweep, tmp_path, monkeypatch):
     assert "run the same sweep again" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["overlay", "sweep", "derive", "verify"])
+@pytest.mark.parametrize("command", ["overlay", "sweep", "starve", "derive", "verify"])
 def test_every_command_has_help_with_an_example(run, command):
     result = run(command, "--help")
     assert outcome(result) == 0
@@ -201,7 +201,7 @@ def test_every_command_has_help_with_an_example(run, command):
 
 
 def test_root_help_and_version(run):
-    for command in ("overlay", "sweep", "derive", "verify"):
+    for command in ("overlay", "sweep", "starve", "derive", "verify"):
         assert command in run("--help").output
     assert run("--version").output == f"gradstarve {report.version()}\n"
 

@@ -243,7 +243,7 @@ def _reach(features: Callable, latest: float, level: float) -> np.ndarray:
         for _ in range(2):
             first = int(np.argmax(values >= level))
             grid = np.geomspace(grid[first - 1], grid[first], _LINE)
-            values = features(grid)[:, k]
+            values = features(grid)[:, k].copy()
             # The ends are the bracket's, whatever the last digit says.
             values[0], values[-1] = min(values[0], np.nextafter(level, 0)), max(values[-1], level)
         first = int(np.argmax(values >= level))
