@@ -1,0 +1,432 @@
+"""Remedies against gradient starvation on one problem: what each does to every feature, and what it costs.
+
+The data are samples of S types over K orthogonal features, x = sum of r_k e_k over the type's features with label +1, and
+their opposites with label -1. Ordinary two-layer ReLU networks are trained on them under each remedy, all from the same random
+starts, together and with all features but one removed from the samples. Measured are
+
+- the starvation index (10.6) of each feature, of its logit v_k = [f(r_k e_k) - f(-r_k e_k)]/2;
+- the accuracy on test samples that show feature k alone, in Gaussian noise of standard deviation `noise` in each
+  coordinate: the probability that y f(x + noise) > 0. Noise along a feature counts as much as the network relies on it, so
+  that a feature that is starved drowns in the noise of the one that starves it;
+- the accuracy on test samples like those of training, with that noise;
+- the cost: steps until the mean cross-entropy on the data as they are falls to each of `loss_levels`.
+
+Beside them stands the law of one layer (10.1), a read-out from zero under the same remedy (not with weight decay, for which
+there is no law of several features), and a read-out trained by the same steps, whose gap to the law is that of finite steps.
+Ordinary neurons mix features and obey no law from random starts.
+
+What to expect, in the default problems as anywhere the laws reach: re-weighting acts on what starves, the frequencies, and
+removes it, at the price of ignoring most of the data. A penalty on the samples *without* the starved feature holds the
+frequent one back and lets the other grow. The same penalty on all samples asks for equal margins (14.4): it shares the work
+where each feature has samples of its own and takes it all away from a feature that is never needed. Hinge loss, early
+stopping, weight decay and step size leave the ratio of the features about where the frequencies put it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.arrays import check_positive, positive_int, real_arrays
+from gradstarve.errors import ConvergenceError, HypothesisError
+from gradstarve.problem import Dataset, DeepReLU, GradientDescent, Loss, SpectralDecoupling, as_loss, datasets, init_two_layer
+from gradstarve.simulate import simulate
+from gradstarve.simulate.progress import Progress
+from gradstarve.text import number, table_text
+
+QUANTILES = (0.1, 0.5, 0.9)
+_RECORDS = 100
+_DRAWS = 1000  # test samples a type and class
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One way of training. What is not given is as without a remedy.
+
+    `name`; `loss`: inside any penalty; `penalty`: lambda of spectral decoupling, 0 for none, in the `scaling` of
+    `SpectralDecoupling`, on the sample types `types` or on all (None); `weight_decay`; `step_factor`: of the step size, at
+    the same time = step size x step; `stop_loss`: the mean cross-entropy on the data at which training stops; `factors`: by
+    which the samples of each type are weighted, [S].
+    """
+
+    name: str
+    loss: str = "cross-entropy"
+    penalty: float = 0.0
+    scaling: str = "added"
+    types: tuple[int, ...] | None = None
+    weight_decay: float = 0.0
+    step_factor: float = 1.0
+    stop_loss: float | None = None
+    factors: tuple[float, ...] | None = None
+
+    def loss_for(self, types: Any) -> Loss:
+        """The loss of samples whose types are `types`, [n] integers.
+
+        >>> Remedy("some", penalty=0.5, types=(1,)).loss_for([0, 1, 1]).penalty.tolist()
+        [0.0, 0.5, 0.5]
+        """
+        if self.penalty == 0:
+            return as_loss(self.loss)
+        penalty: Any = self.penalty
+        if self.types is not None:
+            penalty = np.where(np.isin(np.asarray(types), self.types), self.penalty, 0.0)
+        return SpectralDecoupling(self.loss, penalty, scaling=self.scaling)
+
+    def weights_for(self, types: Any, weights: Any) -> np.ndarray:
+        """`weights` [n] of samples of these types under the remedy, of sum 1. Those of a type of factor 0 are 0."""
+        weights = np.asarray(weights, np.float64)
+        if self.factors is not None:
+            weights = weights * np.asarray(self.factors)[np.asarray(types)]
+        return weights / weights.sum()
+
+
+def list_remedies(types: Any, probabilities: Any, scales: Any = None, logit: float = 2.0) -> tuple[Remedy, ...]:
+    """The remedies that the study compares, first of all none, with weights computed from the laws of this table.
+
+    Starved is the feature that is slowest at the start by (10.1); penalties "on the samples without it" are on the types
+    that do not show it (left out where all do), and re-weighting is `fastest_weights`, `equal_speed_weights` and
+    `equal_time_weights` to `logit`, those that exist and differ, for one layer.
+
+    >>> for remedy in list_remedies([[1, 0], [1, 1]], [0.9, 0.1])[-5:]:
+    ...     print(remedy.name)
+    hinge loss
+    early stopping
+    step size ÷ 4
+    step size × 4
+    weights: equal speeds
+    """
+    plain = theory.fastest_weights(types, probabilities, scales=scales)
+    shown = np.asarray(types)
+    starved = int(np.argmin(plain.before))
+    without = tuple(int(s) for s in np.flatnonzero(shown[:, starved] == 0))
+    remedies = [
+        Remedy("nothing"),
+        Remedy("penalty 0.1 added", penalty=0.1),
+        Remedy("penalty 2 added", penalty=2.0),
+        Remedy("penalty 2 divided", penalty=2.0, scaling="divided"),
+        Remedy("penalty 0.1 multiplied", penalty=0.1, scaling="multiplied"),
+    ]
+    if without:
+        remedies += [
+            Remedy(f"penalty {k:g} on samples without {starved + 1}", penalty=k, types=without) for k in (0.01, 0.1)
+        ]
+    remedies += [Remedy(f"weight decay {decay:g}", weight_decay=decay) for decay in (1e-3, 1e-2, 5e-2)]
+    remedies += [
+        Remedy("hinge loss", loss="hinge"),
+        Remedy("early stopping", stop_loss=0.3),
+        Remedy("step size ÷ 4", step_factor=0.25),
+        Remedy("step size × 4", step_factor=4.0),
+    ]
+    makers = {
+        "equal speeds": lambda: theory.equal_speed_weights(types, probabilities, scales=scales),
+        "equal times": lambda: theory.equal_time_weights(types, probabilities, logit, scales=scales),
+        "fastest": lambda: plain,
+    }
+    seen: list[np.ndarray] = []
+    for name, make in makers.items():
+        try:
+            weights = make().factors
+        except (HypothesisError, ConvergenceError):
+            continue
+        if not any(np.allclose(weights, other, rtol=1e-6, atol=1e-9) for other in seen):
+            seen.append(weights)
+            remedies.append(Remedy(f"weights: {name}", factors=tuple(weights.tolist())))
+    return tuple(remedies)
+
+
+class Spread(NamedTuple):
+    """Quantiles 10, 50 and 90 % over networks, each a number or [K]."""
+
+    low: np.ndarray
+    median: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one remedy.
+
+    `logits`, `index`: v_k and the starvation index at the end, [K] each; `accuracy`: on feature k alone in noise, [K];
+    `overall`: on samples like those of training in noise; `steps`: how many were made, and `cost`: after how many each of
+    the levels of training loss was reached, inf for never, medians over networks. `law_logits`, `law_index`: [K], one layer
+    by (10.1) after as many steps, None without a law; `law_gap`: of a read-out trained like that, over the largest logit.
+    """
+
+    remedy: Remedy
+    logits: Spread
+    index: Spread
+    accuracy: Spread
+    overall: Spread
+    steps: float
+    cost: np.ndarray
+    law_logits: np.ndarray | None
+    law_index: np.ndarray | None
+    law_gap: float | None
+
+
+@dataclass(frozen=True)
+class RemedyStudy:
+    """What `remedy_study` found; `remedy_study(**study.settings)` computes it again. `starved`: the slowest feature's index."""
+
+    settings: dict[str, Any]
+    outcomes: tuple[Outcome, ...]
+    starved: int
+
+    def outcome(self, name: str) -> Outcome:
+        """The outcome of the remedy of that name; `KeyError` if there is none."""
+        for outcome in self.outcomes:
+            if outcome.remedy.name == name:
+                return outcome
+        raise KeyError(name)
+
+    def table(self) -> str:
+        """A row a remedy: logits, indices, the index of one layer by law, accuracies in percent, cost in steps."""
+        size = len(self.outcomes[0].logits.median)
+        names = [str(k + 1) for k in range(size)]
+        header = ("remedy", *(f"v{k}" for k in names), *(f"index {k}" for k in names), f"law: index {self.starved + 1}")
+        levels = [f"steps to {level:g}" for level in self.settings["loss_levels"]]
+        rows = [(*header, *(f"{k} alone, %" for k in names), "all, %", *levels)]
+        for o in self.outcomes:
+            law = "-" if o.law_index is None else f"{o.law_index[self.starved]:.2f}"
+            accuracy = [f"{100 * value:.1f}" for value in (*o.accuracy.median, o.overall.median)]
+            cost = ["never" if np.isinf(value) else f"{value:.0f}" for value in o.cost]
+            values = (*(f"{v:.2f}" for v in o.logits.median), *(f"{v:.2f}" for v in o.index.median))
+            rows.append((o.remedy.name, *values, law, *accuracy, *cost))
+        return table_text(rows)
+
+    def notes(self) -> str:
+        """In words, what the table is to be read with."""
+        s = self.settings
+        gaps = [o.law_gap for o in self.outcomes if o.law_gap is not None]
+        law = f", to which a trained read-out has a gap of {number(max(gaps), 2)} at most" if gaps else ""
+        return (
+            f"Medians over {s['networks']} ordinary ReLU networks of {s['width']} neurons, after {s['steps']} steps of "
+            f"{s['step_size']:g}. index: 1 - v/v_alone;\nlaw: of one layer{law}. %: right answers in noise "
+            f"{s['noise']:g}, on samples that\nshow one feature alone and on samples like the training data. steps to: until "
+            "the cross-entropy on the data is that."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers, for JSON."""
+        outcomes = []
+        for outcome in self.outcomes:
+            values = {name: v._asdict() if isinstance(v, Spread) else v for name, v in vars(outcome).items()}
+            outcomes.append(values | {"remedy": asdict(outcome.remedy)})
+        return {"quantiles": QUANTILES, "starved": self.starved, "outcomes": outcomes}
+
+    def plot(self, path: Any = None) -> Any:
+        """The matplotlib figure, saved to `path` if there is one: see `studies.remedies_plot.draw`."""
+        from gradstarve.studies.remedies_plot import draw
+
+        return draw(self, path)
+
+
+def remedy_study(
+    types: Any = ((1, 0), (1, 1), (0, 1)),
+    probabilities: Any = (0.75, 0.2, 0.05),
+    scales: Any = None,
+    remedies: Sequence[Remedy | dict] | None = None,
+    networks: int = 64,
+    width: int = 16,
+    init: float = 0.1,
+    step_size: float = 0.2,
+    steps: int = 2000,
+    noise: float = 0.5,
+    loss_levels: Sequence[float] = (0.6, 0.2),
+    seed: int = 0,
+    progress: Any = None,
+) -> RemedyStudy:
+    """Train ordinary networks under each remedy and measure what becomes of each feature, and at what cost.
+
+    `types`: [S, K] of 0 and 1; `probabilities`: [S], which sum to 1; `scales`: r_k [K], default 1; the default is a shortcut
+    table: feature 1 mostly alone, at times both, feature 2 seldom alone. `remedies`: default `list_remedies` of the table;
+    `networks` random starts (at least 2) of `width` neurons with weights of standard deviation `init`, the same under all
+    remedies; `steps` of gradient descent with `step_size`; `noise`: standard deviation of each input coordinate in testing;
+    `loss_levels`: see the head of the module. `progress` as in `simulate`. `ValueError` for bad tables and numbers,
+    `ConvergenceError` for training that diverges.
+
+    >>> study = remedy_study(remedies=[Remedy("nothing")], networks=4, steps=100)
+    >>> study.outcome("nothing").index.shape, study.starved
+    ((2,), 1)
+    """
+    problem = _Problem(types, probabilities, scales, networks, width, init, step_size, steps, noise, loss_levels, seed)
+    listed = list_remedies(problem.types, problem.probabilities, problem.scales) if remedies is None else remedies
+    chosen = tuple(remedy if isinstance(remedy, Remedy) else _remedy(remedy) for remedy in listed)
+    if not chosen or len({remedy.name for remedy in chosen}) < len(chosen):
+        raise ValueError(f"remedies must be at least one, each of its own name, got {[r.name for r in chosen]}")
+    outcomes = []
+    with Progress(progress, len(chosen), "training under remedies") as bar:
+        for i, remedy in enumerate(chosen):
+            outcomes.append(problem.outcome(remedy))
+            bar.update(i + 1)
+    settings = problem.settings() | {"remedies": [asdict(remedy) for remedy in chosen]}
+    return RemedyStudy(settings, tuple(outcomes), problem.starved)
+
+
+def _remedy(values: dict) -> Remedy:
+    """From its fields, as JSON gives them back."""
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return Remedy(**(values | lists))
+
+
+class _Problem:
+    """The table, the networks and how they are trained and tested, checked."""
+
+    def __init__(self, types, probabilities, scales, networks, width, init, step_size, steps, noise, loss_levels, seed):
+        types, probabilities = real_arrays(types=types, probabilities=probabilities)
+        datasets.check_types(types)
+        size = types.shape[1]
+        (scales,) = real_arrays(scales=np.ones(size) if scales is None else scales)
+        datasets.features(types, probabilities, scales=scales)  # which checks them
+        numbers = {"init": init, "step_size": step_size, "noise": noise}
+        for name, value in numbers.items():
+            (array,) = real_arrays(**{name: value})
+            if array.shape:
+                raise ValueError(f"{name} must be a number, got shape {array.shape}")
+            check_positive(name, array)
+        (levels,) = real_arrays(loss_levels=loss_levels)
+        if levels.ndim != 1 or not levels.size:
+            raise ValueError(f"loss_levels must be one number or more, got {loss_levels!r}")
+        check_positive("loss_levels", levels)
+        self.numbers: dict[str, Any] = {name: float(value) for name, value in numbers.items()}
+        self.numbers["loss_levels"] = [float(level) for level in loss_levels]
+        counts = {"networks": positive_int("networks", networks, minimum=2), "width": positive_int("width", width)}
+        self.numbers |= counts | {"steps": positive_int("steps", steps, minimum=_RECORDS), "seed": seed}
+        self.types, self.probabilities, self.scales = (np.asarray(v, np.float64) for v in (types, probabilities, scales))
+        self.dtype = np.asarray(types).dtype
+        self.size = size
+        self.starved = int(np.argmin(self.scales**2 * (self.probabilities @ self.types)))
+        # The sample type of each training point: the types, then their opposites.
+        self.of_type = np.tile(np.arange(len(self.types)), 2)
+        self.labels = np.repeat([1, -1], len(self.types))
+        self.start = init_two_layer(jax.random.key(seed), networks, width, size, init, init)
+        self.start = jax.tree.map(lambda leaf: leaf.astype(self.dtype), self.start)
+        draws = jax.random.normal(jax.random.fold_in(jax.random.key(seed), 1), (_DRAWS, size), self.dtype)
+        self.draws = noise * draws
+
+    def settings(self) -> dict[str, Any]:
+        table = {name: getattr(self, name).tolist() for name in ("types", "probabilities", "scales")}
+        return table | self.numbers
+
+    def data(self, remedy: Remedy, only: int | None = None) -> tuple[Dataset, Loss]:
+        """Training points under the remedy, [2S, K]; with `only` one feature is kept."""
+        weights = self.weights(remedy, self.of_type, np.tile(self.probabilities, 2))
+        shown = self.types if only is None else self.types * np.eye(self.size)[only]
+        points = self.labels[:, None] * (shown * self.scales)[self.of_type]
+        loss = _one_a_sample(remedy.loss_for(self.of_type), len(points))
+        return Dataset(*(v.astype(self.dtype) for v in (points, self.labels, weights))), loss
+
+    def weights(self, remedy: Remedy, of_type: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Those of the remedy; types that it leaves out stay with a weight that no sum notices, so that shapes do."""
+        return np.maximum(remedy.weights_for(of_type, weights), np.finfo(self.dtype).tiny)
+
+    def train(self, remedy: Remedy, network: Any, only: int | None = None) -> tuple[np.ndarray, Any]:
+        """The recorded steps, and the networks there, batch axes [networks, records]: densely in the first tenth."""
+        data, loss = self.data(remedy, only)
+        every = max(1, round(self.numbers["steps"] / remedy.step_factor / _RECORDS))
+        descent = GradientDescent(self.numbers["step_size"] * remedy.step_factor, weight_decay=remedy.weight_decay)
+        grids, parts = [np.zeros(1, int)], []
+        for count, apart in ((10 * every, 1), ((_RECORDS - 10) * every, every)):
+            # One engine for all remedies: its programs then serve all of them.
+            options = {"record_networks": True, "engine": "reference", "progress": False}
+            run = simulate(data, network, loss, descent, count, apart, **options)
+            network = run.final
+            grids.append(grids[-1][-1] + np.asarray(run.grid)[1:])
+            parts.append(jax.tree.map(lambda leaf, first=not parts: np.asarray(leaf)[:, 0 if first else 1 :], run.networks))
+        return np.concatenate(grids), jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *parts)
+
+    def outcome(self, remedy: Remedy) -> Outcome:
+        """All that is measured of a remedy."""
+        grid, networks = self.train(remedy, self.start)
+        losses = self.losses(networks)
+        last = np.full(len(losses), len(grid) - 1)
+        if remedy.stop_loss is not None:
+            last = _first(losses <= remedy.stop_loss, last)
+        final = _at(networks, last)
+        logits, alone = self.features(final), np.empty((self.numbers["networks"], self.size))
+        for k in range(self.size):
+            # Alone it has as many steps as training together had.
+            alone[:, k] = self.features(_at(self.train(remedy, self.start, k)[1], last))[:, k]
+        index = np.asarray(theory.starvation_index(logits, alone))
+        accuracy, overall = self.accuracies(final)
+        costs = [_first(losses <= level, np.full(len(losses), -1)) for level in self.numbers["loss_levels"]]
+        law = self.law(remedy, float(np.median(grid[last])))
+        measured = [_middle(v) for v in (logits, index, accuracy, overall)]
+        cost = [float(np.median(np.where(reached < 0, np.inf, grid[reached]))) for reached in costs]
+        return Outcome(remedy, *measured, float(np.median(grid[last])), np.array(cost), *law)
+
+    def losses(self, networks: Any) -> np.ndarray:
+        """The mean cross-entropy on the data as they are, [networks, records]."""
+        plain, _ = self.data(Remedy("nothing"))
+        margins = np.asarray(plain.margins(networks(plain.points)), np.float64)
+        return np.logaddexp(0, -margins) @ np.asarray(plain.weights, np.float64)
+
+    def features(self, network: Any) -> np.ndarray:
+        """v_k, [networks, K]."""
+        shown = np.diag(self.scales).astype(self.dtype)
+        outputs = np.asarray(network(jnp.asarray(np.concatenate([shown, -shown]))), np.float64)
+        return (outputs[..., : self.size] - outputs[..., self.size :]) / 2
+
+    def accuracies(self, network: Any) -> tuple[np.ndarray, np.ndarray]:
+        """In noise: on each feature alone, [networks, K], and on samples as in training, [networks]."""
+        clean = np.concatenate([np.eye(self.size), self.types]) * self.scales
+        right = []
+        for point in clean.astype(self.dtype):
+            noisy = point + self.draws
+            outputs = np.asarray(network(jnp.concatenate([noisy, -noisy])))
+            right.append(np.mean(outputs * np.repeat([1, -1], len(noisy)) > 0, axis=-1))
+        each = np.stack(right, axis=-1)
+        return each[:, : self.size], each[:, self.size :] @ self.probabilities
+
+    def law(self, remedy: Remedy, step: float) -> tuple[np.ndarray | None, np.ndarray | None, float | None]:
+        """One layer from zero by (10.1) after so many steps: v_k, index; and the gap of a read-out trained like that."""
+        if remedy.weight_decay:
+            return None, None, None
+        of_type = np.arange(len(self.types))
+        loss = remedy.loss_for(of_type)
+        if loss.name != "hinge":
+            loss = _one_a_sample(loss, len(of_type))
+        weights = self.weights(remedy, of_type, self.probabilities)
+        # In the precision of the networks, as everything else.
+        types, weights, scales = (v.astype(self.dtype) for v in (self.types, weights, self.scales))
+        try:
+            flow = theory.feature_flow(types, weights, loss, scales=scales)
+        except HypothesisError:
+            return None, None, None
+        pace = self.numbers["step_size"] * remedy.step_factor
+        read_out = DeepReLU((np.zeros((1, self.size), self.dtype),))
+        steps, trained = self.train(remedy, read_out)
+        times = np.array([step, steps[-1]]) * pace
+        found, alone = np.asarray(flow.features(times)), np.asarray(flow.alone(times))
+        index = np.asarray(theory.starvation_index(found[0], alone[0]))
+        gap = np.abs(self.features(_at(trained, np.array([len(steps) - 1])))[0] - found[1]).max() / np.abs(found[1]).max()
+        return found[0], index, float(gap)
+
+
+def _one_a_sample(loss: Loss, count: int) -> SpectralDecoupling:
+    """The same loss with one penalty a sample, also 0, so that one compiled program serves all remedies."""
+    if not isinstance(loss, SpectralDecoupling):
+        return SpectralDecoupling(loss, np.zeros(count))
+    spread = (jnp.broadcast_to(leaf, (count,)) for leaf in (loss.penalty, loss.target))
+    return eqx.tree_at(lambda penalised: (penalised.penalty, penalised.target), loss, tuple(spread))
+
+
+def _first(found: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """The first True of each row, [networks], or what to say where there is none."""
+    return np.where(found.any(-1), found.argmax(-1), otherwise)
+
+
+def _middle(values: np.ndarray) -> Spread:
+    return Spread(*np.quantile(values, QUANTILES, axis=0))
+
+
+def _at(networks: Any, records: np.ndarray) -> Any:
+    """The network of each at its own record: batch axes [networks] of [networks, records]."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf[np.arange(len(records)), records]), networks)
