@@ -18,7 +18,7 @@ _PAIR, _OFTEN = "1,0;1,1", "0.8,0.2"
 
 def starve(
     types: Annotated[
-        str, typer.Option(help="Sample types with ; between them, each a 1 or 0 per feature: which features it shows.")
+        str, typer.Option(help="Sample types with ; or / between them, each a 1 or 0 per feature: which features it shows.")
     ] = _PAIR,
     probabilities: Annotated[
         Optional[str],  # noqa: UP045
@@ -56,10 +56,10 @@ def starve(
     """
     table = _types(types)
     if probabilities is None:
-        often = _numbers("--probabilities", _OFTEN, 2) if types == _PAIR else [1 / len(table)] * len(table)
+        often = _numbers("--probabilities", _OFTEN, 2) if table == _types(_PAIR) else [1 / len(table)] * len(table)
     else:
         often = _numbers("--probabilities", probabilities, len(table), "sample types")
-        if abs(sum(often) - 1) > 1e-6:
+        if abs(sum(often) - 1) > 2e-3:  # thirds in three digits are meant to be thirds
             fixed = ",".join(f"{value / sum(often):.4g}" for value in often)
             message = f"{probabilities!r} sums to {sum(often):.6g}, not 1; try {fixed}"
             raise typer.BadParameter(message, param_hint="'--probabilities'")
@@ -112,7 +112,8 @@ def run_starve(settings: dict[str, Any]) -> Any:
 def _types(text: str) -> list[list[int]]:
     """The rows of "1,0;1,1", all of one length, none empty, every feature in some row."""
     hint = "'--types'"
-    rows = [row.replace(",", " ").split() for row in text.split(";") if row.strip()]
+    # A slash too, which no shell needs quotes for.
+    rows = [row.replace(",", " ").split() for row in text.replace("/", ";").split(";") if row.strip()]
     for row in rows:
         for part in row:
             if part not in ("0", "1"):
