@@ -173,19 +173,18 @@ def feature_study(
     models: list[int | str] = [*problem.depths, *([ORDINARY] if ordinary else [])]
     times = np.geomspace(problem.time / 1e4, problem.time, _LINE)
     records = times[::_EVERY]
-    cells, total = [], len(models) * (1 + len(problem.losses))
-    with Progress(progress, total, "laws and training of features") as bar:
-        for model in models:
+    cells = []
+    with Progress(progress, len(models) * (1 + len(problem.losses)), "laws and training of features") as bar:
+        for count, model in enumerate(models):
             if model == ORDINARY:
-                network = all_seeing(problem, width)
-                trained = train(problem, problem.points(), network, records)
+                samples, network = problem.points(), all_seeing(problem, width)
             else:
-                network = None
-                trained = train(problem, *restricted(problem, int(model)), records)
-            bar.update(len(cells) + len(cells) // max(len(problem.losses), 1) + 1)
+                samples, network = restricted(problem, int(model))
+            trained = train(problem, samples, network, records)
+            bar.update(len(cells) + count + 1)
             for loss, logits in zip(problem.losses, trained, strict=True):
                 cells.append(_cell(problem, model, loss, network, logits, times, records, networks, width))
-                bar.update(len(cells) + 1 + (len(cells) - 1) // len(problem.losses))
+                bar.update(len(cells) + count + 1)
     return FeatureStudy(settings, times, records, tuple(cells))
 
 

@@ -55,14 +55,16 @@ def draw(study: Any, path: Any = None) -> Any:
                     panel.set_ylim(min(low for low, _ in top), max(high for _, high in top))
             row[0].set_ylabel("logit v")
             strips[0].set_ylabel("index")
-            row[0].set_title(_name(model), loc="left", fontweight="bold", fontsize=10.5)
+            row[0].set_title(" ", loc="left", fontsize=10.5)  # keeps the room
+            name = row[0].annotate(_name(model), (0, 1), (0, 5), **_ABOVE | {"ha": "left", "fontsize": 10.5})
+            name.set_in_layout(False)  # or else a name wider than its panel would push the next one away
         for j, loss in enumerate(losses):
             panels[0, j].annotate(f"{loss} loss", (0.5, 1), (0, 24), **_ABOVE)
             panels[-1, j].set_xlabel("time t = step size × step")
             panels[-1, j].set_xscale("log")
             panels[-1, j].set_xlim(study.times[0], study.times[-1] * 1.1)
         wide = len(losses) > 2
-        lines = [line for part in _title(study) for line in textwrap.wrap(part, 110 if wide else 90)]
+        lines = [line for part in _title(study) for line in textwrap.wrap(part, 125 if wide else 90)]
         figure.suptitle("\n".join(lines), x=0.012, ha="left", fontsize=11.5 if wide else 10, linespacing=1.5)
         handles, labels = _legend(study, wide)
         figure.legend(
@@ -87,7 +89,7 @@ def _name(model: int | str) -> str:
         return "One layer, law (10.1)"
     if isinstance(model, int):
         return f"{_words(model)} layers, aligned paths, law (10.1)"
-    return "Two layers, ordinary neurons, law (10.7)"
+    return "Two layers, ordinary neurons that see all samples: law (10.7), not (10.1)"
 
 
 def _words(count: int) -> str:
@@ -128,7 +130,7 @@ def _indices(panel: Any, study: Any, cell: Any, row: list[Any]) -> None:
     panel.set_ylim(max(1.15 * min(lowest, -0.08), _FLOOR), 1.1)
     own = float(np.min(cell.trained_index))
     if own < _FLOOR:
-        text = f"below 0: helped by others\n(down to −{-own:.2g})"
+        text = f"below 0: helped\n(down to −{-own:.2g})"
         # At first every index is about 0 or below it, so that the upper left is free.
         panel.text(0.02, 0.95, text, transform=panel.transAxes, va="top", **_SMALL)
 
