@@ -58,7 +58,9 @@ class AfterTraining:
 
     def rows(self) -> list[tuple[str, ...]]:
         """One row per group, header first."""
-        rows = [("feature", "it carries", "predicted", "rest gains", "predicted", "index", "predicted", "starves", "predicted")]
+        said = "predicted"
+        header = ("feature", "it carries", said, "rest gains", said, "index", said, "starves", said)
+        rows: list[tuple[str, ...]] = [header]
         for g in self.groups:
             numbers = (g.carried, g.carried_predicted, g.rest, g.rest_predicted)
             indices = (number(g.index, 2), number(g.index_predicted, 2))
@@ -71,19 +73,30 @@ class AfterTraining:
         lines = [table_text(self.rows())] if self.groups else []
         where = "beyond the times of the report, whose last is" if self.beyond else "as predicted for"
         lines.append(
-            f"Mean error {number(self.error)}, {where} time {number(self.time)}. Gains of the samples, measured and predicted: "
-            f"rank correlation {number(self.rank_correlation, 2)}."
+            f"Mean error {number(self.error)}, {where} time {number(self.time)}. Gains of the samples, measured and "
+            f"predicted: rank correlation {number(self.rank_correlation, 2)}."
         )
         if np.isfinite(self.kernel_change):
-            trust = "the linearised network is still a fair description" if self.kernel_change < 0.5 else (
-                "the network has left its linear regime: trust the measured columns"
+            trust = (
+                "the linearised network is still a fair description"
+                if self.kernel_change < 0.5
+                else ("the network has left its linear regime: trust the measured columns")
             )
             lines.append(f"The kernel changed by {100 * self.kernel_change:.0f} %: {trust}.")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Every number, ready for `gradstarve.report.write_json`."""
-        names = ("time", "beyond", "error", "rank_correlation", "group_rank_correlation", "kernel_change", "measured", "predicted")
+        names = (
+            "time",
+            "beyond",
+            "error",
+            "rank_correlation",
+            "group_rank_correlation",
+            "kernel_change",
+            "measured",
+            "predicted",
+        )
         return {"groups": [vars(g) for g in self.groups], **{name: getattr(self, name) for name in names}}
 
 
@@ -133,7 +146,9 @@ def after_training(report: Any, trained: Any, *, alone: Any = None) -> AfterTrai
         beyond=beyond,
         error=float(sigmoid(-measured).mean()),
         rank_correlation=spearman(measured - start, margins - start),
-        group_rank_correlation=spearman(*np.array([(g.index, g.index_predicted) for g in groups]).T) if several else float("nan"),
+        group_rank_correlation=spearman(*np.array([(g.index, g.index_predicted) for g in groups]).T)
+        if several
+        else float("nan"),
         kernel_change=change,
         measured=measured,
         predicted=margins,

@@ -1,4 +1,4 @@
-"""Groups that nobody named: a class whose samples fall into two clusters with a gap between them that ordinary variation lacks.
+"""Groups that nobody named: classes that fall into two clusters with a gap between them that ordinary variation lacks.
 
 A feature that some samples of a class have and others lack makes two clusters in feature space, however small it is beside
 the rest of the variation, as long as it varies on its own. So the search looks in the leading directions of the centred
@@ -56,7 +56,7 @@ def two_clusters(kernel: np.ndarray, rng: np.random.Generator, most: int = 3) ->
 
 
 def _settle(scores: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two means along the difference of the means, over and over, for all columns of `inside` [n, S] at once; and the gaps [S]."""
+    """Two means along their difference, over and over, for all columns of `inside` [n, S] at once; and the gaps [S]."""
     for _ in range(_ROUNDS):
         along = _project(scores, inside)
         following = along > _cuts(along)

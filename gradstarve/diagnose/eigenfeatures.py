@@ -1,4 +1,4 @@
-"""The features of the data as the network sees them at its first weights: eigenvectors of K, what each is worth, who starves whom.
+"""The features of the data to a network at its first weights: eigenvectors of K, what each is worth, who starves whom.
 
 K = Y Phi Phi^T Y = U S^2 U^T (section 14): column u_i of U is a feature, s_i^2 its strength, z_i = u_i^T m its response.
 """
@@ -16,10 +16,10 @@ from gradstarve.theory.ntk import features, ridge_optimum, starvation_derivative
 
 @dataclass(frozen=True, eq=False)
 class EigenFeatures:
-    """The `k` features of largest response z* under the ridge, strongest response first; arrays are [k], `starvation` [k, k].
+    """The `k` features of largest response z* under the ridge, largest first; arrays are [k], `starvation` is [k, k].
 
     - `number`: rank of the feature by strength, 0 the strongest; `strength`: s_i^2; `frequency`: part of the samples that
-      carry it, 1 / (n sum_j u_ij^4), 1 where all do alike; `alignment`: |u_i . 1| / sqrt(n), 1 where it classifies all alone;
+      carry it, 1 / (n sum_j u_ij^4), 1 where all do alike; `alignment`: |u_i . 1| / sqrt(n), 1 where it tells all alone;
     - `response`: z_i*, all made positive, at the ridge optimum (14.2); `half_time`: when z_i gets to half of it in training
       (14.1), inf where it does not within the times of the report;
     - `starvation`: [j, i] = d log z_j* / d log s_i^2 (14.3): below 0 where feature i starves feature j;

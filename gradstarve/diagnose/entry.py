@@ -29,14 +29,14 @@ def starvation_report(
 ) -> StarvationReport:
     """Which features of your data will starve in your model, told from its first parameters, before any training.
 
-    - `apply`, `params`: a function apply(params, x) of a batch that gives one logit a sample, [n] or [n, 1], in plain JAX, flax
-      (`module.apply`) or anything else that JAX differentiates; or an equinox model as `apply` with `params` None;
+    - `apply`, `params`: a function apply(params, x) of a batch that gives one logit a sample, [n] or [n, 1], in plain JAX,
+      flax (`module.apply`) or anything else that JAX differentiates; or an equinox model as `apply` with `params` None;
     - `data`: a `Dataset` of equal weights, or (x, y): samples [n, ...] and labels ±1 [n];
     - `groups`: what some samples have and others lack: the type of each sample, [n] strings or integers; a mapping of names
       to booleans [n]; or a table [n, G] of 0 and 1. Without groups the clusters of each class are looked for;
     - `until_error`: indices refer to the time, the horizon, at which the mean error sigmoid(-m) of training is down to this;
       `times`: times to be predicted in place of those chosen, the last of which is then the horizon;
-    - `penalty`: of spectral decoupling, in the comparison of remedies; `features`: how many eigenvectors to list;
+    - `penalty`: of spectral decoupling, among the remedies; `features`: how many eigenvectors to list, 0 for none;
     - `memory`: bytes for the Jacobian and K [n, n], 1 GiB if not given; `permutations`, `seed`: of the test of groups.
 
     Everything follows from K = Y Phi Phi^T Y, the kernel of the network at `params`, in whose linearisation training on the
@@ -53,9 +53,9 @@ def starvation_report(
     Valid while training stays near the linearisation: wide networks, moderate steps. `after_training` tells whether it did.
     Weak features (fainter than the variation of the class, or of few samples) are missed without `groups`.
 
-    `ValueError` for an output of another shape, a gradient or logit that is not finite, labels other than ±1 or of one class,
-    groups that do not fit the samples, a `memory` too small, parameters that have learnt the data already. Setting of
-    Pezeshki et al. 2021 (arXiv:2011.09468). Other ways in: `starvation_report.from_jacobian`, `starvation_report.from_margins`.
+    `ValueError` for an output of another shape, a gradient or logit that is not finite, labels other than ±1 or of one
+    class, groups that do not fit the samples, a `memory` too small, parameters that have learnt the data already. Setting
+    of Pezeshki et al. 2021 (arXiv:2011.09468). Other ways in: `starvation_report.from_jacobian`, `.from_margins`.
 
     >>> rng = np.random.default_rng(0)
     >>> x, y = 0.1 * rng.normal(size=(60, 8)), np.repeat([1, -1], 30)

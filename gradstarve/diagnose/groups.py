@@ -4,8 +4,9 @@ The feature of a group is the direction delta in which, within a class, its memb
 (other tags held fixed): delta = sum_i c_i dF(x_i)/dtheta. In signed outputs m = Y f, with b = Y c, what the network
 carries along it is v = b.m, the mean logit of members less that of the others. Without the feature a member is moved by
 -delta, so that all margins without it are A m, A = 1 - (Y 1_members) b^T, and the kernel of the data without it is
-A K A^T. This splits training as (10.1) does, rest = A m and m_i = rest_i + y_i v for members, and the starvation index (10.6) of the rest is 1 - (gain of A m in training on the data) / (gain of the margins in training
-on A K A^T), both averaged over the classes that have members, at the same time.
+A K A^T. This splits training as (10.1) does, rest = A m and m_i = rest_i + y_i v for members, and the starvation index
+(10.6) of the rest is 1 - (gain of A m in training on the data) / (gain of the margins in training on A K A^T), both
+averaged over the classes that have members, at the same time.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class GroupLaw:
     - `name`, `against`, `classes`, `share`: the group, what it is compared with, the classes that it splits, and which part
       of those it makes up; `size`: its samples;
     - `strength`: |delta|^2 over the mean |dF(x_i)/dtheta|^2; `p_value`: of a permutation test whether delta is not 0;
-    - `carried`: v, counted in favour of the class `favours` that most members are of; `rest`, `rest_alone`: the margin of the rest of the class, beside the feature and without it;
-      `carried_alone`: v where the feature is all there is;
+    - `carried`: v, counted in favour of the class `favours` that most members are of; `rest`, `rest_alone`: the margin of
+      the rest of the class, beside the feature and without it; `carried_alone`: v where the feature is all there is;
     - `index`: the starvation index (10.6) of the rest by the feature, `reverse`: of the feature by the rest;
     - `at`: the record at the horizon;
     - `learnt_at`: times at which (feature, rest, rest alone) have moved the logit by 1, inf where they have not;
@@ -153,7 +154,9 @@ def held_fixed(labels: np.ndarray, others) -> np.ndarray:
     return left[:, strengths > 1e-9 * strengths[0]]
 
 
-def permutation_p(group: Group, kernel: np.ndarray, labels: np.ndarray, others, rng: np.random.Generator, rounds: int) -> float:
+def permutation_p(
+    group: Group, kernel: np.ndarray, labels: np.ndarray, others, rng: np.random.Generator, rounds: int
+) -> float:
     """Part of the permutations of the members within each class whose |delta|^2 is as large: exact at every level."""
     basis = held_fixed(labels, others)
     permuted = np.empty((len(labels), rounds))
@@ -205,7 +208,7 @@ def group_law(
 
 
 def _carried_alone(group: Group, strength: float, labels: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """v where the samples are y_i delta for members and nothing for others: a kernel of rank one, its two signs summed up."""
+    """v where samples are y_i delta for members and nothing for others: a kernel of rank one, its two signs summed up."""
     counts = np.array([float((group.members & (labels == sign)).sum()) for sign in (1, -1)])
     kernel = strength * np.array([[1.0, -1.0], [-1.0, 1.0]])
     return train_linearised(kernel, np.zeros(2), times, weights=counts)[:, 0]

@@ -1,4 +1,4 @@
-"""The report of a training that has happened, from nothing but the margins that it logged: for models that are not in JAX."""
+"""The report of a training that has happened, from nothing but logged margins: for models that are not in JAX."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from gradstarve.arrays import check_finite, positive_int
-from gradstarve.diagnose.groups import ALARM_INDEX, ALARM_P, LOGIT, Group, held_fixed, make_group, reaches, without_complements
+from gradstarve.diagnose.groups import (
+    ALARM_INDEX,
+    ALARM_P,
+    LOGIT,
+    Group,
+    held_fixed,
+    make_group,
+    reaches,
+    without_complements,
+)
 from gradstarve.diagnose.tags import read_groups, read_labels, varying_classes
 from gradstarve.diagnose.training import sigmoid
 from gradstarve.text import number, table_text
@@ -21,8 +30,8 @@ class MeasuredGroup:
     """How one group was learnt; curves are [T], margins in gains from the first record.
 
     - `members`, `others`: mean margin of the members and of the others in their classes; `carried`: their difference, the
-      logit that hangs on the feature; `reliance`: carried over the gain of the members, at the horizon: 1 where they are told
-      by the feature alone, 0 where they are told as the others are;
+      logit that hangs on the feature; `reliance`: carried over the gain of the members, at the horizon: 1 where they are
+      told by the feature alone, 0 where they are told as the others are;
     - `learnt_at`: times at which members and others have moved the logit by 1, inf where they have not;
     - `index`: starvation index (10.6) of the rest, nan where no run without the feature was given;
     - `p_value`: of a permutation test, within classes, whether members and others differ at the horizon.
@@ -72,7 +81,8 @@ class MarginReport:
 
     def rows(self) -> list[tuple[str, ...]]:
         """One row per group, header first."""
-        rows = [("group", "share", "p", "members at", "others at", "it carries", "reliance", "index", "verdict")]
+        header = ("group", "share", "p", "members at", "others at", "it carries", "reliance", "index", "verdict")
+        rows: list[tuple[str, ...]] = [header]
         for g in self.groups:
             learnt = tuple(number(t, 2) if np.isfinite(t) else "never" for t in g.learnt_at)
             index = "" if np.isnan(g.index) else number(g.index, 2)
@@ -97,7 +107,19 @@ class MarginReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Every number, ready for `gradstarve.report.write_json`."""
-        names = ("name", "share", "size", "members", "others", "carried", "reliance", "learnt_at", "index", "p_value", "alarm")
+        names = (
+            "name",
+            "share",
+            "size",
+            "members",
+            "others",
+            "carried",
+            "reliance",
+            "learnt_at",
+            "index",
+            "p_value",
+            "alarm",
+        )
         return {
             "times": self.times,
             "horizon": self.horizon,
@@ -129,7 +151,7 @@ def from_margins(
     training, at T >= 2 records.
 
     - `margins`: [T, n]; `times`: [T], rising, in any unit (steps, epochs); the first record is the start of training;
-    - `groups`: sample types [n], a mapping of names to booleans [n], or a table [n, G] of 0 and 1, as in `starvation_report`;
+    - `groups`: sample types [n], a mapping of names to booleans [n], or a table [n, G] of 0, 1, as in `starvation_report`;
     - `labels`: ±1, [n]: members are compared within classes; without them all samples count as one class;
     - `alone`: margins [T, n] of a run on data without the feature, for the starvation index (10.6);
     - `until_error`: reliance and index refer to the first record whose mean error sigmoid(-m) is this low, else the last.
@@ -147,14 +169,19 @@ def from_margins(
     records, n = margins.shape
     times = np.asarray(times, np.float64)
     if times.shape != (records,) or records < 2 or (np.diff(times) <= 0).any() or not np.isfinite(times).all():
-        raise ValueError(f"times must rise, one for each of the T = {records} >= 2 records of margins, got {np.array2string(times, threshold=6)}")
+        raise ValueError(
+            f"times must rise, one for each of the T = {records} >= 2 records of margins, got "
+            f"{np.array2string(times, threshold=6)}"
+        )
     if not 0 < until_error < 0.5:
         raise ValueError(f"until_error must be between 0 and 0.5, got {until_error!r}")
     permutations = positive_int("permutations", permutations, minimum=99)
     if alone is not None:
         alone = _table("alone", alone)
         if alone.shape != margins.shape:
-            raise ValueError(f"alone must be the same samples at the same times as margins {margins.shape}, got {alone.shape}")
+            raise ValueError(
+                f"alone must be the same samples at the same times as margins {margins.shape}, got {alone.shape}"
+            )
     labels = np.ones(n) if labels is None else read_labels(labels, n)
     tags = read_groups(groups, labels)
     errors = sigmoid(-margins).mean(1)

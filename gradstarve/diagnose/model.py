@@ -1,4 +1,4 @@
-"""A user's model and data as the report needs them: margins and kernels at any parameters, whatever the model is written in."""
+"""A user's model and data as the report needs them: margins and kernels, whatever the model is written in."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Model:
         bad = np.flatnonzero(~np.isfinite(values))
         if bad.size:
             raise ValueError(
-                f"the model gives {self.labels[bad[0]] * values[bad[0]]} for sample {bad[0]} ({bad.size} such samples): check its "
-                "parameters and the scale of x"
+                f"the model gives {self.labels[bad[0]] * values[bad[0]]} for sample {bad[0]} ({bad.size} such samples): "
+                "check its parameters and the scale of x"
             )
         return values
 
@@ -53,8 +53,8 @@ class Model:
 
 
 def read_model(apply: Any, params: Any, data: Any, memory: int | None) -> Model:
-    """The arguments of `starvation_report` as a `Model`. With params None `apply` is the model itself: an equinox module or another
-    callable pytree, of one sample (as is usual there) or of a batch."""
+    """The arguments of `starvation_report` as a `Model`. With params None `apply` is the model itself: an equinox module or
+    another callable pytree, of one sample (as is usual there) or of a batch."""
     if not callable(apply):
         raise ValueError(f"apply must be a function apply(params, x), or a model to call, got {type(apply).__name__}")
     x, labels = _read_data(data)
@@ -74,7 +74,9 @@ def read_model(apply: Any, params: Any, data: Any, memory: int | None) -> Model:
         if shape in ((len(labels),), (len(labels), 1)):
             return Model(way, apply, x, labels, memory)
         fails.append(f"called on {what} it gives shape {shape}")
-    raise ValueError(f"the model must give one logit a sample, [{len(labels)}] or [{len(labels)}, 1] in all, but {'; '.join(fails)}")
+    raise ValueError(
+        f"the model must give one logit a sample, [{len(labels)}] or [{len(labels)}, 1] in all, but {'; '.join(fails)}"
+    )
 
 
 def _on_each(model: Any, x: Any) -> Any:
@@ -90,8 +92,8 @@ def _read_data(data: Any) -> tuple[Any, np.ndarray]:
         weights = np.asarray(data.weights, np.float64)
         if np.ptp(weights) > 1e-4 * weights.mean():
             raise ValueError(
-                f"the weights of the points go from {weights.min():.3g} to {weights.max():.3g}, but every sample counts once "
-                "here; repeat points, and give (x, y)"
+                f"the weights of the points go from {weights.min():.3g} to {weights.max():.3g}, but every sample counts "
+                "once here; repeat points, and give (x, y)"
             )
         return data.points, read_labels(data.labels)
     if not isinstance(data, tuple | list) or len(data) != 2:

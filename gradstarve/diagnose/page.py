@@ -1,4 +1,4 @@
-"""One page that says what a report found: the verdict, the curves of the worst group, all groups, remedies, what is learnt when."""
+"""One page that says what a report found: verdict, curves of the worst group, all groups, remedies, what is learnt when."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def page(report: Any, path: Any = None) -> Any:
     with mpl.rc_context(RC):
         figure = Figure(figsize=(12.4, 8.4), dpi=120)
         above = figure.add_gridspec(1, 2, left=0.06, right=0.985, top=0.79, bottom=0.47, wspace=0.42, width_ratios=(1.25, 1))
-        below = figure.add_gridspec(1, 3, left=0.135, right=0.985, top=0.36, bottom=0.07, wspace=0.3, width_ratios=(1, 1.25, 1))
+        below = figure.add_gridspec(
+            1, 3, left=0.135, right=0.945, top=0.36, bottom=0.07, wspace=0.32, width_ratios=(1, 1.2, 1)
+        )
         shown = (report.alarms or (report.groups if report.named else ()))[:1]
         _headline(figure, report)
         curves, groups = (figure.add_subplot(cell) for cell in above)
@@ -46,12 +48,13 @@ def page(report: Any, path: Any = None) -> Any:
 def _headline(figure: Any, report: Any) -> None:
     if report.alarms:
         law = report.alarms[0]
+        first = "learns first" if law.learnt_at[0] < law.learnt_at[1] else "leans on"
         title = f"'{law.name}' will starve the rest of {classes_of(law)}"
         text = (
-            f"{100 * law.share:.0f} % of {classes_of(law)} share a feature that the network learns first. When the mean error is down to "
-            f"{number(report.error, 2)}, the rest of the class has moved the logit by {number(law.rest[law.at], 2)} instead of "
-            f"{number(law.rest_alone[law.at], 2)} (starvation index {number(law.index[law.at], 2)}; 0 is unharmed, 1 not learnt at "
-            "all, above 1 pushed to the wrong side)."
+            f"{100 * law.share:.0f} % of {classes_of(law)} share a feature that the network {first}. When the mean error is "
+            f"down to {number(report.error, 2)}, the rest of the class has moved the logit by {number(law.rest[law.at], 2)} "
+            f"instead of {number(law.rest_alone[law.at], 2)} (starvation index {number(law.index[law.at], 2)}; 0 is "
+            "unharmed, 1 not learnt at all, above 1 pushed to the wrong side)."
         )
         if len(report.alarms) > 1:
             text += f" {len(report.alarms) - 1} more of the groups below starve theirs."
@@ -80,8 +83,8 @@ def _curves(panel: Any, report: Any, law: GroupLaw) -> None:
     panel.set_xscale("log")
     panel.set_xlim(t[0], t[-1])
     panel.annotate(
-        f"mean error {number(report.error, 2)}", (report.horizon, 1), (-4, -3), xycoords=("data", "axes fraction"),
-        textcoords="offset points", rotation=90, ha="right", va="top", fontsize=8.5, color="#444444",
+        f"mean error {number(report.error, 2)}", (report.horizon, 1), (0, 3), xycoords=("data", "axes fraction"),
+        textcoords="offset points", ha="center", va="bottom", fontsize=8.5, color="#444444",
     )  # fmt: skip
     panel.set_xlabel("training time (step size × step)")
     panel.set_ylabel("logit gained")
@@ -95,7 +98,7 @@ def _training(panel: Any, report: Any) -> None:
     panel.set_xscale("log")
     panel.set_xlabel("training time (step size × step)")
     panel.set_ylabel("mean error")
-    panel.set_title("Training", loc="left")
+    panel.set_title("Predicted training", loc="left")
 
 
 def _groups(panel: Any, report: Any) -> None:
@@ -128,8 +131,11 @@ def _clusters(panel: Any, report: Any) -> None:
     for law, x, y in zip(laws, gaps, values, strict=True):
         colour = _FEATURE if law.alarm else _QUIET
         panel.scatter([x], [y], s=20 + 160 * law.share, color=colour, linewidth=0, zorder=3)
-        words = f"{100 * law.share:.0f} % of {classes_of(law)}"
-        panel.annotate(words, (x, y), (8, 4), textcoords="offset points", fontsize=8, color="#444444")
+        if y > 0.1 * top:  # the harmless ones lie on each other
+            words = f"{100 * law.share:.0f} % of {classes_of(law)}"
+            side = 1 if x < 0.4 * right else -1
+            look = {"fontsize": 8, "color": "#222222", "zorder": 4, "ha": "left" if side > 0 else "right"}
+            panel.annotate(words, (x, y), (8 * side, 4), textcoords="offset points", **look)
     panel.axhline(0, color="#444444", linewidth=0.6)
     panel.set_xscale("log")
     panel.set_xlim(0.8 * gaps.min(), right)
@@ -176,15 +182,21 @@ def _bars(panel: Any, names: Any, values: np.ndarray, colours: Any) -> None:
 def _order(panel: Any, report: Any, shown: Any) -> None:
     """What is learnt when: the eigenvectors of K by the time of their half, and the features of groups among them."""
     f = report.features
+    if f is None:
+        return _empty(panel, "eigenvectors not asked for")
     half = np.where(np.isfinite(f.half_time), f.half_time, report.times[-1])
-    panel.scatter(half, f.frequency, s=20 + 330 * f.response / f.response.max(), color=_REST, alpha=0.45, linewidth=0, zorder=3)
+    panel.scatter(
+        half, f.frequency, s=20 + 330 * f.response / f.response.max(), color=_REST, alpha=0.45, linewidth=0, zorder=3
+    )
     for k in np.argsort(-f.response)[:4]:
         panel.annotate(_feature(f, k), (half[k], f.frequency[k]), (9, 5), textcoords="offset points", fontsize=8.5, zorder=4)
     for law in shown:
         t = law.learnt_at[0]
         if np.isfinite(t):
             panel.scatter([t], [law.share], s=90, marker="D", color=_FEATURE, zorder=5)
-            panel.annotate(f"'{law.name}'", (t, law.share), (8, -12), textcoords="offset points", fontsize=8.5, color=_FEATURE)
+            panel.annotate(
+                f"'{law.name}'", (t, law.share), (8, -12), textcoords="offset points", fontsize=8.5, color=_FEATURE
+            )
     panel.axvline(report.horizon, color="#444444", linewidth=0.9)
     panel.set_xscale("log")
     first = min([half.min(), *(law.learnt_at[0] for law in shown)])
@@ -192,7 +204,8 @@ def _order(panel: Any, report: Any, shown: Any) -> None:
     panel.set_ylim(0, 1.12)
     panel.set_xlabel("time at which half is learnt" + (" (group: logit moved by 1)" if shown else ""))
     panel.set_ylabel("share of samples")
-    panel.set_title("Features u of the kernel (size: response)", loc="left")
+    panel.set_title("Eigenvectors u of the kernel (size: response)", loc="left")
+    return None
 
 
 def _feature(f: Any, k: int) -> str:
@@ -202,6 +215,8 @@ def _feature(f: Any, k: int) -> str:
 def _starvation(panel: Any, report: Any) -> None:
     """(14.3) as a table of colours: what a stronger feature (column) does to the response of another (row)."""
     f = report.features
+    if f is None:
+        return _empty(panel, "")
     count = len(f.number)
     shown = np.where(np.eye(count, dtype=bool), np.nan, f.starvation)
     limit = max(0.05, float(np.nanmax(np.abs(shown), initial=0)))
@@ -210,12 +225,14 @@ def _starvation(panel: Any, report: Any) -> None:
     panel.set_xticks(range(count), names, fontsize=8)
     panel.set_yticks(range(count), names, fontsize=8)
     panel.grid(visible=False)
-    panel.set_xlabel("if this one were stronger …")
-    panel.set_title("… this one would be learnt less (red)", loc="left")
+    panel.set_xlabel("if this feature were stronger …")
+    panel.set_ylabel("… this one would be learnt", labelpad=2)
+    panel.set_title("Starved features: red", loc="left")
     bar = panel.figure.colorbar(image, ax=panel, fraction=0.046, pad=0.03)
-    bar.set_label("d log z* / d log s²", fontsize=8.5)
+    bar.set_label("less        d log z* / d log s²        more", fontsize=8.5)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
+    return None
 
 
 def _empty(panel: Any, words: str) -> None:
@@ -237,7 +254,9 @@ def margin_page(report: Any, path: Any = None) -> Any:
         for panel in panels[len(groups) :]:
             panel.set_axis_off()
         for panel, group in zip(panels, groups, strict=False):
-            panel.plot(report.times, group.members, color=_FEATURE, linestyle=(0, (5, 2)), linewidth=2, label=f"'{group.name}'")
+            panel.plot(
+                report.times, group.members, color=_FEATURE, linestyle=(0, (5, 2)), linewidth=2, label=f"'{group.name}'"
+            )
             panel.plot(report.times, group.others, color=_REST, linewidth=2, label="others of its class")
             panel.fill_between(report.times, group.members, group.others, color=_FEATURE, alpha=0.1, linewidth=0)
             panel.axvline(report.horizon, color="#444444", linewidth=0.9)
@@ -249,6 +268,3 @@ def margin_page(report: Any, path: Any = None) -> Any:
         if path is not None:
             figure.savefig(Path(path))
     return figure
-
-
-

@@ -1,4 +1,4 @@
-"""What each remedy would change for the rest that a group's feature starves, in the linearised network, before any is tried."""
+"""What each remedy would change for the rest that a feature starves, in the linearised network, before any is tried."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gradstarve.diagnose.training import sigmoid, train_linearised
 class RemedyOutcome:
     """One remedy for one group, at the horizon of the report unless its name says another time.
 
-    - `rest`: gain of the margin without the feature, mean over its classes; `index`: 1 - rest / what the rest gains alone and
-      without any remedy by the horizon (below 0: better than without the feature);
+    - `rest`: gain of the margin without the feature, mean over its classes; `index`: 1 - rest / what the rest gains alone
+      and without any remedy by the horizon (below 0: better than without the feature);
     - `rest_error`: mean sigmoid(-m) of the same samples without the feature; `error`: of all samples as they are.
     """
 
@@ -45,7 +45,16 @@ def balanced_weights(group: Group, labels: np.ndarray) -> np.ndarray:
 class Remedies:
     """The flows that remedies share between groups, each run when first asked for."""
 
-    def __init__(self, kernel: np.ndarray, labels: np.ndarray, margins: np.ndarray, times: np.ndarray, at: int, ridge: float, penalty: float):
+    def __init__(
+        self,
+        kernel: np.ndarray,
+        labels: np.ndarray,
+        margins: np.ndarray,
+        times: np.ndarray,
+        at: int,
+        ridge: float,
+        penalty: float,
+    ):
         self.kernel, self.labels, self.margins, self.times, self.at = kernel, labels, margins, times, at
         self.ridge, self.penalty = ridge, penalty
         self._kept: dict[str, np.ndarray] = {}
@@ -88,4 +97,6 @@ class Remedies:
     @staticmethod
     def _outcome(law, name, rest, full, without, margins) -> RemedyOutcome:
         index = 1 - rest / full if full else 0.0
-        return RemedyOutcome(law.name, name, rest, float(index), float(sigmoid(-without).mean()), float(sigmoid(-margins).mean()))
+        return RemedyOutcome(
+            law.name, name, rest, float(index), float(sigmoid(-without).mean()), float(sigmoid(-margins).mean())
+        )

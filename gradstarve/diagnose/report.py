@@ -12,7 +12,7 @@ from gradstarve.diagnose.discover import two_clusters
 from gradstarve.diagnose.eigenfeatures import EigenFeatures, eigen_features
 from gradstarve.diagnose.groups import GroupLaw, group_law, make_group, permutation_p, reaches, without_complements
 from gradstarve.diagnose.remedies import Remedies, RemedyOutcome
-from gradstarve.diagnose.tags import Tags, read_groups, read_labels, varying_classes
+from gradstarve.diagnose.tags import Tags, read_groups, varying_classes
 from gradstarve.diagnose.training import largest_eigenvalue, sigmoid, train_linearised
 
 _LONGEST = 1e6  # times 1 / largest strength: where the search for the horizon ends
@@ -25,7 +25,7 @@ class StarvationReport:
     """What `starvation_report` found. Margins are m = y f, times those of the loss summed over samples (step size x step).
 
     - `groups`: one `GroupLaw` per group named, or found where none was named; `alarms`: those that starve the rest;
-    - `remedies`: what each remedy would change, for the groups with an alarm, or for the first named group where there is none;
+    - `remedies`: what each would change, for the groups with an alarm, or for the first named group where there is none;
     - `features`: the eigenvectors of K with the largest response (`EigenFeatures`);
     - `times` [T], `margins` [T, n]: the predicted training; `horizon`: the time to which indices refer, at record `at`,
       where the mean error of training is `error`;
@@ -42,7 +42,7 @@ class StarvationReport:
     groups: tuple[GroupLaw, ...] = field(repr=False)
     named: bool
     remedies: tuple[RemedyOutcome, ...] = field(repr=False)
-    features: EigenFeatures = field(repr=False)
+    features: EigenFeatures | None = field(repr=False)
     notes: tuple[str, ...] = ()
     model: Any = field(default=None, repr=False)
 
@@ -101,8 +101,8 @@ def diagnose(
     seed: int = 0,
     model: Any = None,
 ) -> StarvationReport:
-    """The report from K = Y Phi Phi^T Y [n, n], the margins `start` [n] at the first weights and the labels; see `starvation_report`."""
-    features = positive_int("features", features)
+    """The report from K = Y Phi Phi^T Y [n, n], the margins `start` [n] at the first weights and the labels."""
+    features = positive_int("features", features, minimum=0)
     permutations = positive_int("permutations", permutations, minimum=99)
     if not 0 < until_error < 0.5:
         raise ValueError(f"until_error must be between 0 and 0.5, got {until_error!r}")
@@ -110,7 +110,9 @@ def diagnose(
         raise ValueError(f"penalty must be > 0, got {penalty!r}")
     largest = float(np.abs(kernel).max())
     if largest == 0:
-        raise ValueError("the Jacobian is 0 on all samples: at these parameters no step changes any logit; initialise them anew")
+        raise ValueError(
+            "the Jacobian is 0 on all samples: at these parameters no step changes any logit; initialise them anew"
+        )
     tags = None if groups is None else read_groups(groups, labels)
     notes: list[str] = []
     times, at = _times(kernel, start, until_error, times, notes)
@@ -134,7 +136,7 @@ def diagnose(
         groups=tuple(laws),
         named=tags is not None,
         remedies=tuple(outcome for law in treated for outcome in remedies.outcomes(law)),
-        features=eigen_features(kernel, margins, times, ridge, features),
+        features=eigen_features(kernel, margins, times, ridge, features) if features else None,
         notes=tuple(notes),
         model=model,
     )
@@ -151,8 +153,8 @@ def _times(kernel, start, until_error, times, notes) -> tuple[np.ndarray, int]:
     begun = float(sigmoid(-start).mean())
     if begun <= until_error:
         raise ValueError(
-            f"the mean error is {begun:.3g} at these parameters, below until_error = {until_error:g}: the network has learnt the "
-            "data already; give the parameters before training, or a lower until_error"
+            f"the mean error is {begun:.3g} at these parameters, below until_error = {until_error:g}: the network has "
+            "learnt the data already; give the parameters before training, or a lower until_error"
         )
     unit = 1 / largest_eigenvalue(kernel)
     # In pieces, because most problems are over after a thousandth of the longest time.
@@ -168,7 +170,8 @@ def _times(kernel, start, until_error, times, notes) -> tuple[np.ndarray, int]:
     if found is None:
         found = since
         notes.append(
-            f"The linearised network does not get to a mean error of {until_error:g}; the horizon is where it is at {seen[-1][1]:.3g}."
+            f"The linearised network does not get to a mean error of {until_error:g}; the horizon is where it is at "
+            f"{seen[-1][1]:.3g}."
         )
     early = np.geomspace(found / 1000, found, _RECORDS * 3 // 4)
     late = np.geomspace(found, _LATER * found, _RECORDS // 4)[1:]
@@ -186,7 +189,7 @@ def _named(tags: Tags, kernel, labels, margins, times, at, rng, permutations, no
             if classes:
                 why = "it always comes together with other groups, so that no sample tells them apart"
             else:
-                why = "no class has two samples or more inside of it and two outside, so that it can not be told from the class"
+                why = "no class has two samples inside of it and two outside, so that it can not be told from the class"
             notes.append(f"Nothing can be said about {name!r}: {why}.")
             continue
         p_value = permutation_p(group, kernel, labels, others, rng, permutations)

@@ -11,8 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Tags:
-    """`names`: [G]; `members`: [n, G] booleans; `others`: [n, G] booleans, the tags to hold fixed beside each (none for types);
-    `exclusive`: whether every sample is of exactly one group, a sample type."""
+    """`names`: [G]; `members`: [n, G] booleans; `exclusive`: whether every sample is of exactly one group, a sample type."""
 
     names: tuple[str, ...]
     members: np.ndarray
@@ -36,7 +35,9 @@ def read_labels(y: Any, n: int | None = None) -> np.ndarray:
         fix = "; turn 0 and 1 into them by 2 * y - 1" if zeros else "; keep two classes and call them +1 and -1"
         raise ValueError(f"labels must be +1 or -1, got {y[odd][0]!r} at sample {int(np.flatnonzero(odd)[0])}{fix}")
     if len(np.unique(y)) < 2:
-        raise ValueError(f"all {len(y)} labels are {y[0]:+.0f}: a single class has nothing to tell apart; add samples of the other")
+        raise ValueError(
+            f"all {len(y)} labels are {y[0]:+.0f}: a single class has nothing to tell apart; add samples of the other"
+        )
     return y.astype(np.float64)
 
 
@@ -70,16 +71,20 @@ def _types(values: np.ndarray, labels: np.ndarray) -> Tags:
     if values.dtype.kind == "f":
         bad = ~np.isfinite(values)
         if bad.any():
-            raise ValueError(f"groups[{int(np.flatnonzero(bad)[0])}] = {values[bad][0]} is no sample type; name one for every sample")
+            raise ValueError(
+                f"groups[{int(np.flatnonzero(bad)[0])}] = {values[bad][0]} is no sample type; name one for every sample"
+            )
     if values.dtype.kind == "O" and any(value is None for value in values):
         first = next(i for i, value in enumerate(values) if value is None)
         raise ValueError(f"groups[{first}] = None is no sample type; name one for every sample")
     if values.dtype.kind == "b":
         return _checked(Tags(("group",), values[:, None], False), labels)
     values = values.astype(str)
-    names = tuple(sorted(set(values.tolist())))
+    names: tuple[str, ...] = tuple(sorted({str(value) for value in values}))
     if len(names) < 2:
-        raise ValueError(f"all samples are of one type, {names[0]!r}; a group needs samples outside of it to be compared with")
+        raise ValueError(
+            f"all samples are of one type, {''.join(names)!r}; a group needs samples outside of it to be compared with"
+        )
     if len(names) > max(20, len(values) // 4):
         raise ValueError(f"groups holds {len(names)} types for {len(values)} samples; give few types with many samples each")
     return _checked(Tags(names, np.stack([values == name for name in names], 1), True), labels)
@@ -104,7 +109,9 @@ def _checked(tags: Tags, labels: np.ndarray) -> Tags:
             mine = labels == sign
             count, rest = int((mine & inside).sum()), int((mine & ~inside).sum())
             if rest and count == 1 and inside.sum() == 1:
-                raise ValueError(f"group {name!r} has 1 sample, of which no mean can be told from chance; give it more, or leave it out")
+                raise ValueError(
+                    f"group {name!r} has 1 sample, of which no mean can be told from chance; give it more, or leave it out"
+                )
     return tags
 
 

@@ -39,7 +39,7 @@ def train_linearised(
     rtol: float = 1e-6,
     max_steps: int = 20_000,
 ) -> np.ndarray:
-    """The margins [times, n] at the rising `times` >= 0, from the margins `start` [n] at time 0, for the loss summed over samples.
+    """Margins [times, n] at the rising `times` >= 0, from `start` [n] at time 0, for the loss summed over samples.
 
     `kernel` [n, n] is symmetric and positive semi-definite. Each step keeps the local error of the margins below
     rtol (1 + |m|). `ConvergenceError` where `max_steps` do not reach the last time.

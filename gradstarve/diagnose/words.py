@@ -28,10 +28,13 @@ def summary(report: Any) -> str:
     for law in report.alarms:
         lines.append(
             f"ALARM: {describe(law)} starves the rest of its class. When training is down to a mean error of "
-            f"{number(report.error)} (time {number(report.horizon)}), the rest has moved the logit by {number(law.rest[at])}, "
-            f"where it would have moved it by {number(law.rest_alone[at])} without the feature: starvation index "
-            f"{number(law.index[at], 2)}."
+            f"{number(report.error)} (time {number(report.horizon)}), the rest has moved the logit by "
+            f"{number(law.rest[at])}, where it would have moved it by {number(law.rest_alone[at])} without the feature: "
+            f"starvation index {number(law.index[at], 2)}."
         )
+        if not report.named:
+            inside, outside = (", ".join(map(str, np.flatnonzero(which)[:5])) for which in _sides(report, law))
+            lines.append(f"  Samples that have it: {inside}, ...; of the same class without it: {outside}, ...")
         better = [o for o in report.remedies if o.group == law.name and o.remedy not in ("none", "remove the feature")]
         best = min(better, key=lambda o: o.index)
         if best.index < law.index[at] - 0.05:
@@ -44,31 +47,53 @@ def summary(report: Any) -> str:
         elif report.named:
             worst = max(report.groups, key=lambda law: law.index[at])
             lines.append(
-                f"No alarm: no named group starves the rest of its class. The highest index is {number(worst.index[at], 2)}, of "
-                f"{describe(worst)}, p = {number(worst.p_value, 2)}; an alarm needs {ALARM_INDEX:g} and p ≤ {ALARM_P:g}."
+                "No alarm: no named group starves the rest of its class. The highest index is "
+                f"{number(worst.index[at], 2)}, of {describe(worst)}, p = {number(worst.p_value, 2)}; an alarm "
+                f"needs {ALARM_INDEX:g} and p ≤ {ALARM_P:g}."
             )
         else:
             widest = report.groups[0]
             lines.append(
-                "No alarm: no part of a class stands apart with a feature that starves the rest. The widest gap within a class is "
-                f"{number(widest.separation, 2)} standard deviations ({describe(widest)}, index {number(widest.index[at], 2)}); an alarm "
-                f"needs {ALARM_GAP:g}, and an index of {ALARM_INDEX:g}. Faint or rare features need groups to be seen."
+                "No alarm: no part of a class stands apart with a feature that starves the rest. The widest gap within a "
+                f"class is {number(widest.separation, 2)} standard deviations ({describe(widest)}, index "
+                f"{number(widest.index[at], 2)}); an alarm needs {ALARM_GAP:g}, and an index of "
+                f"{ALARM_INDEX:g}. Faint or rare features need groups to be seen."
             )
     return "\n".join([*lines, *report.notes])
+
+
+def _sides(report: Any, law: GroupLaw) -> tuple[np.ndarray, np.ndarray]:
+    """Members of a group, and the others of the classes that it splits."""
+    members = law.group.members
+    return members, ~members & np.isin(report.labels, law.group.classes)
 
 
 def group_rows(report: Any) -> list[tuple[str, ...]]:
     """One row per group, header first."""
     last = "p" if report.named else "gap"
-    header = ("feature", "of", "share", "strength", last, "it learnt at", "rest at", "alone at", "index", "reverse", "verdict")
-    rows = [header]
+    header = (
+        "feature",
+        "of",
+        "share",
+        "strength",
+        last,
+        "it learnt at",
+        "rest at",
+        "alone at",
+        "index",
+        "reverse",
+        "verdict",
+    )
+    rows: list[tuple[str, ...]] = [header]
     for law in report.groups:
         learnt = tuple(number(t, 2) if np.isfinite(t) else "never" for t in law.learnt_at)
         value = number(law.p_value if report.named else law.separation, 2)
         verdict = "starves the rest" if law.alarm else "no alarm"
         index, reverse = number(law.index[report.at], 2), number(law.reverse[report.at], 2)
         of = "/".join(SIGN[sign] for sign in law.group.classes)
-        rows.append((law.name, of, f"{100 * law.share:.0f} %", number(law.strength, 2), value, *learnt, index, reverse, verdict))
+        rows.append(
+            (law.name, of, f"{100 * law.share:.0f} %", number(law.strength, 2), value, *learnt, index, reverse, verdict)
+        )
     return rows
 
 
@@ -83,7 +108,18 @@ def remedy_rows(report: Any) -> list[tuple[str, ...]]:
 def feature_rows(report: Any) -> list[tuple[str, ...]]:
     """One row per eigenvector of K, header first."""
     f = report.features
-    rows = [("eigenvector of K", "strength s²", "samples", "alignment", "response z*", "half learnt at", "starved most by", "d log z*/d log s²")]
+    rows = [
+        (
+            "eigenvector of K",
+            "strength s²",
+            "samples",
+            "alignment",
+            "response z*",
+            "half learnt at",
+            "starved most by",
+            "d log z*/d log s²",
+        )
+    ]
     for k in range(len(f.number)):
         by = int(f.starved_by[k])
         rows.append(
@@ -105,12 +141,15 @@ def tables(report: Any) -> str:
     """The summary, then tables of groups, remedies and eigenvectors."""
     parts = [summary(report)]
     if report.groups:
-        title = "Features of the groups" if report.named else "Clusters within classes, looked for because no groups were named"
+        title = (
+            "Features of the groups" if report.named else "Clusters within classes, looked for because no groups were named"
+        )
         parts.append(f"{title} (times at which the logit has moved by 1; index at time {number(report.horizon)})")
         parts[-1] += "\n" + table_text(group_rows(report))
     if report.remedies:
         parts.append("Remedies, predicted\n" + table_text(remedy_rows(report)))
-    parts.append("Eigenvectors of the kernel with the largest response\n" + table_text(feature_rows(report)))
+    if report.features is not None:
+        parts.append("Eigenvectors of the kernel with the largest response\n" + table_text(feature_rows(report)))
     return "\n\n".join(parts)
 
 
@@ -126,7 +165,7 @@ def as_dict(report: Any) -> dict[str, Any]:
         "errors": report.errors,
         "groups": [law_dict(law) for law in report.groups],
         "remedies": [vars(o) for o in report.remedies],
-        "features": {name: getattr(f, name) for name in vars(f) if name != "vectors"},
+        "features": None if f is None else {name: getattr(f, name) for name in vars(f) if name != "vectors"},
         "notes": list(report.notes),
     }
 
