@@ -44,11 +44,20 @@ from gradstarve.problem import (
     init_softmax,
     init_two_layer,
 )
-from gradstarve.simulate import SweepResult, Trajectory, simulate, simulate_flow, sweep
+from gradstarve.simulate import (
+    HingeTrajectory,
+    SweepResult,
+    Trajectory,
+    simulate,
+    simulate_flow,
+    simulate_hinge_exact,
+    sweep,
+)
 from gradstarve.theory import Solution, solve, solve_mode
 
 if TYPE_CHECKING:
     from gradstarve import theorems
+    from gradstarve.diagnose import starvation_report
     from gradstarve.symbolic import Derivation, derive
     from gradstarve.theorems import Report, verify
 
@@ -57,6 +66,7 @@ _LAZY = {
     "Derivation": "gradstarve.symbolic",
     "derive": "gradstarve.symbolic",
     "Report": "gradstarve.theorems",
+    "starvation_report": "gradstarve.diagnose",
     "verify": "gradstarve.theorems",
 }
 
@@ -74,6 +84,7 @@ __all__ = [
     "GradientDescent",
     "GradientFlow",
     "Hinge",
+    "HingeTrajectory",
     "HypothesisError",
     "Mode",
     "Report",
@@ -95,9 +106,11 @@ __all__ = [
     "init_two_layer",
     "simulate",
     "simulate_flow",
+    "simulate_hinge_exact",
     "solve",
     "solve_mode",
     "special",
+    "starvation_report",
     "sweep",
     "theorems",
     "theory",

@@ -68,7 +68,7 @@ def simulate_flow(
     """
     data, network, loss = check_problem(data, network, loss)
     dtype = network.dtype
-    grid = _check_times(times, dtype)
+    grid = check_times(times, dtype)
     rtol = _check_tolerance("rtol", _DEFAULT_RTOL[dtype.name] if rtol is None else rtol)
     least = 10 * float(jnp.finfo(dtype).eps)
     if rtol < least:
@@ -143,7 +143,7 @@ def simulate_flow(
 _GUESS_SECONDS = 2.5
 
 
-def _check_times(times: Any, dtype: Any) -> np.ndarray:
+def check_times(times: Any, dtype: Any) -> np.ndarray:
     """The recorded times, [records], in the precision of the run."""
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves(times)):
         raise ValueError("times must be known outside jit and vmap; close over them instead of passing them in")

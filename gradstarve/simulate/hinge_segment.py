@@ -1,0 +1,149 @@
+"""Hinge flow between two events, exactly: where a network is after a while, and when the next event comes (section 12).
+
+While no neuron changes its activity and no margin passes 1, c_j = sum_i q_i y_i x_i over the points with m_i < 1 that neuron
+j is active on does not change, and with rho_j = |c_j|, a_j = w_j.c_j/rho_j and tau = rho_j t
+
+    a_j(t) = a_j cosh tau + z_j sinh tau,  z_j(t) = z_j cosh tau + a_j sinh tau,  w_j(t) = w_j + (a_j(t) - a_j) c_j/rho_j.
+
+An edge w_j.x_i = 0 is then passed where a_j(t) has one known value: a quadratic in e^tau. A margin is a sum of exponentials
+of different rates; its first passage through 1 is found from below by steps that a bound of its second derivative allows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+# Steps towards a margin's passage; each at least halves what is left, or is a tenth of the fastest neuron's own time.
+MOST_STEPS = 4000
+# Steps are this short in the time of the fastest neuron, for the bound to be good: rho t.
+LONGEST = 0.5
+
+
+class Segment(NamedTuple):
+    """One network between two events: `w` [h, d], `z` [h], `force` c_j/rho_j [h, d], `rate` rho_j [h], `along` a_j [h];
+    `edge` w_j.x_i and `lean` x_i.c_j/rho_j, both [h, n]."""
+
+    w: Float[Array, "h d"]
+    z: Float[Array, " h"]
+    force: Float[Array, "h d"]
+    rate: Float[Array, " h"]
+    along: Float[Array, " h"]
+    edge: Float[Array, "h n"]
+    lean: Float[Array, "h n"]
+
+
+def segment(w, z, active: Bool[Array, "h n"], pull: Float[Array, " n"], x: Float[Array, "n d"]) -> Segment:
+    """The segment that begins at (w, z); `pull` is q_i y_i g_i."""
+    # The largest entry first: squares of forces of 1e-160 would vanish.
+    force = jnp.einsum("hn,nd->hd", active * pull, x, precision="highest")
+    size = jnp.max(jnp.abs(force), axis=1, keepdims=True)
+    unit = force / jnp.where(size > 0, size, 1)
+    length = jnp.linalg.norm(unit, axis=1, keepdims=True)
+    rate, unit = (size * length)[:, 0], unit / jnp.where(length > 0, length, 1)
+    along = jnp.sum(w * unit, axis=1)
+    edge = jnp.einsum("hd,nd->hn", w, x, precision="highest")
+    lean = jnp.einsum("hd,nd->hn", unit, x, precision="highest")
+    # Of orthogonal points rounding leaves products that must not wake anybody.
+    size = jnp.linalg.norm(x, axis=1)
+    lean = jnp.where(jnp.abs(lean) <= 4 * jnp.finfo(x.dtype).eps * size, 0, lean)
+    return Segment(w, z, unit, rate, along, edge, lean)
+
+
+def gained(rate, along, z, t) -> tuple[Array, Array]:
+    """a_j(t) - a_j and z_j(t) - z_j, without cancellation for small rho t."""
+    grown = jnp.expm1(rate * t)
+    sinh = grown * (2 + grown) / (2 * (1 + grown))
+    less = grown**2 / (2 * (1 + grown))  # cosh - 1
+    return along * less + z * sinh, z * less + along * sinh
+
+
+def moved(now: Segment, t) -> tuple[Array, Array]:
+    """w, z after the time t."""
+    da, dz = gained(now.rate, now.along, now.z, t)
+    return now.w + da[:, None] * now.force, now.z + dz
+
+
+def edge_times(now: Segment, active: Bool[Array, "h n"]) -> Float[Array, "h n"]:
+    """When neuron j passes the edge of point i to the side it is not on, [h, n]; inf if never.
+
+    Of the two roots of the quadratic only the one is wanted at which w_j.x_i moves to the other side; so the edge that was
+    passed last, which rounding leaves on either side of zero, is no event again.
+    """
+    z, a, rate = now.z[:, None], now.along[:, None], now.rate[:, None]
+    there = (now.lean != 0) & (rate > 0)
+    lean = jnp.where(there, now.lean, 1)
+    need = -now.edge / lean  # what a_j must gain
+    square = z**2 + need * (2 * a + need)
+    side = jnp.where(active, -1.0, 1.0)  # which way w_j.x_i goes when it matters
+    then = side * jnp.sign(lean) * jnp.sqrt(jnp.maximum(square, 0))  # z_j at the passage
+    same = jnp.sign(then) == jnp.sign(z)
+    change = jnp.where(same, need * (2 * a + need) / jnp.where(same & (then + z != 0), then + z, 1), then - z)
+    rising, falling = a + z, a - z
+    use_rising = jnp.abs(rising) >= jnp.abs(falling)
+    below = jnp.where(use_rising, rising, falling)
+    ratio = jnp.where(use_rising, need + change, need - change) / jnp.where(below != 0, below, 1)
+    reached = there & (square > 0) & (below != 0) & (ratio > -1)
+    tau = jnp.log1p(jnp.where(reached, ratio, 0)) * jnp.where(use_rising, 1, -1)
+    times = jnp.where(reached & (tau > 0), tau / jnp.where(rate > 0, rate, 1), jnp.inf)
+    # On the edge or, by rounding, a little over it, and going further: now.
+    speed = jnp.where(z != 0, z, a) * now.lean * side
+    return jnp.where(there & (now.edge * side >= 0) & (speed > 0), 0.0, times)
+
+
+def margins_at(now: Segment, active, y, t: Float[Array, " n"]) -> tuple[Array, Array, Array]:
+    """m_i and dm_i/dt at a time of its own for each point, [n], and a bound of |d2 m_i/dt2| for LONGEST/max rho more."""
+    da, dz = gained(now.rate, now.along, now.z, t[:, None])  # [n, h]
+    a, z = now.along + da, now.z + dz
+    on = active.T
+    edge, lean = jnp.where(on, now.edge.T + now.lean.T * da, 0), jnp.where(on, now.lean.T, 0)
+    rate = now.rate
+    margin = y * jnp.sum(z * edge, axis=1)
+    speed = y * jnp.sum(rate * (a * edge + z * z * lean), axis=1)
+    # d2/dt2 of z p is z rho^2 (p + 3 a lean); the bounds of |z|, |a| and |p| hold for tau to come up to LONGEST.
+    most = (jnp.abs(a) + jnp.abs(z)) * jnp.exp(LONGEST)
+    reach = jnp.abs(edge) + jnp.abs(lean) * most * LONGEST
+    bend = jnp.sum(rate**2 * most * (reach + 3 * most * jnp.abs(lean)), axis=1)
+    return margin, speed, bend
+
+
+def margin_times(now: Segment, active, y, live: Bool[Array, " n"], limit) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
+    """When each margin first passes 1 from the side it is on (`live`: below), [n], inf if not before `limit`; and whether
+    the search came to an end. Only the earliest is right; later ones are inf or as they were found.
+
+    From a distance D = |1 - m| and a speed V towards 1, with |m''| <= B, nothing can happen for the time at which
+    D - V s - B s^2 / 2 = 0. Steps of that length never pass a root and close in on it quadratically.
+    """
+    side = jnp.where(live, 1.0, -1.0)
+    fastest = jnp.max(now.rate)
+    longest = LONGEST / jnp.where(fastest > 0, fastest, 1)
+    eps = jnp.finfo(now.z.dtype).eps
+
+    def look(t):
+        margin, speed, bend = margins_at(now, active, y, t)
+        return jnp.maximum(side * (1 - margin), 0), side * speed, bend
+
+    def unfinished(carry):
+        t, found, count = carry
+        end = jnp.minimum(limit, jnp.min(jnp.where(found, t, jnp.inf)))
+        return jnp.any(~found & (t < end)) & (count < MOST_STEPS)
+
+    def closer(carry):
+        t, found, count = carry
+        gap, speed, bend = look(t)
+        root = jnp.sqrt(speed**2 + 2 * bend * gap)
+        # Two forms of one root, each without cancellation where the other has it.
+        ahead = 2 * gap / jnp.where(speed + root > 0, speed + root, 1)
+        away = (root - speed) / jnp.where(bend > 0, bend, 1)
+        step = jnp.where(speed > 0, ahead, jnp.where(bend > 0, away, jnp.inf))
+        step = jnp.where((speed <= 0) & (bend == 0), jnp.inf, step)
+        hit = (gap <= 2 * eps) & (speed > 0) | (step <= 2 * eps * t) & (speed >= 0)
+        new = jnp.minimum(t + jnp.minimum(step, longest), limit)
+        return jnp.where(found | hit, t, new), found | hit & (t < limit), count + 1
+
+    start = (jnp.zeros_like(now.edge[0]), jnp.zeros(y.shape, bool), jnp.zeros((), jnp.int32))
+    t, found, count = jax.lax.while_loop(unfinished, closer, start)
+    return jnp.where(found, t, jnp.inf), count < MOST_STEPS
