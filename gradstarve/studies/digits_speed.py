@@ -89,7 +89,7 @@ def _shape_claims(found: dict[str, Any]) -> list[Claim]:
                 f"the closed form on the class means gives the time to margin 1, {loss}: measured / predicted",
                 between(*ratio, ".3f"),
                 "within 10 % of 1 with its confidence interval",
-                bool(0.9 < ratio[1] and ratio[2] < 1.1),
+                bool(ratio[1] > 0.9 and ratio[2] < 1.1),
             )
         )
     return claims
@@ -143,7 +143,7 @@ def class_speed(settings: dict[str, Any], tell: Tell) -> dict[str, Any]:
     for p in settings["rare"]:
         data = [fewer(one, p) for one in problems(settings, centred=True)]
         share = float(np.mean([np.mean(np.asarray(one.train.labels) > 0) for one in data]))
-        measure("fewer images", f"p = {share:.2f}", data, share, longest / p, True)
+        measure("fewer images", f"p = {share:.2f}", data, share, 2 * longest / p, True)
     for factor in settings["brightness"]:
         data = problems(settings, centred=True, frequencies=(0.5, 0.5), brightness=(factor, 1.0))
         measure("brightness", f"x {factor}", data, 0.5, 2 * longest / min(settings["brightness"]), True)
@@ -226,7 +226,7 @@ def _speed_claims(sweeps: dict[str, Any], fits: dict[str, Any]) -> list[Claim]:
                     f"the time to {what} goes as 1/(p r), {text}: log-log slope",
                     between(*slope, ".3f") if np.isfinite(slope[0]) else "not learnt by every seed",
                     "the confidence interval of the slope is within -1 ± 0.1",
-                    bool(-1.1 < slope[1] and slope[2] < -0.9),
+                    bool(slope[1] > -1.1 and slope[2] < -0.9),
                 )
             )
     slope = interval(fits["brightness"]["other"])
@@ -236,7 +236,7 @@ def _speed_claims(sweeps: dict[str, Any], fits: dict[str, Any]) -> list[Claim]:
             "modes are independent: brightness of one class against the time of the other, slope",
             between(*slope, ".3f"),
             "the confidence interval is within 0 ± 0.1",
-            bool(-0.1 < slope[1] and slope[2] < 0.1),
+            bool(slope[1] > -0.1 and slope[2] < 0.1),
         )
     )
     ratios = np.array([row["margin"] / row["predicted"] for rows in sweeps.values() for row in rows if "predicted" in row])

@@ -54,14 +54,19 @@ class Runs:
         return (self.train > 0).mean(-1)
 
     @property
-    def clean(self) -> np.ndarray:
+    def clean_positive(self) -> np.ndarray:
         """Accuracy on the test images of class + without patch, [seeds, records]."""
         return (self.test[..., self.positive_test] > 0).mean(-1)
 
     @property
-    def other(self) -> np.ndarray:
+    def clean_negative(self) -> np.ndarray:
         """Accuracy on the test images of class -, [seeds, records]."""
         return (self.test[..., ~self.positive_test] > 0).mean(-1)
+
+    @property
+    def clean(self) -> np.ndarray:
+        """Accuracy on the test images without patch, the mean of both classes, [seeds, records]."""
+        return (self.clean_positive + self.clean_negative) / 2
 
     @property
     def with_patch(self) -> np.ndarray:
