@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from gradstarve import cli_starve, cli_sweep, report
+from gradstarve import cli_digits, cli_starve, cli_sweep, report
 from gradstarve.cli_parts import LOSSES, PRECISIONS, PROBLEMS, Seed, one_of, pair, plain_errors, use_float64
 
 DYNAMICS = ("descent", "flow")
@@ -142,6 +142,7 @@ def run_overlay(settings: dict[str, Any]) -> Any:
 
 app.command(epilog=cli_sweep.EXAMPLE)(cli_sweep.sweep)
 app.command(epilog=cli_starve.EXAMPLE)(cli_starve.starve)
+app.command(epilog=cli_digits.EXAMPLE)(cli_digits.digits)
 
 
 @app.command(epilog="Example: gradstarve derive mode --loss hinge --format latex --out derivations")
