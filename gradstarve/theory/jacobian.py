@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _BUDGET = 2**30  # bytes
-_COPIES = 3  # two blocks of rows, and one of them while it is made
+_COPIES = 4  # two blocks of rows, and what making one of them takes besides
 _PROBED = 32  # samples on which `apply` is asked whether they see each other
 
 
@@ -87,7 +87,7 @@ def margin_jacobian(apply, params, x, y, memory=None) -> Float[Array, "n P"]:
     [[1.0, 0.0], [-0.0, -1.0]]
     """
     model, x, y = _checked(apply, params, x, y)
-    count = _rows_at_once(memory, model, y.size, y.size * model.size * model.itemsize, copies=1)
+    count = _rows_at_once(memory, model, y.size, y.size * model.size * model.itemsize, copies=2)
     return jnp.concatenate([_block(model, x, y, first, count) for first in range(0, y.size, count)])
 
 
@@ -288,7 +288,8 @@ def _block(model: _Model, x: Any, y: Array, first: int, count: int) -> Array:
     # The last block is filled up with its last sample, so that every block runs the same program.
     some = np.minimum(np.arange(first, first + count), y.size - 1)
     rows, good = _rows(model, jax.tree.map(lambda leaf: leaf[some], x), y[some])
-    rows, good = rows[: here.size], good[: here.size]
+    if here.size < count:
+        rows, good = rows[: here.size], good[: here.size]
     if is_concrete(good) and not np.asarray(good).all():
         i = int(here[np.flatnonzero(~np.asarray(good))[0]])
         raise ValueError(
