@@ -43,16 +43,21 @@ def starve(
     ] = True,
     width: Annotated[int, typer.Option(min=1, help="Neurons h of an ordinary network.")] = 16,
     networks: Annotated[int, typer.Option(min=1, help="How many ordinary networks start at random.")] = 64,
-    as_json: Annotated[bool, typer.Option("--json", help="Print starve.json instead of the table.")] = False,
+    remedies: Annotated[
+        bool, typer.Option("--remedies", help="Also train ordinary networks under remedies, compared in remedies.png.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print starve.json instead of the tables.")] = False,
     seed: Seed = 0,
-    out: Annotated[Path, typer.Option(help="Directory for starve.png and starve.json.")] = Path("gradstarve-out"),
+    out: Annotated[Path, typer.Option(help="Directory for the figures and starve.json.")] = Path("gradstarve-out"),
 ) -> None:
     """Show how features that share samples starve each other: the exact laws, and whole networks trained.
 
     Every feature is learnt alone and together with the others, by a read-out, by deeper paths that see one feature each, and
     by ordinary neurons, which mix the features and so obey another law. Prints a row per network, loss and feature: the
     starvation index 1 - v/v_alone of its logit v at the end, by law and trained; the law's time to v = 1 alone and together;
-    and the gap of training to the law over the largest logit. Writes the figure, and all curves as JSON.
+    and the gap of training to the law over the largest logit. Writes the figure, and all curves as JSON. With --remedies a
+    second table and figure: what logit penalties, weight decay, other weights of the samples, the hinge loss, early stopping
+    and the step size do to each feature, at what cost.
     """
     table = _types(types)
     if probabilities is None:
@@ -97,9 +102,18 @@ def starve(
         study = run_starve(settings)
         study.plot(folder / "starve.png")
         result = {"settings": study.settings, "environment": report.environment(), "features": study.to_dict()}
+        written, text = ["starve.png", "starve.json"], f"{study.table()}\n\n{study.notes()}"
+        if remedies:
+            names = ("types", "probabilities", "scales", "width", "networks", "seed")
+            compared = run_remedies({name: settings[name] for name in names})
+            compared.plot(folder / "remedies.png")
+            result["remedies"] = {"settings": compared.settings} | compared.to_dict()
+            written.insert(1, "remedies.png")
+            text += f"\n\n{compared.table()}\n\n{compared.notes()}"
         report.write_json(folder / "starve.json", result)
-    typer.echo(json.dumps(report.to_jsonable(result)) if as_json else f"{study.table()}\n\n{study.notes()}")
-    typer.echo(f"Wrote {folder / 'starve.png'} and {folder / 'starve.json'}", err=as_json)
+    typer.echo(json.dumps(report.to_jsonable(result)) if as_json else text)
+    paths = [str(folder / name) for name in written]
+    typer.echo(f"Wrote {', '.join(paths[:-1])} and {paths[-1]}", err=as_json)
 
 
 def run_starve(settings: dict[str, Any]) -> Any:
@@ -107,6 +121,13 @@ def run_starve(settings: dict[str, Any]) -> Any:
     from gradstarve.studies.features import feature_study
 
     return feature_study(**settings)
+
+
+def run_remedies(settings: dict[str, Any]) -> Any:
+    """The `RemedyStudy` of `settings` by name, as stored under "remedies" in starve.json."""
+    from gradstarve.studies.remedies import remedy_study
+
+    return remedy_study(**settings)
 
 
 def _types(text: str) -> list[list[int]]:

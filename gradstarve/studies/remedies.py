@@ -61,7 +61,7 @@ from gradstarve.studies.remedy_list import Remedy, list_remedies
 from gradstarve.text import number, table_text
 
 QUANTILES = (0.1, 0.5, 0.9)
-_RECORDS = 100
+_RECORDS = 2000
 _DRAWS = 1000  # test samples a type and class
 
 
@@ -80,7 +80,8 @@ class Outcome:
     `logits`, `index`: v_k and the starvation index at the end, [K] each; `accuracy`: on feature k alone in noise, [K];
     `overall`: on samples like those of training in noise; `steps`: how many were made, and `cost`: after how many each of
     the levels of training loss was reached, inf for never, medians over networks. `law_logits`, `law_index`: [K], one layer
-    by (10.1) after as many steps, None without a law; `law_gap`: of a read-out trained like that, over the largest logit.
+    by (10.1) after as many steps, None without a law; `law_gap`: of a read-out trained like that, over the largest logit
+    (None too at other step sizes).
     """
 
     remedy: Remedy
@@ -217,7 +218,7 @@ class _Problem:
         self.numbers: dict[str, Any] = {name: float(value) for name, value in numbers.items()}
         self.numbers["loss_levels"] = [float(level) for level in loss_levels]
         counts = {"networks": positive_int("networks", networks, minimum=2), "width": positive_int("width", width)}
-        self.numbers |= counts | {"steps": positive_int("steps", steps, minimum=_RECORDS), "seed": seed}
+        self.numbers |= counts | {"steps": positive_int("steps", steps), "seed": seed}
         self.types, self.probabilities, self.scales = (np.asarray(v, np.float64) for v in (types, probabilities, scales))
         self.dtype = np.asarray(types).dtype
         self.size = size
@@ -246,33 +247,36 @@ class _Problem:
         """Those of the remedy; types that it leaves out stay with a weight that no sum notices, so that shapes do."""
         return np.maximum(remedy.weights_for(of_type, weights), np.finfo(self.dtype).tiny)
 
-    def train(self, remedy: Remedy, network: Any, only: int | None = None) -> tuple[np.ndarray, Any]:
-        """The recorded steps, and the networks there, batch axes [networks, records]: densely in the first tenth."""
+    def steps(self, remedy: Remedy) -> tuple[int, int]:
+        """How many steps, and how many from one record to the next: all of them, or two thousand records."""
+        count = max(1, round(self.numbers["steps"] / remedy.step_factor))
+        return count, -(-count // _RECORDS)
+
+    def train(self, remedy: Remedy, network: Any, only: int | None, count: int, every: int, keep: bool = False) -> Any:
+        """The `Trajectory`. One engine for all remedies, so that its compiled programs serve all of them."""
         data, loss = self.data(remedy, only)
-        every = max(1, round(self.numbers["steps"] / remedy.step_factor / _RECORDS))
         descent = GradientDescent(self.numbers["step_size"] * remedy.step_factor, weight_decay=remedy.weight_decay)
-        grids, parts = [np.zeros(1, int)], []
-        for count, apart in ((10 * every, 1), ((_RECORDS - 10) * every, every)):
-            # One engine for all remedies: its programs then serve all of them.
-            options = {"record_networks": True, "engine": "reference", "progress": False}
-            run = simulate(data, network, loss, descent, count, apart, **options)
-            network = run.final
-            grids.append(grids[-1][-1] + np.asarray(run.grid)[1:])
-            parts.append(jax.tree.map(lambda leaf, first=not parts: np.asarray(leaf)[:, 0 if first else 1 :], run.networks))
-        return np.concatenate(grids), jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *parts)
+        return simulate(
+            data, network, loss, descent, count, every, record_networks=keep, engine="reference", progress=False
+        )
 
     def outcome(self, remedy: Remedy) -> Outcome:
         """All that is measured of a remedy."""
-        grid, networks = self.train(remedy, self.start)
-        losses = self.losses(networks)
+        count, every = self.steps(remedy)
+        run = self.train(remedy, self.start, None, count, every)
+        grid, losses = np.asarray(run.grid), self.losses(run)
         last = np.full(len(losses), len(grid) - 1)
-        if remedy.stop_loss is not None:
+        stops = remedy.stop_loss is not None
+        if stops:
             last = _first(losses <= remedy.stop_loss, last)
-        final = _at(networks, last)
+            count = int(grid[last.max()])
+            run = self.train(remedy, self.start, None, count, every, True)
+        final = _at(run.networks, last) if stops else run.final
         logits, alone = self.features(final), np.empty((self.numbers["networks"], self.size))
         for k in range(self.size):
             # Alone it has as many steps as training together had.
-            alone[:, k] = self.features(_at(self.train(remedy, self.start, k)[1], last))[:, k]
+            one = self.train(remedy, self.start, k, count, every, stops)
+            alone[:, k] = self.features(_at(one.networks, last) if stops else one.final)[:, k]
         index = np.asarray(theory.starvation_index(logits, alone))
         accuracy, overall = self.accuracies(final)
         costs = [_first(losses <= level, np.full(len(losses), -1)) for level in self.numbers["loss_levels"]]
@@ -291,11 +295,9 @@ class _Problem:
             law_gap=law[2],
         )
 
-    def losses(self, networks: Any) -> np.ndarray:
+    def losses(self, run: Any) -> np.ndarray:
         """The mean cross-entropy on the data as they are, [networks, records]."""
-        plain, _ = self.data(Remedy("nothing"))
-        margins = np.asarray(plain.margins(networks(plain.points)), np.float64)
-        return np.logaddexp(0, -margins) @ np.asarray(plain.weights, np.float64)
+        return np.logaddexp(0, -np.asarray(run.margins(), np.float64)) @ (np.tile(self.probabilities, 2) / 2)
 
     def features(self, network: Any) -> np.ndarray:
         """v_k, [networks, K]."""
@@ -329,17 +331,18 @@ class _Problem:
             flow = theory.feature_flow(types, weights, loss, scales=scales)
         except HypothesisError:
             return None, None, None
-        pace = self.numbers["step_size"] * remedy.step_factor
-        read_out = DeepReLU((np.zeros((1, self.size), self.dtype),))
-        steps, trained = self.train(remedy, read_out)
-        times = np.array([step, steps[-1]]) * pace
+        whole, _ = self.steps(remedy)
+        times = np.array([step, whole]) * self.numbers["step_size"] * remedy.step_factor
         try:
             found, alone = np.asarray(flow.features(times)), np.asarray(flow.alone(times))
         except ConvergenceError:  # one feature at rest and another not, for very many steps
             return None, None, None
         index = np.asarray(theory.starvation_index(found[0], alone[0]))
-        gap = np.abs(self.features(_at(trained, np.array([len(steps) - 1])))[0] - found[1]).max() / np.abs(found[1]).max()
-        return found[0], index, float(gap)
+        if remedy.step_factor != 1:
+            return found[0], index, None
+        read_out = DeepReLU((np.zeros((1, self.size), self.dtype),))
+        trained = self.features(self.train(remedy, read_out, None, whole, whole).final)[0]
+        return found[0], index, float(np.abs(trained - found[1]).max() / np.abs(found[1]).max())
 
 
 def _one_a_sample(loss: Loss, count: int) -> SpectralDecoupling:

@@ -5,9 +5,10 @@ import json
 import jax
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import gradstarve as gs
-from gradstarve import report
+from gradstarve import cli, cli_starve, report
 from gradstarve.studies.remedies import Remedy, list_remedies, remedy_study
 
 TYPES, P = np.array([[1.0, 0], [1, 1], [0, 1]]), np.array([0.75, 0.2, 0.05])
@@ -87,14 +88,15 @@ def test_the_list_follows_the_table():
     weak = [remedy.name for remedy in list_remedies(PAIR, OFTEN, scales=(1, 0.5))]
     assert [name for name in weak if "weights" in name] == ["weights: fastest"]
     assert not any("without" in remedy.name for remedy in list_remedies([[1, 1]], [1.0], scales=(1, 0.5)))
-    np.testing.assert_allclose(Remedy("some", factors=(1.0, 0.0, 2.0)).weights_for([0, 1, 2], P), [0.75 / 0.85, 0, 0.1 / 0.85])
+    weighted = Remedy("some", factors=(1.0, 0.0, 2.0)).weights_for([0, 1, 2], P)
+    np.testing.assert_allclose(weighted, [0.75 / 0.85, 0, 0.1 / 0.85])
 
 
 @pytest.mark.usefixtures("x64")
 def test_bad_input_names_what_came():
     for settings, message in (
         ({"networks": 1}, "networks must be an integer >= 2, got 1"),
-        ({"steps": 10}, "steps must be an integer >= 100, got 10"),
+        ({"steps": 0}, "steps must be an integer >= 1, got 0"),
         ({"noise": 0.0}, r"noise must be > 0, got 0\.0"),
         ({"loss_levels": 0.5}, r"loss_levels must be one number or more, got 0\.5"),
         ({"remedies": []}, "remedies must be at least one"),
@@ -103,7 +105,46 @@ def test_bad_input_names_what_came():
         ({"probabilities": (0.5, 0.2, 0.2)}, "weights must sum to 1"),
     ):
         with pytest.raises(ValueError, match=message):
-            remedy_study(**settings)
+            remedy_study(**({"remedies": [Remedy("nothing")]} | settings))
+
+
+def test_the_command_adds_the_remedies_when_asked(monkeypatch, tmp_path):
+    asked = []
+
+    class Study:
+        """Stands for either study."""
+
+        def __init__(self, settings):
+            self.settings = settings
+            asked.append(settings)
+
+        def plot(self, path):
+            path.write_bytes(b"")
+
+        def table(self):
+            return "a table"
+
+        def notes(self):
+            return "notes"
+
+        def to_dict(self):
+            return {"outcomes": [1]}
+
+    for name in ("run_starve", "run_remedies"):
+        monkeypatch.setattr(cli_starve, name, Study)
+    monkeypatch.setattr(cli_starve, "use_float64", lambda: None)
+    arguments = ["starve", "--types", "1,0/1,1/0,1", "--probabilities", "0.5,0.3,0.2", "--networks", "7"]
+    arguments += ["--out", str(tmp_path)]
+    assert "remedies.png" not in CliRunner().invoke(cli.app, arguments).output
+    result = CliRunner().invoke(cli.app, [*arguments, "--remedies", "--seed", "3"])
+    assert result.exit_code == 0
+    assert result.output.count("a table") == 2
+    wanted = {"types": [[1, 0], [1, 1], [0, 1]], "probabilities": [0.5, 0.3, 0.2], "networks": 7, "width": 16, "seed": 3}
+    assert asked[-1] == wanted | {"scales": [1.0, 1.0]}
+    stored = json.loads((tmp_path / "starve.json").read_text())["remedies"]
+    assert stored["settings"] == asked[-1]
+    assert stored["outcomes"] == [1]
+    assert {path.name for path in tmp_path.iterdir()} == {"starve.png", "remedies.png", "starve.json"}
 
 
 @pytest.mark.slow
