@@ -41,8 +41,11 @@ class FeatureTable:
         types, probabilities = real_arrays(types=types, probabilities=probabilities)
         datasets.check_types(types)
         size = types.shape[1]
-        scales, init, time = real_arrays(scales=np.ones(size) if scales is None else scales, init=init, time=time)
-        datasets.features(types, probabilities, scales=scales)  # which checks them
+        scales, init, time = real_arrays(scales=[1.0] * size if scales is None else scales, init=init, time=time)
+        total = float(np.sum(np.asarray(probabilities)))
+        if abs(total - 1) > 1e-5:
+            raise ValueError(f"probabilities must sum to 1, got {total:.6g}; divide them by it")
+        datasets.features(types, probabilities, scales=scales)  # which checks the rest
         if init.shape not in ((), (size,)):
             raise ValueError(f"init must be a number or have {size} entries, one a feature, got shape {init.shape}")
         check_positive("init", init)
@@ -83,7 +86,8 @@ class FeatureTable:
     def points(self, frame: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """Samples [1 + K, S, d], all features and then each as the only one, and the inputs r_k e_k [K, d]."""
         size = len(self.scales)
-        shown = np.asarray(datasets.features(np.eye(size), np.full(size, 1 / size), scales=self.scales, key=frame).points)
+        apart = np.eye(size, dtype=self.scales.dtype)
+        shown = np.asarray(datasets.features(apart, [1 / size] * size, scales=self.scales, key=frame).points)
         each = self.types.T[:, :, None] * shown[:, None]
         return np.concatenate([(self.types @ shown)[None], each]), shown
 
@@ -96,7 +100,7 @@ def restricted(problem: FeatureTable, depth: int) -> tuple[Any, Any]:
     size = len(problem.scales)
     if depth == 1:
         return problem.points(problem.key), DeepReLU((np.zeros(size, problem.scales.dtype),))
-    layers = np.tile((problem.init / problem.scales) ** (1 / depth), (depth, 1))
+    layers = np.tile((problem.init / problem.scales) ** (1 / depth), (depth, 1)).astype(problem.scales.dtype)
     return problem.points(), DeepReLU.paths(layers, list(range(size)), size)
 
 
@@ -115,8 +119,8 @@ def train(problem: FeatureTable, samples: tuple[np.ndarray, np.ndarray], network
     points, shown = samples
     count, sets = len(problem.losses), len(points)
     which = np.repeat([LOSS_NAMES.index(loss) for loss in problem.losses], sets)
-    repeated = jnp.asarray(np.tile(points, (count, 1, 1)))
-    found = _flows(tuple(records), repeated, jnp.asarray(problem.probabilities), jnp.asarray(which), network, shown)
+    repeated = np.tile(points, (count, 1, 1))
+    found = _flows(tuple(records), repeated, problem.probabilities, which, network, shown)
     found = np.asarray(found).reshape(count, sets, len(records), -1)
     lost = np.argwhere(~np.isfinite(found).all(axis=(1, 2, 3)))
     if lost.size:
@@ -129,7 +133,7 @@ def train(problem: FeatureTable, samples: tuple[np.ndarray, np.ndarray], network
 @partial(jax.jit, static_argnums=0)
 def _flows(records, points, probabilities, which, network, shown):
     def one(points, which):
-        data = Dataset(points, np.ones(points.shape[0]), probabilities)
+        data = Dataset(points, [1] * points.shape[0], probabilities)
         options = {"max_steps": 20_000, "progress": False, "throw": False, "record_networks": True}
         run = simulate_flow(data, network, AnyLoss(which), np.array(records), **options)
         return run.networks(jnp.asarray(shown))
