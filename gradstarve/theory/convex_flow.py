@@ -34,8 +34,9 @@ _TOLERANCE = {"float64": 1e-12, "float32": 2e-6}  # of the highest coefficient o
 class ConvexFlow(eqx.Module):
     """dw/dt = B^T g(u) - C w with u = offset + B w: `matrix` B [n, k], `constant` C [k, k], `offset` [n].
 
-    `pull(u)` gives g and -g' >= 0 elementwise. Errors are measured in u, against |u| + `floor` [n]. `odds`: u = w are
-    numbers between 0 and 1 and g the logarithm of their odds; Newton's method then solves for that, and they stay there.
+    `pull(u)` gives g and -g' >= 0 elementwise. Errors are measured in u, against |u| + `floor` [n].
+    `odds`: u = w are numbers between 0 and 1 and g = log((1 - u)/u); Newton's method then solves for -g, to which `pull` is
+    applied, so that they stay there and may be as small as they like.
     """
 
     matrix: Float[Array, "n k"]
@@ -49,9 +50,19 @@ class ConvexFlow(eqx.Module):
         """u = offset + B w."""
         return self.offset + w @ self.matrix.T
 
-    def speed(self, w: Float[Array, "... k"]) -> Float[Array, "... k"]:
-        """dw/dt."""
-        return self.pull(self.outputs(w))[0] @ self.matrix - w @ self.constant
+    def encode(self, w: Float[Array, "... k"]) -> Float[Array, "... k"]:
+        """What is solved for: w or its log-odds."""
+        return jnp.log(w) - jnp.log1p(-w) if self.odds else w
+
+    def decode(self, v: Float[Array, "... k"]) -> Float[Array, "... k"]:
+        """w again."""
+        return jax.nn.sigmoid(v) if self.odds else v
+
+    def terms(self, v: Float[Array, "... k"]) -> tuple[Array, Array]:
+        """dw/dt and -g' at the encoded w."""
+        w = self.decode(v)
+        g, fall = self.pull(v if self.odds else self.outputs(w))
+        return g @ self.matrix - w @ self.constant, fall
 
 
 def follow_convex(flow: ConvexFlow, start: Float[Array, " k"], t: Float[Array, " times"]) -> Float[Array, "times n"]:
@@ -126,8 +137,8 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
     coefficients of what it gains [panels, s + 1, k]; and whether the last of them ends at `latest`. Unused ones begin at
     inf."""
     dtype, size = start.dtype, start.size
-    stiffness = (flow.matrix.T * flow.pull(flow.outputs(start))[1]) @ flow.matrix + flow.constant
-    speed = flow.speed(start)
+    speed, fall = flow.terms(flow.encode(start))
+    stiffness = (flow.matrix.T * fall) @ flow.matrix + flow.constant
     stiffest = jnp.max(jnp.sum(jnp.abs(stiffness), axis=-1))
     # No slower than the fastest relaxation or motion at the start, so that the first panel has little to do.
     rate = jnp.maximum(stiffest, jnp.max(jnp.abs(speed @ flow.matrix.T)))
@@ -140,9 +151,8 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
     def distance(change, scale):
         return jnp.max(jnp.abs(change @ flow.matrix.T) / scale)
 
-    def linearised(outputs, pace, length):
+    def linearised(fall, pace, length):
         """-g' at the Radau points, eigenvectors of the average slope, and the inverses [k, s, s] along them."""
-        fall = flow.pull(outputs)[1]
         if flow.odds:
             # Faster relaxation than this is as good as instantaneous, and eigenvectors would lose the slow part beside it.
             fall = jnp.minimum(fall, 1e9 * stiffest)
@@ -153,27 +163,25 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
         systems = jnp.eye(_POINTS, dtype=dtype) + length * integrals * diagonal.T[:, None, :]
         return fall, basis, jnp.linalg.inv(systems)
 
-    def solve(s, length, begin, slope):
-        """What w gains at the Radau points of a panel, [s, k], and whether Newton's method found it."""
+    def solve(s, length, encoded, slope):
+        """w, encoded, at the Radau points of a panel, [s, k], and whether Newton's method found it."""
         pace = jnp.exp(s + points * length - delay)[:, None]  # dt/ds
-        guess = points[:, None] * length * slope
-        if flow.odds:
-            guess = jnp.clip(guess, -0.9 * begin, 0.9 * (1 - begin))
-        outputs = flow.outputs(begin + guess)
-        scale = flow.floor + jnp.maximum(jnp.max(jnp.abs(outputs), axis=0), jnp.abs(flow.outputs(begin)))
-        held = None if flow.odds else linearised(outputs, pace, length)
+        begin = flow.decode(encoded)
+        guess = encoded + (0 if flow.odds else length * slope) * points[:, None]
+        scale = flow.floor + jnp.maximum(
+            jnp.max(jnp.abs(flow.outputs(flow.decode(guess))), axis=0), jnp.abs(flow.outputs(begin))
+        )
+        held = None if flow.odds else linearised(flow.terms(guess)[1], pace, length)
 
         def body(state):
-            gain, _, last, count = state
-            now = begin + gain
+            now, _, last, count = state
+            speed, fall = flow.terms(now)
             # Odds change by powers of ten: their slope is taken anew each time.
-            fall, basis, inverses = held or linearised(now, pace, length)
-            off = gain - length * integrals @ (pace * flow.speed(now))
+            fall, basis, inverses = held or linearised(fall, pace, length)
+            off = flow.decode(now) - begin - length * integrals @ (pace * speed)
             change = -jnp.einsum("kij,jk->ik", inverses, off @ basis) @ basis.T
-            after = gain + change
-            if flow.odds:
-                after = jax.nn.sigmoid(jnp.log(now) - jnp.log1p(-now) + change * fall) - begin
-            return after, last, distance(after - gain, scale), count + 1
+            after = now + (change * fall if flow.odds else change)
+            return after, last, distance(flow.decode(after) - flow.decode(now), scale), count + 1
 
         def moving(state):
             _, before, last, count = state
@@ -181,14 +189,16 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
             return (last > tolerance / 20) & ~noise & (count < _MOST_ITERATIONS)
 
         far = jnp.asarray(jnp.inf, dtype)
-        gain, before, last, _ = jax.lax.while_loop(moving, body, (guess, far, far, 0))
+        found, before, last, _ = jax.lax.while_loop(moving, body, (guess, far, far, 0))
         good = (last <= tolerance / 20) | ((last < 1e4 * eps) & (last > before / 2))
-        return gain, good & jnp.all(jnp.isfinite(gain))
+        return found, good & jnp.all(jnp.isfinite(found))
 
     def attempt(state):
-        s, length, begin, slope, count, tries, stores = state
+        s, length, encoded, slope, count, tries, stores = state
         taken = jnp.minimum(length, goal - s)
-        gain, good = solve(s, taken, begin, slope)
+        found, good = solve(s, taken, encoded, slope)
+        begin = flow.decode(encoded)
+        gain = flow.decode(found) - begin
         coefficients = expand @ gain
         scale = flow.floor + jnp.max(jnp.abs(flow.outputs(begin + gain)), axis=0)
         error = distance(coefficients[-1], scale) / tolerance
@@ -203,9 +213,8 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
         end = jnp.where(taken < length, goal, s + taken)
         leaving = orders * (orders + 1) @ coefficients / taken  # the slope of the polynomial at its end
         pick = lambda new, old: jnp.where(good, new, old)  # noqa: E731
-        return (
-            pick(end, s), following, pick(begin + gain[-1], begin), pick(leaving, slope), count + good, tries + 1, stores
-        )  # fmt: skip
+        encoded, slope = pick(found[-1], encoded), pick(leaving, slope)
+        return pick(end, s), following, encoded, slope, count + good, tries + 1, stores
 
     stores = (
         jnp.full(_MOST_PANELS, jnp.inf, dtype),
@@ -213,7 +222,7 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
         jnp.zeros((_MOST_PANELS, size), dtype),
         jnp.zeros((_MOST_PANELS, _POINTS + 1, size), dtype),
     )
-    begin = (jnp.zeros((), dtype), jnp.asarray(0.5, dtype), start, slope, 0, 0, stores)
+    begin = (jnp.zeros((), dtype), jnp.asarray(0.5, dtype), flow.encode(start), slope, 0, 0, stores)
     state = jax.lax.while_loop(
         lambda x: (x[0] < goal) & (x[4] < _MOST_PANELS) & (x[5] < 4 * _MOST_PANELS), attempt, begin
     )

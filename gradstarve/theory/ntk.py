@@ -52,10 +52,10 @@ class _Logistic(eqx.Module):
 
 
 class _LogOdds(eqx.Module):
-    """log((1 - alpha)/alpha)."""
+    """log((1 - alpha)/alpha), and 1/(alpha (1 - alpha)), of the log-odds of alpha."""
 
-    def __call__(self, alpha: Any) -> tuple[Any, Any]:
-        return jnp.log1p(-alpha) - jnp.log(alpha), 1 / (alpha * (1 - alpha))
+    def __call__(self, odds: Any) -> tuple[Any, Any]:
+        return -odds, 2 + jnp.exp(odds) + jnp.exp(-odds)
 
 
 def logistic_flow(K, times, start=None) -> Float[Array, "..."]:

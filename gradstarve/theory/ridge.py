@@ -90,11 +90,15 @@ def _margins(kernel: Array, ridge: Array) -> Array:
         wanted = jnp.concatenate([jnp.exp(-m / 2), -root * w])
         Q, R = jnp.linalg.qr(rows)
         move = jax.scipy.linalg.solve_triangular(R, Q.T @ wanted)
-        # sigmoid' changes by at most e^|dm|, so that log(1 + d)/d of a step whose margins change by d lowers the loss.
-        change = jnp.abs(basis @ move)
-        far = jnp.max(change)
-        part = jnp.where(far > 0.1, jnp.log1p(far) / jnp.where(far > 0, far, 1), 1)
-        return w + part * move, last, jnp.max(change / (1 + jnp.abs(m))), count + 1
+        change = basis @ move
+        far = jnp.max(jnp.abs(change))
+        # sigmoid' changes by at most e^|dm|, so that log(1 + d)/d of a step whose margins change by d lowers the loss for
+        # sure; of this and a few others the best one is taken, until steps are so short that the loss is all rounding.
+        parts = jnp.append(2.0 ** jnp.arange(3, -13, -1, dtype), jnp.log1p(far) / jnp.where(far > 0, far, 1))
+        losses = jnp.sum(jax.nn.softplus(-(m + parts[:, None] * change)), axis=-1)
+        losses = losses + ridge * (parts * (w @ move) + parts**2 * (move @ move) / 2)
+        part = jnp.where(far > 0.1, parts[jnp.nanargmin(losses)], 1)
+        return w + part * move, last, jnp.max(jnp.abs(change) / (1 + jnp.abs(m))), count + 1
 
     def moving(state):
         _, before, last, count = state

@@ -1,0 +1,303 @@
+"""Linearised networks (14.1 to 14.4) against SciPy's integrators, mpmath, and networks trained by descent."""
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+import gradstarve as gs
+from gradstarve.theory import ntk
+
+pytestmark = pytest.mark.usefixtures("x64")
+FIGURE_6 = np.array([[0.75**0.5, -0.5], [0.5, 0.75**0.5]])  # the features of Pezeshki et al. 2021, Figure 6
+
+
+def sigmoid(x):
+    return np.where(x >= 0, 1, np.exp(np.minimum(x, 0))) / (1 + np.exp(-np.abs(x)))
+
+
+def random_kernel(rng, n, kind):
+    """A kernel [n, n] of one kind, and a time by which much of it has happened."""
+    if kind == "wishart":
+        half = rng.normal(size=(n, rng.integers(n, 3 * n))) * 10 ** rng.uniform(-1, 1)
+    elif kind == "singular":
+        half = rng.normal(size=(n, max(1, n // 3)))
+    elif kind == "ill":  # strengths over eight powers of ten
+        half = np.linalg.qr(rng.normal(size=(n, n)))[0] * 10 ** np.linspace(1, -3, n)
+    elif kind == "graded":  # samples of very different size
+        half = 10 ** rng.uniform(-3, 3, (n, 1)) * rng.normal(size=(n, 2 * n))
+    else:  # rows of zeros, and samples that come twice
+        half = rng.normal(size=(n, n)) * (rng.random((n, 1)) < 0.7)
+        half[0] = half[-1] = rng.normal(size=n)
+    kernel = half @ half.T
+    return (kernel + kernel.T) / 2, 100 / np.abs(kernel).max()
+
+
+def integrated(kernel, start, times, penalty=0.0, ridge=0.0):
+    """dm/dt = K (sigmoid(-m) - penalty m) - ridge m by SciPy, in s = log(1 + t), from one time to the next."""
+
+    def slope(s, m):
+        return np.exp(s) * (kernel @ (sigmoid(-m) - penalty * m) - ridge * (m - start))
+
+    def jac(s, m):
+        return -np.exp(s) * (kernel * (sigmoid(m) * sigmoid(-m) + penalty) + ridge * np.eye(m.size))
+
+    s, m, found = 0.0, start.copy(), []
+    for t in times:
+        end = np.log1p(t)
+        if end > s:
+            run = solve_ivp(slope, (s, end), m, "Radau", jac=jac, rtol=1e-12, atol=1e-13)
+            assert run.success
+            s, m = end, run.y[:, -1]
+        found.append(m)
+    return np.array(found)
+
+
+# Kinds, and how many times later than their own time they are compared at last: where data are not separable the flow comes
+# to rest exponentially fast, and SciPy's steps end soon after.
+KINDS = {"wishart": 1e8, "singular": 30, "ill": 1e4, "graded": 1e4, "zeros": 30}
+
+
+def flow_gap(rng, n, kind):
+    kernel, time = random_kernel(rng, n, kind)
+    start = rng.normal(size=n) * (rng.random() < 0.5)
+    times = np.array([0.01 * time, time, KINDS[kind] * time])
+    found = np.asarray(ntk.logistic_flow(kernel, times, start))
+    return np.max(np.abs(found - integrated(kernel, start, times)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logistic_flow_is_what_scipy_integrates(kind):
+    rng = np.random.default_rng(list(KINDS).index(kind))
+    assert max(flow_gap(rng, 5, kind) for _ in range(2)) < 1e-10
+
+
+@pytest.mark.slow
+def test_logistic_flow_on_a_hundred_kernels():
+    rng = np.random.default_rng(10)
+    gaps = {kind: [flow_gap(rng, n, kind) for n in (1, 2, 5, 16, 64) for _ in range(4)] for kind in KINDS}
+    print({kind: f"{max(found):.1e}" for kind, found in gaps.items()})
+    assert sum(map(len, gaps.values())) == 100
+    assert max(map(max, gaps.values())) < 1e-9
+
+
+def test_late_times_and_scales():
+    """e^m + m = s^2 t + 1 for one sample; any size of kernel and time, at once with rows of zeros, in any order."""
+    times = np.array([[1e30, 0.0, 1e-12], [1.0, 1e295, 1e12]])
+    for scale in (1.0, 1e-8, 1e8):
+        m = np.asarray(ntk.logistic_flow(np.diag([scale, 0.0, 1e-3 * scale]), times))
+        assert m.shape == (2, 3, 3)
+        assert (m[..., 1] == 0).all()
+        for k, s in ((0, scale), (2, 1e-3 * scale)):
+            level = np.log(s * times + 1)  # of e^m + m; on the logarithm, where e^m is too large
+            found = np.logaddexp(m[..., k], np.log(np.maximum(m[..., k], 1e-300)))
+            np.testing.assert_allclose(found, level, atol=1e-11)
+    assert (np.asarray(ntk.logistic_flow(np.zeros((3, 3)), times)) == 0).all()
+
+
+def test_what_cannot_be_separated_stays():
+    """K = s (1, -1)(1, -1)^T moves two samples against each other: m = (0, 0) for ever, and (c, -c) relaxes to it."""
+    kernel = 30 * np.array([[1.0, -1.0], [-1.0, 1.0]])
+    assert np.abs(np.asarray(ntk.logistic_flow(kernel, [1.0, 1e30]))).max() < 1e-15
+    m = np.asarray(ntk.logistic_flow(kernel, [0.1, 1e30], [3.0, -3.0]))
+    np.testing.assert_allclose(m.sum(-1), 0, atol=1e-14)
+    np.testing.assert_allclose(m[1], 0, atol=1e-12)
+
+
+def test_many_times_are_one_integration():
+    kernel, time = random_kernel(np.random.default_rng(3), 5, "wishart")
+    many = np.geomspace(1e-3, 1e6, 200) * time
+    m = np.asarray(ntk.logistic_flow(kernel, many))
+    for k in (0, 57, 113, 199):
+        np.testing.assert_allclose(m[k], ntk.logistic_flow(kernel, many[k]), atol=1e-10)
+    slope = np.gradient(m, np.log(many), axis=0)[1:-1]
+    law = (many[:, None] * (sigmoid(-m) @ kernel))[1:-1]
+    np.testing.assert_allclose(slope, law, rtol=2e-3, atol=2e-3)
+    inside = jax.jit(jax.vmap(ntk.logistic_flow, (None, 0)))(kernel, many[:4])
+    np.testing.assert_allclose(inside, m[:4], atol=1e-10)
+
+
+def test_figure_6():
+    """Pezeshki et al. 2021: y = +1, s_2 = 2, s_1 = 2..6, ridge 0.01: z_2 falls with s_1, with spectral decoupling not."""
+    ridge, penalty = 0.01, 0.002
+    ends, decoupled = [], []
+    for first in np.linspace(2, 6, 9):
+        kernel = FIGURE_6 * np.array([first**2, 4]) @ FIGURE_6.T
+        best = ntk.ridge_optimum(kernel, ridge)
+        alpha, m = np.asarray(best.alpha), np.asarray(best.margins)
+        assert float(best.residual) < 1e-15
+        assert np.abs(m - kernel @ alpha / ridge).max() < 1e-12
+        assert np.abs(alpha - sigmoid(-m)).max() < 1e-15
+        np.testing.assert_allclose(ntk.ridge_dual_flow(kernel, ridge, 1e9), alpha, atol=1e-8, rtol=1e-8)
+        np.testing.assert_allclose(ntk.ridge_flow(kernel, ridge, 1e9), m, atol=1e-8)
+        ends.append(np.asarray(best.response(FIGURE_6)))
+        decoupled.append(FIGURE_6.T @ np.asarray(ntk.spectral_decoupling_flow(kernel, penalty, 1e9)))
+    ends, decoupled = np.array(ends), np.array(decoupled)
+    assert (np.diff(ends[:, 1]) < 0).all()
+    assert (np.diff(ends[:, 0]) > 0).all()
+    optimum = np.asarray(ntk.spectral_decoupling_optimum(2, penalty))
+    assert np.abs(sigmoid(-optimum) - penalty * optimum).max() < 1e-15
+    np.testing.assert_allclose(decoupled, np.broadcast_to(FIGURE_6.T @ optimum, decoupled.shape), atol=1e-9)
+
+
+def exact_optimum(kernel, ridge, start):
+    """m = K sigmoid(-m) / ridge to 40 digits by Newton's method on ridge m = K sigmoid(-m), from `start`."""
+    with mpmath.workdps(60):
+        K, m = mpmath.matrix(kernel.tolist()), mpmath.matrix(start.tolist())
+        for _ in range(60):
+            alpha = mpmath.matrix([1 / (1 + mpmath.exp(x)) for x in m])
+            D = mpmath.diag([a * (1 - a) for a in alpha])
+            step = mpmath.lu_solve(ridge * mpmath.eye(len(m)) + K * D, K * alpha - ridge * m)
+            m += step
+            if mpmath.norm(step, mpmath.inf) < mpmath.mpf(10) ** -40:
+                return np.array([float(x) for x in m])
+    raise AssertionError("Newton's method did not converge")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_optima_at_any_ridge(kind):
+    rng = np.random.default_rng(5)
+    for ridge in (1e-12, 1e-9, 1e-6, 1e-3, 1.0, 1e3, 1e6):
+        kernel, _ = random_kernel(rng, 5, kind)
+        best = ntk.ridge_optimum(kernel, ridge)
+        assert float(best.residual) < 1e-12
+        m = np.asarray(best.margins)
+        np.testing.assert_allclose(best.alpha, sigmoid(-m), rtol=1e-14)
+        expected = exact_optimum(kernel, ridge, m)
+        # A kernel and its rounding: their margins are apart by its part that no sample moves against the ridge.
+        rounding = 1e-15 * np.abs(kernel) @ sigmoid(-m) / ridge
+        np.testing.assert_allclose(m, expected, rtol=1e-10, atol=1e-13 + 10 * rounding.max())
+
+
+def test_one_feature_is_lambert_w():
+    """U = I: s^2 alpha / ridge = log((1 - alpha)/alpha), alpha ~ (ridge / s^2) W(s^2 / ridge)."""
+    strengths = np.array([1e-3, 1.0, 1e4, 1e9])
+    alpha = np.asarray(ntk.ridge_optimum(np.diag(strengths), 1e-3).alpha)
+    np.testing.assert_allclose(strengths * alpha / 1e-3, np.log((1 - alpha) / alpha), rtol=1e-12)
+    rough = 1e-3 / strengths * np.asarray(gs.special.lambertw(strengths / 1e-3))
+    np.testing.assert_allclose(alpha[2:], rough[2:], rtol=1e-6)
+
+
+def test_dual_and_primal_end_in_one_place():
+    rng = np.random.default_rng(6)
+    for kind, ridge in (("wishart", 1e-2), ("singular", 1.0), ("graded", 10.0), ("zeros", 1e-3), ("ill", 0.1)):
+        kernel, _ = random_kernel(rng, 5, kind)
+        best = ntk.ridge_optimum(kernel, ridge)
+        np.testing.assert_allclose(ntk.ridge_flow(kernel, ridge, 1e12 / ridge), best.margins, atol=1e-8)
+        for start in (None, rng.uniform(0.01, 0.99, 5)):
+            found = np.asarray(ntk.ridge_dual_flow(kernel, ridge, [0.0, 1e12], start))
+            np.testing.assert_allclose(found[0], 0.5 if start is None else start)
+            np.testing.assert_allclose(found[1], best.alpha, rtol=1e-8, atol=1e-10)
+
+
+def test_the_way_of_the_dual_and_of_the_ridge():
+    kernel, ridge, t = FIGURE_6 * np.array([3.0, 0.5]) @ FIGURE_6.T, 0.5, np.array([0.05, 0.5, 3.0])
+    np.testing.assert_allclose(
+        ntk.ridge_flow(kernel, ridge, t), integrated(kernel, np.zeros(2), t, ridge=ridge), atol=1e-10
+    )
+    start = np.array([0.3, -1.0])
+    np.testing.assert_allclose(
+        ntk.spectral_decoupling_flow(kernel, 0.2, t, start), integrated(kernel, start, t, penalty=0.2), atol=1e-10
+    )
+    for begin in (np.array([0.5, 0.5]), np.array([0.9, 1e-3])):
+        run = solve_ivp(
+            lambda s, a: np.log((1 - a) / a) - kernel @ a / ridge, (0, 3), begin, "DOP853", rtol=1e-12, atol=1e-13
+        )
+        np.testing.assert_allclose(ntk.ridge_dual_flow(kernel, ridge, 3.0, begin), run.y[:, -1], atol=1e-9)
+
+
+def test_starvation_is_the_slope_of_the_responses():
+    rng = np.random.default_rng(7)
+    U, strengths, ridge = np.linalg.qr(rng.normal(size=(5, 5)))[0], np.array([30.0, 8.0, 2.0, 0.5, 0.01]), 0.1
+    U *= np.where(U.sum(0) < 0, -1, 1)
+
+    def responses(strengths):
+        kernel = U * strengths @ U.T
+        return np.asarray(ntk.ridge_optimum((kernel + kernel.T) / 2, ridge).response(U))
+
+    kernel = U * strengths @ U.T
+    table = np.asarray(ntk.starvation_derivatives((kernel + kernel.T) / 2, ridge))
+    for i in range(5):
+        step = 1e-4 * strengths[i] * np.eye(5)[i]
+        slope = (responses(strengths + step) - responses(strengths - step)) / (2 * step[i])
+        np.testing.assert_allclose(table[:, i], slope, rtol=1e-5, atol=1e-7)
+    found, features = ntk.features((kernel + kernel.T) / 2)
+    np.testing.assert_allclose(found, strengths, rtol=1e-12)
+    np.testing.assert_allclose(features, U, atol=1e-12)
+    assert (table < 0).any()
+
+
+def test_derivatives_of_the_optimum():
+    """By the implicit function theorem, in kernel and ridge, twice; against differences."""
+    rng = np.random.default_rng(8)
+    kernel, _ = random_kernel(rng, 5, "wishart")
+    direction = rng.normal(size=(5, 5))
+    direction += direction.T
+    target = jnp.asarray(rng.normal(size=5))
+
+    def value(s):
+        return target @ ntk.ridge_optimum(kernel + s * direction, 0.3 + s).margins
+
+    h = 1e-4
+    first, second = jax.grad(value)(0.0), jax.grad(jax.grad(value))(0.0)
+    ends = [float(value(s)) for s in (-h, 0.0, h)]
+    assert float(first) == pytest.approx((ends[2] - ends[0]) / (2 * h), rel=1e-5)
+    assert float(second) == pytest.approx((ends[2] - 2 * ends[1] + ends[0]) / h**2, rel=1e-3)
+    slope = jax.grad(lambda p: ntk.spectral_decoupling_optimum(1, p)[0])(0.2)
+    m = float(ntk.spectral_decoupling_optimum(1, 0.2)[0])
+    assert float(slope) == pytest.approx(-m / (0.2 + sigmoid(m) * sigmoid(-m)), rel=1e-12)
+
+
+def test_decoupled_margins_at_any_penalty():
+    for penalty in 10.0 ** np.array([-300, -12, -3, 0, 2, 300]):
+        m = float(ntk.spectral_decoupling_optimum(1, penalty)[0])
+        with mpmath.workdps(340):
+            # One Newton step on log m, with all digits.
+            x = mpmath.mpf(m)
+            off = mpmath.log(mpmath.mpf(penalty) * x) + mpmath.log(1 + mpmath.exp(x))
+            assert float(abs(off / (1 + x / (1 + mpmath.exp(-x))))) < 1e-14
+
+
+def test_features_of_a_kernel():
+    strengths, U = ntk.features(np.diag([1.0, 3.0, 0.0]))
+    np.testing.assert_allclose(strengths, [3, 1, 0], atol=1e-15)
+    np.testing.assert_allclose(U, np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1.0]]), atol=1e-15)
+    kernel, _ = random_kernel(np.random.default_rng(9), 5, "wishart")
+    strengths, U = map(np.asarray, ntk.features(kernel))
+    np.testing.assert_allclose(U * strengths @ U.T, kernel, rtol=1e-12, atol=1e-12 * strengths[0])
+    assert (U.sum(0) >= 0).all()
+    assert (np.diff(strengths) <= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ntk.logistic_flow(np.ones((2, 3)), 1.0), r"square matrix .* got shape \(2, 3\)"),
+        (lambda: ntk.logistic_flow([[1.0, 2.0], [0.0, 1.0]], 1.0), r"symmetric, but K\[0, 1\] = 2 and K\[1, 0\] = 0"),
+        (lambda: ntk.features([[1.0, 2.0], [2.0, 1.0]]), "positive semi-definite, but has the eigenvalue -1"),
+        (lambda: ntk.features([[np.nan]]), r"K\[0, 0\] = nan is not finite"),
+        (lambda: ntk.logistic_flow(np.eye(2), -1.0), "times must be finite and >= 0, got t = -1.0"),
+        (lambda: ntk.logistic_flow(np.eye(2), 1.0, np.ones(3)), r"start of shape \(3,\) does not fit"),
+        (lambda: ntk.ridge_optimum(np.eye(2), 0.0), "ridge must be > 0, got 0.0"),
+        (lambda: ntk.ridge_optimum(np.eye(2), [1.0, 2.0]), r"ridge must be one number, got shape \(2,\)"),
+        (lambda: ntk.ridge_optimum(np.eye(2), 1.0).response(np.ones((3, 3))), r"n = 2 samples, got shape \(3, 3\)"),
+        (lambda: ntk.ridge_dual_flow(np.eye(2), 1.0, 1.0, [0.5, 1.5]), "alpha must be between 0 and 1, got 1.5"),
+        (lambda: ntk.spectral_decoupling_flow(np.eye(2), -1.0, 1.0), "penalty must be > 0, got -1.0"),
+        (lambda: ntk.spectral_decoupling_optimum(0, 1.0), "n must be an integer >= 1, got 0"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_float32():
+    kernel, time = random_kernel(np.random.default_rng(11), 5, "wishart")
+    single, t = np.float32(kernel), np.float32(time) * np.float32([0.01, 1, 1e20])
+    m = ntk.logistic_flow(single, t)
+    assert m.dtype == np.float32
+    np.testing.assert_allclose(m, ntk.logistic_flow(np.float64(single), np.float64(t)), rtol=1e-4, atol=1e-4)
+    best = ntk.ridge_optimum(single, np.float32(0.01))
+    np.testing.assert_allclose(best.margins, ntk.ridge_optimum(np.float64(single), 0.01).margins, rtol=1e-4)
