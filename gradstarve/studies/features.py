@@ -158,9 +158,9 @@ def feature_study(
     the same logits, and `networks` random ones of a standard deviation that lets the logit of norm 1 start at about `init`.
     `progress` as in `simulate`; `seed` is that of the read-out's frame and of ordinary networks.
 
-    Networks with a law are trained by gradient flow of all their weights (`simulate_flow`, to 1e-10, 1e-5 in float32), the random
-    ones by descent with step size 0.05 over the largest squared norm of a sample, for at most 100,000 steps. `ValueError`
-    for bad tables and numbers, `ConvergenceError` where a law or training does not get to `time`.
+    Networks with a law are trained by gradient flow of all their weights (`simulate_flow` to its default tolerance: ask for
+    float64), the random ones by descent with step size 0.05 over the largest squared norm of a sample, for at most 100,000
+    steps. `ValueError` for bad tables and numbers, `ConvergenceError` where a law or training does not get to `time`.
 
     >>> study = feature_study([[1, 0], [1, 1]], [0.8, 0.2], losses=["hinge"], depths=[1], ordinary=False, time=100)
     >>> cell = study.cell(1, "hinge")       # feature 2 stops at 1/(2 + q) = 1/6, and its index at 5/6
@@ -192,17 +192,16 @@ def feature_study(
 
 
 def _cell(problem, model, loss, network, logits, times, records, networks, width) -> Cell:
-    trained, trained_alone = logits
+    (trained, trained_alone), kept = logits, slice(None, None, _EVERY)
     together, alone = _laws(problem, model, loss, network)
     latest, level = _latest(model, loss, problem.time), _LEVEL.get(loss, 1.0)
     band = random_band(problem, loss, width, networks, records) if model == ORDINARY else None
     distance = None
     if model == ORDINARY and loss != "squared":
-        distance = _far(trained, np.asarray(problem.flow(loss, 2).features(records)))
+        distance = _far(trained, np.asarray(problem.flow(loss, 2).features(times))[kept])  # times of one shape compile once
     if together is None:
         return Cell(model, loss, None, None, trained, trained_alone, None, None, np.nan, np.nan, band, distance)
     law, law_alone = together(times), alone(times)
-    kept = slice(None, None, _EVERY)
     gap = max(_far(trained, law[kept]), _far(trained_alone, law_alone[kept]))
     off = np.abs(_index(trained, trained_alone) - _index(law, law_alone)[kept]).max()
     reach, reach_alone = (_reach(features, latest, level) for features in (together, alone))
