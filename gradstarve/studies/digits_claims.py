@@ -11,13 +11,17 @@ from gradstarve.text import table_text
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: `part` it belongs to, the `claim` in words, what was `measured`, by which `criterion` it `holds`."""
+    """One claim: `part` it belongs to, the `claim` in words, what was `measured`, by which `criterion` it `holds`.
+
+    A `detail` has a table of its own, and is not listed among the claims.
+    """
 
     part: str
     claim: str
     measured: str
     criterion: str
     holds: bool
+    detail: bool = False
 
     @property
     def verdict(self) -> str:

@@ -17,7 +17,7 @@ from gradstarve.problem import Network
 from gradstarve.problem.digits import SIDE
 from gradstarve.studies.digits_claims import Claim, between
 from gradstarve.studies.digits_patch import curves_of, starvation_claims
-from gradstarve.studies.digits_speed import LOSSES, bend
+from gradstarve.studies.digits_speed import LOSSES, SIGMOIDAL, bend
 from gradstarve.studies.digits_train import Tell, crossing, interval, problems, slopes, train
 
 KERNEL = 3
@@ -128,13 +128,13 @@ def _claims(found: dict[str, Any]) -> list[Claim]:
         Claim(
             "d",
             "convolutional: the error is sigmoidal",
-            f"{(bends == 1).sum()} of {bends.size} seeds bend once, slope at the start {start.max():.1e} of the steepest",
-            "at least 95 % of seeds bend once and start with less than a tenth of the steepest slope",
+            f"{(bends == 1).sum()} of {bends.size} seeds; starts with {start.max():.0e} of the steepest slope",
+            SIGMOIDAL,
             bool((bends == 1).mean() >= 0.95 and start.max() < 0.1),
         ),
         Claim(
             "d",
-            "convolutional: hinge is at its margin before cross-entropy: ratio of times",
+            "convolutional: hinge reaches margin 1 first: cross-entropy / hinge",
             between(*ratio, ".2f"),
             "above 1 with its confidence interval",
             bool(ratio[1] > 1),
@@ -146,7 +146,7 @@ def _claims(found: dict[str, Any]) -> list[Claim]:
         claims.append(
             Claim(
                 "d",
-                f"convolutional: the time to margin 1 goes as 1/(p r), {text}: log-log slope",
+                f"convolutional: time to margin 1 as 1/(p r), {text}: slope",
                 between(*slope, ".3f") if np.isfinite(slope[0]) else "not learnt by every seed",
                 "the confidence interval of the slope is within -1 ± 0.1",
                 bool(slope[1] > -1.1 and slope[2] < -0.9),

@@ -60,9 +60,9 @@ def starvation_claims(runs: dict[float, dict[str, Any]], part: str, network: str
     claims = [
         Claim(
             part,
-            f"{network}: clean accuracy falls with the patched fraction, {', '.join(f'{f:g}' for f in fractions)}",
+            f"{network}: clean accuracy falls with the patched fraction",
             " > ".join(f"{100 * m:.1f}" for m in means) + " %",
-            "every fraction has a lower mean than the one before; the whole fall is above 0 with its confidence interval",
+            f"at {', '.join(f'{f:g}' for f in fractions)} every mean is below the one before; the fall is above 0",
             bool((np.diff(means) < 0).all() and falls[1] > 0),
         )
     ]
@@ -71,7 +71,7 @@ def starvation_claims(runs: dict[float, dict[str, Any]], part: str, network: str
         claims.append(
             Claim(
                 part,
-                f"{network}: at {most:g} patched, clean images in training, accuracy is still lost at the end",
+                f"{network}: accuracy still lost at the end, {most:g} patched",
                 between(*drop, ".1f", percent=True),
                 "the loss is above 0 with its confidence interval",
                 bool(drop[1] > 0),
@@ -82,9 +82,9 @@ def starvation_claims(runs: dict[float, dict[str, Any]], part: str, network: str
         claims.append(
             Claim(
                 part,
-                f"{network}: at {most:g} clean images reach margin 1 later than patched ones: ratio of times",
+                f"{network}: clean images learnt later, {most:g} patched: clean / patched",
                 between(*late, ".2f") if np.isfinite(late[0]) else "not reached by every seed",
-                "above 1 with its confidence interval",
+                "the ratio of times to a mean margin of 1 is above 1 with its confidence interval",
                 bool(late[1] > 1),
             )
         )
@@ -92,7 +92,7 @@ def starvation_claims(runs: dict[float, dict[str, Any]], part: str, network: str
     claims.append(
         Claim(
             part,
-            f"{network}: patched images of class + are told all the same, at {fractions[-1]:g}",
+            f"{network}: patched images are told all the same, {fractions[-1]:g} patched",
             between(*patched, ".1f", percent=True),
             "at least 99 %",
             bool(patched[0] >= 0.99),
@@ -129,7 +129,7 @@ def remedies(settings: dict[str, Any], tell: Tell) -> dict[str, Any]:
                 for penalty in settings["penalties"]
             },
             **{f"weight decay {decay:g}": go(f"weight decay {decay:g}", weight_decay=decay) for decay in settings["decays"]},
-            **{f"step size x {factor:g}": go(f"step size x {factor:g}", step=factor * step) for factor in settings["steps"]},
+            **{f"step size × {factor:g}": go(f"step size × {factor:g}", step=factor * step) for factor in settings["steps"]},
             "centred pixels": go("centred pixels", data=problems(settings, patch=fraction, centred=True)),
         }
         if fraction < 1:
@@ -202,7 +202,8 @@ def _recovered(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[f
     with np.errstate(divide="ignore", invalid="ignore"):
         share = gain[draws].mean(1) / loss[draws].mean(1)
         mean = gain.mean() / loss.mean()
-    return (float(mean), *map(float, np.quantile(share, (0.025, 0.975))))
+    low, high = np.quantile(share, (0.025, 0.975))
+    return float(mean), float(low), float(high)
 
 
 NOT_A_REMEDY = ("no patch", "plain")
@@ -212,31 +213,30 @@ AUGMENTED = "patch on both classes"
 def _remedy_claims(fraction: float, table: dict[str, Any]) -> list[Claim]:
     rows = {name: row for name, row in table["rows"].items() if name not in NOT_A_REMEDY}
     claims = []
-    for when, what in (("early", "as long as it takes without patch"), ("end", "at the end")):
+    for when in ("early", "end"):
         trained = {name: row[f"recovered {when}"] for name, row in rows.items() if name != AUGMENTED and row["finite"]}
         best = max(trained, key=lambda name: trained[name][0])
-        for kind, name in (("a remedy in training", best), ("augmentation", AUGMENTED)):
+        for kind, name in (("best in training", best), ("augmentation", AUGMENTED)):
             share = rows[name][f"recovered {when}"]
             claims.append(
                 Claim(
                     "e",
-                    f"{kind} recovers most, {fraction:g} patched, {what} (t = {table[when]:g}): {name}",
-                    between(*share, ".0f", percent=True),
-                    "more than half, with its confidence interval",
+                    f"{kind} recovers most, {fraction:g} patched, t = {table[when]:g}: {name}",
+                    between(*share, form=".0f", percent=True),
+                    "of the accuracy lost to the patch more than half, with its confidence interval",
                     bool(share[1] > 0.5),
                 )
             )
     for name, row in rows.items():
-        if name == AUGMENTED:
-            continue
         share = row["recovered end"]
         claims.append(
             Claim(
                 "e",
-                f"{name} helps, {fraction:g} patched: clean {100 * np.mean(row['end']):.1f} %, recovered",
-                between(*share, ".0f", percent=True) if row["finite"] else "diverged",
+                f"{name} helps, {fraction:g} patched",
+                between(*share, form=".0f", percent=True) if row["finite"] else "diverged",
                 "recovers something at the end, with its confidence interval",
                 bool(row["finite"] and share[1] > 0),
+                detail=True,
             )
         )
     return claims

@@ -20,7 +20,7 @@ def draw(name: str, found: dict[str, Any], path: Any = None) -> Any:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    size = {"error": (12, 4.2), "speed": (10.5, 4.8), "starvation": (11.5, 4.6), "convolution": (12, 4.4)}
+    size = {"error": (12, 4.2), "speed": (10.5, 4.8), "starvation": (12.5, 4.6), "convolution": (12, 4.4)}
     panels = {"error": 3, "speed": 2, "starvation": 2, "convolution": 3}
     if name == "remedies":
         count = len(found["tables"])
@@ -61,6 +61,17 @@ def _dress(panel: Any, title: str, x: str, y: str) -> None:
     panel.set_ylabel(y)
 
 
+def _plain_ticks(panel: Any, *axes: str) -> None:
+    """1, 2, 5, 10, ... on logarithmic axes, in plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for name in axes:
+        axis = getattr(panel, f"{name}axis")
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
 _TIME = "time t = step size × step"
 
 
@@ -99,8 +110,8 @@ def _speed(axes: Any, found: dict[str, Any]) -> str:
             x = np.array([row["frequency"] * row["norm"].mean() for row in rows])
             times = np.stack([row["margin"] for row in rows], axis=-1)
             slope = interval(found["fits"][name + suffix]["margin"])
-            label = f"{'p by ' if name == 'weights' else 'r by ' if name == 'brightness' else 'p by '}{name}"
-            label += f", slope {slope[0]:.2f} ± {(slope[2] - slope[1]) / 2:.2f}"
+            label = f"{'r' if name == 'brightness' else 'p'} by {name}, slope "
+            label += f"{slope[0]:.3f} ± {(slope[2] - slope[1]) / 2:.3f}".replace("-", "−")
             style = {"color": colour, "marker": marker, "markerfacecolor": "white"}
             _points(panel, x, times, linestyle="none", label=label, **style)
             reach.append((x, times.mean(0)))
@@ -116,6 +127,7 @@ def _speed(axes: Any, found: dict[str, Any]) -> str:
             panel.plot([], [], color="#444444", linewidth=1.3, label="closed form on the class means")
         panel.set_xscale("log")
         panel.set_yscale("log")
+        _plain_ticks(panel, "x", "y")
         panel.legend(frameon=False, fontsize=8.5)
     seeds = found["sweeps"]["weights"][0]["margin"].size
     _dress(axes[0], "centred pixels: class means opposite", "p r, frequency × norm of the mean image", "time to margin 1")
@@ -134,12 +146,14 @@ def _starvation(axes: Any, found: dict[str, Any]) -> str:
     runs = found["runs"]
     for fraction, colour in zip(runs, _shades(len(runs)), strict=True):
         run = runs[fraction]
-        _band(axes[0], run["time"][1:], 100 * run["clean"][:, 1:], color=colour, label=f"{fraction:.0%} patched")
+        shown = run["time"] >= min(4, run["time"][-1] / 2)  # before, no network has begun to learn and accuracy is chance
+        _band(axes[0], run["time"][shown], 100 * run["clean"][:, shown], color=colour, label=f"{100 * fraction:g} % patched")
     last = runs[max(f for f in runs if f < 1) if len(runs) > 1 else max(runs)]
-    patched = 100 * last["patched"].mean(0)[1:]
-    axes[0].plot(last["time"][1:], patched, color=COLOURS[1], linestyle=(0, (2, 2)), label="images with patch")
+    patched = 100 * last["patched"].mean(0)[shown]
+    axes[0].plot(last["time"][shown], patched, color=COLOURS[1], linestyle=(0, (2, 2)), label="images with patch")
     axes[0].set_xscale("log")
-    axes[0].legend(frameon=False, loc="lower left", fontsize=8.5)
+    _plain_ticks(axes[0], "x")
+    axes[0].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8.5)
     _accuracies(axes[1], runs, "")
     axes[1].legend(frameon=False, loc="lower left")
     _dress(axes[0], "accuracy on test images without patch, both classes alike", _TIME, "accuracy (%)")
@@ -154,7 +168,7 @@ def _accuracies(panel: Any, runs: dict[float, Any], name: str) -> None:
     place = np.arange(len(fractions))
     what = {
         "clean_negative": ("class −, no patch", COLOURS[6], "v"),
-        "patched": ("class + with patch", COLOURS[1], "s"),
+        "patched": ("class + with patch", COLOURS[1], "D"),
         "clean": ("both classes, no patch", COLOURS[0], "o"),
         "clean_positive": ("class +, no patch", COLOURS[2], "^"),
     }
@@ -181,6 +195,7 @@ def _convolution(axes: Any, found: dict[str, Any]) -> str:
     axes[1].set_xscale("log")
     axes[1].set_yscale("log")
     reach = np.array([max(reach[0], 0.1), reach[1]])
+    _plain_ticks(axes[1], "x", "y")
     axes[1].plot(reach, even / reach, color=_GREY, linewidth=1, linestyle=(0, (4, 3)), label="∝ 1/(p r)")
     axes[1].legend(frameon=False)
     _accuracies(axes[2], found["runs"], "")
@@ -222,5 +237,5 @@ def _remedies(axes: Any, found: dict[str, Any]) -> str:
         panel.set_ylim(len(names) - 0.5, -0.5)
         handles, labels = panel.get_legend_handles_labels()
         panel.legend(handles[:2], labels[:2], frameon=False, fontsize=8.5, loc="lower left")
-        _dress(panel, f"patch on {fraction:.0%} of class +", "accuracy on test images without patch (%)", "")
+        _dress(panel, f"patch on {100 * fraction:g} % of class +", "accuracy on test images without patch (%)", "")
     return f"What each remedy recovers: {seeds} seeds, 95 % confidence; dotted: plain and no patch at the end"

@@ -19,6 +19,7 @@ from gradstarve.studies.digits_train import Tell, crossing, interval, networks, 
 from gradstarve.theory import solve
 
 LOSSES = ("cross-entropy", "hinge")
+SIGMOIDAL = "95 % of the seeds turn once from concave to convex, and all start at less than a tenth of the steepest slope"
 
 
 def error_and_loss(settings: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -56,14 +57,14 @@ def _shape_claims(found: dict[str, Any]) -> list[Claim]:
     claims = [
         Claim(
             "a",
-            "the error is sigmoidal: flat, then one bend, concave before and convex after",
-            f"{one.sum()} of {one.size} seeds, slope at the start {start.max():.1e} of the steepest",
-            "at least 95 % of seeds bend once and start with less than a tenth of the steepest slope",
+            "the error is sigmoidal: a flat start and one bend",
+            f"{one.sum()} of {one.size} seeds; starts with {start.max():.0e} of the steepest slope",
+            SIGMOIDAL,
             bool(one.mean() >= 0.95 and start.max() < 0.1),
         ),
         Claim(
             "a",
-            "it bends at the error 0.291 of a single point (5.2)",
+            "it bends at the error 0.291, as for a single point (5.2)",
             between(*interval(height), ".3f"),
             "the mean is within 0.02",
             bool(abs(height.mean() - 0.2914467488) < 0.02),
@@ -74,7 +75,7 @@ def _shape_claims(found: dict[str, Any]) -> list[Claim]:
         claims.append(
             Claim(
                 "a",
-                f"hinge is at its margin before cross-entropy, start {scale}: ratio of times",
+                f"hinge reaches margin 1 first, start {scale:g}: cross-entropy / hinge",
                 between(*ratio, ".2f"),
                 "above 1 with its confidence interval",
                 bool(ratio[1] > 1),
@@ -86,7 +87,7 @@ def _shape_claims(found: dict[str, Any]) -> list[Claim]:
         claims.append(
             Claim(
                 "a",
-                f"the closed form on the class means gives the time to margin 1, {loss}: measured / predicted",
+                f"closed form on the class means, {loss}: measured / predicted time",
                 between(*ratio, ".3f"),
                 "within 10 % of 1 with its confidence interval",
                 bool(ratio[1] > 0.9 and ratio[2] < 1.1),
@@ -223,7 +224,7 @@ def _speed_claims(sweeps: dict[str, Any], fits: dict[str, Any]) -> list[Claim]:
             claims.append(
                 Claim(
                     "b",
-                    f"the time to {what} goes as 1/(p r), {text}: log-log slope",
+                    f"time to {what} as 1/(p r), {text}: slope",
                     between(*slope, ".3f") if np.isfinite(slope[0]) else "not learnt by every seed",
                     "the confidence interval of the slope is within -1 ± 0.1",
                     bool(slope[1] > -1.1 and slope[2] < -0.9),
@@ -233,7 +234,7 @@ def _speed_claims(sweeps: dict[str, Any], fits: dict[str, Any]) -> list[Claim]:
     claims.append(
         Claim(
             "b",
-            "modes are independent: brightness of one class against the time of the other, slope",
+            "independent modes: time of class - against brightness of class +: slope",
             between(*slope, ".3f"),
             "the confidence interval is within 0 ± 0.1",
             bool(slope[1] > -0.1 and slope[2] < 0.1),
@@ -244,7 +245,7 @@ def _speed_claims(sweeps: dict[str, Any], fits: dict[str, Any]) -> list[Claim]:
     claims.append(
         Claim(
             "b",
-            f"the closed form on the class means predicts the times of all {len(ratios)} centred settings",
+            f"closed form on the class means, all {len(ratios)} centred settings",
             f"measured / predicted {ratios.mean(1).min():.2f} to {ratios.mean(1).max():.2f}",
             "no mean over seeds is off by more than 10 %",
             bool(worst < np.log(1.1)),

@@ -96,12 +96,13 @@ def train(
     weight_decay: float = 0.0,
     weights: Callable[[TwoDigits], Any] | None = None,
 ) -> Runs:
-    """Train network i of `start` on `data`[i] by full-batch descent up to `time` (step size x step), `records` records.
+    """Train network i of `start` on `data`[i] by full-batch descent up to `time` (step size x step), some `records` records.
 
     `weights` gives new weights of the training images, [n]. Sizes must be the same for all seeds.
     """
-    every = max(1, round(time / step_size / records))
-    steps = every * records
+    steps = max(1, round(time / step_size))
+    every = max(1, round(steps / records))
+    steps = max(1, steps // every) * every
     dtype = start.dtype
 
     def stack(pick):
