@@ -1,56 +1,34 @@
-"""`simulate_hinge_exact`: hinge gradient flow from event to event, with no time step at all (12.1).
+"""`simulate_hinge_exact`: hinge gradient flow from event to event (12.1), for batches of networks.
 
-Events are a neuron that passes the edge w_j.x_i = 0 of a point, and a margin that passes 1; `hinge_segment` has what happens
-between them. What comes next is decided by the signs of the derivatives on the two sides of the event: where both lead
-back to it the flow slides along it, which no closed form follows, and the run stops with the event named.
+`hinge_run` follows the networks while everything is a closed form, `hinge_slide` where margins stay at 1 for a while.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from gradstarve.arrays import is_concrete, positive_int
 from gradstarve.errors import ConvergenceError, HypothesisError
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.simulate.flow import check_times
-from gradstarve.simulate.hinge_segment import edge_times, margin_times, moved, segment
+from gradstarve.simulate.hinge_run import Kind, State, Stop, Task
+from gradstarve.simulate.hinge_slide import MOST_HELD, follow
 from gradstarve.simulate.simulate import check_problem
 from gradstarve.simulate.trajectory import Trajectory
-
-
-class Kind(IntEnum):
-    """What happens at an event."""
-
-    WAKES = 1  # neuron j becomes active on point i
-    SLEEPS = 2  # neuron j stops being active on point i
-    LEARNT = 3  # the margin of point i reaches 1
-    FORGOTTEN = 4  # the margin of point i falls below 1
-
-
-class Stop(IntEnum):
-    """How a run ended."""
-
-    RUNNING = 0
-    DONE = 1  # no gradient is left, or the last time is reached
-    FULL = 2  # more events than there was room for
-    EDGE_SLIDES = 3
-    MARGIN_SLIDES = 4
-    LOST = 5  # a search did not come to its end
-
 
 WORDS = {
     Kind.WAKES: "neuron {neuron} wakes on point {point}",
     Kind.SLEEPS: "neuron {neuron} falls asleep on point {point}",
     Kind.LEARNT: "the margin of point {point} reaches 1",
     Kind.FORGOTTEN: "the margin of point {point} falls below 1",
+    Kind.HELD: "the margin of point {point} is held at 1",
+    Kind.FREED: "the margin of point {point} rises above 1",
 }
 
 
@@ -107,130 +85,6 @@ class HingeTrajectory(Trajectory):
             return leaf[:, back].reshape(*batch, *wanted.shape, *leaf.shape[2:])
 
         return final._replace(seen=shape(final.seen), weights=jax.tree.map(shape, final.weights))
-
-
-class State(NamedTuple):
-    """One network in the middle of a run."""
-
-    w: Float[Array, "h d"]
-    z: Float[Array, " h"]
-    active: Bool[Array, "h n"]
-    live: Bool[Array, " n"]
-    time: Array
-    record: Int[Array, ""]  # records made so far
-    count: Int[Array, ""]  # events so far
-    stop: Int[Array, ""]
-    seen: Float[Array, "records n"]
-    weights: Any  # recorded networks, or None
-    log: Any  # time, kind, neuron, point: [max_events] each
-    settled: Bool[Array, ""]  # no gradient is left
-    waiting: Bool[Array, "h n"]  # edges that are passed at this very moment, one event after the other
-
-
-def _outputs(w, z, active, x):
-    return jnp.einsum("h,hn->n", z, jnp.where(active, jnp.einsum("hd,nd->hn", w, x, precision="highest"), 0))
-
-
-@partial(jax.jit, static_argnums=(5, 6))
-@partial(jax.vmap, in_axes=(0, None, None, None, None, None, None))
-def _run(network, x, y, q, times, room: int, keep: bool) -> State:
-    """One network along `times` [records], rising; the last may be inf."""
-    n, records = y.shape[0], times.shape[0]
-    dtype, size = network.z.dtype, jnp.linalg.norm(x, axis=1)
-
-    def start():
-        active = jnp.einsum("hd,nd->hn", network.w, x, precision="highest") > 0
-        live = y * _outputs(network.w, network.z, active, x) < 1
-        zero = jnp.zeros((), jnp.int32)
-        log = (jnp.zeros(room, dtype), *(jnp.full(room, -1, jnp.int32) for _ in range(3)))
-        weights = jax.tree.map(lambda leaf: jnp.zeros((records, *leaf.shape), dtype), network) if keep else None
-        seen = jnp.full((records, n), jnp.nan, dtype)
-        begin = (network.w, network.z, active, live, jnp.zeros((), dtype), zero, zero, zero)
-        return State(*begin, seen, weights, log, jnp.zeros((), bool), jnp.zeros_like(active))
-
-    def go_on(state):
-        return state.stop == Stop.RUNNING
-
-    def advance(state: State) -> State:
-        now = segment(state.w, state.z, state.active, q * y * state.live, x)
-        until = times[jnp.minimum(state.record, records - 1)] - state.time
-        edges = jnp.where(state.waiting, 0, edge_times(now, state.active))
-        place = jnp.argmin(edges)
-        edge = jnp.min(edges)
-        limit = jnp.minimum(edge, until)
-        still = ~jnp.any(now.rate > 0)
-        passages, ended = margin_times(now, state.active, y, state.live, jnp.where(still, 0, limit))
-        point, margin = jnp.argmin(passages), jnp.min(passages)
-        is_margin = jnp.isfinite(margin) & (margin <= limit)
-        is_edge = ~is_margin & (edge <= until) & jnp.isfinite(edge)
-        passed = jnp.where(is_margin, margin, jnp.where(still & ~jnp.isfinite(until), 0, limit))
-        w, z = moved(now, jnp.where(jnp.isfinite(passed), passed, 0))
-        time = jnp.where(is_margin | is_edge, state.time + passed, times[jnp.minimum(state.record, records - 1)])
-
-        # an edge
-        j, i = jnp.unravel_index(place, edges.shape)
-        wakes = ~state.active[j, i]
-        flipped = state.active.at[j, i].set(jnp.where(is_edge, wakes, state.active[j, i]))
-        # Opposite points have one edge: who leaves one of them passes to the other, and must not stay between.
-        pre = jnp.einsum("hd,nd->hn", w, x, precision="highest")
-        touching = jnp.abs(pre[j]) <= 32 * jnp.finfo(dtype).eps * size * (jnp.linalg.norm(state.w[j]) + jnp.abs(state.z[j]))
-        crossing = now.z[j] * now.lean[j] * jnp.where(state.active[j], -1, 1) > 0
-        together = state.waiting.at[j].set(state.waiting[j] | touching & crossing & ~jnp.any(state.waiting))
-        waiting = together.at[j, i].set(False) & is_edge
-        # d(w_j.x_i)/dt after it has to lead away from the edge too.
-        force = jnp.sum((flipped[j] * q * y * state.live)[:, None] * x, axis=0)
-        drift = z[j] * jnp.dot(force, x[i]) * jnp.where(wakes, 1, -1)
-        edge_slides = is_edge & (drift < 0) & ~jnp.any(waiting)
-
-        # a margin
-        pull = (q * y * state.live).at[point].set(0)
-        pre = jnp.where(state.active, pre, 0)
-        others = jnp.einsum("hn,nd->hd", state.active * pull, x, precision="highest")
-        mine = jnp.where(state.active[:, point], 1.0, 0.0).astype(dtype)
-        without = y[point] * jnp.sum(mine * (z**2 * (others @ x[point]) + jnp.sum(w * others, axis=1) * pre[:, point]))
-        own = q[point] * jnp.sum(mine * (z**2 * jnp.dot(x[point], x[point]) + pre[:, point] ** 2))
-        was_live = state.live[point]
-        # Rounding of a sum whose terms cancel exactly must not look like a slide.
-        least = 64 * jnp.finfo(dtype).eps * own
-        free, falls = without >= -least, without + own <= least
-        margin_slides = is_margin & ~free & ~falls
-        live = state.live.at[point].set(jnp.where(is_margin, ~free, was_live))
-        # Nothing changed although an event was found: no progress, and no way to tell what happens.
-        margin_slides = margin_slides | is_margin & (live[point] == was_live)
-
-        event = is_margin | is_edge
-        kind = jnp.where(
-            is_edge,
-            jnp.where(wakes, Kind.WAKES, Kind.SLEEPS),
-            jnp.where(was_live, Kind.LEARNT, Kind.FORGOTTEN),
-        )
-        entry = (time, kind, jnp.where(is_edge, j, -1), jnp.where(is_edge, i, point))
-        slot = jnp.where(event, state.count, room)
-
-        def put(whole, value):
-            return whole.at[slot].set(jnp.asarray(value, whole.dtype), mode="drop")
-
-        log = tuple(map(put, state.log, entry))
-        count = state.count + event
-
-        # a record
-        record = ~event
-        row = jnp.where(record, state.record, records)
-        seen = state.seen.at[row].set(_outputs(w, z, state.active, x), mode="drop")
-        weights = state.weights
-        if keep:
-            weights = jax.tree.map(lambda whole, new: whole.at[row].set(new, mode="drop"), weights, TwoLayerReLU(w, z))
-        made = state.record + record
-
-        stop = jnp.where(made >= records, Stop.DONE, Stop.RUNNING)
-        stop = jnp.where(event & (count >= room), Stop.FULL, stop)
-        stop = jnp.where(edge_slides, Stop.EDGE_SLIDES, stop)
-        stop = jnp.where(margin_slides, Stop.MARGIN_SLIDES, stop)
-        stop = jnp.where(~ended, Stop.LOST, stop)
-        stop = jnp.asarray(stop, jnp.int32)
-        return State(w, z, flipped, live, time, made, count, stop, seen, weights, log, still, waiting)
-
-    return jax.lax.while_loop(go_on, advance, start())
 
 
 def simulate_hinge_exact(
@@ -314,7 +168,7 @@ def _followed(data, network, grid, room: int, keep: bool, throw: bool) -> State:
     """All networks along `grid`, batch axes as one."""
     axes = len(network.batch_shape)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
-    final = _run(flat, data.points, data.labels, data.weights, jnp.asarray(grid), room, keep)
+    final = follow(flat, Task(data.points, data.labels, data.weights, jnp.asarray(grid)), room, keep)
     if throw:
         _raise_if_stopped(final, network.batch_shape, room)
     return final
@@ -330,14 +184,19 @@ def _raise_if_stopped(final: State, batch: tuple[int, ...], room: int) -> None:
     where = ", ".join(str(int(i)) for i in np.unravel_index(b, batch)) if batch else ""
     stop, time = Stop(int(stops[b])), float(final.time[b])
     others = f"({bad.size} of {stops.size} networks can not be followed to the end; throw=False keeps what there is)"
-    if stop in (Stop.EDGE_SLIDES, Stop.MARGIN_SLIDES):
+    if stop == Stop.EDGE_SLIDES:
         kind, neuron, point = (int(np.asarray(leaf)[b, int(final.count[b]) - 1]) for leaf in final.log[1:])
-        event = WORDS[Kind(kind)].format(neuron=neuron, point=point)
-        what = "margin" if stop == Stop.MARGIN_SLIDES else "edge"
         raise HypothesisError(
-            f"no {what} slides",
-            f"in network [{where}], when at t = {time:.12g} {event}, the gradients on both sides drive it back",
-            f"simulate with a small step size, or neurons that are active on one class only {others}",
+            "no edge slides (it never does on orthogonally separable data, 2.0)",
+            f"in network [{where}] at t = {time:.12g} {WORDS[Kind(kind)].format(neuron=neuron, point=point)}, and the "
+            "gradient on either side drives it back to the edge",
+            f"simulate with a small step size {others}",
+        )
+    if stop == Stop.HELD_TOO_MANY:
+        raise HypothesisError(
+            f"at most {MOST_HELD} margins are at 1 at once",
+            f"network [{where}] has more at t = {time:.12g}",
+            f"simulate with a small step size {others}",
         )
     if stop == Stop.FULL:
         raise ConvergenceError(

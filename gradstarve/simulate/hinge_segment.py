@@ -94,8 +94,9 @@ def edge_times(now: Segment, active: Bool[Array, "h n"]) -> Float[Array, "h n"]:
     return jnp.where(there & (now.edge * side >= 0) & (speed > 0), 0.0, times)
 
 
-def margins_at(now: Segment, active, y, t: Float[Array, " n"]) -> tuple[Array, Array, Array]:
-    """m_i and dm_i/dt at a time of its own for each point, [n], and a bound of |d2 m_i/dt2| for LONGEST/max rho more."""
+def margins_at(now: Segment, active, y, t: Float[Array, " n"]) -> tuple[Array, Array, Array, Array]:
+    """m_i and dm_i/dt at a time of its own for each point, [n], what rounding may have put into dm_i/dt, and a bound of
+    |d2 m_i/dt2| for LONGEST/max rho more."""
     da, dz = gained(now.rate, now.along, now.z, t[:, None])  # [n, h]
     a, z = now.along + da, now.z + dz
     on = active.T
@@ -103,11 +104,12 @@ def margins_at(now: Segment, active, y, t: Float[Array, " n"]) -> tuple[Array, A
     rate = now.rate
     margin = y * jnp.sum(z * edge, axis=1)
     speed = y * jnp.sum(rate * (a * edge + z * z * lean), axis=1)
+    noise = 8 * jnp.finfo(z.dtype).eps * jnp.sum(rate * (jnp.abs(a * edge) + z * z * jnp.abs(lean)), axis=1)
     # d2/dt2 of z p is z rho^2 (p + 3 a lean); the bounds of |z|, |a| and |p| hold for tau to come up to LONGEST.
     most = (jnp.abs(a) + jnp.abs(z)) * jnp.exp(LONGEST)
     reach = jnp.abs(edge) + jnp.abs(lean) * most * LONGEST
     bend = jnp.sum(rate**2 * most * (reach + 3 * most * jnp.abs(lean)), axis=1)
-    return margin, speed, bend
+    return margin, speed, noise, bend
 
 
 def margin_times(now: Segment, active, y, live: Bool[Array, " n"], limit) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
@@ -123,8 +125,8 @@ def margin_times(now: Segment, active, y, live: Bool[Array, " n"], limit) -> tup
     eps = jnp.finfo(now.z.dtype).eps
 
     def look(t):
-        margin, speed, bend = margins_at(now, active, y, t)
-        return jnp.maximum(side * (1 - margin), 0), side * speed, bend
+        margin, speed, noise, bend = margins_at(now, active, y, t)
+        return jnp.maximum(side * (1 - margin), 0), side * speed, noise, bend
 
     def unfinished(carry):
         t, found, count = carry
@@ -133,14 +135,17 @@ def margin_times(now: Segment, active, y, live: Bool[Array, " n"], limit) -> tup
 
     def closer(carry):
         t, found, count = carry
-        gap, speed, bend = look(t)
+        gap, speed, noise, bend = look(t)
         root = jnp.sqrt(speed**2 + 2 * bend * gap)
         # Two forms of one root, each without cancellation where the other has it.
         ahead = 2 * gap / jnp.where(speed + root > 0, speed + root, 1)
         away = (root - speed) / jnp.where(bend > 0, bend, 1)
         step = jnp.where(speed > 0, ahead, jnp.where(bend > 0, away, jnp.inf))
         step = jnp.where((speed <= 0) & (bend == 0), jnp.inf, step)
-        hit = (gap <= 2 * eps) & (speed > 0) | (step <= 2 * eps * t) & (speed >= 0)
+        # A margin that leaves 1 tangentially, as one that was held does, must get away from its rounding first.
+        quiet = (gap <= 2 * eps) & (jnp.abs(speed) <= noise)
+        step = jnp.where(quiet, jnp.maximum(step, jnp.sqrt(16 * eps / jnp.where(bend > 0, bend, 1))), step)
+        hit = ~quiet & (speed >= 0) & ((gap <= 2 * eps) | (step <= 2 * eps * t))
         new = jnp.minimum(t + jnp.minimum(step, longest), limit)
         return jnp.where(found | hit, t, new), found | hit & (t < limit), count + 1
 
