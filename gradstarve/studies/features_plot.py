@@ -37,7 +37,8 @@ def draw(study: Any, path: Any = None) -> Any:
     losses = list(dict.fromkeys(cell.loss for cell in study.cells))
     models = list(dict.fromkeys(cell.model for cell in study.cells))
     with mpl.rc_context(RC):
-        figure = Figure(figsize=(1.2 + 3.1 * max(len(losses), 2), 2.4 + 2.7 * len(models)), dpi=150, layout="constrained")
+        size = 1.2 + 3.1 * max(len(losses), 2), 2.4 + 2.7 * len(models) + 0.2 * max(len(study.settings["scales"]) - 4, 0)
+        figure = Figure(figsize=size, dpi=150, layout="constrained")
         figure.get_layout_engine().set(h_pad=0.02, w_pad=0.04, hspace=0.0, wspace=0.02)  # pyright: ignore
         panels = figure.subplots(
             2 * len(models), len(losses), sharex=True, squeeze=False, height_ratios=[2.6, 1.25] * len(models)
@@ -98,7 +99,8 @@ def _words(count: int) -> str:
 
 
 def _style(k: int) -> tuple[str, str]:
-    return COLOURS[k % len(COLOURS)], _MARKS[k % len(_MARKS)]
+    # Beyond the last colour the first one comes again with another marker.
+    return COLOURS[k % len(COLOURS)], _MARKS[(k + k // len(COLOURS)) % len(_MARKS)]
 
 
 def _curves(panel: Any, study: Any, cell: Any) -> None:
