@@ -24,7 +24,8 @@ KERNEL = 3
 
 
 class Convolutional(Network):
-    """f(x) of 8 x 8 images: `first` [*batch, 9, a], `second` [*batch, 9 a, c], `read_out` [*batch, 4 c].
+    """f(x) of 8 x 8 images: `first` [*batch, 9, a], `second` [*batch, 9 a, c], `read_out` [*batch, 4 c], with a
+    and c channels.
 
     The kernels multiply patches of 3 x 3 pixels (and a channels), zeros around the image, which is what `equinox.nn.Conv2d`
     with stride 2 and padding 1 computes. Written as matrix products, because XLA is some ten times slower on CPUs with the
@@ -32,8 +33,8 @@ class Convolutional(Network):
     """
 
     first: Float[Array, "*batch 9 a"]
-    second: Float[Array, "*batch 9a c"]
-    read_out: Float[Array, "*batch 4c"]
+    second: Float[Array, "*batch seen c"]
+    read_out: Float[Array, "*batch flat"]
 
     @property
     def batch_shape(self) -> tuple[int, ...]:

@@ -42,10 +42,10 @@ def draw(name: str, found: dict[str, Any], path: Any = None) -> Any:
     return figure
 
 
-def _band(panel: Any, x: Any, curves: np.ndarray, **style: Any) -> None:
+def _band(panel: Any, x: Any, curves: np.ndarray, alpha: float = 0.18, **style: Any) -> None:
     """The mean of [seeds, records] with a band of 5 to 95 % of the seeds."""
     low, high = np.quantile(curves, (0.05, 0.95), axis=0)
-    panel.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+    panel.fill_between(x, low, high, color=style["color"], alpha=alpha, linewidth=0)
     panel.plot(x, curves.mean(0), linewidth=1.8, **style)
 
 
@@ -147,7 +147,8 @@ def _starvation(axes: Any, found: dict[str, Any]) -> str:
     for fraction, colour in zip(runs, _shades(len(runs)), strict=True):
         run = runs[fraction]
         shown = run["time"] >= min(4, run["time"][-1] / 2)  # before, no network has begun to learn and accuracy is chance
-        _band(axes[0], run["time"][shown], 100 * run["clean"][:, shown], color=colour, label=f"{100 * fraction:g} % patched")
+        curves, label = 100 * run["clean"][:, shown], f"{100 * fraction:g} % patched"
+        _band(axes[0], run["time"][shown], curves, alpha=0.1, color=colour, label=label)
     last = runs[max(f for f in runs if f < 1) if len(runs) > 1 else max(runs)]
     patched = 100 * last["patched"].mean(0)[shown]
     axes[0].plot(last["time"][shown], patched, color=COLOURS[1], linestyle=(0, (2, 2)), label="images with patch")

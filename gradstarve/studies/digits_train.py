@@ -172,11 +172,11 @@ def interval(values: Any, axis: int = 0) -> tuple[np.ndarray, np.ndarray, np.nda
 
     values = np.asarray(values, np.float64)
     count = values.shape[axis]
-    mean = values.mean(axis)
+    mean = np.asarray(values.mean(axis))
     if count < 2:
         return mean, np.full_like(mean, -np.inf), np.full_like(mean, np.inf)
     half = stdtrit(count - 1, 0.975) * values.std(axis, ddof=1) / np.sqrt(count)
-    return mean, mean - half, mean + half
+    return mean, np.asarray(mean - half), np.asarray(mean + half)
 
 
 def slopes(x: Any, times: np.ndarray) -> np.ndarray:
