@@ -7,7 +7,16 @@ from gradstarve.problem.dataset import Breach, Dataset, Ray, Reduction, Separabi
 from gradstarve.problem.deep import DeepReLU, init_deep
 from gradstarve.problem.dynamics import Dynamics, GradientDescent, GradientFlow, StochasticGradientDescent
 from gradstarve.problem.exclusive import exclusive
-from gradstarve.problem.losses import LOSSES, CrossEntropy, Exponential, Hinge, Loss, SquaredMargin, as_loss
+from gradstarve.problem.losses import (
+    LOSSES,
+    CrossEntropy,
+    Exponential,
+    Hinge,
+    Loss,
+    SquaredMargin,
+    as_loss,
+    with_closed_form,
+)
 from gradstarve.problem.mode import Mode
 from gradstarve.problem.network import Network, TwoLayerReLU, init_two_layer
 from gradstarve.problem.penalty import SpectralDecoupling
@@ -44,4 +53,5 @@ __all__ = [
     "init_deep",
     "init_softmax",
     "init_two_layer",
+    "with_closed_form",
 ]

@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gradstarve.errors import HypothesisError
+
 Margin = Float[Array, "*shape"]
 
 
@@ -134,3 +136,19 @@ def as_loss(loss) -> Loss:
     if isinstance(loss, type) and issubclass(loss, Loss):
         raise ValueError(f"loss is the class {loss.__name__}; give an instance, {loss.__name__}()")
     raise ValueError(f"unknown loss {loss!r}; use one of {', '.join(map(repr, LOSSES))} or a Loss instance")
+
+
+def with_closed_form(loss) -> Loss:
+    """`as_loss(loss)`, and `HypothesisError` unless it is one of `LOSSES`, the four that closed forms are written for.
+
+    >>> with_closed_form("hinge").name
+    'hinge'
+    """
+    loss = as_loss(loss)
+    if loss.name not in LOSSES:
+        raise HypothesisError(
+            f"the closed form is for the losses {', '.join(LOSSES)}",
+            f"loss = {loss.name!r}",
+            "GradientDescent(step_size), whose law (8.1) takes any loss, theory.feature_flow (10.1), or simulate",
+        )
+    return loss

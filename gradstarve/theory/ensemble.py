@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
-from gradstarve.problem import Loss, as_loss
+from gradstarve.problem import Loss, as_loss, with_closed_form
 from gradstarve.special import clock, expclock
 from gradstarve.theory.piecewise import check_times
 
@@ -224,7 +224,7 @@ class LearningTime(eqx.Module):
             if value.shape:
                 raise ValueError(f"{name} must be one number, got shape {value.shape}; vmap over several")
         frequency, self.norm, self.scale_a, self.scale_z, self.logit = values
-        self.rate, self.kind = 2 * frequency * self.norm, as_loss(loss).name
+        self.rate, self.kind = 2 * frequency * self.norm, with_closed_form(loss).name
         most = {"hinge": 1.0, "squared": float(np.nextafter(1, 0, dtype=frequency.dtype))}.get(self.kind, np.inf)
         if is_concrete(self.logit) and float(self.logit) > most:
             raise ValueError(f"logit must be at most {most:.6g} with {self.kind} loss, which stops there; got {self.logit}")

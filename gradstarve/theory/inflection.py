@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_positive, is_concrete, real_arrays
 from gradstarve.errors import HypothesisError
-from gradstarve.problem import Loss, as_loss
+from gradstarve.problem import Loss, with_closed_form
 from gradstarve.special import clock, expclock
 from gradstarve.theory.piecewise import PiecewiseClock
 
@@ -76,7 +76,7 @@ def kappa_critical(loss: Loss | str = "cross-entropy") -> float:
     >>> round(kappa_critical(), 10)
     0.5852119534
     """
-    kind = as_loss(loss).name
+    kind = with_closed_form(loss).name
     if kind not in _FAR_ABOVE:
         raise HypothesisError(
             "the pair of inflections that meets at kappa_c belongs to losses that do not stop at a margin (5.2)",
@@ -99,7 +99,7 @@ def error_inflections(loss: Loss | str, kappa) -> Float[Array, "*batch 2"]:
     >>> [round(float(u), 3) for u in error_inflections("cross-entropy", 0.0)]
     [0.888, inf]
     """
-    kind = as_loss(loss).name
+    kind = with_closed_form(loss).name
     (kappa,) = real_arrays(kappa=kappa)
     if is_concrete(kappa) and (np.asarray(kappa) < 0).any():
         raise ValueError(f"kappa must be >= 0, got {np.asarray(kappa).min()}")
@@ -202,5 +202,5 @@ def plateau_length(loss: Loss | str, start, frequency, norm) -> Float[Array, "..
     check_positive("norm", norm)
     if is_concrete(start) and (np.asarray(start) >= 1).any():
         raise ValueError(f"start must be below 1, got {np.asarray(start).max()}: there is no plateau above")
-    loss = as_loss(loss)
+    loss = with_closed_form(loss)
     return -jnp.log(start) / (2 * frequency * norm * loss.residual(jnp.zeros_like(start)))

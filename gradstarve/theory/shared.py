@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_positive, is_concrete, real_arrays
 from gradstarve.errors import HypothesisError
-from gradstarve.problem import Loss, as_loss
+from gradstarve.problem import Loss, as_loss, with_closed_form
 from gradstarve.theory.features import feature_flow
 from gradstarve.theory.log_time import follow
 from gradstarve.theory.piecewise import check_times
@@ -76,7 +76,7 @@ def shared_features(types, probabilities, loss: Loss | str, w, z, scales=None) -
     >>> bool(v2 / v1 < 0.2)
     True
     """
-    loss = as_loss(loss)
+    loss = with_closed_form(loss)
     w, z = real_arrays(w=w, z=z)
     if w.ndim < 2 or z.shape != w.shape[:-1]:
         raise ValueError(f"w must be [*batch, h, K] and z [*batch, h], got shapes {w.shape} and {z.shape}")

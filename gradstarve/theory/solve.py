@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, overload
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float
 from gradstarve.arrays import is_concrete
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import (
+    LOSSES,
     Dataset,
     Dynamics,
     GradientDescent,
@@ -23,6 +25,7 @@ from gradstarve.problem import (
     StochasticGradientDescent,
     TwoLayerReLU,
     as_loss,
+    with_closed_form,
 )
 from gradstarve.theory.descent import DescentSolution, ModeDescent, descend_mode, new_march
 from gradstarve.theory.mode import ModeSolution, flow_mode, insert_axes
@@ -49,12 +52,22 @@ def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = N
     >>> solution.logit([0.0, 50.0]).shape
     (2,)
     """
-    loss = as_loss(loss)
+    loss = _one_for_all(loss)
     if isinstance(dynamics, StochasticGradientDescent):
         return sgd_mode(mode, loss, dynamics)
     if isinstance(_check_dynamics(dynamics), GradientDescent):
         return descend_mode(mode, loss, dynamics)
-    return flow_mode(mode, loss.name)
+    return flow_mode(mode, with_closed_form(loss).name)
+
+
+def _one_for_all(loss: Loss | str) -> Loss:
+    """The loss, which must be the same for every point: the laws of descent (8.1) take any g(u)."""
+    loss = as_loss(loss)
+    if any(np.ndim(leaf) for leaf in jax.tree.leaves(loss)):
+        raise HypothesisError(
+            "one loss for all points (8.1)", f"loss = {loss.name!r} with a number for each", "simulate(...), or one number"
+        )
+    return loss
 
 
 class Solution(LearningCurve):
@@ -114,7 +127,9 @@ def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entrop
     >>> solution.margins(1000.0).tolist()
     [1.0, 1.0]
     """
-    loss, dynamics = as_loss(loss), _check_dynamics(dynamics)
+    loss, dynamics = _one_for_all(loss), _check_dynamics(dynamics)
+    if isinstance(dynamics, GradientFlow):
+        loss = with_closed_form(loss)
     if not (is_concrete(data.points) and is_concrete(data.labels)):
         raise ValueError("solve reads the geometry of the data, so close over the dataset instead of tracing it")
     if network.dim != data.dim:
@@ -286,8 +301,8 @@ def _check_exclusive(rays, network, loss, dynamics):
         wakes = (own > 0) & (toward < 0)
         if isinstance(dynamics, GradientDescent):
             # Steps overshoot, so that a neuron pushed out may wake where the flow would not; and so may any, where
-            # momentum swings a margin past the target of the squared loss and back.
-            if loss.name == "squared" and _is_nonzero(dynamics.momentum):
+            # momentum swings a margin past the target of the squared loss and back, or a penalty pulls it back.
+            if (loss.name == "squared" and _is_nonzero(dynamics.momentum)) or loss.name not in LOSSES:
                 wakes = own > 0
         else:
             # On the hyperbola a^2 - z^2 = const it comes down to `lowest`, and the push out of one class is |cos| of

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
-from gradstarve.problem import Loss, as_loss
+from gradstarve.problem import Loss, with_closed_form
 from gradstarve.special import clock_integral, lambertw
 from gradstarve.theory.mode import error_to_logit
 from gradstarve.theory.piecewise import check_times
@@ -56,7 +56,7 @@ def time_to_confidence(loss: Loss | str, error, frequency, norm, start, kappa: A
         raise ValueError("start must be > 0 where kappa = 0: a balanced mode never leaves u <= 0")
     target = error_to_logit(error, start.dtype)
     waits = target > start
-    tau = clock_integral(as_loss(loss).name, start, jnp.where(waits, target, start), kappa)
+    tau = clock_integral(with_closed_form(loss).name, start, jnp.where(waits, target, start), kappa)
     return jnp.where(waits, tau, 0) / (2 * frequency * norm)
 
 
@@ -98,7 +98,7 @@ def error_tail(loss: Loss | str, t, frequency, norm, layers: int = 2, leading: b
     t = check_times(t, frequency.dtype)
     check_positive("t", t)
     depth = positive_int("layers", layers)
-    kind = as_loss(loss).name
+    kind = with_closed_form(loss).name
     clock = jnp.log(frequency) + 2 / depth * jnp.log(norm) + jnp.log(t) + np.log(depth)
     if kind in ("hinge", "squared"):
         return jnp.broadcast_to(jax.nn.sigmoid(-jnp.ones_like(clock)), clock.shape)

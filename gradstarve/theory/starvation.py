@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
 from gradstarve.errors import HypothesisError
-from gradstarve.problem import Loss, as_loss
+from gradstarve.problem import Loss, as_loss, with_closed_form
 from gradstarve.special import lambertw_exp
 from gradstarve.special.monotone import invert
 from gradstarve.theory.features import (
@@ -82,6 +82,7 @@ class StarvingPair(eqx.Module):
         cross-entropy and the solution itself for the exponential loss; for hinge and squared loss it is 0. Both ask for
         v_2 >= 0 at the start (and the squared loss for v_1 <= 1): `HypothesisError` otherwise.
         """
+        with_closed_form(self.loss_function)
         second = self.start[..., 1]
         if is_concrete(second) and (np.asarray(second) < 0).any():
             raise HypothesisError(

@@ -160,6 +160,35 @@ def test_compare_tells_penalties_apart_and_the_fast_engines_refuse():
 
 
 @pytest.mark.usefixtures("x64")
+def test_the_law_of_descent_takes_a_penalty_and_the_closed_forms_of_the_flow_refuse_it():
+    data, loss = gs.datasets.antipodal(norms=(1.0, 1.5), frequencies=(0.3, 0.7)), SpectralDecoupling("cross-entropy", 0.2)
+    nets = gs.init_two_layer(jax.random.key(0), 4, 6, 2, 0.5, 0.5)
+    descent = gs.GradientDescent(0.1)
+    law = gs.solve(data, nets, loss, descent)
+    assert gs.compare(law, gs.simulate(data, nets, loss, descent, steps=20)).gap < 1e-13
+    mode = gs.Mode(1.0, 1.0, [0.1], [0.2])
+    calls = (
+        lambda loss: gs.solve(data, nets, loss),
+        lambda loss: gs.solve_mode(mode, loss),
+        lambda loss: gs.theory.error_inflections(loss, 0.0),
+        lambda loss: gs.theory.time_to_confidence(loss, 0.1, 1.0, 1.0, 0.1),
+        lambda loss: gs.theory.error_tail(loss, 1e6, 1.0, 1.0),
+        lambda loss: gs.theory.starving_pair(0.8, 0.2, loss).bounds(1.0),
+        lambda loss: gs.theory.shared_features([[1]], [1.0], loss, [[0.1]], [0.1]),
+    )
+    for call in calls:
+        with pytest.raises(gs.HypothesisError, match="the closed form is for the losses cross-entropy, hinge"):
+            call(loss)
+    for dynamics in (descent, gs.StochasticGradientDescent(0.1)):
+        with pytest.raises(gs.HypothesisError, match="one loss for all points"):
+            gs.solve_mode(mode, SpectralDecoupling("cross-entropy", [0.2, 0.1]), dynamics)
+    # Neurons that a penalty may push out of their class, and onto the other one.
+    obtuse = gs.Dataset([[1.0, 0.0], [-0.3, 1.0]], [1, -1])
+    with pytest.raises(gs.HypothesisError, match="may wake on the other"):
+        gs.solve(obtuse, gs.TwoLayerReLU([[0.5, -0.2], [-0.2, 0.5]], [0.3, -0.3]), loss, descent)
+
+
+@pytest.mark.usefixtures("x64")
 def test_bad_input_names_what_came():
     for arguments, message in (
         ((CrossEntropy(), -0.1), "penalty must be >= 0, got -0.1"),
