@@ -131,7 +131,7 @@ def after_training(report: Any, trained: Any, *, alone: Any = None) -> AfterTrai
     loss = float(np.logaddexp(0, -measured).mean())
     at, beyond = _time_of_loss(losses, loss)
 
-    def predicted(curve: np.ndarray) -> np.ndarray:
+    def predicted(curve: np.ndarray) -> Any:
         return (1 - at % 1) * curve[int(at)] + (at % 1) * curve[min(int(at) + 1, len(curve) - 1)]
 
     margins = predicted(report.margins)

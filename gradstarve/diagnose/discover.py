@@ -37,7 +37,7 @@ def two_clusters(kernel: np.ndarray, rng: np.random.Generator, most: int = 3) ->
     centred = centred - centred.mean(1, keepdims=True)
     values, vectors = np.linalg.eigh((centred + centred.T) / 2)
     kept = values > 1e-9 * max(values[-1], 0)
-    scores = vectors[:, kept][:, ::-1][:, : min(_LEADING, n // 6)] * np.sqrt(n)
+    scores = vectors[:, kept][:, ::-1][:, : min(_LEADING, n // 5)] * np.sqrt(n)
     if not scores.shape[1]:
         return []
     # The samples themselves are good starts: those of a rare cluster point to its mean.
@@ -47,12 +47,21 @@ def two_clusters(kernel: np.ndarray, rng: np.random.Generator, most: int = 3) ->
     cuts = np.concatenate([_cuts(along), np.quantile(along, 0.08, 0), np.quantile(along, 0.92, 0)])
     insides, gaps = _settle(scores, np.tile(along, (1, 3)) > cuts)
     found: list[tuple[np.ndarray, float]] = []
-    for k in np.argsort(-gaps):
-        if len(found) == most or gaps[k] <= 0:
+    order = np.argsort(-gaps)
+    explained = gaps**2 * insides.mean(0) * (1 - insides.mean(0))
+    left = gaps > 0
+    for k in order:
+        if len(found) == most:
             break
-        if not any(_same(insides[:, k], other) for other, _ in found):
-            found.append((insides[:, k], float(gaps[k])))
-    return found
+        if left[k]:
+            # A part of a cluster may stand further apart than all of it: of splits that nearly agree take the one that
+            # explains most of the variance.
+            agree = (insides == insides[:, [k]]).mean(0)
+            alike = left & (np.maximum(agree, 1 - agree) > 0.9)
+            best = int(np.argmax(np.where(alike, explained, -1)))
+            found.append((insides[:, best], float(gaps[best])))
+            left &= ~alike
+    return sorted(found, key=lambda pair: -pair[1])
 
 
 def _settle(scores: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,9 +98,3 @@ def _cuts(along: np.ndarray) -> np.ndarray:
     best = low[np.argmax(between, 0), 0]
     columns = np.arange(along.shape[1])
     return (ordered[best - 1, columns] + ordered[best, columns]) / 2
-
-
-def _same(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether two splits agree on nine samples of ten."""
-    agree = (first == second).mean()
-    return bool(max(agree, 1 - agree) > 0.9)

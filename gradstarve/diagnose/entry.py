@@ -19,13 +19,13 @@ def starvation_report(
     data: Any,
     groups: Any = None,
     *,
-    until_error: float = 0.05,
+    until_error: Any = 0.05,
     times: Any = None,
-    penalty: float = 0.02,
-    features: int = 8,
-    memory: int | None = None,
-    permutations: int = 999,
-    seed: int = 0,
+    penalty: Any = 0.02,
+    features: Any = 8,
+    memory: Any = None,
+    permutations: Any = 999,
+    seed: Any = 0,
 ) -> StarvationReport:
     """Which features of your data will starve in your model, told from its first parameters, before any training.
 
@@ -61,7 +61,7 @@ def starvation_report(
     >>> x, y = 0.1 * rng.normal(size=(60, 8)), np.repeat([1, -1], 30)
     >>> x[:30, 0] += 1  # the shape of class +
     >>> x[30:, 1] += 1  # the shape of class -
-    >>> x[:27, 7] += 2  # a bright spot on nine tenths of class +
+    >>> x[:27, 7] += 3  # a bright spot on nine tenths of class +
     >>> x = x.astype("float32")
     >>> spot = ["spot"] * 27 + ["plain"] * 33
     >>> report = starvation_report(lambda w, x: x @ w, np.zeros(8, "float32"), (x, y), spot)

@@ -18,7 +18,7 @@ from gradstarve.diagnose.groups import (
     reaches,
     without_complements,
 )
-from gradstarve.diagnose.tags import read_groups, read_labels, varying_classes
+from gradstarve.diagnose.tags import number_between, read_groups, read_labels, varying_classes
 from gradstarve.diagnose.training import sigmoid
 from gradstarve.text import number, table_text
 
@@ -141,9 +141,9 @@ def from_margins(
     *,
     labels: Any = None,
     alone: Any = None,
-    until_error: float = 0.05,
-    permutations: int = 999,
-    seed: int = 0,
+    until_error: Any = 0.05,
+    permutations: Any = 999,
+    seed: Any = 0,
 ) -> MarginReport:
     """Which groups were told by a feature of their own while the rest of their class starved, from logged margins.
 
@@ -173,8 +173,7 @@ def from_margins(
             f"times must rise, one for each of the T = {records} >= 2 records of margins, got "
             f"{np.array2string(times, threshold=6)}"
         )
-    if not 0 < until_error < 0.5:
-        raise ValueError(f"until_error must be between 0 and 0.5, got {until_error!r}")
+    until_error = number_between("until_error", until_error, 0, 0.5)
     permutations = positive_int("permutations", permutations, minimum=99)
     if alone is not None:
         alone = _table("alone", alone)

@@ -24,7 +24,7 @@ class Model:
     params: Any
     x: Any
     labels: np.ndarray
-    memory: int | None
+    memory: Any
     _kernel: np.ndarray | None = field(default=None, repr=False)
 
     def margins(self, params: Any) -> np.ndarray:
@@ -52,7 +52,7 @@ class Model:
         return np.asarray(jacobian.margin_kernel(self.apply, params, self.x, self.labels, self.memory), np.float64)
 
 
-def read_model(apply: Any, params: Any, data: Any, memory: int | None) -> Model:
+def read_model(apply: Any, params: Any, data: Any, memory: Any) -> Model:
     """The arguments of `starvation_report` as a `Model`. With params None `apply` is the model itself: an equinox module or
     another callable pytree, of one sample (as is usual there) or of a batch."""
     if not callable(apply):

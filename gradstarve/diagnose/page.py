@@ -208,7 +208,7 @@ def _order(panel: Any, report: Any, shown: Any) -> None:
     return None
 
 
-def _feature(f: Any, k: int) -> str:
+def _feature(f: Any, k: Any) -> str:
     return f"u{f.number[k] + 1}"
 
 

@@ -12,7 +12,7 @@ from gradstarve.diagnose.discover import two_clusters
 from gradstarve.diagnose.eigenfeatures import EigenFeatures, eigen_features
 from gradstarve.diagnose.groups import GroupLaw, group_law, make_group, permutation_p, reaches, without_complements
 from gradstarve.diagnose.remedies import Remedies, RemedyOutcome
-from gradstarve.diagnose.tags import Tags, read_groups, varying_classes
+from gradstarve.diagnose.tags import Tags, number_between, read_groups, varying_classes
 from gradstarve.diagnose.training import largest_eigenvalue, sigmoid, train_linearised
 
 _LONGEST = 1e6  # times 1 / largest strength: where the search for the horizon ends
@@ -93,21 +93,19 @@ def diagnose(
     labels: np.ndarray,
     groups: Any,
     *,
-    until_error: float = 0.05,
+    until_error: Any = 0.05,
     times: Any = None,
-    penalty: float = 0.02,
-    features: int = 8,
-    permutations: int = 999,
-    seed: int = 0,
+    penalty: Any = 0.02,
+    features: Any = 8,
+    permutations: Any = 999,
+    seed: Any = 0,
     model: Any = None,
 ) -> StarvationReport:
     """The report from K = Y Phi Phi^T Y [n, n], the margins `start` [n] at the first weights and the labels."""
     features = positive_int("features", features, minimum=0)
     permutations = positive_int("permutations", permutations, minimum=99)
-    if not 0 < until_error < 0.5:
-        raise ValueError(f"until_error must be between 0 and 0.5, got {until_error!r}")
-    if not 0 < penalty < float("inf"):
-        raise ValueError(f"penalty must be > 0, got {penalty!r}")
+    until_error = number_between("until_error", until_error, 0, 0.5)
+    penalty = number_between("penalty", penalty, 0, float("inf"))
     largest = float(np.abs(kernel).max())
     if largest == 0:
         raise ValueError(

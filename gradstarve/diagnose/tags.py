@@ -28,12 +28,14 @@ def read_labels(y: Any, n: int | None = None) -> np.ndarray:
     if n is not None and len(y) != n:
         raise ValueError(f"labels must be [n] = [{n}], one a sample, got {len(y)}")
     if y.dtype.kind not in "biuf":
-        raise ValueError(f"labels must be the numbers +1 and -1, got {y.flat[0]!r}")
-    odd = ~np.isin(y, (-1, 1)) if y.dtype.kind != "b" else np.ones(y.shape, bool)
+        raise ValueError(f"labels must be the numbers +1 and -1, got {y.dtype} such as {y.flat[0]}")
+    if y.dtype.kind == "b":
+        raise ValueError("labels are booleans; turn them into +1 and -1 by 2 * y - 1")
+    odd = ~np.isin(y, (-1, 1))
     if odd.any():
         zeros = np.isin(np.asarray(y, np.float64), (0, 1)).all()
         fix = "; turn 0 and 1 into them by 2 * y - 1" if zeros else "; keep two classes and call them +1 and -1"
-        raise ValueError(f"labels must be +1 or -1, got {y[odd][0]!r} at sample {int(np.flatnonzero(odd)[0])}{fix}")
+        raise ValueError(f"labels must be +1 or -1, got {y[odd][0]:g} at sample {int(np.flatnonzero(odd)[0])}{fix}")
     if len(np.unique(y)) < 2:
         raise ValueError(
             f"all {len(y)} labels are {y[0]:+.0f}: a single class has nothing to tell apart; add samples of the other"
@@ -96,7 +98,7 @@ def _column(name: Any, value: Any, n: int) -> np.ndarray:
         raise ValueError(f"group {name!r} must say for each of the {n} samples whether it is in, got shape {value.shape}")
     if value.dtype.kind not in "biuf" or not np.isin(value, (0, 1)).all():
         odd = value[~np.isin(value, (0, 1))] if value.dtype.kind in "iuf" else value
-        raise ValueError(f"group {name!r} must hold 0 and 1 (or booleans), got {odd[0]!r}")
+        raise ValueError(f"group {name!r} must hold 0 and 1 (or booleans), got {odd[0]}")
     return value.astype(bool)
 
 
@@ -123,3 +125,16 @@ def varying_classes(members: np.ndarray, labels: np.ndarray) -> tuple[int, ...]:
         if min((mine & members).sum(), (mine & ~members).sum()) >= 2:
             found.append(sign)
     return tuple(found)
+
+
+def number_between(name: str, value: Any, low: Any, high: Any) -> float:
+    """`value` as a number strictly between `low` and `high`, or a `ValueError` that quotes what came.
+
+    >>> number_between("penalty", 2, 0, 10)
+    2.0
+    """
+    array = np.asarray(value)
+    if array.ndim or array.dtype.kind not in "iuf" or not low < float(array) < high:
+        bound = f"> {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
+        raise ValueError(f"{name} must be a number {bound}, got {value!r}")
+    return float(array)
