@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import signal, stats
 
 from gradstarve.problem import Dataset, GradientDescent
 from gradstarve.simulate import simulate
 from gradstarve.studies import digits, digits_patch, digits_speed
-from gradstarve.studies.digits_conv import convolutional
+from gradstarve.studies.digits_conv import Convolutional, convolutional
 from gradstarve.studies.digits_plots import draw
 from gradstarve.studies.digits_train import crossing, interval, networks, problems, slopes, train
 
@@ -89,6 +89,24 @@ def test_predicted_times_are_those_of_training_on_the_two_mean_images(small):
         np.testing.assert_allclose(predicted[:, i], first, atol=1e-9)
 
 
+def test_the_convolutional_network_is_what_scipy_computes():
+    draw_ = np.random.default_rng(3)
+    first, second, read_out = (draw_.normal(size=shape) for shape in ((2, 9, 3), (2, 27, 4), (2, 16)))
+    images = draw_.normal(size=(2, 64))
+    outputs = Convolutional(jnp.asarray(first), jnp.asarray(second), jnp.asarray(read_out))(jnp.asarray(images))
+    assert outputs.shape == (2, 2)
+    for i, image in enumerate(images):
+        hidden = image.reshape(8, 8, 1)
+        for kernels in (first[1], second[1]):
+            kernels = kernels.reshape(3, 3, hidden.shape[-1], -1)
+            layer = np.zeros((*np.array(hidden.shape[:2]) // 2, kernels.shape[-1]))
+            for c, k in np.ndindex(kernels.shape[2:]):
+                layer[..., k] += signal.correlate2d(hidden[..., c], kernels[..., c, k], mode="same")[::2, ::2]
+            hidden = np.maximum(layer, 0)
+        assert outputs[1, i] == pytest.approx(hidden.reshape(-1) @ read_out[1])
+
+
+@pytest.mark.slow
 def test_the_convolutional_network_is_that_of_equinox():
     nets = convolutional(jax.random.key(1), 2, 4, 1.0)
     images = jax.random.normal(jax.random.key(2), (5, 64), jnp.float32)
