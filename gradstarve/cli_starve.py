@@ -99,7 +99,7 @@ def starve(
     with plain_errors():
         folder = report.output_directory(out)
         use_float64()
-        study = run_starve(settings)
+        study = _run_named(settings)
         study.plot(folder / "starve.png")
         result = {"settings": study.settings, "environment": report.environment(), "features": study.to_dict()}
         written, text = ["starve.png", "starve.json"], f"{study.table()}\n\n{study.notes()}"
@@ -128,6 +128,19 @@ def run_remedies(settings: dict[str, Any]) -> Any:
     from gradstarve.studies.remedies import remedy_study
 
     return remedy_study(**settings)
+
+
+def _run_named(settings: dict[str, Any]) -> Any:
+    """`run_starve`, with errors in the names of the options."""
+    from gradstarve.errors import ConvergenceError
+
+    try:
+        return run_starve(settings)
+    except ConvergenceError as error:
+        raise ConvergenceError(f"{error}: a smaller --time") from None
+    except ValueError as error:
+        named = str(error).split(" ", 1)[0] in settings
+        raise ValueError(f"{'--' if named else ''}{error}") from None
 
 
 def _types(text: str) -> list[list[int]]:

@@ -125,7 +125,7 @@ def train(problem: FeatureTable, samples: tuple[np.ndarray, np.ndarray], network
     lost = np.argwhere(~np.isfinite(found).all(axis=(1, 2, 3)))
     if lost.size:
         loss = problem.losses[int(lost[0, 0])]
-        raise ConvergenceError(f"training with the {loss} loss did not get to time = {problem.time}; ask for a shorter time")
+        raise ConvergenceError(f"training with the {loss} loss did not get to t = {problem.time:g}; ask for earlier times")
     alone = np.stack([found[:, 1 + k, :, k] for k in range(sets - 1)], axis=-1)
     return np.stack([found[:, 0], alone], axis=1)
 

@@ -93,7 +93,7 @@ def test_the_default_shows_every_network_and_loss(starve, tmp_path):
         (("--scales", "1,1,1"), "'1,1,1' has 3 numbers for 2 features"),
         (("--init", "0"), "'--init': '0' is not one or several numbers above 0"),
         (("--init", "0.1,0.1,0.1"), "has 3 numbers for 2 features"),
-        (("--init", "1e-60", "--depths", "3"), "init must be at least"),
+        (("--init", "1e-60", "--depths", "3"), "error: --init must be at least"),
         (("--losses", "hinge,huber"), "'huber' is not one of cross-entropy, hinge, exponential, squared"),
         (("--losses", "hinge,hinge"), "names one twice"),
         (("--depths", "0"), "'--depths': '0' is not a number of layers"),
