@@ -17,6 +17,8 @@ from gradstarve.theorems.fate import FATES, PROBABILITY
 from gradstarve.theorems.features import FEATURES, INDEX
 from gradstarve.theorems.independence import INDEPENDENT_MODES, SIGN
 from gradstarve.theorems.inflection import INFLECTIONS, PLATEAU, TRANSITION
+from gradstarve.theorems.linearised import DECOUPLING, LOGISTIC_FLOW, RIDGE
+from gradstarve.theorems.linearised import STARVATION as LINEARISED_STARVATION
 from gradstarve.theorems.mode import CLOCK, DEATHS, UNIVERSALITY
 from gradstarve.theorems.momentum import MOMENTUM
 from gradstarve.theorems.sgd import DISTRIBUTION, MARGIN_TIME
@@ -68,6 +70,10 @@ CATALOGUE: dict[str, Theorem] = {
         SOFTMAX,
         SOFTMAX_CLOCK,
         DIRECTION,
+        LOGISTIC_FLOW,
+        RIDGE,
+        LINEARISED_STARVATION,
+        DECOUPLING,
         SIGNAL,
     )
 }

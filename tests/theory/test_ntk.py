@@ -8,7 +8,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import gradstarve as gs
-from gradstarve.theory import ntk
+from gradstarve.theory import jacobian, ntk
 
 pytestmark = pytest.mark.usefixtures("x64")
 FIGURE_6 = np.array([[0.75**0.5, -0.5], [0.5, 0.75**0.5]])  # the features of Pezeshki et al. 2021, Figure 6
@@ -301,3 +301,46 @@ def test_float32():
     np.testing.assert_allclose(m, ntk.logistic_flow(np.float64(single), np.float64(t)), rtol=1e-4, atol=1e-4)
     best = ntk.ridge_optimum(single, np.float32(0.01))
     np.testing.assert_allclose(best.margins, ntk.ridge_optimum(np.float64(single), 0.01).margins, rtol=1e-4)
+
+
+def wide_gaps(width, seeds=4, steps=400):
+    """How far networks of that width, trained by descent, are from the flow of their first kernel: max over time, [seeds].
+
+    Eight random points; weights of size width^-1/4, which makes outputs of order 1 and K of order sqrt(width); trained until
+    K t is about 4 to 100 for its features, with a step size whose own error is below 2e-3.
+    """
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 4))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    y = np.where(rng.random(8) < 0.5, 1, -1)
+    scale = width**-0.25
+    networks = gs.init_two_layer(jax.random.key(width), seeds, width, 4, scale, scale)
+    step_size = 40.0 / width**0.5 / steps  # of the loss summed over points; a Dataset's is its mean
+    descent = gs.GradientDescent(8 * step_size)
+    run = gs.simulate(gs.Dataset(x, y), networks, "cross-entropy", descent, steps, steps // 20, progress=False)
+    trained, gaps = np.asarray(run.margins()), []
+    for k in range(seeds):
+        network = jax.tree.map(lambda leaf: leaf[k], networks)  # noqa: B023
+        kernel = jacobian.margin_kernel(lambda net, x: net(x), network, x, y)
+        law = np.asarray(ntk.logistic_flow(kernel, step_size * np.asarray(run.grid), trained[k, 0]))
+        gaps.append(np.abs(law - trained[k]).max())
+    return np.array(gaps)
+
+
+def test_a_wide_network_follows_its_kernel():
+    """Margins end between 1.5 and 3.5."""
+    gap = wide_gaps(4096)
+    assert gap.max() < 0.15
+    assert gap.max() > 5e-3  # more than rounding and step size: what is compared is a network, not its linearisation
+
+
+@pytest.mark.slow
+def test_the_gap_shrinks_with_width():
+    widths = np.array([64, 256, 1024, 4096])
+    gaps = np.array([wide_gaps(width, 8, 1000).mean() for width in widths])
+    slopes = [np.polyfit(np.log(widths[first:]), np.log(gaps[first:]), 1)[0] for first in (0, 1)]
+    print(dict(zip(widths.tolist(), gaps.round(4).tolist(), strict=True)), "slopes", np.round(slopes, 3))
+    assert (np.diff(gaps) < 0).all()
+    assert -0.9 < slopes[0] < -0.45
+    assert -0.7 < slopes[1] < -0.35
+    assert gaps[-1] < 0.12
