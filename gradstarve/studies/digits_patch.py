@@ -6,7 +6,6 @@ the accuracy on test images without the patch ("clean"), which only the shape ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,9 @@ from gradstarve.problem.digits import TwoDigits, with_patch
 from gradstarve.studies.digits_claims import Claim, between
 from gradstarve.studies.digits_train import Runs, Tell, crossing, interval, networks, problems, train
 
-Weights = Callable[[TwoDigits], Any]
+NOT_A_REMEDY = ("no patch", "plain")
+AUGMENTED = "patch on both classes"
+HINDSIGHT = "early stopping, in hindsight"
 
 
 def starvation(settings: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -106,7 +107,8 @@ def remedies(settings: dict[str, Any], tell: Tell) -> dict[str, Any]:
 
     Accuracy on clean images is read off at two times: when training without patch has fitted 99 % of its images (on average
     over seeds), which is as long as these images need, and at the end. `recovered` is (remedy - plain) / (no patch - plain)
-    of the means over seeds. Early stopping is plain training at its best time in hindsight: the most any rule could give.
+    of the means over seeds. Early stopping is plain training at its best time so far, which only clean test images tell: no
+    rule could give more.
     """
     start = networks(settings, settings["patch_scale"])
     step, time, records = settings["step_size"], settings["patch_time"], settings["records"]
@@ -182,10 +184,10 @@ def _table(curves: dict[str, dict[str, Any]]) -> dict[str, Any]:
     # Times agree up to rounding of the steps between records, whatever the step size.
     marks = {"early": int(fitted.argmax()) if fitted.any() else len(fitted) - 1, "end": len(fitted) - 1}
     rows = {}
-    for name, run in [*curves.items(), ("early stopping", plain)]:
+    for name, run in [*curves.items(), (HINDSIGHT, plain)]:
         row: dict[str, Any] = {"finite": run["finite"]}
         for when, mark in marks.items():
-            index = int(course[: mark + 1].argmax()) if name == "early stopping" else mark
+            index = int(course[: mark + 1].argmax()) if name == HINDSIGHT else mark
             row[when] = run["clean"][:, index]
             row[f"classes {when}"] = [run[key][:, index].mean() for key in ("clean_positive", "clean_negative")]
             low, high = (curves[key]["clean"][:, mark] for key in ("plain", "no patch"))
@@ -204,10 +206,6 @@ def _recovered(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[f
         mean = gain.mean() / loss.mean()
     low, high = np.quantile(share, (0.025, 0.975))
     return float(mean), float(low), float(high)
-
-
-NOT_A_REMEDY = ("no patch", "plain")
-AUGMENTED = "patch on both classes"
 
 
 def _remedy_claims(fraction: float, table: dict[str, Any]) -> list[Claim]:
