@@ -304,6 +304,7 @@ _LAWS = {
     "decay": "decay",
     "starvation": "starvation",
     "softmax": "softmax",
+    "linearised": "linearised",
 }
 """Name of a law -> module of this package that derives it, through `LOSSES` (names) and `build(loss)`."""
 
@@ -337,6 +338,8 @@ def derive(name: str, loss: Any) -> Derivation:
     - "decay": the flow with weight decay, its threshold and where it settles (9.1); not for the hinge.
     - "starvation": a feature on every sample and one on some of them: what the second is left with (10.1)-(10.5).
     - "softmax": K classes, K being a symbol, one layer (11.1) and two (11.2); cross-entropy only.
+    - "linearised": two samples and two weights of a linearised network: the flow of its margins, optimum and dual under a
+      ridge, which feature starves which, spectral decoupling (14.1)-(14.4); cross-entropy only.
 
     Args:
         name: the law, one of the names above.

@@ -146,7 +146,29 @@ columns = sp.symbols("w_true w_other", real=True)
 columns_of = (sp.Function("w_true"), sp.Function("w_other"))
 c_true, c_other = sp.symbols("c_true c_other", real=True)
 
+# linearised networks: two samples, two weights; psi turns the samples into the features
+jacobian = sp.symbols("j11 j12 j21 j22", real=True)  # Y Phi, row by row
+theta_weights = sp.symbols("theta1 theta2", real=True)
+theta_weights_of = (sp.Function("theta1"), sp.Function("theta2"))
+sample_margins = sp.symbols("m1 m2", real=True)
+sample_margins_of = (sp.Function("m1"), sp.Function("m2"))
+kernel = sp.symbols("K11 K12 K22", real=True)
+errors = sp.symbols("alpha1 alpha2", positive=True)  # sigmoid(-m) of each sample
+errors_of = (sp.Function("alpha1"), sp.Function("alpha2"))
+strengths = sp.symbols("S1 S2", positive=True)  # s^2 of each feature
+psi = sp.Symbol("psi", real=True)
+responses = sp.symbols("z1 z2", real=True)
+couplings = sp.symbols("D11 D12 D22", real=True)  # U^T diag(alpha (1 - alpha)) U
+pull = sp.Symbol("c1", real=True)  # u_1 . alpha
+m_positive = sp.Symbol("m", positive=True)
+alpha_small = sp.Symbol("alpha", positive=True)
+lambda_of = sp.Function("lambda_")
+m_small = sp.Symbol("m_0", real=True)
+
 LATEX_NAMES: dict[str, str] = {
+    "S1": "s_{1}^{2}",
+    "S2": "s_{2}^{2}",
+    "m_0": r"m^{\mathrm{small}\,\lambda}",
     **{f"{x}_{kind}": rf"{x}_{{\mathrm{{{kind}}}}}" for x in "gwc" for kind in ("true", "other")},
     "v2_low": r"v_{2}^{\mathrm{low}}",
     "v2_high": r"v_{2}^{\mathrm{high}}",

@@ -74,3 +74,35 @@ def test_the_derived_step_of_descent_is_the_one_theory_takes(loss):
     for step in range(1, 30):
         found, plus, minus = (float(result(plus, minus, p, r, step_size)) for result in results)
         assert float(logits[step]) == pytest.approx(found, rel=1e-11)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_derived_linearised_network_is_the_one_theory_has():
+    from gradstarve.theory import ntk
+
+    derivation, rng = gs.derive("linearised", "cross-entropy"), np.random.default_rng(3)
+    angle, strengths, ridge = 0.4, np.array([3.0, 0.7]), 0.05
+    U = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    kernel = U * strengths @ U.T
+    kernel[1, 0] = kernel[0, 1]
+    best = ntk.ridge_optimum(kernel, ridge)
+    m, alpha = np.asarray(best.margins), np.asarray(best.alpha)
+    assert float(derivation.to_jax("m1*")(*alpha, *kernel[0], ridge)) == pytest.approx(m[0], rel=1e-12)
+    assert float(derivation.to_jax("dalpha1/dt")(*alpha, *kernel[0], ridge)) == pytest.approx(0, abs=1e-12)
+    table = np.asarray(ntk.starvation_derivatives(kernel, ridge))
+    signs = np.sign(U.sum(0))  # those of `features`; the derivation takes U as it is
+    for j, key in enumerate(("dz1/d(s1^2)", "dz2/d(s1^2)")):
+        found = float(derivation.to_jax(key)(*m, angle, *strengths, ridge))
+        assert found * signs[j] == pytest.approx(table[j, 0], rel=1e-10)
+    # A short time of the flow moves by its speed.
+    start, t = rng.normal(size=2), 1e-6
+    moved = (np.asarray(ntk.logistic_flow(kernel, t, start)) - start) / t
+    speeds = [float(derivation.to_jax(key)(*start, *row)) for key, row in zip(("dm1/dt", "dm2/dt"), kernel, strict=True)]
+    np.testing.assert_allclose(moved, speeds, rtol=1e-5)
+    level = float(ntk.spectral_decoupling_optimum(2, 0.2)[0])
+    assert float(derivation.to_jax("penalty(m)")(level)) == pytest.approx(0.2, rel=1e-12)
+    # Small errors and small penalties: what is left out is of the order of the error itself.
+    few = float(ntk.ridge_optimum(1e4 * np.eye(2), 1e-3).alpha[0])
+    assert float(derivation.to_jax("alpha small")(1e4, 1e-3)) == pytest.approx(few, rel=2e-6)
+    level = float(ntk.spectral_decoupling_optimum(2, 1e-8)[0])
+    assert float(derivation.to_jax("m small penalty")(1e-8)) == pytest.approx(level, rel=1e-6)

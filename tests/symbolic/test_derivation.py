@@ -110,6 +110,7 @@ def test_available_lists_everything_derivable():
     names = ("mode", "one-layer", "inflection", "depth", "descent", "momentum", "starvation")
     expected = {(name, loss) for name in names for loss in losses}
     expected |= {("decay", loss) for loss in losses if loss != "hinge"} | {("softmax", "cross-entropy")}
+    expected |= {("linearised", "cross-entropy")}
     assert set(available()) == expected
 
 

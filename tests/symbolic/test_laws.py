@@ -284,3 +284,35 @@ def test_the_gap_of_two_layers_runs_on_a_clock():
         angles = {"theta": mpmath.asinh(last / kappa), "theta0": mpmath.asinh(first / kappa)}
         time = law("softmax", "cross-entropy", "t(theta) two layers")(K=classes, p=p, r=r, kappa=kappa, **angles)
         assert abs(time - 3) < 1e-13
+
+
+def test_a_linearised_network_moves_and_starves_as_its_weights_do():
+    """Two samples and two weights: trained weight by weight, and at rest under a ridge of two sizes of the first feature."""
+    rows, ridge, step = mpmath.matrix([["1.2", "0.3"], ["-0.4", "0.9"]]), mpmath.mpf("0.1"), mpmath.mpf("1e-9")
+    with mpmath.workdps(30):
+        kernel = rows * rows.T
+
+        def forces(rows, theta, decay=0):
+            residuals = [SLOPES["cross-entropy"](x) for x in rows * theta]
+            return rows.T * mpmath.matrix(residuals) - decay * theta
+
+        theta = mpmath.matrix(["0.5", "-0.2"])
+        margins = rows * theta
+        speeds = rows * forces(rows, theta)
+        given = {"m1": margins[0], "m2": margins[1], "K11": kernel[0, 0], "K12": kernel[0, 1], "K22": kernel[1, 1]}
+        for i in range(2):
+            assert abs(law("linearised", "cross-entropy", f"dm{i + 1}/dt")(**given) - speeds[i]) < 1e-25
+
+        angle, strengths = mpmath.mpf("0.4"), [mpmath.mpf(3), mpmath.mpf("0.7")]
+        U = mpmath.matrix([[mpmath.cos(angle), -mpmath.sin(angle)], [mpmath.sin(angle), mpmath.cos(angle)]])
+
+        def at_rest(first):
+            rows = U * mpmath.diag([mpmath.sqrt(first), mpmath.sqrt(strengths[1])])
+            theta = mpmath.findroot(lambda *x: list(forces(rows, mpmath.matrix(x), ridge)), (1, 1))
+            return rows * theta
+
+        m = at_rest(strengths[0])
+        given = {"m1": m[0], "m2": m[1], "psi": angle, "S1": strengths[0], "S2": strengths[1], "lambda_": ridge}
+        change = U.T * (at_rest(strengths[0] + step) - at_rest(strengths[0] - step)) / (2 * step)
+        for i in range(2):
+            assert abs(law("linearised", "cross-entropy", f"dz{i + 1}/d(s1^2)")(**given) - change[i]) < 1e-12

@@ -44,6 +44,8 @@ def sample(derivation, key, draw):
         "a1": draw.uniform(0.1, 1), "z1": draw.uniform(-3, -1.1),
     }  # fmt: skip
     choices |= {name: draw.uniform(0.1, 2) for name in ("p1", "p12", "q", "v1", "v2", "v20")}
+    choices |= {name: draw.uniform(0.5, 4) for name in ("m1", "m2", "m", "K11", "K22", "S1", "S2")}
+    choices |= {"K12": draw.uniform(-0.5, 0.5), "psi": draw.uniform(0, 3), "alpha1": draw.random(), "alpha2": draw.random()}
     choices["lambda_"] = choices["p"] * choices["r"] * draw.uniform(0.1, 0.4)
     return [choices[symbol.name] for symbol in symbols]
 
