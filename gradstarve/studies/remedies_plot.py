@@ -41,7 +41,8 @@ def draw(study: Any, path: Any = None) -> Any:
                 panel.axhspan(row - 0.5, row + 0.5, color="#F4F4F4", zorder=0)
         figure.suptitle(_title(study), x=0.012, ha="left", fontsize=11.5, linespacing=1.5)
         handles, labels = _legend(study)
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False, columnspacing=1.8)
+        columns = len(handles) if len(handles) < 7 else -(-len(handles) // 2)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1.8)
         if path is not None:
             figure.savefig(Path(path), dpi=150)
     return figure

@@ -5,10 +5,11 @@ descent on the convex objective F(v) = sum_S p_S l_S(m_S), m_S = sum_{k in S} v_
 depth stand. So where F has one minimiser the end of training knows neither: one layer settles at the minimiser of F, and
 balanced paths of N >= 2 layers, which stay above zero, at the minimiser among v >= 0.
 
-F has one minimiser if the types that pull back determine the logits: their rows of `types` have rank K. If besides no
-type is the sum of others, as when there are as many features as types, every type sits at its own rest, g(m) = lambda m
-for one penalty, which is W-like in 1/lambda and the same for all: (14.4). For the starving pair that means v_1 = m and
-v_2 = 0: the penalty, made to share the work among features, takes it away from one that is never needed.
+F has one minimiser if the types that pull back determine the logits: their rows of `types` have rank K. If there are as
+many types as features (and no logit would have to be below 0 at N >= 2), every type sits at its own rest, which for one
+penalty is the same margin for all, g(m) = lambda m: (14.4). On the ring {1, 2}, {1, 3}, {2, 3} that means equal logits,
+whatever the frequencies; for the starving pair it means v_1 = m and v_2 = 0: the penalty, made to share the work among
+features, takes it away from one that is never needed.
 """
 
 from __future__ import annotations

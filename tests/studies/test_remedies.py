@@ -175,5 +175,12 @@ def test_what_the_study_says_of_its_tables():
         np.testing.assert_allclose(*ends, atol=1e-3)
         slower = study.outcome("penalty 2 divided").cost[0] / study.outcome("penalty 2 added").cost[0]
         assert slower == pytest.approx(2, abs=0.1)
+    # On the ring, with a type for every feature, equal margins are equal logits, and the penalty does what it was made for.
+    ring = [[1, 1, 0], [1, 0, 1], [0, 1, 1]]
+    chosen = [Remedy("nothing"), Remedy("penalty", penalty=0.1), list_remedies(ring, (0.6, 0.3, 0.1))[-1]]
+    found = [o.accuracy.median for o in remedy_study(ring, (0.6, 0.3, 0.1), remedies=chosen).outcomes]
+    assert found[0].min() < 0.82
+    assert found[1].min() > 0.86
+    assert found[2].min() > 0.86
     assert right["shortcut"]["hinge loss"][1] > right["shortcut"]["nothing"][1] + 0.03
     assert abs(right["pair"]["hinge loss"][1] - right["pair"]["nothing"][1]) < 0.05
