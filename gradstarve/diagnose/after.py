@@ -80,7 +80,7 @@ class AfterTraining:
             trust = (
                 "the linearised network is still a fair description"
                 if self.kernel_change < 0.5
-                else ("the network has left its linear regime: trust the measured columns")
+                else ("the network has left its linear regime; where the columns differ, trust the measured ones")
             )
             lines.append(f"The kernel changed by {100 * self.kernel_change:.0f} %: {trust}.")
         return "\n".join(lines)

@@ -64,10 +64,10 @@ def starvation_report(
     >>> x[:27, 7] += 3  # a bright spot on nine tenths of class +
     >>> x = x.astype("float32")
     >>> spot = ["spot"] * 27 + ["plain"] * 33
-    >>> report = starvation_report(lambda w, x: x @ w, np.zeros(8, "float32"), (x, y), spot)
+    >>> report = starvation_report(lambda w, x: x @ w, np.zeros(8, "float32"), (x, y), spot, features=0)
     >>> [law.name for law in report.alarms], bool(report.alarms[0].index[report.at] > 0.4)
     (['spot'], True)
-    >>> report = starvation_report(lambda w, x: x @ w, np.zeros(8, "float32"), (x, y))  # nobody says where it is
+    >>> report = starvation_report(lambda w, x: x @ w, np.zeros(8, "float32"), (x, y), features=0)  # nobody says where it is
     >>> [law.size for law in report.alarms]
     [27]
     """
@@ -97,7 +97,7 @@ def from_jacobian(jacobian: Any, labels: Any, logits: Any = None, groups: Any = 
     - `groups` and the options: those of `starvation_report`, but `memory`.
 
     >>> x = np.concatenate([np.eye(12), 0.1 * np.ones((12, 12))], axis=1)
-    >>> report = from_jacobian(x, np.repeat([1, -1], 6), groups={"first": np.arange(12) < 3})
+    >>> report = from_jacobian(x, np.repeat([1, -1], 6), groups={"first": np.arange(12) < 3}, features=0)
     >>> len(report.groups), report.alarms
     (1, ())
     """

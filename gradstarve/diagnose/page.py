@@ -59,7 +59,8 @@ def _headline(figure: Any, report: Any) -> None:
         if len(report.alarms) > 1:
             text += f" {len(report.alarms) - 1} more of the groups below starve theirs."
     else:
-        title = "No feature was found that starves the rest of its class"
+        what = "No named feature starves" if report.named else "No feature was found that starves"
+        title = f"{what} the rest of its class"
         text = report.summary().removeprefix("No alarm: ")
         text = text[:1].upper() + text[1:]
     colour = _FEATURE if report.alarms else COLOURS[2]
@@ -131,7 +132,7 @@ def _clusters(panel: Any, report: Any) -> None:
     for law, x, y in zip(laws, gaps, values, strict=True):
         colour = _FEATURE if law.alarm else _QUIET
         panel.scatter([x], [y], s=20 + 160 * law.share, color=colour, linewidth=0, zorder=3)
-        if y > 0.1 * top:  # the harmless ones lie on each other
+        if y >= ALARM_INDEX:  # the harmless ones lie on each other
             words = f"{100 * law.share:.0f} % of {classes_of(law)}"
             side = 1 if x < 0.4 * right else -1
             look = {"fontsize": 8, "color": "#222222", "zorder": 4, "ha": "left" if side > 0 else "right"}
@@ -176,7 +177,7 @@ def _bars(panel: Any, names: Any, values: np.ndarray, colours: Any) -> None:
     panel.axvline(0, color="#444444", linewidth=0.8)
     panel.grid(visible=False, axis="y")
     low, high = min(0.0, float(shown.min())), max(0.4, float(shown.max()))
-    panel.set_xlim(low - (0.12 * (high - low) if low < 0 else 0), high + 0.12 * (high - low))
+    panel.set_xlim(low - (0.3 * (high - low) if low < 0 else 0), high + 0.12 * (high - low))
 
 
 def _order(panel: Any, report: Any, shown: Any) -> None:

@@ -59,25 +59,31 @@ class Remedies:
         self.ridge, self.penalty = ridge, penalty
         self._kept: dict[str, np.ndarray] = {}
 
-    def _at_horizon(self, name: str, **how) -> np.ndarray:
+    def _run(self, ridge: float = 0.0, penalty: float = 0.0) -> np.ndarray:
+        """Margins at the horizon and at the last time, [2, n]."""
+        name = f"{ridge} {penalty}"
         if name not in self._kept:
-            until = self.times[[self.at]]
-            self._kept[name] = train_linearised(self.kernel, self.margins[0], until, **how)[0]
+            until = self.times[[self.at, -1]]
+            self._kept[name] = train_linearised(self.kernel, self.margins[0], until, ridge=ridge, penalty=penalty)
         return self._kept[name]
 
     def outcomes(self, law: GroupLaw) -> list[RemedyOutcome]:
         """Every remedy for the group of `law`, the plain training first."""
         group, at, times = law.group, self.at, self.times
-        early, late = np.searchsorted(times, times[at] / 10), len(times) - 1
-        plain = self.margins[at]
-        runs = [
-            ("none", plain),
-            (f"stop at time {times[early]:.2g}", self.margins[early]),
-            (f"train to time {times[late]:.2g}", self.margins[late]),
+        early, late = int(np.searchsorted(times, times[at] / 10)), len(times) - 1
+        plain, decoupled = self.margins[at], self._run(penalty=self.penalty)
+        runs = [("none", plain)]
+        if early < at:
+            runs.append((f"stop at time {times[early]:.2g}", self.margins[early]))
+        if late > at:
+            runs.append((f"train to time {times[late]:.2g}", self.margins[late]))
+        runs += [
             ("re-weight members and others alike", self._weighted(group)),
-            (f"weight decay {self.ridge:.2g}", self._at_horizon("ridge", ridge=self.ridge)),
-            (f"spectral decoupling {self.penalty:.2g}", self._at_horizon("decoupling", penalty=self.penalty)),
+            (f"weight decay {self.ridge:.2g}", self._run(ridge=self.ridge)[0]),
+            (f"spectral decoupling {self.penalty:.2g}", decoupled[0]),
         ]
+        if late > at:
+            runs.append((f"spectral decoupling {self.penalty:.2g} to time {times[late]:.2g}", decoupled[1]))
         removal = group.removal(self.labels)
         mine = np.isin(self.labels, np.unique(self.labels[group.members]))
         full = law.rest_alone[at]
