@@ -185,7 +185,8 @@ def remedy_study(
     ((2,), 1)
     """
     problem = _Problem(types, probabilities, scales, networks, width, init, step_size, steps, noise, loss_levels, seed)
-    listed = list_remedies(problem.types, problem.probabilities, problem.scales) if remedies is None else remedies
+    table = (v.tolist() for v in (problem.types, problem.probabilities, problem.scales))
+    listed = list_remedies(*table) if remedies is None else remedies
     chosen = tuple(Remedy.of(remedy) for remedy in listed)
     if not chosen or len({remedy.name for remedy in chosen}) < len(chosen):
         raise ValueError(f"remedies must be at least one, each of its own name, got {[r.name for r in chosen]}")
@@ -205,7 +206,7 @@ class _Problem:
         types, probabilities = real_arrays(types=types, probabilities=probabilities)
         datasets.check_types(types)
         size = types.shape[1]
-        (scales,) = real_arrays(scales=np.ones(size) if scales is None else scales)
+        (scales,) = real_arrays(scales=np.ones(size, types.dtype) if scales is None else scales)
         datasets.features(types, probabilities, scales=scales)  # which checks them
         numbers = {"init": init, "step_size": step_size, "noise": noise}
         for name, value in numbers.items():
@@ -279,7 +280,7 @@ class _Problem:
             # Alone it has as many steps as training together had.
             one = self.train(remedy, self.start, k, count, every, stops)
             alone[:, k] = self.features(_at(one.networks, last) if stops else one.final)[:, k]
-        index = np.asarray(theory.starvation_index(logits, alone))
+        index = _index(logits, alone)
         accuracy, overall = self.accuracies(final)
         costs = [_first(losses <= level, np.full(len(losses), -1)) for level in self.numbers["loss_levels"]]
         law = self.law(remedy, float(np.median(grid[last])))
@@ -339,7 +340,7 @@ class _Problem:
             found, alone = np.asarray(flow.features(times)), np.asarray(flow.alone(times))
         except ConvergenceError:  # one feature at rest and another not, for very many steps
             return None, None, None
-        index = np.asarray(theory.starvation_index(found[0], alone[0]))
+        index = _index(found[0], alone[0])
         if remedy.step_factor != 1:
             return found[0], index, None
         read_out = DeepReLU((np.zeros((1, self.size), self.dtype),))
@@ -350,7 +351,7 @@ class _Problem:
 def _one_a_sample(loss: Loss, count: int) -> SpectralDecoupling:
     """The same loss with one penalty a sample, also 0, so that one compiled program serves all remedies."""
     if not isinstance(loss, SpectralDecoupling):
-        return SpectralDecoupling(loss, np.zeros(count))
+        return SpectralDecoupling(loss, jnp.zeros(count))
     spread = (jnp.broadcast_to(leaf, (count,)) for leaf in (loss.penalty, loss.target))
     return eqx.tree_at(lambda penalised: (penalised.penalty, penalised.target), loss, tuple(spread))
 
@@ -358,6 +359,11 @@ def _one_a_sample(loss: Loss, count: int) -> SpectralDecoupling:
 def _first(found: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
     """The first True of each row, [networks], or what to say where there is none."""
     return np.where(found.any(-1), found.argmax(-1), otherwise)
+
+
+def _index(found: np.ndarray, alone: np.ndarray) -> np.ndarray:
+    """In the precision JAX works in."""
+    return np.asarray(theory.starvation_index(jnp.asarray(found), jnp.asarray(alone)))
 
 
 def _middle(values: np.ndarray) -> Spread:

@@ -50,7 +50,7 @@ class Remedy:
             return as_loss(self.loss)
         penalty: Any = self.penalty
         if self.types is not None:
-            penalty = np.where(np.isin(np.asarray(types), self.types), self.penalty, 0.0)
+            penalty = np.where(np.isin(np.asarray(types), self.types), self.penalty, 0.0).tolist()
         return SpectralDecoupling(self.loss, penalty, scaling=self.scaling)
 
     def weights_for(self, types: Any, weights: Any) -> np.ndarray:
