@@ -178,7 +178,8 @@ def _optimum(chain: Chain) -> None:
 
     chain.add(
         "optimum under a ridge",
-        "With (lambda/2)|theta|^2 the weights rest where ridge and residuals balance; alpha is the residual of each sample.",
+        "With half of lambda times all squared weights in the loss they rest where ridge and residuals balance; alpha is "
+        "the residual of each sample.",
         (
             *(equal(weight, value) for weight, value in zip(theta_weights, weights, strict=True)),
             *(equal(margin, value) for margin, value in zip(sample_margins, margins, strict=True)),
@@ -328,7 +329,7 @@ def _decoupling(chain: Chain) -> None:
 
     chain.add(
         "spectral decoupling",
-        "With (lambda/2)|f|^2 in place of the ridge all margins rest at one m, sigmoid(-m) = lambda m, and responses are "
+        "With half of lambda times all squared outputs in place of the ridge, all margins rest at one m, and responses are "
         "those of m on every sample, whatever the strengths.",
         (
             equal(lambda_of(m_positive), penalty),

@@ -158,8 +158,11 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
             fall = jnp.minimum(fall, 1e9 * stiffest)
         average = weights @ (pace * fall)
         curvature = (flow.matrix.T * average) @ flow.matrix + (weights @ pace) * flow.constant
+        # These only lead Newton's method to the solution: derivatives pass them by, and so do equal eigenvalues.
+        fall, pace, curvature = jax.lax.stop_gradient((fall, pace, curvature))
         _, basis = jnp.linalg.eigh(curvature)
-        diagonal = (pace * fall) @ (flow.matrix @ basis) ** 2 + pace * jnp.sum(basis * (flow.constant @ basis), axis=0)
+        matrix, constant = jax.lax.stop_gradient((flow.matrix, flow.constant))
+        diagonal = (pace * fall) @ (matrix @ basis) ** 2 + pace * jnp.sum(basis * (constant @ basis), axis=0)
         systems = jnp.eye(_POINTS, dtype=dtype) + length * integrals * diagonal.T[:, None, :]
         return fall, basis, jnp.linalg.inv(systems)
 

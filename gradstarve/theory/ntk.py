@@ -67,8 +67,8 @@ def logistic_flow(K, times, start=None) -> Float[Array, "..."]:
     Integrated implicitly in log t, so that neither strengths of very different size nor times up to 1e300 (1e30 in float32)
     cost much. Margins are within 1e-10 (1e-4) of (1 + |m|) for K changed by its own rounding: features weaker than
     n roundings of the strongest are not in a K of that precision, and those 1e10 times weaker than it known to six digits.
-    `ValueError` for bad input; `ConvergenceError` if the integration fails. Works in jit and vmap; for derivatives use
-    forward or reverse mode on `ridge_optimum`, where this flow ends under a ridge.
+    `ValueError` for bad input; `ConvergenceError` if the integration fails. Works in jit and vmap, and in forward-mode
+    differentiation (`jax.jvp`, `jax.jacfwd`) in K of full rank, `start` and `times`; reverse mode is refused by JAX.
 
     >>> m = logistic_flow([[1.0]], [0.0, 1.0, 100.0])      # one sample: e^m + m = t + 1
     >>> [round(float(x), 4) for x in m[:, 0]]
