@@ -59,7 +59,7 @@ def whole(apply, params, x, y):
     return y[:, None] * np.asarray(jax.jacrev(lambda flat: apply(eqx.combine(unravel(flat), held), x).reshape(-1))(flat))
 
 
-@pytest.mark.parametrize("name", ["equinox", "dictionary", "TwoLayerReLU"])
+@pytest.mark.parametrize("name", ["equinox", "dictionary", pytest.param("TwoLayerReLU", marks=pytest.mark.slow)])
 def test_kernels_are_those_of_jacrev_in_any_memory(name):
     apply, params, x, y = problems()[name]
     expected = whole(apply, params, x, y)
@@ -98,6 +98,7 @@ def test_two_layers_of_relu_by_hand():
     np.testing.assert_allclose(jacobian.margin_kernel(apply, network, x, y), expected @ expected.T, rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_the_kernel_says_what_a_step_does():
     """f moves by eta K sigmoid(-m) in a small step of descent, on test samples too."""
     apply, params, x, y = problems()["dictionary"]
@@ -112,6 +113,7 @@ def test_the_kernel_says_what_a_step_does():
     np.testing.assert_allclose((moved - before) / step, law, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_inside_jit():
     apply, params, x, y = problems()["dictionary"]
     kernel = jacobian.margin_kernel(apply, params, x, y)
@@ -119,6 +121,7 @@ def test_inside_jit():
     np.testing.assert_allclose(inside, kernel, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_float32_stays_float32():
     x = jnp.eye(2, dtype=jnp.float32)
     kernel = jacobian.margin_kernel(lambda w, x: x @ w, jnp.ones(2, jnp.float32), x, [1, -1])
