@@ -15,7 +15,7 @@ from gradstarve.diagnose.remedies import Remedies, RemedyOutcome
 from gradstarve.diagnose.tags import Tags, number_between, read_groups, varying_classes
 from gradstarve.diagnose.training import largest_eigenvalue, sigmoid, train_linearised
 
-_LONGEST = 1e6  # times 1 / largest strength: where the search for the horizon ends
+_LONGEST = 1e5  # times 1 / largest strength: where the search for the horizon ends
 _RECORDS = 60
 _LATER = 10  # how far beyond the horizon the curves go
 
@@ -157,7 +157,7 @@ def _times(kernel, start, until_error, times, notes) -> tuple[np.ndarray, int]:
     unit = 1 / largest_eigenvalue(kernel)
     # In pieces, because most problems are over after a thousandth of the longest time.
     m, since, found, seen = start, 0.0, None, []
-    for stop in np.geomspace(10, _LONGEST, 6):
+    for stop in np.geomspace(10, _LONGEST, 5):
         piece = unit * np.geomspace(stop / 10, stop, 13)[0 if not seen else 1 :]
         m_piece = train_linearised(kernel, m, piece - since)
         m, since = m_piece[-1], float(piece[-1])

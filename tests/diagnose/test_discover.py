@@ -18,7 +18,7 @@ def test_a_small_bimodal_direction_among_large_unimodal_ones():
 
 def test_gaussian_classes_have_no_gap():
     rng = np.random.default_rng(1)
-    for n, dim in ((30, 64), (130, 64), (130, 8), (400, 200)):
+    for n, dim in ((30, 64), (130, 64), (130, 8)):
         rows = rng.normal(size=(n, dim)) * np.geomspace(3, 0.1, dim)
         assert all(gap < 9 for _, gap in two_clusters(rows @ rows.T, rng))
 

@@ -24,7 +24,14 @@ def patched():
 @pytest.fixture(scope="module")
 def report(patched):
     (x, y, members, *_), params = patched
-    return gs.starvation_report(apply, params, (x, y), np.where(members, "patched", "plain"))
+    return gs.starvation_report(apply, params, (x, y), np.where(members, "patched", "plain"), features=0)
+
+
+@pytest.fixture(scope="module")
+def small(patched):
+    """Fifty of the samples, with the eigenvectors of their kernel."""
+    (x, y, members, *_), params = patched
+    return gs.starvation_report(apply, params, (x[:50], y[:50]), np.where(members, "patched", "plain")[:50])
 
 
 def test_the_patch_is_named_before_training(report, patched):
@@ -96,13 +103,14 @@ def test_before_training_nothing_is_learnt(report, patched):
         report.after_training(np.full(160, np.nan))
 
 
-def test_a_jacobian_from_elsewhere_gives_the_same(report, patched):
+def test_a_jacobian_from_elsewhere_gives_the_same(small, patched):
     (x, y, members, *_), params = patched
+    x, y, members = x[:50], y[:50], members[:50]
     gradients = jax.vmap(jax.grad(lambda p, one: apply(p, one[None])[0]), (None, 0))(params, x)
     rows = np.concatenate([np.asarray(leaf).reshape(len(y), -1) for leaf in jax.tree.leaves(gradients)], 1)
     types = np.where(members, "patched", "plain")
     other = gs.starvation_report.from_jacobian(rows, y, np.asarray(apply(params, x))[:, None], types, features=0)
-    np.testing.assert_allclose(other.groups[0].index, report.groups[0].index, atol=1e-6)
+    np.testing.assert_allclose(other.groups[0].index, small.groups[0].index, atol=1e-6)
     with pytest.raises(ValueError, match="trained must be margins y f"):
         other.after_training(params)
 
@@ -115,35 +123,33 @@ class Network(eqx.Module):
         return self.second(jax.nn.relu(self.first(x)))
 
 
-def test_an_equinox_model_and_a_function_of_it_agree(patched):
+def test_an_equinox_model_and_a_function_of_it_agree(small, patched):
     (x, y, members, *_), params = patched
+    x, y, members = x[:50], y[:50], members[:50]
     model = Network(eqx.nn.Linear(64, 64, key=jax.random.key(0)), eqx.nn.Linear(64, 1, key=jax.random.key(1)))
     weights = (params["w"], params["b"], params["z"][None], params["c"][None])
     where = lambda m: (m.first.weight, m.first.bias, m.second.weight, m.second.bias)  # noqa: E731
     model = eqx.tree_at(where, model, weights)
     groups = {"patched": members}
     ours = gs.starvation_report(model, None, (x, y), groups, features=0)
-    plain = gs.starvation_report(apply, params, (x, y), groups, features=0)
-    np.testing.assert_allclose(ours.kernel, plain.kernel, atol=1e-9)
+    np.testing.assert_allclose(ours.kernel, small.kernel, atol=1e-9)
     assert ours.after_training(model).time == pytest.approx(0, abs=1e-9)
     # A model of a batch, and flax's way: variables beside the function.
     variables = {"params": params}
     batch = gs.starvation_report(lambda v, x: apply(v["params"], x)[:, None], variables, (x, y), groups, features=0)
-    np.testing.assert_allclose(batch.kernel, plain.kernel, atol=1e-9)
+    np.testing.assert_allclose(batch.kernel, small.kernel, atol=1e-9)
 
 
-def test_little_memory_gives_the_same_kernel(patched):
+def test_little_memory_gives_the_same_kernel(small, patched):
     (x, y, *_), params = patched
-    data = gs.Dataset(x[:40], y[:40])
-    rows = 40 * 40 * 8 + 3 * 8 * 4225 * 15  # the kernel, and blocks of 15 samples
+    data = gs.Dataset(x[:50], y[:50])
+    rows = 50 * 50 * 8 + 3 * 8 * 4225 * 17  # the kernel, and blocks of 17 samples
     few = gs.starvation_report(apply, params, data, memory=rows, features=0)
-    many = gs.starvation_report(apply, params, data, features=0)
-    np.testing.assert_allclose(few.kernel, many.kernel, atol=1e-10)
+    np.testing.assert_allclose(few.kernel, small.kernel, atol=1e-10)
 
 
-def test_the_eigenvectors_are_those_of_the_kernel(report):
-    f = report.features
-    K = report.kernel
+def test_the_eigenvectors_are_those_of_the_kernel(small):
+    report, f, K = small, small.features, small.kernel
     np.testing.assert_allclose(K @ f.vectors, f.vectors * f.strength, atol=1e-8 * np.linalg.norm(K, 2))
     assert ((f.frequency > 0) & (f.frequency <= 1)).all()
     assert (np.diff(f.response) <= 0).all()
@@ -156,13 +162,14 @@ def test_the_eigenvectors_are_those_of_the_kernel(report):
         assert np.interp(f.half_time[k], report.times, z[:, k]) == pytest.approx(f.response[k] / 2, rel=0.05)
 
 
-def test_what_is_written_and_drawn(report, patched, tmp_path):
+def test_what_is_written_and_drawn(small, patched, tmp_path):
     (x, y, *_), params = patched
-    write_json(tmp_path / "report.json", report.to_dict())
+    assert "Eigenvectors of the kernel" in small.table()
+    write_json(tmp_path / "report.json", small.to_dict())
     assert '"patched"' in (tmp_path / "report.json").read_text()
-    unnamed = gs.starvation_report(apply, params, (x[:60], y[:60]), features=0)
+    unnamed = gs.starvation_report(apply, params, (x[:50], y[:50]), features=0)
     write_json(tmp_path / "unnamed.json", unnamed.to_dict())
-    for one, name in ((report, "a.png"), (unnamed, "b.png")):
+    for one, name in ((small, "a.png"), (unnamed, "b.png")):
         figure = one.plot(tmp_path / name)
         assert (tmp_path / name).stat().st_size > 30_000
         assert len(figure.axes) >= 5
