@@ -168,7 +168,7 @@ def _time_of_loss(losses: np.ndarray, loss: float) -> tuple[float, bool]:
 
 def _measure(law: GroupLaw, report: Any, gains: np.ndarray, predicted: Any, alone: np.ndarray | None) -> Measured:
     group, labels = law.group, report.labels
-    mine = np.isin(labels, np.unique(labels[group.members]))
+    mine = labels == law.favours
     rest = float((group.removal(labels) @ gains)[mine].mean())
     alone_gain = float(predicted(law.rest_alone)) if alone is None else float(alone[mine].mean())
     carried = law.favours * float(group.contrast @ gains)

@@ -47,8 +47,10 @@ def starvation_report(
 
     The rule of alarm: the feature favours the class of its members, the index at the horizon is at least 0.25, and p <= 0.01
     in a permutation test of |delta| within classes; for clusters that were found, in place of p, a gap of 25 standard
-    deviations or more between them. The gap was set on handwritten digits, where natural clusters reach 20 and half of
-    the patches of full brightness exceed 40; on other data read the table and not the alarm alone.
+    deviations or more between them. It was set on handwritten digits (two-layer networks): natural clusters there reach 24,
+    and of 90 data sets without a patch none raised an alarm, with chance groups or without groups; patches of full
+    brightness on 80 and 90 % of a class were found without groups in 33 and 40 of 45 pairs of digits. On other data read
+    the table and not the alarm alone.
 
     Valid while training stays near the linearisation: wide networks, moderate steps. `after_training` tells whether it did.
     Weak features (fainter than the variation of the class, or of few samples) are missed without `groups`.

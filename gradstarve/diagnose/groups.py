@@ -6,7 +6,7 @@ carries along it is v = b.m, the mean logit of members less that of the others. 
 -delta, so that all margins without it are A m, A = 1 - (Y 1_members) b^T, and the kernel of the data without it is
 A K A^T. This splits training as (10.1) does, rest = A m and m_i = rest_i + y_i v for members, and the starvation index
 (10.6) of the rest is 1 - (gain of A m in training on the data) / (gain of the margins in training on A K A^T), both
-averaged over the classes that have members, at the same time.
+averaged over the class that the feature favours, at the same time.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ class Group:
     classes: tuple[int, ...]
 
     def favours(self, labels: np.ndarray) -> float:
-        """The class, +1 or -1, that most members are of: the one for which the feature can be a short cut."""
-        return 1.0 if labels[self.members].sum() >= 0 else -1.0
+        """The class, +1 or -1, in which members are more frequent: the one for which the feature can be a short cut."""
+        shares = [self.members[labels == sign].mean() if (labels == sign).any() else 0.0 for sign in (1, -1)]
+        return 1.0 if shares[0] >= shares[1] else -1.0
 
     def removal(self, labels: np.ndarray) -> np.ndarray:
         """A, [n, n]: margins to margins without the feature."""
@@ -49,10 +50,10 @@ class GroupLaw:
     """What the linearised network does with the feature of one group; curves are [times], gains from the start.
 
     - `name`, `against`, `classes`, `share`: the group, what it is compared with, the classes that it splits, and which part
-      of those it makes up; `size`: its samples;
+      of the class `favours` it makes up; `size`: its samples;
     - `strength`: |delta|^2 over the mean |dF(x_i)/dtheta|^2; `p_value`: of a permutation test whether delta is not 0;
-    - `carried`: v, counted in favour of the class `favours` that most members are of; `rest`, `rest_alone`: the margin of
-      the rest of the class, beside the feature and without it; `carried_alone`: v where the feature is all there is;
+    - `carried`: v, counted in favour of the class `favours` with the larger share of members; `rest`, `rest_alone`: the
+      margin of the rest of this class, beside the feature and without it; `carried_alone`: v where the feature is all;
     - `index`: the starvation index (10.6) of the rest by the feature, `reverse`: of the feature by the rest;
     - `at`: the record at the horizon;
     - `learnt_at`: times at which (feature, rest, rest alone) have moved the logit by 1, inf where they have not;
@@ -131,20 +132,18 @@ def make_group(
 
 
 def without_complements(laws: list, labels: np.ndarray) -> list:
-    """Of two groups that are one feature with two signs, a sample type and its complement, the one that helps its members
-    and, before that, the one with fewer members in classes where nothing is compared; `laws` have .group and .carried."""
+    """`laws` (with .group) without the complements of others: where light and dark differ in one class only, they are one
+    feature with two signs, and dark favours a class in which nothing is compared. Where both classes hold light and dark
+    each of them favours a class, and both stay."""
 
-    def rank(law):
-        b, classes = law.group.contrast, law.group.classes
-        beyond = int((law.group.members & ~np.isin(labels, classes)).sum())
-        return beyond, -float(law.carried[-1]), float(b[0])
+    def compared(law):
+        return law.group.favours(labels) in law.group.classes
 
-    kept: list = []
-    for law in sorted(laws, key=rank):
+    def opposite(law, other):
         b = law.group.contrast
-        if not any(np.allclose(b, -other.group.contrast, atol=1e-9 * np.abs(b).max()) for other in kept):
-            kept.append(law)
-    return kept
+        return np.allclose(b, -other.group.contrast, atol=1e-9 * np.abs(b).max())
+
+    return [law for law in laws if compared(law) or not any(compared(other) and opposite(law, other) for other in laws)]
 
 
 def held_fixed(labels: np.ndarray, others) -> np.ndarray:
@@ -184,16 +183,15 @@ def group_law(
 ) -> GroupLaw:
     """The law of `group` given the training on all of the data, `margins` [times, n] with margins[0] at times[0] = 0."""
     removal, b = group.removal(labels), group.contrast
-    mine = np.isin(labels, [sign for sign in (1, -1) if (group.members & (labels == sign)).any()])
-    rest = (margins - margins[0]) @ removal[mine].mean(0)
     favours = group.favours(labels)
+    mine = labels == favours
+    rest = (margins - margins[0]) @ removal[mine].mean(0)
     alone = train_linearised(removal @ kernel @ removal.T, removal @ margins[0], times)
     strength = float(b @ kernel @ b)
-    within = np.isin(labels, group.classes)
     return GroupLaw(
         group=group,
         favours=favours,
-        share=float((group.members & within).sum() / within.sum()),
+        share=float(group.members[mine].mean()),
         size=int(group.members.sum()),
         strength=strength / float(np.trace(kernel) / len(labels)),
         p_value=p_value,

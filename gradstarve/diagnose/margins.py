@@ -29,9 +29,9 @@ ALARM_RELIANCE = 0.5
 class MeasuredGroup:
     """How one group was learnt; curves are [T], margins in gains from the first record.
 
-    - `members`, `others`: mean margin of the members and of the others in their classes; `carried`: their difference, the
-      logit that hangs on the feature; `reliance`: carried over the gain of the members, at the horizon: 1 where they are
-      told by the feature alone, 0 where they are told as the others are;
+    - `members`, `others`: mean margin of the members and of the others in the class that the feature favours; `carried`:
+      their difference, the logit that hangs on the feature; `reliance`: carried over the gain of the members, at the
+      horizon: 1 where they are told by the feature alone, 0 where they are told as the others are;
     - `learnt_at`: times at which members and others have moved the logit by 1, inf where they have not;
     - `index`: starvation index (10.6) of the rest, nan where no run without the feature was given;
     - `p_value`: of a permutation test, within classes, whether members and others differ at the horizon.
@@ -210,15 +210,15 @@ def _table(name: str, values: Any) -> np.ndarray:
 
 
 def _measure(group: Group, gains, times, at, labels, others, alone, rng, permutations) -> MeasuredGroup:
-    within = np.isin(labels, group.classes)
+    favours = group.favours(labels)
+    within = labels == favours if favours in group.classes else np.isin(labels, group.classes)
     members = gains[:, within & group.members].mean(1)
     rest = gains[:, within & ~group.members].mean(1)
-    # Margins are signed already, so the contrast of margins is the one of a single class, class means held fixed.
     basis = held_fixed(labels, others)
 
     def contrast(inside):
         left = inside - basis @ (basis.T @ inside)
-        return left / np.maximum((left**2).sum(0), 1e-300)
+        return favours * (left.T * labels).T / np.maximum((left**2).sum(0), 1e-300)
 
     carried = gains @ contrast(group.members.astype(float))
     permuted = np.tile(group.members[:, None].astype(float), permutations)

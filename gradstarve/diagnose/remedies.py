@@ -14,8 +14,8 @@ from gradstarve.diagnose.training import sigmoid, train_linearised
 class RemedyOutcome:
     """One remedy for one group, at the horizon of the report unless its name says another time.
 
-    - `rest`: gain of the margin without the feature, mean over its classes; `index`: 1 - rest / what the rest gains alone
-      and without any remedy by the horizon (below 0: better than without the feature);
+    - `rest`: gain of the margin without the feature, mean over the class it favours; `index`: 1 - rest / what the rest gains
+      alone and without any remedy by the horizon (below 0: better than without the feature);
     - `rest_error`: mean sigmoid(-m) of the same samples without the feature; `error`: of all samples as they are.
     """
 
@@ -85,7 +85,7 @@ class Remedies:
         if late > at:
             runs.append((f"spectral decoupling {self.penalty:.2g} to time {times[late]:.2g}", decoupled[1]))
         removal = group.removal(self.labels)
-        mine = np.isin(self.labels, np.unique(self.labels[group.members]))
+        mine = self.labels == law.favours
         full = law.rest_alone[at]
         found = []
         for name, margins in runs:

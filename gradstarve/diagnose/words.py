@@ -13,8 +13,8 @@ SIGN = {1: "+", -1: "−"}
 
 
 def classes_of(law: GroupLaw) -> str:
-    """The classes that the group splits, in words."""
-    return " and ".join(f"class {SIGN[sign]}" for sign in law.group.classes)
+    """The class that the feature favours, in words."""
+    return f"class {SIGN[int(law.favours)]}"
 
 
 def describe(law: GroupLaw) -> str:
@@ -65,7 +65,7 @@ def summary(report: Any) -> str:
 def _sides(report: Any, law: GroupLaw) -> tuple[np.ndarray, np.ndarray]:
     """Members of a group, and the others of the classes that it splits."""
     members = law.group.members
-    return members, ~members & np.isin(report.labels, law.group.classes)
+    return members, ~members & (report.labels == law.favours)
 
 
 def group_rows(report: Any) -> list[tuple[str, ...]]:
@@ -90,7 +90,7 @@ def group_rows(report: Any) -> list[tuple[str, ...]]:
         value = number(law.p_value if report.named else law.separation, 2)
         verdict = "starves the rest" if law.alarm else "no alarm"
         index, reverse = number(law.index[report.at], 2), number(law.reverse[report.at], 2)
-        of = "/".join(SIGN[sign] for sign in law.group.classes)
+        of = SIGN[int(law.favours)]
         rows.append(
             (law.name, of, f"{100 * law.share:.0f} %", number(law.strength, 2), value, *learnt, index, reverse, verdict)
         )
@@ -176,6 +176,7 @@ def law_dict(law: GroupLaw) -> dict[str, Any]:
     return {
         "name": law.name,
         "against": law.group.against,
+        "favours": law.favours,
         "classes": list(law.group.classes),
         "size": law.size,
         "share": law.share,

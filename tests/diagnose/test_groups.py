@@ -6,6 +6,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import expit
 
 from gradstarve.diagnose.groups import group_law, make_group, permutation_p, reaches, without_complements
+from gradstarve.diagnose.margins import from_margins
 from gradstarve.diagnose.remedies import Remedies, balanced_weights
 from gradstarve.diagnose.report import diagnose
 from gradstarve.diagnose.training import train_linearised
@@ -159,3 +160,23 @@ def test_when_a_curve_reaches_a_level():
     assert reaches(times, np.array([0.0, 1.0, 3.0]), 2.0) == pytest.approx(10.0)
     assert reaches(times, np.array([0.0, 1.0, 3.0]), 4.0) == np.inf
     assert reaches(times, np.array([5.0, 6.0, 7.0]), 4.0) == 0.0
+
+
+def test_a_feature_of_both_classes_starves_each_by_its_own_sign():
+    """Light on nine tenths of class + and dark on nine tenths of class -: each is the short cut of its class."""
+    rng = np.random.default_rng(4)
+    labels = np.repeat([1.0, -1.0], 40)
+    light = np.where(labels > 0, np.arange(80) % 10 > 0, np.arange(80) % 10 == 0)
+    rows = np.stack([labels > 0, labels < 0, 2.0 * light, np.ones(80)], 1) + 0.05 * rng.normal(size=(80, 4))
+    rows = labels[:, None] * rows
+    report = diagnose(rows @ rows.T, np.zeros(80), labels, np.where(light, "light", "dark"), features=0)
+    laws = {law.name: law for law in report.groups}
+    assert (laws["light"].favours, laws["dark"].favours) == (1, -1)
+    assert all(law.alarm and law.share == 0.9 for law in laws.values())
+    # The curves of training say the same: the dark ones of class + and the light ones of class - are left behind.
+    times = np.linspace(0, report.horizon, 20)
+    margins = train_linearised(rows @ rows.T, np.zeros(80), times)
+    logged = from_margins(margins, times, np.where(light, "light", "dark"), labels=labels)
+    assert {g.name for g in logged.alarms} == {"light", "dark"}
+    for g in logged.groups:
+        assert g.carried[-1] == pytest.approx(laws[g.name].carried[report.at], rel=0.01)
