@@ -95,8 +95,9 @@ def margin_kernel(apply, params, x, y, memory=None) -> Float[Array, "n n"]:
     """K = Y Phi Phi^T Y [n, n], for `gradstarve.theory.ntk`: symmetric to the bit, positive semi-definite to rounding.
 
     `memory`: bytes that K and the rows of Y Phi at hand may take, default 1 GiB; what a single backward pass needs inside
-    comes on top. Where not all rows fit, blocks of them are computed again for each pair of blocks; the result is the same
-    to rounding. Arguments and errors as in `margin_jacobian`.
+    comes on top, and what the C library keeps of memory given back to it. Where not all rows fit, blocks of them are
+    computed again for each pair of blocks; the result is the same to rounding. Arguments and errors as in
+    `margin_jacobian`.
 
     >>> x, w = jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([1.0, 2.0])
     >>> margin_kernel(lambda w, x: x @ w, w, x, [1, -1]).tolist()
@@ -311,8 +312,13 @@ def _rows(model: _Model, x: Any, y: Array) -> tuple[Array, Array]:
     return rows, jnp.all(jnp.isfinite(rows), axis=-1)
 
 
-@jax.jit
 def _products(first: Array, second: Array) -> Array:
+    """The products of rows, finished: work that is only queued would hold on to its rows."""
+    return jax.block_until_ready(_multiplied(first, second))
+
+
+@jax.jit
+def _multiplied(first: Array, second: Array) -> Array:
     return jnp.matmul(first, second.T, precision=jax.lax.Precision.HIGHEST)
 
 

@@ -1,5 +1,6 @@
 """The kernel of a model against Jacobians written out by hand and taken by JAX whole, and what it refuses."""
 
+import os
 import subprocess
 import sys
 
@@ -210,10 +211,13 @@ print((peak() - before) * 1024, float(jnp.trace(kernel)))
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak memory from /proc")
 def test_the_memory_given_is_kept():
-    """The whole Jacobian would take 400 MB."""
+    """The whole Jacobian would take 400 MB, and as much again while it is made."""
     memory = 120_000_000
-    run = subprocess.run([sys.executable, "-c", MEMORY, str(memory)], capture_output=True, text=True, check=True)
+    # Without this the C library keeps blocks of that size for later, whoever gave them back.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+    command = [sys.executable, "-c", MEMORY, str(memory)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     used, trace = map(float, run.stdout.split())
     print(f"{used / 1e6:.0f} MB of {memory / 1e6:.0f}")
     assert trace == 600
-    assert 0.2 * memory < used < memory + 100_000_000  # what compiling takes
+    assert 0.2 * memory < used < 1.5 * memory  # compiling takes some
