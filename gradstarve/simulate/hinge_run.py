@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.problem import TwoLayerReLU
-from gradstarve.simulate.hinge_segment import edge_times, margin_times, moved, segment
+from gradstarve.simulate.hinge_segment import ROUNDING, edge_times, margin_times, moved, segment
 
 
 class Kind(IntEnum):
@@ -172,7 +172,7 @@ def run(state: State, task: Task) -> State:
         own = q[point] * jnp.sum(mine * (z**2 * jnp.dot(x[point], x[point]) + pre[:, point] ** 2))
         was_live = state.live[point]
         # Rounding of a sum whose terms cancel exactly must not look like a slide.
-        least = 64 * jnp.finfo(dtype).eps * own
+        least = ROUNDING * jnp.finfo(dtype).eps * own
         free, falls = without >= -least, without + own <= least
         margin_slides = is_margin & ~free & ~falls
         live = state.live.at[point].set(jnp.where(is_margin, ~free, was_live))
@@ -186,7 +186,7 @@ def run(state: State, task: Task) -> State:
         after = noted(after, event, time, what, jnp.where(is_edge, j, -1), jnp.where(is_edge, i, point))
         after = recorded(after, ~event, task)
         stop = jnp.where(edge_slides, Stop.EDGE_SLIDES, after.stop)
-        stop = jnp.where(margin_slides, Stop.MARGIN_SLIDES, stop)
+        stop = jnp.where(margin_slides & (stop != Stop.FULL), Stop.MARGIN_SLIDES, stop)
         return after._replace(stop=jnp.asarray(jnp.where(ended, stop, Stop.LOST), jnp.int32))
 
     return jax.lax.while_loop(go_on, advance, state)

@@ -19,6 +19,8 @@ from jaxtyping import Array, Bool, Float
 
 # Steps towards a margin's passage; each at least halves what is left, or is a tenth of the fastest neuron's own time.
 MOST_STEPS = 4000
+# A margin's speed this small beside its terms, in units of rounding, has no sign that means anything.
+ROUNDING = 4096
 # Steps are this short in the time of the fastest neuron, for the bound to be good: rho t.
 LONGEST = 0.5
 
@@ -104,7 +106,7 @@ def margins_at(now: Segment, active, y, t: Float[Array, " n"]) -> tuple[Array, A
     rate = now.rate
     margin = y * jnp.sum(z * edge, axis=1)
     speed = y * jnp.sum(rate * (a * edge + z * z * lean), axis=1)
-    noise = 8 * jnp.finfo(z.dtype).eps * jnp.sum(rate * (jnp.abs(a * edge) + z * z * jnp.abs(lean)), axis=1)
+    noise = ROUNDING * jnp.finfo(z.dtype).eps * jnp.sum(rate * (jnp.abs(a * edge) + z * z * jnp.abs(lean)), axis=1)
     # d2/dt2 of z p is z rho^2 (p + 3 a lean); the bounds of |z|, |a| and |p| hold for tau to come up to LONGEST.
     most = (jnp.abs(a) + jnp.abs(z)) * jnp.exp(LONGEST)
     reach = jnp.abs(edge) + jnp.abs(lean) * most * LONGEST

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from gradstarve.simulate.hinge_run import Kind, State, Stop, Task, begin, next_time, noted, recorded, run
+from gradstarve.simulate.hinge_segment import ROUNDING
 
 # Margins held at once that are sorted out by trying every case, three a point.
 MOST_HELD = 6
@@ -92,7 +93,11 @@ def _leap(w, z, active, live, held, task: Task, step) -> tuple[Array, Array, Arr
     found = jax.lax.map(midpoint, jnp.asarray(_SUBSTEPS))
 
     def best(weights, skip):
-        return jax.tree.map(lambda leaf: jnp.tensordot(jnp.asarray(weights, z.dtype), leaf[skip:], 1), found)
+        # By what was gained, so that who does not move stays to the last bit.
+        def one(before, leaf):
+            return before + jnp.tensordot(jnp.asarray(weights, z.dtype), leaf[skip:] - before, 1)
+
+        return jax.tree.map(one, start, found)
 
     fine, rough = best(_weights(_SUBSTEPS), 0), best(_weights(_SUBSTEPS[1:]), 1)
     error = jax.tree.reduce(jnp.maximum, jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), fine, rough))
@@ -182,15 +187,24 @@ def slide(state: State, held: Bool[Array, " n"], task: Task) -> Slide:
     return jax.lax.while_loop(go_on, advance, first)
 
 
-def decide(state: State, held: np.ndarray, task: Task, index: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Which points of network `index` are below 1 and which are held from now on, [n] each; None for too many at once.
+@jax.jit
+@partial(jax.vmap, in_axes=(0, None))
+def _kernels(state: State, task: Task) -> tuple[Array, Array]:
+    """K and the margins of a batch of networks."""
+    k, edge = kernel(state.w, state.z, state.active, task)
+    return k, task.y * (state.z @ edge)
 
-    All margins at 1 take part, to the rounding of the run.
+
+_noted = jax.jit(jax.vmap(noted))
+
+
+def decide(k: np.ndarray, margins: np.ndarray, live: np.ndarray, held: np.ndarray, q: np.ndarray) -> Any:
+    """Which points are below 1 and which are held from now on, [n] each; None for too many at once.
+
+    `k`: the kernel K [n, n]; `margins`, `live`, `held` and the weights `q`: [n]. All margins that are at 1, to the rounding
+    of a run, take part.
     """
-    w, z, active, live = (np.asarray(leaf[index]) for leaf in (state.w, state.z, state.active, state.live))
-    k, edge = (np.asarray(part) for part in kernel(w, z, active, task))
-    y, q = np.asarray(task.y), np.asarray(task.q)
-    at_one = np.flatnonzero(held | (np.abs(y * (z @ edge) - 1) <= 1e4 * np.finfo(z.dtype).eps))
+    at_one = np.flatnonzero(held | (np.abs(margins - 1) <= 1e4 * np.finfo(k.dtype).eps))
     if at_one.size > MOST_HELD:
         return None
     others = live & ~held
@@ -198,27 +212,24 @@ def decide(state: State, held: np.ndarray, task: Task, index: int) -> tuple[np.n
     push = k @ (q * others)
     best, least = None, np.inf
     for case in product((0, 1, 2), repeat=at_one.size):
-        middle = at_one[np.array(case, int) == 2]
-        u = np.where(np.array(case) == 1, q[at_one], 0.0)
-        full = np.zeros_like(q)
-        full[at_one] = u
+        how = np.array(case, int)
+        middle = at_one[how == 2]
+        u = np.zeros_like(q)
+        u[at_one] = np.where(how == 1, q[at_one], 0)
         if middle.size:
             block = k[np.ix_(middle, middle)]
-            full[middle] = np.linalg.lstsq(block, -(push + k @ full)[middle], rcond=None)[0]
-        speed = (push + k @ full)[at_one]
-        scale = np.diagonal(k)[at_one] * q[at_one]
-        wrong = np.select(
-            [np.array(case) == 0, np.array(case) == 1],
-            [np.maximum(-speed, 0), np.maximum(speed, 0)],
-            np.maximum(np.maximum(-full[at_one], full[at_one] - q[at_one]) * np.diagonal(k)[at_one], np.abs(speed)),
-        )
+            u[middle] = np.linalg.lstsq(block, -(push + k @ u)[middle], rcond=None)[0]
+        speed, mine, strength = (push + k @ u)[at_one], u[at_one], np.diagonal(k)[at_one]
+        outside = np.maximum(np.maximum(-mine, mine - q[at_one]) * strength, np.abs(speed))
+        wrong = np.select([how == 0, how == 1], [np.maximum(-speed, 0), np.maximum(speed, 0)], outside)
+        scale = strength * q[at_one]
         worst = float(np.max(wrong / np.where(scale > 0, scale, 1), initial=0))
         # The first case that fits within rounding, and points that need no holding before those that do.
-        if worst < least - 1e-11:
-            best, least = case, worst
+        if worst < least - ROUNDING * np.finfo(k.dtype).eps:
+            best, least = how, worst
     live, held = others.copy(), np.zeros_like(others)
-    for point, how in zip(at_one, best or (), strict=True):
-        live[point], held[point] = how == 1, how == 2
+    if best is not None:
+        live[at_one], held[at_one] = best == 1, best == 2
     return live, held
 
 
@@ -230,40 +241,40 @@ def follow(networks: Any, task: Task, room: int, keep: bool) -> State:
         if not which.size:
             return state
         # Few sizes, so that few programs are compiled: what is missing are copies of the first.
-        size = 1 << int(which.size - 1).bit_length()
+        size = next(size for power in range(64) if (size := 8**power) >= which.size)
         padded = np.concatenate([which, np.full(size - which.size, which[0])])
         part = run(_slides(_taken(state, padded), task), task)
-        state = _put(state, which, _taken(part, slice(which.size)))
+        state = _put(state, which, part)
 
 
+@jax.jit
 def _taken(state: State, index: Any) -> State:
     return jax.tree.map(lambda leaf: leaf[index], state)
 
 
+@jax.jit
 def _put(state: State, index: Any, part: State) -> State:
-    return jax.tree.map(lambda whole, new: whole.at[index].set(new), state, part)
+    return jax.tree.map(lambda whole, new: whole.at[index].set(new[: index.shape[0]]), state, part)
 
 
 def _slides(state: State, task: Task) -> State:
     """All of a batch that stopped where margins slide, followed until none is held any more."""
-    count = state.z.shape[0]
-    held = np.zeros(state.live.shape, bool)
-    waiting = np.ones(count, bool)  # for a decision
+    q, held = np.asarray(task.q), np.zeros(state.live.shape, bool)
+    undecided = np.ones(len(held), bool)
     while True:
-        live, stop = np.array(state.live), np.array(state.stop)
-        noting: list[tuple[int, Kind, int]] = []
-        for b in np.flatnonzero(waiting):
-            found = decide(state, held[b], task, int(b))
-            if found is None:
-                stop[b], held[b] = Stop.HELD_TOO_MANY, False
-                continue
-            noting += [(int(b), Kind.HELD, int(i)) for i in np.flatnonzero(found[1] & ~held[b])]
-            live[b], held[b] = found
-            stop[b] = Stop.RUNNING
+        live, stop, before = np.array(state.live), np.array(state.stop), held.copy()
+        kernels, margins = map(np.asarray, _kernels(state, task))
+        for b in np.flatnonzero(undecided):
+            found = decide(kernels[b], margins[b], live[b], held[b], q)
+            stop[b] = Stop.HELD_TOO_MANY if found is None else Stop.RUNNING
+            live[b], held[b] = (live[b], False) if found is None else found
         state = state._replace(live=jnp.asarray(live), stop=jnp.asarray(stop))
-        for b, kind, point in noting:
-            one = _taken(state, b)
-            state = _put(state, b, noted(one, True, one.time, kind, -1, point))
+        fresh = held & ~before
+        while fresh.any():
+            point = fresh.argmax(1)
+            same = np.zeros_like(point)
+            state = _noted(state, fresh.any(1), state.time, same + Kind.HELD, same - 1, point)
+            fresh[np.arange(len(fresh)), point] = False
         sliding = held.any(1) & (np.asarray(state.stop) == Stop.RUNNING)
         if not sliding.any():
             return state
@@ -272,5 +283,5 @@ def _slides(state: State, task: Task) -> State:
         after = slide(state._replace(stop=jnp.asarray(paused, jnp.int32)), jnp.asarray(held), task)
         stop = jnp.where(after.state.stop == Stop.PAUSED, state.stop, after.state.stop)
         state = after.state._replace(stop=jnp.asarray(stop, jnp.int32))
-        waiting = sliding & np.asarray(after.over) & (np.asarray(state.stop) == Stop.RUNNING)
-        held &= waiting[:, None]
+        undecided = sliding & np.asarray(after.over) & (np.asarray(state.stop) == Stop.RUNNING)
+        held &= undecided[:, None]
