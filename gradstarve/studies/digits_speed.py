@@ -220,14 +220,16 @@ def _speed_claims(sweeps: dict[str, Any], fits: dict[str, Any]) -> list[Claim]:
     claims = []
     for name, text in words.items():
         for level, what in (("margin", "margin 1"), ("error", "error 0.1")):
-            slope = interval(fits[name][level])
+            known = np.isfinite(fits[name][level])
+            slope = interval(fits[name][level][known]) if known.sum() > 1 else (np.nan, np.nan, np.nan)
+            few = "" if known.all() else f", {known.sum()} of {known.size} seeds learn"
             claims.append(
                 Claim(
                     "b",
                     f"time to {what} as 1/(p r), {text}: slope",
-                    between(*slope, ".3f") if np.isfinite(slope[0]) else "not learnt by every seed",
-                    "the confidence interval of the slope is within -1 ± 0.1",
-                    bool(slope[1] > -1.1 and slope[2] < -0.9),
+                    between(*slope, ".3f") + few,
+                    "95 % of the seeds learn in time, and the confidence interval of the slope is within -1 ± 0.1",
+                    bool(known.mean() >= 0.95 and slope[1] > -1.1 and slope[2] < -0.9),
                 )
             )
     slope = interval(fits["brightness"]["other"])
@@ -241,12 +243,14 @@ def _speed_claims(sweeps: dict[str, Any], fits: dict[str, Any]) -> list[Claim]:
         )
     )
     ratios = np.array([row["margin"] / row["predicted"] for rows in sweeps.values() for row in rows if "predicted" in row])
-    worst = np.abs(np.log(ratios.mean(1))).max()
+    ratios = np.where(np.isfinite(ratios), ratios, np.nan)  # a seed that is not learnt has no time
+    ratios = np.nanmean(ratios, axis=1)
+    worst = np.abs(np.log(ratios)).max()
     claims.append(
         Claim(
             "b",
             f"closed form on the class means, all {len(ratios)} centred settings",
-            f"measured / predicted {ratios.mean(1).min():.2f} to {ratios.mean(1).max():.2f}",
+            f"measured / predicted {ratios.min():.2f} to {ratios.max():.2f}",
             "no mean over seeds is off by more than 10 %",
             bool(worst < np.log(1.1)),
         )
