@@ -15,7 +15,7 @@ class RemedyOutcome:
     """One remedy for one group, at the horizon of the report unless its name says another time.
 
     - `rest`: gain of the margin without the feature, mean over the class it favours; `index`: 1 - rest / what the rest gains
-      alone and without any remedy by the horizon (below 0: better than without the feature);
+      alone and without any remedy in the same time (10.6) (below 0: better than without the feature);
     - `rest_error`: mean sigmoid(-m) of the same samples without the feature; `error`: of all samples as they are.
     """
 
@@ -72,26 +72,26 @@ class Remedies:
         group, at, times = law.group, self.at, self.times
         early, late = int(np.searchsorted(times, times[at] / 10)), len(times) - 1
         plain, decoupled = self.margins[at], self._run(penalty=self.penalty)
-        runs = [("none", plain)]
+        runs = [("none", at, plain)]
         if early < at:
-            runs.append((f"stop at time {times[early]:.2g}", self.margins[early]))
+            runs.append((f"stop at time {times[early]:.2g}", early, self.margins[early]))
         if late > at:
-            runs.append((f"train to time {times[late]:.2g}", self.margins[late]))
+            runs.append((f"train to time {times[late]:.2g}", late, self.margins[late]))
         runs += [
-            ("re-weight members and others alike", self._weighted(group)),
-            (f"weight decay {self.ridge:.2g}", self._run(ridge=self.ridge)[0]),
-            (f"spectral decoupling {self.penalty:.2g}", decoupled[0]),
+            ("re-weight members and others alike", at, self._weighted(group)),
+            (f"weight decay {self.ridge:.2g}", at, self._run(ridge=self.ridge)[0]),
+            (f"spectral decoupling {self.penalty:.2g}", at, decoupled[0]),
         ]
         if late > at:
-            runs.append((f"spectral decoupling {self.penalty:.2g} to time {times[late]:.2g}", decoupled[1]))
+            runs.append((f"spectral decoupling {self.penalty:.2g} to time {times[late]:.2g}", late, decoupled[1]))
         removal = group.removal(self.labels)
         mine = self.labels == law.favours
-        full = law.rest_alone[at]
         found = []
-        for name, margins in runs:
+        for name, when, margins in runs:
             without = removal @ margins
             rest = float((without - removal @ self.margins[0])[mine].mean())
-            found.append(self._outcome(law, name, rest, full, without[mine], margins))
+            found.append(self._outcome(law, name, rest, law.rest_alone[when], without[mine], margins))
+        full = law.rest_alone[at]
         alone = train_linearised(removal @ self.kernel @ removal.T, removal @ self.margins[0], times[[at]])[0]
         found.append(self._outcome(law, "remove the feature", float(full), full, alone[mine], alone))
         return found
