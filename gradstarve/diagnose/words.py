@@ -147,7 +147,8 @@ def tables(report: Any) -> str:
         parts.append(f"{title} (times at which the logit has moved by 1; index at time {number(report.horizon)})")
         parts[-1] += "\n" + table_text(group_rows(report))
     if report.remedies:
-        parts.append("Remedies, predicted (index against the rest alone in the same time)\n" + table_text(remedy_rows(report)))
+        title = "Remedies, predicted (index against the rest alone in the same time)"
+        parts.append(f"{title}\n{table_text(remedy_rows(report))}")
     if report.features is not None:
         parts.append("Eigenvectors of the kernel with the largest response\n" + table_text(feature_rows(report)))
     return "\n\n".join(parts)
