@@ -123,10 +123,12 @@ class Replay:
 
 
 def replayed(seed, **shape):
-    """The largest |error| of the event times of one network, relative to the later of 1 and the time."""
+    """The largest |error| of the event times of one network, relative to the later of 1 and the time; and their number."""
     data, networks = cones(seed, batch=1, **shape)
     run = simulate_hinge_exact(data, networks)
     events, worst = run.events, 0.0
+    if (events.kind == Kind.HELD).any():
+        return None  # slides are no closed form; SciPy replays one below
     with mp.workdps(40):
         replay, clock = Replay(data, networks[0]), mp.mpf(0)
         for time, kind, j, i in zip(*(leaf[0][: int(events.count[0])] for leaf in events[:4]), strict=True):
@@ -304,6 +306,8 @@ def test_the_integrator_on_five_hundred_problems():
 
 @pytest.mark.slow
 def test_event_times_of_twenty_networks_to_forty_digits():
-    found = [replayed(seed, dim=3, per_class=2, width=4) for seed in range(2000, 2020)]
+    found = [replayed(seed, dim=3, per_class=2, width=4) for seed in range(2000, 2025)]
+    found = [result for result in found if result is not None]
+    assert len(found) >= 20
     print("worst", max(worst for worst, _ in found), "of", sum(count for _, count in found), "events")
     assert max(worst for worst, _ in found) < 1e-12
