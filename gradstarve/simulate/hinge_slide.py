@@ -162,7 +162,7 @@ def slide(state: State, held: Bool[Array, " n"], task: Task) -> Slide:
             time=jnp.where(took, jnp.where(step < until, state.time + step, next_time(state, task)), state.time),
         )
         moved = recorded(moved, took & (step >= until), task)
-        # `crossed` steps that come near are followed by one as long as the last, not by one that grows from it.
+        # What happens now: an edge that waits its turn, or what was nearest to zero before the step.
         which = jnp.argmin(jnp.where(falling, before, jnp.inf))
         which = jnp.where(waiting, jnp.argmax(state.waiting.reshape(-1)), which)
         is_edge = which < h * n
@@ -180,6 +180,7 @@ def slide(state: State, held: Bool[Array, " n"], task: Task) -> Slide:
         count = slide.count + 1
         stop = jnp.where((count >= _STEPS) & (moved.stop == Stop.RUNNING), Stop.LOST, moved.stop)
         moved = moved._replace(active=active, waiting=left, stop=jnp.asarray(stop, jnp.int32))
+        # A step that was cut short by a record says nothing about how long the next may be.
         return Slide(moved, held, jnp.where(took & (step < slide.step), slide.step, shorter), count, now)
 
     speed = jnp.max(jnp.abs(task.q)) * jnp.max(jnp.linalg.norm(task.x, axis=1))

@@ -65,7 +65,8 @@ def logistic_flow(K, times, start=None) -> Float[Array, "..."]:
     any shape, in any order; `start`: [n], default 0. Signed outputs m = Y f, labels ±1, cross-entropy SUMMED over samples.
 
     Integrated implicitly in log t, so that neither strengths of very different size nor times up to 1e300 (1e30 in float32)
-    cost much. Margins are within 1e-10 (1e-4) of (1 + |m|) for K changed by its own rounding: features weaker than
+    cost much. Where sigmoid(-m) underflows m stops: strength s^2 times t reaches 1e307 (1e37 in float32), no further.
+    Margins are within 1e-10 (1e-4) of (1 + |m|) for K changed by its own rounding: features weaker than
     n roundings of the strongest are not in a K of that precision, and those 1e10 times weaker than it known to six digits.
     `ValueError` for bad input; `ConvergenceError` if the integration fails. Works in jit and vmap, and in forward-mode
     differentiation (`jax.jvp`, `jax.jacfwd`) in K of full rank, `start` and `times`; reverse mode is refused by JAX.
