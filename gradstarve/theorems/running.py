@@ -10,7 +10,7 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import ClassDataset, Dataset, Dynamics, GradientDescent, Network, TwoLayerReLU, as_loss
-from gradstarve.simulate import Trajectory, simulate, simulate_flow
+from gradstarve.simulate import Trajectory, simulate, simulate_flow, simulate_hinge_exact
 from gradstarve.simulate.reference import batch_loss
 
 FLOW_TOLERANCE = 1e-8
@@ -42,6 +42,11 @@ def train_flow(data: Dataset | ClassDataset, network: Network, loss: str, times:
     gone = [np.isnan(np.asarray(leaf)) for leaf in jax.tree.leaves(run.final)]
     gone.append(~np.isfinite(np.asarray(run.recorded)))
     return run, np.any([lost.reshape(lost.shape[0], -1).any(-1) for lost in gone], axis=0)
+
+
+def train_exact(data: Dataset, network: TwoLayerReLU, times: Any) -> Any:
+    """The hinge flow of a batch of networks from event to event, a `HingeTrajectory`; NaN for what can not be followed."""
+    return simulate_hinge_exact(data, network, np.asarray(times, np.float64), throw=False)
 
 
 def train_descent(

@@ -10,9 +10,10 @@ from gradstarve import theory
 from gradstarve.problem import TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS
 from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.hinge_path import AT_LAST, HINGE_LOSS, followed
 from gradstarve.theorems.hypotheses import EVERLASTING, EXCLUSIVE, ONE_RAY
 from gradstarve.theorems.mode import FRACTIONS
-from gradstarve.theorems.running import BY_FLOW, train_flow
+from gradstarve.theorems.running import BY_FLOW, train_exact, train_flow
 from gradstarve.theorems.sampling import (
     BATCH,
     DIM,
@@ -125,6 +126,72 @@ def waking_without_obtuse_angle(key: Any) -> Counterexample:
     )
 
 
+def _beside(
+    rng: np.random.Generator, geometry: Geometry, network: TwoLayerReLU, used: np.ndarray, size: tuple[float, float]
+) -> tuple[TwoLayerReLU, np.ndarray]:
+    """The last neuron of every second network turned into one that learns class -, w.xh_- = -z being in `size` over
+    sqrt(r); and who of the leavers is left."""
+    minus = geometry.axes[1]
+    rows = np.arange(BATCH)[:, None] % 2 == 1
+    swap = rows & (np.arange(WIDTH) == WIDTH - 1)
+    length = log_uniform(rng, *size, (BATCH, 1)) / np.sqrt(geometry.norms[1])
+    w = np.where(swap[..., None], length[..., None] * minus, np.asarray(network.w))
+    return TwoLayerReLU(w, np.where(swap, -length, np.asarray(network.z))), used & ~swap
+
+
+def check_waking_hinge(key: Any, trials: int) -> Outcome:
+    """The exact hinge flow of networks of leavers, every second one beside a neuron that learns class -; one trial is one
+    neuron that has left class -. Beside leavers alone that is each of them: their margin is below 0 until they are gone."""
+    tally = Tally(0.5)
+    seen: list[np.ndarray] = []
+    for k, rng in enumerate(generators(key, trials)):
+        cosine = -0.05 - 0.9 * (k % 8 + float(rng.uniform())) / 8
+        geometry = two_rays(rng, cosine)
+        network, alpha, beta, used = _leavers(rng, geometry, cosine)
+        network, used = _beside(rng, geometry, network, used, (1e-3, 0.5))
+        run = train_exact(geometry.data, network, AT_LAST)
+        final: Any = run.final
+        along = np.asarray(final.w) @ geometry.axes.T
+        # Who fell asleep is on its edge, to rounding.
+        plus, minus = np.moveaxis(along > 1e-12 * np.linalg.norm(np.asarray(final.w), axis=-1)[..., None], -1, 0)
+        dead = np.asarray(theory.dies_for_ever(alpha, beta, cosine))
+        alone = (np.arange(BATCH) % 2 == 0)[:, None]
+        wrong = np.where(followed(run)[:, None], np.where(dead, plus, ~plus) | (minus & alone), True)
+        mine = used & (alone | ~minus)
+
+        def instance(i, g=geometry, n=network, s=mine, d=dead, p=plus):
+            b, j = (int(v) for v in np.argwhere(s)[i])
+            return record(g.data, "hinge", n, b, neuron=j, on_plus=bool(p[b, j]), dies_by_law=bool(d[b, j]))
+
+        tally.add(wrong[mine], "hinge", instance)
+        seen.append(np.stack([np.full(plus.shape, cosine), alpha / np.where(used, beta, 1), plus], axis=-1)[mine])
+    return tally.outcome(points=np.concatenate(seen))
+
+
+def waking_of_a_learnt_class(key: Any) -> Counterexample:
+    """Drop "leaves class - before it is learnt": beside a neuron that learns it sooner the leavers stay where they are."""
+    rng = generator(key)
+    cosine = -0.5
+    geometry = two_rays(rng, cosine)
+    network, alpha, beta, used = _leavers(rng, geometry, cosine)
+    network, used = _beside(rng, geometry, network, used, (1.5, 2.0))
+    run = train_exact(geometry.data, network, AT_LAST)
+    final: Any = run.final
+    stays = np.asarray(final.w) @ geometry.axes[1] > 1e-12 * np.linalg.norm(np.asarray(final.w), axis=-1)
+    fails = stays & used & (np.arange(BATCH) % 2 == 1)[:, None]
+    i, j = (int(v) for v in (np.argwhere(fails)[0] if fails.any() else (0, 0)))
+    told = "dies" if bool(theory.dies_for_ever(alpha, beta, cosine)[i, j]) else "leaves and wakes on class +"
+    return Counterexample(
+        "the neuron leaves class - before it is learnt (beside a neuron that learns it sooner instead)",
+        f"{int(fails.sum())} of {int(used[1::2].sum())} leavers are still on class - when all is learnt, one of them with "
+        f"w.xh_+ = {alpha[i, j]:.3g}, w.xh_- = {beta[i, j]:.3g}, z = {float(network.z[i, j]):.3g}, which the rule says "
+        f"{told}",
+        float(fails.any()),
+        0.5,
+        record(geometry.data, "hinge", network, i, neuron=j),
+    )
+
+
 def draw_waking(outcome: Outcome, ax: Any) -> None:
     """alpha/beta of every neuron over the cosine of the angle, what became of it, and the line of the law."""
     points = outcome.extra["points"]
@@ -163,5 +230,31 @@ WAKING = Theorem(
     quick_trials=2 * BATCH,
     check=check_waking,
     necessity=(waking_without_wrong_sign, waking_without_obtuse_angle),
+    figure=draw_waking,
+)
+
+WAKING_HINGE = Theorem(
+    name="waking-hinge",
+    equation="4.4",
+    title="With hinge loss too, some of those that leave a class wake on the other one",
+    claim="a neuron that leaves class - before class - is learnt is dead for ever iff alpha + |c| beta < 0, else it wakes "
+    "on class +; where every neuron of class - is a leaver, all of them leave",
+    hypotheses=(
+        ONE_RAY,
+        "an angle with cosine c in (-1, 0) between the classes",
+        EXCLUSIVE,
+        "the neuron leaves class - before it is learnt: z > beta = w.xh_- > 0 >= alpha = w.xh_+",
+        HINGE_LOSS,
+    ),
+    tolerance=0.5,
+    why_tolerance=(
+        "yes or no: 0 agrees, 1 contradicts; a third of the neurons are within 0.2 % to 10 % of the line, and rounding is "
+        "far below that"
+    ),
+    checked_with="simulate_hinge_exact: all weights of the full network from event to event",
+    default_trials=8 * BATCH,
+    quick_trials=2 * BATCH,
+    check=check_waking_hinge,
+    necessity=(waking_of_a_learnt_class,),
     figure=draw_waking,
 )

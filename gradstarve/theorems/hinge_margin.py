@@ -1,0 +1,258 @@
+"""What the end of a hinge flow has to do with the maximum margin of each class, and what not (compare 13.1).
+
+Let mu be the maximum margin of the points of one class through the origin and alpha_i its multipliers: v / mu =
+sum alpha_i x_i and sum alpha_i = 1/mu^2. If all margins of class + are at least 1,
+
+    1/mu^2 <= sum_i alpha_i m_i <= sum_{j: z_j > 0} z_j sum_i alpha_i (w_j.x_i)_+ <= sum_{j: z_j > 0} z_j |w_j| / mu,
+
+because leaving out some of the points, which are at acute angles, makes |sum alpha_i x_i| no larger. So no network that
+has learnt a class has less *path norm* sum |z_j| |w_j| over the neurons of its sign than 1/mu. Exclusive neurons of the
+right sign move within the cone of their class: w_j(T) - w_j(0) = sum_i lambda_ji x_i with lambda_ji = q_i times the integral
+of |z_j| g_i.
+
+From a start that vanishes all neurons of a class first turn to c = sum q_i x_i and grow along it as one, until the first
+point is learnt; then they go on along what the others pull. For a class along one direction this ends at the maximum margin,
+and at the least path norm, 1/mu. For two points x_1, learnt first, and x_2 it ends at
+
+    w = s c/|c| + (a - a_0) x_2/|x_2|,   z = (a^2 - D)^1/2,   a^2 = (D + (D^2 + 4/|x_2|^2)^1/2) / 2,
+
+with s^2 = |c| / (c.x_1), a_0 = s c.x_2 / (|c| |x_2|) and D = a_0^2 - s^2. Point 1 is then beyond a margin of 1 and yet part
+of w: this is not the maximum margin, however small the start.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.problem import Dataset, TwoLayerReLU
+from gradstarve.theorems.balance import invariant
+from gradstarve.theorems.drawing import COLOURS
+from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.hinge_path import AT_LAST, HINGE_LOSS, followed
+from gradstarve.theorems.hypotheses import EXCLUSIVE, RIGHT_SIGN, SEPARABLE
+from gradstarve.theorems.independence import exclusive_networks
+from gradstarve.theorems.running import train_exact
+from gradstarve.theorems.sampling import BATCH, DIM, PER_CLASS, WIDTH, cone_data, generator, generators, record, two_rays
+
+_TOLERANCE = 1e-6
+SMALL = 1e-9
+GROUPS = ("several points", f"several points, start of {SMALL:.0e}", f"one direction, start of {SMALL:.0e}")
+
+
+def end_of_small_start(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """(w [d], z) of the one neuron that a class of two points [2, d] ends with, from a start that vanishes."""
+    pull = weights @ points
+    unit = pull / np.linalg.norm(pull)
+    reach = points @ unit
+    first = int(np.argmax(reach))
+    s = reach[first] ** -0.5
+    other = points[1 - first]
+    if reach[1 - first] >= reach[first] * (1 - 1e-12):  # both at once
+        return s * unit, float(s)
+    length = np.linalg.norm(other)
+    start = s * unit @ other / length
+    kept = start**2 - s**2
+    a = np.sqrt((kept + np.sqrt(kept**2 + 4 / length**2)) / 2)
+    return s * unit + (a - start) * other / length, float(np.sqrt(a**2 - kept))
+
+
+def _path_norm(network: TwoLayerReLU, label: float) -> np.ndarray:
+    """sum |z_j| |w_j| over the neurons of one sign, [b]."""
+    w, z = np.asarray(network.w), np.asarray(network.z)
+    return np.sum(np.where(np.sign(z) == label, np.abs(z) * np.linalg.norm(w, axis=-1), 0), axis=-1)
+
+
+def _of_class(network: TwoLayerReLU, label: float) -> np.ndarray:
+    """sum |z_j| w_j over the neurons of one sign: what the points of their class are multiplied with, [b, d]."""
+    w, z = np.asarray(network.w), np.asarray(network.z)
+    return np.einsum("bh,bhd->bd", np.where(np.sign(z) == label, np.abs(z), 0), w)
+
+
+def _off_the_cone(points: np.ndarray, before: TwoLayerReLU, after: TwoLayerReLU, label: float) -> np.ndarray:
+    """How far w_j(T) - w_j(0) is from every sum of points with weights >= 0, beside its length; the worst neuron, [b]."""
+    from scipy.optimize import nnls
+
+    moved, z = np.asarray(after.w) - np.asarray(before.w), np.asarray(after.z)
+    gaps = np.zeros(z.shape)
+    for b, j in zip(*np.nonzero(np.sign(z) == label), strict=True):
+        length = np.linalg.norm(moved[b, j])
+        gaps[b, j] = nnls(points.T, moved[b, j] / length)[1] if length > 0 else 0
+    return gaps.max(-1)
+
+
+def _relations(data: Dataset, before: TwoLayerReLU, after: TwoLayerReLU, group: str) -> tuple[np.ndarray, np.ndarray]:
+    """How far the end is from what is claimed, [b], and of each class the path norm times mu at the start and, less 1, at
+    the end, [b, 2, 2]; 0 for a class without a neuron."""
+    points, labels, weights = (np.asarray(leaf) for leaf in (data.points, data.labels, data.weights))
+    sizes = np.asarray(after.z) ** 2 + np.sum(np.asarray(after.w) ** 2, axis=-1)
+    drift = [invariant(np.asarray(net.w), np.asarray(net.z)) for net in (before, after)]
+    gaps = np.max(np.abs(drift[1] - drift[0]) / np.where(sizes > 0, sizes, 1), axis=-1)
+    found = np.zeros((len(gaps), 2, 2))
+    for place, label in enumerate((1, -1)):
+        mine = labels == label
+        limit = theory.max_margin_direction(points[mine])
+        mu, direction = float(limit.margin), np.asarray(limit.direction)
+        there = _path_norm(after, label) > 0
+        excess = mu * _path_norm(after, label) - 1
+        vector = _of_class(after, label)
+        gap = np.maximum(-excess, _off_the_cone(points[mine], before, after, label))
+        if group != GROUPS[0]:
+            w, z = end_of_small_start(points[mine], weights[mine])
+            gap = np.maximum(gap, np.linalg.norm(vector - z * w, axis=-1) / np.linalg.norm(z * w))
+        if group == GROUPS[2]:
+            unit = vector / np.where(there, np.linalg.norm(vector, axis=-1), 1)[:, None]
+            gap = np.maximum(gap, np.maximum(np.abs(excess), np.linalg.norm(unit - direction, axis=-1)))
+        gaps = np.maximum(gaps, np.where(there, gap, 0))
+        found[:, place] = np.where(there, [mu * _path_norm(before, label), excess], 0).T
+    return gaps, found
+
+
+def _drawn(rng: np.random.Generator, group: str) -> tuple[Dataset, TwoLayerReLU]:
+    """Exclusive neurons of the right sign on both classes, the start below a margin of 1."""
+    data = two_rays(rng, rng.uniform(-0.95, 0)).data if group == GROUPS[2] else cone_data(rng)
+    network = exclusive_networks(rng, data)
+    # The largest start has margins of at most 1.
+    margin = np.max(np.asarray(network(data.points)) * np.asarray(data.labels), axis=-1)
+    scale = 1 / np.sqrt(np.maximum(margin, 1)) if group == GROUPS[0] else np.full(BATCH, SMALL)
+    return data, TwoLayerReLU(network.w * scale[:, None, None], network.z * scale[:, None])
+
+
+def check_margin(key: Any, trials: int) -> Outcome:
+    """The end of exclusive neurons of the right sign, from any start and from one that vanishes; one trial a network."""
+    tally = Tally(_TOLERANCE)
+    points = []
+    for k, rng in enumerate(generators(key, trials)):
+        group = GROUPS[k % len(GROUPS)]
+        data, network = _drawn(rng, group)
+        run = train_exact(data, network, AT_LAST)
+        final: Any = run.final
+        gaps, found = _relations(data, network, final, group)
+        gaps = np.where(followed(run) & np.asarray(run.settled), gaps, np.inf)
+        tally.add(gaps, group, lambda i, d=data, n=network, f=found: record(d, "hinge", n, i, relations=f[i]))
+        kind = np.full((*found.shape[:2], 1), k % len(GROUPS))
+        points.append(np.concatenate([found, kind], axis=-1)[found[..., 0] > 0])
+    return tally.outcome(points=np.concatenate(points))
+
+
+def _ended(data: Dataset, network: TwoLayerReLU) -> TwoLayerReLU:
+    final: Any = train_exact(data, network, AT_LAST).final
+    return final
+
+
+def _predicted(data: Dataset) -> float:
+    """How far above the least path norm class + ends from a start that vanishes."""
+    mine = np.asarray(data.labels) > 0
+    points, weights = np.asarray(data.points)[mine], np.asarray(data.weights)[mine]
+    w, z = end_of_small_start(points, weights)
+    return float(theory.max_margin_direction(points).margin) * z * float(np.linalg.norm(w)) - 1
+
+
+def several_points(key: Any) -> Counterexample:
+    """Drop "a class along one direction": the end is not the maximum margin, however small the start."""
+    rng = generator(key)
+    data = max((cone_data(rng, opening=0.7) for _ in range(20)), key=_predicted)
+    network = exclusive_networks(rng, data)
+    network = TwoLayerReLU(network.w * SMALL, network.z * SMALL)
+    final = _ended(data, network)
+    points = np.asarray(data.points)[np.asarray(data.labels) > 0]
+    limit = theory.max_margin_direction(points)
+    excess = float(limit.margin) * _path_norm(final, 1.0) - 1
+    b = int(np.argmax(excess))
+    vector = _of_class(final, 1.0)[b]
+    turned = np.rad2deg(np.arccos(vector @ np.asarray(limit.direction) / np.linalg.norm(vector)))
+    pulls, alpha, margins = np.linalg.lstsq(points.T, vector)[0], np.asarray(limit.coefficients), points @ vector
+    first = int(np.argmax(margins))
+    return Counterexample(
+        f"each class along one direction (two points each instead, start of {SMALL:.0e})",
+        f"class + ends with {1 + excess[b]:.4g} times the least path norm, and w {turned:.3g} degrees off the maximum-margin"
+        f" direction; a point with a margin of {margins[first]:.4g} has pulled {pulls[first] / pulls.sum():.3g} of w, where "
+        f"the maximum margin gives it {alpha[first] / alpha.sum():.3g}",
+        float(excess[b]),
+        _TOLERANCE,
+        record(data, "hinge", network, b),
+    )
+
+
+def start_of_order_one(key: Any) -> Counterexample:
+    """Drop "a start that vanishes": what a neuron held off its class at the start it keeps."""
+    rng = generator(key)
+    data = two_rays(rng, rng.uniform(-0.95, 0)).data
+    network = exclusive_networks(rng, data)
+    final = _ended(data, network)
+    points = np.asarray(data.points)[np.asarray(data.labels) > 0]
+    excess = float(theory.max_margin_direction(points).margin) * _path_norm(final, 1.0) - 1
+    before = float(theory.max_margin_direction(points).margin) * _path_norm(network, 1.0)
+    below = np.where(before < 0.5, excess, -1)
+    b = int(np.argmax(below))
+    return Counterexample(
+        f"a start that vanishes (path norm {before[b]:.3g} of the least at the start instead)",
+        f"a class along one direction ends with {1 + excess[b]:.4g} times the least path norm",
+        float(excess[b]),
+        _TOLERANCE,
+        record(data, "hinge", network, b),
+    )
+
+
+def obtuse_within_a_class(key: Any) -> Counterexample:
+    """Drop orthogonal separability: two points of one class at 150 degrees, each with a neuron of its own."""
+    rng = generator(key)
+    unit = np.eye(3, DIM)
+    other = np.cos(5 * np.pi / 6) * unit[0] + np.sin(5 * np.pi / 6) * unit[1]
+    data = Dataset(np.stack([unit[0], other, unit[2], unit[2]]), np.repeat([1.0, -1.0], PER_CLASS), np.full(4, 0.25))
+    size = rng.uniform(0.01, 0.1, BATCH)
+    w = np.zeros((BATCH, WIDTH, DIM))
+    w[:, :3] = size[:, None, None] * np.stack([unit[0], other, unit[2]])
+    z = np.zeros((BATCH, WIDTH))
+    z[:, :3] = size[:, None] * np.array([1.0, 1.0, -1.0])
+    network = TwoLayerReLU(w, z)
+    final = _ended(data, network)
+    least = 1 / float(theory.max_margin_direction(np.asarray(data.points)[:2]).margin)
+    norm = _path_norm(final, 1.0)
+    margin = float(np.asarray(final(data.points))[0, :2].min())
+    return Counterexample(
+        "orthogonally separable data (two points of one class at 150 degrees instead)",
+        f"class + is learnt, with margins of {margin:.3g}, and has a path norm of {norm[0]:.3g}, where 1/mu is {least:.3g}",
+        float((1 - norm[0] / least) * (margin > 1 - 1e-9)),
+        _TOLERANCE,
+        record(data, "hinge", network, 0),
+    )
+
+
+def draw_margin(outcome: Outcome, ax: Any) -> None:
+    """By how much the path norm of every class is above the least one at the end, over what it was at the start."""
+    start, excess, kind = outcome.extra["points"].T
+    for value, (name, colour) in enumerate(zip(GROUPS, COLOURS, strict=False)):
+        mine = kind == value
+        ax.loglog(start[mine], np.maximum(excess[mine], 1e-16), ".", markersize=4, color=colour, label=name)
+    ax.set_ylim(1e-16, 10)
+    ax.set_xlabel("μ Σ |z| |w| at the start")
+    ax.set_ylabel("μ Σ |z| |w| − 1 at the end")
+    ax.legend(frameon=False, fontsize=8, loc="center", markerscale=2)
+
+
+HINGE_MAX_MARGIN = Theorem(
+    name="hinge-max-margin",
+    equation="13.1",
+    title="The end of a hinge flow and the maximum margin",
+    claim="a class that is learnt has a path norm sum |z| |w| of at least 1/mu, mu its maximum margin; neurons have moved "
+    "within the cone of its points; a class along one direction ends, from a start that vanishes, at 1/mu and in the "
+    "maximum-margin direction, and one of two points where one neuron along sum q x ends",
+    hypotheses=(
+        SEPARABLE,
+        HINGE_LOSS,
+        EXCLUSIVE,
+        RIGHT_SIGN,
+        "for the maximum margin itself: each class along one direction, and a start that vanishes",
+    ),
+    tolerance=_TOLERANCE,
+    why_tolerance=f"a start of {SMALL:.0e} is off its limit by as much, up to 100 times; rounding is far below",
+    checked_with="plain NumPy on the last weights of simulate_hinge_exact; SciPy's non-negative least squares",
+    default_trials=9 * BATCH,
+    quick_trials=3 * BATCH,
+    check=check_margin,
+    necessity=(several_points, start_of_order_one, obtuse_within_a_class),
+    figure=draw_margin,
+)
