@@ -17,8 +17,8 @@ from gradstarve.arrays import is_concrete, positive_int
 from gradstarve.errors import ConvergenceError, HypothesisError
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.simulate.flow import check_times
+from gradstarve.simulate.hinge_follow import Told, follow
 from gradstarve.simulate.hinge_run import Kind, State, Stop, Task
-from gradstarve.simulate.hinge_slide import MOST_HELD, follow
 from gradstarve.simulate.simulate import check_problem
 from gradstarve.simulate.trajectory import Trajectory
 
@@ -78,7 +78,7 @@ class HingeTrajectory(Trajectory):
         wanted = self._number(t)
         order = np.argsort(wanted, axis=None)
         grid = check_times(wanted.reshape(-1)[order], self.initial.dtype)
-        final = _followed(self.data, self.initial, grid, self.room, keep, throw=True)
+        final, _ = _followed(self.data, self.initial, grid, self.room, keep, throw=True)
         batch, back = self.initial.batch_shape, np.argsort(order)
 
         def shape(leaf):
@@ -130,16 +130,13 @@ def simulate_hinge_exact(
         raise ValueError("data and network must be known: events can not be listed inside jit, grad and vmap")
     room = 4 * (network.width + 1) * data.size + 16 if max_events is None else positive_int("max_events", max_events)
     grid = np.array([np.inf], network.dtype) if times is None else check_times(times, network.dtype)
-    final = _followed(data, network, grid, room, record_networks, throw)
+    final, told = _followed(data, network, grid, room, record_networks, throw)
     batch = network.batch_shape
 
     def shape(leaf):
         return leaf.reshape((*batch, *leaf.shape[1:]))
 
-    count = np.asarray(final.count)
-    most = min(int(count.max()), room)
-    time, kind, neuron, point = (shape(np.asarray(leaf)[:, :most]) for leaf in final.log)
-    events = Events(time, kind, neuron, point, shape(np.minimum(count, room)))
+    events = Events(*map(shape, _table(told, len(final.stop), room)))
     recorded, networks = shape(final.seen), jax.tree.map(shape, final.weights)
     if times is None:
         last = events.time[events.kind > 0].max(initial=0)
@@ -164,17 +161,34 @@ def simulate_hinge_exact(
     )
 
 
-def _followed(data, network, grid, room: int, keep: bool, throw: bool) -> State:
-    """All networks along `grid`, batch axes as one."""
+def _followed(data, network, grid, room: int, keep: bool, throw: bool) -> tuple[State, Told]:
+    """All networks along `grid`, batch axes as one, and their events."""
     axes = len(network.batch_shape)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
-    final = follow(flat, Task(data.points, data.labels, data.weights, jnp.asarray(grid)), room, keep)
+    final, told = follow(flat, Task(data.points, data.labels, data.weights, jnp.asarray(grid)), room, keep)
     if throw:
-        _raise_if_stopped(final, network.batch_shape, room)
-    return final
+        _raise_if_stopped(final, told, network.batch_shape, room)
+    return final, told
 
 
-def _raise_if_stopped(final: State, batch: tuple[int, ...], room: int) -> None:
+def _table(told: Told, size: int, room: int) -> tuple[np.ndarray, ...]:
+    """Time, kind, neuron and point as [networks, most events], kind -1 behind the last, and the number of each, [networks]."""
+    order = np.argsort(told.network, kind="stable")
+    network = told.network[order]
+    total = np.bincount(network, minlength=size)
+    column = np.arange(network.size) - (np.cumsum(total) - total)[network]
+    count = np.minimum(total, room)
+    kept = column < room
+
+    def table(values, empty):
+        whole = np.full((size, int(count.max(initial=0))), empty, values.dtype)
+        whole[network[kept], column[kept]] = values[order][kept]
+        return whole
+
+    return table(told.time, 0), *(table(leaf, -1) for leaf in told[2:]), count
+
+
+def _raise_if_stopped(final: State, told: Told, batch: tuple[int, ...], room: int) -> None:
     """The error of the first network that did not get to its last time."""
     stops = np.asarray(final.stop)
     bad = np.flatnonzero(stops != Stop.DONE)
@@ -185,17 +199,11 @@ def _raise_if_stopped(final: State, batch: tuple[int, ...], room: int) -> None:
     stop, time = Stop(int(stops[b])), float(final.time[b])
     others = f"({bad.size} of {stops.size} networks can not be followed to the end; throw=False keeps what there is)"
     if stop == Stop.EDGE_SLIDES:
-        kind, neuron, point = (int(np.asarray(leaf)[b, int(final.count[b]) - 1]) for leaf in final.log[1:])
+        kind, neuron, point = (int(leaf[told.network == b][-1]) for leaf in told[2:])
         raise HypothesisError(
             "no edge slides (it never does on orthogonally separable data, 2.0)",
             f"in network [{where}] at t = {time:.12g} {WORDS[Kind(kind)].format(neuron=neuron, point=point)}, and the "
             "gradient on either side drives it back to the edge",
-            f"simulate with a small step size {others}",
-        )
-    if stop == Stop.HELD_TOO_MANY:
-        raise HypothesisError(
-            f"at most {MOST_HELD} margins are at 1 at once",
-            f"network [{where}] has more at t = {time:.12g}",
             f"simulate with a small step size {others}",
         )
     if stop == Stop.FULL:

@@ -19,6 +19,10 @@ from gradstarve.problem import TwoLayerReLU
 from gradstarve.simulate.hinge_segment import ROUNDING, edge_times, margin_times, moved, segment
 
 
+# Events of one network that are told at a time.
+LOG = 16
+
+
 class Kind(IntEnum):
     """What happens at an event."""
 
@@ -39,26 +43,27 @@ class Stop(IntEnum):
     EDGE_SLIDES = 3
     MARGIN_SLIDES = 4
     LOST = 5  # a search did not come to its end
-    HELD_TOO_MANY = 6  # more margins at 1 at once than are sorted out
-    PAUSED = 7  # waits for others of its batch
 
 
 class State(NamedTuple):
-    """One network in the middle of a run."""
+    """One network in the middle of a run; `log` and `count` begin anew with every call of `run` and `slide`."""
 
     w: Float[Array, "h d"]
     z: Float[Array, " h"]
     active: Bool[Array, "h n"]
-    live: Bool[Array, " n"]
+    live: Bool[Array, " n"]  # below 1
+    held: Bool[Array, " n"]  # sliding at 1
+    leaving: Bool[Array, " n"]  # was held until this very moment
+    waiting: Bool[Array, "h n"]  # edges that are passed at this very moment, one event after the other
     time: Array
     record: Int[Array, ""]  # records made so far
-    count: Int[Array, ""]  # events so far
+    left: Int[Array, ""]  # events that there is still room for
     stop: Int[Array, ""]
+    settled: Bool[Array, ""]  # no gradient is left
     seen: Float[Array, "records n"]
     weights: Any  # recorded networks, or None
-    log: Any  # time, kind, neuron, point: [max_events] each
-    settled: Bool[Array, ""]  # no gradient is left
-    waiting: Bool[Array, "h n"]  # edges that are passed at this very moment, one event after the other
+    count: Int[Array, ""]
+    log: Any  # time, kind, neuron, point: [LOG] each
 
 
 class Task(NamedTuple):
@@ -82,15 +87,21 @@ def next_time(state: State, task: Task) -> Array:
 
 def noted(state: State, event, time, kind, neuron, point) -> State:
     """`state` with one event more in its log, where `event` holds."""
-    room = state.log[0].shape[0]
-    slot = jnp.where(event, state.count, room)
+    slot = jnp.where(event, state.count, LOG)
 
     def put(whole, value):
         return whole.at[slot].set(jnp.asarray(value, whole.dtype), mode="drop")
 
     log = tuple(map(put, state.log, (time, kind, neuron, point)))
-    stop = jnp.where(event & (state.count >= room), Stop.FULL, state.stop)
-    return state._replace(log=log, count=state.count + event, stop=jnp.asarray(stop, jnp.int32))
+    stop = jnp.where(event & (state.left <= 0), Stop.FULL, state.stop)
+    one = jnp.asarray(event, jnp.int32)
+    return state._replace(log=log, count=state.count + one, left=state.left - one, stop=jnp.asarray(stop, jnp.int32))
+
+
+def emptied(state: State) -> State:
+    """`state` with an empty log."""
+    log = tuple(jnp.zeros_like(leaf) for leaf in state.log)
+    return state._replace(log=log, count=jnp.zeros_like(state.count))
 
 
 def recorded(state: State, record, task: Task) -> State:
@@ -107,30 +118,37 @@ def recorded(state: State, record, task: Task) -> State:
     return state._replace(seen=seen, weights=weights, record=made, stop=jnp.asarray(stop, jnp.int32))
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@partial(jax.jit, static_argnums=3)
 @partial(jax.vmap, in_axes=(0, None, None, None))
-def begin(network: TwoLayerReLU, task: Task, room: int, keep: bool) -> State:
+def begin(network: TwoLayerReLU, task: Task, room: Int[Array, ""], keep: bool) -> State:
     """The states at time 0 of a batch of networks [b], with room for so many events."""
     records, n, dtype = task.times.shape[0], task.y.shape[0], network.z.dtype
     active = jnp.einsum("hd,nd->hn", network.w, task.x, precision="highest") > 0
     live = task.y * outputs(network.w, network.z, active, task.x) < 1
-    zero = jnp.zeros((), jnp.int32)
-    log = (jnp.zeros(room, dtype), *(jnp.full(room, -1, jnp.int32) for _ in range(3)))
-    weights = jax.tree.map(lambda leaf: jnp.zeros((records, *leaf.shape), dtype), network) if keep else None
-    seen = jnp.full((records, n), jnp.nan, dtype)
-    start = (network.w, network.z, active, live, jnp.zeros((), dtype), zero, zero, zero)
-    return State(*start, seen, weights, log, jnp.zeros((), bool), jnp.zeros_like(active))
+    zero, none = jnp.zeros((), jnp.int32), jnp.zeros(n, bool)
+    return State(
+        *(network.w, network.z, active, live, none, none, jnp.zeros_like(active)),
+        time=jnp.zeros((), dtype),
+        record=zero,
+        left=jnp.asarray(room, jnp.int32),
+        stop=zero,
+        settled=jnp.zeros((), bool),
+        seen=jnp.full((records, n), jnp.nan, dtype),
+        weights=jax.tree.map(lambda leaf: jnp.full((records, *leaf.shape), jnp.nan, dtype), network) if keep else None,
+        count=zero,
+        log=(jnp.zeros(LOG, dtype), *(jnp.zeros(LOG, jnp.int32) for _ in range(3))),
+    )
 
 
 @jax.jit
 @partial(jax.vmap, in_axes=(0, None))
 def run(state: State, task: Task) -> State:
-    """A batch of states [b] followed until each has stopped."""
+    """A batch of states [b], none of which holds a margin, followed until each has stopped or filled its log."""
     x, y, q, _ = task
     dtype, size = state.z.dtype, jnp.linalg.norm(x, axis=1)
 
     def go_on(state):
-        return state.stop == Stop.RUNNING
+        return (state.stop == Stop.RUNNING) & (state.count < LOG)
 
     def advance(state: State) -> State:
         now = segment(state.w, state.z, state.active, q * y * state.live, x)
@@ -140,7 +158,7 @@ def run(state: State, task: Task) -> State:
         edge = jnp.min(edges)
         limit = jnp.minimum(edge, until)
         still = ~jnp.any(now.rate > 0)
-        passages, ended = margin_times(now, state.active, y, state.live, jnp.where(still, 0, limit))
+        passages, ended = margin_times(now, state.active, y, state.live, state.leaving, jnp.where(still, 0, limit))
         point, margin = jnp.argmin(passages), jnp.min(passages)
         is_margin = jnp.isfinite(margin) & (margin <= limit)
         is_edge = ~is_margin & (edge <= until) & jnp.isfinite(edge)
@@ -174,19 +192,19 @@ def run(state: State, task: Task) -> State:
         # Rounding of a sum whose terms cancel exactly must not look like a slide.
         least = ROUNDING * jnp.finfo(dtype).eps * own
         free, falls = without >= -least, without + own <= least
-        margin_slides = is_margin & ~free & ~falls
-        live = state.live.at[point].set(jnp.where(is_margin, ~free, was_live))
-        # Nothing changed although an event was found: no progress, and no way to tell what happens.
-        margin_slides = margin_slides | is_margin & (live[point] == was_live)
+        passes = jnp.where(was_live, free, falls)
+        margin_slides = is_margin & ~passes
+        live = state.live.at[point].set(was_live ^ is_margin)
 
         event = is_margin | is_edge
         what = jnp.where(was_live, Kind.LEARNT, Kind.FORGOTTEN)
         what = jnp.where(is_edge, jnp.where(wakes, Kind.WAKES, Kind.SLEEPS), what)
-        after = state._replace(w=w, z=z, active=flipped, live=live, time=time, settled=still, waiting=waiting)
+        leaving = state.leaving & (passed <= 0)
+        after = state._replace(w=w, z=z, active=flipped, live=live, time=time, settled=still, waiting=waiting, leaving=leaving)
         after = noted(after, event, time, what, jnp.where(is_edge, j, -1), jnp.where(is_edge, i, point))
         after = recorded(after, ~event, task)
         stop = jnp.where(edge_slides, Stop.EDGE_SLIDES, after.stop)
         stop = jnp.where(margin_slides & (stop != Stop.FULL), Stop.MARGIN_SLIDES, stop)
         return after._replace(stop=jnp.asarray(jnp.where(ended, stop, Stop.LOST), jnp.int32))
 
-    return jax.lax.while_loop(go_on, advance, state)
+    return jax.lax.while_loop(go_on, advance, emptied(state))

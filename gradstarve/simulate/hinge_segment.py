@@ -114,9 +114,12 @@ def margins_at(now: Segment, active, y, t: Float[Array, " n"]) -> tuple[Array, A
     return margin, speed, noise, bend
 
 
-def margin_times(now: Segment, active, y, live: Bool[Array, " n"], limit) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
+def margin_times(
+    now: Segment, active, y, live: Bool[Array, " n"], leaving: Bool[Array, " n"], limit
+) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
     """When each margin first passes 1 from the side it is on (`live`: below), [n], inf if not before `limit`; and whether
-    the search came to an end. Only the earliest is right; later ones are inf or as they were found.
+    the search came to an end. Only the earliest is right; later ones are inf or as they were found. Those `leaving` 1 are
+    known to go to their side, tangentially, whatever rounding makes of their first speed.
 
     From a distance D = |1 - m| and a speed V towards 1, with |m''| <= B, nothing can happen for the time at which
     D - V s - B s^2 / 2 = 0. Steps of that length never pass a root and close in on it quadratically.
@@ -145,7 +148,7 @@ def margin_times(now: Segment, active, y, live: Bool[Array, " n"], limit) -> tup
         step = jnp.where(speed > 0, ahead, jnp.where(bend > 0, away, jnp.inf))
         step = jnp.where((speed <= 0) & (bend == 0), jnp.inf, step)
         # A margin that leaves 1 tangentially, as one that was held does, must get away from its rounding first.
-        quiet = (gap <= 2 * eps) & (jnp.abs(speed) <= noise)
+        quiet = (gap <= 2 * eps) & (jnp.abs(speed) <= jnp.where(leaving, 1e6 * noise, noise))
         step = jnp.where(quiet, jnp.maximum(step, jnp.sqrt(16 * eps / jnp.where(bend > 0, bend, 1))), step)
         hit = ~quiet & (speed >= 0) & ((gap <= 2 * eps) | (step <= 2 * eps * t))
         new = jnp.minimum(t + jnp.minimum(step, longest), limit)

@@ -1,288 +1,164 @@
-"""Margins that stay at 1 for a while, and the way of a batch of networks through all of it (12.1).
+"""Margins that stay at 1 for a while, followed by Taylor series from event to event (12.1).
 
 A point whose margin falls with g_i = 0 and rises with g_i = 1 is held at m_i = 1 by the g_i in between for which
-dm_i/dt = 0. For several at once, u_i = q_i g_i solve K u = -b on the held ones: dm/dt = K u + b with the kernel
-K_ik = y_i y_k sum_j [both active] (z_j^2 x_i.x_k + (w_j.x_i)(w_j.x_k)) and b the push of the points below 1. Which are held
-after an event is the box-constrained problem 0 <= u_i <= q_i: dm_i/dt >= 0 where u_i = 0, <= 0 where u_i = q_i, else 0.
-
-No closed form is known for w and z then. They are integrated by extrapolated midpoint rules of order 14 to rounding;
-events are looked for at the ends of steps, and approached from before.
+dm_i/dt = 0. `hinge_series` has the way of network and pulls then, to rounding; events are the first roots of polynomials:
+edges, the margins of the others, and the pulls of the held points where they come to 0 or q_i. Who is held after an event
+at which pulls jump is for `hinge_follow` to say.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
-from gradstarve.simulate.hinge_run import Kind, State, Stop, Task, begin, next_time, noted, recorded, run
-from gradstarve.simulate.hinge_segment import ROUNDING
+from gradstarve.simulate.hinge_run import LOG, Kind, State, Stop, Task, emptied, next_time, noted, recorded
+from gradstarve.simulate.hinge_series import ORDER, Series, first_root, longest_step, series, value
 
-# Margins held at once that are sorted out by trying every case, three a point.
-MOST_HELD = 6
-# Substeps of the midpoint rules, and the weights that cancel their errors in the powers of the substep's square.
-_SUBSTEPS = np.arange(2, 16, 2)
-_STEPS = 20_000
-
-
-def _weights(substeps: np.ndarray) -> np.ndarray:
-    squares = substeps.astype(float) ** 2
-    return np.array([np.prod([a / (a - b) for b in squares if b != a]) for a in squares])
+# Steps of one call; who needs more is taken up again.
+_STEPS = 256
 
 
 class Slide(NamedTuple):
-    """A network of which some margins are held: the `state`, where `live` leaves out the `held` [n], and the next `step`."""
+    """A network in the middle of a slide: its `state`, which of the held places are still `used`, the edge passed last
+    (-1: none since the clock moved), and the steps so far."""
 
     state: State
-    held: Bool[Array, " n"]
-    step: Array
-    count: Array
-    over: Array  # whether the slide has come to an event
+    used: Bool[Array, " held"]
+    edge: Int[Array, ""]
+    steps: Int[Array, ""]
 
 
-def kernel(w, z, active, task: Task) -> tuple[Array, Array]:
-    """K [n, n] and the edges w_j.x_i of active pairs, [h, n]."""
-    edge = jnp.where(active, jnp.einsum("hd,nd->hn", w, task.x, precision="highest"), 0)
-    seen = jnp.where(active, z[:, None], 0)
-    both = jnp.einsum("hi,hk->ik", seen, seen, precision="highest")
-    close = jnp.einsum("id,kd->ik", task.x, task.x, precision="highest")
-    product = jnp.einsum("hi,hk->ik", edge, edge, precision="highest")
-    return jnp.outer(task.y, task.y) * (both * close + product), edge
-
-
-def _pulls(w, z, active, live, held, task: Task) -> Array:
-    """q_i g_i of all points, [n]."""
-    k, _ = kernel(w, z, active, task)
-    push = k @ jnp.where(live, task.q, 0)
-    pair = held[:, None] & held[None, :]
-    # Two points in one place leave it open which of them is pulled; a trace of a ridge decides, the flow is the same.
-    ridge = 1e-14 * jnp.max(jnp.diagonal(k))
-    system = jnp.where(pair, k, 0) + jnp.diag(jnp.where(held, ridge, 1))
-    return jnp.where(held, jnp.linalg.solve(system, jnp.where(held, -push, 0)), jnp.where(live, task.q, 0))
-
-
-def _leap(w, z, active, live, held, task: Task, step) -> tuple[Array, Array, Array]:
-    """w, z after `step`, and how far the last two orders of extrapolation are apart."""
-
-    def field(state):
-        w, z = state
-        pull = _pulls(w, z, active, live, held, task) * task.y
-        force = jnp.einsum("hn,nd->hd", active * pull, task.x, precision="highest")
-        return z[:, None] * force, jnp.sum(w * force, axis=1)
-
-    def add(state, size, slope):
-        return jax.tree.map(lambda a, b: a + size * b, state, slope)
-
-    start = (w, z)
-    slope = field(start)
-
-    def midpoint(count):
-        size = step / count
-
-        def body(_, pair):
-            before, now = pair
-            return now, add(before, 2 * size, field(now))
-
-        return jax.lax.fori_loop(1, count, body, (start, add(start, size, slope)))[1]
-
-    found = jax.lax.map(midpoint, jnp.asarray(_SUBSTEPS))
-
-    def best(weights, skip):
-        # By what was gained, so that who does not move stays to the last bit.
-        def one(before, leaf):
-            return before + jnp.tensordot(jnp.asarray(weights, z.dtype), leaf[skip:] - before, 1)
-
-        return jax.tree.map(one, start, found)
-
-    fine, rough = best(_weights(_SUBSTEPS), 0), best(_weights(_SUBSTEPS[1:]), 1)
-    error = jax.tree.reduce(jnp.maximum, jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), fine, rough))
-    return *fine, error
-
-
-def _gaps(w, z, state: State, held, task: Task) -> tuple[Array, Array]:
-    """What is >= 0 while there is no event, [h n + 3 n]: edges, margins, g_i and 1 - g_i; and the rounding of each."""
-    edge = jnp.einsum("hd,nd->hn", w, task.x, precision="highest")
-    reach = jnp.linalg.norm(task.x, axis=1) * (jnp.linalg.norm(w, axis=1) + jnp.abs(z))[:, None]
-    margin = task.y * jnp.sum(z[:, None] * jnp.where(state.active, edge, 0), axis=0)
-    g = _pulls(w, z, state.active, state.live, held, task) / task.q
-    side = jnp.where(state.live, 1, -1)
-    gaps = [
-        (jnp.where(state.active, edge, -edge) / jnp.where(reach > 0, reach, 1)).reshape(-1),
-        jnp.where(held, 1, side * (1 - margin)),
-        jnp.where(held, g, 1),
-        jnp.where(held, 1 - g, 1),
-    ]
-    n, eps = task.y.size, jnp.finfo(z.dtype).eps
-    slack = jnp.concatenate([jnp.full(gaps[0].size, 32 * eps), jnp.full(n, 32 * eps), jnp.full(2 * n, 4096 * eps)])
-    return jnp.concatenate(gaps), slack
-
-
-@jax.jit
-@partial(jax.vmap, in_axes=(0, 0, None))
-def slide(state: State, held: Bool[Array, " n"], task: Task) -> Slide:
-    """A batch of networks with `held` margins, followed until something happens to each or its record is complete.
-
-    What happened is noted in the log; whoever is held next is for `decide` to say.
-    """
-    shape, eps = state.active.shape, jnp.finfo(state.z.dtype).eps
-    h, n = shape
+@partial(jax.jit, static_argnums=2)
+@partial(jax.vmap, in_axes=(0, None, None))
+def slide(state: State, task: Task, most: int) -> State:
+    """A batch of states [b] that hold between one and `most` margins, followed until none is held any more, pulls have to
+    be worked out anew (`Stop.MARGIN_SLIDES`), or the log is full."""
+    x, y, q, _ = task
+    n, h = y.size, state.z.size
+    dtype = state.z.dtype
+    eps = jnp.finfo(dtype).eps
+    place = jnp.nonzero(state.held, size=most, fill_value=n - 1)[0]
+    size = jnp.linalg.norm(x, axis=1)
+    # No force is larger than this.
+    fastest = q @ size
+    unit = 1 / jnp.where(fastest > 0, fastest, 1)
 
     def go_on(slide: Slide):
-        return ~slide.over & (slide.state.stop == Stop.RUNNING)
+        state = slide.state
+        return (state.stop == Stop.RUNNING) & (state.count < LOG) & jnp.any(slide.used) & (slide.steps < _STEPS)
 
     def advance(slide: Slide) -> Slide:
-        state = slide.state
+        state, used = slide.state, slide.used
+        pull = jnp.where(state.live, q, 0)
+        now = series(state.w, state.z, state.active, pull, place, used, x, y, unit)
+        share = jnp.where(used, now.pull[0] / q[place], 0.5)
+        # Within rounding of 0 and 1 the search below sees what happens; beyond it the pulls have jumped.
+        tolerance = 64 * jnp.sqrt(eps)
+        jumped = jnp.any((share < -tolerance) | (share > 1 + tolerance))
         until = next_time(state, task) - state.time
-        step = jnp.minimum(slide.step, until)
-        w, z, error = _leap(state.w, state.z, state.active, state.live, held, task, step)
-        scale = jnp.maximum(jnp.max(jnp.abs(w)), jnp.max(jnp.abs(z)))
-        good = error <= 64 * eps * scale
-        before, slack = _gaps(state.w, state.z, state, held, task)
-        after, _ = _gaps(w, z, state, held, task)
-        falling = (after < 0) & (after < before)
+        longest = longest_step(now, q[place]) * unit
+        span = jnp.minimum(longest, until)
+        now = _stretched(now, span / unit)
+        gaps, slack = _gaps(now, state, used, place, q)
+        t, which, ended = first_root(gaps, slack)
         waiting = jnp.any(state.waiting)
-        touching = falling & (before <= slack)
-        now = waiting | good & jnp.any(touching)
-        crossed = good & jnp.any(falling) & ~now
-        # Nearly to the first of the crossings, so that the next step begins closer to it.
-        share = jnp.min(jnp.where(falling, before / jnp.where(falling, before - after, 1), 1))
-        grow = jnp.clip(0.8 * (64 * eps * scale / jnp.maximum(error, 1e-3 * eps * scale)) ** (1 / 13), 0.2, 2)
-        shorter = jnp.where(crossed, step * jnp.clip(0.999 * share, 1e-3, 0.999), step * grow)
-        took = good & ~crossed & ~now
-        # What is left of the way to a crossing may round to nothing: then it is now.
-        now = now | crossed & (shorter <= 4 * eps * state.time)
-        moved = state._replace(
-            w=jnp.where(took, w, state.w),
-            z=jnp.where(took, z, state.z),
-            time=jnp.where(took, jnp.where(step < until, state.time + step, next_time(state, task)), state.time),
-        )
-        moved = recorded(moved, took & (step >= until), task)
-        # What happens now: an edge that waits its turn, or what was nearest to zero before the step.
-        which = jnp.argmin(jnp.where(falling, before, jnp.inf))
         which = jnp.where(waiting, jnp.argmax(state.waiting.reshape(-1)), which)
-        is_edge = which < h * n
-        j, i = jnp.unravel_index(jnp.minimum(which, h * n - 1), shape)
-        point = jnp.where(is_edge, i, (which - h * n) % n)
-        part = (which - h * n) // n  # margins, g = 0, g = 1
-        kind = jnp.where(is_edge, jnp.where(state.active[j, i], Kind.SLEEPS, Kind.WAKES), Kind.LEARNT)
-        below = jnp.where(part == 1, Kind.FREED, Kind.FORGOTTEN)
-        kind = jnp.where(is_edge | (part == 0) & state.live[point], kind, below)
-        moved = noted(moved, now, state.time, kind, jnp.where(is_edge, j, -1), point)
-        active = state.active.at[j, i].set(state.active[j, i] ^ (now & is_edge))
+        t = jnp.where(waiting | jumped, 0, t)
+        hit = (which >= 0) & ~jumped
+        complete = ~hit & ~jumped & (until <= longest)
+        moved = state._replace(
+            w=value(now.w, t),
+            z=value(now.z, t),
+            time=jnp.where(complete, next_time(state, task), state.time + t * span),
+            leaving=state.leaving & (t <= 0),
+        )
+        moved = recorded(moved, complete, task)
+
+        is_edge = hit & (which < h * n)
+        j, i = jnp.unravel_index(jnp.clip(which, 0, h * n - 1), (h, n))
+        part, number = jnp.divmod(which - h * n, n)  # margins, pulls at 0, pulls at q
+        spot = place[jnp.minimum(number, most - 1)]
+        is_margin = hit & ~is_edge & (part == 0)
+        is_pull = hit & ~is_edge & (part > 0)
+        point = jnp.where(is_edge, i, jnp.where(is_pull, spot, number))
+        wakes = ~state.active[j, i]
+        kind = jnp.where(is_edge, jnp.where(wakes, Kind.WAKES, Kind.SLEEPS), Kind.FORGOTTEN)
+        kind = jnp.where(is_margin & state.live[point], Kind.LEARNT, kind)
+        kind = jnp.where(is_pull & (part == 1), Kind.FREED, kind)
+        moved = noted(moved, hit, moved.time, kind, jnp.where(is_edge, j, -1), point)
+
         # Opposite points have one edge, and who leaves one of them passes to the other.
-        fresh = state.waiting | touching[: h * n].reshape(shape) & (jnp.arange(h) == j)[:, None] & ~waiting
-        left = jnp.where(now & is_edge, fresh.at[j, i].set(False), state.waiting)
-        count = slide.count + 1
-        stop = jnp.where((count >= _STEPS) & (moved.stop == Stop.RUNNING), Stop.LOST, moved.stop)
-        moved = moved._replace(active=active, waiting=left, stop=jnp.asarray(stop, jnp.int32))
-        # A step that was cut short by a record says nothing about how long the next may be.
-        return Slide(moved, held, jnp.where(took & (step < slide.step), slide.step, shorter), count, now)
+        edge, speed = value(now.edge, t)[j], value(_slopes(now.edge), t)[j]
+        reach = size * (jnp.linalg.norm(moved.w[j]) + jnp.abs(moved.z[j]))
+        touching = (jnp.abs(edge) <= 64 * eps * reach) & (speed * jnp.where(state.active[j], -1, 1) > 0)
+        fresh = state.waiting.at[j].set(state.waiting[j] | touching & ~waiting)
+        waiting_now = jnp.where(is_edge, fresh.at[j, i].set(False), state.waiting)
+        active = state.active.at[j, i].set(jnp.where(is_edge, wakes, state.active[j, i]))
+        # The same edge once more at the same moment: either side leads back to it.
+        edge_slides = is_edge & (which == slide.edge) & (t * span <= 4 * eps * state.time)
 
-    speed = jnp.max(jnp.abs(task.q)) * jnp.max(jnp.linalg.norm(task.x, axis=1))
-    first = Slide(state, held, 0.1 / speed, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-    return jax.lax.while_loop(go_on, advance, first)
+        freed = is_pull & (jnp.arange(most) == number)
+        forgotten = is_pull & (part == 2)
+        live = state.live.at[point].set(forgotten | (state.live[point] ^ is_margin))
+        leaving = moved.leaving.at[point].set(moved.leaving[point] | is_pull)
+        held = state.held.at[point].set(state.held[point] & ~is_pull)
+        stop = jnp.where((jumped | is_margin) & (moved.stop == Stop.RUNNING), Stop.MARGIN_SLIDES, moved.stop)
+        stop = jnp.where(edge_slides, Stop.EDGE_SLIDES, stop)
+        stop = jnp.where(ended & (longest > 0) | jumped | waiting, stop, Stop.LOST)
+        moved = moved._replace(
+            active=active, waiting=waiting_now, live=live, leaving=leaving, held=held, stop=jnp.asarray(stop, jnp.int32)
+        )
+        last = jnp.where(is_edge, which, jnp.where(t * span > 0, -1, slide.edge))
+        return Slide(moved, used & ~freed, jnp.asarray(last, jnp.int32), slide.steps + 1)
 
-
-@jax.jit
-@partial(jax.vmap, in_axes=(0, None))
-def _kernels(state: State, task: Task) -> tuple[Array, Array]:
-    """K and the margins of a batch of networks."""
-    k, edge = kernel(state.w, state.z, state.active, task)
-    return k, task.y * (state.z @ edge)
-
-
-_noted = jax.jit(jax.vmap(noted))
-
-
-def decide(k: np.ndarray, margins: np.ndarray, live: np.ndarray, held: np.ndarray, q: np.ndarray) -> Any:
-    """Which points are below 1 and which are held from now on, [n] each; None for too many at once.
-
-    `k`: the kernel K [n, n]; `margins`, `live`, `held` and the weights `q`: [n]. All margins that are at 1, to the rounding
-    of a run, take part.
-    """
-    at_one = np.flatnonzero(held | (np.abs(margins - 1) <= 1e4 * np.finfo(k.dtype).eps))
-    if at_one.size > MOST_HELD:
-        return None
-    others = live & ~held
-    others[at_one] = False
-    push = k @ (q * others)
-    best, least = None, np.inf
-    for case in product((0, 1, 2), repeat=at_one.size):
-        how = np.array(case, int)
-        middle = at_one[how == 2]
-        u = np.zeros_like(q)
-        u[at_one] = np.where(how == 1, q[at_one], 0)
-        if middle.size:
-            block = k[np.ix_(middle, middle)]
-            u[middle] = np.linalg.lstsq(block, -(push + k @ u)[middle], rcond=None)[0]
-        speed, mine, strength = (push + k @ u)[at_one], u[at_one], np.diagonal(k)[at_one]
-        outside = np.maximum(np.maximum(-mine, mine - q[at_one]) * strength, np.abs(speed))
-        wrong = np.select([how == 0, how == 1], [np.maximum(-speed, 0), np.maximum(speed, 0)], outside)
-        scale = strength * q[at_one]
-        worst = float(np.max(wrong / np.where(scale > 0, scale, 1), initial=0))
-        # The first case that fits within rounding, and points that need no holding before those that do.
-        if worst < least - ROUNDING * np.finfo(k.dtype).eps:
-            best, least = how, worst
-    live, held = others.copy(), np.zeros_like(others)
-    if best is not None:
-        live[at_one], held[at_one] = best == 1, best == 2
-    return live, held
+    first = Slide(emptied(state), state.held[place] & _first_of(place), jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(go_on, advance, first).state
 
 
-def follow(networks: Any, task: Task, room: int, keep: bool) -> State:
-    """A batch of networks [b] through segments and slides, to the last time or to where they can not be followed."""
-    state = run(begin(networks, task, room, keep), task)
-    while True:
-        which = np.flatnonzero(np.asarray(state.stop) == Stop.MARGIN_SLIDES)
-        if not which.size:
-            return state
-        # Few sizes, so that few programs are compiled: what is missing are copies of the first.
-        size = next(size for power in range(64) if (size := 8**power) >= which.size)
-        padded = np.concatenate([which, np.full(size - which.size, which[0])])
-        part = run(_slides(_taken(state, padded), task), task)
-        state = _put(state, which, part)
+def _first_of(place: Int[Array, " held"]) -> Bool[Array, " held"]:
+    """Which places are not yet named further in front."""
+    return ~jnp.any(jnp.tril(place[:, None] == place[None, :], -1), axis=1)
 
 
-@jax.jit
-def _taken(state: State, index: Any) -> State:
-    return jax.tree.map(lambda leaf: leaf[index], state)
+def _stretched(now: Series, unit) -> Series:
+    """`now` in a unit of time that is `unit` times as long."""
+    powers = jnp.concatenate([jnp.ones(1, now.z.dtype), jnp.cumprod(jnp.full(ORDER, unit, now.z.dtype))])
+
+    def stretch(leaf):
+        return leaf * powers[: leaf.shape[0]].reshape(-1, *[1] * (leaf.ndim - 1))
+
+    return Series(*(stretch(leaf) for leaf in now))
 
 
-@jax.jit
-def _put(state: State, index: Any, part: State) -> State:
-    return jax.tree.map(lambda whole, new: whole.at[index].set(new[: index.shape[0]]), state, part)
+def _slopes(coefficients):
+    """The derivative of a polynomial."""
+    order = jnp.arange(1, coefficients.shape[0], dtype=coefficients.dtype)
+    return coefficients[1:] * order.reshape(-1, *[1] * (coefficients.ndim - 1))
 
 
-def _slides(state: State, task: Task) -> State:
-    """All of a batch that stopped where margins slide, followed until none is held any more."""
-    q, held = np.asarray(task.q), np.zeros(state.live.shape, bool)
-    undecided = np.ones(len(held), bool)
-    while True:
-        live, stop, before = np.array(state.live), np.array(state.stop), held.copy()
-        kernels, margins = map(np.asarray, _kernels(state, task))
-        for b in np.flatnonzero(undecided):
-            found = decide(kernels[b], margins[b], live[b], held[b], q)
-            stop[b] = Stop.HELD_TOO_MANY if found is None else Stop.RUNNING
-            live[b], held[b] = (live[b], False) if found is None else found
-        state = state._replace(live=jnp.asarray(live), stop=jnp.asarray(stop))
-        fresh = held & ~before
-        while fresh.any():
-            point = fresh.argmax(1)
-            same = np.zeros_like(point)
-            state = _noted(state, fresh.any(1), state.time, same + Kind.HELD, same - 1, point)
-            fresh[np.arange(len(fresh)), point] = False
-        sliding = held.any(1) & (np.asarray(state.stop) == Stop.RUNNING)
-        if not sliding.any():
-            return state
-        # Who is not held any more waits for the others.
-        paused = jnp.where(jnp.asarray(sliding), state.stop, Stop.PAUSED)
-        after = slide(state._replace(stop=jnp.asarray(paused, jnp.int32)), jnp.asarray(held), task)
-        stop = jnp.where(after.state.stop == Stop.PAUSED, state.stop, after.state.stop)
-        state = after.state._replace(stop=jnp.asarray(stop, jnp.int32))
-        undecided = sliding & np.asarray(after.over) & (np.asarray(state.stop) == Stop.RUNNING)
-        held &= undecided[:, None]
+def _gaps(now: Series, state: State, used, place, q) -> tuple[Array, Array]:
+    """What is > 0 while there is no event, as polynomials [N + 1, h n + 3 n]: edges, margins, g_i and 1 - g_i of the held
+    points; and the rounding of each."""
+    n, h = q.size, state.z.size
+    eps = jnp.finfo(now.z.dtype).eps
+    # An edge in units of its neuron: a network of 1e-160 has events too.
+    reach = jnp.max(jnp.abs(now.edge[0]), axis=1, keepdims=True) + jnp.abs(state.z)[:, None]
+    edges = now.edge * jnp.where(state.active, 1, -1) / jnp.where(reach > 0, reach, 1)
+    idle = jnp.zeros(n, now.z.dtype)
+    one = jnp.zeros((ORDER + 1, 1), now.z.dtype).at[0].set(1)
+    margins = (one - now.margin) * jnp.where(state.live, 1, -1)
+    held = idle.astype(bool).at[place].max(used)
+    # Those that leave 1 do so tangentially, to their side, whatever rounding makes of their first moments.
+    leaving = state.leaving & (jnp.abs(margins[0]) <= 1e4 * eps)
+    margins = margins.at[:2].set(jnp.where(leaving, jnp.maximum(margins[:2], 0), margins[:2]))
+    margins = jnp.where(held, one, margins)
+    shares = jnp.concatenate([now.pull, jnp.zeros_like(now.pull[:1])]) / q[place]
+    rest = jnp.tile(one, (1, n - place.size))
+    down, up = jnp.where(used, shares, one), jnp.where(used, one - shares, one)
+    size = jnp.sum(jnp.where(state.active, jnp.abs(now.edge[0] * state.z[:, None]), 0), axis=0)
+    slack = [jnp.full(h * n, 8 * eps), 8 * eps * (1 + size), jnp.full(2 * n, 256 * eps)]
+    return jnp.concatenate([edges.reshape(ORDER + 1, -1), margins, down, rest, up, rest], axis=1), jnp.concatenate(slack)

@@ -1,0 +1,181 @@
+"""The way of a batch of networks through segments and slides, and who is held after an event (12.1).
+
+After an event the pulls u_i = q_i g_i of the points at m_i = 1 are those in [0, q_i] with dm_i/dt >= 0 where u_i = 0, <= 0
+where u_i = q_i, and 0 in between. With dm/dt = K u + b and K = J J' this is the shortest gradient among those that the kinks
+leave open: the least squares of |J_held' u + J_below' q| in a box.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from gradstarve.simulate.hinge_run import Kind, State, Stop, Task, begin, run
+from gradstarve.simulate.hinge_segment import ROUNDING
+from gradstarve.simulate.hinge_slide import slide
+
+# What counts as at 1, in units of rounding.
+AT_ONE = 1e4
+# Networks that one program follows at a time: few sizes, so that few programs are compiled.
+SIZES = (8, 64, 512)
+
+
+class Told(NamedTuple):
+    """Events of many networks as they came: the number of the network, time, kind, neuron, point, [events] each."""
+
+    network: np.ndarray
+    time: np.ndarray
+    kind: np.ndarray
+    neuron: np.ndarray
+    point: np.ndarray
+
+
+def follow(networks: Any, task: Task, room: int, keep: bool) -> tuple[State, Told]:
+    """A batch of networks [b] through segments and slides, to the last time or to where they can not be followed; and
+    their events, those of one network in order."""
+    state = begin(networks, task, np.int32(room), keep)
+    told = [Told(np.zeros(0, int), np.zeros(0, networks.dtype), *(np.zeros(0, np.int32) for _ in range(3)))]
+    while True:
+        stop, held = np.asarray(state.stop), np.asarray(state.held).sum(1)
+        undecided = np.flatnonzero(stop == Stop.MARGIN_SLIDES)
+        if undecided.size:
+            state = _decided(state, undecided, task, told)
+            continue
+        running = stop == Stop.RUNNING
+        if not running.any():
+            return state, Told(*map(np.concatenate, zip(*told, strict=True)))
+        for most in np.unique(_slots(held[running])):
+            which = np.flatnonzero(running & (_slots(held) == most))
+            for first in range(0, which.size, SIZES[-1]):
+                part = which[first : first + SIZES[-1]]
+                padded = _padded(part)
+                start = _taken(state, padded)
+                after = run(start, task) if most == 0 else slide(start, task, int(most))
+                told.append(_told(after, part))
+                state = _put(state, jnp.asarray(padded), after)
+
+
+def _slots(held: np.ndarray) -> np.ndarray:
+    """Room for so many held margins, a power of 2."""
+    return np.where(held > 0, 2 ** np.ceil(np.log2(np.maximum(held, 1))).astype(int), 0)
+
+
+def _padded(which: np.ndarray) -> np.ndarray:
+    """`which`, with what is missing to the next size as copies of the first."""
+    size = next(size for size in SIZES if size >= which.size)
+    return np.concatenate([which, np.full(size - which.size, which[0])])
+
+
+@jax.jit
+def _taken(state: State, index: Any) -> State:
+    return jax.tree.map(lambda leaf: leaf[index], state)
+
+
+@jax.jit
+def _put(state: State, index: Any, part: State) -> State:
+    return jax.tree.map(lambda whole, new: whole.at[index].set(new), state, part)
+
+
+def _told(after: State, which: np.ndarray) -> Told:
+    """The logs of the first networks of `after`, which are those of number `which`."""
+    log = [np.asarray(leaf)[: which.size] for leaf in after.log]
+    count = np.asarray(after.count)[: which.size]
+    there = np.arange(log[0].shape[1]) < count[:, None]
+    network = np.broadcast_to(which[:, None], there.shape)[there]
+    return Told(network, *(leaf[there] for leaf in log))
+
+
+@jax.jit
+@partial(jax.vmap, in_axes=(0, None))
+def _speeds(state: State, task: Task) -> tuple[Array, Array]:
+    """y_i d f(x_i) / d theta of a network, [n, h (d + 1)], and its margins."""
+    x, y, _, _ = task
+    seen = jnp.where(state.active, y, 0).T  # [n, h]
+    edge = jnp.einsum("hd,nd->nh", state.w, x, precision="highest")
+    slopes = jnp.concatenate([(seen * state.z)[:, :, None] * x[:, None, :], (seen * edge)[:, :, None]], axis=2)
+    return slopes.reshape(y.size, -1), jnp.sum(seen * edge * state.z, axis=1)
+
+
+def decide(slopes: np.ndarray, margins: np.ndarray, live: np.ndarray, held: np.ndarray, q: np.ndarray):
+    """Which points are below 1 and which are held from now on, [n] each.
+
+    `slopes`: y_i d f(x_i)/d theta, [n, weights]; `margins`, `live`, `held` and the weights `q`: [n]. All margins that are at
+    1, to the rounding of a run, take part.
+    """
+    from scipy.optimize import lsq_linear
+
+    eps = np.finfo(slopes.dtype).eps
+    at_one = np.flatnonzero(held | (np.abs(margins - 1) <= AT_ONE * eps))
+    others = live & ~held
+    others[at_one] = False
+    mine, size = slopes[at_one], q[at_one]
+    rest = (q * others) @ slopes
+    strength = np.sum(mine**2, axis=1)
+    if at_one.size == 1:
+        share = np.clip(-(mine @ rest) / np.where(strength > 0, strength * size, 1), 0, 1)
+    else:
+        # In shares of q, so that the box is the same for all.
+        columns = (mine * size[:, None]).T
+        scale = np.max(np.abs(columns)) or 1.0
+        share = lsq_linear(columns / scale, -rest / scale, (0, 1), method="bvls", tol=4 * eps).x
+    least = ROUNDING * eps
+    live, held = others.copy(), np.zeros_like(others)
+    live[at_one], held[at_one] = share >= 1 - least, (share > least) & (share < 1 - least)
+    return live, held
+
+
+def _decided(state: State, which: np.ndarray, task: Task, told: list[Told]) -> State:
+    """`state` where those networks that stopped for it know who is held from now on."""
+    live, held, leaving, stop, left = (
+        np.array(leaf) for leaf in (state.live, state.held, state.leaving, state.stop, state.left)
+    )
+    time, last = np.asarray(state.time), _last_margins(told, which)
+    q, events, lost = np.asarray(task.q), [], []
+    for first in range(0, which.size, SIZES[-1]):
+        part = which[first : first + SIZES[-1]]
+        slopes, margins = map(np.asarray, _speeds(_taken(state, _padded(part)), task))
+        for number, b in enumerate(part):
+            below, slides = decide(slopes[number], margins[number], live[b], held[b], q)
+            for point in np.flatnonzero((below != live[b]) | (slides != held[b])):
+                sides = map(bool, (live[b, point], held[b, point], below[point], slides[point], last.get(b) == point))
+                kinds = _changes(*sides)
+                events += [(b, time[b], kind, -1, point) for kind in kinds]
+                left[b] -= len(kinds)
+            # Pulls out of their box, and yet there are no others: rounding has the last word.
+            if held[b].any() and last.get(b, -1) < 0 and (below == live[b]).all() and (slides == held[b]).all():
+                lost.append(b)
+            leaving[b] = ~slides & (held[b] | (np.abs(margins[number] - 1) <= AT_ONE * np.finfo(q.dtype).eps))
+            live[b], held[b] = below, slides
+    stop[which] = np.where(left[which] < 0, Stop.FULL, Stop.RUNNING)
+    stop[lost] = Stop.LOST
+    if events:
+        columns = zip(*events, strict=True)
+        told.append(Told(*(np.array(column, like.dtype) for column, like in zip(columns, told[0], strict=True))))
+    new = {"live": live, "held": held, "leaving": leaving, "stop": stop, "left": left}
+    return state._replace(**{name: jnp.asarray(leaf) for name, leaf in new.items()})
+
+
+def _last_margins(told: list[Told], which: np.ndarray) -> dict[int, int]:
+    """The point of the last event of each network, where that was a margin."""
+    wanted, found = set(which.tolist()), {}
+    for part in reversed(told):
+        for b, neuron, point in zip(part.network[::-1].tolist(), part.neuron[::-1].tolist(), part.point[::-1].tolist()):
+            if b in wanted:
+                wanted.remove(b)
+                found[b] = point if neuron < 0 else -1
+        if not wanted:
+            break
+    return found
+
+
+def _changes(was_live: bool, was_held: bool, live: bool, held: bool, told: bool) -> list[Kind]:
+    """The events of a point that is found on another side; `told`: its arrival at 1 is in the log already."""
+    if was_held:
+        return [Kind.FORGOTTEN if live else Kind.FREED]
+    arrival = [] if told and held else [Kind.LEARNT if was_live else Kind.FORGOTTEN]
+    return arrival + [Kind.HELD] * held
