@@ -15,6 +15,10 @@ from gradstarve.theorems.ensemble import WRONG_SIGNS
 from gradstarve.theorems.entry import Theorem
 from gradstarve.theorems.fate import FATES, PROBABILITY
 from gradstarve.theorems.features import FEATURES, INDEX
+from gradstarve.theorems.hinge_counts import FINITE_EVENTS
+from gradstarve.theorems.hinge_end import HINGE_END
+from gradstarve.theorems.hinge_margin import HINGE_MAX_MARGIN
+from gradstarve.theorems.hinge_path import HINGE_EXACT, NO_SLIDING
 from gradstarve.theorems.independence import INDEPENDENT_MODES, SIGN
 from gradstarve.theorems.inflection import INFLECTIONS, PLATEAU, TRANSITION
 from gradstarve.theorems.linearised import DECOUPLING, LOGISTIC_FLOW, RIDGE
@@ -25,13 +29,14 @@ from gradstarve.theorems.sgd import DISTRIBUTION, MARGIN_TIME
 from gradstarve.theorems.softmax import SOFTMAX, SOFTMAX_CLOCK
 from gradstarve.theorems.speed import ADVANTAGE, CONFIDENCE, TAILS
 from gradstarve.theorems.starvation import BOUNDS, FREEZE, STARVING_PAIR
-from gradstarve.theorems.waking import WAKING
+from gradstarve.theorems.waking import WAKING, WAKING_HINGE
 
 CATALOGUE: dict[str, Theorem] = {
     theorem.name: theorem
     for theorem in (
         BALANCE,
         SIGN,
+        NO_SLIDING,
         INDEPENDENT_MODES,
         CLOCK,
         HINGE,
@@ -45,6 +50,7 @@ CATALOGUE: dict[str, Theorem] = {
         TRANSFER,
         ANTIPODAL,
         WAKING,
+        WAKING_HINGE,
         INFLECTIONS,
         TRANSITION,
         PLATEAU,
@@ -69,7 +75,11 @@ CATALOGUE: dict[str, Theorem] = {
         SHARED,
         SOFTMAX,
         SOFTMAX_CLOCK,
+        HINGE_EXACT,
+        FINITE_EVENTS,
+        HINGE_END,
         DIRECTION,
+        HINGE_MAX_MARGIN,
         LOGISTIC_FLOW,
         RIDGE,
         LINEARISED_STARVATION,

@@ -136,6 +136,7 @@ def draw_end(outcome: Outcome, ax: Any) -> None:
     high = max(10.0, float(margins.max(initial=1)))
     ticks = [0, 1, *(10.0**k for k in range(1, int(np.ceil(np.log10(high)))))]
     ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set_ylim(min(-0.3, float(margins.min(initial=0))), None)
     ax.set_xlabel("largest cosine between the point and a neuron")
     ax.set_ylabel("margin at the end")
     ax.legend(frameon=False, fontsize=8, loc="upper left", markerscale=3)

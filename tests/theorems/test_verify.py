@@ -23,7 +23,7 @@ def report():
 
 
 def test_unknown_names_are_refused_with_the_valid_ones():
-    with pytest.raises(ValueError, match=r"'signs'.*balance, sign, independent-modes"):
+    with pytest.raises(ValueError, match=r"'signs'.*balance, sign, no-sliding-edges, independent-modes"):
         verify(["sign", "signs"])
     with pytest.raises(ValueError, match="no theorem named"):
         verify([])
