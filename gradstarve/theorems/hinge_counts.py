@@ -269,4 +269,5 @@ FINITE_EVENTS = Theorem(
     check=check_events,
     necessity=(on_the_manifold, passages_at_an_acute_angle, forgotten_by_shared_neurons),
     figure=draw_events,
+    single_tolerance=None,  # in float32 a margin that leaves 1 slowly may be told to pass it again
 )

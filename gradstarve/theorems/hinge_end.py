@@ -22,7 +22,6 @@ from gradstarve.theorems.running import descent_gradient, train_exact
 from gradstarve.theorems.sampling import BATCH, DIM, PER_CLASS, RECORDS, WIDTH, generator, generators, record
 
 _TOLERANCE = 1e-9
-_SEEN = 1e-9  # w_j.x_i beside |w_j| |x_i| from which a neuron counts as active: less is a neuron that fell asleep there
 
 
 def short_of_learnt(margins: np.ndarray) -> np.ndarray:
@@ -41,7 +40,8 @@ def unfinished(data: Dataset, network: TwoLayerReLU) -> tuple[np.ndarray, np.nda
     """How short of learnt each point is that a neuron is active on, its margin, and how well it is seen: [b, n] each."""
     seen = _seen(data, network)
     margins = np.asarray(network(data.points)) * np.asarray(data.labels)
-    return np.where(seen > _SEEN, short_of_learnt(margins), 0), margins, seen
+    # Less than this is a neuron that fell asleep there.
+    return np.where(seen > np.sqrt(np.finfo(margins.dtype).eps), short_of_learnt(margins), 0), margins, seen
 
 
 def check_end(key: Any, trials: int) -> Outcome:

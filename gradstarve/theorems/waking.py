@@ -139,6 +139,14 @@ def _beside(
     return TwoLayerReLU(w, np.where(swap, -length, np.asarray(network.z))), used & ~swap
 
 
+def _awake(network: TwoLayerReLU, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """Who is active on class + and who on class -, [b, h] each; who fell asleep is on its edge, to rounding."""
+    w = np.asarray(network.w)
+    least = np.sqrt(np.finfo(w.dtype).eps) * np.linalg.norm(w, axis=-1)
+    plus, minus = (w @ axis > least for axis in geometry.axes)
+    return plus, minus
+
+
 def check_waking_hinge(key: Any, trials: int) -> Outcome:
     """The exact hinge flow of networks of leavers, every second one beside a neuron that learns class -; one trial is one
     neuron that has left class -. Beside leavers alone that is each of them: their margin is below 0 until they are gone."""
@@ -151,9 +159,7 @@ def check_waking_hinge(key: Any, trials: int) -> Outcome:
         network, used = _beside(rng, geometry, network, used, (1e-3, 0.5))
         run = train_exact(geometry.data, network, AT_LAST)
         final: Any = run.final
-        along = np.asarray(final.w) @ geometry.axes.T
-        # Who fell asleep is on its edge, to rounding.
-        plus, minus = np.moveaxis(along > 1e-12 * np.linalg.norm(np.asarray(final.w), axis=-1)[..., None], -1, 0)
+        plus, minus = _awake(final, geometry)
         dead = np.asarray(theory.dies_for_ever(alpha, beta, cosine))
         alone = (np.arange(BATCH) % 2 == 0)[:, None]
         wrong = np.where(followed(run)[:, None], np.where(dead, plus, ~plus) | (minus & alone), True)
@@ -177,8 +183,7 @@ def waking_of_a_learnt_class(key: Any) -> Counterexample:
     network, used = _beside(rng, geometry, network, used, (1.5, 2.0))
     run = train_exact(geometry.data, network, AT_LAST)
     final: Any = run.final
-    stays = np.asarray(final.w) @ geometry.axes[1] > 1e-12 * np.linalg.norm(np.asarray(final.w), axis=-1)
-    fails = stays & used & (np.arange(BATCH) % 2 == 1)[:, None]
+    fails = _awake(final, geometry)[1] & used & (np.arange(BATCH) % 2 == 1)[:, None]
     i, j = (int(v) for v in (np.argwhere(fails)[0] if fails.any() else (0, 0)))
     told = "dies" if bool(theory.dies_for_ever(alpha, beta, cosine)[i, j]) else "leaves and wakes on class +"
     return Counterexample(
