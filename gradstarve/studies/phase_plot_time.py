@@ -1,0 +1,113 @@
+"""Maps of the time to learn: a column a loss; median over frequency and norm, over width and scale, and its spread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve.studies.phase_plot import BOX, GREY, MARKS, new_figure
+from gradstarve.style import COLOURS
+from gradstarve.text import number
+
+
+def figure_of(diagram: Any) -> Any:
+    """The figure."""
+    s, losses = diagram.settings, diagram.losses
+    figure = new_figure(
+        2.6 + 4.3 * len(losses),
+        11.6,
+        "How long a class takes to be learnt (margin 1)",
+        f"Over {s['networks']} networks whose neurons see that class only, weights N(0, σ²). Time: step size × step",
+    )
+    axes = figure.subplots(3, len(losses), sharey="row", sharex="row", squeeze=False, height_ratios=[1, 1, 0.85])
+    _norms(figure, axes[0], diagram)
+    _scales(figure, axes[1], diagram)
+    _spread(axes[2], diagram)
+    for panel, loss in zip(axes[0], losses, strict=True):
+        panel.set_title(f"{loss} loss\n", fontweight="bold", fontsize=12)
+        sub = f"median of networks of h = {s['width']}, σ = {number(s['scale'])}"
+        panel.annotate(sub, (0.5, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", ha="center", fontsize=9.5)
+    return figure
+
+
+def _norms(figure: Any, row: Any, diagram: Any) -> None:
+    """Over frequency and norm, with lines of equal 1/(p r)."""
+    from matplotlib.colors import LogNorm
+
+    p, r = diagram.axes["frequency"], diagram.axes["norm"]
+    maps = [np.maximum(diagram.maps[loss]["norm_time"][1], 1e-2) for loss in diagram.losses]
+    finite = np.concatenate([m[np.isfinite(m)] for m in maps])
+    scale = LogNorm(max(finite.min(), 0.1), finite.max())
+    levels = 10.0 ** np.arange(-1, 5)
+    image = None
+    for panel, found in zip(row, maps, strict=True):
+        image = panel.pcolormesh(r, p, found, cmap="YlGnBu", norm=scale, rasterized=True)
+        lines = panel.contour(r, p, found, levels, colors="black", linewidths=1.5)
+        panel.clabel(lines, fmt=lambda v: f"t = {number(v)}", fontsize=8.5)
+        rates = 1 / (p[:, None] * r)
+        plain = panel.contour(r, p, rates, levels, colors="#B03A00", linewidths=1.1, linestyles="dashed")
+        panel.clabel(plain, fmt=lambda v: f"1/(pr) = {number(v)}", fontsize=7.5)
+        _logarithmic(panel, "r, norm of the class")
+    row[0].set_ylabel("p, frequency of the class")
+    figure.colorbar(image, ax=row, location="right", label="median time", aspect=22, pad=0.015, extend="min")
+
+
+def _scales(figure: Any, row: Any, diagram: Any) -> None:
+    """Over width and scale, in units of 1/(p r)."""
+    from matplotlib.colors import LogNorm
+
+    h, sigma = diagram.axes["width"], diagram.axes["scale"]
+    maps = [np.maximum(diagram.maps[loss]["scale_time"][1], 1e-3) for loss in diagram.losses]
+    finite = np.concatenate([m[np.isfinite(m)] for m in maps])
+    scale = LogNorm(0.1, max(finite.max(), 1))
+    image = None
+    edges = np.sqrt(h[1:] * h[:-1]) if len(h) > 1 else np.array([])
+    edges = np.concatenate([[h[0] / 1.4], edges, [h[-1] * 1.4]])
+    ratio = np.sqrt(sigma[1] / sigma[0])
+    sides = np.concatenate([[sigma[0] / ratio], sigma * ratio])
+    for panel, found in zip(row, maps, strict=True):
+        image = panel.pcolormesh(sides, edges, np.where(np.isfinite(found), found, np.nan), cmap="YlGnBu", norm=scale)
+        if len(h) > 1:
+            lines = panel.contour(sigma, h, found, [0.25, 0.5, 1, 2, 4, 6, 8, 12, 16], colors="black", linewidths=1.2)
+            panel.clabel(lines, fmt=number, fontsize=8.5)
+        _logarithmic(panel, "σ, scale of the start (r = 1)")
+        panel.set_yticks(h, [str(v) for v in h])
+        panel.minorticks_off()
+    row[0].set_ylabel("h, neurons that see the class")
+    figure.colorbar(image, ax=row, location="right", label="median time × p r", aspect=22, pad=0.015, extend="min")
+
+
+def _spread(row: Any, diagram: Any) -> None:
+    """Median and 10 to 90 % for some widths; the plateau of small starts (5.3)."""
+    h, sigma = diagram.axes["width"], diagram.axes["scale"]
+    shown = sorted({0, len(h) // 2, len(h) - 1})
+    for panel, loss in zip(row, diagram.losses, strict=True):
+        found = diagram.maps[loss]["scale_time"]
+        tops = found[np.isfinite(found)]
+        top = 1.08 * float(tops.max())
+        for k, i in enumerate(shown):
+            low, middle, high = np.where(np.isfinite(found[:, i]), found[:, i], 2 * top)
+            panel.fill_between(sigma, low, high, color=COLOURS[k], alpha=0.2, linewidth=0)
+            look: dict[str, Any] = {"marker": MARKS[k], "markersize": 4, "markevery": 3, "markerfacecolor": "white"}
+            panel.plot(sigma, middle, color=COLOURS[k], linewidth=1.7, label=f"h = {h[i]}", **look)
+        rate = 1 if loss == "hinge" else 2  # plateau log(1/u_0)/(p r), half of it for the hinge loss (5.3)
+        panel.plot(sigma, rate * np.log(1 / sigma), color=GREY, linestyle=(0, (4, 2)), linewidth=1.2)
+        at = int(0.25 * len(sigma))
+        word = "log(1/σ)" if rate == 1 else "2 log(1/σ)"
+        panel.annotate(word, (sigma[at], rate * np.log(1 / sigma[at])), (6, 26), textcoords="offset points", fontsize=9, bbox=BOX)
+        panel.set_ylim(0, top)
+        panel.set_xscale("log")
+        panel.set_xlabel("σ, scale of the start (r = 1)")
+        if not np.isfinite(found[2, shown[0]]).all():
+            told = f"h = {h[shown[0]]}: more than 10 % never learn"
+            panel.text(0.97, 0.6, told, transform=panel.transAxes, ha="right", fontsize=8.5, color=COLOURS[0])
+        panel.legend(loc="upper right", frameon=False, title="median, 10–90 %", title_fontsize=8.5)
+    row[0].set_ylabel("time × p r")
+
+
+def _logarithmic(panel: Any, label: str) -> None:
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.set_xlabel(label)
+    panel.grid(False)
