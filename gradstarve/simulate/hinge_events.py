@@ -172,7 +172,7 @@ def _followed(data, network, grid, room: int, keep: bool, throw: bool) -> tuple[
 
 
 def _table(told: Told, size: int, room: int) -> tuple[np.ndarray, ...]:
-    """Time, kind, neuron and point as [networks, most events], kind -1 behind the last, and the number of each, [networks]."""
+    """Time, kind, neuron and point as [networks, most events], kind -1 behind the last, and how many each has."""
     order = np.argsort(told.network, kind="stable")
     network = told.network[order]
     total = np.bincount(network, minlength=size)

@@ -7,6 +7,7 @@ leave open: the least squares of |J_held' u + J_below' q| in a box.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,8 +22,9 @@ from gradstarve.simulate.hinge_slide import slide
 
 # What counts as at 1, in units of rounding.
 AT_ONE = 1e4
-# Networks that one program follows at a time: few sizes, so that few programs are compiled.
-SIZES = (8, 64, 512)
+# Networks that one program follows at a time. More of them wait for each other longer than they gain, and every other
+# number is another program to compile.
+CHUNK, SMALL = 64, 8
 
 
 class Told(NamedTuple):
@@ -39,36 +41,38 @@ def follow(networks: Any, task: Task, room: int, keep: bool) -> tuple[State, Tol
     """A batch of networks [b] through segments and slides, to the last time or to where they can not be followed; and
     their events, those of one network in order."""
     state = begin(networks, task, np.int32(room), keep)
+    size = SMALL if len(state.stop) <= SMALL else CHUNK
     told = [Told(np.zeros(0, int), np.zeros(0, networks.dtype), *(np.zeros(0, np.int32) for _ in range(3)))]
     while True:
         stop, held = np.asarray(state.stop), np.asarray(state.held).sum(1)
         undecided = np.flatnonzero(stop == Stop.MARGIN_SLIDES)
         if undecided.size:
-            state = _decided(state, undecided, task, told)
+            state = _decided(state, undecided, size, task, told)
             continue
         running = stop == Stop.RUNNING
         if not running.any():
             return state, Told(*map(np.concatenate, zip(*told, strict=True)))
+        # All are sent on their way before anybody is waited for, so that they share the processor.
+        sent = []
         for most in np.unique(_slots(held[running])):
-            which = np.flatnonzero(running & (_slots(held) == most))
-            for first in range(0, which.size, SIZES[-1]):
-                part = which[first : first + SIZES[-1]]
-                padded = _padded(part)
+            for part, padded in _chunks(np.flatnonzero(running & (_slots(held) == most)), size):
                 start = _taken(state, padded)
-                after = run(start, task) if most == 0 else slide(start, task, int(most))
-                told.append(_told(after, part))
-                state = _put(state, jnp.asarray(padded), after)
+                sent.append((part, padded, run(start, task) if most == 0 else slide(start, task, int(most))))
+        for part, padded, after in sent:
+            state = _put(state, jnp.asarray(padded), after)
+            told.append(_told(after, part))
+
+
+def _chunks(which: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`which` in parts, and each part filled up to `size` with copies of its first."""
+    for first in range(0, which.size, size):
+        part = which[first : first + size]
+        yield part, np.concatenate([part, np.full(size - part.size, part[0])])
 
 
 def _slots(held: np.ndarray) -> np.ndarray:
     """Room for so many held margins, a power of 2."""
     return np.where(held > 0, 2 ** np.ceil(np.log2(np.maximum(held, 1))).astype(int), 0)
-
-
-def _padded(which: np.ndarray) -> np.ndarray:
-    """`which`, with what is missing to the next size as copies of the first."""
-    size = next(size for size in SIZES if size >= which.size)
-    return np.concatenate([which, np.full(size - which.size, which[0])])
 
 
 @jax.jit
@@ -129,16 +133,15 @@ def decide(slopes: np.ndarray, margins: np.ndarray, live: np.ndarray, held: np.n
     return live, held
 
 
-def _decided(state: State, which: np.ndarray, task: Task, told: list[Told]) -> State:
+def _decided(state: State, which: np.ndarray, size: int, task: Task, told: list[Told]) -> State:
     """`state` where those networks that stopped for it know who is held from now on."""
     live, held, leaving, stop, left = (
         np.array(leaf) for leaf in (state.live, state.held, state.leaving, state.stop, state.left)
     )
     time, last = np.asarray(state.time), _last_margins(told, which)
     q, events, lost = np.asarray(task.q), [], []
-    for first in range(0, which.size, SIZES[-1]):
-        part = which[first : first + SIZES[-1]]
-        slopes, margins = map(np.asarray, _speeds(_taken(state, _padded(part)), task))
+    for part, padded in _chunks(which, size):
+        slopes, margins = map(np.asarray, _speeds(_taken(state, padded), task))
         for number, b in enumerate(part):
             below, slides = decide(slopes[number], margins[number], live[b], held[b], q)
             for point in np.flatnonzero((below != live[b]) | (slides != held[b])):
@@ -161,14 +164,14 @@ def _decided(state: State, which: np.ndarray, task: Task, told: list[Told]) -> S
 
 
 def _last_margins(told: list[Told], which: np.ndarray) -> dict[int, int]:
-    """The point of the last event of each network, where that was a margin."""
-    wanted, found = set(which.tolist()), {}
+    """The point of the last event of each network of `which`, -1 where that was an edge."""
+    found: dict[int, int] = {}
     for part in reversed(told):
-        for b, neuron, point in zip(part.network[::-1].tolist(), part.neuron[::-1].tolist(), part.point[::-1].tolist()):
-            if b in wanted:
-                wanted.remove(b)
-                found[b] = point if neuron < 0 else -1
-        if not wanted:
+        mine = np.isin(part.network, which)
+        points = np.where(part.neuron < 0, part.point, -1)[mine].tolist()
+        for b, point in zip(part.network[mine][::-1].tolist(), points[::-1], strict=True):
+            found.setdefault(b, point)
+        if len(found) == which.size:
             break
     return found
 

@@ -18,7 +18,6 @@ from jaxtyping import Array, Bool, Float, Int
 from gradstarve.problem import TwoLayerReLU
 from gradstarve.simulate.hinge_segment import ROUNDING, edge_times, margin_times, moved, segment
 
-
 # Events of one network that are told at a time.
 LOG = 16
 
@@ -199,8 +198,8 @@ def run(state: State, task: Task) -> State:
         event = is_margin | is_edge
         what = jnp.where(was_live, Kind.LEARNT, Kind.FORGOTTEN)
         what = jnp.where(is_edge, jnp.where(wakes, Kind.WAKES, Kind.SLEEPS), what)
-        leaving = state.leaving & (passed <= 0)
-        after = state._replace(w=w, z=z, active=flipped, live=live, time=time, settled=still, waiting=waiting, leaving=leaving)
+        after = state._replace(w=w, z=z, active=flipped, live=live, time=time, settled=still, waiting=waiting)
+        after = after._replace(leaving=state.leaving & (passed <= 0))
         after = noted(after, event, time, what, jnp.where(is_edge, j, -1), jnp.where(is_edge, i, point))
         after = recorded(after, ~event, task)
         stop = jnp.where(edge_slides, Stop.EDGE_SLIDES, after.stop)

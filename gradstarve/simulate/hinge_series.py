@@ -114,11 +114,9 @@ def series(
 
 
 def value(coefficients: Float[Array, "orders *shape"], t) -> Float[Array, "*shape"]:
-    """The polynomial at `t`, by Horner's rule."""
-    found = coefficients[-1]
-    for k in range(coefficients.shape[0] - 2, -1, -1):
-        found = found * t + coefficients[k]
-    return found
+    """The polynomial at `t`."""
+    powers = jnp.concatenate([jnp.ones(1, coefficients.dtype), jnp.cumprod(jnp.full(coefficients.shape[0] - 1, t))])
+    return jnp.tensordot(powers, coefficients, 1, precision="highest")
 
 
 def longest_step(now: Series, q_held: Float[Array, " held"]) -> Float[Array, ""]:
@@ -177,5 +175,5 @@ def first_root(
         return jnp.where(which >= 0, t, jnp.minimum(t + jnp.min(step), 1)), which, count + 1
 
     start = (jnp.zeros((), coefficients.dtype), jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32))
-    t, which, count = jax.lax.while_loop(unfinished, closer, start)
+    t, which, _ = jax.lax.while_loop(unfinished, closer, start)
     return t, which, (which >= 0) | (t >= 1)

@@ -115,7 +115,8 @@ def slide(state: State, task: Task, most: int) -> State:
         last = jnp.where(is_edge, which, jnp.where(t * span > 0, -1, slide.edge))
         return Slide(moved, used & ~freed, jnp.asarray(last, jnp.int32), slide.steps + 1)
 
-    first = Slide(emptied(state), state.held[place] & _first_of(place), jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32))
+    used, zero = state.held[place] & _first_of(place), jnp.zeros((), jnp.int32)
+    first = Slide(emptied(state), used, zero - 1, zero)
     return jax.lax.while_loop(go_on, advance, first).state
 
 
@@ -126,7 +127,7 @@ def _first_of(place: Int[Array, " held"]) -> Bool[Array, " held"]:
 
 def _stretched(now: Series, unit) -> Series:
     """`now` in a unit of time that is `unit` times as long."""
-    powers = jnp.concatenate([jnp.ones(1, now.z.dtype), jnp.cumprod(jnp.full(ORDER, unit, now.z.dtype))])
+    powers = jnp.concatenate([jnp.ones(1, now.z.dtype), jnp.cumprod(jnp.full(ORDER, unit))])
 
     def stretch(leaf):
         return leaf * powers[: leaf.shape[0]].reshape(-1, *[1] * (leaf.ndim - 1))
