@@ -1,4 +1,4 @@
-"""The command line: `gradstarve overlay`, `sweep`, `starve`, `derive`, `verify`.
+"""The command line: `gradstarve overlay`, `sweep`, `starve`, `digits`, `phase`, `derive`, `verify`.
 
 Everything heavy is imported inside the commands, so that `--help` is quick. The process is ours, so it runs in float64.
 """
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from gradstarve import cli_digits, cli_starve, cli_sweep, report
+from gradstarve import cli_digits, cli_phase, cli_starve, cli_sweep, report
 from gradstarve.cli_parts import LOSSES, PRECISIONS, PROBLEMS, Seed, one_of, pair, plain_errors, use_float64
 
 DYNAMICS = ("descent", "flow")
@@ -143,6 +143,7 @@ def run_overlay(settings: dict[str, Any]) -> Any:
 app.command(epilog=cli_sweep.EXAMPLE)(cli_sweep.sweep)
 app.command(epilog=cli_starve.EXAMPLE)(cli_starve.starve)
 app.command(epilog=cli_digits.EXAMPLE)(cli_digits.digits)
+app.command(epilog=cli_phase.EXAMPLE)(cli_phase.phase)
 
 
 @app.command(epilog="Example: gradstarve derive mode --loss hinge --format latex --out derivations")

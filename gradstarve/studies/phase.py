@@ -45,6 +45,11 @@ class PhaseDiagram:
         """The numbers behind the maps in a few rows."""
         return table_text(_module(self.plane).rows(self))
 
+    def records(self) -> list[dict[str, str]]:
+        """The rows of the table by the names of its columns."""
+        head, *rest = _module(self.plane).rows(self)
+        return [dict(zip(head, row, strict=True)) for row in rest]
+
     def notes(self) -> str:
         """In words, what the table is to be read with."""
         return _module(self.plane).NOTES

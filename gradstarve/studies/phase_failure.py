@@ -29,7 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "cosines": (-1.0, -0.9, -0.6, -0.3),
     "ratios": (0.25, 1.0, 4.0),
     "shares": (0.1, 0.5, 0.9),
-    "scales": (0.1, 0.5, 1.0),
+    "scales": (0.1, 0.5, 2.0),
     "networks": 1000,
     "seed": 0,
 }
@@ -87,8 +87,8 @@ def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> 
             failed = np.zeros((len(chosen), len(h)), int)
             left = np.zeros_like(failed)
             for i, value in enumerate(chosen):
-                # The same networks for every loss.
-                rng = np.random.default_rng([settings["seed"], p, i])
+                # The same draws for every loss and value, so that what is equal looks equal.
+                rng = np.random.default_rng([settings["seed"], p])
                 fates = _fates(rng, panel, value, h, count, loss)[..., 1].reshape(len(h), count)
                 failed[i], left[i] = (fates != LEARNT).sum(1), (fates == OPEN).sum(1)
                 failed[i] -= left[i]

@@ -65,31 +65,32 @@ def _map(panel: Any, diagram: Any, loss: str, geometry: str, most: float) -> lis
     end, time = found[f"{geometry}_end"], found[f"{geometry}_time"]
     panel.set_facecolor(DEAD)
     images = []
-    levels = most / 2.0 ** np.arange(7)[::-1]
+    levels = most / 2.0 ** np.arange(6)[::-1]
     for mine, name in ((end == 1, "Blues"), (end != 1, "Oranges")):
         colours = LinearSegmentedColormap.from_list(name, mpl.colormaps[name](np.linspace(0.08, 0.72, 128)))
-        part = np.where(mine & np.isfinite(time), np.maximum(time, levels[0] / 4), np.nan)
-        scale = LogNorm(levels[0] / 2, most)
+        part = np.where(mine & np.isfinite(time), np.maximum(time, levels[0] / 8), np.nan)
+        scale = LogNorm(levels[0] / 4, most)
         images.append(panel.pcolormesh(a, z, part, cmap=colours, norm=scale, rasterized=True))
         lines = panel.contour(a, z, part, levels, colors=GREY, linewidths=0.7, linestyles="dotted")
         # Along one ray, clear of the words.
-        places = _places(lines, mine, diagram)
+        places = _places(lines, name == "Blues", geometry, diagram.settings["extent"])
         panel.clabel(lines, fmt=number, fontsize=8, inline_spacing=2, manual=places, colors="black")
     return images
 
 
-def _places(lines: Any, mine: np.ndarray, diagram: Any) -> list[tuple[float, float]]:
-    """A point of every contour, nearest to a ray on its side of z = -a that carries no words."""
-    extent = diagram.settings["extent"]
-    centre = np.argwhere(mine).mean(0)
-    ray = np.array([0.92, -0.38]) if centre[0] > mine.shape[0] / 2 else np.array([0.62, -0.78])
+def _places(lines: Any, blue: bool, geometry: str, extent: float) -> list[tuple[float, float]]:
+    """A point of every contour, on a line across its region that carries no words."""
+    column = 0.93 if blue else -0.93
     places = []
     for piece in lines.allsegs:
-        points = np.concatenate([*piece, np.empty((0, 2))])
-        points = points[(np.abs(points) < 0.94 * extent).all(1)]
-        if len(points):
-            off = np.abs(points @ np.array([-ray[1], ray[0]])) + 10 * extent * (points @ ray < 0)
-            places.append(tuple(points[np.argmin(off)]))
+        points = np.concatenate([*piece, np.empty((0, 2))]) / extent
+        points = points[(np.abs(points) < 0.96).all(1)]
+        if not len(points):
+            continue
+        below = geometry == "orthogonal" and not blue
+        off = np.abs(points[:, 1] + 0.62) if below else np.abs(points[:, 0] - column)
+        if off.min() < 0.05:
+            places.append(tuple(points[np.argmin(off)] * extent))
     return places
 
 

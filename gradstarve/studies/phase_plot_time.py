@@ -10,6 +10,8 @@ from gradstarve.studies.phase_plot import BOX, GREY, MARKS, new_figure
 from gradstarve.style import COLOURS
 from gradstarve.text import number
 
+_RUST = "#B03A00"
+
 
 def figure_of(diagram: Any) -> Any:
     """The figure."""
@@ -43,11 +45,23 @@ def _norms(figure: Any, row: Any, diagram: Any) -> None:
     image = None
     for panel, found in zip(row, maps, strict=True):
         image = panel.pcolormesh(r, p, found, cmap="YlGnBu", norm=scale, rasterized=True)
-        lines = panel.contour(r, p, found, levels, colors="black", linewidths=1.5)
-        panel.clabel(lines, fmt=lambda v: f"t = {number(v)}", fontsize=8.5)
-        rates = 1 / (p[:, None] * r)
-        plain = panel.contour(r, p, rates, levels, colors="#B03A00", linewidths=1.1, linestyles="dashed")
-        panel.clabel(plain, fmt=lambda v: f"1/(pr) = {number(v)}", fontsize=7.5)
+        lines = panel.contour(r, p, found, levels, colors="black", linewidths=1.6)
+        low, high = r[0] * 1.15, r[-1] / 1.15
+        for level, piece in zip(levels, lines.allsegs, strict=True):
+            points = np.concatenate([*piece, np.empty((0, 2))])
+            if len(points):
+                # Where it is nearest to a line through the corners that the other labels keep off.
+                at = points[np.argmin(np.abs(np.log(points[:, 1] / p[0]) - 0.62 * np.log(points[:, 0] / r[0])))]
+                panel.text(*at, f"t = {number(level)}", ha="center", va="center", fontsize=8.5, bbox=BOX)
+        for level in levels:
+            line = np.geomspace(max(low, 1 / (level * p[-1])), min(high, 1 / (level * p[0])), 50)
+            if line[0] < line[-1]:
+                panel.plot(line, 1 / (level * line), color=_RUST, linewidth=1.3, linestyle=(0, (4, 2)))
+                at = line[0] ** 0.8 * line[-1] ** 0.2
+                told = f"1/(p r) = {number(level)}"
+                panel.text(at, 1 / (level * at), told, ha="center", va="center", fontsize=8, color=_RUST, bbox=BOX)
+        panel.set_xlim(r[0], r[-1])
+        panel.set_ylim(p[0], p[-1])
         _logarithmic(panel, "r, norm of the class")
     row[0].set_ylabel("p, frequency of the class")
     figure.colorbar(image, ax=row, location="right", label="median time", aspect=22, pad=0.015, extend="min")
@@ -82,26 +96,26 @@ def _spread(row: Any, diagram: Any) -> None:
     """Median and 10 to 90 % for some widths; the plateau of small starts (5.3)."""
     h, sigma = diagram.axes["width"], diagram.axes["scale"]
     shown = sorted({0, len(h) // 2, len(h) - 1})
+    tops = [m["scale_time"][:, shown] for m in diagram.maps.values()]
+    top = 1.08 * max(float(t[np.isfinite(t)].max()) for t in tops)
     for panel, loss in zip(row, diagram.losses, strict=True):
         found = diagram.maps[loss]["scale_time"]
-        tops = found[np.isfinite(found)]
-        top = 1.08 * float(tops.max())
         for k, i in enumerate(shown):
             low, middle, high = np.where(np.isfinite(found[:, i]), found[:, i], 2 * top)
-            panel.fill_between(sigma, low, high, color=COLOURS[k], alpha=0.2, linewidth=0)
+            panel.fill_between(sigma, low, high, color=COLOURS[k], alpha=0.2 if k else 0.1, linewidth=0)
             look: dict[str, Any] = {"marker": MARKS[k], "markersize": 4, "markevery": 3, "markerfacecolor": "white"}
             panel.plot(sigma, middle, color=COLOURS[k], linewidth=1.7, label=f"h = {h[i]}", **look)
         rate = 1 if loss == "hinge" else 2  # plateau log(1/u_0)/(p r), half of it for the hinge loss (5.3)
         panel.plot(sigma, rate * np.log(1 / sigma), color=GREY, linestyle=(0, (4, 2)), linewidth=1.2)
         at = int(0.25 * len(sigma))
         word = "log(1/σ)" if rate == 1 else "2 log(1/σ)"
-        panel.annotate(word, (sigma[at], rate * np.log(1 / sigma[at])), (6, 26), textcoords="offset points", fontsize=9, bbox=BOX)
+        panel.annotate(word, (sigma[at], rate * np.log(1 / sigma[at])), (8, 22) if rate == 1 else (-70, -30), textcoords="offset points", fontsize=9, bbox=BOX)
         panel.set_ylim(0, top)
         panel.set_xscale("log")
         panel.set_xlabel("σ, scale of the start (r = 1)")
         if not np.isfinite(found[2, shown[0]]).all():
             told = f"h = {h[shown[0]]}: more than 10 % never learn"
-            panel.text(0.97, 0.6, told, transform=panel.transAxes, ha="right", fontsize=8.5, color=COLOURS[0])
+            panel.text(0.97, 0.52, told, transform=panel.transAxes, ha="right", fontsize=8.5, color=COLOURS[0])
         panel.legend(loc="upper right", frameon=False, title="median, 10–90 %", title_fontsize=8.5)
     row[0].set_ylabel("time × p r")
 
