@@ -86,7 +86,7 @@ def _excess(path: Path, data: Dataset, network: TwoLayerReLU, b: int) -> int:
     x, labels = np.asarray(data.points), np.asarray(data.labels)
     w, z = np.asarray(network.w[b]), np.asarray(network.z[b])
     first = w @ x.T > 0
-    live = np.asarray(network[b](data.points)) * labels < 1
+    live = labels * (z @ np.where(first, w @ x.T, 0)) < 1
     spans = (plus_minus := np.logical_and(*_classes(first, labels))).astype(int)
     home, beyond, since = np.zeros(len(z)), 0, {}
     signs, changes, held = np.sign(z), np.zeros(len(z), int), False
