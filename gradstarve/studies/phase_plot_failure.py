@@ -13,11 +13,11 @@ from gradstarve.text import number
 
 _TITLES = {
     "angle": "Angle between the classes\n(small Gaussian start)",
-    "ratio": "σ_z / σ_w, orthogonal classes\n(each neuron sees one of them)",
+    "ratio": "$σ_z/σ_w$, orthogonal classes\n(each neuron sees one of them)",
     "share": f"Frequency p₋, opposite classes\n(σ = {number(STANDARD)})",
     "scale": "Scale σ, opposite classes\n(p₋ = 1/2, r = 1)",
 }
-_NAMES = {"angle": "cos = {}", "ratio": "σ_z/σ_w = {}", "share": "p₋ = {}", "scale": "σ = {}"}
+_NAMES = {"angle": "cos = {}", "ratio": "$σ_z/σ_w$ = {}", "share": "p₋ = {}", "scale": "σ = {}"}
 
 
 def figure_of(diagram: Any) -> Any:
@@ -27,7 +27,7 @@ def figure_of(diagram: Any) -> Any:
         13.5,
         1.9 + 3.5 * len(losses),
         "How often a network of h neurons never learns class −",
-        f"Lines: law. Markers: {s['networks']} networks trained, with the 95 % interval of Clopper and Pearson. Grey: 2^−h",
+        f"Lines: law. Markers: {s['networks']} networks trained, with the 95 % interval of Clopper and Pearson. Grey: $2^{{-h}}$",
     )
     axes = figure.subplots(len(losses), len(PANELS), sharex=True, sharey=True, squeeze=False)
     for row, loss in zip(axes, losses, strict=True):
@@ -75,9 +75,9 @@ def _panel(panel: Any, diagram: Any, loss: str, name: str) -> None:
 
 def _note(loss: str, name: str) -> str:
     if name == "angle":
-        return "dashed: limit of small\nstarts, ((1 + D)/2)^h"
+        return "dashed: limit of small\nstarts, $((1+D)/2)^h$"
     if name == "ratio":
-        return "law (1 − π_L/2)^h  (4.2)"
+        return "law $(1-π_L/2)^h$  (4.2)"
     if loss == "hinge":
-        return "a class that is learnt\nkeeps what it holds"
-    return "law 2^−h  (4.3), whatever\np, r and σ are"
+        return "no law: a class that is learnt\nkeeps what it holds"
+    return "law $2^{-h}$  (4.3), whatever\np, r and σ are"

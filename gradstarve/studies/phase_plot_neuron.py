@@ -148,7 +148,7 @@ def _dress(panel: Any, diagram: Any, loss: str, geometry: str) -> None:
         told += [((-0.32, 0.9), "leaves − for +", PLUS)]
     for (x, y), text, colour in told:
         panel.text(x * extent, y * extent, text, ha="center", va="center", color=colour, fontweight="bold", bbox=BOX)
-    panel.text(0.72 * extent, -0.66 * extent, "z = −a", rotation=-45, ha="center", va="center", fontsize=9.5, bbox=BOX)
+    panel.text(0.42 * extent, -0.355 * extent, "z = −a", rotation=-45, ha="center", va="center", fontsize=9.5, bbox=BOX)
     panel.text(-0.03 * extent, -0.07 * extent, "saddle", fontsize=8.5, ha="right", va="top", bbox=BOX)
     panel.set_xlim(-extent, extent)
     panel.set_ylim(-extent, extent)

@@ -65,11 +65,12 @@ def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> 
     maps: dict[str, Any] = {}
     for loss in losses:
         rng = np.random.default_rng(settings["seed"])
-        draw = rng.normal(size=(2, count, settings["width"])) * settings["scale"]
+        # Neurons of zeros fill up, so that both maps are one program.
+        most = max(int(sizes[-1]), settings["width"])
+        draw = rng.normal(size=(2, count, most)) * settings["scale"] * (np.arange(most) < settings["width"])
         small = np.sqrt(norms)[:, None, None]
         first, gap = _times(loss, np.abs(draw[0]) * small, draw[1] * small)
         advance()
-        most = int(sizes[-1])
         draw = rng.normal(size=(2, len(sizes), 1, count, most)) * (np.arange(most) < sizes[:, None])[:, None, None, :]
         large = scales[:, None, None]
         second, other = _times(loss, np.abs(draw[0]) * large, draw[1] * large)
