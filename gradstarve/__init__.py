@@ -58,6 +58,7 @@ from gradstarve.theory import Solution, solve, solve_mode
 if TYPE_CHECKING:
     from gradstarve import theorems
     from gradstarve.diagnose import starvation_report
+    from gradstarve.studies.phase import phase_diagram
     from gradstarve.symbolic import Derivation, derive
     from gradstarve.theorems import Report, verify
 
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "Derivation": "gradstarve.symbolic",
     "derive": "gradstarve.symbolic",
+    "phase_diagram": "gradstarve.studies.phase",
     "Report": "gradstarve.theorems",
     "starvation_report": "gradstarve.diagnose",
     "verify": "gradstarve.theorems",
@@ -104,6 +106,7 @@ __all__ = [
     "init_deep",
     "init_softmax",
     "init_two_layer",
+    "phase_diagram",
     "simulate",
     "simulate_flow",
     "simulate_hinge_exact",

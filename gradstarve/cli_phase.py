@@ -1,4 +1,4 @@
-"""`gradstarve phase`: maps of where training fails and how long it takes, both losses side by side, from the command line."""
+"""`gradstarve phase`: maps of where training fails and how long it takes, loss beside loss, from the command line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def phase(
 
     neuron: where one neuron goes in the plane of a = w.x/|x| and z, and its time to a margin of 1. angle: what it learns by
     its direction between two classes at an angle, and who dies. failure: how often a network of h neurons never learns a
-    class. time: quantiles over networks of the time to learn. Prints a table each; writes a figure each, and all maps as JSON.
+    class. time: quantiles over networks of the time to learn. Prints a table each; writes a figure each, and all maps as
+    JSON.
     """
     wanted, chosen = _several("--planes", planes, PLANES), _several("--losses", losses, LOSSES)
     given = {"width": width, "networks": networks, "pixels": pixels}

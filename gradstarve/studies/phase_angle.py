@@ -131,8 +131,8 @@ def law_lines(cosine: float) -> list[np.ndarray]:
 def dead_share(cosine, scale_w: float = 1.0, scale_z: float = 1.0) -> Any:
     """The part of Gaussian neurons that are dead in the end, between classes at that cosine, one neuron alone, any loss.
 
-    With theta = arccos c, (pi - theta)/(2 pi) see no class at the start. Of those that see one class only, the ones that leave
-    it with b + |c| a <= 0 die (4.4), which are (1 - pi_L)/2 of all neurons, at every -1 < c <= 0 the same. A neuron
+    With theta = arccos c, (pi - theta)/(2 pi) see no class at the start. Of those that see one class only, the ones that
+    leave it with b + |c| a <= 0 die (4.4), which are (1 - pi_L)/2 of all neurons, at every -1 < c <= 0 the same. A neuron
     that sees both stops to see a class only while z is of the sign of the other one, and so never dies (2.0). At c = -1 no
     neuron dies (4.3): the limit of c -> -1, (1 - pi_L)/2, is not the value there.
 
@@ -146,7 +146,8 @@ def dead_share(cosine, scale_w: float = 1.0, scale_z: float = 1.0) -> Any:
 
 def rows(diagram: Any) -> list[tuple[str, ...]]:
     """A row a loss, cosine and ratio: the chance of each fate, and the part that theory decides."""
-    table = [("loss", "cosine", "p-r-/p+r+", "learns +", "learns -", "dead", "undecided", "law decides", "against it")]
+    head = ("loss", "cosine", "p-r-/p+r+", "learns +", "learns -", "dead", "undecided", "law decides", "against it")
+    table: list[tuple[str, ...]] = [head]
     for loss, found in diagram.maps.items():
         for i, cosine in enumerate(diagram.settings["cosines"]):
             for j, ratio in enumerate(diagram.settings["ratios"]):

@@ -5,9 +5,9 @@ Four panels, each with one thing changed:
 - `angle`: Gaussian networks between classes at several cosines, small and so with neurons that do not feel each other:
   ((1 + D)/2)^h with D the part of neurons that die, `phase_angle.dead_share`;
 - `ratio`: sigma_z / sigma_w, orthogonal classes, each neuron exclusive to one of them (by a coin), law (1 - pi_L/2)^h (4.2);
-- `share`: the frequency p_- of opposite classes, and `scale`: sigma there, r = 1. Cross-entropy fails with 2^-h whatever they
-  are (4.3). Hinge loss fails more often: a class that is learnt stops, and keeps the neurons of the wrong sign on it. Who
-  leaves before that is a matter of the class's own clock, so that frequencies hardly count, and r sigma^2 does.
+- `share`: the frequency p_- of opposite classes, and `scale`: sigma there, r = 1. Cross-entropy fails with 2^-h whatever
+  they are (4.3). Hinge loss fails more often: a class that is learnt stops, and keeps the neurons of the wrong sign on it.
+  Who leaves before that is a matter of the class's own clock, so that frequencies do not count, and r sigma^2 does.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def steps(losses: tuple[str, ...], settings: dict[str, Any]) -> int:
 
 
 def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Per loss and panel, [values, widths]: `_failed`, how often of `networks`; `_low`, `_high`, the 95 % interval of Clopper
-    and Pearson for the chance; `_law`, where there is one (NaN elsewhere); `_open`, networks left undecided.
+    """Per loss and panel, [values, widths]: `_failed`, how often of `networks`; `_low`, `_high`, the 95 % interval of
+    Clopper and Pearson for the chance; `_law`, where there is one (NaN elsewhere); `_open`, networks left undecided.
 
     An undecided network counts as failed at the upper end of the interval only.
     """
@@ -105,7 +105,7 @@ def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> 
 
 
 def law(panel: str, value: float, width: int, loss: str) -> float:
-    """The chance that class - is never learnt, NaN where there is no law; between two angles that of the limit of small starts."""
+    """The chance that class - is never learnt, NaN where there is no law; for `angle` that of small starts."""
     if panel == "ratio":
         return float((1 - theory.learning_probability(1.0, value) / 2) ** width)
     if panel == "angle" and value != -1:
@@ -144,7 +144,7 @@ def rows(diagram: Any) -> list[tuple[str, ...]]:
     """A row a loss, panel, value and some widths: how often class - failed, its interval, and the law."""
     h = diagram.axes["width"]
     shown = [i for i, one in enumerate(h) if one in (1, 4, 8) or i == len(h) - 1]
-    table = [("loss", "changed", "value", *(f"h = {h[i]}" for i in shown))]
+    table: list[tuple[str, ...]] = [("loss", "changed", "value", *(f"h = {h[i]}" for i in shown))]
     count = diagram.settings["networks"]
     for loss, found in diagram.maps.items():
         for panel in PANELS:
@@ -161,5 +161,6 @@ def rows(diagram: Any) -> list[tuple[str, ...]]:
 
 NOTES = (
     "How often class - is never learnt; in brackets the law, where there is one: 2^-h (4.3), or (1 - pi_L/2)^h of neurons\n"
-    "exclusive to one of two orthogonal classes (4.2). For 'angle' it is that of\nneurons that do not feel each other, the limit of small starts. +n?: networks that can not be followed to the end."
+    "exclusive to one of two orthogonal classes (4.2). For 'angle' it is that of\n"
+    "neurons that do not feel each other, the limit of small starts. +n?: networks that can not be followed to the end."
 )

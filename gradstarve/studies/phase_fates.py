@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from gradstarve.errors import ConvergenceError
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.simulate import simulate_flow, simulate_hinge_exact
 
@@ -68,7 +67,7 @@ def proven(data: Dataset, w: np.ndarray, z: np.ndarray, everlasting: bool) -> np
 
 
 def class_fates(data: Dataset, w: np.ndarray, z: np.ndarray, loss: str, trust: bool = True) -> np.ndarray:
-    """LEARNT, LOST or OPEN for class + and class -, [b, 2], of networks `w` [b, h, 2], `z` [b, h] trained as far as it takes.
+    """LEARNT, LOST or OPEN for class + and -, [b, 2], of networks `w` [b, h, 2], `z` [b, h] trained as far as it takes.
 
     `trust`: whether (4.1), (4.3), (4.4) may decide a network before it is trained; without, all are trained. OPEN is left
     for networks that no run decides, such as those that start on the line z = -a to rounding.

@@ -103,7 +103,7 @@ def _by_events(geometry: str, a, z, settings) -> tuple[np.ndarray, np.ndarray]:
 
 def rows(diagram: Any) -> list[tuple[str, ...]]:
     """A row a loss and geometry: the part of the plane of each fate, and the median time there."""
-    table = [("loss", "classes", "learns +", "learns -", "leaves, dead", "never in", "median time")]
+    table: list[tuple[str, ...]] = [("loss", "classes", "learns +", "learns -", "leaves, dead", "never in", "median time")]
     for loss, found in diagram.maps.items():
         for geometry in GEOMETRIES:
             end, time = found[f"{geometry}_end"], found[f"{geometry}_time"]

@@ -1,7 +1,7 @@
 """The figures of `PhaseDiagram`s: what they share. A module `phase_plot_PLANE` draws each plane.
 
-Class + is blue, class - vermillion, dead grey, undecided white; hatches and labels say the same without colour. Matplotlib is
-imported when a figure is drawn.
+Class + is blue, class - vermillion, dead grey, undecided white; hatches and labels say the same without colour.
+Matplotlib is imported when a figure is drawn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fate of one neuron over the direction of w and z/|w|: a row a loss, a column an angle; below, what moves and what not."""
+"""The fate of one neuron over the direction of w and z/|w|: a row a loss, a column an angle; below, what moves."""
 
 from __future__ import annotations
 
@@ -107,12 +107,13 @@ def _dead(panel: Any, diagram: Any) -> None:
     line = np.linspace(-1 + 1e-9, 0, 300)
     panel.plot(line, 100 * dead_share(line), color="black", linewidth=1.8, label="law: 1/8 + (π − θ)/2π, by (4.2), (4.4)")
     panel.plot(-1, 12.5, "o", color="black", markerfacecolor="white", markersize=7, clip_on=False, zorder=5)
-    panel.plot(-1, 0, "o", color="black", markersize=7, clip_on=False, zorder=5, label="law at opposite classes (4.3): nobody dies")
+    panel.plot(-1, 0, "o", color="black", markersize=7, clip_on=False, zorder=5, label="law at 180° (4.3): nobody dies")
     panel.fill_between(line, 0, 100 * (np.pi - np.arccos(line)) / (2 * np.pi), color="#D9D9D9", label="never sees a class")
     more = diagram.axes["more_cosines"]
     for k, (loss, found) in enumerate(diagram.maps.items()):
-        look: dict[str, Any] = {"marker": MARKS[k + 1], "color": COLOURS[2 + k], "markersize": 9 - 3 * k, "linestyle": "none"}
-        panel.plot(more, 100 * found["dead"], markerfacecolor="none", markeredgewidth=1.6, label=f"trained, {loss}", **look)
+        look: dict[str, Any] = {"marker": MARKS[k + 1], "color": COLOURS[2 + k], "markersize": 9 - 3 * k}
+        look |= {"linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 1.6}
+        panel.plot(more, 100 * found["dead"], label=f"trained, {loss}", **look)
     panel.set_xlim(-1.03, 0.03)
     panel.set_ylim(0, 50)
     panel.set_xlabel("cosine of the angle between the classes")
@@ -125,6 +126,6 @@ def _legend(figure: Any, diagram: Any) -> None:
     from matplotlib.patches import Patch
 
     shown = {int(v) for found in diagram.maps.values() for v in np.unique(found["fate"])}
-    names = {1: "learns class +", -1: "learns class −", 0: "dead: active on no point for ever", UNDECIDED: "not followed to the end"}
+    names = {1: "learns class +", -1: "learns class −", 0: "dead: active on no point for ever", UNDECIDED: "not decided"}
     handles = [Patch(facecolor=colour, edgecolor=GREY, label=names[value]) for value, colour in _FATES if value in shown]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)

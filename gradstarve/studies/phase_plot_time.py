@@ -29,7 +29,8 @@ def figure_of(diagram: Any) -> Any:
     for panel, loss in zip(axes[0], losses, strict=True):
         panel.set_title(f"{loss} loss\n", fontweight="bold", fontsize=12)
         sub = f"median of networks of h = {s['width']}, σ = {number(s['scale'])}"
-        panel.annotate(sub, (0.5, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", ha="center", fontsize=9.5)
+        above: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "fontsize": 9.5}
+        panel.annotate(sub, (0.5, 1), (0, 5), **above)
     return figure
 
 
@@ -109,7 +110,9 @@ def _spread(row: Any, diagram: Any) -> None:
         panel.plot(sigma, rate * np.log(1 / sigma), color=GREY, linestyle=(0, (4, 2)), linewidth=1.2)
         at = int(0.25 * len(sigma))
         word = "log(1/σ)" if rate == 1 else "2 log(1/σ)"
-        panel.annotate(word, (sigma[at], rate * np.log(1 / sigma[at])), (8, 22) if rate == 1 else (-70, -30), textcoords="offset points", fontsize=9, bbox=BOX)
+        away = (8, 22) if rate == 1 else (-70, -30)
+        at = sigma[at], rate * np.log(1 / sigma[at])
+        panel.annotate(word, at, away, textcoords="offset points", fontsize=9, bbox=BOX)
         panel.set_ylim(0, top)
         panel.set_xscale("log")
         panel.set_xlabel("σ, scale of the start (r = 1)")

@@ -60,7 +60,7 @@ def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> 
     """
     pixels, count = settings["pixels"], settings["networks"]
     frequencies, norms = np.geomspace(0.01, 1, pixels), np.geomspace(0.1, 10, pixels)
-    scales = np.geomspace(*settings["scales"], pixels)
+    scales = np.geomspace(settings["scales"][0], settings["scales"][1], pixels)
     sizes = np.array(settings["widths"])
     maps: dict[str, Any] = {}
     for loss in losses:
@@ -113,7 +113,7 @@ def _times(loss: str, a: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, float]:
 
 def rows(diagram: Any) -> list[tuple[str, ...]]:
     """A row a loss and width at the smallest and the largest scale: quantiles of the time in units of 1/(p r)."""
-    table = [("loss", "width h", "scale", "10 %", "median", "90 %", "never learnt")]
+    table: list[tuple[str, ...]] = [("loss", "width h", "scale", "10 %", "median", "90 %", "never learnt")]
     for loss, found in diagram.maps.items():
         for i, width in enumerate(diagram.axes["width"]):
             for j in (0, -1):
@@ -124,6 +124,6 @@ def rows(diagram: Any) -> list[tuple[str, ...]]:
 
 
 NOTES = (
-    "Time until the margin of a class is 1, in units of 1/(p r): quantiles over networks whose h neurons see that class only.\n"
+    "Time until the margin of a class is 1, in units of 1/(p r): quantiles over networks of h neurons that see it only.\n"
     "Hinge from event to event, others by the clock (3.7)."
 )

@@ -1,0 +1,68 @@
+"""`gradstarve phase` on tiny maps, what it writes, and what it says of options that make none."""
+
+import json
+
+import jax
+import pytest
+from typer.testing import CliRunner
+
+from gradstarve import cli_phase
+from gradstarve.cli import app
+from gradstarve.studies import phase, phase_settings
+
+
+@pytest.fixture(autouse=True)
+def _precision_of_the_command():
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["phase", *map(str, arguments)])
+
+
+def test_a_figure_a_plane_and_all_numbers(tmp_path):
+    small = ("--losses", "hinge", "--pixels", 8, "--networks", 10)
+    result = run("--planes", "time,neuron", *small, "--json", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    assert [d["plane"] for d in printed["diagrams"]] == ["time", "neuron"]
+    assert printed["diagrams"][1]["table"][1]["classes"] == "antipodal"
+    assert printed["environment"]["precision"] == "float64"
+    stored = json.loads((tmp_path / "phase.json").read_text())
+    settings = stored["diagrams"][1]["settings"]
+    assert len(stored["diagrams"][1]["maps"]["hinge"]["antipodal_time"]) == 8
+    assert {path.name for path in tmp_path.iterdir()} == {"phase-time.png", "phase-neuron.png", "phase.json"}
+    assert "phase-neuron.png" in result.stderr
+    again = cli_phase.run_phase({**settings, "loss": tuple(settings["loss"])})
+    assert again.maps["hinge"]["antipodal_time"].tolist() == stored["diagrams"][1]["maps"]["hinge"]["antipodal_time"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--planes", "angles"), "is not one of neuron, angle, failure, time"),
+        (("--planes", "angle,angle"), "names one twice"),
+        (("--losses", "squared"), "is not one of cross-entropy, hinge, exponential"),
+        (("--planes", "neuron", "--width", "3"), "is for the planes failure, time"),
+        (("--width", "0"), "0 is not in the range"),
+        (("--networks", "3"), "3 is not in the range"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(arguments, told, tmp_path):
+    result = run(*arguments, "--out", tmp_path)
+    assert result.exit_code == 2
+    assert told in " ".join(result.output.replace("│", " ").split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_way_of_the_directory(tmp_path):
+    (tmp_path / "out").write_text("")
+    result = run("--planes", "neuron", "--pixels", 4, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.output.startswith("error: ")
+
+
+def test_the_names_in_the_help_are_those_of_the_library():
+    assert cli_phase.PLANES == phase.PLANES
+    assert cli_phase.LOSSES == phase_settings.LOSSES
