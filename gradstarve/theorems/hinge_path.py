@@ -193,7 +193,7 @@ def draw_passages(outcome: Outcome, ax: Any) -> None:
     ax.set_ylim(low, None)
     ax.set_xlabel("speed of w.x before its edge is passed (of all pushes)")
     ax.set_ylabel("speed after")
-    ax.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=8, loc="upper left")
+    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, markerscale=2)
 
 
 HINGE_EXACT = Theorem(
@@ -208,7 +208,7 @@ HINGE_EXACT = Theorem(
         "logits beside the integrator's, whose local error is 1e-12 and 10 to 100 times that at each kink; events beside "
         "a path retraced by matrix exponentials, which agree to 1e-12"
     ),
-    checked_with=f"{BY_FLOW}; and matrix exponentials from event to event, and SciPy's DOP853 where margins slide",
+    checked_with=f"{BY_FLOW}; matrix exponentials from event to event, and SciPy's DOP853 where margins slide",
     default_trials=4 * BATCH,
     check=check_path,
     necessity=(path_without_flow,),
