@@ -27,11 +27,11 @@ def phase(
     ] = None,
     networks: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=10, help="Random networks a point of failure and time. [default: 1000 and 200]"),
+        typer.Option(min=10, help="Random networks a point of failure and time. [default: 1000 and 120]"),
     ] = None,
     pixels: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=4, help="Pixels along a map of neuron, angle and time. [default: 180, 180 and 25]"),
+        typer.Option(min=4, help="Pixels along a map of neuron, angle and time. [default: 160, 180 and 25]"),
     ] = None,
     seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")] = False,

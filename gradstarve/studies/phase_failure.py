@@ -7,7 +7,7 @@ Four panels, each with one thing changed:
 - `ratio`: sigma_z / sigma_w, orthogonal classes, each neuron exclusive to one of them (by a coin), law (1 - pi_L/2)^h (4.2);
 - `share`: the frequency p_- of opposite classes, and `scale`: sigma there, r = 1. Cross-entropy fails with 2^-h whatever
   they are (4.3). Hinge loss fails more often: a class that is learnt stops, and keeps the neurons of the wrong sign on it.
-  Who leaves before that is a matter of the class's own clock, so that frequencies do not count, and r sigma^2 does.
+  Who leaves before that is a matter of the class's own clock, so that frequencies hardly count, and r sigma^2 does.
 """
 
 from __future__ import annotations

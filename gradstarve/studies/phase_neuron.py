@@ -19,7 +19,7 @@ from gradstarve.studies.phase_settings import pair, positive
 from gradstarve.text import number
 
 GEOMETRIES = ("orthogonal", "antipodal")
-DEFAULTS: dict[str, Any] = {"frequencies": (0.5, 0.5), "norms": (1.0, 1.0), "extent": 2.0, "pixels": 180}
+DEFAULTS: dict[str, Any] = {"frequencies": (0.5, 0.5), "norms": (1.0, 1.0), "extent": 2.0, "pixels": 160}
 _LEARNT = 3  # the event of a margin that reaches 1
 _SLEEPS = 2  # and of a neuron that leaves a point
 

@@ -24,7 +24,7 @@ DEFAULTS: dict[str, Any] = {
     "scale": 0.05,
     "widths": (1, 2, 4, 8, 16),
     "scales": (0.001, 1.0),
-    "networks": 200,
+    "networks": 120,
     "pixels": 25,
     "seed": 0,
 }

@@ -22,20 +22,26 @@ def run(*arguments):
 
 
 def test_a_figure_a_plane_and_all_numbers(tmp_path):
-    small = ("--losses", "hinge", "--pixels", 8, "--networks", 10)
-    result = run("--planes", "time,neuron", *small, "--json", "--out", tmp_path)
+    result = run("--planes", "neuron", "--losses", "hinge", "--pixels", 8, "--json", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     printed = json.loads(result.stdout)
-    assert [d["plane"] for d in printed["diagrams"]] == ["time", "neuron"]
-    assert printed["diagrams"][1]["table"][1]["classes"] == "antipodal"
+    assert [d["plane"] for d in printed["diagrams"]] == ["neuron"]
+    assert printed["diagrams"][0]["table"][1]["classes"] == "antipodal"
     assert printed["environment"]["precision"] == "float64"
     stored = json.loads((tmp_path / "phase.json").read_text())
-    settings = stored["diagrams"][1]["settings"]
-    assert len(stored["diagrams"][1]["maps"]["hinge"]["antipodal_time"]) == 8
-    assert {path.name for path in tmp_path.iterdir()} == {"phase-time.png", "phase-neuron.png", "phase.json"}
+    settings = stored["diagrams"][0]["settings"]
+    assert len(stored["diagrams"][0]["maps"]["hinge"]["antipodal_time"]) == 8
+    assert {path.name for path in tmp_path.iterdir()} == {"phase-neuron.png", "phase.json"}
     assert "phase-neuron.png" in result.stderr
     again = cli_phase.run_phase({**settings, "loss": tuple(settings["loss"])})
-    assert again.maps["hinge"]["antipodal_time"].tolist() == stored["diagrams"][1]["maps"]["hinge"]["antipodal_time"]
+    assert again.maps["hinge"]["antipodal_time"].tolist() == stored["diagrams"][0]["maps"]["hinge"]["antipodal_time"]
+
+
+@pytest.mark.slow
+def test_all_planes(tmp_path):
+    result = run("--width", 3, "--pixels", 12, "--networks", 20, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert {path.stem for path in tmp_path.glob("*.png")} == {f"phase-{plane}" for plane in phase.PLANES}
 
 
 @pytest.mark.parametrize(
@@ -45,8 +51,8 @@ def test_a_figure_a_plane_and_all_numbers(tmp_path):
         (("--planes", "angle,angle"), "names one twice"),
         (("--losses", "squared"), "is not one of cross-entropy, hinge, exponential"),
         (("--planes", "neuron", "--width", "3"), "is for the planes failure, time"),
-        (("--width", "0"), "0 is not in the range"),
-        (("--networks", "3"), "3 is not in the range"),
+        (("--width", "0"), "greater than or equal to 1"),
+        (("--networks", "3"), "greater than or equal to 10"),
     ],
 )
 def test_wrong_options_are_told_in_one_line(arguments, told, tmp_path):
