@@ -1,4 +1,4 @@
-"""How often class - of a network is never learnt, over its width: by law, and over random networks trained (4.2)-(4.4).
+"""How often class - of a network is never learnt, over its width: by law, and over random networks (4.2)-(4.4).
 
 Four panels, each with one thing changed:
 
@@ -135,9 +135,8 @@ def _fates(rng, panel: str, value: float, h: np.ndarray, count: int, loss: str) 
         frequencies = 1 - value, value
     else:
         scale = value
-    # What (4.2) and (4.3) say of these is drawn as a line, so hinge loss is trained whatever they say.
-    trust = loss != "hinge" or panel == "angle"
-    return class_fates(two_classes(cosine, frequencies, (1.0, 1.0)), scale * w, scale * z, loss, trust)
+    # Hinge loss is trained whatever the laws say: what they say is drawn as a line.
+    return class_fates(two_classes(cosine, frequencies, (1.0, 1.0)), scale * w, scale * z, loss, trust=loss != "hinge")
 
 
 def rows(diagram: Any) -> list[tuple[str, ...]]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.simulate import simulate_flow, simulate_hinge_exact
+from gradstarve.studies.phase_settings import real
 
 OPEN, LOST, LEARNT = -1, 0, 1
 _CHUNK = 1024  # networks trained in one call, so that few programs are compiled
@@ -80,7 +81,7 @@ def class_fates(data: Dataset, w: np.ndarray, z: np.ndarray, loss: str, trust: b
         which = todo[first : first + size]
         padded = np.zeros((size, *w.shape[1:])), np.zeros((size, w.shape[1]))
         padded[0][: which.size], padded[1][: which.size] = w[which], z[which]
-        network = TwoLayerReLU(*padded)
+        network = TwoLayerReLU(*map(real, padded))
         if loss == "hinge":
             found[which] = _by_events(data, network, found[which])
         else:
@@ -117,5 +118,5 @@ def _by_flow(data: Dataset, network: TwoLayerReLU, known: np.ndarray, loss: str,
         if done.all():
             return known
         w[done], z[done] = 0, 0  # who is decided rests
-        network, time = TwoLayerReLU(w, z), 4 * time
+        network, time = TwoLayerReLU(real(w), real(z)), 4 * time
     return known

@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 LOSSES = ("cross-entropy", "hinge", "exponential")
+
+
+def real(values: Any) -> np.ndarray:
+    """The values in JAX's default precision."""
+    return np.asarray(values, jnp.result_type(float))
 
 
 def positive(name: str, value: Any) -> float:

@@ -15,7 +15,7 @@ from gradstarve import theory
 from gradstarve.arrays import positive_int
 from gradstarve.problem import Dataset, Mode, TwoLayerReLU
 from gradstarve.simulate import simulate_hinge_exact
-from gradstarve.studies.phase_settings import positive, positives
+from gradstarve.studies.phase_settings import positive, positives, real
 from gradstarve.text import number
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -92,7 +92,7 @@ def _quantiles(times: np.ndarray) -> np.ndarray:
 
 def _times(loss: str, a: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, float]:
     """Times to a margin of 1 with p = r = 1, of networks [..., h]; and the gap of the events to the law."""
-    flat_a, flat_z = a.reshape(-1, a.shape[-1]), z.reshape(-1, z.shape[-1])
+    flat_a, flat_z = real(a.reshape(-1, a.shape[-1])), real(z.reshape(-1, z.shape[-1]))
     law = np.asarray(theory.solve_mode(Mode(1.0, 1.0, flat_a, flat_z), loss).time_to_logit(1.0))
     if loss != "hinge":
         return law.reshape(a.shape[:-1]), 0.0
