@@ -31,7 +31,7 @@ def phase(
     ] = None,
     pixels: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=4, help="Pixels along a map of neuron, angle and time. [default: 160, 180 and 25]"),
+        typer.Option(min=4, help="Pixels along a map of neuron, angle and time. [default: 160, 150 and 25]"),
     ] = None,
     seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")] = False,

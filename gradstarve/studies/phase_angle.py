@@ -21,7 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "cosines": (0.0, -0.3, -0.7, -1.0),
     "ratios": (1 / 9, 1.0, 9.0),
     "scale": 0.02,
-    "pixels": 180,
+    "pixels": 150,
 }
 _MORE = 11  # cosines of the curve of dead neurons
 _COARSE = 90  # and the pixels of its maps

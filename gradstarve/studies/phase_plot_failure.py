@@ -27,7 +27,7 @@ def figure_of(diagram: Any) -> Any:
         13.5,
         1.9 + 3.5 * len(losses),
         "How often a network of h neurons never learns class −",
-        f"Lines: law. Markers: {s['networks']} random networks with 95 % intervals; hinge loss trained from event to event, "
+        f"Lines: law. Markers: {s['networks']} random networks with 95 % intervals; hinge trained by events, "
         "others trained where (4.1)–(4.4) do not decide. Grey: $2^{-h}$",
     )
     axes = figure.subplots(len(losses), len(PANELS), sharex=True, sharey=True, squeeze=False)
