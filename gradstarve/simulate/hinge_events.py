@@ -18,7 +18,7 @@ from gradstarve.errors import ConvergenceError, HypothesisError
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.simulate.flow import check_times
 from gradstarve.simulate.hinge_follow import Told, follow
-from gradstarve.simulate.hinge_run import Kind, State, Stop, Task
+from gradstarve.simulate.hinge_run import Kind, State, Stop
 from gradstarve.simulate.simulate import check_problem
 from gradstarve.simulate.trajectory import Trajectory
 
@@ -104,11 +104,13 @@ def simulate_hinge_exact(
     form, margins at roots closed in on from below, so that none is missed. Errors are those of rounding, some 1e-13 in
     float64; float32 input is followed in float32 and good to its rounding.
 
-    Activity at the start is w_j.x_i > 0, and a neuron on an edge that its own force draws onto a point is active at once.
-    On orthogonally separable data no edge slides (2.0). A margin slides at 1 where neurons are shared by points of both
-    classes; sliding is no sum of exponentials and is refused.
+    A margin slides at 1 where neurons are shared by points of both classes: it is held there by the residuals in [0, 1] that
+    leave all held margins at rest. That is no sum of exponentials; Taylor series of order 20 follow it to rounding, and its
+    events are first roots of polynomials.
 
-    `HypothesisError` names the network, event, neuron, point and time where a margin or an edge begins to slide;
+    Activity at the start is w_j.x_i > 0, and a neuron on an edge that its own force draws onto a point is active at once.
+    On orthogonally separable data no edge slides (2.0).
+    `HypothesisError` names the network, event, neuron, point and time where an edge begins to slide;
     `ConvergenceError` for more than `max_events` events and for a network that approaches a limit for ever (a neuron on the
     line z = -a); `ValueError` for arguments that do not fit each other.
 
@@ -165,7 +167,7 @@ def _followed(data, network, grid, room: int, keep: bool, throw: bool) -> tuple[
     """All networks along `grid`, batch axes as one, and their events."""
     axes = len(network.batch_shape)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
-    final, told = follow(flat, Task(data.points, data.labels, data.weights, jnp.asarray(grid)), room, keep)
+    final, told = follow(data, flat, grid, room, keep)
     if throw:
         _raise_if_stopped(final, told, network.batch_shape, room)
     return final, told

@@ -59,19 +59,21 @@ class State(NamedTuple):
     left: Int[Array, ""]  # events that there is still room for
     stop: Int[Array, ""]
     settled: Bool[Array, ""]  # no gradient is left
-    seen: Float[Array, "records n"]
+    seen: Float[Array, "rows n"]
     weights: Any  # recorded networks, or None
     count: Int[Array, ""]
     log: Any  # time, kind, neuron, point: [LOG] each
 
 
 class Task(NamedTuple):
-    """What all networks have in common: `x` [n, d], `y`, `q` [n], and the `times` to record, rising; the last may be inf."""
+    """What all networks have in common: `x` [n, d], `y`, `q` [n], and the first so many of `times`, rising, are to be
+    recorded; the last of them may be inf."""
 
     x: Float[Array, "n d"]
     y: Float[Array, " n"]
     q: Float[Array, " n"]
-    times: Float[Array, " records"]
+    times: Float[Array, " rows"]
+    records: Int[Array, ""]
 
 
 def outputs(w, z, active, x) -> Float[Array, " n"]:
@@ -81,7 +83,7 @@ def outputs(w, z, active, x) -> Float[Array, " n"]:
 
 def next_time(state: State, task: Task) -> Array:
     """The next time to record."""
-    return task.times[jnp.minimum(state.record, task.times.shape[0] - 1)]
+    return task.times[jnp.minimum(state.record, task.records - 1)]
 
 
 def noted(state: State, event, time, kind, neuron, point) -> State:
@@ -105,15 +107,14 @@ def emptied(state: State) -> State:
 
 def recorded(state: State, record, task: Task) -> State:
     """`state` as it is in the next row of the record, where `record` holds; done when that was the last."""
-    records = task.times.shape[0]
-    row = jnp.where(record, state.record, records)
+    row = jnp.where(record, state.record, task.times.shape[0])
     seen = state.seen.at[row].set(outputs(state.w, state.z, state.active, task.x), mode="drop")
     weights = state.weights
     if weights is not None:
         now = TwoLayerReLU(state.w, state.z)
         weights = jax.tree.map(lambda whole, new: whole.at[row].set(new, mode="drop"), weights, now)
     made = state.record + record
-    stop = jnp.where(made >= records, Stop.DONE, state.stop)
+    stop = jnp.where(made >= task.records, Stop.DONE, state.stop)
     return state._replace(seen=seen, weights=weights, record=made, stop=jnp.asarray(stop, jnp.int32))
 
 
@@ -121,7 +122,7 @@ def recorded(state: State, record, task: Task) -> State:
 @partial(jax.vmap, in_axes=(0, None, None, None))
 def begin(network: TwoLayerReLU, task: Task, room: Int[Array, ""], keep: bool) -> State:
     """The states at time 0 of a batch of networks [b], with room for so many events."""
-    records, n, dtype = task.times.shape[0], task.y.shape[0], network.z.dtype
+    rows, n, dtype = task.times.shape[0], task.y.shape[0], network.z.dtype
     active = jnp.einsum("hd,nd->hn", network.w, task.x, precision="highest") > 0
     live = task.y * outputs(network.w, network.z, active, task.x) < 1
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros(n, bool)
@@ -132,18 +133,17 @@ def begin(network: TwoLayerReLU, task: Task, room: Int[Array, ""], keep: bool) -
         left=jnp.asarray(room, jnp.int32),
         stop=zero,
         settled=jnp.zeros((), bool),
-        seen=jnp.full((records, n), jnp.nan, dtype),
-        weights=jax.tree.map(lambda leaf: jnp.full((records, *leaf.shape), jnp.nan, dtype), network) if keep else None,
+        seen=jnp.full((rows, n), jnp.nan, dtype),
+        weights=jax.tree.map(lambda leaf: jnp.full((rows, *leaf.shape), jnp.nan, dtype), network) if keep else None,
         count=zero,
         log=(jnp.zeros(LOG, dtype), *(jnp.zeros(LOG, jnp.int32) for _ in range(3))),
     )
 
 
-@jax.jit
 @partial(jax.vmap, in_axes=(0, None))
 def run(state: State, task: Task) -> State:
     """A batch of states [b], none of which holds a margin, followed until each has stopped or filled its log."""
-    x, y, q, _ = task
+    x, y, q = task[:3]
     dtype, size = state.z.dtype, jnp.linalg.norm(x, axis=1)
 
     def go_on(state):
@@ -157,7 +157,10 @@ def run(state: State, task: Task) -> State:
         edge = jnp.min(edges)
         limit = jnp.minimum(edge, until)
         still = ~jnp.any(now.rate > 0)
-        passages, ended = margin_times(now, state.active, y, state.live, state.leaving, jnp.where(still, 0, limit))
+        strength = jnp.where(state.active, (state.z[:, None] * size) ** 2 + now.edge**2, 0)  # of each neuron in K_ii
+        pulls = q * jnp.sum(strength, axis=0)
+        end = jnp.where(still, 0, limit)
+        passages, ended = margin_times(now, state.active, y, state.live, state.leaving, pulls, end)
         point, margin = jnp.argmin(passages), jnp.min(passages)
         is_margin = jnp.isfinite(margin) & (margin <= limit)
         is_edge = ~is_margin & (edge <= until) & jnp.isfinite(edge)

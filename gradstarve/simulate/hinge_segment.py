@@ -115,11 +115,12 @@ def margins_at(now: Segment, active, y, t: Float[Array, " n"]) -> tuple[Array, A
 
 
 def margin_times(
-    now: Segment, active, y, live: Bool[Array, " n"], leaving: Bool[Array, " n"], limit
+    now: Segment, active, y, live: Bool[Array, " n"], leaving: Bool[Array, " n"], own: Float[Array, " n"], limit
 ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
     """When each margin first passes 1 from the side it is on (`live`: below), [n], inf if not before `limit`; and whether
     the search came to an end. Only the earliest is right; later ones are inf or as they were found. Those `leaving` 1 are
-    known to go to their side, tangentially, whatever rounding makes of their first speed.
+    known to go to their side, tangentially, whatever rounding makes of their first speed. `own`: the speed that each point's
+    own pull gives it, beside which speeds are rounding.
 
     From a distance D = |1 - m| and a speed V towards 1, with |m''| <= B, nothing can happen for the time at which
     D - V s - B s^2 / 2 = 0. Steps of that length never pass a root and close in on it quadratically.
@@ -131,7 +132,7 @@ def margin_times(
 
     def look(t):
         margin, speed, noise, bend = margins_at(now, active, y, t)
-        return jnp.maximum(side * (1 - margin), 0), side * speed, noise, bend
+        return jnp.maximum(side * (1 - margin), 0), side * speed, jnp.maximum(noise, ROUNDING * eps * own), bend
 
     def unfinished(carry):
         t, found, count = carry

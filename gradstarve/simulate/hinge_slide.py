@@ -32,12 +32,11 @@ class Slide(NamedTuple):
     steps: Int[Array, ""]
 
 
-@partial(jax.jit, static_argnums=2)
 @partial(jax.vmap, in_axes=(0, None, None))
 def slide(state: State, task: Task, most: int) -> State:
     """A batch of states [b] that hold between one and `most` margins, followed until none is held any more, pulls have to
     be worked out anew (`Stop.MARGIN_SLIDES`), or the log is full."""
-    x, y, q, _ = task
+    x, y, q = task[:3]
     n, h = y.size, state.z.size
     dtype = state.z.dtype
     eps = jnp.finfo(dtype).eps
