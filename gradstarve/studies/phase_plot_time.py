@@ -118,7 +118,7 @@ def _spread(row: Any, diagram: Any) -> None:
         panel.set_xlabel("σ, scale of the start (r = 1)")
         if not np.isfinite(found[2, shown[0]]).all():
             told = f"h = {h[shown[0]]}: more than 10 % never learn"
-            panel.text(0.97, 0.66, told, transform=panel.transAxes, ha="right", fontsize=8.5, color=COLOURS[0])
+            panel.text(0.97, 0.61, told, transform=panel.transAxes, ha="right", fontsize=8.5, color=COLOURS[0])
         panel.legend(loc="upper right", frameon=False, title="median, 10–90 %", title_fontsize=8.5)
     row[0].set_ylabel("time × p r")
 
