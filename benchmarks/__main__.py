@@ -30,6 +30,7 @@ COLUMNS = {
     "ratio": "ratio",
     "ratio_to_naive": "× naive",
     "ratio_to_tsit5": "× Tsit5",
+    "ratio_to_dopri8": "× Dopri8",
     "gflops": "GFLOP/s",
     "net_steps_per_second": "network steps/s",
     "microseconds_per_network": "µs/network",
@@ -49,6 +50,7 @@ PARTS = {
     "grid": ("simulation", "grid"),
     "growth": ("simulation", "growth"),
     "theory": ("theory", "measure"),
+    "hinge": ("hinge", "measure"),
     "sweep": ("sweep", "measure"),
     "gpu": ("gpu", "measure"),
 }

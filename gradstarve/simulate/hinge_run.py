@@ -86,6 +86,15 @@ def next_time(state: State, task: Task) -> Array:
     return task.times[jnp.minimum(state.record, task.records - 1)]
 
 
+def on_one_line(x: Float[Array, "n d"]) -> Bool[Array, "n n"]:
+    """Which points have one edge w.x = 0: those that are multiples of each other, to rounding."""
+    size = jnp.linalg.norm(x, axis=1, keepdims=True)
+    unit = x / jnp.where(size > 0, size, 1)
+    near = 16 * jnp.finfo(x.dtype).eps
+    apart, across = (jnp.linalg.norm(unit[:, None] + sign * unit[None], axis=2) for sign in (-1, 1))
+    return (apart <= near) | (across <= near)
+
+
 def noted(state: State, event, time, kind, neuron, point) -> State:
     """`state` with one event more in its log, where `event` holds."""
     slot = jnp.where(event, state.count, LOG)
@@ -145,6 +154,7 @@ def run(state: State, task: Task) -> State:
     """A batch of states [b], none of which holds a margin, followed until each has stopped or filled its log."""
     x, y, q = task[:3]
     dtype, size = state.z.dtype, jnp.linalg.norm(x, axis=1)
+    same, near = on_one_line(x), 32 * jnp.finfo(dtype).eps
 
     def go_on(state):
         return (state.stop == Stop.RUNNING) & (state.count < LOG)
@@ -174,7 +184,7 @@ def run(state: State, task: Task) -> State:
         flipped = state.active.at[j, i].set(jnp.where(is_edge, wakes, state.active[j, i]))
         # Opposite points have one edge: who leaves one of them passes to the other, and must not stay between.
         pre = jnp.einsum("hd,nd->hn", w, x, precision="highest")
-        touching = jnp.abs(pre[j]) <= 32 * jnp.finfo(dtype).eps * size * (jnp.linalg.norm(state.w[j]) + jnp.abs(state.z[j]))
+        touching = same[i] | (jnp.abs(pre[j]) <= near * size * (jnp.linalg.norm(state.w[j]) + jnp.abs(state.z[j])))
         crossing = now.z[j] * now.lean[j] * jnp.where(state.active[j], -1, 1) > 0
         together = state.waiting.at[j].set(state.waiting[j] | touching & crossing & ~jnp.any(state.waiting))
         waiting = together.at[j, i].set(False) & is_edge

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from gradstarve.simulate.hinge_run import LOG, Kind, State, Stop, Task, emptied, next_time, noted, recorded
+from gradstarve.simulate.hinge_run import LOG, Kind, State, Stop, Task, emptied, next_time, noted, on_one_line, recorded
 from gradstarve.simulate.hinge_series import ORDER, Series, first_root, longest_step, series, value
 
 # Steps of one call; who needs more is taken up again.
@@ -40,6 +40,7 @@ def slide(state: State, task: Task, most: int) -> State:
     n, h = y.size, state.z.size
     dtype = state.z.dtype
     eps = jnp.finfo(dtype).eps
+    same = on_one_line(x)
     place = jnp.nonzero(state.held, size=most, fill_value=n - 1)[0]
     size = jnp.linalg.norm(x, axis=1)
     # No force is larger than this.
@@ -93,7 +94,7 @@ def slide(state: State, task: Task, most: int) -> State:
         # Opposite points have one edge, and who leaves one of them passes to the other.
         edge, speed = value(now.edge, t)[j], value(_slopes(now.edge), t)[j]
         reach = size * (jnp.linalg.norm(moved.w[j]) + jnp.abs(moved.z[j]))
-        touching = (jnp.abs(edge) <= 64 * eps * reach) & (speed * jnp.where(state.active[j], -1, 1) > 0)
+        touching = (same[i] | (jnp.abs(edge) <= 64 * eps * reach)) & (speed * jnp.where(state.active[j], -1, 1) > 0)
         fresh = state.waiting.at[j].set(state.waiting[j] | touching & ~waiting)
         waiting_now = jnp.where(is_edge, fresh.at[j, i].set(False), state.waiting)
         active = state.active.at[j, i].set(jnp.where(is_edge, wakes, state.active[j, i]))

@@ -200,6 +200,17 @@ def test_points_repeated_and_events_that_coincide():
     np.testing.assert_allclose(double.logits()[..., : data.size], run.logits(), rtol=0, atol=1e-11)
 
 
+def test_nobody_stays_between_opposite_points():
+    # (4.3): every neuron ends in the class of sign(a + z), wherever rounding leaves it at the edge.
+    data = gs.Dataset([[1.0, 0.0], [-1.0, 0.0]], [1.0, -1.0], [0.5, 0.5])
+    a, z = (grid.reshape(-1) for grid in np.meshgrid(np.linspace(0.05, 1, 40) + 1e-3, np.linspace(-1, -0.05, 40)))
+    away = np.abs(a + z) > 1e-9
+    a, z = a[away], z[away]
+    networks = gs.TwoLayerReLU(np.stack([a, 0.3 * a], -1)[:, None], z[:, None])
+    run = simulate_hinge_exact(data, networks)
+    np.testing.assert_allclose(run.margins()[:, -1], np.where(a + z > 0, [[1.0], [0.0]], [[0.0], [1.0]]).T, atol=1e-12)
+
+
 def test_a_network_of_the_dead_stays():
     data = gs.datasets.orthogonal()
     dead = gs.TwoLayerReLU(w=[[-1.0, -1.0], [-0.2, -0.3]], z=[1.0, -2.0])
@@ -250,7 +261,8 @@ def replayed_with_slides(data, network):
     """The events of one network, which SciPy's integrator replays in their order, and how many margins were held at once."""
     run = simulate_hinge_exact(data, network)
     when = np.unique(run.events.time)
-    after = dict(zip(when, np.asarray(simulate_hinge_exact(data, network, when, record_networks=True).networks.w), strict=True))
+    recorded = simulate_hinge_exact(data, network, when, record_networks=True).networks
+    after = dict(zip(when, np.asarray(recorded.w), strict=True))
     w, z = np.asarray(network.w), np.asarray(network.z)
     active = w @ np.asarray(data.points).T > 0
     live, held, clock, most = np.ones(data.size, bool), np.zeros(data.size, bool), 0.0, 0
@@ -325,8 +337,8 @@ def test_events_that_all_but_coincide():
 
 @pytest.mark.parametrize("beyond", [-1e-6, -1e-13, 0.0, 1e-13, 1e-6])
 def test_a_margin_that_touches_1(beyond):
-    # Neuron (p1, p2), z = 3 on orthogonal points: m1 = z p1 has m1' = (z^2 + p1^2)/2 - p1 p2/2 = 0 and m1'' < 0 here, and its
-    # greatest value is 1 + beyond. 0.01 earlier it was below; where it is about to pass, it is held and let go at once.
+    # Neuron (p1, p2), z = 3 on orthogonal points: m1 = z p1 has m1' = (z^2 + p1^2)/2 - p1 p2/2 = 0 and m1'' < 0 here, and
+    # its greatest value is 1 + beyond. 0.01 earlier it was below; where it is about to pass, it is held and let go at once.
     p1 = (1 + beyond) / 3
     p2 = (9 + p1**2) / p1
     rate = np.sqrt(0.5)
