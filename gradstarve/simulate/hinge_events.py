@@ -197,22 +197,22 @@ def _raise_if_stopped(final: State, told: Told, batch: tuple[int, ...], room: in
     if not bad.size:
         return
     b = int(bad[0])
-    where = ", ".join(str(int(i)) for i in np.unravel_index(b, batch)) if batch else ""
+    which = f"network [{', '.join(str(int(i)) for i in np.unravel_index(b, batch))}]" if batch else "the network"
     stop, time = Stop(int(stops[b])), float(final.time[b])
     others = f"({bad.size} of {stops.size} networks can not be followed to the end; throw=False keeps what there is)"
     if stop == Stop.EDGE_SLIDES:
         kind, neuron, point = (int(leaf[told.network == b][-1]) for leaf in told[2:])
         raise HypothesisError(
             "no edge slides (it never does on orthogonally separable data, 2.0)",
-            f"in network [{where}] at t = {time:.12g} {WORDS[Kind(kind)].format(neuron=neuron, point=point)}, and the "
+            f"in {which} at t = {time:.12g} {WORDS[Kind(kind)].format(neuron=neuron, point=point)}, and the "
             "gradient on either side drives it back to the edge",
             f"simulate with a small step size {others}",
         )
     if stop == Stop.FULL:
         raise ConvergenceError(
-            f"network [{where}] has more than max_events = {room} events by t = {time:.12g}; raise it {others}"
+            f"{which} has more than max_events = {room} events by t = {time:.12g}; raise it {others}"
         )
     raise ConvergenceError(
-        f"network [{where}] approaches a limit after t = {time:.12g} without an event (a neuron on the line z = -a decays "
+        f"{which} approaches a limit after t = {time:.12g} without an event (a neuron on the line z = -a decays "
         f"for ever); ask for times that end earlier {others}"
     )
