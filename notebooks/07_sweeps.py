@@ -126,8 +126,9 @@ assert (arrival > 1e6).sum() >= 3
 
 # %% [markdown]
 # It is so, but infinity is far away ("inf" is a time that float32 has no number for). All that these networks have for
-# class + are neurons that begin in class −, and those leave it at a fixed angle $s$ of its clock. Once class − is learnt its logit grows as $e^{2s}$
-# and time as $e^u$: the wait is doubly exponential in the angle. Training on would not have told these from the doomed.
+# class + are neurons that begin in class −, and those leave it at a fixed angle $s$ of its clock. Once class − is learnt
+# its logit grows as $e^{2s}$ and time as $e^u$: the wait is doubly exponential in the angle. Training on would not have told
+# these from the doomed.
 #
 # ## 3. How long it takes: a law over seeds
 #

@@ -101,6 +101,11 @@ print(report.table())
 (law,) = report.alarms
 index = law.index[report.at]
 assert 0.75 < index < 0.85
+left = {outcome.remedy: outcome.index for outcome in report.remedies}
+stop, longer = (next(left[name] for name in left if name.startswith(how)) for how in ("stop at", "train to"))
+best = min((name for name in left if name != "remove the feature"), key=left.get)
+assert stop > index > longer > left[best]
+assert best.startswith("re-weight")
 
 # %%
 report.plot()

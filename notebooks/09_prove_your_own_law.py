@@ -52,7 +52,7 @@ from gradstarve.symbolic import DerivationError, Step
 from gradstarve.theorems import CATALOGUE, Counterexample, Theorem
 from gradstarve.theorems.drawing import draw_gaps
 from gradstarve.theorems.entry import Tally
-from gradstarve.theorems.hypotheses import EXCLUSIVE, ONE_RAY, SEPARABLE, STAYING
+from gradstarve.theorems.hypotheses import BELOW_ONE, EXCLUSIVE, ONE_RAY, SEPARABLE, STAYING
 from gradstarve.theorems.sampling import BATCH, Start, generator, generators, record, two_rays
 
 plt.rcParams.update(RC)
@@ -223,7 +223,7 @@ ENTRY = Theorem(
     equation="yours",
     title="The residual adds up to the same for every loss",
     claim="from u0 to u1 the integral of g over time is (arsinh(u1/kappa) - arsinh(u0/kappa)) / (2 p r)",
-    hypotheses=(SEPARABLE, ONE_RAY, EXCLUSIVE, STAYING),
+    hypotheses=(SEPARABLE, ONE_RAY, EXCLUSIVE, STAYING, BELOW_ONE),
     tolerance=TOLERANCE,
     why_tolerance="local error 1e-12 of the integrator over some hundred steps; Gauss's rule is exact to rounding here",
     checked_with="simulate_flow on all weights, 64 nodes of Gauss's rule",
