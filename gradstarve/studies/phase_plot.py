@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from gradstarve.style import COLOURS, RC
@@ -31,11 +32,13 @@ def draw(diagram: Any, path: Any = None) -> Any:
 
 
 def new_figure(width: float, height: float, first: str, second: str) -> Any:
-    """An empty figure with a bold line over a plain one."""
+    """An empty figure with a bold line over plain ones, broken to its width."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    figure.suptitle(f"{first}\n", x=0.012, ha="left", fontsize=13, fontweight="bold", linespacing=1.35)
+    lines = wrap(second.replace(" = ", "\u00a0=\u00a0"), int(14 * width))
+    # The empty lines keep the room that the plain ones take.
+    figure.suptitle(first + "\n" * len(lines), x=0.012, ha="left", fontsize=13, fontweight="bold", linespacing=1.35)
     lift = 0.35 / height
-    figure.text(0.012, 1 - lift, second, fontsize=10.5, color="#333333", va="top")
+    figure.text(0.012, 1 - lift, "\n".join(lines), fontsize=10.5, color="#333333", va="top")
     return figure

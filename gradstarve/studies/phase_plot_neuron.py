@@ -21,14 +21,12 @@ def figure_of(diagram: Any) -> Any:
     s, losses = diagram.settings, diagram.losses
     (p, q), (r, t) = s["frequencies"], s["norms"]
     figure = new_figure(
-        1.6 + 4.9 * len(losses),
+        2.6 + 4.5 * len(losses),
         9.3,
-        "One neuron: where it goes, and how long it takes",
+        f"One neuron{'' if len(losses) > 1 else f', {losses[0]} loss'}: where it goes, and how long it takes",
         f"Orbits a² − z² = const are the same for every loss. Time step size × step;  class +: p = {number(p)}, "
         f"r = {number(r)};  class −: p = {number(q)}, r = {number(t)}",
     )
-    if len(losses) == 1:
-        figure.texts[-1].set_text(figure.texts[-1].get_text().replace(" Time", "\nTime"))
     axes = figure.subplots(2, len(losses), sharex=True, sharey=True, squeeze=False)
     # One scale of colours, up to what 97 % of the slowest map need, by factors of 2.
     most = max(float(np.nanquantile(m[f"{g}_time"], 0.97)) for m in diagram.maps.values() for g in _TOLD)
@@ -39,7 +37,7 @@ def figure_of(diagram: Any) -> Any:
             images = _map(panel, diagram, loss, geometry, most)
             _orbits(panel, diagram, loss, geometry)
             _dress(panel, diagram, loss, geometry)
-            if i == 0:
+            if i == 0 and len(losses) > 1:
                 panel.set_title(f"{loss} loss", fontweight="bold", fontsize=12, pad=22)
             if panel is axes[i, 0]:
                 panel.annotate(_TOLD[geometry], (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points")

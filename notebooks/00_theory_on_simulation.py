@@ -1,9 +1,12 @@
 # ---
 # jupyter:
 #   jupytext:
+#     formats: ipynb,py:percent
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -18,6 +21,7 @@
 # for any number of neurons. Here it is next to training.
 
 # %%
+# %matplotlib inline
 import jax
 
 jax.config.update("jax_enable_x64", True)
