@@ -1,6 +1,7 @@
 """`simulate_hinge_exact`: hinge gradient flow from event to event (12.1), for batches of networks.
 
-`hinge_run` follows the networks while everything is a closed form, `hinge_slide` where margins stay at 1 for a while.
+`hinge_follow` takes the networks through stretches of closed forms (`hinge_run`, with `hinge_segment`) and stretches on which
+margins stay at 1 (`hinge_slide`, with `hinge_series`), and decides between them which margins are held.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ def simulate_hinge_exact(
 
     Activity at the start is w_j.x_i > 0, and a neuron on an edge that its own force draws onto a point is active at once.
     On orthogonally separable data no edge slides (2.0).
+
     `HypothesisError` names the network, event, neuron, point and time where an edge begins to slide;
     `ConvergenceError` for more than `max_events` events and for a network that approaches a limit for ever (a neuron on the
     line z = -a); `ValueError` for arguments that do not fit each other.
