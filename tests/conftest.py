@@ -63,7 +63,8 @@ SLOW = re.compile(
             r"test_clock.py::test_the_(derivative_of_the_logit|inverse_undoes_it_at_sizes)",
             r"test_sweep_directory.py::test_(killed_twenty|a_disk_that_is_really)",
             r"test_sweep_processes.py::",
-            r"test_hinge_exact.py::test_(the_integrator$|the_closed_form\[orth|one_layer|descent_comes|points_repeated|any_time|classes_of_one)",
+            r"test_hinge_exact.py::test_(the_integrator$|the_closed_form\[orth|one_layer|descent_comes|points_repeated|any_time|classes_of_one|a_margin_that_slides)",
+            r"test_phase.py::test_time_maps",
             r"test_engines.py::test_engines_agree.*-(exponential|squared|hinge)\]",
         )
     )

@@ -59,4 +59,4 @@ def test_a_part_is_printed_and_stored(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "gpu.json").exists()
     with pytest.raises(SystemExit):
         command.main(["speed"])
-    assert "unknown part 'speed'; choose from sizes, grid, growth, theory, sweep, gpu" in capsys.readouterr().err
+    assert "unknown part 'speed'; choose from sizes, grid, growth, theory, hinge, sweep, gpu" in capsys.readouterr().err

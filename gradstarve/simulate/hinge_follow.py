@@ -25,6 +25,8 @@ from gradstarve.simulate.hinge_slide import slide
 
 # What counts as at 1, in units of rounding.
 AT_ONE = 1e4
+# Calls of `slide` without an event after which nothing is expected to come.
+MOST_IDLE = 20
 # Networks that one program follows at a time. More of them wait for each other longer than they gain, and every other
 # number is another program to compile.
 CHUNK, SMALL = 64, 8
@@ -59,6 +61,7 @@ def follow(data: Dataset, networks: Any, times: np.ndarray, room: int, keep: boo
     state = begin(networks, task, np.int32(room), keep)
     size = SMALL if len(state.stop) <= SMALL else CHUNK
     told = [Told(np.zeros(0, int), np.zeros(0, networks.dtype), *(np.zeros(0, np.int32) for _ in range(3)))]
+    idle = np.zeros(len(state.stop), int)
     while True:
         stop, held = np.asarray(state.stop), np.asarray(state.held).sum(1)
         undecided = np.flatnonzero(stop == Stop.MARGIN_SLIDES)
@@ -75,9 +78,15 @@ def follow(data: Dataset, networks: Any, times: np.ndarray, room: int, keep: boo
             for part, padded in _chunks(np.flatnonzero(running & (_slots(held) == most)), size):
                 start = _taken(state, padded)
                 sent.append((part, padded, run(start, task) if most == 0 else slide(start, task, min(int(most), data.size))))
+        before = np.asarray(state.record)
         for part, padded, after in sent:
-            state = _put(state, jnp.asarray(padded), after)
             told.append(_told(after, part))
+            # Many steps without an event or a record: a limit that is approached for ever.
+            nothing = (np.asarray(after.count) == 0) & (np.asarray(after.record) == before[padded])
+            idle[part] = np.where(nothing[: part.size], idle[part] + 1, 0)
+            lost = (idle[padded] > MOST_IDLE) & (np.asarray(after.stop) == Stop.RUNNING)
+            after = after._replace(stop=jnp.where(lost, jnp.int32(Stop.LOST), after.stop))
+            state = _put(state, jnp.asarray(padded), after)
 
 
 def _chunks(which: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

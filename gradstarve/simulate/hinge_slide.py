@@ -59,6 +59,9 @@ def slide(state: State, task: Task, most: int) -> State:
         # Within rounding of 0 and 1 the search below sees what happens; beyond it the pulls have jumped.
         tolerance = 64 * jnp.sqrt(eps)
         jumped = jnp.any((share < -tolerance) | (share > 1 + tolerance))
+        # Nobody pushes any more: what held the margins is gone, and no event would ever tell.
+        early = jnp.max(jnp.abs(now.pull[:3]), axis=0) / q[place]
+        jumped = jumped | ~jnp.any(used & (early > 256 * eps))
         until = next_time(state, task) - state.time
         longest = longest_step(now, q[place]) * unit
         span = jnp.minimum(longest, until)
