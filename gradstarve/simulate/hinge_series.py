@@ -119,6 +119,12 @@ def value(coefficients: Float[Array, "orders *shape"], t) -> Float[Array, "*shap
     return jnp.tensordot(powers, coefficients, 1, precision="highest")
 
 
+def slopes(coefficients: Float[Array, "orders *shape"]) -> Float[Array, "orders_less *shape"]:
+    """The derivative of a polynomial."""
+    order = jnp.arange(1, coefficients.shape[0], dtype=coefficients.dtype)
+    return coefficients[1:] * order.reshape(-1, *[1] * (coefficients.ndim - 1))
+
+
 def longest_step(now: Series, q_held: Float[Array, " held"]) -> Float[Array, ""]:
     """How far the series is good to rounding, in its unit of time: by its last two coefficients, against the network, the
     pulls and 1 for margins."""
@@ -147,10 +153,10 @@ def first_root(
     D - V s - B s^2 / 2 = 0. All walk together by the shortest such step. One that begins at 0 and leaves it does not count.
     """
     orders = jnp.arange(coefficients.shape[0], dtype=coefficients.dtype)
-    slopes = (orders[:, None] * coefficients)[1:]
+    slope = slopes(coefficients)
     bend = jnp.sum((orders * (orders - 1))[:, None] * jnp.abs(coefficients), axis=0)
     eps = jnp.finfo(coefficients.dtype).eps
-    noise = 64 * eps * jnp.sum(jnp.abs(slopes), axis=0) + 64 * slack
+    noise = 64 * eps * jnp.sum(jnp.abs(slope), axis=0) + 64 * slack
 
     def unfinished(carry):
         t, which, count = carry
@@ -158,7 +164,7 @@ def first_root(
 
     def closer(carry):
         t, _, count = carry
-        gap, speed = value(coefficients, t), -value(slopes, t)
+        gap, speed = value(coefficients, t), -value(slope, t)
         beyond = gap <= slack
         gap = jnp.maximum(gap, 0)
         root = jnp.sqrt(speed**2 + 2 * bend * gap)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from gradstarve.simulate.hinge_run import LOG, Kind, State, Stop, Task, emptied, next_time, noted, on_one_line, recorded
-from gradstarve.simulate.hinge_series import ORDER, Series, first_root, longest_step, series, value
+from gradstarve.simulate.hinge_series import ORDER, Series, first_root, longest_step, series, slopes, value
 
 # Steps of one call; who needs more is taken up again.
 _STEPS = 256
@@ -95,7 +95,8 @@ def slide(state: State, task: Task, most: int) -> State:
         moved = noted(moved, hit, moved.time, kind, jnp.where(is_edge, j, -1), point)
 
         # Opposite points have one edge, and who leaves one of them passes to the other.
-        edge, speed = value(now.edge, t)[j], value(_slopes(now.edge), t)[j]
+        mine = now.edge[:, j]
+        edge, speed = value(mine, t), value(slopes(mine), t)
         reach = size * (jnp.linalg.norm(moved.w[j]) + jnp.abs(moved.z[j]))
         touching = (same[i] | (jnp.abs(edge) <= 64 * eps * reach)) & (speed * jnp.where(state.active[j], -1, 1) > 0)
         fresh = state.waiting.at[j].set(state.waiting[j] | touching & ~waiting)
@@ -118,14 +119,9 @@ def slide(state: State, task: Task, most: int) -> State:
         last = jnp.where(is_edge, which, jnp.where(t * span > 0, -1, slide.edge))
         return Slide(moved, used & ~freed, jnp.asarray(last, jnp.int32), slide.steps + 1)
 
-    used, zero = state.held[place] & _first_of(place), jnp.zeros((), jnp.int32)
+    used, zero = jnp.arange(most) < jnp.sum(state.held), jnp.zeros((), jnp.int32)
     first = Slide(emptied(state), used, zero - 1, zero)
     return jax.lax.while_loop(go_on, advance, first).state
-
-
-def _first_of(place: Int[Array, " held"]) -> Bool[Array, " held"]:
-    """Which places are not yet named further in front."""
-    return ~jnp.any(jnp.tril(place[:, None] == place[None, :], -1), axis=1)
 
 
 def _stretched(now: Series, unit) -> Series:
@@ -136,12 +132,6 @@ def _stretched(now: Series, unit) -> Series:
         return leaf * powers[: leaf.shape[0]].reshape(-1, *[1] * (leaf.ndim - 1))
 
     return Series(*(stretch(leaf) for leaf in now))
-
-
-def _slopes(coefficients):
-    """The derivative of a polynomial."""
-    order = jnp.arange(1, coefficients.shape[0], dtype=coefficients.dtype)
-    return coefficients[1:] * order.reshape(-1, *[1] * (coefficients.ndim - 1))
 
 
 def _gaps(now: Series, state: State, used, place, q) -> tuple[Array, Array]:
