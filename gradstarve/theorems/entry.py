@@ -73,6 +73,7 @@ class Theorem:
     """One statement of the theory and the way to try it.
 
     - `name`: kebab-case; `equation`: this project's own number; `title` and `claim`: in plain language;
+    - `formula`: the claim as displayed mathematics: LaTeX without dollar signs, plain amsmath;
     - `hypotheses`: what has to hold, each with a predicate where one problem can tell;
     - `tolerance` and `why_tolerance`: what gap counts as agreement, and why that one;
     - `checked_with`: the independent simulator;
@@ -101,6 +102,7 @@ class Theorem:
     quick_trials: int = 24
     # Next to a kink the integrator in float32 is off by up to 5e-3; a law that is 5 % off is further from it.
     single_tolerance: float | None = 1e-2
+    formula: str = ""
 
     def broken(self, problem: Problem) -> list[str]:
         """The hypotheses that do not hold for a problem, among those that it can be asked."""

@@ -66,6 +66,7 @@ class Row:
                 "equation": t.equation,
                 "title": t.title,
                 "claim": t.claim,
+                "formula": t.formula,
                 "hypotheses": [str(h) for h in t.hypotheses],
                 "tolerance": t.tolerance,
                 "why_tolerance": t.why_tolerance,
