@@ -1,49 +1,20 @@
-"""What a person reads: numbers, plain tables, the environment a result came from, and JSON files of results."""
+"""What a result is written to: JSON files that are complete or absent, in a directory that is there beforehand."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import platform
 import re
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-
-def version() -> str:
-    """The installed version of gradstarve."""
-    return metadata.version("gradstarve")
-
-
-def environment() -> dict[str, Any]:
-    """What a result depends on besides its settings: versions, device and precision. No paths and no host names.
-
-    >>> environment()["precision"] in ("float32", "float64")
-    True
-    """
-    import equinox
-    import jax
-    import jaxlib
-
-    device = jax.devices()[0]
-    return {
-        "gradstarve": version(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "equinox": equinox.__version__,
-        "numpy": np.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-        "backend": device.platform,
-        "device": device.device_kind,
-        "devices": jax.device_count(),
-        "precision": np.dtype(jax.numpy.result_type(float)).name,
-    }
+from gradstarve import files
+from gradstarve.environment import environment as environment
+from gradstarve.environment import version as version
 
 
 def to_jsonable(value: Any) -> Any:
@@ -74,24 +45,25 @@ def to_jsonable(value: Any) -> Any:
 
 def write_json(path: Any, value: Any) -> Path:
     """Write `value` (see `to_jsonable`) to `path`; the file is complete or absent, whenever the process stops."""
-    path = Path(path)
+    return files.write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """`value` (see `to_jsonable`) as the text of a JSON document, with a list of numbers on one line."""
     text = json.dumps(to_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # A list of numbers on one line; a line break inside brackets is never part of a string.
-    text = re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s+\]", lambda m: "[" + re.sub(r"\n\s+", " ", m[1]) + "]", text)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-    return path
+    # A line break inside brackets is never part of a string.
+    return re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s+\]", lambda m: "[" + re.sub(r"\n\s+", " ", m[1]) + "]", text)
 
 
 def output_directory(path: Any) -> Path:
     """`path` as a directory that exists and can be written to; created if need be, `ValueError` if it can not be.
 
-    Call it before long work, so that the work is not lost to a mistyped path.
+    Call it before long work, so that the work is not lost to a mistyped path. `files.tidy` removes it again if it is made
+    here and stays empty.
     """
     path = Path(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        files.make_directory(path)
     except OSError as error:
         raise ValueError(f"can not create the directory {str(path)!r}: {error.strerror}") from None
     if not os.access(path, os.W_OK | os.X_OK):

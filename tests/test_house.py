@@ -16,10 +16,10 @@ import gradstarve
 PACKAGE = Path(gradstarve.__file__).parent
 
 # Every room, from the ground up; a room imports only from rooms above it in this list, theory and simulate never from
-# each other. arrays.py, errors.py, text.py and style.py are the ground all of them stand on.
+# each other. arrays.py, environment.py, errors.py, text.py and style.py are the ground all of them stand on.
 ROOMS = ["special", "problem", "symbolic", "theory", "simulate", "compare", "theorems", "diagnose", "studies"]
-ROOMS += ["report", "cli_parts", "cli_sweep", "cli_starve", "cli_digits", "cli_phase", "cli"]
-GROUND = {"arrays", "errors", "style", "text"}
+ROOMS += ["report", "page", "cli_parts", "cli_sweep", "cli_starve", "cli_digits", "cli_phase", "cli_report", "cli"]
+GROUND = {"arrays", "environment", "errors", "files", "progress", "style", "text"}
 NEVER = {("theory", "simulate"), ("simulate", "theory"), ("theory", "symbolic"), ("simulate", "symbolic")}
 
 

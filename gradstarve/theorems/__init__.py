@@ -5,6 +5,6 @@ The setting is that of arXiv:1809.06848; statements and equation numbers are thi
 
 from gradstarve.theorems.catalogue import CATALOGUE
 from gradstarve.theorems.entry import Counterexample, Outcome, Theorem
-from gradstarve.theorems.verify import Report, Row, verify
+from gradstarve.theorems.verify import Report, Row, draw, verify
 
-__all__ = ["CATALOGUE", "Counterexample", "Outcome", "Report", "Row", "Theorem", "verify"]
+__all__ = ["CATALOGUE", "Counterexample", "Outcome", "Report", "Row", "Theorem", "draw", "verify"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import os
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gradstarve.arrays import positive_int
+from gradstarve.environment import environment
+from gradstarve.style import RC
 from gradstarve.theorems.catalogue import CATALOGUE
 from gradstarve.theorems.entry import Counterexample, Outcome, Theorem, plain
 from gradstarve.theorems.hypotheses import Problem
@@ -102,7 +107,7 @@ class Report:
 
     `key_data`: the seed, to run it again; `trials`: what was asked for, None for each entry's own number, which is
     smaller when it was to be `quick`; `precision`: in what everything was run; `skipped`: the entries that make no
-    statement in it.
+    statement in it; `environment`: versions and device.
     """
 
     rows: tuple[Row, ...]
@@ -111,6 +116,7 @@ class Report:
     quick: bool = False
     precision: str = "float64"
     skipped: tuple[str, ...] = ()
+    environment: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -173,31 +179,61 @@ class Report:
             "quick": self.quick,
             "precision": self.precision,
             "skipped": list(self.skipped),
+            "environment": self.environment,
             "seconds": round(sum(row.seconds for row in self.rows), 2),
             "theorems": [_finite(row.to_dict()) for row in self.rows],
         }
 
     def save(self, directory: Any) -> list[Path]:
-        """Write verify.json and one NAME.png a theorem into `directory`, made if needed; the paths written."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        """Write one NAME.png a theorem and then verify.json into `directory`, made if needed; the paths written.
 
+        Each file is complete or absent, whenever the process stops, and verify.json has the SHA-256 of its figures.
+        """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / "verify.json"]
-        paths[0].write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        paths, digests = [], {}
         for row in self.rows:
-            # Not pyplot: its registry and its choice of a window system are the caller's.
-            figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-            FigureCanvasAgg(figure)
-            ax = figure.add_subplot()
-            with jax.enable_x64(True):
-                row.theorem.figure(row.outcome, ax)
+            image = io.BytesIO()
+            draw(row).savefig(image, format="png", dpi=150)
+            paths.append(_put(folder / f"{row.theorem.name}.png", image.getvalue()))
+            digests[paths[-1].name] = hashlib.sha256(image.getvalue()).hexdigest()
+        numbers = self.to_dict() | {"figures": digests}
+        text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
+        return [_put(folder / "verify.json", text.encode()), *paths]
+
+
+def draw(row: Row, titled: bool = True) -> Any:
+    """The figure of one theorem tried, a Matplotlib `Figure` of 6.4 x 4.0 inches, with a title or without.
+
+    >>> row = verify("sign", trials=24, progress=False).rows[0]
+    >>> draw(row).axes[0].get_title(loc="left")
+    '(2.0) No point pushes a neuron the wrong way\\n0 violations in 24 trials'
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(RC):
+        # Not pyplot: its registry and its choice of a window system are the caller's.
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        FigureCanvasAgg(figure)
+        ax = figure.add_subplot()
+        with jax.enable_x64(True):
+            row.theorem.figure(row.outcome, ax)
+        if titled:
             ax.set_title(f"({row.theorem.equation}) {row.theorem.title}\n{_summary(row)}", fontsize=10, loc="left")
-            ax.spines[["top", "right"]].set_visible(False)
-            paths.append(folder / f"{row.theorem.name}.png")
-            figure.savefig(paths[-1], dpi=150)
-        return paths
+    return figure
+
+
+def _put(path: Path, content: bytes) -> Path:
+    """Write `content` to `path`, which is complete or absent whenever the process stops."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
 
 
 def _summary(row: Row) -> str:
@@ -276,7 +312,7 @@ def verify(
             mark = "[green]ok[/green]  " if row.ok else "[red]FAIL[/red]"
             console.print(f"{mark} {theorem.name} ({theorem.equation}): {row.verdict}, {row.seconds:.1f} s")
         data = tuple(int(word) for word in np.asarray(jax.random.key_data(key)).reshape(-1))
-    return Report(tuple(rows), data, trials, quick, precision, skipped)
+        return Report(tuple(rows), data, trials, quick, precision, skipped, environment())
 
 
 _LOOKED_AT = 6

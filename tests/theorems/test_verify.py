@@ -1,6 +1,7 @@
 """The report: names, exit conditions, what is written, and that 64 bits are on for the duration only."""
 
 import dataclasses
+import hashlib
 import json
 
 import jax
@@ -102,6 +103,9 @@ def test_table_and_files(report, tmp_path):
     assert entry["necessity"][0]["found"] is True
     assert {"points", "labels", "weights", "w", "z", "loss"} <= set(entry["worst_instance"])
     assert paths[1].read_bytes()[:4] == b"\x89PNG"
+    assert loaded["figures"] == {"sign.png": hashlib.sha256(paths[1].read_bytes()).hexdigest()}
+    assert (loaded["environment"]["jax"], loaded["environment"]["precision"]) == (jax.__version__, "float64")
+    assert {p.name for p in paths[0].parent.iterdir()} == {"verify.json", "sign.png"}
 
 
 def row(gaps, tolerance=1.0, undecided=False, counterexamples=()):
