@@ -64,7 +64,7 @@ def sheet() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float, layout: Any = "constrained") -> Any:
+def new_figure(width: int | float, height: int | float, layout: Any = "constrained") -> Any:
     """An empty matplotlib `Figure` of so many inches, without pyplot: its registry and its windows are the caller's."""
     from matplotlib.figure import Figure
 
@@ -87,7 +87,7 @@ def figure_path(path: Any) -> Path:
     return place
 
 
-def save(figure: Any, path: Any, dpi: float = DPI) -> Path:
+def save(figure: Any, path: Any, dpi: int | float = DPI) -> Path:
     """Save `figure` to `path`, which ends in .png (at `dpi`), or in .svg or .pdf for vectors with their text as text.
 
     The file is complete or absent whenever the process stops, and the same figure gives the same bytes. `ValueError` for

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from gradstarve.arrays import is_concrete, positive_int
 from gradstarve.errors import ConvergenceError
-from gradstarve.simulate.progress import Progress
+from gradstarve.progress import Progress
 from gradstarve.simulate.simulate import check_problem
 from gradstarve.simulate.trajectory import Trajectory
 

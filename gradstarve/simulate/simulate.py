@@ -22,8 +22,8 @@ from gradstarve.problem import (
     StochasticGradientDescent,
     as_loss,
 )
+from gradstarve.progress import Progress
 from gradstarve.simulate import engines, reference
-from gradstarve.simulate.progress import Progress
 from gradstarve.simulate.span import Span, left_by_decay
 from gradstarve.simulate.trajectory import Trajectory
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from gradstarve.arrays import positive_int
 from gradstarve.problem import GradientDescent, TwoLayerReLU
+from gradstarve.progress import Progress
 from gradstarve.simulate import engines, reference, sweep_plan
-from gradstarve.simulate.progress import Progress
 from gradstarve.simulate.sweep_blocks import DRAWS, Trainer, in_order
 from gradstarve.simulate.sweep_job import Job
 from gradstarve.simulate.sweep_result import SweepResult, finish

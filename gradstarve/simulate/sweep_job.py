@@ -9,7 +9,7 @@ from contextlib import closing
 import jax
 import numpy as np
 
-from gradstarve.simulate.progress import Progress
+from gradstarve.progress import Progress
 from gradstarve.simulate.sweep_plan import Block
 from gradstarve.simulate.sweep_processes import gather
 from gradstarve.simulate.sweep_statistics import Part, join

@@ -22,7 +22,7 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.arrays import positive_int
-from gradstarve.simulate.progress import Progress
+from gradstarve.progress import Progress
 from gradstarve.studies.feature_table import QUANTILES, FeatureTable, all_seeing, random_band, restricted, train
 from gradstarve.text import number, table_text
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradstarve.simulate.progress import Progress
+from gradstarve.progress import Progress
 from gradstarve.studies import phase_settings
 from gradstarve.text import table_text
 

@@ -56,8 +56,8 @@ from gradstarve.problem import (
     datasets,
     init_two_layer,
 )
+from gradstarve.progress import Progress
 from gradstarve.simulate import simulate
-from gradstarve.simulate.progress import Progress
 from gradstarve.studies.remedy_list import Remedy, list_remedies
 from gradstarve.text import number, table_text
 

@@ -1,0 +1,182 @@
+"""Progress of long work, shown by the host: one display on stderr, a row for everything that runs.
+
+A row appears when its work has taken two seconds, by a timer and not by the work itself, so that compiling and other long
+calls are seen too; and only on a terminal, so that logs and pipes stay clean.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+# Work shorter than this needs no row: it would flash by.
+PATIENCE_SECONDS = 2.0
+
+
+class Progress:
+    """Where work of `total` units tells how far it is, or just that it goes on if `total` is None; a context manager.
+
+    `choice` is what the user said: True or False, a callable taking (done, total), or None for a row on stderr if it is
+    a terminal and the work turns out to take more than two seconds. With `unit`, such as "networks", the row tells how many
+    of them are done a second.
+    """
+
+    def __init__(self, choice: Any, total: int | float | None, label: str, unit: str = ""):
+        if not (choice is None or isinstance(choice, bool) or callable(choice)):
+            raise ValueError(f"progress must be None, True, False or a callable (done, total), got {choice!r}")
+        self.total, self.label, self.unit = total, label, unit
+        self._call: Callable | None = choice if callable(choice) else None
+        self._wanted = choice is True or (choice is None and sys.stderr.isatty())
+        self._forced = choice is True or self._call is not None
+        self._row: Any = None
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
+        self._start = self._since = time.monotonic()
+        self._begun: int | float = 0
+        self._done: int | float = 0
+
+    def pieces(self, seconds: float, most: int = 50) -> int:
+        """How many pieces to cut a run into that is thought to take `seconds`: one when nobody is looking."""
+        if not (self._wanted or self._call is not None):
+            return 1
+        worth = int(seconds / 0.25)
+        return max(1, min(most, max(worth, 10) if self._forced else worth))
+
+    def __enter__(self) -> Progress:
+        if self._wanted and self._forced:
+            self._open()
+        elif self._wanted:
+            self._timer = threading.Timer(PATIENCE_SECONDS, self._open)
+            self._timer.daemon = True
+            self._timer.start()
+        if self._forced:
+            self.update(0)
+        return self
+
+    def update(self, done: int | float, fresh: bool = True, label: str | None = None) -> None:
+        """`done` units are finished; those finished when `fresh` was last False cost no time and say nothing of the rate.
+
+        `label` replaces that of the row, to tell what is next.
+        """
+        if not fresh:
+            self._begun, self._since = done, time.monotonic()
+        if self._call is not None:
+            self._call(done, self.total)
+        elif self._wanted:
+            self.label, self._done = label or self.label, done
+            if self._row is not None:
+                _display.update(self._row, completed=done, description=self.label, rate=self._rate())
+
+    def _rate(self) -> str:
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        known = self.unit and self._done > self._begun
+        return f"{(self._done - self._begun) / seconds:,.0f} {self.unit}/s" if known else ""
+
+    def _open(self) -> None:
+        with self._lock:
+            if self._wanted:
+                self._row = _display.add(self.label, total=self.total, completed=self._done, rate="", since=self._start)
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._lock:
+            self._wanted = False
+            if self._row is not None:
+                _display.remove(self._row)
+                self._row = None
+
+
+def say(line: str) -> None:
+    """A line on stderr, above the rows if there are any."""
+    # Looked up now: while there are rows on a terminal this is a stand-in that knows of them.
+    print(line, file=sys.stderr, flush=True)
+
+
+def stop() -> None:
+    """Take all rows away, for a process that is about to end."""
+    _display.stop()
+
+
+class _Display:
+    """All rows together; it is there as long as one of them is."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._rich: Any = None
+        self._rows: set[Any] = set()
+
+    def add(self, label: str, **fields: Any) -> Any:
+        with self._lock:
+            if self._rich is None:
+                self._rich = _rich_display()
+                self._rich.start()
+            row = self._rich.add_task(label, **fields)
+            self._rows.add(row)
+            return row
+
+    def update(self, row: Any, **fields: Any) -> None:
+        with self._lock:
+            if row in self._rows:
+                self._rich.update(row, **fields)
+
+    def remove(self, row: Any) -> None:
+        with self._lock:
+            self._rows.discard(row)
+            if self._rich is not None and not self._rows:
+                # In a log file the last state of a row that was asked for is the only line there is.
+                self._rich.stop()
+                self._rich = None
+            elif self._rich is not None:
+                self._rich.remove_task(row)
+
+    def stop(self) -> None:
+        # Not for ever: the thread that is to be stopped may hold the lock.
+        if self._lock.acquire(timeout=0.5):
+            try:
+                if self._rich is not None:
+                    self._rows.clear()
+                    self._rich.stop()
+                    self._rich = None
+            finally:
+                self._lock.release()
+
+
+_display = _Display()
+
+
+def _rich_display() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, ProgressColumn, TextColumn
+    from rich.progress import Progress as RichProgress
+    from rich.text import Text
+
+    class Count(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            if task.total is None:
+                return Text("")
+            shown = [f"{value:,}" if isinstance(value, int) else f"{value:.4g}" for value in (task.completed, task.total)]
+            return Text("/".join(shown))
+
+    class Clock(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            left = task.time_remaining if task.total is not None else None
+            words = f", {_time(left)} left" if left else ""
+            return Text(f"{_time(time.monotonic() - task.fields['since'])}{words}")
+
+    name, rate = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[rate]}"))
+    console = Console(stderr=True)
+    # What is printed meanwhile goes above the rows, but not what is printed into a file or a pipe.
+    on_screen = sys.stdout.isatty()
+    columns = name, BarColumn(bar_width=24), Count(), rate, Clock()
+    return RichProgress(*columns, console=console, transient=console.is_terminal, redirect_stdout=on_screen)
+
+
+def _time(seconds: int | float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
