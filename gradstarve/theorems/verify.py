@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -18,9 +16,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from gradstarve import files, style
 from gradstarve.arrays import positive_int
 from gradstarve.environment import environment
-from gradstarve.style import RC
 from gradstarve.theorems.catalogue import CATALOGUE
 from gradstarve.theorems.entry import Counterexample, Outcome, Theorem, plain
 from gradstarve.theorems.hypotheses import Problem
@@ -193,13 +191,11 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         paths, digests = [], {}
         for row in self.rows:
-            image = io.BytesIO()
-            draw(row).savefig(image, format="png", dpi=150)
-            paths.append(_put(folder / f"{row.theorem.name}.png", image.getvalue()))
-            digests[paths[-1].name] = hashlib.sha256(image.getvalue()).hexdigest()
+            paths.append(style.save(draw(row), folder / f"{row.theorem.name}.png"))
+            digests[paths[-1].name] = hashlib.sha256(paths[-1].read_bytes()).hexdigest()
         numbers = self.to_dict() | {"figures": digests}
         text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
-        return [_put(folder / "verify.json", text.encode()), *paths]
+        return [files.write_text(folder / "verify.json", text), *paths]
 
 
 def draw(row: Row, titled: bool = True) -> Any:
@@ -209,31 +205,14 @@ def draw(row: Row, titled: bool = True) -> Any:
     >>> draw(row).axes[0].get_title(loc="left")
     '(2.0) No point pushes a neuron the wrong way\\n0 violations in 24 trials'
     """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(RC):
-        # Not pyplot: its registry and its choice of a window system are the caller's.
-        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-        FigureCanvasAgg(figure)
+    with style.sheet():
+        figure = style.new_figure(6.4, 4.0)
         ax = figure.add_subplot()
         with jax.enable_x64(True):
             row.theorem.figure(row.outcome, ax)
         if titled:
             ax.set_title(f"({row.theorem.equation}) {row.theorem.title}\n{_summary(row)}", fontsize=10, loc="left")
     return figure
-
-
-def _put(path: Path, content: bytes) -> Path:
-    """Write `content` to `path`, which is complete or absent whenever the process stops."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
 
 
 def _summary(row: Row) -> str:
