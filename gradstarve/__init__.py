@@ -15,64 +15,75 @@ On the Learning Dynamics of Deep Neural Networks (arXiv:1809.06848).
 [1.0, 1.0]
 """
 
-from importlib import import_module
-from importlib.metadata import version
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
-from gradstarve import special, theory
-from gradstarve.compare import Comparison, compare
-from gradstarve.errors import ConvergenceError, HypothesisError
-from gradstarve.problem import (
-    ClassDataset,
-    CrossEntropy,
-    Dataset,
-    DeepReLU,
-    Exponential,
-    GradientDescent,
-    GradientFlow,
-    Hinge,
-    Mode,
-    SoftmaxOneLayer,
-    SoftmaxTwoLayer,
-    SpectralDecoupling,
-    SquaredMargin,
-    StochasticGradientDescent,
-    TwoLayerReLU,
-    datasets,
-    exclusive,
-    init_deep,
-    init_softmax,
-    init_two_layer,
-)
-from gradstarve.simulate import (
-    HingeTrajectory,
-    SweepResult,
-    Trajectory,
-    simulate,
-    simulate_flow,
-    simulate_hinge_exact,
-    sweep,
-)
-from gradstarve.theory import Solution, solve, solve_mode
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradstarve import theorems
+    from gradstarve import special, theorems, theory
+    from gradstarve.compare import Comparison, compare
     from gradstarve.diagnose import starvation_report
+    from gradstarve.errors import ConvergenceError, HypothesisError
+    from gradstarve.problem import (
+        ClassDataset,
+        CrossEntropy,
+        Dataset,
+        DeepReLU,
+        Exponential,
+        GradientDescent,
+        GradientFlow,
+        Hinge,
+        Mode,
+        SoftmaxOneLayer,
+        SoftmaxTwoLayer,
+        SpectralDecoupling,
+        SquaredMargin,
+        StochasticGradientDescent,
+        TwoLayerReLU,
+        datasets,
+        exclusive,
+        init_deep,
+        init_softmax,
+        init_two_layer,
+    )
+    from gradstarve.simulate import (
+        HingeTrajectory,
+        SweepResult,
+        Trajectory,
+        simulate,
+        simulate_flow,
+        simulate_hinge_exact,
+        sweep,
+    )
     from gradstarve.studies.phase import phase_diagram
     from gradstarve.symbolic import Derivation, derive
     from gradstarve.theorems import Report, verify
+    from gradstarve.theory import Solution, solve, solve_mode
 
-# These rooms stand on SymPy and on everything else, and most programs never open them.
-_LAZY = {
-    "Derivation": "gradstarve.symbolic",
-    "derive": "gradstarve.symbolic",
-    "phase_diagram": "gradstarve.studies.phase",
-    "Report": "gradstarve.theorems",
-    "starvation_report": "gradstarve.diagnose",
-    "verify": "gradstarve.theorems",
+# Where the public names come from. Nothing is loaded before it is asked for, so that a program waits for no room that it
+# does not open, and the command line answers --help and the completion of a word before JAX has started.
+_ROOMS = ("special", "problem", "symbolic", "theory", "simulate", "compare", "theorems", "diagnose", "studies", "errors")
+_NAMES = {
+    "gradstarve.compare": ("Comparison", "compare"),
+    "gradstarve.diagnose": ("starvation_report",),
+    "gradstarve.errors": ("ConvergenceError", "HypothesisError"),
+    "gradstarve.problem": (
+        *("ClassDataset", "CrossEntropy", "Dataset", "DeepReLU", "Exponential", "GradientDescent", "GradientFlow", "Hinge"),
+        *("Mode", "SoftmaxOneLayer", "SoftmaxTwoLayer", "SpectralDecoupling", "SquaredMargin", "StochasticGradientDescent"),
+        *("TwoLayerReLU", "datasets", "exclusive", "init_deep", "init_softmax", "init_two_layer"),
+    ),
+    "gradstarve.simulate": (
+        *("HingeTrajectory", "SweepResult", "Trajectory", "simulate", "simulate_flow", "simulate_hinge_exact", "sweep"),
+    ),
+    "gradstarve.studies.phase": ("phase_diagram",),
+    "gradstarve.symbolic": ("Derivation", "derive"),
+    "gradstarve.theorems": ("Report", "verify"),
+    "gradstarve.theory": ("Solution", "solve", "solve_mode"),
 }
-
-__version__ = version("gradstarve")
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "ClassDataset",
@@ -121,13 +132,33 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
-    if name == "theorems":
-        return import_module("gradstarve.theorems")
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'gradstarve' has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("gradstarve")
+    elif name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+    elif name in _ROOMS:
+        value = import_module(f"gradstarve.{name}")
+    else:
+        raise AttributeError(f"module 'gradstarve' has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """This package, in which `simulate` and `compare` are the functions although there are rooms of these names."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing a room sets it as an attribute of the package.
+        if isinstance(value, ModuleType) and name in _HOME:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
