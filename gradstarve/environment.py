@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 from typing import Any
-
-import numpy as np
 
 
 def version() -> str:
     """The installed version of gradstarve."""
+    from importlib import metadata
+
     return metadata.version("gradstarve")
 
 
@@ -23,6 +22,7 @@ def environment() -> dict[str, Any]:
     import equinox
     import jax
     import jaxlib
+    import numpy as np
 
     device = jax.devices()[0]
     return {

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gradstarve import files
 from gradstarve.environment import environment as environment
 from gradstarve.environment import version as version
@@ -23,6 +21,7 @@ def to_jsonable(value: Any) -> Any:
     Mappings, lists, tuples, NumPy and JAX arrays and numbers, strings, booleans and None are taken;
     anything else is a `ValueError` that names it.
 
+    >>> import numpy as np
     >>> to_jsonable({"gap": np.float32(0.5), "t": np.array([1.0, np.inf])})
     {'gap': 0.5, 't': [1.0, 'inf']}
     """
@@ -32,6 +31,8 @@ def to_jsonable(value: Any) -> Any:
         return {str(key): to_jsonable(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [to_jsonable(entry) for entry in value]
+    import numpy as np  # here: the help of a command does without it
+
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else str(float(value))
     if isinstance(value, int | np.integer):
