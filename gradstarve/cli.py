@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from gradstarve import cli_digits, cli_phase, cli_starve, cli_sweep, report
+from gradstarve import cli_digits, cli_phase, cli_report, cli_starve, cli_sweep, report
 from gradstarve.cli_parts import LOSSES, PRECISIONS, PROBLEMS, Seed, one_of, pair, plain_errors, use_float64
 
 DYNAMICS = ("descent", "flow")
@@ -20,7 +20,7 @@ app = typer.Typer(
     name="gradstarve",
     help="Exact learning dynamics of two-layer ReLU networks: theory on training, derivations, checks of theorems.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -254,6 +254,9 @@ def verify(
         typer.echo(f"Wrote {folder / 'verify.json'} and the figures beside it", err=True)
     if not outcome.ok:
         raise typer.Exit(1)
+
+
+app.command("report", epilog=cli_report.EXAMPLE)(cli_report.page)
 
 
 if __name__ == "__main__":

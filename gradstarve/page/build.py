@@ -1,0 +1,153 @@
+"""The page: what was verified, put into the template, with styles, scripts and figures inside."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from markupsafe import Markup
+
+from gradstarve import report, text
+from gradstarve.page.curves import explorer_data
+from gradstarve.page.figures import figure_html
+from gradstarve.page.mathml import mathml
+from gradstarve.page.results import check
+from gradstarve.theorems import CATALOGUE
+from gradstarve.theorems.sections import SECTIONS, place
+
+VERDICTS = {"violated": "violated", "unshown": "no verdict", "holds": "holds"}
+
+
+def report_page(verification: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
+    """One HTML page without anything outside of it: the theorems with verdicts, and the explorer of learning curves.
+
+    - `verification`: what `theorems.Report.to_dict` gives, or `read_results` reads;
+    - `figures`: by the name of the theorem, its figure as SVG (see `figure_svg`) or PNG; all of them or some.
+
+    A theorem that is violated is told at the top, in its row and in the page's title. `ValueError` for a verification that
+    is none, a figure that is neither SVG nor PNG, and a formula that can not be told in MathML.
+
+    >>> from gradstarve.theorems import verify
+    >>> found = verify("sign", trials=24, progress=False)
+    >>> page = report_page(found.to_dict(), {"sign": figure_svg(found.rows[0])})
+    >>> page.startswith("<!doctype html>"), "No point pushes a neuron the wrong way" in page
+    (True, True)
+    """
+    import jinja2
+
+    wrong = check(verification)
+    if wrong:
+        raise ValueError(f"verification must be what theorems.Report.to_dict gives, but {wrong}")
+    entries = [_entry(row, verification, figures.get(row["name"])) for row in verification["theorems"]]
+    counts = {verdict: sum(entry["verdict"] == verdict for entry in entries) for verdict in VERDICTS}
+    drops = [drop for entry in entries for drop in entry["necessity"]]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["short"] = short
+    return environment.from_string(_file("template.html")).render(
+        entries=entries,
+        counts=counts,
+        verdicts=VERDICTS,
+        of=len(CATALOGUE),
+        trials=sum(entry["trials"] for entry in entries),
+        drops=len(drops),
+        needed=sum(drop["found"] for drop in drops),
+        headline=_headline(counts),
+        sections=[(number, SECTIONS[number]) for number in sorted({entry["place"][0] for entry in entries})],
+        run=verification,
+        command=_command(_chosen(verification), verification),
+        seed=_seed(verification),
+        environment=verification.get("environment") or {},
+        css=Markup("\n".join((_file("page.css"), _file("explorer.css")))),
+        scripts=[Markup(_file("table.js")), Markup(_file("explorer.js"))],
+        explorer=Markup(_file("explorer.html")),
+        # In a script element only "<" could end it or begin a comment.
+        tables=Markup(json.dumps(explorer_data(), separators=(",", ":")).replace("<", "\\u003c")),
+    )
+
+
+def short(value: Any) -> str:
+    """A number of a verification as people read it; infinities and NaN come as their names.
+
+    >>> short(2.7960025e-13), short("inf"), short(1e-08)
+    ('2.8e−13', '∞', '1e−8')
+    """
+    told = text.number(value, 2)
+    return {"inf": "∞", "-inf": "−∞", "nan": "none"}.get(told, told.replace("-", "−"))
+
+
+def _entry(row: Mapping[str, Any], run: Mapping[str, Any], figure: bytes | None) -> dict[str, Any]:
+    """One theorem as the template wants it: the numbers of the verification, and what is told of them."""
+    name = row["name"]
+    try:
+        picture = None if figure is None else figure_html(figure, name, f"Figure of theorem {name}: {row['title']}")
+    except ValueError as error:
+        raise ValueError(f"the figure of {name} is {error}") from None
+    formula = row.get("formula", "")
+    details = {key.replace("_", " "): value for key, value in row["details"].items()}
+    return {
+        **row,
+        "verdict": "holds" if row["ok"] else "violated" if row["violations"] else "unshown",
+        "sentence": row["verdict"],
+        "place": place(row["equation"]),
+        "formula": formula,
+        "mathml": Markup(mathml(formula)) if formula else None,
+        "figure": picture,
+        "each": row["details"].get("each"),
+        "power": row.get("power", ""),
+        "details": {key: report.json_text(value).strip() for key, value in details.items()},
+        "least_drop": min((_float(drop["gap"]) for drop in row["necessity"]), default=math.nan),
+        "necessity": [{**drop, "json": report.json_text(drop["numbers"]).strip()} for drop in row["necessity"]],
+        "instance": report.json_text(row["worst_instance"]).strip(),
+        "command": _command([name], run),
+    }
+
+
+def _float(value: Any) -> float:
+    return float(value)
+
+
+def _headline(counts: Mapping[str, int]) -> str:
+    total = sum(counts.values())
+    if counts["violated"]:
+        return f"{counts['violated']} of {total} theorems {'is' if counts['violated'] == 1 else 'are'} violated"
+    if counts["unshown"]:
+        return f"{counts['unshown']} of {total} theorems {'has' if counts['unshown'] == 1 else 'have'} no verdict"
+    return f"All {total} theorems hold" if total > 1 else "The theorem holds"
+
+
+def _seed(run: Mapping[str, Any]) -> int | None:
+    """The seed of the command line that gives the key of a run, None if there is none."""
+    words = run["key"]
+    return words[1] if len(words) == 2 and words[0] == 0 else None
+
+
+def _chosen(run: Mapping[str, Any]) -> list[str]:
+    """The names that a run was asked for; none for all."""
+    tried = [row["name"] for row in run["theorems"]]
+    names = [name for name in CATALOGUE if name in {*tried, *run["skipped"]}]
+    return [] if len(names) == len(CATALOGUE) else names
+
+
+def _command(names: list[str], run: Mapping[str, Any]) -> str:
+    """What runs theorems again, on the same instances."""
+    seed, trials = _seed(run), run.get("trials")
+    if seed is None:
+        how = "quick=True" if run["quick"] else f"trials={trials}"
+        how += "" if run["precision"] == "float64" else f", precision={run['precision']!r}"
+        return (
+            f"import jax, jax.numpy as jnp, gradstarve as gs; gs.verify({names or 'all'!r}, {how}, "
+            f"key=jax.random.wrap_key_data(jnp.array({list(run['key'])}, jnp.uint32)))"
+        )
+    words = ["gradstarve verify", *map(shlex.quote, names)]
+    words += ["--quick"] if run["quick"] else []
+    words += [f"--trials {trials}"] if trials is not None else []
+    words += [f"--precision {run['precision']}"] if run["precision"] != "float64" else []
+    return " ".join([*words, f"--seed {seed}"])
+
+
+def _file(name: str) -> str:
+    return resources.files("gradstarve.page").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,121 @@
+"""Figures for a page with a light and a dark side: vectors whose black is the colour of the text, or images on a card."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+from markupsafe import Markup, escape
+
+from gradstarve import style
+from gradstarve.theorems import Row, draw
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+# What is drawn for paper, and what stands for it on a page of either side (page.css). Other colours stay.
+_COLOURS = {
+    "#000000": "currentColor",
+    style.INK.lower(): "currentColor",
+    style.NOTE.lower(): "currentColor",
+    "#ffffff": "var(--card)",
+    style.FAINT.lower(): "var(--line)",
+    style.SHADE.lower(): "var(--figure-shade)",
+    "#cccccc": "var(--figure-shade)",
+    "#666666": "var(--muted)",
+    style.COLOURS[0].lower(): "var(--figure-blue)",
+}
+_TAGS = {"svg", "g", "defs", "path", "use", "clipPath", "rect", "circle", "ellipse", "line", "polygon", "polyline", "image"}
+_TAGS |= {"text", "tspan", "title"}
+_DROPPED = {"metadata", "style"}
+# More markers than this of one kind are an image within the figure: as vectors they take 60 bytes each.
+_MOST_MARKERS = 600
+
+
+def figure_svg(row: Row) -> bytes:
+    """The figure of one theorem tried as SVG on a transparent ground, without its title, text as outlines.
+
+    Outlines look the same everywhere; text would be set in another font where DejaVu Sans is not installed, and run out
+    of its place.
+    """
+    import matplotlib as mpl
+
+    figure = draw(row, titled=False)
+    for ax in figure.axes:
+        for artist in [*ax.lines, *ax.collections]:
+            if _markers(artist) > _MOST_MARKERS:
+                artist.set_rasterized(True)
+    # The salt makes the names of clip paths and markers the same from run to run, and others in every figure.
+    with mpl.rc_context({**style.RC, "svg.fonttype": "path", "svg.hashsalt": row.theorem.name}):
+        out = io.BytesIO()
+        figure.savefig(out, format="svg", transparent=True, dpi=style.DPI, metadata={"Date": None})
+    return out.getvalue()
+
+
+def _markers(artist: Any) -> int:
+    if hasattr(artist, "get_marker"):
+        return 0 if artist.get_marker() in (None, "None", "", " ") else len(artist.get_xdata())
+    return len(artist.get_offsets())
+
+
+def figure_html(content: bytes, name: str, label: str) -> Markup:
+    """A figure as it goes into the page: SVG as an element of it, PNG as an image on a light card.
+
+    `name` goes in front of every id, so that figures do not share any; `label` is what a screen reader says. `ValueError`
+    for what is neither, and for SVG with anything in it that Matplotlib does not write, such as scripts.
+    """
+    if content.startswith(PNG):
+        data = base64.b64encode(content).decode()
+        image = Markup('<img class="figure on-light" alt="{}" loading="lazy" src="data:image/png;base64,{}">')
+        return image.format(label, data)
+    try:
+        root = ElementTree.fromstring(content)
+    except ElementTree.ParseError:
+        raise ValueError("neither a PNG nor an SVG") from None
+    if _local(root.tag) != "svg":
+        raise ValueError(f"an SVG is expected, got XML that begins with <{_local(root.tag)}>")
+    _clean(root, f"{name}-")
+    root.attrib = {
+        "viewBox": root.get("viewBox", "0 0 460.8 288"),
+        "class": "figure",
+        "role": "img",
+        "aria-label": label,
+        "fill": "currentColor",
+    }
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _local(tag: Any) -> str:
+    return tag.rpartition("}")[2] if isinstance(tag, str) else "a processing instruction"
+
+
+def _clean(node: ElementTree.Element, prefix: str) -> None:
+    """Namespaces go, ids get a prefix, colours of paper become those of the page; what is not a picture is refused."""
+    node.tag = _local(node.tag)
+    if node.tag not in _TAGS:
+        raise ValueError(f"an SVG with <{escape(node.tag)}>, which no figure of this library has")
+    cleaned = {}
+    for key, value in node.attrib.items():
+        key = _local(key)
+        if key.lower().startswith("on"):
+            raise ValueError(f"an SVG with the handler {key}, which no figure of this library has")
+        if key == "href" and not value.startswith(("#", "data:image/png;base64,")):
+            raise ValueError("an SVG that refers to something outside of it")
+        if key == "id":
+            value = prefix + value
+        elif key == "href" and value.startswith("#"):
+            value = f"#{prefix}{value[1:]}"
+        elif key != "href" and key != "d":
+            if re.search(r"url\((?!#)", value):
+                raise ValueError("an SVG that refers to something outside of it")
+            value = re.sub(r"url\(#", f"url(#{prefix}", value)
+            value = re.sub(r"#[0-9a-fA-F]{6}\b", lambda m: _COLOURS.get(m[0].lower(), m[0]), value)
+        cleaned[key] = value
+    node.attrib = cleaned
+    for child in list(node):
+        if _local(child.tag) in _DROPPED:
+            node.remove(child)
+        else:
+            _clean(child, prefix)
