@@ -1,0 +1,68 @@
+"""`python -m benchmarks.summary`: the README's table of speed, made from what is stored under benchmarks/results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+NAIVE = {"naive vmap(grad) + scan": "`z @ relu(w @ x.T)`", "naive, relu(x @ w.T) @ z": "`relu(x @ w.T) @ z`"}
+HEADING = ("task", "peer", "times faster", "seconds", "peer's", "error", "peer's")
+
+
+def rows_of(part: str) -> list[dict[str, Any]]:
+    """The stored rows of one part, each with its peer or method as "what"."""
+    rows = json.loads((RESULTS / f"{part}.json").read_text())["rows"]
+    return [{**row, "what": row.get("what", row.get("name"))} for row in rows]
+
+
+def cell(ours: dict[str, Any], peer: dict[str, Any], task: str, name: str, error: str) -> tuple[str, ...]:
+    """One line: how many times faster, the seconds of both, the errors of both."""
+    times = peer["seconds"] / ours["seconds"]
+    seconds = [f"{row['seconds']:.2g}" for row in (ours, peer)]
+    errors = [f"{row[error]:.0e}".replace("e-0", "e-") for row in (ours, peer)]
+    return task, name, f"**{times:.2g}**", seconds[0], seconds[1], *errors
+
+
+def training() -> list[tuple[str, ...]]:
+    """Networks trained, against both spellings of the jitted scan of vmap(grad)."""
+    lines = []
+    for size in ("S1", "S2", "S3"):
+        by = {row["what"]: row for row in rows_of("sizes") if row["size"] == size}
+        ours = by["gradstarve"]
+        task = f"{size}: train {ours['B']:,} networks of {ours['h']}, {ours['T']:,} steps"
+        lines += [cell(ours, by[what], task, name, "median_error") for what, name in NAIVE.items()]
+    return lines
+
+
+def theory() -> list[tuple[str, ...]]:
+    """Closed forms of 10,000 modes, against integrating their equation."""
+    lines = []
+    for task in dict.fromkeys(row["task"] for row in rows_of("theory")):
+        by = {row["what"]: row for row in rows_of("theory") if row["task"] == task}
+        line = cell(by["gradstarve"], by["diffrax Tsit5 1e-8"], f"10,000 modes, {task}", "diffrax Tsit5, 1e-8", "error")
+        lines.append(line)
+    return lines
+
+
+def hinge() -> list[tuple[str, ...]]:
+    """Exact hinge flow, against integrators, on networks of which none slides."""
+    lines = []
+    for task in dict.fromkeys(row["task"] for row in rows_of("hinge")):
+        by = {row["what"]: row for row in rows_of("hinge") if row["task"] == task}
+        ours = by["gradstarve"]
+        for method in ("Dopri8", "Tsit5"):
+            name = f"exact hinge flow, {ours['networks']:,} networks, {task}"
+            lines.append(cell(ours, by[f"diffrax {method} 1e-8"], name, f"diffrax {method}, 1e-8", "worst_error"))
+    return lines
+
+
+def summary() -> str:
+    """The table, in Markdown."""
+    lines = [HEADING, ("---", "---", "---:", "---:", "---:", "---:", "---:"), *training(), *theory(), *hinge()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    print(summary())
