@@ -40,8 +40,9 @@ def blocks(readme: str) -> list[Block]:
 
 
 def commands(readme: str) -> list[str]:
-    """The lines of the `sh` blocks that are commands; comments and blank lines are none."""
-    lines = [line.strip() for block in blocks(readme) if block.language == "sh" for line in block.text.splitlines()]
+    """The lines of the `sh` blocks that are commands, with those joined that end in a backslash; comments are none."""
+    shell = "".join(block.text for block in blocks(readme) if block.language == "sh")
+    lines = [line.strip() for line in re.sub(r"\s*\\\n\s*", " ", shell).splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -96,9 +96,9 @@ def test_every_fence_is_shell_or_python_and_says_so():
 
 
 def test_a_block_and_the_line_on_which_it_stands_are_found():
-    text = "# a\n\n```sh\n# comment\nls\n\npwd\n```\n\n```python\nx = 1\n```\n\n"
+    text = "# a\n\n```sh\n# comment\nls \\\n  -l\npwd\n```\n\n```python\nx = 1\n```\n\n"
     text += "```\nnot run\n```\n\n```python\nassert x == 2\n```\n"
-    assert runner.commands(text) == ["ls", "pwd"]
+    assert runner.commands(text) == ["ls -l", "pwd"]
     assert runner.script(text).splitlines()[10] == "x = 1"
     with pytest.raises(AssertionError) as error:
         exec(compile(runner.script(text), "README.md", "exec"), {})
