@@ -86,7 +86,7 @@ def _entry(row: Mapping[str, Any], run: Mapping[str, Any], figure: bytes | None)
         picture = None if figure is None else figure_html(figure, name, f"Figure of theorem {name}: {row['title']}")
     except ValueError as error:
         raise ValueError(f"the figure of {name} is {error}") from None
-    formula = row.get("formula", "")
+    formula = row.get("formula") or CATALOGUE[name].formula  # the claims are the same, by check
     details = {key.replace("_", " "): value for key, value in row["details"].items()}
     return {
         **row,
@@ -94,10 +94,12 @@ def _entry(row: Mapping[str, Any], run: Mapping[str, Any], figure: bytes | None)
         "sentence": row["verdict"],
         "place": place(row["equation"]),
         "formula": formula,
+        "equation": row["equation"].replace("-", "–"),
         "mathml": Markup(mathml(formula)) if formula else None,
         "figure": picture,
         "each": row["details"].get("each"),
         "power": row.get("power", ""),
+        "section": SECTIONS[place(row["equation"])[0]],
         "details": {key: report.json_text(value).strip() for key, value in details.items()},
         "least_drop": min((_float(drop["gap"]) for drop in row["necessity"]), default=math.nan),
         "necessity": [{**drop, "json": report.json_text(drop["numbers"]).strip()} for drop in row["necessity"]],

@@ -83,6 +83,7 @@ def figure_html(content: bytes, name: str, label: str) -> Markup:
         "role": "img",
         "aria-label": label,
         "fill": "currentColor",
+        "stroke-linejoin": "round",  # what stood in the style sheet that was left out
     }
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
