@@ -1,36 +1,59 @@
-"""The command line: `gradstarve overlay`, `sweep`, `starve`, `digits`, `phase`, `derive`, `verify`.
+"""The command line: `gradstarve overlay`, `sweep`, `starve`, `digits`, `phase`, `derive`, `verify`, `report`.
 
-Everything heavy is imported inside the commands, so that `--help` is quick. The process is ours, so it runs in float64.
+Everything heavy is imported inside the commands, so that `--help` and the completion of a word are quick. The process is
+ours, so it runs in float64. Results go to standard output, and everything else that is told to standard error.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
-from gradstarve import cli_digits, cli_phase, cli_report, cli_starve, cli_sweep, report
-from gradstarve.cli_parts import LOSSES, PRECISIONS, PROBLEMS, Seed, one_of, pair, plain_errors, use_float64
+from gradstarve import cli_derive, cli_digits, cli_phase, cli_report, cli_starve, cli_stop, cli_sweep, cli_verify, report
+from gradstarve.cli_parts import (
+    DEFAULT_OUT,
+    LOSSES,
+    PROBLEMS,
+    AsJson,
+    Figures,
+    Seed,
+    choice,
+    one_of,
+    out_option,
+    pair,
+    plain_errors,
+    positive,
+    show,
+    use_float64,
+    wrote,
+)
+from gradstarve.style import FORMATS
 
 DYNAMICS = ("descent", "flow")
-FORMATS = {"text": "txt", "markdown": "md", "latex": "tex"}
 
 app = typer.Typer(
     name="gradstarve",
     help="Exact learning dynamics of two-layer ReLU networks: theory on training, derivations, checks of theorems.",
     no_args_is_help=True,
-    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-Loss = Annotated[str, typer.Option(help=f"One of {', '.join(LOSSES)}.")]
 
-
-def main() -> None:
-    """The entry point of the `gradstarve` command."""
-    app()
+def main(program: str = "gradstarve") -> None:
+    """The entry point of the command, under the name by which it is called."""
+    if any(word.startswith(("--install-completion", "--show-completion")) for word in sys.argv[1:]):
+        program = "gradstarve"  # shells complete the words after a command, not after `python -m`
+    cli_stop.listen()
+    try:
+        app(prog_name=program)
+    except SystemExit as exit:
+        if exit.code == cli_stop.CODE:
+            cli_stop.end("")
+        raise
 
 
 def _show_version(wanted: bool) -> bool:
@@ -51,9 +74,9 @@ def _root(
 
 @app.command(epilog="Example: gradstarve overlay --loss hinge --width 8 --seeds 256 --out figures")
 def overlay(
-    problem: Annotated[str, typer.Option(help="Where the two classes lie: antipodal or orthogonal.")] = "antipodal",
-    loss: Loss = "cross-entropy",
-    dynamics: Annotated[str, typer.Option(help="descent (of gradients) or flow (its small-step limit).")] = "descent",
+    problem: Annotated[str, choice(PROBLEMS, f"Where the two classes lie: {' or '.join(PROBLEMS)}.")] = "antipodal",
+    loss: Annotated[str, choice(LOSSES)] = "cross-entropy",
+    dynamics: Annotated[str, choice(DYNAMICS, "descent (of gradients) or flow (its small-step limit).")] = "descent",
     width: Annotated[int, typer.Option(min=1, help="Neurons h of each network.")] = 16,
     seeds: Annotated[int, typer.Option(min=1, help="How many networks are trained.")] = 512,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training; a flow runs to time steps x step size.")] = 200,
@@ -67,7 +90,9 @@ def overlay(
         Optional[int], typer.Option(min=1, help="Steps between records. [default: about 200 records]")  # noqa: UP045
     ] = None,
     seed: Seed = 0,
-    out: Annotated[Path, typer.Option(help="Directory for overlay.png and overlay.json.")] = Path("gradstarve-out"),
+    as_json: AsJson = False,
+    figures: Figures = "png",
+    out: Annotated[Path, out_option("overlay.png and overlay.json")] = DEFAULT_OUT,
 ) -> None:
     """Train many networks, solve the same problem in closed form, and draw one on top of the other.
 
@@ -77,10 +102,10 @@ def overlay(
     one_of("--problem", problem, PROBLEMS)
     one_of("--loss", loss, LOSSES)
     one_of("--dynamics", dynamics, DYNAMICS)
+    one_of("--figures", figures, FORMATS)
     pairs = {"norms": pair("--norms", norms), "frequencies": pair("--frequencies", frequencies)}
     for name, value in (("--step-size", step_size), ("--scale-w", scale_w), ("--scale-z", scale_z)):
-        if not 0 < value < float("inf"):
-            raise typer.BadParameter(f"{value} is not a finite number above 0", param_hint=f"'{name}'")
+        positive(name, value)
     every = record_every or max(1, steps // 200)
     settings = {
         "problem": problem,
@@ -97,7 +122,7 @@ def overlay(
         "record_every": every,
         "seed": seed,
     }
-    with plain_errors():
+    with plain_errors("gradstarve overlay"):
         folder = report.output_directory(out)
         use_float64()
         comparison = run_overlay(settings)
@@ -106,11 +131,12 @@ def overlay(
         scales = f"σ = {text.number(scale_w)}"
         if scale_z != scale_w:
             scales = f"σ(w) = {text.number(scale_w)}, σ(z) = {text.number(scale_z)}"
-        comparison.plot(path=folder / "overlay.png", note=f"start {scales}")
+        figure = folder / f"overlay.{figures}"
+        comparison.plot(path=figure, note=f"start {scales}")
         result = {"settings": settings, "environment": report.environment(), "comparison": comparison.to_dict()}
         report.write_json(folder / "overlay.json", result)
-    typer.echo(comparison.table())
-    typer.echo(f"Wrote {folder / 'overlay.png'} and {folder / 'overlay.json'}")
+    show(as_json, result, comparison.table())
+    wrote(figure, folder / "overlay.json")
 
 
 def run_overlay(settings: dict[str, Any]) -> Any:
@@ -144,118 +170,9 @@ app.command(epilog=cli_sweep.EXAMPLE)(cli_sweep.sweep)
 app.command(epilog=cli_starve.EXAMPLE)(cli_starve.starve)
 app.command(epilog=cli_digits.EXAMPLE)(cli_digits.digits)
 app.command(epilog=cli_phase.EXAMPLE)(cli_phase.phase)
-
-
-@app.command(epilog="Example: gradstarve derive mode --loss hinge --format latex --out derivations")
-def derive(
-    name: Annotated[Optional[str], typer.Argument(help="The law to derive, see --list, or all of them: all.")] = None,  # noqa: UP045
-    loss: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help=f"One of {', '.join(LOSSES)}. [default: cross-entropy; for all: every loss]"),
-    ] = None,
-    format: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.")] = "text",
-    list_all: Annotated[bool, typer.Option("--list", help="List what can be derived, and exit.")] = False,
-    seed: Seed = 0,
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Directory for a file NAME-LOSS.txt, .md or .tex; LaTeX is then a whole document."),
-    ] = None,
-) -> None:
-    """Derive a law of learning from the network and the loss, and check every step of it.
-
-    The derivation goes to standard output and the outcome of the checks to standard error. With the name all, every law
-    is derived, and LaTeX is one document that compiles. Exit code 1 means that a step failed its check. The seed is that
-    of the points at which steps without a proof are checked.
-    """
-    with plain_errors():
-        from gradstarve.symbolic import DerivationError, available, latex_document
-        from gradstarve.symbolic import derive as build
-
-        if list_all:
-            for law, of in available():
-                typer.echo(f"{law} --loss {of}")
-            return
-        if name is None:
-            raise typer.BadParameter("give the name of a law, all, or --list", param_hint="'NAME'")
-        one_of("NAME", name, [*dict.fromkeys(law for law, _ in available()), "all"])
-        whole = name == "all"
-        wanted = loss or (None if whole else "cross-entropy")
-        if wanted:
-            one_of("--loss", wanted, LOSSES if whole else [of for law, of in available() if law == name])
-        one_of("--format", format, list(FORMATS))
-        folder = None if out is None else report.output_directory(out)
-        pairs = [(law, of) for law, of in available() if (whole or law == name) and wanted in (None, of)]
-        derivations, checks = [build(*pair) for pair in pairs], []
-        try:
-            for (law, of), derivation in zip(pairs, derivations, strict=True):
-                steps = [(step.name, step.method) for step in derivation.checked_steps]
-                if seed:  # the steps above were checked at the points of seed 0
-                    steps = [(result.step, result.method) for result in derivation.check(seed=seed)]
-                checks += [(f"{law} --loss {of}: {step}" if whole else step, method) for step, method in steps]
-        except DerivationError as error:
-            typer.echo(f"FAILED: {error}", err=True)
-            raise typer.Exit(1) from None
-        printers = {"text": str, "markdown": lambda d: d.to_markdown(), "latex": lambda d: d.to_latex()}
-        shown = "\n\n".join(map(printers[format], derivations))
-        document = latex_document(derivations) if format == "latex" else shown
-        typer.echo(document if whole else shown)
-        for count, (step, method) in enumerate(checks, start=1):
-            typer.echo(f"check {count}/{len(checks)} passed: {step}: {method}", err=True)
-        if folder is not None:
-            path = folder / f"{name}{f'-{wanted}' if wanted else ''}.{FORMATS[format]}"
-            path.write_text(document.rstrip("\n") + "\n", encoding="utf-8")
-            typer.echo(f"Wrote {path}", err=True)
-
-
-@app.command(epilog="Example: gradstarve verify --trials 50 --seed 1 --out verification")
-def verify(
-    names: Annotated[
-        Optional[list[str]], typer.Argument(help="Entries of the catalogue; all by default, see --list.")  # noqa: UP045
-    ] = None,
-    trials: Annotated[
-        Optional[int], typer.Option(min=1, help="Random problems per entry. [default: each entry's own]")  # noqa: UP045
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer random problems: all entries within three minutes.")] = False,
-    precision: Annotated[str, typer.Option(help=f"One of {', '.join(PRECISIONS)}.")] = "float64",
-    list_all: Annotated[bool, typer.Option("--list", help="List the catalogue, and exit.")] = False,
-    seed: Seed = 0,
-    out: Annotated[Path, typer.Option(help="Directory for verify.json and one figure per entry.")] = Path("gradstarve-out"),
-) -> None:
-    """Try to break the theorems: random problems within their hypotheses, and outside of them.
-
-    Prints one row per entry. Exit code 1 means that a claim was violated.
-    """
-    with plain_errors():
-        use_float64()
-        from gradstarve.theorems import CATALOGUE
-        from gradstarve.theorems import verify as check
-
-        if list_all:
-            rows = [("name", "equation", "claim")]
-            rows += [(name, str(e.equation), " ".join(str(e.claim).split())) for name, e in CATALOGUE.items()]
-            wide = [max(len(row[i]) for row in rows) for i in range(2)]
-            for row in rows:
-                typer.echo(f"{row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]}")
-            return
-        for name in names or ():
-            one_of("NAMES", name, list(CATALOGUE))
-        one_of("--precision", precision, PRECISIONS)
-        folder = report.output_directory(out)
-        import jax
-        from rich.console import Console
-
-        outcome = check(names or "all", trials=trials, key=jax.random.key(seed), quick=quick, precision=precision)
-        # Piped, a console takes 80 columns, in which the table can not be read.
-        console = Console()
-        Console(width=None if console.is_terminal else 140).print(outcome.table())
-        if not outcome.ok:
-            typer.echo(outcome.failures(), err=True)
-        outcome.save(folder)
-        typer.echo(f"Wrote {folder / 'verify.json'} and the figures beside it", err=True)
-    if not outcome.ok:
-        raise typer.Exit(1)
-
-
+app.command(epilog=cli_derive.EXAMPLE)(cli_derive.derive)
+app.command(epilog=cli_verify.EXAMPLE)(cli_verify.verify)
+app.command("report", epilog=cli_report.EXAMPLE)(cli_report.page)
 app.command("report", epilog=cli_report.EXAMPLE)(cli_report.page)
 
 

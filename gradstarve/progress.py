@@ -90,10 +90,12 @@ class Progress:
                 self._row = None
 
 
-def say(line: str) -> None:
-    """A line on stderr, above the rows if there are any."""
-    # Looked up now: while there are rows on a terminal this is a stand-in that knows of them.
-    print(line, file=sys.stderr, flush=True)
+def say(line: str, markup: bool = False) -> None:
+    """A line on stderr, above the rows if there are any; with `markup`, colours as rich writes them, where there are any."""
+    from rich.console import Console
+
+    console = _display.console or Console(stderr=True)
+    console.print(line, markup=markup, highlight=False, soft_wrap=True)
 
 
 def stop() -> None:
@@ -108,6 +110,12 @@ class _Display:
         self._lock = threading.Lock()
         self._rich: Any = None
         self._rows: set[Any] = set()
+
+    @property
+    def console(self) -> Any:
+        """Where a line must go to come above the rows; None while there are none."""
+        rich = self._rich
+        return None if rich is None else rich.console
 
     def add(self, label: str, **fields: Any) -> Any:
         with self._lock:

@@ -16,9 +16,10 @@ import gradstarve
 PACKAGE = Path(gradstarve.__file__).parent
 
 # Every room, from the ground up; a room imports only from rooms above it in this list, theory and simulate never from
-# each other. arrays.py, environment.py, errors.py, text.py and style.py are the ground all of them stand on.
+# each other. The ground is what all of them stand on.
 ROOMS = ["special", "problem", "symbolic", "theory", "simulate", "compare", "theorems", "diagnose", "studies"]
-ROOMS += ["report", "page", "cli_parts", "cli_sweep", "cli_starve", "cli_digits", "cli_phase", "cli_report", "cli"]
+ROOMS += ["report", "page", "cli_names", "cli_stop", "cli_parts"]
+ROOMS += ["cli_sweep", "cli_starve", "cli_digits", "cli_phase", "cli_derive", "cli_verify", "cli_report", "cli"]
 GROUND = {"arrays", "environment", "errors", "files", "progress", "style", "text"}
 NEVER = {("theory", "simulate"), ("simulate", "theory"), ("theory", "symbolic"), ("simulate", "symbolic")}
 

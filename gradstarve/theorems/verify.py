@@ -8,17 +8,18 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from gradstarve import files, style
 from gradstarve.arrays import positive_int
 from gradstarve.environment import environment
+from gradstarve.progress import Progress, say
 from gradstarve.theorems.catalogue import CATALOGUE
 from gradstarve.theorems.entry import Counterexample, Outcome, Theorem, plain
 from gradstarve.theorems.hypotheses import Problem
@@ -182,17 +183,20 @@ class Report:
             "theorems": [_finite(row.to_dict()) for row in self.rows],
         }
 
-    def save(self, directory: Any) -> list[Path]:
-        """Write one NAME.png a theorem and then verify.json into `directory`, made if needed; the paths written.
+    def save(self, directory: Any, figures: str = "png") -> list[Path]:
+        """Write one figure a theorem, of the kind `figures` ("png", "svg", "pdf"), and then verify.json into `directory`.
 
-        Each file is complete or absent, whenever the process stops, and verify.json has the SHA-256 of its figures.
+        The directory is made if needed; the paths written are returned, that of verify.json first. Each file is complete or
+        absent, whenever the process stops, and verify.json has the SHA-256 of its figures.
         """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         paths, digests = [], {}
-        for row in self.rows:
-            paths.append(style.save(draw(row), folder / f"{row.theorem.name}.png"))
-            digests[paths[-1].name] = hashlib.sha256(paths[-1].read_bytes()).hexdigest()
+        with Progress(None, len(self.rows), "drawing the theorems") as bar:
+            for row in self.rows:
+                paths.append(style.save(draw(row), folder / f"{row.theorem.name}.{figures}"))
+                digests[paths[-1].name] = hashlib.sha256(paths[-1].read_bytes()).hexdigest()
+                bar.update(len(paths))
         numbers = self.to_dict() | {"figures": digests}
         text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
         return [files.write_text(folder / "verify.json", text), *paths]
@@ -243,7 +247,7 @@ def verify(
 
     - `trials`: at least how many instances each, rounded up to whole batches; None for each entry's own number;
     - `key`: a JAX key, `jax.random.key(0)` if None: the same key gives the same instances, whatever else is run;
-    - `progress`: one line on stderr as each theorem is done;
+    - `progress`: one line on stderr as each theorem is done, and on a terminal which one is being tried;
     - `quick`: fewer trials, mostly one batch of one loss for each entry, and for statistical claims less power;
     - `precision`: "float64", or "float32" to run training and laws in that, to the entries' tolerances for it
       and without dropping hypotheses.
@@ -265,15 +269,20 @@ def verify(
         raise ValueError(f'precision must be "float64" or "float32", got {precision!r}')
     single = precision == "float32"
     skipped = tuple(theorem.name for theorem in chosen if single and theorem.single_tolerance is None)
-    console = Console(stderr=True, quiet=not progress, highlight=False)
+    tell = partial(say, markup=True) if progress else lambda line: None
     rows = []
-    with jax.enable_x64(not single), warnings.catch_warnings():
+    with (
+        jax.enable_x64(not single),
+        warnings.catch_warnings(),
+        Progress(None if progress else False, len(chosen), "verifying") as bar,
+    ):
         # The samplers' numbers are NumPy's and are rounded on purpose here.
         warnings.filterwarnings("ignore", message=".*is float64 but JAX runs in 32-bit mode")
         key = _as_key(key)
-        for theorem in chosen:
+        for done, theorem in enumerate(chosen):
+            bar.update(done, label=f"verifying {theorem.name}")
             if theorem.name in skipped:
-                console.print(f"skip {theorem.name} ({theorem.equation}): makes no statement in {precision}")
+                tell(f"skip {theorem.name} ({theorem.equation}): makes no statement in {precision}")
                 continue
             start = time.perf_counter()
             # An entry's key depends on its name alone, so that verifying one or all gives it the same instances.
@@ -289,7 +298,7 @@ def verify(
             rows.append(Row(theorem, outcome, found, time.perf_counter() - start, outside))
             row = rows[-1]
             mark = "[green]ok[/green]  " if row.ok else "[red]FAIL[/red]"
-            console.print(f"{mark} {theorem.name} ({theorem.equation}): {row.verdict}, {row.seconds:.1f} s")
+            tell(f"{mark} {theorem.name} ({theorem.equation}): {row.verdict}, {row.seconds:.1f} s")
         data = tuple(int(word) for word in np.asarray(jax.random.key_data(key)).reshape(-1))
         return Report(tuple(rows), data, trials, quick, precision, skipped, environment())
 

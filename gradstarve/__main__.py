@@ -1,0 +1,5 @@
+"""`python -m gradstarve` is the command `gradstarve`."""
+
+from gradstarve.cli import main
+
+main()

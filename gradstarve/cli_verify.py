@@ -1,0 +1,97 @@
+"""`gradstarve verify`: the theorems, tried against training, from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from gradstarve import report
+from gradstarve.cli_names import THEOREMS, completion
+from gradstarve.cli_parts import (
+    DEFAULT_OUT,
+    PRECISIONS,
+    AsJson,
+    Figures,
+    Precision,
+    Seed,
+    one_of,
+    out_option,
+    plain_errors,
+    show,
+    use_float64,
+    wrote,
+)
+from gradstarve.style import FORMATS
+
+EXAMPLE = "Example: gradstarve verify --trials 50 --seed 1 --out verification"
+
+
+def verify(
+    names: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            help="Entries of the catalogue; all by default, see --list.",
+            autocompletion=completion(THEOREMS),
+        ),
+    ] = None,
+    trials: Annotated[
+        Optional[int], typer.Option(min=1, help="Random problems per entry. [default: each entry's own]")  # noqa: UP045
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer random problems: all entries within three minutes.")] = False,
+    precision: Precision = "float64",
+    list_all: Annotated[bool, typer.Option("--list", help="List the catalogue, and exit.")] = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    figures: Figures = "png",
+    out: Annotated[Path, out_option("verify.json and one figure per entry")] = DEFAULT_OUT,
+) -> None:
+    """Try to break the theorems: random problems within their hypotheses, and outside of them.
+
+    Prints one row per entry. Exit code 1 means that a claim was violated.
+    """
+    for name in names or ():
+        one_of("NAMES", name, THEOREMS)
+    one_of("--precision", precision, PRECISIONS)
+    one_of("--figures", figures, FORMATS)
+    if list_all:
+        _list(as_json)
+        return
+    with plain_errors("gradstarve verify"):
+        folder = report.output_directory(out)
+        use_float64()
+        import jax
+
+        from gradstarve.theorems import verify as check
+
+        outcome = check(names or "all", trials=trials, key=jax.random.key(seed), quick=quick, precision=precision)
+        outcome.save(folder, figures)
+    if as_json:
+        show(True, outcome.to_dict(), "")
+    else:
+        from rich.console import Console
+
+        # Piped, a console takes 80 columns, in which the table can not be read.
+        console = Console()
+        Console(width=None if console.is_terminal else 140).print(outcome.table())
+    if not outcome.ok:
+        typer.echo(outcome.failures(), err=True)
+    wrote(folder / "verify.json", "the figures beside it")
+    if not outcome.ok:
+        raise typer.Exit(1)
+
+
+def _list(as_json: bool) -> None:
+    """The catalogue, a line an entry."""
+    with plain_errors("reading the catalogue"):
+        from gradstarve.theorems import CATALOGUE
+
+        entries = [
+            {"name": name, "equation": str(e.equation), "title": e.title, "claim": " ".join(str(e.claim).split())}
+            for name, e in CATALOGUE.items()
+        ]
+    shown = ("name", "equation", "claim")
+    rows = [shown, *(tuple(entry[key] for key in shown) for entry in entries)]
+    wide = [max(len(row[i]) for row in rows) for i in range(2)]
+    show(as_json, entries, "\n".join(f"{row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]}" for row in rows))
