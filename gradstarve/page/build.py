@@ -62,7 +62,7 @@ def report_page(verification: Mapping[str, Any], figures: Mapping[str, bytes]) -
         seed=_seed(verification),
         environment=verification.get("environment") or {},
         css=Markup("\n".join((_file("page.css"), _file("explorer.css")))),
-        scripts=[Markup(_file("table.js")), Markup(_file("explorer.js"))],
+        scripts=[Markup(_file(name)) for name in ("table.js", "clock.js", "explorer.js")],
         explorer=Markup(_file("explorer.html")),
         # In a script element only "<" could end it or begin a comment.
         tables=Markup(json.dumps(explorer_data(), separators=(",", ":")).replace("<", "\\u003c")),
