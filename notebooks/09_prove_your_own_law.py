@@ -223,6 +223,7 @@ ENTRY = Theorem(
     equation="yours",
     title="The residual adds up to the same for every loss",
     claim="from u0 to u1 the integral of g over time is (arsinh(u1/kappa) - arsinh(u0/kappa)) / (2 p r)",
+    formula=r"\int g(u)\, dt = \frac{\text{arsinh}(u_1/\kappa) - \text{arsinh}(u_0/\kappa)}{2\, p\, r}",
     hypotheses=(SEPARABLE, ONE_RAY, EXCLUSIVE, STAYING, BELOW_ONE),
     tolerance=TOLERANCE,
     why_tolerance="local error 1e-12 of the integrator over some hundred steps; Gauss's rule is exact to rounding here",

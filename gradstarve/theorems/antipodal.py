@@ -191,6 +191,11 @@ TRANSFER = Theorem(
     equation="4.3",
     title="Antipodal classes hand neurons to each other",
     claim="a neuron that leaves one class joins the other with the z it had; between the events each class is (3.2)",
+    formula=(
+        r"\begin{split} \frac{da_j}{dt} &= R_j z_j, \qquad \frac{dz_j}{dt} = R_j a_j, \qquad a_j = w_j \cdot x_+ / r_+, \\ "
+        r"R_j &= p_+ r_+\, g(u_+) \;\text{ while } a_j > 0, \qquad R_j = p_- r_-\, g(u_-) \;\text{ while } a_j < 0, \\ "
+        r"u_+ &= r_+ \sum_{a_j > 0} a_j z_j, \qquad u_- = r_- \sum_{a_j < 0} a_j z_j \end{split}"
+    ),
     hypotheses=(ANTIPODAL_CLASSES, ONE_RAY, OFF_MANIFOLD),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
@@ -206,6 +211,12 @@ ANTIPODAL = Theorem(
     equation="4.3",
     title="Every neuron ends in the class of sign(a + z)",
     claim="on antipodal data nobody dies; a given class is never learnt with probability 2^-h, and never both",
+    formula=(
+        r"\begin{split} &\text{neuron } j \text{ ends in the class of } \text{sign}(a_j(0) + z_j(0)), \qquad "
+        r"a_j = w_j \cdot x_+ / r_+, \\ "
+        r"&\text{P}(\text{class} + \text{is never learnt}) = \text{P}(\text{class} - \text{is never learnt}) = 2^{-h}, "
+        r"\qquad \text{P}(\text{both}) = 0 \end{split}"
+    ),
     hypotheses=(ANTIPODAL_CLASSES, EVERLASTING, "symmetric initial z"),
     tolerance=STANDARD_ERRORS,
     why_tolerance="a neuron in the wrong class counts as infinite; frequencies are within 4 standard errors",

@@ -70,6 +70,7 @@ BALANCE = Theorem(
     equation="1.3",
     title="Balance of the two layers",
     claim="|w_j|^2 - z_j^2 of every neuron is constant along the gradient flow, for any data and any loss",
+    formula=r"\frac{d}{dt} \left( \left| w_j \right|^2 - z_j^2 \right) = 0",
     hypotheses=("gradient flow",),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,

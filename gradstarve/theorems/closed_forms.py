@@ -204,6 +204,11 @@ HINGE = Theorem(
     equation="3.6",
     title="Hinge: a hyperbola until the margin, then nothing",
     claim="u = kappa sinh(theta_0 + 2 p r t) until u = 1 at t* = (arsinh(1/kappa) - theta_0)/(2 p r), then constant",
+    formula=(
+        r"\begin{split} u &= \kappa\, \sinh(\theta_0 + 2\, p\, r\, t) \quad \text{for } t \le t^*, \qquad u = 1 \quad "
+        r"\text{for } t \ge t^*, \\ "
+        r"t^* &= \frac{\text{arsinh}(1/\kappa) - \theta_0}{2\, p\, r} \end{split}"
+    ),
     hypotheses=_HYPOTHESES,
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
@@ -219,6 +224,11 @@ CROSS_ENTROPY = Theorem(
     equation="3.7",
     title="Cross-entropy: time as a function of the logit",
     claim="2 p r t is the clock integral from u0 to u; for balanced neurons log(u/u0) + Ei(u) - Ei(u0)",
+    formula=(
+        r"\begin{split} 2\, p\, r\, t &= \int_{u_0}^{\,u} \frac{1 + e^v}{\sqrt{\kappa^2 + v^2}}\, dv \\ "
+        r"&= \log \left( \frac{u}{u_0} \right) + \text{Ei}(u) - \text{Ei}(u_0) \quad "
+        r"\text{if balanced, } \kappa = 0 \end{split}"
+    ),
     hypotheses=_HYPOTHESES,
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
@@ -234,6 +244,10 @@ BALANCED = Theorem(
     equation="3.8",
     title="Exponential and squared loss, balanced",
     claim="exponential loss: 2 p r t = Ei(u) - Ei(u0); squared loss: the logistic curve 1/(1 + (1/u0 - 1) e^(-2 p r t))",
+    formula=(
+        r"\begin{split} \text{exponential loss:} \quad &2\, p\, r\, t = \text{Ei}(u) - \text{Ei}(u_0), \\ "
+        r"\text{squared loss:} \quad &u = \frac{1}{1 + (1/u_0 - 1)\, e^{-2\, p\, r\, t}} \end{split}"
+    ),
     hypotheses=(*_HYPOTHESES, BALANCED),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,

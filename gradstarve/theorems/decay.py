@@ -183,6 +183,13 @@ THRESHOLD = Theorem(
     title="Weight decay forgets what is rare or small for ever",
     claim="a class is learnt iff p r g(0) > lambda (cross-entropy: p r > 2 lambda), and settles where p r g(u) = lambda: "
     "log(p r/lambda - 1), exponential log(p r/lambda), squared 1 - lambda/(p r); otherwise its logit goes to 0",
+    formula=(
+        r"\begin{split} p\, r\, g(0) > \lambda: \quad &u \to u_\infty > 0, \qquad p\, r\, g(u_\infty) = \lambda, \\ "
+        r"p\, r\, g(0) < \lambda: \quad &u \to 0, \\ "
+        r"u_\infty = {} &\log \left( \frac{p\, r}{\lambda} - 1 \right) \text{ (cross-entropy)}, \quad "
+        r"\log \left( \frac{p\, r}{\lambda} \right) \text{ (exponential)}, \quad "
+        r"1 - \frac{\lambda}{p\, r} \text{ (squared)} \end{split}"
+    ),
     hypotheses=(
         ORTHOGONAL,
         ONE_RAY,
@@ -207,6 +214,7 @@ CURVE = Theorem(
     equation="9.1",
     title="The learning curve under weight decay",
     claim="a balanced mode obeys du/dt = 2 (p r g(u) - lambda) u, and theory.decayed_logit is its solution",
+    formula=r"\frac{du}{dt} = 2\, (p\, r\, g(u) - \lambda)\, u",
     hypotheses=(
         ORTHOGONAL,
         ONE_RAY,

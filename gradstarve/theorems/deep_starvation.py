@@ -255,6 +255,14 @@ DEEP = Theorem(
     title="Depth makes starvation worse",
     claim="phi(v_1) - phi(v_10) >= (1 + q) [phi(v_2) - phi(v_20)] with phi' = v^(2/N-2), for every loss; with J on the "
     "right it is <= for cross-entropy and = for the exponential loss; at N >= 3 v_2 has a ceiling for ever",
+    formula=(
+        r"\begin{split} \phi(v_1) - \phi(v_{10}) &\ge (1 + q)\, (\phi(v_2) - \phi(v_{20})), \\ "
+        r"\phi(v_1) - \phi(v_{10}) &\le (1 + q)\, (\phi(v_2) - \phi(v_{20})) + q\, (J(v_2) - J(v_{20})) \quad "
+        r"\text{with cross-entropy}, \\ "
+        r"v_2^{2/N - 1} &\ge v_{20}^{2/N - 1} - \frac{v_{10}^{2/N - 1}}{1 + q} \quad \text{if } N \ge 3, \\ "
+        r"\phi(v) &= \int v^{2/N - 2}\, dv, \qquad J(v) = \int (e^v - 1)\, v^{2/N - 2}\, dv, \qquad "
+        r"q = \frac{p_1}{p_{12}} \end{split}"
+    ),
     hypotheses=(ALIGNED, NESTED),
     tolerance=LIMIT_TOLERANCE,
     why_tolerance=WHY_LIMIT,
@@ -271,6 +279,13 @@ SHARED = Theorem(
     title="Neurons that see both features turn to the frequent one",
     claim="d(beta_j)/d(alpha_j) = p_12 g(v_1 + v_2)/[p_1 g(v_1) + p_12 g(v_1 + v_2)] for every neuron, whatever z_j; at "
     "most p_12/(p_1 + p_12) exactly while v_2 >= 0; one Lorentz boost moves all neurons",
+    formula=(
+        r"\begin{split} \frac{d\beta_j}{d\alpha_j} &= \frac{p_{12}\, g(v_1 + v_2)}{p_1\, g(v_1) + p_{12}\, g(v_1 + v_2)} "
+        r"\;\le\; \frac{p_{12}}{p_1 + p_{12}} \quad \text{iff } v_2 \ge 0, \\ "
+        r"(\alpha_j, \beta_j, z_j)(t) &= \Lambda(t)\, (\alpha_j, \beta_j, z_j)(0) \quad "
+        r"\text{with one boost } \Lambda \text{ for all } j, \\ "
+        r"\alpha_j &= w_j \cdot e_1, \qquad \beta_j = w_j \cdot e_2 \end{split}"
+    ),
     hypotheses=(SEEN_BY_ALL, NESTED, "the bound: v_2 >= 0"),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW + "; single steps agree up to the rounding of an increment, 1e-10",

@@ -152,6 +152,10 @@ READ_OUT = Theorem(
     equation="3.9",
     title="A linear read-out learns along Lambert's W",
     claim="with one layer du/dt = p r^2 g(u): for cross-entropy u = C - W(e^C), C = p r^2 t + u(0) + e^u(0)",
+    formula=(
+        r"\begin{split} \frac{du}{dt} &= p\, r^2\, g(u), \\ "
+        r"\text{cross-entropy:} \quad u &= C - W(e^C), \qquad C = p\, r^2\, t + u_0 + e^{u_0} \end{split}"
+    ),
     hypotheses=(ORTHOGONAL, ONE_RAY, "no hidden layer"),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
@@ -167,6 +171,7 @@ DEPTH = Theorem(
     equation="7.1",
     title="A balanced path of N layers: one equation for every depth",
     claim="du/dt = N p r^(2/N) u^(2 - 2/N) g(u) for N equal weights (tried: N = 3 to 6)",
+    formula=r"\frac{du}{dt} = N\, p\, r^{2/N}\, u^{2 - 2/N}\, g(u)",
     hypotheses=(*_ALONE, "positive weights along one path, all equal"),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
@@ -182,6 +187,10 @@ UNBALANCED = Theorem(
     equation="7.2",
     title="An unbalanced path moves along its conserved differences",
     claim="b_l^2 = rho + c_l with drho/dt = 2 p r g(u) prod sqrt(rho + c_l), for any positive weights of a path",
+    formula=(
+        r"b_l^2 = \rho + c_l, \qquad \frac{d\rho}{dt} = 2\, p\, r\, g(u) \prod_{l=1}^{N} \sqrt{\rho + c_l}, \qquad "
+        r"u = r \prod_{l=1}^{N} \sqrt{\rho + c_l}"
+    ),
     hypotheses=(*_ALONE, "positive weights along one path"),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,

@@ -103,6 +103,10 @@ DESCENT = Theorem(
     equation="8.1",
     title="Gradient descent in two numbers per class, exactly",
     claim="after every step M+ and M- are multiplied by (1 ± eta p r g(u))^2, for any width, dimension and step size",
+    formula=(
+        r"M_\pm \leftarrow (1 \,\pm\, \eta\, p\, r\, g(u))^2\, M_\pm, \qquad u = \frac{r}{4}\, (M_+ - M_-), \qquad "
+        r"M_\pm = \sum_{a_j > 0} (a_j \,\pm\, z_j)^2"
+    ),
     hypotheses=(
         "classes along one direction each: antipodal (any signs), orthogonal (exclusive neurons, any signs), or obtuse "
         "(exclusive neurons that stay; squared loss: margins start at 1 or below)",

@@ -144,6 +144,10 @@ DIRECTION = Theorem(
     title="Neurons turn to the maximum-margin direction of their class",
     claim="1 - cos between the surviving neurons and that direction falls like 1/log t or faster, whatever the points' "
     "weights",
+    formula=(
+        r"1 - \frac{w_j \cdot v}{\left| w_j \right|} = O \left( \frac{1}{\log(t)} \right), \qquad "
+        r"v \text{ attains } \max\limits_{\left| v \right| = 1} \, \min\limits_{i \in \text{class}} v \cdot x_i"
+    ),
     hypotheses=(
         SEPARABLE,
         of_losses("cross-entropy", "cross-entropy"),

@@ -147,6 +147,13 @@ SIGNAL = Theorem(
     title="A discriminator trained too well hands on nothing",
     claim="the generator's slope along the fakes is sigmoid(-m) m/r (minimax), sigmoid(m) m/r (non-saturating), m/r "
     "(hinge), at the margin m(t) of section 3; the minimax one peaks at m sigmoid(m) = 1 and dies like (log T)^(2/N - 1)/T",
+    formula=(
+        r"\begin{split} \text{minimax:} \quad &\frac{m}{r}\, \text{sigmoid}({-m}), \qquad "
+        r"\text{largest where } m\, \text{sigmoid}(m) = 1, \; m = 1.27846, \\ "
+        r"&\frac{m}{r}\, \text{sigmoid}({-m}) \cdot r\, T\, (\log(T))^{1 - 2/N} \to 1, \qquad T = N\, p\, r^{2/N}\, t, \\ "
+        r"\text{non-saturating:} \quad &\frac{m}{r}\, \text{sigmoid}(m), \qquad \text{hinge:} \quad "
+        r"\frac{m}{r} \end{split}"
+    ),
     hypotheses=(
         "no biases",
         of_losses("cross-entropy (with hinge loss the margin stops at 1, (3.6), and the signals with it)", "cross-entropy"),

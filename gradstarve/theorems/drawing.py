@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from gradstarve.style import FILLS
 from gradstarve.theorems.entry import Outcome
 
-# Okabe and Ito's palette, which colour-blind readers tell apart; black is kept for the tolerance.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+COLOURS = FILLS  # black is kept for the law and for the tolerance
 _FLOOR = 1e-17  # where gaps of exactly zero are drawn
 
 
@@ -38,4 +38,4 @@ def draw_gaps(outcome: Outcome, ax: Any, xlabel: str = "gap between law and simu
     ax.set_ylabel("trials")
     columns = 5 if sum(map(len, names)) < 50 else 3
     # Under the axes, where it hides neither the trials nor the tolerance.
-    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)

@@ -105,6 +105,13 @@ WRONG_SIGNS = Theorem(
     title="A third of the learners start with the wrong sign",
     claim="the part of them that still has it at t is (1/3)(1 - (4/pi) arctan tanh(p r t/2)) with cross-entropy and equal "
     "scales, in general (arctan x - arctan(x tanh(p r g(0) t))) / (pi/2 + arctan x), x = sigma_a / sigma_z",
+    formula=(
+        r"\begin{split} \text{P}(\text{still wrong at } t) &= "
+        r"\frac{\arctan(x) - \arctan(x\, \tanh(p\, r\, g(0)\, t))}{\pi/2 + \arctan(x)}, \qquad "
+        r"x = \frac{\sigma_a}{\sigma_z}, \\ "
+        r"\text{cross-entropy, } x = 1: \quad "
+        r"&= \frac{1}{3} \left( 1 - \frac{4}{\pi}\, \arctan(\tanh(p\, r\, t / 2)) \right) \end{split}"
+    ),
     hypotheses=(
         "one neuron, exclusive or on antipodal data, that learns the class it begins with",
         "w and z independent and Gaussian, centred",

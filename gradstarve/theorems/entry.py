@@ -73,7 +73,8 @@ class Theorem:
     """One statement of the theory and the way to try it.
 
     - `name`: kebab-case; `equation`: this project's own number; `title` and `claim`: in plain language;
-    - `formula`: the claim as displayed mathematics: LaTeX without dollar signs, plain amsmath;
+    - `formula`: the claim as displayed mathematics: LaTeX without dollar signs, of amsmath what latex2mathml knows (`split`
+      in place of `aligned`); symbols as in the docstrings, those of one class in its orientation;
     - `hypotheses`: what has to hold, each with a predicate where one problem can tell;
     - `tolerance` and `why_tolerance`: what gap counts as agreement, and why that one;
     - `checked_with`: the independent simulator;
@@ -90,6 +91,7 @@ class Theorem:
     equation: str
     title: str
     claim: str
+    formula: str
     hypotheses: tuple[str | Hypothesis, ...]
     tolerance: float
     why_tolerance: str
@@ -102,7 +104,6 @@ class Theorem:
     quick_trials: int = 24
     # Next to a kink the integrator in float32 is off by up to 5e-3; a law that is 5 % off is further from it.
     single_tolerance: float | None = 1e-2
-    formula: str = ""
 
     def broken(self, problem: Problem) -> list[str]:
         """The hypotheses that do not hold for a problem, among those that it can be asked."""

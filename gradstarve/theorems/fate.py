@@ -196,6 +196,10 @@ FATES = Theorem(
     equation="4.1",
     title="A neuron learns iff z > −a",
     claim="an exclusive neuron ends up learning its class iff z > -a at the start, and leaves the class otherwise",
+    formula=(
+        r"\begin{split} z_j(0) > {-a_j(0)}: \quad &\text{neuron } j \text{ learns its class}, \\ "
+        r"z_j(0) < {-a_j(0)}: \quad &\text{it leaves the class: } a_j = 0 \text{ after a finite time} \end{split}"
+    ),
     hypotheses=(ORTHOGONAL, EXCLUSIVE, EVERLASTING),
     tolerance=0.5,
     why_tolerance="yes or no: 0 agrees, 1 contradicts; a third of the neurons start within 0.1 % to 10 % of the line",
@@ -212,6 +216,10 @@ PROBABILITY = Theorem(
     equation="4.2",
     title="Three neurons in four learn",
     claim="a Gaussian exclusive neuron learns with probability 1/2 + arctan(sigma_a / sigma_z)/pi",
+    formula=(
+        r"\text{P}(\text{neuron } j \text{ learns}) = \frac{1}{2} + \frac{1}{\pi}\, \arctan \left( "
+        r"\frac{\sigma_a}{\sigma_z} \right), \qquad \frac{3}{4} \quad \text{if } \sigma_a = \sigma_z"
+    ),
     hypotheses=(ORTHOGONAL, EXCLUSIVE, "w and z independent and Gaussian, centred"),
     tolerance=STANDARD_ERRORS,
     why_tolerance="4 standard errors for each of six ratios",

@@ -180,6 +180,7 @@ FEATURES = Theorem(
     equation="10.1",
     title="Features that share samples",
     claim="dv_k/dt = N r_k^(2/N) v_k^(2-2/N) sum_{S with k} p_S g(m_S), whatever the sample types",
+    formula=r"\frac{dv_k}{dt} = N\, r_k^{2/N}\, v_k^{2 - 2/N} \sum_{S \ni k} p_S\, g(m_S), \qquad m_S = \sum_{k \in S} v_k",
     hypotheses=("orthogonal features", ALIGNED, "gradient flow"),
     tolerance=LIMIT_TOLERANCE,
     why_tolerance=WHY_LIMIT,
@@ -195,6 +196,12 @@ INDEX = Theorem(
     equation="10.6",
     title="What a feature loses to another",
     claim="1 - v_k(t)/v_k^alone(t), both sides trained, is what the laws of the pair and of one feature give",
+    formula=(
+        r"\begin{split} I_k &= 1 - \frac{v_k(t)}{v_k^{\text{alone}}(t)}, \qquad "
+        r"\frac{dv_k}{dt} = N\, v_k^{2 - 2/N} \sum_{S \ni k} p_S\, g(m_S), \\ "
+        r"&\frac{dv_k^{\text{alone}}}{dt} = N\, (v_k^{\text{alone}})^{2 - 2/N}\, g(v_k^{\text{alone}}) \sum_{S \ni k} p_S "
+        r"\end{split}"
+    ),
     hypotheses=(ALIGNED, NESTED),
     tolerance=LIMIT_TOLERANCE,
     why_tolerance=WHY_LIMIT,

@@ -257,6 +257,15 @@ FINITE_EVENTS = Theorem(
     "with the wrong one; a margin falls only while a neuron is shared, and reaches 1 once if none is; a neuron is shared "
     "during one span at most; |grad L|^2 falls by at least 2 q^2 |x| where a margin passes 1, and between two such passages "
     "no edge is passed more than twice; every network comes to rest",
+    formula=(
+        r"\begin{split} &\left| \nabla L \right|^2 \text{ falls by at least } 2\, q_i^2\, \left| x_i \right| "
+        r"\text{ where } m_i \text{ passes } 1, \\ "
+        r"&\text{number of events} < \infty, \quad \text{and if no neuron is ever shared} \;\le\; "
+        r"n_{m < 1} + \sum_j n_j^{\text{off}} + 2 \sum_{z_j y_j < 0} n_j^{\text{on}}, \\ "
+        r"&\text{at } t = 0\text{:} \quad "
+        r"n_{m < 1} \text{ margins below 1, neuron } j \text{ active on } n_j^{\text{on}} \text{ points of its class } "
+        r"y_j \text{ and not on } n_j^{\text{off}} \end{split}"
+    ),
     hypotheses=(SEPARABLE, HINGE_LOSS, OFF_MANIFOLD, "for the bound of their number: no neuron is ever shared"),
     tolerance=_TOLERANCE,
     why_tolerance=(

@@ -148,6 +148,9 @@ HINGE_END = Theorem(
     title="At the end of a hinge flow every point is learnt or dead",
     claim="where a hinge flow comes to rest, every margin is at least 1, or no neuron is active on its point: then f = 0 "
     "there, and nothing is left that could wake one",
+    formula=(
+        r"\text{at the end, for every } i: \quad m_i \ge 1 \quad \text{or} \quad w_j \cdot x_i \le 0 \;\text{ for all } j"
+    ),
     hypotheses=(SEPARABLE, HINGE_LOSS, OFF_MANIFOLD, "no start at a saddle", "the end of the flow"),
     tolerance=_TOLERANCE,
     why_tolerance="a margin of the last weights in plain NumPy: rounding of a path of a dozen events",

@@ -260,12 +260,25 @@ HINGE_MAX_MARGIN = Theorem(
     "within the cone of its points; for a class along one direction, v, sum |z| w.v ends at 1/mu, and from a start that "
     "vanishes so does the path norm, in the maximum-margin direction; a class of two points then ends where one neuron "
     "along sum q x does",
+    formula=(
+        r"\begin{split} &\sum_j \left| z_j \right|\, \left| w_j \right| \ge \frac{1}{\mu}, \qquad "
+        r"w_j(T) - w_j(0) = \sum_i \lambda_{ji}\, x_i, \quad \lambda_{ji} \ge 0, \qquad "
+        r"\mu = \max\limits_{\left| v \right| = 1} \, \min\limits_i v \cdot x_i; \\ "
+        r"&\text{one direction } v: \quad \sum_j \left| z_j \right|\, w_j \cdot v = \frac{1}{\mu}, \qquad "
+        r"\sum_j \left| z_j \right|\, \left| w_j \right| \to \frac{1}{\mu} \text{ for starts} \to 0; \\ "
+        r"&\text{two points, } x_1 \text{ learnt first:} \quad "
+        r"\sum_j \left| z_j \right|\, w_j \to \sqrt{a^2 - D} \left( s\, \hat{c} + (a - a_0)\, \hat{x}_2 \right) "
+        r"\text{ for starts} \to 0, \\ "
+        r"&c = \sum_i q_i x_i, \quad s^2 = \frac{1}{\hat{c} \cdot x_1}, \quad a_0 = s\, \hat{c} \cdot \hat{x}_2, \quad "
+        r"D = a_0^2 - s^2, \quad a^2 = \frac{D + \sqrt{D^2 + 4 / \left| x_2 \right|^2}}{2} \end{split}"
+    ),
     hypotheses=(
         SEPARABLE,
         HINGE_LOSS,
         EXCLUSIVE,
         RIGHT_SIGN,
-        "for the maximum margin itself: each class along one direction, and a start that vanishes",
+        "for the maximum margin itself: each class along one direction, margins of at most 1 at the start, and a start that "
+        "vanishes",
     ),
     tolerance=_TOLERANCE,
     why_tolerance=f"a start of {SMALL:.0e} is off its limit by as much, up to 100 times; rounding is far below",

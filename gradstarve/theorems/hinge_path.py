@@ -202,6 +202,13 @@ HINGE_EXACT = Theorem(
     title="From event to event the hinge flow is a closed form",
     claim="with hinge loss a full network moves along a cosh and a sinh between events, edges passed and margins at 1, and "
     "the path from one to the next is the gradient flow",
+    formula=(
+        r"\begin{split} w_j(t + \tau) &= w_j + \left( \alpha_j\, (\cosh(k_j \tau) - 1) + z_j\, \sinh(k_j \tau) \right) "
+        r"\frac{c_j}{k_j}, \\ "
+        r"z_j(t + \tau) &= z_j\, \cosh(k_j \tau) + \alpha_j\, \sinh(k_j \tau), \\ "
+        r"c_j &= \sum_{w_j \cdot x_i > 0,\; m_i < 1} q_i\, y_i\, x_i, \qquad k_j = \left| c_j \right|, \qquad "
+        r"\alpha_j = w_j \cdot c_j / k_j \end{split}"
+    ),
     hypotheses=(SEPARABLE, HINGE_LOSS, "gradient flow"),
     tolerance=_TOLERANCE,
     why_tolerance=(
@@ -221,6 +228,9 @@ NO_SLIDING = Theorem(
     title="No neuron slides along the edge of a point",
     claim="at every event of a hinge flow, just before it and just after, every w_j.x_i moves in the direction "
     "sign(z_j y_i), or not at all: an edge w_j.x_i = 0 is passed, and never held",
+    formula=(
+        r"z_j\, y_i\, \frac{d(w_j \cdot x_i)}{dt} \ge 0 \quad \text{just before and just after every event, for all } i, j"
+    ),
     hypotheses=(SEPARABLE, HINGE_LOSS),
     tolerance=SIGN_TOLERANCE,
     why_tolerance="two gradients: rounding of a few sums of 4 products, relative to the sum of their sizes",

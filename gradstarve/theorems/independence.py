@@ -235,6 +235,7 @@ SIGN = Theorem(
     equation="2.0",
     title="No point pushes a neuron the wrong way",
     claim="d(w_j.x_i)/dt has the sign of z_j y_i, or is 0, for every neuron and every point",
+    formula=r"z_j\, y_i\, \frac{d(w_j \cdot x_i)}{dt} \ge 0 \quad \text{for all } i, j",
     hypotheses=(SEPARABLE, PUSHING),
     tolerance=SIGN_TOLERANCE,
     why_tolerance="one gradient: rounding of a few sums of 4 products, relative to the sum of their sizes",
@@ -250,6 +251,11 @@ INDEPENDENT_MODES = Theorem(
     equation="2.1",
     title="The two classes learn as if alone",
     claim="each class's logits are those of its points and neurons trained alone, whatever the other class does",
+    formula=(
+        r"\begin{split} f(x_i, t) &= f_+(x_i, t) \quad \text{if } y_i = {+1}, \qquad f(x_i, t) = f_-(x_i, t) \quad "
+        r"\text{if } y_i = {-1}, \\ "
+        r"&\text{with } f_\pm \text{ trained on the points and neurons of that class alone} \end{split}"
+    ),
     hypotheses=(SEPARABLE, EXCLUSIVE, RIGHT_SIGN, PUSHING),
     tolerance=MODES_TOLERANCE,
     why_tolerance="two runs of 300 steps that add in another order: accumulated rounding, with room for growth by 1e4",

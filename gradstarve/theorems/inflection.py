@@ -230,6 +230,12 @@ INFLECTIONS = Theorem(
     title="Where the error curve bends",
     claim="e'' = 0 exactly where 1 - 2 sigmoid(u) + g'/g + u/(kappa^2 + u^2) = 0, for cross-entropy 1 - 3 sigmoid(u) + ...; "
     "the curve is concave between the places that theory.error_inflections gives",
+    formula=(
+        r"\begin{split} \frac{d^2 e}{dt^2} = 0 \quad &\Longleftrightarrow \quad "
+        r"1 - 2\, \text{sigmoid}(u) + \frac{g'(u)}{g(u)} + \frac{u}{\kappa^2 + u^2} = 0, \\ "
+        r"\text{cross-entropy:} \quad &\Longleftrightarrow \quad "
+        r"1 - 3\, \text{sigmoid}(u) + \frac{u}{\kappa^2 + u^2} = 0 \end{split}"
+    ),
     hypotheses=(ONE_RAY, EXCLUSIVE, STAYING, BELOW_ONE),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
@@ -245,6 +251,12 @@ TRANSITION = Theorem(
     title="Two inflections below kappa_c, none above",
     claim="from u = 0 on the error curve has two inflections for kappa < kappa_c and is convex for kappa > kappa_c "
     "(cross-entropy 0.585, each loss its own)",
+    formula=(
+        r"\begin{split} \kappa < \kappa_c: \quad &\text{two inflections of } e(t) \text{ where } u > 0, \\ "
+        r"\kappa > \kappa_c: \quad &\text{none,} \quad \frac{d^2 e}{dt^2} > 0, \\ "
+        r"\kappa_c = {} &0.58521 \text{ (cross-entropy)}, \quad 0.41950 \text{ (exponential)}, \quad "
+        r"0.33144 \text{ (squared)} \end{split}"
+    ),
     hypotheses=(ONE_RAY, of_losses("cross-entropy, exponential or squared loss", *_TWO), "kappa > 0, u >= 0"),
     tolerance=0.5,
     why_tolerance="the gap is a difference of counts",
@@ -259,6 +271,9 @@ PLATEAU = Theorem(
     equation="5.3",
     title="A small start waits log(1/u0) / (p r), half of that for hinge",
     claim="a balanced mode from u0 << 1 is at sqrt(u0) after half of the plateau and of order one at its end",
+    formula=(
+        r"T = \frac{\log(1/u_0)}{2\, p\, r\, g(0)}, \qquad u(T/2) = \sqrt{u_0}\, (1 + O(\sqrt{u_0})), \qquad u(T) = O(1)"
+    ),
     hypotheses=(ONE_RAY, EXCLUSIVE, BALANCED, "u0 << 1"),
     tolerance=_PLATEAU_TOLERANCE,
     why_tolerance="the next term is of relative order sqrt(u0) <= 1e-4; ten times that",

@@ -261,6 +261,7 @@ LOGISTIC_FLOW = Theorem(
     equation="14.1",
     title="Linearised networks",
     claim="signed outputs obey dm/dt = K sigmoid(-m), K = Y Phi Phi^T Y, for the loss summed over samples",
+    formula=r"\frac{dm}{dt} = K\, \text{sigmoid}({-m}), \qquad m = Y f, \qquad K = Y \Phi \Phi^T Y",
     hypotheses=(LINEAR, "gradient flow"),
     tolerance=LIMIT_TOLERANCE,
     why_tolerance=WHY_LIMIT,
@@ -276,6 +277,10 @@ RIDGE = Theorem(
     equation="14.2",
     title="Where a ridge stops a linearised network",
     claim="training ends at m = K alpha / ridge, alpha = sigmoid(-m), where the dual flow of alpha ends as well",
+    formula=(
+        r"m \to \frac{1}{\lambda} K \alpha, \quad \alpha = \text{sigmoid}({-m}), \qquad \text{as with} \quad "
+        r"\frac{d\alpha}{dt} = \log \left( \frac{1 - \alpha}{\alpha} \right) - \frac{1}{\lambda} K \alpha"
+    ),
     hypotheses=(LINEAR,),
     tolerance=_REST_TOLERANCE,
     why_tolerance=_WHY_REST,
@@ -290,6 +295,12 @@ STARVATION = Theorem(
     equation="14.3",
     title="Who starves whom in a linearised network",
     claim="dz_j/d(s_i^2) at the optimum under a ridge is what follows from m = K alpha / ridge; negative where i starves j",
+    formula=(
+        r"\begin{split} \frac{\partial z_j}{\partial (s_i^2)} &= u_j^T\, (\lambda I + K D)^{-1}\, u_i\, (u_i^T \alpha), "
+        r"\qquad K = U S^2 U^T, \\ "
+        r"z &= U^T m, \qquad m = \frac{1}{\lambda} K \alpha, \qquad \alpha = \text{sigmoid}({-m}), \qquad "
+        r"D = \text{diag}(\alpha\, (1 - \alpha)) \end{split}"
+    ),
     hypotheses=(LINEAR, "strengths all different"),
     tolerance=_SLOPE_TOLERANCE,
     why_tolerance="differences over a thousandth of a strength, which are off by its square times a third derivative",
@@ -304,6 +315,7 @@ DECOUPLING = Theorem(
     equation="14.4",
     title="Spectral decoupling",
     claim="under (penalty/2)|f|^2 every margin ends at sigmoid(-m) = penalty m, whatever the strengths of the features",
+    formula=r"m_i \to m, \qquad \text{sigmoid}({-m}) = \lambda\, m \quad \text{for all } i",
     hypotheses=(LINEAR, FULL_RANK),
     tolerance=_REST_TOLERANCE,
     why_tolerance=_WHY_REST,

@@ -215,6 +215,14 @@ CLOCK = Theorem(
     equation="3.1-3.5",
     title="All neurons of a class share one hyperbolic clock",
     claim="logits and weights of the trained network are those of the closed form, for any number of neurons and any loss",
+    formula=(
+        r"\begin{split} \frac{ds}{dt} &= p\, r\, g(u), \qquad u = r \sum_j a_j z_j = \kappa\, \sinh(\theta_0 + 2 s), \\ "
+        r"\frac{du}{dt} &= 2\, p\, r\, g(u)\, \sqrt{\kappa^2 + u^2}, \\ "
+        r"a_j &= a_j(0)\, \cosh(s) + z_j(0)\, \sinh(s), \qquad z_j = z_j(0)\, \cosh(s) + a_j(0)\, \sinh(s), \\ "
+        r"\kappa &= \frac{r}{2} \sqrt{M_+ M_-}, \qquad "
+        r"\theta_0 = \frac{1}{2}\, \log \left( \frac{M_+}{M_-} \right), \qquad "
+        r"M_\pm = \sum_j (a_j(0) \,\pm\, z_j(0))^2 \end{split}"
+    ),
     hypotheses=(SEPARABLE, ONE_RAY, EXCLUSIVE, STAYING, BELOW_ONE),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
@@ -230,6 +238,13 @@ DEATHS = Theorem(
     equation="3.10",
     title="Neurons of the wrong sign leave at a known angle",
     claim="a neuron with z < -a leaves its class when the clock stands at artanh(a/|z|), and the rest go on without it",
+    formula=(
+        r"\begin{split} a_j &= 0 \quad \text{and} \quad z_j = {-\sqrt{z_j(0)^2 - a_j(0)^2}} \quad "
+        r"\text{from } s = s_j \text{ on}, \\ "
+        r"s_j &= \text{artanh} \left( \frac{a_j(0)}{\left| z_j(0) \right|} \right) \quad "
+        r"\text{if } z_j(0) < {-a_j(0)}, \quad \text{else } s_j = \infty, \\ "
+        r"u &= r \sum_{s_j > s} a_j z_j, \qquad \frac{ds}{dt} = p\, r\, g(u) \end{split}"
+    ),
     hypotheses=(ORTHOGONAL, ONE_RAY, EXCLUSIVE, OFF_MANIFOLD),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
@@ -245,6 +260,7 @@ UNIVERSALITY = Theorem(
     equation="3.11",
     title="The curve depends on 2 p r t, kappa and theta_0 only",
     claim="two classes with the same kappa and theta_0 have the same logit at the same 2 p r t",
+    formula=r"u(t) = U(2\, p\, r\, t,\; \kappa,\; \theta_0) \quad \text{with one function } U \text{ for each loss}",
     hypotheses=("one loss, one direction per class, exclusive neurons that stay", "the same kappa and theta_0"),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,

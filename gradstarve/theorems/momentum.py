@@ -105,6 +105,12 @@ MOMENTUM = Theorem(
     title="Momentum and weight decay, solved exactly as well",
     claim="with heavy-ball or Nesterov momentum and weight decay, p_j = a_j + z_j and q_j = a_j - z_j of every neuron obey "
     "the scalar recurrence of their class, velocities kept by neurons that leave; all other weights decay by one factor",
+    formula=(
+        r"\begin{split} G_j^\pm &= (\eta \lambda \mp \eta\, p\, r\, g(u))\, (a_j \,\pm\, z_j), \qquad "
+        r"V_j^\pm \leftarrow \mu\, V_j^\pm + G_j^\pm, \\ "
+        r"\text{heavy ball:} \quad a_j \,\pm\, z_j &\leftarrow a_j \,\pm\, z_j - V_j^\pm, \\ "
+        r"\text{Nesterov:} \quad a_j \,\pm\, z_j &\leftarrow a_j \,\pm\, z_j - G_j^\pm - \mu\, V_j^\pm \end{split}"
+    ),
     hypotheses=(
         SEPARABLE,
         ONE_RAY,

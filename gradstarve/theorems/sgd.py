@@ -151,6 +151,10 @@ DISTRIBUTION = Theorem(
     title="SGD over seeds: the law of its own draws, at a binomial number of them",
     claim="after T one-point steps the logit of a class is that of m steps on the class alone with probability "
     "C(T, m) p^m (1 - p)^(T - m): its mean, variance and distribution over seeds are finite sums",
+    formula=(
+        r"\begin{split} u_T &= U_K, \qquad \text{P}(K = m) = \binom{T}{m}\, p^m\, (1 - p)^{T - m}, \\ "
+        r"U_m &= \text{the logit after } m \text{ steps of descent on the class alone } (p = 1) \end{split}"
+    ),
     hypotheses=(
         SEPARABLE,
         ONE_RAY,
@@ -174,6 +178,11 @@ MARGIN_TIME = Theorem(
     title="The time to the margin is negative binomial",
     claim="with hinge loss the margin is reached at own draw m, which is step T with probability "
     "C(T - 1, m - 1) p^m (1 - p)^(T - m)",
+    formula=(
+        r"\begin{split} \text{P}(\text{first at the margin at step } T) &= \binom{T - 1}{m - 1}\, p^m\, (1 - p)^{T - m}, "
+        r"\\ "
+        r"m &= \text{the first step at which descent on the class alone } (p = 1) \text{ has } u \ge 1 \end{split}"
+    ),
     hypotheses=(
         of_losses("hinge loss", "hinge"),
         SEPARABLE,

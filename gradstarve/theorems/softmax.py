@@ -137,6 +137,10 @@ SOFTMAX = Theorem(
     equation="11.1",
     title="One layer and K classes: every gap along Lambert's W",
     claim="e^u + (K - 1) u = K p r^2 t + e^u(0) + (K - 1) u(0) for the gap u between the true class and any other",
+    formula=(
+        r"e^u + (K - 1)\, u = K\, p\, r^2\, t + e^{u_0} + (K - 1)\, u_0, \qquad "
+        r"u = f_{\text{true class}} - f_{\text{any other}}"
+    ),
     hypotheses=("K classes of one direction each, orthogonal", "one layer, the first gaps of a class all equal"),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
@@ -152,6 +156,12 @@ SOFTMAX_CLOCK = Theorem(
     equation="11.2",
     title="Two layers and K classes: a hyperbolic clock again",
     claim="neurons that vote along e_c - 1/K follow the clock of one mode, with the residual 1/(1 + e^u/(K - 1))",
+    formula=(
+        r"\begin{split} \frac{du}{dt} &= \frac{2\, p\, r_K}{1 + e^u / (K - 1)}\, \sqrt{\kappa^2 + u^2}, \qquad "
+        r"u = r_K \sum_j a_j \zeta_j, \\ "
+        r"r_K &= \frac{r}{\sqrt{1 - 1/K}}, \qquad \zeta_j = \frac{z_j \cdot (e_c - 1/K)}{\sqrt{1 - 1/K}}, \qquad "
+        r"\kappa^2 = \frac{r_K^2}{4} \sum_j (a_j + \zeta_j)^2 \sum_j (a_j - \zeta_j)^2 \end{split}"
+    ),
     hypotheses=("K classes of one direction each, orthogonal", "neurons exclusive to one class", "votes along e_c - 1/K"),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,

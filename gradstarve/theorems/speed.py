@@ -199,6 +199,10 @@ CONFIDENCE = Theorem(
     equation="6.1",
     title="The time to a confidence goes like 1/(p r)",
     claim="an error e is reached at log((1-e)/e)'s time of the clock from u0 at kappa, over 2 p r",
+    formula=(
+        r"t_e = \frac{1}{2\, p\, r} \int_{u_0}^{\,u_e} \frac{dv}{g(v)\, \sqrt{\kappa^2 + v^2}}, \qquad "
+        r"u_e = \log \left( \frac{1 - e}{e} \right)"
+    ),
     hypotheses=(
         ONE_RAY,
         STAYING,
@@ -218,6 +222,10 @@ ADVANTAGE = Theorem(
     equation="6.2",
     title="Hinge loss gets to the margin in about half of the time",
     claim="from a balanced u0 cross-entropy takes [log(1/u0) + Ei(1) - Ei(u0)] / log(1/u0) times as long to u = 1 as hinge",
+    formula=(
+        r"\frac{t_1^{\text{cross-entropy}}}{t_1^{\text{hinge}}} = \frac{\log(1/u_0) + \text{Ei}(1) - "
+        r"\text{Ei}(u_0)}{\log(1/u_0)}, \qquad u(t_1) = 1"
+    ),
     hypotheses=(ONE_RAY, BALANCED, "0 < u0 < 1"),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
@@ -234,6 +242,7 @@ TAILS = Theorem(
     equation="6.3",
     title="Late errors fall like 1/(T (log T)^(2 - 2/N))",
     claim="with cross-entropy and T = N p r^(2/N) t, e T log(1/e)^(2-2/N) = 1 + (2 - 2/N)/log(1/e) + ..., from any start",
+    formula=r"e\, T\, L^{2 - 2/N} = 1 + \frac{2 - 2/N}{L} + O(L^{-2}), \qquad L = \log(1/e), \qquad T = N\, p\, r^{2/N}\, t",
     hypotheses=(
         ONE_RAY,
         of_losses("cross-entropy", "cross-entropy"),

@@ -280,6 +280,11 @@ STARVING_PAIR = Theorem(
     equation="10.2",
     title="A rare feature beside a frequent one grows like log log t",
     claim="with the exponential loss v_2 = log[(1 + W(e^(q-1) (q^2 p_12 t + q - 1)))/q] and v_1 = v_2 + q (e^v_2 - 1)",
+    formula=(
+        r"\begin{split} v_2 &= \log \left( \frac{1 + W(e^{q - 1}\, (q^2\, p_{12}\, t + q - 1))}{q} \right), \qquad "
+        r"q = \frac{p_1}{p_{12}}, \\ "
+        r"v_1 &= v_2 + q\, (e^{v_2} - 1) \end{split}"
+    ),
     hypotheses=(of_losses("exponential loss", "exponential"), FROM_ZERO, NESTED),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
@@ -298,6 +303,11 @@ FREEZE = Theorem(
     equation="10.3",
     title="With the hinge loss the rare feature stops for ever",
     claim="v_2 = p_12 t until t = 1/(p_1 + 2 p_12), then 1/(2 + q) for ever, while v_1 goes on to its margin",
+    formula=(
+        r"\begin{split} v_2 &= p_{12}\, \min(t, t^*), \qquad t^* = \frac{1}{p_1 + 2 p_{12}}, \qquad "
+        r"p_{12}\, t^* = \frac{1}{2 + q}, \\ "
+        r"v_1 &= \min(1,\; p_1 t + p_{12}\, \min(t, t^*)), \qquad q = \frac{p_1}{p_{12}} \end{split}"
+    ),
     hypotheses=(of_losses("hinge loss", "hinge"), FROM_ZERO, NESTED),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW,
@@ -317,6 +327,7 @@ BOUNDS = Theorem(
     title="Between two curves at every time",
     claim="v_1 + q - W(q e^(q + v_1)) <= v_2 <= v_1/(1 + q) with cross-entropy; the upper bound holds for every loss, and "
     "for gradient descent with any step size",
+    formula=r"v_1 + q - W(q\, e^{q + v_1}) \;\le\; v_2 \;\le\; \frac{v_1}{1 + q}, \qquad q = \frac{p_1}{p_{12}}",
     hypotheses=(FROM_ZERO, NESTED, "lower bound: cross-entropy, gradient flow"),
     tolerance=FLOW_TOLERANCE,
     why_tolerance=WHY_FLOW + "; descent obeys the upper bound up to rounding",

@@ -212,12 +212,20 @@ def draw_waking(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=8, loc="upper right")
 
 
+_RULE = (
+    r"\begin{split} \alpha_j + \left| c \right|\, \beta_j < 0: \quad &\text{neuron } j \text{ is dead for ever}, \\ "
+    r"\alpha_j + \left| c \right|\, \beta_j > 0: \quad &\text{it wakes on the points } x_+, \\ "
+    r"&\alpha_j = w_j \cdot \hat{x}_+ \le 0 < \beta_j = w_j \cdot \hat{x}_- < z_j, \qquad "
+    r"c = \hat{x}_+ \cdot \hat{x}_- \end{split}"
+)
+
 WAKING = Theorem(
     name="waking",
     equation="4.4",
     title="Some of the neurons that leave a class wake on the other one",
     claim="a neuron that leaves class - at an obtuse angle is dead for ever iff alpha + |c| beta < 0, else it wakes on "
     "class +",
+    formula=_RULE,
     hypotheses=(
         ONE_RAY,
         "an angle with cosine c in (-1, 0) between the classes",
@@ -244,6 +252,7 @@ WAKING_HINGE = Theorem(
     title="With hinge loss too, some of those that leave a class wake on the other one",
     claim="a neuron that leaves class - before class - is learnt is dead for ever iff alpha + |c| beta < 0, else it wakes "
     "on class +; where every neuron of class - is a leaver, all of them leave",
+    formula=_RULE,
     hypotheses=(
         ONE_RAY,
         "an angle with cosine c in (-1, 0) between the classes",
