@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import shlex
@@ -37,17 +38,13 @@ def report_page(verification: Mapping[str, Any], figures: Mapping[str, bytes]) -
     >>> page.startswith("<!doctype html>"), "No point pushes a neuron the wrong way" in page
     (True, True)
     """
-    import jinja2
-
     wrong = check(verification)
     if wrong:
         raise ValueError(f"verification must be what theorems.Report.to_dict gives, but {wrong}")
     entries = [_entry(row, verification, figures.get(row["name"])) for row in verification["theorems"]]
     counts = {verdict: sum(entry["verdict"] == verdict for entry in entries) for verdict in VERDICTS}
     drops = [drop for entry in entries for drop in entry["necessity"]]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["short"] = short
-    return environment.from_string(_file("template.html")).render(
+    return _template().render(
         entries=entries,
         counts=counts,
         verdicts=VERDICTS,
@@ -149,6 +146,15 @@ def _command(names: list[str], run: Mapping[str, Any]) -> str:
     words += [f"--trials {trials}"] if trials is not None else []
     words += [f"--precision {run['precision']}"] if run["precision"] != "float64" else []
     return " ".join([*words, f"--seed {seed}"])
+
+
+@functools.cache
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["short"] = short
+    return environment.from_string(_file("template.html"))
 
 
 def _file(name: str) -> str:
