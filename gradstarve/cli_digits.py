@@ -9,7 +9,20 @@ from typing import Annotated, Any, Optional
 import typer
 
 from gradstarve import report
-from gradstarve.cli_parts import Seed, plain_errors, use_float64
+from gradstarve.cli_parts import (
+    DEFAULT_OUT,
+    AsJson,
+    Figures,
+    Seed,
+    one_of,
+    out_option,
+    plain_errors,
+    show,
+    use_float64,
+    wrote,
+)
+from gradstarve.progress import say
+from gradstarve.style import FORMATS
 
 EXAMPLE = "Example: gradstarve digits --quick --pair 4,9 --out digits-4-9"
 
@@ -22,10 +35,9 @@ def digits(
         typer.Option(min=2, help="Networks, each with its own start and split. [default: 50, with --quick 20]"),
     ] = None,
     seed: Seed = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON instead of the tables.")] = False,
-    out: Annotated[
-        Path, typer.Option(help="Directory for digits.json and a figure of each part.")
-    ] = Path("gradstarve-out"),
+    as_json: AsJson = False,
+    figures: Figures = "png",
+    out: Annotated[Path, out_option("digits.json and a figure of each part")] = DEFAULT_OUT,
 ) -> None:
     """Train small networks on two real digits, and tell which laws and which remedies hold on them.
 
@@ -36,10 +48,11 @@ def digits(
     start = time.monotonic()
 
     def tell(text: str) -> None:
-        typer.echo(f"{time.monotonic() - start:5.0f} s  {text}", err=True)
+        say(f"{time.monotonic() - start:5.0f} s  {text}")
 
-    with plain_errors():
-        numbers = _pair(pair)
+    numbers = _pair(pair)
+    one_of("--figures", figures, FORMATS)
+    with plain_errors("gradstarve digits"):
         folder = report.output_directory(out)
         use_float64()
         try:
@@ -52,14 +65,15 @@ def digits(
             raise ValueError(str(error)) from None
         stored = {"settings": settings, "environment": environment(), **study.numbers(results)}
         report.write_json(folder / "digits.json", stored)
-        names = ["digits.json"]
+        paths = [folder / "digits.json"]
         from gradstarve.studies.digits_plots import draw
 
         for name, found in results.items():
-            draw(name, found, folder / f"digits-{name}.png")
-            names.append(f"digits-{name}.png")
-    typer.echo((folder / "digits.json").read_text(encoding="utf-8") if json else study.report_text(results))
-    typer.echo(f"Wrote {', '.join(names)} to {folder} after {time.monotonic() - start:.0f} s", err=True)
+            paths.append(folder / f"digits-{name}.{figures}")
+            draw(name, found, paths[-1])
+        text = study.report_text(results)
+    show(as_json, stored, text)
+    wrote(*paths)
 
 
 def environment() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -10,7 +9,21 @@ from typing import Annotated, Any, Optional
 import typer
 
 from gradstarve import report
-from gradstarve.cli_parts import Seed, one_of, plain_errors, use_float64
+from gradstarve.cli_parts import (
+    DEFAULT_OUT,
+    AsJson,
+    Figures,
+    Seed,
+    choice,
+    one_of,
+    out_option,
+    plain_errors,
+    several,
+    show,
+    use_float64,
+    wrote,
+)
+from gradstarve.style import FORMATS
 
 EXAMPLE = "Example: gradstarve phase --planes neuron,failure --losses hinge --width 8 --networks 2000"
 PLANES = ("neuron", "angle", "failure", "time")
@@ -19,8 +32,10 @@ _TAKES = {"pixels": ("neuron", "angle", "time"), "width": ("failure", "time"), "
 
 
 def phase(
-    planes: Annotated[str, typer.Option(help=f"One figure each: {', '.join(PLANES)}.")] = ",".join(PLANES),
-    losses: Annotated[str, typer.Option(help=f"One column or row each: {', '.join(LOSSES)}.")] = "cross-entropy,hinge",
+    planes: Annotated[str, choice(PLANES, f"One figure each: {', '.join(PLANES)}.", several=True)] = ",".join(PLANES),
+    losses: Annotated[
+        str, choice(LOSSES, f"One column or row of a figure each: {', '.join(LOSSES)}.", several=True)
+    ] = "cross-entropy,hinge",
     width: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Neurons h: the most of failure, those of time. [default: 12 and 8]"),
@@ -34,8 +49,9 @@ def phase(
         typer.Option(min=4, help="Pixels along a map of neuron, angle and time. [default: 160, 150 and 25]"),
     ] = None,
     seed: Seed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")] = False,
-    out: Annotated[Path, typer.Option(help="Directory for phase-*.png and phase.json.")] = Path("gradstarve-out"),
+    as_json: AsJson = False,
+    figures: Figures = "png",
+    out: Annotated[Path, out_option("a figure of each plane and phase.json")] = DEFAULT_OUT,
 ) -> None:
     """Map where training fails, and how long it takes: exact where there is a law, by exact events or the flow elsewhere.
 
@@ -44,13 +60,14 @@ def phase(
     class. time: quantiles over networks of the time to learn. Prints a table each; writes a figure each, and all maps as
     JSON.
     """
-    wanted, chosen = _several("--planes", planes, PLANES), _several("--losses", losses, LOSSES)
+    wanted, chosen = several("--planes", planes, PLANES), several("--losses", losses, LOSSES)
+    one_of("--figures", figures, FORMATS)
     given = {"width": width, "networks": networks, "pixels": pixels}
     for name, value in given.items():
         if value is not None and not set(_TAKES[name]) & set(wanted):
             message = f"is for the planes {', '.join(_TAKES[name])}, none of which is among --planes {planes}"
             raise typer.BadParameter(message, param_hint=f"'--{name}'")
-    with plain_errors():
+    with plain_errors("gradstarve phase"):
         folder = report.output_directory(out)
         use_float64()
 
@@ -60,24 +77,20 @@ def phase(
         # Compiling takes most of the time, and two threads share it. The longest first, and those that run the same
         # programs one after the other.
         order = sorted(wanted, key=("failure", "neuron", "angle", "time").index)
-        with ThreadPoolExecutor(2) as pool:
+        pool = ThreadPoolExecutor(2)
+        try:
             done = dict(zip(order, pool.map(one, order), strict=True))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # all is done, or nobody waits for it any more
         diagrams = [done[plane] for plane in wanted]
-        written = []
-        for diagram in diagrams:
-            path = folder / f"phase-{diagram.plane}.png"
+        paths = [folder / f"phase-{diagram.plane}.{figures}" for diagram in diagrams]
+        for diagram, path in zip(diagrams, paths, strict=True):
             diagram.plot(path)
-            written.append(str(path))
-        head = {"environment": report.environment()}
-        full = [{"settings": d.settings, **d.to_dict()} for d in diagrams]
-        report.write_json(folder / "phase.json", head | {"diagrams": full})
-        written.append(str(folder / "phase.json"))
-    if as_json:
-        short = [{"settings": d.settings, "plane": d.plane, "table": d.records()} for d in diagrams]
-        typer.echo(json.dumps(report.to_jsonable(head | {"diagrams": short})))
-    else:
-        typer.echo("\n\n".join(f"{d.plane}\n{d.table()}\n{d.notes()}" for d in diagrams))
-    typer.echo(f"Wrote {', '.join(written[:-1])} and {written[-1]}", err=as_json)
+        full = [{"settings": d.settings, **d.to_dict(), "table": d.records()} for d in diagrams]
+        result = {"environment": report.environment(), "diagrams": full}
+        report.write_json(folder / "phase.json", result)
+    show(as_json, result, "\n\n".join(f"{d.plane}\n{d.table()}\n{d.notes()}" for d in diagrams))
+    wrote(*paths, folder / "phase.json")
 
 
 def plane_settings(plane: str, losses: list[str], seed: int, given: dict[str, Any]) -> dict[str, Any]:
@@ -92,13 +105,4 @@ def run_phase(settings: dict[str, Any]) -> Any:
     """The `PhaseDiagram` of `settings` by name, as stored in phase.json."""
     from gradstarve.studies.phase import phase_diagram
 
-    return phase_diagram(**settings, progress=False)
-
-
-def _several(option: str, text: str, valid: tuple[str, ...]) -> list[str]:
-    values = [part.strip() for part in text.split(",")]
-    for value in values:
-        one_of(option, value, valid)
-    if len(set(values)) < len(values):
-        raise typer.BadParameter(f"{text!r} names one twice", param_hint=f"'{option}'")
-    return values
+    return phase_diagram(**settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -10,7 +9,23 @@ from typing import Annotated, Any, Optional
 import typer
 
 from gradstarve import report
-from gradstarve.cli_parts import LOSSES, Seed, one_of, plain_errors, use_float64
+from gradstarve.cli_parts import (
+    DEFAULT_OUT,
+    LOSSES,
+    AsJson,
+    Figures,
+    Seed,
+    choice,
+    one_of,
+    out_option,
+    plain_errors,
+    positive,
+    several,
+    show,
+    use_float64,
+    wrote,
+)
+from gradstarve.style import FORMATS
 
 EXAMPLE = 'Example: gradstarve starve --types "1,1,0;1,0,1;0,1,1" --probabilities 0.5,0.3,0.2 --depths 1,2 --time 300'
 _PAIR, _OFTEN = "1,0;1,1", "0.8,0.2"
@@ -29,7 +44,7 @@ def starve(
         typer.Option(help="Norm r of each feature in a sample. [default: all 1]"),
     ] = None,
     losses: Annotated[
-        str, typer.Option(help=f"One column of the figure each: {', '.join(LOSSES)}.")
+        str, choice(LOSSES, f"One column of the figure each: {', '.join(LOSSES)}.", several=True)
     ] = "cross-entropy,hinge,exponential",
     depths: Annotated[str, typer.Option(help="Layers N of aligned paths, one row of the figure each; 1 is a read-out.")] = (
         "1,2,3"
@@ -46,9 +61,10 @@ def starve(
     remedies: Annotated[
         bool, typer.Option("--remedies", help="Also train ordinary networks under remedies, compared in remedies.png.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print starve.json instead of the tables.")] = False,
     seed: Seed = 0,
-    out: Annotated[Path, typer.Option(help="Directory for the figures and starve.json.")] = Path("gradstarve-out"),
+    as_json: AsJson = False,
+    figures: Figures = "png",
+    out: Annotated[Path, out_option("the figures and starve.json")] = DEFAULT_OUT,
 ) -> None:
     """Show how features that share samples starve each other: the exact laws, and whole networks trained.
 
@@ -73,16 +89,14 @@ def starve(
     norms = [1.0] * count if scales is None else _numbers("--scales", scales, count, "features")
     first = _numbers("--init", init, None if "," not in init else count, "features")
     first = first * count if len(first) == 1 else first
-    chosen = _distinct("--losses", losses)
-    for loss in chosen:
-        one_of("--losses", loss, LOSSES)
+    one_of("--figures", figures, FORMATS)
+    chosen = several("--losses", losses, LOSSES)
     layers = []
-    for text in _distinct("--depths", depths):
+    for text in several("--depths", depths):
         if not text.isdecimal() or not int(text):
             raise typer.BadParameter(f"{text!r} is not a number of layers, 1, 2, 3, ...", param_hint="'--depths'")
         layers.append(int(text))
-    if not 0 < time < math.inf:
-        raise typer.BadParameter(f"{time} is not a finite number above 0", param_hint="'--time'")
+    positive("--time", time)
     settings = {
         "types": table,
         "probabilities": often,
@@ -96,24 +110,23 @@ def starve(
         "networks": networks,
         "seed": seed,
     }
-    with plain_errors():
+    with plain_errors("gradstarve starve"):
         folder = report.output_directory(out)
         use_float64()
         study = _run_named(settings)
-        study.plot(folder / "starve.png")
+        written, text = [f"starve.{figures}"], f"{study.table()}\n\n{study.notes()}"
+        study.plot(folder / written[0])
         result = {"settings": study.settings, "environment": report.environment(), "features": study.to_dict()}
-        written, text = ["starve.png", "starve.json"], f"{study.table()}\n\n{study.notes()}"
         if remedies:
             names = ("types", "probabilities", "scales", "width", "networks", "seed")
             compared = run_remedies({name: settings[name] for name in names})
-            compared.plot(folder / "remedies.png")
+            written.append(f"remedies.{figures}")
+            compared.plot(folder / written[-1])
             result["remedies"] = {"settings": compared.settings} | compared.to_dict()
-            written.insert(1, "remedies.png")
             text += f"\n\n{compared.table()}\n\n{compared.notes()}"
         report.write_json(folder / "starve.json", result)
-    typer.echo(json.dumps(report.to_jsonable(result)) if as_json else text)
-    paths = [str(folder / name) for name in written]
-    typer.echo(f"Wrote {', '.join(paths[:-1])} and {paths[-1]}", err=as_json)
+    show(as_json, result, text)
+    wrote(*(folder / name for name in written), folder / "starve.json")
 
 
 def run_starve(settings: dict[str, Any]) -> Any:
@@ -177,11 +190,4 @@ def _numbers(option: str, text: str, count: int | None, of: str = "") -> list[fl
     if count is not None and len(values) != count:
         message = f"{text!r} has {len(values)} numbers for {count} {of}; give {count}"
         raise typer.BadParameter(message, param_hint=f"'{option}'")
-    return values
-
-
-def _distinct(option: str, text: str) -> list[str]:
-    values = [part.strip() for part in text.split(",")]
-    if len(set(values)) < len(values):
-        raise typer.BadParameter(f"{text!r} names one twice", param_hint=f"'{option}'")
     return values

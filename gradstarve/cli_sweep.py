@@ -10,8 +10,26 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from gradstarve import report
-from gradstarve.cli_parts import LOSSES, PRECISIONS, PROBLEMS, Seed, one_of, plain_errors, use_float64
+from gradstarve import files, report
+from gradstarve.cli_names import completion
+from gradstarve.cli_parts import (
+    DEFAULT_OUT,
+    LOSSES,
+    PRECISIONS,
+    PROBLEMS,
+    AsJson,
+    Figures,
+    Precision,
+    Seed,
+    choice,
+    one_of,
+    out_option,
+    plain_errors,
+    show,
+    use_float64,
+    wrote,
+)
+from gradstarve.style import FORMATS
 
 EXAMPLE = "Example: gradstarve sweep --seeds 10000 --step-size 0.1,0.3 --over frequency=0.5,0.9 --directory runs/first"
 DYNAMICS = ("descent", "sgd")
@@ -32,13 +50,13 @@ SWEPT: dict[str, Callable[[str], Any]] = {
 
 
 def sweep(
-    problem: Annotated[str, typer.Option(help="Where the two classes lie: antipodal or orthogonal.")] = "antipodal",
+    problem: Annotated[str, choice(PROBLEMS, f"Where the two classes lie: {' or '.join(PROBLEMS)}.")] = "antipodal",
     dim: Annotated[int, typer.Option(min=1, help="Coordinates d of the data.")] = 2,
     frequency: Annotated[str, typer.Option(help="Weight p of class +; class - has 1 - p. *")] = "0.7",
     norm: Annotated[str, typer.Option(help="Length r of the point of class -; that of class + is 1. *")] = "1",
-    loss: Annotated[str, typer.Option(help=f"One of {', '.join(LOSSES)}. *")] = "cross-entropy",
+    loss: Annotated[str, choice(LOSSES, f"One of {', '.join(LOSSES)}. *", several=True)] = "cross-entropy",
     width: Annotated[str, typer.Option(help="Neurons h of each network. *")] = "8",
-    dynamics: Annotated[str, typer.Option(help="descent (of gradients) or sgd (one point a step).")] = "descent",
+    dynamics: Annotated[str, choice(DYNAMICS, "descent (of gradients) or sgd (one point a step).")] = "descent",
     step_size: Annotated[str, typer.Option(help="Step size. *")] = "0.1",
     momentum: Annotated[str, typer.Option(help="Momentum of descent. *")] = "0",
     weight_decay: Annotated[str, typer.Option(help="Weight decay of descent. *")] = "0",
@@ -46,7 +64,10 @@ def sweep(
     scale_z: Annotated[str, typer.Option(help="Standard deviation of the second layer at the start. *")] = "1",
     over: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="NAME=V1,V2,... sweeps over an option marked *; may be given several times."),
+        typer.Option(
+            help="NAME=V1,V2,... sweeps over an option marked *; may be given several times.",
+            autocompletion=completion([f"{name}=" for name in SWEPT]),
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many networks are trained for each combination.")] = 1000,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 2000,
@@ -54,16 +75,21 @@ def sweep(
         Optional[int], typer.Option(min=1, help="Steps between records. [default: about 40 records]")  # noqa: UP045
     ] = None,
     threshold: Annotated[float, typer.Option(help="A network has learnt when its error is below it.")] = 0.01,
-    keep: Annotated[str, typer.Option(help=f"One of {', '.join(KEEP)}; needs --directory beyond the first.")] = "statistics",
+    keep: Annotated[str, choice(KEEP, f"One of {', '.join(KEEP)}; needs --directory beyond the first.")] = "statistics",
     memory: Annotated[float, typer.Option(help="Bytes for work and result.")] = 1e9,
     directory: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Directory for finished parts: the same command goes on from them, however it ended."),
+        typer.Option(
+            help="Directory for finished parts: the same command goes on from them, however it ended. [default: none]",
+            file_okay=False,
+        ),
     ] = None,
-    engine: Annotated[str, typer.Option(help=f"One of {', '.join(ENGINES)}.")] = "auto",
-    precision: Annotated[str, typer.Option(help=f"One of {', '.join(PRECISIONS)}.")] = "float64",
+    engine: Annotated[str, choice(ENGINES)] = "auto",
+    precision: Precision = "float64",
     seed: Seed = 0,
-    out: Annotated[Path, typer.Option(help="Directory for sweep.json, sweep.npz and sweep.png.")] = Path("gradstarve-out"),
+    as_json: AsJson = False,
+    figures: Figures = "png",
+    out: Annotated[Path, out_option("sweep.json, sweep.npz and sweep.png")] = DEFAULT_OUT,
 ) -> None:
     """Train many networks for every combination of hyperparameters, and tell how their errors are spread.
 
@@ -75,6 +101,7 @@ def sweep(
     one_of("--keep", keep, KEEP)
     one_of("--engine", engine, ENGINES)
     one_of("--precision", precision, PRECISIONS)
+    one_of("--figures", figures, FORMATS)
     given = locals()
     values = {name: _values(f"--{name.replace('_', '-')}", name, given[name]) for name in SWEPT}
     for text in over or ():
@@ -94,7 +121,7 @@ def sweep(
         raise typer.BadParameter(f"--keep {keep} needs --directory for what is kept", param_hint="'--keep'")
     plain = ("problem", "dim", "dynamics", "seeds", "steps", "record_every", "threshold", "keep", "precision", "seed")
     settings = {name: given[name] for name in plain} | values
-    with plain_errors():
+    with plain_errors("gradstarve sweep"):
         folder = report.output_directory(out)
         if precision == "float64":
             use_float64()
@@ -103,12 +130,10 @@ def sweep(
             try:
                 result = run_sweep(settings, memory=memory, directory=directory, engine=engine)
             except KeyboardInterrupt as stop:
-                typer.echo(str(stop), err=True)
-                raise typer.Exit(130) from None
-        _write(result, folder, settings)
-    typer.echo(result.table())
-    names = ", ".join(str(folder / f"sweep.{end}") for end in ("json", "npz", "png"))
-    typer.echo(f"Wrote {names}" + (f"; chunks in {directory}" if directory else ""))
+                raise KeyboardInterrupt(str(stop).replace("directory=", "--directory")) from None
+        contents = _write(result, folder, settings, figures)
+    show(as_json, contents, result.table())
+    wrote(*(folder / f"sweep.{end}" for end in ("json", "npz", figures)), *([f"chunks in {directory}"] if directory else []))
 
 
 def run_sweep(settings: dict[str, Any], **how: Any) -> Any:
@@ -142,17 +167,20 @@ def run_sweep(settings: dict[str, Any], **how: Any) -> Any:
     )
 
 
-def _write(result: Any, folder: Path, settings: dict[str, Any]) -> None:
+def _write(result: Any, folder: Path, settings: dict[str, Any], figures: str) -> dict[str, Any]:
+    """The three files; what is in sweep.json."""
     import numpy as np
 
     from gradstarve.simulate.histogram import ERROR, MARGIN
 
-    result.plot(path=folder / "sweep.png")
+    result.plot(path=folder / f"sweep.{figures}")
     edges = {"error_edges": ERROR.edges, "margin_edges": MARGIN.edges}
-    np.savez_compressed(folder / "sweep.npz", allow_pickle=False, step=result.grid, **edges, **result.statistics)
+    with files.whole(folder / "sweep.npz") as part, part.open("wb") as stream:  # given a path, NumPy adds an ending
+        np.savez_compressed(stream, allow_pickle=False, step=result.grid, **edges, **result.statistics)
     environment = report.environment() | {"engine": result.engine}
     contents = {"settings": settings, "environment": environment, "axes": list(result.over), "summary": result.summary()}
     report.write_json(folder / "sweep.json", contents)
+    return contents
 
 
 def _values(option: str, name: str, text: str) -> list:

@@ -27,6 +27,20 @@ SHADE = "#B9B9B9"
 FAINT = "#E4E4E4"
 """The grid, and areas behind everything."""
 
+FILLS = (COLOURS[0], COLOURS[4], COLOURS[2], COLOURS[3], COLOURS[5], COLOURS[1], "#F0E442")
+"""The same colours, and Okabe and Ito's yellow in place of black, for areas and dots beside black lines."""
+LIGHT = ("#8FC1E3", "#F3B08A")
+"""Light blue and vermillion, for areas with lines and words on them."""
+DARK = ("#000000", "#5B1A8B", "#004D40", "#A34700")
+"""Black, plum, pine and rust, for lines and words on such areas."""
+
+MAP = "YlGnBu"
+"""Colours of a quantity, light to dark; they can be told apart by lightness alone."""
+ORDERED = "viridis_r"
+"""Colours of lines that belong to values in an order, light to dark."""
+SIGNED = "RdBu"
+"""Colours of a quantity of either sign, white at 0."""
+
 DPI = 150
 FORMATS = ("png", "svg", "pdf")
 """What a figure can be saved as, by the end of its path."""
@@ -39,9 +53,11 @@ RC: Any = {
     "ytick.labelsize": 9,
     "legend.fontsize": 9.5,
     "legend.frameon": False,
+    "legend.edgecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
+    "axes.titlecolor": NOTE,
     "axes.grid": True,
     "axes.prop_cycle": f"cycler('color', {list(COLOURS)})",
     "grid.color": FAINT,

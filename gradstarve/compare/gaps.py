@@ -151,8 +151,9 @@ class Comparison:
             "gaps": self.gaps,
         }
 
-    def plot(self, ax: Any = None, path: Any = None, **options: Any) -> Any:
-        """The overlay figure: theory as lines, training as markers and quantile bands; see `compare.plots.overlay`."""
+    def plot(self, path: Any = None, ax: Any = None, **options: Any) -> Any:
+        """The overlay as a matplotlib `Figure`, saved to `path` if there is one: theory as lines, training as markers and
+        quantile bands; see `compare.plots.overlay`."""
         from gradstarve.compare.plots import overlay
 
         return overlay(self, ax=ax, path=path, **options)

@@ -7,14 +7,13 @@ read by the colour-blind and on a grey print. Matplotlib is imported when a figu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gradstarve.arrays import positive_int
 from gradstarve.problem import GradientDescent
-from gradstarve.style import COLOURS, RC
+from gradstarve.style import COLOURS, DPI, GUIDE, INK, NOTE, new_figure, save, sheet
 from gradstarve.text import number
 
 QUANTILES = (0.1, 0.9)
@@ -82,17 +81,14 @@ def overlay(
     >>> [axes.get_ylabel() for axes in figure.axes]
     ['error σ(−m)', 'margin m = y f(x)']
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     if scale not in ("auto", "linear", "log"):
         raise ValueError(f"scale must be 'auto', 'linear' or 'log', got {scale!r}")
     grid = np.asarray(comparison.grid, np.float64)
     at = _line_grid(comparison)
     classes, lines = _classes(comparison, at), np.asarray(at, np.float64)
-    with mpl.rc_context(RC):
+    with sheet():
         if ax is None:
-            figure = Figure(figsize=(9, 4.6), dpi=150, layout="constrained")
+            figure = new_figure(9, 4.6)
             axes = figure.subplots(1, 2)
         else:
             axes = np.ravel(np.asarray(ax, dtype=object))
@@ -116,13 +112,13 @@ def overlay(
             # A bold line over a plain one: two texts, the upper of which the layout keeps room for.
             sizes = min(12.0, 12 * 90 / len(first)), min(10.0, 10 * 122 / len(second))  # what fits into 9 inches
             figure.suptitle(f"{first}\n", x=0.012, ha="left", fontsize=sizes[0], fontweight="bold", linespacing=1.4)
-            figure.text(0.012, 0.908, second, fontsize=sizes[1], color="#333333")
+            figure.text(0.012, 0.908, second, fontsize=sizes[1], color=INK)
             handles = _legend(comparison, classes, networks)
-            figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, columnspacing=2.2)
+            figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=2.2)
         else:
             axes[1].legend(handles=_legend(comparison, classes, networks), fontsize=9)
         if path is not None:
-            figure.savefig(Path(path), dpi=figure.dpi if ax is not None else 150)
+            save(figure, path, DPI if ax is None else figure.dpi)
     return figure
 
 
@@ -254,12 +250,12 @@ def _dress(comparison, axes, lines, use_log) -> None:
     axes[1].set_ylabel("margin m = y f(x)")
     high = axes[0].get_ylim()[1]
     axes[0].set_ylim(-0.02, min(max(high, 0.55), 1.02))
-    axes[0].axhline(0.5, color="#8A8A8A", linewidth=0.8, linestyle=":", zorder=2)
+    axes[0].axhline(0.5, color=GUIDE, linewidth=0.8, linestyle=":", zorder=2)
     aims = (0, 1) if comparison.trajectory.loss_function.name in ("hinge", "squared") else (0,)
     for level in aims:
-        axes[1].axhline(level, color="#8A8A8A", linewidth=0.8, linestyle=":", zorder=2)
-    axes[0].set_title("probability given to the wrong label", loc="left", color="#444444")
-    axes[1].set_title("margin of the true label", loc="left", color="#444444")
+        axes[1].axhline(level, color=GUIDE, linewidth=0.8, linestyle=":", zorder=2)
+    axes[0].set_title("probability given to the wrong label", loc="left")
+    axes[1].set_title("margin of the true label", loc="left")
 
 
 def _time_label(comparison: Any) -> str:
@@ -315,7 +311,7 @@ def _legend(comparison: Any, classes: list[_Class], networks: Any) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    grey, many = "#555555", comparison.networks > 1
+    grey, many = NOTE, comparison.networks > 1
     empty: dict[str, Any] = {"markerfacecolor": "white"}
     columns: tuple[list[Any], ...] = ([], [], [])
     for one, row in zip(classes, comparison.classes, strict=True):

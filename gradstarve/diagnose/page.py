@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gradstarve.diagnose.groups import ALARM_GAP, ALARM_INDEX, GroupLaw
 from gradstarve.diagnose.words import classes_of
-from gradstarve.style import COLOURS, RC
+from gradstarve.style import COLOURS, GUIDE, INK, NOTE, SIGNED, new_figure, save, sheet
 from gradstarve.text import number
 
-_REST, _FEATURE, _QUIET = COLOURS[0], COLOURS[1], "#8A8A8A"
+_REST, _FEATURE, _QUIET = COLOURS[0], COLOURS[1], GUIDE
 _MOST = 8  # rows of a panel
 
 
 def page(report: Any, path: Any = None) -> Any:
     """The page of a `StarvationReport`, 12.4 x 8.4 inches, as a matplotlib `Figure`; saved to `path` if there is one."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(RC):
-        figure = Figure(figsize=(12.4, 8.4), dpi=120)
+    with sheet():
+        figure = new_figure(12.4, 8.4, layout=None)
         above = figure.add_gridspec(1, 2, left=0.06, right=0.985, top=0.79, bottom=0.47, wspace=0.42, width_ratios=(1.25, 1))
         below = figure.add_gridspec(
             1, 3, left=0.135, right=0.945, top=0.36, bottom=0.07, wspace=0.32, width_ratios=(1, 1.2, 1)
@@ -41,7 +37,7 @@ def page(report: Any, path: Any = None) -> Any:
         _order(order, report, shown)
         _starvation(starvation, report)
         if path is not None:
-            figure.savefig(Path(path))
+            save(figure, path)
     return figure
 
 
@@ -68,7 +64,7 @@ def _headline(figure: Any, report: Any) -> None:
     lines = textwrap.wrap(text.replace("\n", " "), 165)
     lines = [*lines[:3]] if len(lines) <= 3 else [*lines[:2], lines[2] + " …"]
     base = f"Predicted before training, {len(report.labels)} samples, from the kernel of the network at its first weights."
-    figure.text(0.03, 0.93, "\n".join([*lines, base]), fontsize=9.5, va="top", linespacing=1.35, color="#333333")
+    figure.text(0.03, 0.93, "\n".join([*lines, base]), fontsize=9.5, va="top", linespacing=1.35, color=INK)
 
 
 def _curves(panel: Any, report: Any, law: GroupLaw) -> None:
@@ -79,18 +75,18 @@ def _curves(panel: Any, report: Any, law: GroupLaw) -> None:
     panel.plot(t, law.rest[seen], color=_REST, linewidth=2.2, label="the rest")
     panel.plot(t, law.rest_alone[seen], color=_REST, linewidth=1.5, linestyle=":", label=f"the rest, without '{law.name}'")
     panel.fill_between(t, law.rest[seen], law.rest_alone[seen], color=_REST, alpha=0.1, linewidth=0)
-    panel.axvline(report.horizon, color="#444444", linewidth=0.9)
-    panel.axhline(0, color="#444444", linewidth=0.6)
+    panel.axvline(report.horizon, color=NOTE, linewidth=0.9)
+    panel.axhline(0, color=NOTE, linewidth=0.6)
     panel.set_xscale("log")
     panel.set_xlim(t[0], t[-1])
     panel.annotate(
         f"mean error {number(report.error, 2)}", (report.horizon, 1), (0, 3), xycoords=("data", "axes fraction"),
-        textcoords="offset points", ha="center", va="bottom", fontsize=8.5, color="#444444",
+        textcoords="offset points", ha="center", va="bottom", fontsize=8.5, color=NOTE,
     )  # fmt: skip
     panel.set_xlabel("training time (step size × step)")
     panel.set_ylabel("logit gained")
     panel.set_title(f"What is learnt of {classes_of(law)}", loc="left")
-    panel.legend(loc="upper left", frameon=False)
+    panel.legend(loc="upper left")
 
 
 def _training(panel: Any, report: Any) -> None:
@@ -110,7 +106,7 @@ def _groups(panel: Any, report: Any) -> None:
     values = np.array([law.index[law.at] for law in laws])
     colours = [_FEATURE if law.alarm else _QUIET for law in laws]
     _bars(panel, [_name(law) for law in laws], values, colours)
-    panel.axvline(ALARM_INDEX, color="#444444", linewidth=0.9, linestyle="--")
+    panel.axvline(ALARM_INDEX, color=NOTE, linewidth=0.9, linestyle="--")
     panel.set_xlabel("starvation index of the rest (colour: alarm)")
     panel.set_title("Which features starve the rest of their class", loc="left")
     return None
@@ -135,9 +131,9 @@ def _clusters(panel: Any, report: Any) -> None:
         if y >= ALARM_INDEX:  # the harmless ones lie on each other
             words = f"{100 * law.share:.0f} % of {classes_of(law)}"
             side = 1 if x < 0.4 * right else -1
-            look = {"fontsize": 8, "color": "#222222", "zorder": 4, "ha": "left" if side > 0 else "right"}
+            look = {"fontsize": 8, "color": INK, "zorder": 4, "ha": "left" if side > 0 else "right"}
             panel.annotate(words, (x, y), (8 * side, 4), textcoords="offset points", **look)
-    panel.axhline(0, color="#444444", linewidth=0.6)
+    panel.axhline(0, color=NOTE, linewidth=0.6)
     panel.set_xscale("log")
     panel.set_xlim(0.8 * gaps.min(), right)
     panel.set_xticks([tick for tick in (2, 5, 10, 25, 50, 100, 200) if 0.8 * gaps.min() < tick < right])
@@ -156,7 +152,7 @@ def _remedies(panel: Any, report: Any, shown: Any) -> None:
     names = [o.remedy if o.remedy != "none" else "train as planned" for o in outcomes]
     colours = [_FEATURE if o.index >= ALARM_INDEX else COLOURS[2] for o in outcomes]
     _bars(panel, [textwrap.fill(name, 22) for name in names], np.array([o.index for o in outcomes]), colours)
-    panel.axvline(ALARM_INDEX, color="#444444", linewidth=0.9, linestyle="--")
+    panel.axvline(ALARM_INDEX, color=NOTE, linewidth=0.9, linestyle="--")
     panel.set_xlabel("starvation index that is left")
     panel.set_title(f"What would help against '{shown[0].name}'", loc="left")
     return None
@@ -174,7 +170,7 @@ def _bars(panel: Any, names: Any, values: np.ndarray, colours: Any) -> None:
         )  # fmt: skip
     panel.set_yticks(rows, names, fontsize=8.5)
     panel.set_ylim(max(len(names), 4) - 0.5, -0.5)  # few bars stay bars
-    panel.axvline(0, color="#444444", linewidth=0.8)
+    panel.axvline(0, color=NOTE, linewidth=0.8)
     panel.grid(visible=False, axis="y")
     low, high = min(0.0, float(shown.min())), max(0.4, float(shown.max()))
     panel.set_xlim(low - (0.3 * (high - low) if low < 0 else 0), high + 0.12 * (high - low))
@@ -198,7 +194,7 @@ def _order(panel: Any, report: Any, shown: Any) -> None:
             panel.annotate(
                 f"'{law.name}'", (t, law.share), (8, -12), textcoords="offset points", fontsize=8.5, color=_FEATURE
             )
-    panel.axvline(report.horizon, color="#444444", linewidth=0.9)
+    panel.axvline(report.horizon, color=NOTE, linewidth=0.9)
     panel.set_xscale("log")
     first = min([half.min(), *(law.learnt_at[0] for law in shown)])
     panel.set_xlim(first / 2, max(half.max(), report.horizon) * 2)
@@ -221,7 +217,7 @@ def _starvation(panel: Any, report: Any) -> None:
     count = len(f.number)
     shown = np.where(np.eye(count, dtype=bool), np.nan, f.starvation)
     limit = max(0.05, float(np.nanmax(np.abs(shown), initial=0)))
-    image = panel.imshow(shown, cmap="RdBu", vmin=-limit, vmax=limit)
+    image = panel.imshow(shown, cmap=SIGNED, vmin=-limit, vmax=limit)
     names = [_feature(f, k) for k in range(count)]
     panel.set_xticks(range(count), names, fontsize=8)
     panel.set_yticks(range(count), names, fontsize=8)
@@ -243,14 +239,11 @@ def _empty(panel: Any, words: str) -> None:
 
 def margin_page(report: Any, path: Any = None) -> Any:
     """Members and others of every group over time, one panel a group (the first six), for a `MarginReport`."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     groups = report.groups[:6]
     columns = max(1, min(3, len(groups)))
     rows = max(1, -(-len(groups) // columns))
-    with mpl.rc_context(RC):
-        figure = Figure(figsize=(1.5 + 3.4 * columns, 0.9 + 3.1 * rows), dpi=130, layout="constrained")
+    with sheet():
+        figure = new_figure(1.5 + 3.4 * columns, 0.9 + 3.1 * rows)
         panels = np.ravel(figure.subplots(rows, columns, squeeze=False, sharex=True))
         for panel in panels[len(groups) :]:
             panel.set_axis_off()
@@ -260,12 +253,12 @@ def margin_page(report: Any, path: Any = None) -> Any:
             )
             panel.plot(report.times, group.others, color=_REST, linewidth=2, label="others of its class")
             panel.fill_between(report.times, group.members, group.others, color=_FEATURE, alpha=0.1, linewidth=0)
-            panel.axvline(report.horizon, color="#444444", linewidth=0.9)
+            panel.axvline(report.horizon, color=NOTE, linewidth=0.9)
             verdict = "ALARM: " if group.alarm else ""
             panel.set_title(f"{verdict}reliance {number(group.reliance, 2)}, p = {number(group.p_value, 1)}", loc="left")
             panel.set_xlabel("time")
             panel.set_ylabel("mean margin gained")
-            panel.legend(frameon=False)
+            panel.legend()
         if path is not None:
-            figure.savefig(Path(path))
+            save(figure, path)
     return figure

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gradstarve.simulate.sweep_plan import label
-from gradstarve.style import COLOURS, RC
+from gradstarve.style import COLOURS, GUIDE, new_figure, save, sheet
 from gradstarve.text import number
 
 _BAND = (0.05, 0.5, 0.95)
@@ -24,9 +23,6 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
     `configurations` (by number, the last name of `over` running fastest) chooses what is drawn; by default up to seven,
     spread evenly.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     total = len(result.configurations)
     if configurations is None:
         configurations = [int(i) for i in np.unique(np.linspace(0, total - 1, min(total, len(COLOURS))).round())]
@@ -35,8 +31,8 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
         raise ValueError(f"configurations must be some of 0..{total - 1}, got {list(configurations)!r}")
     bands = result.quantile("error", _BAND).reshape(total, len(result.grid), 3)
     learnt = result["learnt"].reshape(total, -1)
-    with mpl.rc_context(RC):
-        figure = Figure(figsize=(9, 4.6), dpi=150, layout="constrained")
+    with sheet():
+        figure = new_figure(9, 4.6)
         left, right = figure.subplots(1, 2)
         for place, which in enumerate(configurations):
             line = {
@@ -50,12 +46,12 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
                 left.fill_between(result.grid, low, high, color=line["color"], alpha=0.16, linewidth=0)
             left.plot(result.grid, middle, **line)
             right.plot(result.grid, 100 * learnt[which], **line)
-        left.axhline(result.threshold, color="#8A8A8A", linewidth=0.8, linestyle=":")
+        left.axhline(result.threshold, color=GUIDE, linewidth=0.8, linestyle=":")
         left.set_yscale("log")
         what = "median, band of 5–95 %" if len(configurations) <= 4 else "median"
-        left.set_title(f"error: {what} of networks", loc="left", color="#444444")
+        left.set_title(f"error: {what} of networks", loc="left")
         left.set_ylabel("error σ(−m), averaged over the data")
-        right.set_title(f"networks with an error below {number(result.threshold)}", loc="left", color="#444444")
+        right.set_title(f"networks with an error below {number(result.threshold)}", loc="left")
         right.set_ylabel("share of networks (%)")
         right.set_ylim(-2, 102)
         for panel in (left, right):
@@ -65,10 +61,10 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
         if total > 1:
             # As many columns as fit into nine inches.
             columns = max(1, min(4, len(labels), 110 // (max(map(len, labels)) + 8)))
-            figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+            figure.legend(handles, labels, loc="outside lower center", ncols=columns)
         figure.suptitle(_title(result, len(configurations)), x=0.012, ha="left", fontsize=12, fontweight="bold")
         if path is not None:
-            figure.savefig(Path(path), dpi=150)
+            save(figure, path)
     return figure
 
 

@@ -229,7 +229,8 @@ class SweepResult:
         return xarray.Dataset(entries, coordinates, attributes | {"engine": self.engine})
 
     def plot(self, path: Any = None, configurations: Sequence[int] | None = None) -> Any:
-        """Error bands over the steps and the share that has learnt, as a matplotlib `Figure`; see `sweep_plot`."""
+        """Error bands over the steps and the share that has learnt, as a matplotlib `Figure`, saved to `path` if there is
+        one; see `sweep_plot`."""
         from gradstarve.simulate.sweep_plot import draw
 
         return draw(self, path, configurations)

@@ -8,26 +8,22 @@ import numpy as np
 
 from gradstarve.studies.digits_patch import NOT_A_REMEDY
 from gradstarve.studies.digits_train import interval
-from gradstarve.style import COLOURS, RC
+from gradstarve.style import COLOURS, GUIDE, NOTE, ORDERED, new_figure, save, sheet
 
 _LOSSES = {"cross-entropy": (COLOURS[0], "-", "o"), "hinge": (COLOURS[1], (0, (5, 2)), "s")}
 _SWEEPS = {"weights": (COLOURS[0], "o"), "fewer images": (COLOURS[2], "^"), "brightness": (COLOURS[1], "s")}
-_GREY = "#8A8A8A"
 
 
 def draw(name: str, found: dict[str, Any], path: Any = None) -> Any:
     """The figure of the study `name`, one of `digits.STUDIES`, from what it gave; saved to `path` too if there is one."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     size = {"error": (12, 4.2), "speed": (10.5, 4.8), "starvation": (12.5, 4.6), "convolution": (12, 4.4)}
     panels = {"error": 3, "speed": 2, "starvation": 2, "convolution": 3}
     if name == "remedies":
         count = len(found["tables"])
         rows = max(len(table["rows"]) for table in found["tables"].values())
         size["remedies"], panels["remedies"] = (3.2 + 4.2 * count, 1.6 + 0.27 * rows), count
-    with mpl.rc_context(RC):
-        figure = Figure(figsize=size[name], dpi=150, layout="constrained")
+    with sheet():
+        figure = new_figure(*size[name])
         axes = np.atleast_1d(figure.subplots(1, panels[name]))
         title = {
             "error": _error,
@@ -38,7 +34,7 @@ def draw(name: str, found: dict[str, Any], path: Any = None) -> Any:
         }[name](axes, found)
         figure.suptitle(title, x=0.012, ha="left", fontsize=12, fontweight="bold")
         if path is not None:
-            figure.savefig(path, dpi=150)
+            save(figure, path)
     return figure
 
 
@@ -56,7 +52,7 @@ def _points(panel: Any, x: Any, values: Any, **style: Any) -> None:
 
 
 def _dress(panel: Any, title: str, x: str, y: str) -> None:
-    panel.set_title(title, loc="left", color="#444444")
+    panel.set_title(title, loc="left")
     panel.set_xlabel(x)
     panel.set_ylabel(y)
 
@@ -92,11 +88,11 @@ def _error(axes: Any, found: dict[str, Any]) -> str:
     _dress(axes[1], "margin of the training images", _TIME, "margin m = y f(x), mean over images")
     _dress(axes[2], "time to a mean margin of 1", "standard deviation of the weights at the start", "time")
     axes[0].set_ylim(0, 0.53)
-    axes[1].axhline(1, color=_GREY, linewidth=0.8, linestyle=":")
+    axes[1].axhline(1, color=GUIDE, linewidth=0.8, linestyle=":")
     axes[2].set_xscale("log")
     axes[2].set_ylim(0, None)
-    axes[0].legend(frameon=False)
-    axes[2].legend(frameon=False, fontsize=8.5)
+    axes[0].legend()
+    axes[2].legend(fontsize=8.5)
     return f"Two digits, one hidden ReLU layer: lines are means over {run['error'].shape[0]} seeds, bands 5–95 % of them"
 
 
@@ -122,13 +118,13 @@ def _speed(axes: Any, found: dict[str, Any]) -> str:
         x, times = (np.concatenate(parts) for parts in zip(*reach, strict=True))
         line = np.geomspace(x.min() / 1.1, x.max() * 1.1, 2)
         middle = np.exp(np.mean(np.log(times * x)))
-        panel.plot(line, middle / line, color=_GREY, linewidth=1, linestyle=(0, (4, 3)), label="∝ 1/(p r)")
+        panel.plot(line, middle / line, color=GUIDE, linewidth=1, linestyle=(0, (4, 3)), label="∝ 1/(p r)")
         if not suffix:
-            panel.plot([], [], color="#444444", linewidth=1.3, label="closed form on the class means")
+            panel.plot([], [], color=NOTE, linewidth=1.3, label="closed form on the class means")
         panel.set_xscale("log")
         panel.set_yscale("log")
         _plain_ticks(panel, "x", "y")
-        panel.legend(frameon=False, fontsize=8.5)
+        panel.legend(fontsize=8.5)
     seeds = found["sweeps"]["weights"][0]["margin"].size
     _dress(axes[0], "centred pixels: class means opposite", "p r, frequency × norm of the mean image", "time to margin 1")
     _dress(axes[1], "raw pixels: classes share brightness", "p r, frequency × norm of the mean image", "time to margin 1")
@@ -139,7 +135,7 @@ def _shades(count: int) -> list[Any]:
     """From light to dark, for values in an order."""
     import matplotlib as mpl
 
-    return [mpl.colormaps["viridis_r"](x) for x in np.linspace(0.12, 1.0, count)]
+    return [mpl.colormaps[ORDERED](x) for x in np.linspace(0.12, 1.0, count)]
 
 
 def _starvation(axes: Any, found: dict[str, Any]) -> str:
@@ -154,9 +150,9 @@ def _starvation(axes: Any, found: dict[str, Any]) -> str:
     axes[0].plot(last["time"][shown], patched, color=COLOURS[1], linestyle=(0, (2, 2)), label="images with patch")
     axes[0].set_xscale("log")
     _plain_ticks(axes[0], "x")
-    axes[0].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8.5)
+    axes[0].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8.5)
     _accuracies(axes[1], runs, "")
-    axes[1].legend(frameon=False, loc="lower left")
+    axes[1].legend(loc="lower left")
     _dress(axes[0], "accuracy on test images without patch, both classes alike", _TIME, "accuracy (%)")
     _dress(axes[1], "at the end of training", "fraction of class + that is patched in training (%)", "accuracy (%)")
     seeds = last["clean"].shape[0]
@@ -185,7 +181,7 @@ def _convolution(axes: Any, found: dict[str, Any]) -> str:
         run = found["shapes"][loss]
         _band(axes[0], run["time"], run["error"], color=colour, linestyle=line, label=loss)
     axes[0].set_ylim(0, 0.53)
-    axes[0].legend(frameon=False)
+    axes[0].legend()
     for (name, sweep), (colour, marker) in zip(found["speeds"].items(), ((COLOURS[0], "o"), (COLOURS[1], "s")), strict=True):
         values, times = zip(*sweep, strict=True)
         # p r against that of even classes, so that both changes share an axis.
@@ -197,10 +193,10 @@ def _convolution(axes: Any, found: dict[str, Any]) -> str:
     axes[1].set_yscale("log")
     reach = np.array([max(reach[0], 0.1), reach[1]])
     _plain_ticks(axes[1], "x", "y")
-    axes[1].plot(reach, even / reach, color=_GREY, linewidth=1, linestyle=(0, (4, 3)), label="∝ 1/(p r)")
-    axes[1].legend(frameon=False)
+    axes[1].plot(reach, even / reach, color=GUIDE, linewidth=1, linestyle=(0, (4, 3)), label="∝ 1/(p r)")
+    axes[1].legend()
     _accuracies(axes[2], found["runs"], "")
-    axes[2].legend(frameon=False, loc="lower left", fontsize=8.5)
+    axes[2].legend(loc="lower left", fontsize=8.5)
     _dress(axes[0], "error, centred pixels", _TIME, "error σ(−m), mean over images")
     _dress(axes[1], "time to margin 1 of class +", "p r, as multiples of even classes", "time")
     _dress(axes[2], "accuracy at the end, raw pixels", "fraction of class + that is patched (%)", "accuracy (%)")
@@ -233,10 +229,10 @@ def _remedies(axes: Any, found: dict[str, Any]) -> str:
                     label=f"t = {table[when]:g}" + (", as long as no patch takes" if when == "early" else ", the end"),
                 )
         for name in NOT_A_REMEDY:
-            panel.axvline(100 * table["rows"][name]["end"].mean(), color=_GREY, linewidth=0.9, linestyle=":")
+            panel.axvline(100 * table["rows"][name]["end"].mean(), color=GUIDE, linewidth=0.9, linestyle=":")
         panel.set_yticks(np.arange(len(names)), names if panel is axes[0] else [""] * len(names))
         panel.set_ylim(len(names) - 0.5, -0.5)
         handles, labels = panel.get_legend_handles_labels()
-        panel.legend(handles[:2], labels[:2], frameon=False, fontsize=8.5, loc="lower left")
+        panel.legend(handles[:2], labels[:2], fontsize=8.5, loc="lower left")
         _dress(panel, f"patch on {100 * fraction:g} % of class +", "accuracy on test images without patch (%)", "")
     return f"What each remedy recovers: {seeds} seeds, 95 % confidence; dotted: plain and no patch at the end"

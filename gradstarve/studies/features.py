@@ -130,7 +130,7 @@ class FeatureStudy:
         return {"times": self.times, "records": self.records, "quantiles": QUANTILES, "cells": cells}
 
     def plot(self, path: Any = None) -> Any:
-        """The matplotlib figure, saved to `path` if there is one: see `studies.features_plot.draw`."""
+        """The curves as a matplotlib `Figure`, saved to `path` if there is one; see `studies.features_plot`."""
         from gradstarve.studies.features_plot import draw
 
         return draw(self, path)

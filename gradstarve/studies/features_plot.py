@@ -7,16 +7,15 @@ Features differ in colour (Okabe and Ito) and in the shape of their markers. Mat
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gradstarve.style import COLOURS, RC
+from gradstarve.style import COLOURS, GUIDE, NOTE, new_figure, save, sheet
 from gradstarve.text import number
 
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
-_GREY = "#555555"
+_GREY = NOTE
 _AIMED = ("hinge", "squared")  # losses that aim at a margin of 1
 _FLOOR = -1.25  # of the index: far below it is as good as there
 _SMALL: Any = {"fontsize": 7.5, "color": _GREY}
@@ -30,15 +29,12 @@ _ABOVE: Any = {
 
 
 def draw(study: Any, path: Any = None) -> Any:
-    """The `Figure` of a `studies.features.FeatureStudy`, saved to `path` at 150 dpi (.png) or as vectors (.pdf, .svg)."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
+    """The `Figure` of a `studies.features.FeatureStudy`, saved to `path` if there is one (.png, .svg, .pdf)."""
     losses = list(dict.fromkeys(cell.loss for cell in study.cells))
     models = list(dict.fromkeys(cell.model for cell in study.cells))
-    with mpl.rc_context(RC):
+    with sheet():
         size = 1.2 + 3.1 * max(len(losses), 2), 2.4 + 2.7 * len(models) + 0.2 * max(len(study.settings["scales"]) - 4, 0)
-        figure = Figure(figsize=size, dpi=150, layout="constrained")
+        figure = new_figure(*size)
         figure.get_layout_engine().set(h_pad=0.02, w_pad=0.04, hspace=0.0, wspace=0.02)  # pyright: ignore
         panels = figure.subplots(
             2 * len(models), len(losses), sharex=True, squeeze=False, height_ratios=[2.6, 1.25] * len(models)
@@ -69,10 +65,10 @@ def draw(study: Any, path: Any = None) -> Any:
         figure.suptitle("\n".join(lines), x=0.012, ha="left", fontsize=11.5 if wide else 10, linespacing=1.5)
         handles, labels = _legend(study, wide)
         figure.legend(
-            handles, labels, loc="outside lower center", ncols=3 if wide else 2, frameon=False, columnspacing=2.0
+            handles, labels, loc="outside lower center", ncols=3 if wide else 2, columnspacing=2.0
         )
         if path is not None:
-            figure.savefig(Path(path), dpi=150)
+            save(figure, path)
     return figure
 
 
@@ -121,7 +117,7 @@ def _curves(panel: Any, study: Any, cell: Any) -> None:
 
 
 def _indices(panel: Any, study: Any, cell: Any, row: list[Any]) -> None:
-    panel.axhline(0, color="#8A8A8A", linewidth=0.8)
+    panel.axhline(0, color=GUIDE, linewidth=0.8)
     for k in range(cell.trained.shape[1]):
         colour, mark = _style(k)
         if cell.law is not None:

@@ -59,7 +59,7 @@ class PhaseDiagram:
         return {"plane": self.plane, "axes": self.axes, "maps": self.maps}
 
     def plot(self, path: Any = None) -> Any:
-        """The matplotlib `Figure`, saved to `path` at 150 dpi if there is one."""
+        """The maps as a matplotlib `Figure`, saved to `path` if there is one; see `studies.phase_plot`."""
         from gradstarve.studies.phase_plot import draw
 
         return draw(self, path)

@@ -8,7 +8,7 @@ import numpy as np
 
 from gradstarve.studies.phase_angle import UNDECIDED, dead_share, law_lines
 from gradstarve.studies.phase_plot import BOX, DEAD, GREY, LIGHT_MINUS, LIGHT_PLUS, MARKS, OPEN, new_figure
-from gradstarve.style import COLOURS
+from gradstarve.style import COLOURS, DARK, FAINT
 from gradstarve.text import number
 
 _TICKS = (-4, -1, -0.5, 0, 0.5, 1, 4)  # of z/|w|
@@ -89,7 +89,7 @@ def _ratios(panel: Any, diagram: Any) -> None:
     x, y = diagram.axes["direction"], diagram.axes["height"]
     styles = ((0, (1, 1)), "-", (0, (5, 2)), (0, (3, 1, 1, 1)))
     for k, ratio in enumerate(ratios):
-        colour = ("black", "#5B1A8B", "#004D40", "#7A1FA2")[k % 4]
+        colour = DARK[k % 4]
         panel.contour(x, y, (fates[k] == 1).astype(float), [0.5], colors=colour, linestyles=[styles[k % 4]], linewidths=1.8)
         label = f"{number(ratio) if ratio >= 1 else '1/' + number(1 / ratio)}"
         panel.plot([], [], color=colour, linestyle=styles[k % 4], linewidth=1.8, label=label)
@@ -99,7 +99,7 @@ def _ratios(panel: Any, diagram: Any) -> None:
     panel.set_title(f"Only neurons that see both classes feel p and r  (cos = {_signed(cosines[j])}, {loss})", fontsize=10.5)
     _axes(panel, True, True)
     panel.set_ylabel("z / |w|")
-    panel.legend(title="p₋r₋ / p₊r₊", loc="lower left", fontsize=8.5, title_fontsize=8.5, framealpha=0.9, ncols=1)
+    panel.legend(title="p₋r₋ / p₊r₊", loc="lower left", fontsize=8.5, title_fontsize=8.5, frameon=True, framealpha=0.9)
 
 
 def _dead(panel: Any, diagram: Any) -> None:
@@ -108,7 +108,7 @@ def _dead(panel: Any, diagram: Any) -> None:
     panel.plot(line, 100 * dead_share(line), color="black", linewidth=1.8, label="law: 1/8 + (π − θ)/2π, by (4.2), (4.4)")
     panel.plot(-1, 12.5, "o", color="black", markerfacecolor="white", markersize=7, clip_on=False, zorder=5)
     panel.plot(-1, 0, "o", color="black", markersize=7, clip_on=False, zorder=5, label="law at 180° (4.3): nobody dies")
-    panel.fill_between(line, 0, 100 * (np.pi - np.arccos(line)) / (2 * np.pi), color="#D9D9D9", label="never sees a class")
+    panel.fill_between(line, 0, 100 * (np.pi - np.arccos(line)) / (2 * np.pi), color=FAINT, label="never sees a class")
     more = diagram.axes["more_cosines"]
     for k, (loss, found) in enumerate(diagram.maps.items()):
         look: dict[str, Any] = {"marker": MARKS[k + 1], "color": COLOURS[2 + k], "markersize": 9 - 3 * k}
@@ -119,7 +119,7 @@ def _dead(panel: Any, diagram: Any) -> None:
     panel.set_xlabel("cosine of the angle between the classes")
     panel.set_ylabel("neurons dead in the end, %")
     panel.set_title("One neuron in eight, and those that never see a class, die at any angle but 180°", fontsize=10.5)
-    panel.legend(loc="upper left", fontsize=8.5, frameon=False)
+    panel.legend(loc="upper left", fontsize=8.5)
 
 
 def _legend(figure: Any, diagram: Any) -> None:
@@ -128,4 +128,4 @@ def _legend(figure: Any, diagram: Any) -> None:
     shown = {int(v) for found in diagram.maps.values() for v in np.unique(found["fate"])}
     names = {1: "learns class +", -1: "learns class −", 0: "dead: active on no point for ever", UNDECIDED: "not decided"}
     handles = [Patch(facecolor=colour, edgecolor=GREY, label=names[value]) for value, colour in _FATES if value in shown]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))

@@ -8,7 +8,7 @@ import numpy as np
 
 from gradstarve.studies.phase_failure import PANELS, STANDARD, widths
 from gradstarve.studies.phase_plot import GREY, MARKS, new_figure
-from gradstarve.style import COLOURS
+from gradstarve.style import COLOURS, SHADE
 from gradstarve.text import number
 
 _TITLES = {
@@ -45,7 +45,7 @@ def figure_of(diagram: Any) -> Any:
 def _panel(panel: Any, diagram: Any, loss: str, name: str) -> None:
     found, h = diagram.maps[loss], diagram.axes["width"]
     count = diagram.settings["networks"]
-    panel.plot(h, 0.5**h, color="#9A9A9A", linewidth=4.5, alpha=0.55, zorder=1, solid_capstyle="round")
+    panel.plot(h, 0.5**h, color=SHADE, linewidth=4.5, alpha=0.7, zorder=1, solid_capstyle="round")
     chosen = diagram.axes[name]
     for k, value in enumerate(chosen):
         colour, mark = COLOURS[k % len(COLOURS)], MARKS[k % len(MARKS)]
@@ -68,7 +68,7 @@ def _panel(panel: Any, diagram: Any, loss: str, name: str) -> None:
     panel.set_yscale("log")
     panel.set_ylim(0.5 / count, 1.1)
     panel.set_xticks(widths(int(h[-1])))
-    panel.legend(loc="lower left", frameon=False, fontsize=8.5, handletextpad=0.2)
+    panel.legend(loc="lower left", fontsize=8.5, handletextpad=0.2)
     note = _note(loss, name)
     if note:
         panel.text(0.98, 0.97, note, transform=panel.transAxes, ha="right", va="top", fontsize=8.5, color=GREY)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradstarve.studies.phase_plot import BOX, DEAD, GREY, MINUS, PLUS, new_figure
+from gradstarve.style import DARK
 from gradstarve.text import number
 
 _INVARIANTS = (-2.2, -0.8, -0.15, 0.15, 0.8, 2.2)
@@ -140,9 +141,9 @@ def _dress(panel: Any, diagram: Any, loss: str, geometry: str) -> None:
             panel.text(0.97 * extent, 0.96 * extent, told, ha="right", va="top", fontsize=9, bbox=BOX)
     told = [((0.5, 0.1), "learns +", PLUS)]
     if geometry == "orthogonal":
-        told += [((0.3, -0.9), "leaves: dead", "#8A3B00"), ((-0.5, 0.0), "never active: dead", GREY)]
+        told += [((0.3, -0.9), "leaves: dead", DARK[3]), ((-0.5, 0.0), "never active: dead", GREY)]
     else:
-        told += [((-0.5, -0.1), "learns −", "#A34700"), ((0.32, -0.9), "leaves + for −", "#A34700")]
+        told += [((-0.5, -0.1), "learns −", DARK[3]), ((0.32, -0.9), "leaves + for −", DARK[3])]
         told += [((-0.32, 0.9), "leaves − for +", PLUS)]
     for (x, y), text, colour in told:
         panel.text(x * extent, y * extent, text, ha="center", va="center", color=colour, fontweight="bold", bbox=BOX)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from gradstarve.studies.phase_plot import BOX, GREY, MARKS, new_figure
-from gradstarve.style import COLOURS
+from gradstarve.style import COLOURS, DARK, MAP
 from gradstarve.text import number
 
-_RUST = "#B03A00"
+_RUST = DARK[3]
 
 
 def figure_of(diagram: Any) -> Any:
@@ -45,7 +45,7 @@ def _norms(figure: Any, row: Any, diagram: Any) -> None:
     levels = 10.0 ** np.arange(-1, 5)
     image = None
     for panel, found in zip(row, maps, strict=True):
-        image = panel.pcolormesh(r, p, found, cmap="YlGnBu", norm=scale, rasterized=True)
+        image = panel.pcolormesh(r, p, found, cmap=MAP, norm=scale, rasterized=True)
         lines = panel.contour(r, p, found, levels, colors="black", linewidths=1.6)
         low, high = r[0] * 1.15, r[-1] / 1.15
         for level, piece in zip(levels, lines.allsegs, strict=True):
@@ -82,7 +82,7 @@ def _scales(figure: Any, row: Any, diagram: Any) -> None:
     ratio = np.sqrt(sigma[1] / sigma[0])
     sides = np.concatenate([[sigma[0] / ratio], sigma * ratio])
     for panel, found in zip(row, maps, strict=True):
-        image = panel.pcolormesh(sides, edges, np.where(np.isfinite(found), found, np.nan), cmap="YlGnBu", norm=scale)
+        image = panel.pcolormesh(sides, edges, np.where(np.isfinite(found), found, np.nan), cmap=MAP, norm=scale)
         if len(h) > 1:
             lines = panel.contour(sigma, h, found, [0.25, 0.5, 1, 2, 4, 6, 8, 12, 16], colors="black", linewidths=1.2)
             panel.clabel(lines, fmt=number, fontsize=8.5)
@@ -119,7 +119,7 @@ def _spread(row: Any, diagram: Any) -> None:
         if not np.isfinite(found[2, shown[0]]).all():
             told = f"h = {h[shown[0]]}: more than 10 % never learn"
             panel.text(0.97, 0.61, told, transform=panel.transAxes, ha="right", fontsize=8.5, color=COLOURS[0])
-        panel.legend(loc="upper right", frameon=False, title="median, 10–90 %", title_fontsize=8.5)
+        panel.legend(loc="upper right", title="median, 10–90 %", title_fontsize=8.5)
     row[0].set_ylabel("time × p r")
 
 

@@ -150,7 +150,7 @@ class RemedyStudy:
         return {"quantiles": QUANTILES, "starved": self.starved, "outcomes": outcomes}
 
     def plot(self, path: Any = None) -> Any:
-        """The matplotlib figure, saved to `path` if there is one: see `studies.remedies_plot.draw`."""
+        """The comparison as a matplotlib `Figure`, saved to `path` if there is one; see `studies.remedies_plot`."""
         from gradstarve.studies.remedies_plot import draw
 
         return draw(self, path)

@@ -6,28 +6,24 @@ Features differ in colour (Okabe and Ito) and marker. Matplotlib is imported whe
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gradstarve.style import COLOURS, RC
+from gradstarve.style import COLOURS, FAINT, NOTE, new_figure, save, sheet
 from gradstarve.text import number
 
 _MARKS = ("o", "s", "^", "D", "v", "P")
-_GREY, _ALL = "#666666", "#000000"
+_GREY, _ALL = NOTE, COLOURS[6]
 _FLOOR = -0.35  # of the index: what is below is named, not drawn to scale
 _SPREAD = 0.46  # of a row, over its markers
 
 
 def draw(study: Any, path: Any = None) -> Any:
-    """The `Figure` of a `studies.remedies.RemedyStudy`, saved to `path` at 150 dpi (.png) or as vectors (.pdf, .svg)."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
+    """The `Figure` of a `studies.remedies.RemedyStudy`, saved to `path` if there is one (.png, .svg, .pdf)."""
     rows = len(study.outcomes)
-    with mpl.rc_context(RC):
-        figure = Figure(figsize=(12.0, 2.5 + 0.4 * rows), dpi=150, layout="constrained")
+    with sheet():
+        figure = new_figure(12, 2.5 + 0.4 * rows)
         panels = figure.subplots(1, 3, sharey=True, width_ratios=[1.15, 1.15, 0.8])
         _indices(panels[0], study)
         _accuracies(panels[1], study)
@@ -38,13 +34,13 @@ def draw(study: Any, path: Any = None) -> Any:
             panel.grid(axis="y", visible=False)
             panel.tick_params(axis="y", length=0)
             for row in range(0, rows, 2):
-                panel.axhspan(row - 0.5, row + 0.5, color="#F4F4F4", zorder=0)
+                panel.axhspan(row - 0.5, row + 0.5, color=FAINT, alpha=0.4, linewidth=0, zorder=0)
         figure.suptitle(_title(study), x=0.012, ha="left", fontsize=11.5, linespacing=1.5)
         handles, labels = _legend(study)
         columns = len(handles) if len(handles) < 7 else -(-len(handles) // 2)
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1.8)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.8)
         if path is not None:
-            figure.savefig(Path(path), dpi=150)
+            save(figure, path)
     return figure
 
 
