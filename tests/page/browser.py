@@ -82,3 +82,12 @@ def visit(browser, path, width=1280, height=900, scheme="light", **options):
     finally:
         context.close()
     assert not trouble, trouble
+
+
+def until(page, condition, seconds=5):
+    """Wait until the expression `condition` is true. Playwright's own waiting is forbidden by the page's content policy."""
+    for _ in range(int(seconds * 50)):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(20)
+    pytest.fail(f"after {seconds} s it is still not so: {condition}")
