@@ -50,7 +50,9 @@
   }
   const percent = (e) => (e >= 0.001 ? `${number(100 * e)}\u00a0%` : number(e));
   const python = (x) => (Number.isInteger(x) ? `${x}.0` : String(x));
-  const short = (s) => `p = ${number(s.frequency)}, r = ${number(s.norm)}, a = ${number(s.a, 4)}, z = ${number(s.z, 4)}, ${s.loss}`;
+  // The settings in one line; only those in which they differ from others, if there are others.
+  const inShort = (s, others = {}) => [...NAMES, "loss"].filter((name) => s[name] !== others[name])
+    .map((name) => (name === "loss" ? s.loss : `${SYMBOLS[name]} = ${number(s[name], 4)}`)).join(", ");
 
   function fate({ settings, death, rate, rise, start, stop }) {
     if (death < Infinity) return ["ex-bad", "leaves", ` at t = ${number(death / rate)} and is dead from then on: z < −a`];
@@ -106,6 +108,8 @@
     return found;
   }
 
+  const tickLabel = (value, step) => (step >= 1e-5 && step < 1e5 ? value.toFixed(Math.max(0, -Math.floor(Math.log10(step) + 1e-9))).replace("-", "−") : number(value));
+
   const LOG_SPAN = 1e-4; // where a logarithmic axis begins, of its end
   const axis = { end: 1, log: false };
   const place = (t) => (axis.log ? Math.log(Math.max(t / axis.end, LOG_SPAN) / LOG_SPAN) / -Math.log(LOG_SPAN) : t / axis.end);
@@ -131,11 +135,12 @@
     // What a reader of the drawing needs to turn its coordinates back into numbers.
     Object.assign(svg.dataset, { ...box, low, high, end: axis.end });
     draw(svg, "title", {}, title);
-    for (const value of ticks(low, high, 5)) {
+    const values = ticks(low, high, 5);
+    for (const value of values) {
       draw(svg, "line", { class: "ex-grid", x1: box.left, x2: box.right, y1: y(value), y2: y(value) });
-      draw(svg, "text", { x: box.left - 7, y: y(value) + 4, "text-anchor": "end" }, number(value));
+      draw(svg, "text", { x: box.left - 7, y: y(value) + 4, "text-anchor": "end" }, tickLabel(value, values[1] - values[0]));
     }
-    const some = Math.max(3, Math.floor(width / 90));
+    const some = Math.max(3, Math.floor(width / 65));
     const whens = axis.log ? [...Array(9).keys()].map((k) => 10 ** (Math.floor(Math.log10(axis.end)) - k)).filter((t) => t >= axis.end * LOG_SPAN) : ticks(0, axis.end, some);
     for (const t of whens) {
       draw(svg, "line", { class: "ex-grid", x1: x(t), x2: x(t), y1: box.top, y2: box.bottom });
@@ -170,6 +175,7 @@
   let now = makeClock(state), then = null;
 
   const round = (low, high) => {
+    if (low === high) return [low, low + 1];
     const all = ticks(low, high, 5), step = all.length > 1 ? all[1] - all[0] : 1;
     return [Math.floor(low / step + 1e-9) * step, Math.ceil(high / step - 1e-9) * step];
   };
@@ -181,17 +187,19 @@
     const names = clocks.map((clock) => (clock === now ? "ex-curve" : "ex-curve-pin"));
     const bends = inflections(now);
     const marks = bends.filter(({ t }) => t <= axis.end).map(({ t, u }) => ({ name: "ex-bend", t, u }));
-    if (now.death < Infinity) marks.push({ name: "ex-gone", t: now.death / now.rate, u: 0 });
+    for (const { death, rate } of clocks) if (death < Infinity) marks.push({ name: "ex-gone", t: death / rate, u: 0 });
     const us = drawn.flat().map(([, u]) => u);
-    const [low, high] = round(Math.min(0, ...us), Math.max(0, ...us) || 0.1);
+    const [low, high] = round(Math.min(0, ...us), Math.max(0, ...us));
     const margins = drawn.map((points, k) => ({ name: names[k], points }));
     const errors = margins.map(({ name, points }) => ({ name, points: points.map(([t, u]) => [t, sigmoid(-u)]) }));
-    const top = Math.max(...us.map((u) => sigmoid(-u))) > 0.501 ? 1 : 0.5;
+    // From 0, but for curves that never get below 1/2.
+    const most = sigmoid(-Math.min(...us));
+    const [least, top] = round(Math.max(...us) > 0 ? 0 : 0.5, Math.max(most, 0.5));
     const [first, last] = [now.start, now.logit(axis.end)];
     plot($("ex-margin"), `Margin against time, from ${number(first)} to ${number(last)} at t = ${number(axis.end)}`,
       margins, marks.map((m) => ({ ...m, value: m.u })), low, high, [0, 1]);
     plot($("ex-error"), `Error against time, from ${percent(sigmoid(-first))} to ${percent(sigmoid(-last))} at t = ${number(axis.end)}`,
-      errors, marks.map((m) => ({ ...m, value: sigmoid(-m.u) })), 0, top, [0.5]);
+      errors, marks.map((m) => ({ ...m, value: sigmoid(-m.u) })), least, top, [0.5]);
     words(bends);
     read();
   }
@@ -203,8 +211,8 @@
     $("ex-start").textContent = `u(0) = r a z = ${number(now.start)}, error ${percent(sigmoid(-now.start))}`;
     $("ex-kappa").replaceChildren(...regime(now));
     $("ex-bends").textContent = bends.length ? `the error bends at t = ${bends.map(({ t }) => number(t)).join(", ")} (circles)` : unbent(now);
-    $("ex-key-now").textContent = short(state);
-    $("ex-key-pin").textContent = pinned ? `pinned: ${short(pinned)}` : "";
+    $("ex-key-now").textContent = inShort(state);
+    $("ex-key-pin").textContent = pinned ? `pinned: ${inShort(pinned, state) || "the same"}` : "";
     document.querySelector("#explorer .ex-pinned").hidden = !pinned;
     $("ex-unpin").hidden = !pinned;
   }
