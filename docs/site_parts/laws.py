@@ -1,0 +1,218 @@
+"""One page per law, from the catalogue: what it says, where it holds, and what tries, evaluates, derives and teaches it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from types import ModuleType
+from typing import Any
+
+from gradstarve import text
+from site_parts import notebooks
+from site_parts.derivations import Chain, slug
+from site_parts.public import public
+
+SECTIONS = {
+    1: "Setting",
+    2: "Independent modes",
+    3: "One class in closed form: the hyperbolic clock",
+    4: "Fates, and failed training",
+    5: "The shape of the error curve",
+    6: "Speed: frequency, norm, loss",
+    7: "Depth",
+    8: "Gradient descent, momentum and SGD, with no small-step limit",
+    9: "Weight decay",
+    10: "Gradient starvation",
+    11: "Several classes",
+    12: "Exact hinge flow",
+    13: "Where neurons point in the end",
+    14: "Linearised networks",
+    15: "Discriminators",
+}
+NUMBER = re.compile(r"(?<![\d.])(\d+)\.(\d+)(?:\)?\s?[-–]\s?\(?\1\.(\d+))?(?![\d.])")
+
+
+def numbers(text: str) -> set[tuple[int, int]]:
+    """Equation numbers: "3.1-3.5" is five of them."""
+    found = set()
+    for section, first, last in NUMBER.findall(text):
+        found |= {(int(section), number) for number in range(int(first), int(last or first) + 1)}
+    return found
+
+
+def cited(text: str) -> set[tuple[int, int]]:
+    """The equation numbers that a text names in parentheses: (3.4), (10.1)-(10.5), (14.1, 14.2)."""
+    groups = re.findall(r"\((?:\d+\.\d+)(?:\)?\s?[-–]\s?\(?\d+\.\d+|[,;] (?:and )?\d+\.\d+)*\)", text)
+    return set().union(*map(numbers, groups)) if groups else set()
+
+
+def prose(text: str) -> str:
+    """Plain text with mathematics in it, as Markdown that shows every character."""
+    for character in r"\*_[]<>|$`#~{}":
+        text = text.replace(character, "\\" + character)
+    return text.replace("+ -", "\\+ -")
+
+
+def sentence(text: str) -> str:
+    """Plain text with mathematics in it as a Markdown sentence; `simulate_flow` and the like stay as they are written."""
+    text = prose(text.strip())
+    if match := re.match(r"(simulate\\w*)(: | with |, )", text):
+        text = f"`{match[1].replace(chr(92), '')}`{text[match.end(1) :]}"
+    text = re.sub(r"(?<![`\w])(simulate\\_\w+(?:\\_\w+)*)", lambda m: f"`{m[1].replace(chr(92), '')}`", text)
+    if not re.match(r"`|[a-zA-Z](?:\\_| [=<>]|\b\W?\()", text):
+        text = text[:1].upper() + text[1:]
+    return text + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def equation(theorem: Any) -> str:
+    """The number of the law, with a dash where there are several."""
+    return "(" + theorem.equation.replace("-", "–") + ")"
+
+
+def pages(chains: list[Chain], texts: dict[str, list[Any]]) -> dict[str, str]:
+    """Name of a page -> its Markdown, and the index."""
+    from gradstarve.theorems import CATALOGUE
+
+    found = {"index": index(CATALOGUE)}
+    for number, entries in sections(CATALOGUE).items():
+        found[f"section-{number}"] = section_page(number, entries)
+    for name, theorem in CATALOGUE.items():
+        found[name] = page(theorem, chains, texts)
+    return found
+
+
+def sections(catalogue: dict[str, Any]) -> dict[int, list[Any]]:
+    """Number of a section -> its laws."""
+    found: dict[int, list[Any]] = {}
+    for theorem in catalogue.values():
+        found.setdefault(section_of(theorem), []).append(theorem)
+    return dict(sorted(found.items()))
+
+
+def index(catalogue: dict[str, Any]) -> str:
+    lines = [
+        "# Laws",
+        "",
+        f"{len(catalogue)} statements, each tried against training that knows no closed form, where its hypotheses hold "
+        "and, for those that matter, where they are dropped. The setting is that of "
+        "[arXiv:1809.06848](https://arxiv.org/abs/1809.06848); statements and equation numbers are this project's own. "
+        "Symbols are those of the [concepts](../concepts.md).",
+        "",
+        "```sh",
+        "gradstarve verify --list",
+        "gradstarve verify --quick",
+        "```",
+        "",
+    ]
+    for number, entries in sections(catalogue).items():
+        lines += [f"## {number}. {SECTIONS[number]}", ""]
+        lines += [f"- [{prose(t.title)}]({t.name}.md) {equation(t)}" for t in entries]
+        lines.append("")
+    lines += ["```{toctree}", ":hidden:", "", *[f"section-{number}" for number in sections(catalogue)], "```", ""]
+    return "\n".join(lines)
+
+
+def section_page(number: int, entries: list[Any]) -> str:
+    """The claims and formulas of one section."""
+    lines = [f"# {number}. {SECTIONS[number]}", ""]
+    for theorem in entries:
+        lines += [f"## {prose(theorem.title)}", "", *statement(theorem)]
+        lines += [f"[Where it holds, and what tries it]({theorem.name}.md)", ""]
+    lines += ["```{toctree}", ":hidden:", "", *[theorem.name for theorem in entries], "```", ""]
+    return "\n".join(lines)
+
+
+def statement(theorem: Any) -> list[str]:
+    formula = theorem.formula.strip()
+    return [f"**{equation(theorem)}** {sentence(theorem.claim)}", "", *(["$$", formula, "$$", ""] if formula else [])]
+
+
+def section_of(theorem: Any) -> int:
+    return min(numbers(theorem.equation))[0]
+
+
+def page(theorem: Any, chains: list[Chain], texts: dict[str, list[Any]]) -> str:
+    own = numbers(theorem.equation)
+    lines = [f"# {prose(theorem.title)}", "", *statement(theorem)]
+    lines += ["## Where it holds", "", *[f"- {sentence(str(h))}" for h in theorem.hypotheses], ""]
+    lines += trial(theorem)
+    lines += evaluated(own)
+    lines += derived(own, chains)
+    lines += taught(theorem, own, texts)
+    return "\n".join(lines)
+
+
+def trial(theorem: Any) -> list[str]:
+    """How the law is tried, and the command that does it."""
+    lines = [
+        "## What tries it",
+        "",
+        "```sh",
+        f"gradstarve verify {theorem.name}",
+        "```",
+        "",
+        "Independent simulator",
+        f": {sentence(theorem.checked_with)}",
+        "",
+        "Trials",
+        f": {theorem.default_trials:,} at least, {theorem.quick_trials:,} with `--quick`, {dropped(theorem)}.",
+        "",
+        "Tolerance",
+        f": {text.number(theorem.tolerance)}: {sentence(theorem.why_tolerance)}{single(theorem)}",
+        "",
+    ]
+    if theorem.power:
+        lines += ["Power", f": {sentence(theorem.power)}", ""]
+    return lines
+
+
+def dropped(theorem: Any) -> str:
+    count = len(theorem.necessity)
+    if not count:
+        return "all within the hypotheses"
+    return f"and {'one' if count == 1 else count} beside them, with a hypothesis dropped"
+
+
+def single(theorem: Any) -> str:
+    if theorem.single_tolerance is None:
+        return " Not tried in float32, which does not have the numbers that it speaks of."
+    return f" In float32: {text.number(max(theorem.tolerance, theorem.single_tolerance))}."
+
+
+def evaluated(own: set[tuple[int, int]]) -> list[str]:
+    """The functions and classes of the theory whose documentation cites one of the law's equations."""
+    entries = []
+    for path, value in public().items():
+        theory = getattr(value, "__module__", "").startswith("gradstarve.theory")
+        if theory and not isinstance(value, ModuleType) and own & cited(inspect.getdoc(value) or ""):
+            first = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
+            entries.append(f"- {{py:obj}}`{path}`: {code_and_prose(first)}")
+    return ["## In the library", "", *entries, ""] if entries else []
+
+
+def code_and_prose(text: str) -> str:
+    return "".join(part if i % 2 else prose(part) for i, part in enumerate(re.split(r"(`[^`]+`)", text)))
+
+
+def derived(own: set[tuple[int, int]], chains: list[Chain]) -> list[str]:
+    """The steps of the derivations that have the law's equation numbers, each equation once."""
+    lines, shown = [], set()
+    for chain in chains:
+        for number, step in enumerate(chain.steps, start=1):
+            if not step.reference or not own & numbers(step.reference) or step.text in shown:
+                continue
+            shown.add(step.text)
+            title = f"{step.heading.partition('. ')[2]}, {prose(chain.title[:1].lower() + chain.title[1:])}"
+            lines += [f"**[{title}](#{slug(chain)}-{number}).** {step.text}", ""]
+    return ["## How it is derived", "", *lines] if lines else []
+
+
+def taught(theorem: Any, own: set[tuple[int, int]], texts: dict[str, list[Any]]) -> list[str]:
+    """The notebooks that name the law or one of its equations."""
+    found = []
+    for name, cells in texts.items():
+        written = notebooks.source(cells)
+        named = re.search(rf"verify(?: |\(\"){re.escape(theorem.name)}\b", written)
+        if named or own & cited(written):
+            found.append(f"- [{notebooks.title(cells)}](../notebooks/{name}.md)")
+    return ["## Where it is taught", "", *found, ""] if found else []
