@@ -98,6 +98,8 @@ def _entry(row: Mapping[str, Any], run: Mapping[str, Any], figure: bytes | None)
         "power": row.get("power", ""),
         "section": SECTIONS[place(row["equation"])[0]],
         "details": {key: report.json_text(value).strip() for key, value in details.items()},
+        "fails": [drop["gap"] for drop in row["necessity"] if drop["found"]],
+        "kept": sum(not drop["found"] for drop in row["necessity"]),
         "least_drop": min((_float(drop["gap"]) for drop in row["necessity"]), default=math.nan),
         "necessity": [{**drop, "json": report.json_text(drop["numbers"]).strip()} for drop in row["necessity"]],
         "instance": report.json_text(row["worst_instance"]).strip(),
@@ -110,11 +112,12 @@ def _float(value: Any) -> float:
 
 
 def _headline(counts: Mapping[str, int]) -> str:
-    total = sum(counts.values())
-    if counts["violated"]:
-        return f"{counts['violated']} of {total} theorems {'is' if counts['violated'] == 1 else 'are'} violated"
-    if counts["unshown"]:
-        return f"{counts['unshown']} of {total} theorems {'has' if counts['unshown'] == 1 else 'have'} no verdict"
+    total, bad, unshown = sum(counts.values()), counts["violated"], counts["unshown"]
+    none = f"{unshown}{'' if bad else f' of {total} theorems'} {'has' if unshown == 1 else 'have'} no verdict"
+    if bad:
+        return f"{bad} of {total} theorems {'is' if bad == 1 else 'are'} violated" + (f", {none}" if unshown else "")
+    if unshown:
+        return none
     return f"All {total} theorems hold" if total > 1 else "The theorem holds"
 
 

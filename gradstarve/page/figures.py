@@ -15,18 +15,6 @@ from gradstarve.theorems import Row, draw
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
-# What is drawn for paper, and what stands for it on a page of either side (page.css). Other colours stay.
-_COLOURS = {
-    "#000000": "currentColor",
-    style.INK.lower(): "currentColor",
-    style.NOTE.lower(): "currentColor",
-    "#ffffff": "var(--card)",
-    style.FAINT.lower(): "var(--line)",
-    style.SHADE.lower(): "var(--figure-shade)",
-    "#cccccc": "var(--figure-shade)",
-    "#666666": "var(--muted)",
-    style.COLOURS[0].lower(): "var(--figure-blue)",
-}
 _TAGS = {"svg", "g", "defs", "path", "use", "clipPath", "rect", "circle", "ellipse", "line", "polygon", "polyline", "image"}
 _TAGS |= {"text", "tspan", "title"}
 _DROPPED = {"metadata", "style"}
@@ -92,6 +80,21 @@ def _local(tag: Any) -> str:
     return tag.rpartition("}")[2] if isinstance(tag, str) else "a processing instruction"
 
 
+def _colour(found: re.Match[str]) -> str:
+    """What stands for a colour of paper on a page of either side (page.css): greys change, and blue gets lighter."""
+    colour = found[0].lower()
+    levels = {colour[i : i + 2] for i in (1, 3, 5)}
+    if colour == style.COLOURS[0].lower():
+        return "var(--figure-blue)"
+    if len(levels) > 1:
+        return colour
+    grey = int(levels.pop(), 16)
+    for top, name in ((0x55, "currentColor"), (0x7F, "var(--muted)"), (0x97, colour), (0xDF, "var(--figure-shade)")):
+        if grey <= top:
+            return name
+    return "var(--card)" if grey == 0xFF else "var(--line)"
+
+
 def _clean(node: ElementTree.Element, prefix: str) -> None:
     """Namespaces go, ids get a prefix, colours of paper become those of the page; what is not a picture is refused."""
     node.tag = _local(node.tag)
@@ -112,7 +115,7 @@ def _clean(node: ElementTree.Element, prefix: str) -> None:
             if re.search(r"url\((?!#)", value):
                 raise ValueError("an SVG that refers to something outside of it")
             value = re.sub(r"url\(#", f"url(#{prefix}", value)
-            value = re.sub(r"#[0-9a-fA-F]{6}\b", lambda m: _COLOURS.get(m[0].lower(), m[0]), value)
+            value = re.sub(r"#[0-9a-fA-F]{6}\b", _colour, value)
         cleaned[key] = value
     node.attrib = cleaned
     for child in list(node):

@@ -131,8 +131,8 @@ def test_a_violation_is_told_everywhere():
     report = made_up.report([*rows, made_up.row("freeze", found=False)])
     page = report_page(report.to_dict(), {})
     outline = Outline(page)
-    assert "<title>VIOLATED: 1 of 4 theorems is violated · gradstarve</title>" in page
-    assert "<h1>1 of 4 theorems is violated</h1>" in page
+    assert "<title>VIOLATED: 1 of 4 theorems is violated, 2 have no verdict · gradstarve</title>" in page
+    assert '<h1 class="bad">1 of 4 theorems is violated, 2 have no verdict</h1>' in page
     assert [tag["data-verdict"] for tag in outline.all("tbody")] == ["holds", "violated", "unshown", "unshown"]
     alarm = page[page.index('role="alert"') : page.index('class="facts"')]
     assert all(f'href="#{name}"' in alarm for name in ("sign", "deaths", "freeze"))
