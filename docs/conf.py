@@ -42,6 +42,7 @@ html_css_files = ["gradstarve.css"]
 html_math_renderer = "mathml"
 html_show_sphinx = False
 html_copy_source = False
+html_show_search_summary = False  # it would fetch pages, which browsers refuse to do from disk
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0060a0", "color-brand-content": "#0060a0"},
     "dark_css_variables": {"color-brand-primary": "#7cc4f5", "color-brand-content": "#7cc4f5"},

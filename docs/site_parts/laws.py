@@ -54,14 +54,12 @@ def prose(text: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """Plain text with mathematics in it as a Markdown sentence; `simulate_flow` and the like stay as they are written."""
-    text = prose(text.strip())
-    if match := re.match(r"(simulate\\w*)(: | with |, )", text):
-        text = f"`{match[1].replace(chr(92), '')}`{text[match.end(1) :]}"
-    text = re.sub(r"(?<![`\w])(simulate\\_\w+(?:\\_\w+)*)", lambda m: f"`{m[1].replace(chr(92), '')}`", text)
-    if not re.match(r"`|[a-zA-Z](?:\\_| [=<>]|\b\W?\()", text):
-        text = text[:1].upper() + text[1:]
-    return text + ("" if text.endswith((".", "!", "?")) else ".")
+    """Plain text with mathematics in it as a Markdown sentence, functions of the library in it as code."""
+    parts = re.split(r"(?<!\w)(simulate(?:_\w+)?(?=[:,;])|simulate_\w+)", text.strip())
+    shown = "".join(f"`{part}`" if i % 2 else prose(part) for i, part in enumerate(parts))
+    if not re.match(r"\S*[`_(/^=*\d]|(?!a [A-Za-z])[a-z]\b", shown):  # a formula begins as it is written
+        shown = shown[:1].upper() + shown[1:]
+    return shown + ("" if shown.endswith((".", "!", "?")) else ".")
 
 
 def equation(theorem: Any) -> str:
