@@ -146,7 +146,7 @@ const gradstarveClock = (() => {
           else high = middle;
         }
         const s = (low + high) / 2;
-        found.push({ t: clock.timeAt(s) / clock.rate, u: logitAt(s) });
+        if (s > 1e-12 * end) found.push({ t: clock.timeAt(s) / clock.rate, u: logitAt(s) }); // and not the start itself
       }
       before = after;
     }
