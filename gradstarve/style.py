@@ -38,8 +38,6 @@ MAP = "YlGnBu"
 """Colours of a quantity, light to dark; they can be told apart by lightness alone."""
 ORDERED = "viridis_r"
 """Colours of lines that belong to values in an order, light to dark."""
-SIGNED = "RdBu"
-"""Colours of a quantity of either sign, white at 0."""
 
 DPI = 150
 FORMATS = ("png", "svg", "pdf")
@@ -85,6 +83,13 @@ def new_figure(width: int | float, height: int | float, layout: Any = "constrain
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout=layout)
+
+
+def signed_map() -> Any:
+    """Colours of a quantity of either sign: vermillion below 0, white at 0, blue above."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("signed", [COLOURS[1], "#FFFFFF", COLOURS[0]])
 
 
 def figure_path(path: Any) -> Path:

@@ -9,11 +9,12 @@ import numpy as np
 
 from gradstarve.diagnose.groups import ALARM_GAP, ALARM_INDEX, GroupLaw
 from gradstarve.diagnose.words import classes_of
-from gradstarve.style import COLOURS, GUIDE, INK, NOTE, SIGNED, new_figure, save, sheet
+from gradstarve.style import COLOURS, GUIDE, INK, NOTE, new_figure, save, sheet, signed_map
 from gradstarve.text import number
 
 _REST, _FEATURE, _QUIET = COLOURS[0], COLOURS[1], GUIDE
 _MOST = 8  # rows of a panel
+_CLEAR: Any = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
 
 
 def page(report: Any, path: Any = None) -> Any:
@@ -166,7 +167,7 @@ def _bars(panel: Any, names: Any, values: np.ndarray, colours: Any) -> None:
         side = 1 if end >= 0 else -1
         panel.annotate(
             number(value, 2), (end, row), (3 * side, 0), textcoords="offset points", va="center",
-            ha="left" if side > 0 else "right", fontsize=8.5,
+            ha="left" if side > 0 else "right", fontsize=8.5, bbox=_CLEAR,
         )  # fmt: skip
     panel.set_yticks(rows, names, fontsize=8.5)
     panel.set_ylim(max(len(names), 4) - 0.5, -0.5)  # few bars stay bars
@@ -192,7 +193,8 @@ def _order(panel: Any, report: Any, shown: Any) -> None:
         if np.isfinite(t):
             panel.scatter([t], [law.share], s=90, marker="D", color=_FEATURE, zorder=5)
             panel.annotate(
-                f"'{law.name}'", (t, law.share), (8, -12), textcoords="offset points", fontsize=8.5, color=_FEATURE
+                f"'{law.name}'", (t, law.share), (-8, -14), textcoords="offset points", fontsize=8.5, color=_FEATURE,
+                ha="right", bbox=_CLEAR, zorder=4,
             )
     panel.axvline(report.horizon, color=NOTE, linewidth=0.9)
     panel.set_xscale("log")
@@ -217,14 +219,14 @@ def _starvation(panel: Any, report: Any) -> None:
     count = len(f.number)
     shown = np.where(np.eye(count, dtype=bool), np.nan, f.starvation)
     limit = max(0.05, float(np.nanmax(np.abs(shown), initial=0)))
-    image = panel.imshow(shown, cmap=SIGNED, vmin=-limit, vmax=limit)
+    image = panel.imshow(shown, cmap=signed_map(), vmin=-limit, vmax=limit)
     names = [_feature(f, k) for k in range(count)]
     panel.set_xticks(range(count), names, fontsize=8)
     panel.set_yticks(range(count), names, fontsize=8)
     panel.grid(visible=False)
     panel.set_xlabel("if this feature were stronger …")
     panel.set_ylabel("… this one would be learnt", labelpad=2)
-    panel.set_title("Starved features: red", loc="left")
+    panel.set_title("Starved features: orange", loc="left")
     bar = panel.figure.colorbar(image, ax=panel, fraction=0.046, pad=0.03)
     bar.set_label("less        d log z* / d log s²        more", fontsize=8.5)
     bar.ax.tick_params(labelsize=8)
