@@ -67,7 +67,7 @@
 
   function toOnePercent({ settings, death, rise, start, timeAt, angleAt, rate }) {
     const goal = Math.log(99);
-    if (start >= goal) return "from the start";
+    if (start >= goal) return settings.loss === "squared" ? "at the start, and not for long" : "from the start";
     if (death < Infinity || rise === 0) return "never: error 1/2 is the best it comes to";
     if (settings.loss === "hinge" || settings.loss === "squared") {
       return `never: at margin ${number(Math.max(start, 1))}, where this loss rests, it is ${percent(sigmoid(-(settings.loss === "hinge" ? Math.max(start, 1) : 1)))}`;
@@ -78,7 +78,7 @@
   function unbent(clock) {
     const { start, settings } = clock;
     if (start >= 1 && settings.loss === "hinge") return "none: the error stays as it is";
-    if (start >= 1 && settings.loss === "squared") return start > 1 ? "none counted on the way down" : "none: the error stays as it is";
+    if (start >= 1 && settings.loss === "squared") return start > 1 ? "not counted on the way down" : "none: the error stays as it is";
     return `none: the error is ${bending(clock, start) > 0 ? "concave" : "convex"} all along`;
   }
 
@@ -127,7 +127,8 @@
 
   function plot(svg, title, curves, marks, low, high, levels) {
     const width = svg.clientWidth || 480, height = svg.clientHeight || 270;
-    const box = { left: 46, right: width - 12, top: 10, bottom: height - 38 };
+    const values = ticks(low, high, 5), labels = values.map((value) => tickLabel(value, values[1] - values[0]));
+    const box = { left: Math.max(46, 12 + 6.5 * Math.max(...labels.map((text) => text.length))), right: width - 12, top: 10, bottom: height - 38 };
     const x = (t) => box.left + (box.right - box.left) * place(t);
     const y = (value) => box.bottom - ((box.bottom - box.top) * (value - low)) / (high - low);
     svg.replaceChildren();
@@ -135,10 +136,9 @@
     // What a reader of the drawing needs to turn its coordinates back into numbers.
     Object.assign(svg.dataset, { ...box, low, high, end: axis.end });
     draw(svg, "title", {}, title);
-    const values = ticks(low, high, 5);
-    for (const value of values) {
+    for (const [k, value] of values.entries()) {
       draw(svg, "line", { class: "ex-grid", x1: box.left, x2: box.right, y1: y(value), y2: y(value) });
-      draw(svg, "text", { x: box.left - 7, y: y(value) + 4, "text-anchor": "end" }, tickLabel(value, values[1] - values[0]));
+      draw(svg, "text", { x: box.left - 7, y: y(value) + 4, "text-anchor": "end" }, labels[k]);
     }
     const some = Math.max(3, Math.floor(width / 65));
     const whens = axis.log ? [...Array(9).keys()].map((k) => 10 ** (Math.floor(Math.log10(axis.end)) - k)).filter((t) => t >= axis.end * LOG_SPAN) : ticks(0, axis.end, some);
@@ -194,7 +194,7 @@
     const errors = margins.map(({ name, points }) => ({ name, points: points.map(([t, u]) => [t, sigmoid(-u)]) }));
     // From 0, but for curves that never get below 1/2.
     const most = sigmoid(-Math.min(...us));
-    const [least, top] = round(Math.max(...us) > 0 ? 0 : 0.5, Math.max(most, 0.5));
+    const [least, top] = Math.max(...us) > 0 ? round(0, Math.max(most, 0.5)) : round(0.5, Math.max(most, 0.51));
     const [first, last] = [now.start, now.logit(axis.end)];
     plot($("ex-margin"), `Margin against time, from ${number(first)} to ${number(last)} at t = ${number(axis.end)}`,
       margins, marks.map((m) => ({ ...m, value: m.u })), low, high, [0, 1]);
