@@ -109,7 +109,7 @@ def test_importing_costs_little_and_leaves_heavy_rooms_shut():
     code = (
         "import time, sys, jax; start = time.process_time(); import gradstarve; "
         "print(time.process_time() - start, [m for m in "
-        "('sympy', 'matplotlib', 'diffrax', 'optax', 'typer') if m in sys.modules])"
+        "('sympy', 'matplotlib', 'diffrax', 'optax', 'typer', 'jinja2') if m in sys.modules])"
     )
     outcomes = [run_python(code).split(maxsplit=1) for _ in range(3)]
     assert all(heavy.strip() == "[]" for _, heavy in outcomes)

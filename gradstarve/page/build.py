@@ -32,6 +32,7 @@ def report_page(verification: Mapping[str, Any], figures: Mapping[str, bytes]) -
     A theorem that is violated is told at the top, in its row and in the page's title. `ValueError` for a verification that
     is none, a figure that is neither SVG nor PNG, and a formula that can not be told in MathML.
 
+    >>> from gradstarve.page import figure_svg
     >>> from gradstarve.theorems import verify
     >>> found = verify("sign", trials=24, progress=False)
     >>> page = report_page(found.to_dict(), {"sign": figure_svg(found.rows[0])})
