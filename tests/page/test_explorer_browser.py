@@ -5,11 +5,13 @@ import json
 import re
 from importlib import resources
 
+import made_up
 import numpy as np
 import pytest
 from browser import visit
 
 import gradstarve as gs
+from gradstarve.page import report_page
 from gradstarve.page.curves import RANGES, explorer_data
 
 DATA = explorer_data()
@@ -135,7 +137,10 @@ def drawn_curve(page, plot, name="ex-curve"):
 
 
 def test_a_slider_moved_by_keys_moves_the_curve(chromium, tmp_path, x64):
-    with visit(chromium, write(tmp_path)) as page:
+    """On the page as `gradstarve report` writes it."""
+    path = tmp_path / "report.html"
+    path.write_text(report_page(made_up.report().to_dict(), {}), encoding="utf-8")
+    with visit(chromium, path) as page:
         choose(page, "hinge")
         page.locator("#ex-frequency").focus()
         for key in ("Home", *["ArrowRight"] * 30):
