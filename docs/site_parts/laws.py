@@ -178,11 +178,11 @@ def single(theorem: Any) -> str:
 
 
 def evaluated(own: set[tuple[int, int]]) -> list[str]:
-    """The functions and classes of the theory whose documentation cites one of the law's equations."""
+    """The functions and classes of theory and simulation whose documentation cites one of the law's equations."""
     entries = []
     for path, value in public().items():
-        theory = getattr(value, "__module__", "").startswith("gradstarve.theory")
-        if theory and not isinstance(value, ModuleType) and own & cited(inspect.getdoc(value) or ""):
+        room = getattr(value, "__module__", "").startswith(("gradstarve.theory", "gradstarve.simulate"))
+        if room and not isinstance(value, ModuleType) and own & cited(inspect.getdoc(value) or ""):
             first = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
             entries.append(f"- {{py:obj}}`{path}`: {code_and_prose(first)}")
     return ["## In the library", "", *entries, ""] if entries else []

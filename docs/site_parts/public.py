@@ -22,6 +22,7 @@ MODULES = (
     "gradstarve.symbolic",
     "gradstarve.theorems",
     "gradstarve.diagnose",
+    "gradstarve.page",
 )
 
 # Modules without `__all__`, whose names for users are these.
