@@ -65,8 +65,11 @@ derivation = gs.derive("mode", "cross-entropy")
 Math(latex(derivation.result["du/dt"]))
 
 # %% [markdown]
-# $\kappa$ is a constant of motion. Where $a_j = z_j$ for all neurons (*balanced* weights) it is 0, and then time is an
-# explicit function of the logit (3.7), $\mathrm{Ei}$ being the exponential integral:
+# All that is left of the neurons is the constant
+# $$\kappa = \tfrac r2\sqrt{M_+ M_-},\qquad M_\pm = \sum_j (a_j \pm z_j)^2 \ \text{ at the start,}$$
+# and $u = \kappa\sinh\theta$ with $\theta = 2s + \tfrac12\log(M_+/M_-)$ (3.3). Where $a_j = z_j$ for all neurons (*balanced*
+# weights) $\kappa$ is 0, and then time is an explicit function of the logit (3.7), $\mathrm{Ei}$ being the exponential
+# integral:
 
 # %%
 Math(latex(derivation.result["t(u) balanced"]))
@@ -146,7 +149,7 @@ _ = axes[1].legend(frameon=False, fontsize=8.5)
 #
 # The law says (3.11): with the same $p\,r$, networks are indistinguishable in their curve if $\kappa$ and the first logit
 # agree, whether they have one neuron or a hundred. So we draw networks of 1, 3, 10 and 100 neurons at random, scale their
-# sums $a_j + z_j$ and differences $a_j - z_j$ so that $M_\pm = \sum_j (a_j \pm z_j)^2$ agree, and train them.
+# sums $a_j + z_j$ and differences $a_j - z_j$ so that $M_+$ and $M_-$ agree, and train them.
 
 # %%
 plus, minus = 0.12, 0.01  # M_+ and M_-, the same for all
@@ -173,7 +176,7 @@ assert spread < 1e-7
 # Seen as the probability of an error, a class that starts near $u = 0$ with balanced weights waits on a plateau, falls,
 # and flattens out: a sigmoid. With a large $\kappa$ there is no plateau, and the error falls fastest at the start.
 # Between the two lies a definite value, $\kappa_c$ (5.2). Below it the error curve has two inflections, above it none.
-# (The dots are where they are; a start at $u = 0$ exactly.)
+# (Dots: the inflections. All curves start at $u = 0$.)
 
 # %%
 critical = gs.theory.kappa_critical("cross-entropy")
@@ -184,7 +187,7 @@ angle = np.linspace(0, 14, 400)  # 2 p r t, with p = 1/2 and r = 1
 for kappa, colour in zip((0.02, 0.2, critical, 2.0), COLOURS, strict=False):
     # One neuron with z = 0 starts at u = 0, and has kappa = r a^2 / 2.
     lone = gs.solve_mode(gs.Mode(0.5, 1.0, [np.sqrt(2 * kappa)], [0.0]), "cross-entropy")
-    name = "$κ = κ_c = 0.585$" if kappa == critical else f"κ = {kappa:g}"
+    name = "κ = κ$_c$ = 0.585" if kappa == critical else f"κ = {kappa:g}"
     axis.plot(angle, lone.error(angle), color=colour, label=name)
     bends = np.asarray(lone.inflections())
     bends = bends[np.isfinite(bends)]

@@ -52,7 +52,7 @@ plt.rcParams.update(RC)
 #
 # - hinge (10.3): $v_2$ freezes at $1/(2+q)$ at $t = 1/(p_1 + 2p_{12})$, and never moves again;
 # - exponential loss (10.2): $v_1 = v_2 + q\,(e^{v_2}-1)$: while $v_1$ grows like $\log t$, $v_2$ grows like $\log\log t$;
-# - cross-entropy (10.4): between the curve of the exponential loss and $v_1/(1+q)$ at every time.
+# - cross-entropy (10.4): $v_1 + q - W(q\,e^{q+v_1}) \le v_2 \le v_1/(1+q)$ at every time, with Lambert's $W$.
 
 # %%
 p_frequent, p_both = 0.8, 0.2  # p_1, p_12
@@ -84,20 +84,64 @@ when, where = gs.theory.starving_pair(p_frequent, p_both, "hinge").freeze
 print(f"hinge: feature 2 freezes at {float(where):.4f} at t = {float(when):.4f}")
 assert abs(float(where) - 1 / (2 + q)) < 1e-12
 assert abs(float(when) - 1 / (p_frequent + 2 * p_both)) < 1e-12
-first, second = gs.theory.starving_pair(p_frequent, p_both, "exponential").features(1e6)
-assert abs(float(first - second - q * np.expm1(second))) < 1e-9 * float(first)
 
 # %% [markdown]
 # **What to notice.** With $q = 4$ feature 2 gets a sixth of the margin with hinge, and alone it would get all of it. With
 # cross-entropy nothing freezes, but the gap to the dashed line opens for ever. As a number: the *starvation index*
 # $1 - v_2/v_2^{\text{alone}}$ (10.6), 0 for a feature that is not harmed, 1 for one that is not learnt.
 #
+# ## Between two curves
+#
+# Both bounds of (10.4) know $q$ alone. So leave out time and frequencies, and draw $v_2/v_1$ against $v_1$: how much of the
+# rare feature there is beside so much of the frequent one.
+
+# %%
+spots = np.geomspace(0.12, 2e4, 22)
+smooth = np.geomspace(0.05, 1e5, 600)
+
+
+def bounds(v1):
+    """(least, most) that v_2 can be, by (10.4)."""
+    return v1 + q - np.asarray(gs.special.lambertw(q * np.exp(q + v1))), v1 / (1 + q)
+
+
+reach = np.geomspace(0.1, 10, 200)
+figure, axis = plt.subplots(figsize=(6.8, 4), layout="constrained")
+least, most = (bound / reach for bound in bounds(reach))
+axis.fill_between(reach, least, most, color="#E4E4E4", linewidth=0)
+axis.plot(reach, most, "--", color="black", linewidth=1.3, label="most: $v_2 = v_1/(1+q)$")
+axis.plot(reach, least, ":", color="black", linewidth=3, label="least: $v_2 = v_1+q-W(q e^{q+v_1})$")
+styles = {"exponential": (COLOURS[2], "^"), "cross-entropy": (COLOURS[1], "s"), "hinge": (COLOURS[0], "o")}
+for loss, (colour, marker) in styles.items():
+    v1, v2 = gs.theory.starving_pair(p_frequent, p_both, loss).features(smooth)
+    axis.plot(v1, v2 / v1, color=colour, linewidth=1.2, label=f"{loss}: law")
+    logits = np.asarray(gs.simulate_flow(data, read_out, loss, spots).logits())
+    v1, v2 = logits[:, 0], logits[:, 1] - logits[:, 0]
+    axis.plot(v1, v2 / v1, marker, color=colour, markerfacecolor="white", markersize=5, label="trained")
+    least, most = bounds(v1)
+    assert (v2 < most + 1e-7).all()
+    if loss == "cross-entropy":
+        assert (v2 > least).all()
+    if loss == "exponential":
+        assert abs(v2 - least).max() < 1e-6  # it is the lower bound
+axis.set(xscale="log", xlim=(0.1, 10), xlabel="logit of the frequent feature, $v_1$", ylim=(0.09, 0.21), ylabel="$v_2/v_1$")
+axis.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
+_ = axis.legend(frameon=False, loc="lower left")
+
+# %% [markdown]
+# **What to notice.** All losses begin at the upper bound, where both kinds of samples still pull alike. Hinge is on it
+# until feature 2 freezes; then $v_1$ goes on to 1 without it, and through the lower bound, which is none for hinge. The
+# exponential loss *is* the lower curve. Cross-entropy lies between the two and comes down to the lower one, because late
+# in training it is an exponential loss itself.
+#
 # ## Depth makes it worse
 #
-# Now one path of $N$ layers for each feature, balanced, from small equal starts. Then (10.5): features compete for time,
-# and depth turns a head start into everything. For $N \ge 3$ feature 2 has a ceiling that it never passes, however long
-# one trains. The comparison is fair if feature 1 is equally far, so $v_2$ and the index are drawn against $v_1$. Markers:
-# paths of ReLU neurons, trained.
+# Now one path of $N$ layers for each feature, balanced, from small equal starts $v_1 = v_2 = \varepsilon$. Features compete
+# for time, and depth turns a head start into everything (10.5):
+# $$N = 2:\quad v_2 \le \varepsilon\,(v_1/\varepsilon)^{1/(1+q)}, \qquad
+#   N \ge 3:\quad v_2 \le \varepsilon\,(1 + 1/q)^{N/(N-2)}\ \text{ for ever.}$$
+# The comparison is fair if feature 1 is equally far, so $v_2$ and the index are drawn against $v_1$. Markers: paths of ReLU
+# neurons, trained. Dotted: the most that $v_2$ can be.
 
 # %%
 start = 0.05  # v_1 = v_2 at the start, for N >= 2
@@ -113,6 +157,7 @@ for depth, colour, marker in zip((1, 2, 3), COLOURS, "os^", strict=False):
     logits = np.asarray(gs.simulate_flow(data, paths, "cross-entropy", times).logits())
     v1, v2 = logits[:, 0], logits[:, 1] - logits[:, 0]
     lines = [np.asarray(v) for v in (*pair.features(fine), pair.index(fine)[1])]
+    axes[0].plot(lines[0], pair.bounds(fine)[1], ":", color=colour)
     index = 1 - v2 / np.asarray(pair.flow.alone(times)[..., 1])
     for axis, line, found in ((axes[0], lines[1], v2), (axes[1], lines[2], index)):
         axis.plot(lines[0], line, color=colour, label=f"N = {depth}: law")
@@ -128,7 +173,7 @@ for axis in axes:
 axes[1].legend(frameon=False, loc="lower right")
 assert rare_at_four[1] > rare_at_four[2] > rare_at_four[3]
 assert final[1] < final[2] < final[3]
-assert v2[-1] < start * (1 + 1 / q) ** 3
+assert v2[-1] < start * (1 + 1 / q) ** 3  # the ceiling of N = 3
 
 # %% [markdown]
 # **What to notice.** On the left, at any $v_1$ a deeper network has less of the rare feature (after the start, where the
