@@ -2,4 +2,4 @@
 
 from gradstarve.cli import main
 
-main()
+main("python -m gradstarve")

@@ -52,7 +52,7 @@ def main(program: str = "gradstarve") -> None:
         app(prog_name=program)
     except SystemExit as exit:
         if exit.code == cli_stop.CODE:
-            cli_stop.end("")
+            cli_stop.end()
         raise
 
 
@@ -72,7 +72,10 @@ def _root(
     pass
 
 
-@app.command(epilog="Example: gradstarve overlay --loss hinge --width 8 --seeds 256 --out figures")
+@app.command(
+    epilog="Example: gradstarve overlay --loss hinge --width 8 --seeds 256 --out figures",
+    short_help="Theory in closed form, drawn on top of trained networks.",
+)
 def overlay(
     problem: Annotated[str, choice(PROBLEMS, f"Where the two classes lie: {' or '.join(PROBLEMS)}.")] = "antipodal",
     loss: Annotated[str, choice(LOSSES)] = "cross-entropy",
@@ -166,14 +169,17 @@ def run_overlay(settings: dict[str, Any]) -> Any:
     return compare(solve(data, network, s["loss"], dynamics), trajectory)
 
 
-app.command(epilog=cli_sweep.EXAMPLE)(cli_sweep.sweep)
-app.command(epilog=cli_starve.EXAMPLE)(cli_starve.starve)
-app.command(epilog=cli_digits.EXAMPLE)(cli_digits.digits)
-app.command(epilog=cli_phase.EXAMPLE)(cli_phase.phase)
-app.command(epilog=cli_derive.EXAMPLE)(cli_derive.derive)
-app.command(epilog=cli_verify.EXAMPLE)(cli_verify.verify)
-app.command("report", epilog=cli_report.EXAMPLE)(cli_report.page)
-app.command("report", epilog=cli_report.EXAMPLE)(cli_report.page)
+def _add(function: Any, epilog: str, short_help: str, name: str | None = None) -> None:
+    app.command(name, epilog=epilog, short_help=short_help)(function)
+
+
+_add(cli_sweep.sweep, cli_sweep.EXAMPLE, "Millions of networks over hyperparameters, as statistics.")
+_add(cli_starve.starve, cli_starve.EXAMPLE, "How features that share samples starve each other, and remedies.")
+_add(cli_digits.digits, cli_digits.EXAMPLE, "The same laws and remedies on real handwritten digits.")
+_add(cli_phase.phase, cli_phase.EXAMPLE, "Maps of where training fails and how long it takes.")
+_add(cli_derive.derive, cli_derive.EXAMPLE, "A law derived from network and loss, every step checked.")
+_add(cli_verify.verify, cli_verify.EXAMPLE, "Try to break the theorems on random problems.")
+_add(cli_report.page, cli_report.EXAMPLE, "The theorems and their verdicts as one page for a browser.", "report")
 
 
 if __name__ == "__main__":

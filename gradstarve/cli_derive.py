@@ -18,7 +18,8 @@ FORMATS = {"text": "txt", "markdown": "md", "latex": "tex"}
 
 def _losses(ctx: typer.Context, incomplete: str) -> list[str]:
     """The losses that the law named before is derived for."""
-    return completion(DERIVATIONS.get(ctx.params.get("name") or "", LOSSES))(incomplete)
+    name = ctx.params.get("name") or "".join(ctx.args[:1])
+    return completion(DERIVATIONS.get(name, LOSSES))(incomplete)
 
 
 def derive(

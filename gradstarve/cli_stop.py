@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM at any time: one line, exit code 130, and nothing half-done left behind.
 
-Python tells of a signal between two of its own instructions, and a call of a compiled program has none for as long as it
-takes, be it minutes. So a thread is told too, by the pipe of `signal.set_wakeup_fd`, and ends the process if the main
-thread does not.
+A `KeyboardInterrupt` does not do for a command. Python raises it between two of its own instructions, of which a call of a
+compiled program has none for as long as it takes, be it minutes; and raised while JAX is loading it can bring the process
+down. So a thread waits for the signal, by the pipe of `signal.set_wakeup_fd`, and ends the process.
 """
 
 from __future__ import annotations
@@ -12,60 +12,65 @@ import os
 import signal
 import sys
 import threading
-import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from gradstarve import files, progress
 
 CODE = 130
-# How long the main thread may take to end by itself; after a second Ctrl-C it is not waited for.
-GRACE_SECONDS = 3.0
-
 _told = threading.Lock()
-
-
-def _raise(*_: Any) -> NoReturn:
-    raise KeyboardInterrupt
+_advice: list[Callable[[], str]] = []
 
 
 def listen() -> None:
-    """From now on SIGINT and SIGTERM are `KeyboardInterrupt`s, and the process ends a little later in any case."""
+    """From now on SIGINT and SIGTERM end the process at once, wherever it is."""
     chosen = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
-    for number in chosen:  # one that is ignored was to be, as after `nohup`
-        signal.signal(number, _raise)
-    if os.name == "posix" and chosen:
+    # One that is ignored was to be, as after `nohup`. Where there is no such pipe, it is KeyboardInterrupt after all.
+    piped = os.name == "posix"
+    for number in chosen:
+        signal.signal(number, _leave_it if piped else _raise)
+    if piped and chosen:
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         threading.Thread(target=_wait, args=(reading,), name="stop", daemon=True).start()
 
 
+def _leave_it(*_: Any) -> None:
+    """A signal needs a function of Python's to be written to the pipe."""
+
+
+def _raise(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def _wait(reading: int) -> None:
-    """The thread: wait for a signal, then for the second one or for the end of patience."""
-    import select
-
     os.read(reading, 1)
-    select.select([reading], [], [], GRACE_SECONDS)
-    end("")
+    end()
 
 
-def tell(words: str) -> None:
+def advise(words: Callable[[], str]) -> None:
+    """What to tell whoever stops the command now: how it can go on."""
+    _advice.append(words)
+
+
+def tell(words: str = "") -> None:
     """The one line, once, below what is on the screen; what was not finished is removed."""
     if _told.acquire(blocking=False):
         progress.stop()
         files.tidy()
+        if not words and _advice:
+            words = _advice[-1]()
         # A terminal shows ^C at the end of the line that the cursor is in.
         start = "\n" if sys.stderr.isatty() else ""
-        print(f"{start}stopped: {words or 'what is written is complete, the rest is left out'}", file=sys.stderr)
+        print(f"{start}stopped: {words or 'what is written is complete, and the rest is not there'}", file=sys.stderr)
 
 
-def end(words: str) -> NoReturn:
+def end() -> NoReturn:
     """Tell and leave at once: threads that still compute are not waited for."""
-    first = _told.locked()
-    tell(words)
-    if first:
-        time.sleep(0.1)  # the other thread is just writing
+    tell()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    files.tidy()  # what was begun meanwhile
     os._exit(CODE)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from gradstarve import files, report
+from gradstarve import cli_stop, files, report
 from gradstarve.cli_names import completion
 from gradstarve.cli_parts import (
     DEFAULT_OUT,
@@ -125,15 +125,21 @@ def sweep(
         folder = report.output_directory(out)
         if precision == "float64":
             use_float64()
+        cli_stop.advise(lambda: _go_on(directory))
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
-            try:
-                result = run_sweep(settings, memory=memory, directory=directory, engine=engine)
-            except KeyboardInterrupt as stop:
-                raise KeyboardInterrupt(str(stop).replace("directory=", "--directory")) from None
+            result = run_sweep(settings, memory=memory, directory=directory, engine=engine)
         contents = _write(result, folder, settings, figures)
     show(as_json, contents, result.table())
     wrote(*(folder / f"sweep.{end}" for end in ("json", "npz", figures)), *([f"chunks in {directory}"] if directory else []))
+
+
+def _go_on(directory: Path | None) -> str:
+    """For whoever stops it; what the library says of it is for those who call `sweep`."""
+    if directory is None:
+        return "nothing of the sweep is stored; with --directory it could go on from here"
+    count = len(list(directory.glob("chunk-*.npz")))
+    return f"the same command goes on from the {count} chunks stored in {str(directory)!r}"
 
 
 def run_sweep(settings: dict[str, Any], **how: Any) -> Any:

@@ -190,6 +190,8 @@ def test_sweep_stopped_says_how_to_go_on(sweep, tmp_path, monkeypatch):
     assert outcome(result) == 130
     assert "0 of 6 networks stored in" in result.stderr
     assert "run the same sweep again" in result.stderr
+    assert cli_sweep._go_on(tmp_path / "chunks").startswith("the same command goes on from the 0 chunks stored in")
+    assert "with --directory" in cli_sweep._go_on(None)
 
 
 @pytest.mark.parametrize("command", ["overlay", "sweep", "starve", "derive", "verify"])
@@ -207,7 +209,12 @@ def test_root_help_and_version(run):
     assert run("--version").output == f"gradstarve {report.version()}\n"
 
 
-def test_help_names_what_the_library_has():
+def test_names_in_the_help_are_those_of_the_library():
+    from gradstarve.symbolic import available
+    from gradstarve.theorems import CATALOGUE
+
+    assert tuple(CATALOGUE) == cli_names.THEOREMS
+    assert available() == [(law, loss) for law, losses in cli_names.DERIVATIONS.items() for loss in losses]
     assert tuple(LOSSES) == cli_names.LOSSES
     assert set(cli_names.PROBLEMS) <= set(dir(datasets))
     assert cli_sweep.KEEP == sweep_plan.KEEP

@@ -1,0 +1,94 @@
+"""Completion of words by the shell, `python -m gradstarve`, and names that are known without loading anything."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from gradstarve import cli
+from gradstarve.style import FORMATS
+
+PATHS = os.pathsep.join(path for path in sys.path if path)
+
+
+def run(*command, **variables):
+    environment = {"PYTHONPATH": PATHS, "PATH": os.environ["PATH"], "COLUMNS": "120"} | variables
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, check=False)
+
+
+def completed(line):
+    """What bash offers for the last word of `line`, by the protocol of the script that --show-completion prints."""
+    words = ["gradstarve", *line.split(" ")]
+    return run(
+        *("-c", "from gradstarve.cli import main; main()"),
+        _GRADSTARVE_COMPLETE="complete_bash",
+        COMP_WORDS=" ".join(words),
+        COMP_CWORD=str(len(words) - 1),
+    ).stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("ver", ["verify"]),
+        ("overlay --loss c", ["cross-entropy"]),
+        ("phase --losses hinge,", ["hinge,cross-entropy", "hinge,exponential"]),
+        ("derive decay --loss ", ["cross-entropy", "exponential", "squared"]),
+        ("verify waking hinge-e", ["hinge-exact", "hinge-end"]),
+        ("sweep --over wid", ["width="]),
+        ("starve --fig", ["--figures"]),
+    ],
+)
+def test_bash_completes_commands_options_and_values(line, offered):
+    assert completed(line) == offered
+
+
+def test_completing_is_quick_and_loads_nothing_heavy():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert completed("overlay --fi") == ["--figures"]
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Processor time: on a busy machine the rest measures its neighbours.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    code = "import sys, gradstarve.cli; print([m for m in ('jax', 'numpy', 'sympy', 'matplotlib') if m in sys.modules])"
+    assert run("-c", code).stdout.strip() == "[]"
+
+
+def test_the_module_is_the_command():
+    shown = run("-m", "gradstarve", "overlay", "--no-such-option")
+    assert shown.returncode == 2
+    assert shown.stderr.startswith("Usage: python -m gradstarve overlay [OPTIONS]")
+    script = run("-m", "gradstarve", "--show-completion", "bash").stdout
+    assert "_GRADSTARVE_COMPLETE=complete_bash" in script
+    assert script.rstrip().endswith(" gradstarve")
+
+
+COMMANDS = typer.main.get_command(cli.app).commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_are_named_alike_and_have_help(name):
+    command = COMMANDS[name]
+    options = {option: parameter for parameter in command.params for option in parameter.opts}
+    assert {"--seed", "--json", "--out"} <= set(options)
+    assert ("--figures" in options) == (name not in ("derive", "report"))
+    assert command.epilog.startswith(f"Example: gradstarve {name} ")
+    assert len(command.short_help) < 70
+    for option, parameter in options.items():
+        if option != "--help":
+            assert parameter.help.endswith((".", "]", "*")), option
+            # A default is shown by typer, or said where it depends on something.
+            optional = ("names", "name", "--over", "--results")  # without them there is none
+            assert parameter.default is not None or "[default: " in parameter.help or option in optional, option
+
+
+def test_figures_of_other_kinds_are_refused():
+    from typer.testing import CliRunner
+
+    for name in COMMANDS:
+        if name not in ("derive", "report"):
+            result = CliRunner().invoke(cli.app, [name, "--figures", "gif"])
+            assert result.exit_code == 2
+            assert f"'gif' is not one of {', '.join(FORMATS)}" in " ".join(result.output.split())
