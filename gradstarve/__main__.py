@@ -1,5 +1,15 @@
-"""`python -m gradstarve` is the command `gradstarve`."""
+"""The command `gradstarve`, also as `python -m gradstarve`."""
 
-from gradstarve.cli import main
+from gradstarve import cli_stop
 
-main("python -m gradstarve")
+
+def main(program: str = "gradstarve") -> None:
+    """Run the command under the name by which it is called; it can be stopped from now on, while the rest still loads."""
+    cli_stop.listen()
+    from gradstarve import cli
+
+    cli.main(program)
+
+
+if __name__ == "__main__":
+    main("python -m gradstarve")

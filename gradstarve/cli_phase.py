@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -68,6 +67,8 @@ def phase(
             message = f"is for the planes {', '.join(_TAKES[name])}, none of which is among --planes {planes}"
             raise typer.BadParameter(message, param_hint=f"'--{name}'")
     with plain_errors("gradstarve phase"):
+        from concurrent.futures import ThreadPoolExecutor
+
         folder = report.output_directory(out)
         use_float64()
 

@@ -20,10 +20,14 @@ from gradstarve import files, progress
 CODE = 130
 _told = threading.Lock()
 _advice: list[Callable[[], str]] = []
+_listening = threading.Event()
 
 
 def listen() -> None:
     """From now on SIGINT and SIGTERM end the process at once, wherever it is."""
+    if _listening.is_set():
+        return
+    _listening.set()
     chosen = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
     # One that is ignored was to be, as after `nohup`. Where there is no such pipe, it is KeyboardInterrupt after all.
     piped = os.name == "posix"
