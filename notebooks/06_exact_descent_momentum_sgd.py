@@ -12,18 +12,20 @@
 # ---
 
 # %% [markdown]
-# # Descent without the small step: exact laws for step sizes that people use
+# # 6. Descent without the small step: exact laws for step sizes that people use
 #
 # Theory of learning dynamics is mostly written for gradient *flow*, the limit of small steps. Training takes steps, and
 # large ones, with momentum, on one sample at a time. **Question:** what is left of the theory then?
 #
-# For the classes of arXiv:1809.06848 (orthogonally separable data, one hidden ReLU layer), all of it: one step of descent
-# is a multiplication of two numbers per class. The setting and the sigmoidal curves are the paper's; formulas with a
-# number, such as (8.1), are this project's.
+# In the setting of Tachet des Combes et al., [arXiv:1809.06848](https://arxiv.org/abs/1809.06848) (one hidden ReLU
+# layer, classes that are learnt independently of each other), all of it: one step of descent is a multiplication of two
+# numbers per class. The setting and the sigmoidal curves are the paper's; formulas with a number, such as (8.1), are this
+# library's own.
 #
 # You need: `pip install '.[notebooks]'`.
 
 # %%
+# %matplotlib inline
 import jax
 
 jax.config.update("jax_enable_x64", True)  # agreement to rounding is the point here
@@ -41,7 +43,8 @@ TRAINED = {"linestyle": "none", "marker": "o", "markersize": 4, "markerfacecolor
 # %% [markdown]
 # ## 1. The law
 #
-# A class of weight $p$ at norm $r$ is seen by neurons with $a_j = w_j\cdot\hat x > 0$ and read-outs $z_j$. With
+# As in notebook 1, a class with the part $p$ of the data at norm $r$ is seen by neurons with $a_j = w_j\cdot\hat x > 0$ and
+# read-outs $z_j$. With
 #
 # $$M_\pm = \sum_j (a_j \pm z_j)^2,\qquad u = \tfrac r4\,(M_+ - M_-)\ \text{ (the logit)},$$
 #

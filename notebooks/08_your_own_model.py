@@ -12,25 +12,28 @@
 # ---
 
 # %% [markdown]
-# # Your own model: will a shortcut starve what it should learn?
+# # 8. Your own model: will a shortcut starve what it should learn?
 #
 # A feature that most samples of a class share is learnt first, the loss falls, and the gradient that the other features
-# need is gone: *gradient starvation*, seen in arXiv:1809.06848 and studied by Pezeshki et al. (arXiv:2011.09468).
-# **Question:** given a model, its first weights and the data, can that be told *before* training?
+# need is gone: *gradient starvation*, described by Tachet des Combes et al.,
+# [arXiv:1809.06848](https://arxiv.org/abs/1809.06848), and studied by Pezeshki et al.,
+# [arXiv:2011.09468](https://arxiv.org/abs/2011.09468). **Question:** given a model, its first weights and the data, can
+# that be told *before* training?
 #
-# `gs.starvation_report` linearises the network at its first weights. With the kernel $K = Y\Phi\Phi^\top Y$ of the gradients
-# $\Phi$ of the logits and $Y$ the labels, the margins obey
+# `gs.starvation_report` linearises the network at its first weights. Let $\Phi$ have a row for each sample, the gradient of
+# its logit, and $Y$ the labels ±1 on its diagonal. With the kernel $K = Y\Phi\Phi^\top Y$ the margins $m = Yf$ obey
 #
-# $$\dot m = K\,\sigma(-m), \tag{14.1}$$
+# $$\dot m = K\,\sigma(-m),\qquad \sigma(x) = 1/(1+e^{-x}), \tag{14.1}$$
 #
-# which is solved with the feature of a group of samples in the data, and with it taken out. The *starvation index* compares
-# what the network learns of the rest in the two cases,
+# for cross-entropy summed over the samples. This is solved with the feature of a group of samples in the data, and with
+# it taken out. The *starvation index* compares what the network learns of the rest in the two cases,
 #
 # $$1 - \frac{\text{gain of the rest beside the feature}}{\text{gain of the rest alone}}. \tag{10.6}$$
 #
 # You need: `pip install '.[notebooks]'`. The model is equinox's; a function `apply(params, x)` does as well, flax or plain.
 
 # %%
+# %matplotlib inline
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -73,7 +76,6 @@ axes.imshow(np.concatenate([np.pad(x[i], 1, constant_values=np.nan) for i in sho
 for place, what in enumerate(shown.values()):
     axes.text(10 * place + 4.5, -1, what, ha="center")
 axes.set_axis_off()
-
 
 
 class Network(eqx.Module):
