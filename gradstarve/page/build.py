@@ -20,6 +20,8 @@ from gradstarve.page.results import check
 from gradstarve.theorems import CATALOGUE
 from gradstarve.theorems.sections import SECTIONS, place
 
+# The overview's axis, gap over tolerance in powers of ten; a gap of 0 has the room at its left.
+_LEAST, _MOST, _ZERO = -9, 1, 0.06
 VERDICTS = {"violated": "violated", "unshown": "no verdict", "holds": "holds"}
 
 
@@ -54,6 +56,7 @@ def report_page(verification: Mapping[str, Any], figures: Mapping[str, bytes]) -
         drops=len(drops),
         needed=sum(drop["found"] for drop in drops),
         headline=_headline(counts),
+        ticks=[(f"10{_superscript(power)}" if power else "1", _along(10.0**power)) for power in range(_LEAST, _MOST, 3)],
         sections=[(number, SECTIONS[number]) for number in sorted({entry["place"][0] for entry in entries})],
         run=verification,
         command=_command(_chosen(verification), verification),
@@ -101,11 +104,24 @@ def _entry(row: Mapping[str, Any], run: Mapping[str, Any], figure: bytes | None)
         "details": {key: report.json_text(value).strip() for key, value in details.items()},
         "fails": [drop["gap"] for drop in row["necessity"] if drop["found"]],
         "kept": sum(not drop["found"] for drop in row["necessity"]),
+        "along": _along(_float(row["worst_gap"]) / row["tolerance"]),
         "least_drop": min((_float(drop["gap"]) for drop in row["necessity"]), default=math.nan),
         "necessity": [{**drop, "json": report.json_text(drop["numbers"]).strip()} for drop in row["necessity"]],
         "instance": report.json_text(row["worst_instance"]).strip(),
         "command": _command([name], run),
     }
+
+
+def _along(ratio: float) -> float:
+    """Where on the overview's axis a gap of `ratio` tolerances is, in percent of its width."""
+    if math.isnan(ratio) or ratio <= 0:
+        return 100 * _ZERO / 2
+    place = (math.log10(min(max(ratio, 10.0**_LEAST), 10.0**_MOST)) - _LEAST) / (_MOST - _LEAST)
+    return round(100 * (_ZERO + (1 - _ZERO) * place), 2)
+
+
+def _superscript(power: int) -> str:
+    return str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _float(value: Any) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib import resources
 from xml.etree import ElementTree
 
 import made_up
@@ -13,6 +14,8 @@ from gradstarve.page.build import short
 from gradstarve.page.figures import figure_html
 from gradstarve.theorems import CATALOGUE, Counterexample
 from gradstarve.theorems.sections import SECTIONS, place
+
+LIMIT = 90.6  # percent of the overview's axis at which a gap is its tolerance
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,21 @@ def test_every_theorem_is_there_with_its_numbers(page, outline, found):
     assert "All 51 theorems hold" in page
     assert outline.text("run").startswith("Run gradstarve verify --quick --seed 7 Copy")
     assert all(f"{key} {value}" in outline.text("run") for key, value in made_up.ENVIRONMENT.items())
+
+
+def test_the_overview_has_a_mark_for_every_theorem(outline, found):
+    marks = [tag for tag in outline.all("a") if tag.get("class", "").startswith("dot ")]
+    places = {tag["href"][1:]: float(tag["style"].removeprefix("left: ").removesuffix("%")) for tag in marks}
+    assert list(places) == list(CATALOGUE)
+    order = sorted(found.rows, key=lambda row: row.outcome.worst_gap / row.theorem.tolerance)
+    told = [places[row.theorem.name] for row in order]
+    assert told == sorted(told)
+    assert told[-1] < LIMIT
+    css = resources.files("gradstarve.page").joinpath("page.css").read_text()
+    assert f".track::before {{ content: \"\"; position: absolute; left: {LIMIT}%;" in css
+    bad = made_up.report([made_up.row("sign", worst=1.01)])
+    mark = next(tag for tag in Outline(report_page(bad.to_dict(), {})).all("a") if tag.get("class") == "dot violated")
+    assert float(mark["style"].split()[1][:-1]) > LIMIT
 
 
 def test_every_formula_is_mathml(page, outline):
