@@ -1,9 +1,11 @@
 """A verification of the whole catalogue with made-up trials: a page of all theorems without the minutes that they take."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
+from gradstarve.page import figure_svg
 from gradstarve.theorems import CATALOGUE, Counterexample, Report, Row
 from gradstarve.theorems.entry import Tally
 
@@ -32,3 +34,9 @@ def report(rows=None, **changes):
         rows = [row(name, worst=0.01 * (i + 1), trials=24 + i) for i, name in enumerate(CATALOGUE)]
     made = Report(tuple(rows), (0, 7), None, True, "float64", (), ENVIRONMENT)
     return dataclasses.replace(made, **changes)
+
+
+@functools.cache
+def figures():
+    """The figures of the theorems in `DRAWN`, by name."""
+    return {name: figure_svg(row(name)) for name in DRAWN}

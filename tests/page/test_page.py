@@ -25,8 +25,7 @@ def found():
 
 @pytest.fixture(scope="module")
 def page(found):
-    figures = {row.theorem.name: figure_svg(row) for row in found.rows if row.theorem.name in made_up.DRAWN}
-    return report_page(found.to_dict(), figures)
+    return report_page(found.to_dict(), made_up.figures())
 
 
 @pytest.fixture(scope="module")

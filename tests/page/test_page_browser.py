@@ -7,7 +7,7 @@ import made_up
 import pytest
 from browser import until, visit
 
-from gradstarve.page import figure_svg, report_page
+from gradstarve.page import report_page
 from gradstarve.theorems import CATALOGUE
 from gradstarve.theorems.sections import place
 
@@ -26,9 +26,8 @@ def rows():
 def path(tmp_path_factory, rows):
     verification = made_up.report().to_dict() | {"theorems": rows, "ok": False}
     rows[-1]["worst_gap"] = "nan"
-    drawn = [made_up.row(name) for name in made_up.DRAWN]
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(report_page(verification, {row.theorem.name: figure_svg(row) for row in drawn}))
+    path.write_text(report_page(verification, made_up.figures()))
     return path
 
 

@@ -41,7 +41,7 @@ def test_contrast_is_that_of_the_standard():
 def test_both_dark_sides_are_one():
     assert SYSTEM_DARK == CHOSEN_DARK
     assert set(SYSTEM_DARK) == set(LIGHT)
-    assert set(re.findall(r"var\((--[\w-]+)\)", CSS)) <= set(LIGHT)
+    assert set(re.findall(r"var\((--[\w-]+)\)", CSS)) <= {*LIGHT, "--ground"}
 
 
 @pytest.mark.parametrize("side", [LIGHT, SYSTEM_DARK], ids=["light", "dark"])
