@@ -121,7 +121,7 @@ def _inflections(kind: str, kappa: Float[Array, "*batch"]) -> Float[Array, "*bat
         curved = level < 2
         upper = solved(curved & (level > float(_level(kind, np.float64(1), np))), 1.0, 0.0)
         lower = jnp.where(kappa > 0, 0, never)
-        return jnp.stack([solved(curved & (kappa > 0), _FAR_BELOW, 0.0), lower, upper], axis=-1)
+        return jnp.stack([solved(curved, _FAR_BELOW, 0.0), lower, upper], axis=-1)
     peak, critical = _top(kind)
     two = kappa < critical
     lower, upper = solved(two & (kappa > 0), 0.0, peak), solved(two, _FAR_ABOVE[kind], peak)

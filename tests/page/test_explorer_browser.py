@@ -103,9 +103,6 @@ def test_many_settings_give_what_the_library_gives(chromium, tmp_path, loss, x64
         print(f"{loss}: worst gap of the margin {margin:.1e}, of the error {error:.1e}, of leaving {left:.1e}")
         assert max(margin, error, left) < 1e-6
         p, r, a, z = random_settings(1500, seed=3)
-        # Where the library leaves one out: hinge on the stable manifold.
-        keep = np.ones(len(a), bool) if loss != "hinge" else a + z != 0
-        p, r, a, z = (values[keep] for values in (p, r, a, z))
         found = page.evaluate("(all) => all.map(gradstarveExplorer.inflections)", as_objects(p, r, a, z, loss))
         bends = np.asarray(gs.solve_mode(gs.Mode(p, r, a[:, None], z[:, None]), loss).inflections())
         for one, expected in zip(found, bends, strict=True):

@@ -130,6 +130,15 @@ def test_curves_bend_where_the_solution_says(loss):
 
 
 @pytest.mark.usefixtures("x64")
+def test_a_start_on_the_stable_manifold():
+    # z = -a: u = -r a^2 exp(-2 p r t) with hinge, which bends where coth(u/2) = u on its way to 0.
+    p, r, a = 0.25, 5.0, 2.0
+    u = float(mp.findroot(lambda u: mp.coth(u / 2) - u, -1.5))
+    times = gs.solve_mode(gs.Mode(p, r, [a], [-a]), "hinge").inflections()
+    np.testing.assert_allclose(times, [np.log(r * a**2 / -u) / (2 * p * r), np.inf, np.inf], rtol=1e-13)
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_plateau_lasts_as_long_as_5_3_says(loss):
     start, p, r = 1e-12, 0.3, 1.7
