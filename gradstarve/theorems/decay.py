@@ -174,7 +174,7 @@ def _draw(outcome: Outcome, ax: Any) -> None:
     ax.set_ylim(points[:, 1].min() / 1.5, points[:, 1].max() * 1.5)
     ax.set_xlabel("weight decay λ")
     ax.set_ylabel("p r, frequency times norm")
-    ax.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=8, loc="upper left")
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
 
 
 THRESHOLD = Theorem(

@@ -174,7 +174,7 @@ def draw_plane(outcome: Outcome, ax: Any) -> None:
     ax.set_ylim(-3, 3)
     ax.set_xlabel("a / scale of the network")
     ax.set_ylabel("z / scale, in the orientation of the class")
-    ax.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=8, loc="upper right", markerscale=2)
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, markerscale=2)
 
 
 def draw_probability(outcome: Outcome, ax: Any) -> None:

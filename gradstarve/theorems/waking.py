@@ -209,7 +209,7 @@ def draw_waking(outcome: Outcome, ax: Any) -> None:
     ax.set_ylim(0, 1.5)
     ax.set_xlabel("c, cosine of the angle between the classes")
     ax.set_ylabel("−α / β at the start")
-    ax.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=8, loc="upper right")
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
 
 
 _RULE = (
