@@ -132,10 +132,10 @@ for depth, colour, marker in zip(depths, COLOURS, "os^", strict=False):
     starts = (first / lengths[:, None]) ** (1 / depth) * np.ones(depth)
     to_one = np.asarray(gs.theory.depth_mode(frequency, lengths, starts, "cross-entropy").time_to_logit(1.0))
     slope = np.polyfit(np.log(lengths), np.log(to_one), 1)[0]
-    axes[1].plot(lengths, to_one, marker + "-", color=colour, markersize=4, label=f"N = {depth}: slope −{-slope:.3f}")
+    axes[1].plot(lengths, to_one, color=colour, label=f"N = {depth}: slope −{-slope:.3f}")
     assert abs(slope + 2 / depth) < 1e-6
 axes[0].set(xlabel="time t", ylabel="error σ(−u)", title="Deeper: later and steeper (lines: law)")
-axes[1].set(xscale="log", yscale="log", xlabel="length r", ylabel="time to u = 1", title="Law: the same first logit")
+axes[1].set(xscale="log", yscale="log", xlabel="length r", ylabel="time to u = 1", title="Law, the same first logit for all")
 axes[1].set_xticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4"])
 axes[1].minorticks_off()
 for axis in axes:

@@ -12,17 +12,17 @@
 # ---
 
 # %% [markdown]
-# # Prove your own law: derive it, write it, try to break it
+# # 9. Prove your own law: derive it, write it, try to break it
 #
 # A law lives in three rooms of this project: SymPy *derives* it, JAX *evaluates* it, and an entry of the catalogue *tries to
 # break it* against training that knows nothing of it. Here is one that the catalogue does not have, taken through all three:
 # the step, the function and the entry are some forty lines, the sampler and the measurement another thirty.
 #
-# **Question.** The paper (arXiv:1809.06848) compares hinge loss and cross-entropy: hinge is faster. Is there anything about
-# learning that does *not* depend on the loss?
+# **Question.** Tachet des Combes et al., [arXiv:1809.06848](https://arxiv.org/abs/1809.06848), compare hinge loss and
+# cross-entropy: hinge is faster. Is there anything about learning that does *not* depend on the loss?
 #
 # **Conjecture: every loss pays the same.** Add up the residual $g = -\ell'$ of a class while its logit goes from $u_0$ to
-# $u_1$. With $\kappa$ of (3.3), $p$ the weight and $r$ the norm of the class,
+# $u_1$. With $\kappa$, the constant of motion (3.3) of notebook 1, $p$ the part of the data and $r$ the norm of the class,
 #
 # $$\int g\,dt = \frac{\operatorname{arsinh}(u_1/\kappa) - \operatorname{arsinh}(u_0/\kappa)}{2\,p\,r}
 #   \qquad\text{for every loss.}$$
@@ -34,6 +34,7 @@
 # You need: `pip install '.[notebooks]'`.
 
 # %%
+# %matplotlib inline
 import jax
 
 jax.config.update("jax_enable_x64", True)
@@ -143,11 +144,12 @@ def trained_area(data, network, loss, end, point=0):
 
 measured, margins, t = trained_area(data, network, "cross-entropy", arrival)
 error = np.asarray(gs.CrossEntropy().residual(margins))
-hinge = np.asarray(gs.simulate_hinge_exact(data, network, t).margins())[:, 0]  # another simulator, from event to event
+hinge_t = np.union1d(t, hinge_arrival)
+hinge = np.asarray(gs.simulate_hinge_exact(data, network, hinge_t).margins())[:, 0]  # another simulator, event by event
 
 figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 4.8), sharex=True, layout="constrained")
 top.plot(t, margins, color=COLOURS[0], label="cross-entropy, trained")
-top.plot(t, hinge, color=COLOURS[1], label="hinge, trained")
+top.plot(hinge_t, hinge, color=COLOURS[1], label="hinge, trained")
 top.axhline(1, color="0.5", linewidth=0.9, linestyle=":")
 top.set(ylabel="logit u of class +")
 top.legend(frameon=False)
