@@ -18,14 +18,13 @@
 # Tachet des Combes et al., [arXiv:1809.06848](https://arxiv.org/abs/1809.06848); the formulas are this library's own.
 #
 # Take one class: the points $x = r\,\hat x$ with the part $p$ of the data. Of a neuron that sees it only
-# $a_j = w_j\cdot\hat x > 0$ and $z_j$ matter, and its logit is $u = r\sum_j a_j z_j$. With $g = -\ell'$, the slope of the
-# loss, all neurons share one hyperbolic clock, and
+# $a_j = w_j\cdot\hat x > 0$ and $z_j$ matter, and its logit is $u = r\sum_j a_j z_j$. With $g = -\ell'$, the
+# *residual* of the loss $\ell$, all neurons share one hyperbolic clock, and
 #
-# $$\dot u = 2\,p\,r\,g(u)\sqrt{\kappa^2 + u^2},\qquad
-#   \kappa = \tfrac r2\Big(\sum_j (a_j+z_j)^2\,\sum_j (a_j-z_j)^2\Big)^{1/2} \tag{3.4}$$
+# $$\dot u = 2\,p\,r\,g(u)\sqrt{\kappa^2 + u^2} \tag{3.4}$$
 #
-# with a constant $\kappa$. That is the whole learning curve of a class, for any number of neurons. Here it is next to
-# training; notebook 1 derives it.
+# with a constant $\kappa = \tfrac r2\sqrt{M_+ M_-}$, $M_\pm = \sum_j (a_j \pm z_j)^2$ at the start. That is the whole
+# learning curve of a class, for any number of neurons. Here it is next to training; notebook 1 derives it.
 
 # %%
 # %matplotlib inline
