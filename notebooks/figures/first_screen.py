@@ -82,6 +82,7 @@ def draw():
     fine, laws, alone, times, found = feature_panel()
     figure = Figure(figsize=(12, 4.0), dpi=80, layout="constrained")
     FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.14)
     one, two, three = figure.subplots(1, 3)
 
     for k, (colour, name) in enumerate(((BLUE, "frequent class"), (RED, "rare class"))):
@@ -105,8 +106,8 @@ def draw():
     three.plot(fine, laws[0], color=BLUE)
     three.plot(fine, laws[1], color=RED)
     three.plot(fine, alone, "--", color=RED, linewidth=1.2)
-    for x, y, turn, colour, words in ((15, 5.3, 20, BLUE, "frequent feature"), (31, 0.32, 0, RED, "rare feature"),
-                                      (31, 1.75, 0, RED, "rare feature, were it alone")):
+    for x, y, turn, colour, words in ((15, 5.3, 20, BLUE, "frequent feature"), (27, 0.32, 0, RED, "rare feature"),
+                                      (27, 1.75, 0, RED, "rare feature, if alone")):
         three.text(x, y, words, rotation=turn, rotation_mode="anchor", color=colour, fontsize=10)
     three.set(title="Frequent features starve rare ones", xlabel="time", ylabel="logit of the feature",
               xlim=(0, 60), ylim=(0, 7))
