@@ -238,12 +238,19 @@ def build(source, out, *options):
     return subprocess.run(command, capture_output=True, text=True, timeout=570)
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning_and_asks_for_nothing(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the site, built from nothing."""
     need_sphinx()
-    done = build(DOCS, tmp_path / "html", "-E")
+    folder = tmp_path_factory.mktemp("site") / "html"
+    done = build(DOCS, folder, "-E")
     assert done.returncode == 0, done.stdout + done.stderr
-    pages = {str(path.relative_to(tmp_path / "html")): path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")}
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(site):
+    pages = {str(path.relative_to(site)): path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
     from gradstarve.theorems import CATALOGUE
 
     assert {f"laws/{name}.html" for name in CATALOGUE} <= set(pages)
@@ -251,9 +258,32 @@ def test_the_site_builds_without_a_warning_and_asks_for_nothing(tmp_path):
         loaded = re.findall(r'<(?:script|img|iframe|source)[^>]+src="([^"]+)"', text)
         loaded += re.findall(r'<link[^>]+rel="(?:stylesheet|preload|icon)"[^>]+href="([^"]+)"', text)
         assert not [address for address in loaded if "//" in address], name
-    for path in [*tmp_path.rglob("*.css")]:
+    for path in site.rglob("*.css"):
         assert not re.search(r"@import|url\(\s*['\"]?(?:https?:)?//", path.read_text(encoding="utf-8")), path
-    assert "<math" in pages["laws/clock.html"]
+    assert all("<math" in pages[f"laws/{name}.html"] for name, theorem in CATALOGUE.items() if theorem.formula)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
+def test_pages_open_from_disk_in_a_browser(site, width, scheme, monkeypatch):
+    """No error in the console, no request for anything but files, and nothing wider than a phone."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "page"))
+    from browser import launched
+
+    trouble = []
+    with launched() as browser:
+        page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
+        page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("request", lambda request: trouble.append(request.url) if request.url.startswith("http") else None)
+        for path in sorted(site.rglob("*.html")):
+            page.goto(path.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+            broken = page.evaluate("[...document.images].filter(i => !i.naturalWidth).map(i => i.src)")
+            assert not broken, path
+        page.goto((site / "search.html").as_uri() + "?q=starvation_index")
+        page.wait_for_selector("#search-results li a", timeout=20_000)
+        assert not trouble
 
 
 @pytest.mark.slow
