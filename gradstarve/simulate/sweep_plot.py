@@ -12,14 +12,15 @@ from gradstarve.style import COLOURS, GUIDE, new_figure, save, sheet
 from gradstarve.text import number
 
 _BAND = (0.05, 0.5, 0.95)
+_BANDS = 2  # more of them are a grey mass
 _LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1, 2)))
 
 
 def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
     """The figure of a `SweepResult`, saved to `path` too if there is one.
 
-    Left the error over the steps, on a logarithmic axis: the median over networks and, where there are at most four
-    configurations, the band of 5 to 95 % of them. Right the share of networks with an error below the threshold.
+    Left the error over the steps, on a logarithmic axis: the median over networks and, where there are at most two
+    configurations, the band of 5 to 95 % of them (more lie on top of each other). Right the share of networks with an error below the threshold.
     `configurations` (by number, the last name of `over` running fastest) chooses what is drawn; by default up to seven,
     spread evenly.
     """
@@ -42,13 +43,13 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
                 "label": _name(result, which),
             }
             low, middle, high = bands[which].T
-            if len(configurations) <= 4:
+            if len(configurations) <= _BANDS:
                 left.fill_between(result.grid, low, high, color=line["color"], alpha=0.16, linewidth=0)
             left.plot(result.grid, middle, **line)
             right.plot(result.grid, 100 * learnt[which], **line)
         left.axhline(result.threshold, color=GUIDE, linewidth=0.8, linestyle=":")
         left.set_yscale("log")
-        what = "median, band of 5–95 %" if len(configurations) <= 4 else "median"
+        what = "median, band of 5–95 %" if len(configurations) <= _BANDS else "median"
         left.set_title(f"error: {what} of networks", loc="left")
         left.set_ylabel("error σ(−m), averaged over the data")
         right.set_title(f"networks with an error below {number(result.threshold)}", loc="left")

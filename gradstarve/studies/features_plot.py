@@ -74,10 +74,10 @@ def draw(study: Any, path: Any = None) -> Any:
 
 def _title(study: Any) -> tuple[str, str]:
     gaps = [cell.gap for cell in study.cells if cell.law is not None]
-    worst = f", within {number(max(gaps), 2)} of the largest logit of the law" if gaps else ""
+    worst = f", within {number(max(gaps), 2)} of the largest logit" if gaps else ""
     return (
-        "What a feature's logit v = f(r e) reaches alone and beside the others, and its starvation index 1 − v / v alone",
-        f"Lines: law. Markers: training, gradient flow of all weights{worst}.",
+        "Logits v of features, together and alone, and the starvation index 1 − v / v alone",
+        f"Lines: law. Markers: training of all weights{worst}.",
     )
 
 
