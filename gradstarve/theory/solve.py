@@ -112,10 +112,12 @@ def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entrop
     """The exact training of `network` on `data`, every neuron of it, in closed form.
 
     The law is chosen by what holds:
+
     - antipodal classes: neurons pass between the classes (4.3), any signs, any width;
     - other orthogonally separable classes, each along one direction (orthogonal classes among them): exclusive neurons,
       two independent modes (2.1) with deaths (3.10);
     - one class only: one mode.
+
     `dynamics`: `GradientFlow()` (default; t is time) or `GradientDescent(step_size, ...)`, with momentum and weight decay
     too (8.2) (t is the step; equality up to rounding). `network` may carry batch axes. `HypothesisError` names what fails,
     where, and what to use instead. (Weight decay also shrinks the distance of an exclusive neuron to the other class; after
