@@ -102,6 +102,7 @@ def softmax_mode(classes, frequency, norm, a=None, zeta=None, start=0.0) -> Soft
     - one layer, without `a` and `zeta`: from the gap `start`, the same to every other class (zero weights: 0) (11.1);
     - two layers: neurons exclusive to the class, a_j = w_j . e_c > 0, whose votes lie along c, zeta_j = z_j . c; `a` and
       `zeta` [*batch, h] (11.2).
+
     p = `frequency` is the weight of the class, r = `norm` of its input, each [] or [*batch]. The accuracy is that of
     `solve_mode`, for the one layer 1e-13 relative in float64 (1e-5 in float32) for t from 0 to 1e300 (1e36). `ValueError`
     for K < 2, p <= 0, r <= 0, shapes that do not fit, and `start` beside neurons.
