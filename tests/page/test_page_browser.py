@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import made_up
 import pytest
@@ -169,6 +170,18 @@ def test_the_tab_key_reaches_everything_from_the_top(chromium, path):
             seen.append(page.evaluate("(document.activeElement.textContent || document.activeElement.id).trim()"))
         assert {"Explorer", "Dark", "search", "theorem", "seconds"} <= set(seen)
         assert page.locator("html").get_attribute("lang") == "en"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing(chromium, path, width):
+    axe = pytest.importorskip("axe_playwright_python", reason="the rules are those of axe: pip install '.[browser]'")
+    with visit(chromium, path, width=width) as page:
+        for name in ("sign", "freeze"):
+            page.evaluate(f"document.querySelector('#{name} details').open = true")
+        page.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+        found = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa', 'best-practice']})")
+        assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found["violations"]] == []
+        assert len(found["passes"]) > 20
 
 
 def ground(page):
