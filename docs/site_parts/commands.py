@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradstarve import text
+
 INTRO = """# Command line
 
 `gradstarve` and `python -m gradstarve` are the same program; it runs in float64. Every command ends with its settings
@@ -53,12 +55,13 @@ def default(parameter: Any) -> str:
     value = parameter.default
     if value is None or value is False or "[default" in (parameter.help or "") or value == () or value == []:
         return ""
+    if isinstance(value, float):
+        value = text.number(value)
     return f" Default: {'on' if value is True else f'`{value}`'}."
 
 
-def plain(text: str) -> str:
-    """Help as Markdown that shows every character; a line break within a paragraph means nothing."""
-    text = " ".join(text.split("\n")) if "\n\n" not in text else text
+def plain(words: str) -> str:
+    """Help as Markdown that shows every character."""
     for character in r"\*_[]<>|":
-        text = text.replace(character, "\\" + character)
-    return text
+        words = words.replace(character, "\\" + character)
+    return words

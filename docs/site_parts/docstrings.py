@@ -35,7 +35,7 @@ def table(rows: list[str]) -> list[str]:
     """A table as a list-table, or as it stands if a cell has a bar of its own."""
     cells = [[cell.strip() for cell in row.strip().strip("|").split("|")] for row in rows]
     if len({len(row) for row in cells}) > 1:
-        return ["::", "", *[f"    {row}" for row in rows]]
+        return [".. code-block:: text", "", *[f"    {row}" for row in rows]]
     head, body = cells[0], cells[2:]
     lines = [".. list-table::", "   :header-rows: 1", ""]
     for row in (head, *body):
@@ -109,7 +109,7 @@ def translate(lines: list[str]) -> list[str]:
             rest = inline("\n".join([text[0][len(bullet[0]) :], *text[1:]])).split("\n")
             out += ["", f"{pad}{bullet[0]}{rest[0]}", *[" " * column + line for line in rest[1:]]]
         elif indent >= column + (2 if column else 4):
-            out += ["", " " * column + "::", "", *[" " * (column + 4) + line[indent:] for line in block], ""]
+            out += ["", " " * column + ".. code-block:: text", "", *[" " * (column + 4) + line[indent:] for line in block], ""]
         else:
             out += ["", *inline("\n".join(block)).split("\n"), ""]
     return out

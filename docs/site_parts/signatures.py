@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -38,8 +39,8 @@ def of_fields(value: type) -> str:
 
 def shown(text: str) -> str:
     """A field as an argument: what its default is behind `field(...)` is the library's affair, that there is one is not."""
-    name, options, rest = text.partition(" = field(")
-    return name + (" = ..." if "default" in rest else "") if options else text
+    name, *options = re.split(r" = (?:\w+\.)?field\(", text)
+    return name + (" = ..." if options and "default" in options[0] else "")
 
 
 def process(app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returns: str) -> Any:
