@@ -1,5 +1,7 @@
 """Deep and softmax networks: outputs and gradients against plain NumPy, absent connections, and what is refused."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -133,9 +135,21 @@ def test_one_drawn_point_moves_a_softmax_network(x64):
     assert len({float(value) for value in np.asarray(run.recorded)[:, -1, 0, 0]}) > 5
 
 
-NET, DEEP = init_softmax(jax.random.key(0), 2, 4, 3, 3), init_deep(jax.random.key(0), 2, (4,), 3)
 SINGLE = POINTS.astype(np.float32)
-DATA, LABELLED = ClassDataset(SINGLE, CLASSES), Dataset(SINGLE, [1, -1, 1, -1, 1])
+
+
+@cache
+def softmax_net():
+    return init_softmax(jax.random.key(0), 2, 4, 3, 3)
+
+
+@cache
+def deep_net():
+    return init_deep(jax.random.key(0), 2, (4,), 3)
+
+
+def short_run(data, net, loss="cross-entropy"):
+    return simulate(data, net, loss, GradientDescent(0.1), 1)
 
 
 @pytest.mark.parametrize(
@@ -160,15 +174,12 @@ DATA, LABELLED = ClassDataset(SINGLE, CLASSES), Dataset(SINGLE, [1, -1, 1, -1, 1
         (lambda: ClassDataset(SINGLE, [0, 1, 2, -1, 0]), r"classes\[3\] = -1"),
         (lambda: ClassDataset(SINGLE, [0, 1, 0.5, 1, 0]), r"classes\[2\] = 0.5"),
         (lambda: ClassDataset(SINGLE, [0, 1]), r"classes must have shape \(5,\)"),
-        (lambda: NET(jnp.ones((2, 7))), "d = 3 inputs but the points have d = 7"),
-        (lambda: DEEP(jnp.ones((2, 7))), "d = 3 inputs but the points have d = 7"),
-        (lambda: simulate(LABELLED, NET, "cross-entropy", GradientDescent(0.1), 1), "needs a ClassDataset"),
-        (lambda: simulate(DATA, DEEP, "cross-entropy", GradientDescent(0.1), 1), "one output a class"),
-        (lambda: simulate(DATA, NET, "hinge", GradientDescent(0.1), 1), "trained with the softmax"),
-        (
-            lambda: simulate(ClassDataset(SINGLE, CLASSES + 1), NET, "cross-entropy", GradientDescent(0.1), 1),
-            "K = 3 outputs but the data have a class 3",
-        ),
+        (lambda: softmax_net()(jnp.ones((2, 7))), "d = 3 inputs but the points have d = 7"),
+        (lambda: deep_net()(jnp.ones((2, 7))), "d = 3 inputs but the points have d = 7"),
+        (lambda: short_run(Dataset(SINGLE, [1, -1, 1, -1, 1]), softmax_net()), "needs a ClassDataset"),
+        (lambda: short_run(ClassDataset(SINGLE, CLASSES), deep_net()), "one output a class"),
+        (lambda: short_run(ClassDataset(SINGLE, CLASSES), softmax_net(), "hinge"), "trained with the softmax"),
+        (lambda: short_run(ClassDataset(SINGLE, CLASSES + 1), softmax_net()), "K = 3 outputs but the data have a class 3"),
     ],
 )
 def test_bad_input_is_told_what_is_wrong(call, words):

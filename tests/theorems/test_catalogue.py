@@ -17,6 +17,7 @@ from gradstarve.theorems import (
     hinge_end,
     hinge_margin,
     hinge_path,
+    hinge_retrace,
     independence,
     inflection,
     mode,
@@ -62,7 +63,7 @@ TRIALS = {
 
 
 def remembered(train):
-    """`train`, which trains what it has trained before only once: a wrong law changes no training."""
+    """`train`, which trains (or retraces) what it has before only once: a wrong law changes no training."""
     results = {}
 
     def again(*problem, **options):
@@ -79,6 +80,9 @@ def remembered(train):
 def _train_once(monkeypatch):
     for name in ("simulate", "simulate_flow", "simulate_hinge_exact"):
         monkeypatch.setattr(running, name, remembered(getattr(running, name)))
+    retraced = remembered(hinge_retrace.retraced)
+    for module in (hinge_counts, hinge_path):
+        monkeypatch.setattr(module, "retraced", retraced)
 
 
 def outcome(name, trials=None):
