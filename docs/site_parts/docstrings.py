@@ -109,7 +109,8 @@ def translate(lines: list[str]) -> list[str]:
             rest = inline("\n".join([text[0][len(bullet[0]) :], *text[1:]])).split("\n")
             out += ["", f"{pad}{bullet[0]}{rest[0]}", *[" " * column + line for line in rest[1:]]]
         elif indent >= column + (2 if column else 4):
-            out += ["", " " * column + ".. code-block:: text", "", *[" " * (column + 4) + line[indent:] for line in block], ""]
+            formula = [" " * (column + 4) + line[indent:] for line in block]
+            out += ["", " " * column + ".. code-block:: text", "", *formula, ""]
         else:
             out += ["", *inline("\n".join(block)).split("\n"), ""]
     return out
