@@ -10,7 +10,12 @@
 
   function wordsOf(entry) {
     const told = [...entry.querySelectorAll(".name, .equation, .more summary, .words")];
-    return told.map((node) => node.textContent).join(" ").toLowerCase();
+    return plain(told.map((node) => node.textContent).join(" "));
+  }
+
+  // As people type: small letters, and hyphens for all dashes.
+  function plain(text) {
+    return text.toLowerCase().replace(/[–−]/g, "-");
   }
 
   function say(text) {
@@ -40,7 +45,7 @@
   }
 
   function filter() {
-    const wanted = at("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const wanted = plain(at("search").value).split(/\s+/).filter(Boolean);
     const verdict = at("verdict").value;
     const section = at("section").value;
     let shown = 0;

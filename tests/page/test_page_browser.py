@@ -101,6 +101,8 @@ def test_filters(page):
         assert {"hinge", "hinge-max-margin"} <= set(found)
         assert "softmax" not in found
         assert count.inner_text() == f"{len(found)} of 51 shown"
+        search.fill("3.1-3.5")
+        assert shown(page) == ["clock"]
         search.fill("")
         page.get_by_label("Section").select_option("10")
         assert shown(page) == [name for name in order(page) if CATALOGUE[name].equation.startswith("10.")]
