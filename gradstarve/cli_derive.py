@@ -95,7 +95,7 @@ def derive(
         path = None if folder is None else folder / f"{name}{f'-{wanted}' if wanted else ''}.{FORMATS[format]}"
         if path is not None:
             files.write_text(path, document.rstrip("\n") + "\n")
-        found = [_record(*each) for each in zip(derivations, checks, strict=True)] if as_json else None
+        found = _document(derivations, checks, seed) if as_json else None
     show(as_json, found, document if whole else shown)
     total, count = sum(map(len, checks)), 0
     for (law, of), steps in zip(pairs, checks, strict=True):
@@ -104,6 +104,14 @@ def derive(
             say(f"check {count}/{total} passed: {f'{law} --loss {of}: ' if whole else ''}{step}: {method}")
     if path is not None:
         wrote(path)
+
+
+def _document(derivations: list[Any], checks: list[list[tuple[str, str]]], seed: int) -> dict[str, Any]:
+    """What --json prints."""
+    import sympy
+
+    records = [_record(*each) for each in zip(derivations, checks, strict=True)]
+    return {"gradstarve": report.version(), "sympy": sympy.__version__, "seed": seed, "derivations": records}
 
 
 def _record(derivation: Any, checks: list[tuple[str, str]]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def verify(
         outcome = check(names or "all", trials=trials, key=jax.random.key(seed), quick=quick, precision=precision)
         outcome.save(folder, figures)
     if as_json:
-        show(True, outcome.to_dict(), "")
+        typer.echo((folder / "verify.json").read_text(encoding="utf-8"), nl=False)
     else:
         from rich.console import Console
 

@@ -38,9 +38,14 @@ class Progress:
         self._begun: int | float = 0
         self._done: int | float = 0
 
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody looks: on a terminal, or because a row was asked for."""
+        return self._wanted or self._call is not None
+
     def pieces(self, seconds: float, most: int = 50) -> int:
         """How many pieces to cut a run into that is thought to take `seconds`: one when nobody is looking."""
-        if not (self._wanted or self._call is not None):
+        if not self.wanted:
             return 1
         worth = int(seconds / 0.25)
         return max(1, min(most, max(worth, 10) if self._forced else worth))

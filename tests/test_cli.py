@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import gradstarve
 from gradstarve import cli, cli_derive, cli_names, cli_sweep, report, text
 from gradstarve.problem import LOSSES, datasets
 from gradstarve.simulate import engines, sweep_blocks, sweep_plan
@@ -60,9 +61,12 @@ def test_overlay_writes_figure_and_numbers(run, tmp_path, problem, dynamics, los
     assert again.gap == found["gap"]
 
 
-def test_files_name_no_place(run, tmp_path):
-    run("overlay", *SMALL, "--out", tmp_path)
+def test_json_is_the_file_and_names_no_place(run, tmp_path):
+    result = run("overlay", *SMALL, "--json", "--figures", "svg", "--out", tmp_path)
     text = (tmp_path / "overlay.json").read_text()
+    assert result.stdout == text
+    assert result.stderr == f"Wrote {tmp_path / 'overlay.svg'} and {tmp_path / 'overlay.json'}\n"
+    assert (tmp_path / "overlay.svg").read_text().startswith("<?xml")
     assert str(tmp_path) not in text
     assert os.uname().nodename not in json.loads(text)["environment"].values()
 
@@ -151,7 +155,9 @@ def test_sweep_writes_table_figure_and_numbers(sweep, tmp_path):
     assert again.table() in result.stdout
     assert list((tmp_path / "chunks").glob("chunk-*.npz"))
     # The same command reads what it has stored; another one is refused.
-    assert outcome(sweep(*swept, "--engine", "reference", "--directory", tmp_path / "chunks", "--seed", 4)) == 0
+    resumed = sweep(*swept, "--engine", "reference", "--directory", tmp_path / "chunks", "--seed", 4, "--json")
+    assert outcome(resumed) == 0
+    assert json.loads(resumed.stdout) == stored
     refused = sweep(*swept, "--engine", "reference", "--directory", tmp_path / "chunks", "--seed", 5)
     assert outcome(refused) == 2
     assert "begun with other settings: key:" in refused.stderr
@@ -260,9 +266,26 @@ def test_derive_all_is_one_document(run, tmp_path, monkeypatch, form):
     assert (tmp_path / f"all-exponential.{cli_derive.FORMATS[form]}").exists()
 
 
+def test_derive_prints_json(run):
+    import sympy
+
+    result = run("derive", "one-layer", "--loss", "hinge", "--json")
+    assert outcome(result) == 0
+    printed = json.loads(result.stdout)
+    assert printed["sympy"] == sympy.__version__
+    (derivation,) = printed["derivations"]
+    assert (derivation["name"], derivation["loss"]) == ("one-layer", "hinge")
+    assert [step["check"] for step in derivation["steps"]].count("simplifies to 0") >= 3
+    text = derivation["result"]["u(t)"]["sympy"]
+    assert str(gradstarve.derive("one-layer", "hinge").result["u(t)"]) == text
+    assert len(result.stderr.splitlines()) == len(derivation["steps"])
+
+
 def test_derive_lists_and_wants_a_name(run):
     lines = run("derive", "--list").stdout.splitlines()
     assert "mode --loss hinge" in lines
+    listed = json.loads(run("derive", "--list", "--json").stdout)
+    assert [f"{entry['name']} --loss {entry['loss']}" for entry in listed] == lines
     result = run("derive")
     assert outcome(result) == 2
     assert "--list" in result.output
@@ -288,6 +311,8 @@ def test_verify_lists_the_catalogue(run):
 
     names = [line.split()[0] for line in result.stdout.splitlines()]
     assert names == ["name", *CATALOGUE]
+    listed = json.loads(run("verify", "--list", "--json").stdout)
+    assert [(entry["name"], entry["title"]) for entry in listed] == [(name, e.title) for name, e in CATALOGUE.items()]
 
 
 def test_results_go_where_the_readme_says(run, tmp_path, monkeypatch):
@@ -326,9 +351,13 @@ def test_verify_asks_saves_and_tells_by_its_exit_code(run, tmp_path, monkeypatch
     result = run("verify", name, "--trials", 5, "--seed", 9, "--out", tmp_path)
     assert outcome(result) == (0 if ok else 1)
     assert asked == [([name], 5, [0, 9])]
+    asked.clear()
     assert "the table" in result.output
     assert ("what failed" in result.output) == (not ok)
     assert json.loads((tmp_path / "verify.json").read_text()) == {"ok": ok}
+    printed = run("verify", name, "--json", "--out", tmp_path)
+    assert outcome(printed) == (0 if ok else 1)
+    assert json.loads(printed.stdout) == {"ok": ok}
 
 
 def test_json_keeps_what_json_has_no_numbers_for(tmp_path):

@@ -26,6 +26,7 @@ def starvation_report(
     memory: Any = None,
     permutations: Any = 999,
     seed: Any = 0,
+    progress: Any = None,
 ) -> StarvationReport:
     """Which features of your data will starve in your model, told from its first parameters, before any training.
 
@@ -37,7 +38,8 @@ def starvation_report(
     - `until_error`: indices refer to the time, the horizon, at which the mean error sigmoid(-m) of training is down to this;
       `times`: times to be predicted in place of those chosen, the last of which is then the horizon;
     - `penalty`: of spectral decoupling, among the remedies; `features`: how many eigenvectors to list, 0 for none;
-    - `memory`: bytes for the Jacobian and K [n, n], 1 GiB if not given; `permutations`, `seed`: of the test of groups.
+    - `memory`: bytes for the Jacobian and K [n, n], 1 GiB if not given; `permutations`, `seed`: of the test of groups;
+    - `progress`: as in `simulate`, in parts of the report, once the kernel is there.
 
     Everything follows from K = Y Phi Phi^T Y, the kernel of the network at `params`, in whose linearisation training on the
     summed cross-entropy is dm/dt = K sigmoid(-m) (14.1); time is step size x step. The feature of a group is the difference
@@ -87,6 +89,7 @@ def starvation_report(
         permutations=permutations,
         seed=seed,
         model=model,
+        progress=progress,
     )
 
 

@@ -14,6 +14,7 @@ from gradstarve.diagnose.groups import GroupLaw, group_law, make_group, permutat
 from gradstarve.diagnose.remedies import Remedies, RemedyOutcome
 from gradstarve.diagnose.tags import Tags, number_between, read_groups, varying_classes
 from gradstarve.diagnose.training import largest_eigenvalue, sigmoid, train_linearised
+from gradstarve.progress import Progress
 
 _LONGEST = 1e5  # times 1 / largest strength: where the search for the horizon ends
 _RECORDS = 60
@@ -100,6 +101,7 @@ def diagnose(
     permutations: Any = 999,
     seed: Any = 0,
     model: Any = None,
+    progress: Any = None,
 ) -> StarvationReport:
     """The report from K = Y Phi Phi^T Y [n, n], the margins `start` [n] at the first weights and the labels."""
     features = positive_int("features", features, minimum=0)
@@ -113,16 +115,23 @@ def diagnose(
         )
     tags = None if groups is None else read_groups(groups, labels)
     notes: list[str] = []
-    times, at = _times(kernel, start, until_error, times, notes)
-    margins = train_linearised(kernel, start, times)
-    rng = np.random.default_rng(seed)
-    if tags is None:
-        laws = _found(kernel, labels, margins, times, at, rng, notes)
-    else:
-        laws = _named(tags, kernel, labels, margins, times, at, rng, permutations, notes)
-    ridge = 1 / float(times[at])
-    remedies = Remedies(kernel, labels, margins, times, at, ridge, penalty)
-    treated = [law for law in laws if law.alarm] or (laws[:1] if tags is not None else [])
+    with Progress(progress, 4, "training of the linearised network") as bar:
+        times, at = _times(kernel, start, until_error, times, notes)
+        margins = train_linearised(kernel, start, times)
+        bar.update(1, label="groups" if tags is not None else "clusters")
+        rng = np.random.default_rng(seed)
+        if tags is None:
+            laws = _found(kernel, labels, margins, times, at, rng, notes)
+        else:
+            laws = _named(tags, kernel, labels, margins, times, at, rng, permutations, notes)
+        ridge = 1 / float(times[at])
+        bar.update(2, label="remedies")
+        remedies = Remedies(kernel, labels, margins, times, at, ridge, penalty)
+        treated = [law for law in laws if law.alarm] or (laws[:1] if tags is not None else [])
+        outcomes = tuple(outcome for law in treated for outcome in remedies.outcomes(law))
+        bar.update(3, label="features")
+        listed = eigen_features(kernel, margins, times, ridge, features) if features else None
+        bar.update(4)
     return StarvationReport(
         times=times,
         margins=margins,
@@ -133,8 +142,8 @@ def diagnose(
         kernel=kernel,
         groups=tuple(laws),
         named=tags is not None,
-        remedies=tuple(outcome for law in treated for outcome in remedies.outcomes(law)),
-        features=eigen_features(kernel, margins, times, ridge, features) if features else None,
+        remedies=outcomes,
+        features=listed,
         notes=tuple(notes),
         model=model,
     )

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from gradstarve.arrays import is_concrete, positive_int
 from gradstarve.errors import ConvergenceError, HypothesisError
 from gradstarve.problem import Dataset, TwoLayerReLU
+from gradstarve.progress import Progress
 from gradstarve.simulate.flow import check_times
 from gradstarve.simulate.hinge_follow import Told, follow
 from gradstarve.simulate.hinge_run import Kind, State, Stop
@@ -89,7 +90,14 @@ class HingeTrajectory(Trajectory):
 
 
 def simulate_hinge_exact(
-    data: Any, network: Any, times: Any = None, *, max_events: Any = None, record_networks: bool = False, throw: bool = True
+    data: Any,
+    network: Any,
+    times: Any = None,
+    *,
+    max_events: Any = None,
+    record_networks: bool = False,
+    throw: bool = True,
+    progress: Any = None,
 ) -> HingeTrajectory:
     """Follow the hinge gradient flow (1.2) of two-layer ReLU networks exactly, from event to event (12.1).
 
@@ -98,7 +106,8 @@ def simulate_hinge_exact(
       and records the start and the time of the last event;
     - `max_events`: room for the events of one network; by default four times the number of edges and margins;
     - `record_networks`: keep the weights at every record too;
-    - `throw`: whether a network that can not be followed raises; with False its later records are NaN.
+    - `throw`: whether a network that can not be followed raises; with False its later records are NaN;
+    - `progress`: as in `simulate`, in networks.
 
     The result is a `HingeTrajectory`: a `Trajectory` that is exact at any time, with the `.events` of each network. There is
     no step and no tolerance: weights are a cosh and a sinh between events, edges w_j.x_i = 0 are passed at roots in closed
@@ -134,7 +143,7 @@ def simulate_hinge_exact(
         raise ValueError("data and network must be known: events can not be listed inside jit, grad and vmap")
     room = 4 * (network.width + 1) * data.size + 16 if max_events is None else positive_int("max_events", max_events)
     grid = np.array([np.inf], network.dtype) if times is None else check_times(times, network.dtype)
-    final, told = _followed(data, network, grid, room, record_networks, throw)
+    final, told = _followed(data, network, grid, room, record_networks, throw, progress)
     batch = network.batch_shape
 
     def shape(leaf):
@@ -165,11 +174,12 @@ def simulate_hinge_exact(
     )
 
 
-def _followed(data, network, grid, room: int, keep: bool, throw: bool) -> tuple[State, Told]:
+def _followed(data, network, grid, room: int, keep: bool, throw: bool, progress: Any = None) -> tuple[State, Told]:
     """All networks along `grid`, batch axes as one, and their events."""
     axes = len(network.batch_shape)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
-    final, told = follow(data, flat, grid, room, keep)
+    with Progress(progress, flat.batch_shape[0], "following networks", "networks") as bar:
+        final, told = follow(data, flat, grid, room, keep, bar.update)
     if throw:
         _raise_if_stopped(final, told, network.batch_shape, room)
     return final, told

@@ -8,7 +8,7 @@ leave open: the least squares of |J_held' u + J_below' q| in a box.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -49,10 +49,12 @@ def _programs() -> tuple[Any, Any]:
     return jax.jit(run, compiler_options=options), jax.jit(slide, static_argnums=2, compiler_options=options)
 
 
-def follow(data: Dataset, networks: Any, times: np.ndarray, room: int, keep: bool) -> tuple[State, Told]:
+def follow(
+    data: Dataset, networks: Any, times: np.ndarray, room: int, keep: bool, advance: Callable[[int], None]
+) -> tuple[State, Told]:
     """A batch of networks [b] through segments and slides to the last of the rising `times`, the last of which may be inf,
     or to where they can not be followed; and their events, those of one network in order. At most `room` events each;
-    `keep` whether networks are recorded too."""
+    `keep` whether networks are recorded too. `advance` gets how many networks are through."""
     run, slide = _programs()
     # Few numbers of rows, as each is another program to compile.
     rows = max(4, 4 ** math.ceil(math.log(times.size, 4)))
@@ -69,6 +71,7 @@ def follow(data: Dataset, networks: Any, times: np.ndarray, room: int, keep: boo
             state = _decided(state, undecided, size, task, told)
             continue
         running = stop == Stop.RUNNING
+        advance(int((~running).sum()))
         if not running.any():
             seen, weights = jax.tree.map(lambda leaf: leaf[:, : times.size], (state.seen, state.weights))
             return state._replace(seen=seen, weights=weights), Told(*map(np.concatenate, zip(*told, strict=True)))

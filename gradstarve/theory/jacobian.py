@@ -21,6 +21,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import is_concrete, positive_int, real_arrays
+from gradstarve.progress import Progress
 
 __all__ = [
     "LinearRegimeWarning",
@@ -108,13 +109,15 @@ def margin_kernel(apply, params, x, y, memory=None) -> Float[Array, "n n"]:
     count = _rows_at_once(memory, model, size, size * size * model.itemsize)
     starts = range(0, size, count)
     blocks: dict[tuple[int, int], Array] = {}
-    for first in starts:
-        rows = _block(model, x, y, first, count)
-        corner = _products(rows, rows)
-        blocks[first, first] = jnp.tril(corner) + jnp.tril(corner, -1).T
-        for second in starts[starts.index(first) + 1 :]:
-            blocks[first, second] = _products(rows, _block(model, x, y, second, count))
-            blocks[second, first] = blocks[first, second].T
+    with Progress(None, len(starts) ** 2, f"kernel of {size} samples") as bar:
+        for first in starts:
+            rows = _block(model, x, y, first, count)
+            corner = _products(rows, rows)
+            blocks[first, first] = jnp.tril(corner) + jnp.tril(corner, -1).T
+            for second in starts[starts.index(first) + 1 :]:
+                blocks[first, second] = _products(rows, _block(model, x, y, second, count))
+                blocks[second, first] = blocks[first, second].T
+                bar.update(len(blocks))
     return jnp.block([[blocks[first, second] for second in starts] for first in starts])
 
 

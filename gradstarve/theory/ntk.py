@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_fits, is_concrete
+from gradstarve.progress import Progress
 from gradstarve.theory.convex_flow import ConvexFlow, follow_convex
 from gradstarve.theory.kernel import check_kernel, check_strength, factor, features
 from gradstarve.theory.piecewise import check_times
@@ -149,7 +150,10 @@ def _flow(kernel: Array, penalty: Array, ridge: Array, start: Array, times: Any)
 
 def _at(flow: ConvexFlow, start: Array, times: Any) -> Array:
     t = check_times(times, start.dtype)
-    return follow_convex(flow, start, t.reshape(-1)).reshape(*t.shape, -1)
+    watched = all(is_concrete(leaf) for leaf in jax.tree.leaves((flow, start, t)))
+    with Progress(None if watched else False, None, f"linearised training of {start.size} samples") as row:
+        found = follow_convex(flow, start, t.reshape(-1)).reshape(*t.shape, -1)
+        return found.block_until_ready() if watched and row.wanted else found
 
 
 _factor = jax.jit(factor)
