@@ -174,7 +174,7 @@ def test_the_tab_key_reaches_everything_from_the_top(chromium, path):
         assert page.locator("html").get_attribute("lang") == "en"
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 390])
 def test_axe_finds_nothing(chromium, path, width):
     axe = pytest.importorskip("axe_playwright_python", reason="the rules are those of axe: pip install '.[browser]'")
     with visit(chromium, path, width=width) as page:
