@@ -20,9 +20,9 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
     """The figure of a `SweepResult`, saved to `path` too if there is one.
 
     Left the error over the steps, on a logarithmic axis: the median over networks and, where there are at most two
-    configurations, the band of 5 to 95 % of them (more lie on top of each other). Right the share of networks with an error below the threshold.
-    `configurations` (by number, the last name of `over` running fastest) chooses what is drawn; by default up to seven,
-    spread evenly.
+    configurations, the band of 5 to 95 % of them (more would lie on top of each other). Right the share of networks with an
+    error below the threshold. `configurations` (by number, the last name of `over` running fastest) chooses what is drawn;
+    by default up to seven, spread evenly.
     """
     total = len(result.configurations)
     if configurations is None:
