@@ -8,27 +8,11 @@ from types import ModuleType
 from typing import Any
 
 from gradstarve import text
+from gradstarve.theorems.sections import SECTIONS, place
 from site_parts import notebooks
 from site_parts.derivations import Chain, slug
 from site_parts.public import public
 
-SECTIONS = {
-    1: "Setting",
-    2: "Independent modes",
-    3: "One class in closed form: the hyperbolic clock",
-    4: "Fates, and failed training",
-    5: "The shape of the error curve",
-    6: "Speed: frequency, norm, loss",
-    7: "Depth",
-    8: "Gradient descent, momentum and SGD, with no small-step limit",
-    9: "Weight decay",
-    10: "Gradient starvation",
-    11: "Several classes",
-    12: "Exact hinge flow",
-    13: "Where neurons point in the end",
-    14: "Linearised networks",
-    15: "Discriminators",
-}
 NUMBER = re.compile(r"(?<![\d.])(\d+)\.(\d+)(?:\)?\s?[-–]\s?\(?\1\.(\d+))?(?![\d.])")
 
 
@@ -83,7 +67,7 @@ def sections(catalogue: dict[str, Any]) -> dict[int, list[Any]]:
     """Number of a section -> its laws."""
     found: dict[int, list[Any]] = {}
     for theorem in catalogue.values():
-        found.setdefault(section_of(theorem), []).append(theorem)
+        found.setdefault(place(theorem.equation)[0], []).append(theorem)
     return dict(sorted(found.items()))
 
 
@@ -123,10 +107,6 @@ def section_page(number: int, entries: list[Any]) -> str:
 def statement(theorem: Any) -> list[str]:
     formula = theorem.formula.strip()
     return [f"**{equation(theorem)}** {sentence(theorem.claim)}", "", *(["$$", formula, "$$", ""] if formula else [])]
-
-
-def section_of(theorem: Any) -> int:
-    return min(numbers(theorem.equation))[0]
 
 
 def page(theorem: Any, chains: list[Chain], texts: dict[str, list[Any]]) -> str:
