@@ -127,3 +127,20 @@ def positive_int(name: str, value: Any, minimum: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
         raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}")
     return int(value)
+
+
+def one_key(key: Any) -> Any:
+    """`key` if it is one JAX key, of the new kind or of the old one, and else a `ValueError` that quotes what came.
+
+    >>> one_key(0)
+    Traceback (most recent call last):
+        ...
+    ValueError: key must be one JAX key such as jax.random.key(0), got 0
+    """
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None:
+        new = jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ()
+        if new or (dtype == np.uint32 and key.ndim == 1):
+            return key
+    got = repr(key) if dtype is None or key.shape == () else f"an array of shape {key.shape}"
+    raise ValueError(f"key must be one JAX key such as jax.random.key(0), got {got}")

@@ -38,6 +38,7 @@ app = typer.Typer(
     name="gradstarve",
     help="Exact learning dynamics of two-layer ReLU networks: theory on training, derivations, checks of theorems.",
     no_args_is_help=True,
+    context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -106,7 +107,7 @@ def overlay(
     one_of("--loss", loss, LOSSES)
     one_of("--dynamics", dynamics, DYNAMICS)
     one_of("--figures", figures, FORMATS)
-    pairs = {"norms": pair("--norms", norms), "frequencies": pair("--frequencies", frequencies)}
+    pairs = {"norms": pair("--norms", norms), "frequencies": pair("--frequencies", frequencies, "0.7,0.3")}
     for name, value in (("--step-size", step_size), ("--scale-w", scale_w), ("--scale-z", scale_z)):
         positive(name, value)
     every = record_every or max(1, steps // 200)

@@ -23,7 +23,9 @@ DEFAULT_OUT = Path("gradstarve-out")
 
 def choice(valid: Sequence[str], help: str = "", several: bool = False) -> Any:
     """An option that takes one of the `valid` names, or `several` with commas between them; a shell completes them."""
-    return typer.Option(help=help or f"One of {', '.join(valid)}.", autocompletion=completion(valid, several))
+    metavar = "NAME,..." if several else "NAME"
+    words = help or f"One of {', '.join(valid)}."
+    return typer.Option(help=words, metavar=metavar, autocompletion=completion(valid, several))
 
 
 def out_option(what: str) -> Any:
@@ -58,7 +60,7 @@ def positive(option: str, value: float) -> None:
         raise typer.BadParameter(f"{value} is not a finite number above 0", param_hint=f"'{option}'")
 
 
-def pair(option: str, text: str) -> Sequence[float]:
+def pair(option: str, text: str, example: str = "1,1.5") -> Sequence[float]:
     """Two numbers, for class + and class -, with a comma or a blank between them."""
     try:
         values = [float(part) for part in text.replace(",", " ").split()]
@@ -66,7 +68,7 @@ def pair(option: str, text: str) -> Sequence[float]:
         values = []
     if len(values) != 2 or not all(0 < value < float("inf") for value in values):
         raise typer.BadParameter(
-            f'{text!r} is not two numbers above 0, for class + and class -, such as "1,1.5"', param_hint=f"'{option}'"
+            f'{text!r} is not two numbers above 0, for class + and class -, such as "{example}"', param_hint=f"'{option}'"
         )
     return values
 

@@ -76,7 +76,7 @@ def sweep(
     ] = None,
     threshold: Annotated[float, typer.Option(help="A network has learnt when its error is below it.")] = 0.01,
     keep: Annotated[str, choice(KEEP, f"One of {', '.join(KEEP)}; needs --directory beyond the first.")] = "statistics",
-    memory: Annotated[float, typer.Option(help="Bytes for work and result.")] = 1e9,
+    memory: Annotated[float, typer.Option(help="Bytes for work and result.", show_default="1e9")] = 1e9,
     directory: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(

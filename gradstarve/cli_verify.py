@@ -53,6 +53,8 @@ def verify(
     """
     for name in names or ():
         one_of("NAMES", name, THEOREMS)
+    if quick and trials is not None:
+        raise typer.BadParameter("chooses the trials itself; leave out --quick or --trials", param_hint="'--quick'")
     one_of("--precision", precision, PRECISIONS)
     one_of("--figures", figures, FORMATS)
     if list_all:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
+from gradstarve.arrays import check_positive, is_concrete, one_key, positive_int, real_arrays
 from gradstarve.problem.classes import ClassDataset
 from gradstarve.problem.dataset import Dataset
 from gradstarve.problem.digits import digits as digits
@@ -71,7 +71,7 @@ def cones(key, dim=2, points_per_class=4, opening=0.5, spread=0.3) -> Dataset:
         raise ValueError(f"opening must be in [0, pi/4), got {opening!r}: wider cones are not orthogonally separable")
     if not 0 <= spread < float("inf"):
         raise ValueError(f"spread must be >= 0 and finite, got {spread!r}")
-    key_frame, *keys = jax.random.split(key, 5)
+    key_frame, *keys = jax.random.split(one_key(key), 5)
     frame = jnp.eye(1) if dim == 1 else _frame(dim, 2, key_frame, jnp.result_type(float))
     points = _cone_points(frame, keys, count, opening, spread)
     return Dataset(points.reshape(2 * count, dim), jnp.repeat(jnp.array([1, -1]), count))
@@ -169,5 +169,5 @@ def _frame(dim: int, count: int, key, dtype):
     if key is None:
         return jnp.eye(count, dim, dtype=dtype)
     # QR in NumPy: orthogonal to the last bit of float64, and no sign convention is needed for uniform directions.
-    gaussian = np.asarray(jax.random.normal(key, (dim, count), dtype), np.float64)
+    gaussian = np.asarray(jax.random.normal(one_key(key), (dim, count), dtype), np.float64)
     return jnp.asarray(np.linalg.qr(gaussian)[0].T, dtype)

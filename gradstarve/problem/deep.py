@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
+from gradstarve.arrays import check_positive, is_concrete, one_key, positive_int, real_arrays
 from gradstarve.problem.network import Network, batch_axes
 
 Mask = tuple  # nested tuples of bools: hashable, so that it is part of the network's structure and never trained
@@ -166,13 +166,15 @@ def init_deep(key, batch, widths, dim, scale=1.0) -> DeepReLU:
     (3, 5, 4)
     """
     shape = batch_axes(batch)
+    if np.ndim(widths) != 1:
+        raise ValueError(f"widths must be those of the hidden layers, as in (8, 8), or () for one layer, got {widths!r}")
     widths = tuple(positive_int("widths", width) for width in widths)
     (scale,) = real_arrays(scale=scale)
     check_positive("scale", scale)
     sizes = (positive_int("dim", dim), *widths)
     shapes = (*((out, into) for into, out in pairwise(sizes)), (sizes[-1],))
     count = int(np.prod(shape))
-    drawn = _draw(key, scale, count, shapes)
+    drawn = _draw(one_key(key), scale, count, shapes)
     return DeepReLU(tuple(layer.reshape(*shape, *size) for layer, size in zip(drawn, shapes, strict=True)))
 
 

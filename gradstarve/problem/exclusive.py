@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gradstarve.arrays import one_key
 from gradstarve.problem.dataset import Dataset
 from gradstarve.problem.network import TwoLayerReLU
 
@@ -45,7 +46,7 @@ def exclusive(network: TwoLayerReLU, data: Dataset, key) -> TwoLayerReLU:
     if len(rays) < 2:
         return network
     axes = jnp.asarray(np.stack([ray.direction for ray in rays]), network.w.dtype)
-    return TwoLayerReLU(_turn(network.w, axes, key), network.z)
+    return TwoLayerReLU(_turn(network.w, axes, one_key(key)), network.z)
 
 
 @jax.jit

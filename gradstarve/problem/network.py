@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from gradstarve.arrays import positive_int, real_arrays
+from gradstarve.arrays import one_key, positive_int, real_arrays
 
 
 class Network(eqx.Module):
@@ -119,7 +119,7 @@ def init_two_layer(key, batch, width, dim, scale_w=1.0, scale_z=1.0) -> TwoLayer
     width, dim = positive_int("width", width), positive_int("dim", dim)
     scale_w, scale_z = real_arrays(scale_w=scale_w, scale_z=scale_z)
 
-    w, z = draw_two_layer(key, jnp.arange(math.prod(shape)), scale_w, scale_z, width, dim)
+    w, z = draw_two_layer(one_key(key), jnp.arange(math.prod(shape)), scale_w, scale_z, width, dim)
     return TwoLayerReLU(w.reshape(*shape, width, dim), z.reshape(*shape, width))
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import positive_int, real_arrays
+from gradstarve.arrays import one_key, positive_int, real_arrays
 from gradstarve.problem.network import Network, batch_axes
 
 
@@ -107,7 +107,7 @@ def init_softmax(key, batch, width, classes, dim, scale_w=1.0, scale_z=1.0) -> S
     shape = batch_axes(batch)
     width, dim, classes = positive_int("width", width), positive_int("dim", dim), positive_int("classes", classes, 2)
     scale_w, scale_z = real_arrays(scale_w=scale_w, scale_z=scale_z)
-    w, z = _draw(key, scale_w, scale_z, int(np.prod(shape)), width, dim, classes)
+    w, z = _draw(one_key(key), scale_w, scale_z, int(np.prod(shape)), width, dim, classes)
     return SoftmaxTwoLayer(w.reshape(*shape, width, dim), z.reshape(*shape, width, classes))
 
 

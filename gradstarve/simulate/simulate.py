@@ -203,7 +203,8 @@ def _check_dynamics(dynamics: Any, network: Network, key: Any) -> tuple[Any, Arr
     import optax
 
     if not isinstance(dynamics, optax.GradientTransformation):
-        raise ValueError(f"dynamics must be {accepted}, got {dynamics!r}")
+        meant = f"; for that step size give GradientDescent({dynamics!r})" if isinstance(dynamics, float) else ""
+        raise ValueError(f"dynamics must be {accepted}, got {dynamics!r}{meant}")
     return dynamics, None
 
 

@@ -177,7 +177,8 @@ def _check_dynamics(dynamics) -> GradientFlow | GradientDescent:
             "dynamics = StochasticGradientDescent",
             "solve_mode(mode, loss, dynamics) for the distribution of each class, or simulate(...)",
         )
-    raise ValueError(f"dynamics must be {_LAWS}, got {dynamics!r}")
+    meant = f"; for that step size give GradientDescent({dynamics!r})" if isinstance(dynamics, float) else ""
+    raise ValueError(f"dynamics must be {_LAWS}, got {dynamics!r}{meant}")
 
 
 def _along(network: TwoLayerReLU, direction) -> Array:

@@ -15,6 +15,9 @@ from gradstarve.problem import (
     StochasticGradientDescent,
     TwoLayerReLU,
     datasets,
+    exclusive,
+    init_deep,
+    init_softmax,
     init_two_layer,
 )
 
@@ -151,3 +154,31 @@ def test_the_warning_about_64_bits_names_the_line_that_gave_them(monkeypatch):
     with pytest.warns(UserWarning, match="points is float64 but JAX runs in 32-bit mode") as caught:
         Dataset(np.eye(2), np.array([1, -1]))
     assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize("key", [0, "seed", None, jax.random.split(jax.random.key(0), 3), np.ones((2, 2), np.uint32)])
+def test_what_is_no_key_is_told(key):
+    data, network = Dataset(np.eye(2, dtype=np.float32), [1, -1]), TwoLayerReLU([[1.0, 1.0]], [1.0])
+    makers = [
+        lambda: init_two_layer(key, 3, 4, 2),
+        lambda: init_deep(key, 3, (4,), 2),
+        lambda: init_softmax(key, 3, 4, 3, 2),
+        lambda: datasets.cones(key),
+        lambda: exclusive(network, data, key),
+    ]
+    makers += [lambda: datasets.antipodal(key=key)] if key is not None else []
+    for make in makers:
+        with pytest.raises(ValueError, match=r"key must be one JAX key such as jax\.random\.key\(0\), got"):
+            make()
+
+
+def test_keys_of_both_kinds_are_taken_and_followed_through_vmap():
+    for key in (jax.random.key(0), jax.random.PRNGKey(0)):
+        assert init_two_layer(key, 3, 4, 2).w.shape == (3, 4, 2)
+    many = jax.vmap(lambda key: init_two_layer(key, (), 4, 2).w)(jax.random.split(jax.random.key(0), 3))
+    assert many.shape == (3, 4, 2)
+
+
+def test_one_width_is_no_list_of_widths():
+    with pytest.raises(ValueError, match=r"as in \(8, 8\), or \(\) for one layer, got 4"):
+        init_deep(jax.random.key(0), 3, 4, 2)
