@@ -43,7 +43,7 @@ def commands(readme: str) -> list[str]:
     """The lines of the `sh` blocks that are commands, with those joined that end in a backslash; comments are none."""
     shell = "".join(block.text for block in blocks(readme) if block.language == "sh")
     lines = [line.strip() for line in re.sub(r"\s*\\\n\s*", " ", shell).splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
+    return [line.split("  #")[0].rstrip() for line in lines if line and not line.startswith("#")]
 
 
 def script(readme: str) -> str:
