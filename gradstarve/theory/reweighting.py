@@ -273,11 +273,12 @@ def _same_time(flow: FeatureFlow, first: tuple[np.ndarray, np.ndarray], logit: f
 
     speeds = np.asarray(flow.scales, np.float64) ** (2 / depth) * depth * (base @ types)
     guess = np.append(np.log(height.max() / speeds.min() * 2), np.zeros(size - 1))
+    eps = float(np.finfo(flow.start.dtype).eps)  # what `off` is rounded to, by which its differences are taken
     try:
-        found: Any = root(off, guess, method="hybr", options={"xtol": 1e-12})
+        found: Any = root(off, guess, method="hybr", options={"xtol": 1e-12, "eps": eps})
     except ConvergenceError:
         found = None
-    if found is None or not np.abs(found.fun).max() < 1e-8:
+    if found is None or not np.abs(found.fun).max() < max(1e-8, 16 * eps):
         left = "nothing was found" if found is None else f"they are {np.abs(found.fun).max():.2g} of the way apart"
         raise ConvergenceError(
             f"no weights were found that bring all features to logit {logit} at one time: {left}; use a smaller logit, or "
