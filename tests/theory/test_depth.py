@@ -35,7 +35,8 @@ def exact_time(p, r, b, loss, logit):
         turns = [mp.log(x * x / square - 1) / 2 for x in b if x * x > 2 * square]
         near = [end - mp.mpf(10) ** -k for k in range(4)]
         marks = [y for y in (*turns, *near, *map(mp.mpf, range(2, 60, 4))) if 0 < y < end]
-        return mp.quad(lambda y: square * mp.e ** (2 * y) / u(y) * INVERSE[loss](u(y)), sorted({0, *marks, end})) / p
+        ends = sorted({0, *marks, end})
+        return mp.quad(lambda y: square * mp.e ** (2 * y) / u(y) * INVERSE[loss](u(y)), ends, method="gauss-legendre") / p
 
 
 # (p, r, weights): balanced and not, from deep in the plateau and from beside the cut. Times come in fours, and most paths
