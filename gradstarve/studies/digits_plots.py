@@ -232,6 +232,8 @@ def _remedies(axes: Any, found: dict[str, Any]) -> str:
             panel.axvline(100 * table["rows"][name]["end"].mean(), color=GUIDE, linewidth=0.9, linestyle=":")
         panel.set_yticks(np.arange(len(names)), names if panel is axes[0] else [""] * len(names))
         panel.set_ylim(len(names) - 0.5, -0.5)
+        low, high = panel.get_xlim()  # intervals of few seeds reach beyond what there is
+        panel.set_xlim(max(low, 0), min(high, 102))
         handles, labels = panel.get_legend_handles_labels()
         panel.legend(handles[:2], labels[:2], fontsize=8.5, loc="lower left")
         _dress(panel, f"patch on {100 * fraction:g} % of class +", "accuracy on test images without patch (%)", "")

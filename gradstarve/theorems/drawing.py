@@ -36,6 +36,7 @@ def draw_gaps(outcome: Outcome, ax: Any, xlabel: str = "gap between law and simu
     ax.set_xticks(ticks, [f"$10^{{{int(t)}}}$" if t > np.log10(_FLOOR) else "0" for t in ticks])
     ax.set_xlabel(xlabel)
     ax.set_ylabel("trials")
+    ax.yaxis.get_major_locator().set_params(integer=True)
     columns = 5 if sum(map(len, names)) < 50 else 3
     # Under the axes, where it hides neither the trials nor the tolerance.
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)

@@ -130,3 +130,11 @@ def test_bad_input_names_what_came():
         equal_time_weights(TYPES, P, depth=2)
     with pytest.raises(gs.ConvergenceError, match=r"bring all features to logit 2\.0 at one time"):
         equal_time_weights(TYPES, P, 2.0, "hinge")
+
+
+def test_equal_times_in_float32():
+    for often, scales in (((0.6, 0.3, 0.1), (1.0, 0.8)), ((0.2, 0.5, 0.3), (0.7, 1.3))):
+        often, scales = np.array(often, np.float32), np.array(scales, np.float32)
+        plan = equal_time_weights(TYPES.tolist(), often, logit=2.0, scales=scales)
+        flow = feature_flow(TYPES.tolist(), np.asarray(plan.weights, np.float32), "cross-entropy", scales=scales)
+        np.testing.assert_allclose(np.asarray(flow.features(plan.time)), 2.0, rtol=1e-5)
