@@ -1,5 +1,6 @@
-"""Shared test settings: two host devices, shapes and types enforced, and a fixture that turns on 64 bits."""
+"""Shared test settings: two host devices, shapes and types enforced, quick compilation, and a fixture for 64 bits."""
 
+import gc
 import os
 import re
 
@@ -8,8 +9,12 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax
+import jaxlib
 import pytest
 from jaxtyping import install_import_hook
+
+# What JAX remembers of thousands of programs is not looked through for garbage again and again: a twentieth of the time.
+gc.set_threshold(10_000, 20, 20)
 
 # Every annotation of every module is checked at run time, here and nowhere else.
 install_import_hook("gradstarve", "beartype.beartype")
@@ -77,11 +82,45 @@ SLOW = re.compile(
 )
 
 
+# Compiling is most of what the tests cost, so that by default it is made quick, in two ways that change rounding at most.
+# XLA emits loops in its older, plainer way (a flag that ends the process where it is not known, so that only versions that
+# have it are given it). And machine code is not optimised, save in the files that are about what that could spoil, the last
+# digits of a special function and the bits of engines and sweeps, and where more is computed than compiled, in the
+# catalogue. Any other choice of marks compiles as for a user: `pytest -m slow`, `pytest -m ''` for all tests.
+PLAIN_EMITTER = "--xla_cpu_use_fusion_emitters=false"
+HAVE_PLAIN_EMITTER = ("0.8.", "0.9.", "0.10.")
+OPTIMISED = re.compile(r"/special/|/test_(catalogue|engines|sweep\w*)\.py")
+UNOPTIMISED = pytest.StashKey[bool]()
+
+
+def quick(config):
+    return config.option.markexpr == "not slow"
+
+
+def leave_unoptimised(config, wanted):
+    if config.stash.get(UNOPTIMISED, False) != wanted:
+        config.stash[UNOPTIMISED] = wanted
+        jax.config.update("jax_disable_most_optimizations", wanted)
+        jax.clear_caches()  # what one file compiled must not depend on which were run before it
+
+
+def pytest_configure(config):
+    """Before anything is compiled, when tests are collected."""
+    if quick(config) and jaxlib.__version__.startswith(HAVE_PLAIN_EMITTER):
+        os.environ["XLA_FLAGS"] += f" {PLAIN_EMITTER}"
+    leave_unoptimised(config, quick(config))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    leave_unoptimised(item.config, quick(item.config) and not OPTIMISED.search(item.path.as_posix()))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The slowest files first, so that no process is left alone with one of them at the end; and the mark."""
+    """Optimised files first, then the slowest, so that no process is left alone with one at the end; and the mark."""
     slowest = ("test_solve.py", "test_solve_mode.py", "test_catalogue.py", "test_flow.py", "test_simulate.py")
-    items.sort(key=lambda item: item.path.name not in slowest)
+    items.sort(key=lambda item: (not OPTIMISED.search(item.path.as_posix()), item.path.name not in slowest))
     for item in items:
         if SLOW.search(item.nodeid):
             item.add_marker(pytest.mark.slow)
