@@ -208,7 +208,7 @@ def universality_without_kappa(key: Any) -> Counterexample:
     )
 
 
-_SCALE = "|u − u_law| / (|u| + r Σ(a² + z²)/2)"
+_SCALE = "|u − law| / (|u| + r Σ(a² + z²)/2)"
 
 CLOCK = Theorem(
     name="clock",
