@@ -50,8 +50,6 @@ SLOW = re.compile(
             r"test_many_times.py::test_(a_batch_is|derivatives_at|tables_and.*float32)",
             r"test_depth.py::test_(two_layers_are|derivatives_are)",
             r"test_flow.py::test_any_batch_axes",
-            r"test_catalogue.py::.*\[(ridge-optimum|sgd-distribution|deaths|transfer|features)\]",
-            r"test_catalogue.py::.*\[(shared-neurons|weight-decay-and-momentum)\]",
             r"test_broken_formulas.py::test_every_changed_equation_fails\[linearised",
             r"test_gaps.py::test_descent_theory_on_a_simulated_flow",
             r"test_training.py::test_plain_training_is_the_logistic_flow",
