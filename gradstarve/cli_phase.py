@@ -24,7 +24,7 @@ from gradstarve.cli_parts import (
 )
 from gradstarve.style import FORMATS
 
-EXAMPLE = "Example: gradstarve phase --planes neuron,failure --losses hinge --width 8 --networks 2000"
+EXAMPLE = "Example: gradstarve phase --planes neuron,failure --losses hinge --width 8 --seeds 2000"
 PLANES = ("neuron", "angle", "failure", "time")
 LOSSES = ("cross-entropy", "hinge", "exponential")
 _TAKES = {"pixels": ("neuron", "angle", "time"), "width": ("failure", "time"), "networks": ("failure", "time")}
@@ -41,7 +41,9 @@ def phase(
     ] = None,
     networks: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=10, help="Random networks a point of failure and time. [default: 1000 and 120]"),
+        typer.Option(
+            "--seeds", "--networks", min=10, help="Random networks a point of failure and time. [default: 1000 and 120]"
+        ),
     ] = None,
     pixels: Annotated[
         Optional[int],  # noqa: UP045
@@ -65,7 +67,7 @@ def phase(
     for name, value in given.items():
         if value is not None and not set(_TAKES[name]) & set(wanted):
             message = f"is for the planes {', '.join(_TAKES[name])}, none of which is among --planes {planes}"
-            raise typer.BadParameter(message, param_hint=f"'--{name}'")
+            raise typer.BadParameter(message, param_hint=f"'--{'seeds' if name == 'networks' else name}'")
     with plain_errors("gradstarve phase"):
         from concurrent.futures import ThreadPoolExecutor
 

@@ -57,7 +57,9 @@ def starve(
         bool, typer.Option(help="Also two layers of ordinary ReLU neurons, with all connections and from random starts.")
     ] = True,
     width: Annotated[int, typer.Option(min=1, help="Neurons h of an ordinary network.")] = 16,
-    networks: Annotated[int, typer.Option(min=1, help="How many ordinary networks start at random.")] = 64,
+    networks: Annotated[
+        int, typer.Option("--seeds", "--networks", min=1, help="How many ordinary networks start at random.")
+    ] = 64,
     remedies: Annotated[
         bool, typer.Option("--remedies", help="Also train ordinary networks under remedies, compared in remedies.png.")
     ] = False,

@@ -54,6 +54,7 @@ def test_all_planes(tmp_path):
         (("--planes", "neuron", "--width", "3"), "is for the planes failure, time"),
         (("--width", "0"), "greater than or equal to 1"),
         (("--networks", "3"), "greater than or equal to 10"),
+        (("--planes", "angle", "--seeds", "30"), "'--seeds': is for the planes failure, time"),
     ],
 )
 def test_wrong_options_are_told_in_one_line(arguments, told, tmp_path):
