@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+from pathlib import Path
 
 # Before JAX starts: two devices on the host, so that sharding is tested on any machine.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
@@ -107,6 +108,20 @@ def pytest_configure(config):
     if quick(config) and jaxlib.__version__.startswith(HAVE_PLAIN_EMITTER):
         os.environ["XLA_FLAGS"] += f" {PLAIN_EMITTER}"
     leave_unoptimised(config, quick(config))
+
+
+# Every compiled program keeps some memory maps, of which Linux gives a process 65,530; beyond, compiling is a segmentation
+# fault. Half an hour of tests gets there.
+MAPS = Path("/proc/self/maps")
+MANY_MAPS = 20_000
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Between two files, when there is a lot of it: forget what was compiled."""
+    between = nextitem is not None and nextitem.path != item.path
+    if between and MAPS.exists() and len(MAPS.read_bytes().splitlines()) > MANY_MAPS:
+        jax.clear_caches()
 
 
 @pytest.hookimpl(tryfirst=True)
