@@ -104,6 +104,7 @@ def plain_errors(label: str = "working") -> Iterator[None]:
     """
     from gradstarve.errors import ConvergenceError
 
+    cli_stop.begin()
     try:
         with Progress(None, None, label):
             yield

@@ -53,6 +53,13 @@ def _wait(reading: int) -> None:
     end()
 
 
+def begin() -> None:
+    """A command begins, not the first one where a program calls several: nothing is told yet, and there is no advice."""
+    global _told
+    _told = threading.Lock()
+    _advice.clear()
+
+
 def advise(words: Callable[[], str]) -> None:
     """What to tell whoever stops the command now: how it can go on."""
     _advice.append(words)

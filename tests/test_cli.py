@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import gradstarve
-from gradstarve import cli, cli_derive, cli_names, cli_sweep, report, text
+from gradstarve import cli, cli_derive, cli_names, cli_stop, cli_sweep, report, text
 from gradstarve.problem import LOSSES, datasets
 from gradstarve.simulate import engines, sweep_blocks, sweep_plan
 
@@ -192,6 +192,7 @@ def test_sweep_stopped_says_how_to_go_on(sweep, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sweep_blocks.Trainer, "_train", stopped)
+    cli_stop.tell("another command, stopped before in the same process")
     result = sweep("--directory", tmp_path / "chunks")
     assert outcome(result) == 130
     assert "0 of 6 networks stored in" in result.stderr
