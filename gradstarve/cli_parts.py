@@ -6,7 +6,7 @@ import contextlib
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -14,7 +14,7 @@ from gradstarve import cli_stop, files, report
 from gradstarve.cli_names import LOSSES as LOSSES
 from gradstarve.cli_names import PRECISIONS as PRECISIONS
 from gradstarve.cli_names import PROBLEMS as PROBLEMS
-from gradstarve.cli_names import completion
+from gradstarve.cli_names import THEOREMS, completion
 from gradstarve.progress import Progress
 from gradstarve.style import FORMATS
 
@@ -37,6 +37,18 @@ Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everythin
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, what the file has, in place of the tables.")]
 Figures = Annotated[str, choice(FORMATS, "Kind of the figures: png, or svg or pdf, which are vectors.")]
 Precision = Annotated[str, choice(PRECISIONS)]
+
+# What is tried, for the commands that verify.
+Names = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Argument(
+        help="Entries of the catalogue; all by default, see gradstarve verify --list.", autocompletion=completion(THEOREMS)
+    ),
+]
+Trials = Annotated[
+    Optional[int], typer.Option(min=1, help="Random problems per entry. [default: each entry's own]")  # noqa: UP045
+]
+Quick = Annotated[bool, typer.Option("--quick", help="Fewer random problems: all entries within three minutes.")]
 
 
 def use_float64() -> None:

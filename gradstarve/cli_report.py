@@ -8,12 +8,15 @@ from typing import Annotated, Any, Optional
 import typer
 
 from gradstarve import files, report
-from gradstarve.cli_names import THEOREMS, completion
+from gradstarve.cli_names import THEOREMS
 from gradstarve.cli_parts import (
     DEFAULT_OUT,
     PRECISIONS,
+    Names,
     Precision,
+    Quick,
     Seed,
+    Trials,
     one_of,
     plain_errors,
     show,
@@ -25,17 +28,9 @@ EXAMPLE = "Example: gradstarve report --quick --out site; from what verify wrote
 
 
 def page(
-    names: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Argument(
-            help="Entries of the catalogue; all by default, see gradstarve verify --list.",
-            autocompletion=completion(THEOREMS),
-        ),
-    ] = None,
-    trials: Annotated[
-        Optional[int], typer.Option(min=1, help="Random problems per entry. [default: each entry's own]")  # noqa: UP045
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer random problems: all entries within three minutes.")] = False,
+    names: Names = None,
+    trials: Trials = None,
+    quick: Quick = False,
     precision: Precision = "float64",
     seed: Seed = 0,
     results: Annotated[

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from gradstarve import report
-from gradstarve.cli_names import THEOREMS, completion
+from gradstarve.cli_names import THEOREMS
 from gradstarve.cli_parts import (
     DEFAULT_OUT,
     PRECISIONS,
     AsJson,
     Figures,
+    Names,
     Precision,
+    Quick,
     Seed,
+    Trials,
     one_of,
     out_option,
     plain_errors,
@@ -29,17 +32,9 @@ EXAMPLE = "Example: gradstarve verify --trials 50 --seed 1 --out verification"
 
 
 def verify(
-    names: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Argument(
-            help="Entries of the catalogue; all by default, see --list.",
-            autocompletion=completion(THEOREMS),
-        ),
-    ] = None,
-    trials: Annotated[
-        Optional[int], typer.Option(min=1, help="Random problems per entry. [default: each entry's own]")  # noqa: UP045
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer random problems: all entries within three minutes.")] = False,
+    names: Names = None,
+    trials: Trials = None,
+    quick: Quick = False,
     precision: Precision = "float64",
     list_all: Annotated[bool, typer.Option("--list", help="List the catalogue, and exit.")] = False,
     seed: Seed = 0,
