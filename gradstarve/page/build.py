@@ -104,8 +104,8 @@ def _entry(row: Mapping[str, Any], run: Mapping[str, Any], figure: bytes | None)
         "details": {key: report.json_text(value).strip() for key, value in details.items()},
         "fails": [drop["gap"] for drop in row["necessity"] if drop["found"]],
         "kept": sum(not drop["found"] for drop in row["necessity"]),
-        "along": _along(_float(row["worst_gap"]) / row["tolerance"]),
-        "least_drop": min((_float(drop["gap"]) for drop in row["necessity"]), default=math.nan),
+        "along": _along(float(row["worst_gap"]) / row["tolerance"]),
+        "least_drop": min((float(drop["gap"]) for drop in row["necessity"]), default=math.nan),
         "necessity": [{**drop, "json": report.json_text(drop["numbers"]).strip()} for drop in row["necessity"]],
         "instance": report.json_text(row["worst_instance"]).strip(),
         "command": _command([name], run),
@@ -116,16 +116,12 @@ def _along(ratio: float) -> float:
     """Where on the overview's axis a gap of `ratio` tolerances is, in percent of its width."""
     if math.isnan(ratio) or ratio <= 0:
         return 100 * _ZERO / 2
-    place = (math.log10(min(max(ratio, 10.0**_LEAST), 10.0**_MOST)) - _LEAST) / (_MOST - _LEAST)
-    return round(100 * (_ZERO + (1 - _ZERO) * place), 2)
+    part = (math.log10(min(max(ratio, 10.0**_LEAST), 10.0**_MOST)) - _LEAST) / (_MOST - _LEAST)
+    return round(100 * (_ZERO + (1 - _ZERO) * part), 2)
 
 
 def _superscript(power: int) -> str:
     return str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
-def _float(value: Any) -> float:
-    return float(value)
 
 
 def _headline(counts: Mapping[str, int]) -> str:

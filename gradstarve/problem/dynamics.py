@@ -72,3 +72,13 @@ def _step_size(value) -> Array:
     (step_size,) = real_arrays(step_size=value)
     check_positive("step_size", step_size)
     return step_size
+
+
+def no_dynamics(accepted: str, given: Any) -> ValueError:
+    """The error for `given`, which is none of the `accepted` dynamics; a bare number may be meant for a step size.
+
+    >>> print(no_dynamics("GradientFlow() or GradientDescent(...)", 0.1))
+    dynamics must be GradientFlow() or GradientDescent(...), got 0.1; for that step size give GradientDescent(0.1)
+    """
+    meant = f"; for that step size give GradientDescent({given!r})" if isinstance(given, float) else ""
+    return ValueError(f"dynamics must be {accepted}, got {given!r}{meant}")

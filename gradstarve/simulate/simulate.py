@@ -22,6 +22,7 @@ from gradstarve.problem import (
     StochasticGradientDescent,
     as_loss,
 )
+from gradstarve.problem.dynamics import no_dynamics
 from gradstarve.progress import Progress
 from gradstarve.simulate import engines, reference
 from gradstarve.simulate.span import Span, left_by_decay
@@ -203,8 +204,7 @@ def _check_dynamics(dynamics: Any, network: Network, key: Any) -> tuple[Any, Arr
     import optax
 
     if not isinstance(dynamics, optax.GradientTransformation):
-        meant = f"; for that step size give GradientDescent({dynamics!r})" if isinstance(dynamics, float) else ""
-        raise ValueError(f"dynamics must be {accepted}, got {dynamics!r}{meant}")
+        raise no_dynamics(accepted, dynamics)
     return dynamics, None
 
 

@@ -27,6 +27,7 @@ from gradstarve.problem import (
     as_loss,
     with_closed_form,
 )
+from gradstarve.problem.dynamics import no_dynamics
 from gradstarve.theory.descent import DescentSolution, ModeDescent, descend_mode, new_march
 from gradstarve.theory.mode import ModeSolution, flow_mode, insert_axes
 from gradstarve.theory.sgd import ModeSGD, sgd_mode
@@ -177,8 +178,7 @@ def _check_dynamics(dynamics) -> GradientFlow | GradientDescent:
             "dynamics = StochasticGradientDescent",
             "solve_mode(mode, loss, dynamics) for the distribution of each class, or simulate(...)",
         )
-    meant = f"; for that step size give GradientDescent({dynamics!r})" if isinstance(dynamics, float) else ""
-    raise ValueError(f"dynamics must be {_LAWS}, got {dynamics!r}{meant}")
+    raise no_dynamics(_LAWS, dynamics)
 
 
 def _along(network: TwoLayerReLU, direction) -> Array:
