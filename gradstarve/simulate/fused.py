@@ -36,13 +36,13 @@ from gradstarve.simulate.lanes import (
     enter,
     leave,
     listed_outputs,
-    listed_pre,
+    pre_activations,
     rule_for,
     stacked_outputs,
-    stacked_pre,
     step,
 )
 from gradstarve.simulate.reference import State, draw_point
+from gradstarve.simulate.span import Lifted, dimensions
 
 # Lanes of a chunk in the listed layout, in steps of a half vector. With fewer the compiler unrolls what it had better not,
 # more than the most gain nothing.
@@ -72,9 +72,8 @@ def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None
         return f"it knows the losses {', '.join(LOSSES)}, got {type(loss).__name__}"
     if not isinstance(dynamics, GradientDescent | StochasticGradientDescent):
         return f"it knows GradientDescent and StochasticGradientDescent, got {type(dynamics).__name__}"
-    if isinstance(dynamics, StochasticGradientDescent) and min(data.size, data.dim) > MOST_LISTED:
-        span = min(data.size, data.dim)
-        return f"with one point a step it takes at most {MOST_LISTED} dimensions, the data may span {span}"
+    if isinstance(dynamics, StochasticGradientDescent) and dimensions(data, draws=True) > MOST_LISTED:
+        return f"with one point a step it takes at most {MOST_LISTED} dimensions, the data have {dimensions(data, draws=True)}"
     return None
 
 
@@ -114,7 +113,8 @@ def advance(
     per_part = -(-chunks // (min(cores(), chunks) if on_cpu else 1))
     parts = -(-chunks // per_part)
     moving = (state.networks, state.memory if plan.needs_memory else None, dynamics)
-    fixed = (state.step, data.points, data.labels, data.weights)
+    points = Points(data.points, data.labels, data.weights, data.gram if isinstance(data, Lifted) else None)
+    fixed = (state.step, points)
     pieces: list[Any] = [(*piece, *fixed) for piece in _split(moving, parts, per_part * plan.lanes)]
     if not concrete:
         done = [_run(plan, *pieces[0])]
@@ -228,7 +228,7 @@ def _program(plan: Plan, tree: Any, described: tuple) -> Any:
     return _program(plan._replace(marked=False, whole=False), tree, described)
 
 
-def _run(plan: Plan, networks: TwoLayerReLU, memory: Any, dynamics: Any, start: Array, points, labels, weights):
+def _run(plan: Plan, networks: TwoLayerReLU, memory: Any, dynamics: Any, start: Array, points: Points):
     """All chunks, one after the other: networks, velocities, logits [records, b, n], recorded networks [records, b]."""
     b = networks.z.shape[0]
     count = b // plan.lanes
@@ -238,7 +238,7 @@ def _run(plan: Plan, networks: TwoLayerReLU, memory: Any, dynamics: Any, start: 
         networks, memory, dynamics = mine
         velocity = memory if plan.rule.momentum else None
         lanes = enter(networks, velocity, plan.listed)
-        run = Run(plan, Points(points, labels, weights), _hyper(dynamics), memory if plan.draws else None)
+        run = Run(plan, points, _hyper(dynamics), memory if plan.draws else None)
         lanes, (outputs, kept) = run(lanes, start.astype(jnp.uint32))
         trained, velocity = leave(lanes)
         return trained, velocity, outputs, jax.vmap(leave)(kept)[0] if plan.keep else None
@@ -283,9 +283,9 @@ class Run(NamedTuple):
     def _outputs(self, lanes: Lanes) -> Array:
         """[n, L]"""
         if self.plan.listed and self.plan.whole:
-            return jnp.stack(listed_outputs(listed_pre(lanes.w, self.points.x), lanes.z))
+            return jnp.stack(listed_outputs(pre_activations(lanes.w, self.points), lanes.z))
         w = jnp.stack(lanes.w) if self.plan.listed else lanes.w
-        return stacked_outputs(stacked_pre(w, self.points.x), lanes.z)
+        return stacked_outputs(pre_activations(w, self.points), lanes.z)
 
     def _steps(self, lanes: Lanes, when: Array) -> tuple[Lanes, Array]:
         """`every` steps, from step `when` on."""
@@ -317,7 +317,7 @@ class Run(NamedTuple):
 
     def _draw(self, steps: Array) -> Points:
         """The points drawn at `steps` [block], each lane's own, one step along the first axis."""
-        x, y, q = self.points
+        x, y, q, _ = self.points
         draw = jax.vmap(jax.vmap(draw_point, (0, None, None)), (None, 0, None))
         drawn = draw(self.keys, steps, q)  # [block, L]
         return Points(jnp.moveaxis(x[drawn], 2, 1)[:, None], y[drawn][:, None], jnp.ones((len(steps), 1), q.dtype))
@@ -326,7 +326,7 @@ class Run(NamedTuple):
         """The points drawn at step `when`, each lane's own, without leaving the function."""
         words = jax.random.key_data(self.keys)
         bits = emission.stage(threefry.fold_in_bits)(words[:, 0], words[:, 1], jnp.full(words.shape[:1], when))
-        x, y, q = self.points
+        x, y, q, _ = self.points
 
         @emission.stage
         def choose(bits, borders, x, y):

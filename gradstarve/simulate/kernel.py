@@ -8,7 +8,8 @@ A kernel is written on references: `inputs` and `outputs` are dicts of them, eac
 
 - `weights`, `velocity`, `kept`: [(records,) D, BLOCK, H]; rows are w_1, ..., w_d, z and zeros up to a power of two D;
 - `step_size`, `momentum`, `decay`: [BLOCK]; `keys`: two of [BLOCK], the words of the networks' keys;
-- `x`: [n d] point by point, `y`, `q`: [n], filled with points of weight zero up to whole turns;
+- `x`: [n d] point by point, `y`, `q`: [n], filled with points of weight zero up to whole turns; `push`: like `x`, there for
+  lifted points only (see `span`), whose step is along other numbers than those they are read by;
 - `borders`: `threefry.thresholds`, `start`: the number of the first step, `zero`: the number 0;
 - `logits`: [records, n, BLOCK].
 """
@@ -50,17 +51,21 @@ def kernel(plan: Plan, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
     values: list[Any] = [inputs[name][:][:, None] if name in inputs else None for name in Hyper._fields]
     hyper = Hyper(*values)
 
+    lifted = "push" in inputs
+
     def point(i):
-        """Coordinates, label and weight of point i; for an array of points, [BLOCK], arrays of them."""
-        return [inputs["x"][i * d + k] for k in range(d)], inputs["y"][i], inputs["q"][i]
+        """Coordinates, label, weight and step of point i; for an array of points, [BLOCK], arrays of them."""
+        x = [inputs["x"][i * d + k] for k in range(d)]
+        return x, inputs["y"][i], inputs["q"][i], [inputs["push"][i * d + k] for k in range(d)] if lifted else x
 
     # Few points are read once and for all.
     held = [point(i) for i in range(n)] if turn == n and not plan.stochastic else None
 
     def directions(lanes, step):
         if plan.stochastic:
-            x, y, _ = point(_drawn(inputs, n, step))
-            return _directions(plan.loss, lanes, [([coordinate[:, None] for coordinate in x], y, 1)])
+            x, y, *_ = point(_drawn(inputs, n, step))
+            x = [coordinate[:, None] for coordinate in x]
+            return _directions(plan.loss, lanes, [(x, y, 1, x)])
         if held:
             return _directions(plan.loss, lanes, held)
 
@@ -71,7 +76,7 @@ def kernel(plan: Plan, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
 
     def one_record(record, lanes):
         def one_step(k, lanes):
-            return moved(lanes, directions(lanes, record * plan.every + k), hyper, plan.rule)
+            return moved(lanes, directions(lanes, record * plan.every + k), hyper, plan.rule, lifted)
 
         lanes = _loop(plan.every, one_step, lanes)
 
@@ -147,8 +152,8 @@ def _output(lanes: Lanes, pre: Array) -> Array:
 
 def _directions(loss: Loss, lanes: Lanes, points: list[Any], before: list[Array] | None = None) -> list[Array]:
     """A_k = sum_i q_i y_i g(y_i f_i) [pre_i > 0] x_ik over `points`, d arrays [BLOCK, H], added to `before`."""
-    pre = [_pre(lanes, x) for x, _, _ in points]
-    pulls = [q * y * loss.residual(y * _output(lanes, p)) for p, (_, y, q) in zip(pre, points, strict=True)]
+    pre = [_pre(lanes, x) for x, *_ in points]
+    pulls = [q * y * loss.residual(y * _output(lanes, p)) for p, (_, y, q, _) in zip(pre, points, strict=True)]
     blame = [jnp.where(p > 0, pull[:, None], 0) for p, pull in zip(pre, pulls, strict=True)]
-    terms = [[r * x[k] for r, (x, _, _) in zip(blame, points, strict=True)] for k in range(len(lanes.w))]
+    terms = [[r * push[k] for r, (*_, push) in zip(blame, points, strict=True)] for k in range(len(lanes.w))]
     return [total(term if before is None else [before[k], *term]) for k, term in enumerate(terms)]

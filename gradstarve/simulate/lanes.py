@@ -7,6 +7,9 @@ homogeneous in w_j; no second pass over the points.
 Two layouts of the same step. *Listed*: one array [h, L] per coordinate of w, the sums over points and coordinates written
 out; for few points and coordinates. *Stacked*: w as [d, h, L], the sums as matrix products; for many. A third, *drawn*, is
 listed with one point per lane, that of stochastic descent.
+
+Points may come *lifted* (see `span`): the numbers of a neuron are then (s, c), pre is s itself, A is (K G, G), and what w.A
+is for weights is sum_i s_i G_i.
 """
 
 from __future__ import annotations
@@ -73,11 +76,12 @@ def leave(lanes: Lanes) -> tuple[TwoLayerReLU, TwoLayerReLU | None]:
 
 class Points(NamedTuple):
     """The points a step looks at: `x[i, k]` is coordinate k of point i, `y[i]` the label, `q[i]` the weight; each a number,
-    or [L] where every lane has points of its own."""
+    or [L] where every lane has points of its own. `gram`: [n, n], of lifted points, whose `x` is not looked at."""
 
     x: Any
     y: Any
     q: Any
+    gram: Any = None
 
 
 class Hyper(NamedTuple):
@@ -118,6 +122,13 @@ def stacked_outputs(pre, z):
     return jnp.sum(z * jnp.maximum(pre, 0), axis=1)
 
 
+def pre_activations(w, points: Points):
+    """pre of every point, in the layout of `w`."""
+    if points.gram is not None:
+        return w[: points.gram.shape[0]]
+    return (listed_pre if isinstance(w, list) else stacked_pre)(w, points.x)
+
+
 def _listed_directions(w, z, points: Points, loss: Loss):
     """A as d arrays [h, L]."""
 
@@ -130,8 +141,9 @@ def _listed_directions(w, z, points: Points, loss: Loss):
     def directions(blame, x):
         return [total([blamed * x[i, k] for i, blamed in enumerate(blame)]) for k in range(x.shape[1])]
 
-    pre = listed_pre(w, points.x)
-    return directions(blamed(pre, listed_outputs(pre, z), points.y, points.q), points.x)
+    pre = pre_activations(w, points)
+    blame = blamed(pre, listed_outputs(pre, z), points.y, points.q)
+    return directions(blame, points.x) if points.gram is None else [*directions(blame, points.gram), *blame]
 
 
 def _stacked_directions(w, z, points: Points, loss: Loss):
@@ -144,7 +156,9 @@ def _stacked_directions(w, z, points: Points, loss: Loss):
         pull = q * y * loss.residual(y * outputs)
         return jnp.where(pre > 0, pull[:, None], 0)
 
-    blame = blamed(stacked_pre(w, points.x), z, points.y[:, None], points.q[:, None])
+    blame = blamed(pre_activations(w, points), z, points.y[:, None], points.q[:, None])
+    if points.gram is not None:
+        return jnp.concatenate([jnp.tensordot(points.gram, blame, 1, precision="highest"), blame])
     return jnp.tensordot(points.x, blame, ((0,), (0,)), precision="highest")
 
 
@@ -154,13 +168,16 @@ def step(lanes: Lanes, points: Points, loss: Loss, hyper: Hyper, rule: Rule) -> 
     directions = (_listed_directions if listed else _stacked_directions)(lanes.w, lanes.z, points, loss)
 
     def update(lanes, directions, hyper):
-        return moved(lanes, directions, hyper, rule)
+        return moved(lanes, directions, hyper, rule, points.gram is not None)
 
     return (stage if listed else one_function)(update)(lanes, directions, hyper)
 
 
-def moved(lanes: Lanes, directions, hyper: Hyper, rule: Rule) -> Lanes:
-    """`lanes` after the update rule, which is written out in `GradientDescent`, by the `directions` of descent A."""
+def moved(lanes: Lanes, directions, hyper: Hyper, rule: Rule, lifted: bool = False) -> Lanes:
+    """`lanes` after the update rule, which is written out in `GradientDescent`, by the `directions` of descent A.
+
+    `lifted`: whether the numbers of a neuron are (s, c), whose directions are (K G, G).
+    """
 
     def move(theta, descent, velocity):
         if not rule.momentum:
@@ -173,12 +190,14 @@ def moved(lanes: Lanes, directions, hyper: Hyper, rule: Rule) -> Lanes:
         return theta - hyper.step_size * push, velocity
 
     w, z, velocity_w, velocity_z = lanes
+    half = len(w) // 2
+    partners = (w[:half], directions[half:]) if lifted else (w, directions)
     if isinstance(w, list):
-        along = total([wk * ak for wk, ak in zip(w, directions, strict=True)])
+        along = total([wk * ak for wk, ak in zip(*partners, strict=True)])
         pairs = [move(wk, z * ak, vk) for wk, ak, vk in zip(w, directions, velocity_w or [None] * len(w), strict=True)]
         new_w, new_velocity_w = [pair[0] for pair in pairs], [pair[1] for pair in pairs] if rule.momentum else None
     else:
-        along = jnp.sum(w * directions, axis=0)
+        along = jnp.sum(partners[0] * partners[1], axis=0)
         new_w, new_velocity_w = move(w, z * directions, velocity_w)
     new_z, new_velocity_z = move(z, along, velocity_z)
     return Lanes(new_w, new_z, new_velocity_w, new_velocity_z)

@@ -28,6 +28,7 @@ from gradstarve.simulate import fused, reference, threefry
 from gradstarve.simulate.kernel import Plan, kernel
 from gradstarve.simulate.lanes import rule_for
 from gradstarve.simulate.reference import State
+from gradstarve.simulate.span import Lifted, dimensions
 from gradstarve.simulate.tiling import Tiling, power_of_two, tiling
 
 
@@ -36,9 +37,9 @@ def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None
     reason = fused.unsupported(data, network, loss, dynamics)
     if reason:
         return reason
-    # The span of the data, in which networks are trained, has at most min(n, d) dimensions.
+    numbers = dimensions(data, isinstance(dynamics, StochasticGradientDescent))
     dtype = jnp.result_type(data.points, network.dtype)
-    found = _tiling(network.width, min(data.size, data.dim), data.size, dtype, rule_for(dynamics).momentum)
+    found = _tiling(network.width, numbers, data.size, dtype, rule_for(dynamics).momentum)
     return found if isinstance(found, str) else None
 
 
@@ -109,6 +110,9 @@ def run(plan: Plan, state: State, data: Dataset, dynamics: Any) -> tuple[State, 
         "q": jnp.pad(data.weights, (0, extra)),
         "zero": jnp.zeros(1, jnp.int32),
     }
+    if isinstance(data, Lifted):
+        push = jnp.concatenate([data.gram, jnp.eye(n, dtype=data.gram.dtype)], axis=1)
+        inputs["push"] = jnp.pad(push, ((0, extra), (0, 0))).reshape(-1)
     if plan.rule.momentum:
         inputs |= {"velocity": inward(state.memory), "momentum": line(dynamics.momentum)}
     if plan.rule.decay:
@@ -142,7 +146,7 @@ def _launch(plan: Plan, inputs: dict[str, Any], n: int) -> dict[str, Any]:
     def spec(path, leaf):
         """The part of an array that a program sees: its block of networks, or everything."""
         name, shape = path[0].key, list(leaf.shape)
-        if name in ("x", "y", "q", "zero", "borders", "start"):
+        if name in ("x", "push", "y", "q", "zero", "borders", "start"):
             return pl.BlockSpec(leaf.shape, lambda program: (0,) * len(shape))
         axis = len(shape) - (2 if name in ("weights", "velocity", "kept") else 1)
         shape[axis] = plan.tiling.block

@@ -61,7 +61,7 @@ def simulate(
     - `throw`: whether training that reaches logits that are not finite raises; with False they stay in the record;
     - `engine`: "reference" (autodiff, any network, loss and optimiser), "fused" (`TwoLayerReLU`, our losses and dynamics,
       made for CPUs), "pallas" (the same, one GPU kernel for the whole run), or "auto", the fastest that can. They differ
-      by rounding only; all but the reference train in the span of the data, with repeated points merged.
+      by rounding only: neurons that are exactly on the edge of a point, w . x = 0, are so to each of them.
 
     The result is a `Trajectory`: logits [*batch, records, n], for K classes [*batch, records, n, K]. The run has the
     wider precision of `data` and `network` (float32 beside float64 is run in float64); hyperparameters are cast to it.
@@ -88,7 +88,7 @@ def simulate(
     module = engines.choose(engine, data, flat, loss, dynamics, steps)
     span = None
     if module is not reference and watched:
-        span = Span(data, flat, keep_points=keys is not None)
+        span = Span(data, flat, draws=keys is not None)
     problem, trained = (data, flat) if span is None else (span.data, span.network)
     state = reference.start(trained, dynamics, keys)
     logits = [_outputs(trained, problem.points)]
@@ -110,7 +110,7 @@ def simulate(
             report.update(done)
 
     left = None
-    if span is not None and span.flat and isinstance(dynamics, GradientDescent) and np.any(dynamics.weight_decay):
+    if span is not None and span.fewer and isinstance(dynamics, GradientDescent) and np.any(dynamics.weight_decay):
         left = left_by_decay(dynamics, steps, every)
 
     def shape(leaf):

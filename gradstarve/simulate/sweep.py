@@ -95,6 +95,8 @@ def sweep(
     key = _check_key(key)
     places = _check_devices(devices)
     module = _engine(engine, found, places[0])
+    if module is reference:
+        found = [one.as_given() for one in found]
     grid = np.append(np.arange(0, steps, every), steps)
     settings = {
         "seeds": [numbers.start, numbers.stop],

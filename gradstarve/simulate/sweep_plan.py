@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -34,8 +34,8 @@ KEEP = ("statistics", "final", "logits")
 class Configuration:
     """One combination of swept values, `swept`, and everything it stands for.
 
-    `data` are as given; `problem` are those that are trained on, in the span of the data and with repeated points merged,
-    where `basis` [k, d] leads to the span (None: the same coordinates) and point i is row `index`[i].
+    `data` are as given; `problem` are those that are trained on, in few numbers and with repeated points merged, as `Span`
+    makes them: w `basis`^T, `basis` [k, d], are the numbers of a neuron (None: its weights), and point i is row `index`[i].
     """
 
     swept: dict[str, Any]
@@ -48,6 +48,10 @@ class Configuration:
     problem: Dataset
     basis: Any
     index: np.ndarray
+
+    def as_given(self) -> Configuration:
+        """The same, trained on the data as given: what every engine can do."""
+        return replace(self, problem=self.data, basis=None, index=np.arange(self.data.size))
 
     def describe(self) -> str:
         """The swept values in one line."""
@@ -153,10 +157,9 @@ def _prepare(data: Any, may_merge: bool) -> tuple[Dataset, Dataset, Any, np.ndar
     if not isinstance(data, Dataset):
         raise ValueError(f"data must be a Dataset, or a function that makes one, got {type(data).__name__}")
     some = TwoLayerReLU(jnp.zeros((1, data.dim), data.points.dtype), jnp.zeros(1, data.points.dtype))
-    span = Span(data, some, keep_points=not may_merge)
-    basis = span.reduction.basis if span.reduction is not None and span.flat else None
-    index = np.asarray(span.reduction.index) if span.reduction is not None and span.merged else np.arange(data.size)
-    return data, span.data, basis, index
+    span = Span(data, some, draws=not may_merge)
+    index = np.arange(data.size) if span.index is None else np.asarray(span.index)
+    return data, span.data, span.entry, index
 
 
 class Cost(NamedTuple):

@@ -141,7 +141,7 @@ def test_an_engine_that_can_not_says_so():
         simulate(data, gs.DeepReLU((networks.w, networks.z)), "hinge", GradientDescent(0.1), 3, engine="fused")
     wide = Dataset(np.eye(300, dtype=np.float32), np.ones(300, np.float32))
     networks = gs.init_two_layer(jax.random.key(0), 1, 1, 300)
-    with pytest.raises(ValueError, match="at most 256 dimensions, the data may span 300"):
+    with pytest.raises(ValueError, match="at most 256 dimensions, the data have 300"):
         simulate(wide, networks, "hinge", StochasticGradientDescent(0.1), 3, key=jax.random.key(0), engine="fused")
 
 
