@@ -51,8 +51,11 @@ LEAST_LANES, MOST_LANES, HALF_VECTOR = 40, 112, 8
 NEAREST_CACHE, ALIAS = 2**15, 2**12
 # So few networks are better trained each by itself than beside empty lanes.
 ALONE = 4
-# Written-out sums up to this many products of one coordinate and one point; compile time grows with them.
-MOST_LISTED = 256
+# Written-out sums up to this many products of one coordinate and one point, and this many points. The time to compile grows
+# with the square of the points: 1.5 s for 24 of them, 3 s for 40, 6 s for 60, 26 s for 110, where matrix products take 0.5 s.
+# Beyond these sizes products run as fast, but in one or two dimensions, where they take up to twice the time.
+# A draw among written-out points costs the compiler 0.04 s a point.
+MOST_LISTED, MOST_POINTS_LISTED, MOST_POINTS_DRAWN = 256, 24, 64
 # What a chunk of the stacked layout may keep in the cache, in bytes, and how many networks it has at most.
 CACHE, MOST_STACKED = 2**18, 64
 # Networks this wide fill the vectors with their own neurons, which lie next to each other when a lane has no neighbour.
@@ -172,7 +175,7 @@ def _plan(state: State, data: Dataset, loss: Loss, dynamics: Any, run: tuple[int
     n, d = data.points.shape
     stochastic = isinstance(dynamics, StochasticGradientDescent)
     rule = rule_for(dynamics)
-    small = n * d <= MOST_LISTED
+    small = n * d <= MOST_LISTED and n <= (MOST_POINTS_DRAWN if stochastic else MOST_POINTS_LISTED)
     lanes = _lanes(b, h * itemsize, (2 + rule.momentum) * (d + 1) + (1 if stochastic else n))
     # Sums that are the only one of their stage, by the number of their terms.
     alone = [d] * (stochastic or n == 1) + [n] * (d == 1 and not stochastic)
