@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from gradstarve.arrays import positive_int
 from gradstarve.problem import GradientDescent
@@ -149,8 +150,7 @@ def _classes(comparison: Any, lines: np.ndarray) -> list[_Class]:
         mine = labels == label
         share = weights[mine] / weights[mine].sum()
         margin = label * np.asarray(logits, np.float64)[..., mine].reshape(-1, logits.shape[-2], mine.sum())
-        # tanh, because exp(-m) overflows for very negative margins.
-        return margin @ share, (0.5 * (1 - np.tanh(margin / 2))) @ share
+        return margin @ share, expit(-margin) @ share
 
     return [_Class(c.label, *means(drawn, c.label), *means(comparison.simulated, c.label)) for c in comparison.classes]
 

@@ -9,9 +9,15 @@ import jax
 import numpy as np
 
 from gradstarve.arrays import check_finite
-from gradstarve.diagnose.groups import ALARM_INDEX, GroupLaw
+from gradstarve.diagnose.groups import ALARM_INDEX, GroupLaw, index_of
 from gradstarve.diagnose.training import sigmoid
+from gradstarve.diagnose.words import told
+from gradstarve.report import to_jsonable
 from gradstarve.text import number, table_text
+
+
+# Margins are computed in 32 bits as a rule.
+_ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class Measured:
 
     - `carried`: logit carried by the feature: mean of members less mean of the others, within classes, since the start;
     - `rest`: gain of the margin without the feature; `index`: 1 - rest / gain alone. The gain alone is measured where a
-      run without the feature was given, else predicted.
+      run without the feature was given, else predicted; nan where it is no more than the error it is known with.
     """
 
     name: str
@@ -63,7 +69,7 @@ class AfterTraining:
         rows: list[tuple[str, ...]] = [header]
         for g in self.groups:
             numbers = (g.carried, g.carried_predicted, g.rest, g.rest_predicted)
-            indices = (number(g.index, 2), number(g.index_predicted, 2))
+            indices = (told(g.index), told(g.index_predicted))
             verdicts = ("yes" if one else "no" for one in (g.alarm, g.alarm_predicted))
             rows.append((g.name, *(number(v, 3) for v in numbers), *indices, *verdicts))
         return rows
@@ -86,7 +92,7 @@ class AfterTraining:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every number, ready for `gradstarve.report.write_json`."""
+        """Every number in plain JSON types; inf, -inf and nan are strings of these names."""
         names = (
             "time",
             "beyond",
@@ -97,7 +103,7 @@ class AfterTraining:
             "measured",
             "predicted",
         )
-        return {"groups": [vars(g) for g in self.groups], **{name: getattr(self, name) for name in names}}
+        return to_jsonable({"groups": [vars(g) for g in self.groups], **{name: getattr(self, name) for name in names}})
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
@@ -170,10 +176,14 @@ def _measure(law: GroupLaw, report: Any, gains: np.ndarray, predicted: Any, alon
     group, labels = law.group, report.labels
     mine = labels == law.favours
     rest = float((group.removal(labels) @ gains)[mine].mean())
-    alone_gain = float(predicted(law.rest_alone)) if alone is None else float(alone[mine].mean())
-    carried = law.favours * float(group.contrast @ gains)
-    index = 1 - rest / alone_gain if alone_gain else float("nan")
     foretold = float(predicted(law.rest)), float(predicted(law.rest_alone))
+    noise = float(predicted(law.noise))
+    index_predicted = float(index_of(*foretold, noise))
+    alone_gain = foretold[1] if alone is None else float(alone[mine].mean())
+    if alone is not None:
+        noise = _ROUNDING * float(np.abs(alone).max())
+    carried = law.favours * float(group.contrast @ gains)
+    index = float(index_of(rest, alone_gain, noise))
     return Measured(
         name=law.name,
         carried=carried,
@@ -182,8 +192,8 @@ def _measure(law: GroupLaw, report: Any, gains: np.ndarray, predicted: Any, alon
         rest_predicted=foretold[0],
         alone=alone_gain,
         index=index,
-        index_predicted=1 - foretold[0] / foretold[1] if foretold[1] else float("nan"),
-        alarm=bool(carried > 0 and index >= ALARM_INDEX),
+        index_predicted=index_predicted,
+        alarm=bool(carried > _ROUNDING * np.abs(group.contrast).sum() * np.abs(gains).max() and index >= ALARM_INDEX),
         alarm_predicted=law.alarm,
     )
 

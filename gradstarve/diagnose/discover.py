@@ -36,7 +36,9 @@ def two_clusters(kernel: np.ndarray, rng: np.random.Generator, most: int = 3) ->
     centred = kernel - kernel.mean(0)
     centred = centred - centred.mean(1, keepdims=True)
     values, vectors = np.linalg.eigh((centred + centred.T) / 2)
-    kept = values > 1e-9 * max(values[-1], 0)
+    # Variation that is rounding of the kernel is none: samples that are all alike have no directions.
+    noise = 4 * n * np.finfo(np.float64).eps * np.abs(kernel).max()
+    kept = values > max(1e-9 * values[-1], noise)
     scores = vectors[:, kept][:, ::-1][:, : min(_LEADING, n // 5)] * np.sqrt(n)
     if not scores.shape[1]:
         return []

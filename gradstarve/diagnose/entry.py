@@ -10,7 +10,7 @@ from gradstarve.arrays import check_finite
 from gradstarve.diagnose.margins import from_margins
 from gradstarve.diagnose.model import read_model
 from gradstarve.diagnose.report import StarvationReport, diagnose
-from gradstarve.diagnose.tags import read_labels
+from gradstarve.diagnose.tags import read_labels, refuse_half
 
 
 def starvation_report(
@@ -58,7 +58,7 @@ def starvation_report(
     Weak features (fainter than the variation of the class, or of few samples) are missed without `groups`.
 
     `ValueError` for an output of another shape, a gradient or logit that is not finite, labels other than ±1 or of one
-    class, groups that do not fit the samples, a `memory` too small, parameters that have learnt the data already. Setting
+    class, groups that do not fit the samples, a `memory` too small, parameters that have learnt the data already, half precision. Setting
     of Pezeshki et al. 2021 (arXiv:2011.09468). Other ways in: `starvation_report.from_jacobian`, `.from_margins`.
 
     >>> rng = np.random.default_rng(0)
@@ -106,12 +106,14 @@ def from_jacobian(jacobian: Any, labels: Any, logits: Any = None, groups: Any = 
     >>> len(report.groups), report.alarms
     (1, ())
     """
+    refuse_half("jacobian", jacobian)
     rows = np.asarray(jacobian)
     if rows.ndim != 2 or rows.shape[0] < 2 or rows.dtype.kind not in "fiu":
         raise ValueError(f"jacobian must be numbers [n, P], one row a sample, got {rows.dtype} of shape {rows.shape}")
     rows = rows.astype(np.float64)
     check_finite("jacobian", rows)
     labels = read_labels(labels, len(rows))
+    refuse_half("logits", logits)
     start = np.zeros(len(rows)) if logits is None else np.asarray(logits, np.float64)
     if start.shape == (len(rows), 1):
         start = start[:, 0]

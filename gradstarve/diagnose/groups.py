@@ -12,10 +12,11 @@ averaged over the class that the feature favours, at the same time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from gradstarve.diagnose.training import train_linearised
+from gradstarve.diagnose.training import TOLERANCE, train_linearised
 
 LOGIT = 1.0
 """A part of the network is called learnt when it has moved the logit by this much."""
@@ -54,7 +55,9 @@ class GroupLaw:
     - `strength`: |delta|^2 over the mean |dF(x_i)/dtheta|^2; `p_value`: of a permutation test whether delta is not 0;
     - `carried`: v, counted in favour of the class `favours` with the larger share of members; `rest`, `rest_alone`: the
       margin of the rest of this class, beside the feature and without it; `carried_alone`: v where the feature is all;
-    - `index`: the starvation index (10.6) of the rest by the feature, `reverse`: of the feature by the rest;
+    - `index`: the starvation index (10.6) of the rest by the feature, `reverse`: of the feature by the rest; nan where what
+      is gained alone is no more than `noise` and `noise_reverse`, the errors of its computation: nothing can be starved of it;
+      `noise_carried`: the error of `carried`, above which it is to be if there shall be an alarm;
     - `at`: the record at the horizon;
     - `learnt_at`: times at which (feature, rest, rest alone) have moved the logit by 1, inf where they have not;
     - `separation`: for groups that were found and not given, gap of the two clusters in standard deviations within them.
@@ -72,6 +75,9 @@ class GroupLaw:
     carried_alone: np.ndarray
     rest: np.ndarray
     rest_alone: np.ndarray
+    noise: np.ndarray
+    noise_reverse: np.ndarray
+    noise_carried: np.ndarray
     separation: float = float("nan")
 
     @property
@@ -83,17 +89,18 @@ class GroupLaw:
     def alarm(self) -> bool:
         """Whether the feature starves the rest, by the rule of `starvation_report`."""
         certain = self.p_value <= ALARM_P if np.isnan(self.separation) else self.separation >= ALARM_GAP
-        return bool(certain and self.carried[self.at] > 0 and self.index[self.at] >= ALARM_INDEX)
+        learnt = self.carried[self.at] > self.noise_carried[self.at]
+        return bool(certain and learnt and self.index[self.at] >= ALARM_INDEX)
 
     @property
     def index(self) -> np.ndarray:
-        """Starvation index (10.6) of the rest by the feature, [times]; 0 at time 0."""
-        return _index(self.rest, self.rest_alone)
+        """Starvation index (10.6) of the rest by the feature, [times]; 0 at time 0, nan where it cannot be told."""
+        return index_of(self.rest, self.rest_alone, self.noise)
 
     @property
     def reverse(self) -> np.ndarray:
-        """Starvation index of the feature by the rest, [times]."""
-        return _index(self.carried, self.carried_alone)
+        """Starvation index of the feature by the rest, [times]; 0 at time 0, nan where it cannot be told."""
+        return index_of(self.carried, self.carried_alone, self.noise_reverse)
 
     @property
     def learnt_at(self) -> tuple[float, float, float]:
@@ -101,9 +108,27 @@ class GroupLaw:
         return tuple(reaches(self.times, curve, LOGIT) for curve in (self.carried, self.rest, self.rest_alone))  # type: ignore
 
 
-def _index(together: np.ndarray, alone: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(alone == 0, 0.0, 1 - together / alone)
+def index_of(together: Any, alone: Any, noise: Any) -> np.ndarray:
+    """1 - together / alone; nan where |alone| is not above `noise`, the error it is computed with, and 0 where both are 0.
+
+    >>> index_of(np.array([0.0, 1.0, 3e-16]), np.array([0.0, 2.0, 1e-16]), np.array([0.0, 1e-9, 1e-9])).tolist()
+    [0.0, 0.5, nan]
+    """
+    together, alone, noise = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in (together, alone, noise)))
+    told = np.abs(alone) > noise
+    index = 1 - together / np.where(told, alone, 1)
+    # At time 0 nothing has been gained and nothing lost, and no error made.
+    return np.where(told, index, np.where((together == 0) & (alone == 0) & (noise == 0), 0.0, np.nan))
+
+
+def noise_of(kernel: np.ndarray, times: np.ndarray, margins: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
+    """How far a mean margin may be off, [times], in training on `kernel` [n, n] that gave `margins` [times, n].
+
+    What is added up in m = m_0 + K a, with |a_i| <= w_i t, is exact to rounding; and each step of the integrator is exact to
+    its tolerance, of which ten are allowed for, relative to the largest gain of any margin.
+    """
+    rounding = 4 * np.finfo(np.float64).eps * float((np.abs(kernel) @ np.broadcast_to(weights, len(kernel))).max()) * times
+    return rounding + 10 * TOLERANCE * np.abs(margins - margins[0]).max(1)
 
 
 def reaches(times: np.ndarray, curve: np.ndarray, level: float) -> float:
@@ -167,8 +192,16 @@ def permutation_p(
     size = (left**2).sum(0)
     contrasts = labels[:, None] * left / np.where(size > 0, size, 1)
     squares = np.einsum("ir,ir->r", contrasts, kernel @ contrasts)
-    mine = group.contrast @ kernel @ group.contrast
-    return (1 + int((squares >= mine * (1 - 1e-12)).sum())) / (rounds + 1)
+    mine, noise = _square(group, kernel)
+    # A feature of no length is that of every permutation.
+    return (1 + int((squares >= mine * (1 - 1e-12) - noise).sum())) / (rounds + 1)
+
+
+def _square(group: Group, kernel: np.ndarray) -> tuple[float, float]:
+    """|delta|^2 = b^T K b, and how far it may be off by the rounding of its terms."""
+    b = group.contrast
+    terms = float(np.abs(b) @ np.abs(kernel) @ np.abs(b))
+    return float(b @ kernel @ b), 16 * np.finfo(np.float64).eps * terms
 
 
 def group_law(
@@ -186,8 +219,13 @@ def group_law(
     favours = group.favours(labels)
     mine = labels == favours
     rest = (margins - margins[0]) @ removal[mine].mean(0)
-    alone = train_linearised(removal @ kernel @ removal.T, removal @ margins[0], times)
-    strength = float(b @ kernel @ b)
+    kernel_alone = removal @ kernel @ removal.T
+    alone = train_linearised(kernel_alone, removal @ margins[0], times)
+    # Entries that cancel in A K A^T are off by roundings of those of K.
+    rows = np.abs(removal).sum(1).max() ** 2
+    noise = noise_of(kernel_alone, times, alone) + noise_of(rows * kernel, times, margins[:1])
+    strength, least = _square(group, kernel)
+    carried_alone = _carried_alone(group, strength, labels, times)
     return GroupLaw(
         group=group,
         favours=favours,
@@ -198,9 +236,12 @@ def group_law(
         times=times,
         at=at,
         carried=favours * ((margins - margins[0]) @ b),
-        carried_alone=favours * _carried_alone(group, strength, labels, times),
+        carried_alone=favours * carried_alone,
         rest=rest,
         rest_alone=(alone - alone[0])[:, mine].mean(1),
+        noise=noise,
+        noise_reverse=10 * TOLERANCE * np.abs(carried_alone) + least * group.members.sum() * times,
+        noise_carried=np.abs(b).sum() * noise_of(kernel, times, margins),
         separation=separation,
     )
 

@@ -14,12 +14,14 @@ from gradstarve.diagnose.groups import (
     LOGIT,
     Group,
     held_fixed,
+    index_of,
     make_group,
     reaches,
     without_complements,
 )
-from gradstarve.diagnose.tags import number_between, read_groups, read_labels, varying_classes
+from gradstarve.diagnose.tags import number_between, read_groups, read_labels, refuse_half, varying_classes
 from gradstarve.diagnose.training import sigmoid
+from gradstarve.report import to_jsonable
 from gradstarve.text import number, table_text
 
 ALARM_RELIANCE = 0.5
@@ -33,7 +35,8 @@ class MeasuredGroup:
       their difference, the logit that hangs on the feature; `reliance`: carried over the gain of the members, at the
       horizon: 1 where they are told by the feature alone, 0 where they are told as the others are;
     - `learnt_at`: times at which members and others have moved the logit by 1, inf where they have not;
-    - `index`: starvation index (10.6) of the rest, nan where no run without the feature was given;
+    - `index`: starvation index (10.6) of the rest, nan where no run without the feature was given, or where its gain there is
+      no more than rounding of the margins;
     - `p_value`: of a permutation test, within classes, whether members and others differ at the horizon.
     """
 
@@ -55,7 +58,7 @@ class MeasuredGroup:
 
     @property
     def alarm(self) -> bool:
-        """p <= 0.01 and an index of at least 0.25; where there is none, a reliance of at least 0.5 instead."""
+        """p <= 0.01 and an index of at least 0.25; without a run alone, a reliance of at least 0.5 instead."""
         strong = self.reliance >= ALARM_RELIANCE if np.isnan(self.index) else self.index >= ALARM_INDEX
         return bool(self.p_value <= ALARM_P and self.reliance > 0 and strong)
 
@@ -95,7 +98,7 @@ class MarginReport:
         """In sentences: which groups are told by their feature in place of the rest."""
         lines = [
             f"ALARM: '{g.name}' ({100 * g.share:.0f} % of its class) hangs on its feature: at time {number(self.horizon)} "
-            f"{100 * g.reliance:.0f} % of what its members have gained is what the others lack"
+            f"the margins of its members have gained {number(g.members[self.at], 2)}, {_others(g.others[self.at])}"
             + ("." if np.isnan(g.index) else f" (starvation index of the rest {number(g.index, 2)}).")
             for g in self.alarms
         ]
@@ -106,7 +109,7 @@ class MarginReport:
         return self.summary() + "\n\n" + table_text(self.rows())
 
     def to_dict(self) -> dict[str, Any]:
-        """Every number, ready for `gradstarve.report.write_json`."""
+        """Every number in plain JSON types; inf, -inf and nan are strings of these names."""
         names = (
             "name",
             "share",
@@ -120,18 +123,26 @@ class MarginReport:
             "p_value",
             "alarm",
         )
-        return {
+        numbers = {
             "times": self.times,
             "horizon": self.horizon,
             "groups": [{name: getattr(g, name) for name in names} for g in self.groups],
             "notes": list(self.notes),
         }
+        return to_jsonable(numbers)
 
     def plot(self, path: Any = None) -> Any:
         """Members and others of every group over time, as a matplotlib `Figure`; saved to `path` if there is one."""
         from gradstarve.diagnose.page import margin_page
 
         return margin_page(self, path)
+
+
+def _others(gain: float) -> str:
+    """What the others of the class have gained, or lost."""
+    if gain < 0:
+        return f"those of the others in its class have lost {number(-gain, 2)}"
+    return f"those of the others in its class {number(gain, 2)}"
 
 
 def from_margins(
@@ -148,20 +159,21 @@ def from_margins(
     """Which groups were told by a feature of their own while the rest of their class starved, from logged margins.
 
     For a model in any framework: log m_i = y_i f(x_i) of n samples (of the training set, or better of a test set) during
-    training, at T >= 2 records.
+    training, at T >= 2 records, f the logit: margins, not logits (multiply those by the labels) and not probabilities.
 
     - `margins`: [T, n]; `times`: [T], rising, in any unit (steps, epochs); the first record is the start of training;
     - `groups`: sample types [n], a mapping of names to booleans [n], or a table [n, G] of 0, 1, as in `starvation_report`;
-    - `labels`: ±1, [n]: members are compared within classes; without them all samples count as one class;
+    - `labels`: ±1, [n], needed because members are compared within classes; all the same if only one class was logged;
     - `alone`: margins [T, n] of a run on data without the feature, for the starvation index (10.6);
     - `until_error`: reliance and index refer to the first record whose mean error sigmoid(-m) is this low, else the last.
 
     The rule of alarm: p <= 0.01 in a permutation test within classes, and an index of at least 0.25, or without `alone` a
-    reliance of at least 0.5. `ValueError` for wrong shapes, times that do not rise, values that are not finite.
+    reliance of at least 0.5. `ValueError` for wrong shapes, times that do not rise, values that are not finite, no labels,
+    and values that behave as logits or as probabilities do.
 
     >>> t = np.linspace(0, 4, 9)
     >>> margins = np.concatenate([np.outer(t, np.linspace(1.5, 1.7, 30)), np.outer(t, np.linspace(0.1, 0.3, 10))], axis=1)
-    >>> report = from_margins(margins, t, ["light"] * 30 + ["dark"] * 10)
+    >>> report = from_margins(margins, t, ["light"] * 30 + ["dark"] * 10, labels=np.ones(40))
     >>> [g.name for g in report.alarms], round(report.alarms[0].reliance, 2)
     (['light'], 0.87)
     """
@@ -181,13 +193,26 @@ def from_margins(
             raise ValueError(
                 f"alone must be the same samples at the same times as margins {margins.shape}, got {alone.shape}"
             )
-    labels = np.ones(n) if labels is None else read_labels(labels, n)
+    if labels is None:
+        raise ValueError(
+            "labels are needed, ±1 [n]: whether members were learnt otherwise than others is asked within classes, and the "
+            "answer turns round with the classes; with samples of one class only give labels=np.ones(n)"
+        )
+    labels = read_labels(labels, n, one_class=True)
+    _refuse_others("margins", margins, labels)
+    if alone is not None:
+        _refuse_others("alone", alone, labels)
     tags = read_groups(groups, labels)
     errors = sigmoid(-margins).mean(1)
     low = np.flatnonzero(errors <= until_error)
     at = max(1, int(low[0])) if low.size else records - 1
     gains, rng = margins - margins[0], np.random.default_rng(seed)
     found, notes = [], []
+    if errors[0] <= until_error:
+        notes.append(
+            f"At the first record the mean error is {number(errors[0], 2)} already, not above until_error = {until_error:g}: "
+            "gains since then say little of what was learnt before; log from the start of training."
+        )
     for k, name in enumerate(tags.names):
         inside = tags.members[:, k]
         others = None if tags.exclusive else np.delete(tags.members, k, 1)
@@ -195,13 +220,34 @@ def from_margins(
         if group is None:
             notes.append(f"Nothing can be said about '{name}': nothing within a class tells it from the other samples.")
             continue
-        found.append(_measure(group, gains, times, at, labels, others, alone, rng, permutations))
+        found.append(_measure(group, gains, times, at, labels, others, alone, rng, permutations, np.abs(margins).max()))
     found = without_complements(found, labels)
     found.sort(key=lambda g: (g.learnt_at[0], -g.reliance))
     return MarginReport(times, margins, float(times[at]), at, tuple(found), tuple(notes))
 
 
+def _refuse_others(name: str, values: np.ndarray, labels: np.ndarray) -> None:
+    """`ValueError` for logits f or probabilities in place of margins y f: training raises margins of both classes."""
+    if values.min() >= 0 and values.max() <= 1 and values[0].min() > 0 and 0.2 < values[0].mean() < 0.8:
+        raise ValueError(
+            f"{name} lie between {values.min():.3g} and {values.max():.3g} from the start, as probabilities do; give "
+            "labels * log(p / (1 - p)) of the probability p of class +1"
+        )
+    minus = labels < 0
+    if minus.any() and not minus.all():
+        given, turned = (np.logaddexp(0, -signs * values[[0, -1]]).mean(1) for signs in (1, labels))
+        wrong = (values[-1, minus] < 0).mean()
+        # Nearly all of class -1 wrong in the end, at a loss that rises, and falls with the other sign of class -1.
+        if wrong > 0.9 and given[1] > given[0] and turned[1] < min(given[1], turned[0]):
+            raise ValueError(
+                f"{name} look like logits f and not like margins y f: {100 * wrong:.0f} % of class -1 end below 0, and the mean "
+                f"cross-entropy rises from {given[0]:.3g} to {given[1]:.3g}; that of labels * {name} falls from "
+                f"{turned[0]:.3g} to {turned[1]:.3g}; give those"
+            )
+
+
 def _table(name: str, values: Any) -> np.ndarray:
+    refuse_half(name, values)
     values = np.asarray(values, np.float64)
     if values.ndim != 2 or values.shape[1] < 2:
         raise ValueError(f"{name} must be [T, n], one row a record and one column a sample, got shape {values.shape}")
@@ -209,7 +255,7 @@ def _table(name: str, values: Any) -> np.ndarray:
     return values
 
 
-def _measure(group: Group, gains, times, at, labels, others, alone, rng, permutations) -> MeasuredGroup:
+def _measure(group: Group, gains, times, at, labels, others, alone, rng, permutations, largest) -> MeasuredGroup:
     favours = group.favours(labels)
     within = labels == favours if favours in group.classes else np.isin(labels, group.classes)
     members = gains[:, within & group.members].mean(1)
@@ -227,10 +273,13 @@ def _measure(group: Group, gains, times, at, labels, others, alone, rng, permuta
         permuted[mine] = rng.permuted(permuted[mine], axis=0)
     chance = np.abs(gains[at] @ contrast(permuted))
     total = float(members[at])
+    # Margins are logged in 32 bits as a rule, and what is gained is their difference.
+    rounding = 4 * float(np.finfo(np.float32).eps)
+    noise = rounding * float(largest)
     index = float("nan")
     if alone is not None:
         full = float((alone[at] - alone[0])[within].mean())
-        index = 1 - float(rest[at]) / full if full else float("nan")
+        index = float(index_of(rest[at], full, rounding * float(np.abs(alone[[0, at]]).max())))
     return MeasuredGroup(
         group=group,
         share=float((within & group.members).sum() / within.sum()),
@@ -238,7 +287,7 @@ def _measure(group: Group, gains, times, at, labels, others, alone, rng, permuta
         members=members,
         others=rest,
         carried=carried,
-        reliance=float(carried[at]) / total if total > 0 else 0.0,
+        reliance=float(carried[at]) / total if total > noise else 0.0,
         learnt_at=(reaches(times - times[0], members, LOGIT), reaches(times - times[0], rest, LOGIT)),
         index=index,
         p_value=(1 + int((chance >= abs(carried[at]) * (1 - 1e-12)).sum())) / (permutations + 1),

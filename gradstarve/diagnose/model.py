@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstarve.arrays import check_finite
-from gradstarve.diagnose.tags import read_labels
+from gradstarve.diagnose.tags import read_labels, refuse_half
 from gradstarve.problem import Dataset
 from gradstarve.theory import jacobian
 
@@ -108,6 +108,7 @@ def _read_data(data: Any) -> tuple[Any, np.ndarray]:
 
 
 def _samples(leaf: Any) -> Any:
+    refuse_half("x", leaf)
     array = np.asarray(leaf)
     if array.dtype.kind not in "biuf" or array.ndim == 0:
         raise ValueError(f"x must be an array of numbers [n, ...], got {array.dtype} of shape {array.shape}")

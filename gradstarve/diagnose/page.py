@@ -104,7 +104,7 @@ def _groups(panel: Any, report: Any) -> None:
     laws = report.groups[:_MOST]
     if not laws:
         return _empty(panel, "no group could be compared")
-    values = np.array([law.index[law.at] for law in laws])
+    values = np.nan_to_num([law.index[law.at] for law in laws])
     colours = [_FEATURE if law.alarm else _QUIET for law in laws]
     _bars(panel, [_name(law) for law in laws], values, colours)
     panel.axvline(ALARM_INDEX, color=NOTE, linewidth=0.9, linestyle="--")
@@ -115,14 +115,15 @@ def _groups(panel: Any, report: Any) -> None:
 
 def _name(law: GroupLaw) -> str:
     name = textwrap.shorten(law.name, 18, placeholder="…")
-    return f"{name}\n{100 * law.share:.0f} % of {classes_of(law)}, p = {number(law.p_value, 1)}"
+    untold = ", index ?" if np.isnan(law.index[law.at]) else ""
+    return f"{name}\n{100 * law.share:.0f} % of {classes_of(law)}, p = {number(law.p_value, 1)}{untold}"
 
 
 def _clusters(panel: Any, report: Any) -> None:
     """Clusters that were found: how far they stand apart, and what they starve; alarms are in the shaded corner."""
     laws = report.groups
     gaps = np.array([law.separation for law in laws])
-    values = np.clip([law.index[law.at] for law in laws], -0.5, 1.6)
+    values = np.clip(np.nan_to_num([law.index[law.at] for law in laws]), -0.5, 1.6)
     right, top = max(60.0, 1.5 * gaps.max()), max(0.8, 1.15 * values.max())
     panel.fill_between([ALARM_GAP, right], ALARM_INDEX, top, color=_FEATURE, alpha=0.12, linewidth=0)
     panel.text(right * 0.97, top * 0.98, "alarm", ha="right", va="top", color=_FEATURE)
@@ -152,7 +153,7 @@ def _remedies(panel: Any, report: Any, shown: Any) -> None:
         return _empty(panel, "no alarm, no remedies")
     names = [o.remedy if o.remedy != "none" else "train as planned" for o in outcomes]
     colours = [_FEATURE if o.index >= ALARM_INDEX else COLOURS[2] for o in outcomes]
-    _bars(panel, [textwrap.fill(name, 22) for name in names], np.array([o.index for o in outcomes]), colours)
+    _bars(panel, [textwrap.fill(name, 22) for name in names], np.nan_to_num([o.index for o in outcomes]), colours)
     panel.axvline(ALARM_INDEX, color=NOTE, linewidth=0.9, linestyle="--")
     panel.set_xlabel("starvation index that is left")
     panel.set_title(f"What would help against '{shown[0].name}'", loc="left")

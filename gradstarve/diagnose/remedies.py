@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradstarve.diagnose.groups import Group, GroupLaw
+from gradstarve.diagnose.groups import Group, GroupLaw, index_of
 from gradstarve.diagnose.training import sigmoid, train_linearised
 
 
@@ -15,7 +15,7 @@ class RemedyOutcome:
     """One remedy for one group, at the horizon of the report unless its name says another time.
 
     - `rest`: gain of the margin without the feature, mean over the class it favours; `index`: 1 - rest / what the rest gains
-      alone and without any remedy in the same time (10.6) (below 0: better than without the feature);
+      alone and without any remedy in the same time (10.6) (below 0: better than without the feature; nan: cannot be told);
     - `rest_error`: mean sigmoid(-m) of the same samples without the feature; `error`: of all samples as they are.
     """
 
@@ -90,10 +90,9 @@ class Remedies:
         for name, when, margins in runs:
             without = removal @ margins
             rest = float((without - removal @ self.margins[0])[mine].mean())
-            found.append(self._outcome(law, name, rest, law.rest_alone[when], without[mine], margins))
-        full = law.rest_alone[at]
+            found.append(self._outcome(law, name, rest, when, without[mine], margins))
         alone = train_linearised(removal @ self.kernel @ removal.T, removal @ self.margins[0], times[[at]])[0]
-        found.append(self._outcome(law, "remove the feature", float(full), full, alone[mine], alone))
+        found.append(self._outcome(law, "remove the feature", float(law.rest_alone[at]), at, alone[mine], alone))
         return found
 
     def _weighted(self, group: Group) -> np.ndarray:
@@ -101,8 +100,8 @@ class Remedies:
         return train_linearised(self.kernel, self.margins[0], self.times[[self.at]], weights=weights)[0]
 
     @staticmethod
-    def _outcome(law, name, rest, full, without, margins) -> RemedyOutcome:
-        index = 1 - rest / full if full else 0.0
+    def _outcome(law, name, rest, when, without, margins) -> RemedyOutcome:
+        index = index_of(rest, law.rest_alone[when], law.noise[when])
         return RemedyOutcome(
             law.name, name, rest, float(index), float(sigmoid(-without).mean()), float(sigmoid(-margins).mean())
         )

@@ -14,7 +14,9 @@ from gradstarve.diagnose.groups import GroupLaw, group_law, make_group, permutat
 from gradstarve.diagnose.remedies import Remedies, RemedyOutcome
 from gradstarve.diagnose.tags import Tags, number_between, read_groups, varying_classes
 from gradstarve.diagnose.training import largest_eigenvalue, sigmoid, train_linearised
+from gradstarve.errors import ConvergenceError
 from gradstarve.progress import Progress
+from gradstarve.text import number
 
 _LONGEST = 1e5  # times 1 / largest strength: where the search for the horizon ends
 _RECORDS = 60
@@ -70,7 +72,7 @@ class StarvationReport:
         return tables(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every number of the report, ready for `gradstarve.report.write_json`."""
+        """Every number of the report in plain JSON types; inf, -inf and nan are strings of these names."""
         from gradstarve.diagnose.words import as_dict
 
         return as_dict(self)
@@ -130,7 +132,7 @@ def diagnose(
         treated = [law for law in laws if law.alarm] or (laws[:1] if tags is not None else [])
         outcomes = tuple(outcome for law in treated for outcome in remedies.outcomes(law))
         bar.update(3, label="features")
-        listed = eigen_features(kernel, margins, times, ridge, features) if features else None
+        listed = _listed(kernel, margins, times, ridge, features, notes) if features else None
         bar.update(4)
     return StarvationReport(
         times=times,
@@ -147,6 +149,15 @@ def diagnose(
         notes=tuple(notes),
         model=model,
     )
+
+
+def _listed(kernel, margins, times, ridge, features, notes) -> EigenFeatures | None:
+    """The eigenvectors; without them, and with a note, where the optimum that they refer to is not found."""
+    try:
+        return eigen_features(kernel, margins, times, ridge, features)
+    except ConvergenceError as error:
+        notes.append(f"The eigenvectors of the kernel are left out: {error}.")
+        return None
 
 
 def _times(kernel, start, until_error, times, notes) -> tuple[np.ndarray, int]:
@@ -201,7 +212,18 @@ def _named(tags: Tags, kernel, labels, margins, times, at, rng, permutations, no
             continue
         p_value = permutation_p(group, kernel, labels, others, rng, permutations)
         laws.append(group_law(group, kernel, labels, margins, times, at, p_value))
-    return sorted(without_complements(laws, labels), key=lambda law: (-law.alarm, -law.index[at]))
+    laws = without_complements(laws, labels)
+    notes += [untold(law) for law in laws if np.isnan(law.index[at])]
+    return sorted(laws, key=lambda law: (-law.alarm, -np.nan_to_num(law.index[at])))
+
+
+def untold(law: GroupLaw) -> str:
+    """Why the index of a group cannot be told at the horizon."""
+    return (
+        f"The starvation index of {law.name!r} cannot be told: without the feature the margin of the rest gains "
+        f"{number(law.rest_alone[law.at], 2)} by the horizon, which is within the error of its computation, "
+        f"{number(law.noise[law.at], 1)}. A model of another kind may be needed to learn the rest at all."
+    )
 
 
 def _against(tags: Tags, k: int, labels, classes) -> str:

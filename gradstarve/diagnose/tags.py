@@ -18,8 +18,23 @@ class Tags:
     exclusive: bool
 
 
-def read_labels(y: Any, n: int | None = None) -> np.ndarray:
-    """The labels y_i = ±1 as float64 [n]; `ValueError` for any other, for a single class and for a wrong length."""
+def refuse_half(name: str, values: Any) -> None:
+    """`ValueError` for numbers of half precision or less, bfloat16 included, which NumPy does not count among numbers.
+
+    >>> refuse_half("x", np.zeros(3, np.float16))
+    Traceback (most recent call last):
+        ...
+    ValueError: x has dtype float16; use float32 or float64, for example x.astype('float32')
+    """
+    dtype = getattr(values, "dtype", None)
+    if dtype is not None and "float" in str(dtype) and np.dtype(dtype).itemsize < 4:
+        raise ValueError(f"{name} has dtype {dtype}; use float32 or float64, for example {name}.astype('float32')")
+
+
+def read_labels(y: Any, n: int | None = None, one_class: bool = False) -> np.ndarray:
+    """The labels y_i = ±1 as float64 [n]; `ValueError` for any other, for a wrong length, and, unless `one_class`, for a
+    single class."""
+    refuse_half("labels", y)
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -36,7 +51,7 @@ def read_labels(y: Any, n: int | None = None) -> np.ndarray:
         zeros = np.isin(np.asarray(y, np.float64), (0, 1)).all()
         fix = "; turn 0 and 1 into them by 2 * y - 1" if zeros else "; keep two classes and call them +1 and -1"
         raise ValueError(f"labels must be +1 or -1, got {y[odd][0]:g} at sample {int(np.flatnonzero(odd)[0])}{fix}")
-    if len(np.unique(y)) < 2:
+    if len(np.unique(y)) < 2 and not one_class:
         raise ValueError(
             f"all {len(y)} labels are {y[0]:+.0f}: a single class has nothing to tell apart; add samples of the other"
         )

@@ -16,16 +16,22 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+from scipy.special import expit
 
 from gradstarve.errors import ConvergenceError
 
 _DAMPING = 2 / 13
 _MOST_STAGES = 400
+TOLERANCE = 1e-6  # of a step, relative to 1 + |m|
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + e^-x), without overflow."""
-    return 0.5 * (1 + np.tanh(np.asarray(x, np.float64) / 2))
+    """1 / (1 + e^-x) in float64, to a rounding of itself for every x.
+
+    >>> float(sigmoid(-40.0))
+    4.248354255291589e-18
+    """
+    return expit(np.asarray(x, np.float64))
 
 
 def train_linearised(
@@ -36,7 +42,7 @@ def train_linearised(
     weights: np.ndarray | float = 1.0,
     ridge: float = 0.0,
     penalty: float = 0.0,
-    rtol: float = 1e-6,
+    rtol: float = TOLERANCE,
     max_steps: int = 20_000,
 ) -> np.ndarray:
     """Margins [times, n] at the rising `times` >= 0, from `start` [n] at time 0, for the loss summed over samples.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradstarve.diagnose.groups import ALARM_GAP, ALARM_INDEX, ALARM_P, GroupLaw
+from gradstarve.report import to_jsonable
 from gradstarve.text import number, table_text
 
 SIGN = {1: "+", -1: "−"}
@@ -20,6 +21,11 @@ def classes_of(law: GroupLaw) -> str:
 def describe(law: GroupLaw) -> str:
     """The group in words: name, how much of which class."""
     return f"'{law.name}' ({100 * law.share:.0f} % of {classes_of(law)})"
+
+
+def told(index: float) -> str:
+    """An index in two digits, "?" for one that cannot be told."""
+    return "?" if np.isnan(index) else number(index, 2)
 
 
 def summary(report: Any) -> str:
@@ -36,7 +42,7 @@ def summary(report: Any) -> str:
             inside, outside = (", ".join(map(str, np.flatnonzero(which)[:5])) for which in _sides(report, law))
             lines.append(f"  Samples that have it: {inside}, ...; of the same class without it: {outside}, ...")
         better = [o for o in report.remedies if o.group == law.name and o.remedy not in ("none", "remove the feature")]
-        best = min(better, key=lambda o: o.index)
+        best = min(better, key=lambda o: np.nan_to_num(o.index, nan=np.inf))
         if best.index < law.index[at] - 0.05:
             lines.append(f"  What would help most, short of removing it: {best.remedy} (index {number(best.index, 2)}).")
         else:
@@ -44,8 +50,10 @@ def summary(report: Any) -> str:
     if not report.alarms:
         if not report.groups:
             lines.append("No group could be compared, so nothing can be said about starvation.")
+        elif all(np.isnan(law.index[at]) for law in report.groups):
+            lines.append("No alarm, and no all-clear: no starvation index can be told.")
         elif report.named:
-            worst = max(report.groups, key=lambda law: law.index[at])
+            worst = max(report.groups, key=lambda law: np.nan_to_num(law.index[at], nan=-np.inf))
             lines.append(
                 "No alarm: no named group starves the rest of its class. The highest index is "
                 f"{number(worst.index[at], 2)}, of {describe(worst)}, p = {number(worst.p_value, 2)}; an alarm "
@@ -56,7 +64,7 @@ def summary(report: Any) -> str:
             lines.append(
                 "No alarm: no part of a class stands apart with a feature that starves the rest. The widest gap within a "
                 f"class is {number(widest.separation, 2)} standard deviations ({describe(widest)}, index "
-                f"{number(widest.index[at], 2)}); an alarm needs {ALARM_GAP:g}, and an index of "
+                f"{told(widest.index[at])}); an alarm needs {ALARM_GAP:g}, and an index of "
                 f"{ALARM_INDEX:g}. Faint or rare features need groups to be seen."
             )
     return "\n".join([*lines, *report.notes])
@@ -89,7 +97,7 @@ def group_rows(report: Any) -> list[tuple[str, ...]]:
         learnt = tuple(number(t, 2) if np.isfinite(t) else "never" for t in law.learnt_at)
         value = number(law.p_value if report.named else law.separation, 2)
         verdict = "starves the rest" if law.alarm else "no alarm"
-        index, reverse = number(law.index[report.at], 2), number(law.reverse[report.at], 2)
+        index, reverse = told(law.index[report.at]), told(law.reverse[report.at])
         of = SIGN[int(law.favours)]
         rows.append(
             (law.name, of, f"{100 * law.share:.0f} %", number(law.strength, 2), value, *learnt, index, reverse, verdict)
@@ -101,7 +109,7 @@ def remedy_rows(report: Any) -> list[tuple[str, ...]]:
     """One row per remedy and group, header first."""
     rows = [("remedy", "feature", "rest gains", "index", "error of the rest", "error of training")]
     for o in report.remedies:
-        rows.append((o.remedy, o.group, number(o.rest), number(o.index, 2), number(o.rest_error), number(o.error)))
+        rows.append((o.remedy, o.group, number(o.rest), told(o.index), number(o.rest_error), number(o.error)))
     return rows
 
 
@@ -155,9 +163,9 @@ def tables(report: Any) -> str:
 
 
 def as_dict(report: Any) -> dict[str, Any]:
-    """Every number of the report, ready for `gradstarve.report.write_json`."""
+    """Every number of the report in plain JSON types, inf and nan as strings."""
     f = report.features
-    return {
+    numbers = {
         "alarms": [law.name for law in report.alarms],
         "horizon": report.horizon,
         "error": report.error,
@@ -169,6 +177,7 @@ def as_dict(report: Any) -> dict[str, Any]:
         "features": None if f is None else {name: getattr(f, name) for name in vars(f) if name != "vectors"},
         "notes": list(report.notes),
     }
+    return to_jsonable(numbers)
 
 
 def law_dict(law: GroupLaw) -> dict[str, Any]:

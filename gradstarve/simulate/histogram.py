@@ -18,6 +18,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from scipy.special import expit
 
 BINS = 512
 # Below it |margin| is told on an even scale, above it on a logarithmic one.
@@ -50,7 +51,7 @@ class Scale:
         [-0.0016, 0.0, 0.0588]
         """
         scaled = self.low + self.step * np.asarray(place, np.float64)
-        return _KNEE * np.sinh(scaled) if self.name == "margin" else 0.5 * (1 + np.tanh(scaled / 2))
+        return _KNEE * np.sinh(scaled) if self.name == "margin" else expit(scaled)
 
     @property
     def edges(self) -> np.ndarray:

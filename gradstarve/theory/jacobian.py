@@ -217,6 +217,8 @@ def _checked(apply: Any, params: Any, x: Any, y: Any, both: bool = True) -> tupl
     labels = _labels(y, both)
     x = jax.tree.map(jnp.asarray, x)
     for leaf in jax.tree.leaves(x):
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize < 4:
+            raise ValueError(f"x has dtype {leaf.dtype}; use float32 or float64, for example x.astype('float32')")
         if leaf.ndim == 0 or leaf.shape[0] != labels.size:
             raise ValueError(f"x must have one row for each of the {labels.size} labels, got an array of shape {leaf.shape}")
     if not jax.tree.leaves(x):

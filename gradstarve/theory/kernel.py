@@ -48,25 +48,27 @@ def check_strength(name: str, value: Array) -> None:
 def factor(K: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """B with B B^T = K by Cholesky's method with pivots: columns of zeros beyond the rank.
 
-    Rows of very different size each keep their own relative accuracy. A row that the rows before it explain up to
-    2 n roundings of its own diagonal is taken to depend on them.
+    Rows of very different size each keep their own relative accuracy: |B B^T - K|_ij is a few n roundings of
+    sqrt(K_ii K_jj). A row that the rows before it explain up to 2 n roundings of its own diagonal is taken to depend on them:
+    no column is its own, but it has its entries in those of the others. What is left of it, a part e of its diagonal, may be
+    as much as sqrt(e) of its products with rows that are still to come.
     """
     size, diagonal = K.shape[0], jnp.maximum(jnp.diagonal(K), 0)
     least = 2 * size * jnp.finfo(K.dtype).eps * diagonal
 
     def column(k, state):
-        rest, left, columns = state
+        rest, left, free, columns = state
         # The largest remainder, each against the size of its row: a small row is not mistaken for a dependent one.
-        share = jnp.where(left > least, left, 0)
+        share = jnp.where(free & (left > least), left, 0)
         pivot = jnp.argmax(share)
         height = share[pivot]
         new = jnp.where(height > 0, rest[:, pivot] / jnp.sqrt(jnp.where(height > 0, height, 1)), 0)
-        new = jnp.where(left > 0, new, 0)
+        new = jnp.where(free, new, 0)
         rest = rest - new[:, None] * new
-        left = jnp.where(jnp.arange(size) == pivot, 0, jnp.maximum(left - new**2, 0))
-        return rest, jnp.where(left > least, left, 0), columns.at[:, k].set(new)
+        left = jnp.maximum(left - new**2, 0)
+        return rest, left, free & (jnp.arange(size) != pivot), columns.at[:, k].set(new)
 
-    return jax.lax.fori_loop(0, size, column, (K, diagonal, jnp.zeros_like(K)))[2]
+    return jax.lax.fori_loop(0, size, column, (K, diagonal, diagonal > 0, jnp.zeros_like(K)))[3]
 
 
 def features(K) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:

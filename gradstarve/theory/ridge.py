@@ -57,7 +57,8 @@ def ridge_optimum(K, ridge) -> RidgeOptimum:
     check_strength("ridge", ridge)
     found = _optimum(kernel, ridge)
     allowed = _ALLOWED[kernel.dtype.name]
-    message = f"the optimum under the ridge was not found to {allowed:g}; scale K and ridge to moderate numbers"
+    advice = "give K in float64 (jax_enable_x64)" if kernel.dtype == jnp.float32 else "give a larger ridge"
+    message = f"the optimum under the ridge was not found to {allowed:g}; {advice}"
     if not is_concrete(found.residual):
         return eqx.error_if(found, ~(found.residual <= allowed), message)
     if not bool(found.residual <= allowed):

@@ -14,6 +14,7 @@ Y = np.repeat([1.0, -1.0], N // 2)
 W = np.zeros(3, "float32")
 MODEL = lambda w, x: x @ w  # noqa: E731
 HALF = np.arange(N) % 2
+LOGITS = np.outer([0.1, 1.0, 3.0], Y)
 UNEVEN = [0.3] + [0.7 / (N - 1)] * (N - 1)
 
 
@@ -49,6 +50,10 @@ def report(apply=MODEL, params=W, data=(X, Y), groups=None, **options):
         ({"permutations": 5}, "permutations must be an integer >= 99, got 5"),
         ({"times": [-1.0, 2.0]}, "times must be >= 0"),
         ({"times": [np.inf]}, r"times\[0\] = inf"),
+        ({"data": (X.astype(np.float16), Y)}, r"x has dtype float16; use float32 or float64"),
+        ({"data": (jnp.asarray(X, jnp.bfloat16), Y)}, r"x has dtype bfloat16; use float32 or float64"),
+        ({"data": (X, jnp.asarray(Y, jnp.bfloat16))}, r"labels has dtype bfloat16; use float32"),
+        ({"params": jnp.asarray(W, jnp.bfloat16)}, r"bfloat16; use float32"),
         ({"groups": HALF[:7]}, "groups must name 16 samples, one each, got 7"),
         ({"groups": {"a": HALF[:7]}}, r"group 'a' must say for each of the 16 samples .* \(7,\)"),
         ({"groups": {"a": HALF + 1}}, "group 'a' must hold 0 and 1 .* got 2"),
@@ -85,6 +90,7 @@ def test_a_model_of_the_wrong_shape_says_both_ways():
     ("change", "words"),
     [
         ({"jacobian": X[:, 0]}, r"jacobian must be numbers \[n, P\]"),
+        ({"jacobian": jnp.asarray(X, jnp.bfloat16)}, "jacobian has dtype bfloat16; use float32"),
         ({"jacobian": np.full_like(X, np.inf)}, r"jacobian\[0, 0\] = inf"),
         ({"labels": Y[:3]}, r"labels must be \[n\] = \[16\]"),
         ({"logits": np.zeros(3)}, r"logits must be \[n\] = \[16\]"),
@@ -107,9 +113,14 @@ def test_jacobians_are_checked(change, words):
         ({"groups": HALF[:4]}, "groups must name 16 samples"),
         ({"labels": np.zeros(N)}, r"labels must be \+1 or -1"),
         ({"until_error": 0}, "until_error must be"),
+        ({"labels": None}, r"labels are needed, ±1 \[n\]: .*labels=np.ones\(n\)"),
+        ({"margins": LOGITS, "labels": Y}, r"margins look like logits f .* 100 % of class -1 end below 0.* labels \* margins"),
+        ({"margins": 1 / (1 + np.exp(-LOGITS - 0.1))}, r"margins lie between .* as probabilities do; .* log\(p / \(1 - p\)\)"),
+        ({"alone": LOGITS, "labels": Y}, "alone look like logits"),
+        ({"margins": np.zeros((3, N), np.float16)}, "margins has dtype float16; use float32"),
     ],
 )
 def test_margins_are_checked(change, words):
-    good = {"margins": np.zeros((3, N)), "times": [0, 1, 2], "groups": HALF}
+    good = {"margins": np.zeros((3, N)), "times": [0, 1, 2], "groups": HALF, "labels": np.ones(N)}
     with pytest.raises(ValueError, match=words):
         gs.starvation_report.from_margins(**(good | change))

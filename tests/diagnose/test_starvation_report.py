@@ -223,7 +223,7 @@ class TestFromMargins:
     def test_without_a_feature_no_alarm(self, tmp_path):
         rng = np.random.default_rng(0)
         margins = np.linspace(0, 4, 9)[:, None] * rng.uniform(0.5, 1.5, 60)
-        report = gs.starvation_report.from_margins(margins, range(9), rng.integers(0, 3, 60))
+        report = gs.starvation_report.from_margins(margins, range(9), rng.integers(0, 3, 60), labels=np.ones(60))
         assert len(report.groups) == 3
         assert not report.alarms
         assert "No alarm" in report.table()
@@ -234,7 +234,7 @@ class TestFromMargins:
     def test_order_of_learning(self):
         t = np.linspace(0, 10, 101)
         rates = np.repeat([1.0, 0.2, 0.5], 10)
-        report = gs.starvation_report.from_margins(np.outer(t, rates), t, np.repeat(["fast", "slow", "middle"], 10))
+        report = gs.starvation_report.from_margins(np.outer(t, rates), t, np.repeat(["fast", "slow", "middle"], 10), labels=np.ones(30))
         assert [g.name for g in report.groups] == ["fast", "middle", "slow"]
         assert report.groups[0].learnt_at == pytest.approx((1.0, 1 / 0.35), rel=0.02)
         assert report.groups[0].carried[-1] == pytest.approx(10 * (1 - 0.35))

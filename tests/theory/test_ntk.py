@@ -9,6 +9,7 @@ from scipy.integrate import solve_ivp
 
 import gradstarve as gs
 from gradstarve.theory import jacobian, ntk
+from gradstarve.theory.kernel import factor
 
 pytestmark = pytest.mark.usefixtures("x64")
 FIGURE_6 = np.array([[0.75**0.5, -0.5], [0.5, 0.75**0.5]])  # the features of Pezeshki et al. 2021, Figure 6
@@ -382,3 +383,19 @@ def test_the_gap_shrinks_with_width():
     assert -0.9 < slopes[0] < -0.45
     assert -0.7 < slopes[1] < -0.35
     assert gaps[-1] < 0.12
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_factor_of_a_kernel_of_few_features(dtype):
+    """K = J J^T of a two-layer network in two dimensions: its strengths fall over many powers of ten, and rows depend on
+    others nearly, at different times. Each product is to be right relative to the two rows."""
+    rng = np.random.default_rng(4)
+    x, w, z = rng.normal(size=(150, 2)) * np.exp(rng.normal(size=(150, 1))), rng.normal(size=(64, 2)), rng.normal(size=64)
+    on = x @ w.T > 0
+    rows = np.concatenate([on * (x @ w.T), *(on * z * x[:, [k]] for k in range(2))], axis=1)
+    kernel = (rows @ rows.T).astype(dtype)
+    columns = np.asarray(jax.jit(factor)(jnp.asarray(kernel)), np.float64)
+    size = np.sqrt(np.diagonal(kernel).astype(np.float64))
+    off = np.abs(columns @ columns.T - kernel) / np.outer(size, size)
+    assert off.max() < 4 * len(x) * np.finfo(dtype).eps
+    assert (np.abs(columns).max(axis=0) > 0).sum() < 100
