@@ -37,6 +37,7 @@ class Progress:
         self._start = self._since = time.monotonic()
         self._begun: int | float = 0
         self._done: int | float = 0
+        self._said: int | float | None = None
 
     @property
     def wanted(self) -> bool:
@@ -69,7 +70,9 @@ class Progress:
         if not fresh:
             self._begun, self._since = done, time.monotonic()
         if self._call is not None:
-            self._call(done, self.total)
+            if done != self._said:
+                self._said = done
+                self._call(done, self.total)
         elif self._wanted:
             self.label, self._done = label or self.label, done
             if self._row is not None:

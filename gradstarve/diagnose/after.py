@@ -15,7 +15,6 @@ from gradstarve.diagnose.words import told
 from gradstarve.report import to_jsonable
 from gradstarve.text import number, table_text
 
-
 # Margins are computed in 32 bits as a rule.
 _ROUNDING = 4 * float(np.finfo(np.float32).eps)
 

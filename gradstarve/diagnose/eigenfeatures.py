@@ -23,8 +23,8 @@ class EigenFeatures:
       carry it, 1 / (n sum_j u_ij^4), 1 where all do alike; `alignment`: |u_i . 1| / sqrt(n), 1 where it tells all alone;
     - `response`: z_i*, all made positive, at the ridge optimum (14.2); `half_time`: when z_i gets to half of it in training
       (14.1), inf where it does not within the times of the report;
-    - `starvation`: [j, i] = d log z_j* / d log s_i^2 (14.3): below 0 where feature i starves feature j; nan where z_j* is zero
-      to rounding;
+    - `starvation`: [j, i] = d log z_j* / d log s_i^2 (14.3): below 0 where feature i starves feature j; nan where z_j* is
+      zero to rounding;
     - `starved_by`: the i with the lowest entry of row j, or -1 where none is below -0.01.
     """
 
@@ -51,8 +51,8 @@ def _cleaned(kernel: np.ndarray) -> np.ndarray:
 def eigen_features(kernel: np.ndarray, margins: np.ndarray, times: np.ndarray, ridge: float, count: int) -> EigenFeatures:
     """The `count` features of largest response; `margins` [times, n] are those of training from the first weights.
 
-    `ConvergenceError` where the optimum under the ridge is not found. Always in 64 bits, and without the directions of K that
-    are rounding: a kernel of fewer features than samples, computed in 32 bits, is no kernel at all to 64.
+    `ConvergenceError` where the optimum under the ridge is not found. Always in 64 bits, and without the directions of K
+    that are rounding: a kernel of fewer features than samples, computed in 32 bits, has negative eigenvalues.
     """
     with jax.enable_x64(True):
         K, strength = jnp.asarray(_cleaned(kernel), jnp.float64), jnp.asarray(ridge, jnp.float64)

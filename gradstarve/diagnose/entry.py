@@ -58,7 +58,8 @@ def starvation_report(
     Weak features (fainter than the variation of the class, or of few samples) are missed without `groups`.
 
     `ValueError` for an output of another shape, a gradient or logit that is not finite, labels other than ±1 or of one
-    class, groups that do not fit the samples, a `memory` too small, parameters that have learnt the data already, half precision. Setting
+    class, groups that do not fit the samples, a `memory` too small, parameters that have learnt the data already, half
+    precision. Setting
     of Pezeshki et al. 2021 (arXiv:2011.09468). Other ways in: `starvation_report.from_jacobian`, `.from_margins`.
 
     >>> rng = np.random.default_rng(0)

@@ -55,9 +55,9 @@ class GroupLaw:
     - `strength`: |delta|^2 over the mean |dF(x_i)/dtheta|^2; `p_value`: of a permutation test whether delta is not 0;
     - `carried`: v, counted in favour of the class `favours` with the larger share of members; `rest`, `rest_alone`: the
       margin of the rest of this class, beside the feature and without it; `carried_alone`: v where the feature is all;
-    - `index`: the starvation index (10.6) of the rest by the feature, `reverse`: of the feature by the rest; nan where what
-      is gained alone is no more than `noise` and `noise_reverse`, the errors of its computation: nothing can be starved of it;
-      `noise_carried`: the error of `carried`, above which it is to be if there shall be an alarm;
+    - `index`: the starvation index (10.6) of the rest by the feature, `reverse`: of the feature by the rest; nan where the
+      gain alone is not above `noise` or `noise_reverse`, the errors of its computation;
+      `noise_carried`: the error of `carried`, which has to be above it for an alarm;
     - `at`: the record at the horizon;
     - `learnt_at`: times at which (feature, rest, rest alone) have moved the logit by 1, inf where they have not;
     - `separation`: for groups that were found and not given, gap of the two clusters in standard deviations within them.

@@ -35,8 +35,8 @@ class MeasuredGroup:
       their difference, the logit that hangs on the feature; `reliance`: carried over the gain of the members, at the
       horizon: 1 where they are told by the feature alone, 0 where they are told as the others are;
     - `learnt_at`: times at which members and others have moved the logit by 1, inf where they have not;
-    - `index`: starvation index (10.6) of the rest, nan where no run without the feature was given, or where its gain there is
-      no more than rounding of the margins;
+    - `index`: starvation index (10.6) of the rest, nan where no run without the feature was given, or where the gain in
+      that run is not above the rounding of the margins;
     - `p_value`: of a permutation test, within classes, whether members and others differ at the horizon.
     """
 
@@ -210,8 +210,8 @@ def from_margins(
     found, notes = [], []
     if errors[0] <= until_error:
         notes.append(
-            f"At the first record the mean error is {number(errors[0], 2)} already, not above until_error = {until_error:g}: "
-            "gains since then say little of what was learnt before; log from the start of training."
+            f"At the first record the mean error is {number(errors[0], 2)}, not above until_error = {until_error:g}: gains "
+            "since then say little about features learnt before it; log from the start of training."
         )
     for k, name in enumerate(tags.names):
         inside = tags.members[:, k]
@@ -240,8 +240,8 @@ def _refuse_others(name: str, values: np.ndarray, labels: np.ndarray) -> None:
         # Nearly all of class -1 wrong in the end, at a loss that rises, and falls with the other sign of class -1.
         if wrong > 0.9 and given[1] > given[0] and turned[1] < min(given[1], turned[0]):
             raise ValueError(
-                f"{name} look like logits f and not like margins y f: {100 * wrong:.0f} % of class -1 end below 0, and the mean "
-                f"cross-entropy rises from {given[0]:.3g} to {given[1]:.3g}; that of labels * {name} falls from "
+                f"{name} look like logits f and not like margins y f: {100 * wrong:.0f} % of class -1 end below 0, and the "
+                f"mean cross-entropy rises from {given[0]:.3g} to {given[1]:.3g}; that of labels * {name} falls from "
                 f"{turned[0]:.3g} to {turned[1]:.3g}; give those"
             )
 

@@ -51,10 +51,10 @@ LEAST_LANES, MOST_LANES, HALF_VECTOR = 40, 112, 8
 NEAREST_CACHE, ALIAS = 2**15, 2**12
 # So few networks are better trained each by itself than beside empty lanes.
 ALONE = 4
-# Written-out sums up to this many products of one coordinate and one point, and this many points. The time to compile grows
-# with the square of the points: 1.5 s for 24 of them, 3 s for 40, 6 s for 60, 26 s for 110, where matrix products take 0.5 s.
-# Beyond these sizes products run as fast, but in one or two dimensions, where they take up to twice the time.
-# A draw among written-out points costs the compiler 0.04 s a point.
+# Sums are written out for up to this many products of one coordinate and one point, and up to this many points. The time
+# to compile them grows with the square of the points: 1.5 s for 24 points, 3 s for 40, 6 s for 60, 26 s for 110; matrix
+# products take 0.5 s. Beyond these sizes matrix products run as fast, save in one and two dimensions, where they take up
+# to twice as long. A draw among written-out points costs the compiler 0.04 s per point.
 MOST_LISTED, MOST_POINTS_LISTED, MOST_POINTS_DRAWN = 256, 24, 64
 # What a chunk of the stacked layout may keep in the cache, in bytes, and how many networks it has at most.
 CACHE, MOST_STACKED = 2**18, 64
@@ -76,7 +76,8 @@ def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None
     if not isinstance(dynamics, GradientDescent | StochasticGradientDescent):
         return f"it knows GradientDescent and StochasticGradientDescent, got {type(dynamics).__name__}"
     if isinstance(dynamics, StochasticGradientDescent) and dimensions(data, draws=True) > MOST_LISTED:
-        return f"with one point a step it takes at most {MOST_LISTED} dimensions, the data have {dimensions(data, draws=True)}"
+        have = dimensions(data, draws=True)
+        return f"with one point a step it takes at most {MOST_LISTED} dimensions, the data have {have}"
     return None
 
 

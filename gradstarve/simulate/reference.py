@@ -5,6 +5,7 @@ Slow and plain on purpose: every faster simulator is held to it. The layout insi
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import equinox as eqx
@@ -76,17 +77,58 @@ def _one_point(network, key, step, data, loss, dynamics: StochasticGradientDesce
 
 
 def _optax(network, memory, data, loss, dynamics) -> tuple[Network, Any]:
-    """One step of an optax optimiser; line searches and Polyak steps get the value and the loss they ask for."""
+    """One step of an optax optimiser, which gets what it asks for: line searches and Polyak steps the value and the loss,
+    sharpness-aware ones the gradient of the loss elsewhere."""
     import optax
 
-    value, gradient = jax.value_and_grad(batch_loss)(network, data, loss)
+    def value_of(network):
+        return batch_loss(network, data, loss)
+
+    value, gradient = jax.value_and_grad(value_of)(network)
     update = optax.with_extra_args_support(dynamics).update
-    extra = {"value": value, "grad": gradient, "value_fn": lambda network: batch_loss(network, data, loss)}
-    updates, new = update(gradient, memory, network, **extra)
+    arguments = gradient, memory, network
+    usual = {"value": value, "grad": gradient, "value_fn": value_of}
+    try:
+        updates, new = _with_what_it_takes(update, arguments, usual)
+    except Exception:
+        # Line searches refuse to be given more than the usual; others need it.
+        more = {"obj_fn": value_of, "grad_fn": lambda network, _=None: jax.grad(value_of)(network)}
+        updates, new = _with_what_it_takes(update, arguments, usual | more)
     # Some optimisers let a count or a scale drift in dtype; a scan wants its carry unchanged.
     new = jax.tree.map(lambda after, before: jnp.asarray(after, jnp.asarray(before).dtype), new, memory)
     trained: Any = optax.apply_updates(network, updates)
     return trained, new
+
+
+def _with_what_it_takes(update: Any, arguments: tuple, extra: dict[str, Any]) -> Any:
+    """`update(*arguments, **extra)` without those of `extra` that it, or a part of it, refuses to be called with."""
+    while True:
+        try:
+            return update(*arguments, **extra)
+        except TypeError as error:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if unknown is None or unknown[1] not in extra:
+                raise
+            extra = {name: value for name, value in extra.items() if name != unknown[1]}
+
+
+def optax_fault(network: Network, data: AnyData, loss: Loss, dynamics: Any) -> str | None:
+    """Why this optax optimiser cannot train this one network, or None if it can; nothing is computed."""
+
+    def once(network):
+        memory = dynamics.init(network)
+        return memory, *_optax(network, memory, data, loss, dynamics)
+
+    try:
+        memory, trained, after = eqx.filter_eval_shape(once, network)
+    except Exception as error:  # whatever an optimiser raises, it is its reason
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    for before, then in (((memory, after), "its state"), ((network, trained), "weights")):
+        shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(part)] for part in before]
+        for old, new in zip(*shapes, strict=False):
+            if old != new:
+                return f"a step turns {then} of shape {old} into shape {new}"
+    return None
 
 
 def step(state: State, data: AnyData, loss: Loss, dynamics: Any) -> State:

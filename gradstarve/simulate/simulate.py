@@ -15,6 +15,7 @@ from gradstarve.errors import ConvergenceError
 from gradstarve.problem import (
     ClassDataset,
     Dataset,
+    Dynamics,
     GradientDescent,
     GradientFlow,
     Loss,
@@ -51,7 +52,9 @@ def simulate(
     - `loss`: a `Loss` or its name; with classes "cross-entropy", which is that of the softmax;
     - `dynamics`: `GradientDescent`, `StochasticGradientDescent` (needs `key`), or an `optax.GradientTransformation` for
       descent on the full batch. Hyperparameters of ours may be arrays of the batch shape, one value per network.
-      With step size eta, step k is time eta k of the flow;
+      With step size eta, step k is time eta k of the flow. A step is one update of the optimiser, which gets value, grad,
+      value_fn, grad_fn and obj_fn where it takes them (`optax.contrib.sam` is off its path at every other step unless in
+      opaque mode);
     - `record_every`: K; recorded are the steps 0, K, 2K, ... and, if K does not divide it, also the last one, `steps`;
     - `key`: one JAX key, network b of the flattened batch then draws from `fold_in(key, b)`, or keys of the batch
       shape. What network b draws at step k depends on the key, b and k alone, not on batch size, K or precision;
@@ -84,6 +87,8 @@ def simulate(
 
     batch, axes = network.batch_shape, len(network.batch_shape)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
+    if not isinstance(dynamics, Dynamics):
+        _check_optax(flat[0], data, loss, dynamics)
     watched = all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network, dynamics, keys)))
     module = engines.choose(engine, data, flat, loss, dynamics, steps)
     span = None
@@ -154,6 +159,7 @@ def check_problem(data: Any, network: Any, loss: Any) -> tuple[reference.AnyData
         raise ValueError(
             f"network must be a TwoLayerReLU or another Network, got {type(network).__name__}; give TwoLayerReLU(w, z)"
         )
+    _check_network(network)
     if isinstance(data, ClassDataset):
         _check_classes(data, network, loss)
     elif network.outputs:
@@ -165,6 +171,27 @@ def check_problem(data: Any, network: Any, loss: Any) -> tuple[reference.AnyData
     dtype = jnp.result_type(data.points, network.dtype)
     data, network = jax.tree.map(lambda leaf: leaf.astype(dtype), (data, network))
     return data, network, loss
+
+
+def _check_network(network: Network) -> None:
+    """`ValueError` where a network of a class of the user's own does not say what it is."""
+    what = {
+        "batch_shape": "the axes in front, () for one network",
+        "dim": "the number of inputs",
+        "outputs": "the shape of the output for one point, () for a logit",
+    }
+    for name, meaning in what.items():
+        try:
+            value = getattr(network, name)
+        except NotImplementedError:
+            value = None
+        given = isinstance(value, int | np.integer) if name == "dim" else isinstance(value, tuple)
+        if not given:
+            got = "a method" if callable(value) else "no such property" if value is None else repr(value)
+            raise ValueError(
+                f"{type(network).__name__} must have a property {name}, {meaning}; got {got}. "
+                f"Define it with @property in the class"
+            )
 
 
 def _check_classes(data: ClassDataset, network: Network, loss: Loss) -> None:
@@ -206,6 +233,17 @@ def _check_dynamics(dynamics: Any, network: Network, key: Any) -> tuple[Any, Arr
     if not isinstance(dynamics, optax.GradientTransformation):
         raise no_dynamics(accepted, dynamics)
     return dynamics, None
+
+
+def _check_optax(network: Network, data: reference.AnyData, loss: Loss, dynamics: Any) -> None:
+    fault = reference.optax_fault(network, data, loss, dynamics)
+    if fault:
+        name = getattr(dynamics.update, "__qualname__", "an optimiser").partition(".")[0]
+        raise ValueError(
+            f"the optax optimiser {name!r} cannot train this: {fault}. It is called with the gradient, its state and the "
+            "weights of one network, and with value, grad, value_fn, grad_fn and obj_fn where it takes them; for one step size "
+            "per network give GradientDescent(step_sizes)"
+        )
 
 
 def _keys(key: Any, batch: tuple[int, ...]) -> Array:

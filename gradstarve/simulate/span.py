@@ -5,10 +5,10 @@ pushes it off. So whatever a problem is trained in must keep such zeros: coordin
 singular value decomposition make 1e-17 of them, and wake the neuron. Two ways of saving keep them.
 
 - *Coordinates that are zero in every point* are left out. The products w_j . x_i have the same terms as before.
-- *Few points in many dimensions*, 2 n < d, such as images: a neuron is known by s_i = w_j . x_i, computed once in the given
-  coordinates, and by how much of each point it has taken up, w_j = (what is left of its start) + sum_i c_i x_i. A step by
-  sum_i G_i x_i is one of G for c and of K G for s, K_ik = x_i . x_k, and w_j . sum_i G_i x_i = sum_i s_i G_i. Where x_i . x_k
-  is zero, s_i is left alone. The 2 n numbers (s, c) of a neuron take the place of its d weights: a `Lifted` problem.
+- *Few points in many dimensions*, 2 n < d, such as images: a neuron is described by s_i = w_j . x_i, computed once in the
+  given coordinates, and by how much of each point it has taken up, w_j = (rest of its start) + sum_i c_i x_i. A step along
+  sum_i G_i x_i changes c by G and s by K G, K_ik = x_i . x_k, and w_j . sum_i G_i x_i = sum_i s_i G_i. Where x_i . x_k is
+  zero, s_i does not change. The 2 n numbers (s, c) of a neuron take the place of its d weights: a `Lifted` problem.
 
 Only weight decay moves the part of w_j that no point pushes: it scales it, by one factor for all neurons of a network.
 

@@ -163,7 +163,8 @@ class SweepResult:
         if one.basis is None:
             return small
         # What is stored are the numbers that points push; the rest of each network is where it was, or decayed.
-        span = Span(one.data, self.network(np.asarray(self.seeds), **values), draws=isinstance(one.dynamics, StochasticGradientDescent))
+        draws = isinstance(one.dynamics, StochasticGradientDescent)
+        span = Span(one.data, self.network(np.asarray(self.seeds), **values), draws)
         left = None
         if isinstance(one.dynamics, GradientDescent) and float(one.dynamics.weight_decay) > 0:
             spread = jax.tree.map(lambda leaf: jnp.reshape(leaf, (1,)).astype(small.dtype), one.dynamics)

@@ -49,9 +49,9 @@ def factor(K: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """B with B B^T = K by Cholesky's method with pivots: columns of zeros beyond the rank.
 
     Rows of very different size each keep their own relative accuracy: |B B^T - K|_ij is a few n roundings of
-    sqrt(K_ii K_jj). A row that the rows before it explain up to 2 n roundings of its own diagonal is taken to depend on them:
-    no column is its own, but it has its entries in those of the others. What is left of it, a part e of its diagonal, may be
-    as much as sqrt(e) of its products with rows that are still to come.
+    sqrt(K_ii K_jj). A row that the rows before it explain up to 2 n roundings of its own diagonal is taken to depend on
+    them: it gets no column of its own, but entries in all columns. (A remainder of a part e of its diagonal can still be
+    sqrt(e) of its products with rows that come later, so its entries in their columns cannot be left out.)
     """
     size, diagonal = K.shape[0], jnp.maximum(jnp.diagonal(K), 0)
     least = 2 * size * jnp.finfo(K.dtype).eps * diagonal

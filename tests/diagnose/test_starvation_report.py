@@ -234,7 +234,8 @@ class TestFromMargins:
     def test_order_of_learning(self):
         t = np.linspace(0, 10, 101)
         rates = np.repeat([1.0, 0.2, 0.5], 10)
-        report = gs.starvation_report.from_margins(np.outer(t, rates), t, np.repeat(["fast", "slow", "middle"], 10), labels=np.ones(30))
+        types = np.repeat(["fast", "slow", "middle"], 10)
+        report = gs.starvation_report.from_margins(np.outer(t, rates), t, types, labels=np.ones(30))
         assert [g.name for g in report.groups] == ["fast", "middle", "slow"]
         assert report.groups[0].learnt_at == pytest.approx((1.0, 1 / 0.35), rel=0.02)
         assert report.groups[0].carried[-1] == pytest.approx(10 * (1 - 0.35))

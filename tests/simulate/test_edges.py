@@ -2,8 +2,8 @@
 
 import jax
 import numpy as np
-import plain
 import pytest
+from simulate.plain import train
 
 import gradstarve as gs
 from gradstarve.problem import Dataset, GradientDescent, StochasticGradientDescent, TwoLayerReLU
@@ -32,7 +32,7 @@ def on_edges(seed, count, width, dim, size, dtype=np.float64):
 def gaps(data, networks, steps, engine, loss="cross-entropy", step_size=0.25, **rule):
     """Largest |logit - NumPy's| of every network at the last step, and of their weights."""
     dynamics = GradientDescent(step_size, rule.get("momentum", 0.0), rule.get("nesterov", False), rule.get("decay", 0.0))
-    logits, w, z = plain.train(data, networks, loss, steps, step_size, **rule)
+    logits, w, z = train(data, networks, loss, steps, step_size, **rule)
     run = simulate(data, networks, loss, dynamics, steps, steps, engine=engine)
     found = np.abs(run.logits(steps) - logits[:, -1]).max(axis=1)
     assert run.final.w.dtype == w.dtype
@@ -78,7 +78,7 @@ def test_edges_reached_on_the_way_are_met_to_the_last_bit(dim, size):
         labels[1] = labels[0]
         data = Dataset(points, labels, np.full(size, 1 / size) if size == 4 else [0.25, 0.25, 0.125, 0.125, 0.125, 0.125])
         networks = TwoLayerReLU(rng.integers(-2, 3, (60, 3, dim)) / 2, rng.integers(-2, 3, (60, 3)) / 2)
-        _, w, _ = plain.train(data, networks, "hinge", 3, 0.25, **rule)
+        _, w, _ = train(data, networks, "hinge", 3, 0.25, **rule)
         live = np.abs(points).any(axis=1)
         met += int((np.einsum("bhd,nd->bhn", w, points[live]) == 0).sum())
         for engine in ("reference", "fused"):
@@ -127,6 +127,6 @@ def test_a_sweep_in_many_dimensions():
             data, 6, steps=30, width=2, keep="final", engine=engine, dynamics=GradientDescent(0.2, weight_decay=0.05)
         )
         start = found.network(np.arange(6))
-        _, w, z = plain.train(data, start, "cross-entropy", 30, 0.2, decay=0.05)
+        _, w, z = train(data, start, "cross-entropy", 30, 0.2, decay=0.05)
         np.testing.assert_allclose(found.final().w, w, rtol=0, atol=1e-12)
         np.testing.assert_allclose(found.final().z, z, rtol=0, atol=1e-12)

@@ -9,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 from scipy import stats
-from simulate.plain import train
+from simulate.plain import gradient, train
 
+import gradstarve as gs
 from gradstarve.errors import ConvergenceError
 from gradstarve.problem import (
     LOSSES,
@@ -338,3 +339,87 @@ def test_bad_input_is_refused(change, message):
     data, nets = problem()
     with pytest.raises(ValueError, match=message):
         simulate(**GOOD | {"data": data, "network": nets} | change)
+
+
+class TestOptimisersThatAskForMore:
+    """One network on two points, each optimiser against its rule in NumPy, or against the loss falling."""
+
+    data = Dataset([[1.0, 0.2], [-0.5, 1.0]], [1, -1])
+    network = TwoLayerReLU([[0.3, 0.1], [-0.2, 0.4]], [0.2, -0.3])
+
+    def sharp(self, steps, rho=0.01, eta=0.1):
+        """Sharpness-aware descent: the gradient is taken at weights + rho * gradient."""
+        w, z = np.asarray(self.network.w)[None], np.asarray(self.network.z)[None]
+        for _ in range(steps):
+            grad_w, grad_z, _ = gradient(self.data, w, z, "cross-entropy")
+            grad_w, grad_z, _ = gradient(self.data, w + rho * grad_w, z + rho * grad_z, "cross-entropy")
+            w, z = w - eta * grad_w, z - eta * grad_z
+        return gradient(self.data, w, z, "cross-entropy")[2][0]
+
+    def test_sharpness_aware(self):
+        inner = optax.sgd(0.1), optax.sgd(0.01)
+        opaque = simulate(self.data, self.network, "cross-entropy", optax.contrib.sam(*inner, opaque_mode=True), 6)
+        open_to_see = simulate(self.data, self.network, "cross-entropy", optax.contrib.sam(*inner), 12, 2)
+        for k in (1, 6):
+            np.testing.assert_allclose(opaque.logits(k), self.sharp(k), atol=1e-6)
+            np.testing.assert_allclose(open_to_see.logits(2 * k), self.sharp(k), atol=1e-6)
+
+    def test_in_a_chain(self):
+        clipped = optax.chain(optax.clip(10.0), optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.01), opaque_mode=True))
+        run = simulate(self.data, self.network, "cross-entropy", clipped, 6)
+        np.testing.assert_allclose(run.logits(6), self.sharp(6), atol=1e-6)
+
+    @pytest.mark.parametrize(
+        "optimiser",
+        [
+            pytest.param(optax.polyak_sgd(0.5), id="polyak"),
+            pytest.param(optax.contrib.momo(0.3), id="momo", marks=pytest.mark.slow),
+            pytest.param(optax.contrib.sophia(0.02), id="sophia", marks=pytest.mark.slow),
+        ],
+    )
+    def test_others(self, optimiser):
+        run = simulate(self.data, self.network, "cross-entropy", optimiser, 40, 40)
+        assert run.loss(40) < 0.9 * run.loss(0)
+
+    def test_an_array_of_step_sizes_is_refused_by_name(self):
+        networks = gs.init_two_layer(jax.random.key(0), 5, 2, 2)
+        with pytest.raises(ValueError, match=r"optax optimiser '\w+' cannot train this.* GradientDescent\(step_sizes\)"):
+            simulate(self.data, networks, "hinge", optax.sgd(np.full(5, 0.1)), 3)
+
+    def test_what_nobody_gives_is_named(self):
+        def update(updates, state, params=None, *, curvature):
+            return updates, state
+
+        needs = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+        with pytest.raises(ValueError, match=r"cannot train this: TypeError: .*curvature"):
+            simulate(self.data, self.network, "hinge", needs, 3)
+
+
+def test_networks_that_do_not_say_what_they_are():
+    class Own(gs.problem.Network):
+        w: jax.Array
+
+        @property
+        def batch_shape(self):
+            return self.w.shape[:-1]
+
+        def __call__(self, points):
+            return jnp.einsum("...d,nd->...n", self.w, points)
+
+    class Method(Own):
+        dim = 2
+
+        def outputs(self):
+            return ()
+
+    data = Dataset([[1.0, 0.0], [0.0, 1.0]], [1, -1])
+    with pytest.raises(ValueError, match=r"Own must have a property dim, the number of inputs; got no such property"):
+        simulate(data, Own(jnp.ones(2)), "hinge", GradientDescent(0.1), 2)
+    with pytest.raises(ValueError, match=r"Method must have a property outputs, .* got a method. Define it with @property"):
+        simulate(data, Method(jnp.ones(2)), "hinge", GradientDescent(0.1), 2)
+
+
+def test_progress_says_nothing_twice():
+    said = []
+    gs.sweep(gs.datasets.antipodal(), 8, steps=4, width=2, progress=lambda *where: said.append(where))
+    assert said == [(0, 8), (8, 8)]
