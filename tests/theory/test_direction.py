@@ -1,5 +1,7 @@
 """The maximum-margin direction against SciPy's optimisers, and its degenerate cases (13.1)."""
 
+import itertools
+
 import jax
 import mpmath as mp
 import numpy as np
@@ -17,6 +19,31 @@ def by_nnls(points):
     weights, _ = nnls(columns, target)
     residual = columns @ weights - target
     return -residual[:-1] / residual[-1]
+
+
+def by_active_sets(points):
+    """The shortest v with v.x_i >= 1, in 60 digits: every support is tried for v = sum alpha_i x_i with alpha >= 0."""
+    n, d = points.shape
+    with mp.workdps(60):
+        rows = [mp.matrix(row) for row in points.tolist()]
+        best = None
+        for size in range(1, min(n, d) + 1):
+            for support in itertools.combinations(range(n), size):
+                gram = mp.matrix(size, size)
+                for i, j in itertools.product(range(size), repeat=2):
+                    gram[i, j] = mp.fdot(rows[support[i]], rows[support[j]])
+                try:
+                    alpha = mp.lu_solve(gram, mp.matrix([1] * size))
+                except ZeroDivisionError:
+                    continue
+                v = mp.matrix(d, 1)
+                for i, a in zip(support, alpha, strict=True):
+                    v += a * rows[i]
+                feasible = all(mp.fdot(v, row) >= 1 - mp.mpf(10) ** -30 for row in rows)
+                if min(alpha) >= 0 and feasible and (best is None or mp.norm(v) < best[0]):
+                    best = mp.norm(v), v
+        length, v = best
+        return np.array([float(x / length) for x in v]), float(1 / length)
 
 
 def clouds(seed, count, n, d):
@@ -93,6 +120,43 @@ def test_scale_and_slope():
     _, slope = jax.jvp(lambda p: max_margin_direction(p).direction, (x,), (towards,))
     ahead, behind = (max_margin_direction(x + s * towards).direction for s in (step, -step))
     np.testing.assert_allclose(slope, (ahead - behind) / (2 * step), atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("norms", ["1e-12 to 1e12", "tiny", "huge", "one short point"])
+def test_norms_of_any_size(dtype, norms, request):
+    """Points in a half-space wide enough for supports of one, two and three points, of norms far apart."""
+    single = dtype == np.float32
+    if not single:
+        request.getfixturevalue("x64")
+    rng = np.random.default_rng(8)
+    points = rng.normal(size=(40, 6, 3))
+    points[..., 0] = np.abs(points[..., 0]) + 0.1
+    points /= np.linalg.norm(points, axis=-1, keepdims=True)
+    far = 10 ** rng.uniform(-12, 12, (40, 6, 1))
+    tiny, huge = (1e-35, 1e35) if single else (1e-150, 1e150)
+    short = np.where(np.arange(6)[:, None] == 2, 1e-12, 1.0)
+    points *= {"1e-12 to 1e12": far, "tiny": tiny, "huge": huge, "one short point": short}[norms]
+    points = points.astype(dtype)
+    found = max_margin_direction(points)
+    supports = set()
+    for k, x in enumerate(points.astype(np.float64)):
+        v, margin = by_active_sets(x)
+        np.testing.assert_allclose(found.direction[k], v, atol=3e-5 if single else 1e-12)
+        np.testing.assert_allclose(found.margin[k], margin, rtol=3e-5 if single else 1e-12)
+        supports.add(int(found.support[k].sum()))
+    assert {2, 3} <= supports
+    if norms == "1e-12 to 1e12":
+        # What the coefficients stand for, each product against the size of its point.
+        combined = np.einsum("bn,bnd->bd", found.coefficients, points) * np.asarray(found.margin)[:, None]
+        np.testing.assert_allclose(combined, found.direction, atol=1e-4 if single else 1e-11)
+
+
+@pytest.mark.usefixtures("x64")
+def test_points_far_apart_that_no_half_space_holds():
+    for points in ([[1e-12, 0.0], [-1e12, 0.0]], [[1e150, 0.0], [0.0, 0.0]], [[1.0, 0.0], [-1e-9, 1e-9], [0.0, -1e9]]):
+        with pytest.raises(gs.HypothesisError, match="convex hull that holds the origin"):
+            max_margin_direction(points)
 
 
 def test_float32():
