@@ -241,8 +241,8 @@ def _check_optax(network: Network, data: reference.AnyData, loss: Loss, dynamics
         name = getattr(dynamics.update, "__qualname__", "an optimiser").partition(".")[0]
         raise ValueError(
             f"the optax optimiser {name!r} cannot train this: {fault}. It is called with the gradient, its state and "
-            "the weights of one network, and with value, grad, value_fn, grad_fn and obj_fn where it takes them; for one step "
-            "size per network give GradientDescent(step_sizes)"
+            "the weights of one network, and with value, grad, value_fn, grad_fn and obj_fn where it takes them; for one "
+            "step size per network give GradientDescent(step_sizes)"
         )
 
 
