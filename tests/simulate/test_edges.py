@@ -29,14 +29,17 @@ def on_edges(seed, count, width, dim, size, dtype=np.float64):
     return data, TwoLayerReLU(w.astype(dtype), z.astype(dtype))
 
 
-def gaps(data, networks, steps, engine, loss="cross-entropy", step_size=0.25, **rule):
-    """Largest |logit - NumPy's| of every network at the last step, and of their weights."""
+def gaps(data, networks, steps, engines, loss="cross-entropy", step_size=0.25, **rule):
+    """The largest gap of each engine from NumPy, in the logits and weights of any network at the last step."""
     dynamics = GradientDescent(step_size, rule.get("momentum", 0.0), rule.get("nesterov", False), rule.get("decay", 0.0))
     logits, w, z = train(data, networks, loss, steps, step_size, **rule)
-    run = simulate(data, networks, loss, dynamics, steps, steps, engine=engine)
-    found = np.abs(run.logits(steps) - logits[:, -1]).max(axis=1)
-    assert run.final.w.dtype == w.dtype
-    return found, np.abs(run.final.w - w).max(axis=(1, 2)), np.abs(run.final.z - z).max(axis=1)
+    found = []
+    for engine in engines:
+        run = simulate(data, networks, loss, dynamics, steps, steps, engine=engine)
+        assert run.final.w.dtype == w.dtype
+        pairs = (run.logits(steps), logits[:, -1]), (run.final.w, w), (run.final.z, z)
+        found.append(max(np.abs(np.asarray(ours) - theirs).max() for ours, theirs in pairs))
+    return found
 
 
 # Points of rank below d: trained in the given coordinates, and lifted, which is for n < d / 2.
@@ -47,11 +50,9 @@ def test_two_thousand_networks_on_edges(dim, size, lifted):
     assert isinstance(Span(*sets[0], draws=False).data, Lifted) == lifted
     touching = [np.einsum("bhd,nd->bhn", nets.w, data.points) == 0 for data, nets in sets]
     assert np.mean([one.any(axis=(1, 2)).mean() for one in touching]) > 0.9
-    for engine in ENGINES:
-        chosen = sets if engine != "pallas" else sets[:3]
-        for data, networks in chosen:
-            for gap in gaps(data, networks, 200, engine):
-                assert gap.max() < 1e-9
+    for k, one in enumerate(sets):
+        # The interpreted GPU kernel is slow; what it does does not depend on the data.
+        assert max(gaps(*one, 200, ENGINES if k < 3 else ENGINES[:2])) < 1e-9
 
 
 def test_in_float32():
@@ -59,8 +60,7 @@ def test_in_float32():
     for dim, size in ((4, 3), (7, 2)):
         for seed in range(3):
             data, networks = on_edges(seed, 50, 2, dim, size, np.float32)
-            for gap in gaps(data, networks, 60, "fused"):
-                assert gap.max() < 2e-4
+            assert max(gaps(data, networks, 60, ["fused"])) < 2e-4
 
 
 @pytest.mark.usefixtures("x64")
@@ -81,9 +81,7 @@ def test_edges_reached_on_the_way_are_met_to_the_last_bit(dim, size):
         _, w, _ = train(data, networks, "hinge", 3, 0.25, **rule)
         live = np.abs(points).any(axis=1)
         met += int((np.einsum("bhd,nd->bhn", w, points[live]) == 0).sum())
-        for engine in ("reference", "fused"):
-            for gap in gaps(data, networks, 5, engine, "hinge", **rule):
-                assert gap.max() == 0
+        assert max(gaps(data, networks, 5, ENGINES[:2], "hinge", **rule)) == 0
     assert met > 100
 
 
