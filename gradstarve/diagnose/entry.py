@@ -45,7 +45,9 @@ def starvation_report(
     summed cross-entropy is dm/dt = K sigmoid(-m) (14.1); time is step size x step. The feature of a group is the difference
     delta of the mean gradients of members and others within a class. What the network learns along it and what it learns
     of the rest add up to the margins, and the starvation index (10.6) of the rest is 1 - (its gain in this training) / (its
-    gain where delta is taken from the members). An index above 1 says that the rest is driven to the wrong side.
+    gain where delta is taken from the members). An index above 1 says that the rest is driven to the wrong side; an index
+    of nan cannot be told, because the gain in the denominator is within the error of its computation, as where every sample
+    occurs with both labels. Such an index raises no alarm.
 
     The rule of alarm: the feature favours the class of its members, the index at the horizon is at least 0.25, and p <= 0.01
     in a permutation test of |delta| within classes; for clusters that were found, in place of p, a gap of 25 standard

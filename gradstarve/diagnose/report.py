@@ -222,7 +222,7 @@ def untold(law: GroupLaw) -> str:
     return (
         f"The starvation index of {law.name!r} cannot be told: without the feature the margin of the rest gains "
         f"{number(law.rest_alone[law.at], 2)} by the horizon, which is within the error of its computation, "
-        f"{number(law.noise[law.at], 1)}. A model of another kind may be needed to learn the rest at all."
+        f"{number(law.noise[law.at], 1)}, as where the same samples occur with both labels."
     )
 
 
