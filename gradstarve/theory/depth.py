@@ -102,7 +102,7 @@ def _low(kind: str, path: _Path, y):
     turns = jnp.where(ratio > 1, jnp.log(jnp.where(ratio > 1, ratio, 1)) / 2, 0)
     turns = jnp.broadcast_to(turns, (*y.shape, depth))
     marks = turns[..., None] + jnp.concatenate([-graded[:0:-1], graded])
-    parts = (jnp.broadcast_to(graded, (*y.shape, graded.size)), y[..., None] - graded, marks.reshape(*y.shape, -1))
+    parts = (jnp.broadcast_to(graded, (*y.shape, graded.size)), y[..., None] - graded, marks.reshape(*y.shape, depth * marks.shape[-1]))
     edges = jnp.sort(jnp.clip(jnp.concatenate(parts, axis=-1), 0, y[..., None]), axis=-1)
     nodes, weights = _gauss(edges)
     return jnp.sum(weights * _density(kind, path.axes(2), nodes), axis=(-2, -1))

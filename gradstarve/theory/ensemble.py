@@ -325,7 +325,7 @@ def _time_quantile(law: LearningTime, probability: Float[Array, " count"]) -> Fl
 
     def cond(carry):
         low, high, _, _, count = carry
-        return (jnp.max(high - low) > 4 * jnp.finfo(dtype).eps * 30) & (count < 80)
+        return jnp.any(high - low > 4 * jnp.finfo(dtype).eps * 30) & (count < 80)
 
     def body(carry):
         low, high, at_low, at_high, count = carry
