@@ -173,7 +173,7 @@ def test_progress_is_in_units_of_time_and_changes_nothing():
     assert calls[0] == (0, 6.0)
     assert calls[-1] == (6.0, 6.0)
     assert len(calls) == 11
-    # The integrator starts anew at each piece, so that the steps are others: each of the two runs is off by 1000 rtol at most.
+    # The integrator starts anew at each piece and takes other steps: each of the two runs is off by 1000 rtol at most.
     plain = run_flow((3.0, 6.0), rtol=rtol)
     np.testing.assert_allclose(shown.logits([times[10], 6.0]), plain.logits(), rtol=0, atol=2 * 1000 * rtol)
 
