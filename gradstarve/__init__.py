@@ -23,9 +23,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    # From the modules that define them: `simulate`, `sweep` and `verify` are also names of modules in their rooms.
+    from gradstarve import diagnose as diagnose
+    from gradstarve import errors as errors
+    from gradstarve import problem as problem
     from gradstarve import special, theorems, theory
-    from gradstarve.compare import Comparison, compare
-    from gradstarve.diagnose import starvation_report
+    from gradstarve import studies as studies
+    from gradstarve import symbolic as symbolic
+    from gradstarve.compare.gaps import Comparison, compare
+    from gradstarve.diagnose.entry import starvation_report
     from gradstarve.errors import ConvergenceError, HypothesisError
     from gradstarve.problem import (
         ClassDataset,
@@ -44,24 +50,23 @@ if TYPE_CHECKING:
         StochasticGradientDescent,
         TwoLayerReLU,
         datasets,
-        exclusive,
         init_deep,
         init_softmax,
         init_two_layer,
     )
-    from gradstarve.simulate import (
-        HingeTrajectory,
-        SweepResult,
-        Trajectory,
-        simulate,
-        simulate_flow,
-        simulate_hinge_exact,
-        sweep,
-    )
+    from gradstarve.problem.exclusive import exclusive
+    from gradstarve.simulate.flow import simulate_flow
+    from gradstarve.simulate.hinge_events import HingeTrajectory, simulate_hinge_exact
+    from gradstarve.simulate.simulate import simulate
+    from gradstarve.simulate.sweep import sweep
+    from gradstarve.simulate.sweep_result import SweepResult
+    from gradstarve.simulate.trajectory import Trajectory
     from gradstarve.studies.phase import phase_diagram
-    from gradstarve.symbolic import Derivation, derive
-    from gradstarve.theorems import Report, verify
-    from gradstarve.theory import Solution, solve, solve_mode
+    from gradstarve.symbolic.derivation import Derivation, derive
+    from gradstarve.theorems.verify import Report, verify
+    from gradstarve.theory.solve import Solution, solve, solve_mode
+
+    __version__: str
 
 # Where the public names come from. Nothing is loaded before it is asked for, so that a program waits for no room that it
 # does not open, and the command line answers --help and the completion of a word before JAX has started.
@@ -132,19 +137,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # for which every name would be there, of type Any
 
-        value: Any = version("gradstarve")
-    elif name in _HOME:
-        value = getattr(import_module(_HOME[name]), name)
-    elif name in _ROOMS:
-        value = import_module(f"gradstarve.{name}")
-    else:
-        raise AttributeError(f"module 'gradstarve' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value: Any = version("gradstarve")
+        elif name in _HOME:
+            value = getattr(import_module(_HOME[name]), name)
+        elif name in _ROOMS:
+            value = import_module(f"gradstarve.{name}")
+        else:
+            raise AttributeError(f"module 'gradstarve' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

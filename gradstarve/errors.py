@@ -12,7 +12,7 @@ class HypothesisError(ValueError):
     - `instead`: what answers the question all the same.
     """
 
-    def __init__(self, hypothesis: str, where: str, instead: str):
+    def __init__(self, hypothesis: str, where: str, instead: str) -> None:
         self.hypothesis, self.where, self.instead = hypothesis, where, instead
         super().__init__(f"{hypothesis}: {where}. Use instead: {instead}.")
 

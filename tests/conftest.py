@@ -80,12 +80,39 @@ SLOW = re.compile(
     )
 )
 
+# Marked "platform": a minute or two that touches every room, for other versions of Python, of JAX and of the rest.
+# `pytest -m "platform and not slow"` runs them.
+PLATFORM = re.compile(
+    "|".join(
+        (
+            r"test_lambertw.py::test_(float64|float32|derivatives.*-0.2)|test_expint.py::test_float|test_binomial.py::test_tail_against",
+            r"test_clock.py::test_(the_nodes|large_logits\[60.0-0.4-|the_integral.*cross-entropy0|a_clock)",
+            r"test_losses.py|test_digits.py|test_bad_input.py|test_network.py::test_bad|test_separability.py::.*\[2-float",
+            r"test_derivation.py|symbolic/test_mode.py::test_every_step_holds\[mode-hinge",
+            r"test_printers.py::test_generated_code_runs.*\[mode-cross-entropy",
+            r"test_solve_mode.py::(test_float32.*\[cross|TestPhysics::test_(weights|time_to|wrong).*\[cross)",
+            r"theory/test_solve.py::test_(descent_is.*cross|neurons_active|data_)",
+            r"test_ntk.py::test_(the_nodes|one_feature|figure_6|features_of)|test_no_times.py|test_direction.py::test_(float32|scale)",
+            r"theory/test_depth.py::test_(float32|deep_hinge)|test_sgd.py::test_time_to_learn|test_features.py::test_hinge_moves",
+            r"test_engines.py::test_(shapes.*\[(nesterov|one).*-3-70|the_choice|the_marks)|test_threefry.py|test_histogram.py",
+            r"test_pallas.py::test_(simulate|lowering|the_kernel_lowers.*-(cross-entropy|hinge)-float)",
+            r"test_flow.py::test_(the_flow_is|progress)|test_hinge_exact.py::test_(events_are|a_network)",
+            r"test_sweep_directory.py::test_(a_second|damaged|other|strange)|test_sweep.py::test_(statistics_are|xarray|table)",
+            r"test_gaps.py::test_(theory_and|not_finite)|test_plots.py::test_file|test_phase.py::TestFailure::test_intervals",
+            r"theorems/test_verify.py|test_catalogue.py::test_entry.*\[(balance|clock|features|hinge-exact|logistic-flow)\]",
+            r"test_starvation_report.py::test_(the_patch|times_that)|page/test_page(_files)?.py",
+            r"test_cli.py::test_(overlay.*antip|sweep_writes|derive_prints|derive_lists|root_help|verify)|test_cli_stop.py",
+            r"test_cli_starve.py::test_it_writes|test_house.py::test_(importing|lazy|public)|test_style.py|test_readme.py",
+        )
+    )
+)
+
 
 # Compiling is most of what the tests cost, so that by default it is made quick, in two ways that change rounding at most.
 # XLA emits loops in its older, plainer way (a flag that ends the process where it is not known, so that only versions that
 # have it are given it). And machine code is not optimised, save in the files that are about what that could spoil, the last
 # digits of a special function and the bits of engines and sweeps, and where more is computed than compiled, in the
-# catalogue. Any other choice of marks compiles as for a user: `pytest -m slow`, `pytest -m ''` for all tests.
+# catalogue. A choice of marks without "not slow" compiles as for a user: `pytest -m slow`, `pytest -m ''` for all tests.
 PLAIN_EMITTER = "--xla_cpu_use_fusion_emitters=false"
 HAVE_PLAIN_EMITTER = ("0.8.", "0.9.", "0.10.")
 OPTIMISED = re.compile(r"/special/|/test_(catalogue|engines|sweep\w*)\.py")
@@ -93,7 +120,7 @@ UNOPTIMISED = pytest.StashKey[bool]()
 
 
 def quick(config):
-    return config.option.markexpr == "not slow"
+    return "not slow" in config.option.markexpr
 
 
 def leave_unoptimised(config, wanted):
@@ -137,6 +164,10 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if SLOW.search(item.nodeid):
             item.add_marker(pytest.mark.slow)
+        if PLATFORM.search(item.nodeid):
+            item.add_marker(pytest.mark.platform)
+        if item.path.name == "test_docs.py" or "chromium" in item.fixturenames:
+            item.add_marker(pytest.mark.extras)
 
 
 @pytest.fixture

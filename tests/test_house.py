@@ -96,6 +96,34 @@ def test_public_functions_have_an_example():
             assert ">>>" in (inspect.getdoc(value) or ""), f"gradstarve.{name} has no example"
 
 
+def defined_here(value):
+    """The functions behind a public name whose annotations are written in this package: itself, or methods of the class."""
+    found = {value.__name__: value} if inspect.isfunction(value) else dict(vars(value)) if inspect.isclass(value) else {}
+    for name, function in found.items():
+        if name.startswith("_") and name not in ("__init__", "__call__", "__getitem__"):
+            continue
+        function = function.fget if isinstance(function, property) else getattr(function, "__func__", function)
+        function = inspect.unwrap(getattr(function, "method", function))
+        if inspect.isfunction(function) and Path(function.__code__.co_filename).is_relative_to(PACKAGE):
+            yield function
+
+
+def test_public_functions_say_what_they_return():
+    """What says nothing is an error in every strictly typed program that calls it, constructors included."""
+    rooms = [gradstarve.theory.ntk, gradstarve.theory.jacobian, gradstarve.datasets, gradstarve]
+    rooms += [importlib.import_module(f"gradstarve.{room}") for room in ROOMS[:8]]
+    names = [(room, name) for room in rooms for name in getattr(room, "__all__", dir(room)) if not name.startswith("_")]
+    functions = {function for room, name in names for function in defined_here(getattr(room, name))}
+    assert len(functions) > 250
+    silent = [f"{f.__module__}.{f.__qualname__}" for f in functions if "return" not in f.__annotations__]
+    assert not silent
+
+
+def test_constructors_methods_and_properties_are_among_them():
+    assert {f.__name__ for f in defined_here(gradstarve.Mode)} >= {"__init__"}
+    assert {f.__name__ for f in defined_here(gradstarve.theory.KappaDistribution)} >= {"__init__", "cdf", "mean"}
+
+
 def test_modules_stay_small():
     long = {str(p.relative_to(PACKAGE)): n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
     assert not long

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gradstarve.theorems import CATALOGUE
+from gradstarve.theorems.verify import FORMAT
 
 _TEXT = ("name", "equation", "title", "claim", "why_tolerance", "checked_with", "verdict")
 _COUNTS = ("trials", "violations", "undecided")
@@ -48,6 +49,8 @@ def check(found: Any) -> str:
     """What is wrong with `found` as the dict of a `theorems.Report`, in words; empty if nothing is."""
     if not isinstance(found, dict) or not isinstance(found.get("theorems"), list) or not found["theorems"]:
         return "it has no list of theorems"
+    if found.get("format", FORMAT) != FORMAT:  # the first ones had none
+        return f"it has format {found['format']!r}, and this version reads format {FORMAT}"
     kinds = {"ok": bool, "key": list, "quick": bool, "precision": str, "skipped": list, "seconds": (int, float)}
     for name, kind in kinds.items():
         if not isinstance(found.get(name), kind):

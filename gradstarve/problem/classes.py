@@ -29,7 +29,7 @@ class ClassDataset(eqx.Module):
     classes: Float[Array, " n"]
     weights: Float[Array, " n"]
 
-    def __init__(self, points, classes, weights=None):
+    def __init__(self, points, classes, weights=None) -> None:
         (classes,) = real_arrays(classes=classes)
         if np.ndim(points) == 2 and classes.shape != np.shape(points)[:1]:
             raise ValueError(f"classes must have shape {np.shape(points)[:1]}, one per point, got {classes.shape}")

@@ -29,7 +29,7 @@ class Dataset(eqx.Module):
     labels: Float[Array, " n"]
     weights: Float[Array, " n"]
 
-    def __init__(self, points, labels, weights=None):
+    def __init__(self, points, labels, weights=None) -> None:
         if weights is None:
             points, labels = real_arrays(points=points, labels=labels)
             weights = jnp.full(labels.shape, 1 / max(labels.size, 1), points.dtype)

@@ -35,7 +35,7 @@ class DeepReLU(Network):
     layers: tuple[Float[Array, "..."], ...]
     connections: Mask | None = eqx.field(static=True)
 
-    def __init__(self, layers, connections=None):
+    def __init__(self, layers, connections=None) -> None:
         if not isinstance(layers, list | tuple) or not layers:
             raise ValueError(f"layers must be a non-empty sequence of arrays, got {layers!r}")
         layers = real_arrays(**{f"layers[{i}]": layer for i, layer in enumerate(layers)})

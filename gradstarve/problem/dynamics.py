@@ -44,7 +44,7 @@ class GradientDescent(Dynamics):
     weight_decay: Scalar
     nesterov: bool = eqx.field(static=True)
 
-    def __init__(self, step_size: Any, momentum: Any = 0.0, nesterov: bool = False, weight_decay: Any = 0.0):
+    def __init__(self, step_size: Any, momentum: Any = 0.0, nesterov: bool = False, weight_decay: Any = 0.0) -> None:
         self.step_size = _step_size(step_size)
         (self.momentum,) = real_arrays(momentum=momentum)
         (self.weight_decay,) = real_arrays(weight_decay=weight_decay)
@@ -64,7 +64,7 @@ class StochasticGradientDescent(Dynamics):
 
     step_size: Scalar
 
-    def __init__(self, step_size):
+    def __init__(self, step_size) -> None:
         self.step_size = _step_size(step_size)
 
 

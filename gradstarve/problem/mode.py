@@ -27,7 +27,7 @@ class Mode(eqx.Module):
     a: Float[Array, "*batch h"]
     z: Float[Array, "*batch h"]
 
-    def __init__(self, frequency, norm, a, z):
+    def __init__(self, frequency, norm, a, z) -> None:
         frequency, norm, a, z = real_arrays(frequency=frequency, norm=norm, a=a, z=z)
         if a.ndim < 1 or a.shape != z.shape:
             raise ValueError(f"a and z must both be [*batch, h], got shapes {a.shape} and {z.shape}")

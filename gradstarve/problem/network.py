@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -12,6 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from gradstarve.arrays import one_key, positive_int, real_arrays
+
+Same = TypeVar("Same", bound="Network")
 
 
 class Network(eqx.Module):
@@ -41,11 +44,11 @@ class Network(eqx.Module):
         raise NotImplementedError
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         """The precision of the weights."""
         return jax.tree.leaves(self)[0].dtype
 
-    def __getitem__(self, index):
+    def __getitem__(self: Same, index) -> Same:
         """The network or networks at `index` of the batch axes."""
         if not self.batch_shape:
             raise IndexError("this is one network, not a batch of networks")
@@ -71,7 +74,7 @@ class TwoLayerReLU(Network):
     w: Float[Array, "*batch h d"]
     z: Float[Array, "*batch h"]
 
-    def __init__(self, w, z):
+    def __init__(self, w, z) -> None:
         w, z = real_arrays(w=w, z=z)
         if w.ndim < 2 or z.shape != w.shape[:-1]:
             raise ValueError(

@@ -65,7 +65,7 @@ class SpectralDecoupling(Loss):
     target: Float[Array, "..."]
     scale: Float[Array, ""]
 
-    def __init__(self, loss: Loss | str, penalty: Any, target: Any = 0.0, scaling: str = "added"):
+    def __init__(self, loss: Loss | str, penalty: Any, target: Any = 0.0, scaling: str = "added") -> None:
         self.loss = as_loss(loss)
         if isinstance(self.loss, SpectralDecoupling):
             raise ValueError("loss is penalised already; give its own loss, and one penalty for both")

@@ -22,7 +22,7 @@ class SoftmaxOneLayer(Network):
 
     v: Float[Array, "*batch K d"]
 
-    def __init__(self, v):
+    def __init__(self, v) -> None:
         (v,) = real_arrays(v=v)
         if v.ndim < 2 or v.shape[-2] < 2 or v.shape[-1] == 0:
             raise ValueError(f"v must be [*batch, K, d] with K >= 2 classes and d >= 1 inputs, got shape {v.shape}")
@@ -63,7 +63,7 @@ class SoftmaxTwoLayer(Network):
     w: Float[Array, "*batch h d"]
     z: Float[Array, "*batch h K"]
 
-    def __init__(self, w, z):
+    def __init__(self, w, z) -> None:
         w, z = real_arrays(w=w, z=z)
         if w.ndim < 2 or z.ndim != w.ndim or z.shape[:-1] != w.shape[:-1] or z.shape[-1] < 2:
             raise ValueError(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
+from scipy.special import roots_jacobi
 
 Real = Float[Array, "..."]
 TERMS = 20  # 1/20! < 1e-18
@@ -23,7 +24,7 @@ TERMS = 20  # 1/20! < 1e-18
 def _lobatto(count: int):
     """Gauss-Lobatto on [0, 1]: the nodes below the middle without 0, their weights, that of the middle, that of an end."""
     legendre = np.polynomial.legendre.Legendre.basis(count - 1)
-    inner = np.sort(legendre.deriv().roots().real)[: count // 2 - 1]
+    inner = roots_jacobi(count - 2, 1, 1)[0][: count // 2 - 1]  # the zeros of its derivative
     weight = 1 / (count * (count - 1))
     # As Python's numbers, which leave the precision to the arrays.
     return ((inner + 1) / 2).tolist(), (weight / legendre(inner) ** 2).tolist(), float(weight / legendre(0.0) ** 2), weight

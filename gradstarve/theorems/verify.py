@@ -24,6 +24,8 @@ from gradstarve.theorems.catalogue import CATALOGUE
 from gradstarve.theorems.entry import Counterexample, Outcome, Theorem, plain
 from gradstarve.theorems.hypotheses import Problem
 
+FORMAT = 1  # of verify.json; another number when what is read of it changes
+
 
 @dataclass(frozen=True)
 class Row:
@@ -170,8 +172,9 @@ class Report:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole report as JSON can hold it."""
+        """The whole report as JSON can hold it, and under "format" the number of its form."""
         return {
+            "format": FORMAT,
             "ok": self.ok,
             "key": list(self.key_data),
             "trials": self.trials,

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.special import roots_jacobi
 
 from gradstarve.arrays import is_concrete
 from gradstarve.errors import ConvergenceError
@@ -85,12 +86,8 @@ def _tables() -> tuple[np.ndarray, ...]:
     """Radau points c [s] in (0, 1], weights, integrals A [s, s], and the Legendre coefficients of a polynomial of degree s
     that vanishes at 0, from its values at c, [s + 1, s]."""
     legendre = np.polynomial.legendre
-    top = np.zeros(_POINTS + 1)
-    top[-2:] = -1, 1
-    points = np.sort(legendre.legroots(top))
-    for _ in range(3):
-        points -= legendre.legval(points, top) / legendre.legval(points, legendre.legder(top))
-    points[-1] = 1
+    # The zeros of P_s - P_(s-1), which is (1 - x) times a Jacobi polynomial: as eigenvalues of a symmetric matrix, so real.
+    points = np.append(roots_jacobi(_POINTS - 1, 1, 0)[0], 1.0)
     values = legendre.legvander(points, _POINTS)
     orders = np.arange(1, _POINTS)
     integrals = np.empty((_POINTS, _POINTS))

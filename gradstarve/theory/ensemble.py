@@ -87,7 +87,7 @@ class KappaDistribution(eqx.Module):
     norm: Float[Array, "*batch"]
     scale: Float[Array, "*batch"]
 
-    def __init__(self, width, norm, scale):
+    def __init__(self, width, norm, scale) -> None:
         self.width = positive_int("width", width)
         norm, scale = real_arrays(norm=norm, scale=scale)
         check_positive("norm", norm)
@@ -216,7 +216,7 @@ class LearningTime(eqx.Module):
     kind: str = eqx.field(static=True)
     logit: Float[Array, ""]
 
-    def __init__(self, frequency, norm, scale_a, scale_z, loss: Loss | str, logit):
+    def __init__(self, frequency, norm, scale_a, scale_z, loss: Loss | str, logit) -> None:
         named = {"frequency": frequency, "norm": norm, "scale_a": scale_a, "scale_z": scale_z, "logit": logit}
         values = real_arrays(**named)
         for name, value in zip(named, values, strict=True):
@@ -241,7 +241,7 @@ class LearningTime(eqx.Module):
         flat = probability.astype(self.rate.dtype).reshape(-1)
         return (_time_quantile(self, flat) / self.rate).reshape(probability.shape)
 
-    def halves(self, length, offset):
+    def halves(self, length, offset) -> tuple[Array, Array]:
         """(rise, fall) of the neuron of squared half length E = (a^2/sigma_a^2 + z^2/sigma_z^2)/2 and direction `offset`.
 
         The direction is counted from the stable manifold z = -a, where rise is 0.
@@ -325,7 +325,7 @@ def _time_quantile(law: LearningTime, probability: Float[Array, " count"]) -> Fl
 
     def cond(carry):
         low, high, _, _, count = carry
-        return (jnp.max(high - low) > 4 * jnp.finfo(dtype).eps * 30) & (count < 80)
+        return jnp.any(high - low > 4 * jnp.finfo(dtype).eps * 30) & (count < 80)
 
     def body(carry):
         low, high, at_low, at_high, count = carry

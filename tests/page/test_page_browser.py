@@ -1,12 +1,13 @@
 """The page in Chromium, opened from disk: it sorts, filters, opens, changes sides, copies, and fits a phone."""
 
+import importlib.util
 import json
 import math
 from pathlib import Path
 
 import made_up
 import pytest
-from browser import until, visit
+from browser import missing, until, visit
 
 from gradstarve.page import report_page
 from gradstarve.theorems import CATALOGUE
@@ -176,7 +177,10 @@ def test_the_tab_key_reaches_everything_from_the_top(chromium, path):
 
 @pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 390])
 def test_axe_finds_nothing(chromium, path, width):
-    axe = pytest.importorskip("axe_playwright_python", reason="the rules are those of axe: pip install '.[browser]'")
+    if importlib.util.find_spec("axe_playwright_python") is None:
+        missing("the rules of axe are not installed: pip install '.[browser]'")
+    import axe_playwright_python as axe
+
     with visit(chromium, path, width=width) as page:
         for name in ("sign", "freeze"):
             page.evaluate(f"document.querySelector('#{name} details').open = true")

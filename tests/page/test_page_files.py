@@ -46,7 +46,7 @@ def test_what_verify_wrote_is_read(folder):
 
 def test_older_results_without_digests_are_taken(folder):
     found, _ = read_results(folder)
-    for name in ("figures", "environment"):
+    for name in ("figures", "environment", "format"):
         del found[name]
     for row in found["theorems"]:
         del row["formula"]
@@ -77,6 +77,7 @@ def broken(name, value):
         (lambda folder: (folder / "verify.json").write_text("[1]"), "it has no list of theorems"),
         (lambda folder: (folder / "verify.json").write_text('{"settings": {}}'), "it has no list of theorems"),
         (lambda folder: change(folder, key="0"), "'key' is missing or of the wrong kind"),
+        (lambda folder: change(folder, format=99), "it has format 99, and this version reads format 1;"),
         (lambda folder: change(folder, ok=False), "'ok' is not that of its theorems"),
         (broken("name", "signs"), "there is no theorem 'signs' in the catalogue"),
         (broken("name", "balance"), "its balance states something else"),

@@ -3,6 +3,7 @@
 How fast it is can only be seen on a GPU: `python -m benchmarks gpu`.
 """
 
+import inspect
 import re
 
 import jax
@@ -185,13 +186,17 @@ def test_tilings_fill_whole_warps(dtype, momentum):
     assert all(tiles is None for (h, d, n), tiles in found.items() if d == 100)
 
 
+# Older versions of JAX have devices of no platform, and take it from `lowering_platforms` alone.
+PLATFORM = {"platform": "gpu"} if "platform" in inspect.signature(jax.sharding.AbstractDevice).parameters else {}
+
+
 def lowered(rule, dtype, loss=None, keep=False):
     """The program for an NVIDIA GPU: text of the whole of it, and the plan. No GPU is needed for this."""
     loss = loss or CrossEntropy()
     data, network, eta = random_problem(3, 5, 20, batch=100, dtype=dtype)
     dynamics, state = start(network, eta, rule)
     plan = pallas.plan_for(network, data, loss, dynamics, 3, 20, keep)._replace(interpret=False)
-    device = jax.sharding.AbstractDevice(device_kind="NVIDIA H100", num_cores=None, platform="gpu")
+    device = jax.sharding.AbstractDevice(**{"device_kind": "NVIDIA H100", "num_cores": None} | PLATFORM)
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)):
         return pallas.run.trace(plan, state, data, dynamics).lower(lowering_platforms=("cuda",)).as_text(), plan
 

@@ -6,7 +6,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from gradstarve.special import clock_integral, clock_state, clock_time
+from gradstarve.special import clock_integral, clock_state, clock_time, stretch
 
 RESIDUALS = {
     "cross-entropy": lambda u: 1 / (1 + mp.exp(u)),
@@ -109,3 +109,15 @@ def test_the_derivative_of_the_logit_in_time_is_the_ode(kind):
         steep = rise * jnp.exp(angle) + fall * jnp.exp(-angle)
         expected = float(RESIDUALS[kind](float(logit))) * float(steep) if kind != "hinge" or logit < 1 else 0.0
         assert float(speed) == pytest.approx(expected, rel=1e-10)
+
+
+def test_the_nodes_of_a_stretch_are_those_of_lobatto():
+    """Real numbers: the zeros of the derivative of P_6; the rule on [0, 1] is exact up to degree 11. Against mpmath."""
+    inner, weights, middle, end = stretch._lobatto(7)
+    with mp.workdps(30):
+        exact = [mp.findroot(lambda x: mp.diff(lambda y: mp.legendre(6, y), x), 2 * x - 1) for x in inner]
+        np.testing.assert_allclose(inner, [float((x + 1) / 2) for x in exact], rtol=0, atol=2e-16)
+    nodes = np.array([0, *inner, 0.5, *(1 - x for x in reversed(inner)), 1])
+    shares = np.array([end, *weights, middle, *reversed(weights), end])
+    for degree in range(12):
+        np.testing.assert_allclose(shares @ nodes**degree, 1 / (degree + 1), rtol=2e-15)

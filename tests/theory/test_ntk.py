@@ -8,7 +8,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import gradstarve as gs
-from gradstarve.theory import jacobian, ntk
+from gradstarve.theory import convex_flow, jacobian, ntk
 from gradstarve.theory.kernel import factor
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -34,6 +34,20 @@ def random_kernel(rng, n, kind):
         half[0] = half[-1] = rng.normal(size=n)
     kernel = half @ half.T
     return (kernel + kernel.T) / 2, 100 / np.abs(kernel).max()
+
+
+def test_the_nodes_of_a_panel_are_those_of_radau():
+    """Real numbers, zeros of P_8 - P_7 and 1, whose rule is exact up to degree 14; against mpmath."""
+    points, weights, integrals, _ = convex_flow._tables()
+    assert {table.dtype for table in convex_flow._tables()} == {np.dtype(np.float64)}
+    assert (np.diff(points) > 0).all()
+    with mpmath.workdps(30):
+        polynomial = lambda x: mpmath.legendre(8, x) - mpmath.legendre(7, x)  # noqa: E731
+        exact = [*(float((mpmath.findroot(polynomial, 2 * x - 1) + 1) / 2) for x in points[:-1].tolist()), 1.0]
+    np.testing.assert_allclose(points, exact, rtol=0, atol=2e-16)
+    for degree in range(15):
+        np.testing.assert_allclose(weights @ points**degree, 1 / (degree + 1), rtol=2e-15)
+    np.testing.assert_allclose(integrals @ points**7, points**8 / 8, rtol=0, atol=1e-15)
 
 
 def integrated(kernel, start, times, penalty=0.0, ridge=0.0):
