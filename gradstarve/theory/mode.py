@@ -143,7 +143,10 @@ def _pieces(mode: Mode, kind: Kind, count: int, angle: Float[Array, "*batch h"])
     starts = jnp.concatenate([zero, jnp.cumsum(lasts, axis=-1)], axis=-1)
 
     rate = 2 * jnp.broadcast_to(mode.frequency * mode.norm, mode.batch_shape)
-    times = jnp.full_like(angle, jnp.inf).at[..., :count].set(starts[..., 1:] / rate[..., None])
+    # Only times that exist are divided: the derivative of inf / rate is no number.
+    ever = jnp.isfinite(starts[..., 1:])
+    ends = jnp.where(ever, jnp.where(ever, starts[..., 1:], 0) / rate[..., None], jnp.inf)
+    times = jnp.full_like(angle, jnp.inf).at[..., :count].set(ends)
     times = jnp.take_along_axis(times, jnp.argsort(order, axis=-1), axis=-1)
     return PiecewiseClock(kind, rate, starts, angles, rise, fall), jnp.where(seen, times, 0)
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.arrays import is_concrete
-from gradstarve.special import clock, expclock
+from gradstarve.special import clock
 from gradstarve.special.clock import Kind
 
 
@@ -77,15 +77,13 @@ def _time_to_logit(pieces: PiecewiseClock, target: Float[Array, "..."]):
     there_at_start = at_start[..., :1] >= flat
     piece = jnp.maximum(piece, 0)
     start, rise, fall = (_of(values, piece) for values in (pieces.start, pieces.rise, pieces.fall))
-    safe = jnp.where(there_at_start, rise - fall, flat)
-    angle = expclock.angle_at(rise, fall, safe)
-    reachable = jnp.isfinite(angle) & ~there_at_start
-    angle = jnp.maximum(jnp.where(reachable, angle, 0), 0)
-    tau = start + clock.time_of(pieces.kind, rise, fall, angle)
-    tau = jnp.where(there_at_start, 0, jnp.where(reachable, tau, jnp.inf))
+    tau = clock.arrival_of(pieces.kind, rise, fall, jnp.where(there_at_start, -jnp.inf, flat))
+    never = ~jnp.isfinite(tau)
     if pieces.kind == "squared":  # a logit above 1 falls back, so what it does not reach at once it never does
-        tau = jnp.where((at_start[..., :1] > 1) & ~there_at_start, jnp.inf, tau)
-    return (tau / pieces.rate[..., None]).reshape(shape)
+        never |= at_start[..., :1] > 1
+    # Only times that exist are divided: the derivative of inf / rate is no number.
+    time = jnp.where(there_at_start | never, 0, start + tau) / pieces.rate[..., None]
+    return jnp.where(never & ~there_at_start, jnp.inf, time).reshape(shape)
 
 
 def count_pieces(leaves: Bool[Array, "*batch h"]) -> int:
