@@ -18,7 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gradstarve.arrays import check_positive, is_concrete, real_arrays
 from gradstarve.errors import HypothesisError
@@ -103,27 +103,30 @@ def error_inflections(loss: Loss | str, kappa) -> Float[Array, "*batch 2"]:
     (kappa,) = real_arrays(kappa=kappa)
     if is_concrete(kappa) and (np.asarray(kappa) < 0).any():
         raise ValueError(f"kappa must be >= 0, got {np.asarray(kappa).min()}")
-    found = _inflections(kind, kappa * kappa)[..., 1:]
+    found = _inflections(kind, kappa * kappa, kappa > 0)[..., 1:]
     # In order of size: the lower one of the balanced curve is where it never starts.
     return jnp.sort(found, axis=-1)
 
 
 @partial(jax.jit, static_argnums=0)
-def _inflections(kind: str, level: Float[Array, "*batch"]) -> Float[Array, "*batch 3"]:
-    """(the one below 0, the lower and the upper one from 0 on) at kappa^2 = `level`; inf where there is none."""
+def _inflections(kind: str, level: Float[Array, "*batch"], curved: Bool[Array, "*batch"]) -> Float[Array, "*batch 3"]:
+    """(the one below 0, the lower and the upper one from 0 on) at kappa^2 = `level`; inf where there is none.
+
+    `curved`: kappa > 0, where its square may be no float.
+    """
     never = jnp.full_like(level, jnp.inf)
 
     def solved(exists, far, near):
         return jnp.where(exists, _root(kind, far, near, jnp.where(exists, level, 0.5)), never)
 
     if kind == "hinge":
-        curved = level < 2
-        upper = solved(curved & (level > float(_level(kind, np.float64(1), np))), 1.0, 0.0)
-        lower = jnp.where(level > 0, 0, never)
-        return jnp.stack([solved(curved, _FAR_BELOW, 0.0), lower, upper], axis=-1)
+        below = level < 2
+        upper = solved(below & (level > float(_level(kind, np.float64(1), np))), 1.0, 0.0)
+        lower = jnp.where(curved, 0, never)
+        return jnp.stack([solved(below, _FAR_BELOW, 0.0), lower, upper], axis=-1)
     peak, critical = _top(kind)
     two = level < critical**2
-    lower, upper = solved(two & (level > 0), 0.0, peak), solved(two, _FAR_ABOVE[kind], peak)
+    lower, upper = solved(two & curved, 0.0, peak), solved(two, _FAR_ABOVE[kind], peak)
     below = never if kind == "exponential" else solved(level >= 0, _FAR_BELOW, _pole(kind))
     return jnp.stack([below, lower, upper], axis=-1)
 
@@ -172,7 +175,8 @@ def _root_jvp(kind, far, near, primals, tangents):
 def clock_inflections(pieces: PiecewiseClock) -> Float[Array, "*batch count"]:
     """The times at which the error of a class bends, rising, inf for those that there are not: three for each piece."""
     # From kappa^2, which is smooth in rise and fall at 0.
-    u = _inflections(pieces.kind, 4 * pieces.rise * pieces.fall)  # [*batch, pieces, 3]
+    curved = (pieces.rise > 0) & (pieces.fall > 0)
+    u = _inflections(pieces.kind, 4 * pieces.rise * pieces.fall, curved)  # [*batch, pieces, 3]
     starts = jnp.where(jnp.isfinite(pieces.start), pieces.rise - pieces.fall, jnp.inf)
     ends = jnp.concatenate([starts[..., 1:], jnp.full_like(starts[..., :1], jnp.inf)], axis=-1)
     there = (u > starts[..., None]) & (u < ends[..., None])
