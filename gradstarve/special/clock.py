@@ -26,10 +26,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from gradstarve.arrays import real_arrays
+from gradstarve.arrays import check_least, check_normal, is_concrete, real_arrays
 from gradstarve.special import clock_slopes, clock_table, expclock
 from gradstarve.special.expclock import angle_at, bounded_exp, logit_at, steepness
 
@@ -73,13 +74,21 @@ def clock_time(kind: Kind, rise, fall, angle) -> Float[Array, "..."]:
 
     `rise`, `fall` >= 0, `angle`: broadcast together, float32 or float64. `angle` >= 0, but for "squared" with u(0) > 1,
     which runs backwards. inf where the clock never gets there (hinge past u = 1, squared past u = 1) or later than the
-    largest number of the dtype. Accurate to 1e-12 in tau g(u), the angle that the error in tau would cost.
+    largest number of the dtype. Accurate to 1e-12 in tau g(u), the angle that the error in tau would cost. `ValueError` for
+    negative and subnormal halves and angles out of range; inside jit nothing is checked.
 
     >>> float(clock_time("hinge", 0.1, 0.0, 1.0))
     1.0
     """
-    rise, fall, angle = jnp.broadcast_arrays(*real_arrays(rise=rise, fall=fall, angle=angle))
-    return time_of(_check_kind(kind), rise, fall, angle)
+    rise, fall, angle = _halves(rise, fall, angle=angle)
+    kind = _check_kind(kind)
+    if is_concrete(angle) and is_concrete(rise) and is_concrete(fall):
+        back = np.asarray((angle < 0) & ~((rise - fall > 1) & (kind == "squared")))
+        if back.any():
+            raise ValueError(
+                f"angle must be >= 0 (below only for the squared loss from a logit above 1), got {np.asarray(angle)[back].flat[0]}"
+            )
+    return time_of(kind, rise, fall, angle)
 
 
 def clock_state(kind: Kind, rise, fall, time) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
@@ -87,13 +96,15 @@ def clock_state(kind: Kind, rise, fall, time) -> tuple[Float[Array, "..."], Floa
 
     Arguments broadcast together, float32 or float64. Error in s, which is |du| / sqrt(kappa^2 + u^2), below 1e-12
     (1 + s) in float64 and 1e-6 (1 + s) in float32 for every tau of the dtype, rise and fall from the smallest normal
-    number to 1e6. Differentiable in rise, fall and time.
+    number to 1e6. Differentiable in rise, fall and time, to every order and at rise = 0 and fall = 0 too; late derivatives
+    have all their digits. `ValueError` for negative numbers and subnormal halves; inside jit nothing is checked.
 
     >>> angle, logit = clock_state("hinge", 0.1, 0.0, 1.0)
     >>> float(angle), round(float(logit), 4)
     (1.0, 0.2718)
     """
-    rise, fall, time = jnp.broadcast_arrays(*real_arrays(rise=rise, fall=fall, time=time))
+    rise, fall, time = _halves(rise, fall, time=time)
+    check_least("time", time, 0)
     return state_at(_check_kind(kind), rise, fall, time)
 
 
@@ -101,12 +112,15 @@ def clock_integral(kind: Kind, u0, u, kappa) -> Float[Array, "..."]:
     """integral_{u0}^{u} dv / (g(v) sqrt(kappa^2 + v^2)), the tau it takes from logit u0 to u at given kappa (3.5).
 
     Arguments broadcast together; kappa >= 0; with kappa = 0, u0 and u must have one sign. u >= u0, or for "squared"
-    above 1 u <= u0. inf where u is never reached.
+    above 1 u <= u0. inf where u is never reached. `ValueError` for negative kappa and subnormal kappa or u0.
 
     >>> round(float(clock_integral("cross-entropy", 0.1, 1.0, 0.0)), 3)   # log 10 + Ei(1) - Ei(0.1)
     5.821
     """
     u0, u, kappa = jnp.broadcast_arrays(*real_arrays(u0=u0, u=u, kappa=kappa))
+    check_least("kappa", kappa, 0)
+    check_normal("kappa", kappa)
+    check_normal("u0", u0)
     steep = jnp.hypot(kappa, u0)
     larger = (jnp.abs(u0) + steep) / 2
     smaller = jnp.where(larger > 0, (kappa / 2) * (kappa / 2 / jnp.where(larger > 0, larger, 1)), 0)
@@ -115,6 +129,15 @@ def clock_integral(kind: Kind, u0, u, kappa) -> Float[Array, "..."]:
     if kind == "squared":  # the one that runs backwards
         return time_of(kind, rise, fall, angle_at(rise, fall, u))
     return arrival_of(kind, rise, fall, u)
+
+
+def _halves(rise, fall, **other) -> list[Array]:
+    """`rise`, `fall` and one other number, broadcast together and checked."""
+    arrays = real_arrays(rise=rise, fall=fall, **other)
+    for name, half in zip(("rise", "fall"), arrays, strict=False):
+        check_least(name, half, 0)
+        check_normal(name, half)
+    return jnp.broadcast_arrays(*arrays)
 
 
 # --- the laws, by kind -------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete, real_arrays
+from gradstarve.arrays import check_normal, is_concrete, real_arrays
 
 Real = Float[Array, "*shape"]
 
@@ -36,7 +36,8 @@ def lambertw(x, branch: int = 0) -> Float[Array, "..."]:
 
     `x`: any shape, float32 or float64, result of the same shape and dtype; relative error a few ulp, next to the branch
     point included. Derivative e^-w / (1 + w), infinite at x = -1/e. `ValueError` outside the branch's domain (a runtime
-    error inside jit), for NaN and infinite x, and for branches other than 0 and -1.
+    error inside jit), for NaN, infinite and subnormal x (inside jit subnormal numbers count as 0), and for branches other
+    than 0 and -1.
 
     >>> round(float(lambertw(1.0)), 6)
     0.567143
@@ -44,6 +45,7 @@ def lambertw(x, branch: int = 0) -> Float[Array, "..."]:
     if branch not in (0, -1):
         raise ValueError(f"branch must be 0 or -1 (the real branches), got {branch!r}")
     (x,) = real_arrays(x=x)
+    check_normal("x", x)
     # The float nearest to -1/e lies a rounding beyond it, and is meant as the branch point itself.
     outside = _above_branch_point(x) < -jnp.finfo(x.dtype).eps
     if branch == -1:

@@ -27,7 +27,7 @@ from gradstarve.problem import Loss, as_loss
 from gradstarve.special.monotone import invert
 from gradstarve.theory.mode import error_to_logit, insert_axes
 from gradstarve.theory.one_layer import one_layer_logit, one_layer_time
-from gradstarve.theory.piecewise import check_times
+from gradstarve.theory.piecewise import check_target, check_times
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 _CUT = {"cross-entropy": 1.0, "exponential": 1.0, "hinge": 1.0, "squared": 0.5}
@@ -297,9 +297,7 @@ class DepthMode(eqx.Module):
 
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """The time at which u = `logit`, [*batch, *logit.shape]; 0 if u(0) is there, inf if it never gets there."""
-        target = jnp.asarray(logit, self.start.dtype)
-        if is_concrete(target) and np.isnan(np.asarray(target)).any():
-            raise ValueError("the logit to reach is NaN")
+        target = check_target(logit, self.start.dtype)
         frequency, norm, target = self._lanes(target)
         if self.depth == 1:
             return one_layer_time(frequency, norm, norm * self._lane_start(target)[..., 0], self.loss_function, target)

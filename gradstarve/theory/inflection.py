@@ -24,7 +24,7 @@ from gradstarve.arrays import check_positive, is_concrete, real_arrays
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import Loss, with_closed_form
 from gradstarve.special import clock
-from gradstarve.theory.piecewise import PiecewiseClock
+from gradstarve.theory.piecewise import PiecewiseClock, in_time
 
 # A u at which K is below 0: the far end of the branches u > 0 of the losses with two of them, and of the branch u < 0.
 _FAR_ABOVE = {"cross-entropy": 2.0, "exponential": 1.0, "squared": 1.0}
@@ -184,8 +184,8 @@ def clock_inflections(pieces: PiecewiseClock) -> Float[Array, "*batch count"]:
     tau = clock.arrival_of(pieces.kind, rise, fall, jnp.where(there, u, -jnp.inf))
     there = there & jnp.isfinite(tau)
     start = jnp.where(jnp.isfinite(pieces.start), pieces.start, 0)[..., None]
-    # Only times that exist are divided: the derivative of inf / rate is no number.
-    times = jnp.where(there, jnp.where(there, start + tau, 0) / pieces.rate[..., None, None], jnp.inf)
+    tau = jnp.where(there, start + jnp.where(there, tau, 0), jnp.inf)
+    times = in_time(tau, pieces.rate[..., None, None])
     return jnp.sort(times.reshape(*times.shape[:-2], -1), axis=-1)
 
 

@@ -1,0 +1,167 @@
+"""Every differentiable law has its first and second derivatives, in both modes, where square roots and branches meet.
+
+The points are those at which a law written in other coordinates would have no derivative: balanced starts (a = z, kappa = 0),
+the stable manifold (z = -a), a member that never learns beside others, times before and after an event. Hessians are
+jacfwd(jacrev(f)) under jit and vmap, and both orders are compared with central differences, at points of the same program.
+
+To add a law: a row of `SCALARS` (a function of one vector and the points to try it at) or of `OF_A_MODE`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+import gradstarve as gs
+from gradstarve import special, theory
+from gradstarve.theory import solve_mode
+
+# What has no derivative, by mathematics, and is not tried.
+KINKS = {
+    "events": "at the time of an event the speed jumps: a left and a right derivative",
+    "hinge": "at u = 1 the logit stops, and a time to a logit above 1 does not exist",
+    "kappa_critical": "at kappa_c two inflections merge like a square root",
+    "expi": "0, where Ei has a logarithm; lambertw: -1/e, the branch point, and error_inflections at kappa = 0 in kappa < 0",
+    "fates": "antipodal_fate, exclusive_fate and dies_for_ever are steps",
+}
+
+# --- functions of one mode ---------------------------------------------------------------------------------------------
+
+T = 4.0
+OF_A_MODE = {
+    "logit": lambda s: s.logit(T)[None],
+    "error": lambda s: s.error(T)[None],
+    "weights": lambda s: jnp.concatenate(s.weights(T)),
+    "time_to_logit": lambda s: s.time_to_logit(0.5)[None],
+    "time_to_error": lambda s: s.time_to_error(0.35)[None],
+    "inflections": lambda s: s.inflections(),
+    "events": lambda s: s.events,
+}
+# a_1, a_2, z_1, z_2
+STARTS = {
+    "balanced": (0.3, 0.2, 0.3, 0.2),
+    "balanced but for one on the stable manifold": (0.3, 0.2, 0.3, -0.2),
+    "none learns, on the stable manifold": (0.3, 0.2, -0.3, -0.2),
+    "none learns": (0.3, 0.2, -0.5, -0.4),
+    "late event": (0.4, 0.3, 0.3, -0.31),
+    "early event": (0.4, 0.3, 0.3, -0.9),
+    "lazy": (1.5, 1.0, 0.1, -0.2),
+}
+STEP = 1e-4
+
+
+def finite(values):
+    """What never happens counts as the constant it is."""
+    return jnp.where(jnp.isfinite(values), values, 0)
+
+
+def orders(function):
+    """(f, Jacobian, Hessian) of each point, reverse mode inside and forward mode outside, in one program."""
+
+    def at(x):
+        return function(x), jax.jacrev(function)(x), jax.jacfwd(jax.jacrev(function))(x)
+
+    return jax.jit(jax.vmap(at))
+
+
+def against_differences(function, points, tolerance, names=None):
+    """Compare the derivatives at `points` [n, d] with central differences of the order below."""
+    points = np.asarray(points, float)
+    moves = STEP * np.concatenate([np.zeros((1, points.shape[1])), np.eye(points.shape[1]), -np.eye(points.shape[1])])
+    value, slope, bend = map(np.asarray, orders(function)(jnp.asarray((points[:, None] + moves).reshape(-1, points.shape[1]))))
+    count = points.shape[1]
+    value, slope, bend = (x.reshape(len(points), len(moves), *x.shape[1:]) for x in (value, slope, bend))
+    assert np.isfinite(slope[:, 0]).all(), (names, slope[:, 0])
+    assert np.isfinite(bend[:, 0]).all(), (names, bend[:, 0])
+    np.testing.assert_allclose(bend[:, 0], np.swapaxes(bend[:, 0], -1, -2), rtol=1e-6, atol=1e-6)
+    # A time that comes or goes within the step has no difference to compare with.
+    exists = ((value == 0) == (value[:, :1] == 0)).all(axis=1)
+    ahead, back = slice(1, count + 1), slice(count + 1, None)
+    for found, below in ((slope, value), (bend, slope)):
+        difference = np.moveaxis((below[:, ahead] - below[:, back]) / (2 * STEP), 1, -1)
+        size = 1 + np.abs(difference).max(axis=tuple(range(2, difference.ndim)), keepdims=True)
+        off = np.abs(found[:, 0] - difference) / size
+        off = off.reshape(*exists.shape, -1).max(axis=-1) * exists
+        assert (off < tolerance).all(), (names, np.argwhere(off >= tolerance).tolist(), off.max())
+    return value[:, 0], slope[:, 0], bend[:, 0]
+
+
+def of_a_mode(loss, x):
+    solution = solve_mode(gs.Mode(x[4], x[5], x[:2], x[2:4]), loss)
+    return jnp.concatenate([finite(law(solution)) for law in OF_A_MODE.values()])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "loss",
+    ["cross-entropy", "hinge", pytest.param("exponential", marks=pytest.mark.slow), pytest.param("squared", marks=pytest.mark.slow)],
+)
+def test_a_mode_has_its_derivatives_at_every_start(loss):
+    points = [(*start, 0.6, 1.3) for start in STARTS.values()]
+    against_differences(functools.partial(of_a_mode, loss), points, 2e-5, names=list(STARTS))
+
+
+# --- functions of numbers ----------------------------------------------------------------------------------------------
+
+SCALARS = {
+    "lambertw": (lambda x: special.lambertw(x[0]), [(1e-3,), (-0.3,), (5.0,)]),
+    "lambertw, branch -1": (lambda x: special.lambertw(x[0], -1), [(-1e-2,), (-0.3,)]),
+    "lambertw_exp": (lambda x: special.lambertw_exp(x[0]), [(-3.0,), (0.0,), (30.0,)]),
+    "expi": (lambda x: special.expi(x[0]), [(-2.0,), (0.3725,), (5.0,)]),
+    "expi_scaled": (lambda x: special.expi_scaled(x[0]), [(-2.0,), (0.3725,), (50.0,)]),
+    "binomial_at_least": (lambda x: special.binomial_at_least(3, 10, x[0]), [(0.3,), (0.7,)]),
+    "binomial_log_pmf": (lambda x: special.binomial_log_pmf(3, 10, x[0]), [(0.3,), (0.7,)]),
+    "one_layer_logit": (lambda x: theory.one_layer_logit(x[0], x[1], x[2], "cross-entropy", T), [(0.5, 1.0, 0.0)]),
+    "one_layer_time": (lambda x: finite(theory.one_layer_time(x[0], x[1], x[2], "hinge", 0.8)), [(0.5, 1.0, 0.0)]),
+    "settled_logit": (lambda x: theory.settled_logit(x[0], x[1], x[2]), [(0.5, 1.0, 0.1), (0.1, 1.0, 0.4)]),
+    "plateau_length": (lambda x: theory.plateau_length("hinge", x[0], x[1], x[2]), [(1e-2, 0.5, 1.0)]),
+    "error_inflections": (lambda x: jnp.sum(finite(theory.error_inflections("cross-entropy", x[0]))), [(0.3,), (0.8,)]),
+    "hinge_advantage": (lambda x: theory.hinge_advantage(x[0]), [(0.2,), (0.9,)]),
+    "error_tail": (lambda x: 1e6 * theory.error_tail("cross-entropy", 1e6, x[0], x[1]), [(0.5, 1.0)]),
+    "generator_signal": (lambda x: theory.generator_signal("minimax", x[0], x[1]), [(1.2, 1.0), (0.0, 2.0)]),
+    "wrong_sign_fraction": (lambda x: theory.wrong_sign_fraction(T, x[0], x[1]), [(0.5, 1.0)]),
+    "wrong_sign_time": (lambda x: theory.wrong_sign_time(x[2], x[0], x[1]), [(0.5, 1.0, 0.05), (0.5, 1.0, 0.6)]),
+    "learning_probability": (lambda x: theory.learning_probability(x[0], x[1]), [(1.0, 1.0)]),
+    "shared_slope": (lambda x: theory.shared_slope(x[0], x[1], "cross-entropy", x[2], x[3]), [(0.7, 0.3, 1.0, 0.2)]),
+}
+
+
+@pytest.mark.usefixtures("x64")
+def test_functions_of_numbers_have_their_derivatives():
+    wide = max(len(point) for _, points in SCALARS.values() for point in points)
+    names = list(SCALARS)
+
+    def together(which):
+        """One program for all of them; each point belongs to one function."""
+
+        def function(x):
+            return jnp.stack([SCALARS[name][0](x[k]) for k, name in enumerate(which)])
+
+        return function
+
+    count = max(len(points) for _, points in SCALARS.values())
+    points = np.array([[[*p, *[0.5] * (wide - len(p))] for p in (SCALARS[n][1] * count)[:count]] for n in names])
+    # Each function depends on its own row only, so the sum of all has the Jacobian and Hessian of each.
+    function = together(names)
+
+    def each(x):
+        """Value, gradient and Hessian of every function, [names, ...]."""
+        one = [SCALARS[name][0] for name in names]
+        slopes = jnp.stack([jax.grad(f)(x[k]) for k, f in enumerate(one)])
+        bends = jnp.stack([jax.jacfwd(jax.grad(f))(x[k]) for k, f in enumerate(one)])
+        return function(x), slopes, bends
+
+    run = jax.jit(jax.vmap(each))
+    moves = STEP * np.concatenate([np.zeros((1, wide)), np.eye(wide), -np.eye(wide)])
+    grid = np.swapaxes(points, 0, 1)[:, None] + moves[None, :, None]
+    value, slope, bend = (np.asarray(x).reshape(count, len(moves), *x.shape[1:]) for x in run(grid.reshape(-1, len(names), wide)))
+    ahead, back = slice(1, wide + 1), slice(wide + 1, None)
+    for found, below in ((slope, value), (bend, slope)):
+        difference = np.moveaxis((below[:, ahead] - below[:, back]) / (2 * STEP), 1, -1)
+        for k, name in enumerate(names):
+            assert np.isfinite(found[:, 0, k]).all(), (name, found[:, 0, k])
+            scale = 1 + np.abs(difference[:, k]).max()
+            assert np.abs(found[:, 0, k] - difference[:, k]).max() < 1e-5 * scale, (name, found[:, 0, k], difference[:, k])
