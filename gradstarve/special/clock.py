@@ -104,7 +104,7 @@ def clock_state(kind: Kind, rise, fall, time) -> tuple[Float[Array, "..."], Floa
     (1.0, 0.2718)
     """
     rise, fall, time = _halves(rise, fall, time=time)
-    check_least("time", time, 0)
+    check_least("time", time, 0.0)
     return state_at(_check_kind(kind), rise, fall, time)
 
 
@@ -118,7 +118,7 @@ def clock_integral(kind: Kind, u0, u, kappa) -> Float[Array, "..."]:
     5.821
     """
     u0, u, kappa = jnp.broadcast_arrays(*real_arrays(u0=u0, u=u, kappa=kappa))
-    check_least("kappa", kappa, 0)
+    check_least("kappa", kappa, 0.0)
     check_normal("kappa", kappa)
     check_normal("u0", u0)
     steep = jnp.hypot(kappa, u0)
@@ -135,7 +135,7 @@ def _halves(rise, fall, **other) -> list[Array]:
     """`rise`, `fall` and one other number, broadcast together and checked."""
     arrays = real_arrays(rise=rise, fall=fall, **other)
     for name, half in zip(("rise", "fall"), arrays, strict=False):
-        check_least(name, half, 0)
+        check_least(name, half, 0.0)
         check_normal(name, half)
     return jnp.broadcast_arrays(*arrays)
 

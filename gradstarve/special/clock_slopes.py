@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from gradstarve.special.expclock import EDGES, NODES, TERMS, WEIGHTS, angle_at, bounded_exp, is_lazy, logit_at, steepness

@@ -64,7 +64,7 @@ def lambertw(x, branch: int = 0) -> Float[Array, "..."]:
 def lambertw_exp(y) -> Float[Array, "..."]:
     """W_0(e^y) for any real y, the solution of w + log w = y; e^y itself is never formed where it could overflow.
 
-    `y`: any shape, float32 or float64. Derivative w / (1 + w). Relative error a few ulp for |y| up to 1e300.
+    `y`: any shape, float32 or float64. Derivative w / (1 + w). Relative error a few ulp for every y whose e^y is normal or that is positive.
 
     >>> round(float(lambertw_exp(1.0)), 6)
     1.0
@@ -108,10 +108,10 @@ def _near_branch_point(x: Real, side: float) -> Real:
 
 def _polish(w: Real, z: Real) -> Real:
     """One fourth-order step (Fritsch, Shafer and Crowley 1973) given z = log(x/w) - w."""
-    # Their q and z, both divided by 1 + w: q itself is of order w^2 and would overflow.
-    q = 2 * (1 + w + 2 * z / 3)
+    # Their q / 2 and z, both divided by 1 + w: q itself is of order w^2 and would overflow, as 2 w may.
+    q = 1 + w + 2 * z / 3
     z = z / (1 + w)
-    return w * (1 + z * (q - z) / (q - 2 * z))
+    return w * (1 + z * ((q - z / 2) / (q - z)))
 
 
 @jax.custom_jvp
@@ -134,7 +134,8 @@ def _wm1(x: Real) -> Real:
     l2 = jnp.log(-l1)
     w = l1 - l2 + l2 / l1 + l2 * (l2 - 2) / (2 * l1**2)
     for _ in range(3):
-        w = _polish(w, jnp.log(safe / w) - w)
+        # Two logarithms and not that of the quotient, which is subnormal for the smallest x.
+        w = _polish(w, l1 - jnp.log(-w) - w)
     return jnp.where(near, _near_branch_point(jnp.where(near, x, _SWITCH), -1.0), w)
 
 

@@ -38,7 +38,7 @@ class JaxFunction(Protocol):
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
-class sigmoid(sp.Function):  # noqa: N801 - named as it is printed
+class sigmoid(sp.Function):
     """1/(1 + e^-x), which stands for itself in the code; only the printer makes it."""
 
     nargs = 1

@@ -71,8 +71,8 @@ def against_differences(function, points, tolerance, names=None):
     """Compare the derivatives at `points` [n, d] with central differences of the order below."""
     points = np.asarray(points, float)
     moves = STEP * np.concatenate([np.zeros((1, points.shape[1])), np.eye(points.shape[1]), -np.eye(points.shape[1])])
-    value, slope, bend = map(np.asarray, orders(function)(jnp.asarray((points[:, None] + moves).reshape(-1, points.shape[1]))))
     count = points.shape[1]
+    value, slope, bend = map(np.asarray, orders(function)(jnp.asarray((points[:, None] + moves).reshape(-1, count))))
     value, slope, bend = (x.reshape(len(points), len(moves), *x.shape[1:]) for x in (value, slope, bend))
     assert np.isfinite(slope[:, 0]).all(), (names, slope[:, 0])
     assert np.isfinite(bend[:, 0]).all(), (names, bend[:, 0])
@@ -97,7 +97,7 @@ def of_a_mode(loss, x):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "loss",
-    ["cross-entropy", "hinge", pytest.param("exponential", marks=pytest.mark.slow), pytest.param("squared", marks=pytest.mark.slow)],
+    ["cross-entropy", "hinge", *(pytest.param(name, marks=pytest.mark.slow) for name in ("exponential", "squared"))],
 )
 def test_a_mode_has_its_derivatives_at_every_start(loss):
     points = [(*start, 0.6, 1.3) for start in STARTS.values()]
@@ -134,30 +134,20 @@ def test_functions_of_numbers_have_their_derivatives():
     wide = max(len(point) for _, points in SCALARS.values() for point in points)
     names = list(SCALARS)
 
-    def together(which):
-        """One program for all of them; each point belongs to one function."""
-
-        def function(x):
-            return jnp.stack([SCALARS[name][0](x[k]) for k, name in enumerate(which)])
-
-        return function
-
     count = max(len(points) for _, points in SCALARS.values())
     points = np.array([[[*p, *[0.5] * (wide - len(p))] for p in (SCALARS[n][1] * count)[:count]] for n in names])
-    # Each function depends on its own row only, so the sum of all has the Jacobian and Hessian of each.
-    function = together(names)
-
     def each(x):
         """Value, gradient and Hessian of every function, [names, ...]."""
         one = [SCALARS[name][0] for name in names]
         slopes = jnp.stack([jax.grad(f)(x[k]) for k, f in enumerate(one)])
         bends = jnp.stack([jax.jacfwd(jax.grad(f))(x[k]) for k, f in enumerate(one)])
-        return function(x), slopes, bends
+        return jnp.stack([f(x[k]) for k, f in enumerate(one)]), slopes, bends
 
     run = jax.jit(jax.vmap(each))
     moves = STEP * np.concatenate([np.zeros((1, wide)), np.eye(wide), -np.eye(wide)])
     grid = np.swapaxes(points, 0, 1)[:, None] + moves[None, :, None]
-    value, slope, bend = (np.asarray(x).reshape(count, len(moves), *x.shape[1:]) for x in run(grid.reshape(-1, len(names), wide)))
+    tried = run(grid.reshape(-1, len(names), wide))
+    value, slope, bend = (np.asarray(x).reshape(count, len(moves), *x.shape[1:]) for x in tried)
     ahead, back = slice(1, wide + 1), slice(wide + 1, None)
     for found, below in ((slope, value), (bend, slope)):
         difference = np.moveaxis((below[:, ahead] - below[:, back]) / (2 * STEP), 1, -1)
@@ -165,3 +155,74 @@ def test_functions_of_numbers_have_their_derivatives():
             assert np.isfinite(found[:, 0, k]).all(), (name, found[:, 0, k])
             scale = 1 + np.abs(difference[:, k]).max()
             assert np.abs(found[:, 0, k] - difference[:, k]).max() < 1e-5 * scale, (name, found[:, 0, k], difference[:, k])
+
+
+# --- beside a member that never learns ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loss", ["hinge", "cross-entropy"])
+def test_a_member_that_never_learns_leaves_the_others_their_derivatives(loss):
+    """Every time of a mode is c / p, so its derivative in p is -time / p; that of a time that never comes is 0."""
+
+    def times(p):
+        solution = solve_mode(gs.Mode(p, 1.0, a=jnp.array([[0.2], [0.3]]), z=jnp.array([[-0.5], [0.1]])), loss)
+        return jnp.stack([solution.time_to_logit(0.5), solution.time_to_error(0.35), solution.events[:, 0]])
+
+    value, slope = jax.jit(lambda p: (times(p), jax.jacrev(lambda p: finite(times(p)))(p)))(0.5)
+    assert np.isinf(np.asarray(value)).any(axis=1).all()
+    np.testing.assert_allclose(slope, -np.asarray(finite(value)) / 0.5, rtol=1e-12)
+
+
+# --- late in training --------------------------------------------------------------------------------------------------
+
+
+def late_slopes(loss, p, r, a, z, t):
+    """du/d(p, r, a, z, t) from the implicit equation (3.5), in high precision."""
+    p, r, a, z, t = map(mpmath.mpf, (p, r, a, z, t))
+    more, less, first, clock = (a + z) ** 2, (a - z) ** 2, r * a * z, 2 * p * r * t
+    square = r * r * more * less / 4
+    inverse = mpmath.exp if loss == "exponential" else (lambda v: 1 + mpmath.exp(v))
+
+    def integral(u, power):
+        edges = [first, *(x for x in (0.5, 1, 2, 4, 8, 16, 32) if first < x < u), u]
+        return mpmath.quad(lambda v: inverse(v) / mpmath.sqrt(square + v * v) ** power, edges)
+
+    u = mpmath.log(clock) + mpmath.log(mpmath.log(clock))
+    for _ in range(40):
+        step = (clock - integral(u, 1)) * mpmath.sqrt(square + u * u) / inverse(u)
+        u += step
+        if abs(step) < mpmath.mpf(10) ** -20:
+            break
+    speed = mpmath.sqrt(square + u * u) / inverse(u)
+    at_first, bend = inverse(first) / mpmath.sqrt(square + first**2), integral(u, 3) / 2
+
+    def move(dsquare, dfirst, dclock):
+        return speed * (dclock + at_first * dfirst + bend * dsquare)
+
+    along, across = (a + z) * less, (a - z) * more
+    by_a, by_z = r * r / 2 * (along + across), r * r / 2 * (along - across)
+    by_r = move(2 * square / r, first / r, 2 * p * t)
+    return [move(0, 0, 2 * r * t), by_r, move(by_a, r * z, 0), move(by_z, r * a, 0), move(0, 0, 2 * p * r)]
+
+
+LATE = [
+    pytest.param(loss, dtype, t, marks=[pytest.mark.slow] if loss == "exponential" else [])
+    for loss in ("cross-entropy", "exponential")
+    for dtype, t in ((np.float32, 1e6), (np.float64, 1e20))
+]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("loss", "dtype", "t"), LATE)
+def test_late_derivatives_have_their_digits(loss, dtype, t):
+    """They are e^-u of the terms they could be the difference of: 1e-7 and 1e-22 here."""
+    starts = np.array([(0.6, 1.3, 0.3, 0.3, t), (0.6, 1.3, 0.5, -0.2, t)], dtype)
+
+    def logit(x):
+        return solve_mode(gs.Mode(x[0], x[1], x[2:3], x[3:4]), loss).logit(x[4])
+
+    found = jax.jit(jax.vmap(jax.grad(logit)))(jnp.asarray(starts))
+    with mpmath.workdps(40):
+        exact = np.array([list(map(float, late_slopes(loss, *map(float, start)))) for start in starts])
+    np.testing.assert_allclose(found, exact, rtol=16 * np.finfo(dtype).eps if dtype == np.float32 else 1e-12)
