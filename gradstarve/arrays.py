@@ -116,13 +116,13 @@ def check_positive(name: str, array: Array) -> None:
 
 
 def check_normal(name: str, array: Array) -> None:
-    """Raise a `ValueError` that names the first subnormal entry of `array`, which XLA would take for 0 (if it can be seen)."""
+    """Raise a `ValueError` that names the first subnormal entry of `array`, which XLA takes for 0 (if it can be seen)."""
     if is_concrete(array):
         values, least = np.asarray(array), np.finfo(array.dtype).tiny
         bad = (values != 0) & (np.abs(values) < least)
         if bad.any():
             raise ValueError(
-                f"{name} = {values[bad].flat[0]} is subnormal in {array.dtype} (below {least:.4g}) and would be flushed to 0; "
+                f"{name} = {values[bad].flat[0]} is subnormal in {array.dtype} (below {least:.4g}) and flushed to 0; "
                 + ("give it as float64, with 64 bits on in JAX" if array.dtype == np.float32 else "rescale the problem")
             )
 

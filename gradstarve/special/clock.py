@@ -85,9 +85,8 @@ def clock_time(kind: Kind, rise, fall, angle) -> Float[Array, "..."]:
     if is_concrete(angle) and is_concrete(rise) and is_concrete(fall):
         back = np.asarray((angle < 0) & ~((rise - fall > 1) & (kind == "squared")))
         if back.any():
-            raise ValueError(
-                f"angle must be >= 0 (below only for the squared loss from a logit above 1), got {np.asarray(angle)[back].flat[0]}"
-            )
+            found = np.asarray(angle)[back].flat[0]
+            raise ValueError(f"angle must be >= 0 (below only for the squared loss from a logit above 1), got {found}")
     return time_of(kind, rise, fall, angle)
 
 

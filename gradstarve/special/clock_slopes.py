@@ -4,14 +4,16 @@ Two families of integrals are closed under differentiation, so each has a rule f
 through its quadrature:
 
     I_k = integral_0^s e^(u + k s') ds'                    dI_k = e^(u + k s) ds + I_(k+1) drise - I_(k-1) dfall
-    K_n = integral_{u_c}^u (c + e^v) / S^n dv              dK_n = [(c + e^v)/S^n dv]_{u_c}^u - 2 n K_(n+2) (fall drise + rise dfall)
+    K_n = integral_{u_c}^u (c + e^v) / S^n dv              dK_n = [(c + e^v)/S^n dv]_{u_c}^u - n K_(n+2) d(kappa^2) / 2
 
-The time tau(u) to a fixed logit u is c s_c + I_0(s_c) up to the cut u_c = max(1, u(0)), at the angle s_c, and K_1 above it:
+with kappa^2 = 4 rise fall. The time tau(u) to a fixed logit u is c s_c + I_0(s_c) up to the cut u_c = max(1, u(0)), at the
+angle s_c, and K_1 above it:
 
-    dtau/drise = I_1(s_c) - (c + e^u_c) e^s_c / S_c - 2 fall K_3,      dtau/dfall = -I_-1(s_c) + (c + e^u_c) e^-s_c / S_c - 2 rise K_3.
+    dtau/drise = I_1(s_c) - (c + e^u_c) e^s_c / S_c - 2 fall K_3
+    dtau/dfall = -I_-1(s_c) + (c + e^u_c) e^-s_c / S_c - 2 rise K_3
 
 Late in training this is the form to use. At a fixed time the logit moves by du = g(u) S (dtau - ...), while the other form,
-du = e^s drise - e^-s dfall + S ds, is a difference of terms that agree to e^-u. Up to the cut the other form is the right one.
+du = e^s drise - e^-s dfall + S ds, is a difference of terms that agree to e^-u. Up to the cut the other form is right.
 """
 
 from __future__ import annotations
@@ -160,8 +162,7 @@ def _tail_jvp(constant, n, primals, tangents):
 class Late(NamedTuple):
     """The part of a clock above its cut, on arrays of one shape; harmless numbers in the lanes that are not `above` it.
 
-    `shrink` e^-u; `by_rise`, `by_fall`: e^-u times the derivatives of the time to the logit u; `steep`: S there;
-    `passed`: the time at the cut; `above_cut`: e^-u times the time since then.
+    `begin` u_c and `angle` s_c are those of the cut.
     """
 
     above: Bool[Array, "..."]

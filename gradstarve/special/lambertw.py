@@ -64,7 +64,8 @@ def lambertw(x, branch: int = 0) -> Float[Array, "..."]:
 def lambertw_exp(y) -> Float[Array, "..."]:
     """W_0(e^y) for any real y, the solution of w + log w = y; e^y itself is never formed where it could overflow.
 
-    `y`: any shape, float32 or float64. Derivative w / (1 + w). Relative error a few ulp for every y whose e^y is normal or that is positive.
+    `y`: any shape, float32 or float64. Derivative w / (1 + w). Relative error a few ulp
+    wherever the result is a normal number.
 
     >>> round(float(lambertw_exp(1.0)), 6)
     1.0
