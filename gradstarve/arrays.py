@@ -70,7 +70,8 @@ def _dtype_given(name: str, value: Any) -> np.dtype | None:
 def real_arrays(**named: Any) -> tuple[Array, ...]:
     """The named values as JAX arrays of one common real dtype, in the order given.
 
-    Raises `ValueError` for half precision, complex, non-numeric and ragged values, and for NaN or infinite entries.
+    Raises `ValueError` for half precision, complex, non-numeric and ragged values, a lone True or False, and for NaN or
+    infinite entries.
 
     >>> a, b = real_arrays(a=[1, 2], b=3.0)
     >>> a.dtype == b.dtype
@@ -78,6 +79,8 @@ def real_arrays(**named: Any) -> tuple[Array, ...]:
     """
     opinions = []
     for name, value in named.items():
+        if isinstance(value, bool | np.bool_):
+            raise ValueError(f"{name} must be a number, got {value!r}")
         try:
             dtype = _dtype_given(name, value)
         except ValueError as error:
@@ -110,6 +113,27 @@ def check_positive(name: str, array: Array) -> None:
         bad = ~(values > 0)
         if bad.any():
             raise ValueError(f"{name} must be > 0, got {values[bad].flat[0]}")
+
+
+def check_normal(name: str, array: Array) -> None:
+    """Raise a `ValueError` that names the first subnormal entry of `array`, which XLA takes for 0 (if it can be seen)."""
+    if is_concrete(array):
+        values, least = np.asarray(array), np.finfo(array.dtype).tiny
+        bad = (values != 0) & (np.abs(values) < least)
+        if bad.any():
+            raise ValueError(
+                f"{name} = {values[bad].flat[0]} is subnormal in {array.dtype} (below {least:.4g}) and flushed to 0; "
+                + ("give it as float64, with 64 bits on in JAX" if array.dtype == np.float32 else "rescale the problem")
+            )
+
+
+def check_least(name: str, array: Array, least: float) -> None:
+    """Raise a `ValueError` that names the first entry of `array` below `least` (if it can be seen)."""
+    if is_concrete(array):
+        values = np.asarray(array)
+        bad = ~(values >= least)
+        if bad.any():
+            raise ValueError(f"{name} must be >= {least:g}, got {values[bad].flat[0]}")
 
 
 def check_fits(name: str, array: Array, batch: tuple[int, ...], of: str) -> None:

@@ -44,12 +44,16 @@ def binomial_at_least(successes, trials, probability) -> Float[Array, "..."]:
     """P(at least k successes in n trials), each with `probability` p in (0, 1]: the regularised beta I_p(k, n - k + 1).
 
     Arguments broadcast; `successes` k and `trials` n are integers >= 0. Relative error as for `binomial_log_pmf`, also
-    where the probability is tiny. Differentiable in p. `ValueError` for p outside (0, 1] and n not an integer >= 0.
+    where the probability is tiny. Differentiable in p. `ValueError` for p outside (0, 1], n not an integer >= 0 and k not an
+    integer; inside jit nothing is checked.
 
     >>> round(float(binomial_at_least(2, 4, 0.5)), 6)
     0.6875
     """
-    return jax.jit(_at_least)(*_check(successes, trials, probability))
+    k, n, p = _check(successes, trials, probability)
+    if is_concrete(k) and not bool((k == jnp.rint(k)).all()):
+        raise ValueError(f"successes must be integers, got {successes!r}")
+    return jax.jit(_at_least)(k, n, p)
 
 
 def _check(successes, trials, probability):

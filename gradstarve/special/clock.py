@@ -26,11 +26,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from gradstarve.arrays import real_arrays
-from gradstarve.special import clock_table, expclock
+from gradstarve.arrays import check_least, check_normal, is_concrete, real_arrays
+from gradstarve.special import clock_slopes, clock_table, expclock
 from gradstarve.special.expclock import angle_at, bounded_exp, logit_at, steepness
 
 Real = Float[Array, "*shape"]
@@ -73,13 +74,20 @@ def clock_time(kind: Kind, rise, fall, angle) -> Float[Array, "..."]:
 
     `rise`, `fall` >= 0, `angle`: broadcast together, float32 or float64. `angle` >= 0, but for "squared" with u(0) > 1,
     which runs backwards. inf where the clock never gets there (hinge past u = 1, squared past u = 1) or later than the
-    largest number of the dtype. Accurate to 1e-12 in tau g(u), the angle that the error in tau would cost.
+    largest number of the dtype. Accurate to 1e-12 in tau g(u), the angle that the error in tau would cost. `ValueError` for
+    negative and subnormal halves and angles out of range; inside jit nothing is checked.
 
     >>> float(clock_time("hinge", 0.1, 0.0, 1.0))
     1.0
     """
-    rise, fall, angle = jnp.broadcast_arrays(*real_arrays(rise=rise, fall=fall, angle=angle))
-    return time_of(_check_kind(kind), rise, fall, angle)
+    rise, fall, angle = _halves(rise, fall, angle=angle)
+    kind = _check_kind(kind)
+    if is_concrete(angle) and is_concrete(rise) and is_concrete(fall):
+        back = np.asarray((angle < 0) & ~((rise - fall > 1) & (kind == "squared")))
+        if back.any():
+            found = np.asarray(angle)[back].flat[0]
+            raise ValueError(f"angle must be >= 0 (below only for the squared loss from a logit above 1), got {found}")
+    return time_of(kind, rise, fall, angle)
 
 
 def clock_state(kind: Kind, rise, fall, time) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
@@ -87,13 +95,15 @@ def clock_state(kind: Kind, rise, fall, time) -> tuple[Float[Array, "..."], Floa
 
     Arguments broadcast together, float32 or float64. Error in s, which is |du| / sqrt(kappa^2 + u^2), below 1e-12
     (1 + s) in float64 and 1e-6 (1 + s) in float32 for every tau of the dtype, rise and fall from the smallest normal
-    number to 1e6. Differentiable in rise, fall and time.
+    number to 1e6. Differentiable in rise, fall and time, to every order and at rise = 0 and fall = 0 too; late derivatives
+    have all their digits. `ValueError` for negative numbers and subnormal halves; inside jit nothing is checked.
 
     >>> angle, logit = clock_state("hinge", 0.1, 0.0, 1.0)
     >>> float(angle), round(float(logit), 4)
     (1.0, 0.2718)
     """
-    rise, fall, time = jnp.broadcast_arrays(*real_arrays(rise=rise, fall=fall, time=time))
+    rise, fall, time = _halves(rise, fall, time=time)
+    check_least("time", time, 0.0)
     return state_at(_check_kind(kind), rise, fall, time)
 
 
@@ -101,17 +111,32 @@ def clock_integral(kind: Kind, u0, u, kappa) -> Float[Array, "..."]:
     """integral_{u0}^{u} dv / (g(v) sqrt(kappa^2 + v^2)), the tau it takes from logit u0 to u at given kappa (3.5).
 
     Arguments broadcast together; kappa >= 0; with kappa = 0, u0 and u must have one sign. u >= u0, or for "squared"
-    above 1 u <= u0. inf where u is never reached.
+    above 1 u <= u0. inf where u is never reached. `ValueError` for negative kappa and subnormal kappa or u0.
 
     >>> round(float(clock_integral("cross-entropy", 0.1, 1.0, 0.0)), 3)   # log 10 + Ei(1) - Ei(0.1)
     5.821
     """
     u0, u, kappa = jnp.broadcast_arrays(*real_arrays(u0=u0, u=u, kappa=kappa))
+    check_least("kappa", kappa, 0.0)
+    check_normal("kappa", kappa)
+    check_normal("u0", u0)
     steep = jnp.hypot(kappa, u0)
     larger = (jnp.abs(u0) + steep) / 2
     smaller = jnp.where(larger > 0, (kappa / 2) * (kappa / 2 / jnp.where(larger > 0, larger, 1)), 0)
     rise, fall = jnp.where(u0 >= 0, larger, smaller), jnp.where(u0 >= 0, smaller, larger)
-    return time_of(_check_kind(kind), rise, fall, angle_at(rise, fall, u))
+    kind = _check_kind(kind)
+    if kind == "squared":  # the one that runs backwards
+        return time_of(kind, rise, fall, angle_at(rise, fall, u))
+    return arrival_of(kind, rise, fall, u)
+
+
+def _halves(rise, fall, **other) -> list[Array]:
+    """`rise`, `fall` and one other number, broadcast together and checked."""
+    arrays = real_arrays(rise=rise, fall=fall, **other)
+    for name, half in zip(("rise", "fall"), arrays, strict=False):
+        check_least(name, half, 0.0)
+        check_normal(name, half)
+    return jnp.broadcast_arrays(*arrays)
 
 
 # --- the laws, by kind -------------------------------------------------------------------------------------------------
@@ -130,6 +155,25 @@ def time_of(kind: Kind, rise: Real, fall: Real, angle: Real) -> Real:
         return _squared_time(rise, fall, angle)
     time = _exp_time(_constant(kind), rise, fall, angle)
     return time / kind.others if isinstance(kind, Softmax) else time
+
+
+@partial(jax.jit, static_argnums=0)
+def arrival_of(kind: Kind, rise: Real, fall: Real, u: Real) -> Real:
+    """The tau at which the logit is first at least `u`, on arrays of one shape: 0 if it starts there, inf if never."""
+    there = rise - fall >= u
+    # The lanes without an answer get one to a harmless question, so that they do not spoil the derivatives of the others.
+    reached = ~there & ((rise > 0) | (u < 0)) & jnp.isfinite(u)
+    if kind in ("hinge", "squared"):
+        reached &= (u <= 1) if kind == "hinge" else (u < 1)
+    rise, fall, u = jnp.where(reached, rise, 0.5), jnp.where(reached, fall, 0), jnp.where(reached, u, 0.75)
+    if kind == "hinge":
+        tau = jnp.maximum(angle_at(rise, fall, u), 0)
+    elif kind == "squared":
+        tau = _squared_time(rise, fall, jnp.maximum(angle_at(rise, fall, u), 0))
+    else:
+        tau = _exp_arrival(_constant(kind), rise, fall, u)
+        tau = tau / kind.others if isinstance(kind, Softmax) else tau
+    return jnp.where(reached, tau, jnp.where(there, 0, jnp.inf))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -176,20 +220,9 @@ def _softmax_time(kind: Softmax, time: Real) -> Real:
     return jnp.minimum(time * kind.others, jnp.finfo(time.dtype).max)
 
 
-@jax.custom_jvp
 def _hinge_stop(rise: Real, fall: Real) -> Real:
     """The angle at which u = 1: 0 if u starts there or above, inf if rise = 0."""
     return jnp.where(rise - fall >= 1, 0, angle_at(rise, fall, jnp.ones_like(rise)))
-
-
-@_hinge_stop.defjvp
-def _hinge_stop_jvp(primals, tangents):
-    (rise, fall), (drise, dfall) = primals, tangents
-    stop = _hinge_stop(rise, fall)
-    moves = jnp.isfinite(stop) & (stop > 0)
-    safe = jnp.where(moves, stop, 0)
-    slope = -(jnp.exp(safe) * drise - jnp.exp(-safe) * dfall) / steepness(rise, fall, jnp.ones_like(rise))
-    return stop, jnp.where(moves, slope, 0)
 
 
 def _squared_parts(rise, fall):
@@ -210,13 +243,15 @@ def _squared_angle(rise: Real, fall: Real, time: Real) -> Real:
     top = jnp.where(n >= 0, 2 * w + n * past, 2 * w + n + (-n) * decay)
     excess = 4 * rise * fall / (w + 1) + 2 * rise  # w - 1 + 2 rise = 2w - d
     bottom = jnp.where(d >= 0, excess + d * decay, 2 * w - d * past)
-    # Without any rise the bottom is d decay alone, which may underflow while its logarithm is known.
-    level = rise == 0
-    bottom = jnp.where(level, 1, bottom)
+    # With little or no rise the bottom is nearly d decay alone, which may underflow while its logarithm is known.
+    level = (d > 0) & (excess < d * decay) | (rise == 0)
+    usual, ahead = jnp.where(level, d, 1), jnp.where(level, w * time, 0)
+    flat = jnp.log(usual) - ahead + jnp.log1p(jnp.where(level, excess, 0) / usual * bounded_exp(ahead))
+    bottom = jnp.where(level & (bottom <= 0), 1, bottom)
     # log1p where the two are close, so that short times keep their digits.
-    near = (jnp.abs((n + d) * past) < 0.5 * bottom) & ~level
+    near = jnp.abs((n + d) * past) < 0.5 * bottom
     shift = (n + d) * past / jnp.where(near, bottom, 1)
-    far = jnp.log(top) - jnp.where(level, jnp.log(jnp.where(level, d, 1)) - w * time, jnp.log(bottom))
+    far = jnp.log(top) - jnp.where(level, flat, jnp.log(bottom))
     return jnp.where(near, jnp.log1p(jnp.where(near, shift, 0)), far)
 
 
@@ -253,15 +288,30 @@ def _exp_time(constant: float, rise: Real, fall: Real, angle: Real) -> Real:
 def _exp_time_jvp(constant, primals, tangents):
     (rise, fall, angle), (drise, dfall, dangle) = primals, tangents
     tau = _exp_time(constant, rise, fall, angle)
-    parts = expclock.integrals(rise, fall, angle)
-    scale = jnp.exp(parts.scale)
-    u = logit_at(rise, fall, angle)
-    slope = constant + jnp.exp(u)
     # A time beyond the floats has no derivative; 0 keeps it from spoiling those it is selected against.
-    slope, grow, decay = (
-        jnp.where(jnp.isfinite(tau), part, 0) for part in (slope, scale * parts.grow, scale * parts.decay)
-    )
-    return tau, slope * dangle + grow * drise - decay * dfall
+    there = jnp.isfinite(tau)
+    angle = jnp.where(there, angle, 0)
+    decay, _, grow = clock_slopes.moments(1, rise, fall, angle)
+    slope = constant + jnp.exp(jnp.where(there, logit_at(rise, fall, angle), 0))
+    return tau, jnp.where(there, slope * dangle + grow * drise - decay * dfall, 0)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _exp_arrival(constant: float, rise: Real, fall: Real, u: Real) -> Real:
+    """integral (constant + e^u) ds up to the logit `u` >= u(0), which is reached."""
+    return _exp_time(constant, rise, fall, jnp.maximum(angle_at(rise, fall, u), 0))
+
+
+@_exp_arrival.defjvp
+def _exp_arrival_jvp(constant, primals, tangents):
+    (rise, fall, u), (drise, dfall, du) = primals, tangents
+    tau = _exp_arrival(constant, rise, fall, u)
+    there = jnp.isfinite(tau)
+    rise, fall, u = jnp.where(there, rise, 1), jnp.where(there, fall, 0), jnp.where(there, u, 1)
+    angle = jnp.maximum(angle_at(rise, fall, u), 0)
+    by_rise, by_fall, by_u, top = clock_slopes.arrival_slopes(constant, rise, fall, angle, u)
+    grown = jnp.exp(top / 2)  # e^top may overflow where the derivative does not
+    return tau, jnp.where(there, (by_rise * drise + by_fall * dfall + by_u * du) * grown * grown, 0)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -273,17 +323,7 @@ def _exp_state(constant: float, rise: Real, fall: Real, time: Real) -> tuple[Rea
 def _exp_state_jvp(constant, primals, tangents):
     (rise, fall, time), (drise, dfall, dtime) = primals, tangents
     angle, u = _exp_state(constant, rise, fall, time)
-    return (angle, u), _exp_moves(constant, rise, fall, angle, u, drise, dfall, dtime)
-
-
-def _exp_moves(constant: float, rise: Real, fall: Real, angle: Real, u: Real, drise: Real, dfall: Real, dtime: Real):
-    """(ds, du) of the state (angle, u), from the implicit function theorem."""
-    parts = expclock.integrals(rise, fall, angle)
-    # Everything below is scaled by e^-u or e^-max(u, 0) so that nothing overflows: g = e^-top / (e^-top g^-1).
-    top = parts.scale
-    speed = 1 / (constant * jnp.exp(-top) + jnp.exp(u - top))  # g(u) e^top
-    dangle = speed * (jnp.exp(-top) * dtime - parts.grow * drise + parts.decay * dfall)
-    return dangle, bounded_exp(angle) * drise - jnp.exp(-angle) * dfall + steepness(rise, fall, u) * dangle
+    return (angle, u), clock_slopes.moves(constant, rise, fall, time, angle, u, drise, dfall, dtime)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -298,7 +338,7 @@ def _exp_states_jvp(constant, want_angle, primals, tangents):
     (rise, fall, piece, time), (drise, dfall, _, dtime) = primals, tangents
     angle, u = _exp_states(constant, True, rise, fall, piece, time)
     rise, fall, drise, dfall = (jnp.take_along_axis(v, piece, axis=-1) for v in (rise, fall, drise, dfall))
-    dangle, du = _exp_moves(constant, rise, fall, angle, u, drise, dfall, dtime)
+    dangle, du = clock_slopes.moves(constant, rise, fall, time, angle, u, drise, dfall, dtime)
     if not want_angle:
         angle = dangle = jnp.zeros((), u.dtype)
     return (angle, u), (dangle, du)

@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete, real_arrays
+from gradstarve.arrays import check_normal, is_concrete, real_arrays
 
 Real = Float[Array, "*shape"]
 
@@ -36,7 +36,8 @@ def lambertw(x, branch: int = 0) -> Float[Array, "..."]:
 
     `x`: any shape, float32 or float64, result of the same shape and dtype; relative error a few ulp, next to the branch
     point included. Derivative e^-w / (1 + w), infinite at x = -1/e. `ValueError` outside the branch's domain (a runtime
-    error inside jit), for NaN and infinite x, and for branches other than 0 and -1.
+    error inside jit), for NaN, infinite and subnormal x (inside jit subnormal numbers count as 0), and for branches other
+    than 0 and -1.
 
     >>> round(float(lambertw(1.0)), 6)
     0.567143
@@ -44,6 +45,7 @@ def lambertw(x, branch: int = 0) -> Float[Array, "..."]:
     if branch not in (0, -1):
         raise ValueError(f"branch must be 0 or -1 (the real branches), got {branch!r}")
     (x,) = real_arrays(x=x)
+    check_normal("x", x)
     # The float nearest to -1/e lies a rounding beyond it, and is meant as the branch point itself.
     outside = _above_branch_point(x) < -jnp.finfo(x.dtype).eps
     if branch == -1:
@@ -62,7 +64,8 @@ def lambertw(x, branch: int = 0) -> Float[Array, "..."]:
 def lambertw_exp(y) -> Float[Array, "..."]:
     """W_0(e^y) for any real y, the solution of w + log w = y; e^y itself is never formed where it could overflow.
 
-    `y`: any shape, float32 or float64. Derivative w / (1 + w). Relative error a few ulp for |y| up to 1e300.
+    `y`: any shape, float32 or float64. Derivative w / (1 + w). Relative error a few ulp
+    wherever the result is a normal number.
 
     >>> round(float(lambertw_exp(1.0)), 6)
     1.0
@@ -106,10 +109,10 @@ def _near_branch_point(x: Real, side: float) -> Real:
 
 def _polish(w: Real, z: Real) -> Real:
     """One fourth-order step (Fritsch, Shafer and Crowley 1973) given z = log(x/w) - w."""
-    # Their q and z, both divided by 1 + w: q itself is of order w^2 and would overflow.
-    q = 2 * (1 + w + 2 * z / 3)
+    # Their q / 2 and z, both divided by 1 + w: q itself is of order w^2 and would overflow, as 2 w may.
+    q = 1 + w + 2 * z / 3
     z = z / (1 + w)
-    return w * (1 + z * (q - z) / (q - 2 * z))
+    return w * (1 + z * ((q - z / 2) / (q - z)))
 
 
 @jax.custom_jvp
@@ -132,7 +135,8 @@ def _wm1(x: Real) -> Real:
     l2 = jnp.log(-l1)
     w = l1 - l2 + l2 / l1 + l2 * (l2 - 2) / (2 * l1**2)
     for _ in range(3):
-        w = _polish(w, jnp.log(safe / w) - w)
+        # Two logarithms and not that of the quotient, which is subnormal for the smallest x.
+        w = _polish(w, l1 - jnp.log(-w) - w)
     return jnp.where(near, _near_branch_point(jnp.where(near, x, _SWITCH), -1.0), w)
 
 

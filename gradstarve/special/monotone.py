@@ -17,8 +17,8 @@ def invert(function: Callable, parameters: Any, low: Real, high: Real, guess: Re
 
     One end of the bracket where the target lies outside of it. A lane is done when its step is below four roundings of x,
     or when its steps are small and have stopped shrinking, which is the noise of f; all of them are after `most`.
-    Differentiable once in `parameters` and `target`: f(x, theta) = target gives dx = (dtarget - df) / f', which is what one
-    more Newton step at the solution does.
+    Differentiable twice in `parameters` and `target`: f(x, theta) = target gives dx = (dtarget - df) / f', which is what one
+    more Newton step at the solution does, and a second step gives the second derivatives. Those in x come from f itself.
 
     >>> square = lambda x, scale: (scale * x * x, 2 * scale * x)
     >>> one = jnp.float32(1.0)
@@ -46,9 +46,11 @@ def invert(function: Callable, parameters: Any, low: Real, high: Real, guess: Re
         return jnp.any(carry[4]) & (carry[5] < most)
 
     start = (jnp.clip(guess, low, high), low, high, jnp.full_like(goal, jnp.inf), jnp.ones(goal.shape, bool), 0)
-    x = jax.lax.while_loop(cond, body, fixed(start))[0]
-    value, slope = function(x, parameters)
-    step = (target - value) / fixed(slope)
-    # The value of the solution is settled; only the derivative of the step is wanted.
-    step = jnp.where(jnp.isfinite(fixed(step)), step, 0)
-    return x + step - fixed(step)
+    x = fixed(jax.lax.while_loop(cond, body, fixed(start))[0])
+    slope = fixed(function(x, held)[1])
+    # The value of the solution is settled; only the derivatives of the steps are wanted, and each step adds an order.
+    for _ in range(2):
+        step = (target - function(x, parameters)[0]) / slope
+        step = jnp.where(jnp.isfinite(fixed(step)), step, 0)
+        x = x + step - fixed(step)
+    return x

@@ -38,6 +38,81 @@ class JaxFunction(Protocol):
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
+class sigmoid(sp.Function):
+    """1/(1 + e^-x), which stands for itself in the code; only the printer makes it."""
+
+    nargs = 1
+
+
+def bounded(expression: sp.Expr) -> sp.Expr:
+    """`expression` with its quotients of polynomials in e^x written in sigmoid(x) and sigmoid(-x), which never overflow.
+
+    e^x = sigmoid(x)/sigmoid(-x), and a polynomial of degree k is a homogeneous one in the two over sigmoid(-x)^k. So
+    1/(1 + e^x) is sigmoid(-x), as its derivative is a product of bounded numbers and not inf/inf beyond the largest e^x.
+
+    >>> u = sp.Symbol("u", real=True)
+    >>> bounded((1 + sp.exp(u)) / (2 * sp.exp(u) - 1))
+    1/(-sigmoid(-u) + 2*sigmoid(u))
+    """
+    if expression.is_Mul or expression.is_Pow:
+        rewritten = _quotient_in_sigmoids(sp.Mul.make_args(expression))
+        if rewritten is not None:
+            return rewritten
+    if not expression.args or isinstance(expression, sp.Integral):
+        return expression
+    return expression.func(*(bounded(part) if isinstance(part, sp.Expr) else part for part in expression.args))
+
+
+def _quotient_in_sigmoids(factors: Iterable[sp.Expr]) -> sp.Expr | None:
+    """The product of `factors` for `bounded`; None where it is no quotient with a sum of growing exponentials in it."""
+    sums, exponentials, others = [], [], []
+    for factor in factors:
+        base, power = (factor, sp.S.One) if isinstance(factor, sp.exp) else factor.as_base_exp()
+        if isinstance(factor, sp.exp):
+            exponentials.append(factor)
+        elif base.is_Add and power.is_Integer and base.has(sp.exp):
+            sums.append((base, int(power)))
+        else:
+            others.append(factor)
+    inside = [e.args[0] for base, _ in sums for e in base.atoms(sp.exp)]
+    if not inside or all(argument.is_nonpositive for argument in inside):
+        return None
+    if not exponentials and all(power > 0 for _, power in sums):
+        return None
+    x = inside[0].as_coeff_Mul()[1]
+    polynomials = [(_powers_of_exp(base, x), power) for base, power in (*sums, *((e, 1) for e in exponentials))]
+    if any(polynomial is None for polynomial, _ in polynomials):
+        return None
+    up, down = sigmoid(x), sigmoid(-x)
+    result, ups, downs = sp.Mul(*map(bounded, others)), 0, 0
+    for polynomial, power in polynomials:
+        low, high = min(polynomial), max(polynomial)
+        ups, downs = ups + low * power, downs - high * power
+        if high - low == 1 and polynomial[low] == polynomial[high]:
+            form = polynomial[low]  # the two add up to 1
+        else:
+            form = sp.Add(*(c * up ** (n - low) * down ** (high - n) for n, c in polynomial.items()))
+        result = result * form**power
+    return result * up**ups * down**downs
+
+
+def _powers_of_exp(expression: sp.Expr, x: sp.Expr) -> dict[int, sp.Expr] | None:
+    """{n: c} if `expression` is sum c e^(n x) with integers n and c without exponentials."""
+    found: dict[int, sp.Expr] = {}
+    for term in sp.Add.make_args(sp.expand(expression, power_exp=False)):
+        power, rest = sp.S.Zero, sp.S.One
+        for factor in sp.Mul.make_args(term):
+            if isinstance(factor, sp.exp):
+                power += factor.args[0] / x
+            else:
+                rest *= factor
+        power = sp.simplify(power)
+        if not power.is_Integer or rest.has(sp.exp):
+            return None
+        found[int(power)] = found.get(int(power), sp.S.Zero) + rest
+    return found
+
+
 class SpecialJaxPrinter(JaxPrinter):
     """SymPy's JAX printer with the special functions of `gradstarve.special` added.
 
@@ -51,6 +126,7 @@ class SpecialJaxPrinter(JaxPrinter):
     | Kummer's M(a; b; x) | `jax.scipy.special.hyp1f1(a, b, x)` |
     | Integral of 1/(g(v) sqrt(kappa^2+v^2)), or of 1/g(kappa sinh v) | `special.clock_integral(loss, ...)` |
     | sqrt(x^2+y^2) | `jnp.hypot(x, y)`: squares are never formed |
+    | quotients of polynomials in e^x | `jax.nn.sigmoid(x)`, `jax.nn.sigmoid(-x)`: nothing overflows, see `bounded` |
     | Piecewise, Min, Max | nested `jnp.where`, `jnp.minimum`, `jnp.maximum` |
 
     Anything it cannot print raises `NotImplementedError` with the expression.
@@ -58,6 +134,13 @@ class SpecialJaxPrinter(JaxPrinter):
 
     def __init__(self) -> None:
         super().__init__({"allow_unknown_functions": False, "strict": True})
+
+    def doprint(self, expr: Any, assign_to: Any = None) -> Any:
+        """The code of `expr`, rewritten by `bounded`."""
+        return super().doprint(bounded(expr) if isinstance(expr, sp.Expr) else expr, assign_to)
+
+    def _print_sigmoid(self, expr: sp.Expr) -> str:
+        return f"jax.nn.sigmoid({self._print(expr.args[0])})"
 
     def _module_format(self, fqn: str, register: bool = True) -> str:
         # Python's own `math` is where SymPy goes for what JAX lacks; it can not be traced.

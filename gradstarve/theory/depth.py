@@ -27,7 +27,7 @@ from gradstarve.problem import Loss, as_loss
 from gradstarve.special.monotone import invert
 from gradstarve.theory.mode import error_to_logit, insert_axes
 from gradstarve.theory.one_layer import one_layer_logit, one_layer_time
-from gradstarve.theory.piecewise import check_times
+from gradstarve.theory.piecewise import check_target, check_times
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 _CUT = {"cross-entropy": 1.0, "exponential": 1.0, "hinge": 1.0, "squared": 0.5}
@@ -56,9 +56,14 @@ class _Path(NamedTuple):
         more = self.shares * jnp.expm1(2 * y)[..., None]
         return jnp.sum((self.shares + more) / (1 + more), axis=-1)
 
+    @property
+    def log_unit(self):
+        """log of x^2 / u at the start, the unit of time: a deep path may need more of p t than is a float."""
+        return jnp.log(self.square) - self.log_start
+
     def weight(self, y):
-        """x^2 / u: p g(u) dt/dy."""
-        return jnp.exp(jnp.log(self.square) + 2 * y - self.log_logit(y))
+        """x^2 / u in units of its start: p g(u) dt/dy in units of time."""
+        return jnp.exp(2 * y + self.log_start - self.log_logit(y))
 
     def place(self, log_logit):
         """The y at which log u is `log_logit`."""
@@ -82,7 +87,7 @@ def _gauss(edges):
 
 
 def _density(kind: str, path: _Path, y):
-    """p dt/dy, below the cut."""
+    """p dt/dy in units of the path, below the cut."""
     u = jnp.exp(path.log_logit(y))
     inverse = {
         "hinge": lambda: 1.0,
@@ -94,7 +99,7 @@ def _density(kind: str, path: _Path, y):
 
 
 def _low(kind: str, path: _Path, y):
-    """p t at `y`, below the cut."""
+    """p t at `y` in units of the path, below the cut."""
     depth = path.shares.shape[-1]
     graded = jnp.asarray(1.2 / depth * np.concatenate([[0], 2.0 ** np.arange(12)]), y.dtype)
     # Where the moving x^2 has grown to the difference b_l^2 - x^2. For none (equal weights) that is the start.
@@ -110,13 +115,13 @@ def _low(kind: str, path: _Path, y):
 
 
 def _log_rate(kind: str, path: _Path, y):
-    """log of p dt/dy where it grows as e^u."""
+    """log of p dt/dy, in units of the path, where it grows as e^u."""
     u = jnp.exp(path.log_logit(y))
     return jnp.log(path.weight(y)) + (jnp.logaddexp(0, u) if kind == "cross-entropy" else u)
 
 
 def _log_high(kind: str, path: _Path, begin, y):
-    """log of p t between `begin` and `y`, both above the cut, for the losses whose time grows as e^u.
+    """log of p t, in units of the path, between `begin` and `y`, both above the cut, for the losses whose time grows as e^u.
 
     Over w in y = y_end + log(1 - w/u_end)/S_end, which is u_end - u for constant S and close to it otherwise.
     """
@@ -132,7 +137,7 @@ def _log_high(kind: str, path: _Path, begin, y):
 
 
 class _Arrival(NamedTuple):
-    """The squared loss on its way to u = 1: the path counted from there, y_1 and S there, and where it comes in.
+    """The squared loss on its way to u = 1: the path counted from there, y_1, S and x^2 / u there, and where it comes in.
 
     The variable is q in y - y_1 = log(1 - e^-q)/S_1, which is -log(1 - u) for constant S; time is nearly linear in it.
     """
@@ -140,6 +145,7 @@ class _Arrival(NamedTuple):
     path: _Path
     target: Array
     slope: Array
+    scale: Array
     begin: Array
 
     @classmethod
@@ -149,7 +155,7 @@ class _Arrival(NamedTuple):
         # Counted from there the logit is 1, and not 1 up to rounding.
         ahead = ahead._replace(log_start=jnp.zeros_like(target))
         slope = ahead.slope(jnp.zeros_like(target))
-        return cls(ahead, target, slope, -jnp.log1p(-jnp.exp(slope * jnp.minimum(begin - target, 0))))
+        return cls(ahead, target, slope, path.weight(target), -jnp.log1p(-jnp.exp(slope * jnp.minimum(begin - target, 0))))
 
     def logit(self, q):
         """u."""
@@ -164,14 +170,14 @@ class _Arrival(NamedTuple):
         return -jnp.log1p(-jnp.exp(self.slope * self.path.place(jnp.log(u))))
 
     def density(self, q):
-        """p dt/dq."""
+        """p dt/dq in units of the whole path."""
         q = jnp.minimum(q, _ABOVE_CUT[-1])
         y = jnp.log1p(-jnp.exp(-q)) / self.slope
         gap = -jnp.expm1(self.path.log_logit(y))
-        return self.path.weight(y) * jnp.exp(-q) / (gap * self.slope * -jnp.expm1(-q))
+        return self.scale * self.path.weight(y) * jnp.exp(-q) / (gap * self.slope * -jnp.expm1(-q))
 
     def time(self, q):
-        """p t since it came in."""
+        """p t since it came in, in units of the whole path."""
         edges = jnp.minimum(self.begin[..., None] + jnp.asarray(_ABOVE_CUT, q.dtype), q[..., None])
         nodes, weights = _gauss(jnp.concatenate([edges, q[..., None]], axis=-1))
         wide = _Arrival(self.path.axes(2), *(value[..., None, None] for value in self[1:]))
@@ -179,7 +185,7 @@ class _Arrival(NamedTuple):
 
 
 def _reach(kind: str, path: _Path):
-    """(y, p t) at the cut; y = 0 for a start beyond it."""
+    """(y, p t in units of the path) at the cut; y = 0 for a start beyond it."""
     cut = jnp.full_like(path.square, np.log(_CUT[kind]))
     y = path.place(jnp.maximum(cut, path.log_start))
     return y, jnp.where(y > 0, _low(kind, path, y), 0)
@@ -189,6 +195,7 @@ def _reach(kind: str, path: _Path):
 def _state(kind: str, path: _Path, tau):
     """(y, u) at p t = tau; every array of one shape [...] (shares [..., N])."""
     cut, spent = _reach(kind, path)
+    tau = jnp.minimum(tau * jnp.exp(-path.log_unit), jnp.finfo(tau.dtype).max)
     low = tau <= spent
 
     def before(y, path):
@@ -204,7 +211,7 @@ def _state(kind: str, path: _Path, tau):
         y = jnp.where(low, y, cut)
     elif kind == "squared":
         arrival = _Arrival.of(path, cut)
-        last = arrival.path.weight(jnp.zeros_like(tau)) / arrival.slope  # the density for q -> inf
+        last = arrival.scale / arrival.slope  # the density for q -> inf
         ahead = jnp.full_like(left, jnp.finfo(left.dtype).max)
         guess = arrival.begin + left / last
         q = invert(lambda q, way: (way.time(q), way.density(q)), arrival, arrival.begin, ahead, guess, left)
@@ -231,29 +238,35 @@ def _state(kind: str, path: _Path, tau):
 
 @partial(jax.jit, static_argnums=0)
 def _time(kind: str, path: _Path, logit):
-    """p t at which u = `logit`; inf for never, 0 for what is there at the start."""
+    """(p t in units of the path at which u = `logit`, whether it ever is); 0 for what is there at the start."""
     cut, spent = _reach(kind, path)
     start = jnp.exp(path.log_start)
     ahead = logit > start
     low = logit <= _CUT[kind]
     y = path.place(jnp.log(jnp.where(ahead, logit, start)))
     before = _low(kind, path, jnp.where(low, y, cut))
+    reached = jnp.ones_like(ahead)
     if kind == "hinge":
-        after = jnp.full_like(logit, jnp.inf)
+        after, reached = spent, low
     elif kind == "squared":
         arrival = _Arrival.of(path, cut)
-        reached = ahead & ~low & (logit < 1)
-        after = arrival.time(jnp.where(reached, arrival.at_logit(jnp.where(reached, logit, 0.5)), arrival.begin))
-        after = jnp.where(reached, spent + after, jnp.inf)
+        reached, late = logit < 1, ahead & ~low & (logit < 1)
+        after = arrival.time(jnp.where(late, arrival.at_logit(jnp.where(late, logit, 0.5)), arrival.begin))
+        after = spent + after
     else:
         after = spent + jnp.exp(_log_high(kind, path, cut, jnp.maximum(y, cut)))
-    return jnp.where(ahead, jnp.where(low, before, after), 0)
+    return jnp.where(ahead & reached, jnp.where(low, before, after), 0), reached | ~ahead
+
+
+def _least(start):
+    """x(0): any number serves, so it is held fixed under differentiation, and has no kink where weights are equal."""
+    return jax.lax.stop_gradient(jnp.min(start, axis=-1))
 
 
 class DepthMode(eqx.Module):
     """The learning curve of one path of N layers; made by `depth_mode`. t is time, a scalar or an array of any shape.
 
-    Differentiable once in weights, p, r and t; jit and vmap work.
+    Differentiable twice in weights, p, r and t; jit and vmap work.
     """
 
     loss_function: Loss
@@ -280,18 +293,22 @@ class DepthMode(eqx.Module):
         if self.depth == 1:
             return (u / insert_axes(self.norm[..., None], np.ndim(t))[..., 0])[..., None]
         start = insert_axes(self.start, np.ndim(t))
-        least = jnp.min(start, axis=-1, keepdims=True)
+        least = _least(start)[..., None]
         return start * jnp.sqrt(1 + (least / start) ** 2 * jnp.expm1(2 * y)[..., None])
 
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """The time at which u = `logit`, [*batch, *logit.shape]; 0 if u(0) is there, inf if it never gets there."""
-        target = jnp.asarray(logit, self.start.dtype)
-        if is_concrete(target) and np.isnan(np.asarray(target)).any():
-            raise ValueError("the logit to reach is NaN")
+        target = check_target(logit, self.start.dtype)
         frequency, norm, target = self._lanes(target)
         if self.depth == 1:
             return one_layer_time(frequency, norm, norm * self._lane_start(target)[..., 0], self.loss_function, target)
-        return _time(self.loss_function.name, self._path(target), target) / frequency
+        path = self._path(target)
+        spent, reached = _time(self.loss_function.name, path, target)
+        unit = jnp.exp(path.log_unit / 2)  # twice, for its square may overflow where the time does not
+        ever = reached & jnp.isfinite(jax.lax.stop_gradient(spent * unit / frequency * unit))
+        # A time that never comes, or later than the floats, is no number to differentiate.
+        spent, unit = jnp.where(ever, spent, 0), jnp.where(ever, unit, 1)
+        return jnp.where(ever, spent * unit / frequency * unit, jnp.inf)
 
     def time_to_error(self, error) -> Float[Array, "..."]:
         """The first time the error is at most `error`, 0 < error < 1: `time_to_logit(log((1 - e)/e))` (6.1)."""
@@ -318,7 +335,7 @@ class DepthMode(eqx.Module):
 
     def _path(self, lanes) -> _Path:
         extra = lanes.ndim - self.norm.ndim
-        least = jnp.min(self.start, axis=-1)
+        least = _least(self.start)
         log_start = jnp.log(self.norm) + jnp.sum(jnp.log(self.start), axis=-1)
         path = _Path(log_start, least**2, (least[..., None] / self.start) ** 2).axes(extra)
         shape = lanes.shape

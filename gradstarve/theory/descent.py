@@ -22,6 +22,7 @@ from gradstarve.arrays import is_concrete, positive_int
 from gradstarve.errors import ConvergenceError
 from gradstarve.problem import GradientDescent, Hinge, Loss, Mode
 from gradstarve.theory.mode import error_to_logit
+from gradstarve.theory.piecewise import check_target
 
 
 class DescentNumbers(eqx.Module):
@@ -201,7 +202,7 @@ class DescentSolution(eqx.Module):
 
     def time_to_logit(self, logit, max_steps: int = 1_000_000) -> Float[Array, "..."]:
         """The first step with u >= `logit`, [*batch, *logit.shape] as floats; inf if not within `max_steps`."""
-        target = jnp.asarray(logit, self.march.grown.dtype)
+        target = check_target(logit, self.march.grown.dtype)
         march = self.march if self.index == 0 else self.march_seen_from_here()
         found = _steps_to_logit(march, target.reshape(-1), positive_int("max_steps", max_steps))
         return found.reshape(*self.march.grown.shape[:-1], *target.shape)

@@ -8,9 +8,10 @@ are those of (8.1) too while step_size p r g < 1, so every statement here holds 
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, positive_int, real_arrays
+from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
 
 
 def antipodal_fate(a, z) -> Float[Array, "*shape"]:
@@ -65,10 +66,18 @@ def dies_for_ever(alpha, beta, cosine) -> Array:
     """Whether a neuron of the wrong sign, exclusive to one of two classes at an obtuse angle, is dead for ever (4.4).
 
     `beta` = w.xh of its own class > 0, `alpha` = w.xh of the other <= 0, `cosine` of the angle in [-1, 0]: it leaves its
-    class with alpha + |cosine| beta on the other, and wakes there iff that is positive.
+    class with alpha + |cosine| beta on the other, and wakes there iff that is positive. `ValueError` for numbers outside of
+    these ranges; inside jit nothing is checked.
 
     >>> bool(dies_for_ever(-0.5, 0.4, -0.5)), bool(dies_for_ever(-0.1, 0.4, -0.5))
     (True, False)
     """
     alpha, beta, cosine = real_arrays(alpha=alpha, beta=beta, cosine=cosine)
+    check_positive("beta", beta)
+    for name, value, fine, rule in (
+        ("alpha", alpha, alpha <= 0, "must be <= 0: the neuron is exclusive to the other class"),
+        ("cosine", cosine, (cosine >= -1) & (cosine <= 0), "must be in [-1, 0]"),
+    ):
+        if is_concrete(value) and not bool(fine.all()):
+            raise ValueError(f"{name} {rule}, got {np.asarray(value)[~np.asarray(fine)].flat[0]}")
     return alpha + jnp.abs(cosine) * beta <= 0

@@ -18,13 +18,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gradstarve.arrays import check_positive, is_concrete, real_arrays
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import Loss, with_closed_form
-from gradstarve.special import clock, expclock
-from gradstarve.theory.piecewise import PiecewiseClock
+from gradstarve.special import clock
+from gradstarve.theory.piecewise import PiecewiseClock, in_time
 
 # A u at which K is below 0: the far end of the branches u > 0 of the losses with two of them, and of the branch u < 0.
 _FAR_ABOVE = {"cross-entropy": 2.0, "exponential": 1.0, "squared": 1.0}
@@ -103,29 +103,31 @@ def error_inflections(loss: Loss | str, kappa) -> Float[Array, "*batch 2"]:
     (kappa,) = real_arrays(kappa=kappa)
     if is_concrete(kappa) and (np.asarray(kappa) < 0).any():
         raise ValueError(f"kappa must be >= 0, got {np.asarray(kappa).min()}")
-    found = _inflections(kind, kappa)[..., 1:]
+    found = _inflections(kind, kappa * kappa, kappa > 0)[..., 1:]
     # In order of size: the lower one of the balanced curve is where it never starts.
     return jnp.sort(found, axis=-1)
 
 
 @partial(jax.jit, static_argnums=0)
-def _inflections(kind: str, kappa: Float[Array, "*batch"]) -> Float[Array, "*batch 3"]:
-    """(the one below 0, the lower and the upper one from 0 on); inf where there is none."""
-    level = kappa * kappa
-    never = jnp.full_like(kappa, jnp.inf)
+def _inflections(kind: str, level: Float[Array, "*batch"], curved: Bool[Array, "*batch"]) -> Float[Array, "*batch 3"]:
+    """(the one below 0, the lower and the upper one from 0 on) at kappa^2 = `level`; inf where there is none.
+
+    `curved`: kappa > 0, where its square may be no float.
+    """
+    never = jnp.full_like(level, jnp.inf)
 
     def solved(exists, far, near):
         return jnp.where(exists, _root(kind, far, near, jnp.where(exists, level, 0.5)), never)
 
     if kind == "hinge":
-        curved = level < 2
-        upper = solved(curved & (level > float(_level(kind, np.float64(1), np))), 1.0, 0.0)
-        lower = jnp.where(kappa > 0, 0, never)
-        return jnp.stack([solved(curved, _FAR_BELOW, 0.0), lower, upper], axis=-1)
+        below = level < 2
+        upper = solved(below & (level > float(_level(kind, np.float64(1), np))), 1.0, 0.0)
+        lower = jnp.where(curved, 0, never)
+        return jnp.stack([solved(below, _FAR_BELOW, 0.0), lower, upper], axis=-1)
     peak, critical = _top(kind)
-    two = kappa < critical
-    lower, upper = solved(two & (kappa > 0), 0.0, peak), solved(two, _FAR_ABOVE[kind], peak)
-    below = never if kind == "exponential" else solved(kappa >= 0, _FAR_BELOW, _pole(kind))
+    two = level < critical**2
+    lower, upper = solved(two & curved, 0.0, peak), solved(two, _FAR_ABOVE[kind], peak)
+    below = never if kind == "exponential" else solved(level >= 0, _FAR_BELOW, _pole(kind))
     return jnp.stack([below, lower, upper], axis=-1)
 
 
@@ -172,17 +174,18 @@ def _root_jvp(kind, far, near, primals, tangents):
 @eqx.filter_jit
 def clock_inflections(pieces: PiecewiseClock) -> Float[Array, "*batch count"]:
     """The times at which the error of a class bends, rising, inf for those that there are not: three for each piece."""
-    kappa = 2 * jnp.sqrt(pieces.rise) * jnp.sqrt(pieces.fall)
-    u = _inflections(pieces.kind, kappa)  # [*batch, pieces, 3]
+    # From kappa^2, which is smooth in rise and fall at 0.
+    curved = (pieces.rise > 0) & (pieces.fall > 0)
+    u = _inflections(pieces.kind, 4 * pieces.rise * pieces.fall, curved)  # [*batch, pieces, 3]
     starts = jnp.where(jnp.isfinite(pieces.start), pieces.rise - pieces.fall, jnp.inf)
     ends = jnp.concatenate([starts[..., 1:], jnp.full_like(starts[..., :1], jnp.inf)], axis=-1)
     there = (u > starts[..., None]) & (u < ends[..., None])
     rise, fall = (jnp.broadcast_to(value[..., None], u.shape) for value in (pieces.rise, pieces.fall))
-    angle = expclock.angle_at(rise, fall, jnp.where(there, u, (rise - fall)))
-    there = there & jnp.isfinite(angle)
-    tau = clock.time_of(pieces.kind, rise, fall, jnp.where(there, angle, 0))
+    tau = clock.arrival_of(pieces.kind, rise, fall, jnp.where(there, u, -jnp.inf))
+    there = there & jnp.isfinite(tau)
     start = jnp.where(jnp.isfinite(pieces.start), pieces.start, 0)[..., None]
-    times = jnp.where(there, start + tau, jnp.inf) / pieces.rate[..., None, None]
+    tau = jnp.where(there, start + jnp.where(there, tau, 0), jnp.inf)
+    times = in_time(tau, pieces.rate[..., None, None])
     return jnp.sort(times.reshape(*times.shape[:-2], -1), axis=-1)
 
 

@@ -21,7 +21,7 @@ from gradstarve.problem import Mode
 from gradstarve.special import clock
 from gradstarve.special.clock import Kind
 from gradstarve.theory.inflection import clock_inflections
-from gradstarve.theory.piecewise import PiecewiseClock, count_pieces, is_representable
+from gradstarve.theory.piecewise import PiecewiseClock, count_pieces, in_time, is_representable
 
 
 class ClockCurve(eqx.Module):
@@ -143,7 +143,7 @@ def _pieces(mode: Mode, kind: Kind, count: int, angle: Float[Array, "*batch h"])
     starts = jnp.concatenate([zero, jnp.cumsum(lasts, axis=-1)], axis=-1)
 
     rate = 2 * jnp.broadcast_to(mode.frequency * mode.norm, mode.batch_shape)
-    times = jnp.full_like(angle, jnp.inf).at[..., :count].set(starts[..., 1:] / rate[..., None])
+    times = jnp.full_like(angle, jnp.inf).at[..., :count].set(in_time(starts[..., 1:], rate[..., None]))
     times = jnp.take_along_axis(times, jnp.argsort(order, axis=-1), axis=-1)
     return PiecewiseClock(kind, rate, starts, angles, rise, fall), jnp.where(seen, times, 0)
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from gradstarve.arrays import check_positive, real_arrays
 from gradstarve.problem import Loss, as_loss
 from gradstarve.special import lambertw_exp
-from gradstarve.theory.piecewise import check_times
+from gradstarve.theory.piecewise import check_target, check_times, in_time
 
 
 def one_layer_logit(frequency, norm, start, loss: Loss | str, t) -> Float[Array, "..."]:
@@ -71,7 +71,7 @@ def one_layer_time(frequency, norm, start, loss: Loss | str, logit) -> Float[Arr
     check_positive("frequency", frequency)
     check_positive("norm", norm)
     kind = as_loss(loss).name
-    logit = jnp.asarray(logit, start.dtype)
+    logit = check_target(logit, start.dtype)
     if kind not in ("hinge", "squared", "exponential", "cross-entropy"):
         raise ValueError(f"no one-layer law for the loss {kind!r}")
     rise = jnp.maximum(logit - start, 0)
@@ -81,5 +81,12 @@ def one_layer_time(frequency, norm, start, loss: Loss | str, logit) -> Float[Arr
         reached = logit < 1
         clock = jnp.where(reached, -jnp.log1p(-rise / jnp.where(reached, 1 - start, 1)), jnp.inf)
     else:
-        clock = jnp.exp(start) * jnp.expm1(rise) + (rise if kind == "cross-entropy" else 0)
-    return jnp.where(rise > 0, clock / (frequency * norm**2), 0)
+        clock = exponential_time(start, rise) + (rise if kind == "cross-entropy" else 0)
+    return jnp.where(rise > 0, in_time(clock, frequency * norm**2), 0)
+
+
+def exponential_time(start: Array, rise: Array) -> Array:
+    """e^start (e^rise - 1); inf, without a derivative, where it is no float."""
+    fits = jnp.maximum(start, 0) + rise < float(np.log(np.finfo(start.dtype).max)) - 1
+    start, rise = jnp.where(fits, start, 0), jnp.where(fits, rise, 0)
+    return jnp.where(fits, jnp.exp(start) * jnp.expm1(rise), jnp.inf)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.arrays import is_concrete
-from gradstarve.special import clock, expclock
+from gradstarve.special import clock
 from gradstarve.special.clock import Kind
 
 
@@ -46,10 +46,7 @@ class PiecewiseClock(eqx.Module):
 
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """First t with a logit of at least `logit`: [*batch, *logit.shape]; 0 if it starts there, inf if never."""
-        if is_concrete(logit) and np.isnan(np.asarray(logit)).any():
-            raise ValueError("the logit to reach is NaN")
-        target = jnp.asarray(logit, self.rate.dtype)
-        return _time_to_logit(self, target)
+        return _time_to_logit(self, check_target(logit, self.rate.dtype))
 
 
 def _of(values: Float[Array, "*batch pieces"], piece: Int[Array, "*batch times"]) -> Float[Array, "*batch times"]:
@@ -77,15 +74,12 @@ def _time_to_logit(pieces: PiecewiseClock, target: Float[Array, "..."]):
     there_at_start = at_start[..., :1] >= flat
     piece = jnp.maximum(piece, 0)
     start, rise, fall = (_of(values, piece) for values in (pieces.start, pieces.rise, pieces.fall))
-    safe = jnp.where(there_at_start, rise - fall, flat)
-    angle = expclock.angle_at(rise, fall, safe)
-    reachable = jnp.isfinite(angle) & ~there_at_start
-    angle = jnp.maximum(jnp.where(reachable, angle, 0), 0)
-    tau = start + clock.time_of(pieces.kind, rise, fall, angle)
-    tau = jnp.where(there_at_start, 0, jnp.where(reachable, tau, jnp.inf))
+    tau = clock.arrival_of(pieces.kind, rise, fall, jnp.where(there_at_start, -jnp.inf, flat))
+    never = ~jnp.isfinite(tau)
     if pieces.kind == "squared":  # a logit above 1 falls back, so what it does not reach at once it never does
-        tau = jnp.where((at_start[..., :1] > 1) & ~there_at_start, jnp.inf, tau)
-    return (tau / pieces.rate[..., None]).reshape(shape)
+        never |= at_start[..., :1] > 1
+    tau = jnp.where(there_at_start, 0, jnp.where(never, jnp.inf, start + jnp.where(never, 0, tau)))
+    return in_time(tau, pieces.rate[..., None]).reshape(shape)
 
 
 def count_pieces(leaves: Bool[Array, "*batch h"]) -> int:
@@ -103,6 +97,23 @@ def is_representable(rise, angle) -> Bool[Array, "..."]:
     """Whether rise e^angle is a float. An event at which it is not comes later than any float."""
     limits = jnp.finfo(rise.dtype)
     return jnp.log(jnp.maximum(rise, limits.tiny)) + angle < jnp.log(limits.max) - 4
+
+
+def check_target(logit, dtype) -> Array:
+    """The `logit` to reach as an array of `dtype`; NaN is a `ValueError` where it can be seen."""
+    if is_concrete(logit) and np.isnan(np.asarray(logit, np.float64)).any():
+        raise ValueError(f"the logit to reach is NaN, got {logit!r}")
+    return jnp.asarray(logit, dtype)
+
+
+def in_time(tau: Array, rate: Array) -> Array:
+    """`tau` / `rate`, inf where tau is: only times that exist are divided, for the derivative of inf / rate is no number.
+
+    >>> float(jax.grad(lambda rate: jnp.sum(in_time(jnp.array([jnp.inf, 2.0]), rate)[1:]))(jnp.float32(1.0)))
+    -2.0
+    """
+    ever = jnp.isfinite(tau)
+    return jnp.where(ever, jnp.where(ever, tau, 0) / rate, jnp.inf)
 
 
 def check_times(t, dtype) -> Array:

@@ -21,8 +21,8 @@ from gradstarve.arrays import check_positive, is_concrete, positive_int, real_ar
 from gradstarve.problem import Mode
 from gradstarve.special.clock import Softmax
 from gradstarve.theory.mode import ModeSolution, error_to_logit, flow_mode
-from gradstarve.theory.one_layer import lambert_logit
-from gradstarve.theory.piecewise import check_times
+from gradstarve.theory.one_layer import exponential_time, lambert_logit
+from gradstarve.theory.piecewise import check_target, check_times, in_time
 
 
 class SoftmaxCurve(eqx.Module):
@@ -64,10 +64,10 @@ class SoftmaxReadOut(SoftmaxCurve):
 
     def time_to_gap(self, gap) -> Float[Array, "..."]:
         """[e^u - e^u(0) + (K - 1)(u - u(0))] / (K p r^2), [*batch, *gap.shape]."""
-        gap = jnp.asarray(gap, self.start.dtype)
+        gap = check_target(gap, self.start.dtype)
         rate, start = (self._lanes(x, gap) for x in (self.frequency * self.norm**2, self.start))
         rise = jnp.maximum(gap - start, 0)
-        return (jnp.exp(start) * jnp.expm1(rise) + (self.classes - 1) * rise) / (self.classes * rate)
+        return in_time(exponential_time(start, rise) + (self.classes - 1) * rise, self.classes * rate)
 
     def _lanes(self, values, t):
         return values.reshape(*values.shape, *(1,) * t.ndim)

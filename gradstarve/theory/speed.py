@@ -18,7 +18,7 @@ from gradstarve.arrays import check_positive, is_concrete, positive_int, real_ar
 from gradstarve.problem import Loss, with_closed_form
 from gradstarve.special import clock_integral, lambertw
 from gradstarve.theory.mode import error_to_logit
-from gradstarve.theory.piecewise import check_times
+from gradstarve.theory.piecewise import check_times, in_time
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 
@@ -57,7 +57,7 @@ def time_to_confidence(loss: Loss | str, error, frequency, norm, start, kappa: A
     target = error_to_logit(error, start.dtype)
     waits = target > start
     tau = clock_integral(with_closed_form(loss).name, start, jnp.where(waits, target, start), kappa)
-    return jnp.where(waits, tau, 0) / (2 * frequency * norm)
+    return in_time(jnp.where(waits, tau, 0), 2 * frequency * norm)
 
 
 def hinge_advantage(start) -> Float[Array, "..."]:

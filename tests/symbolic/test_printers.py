@@ -238,3 +238,35 @@ def test_markdown_and_text_hold_every_step(name, loss):
         assert f"{number}. {step.name}" in text
         assert step.claim in text
         assert f"check: {step.method}" in text
+
+
+LATE = [  # of the mode and others at large logits: (law, loss, result, arguments, index of the logit)
+    ("mode", "cross-entropy", "du/dt", (0.5, 1.0, 0.3), "u"),
+    ("one-layer", "cross-entropy", "du/dt", (0.5, 1.0), "u"),
+    ("softmax", "cross-entropy", "du/dt two layers", (10.0, 0.5, 1.0, 0.3), "u"),
+    ("inflection", "cross-entropy", "K(u)", (), "u"),
+    ("inflection", "squared", "K'(u)", (), "u"),
+    ("inflection", "exponential", "K(u)", (), "u"),
+]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("name", "loss", "key", "others", "logit"), LATE)
+def test_printed_code_has_its_value_and_derivative_at_large_logits(name, loss, key, others, logit):
+    derivation = derive(name, loss)
+    function = derivation.to_jax(key)
+    names = list(inspect.signature(function).parameters)
+    values = dict(zip((n for n in names if n != logit), others, strict=True))
+    doubles, singles = (-300.0, 30.0, 354.0, 400.0, 700.0, 1000.0), (50.0, 80.0)
+    for dtype, logits, rtol in ((jnp.float64, doubles, 1e-11), (jnp.float32, singles, 1e-4)):
+        given = {n: dtype(value) for n, value in values.items()}
+        run = jax.jit(jax.vmap(jax.value_and_grad(lambda u, given=given: function(**given, **{logit: u}))))
+        found = np.stack(run(jnp.asarray(logits, dtype)))
+        with mpmath.workdps(900):
+            def along(u):
+                return in_mpmath(derivation, key, [u if n == logit else mpmath.mpf(values[n]) for n in names])
+
+            exact = np.array([[float(along(u)), float(mpmath.diff(along, u))] for u in map(mpmath.mpf, logits)]).T
+        # Next to 1 the derivative of a sigmoid is known to the rounding of 1, which is that of the value.
+        slack = rtol * np.abs(exact) + float(jnp.finfo(dtype).eps) * np.abs(exact[0]) + float(jnp.finfo(dtype).tiny)
+        assert (np.abs(found - exact) <= slack).all(), (key, dtype, found, exact)

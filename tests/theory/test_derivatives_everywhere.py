@@ -1,0 +1,235 @@
+"""Every differentiable law has its first and second derivatives where square roots and branches meet.
+
+The points are those at which a law in other coordinates would have no derivative: balanced starts (a = z, kappa = 0), the
+stable manifold (z = -a), a member that never learns beside others, times before and after an event. Hessians are
+jacfwd(jacrev(f)) under jit and vmap; both orders are compared with central differences at points of the same program.
+
+To add a law: a row of `SCALARS` (a function of one vector and the points to try it at) or of `OF_A_MODE`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+import gradstarve as gs
+from gradstarve import special, theory
+from gradstarve.theory import solve_mode
+
+# What has no derivative, by mathematics, and is not tried.
+KINKS = {
+    "events": "at the time of an event the speed jumps: a left and a right derivative",
+    "hinge": "at u = 1 the logit stops, and a time to a logit above 1 does not exist",
+    "kappa_critical": "at kappa_c two inflections merge like a square root",
+    "expi": "0, where Ei has a logarithm; lambertw: -1/e, the branch point, and error_inflections at kappa = 0 in kappa < 0",
+    "fates": "antipodal_fate, exclusive_fate and dies_for_ever are steps",
+}
+
+# --- functions of one mode ---------------------------------------------------------------------------------------------
+
+T = 4.0
+OF_A_MODE = {
+    "logit": lambda s: s.logit(T)[None],
+    "error": lambda s: s.error(T)[None],
+    "weights": lambda s: jnp.concatenate(s.weights(T)),
+    "time_to_logit": lambda s: s.time_to_logit(0.5)[None],
+    "time_to_error": lambda s: s.time_to_error(0.35)[None],
+    "inflections": lambda s: s.inflections(),
+    "events": lambda s: s.events,
+}
+# a_1, a_2, z_1, z_2
+STARTS = {
+    "balanced": (0.3, 0.2, 0.3, 0.2),
+    "balanced but for one on the stable manifold": (0.3, 0.2, 0.3, -0.2),
+    "none learns, on the stable manifold": (0.3, 0.2, -0.3, -0.2),
+    "none learns": (0.3, 0.2, -0.5, -0.4),
+    "late event": (0.4, 0.3, 0.3, -0.31),
+    "early event": (0.4, 0.3, 0.3, -0.9),
+    "lazy": (1.5, 1.0, 0.1, -0.2),
+}
+STEP = 1e-4
+
+
+def finite(values):
+    """What never happens counts as the constant it is."""
+    return jnp.where(jnp.isfinite(values), values, 0)
+
+
+def orders(function):
+    """(f, Jacobian, Hessian) of each point, reverse mode inside and forward mode outside, in one program."""
+
+    def at(x):
+        return function(x), jax.jacrev(function)(x), jax.jacfwd(jax.jacrev(function))(x)
+
+    return jax.jit(jax.vmap(at))
+
+
+def against_differences(function, points, tolerance, names=None):
+    """Compare the derivatives at `points` [n, d] with central differences of the order below."""
+    points = np.asarray(points, float)
+    moves = STEP * np.concatenate([np.zeros((1, points.shape[1])), np.eye(points.shape[1]), -np.eye(points.shape[1])])
+    count = points.shape[1]
+    value, slope, bend = map(np.asarray, orders(function)(jnp.asarray((points[:, None] + moves).reshape(-1, count))))
+    value, slope, bend = (x.reshape(len(points), len(moves), *x.shape[1:]) for x in (value, slope, bend))
+    assert np.isfinite(slope[:, 0]).all(), (names, slope[:, 0])
+    assert np.isfinite(bend[:, 0]).all(), (names, bend[:, 0])
+    np.testing.assert_allclose(bend[:, 0], np.swapaxes(bend[:, 0], -1, -2), rtol=1e-6, atol=1e-6)
+    # A time that comes or goes within the step has no difference to compare with.
+    exists = ((value == 0) == (value[:, :1] == 0)).all(axis=1)
+    ahead, back = slice(1, count + 1), slice(count + 1, None)
+    for found, below in ((slope, value), (bend, slope)):
+        difference = np.moveaxis((below[:, ahead] - below[:, back]) / (2 * STEP), 1, -1)
+        size = 1 + np.abs(difference).max(axis=tuple(range(2, difference.ndim)), keepdims=True)
+        off = np.abs(found[:, 0] - difference) / size
+        off = off.reshape(*exists.shape, -1).max(axis=-1) * exists
+        assert (off < tolerance).all(), (names, np.argwhere(off >= tolerance).tolist(), off.max())
+    return value[:, 0], slope[:, 0], bend[:, 0]
+
+
+def of_a_mode(loss, laws, x):
+    solution = solve_mode(gs.Mode(x[4], x[5], x[:2], x[2:4]), loss)
+    return jnp.concatenate([finite(OF_A_MODE[law](solution)) for law in laws])
+
+
+# A Hessian of everything at once is a minute of compiling for the losses with an integral, so the rest of theirs is slow.
+QUICK = (("hinge", "every"), ("cross-entropy", "time_to_logit"))
+TRIED = [
+    pytest.param(loss, law, marks=[] if (loss, law) in QUICK else [pytest.mark.slow])
+    for loss in ("cross-entropy", "hinge", "exponential", "squared")
+    for law in (["every"] if loss == "hinge" else OF_A_MODE)
+]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("loss", "law"), TRIED)
+def test_a_mode_has_its_derivatives_at_every_start(loss, law):
+    points = [(*start, 0.6, 1.3) for start in STARTS.values()]
+    laws = tuple(OF_A_MODE) if law == "every" else (law,)
+    against_differences(functools.partial(of_a_mode, loss, laws), points, 2e-5, names=list(STARTS))
+
+
+# --- functions of numbers ----------------------------------------------------------------------------------------------
+
+SCALARS = {
+    "lambertw": (lambda x: special.lambertw(x[0]), [(1e-3,), (-0.3,), (5.0,)]),
+    "lambertw, branch -1": (lambda x: special.lambertw(x[0], -1), [(-1e-2,), (-0.3,)]),
+    "lambertw_exp": (lambda x: special.lambertw_exp(x[0]), [(-3.0,), (0.0,), (30.0,)]),
+    "expi": (lambda x: special.expi(x[0]), [(-2.0,), (0.3725,), (5.0,)]),
+    "expi_scaled": (lambda x: special.expi_scaled(x[0]), [(-2.0,), (0.3725,), (50.0,)]),
+    "binomial_at_least": (lambda x: special.binomial_at_least(3, 10, x[0]), [(0.3,), (0.7,)]),
+    "binomial_log_pmf": (lambda x: special.binomial_log_pmf(3, 10, x[0]), [(0.3,), (0.7,)]),
+    "one_layer_logit": (lambda x: theory.one_layer_logit(x[0], x[1], x[2], "cross-entropy", T), [(0.5, 1.0, 0.0)]),
+    "one_layer_time": (lambda x: finite(theory.one_layer_time(x[0], x[1], x[2], "hinge", 0.8)), [(0.5, 1.0, 0.0)]),
+    "settled_logit": (lambda x: theory.settled_logit(x[0], x[1], x[2]), [(0.5, 1.0, 0.1), (0.1, 1.0, 0.4)]),
+    "plateau_length": (lambda x: theory.plateau_length("hinge", x[0], x[1], x[2]), [(1e-2, 0.5, 1.0)]),
+    "error_inflections": (lambda x: jnp.sum(finite(theory.error_inflections("cross-entropy", x[0]))), [(0.3,), (0.8,)]),
+    "hinge_advantage": (lambda x: theory.hinge_advantage(x[0]), [(0.2,), (0.9,)]),
+    "error_tail": (lambda x: 1e6 * theory.error_tail("cross-entropy", 1e6, x[0], x[1]), [(0.5, 1.0)]),
+    "generator_signal": (lambda x: theory.generator_signal("minimax", x[0], x[1]), [(1.2, 1.0), (0.0, 2.0)]),
+    "wrong_sign_fraction": (lambda x: theory.wrong_sign_fraction(T, x[0], x[1]), [(0.5, 1.0)]),
+    "wrong_sign_time": (lambda x: theory.wrong_sign_time(x[2], x[0], x[1]), [(0.5, 1.0, 0.05), (0.5, 1.0, 0.6)]),
+    "learning_probability": (lambda x: theory.learning_probability(x[0], x[1]), [(1.0, 1.0)]),
+    "shared_slope": (lambda x: theory.shared_slope(x[0], x[1], "cross-entropy", x[2], x[3]), [(0.7, 0.3, 1.0, 0.2)]),
+}
+
+
+@pytest.mark.usefixtures("x64")
+def test_functions_of_numbers_have_their_derivatives():
+    wide = max(len(point) for _, points in SCALARS.values() for point in points)
+    names = list(SCALARS)
+
+    count = max(len(points) for _, points in SCALARS.values())
+    points = np.array([[[*p, *[0.5] * (wide - len(p))] for p in (SCALARS[n][1] * count)[:count]] for n in names])
+    def each(x):
+        """Value, gradient and Hessian of every function, [names, ...]."""
+        one = [SCALARS[name][0] for name in names]
+        slopes = jnp.stack([jax.grad(f)(x[k]) for k, f in enumerate(one)])
+        bends = jnp.stack([jax.jacfwd(jax.grad(f))(x[k]) for k, f in enumerate(one)])
+        return jnp.stack([f(x[k]) for k, f in enumerate(one)]), slopes, bends
+
+    run = jax.jit(jax.vmap(each))
+    moves = STEP * np.concatenate([np.zeros((1, wide)), np.eye(wide), -np.eye(wide)])
+    grid = np.swapaxes(points, 0, 1)[:, None] + moves[None, :, None]
+    tried = run(grid.reshape(-1, len(names), wide))
+    value, slope, bend = (np.asarray(x).reshape(count, len(moves), *x.shape[1:]) for x in tried)
+    ahead, back = slice(1, wide + 1), slice(wide + 1, None)
+    for found, below in ((slope, value), (bend, slope)):
+        difference = np.moveaxis((below[:, ahead] - below[:, back]) / (2 * STEP), 1, -1)
+        for k, name in enumerate(names):
+            assert np.isfinite(found[:, 0, k]).all(), (name, found[:, 0, k])
+            scale = 1 + np.abs(difference[:, k]).max()
+            assert np.abs(found[:, 0, k] - difference[:, k]).max() < 1e-5 * scale, (name, found[:, 0, k], difference[:, k])
+
+
+# --- beside a member that never learns ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loss", ["hinge", "cross-entropy"])
+def test_a_member_that_never_learns_leaves_the_others_their_derivatives(loss):
+    """Every time of a mode is c / p, so its derivative in p is -time / p; that of a time that never comes is 0."""
+
+    def times(p):
+        solution = solve_mode(gs.Mode(p, 1.0, a=jnp.array([[0.2], [0.3]]), z=jnp.array([[-0.5], [0.1]])), loss)
+        return jnp.stack([solution.time_to_logit(0.5), solution.time_to_error(0.35), solution.events[:, 0]])
+
+    value, slope = jax.jit(lambda p: (times(p), jax.jacrev(lambda p: finite(times(p)))(p)))(0.5)
+    assert np.isinf(np.asarray(value)).any(axis=1).all()
+    np.testing.assert_allclose(slope, -np.asarray(finite(value)) / 0.5, rtol=1e-12)
+
+
+# --- late in training --------------------------------------------------------------------------------------------------
+
+
+def late_slopes(loss, p, r, a, z, t):
+    """du/d(p, r, a, z, t) from the implicit equation (3.5), in high precision."""
+    p, r, a, z, t = map(mpmath.mpf, (p, r, a, z, t))
+    more, less, first, clock = (a + z) ** 2, (a - z) ** 2, r * a * z, 2 * p * r * t
+    square = r * r * more * less / 4
+    inverse = mpmath.exp if loss == "exponential" else (lambda v: 1 + mpmath.exp(v))
+
+    def integral(u, power):
+        edges = [first, *(x for x in (0.5, 1, 2, 4, 8, 16, 32) if first < x < u), u]
+        return mpmath.quad(lambda v: inverse(v) / mpmath.sqrt(square + v * v) ** power, edges)
+
+    u = mpmath.log(clock) + mpmath.log(mpmath.log(clock))
+    for _ in range(40):
+        step = (clock - integral(u, 1)) * mpmath.sqrt(square + u * u) / inverse(u)
+        u += step
+        if abs(step) < mpmath.mpf(10) ** -20:
+            break
+    speed = mpmath.sqrt(square + u * u) / inverse(u)
+    at_first, bend = inverse(first) / mpmath.sqrt(square + first**2), integral(u, 3) / 2
+
+    def move(dsquare, dfirst, dclock):
+        return speed * (dclock + at_first * dfirst + bend * dsquare)
+
+    along, across = (a + z) * less, (a - z) * more
+    by_a, by_z = r * r / 2 * (along + across), r * r / 2 * (along - across)
+    by_r = move(2 * square / r, first / r, 2 * p * t)
+    return [move(0, 0, 2 * r * t), by_r, move(by_a, r * z, 0), move(by_z, r * a, 0), move(0, 0, 2 * p * r)]
+
+
+LATE = [
+    pytest.param(loss, dtype, t, marks=[pytest.mark.slow] if loss == "exponential" else [])
+    for loss in ("cross-entropy", "exponential")
+    for dtype, t in ((np.float32, 1e6), (np.float64, 1e20))
+]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("loss", "dtype", "t"), LATE)
+def test_late_derivatives_have_their_digits(loss, dtype, t):
+    """They are e^-u of the terms they could be the difference of: 1e-7 and 1e-22 here."""
+    starts = np.array([(0.6, 1.3, 0.3, 0.3, t), (0.6, 1.3, 0.5, -0.2, t)], dtype)
+
+    def logit(x):
+        return solve_mode(gs.Mode(x[0], x[1], x[2:3], x[3:4]), loss).logit(x[4])
+
+    found = jax.jit(jax.vmap(jax.grad(logit)))(jnp.asarray(starts))
+    with mpmath.workdps(40):
+        exact = np.array([list(map(float, late_slopes(loss, *map(float, start)))) for start in starts])
+    np.testing.assert_allclose(found, exact, rtol=16 * np.finfo(dtype).eps if dtype == np.float32 else 1e-12)
