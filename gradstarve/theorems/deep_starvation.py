@@ -33,7 +33,6 @@ from gradstarve.theorems.feature_problems import (
 from gradstarve.theorems.running import FLOW_TOLERANCE, WHY_FLOW
 from gradstarve.theorems.sampling import WIDTH, generator, generators, log_uniform
 from gradstarve.theorems.starvation import outside, worst_of
-from gradstarve.theory import starvation as pair_law
 from gradstarve.theory.features import rise
 
 _DEPTHS = (2, 3, 5)
@@ -43,6 +42,15 @@ _SMOOTH = ("cross-entropy", "cross-entropy", "exponential", "squared")
 def _escape(weights: np.ndarray, start: np.ndarray, depth: int) -> np.ndarray:
     """About how long feature 1 waits near its start, [b]: phi(1) - phi(v_10) at the speed of g = 1/2."""
     return np.asarray(rise(start[:, 0], 1.0, depth)) / (depth * weights[:, :2].sum(-1) / 2)
+
+
+def _off_the_limit(ceiling: np.ndarray, ratio: np.ndarray, start: np.ndarray, depth: int) -> np.ndarray:
+    """How far the ceiling of v_2 is from what its upper bound tends to as v_1 -> inf, in plain NumPy, [b]."""
+    power = 1 - 2 / depth
+    left = start[:, 1] ** -power - start[:, 0] ** -power / (1 + ratio) if depth > 2 else np.zeros(len(ratio))
+    limit = np.where(left > 0, np.where(left > 0, left, 1) ** (-1 / power if depth > 2 else 1), np.inf)
+    finite = np.isfinite(limit)
+    return np.where(finite == np.isfinite(ceiling), np.where(finite, np.abs(ceiling / np.where(finite, limit, 1) - 1), 0), np.inf)
 
 
 def check_deep(key: Any, trials: int) -> Outcome:
@@ -58,13 +66,9 @@ def check_deep(key: Any, trials: int) -> Outcome:
         exponential = losses == "exponential"
         gaps = outside(problems, logits, exponential | (losses == "cross-entropy"), depth, start)
         v1, v2 = split(logits)
-        # With the exponential loss the lower bound is the curve itself.
-        first, second = start[:, 0, None], start[:, 1, None]
-        curve = np.asarray(pair_law.lower_bound(v1, problems.ratio[:, None], first, second, depth))
-        off = np.max(np.abs(v2 - curve) / (v1 + v2), axis=-1)
-        gaps = np.maximum(gaps, np.where(exponential, off, 0))
         pair = theory.starving_pair(weights[:, 0], weights[:, 1], "hinge", depth, (start[:, 0], start[:, 1]))
         gaps = np.maximum(gaps, np.max(v2, axis=-1) / np.asarray(pair.ceiling) - 1)
+        gaps = np.maximum(gaps, _off_the_limit(np.asarray(pair.ceiling), problems.ratio, start, depth))
         tally.add(
             gaps,
             f"N = {depth}",

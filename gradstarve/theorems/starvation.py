@@ -176,22 +176,54 @@ def draw_freeze(outcome: Outcome, ax: Any) -> None:
 # --- (10.4) --------------------------------------------------------------------------------------------------------------
 
 
+def climb(before: Any, after: Any, depth: int) -> np.ndarray:
+    """phi(after) - phi(before) with phi' = v^(2/N - 2), in plain NumPy."""
+    if depth == 1:
+        return after - before
+    if depth == 2:
+        return np.log(after / before)
+    power = 2 / depth - 1
+    return (after**power - before**power) / power
+
+
 def outside(problems: Problems, logits: np.ndarray, both_sides: np.ndarray, depth: int = 1, start: Any = 0.0) -> np.ndarray:
     """How far v_2 leaves its bounds beside the trained v_1, over v_1 + v_2, at the worst record: [b].
 
-    The lower bound counts where `both_sides` [b]. `start`: v_k(0), [b, 3] or a number.
+    `start`: v_k(0), [b, 3] or a number. Where `both_sides` [b] (cross-entropy and the exponential loss) the lower bound
+    counts, and that the upper one is no wider than it has to be: g(v_1)/g(v_1 + v_2) has been e^(v_2) at most, so that
+    with the v_2 of now
+
+        phi(most) - phi(v_20)  <=  (1 + q e^v_2)/(1 + q) [phi(v_2) - phi(v_20)],
+
+    which leaves no room beside v_2 where v_2 is small. The lower bound is v_2 itself with the exponential loss.
     """
     v1, v2 = split(logits)
     first, second = (np.broadcast_to(start, (v1.shape[0], 3))[:, k, None] for k in (0, 1))
-    arguments = (v1, problems.ratio[:, None], first, second, depth)
-    above = v2 - np.asarray(pair_law.upper_bound(*arguments))
-    below = np.asarray(pair_law.lower_bound(*arguments)) - v2
-    worst = np.maximum(above, np.where(both_sides[:, None], below, 0))
+    ratio = problems.ratio[:, None]
+    arguments = (v1, ratio, first, second, depth)
+    most, least = (np.asarray(bound(*arguments)) for bound in (pair_law.upper_bound, pair_law.lower_bound))
+    exact = (problems.losses == "exponential")[:, None]
+    below = np.where(exact, np.abs(least - v2), least - v2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        room = climb(second, most, depth) - (1 + ratio * np.exp(v2)) / (1 + ratio) * climb(second, v2, depth)
+    wide = np.where(np.isnan(room), 0, room) * v2 ** (2 - 2 / depth)  # as a difference of logits
+    worst = np.maximum(v2 - most, np.where(both_sides[:, None], np.maximum(below, wide), 0))
     return np.max(np.maximum(worst, 0) / (v1 + np.abs(v2)), axis=-1)
 
 
+def _off_the_bound(problems: Problems, logits: np.ndarray) -> np.ndarray:
+    """How far v_2 is from its upper bound, over v_1 + v_2, at the worst record: [b]."""
+    v1, v2 = split(logits)
+    most = np.asarray(pair_law.upper_bound(v1, problems.ratio[:, None], 0.0, 0.0, 1))
+    return np.max(np.abs(v2 - most) / (v1 + v2), axis=-1)
+
+
 def check_bounds(key: Any, trials: int) -> Outcome:
-    """Both bounds along the flow with cross-entropy, the upper one with every loss, and with descent at any step size."""
+    """Both bounds along the flow with cross-entropy, the upper one with every loss, and with descent at any step size.
+
+    The first step of descent is on the upper bound, whatever the loss and the step size, and the exponential loss stays on
+    the lower one.
+    """
     tally = Tally(FLOW_TOLERANCE)
     curves = []
     for k, rng in enumerate(generators(key, trials, COUNT)):
@@ -201,8 +233,8 @@ def check_bounds(key: Any, trials: int) -> Outcome:
             losses = np.where(losses == "squared", "cross-entropy", losses)
             problems = one_layer(rng, weights, losses)
             step_size = log_uniform(rng, 1e-2, 1e2, COUNT)
-            logits, lost = problems.descent(step_size, 60, 10)[0][:, 1:], False
-            gaps = outside(problems, logits, np.zeros(COUNT, bool))
+            logits = problems.descent(step_size, 60, 1)[0][:, 1:]
+            gaps = np.maximum(outside(problems, logits, np.zeros(COUNT, bool)), _off_the_bound(problems, logits[:, :1]))
             tally.add(
                 gaps,
                 "descent, any step size",
@@ -211,9 +243,18 @@ def check_bounds(key: Any, trials: int) -> Outcome:
             continue
         problems = one_layer(rng, weights, losses)
         logits, _, lost = problems.flow()
-        two = losses == "cross-entropy"
-        gaps = outside(problems, logits, two)
-        for name, mine in (("flow, cross-entropy: both bounds", two), ("flow, other losses: upper bound", ~two)):
+        two, exponential = losses == "cross-entropy", losses == "exponential"
+        gaps = outside(problems, logits, two | exponential)
+        v1, v2 = split(logits)
+        least, most = (np.asarray(bound) for bound in law_of(problems, "exponential").bounds(TIMES))
+        off = np.max(np.maximum(np.abs(v2 - least), v2 - most) / (v1 + v2), axis=-1)
+        gaps = np.maximum(gaps, np.where(exponential, off, 0))
+        names = {
+            "flow, cross-entropy: both bounds": two,
+            "flow, exponential loss: the lower bound itself": exponential,
+            "flow, other losses: upper bound": ~(two | exponential),
+        }
+        for name, mine in names.items():
             index = np.flatnonzero(mine)
             tally.add(
                 gaps[index],
