@@ -52,7 +52,8 @@ def _runs(problem: Any, loss: str, seeds: int, key: Any) -> np.ndarray:
 
 
 def _gap(rng: np.random.Generator, found: np.ndarray, values: np.ndarray, chances: np.ndarray) -> tuple[float, dict]:
-    """The largest of three statistics over its critical value, and the three.
+    """The largest of three statistics over its critical value, and the three; infinite where a seed has a value that the
+    law does not have at all, or where the law's probabilities do not sum to 1.
 
     Kolmogorov and Smirnov's, made exact for jumps by spreading each value evenly over its own jump of the cdf; and the
     distances of mean and variance, in standard errors that the law itself gives.
@@ -61,6 +62,11 @@ def _gap(rng: np.random.Generator, found: np.ndarray, values: np.ndarray, chance
     values, chances = values[order], chances[order]
     below = np.concatenate([[0.0], np.cumsum(chances)])
     size = _ROUNDING * (1 + np.abs(found))
+    after = np.clip(np.searchsorted(values, found), 1, len(values) - 1)
+    strange = np.minimum(np.abs(found - values[after - 1]), np.abs(found - values[after])) > size
+    if strange.any() or abs(below[-1] - 1) > _ROUNDING:
+        # No distribution, or one that has not the values that were found.
+        return np.inf, {"strange": float(strange.mean()), "sum_of_probabilities": float(below[-1])}
     low, high = (below[np.searchsorted(values, found + shift)] for shift in (-size, size))
     place = np.sort(low + rng.uniform(size=found.size) * (high - low))
     steps = np.arange(found.size + 1) / found.size
@@ -77,8 +83,23 @@ def _gap(rng: np.random.Generator, found: np.ndarray, values: np.ndarray, chance
 _LOSSES = ("cross-entropy", "hinge", "exponential", "squared", "cross-entropy")
 
 
+def _draws_to(logit: float, mode: Mode, loss: str, step_size: float) -> int:
+    """How many steps of descent on the class alone take a mode to a logit, in plain NumPy; at most `_STEPS`."""
+    a, z, r = (np.asarray(leaf, float) for leaf in (mode.a, mode.z, mode.norm))
+    residual = {"hinge": lambda u: float(u < 1), "squared": lambda u: 1 - u}[loss]
+    for draws in range(_STEPS):
+        on = a > 0
+        u = r * np.sum(np.where(on, a * z, 0))
+        if u >= logit:
+            return draws
+        x = step_size * r * residual(u) * on
+        a, z = a + x * z, z + x * a
+    return _STEPS
+
+
 def _try(key: Any, trials: int, losses: tuple[str, ...], observe: Any) -> Outcome:
-    """Five problems, `trials` / 5 seeds each; `observe(solution, runs)` gives (what was found, values, chances)."""
+    """Five problems, `trials` / 5 seeds each; `observe(solution, runs, there)` gives (what was found, values, chances),
+    with the step by which a seed is about half-way to its margin for `there`, if the loss has one."""
     tally = Tally(1.0)
     seeds = -(-trials // len(losses))
     curves = np.empty(len(losses), object)
@@ -87,7 +108,8 @@ def _try(key: Any, trials: int, losses: tuple[str, ...], observe: Any) -> Outcom
         data, network, mode, step_size = problem
         runs = _runs(problem, loss, seeds, jax.random.fold_in(key, 100 + k))
         solution = theory.solve_mode(mode, loss, StochasticGradientDescent(step_size))
-        found, values, chances = observe(solution, runs)
+        half = _draws_to(0.5, mode, loss, step_size) / float(mode.frequency) if loss in ("hinge", "squared") else _STEPS
+        found, values, chances = observe(solution, runs, int(np.clip(half, 5, _STEPS)))
         gap, statistics = _gap(rng, found, values, chances)
         crowd = TwoLayerReLU(np.asarray(network.w)[None], np.asarray(network.z)[None])
         sides = record(data, loss, crowd, 0, step_size=step_size, steps=_STEPS, seeds=seeds, **statistics)
@@ -97,16 +119,13 @@ def _try(key: Any, trials: int, losses: tuple[str, ...], observe: Any) -> Outcom
     return tally.outcome(curves=curves, seeds=seeds)
 
 
-def _logit(solution: Any, runs: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The logit after all steps, or, for losses with a target at 1, when half of the seeds are half-way there."""
-    loss = solution.own.march.loss_function.name
-    there = solution.time_to_logit(0.5).quantile(0.5) if loss in ("hinge", "squared") else _STEPS
-    step = int(np.clip(there, 5, _STEPS))
+def _logit(solution: Any, runs: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
+    """The logit after all steps, or, for losses with a target at 1, when about half of the seeds are half-way there."""
     law = solution.distribution(step)
     return runs[:, step], np.asarray(law.values), np.asarray(law.probabilities)
 
 
-def _margin_time(solution: Any, runs: np.ndarray) -> tuple[np.ndarray, ...]:
+def _margin_time(solution: Any, runs: np.ndarray, _: int) -> tuple[np.ndarray, ...]:
     """Steps until the margin is reached; those that are not there after all steps count as one more."""
     there = runs >= 1
     found = np.where(there.any(axis=-1), there.argmax(axis=-1), _STEPS + 1)
