@@ -16,10 +16,56 @@ MOST_UNDECIDED = 0.1
 
 
 @dataclass(frozen=True)
+class Quote:
+    """The one number in which the claim fails: `quantity`, `when` it was read off, what the `law` says of it and what was
+    `trained`; `unit` is the difference that counts as a gap of 1.
+
+    >>> quote = Quote("the logit of class +", "at t = 3", law=0.5, trained=0.25, unit=0.5)
+    >>> str(quote), quote.gap
+    ('at t = 3 the logit of class + is 0.25, and 0.5 by the law (a gap of 0.5)', 0.5)
+    """
+
+    quantity: str
+    when: str
+    law: float
+    trained: float
+    unit: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("law", "trained", "unit"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+
+    @property
+    def gap(self) -> float:
+        """|trained - law| / unit; infinite where one of the three is no finite number, or the unit is not above 0."""
+        if not (np.isfinite([self.law, self.trained, self.unit]).all() and self.unit > 0):
+            return float("inf")
+        return abs(self.trained - self.law) / self.unit
+
+    def __str__(self) -> str:
+        trained, law = apart(self.trained, self.law)
+        return f"{self.when} {self.quantity} is {trained}, and {law} by the law (a gap of {self.gap:.3g})".lstrip()
+
+
+def apart(one: float, other: float) -> tuple[str, str]:
+    """Two numbers with so many digits, at least 4, that two digits of their difference are seen.
+
+    >>> apart(0.5, 2.0), apart(1.0, 1.0000123), apart(3.0, 3.0)
+    (('0.5', '2'), ('1', '1.000012'), ('3', '3'))
+    """
+    size, difference = max(abs(one), abs(other)), abs(one - other)
+    digits = 4
+    if np.isfinite(size) and 0 < difference < np.inf:
+        digits = int(np.clip(np.ceil(np.log10(size / difference)) + 2, 4, 17))
+    return f"{one:.{digits}g}", f"{other:.{digits}g}"
+
+
+@dataclass(frozen=True)
 class Counterexample:
     """What happens without one hypothesis: the claim fails by `gap`, where the entry allows `tolerance`.
 
-    `dropped`: the hypothesis left out, in words; `failure`: one sentence with the numbers; `numbers`: the instance.
+    `dropped`: the hypothesis left out, in words; `failure`: one sentence with the numbers; `numbers`: the instance;
+    `quote`: the number in which it fails. `of` makes one whose sentence and gap are those of its quote.
     """
 
     dropped: str
@@ -27,6 +73,15 @@ class Counterexample:
     gap: float
     tolerance: float
     numbers: dict[str, Any] = field(default_factory=dict)
+    quote: Quote | None = None
+
+    @classmethod
+    def of(
+        cls, dropped: str, quote: Quote, tolerance: float, numbers: dict[str, Any], setting: str = "", rest: str = ""
+    ) -> Counterexample:
+        """A counterexample that fails by the gap of its `quote`, whose sentence is `setting`, the quote, and the `rest`."""
+        told = "; ".join(part for part in (setting, str(quote), rest) if part)
+        return cls(dropped, told, quote.gap, tolerance, numbers, quote)
 
     @property
     def found(self) -> bool:
@@ -81,6 +136,7 @@ class Theorem:
     - `check(key, trials)`: sample at least `trials` instances within the hypotheses and measure the gap of each;
     - `power`: for a statistical claim, its level and how surely it rejects a constant that is 5 % off;
     - `necessity`: for hypotheses that matter, `f(key)` that drops it and gives the counterexample;
+    - `no_drop`: for an entry without one, why no hypothesis can be dropped: it has one of the two;
     - `figure(outcome, ax)`: draws the outcome on Matplotlib axes;
     - `single_tolerance`: what counts as agreement when everything is run in float32, if more than `tolerance`; None for a
       statement about numbers that float32 does not have;
@@ -100,6 +156,7 @@ class Theorem:
     check: Callable[[Any, int], Outcome]
     figure: Callable[[Outcome, Any], None]
     necessity: tuple[Callable[[Any], Counterexample], ...] = ()
+    no_drop: str = ""
     power: str = ""
     quick_trials: int = 24
     # Next to a kink the integrator in float32 is off by up to 5e-3; a law that is 5 % off is further from it.
@@ -153,7 +210,6 @@ class Tally:
             instance=self._instance_of,
             extra=extra,
         )
-
 
     def _instance_of(self, trial: int) -> dict[str, Any]:
         """The numbers of one trial among all that were added."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -76,6 +77,7 @@ class Row:
                 "why_tolerance": t.why_tolerance,
                 "checked_with": t.checked_with,
                 **({"power": t.power} if t.power else {}),
+                **({"no_drop": t.no_drop} if t.no_drop else {}),
                 "ok": self.ok,
                 "verdict": self.verdict,
                 "trials": o.trials,
@@ -92,6 +94,7 @@ class Row:
                         "gap": c.gap,
                         "tolerance": c.tolerance,
                         "numbers": c.numbers,
+                        **({"quote": dataclasses.asdict(c.quote)} if c.quote else {}),
                     }
                     for c in self.counterexamples
                 ],
