@@ -47,9 +47,10 @@ def _off_the_limit(ceiling: np.ndarray, ratio: np.ndarray, start: np.ndarray, de
     """How far the ceiling of v_2 is from what its upper bound tends to as v_1 -> inf, in plain NumPy, [b]."""
     power = 1 - 2 / depth
     left = start[:, 1] ** -power - start[:, 0] ** -power / (1 + ratio) if depth > 2 else np.zeros(len(ratio))
-    limit = np.where(left > 0, np.where(left > 0, left, 1) ** (-1 / power if depth > 2 else 1), np.inf)
-    finite = np.isfinite(limit)
-    return np.where(finite == np.isfinite(ceiling), np.where(finite, np.abs(ceiling / np.where(finite, limit, 1) - 1), 0), np.inf)
+    finite = left > 0
+    limit = np.where(finite, left, 1) ** (-1 / power if depth > 2 else 1)
+    off = np.where(finite, np.abs(np.where(finite, ceiling, limit) / limit - 1), 0)
+    return np.where(finite == np.isfinite(ceiling), off, np.inf)
 
 
 def check_deep(key: Any, trials: int) -> Outcome:
@@ -221,12 +222,13 @@ def shared_without(key: Any, what: str) -> Counterexample:
         "sign": "v_2 >= 0, for the bound",
         "active": "neurons active on every sample with feature 1 (one sees only those with both instead)",
     }
-    quantity = f"the largest slope d(beta)/d(alpha) of neuron {j}, p_12/(p_1 + p_12),"
+    when = f"in the first step, with v_2 = {steps['v2'][i, 0]:.3g},"
     return Counterexample.of(
         names[what],
-        Quote(quantity, f"in the first step, with v_2 = {steps['v2'][i, 0]:.3g},", law=share, trained=slope),
+        Quote(f"the slope d(beta)/d(alpha) of neuron {j}", when, law=share, trained=slope),
         FLOW_TOLERANCE,
         problems.instance(int(i), neuron=int(j), step_size=0.1),
+        rest="by the law it is that at most, p_12/(p_1 + p_12)",
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import Mode, TwoLayerReLU
 from gradstarve.theorems.drawing import draw_gaps
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.hypotheses import EXCLUSIVE, ONE_RAY, SEPARABLE, STAYING, of_losses
 from gradstarve.theorems.late import BY_LATE, train_late
 from gradstarve.theorems.mode import flow_times
@@ -94,11 +94,10 @@ def signal_with_a_bias(key: Any) -> Counterexample:
     law = np.asarray(theory.generator_signal("hinge", margin, norm))
     gap = np.abs(found - law) / np.where(margin > 0, np.abs(law), np.inf)
     i = int(np.argmax(gap))
-    return Counterexample(
+    where = f"at a fake of norm {norm:.3g} beside its constant input {fake[-1]:.3g}, with margin {margin[i]:.3g},"
+    return Counterexample.of(
         "no biases (a constant input instead)",
-        f"at a fake of norm {norm:.3g} beside its constant input {fake[-1]:.3g}, with margin {margin[i]:.3g}, the slope is "
-        f"{found[i]:.4g} and not {law[i]:.4g}",
-        float(gap[i] / FLOW_TOLERANCE),
+        Quote("the slope of the hinge loss", where, law=law[i], trained=found[i], unit=np.abs(law[i]) * FLOW_TOLERANCE),
         1.0,
         record(geometry.data, _LOSS, network, i),
     )
@@ -134,7 +133,9 @@ def _rates(geometry: Geometry, margins: np.ndarray) -> np.ndarray:
     speed = np.max(np.abs(np.asarray(moves.z)), axis=-1)
     step = 1e-6 / speed
     ahead, behind = (
-        np.asarray(_slope(TwoLayerReLU(network.w + s[:, None, None] * moves.w, network.z + s[:, None] * moves.z), fake, "minimax"))
+        np.asarray(
+            _slope(TwoLayerReLU(network.w + s[:, None, None] * moves.w, network.z + s[:, None] * moves.z), fake, "minimax")
+        )
         for s in (step, -step)
     )
     return ahead - behind

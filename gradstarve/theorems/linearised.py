@@ -13,11 +13,11 @@ from gradstarve import theory
 from gradstarve.problem import Dataset, DeepReLU, GradientDescent, SpectralDecoupling, TwoLayerReLU
 from gradstarve.simulate import simulate
 from gradstarve.theorems.drawing import draw_gaps
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.feature_problems import BY_LIMIT, COUNT, FRACTIONS, KINDS, LIMIT_TOLERANCE, WHY_LIMIT, Problems
 from gradstarve.theorems.hypotheses import Hypothesis, Problem
-from gradstarve.theorems.running import train_descent
-from gradstarve.theorems.sampling import generator, generators, log_uniform, pick
+from gradstarve.theorems.running import train, train_descent
+from gradstarve.theorems.sampling import generator, generators, log_uniform, pick, record
 
 _EQUAL = np.full((COUNT, KINDS), 1 / KINDS)  # a Dataset's loss is the mean: the summed one runs KINDS times as fast
 _STEPS = 1024
@@ -93,14 +93,18 @@ def check_flow(key: Any, trials: int) -> Outcome:
     return tally.outcome()
 
 
-def flow_without_width(key: Any) -> Counterexample:
-    """Drop "linear": a network of two layers and 16 neurons, against the flow of the kernel it starts with."""
-    rng, width, count = generator(key), 16, 4
+def _two_layers(rng: np.random.Generator, width: int = 16, count: int = 4) -> tuple[Dataset, TwoLayerReLU]:
+    """Three samples, and networks of two layers that are neither narrow nor so wide that they were linear."""
     data = Dataset(rng.normal(size=(KINDS, KINDS)), np.array([1.0, -1.0, 1.0]))
     scale = width**-0.25
-    network = TwoLayerReLU(
-        rng.normal(size=(count, width, KINDS)) * scale / np.sqrt(KINDS), rng.normal(size=(count, width)) * scale
-    )
+    w = rng.normal(size=(count, width, KINDS)) * scale / np.sqrt(KINDS)
+    return data, TwoLayerReLU(w, rng.normal(size=(count, width)) * scale)
+
+
+def flow_without_width(key: Any) -> Counterexample:
+    """Drop "linear": a network of two layers and 16 neurons, against the flow of the kernel it starts with."""
+    data, network = _two_layers(generator(key))
+    count, width = network.z.shape
     steps = np.array([50, 500])
     times = 0.01 * steps
     run = train_descent(data, network, "cross-entropy", 0.01, 500, 50)  # whose own error is a hundredth, not a half
@@ -113,11 +117,10 @@ def flow_without_width(key: Any) -> Counterexample:
         laws.append(np.asarray(theory.ntk.logistic_flow(kernel, times / KINDS, start)))
         gaps.append(np.max(np.abs(laws[k] - trained[k])))
     k = int(np.argmax(gaps))
-    return Counterexample(
+    j, i = (int(n) for n in np.unravel_index(np.argmax(np.abs(laws[k] - trained[k])), laws[k].shape))
+    return Counterexample.of(
         f"outputs linear in the weights (two layers of {width} neurons instead)",
-        f"after t = {times[-1]:g} its margins are {np.round(trained[k, -1], 3).tolist()}, those of its first kernel "
-        f"{np.round(laws[k][-1], 3).tolist()}: features are learnt as well",
-        float(gaps[k]),
+        Quote(f"the margin of point {i}", f"at t = {times[j]:g}", law=laws[k][j, i], trained=trained[k, j, i]),
         LIMIT_TOLERANCE,
         {
             "loss": "cross-entropy",
@@ -129,6 +132,7 @@ def flow_without_width(key: Any) -> Counterexample:
             "trained": trained[k],
             "law": laws[k],
         },
+        rest="features are learnt as well",
     )
 
 
@@ -209,25 +213,72 @@ def check_ridge(key: Any, trials: int) -> Outcome:
     return tally.outcome()
 
 
+def _slopes(rng: np.random.Generator, U: np.ndarray, strengths: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Trained twice, with one strength a thousandth up and down: the samples, ridges, which strength was moved, and how
+    every response moves with it, times the sum of strengths [b, n], trained and by the table's column."""
+    ridge, moved = strengths[:, 0] * log_uniform(rng, 1 / _MOST, 1, COUNT), rng.integers(KINDS, size=COUNT)
+    change = _APART * strengths * np.eye(KINDS)[moved]
+    ends = [_trained(_samples(U, strengths + sign * change, frames), ridge, np.zeros(COUNT)) for sign in (1, -1)]
+    responses = np.einsum("bnk,bn->bk", U, ends[0] - ends[1])
+    trained = responses / (2 * change.sum(-1, keepdims=True)) * strengths.sum(-1, keepdims=True)
+    points = _samples(U, strengths, frames)
+    tables = [theory.ntk.starvation_derivatives(*x) for x in zip(_symmetric(_kernels(points)), ridge, strict=True)]
+    law = np.asarray(jnp.stack(tables))[np.arange(COUNT), :, moved] * strengths.sum(-1, keepdims=True)
+    return points, ridge, moved, trained, law
+
+
 def check_starvation(key: Any, trials: int) -> Outcome:
-    """Trained twice, with one strength a thousandth up and down; the slope of every response against the table's column."""
-    tally, none = Tally(_SLOPE_TOLERANCE), np.zeros(COUNT)
+    """Features of any strength, from 1.3 times apart; the slope of every response."""
+    tally = Tally(_SLOPE_TOLERANCE)
     for rng in generators(key, trials, COUNT):
-        U, strengths, frames = _features(rng, 1.3)
-        ridge, moved = strengths[:, 0] * log_uniform(rng, 1 / _MOST, 1, COUNT), rng.integers(KINDS, size=COUNT)
-        change = _APART * strengths * np.eye(KINDS)[moved]
-        ends = [_trained(_samples(U, strengths + sign * change, frames), ridge, none) for sign in (1, -1)]
-        responses = np.einsum("bnk,bn->bk", U, ends[0] - ends[1])
-        trained = responses / (2 * change.sum(-1, keepdims=True)) * strengths.sum(-1, keepdims=True)
-        points = _samples(U, strengths, frames)
-        tables = [theory.ntk.starvation_derivatives(*x) for x in zip(_symmetric(_kernels(points)), ridge, strict=True)]
-        law = np.asarray(jnp.stack(tables))[np.arange(COUNT), :, moved] * strengths.sum(-1, keepdims=True)
+        points, ridge, moved, trained, law = _slopes(rng, *_features(rng, 1.3))
         tally.add(
             np.max(np.abs(trained - law), axis=-1) / (1 + np.abs(law).max(-1)),
             "slope of z in s^2",
             lambda i, x=points, r=ridge, a=trained, b=law, k=moved: _instance(x[i], a[i], b[i], ridge=r[i], feature=k[i]),
         )
     return tally.outcome()
+
+
+def starvation_of_equals(key: Any) -> Counterexample:
+    """Drop "strengths all different": the first two agree, and the kernel does not say which basis of theirs is meant."""
+    rng = generator(key)
+    U, strengths, frames = _features(rng, 1.3)
+    strengths[:, 1] = strengths[:, 0]
+    points, ridge, moved, trained, law = _slopes(rng, U, strengths, frames)
+    size = 1 + np.abs(law).max(-1)
+    i, j = (int(n) for n in np.unravel_index(np.argmax(np.abs(trained - law) / size[:, None]), law.shape))
+    quantity = f"the slope of response {j + 1} in strength {moved[i] + 1}, times the sum of strengths,"
+    return Counterexample.of(
+        "strengths all different (the first two agree instead)",
+        Quote(quantity, "at the optimum", law=law[i, j], trained=trained[i, j], unit=size[i]),
+        _SLOPE_TOLERANCE,
+        _instance(points[i], trained[i], law[i], ridge=ridge[i], feature=moved[i]),
+        rest="any basis of their space is one of features",
+    )
+
+
+def ridge_without_width(key: Any) -> Counterexample:
+    """Drop "linear": two layers and 16 neurons under weight decay, whose features move with their weights."""
+    rng = generator(key)
+    data, network = _two_layers(rng)
+    decay, steps = 0.01, 6000
+    dynamics = GradientDescent(0.1, 0.0, False, decay)
+    run = train(data, network, "cross-entropy", dynamics, steps, steps)
+    trained = np.asarray(run.margins(np.array([steps])))[:, 0]
+    laws = []
+    for k in range(len(trained)):
+        one = TwoLayerReLU(network.w[k], network.z[k])
+        kernel = theory.jacobian.margin_kernel(_apply, one, data.points, data.labels)
+        laws.append(np.asarray(theory.ntk.ridge_optimum(kernel, KINDS * decay).margins))
+    k, i = (int(n) for n in np.unravel_index(np.argmax(np.abs(trained - laws)), trained.shape))
+    return Counterexample.of(
+        f"outputs linear in the weights (two layers of {network.z.shape[-1]} neurons instead)",
+        Quote(f"the margin of point {i}", f"after {steps} steps of 0.1", law=laws[k][i], trained=trained[k, i]),
+        _REST_TOLERANCE,
+        record(data, "cross-entropy", network, k, weight_decay=decay, trained=trained[k], law=laws[k]),
+        rest="the ridge of its first kernel is meant",
+    )
 
 
 def check_decoupling(key: Any, trials: int) -> Outcome:
@@ -256,14 +307,13 @@ def decoupling_without_rank(key: Any) -> Counterexample:
     points, penalty = _samples(U, strengths, frames), np.full(COUNT, 0.1)
     trained = _trained(points, np.zeros(COUNT), penalty)
     law = np.asarray(theory.ntk.spectral_decoupling_optimum(KINDS, 0.1))
-    gaps = np.max(np.abs(trained - law), axis=-1)
-    i = int(np.argmax(gaps))
-    return Counterexample(
+    i, j = (int(n) for n in np.unravel_index(np.argmax(np.abs(trained - law)), trained.shape))
+    return Counterexample.of(
         "Phi of full row rank (three samples in a plane instead)",
-        f"margins end at {np.round(trained[i], 3).tolist()}, the law gives {law[0]:.3f} for all of them",
-        float(gaps[i]),
+        Quote(f"the margin of point {j}", "at the end of training", law=law[j], trained=trained[i, j]),
         _REST_TOLERANCE,
         _instance(points[i], trained[i], law, penalty=0.1),
+        rest=f"all margins: {np.round(trained[i], 3).tolist()}",
     )
 
 
@@ -305,6 +355,7 @@ RIDGE = Theorem(
     checked_with=f"{_BY_REST}; on the way {BY_LIMIT}",
     default_trials=2 * COUNT,
     check=check_ridge,
+    necessity=(ridge_without_width,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| and |alpha − alpha_dual| at the end of training"),
 )
 
@@ -325,6 +376,7 @@ STARVATION = Theorem(
     checked_with=f"{_BY_REST}, twice for each slope",
     default_trials=2 * COUNT,
     check=check_starvation,
+    necessity=(starvation_of_equals,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "slopes, trained − law, over 1 + the largest, in units of 1/sum s^2"),
 )
 

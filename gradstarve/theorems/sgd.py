@@ -10,13 +10,14 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import Dataset, Mode, StochasticGradientDescent, TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS
-from gradstarve.theorems.entry import Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.fate import MOST, PLANE
 from gradstarve.theorems.hypotheses import EXCLUSIVE, ONE_RAY, SEPARABLE, of_losses
 from gradstarve.theorems.running import train
-from gradstarve.theorems.sampling import generators, log_uniform, record
+from gradstarve.theorems.sampling import generator, generators, log_uniform, record
 
 _STEPS = 100
+_FEW = 4000  # seeds of a counterexample
 _SHARES = 2  # points of the class, drawn with different probabilities
 _KOLMOGOROV = 1.9494746  # D sqrt(n) above it has probability 0.001
 _STANDARD_ERRORS = 4.0
@@ -112,7 +113,7 @@ def _try(key: Any, trials: int, losses: tuple[str, ...], observe: Any) -> Outcom
         found, values, chances = observe(solution, runs, int(np.clip(half, 5, _STEPS)))
         gap, statistics = _gap(rng, found, values, chances)
         crowd = TwoLayerReLU(np.asarray(network.w)[None], np.asarray(network.z)[None])
-        sides = record(data, loss, crowd, 0, step_size=step_size, steps=_STEPS, seeds=seeds, **statistics)
+        sides = record(data, loss, crowd, 0, step_size=step_size, steps=_STEPS, seeds=seeds, beside_the_law=statistics)
         name = f"{k + 1}: {loss}, p = {float(mode.frequency):.2f}"
         tally.add([gap], name, lambda i, s=sides: s)
         curves[k] = (name, found, values, chances)
@@ -132,6 +133,42 @@ def _margin_time(solution: Any, runs: np.ndarray, _: int) -> tuple[np.ndarray, .
     steps = np.arange(_STEPS + 1)
     chances = np.asarray(solution.time_to_logit(1.0).pmf(steps))
     return found.astype(float), np.append(steps, _STEPS + 1.0), np.append(chances, max(1 - chances.sum(), 0))
+
+
+def _taken_up(key: Any, loss: str, observe: Any, quantity: str) -> Counterexample:
+    """Drop "antipodal classes with neurons of the right sign": two neurons leave class - for class + on the way, when steps
+    on class - have turned them; the mean of what is observed, in units of its critical distance."""
+    problem = _problem(generator(key), antipodal=True)
+    data, network, mode, step_size = problem
+    w, z = np.array(network.w), np.array(network.z)
+    w[1:] *= -1
+    z[1:] = 4 * np.linalg.norm(w[1:], axis=-1)  # far beyond a, and of the wrong sign for class -: they leave it soon
+    network = TwoLayerReLU(w, z)
+    mode = Mode(mode.frequency, mode.norm, mode.a[:1], mode.z[:1])
+    runs = _runs((data, network, mode, step_size), loss, _FEW, jax.random.fold_in(key, 1))
+    solution = theory.solve_mode(mode, loss, StochasticGradientDescent(step_size))
+    half = _draws_to(0.5, mode, loss, step_size) / float(mode.frequency) if loss == "hinge" else _STEPS
+    step = int(np.clip(half, 5, _STEPS))
+    found, values, chances = observe(solution, runs, step)
+    mean = np.sum(chances * values)
+    critical = _STANDARD_ERRORS * np.sqrt(np.sum(chances * (values - mean) ** 2) / found.size)
+    return Counterexample.of(
+        "antipodal classes with neurons of the right sign (two of them leave class - for class + on the way instead)",
+        Quote(quantity, f"over {_FEW} seeds", law=mean, trained=found.mean(), unit=critical),
+        1.0,
+        record(data, loss, TwoLayerReLU(w[None], z[None]), 0, step_size=step_size, steps=_STEPS, seeds=_FEW),
+        rest="steps on class - count as well",
+    )
+
+
+def distribution_of_taken_up(key: Any) -> Counterexample:
+    """The logit of class + after 100 steps."""
+    return _taken_up(key, "cross-entropy", _logit, f"the mean logit of class + after {_STEPS} steps")
+
+
+def margin_time_of_taken_up(key: Any) -> Counterexample:
+    """The first step at which class + is at its margin."""
+    return _taken_up(key, "hinge", _margin_time, f"the mean number of steps to the margin (none: {_STEPS + 1})")
 
 
 def check_distribution(key: Any, trials: int) -> Outcome:
@@ -186,6 +223,7 @@ DISTRIBUTION = Theorem(
     default_trials=5 * 20_000,
     quick_trials=5 * 4000,
     check=check_distribution,
+    necessity=(distribution_of_taken_up,),
     power=_LEVEL + "with 20,000 seeds a frequency or a step size 5 % off puts each of them at 1.7 critical values or more",
     figure=lambda outcome, ax: _draw(outcome, ax, "logit of a class after up to 100 steps"),
     single_tolerance=None,
@@ -215,6 +253,7 @@ MARGIN_TIME = Theorem(
     default_trials=5 * 20_000,
     quick_trials=5 * 4000,
     check=check_margin_time,
+    necessity=(margin_time_of_taken_up,),
     power=_LEVEL + "with 20,000 seeds a frequency 5 % off puts each of them at 2 critical values or more, and a number of "
     "draws m that is off by one at 10 or more",
     figure=lambda outcome, ax: _draw(outcome, ax, "step at which the margin is reached"),

@@ -58,9 +58,9 @@ def above_its_bound(
     size = v1 + np.abs(v2)
     i, k = worst_of((v2 - most) / size)
     when = f"at t = {times[i, k]:.4g}, where v_1 = {v1[i, k]:.4g},"
-    quote = Quote("the most that v_2 can be", when, law=most[i, k], trained=v2[i, k], unit=size[i, k])
-    ratio = f"q = {problems.ratio[i]:.3g}"
-    return Counterexample.of(dropped, quote, tolerance, problems.instance(i, times=times[i], trained=logits[i]), ratio)
+    quote = Quote("v_2", when, law=most[i, k], trained=v2[i, k], unit=size[i, k])
+    numbers, ratio = problems.instance(i, times=times[i], trained=logits[i]), f"q = {problems.ratio[i]:.3g}"
+    return Counterexample.of(dropped, quote, tolerance, numbers, ratio, "by the law it is that at most")
 
 
 # --- (10.2) --------------------------------------------------------------------------------------------------------------
@@ -309,9 +309,9 @@ def bounds_without(key: Any, what: str) -> Counterexample:
     least = np.asarray(pair_law.lower_bound(v1, problems.ratio[:, None], 0.0, 0.0, 1))
     i, k = worst_of((least - v2) / (v1 + v2))
     when = f"at t = {TIMES[k]:g}, where v_1 = {v1[i, k]:.4g},"
-    quote = Quote("the least that v_2 can be", when, law=least[i, k], trained=v2[i, k], unit=v1[i, k] + v2[i, k])
-    numbers = problems.instance(i, times=TIMES, trained=logits[i])
-    return Counterexample.of(names[what], quote, FLOW_TOLERANCE, numbers, f"q = {problems.ratio[i]:.3g}")
+    quote = Quote("v_2", when, law=least[i, k], trained=v2[i, k], unit=v1[i, k] + v2[i, k])
+    numbers, ratio = problems.instance(i, times=TIMES, trained=logits[i]), f"q = {problems.ratio[i]:.3g}"
+    return Counterexample.of(names[what], quote, FLOW_TOLERANCE, numbers, ratio, "by the law it is that at least")
 
 
 def draw_bounds(outcome: Outcome, ax: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.hinge_path import AT_LAST, HINGE_LOSS, followed
 from gradstarve.theorems.hypotheses import EVERLASTING, EXCLUSIVE, ONE_RAY
 from gradstarve.theorems.mode import FRACTIONS
@@ -186,14 +186,13 @@ def waking_of_a_learnt_class(key: Any) -> Counterexample:
     fails = _awake(final, geometry)[1] & used & (np.arange(BATCH) % 2 == 1)[:, None]
     i, j = (int(v) for v in (np.argwhere(fails)[0] if fails.any() else (0, 0)))
     told = "dies" if bool(theory.dies_for_ever(alpha, beta, cosine)[i, j]) else "leaves and wakes on class +"
-    return Counterexample(
+    return Counterexample.of(
         "the neuron leaves class - before it is learnt (beside a neuron that learns it sooner instead)",
-        f"{int(fails.sum())} of {int(used[1::2].sum())} leavers are still on class - when all is learnt, one of them with "
-        f"w.xh_+ = {alpha[i, j]:.3g}, w.xh_- = {beta[i, j]:.3g}, z = {float(network.z[i, j]):.3g}, which the rule says "
-        f"{told}",
-        float(fails.any()),
+        Quote("the number of leavers still on class -", "when all is learnt", law=0, trained=fails.sum()),
         0.5,
         record(geometry.data, "hinge", network, i, neuron=j),
+        rest=f"one of {int(used[1::2].sum())} has w.xh_+ = {alpha[i, j]:.3g}, w.xh_- = {beta[i, j]:.3g}, "
+        f"z = {float(network.z[i, j]):.3g}, and the rule says that it {told}",
     )
 
 

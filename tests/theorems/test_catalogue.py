@@ -48,7 +48,7 @@ TRIALS = {
     "softmax-clock": 24,
     "depth": 24,
     "unbalanced-depth": 24,
-} | mutants_of_modes.TRIALS
+} | mutants_of_modes.TRIALS | mutants_of_features.TRIALS
 
 
 def remembered(train):
