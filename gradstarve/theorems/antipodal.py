@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS, draw_gaps
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
-from gradstarve.theorems.fate import BY_DESCENT, CROWD, MOST, PLANE, STANDARD_ERRORS, STEPS, deviation, two_points
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
+from gradstarve.theorems.fate import BY_DESCENT, CROWD, MOST, PLANE, STEPS, gaussian_pairs, two_points
 from gradstarve.theorems.hypotheses import ANTIPODAL as ANTIPODAL_CLASSES
 from gradstarve.theorems.hypotheses import EVERLASTING, OFF_MANIFOLD, ONE_RAY
 from gradstarve.theorems.mode import flow_times
@@ -26,6 +27,9 @@ from gradstarve.theorems.sampling import (
     record,
     two_rays,
 )
+
+_A_HALF = 0.5
+_SIGNS = np.array(list(itertools.product((1.0, -1.0), repeat=MOST)))  # [8, MOST]
 
 
 def _settled(a: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -60,35 +64,39 @@ def transfer_without_antipodes(key: Any) -> Counterexample:
     times = flow_times(rng, geometry)
     run, lost = train_flow(geometry.data, network, "cross-entropy", times)
     law = np.asarray(theory.solve(twin.data, start.network(rng, twin), "cross-entropy").logits(times))[..., 0]
-    found, gap, i = furthest(run, lost, law, start.scale(geometry))
-    return Counterexample(
+    found = np.asarray(run.recorded)[..., 0]
+    quote, i = furthest("the logit of class +", times, found, lost, law, start.scale(geometry))
+    return Counterexample.of(
         "antipodal classes (an angle of 120 degrees instead)",
-        f"at t = {times[-1]:.3g} the logit of class + is {found[i, -1]:.4g}; the same neurons between opposite classes "
-        f"would have {law[i, -1]:.4g}",
-        float(gap[i]),
+        quote,
         FLOW_TOLERANCE,
         record(geometry.data, "cross-entropy", network, i, times=times, law=law[i], trained=found[i]),
+        setting="the law is that of the same neurons between opposite classes",
     )
 
 
 def check_antipodal(key: Any, trials: int) -> Outcome:
     """The class each neuron ends in, and how often a class is left without any, for widths 1 to 3.
 
-    A neuron in the wrong class is an infinite gap; the frequencies are gaps in standard errors. 60 % of the networks
-    have one neuron, where the law is best tested. One trial is one network, and one more each width.
+    Every network is trained with each pattern of signs of its neurons (w_j, z_j): as these are equally likely, the part
+    of the patterns in which a class fails is its probability given the rest, and no sampling error is left. A neuron in
+    the wrong class is a gap of 1; a frequency is a gap in networks. One trial is one network, and one more each width.
     """
-    tally = Tally(STANDARD_ERRORS)
+    tally = Tally(_A_HALF)
     fails = np.zeros(MOST, int)
     totals = np.zeros(MOST, int)
     batch = 4096 if trials >= 4096 else CROWD
     for k, rng in enumerate(generators(key, trials, batch)):
         loss = ("cross-entropy", "exponential")[k % 2]
         data, axes, step_size = two_points(rng, -1.0)
-        width = rng.choice(np.arange(1, MOST + 1), batch, p=[0.6, 0.2, 0.2])
+        sets = batch // len(_SIGNS)
+        width = rng.integers(1, MOST + 1, sets)
         used = np.arange(MOST) < width[:, None]
-        scale = log_uniform(rng, 1e-5, 1e-3, (batch, 1))
-        w = rng.normal(size=(batch, MOST, PLANE)) * scale[..., None] * used[..., None]
-        z = rng.normal(size=used.shape) * scale * log_uniform(rng, 0.2, 5, (batch, 1)) * used
+        scale = log_uniform(rng, 1e-5, 1e-3, (sets, 1))
+        w = rng.normal(size=(sets, MOST, PLANE)) * scale[..., None] * used[..., None]
+        z = rng.normal(size=used.shape) * scale * log_uniform(rng, 0.2, 5, (sets, 1)) * used
+        w, z = (w[:, None] * _SIGNS[..., None]).reshape(batch, MOST, PLANE), (z[:, None] * _SIGNS).reshape(batch, MOST)
+        width, used = np.repeat(width, len(_SIGNS)), np.repeat(used, len(_SIGNS), axis=0)
         network = TwoLayerReLU(w, z)
         run = train_descent(data, network, loss, step_size, STEPS, STEPS)
         found = _settled(np.asarray(run.final.w) @ axes[0], np.asarray(run.final.z))
@@ -101,21 +109,21 @@ def check_antipodal(key: Any, trials: int) -> Outcome:
         def instance(i, d=data, s=loss, n=network, e=step_size, x=expected, y=found):
             return record(d, s, n, i, step_size=e, steps=STEPS, ends_in=y[i], law=x[i])
 
-        tally.add(np.where(wrong, np.inf, 0), f"{loss}, each neuron", instance, waiting.any(-1))
-        decided = ~waiting.any(-1)
+        tally.add(wrong, f"{loss}, each neuron", instance, waiting.any(-1))
+        decided = np.repeat(~waiting.any(-1).reshape(sets, -1).any(-1), len(_SIGNS))  # with all of their patterns
         for h in range(MOST):
             mine = decided & (width == h + 1)
             totals[h] += mine.sum()
             fails[h] += (mine & ~(found == 1).any(-1)).sum()
     for h in range(MOST):
-        probability = theory.class_failure_probability(h + 1)
+        probability = float(theory.class_failure_probability(h + 1))
         sides = {"width": h + 1, "class_plus_fails": fails[h], "networks": totals[h], "law": probability}
-        gap = deviation(int(fails[h]), int(totals[h]), float(probability))
+        gap = abs(float(fails[h]) - totals[h] * probability)
         tally.add([gap], "frequency of failure", lambda i, s=sides: s)
     return tally.outcome(
         fails=fails,
         totals=totals,
-        relative_error_of_the_law_detected_at_width_1=float(6 * np.sqrt(0.25 / totals[0]) / 0.5),
+        relative_error_of_the_law_detected_at_width_1=float(_A_HALF / 0.5 / max(totals[0], 1)),
     )
 
 
@@ -136,14 +144,34 @@ def antipodal_without_angle(key: Any) -> Counterexample:
     fails = dead & (np.asarray(theory.antipodal_fate(-beta, z)) == 1)
     i = int(np.argmax(fails[:, 0]))
     told = np.asarray(theory.dies_for_ever(alpha, beta, cosine))
-    return Counterexample(
+    what = (
+        f"the class (0: none) of a neuron with w.x_+/|x_+| = {alpha[i, 0]:.3g}, w.x_-/|x_-| = {beta[i, 0]:.3g}, "
+        f"z = {z[i, 0]:.3g}"
+    )
+    return Counterexample.of(
         "antipodal classes (an angle of 120 degrees instead)",
-        f"{int(fails.sum())} of {fails.size} neurons that the rule sends to class + are active on no point at the end, "
-        f"one of them with w.x_+/|x_+| = {alpha[i, 0]:.3g}, w.x_-/|x_-| = {beta[i, 0]:.3g}, z = {z[i, 0]:.3g}; (4.4) "
-        f"says {int(told.sum())}",
-        float("inf") if fails.any() else 0.0,
-        STANDARD_ERRORS,
+        Quote(what, f"after {steps} steps", theory.antipodal_fate(-beta, z)[i, 0], 0.0 if dead[i, 0] else 1.0),
+        _A_HALF,
         record(data, "cross-entropy", network, i, step_size=step_size, steps=steps),
+        rest=f"{int(fails.sum())} of {fails.size} neurons are active on no point, and (4.4) says {int(told.sum())}",
+    )
+
+
+def antipodal_without_symmetry(key: Any) -> Counterexample:
+    """Drop "(w_j, z_j) as likely as (-w_j, -z_j)": neurons that all begin on class +, with Gaussian read-outs."""
+    rng = generator(key)
+    data, axes, step_size = two_points(rng, -1.0)
+    a, z = (1e-3 * value for value in gaussian_pairs(rng, CROWD))
+    network = TwoLayerReLU(a[:, None, None] * axes[0], z[:, None])
+    run = train_descent(data, network, "cross-entropy", step_size, STEPS, STEPS)
+    found = _settled(np.asarray(run.final.w) @ axes[0], np.asarray(run.final.z))[:, 0]
+    fails, decided = int((found == -1).sum()), int((found != 0).sum())
+    law = float(theory.class_failure_probability(1)) * decided
+    return Counterexample.of(
+        "(w_j, z_j) as likely as (-w_j, -z_j) (every neuron begins on class + instead)",
+        Quote(f"the number of {decided} neurons that leave class + unlearnt", f"after {STEPS} steps", law, fails),
+        _A_HALF,
+        {"fails": fails, "decided": decided, "law": law},
     )
 
 
@@ -158,14 +186,13 @@ def antipodal_with_a_stop(key: Any) -> Counterexample:
     network = TwoLayerReLU(a[..., None] * axes[0], z)
     run = train_descent(data, network, "hinge", step_size / 50, 50 * STEPS, 50 * STEPS)
     now, z_now = np.asarray(run.final.w)[0, 1] @ axes[0], float(run.final.z[0, 1])
-    fails = now > 0 and float(theory.antipodal_fate(a[0, 1], z[0, 1])) == -1
-    return Counterexample(
+    what = f"the class of a neuron with a = {a[0, 1]:.4g}, z = {z[0, 1]:.4g}"
+    return Counterexample.of(
         "the clock gets to the crossing (hinge loss instead, which stops at the margin)",
-        f"a neuron with a = {a[0, 1]:.4g}, z = {z[0, 1]:.4g} is still in class + after {50 * STEPS} steps, with "
-        f"a = {now:.3g}, z = {z_now:.3g}, where the rule sends it to class -",
-        float("inf") if fails else 0.0,
-        STANDARD_ERRORS,
+        Quote(what, f"after {50 * STEPS} steps", theory.antipodal_fate(a[0, 1], z[0, 1]), np.sign(now)),
+        _A_HALF,
         record(data, "hinge", network, 0, step_size=step_size / 50, steps=50 * STEPS),
+        rest=f"it stays at a = {now:.3g}, z = {z_now:.3g}",
     )
 
 
@@ -175,10 +202,7 @@ def draw_failures(outcome: Outcome, ax: Any) -> None:
     widths = np.arange(1, MOST + 1)
     rates = fails / totals
     law = [theory.class_failure_probability(int(h)) for h in widths]
-    ax.bar(widths, rates, width=0.5, color=COLOURS[4], label="trained, ±4 standard errors")
-    ax.errorbar(
-        widths, rates, STANDARD_ERRORS * np.sqrt(rates * (1 - rates) / totals), fmt="none", color=COLOURS[0], capsize=4
-    )
+    ax.bar(widths, rates, width=0.5, color=COLOURS[4], label="trained, with all patterns of signs")
     ax.scatter(widths, law, marker="D", color="black", s=25, zorder=3, label="law: 2^−h")
     ax.set_xticks(widths, [f"{h}\n({n} networks)" for h, n in zip(widths, totals, strict=True)])
     ax.set_xlabel("width h")
@@ -217,17 +241,24 @@ ANTIPODAL = Theorem(
         r"&\text{P}(\text{class} + \text{is never learnt}) = \text{P}(\text{class} - \text{is never learnt}) = 2^{-h}, "
         r"\qquad \text{P}(\text{both}) = 0 \end{split}"
     ),
-    hypotheses=(ANTIPODAL_CLASSES, EVERLASTING, "symmetric initial z"),
-    tolerance=STANDARD_ERRORS,
-    why_tolerance="a neuron in the wrong class counts as infinite; frequencies are within 4 standard errors",
+    hypotheses=(
+        ANTIPODAL_CLASSES,
+        EVERLASTING,
+        "for the frequencies: neurons are independent, (w_j, z_j) as likely as (-w_j, -z_j)",
+    ),
+    tolerance=_A_HALF,
+    why_tolerance=(
+        "yes or no: a neuron in the wrong class counts as 1; and with every pattern of signs trained the number of networks "
+        "in which a class fails is that of the law without any sampling error"
+    ),
     power=(
-        "level 2e-4 for the three widths; with the default trials a law wrong by 5 % at width 1 is rejected with "
-        "probability 0.98"
+        "no level: a true law never fails; with the default trials a law wrong by 0.1 % at width 1 always does, with quick "
+        "ones one wrong by 0.2 %"
     ),
     checked_with=BY_DESCENT,
-    default_trials=28_672,
-    quick_trials=2 * 4096,
+    default_trials=2 * 4096,
+    quick_trials=4096,
     check=check_antipodal,
-    necessity=(antipodal_without_angle, antipodal_with_a_stop),
+    necessity=(antipodal_without_angle, antipodal_with_a_stop, antipodal_without_symmetry),
     figure=draw_failures,
 )

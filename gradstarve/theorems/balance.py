@@ -8,7 +8,7 @@ import numpy as np
 
 from gradstarve.problem import TwoLayerReLU
 from gradstarve.theorems.drawing import draw_gaps
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.running import FLOW_TOLERANCE, WHY_FLOW, train_descent, train_flow
 from gradstarve.theorems.sampling import LOSS_NAMES, any_data, cone_data, generator, generators, networks, record
 
@@ -55,11 +55,10 @@ def without_flow(key: Any) -> Counterexample:
     run = train_descent(data, network, "cross-entropy", step_size, steps, steps)
     drift = _drift(run.initial, run.final)
     i = int(np.argmax(drift))
-    return Counterexample(
+    when = f"after {steps} steps of size {step_size} with cross-entropy"
+    return Counterexample.of(
         "gradient flow (descent with a finite step instead)",
-        f"after {steps} steps of size {step_size} with cross-entropy, |w|^2 - z^2 of a neuron has moved by "
-        f"{drift[i]:.3g} of its squared weights",
-        float(drift[i]),
+        Quote("the change of |w|^2 - z^2 of a neuron over its squared weights", when, 0.0, drift[i]),
         FLOW_TOLERANCE,
         record(data, "cross-entropy", network, i, step_size=step_size, steps=steps),
     )

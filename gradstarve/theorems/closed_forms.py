@@ -10,7 +10,7 @@ import numpy as np
 from gradstarve import special, theory
 from gradstarve.problem import Mode
 from gradstarve.theorems.drawing import draw_gaps
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.hypotheses import BALANCED, EXCLUSIVE, ONE_RAY, SEPARABLE, STAYING
 from gradstarve.theorems.mode import flow_times, invariants
 from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, train_flow
@@ -50,13 +50,19 @@ def squared_logit(u0: np.ndarray, tau: np.ndarray) -> np.ndarray:
     return 1 / (1 + (1 / u0 - 1) * np.exp(-tau))
 
 
-def _each_class(
-    key: Any, trials: int, loss: str, make: Callable[[Any], Start], gap: Callable[..., np.ndarray], tally: Tally
-) -> None:
-    """Train batches by the flow and give each class to `gap(u, rate, norm, frequency, a, zeta, times) -> [b]`.
+# What a formula says: (the quantity, the law, what was trained, the unit of their difference), [b, times] each.
+_Sides = tuple[str, np.ndarray, np.ndarray, np.ndarray]
 
-    Classes without neurons are left out; the gap of a network is the larger one of its classes.
+
+def _each_class(
+    key: Any, trials: int, loss: str, make: Callable[[Any], Start], compare: Callable[..., list[_Sides]], tally: Tally
+) -> Quote | None:
+    """Train batches by the flow and give each class to `compare(u, rate, norm, frequency, a, zeta, times)`.
+
+    Classes without neurons are left out; the gap of a network is the largest one of its classes. The quote is that of the
+    largest gap of all.
     """
+    furthest: Quote | None = None
     for k, rng in enumerate(generators(key, trials)):
         geometry = two_rays(rng, -1.0 if k % 2 else 0.0)
         start = make(rng)
@@ -72,8 +78,16 @@ def _each_class(
             # A class without neurons gets those of another network, so that no formula sees zeros; it does not count.
             some = int(np.argmax(there))
             a, zeta, u = (np.where(there[:, None], v, v[some]) for v in (a, zeta, u))
-            found = gap(u, geometry.rates[c], geometry.norms[c], geometry.frequencies[c], a, zeta, times)
-            worst = np.where(there, np.maximum(worst, found), worst)
+            sides = compare(u, geometry.rates[c], geometry.norms[c], geometry.frequencies[c], a, zeta, times)
+            for quantity, law, trained, unit in sides:
+                found = np.abs(trained - law) / unit
+                worst = np.where(there, np.maximum(worst, np.max(found, axis=-1)), worst)
+                found = np.where((there & ~lost)[:, None] & np.isfinite(found), found, -np.inf)
+                i, j = (int(v) for v in np.unravel_index(np.argmax(found), found.shape))
+                if found[i, j] > (furthest.gap if furthest else -np.inf):
+                    neurons = ", ".join(f"({x:.3g}, {y:.3g})" for x, y in zip(a[i], zeta[i], strict=True) if y)
+                    what = f"{quantity} of a class with neurons (a, z) = {neurons}"
+                    furthest = Quote(what, f"at t = {times[j]:.4g}", law[i, j], trained[i, j], unit[i, j])
         tally.add(
             worst,
             f"{loss}, {'antipodal' if k % 2 else 'orthogonal'}",
@@ -82,6 +96,7 @@ def _each_class(
             ),
             lost,
         )
+    return furthest
 
 
 def _balanced(rng: Any) -> Start:
@@ -93,43 +108,43 @@ def _u0(norm: float, a: np.ndarray, zeta: np.ndarray) -> np.ndarray:
     return norm * np.sum(a * zeta, axis=-1)[:, None]
 
 
-def _hinge_gap(u, rate, norm, frequency, a, zeta, times):
+def _hinge_sides(u, rate, norm, frequency, a, zeta, times) -> list[_Sides]:
     expected = hinge_logit(rate, norm, a, zeta, times)
     size = np.abs(expected) + norm * np.sum(a**2 + zeta**2, axis=-1)[:, None] / 2
-    return np.max(np.abs(u - expected) / size, axis=-1)
+    return [("the logit", expected, u, size)]
 
 
-def _cross_entropy_gap(u, rate, norm, frequency, a, zeta, times):
-    u0, tau = _u0(norm, a, zeta), rate * np.concatenate([[0.0], times])
-    u = np.concatenate([u0, u], axis=-1)
+def _cross_entropy_sides(u, rate, norm, frequency, a, zeta, times) -> list[_Sides]:
+    u0, tau = _u0(norm, a, zeta), np.broadcast_to(rate * times, u.shape)
     kappa = invariants(norm, a, zeta)[0][:, None]
     law = np.asarray(special.clock_integral("cross-entropy", u0, u, kappa))
     balanced = (kappa == 0) & (u0 > 0)
     printed = cross_entropy_tau(np.where(balanced, u0, 1.0), np.where(balanced, u, 1.0))
-    error = np.maximum(np.abs(law - tau), np.where(balanced, np.abs(printed - tau), 0))
     # An error in the time of g(u) times itself in the clock's angle: time is long where the clock is slow.
-    return np.max(error * (1 / (1 + np.exp(u))), axis=-1)
+    slow = 1 + np.exp(u)
+    return [("2 p r t", law, tau, slow), ("2 p r t", np.where(balanced, printed, tau), tau, slow)]
 
 
-def _exponential_gap(u, rate, norm, frequency, a, zeta, times):
-    error = np.abs(exponential_tau(_u0(norm, a, zeta), u) - rate * times)
-    return np.max(error * np.exp(-u), axis=-1)
+def _exponential_sides(u, rate, norm, frequency, a, zeta, times) -> list[_Sides]:
+    return [("2 p r t", exponential_tau(_u0(norm, a, zeta), u), np.broadcast_to(rate * times, u.shape), np.exp(u))]
 
 
-def _squared_gap(u, rate, norm, frequency, a, zeta, times):
-    return np.max(np.abs(u / squared_logit(_u0(norm, a, zeta), rate * times) - 1), axis=-1)
+def _squared_sides(u, rate, norm, frequency, a, zeta, times) -> list[_Sides]:
+    law = squared_logit(_u0(norm, a, zeta), rate * times)
+    return [("the logit", law, u, np.abs(law))]
 
 
 def check_hinge(key: Any, trials: int) -> Outcome:
     """The printed formula against the trained curve, and against what `theory.solve_mode` says of the stopping time."""
 
-    def gap(u, rate, norm, frequency, a, zeta, times):
-        curve = _hinge_gap(u, rate, norm, frequency, a, zeta, times)
-        stop = np.asarray(theory.solve_mode(Mode(frequency, norm, a, zeta), "hinge").time_to_logit(1.0))
-        return np.maximum(curve, rate * np.abs(stop - hinge_time(rate, norm, a, zeta)))
+    def compare(u, rate, norm, frequency, a, zeta, times):
+        stop = np.asarray(theory.solve_mode(Mode(frequency, norm, a, zeta), "hinge").time_to_logit(1.0))[:, None]
+        printed = hinge_time(rate, norm, a, zeta)[:, None]
+        ends = ("2 p r t*", rate * printed, rate * stop, np.ones_like(stop))
+        return [*_hinge_sides(u, rate, norm, frequency, a, zeta, times), ends]
 
     tally = Tally(FLOW_TOLERANCE)
-    _each_class(key, trials, "hinge", lambda rng: exclusive_start(rng, doubters=0.2), gap, tally)
+    _each_class(key, trials, "hinge", lambda rng: exclusive_start(rng, doubters=0.2), compare, tally)
     return tally.outcome()
 
 
@@ -141,7 +156,7 @@ def check_cross_entropy(key: Any, trials: int) -> Outcome:
         return start if rng.uniform() < 0.5 else Start(start.home, start.a, start.a)
 
     tally = Tally(FLOW_TOLERANCE)
-    _each_class(key, trials, "cross-entropy", make, _cross_entropy_gap, tally)
+    _each_class(key, trials, "cross-entropy", make, _cross_entropy_sides, tally)
     return tally.outcome()
 
 
@@ -149,27 +164,17 @@ def check_balanced(key: Any, trials: int) -> Outcome:
     """Balanced starts under exponential and squared loss, against the printed formulas."""
     tally = Tally(FLOW_TOLERANCE)
     half = -(-trials // 2)
-    _each_class(key, half, "exponential", _balanced, _exponential_gap, tally)
-    _each_class(key, half, "squared", _balanced, _squared_gap, tally)
+    _each_class(key, half, "exponential", _balanced, _exponential_sides, tally)
+    _each_class(key, half, "squared", _balanced, _squared_sides, tally)
     return tally.outcome()
 
 
-def _without(key: Any, loss: str, make: Callable[[Any], Start], gap: Callable, dropped: str, units: str) -> Counterexample:
+def _without(key: Any, loss: str, make: Callable[[Any], Start], compare: Callable, dropped: str) -> Counterexample:
     """The worst network of one batch of starts that break a hypothesis."""
     tally = Tally(FLOW_TOLERANCE)
-    _each_class(key, 1, loss, make, gap, tally)
-    outcome = tally.outcome()
-    worst = outcome.worst_instance
-    wide = [j for j, z in enumerate(worst["z"]) if z]
-    pairs = ", ".join(f"({np.linalg.norm(worst['w'][j]):.3g}, {worst['z'][j]:.3g})" for j in wide)
-    return Counterexample(
-        dropped,
-        f"neurons with (|w|, z) = {pairs} are off the formula by {outcome.worst_gap:.3g} ({units}) up to "
-        f"t = {worst['times'][-1]:.3g}",
-        outcome.worst_gap,
-        FLOW_TOLERANCE,
-        worst,
-    )
+    quote = _each_class(key, 1, loss, make, compare, tally)
+    assert quote is not None  # some class has neurons
+    return Counterexample.of(dropped, quote, FLOW_TOLERANCE, tally.outcome().worst_instance)
 
 
 def _some_leave(rng: Any) -> Start:
@@ -178,12 +183,12 @@ def _some_leave(rng: Any) -> Start:
 
 def hinge_without_right_sign(key: Any) -> Counterexample:
     """Drop "z > -a": half of the neurons leave, and the sums change at each of their events."""
-    return _without(key, "hinge", _some_leave, _hinge_gap, _WRONG_SIGN, "relative to the size of the logits")
+    return _without(key, "hinge", _some_leave, _hinge_sides, _WRONG_SIGN)
 
 
 def cross_entropy_without_right_sign(key: Any) -> Counterexample:
     """Drop "z > -a", as for hinge."""
-    return _without(key, "cross-entropy", _some_leave, _cross_entropy_gap, _WRONG_SIGN, "in the clock's angle")
+    return _without(key, "cross-entropy", _some_leave, _cross_entropy_sides, _WRONG_SIGN)
 
 
 def balanced_without_balance(key: Any) -> Counterexample:
@@ -193,7 +198,7 @@ def balanced_without_balance(key: Any) -> Counterexample:
         start = exclusive_start(rng, low=0.2, high=1.0).usual()
         return Start(start.home, start.a, start.a / 5)
 
-    return _without(key, "exponential", make, _exponential_gap, "balanced neurons (z = a/5 instead)", "in the clock's angle")
+    return _without(key, "exponential", make, _exponential_sides, "balanced neurons (z = a/5 instead)")
 
 
 _WRONG_SIGN = "neurons with z > -a (some with z < -a instead, which leave)"

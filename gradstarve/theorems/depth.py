@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.problem import DeepReLU
+from gradstarve.problem import DeepReLU, as_loss
 from gradstarve.theorems.drawing import draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.hypotheses import BELOW_ONE, ONE_RAY, ORTHOGONAL
@@ -44,6 +44,12 @@ def _read_out(rng: np.random.Generator, loss: str, cosine: float) -> tuple[np.nd
     p, r = geometry.frequencies, geometry.norms
     law = np.asarray(theory.one_layer_logit(p, r, start[:, None], loss, times[:, None]))
     gaps = np.max(np.abs(trained - law) / (1e-3 + np.abs(law)), axis=(-1, -2))
+    # The other way round: when trained logits are reached, while they rise; a time is worth the p r^2 g(u) of it.
+    pull = as_loss(loss).residual(trained) * (p * r**2)
+    rising = (pull * times[:, None] > 1e-3) & (trained > start[:, None])
+    back = theory.one_layer_time(p, r, start[:, None], loss, np.where(rising, trained, start[:, None] + 1e-3))
+    late = np.abs(np.asarray(back) - times[:, None]) * pull / (1e-3 + np.abs(trained))
+    gaps = np.maximum(gaps, np.max(np.where(rising, late, 0), axis=(-1, -2)))
 
     def sides(i: int) -> dict[str, Any]:
         return record(geometry.data, loss, network, i, times=times, trained=trained[i], law=law[i])
@@ -64,12 +70,14 @@ def check_read_out(key: Any, trials: int) -> Outcome:
 def read_out_without_orthogonality(key: Any) -> Counterexample:
     """Drop "orthogonal classes": at 120 degrees each class teaches the other."""
     gaps, lost, sides = _read_out(generator(key), "cross-entropy", -0.5)
-    i = int(np.argmax(np.where(lost, -np.inf, gaps)))
-    numbers = sides(i)
-    return Counterexample(
+    numbers = sides(int(np.argmax(np.where(lost, -np.inf, gaps))))
+    law, trained = np.asarray(numbers["law"]), np.asarray(numbers["trained"])
+    unit = 1e-3 + np.abs(law)
+    k, c = (int(v) for v in np.unravel_index(np.argmax(np.abs(trained - law) / unit), law.shape))
+    what, when = f"the logit of class {'+-'[c]}", f"at t = {numbers['times'][k]:.4g}"
+    return Counterexample.of(
         "orthogonal classes (at 120 degrees instead)",
-        f"the logit of class + ends at {numbers['trained'][-1][0]:.4g}, where (3.9) says {numbers['law'][-1][0]:.4g}",
-        float(gaps[i]),
+        Quote(what, when, law[k, c], trained[k, c], unit[k, c]),
         FLOW_TOLERANCE,
         numbers,
     )

@@ -9,7 +9,7 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.hypotheses import EXCLUSIVE, RIGHT_SIGN, SEPARABLE, of_losses
 from gradstarve.theorems.independence import exclusive_networks
 from gradstarve.theorems.late import BY_LATE, train_late
@@ -32,12 +32,18 @@ def _clear_cut(rng: np.random.Generator, wide: bool) -> Dataset:
 
 
 def _is_clear(points: np.ndarray) -> bool:
-    """Every point of a class supports the margin with a share above 0.15 or is 50 % beyond it; supports 30 degrees apart."""
-    limit = theory.max_margin_direction(points)
-    shares, margins = limit.coefficients * limit.margin**2, points @ limit.direction / limit.margin
-    unit = (points / np.linalg.norm(points, axis=-1, keepdims=True))[np.asarray(limit.support)]
-    apart = unit @ unit.T - np.eye(len(unit)) < np.cos(np.deg2rad(30))
-    return bool(((shares > 0.15) | (margins > 1.5)).all() and apart.all())
+    """Both points of a class support the margin with a share above 0.15 and are 30 degrees apart, or one of them is 50 %
+    beyond it. In plain geometry: the maximum margin is the distance of the segment between the two points from 0, and their
+    shares are those of the nearest point of the segment."""
+    first, second = points
+    across = second - first
+    share = np.clip(-(first @ across) / (across @ across), 0, 1)  # of the second point
+    nearest = first + share * across
+    if share in (0, 1):
+        other = first if share else second
+        return bool(other @ nearest > 1.5 * (nearest @ nearest))
+    cosine = first @ second / np.sqrt((first @ first) * (second @ second))
+    return bool(min(share, 1 - share) > 0.15 and cosine < np.cos(np.deg2rad(30)))
 
 
 def _turning(data: Dataset, network: TwoLayerReLU, loss: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -90,7 +96,7 @@ def check_direction(key: Any, trials: int) -> Outcome:
             np.maximum(*(_growth(gap, reached, lives & (sign == label)) for label in (1, -1))),
             "one support or two" if k % 2 else "two supports",
             lambda i, d=data, n=network, g=gap, m=reached: record(
-                d, "cross-entropy", n, i, one_minus_cos=g[i], margins=m[i]
+                d, "cross-entropy", n, i, one_minus_cos_by_law=g[i], margins=m[i]
             ),
             ~lives.any(-1),
         )
@@ -114,14 +120,15 @@ def direction_without_separability(key: Any) -> Counterexample:
     margin = (np.asarray(run.recorded)[:, 1:] * labels)[..., labels == 1].min(-1)
     growth = _growth(gap[..., None], margin[..., None], np.ones((BATCH, 1), bool))
     i = int(np.argmax(np.where(margin[:, 0] > 8, growth, -np.inf)))
-    return Counterexample(
+    # That of the first record or less, the law says; a unit as in `_growth`.
+    before, after = (float(gap[i, k] * margin[i, k]) for k in (0, -1))
+    when = f"while the margin of class + went from {margin[i, 0]:.3g} to {margin[i, -1]:.3g},"
+    return Counterexample.of(
         "orthogonally separable data (classes at 60 degrees instead, neurons that see both)",
-        f"while the margin of class + went from {margin[i, 0]:.3g} to {margin[i, -1]:.3g}, a neuron of its sign went from "
-        f"{np.rad2deg(np.arccos(1 - gap[i, 0])):.4g} to {np.rad2deg(np.arccos(1 - gap[i, -1])):.4g} degrees off the "
-        "maximum-margin direction of class +",
-        float(growth[i]),
+        Quote("(1 - cos) times the margin, of a neuron at the end,", when, before, after, before + _CLOSE),
         _TOLERANCE,
         record(data, "cross-entropy", TwoLayerReLU(w, z), i),
+        rest=f"the neuron is {np.rad2deg(np.arccos(1 - gap[i, -1])):.4g} degrees off the direction of (13.1)",
     )
 
 

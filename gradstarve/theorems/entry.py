@@ -27,9 +27,9 @@ class Quote:
 
     quantity: str
     when: str
-    law: float
-    trained: float
-    unit: float = 1.0
+    law: Any
+    trained: Any
+    unit: Any = 1.0
 
     def __post_init__(self) -> None:
         for name in ("law", "trained", "unit"):

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from gradstarve.problem import Dataset, TwoLayerReLU, as_loss
+from gradstarve import theory
+from gradstarve.problem import Dataset, GradientDescent, Mode, TwoLayerReLU, as_loss
 from gradstarve.theorems.drawing import draw_gaps
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.hypotheses import EXCLUSIVE, PUSHING, RIGHT_SIGN, SEPARABLE
 from gradstarve.theorems.running import descent_gradient, train_descent
 from gradstarve.theorems.sampling import (
@@ -16,12 +17,16 @@ from gradstarve.theorems.sampling import (
     LOSS_NAMES,
     PER_CLASS,
     WIDTH,
+    Geometry,
+    Start,
     cone_data,
+    exclusive_start,
     generator,
     generators,
     log_uniform,
     networks,
     record,
+    two_rays,
 )
 
 SIGN_TOLERANCE = 1e-12
@@ -73,15 +78,19 @@ def sign_without_separability(key: Any) -> Counterexample:
     i, j, point = np.unravel_index(np.argmax(against), against.shape)
     breach = data.separability().breaches["orthogonally_separable"]
     assert breach is not None  # the axes are at 45 degrees and the cones narrow
-    return Counterexample(
+    return Counterexample.of(
         "orthogonally separable data (classes at an angle of 45 degrees instead)",
-        f"points {breach.first} and {breach.second} have y_i y_k cos(x_i, x_k) = {breach.signed_cosine:.3g}; "
-        f"neuron {j} with z = {float(network.z[i, j]):.3g} moves along point {point} "
-        f"(y = {float(data.labels[point]):+.0f}) against sign(z y), by {against[i, j, point]:.3g} of all pushes",
-        float(against[i, j, point]),
+        _against_quote(data, network, against, int(i), int(j), int(point)),
         SIGN_TOLERANCE,
         record(data, "cross-entropy", network, int(i), neuron=int(j), point=int(point)),
+        setting=f"points {breach.first} and {breach.second} have y_i y_k cos(x_i, x_k) = {breach.signed_cosine:.3g}",
     )
+
+
+def _against_quote(data: Dataset, network: TwoLayerReLU, against: np.ndarray, i: int, j: int, point: int) -> Quote:
+    z, y = float(network.z[i, j]), float(data.labels[point])
+    what = f"the motion of neuron {j} (z = {z:.3g}) along point {point} (y = {y:+.0f}) against sign(z y), over all pushes,"
+    return Quote(what, "at the start", 0.0, against[i, j, point])
 
 
 def sign_without_positive_residual(key: Any) -> Counterexample:
@@ -92,13 +101,12 @@ def sign_without_positive_residual(key: Any) -> Counterexample:
     against = _against(data, network, "squared")
     i, j, point = np.unravel_index(np.argmax(against), against.shape)
     margin = float(np.max(np.asarray(data.labels) * np.asarray(network(data.points))[i]))
-    return Counterexample(
+    return Counterexample.of(
         "residuals g(m) >= 0 (squared loss with a margin above 1 instead)",
-        f"with a largest margin of {margin:.3g}, neuron {j} moves along point {point} against sign(z y), by "
-        f"{against[i, j, point]:.3g} of all pushes",
-        float(against[i, j, point]),
+        _against_quote(data, network, against, int(i), int(j), int(point)),
         SIGN_TOLERANCE,
         record(data, "squared", network, int(i), neuron=int(j), point=int(point)),
+        setting=f"the largest margin is {margin:.3g}",
     )
 
 
@@ -140,16 +148,41 @@ def _off_span(rng: np.random.Generator, unit: np.ndarray) -> np.ndarray:
     return noise - (noise @ span.T) @ span
 
 
-def _coupling(data: Dataset, network: TwoLayerReLU, loss: str, step_size: np.ndarray) -> np.ndarray:
-    """How much the other class changes each class's margins over a run of descent: [b]."""
-    together = np.asarray(train_descent(data, network, loss, step_size, _STEPS, _STEPS // 4).recorded)
-    gap = np.zeros(together.shape[0])
+def _run(data: Dataset, network: TwoLayerReLU, loss: str, step_size: np.ndarray) -> np.ndarray:
+    """The logits of a run of descent, [b, 5, n]."""
+    return np.asarray(train_descent(data, network, loss, step_size, _STEPS, _STEPS // 4).recorded)
+
+
+def _coupling(data: Dataset, network: TwoLayerReLU, loss: str, step_size: np.ndarray, together: np.ndarray) -> list[Quote]:
+    """How much the other class changes each class's logits over a run of descent: what to quote of each network."""
+    laws, units = np.zeros(together.shape), np.zeros(together.shape)
     for label in (1, -1):
         small, part, weight = alone(data, network, label)
-        apart = np.asarray(train_descent(small, part, loss, step_size * weight, _STEPS, _STEPS // 4).recorded)
-        mine = together[..., np.asarray(data.labels) == label]
-        size = np.abs(apart) + _largest_logit(network, data)[:, None, None]
-        gap = np.maximum(gap, np.max(np.abs(mine - apart) / size, axis=(-1, -2)))
+        apart = _run(small, part, loss, step_size * weight)
+        mine = np.asarray(data.labels) == label
+        laws[..., mine] = apart
+        units[..., mine] = np.abs(apart) + _largest_logit(network, data)[:, None, None]
+    quotes = []
+    for law, unit, found in zip(laws, units, together, strict=True):
+        k, point = (int(v) for v in np.unravel_index(np.argmax(np.abs(found - law) / unit), law.shape))
+        when = f"after {k * _STEPS // 4} steps"
+        what = f"the logit of point {point}, trained beside the other class,"
+        quotes.append(Quote(what, when, law[k, point], found[k, point], unit[k, point]))
+    return quotes
+
+
+def _off_the_curves(
+    geometry: Geometry, start: Start, network: TwoLayerReLU, loss: str, step_size: np.ndarray, together: np.ndarray
+) -> np.ndarray:
+    """How far each class, trained beside the other one, is from the curve of one class that `theory` has for it: [b]."""
+    labels, gap = np.asarray(geometry.data.labels), np.zeros(len(together))
+    steps = np.arange(0, _STEPS + 1, _STEPS // 4)
+    for label, p, r in zip((1, -1), geometry.frequencies, geometry.norms, strict=True):
+        curve: Any = theory.solve_mode(Mode(p, r, *start.mode(label)), loss, GradientDescent(step_size))
+        law = label * np.asarray(curve.logit(steps))
+        found = together[..., np.flatnonzero(labels == label)[0]]
+        size = np.abs(law) + _largest_logit(network, geometry.data)[:, None]
+        gap = np.maximum(gap, np.max(np.abs(found - law) / size, axis=-1))
     return gap
 
 
@@ -171,18 +204,28 @@ _ONE_SIDED = ("cross-entropy", "hinge", "exponential")
 
 
 def check_modes(key: Any, trials: int) -> Outcome:
-    """Each class of cone data trained with the other one beside it, and alone; one trial is one network."""
+    """Each class of cone data, and of two rays, trained with the other one beside it, and alone; on rays the curves are
+    those that `theory` has for one class too. One trial is one network, half of them on each kind of data."""
     tally = Tally(MODES_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials)):
+    for k, rng in enumerate(generators(key, trials, 2 * BATCH)):
         loss = _ONE_SIDED[k % len(_ONE_SIDED)]
-        data = cone_data(rng)
-        network = exclusive_networks(rng, data)
-        step_size = _step_sizes(data, network)
-        tally.add(
-            _coupling(data, network, loss, step_size),
-            loss,
-            lambda i, d=data, n=network, s=loss, e=step_size: record(d, s, n, i, step_size=e[i], steps=_STEPS),
-        )
+        cones = cone_data(rng)
+        geometry = two_rays(rng, (-1.0, 0.0, rng.uniform(-0.95, -0.05))[k % 3])
+        start = exclusive_start(rng)
+        for data, network, one_ray in (
+            (cones, exclusive_networks(rng, cones), False),
+            (geometry.data, start.network(rng, geometry), True),
+        ):
+            step_size = _step_sizes(data, network)
+            together = _run(data, network, loss, step_size)
+            gaps = np.array([quote.gap for quote in _coupling(data, network, loss, step_size, together)])
+            if one_ray:
+                gaps = np.maximum(gaps, _off_the_curves(geometry, start, network, loss, step_size, together))
+            tally.add(
+                gaps,
+                f"{loss}, {'rays' if one_ray else 'cones'}",
+                lambda i, d=data, n=network, s=loss, e=step_size: record(d, s, n, i, step_size=e[i], steps=_STEPS),
+            )
     return tally.outcome()
 
 
@@ -214,16 +257,10 @@ def modes_without_right_sign(key: Any) -> Counterexample:
 
 def _coupled(data: Dataset, network: TwoLayerReLU, dropped: str, setting: str) -> Counterexample:
     step_size = _step_sizes(data, network)
-    gap = _coupling(data, network, "cross-entropy", step_size)
-    i = int(np.argmax(gap))
-    return Counterexample(
-        dropped,
-        f"{setting}; a margin trained beside the other class differs from the one trained alone by {gap[i]:.3g} "
-        f"(relative) within {_STEPS} steps",
-        float(gap[i]),
-        MODES_TOLERANCE,
-        record(data, "cross-entropy", network, i, step_size=step_size[i], steps=_STEPS),
-    )
+    quotes = _coupling(data, network, "cross-entropy", step_size, _run(data, network, "cross-entropy", step_size))
+    i = int(np.argmax([quote.gap for quote in quotes]))
+    numbers = record(data, "cross-entropy", network, i, step_size=step_size[i], steps=_STEPS)
+    return Counterexample.of(dropped, quotes[i], MODES_TOLERANCE, numbers, setting=setting)
 
 
 def _cosine(x: np.ndarray, y: np.ndarray) -> float:

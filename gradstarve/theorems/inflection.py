@@ -11,7 +11,7 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.theorems.drawing import draw_gaps
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.hypotheses import BALANCED, BELOW_ONE, EXCLUSIVE, ONE_RAY, STAYING, of_losses
 from gradstarve.theorems.mode import FRACTIONS, invariants
 from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, descent_gradient, train_flow
@@ -63,10 +63,12 @@ def bend(loss: str, u: np.ndarray, kappa: np.ndarray) -> tuple[np.ndarray, np.nd
     return odds + inner + steep, np.abs(odds) + np.abs(inner) + np.abs(steep)
 
 
-def _trained(rng: Any, loss: str) -> tuple[Geometry, TwoLayerReLU, Any, np.ndarray, np.ndarray, Any]:
+def _trained(
+    rng: Any, loss: str, wrong_signs: float = 0.0
+) -> tuple[Geometry, TwoLayerReLU, Any, np.ndarray, np.ndarray, Any]:
     """A batch trained for a while: (geometry, first networks, last networks, kappa of class + at the start, times, lost)."""
     geometry = two_rays(rng, 0.0)
-    start = exclusive_start(rng, low=1e-2, doubters=0.3)
+    start = exclusive_start(rng, wrong_signs, low=1e-2, doubters=0.3)
     start = Start(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
     if loss == "squared":
         start = start.below_one(geometry)
@@ -140,33 +142,82 @@ def check_inflections(key: Any, trials: int) -> Outcome:
     return tally.outcome(concave=concave)
 
 
+def inflections_without_right_sign(key: Any) -> Counterexample:
+    """Drop "neurons that stay": some leave on the way, and the kappa of the start is not that of those that are left."""
+    geometry, network, final, kappa, times, lost = _trained(generator(key), "cross-entropy", wrong_signs=0.5)
+    u, speed, second = _curvature(geometry, final, "cross-entropy")
+    rise = -speed / (jax.nn.sigmoid(u) * jax.nn.sigmoid(-u))
+    moving = (speed != 0) & ~lost
+    law, size = bend("cross-entropy", u, kappa)
+    found = second / np.where(moving, speed * rise, 1)
+    i = int(np.argmax(np.where(moving, np.abs(found - law) / size, -np.inf)))
+    quote = Quote(f"e''/(e' u') at the logit {u[i]:.4g}", f"at t = {times[-1]:.4g}", law[i], found[i], size[i])
+    return Counterexample.of(
+        "neurons that stay (some with z < -a instead, which leave)",
+        quote,
+        FLOW_TOLERANCE,
+        record(geometry.data, "cross-entropy", network, i, times=times, trained=found[i], law=law[i]),
+    )
+
+
 _TWO = ("cross-entropy", "exponential", "squared")
 _PLACES = 64
+# Where two inflections turn into none, about, in plain numbers: those of the law are what is tried. The steps on both
+# sides are relative; from 0.15 % on the two inflections are further apart than the places at which e'' is taken.
+_ABOUT = {"cross-entropy": 0.5852, "exponential": 0.4195, "squared": 0.3314}
+_NEAR = np.concatenate([sign * np.geomspace(0.0016, 0.06, BATCH // 4) for sign in (-1, 1)])
 
 
 def check_transition(key: Any, trials: int) -> Outcome:
-    """How often e'' of a network changes sign between u = 0 and far up, for kappa on both sides of kappa_c."""
+    """How often e'' of a network changes sign between u = 0 and far up, for kappa on both sides of the transition."""
     tally = Tally(0.5)
     for k, rng in enumerate(generators(key, trials)):
         loss = _TWO[k % len(_TWO)]
         geometry = two_rays(rng, 0.0)
-        critical = theory.kappa_critical(loss)
-        # Half of the trials within 6 % of the transition, none within 1 % of it: there the two are too close to count.
-        near = rng.uniform(0.01, 0.06, BATCH) * rng.choice([-1, 1], BATCH)
-        ratio = np.where(rng.uniform(size=BATCH) < 0.5, 1 + near, log_uniform(rng, 0.3, 3, BATCH))
-        ratio = np.where(np.abs(ratio - 1) < 0.01, 1.02, ratio)
-        kappa = ratio * critical
-        places = np.linspace(1e-3, 0.99 if loss == "squared" else 2.0, _PLACES)
-        starts = (_one_neuron(geometry, kappa, np.full(BATCH, u)) for u in places)
-        second = np.stack([_curvature(geometry, network, loss)[2] for network in starts], axis=-1)
-        found = np.sum(second[:, 1:] * second[:, :-1] < 0, axis=-1)
-        expected = np.where(kappa < critical, 2, 0)
+        # Half of the trials are 0.15 % to 6 % off the transition, on both sides, in equal steps of the logarithm.
+        near = log_uniform(rng, 0.95, 1.05, _NEAR.size) * _NEAR
+        kappa = np.concatenate([_ABOUT[loss] * (1 + near), log_uniform(rng, 0.1, 2, BATCH - near.size)])
+        found = _bends(geometry, loss, kappa, 1e-3, 0.99 if loss == "squared" else 2.0)
+        expected = np.where(kappa < theory.kappa_critical(loss), 2, 0)
         tally.add(
             np.abs(found - expected),
             loss,
             lambda i, s=loss, c=kappa, f=found, e=expected: {"loss": s, "kappa": c[i], "inflections": f[i], "law": e[i]},
         )
     return tally.outcome()
+
+
+def _bends(geometry: Geometry, loss: str, kappa: np.ndarray, low: float, high: float) -> np.ndarray:
+    """How often e'' changes sign between the logits `low` and `high`, seen at `_PLACES` of them: [b]."""
+    starts = (_one_neuron(geometry, kappa, np.full(kappa.size, u)) for u in np.linspace(low, high, _PLACES))
+    second = np.stack([_curvature(geometry, network, loss)[2] for network in starts], axis=-1)
+    return np.sum(second[:, 1:] * second[:, :-1] < 0, axis=-1)
+
+
+def _count_fails(
+    key: Any, loss: str, kappa: tuple[float, float], low: float, high: float, dropped: str, where: str
+) -> Counterexample:
+    """One network of a kappa between the two of `kappa`, whose number of inflections is not the 2 below kappa_c."""
+    rng = generator(key)
+    geometry = two_rays(rng, 0.0)
+    values = rng.uniform(*kappa, BATCH)
+    found = _bends(geometry, loss, values, low, high)
+    i = int(np.argmax(np.abs(found - 2)))
+    quote = Quote(f"the number of inflections {where}", f"at kappa = {values[i]:.3g}", 2, found[i])
+    numbers = {"loss": loss, "kappa": values[i], "inflections": found[i], "law": 2}
+    return Counterexample.of(dropped, quote, 0.5, numbers)
+
+
+def transition_with_hinge(key: Any) -> Counterexample:
+    """Drop "cross-entropy, exponential or squared loss": a curve of hinge loss has one at u = 0 and one above."""
+    dropped = "a loss that does not stop at a margin (hinge loss instead)"
+    return _count_fails(key, "hinge", (0.45, 0.55), 1e-3, 0.99, dropped, "for 0 < u < 1 with hinge loss")
+
+
+def transition_below_zero(key: Any) -> Counterexample:
+    """Drop "u >= 0": a curve from below meets a third one."""
+    dropped = "u >= 0 (a start at u = -2 instead)"
+    return _count_fails(key, "cross-entropy", (0.2, 0.5), -2.0, 2.0, dropped, "from u = -2 on with cross-entropy")
 
 
 _SMALL = (1e-10, 1e-8)
@@ -194,7 +245,7 @@ def _plateau_gaps(rng: Any, loss: str, unbalance: float = 0.0) -> tuple[np.ndarr
     gaps = np.where(arrived > 0, np.inf, halfway)
 
     def sides(i: int) -> dict[str, Any]:
-        return record(geometry.data, loss, network, i, times=times, trained=u[i], start=start)
+        return record(geometry.data, loss, network, i, start=start, by_the_law={"times": times, "trained": u[i]})
 
     return gaps, lost, sides
 
@@ -214,11 +265,11 @@ def plateau_without_balance(key: Any) -> Counterexample:
     gaps, _, sides = _plateau_gaps(generator(key), "cross-entropy", unbalance=1.0)
     i = int(np.argmax(np.where(np.isfinite(gaps), gaps, -np.inf)))
     numbers = sides(i)
-    return Counterexample(
+    law, seen = np.sqrt(numbers["start"]), numbers["by_the_law"]
+    when = f"at t = {seen['times'][1]:.4g}, half of the plateau of (5.3),"
+    return Counterexample.of(
         "the start is balanced (a = e^2 z instead, with the same first logit)",
-        f"half of the plateau of (5.3) later the logit is {numbers['trained'][1]:.3g} and not "
-        f"{np.sqrt(numbers['start']):.3g}",
-        float(gaps[i]),
+        Quote("the logit of class +", when, law, seen["trained"][1], law),
         _PLATEAU_TOLERANCE,
         numbers,
     )
@@ -242,6 +293,7 @@ INFLECTIONS = Theorem(
     checked_with=_FLOW,
     default_trials=384,
     check=check_inflections,
+    necessity=(inflections_without_right_sign,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|e''/(e' u') − law| / Σ|terms|"),
 )
 
@@ -259,10 +311,11 @@ TRANSITION = Theorem(
     ),
     hypotheses=(ONE_RAY, of_losses("cross-entropy, exponential or squared loss", *_TWO), "kappa > 0, u >= 0"),
     tolerance=0.5,
-    why_tolerance="the gap is a difference of counts",
+    why_tolerance="a difference of counts; a kappa_c that is off by 0.5 % counts wrong at one of the kappa next to it",
     checked_with="two automatic derivatives of the error along the network's own gradient, at 64 logits",
     default_trials=288,
     check=check_transition,
+    necessity=(transition_with_hinge, transition_below_zero),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "difference in the number of inflections"),
 )
 

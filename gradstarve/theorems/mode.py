@@ -9,7 +9,7 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import Dataset, Mode
 from gradstarve.theorems.drawing import draw_gaps
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.hypotheses import BELOW_ONE, EXCLUSIVE, OFF_MANIFOLD, ONE_RAY, ORTHOGONAL, SEPARABLE, STAYING
 from gradstarve.theorems.running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, furthest, law_gaps, train_flow
 from gradstarve.theorems.sampling import (
@@ -77,12 +77,11 @@ def clock_without_direction(key: Any) -> Counterexample:
     a, zeta = start.mode(1)
     mode = Mode(geometry.frequencies[0], r * np.cos(angle), a, zeta)
     law = np.asarray(theory.solve_mode(mode, "cross-entropy").logit(times))
-    found, gap, i = furthest(run, lost, law, start.scale(geometry))
-    return Counterexample(
+    found = np.asarray(run.recorded)[..., 0]
+    quote, i = furthest("the logit of the first point", times, found, lost, law, start.scale(geometry))
+    return Counterexample.of(
         "the points of a class share a direction (two points at 80 degrees instead, taken for one at their mean)",
-        f"at 2 p r t = {times[-1] * geometry.rates[0]:.3g} the logit of the first point is {found[i, -1]:.4g}, the one "
-        f"mode's {law[i, -1]:.4g}",
-        float(gap[i]),
+        quote,
         FLOW_TOLERANCE,
         record(data, "cross-entropy", network, i, times=times, law=law[i], trained=found[i]),
     )
@@ -112,12 +111,12 @@ def deaths_without_orthogonality(key: Any) -> Counterexample:
     mode = Mode(geometry.frequencies[0], geometry.norms[0], *start.mode(1))
     curve: Any = theory.solve_mode(mode, "cross-entropy")
     law = np.asarray(curve.logit(times))
-    found, gap, i = furthest(run, lost, law, start.scale(geometry))
-    return Counterexample(
+    found = np.asarray(run.recorded)[..., 0]
+    what = "the logit of class +, with the neurons that class - lost to it,"
+    quote, i = furthest(what, times, found, lost, law, start.scale(geometry))
+    return Counterexample.of(
         "orthogonal classes (antipodal ones instead, each taken by itself)",
-        f"at t = {times[-1]:.3g} the logit of class + is {found[i, -1]:.4g}, with the neurons that class - lost to it, and "
-        f"{law[i, -1]:.4g} by the law of its own neurons",
-        float(gap[i]),
+        quote,
         FLOW_TOLERANCE,
         record(geometry.data, "cross-entropy", network, i, times=times, law=law[i], trained=found[i]),
     )
@@ -130,20 +129,19 @@ def invariants(norm: Any, a: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.
         return norm * np.sqrt(grown * decayed) / 2, np.log(grown / decayed) / 2
 
 
-def _twin(rng: np.random.Generator, norm: float, kappa: np.ndarray, theta: np.ndarray) -> Start:
-    """Other neurons of class + with the given invariants at the given norm, none of which ever leaves."""
-    shape = (kappa.size, WIDTH)
-    used = np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (kappa.size, 1))
+def _neurons(rng: np.random.Generator, grown: np.ndarray, decayed: np.ndarray) -> Start:
+    """Random neurons of class + with sum (a + z)^2 = `grown`^2 and sum (a - z)^2 = `decayed`^2, [b]; all of them stay."""
+    shape = (grown.size, WIDTH)
+    used = np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (grown.size, 1))
 
     def direction(low: float) -> np.ndarray:
         values = rng.uniform(low, 1, shape) * used
         return values / np.linalg.norm(values, axis=-1, keepdims=True)
 
-    grown = np.sqrt(2 * kappa / norm * np.exp(theta))[:, None] * direction(0.1)
-    decayed = np.sqrt(2 * kappa / norm * np.exp(-theta))[:, None] * direction(0.0)
-    # a = (p + q)/2 has to be positive, so q may be negative only where it is smaller than p.
-    decayed = np.where((decayed < grown) & (rng.uniform(size=shape) < 0.5), -decayed, decayed)
-    return Start(np.where(used, 1.0, 0.0), (grown + decayed) / 2, (grown - decayed) / 2)
+    plus, minus = grown[:, None] * direction(0.1), decayed[:, None] * direction(0.0)
+    # a = (plus + minus)/2 has to be positive, so minus may be negative only where it is smaller than plus.
+    minus = np.where((minus < plus) & (rng.uniform(size=shape) < 0.5), -minus, minus)
+    return Start(np.where(used, 1.0, 0.0), (plus + minus) / 2, (plus - minus) / 2)
 
 
 def _class_curve(rng: Any, geometry: Geometry, start: Start, loss: str, tau: np.ndarray) -> tuple[Any, Any, Any]:
@@ -153,31 +151,45 @@ def _class_curve(rng: Any, geometry: Geometry, start: Start, loss: str, tau: np.
     return np.asarray(run.recorded)[..., 0], network, lost
 
 
-def _pair_gap(rng: Any, loss: str, stretch: float = 1.0, low: float = 1e-3) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Two problems with the same kappa (times `stretch`) and theta_0, compared at the same 2 p r t: gaps, lost, sides."""
+def _universal(loss: str, norm: Any, start: Start, tau: np.ndarray) -> np.ndarray:
+    """U(tau, kappa, theta_0) of (3.11) for the kappa and theta_0 of these neurons: [b, 4].
+
+    As the curve of the simplest class that has them, one neuron with p = 1/2 and r = 1, whose time is tau.
+    """
+    kappa, theta = invariants(norm, *start.mode(1))
+    grown, decayed = np.sqrt(2 * kappa) * np.exp(theta / 2), np.sqrt(2 * kappa) * np.exp(-theta / 2)
+    mode = Mode(0.5, 1.0, ((grown + decayed) / 2)[:, None], ((grown - decayed) / 2)[:, None])
+    curve: Any = theory.solve_mode(mode, loss)
+    return np.asarray(curve.logit(tau))
+
+
+def _pair(rng: Any, loss: str, stretch: float = 1.0, low: float = 1e-3) -> tuple[np.ndarray, np.ndarray, Any, Any]:
+    """Two problems with the same r M_+ and r M_- (times `stretch`), and so the same kappa and theta_0, trained to the same
+    2 p r t: trained logits and those of the law [3, b, 4], what they are measured by [b, 1], lost [b], what to record."""
     first, second = two_rays(rng, -1.0), two_rays(rng, 0.0)
-    start = exclusive_start(rng, doubters=0.3, low=low)
-    # One class only, and off exact balance, where theta_0 is infinite.
-    start = Start(np.abs(start.home), start.a, np.where(start.zeta == start.a, start.a * (1 + 1e-6), start.zeta))
-    if loss == "squared":
-        start = start.below_one(first)
-    kappa, theta = invariants(first.norms[0], *start.mode(1))
-    twin = _twin(rng, float(second.norms[0]), kappa * stretch, theta)
+    scale = np.sqrt(WIDTH) * log_uniform(rng, low, 1.5, BATCH)
+    # Unequal on both sides: theta_0 from -1.4, far from learnt, to 5, all but balanced.
+    grown, decayed = scale, scale * np.exp(-rng.uniform(-0.7, 2.5, BATCH) * np.where(np.arange(BATCH) % 4, 1, 2))
+    if loss == "squared":  # a margin of at most r (M_+ - M_-)/4 < 1
+        shrink = 2 / np.sqrt(np.maximum(first.norms[0] * grown**2, 4) * (1 + 1e-9))
+        grown, decayed = grown * shrink, decayed * shrink
+    ratio = np.sqrt(first.norms[0] / second.norms[0] * stretch)
+    start, twin = _neurons(rng, grown, decayed), _neurons(rng, grown * ratio, decayed * ratio)
     tau = FRACTIONS * log_uniform(rng, 3, 30)
     u, network, lost = _class_curve(rng, first, start, loss, tau)
     other, twin_network, twin_lost = _class_curve(rng, second, twin, loss, tau)
-    gaps = np.max(np.abs(u - other) / (np.abs(u) + start.scale(first)[:, None]), axis=-1)
+    law = _universal(loss, float(first.norms[0]), start, tau)
+    size = start.scale(first)[:, None]
 
     def sides(i: int) -> dict[str, Any]:
         return {
             "first": record(first.data, loss, network, i, logits=u[i]),
             "second": record(second.data, loss, twin_network, i, logits=other[i]),
             "two_p_r_t": tau,
-            "kappa": kappa[i],
-            "theta_0": theta[i],
+            "law": law[i],
         }
 
-    return gaps, lost | twin_lost, sides
+    return np.stack([u, other, law]), size, lost | twin_lost, sides
 
 
 def check_universality(key: Any, trials: int) -> Outcome:
@@ -185,26 +197,26 @@ def check_universality(key: Any, trials: int) -> Outcome:
     tally = Tally(FLOW_TOLERANCE)
     for k, rng in enumerate(generators(key, trials)):
         loss = LOSS_NAMES[k % len(LOSS_NAMES)]
-        gaps, lost, sides = _pair_gap(rng, loss)
-        tally.add(gaps, loss, sides, lost)
+        (u, other, law), size, lost, sides = _pair(rng, loss)
+        apart = np.maximum(np.abs(u - other), np.abs(u - law)) / (np.abs(u) + size)
+        tally.add(np.max(apart, axis=-1), loss, sides, lost)
     return tally.outcome(pairs=BATCH * len(generators(key, trials)))
 
 
 def universality_without_kappa(key: Any) -> Counterexample:
     """Drop "the same kappa": twice as large in the second problem."""
-    gaps, lost, sides = _pair_gap(generator(key), "cross-entropy", stretch=2.0, low=0.3)
-    # The edge cases at the front of the batch start so small that the sentence would not show much.
-    gaps = np.where(lost | (np.arange(gaps.size) < 5), -np.inf, gaps)
-    i = int(np.argmax(gaps))
+    (u, other, _), size, lost, sides = _pair(generator(key), "cross-entropy", stretch=2.0, low=0.3)
+    unit = np.abs(u) + size
+    gaps = np.where(lost[:, None], -np.inf, np.abs(u - other) / unit)
+    i, k = (int(v) for v in np.unravel_index(np.argmax(gaps), gaps.shape))
     numbers = sides(i)
-    u, other = numbers["first"]["logits"], numbers["second"]["logits"]
-    return Counterexample(
+    when = f"at 2 p r t = {numbers['two_p_r_t'][k]:.3g}"
+    return Counterexample.of(
         "the same kappa (twice as large instead)",
-        f"with kappa = {numbers['kappa']:.3g} and {2 * numbers['kappa']:.3g} and the same theta_0, the logits at "
-        f"2 p r t = {numbers['two_p_r_t'][-1]:.3g} are {u[-1]:.4g} and {other[-1]:.4g}",
-        float(gaps[i]),
+        Quote("the logit of the second class", when, u[i, k], other[i, k], unit[i, k]),
         FLOW_TOLERANCE,
         numbers,
+        setting="with theta_0 as in the first class and a kappa twice as large",
     )
 
 
@@ -259,7 +271,8 @@ UNIVERSALITY = Theorem(
     name="universality",
     equation="3.11",
     title="The curve depends on 2 p r t, kappa and theta_0 only",
-    claim="two classes with the same kappa and theta_0 have the same logit at the same 2 p r t",
+    claim="two classes with the same kappa and theta_0 have the same logit at the same 2 p r t, that of a class of one "
+    "neuron with this kappa and theta_0",
     formula=r"u(t) = U(2\, p\, r\, t,\; \kappa,\; \theta_0) \quad \text{with one function } U \text{ for each loss}",
     hypotheses=("one loss, one direction per class, exclusive neurons that stay", "the same kappa and theta_0"),
     tolerance=FLOW_TOLERANCE,

@@ -12,6 +12,7 @@ from gradstarve import theory
 from gradstarve.problem import ClassDataset, Dataset, Dynamics, GradientDescent, Network, TwoLayerReLU, as_loss
 from gradstarve.simulate import Trajectory, simulate, simulate_flow, simulate_hinge_exact
 from gradstarve.simulate.reference import batch_loss
+from gradstarve.theorems.entry import Quote
 
 FLOW_TOLERANCE = 1e-8
 BY_FLOW = "simulate_flow: adaptive Runge-Kutta on all weights of the full network"
@@ -72,13 +73,15 @@ def descent_gradient(data: Dataset, network: TwoLayerReLU, loss: str) -> TwoLaye
     return jax.tree.map(jnp.negative, field)
 
 
-def furthest(run: Trajectory, lost: np.ndarray, law: np.ndarray, scale: Any) -> tuple[np.ndarray, np.ndarray, int]:
-    """The trained logits of the first point, how far they are from `law` [b, records] as in `law_gaps`, [b] (-inf for
-    what was lost), and the network that is furthest from it."""
-    found = np.asarray(run.recorded)[..., 0]
-    gap = np.max(np.abs(found - law) / (np.abs(law) + scale[:, None]), axis=-1)
-    gap = np.where(lost, -np.inf, gap)
-    return found, gap, int(np.argmax(gap))
+def furthest(
+    quantity: str, times: Any, found: np.ndarray, lost: np.ndarray, law: np.ndarray, scale: Any
+) -> tuple[Quote, int]:
+    """What to quote of trained logits `found` [b, records] where they are furthest from `law`, and of which network: the
+    gap is |u - u_law| / (|u_law| + scale), as in `law_gaps`, `scale` [b]; what was `lost` [b] counts for nothing."""
+    unit = np.abs(law) + np.asarray(scale)[:, None]
+    gap = np.where(lost[:, None], -np.inf, np.abs(found - law) / unit)
+    i, k = (int(v) for v in np.unravel_index(np.argmax(gap), gap.shape))
+    return Quote(quantity, f"at t = {times[k]:.4g}", law[i, k], found[i, k], unit[i, k]), i
 
 
 def law_gaps(

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.problem import DeepReLU
+from gradstarve.problem import DeepReLU, Mode, TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS, draw_gaps
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.hypotheses import BALANCED, ONE_RAY, STAYING, of_losses
 from gradstarve.theorems.late import BY_LATE, train_late
 from gradstarve.theorems.mode import flow_times, invariants
@@ -47,7 +47,10 @@ def check_confidence(key: Any, trials: int) -> Outcome:
         error = 1 / (1 + np.exp(np.where(clear, u, u0 + 0.1)))
         law = np.asarray(theory.time_to_confidence("cross-entropy", error, geometry.frequencies[0], norm, u0, kappa))
         # In units of the clock's angle: time is long where the clock is slow.
-        gaps = np.max(np.where(clear, np.abs(law - times) * rate * error, 0), axis=-1)
+        gaps = np.where(clear, np.abs(law - times) * rate * error, 0)
+        # And the logit of that error is the one that was trained to, in the same units.
+        there = np.asarray(theory.confident_logit(error))
+        gaps = np.max(np.maximum(gaps, np.where(clear, np.abs(there - u) / np.hypot(kappa, u), 0)), axis=-1)
         tally.add(
             gaps,
             "cross-entropy",
@@ -76,26 +79,33 @@ def confidence_without_right_sign(key: Any) -> Counterexample:
     law = np.asarray(theory.time_to_confidence("cross-entropy", error, geometry.frequencies[0], norm, u0, kappa))
     gap = np.where(learnt, np.abs(law - times[-1]) * geometry.rates[0] * error, 0)
     i = int(np.argmax(gap))
-    return Counterexample(
+    what, unit = f"the time at which the error is {error[i]:.4g}", 1 / (geometry.rates[0] * error[i])
+    return Counterexample.of(
         "every neuron stays (some with z < -a instead)",
-        f"an error of {error[i]:.4g} is reached at t = {times[-1]:.4g}, and by the formula at {law[i]:.4g}",
-        float(gap[i]),
+        Quote(what, "with neurons that leave", law[i], times[-1], unit),
         FLOW_TOLERANCE,
         record(geometry.data, "cross-entropy", network, i, times=times, error=error[i], law=law[i]),
     )
 
 
 def _advantage(rng: Any, unbalance: float = 0.0) -> tuple[np.ndarray, np.ndarray, Any]:
-    """One start trained with both losses up to u = 1: relative errors of the two times [b], lost [b], what to record."""
+    """One start trained with both losses up to u = 1: relative errors of the two times and of those of the two curves [b],
+    lost [b], what to record."""
     geometry = two_rays(rng, 0.0)
     norm, rate = geometry.norms[0], geometry.rates[0]
     u0 = log_uniform(rng, 1e-10, 0.5)
     used = np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (BATCH, 1))
     a = log_uniform(rng, 0.2, 3, (BATCH, WIDTH)) * used
     a *= np.sqrt(u0 / norm / np.sum(a**2, axis=-1, keepdims=True))
-    network = Start(used.astype(float), a * np.exp(unbalance), a * np.exp(-unbalance)).network(rng, geometry)
+    start = Start(used.astype(float), a * np.exp(unbalance), a * np.exp(-unbalance))
+    network = start.network(rng, geometry)
     hinge = np.log(1 / u0) / rate
-    entropy = float(theory.hinge_advantage(u0)) * hinge
+    ratio = float(theory.hinge_advantage(u0))
+    entropy = ratio * hinge
+    # The curves themselves, at u = 1.
+    mode = Mode(geometry.frequencies[0], norm, *start.mode(1))
+    first, second = (np.asarray(theory.solve_mode(mode, loss).time_to_logit(1.0)) for loss in ("hinge", "cross-entropy"))
+    curves = np.maximum(np.abs(first / hinge - 1), np.abs(second / first / ratio - 1))
     # Hinge right before it stops, and after; cross-entropy as it passes 1, where u' = 2 p r u / (1 + e^u).
     run, lost = train_flow(geometry.data, network, "hinge", hinge * np.array([0.5, 0.9, 0.98, 1.02]))
     stopped = np.asarray(run.recorded)[..., 0]
@@ -103,11 +113,11 @@ def _advantage(rng: Any, unbalance: float = 0.0) -> tuple[np.ndarray, np.ndarray
     passing = np.asarray(run.recorded)[..., 0]
     late = np.abs(np.log(np.maximum(stopped[:, 2], 1e-300)) / np.log(u0) - 0.02)
     late = np.where(np.abs(stopped[:, 3] - 1) > FLOW_TOLERANCE, np.inf, late)
-    gaps = np.maximum(late, np.abs(passing[:, 3] - 1) * (1 + np.e) / rate / entropy)
+    gaps = np.maximum(np.maximum(late, curves), np.abs(passing[:, 3] - 1) * (1 + np.e) / rate / entropy)
 
     def sides(i: int) -> dict[str, Any]:
-        more = {"start": u0, "hinge_time": hinge, "cross_entropy_time": entropy}
-        return record(geometry.data, "hinge", network, i, **more, hinge=stopped[i], cross_entropy=passing[i])
+        seen = {"hinge_time": hinge, "hinge": stopped[i], "cross_entropy_time": entropy, "cross_entropy": passing[i]}
+        return record(geometry.data, "hinge", network, i, start=u0, by_the_law=seen)
 
     return gaps, lost | also_lost, sides
 
@@ -126,11 +136,11 @@ def advantage_without_balance(key: Any) -> Counterexample:
     gaps, lost, sides = _advantage(generator(key), unbalance=1.0)
     i = int(np.argmax(np.where(lost, -np.inf, np.where(np.isfinite(gaps), gaps, 0))))
     numbers = sides(i)
-    return Counterexample(
+    seen = numbers["by_the_law"]
+    when = f"from {numbers['start']:.3g}, at t = {seen['cross_entropy_time']:.4g}, the time of (6.2),"
+    return Counterexample.of(
         "the start is balanced (a = e^2 z instead, with the same first logit)",
-        f"at the time of (6.2) the logit with cross-entropy is {numbers['cross_entropy'][3]:.4g} and not 1, from "
-        f"{numbers['start']:.3g}",
-        float(gaps[i]),
+        Quote("the logit with cross-entropy", when, 1.0, seen["cross_entropy"][3]),
         FLOW_TOLERANCE,
         numbers,
     )
@@ -161,11 +171,7 @@ def check_tails(key: Any, trials: int) -> Outcome:
         layers = _DEPTHS[k % len(_DEPTHS)]
         geometry = two_rays(rng, 0.0)
         network = far_network(rng, geometry, layers)
-        p, norm = float(geometry.frequencies[0]), float(geometry.norms[0])
-        run, times = train_late(geometry.data, network, "cross-entropy", 15 / (p * norm ** (2 / layers)))
-        u = np.asarray(run.recorded)[:, 1:, 0]
-        tail = np.asarray(theory.error_tail("cross-entropy", times[1:], p, norm, layers=layers))
-        found = (1 / (1 + np.exp(u)) / tail - 1) * u
+        u, found, times, tail = _next_order(geometry, network, layers)
         late = u > _LATE
         gaps = np.max(np.where(late, np.abs(found - (2 - 2 / layers)), 0), axis=-1)
         seen += [np.stack([np.full(late.sum(), layers), u[late], found[late]], axis=-1)]
@@ -173,11 +179,53 @@ def check_tails(key: Any, trials: int) -> Outcome:
             gaps,
             f"{layers} layer{'s' * (layers > 1)}",
             lambda i, g=geometry, n=network, f=u, t=times, v=tail: record(
-                g.data, "cross-entropy", n, i, times=t[1:], trained=f[i], error_by_law=v
+                g.data, "cross-entropy", n, i, times=t, trained=f[i], error_by_law=v
             ),
             ~late[:, -1],
         )
     return tally.outcome(points=np.concatenate(seen))
+
+
+def _next_order(geometry: Geometry, network: Any, layers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(u, (e / e_tail - 1) log(1/e)) of trained networks, [b, 4] each, at four times, [4], and e_tail there, [4]."""
+    p, norm = float(geometry.frequencies[0]), float(geometry.norms[0])
+    run, times = train_late(geometry.data, network, "cross-entropy", 15 / (p * norm ** (2 / layers)))
+    u = np.asarray(run.recorded)[:, 1:, 0]
+    tail = np.asarray(theory.error_tail("cross-entropy", times[1:], p, norm, layers=layers))
+    return u, (1 / (1 + np.exp(u)) / tail - 1) * u, times[1:], tail
+
+
+def _tail_quote(dropped: str, network: Any, geometry: Geometry, which: Any) -> Counterexample:
+    """The network whose late error is furthest from (6.3), among the records `which(u)` of two layers."""
+    u, found, times, tail = _next_order(geometry, network, 2)
+    gaps = np.where(which(u), np.abs(found - 1), -np.inf)
+    i, k = (int(v) for v in np.unravel_index(np.argmax(gaps), gaps.shape))
+    return Counterexample.of(
+        dropped,
+        Quote("(e / e_tail - 1) log(1/e)", f"at t = {times[k]:.3g}, log(1/e) = {u[i, k]:.4g},", 1.0, found[i, k]),
+        _TAIL_TOLERANCE,
+        record(geometry.data, "cross-entropy", network, i, times=times, trained=u[i], error_by_law=tail),
+    )
+
+
+def tails_without_small_kappa(key: Any) -> Counterexample:
+    """Drop "kappa below 1": the next terms, kappa^2/(2 log(1/e)) among them, are not small yet."""
+    rng = generator(key)
+    geometry = two_rays(rng, 0.0)
+    network = far_network(rng, geometry, 2)
+    larger = TwoLayerReLU(4 * np.asarray(network.w), 4 * np.asarray(network.z))
+    return _tail_quote("kappa below 1 (up to 16 instead)", larger, geometry, lambda u: u > _LATE)
+
+
+def tails_of_no_learning(key: Any) -> Counterexample:
+    """Drop "the class is learnt": every neuron has left it."""
+    rng = generator(key)
+    geometry = two_rays(rng, 0.0)
+    start = exclusive_start(rng, low=0.03, high=0.3)
+    start = Start(np.abs(start.home), start.a, -start.a - np.abs(start.zeta))
+    network = start.network(rng, geometry)
+    dropped = "the class is learnt (every neuron leaves it instead)"
+    return _tail_quote(dropped, network, geometry, lambda u: np.isfinite(u))
 
 
 def draw_tails(outcome: Outcome, ax: Any) -> None:
@@ -252,12 +300,13 @@ TAILS = Theorem(
     tolerance=_TAIL_TOLERANCE,
     why_tolerance=(
         "the next terms of (e / e_tail - 1) log(1/e) are m (2 m + 1)/log(1/e), m = 2 - 2/N, and -kappa^2/(2 log(1/e)), "
-        "together below 0.34 from log(1/e) = 20 on, and Euler's steps add 0.05; a T wrong by 5 % moves it by 1 to 2.5"
+        "together below 0.34 from log(1/e) = 20 on, and Euler's steps add 0.05; a T wrong by 2 % moves it by 0.4 to 1"
     ),
     checked_with=BY_LATE,
     default_trials=4 * BATCH,
     quick_trials=4 * BATCH,
     check=check_tails,
+    necessity=(tails_without_small_kappa, tails_of_no_learning),
     figure=draw_tails,
     single_tolerance=None,
 )

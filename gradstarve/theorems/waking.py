@@ -83,7 +83,7 @@ def check_waking(key: Any, trials: int) -> Outcome:
 
 
 def _counterexample(
-    key: Any, dropped: str, cosine: float, wrong: tuple[float, float], told: str, what: str
+    key: Any, dropped: str, cosine: float, wrong: tuple[float, float], what: str
 ) -> Counterexample:
     rng = generator(key)
     geometry = two_rays(rng, cosine)
@@ -92,13 +92,19 @@ def _counterexample(
     dead = np.asarray(theory.dies_for_ever(alpha, beta, -abs(cosine)))
     fails = used & ~lost[:, None] & np.where(dead, plus | minus, ~plus & ~minus)
     i, j = (int(v) for v in (np.argwhere(fails)[0] if fails.any() else (0, 0)))
-    return Counterexample(
+    return Counterexample.of(
         dropped,
-        f"{int(fails.sum())} of {int(used.sum())} neurons {what}, one of them with w.xh_+ = {alpha[i, j]:.3g}, "
-        f"w.xh_- = {beta[i, j]:.3g}, z = {float(network.z[i, j]):.3g}, which the rule says {told}",
-        float(fails.any()),
+        Quote(_fate_of(alpha, beta, network, i, j), "at the end", not dead[i, j], plus[i, j] | minus[i, j]),
         0.5,
         record(geometry.data, "cross-entropy", network, i, neuron=j),
+        rest=f"{int(fails.sum())} of {int(used.sum())} neurons {what}",
+    )
+
+
+def _fate_of(alpha: np.ndarray, beta: np.ndarray, network: TwoLayerReLU, i: int, j: int) -> str:
+    return (
+        f"the fate (0: active on no point) of a neuron with w.xh_+ = {alpha[i, j]:.3g}, w.xh_- = {beta[i, j]:.3g}, "
+        f"z = {float(network.z[i, j]):.3g}"
     )
 
 
@@ -109,7 +115,6 @@ def waking_without_wrong_sign(key: Any) -> Counterexample:
         "the neuron leaves its class (0 < z < beta instead)",
         -0.5,
         (0.1, 0.9),
-        "dies",
         "stay on class - although alpha + |c| beta < 0",
     )
 
@@ -121,7 +126,6 @@ def waking_without_obtuse_angle(key: Any) -> Counterexample:
         "classes at an obtuse angle (60 degrees instead)",
         0.5,
         (1.02, 3.0),
-        "wakes",
         "are active on no point at the end although alpha + |c| beta > 0",
     )
 
@@ -186,13 +190,16 @@ def waking_of_a_learnt_class(key: Any) -> Counterexample:
     fails = _awake(final, geometry)[1] & used & (np.arange(BATCH) % 2 == 1)[:, None]
     i, j = (int(v) for v in (np.argwhere(fails)[0] if fails.any() else (0, 0)))
     told = "dies" if bool(theory.dies_for_ever(alpha, beta, cosine)[i, j]) else "leaves and wakes on class +"
+    what = (
+        f"1 if it is on class -, else 0, for a neuron with w.xh_+ = {alpha[i, j]:.3g}, w.xh_- = {beta[i, j]:.3g}, "
+        f"z = {float(network.z[i, j]):.3g}, which the rule says {told},"
+    )
     return Counterexample.of(
         "the neuron leaves class - before it is learnt (beside a neuron that learns it sooner instead)",
-        Quote("the number of leavers still on class -", "when all is learnt", law=0, trained=fails.sum()),
+        Quote(what, "when all is learnt", 0.0, fails[i, j]),
         0.5,
         record(geometry.data, "hinge", network, i, neuron=j),
-        rest=f"one of {int(used[1::2].sum())} has w.xh_+ = {alpha[i, j]:.3g}, w.xh_- = {beta[i, j]:.3g}, "
-        f"z = {float(network.z[i, j]):.3g}, and the rule says that it {told}",
+        rest=f"so it is for {int(fails.sum())} of {int(used[1::2].sum())} leavers",
     )
 
 

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from mutants import Mutant, scaled
+from mutants import Mutant, scaled, times
 
 from gradstarve import special, theory
 from gradstarve.problem import Mode, TwoLayerReLU
@@ -25,42 +25,65 @@ class Changed(eqx.Module):
         return TwoLayerReLU(found.w * self.weights, found.z)
 
 
-def solve_changed(**how):
-    solve = theory.solve
+def solve_changed(solve=theory.solve, **how):
     return lambda *problem: Changed(solve(*problem), **how)
 
 
-def solve_without_deaths(data, network, loss, dynamics=None, solve=theory.solve):
+def solve_from(change, solve=theory.solve):
+    """The law of another start: `change` makes (read-outs z, who leaves) into other read-outs."""
+
+    def changed(data, network, loss, dynamics=None):
+        axes = np.asarray(data.points)
+        a, z = np.asarray(network.w) @ axes.T, np.asarray(network.z)[..., None] * np.asarray(data.labels)
+        leaves = ((a > 0) & (a / np.linalg.norm(axes, axis=-1) + z < 0)).any(-1)
+        return solve(data, TwoLayerReLU(network.w, change(np.asarray(network.z), leaves)), loss, dynamics)
+
+    return changed
+
+
+def without_leavers(z, leaves):
     """The law that forgets (3.10) and (4.3): a neuron of the wrong sign is left out from the start."""
-    axes = np.asarray(data.points)
-    a, z = np.asarray(network.w) @ axes.T, np.asarray(network.z)[..., None] * np.asarray(data.labels)
-    r = np.linalg.norm(axes, axis=-1)
-    leaves = ((a > 0) & (a / r + z < 0)).any(-1)
-    return solve(data, TwoLayerReLU(network.w, jnp.where(leaves, 0, network.z)), loss, dynamics)
+    return np.where(leaves, 0, z)
 
 
-def slower_mode(mode: Mode, *rest, solve_mode=theory.solve_mode):
-    return solve_mode(Mode(mode.frequency * 1.05, mode.norm, mode.a, mode.z), *rest)
+def leaving_sooner(z, leaves):
+    """Leavers that are 1 % further from z = -a, and so leave sooner."""
+    return np.where(leaves, 1.01 * z, z)
 
 
-def larger_kappa(norm, a, z, invariants=mode.invariants):
-    kappa, theta = invariants(norm, a, z)
-    return kappa * 1.05, theta
+def mode_with(frequency=1.0, norm=1.0, a=1.0, solve_mode=theory.solve_mode):
+    """The law of another mode, with the same logit at the start where only the frequency is another one."""
+
+    def changed(problem, *rest):
+        return solve_mode(Mode(problem.frequency * frequency, problem.norm * norm, problem.a * a, problem.z), *rest)
+
+    return changed
 
 
-def shifted_theta(norm, a, z, invariants=mode.invariants):
-    kappa, theta = invariants(norm, a, z)
-    return kappa, theta + 0.05
+def invariants_with(kappa=1.0, shift=0.0, sign=1.0, invariants=mode.invariants):
+    def changed(norm, a, z):
+        found, theta = invariants(norm, a, z)
+        return kappa * found, sign * theta + shift
+
+    return changed
 
 
-def heavier(data, network, label, alone=independence.alone):
-    small, part, weight = alone(data, network, label)
-    return small, part, weight * 1.05
+def heavier(factor, alone=independence.alone):
+    def changed(data, network, label):
+        small, part, weight = alone(data, network, label)
+        return small, part, weight * factor
+
+    return changed
 
 
 def one_neuron_short(data, network, label, alone=independence.alone):
     small, part, weight = alone(data, network, label)
     return small, TwoLayerReLU(part.w, part.z.at[..., 0].set(0)), weight
+
+
+def unit_weight(data, network, label, alone=independence.alone):
+    small, part, _ = alone(data, network, label)
+    return small, part, 1.0
 
 
 def tilted(points, max_margin_direction=theory.max_margin_direction):
@@ -70,88 +93,242 @@ def tilted(points, max_margin_direction=theory.max_margin_direction):
     return eqx.tree_at(lambda limit: limit.direction, found, jnp.asarray(off / np.linalg.norm(off, axis=-1, keepdims=True)))
 
 
-def mean_direction(points, max_margin_direction=theory.max_margin_direction):
-    """The direction of the mean of the points, where training starts to turn."""
-    mean = np.mean(points, axis=0)
-    found = max_margin_direction(points)
-    return eqx.tree_at(lambda limit: limit.direction, found, jnp.asarray(mean / np.linalg.norm(mean)))
+def towards(direction_of, max_margin_direction=theory.max_margin_direction):
+    """Another direction in place of that of the maximum margin."""
+
+    def changed(points):
+        found = max_margin_direction(points)
+        other = direction_of(np.asarray(points))
+        return eqx.tree_at(lambda limit: limit.direction, found, jnp.asarray(other / np.linalg.norm(other)))
+
+    return changed
 
 
-def faster_tail(loss, t, *rest, error_tail=theory.error_tail, **options):
-    return error_tail(loss, 1.05 * t, *rest, **options)
+def shortest(points):
+    return points[np.argmin(np.linalg.norm(points, axis=-1))]
 
 
-LAWS = {
-    "balance": [(balance, "invariant", lambda w, z: np.sum(w**2, axis=-1) - 1.05 * z**2)],
-    "sign": [
-        (independence, "pushed_sign", scaled(independence.pushed_sign, -1)),
-        (independence, "pushed_sign", lambda z, labels: np.sign(z[..., None] + 0 * labels)),
+def mean_unit(points):
+    return np.mean(points / np.linalg.norm(points, axis=-1, keepdims=True), axis=0)
+
+
+def bent(odds=1.0, inner=1.0, steep=1.0, bend=inflection.bend):
+    """(5.1) with its terms 1 - 2 sigmoid(u), g'/g and u/(kappa^2 + u^2) times factors."""
+
+    def changed(loss, u, kappa):
+        law, size = bend(loss, u, kappa)
+        first, third = 1 - 2 / (1 + np.exp(-u)), u / (kappa**2 + u**2)
+        return odds * first + inner * (law - first - third) + steep * third, size
+
+    return changed
+
+
+def expi_sum(u0, u):
+    """Ei(u) + Ei(u0), a sign wrong."""
+    return np.asarray(special.expi(u)) + np.asarray(special.expi(u0))
+
+
+def plateau_of_cross_entropy(loss, *rest, f=theory.plateau_length):
+    return f("cross-entropy", *rest)
+
+
+def ratio_of(sign, u0):
+    """(6.2) with the sign of Ei(u0) given."""
+    u0 = np.asarray(u0)
+    rest = np.asarray(special.expi(1.0)) + sign * np.asarray(special.expi(u0))
+    return (np.log(1 / u0) + rest) / np.log(1 / u0)
+
+
+def read_out_of(frequency=1.0, norm=1.0, start=0.0, law=theory.one_layer_logit):
+    return lambda p, r, u0, *rest: law(frequency * p, norm * r, u0 + start, *rest)
+
+
+def tail_with(layers=0, law=theory.error_tail, **more):
+    return lambda *rest, **options: law(*rest, layers=options["layers"] + layers, **more)
+
+
+def x_plus_z(a, z):
+    """sigma_a / sigma_z upside down."""
+    return 0.5 + jnp.arctan2(z, a) / jnp.pi
+
+
+Z_ABOVE = {factor: (lambda a, z, f=factor: (z > -f * a).astype(float)) for factor in (1.01, 0.99)}
+ENDS_IN = {factor: (lambda a, z, f=factor: np.sign(a + f * z)) for factor in (1.01, 0.99)}
+DIES = {factor: (lambda alpha, beta, cosine, f=factor: alpha + f * abs(cosine) * beta <= 0) for factor in (1.01, 0.99)}
+
+SETTING = {
+    "balance": [
+        Mutant("z^2 2 % too large", balance, "invariant", lambda w, z: np.sum(w**2, axis=-1) - 1.02 * z**2),
+        Mutant("a sign", balance, "invariant", lambda w, z: np.sum(w**2, axis=-1) + z**2),
+        Mutant("one weight of w left out", balance, "invariant", lambda w, z: np.sum(w[..., 1:] ** 2, axis=-1) - z**2),
     ],
-    "independent-modes": [(independence, "alone", heavier), (independence, "alone", one_neuron_short)],
-    "clock": [(theory, "solve", solve_changed(speed=1.05)), (theory, "solve", solve_changed(weights=1.05))],
+    "sign": [
+        Mutant("a sign", independence, "pushed_sign", scaled(independence.pushed_sign, -1)),
+        Mutant("the label missing", independence, "pushed_sign", lambda z, labels: np.sign(z[..., None] + 0 * labels)),
+        Mutant("the read-out missing", independence, "pushed_sign", lambda z, labels: np.sign(labels + 0 * z[..., None])),
+    ],
+    "independent-modes": [
+        Mutant("weight of a class 2 % too large", independence, "alone", heavier(1.02)),
+        Mutant("weight of a class missing", independence, "alone", unit_weight),
+        Mutant("one neuron left out", independence, "alone", one_neuron_short),
+        Mutant("frequency of the curve 2 % too large", theory, "solve_mode", mode_with(frequency=1.02)),
+        Mutant("norm of the curve 2 % too large", theory, "solve_mode", mode_with(norm=1.02)),
+    ],
+}
+
+ONE_MODE = {
+    "clock": [
+        Mutant("clock 2 % too fast", theory, "solve", solve_changed(speed=1.02)),
+        Mutant("the 2 of 2 p r missing", theory, "solve", solve_changed(speed=0.5)),
+        Mutant("first weights 2 % too large", theory, "solve", solve_changed(weights=1.02)),
+        Mutant("read-outs 2 % too large", theory, "solve", solve_from(lambda z, leaves: 1.02 * z)),
+    ],
     "hinge": [
-        (closed_forms, "hinge_time", scaled(closed_forms.hinge_time, 1.05)),
-        (closed_forms, "invariants", larger_kappa),
-        (theory, "solve_mode", slower_mode),
+        Mutant("time to the margin 2 % too long", closed_forms, "hinge_time", scaled(closed_forms.hinge_time, 1.02)),
+        Mutant("the 2 of 2 p r missing", closed_forms, "hinge_time", scaled(closed_forms.hinge_time, 2)),
+        Mutant("kappa 2 % too large", closed_forms, "invariants", invariants_with(kappa=1.02)),
+        Mutant("a sign of theta_0", closed_forms, "invariants", invariants_with(sign=-1)),
+        Mutant("frequency of the curve 2 % too large", theory, "solve_mode", mode_with(frequency=1.02)),
     ],
     "cross-entropy": [
-        (special, "clock_integral", scaled(special.clock_integral, 1.05)),
-        (closed_forms, "cross_entropy_tau", scaled(closed_forms.cross_entropy_tau, 1.05)),
-        (closed_forms, "invariants", larger_kappa),
+        Mutant("clock integral 2 % too large", special, "clock_integral", scaled(special.clock_integral, 1.02)),
+        Mutant("printed time 2 % too long", closed_forms, "cross_entropy_tau", scaled(closed_forms.cross_entropy_tau, 1.02)),
+        Mutant("a sign of Ei(u0)", closed_forms, "cross_entropy_tau", lambda u0, u: np.log(u / u0) + expi_sum(u0, u)),
+        Mutant("log(u/u0) missing", closed_forms, "cross_entropy_tau", closed_forms.exponential_tau),
+        Mutant("kappa 2 % too large", closed_forms, "invariants", invariants_with(kappa=1.02)),
     ],
     "balanced-curves": [
-        (closed_forms, "exponential_tau", scaled(closed_forms.exponential_tau, 1.05)),
-        (closed_forms, "squared_logit", lambda u0, tau, f=closed_forms.squared_logit: f(u0, 1.05 * tau)),
+        Mutant("exponential time 2 % too long", closed_forms, "exponential_tau", scaled(closed_forms.exponential_tau, 1.02)),
+        Mutant("a sign of Ei(u0)", closed_forms, "exponential_tau", expi_sum),
+        Mutant("squared clock 2 % too fast", closed_forms, "squared_logit", times(closed_forms.squared_logit, 1, 1.02)),
+        Mutant("the 2 of 2 p r missing", closed_forms, "squared_logit", times(closed_forms.squared_logit, 1, 0.5)),
     ],
     "read-out": [
-        (theory, "one_layer_logit", lambda p, *rest, f=theory.one_layer_logit: f(1.05 * p, *rest)),
-        (theory, "one_layer_logit", scaled(theory.one_layer_logit, 1.05)),
+        Mutant("frequency 2 % too large", theory, "one_layer_logit", read_out_of(frequency=1.02)),
+        Mutant("norm 1 % too large", theory, "one_layer_logit", read_out_of(norm=1.01)),
+        Mutant("a 2 too many", theory, "one_layer_logit", read_out_of(frequency=2)),
+        Mutant("logit 2 % too large", theory, "one_layer_logit", scaled(theory.one_layer_logit, 1.02)),
+        Mutant("time to a logit 2 % too long", theory, "one_layer_time", scaled(theory.one_layer_time, 1.02)),
     ],
-    "deaths": [(theory, "solve", solve_without_deaths), (theory, "solve", solve_changed(speed=1.05))],
-    "universality": [(mode, "invariants", larger_kappa), (mode, "invariants", shifted_theta)],
+    "deaths": [
+        Mutant("neurons that leave left out from the start", theory, "solve", solve_from(without_leavers)),
+        Mutant("neurons leave too soon, z 1 % too large", theory, "solve", solve_from(leaving_sooner)),
+        Mutant("clock 2 % too fast", theory, "solve", solve_changed(speed=1.02)),
+    ],
+    "universality": [
+        Mutant("kappa 2 % too large", mode, "invariants", invariants_with(kappa=1.02)),
+        Mutant("theta_0 0.02 too large", mode, "invariants", invariants_with(shift=0.02)),
+        Mutant("a sign of theta_0", mode, "invariants", invariants_with(sign=-1)),
+        Mutant("frequency of the curve 2 % too large", theory, "solve_mode", mode_with(frequency=1.02)),
+    ],
+}
+
+FATES = {
     "fates": [
-        (theory, "exclusive_fate", lambda a, z: (z > -1.05 * a).astype(float)),
-        (theory, "exclusive_fate", lambda a, z: (z > 0).astype(float)),
+        Mutant("line 1 % too low", theory, "exclusive_fate", Z_ABOVE[1.01]),
+        Mutant("line 1 % too high", theory, "exclusive_fate", Z_ABOVE[0.99]),
+        Mutant("a sign decides", theory, "exclusive_fate", lambda a, z: (z > 0).astype(float)),
     ],
     "learning-probability": [
-        (theory, "learning_probability", scaled(theory.learning_probability, 1.05)),
-        (theory, "learning_probability", lambda a, z: 0.5 + jnp.arctan2(z, a) / jnp.pi),
+        Mutant("probability 2 % too large", theory, "learning_probability", scaled(theory.learning_probability, 1.02)),
+        Mutant(
+            "arctangent 2 % too large", theory, "learning_probability", lambda a, z: 0.5 + 1.02 * jnp.arctan2(a, z) / jnp.pi
+        ),
+        Mutant("ratio 2 % too large", theory, "learning_probability", times(theory.learning_probability, 0, 1.02)),
+        Mutant("ratio upside down", theory, "learning_probability", x_plus_z),
     ],
-    "transfer": [(theory, "solve", solve_without_deaths), (theory, "solve", solve_changed(speed=1.05))],
+    "transfer": [
+        Mutant("neurons that leave left out from the start", theory, "solve", solve_from(without_leavers)),
+        Mutant("neurons leave too soon, z 1 % too large", theory, "solve", solve_from(leaving_sooner)),
+        Mutant("clock 2 % too fast", theory, "solve", solve_changed(speed=1.02)),
+    ],
     "antipodal-fates": [
-        (theory, "antipodal_fate", lambda a, z: np.sign(a + 1.05 * z)),
-        (theory, "class_failure_probability", lambda width: 0.6**width),
+        Mutant("z 1 % too large", theory, "antipodal_fate", ENDS_IN[1.01]),
+        Mutant("z 1 % too small", theory, "antipodal_fate", ENDS_IN[0.99]),
+        Mutant("the sign of z decides", theory, "antipodal_fate", lambda a, z: np.sign(z)),
+        Mutant("2 % too likely", theory, "class_failure_probability", scaled(theory.class_failure_probability, 1.02)),
+        Mutant("one neuron too many", theory, "class_failure_probability", lambda width: 0.5 ** (width + 1)),
+        Mutant("both classes counted", theory, "class_failure_probability", lambda width: 2 * 0.5**width),
     ],
     "waking": [
-        (theory, "dies_for_ever", lambda alpha, beta, cosine: alpha + 1.05 * abs(cosine) * beta <= 0),
-        (theory, "dies_for_ever", lambda alpha, beta, cosine: alpha + beta <= 0),
+        Mutant("cosine 1 % too large", theory, "dies_for_ever", DIES[1.01]),
+        Mutant("cosine 1 % too small", theory, "dies_for_ever", DIES[0.99]),
+        Mutant("the cosine missing", theory, "dies_for_ever", lambda alpha, beta, cosine: alpha + beta <= 0),
+        Mutant("a sign", theory, "dies_for_ever", lambda alpha, beta, cosine: alpha + cosine * beta <= 0),
     ],
+}
+
+SHAPE = {
     "inflections": [
-        (theory, "error_inflections", scaled(theory.error_inflections, 1.05)),
-        (inflection, "invariants", larger_kappa),
+        Mutant("places 0.5 % too high", theory, "error_inflections", scaled(theory.error_inflections, 1.005)),
+        Mutant("kappa 2 % too large", inflection, "invariants", invariants_with(kappa=1.02)),
+        Mutant("1 - sigmoid for 1 - 2 sigmoid", inflection, "bend", bent(odds=0.5)),
+        Mutant("g'/g missing", inflection, "bend", bent(inner=0)),
+        Mutant("a sign of u/(kappa^2 + u^2)", inflection, "bend", bent(steep=-1)),
+        Mutant("u/(kappa^2 + u^2) 2 % too large", inflection, "bend", bent(steep=1.02)),
     ],
-    "rich-to-lazy": [(theory, "kappa_critical", scaled(theory.kappa_critical, 1.05))],
-    "plateau": [(theory, "plateau_length", scaled(theory.plateau_length, 1.05))],
+    "rich-to-lazy": [
+        Mutant("kappa_critical 0.5 % too large", theory, "kappa_critical", scaled(theory.kappa_critical, 1.005)),
+        Mutant("kappa_critical 0.5 % too small", theory, "kappa_critical", scaled(theory.kappa_critical, 0.995)),
+        Mutant("kappa_c^2 for kappa_c", theory, "kappa_critical", lambda loss, f=theory.kappa_critical: f(loss) ** 2),
+        Mutant("one for all losses", theory, "kappa_critical", lambda loss, f=theory.kappa_critical: f("cross-entropy")),
+    ],
+    "plateau": [
+        Mutant("2 % too long", theory, "plateau_length", scaled(theory.plateau_length, 1.02)),
+        Mutant("2 % too short", theory, "plateau_length", scaled(theory.plateau_length, 0.98)),
+        Mutant("the 2 missing", theory, "plateau_length", scaled(theory.plateau_length, 2)),
+        Mutant("g(0) of cross-entropy for all", theory, "plateau_length", plateau_of_cross_entropy),
+    ],
     "wrong-signs": [
-        (theory, "wrong_sign_fraction", scaled(theory.wrong_sign_fraction, 1.05)),
-        (theory, "wrong_sign_fraction", lambda t, *rest, f=theory.wrong_sign_fraction: f(1.05 * t, *rest)),
+        Mutant("fraction 2 % too large", theory, "wrong_sign_fraction", scaled(theory.wrong_sign_fraction, 1.02)),
+        Mutant("clock 2 % too fast", theory, "wrong_sign_fraction", times(theory.wrong_sign_fraction, 0, 1.02)),
+        Mutant("clock a factor of 2 too fast", theory, "wrong_sign_fraction", times(theory.wrong_sign_fraction, 0, 2)),
+        Mutant("times 2 % too long", theory, "wrong_sign_time", scaled(theory.wrong_sign_time, 1.02)),
+        Mutant("times 2 % too short", theory, "wrong_sign_time", scaled(theory.wrong_sign_time, 0.98)),
     ],
+}
+
+SPEED = {
     "confidence": [
-        (theory, "time_to_confidence", scaled(theory.time_to_confidence, 1.05)),
-        (speed, "invariants", larger_kappa),
+        Mutant("2 % too long", theory, "time_to_confidence", scaled(theory.time_to_confidence, 1.02)),
+        Mutant("the 2 of 2 p r missing", theory, "time_to_confidence", scaled(theory.time_to_confidence, 2)),
+        Mutant("kappa 2 % too large", speed, "invariants", invariants_with(kappa=1.02)),
+        Mutant("logit 2 % too large", theory, "confident_logit", scaled(theory.confident_logit, 1.02)),
+        Mutant("a sign of the logit", theory, "confident_logit", scaled(theory.confident_logit, -1)),
     ],
-    "hinge-advantage": [(theory, "hinge_advantage", scaled(theory.hinge_advantage, 1.05))],
+    "hinge-advantage": [
+        Mutant("2 % too large", theory, "hinge_advantage", scaled(theory.hinge_advantage, 1.02)),
+        Mutant("a sign of Ei(u0)", theory, "hinge_advantage", lambda u0: ratio_of(1, u0)),
+        Mutant("Ei(u0) missing", theory, "hinge_advantage", lambda u0: ratio_of(0, u0)),
+        Mutant("frequency of the curves 2 % too large", theory, "solve_mode", mode_with(frequency=1.02)),
+    ],
     "tails": [
-        (theory, "error_tail", faster_tail),
-        (theory, "error_tail", lambda *rest, layers, f=theory.error_tail: f(*rest, layers=layers, leading=True)),
+        Mutant("time 2 % too long", theory, "error_tail", times(theory.error_tail, 1, 1.02)),
+        Mutant("time 2 % too short", theory, "error_tail", times(theory.error_tail, 1, 0.98)),
+        Mutant("log T for log(1/e)", theory, "error_tail", tail_with(leading=True)),
+        Mutant("one layer too many", theory, "error_tail", tail_with(layers=1)),
     ],
     "last-direction": [
-        (theory, "max_margin_direction", tilted),
-        (theory, "max_margin_direction", mean_direction),
+        Mutant("3 degrees off", theory, "max_margin_direction", tilted),
+        Mutant("the mean of the points", theory, "max_margin_direction", towards(lambda points: points.mean(axis=0))),
+        Mutant("the mean of the unit vectors", theory, "max_margin_direction", towards(mean_unit)),
+        Mutant("the shortest point", theory, "max_margin_direction", towards(shortest)),
     ],
 }
-MUTANTS = {
-    name: [Mutant(f"{attribute}, one of {len(laws)}", place, attribute, wrong) for place, attribute, wrong in laws]
-    for name, laws in LAWS.items()
+
+MUTANTS = SETTING | ONE_MODE | FATES | SHAPE | SPEED
+
+TRIALS = {
+    "sign": 96,
+    "independent-modes": 144,
+    "fates": 512,
+    "learning-probability": 6 * 4000,
+    "antipodal-fates": 4096,
+    "balanced-curves": 48,
+    "waking": 48,
+    "wrong-signs": 6 * 4000,
+    "confidence": 24,
+    "hinge-advantage": 48,
+    "last-direction": 48,
+    "read-out": 24,
 }
-TRIALS = {}
