@@ -9,7 +9,7 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.feature_problems import (
     ALIGNED,
     BY_FLOW_EACH,
@@ -32,9 +32,7 @@ from gradstarve.theorems.feature_problems import (
 )
 from gradstarve.theorems.running import FLOW_TOLERANCE, WHY_FLOW
 from gradstarve.theorems.sampling import WIDTH, generator, generators, log_uniform
-from gradstarve.theorems.starvation import outside, worst_of
-from gradstarve.theory import starvation as pair_law
-from gradstarve.theory.features import rise
+from gradstarve.theorems.starvation import above_its_bound, climb, outside
 
 _DEPTHS = (2, 3, 5)
 _SMOOTH = ("cross-entropy", "cross-entropy", "exponential", "squared")
@@ -42,7 +40,17 @@ _SMOOTH = ("cross-entropy", "cross-entropy", "exponential", "squared")
 
 def _escape(weights: np.ndarray, start: np.ndarray, depth: int) -> np.ndarray:
     """About how long feature 1 waits near its start, [b]: phi(1) - phi(v_10) at the speed of g = 1/2."""
-    return np.asarray(rise(start[:, 0], 1.0, depth)) / (depth * weights[:, :2].sum(-1) / 2)
+    return climb(start[:, 0], 1.0, depth) / (depth * weights[:, :2].sum(-1) / 2)
+
+
+def _off_the_limit(ceiling: np.ndarray, ratio: np.ndarray, start: np.ndarray, depth: int) -> np.ndarray:
+    """How far the ceiling of v_2 is from what its upper bound tends to as v_1 -> inf, in plain NumPy, [b]."""
+    power = 1 - 2 / depth
+    left = start[:, 1] ** -power - start[:, 0] ** -power / (1 + ratio) if depth > 2 else np.zeros(len(ratio))
+    finite = left > 0
+    limit = np.where(finite, left, 1) ** (-1 / power if depth > 2 else 1)
+    off = np.where(finite, np.abs(np.where(finite, ceiling, limit) / limit - 1), 0)
+    return np.where(finite == np.isfinite(ceiling), off, np.inf)
 
 
 def check_deep(key: Any, trials: int) -> Outcome:
@@ -58,13 +66,9 @@ def check_deep(key: Any, trials: int) -> Outcome:
         exponential = losses == "exponential"
         gaps = outside(problems, logits, exponential | (losses == "cross-entropy"), depth, start)
         v1, v2 = split(logits)
-        # With the exponential loss the lower bound is the curve itself.
-        first, second = start[:, 0, None], start[:, 1, None]
-        curve = np.asarray(pair_law.lower_bound(v1, problems.ratio[:, None], first, second, depth))
-        off = np.max(np.abs(v2 - curve) / (v1 + v2), axis=-1)
-        gaps = np.maximum(gaps, np.where(exponential, off, 0))
         pair = theory.starving_pair(weights[:, 0], weights[:, 1], "hinge", depth, (start[:, 0], start[:, 1]))
         gaps = np.maximum(gaps, np.max(v2, axis=-1) / np.asarray(pair.ceiling) - 1)
+        gaps = np.maximum(gaps, _off_the_limit(np.asarray(pair.ceiling), problems.ratio, start, depth))
         tally.add(
             gaps,
             f"N = {depth}",
@@ -86,21 +90,11 @@ def deep_without(key: Any, what: str) -> Counterexample:
         problems = Problems(problems.points, weights, losses, network)
     time = _escape(weights, start, 2)
     logits = problems.limit(time)
-    gaps = outside(problems, logits, np.zeros(COUNT, bool), 2, start)
-    i = worst_of(gaps)
-    v1, v2 = (value[i] for value in split(logits))
     names = {
         "balanced": "balanced paths (the first layer of feature 2 five times larger, the second as much smaller)",
         "aligned": "paths that see one feature each (all connections instead, neurons aligned at the start)",
     }
-    return Counterexample(
-        names[what],
-        f"from v_1 = {start[i, 0]:.3g} and v_2 = {start[i, 1]:.3g} v_2 is {v2[-1]:.4g} when v_1 is {v1[-1]:.4g}, above its "
-        f"bound by {gaps[i]:.3g} of v_1 + v_2 (q = {problems.ratio[i]:.3g})",
-        float(gaps[i]),
-        LIMIT_TOLERANCE,
-        problems.instance(i, times=FRACTIONS * time[i], trained=logits[i]),
-    )
+    return above_its_bound(names[what], problems, logits, 2, start, LIMIT_TOLERANCE, FRACTIONS * time[:, None])
 
 
 def draw_deep(outcome: Outcome, ax: Any) -> None:
@@ -111,7 +105,7 @@ def draw_deep(outcome: Outcome, ax: Any) -> None:
         if not mine.any():
             continue
         ends = ((second, v2), (first, v1))
-        gone, lead = (np.asarray(rise(start[mine], end[mine], depth)) for start, end in ends)
+        gone, lead = (climb(start[mine], end[mine], depth) for start, end in ends)
         lead = lead / (1 + outcome.extra["ratio"][mine])
         ax.plot(lead, gone, ".", color=colour, markersize=4, label=f"trained, N = {depth}")
     ax.plot([1e-3, 1e2], [1e-3, 1e2], color="black", linewidth=1.2, linestyle="--", label="bound (10.5)")
@@ -228,13 +222,13 @@ def shared_without(key: Any, what: str) -> Counterexample:
         "sign": "v_2 >= 0, for the bound",
         "active": "neurons active on every sample with feature 1 (one sees only those with both instead)",
     }
-    return Counterexample(
+    when = f"in the first step, with v_2 = {steps['v2'][i, 0]:.3g},"
+    return Counterexample.of(
         names[what],
-        f"a step moves a neuron by {slope:.4g} times as much along feature 2 as along feature 1, where "
-        f"p_12/(p_1 + p_12) = {share:.4g} (v_2 = {steps['v2'][i, 0]:.3g})",
-        float(gaps[i, j]),
+        Quote(f"the slope d(beta)/d(alpha) of neuron {j}", when, law=share, trained=slope),
         FLOW_TOLERANCE,
         problems.instance(int(i), neuron=int(j), step_size=0.1),
+        rest="by the law it is that at most, p_12/(p_1 + p_12)",
     )
 
 
@@ -268,6 +262,7 @@ DEEP = Theorem(
     why_tolerance=WHY_LIMIT,
     checked_with=BY_LIMIT,
     default_trials=9 * COUNT,
+    quick_trials=2 * COUNT,
     check=check_deep,
     necessity=tuple(lambda key, what=what: deep_without(key, what) for what in ("balanced", "aligned")),
     figure=draw_deep,
@@ -291,6 +286,7 @@ SHARED = Theorem(
     why_tolerance=WHY_FLOW + "; single steps agree up to the rounding of an increment, 1e-10",
     checked_with=f"simulate: single steps of descent; {BY_FLOW_EACH}, to t = 1e12",
     default_trials=8 * COUNT,
+    quick_trials=2 * COUNT,
     check=check_shared,
     necessity=tuple(lambda key, what=what: shared_without(key, what) for what in ("sign", "active")),
     figure=draw_shared,

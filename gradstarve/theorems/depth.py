@@ -91,11 +91,13 @@ def _chain(geometry: Geometry, weights: np.ndarray) -> DeepReLU:
     return DeepReLU((chain.layers[0] - weights[:, :1, None] * other, *chain.layers[1:]))
 
 
-def _path(rng: np.random.Generator, depth: int, loss: str, spread: float, balanced_law: bool = False):
+def _path(
+    rng: np.random.Generator, depth: int, loss: str, spread: float, balanced_law: bool = False, read_out: float = 1.0
+):
     """Paths trained by the flow: gaps [b] from the law, lost [b], what to record.
 
     `spread` is the standard deviation of log b_l around the path's mean; `balanced_law` takes the law of equal weights
-    with the same product.
+    with the same product; `read_out` multiplies the last weight of the network, and not of the law.
     """
     geometry = two_rays(rng, 0.0)
     p, r = geometry.frequencies[0], geometry.norms[0]
@@ -106,7 +108,7 @@ def _path(rng: np.random.Generator, depth: int, loss: str, spread: float, balanc
     weights = mean[:, None] * np.exp(turn - turn.mean(-1, keepdims=True))
     pace = depth * p * r ** (2 / depth)
     times = FRACTIONS * log_uniform(rng, 0.3, 30) / pace
-    network = _chain(geometry, weights)
+    network = _chain(geometry, weights * np.append(np.ones(depth - 1), read_out))
     run, lost = train_flow(geometry.data, network, loss, times)
     trained = np.asarray(run.recorded)[..., 0]
     assumed = np.repeat(mean[:, None], depth, axis=1) if balanced_law else weights
@@ -138,19 +140,30 @@ def check_unbalanced(key: Any, trials: int) -> Outcome:
     return _check_paths(key, trials, 0.7)
 
 
-def path_without_balance(key: Any) -> Counterexample:
-    """Drop "balanced": the law of equal weights with the same product."""
-    gaps, lost, sides = _path(generator(key), 3, "cross-entropy", 0.7, balanced_law=True)
-    i = int(np.argmax(np.where(lost, -np.inf, gaps)))
-    numbers = sides(i)
-    return Counterexample(
-        "balanced weights (different ones with the same product instead)",
-        f"from weights {', '.join(f'{b:.3g}' for b in numbers['path'])} the logit ends at {numbers['trained'][-1]:.4g}, "
-        f"where (7.1) says {numbers['law'][-1]:.4g}",
-        float(gaps[i]),
+def _worst_path(dropped: str, gaps: np.ndarray, lost: np.ndarray, sides: Any) -> Counterexample:
+    """The path and the record at which the law is furthest from training."""
+    numbers = sides(int(np.argmax(np.where(lost, -np.inf, gaps))))
+    trained, law = numbers["trained"], numbers["law"]
+    k = int(np.argmax(np.abs(trained - law) / law))
+    return Counterexample.of(
+        dropped,
+        Quote("the logit of class +", f"at t = {numbers['times'][k]:.4g}", law=law[k], trained=trained[k], unit=law[k]),
         FLOW_TOLERANCE,
         numbers,
+        f"from weights {', '.join(f'{b:.3g}' for b in numbers['path'])}",
     )
+
+
+def path_without_balance(key: Any) -> Counterexample:
+    """Drop "balanced": the law of equal weights with the same product."""
+    trained = _path(generator(key), 3, "cross-entropy", 0.7, balanced_law=True)
+    return _worst_path("balanced weights (different ones with the same product instead)", *trained)
+
+
+def path_of_a_negative_weight(key: Any) -> Counterexample:
+    """Drop "positive weights": the last one, of the read-out, starts below 0, and goes through 0 before the path learns."""
+    trained = _path(generator(key), 3, "cross-entropy", 0.7, read_out=-1.0)
+    return _worst_path("positive weights (the last one negative instead, with the law of their sizes)", *trained)
 
 
 _ALONE = (ORTHOGONAL, ONE_RAY, BELOW_ONE)
@@ -205,5 +218,6 @@ UNBALANCED = Theorem(
     checked_with=_BY_FLOW,
     default_trials=2 * BATCH * len(_PATHS),
     check=check_unbalanced,
+    necessity=(path_of_a_negative_weight,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / u_law"),
 )

@@ -9,7 +9,7 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import GradientDescent, Mode
 from gradstarve.theorems.drawing import draw_gaps
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.running import law_gaps, train_descent
 from gradstarve.theorems.sampling import (
     BATCH,
@@ -88,13 +88,18 @@ def without_exclusiveness(key: Any) -> Counterexample:
     gap = np.abs(found - law) / (np.abs(law) + start.scale(geometry))
     # A network in which the law and training differ in more than that nothing is left.
     i = int(np.argmax(np.where(found > 0, gap, -np.inf)))
-    return Counterexample(
+    return Counterexample.of(
         "exclusive neurons (each active on both classes instead)",
-        f"after {steps} steps the logit of class + is {found[i]:.4g}, the law of its mode alone gives {law[i]:.4g} "
-        f"({int((start.home[i] != 0).sum())} of {WIDTH} neurons in use)",
-        float(gap[i]),
+        Quote(
+            "the logit of class +",
+            f"after {steps} steps",
+            law=law[i],
+            trained=found[i],
+            unit=np.abs(law[i]) + start.scale(geometry)[i],
+        ),
         DESCENT_TOLERANCE,
         record(geometry.data, "cross-entropy", network, i, step_size=step_size, steps=steps, law=law[i], trained=found[i]),
+        rest=f"the law of its mode alone is meant, {int((start.home[i] != 0).sum())} of {WIDTH} neurons are in use",
     )
 
 

@@ -32,25 +32,31 @@ _STEPS, _LEVELS = 2048, 5
 
 
 class AnyLoss(Loss):
-    """The loss number `which` of `LOSS_NAMES`: one compiled program trains with all of them."""
+    """The loss number `which` of `LOSS_NAMES`, plus (penalty/2) m^2: one compiled program trains with all of them."""
 
     name: ClassVar[str] = "any"
     which: Array
+    penalty: Array | float = 0.0
 
     def value(self, margin):
         """l(m) of the chosen loss."""
         values = [LOSSES[name]().value(margin) for name in LOSS_NAMES]
-        return jnp.select([self.which == k for k in range(len(values))], values)
+        return jnp.select([self.which == k for k in range(len(values))], values) + self.penalty / 2 * margin**2
 
 
 @dataclass(frozen=True)
 class Problems:
-    """A batch of problems: `points` [b, n, d], all of label +1, `weights` [b, n], `losses` [b] by name, networks [b]."""
+    """A batch of problems: `points` [b, n, d], all of label +1, `weights` [b, n], `losses` [b] by name, networks [b].
+
+    Descent adds (penalty/2) m^2 to the loss of a sample and (decay/2) |theta|^2 to that of the data, [b] or a number each.
+    """
 
     points: np.ndarray
     weights: np.ndarray
     losses: np.ndarray
     network: Any
+    decay: np.ndarray | float = 0.0
+    penalty: np.ndarray | float = 0.0
 
     @property
     def ratio(self) -> np.ndarray:
@@ -65,7 +71,8 @@ class Problems:
 
     def descent(self, step_size: np.ndarray, steps: int, every: int) -> tuple[np.ndarray, Any]:
         """Gradient descent of all weights, `step_size` [b]: logits [b, records, n] and the networks at each record."""
-        logits, networks = _descents(steps, every, *self._arrays(), jnp.asarray(step_size))
+        numbers = (jnp.asarray(np.broadcast_to(x, len(self.losses)), float) for x in (step_size, self.decay, self.penalty))
+        logits, networks = _descents(steps, every, *self._arrays(), *numbers)
         return np.asarray(logits), networks
 
     def limit(self, time: np.ndarray) -> np.ndarray:
@@ -111,13 +118,14 @@ def _flows(times, points, weights, which, network):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _descents(steps, every, points, weights, which, network, step_size):
-    def one(points, weights, which, network, step_size):
-        data, loss, dynamics = _dataset(points, weights), AnyLoss(which), GradientDescent(step_size)
+def _descents(steps, every, points, weights, which, network, step_size, decay, penalty):
+    def one(points, weights, which, network, step_size, decay, penalty):
+        data, loss = _dataset(points, weights), AnyLoss(which, penalty)
+        dynamics = GradientDescent(step_size, 0.0, False, decay)
         run = simulate(data, network, loss, dynamics, steps, every, record_networks=True, progress=False, throw=False)
         return run.recorded, run.networks
 
-    return jax.vmap(one)(points, weights, which, network, step_size)
+    return jax.vmap(one)(points, weights, which, network, step_size, decay, penalty)
 
 
 def pair_weights(rng: np.random.Generator, low: float = 1e-2, high: float = 1e2) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS, draw_gaps
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.feature_problems import (
     ALIGNED,
     BY_LIMIT,
@@ -84,6 +84,19 @@ def check_features(key: Any, trials: int) -> Outcome:
     return tally.outcome()
 
 
+def _counterexample(
+    dropped: str, problems: Problems, time: np.ndarray, trained: np.ndarray, law: np.ndarray, rest: str = ""
+) -> Counterexample:
+    """The sample type and the time at which the law is furthest from training, beside the largest logit."""
+    size = np.abs(law).max(-1)
+    i, k, kind = (int(j) for j in np.unravel_index(np.argmax(np.abs(trained - law) / size[..., None]), law.shape))
+    sample = ("{1}", "{1, 2}", "{3}")[kind]
+    when = f"at t = {FRACTIONS[k] * time[i]:.4g}"
+    quote = Quote(f"the logit of {sample}", when, law=law[i, k, kind], trained=trained[i, k, kind], unit=size[i, k])
+    numbers = problems.instance(i, times=FRACTIONS * time[i], trained=trained[i], law=law[i])
+    return Counterexample.of(dropped, quote, LIMIT_TOLERANCE, numbers, rest=rest)
+
+
 def features_without_orthogonality(key: Any) -> Counterexample:
     """Drop "orthogonal features": feature 2 at a cosine of 0.3 to feature 1."""
     rng = generator(key)
@@ -91,15 +104,8 @@ def features_without_orthogonality(key: Any) -> Counterexample:
     problems = one_layer(rng, weights, losses)
     problems = Problems(overlapping(problems.points, 0.3), weights, losses, problems.network)
     time, ones = np.full(COUNT, 3.0), np.ones((COUNT, KINDS))
-    trained, law, gaps = _law_gaps(problems, PAIR, "squared", 1, ones, 0 * ones, time)
-    i = int(np.argmax(gaps))
-    return Counterexample(
-        "orthogonal features (a cosine of 0.3 between two of them instead)",
-        f"after t = 3 the sample with both has the logit {trained[i, -1, 1]:.4g}, the law gives {law[i, -1, 1]:.4g}",
-        float(gaps[i]),
-        LIMIT_TOLERANCE,
-        problems.instance(i, times=FRACTIONS * 3, trained=trained[i], law=law[i]),
-    )
+    trained, law, _ = _law_gaps(problems, PAIR, "squared", 1, ones, 0 * ones, time)
+    return _counterexample("orthogonal features (a cosine of 0.3 between two of them instead)", problems, time, trained, law)
 
 
 def features_without_restriction(key: Any) -> Counterexample:
@@ -114,19 +120,49 @@ def features_without_restriction(key: Any) -> Counterexample:
     network = TwoLayerReLU(layer[..., None] * np.eye(KINDS), layer)
     problems = Problems(aligned.points, weights, losses, network)
     time, ones = np.full(COUNT, 10.0), np.ones((COUNT, KINDS))
-    trained, law, gaps = _law_gaps(problems, PAIR, "cross-entropy", 2, ones, start, time)
-    i = int(np.argmax(gaps))
-    return Counterexample(
-        "paths that see one feature each (all connections instead, neurons aligned at the start)",
-        f"after t = 10 the logits of {{1}} and {{1, 2}} are {trained[i, -1, 0]:.4g} and {trained[i, -1, 1]:.4g}, "
-        f"the law gives {law[i, -1, 0]:.4g} and {law[i, -1, 1]:.4g}: the neurons have mixed the features",
-        float(gaps[i]),
-        LIMIT_TOLERANCE,
-        problems.instance(i, times=FRACTIONS * 10, trained=trained[i], law=law[i]),
-    )
+    trained, law, _ = _law_gaps(problems, PAIR, "cross-entropy", 2, ones, start, time)
+    dropped = "paths that see one feature each (all connections instead, neurons aligned at the start)"
+    return _counterexample(dropped, problems, time, trained, law, "the neurons have mixed the features")
 
 
 _ALONE = (np.array([[1.0, 0, 0], [1, 0, 0], [0, 0, 1]]), np.array([[0.0, 0, 0], [0, 1, 0], [0, 0, 1]]))
+
+
+def _indices(rng: np.random.Generator, weights: np.ndarray, loss: str, depth: int, time: np.ndarray, cosine: float = 0.0):
+    """What both features lose to each other, trained with both and again without one, and by the law, [2, b, fractions]:
+    (the problems with both, trained, law). `cosine` of feature 2 with feature 1."""
+    losses, start = np.full(COUNT, loss), small_starts(rng) if depth == 2 else np.zeros((COUNT, KINDS))
+    together, first, second = (
+        one_layer(rng, weights, losses, types) if depth == 1 else paths(depth, weights, losses, start, types)
+        for types in (PAIR, *_ALONE)
+    )
+    if cosine:
+        together = Problems(overlapping(together.points, cosine), weights, losses, together.network)
+    alone = (first.limit(time)[..., 0], second.limit(time)[..., 1])
+    with_both = split(together.limit(time))
+    found = np.array([1 - v / apart for v, apart in zip(with_both, alone, strict=True)])
+    pair = theory.starving_pair(weights[:, 0] * time, weights[:, 1] * time, loss, depth, (start[:, 0], start[:, 1]))
+    law = np.array([np.asarray(index) for index in pair.index(FRACTIONS)])
+    # The index of two logits is its definition.
+    defined = np.asarray(theory.starvation_index(np.stack(with_both), np.stack(alone)))
+    law = np.where(np.abs(found - defined) < 1e2 * np.finfo(found.dtype).eps * (1 + np.abs(found)), law, np.inf)
+    return together, found, law
+
+
+def index_without_orthogonality(key: Any) -> Counterexample:
+    """Drop "orthogonal features": what feature 2 leans on feature 1 it does not have to learn itself."""
+    rng = generator(key)
+    weights, time = pair_weights(rng, 0.1, 10.0), np.full(COUNT, 3.0)
+    problems, found, law = _indices(rng, weights, "cross-entropy", 1, time, cosine=0.3)
+    feature, i, k = (int(j) for j in np.unravel_index(np.argmax(np.abs(found - law)), law.shape))
+    when = f"at t = {FRACTIONS[k] * time[i]:.4g}"
+    return Counterexample.of(
+        "orthogonal features (a cosine of 0.3 between the two instead)",
+        Quote(f"the starvation index of feature {feature + 1}", when, law=law[feature, i, k], trained=found[feature, i, k]),
+        LIMIT_TOLERANCE,
+        problems.instance(i, times=FRACTIONS * time[i], trained=found[:, i], law=law[:, i]),
+        f"q = {problems.ratio[i]:.3g}",
+    )
 
 
 def check_index(key: Any, trials: int) -> Outcome:
@@ -136,18 +172,8 @@ def check_index(key: Any, trials: int) -> Outcome:
     for k, rng in enumerate(generators(key, trials, COUNT)):
         depth, weights = 1 + k % 2, pair_weights(rng)
         loss = ("cross-entropy", "exponential", "squared")[(k // 2) % 3] if depth == 1 else "cross-entropy"
-        losses, start = np.full(COUNT, loss), small_starts(rng) if depth == 2 else np.zeros((COUNT, KINDS))
         time = log_uniform(rng, 0.5, 12, COUNT)
-        together, first, second = (
-            one_layer(rng, weights, losses, types) if depth == 1 else paths(depth, weights, losses, start, types)
-            for types in (PAIR, *_ALONE)
-        )
-        alone = (first.limit(time)[..., 0], second.limit(time)[..., 1])
-        found = np.array([1 - v / apart for v, apart in zip(split(together.limit(time)), alone, strict=True)])
-        pair = theory.starving_pair(
-            weights[:, 0] * time, weights[:, 1] * time, loss, depth, (start[:, 0], start[:, 1])
-        )
-        law = np.array([np.asarray(index) for index in pair.index(FRACTIONS)])
+        together, found, law = _indices(rng, weights, loss, depth, time)
         tally.add(
             np.max(np.abs(found - law), axis=(0, 2)),
             f"{depth} layer{'s' if depth > 1 else ''}, {loss}",
@@ -208,5 +234,6 @@ INDEX = Theorem(
     checked_with=BY_LIMIT,
     default_trials=4 * COUNT,
     check=check_index,
+    necessity=(index_without_orthogonality,),
     figure=draw_index,
 )

@@ -36,7 +36,7 @@ import numpy as np
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.simulate.hinge_events import Kind
 from gradstarve.theorems.drawing import COLOURS
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.hinge_path import AT_LAST, HINGE_LOSS, draw_problem, followed
 from gradstarve.theorems.hinge_retrace import Path, retraced, slopes
 from gradstarve.theorems.hypotheses import OFF_MANIFOLD, SEPARABLE
@@ -169,13 +169,14 @@ def on_the_manifold(key: Any) -> Counterexample:
     network = TwoLayerReLU(a[..., None] * np.eye(DIM)[0], -a)
     run = train_exact(data, network, np.arange(1, RECORDS + 1) / norms[0])
     margin = np.asarray(run.recorded)[0, :, 0]
-    return Counterexample(
+    settled = int(np.asarray(run.settled).sum()) if run.events.count.max() == 0 else BATCH
+    return Counterexample.of(
         "no neuron on the stable manifold (all of them have z = -a instead)",
-        f"no event comes: a margin goes from {float(network[0](data.points)[0]):.3g} to {margin[0]:.3g}, {margin[1]:.3g} "
-        f"and {margin[3]:.3g} at t = {run.grid[0]:.3g}, {run.grid[1]:.3g} and {run.grid[3]:.3g}, towards 0 and for ever",
-        float(not np.asarray(run.settled)[0] and run.events.count.max() == 0),
+        Quote("the number of networks that come to rest", "with no event to come", law=BATCH, trained=settled),
         _TOLERANCE,
         record(data, "hinge", network, 0),
+        rest=f"a margin goes from {float(network[0](data.points)[0]):.3g} to {margin[0]:.3g}, {margin[1]:.3g} and "
+        f"{margin[3]:.3g} at t = {run.grid[0]:.3g}, {run.grid[1]:.3g} and {run.grid[3]:.3g}, towards 0 and for ever",
     )
 
 
@@ -187,13 +188,13 @@ def passages_at_an_acute_angle(key: Any) -> Counterexample:
     span = 6 / float(np.linalg.norm(np.asarray(data.points), axis=-1).mean())
     counts = [_passages(data, network, span / steps, steps) for steps in (500, 1000)]
     b, j, i = (int(v) for v in np.unravel_index(np.argmax(counts[1]), counts[1].shape))
-    return Counterexample(
+    quantity = f"the number of times that neuron {j} passes the edge of point {i}"
+    return Counterexample.of(
         "orthogonally separable data (classes at an angle of 60 degrees instead)",
-        f"within t = {span:.3g} descent passes the edge of point {i} with neuron {j} {counts[0][b, j, i]} times in 500 "
-        f"steps and {counts[1][b, j, i]} times in 1000: in the flow it would be passed without end",
-        float(max(counts[1][b, j, i] - 2, 0)),
+        Quote(quantity, f"within t = {span:.3g}, in 1000 steps of descent,", law=2, trained=max(counts[1][b, j, i], 2)),
         _TOLERANCE,
         record(data, "hinge", network, b, neuron=j, point=i),
+        rest=f"by the law it is that at most; in 500 steps it is {counts[0][b, j, i]}: in the flow it has no end",
     )
 
 
@@ -229,12 +230,12 @@ def forgotten_by_shared_neurons(key: Any) -> Counterexample:
     allowed = most_events(first[0], np.asarray(network.z[0]), np.asarray(data.labels), live[0])
     point = np.asarray(run.events.point[0])
     told = [line.split(": ")[1] for line, i in zip(run.events.of(0), point, strict=False) if i == 0]
-    return Counterexample(
+    return Counterexample.of(
         "neurons that see one class (one of them is active on both instead)",
-        f"{int(run.events.count[0])} events where {allowed} were allowed, among them: {'; '.join(told)}",
-        float(max(int(run.events.count[0]) - allowed, 0)),
+        Quote("the number of events", "at the end", law=allowed, trained=max(int(run.events.count[0]), allowed)),
         _TOLERANCE,
         record(data, "hinge", network, 0),
+        rest=f"by the law it is that at most; among them: {'; '.join(told)}",
     )
 
 

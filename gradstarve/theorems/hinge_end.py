@@ -14,7 +14,7 @@ import numpy as np
 
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.theorems.drawing import COLOURS
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.hinge_counts import axes_data
 from gradstarve.theorems.hinge_path import AT_LAST, HINGE_LOSS, draw_problem, followed
 from gradstarve.theorems.hypotheses import OFF_MANIFOLD, SEPARABLE
@@ -65,14 +65,10 @@ def _rests(data: Dataset, network: TwoLayerReLU, dropped: str, told: str) -> Cou
     pull = descent_gradient(data, network, "hinge")
     still = not any(np.any(np.asarray(leaf)) for leaf in (pull.w, pull.z))
     i = int(np.argmax(left[0]))
-    return Counterexample(
-        dropped,
-        f"{told}; its gradient is {'exactly 0' if still else 'not 0'}, and the margin of point {i} stays at "
-        f"{margins[0, i]:.3g}",
-        float(left[0, i] * still),
-        _TOLERANCE,
-        record(data, "hinge", network, 0),
-    )
+    # A start that moves is not the end.
+    quote = Quote(f"the margin of point {i}", "for ever", law=1, trained=margins[0, i] if still else 1)
+    told, numbers = f"{told}; its gradient is {'exactly 0' if still else 'not 0'}", record(data, "hinge", network, 0)
+    return Counterexample.of(dropped, quote, _TOLERANCE, numbers, told, "by the law it is that at least")
 
 
 def at_the_saddle(key: Any) -> Counterexample:
@@ -114,13 +110,13 @@ def stopped_early(key: Any) -> Counterexample:
     final: Any = run.final
     left, margins, _ = unfinished(data, final)
     b, i = (int(v) for v in np.unravel_index(np.argmax(left), left.shape))
-    return Counterexample(
+    return Counterexample.of(
         "the end of the flow (stopped at a finite time instead)",
-        f"at t = {run.grid[-1]:.3g} a neuron is active on point {i}, whose margin is {margins[b, i]:.3g}; this is so in "
-        f"{int((left > _TOLERANCE).any(-1).sum())} of {BATCH} networks",
-        float(left[b, i]),
+        Quote(f"the margin of point {i}", f"at t = {run.grid[-1]:.3g}", law=1, trained=margins[b, i]),
         _TOLERANCE,
         record(data, "hinge", network, b),
+        rest="by the law it is that at least, as a neuron is active on it; this is so in "
+        f"{int((left > _TOLERANCE).any(-1).sum())} of {BATCH} networks",
     )
 
 

@@ -32,7 +32,7 @@ from gradstarve import theory
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.theorems.balance import invariant
 from gradstarve.theorems.drawing import COLOURS
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.hinge_path import AT_LAST, HINGE_LOSS, followed
 from gradstarve.theorems.hypotheses import EXCLUSIVE, RIGHT_SIGN, SEPARABLE
 from gradstarve.theorems.independence import exclusive_networks
@@ -147,7 +147,7 @@ def check_margin(key: Any, trials: int) -> Outcome:
         run = train_exact(data, network, AT_LAST)
         gaps, found = _relations(data, network, run.final, group, small)
         gaps = np.where(followed(run) & np.asarray(run.settled), gaps, np.inf)
-        tally.add(gaps, group, lambda i, d=data, n=network, f=found: record(d, "hinge", n, i, relations=f[i]))
+        tally.add(gaps, group, lambda i, d=data, n=network, f=found: record(d, "hinge", n, i, relations_to_the_law=f[i]))
         kind = np.full((*found.shape[:2], 1), k % len(GROUPS))
         points.append(np.concatenate([found, kind], axis=-1)[found[..., 0] > 0])
     return tally.outcome(points=np.concatenate(points))
@@ -158,37 +158,33 @@ def _ended(data: Dataset, network: TwoLayerReLU) -> TwoLayerReLU:
     return final
 
 
-def _predicted(data: Dataset) -> float:
-    """How far above the least path norm class + ends from a start that vanishes."""
-    mine = np.asarray(data.labels) > 0
-    points, weights = np.asarray(data.points)[mine], np.asarray(data.weights)[mine]
-    w, z = end_of_small_start(points, weights)
-    return float(theory.max_margin_direction(points).margin) * z * float(np.linalg.norm(w)) - 1
-
-
 def several_points(key: Any) -> Counterexample:
     """Drop "a class along one direction": the end is not the maximum margin, however small the start."""
     rng = generator(key)
-    data = max((cone_data(rng, opening=0.7) for _ in range(20)), key=_predicted)
-    network = exclusive_networks(rng, data)
-    network = TwoLayerReLU(network.w * SMALL, network.z * SMALL)
-    final = _ended(data, network)
-    points = np.asarray(data.points)[np.asarray(data.labels) > 0]
-    limit = theory.max_margin_direction(points)
-    excess = float(limit.margin) * _path_norm(final, 1.0) - 1
+    cases = []
+    for _ in range(6):
+        data = cone_data(rng, opening=0.7)
+        network = exclusive_networks(rng, data)
+        network = TwoLayerReLU(network.w * SMALL, network.z * SMALL)
+        final = _ended(data, network)
+        points = np.asarray(data.points)[np.asarray(data.labels) > 0]
+        limit = theory.max_margin_direction(points)
+        excess = float(limit.margin) * _path_norm(final, 1.0) - 1
+        cases.append((float(excess.max()), data, network, final, points, limit, excess))
+    _, data, network, final, points, limit, excess = max(cases, key=lambda case: case[0])
     b = int(np.argmax(excess))
     vector = _of_class(final, 1.0)[b]
     turned = np.rad2deg(np.arccos(vector @ np.asarray(limit.direction) / np.linalg.norm(vector)))
     pulls, alpha, margins = np.linalg.lstsq(points.T, vector)[0], np.asarray(limit.coefficients), points @ vector
     first = int(np.argmax(margins))
-    return Counterexample(
+    return Counterexample.of(
         f"each class along one direction (two points each instead, start of {SMALL:.0e})",
-        f"class + ends with {1 + excess[b]:.4g} times the least path norm, and w {turned:.3g} degrees off the maximum-margin"
-        f" direction; a point with a margin of {margins[first]:.4g} has pulled {pulls[first] / pulls.sum():.3g} of w, where "
-        f"the maximum margin gives it {alpha[first] / alpha.sum():.3g}",
-        float(excess[b]),
+        Quote("the path norm of class +, in units of the least,", "at the end", law=1, trained=1 + excess[b]),
         _TOLERANCE,
         record(data, "hinge", network, b),
+        rest=f"w ends {turned:.3g} degrees off the maximum-margin direction: a point with a margin of {margins[first]:.4g} "
+        f"has pulled {pulls[first] / pulls.sum():.3g} of it, where the maximum margin gives it "
+        f"{alpha[first] / alpha.sum():.3g}",
     )
 
 
@@ -203,10 +199,9 @@ def start_of_order_one(key: Any) -> Counterexample:
     before = float(theory.max_margin_direction(points).margin) * _path_norm(network, 1.0)
     below = np.where(before < 0.5, excess, -1)
     b = int(np.argmax(below))
-    return Counterexample(
+    return Counterexample.of(
         f"a start that vanishes (path norm {before[b]:.3g} of the least at the start instead)",
-        f"a class along one direction ends with {1 + excess[b]:.4g} times the least path norm",
-        float(excess[b]),
+        Quote("the path norm of class +, in units of the least,", "at the end", law=1, trained=1 + below[b]),
         _TOLERANCE,
         record(data, "hinge", network, b),
     )
@@ -226,14 +221,15 @@ def obtuse_within_a_class(key: Any) -> Counterexample:
     network = TwoLayerReLU(w, z)
     final = _ended(data, network)
     least = 1 / float(theory.max_margin_direction(np.asarray(data.points)[:2]).margin)
-    norm = _path_norm(final, 1.0)
     margin = float(np.asarray(final(data.points))[0, :2].min())
-    return Counterexample(
+    # A class that is not learnt says nothing.
+    norm = min(_path_norm(final, 1.0)[0], least) if margin > 1 - 1e-9 else least
+    return Counterexample.of(
         "orthogonally separable data (two points of one class at 150 degrees instead)",
-        f"class + is learnt, with margins of {margin:.3g}, and has a path norm of {norm[0]:.3g}, where 1/mu is {least:.3g}",
-        float((1 - norm[0] / least) * (margin > 1 - 1e-9)),
+        Quote("the path norm of class +", "at the end", law=least, trained=norm, unit=least),
         _TOLERANCE,
         record(data, "hinge", network, 0),
+        rest=f"by the law it is 1/mu at least, as the class is learnt, with margins of {margin:.3g}",
     )
 
 

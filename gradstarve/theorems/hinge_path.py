@@ -9,7 +9,7 @@ import numpy as np
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.simulate.hinge_events import Kind
 from gradstarve.theorems.drawing import COLOURS, draw_gaps
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.hinge_retrace import Moment, forces, retraced
 from gradstarve.theorems.hypotheses import SEPARABLE, of_losses
 from gradstarve.theorems.independence import SIGN_TOLERANCE, exclusive_networks, pushed_sign
@@ -81,20 +81,21 @@ def path_without_flow(key: Any) -> Counterexample:
     rng = generator(key)
     data, _, r = draw_problem(rng)
     network = exclusive_networks(rng, data)
-    steps, size, gaps = 300, 0.02 / r, []
+    steps, size, gaps, sides = 300, 0.02 / r, [], []
     for part, row in ((1, 1), (4, 4)):
         run = train_descent(data, network, "hinge", np.full(BATCH, size / part), steps, steps // 4)
         law = exact_records(data, network, size * steps / 4 * np.arange(1, RECORDS + 1))
-        gaps.append(np.abs(np.asarray(run.recorded)[:, row] - np.asarray(law.recorded)[:, 0]).max(-1))
-    i = int(np.argmax(gaps[0]))
+        sides.append((np.asarray(run.recorded)[:, row], np.asarray(law.recorded)[:, 0]))
+        gaps.append(np.abs(sides[-1][0] - sides[-1][1]))
+    i, j = (int(n) for n in np.unravel_index(np.argmax(gaps[0]), gaps[0].shape))
+    trained, law = sides[0]
     order = np.log(gaps[0].max() / gaps[1].max()) / np.log(4)
-    return Counterexample(
+    return Counterexample.of(
         "gradient flow (descent with a finite step instead)",
-        f"after {steps // 4} steps of {size:.3g} a margin is off by {gaps[0][i]:.3g}, and by at most {gaps[1].max():.3g} "
-        f"after as long with a quarter of the step: order {order:.2f}",
-        float(gaps[0][i]),
+        Quote(f"the logit of point {j}", f"after {steps // 4} steps of {size:.3g}", law=law[i, j], trained=trained[i, j]),
         _TOLERANCE,
         record(data, "hinge", network, i, step_size=size, steps=steps // 4),
+        rest=f"with a quarter of the step no logit is off by more than {gaps[1].max():.3g}: order {order:.2f}",
     )
 
 
@@ -153,7 +154,7 @@ def _slides(data: Dataset, network: TwoLayerReLU) -> list[tuple[float, int, Mome
         j, i = last.neuron, last.point
         toward = (1 if last.kind == Kind.WAKES else -1) * pushed_sign(last.z, np.asarray(data.labels))[j, i]
         before, after = (toward * float(side[j, i]) for side in _leading(last, data))
-        found.append((min(before, -after), b, last, before, after, run.events.of(b)[-1].split(": ")[1]))
+        found.append((-after if before > 0 else before, b, last, before, after, run.events.of(b)[-1].split(": ")[1]))
     return found
 
 
@@ -169,14 +170,16 @@ def sliding_at_an_acute_angle(key: Any) -> Counterexample:
             break
     else:
         raise RuntimeError("240 networks at an acute angle, and no edge slides")
-    gap, b, last, before, after, told = max(found, key=lambda case: case[0])
-    return Counterexample(
+    gap, b, last, before, _, told = max(found, key=lambda case: case[0])
+    quantity = "the speed of w.x away from the edge, of all pushes,"
+    return Counterexample.of(
         "orthogonally separable data (classes at an angle of 60 degrees instead)",
-        f"at t = {last.time:.4g} {told}; w.x moves to the edge by {before:.3g} of all pushes before and by {-after:.3g} "
-        "after, so that the neuron slides along it and the path is refused",
-        gap,
+        Quote(quantity, f"just after t = {last.time:.4g}", law=0, trained=min(-gap, 0)),
         SIGN_TOLERANCE,
         record(data, "hinge", network, b, neuron=last.neuron, point=last.point),
+        told,
+        f"by the law it is that at least, and before it w.x moves to the edge by {before:.3g}: the neuron slides along it, "
+        "and the path is refused",
     )
 
 

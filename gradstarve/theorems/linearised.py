@@ -13,11 +13,11 @@ from gradstarve import theory
 from gradstarve.problem import Dataset, DeepReLU, GradientDescent, SpectralDecoupling, TwoLayerReLU
 from gradstarve.simulate import simulate
 from gradstarve.theorems.drawing import draw_gaps
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.feature_problems import BY_LIMIT, COUNT, FRACTIONS, KINDS, LIMIT_TOLERANCE, WHY_LIMIT, Problems
 from gradstarve.theorems.hypotheses import Hypothesis, Problem
-from gradstarve.theorems.running import train_descent
-from gradstarve.theorems.sampling import generator, generators, log_uniform, pick
+from gradstarve.theorems.running import train, train_descent
+from gradstarve.theorems.sampling import generator, generators, log_uniform, pick, record
 
 _EQUAL = np.full((COUNT, KINDS), 1 / KINDS)  # a Dataset's loss is the mean: the summed one runs KINDS times as fast
 _STEPS = 1024
@@ -26,6 +26,7 @@ _REST_TOLERANCE = 1e-10
 _SLOPE_TOLERANCE = 1e-5
 _APART = 1e-3  # relative change of a strength
 _WHY_REST = "accelerated descent has contracted to rounding, which weak features may enlarge up to 1e4 times; ten times that"
+_WHY_PATH = f"; on the way there {LIMIT_TOLERANCE:g}: {WHY_LIMIT}"
 _BY_REST = "simulate: accelerated descent on all weights until nothing moves"
 
 
@@ -43,10 +44,20 @@ LINEAR = Hypothesis("outputs linear in the weights (one layer, or the linearisat
 FULL_RANK = Hypothesis("the Jacobian Phi has full row rank", _full_rank)
 
 
-def _read_outs(points: np.ndarray, start: np.ndarray) -> Problems:
-    """One problem a row: signed samples y_i x_i [b, n, d] and first weights [b, d]."""
+def _read_outs(points: np.ndarray, start: np.ndarray, ridge: Any = 0.0, penalty: Any = 0.0) -> Problems:
+    """One problem a row: signed samples y_i x_i [b, n, d], first weights [b, d], ridge and penalty of the summed loss."""
     network = DeepReLU.paths(start[:, None], list(range(KINDS)), KINDS)
-    return Problems(points, _EQUAL, np.full(COUNT, "cross-entropy"), network)
+    return Problems(points, _EQUAL, np.full(COUNT, "cross-entropy"), network, ridge / KINDS, penalty)
+
+
+def _on_the_way(rng: np.random.Generator, points: np.ndarray, law: Any, ridge: Any = 0.0, penalty: Any = 0.0):
+    """How far margins trained from weights of zero are from `law`(K, i, times) before they come to rest, [b]."""
+    kernels = _symmetric(_kernels(points))
+    pace = np.linalg.eigvalsh(kernels)[:, -1] * (0.25 + penalty) + ridge
+    time = log_uniform(rng, 0.3, 10, COUNT) / pace
+    trained = _read_outs(points, np.zeros((COUNT, KINDS)), ridge, penalty).limit(KINDS * time)
+    laws = np.asarray(jnp.stack([law(K, i, FRACTIONS * t) for i, (K, t) in enumerate(zip(kernels, time, strict=True))]))
+    return np.max(np.abs(trained - laws) / (1 + np.abs(laws)), axis=(1, 2))
 
 
 def _kernels(points: np.ndarray) -> np.ndarray:
@@ -82,14 +93,18 @@ def check_flow(key: Any, trials: int) -> Outcome:
     return tally.outcome()
 
 
-def flow_without_width(key: Any) -> Counterexample:
-    """Drop "linear": a network of two layers and 16 neurons, against the flow of the kernel it starts with."""
-    rng, width, count = generator(key), 16, 4
+def _two_layers(rng: np.random.Generator, width: int = 16, count: int = 4) -> tuple[Dataset, TwoLayerReLU]:
+    """Three samples, and networks of two layers that are neither narrow nor so wide that they were linear."""
     data = Dataset(rng.normal(size=(KINDS, KINDS)), np.array([1.0, -1.0, 1.0]))
     scale = width**-0.25
-    network = TwoLayerReLU(
-        rng.normal(size=(count, width, KINDS)) * scale / np.sqrt(KINDS), rng.normal(size=(count, width)) * scale
-    )
+    w = rng.normal(size=(count, width, KINDS)) * scale / np.sqrt(KINDS)
+    return data, TwoLayerReLU(w, rng.normal(size=(count, width)) * scale)
+
+
+def flow_without_width(key: Any) -> Counterexample:
+    """Drop "linear": a network of two layers and 16 neurons, against the flow of the kernel it starts with."""
+    data, network = _two_layers(generator(key))
+    count, width = network.z.shape
     steps = np.array([50, 500])
     times = 0.01 * steps
     run = train_descent(data, network, "cross-entropy", 0.01, 500, 50)  # whose own error is a hundredth, not a half
@@ -102,11 +117,10 @@ def flow_without_width(key: Any) -> Counterexample:
         laws.append(np.asarray(theory.ntk.logistic_flow(kernel, times / KINDS, start)))
         gaps.append(np.max(np.abs(laws[k] - trained[k])))
     k = int(np.argmax(gaps))
-    return Counterexample(
+    j, i = (int(n) for n in np.unravel_index(np.argmax(np.abs(laws[k] - trained[k])), laws[k].shape))
+    return Counterexample.of(
         f"outputs linear in the weights (two layers of {width} neurons instead)",
-        f"after t = {times[-1]:g} its margins are {np.round(trained[k, -1], 3).tolist()}, those of its first kernel "
-        f"{np.round(laws[k][-1], 3).tolist()}: features are learnt as well",
-        float(gaps[k]),
+        Quote(f"the margin of point {i}", f"at t = {times[j]:g}", law=laws[k][j, i], trained=trained[k, j, i]),
         LIMIT_TOLERANCE,
         {
             "loss": "cross-entropy",
@@ -118,6 +132,7 @@ def flow_without_width(key: Any) -> Counterexample:
             "trained": trained[k],
             "law": laws[k],
         },
+        rest="features are learnt as well",
     )
 
 
@@ -186,35 +201,84 @@ def check_ridge(key: Any, trials: int) -> Outcome:
             duals.append(theory.ntk.ridge_dual_flow(kernel, strength, 1e6))
         law, dual = np.asarray(jnp.stack(laws)), np.asarray(jnp.stack(duals))
         off = np.maximum(np.abs(trained - law), np.abs(1 / (1 + np.exp(trained)) - dual))
+        before = _on_the_way(rng, points, lambda K, i, t, r=ridge: theory.ntk.ridge_flow(K, r[i], t), ridge=ridge)
+        off = np.maximum(off.max(-1), before * (_REST_TOLERANCE / LIMIT_TOLERANCE))
         for group, mine in (("full rank", np.arange(COUNT) % 3 > 0), ("singular", np.arange(COUNT) % 3 == 0)):
             places = np.flatnonzero(mine).tolist()
             tally.add(
-                off.max(-1)[mine],
+                off[mine],
                 group,
                 lambda i, w=places, x=points, r=ridge, a=trained, b=law: _instance(x[w[i]], a[w[i]], b[w[i]], ridge=r[w[i]]),
             )
     return tally.outcome()
 
 
+def _slopes(rng: np.random.Generator, U: np.ndarray, strengths: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Trained twice, with one strength a thousandth up and down: the samples, ridges, which strength was moved, and how
+    every response moves with it, times the sum of strengths [b, n], trained and by the table's column."""
+    ridge, moved = strengths[:, 0] * log_uniform(rng, 1 / _MOST, 1, COUNT), rng.integers(KINDS, size=COUNT)
+    change = _APART * strengths * np.eye(KINDS)[moved]
+    ends = [_trained(_samples(U, strengths + sign * change, frames), ridge, np.zeros(COUNT)) for sign in (1, -1)]
+    responses = np.einsum("bnk,bn->bk", U, ends[0] - ends[1])
+    trained = responses / (2 * change.sum(-1, keepdims=True)) * strengths.sum(-1, keepdims=True)
+    points = _samples(U, strengths, frames)
+    tables = [theory.ntk.starvation_derivatives(*x) for x in zip(_symmetric(_kernels(points)), ridge, strict=True)]
+    law = np.asarray(jnp.stack(tables))[np.arange(COUNT), :, moved] * strengths.sum(-1, keepdims=True)
+    return points, ridge, moved, trained, law
+
+
 def check_starvation(key: Any, trials: int) -> Outcome:
-    """Trained twice, with one strength a thousandth up and down; the slope of every response against the table's column."""
-    tally, none = Tally(_SLOPE_TOLERANCE), np.zeros(COUNT)
+    """Features of any strength, from 1.3 times apart; the slope of every response."""
+    tally = Tally(_SLOPE_TOLERANCE)
     for rng in generators(key, trials, COUNT):
-        U, strengths, frames = _features(rng, 1.3)
-        ridge, moved = strengths[:, 0] * log_uniform(rng, 1 / _MOST, 1, COUNT), rng.integers(KINDS, size=COUNT)
-        change = _APART * strengths * np.eye(KINDS)[moved]
-        ends = [_trained(_samples(U, strengths + sign * change, frames), ridge, none) for sign in (1, -1)]
-        responses = np.einsum("bnk,bn->bk", U, ends[0] - ends[1])
-        trained = responses / (2 * change.sum(-1, keepdims=True)) * strengths.sum(-1, keepdims=True)
-        points = _samples(U, strengths, frames)
-        tables = [theory.ntk.starvation_derivatives(*x) for x in zip(_symmetric(_kernels(points)), ridge, strict=True)]
-        law = np.asarray(jnp.stack(tables))[np.arange(COUNT), :, moved] * strengths.sum(-1, keepdims=True)
+        points, ridge, moved, trained, law = _slopes(rng, *_features(rng, 1.3))
         tally.add(
             np.max(np.abs(trained - law), axis=-1) / (1 + np.abs(law).max(-1)),
             "slope of z in s^2",
             lambda i, x=points, r=ridge, a=trained, b=law, k=moved: _instance(x[i], a[i], b[i], ridge=r[i], feature=k[i]),
         )
     return tally.outcome()
+
+
+def starvation_of_equals(key: Any) -> Counterexample:
+    """Drop "strengths all different": the first two agree, and the kernel does not say which basis of theirs is meant."""
+    rng = generator(key)
+    U, strengths, frames = _features(rng, 1.3)
+    strengths[:, 1] = strengths[:, 0]
+    points, ridge, moved, trained, law = _slopes(rng, U, strengths, frames)
+    size = 1 + np.abs(law).max(-1)
+    i, j = (int(n) for n in np.unravel_index(np.argmax(np.abs(trained - law) / size[:, None]), law.shape))
+    quantity = f"the slope of response {j + 1} in strength {moved[i] + 1}, times the sum of strengths,"
+    return Counterexample.of(
+        "strengths all different (the first two agree instead)",
+        Quote(quantity, "at the optimum", law=law[i, j], trained=trained[i, j], unit=size[i]),
+        _SLOPE_TOLERANCE,
+        _instance(points[i], trained[i], law[i], ridge=ridge[i], feature=moved[i]),
+        rest="any basis of their space is one of features",
+    )
+
+
+def ridge_without_width(key: Any) -> Counterexample:
+    """Drop "linear": two layers and 16 neurons under weight decay, whose features move with their weights."""
+    rng = generator(key)
+    data, network = _two_layers(rng)
+    decay, steps = 0.01, 6000
+    dynamics = GradientDescent(0.1, 0.0, False, decay)
+    run = train(data, network, "cross-entropy", dynamics, steps, steps)
+    trained = np.asarray(run.margins(np.array([steps])))[:, 0]
+    laws = []
+    for k in range(len(trained)):
+        one = TwoLayerReLU(network.w[k], network.z[k])
+        kernel = theory.jacobian.margin_kernel(_apply, one, data.points, data.labels)
+        laws.append(np.asarray(theory.ntk.ridge_optimum(kernel, KINDS * decay).margins))
+    k, i = (int(n) for n in np.unravel_index(np.argmax(np.abs(trained - laws)), trained.shape))
+    return Counterexample.of(
+        f"outputs linear in the weights (two layers of {network.z.shape[-1]} neurons instead)",
+        Quote(f"the margin of point {i}", f"after {steps} steps of 0.1", law=laws[k][i], trained=trained[k, i]),
+        _REST_TOLERANCE,
+        record(data, "cross-entropy", network, k, weight_decay=decay, trained=trained[k], law=laws[k]),
+        rest="the ridge of its first kernel is meant",
+    )
 
 
 def check_decoupling(key: Any, trials: int) -> Outcome:
@@ -225,8 +289,11 @@ def check_decoupling(key: Any, trials: int) -> Outcome:
         penalty = log_uniform(rng, 0.05, 5, COUNT)
         trained = _trained(points, none, penalty)
         law = np.asarray(jnp.stack([theory.ntk.spectral_decoupling_optimum(KINDS, x) for x in penalty]))
+        before = _on_the_way(
+            rng, points, lambda K, i, t, p=penalty: theory.ntk.spectral_decoupling_flow(K, p[i], t), penalty=penalty
+        )
         tally.add(
-            np.max(np.abs(trained - law), axis=-1),
+            np.maximum(np.max(np.abs(trained - law), axis=-1), before * (_REST_TOLERANCE / LIMIT_TOLERANCE)),
             "full rank",
             lambda i, x=points, p=penalty, a=trained, b=law: _instance(x[i], a[i], b[i], penalty=p[i]),
         )
@@ -240,14 +307,13 @@ def decoupling_without_rank(key: Any) -> Counterexample:
     points, penalty = _samples(U, strengths, frames), np.full(COUNT, 0.1)
     trained = _trained(points, np.zeros(COUNT), penalty)
     law = np.asarray(theory.ntk.spectral_decoupling_optimum(KINDS, 0.1))
-    gaps = np.max(np.abs(trained - law), axis=-1)
-    i = int(np.argmax(gaps))
-    return Counterexample(
+    i, j = (int(n) for n in np.unravel_index(np.argmax(np.abs(trained - law)), trained.shape))
+    return Counterexample.of(
         "Phi of full row rank (three samples in a plane instead)",
-        f"margins end at {np.round(trained[i], 3).tolist()}, the law gives {law[0]:.3f} for all of them",
-        float(gaps[i]),
+        Quote(f"the margin of point {j}", "at the end of training", law=law[j], trained=trained[i, j]),
         _REST_TOLERANCE,
         _instance(points[i], trained[i], law, penalty=0.1),
+        rest=f"all margins: {np.round(trained[i], 3).tolist()}",
     )
 
 
@@ -276,17 +342,20 @@ RIDGE = Theorem(
     name="ridge-optimum",
     equation="14.2",
     title="Where a ridge stops a linearised network",
-    claim="training ends at m = K alpha / ridge, alpha = sigmoid(-m), where the dual flow of alpha ends as well",
+    claim="dm/dt = K sigmoid(-m) - ridge m from weights of zero, which ends at m = K alpha / ridge, alpha = sigmoid(-m), "
+    "where the dual flow of alpha ends as well",
     formula=(
+        r"\frac{dm}{dt} = K \alpha - \lambda m, \qquad "
         r"m \to \frac{1}{\lambda} K \alpha, \quad \alpha = \text{sigmoid}({-m}), \qquad \text{as with} \quad "
         r"\frac{d\alpha}{dt} = \log \left( \frac{1 - \alpha}{\alpha} \right) - \frac{1}{\lambda} K \alpha"
     ),
     hypotheses=(LINEAR,),
     tolerance=_REST_TOLERANCE,
-    why_tolerance=_WHY_REST,
-    checked_with=_BY_REST,
+    why_tolerance=_WHY_REST + _WHY_PATH,
+    checked_with=f"{_BY_REST}; on the way {BY_LIMIT}",
     default_trials=2 * COUNT,
     check=check_ridge,
+    necessity=(ridge_without_width,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| and |alpha − alpha_dual| at the end of training"),
 )
 
@@ -307,6 +376,7 @@ STARVATION = Theorem(
     checked_with=f"{_BY_REST}, twice for each slope",
     default_trials=2 * COUNT,
     check=check_starvation,
+    necessity=(starvation_of_equals,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "slopes, trained − law, over 1 + the largest, in units of 1/sum s^2"),
 )
 
@@ -314,12 +384,16 @@ DECOUPLING = Theorem(
     name="spectral-decoupling",
     equation="14.4",
     title="Spectral decoupling",
-    claim="under (penalty/2)|f|^2 every margin ends at sigmoid(-m) = penalty m, whatever the strengths of the features",
-    formula=r"m_i \to m, \qquad \text{sigmoid}({-m}) = \lambda\, m \quad \text{for all } i",
+    claim="under (penalty/2)|f|^2 dm/dt = K (sigmoid(-m) - penalty m), and every margin ends at sigmoid(-m) = penalty m, "
+    "whatever the strengths of the features",
+    formula=(
+        r"\frac{dm}{dt} = K\, (\text{sigmoid}({-m}) - \lambda\, m), \qquad "
+        r"m_i \to m, \qquad \text{sigmoid}({-m}) = \lambda\, m \quad \text{for all } i"
+    ),
     hypotheses=(LINEAR, FULL_RANK),
     tolerance=_REST_TOLERANCE,
-    why_tolerance=_WHY_REST,
-    checked_with=_BY_REST,
+    why_tolerance=_WHY_REST + _WHY_PATH,
+    checked_with=f"{_BY_REST}; on the way {BY_LIMIT}",
     default_trials=2 * COUNT,
     check=check_decoupling,
     necessity=(decoupling_without_rank,),

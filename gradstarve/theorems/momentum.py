@@ -10,7 +10,7 @@ from gradstarve import theory
 from gradstarve.problem import GradientDescent, Mode
 from gradstarve.theorems.descent import DESCENT_TOLERANCE, step_sizes
 from gradstarve.theorems.drawing import draw_gaps
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.hypotheses import EXCLUSIVE, OFF_MANIFOLD, ONE_RAY, SEPARABLE
 from gradstarve.theorems.running import law_gaps, train
 from gradstarve.theorems.sampling import (
@@ -75,7 +75,7 @@ def without_calm(key: Any) -> Counterexample:
     """Drop "weight decay that does not oscillate": what class + does not see swings to its side."""
     rng = generator(key)
     geometry = two_rays(rng, 0.0)
-    start = exclusive_start(rng, low=0.1, high=0.5)
+    start = exclusive_start(rng, low=0.1, high=0.5).usual()
     network = start.network(rng, geometry)
     step_size = 0.4 / geometry.rates.max()
     every = np.ones(BATCH)
@@ -86,16 +86,14 @@ def without_calm(key: Any) -> Counterexample:
     grid = np.asarray(run.grid)
     law = np.asarray(theory.solve_mode(mode, "cross-entropy", dynamics).logit(grid))
     found = np.asarray(run.recorded)[..., 0]
-    gap = np.max(np.abs(found - law) / (np.abs(law) + start.scale(geometry)[:, None]), axis=-1)
-    i = int(np.argmax(gap))
-    when = int(np.argmax(np.abs(found[i] - law[i])))
-    return Counterexample(
+    size = np.abs(law) + start.scale(geometry)[:, None]
+    i, k = (int(j) for j in np.unravel_index(np.argmax(np.abs(found - law) / size), law.shape))
+    return Counterexample.of(
         "weight decay that does not oscillate (step_size * weight_decay = 0.006 with momentum 0.9 instead)",
-        f"after {grid[when]} steps the logit of class + is {found[i, when]:.4g}, the law of its own neurons alone gives "
-        f"{law[i, when]:.4g}",
-        float(gap[i]),
+        Quote("the logit of class +", f"after {grid[k]} steps", law=law[i, k], trained=found[i, k], unit=size[i, k]),
         DESCENT_TOLERANCE,
         record(geometry.data, "cross-entropy", network, i, **_numbers(dynamics, i), law=law[i], trained=found[i]),
+        rest="the law of its own neurons alone is meant",
     )
 
 

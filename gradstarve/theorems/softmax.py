@@ -10,7 +10,7 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import ClassDataset, SoftmaxOneLayer, SoftmaxTwoLayer
 from gradstarve.theorems.drawing import draw_gaps
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.mode import FRACTIONS
 from gradstarve.theorems.running import FLOW_TOLERANCE, WHY_FLOW, train_flow
 from gradstarve.theorems.sampling import BATCH, generator, generators, log_uniform, record
@@ -33,11 +33,14 @@ def _problem(rng: np.random.Generator, classes: int, bend: float = 0.0) -> tuple
 
 def _gaps(run: Any, law: np.ndarray) -> np.ndarray:
     """How far the trained gaps are from `law` [b, records, K], over all pairs of classes, relative to 1e-3 + law: [b]."""
-    outputs = np.asarray(run.recorded)  # [b, records, n, K]; point n is of class n
-    own = np.diagonal(outputs, axis1=-2, axis2=-1)[..., None]
-    classes = outputs.shape[-1]
-    off = np.abs(own - outputs - law[..., None]) / (1e-3 + np.abs(law[..., None]))
-    return np.max(np.where(np.eye(classes, dtype=bool), 0, off), axis=(1, 2, 3))
+    found = _apart(np.asarray(run.recorded))  # [b, records, n, K]; point n is of class n
+    off = np.abs(found - law[..., None]) / (1e-3 + np.abs(law[..., None]))
+    return np.max(np.where(np.eye(found.shape[-1], dtype=bool), 0, off), axis=(1, 2, 3))
+
+
+def _apart(outputs: np.ndarray) -> np.ndarray:
+    """The output of the own class minus each of the outputs [..., n, K], one point a class."""
+    return np.diagonal(outputs, axis1=-2, axis2=-1)[..., None] - outputs
 
 
 def _against(data: ClassDataset, network: Any, times: np.ndarray, law: Any) -> Trained:
@@ -63,16 +66,23 @@ def _check(problem: Callable[[np.random.Generator, int], Trained], key: Any, tri
 def _uneven(dropped: str, equation: str, trained: Trained) -> Counterexample:
     """The worst of the trained networks, whose gaps are not the one that the law has for them all."""
     gaps, lost, sides = trained
-    i = int(np.argmax(np.where(lost, -np.inf, gaps)))
-    numbers = sides(i)
-    last = numbers["trained"][-1][0]
-    return Counterexample(
+    numbers = sides(int(np.argmax(np.where(lost, -np.inf, gaps))))
+    found = _apart(numbers["trained"])
+    law = np.broadcast_to(numbers["law"][..., None], found.shape)
+    off = np.where(np.eye(found.shape[-1], dtype=bool), 0, np.abs(found - law) / (1e-3 + np.abs(law)))
+    place = k, own, other = tuple(int(j) for j in np.unravel_index(np.argmax(off), off.shape))
+    return Counterexample.of(
         dropped,
-        f"the gaps of class 0 end at {', '.join(f'{last[0] - other:.4g}' for other in last[1:])}, where ({equation}) says "
-        f"{numbers['law'][-1][0]:.4g} for all",
-        float(gaps[i]),
+        Quote(
+            f"the gap between the outputs {own} and {other} of class {own}",
+            f"at t = {numbers['times'][k]:.4g}",
+            law=law[place],
+            trained=found[place],
+            unit=1e-3 + np.abs(law[place]),
+        ),
         FLOW_TOLERANCE,
         numbers,
+        rest=f"({equation}) is meant, one gap for all others",
     )
 
 

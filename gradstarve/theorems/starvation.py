@@ -8,7 +8,7 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.theorems.drawing import COLOURS
-from gradstarve.theorems.entry import Counterexample, Outcome, Tally, Theorem
+from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
 from gradstarve.theorems.feature_problems import (
     BY_FLOW_EACH,
     COUNT,
@@ -42,8 +42,25 @@ def distance(found: Any, law: Any) -> np.ndarray:
     return gap.reshape(gap.shape[0], -1).max(-1)
 
 
-def worst_of(gaps: np.ndarray) -> int:
-    return int(np.argmax(np.where(np.isfinite(gaps), gaps, -np.inf)))
+def worst_of(gaps: np.ndarray) -> tuple[int, ...]:
+    """The place of the largest gap among those that are finite."""
+    flat = int(np.argmax(np.where(np.isfinite(gaps), gaps, -np.inf)))
+    return tuple(int(i) for i in np.unravel_index(flat, gaps.shape))
+
+
+def above_its_bound(
+    dropped: str, problems: Problems, logits: np.ndarray, depth: int, start: Any, tolerance: float, times: np.ndarray
+) -> Counterexample:
+    """The problem and the time [b, records] at which v_2 is furthest above the most that it can be beside v_1."""
+    v1, v2 = split(logits)
+    first, second = (np.broadcast_to(start, (v1.shape[0], 3))[:, k, None] for k in (0, 1))
+    most = np.asarray(pair_law.upper_bound(v1, problems.ratio[:, None], first, second, depth))
+    size = v1 + np.abs(v2)
+    i, k = worst_of((v2 - most) / size)
+    when = f"at t = {times[i, k]:.4g}, where v_1 = {v1[i, k]:.4g},"
+    quote = Quote("v_2", when, law=most[i, k], trained=v2[i, k], unit=size[i, k])
+    numbers, ratio = problems.instance(i, times=times[i], trained=logits[i]), f"q = {problems.ratio[i]:.3g}"
+    return Counterexample.of(dropped, quote, tolerance, numbers, ratio, "by the law it is that at most")
 
 
 # --- (10.2) --------------------------------------------------------------------------------------------------------------
@@ -74,16 +91,21 @@ def pair_without(key: Any, loss: str = "exponential", cosine: float = 0.0) -> Co
     problems = one_layer(rng, pair_weights(rng, 0.1, 10.0), np.full(COUNT, loss))
     problems = Problems(overlapping(problems.points, cosine), problems.weights, problems.losses, problems.network)
     logits, _, _ = problems.flow()
-    law = law_of(problems, "exponential").features(TIMES)
-    gaps = distance(split(logits), law)
-    i = worst_of(gaps)
-    return Counterexample(
+    law = np.stack([np.asarray(side) for side in law_of(problems, "exponential").features(TIMES)])
+    found, size = np.stack(split(logits)), np.sum(np.abs(law), axis=0)
+    feature, i, k = worst_of(np.abs(found - law) / size)
+    return Counterexample.of(
         "orthogonal features" if cosine else "exponential loss",
-        f"with {f'a cosine of {cosine} between the features' if cosine else loss} v_2 is {split(logits)[1][i, -1]:.4g} at "
-        f"t = {TIMES[-1]:g}, (10.2) gives {law[1][i, -1]:.4g} (q = {problems.ratio[i]:.3g})",
-        float(gaps[i]),
+        Quote(
+            f"v_{feature + 1}",
+            f"at t = {TIMES[k]:g}",
+            law=law[feature, i, k],
+            trained=found[feature, i, k],
+            unit=size[i, k],
+        ),
         FLOW_TOLERANCE,
         problems.instance(i, times=TIMES, trained=logits[i]),
+        f"with {f'a cosine of {cosine} between the features' if cosine else loss} and q = {problems.ratio[i]:.3g}",
     )
 
 
@@ -149,15 +171,14 @@ def freeze_without(key: Any, loss: str = "hinge", cosine: float = 0.0) -> Counte
     logits, _, _ = problems.flow()
     _, value = frozen_at(problems.weights)
     rare = split(logits)[1][:, -1]
-    gaps = np.abs(rare / value - 1)
-    i = worst_of(gaps)
-    return Counterexample(
+    (i,) = worst_of(np.abs(rare / value - 1))
+    return Counterexample.of(
         "orthogonal features" if cosine else "hinge loss",
-        f"with {f'a cosine of {cosine} between the features' if cosine else loss} v_2 ends at {rare[i]:.4g} and not at "
-        f"1/(2 + q) = {value[i]:.4g} (t = {TIMES[-1]:g})",
-        float(gaps[i]),
+        Quote("v_2", f"at t = {TIMES[-1]:g}", law=value[i], trained=rare[i], unit=value[i]),
         FLOW_TOLERANCE,
         problems.instance(i, times=TIMES, trained=logits[i]),
+        f"with {f'a cosine of {cosine} between the features' if cosine else loss} and q = {problems.ratio[i]:.3g}, so that "
+        "1/(2 + q) is meant",
     )
 
 
@@ -176,22 +197,54 @@ def draw_freeze(outcome: Outcome, ax: Any) -> None:
 # --- (10.4) --------------------------------------------------------------------------------------------------------------
 
 
+def climb(before: Any, after: Any, depth: int) -> np.ndarray:
+    """phi(after) - phi(before) with phi' = v^(2/N - 2), in plain NumPy."""
+    if depth == 1:
+        return after - before
+    if depth == 2:
+        return np.log(after / before)
+    power = 2 / depth - 1
+    return (after**power - before**power) / power
+
+
 def outside(problems: Problems, logits: np.ndarray, both_sides: np.ndarray, depth: int = 1, start: Any = 0.0) -> np.ndarray:
     """How far v_2 leaves its bounds beside the trained v_1, over v_1 + v_2, at the worst record: [b].
 
-    The lower bound counts where `both_sides` [b]. `start`: v_k(0), [b, 3] or a number.
+    `start`: v_k(0), [b, 3] or a number. Where `both_sides` [b] (cross-entropy and the exponential loss) the lower bound
+    counts, and that the upper one is no wider than it has to be: g(v_1)/g(v_1 + v_2) has been e^(v_2) at most, so that
+    with the v_2 of now
+
+        phi(most) - phi(v_20)  <=  (1 + q e^v_2)/(1 + q) [phi(v_2) - phi(v_20)],
+
+    which leaves no room beside v_2 where v_2 is small. The lower bound is v_2 itself with the exponential loss.
     """
     v1, v2 = split(logits)
     first, second = (np.broadcast_to(start, (v1.shape[0], 3))[:, k, None] for k in (0, 1))
-    arguments = (v1, problems.ratio[:, None], first, second, depth)
-    above = v2 - np.asarray(pair_law.upper_bound(*arguments))
-    below = np.asarray(pair_law.lower_bound(*arguments)) - v2
-    worst = np.maximum(above, np.where(both_sides[:, None], below, 0))
+    ratio = problems.ratio[:, None]
+    arguments = (v1, ratio, first, second, depth)
+    most, least = (np.asarray(bound(*arguments)) for bound in (pair_law.upper_bound, pair_law.lower_bound))
+    exact = (problems.losses == "exponential")[:, None]
+    below = np.where(exact, np.abs(least - v2), least - v2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        room = climb(second, most, depth) - (1 + ratio * np.exp(v2)) / (1 + ratio) * climb(second, v2, depth)
+    wide = np.where(np.isnan(room), 0, room) * v2 ** (2 - 2 / depth)  # as a difference of logits
+    worst = np.maximum(v2 - most, np.where(both_sides[:, None], np.maximum(below, wide), 0))
     return np.max(np.maximum(worst, 0) / (v1 + np.abs(v2)), axis=-1)
 
 
+def _off_the_bound(problems: Problems, logits: np.ndarray) -> np.ndarray:
+    """How far v_2 is from its upper bound, over v_1 + v_2, at the worst record: [b]."""
+    v1, v2 = split(logits)
+    most = np.asarray(pair_law.upper_bound(v1, problems.ratio[:, None], 0.0, 0.0, 1))
+    return np.max(np.abs(v2 - most) / (v1 + v2), axis=-1)
+
+
 def check_bounds(key: Any, trials: int) -> Outcome:
-    """Both bounds along the flow with cross-entropy, the upper one with every loss, and with descent at any step size."""
+    """Both bounds along the flow with cross-entropy, the upper one with every loss, and with descent at any step size.
+
+    The first step of descent is on the upper bound, whatever the loss and the step size, and the exponential loss stays on
+    the lower one.
+    """
     tally = Tally(FLOW_TOLERANCE)
     curves = []
     for k, rng in enumerate(generators(key, trials, COUNT)):
@@ -201,8 +254,8 @@ def check_bounds(key: Any, trials: int) -> Outcome:
             losses = np.where(losses == "squared", "cross-entropy", losses)
             problems = one_layer(rng, weights, losses)
             step_size = log_uniform(rng, 1e-2, 1e2, COUNT)
-            logits, lost = problems.descent(step_size, 60, 10)[0][:, 1:], False
-            gaps = outside(problems, logits, np.zeros(COUNT, bool))
+            logits = problems.descent(step_size, 60, 1)[0][:, 1:]
+            gaps = np.maximum(outside(problems, logits, np.zeros(COUNT, bool)), _off_the_bound(problems, logits[:, :1]))
             tally.add(
                 gaps,
                 "descent, any step size",
@@ -211,9 +264,18 @@ def check_bounds(key: Any, trials: int) -> Outcome:
             continue
         problems = one_layer(rng, weights, losses)
         logits, _, lost = problems.flow()
-        two = losses == "cross-entropy"
-        gaps = outside(problems, logits, two)
-        for name, mine in (("flow, cross-entropy: both bounds", two), ("flow, other losses: upper bound", ~two)):
+        two, exponential = losses == "cross-entropy", losses == "exponential"
+        gaps = outside(problems, logits, two | exponential)
+        v1, v2 = split(logits)
+        least, most = (np.asarray(bound) for bound in law_of(problems, "exponential").bounds(TIMES))
+        off = np.max(np.maximum(np.abs(v2 - least), v2 - most) / (v1 + v2), axis=-1)
+        gaps = np.maximum(gaps, np.where(exponential, off, 0))
+        names = {
+            "flow, cross-entropy: both bounds": two,
+            "flow, exponential loss: the lower bound itself": exponential,
+            "flow, other losses: upper bound": ~(two | exponential),
+        }
+        for name, mine in names.items():
             index = np.flatnonzero(mine)
             tally.add(
                 gaps[index],
@@ -235,22 +297,21 @@ def bounds_without(key: Any, what: str) -> Counterexample:
     points = overlapping(problems.points, 0.5) if what == "orthogonal" else problems.points
     problems = Problems(points, problems.weights, problems.losses, problems.network)
     logits, _, _ = problems.flow()
-    gaps = outside(problems, logits, np.full(COUNT, what == "cross-entropy"))
-    i = worst_of(gaps)
-    v1, v2 = (value[i] for value in split(logits))
     names = {
         "orthogonal": "orthogonal features (a cosine of 0.5 instead)",
         "nested": "every sample with feature 2 has feature 1 (some show feature 2 alone instead)",
         "cross-entropy": "cross-entropy, for the lower bound (hinge instead)",
     }
-    return Counterexample(
-        names[what],
-        f"v_2 = {np.array2string(v2, precision=3)} beside v_1 = {np.array2string(v1, precision=3)} with q = "
-        f"{problems.ratio[i]:.3g} is outside of its bounds by {gaps[i]:.3g} of v_1 + v_2",
-        float(gaps[i]),
-        FLOW_TOLERANCE,
-        problems.instance(i, times=TIMES, trained=logits[i]),
-    )
+    if what != "cross-entropy":
+        times = np.broadcast_to(TIMES, logits.shape[:2])
+        return above_its_bound(names[what], problems, logits, 1, 0.0, FLOW_TOLERANCE, times)
+    v1, v2 = split(logits)
+    least = np.asarray(pair_law.lower_bound(v1, problems.ratio[:, None], 0.0, 0.0, 1))
+    i, k = worst_of((least - v2) / (v1 + v2))
+    when = f"at t = {TIMES[k]:g}, where v_1 = {v1[i, k]:.4g},"
+    quote = Quote("v_2", when, law=least[i, k], trained=v2[i, k], unit=v1[i, k] + v2[i, k])
+    numbers, ratio = problems.instance(i, times=TIMES, trained=logits[i]), f"q = {problems.ratio[i]:.3g}"
+    return Counterexample.of(names[what], quote, FLOW_TOLERANCE, numbers, ratio, "by the law it is that at least")
 
 
 def draw_bounds(outcome: Outcome, ax: Any) -> None:
@@ -338,4 +399,5 @@ BOUNDS = Theorem(
         lambda key, what=what: bounds_without(key, what) for what in ("orthogonal", "nested", "cross-entropy")
     ),
     figure=draw_bounds,
+    quick_trials=2 * COUNT,
 )
