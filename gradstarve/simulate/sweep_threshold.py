@@ -18,7 +18,8 @@ def error_floor(loss: Loss, data: Dataset) -> float:
     """sum_i q_i sigmoid(-m_i*), where m_i* is the lowest margin of sample i at which the residual g(m) is not above 0.
 
     Full-batch training pushes the margins towards m*: to 1 with the hinge and the squared loss, and without end with the
-    cross-entropy and the exponential loss, whose floor is 0. It is 0 too for a loss that does not take margins [r, n].
+    cross-entropy and the exponential loss, whose floor is 0. A step may carry a margin a little beyond m*. The floor is 0 too
+    for a loss that does not take margins [r, n].
 
     >>> from gradstarve.problem import SpectralDecoupling, as_loss, datasets
     >>> data = datasets.antipodal()
@@ -62,7 +63,7 @@ def note(floors: dict[str, float], threshold: float, chosen: bool) -> str:
     `floors`: by the label of the loss.
 
     >>> print(note({"cross-entropy": 0.0, "hinge": 0.2689}, 0.01, False))
-    hinge stops at an error of 0.269 and never falls below 0.01; give a threshold above 0.269
+    hinge stops pushing at an error of 0.269, above the threshold of 0.01; give a threshold above 0.269
     """
     above = {name: floor for name, floor in floors.items() if floor >= (USUAL if chosen else threshold)}
     if not above:
@@ -70,10 +71,8 @@ def note(floors: dict[str, float], threshold: float, chosen: bool) -> str:
     names, highest = list(above), max(above.values())
     listed = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
     errors = " and ".join(dict.fromkeys(number(floor) for floor in above.values()))
-    stops = f"{listed} {'stop' if len(names) > 1 else 'stops'} at an error of {errors}"
+    stops = f"{listed} {'stop' if len(names) > 1 else 'stops'} pushing at an error of {errors}"
     if chosen and threshold > highest:
-        return f"{stops}, so that the threshold is {number(threshold)} in place of {number(USUAL)}"
-    if highest >= 0.5:
-        return f"{stops} and never {'fall' if len(names) > 1 else 'falls'} below {number(threshold)}"
-    falls = f"never {'fall' if len(names) > 1 else 'falls'} below {number(threshold)}"
-    return f"{stops} and {falls}; give a threshold above {number(highest)}"
+        return f"{stops}, so the threshold is {number(threshold)} in place of {number(USUAL)}"
+    stops += f", above the threshold of {number(threshold)}"
+    return stops if highest >= 0.5 else f"{stops}; give a threshold above {number(highest)}"
