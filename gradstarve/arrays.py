@@ -147,10 +147,21 @@ def check_fits(name: str, array: Array, batch: tuple[int, ...], of: str) -> None
 
 
 def positive_int(name: str, value: Any, minimum: int = 1) -> int:
-    """`value` as an int of at least `minimum`, or a `ValueError` that quotes what came."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+    """`value` as an int of at least `minimum`, or a `ValueError` that quotes what came.
+
+    Whole numbers count whatever their type is: 1e5, NumPy's, and arrays of shape ().
+
+    >>> positive_int("seeds", 1e5), positive_int("steps", np.array(40.0))
+    (100000, 40)
+    """
+    number = value
+    if isinstance(value, np.generic | np.ndarray | Array) and np.ndim(value) == 0 and is_concrete(value):
+        number = np.asarray(value).item() if np.asarray(value).dtype.kind in "iufb" else None
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if isinstance(number, bool) or not isinstance(number, int) or number < minimum:
         raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}")
-    return int(value)
+    return number
 
 
 def one_key(key: Any) -> Any:

@@ -12,7 +12,9 @@ them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import jax.numpy as jnp
@@ -63,11 +65,38 @@ MARGIN = Scale("margin", -8.0, 1 / 32)
 ERROR = Scale("error", -19.2, 1 / 20)
 
 
+def decimal(level: Any) -> Fraction | None:
+    """A number exactly as its shortest decimal says, in its own precision; None for what is no finite number.
+
+    In floats 0.07 * 100 is 7.000000000000001, and no count of 100 things is a share 0.07 of them.
+
+    >>> decimal(0.07) * 100, decimal(np.float32(0.07)) * 100
+    (Fraction(7, 1), Fraction(7, 1))
+    """
+    if isinstance(level, Fraction):
+        return level
+    if isinstance(level, bool | str | np.bool_) or np.ndim(level) != 0:
+        return None
+    try:
+        return Fraction(str(np.asarray(level)[()]))
+    except (ValueError, TypeError):
+        return None
+
+
+def _ranks(levels: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """ceil(level * total) of `total` [..., 1] for every level, [..., q], in whole numbers."""
+    shares = [decimal(level) for level in levels]
+    counts, place = np.unique(total, return_inverse=True)
+    table = [[math.ceil(share * int(count)) for share in shares if share is not None] for count in counts]
+    return np.array(table, np.int64)[place.reshape(total.shape[:-1])]
+
+
 def quantile(scale: Scale, counts: np.ndarray, low: Any, high: Any, levels: np.ndarray) -> np.ndarray:
     """The smallest value with at least a share `levels` of the counted ones at or below it, to one width of its bin.
 
     `counts`: [..., BINS], `low`, `high`: [...], the least and the largest value counted, `levels`: [q] in [0, 1]. The
-    result is [..., q] in float64, NaN where nothing was counted. Inside a bin values are taken to lie evenly.
+    result is [..., q] in float64, NaN where nothing was counted. Inside a bin values are taken to lie evenly. Shares are
+    compared as `decimal` numbers.
 
     >>> counts = np.bincount(np.asarray(MARGIN.index(jnp.array([0.1, 0.2, 0.4, 0.8]))), minlength=BINS)
     >>> quantile(MARGIN, counts, np.array(0.1), np.array(0.8), np.array([0.0, 0.5, 1.0])).round(2).tolist()
@@ -75,7 +104,7 @@ def quantile(scale: Scale, counts: np.ndarray, low: Any, high: Any, levels: np.n
     """
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     total = counts.sum(-1, dtype=np.int64)[..., None]
-    rank = np.clip(np.ceil(levels * total), 1, np.maximum(total, 1))  # of the value asked for, from 1
+    rank = np.clip(_ranks(levels, total), 1, np.maximum(total, 1))  # of the value asked for, from 1
     upto = np.cumsum(counts, -1, dtype=np.int64)
     flat, ranks = upto.reshape(-1, BINS), rank.reshape(-1, levels.size)
     bins = np.array([np.searchsorted(row, wanted) for row, wanted in zip(flat, ranks, strict=True)])

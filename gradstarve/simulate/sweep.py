@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from contextlib import ExitStack
 from typing import Any
@@ -15,10 +16,12 @@ from gradstarve.problem import GradientDescent, TwoLayerReLU
 from gradstarve.progress import Progress
 from gradstarve.simulate import engines, reference, sweep_plan
 from gradstarve.simulate.sweep_blocks import DRAWS, Trainer, in_order
+from gradstarve.simulate.sweep_identity import identity
 from gradstarve.simulate.sweep_job import Job
 from gradstarve.simulate.sweep_result import SweepResult, finish
 from gradstarve.simulate.sweep_statistics import expand
 from gradstarve.simulate.sweep_store import Store, checksum
+from gradstarve.simulate.sweep_threshold import default_threshold, error_floor, note
 
 
 def sweep(
@@ -35,7 +38,7 @@ def sweep(
     over: Any = None,
     key: Any = 0,
     keep: str = "statistics",
-    threshold: Any = 0.01,
+    threshold: Any = None,
     memory: Any = 1e9,
     batch_size: Any = None,
     devices: Any = None,
@@ -57,15 +60,18 @@ def sweep(
       stochastic descent draws as `simulate(..., key=fold_in(key, 2^32 - 1))` does: both depend on the key, s and the width
       alone, so that configurations of one width train the same networks. `SweepResult.network` gives them back;
     - `keep`: "statistics"; "final" to keep the trained networks and their logits too; "logits" for those at every record;
-    - `threshold`: a network has learnt when its error sum_i q_i sigmoid(-m_i) is below it. The hinge and the squared loss
-      drive margins to 1, an error of 0.27: give them one of 0.3, say;
+    - `threshold`: a network has learnt when its error sum_i q_i sigmoid(-m_i) is below it. By default 0.01, or one that
+      every loss of the sweep can reach: the hinge and the squared loss drive margins to 1, an error of 0.269, for which it
+      is 0.3. `SweepResult.note` and the table say so, and name losses that cannot reach the threshold given;
     - `memory`: bytes that the sweep may take for its work and its result, beside the program itself (some 0.3 GB);
     - `batch_size`: networks that are stored at once, rounded down to whole blocks; by default up to 16 blocks;
     - `devices`: the devices to use, by default all of this process. With `jax.distributed` every process calls `sweep` with
       the same arguments, trains its share, and gets the whole result;
     - `directory`: makes the sweep durable. Finished chunks are stored there; the same sweep called again goes on from them,
       however it ended, with the same result to the last bit. Damaged chunks are computed again. Other settings, or work to
-      do with other versions or hardware than those the directory was begun with, are refused with what differs;
+      do with other versions or hardware than those the directory was begun with, are refused with what differs. Everything
+      that decides the result is compared: data, the numbers in the loss and in the dynamics, and of a loss of your own its
+      code with the values that it closes over (of the same version of Python). What cannot be compared is refused;
     - `progress`: None shows a bar on a terminal when it takes more than two seconds, True and False force, and a callable
       gets (done_networks, total_networks);
     - `engine`: as in `simulate`.
@@ -90,7 +96,9 @@ def sweep(
     every = max(1, steps // 40) if record_every is None else positive_int("record_every", record_every)
     if keep not in sweep_plan.KEEP:
         raise ValueError(f"keep must be one of {', '.join(map(repr, sweep_plan.KEEP))}, got {keep!r}")
-    threshold = _number("threshold", threshold, 1)
+    floors = _floors(found)
+    chosen = threshold is None
+    threshold = default_threshold(list(floors.values())) if chosen else _number("threshold", threshold, 1)
     memory = _number("memory", memory, float("inf"))
     key = _check_key(key)
     places = _check_devices(devices)
@@ -107,7 +115,7 @@ def sweep(
         "key": [str(jax.random.key_impl(key)), *np.asarray(jax.random.key_data(key)).tolist()],
         "engine": module.__name__.rpartition(".")[2],
         "precision": found[0].problem.points.dtype.name,
-        "configurations": {str(i): _describe(one) for i, one in enumerate(found)},
+        "partitionable_random_bits": bool(jax.config.jax_threefry_partitionable),  # pyright: ignore
     }
     size = sweep_plan.block_size(found, len(grid), len(numbers), places[0].platform)
     length = sweep_plan.chunk_length(found, size, len(grid), len(numbers), keep, memory, batch_size)
@@ -115,6 +123,7 @@ def sweep(
     with ExitStack() as stack:
         store = None
         if directory is not None:
+            settings["configurations"] = _describe(found)
             store = stack.enter_context(Store(directory, settings, {"block": size, "chunk": length}, places[0]))
             size, length = store.sizes["block"], store.sizes["chunk"]
         cost = sweep_plan.cost(found, size, len(grid), len(numbers), keep)
@@ -158,6 +167,7 @@ def sweep(
         engine=settings["engine"],
         keep=keep,
         kept=kept,
+        note=note(floors, threshold, chosen),
     )
 
 
@@ -169,8 +179,10 @@ def _check_seeds(seeds: Any) -> range:
 
 
 def _number(name: str, value: Any, most: int | float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value <= most:
-        limit = f" and at most {most}" if most < float("inf") else ""
+    value = value.item() if getattr(value, "ndim", None) == 0 else value
+    # An integer may be larger than any float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= min(most, sys.float_info.max):
+        limit = f" and at most {most}" if most < float("inf") else " and finite"
         raise ValueError(f"{name} must be a number above 0{limit}, got {value!r}")
     return float(value)
 
@@ -207,18 +219,38 @@ def _engine(name: str, found: list[sweep_plan.Configuration], device: Any) -> An
     return modules.get(reference.__name__) or next(iter(modules.values()))
 
 
-def _describe(one: sweep_plan.Configuration) -> dict[str, Any]:
-    """A configuration in plain JSON, data by their checksum."""
-    hyper = {name: np.asarray(value).item() for name, value in vars(one.dynamics).items()}
-    return {
-        "width": one.width,
-        "scale_w": one.scale_w,
-        "scale_z": one.scale_z,
-        "loss": str(one.loss),
-        "dynamics": type(one.dynamics).__name__,
-        **hyper,
-        "data": checksum(one.data.points, one.data.labels, one.data.weights),
-    }
+def _floors(found: list[sweep_plan.Configuration]) -> dict[str, float]:
+    """By the label of each loss the highest error at which it stops; see `error_floor`."""
+    floors: dict[str, float] = {}
+    known: dict[tuple[int, int], float] = {}
+    for one in found:
+        which = id(one.loss), id(one.data)
+        if which not in known:
+            known[which] = error_floor(one.loss, one.data)
+        name = str(one.labels.get("loss", one.loss.name))
+        floors[name] = max(floors.get(name, 0.0), known[which])
+    return floors
+
+
+def _describe(found: list[sweep_plan.Configuration]) -> dict[str, Any]:
+    """The configurations in plain JSON, each with everything that decides its result; data by their checksum."""
+    losses: dict[int, Any] = {}
+    told = {}
+    for number, one in enumerate(found):
+        if id(one.loss) not in losses:
+            losses[id(one.loss)] = identity(one.loss, "loss")
+        hyper = {name: np.asarray(value).item() for name, value in vars(one.dynamics).items()}
+        kind = type(one.dynamics)
+        told[str(number)] = {
+            "width": one.width,
+            "scale_w": one.scale_w,
+            "scale_z": one.scale_z,
+            "loss": losses[id(one.loss)],
+            "dynamics": kind.__name__ if kind.__module__.startswith("gradstarve.") else identity(kind, "dynamics"),
+            **hyper,
+            "data": checksum(one.data.points, one.data.labels, one.data.weights),
+        }
+    return told
 
 
 def _warn_if_diverged(

@@ -38,15 +38,15 @@ class Job:
         """Everything of this process that is not in the directory yet."""
         todo = []
         for number in self.mine:
-            arrays, wrong = self.store.load(number) if self.store else (None, None)
-            if wrong:
+            arrays, wrong = self._load(number)
+            if wrong and self.store and self.store.writable:
                 warnings.warn(f"{wrong}; it is computed again", UserWarning, stacklevel=3)
             if arrays is None:
                 todo.append(number)
             else:
                 self._take(number, arrays)
         if todo and self.store:
-            self.store.check_environment()
+            self.store.check_can_compute(len(todo))
         done = self._stored
         bar.update(done, fresh=False)
         place = {self.chunks[number][-1].number: number for number in todo}
@@ -68,6 +68,19 @@ class Job:
                         self.store.save(number, arrays)
                     self._take(number, arrays)
                     parts, kept = {}, {}
+
+    def _load(self, number: int) -> tuple[Arrays | None, str | None]:
+        """The arrays of a chunk that is stored and has the blocks that it should have, or what is wrong with it."""
+        if self.store is None:
+            return None, None
+        arrays, wrong = self.store.load(number)
+        if arrays is not None:
+            for which in {block.configuration for block in self.chunks[number]}:
+                wanted = [block.number for block in self.chunks[number] if block.configuration == which]
+                found = entries(arrays, which).get("block", np.array([])).tolist()
+                if found != wanted:
+                    return None, f"chunk {number} holds blocks {found} of configuration {which} in place of {wanted}"
+        return arrays, wrong
 
     def _take(self, number: int, arrays: Arrays) -> None:
         """Add a finished chunk; its kept records stay on the disk if they are there."""
@@ -101,7 +114,7 @@ class Job:
                 if store is None:
                     arrays = {n.partition(".")[2]: v for n, v in records.items() if n.startswith(f"{number}.")}
                 else:
-                    arrays, wrong = store.load(number)
+                    arrays, wrong = self._load(number)
                     if arrays is None:
                         raise ValueError(f"{wrong or f'chunk {number} is gone'}; run the same sweep again")
                 for name, value in arrays.items():

@@ -8,7 +8,8 @@ chunks, devices and processes. A *chunk* is a run of blocks that is stored at on
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -21,8 +22,12 @@ from gradstarve.problem import Dataset, Dynamics, GradientDescent, Loss, Stochas
 from gradstarve.simulate.fused import cores
 from gradstarve.simulate.histogram import BINS
 from gradstarve.simulate.span import Span
+from gradstarve.simulate.sweep_identity import identity
+from gradstarve.text import number
 
 NETWORK_NAMES = ("width", "scale_w", "scale_z")
+NUMBERS = (*NETWORK_NAMES, "step_size", "momentum", "weight_decay", "nesterov")
+"""Settings that are one number for each configuration."""
 TAKEN = ("step", "point", "quantile", "error_bin", "margin_bin", "seed")
 """Names that the axes of a result carry besides the swept ones."""
 BLOCKS = {"cpu": (4096, 2048, 2**26), "other": (2**17, 2**13, 2**31)}
@@ -34,11 +39,13 @@ KEEP = ("statistics", "final", "logits")
 class Configuration:
     """One combination of swept values, `swept`, and everything it stands for.
 
-    `data` are as given; `problem` are those that are trained on, in few numbers and with repeated points merged, as `Span`
-    makes them: w `basis`^T, `basis` [k, d], are the numbers of a neuron (None: its weights), and point i is row `index`[i].
+    `labels` tell the swept values apart in tables. `data` are as given; `problem` are those that are trained on, in few
+    numbers and with repeated points merged, as `Span` makes them: w `basis`^T, `basis` [k, d], are the numbers of a neuron
+    (None: its weights), and point i is row `index`[i].
     """
 
     swept: dict[str, Any]
+    labels: dict[str, Any]
     width: int
     scale_w: float
     scale_z: float
@@ -55,7 +62,7 @@ class Configuration:
 
     def describe(self) -> str:
         """The swept values in one line."""
-        return ", ".join(f"{name} = {label(value)}" for name, value in self.swept.items()) or "the only configuration"
+        return ", ".join(f"{name} = {value}" for name, value in self.labels.items()) or "the only configuration"
 
 
 class Block(NamedTuple):
@@ -71,9 +78,78 @@ def label(value: Any) -> Any:
     """A swept value as a coordinate: a number or a string."""
     if isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.number):
-        return value.item()
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0:
+        return np.asarray(value).item()
     return getattr(value, "name", None) or str(value)
+
+
+def labels(name: str, values: list) -> list:
+    """A label for each of the swept `values`, all different: objects of one name with the numbers in which they differ.
+
+    `ValueError` for a value that is there twice.
+
+    >>> from gradstarve.problem import SpectralDecoupling
+    >>> labels("loss", ["hinge", *(SpectralDecoupling("hinge", c) for c in (0.1, 1.0))])
+    ['hinge', 'hinge + spectral decoupling (penalty = 0.1)', 'hinge + spectral decoupling (penalty = 1)']
+    """
+    found = [label(value) for value in values]
+    for shared in [one for i, one in enumerate(found) if one in found[:i] and one not in found[: i - 1]]:
+        places = [i for i, one in enumerate(found) if one == shared]
+        kinds = [_identity(values[i]) for i in places]
+        if len({json.dumps(kind, sort_keys=True) for kind in kinds}) < len(kinds):
+            raise ValueError(f"over[{name!r}] has {shared!r} more than once")
+        leaves = [dict(_leaves(kind)) for kind in kinds]
+        differing = [path for path in leaves[0] if len({json.dumps(one.get(path)) for one in leaves}) > 1]
+        for digits in (3, 17):
+            told = [", ".join(f"{path} = {_leaf(one.get(path), digits)}" for path in differing) for one in leaves]
+            if len(set(told)) == len(told):
+                break
+        if len(set(told)) < len(told) or max(map(len, told)) > 40 or "sha256" in "".join(told):
+            told = [f"{number}" for number in range(1, len(places) + 1)]
+        for i, text in zip(places, told, strict=True):
+            found[i] = f"{shared} ({text})"
+    return found
+
+
+def place_of(name: str, values: list, wanted: Any) -> int:
+    """The place among the swept `values` of the one that is `wanted`, given as itself, as an equal one, or by its label."""
+    told = labels(name, values)
+    if isinstance(wanted, str) or (np.ndim(wanted) == 0 and isinstance(label(wanted), bool | int | float)):
+        if label(wanted) in told:
+            return told.index(label(wanted))
+    else:
+        kind = json.dumps(_identity(wanted), sort_keys=True)
+        for i, value in enumerate(values):
+            if value is wanted or json.dumps(_identity(value), sort_keys=True) == kind:
+                return i
+            if isinstance(value, str) and value == label(wanted):
+                return i
+    raise ValueError(f"{name} = {label(wanted)} was not swept; there are {', '.join(map(str, told))}")
+
+
+def _identity(value: Any) -> Any:
+    """What a value is made of, or the object itself by its place in memory where that cannot be told."""
+    try:
+        return identity(value)
+    except ValueError:
+        return {"object": id(value)}
+
+
+def _leaves(kind: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(kind, dict):
+        for key, entry in kind.items():
+            yield from _leaves(entry, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, kind
+
+
+def _leaf(told: Any, digits: int) -> str:
+    """A leaf of an identity, such as "float32 0.5", as people read it."""
+    text = told if isinstance(told, str) else json.dumps(told)
+    try:
+        return number(float(text.rpartition(" ")[2]), digits)
+    except ValueError:
+        return text
 
 
 def configurations(
@@ -92,7 +168,7 @@ def configurations(
             "give dynamics=GradientDescent(step_size)"
         )
     hyper = {}
-    for name in ("step_size", "momentum", "weight_decay", "nesterov"):
+    for name in NUMBERS[len(NETWORK_NAMES) :]:
         if hasattr(dynamics, name):
             value = np.asarray(getattr(dynamics, name))
             if value.ndim:
@@ -108,10 +184,12 @@ def configurations(
             f"over has {', '.join(map(repr, of_data))}, which is no setting of this sweep ({', '.join(sorted(own))}); "
             "sweep over the data with a function that makes them, data=lambda frequency: ..."
         )
+    told = {name: labels(name, values) for name, values in swept.items()}
     made: dict[tuple, tuple[Dataset, Dataset, Any, np.ndarray]] = {}
     found = []
-    for values in itertools.product(*swept.values()):
-        chosen = dict(zip(swept, values, strict=True))
+    for places in itertools.product(*(range(len(values)) for values in swept.values())):
+        chosen = {name: values[i] for (name, values), i in zip(swept.items(), places, strict=True)}
+        names = {name: values[i] for (name, values), i in zip(told.items(), places, strict=True)}
         settings = base | {name: chosen[name] for name in chosen if name in base}
         arguments = {name: chosen[name] for name in of_data}
         # By place and not by value, since values need not be hashable.
@@ -121,7 +199,7 @@ def configurations(
         width = positive_int("width", settings["width"])
         scales = _scale("scale_w", settings["scale_w"]), _scale("scale_z", settings["scale_z"])
         moved = type(dynamics)(**hyper | {name: chosen[name] for name in hyper if name in chosen})
-        found.append(Configuration(chosen, width, *scales, as_loss(settings["loss"]), moved, *made[which]))
+        found.append(Configuration(chosen, names, width, *scales, as_loss(settings["loss"]), moved, *made[which]))
     sizes = {one.data.size for one in found}
     if len(sizes) > 1:
         raise ValueError(f"every configuration must have the same number of points, got {sorted(sizes)}; sweep them apart")
@@ -138,10 +216,10 @@ def _swept(over: Any) -> dict[str, list]:
         if isinstance(values, str) or np.ndim(np.asarray(values, dtype=object)) == 0 or len(values) == 0:
             raise ValueError(f"over[{name!r}] must be a non-empty list of values, got {values!r}")
         swept[name] = list(values)
-        labels = [label(value) for value in values]
-        twice = [value for i, value in enumerate(labels) if value in labels[:i]]
-        if twice:
-            raise ValueError(f"over[{name!r}] has {twice[0]!r} more than once")
+        for value in swept[name] if name in NUMBERS else ():
+            if np.ndim(value):
+                raise ValueError(f"over[{name!r}] must be a list of numbers, got {value!r} among them")
+        labels(name, swept[name])
     return swept
 
 

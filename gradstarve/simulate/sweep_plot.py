@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from gradstarve.simulate.sweep_plan import label
 from gradstarve.style import COLOURS, GUIDE, new_figure, save, sheet
 from gradstarve.text import number
 
@@ -71,10 +70,9 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
 
 def _name(result: Any, which: int) -> str:
     def shown(value: Any) -> str:
-        value = label(value)
         return number(value) if isinstance(value, int | float) else str(value)
 
-    return ", ".join(f"{name} = {shown(value)}" for name, value in result.configurations[which].swept.items())
+    return ", ".join(f"{name} = {shown(value)}" for name, value in result.configurations[which].labels.items())
 
 
 def _title(result: Any, drawn: int) -> str:

@@ -13,11 +13,11 @@ import numpy as np
 
 from gradstarve.problem import GradientDescent, StochasticGradientDescent, TwoLayerReLU
 from gradstarve.problem.network import draw_two_layer
-from gradstarve.simulate.histogram import ERROR, MARGIN, quantile
+from gradstarve.simulate.histogram import ERROR, MARGIN, decimal, quantile
 from gradstarve.simulate.simulate import simulate
 from gradstarve.simulate.span import Span, left_by_decay
 from gradstarve.simulate.sweep_blocks import key_of_draws
-from gradstarve.simulate.sweep_plan import Configuration, label
+from gradstarve.simulate.sweep_plan import Configuration, labels, place_of
 from gradstarve.simulate.sweep_statistics import Part, moments
 from gradstarve.simulate.trajectory import Trajectory
 from gradstarve.text import number, table_text
@@ -28,6 +28,9 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 @dataclass(frozen=True, eq=False)
 class SweepResult:
     """Statistics of the networks of a sweep, for every combination of the swept values.
+
+    `threshold` is the error below which a network has learnt; `note` says which losses stop above it, or that it was chosen
+    for their sake, and is empty where neither is so.
 
     Every array has the axes of `over` in front, [*over], in the order given there. R records at the steps `grid`, n points.
     `result["error_mean"]` is `result.statistics["error_mean"]`:
@@ -61,6 +64,7 @@ class SweepResult:
     engine: str
     keep: str
     kept: Callable[[int], dict[str, np.ndarray]]
+    note: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -82,24 +86,27 @@ class SweepResult:
         """
         if name not in ("error", "margin"):
             raise ValueError(f'quantiles are known of "error" and "margin", not of {name!r}')
-        levels = np.asarray(levels, np.float64)
-        if not ((levels >= 0) & (levels <= 1)).all():
-            raise ValueError(f"levels must be in [0, 1], got {levels.tolist()}")
+        given = np.asarray(levels)
+        if given.dtype.kind not in "fiu" or not ((given >= 0) & (given <= 1)).all():
+            raise ValueError(f"levels must be numbers in [0, 1], got {given.tolist()}")
         counts, low, high = (self[f"{name}_{what}"] for what in ("histogram", "min", "max"))
-        found = quantile(ERROR if name == "error" else MARGIN, counts, low, high, levels.reshape(-1))
-        return found.reshape((*low.shape, *levels.shape))
+        found = quantile(ERROR if name == "error" else MARGIN, counts, low, high, given.reshape(-1))
+        return found.reshape((*low.shape, *given.shape))
 
     def time_to_learn(self, level: Any = 0.5, of: str = "") -> np.ndarray:
         """The first recorded step by which a share `level` of the networks has been below the threshold, inf if none.
+
+        That is ceil(level * seeds) networks, by the decimal number that `level` is written as: 7 of 100 for 0.07.
 
         `of`: "" the error, [*over]; "all" every point at once, [*over]; "point" each point, [*over, n].
         """
         name = f"first_learnt{'_' if of else ''}{of}"
         if name not in self.statistics:
             raise ValueError(f'of must be "", "all" or "point", got {of!r}')
-        if not 0 < level <= 1:
-            raise ValueError(f"level must be in (0, 1], got {level!r}")
-        reached = np.cumsum(self[name], axis=len(self.shape)) >= level * len(self.seeds)
+        share = decimal(level)
+        if share is None or not 0 < share <= 1:
+            raise ValueError(f"level must be a number in (0, 1], got {level!r}")
+        reached = np.cumsum(self[name], axis=len(self.shape)) >= math.ceil(share * len(self.seeds))
         first = reached.argmax(axis=len(self.shape))
         return np.where(reached.any(axis=len(self.shape)), self.grid[first].astype(np.float64), np.inf)
 
@@ -108,16 +115,12 @@ class SweepResult:
         unknown = [name for name in values if name not in self.over]
         if unknown:
             raise ValueError(f"{', '.join(unknown)} was not swept; over: {', '.join(self.over) or 'nothing'}")
-        place = []
+        places = []
         for name, swept in self.over.items():
-            labels = [label(value) for value in swept]
-            if name not in values and len(labels) > 1:
-                raise ValueError(f"which {name}? give {name}=, one of {', '.join(map(str, labels))}")
-            wanted = label(values[name]) if name in values else labels[0]
-            if wanted not in labels:
-                raise ValueError(f"{name} = {wanted} was not swept; there are {', '.join(map(str, labels))}")
-            place.append(labels.index(wanted))
-        return int(np.ravel_multi_index(place, self.shape)) if place else 0
+            if name not in values and len(swept) > 1:
+                raise ValueError(f"which {name}? give {name}=, one of {', '.join(map(str, labels(name, swept)))}")
+            places.append(place_of(name, swept, values[name]) if name in values else 0)
+        return int(np.ravel_multi_index(places, self.shape)) if places else 0
 
     def diverged_seeds(self, **values: Any) -> np.ndarray:
         """The first seeds (at most 20) whose network diverged in a configuration."""
@@ -190,13 +193,13 @@ class SweepResult:
         for one, seeds, error, *cells in zip(
             self.configurations, self.seeds_diverged, band, *map(np.ravel, columns), strict=True
         ):
-            entry = {name: label(value) for name, value in one.swept.items()}
+            entry = dict(one.labels)
             entry |= {"networks": len(self.seeds), "diverged": int(cells[0]), "diverged seeds": seeds.tolist()}
             found.append(entry | {"learnt": float(cells[1]), "median step": float(cells[2]), "last error": error.tolist()})
         return found
 
     def table(self) -> str:
-        """`summary` as a plain table."""
+        """`summary` as a plain table, and below it `note`, on losses that stop above the threshold."""
         share = f"error < {number(self.threshold)}"
         rows = [[*self.over, "networks", "diverged", share, "median step", "last error 5 %", "50 %", "95 %"]]
         for entry in self.summary():
@@ -204,7 +207,7 @@ class SweepResult:
             row = [str(entry[name]) for name in (*self.over, "networks", "diverged")]
             row += [f"{100 * entry['learnt']:.1f} %", "never" if np.isinf(when) else number(when, 6)]
             rows.append([*row, *map(number, entry["last error"])])
-        return table_text(rows)
+        return table_text(rows) + (f"\n\n{self.note}" if self.note else "")
 
     def to_xarray(self) -> Any:
         """All statistics as an `xarray.Dataset` with named axes: the swept names, step, point, quantile and histogram bins.
@@ -220,7 +223,7 @@ class SweepResult:
         levels = np.array(QUANTILES)
         arrays = self.statistics | {f"{name}_quantile": self.quantile(name, levels) for name in ("error", "margin")}
         entries = {name: ((*self.over, *axes(name)), array) for name, array in arrays.items()}
-        coordinates: dict[str, Any] = {name: [label(value) for value in values] for name, values in self.over.items()}
+        coordinates: dict[str, Any] = {name: labels(name, values) for name, values in self.over.items()}
         coordinates |= {"step": self.grid, "point": np.arange(self.configurations[0].data.size), "quantile": levels}
         middle = np.arange(len(ERROR.edges) - 1) + 0.5
         coordinates |= {"error_bin": ERROR.value(middle), "margin_bin": MARGIN.value(middle)}

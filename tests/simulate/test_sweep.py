@@ -1,15 +1,19 @@
 """Sweeps against plain NumPy on trajectories that `simulate` records, and the ways a sweep may be cut up."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy
 
 import gradstarve as gs
+from gradstarve.problem import Loss, SpectralDecoupling, as_loss
 from gradstarve.simulate import sweep_plan
 from gradstarve.simulate.histogram import ERROR
+from gradstarve.simulate.sweep_threshold import default_threshold, error_floor, note
 
 DATA = {"dim": 2, "frequencies": (0.8, 0.2)}
 ONE = jax.local_devices()[:1]
@@ -200,6 +204,12 @@ def test_sweeping_data_and_settings():
         ({"keep": "all"}, "'statistics', 'final', 'logits'"),
         ({"threshold": 0}, "threshold must be a number above 0"),
         ({"memory": 1000}, "give memory="),
+        ({"memory": float("inf")}, "memory must be a number above 0 and finite, got inf"),
+        ({"memory": 10**400}, "memory must be a number above 0 and finite"),
+        ({"threshold": float("nan")}, "threshold must be a number above 0 and at most 1, got nan"),
+        ({"over": {"step_size": [[0.1, 0.2], [0.3, 0.4]]}}, r"step_size'\] must be a list of numbers, got \[0.1, 0.2\]"),
+        ({"over": {"step_size": np.full((2, 2), 0.1)}}, "must be a list of numbers"),
+        ({"seeds": 1.5}, "seeds must be an integer >= 1, got 1.5"),
         ({"seeds": 10**6, "keep": "logits", "memory": 3e7}, "directory="),
         ({"key": "x"}, "one JAX key"),
         ({"devices": []}, "jax.local_devices"),
@@ -315,3 +325,106 @@ def test_plans_fit_the_problem_and_the_memory():
     size, _, cost = plan(10**7, "gpu")
     assert size > 4096
     assert sweep_plan.workers(cost, [device], 1e9, True, 10**7) == 2
+
+
+def test_shares_are_compared_as_the_decimals_that_they_are_written_as():
+    """In floats 0.07 * 100 is above 7, which made the network one too many."""
+    found = gs.sweep(data(), 100, **RUN | {"steps": 6, "record_every": 1})
+    order = np.zeros(found["first_learnt"].shape, int)
+    counts = {0.07: 7, 0.14: 14, 0.28: 28, 0.56: 56, 0.29: 29, 0.57: 57, 0.58: 58, 1.0: 100, 0.001: 1, np.float32(0.07): 7}
+    for level, wanted in counts.items():
+        for learnt in (wanted - 1, wanted):
+            order[:] = 0
+            order[2], order[4] = learnt, 100 - learnt
+            made = dataclasses.replace(found, statistics=found.statistics | {"first_learnt": order})
+            assert made.time_to_learn(level) == (2 if learnt == wanted else 4), (level, learnt)
+    for level in (0, 1.1, float("nan"), "half", True, None):
+        with pytest.raises(ValueError, match=r"level must be a number in \(0, 1\]"):
+            found.time_to_learn(level)
+
+
+def test_a_sweep_over_the_values_of_a_loss():
+    losses = ["cross-entropy", *(SpectralDecoupling("cross-entropy", value) for value in (0.1, 1.0))]
+    settings = RUN | {"steps": 400, "record_every": 200}
+    found = gs.sweep(data(), 40, over={"loss": losses}, **settings)
+    told = [f"cross-entropy + spectral decoupling (penalty = {value})" for value in ("0.1", "1")]
+    assert found.to_xarray()["loss"].values.tolist() == ["cross-entropy", *told]
+    assert all(text in found.table() for text in told)
+    assert [entry["loss"] for entry in found.summary()] == ["cross-entropy", *told]
+    alone = gs.sweep(data(), 40, loss=losses[2], **settings)
+    assert np.array_equal(alone["error_mean"], found["error_mean"][2])
+    assert [found.configuration(loss=loss) for loss in losses] == [0, 1, 2]
+    assert found.configuration(loss=told[1]) == 2
+    assert found.configuration(loss=SpectralDecoupling("cross-entropy", 0.1)) == 1
+    assert found.configuration(loss=as_loss("cross-entropy")) == 0
+    with pytest.raises(ValueError, match="was not swept; there are cross-entropy, "):
+        found.configuration(loss=SpectralDecoupling("cross-entropy", 0.2))
+    assert found["error_mean"][1, -1] < found["error_mean"][2, -1]
+    twice = [SpectralDecoupling("hinge", 0.1) for _ in range(2)]
+    with pytest.raises(ValueError, match="more than once"):
+        gs.sweep(data(), 4, over={"loss": twice}, **settings)
+
+
+def test_labels_tell_objects_apart():
+    def penalised(*values, **how):
+        return SpectralDecoupling("hinge", np.asarray(values, np.float32), **how)
+
+    name = "hinge + spectral decoupling"
+    near = [SpectralDecoupling("hinge", 0.1), SpectralDecoupling("hinge", 0.10001)]
+    told = sweep_plan.labels("loss", near)
+    assert told[0].startswith(f"{name} (penalty = 0.1000")
+    assert len(set(told)) == 2
+    assert sweep_plan.labels("loss", [penalised(*range(20)), penalised(*range(1, 21))]) == [f"{name} (1)", f"{name} (2)"]
+    assert sweep_plan.labels("step_size", list(np.linspace(0.5, 1, 2, dtype=np.float32))) == [0.5, 1.0]
+    assert sweep_plan.labels("step_size", list(jax.numpy.array([0.5, 1.0]))) == [0.5, 1.0]
+
+
+def test_the_usual_threshold_can_be_reached():
+    found = gs.sweep(data(), 20, steps=3000, width=3, over={"loss": ["hinge", "squared"]}, engine="reference", devices=ONE)
+    assert found.threshold == 0.3
+    assert found.note == "hinge and squared stop pushing at an error of 0.269, so the threshold is 0.3 in place of 0.01"
+    assert found.table().endswith(found.note)
+    assert (found["learnt"][:, -1] > 0.2).all()
+    # The squared loss ends at the error that `error_floor` tells; a last step of the hinge loss leads beyond it.
+    assert found["error_min"][1, -1] == pytest.approx(1 / (1 + np.e), abs=1e-5)
+    assert found["error_min"][0, -1] > 0.15
+
+
+def test_the_error_at_which_a_loss_stops():
+    class Strange(Loss):
+        name = "strange"
+
+        def residual(self, margin):
+            raise TypeError("one margin at a time")
+
+    root = scipy.optimize.brentq(lambda m: scipy.special.expit(-m) - 0.1 * m, 0, 5)
+    pulled = scipy.optimize.brentq(lambda m: scipy.special.expit(-m) - 2 * (m + 3), -5, 5)
+    for loss, floor in (
+        ("cross-entropy", 0),
+        ("exponential", 0),
+        ("hinge", scipy.special.expit(-1)),
+        ("squared", scipy.special.expit(-1)),
+        (SpectralDecoupling("cross-entropy", 0.1), scipy.special.expit(-root)),
+        (SpectralDecoupling("cross-entropy", [0.1, 0.0]), 0.8 * scipy.special.expit(-root)),
+        (SpectralDecoupling("cross-entropy", 2.0, target=-3.0), scipy.special.expit(-pulled)),
+        (Strange(), 0),
+    ):
+        assert abs(error_floor(as_loss(loss), data()) - floor) < 1e-6
+    assert [default_threshold([floor]) for floor in (0.0, 0.004, 0.1631, 0.2689, 0.5)] == [0.01, 0.01, 0.21, 0.3, 0.01]
+    assert note({"a": 0.0}, 0.01, True) == note({"a": 0.0}, 0.3, False) == ""
+    assert note({"a": 0.7, "b": 0.0}, 0.3, False) == "a stops pushing at an error of 0.7, above the threshold of 0.3"
+
+
+def test_a_threshold_that_cannot_be_reached_is_told():
+    found = gs.sweep(data(), 4, over={"loss": ["hinge", "exponential"]}, **RUN | {"threshold": 0.01})
+    assert found.note == (
+        "hinge stops pushing at an error of 0.269, above the threshold of 0.01; give a threshold above 0.269"
+    )
+    assert found.note in found.table()
+
+
+def test_whole_numbers_count_whatever_their_type():
+    found = gs.sweep(data(), 1e1, steps=4.0, record_every=np.float32(2), width=np.array(3), engine="reference")
+    assert found.seeds == range(10)
+    assert found.grid.tolist() == [0, 2, 4]
+    assert found.configurations[0].width == 3

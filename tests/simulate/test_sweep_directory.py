@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import gradstarve as gs
+from gradstarve.problem import Loss, SpectralDecoupling
 from gradstarve.simulate import sweep_blocks, sweep_plan, sweep_store
 
 RUN = {"width": 3, "steps": 40, "record_every": 10, "engine": "reference", "threshold": 0.3, "scale_w": 0.7}
@@ -145,6 +147,222 @@ def test_other_settings_are_refused(tmp_path, change, message):
     assert "begun with other settings" in str(refused.value)
 
 
+class Own(Loss):
+    """A loss of a user's, whose numbers are nowhere in its repr."""
+
+    name = "own"
+
+    def residual(self, margin):
+        return SHARPNESS * jax.nn.sigmoid(-margin)
+
+    def value(self, margin):
+        return SHARPNESS * jax.nn.softplus(-margin)
+
+    def __repr__(self):
+        return "Own()"
+
+
+SHARPNESS = 1.0
+
+
+def test_every_number_of_a_loss_is_remembered(tmp_path, monkeypatch, trained):
+    def penalised(penalty):
+        return SpectralDecoupling("cross-entropy", penalty)
+
+    few = {"seeds": 64}
+    weak = run(tmp_path / "a", loss=penalised(0.1), **few)
+    with pytest.raises(ValueError, match=r"0\.loss\.penalty: \"float32 0\.1\d+\" there, \"float32 1\.0\" here"):
+        run(tmp_path / "a", loss=penalised(1.0), **few)
+    assert not same(weak, run(loss=penalised(1.0), **few))
+    run(tmp_path / "b", loss=Own(), **few)
+    trained.clear()
+    run(tmp_path / "a", loss=penalised(0.1), **few)
+    run(tmp_path / "b", loss=Own(), **few)
+    assert not trained
+    monkeypatch.setitem(globals(), "SHARPNESS", 2.0)
+    with pytest.raises(ValueError, match=r"configurations\.0\.loss\.type\.SHARPNESS: 1\.0 there, 2\.0 here"):
+        run(tmp_path / "b", loss=Own(), **few)
+    monkeypatch.setitem(globals(), "SHARPNESS", iter([1]))
+    with pytest.raises(ValueError, match="the global 'SHARPNESS' that loss"):
+        run(tmp_path / "c", loss=Own(), **few)
+    assert not trained
+
+
+def test_a_chunk_under_another_number_is_computed_again(tmp_path, trained):
+    """Its checksum is right and it is of this sweep, but it is not that chunk."""
+    over = {"step_size": [0.1, 0.3]}
+    fresh = run(tmp_path, seeds=128, over=over)
+    first, second, third, _ = chunks(tmp_path)
+    for wrong in (second, third):  # of the same configuration, and of the other one
+        content = wrong.read_bytes()
+        chunks(tmp_path)[0].unlink()
+        (tmp_path / wrong.name.replace(wrong.name[6:12], "000000")).write_bytes(content)
+        trained.clear()
+        with pytest.warns(UserWarning, match=r"chunk-000000-.* holds chunk [12]; it is computed again"):
+            again = run(tmp_path, seeds=128, over=over)
+        assert trained == [0]
+        assert same(again, fresh)
+        assert chunks(tmp_path)[0].name == first.name
+
+
+def test_blocks_that_a_chunk_says_it_has_are_compared(tmp_path, monkeypatch, trained):
+    fresh = run(tmp_path, seeds=128)
+    load = sweep_store.Store.load
+
+    def mixed(self, chunk):
+        arrays, wrong = load(self, chunk)
+        return arrays | {"0.block": np.array([1 - chunk])}, wrong
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_store.Store, "load", mixed)
+        trained.clear()
+        with pytest.warns(UserWarning, match=r"chunk [01] holds blocks \[[01]\] of configuration 0 in place of"):
+            assert same(run(tmp_path, seeds=128), fresh)
+    assert trained == [0, 1]
+
+
+def failing(code):
+    def fail(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_without_locks_a_sweep_goes_on_with_a_warning(tmp_path, monkeypatch, code):
+    fresh = run(tmp_path / "a", seeds=64)
+    monkeypatch.setattr(sweep_store, "lock", failing(code))
+    for directory in ("a", "b"):
+        with pytest.warns(UserWarning, match="has no locks .*start one only") as told:
+            assert same(run(tmp_path / directory, seeds=64), fresh)
+        assert len(told) == 1
+
+
+def test_without_flushing_of_directories_a_sweep_goes_on_with_a_warning(tmp_path, monkeypatch):
+    flush = os.fsync
+
+    def only_files(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        flush(handle)
+
+    monkeypatch.setattr(sweep_store.os, "fsync", only_files)
+    with pytest.warns(UserWarning, match="cannot flush a directory .*power failure") as told:
+        run(tmp_path, seeds=128)
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.ESTALE, "mount it again"),
+        (errno.EROFS, "permissions"),
+        (errno.EMFILE, "ulimit"),
+        (errno.EIO, "fault"),
+        (errno.EINVAL, "Remove the cause"),
+    ],
+)
+def test_the_advice_fits_the_trouble(tmp_path, monkeypatch, code, what):
+    monkeypatch.setattr(sweep_store, "write_through", failing(code))
+    words = rf"cannot write manifest\.json .*{os.strerror(code)}\. .*{what}.*same sweep again"
+    with pytest.raises(OSError, match=words) as told:
+        run(tmp_path, seeds=64)
+    assert told.value.errno == code
+    assert ("make room" in str(told.value)) == (code == errno.ENOSPC)
+
+
+def test_a_finished_sweep_is_read_where_nothing_can_be_written(tmp_path, monkeypatch, trained):
+    fresh = run(tmp_path, seeds=128)
+    (tmp_path / ".part-gradstarve-0-00000000-1-manifest.json").write_text("")
+    there = sorted(path.name for path in tmp_path.iterdir())
+    opened = open
+
+    def read_only(path, mode="r", *more, **how):
+        if str(path).startswith(str(tmp_path)) and mode[0] in "wax":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(path, mode, *more, **how)
+
+    monkeypatch.setattr("builtins.open", read_only)
+    trained.clear()
+    assert same(run(tmp_path, seeds=128), fresh)
+    (tmp_path / "lock-0").unlink()
+    assert same(run(tmp_path, seeds=128), fresh)
+    assert not trained
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name for name in there if name != "lock-0"]
+    chunks(tmp_path)[0].unlink()
+    with pytest.raises(ValueError, match=r"not complete \(1 chunks are missing\), and the directory cannot be written"):
+        run(tmp_path, seeds=128)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match="cannot be written to, and no sweep is stored there"):
+        run(tmp_path, seeds=128)
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    over = 2**22 + 1
+    mine = [".part-mine", ".part-0-manifest.json", ".part-gradstarve-notes.txt"]
+    own = f".part-gradstarve-0-00000000-{over}-manifest.json"
+    for name in (*mine, own):
+        (tmp_path / name).write_text("words")
+    run(tmp_path, seeds=64)
+    assert [(tmp_path / name).exists() for name in (*mine, own)] == [True, True, True, False]
+
+
+def test_without_locks_only_files_of_processes_that_are_gone_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_store, "lock", failing(errno.ENOLCK))
+    host = sweep_store._host()
+    names = {(host, os.getppid()): True, (host, 2**22 + 1): False, ("0" * 8, 2**22 + 1): True}
+    for host, pid in names:
+        (tmp_path / f".part-gradstarve-0-{host}-{pid}-manifest.json").write_text("")
+    with pytest.warns(UserWarning, match="no locks"):
+        run(tmp_path, seeds=64)
+    left = {(host, pid): (tmp_path / f".part-gradstarve-0-{host}-{pid}-manifest.json").exists() for host, pid in names}
+    assert left == names
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", '{"format"', "{}", "[" * 10**5, '{"format": 2, "settings": {}, "environment": {}, "sizes": {}}']
+)
+def test_a_lost_manifest_is_written_again_from_sound_chunks(tmp_path, trained, content):
+    fresh = run(tmp_path, seeds=128)
+    path = tmp_path / "manifest.json"
+    before = path.read_bytes()
+    chunks(tmp_path)[0].write_bytes(b"damaged")
+
+    def lose():
+        path.unlink()
+        if content is not None:
+            path.write_text(content)
+
+    lose()
+    with pytest.raises(ValueError, match="belong to a sweep with other settings; call that sweep"):
+        run(tmp_path, seeds=64)
+    trained.clear()
+    with pytest.warns(UserWarning, match="written again from chunk-000001|computed again") as told:
+        assert same(run(tmp_path, seeds=128, batch_size=None), fresh)
+    assert trained == [0]
+    assert ["written again from chunk-000001" in str(one.message) for one in told] == [True, False]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("directory", ["", 3, b""])
+def test_what_is_no_directory_is_refused(directory):
+    with pytest.raises(ValueError, match="directory must be the path of a directory"):
+        run(directory, seeds=64)
+
+
+def test_a_directory_in_place_of_a_chunk_is_named_before_the_work(tmp_path, trained):
+    run(tmp_path, seeds=64)
+    (path,) = chunks(tmp_path)
+    path.unlink()
+    path.mkdir()
+    trained.clear()
+    with pytest.raises(ValueError, match=rf"{path.name}' is not a file; move it away"):
+        run(tmp_path, seeds=64)
+    assert not trained
+
+
 def test_going_on_elsewhere_is_refused_and_reading_is_not(tmp_path):
     fresh = run(tmp_path)
     path = tmp_path / "manifest.json"
@@ -173,11 +391,12 @@ def test_two_sweeps_do_not_share_a_directory(tmp_path):
 
 def test_strange_directories_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="can not create the directory"):
+    with pytest.raises(ValueError, match="cannot create the directory"):
         run(tmp_path / "file")
     for name, content, message in (
         ("manifest.json", "{}", "not the manifest of a sweep"),
         ("manifest.json", '{"format"', "not the manifest of a sweep"),
+        ("manifest.json", '{"format": 1, "settings": {}, "environment": {}, "sizes": {}}', "format 1, .* values of losses"),
         ("manifest.json", '{"format": 99, "settings": {}, "environment": {}, "sizes": {}}', "has format 99"),
         ("chunk-000000-aa.npz", "", "has chunks but no manifest"),
     ):
@@ -199,7 +418,7 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
         write(file, content)
 
     monkeypatch.setattr(sweep_store, "write_through", full)
-    with pytest.raises(OSError, match=r"can not write chunk 3 .*No space left on device.*make room") as told:
+    with pytest.raises(OSError, match=r"cannot write chunk 3 .*No space left on device.*make room") as told:
         run(tmp_path)
     assert told.value.errno == errno.ENOSPC
     assert len(chunks(tmp_path)) == 3
