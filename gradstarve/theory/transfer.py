@@ -104,9 +104,14 @@ def _interleave(kind, count, rate, norm, a, z, leaving):
         who = jnp.argmin(due, axis=-1)
         target = jnp.min(due, axis=-1)
         near = jnp.isfinite(target) & is_representable(rise, jnp.where(jnp.isfinite(target), target - total, 0))
-        span = jnp.where(near, jnp.maximum(jnp.where(near, target, 0) - total, 0), 0)
-        # A class without any clock left (hinge at its margin) gives inf here, and so never reaches its next event.
-        wait = jnp.where(near, clock.time_of(kind, rise, fall, span), jnp.inf) / rate
+        span = jnp.where(near, target, total) - total
+        # Rounding may put the total an ulp past the target. Neurons of equal angles leave one after the other, 0 apart.
+        span = jnp.where(span >= 0, span, 0)
+        lasts = clock.time_of(kind, rise, fall, span)
+        # A class without any clock left (hinge at its margin) gives inf here, and so never reaches its next event. Every
+        # inf is a constant: a quotient inf / rate has the derivative inf, and inf times a cotangent 0 is NaN.
+        reached = near & jnp.isfinite(lasts)
+        wait = jnp.where(reached, jnp.where(reached, lasts, 0) / rate, jnp.inf)
         mover = jnp.argmin(wait)
         happens = jnp.isfinite(wait[mover])
         pause = jnp.where(happens, wait[mover], 0)
@@ -142,4 +147,5 @@ def _interleave(kind, count, rate, norm, a, z, leaving):
     last = (jnp.full(2, time), total, rise, fall)
     pieces = jax.tree.map(lambda rest, final: jnp.concatenate([rest, final[None]]), pieces, last)
     starts, *rest = pieces
-    return (starts * rate, *rest), joined, when
+    started = jnp.isfinite(starts)
+    return (jnp.where(started, jnp.where(started, starts, 0) * rate, jnp.inf), *rest), joined, when
