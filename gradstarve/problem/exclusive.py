@@ -11,10 +11,10 @@ from jaxtyping import Array, Float
 
 from gradstarve.arrays import one_key
 from gradstarve.problem.dataset import Dataset
-from gradstarve.problem.network import TwoLayerReLU
+from gradstarve.problem.network import Network, TwoLayerReLU
 
 
-def exclusive(network: TwoLayerReLU, data: Dataset, key) -> TwoLayerReLU:
+def exclusive(network: Network, data: Dataset, key) -> TwoLayerReLU:
     """`network` with every neuron that is active on points of both classes made exclusive to one of them (2.1).
 
     Such a neuron has w.xh_+ > 0 and w.xh_- > 0. One of the two classes is drawn with equal chances and the component of

@@ -140,7 +140,7 @@ def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", d
     >>> solution.margins(1000.0).tolist()
     [1.0, 1.0]
     """
-    _check_problem(data, network)
+    check_problem(data, network)
     assert isinstance(network, TwoLayerReLU)
     loss, dynamics = _one_for_all(loss), _check_dynamics(dynamics)
     if isinstance(dynamics, GradientFlow):
@@ -180,7 +180,7 @@ def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", d
     return Solution(data, loss, network, dynamics, plus, minus, motion, axes)
 
 
-def _check_problem(data: Any, network: Any) -> None:
+def check_problem(data: Any, network: Any) -> None:
     """Closed forms hold for one kind of network; one of another kind may have weights of the same names."""
     if not isinstance(data, Dataset):
         raise ValueError(f"data must be a Dataset with labels ±1, got {type(data).__name__}; give Dataset(points, labels)")
