@@ -51,7 +51,7 @@ class Steep(gs.problem.Hinge):
         return 3 * super().residual(margin)
 
 
-@pytest.mark.parametrize("network", [Leaky(NET.w, NET.z), Biased(NET.w, NET.z, 0.5), gs.DeepReLU(([[0.3, 0.1]], [[0.1]]))])
+@pytest.mark.parametrize("network", [Leaky(NET.w, NET.z), Biased(NET.w, NET.z, 0.5), gs.DeepReLU(([[0.3, 0.1]], [0.1]))])
 def test_other_networks_are_refused_by_type(network):
     with pytest.raises(gs.HypothesisError, match=rf"type {type(network).__name__}.*simulate\(") as error:
         gs.solve(DATA, network, "hinge")
