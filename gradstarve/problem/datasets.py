@@ -130,13 +130,6 @@ def starving_pair(p_frequent, p_both, dim=2, scales=(1.0, 1.0), key=None, mirror
         if value.ndim:
             raise ValueError(f"{name} must be one number, got shape {value.shape}")
         check_positive(name, value)
-    if is_concrete(p_frequent) and is_concrete(p_both):
-        total = float(p_frequent) + float(p_both)
-        if abs(total - 1) > 8 * float(jnp.finfo(p_both.dtype).eps):
-            raise ValueError(
-                f"p_frequent + p_both must be 1, got {float(p_frequent):.6g} + {float(p_both):.6g} = {total:.6g}; "
-                "give shares of all samples"
-            )
     probabilities = jnp.stack([p_frequent, p_both])
     return features(jnp.array([[1, 0], [1, 1]]), probabilities, dim, scales, key, mirrored)
 

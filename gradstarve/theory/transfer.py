@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import is_concrete
+from gradstarve.problem import LOSSES
 from gradstarve.special import clock
 from gradstarve.theory.mode import ClockCurve, insert_axes
 from gradstarve.theory.piecewise import PiecewiseClock, count_pieces, is_representable
@@ -141,7 +142,11 @@ def _interleave(kind, count, faint, rate, norm, a, z, leaving):
         span = jnp.where(near, target, total) - total
         # Rounding may put the total an ulp past the target. Neurons of equal angles leave one after the other, 0 apart.
         span = jnp.where(span >= 0, span, 0)
-        lasts = clock.time_of(kind, rise, fall, span)
+        # Where neurons of equal angles leave together the span is 0, its derivative is not, and its time is span / g(u).
+        speed = LOSSES[kind]().residual(rise - fall)
+        together = near & (span == 0) & (speed > 0)
+        lasts = clock.time_of(kind, rise, fall, jnp.where(together, 0, span))
+        lasts = jnp.where(together, span / jnp.where(together, speed, 1), lasts)
         # A class without any clock left (hinge at its margin) gives inf here, and so never reaches its next event. Every
         # inf is a constant: a quotient inf / rate has the derivative inf, and inf times a cotangent 0 is NaN.
         reached = near & jnp.isfinite(lasts)
