@@ -90,7 +90,7 @@ def transfer_flow(kind: str, frequency, norm, a, z) -> TransferFlow:
 def _floor(dtype) -> float:
     """log of a rise from which on the neurons that underflow beside it are less than its rounding."""
     limits = jnp.finfo(dtype)
-    return float(jnp.log(limits.tiny) - jnp.log(limits.eps)) + 2
+    return float(np.log(float(limits.tiny)) - np.log(float(limits.eps))) + 2
 
 
 def _may_be_faint(norm, grown) -> bool:
