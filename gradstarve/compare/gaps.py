@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from gradstarve.arrays import is_concrete
-from gradstarve.problem import GradientDescent, GradientFlow
+from gradstarve.problem import GradientDescent, GradientFlow, StochasticGradientDescent, TwoLayerReLU
 from gradstarve.text import number, table_text
 
 
@@ -169,7 +169,9 @@ def compare(solution: Any, trajectory: Any, t: Any = None, step_size: Any = None
       on a run of descent, or descent theory on a simulated flow. Otherwise it must be left out.
 
     Both curves may be float32 or float64; gaps are taken in float64 of the given values. `ValueError` if the two
-    are not about the same points, labels, weights, loss or batch of networks, or if units differ without `step_size`.
+    are not about the same points, labels, weights, loss, step size (or momentum, weight decay) or batch of networks, if the
+    networks have other logits at t = 0, or if units differ without `step_size`. Flow theory may be put on a run of descent:
+    its gap is that of the steps.
 
     >>> from gradstarve.problem import GradientDescent, TwoLayerReLU, datasets
     >>> from gradstarve.simulate import simulate
@@ -203,6 +205,8 @@ def compare(solution: Any, trajectory: Any, t: Any = None, step_size: Any = None
             f"theory gives logits of shape {theory.shape} and the trajectory {simulated.shape}; both must be "
             "[*batch, records, n] for the same networks: solve and simulate the same `network`"
         )
+    _check_same_start(solution, trajectory)
+    _check_same_dynamics(solution, trajectory, step_size)
     return _measure(solution, trajectory, grid, unit, scale, theory, simulated)
 
 
@@ -238,12 +242,82 @@ def _check_same_problem(solution: Any, trajectory: Any) -> None:
             raise ValueError(f"the two curves are about different data: {name}[{place}] = {a[where]} and {b[where]}")
     losses = (solution.loss_function, trajectory.loss_function)
     names = [getattr(loss, "name", type(loss).__name__) for loss in losses]
-    if names[0] != names[1]:
+    kinds = [jax.tree.structure(loss) for loss in losses]  # types, also those of a loss inside another one
+    if names[0] != names[1] or kinds[0] != kinds[1]:
+        if names[0] == names[1]:
+            names = [f"{name} of type {type(loss).__name__}" for name, loss in zip(names, losses, strict=True)]
         raise ValueError(f"theory is for the loss {names[0]!r} and the trajectory for {names[1]!r}; use one of them")
     numbers = [[np.asarray(leaf) for leaf in jax.tree.leaves(loss)] for loss in losses]  # penalties and the like
     for a, b in zip(*numbers, strict=True):
         if a.shape != b.shape or not np.allclose(a, b, rtol=1e-6, atol=0):
             raise ValueError(f"the two curves are for different numbers in the loss {names[0]!r}: {a} and {b}")
+
+
+def _check_same_start(solution: Any, trajectory: Any) -> None:
+    """The logits at t = 0 are those of one network, up to the rounding of their terms."""
+    grid = np.asarray(trajectory.grid)
+    if not grid.size or grid[0] != 0:
+        return
+    theory = np.asarray(solution.logits(np.zeros(1, grid.dtype)))
+    simulated = np.asarray(trajectory.logits(grid[:1]))
+    eps = max(float(np.finfo(values.dtype).eps) for values in (theory, simulated))
+    theory, simulated = theory.astype(np.float64), simulated.astype(np.float64)
+    if theory.shape != simulated.shape:
+        return
+    # 64 eps of the terms z_j (w_j . x) that a logit is made of, which may cancel, where the network shows them.
+    size = np.maximum(np.abs(theory), np.abs(simulated))
+    for network in (getattr(solution, "start", None), getattr(trajectory, "initial", None)):
+        if isinstance(network, TwoLayerReLU):
+            seen = np.abs(np.asarray(network.w, np.float64)) @ np.abs(np.asarray(trajectory.data.points, np.float64)).T
+            terms = np.einsum("...h,...hn->...n", np.abs(np.asarray(network.z, np.float64)), seen)
+            if terms[..., None, :].shape == size.shape:
+                size = np.maximum(size, terms[..., None, :])
+    with np.errstate(invalid="ignore"):
+        off = np.abs(theory - simulated) > 64 * eps * size
+    if off.any():
+        where = np.unravel_index(int(np.argmax(np.where(off, np.abs(theory - simulated), 0))), off.shape)
+        network = ", ".join(str(int(i)) for i in where[:-2])
+        which = f"network {network}, point {int(where[-1])}" if network else f"point {int(where[-1])}"
+        raise ValueError(
+            f"the two curves start from different networks: at t = 0 theory has the logit {theory[where]:.6g} and the "
+            f"trajectory {simulated[where]:.6g} ({which}); solve and simulate the same `network`"
+        )
+
+
+def _check_same_dynamics(solution: Any, trajectory: Any, step_size: Any) -> None:
+    """Where both sides name their dynamics, the numbers of these are the same."""
+    ours, theirs = (getattr(curve, "dynamics", None) for curve in (solution, trajectory))
+    if isinstance(ours, GradientDescent) and isinstance(theirs, GradientDescent):
+        for name in ("step_size", "momentum", "weight_decay", "nesterov"):
+            a, b = (np.asarray(getattr(dynamics, name), np.float64) for dynamics in (ours, theirs))
+            try:
+                a, b = np.broadcast_arrays(a, b)
+            except ValueError:
+                raise ValueError(
+                    f"theory has {name} of shape {a.shape} and the trajectory of shape {b.shape}; use one dynamics for both"
+                ) from None
+            off = ~np.isclose(a, b, rtol=1e-6, atol=0)  # one of them may have been rounded to float32
+            if off.any() and not (name == "nesterov" and not np.asarray(ours.momentum).any()):
+                raise ValueError(
+                    f"theory has {name} = {a[off].flat[0]:.6g} and the trajectory {b[off].flat[0]:.6g}; use one dynamics "
+                    "for both"
+                )
+    elif isinstance(ours, GradientDescent) and isinstance(theirs, StochasticGradientDescent):
+        raise ValueError(
+            "theory is of full-batch descent and the trajectory of one random point per step; compare the latter with "
+            "solve_mode(mode, loss, dynamics).distribution(step)"
+        )
+    descent = ours if isinstance(ours, GradientDescent) else theirs
+    if step_size is None or not isinstance(descent, GradientDescent | StochasticGradientDescent):
+        return
+    # Time per step: with momentum, either of the two usual ones.
+    known = np.asarray(descent.step_size, np.float64)
+    rest = 1 - np.asarray(getattr(descent, "momentum", 0.0), np.float64)
+    if not (np.isclose(known, float(step_size), rtol=1e-6) | np.isclose(known / rest, float(step_size), rtol=1e-6)).all():
+        raise ValueError(
+            f"step_size = {float(step_size):.6g} was given, but descent has the step size {known.flat[0]:.6g}; "
+            "t = step_size * step needs that of the run"
+        )
 
 
 def _time_scale(solution: Any, unit: str, step_size: Any) -> float:

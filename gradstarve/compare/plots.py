@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import expit
 
 from gradstarve.arrays import positive_int
-from gradstarve.problem import GradientDescent
+from gradstarve.problem import GradientDescent, Hinge, SquaredMargin
 from gradstarve.style import COLOURS, DPI, GUIDE, INK, NOTE, new_figure, save, sheet
 from gradstarve.text import number
 
@@ -251,7 +251,7 @@ def _dress(comparison, axes, lines, use_log) -> None:
     high = axes[0].get_ylim()[1]
     axes[0].set_ylim(-0.02, min(max(high, 0.55), 1.02))
     axes[0].axhline(0.5, color=GUIDE, linewidth=0.8, linestyle=":", zorder=2)
-    aims = (0, 1) if comparison.trajectory.loss_function.name in ("hinge", "squared") else (0,)
+    aims = (0, 1) if isinstance(comparison.trajectory.loss_function, Hinge | SquaredMargin) else (0,)
     for level in aims:
         axes[1].axhline(level, color=GUIDE, linewidth=0.8, linestyle=":", zorder=2)
     axes[0].set_title("probability given to the wrong label", loc="left")

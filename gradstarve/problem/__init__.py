@@ -15,6 +15,7 @@ from gradstarve.problem.losses import (
     Loss,
     SquaredMargin,
     as_loss,
+    closed_form_of,
     with_closed_form,
 )
 from gradstarve.problem.mode import Mode
@@ -48,6 +49,7 @@ __all__ = [
     "StochasticGradientDescent",
     "TwoLayerReLU",
     "as_loss",
+    "closed_form_of",
     "datasets",
     "exclusive",
     "init_deep",

@@ -17,6 +17,8 @@ from gradstarve.problem.digits import digits as digits
 def antipodal(dim=2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dataset:
     """Two opposite points, x_- = -c x_+: class + at `norms`[0], class - at `norms`[1], weights `frequencies`.
 
+    Norms and frequencies may be traced (inside jit, grad, vmap), alone or in a pair such as (p, 1 - p).
+
     `dim` >= 1. Without `key` the axis is e_1; with one it is uniform on the sphere. Point 0 is class +, point 1 class -.
 
     >>> antipodal(norms=(1.0, 2.0)).points.tolist()
@@ -24,12 +26,15 @@ def antipodal(dim=2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Data
     """
     dim = positive_int("dim", dim)
     norms, frequencies = _pairs(norms, frequencies)
-    axis = _frame(dim, 1, key, norms.dtype)[0]
-    return Dataset(jnp.stack([norms[0] * axis, -norms[1] * axis]), jnp.array([1, -1]), frequencies)
+    with jax.ensure_compile_time_eval():
+        axis = _frame(dim, 1, key, norms.dtype)[0]
+        points = jnp.stack([norms[0] * axis, -norms[1] * axis])
+        axes = jnp.stack([axis, -axis])
+    return Dataset(points, np.array([1, -1]), frequencies, None if is_concrete(points) else axes)
 
 
 def orthogonal(dim=2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dataset:
-    """Two orthogonal points, one per class, of `norms` and weights `frequencies`; `dim` >= 2.
+    """Two orthogonal points, one per class, of `norms` and weights `frequencies`, which may be traced; `dim` >= 2.
 
     Without `key` the axes are e_1 and e_2; with one they are a uniform orthonormal pair.
 
@@ -38,7 +43,10 @@ def orthogonal(dim=2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dat
     """
     dim = positive_int("dim", dim, minimum=2)
     norms, frequencies = _pairs(norms, frequencies)
-    return Dataset(norms[:, None] * _frame(dim, 2, key, norms.dtype), jnp.array([1, -1]), frequencies)
+    with jax.ensure_compile_time_eval():
+        axes = _frame(dim, 2, key, norms.dtype)
+        points = norms[:, None] * axes
+    return Dataset(points, np.array([1, -1]), frequencies, None if is_concrete(points) else axes)
 
 
 def orthogonal_classes(classes, norm=1.0, frequencies=None) -> ClassDataset:
@@ -118,6 +126,10 @@ def starving_pair(p_frequent, p_both, dim=2, scales=(1.0, 1.0), key=None, mirror
     [[1.0, 0.0], [1.0, 1.0]]
     """
     p_frequent, p_both = real_arrays(p_frequent=p_frequent, p_both=p_both)
+    for name, value in (("p_frequent", p_frequent), ("p_both", p_both)):
+        if value.ndim:
+            raise ValueError(f"{name} must be one number, got shape {value.shape}")
+        check_positive(name, value)
     probabilities = jnp.stack([p_frequent, p_both])
     return features(jnp.array([[1, 0], [1, 1]]), probabilities, dim, scales, key, mirrored)
 
@@ -156,12 +168,21 @@ def _cone_points(frame, keys, count, opening, spread):
 
 
 def _pairs(norms, frequencies):
-    norms, frequencies = real_arrays(norms=norms, frequencies=frequencies)
+    norms, frequencies = (_in_one_array(values) for values in (norms, frequencies))
+    with jax.ensure_compile_time_eval():
+        norms, frequencies = real_arrays(norms=norms, frequencies=frequencies)
     for name, value in (("norms", norms), ("frequencies", frequencies)):
         if value.shape != (2,):
             raise ValueError(f"{name} must be a pair (class +, class -), got shape {value.shape}")
     check_positive("norms", norms)
     return norms, frequencies
+
+
+def _in_one_array(values):
+    """A list or tuple that has traced numbers in it as one traced array."""
+    if isinstance(values, list | tuple) and not all(map(is_concrete, values)):
+        return jnp.stack([jnp.asarray(value) for value in values])
+    return values
 
 
 def _frame(dim: int, count: int, key, dtype):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import equinox as eqx
+import jax
+import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_positive, is_concrete, real_arrays
@@ -46,12 +48,14 @@ class GradientDescent(Dynamics):
 
     def __init__(self, step_size: Any, momentum: Any = 0.0, nesterov: bool = False, weight_decay: Any = 0.0) -> None:
         self.step_size = _step_size(step_size)
-        (self.momentum,) = real_arrays(momentum=momentum)
-        (self.weight_decay,) = real_arrays(weight_decay=weight_decay)
+        # A known zero stays known inside jit: the laws without momentum and weight decay are cheaper and hold for more.
+        with jax.ensure_compile_time_eval():
+            (self.momentum,) = real_arrays(momentum=momentum)
+            (self.weight_decay,) = real_arrays(weight_decay=weight_decay)
         self.nesterov = bool(nesterov)
-        if is_concrete(self.momentum) and not bool(((self.momentum >= 0) & (self.momentum < 1)).all()):
+        if is_concrete(self.momentum) and not _within(self.momentum, 0.0, 1.0):
             raise ValueError(f"momentum must be in [0, 1), got {momentum!r}")
-        if is_concrete(self.weight_decay) and not bool((self.weight_decay >= 0).all()):
+        if is_concrete(self.weight_decay) and not _within(self.weight_decay, 0.0, np.inf):
             raise ValueError(f"weight_decay must be >= 0, got {weight_decay!r}")
 
 
@@ -68,8 +72,14 @@ class StochasticGradientDescent(Dynamics):
         self.step_size = _step_size(step_size)
 
 
+def _within(values, low: float, high: float) -> bool:
+    known = np.asarray(values)
+    return bool(((known >= low) & (known < high)).all())
+
+
 def _step_size(value) -> Array:
-    (step_size,) = real_arrays(step_size=value)
+    with jax.ensure_compile_time_eval():
+        (step_size,) = real_arrays(step_size=value)
     check_positive("step_size", step_size)
     return step_size
 

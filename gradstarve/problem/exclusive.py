@@ -11,10 +11,10 @@ from jaxtyping import Array, Float
 
 from gradstarve.arrays import one_key
 from gradstarve.problem.dataset import Dataset
-from gradstarve.problem.network import TwoLayerReLU
+from gradstarve.problem.network import Network, TwoLayerReLU
 
 
-def exclusive(network: TwoLayerReLU, data: Dataset, key) -> TwoLayerReLU:
+def exclusive(network: Network, data: Dataset, key) -> TwoLayerReLU:
     """`network` with every neuron that is active on points of both classes made exclusive to one of them (2.1).
 
     Such a neuron has w.xh_+ > 0 and w.xh_- > 0. One of the two classes is drawn with equal chances and the component of
@@ -32,6 +32,10 @@ def exclusive(network: TwoLayerReLU, data: Dataset, key) -> TwoLayerReLU:
     >>> abs(net.w).round(3).tolist(), bool((net.w > 0).all(axis=-1).any())
     ([[0.30000001192092896, 0.10000000149011612], [0.30000001192092896, 0.10000000149011612]], False)
     """
+    if type(network) is not TwoLayerReLU:
+        raise ValueError(
+            f"network must be a TwoLayerReLU itself, got {type(network).__name__}, whose neurons may see other points"
+        )
     if network.dim != data.dim:
         raise ValueError(f"the network has d = {network.dim} inputs but the points have d = {data.dim}")
     shape = data.separability()
@@ -39,8 +43,7 @@ def exclusive(network: TwoLayerReLU, data: Dataset, key) -> TwoLayerReLU:
         breach = shape.breaches[name]
         if breach is not None:
             raise ValueError(
-                "exclusive neurons need classes along one direction each, with no acute angle between them, but points "
-                f"{breach.first} and {breach.second} have y_i y_k cos(x_i, x_k) = {breach.signed_cosine:.6g}"
+                f"exclusive neurons need classes along one direction each, with no acute angle between them, but {breach}"
             )
     rays = [ray for label in (1, -1) if (ray := data.ray(label)) is not None]
     if len(rays) < 2:

@@ -138,17 +138,32 @@ def as_loss(loss) -> Loss:
     raise ValueError(f"unknown loss {loss!r}; use one of {', '.join(map(repr, LOSSES))} or a Loss instance")
 
 
+def closed_form_of(loss: Loss) -> str | None:
+    """The name of the closed form that holds for `loss`: that of its own type, None unless the type is one of `LOSSES`.
+
+    A subclass may have another residual under an inherited name, so the type decides and never the name.
+
+    >>> class Steep(Hinge):
+    ...     def residual(self, margin):
+    ...         return 3 * super().residual(margin)
+    >>> closed_form_of(Hinge()), Steep().name, closed_form_of(Steep())
+    ('hinge', 'hinge', None)
+    """
+    return type(loss).name if type(loss) in LOSSES.values() else None
+
+
 def with_closed_form(loss) -> Loss:
-    """`as_loss(loss)`, and `HypothesisError` unless it is one of `LOSSES`, the four that closed forms are written for.
+    """`as_loss(loss)`, and `HypothesisError` unless its type is one of `LOSSES`, the four that closed forms are written for.
 
     >>> with_closed_form("hinge").name
     'hinge'
     """
     loss = as_loss(loss)
-    if loss.name not in LOSSES:
+    if closed_form_of(loss) is None:
         raise HypothesisError(
             f"the closed form is for the losses {', '.join(LOSSES)}",
-            f"loss = {loss.name!r}",
-            "GradientDescent(step_size), whose law (8.1) takes any loss, theory.feature_flow (10.1), or simulate",
+            f"loss = {getattr(loss, 'name', '')!r} of type {type(loss).__name__}",
+            "GradientDescent(step_size), whose law (8.1) takes any loss, theory.feature_flow (10.1), simulate(...) or "
+            "simulate_flow(...)",
         )
     return loss

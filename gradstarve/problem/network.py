@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from functools import partial
 from typing import TypeVar
@@ -27,12 +28,12 @@ class Network(eqx.Module):
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """The axes in front: () for one network."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} lacks the property `batch_shape`: return () for one network")
 
     @property
     def dim(self) -> int:
         """d, the number of inputs."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} lacks the property `dim`: return the coordinates of a point, d")
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -41,7 +42,13 @@ class Network(eqx.Module):
 
     def __call__(self, points: Float[Array, "n d"]) -> Float[Array, "..."]:
         """The outputs f(x_i), [*batch, n, *outputs], of the `points` [n, d]."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} lacks `__call__(points)`: return [*batch, n, *outputs]")
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        for name in ("batch_shape", "dim", "outputs"):
+            if inspect.isfunction(vars(cls).get(name)):
+                raise ValueError(f"{cls.__name__}.{name} is a method; write @property above it, it is read without a call")
 
     @property
     def dtype(self) -> np.dtype:

@@ -22,6 +22,7 @@ from gradstarve.problem import (
     Network,
     StochasticGradientDescent,
     as_loss,
+    closed_form_of,
 )
 from gradstarve.problem.dynamics import no_dynamics
 from gradstarve.progress import Progress
@@ -82,6 +83,7 @@ def simulate(
     True
     """
     data, network, loss = check_problem(data, network, loss)
+    as_given = dynamics if isinstance(dynamics, Dynamics) else None
     dynamics, keys = _check_dynamics(dynamics, network, key)
     steps, every = positive_int("steps", steps), positive_int("record_every", record_every)
 
@@ -135,6 +137,7 @@ def simulate(
         data=data,
         loss_function=loss,
         networks=jax.tree.map(shape, history),
+        dynamics=as_given,
     )
 
 
@@ -199,8 +202,11 @@ def _check_classes(data: ClassDataset, network: Network, loss: Loss) -> None:
         raise ValueError(
             f"a ClassDataset needs a network with one output a class, such as SoftmaxTwoLayer, got {type(network).__name__}"
         )
-    if loss.name != "cross-entropy":
-        raise ValueError(f'several classes are trained with the softmax, loss "cross-entropy", got {loss.name!r}')
+    if closed_form_of(loss) != "cross-entropy":
+        raise ValueError(
+            'several classes are trained with the softmax, loss "cross-entropy", got '
+            f"{getattr(loss, 'name', '')!r} of type {type(loss).__name__}"
+        )
     if is_concrete(data.classes) and np.asarray(data.classes).max() >= network.outputs[0]:
         raise ValueError(
             f"the network has K = {network.outputs[0]} outputs but the data have a class "

@@ -21,7 +21,8 @@ class Trajectory(LearningCurve):
       shape, `.margins()` is [*batch, records, n], `.error()`, `.loss()` and `.mistakes()` are [*batch, records];
     - `initial`, `final`: the networks at the start and at the last entry of `grid`;
     - `data`, `loss_function`: the problem, in the precision in which it was run;
-    - `networks`: the network at every entry of `grid`, batch axes [*batch, records], or None when not asked for.
+    - `networks`: the network at every entry of `grid`, batch axes [*batch, records], or None when not asked for;
+    - `dynamics`: the `GradientDescent` or `StochasticGradientDescent` of the run, None for a flow or another optimiser.
 
     Every method of `LearningCurve` takes t = None (the whole grid), a scalar, or an array of any shape, and gives
     [*batch, *t.shape, ...]. A t that was not recorded is a `ValueError` that names its recorded neighbours: nothing is
@@ -43,6 +44,7 @@ class Trajectory(LearningCurve):
     data: Dataset | ClassDataset
     loss_function: Loss
     networks: Any = None
+    dynamics: Any = None
 
     def logits(self, t: Any = None) -> Float[Array, "..."]:
         """f(x_i) at the recorded t: [*batch, *t.shape, n], or of all, [*batch, records, n]; K classes add an axis."""

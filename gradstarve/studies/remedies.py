@@ -53,6 +53,7 @@ from gradstarve.problem import (
     GradientDescent,
     Loss,
     SpectralDecoupling,
+    closed_form_of,
     datasets,
     init_two_layer,
 )
@@ -325,7 +326,7 @@ class _Problem:
             return None, None, None
         of_type = np.arange(len(self.types))
         loss = remedy.loss_for(of_type)
-        if loss.name != "hinge":
+        if closed_form_of(loss) != "hinge":
             loss = _one_a_sample(loss, len(of_type))
         weights = self.weights(remedy, of_type, self.probabilities)
         # In the precision of the networks, as everything else.

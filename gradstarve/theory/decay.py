@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from gradstarve.arrays import check_positive, real_arrays
-from gradstarve.problem import Loss, as_loss
+from gradstarve.problem import Loss, as_loss, with_closed_form
 from gradstarve.special.monotone import invert
 from gradstarve.theory.piecewise import check_times
 
@@ -62,7 +62,7 @@ def settled_logit(frequency, norm, weight_decay, loss: Loss | str = "cross-entro
     1.386294
     """
     rate, _, weight_decay = jnp.broadcast_arrays(*_numbers(frequency, norm, 1.0, weight_decay))
-    return jnp.maximum(_settled(as_loss(loss).name, rate, weight_decay), 0)
+    return jnp.maximum(_settled(with_closed_form(loss).name, rate, weight_decay), 0)
 
 
 def decayed_logit(frequency, norm, start, weight_decay, loss: Loss | str, t) -> Float[Array, "..."]:
@@ -78,7 +78,7 @@ def decayed_logit(frequency, norm, start, weight_decay, loss: Loss | str, t) -> 
     """
     rate, start, weight_decay = _numbers(frequency, norm, start, weight_decay)
     rate, start, weight_decay, t = jnp.broadcast_arrays(rate, start, weight_decay, check_times(t, rate.dtype))
-    return _logit(as_loss(loss).name, rate, start, weight_decay, t)
+    return _logit(with_closed_form(loss).name, rate, start, weight_decay, t)
 
 
 def decayed_time(frequency, norm, start, weight_decay, loss: Loss | str, logit) -> Float[Array, "..."]:
@@ -91,7 +91,7 @@ def decayed_time(frequency, norm, start, weight_decay, loss: Loss | str, logit) 
     """
     rate, start, weight_decay = _numbers(frequency, norm, start, weight_decay)
     logit = jnp.asarray(logit, rate.dtype)
-    return _time(as_loss(loss).name, *jnp.broadcast_arrays(rate, start, weight_decay, logit))
+    return _time(with_closed_form(loss).name, *jnp.broadcast_arrays(rate, start, weight_decay, logit))
 
 
 def _rate(frequency, norm):

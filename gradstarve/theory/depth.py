@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_fits, check_positive, is_concrete, real_arrays
 from gradstarve.errors import HypothesisError
-from gradstarve.problem import Loss, as_loss
+from gradstarve.problem import Loss, with_closed_form
 from gradstarve.special.monotone import invert
 from gradstarve.theory.mode import error_to_logit, insert_axes
 from gradstarve.theory.one_layer import one_layer_logit, one_layer_time
@@ -360,15 +360,13 @@ def depth_mode(frequency, norm, weights, loss: Loss | str = "cross-entropy") -> 
     >>> round(float(deep.time_to_logit(1.0)), 4)              # u^(-1/3) falls at rate p r^(2/3): 1/0.1 - 1
     9.0
     """
-    loss = as_loss(loss)
+    loss = with_closed_form(loss)
     frequency, norm, weights = real_arrays(frequency=frequency, norm=norm, weights=weights)
     if weights.ndim < 1 or weights.shape[-1] == 0:
         raise ValueError(f"weights must be [*batch, N] with N >= 1 layers, got shape {weights.shape}")
     for name, value in (("frequency", frequency), ("norm", norm)):
         check_positive(name, value)
         check_fits(name, value, weights.shape[:-1], "weights")
-    if loss.name not in _CUT:
-        raise ValueError(f"no depth law for the loss {loss.name!r}")
     frequency, norm = (jnp.broadcast_to(x, weights.shape[:-1]) for x in (frequency, norm))
     if weights.shape[-1] > 1:
         check_positive("weights", weights)

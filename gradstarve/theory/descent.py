@@ -103,7 +103,7 @@ class March(eqx.Module):
         stride = max(int(np.gcd.reduce(steps)), 1) if steps.size else 1
         values = _record(self, jnp.asarray(steps // stride), stride, int(steps.max(initial=0)) // stride, read)
         for value in jax.tree.leaves(values):
-            if is_concrete(value) and not bool(jnp.isfinite(value).all()):
+            if is_concrete(value) and not np.isfinite(np.asarray(value)).all():
                 sick = ~np.isfinite(np.asarray(value)).all(axis=tuple(range(1, value.ndim)))
                 first = steps[sick].min()
                 raise ConvergenceError(
@@ -264,7 +264,7 @@ def new_march(loss: Loss, dynamics: GradientDescent, frequencies, norms, a: Arra
         return jnp.broadcast_to(value.astype(a.dtype), batch)
 
     momentum, weight_decay = (
-        None if is_concrete(value) and not bool((value != 0).any()) else number(value)
+        None if is_concrete(value) and not np.asarray(value).any() else number(value)
         for value in (dynamics.momentum, dynamics.weight_decay)
     )
     nesterov = dynamics.nesterov and momentum is not None
@@ -277,8 +277,17 @@ def check_steps(steps) -> np.ndarray:
     if not is_concrete(steps):
         raise ValueError("step numbers of a descent law must be known when traced; close over them instead")
     values = np.asarray(steps)
-    if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.rint(values)).all():
-        values = values.astype(np.int64)
+    if values.dtype.kind == "f":
+        whole = np.rint(values)
+        # A grid such as np.linspace(0, 700, 8) misses its whole numbers by an ulp or two of its largest one.
+        slack = 4 * float(np.finfo(values.dtype).eps) * float(np.max(np.abs(values), initial=0.0))
+        off = ~(np.abs(values - whole) <= min(slack, 1e-3))  # NaN and infinities too
+        if off.any():
+            raise ValueError(
+                f"steps must be integers >= 0 (t is the step number for descent), got {values[off].flat[0]}; "
+                "use np.arange, or np.rint of the grid"
+            )
+        values = whole.astype(np.int64)
     if values.dtype.kind not in "iu" or (values < 0).any():
         raise ValueError(f"steps must be integers >= 0 (t is the step number for descent), got {steps!r}")
     return values.astype(np.int64)

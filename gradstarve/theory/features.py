@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
-from gradstarve.problem import LOSSES, Loss, as_loss
+from gradstarve.problem import Loss, as_loss, closed_form_of
 from gradstarve.problem.datasets import check_types
 from gradstarve.special.monotone import invert
 from gradstarve.theory.log_time import follow
@@ -61,8 +61,8 @@ class FeatureFlow(eqx.Module):
         t = check_times(t, self.start.dtype)
         batch, count = self.start.shape[:-1], self.start.shape[-1]
         p, r, start = (leaf.reshape(-1, leaf.shape[-1]) for leaf in (self.probabilities, self.scales, self.start))
-        kind, flat = self.loss_function.name, t.reshape(-1)
-        if self.depth == 1 and kind in LOSSES and _is_apart(self.types):
+        kind, flat = closed_form_of(self.loss_function), t.reshape(-1)
+        if self.depth == 1 and kind is not None and _is_apart(self.types):
             return _read_outs(self, t)
         if kind == "hinge":
             found = _hinge_at(self.types, p, r, start, self.depth, flat)
@@ -78,7 +78,7 @@ class FeatureFlow(eqx.Module):
 
     def alone(self, t) -> Float[Array, "..."]:
         """v_k(t) if the other features were removed from the same samples, [*batch, *t.shape, K] (10.6)."""
-        if self.loss_function.name not in LOSSES:
+        if closed_form_of(self.loss_function) is None:
             return self._each_alone(t)
         seen = self.probabilities @ self.types
         apart = jnp.eye(self.types.shape[1], dtype=self.types.dtype)

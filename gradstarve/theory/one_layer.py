@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_positive, real_arrays
-from gradstarve.problem import Loss, as_loss
+from gradstarve.problem import Loss, with_closed_form
 from gradstarve.special import lambertw_exp
 from gradstarve.theory.piecewise import check_target, check_times, in_time
 
@@ -25,7 +25,7 @@ def one_layer_logit(frequency, norm, start, loss: Loss | str, t) -> Float[Array,
     frequency, norm, start = real_arrays(frequency=frequency, norm=norm, start=start)
     check_positive("frequency", frequency)
     check_positive("norm", norm)
-    kind = as_loss(loss).name
+    kind = with_closed_form(loss).name
     clock = frequency * norm**2 * check_times(t, start.dtype)
     if kind == "hinge":
         return jnp.where(start < 1, jnp.minimum(start + clock, 1), start)
@@ -70,7 +70,7 @@ def one_layer_time(frequency, norm, start, loss: Loss | str, logit) -> Float[Arr
     frequency, norm, start = real_arrays(frequency=frequency, norm=norm, start=start)
     check_positive("frequency", frequency)
     check_positive("norm", norm)
-    kind = as_loss(loss).name
+    kind = with_closed_form(loss).name
     logit = check_target(logit, start.dtype)
     if kind not in ("hinge", "squared", "exponential", "cross-entropy"):
         raise ValueError(f"no one-layer law for the loss {kind!r}")

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
 from gradstarve.errors import ConvergenceError, HypothesisError
-from gradstarve.problem import Loss, SpectralDecoupling, as_loss
+from gradstarve.problem import Hinge, Loss, SpectralDecoupling, as_loss, closed_form_of
 from gradstarve.problem.datasets import check_types
 
 _PATIENCE = 5e3  # of the fastest mode's times: what explicit steps get through
@@ -72,7 +72,7 @@ def check_pull(loss: Loss, count: int) -> None:
     if not isinstance(loss, SpectralDecoupling):
         return
     loss.residual(jnp.zeros(count))
-    if loss.loss.name == "hinge":
+    if isinstance(loss.loss, Hinge):
         raise HypothesisError(
             "a residual that does not jump from push to pull (10.1)",
             "a penalised hinge loss pulls back beyond its margin, so that samples slide along m = 1",
@@ -86,7 +86,7 @@ def until_rest(integrate, types, p, r, start, loss: Loss, depth: int, t) -> Arra
     `ConvergenceError` where features still move then.
     """
     arguments = (types, p, r, start, loss, depth)
-    if not isinstance(loss, SpectralDecoupling) and loss.name != "squared":
+    if not isinstance(loss, SpectralDecoupling) and closed_form_of(loss) != "squared":
         return integrate(*arguments, t)
     if t.size == 0 or not all(map(is_concrete, (t, p, r, start))) or not _comes_to_rest(types, loss):
         return integrate(*arguments, t)
@@ -131,10 +131,10 @@ def _fastest(types, p, r, start, loss, depth):
 def _pulls_back(loss: Loss, count: int) -> np.ndarray | None:
     """Which types have a loss that rises again, [S]; None where that can not be looked at."""
     inside = loss.loss if isinstance(loss, SpectralDecoupling) else loss
-    if inside.name == "squared":
+    if closed_form_of(inside) == "squared":
         return np.ones(count, bool)
-    if not isinstance(loss, SpectralDecoupling) or inside.name == "hinge":
-        why = "hinge margins slide along 1" if inside.name == "hinge" else "margins grow for ever"
+    if not isinstance(loss, SpectralDecoupling) or isinstance(inside, Hinge):
+        why = "hinge margins slide along 1" if isinstance(inside, Hinge) else "margins grow for ever"
         raise HypothesisError(
             "logits settle under a smooth loss that pulls back (section 10)",
             f"loss = {loss.name!r}: {why}",

@@ -176,7 +176,7 @@ class ModeSGD(eqx.Module):
 
 def sgd_mode(mode: Mode, loss: Loss, dynamics: StochasticGradientDescent) -> ModeSGD:
     """The law (8.3) of one mode. `HypothesisError` for a frequency above 1, which is no probability."""
-    if is_concrete(mode.frequency) and bool((mode.frequency > 1).any()):
+    if is_concrete(mode.frequency) and (np.asarray(mode.frequency) > 1).any():
         raise HypothesisError(
             "a class is drawn with probability p = frequency <= 1 (8.3)",
             f"frequency = {np.asarray(mode.frequency).max():.6g}",
@@ -187,17 +187,19 @@ def sgd_mode(mode: Mode, loss: Loss, dynamics: StochasticGradientDescent) -> Mod
 
 
 def _check_step(step, dtype):
-    step = jnp.asarray(step, dtype)
-    if is_concrete(step) and not bool(((step >= 0) & (step == jnp.rint(step))).all()):
-        raise ValueError(f"steps must be integers >= 0, got {step}")
-    return step
+    if is_concrete(step):
+        values = np.asarray(step, np.float64)
+        if not ((values >= 0) & (values == np.rint(values))).all():
+            raise ValueError(f"steps must be integers >= 0, got {step}")
+    return jnp.asarray(step, dtype)
 
 
 def _check_level(level, dtype):
-    level = jnp.asarray(level, dtype)
-    if is_concrete(level) and not bool(((level > 0) & (level < 1)).all()):
-        raise ValueError(f"the level of a quantile must be in (0, 1), got {level}")
-    return level
+    if is_concrete(level):
+        values = np.asarray(level, np.float64)
+        if not ((values > 0) & (values < 1)).all():
+            raise ValueError(f"the level of a quantile must be in (0, 1), got {level}")
+    return jnp.asarray(level, dtype)
 
 
 @jax.jit

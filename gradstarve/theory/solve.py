@@ -13,7 +13,6 @@ from jaxtyping import Array, Float
 from gradstarve.arrays import is_concrete
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import (
-    LOSSES,
     Dataset,
     Dynamics,
     GradientDescent,
@@ -21,10 +20,12 @@ from gradstarve.problem import (
     LearningCurve,
     Loss,
     Mode,
+    Network,
     Ray,
     StochasticGradientDescent,
     TwoLayerReLU,
     as_loss,
+    closed_form_of,
     with_closed_form,
 )
 from gradstarve.problem.dynamics import no_dynamics
@@ -66,7 +67,9 @@ def _one_for_all(loss: Loss | str) -> Loss:
     loss = as_loss(loss)
     if any(np.ndim(leaf) for leaf in jax.tree.leaves(loss)):
         raise HypothesisError(
-            "one loss for all points (8.1)", f"loss = {loss.name!r} with a number for each", "simulate(...), or one number"
+            "one loss for all points (8.1)",
+            f"loss = {getattr(loss, 'name', type(loss).__name__)!r} with a number for each",
+            "simulate(...), or one number",
         )
     return loss
 
@@ -93,10 +96,11 @@ class Solution(LearningCurve):
         """f(x_i) at t: [*batch, *t.shape, n]. `ValueError` without a t: theory has no grid of its own."""
         if t is None:
             raise ValueError("theory holds at every t and records none: give t, for example trajectory.grid")
-        classes = {1: self.plus, -1: self.minus}
-        values = {y: curve.logit(t) for y, curve in classes.items() if curve is not None}
-        columns = [int(y) * values[int(y)] for y in np.asarray(self.data.labels)]
-        return jnp.stack(columns, axis=-1)
+        # Labels are traced where the solution is an argument of jit or vmap, so they select and are not looked at.
+        plus, minus = (None if curve is None else curve.logit(t)[..., None] for curve in (self.plus, self.minus))
+        if plus is None or minus is None:
+            return self.data.labels * (minus if plus is None else plus)
+        return jnp.where(self.data.labels > 0, plus, -minus)
 
     def network(self, t) -> TwoLayerReLU:
         """The network at t, axes [*batch, *t.shape]: w_j moves along its own axis only, the rest of it just decays."""
@@ -109,7 +113,7 @@ class Solution(LearningCurve):
         return TwoLayerReLU(left[..., None] * self.start.w.reshape(spread) + moved[..., None] * self.axes.reshape(spread), z)
 
 
-def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> Solution:
+def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> Solution:
     """The exact training of `network` on `data`, every neuron of it, in closed form.
 
     The law is chosen by what holds:
@@ -120,8 +124,14 @@ def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entrop
     - one class only: one mode.
 
     `dynamics`: `GradientFlow()` (default; t is time) or `GradientDescent(step_size, ...)`, with momentum and weight decay
-    too (8.2) (t is the step; equality up to rounding). `network` may carry batch axes. `HypothesisError` names what fails,
-    where, and what to use instead. (Weight decay also shrinks the distance of an exclusive neuron to the other class; after
+    too (8.2) (t is the step; equality up to rounding). `network`: a `TwoLayerReLU` itself, no subclass, with any batch axes.
+    The flow is solved for the four losses of the library, descent for any `Loss`. `HypothesisError` names the hypothesis
+    that fails, where it fails, and what to use instead.
+
+    Weights of the network, frequencies, norms and hyperparameters may be traced, by jit, grad and vmap; directions of the
+    points and labels must be known (see `Dataset`).
+
+    (Weight decay also shrinks the distance of an exclusive neuron to the other class; after
     so many steps that rounding is larger, training departs from the law of real numbers.)
 
     >>> from gradstarve.problem import datasets
@@ -130,16 +140,23 @@ def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entrop
     >>> solution.margins(1000.0).tolist()
     [1.0, 1.0]
     """
+    check_problem(data, network)
+    assert isinstance(network, TwoLayerReLU)
     loss, dynamics = _one_for_all(loss), _check_dynamics(dynamics)
     if isinstance(dynamics, GradientFlow):
         loss = with_closed_form(loss)
-    if not (is_concrete(data.points) and is_concrete(data.labels)):
-        raise ValueError("solve reads the geometry of the data, so close over the dataset instead of tracing it")
     if network.dim != data.dim:
         raise ValueError(f"the network has d = {network.dim} inputs but the points have d = {data.dim}")
     dtype = jnp.result_type(data.points, network.w)
+    zero = data.zero_points
+    if zero.size:
+        raise HypothesisError(
+            "modes need a direction for every point (section 2)",
+            f"point {zero[0]} is at the origin: x_{zero[0]} = 0",
+            "the other points, with weights that sum to 1 again and a longer time: a zero point moves no weight; or "
+            "simulate(...) or simulate_flow(...)",
+        )
     shape = data.separability()
-    rays = [data.ray(label) for label in (1, -1)]
     if not shape.shared_direction or not shape.orthogonally_separable:
         name = "shared_direction" if shape.orthogonally_separable else "orthogonally_separable"
         breach = shape.breaches[name]
@@ -150,21 +167,45 @@ def solve(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entrop
         }[name]
         raise HypothesisError(
             wanted,
-            f"points {breach.first} and {breach.second} have y_i y_k cos(x_i, x_k) = {breach.signed_cosine:.6g}",
+            str(breach),
             "simulate(...) or simulate_flow(...), which need no hypothesis",
         )
-    for ray in rays:
-        if ray is not None and np.ptp(ray.norms) > 8 * float(jnp.finfo(dtype).eps) * ray.norm:
-            raise HypothesisError(
-                "the closed form (3.5) is for points of one norm per class",
-                f"class {ray.label:+d} has norms from {ray.norms.min():.6g} to {ray.norm:.6g}",
-                "simulate(...) or simulate_flow(...)",
-            )
-    antipodal = shape.antipodal
+    rays = [data.ray(label) for label in (1, -1)]
     network = TwoLayerReLU(network.w.astype(dtype), network.z.astype(dtype))
+    for ray in rays:
+        network = network if ray is None else _check_norms(ray, network, 8 * float(jnp.finfo(dtype).eps))
+    antipodal = shape.antipodal
     build = _antipodal if antipodal else _exclusive
     plus, minus, motion, axes = build(rays, network, loss, dynamics)
     return Solution(data, loss, network, dynamics, plus, minus, motion, axes)
+
+
+def check_problem(data: Any, network: Any) -> None:
+    """Closed forms hold for one kind of network; one of another kind may have weights of the same names."""
+    if not isinstance(data, Dataset):
+        raise ValueError(f"data must be a Dataset with labels ±1, got {type(data).__name__}; give Dataset(points, labels)")
+    if type(network) is TwoLayerReLU:
+        return
+    if not isinstance(network, Network):
+        raise ValueError(f"network must be a TwoLayerReLU, got {type(network).__name__}; give TwoLayerReLU(w, z)")
+    raise HypothesisError(
+        "the closed forms are for f(x) = sum_j z_j (w_j . x)_+, the network TwoLayerReLU itself (1.1)",
+        f"network is of type {type(network).__name__}",
+        "simulate(...) or simulate_flow(...), which train any Network, or TwoLayerReLU(w, z) if this is the function meant",
+    )
+
+
+def _check_norms(ray: Ray, network: TwoLayerReLU, slack: float) -> TwoLayerReLU:
+    """All points of a class at one distance from the origin."""
+    hypothesis, instead = "the closed form (3.5) is for points of one norm per class", "simulate(...) or simulate_flow(...)"
+    if not is_concrete(ray.norms):
+        low, high = jnp.min(ray.norms), jnp.max(ray.norms)
+        message = f"HypothesisError: {hypothesis}. Use instead: {instead}."
+        return network if len(ray.norms) == 1 else eqx.error_if(network, high - low > slack * high, message)
+    if np.ptp(np.asarray(ray.norms)) > slack * ray.norm:
+        where = f"class {ray.label:+d} has norms from {np.min(ray.norms):.6g} to {ray.norm:.6g}"
+        raise HypothesisError(hypothesis, where, instead)
+    return network
 
 
 def _check_dynamics(dynamics) -> GradientFlow | GradientDescent:
@@ -200,7 +241,7 @@ def _antipodal(rays, network, loss, dynamics):
     if isinstance(dynamics, GradientDescent):
         march = new_march(loss, dynamics, frequencies, norms, a, z)
         return DescentSolution(march, 0), DescentSolution(march, 1), march, axes
-    if loss.name == "squared" and is_concrete(a):
+    if closed_form_of(loss) == "squared" and is_concrete(a):
         for ray in rays:
             margin = np.asarray(_margin(network, ray))
             if (margin > 1).any():
@@ -210,7 +251,8 @@ def _antipodal(rays, network, loss, dynamics):
                     f"class {ray.label:+d} of network {where} starts at margin {margin[where]:.6g}",
                     "simulate_flow(...), or a smaller initialisation",
                 )
-    flow = transfer_flow(loss.name, jnp.stack(frequencies).astype(a.dtype), jnp.asarray(norms, a.dtype), a, z)
+    frequency, norm = (jnp.stack([jnp.asarray(v, a.dtype) for v in values]) for values in (frequencies, norms))
+    flow = transfer_flow(with_closed_form(loss).name, frequency, norm, a, z)
     return flow.curves[0], flow.curves[1], flow, axes
 
 
@@ -266,15 +308,16 @@ def _exclusive(rays, network, loss, dynamics):
 
 def _is_nonzero(value) -> bool:
     """Whether a hyperparameter may be other than zero."""
-    return not is_concrete(value) or bool((value != 0).any())
+    return not is_concrete(value) or bool(np.asarray(value).any())
 
 
 def _check_decay(network, dynamics):
     """Weights on which no point acts shrink without changing sign, or neurons that see nothing would wake up."""
-    product, momentum = dynamics.step_size * dynamics.weight_decay, dynamics.momentum
-    # Where the roots of their recurrence are real.
-    limit = ((1 - momentum) / (1 + momentum)) ** 2 if dynamics.nesterov else (1 - jnp.sqrt(momentum)) ** 2
-    broken = product > limit
+    with jax.ensure_compile_time_eval():
+        product, momentum = dynamics.step_size * dynamics.weight_decay, dynamics.momentum
+        # Where the roots of their recurrence are real.
+        limit = ((1 - momentum) / (1 + momentum)) ** 2 if dynamics.nesterov else (1 - jnp.sqrt(momentum)) ** 2
+        broken = product > limit
     hypothesis = "weight decay that does not oscillate: step_size * weight_decay up to (1 - sqrt(momentum))^2 (8.2)"
     if dynamics.nesterov:
         hypothesis = hypothesis.replace("(1 - sqrt(momentum))^2", "((1 - momentum)/(1 + momentum))^2")
@@ -297,7 +340,8 @@ def _check_exclusive(rays, network, loss, dynamics):
     if abs(cosine) > 8 * float(jnp.finfo(plus.dtype).eps):
         own, other = jnp.maximum(plus, minus), jnp.minimum(plus, minus)
         toward = jnp.where(plus > 0, network.z, -network.z)
-        if loss.name == "squared":
+        kind = closed_form_of(loss)
+        if kind == "squared":
             # A margin above 1 comes down again: then it is the neurons of the right sign that are pushed out.
             above = [_margin(network, ray)[..., None] > 1 for ray in rays]
             toward = jnp.where(jnp.where(plus > 0, above[0], above[1]), -toward, toward)
@@ -305,7 +349,7 @@ def _check_exclusive(rays, network, loss, dynamics):
         if isinstance(dynamics, GradientDescent):
             # Steps overshoot, so that a neuron pushed out may wake where the flow would not; and so may any, where
             # momentum swings a margin past the target of the squared loss and back, or a penalty pulls it back.
-            if (loss.name == "squared" and _is_nonzero(dynamics.momentum)) or loss.name not in LOSSES:
+            if (kind == "squared" and _is_nonzero(dynamics.momentum)) or kind is None:
                 wakes = own > 0
         else:
             # On the hyperbola a^2 - z^2 = const it comes down to `lowest`, and the push out of one class is |cos| of

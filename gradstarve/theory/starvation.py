@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 
 from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
 from gradstarve.errors import HypothesisError
-from gradstarve.problem import Loss, as_loss, with_closed_form
+from gradstarve.problem import Loss, as_loss, closed_form_of, with_closed_form
 from gradstarve.special import lambertw_exp
 from gradstarve.special.monotone import invert
 from gradstarve.theory.features import (
@@ -65,7 +65,7 @@ class StarvingPair(eqx.Module):
 
     def features(self, t) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(v_1, v_2) at t. The margins are v_1 and v_1 + v_2."""
-        if self.depth == 1 and self.loss_function.name == "exponential":
+        if self.depth == 1 and closed_form_of(self.loss_function) == "exponential":
             return _explicit(self, check_times(t, self.start.dtype))
         found = self.flow.features(t)
         return found[..., 0], found[..., 1]
@@ -110,7 +110,7 @@ class StarvingPair(eqx.Module):
 
         With one layer from zero 1/(p_1 + 2 p_12) and 1/(2 + q). `HypothesisError` for losses that never stop.
         """
-        if self.loss_function.name != "hinge":
+        if closed_form_of(self.loss_function) != "hinge":
             raise HypothesisError(
                 "feature 2 freezes where its samples reach a margin at which the loss is flat (10.3)",
                 f"loss = {self.loss_function.name!r}",
@@ -122,8 +122,10 @@ class StarvingPair(eqx.Module):
 def starving_pair(p_frequent, p_both, loss: Loss | str, depth=1, init=None) -> StarvingPair:
     """Two orthogonal features of norm 1: feature 1 in every sample, feature 2 in a part of them (10.2)-(10.6).
 
-    `p_frequent`: p_1 > 0, the weight of samples with feature 1 alone; `p_both`: p_12 > 0, of samples with both; they need
-    not sum to 1 and may be arrays. `depth`: N layers, at N >= 2 balanced paths that see one feature each (connections
+    `p_frequent`: p_1 > 0, the weight of samples with feature 1 alone; `p_both`: p_12 > 0, of samples with both; their sum
+    is at most 1 (less, where other samples have neither feature), and they may be arrays.
+
+    `depth`: N layers, at N >= 2 balanced paths that see one feature each (connections
     that are not restricted mix the features, see `shared_features`). `init`: (v_1, v_2) at t = 0, default (0, 0) at depth 1
     and needed, > 0, beyond. Unit: time = step size x step. `ValueError` for bad numbers.
 
@@ -151,6 +153,12 @@ def starving_pair(p_frequent, p_both, loss: Loss | str, depth=1, init=None) -> S
         check_deep_start("init, v_1", first, depth)
         check_deep_start("init, v_2", second, depth)
     p_frequent, p_both, first, second = jnp.broadcast_arrays(p_frequent, p_both, first, second)
+    if is_concrete(p_frequent) and is_concrete(p_both):
+        shares = np.asarray(p_frequent), np.asarray(p_both)
+        above = shares[0] + shares[1] > 1 + 64 * np.finfo(shares[0].dtype).eps
+        if above.any():
+            one, both = (share[above].flat[0] for share in shares)
+            raise ValueError(f"p_frequent + p_both must be at most 1, all samples, got {one:.6g} + {both:.6g}")
     return StarvingPair(p_frequent, p_both, jnp.stack([first, second], axis=-1), loss, depth)
 
 
@@ -226,7 +234,7 @@ def _lead_jvp(primals, tangents):
 def _bounds(pair: StarvingPair, frequent: Array) -> tuple[Array, Array]:
     p, both, first, second = _numbers(pair, frequent.ndim - pair.p_both.ndim)
     most = upper_bound(frequent, p / both, first, second, pair.depth)
-    if pair.loss_function.name in ("cross-entropy", "exponential"):
+    if closed_form_of(pair.loss_function) in ("cross-entropy", "exponential"):
         return lower_bound(frequent, p / both, first, second, pair.depth), most
     return jnp.zeros_like(most), most
 

@@ -13,8 +13,11 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from gradstarve.arrays import is_concrete
+from gradstarve.problem import LOSSES
 from gradstarve.special import clock
 from gradstarve.theory.mode import ClockCurve, insert_axes
 from gradstarve.theory.piecewise import PiecewiseClock, count_pieces, is_representable
@@ -60,13 +63,21 @@ class TransferFlow(eqx.Module):
 
 def transfer_flow(kind: str, frequency, norm, a, z) -> TransferFlow:
     """The flow of neurons (a_j, z_j) [*batch, h] between antipodal classes with `frequency`, `norm`: [2], + first."""
-    seen = a != 0
-    leaves = seen & ((a + z) * a < 0)
-    ratio = jnp.log(jnp.where(leaves, jnp.abs(a - z), 1)) - jnp.log(jnp.where(leaves, jnp.abs(a + z), 1))
-    leaving = jnp.where(leaves, ratio, jnp.inf)
+    # By signs: the product of two small numbers may be 0.
+    leaves = ((a > 0) & (a + z < 0)) | ((a < 0) & (a + z > 0))
+    # |q| - |p| is 2 |a| for these, so that log |q/p| keeps its digits for any sizes of p and q.
+    size, left = jnp.where(leaves, jnp.abs(a), 0), jnp.where(leaves, jnp.abs(a + z), 1)
+    fits = size < left * (jnp.finfo(a.dtype).max / 4)
+    near = jnp.log1p(jnp.where(fits, 2 * size, 0) / left)
+    far = jnp.log(jnp.where(fits, 1, 2 * size)) - jnp.log(left)
+    leaving = jnp.where(leaves, jnp.where(fits, near, far), jnp.inf)
     flat = [values.reshape(-1, values.shape[-1]) for values in (a, z, leaving)]
     rate = 2 * frequency * norm
-    pieces, joining, times = _interleave_all(kind, count_pieces(leaves), rate, norm, *flat)
+    count, faint = count_pieces(leaves), _may_be_faint(norm, a + z)
+    if faint:
+        # Each class once, and once more after each leaver; where that cannot be seen, room for the first is enough.
+        count += 2 + (count if is_concrete(a) else 0)
+    pieces, joining, times = _interleave_all(kind, count, faint, rate, norm, *flat)
     batch = a.shape[:-1]
     pieces, joining, times = jax.tree.map(lambda v: v.reshape(*batch, *v.shape[1:]), (pieces, joining, times))
     rates = jnp.broadcast_to(rate, (*batch, 2))
@@ -76,14 +87,31 @@ def transfer_flow(kind: str, frequency, norm, a, z) -> TransferFlow:
     return TransferFlow((plus, minus), a, z, leaving, joining, times)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _interleave_all(kind, count, rate, norm, a, z, leaving):
-    one = partial(_interleave, kind, count, rate, norm)
+def _floor(dtype) -> float:
+    """log of a rise from which on the neurons that underflow beside it are less than its rounding."""
+    limits = jnp.finfo(dtype)
+    return float(np.log(float(limits.tiny)) - np.log(float(limits.eps))) + 2
+
+
+def _may_be_faint(norm, grown) -> bool:
+    """Whether r p_j^2 / 4 of some neuron may be too small for a float, so that the clock of its class needs more pieces."""
+    if not (is_concrete(norm) and is_concrete(grown)):
+        return True
+    sizes = np.abs(np.asarray(grown, np.float64)) * (float(np.sqrt(np.min(norm))) / 2)
+    return bool(((sizes > 0) & (sizes < np.exp(_floor(grown.dtype) / 2))).any())
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _interleave_all(kind, count, faint, rate, norm, a, z, leaving):
+    one = partial(_interleave, kind, count, faint, rate, norm)
     return jax.vmap(one)(a, z, leaving)
 
 
-def _interleave(kind, count, rate, norm, a, z, leaving):
-    """One network: the pieces of both classes at the `count` events of either, and each neuron's event."""
+def _interleave(kind, count, faint, rate, norm, a, z, leaving):
+    """One network: the pieces of both classes at the `count` events of either, and each neuron's event.
+
+    With `faint` a new piece also begins where a class has grown from below the floats to a rise that is one.
+    """
     grown, decayed = a + z, a - z
     first = jnp.where(a > 0, 0, 1)
     is_in = jnp.stack([a > 0, a < 0])  # [2, h]
@@ -103,10 +131,26 @@ def _interleave(kind, count, rate, norm, a, z, leaving):
         due = jnp.where(waiting, leaving, jnp.inf)
         who = jnp.argmin(due, axis=-1)
         target = jnp.min(due, axis=-1)
+        crosses = jnp.ones(2, bool)
+        if faint:
+            logs = jnp.log(jnp.where(is_in, jnp.abs(root * grown), 0)) + angle / 2
+            growth = _floor(a.dtype) + 1 - jax.lax.stop_gradient(2 * jnp.max(logs, axis=-1))
+            emerges = total + jnp.where((growth > 1) & jnp.isfinite(growth), growth, jnp.inf)
+            crosses = target <= emerges
+            target = jnp.minimum(target, emerges)
         near = jnp.isfinite(target) & is_representable(rise, jnp.where(jnp.isfinite(target), target - total, 0))
-        span = jnp.where(near, jnp.maximum(jnp.where(near, target, 0) - total, 0), 0)
-        # A class without any clock left (hinge at its margin) gives inf here, and so never reaches its next event.
-        wait = jnp.where(near, clock.time_of(kind, rise, fall, span), jnp.inf) / rate
+        span = jnp.where(near, target, total) - total
+        # Rounding may put the total an ulp past the target. Neurons of equal angles leave one after the other, 0 apart.
+        span = jnp.where(span >= 0, span, 0)
+        # Where neurons of equal angles leave together the span is 0, its derivative is not, and its time is span / g(u).
+        speed = LOSSES[kind]().residual(rise - fall)
+        together = near & (span == 0) & (speed > 0)
+        lasts = clock.time_of(kind, rise, fall, jnp.where(together, 0, span))
+        lasts = jnp.where(together, span / jnp.where(together, speed, 1), lasts)
+        # A class without any clock left (hinge at its margin) gives inf here, and so never reaches its next event. Every
+        # inf is a constant: a quotient inf / rate has the derivative inf, and inf times a cotangent 0 is NaN.
+        reached = near & jnp.isfinite(lasts)
+        wait = jnp.where(reached, jnp.where(reached, lasts, 0) / rate, jnp.inf)
         mover = jnp.argmin(wait)
         happens = jnp.isfinite(wait[mover])
         pause = jnp.where(happens, wait[mover], 0)
@@ -115,7 +159,7 @@ def _interleave(kind, count, rate, norm, a, z, leaving):
         new_total = jnp.where(is_mover, jnp.where(happens, total + span, total), total + drift)
         advance = jnp.where(happens, new_total - total, 0)
         angle = angle + jnp.sum(jnp.where(is_in, advance[:, None], 0), axis=0)
-        moves = happens & (jnp.arange(a.size) == who[mover])
+        moves = happens & crosses[mover] & (jnp.arange(a.size) == who[mover])
         other = jnp.sum(jnp.where(is_mover, 0, new_total))
         is_in = jnp.where(moves, ~is_mover[:, None], is_in)
         # Exactly at its crossing the angle is the neuron's own, not the sum that led there.
@@ -142,4 +186,5 @@ def _interleave(kind, count, rate, norm, a, z, leaving):
     last = (jnp.full(2, time), total, rise, fall)
     pieces = jax.tree.map(lambda rest, final: jnp.concatenate([rest, final[None]]), pieces, last)
     starts, *rest = pieces
-    return (starts * rate, *rest), joined, when
+    started = jnp.isfinite(starts)
+    return (jnp.where(started, jnp.where(started, starts, 0) * rate, jnp.inf), *rest), joined, when

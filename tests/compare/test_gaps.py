@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from gradstarve.compare import compare
-from gradstarve.problem import GradientDescent, GradientFlow, TwoLayerReLU, datasets, init_two_layer
+from gradstarve.problem import (
+    GradientDescent,
+    GradientFlow,
+    StochasticGradientDescent,
+    TwoLayerReLU,
+    datasets,
+    init_two_layer,
+)
 from gradstarve.simulate import simulate, simulate_flow
 from gradstarve.theory import solve
 
@@ -156,6 +163,42 @@ def test_different_problems_are_refused():
         compare(trajectory, solution)
     with pytest.raises(ValueError, match="solution must be a learning curve, got int"):
         compare(3, trajectory)
+
+
+def test_another_start_is_refused():
+    data, net = problem()
+    dynamics = GradientDescent(STEP)
+    solution, trajectory = pair()
+    other = eqx.tree_at(lambda n: n.z, net, net.z.at[1, 2].multiply(1 + 1e-9))
+    for theory, run in (
+        (solve(data, other, "cross-entropy", dynamics), trajectory),
+        (solution, simulate(data, other, "cross-entropy", dynamics, 30, 10)),
+        (solve(data, other), flow()),
+    ):
+        with pytest.raises(ValueError, match=r"start from different networks: at t = 0 .*\(network 1, 2, point [01]\)"):
+            compare(theory, run)
+    # The order of the neurons changes nothing but the rounding of sums.
+    turned = TwoLayerReLU(net.w[..., ::-1, :], net.z[..., ::-1])
+    assert compare(solve(data, turned, "cross-entropy", dynamics), trajectory).gap < 1e-13
+
+
+def test_other_dynamics_are_refused():
+    data, net = problem()
+    _, trajectory = pair()
+    for dynamics, message in (
+        (GradientDescent(0.3), r"theory has step_size = 0\.3 and the trajectory 0\.25"),
+        (GradientDescent(STEP, momentum=0.5), r"theory has momentum = 0\.5 and the trajectory 0"),
+        (GradientDescent(STEP, weight_decay=1e-3), r"theory has weight_decay = 0\.001 and the trajectory 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compare(solve(data, net, "cross-entropy", dynamics), trajectory)
+    with pytest.raises(ValueError, match=r"step_size = 0\.5 was given, but descent has the step size 0\.25"):
+        compare(solve(data, net), trajectory, step_size=0.5)
+    run = simulate(data, net, "cross-entropy", StochasticGradientDescent(STEP), 30, 10, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="full-batch descent"):
+        compare(pair()[0], run)
+    low = jax.tree.map(lambda leaf: leaf.astype("float32"), GradientDescent(STEP))
+    assert compare(solve(data, net, "cross-entropy", low), trajectory).gap < 1e-13
 
 
 def test_not_finite_is_never_silent():

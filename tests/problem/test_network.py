@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gradstarve.problem import TwoLayerReLU, init_two_layer
+from gradstarve.problem import Network, TwoLayerReLU, init_two_layer
 
 
 @pytest.mark.parametrize("batch", [(), (2, 3)])
@@ -62,3 +62,23 @@ def test_networks_pass_through_jit_and_grad():
     slope = jax.jit(jax.grad(lambda n: n(jnp.array([[3.0, 1.0]]))[0]))(net)
     assert slope.w.tolist() == [[6.0, 2.0]]
     assert slope.z.tolist() == [2.0]
+
+
+def test_what_an_own_network_lacks_is_said():
+    class Bare(Network):
+        w: jax.Array
+
+    bare = Bare(jnp.ones(2))
+    point = jnp.ones((1, 2))
+    for read, name in (
+        (lambda: bare.dim, "dim"),
+        (lambda: bare.batch_shape, "batch_shape"),
+        (lambda: bare(point), "__call__"),
+    ):
+        with pytest.raises(NotImplementedError, match=f"Bare lacks .*{name}"):
+            read()
+    with pytest.raises(ValueError, match=r"Wrong\.outputs is a method; write @property"):
+
+        class Wrong(Network):
+            def outputs(self):
+                return (3,)
