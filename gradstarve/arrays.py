@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -17,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
+
+from gradstarve.text import did_you_mean
 
 _ALLOWED = (np.dtype("float32"), np.dtype("float64"))
 _INSIDE = ("gradstarve", "equinox", "jaxtyping", "beartype", "jax", "")
@@ -44,54 +47,242 @@ def _warn_once_about_x64(name: str) -> None:
         )
 
 
-def _dtype_given(name: str, value: Any) -> np.dtype | None:
-    """The precision `value` asks for, or None when it has no opinion (Python numbers, lists, integers)."""
-    dtype = getattr(value, "dtype", None)
-    if dtype is None or getattr(value, "weak_type", False):
-        kind = np.asarray(value).dtype.kind if dtype is None else np.dtype(dtype).kind
-        if kind == "c":
-            raise ValueError(f"{name} is complex; give its real part (all quantities here are real)")
-        if kind not in "fiub":
-            raise ValueError(f"{name} must hold numbers, got {value!r}")
+def _opinion(name: str, value: Any, array: Any) -> np.dtype | None:
+    """The precision `value` asks for, or None when it has no opinion (Python numbers, lists, integers).
+
+    `array` is `value` as `readable` gives it.
+    """
+    dtype = np.dtype(array.dtype)
+    if dtype.kind in "iub" or not hasattr(value, "__array__") or getattr(value, "weak_type", False):
         return None
-    dtype = np.dtype(dtype)
-    if dtype.kind == "c":
-        raise ValueError(f"{name} has dtype {dtype}; give its real part (all quantities here are real)")
-    if dtype.kind in "iub":
-        return None
-    if dtype not in _ALLOWED:
-        raise ValueError(f"{name} has dtype {dtype}; use float32 or float64, for example {name}.astype('float32')")
+    if getattr(getattr(value, "dtype", None), "kind", "") == "O":
+        return None  # Python's numbers, read one by one
     if dtype == np.float64 and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         _warn_once_about_x64(name)
         return np.dtype("float32")
     return dtype
 
 
+def readable(name: str, value: Any) -> Any:
+    """`value` as an array of real numbers: a JAX array (traced or not) as it is, all else as a NumPy array.
+
+    Fractions and decimals become float64, tensors of other libraries are taken from their device. `ValueError` for
+    values without numbers, ragged lists, masked entries, complex numbers and half precision.
+    """
+    if isinstance(value, jax.Array):
+        if jnp.issubdtype(value.dtype, jax.dtypes.extended):
+            raise ValueError(f"{name} must hold numbers, got {shown(value)}, which is made of random keys")
+        return _check_dtype(name, value, value)
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(f"{name} has {int(np.ma.getmaskarray(value).sum())} masked entries; fill them or leave them out")
+    if isinstance(value, list | tuple) and any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+        return _stacked(name, value)
+    source = value.detach().cpu() if hasattr(value, "detach") and hasattr(value, "cpu") else value
+    if hasattr(source, "__dlpack__") and not hasattr(source, "__array__"):
+        source = np.from_dlpack(source)
+    try:
+        array = np.asarray(source)
+    except Exception as error:
+        if "inhomogeneous" in str(error):
+            raise ValueError(f"{name} has rows of different lengths; give a rectangular array") from None
+        if "float16" in str(getattr(value, "dtype", "")):
+            raise _half(name, value.dtype) from None
+        raise ValueError(f"{name} must hold numbers, got {shown(value)}, which is no array: {shown(error)}") from None
+    if array.dtype.kind == "O":
+        array = np.array([_real(name, entry, value) for entry in array.reshape(-1)], np.float64).reshape(array.shape)
+    return _check_dtype(name, value, array)
+
+
+def _stacked(name: str, value: Any) -> Array:
+    """A nested list with traced numbers in it as one array."""
+    try:
+        return _check_dtype(name, value, jnp.asarray(value))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a rectangular list of numbers: {shown(error)}") from None
+
+
+def _check_dtype(name: str, value: Any, array: Any) -> Any:
+    """`array`, unless its numbers are of a kind that no law here is for."""
+    dtype = np.dtype(array.dtype)
+    if dtype.kind == "c":
+        raise ValueError(f"{name} is complex, {shown(value)}; give its real part (all quantities here are real)")
+    if dtype in _ALLOWED or dtype.kind in "iub":
+        return array
+    if dtype.kind == "f" or "float" in dtype.name:
+        raise _half(name, dtype)
+    raise ValueError(f"{name} must hold numbers, got {shown(value)}")
+
+
+def _half(name: str, dtype: Any) -> ValueError:
+    return ValueError(f"{name} has dtype {dtype}; use float32 or float64, for example {name}.astype('float32')")
+
+
+def _real(name: str, entry: Any, value: Any) -> float:
+    """`entry`, an object found in `value`, as a float: an int of any size, a fraction, a decimal."""
+    if isinstance(entry, complex | np.complexfloating):
+        raise ValueError(f"{name} is complex, {shown(entry)}; give its real part (all quantities here are real)")
+    if not hasattr(type(entry), "__float__"):
+        inside = "" if entry is value else f" in {shown(value)}"
+        raise ValueError(f"{name} must hold numbers, got {shown(entry)}{inside}")
+    try:
+        return float(entry)
+    except OverflowError:
+        raise ValueError(f"{name} = {shown(entry)} is too large for a float") from None
+    except Exception as error:
+        raise ValueError(f"{name} must hold numbers, got {shown(entry)}: {shown(error)}") from None
+
+
+def shown(value: Any, longest: int = 60) -> str:
+    """`value` on one line of an error message: its `repr`, shortened, or the shape and dtype of a larger array.
+
+    >>> shown("abc"), shown(10**400), shown(np.zeros((3, 4)))
+    ("'abc'", '1000000000000000000000000000 ... 0000000000000000000000000000', 'an array of shape (3, 4) and dtype float64')
+    """
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(value, Tracer):
+        return f"a traced array of shape {shape} and dtype {dtype}"
+    if isinstance(value, BaseException):
+        text = f"{type(value).__name__}: {value}"
+    elif isinstance(shape, tuple) and shape and dtype is not None:
+        return f"an array of shape {shape} and dtype {dtype}"
+    elif isinstance(value, int) and abs(value) >= 10**longest:
+        # `repr` itself refuses integers of more than some thousand digits.
+        digits = int(value.bit_length() * 0.30103)
+        text = f"an integer of about {digits} digits" if digits > 4000 else str(value)
+    else:
+        try:
+            text = repr(value)
+        except Exception:
+            text = f"a {type(value).__name__}"
+    text = " ".join(text.split())
+    half = (longest - 5) // 2 + 1
+    return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
+
+
 def real_arrays(**named: Any) -> tuple[Array, ...]:
     """The named values as JAX arrays of one common real dtype, in the order given.
 
-    Raises `ValueError` for half precision, complex, non-numeric and ragged values, and for NaN or infinite entries.
+    Numbers are those of Python (fractions and decimals too), NumPy, JAX and tensors of other libraries, alone, in lists or
+    in arrays. Raises `ValueError` for half precision, complex, non-numeric, masked and ragged values, for NaN or infinite
+    entries, and for numbers beyond the common dtype.
 
     >>> a, b = real_arrays(a=[1, 2], b=3.0)
     >>> a.dtype == b.dtype
     True
     """
-    opinions = []
-    for name, value in named.items():
-        try:
-            dtype = _dtype_given(name, value)
-        except ValueError as error:
-            if "inhomogeneous" in str(error):
-                raise ValueError(f"{name} has rows of different lengths; give a rectangular array") from None
-            raise
-        if dtype is not None:
-            opinions.append(dtype)
+    found = {name: readable(name, value) for name, value in named.items()}
+    opinions = [_opinion(name, named[name], array) for name, array in found.items()]
+    opinions = [dtype for dtype in opinions if dtype is not None]
     dtype = jnp.result_type(*opinions) if opinions else jnp.result_type(float)
-    arrays = tuple(jnp.asarray(value, dtype=dtype) for value in named.values())
-    for name, array in zip(named, arrays, strict=True):
-        if is_concrete(array):
-            check_finite(name, np.asarray(array))
-    return arrays
+    return tuple(_of_dtype(name, array, dtype) for name, array in found.items())
+
+
+def _of_dtype(name: str, array: Any, dtype: Any) -> Array:
+    """The readable `array` in this dtype; all numbers finite before and after, where they can be seen."""
+    if not is_concrete(array):
+        return jnp.asarray(array, dtype=dtype)
+    values = np.asarray(array)
+    check_finite(name, values)
+    with np.errstate(over="ignore", under="ignore"):
+        cast = values.astype(dtype)
+    if not np.isfinite(cast).all():
+        raise ValueError(f"{name} = {values[~np.isfinite(cast)].flat[0]} is beyond {np.dtype(dtype)}; use float64")
+    return jnp.asarray(array, dtype=dtype) if isinstance(array, jax.Array) else jnp.asarray(cast)
+
+
+def as_array(name: str, value: Any, dtype: Any = None) -> Array:
+    """`value` as a JAX array of floats, traced ones too; NaN and infinities are let through, unlike in `real_arrays`.
+
+    >>> as_array("outputs", [1, float("inf")]).tolist()
+    [1.0, inf]
+    """
+    array = readable(name, value)
+    wanted = _opinion(name, value, array) if dtype is None else dtype
+    return jnp.asarray(array, dtype=jnp.result_type(float) if wanted is None else wanted)
+
+
+def one_number(name: str, array: Array) -> None:
+    """Raise a `ValueError` unless `array` has no axes."""
+    if array.shape != ():
+        raise ValueError(f"{name} must be one number, got an array of shape {array.shape}")
+
+
+def check_instance(name: str, value: Any, of: type | tuple[type, ...], fix: str) -> None:
+    """Raise a `ValueError` unless `value` is an instance of a class; `fix` says what to give.
+
+    >>> check_instance("mode", 0.5, str, "give Mode(frequency, norm, a, z)")
+    Traceback (most recent call last):
+        ...
+    ValueError: mode must be a str, got 0.5; give Mode(frequency, norm, a, z)
+    """
+    if not isinstance(value, of):
+        names = " or ".join(one.__name__ for one in (of if isinstance(of, tuple) else (of,)))
+        raise ValueError(f"{name} must be a {names}, got {shown(value)}; {fix}")
+
+
+def as_floats(name: str, value: Any) -> np.ndarray:
+    """`value`, which must be known (not traced), as a NumPy array of float64; NaN and infinities are let through.
+
+    >>> as_floats("levels", [1, 0.5]).tolist()
+    [1.0, 0.5]
+    """
+    return np.asarray(_known(name, value), np.float64)
+
+
+def _known(name: str, value: Any) -> np.ndarray:
+    array = readable(name, value)
+    if not is_concrete(array):
+        raise ValueError(f"{name} must be known here, got {shown(value)}; keep it outside of jit, vmap and grad")
+    return np.asarray(array)
+
+
+def as_number(
+    name: str, value: Any, low: float = -np.inf, high: float = np.inf, *, with_low: bool = True, with_high: bool = True
+) -> float:
+    """`value` as one finite float from `low` to `high`, the ends included unless said otherwise; else a `ValueError`.
+
+    >>> as_number("level", 1, 0, 1)
+    1.0
+    >>> as_number("level", 1, 0, 1, with_high=False)
+    Traceback (most recent call last):
+        ...
+    ValueError: level must be a number in [0, 1), got 1
+    """
+    numbers = _known(name, value)
+    number = float(numbers) if numbers.ndim == 0 and numbers.dtype.kind != "b" else np.nan
+    above = number >= low if with_low else number > low
+    below = number <= high if with_high else number < high
+    if above and below and np.isfinite(number):
+        return number
+    if low == -np.inf and high == np.inf:
+        where = "finite number"
+    elif high == np.inf:
+        where = f"finite number {'>=' if with_low else '>'} {low:g}"
+    else:
+        where = f"number in {'[' if with_low else '('}{low:g}, {high:g}{']' if with_high else ')'}"
+    raise ValueError(f"{name} must be a {where}, got {shown(value)}")
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """`value` if it is True or False, Python's or NumPy's; a `ValueError` for all else that Python would take for one."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise ValueError(f"{name} must be True or False, got {shown(value)}")
+
+
+def as_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """`value` if it is one of the strings `choices`; else a `ValueError` that lists them and names the nearest one.
+
+    >>> as_choice("scaling", "add", ("added", "divided"))
+    Traceback (most recent call last):
+        ...
+    ValueError: scaling must be one of 'added', 'divided', got 'add'; did you mean 'added'?
+    """
+    choices = tuple(choices)
+    if isinstance(value, str) and value in choices:
+        return value
+    meant = did_you_mean(value, choices)
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}{meant}")
 
 
 def check_finite(name: str, array: np.ndarray) -> None:
@@ -122,11 +313,77 @@ def check_fits(name: str, array: Array, batch: tuple[int, ...], of: str) -> None
         raise ValueError(f"{name} of shape {array.shape} does not fit the batch axes {batch} of {of}")
 
 
-def positive_int(name: str, value: Any, minimum: int = 1) -> int:
-    """`value` as an int of at least `minimum`, or a `ValueError` that quotes what came."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}")
-    return int(value)
+def check_together(**named: Any) -> None:
+    """Raise a `ValueError` that names all shapes where the named arrays do not broadcast together.
+
+    >>> check_together(p=np.ones(2), r=np.ones(3))
+    Traceback (most recent call last):
+        ...
+    ValueError: p and r must broadcast together, got shapes (2,) and (3,)
+    """
+    shapes = [tuple(array.shape) for array in named.values()]
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        *names, last = named
+        *first, end = map(str, shapes)
+        message = f"{', '.join(names)} and {last} must broadcast together, got shapes {', '.join(first)} and {end}"
+        raise ValueError(message) from None
+
+
+def together(**named: Any) -> tuple[Array, ...]:
+    """`real_arrays` of values whose shapes have to broadcast together; their shapes are left as they are."""
+    arrays = real_arrays(**named)
+    check_together(**dict(zip(named, arrays, strict=True)))
+    return arrays
+
+
+def as_pair(name: str, value: Any, of: str) -> tuple[Any, Any]:
+    """The two entries of `value`, a sequence or an array of two; `of` names them in the `ValueError` for all else."""
+    if isinstance(value, list | tuple):
+        entries = tuple(value)
+    else:
+        array = readable(name, value)
+        entries = tuple(array) if array.ndim else ()
+    if len(entries) != 2:
+        raise ValueError(f"{name} must be a pair {of}, got {shown(value)}")
+    return entries
+
+
+def as_goal(name: str, value: Any, dtype: Any) -> Array:
+    """`value`, a level that a curve may reach, in this dtype: infinities are let through, NaN is a `ValueError`."""
+    array = as_array(name, value, dtype)
+    if is_concrete(array) and np.isnan(np.asarray(array)).any():
+        raise ValueError(f"{name} must be a level to reach, got {shown(value)}, which is or has NaN")
+    return array
+
+
+def positive_int(name: str, value: Any, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
+    """`value` as an int from `minimum` to `maximum`, or a `ValueError` that quotes what came. 1e3 is a thousand.
+
+    >>> positive_int("seeds", 1e3)
+    1000
+    """
+    whole = _whole(value)
+    if whole is None or whole < minimum:
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {shown(value)}")
+    if whole > maximum:
+        raise ValueError(f"{name} must be an integer from {minimum} to {maximum}, got {shown(value)}")
+    return whole
+
+
+def _whole(value: Any) -> int | None:
+    """`value` as an int where it is a whole number of any type, but not a truth value; else None."""
+    if isinstance(value, bool | np.bool_ | complex | str | bytes | bytearray) or not is_concrete(value):
+        return None
+    kind = getattr(getattr(value, "dtype", None), "kind", "i")
+    if getattr(value, "shape", ()) != () or kind not in "iuf":
+        return None
+    try:
+        whole = int(value)
+        return whole if whole == value else None
+    except Exception:  # NaN, infinities, and what is no number
+        return None
 
 
 def one_key(key: Any) -> Any:
@@ -142,5 +399,4 @@ def one_key(key: Any) -> Any:
         new = jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ()
         if new or (dtype == np.uint32 and key.ndim == 1):
             return key
-    got = repr(key) if dtype is None or key.shape == () else f"an array of shape {key.shape}"
-    raise ValueError(f"key must be one JAX key such as jax.random.key(0), got {got}")
+    raise ValueError(f"key must be one JAX key such as jax.random.key(0), got {shown(key)}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -21,6 +22,32 @@ def number(value: Any, digits: int = 3) -> str:
         mantissa, exponent = text.split("e")
         return f"{mantissa}e{int(exponent)}"
     return text
+
+
+# What other libraries call the losses.
+_ALSO_CALLED = {
+    "cross-entropy": ("ce", "bce", "xent", "log", "logloss", "logistic", "logistic loss", "nll", "softmax", "sigmoid"),
+    "squared": ("mse", "l2", "square", "squared error", "mean squared error", "quadratic", "least squares"),
+    "hinge": ("svm", "margin", "max margin"),
+    "exponential": ("exp", "adaboost"),
+}
+
+
+def did_you_mean(given: Any, names: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: "; did you mean 'x'?", or "" where no name is near.
+
+    >>> [did_you_mean(given, ["hinge", "squared"]) for given in ("Hinge_", "mse", "q")]
+    ["; did you mean 'hinge'?", "; did you mean 'squared'?", '']
+    """
+    if not isinstance(given, str):
+        return ""
+    plain = " ".join(given.lower().replace("_", " ").replace("-", " ").split())
+    by_plain = {name.lower().replace("_", " ").replace("-", " "): name for name in names}
+    for name, others in _ALSO_CALLED.items():
+        if name in by_plain.values() and plain.removesuffix(" loss") in others:
+            return f"; did you mean {name!r}?"
+    near = get_close_matches(plain, by_plain, n=1, cutoff=0.6)
+    return f"; did you mean {by_plain[near[0]]!r}?" if near else ""
 
 
 def table_text(rows: Sequence[Sequence[str]]) -> str:

@@ -8,7 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.arrays import check_positive, is_concrete, one_key, positive_int, real_arrays
+from gradstarve.arrays import (
+    as_flag,
+    as_number,
+    check_positive,
+    is_concrete,
+    one_key,
+    one_number,
+    positive_int,
+    readable,
+    real_arrays,
+)
 from gradstarve.problem.classes import ClassDataset
 from gradstarve.problem.dataset import Dataset
 from gradstarve.problem.digits import digits as digits
@@ -51,6 +61,7 @@ def orthogonal_classes(classes, norm=1.0, frequencies=None) -> ClassDataset:
     """
     classes = positive_int("classes", classes, minimum=2)
     (norm,) = real_arrays(norm=norm)
+    one_number("norm", norm)
     check_positive("norm", norm)
     return ClassDataset(norm * jnp.eye(classes, dtype=norm.dtype), np.arange(classes), frequencies)
 
@@ -67,10 +78,10 @@ def cones(key, dim=2, points_per_class=4, opening=0.5, spread=0.3) -> Dataset:
     """
     dim = positive_int("dim", dim)
     count = positive_int("points_per_class", points_per_class)
+    opening = as_number("opening", opening)
     if not 0 <= opening < np.pi / 4:
         raise ValueError(f"opening must be in [0, pi/4), got {opening!r}: wider cones are not orthogonally separable")
-    if not 0 <= spread < float("inf"):
-        raise ValueError(f"spread must be >= 0 and finite, got {spread!r}")
+    spread = as_number("spread", spread, 0)
     key_frame, *keys = jax.random.split(one_key(key), 5)
     frame = jnp.eye(1) if dim == 1 else _frame(dim, 2, key_frame, jnp.result_type(float))
     points = _cone_points(frame, keys, count, opening, spread)
@@ -100,6 +111,7 @@ def features(types, probabilities, dim=None, scales=None, key=None, mirrored=Fal
         if value.shape != (length,):
             raise ValueError(f"{name} must have shape ({length},) for types of shape {types.shape}, got {value.shape}")
     check_positive("scales", scales)
+    mirrored = as_flag("mirrored", mirrored)
     dim = size if dim is None else positive_int("dim", dim, minimum=size)
     points = (types * scales) @ _frame(dim, size, key, types.dtype)
     if not mirrored:
@@ -118,12 +130,15 @@ def starving_pair(p_frequent, p_both, dim=2, scales=(1.0, 1.0), key=None, mirror
     [[1.0, 0.0], [1.0, 1.0]]
     """
     p_frequent, p_both = real_arrays(p_frequent=p_frequent, p_both=p_both)
+    one_number("p_frequent", p_frequent)
+    one_number("p_both", p_both)
     probabilities = jnp.stack([p_frequent, p_both])
     return features(jnp.array([[1, 0], [1, 1]]), probabilities, dim, scales, key, mirrored)
 
 
 def check_types(types) -> None:
     """Raise a `ValueError` unless `types` is [S, K] of 0 and 1 with a feature in every type and every feature in a type."""
+    types = readable("types", types)
     if types.ndim != 2 or 0 in types.shape:
         raise ValueError(f"types must be [S, K], one row a sample type and one column a feature, got shape {types.shape}")
     if not is_concrete(types):

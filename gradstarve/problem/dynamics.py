@@ -11,7 +11,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, real_arrays
+from gradstarve.arrays import as_flag, check_positive, is_concrete, real_arrays, shown
 
 Scalar = Float[Array, "..."]
 
@@ -48,11 +48,11 @@ class GradientDescent(Dynamics):
         self.step_size = _step_size(step_size)
         (self.momentum,) = real_arrays(momentum=momentum)
         (self.weight_decay,) = real_arrays(weight_decay=weight_decay)
-        self.nesterov = bool(nesterov)
+        self.nesterov = as_flag("nesterov", nesterov)
         if is_concrete(self.momentum) and not bool(((self.momentum >= 0) & (self.momentum < 1)).all()):
-            raise ValueError(f"momentum must be in [0, 1), got {momentum!r}")
+            raise ValueError(f"momentum must be in [0, 1), got {shown(momentum)}")
         if is_concrete(self.weight_decay) and not bool((self.weight_decay >= 0).all()):
-            raise ValueError(f"weight_decay must be >= 0, got {weight_decay!r}")
+            raise ValueError(f"weight_decay must be >= 0, got {shown(weight_decay)}")
 
 
 class StochasticGradientDescent(Dynamics):
@@ -81,4 +81,4 @@ def no_dynamics(accepted: str, given: Any) -> ValueError:
     dynamics must be GradientFlow() or GradientDescent(...), got 0.1; for that step size give GradientDescent(0.1)
     """
     meant = f"; for that step size give GradientDescent({given!r})" if isinstance(given, float) else ""
-    return ValueError(f"dynamics must be {accepted}, got {given!r}{meant}")
+    return ValueError(f"dynamics must be {accepted}, got {shown(given)}{meant}")

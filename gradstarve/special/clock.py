@@ -29,9 +29,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from gradstarve.arrays import real_arrays
+from gradstarve.arrays import as_number, shown, together
 from gradstarve.special import clock_table, expclock
 from gradstarve.special.expclock import angle_at, bounded_exp, logit_at, steepness
+from gradstarve.text import did_you_mean
 
 Real = Float[Array, "*shape"]
 Pieces = Float[Array, "*batch pieces"]
@@ -47,16 +48,16 @@ class Softmax:
     others: float
 
     def __post_init__(self):
-        if not 0 < self.others < math.inf:
-            raise ValueError(f"others must be a finite number > 0, got {self.others!r}")
+        as_number("others", self.others, 0, with_low=False)
 
 
 Kind = str | Softmax
 
 
 def _check_kind(kind: Kind) -> Kind:
-    if not isinstance(kind, Softmax) and kind not in KINDS:
-        raise ValueError(f"unknown clock {kind!r}; use one of {', '.join(map(repr, KINDS))} or Softmax(others)")
+    if not isinstance(kind, Softmax) and not (isinstance(kind, str) and kind in KINDS):
+        names = ", ".join(map(repr, KINDS))
+        raise ValueError(f"unknown clock {shown(kind)}; use one of {names} or Softmax(others){did_you_mean(kind, KINDS)}")
     return kind
 
 
@@ -78,7 +79,7 @@ def clock_time(kind: Kind, rise, fall, angle) -> Float[Array, "..."]:
     >>> float(clock_time("hinge", 0.1, 0.0, 1.0))
     1.0
     """
-    rise, fall, angle = jnp.broadcast_arrays(*real_arrays(rise=rise, fall=fall, angle=angle))
+    rise, fall, angle = jnp.broadcast_arrays(*together(rise=rise, fall=fall, angle=angle))
     return time_of(_check_kind(kind), rise, fall, angle)
 
 
@@ -93,7 +94,7 @@ def clock_state(kind: Kind, rise, fall, time) -> tuple[Float[Array, "..."], Floa
     >>> float(angle), round(float(logit), 4)
     (1.0, 0.2718)
     """
-    rise, fall, time = jnp.broadcast_arrays(*real_arrays(rise=rise, fall=fall, time=time))
+    rise, fall, time = jnp.broadcast_arrays(*together(rise=rise, fall=fall, time=time))
     return state_at(_check_kind(kind), rise, fall, time)
 
 
@@ -106,7 +107,7 @@ def clock_integral(kind: Kind, u0, u, kappa) -> Float[Array, "..."]:
     >>> round(float(clock_integral("cross-entropy", 0.1, 1.0, 0.0)), 3)   # log 10 + Ei(1) - Ei(0.1)
     5.821
     """
-    u0, u, kappa = jnp.broadcast_arrays(*real_arrays(u0=u0, u=u, kappa=kappa))
+    u0, u, kappa = jnp.broadcast_arrays(*together(u0=u0, u=u, kappa=kappa))
     steep = jnp.hypot(kappa, u0)
     larger = (jnp.abs(u0) + steep) / 2
     smaller = jnp.where(larger > 0, (kappa / 2) * (kappa / 2 / jnp.where(larger > 0, larger, 1)), 0)

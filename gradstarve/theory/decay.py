@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.arrays import check_positive, real_arrays
+from gradstarve.arrays import as_goal, check_positive, check_together, together
 from gradstarve.problem import Loss, as_loss
 from gradstarve.special.monotone import invert
 from gradstarve.theory.piecewise import check_times
@@ -77,7 +77,9 @@ def decayed_logit(frequency, norm, start, weight_decay, loss: Loss | str, t) -> 
     1.3863
     """
     rate, start, weight_decay = _numbers(frequency, norm, start, weight_decay)
-    rate, start, weight_decay, t = jnp.broadcast_arrays(rate, start, weight_decay, check_times(t, rate.dtype))
+    t = check_times(t, rate.dtype)
+    check_together(problem=rate * start * weight_decay, t=t)
+    rate, start, weight_decay, t = jnp.broadcast_arrays(rate, start, weight_decay, t)
     return _logit(as_loss(loss).name, rate, start, weight_decay, t)
 
 
@@ -90,12 +92,13 @@ def decayed_time(frequency, norm, start, weight_decay, loss: Loss | str, logit) 
     5.7565
     """
     rate, start, weight_decay = _numbers(frequency, norm, start, weight_decay)
-    logit = jnp.asarray(logit, rate.dtype)
+    logit = as_goal("logit", logit, rate.dtype)
+    check_together(problem=rate * start * weight_decay, logit=logit)
     return _time(as_loss(loss).name, *jnp.broadcast_arrays(rate, start, weight_decay, logit))
 
 
 def _rate(frequency, norm):
-    frequency, norm = real_arrays(frequency=frequency, norm=norm)
+    frequency, norm = together(frequency=frequency, norm=norm)
     check_positive("frequency", frequency)
     check_positive("norm", norm)
     return frequency * norm
@@ -104,7 +107,7 @@ def _rate(frequency, norm):
 def _numbers(frequency, norm, start, weight_decay):
     """p r, u(0) and lambda, all checked to be positive."""
     names = ("frequency", "norm", "start", "weight_decay")
-    arrays = real_arrays(**dict(zip(names, (frequency, norm, start, weight_decay), strict=True)))
+    arrays = together(**dict(zip(names, (frequency, norm, start, weight_decay), strict=True)))
     for name, value in zip(names, arrays, strict=True):
         check_positive(name, value)
     return arrays[0] * arrays[1], arrays[2], arrays[3]

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_fits, check_positive, is_concrete, real_arrays
+from gradstarve.arrays import as_goal, check_fits, check_positive, is_concrete, real_arrays
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import Loss, as_loss
 from gradstarve.special.monotone import invert
@@ -275,6 +275,7 @@ class DepthMode(eqx.Module):
 
     def weights(self, t) -> Float[Array, "..."]:
         """b_1, ..., b_N at t: [*batch, *t.shape, N]."""
+        t = check_times(t, self.start.dtype)
         y, u = self._at(t)
         if self.depth == 1:
             return (u / insert_axes(self.norm[..., None], np.ndim(t))[..., 0])[..., None]
@@ -284,9 +285,7 @@ class DepthMode(eqx.Module):
 
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """The time at which u = `logit`, [*batch, *logit.shape]; 0 if u(0) is there, inf if it never gets there."""
-        target = jnp.asarray(logit, self.start.dtype)
-        if is_concrete(target) and np.isnan(np.asarray(target)).any():
-            raise ValueError("the logit to reach is NaN")
+        target = as_goal("logit", logit, self.start.dtype)
         frequency, norm, target = self._lanes(target)
         if self.depth == 1:
             return one_layer_time(frequency, norm, norm * self._lane_start(target)[..., 0], self.loss_function, target)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, positive_int, real_arrays
+from gradstarve.arrays import check_positive, positive_int, together
 
 
 def antipodal_fate(a, z) -> Float[Array, "*shape"]:
@@ -22,7 +22,7 @@ def antipodal_fate(a, z) -> Float[Array, "*shape"]:
     >>> antipodal_fate([0.1, 0.1, -0.1], [0.5, -0.5, -0.5]).tolist()
     [1.0, -1.0, -1.0]
     """
-    a, z = real_arrays(a=a, z=z)
+    a, z = together(a=a, z=z)
     return jnp.where(a == 0, 0, jnp.sign(a + z))
 
 
@@ -32,7 +32,7 @@ def exclusive_fate(a, z) -> Float[Array, "*shape"]:
     >>> exclusive_fate([0.1, 0.1, -0.1], [0.5, -0.5, 0.5]).tolist()
     [1.0, 0.0, 0.0]
     """
-    a, z = real_arrays(a=a, z=z)
+    a, z = together(a=a, z=z)
     return ((a > 0) & (z > -a)).astype(a.dtype)
 
 
@@ -44,7 +44,7 @@ def learning_probability(scale_a=1.0, scale_z=1.0) -> Float[Array, "..."]:
     >>> float(learning_probability())
     0.75
     """
-    scale_a, scale_z = real_arrays(scale_a=scale_a, scale_z=scale_z)
+    scale_a, scale_z = together(scale_a=scale_a, scale_z=scale_z)
     check_positive("scale_a", scale_a)
     check_positive("scale_z", scale_z)
     return 0.5 + jnp.arctan2(scale_a, scale_z) / jnp.pi
@@ -70,5 +70,5 @@ def dies_for_ever(alpha, beta, cosine) -> Array:
     >>> bool(dies_for_ever(-0.5, 0.4, -0.5)), bool(dies_for_ever(-0.1, 0.4, -0.5))
     (True, False)
     """
-    alpha, beta, cosine = real_arrays(alpha=alpha, beta=beta, cosine=cosine)
+    alpha, beta, cosine = together(alpha=alpha, beta=beta, cosine=cosine)
     return alpha + jnp.abs(cosine) * beta <= 0

@@ -20,7 +20,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete, positive_int, real_arrays
+from gradstarve.arrays import as_number, is_concrete, positive_int, real_arrays
 from gradstarve.progress import Progress
 
 __all__ = [
@@ -188,13 +188,11 @@ def check_linear_regime(K0, K1, limit=0.1) -> float:
     >>> check_linear_regime([[1.0]], [[1.0]])
     0.0
     """
-    (bound,) = real_arrays(limit=limit)
-    if bound.ndim or not float(bound) > 0:
-        raise ValueError(f"limit must be a number > 0, got {limit!r}")
+    limit = as_number("limit", limit, 0, with_low=False)
     change = float(kernel_change(K0, K1))
-    if not change <= float(bound):
+    if not change <= limit:
         warnings.warn(
-            f"the kernel has changed by {change:.2g} of its norm (limit {float(bound):.2g}): the network has left the "
+            f"the kernel has changed by {change:.2g} of its norm (limit {limit:.2g}): the network has left the "
             "linear regime, and laws computed from its first kernel do not describe it beyond the start; take the kernel "
             "at later weights, or train wider networks or smaller steps from a larger start",
             LinearRegimeWarning,

@@ -24,7 +24,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.arrays import positive_int
+from gradstarve.arrays import as_floats, as_number, positive_int
 from gradstarve.errors import ConvergenceError, HypothesisError
 from gradstarve.problem import Loss, as_loss
 from gradstarve.theory.features import FeatureFlow, feature_flow, rise
@@ -103,7 +103,7 @@ def equal_time_weights(
     if init is None and positive_int("depth", depth) > 1:
         raise ValueError(f"depth = {depth} needs init, the first logits v_k(0) > 0, which decide how long a path waits")
     flow, matrix = _speeds(types, probabilities, loss, depth, scales, init)
-    logit, start = float(logit), np.asarray(flow.start)
+    logit, start = as_number("logit", logit), np.asarray(flow.start)
     if not logit > start.max():
         raise HypothesisError(
             "every feature has `logit` ahead of it", f"logit = {logit}, v(0) = {start.tolist()}", "a larger logit"
@@ -122,7 +122,7 @@ def _speeds(types, probabilities, loss, depth, scales, init) -> tuple[FeatureFlo
     assumed = init
     if init is None and depth > 1:
         # Only margins matter here, and paths that have hardly moved have none.
-        assumed = np.full(np.shape(types)[-1:], 1e-3)
+        assumed = np.full(as_floats("types", types).shape[-1:], 1e-3)
     flow = feature_flow(types, probabilities, loss, depth, scales, assumed)
     if flow.probabilities.ndim != 1:
         raise ValueError(f"weights are found for one problem at a time, got batch axes {flow.probabilities.shape[:-1]}")
