@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         init_two_layer,
     )
     from gradstarve.simulate import (
+        EventKind,
         HingeTrajectory,
         SweepResult,
         Trajectory,
@@ -76,7 +77,8 @@ _NAMES = {
         *("TwoLayerReLU", "datasets", "exclusive", "init_deep", "init_softmax", "init_two_layer"),
     ),
     "gradstarve.simulate": (
-        *("HingeTrajectory", "SweepResult", "Trajectory", "simulate", "simulate_flow", "simulate_hinge_exact", "sweep"),
+        *("EventKind", "HingeTrajectory", "SweepResult", "Trajectory"),
+        *("simulate", "simulate_flow", "simulate_hinge_exact", "sweep"),
     ),
     "gradstarve.studies.phase": ("phase_diagram",),
     "gradstarve.symbolic": ("Derivation", "derive"),
@@ -93,6 +95,7 @@ __all__ = [
     "Dataset",
     "DeepReLU",
     "Derivation",
+    "EventKind",
     "Exponential",
     "GradientDescent",
     "GradientFlow",

@@ -11,7 +11,7 @@ import numpy as np
 from gradstarve.arrays import check_finite
 from gradstarve.diagnose.groups import ALARM_INDEX, GroupLaw
 from gradstarve.diagnose.training import sigmoid
-from gradstarve.text import number, table_text
+from gradstarve.text import html_lines, number, short_repr, table_text
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,11 @@ class AfterTraining:
             )
             lines.append(f"The kernel changed by {100 * self.kernel_change:.0f} %: {trust}.")
         return "\n".join(lines)
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return html_lines(self.table())
 
     def to_dict(self) -> dict[str, Any]:
         """Every number, ready for `gradstarve.report.write_json`."""

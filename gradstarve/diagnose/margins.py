@@ -20,7 +20,7 @@ from gradstarve.diagnose.groups import (
 )
 from gradstarve.diagnose.tags import number_between, read_groups, read_labels, varying_classes
 from gradstarve.diagnose.training import sigmoid
-from gradstarve.text import number, table_text
+from gradstarve.text import html_lines, html_table, number, short_repr, table_text
 
 ALARM_RELIANCE = 0.5
 
@@ -104,6 +104,11 @@ class MarginReport:
     def table(self) -> str:
         """The summary and one row per group, as plain text."""
         return self.summary() + "\n\n" + table_text(self.rows())
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return html_lines(self.summary()) + html_table(self.rows())
 
     def to_dict(self) -> dict[str, Any]:
         """Every number, ready for `gradstarve.report.write_json`."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from gradstarve.arrays import check_finite, positive_int
+from gradstarve.arrays import can_pickle, check_finite, positive_int
 from gradstarve.diagnose.discover import two_clusters
 from gradstarve.diagnose.eigenfeatures import EigenFeatures, eigen_features
 from gradstarve.diagnose.groups import GroupLaw, group_law, make_group, permutation_p, reaches, without_complements
@@ -15,6 +16,7 @@ from gradstarve.diagnose.remedies import Remedies, RemedyOutcome
 from gradstarve.diagnose.tags import Tags, number_between, read_groups, varying_classes
 from gradstarve.diagnose.training import largest_eigenvalue, sigmoid, train_linearised
 from gradstarve.progress import Progress
+from gradstarve.text import html_lines, short_repr
 
 _LONGEST = 1e5  # times 1 / largest strength: where the search for the horizon ends
 _RECORDS = 60
@@ -68,6 +70,18 @@ class StarvationReport:
         from gradstarve.diagnose.words import tables
 
         return tables(self)
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return html_lines(self.table())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A model made of functions that cannot be pickled stays behind; everything that was found goes.
+        return {**self.__dict__, "model": self.model if can_pickle(self.model) else None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StarvationReport:
+        return replace(self, **{name: deepcopy(value, memo) for name, value in self.__dict__.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Every number of the report, ready for `gradstarve.report.write_json`."""

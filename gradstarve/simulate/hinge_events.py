@@ -23,6 +23,7 @@ from gradstarve.simulate.hinge_follow import Told, follow
 from gradstarve.simulate.hinge_run import Kind, State, Stop
 from gradstarve.simulate.simulate import check_problem
 from gradstarve.simulate.trajectory import Trajectory
+from gradstarve.text import html_lines
 
 WORDS = {
     Kind.WAKES: "neuron {neuron} wakes on point {point}",
@@ -35,14 +36,29 @@ WORDS = {
 
 
 class Events(NamedTuple):
-    """What happened to every network, in order: `time`, `kind` (a `Kind`; -1 behind the last), `neuron` j (-1 for a margin)
-    and `point` i, all [*batch, most events], and `count`, [*batch]."""
+    """What happened to every network, in order: `time`, `kind` (an `EventKind` by its number; -1 behind the last), `neuron`
+    j (-1 for a margin) and `point` i, all [*batch, most events], and `count`, [*batch]."""
 
     time: np.ndarray
     kind: np.ndarray
     neuron: np.ndarray
     point: np.ndarray
     count: np.ndarray
+
+    @property
+    def names(self) -> np.ndarray:
+        """The kinds by name, [*batch, most events] strings, "" behind the last."""
+        table = np.array(["", *(Kind(k).name for k in range(1, len(Kind) + 1))])
+        return table[np.maximum(self.kind, 0)]
+
+    def __repr__(self) -> str:
+        networks = f"{self.count.size} network{'s' * (self.count.size != 1)}"
+        return f"Events({networks}, {int(self.count.sum())} events; .of(index) tells them in words)"
+
+    def _repr_html_(self) -> str:
+        first = np.unravel_index(0, self.count.shape) if self.count.size else ()
+        lines = self.of(*first)[:20] if self.count.size else []
+        return html_lines("\n".join([repr(self), *lines]))
 
     def of(self, *index: int) -> list[str]:
         """The events of the network at `index` of the batch axes, in words."""

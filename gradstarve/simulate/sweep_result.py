@@ -20,9 +20,16 @@ from gradstarve.simulate.sweep_blocks import key_of_draws
 from gradstarve.simulate.sweep_plan import Configuration, label
 from gradstarve.simulate.sweep_statistics import Part, moments
 from gradstarve.simulate.trajectory import Trajectory
-from gradstarve.text import number, table_text
+from gradstarve.text import html_table, number, short_repr, table_text
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+class Records(dict):
+    """The kept records of every configuration in memory; called with its number it gives those of one."""
+
+    def __call__(self, number: int) -> dict[str, np.ndarray]:
+        return self[number]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +68,24 @@ class SweepResult:
     engine: str
     keep: str
     kept: Callable[[int], dict[str, np.ndarray]]
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What reads the kept records knows files and locks of this process: the records themselves go.
+        count = 0 if self.keep == "statistics" else len(self.configurations)
+        kept = Records({number: self.kept(number) for number in range(count)})
+        return {**self.__dict__, "kept": kept, "key": None, "_key": self._key_data()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        data, kind = state.pop("_key")
+        self.__dict__.update(state, key=jax.random.wrap_key_data(jnp.asarray(data), impl=kind))
+
+    def _key_data(self) -> tuple[np.ndarray, str]:
+        return np.asarray(jax.random.key_data(self.key)), str(jax.random.key_impl(self.key))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -196,6 +221,10 @@ class SweepResult:
 
     def table(self) -> str:
         """`summary` as a plain table."""
+        return table_text(self._rows())
+
+    def _rows(self) -> list[list[str]]:
+        """`summary` as strings, the header first."""
         share = f"error < {number(self.threshold)}"
         rows = [[*self.over, "networks", "diverged", share, "median step", "last error 5 %", "50 %", "95 %"]]
         for entry in self.summary():
@@ -203,7 +232,7 @@ class SweepResult:
             row = [str(entry[name]) for name in (*self.over, "networks", "diverged")]
             row += [f"{100 * entry['learnt']:.1f} %", "never" if np.isinf(when) else number(when, 6)]
             rows.append([*row, *map(number, entry["last error"])])
-        return table_text(rows)
+        return rows
 
     def to_xarray(self) -> Any:
         """All statistics as an `xarray.Dataset` with named axes: the swept names, step, point, quantile and histogram bins.

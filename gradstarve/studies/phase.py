@@ -15,7 +15,7 @@ import numpy as np
 
 from gradstarve.progress import Progress
 from gradstarve.studies import phase_settings
-from gradstarve.text import table_text
+from gradstarve.text import html_table, short_repr, table_text
 
 PLANES = ("neuron", "angle", "failure", "time")
 
@@ -44,6 +44,11 @@ class PhaseDiagram:
     def table(self) -> str:
         """The numbers behind the maps in a few rows."""
         return table_text(_module(self.plane).rows(self))
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return html_table(_module(self.plane).rows(self), self.notes())
 
     def records(self) -> list[dict[str, str]]:
         """The rows of the table by the names of its columns."""

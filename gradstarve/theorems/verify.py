@@ -20,6 +20,7 @@ from gradstarve import files, style
 from gradstarve.arrays import positive_int
 from gradstarve.environment import environment
 from gradstarve.progress import Progress, say
+from gradstarve.text import fields_html, html_table, short_repr, table_text
 from gradstarve.theorems.catalogue import CATALOGUE
 from gradstarve.theorems.entry import Counterexample, Outcome, Theorem, plain
 from gradstarve.theorems.hypotheses import Problem
@@ -37,6 +38,9 @@ class Row:
     counterexamples: tuple[Counterexample, ...]
     seconds: float
     strays: tuple[str, ...] = ()
+
+    __repr__ = short_repr
+    _repr_html_ = fields_html
 
     @property
     def ok(self) -> bool:
@@ -127,8 +131,28 @@ class Report:
         """The rows that are not `ok`."""
         return tuple(row for row in self.rows if not row.ok)
 
-    def table(self) -> Table:
-        """A rich table, one line a theorem; print it with `rich.print`."""
+    def rows_of_text(self) -> list[tuple[str, ...]]:
+        """The table as strings, its header first: one row a theorem."""
+        columns = ("theorem", "eq.", "trials", "violations", "worst gap", "tolerance", "without a hypothesis", "verdict")
+        body = []
+        for row in self.rows:
+            o = row.outcome
+            found = ", ".join(f"fails by {c.gap:.2g}" if c.found else "not found" for c in row.counterexamples) or "–"
+            counts = (str(o.trials), str(o.violations), f"{o.worst_gap:.1e}", f"{o.tolerance:.2g}")
+            body.append((row.theorem.name, row.theorem.equation, *counts, found, "holds" if row.ok else "FAILS"))
+        return [columns, *body]
+
+    def table(self) -> str:
+        """One row a theorem as plain text: trials, violations, the worst gap, and what happens without a hypothesis."""
+        return table_text(self.rows_of_text())
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return html_table(self.rows_of_text(), self.failures())
+
+    def rich_table(self) -> Table:
+        """The table in colours, with the claims, as a `rich.table.Table`; print it with `rich.print`."""
         table = Table(title="The theorems, tried against training", title_justify="left", pad_edge=False)
         table.add_column("theorem", no_wrap=True)
         table.add_column("eq.", no_wrap=True)

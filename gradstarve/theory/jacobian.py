@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -155,13 +156,14 @@ def kernel_product(apply, params, x, y) -> Callable[[Any], Float[Array, "..."]]:
     """
     model, x, y = _checked(apply, params, x, y)
 
-    def product(v: Any) -> Array:
-        (v,) = real_arrays(v=v)
-        if v.ndim not in (1, 2) or v.shape[0] != y.size:
-            raise ValueError(f"v must be [n] or [n, k] with n = {y.size} samples, got shape {v.shape}")
-        return _multiply(model, x, y, v)
+    return partial(_product, model, x, y)
 
-    return product
+
+def _product(model: _Model, x: Any, y: Array, v: Any) -> Array:
+    (v,) = real_arrays(v=v)
+    if v.ndim not in (1, 2) or v.shape[0] != y.size:
+        raise ValueError(f"v must be [n] or [n, k] with n = {y.size} samples, got shape {v.shape}")
+    return _multiply(model, x, y, v)
 
 
 def kernel_change(K0, K1) -> Float[Array, ""]:

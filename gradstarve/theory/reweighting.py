@@ -33,7 +33,7 @@ _STEPS = 200
 _ROUNDING = 1e-12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Reweighting:
     """Weights of sample types, in NumPy float64, and what they do to the speeds dphi(v_k)/dt at the start.
 
