@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import pickle
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.core import Tracer
 
 from gradstarve.text import did_you_mean
-
-
-def shown(value: Any, longest: int = 60) -> str:
-    """`value` on one line of an error message: its `repr`, shortened, or the shape and dtype of a larger array.
-
-    >>> shown("abc"), shown(10**400), shown(np.zeros((3, 4)))
-    ("'abc'", '1000000000000000000000000000 ... 0000000000000000000000000000', 'an array of shape (3, 4) and dtype float64')
-    """
-    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if isinstance(value, Tracer):
-        return f"a traced array of shape {shape} and dtype {dtype}"
-    if isinstance(value, BaseException):
-        text = f"{type(value).__name__}: {value}"
-    elif isinstance(shape, tuple) and shape and dtype is not None:
-        return f"an array of shape {shape} and dtype {dtype}"
-    elif isinstance(value, int) and abs(value) >= 10**longest:
-        # `repr` itself refuses integers of more than some thousand digits.
-        digits = int(value.bit_length() * 0.30103)
-        text = f"an integer of about {digits} digits" if digits > 4000 else str(value)
-    else:
-        try:
-            text = repr(value)
-        except Exception:
-            text = f"a {type(value).__name__}"
-    text = " ".join(text.split())
-    half = (longest - 5) // 2 + 1
-    return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
+from gradstarve.text import shown as shown
 
 
 def positive_int(name: str, value: Any, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
@@ -101,6 +77,41 @@ def check_instance(name: str, value: Any, of: type | tuple[type, ...], fix: str)
     if not isinstance(value, of):
         names = " or ".join(one.__name__ for one in (of if isinstance(of, tuple) else (of,)))
         raise ValueError(f"{name} must be a {names}, got {shown(value)}; {fix}")
+
+
+Init = TypeVar("Init", bound=Callable[..., None])
+
+
+def suggesting(**aliases: str) -> Callable[[Init], Init]:
+    """A decorator for `__init__`: the `TypeError` for a keyword that there is not lists those that there are.
+
+    `aliases`: what other libraries call an argument, and its name here.
+
+    >>> class Descent:
+    ...     @suggesting(lr="step_size")
+    ...     def __init__(self, step_size):
+    ...         self.step_size = step_size
+    >>> Descent(lr=0.1)
+    Traceback (most recent call last):
+        ...
+    TypeError: Descent has no argument 'lr', it has step_size; did you mean 'step_size'?
+    """
+
+    def decorate(init: Init) -> Init:
+        names = tuple(inspect.signature(init).parameters)[1:]
+
+        @functools.wraps(init)
+        def checked(self, *args, **kwargs):
+            for name in kwargs:
+                if name not in names:
+                    meant = f"; did you mean {aliases[name]!r}?" if name in aliases else did_you_mean(name, names)
+                    text = f"{type(self).__name__} has no argument {name!r}, it has {', '.join(names)}{meant}"
+                    raise TypeError(text)
+            init(self, *args, **kwargs)
+
+        return checked  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+
+    return decorate
 
 
 def one_key(key: Any) -> Any:

@@ -201,8 +201,26 @@ def _known(name: str, value: Any) -> np.ndarray:
     return np.asarray(array)
 
 
+def any_array(name: str, value: Any) -> np.ndarray:
+    """`value` as a NumPy array of whatever it holds, for labels and names; `ValueError` where NumPy cannot make one."""
+    if isinstance(value, jax.Array) or hasattr(value, "detach"):
+        return np.asarray(_known(name, value))
+    try:
+        return np.asarray(value)
+    except Exception as error:
+        if "inhomogeneous" in str(error):
+            raise ValueError(f"{name} has rows of different lengths; give a rectangular array") from None
+        raise ValueError(f"{name} must be an array, got {shown(value)}: {shown(error)}") from None
+
+
 def as_number(
-    name: str, value: Any, low: float = -np.inf, high: float = np.inf, *, with_low: bool = True, with_high: bool = True
+    name: str,
+    value: Any,
+    low: int | float = -np.inf,
+    high: int | float = np.inf,
+    *,
+    with_low: bool = True,
+    with_high: bool = True,
 ) -> float:
     """`value` as one finite float from `low` to `high`, the ends included unless said otherwise; else a `ValueError`.
 

@@ -25,6 +25,32 @@ def number(value: Any, digits: int = 3) -> str:
     return text
 
 
+def shown(value: Any, longest: int = 60) -> str:
+    """`value` on one line of an error message: its `repr`, shortened, or the shape and dtype of a larger array.
+
+    >>> import numpy as np
+    >>> shown("abc"), shown(10**400), shown(np.zeros((3, 4)))
+    ("'abc'", '1000000000000000000000000000 ... 0000000000000000000000000000', 'an array of shape (3, 4) and dtype float64')
+    """
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(value, BaseException):
+        text = f"{type(value).__name__}: {value}"
+    elif isinstance(shape, tuple) and shape and dtype is not None:
+        return f"an array of shape {shape} and dtype {dtype}"
+    elif isinstance(value, int) and abs(value) >= 10**longest:
+        # `repr` itself refuses integers of more than some thousand digits.
+        digits = int(value.bit_length() * 0.30103)
+        text = f"an integer of about {digits} digits" if digits > 4000 else str(value)
+    else:
+        try:
+            text = repr(value)
+        except Exception:
+            text = f"a {type(value).__name__}"
+    text = " ".join(text.split())
+    half = (longest - 5) // 2 + 1
+    return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
+
+
 # What other libraries call the losses.
 _ALSO_CALLED = {
     "cross-entropy": ("ce", "bce", "xent", "log", "logloss", "logistic", "logistic loss", "nll", "softmax", "sigmoid"),

@@ -102,20 +102,26 @@ def blobs():
     x[:, 0] += y
     mark = np.arange(24) % 12 < 8
     x[mark, 4] += 3
-    report = gs.starvation_report(logit, np.zeros(5), (x, y), {"mark": mark}, features=2, permutations=99)
+    report = gs.starvation_report(logit, jnp.zeros(5), (x, y), {"mark": mark}, features=2, permutations=99)
     return x, y, mark, report
 
 
 @cache
 def results():
     """One result of each kind whose methods take numbers."""
-    data, network, mode = problems()
+    data, network, _ = problems()
     descent = gs.GradientDescent(0.1)
     run = gs.simulate(data, network, "hinge", descent, 3, progress=False)
     flow = gs.solve(data, network, "hinge")
     steps = gs.solve(data, network, "hinge", descent)
     found = gs.sweep(data, 4, steps=3, width=2, progress=False)
     return run, flow, steps, found
+
+
+@cache
+def verified():
+    """A theorem tried."""
+    return gs.verify("sign", trials=2, progress=False, precision="float32")
 
 
 def calls():
@@ -126,7 +132,7 @@ def calls():
     key = jax.random.key(0)
     many = {"types": TYPES, "probabilities": SHARES}
     margins = np.outer(np.linspace(0, 4, 5), np.linspace(0.5, 1.5, 24))
-    w, quiet = np.zeros(5), {"progress": False}
+    w, quiet = jnp.zeros(5), {"progress": False}
     descent = {"mode": mode, "loss": "hinge", "dynamics": gs.GradientDescent(0.1)}
     chances = gs.solve_mode(mode, "hinge", gs.StochasticGradientDescent(0.1))
     kappa, wait = theory.KappaDistribution(3, 1.0, 0.5), theory.LearningTime(0.5, 1.0, 0.5, 0.5, "hinge", 0.5)
@@ -441,7 +447,7 @@ def calls():
             gs.verify,
             {"names": "sign", "trials": 2, "key": None, "quick": False, "precision": "float32", **quiet},
         ),
-        "theorems.draw": (theorems.draw, {"row": None}),
+        "theorems.draw": (theorems.draw, {"row": verified().rows[0], "titled": True}),
         # the diagnosis
         "starvation_report": (
             gs.starvation_report,

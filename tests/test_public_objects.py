@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from public_calls import HOUSES, blobs, logit, problems, public, results
+from public_calls import HOUSES, blobs, logit, problems, public, results, verified
 
 import gradstarve as gs
 from gradstarve import diagnose, problem, symbolic, theorems, theory
@@ -31,10 +31,6 @@ def hinge_run():
 def comparison():
     run, _, steps, _ = results()
     return gs.compare(steps, run)
-
-
-def verified():
-    return gs.verify("sign", trials=2, progress=False, precision="float32")
 
 
 def softmax():
@@ -129,12 +125,12 @@ OBJECTS = {
     "PhaseDiagram": (lambda: gs.phase_diagram("hinge", "neuron", pixels=4, progress=False), lambda o: o.table()),
     "TwoDigits": (lambda: gs.datasets.digits(), lambda o: o.train.points),
     "ExclusiveMotion": (lambda: gs.solve(exclusive_data(), exclusive_network(), "hinge"), lambda o: o.network(1.0).w),
-    "kernel product": (lambda: jacobian.kernel_product(logit, np.zeros(2), np.eye(2), [1, -1]), lambda o: o([1.0, 2.0])),
+    "kernel product": (lambda: jacobian.kernel_product(logit, jnp.zeros(2), jnp.eye(2), [1, -1]), lambda o: o([1.0, 2.0])),
 }
 BASES = {"problem.Dynamics", "problem.LearningCurve", "problem.Loss", "problem.Network"}
 # Of these a pytree would not make sense: they are errors, reports in words, or hold more than numbers.
 WORDS = {"Comparison", "Derivation", "Report", "SweepResult", "EventKind", "Events", "PhaseDiagram", "TwoDigits"}
-MODULES = {name: pair for name, pair in OBJECTS.items() if name not in WORDS and not name.startswith(("diagnose", "theorems"))}
+MODULES = [name for name in OBJECTS if name not in WORDS and not name.startswith(("diagnose", "theorems"))]
 
 
 def exclusive_data():
@@ -191,12 +187,13 @@ def test_it_shows_itself_in_a_notebook(made, name):
             text = getattr(one, way)()
             assert isinstance(text, str)
             assert 10 < len(text) < 30_000
-            assert "Array(" not in text and "array(" not in text and "object at 0x" not in text
+            for raw in ("Array(", "array(", "object at 0x"):
+                assert raw not in text
             assert text.count("<table>") == text.count("</table>")
     assert "object at 0x" not in repr(one) or name == "kernel product"
 
 
-@pytest.mark.parametrize("name", ["Comparison", "diagnose.StarvationReport", "Solution", "Trajectory", "Report", "SweepResult"])
+@pytest.mark.parametrize("name", ["Comparison", "diagnose.StarvationReport", "Solution", "Trajectory", "Report"])
 def test_results_have_a_table(made, name):
     html = made(name)._repr_html_()
     assert html.startswith(("<table>", "<p><b>", "<pre"))
@@ -232,7 +229,7 @@ def fail(_):
 def test_a_pool_hands_on_the_error():
     with mp.get_context("spawn").Pool(1) as pool:
         waiting = pool.map_async(fail, [0])
-        with pytest.raises(gs.HypothesisError, match="point") as caught:
+        with pytest.raises(gs.HypothesisError, match="exclusive") as caught:
             waiting.get(timeout=120)
     assert caught.value.instead == hypothesis_error().instead
 
@@ -242,7 +239,7 @@ def test_equations_of_ones_own_are_pickled_too():
 
     first = gs.derive("one-layer", "hinge")
     name = first.steps[-1].name
-    changed = first.with_equation(name, sp.Eq(sp.Symbol("u"), sp.Integer(3)))
+    changed = first.with_equation(name, sp.Eq(first.steps[-1].equations[0].lhs, sp.Integer(3)))
     again = pickle.loads(pickle.dumps(changed))
     assert again[name].equation == changed[name].equation
     assert [s.equation for s in again.steps[:-1]] == [s.equation for s in first.steps[:-1]]
@@ -251,14 +248,15 @@ def test_equations_of_ones_own_are_pickled_too():
 
 def test_a_report_of_a_model_that_cannot_be_pickled():
     x, y, mark, _ = blobs()
-    report = gs.starvation_report(lambda w, x: x @ w, np.zeros(5, "float32"), (x, y), {"mark": mark}, features=0, permutations=99)
+    options = {"features": 0, "permutations": 99}
+    report = gs.starvation_report(lambda w, x: x @ w, jnp.zeros(5), (x, y), {"mark": mark}, **options)
     again = pickle.loads(pickle.dumps(report))
     assert again.table() == report.table()
     assert again.model is None
     assert report.model is not None
     assert copy.deepcopy(report).model is not None
     measured = np.full(24, 0.5)
-    assert again.after_training(measured).table() == report.after_training(measured).table().replace("", "")
+    assert again.after_training(measured).table() == report.after_training(measured).table()
 
 
 def test_kept_records_of_a_sweep_are_pickled():

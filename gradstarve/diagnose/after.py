@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradstarve.arrays import check_finite
+from gradstarve.arrays import as_floats, check_finite
 from gradstarve.diagnose.groups import ALARM_INDEX, GroupLaw
 from gradstarve.diagnose.training import sigmoid
 from gradstarve.text import html_lines, number, short_repr, table_text
@@ -201,10 +201,7 @@ def _margins(report: Any, trained: Any, name: str) -> tuple[np.ndarray, float]:
         margins = model.margins(trained)
         return margins, model.kernel_change(trained)
     if isinstance(trained, np.ndarray | jax.Array | list | tuple):
-        try:
-            margins = np.asarray(trained, np.float64)
-        except (TypeError, ValueError):
-            margins = np.empty(0)
+        margins = as_floats(name, trained)
         if margins.shape == (n,):
             check_finite(name, margins)
             return margins, float("nan")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gradstarve.arrays import check_finite, positive_int
+from gradstarve.arrays import as_floats, check_finite, positive_int
 from gradstarve.diagnose.groups import (
     ALARM_INDEX,
     ALARM_P,
@@ -172,7 +172,7 @@ def from_margins(
     """
     margins = _table("margins", margins)
     records, n = margins.shape
-    times = np.asarray(times, np.float64)
+    times = as_floats("times", times)
     if times.shape != (records,) or records < 2 or (np.diff(times) <= 0).any() or not np.isfinite(times).all():
         raise ValueError(
             f"times must rise, one for each of the T = {records} >= 2 records of margins, got "
@@ -180,6 +180,7 @@ def from_margins(
         )
     until_error = number_between("until_error", until_error, 0, 0.5)
     permutations = positive_int("permutations", permutations, minimum=99)
+    seed = positive_int("seed", seed, minimum=0, maximum=2**63 - 1)
     if alone is not None:
         alone = _table("alone", alone)
         if alone.shape != margins.shape:
@@ -207,7 +208,7 @@ def from_margins(
 
 
 def _table(name: str, values: Any) -> np.ndarray:
-    values = np.asarray(values, np.float64)
+    values = as_floats(name, values)
     if values.ndim != 2 or values.shape[1] < 2:
         raise ValueError(f"{name} must be [T, n], one row a record and one column a sample, got shape {values.shape}")
     check_finite(name, values)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradstarve.arrays import can_pickle, check_finite, positive_int
+from gradstarve.arrays import as_floats, can_pickle, check_finite, positive_int
 from gradstarve.diagnose.discover import two_clusters
 from gradstarve.diagnose.eigenfeatures import EigenFeatures, eigen_features
 from gradstarve.diagnose.groups import GroupLaw, group_law, make_group, permutation_p, reaches, without_complements
@@ -133,7 +133,7 @@ def diagnose(
         times, at = _times(kernel, start, until_error, times, notes)
         margins = train_linearised(kernel, start, times)
         bar.update(1, label="groups" if tags is not None else "clusters")
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(positive_int("seed", seed, minimum=0, maximum=2**63 - 1))
         if tags is None:
             laws = _found(kernel, labels, margins, times, at, rng, notes)
         else:
@@ -166,7 +166,9 @@ def diagnose(
 def _times(kernel, start, until_error, times, notes) -> tuple[np.ndarray, int]:
     """The times of the report, 0 first, and which of them is the horizon."""
     if times is not None:
-        times = np.unique(np.atleast_1d(np.asarray(times, np.float64)))
+        times = np.unique(np.atleast_1d(as_floats("times", times)))
+        if times.size == 0:
+            raise ValueError("times is empty; give at least one time > 0, or None for times of the report's own")
         check_finite("times", times)
         if times[0] < 0 or times[-1] == 0:
             raise ValueError(f"times must be >= 0 and not all 0, got {times[0]:.3g} to {times[-1]:.3g}")

@@ -63,6 +63,8 @@ def orthogonal_classes(classes, norm=1.0, frequencies=None) -> ClassDataset:
     (norm,) = real_arrays(norm=norm)
     one_number("norm", norm)
     check_positive("norm", norm)
+    if frequencies is not None:
+        (frequencies,) = real_arrays(frequencies=frequencies)
     return ClassDataset(norm * jnp.eye(classes, dtype=norm.dtype), np.arange(classes), frequencies)
 
 
@@ -70,8 +72,8 @@ def cones(key, dim=2, points_per_class=4, opening=0.5, spread=0.3) -> Dataset:
     """Random orthogonally separable data: each class fills a cone of half-angle `opening` (radians, < pi/4).
 
     The angle between the two axes is uniform in [pi/2 + 2 opening, pi], the directions are uniform in the polar angle
-    around their axis, and norms are e^(spread * N(0, 1)). `dim` >= 1 (in one dimension the cones are rays). The first
-    `points_per_class` points are class +.
+    around their axis, and norms are e^(spread * N(0, 1)), spread <= 10. `dim` >= 1 (in one dimension the cones are rays).
+    The first `points_per_class` points are class +.
 
     >>> cones(jax.random.key(0), dim=3).separability().orthogonally_separable
     True
@@ -81,7 +83,7 @@ def cones(key, dim=2, points_per_class=4, opening=0.5, spread=0.3) -> Dataset:
     opening = as_number("opening", opening)
     if not 0 <= opening < np.pi / 4:
         raise ValueError(f"opening must be in [0, pi/4), got {opening!r}: wider cones are not orthogonally separable")
-    spread = as_number("spread", spread, 0)
+    spread = as_number("spread", spread, 0, 10)
     key_frame, *keys = jax.random.split(one_key(key), 5)
     frame = jnp.eye(1) if dim == 1 else _frame(dim, 2, key_frame, jnp.result_type(float))
     points = _cone_points(frame, keys, count, opening, spread)

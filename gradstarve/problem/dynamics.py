@@ -11,9 +11,14 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from gradstarve.arguments import suggesting
 from gradstarve.arrays import as_flag, check_positive, is_concrete, real_arrays, shown
 
 Scalar = Float[Array, "..."]
+
+# What torch, optax and papers call them.
+_ALIASES = {name: "step_size" for name in ("lr", "learning_rate", "eta", "stepsize", "step")}
+_ALIASES |= {"beta": "momentum", "mu": "momentum", "wd": "weight_decay", "decay": "weight_decay", "l2": "weight_decay"}
 
 
 class Dynamics(eqx.Module):
@@ -44,6 +49,7 @@ class GradientDescent(Dynamics):
     weight_decay: Scalar
     nesterov: bool = eqx.field(static=True)
 
+    @suggesting(**_ALIASES)
     def __init__(self, step_size: Any, momentum: Any = 0.0, nesterov: bool = False, weight_decay: Any = 0.0):
         self.step_size = _step_size(step_size)
         (self.momentum,) = real_arrays(momentum=momentum)
@@ -64,6 +70,7 @@ class StochasticGradientDescent(Dynamics):
 
     step_size: Scalar
 
+    @suggesting(**_ALIASES)
     def __init__(self, step_size):
         self.step_size = _step_size(step_size)
 

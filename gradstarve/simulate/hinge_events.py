@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete, positive_int
+from gradstarve.arrays import as_flag, is_concrete, positive_int, shown
 from gradstarve.errors import ConvergenceError, HypothesisError
-from gradstarve.problem import Dataset, TwoLayerReLU
+from gradstarve.problem import Dataset, Loss, TwoLayerReLU
 from gradstarve.progress import Progress
 from gradstarve.simulate.flow import check_times
 from gradstarve.simulate.hinge_follow import Told, follow
@@ -150,6 +150,7 @@ def simulate_hinge_exact(
     ([1.0, 1.0], True)
     """
     data, network, loss = check_problem(data, network, "hinge")
+    record_networks, throw = as_flag("record_networks", record_networks), as_flag("throw", throw)
     if not isinstance(data, Dataset) or type(network) is not TwoLayerReLU:
         raise ValueError(
             f"only a TwoLayerReLU on a Dataset is followed exactly, got {type(network).__name__} on {type(data).__name__}; "
@@ -157,6 +158,11 @@ def simulate_hinge_exact(
         )
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network))):
         raise ValueError("data and network must be known: events can not be listed inside jit, grad and vmap")
+    if isinstance(times, str | Loss):
+        raise ValueError(
+            f"times must be a number or a rising sequence of them, got {shown(times)}: the loss here is always the hinge "
+            "loss; for another give simulate_flow(data, network, loss, times)"
+        )
     room = 4 * (network.width + 1) * data.size + 16 if max_events is None else positive_int("max_events", max_events)
     grid = np.array([np.inf], network.dtype) if times is None else check_times(times, network.dtype)
     final, told = _followed(data, network, grid, room, record_networks, throw, progress)

@@ -18,8 +18,9 @@ from typing import Any
 
 import sympy as sp
 
-from gradstarve.arrays import can_pickle
+from gradstarve.arrays import can_pickle, shown
 from gradstarve.symbolic.checks import CheckResult, Domain, defects
+from gradstarve.text import did_you_mean
 
 Equations = tuple[sp.Eq, ...]
 
@@ -262,8 +263,8 @@ class Derivation:
         return list(ordered.items())
 
     def _target(self, key: str) -> Target:
-        if key not in self.targets:
-            raise ValueError(f"no result named {key!r} in {self.name} ({self.loss}); results are {list(self.targets)}")
+        if not isinstance(key, str) or key not in self.targets:
+            raise ValueError(f"no result named {shown(key)} in {self.name} ({self.loss}); results are {list(self.targets)}")
         return self.targets[key]
 
     def to_jax(self, which: str | None = None) -> Callable[..., Any]:
@@ -366,10 +367,13 @@ def derive(name: str, loss: Any) -> Derivation:
         (-theta0 + asinh(1/kappa))/(2*p*r)
     """
     loss_name = getattr(loss, "name", loss)
-    if name not in _LAWS:
-        raise ValueError(f"no derivation named {name!r}; available names are {list(_LAWS)}")
-    if loss_name not in (losses := _law(name).LOSSES):
-        raise ValueError(f"no derivation of {name!r} for the loss {loss_name!r}; available losses are {list(losses)}")
+    if not isinstance(name, str) or name not in _LAWS:
+        names = f"available names are {list(_LAWS)}{did_you_mean(name, _LAWS)}"
+        raise ValueError(f"no derivation named {shown(name)}; {names}")
+    losses = _law(name).LOSSES
+    if not isinstance(loss_name, str) or loss_name not in losses:
+        names = f"available losses are {list(losses)}{did_you_mean(loss_name, losses)}"
+        raise ValueError(f"no derivation of {name!r} for the loss {shown(loss_name)}; {names}")
     return _build(name, loss_name)
 
 

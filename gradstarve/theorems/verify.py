@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 import warnings
 from collections.abc import Sequence
@@ -17,10 +18,10 @@ import numpy as np
 from rich.table import Table
 
 from gradstarve import files, style
-from gradstarve.arrays import positive_int
+from gradstarve.arrays import as_flag, positive_int, shown
 from gradstarve.environment import environment
 from gradstarve.progress import Progress, say
-from gradstarve.text import fields_html, html_table, short_repr, table_text
+from gradstarve.text import did_you_mean, fields_html, html_table, short_repr, table_text
 from gradstarve.theorems.catalogue import CATALOGUE
 from gradstarve.theorems.entry import Counterexample, Outcome, Theorem, plain
 from gradstarve.theorems.hypotheses import Problem
@@ -286,11 +287,12 @@ def verify(
     """
     chosen = _choose(names)
     if quick and trials is not None:
-        raise ValueError(f"quick chooses the trials itself, so leave out either it or trials, got trials = {trials!r}")
+        raise ValueError(f"quick chooses the trials itself, so leave out either it or trials, got trials = {shown(trials)}")
     if trials is not None:
         trials = positive_int("trials", trials)
-    if precision not in ("float64", "float32"):
-        raise ValueError(f'precision must be "float64" or "float32", got {precision!r}')
+    if not isinstance(precision, str) or precision not in ("float64", "float32"):
+        raise ValueError(f'precision must be "float64" or "float32", got {shown(precision)}')
+    progress, quick = as_flag("progress", progress), as_flag("quick", quick)
     single = precision == "float32"
     skipped = tuple(theorem.name for theorem in chosen if single and theorem.single_tolerance is None)
     tell = partial(say, markup=True) if progress else lambda line: None
@@ -345,19 +347,31 @@ def _choose(names: Any) -> list[Theorem]:
     if isinstance(names, str):
         names = list(CATALOGUE) if names == "all" else [names]
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f'names must be "all", a name or a list of names, got {names!r}')
+        raise ValueError(f'names must be "all", a name or a list of names, got {shown(names)}')
     unknown = [name for name in names if name not in CATALOGUE]
     if unknown or not names:
-        what = f"unknown theorem {unknown[0]!r}" if unknown else "no theorem named"
-        raise ValueError(f'{what}; use one of {", ".join(CATALOGUE)}, or "all"')
+        raise ValueError(_unknown(unknown[0]) if unknown else 'no theorem is in names; use "all" for all of them')
     return [theorem for name, theorem in CATALOGUE.items() if name in names]
+
+
+def _unknown(name: str) -> str:
+    """The error for a name that is not in the catalogue: the entries that may be meant, by their name or equation."""
+    number = name.strip("() ")
+    of_equation = [entry.name for entry in CATALOGUE.values() if number in re.findall(r"[0-9]+[.][0-9]+", entry.equation)]
+    alike = [entry for entry in CATALOGUE if len(name) > 2 and name in entry]
+    meant = did_you_mean(name, CATALOGUE)
+    if of_equation:
+        meant = f"; equation ({number}) is that of {', '.join(map(repr, of_equation))}"
+    elif alike:
+        meant = f"; did you mean {' or '.join(map(repr, alike))}?"
+    return f"unknown theorem {shown(name)}{meant}; all names are in gradstarve.theorems.CATALOGUE"
 
 
 def _as_key(key: Any) -> Any:
     if key is None:
         return jax.random.key(0)
     if not isinstance(key, jax.Array) or key.shape != () or not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise ValueError(f"key must be one JAX key such as jax.random.key(0), got {key!r}")
+        raise ValueError(f"key must be one JAX key such as jax.random.key(0), got {shown(key)}")
     return key
 
 

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.arrays import as_goal, check_positive, check_together, together
+from gradstarve.arrays import as_goal, check_positive, check_together, is_concrete, together
 from gradstarve.problem import Loss, as_loss
 from gradstarve.special.monotone import invert
 from gradstarve.theory.piecewise import check_times
@@ -110,7 +110,18 @@ def _numbers(frequency, norm, start, weight_decay):
     arrays = together(**dict(zip(names, (frequency, norm, start, weight_decay), strict=True)))
     for name, value in zip(names, arrays, strict=True):
         check_positive(name, value)
-    return arrays[0] * arrays[1], arrays[2], arrays[3]
+    rate, decay = arrays[0] * arrays[1], arrays[3]
+    if is_concrete(rate) and is_concrete(decay) and not np.isfinite(_divided(np.asarray(rate), np.asarray(decay))).all():
+        raise ValueError(
+            f"weight_decay = {np.asarray(decay).min()} is no number beside p r = {np.asarray(rate).max()}: their ratio is "
+            f"beyond {rate.dtype}; leave the decay out with solve_mode(mode, loss)"
+        )
+    return rate, arrays[2], decay
+
+
+def _divided(rate, decay):
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        return rate / decay
 
 
 def _excess(kind: str, rate: Real, weight_decay: Real) -> Real:

@@ -292,7 +292,10 @@ class DepthMode(eqx.Module):
         return _time(self.loss_function.name, self._path(target), target) / frequency
 
     def time_to_error(self, error) -> Float[Array, "..."]:
-        """The first time the error is at most `error`, 0 < error < 1: `time_to_logit(log((1 - e)/e))` (6.1)."""
+        """The first time the error is at most `error`, 0 < error < 1: `time_to_logit(log((1 - e)/e))` (6.1).
+
+        Hinge and squared loss stop at u = 1, an error of 0.269: below it the time is inf.
+        """
         return self.time_to_logit(error_to_logit(error, self.start.dtype))
 
     def _at(self, t):

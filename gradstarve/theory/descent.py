@@ -207,7 +207,10 @@ class DescentSolution(eqx.Module):
         return found.reshape(*self.march.grown.shape[:-1], *target.shape)
 
     def time_to_error(self, error, max_steps: int = 1_000_000) -> Float[Array, "..."]:
-        """The first step with an error of at most `error`, 0 < error < 1."""
+        """The first step with an error of at most `error`, 0 < error < 1; inf if not within `max_steps`.
+
+        Hinge loss stops once u >= 1, and squared loss tends to u = 1, an error of 0.269: lower errors may be out of reach.
+        """
         return self.time_to_logit(error_to_logit(error, self.march.grown.dtype), max_steps)
 
     def march_seen_from_here(self) -> March:

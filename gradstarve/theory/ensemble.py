@@ -251,6 +251,8 @@ class LearningTime(eqx.Module):
         (probability,) = real_arrays(probability=probability)
         _check_probability("probability", probability)
         flat = probability.astype(self.rate.dtype).reshape(-1)
+        if flat.size == 0:
+            return flat.reshape(probability.shape)
         return (_time_quantile(self, flat) / self.rate).reshape(probability.shape)
 
     def halves(self, length, offset):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, positive_int, together
+from gradstarve.arrays import check_positive, positive_int, shown, together
 
 
 def antipodal_fate(a, z) -> Float[Array, "*shape"]:
@@ -36,14 +36,19 @@ def exclusive_fate(a, z) -> Float[Array, "*shape"]:
     return ((a > 0) & (z > -a)).astype(a.dtype)
 
 
-def learning_probability(scale_a=1.0, scale_z=1.0) -> Float[Array, "..."]:
+def learning_probability(scale_a=None, scale_z=None) -> Float[Array, "..."]:
     """1/2 + arctan(sigma_a / sigma_z) / pi: the chance that an exclusive Gaussian neuron learns (4.2).
 
-    `scale_a`, `scale_z` > 0: standard deviations of w.xh and z, broadcast together.
+    `scale_a`, `scale_z` > 0: standard deviations of w.xh and z, broadcast together. Only their ratio counts: give both, or
+    neither for equal ones; `ValueError` for one alone.
 
     >>> float(learning_probability())
     0.75
     """
+    if (scale_a is None) != (scale_z is None):
+        given = f"scale_a = {shown(scale_a)}" if scale_z is None else f"scale_z = {shown(scale_z)}"
+        raise ValueError(f"the chance depends on scale_a / scale_z, and only {given} was given; give both, or neither")
+    scale_a, scale_z = (1.0, 1.0) if scale_a is None else (scale_a, scale_z)
     scale_a, scale_z = together(scale_a=scale_a, scale_z=scale_z)
     check_positive("scale_a", scale_a)
     check_positive("scale_z", scale_z)

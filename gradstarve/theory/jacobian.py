@@ -21,7 +21,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import as_number, is_concrete, positive_int, real_arrays
+from gradstarve.arrays import any_array, as_number, is_concrete, positive_int, readable, real_arrays, shown
 from gradstarve.progress import Progress
 
 __all__ = [
@@ -175,6 +175,10 @@ def kernel_change(K0, K1) -> Float[Array, ""]:
     before, after = real_arrays(K0=K0, K1=K1)
     if before.shape != after.shape:
         raise ValueError(f"K0 and K1 must have one shape, got {before.shape} and {after.shape}")
+    # In units of the largest entry, so that squares of large kernels are numbers.
+    unit = jnp.maximum(jnp.max(jnp.abs(before), initial=0), jnp.max(jnp.abs(after), initial=0))
+    unit = jax.lax.stop_gradient(jnp.where(unit > 0, unit, 1))
+    before, after = before / unit, after / unit
     size = jnp.linalg.norm(before)
     if is_concrete(size) and float(size) == 0:
         raise ValueError("K0 is zero: a network that no weight changes has no features to compare with")
@@ -208,14 +212,18 @@ def check_linear_regime(K0, K1, limit=0.1) -> float:
 
 def _checked(apply: Any, params: Any, x: Any, y: Any, both: bool = True) -> tuple[_Model, Any, Array]:
     """The model, its samples as arrays and its labels in the precision of the weights, or a `ValueError`."""
+    if not callable(apply):
+        raise ValueError(f"apply must be a function apply(params, x), got {shown(apply)}")
+    if hasattr(params, "__next__"):
+        raise ValueError(f"params must be arrays, or lists, dictionaries and modules of them, got {shown(params)}")
     trained, held = eqx.partition(params, eqx.is_inexact_array)
     leaves = jax.tree.leaves(trained)
     if not leaves:
         raise ValueError("params has no floating-point array, so nothing is trained; give the weights as JAX arrays")
-    real_arrays(**{f"params leaf {k}": jnp.zeros((), leaf.dtype) for k, leaf in enumerate(leaves)})
+    real_arrays(**{f"params leaf {k}": np.zeros((), leaf.dtype) for k, leaf in enumerate(leaves)})
     model = _Model(trained, held, apply)
     labels = _labels(y, both)
-    x = jax.tree.map(jnp.asarray, x)
+    x = jax.tree.map(_samples, [x] if hasattr(x, "__next__") else x)
     for leaf in jax.tree.leaves(x):
         if leaf.ndim == 0 or leaf.shape[0] != labels.size:
             raise ValueError(f"x must have one row for each of the {labels.size} labels, got an array of shape {leaf.shape}")
@@ -223,7 +231,11 @@ def _checked(apply: Any, params: Any, x: Any, y: Any, both: bool = True) -> tupl
         raise ValueError("x has no arrays; give the samples as an array [n, ...] or a pytree of them")
     for count in {labels.size, 1}:
         some = jax.tree.map(lambda leaf: leaf[:count], x)  # noqa: B023
-        shape = eqx.filter_eval_shape(lambda: apply(eqx.combine(trained, held), some))  # noqa: B023
+        try:
+            shape = eqx.filter_eval_shape(lambda: apply(eqx.combine(trained, held), some))  # noqa: B023
+        except Exception as error:
+            first = (str(error).splitlines() or [""])[0][:200]
+            raise ValueError(f"apply(params, x) raises {type(error).__name__}: {first}") from error
         if not hasattr(shape, "shape") or shape.shape not in ((count,), (count, 1)):
             got = f"shape {shape.shape}" if hasattr(shape, "shape") else f"a {type(shape).__name__}"
             raise ValueError(
@@ -234,9 +246,14 @@ def _checked(apply: Any, params: Any, x: Any, y: Any, both: bool = True) -> tupl
     return model, x, jnp.asarray(labels, jnp.result_type(*leaves))
 
 
+def _samples(leaf: Any) -> Array:
+    """One array of the samples, of numbers of any kind."""
+    return jnp.asarray(readable("x", leaf))
+
+
 def _labels(y: Any, both: bool) -> np.ndarray:
     """Labels [n] of ±1, of both classes if asked for."""
-    values = np.asarray(y)
+    values = any_array("y", y)
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"y must be labels [n] with n >= 1, got shape {values.shape}")
     if values.dtype.kind not in "iufb" or values.dtype.kind == "b":
@@ -257,7 +274,8 @@ def _check_independent(model: _Model, x: Any, count: int) -> None:
         return
     together, alone = np.asarray(together, np.float64), np.asarray(alone, np.float64)
     slack = float(np.sqrt(jnp.finfo(_dtype(model)).eps)) * max(1.0, np.nanmax(np.abs(together), initial=0))
-    off = np.abs(together - alone)
+    with np.errstate(invalid="ignore"):
+        off = np.abs(together - alone)
     if (off > slack).any():
         i = int(np.nanargmax(off))
         raise ValueError(

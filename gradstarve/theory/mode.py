@@ -64,7 +64,10 @@ class ClockCurve(eqx.Module):
         return clock_inflections(self.clock)
 
     def time_to_error(self, error) -> Float[Array, "..."]:
-        """The first time the error is at most `error`, 0 < error < 1: `time_to_logit(log((1 - e)/e))` (6.1)."""
+        """The first time the error is at most `error`, 0 < error < 1: `time_to_logit(log((1 - e)/e))` (6.1).
+
+        Hinge and squared loss stop at u = 1, an error of 0.269: below it the time is inf.
+        """
         return self.clock.time_to_logit(error_to_logit(error, self.clock.rate.dtype))
 
 

@@ -152,7 +152,7 @@ def _at(flow: ConvexFlow, start: Array, times: Any) -> Array:
     t = check_times(times, start.dtype)
     watched = all(is_concrete(leaf) for leaf in jax.tree.leaves((flow, start, t)))
     with Progress(None if watched else False, None, f"linearised training of {start.size} samples") as row:
-        found = follow_convex(flow, start, t.reshape(-1)).reshape(*t.shape, -1)
+        found = follow_convex(flow, start, t.reshape(-1)).reshape(*t.shape, start.size)
         return found.block_until_ready() if watched and row.wanted else found
 
 

@@ -128,7 +128,10 @@ def _speeds(types, probabilities, loss, depth, scales, init) -> tuple[FeatureFlo
         raise ValueError(f"weights are found for one problem at a time, got batch axes {flow.probabilities.shape[:-1]}")
     margins = flow.types @ (flow.start if init is not None else jnp.zeros_like(flow.start))
     pushes = np.asarray(flow.loss_function.residual(margins), np.float64)
-    pace = depth * np.asarray(flow.scales, np.float64) ** (2 / depth)
+    with np.errstate(over="ignore"):
+        pace = depth * np.asarray(flow.scales, np.float64) ** (2 / depth)
+    if not np.isfinite(pace).all():
+        raise ValueError(f"scales are too large: r^(2/N) of {np.asarray(flow.scales).max():.6g} is beyond float64")
     matrix = pace[:, None] * np.asarray(flow.types, np.float64).T * pushes
     if not (matrix.max(axis=1) > 0).all():
         still = np.flatnonzero(matrix.max(axis=1) <= 0)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, real_arrays, together
+from gradstarve.arrays import check_positive, is_concrete, real_arrays, shown, together
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import Loss, as_loss, with_closed_form
 from gradstarve.theory.features import feature_flow
@@ -119,7 +119,14 @@ def shared_slope(p_frequent, p_both, loss: Loss | str, frequent: Any = 0.0, rare
     check_positive("p_both", p_both)
     residual = as_loss(loss).residual
     both = p_both * residual(frequent + rare)
-    return both / (p_frequent * residual(frequent) + both)
+    total = p_frequent * residual(frequent) + both
+    if is_concrete(total) and bool((total == 0).any()):
+        raise HypothesisError(
+            "some sample still moves the neurons (10.7)",
+            f"no residual is left at v_1 = {shown(frequent)}, v_2 = {shown(rare)} with loss {as_loss(loss).name!r}",
+            "logits below the margin of the loss",
+        )
+    return both / total
 
 
 class _Boost(eqx.Module):
