@@ -17,6 +17,7 @@ import numpy as np
 from public_calls import CHANGES, VALUES, calls, within
 
 import gradstarve as gs
+from gradstarve.text import shown
 from gradstarve.theory.jacobian import LinearRegimeWarning
 
 LONGEST = 600
@@ -37,21 +38,24 @@ def verdict(function, arguments, name, value):
     try:
         result = function(**{**arguments, name: value})
     except (ValueError, gs.ConvergenceError) as error:
-        return judged(error, name)
+        return judged(error, name, value)
     except Exception as error:
         places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]
         return "fault", f"{type(error).__name__}: {str(error)[:200]} {' '.join(places)}"
     return ("fault", f"NaN in {result!r:.150}") if has_nan(result) else ("taken", f"{result!r:.80}")
 
 
-def judged(error, name):
+def judged(error, name, value):
     """A refusal has to come from the library, to be short, and to name the argument or what came."""
     text, where = str(error), traceback.extract_tb(error.__traceback__)[-1].filename
     if "gradstarve" not in where:
         return "fault", f"from {where}: {type(error).__name__}: {text[:200]}"
     if len(text) > LONGEST:
         return "fault", f"{len(text)} characters: {text[:200]}"
-    if not re.search(rf"\b{name}\b|, got |^no logit|shape", text):
+    # A hypothesis or an iteration that fails tells where. Sets of samples x1, x2 are named x, and times t.
+    names = {name, name.rstrip("012"), "t" if name == "times" else name}
+    told = any(re.search(rf"\b{one}\b", text) for one in names) or shown(value) in text or ", got " in text
+    if type(error) is ValueError and not told:
         return "fault", f"does not name {name}: {text}"
     return "refused", text
 
@@ -92,4 +96,5 @@ if __name__ == "__main__":
         tally[kind] += 1
         print(json.dumps([kind, function, name, value, text]), flush=True)
     print(json.dumps(tally), file=sys.stderr)
+    print(json.dumps({function: list(arguments) for function, (_, arguments) in CALLS.items()}), file=sys.stderr)
     print(sorted(((round(s, 1), f) for f, s in seconds.items()), reverse=True)[:30], file=sys.stderr)

@@ -176,13 +176,17 @@ def kernel_change(K0, K1) -> Float[Array, ""]:
     if before.shape != after.shape:
         raise ValueError(f"K0 and K1 must have one shape, got {before.shape} and {after.shape}")
     # In units of the largest entry, so that squares of large kernels are numbers.
-    unit = jnp.maximum(jnp.max(jnp.abs(before), initial=0), jnp.max(jnp.abs(after), initial=0))
-    unit = jax.lax.stop_gradient(jnp.where(unit > 0, unit, 1))
-    before, after = before / unit, after / unit
-    size = jnp.linalg.norm(before)
+    one, both = _unit(before), jnp.maximum(_unit(before), _unit(after))
+    size = jnp.linalg.norm(before / one)
     if is_concrete(size) and float(size) == 0:
         raise ValueError("K0 is zero: a network that no weight changes has no features to compare with")
-    return jnp.linalg.norm(after - before) / size
+    return jnp.linalg.norm(after / both - before / both) / size * (both / one)
+
+
+def _unit(kernel: Array) -> Array:
+    """The size of the largest entry, and 1 where there is none but 0."""
+    most = jax.lax.stop_gradient(jnp.max(jnp.abs(kernel), initial=0))
+    return jnp.where(most > 0, most, 1)
 
 
 def check_linear_regime(K0, K1, limit=0.1) -> float:
@@ -221,9 +225,10 @@ def _checked(apply: Any, params: Any, x: Any, y: Any, both: bool = True) -> tupl
     if not leaves:
         raise ValueError("params has no floating-point array, so nothing is trained; give the weights as JAX arrays")
     real_arrays(**{f"params leaf {k}": np.zeros((), leaf.dtype) for k, leaf in enumerate(leaves)})
-    model = _Model(trained, held, apply)
     labels = _labels(y, both)
-    x = jax.tree.map(_samples, [x] if hasattr(x, "__next__") else x)
+    if hasattr(x, "__next__"):
+        raise ValueError(f"x must be an array of the samples or a pytree of them, got {shown(x)}")
+    x = jax.tree.map(_samples, x)
     for leaf in jax.tree.leaves(x):
         if leaf.ndim == 0 or leaf.shape[0] != labels.size:
             raise ValueError(f"x must have one row for each of the {labels.size} labels, got an array of shape {leaf.shape}")
@@ -242,6 +247,7 @@ def _checked(apply: Any, params: Any, x: Any, y: Any, both: bool = True) -> tupl
                 f"apply(params, x) must give one logit a sample, [n] or [n, 1], but for {count} sample{'s' * (count > 1)} "
                 f"it gave {got}; for two outputs take their difference, for a function of one sample use jax.vmap"
             )
+    model = _Model(trained, held, apply)
     _check_independent(model, x, labels.size)
     return model, x, jnp.asarray(labels, jnp.result_type(*leaves))
 
