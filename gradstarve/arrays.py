@@ -110,7 +110,8 @@ def _check_dtype(name: str, value: Any, array: Any) -> Any:
     """`array`, unless its numbers are of a kind that no law here is for."""
     dtype = np.dtype(array.dtype)
     if dtype.kind == "c":
-        raise ValueError(f"{name} is complex, {shown(value)}; give its real part (all quantities here are real)")
+        what = f"has dtype {dtype}" if hasattr(value, "dtype") else f"is complex, {shown(value)}"
+        raise ValueError(f"{name} {what}; give its real part (all quantities here are real)")
     if dtype in _ALLOWED or dtype.kind in "iub":
         return array
     if dtype.kind == "f" or "float" in dtype.name:
@@ -240,7 +241,7 @@ def as_number(
     if low == -np.inf and high == np.inf:
         where = "finite number"
     elif high == np.inf:
-        where = f"finite number {'>=' if with_low else '>'} {low:g}"
+        where = f"number {'>=' if with_low else '>'} {low:g}"
     else:
         where = f"number in {'[' if with_low else '('}{low:g}, {high:g}{']' if with_high else ')'}"
     raise ValueError(f"{name} must be a {where}, got {shown(value)}")
@@ -280,7 +281,7 @@ def check_together(**named: Any) -> None:
     >>> check_together(p=np.ones(2), r=np.ones(3))
     Traceback (most recent call last):
         ...
-    ValueError: p and r must broadcast together, got shapes (2,) and (3,)
+    ValueError: p and r must fit each other, got shapes (2,) and (3,)
     """
     shapes = [tuple(array.shape) for array in named.values()]
     try:
@@ -288,7 +289,7 @@ def check_together(**named: Any) -> None:
     except ValueError:
         *names, last = named
         *first, end = map(str, shapes)
-        message = f"{', '.join(names)} and {last} must broadcast together, got shapes {', '.join(first)} and {end}"
+        message = f"{', '.join(names)} and {last} must fit each other, got shapes {', '.join(first)} and {end}"
         raise ValueError(message) from None
 
 

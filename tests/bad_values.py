@@ -23,7 +23,7 @@ from gradstarve.theory.jacobian import LinearRegimeWarning
 LONGEST = 600
 # What comes in as NaN goes out as NaN: the logits of a run that diverged, the outputs of a model of the user's own.
 NAN_GOES_THROUGH = {("Dataset.margins", "outputs"), ("TwoLayerReLU()", "points"), ("theory.jacobian.margins", "params")}
-# The user's own callable, which Python refuses to call with (done, total).
+# Callables of the user's own, which Python refuses to call with (done, total), or without an argument as data.
 OWN_CALLABLE = {"class", "function", "network"}
 
 
@@ -75,7 +75,8 @@ def excused(function, name, value, text):
     """Outcomes that are right although they look like faults."""
     if text.startswith("NaN") and (function, name) in NAN_GOES_THROUGH:
         return True
-    return name == "progress" and value in OWN_CALLABLE and text.startswith("TypeError")
+    own = name == "progress" or (function, name) == ("sweep", "data")
+    return own and value in OWN_CALLABLE and text.startswith("TypeError")
 
 
 if __name__ == "__main__":

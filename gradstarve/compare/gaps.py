@@ -224,7 +224,7 @@ def theory_argument(solution: Any, grid: np.ndarray, scale: float) -> np.ndarray
                 f"descent theory exists at whole steps only, but time {grid[off][0]} is step {values[off][0]:.6g}; "
                 "simulate the flow at multiples of the step size"
             )
-        return steps.astype(np.int64)
+        return np.asarray(steps, np.int64)
     return values
 
 

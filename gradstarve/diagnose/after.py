@@ -201,7 +201,10 @@ def _margins(report: Any, trained: Any, name: str) -> tuple[np.ndarray, float]:
         margins = model.margins(trained)
         return margins, model.kernel_change(trained)
     if isinstance(trained, np.ndarray | jax.Array | list | tuple):
-        margins = as_floats(name, trained)
+        try:
+            margins = as_floats(name, trained)
+        except ValueError:
+            margins = np.empty(0)
         if margins.shape == (n,):
             check_finite(name, margins)
             return margins, float("nan")

@@ -110,7 +110,10 @@ def _read_data(data: Any) -> tuple[Any, np.ndarray]:
 
 
 def _samples(leaf: Any) -> Any:
-    array = np.asarray(readable("x", leaf))
+    try:
+        array = np.asarray(readable("x", leaf))
+    except ValueError as error:
+        raise ValueError(f"x must be an array of numbers [n, ...]: {error}") from None
     if array.dtype.kind not in "biuf" or array.ndim == 0:
         raise ValueError(f"x must be an array of numbers [n, ...], got {array.dtype} of shape {array.shape}")
     if array.dtype.kind == "f":

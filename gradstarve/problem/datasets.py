@@ -10,7 +10,7 @@ import numpy as np
 
 from gradstarve.arrays import (
     as_flag,
-    as_number,
+    as_floats,
     check_positive,
     is_concrete,
     one_key,
@@ -18,6 +18,7 @@ from gradstarve.arrays import (
     positive_int,
     readable,
     real_arrays,
+    shown,
 )
 from gradstarve.problem.classes import ClassDataset
 from gradstarve.problem.dataset import Dataset
@@ -80,10 +81,15 @@ def cones(key, dim=2, points_per_class=4, opening=0.5, spread=0.3) -> Dataset:
     """
     dim = positive_int("dim", dim)
     count = positive_int("points_per_class", points_per_class)
-    opening = as_number("opening", opening)
-    if not 0 <= opening < np.pi / 4:
-        raise ValueError(f"opening must be in [0, pi/4), got {opening!r}: wider cones are not orthogonally separable")
-    spread = as_number("spread", spread, 0, 10)
+    angle, opening = opening, np.ravel(as_floats("opening", opening))
+    if opening.size != 1 or not 0 <= opening[0] < np.pi / 4:
+        raise ValueError(f"opening must be in [0, pi/4), got {shown(angle)}: wider cones are not orthogonally separable")
+    given, spread = spread, np.ravel(as_floats("spread", spread))
+    if spread.size != 1 or not 0 <= spread[0] < np.inf:
+        raise ValueError(f"spread must be >= 0 and finite, got {shown(given)}")
+    if spread[0] > 10:
+        raise ValueError(f"spread must be at most 10, where norms differ by e^30, got {shown(given)}")
+    opening, spread = float(opening[0]), float(spread[0])
     key_frame, *keys = jax.random.split(one_key(key), 5)
     frame = jnp.eye(1) if dim == 1 else _frame(dim, 2, key_frame, jnp.result_type(float))
     points = _cone_points(frame, keys, count, opening, spread)

@@ -37,6 +37,10 @@ class TwoDigits(NamedTuple):
     patched: np.ndarray
     centre: np.ndarray
 
+    def __repr__(self) -> str:
+        sizes = f"{self.train.size} training images, {self.test.size} test images"
+        return f"TwoDigits({sizes}, {int(self.patched.sum())} with the patch)"
+
 
 def digits(
     pair: Any = (3, 8),

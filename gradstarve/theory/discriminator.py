@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import as_array, as_choice, check_positive, positive_int, together
+from gradstarve.arrays import as_array, check_positive, positive_int, shown, together
 from gradstarve.special import lambertw
+from gradstarve.text import did_you_mean
 from gradstarve.theory.speed import error_tail
 
 GENERATOR_LOSSES = ("minimax", "non-saturating", "hinge")
@@ -27,7 +28,9 @@ def generator_signal(kind: str, margin, norm) -> Float[Array, "..."]:
     >>> [round(float(generator_signal(kind, 2.0, 1.0)), 4) for kind in GENERATOR_LOSSES]
     [0.2384, 1.7616, 2.0]
     """
-    as_choice("kind", kind, GENERATOR_LOSSES)
+    if not isinstance(kind, str) or kind not in GENERATOR_LOSSES:
+        names = f"use one of {', '.join(map(repr, GENERATOR_LOSSES))}{did_you_mean(kind, GENERATOR_LOSSES)}"
+        raise ValueError(f"unknown generator loss {shown(kind)}; {names}")
     margin, norm = together(margin=margin, norm=norm)
     check_positive("norm", norm)
     slope = {"minimax": jax.nn.sigmoid(-margin), "non-saturating": jax.nn.sigmoid(margin), "hinge": 1.0}[kind]

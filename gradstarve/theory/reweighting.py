@@ -27,6 +27,7 @@ import numpy as np
 from gradstarve.arrays import as_floats, as_number, positive_int
 from gradstarve.errors import ConvergenceError, HypothesisError
 from gradstarve.problem import Loss, as_loss
+from gradstarve.text import fields_html, short_repr
 from gradstarve.theory.features import FeatureFlow, feature_flow, rise
 
 _STEPS = 200
@@ -43,6 +44,9 @@ class Reweighting:
     - `prices`: y_k, [K], of sum 1: for any weights of sum 1 the slowest speed is at most `bound` = max_S sum_k y_k B_kS;
     - `time`: when all features reach the logit asked for, from `equal_time_weights`; None otherwise.
     """
+
+    __repr__ = short_repr
+    _repr_html_ = fields_html
 
     weights: np.ndarray
     factors: np.ndarray
