@@ -176,6 +176,8 @@ def test_a_copy_answers_the_same(made, name):
     for again in (pickle.loads(pickle.dumps(one)), copy.deepcopy(one), copy.copy(one)):
         assert type(again) is type(one)
         same(first, answer(again))
+        assert bool(np.all(one == again)) in (True, False)
+    assert bool(np.all(one == one))
 
 
 @pytest.mark.parametrize("name", OBJECTS)
@@ -276,6 +278,14 @@ def test_event_kinds_have_names(made):
         assert words[str(name)] in line
         assert gs.EventKind[str(name)] in events.kind
     assert [kind.name for kind in gs.EventKind] == ["WAKES", "SLEEPS", "LEARNT", "FORGOTTEN", "HELD", "FREED"]
+
+
+def test_the_package_lists_itself():
+    everything: dict = {}
+    exec("from gradstarve import *", everything)
+    assert set(gs.__all__) <= set(everything)
+    assert {*gs.__all__, "diagnose", "__version__"} <= set(dir(gs))
+    assert all(getattr(gs, name) is everything[name] for name in gs.__all__)
 
 
 def test_losses_and_networks_are_told_apart():

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstarve.arrays import as_choice, as_floats, as_number
 from gradstarve.problem import GradientDescent, StochasticGradientDescent, TwoLayerReLU
 from gradstarve.problem.network import draw_two_layer
 from gradstarve.simulate.histogram import ERROR, MARGIN, quantile
@@ -105,8 +106,10 @@ class SweepResult:
         of the error and of 1 - error, and 3 % of |m| or 0.0016 of a margin. Levels 0 and 1 are exact. NaN where every
         network diverged.
         """
-        if name not in ("error", "margin"):
-            raise ValueError(f'quantiles are known of "error" and "margin", not of {name!r}')
+        name = as_choice("name", name, ("error", "margin"))
+        levels = as_floats("levels", levels)
+        if levels.size == 0:
+            raise ValueError("levels is empty; give at least one number in [0, 1]")
         levels = np.asarray(levels, np.float64)
         if not ((levels >= 0) & (levels <= 1)).all():
             raise ValueError(f"levels must be in [0, 1], got {levels.tolist()}")
@@ -119,9 +122,8 @@ class SweepResult:
 
         `of`: "" the error, [*over]; "all" every point at once, [*over]; "point" each point, [*over, n].
         """
+        of, level = as_choice("of", of, ("", "all", "point")), as_number("level", level, 0, 1, with_low=False)
         name = f"first_learnt{'_' if of else ''}{of}"
-        if name not in self.statistics:
-            raise ValueError(f'of must be "", "all" or "point", got {of!r}')
         if not 0 < level <= 1:
             raise ValueError(f"level must be in (0, 1], got {level!r}")
         reached = np.cumsum(self[name], axis=len(self.shape)) >= level * len(self.seeds)

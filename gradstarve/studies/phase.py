@@ -20,7 +20,7 @@ from gradstarve.text import did_you_mean, html_table, short_repr, shown, table_t
 PLANES = ("neuron", "angle", "failure", "time")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PhaseDiagram:
     """What `phase_diagram` found. `phase_diagram(**diagram.settings)` computes it again.
 

@@ -60,7 +60,7 @@ def pair(name: str, value: Any) -> tuple[float, float]:
 
 def losses(value: Any) -> tuple[str, ...]:
     """One loss or several, of those whose margins pass 1."""
-    several = isinstance(value, list | tuple | np.ndarray) and np.ndim(value) > 0
+    several = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
     names = tuple(value) if several else (value,)
     for name in names:
         if not isinstance(name, str) or name not in LOSSES:

@@ -38,7 +38,7 @@ class Counterexample:
         return bool(self.gap > self.tolerance)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """What the trials of one entry gave.
 

@@ -27,7 +27,7 @@ from gradstarve.theorems.entry import Counterexample, Outcome, Theorem, plain
 from gradstarve.theorems.hypotheses import Problem
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """One theorem tried: its outcome, the counterexamples found without a hypothesis, and the seconds it took.
 
@@ -105,7 +105,7 @@ class Row:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
     """What `verify` found: `rows`, one a theorem in the order of the catalogue; `ok` if every one of them is.
 
