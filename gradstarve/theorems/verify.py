@@ -18,7 +18,7 @@ import numpy as np
 from rich.table import Table
 
 from gradstarve import files, style
-from gradstarve.arrays import as_flag, positive_int, shown
+from gradstarve.arrays import as_flag, check_instance, positive_int, shown
 from gradstarve.environment import environment
 from gradstarve.progress import Progress, say
 from gradstarve.text import did_you_mean, fields_html, html_table, short_repr, table_text
@@ -234,6 +234,8 @@ def draw(row: Row, titled: bool = True) -> Any:
     >>> draw(row).axes[0].get_title(loc="left")
     '(2.0) No point pushes a neuron the wrong way\\n0 violations in 24 trials'
     """
+    check_instance("row", row, Row, "give one of verify(...).rows")
+    titled = as_flag("titled", titled)
     with style.sheet():
         figure = style.new_figure(6.4, 4.0)
         ax = figure.add_subplot()
@@ -286,13 +288,13 @@ def verify(
     (True, 0)
     """
     chosen = _choose(names)
+    progress, quick = as_flag("progress", progress), as_flag("quick", quick)
     if quick and trials is not None:
         raise ValueError(f"quick chooses the trials itself, so leave out either it or trials, got trials = {shown(trials)}")
     if trials is not None:
         trials = positive_int("trials", trials)
     if not isinstance(precision, str) or precision not in ("float64", "float32"):
         raise ValueError(f'precision must be "float64" or "float32", got {shown(precision)}')
-    progress, quick = as_flag("progress", progress), as_flag("quick", quick)
     single = precision == "float32"
     skipped = tuple(theorem.name for theorem in chosen if single and theorem.single_tolerance is None)
     tell = partial(say, markup=True) if progress else lambda line: None
