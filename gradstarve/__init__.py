@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from gradstarve.problem.exclusive import exclusive
     from gradstarve.simulate.flow import simulate_flow
     from gradstarve.simulate.hinge_events import HingeTrajectory, simulate_hinge_exact
+    from gradstarve.simulate.hinge_run import EventKind
     from gradstarve.simulate.simulate import simulate
     from gradstarve.simulate.sweep import sweep
     from gradstarve.simulate.sweep_result import SweepResult
@@ -81,7 +82,8 @@ _NAMES = {
         *("TwoLayerReLU", "datasets", "exclusive", "init_deep", "init_softmax", "init_two_layer"),
     ),
     "gradstarve.simulate": (
-        *("HingeTrajectory", "SweepResult", "Trajectory", "simulate", "simulate_flow", "simulate_hinge_exact", "sweep"),
+        *("EventKind", "HingeTrajectory", "SweepResult", "Trajectory"),
+        *("simulate", "simulate_flow", "simulate_hinge_exact", "sweep"),
     ),
     "gradstarve.studies.phase": ("phase_diagram",),
     "gradstarve.symbolic": ("Derivation", "derive"),
@@ -98,6 +100,7 @@ __all__ = [
     "Dataset",
     "DeepReLU",
     "Derivation",
+    "EventKind",
     "Exponential",
     "GradientDescent",
     "GradientFlow",
@@ -155,7 +158,7 @@ if not TYPE_CHECKING:  # for which every name would be there, of type Any
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_ROOMS, "__version__"})
 
 
 class _Package(ModuleType):

@@ -72,7 +72,7 @@ def verify(
 
         # Piped, a console takes 80 columns, in which the table can not be read.
         console = Console()
-        Console(width=None if console.is_terminal else 140).print(outcome.table())
+        Console(width=None if console.is_terminal else 140).print(outcome.rich_table())
     if not outcome.ok:
         typer.echo(outcome.failures(), err=True)
     wrote(folder / "verify.json", "the figures beside it")

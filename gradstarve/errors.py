@@ -16,6 +16,10 @@ class HypothesisError(ValueError):
         self.hypothesis, self.where, self.instead = hypothesis, where, instead
         super().__init__(f"{hypothesis}: {where}. Use instead: {instead}.")
 
+    def __reduce__(self):
+        # An exception is made again from `args`, which holds the message and not the three parts.
+        return type(self), (self.hypothesis, self.where, self.instead), self.__dict__
+
 
 class ConvergenceError(RuntimeError):
     """An iteration ended without reaching its tolerance; the message gives the residual and what to try."""

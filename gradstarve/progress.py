@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from gradstarve.text import shown
+
 # Work shorter than this needs no row: it would flash by.
 PATIENCE_SECONDS = 2.0
 
@@ -73,7 +75,7 @@ class Progress:
 
     def __init__(self, choice: Any, total: int | float | None, label: str, unit: str = ""):
         if not (choice is None or isinstance(choice, bool) or callable(choice)):
-            raise ValueError(f"progress must be None, True, False or a callable (done, total), got {choice!r}")
+            raise ValueError(f"progress must be None, True, False or a callable (done, total), got {shown(choice)}")
         self.total, self.label, self.unit = total, label, unit
         self._call: Callable | None = choice if callable(choice) else None
         self._wanted = choice is True or (choice is None and is_terminal(sys.stderr))

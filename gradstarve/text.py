@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from html import escape
 from typing import Any
 
 
@@ -21,6 +23,136 @@ def number(value: Any, digits: int = 3) -> str:
         mantissa, exponent = text.split("e")
         return f"{mantissa}e{int(exponent)}"
     return text
+
+
+def shown(value: Any, longest: int = 60) -> str:
+    """`value` on one line of an error message: its `repr`, shortened, or the shape and dtype of a larger array.
+
+    >>> import numpy as np
+    >>> shown("abc"), shown(10**400), shown(np.zeros((3, 4)))
+    ("'abc'", '1000000000000000000000000000 ... 0000000000000000000000000000', 'an array of shape (3, 4) and dtype float64')
+    """
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(value, BaseException):
+        text = f"{type(value).__name__}: {value}"
+    elif isinstance(shape, tuple) and shape and dtype is not None:
+        return f"an array of shape {shape} and dtype {dtype}"
+    elif isinstance(value, int) and abs(value) >= 10**longest:
+        # `repr` itself refuses integers of more than some thousand digits.
+        digits = int(value.bit_length() * 0.30103)
+        text = f"an integer of about {digits} digits" if digits > 4000 else str(value)
+    else:
+        try:
+            text = repr(value)
+        except Exception:
+            text = f"a {type(value).__name__}"
+    text = " ".join(text.split())
+    half = (longest - 5) // 2 + 1
+    return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
+
+
+# What other libraries call the losses.
+_ALSO_CALLED = {
+    "cross-entropy": ("ce", "bce", "xent", "log", "logloss", "logistic", "logistic loss", "nll", "softmax", "sigmoid"),
+    "squared": ("mse", "l2", "square", "squared error", "mean squared error", "quadratic", "least squares"),
+    "hinge": ("svm", "margin", "max margin"),
+    "exponential": ("exp", "adaboost"),
+}
+
+
+def did_you_mean(given: Any, names: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: "; did you mean 'x'?", or "" where no name is near.
+
+    >>> [did_you_mean(given, ["hinge", "squared"]) for given in ("Hinge_", "mse", "q")]
+    ["; did you mean 'hinge'?", "; did you mean 'squared'?", '']
+    """
+    if not isinstance(given, str):
+        return ""
+    plain = " ".join(given.lower().replace("_", " ").replace("-", " ").split())
+    by_plain = {name.lower().replace("_", " ").replace("-", " "): name for name in names}
+    for name, others in _ALSO_CALLED.items():
+        if name in by_plain.values() and plain.removesuffix(" loss") in others:
+            return f"; did you mean {name!r}?"
+    near = get_close_matches(plain, by_plain, n=1, cutoff=0.6)
+    return f"; did you mean {by_plain[near[0]]!r}?" if near else ""
+
+
+def html_table(rows: Sequence[Sequence[str]], note: str = "") -> str:
+    """`rows` of strings, the header first, as an HTML table for a notebook, with the paragraph `note` below it.
+
+    >>> html_table([("loss",), ("<x>",)])
+    '<table><thead><tr><th>loss</th></tr></thead><tbody><tr><td>&lt;x&gt;</td></tr></tbody></table>'
+    """
+    head, *body = ("".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) for tag, row in _tagged(rows))
+    lines = "".join(f"<tr>{row}</tr>" for row in body)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+    return table + (html_lines(note) if note else "")
+
+
+def _tagged(rows: Sequence[Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
+    return [("td" if i else "th", row) for i, row in enumerate(rows)]
+
+
+def html_lines(text: str) -> str:
+    """Plain text of several lines as HTML, in the letters of the notebook; tables keep their columns.
+
+    >>> html_lines("No alarm: 2 < 3.")
+    '<pre style="white-space: pre-wrap">No alarm: 2 &lt; 3.</pre>'
+    """
+    return f'<pre style="white-space: pre-wrap">{escape(text)}</pre>'
+
+
+def short_repr(thing: Any) -> str:
+    """A result on one line: its class and its fields, of which arrays show their shape and results their class.
+
+    Assigned to `__repr__` where the fields in full would fill a page.
+    """
+    fields = (name for name in getattr(thing, "__dataclass_fields__", {}) if not name.startswith("_"))
+    parts = [f"{name}={_brief(getattr(thing, name, None))}" for name in fields]
+    return f"{type(thing).__name__}({', '.join(parts)})"
+
+
+def _brief(value: Any) -> str:
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and dtype is not None:
+        return f"{float(value):.6g}" if shape == () and is_plain(value) else f"{dtype}{list(shape)}"
+    if value is None or isinstance(value, bool | int | float | str | range):
+        text = repr(value)
+        return text if len(text) <= 40 else f"{text[:36]} ..."
+    if isinstance(value, list | tuple | dict):
+        return f"{len(value)} entries"
+    return type(value).__name__
+
+
+def is_plain(value: Any) -> bool:
+    """Whether an array of no axes is a number that can be looked at: not traced, and no random key."""
+    try:
+        float(value)
+    except Exception:
+        return False
+    return True
+
+
+def fields_html(thing: Any) -> str:
+    """A result as a table of its fields for a notebook: small arrays with their numbers, others with their shape.
+
+    Assigned to `_repr_html_`.
+    """
+    rows = [("field", "value")]
+    for name in getattr(thing, "__dataclass_fields__", {}):
+        if not name.startswith("_"):
+            rows.append((name, _told(getattr(thing, name, None))))
+    return f"<p><b>{escape(type(thing).__name__)}</b></p>" + html_table(rows)
+
+
+def _told(value: Any) -> str:
+    size = getattr(value, "size", None)
+    if hasattr(value, "dtype") and isinstance(size, int) and 0 < size <= 8 and hasattr(value, "tolist"):
+        try:
+            return " ".join(f"{value.tolist()}".split())
+        except Exception:  # traced
+            return _brief(value)
+    return _brief(value)
 
 
 def table_text(rows: Sequence[Sequence[str]]) -> str:

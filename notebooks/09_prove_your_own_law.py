@@ -237,7 +237,7 @@ ENTRY = Theorem(
 )
 CATALOGUE[ENTRY.name] = ENTRY
 report = gs.verify(ENTRY.name, progress=False)
-rich.print(report.table())
+rich.print(report.rich_table())
 print(report.rows[0].verdict, "|", report.rows[0].counterexamples[0].failure)
 assert report.ok
 

@@ -20,7 +20,7 @@ PACKAGE = Path(gradstarve.__file__).parent
 ROOMS = ["special", "problem", "symbolic", "theory", "simulate", "compare", "theorems", "diagnose", "studies"]
 ROOMS += ["report", "page", "cli_names", "cli_stop", "cli_parts"]
 ROOMS += ["cli_sweep", "cli_starve", "cli_digits", "cli_phase", "cli_derive", "cli_verify", "cli_report", "cli"]
-GROUND = {"arrays", "environment", "errors", "files", "progress", "style", "text"}
+GROUND = {"arguments", "arrays", "environment", "errors", "files", "progress", "style", "text"}
 NEVER = {("theory", "simulate"), ("simulate", "theory"), ("theory", "symbolic"), ("simulate", "symbolic")}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from gradstarve.arrays import is_concrete
 from gradstarve.problem import GradientDescent, GradientFlow, StochasticGradientDescent, TwoLayerReLU
-from gradstarve.text import number, table_text
+from gradstarve.text import html_table, number, short_repr, table_text
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,8 @@ class Comparison:
         """The gap table as plain text, with the worst record below it."""
         return table_text(self.rows()) + "\n" + self.summary()
 
+    __repr__ = short_repr
+
     def rich_table(self) -> Any:
         """The gap table as a `rich.table.Table`, with the worst record as its caption."""
         from rich.table import Table
@@ -132,6 +134,9 @@ class Comparison:
         for i, row in enumerate(body):
             table.add_row(*row, end_section=i == len(body) - 2)
         return table
+
+    def _repr_html_(self) -> str:
+        return html_table(self.rows(), self.summary())
 
     def to_dict(self) -> dict[str, Any]:
         """Every number of the table, and the worst gap of each network, ready for `gradstarve.report.write_json`."""
@@ -223,7 +228,7 @@ def theory_argument(solution: Any, grid: np.ndarray, scale: float) -> np.ndarray
                 f"descent theory exists at whole steps only, but time {grid[off][0]} is step {values[off][0]:.6g}; "
                 "simulate the flow at multiples of the step size"
             )
-        return steps.astype(np.int64)
+        return np.asarray(steps, np.int64)
     return values
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradstarve.arrays import check_finite
+from gradstarve.arrays import as_floats, check_finite
 from gradstarve.diagnose.groups import ALARM_INDEX, GroupLaw, index_of
 from gradstarve.diagnose.training import sigmoid
 from gradstarve.diagnose.words import told
 from gradstarve.report import to_jsonable
-from gradstarve.text import number, table_text
+from gradstarve.text import html_lines, number, short_repr, table_text
 
 # Margins are computed in 32 bits as a rule.
 _ROUNDING = 4 * float(np.finfo(np.float32).eps)
@@ -89,6 +89,11 @@ class AfterTraining:
             )
             lines.append(f"The kernel changed by {100 * self.kernel_change:.0f} %: {trust}.")
         return "\n".join(lines)
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return html_lines(self.table())
 
     def to_dict(self) -> dict[str, Any]:
         """Every number in plain JSON types; inf, -inf and nan are strings of these names."""
@@ -206,8 +211,8 @@ def _margins(report: Any, trained: Any, name: str) -> tuple[np.ndarray, float]:
         return margins, model.kernel_change(trained)
     if isinstance(trained, np.ndarray | jax.Array | list | tuple):
         try:
-            margins = np.asarray(trained, np.float64)
-        except (TypeError, ValueError):
+            margins = as_floats(name, trained)
+        except ValueError:
             margins = np.empty(0)
         if margins.shape == (n,):
             check_finite(name, margins)

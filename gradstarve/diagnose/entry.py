@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from gradstarve.arrays import check_finite
+from gradstarve.arrays import as_floats, check_finite
 from gradstarve.diagnose.margins import from_margins
 from gradstarve.diagnose.model import read_model
 from gradstarve.diagnose.report import StarvationReport, diagnose
-from gradstarve.diagnose.tags import read_labels, refuse_half
+from gradstarve.diagnose.tags import read_labels
 
 
 def starvation_report(
@@ -109,15 +109,12 @@ def from_jacobian(jacobian: Any, labels: Any, logits: Any = None, groups: Any = 
     >>> len(report.groups), report.alarms
     (1, ())
     """
-    refuse_half("jacobian", jacobian)
-    rows = np.asarray(jacobian)
-    if rows.ndim != 2 or rows.shape[0] < 2 or rows.dtype.kind not in "fiu":
-        raise ValueError(f"jacobian must be numbers [n, P], one row a sample, got {rows.dtype} of shape {rows.shape}")
-    rows = rows.astype(np.float64)
+    rows = as_floats("jacobian", jacobian)
+    if rows.ndim != 2 or rows.shape[0] < 2:
+        raise ValueError(f"jacobian must be numbers [n, P], one row a sample, got shape {rows.shape}")
     check_finite("jacobian", rows)
     labels = read_labels(labels, len(rows))
-    refuse_half("logits", logits)
-    start = np.zeros(len(rows)) if logits is None else np.asarray(logits, np.float64)
+    start = np.zeros(len(rows)) if logits is None else as_floats("logits", logits)
     if start.shape == (len(rows), 1):
         start = start[:, 0]
     if start.shape != labels.shape:

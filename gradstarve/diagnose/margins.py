@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gradstarve.arrays import check_finite, positive_int
+from gradstarve.arrays import as_floats, check_finite, positive_int
 from gradstarve.diagnose.groups import (
     ALARM_INDEX,
     ALARM_P,
@@ -19,10 +19,10 @@ from gradstarve.diagnose.groups import (
     reaches,
     without_complements,
 )
-from gradstarve.diagnose.tags import number_between, read_groups, read_labels, refuse_half, varying_classes
+from gradstarve.diagnose.tags import number_between, read_groups, read_labels, varying_classes
 from gradstarve.diagnose.training import sigmoid
 from gradstarve.report import to_jsonable
-from gradstarve.text import number, table_text
+from gradstarve.text import html_lines, html_table, number, short_repr, table_text
 
 ALARM_RELIANCE = 0.5
 
@@ -108,6 +108,11 @@ class MarginReport:
         """The summary and one row per group, as plain text."""
         return self.summary() + "\n\n" + table_text(self.rows())
 
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return html_lines(self.summary()) + html_table(self.rows())
+
     def to_dict(self) -> dict[str, Any]:
         """Every number in plain JSON types; inf, -inf and nan are strings of these names."""
         names = (
@@ -179,7 +184,7 @@ def from_margins(
     """
     margins = _table("margins", margins)
     records, n = margins.shape
-    times = np.asarray(times, np.float64)
+    times = as_floats("times", times)
     if times.shape != (records,) or records < 2 or (np.diff(times) <= 0).any() or not np.isfinite(times).all():
         raise ValueError(
             f"times must rise, one for each of the T = {records} >= 2 records of margins, got "
@@ -187,6 +192,7 @@ def from_margins(
         )
     until_error = number_between("until_error", until_error, 0, 0.5)
     permutations = positive_int("permutations", permutations, minimum=99)
+    seed = positive_int("seed", seed, minimum=0, maximum=2**63 - 1)
     if alone is not None:
         alone = _table("alone", alone)
         if alone.shape != margins.shape:
@@ -247,8 +253,7 @@ def _refuse_others(name: str, values: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _table(name: str, values: Any) -> np.ndarray:
-    refuse_half(name, values)
-    values = np.asarray(values, np.float64)
+    values = as_floats(name, values)
     if values.ndim != 2 or values.shape[1] < 2:
         raise ValueError(f"{name} must be [T, n], one row a record and one column a sample, got shape {values.shape}")
     check_finite(name, values)

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.arrays import check_finite
-from gradstarve.diagnose.tags import read_labels, refuse_half
+from gradstarve.arrays import check_finite, readable, shown
+from gradstarve.diagnose.tags import read_labels
 from gradstarve.problem import Dataset
 from gradstarve.theory import jacobian
 
@@ -56,7 +56,7 @@ def read_model(apply: Any, params: Any, data: Any, memory: Any) -> Model:
     """The arguments of `starvation_report` as a `Model`. With params None `apply` is the model itself: an equinox module or
     another callable pytree, of one sample (as is usual there) or of a batch."""
     if not callable(apply):
-        raise ValueError(f"apply must be a function apply(params, x), or a model to call, got {type(apply).__name__}")
+        raise ValueError(f"apply must be a function apply(params, x), or a model to call, got {shown(apply)}")
     x, labels = _read_data(data)
     if params is not None:
         return Model(apply, params, x, labels, memory)
@@ -99,6 +99,8 @@ def _read_data(data: Any) -> tuple[Any, np.ndarray]:
     if not isinstance(data, tuple | list) or len(data) != 2:
         got = f"{type(data).__name__} of {len(data)}" if isinstance(data, tuple | list) else type(data).__name__
         raise ValueError(f"data must be a Dataset or a pair (x, y) of samples [n, ...] and labels ±1 [n], got {got}")
+    if hasattr(data[0], "__next__"):
+        raise ValueError(f"x must be an array of numbers [n, ...], got {shown(data[0])}")
     x = jax.tree.map(_samples, data[0])
     labels = read_labels(data[1])
     for leaf in jax.tree.leaves(x):
@@ -108,8 +110,10 @@ def _read_data(data: Any) -> tuple[Any, np.ndarray]:
 
 
 def _samples(leaf: Any) -> Any:
-    refuse_half("x", leaf)
-    array = np.asarray(leaf)
+    try:
+        array = np.asarray(readable("x", leaf))
+    except ValueError as error:
+        raise ValueError(f"x must be an array of numbers [n, ...]: {error}") from None
     if array.dtype.kind not in "biuf" or array.ndim == 0:
         raise ValueError(f"x must be an array of numbers [n, ...], got {array.dtype} of shape {array.shape}")
     if array.dtype.kind == "f":

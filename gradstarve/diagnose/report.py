@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from gradstarve.arrays import check_finite, positive_int
+from gradstarve.arrays import as_floats, can_pickle, check_finite, positive_int
 from gradstarve.diagnose.discover import two_clusters
 from gradstarve.diagnose.eigenfeatures import EigenFeatures, eigen_features
 from gradstarve.diagnose.groups import GroupLaw, group_law, make_group, permutation_p, reaches, without_complements
@@ -16,7 +17,7 @@ from gradstarve.diagnose.tags import Tags, number_between, read_groups, varying_
 from gradstarve.diagnose.training import largest_eigenvalue, sigmoid, train_linearised
 from gradstarve.errors import ConvergenceError
 from gradstarve.progress import Progress
-from gradstarve.text import number
+from gradstarve.text import html_lines, number, short_repr
 
 _LONGEST = 1e5  # times 1 / largest strength: where the search for the horizon ends
 _RECORDS = 60
@@ -71,6 +72,18 @@ class StarvationReport:
 
         return tables(self)
 
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return html_lines(self.table())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A model made of functions that cannot be pickled stays behind; everything that was found goes.
+        return {**self.__dict__, "model": self.model if can_pickle(self.model) else None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StarvationReport:
+        return replace(self, **{name: deepcopy(value, memo) for name, value in self.__dict__.items()})
+
     def to_dict(self) -> dict[str, Any]:
         """Every number of the report in plain JSON types; inf, -inf and nan are strings of these names."""
         from gradstarve.diagnose.words import as_dict
@@ -121,7 +134,7 @@ def diagnose(
         times, at = _times(kernel, start, until_error, times, notes)
         margins = train_linearised(kernel, start, times)
         bar.update(1, label="groups" if tags is not None else "clusters")
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(positive_int("seed", seed, minimum=0, maximum=2**63 - 1))
         if tags is None:
             laws = _found(kernel, labels, margins, times, at, rng, notes)
         else:
@@ -163,7 +176,9 @@ def _listed(kernel, margins, times, ridge, features, notes) -> EigenFeatures | N
 def _times(kernel, start, until_error, times, notes) -> tuple[np.ndarray, int]:
     """The times of the report, 0 first, and which of them is the horizon."""
     if times is not None:
-        times = np.unique(np.atleast_1d(np.asarray(times, np.float64)))
+        times = np.unique(np.atleast_1d(as_floats("times", times)))
+        if times.size == 0:
+            raise ValueError("times is empty; give at least one time > 0, or None for times of the report's own")
         check_finite("times", times)
         if times[0] < 0 or times[-1] == 0:
             raise ValueError(f"times must be >= 0 and not all 0, got {times[0]:.3g} to {times[-1]:.3g}")

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from gradstarve.arrays import any_array, as_number, shown
+
 
 @dataclass(frozen=True)
 class Tags:
@@ -18,24 +20,10 @@ class Tags:
     exclusive: bool
 
 
-def refuse_half(name: str, values: Any) -> None:
-    """`ValueError` for numbers of half precision or less, bfloat16 included, which NumPy does not count among numbers.
-
-    >>> refuse_half("x", np.zeros(3, np.float16))
-    Traceback (most recent call last):
-        ...
-    ValueError: x has dtype float16; use float32 or float64, for example x.astype('float32')
-    """
-    dtype = getattr(values, "dtype", None)
-    if dtype is not None and "float" in str(dtype) and np.dtype(dtype).itemsize < 4:
-        raise ValueError(f"{name} has dtype {dtype}; use float32 or float64, for example {name}.astype('float32')")
-
-
 def read_labels(y: Any, n: int | None = None, one_class: bool = False) -> np.ndarray:
     """The labels y_i = ±1 as float64 [n]; `ValueError` for any other, for a wrong length, and, unless `one_class`, for a
     single class."""
-    refuse_half("labels", y)
-    y = np.asarray(y)
+    y = any_array("labels", y)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
@@ -43,7 +31,7 @@ def read_labels(y: Any, n: int | None = None, one_class: bool = False) -> np.nda
     if n is not None and len(y) != n:
         raise ValueError(f"labels must be [n] = [{n}], one a sample, got {len(y)}")
     if y.dtype.kind not in "biuf":
-        raise ValueError(f"labels must be the numbers +1 and -1, got {y.dtype} such as {y.flat[0]}")
+        raise ValueError(f"labels must be the numbers +1 and -1, got {y.dtype} such as {shown(y.flat[0])}")
     if y.dtype.kind == "b":
         raise ValueError("labels are booleans; turn them into +1 and -1 by 2 * y - 1")
     odd = ~np.isin(y, (-1, 1))
@@ -69,7 +57,7 @@ def read_groups(groups: Any, labels: np.ndarray) -> Tags:
         columns = [_column(name, value, n) for name, value in groups.items()]
         table = np.stack(columns, 1)
     else:
-        table = np.asarray(groups)
+        table = any_array("groups", groups)
         if table.ndim not in (1, 2):
             raise ValueError(f"groups must be [n] types or an [n, G] table of 0 and 1, got shape {table.shape}")
         if len(table) != n:
@@ -99,8 +87,9 @@ def _types(values: np.ndarray, labels: np.ndarray) -> Tags:
     values = values.astype(str)
     names: tuple[str, ...] = tuple(sorted({str(value) for value in values}))
     if len(names) < 2:
+        only = shown("".join(names))
         raise ValueError(
-            f"all samples are of one type, {''.join(names)!r}; a group needs samples outside of it to be compared with"
+            f"all samples are of one type, {only}; a group needs samples outside of it to be compared with"
         )
     if len(names) > max(20, len(values) // 4):
         raise ValueError(f"groups holds {len(names)} types for {len(values)} samples; give few types with many samples each")
@@ -108,12 +97,12 @@ def _types(values: np.ndarray, labels: np.ndarray) -> Tags:
 
 
 def _column(name: Any, value: Any, n: int) -> np.ndarray:
-    value = np.asarray(value)
+    value = any_array(f"group {name!r}", value)
     if value.shape != (n,):
         raise ValueError(f"group {name!r} must say for each of the {n} samples whether it is in, got shape {value.shape}")
     if value.dtype.kind not in "biuf" or not np.isin(value, (0, 1)).all():
         odd = value[~np.isin(value, (0, 1))] if value.dtype.kind in "iuf" else value
-        raise ValueError(f"group {name!r} must hold 0 and 1 (or booleans), got {odd[0]}")
+        raise ValueError(f"group {name!r} must hold 0 and 1 (or booleans), got {shown(odd[0])}")
     return value.astype(bool)
 
 
@@ -148,8 +137,8 @@ def number_between(name: str, value: Any, low: Any, high: Any) -> float:
     >>> number_between("penalty", 2, 0, 10)
     2.0
     """
-    array = np.asarray(value)
-    if array.ndim or array.dtype.kind not in "iuf" or not low < float(array) < high:
+    try:
+        return as_number(name, value, low, high, with_low=False, with_high=False)
+    except ValueError:
         bound = f"> {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
-        raise ValueError(f"{name} must be a number {bound}, got {value!r}")
-    return float(array)
+        raise ValueError(f"{name} must be a number {bound}, got {shown(value)}") from None

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete, real_arrays
+from gradstarve.arrays import as_array, is_concrete, real_arrays
 from gradstarve.problem.dataset import Dataset
 
 
@@ -31,8 +31,9 @@ class ClassDataset(eqx.Module):
 
     def __init__(self, points, classes, weights=None) -> None:
         (classes,) = real_arrays(classes=classes)
-        if np.ndim(points) == 2 and classes.shape != np.shape(points)[:1]:
-            raise ValueError(f"classes must have shape {np.shape(points)[:1]}, one per point, got {classes.shape}")
+        (points,) = real_arrays(points=points)
+        if points.ndim == 2 and classes.shape != points.shape[:1]:
+            raise ValueError(f"classes must have shape {points.shape[:1]}, one per point, got {classes.shape}")
         # The rules for points and weights are those of two classes.
         plain = Dataset(points, jnp.ones(classes.shape, classes.dtype), weights)
         if is_concrete(classes):
@@ -70,5 +71,8 @@ class ClassDataset(eqx.Module):
 
     def _split(self, outputs):
         """The output of the true class, and all of them with -inf in its place."""
+        outputs = as_array("outputs", outputs)
+        if outputs.ndim < 2 or outputs.shape[-2] != self.size:
+            raise ValueError(f"outputs must be [..., n, K] with n = {self.size}, got shape {outputs.shape}")
         mine = jax.nn.one_hot(self.classes.astype(jnp.int32), outputs.shape[-1], dtype=bool)
         return jnp.sum(jnp.where(mine, outputs, 0), axis=-1), jnp.where(mine, -jnp.inf, outputs)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from gradstarve.problem.classes import ClassDataset
 from gradstarve.problem.dataset import Dataset
 from gradstarve.problem.losses import Loss
+from gradstarve.text import fields_html, short_repr
 
 
 class LearningCurve(eqx.Module):
@@ -18,6 +19,10 @@ class LearningCurve(eqx.Module):
     t is time for flows and the step number for descent, a scalar or an array of any shape. With no argument a curve
     that was recorded gives its whole grid.
     """
+
+    # One line, and a table in a notebook, in place of all arrays of all fields.
+    __repr__ = short_repr
+    _repr_html_ = fields_html
 
     data: eqx.AbstractVar[Dataset | ClassDataset]
     loss_function: eqx.AbstractVar[Loss]

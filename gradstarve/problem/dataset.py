@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete, real_arrays
+from gradstarve.arrays import as_array, as_number, is_concrete, real_arrays, shown
 from gradstarve.errors import HypothesisError
 from gradstarve.problem.network import TwoLayerReLU
 
@@ -96,6 +96,9 @@ class Dataset(eqx.Module):
 
     def margins(self, outputs: Float[Array, "..."]) -> Float[Array, "..."]:
         """m_i = y_i f(x_i) of the logits `outputs` [..., n]: positive where the sign is right."""
+        outputs = as_array("outputs", outputs)
+        if outputs.shape[-1:] != self.labels.shape:
+            raise ValueError(f"outputs must be logits [..., n] with n = {self.size}, got shape {outputs.shape}")
         return self.labels * outputs
 
     def leads(self, outputs: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -136,6 +139,10 @@ class Dataset(eqx.Module):
         >>> Dataset([[3.0, 4.0]], [1]).ray(1).direction.round(3).tolist()
         [0.6, 0.8]
         """
+        number = as_number("label", label)
+        if number not in (-1, 1):
+            raise ValueError(f"label must be +1 or -1, got {shown(label)}")
+        label = int(number)
         mine = np.flatnonzero(self._known_labels() == label)
         if not mine.size:
             return None

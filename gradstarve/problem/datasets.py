@@ -8,7 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.arrays import check_positive, is_concrete, one_key, positive_int, real_arrays
+from gradstarve.arrays import (
+    as_flag,
+    as_floats,
+    check_positive,
+    is_concrete,
+    one_key,
+    one_number,
+    positive_int,
+    readable,
+    real_arrays,
+    shown,
+)
 from gradstarve.problem.classes import ClassDataset
 from gradstarve.problem.dataset import Dataset
 from gradstarve.problem.digits import digits as digits
@@ -59,7 +70,10 @@ def orthogonal_classes(classes, norm=1.0, frequencies=None) -> ClassDataset:
     """
     classes = positive_int("classes", classes, minimum=2)
     (norm,) = real_arrays(norm=norm)
+    one_number("norm", norm)
     check_positive("norm", norm)
+    if frequencies is not None:
+        (frequencies,) = real_arrays(frequencies=frequencies)
     return ClassDataset(norm * jnp.eye(classes, dtype=norm.dtype), np.arange(classes), frequencies)
 
 
@@ -67,18 +81,23 @@ def cones(key, dim=2, points_per_class=4, opening=0.5, spread=0.3) -> Dataset:
     """Random orthogonally separable data: each class fills a cone of half-angle `opening` (radians, < pi/4).
 
     The angle between the two axes is uniform in [pi/2 + 2 opening, pi], the directions are uniform in the polar angle
-    around their axis, and norms are e^(spread * N(0, 1)). `dim` >= 1 (in one dimension the cones are rays). The first
-    `points_per_class` points are class +.
+    around their axis, and norms are e^(spread * N(0, 1)), spread <= 10. `dim` >= 1 (in one dimension the cones are rays).
+    The first `points_per_class` points are class +.
 
     >>> cones(jax.random.key(0), dim=3).separability().orthogonally_separable
     True
     """
     dim = positive_int("dim", dim)
     count = positive_int("points_per_class", points_per_class)
-    if not 0 <= opening < np.pi / 4:
-        raise ValueError(f"opening must be in [0, pi/4), got {opening!r}: wider cones are not orthogonally separable")
-    if not 0 <= spread < float("inf"):
-        raise ValueError(f"spread must be >= 0 and finite, got {spread!r}")
+    angle, opening = opening, np.ravel(as_floats("opening", opening))
+    if opening.size != 1 or not 0 <= opening[0] < np.pi / 4:
+        raise ValueError(f"opening must be in [0, pi/4), got {shown(angle)}: wider cones are not orthogonally separable")
+    given, spread = spread, np.ravel(as_floats("spread", spread))
+    if spread.size != 1 or not 0 <= spread[0] < np.inf:
+        raise ValueError(f"spread must be >= 0 and finite, got {shown(given)}")
+    if spread[0] > 10:
+        raise ValueError(f"spread must be at most 10, where norms differ by e^30, got {shown(given)}")
+    opening, spread = float(opening[0]), float(spread[0])
     key_frame, *keys = jax.random.split(one_key(key), 5)
     frame = jnp.eye(1) if dim == 1 else _frame(dim, 2, key_frame, jnp.result_type(float))
     points = _cone_points(frame, keys, count, opening, spread)
@@ -108,6 +127,7 @@ def features(types, probabilities, dim=None, scales=None, key=None, mirrored=Fal
         if value.shape != (length,):
             raise ValueError(f"{name} must have shape ({length},) for types of shape {types.shape}, got {value.shape}")
     check_positive("scales", scales)
+    mirrored = as_flag("mirrored", mirrored)
     dim = size if dim is None else positive_int("dim", dim, minimum=size)
     points = (types * scales) @ _frame(dim, size, key, types.dtype)
     if not mirrored:
@@ -127,8 +147,7 @@ def starving_pair(p_frequent, p_both, dim=2, scales=(1.0, 1.0), key=None, mirror
     """
     p_frequent, p_both = real_arrays(p_frequent=p_frequent, p_both=p_both)
     for name, value in (("p_frequent", p_frequent), ("p_both", p_both)):
-        if value.ndim:
-            raise ValueError(f"{name} must be one number, got shape {value.shape}")
+        one_number(name, value)
         check_positive(name, value)
     probabilities = jnp.stack([p_frequent, p_both])
     return features(jnp.array([[1, 0], [1, 1]]), probabilities, dim, scales, key, mirrored)
@@ -136,6 +155,7 @@ def starving_pair(p_frequent, p_both, dim=2, scales=(1.0, 1.0), key=None, mirror
 
 def check_types(types) -> None:
     """Raise a `ValueError` unless `types` is [S, K] of 0 and 1 with a feature in every type and every feature in a type."""
+    types = readable("types", types)
     if types.ndim != 2 or 0 in types.shape:
         raise ValueError(f"types must be [S, K], one row a sample type and one column a feature, got shape {types.shape}")
     if not is_concrete(types):

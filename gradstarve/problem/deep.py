@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, one_key, positive_int, real_arrays
+from gradstarve.arrays import as_floats, check_positive, is_concrete, one_key, one_number, positive_int, real_arrays, shown
 from gradstarve.problem.network import Network, batch_axes
 
 Mask = tuple  # nested tuples of bools: hashable, so that it is part of the network's structure and never trained
@@ -37,7 +37,7 @@ class DeepReLU(Network):
 
     def __init__(self, layers, connections=None) -> None:
         if not isinstance(layers, list | tuple) or not layers:
-            raise ValueError(f"layers must be a non-empty sequence of arrays, got {layers!r}")
+            raise ValueError(f"layers must be a non-empty sequence of arrays, got {shown(layers)}")
         layers = real_arrays(**{f"layers[{i}]": layer for i, layer in enumerate(layers)})
         batch = layers[-1].shape[:-1]
         for i, (layer, after) in enumerate(pairwise(layers)):
@@ -68,7 +68,7 @@ class DeepReLU(Network):
 
     def __call__(self, points: Float[Array, "n d"]) -> Float[Array, "*batch n"]:
         """The logits f(x_i), [*batch, n], of the `points` [n, d]."""
-        self.check_dim(points)
+        points = self.check_dim(points)
         layers = self.layers
         if self.connections is not None:
             # Where, not times: an absent connection has no gradient either.
@@ -111,12 +111,14 @@ class DeepReLU(Network):
         """
         (weights,) = real_arrays(weights=weights)
         dim = positive_int("dim", dim)
-        features = np.asarray(features)
-        if weights.ndim < 2 or features.dtype.kind not in "iu" or features.shape != weights.shape[-1:]:
+        given, features = features, as_floats("features", features)
+        whole = bool((features == np.rint(features)).all())
+        if weights.ndim < 2 or not whole or features.shape != weights.shape[-1:]:
             raise ValueError(
                 f"weights must be [*batch, N, h] and features one whole number for each of the h paths, got shape "
-                f"{weights.shape} and {features!r}"
+                f"{weights.shape} and {shown(given)}"
             )
+        features = features.astype(int)
         if (features < 0).any() or (features >= dim).any():
             raise ValueError(f"features must be in 0, ..., {dim - 1} (dim = {dim}), got {features.tolist()}")
         depth, width = weights.shape[-2:]
@@ -134,12 +136,13 @@ class DeepReLU(Network):
 
 def _as_mask(connections, layers, axes: int) -> Mask:
     if not isinstance(connections, list | tuple) or len(connections) != len(layers):
-        raise ValueError(f"connections must have one 0/1 array for each of the {len(layers)} layers, got {connections!r}")
+        wanted = f"one 0/1 array for each of the {len(layers)} layers"
+        raise ValueError(f"connections must have {wanted}, got {shown(connections)}")
     nested = []
     for i, (mask, layer) in enumerate(zip(connections, layers, strict=True)):
-        mask = np.asarray(mask)
+        mask = as_floats(f"connections[{i}]", mask)
         if mask.shape != layer.shape[axes:] or not np.isin(mask, (0, 1)).all():
-            raise ValueError(f"connections[{i}] must be 0 or 1 of shape {layer.shape[axes:]}, got {mask!r}")
+            raise ValueError(f"connections[{i}] must be 0 or 1 of shape {layer.shape[axes:]}, got {shown(mask)}")
         mask = mask.astype(bool)
         if is_concrete(layer):
             stray = np.argwhere(~mask & (np.asarray(layer) != 0))
@@ -166,10 +169,14 @@ def init_deep(key, batch, widths, dim, scale=1.0) -> DeepReLU:
     (3, 5, 4)
     """
     shape = batch_axes(batch)
-    if np.ndim(widths) != 1:
-        raise ValueError(f"widths must be those of the hidden layers, as in (8, 8), or () for one layer, got {widths!r}")
-    widths = tuple(positive_int("widths", width) for width in widths)
+    sizes = as_floats("widths", widths)
+    if sizes.ndim != 1:
+        raise ValueError(
+            f"widths must be those of the hidden layers, as in (8, 8), or () for one layer, got {shown(widths)}"
+        )
+    widths = tuple(positive_int("widths", width) for width in sizes)
     (scale,) = real_arrays(scale=scale)
+    one_number("scale", scale)
     check_positive("scale", scale)
     sizes = (positive_int("dim", dim), *widths)
     shapes = (*((out, into) for into, out in pairwise(sizes)), (sizes[-1],))

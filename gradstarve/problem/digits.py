@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradstarve.arrays import check_positive, real_arrays
+from gradstarve.arrays import as_flag, as_floats, as_number, check_positive, positive_int, real_arrays, shown
 from gradstarve.problem.dataset import Dataset
 
 SIDE = 8
@@ -36,6 +36,10 @@ class TwoDigits(NamedTuple):
     test_patched: Dataset
     patched: np.ndarray
     centre: np.ndarray
+
+    def __repr__(self) -> str:
+        sizes = f"{self.train.size} training images, {self.test.size} test images"
+        return f"TwoDigits({sizes}, {int(self.patched.sum())} with the patch)"
 
 
 def digits(
@@ -68,12 +72,12 @@ def digits(
     >>> data.train.points.shape, int(data.patched.sum()), data.test.size
     ((179, 64), 83, 178)
     """
-    pair = tuple(pair) if isinstance(pair, list | tuple | np.ndarray) else (pair,)
-    if len(pair) != 2 or pair[0] == pair[1] or not all(value in range(10) for value in pair):
-        raise ValueError(f"pair must be two different digits from 0 to 9, got {pair!r}")
-    for name, value, low in (("train", train, False), ("patch", patch, True)):
-        if not (0 <= value <= 1 if low else 0 < value < 1):
-            raise ValueError(f"{name} must be a share in {'[0, 1]' if low else '(0, 1)'}, got {value!r}")
+    two = as_floats("pair", pair)
+    if two.shape != (2,) or two[0] == two[1] or not np.isin(two, range(10)).all():
+        raise ValueError(f"pair must be two different digits from 0 to 9, got {shown(pair)}")
+    seed = positive_int("seed", seed, minimum=0, maximum=2**63 - 1)
+    train, patch = as_number("train", train, 0, 1, with_low=False, with_high=False), as_number("patch", patch, 0, 1)
+    patch_value, centred = as_number("patch_value", patch_value), as_flag("centred", centred)
     (brightness,) = real_arrays(brightness=brightness)
     if brightness.shape != (2,):
         raise ValueError(f"brightness must be a pair (class +, class -), got shape {brightness.shape}")
@@ -81,7 +85,7 @@ def digits(
     images, names = _load()
     draw = np.random.default_rng(seed)
     learn, keep = [], []
-    for digit in pair:
+    for digit in two:
         order = draw.permutation(np.flatnonzero(names == digit))
         count = min(max(1, round(train * order.size)), order.size - 1)
         learn.append(images[order[:count]])

@@ -13,9 +13,14 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, real_arrays
+from gradstarve.arguments import suggesting
+from gradstarve.arrays import as_flag, check_positive, is_concrete, real_arrays, shown
 
 Scalar = Float[Array, "..."]
+
+# What torch, optax and papers call them.
+_ALIASES = {name: "step_size" for name in ("lr", "learning_rate", "eta", "stepsize", "step")}
+_ALIASES |= {"beta": "momentum", "mu": "momentum", "wd": "weight_decay", "decay": "weight_decay", "l2": "weight_decay"}
 
 
 class Dynamics(eqx.Module):
@@ -46,17 +51,18 @@ class GradientDescent(Dynamics):
     weight_decay: Scalar
     nesterov: bool = eqx.field(static=True)
 
+    @suggesting(**_ALIASES)
     def __init__(self, step_size: Any, momentum: Any = 0.0, nesterov: bool = False, weight_decay: Any = 0.0) -> None:
         self.step_size = _step_size(step_size)
         # A known zero stays known inside jit: the laws without momentum and weight decay are cheaper and hold for more.
         with jax.ensure_compile_time_eval():
             (self.momentum,) = real_arrays(momentum=momentum)
             (self.weight_decay,) = real_arrays(weight_decay=weight_decay)
-        self.nesterov = bool(nesterov)
+        self.nesterov = as_flag("nesterov", nesterov)
         if is_concrete(self.momentum) and not _within(self.momentum, 0.0, 1.0):
-            raise ValueError(f"momentum must be in [0, 1), got {momentum!r}")
+            raise ValueError(f"momentum must be in [0, 1), got {shown(momentum)}")
         if is_concrete(self.weight_decay) and not _within(self.weight_decay, 0.0, np.inf):
-            raise ValueError(f"weight_decay must be >= 0, got {weight_decay!r}")
+            raise ValueError(f"weight_decay must be >= 0, got {shown(weight_decay)}")
 
 
 class StochasticGradientDescent(Dynamics):
@@ -68,6 +74,7 @@ class StochasticGradientDescent(Dynamics):
 
     step_size: Scalar
 
+    @suggesting(**_ALIASES)
     def __init__(self, step_size) -> None:
         self.step_size = _step_size(step_size)
 
@@ -91,4 +98,4 @@ def no_dynamics(accepted: str, given: Any) -> ValueError:
     dynamics must be GradientFlow() or GradientDescent(...), got 0.1; for that step size give GradientDescent(0.1)
     """
     meant = f"; for that step size give GradientDescent({given!r})" if isinstance(given, float) else ""
-    return ValueError(f"dynamics must be {accepted}, got {given!r}{meant}")
+    return ValueError(f"dynamics must be {accepted}, got {shown(given)}{meant}")

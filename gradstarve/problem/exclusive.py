@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import one_key
+from gradstarve.arrays import check_instance, one_key
 from gradstarve.problem.dataset import Dataset
 from gradstarve.problem.network import Network, TwoLayerReLU
 
@@ -32,6 +32,8 @@ def exclusive(network: Network, data: Dataset, key) -> TwoLayerReLU:
     >>> abs(net.w).round(3).tolist(), bool((net.w > 0).all(axis=-1).any())
     ([[0.30000001192092896, 0.10000000149011612], [0.30000001192092896, 0.10000000149011612]], False)
     """
+    check_instance("network", network, Network, "give TwoLayerReLU(w, z)")
+    check_instance("data", data, Dataset, "give Dataset(points, labels)")
     if type(network) is not TwoLayerReLU:
         raise ValueError(
             f"network must be a TwoLayerReLU itself, got {type(network).__name__}, whose neurons may see other points"

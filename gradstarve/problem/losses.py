@@ -20,7 +20,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gradstarve.arrays import shown
 from gradstarve.errors import HypothesisError
+from gradstarve.text import did_you_mean
 
 Margin = Float[Array, "*shape"]
 
@@ -135,7 +137,8 @@ def as_loss(loss) -> Loss:
         return LOSSES[loss]()
     if isinstance(loss, type) and issubclass(loss, Loss):
         raise ValueError(f"loss is the class {loss.__name__}; give an instance, {loss.__name__}()")
-    raise ValueError(f"unknown loss {loss!r}; use one of {', '.join(map(repr, LOSSES))} or a Loss instance")
+    names = f"use one of {', '.join(map(repr, LOSSES))} or a Loss instance"
+    raise ValueError(f"unknown loss {shown(loss)}; {names}{did_you_mean(loss, LOSSES)}")
 
 
 def closed_form_of(loss: Loss) -> str | None:

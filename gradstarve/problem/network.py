@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from gradstarve.arrays import one_key, positive_int, real_arrays
+from gradstarve.arrays import as_array, one_key, one_number, positive_int, real_arrays
 
 Same = TypeVar("Same", bound="Network")
 
@@ -61,10 +61,14 @@ class Network(eqx.Module):
             raise IndexError("this is one network, not a batch of networks")
         return jax.tree.map(lambda leaf: leaf[index], self)
 
-    def check_dim(self, points: Float[Array, "n d"]) -> None:
-        """`ValueError` for points of another number of coordinates."""
+    def check_dim(self, points: Any) -> Float[Array, "n d"]:
+        """The `points` as an array [n, d]; `ValueError` for another number of axes or coordinates."""
+        points = as_array("points", points)
+        if points.ndim != 2:
+            raise ValueError(f"points must be [n, d], got shape {points.shape}; give one point as [[x_1, ..., x_d]]")
         if points.shape[-1] != self.dim:
             raise ValueError(f"the network has d = {self.dim} inputs but the points have d = {points.shape[-1]}")
+        return points
 
 
 class TwoLayerReLU(Network):
@@ -94,7 +98,7 @@ class TwoLayerReLU(Network):
 
     def __call__(self, points: Float[Array, "n d"]) -> Float[Array, "*batch n"]:
         """The logits f(x_i), [*batch, n], of the `points` [n, d]."""
-        self.check_dim(points)
+        points = self.check_dim(points)
         hidden = jax.nn.relu(jnp.einsum("...hd,nd->...hn", self.w, points, precision="highest"))
         return jnp.einsum("...h,...hn->...n", self.z, hidden, precision="highest")
 
@@ -128,7 +132,8 @@ def init_two_layer(key, batch, width, dim, scale_w=1.0, scale_z=1.0) -> TwoLayer
     shape = batch_axes(batch)
     width, dim = positive_int("width", width), positive_int("dim", dim)
     scale_w, scale_z = real_arrays(scale_w=scale_w, scale_z=scale_z)
-
+    one_number("scale_w", scale_w)
+    one_number("scale_z", scale_z)
     w, z = draw_two_layer(one_key(key), jnp.arange(math.prod(shape)), scale_w, scale_z, width, dim)
     return TwoLayerReLU(w.reshape(*shape, width, dim), z.reshape(*shape, width))
 

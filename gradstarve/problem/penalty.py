@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete, real_arrays
+from gradstarve.arrays import as_choice, is_concrete, real_arrays, shown
 from gradstarve.problem.losses import Loss, Margin, as_loss
 
 SCALINGS = ("added", "divided", "multiplied")
@@ -77,8 +77,7 @@ class SpectralDecoupling(Loss):
             raise ValueError(f"penalty has {penalty.size} samples but target has {target.size}")
         if is_concrete(penalty) and (np.asarray(penalty) < 0).any():
             raise ValueError(f"penalty must be >= 0, got {np.asarray(penalty).min()}; a negative one has no minimiser")
-        if scaling not in SCALINGS:
-            raise ValueError(f"scaling must be one of {', '.join(map(repr, SCALINGS))}, got {scaling!r}")
+        as_choice("scaling", scaling, SCALINGS)
         scale = jnp.ones((), penalty.dtype)
         if scaling == "divided":
             scale = 1 / jnp.maximum(jnp.max(penalty), scale)
@@ -108,7 +107,7 @@ class SpectralDecoupling(Loss):
         """
         labels, penalty, target = real_arrays(labels=labels, penalty=penalty, target=target)
         if labels.ndim != 1 or (is_concrete(labels) and not np.isin(np.asarray(labels), (-1, 1)).all()):
-            raise ValueError(f"labels must be +1 or -1, one a sample, got {labels!r}")
+            raise ValueError(f"labels must be +1 or -1, one a sample, got {shown(labels)}")
         for name, value in (("penalty", penalty), ("target", target)):
             if value.shape != (2,):
                 raise ValueError(f"{name} must be a pair (class +, class -), got shape {value.shape}")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import one_key, positive_int, real_arrays
+from gradstarve.arrays import one_key, one_number, positive_int, real_arrays
 from gradstarve.problem.network import Network, batch_axes
 
 
@@ -45,7 +45,7 @@ class SoftmaxOneLayer(Network):
 
     def __call__(self, points: Float[Array, "n d"]) -> Float[Array, "*batch n K"]:
         """The outputs f(x_i), [*batch, n, K], of the `points` [n, d]."""
-        self.check_dim(points)
+        points = self.check_dim(points)
         return jnp.einsum("...kd,nd->...nk", self.v, points, precision="highest")
 
 
@@ -91,7 +91,7 @@ class SoftmaxTwoLayer(Network):
 
     def __call__(self, points: Float[Array, "n d"]) -> Float[Array, "*batch n K"]:
         """The outputs f(x_i), [*batch, n, K], of the `points` [n, d]."""
-        self.check_dim(points)
+        points = self.check_dim(points)
         hidden = jax.nn.relu(jnp.einsum("...hd,nd->...nh", self.w, points, precision="highest"))
         return jnp.einsum("...nh,...hk->...nk", hidden, self.z, precision="highest")
 
@@ -107,6 +107,8 @@ def init_softmax(key, batch, width, classes, dim, scale_w=1.0, scale_z=1.0) -> S
     shape = batch_axes(batch)
     width, dim, classes = positive_int("width", width), positive_int("dim", dim), positive_int("classes", classes, 2)
     scale_w, scale_z = real_arrays(scale_w=scale_w, scale_z=scale_z)
+    one_number("scale_w", scale_w)
+    one_number("scale_z", scale_z)
     w, z = _draw(one_key(key), scale_w, scale_z, int(np.prod(shape)), width, dim, classes)
     return SoftmaxTwoLayer(w.reshape(*shape, width, dim), z.reshape(*shape, width, classes))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from gradstarve.arrays import is_concrete
+from gradstarve.arrays import as_choice, is_concrete
 
 ENGINES = ("reference", "fused", "pallas")
 
@@ -24,12 +24,11 @@ def choose(name: str, data: Any, network: Any, loss: Any, dynamics: Any, steps: 
     of `steps` that take it a few milliseconds (None: a long run), on other devices, and inside jit, grad and vmap.
     `ValueError` for an unknown name, or an engine that can not train the problem.
     """
+    name = as_choice("engine", name, ("auto", *ENGINES))
     if name == "auto":
         if steps is not None and seconds(network, data, steps) < WORTH_COMPILING:
             return _module("reference")
         return _fastest(data, network, loss, dynamics)
-    if name not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(map(repr, ('auto', *ENGINES)))}, got {name!r}")
     engine = _module(name)
     reason = engine.unsupported(data, network, loss, dynamics)
     if reason:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from gradstarve.arrays import is_concrete, positive_int
+from gradstarve.arrays import as_flag, as_number, is_concrete, positive_int, readable, shown
 from gradstarve.errors import ConvergenceError
 from gradstarve.progress import Progress
 from gradstarve.simulate.simulate import check_problem
@@ -75,6 +75,7 @@ def simulate_flow(
         advice = "; use float64" if dtype == np.float32 else ""
         raise ValueError(f"rtol must be at least {least:.2g} in {dtype.name}, got {rtol}{advice}")
     max_steps = positive_int("max_steps", max_steps)
+    record_networks, throw = as_flag("record_networks", record_networks), as_flag("throw", throw)
     # diffrax costs as much to import as all the rest, and only a flow needs it.
     from gradstarve.simulate.integrator import integrate
 
@@ -145,14 +146,16 @@ _GUESS_SECONDS = 2.5
 
 def check_times(times: Any, dtype: Any) -> np.ndarray:
     """The recorded times, [records], in the precision of the run."""
-    if not all(is_concrete(leaf) for leaf in jax.tree.leaves(times)):
-        raise ValueError("times must be known outside jit and vmap; close over them instead of passing them in")
+    wanted = "times must be a number or a non-empty sequence of them"
     try:
-        values = np.asarray(times)
-    except ValueError:  # rows of different lengths
-        values = np.asarray("ragged")
-    if values.dtype.kind not in "iuf" or values.ndim > 1 or values.size == 0:
-        raise ValueError(f"times must be a number or a non-empty sequence of them, got {times!r}")
+        found = readable("times", times)
+    except ValueError as error:
+        raise ValueError(f"{wanted}, got {shown(times)}") from error
+    if not is_concrete(found):
+        raise ValueError("times must be known outside jit and vmap; close over them instead of passing them in")
+    values = np.asarray(found)
+    if values.dtype.kind == "b" or values.ndim > 1 or values.size == 0:
+        raise ValueError(f"{wanted}, got {shown(times)}")
     values = np.atleast_1d(values).astype(np.float64)
     if not np.isfinite(values).all() or (values < 0).any():
         bad = values[~np.isfinite(values) | (values < 0)][0]
@@ -167,10 +170,10 @@ def check_times(times: Any, dtype: Any) -> np.ndarray:
 
 
 def _check_tolerance(name: str, value: Any) -> float:
-    number = isinstance(value, int | float | np.number | np.ndarray | jax.Array) and not isinstance(value, bool)
-    if not number or np.ndim(value) != 0 or not 0 < value < 1:
-        raise ValueError(f"{name} must be a number between 0 and 1, got {value!r}")
-    return float(value)
+    try:
+        return as_number(name, value, 0, 1, with_low=False, with_high=False)
+    except ValueError:
+        raise ValueError(f"{name} must be a number between 0 and 1, got {shown(value)}") from None
 
 
 def _raise_if_stuck(seen: Array, used: Array, times: np.ndarray, batch: tuple[int, ...], max_steps: int) -> None:

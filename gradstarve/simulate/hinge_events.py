@@ -14,15 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete, positive_int
+from gradstarve.arrays import as_flag, is_concrete, positive_int, shown
 from gradstarve.errors import ConvergenceError, HypothesisError
-from gradstarve.problem import Dataset, TwoLayerReLU
+from gradstarve.problem import Dataset, Loss, TwoLayerReLU
 from gradstarve.progress import Progress
 from gradstarve.simulate.flow import check_times
 from gradstarve.simulate.hinge_follow import Told, follow
 from gradstarve.simulate.hinge_run import Kind, State, Stop
 from gradstarve.simulate.simulate import check_problem
 from gradstarve.simulate.trajectory import Trajectory
+from gradstarve.text import html_lines
 
 WORDS = {
     Kind.WAKES: "neuron {neuron} wakes on point {point}",
@@ -35,14 +36,29 @@ WORDS = {
 
 
 class Events(NamedTuple):
-    """What happened to every network, in order: `time`, `kind` (a `Kind`; -1 behind the last), `neuron` j (-1 for a margin)
-    and `point` i, all [*batch, most events], and `count`, [*batch]."""
+    """What happened to every network, in order: `time`, `kind` (an `EventKind` by its number; -1 behind the last), `neuron`
+    j (-1 for a margin) and `point` i, all [*batch, most events], and `count`, [*batch]."""
 
     time: np.ndarray
     kind: np.ndarray
     neuron: np.ndarray
     point: np.ndarray
     count: np.ndarray
+
+    @property
+    def names(self) -> np.ndarray:
+        """The kinds by name, [*batch, most events] strings, "" behind the last."""
+        table = np.array(["", *(Kind(k).name for k in range(1, len(Kind) + 1))])
+        return table[np.maximum(self.kind, 0)]
+
+    def __repr__(self) -> str:
+        networks = f"{self.count.size} network{'s' * (self.count.size != 1)}"
+        return f"Events({networks}, {int(self.count.sum())} events; .of(index) tells them in words)"
+
+    def _repr_html_(self) -> str:
+        first = np.unravel_index(0, self.count.shape) if self.count.size else ()
+        lines = self.of(*first)[:20] if self.count.size else []
+        return html_lines("\n".join([repr(self), *lines]))
 
     def of(self, *index: int) -> list[str]:
         """The events of the network at `index` of the batch axes, in words."""
@@ -134,6 +150,7 @@ def simulate_hinge_exact(
     ([1.0, 1.0], True)
     """
     data, network, loss = check_problem(data, network, "hinge")
+    record_networks, throw = as_flag("record_networks", record_networks), as_flag("throw", throw)
     if not isinstance(data, Dataset) or type(network) is not TwoLayerReLU:
         raise ValueError(
             f"only a TwoLayerReLU on a Dataset is followed exactly, got {type(network).__name__} on {type(data).__name__}; "
@@ -141,6 +158,11 @@ def simulate_hinge_exact(
         )
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network))):
         raise ValueError("data and network must be known: events can not be listed inside jit, grad and vmap")
+    if isinstance(times, str | Loss):
+        raise ValueError(
+            f"times must be a number or a rising sequence of them, got {shown(times)}: the loss here is always the hinge "
+            "loss; for another give simulate_flow(data, network, loss, times)"
+        )
     room = 4 * (network.width + 1) * data.size + 16 if max_events is None else positive_int("max_events", max_events)
     grid = np.array([np.inf], network.dtype) if times is None else check_times(times, network.dtype)
     final, told = _followed(data, network, grid, room, record_networks, throw, progress)

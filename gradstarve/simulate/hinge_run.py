@@ -22,8 +22,15 @@ from gradstarve.simulate.hinge_segment import ROUNDING, edge_times, margin_times
 LOG = 16
 
 
-class Kind(IntEnum):
-    """What happens at an event."""
+class EventKind(IntEnum):
+    """What happens at an event of `simulate_hinge_exact`: the numbers in `run.events.kind`, by name.
+
+    WAKES, SLEEPS: neuron j becomes active on point i, or stops being so; LEARNT, FORGOTTEN: the margin of point i reaches 1,
+    or falls below it; HELD, FREED: the margin of point i begins to slide at 1, or leaves 1 upwards.
+
+    >>> EventKind(3).name, int(EventKind.WAKES)
+    ('LEARNT', 1)
+    """
 
     WAKES = 1  # neuron j becomes active on point i
     SLEEPS = 2  # neuron j stops being active on point i
@@ -31,6 +38,9 @@ class Kind(IntEnum):
     FORGOTTEN = 4  # the margin of point i falls below 1
     HELD = 5  # the margin of point i begins to slide at 1
     FREED = 6  # the margin of point i, held until now, rises above 1
+
+
+Kind = EventKind
 
 
 class Stop(IntEnum):

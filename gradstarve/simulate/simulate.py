@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from gradstarve.arrays import is_concrete, positive_int
+from gradstarve.arrays import as_flag, is_concrete, positive_int, shown
 from gradstarve.errors import ConvergenceError
 from gradstarve.problem import (
     ClassDataset,
@@ -86,6 +86,7 @@ def simulate(
     as_given = dynamics if isinstance(dynamics, Dynamics) else None
     dynamics, keys = _check_dynamics(dynamics, network, key)
     steps, every = positive_int("steps", steps), positive_int("record_every", record_every)
+    record_networks, throw = as_flag("record_networks", record_networks), as_flag("throw", throw)
 
     batch, axes = network.batch_shape, len(network.batch_shape)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
@@ -257,7 +258,7 @@ def _keys(key: Any, batch: tuple[int, ...]) -> Array:
     if key is None:
         raise ValueError("StochasticGradientDescent draws points at random: give key=jax.random.key(seed)")
     if not isinstance(key, jax.Array) or not (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32):
-        raise ValueError(f"key must be a JAX key such as jax.random.key(0), got {key!r}")
+        raise ValueError(f"key must be a JAX key such as jax.random.key(0), got {shown(key)}")
     if key.dtype == jnp.uint32:
         key = jax.random.wrap_key_data(key)
     if key.shape == ():

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.arrays import positive_int
+from gradstarve.arrays import positive_int, shown
 from gradstarve.problem import GradientDescent, TwoLayerReLU
 from gradstarve.progress import Progress
 from gradstarve.simulate import engines, reference, sweep_plan
@@ -89,8 +89,9 @@ def sweep(
     >>> result.network(seed=7, step_size=0.5).w.shape
     (8, 2)
     """
+    dynamics = GradientDescent(0.1) if dynamics is None else dynamics
     base = {"width": width, "scale_w": scale_w, "scale_z": scale_z, "loss": loss}
-    swept, found = sweep_plan.configurations(data, over, base | {"dynamics": dynamics or GradientDescent(0.1)})
+    swept, found = sweep_plan.configurations(data, over, base | {"dynamics": dynamics})
     numbers = _check_seeds(seeds)
     steps = positive_int("steps", steps)
     every = max(1, steps // 40) if record_every is None else positive_int("record_every", record_every)
@@ -174,7 +175,7 @@ def sweep(
 def _check_seeds(seeds: Any) -> range:
     numbers = seeds if isinstance(seeds, range) else range(positive_int("seeds", seeds))
     if not len(numbers) or numbers.step != 1 or numbers.start < 0 or numbers.stop > DRAWS:
-        raise ValueError(f"seeds must be a number of them or a range with step 1 within 0..{DRAWS - 1}, got {seeds!r}")
+        raise ValueError(f"seeds must be a number of them or a range with step 1 within 0..{DRAWS - 1}, got {shown(seeds)}")
     return numbers
 
 
@@ -183,17 +184,17 @@ def _number(name: str, value: Any, most: int | float) -> float:
     # An integer may be larger than any float.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= min(most, sys.float_info.max):
         limit = f" and at most {most}" if most < float("inf") else " and finite"
-        raise ValueError(f"{name} must be a number above 0{limit}, got {value!r}")
+        raise ValueError(f"{name} must be a number above 0{limit}, got {shown(value)}")
     return float(value)
 
 
 def _check_key(key: Any) -> jax.Array:
-    if isinstance(key, int | np.integer) and not isinstance(key, bool) and key >= 0:
+    if isinstance(key, int | np.integer) and not isinstance(key, bool) and 0 <= key < 2**63:
         return jax.random.key(int(key))
     if isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.ndim == 1:
         key = jax.random.wrap_key_data(key)
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
-        raise ValueError(f"key must be one JAX key such as jax.random.key(0), or an integer >= 0, got {key!r}")
+        raise ValueError(f"key must be one JAX key such as jax.random.key(0), or an integer >= 0, got {shown(key)}")
     return key
 
 

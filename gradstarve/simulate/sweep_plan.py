@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.arrays import positive_int, real_arrays
+from gradstarve.arrays import positive_int, real_arrays, shown
 from gradstarve.problem import Dataset, Dynamics, GradientDescent, Loss, StochasticGradientDescent, TwoLayerReLU, as_loss
 from gradstarve.simulate.fused import cores
 from gradstarve.simulate.histogram import BINS
@@ -208,7 +208,7 @@ def configurations(
 
 def _swept(over: Any) -> dict[str, list]:
     if over is not None and not isinstance(over, Mapping):
-        raise ValueError(f'over must be a dictionary of lists such as {{"step_size": [0.1, 0.3]}}, got {over!r}')
+        raise ValueError(f'over must be a dictionary of lists such as {{"step_size": [0.1, 0.3]}}, got {shown(over)}')
     swept = {}
     for name, values in (over or {}).items():
         if name in TAKEN:
@@ -226,7 +226,7 @@ def _swept(over: Any) -> dict[str, list]:
 def _scale(name: str, value: Any) -> float:
     (array,) = real_arrays(**{name: value})
     if array.ndim or not float(array) >= 0:
-        raise ValueError(f"{name} must be one number >= 0, got {value!r}")
+        raise ValueError(f"{name} must be one number >= 0, got {shown(value)}")
     return float(array)
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstarve.arrays import as_choice, as_floats, as_number
 from gradstarve.problem import GradientDescent, StochasticGradientDescent, TwoLayerReLU
 from gradstarve.problem.network import draw_two_layer
 from gradstarve.simulate.histogram import ERROR, MARGIN, decimal, quantile
@@ -20,9 +21,16 @@ from gradstarve.simulate.sweep_blocks import key_of_draws
 from gradstarve.simulate.sweep_plan import Configuration, labels, place_of
 from gradstarve.simulate.sweep_statistics import Part, moments
 from gradstarve.simulate.trajectory import Trajectory
-from gradstarve.text import number, table_text
+from gradstarve.text import html_table, number, short_repr, table_text
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+class Records(dict):
+    """The kept records of every configuration in memory; called with its number it gives those of one."""
+
+    def __call__(self, number: int) -> dict[str, np.ndarray]:
+        return self[number]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +74,24 @@ class SweepResult:
     kept: Callable[[int], dict[str, np.ndarray]]
     note: str = ""
 
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What reads the kept records knows files and locks of this process: the records themselves go.
+        count = 0 if self.keep == "statistics" else len(self.configurations)
+        kept = Records({number: self.kept(number) for number in range(count)})
+        return {**self.__dict__, "kept": kept, "key": None, "_key": self._key_data()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        data, kind = state.pop("_key")
+        self.__dict__.update(state, key=jax.random.wrap_key_data(jnp.asarray(data), impl=kind))
+
+    def _key_data(self) -> tuple[np.ndarray, str]:
+        return np.asarray(jax.random.key_data(self.key)), str(jax.random.key_impl(self.key))
+
     @property
     def shape(self) -> tuple[int, ...]:
         """How many values are swept under each name of `over`."""
@@ -84,10 +110,11 @@ class SweepResult:
         of the error and of 1 - error, and 3 % of |m| or 0.0016 of a margin. Levels 0 and 1 are exact. NaN where every
         network diverged.
         """
-        if name not in ("error", "margin"):
-            raise ValueError(f'quantiles are known of "error" and "margin", not of {name!r}')
-        given = np.asarray(levels)
-        if given.dtype.kind not in "fiu" or not ((given >= 0) & (given <= 1)).all():
+        name = as_choice("name", name, ("error", "margin"))
+        given = as_floats("levels", levels)
+        if given.size == 0:
+            raise ValueError("levels is empty; give at least one number in [0, 1]")
+        if not ((given >= 0) & (given <= 1)).all():
             raise ValueError(f"levels must be numbers in [0, 1], got {given.tolist()}")
         counts, low, high = (self[f"{name}_{what}"] for what in ("histogram", "min", "max"))
         found = quantile(ERROR if name == "error" else MARGIN, counts, low, high, given.reshape(-1))
@@ -100,12 +127,11 @@ class SweepResult:
 
         `of`: "" the error, [*over]; "all" every point at once, [*over]; "point" each point, [*over, n].
         """
+        of, level = as_choice("of", of, ("", "all", "point")), as_number("level", level, 0, 1, with_low=False)
         name = f"first_learnt{'_' if of else ''}{of}"
-        if name not in self.statistics:
-            raise ValueError(f'of must be "", "all" or "point", got {of!r}')
         share = decimal(level)
         if share is None or not 0 < share <= 1:
-            raise ValueError(f"level must be a number in (0, 1], got {level!r}")
+            raise ValueError(f"level must be a number in (0, 1], got {shown(level)}")
         reached = np.cumsum(self[name], axis=len(self.shape)) >= math.ceil(share * len(self.seeds))
         first = reached.argmax(axis=len(self.shape))
         return np.where(reached.any(axis=len(self.shape)), self.grid[first].astype(np.float64), np.inf)
@@ -200,6 +226,10 @@ class SweepResult:
 
     def table(self) -> str:
         """`summary` as a plain table, and below it `note`, on losses that stop above the threshold."""
+        return table_text(self._rows()) + (f"\n\n{self.note}" if self.note else "")
+
+    def _rows(self) -> list[list[str]]:
+        """`summary` as strings, the header first."""
         share = f"error < {number(self.threshold)}"
         rows = [[*self.over, "networks", "diverged", share, "median step", "last error 5 %", "50 %", "95 %"]]
         for entry in self.summary():
@@ -207,7 +237,7 @@ class SweepResult:
             row = [str(entry[name]) for name in (*self.over, "networks", "diverged")]
             row += [f"{100 * entry['learnt']:.1f} %", "never" if np.isinf(when) else number(when, 6)]
             rows.append([*row, *map(number, entry["last error"])])
-        return table_text(rows) + (f"\n\n{self.note}" if self.note else "")
+        return rows
 
     def to_xarray(self) -> Any:
         """All statistics as an `xarray.Dataset` with named axes: the swept names, step, point, quantile and histogram bins.

@@ -105,11 +105,13 @@ def part_of_block(found: dict[str, Any], block: int, first_seed: int) -> Part:
     found = {name: np.asarray(value) for name, value in found.items()}
     unit = found["unit"].astype(np.float64)
     sick = np.flatnonzero(found["diverged"])
+    with np.errstate(over="ignore"):  # the spread of networks whose numbers are next to the largest float
+        deviations = found["deviations"] * unit**2
     return {
         "block": np.array([block]),
         "kept": found["kept"][None].astype(np.int64),
         "mean": (found["mean"] * unit)[None],
-        "deviations": (found["deviations"] * unit**2)[None],
+        "deviations": deviations[None],
         "low": found["low"].astype(np.float64),
         "high": found["high"].astype(np.float64),
         "below": found["below"].astype(np.int64),

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from gradstarve.arrays import is_concrete
+from gradstarve.arrays import is_concrete, readable, shown
 from gradstarve.problem import ClassDataset, Dataset, LearningCurve, Loss
 
 
@@ -67,18 +67,20 @@ class Trajectory(LearningCurve):
                 return self.initial
             if self._index(wanted) == self.grid.shape[0] - 1:
                 return self.final
-        shown = "the whole grid" if wanted is None else np.array2string(wanted, threshold=6)
+        asked = "the whole grid" if wanted is None else np.array2string(wanted, threshold=6)
         raise ValueError(
-            f"the networks at t = {shown} were not kept: without record_networks=True there are only the first, "
+            f"the networks at t = {asked} were not kept: without record_networks=True there are only the first, "
             f".network(0), and the last, .network({self.grid[-1]})"
         )
 
     def _number(self, t: Any) -> np.ndarray:
         if not all(is_concrete(leaf) for leaf in (*jax.tree.leaves(t), self.grid)):
             raise ValueError("a record is looked up by t outside jit and vmap; inside them use .logits(), the whole grid")
-        wanted = np.asarray(t)
-        if wanted.dtype.kind not in "iuf":
-            raise ValueError(f"t must be a number or an array of numbers, got {t!r}")
+        wanted = np.asarray(readable("t", t))
+        if wanted.dtype.kind == "b":
+            raise ValueError(f"t must be a number or an array of numbers, got {shown(t)}")
+        if np.isnan(wanted).any():
+            raise ValueError(f"t must be recorded, got {shown(t)}, which is or has NaN")
         return wanted
 
     def _index(self, t: Any) -> np.ndarray:

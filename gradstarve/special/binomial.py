@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete, real_arrays
+from gradstarve.arrays import is_concrete, shown, together
 
 Real = Float[Array, "*shape"]
 
@@ -57,11 +57,11 @@ def binomial_at_least(successes, trials, probability) -> Float[Array, "..."]:
 
 
 def _check(successes, trials, probability):
-    k, n, p = real_arrays(successes=successes, trials=trials, probability=probability)
+    k, n, p = together(successes=successes, trials=trials, probability=probability)
     if is_concrete(p) and not bool(((p > 0) & (p <= 1)).all()):
-        raise ValueError(f"probability must be in (0, 1], got {probability!r}")
+        raise ValueError(f"probability must be in (0, 1], got {shown(probability)}")
     if is_concrete(n) and not bool(((n >= 0) & (n == jnp.rint(n))).all()):
-        raise ValueError(f"trials must be integers >= 0, got {trials!r}")
+        raise ValueError(f"trials must be integers >= 0, got {shown(trials)}")
     return jnp.broadcast_arrays(k, n, p)
 
 

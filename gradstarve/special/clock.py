@@ -30,9 +30,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from gradstarve.arrays import check_least, check_normal, is_concrete, real_arrays
+from gradstarve.arrays import as_number, check_least, check_normal, is_concrete, shown, together
 from gradstarve.special import clock_slopes, clock_table, expclock
 from gradstarve.special.expclock import angle_at, bounded_exp, logit_at, steepness
+from gradstarve.text import did_you_mean
 
 Real = Float[Array, "*shape"]
 Pieces = Float[Array, "*batch pieces"]
@@ -48,16 +49,16 @@ class Softmax:
     others: float
 
     def __post_init__(self):
-        if not 0 < self.others < math.inf:
-            raise ValueError(f"others must be a finite number > 0, got {self.others!r}")
+        as_number("others", self.others, 0, with_low=False)
 
 
 Kind = str | Softmax
 
 
 def _check_kind(kind: Kind) -> Kind:
-    if not isinstance(kind, Softmax) and kind not in KINDS:
-        raise ValueError(f"unknown clock {kind!r}; use one of {', '.join(map(repr, KINDS))} or Softmax(others)")
+    if not isinstance(kind, Softmax) and not (isinstance(kind, str) and kind in KINDS):
+        names = ", ".join(map(repr, KINDS))
+        raise ValueError(f"unknown clock {shown(kind)}; use one of {names} or Softmax(others){did_you_mean(kind, KINDS)}")
     return kind
 
 
@@ -116,7 +117,7 @@ def clock_integral(kind: Kind, u0, u, kappa) -> Float[Array, "..."]:
     >>> round(float(clock_integral("cross-entropy", 0.1, 1.0, 0.0)), 3)   # log 10 + Ei(1) - Ei(0.1)
     5.821
     """
-    u0, u, kappa = jnp.broadcast_arrays(*real_arrays(u0=u0, u=u, kappa=kappa))
+    u0, u, kappa = jnp.broadcast_arrays(*together(u0=u0, u=u, kappa=kappa))
     check_least("kappa", kappa, 0.0)
     check_normal("kappa", kappa)
     check_normal("u0", u0)

@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_normal, is_concrete, real_arrays
+from gradstarve.arrays import as_number, check_normal, is_concrete, real_arrays, shown
 
 Real = Float[Array, "*shape"]
 
@@ -42,8 +42,10 @@ def lambertw(x, branch: int = 0) -> Float[Array, "..."]:
     >>> round(float(lambertw(1.0)), 6)
     0.567143
     """
-    if branch not in (0, -1):
-        raise ValueError(f"branch must be 0 or -1 (the real branches), got {branch!r}")
+    number = as_number("branch", branch)
+    if number not in (0, -1):
+        raise ValueError(f"branch must be 0 or -1 (the real branches), got {shown(branch)}")
+    branch = int(number)
     (x,) = real_arrays(x=x)
     check_normal("x", x)
     # The float nearest to -1/e lies a rounding beyond it, and is meant as the branch point itself.

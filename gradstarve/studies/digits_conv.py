@@ -48,7 +48,7 @@ class Convolutional(Network):
 
     def __call__(self, points: Float[Array, "n d"]) -> Float[Array, "*batch n"]:
         """The logits, [*batch, n], of images as rows of 64 pixels."""
-        self.check_dim(points)
+        points = self.check_dim(points)
         hidden = points.reshape(-1, SIDE, SIDE, 1)
         for kernels in (self.first, self.second):
             seen = _patches(hidden)

@@ -15,12 +15,12 @@ import numpy as np
 
 from gradstarve.progress import Progress
 from gradstarve.studies import phase_settings
-from gradstarve.text import table_text
+from gradstarve.text import did_you_mean, html_table, short_repr, shown, table_text
 
 PLANES = ("neuron", "angle", "failure", "time")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PhaseDiagram:
     """What `phase_diagram` found. `phase_diagram(**diagram.settings)` computes it again.
 
@@ -44,6 +44,11 @@ class PhaseDiagram:
     def table(self) -> str:
         """The numbers behind the maps in a few rows."""
         return table_text(_module(self.plane).rows(self))
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return html_table(_module(self.plane).rows(self), self.notes())
 
     def records(self) -> list[dict[str, str]]:
         """The rows of the table by the names of its columns."""
@@ -88,12 +93,13 @@ def phase_diagram(loss: Any = "hinge", plane: str = "neuron", *, progress: Any =
     [-1, -1, -1, -1, -1, -1, -1, 1]
     """
     names = phase_settings.losses(loss)
-    if plane not in PLANES:
-        raise ValueError(f"plane must be one of {', '.join(PLANES)}, got {plane!r}")
+    if not isinstance(plane, str) or plane not in PLANES:
+        raise ValueError(f"plane must be one of {', '.join(PLANES)}, got {shown(plane)}{did_you_mean(plane, PLANES)}")
     module = _module(plane)
     unknown = sorted(set(settings) - set(module.DEFAULTS))
     if unknown:
-        raise ValueError(f"{unknown[0]} is no setting of the plane {plane!r}; it has {', '.join(module.DEFAULTS)}")
+        meant = did_you_mean(unknown[0], module.DEFAULTS)
+        raise ValueError(f"{unknown[0]} is no setting of the plane {plane!r}; it has {', '.join(module.DEFAULTS)}{meant}")
     chosen = module.checked({**module.DEFAULTS, **settings})
     with Progress(progress, module.steps(names, chosen), f"phase diagram: {plane}") as bar:
         done = 0

@@ -8,6 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from gradstarve.arrays import as_floats, as_number, as_pair, shown
+from gradstarve.text import did_you_mean
+
 LOSSES = ("cross-entropy", "hinge", "exponential")
 
 
@@ -19,23 +22,19 @@ def real(values: Any) -> np.ndarray:
 def positive(name: str, value: Any) -> float:
     """A finite number above 0, or a `ValueError` that quotes what came."""
     try:
-        result = float(value)
-    except (TypeError, ValueError):
-        result = math.nan
-    if isinstance(value, bool) or not 0 < result < math.inf:
-        raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
-    return result
+        return as_number(name, value, 0, with_low=False)
+    except ValueError:
+        raise ValueError(f"{name} must be a finite number above 0, got {shown(value)}") from None
 
 
 def numbers(name: str, value: Any) -> tuple[float, ...]:
     """One or several finite numbers, none twice."""
-    values = np.atleast_1d(np.asarray(value, dtype=object)).reshape(-1)
     try:
-        result = tuple(float(one) for one in values)
-    except (TypeError, ValueError):
+        result = tuple(as_floats(name, value).reshape(-1).tolist())
+    except ValueError:
         result = ()
     if not result or not all(map(math.isfinite, result)) or len(set(result)) < len(result):
-        raise ValueError(f"{name} must be one or several different finite numbers, got {value!r}")
+        raise ValueError(f"{name} must be one or several different finite numbers, got {shown(value)}")
     return result
 
 
@@ -55,18 +54,20 @@ def cosines(value: Any) -> tuple[float, ...]:
 
 def pair(name: str, value: Any) -> tuple[float, float]:
     """Two numbers above 0, of class + and class -."""
-    if np.shape(value) != (2,):
-        raise ValueError(f"{name} must be a pair (class +, class -), got {value!r}")
-    return positive(name, value[0]), positive(name, value[1])
+    first, second = as_pair(name, value, "(class +, class -)")
+    return positive(name, first), positive(name, second)
 
 
 def losses(value: Any) -> tuple[str, ...]:
     """One loss or several, of those whose margins pass 1."""
-    names = (value,) if isinstance(value, str) else tuple(value)
+    several = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    names = tuple(value) if several else (value,)
     for name in names:
-        if name not in LOSSES:
-            why = " (its margin only tends to 1)" if name == "squared" else ""
-            raise ValueError(f"loss must be among {', '.join(LOSSES)}, got {name!r}{why}")
+        if not isinstance(name, str) or name not in LOSSES:
+            why = " (its margin only tends to 1)" if isinstance(name, str) and name == "squared" else ""
+            meant = did_you_mean(name, LOSSES)
+            raise ValueError(f"loss must be among {', '.join(LOSSES)}, got {shown(name)}{why}{meant}")
+    names = tuple(map(str, names))
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"loss must be one or several different losses, got {value!r}")
+        raise ValueError(f"loss must be one or several different losses, got {shown(value)}")
     return names

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -33,6 +34,25 @@ numerical check has already been passed."""
 
 BESIDE = sp.Rational(1, 10**9)
 """Distance from a kink at which its two sides are looked at; a kink further off than this is noticed."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The outcome of one step's check.
+
+    Attributes:
+        step: name of the step.
+        passed: whether every residual vanished.
+        method: "simplifies to 0" (a proof) or "vanishes at N random points to 50 digits".
+        residuals: the expressions that had to vanish.
+        failure: "" when passed, otherwise which residual did not vanish and by how much.
+    """
+
+    step: str
+    passed: bool
+    method: str
+    residuals: tuple[sp.Expr, ...] = field(repr=False)
+    failure: str = ""
 
 
 def sample_point(symbols: Sequence[sp.Symbol], domain: Domain, rng: random.Random) -> Point:

@@ -18,7 +18,9 @@ from typing import Any
 
 import sympy as sp
 
-from gradstarve.symbolic.checks import Domain, defects
+from gradstarve.arrays import can_pickle, shown
+from gradstarve.symbolic.checks import CheckResult, Domain, defects
+from gradstarve.text import did_you_mean
 
 Equations = tuple[sp.Eq, ...]
 
@@ -61,6 +63,10 @@ Verify = Callable[[Known, Known], Sequence[sp.Expr]]
 """`verify(own, earlier)`: residuals of a step, from its own equations and those of the steps before it."""
 
 
+def _no_check(own: Known, earlier: Known) -> Sequence[sp.Expr]:
+    raise DerivationError("a step that was pickled on its own has no check; take it from derive(name, loss)[step]")
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of a derivation.
@@ -84,29 +90,22 @@ class Step:
     reference: str = ""
     method: str = ""
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The check is a function inside of another one: a step on its own is kept for its equations.
+        return {**self.__dict__, "verify": self.verify if can_pickle(self.verify) else _no_check}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Step:
+        return self
+
+    def _repr_markdown_(self) -> str:
+        lines = [f"**{self.name}** {self.reference}. {self.claim}"]
+        lines += [f"$$ {sp.latex(equation)} $$" for equation in self.equations]
+        return "\n\n".join(lines)
+
     @property
     def equations(self) -> Equations:
         """The equations as a tuple, also when there is only one."""
         return self.equation if isinstance(self.equation, tuple) else (self.equation,)
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """The outcome of one step's check.
-
-    Attributes:
-        step: name of the step.
-        passed: whether every residual vanished.
-        method: "simplifies to 0" (a proof) or "vanishes at N random points to 50 digits".
-        residuals: the expressions that had to vanish.
-        failure: "" when passed, otherwise which residual did not vanish and by how much.
-    """
-
-    step: str
-    passed: bool
-    method: str
-    residuals: tuple[sp.Expr, ...] = field(repr=False)
-    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,6 +147,16 @@ class Derivation:
     title: str
     steps: tuple[Step, ...]
     targets: Mapping[str, Target] = field(repr=False)
+
+    def __reduce__(self):
+        # Steps hold functions, so that a derivation is derived again by its name; equations of the user's own go along.
+        if (self.name, self.loss) in available():
+            first = _build(self.name, self.loss)
+            if [step.name for step in first.steps] == [step.name for step in self.steps]:
+                pairs = zip(first.steps, self.steps, strict=True)
+                own = tuple((step.name, step.equation) for was, step in pairs if step.equation != was.equation)
+                return _derive_again, (self.name, self.loss, own)
+        return super().__reduce__()
 
     def __getitem__(self, name: str) -> Step:
         """The step of that name."""
@@ -254,8 +263,8 @@ class Derivation:
         return list(ordered.items())
 
     def _target(self, key: str) -> Target:
-        if key not in self.targets:
-            raise ValueError(f"no result named {key!r} in {self.name} ({self.loss}); results are {list(self.targets)}")
+        if not isinstance(key, str) or key not in self.targets:
+            raise ValueError(f"no result named {shown(key)} in {self.name} ({self.loss}); results are {list(self.targets)}")
         return self.targets[key]
 
     def to_jax(self, which: str | None = None) -> Callable[..., Any]:
@@ -358,11 +367,21 @@ def derive(name: str, loss: Any) -> Derivation:
         (-theta0 + asinh(1/kappa))/(2*p*r)
     """
     loss_name = getattr(loss, "name", loss)
-    if name not in _LAWS:
-        raise ValueError(f"no derivation named {name!r}; available names are {list(_LAWS)}")
-    if loss_name not in (losses := _law(name).LOSSES):
-        raise ValueError(f"no derivation of {name!r} for the loss {loss_name!r}; available losses are {list(losses)}")
+    if not isinstance(name, str) or name not in _LAWS:
+        names = f"available names are {list(_LAWS)}{did_you_mean(name, _LAWS)}"
+        raise ValueError(f"no derivation named {shown(name)}; {names}")
+    losses = _law(name).LOSSES
+    if not isinstance(loss_name, str) or loss_name not in losses:
+        names = f"available losses are {list(losses)}{did_you_mean(loss_name, losses)}"
+        raise ValueError(f"no derivation of {name!r} for the loss {shown(loss_name)}; {names}")
     return _build(name, loss_name)
+
+
+def _derive_again(name: str, loss: str, own: tuple[tuple[str, Any], ...]) -> Derivation:
+    derivation = _build(name, loss)
+    for step, equation in own:
+        derivation = derivation.with_equation(step, equation)
+    return derivation
 
 
 def _law(name: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gradstarve.text import fields_html, short_repr
 from gradstarve.theorems.hypotheses import Hypothesis, Problem
 
 # Of the trials of an entry, at most this part may end without a verdict (the simulator gave up, or training ended
@@ -83,13 +84,16 @@ class Counterexample:
         told = "; ".join(part for part in (setting, str(quote), rest) if part)
         return cls(dropped, told, quote.gap, tolerance, numbers, quote)
 
+    __repr__ = short_repr
+    _repr_html_ = fields_html
+
     @property
     def found(self) -> bool:
         """Whether the claim does fail: the hypothesis is needed."""
         return bool(self.gap > self.tolerance)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """What the trials of one entry gave.
 
@@ -111,6 +115,14 @@ class Outcome:
     groups: np.ndarray
     instance: Callable[[int], dict[str, Any]] = field(repr=False)
     extra: dict[str, Any] = field(default_factory=dict)
+
+    __repr__ = short_repr
+    _repr_html_ = fields_html
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The samplers' own functions read their arrays; what they would answer is written out.
+        told = self.instance if isinstance(self.instance, Told) else Told(map(self.instance, range(self.trials)))
+        return {**self.__dict__, "instance": told}
 
     def judged(self, tolerance: float) -> Outcome:
         """The same trials held to another tolerance."""
@@ -162,9 +174,33 @@ class Theorem:
     # Next to a kink the integrator in float32 is off by up to 5e-3; a law that is 5 % off is further from it.
     single_tolerance: float | None = 1e-2
 
+    __repr__ = short_repr
+    _repr_html_ = fields_html
+
+    def __reduce__(self):
+        from gradstarve.theorems.catalogue import CATALOGUE
+
+        if CATALOGUE.get(self.name) is self:
+            return _of_catalogue, (self.name,)
+        return super().__reduce__()
+
     def broken(self, problem: Problem) -> list[str]:
         """The hypotheses that do not hold for a problem, among those that it can be asked."""
         return [str(h) for h in self.hypotheses if isinstance(h, Hypothesis) and not h.holds(problem)]
+
+
+def _of_catalogue(name: str) -> Theorem:
+    """The entry of that name: an entry is made of functions, and pickles by its name."""
+    from gradstarve.theorems.catalogue import CATALOGUE
+
+    return CATALOGUE[name]
+
+
+class Told(list):
+    """The numbers of every trial, written out; called with a trial it gives those of that one, as `Outcome.instance`."""
+
+    def __call__(self, trial: int) -> dict[str, Any]:
+        return self[trial]
 
 
 class Tally:

@@ -191,7 +191,7 @@ def draw_plane(outcome: Outcome, ax: Any) -> None:
 def draw_probability(outcome: Outcome, ax: Any) -> None:
     """The law as a curve over the ratio of scales, and the trained frequencies."""
     grid = np.geomspace(0.05, 40, 80)
-    ax.plot(grid, [float(theory.learning_probability(float(x))) for x in grid], color="black", label="law (4.2)")
+    ax.plot(grid, [float(theory.learning_probability(float(x), 1.0)) for x in grid], color="black", label="law (4.2)")
     rates, count = outcome.extra["rates"], outcome.extra["each"]
     ax.plot(RATIOS, rates, "o", color=COLOURS[0], markersize=4, label=f"trained, {count} networks each")
     ax.set_xscale("log")

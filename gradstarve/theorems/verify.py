@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import time
 import warnings
 from collections.abc import Sequence
@@ -18,10 +19,11 @@ import numpy as np
 from rich.table import Table
 
 from gradstarve import files, style
-from gradstarve.arrays import positive_int
+from gradstarve.arrays import as_flag, check_instance, positive_int, shown
 from gradstarve.environment import environment
 from gradstarve.progress import Progress, say
 from gradstarve.report import output_directory
+from gradstarve.text import did_you_mean, fields_html, html_table, short_repr, table_text
 from gradstarve.theorems.catalogue import CATALOGUE
 from gradstarve.theorems.earlier import earlier, is_same_run, own_figures, put_aside, remove_figures
 from gradstarve.theorems.entry import Counterexample, Outcome, Theorem, plain
@@ -30,7 +32,7 @@ from gradstarve.theorems.hypotheses import Problem
 FORMAT = 1  # of verify.json; another number when what is read of it changes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """One theorem tried: its outcome, the counterexamples found without a hypothesis, and the seconds it took.
 
@@ -42,6 +44,9 @@ class Row:
     counterexamples: tuple[Counterexample, ...]
     seconds: float
     strays: tuple[str, ...] = ()
+
+    __repr__ = short_repr
+    _repr_html_ = fields_html
 
     @property
     def ok(self) -> bool:
@@ -107,7 +112,7 @@ class Row:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
     """What `verify` found: `rows`, one a theorem in the order of the catalogue; `ok` if every one of them is.
 
@@ -134,8 +139,28 @@ class Report:
         """The rows that are not `ok`."""
         return tuple(row for row in self.rows if not row.ok)
 
-    def table(self) -> Table:
-        """A rich table, one line a theorem; print it with `rich.print`."""
+    def rows_of_text(self) -> list[tuple[str, ...]]:
+        """The table as strings, its header first: one row a theorem."""
+        columns = ("theorem", "eq.", "trials", "violations", "worst gap", "tolerance", "without a hypothesis", "verdict")
+        body = []
+        for row in self.rows:
+            o = row.outcome
+            found = ", ".join(f"fails by {c.gap:.2g}" if c.found else "not found" for c in row.counterexamples) or "–"
+            counts = (str(o.trials), str(o.violations), f"{o.worst_gap:.1e}", f"{o.tolerance:.2g}")
+            body.append((row.theorem.name, row.theorem.equation, *counts, found, "holds" if row.ok else "FAILS"))
+        return [columns, *body]
+
+    def table(self) -> str:
+        """One row a theorem as plain text: trials, violations, the worst gap, and what happens without a hypothesis."""
+        return table_text(self.rows_of_text())
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return html_table(self.rows_of_text(), self.failures())
+
+    def rich_table(self) -> Table:
+        """The table in colours, with the claims, as a `rich.table.Table`; print it with `rich.print`."""
         table = Table(title="The theorems, tried against training", title_justify="left", pad_edge=False)
         table.add_column("theorem", no_wrap=True)
         table.add_column("eq.", no_wrap=True)
@@ -229,6 +254,8 @@ def draw(row: Row, titled: bool = True) -> Any:
     >>> draw(row).axes[0].get_title(loc="left")
     '(2.0) No point pushes a neuron the wrong way\\n0 violations in 24 trials'
     """
+    check_instance("row", row, Row, "give one of verify(...).rows")
+    titled = as_flag("titled", titled)
     with style.sheet():
         figure = style.new_figure(6.4, 4.0)
         ax = figure.add_subplot()
@@ -281,12 +308,13 @@ def verify(
     (True, 0)
     """
     chosen = _choose(names)
+    progress, quick = as_flag("progress", progress), as_flag("quick", quick)
     if quick and trials is not None:
-        raise ValueError(f"quick chooses the trials itself, so leave out either it or trials, got trials = {trials!r}")
+        raise ValueError(f"quick chooses the trials itself, so leave out either it or trials, got trials = {shown(trials)}")
     if trials is not None:
         trials = positive_int("trials", trials)
-    if precision not in ("float64", "float32"):
-        raise ValueError(f'precision must be "float64" or "float32", got {precision!r}')
+    if not isinstance(precision, str) or precision not in ("float64", "float32"):
+        raise ValueError(f'precision must be "float64" or "float32", got {shown(precision)}')
     single = precision == "float32"
     skipped = tuple(theorem.name for theorem in chosen if single and theorem.single_tolerance is None)
     tell = partial(say, markup=True) if progress else lambda line: None
@@ -341,19 +369,31 @@ def _choose(names: Any) -> list[Theorem]:
     if isinstance(names, str):
         names = list(CATALOGUE) if names == "all" else [names]
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f'names must be "all", a name or a list of names, got {names!r}')
+        raise ValueError(f'names must be "all", a name or a list of names, got {shown(names)}')
     unknown = [name for name in names if name not in CATALOGUE]
     if unknown or not names:
-        what = f"unknown theorem {unknown[0]!r}" if unknown else "no theorem named"
-        raise ValueError(f'{what}; use one of {", ".join(CATALOGUE)}, or "all"')
+        raise ValueError(_unknown(unknown[0]) if unknown else 'no theorem is in names; use "all" for all of them')
     return [theorem for name, theorem in CATALOGUE.items() if name in names]
+
+
+def _unknown(name: str) -> str:
+    """The error for a name that is not in the catalogue: the entries that may be meant, by their name or equation."""
+    number = name.strip("() ")
+    of_equation = [entry.name for entry in CATALOGUE.values() if number in re.findall(r"[0-9]+[.][0-9]+", entry.equation)]
+    alike = [entry for entry in CATALOGUE if len(name) > 2 and name in entry]
+    meant = did_you_mean(name, CATALOGUE)
+    if of_equation:
+        meant = f"; equation ({number}) is that of {', '.join(map(repr, of_equation))}"
+    elif alike:
+        meant = f"; did you mean {' or '.join(map(repr, alike))}?"
+    return f"unknown theorem {shown(name)}{meant}; all names are in gradstarve.theorems.CATALOGUE"
 
 
 def _as_key(key: Any) -> Any:
     if key is None:
         return jax.random.key(0)
     if not isinstance(key, jax.Array) or key.shape != () or not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise ValueError(f"key must be one JAX key such as jax.random.key(0), got {key!r}")
+        raise ValueError(f"key must be one JAX key such as jax.random.key(0), got {shown(key)}")
     return key
 
 

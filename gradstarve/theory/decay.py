@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.arrays import check_positive, real_arrays
+from gradstarve.arrays import as_goal, check_positive, check_together, together
 from gradstarve.problem import Loss, as_loss, with_closed_form
 from gradstarve.special.monotone import invert
 from gradstarve.theory.piecewise import check_times
@@ -77,7 +77,9 @@ def decayed_logit(frequency, norm, start, weight_decay, loss: Loss | str, t) -> 
     1.3863
     """
     rate, start, weight_decay = _numbers(frequency, norm, start, weight_decay)
-    rate, start, weight_decay, t = jnp.broadcast_arrays(rate, start, weight_decay, check_times(t, rate.dtype))
+    t = check_times(t, rate.dtype)
+    check_together(problem=rate * start * weight_decay, t=t)
+    rate, start, weight_decay, t = jnp.broadcast_arrays(rate, start, weight_decay, t)
     return _logit(with_closed_form(loss).name, rate, start, weight_decay, t)
 
 
@@ -90,12 +92,13 @@ def decayed_time(frequency, norm, start, weight_decay, loss: Loss | str, logit) 
     5.7565
     """
     rate, start, weight_decay = _numbers(frequency, norm, start, weight_decay)
-    logit = jnp.asarray(logit, rate.dtype)
+    logit = as_goal("logit", logit, rate.dtype)
+    check_together(problem=rate * start * weight_decay, logit=logit)
     return _time(with_closed_form(loss).name, *jnp.broadcast_arrays(rate, start, weight_decay, logit))
 
 
 def _rate(frequency, norm):
-    frequency, norm = real_arrays(frequency=frequency, norm=norm)
+    frequency, norm = together(frequency=frequency, norm=norm)
     check_positive("frequency", frequency)
     check_positive("norm", norm)
     return frequency * norm
@@ -104,10 +107,21 @@ def _rate(frequency, norm):
 def _numbers(frequency, norm, start, weight_decay):
     """p r, u(0) and lambda, all checked to be positive."""
     names = ("frequency", "norm", "start", "weight_decay")
-    arrays = real_arrays(**dict(zip(names, (frequency, norm, start, weight_decay), strict=True)))
+    arrays = together(**dict(zip(names, (frequency, norm, start, weight_decay), strict=True)))
     for name, value in zip(names, arrays, strict=True):
         check_positive(name, value)
-    return arrays[0] * arrays[1], arrays[2], arrays[3]
+    rate, decay = arrays[0] * arrays[1], arrays[3]
+    if is_concrete(rate) and is_concrete(decay) and not np.isfinite(_divided(np.asarray(rate), np.asarray(decay))).all():
+        raise ValueError(
+            f"weight_decay = {np.asarray(decay).min()} is no number beside p r = {np.asarray(rate).max()}: their ratio is "
+            f"beyond {rate.dtype}; leave the decay out with solve_mode(mode, loss)"
+        )
+    return rate, arrays[2], decay
+
+
+def _divided(rate, decay):
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        return rate / decay
 
 
 def _excess(kind: str, rate: Real, weight_decay: Real) -> Real:

@@ -21,13 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_fits, check_positive, is_concrete, real_arrays
+from gradstarve.arrays import as_goal, check_fits, check_positive, is_concrete, real_arrays
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import Loss, with_closed_form
 from gradstarve.special.monotone import invert
 from gradstarve.theory.mode import error_to_logit, insert_axes
 from gradstarve.theory.one_layer import one_layer_logit, one_layer_time
-from gradstarve.theory.piecewise import check_target, check_times
+from gradstarve.theory.piecewise import check_times
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 _CUT = {"cross-entropy": 1.0, "exponential": 1.0, "hinge": 1.0, "squared": 0.5}
@@ -289,6 +289,7 @@ class DepthMode(eqx.Module):
 
     def weights(self, t) -> Float[Array, "..."]:
         """b_1, ..., b_N at t: [*batch, *t.shape, N]."""
+        t = check_times(t, self.start.dtype)
         y, u = self._at(t)
         if self.depth == 1:
             return (u / insert_axes(self.norm[..., None], np.ndim(t))[..., 0])[..., None]
@@ -298,7 +299,7 @@ class DepthMode(eqx.Module):
 
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """The time at which u = `logit`, [*batch, *logit.shape]; 0 if u(0) is there, inf if it never gets there."""
-        target = check_target(logit, self.start.dtype)
+        target = as_goal("logit", logit, self.start.dtype)
         frequency, norm, target = self._lanes(target)
         if self.depth == 1:
             return one_layer_time(frequency, norm, norm * self._lane_start(target)[..., 0], self.loss_function, target)
@@ -311,7 +312,10 @@ class DepthMode(eqx.Module):
         return jnp.where(ever, spent * unit / frequency * unit, jnp.inf)
 
     def time_to_error(self, error) -> Float[Array, "..."]:
-        """The first time the error is at most `error`, 0 < error < 1: `time_to_logit(log((1 - e)/e))` (6.1)."""
+        """The first time the error is at most `error`, 0 < error < 1: `time_to_logit(log((1 - e)/e))` (6.1).
+
+        Hinge and squared loss stop at u = 1, an error of 0.269: below it the time is inf.
+        """
         return self.time_to_logit(error_to_logit(error, self.start.dtype))
 
     def _at(self, t):

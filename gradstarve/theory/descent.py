@@ -18,11 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete, positive_int
+from gradstarve.arrays import as_goal, is_concrete, positive_int, readable, shown
 from gradstarve.errors import ConvergenceError
 from gradstarve.problem import GradientDescent, Hinge, Loss, Mode
 from gradstarve.theory.mode import error_to_logit
-from gradstarve.theory.piecewise import check_target
 
 
 class DescentNumbers(eqx.Module):
@@ -90,7 +89,7 @@ class March(eqx.Module):
     def remainder(self, steps) -> Float[Array, "..."]:
         """What weight decay has left at `steps` of a weight that no point acts on, [*batch, *steps.shape]; 1 without it."""
         if self.dynamics.weight_decay is None:
-            return jnp.ones((*self.grown.shape[:-1], *np.shape(steps)), self.grown.dtype)
+            return jnp.ones((*self.grown.shape[:-1], *check_steps(steps).shape), self.grown.dtype)
         # The read-out of a neuron with a = 0 is such a weight, whatever the loss; with one loss for all, it compiles once.
         one = jnp.ones_like(self.grown[..., :1])
         return March(Hinge(), self.dynamics, self.frequency[:1], self.norm[:1], one, -one).coordinates(steps)[1][..., 0]
@@ -202,13 +201,16 @@ class DescentSolution(eqx.Module):
 
     def time_to_logit(self, logit, max_steps: int = 1_000_000) -> Float[Array, "..."]:
         """The first step with u >= `logit`, [*batch, *logit.shape] as floats; inf if not within `max_steps`."""
-        target = check_target(logit, self.march.grown.dtype)
+        target = as_goal("logit", logit, self.march.grown.dtype)
         march = self.march if self.index == 0 else self.march_seen_from_here()
         found = _steps_to_logit(march, target.reshape(-1), positive_int("max_steps", max_steps))
         return found.reshape(*self.march.grown.shape[:-1], *target.shape)
 
     def time_to_error(self, error, max_steps: int = 1_000_000) -> Float[Array, "..."]:
-        """The first step with an error of at most `error`, 0 < error < 1."""
+        """The first step with an error of at most `error`, 0 < error < 1; inf if not within `max_steps`.
+
+        Hinge loss stops once u >= 1, and squared loss tends to u = 1, an error of 0.269: lower errors may be out of reach.
+        """
         return self.time_to_logit(error_to_logit(error, self.march.grown.dtype), max_steps)
 
     def march_seen_from_here(self) -> March:
@@ -272,11 +274,14 @@ def new_march(loss: Loss, dynamics: GradientDescent, frequencies, norms, a: Arra
     return March(loss, numbers, per_class(frequencies), per_class(norms), a + z, a - z)
 
 
+_LAST_STEP = 2**31 - 1  # steps are counted in 32 bits where JAX does
+
+
 def check_steps(steps) -> np.ndarray:
     """`steps` as a NumPy integer array; anything that is not a known integer >= 0 is a `ValueError`."""
     if not is_concrete(steps):
         raise ValueError("step numbers of a descent law must be known when traced; close over them instead")
-    values = np.asarray(steps)
+    values = np.asarray(readable("steps", steps))
     if values.dtype.kind == "f":
         whole = np.rint(values)
         # A grid such as np.linspace(0, 700, 8) misses its whole numbers by an ulp or two of its largest one.
@@ -287,7 +292,9 @@ def check_steps(steps) -> np.ndarray:
                 f"steps must be integers >= 0 (t is the step number for descent), got {values[off].flat[0]}; "
                 "use np.arange, or np.rint of the grid"
             )
-        values = whole.astype(np.int64)
+        values = np.clip(whole, -1, _LAST_STEP + 1).astype(np.int64)
     if values.dtype.kind not in "iu" or (values < 0).any():
-        raise ValueError(f"steps must be integers >= 0 (t is the step number for descent), got {steps!r}")
+        raise ValueError(f"steps must be integers >= 0 (t is the step number for descent), got {shown(steps)}")
+    if (values > _LAST_STEP).any():
+        raise ValueError(f"steps must be at most {_LAST_STEP}, got {shown(steps)}")
     return values.astype(np.int64)

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, positive_int, real_arrays
+from gradstarve.arrays import as_array, check_positive, positive_int, shown, together
 from gradstarve.special import lambertw
+from gradstarve.text import did_you_mean
 from gradstarve.theory.speed import error_tail
 
 GENERATOR_LOSSES = ("minimax", "non-saturating", "hinge")
@@ -27,9 +28,10 @@ def generator_signal(kind: str, margin, norm) -> Float[Array, "..."]:
     >>> [round(float(generator_signal(kind, 2.0, 1.0)), 4) for kind in GENERATOR_LOSSES]
     [0.2384, 1.7616, 2.0]
     """
-    if kind not in GENERATOR_LOSSES:
-        raise ValueError(f"unknown generator loss {kind!r}; use one of {', '.join(map(repr, GENERATOR_LOSSES))}")
-    margin, norm = real_arrays(margin=margin, norm=norm)
+    if not isinstance(kind, str) or kind not in GENERATOR_LOSSES:
+        names = f"use one of {', '.join(map(repr, GENERATOR_LOSSES))}{did_you_mean(kind, GENERATOR_LOSSES)}"
+        raise ValueError(f"unknown generator loss {shown(kind)}; {names}")
+    margin, norm = together(margin=margin, norm=norm)
     check_positive("norm", norm)
     slope = {"minimax": jax.nn.sigmoid(-margin), "non-saturating": jax.nn.sigmoid(margin), "hinge": 1.0}[kind]
     return slope * margin / norm
@@ -57,4 +59,4 @@ def minimax_tail(t, frequency, norm, layers: int = 2) -> Float[Array, "..."]:
     [26.245, 1.0]
     """
     error = error_tail("cross-entropy", t, frequency, norm, positive_int("layers", layers))
-    return -error * jnp.log(error) / jnp.asarray(norm, error.dtype)
+    return -error * jnp.log(error) / as_array("norm", norm, error.dtype)

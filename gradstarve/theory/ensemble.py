@@ -19,7 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
+from gradstarve.arrays import (
+    as_goal,
+    check_positive,
+    check_together,
+    is_concrete,
+    positive_int,
+    real_arrays,
+    shown,
+    together,
+)
 from gradstarve.problem import Loss, as_loss, with_closed_form
 from gradstarve.special import clock, expclock
 from gradstarve.theory.piecewise import check_times
@@ -64,10 +73,11 @@ def wrong_sign_time(fraction, frequency, norm, loss: Loss | str = "cross-entropy
 
 def _sign_clock(t, frequency, norm, loss, scale_a, scale_z):
     """(p r g(0) t, sigma_a / sigma_z)."""
-    frequency, norm, scale_a, scale_z = real_arrays(frequency=frequency, norm=norm, scale_a=scale_a, scale_z=scale_z)
+    frequency, norm, scale_a, scale_z = together(frequency=frequency, norm=norm, scale_a=scale_a, scale_z=scale_z)
     for name, value in (("frequency", frequency), ("norm", norm), ("scale_a", scale_a), ("scale_z", scale_z)):
         check_positive(name, value)
     t = check_times(t, frequency.dtype)
+    check_together(frequency=frequency, norm=norm, scale_a=scale_a, scale_z=scale_z, t=t)
     return frequency * norm * as_loss(loss).residual(jnp.zeros_like(frequency)) * t, scale_a / scale_z
 
 
@@ -89,7 +99,7 @@ class KappaDistribution(eqx.Module):
 
     def __init__(self, width, norm, scale) -> None:
         self.width = positive_int("width", width)
-        norm, scale = real_arrays(norm=norm, scale=scale)
+        norm, scale = together(norm=norm, scale=scale)
         check_positive("norm", norm)
         check_positive("scale", scale)
         self.norm, self.scale = jnp.broadcast_arrays(norm, scale)
@@ -123,12 +133,14 @@ class KappaDistribution(eqx.Module):
         (probability,) = real_arrays(probability=probability)
         _check_probability("probability", probability)
         probability = probability.astype(self.unit.dtype)
+        check_together(law=self.unit, probability=probability)
         return self.unit * _kappa_quantile(_nodes(self.width), self.width, probability)
 
     def _measured(self, kappa):
-        kappa = jnp.asarray(kappa, self.unit.dtype)
+        given, kappa = kappa, as_goal("kappa", kappa, self.unit.dtype)
         if is_concrete(kappa) and not bool((kappa >= 0).all()):
-            raise ValueError(f"kappa must be >= 0, got {np.asarray(kappa).min()}")
+            raise ValueError(f"kappa must be >= 0, got {shown(given)}")
+        check_together(law=self.unit, kappa=kappa)
         return kappa / self.unit
 
 
@@ -239,6 +251,8 @@ class LearningTime(eqx.Module):
         (probability,) = real_arrays(probability=probability)
         _check_probability("probability", probability)
         flat = probability.astype(self.rate.dtype).reshape(-1)
+        if flat.size == 0:
+            return flat.reshape(probability.shape)
         return (_time_quantile(self, flat) / self.rate).reshape(probability.shape)
 
     def halves(self, length, offset) -> tuple[Array, Array]:
@@ -358,4 +372,4 @@ def _time_quantile_jvp(primals, tangents):
 
 def _check_probability(name: str, value: Array) -> None:
     if is_concrete(value) and not bool(((value > 0) & (value < 1)).all()):
-        raise ValueError(f"{name} must be in (0, 1), got {value}")
+        raise ValueError(f"{name} must be in (0, 1), got {shown(value)}")

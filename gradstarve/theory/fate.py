@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
+from gradstarve.arrays import check_positive, is_concrete, positive_int, shown, together
 
 
 def antipodal_fate(a, z) -> Float[Array, "*shape"]:
@@ -23,7 +23,7 @@ def antipodal_fate(a, z) -> Float[Array, "*shape"]:
     >>> antipodal_fate([0.1, 0.1, -0.1], [0.5, -0.5, -0.5]).tolist()
     [1.0, -1.0, -1.0]
     """
-    a, z = real_arrays(a=a, z=z)
+    a, z = together(a=a, z=z)
     return jnp.where(a == 0, 0, jnp.sign(a + z))
 
 
@@ -33,19 +33,24 @@ def exclusive_fate(a, z) -> Float[Array, "*shape"]:
     >>> exclusive_fate([0.1, 0.1, -0.1], [0.5, -0.5, 0.5]).tolist()
     [1.0, 0.0, 0.0]
     """
-    a, z = real_arrays(a=a, z=z)
+    a, z = together(a=a, z=z)
     return ((a > 0) & (z > -a)).astype(a.dtype)
 
 
-def learning_probability(scale_a=1.0, scale_z=1.0) -> Float[Array, "..."]:
+def learning_probability(scale_a=None, scale_z=None) -> Float[Array, "..."]:
     """1/2 + arctan(sigma_a / sigma_z) / pi: the chance that an exclusive Gaussian neuron learns (4.2).
 
-    `scale_a`, `scale_z` > 0: standard deviations of w.xh and z, broadcast together.
+    `scale_a`, `scale_z` > 0: standard deviations of w.xh and z, broadcast together. Only their ratio counts: give both, or
+    neither for equal ones; `ValueError` for one alone.
 
     >>> float(learning_probability())
     0.75
     """
-    scale_a, scale_z = real_arrays(scale_a=scale_a, scale_z=scale_z)
+    if (scale_a is None) != (scale_z is None):
+        given = f"scale_a = {shown(scale_a)}" if scale_z is None else f"scale_z = {shown(scale_z)}"
+        raise ValueError(f"the chance depends on scale_a / scale_z, and only {given} was given; give both, or neither")
+    scale_a, scale_z = (1.0, 1.0) if scale_a is None else (scale_a, scale_z)
+    scale_a, scale_z = together(scale_a=scale_a, scale_z=scale_z)
     check_positive("scale_a", scale_a)
     check_positive("scale_z", scale_z)
     return 0.5 + jnp.arctan2(scale_a, scale_z) / jnp.pi
@@ -72,7 +77,7 @@ def dies_for_ever(alpha, beta, cosine) -> Array:
     >>> bool(dies_for_ever(-0.5, 0.4, -0.5)), bool(dies_for_ever(-0.1, 0.4, -0.5))
     (True, False)
     """
-    alpha, beta, cosine = real_arrays(alpha=alpha, beta=beta, cosine=cosine)
+    alpha, beta, cosine = together(alpha=alpha, beta=beta, cosine=cosine)
     check_positive("beta", beta)
     for name, value, fine, rule in (
         ("alpha", alpha, alpha <= 0, "must be <= 0: the neuron is exclusive to the other class"),

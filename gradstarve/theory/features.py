@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
+from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays, together
 from gradstarve.problem import Loss, as_loss, closed_form_of
 from gradstarve.problem.datasets import check_types
 from gradstarve.special.monotone import invert
@@ -105,7 +105,7 @@ def starvation_index(found, alone) -> Float[Array, "..."]:
     >>> starvation_index([0.5, 0.0], [2.0, 0.0]).tolist()
     [0.75, 0.0]
     """
-    found, alone = real_arrays(found=found, alone=alone)
+    found, alone = together(found=found, alone=alone)
     return _index(found, alone)
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.arrays import check_positive, is_concrete, real_arrays
+from gradstarve.arrays import check_positive, is_concrete, real_arrays, together
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import Loss, with_closed_form
 from gradstarve.special import clock
@@ -199,7 +199,7 @@ def plateau_length(loss: Loss | str, start, frequency, norm) -> Float[Array, "..
     >>> round(float(plateau_length("cross-entropy", 1e-3, 0.5, 2.0)), 4)
     6.9078
     """
-    start, frequency, norm = real_arrays(start=start, frequency=frequency, norm=norm)
+    start, frequency, norm = together(start=start, frequency=frequency, norm=norm)
     check_positive("start", start)
     check_positive("frequency", frequency)
     check_positive("norm", norm)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -20,7 +21,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete, positive_int, real_arrays
+from gradstarve.arrays import any_array, as_number, is_concrete, positive_int, readable, real_arrays, shown
 from gradstarve.progress import Progress
 
 __all__ = [
@@ -155,13 +156,14 @@ def kernel_product(apply, params, x, y) -> Callable[[Any], Float[Array, "..."]]:
     """
     model, x, y = _checked(apply, params, x, y)
 
-    def product(v: Any) -> Array:
-        (v,) = real_arrays(v=v)
-        if v.ndim not in (1, 2) or v.shape[0] != y.size:
-            raise ValueError(f"v must be [n] or [n, k] with n = {y.size} samples, got shape {v.shape}")
-        return _multiply(model, x, y, v)
+    return partial(_product, model, x, y)
 
-    return product
+
+def _product(model: _Model, x: Any, y: Array, v: Any) -> Array:
+    (v,) = real_arrays(v=v)
+    if v.ndim not in (1, 2) or v.shape[0] != y.size:
+        raise ValueError(f"v must be [n] or [n, k] with n = {y.size} samples, got shape {v.shape}")
+    return _multiply(model, x, y, v)
 
 
 def kernel_change(K0, K1) -> Float[Array, ""]:
@@ -173,10 +175,18 @@ def kernel_change(K0, K1) -> Float[Array, ""]:
     before, after = real_arrays(K0=K0, K1=K1)
     if before.shape != after.shape:
         raise ValueError(f"K0 and K1 must have one shape, got {before.shape} and {after.shape}")
-    size = jnp.linalg.norm(before)
+    # In units of the largest entry, so that squares of large kernels are numbers.
+    one, both = _unit(before), jnp.maximum(_unit(before), _unit(after))
+    size = jnp.linalg.norm(before / one)
     if is_concrete(size) and float(size) == 0:
         raise ValueError("K0 is zero: a network that no weight changes has no features to compare with")
-    return jnp.linalg.norm(after - before) / size
+    return jnp.linalg.norm(after / both - before / both) / size * (both / one)
+
+
+def _unit(kernel: Array) -> Array:
+    """The size of the largest entry, and 1 where there is none but 0."""
+    most = jax.lax.stop_gradient(jnp.max(jnp.abs(kernel), initial=0))
+    return jnp.where(most > 0, most, 1)
 
 
 def check_linear_regime(K0, K1, limit=0.1) -> float:
@@ -188,13 +198,11 @@ def check_linear_regime(K0, K1, limit=0.1) -> float:
     >>> check_linear_regime([[1.0]], [[1.0]])
     0.0
     """
-    (bound,) = real_arrays(limit=limit)
-    if bound.ndim or not float(bound) > 0:
-        raise ValueError(f"limit must be a number > 0, got {limit!r}")
+    limit = as_number("limit", limit, 0, with_low=False)
     change = float(kernel_change(K0, K1))
-    if not change <= float(bound):
+    if not change <= limit:
         warnings.warn(
-            f"the kernel has changed by {change:.2g} of its norm (limit {float(bound):.2g}): the network has left the "
+            f"the kernel has changed by {change:.2g} of its norm (limit {limit:.2g}): the network has left the "
             "linear regime, and laws computed from its first kernel do not describe it beyond the start; take the kernel "
             "at later weights, or train wider networks or smaller steps from a larger start",
             LinearRegimeWarning,
@@ -208,14 +216,19 @@ def check_linear_regime(K0, K1, limit=0.1) -> float:
 
 def _checked(apply: Any, params: Any, x: Any, y: Any, both: bool = True) -> tuple[_Model, Any, Array]:
     """The model, its samples as arrays and its labels in the precision of the weights, or a `ValueError`."""
+    if not callable(apply):
+        raise ValueError(f"apply must be a function apply(params, x), got {shown(apply)}")
+    if hasattr(params, "__next__"):
+        raise ValueError(f"params must be arrays, or lists, dictionaries and modules of them, got {shown(params)}")
     trained, held = eqx.partition(params, eqx.is_inexact_array)
     leaves = jax.tree.leaves(trained)
     if not leaves:
         raise ValueError("params has no floating-point array, so nothing is trained; give the weights as JAX arrays")
-    real_arrays(**{f"params leaf {k}": jnp.zeros((), leaf.dtype) for k, leaf in enumerate(leaves)})
-    model = _Model(trained, held, apply)
+    real_arrays(**{f"params leaf {k}": np.zeros((), leaf.dtype) for k, leaf in enumerate(leaves)})
     labels = _labels(y, both)
-    x = jax.tree.map(jnp.asarray, x)
+    if hasattr(x, "__next__"):
+        raise ValueError(f"x must be an array of the samples or a pytree of them, got {shown(x)}")
+    x = jax.tree.map(_samples, x)
     for leaf in jax.tree.leaves(x):
         if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize < 4:
             raise ValueError(f"x has dtype {leaf.dtype}; use float32 or float64, for example x.astype('float32')")
@@ -225,20 +238,30 @@ def _checked(apply: Any, params: Any, x: Any, y: Any, both: bool = True) -> tupl
         raise ValueError("x has no arrays; give the samples as an array [n, ...] or a pytree of them")
     for count in {labels.size, 1}:
         some = jax.tree.map(lambda leaf: leaf[:count], x)  # noqa: B023
-        shape = eqx.filter_eval_shape(lambda: apply(eqx.combine(trained, held), some))  # noqa: B023
+        try:
+            shape = eqx.filter_eval_shape(lambda: apply(eqx.combine(trained, held), some))  # noqa: B023
+        except Exception as error:
+            first = (str(error).splitlines() or [""])[0][:200]
+            raise ValueError(f"apply(params, x) raises {type(error).__name__}: {first}") from error
         if not hasattr(shape, "shape") or shape.shape not in ((count,), (count, 1)):
             got = f"shape {shape.shape}" if hasattr(shape, "shape") else f"a {type(shape).__name__}"
             raise ValueError(
                 f"apply(params, x) must give one logit a sample, [n] or [n, 1], but for {count} sample{'s' * (count > 1)} "
                 f"it gave {got}; for two outputs take their difference, for a function of one sample use jax.vmap"
             )
+    model = _Model(trained, held, apply)
     _check_independent(model, x, labels.size)
     return model, x, jnp.asarray(labels, jnp.result_type(*leaves))
 
 
+def _samples(leaf: Any) -> Array:
+    """One array of the samples, of numbers of any kind."""
+    return jnp.asarray(readable("x", leaf))
+
+
 def _labels(y: Any, both: bool) -> np.ndarray:
     """Labels [n] of ±1, of both classes if asked for."""
-    values = np.asarray(y)
+    values = any_array("y", y)
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"y must be labels [n] with n >= 1, got shape {values.shape}")
     if values.dtype.kind not in "iufb" or values.dtype.kind == "b":
@@ -259,7 +282,8 @@ def _check_independent(model: _Model, x: Any, count: int) -> None:
         return
     together, alone = np.asarray(together, np.float64), np.asarray(alone, np.float64)
     slack = float(np.sqrt(jnp.finfo(_dtype(model)).eps)) * max(1.0, np.nanmax(np.abs(together), initial=0))
-    off = np.abs(together - alone)
+    with np.errstate(invalid="ignore"):
+        off = np.abs(together - alone)
     if (off > slack).any():
         i = int(np.nanargmax(off))
         raise ValueError(

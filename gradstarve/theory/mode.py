@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete
+from gradstarve.arrays import is_concrete, readable, shown
 from gradstarve.problem import Mode
 from gradstarve.special import clock
 from gradstarve.special.clock import Kind
 from gradstarve.theory.inflection import clock_inflections
-from gradstarve.theory.piecewise import PiecewiseClock, count_pieces, in_time, is_representable
+from gradstarve.theory.piecewise import PiecewiseClock, check_times, count_pieces, in_time, is_representable
 
 
 class ClockCurve(eqx.Module):
@@ -48,7 +48,8 @@ class ClockCurve(eqx.Module):
 
     def remainder(self, t) -> Float[Array, "..."]:
         """What the flow leaves at t of a weight that no point acts on: all of it, ones of [*batch, *t.shape]."""
-        return jnp.ones((*self.clock.rate.shape, *jnp.shape(t)), self.clock.rate.dtype)
+        t = check_times(t, self.clock.rate.dtype)
+        return jnp.ones((*self.clock.rate.shape, *t.shape), t.dtype)
 
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """The first time u(t) >= `logit`, [*batch, *logit.shape]; 0 if u(0) is there, inf if it never gets there."""
@@ -63,7 +64,10 @@ class ClockCurve(eqx.Module):
         return clock_inflections(self.clock)
 
     def time_to_error(self, error) -> Float[Array, "..."]:
-        """The first time the error is at most `error`, 0 < error < 1: `time_to_logit(log((1 - e)/e))` (6.1)."""
+        """The first time the error is at most `error`, 0 < error < 1: `time_to_logit(log((1 - e)/e))` (6.1).
+
+        Hinge and squared loss stop at u = 1, an error of 0.269: below it the time is inf.
+        """
         return self.clock.time_to_logit(error_to_logit(error, self.clock.rate.dtype))
 
 
@@ -150,13 +154,14 @@ def _pieces(mode: Mode, kind: Kind, count: int, angle: Float[Array, "*batch h"])
 
 def error_to_logit(error, dtype) -> Array:
     """log((1 - e)/e), after checking 0 < e < 1."""
+    given, error = error, readable("error", error)
     if not is_concrete(error):
         error = jnp.asarray(error, dtype)
         return jnp.log1p(-error) - jnp.log(error)
     # Numbers that can be looked at are few, and NumPy is done with them before JAX has begun.
     values = np.asarray(error, dtype)
     if not bool(((values > 0) & (values < 1)).all()):
-        raise ValueError(f"error must be in (0, 1), got {values}")
+        raise ValueError(f"error must be in (0, 1), got {shown(given)}")
     return jnp.asarray(np.log1p(-values) - np.log(values))
 
 

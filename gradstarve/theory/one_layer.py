@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, real_arrays
+from gradstarve.arrays import as_goal, check_positive, check_together, together
 from gradstarve.problem import Loss, with_closed_form
 from gradstarve.special import lambertw_exp
-from gradstarve.theory.piecewise import check_target, check_times, in_time
+from gradstarve.theory.piecewise import check_times, in_time
 
 
 def one_layer_logit(frequency, norm, start, loss: Loss | str, t) -> Float[Array, "..."]:
@@ -22,11 +22,13 @@ def one_layer_logit(frequency, norm, start, loss: Loss | str, t) -> Float[Array,
     >>> round(float(one_layer_logit(1.0, 1.0, 0.0, "cross-entropy", 10.0)), 4)
     2.1773
     """
-    frequency, norm, start = real_arrays(frequency=frequency, norm=norm, start=start)
+    frequency, norm, start = together(frequency=frequency, norm=norm, start=start)
     check_positive("frequency", frequency)
     check_positive("norm", norm)
     kind = with_closed_form(loss).name
-    clock = frequency * norm**2 * check_times(t, start.dtype)
+    t = check_times(t, start.dtype)
+    check_together(frequency=frequency, norm=norm, start=start, t=t)
+    clock = frequency * norm**2 * t
     if kind == "hinge":
         return jnp.where(start < 1, jnp.minimum(start + clock, 1), start)
     if kind == "squared":
@@ -67,11 +69,12 @@ def one_layer_time(frequency, norm, start, loss: Loss | str, logit) -> Float[Arr
     >>> round(float(one_layer_time(1.0, 1.0, 0.0, "cross-entropy", 2.1773)), 2)
     10.0
     """
-    frequency, norm, start = real_arrays(frequency=frequency, norm=norm, start=start)
+    frequency, norm, start = together(frequency=frequency, norm=norm, start=start)
     check_positive("frequency", frequency)
     check_positive("norm", norm)
     kind = with_closed_form(loss).name
-    logit = check_target(logit, start.dtype)
+    logit = as_goal("logit", logit, start.dtype)
+    check_together(frequency=frequency, norm=norm, start=start, logit=logit)
     if kind not in ("hinge", "squared", "exponential", "cross-entropy"):
         raise ValueError(f"no one-layer law for the loss {kind!r}")
     rise = jnp.maximum(logit - start, 0)

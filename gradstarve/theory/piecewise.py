@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from gradstarve.arrays import is_concrete
+from gradstarve.arrays import as_goal, is_concrete, readable
 from gradstarve.special import clock
 from gradstarve.special.clock import Kind
 
@@ -46,7 +46,7 @@ class PiecewiseClock(eqx.Module):
 
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """First t with a logit of at least `logit`: [*batch, *logit.shape]; 0 if it starts there, inf if never."""
-        return _time_to_logit(self, check_target(logit, self.rate.dtype))
+        return _time_to_logit(self, as_goal("logit", logit, self.rate.dtype))
 
 
 def _of(values: Float[Array, "*batch pieces"], piece: Int[Array, "*batch times"]) -> Float[Array, "*batch times"]:
@@ -99,13 +99,6 @@ def is_representable(rise, angle) -> Bool[Array, "..."]:
     return jnp.log(jnp.maximum(rise, limits.tiny)) + angle < jnp.log(limits.max) - 4
 
 
-def check_target(logit, dtype) -> Array:
-    """The `logit` to reach as an array of `dtype`; NaN is a `ValueError` where it can be seen."""
-    if is_concrete(logit) and np.isnan(np.asarray(logit, np.float64)).any():
-        raise ValueError(f"the logit to reach is NaN, got {logit!r}")
-    return jnp.asarray(logit, dtype)
-
-
 def in_time(tau: Array, rate: Array) -> Array:
     """`tau` / `rate`, inf where tau is: only times that exist are divided, for the derivative of inf / rate is no number.
 
@@ -118,13 +111,14 @@ def in_time(tau: Array, rate: Array) -> Array:
 
 def check_times(t, dtype) -> Array:
     """`t` as an array of `dtype`; negative, NaN and infinite times are a `ValueError` (a runtime error inside jit)."""
-    if is_concrete(t):
-        values = np.asarray(t, dtype=np.float64)
+    array = readable("t", t)
+    if is_concrete(array):
+        values = np.asarray(array, np.float64)
         bad = ~(np.isfinite(values) & (values >= 0))
         if bad.any():
             raise ValueError(f"times must be finite and >= 0, got t = {values[bad].flat[0]}")
         if (values > float(jnp.finfo(dtype).max)).any():
             raise ValueError(f"t = {values.max()} is beyond {np.dtype(dtype)}; give the problem in float64")
         return jnp.asarray(values, dtype)
-    t = jnp.asarray(t, dtype)
+    t = jnp.asarray(array, dtype)
     return eqx.error_if(t, ~(jnp.isfinite(t) & (t >= 0)), "times must be finite and >= 0")

@@ -24,16 +24,17 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.arrays import positive_int
+from gradstarve.arrays import as_floats, as_number, positive_int
 from gradstarve.errors import ConvergenceError, HypothesisError
 from gradstarve.problem import Loss, as_loss
+from gradstarve.text import fields_html, short_repr
 from gradstarve.theory.features import FeatureFlow, feature_flow, rise
 
 _STEPS = 200
 _ROUNDING = 1e-12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Reweighting:
     """Weights of sample types, in NumPy float64, and what they do to the speeds dphi(v_k)/dt at the start.
 
@@ -43,6 +44,9 @@ class Reweighting:
     - `prices`: y_k, [K], of sum 1: for any weights of sum 1 the slowest speed is at most `bound` = max_S sum_k y_k B_kS;
     - `time`: when all features reach the logit asked for, from `equal_time_weights`; None otherwise.
     """
+
+    __repr__ = short_repr
+    _repr_html_ = fields_html
 
     weights: np.ndarray
     factors: np.ndarray
@@ -103,7 +107,7 @@ def equal_time_weights(
     if init is None and positive_int("depth", depth) > 1:
         raise ValueError(f"depth = {depth} needs init, the first logits v_k(0) > 0, which decide how long a path waits")
     flow, matrix = _speeds(types, probabilities, loss, depth, scales, init)
-    logit, start = float(logit), np.asarray(flow.start)
+    logit, start = as_number("logit", logit), np.asarray(flow.start)
     if not logit > start.max():
         raise HypothesisError(
             "every feature has `logit` ahead of it", f"logit = {logit}, v(0) = {start.tolist()}", "a larger logit"
@@ -122,13 +126,16 @@ def _speeds(types, probabilities, loss, depth, scales, init) -> tuple[FeatureFlo
     assumed = init
     if init is None and depth > 1:
         # Only margins matter here, and paths that have hardly moved have none.
-        assumed = np.full(np.shape(types)[-1:], 1e-3)
+        assumed = np.full(as_floats("types", types).shape[-1:], 1e-3)
     flow = feature_flow(types, probabilities, loss, depth, scales, assumed)
     if flow.probabilities.ndim != 1:
         raise ValueError(f"weights are found for one problem at a time, got batch axes {flow.probabilities.shape[:-1]}")
     margins = flow.types @ (flow.start if init is not None else jnp.zeros_like(flow.start))
     pushes = np.asarray(flow.loss_function.residual(margins), np.float64)
-    pace = depth * np.asarray(flow.scales, np.float64) ** (2 / depth)
+    with np.errstate(over="ignore"):
+        pace = depth * np.asarray(flow.scales, np.float64) ** (2 / depth)
+    if not np.isfinite(pace).all():
+        raise ValueError(f"scales are too large: r^(2/N) of {np.asarray(flow.scales).max():.6g} is beyond float64")
     matrix = pace[:, None] * np.asarray(flow.types, np.float64).T * pushes
     if not (matrix.max(axis=1) > 0).all():
         still = np.flatnonzero(matrix.max(axis=1) <= 0)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete, positive_int
+from gradstarve.arrays import as_goal, is_concrete, positive_int, shown
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import GradientDescent, Loss, Mode, StochasticGradientDescent
 from gradstarve.special import binomial_at_least, binomial_log_pmf
@@ -51,11 +51,11 @@ class LogitDistribution(eqx.Module):
 
     def cdf(self, logit) -> Float[Array, "..."]:
         """P(u <= `logit`), [*batch, *logit.shape]."""
-        return self._sum(jnp.asarray(logit, self.values.dtype), jnp.less_equal)
+        return self._sum(as_goal("logit", logit, self.values.dtype), jnp.less_equal)
 
     def pmf(self, logit) -> Float[Array, "..."]:
         """P(u = `logit`), [*batch, *logit.shape]: 0 for all but the values themselves, to the last bit."""
-        return self._sum(jnp.asarray(logit, self.values.dtype), jnp.equal)
+        return self._sum(as_goal("logit", logit, self.values.dtype), jnp.equal)
 
     @eqx.filter_jit
     def _sum(self, logit, relation):
@@ -153,7 +153,8 @@ class ModeSGD(eqx.Module):
 
     def distribution(self, step) -> LogitDistribution:
         """The logit after `step` >= 0 steps, over the draws: step + 1 values and their probabilities."""
-        draws = np.arange(positive_int("step", step, 0) + 1)
+        step = positive_int("step", step, 0)
+        draws = np.arange(step + 1)
         p = self.frequency[..., None]
         probabilities = jnp.exp(binomial_log_pmf(draws.astype(p.dtype), jnp.asarray(step, p.dtype), p))
         return LogitDistribution(self.own.logit(draws), probabilities)
@@ -166,7 +167,10 @@ class ModeSGD(eqx.Module):
         return self._wait(self.own.time_to_logit(logit, max_draws))
 
     def time_to_error(self, error, max_draws: int = 100_000) -> TimeDistribution:
-        """The first step with an error of at most `error`, 0 < error < 1, over the draws."""
+        """The first step with an error of at most `error`, 0 < error < 1, over the draws.
+
+        Never, its draws inf, where `max_draws` do not get there: hinge and squared loss end near u = 1, an error of 0.269.
+        """
         return self._wait(self.own.time_to_error(error, max_draws))
 
     def _wait(self, draws):
@@ -187,19 +191,17 @@ def sgd_mode(mode: Mode, loss: Loss, dynamics: StochasticGradientDescent) -> Mod
 
 
 def _check_step(step, dtype):
-    if is_concrete(step):
-        values = np.asarray(step, np.float64)
-        if not ((values >= 0) & (values == np.rint(values))).all():
-            raise ValueError(f"steps must be integers >= 0, got {step}")
-    return jnp.asarray(step, dtype)
+    step = as_goal("step", step, dtype)
+    if is_concrete(step) and not bool(((step >= 0) & (step == jnp.rint(step))).all()):
+        raise ValueError(f"steps must be integers >= 0, got {shown(step)}")
+    return step
 
 
 def _check_level(level, dtype):
-    if is_concrete(level):
-        values = np.asarray(level, np.float64)
-        if not ((values > 0) & (values < 1)).all():
-            raise ValueError(f"the level of a quantile must be in (0, 1), got {level}")
-    return jnp.asarray(level, dtype)
+    level = as_goal("level", level, dtype)
+    if is_concrete(level) and not bool(((level > 0) & (level < 1)).all()):
+        raise ValueError(f"the level of a quantile must be in (0, 1), got {shown(level)}")
+    return level
 
 
 @jax.jit

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, real_arrays
+from gradstarve.arrays import check_positive, is_concrete, real_arrays, shown, together
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import Loss, as_loss, with_closed_form
 from gradstarve.theory.features import feature_flow
@@ -52,14 +52,16 @@ class SharedFeatures(eqx.Module):
         """(alpha_jk, z_j) at t: [*batch, *t.shape, h, K] and [*batch, *t.shape, h]."""
         moved = self.boost(t)
         start = jnp.concatenate([self.w, self.z[..., None]], axis=-1)
-        start = start.reshape(*self.z.shape[:-1], *(1,) * jnp.ndim(t), *start.shape[-2:])
+        axes = moved.ndim - self.z.ndim - 1
+        start = start.reshape(*self.z.shape[:-1], *(1,) * axes, *start.shape[-2:])
         now = jnp.einsum("...ab,...hb->...ha", moved, start, precision="highest")
         return now[..., :-1], now[..., -1]
 
     def features(self, t) -> Float[Array, "..."]:
         """v_k = r_k sum_j alpha_jk z_j at t, [*batch, *t.shape, K]."""
         w, z = self.weights(t)
-        scales = self.scales.reshape(*self.scales.shape[:-1], *(1,) * jnp.ndim(t), self.scales.shape[-1])
+        axes = z.ndim - self.z.ndim
+        scales = self.scales.reshape(*self.scales.shape[:-1], *(1,) * axes, self.scales.shape[-1])
         return scales * jnp.einsum("...hk,...h->...k", w, z, precision="highest")
 
 
@@ -112,12 +114,19 @@ def shared_slope(p_frequent, p_both, loss: Loss | str, frequent: Any = 0.0, rare
     >>> float(shared_slope(0.75, 0.25, "hinge"))
     0.25
     """
-    p_frequent, p_both, frequent, rare = real_arrays(p_frequent=p_frequent, p_both=p_both, frequent=frequent, rare=rare)
+    p_frequent, p_both, frequent, rare = together(p_frequent=p_frequent, p_both=p_both, frequent=frequent, rare=rare)
     check_positive("p_frequent", p_frequent)
     check_positive("p_both", p_both)
     residual = as_loss(loss).residual
     both = p_both * residual(frequent + rare)
-    return both / (p_frequent * residual(frequent) + both)
+    total = p_frequent * residual(frequent) + both
+    if is_concrete(total) and bool((total == 0).any()):
+        raise HypothesisError(
+            "some sample still moves the neurons (10.7)",
+            f"no residual is left at v_1 = {shown(frequent)}, v_2 = {shown(rare)} with loss {as_loss(loss).name!r}",
+            "logits below the margin of the loss",
+        )
+    return both / total
 
 
 class _Boost(eqx.Module):

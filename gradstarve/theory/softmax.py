@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
+from gradstarve.arrays import as_goal, check_positive, is_concrete, positive_int, real_arrays, together
 from gradstarve.problem import Mode
 from gradstarve.special.clock import Softmax
 from gradstarve.theory.mode import ModeSolution, error_to_logit, flow_mode
 from gradstarve.theory.one_layer import exponential_time, lambert_logit
-from gradstarve.theory.piecewise import check_target, check_times, in_time
+from gradstarve.theory.piecewise import check_times, in_time
 
 
 class SoftmaxCurve(eqx.Module):
@@ -64,7 +64,7 @@ class SoftmaxReadOut(SoftmaxCurve):
 
     def time_to_gap(self, gap) -> Float[Array, "..."]:
         """[e^u - e^u(0) + (K - 1)(u - u(0))] / (K p r^2), [*batch, *gap.shape]."""
-        gap = check_target(gap, self.start.dtype)
+        gap = as_goal("gap", gap, self.start.dtype)
         rate, start = (self._lanes(x, gap) for x in (self.frequency * self.norm**2, self.start))
         rise = jnp.maximum(gap - start, 0)
         return in_time(exponential_time(start, rise) + (self.classes - 1) * rise, self.classes * rate)
@@ -114,18 +114,14 @@ def softmax_mode(classes, frequency, norm, a=None, zeta=None, start=0.0) -> Soft
     if (a is None) != (zeta is None):
         raise ValueError("a and zeta belong together: give both for two layers, neither for one")
     if a is not None:
+        (start,) = real_arrays(start=start)
         if not is_concrete(start) or np.any(np.asarray(start) != 0):
             raise ValueError("start is the first gap of one layer; with neurons it follows from a and zeta, so leave it out")
         frequency, norm, a, zeta = real_arrays(frequency=frequency, norm=norm, a=a, zeta=zeta)
         wide = norm / jnp.sqrt(jnp.asarray(1 - 1 / classes, a.dtype))
         return SoftmaxMode(classes, flow_mode(Mode(frequency, wide, a, zeta), Softmax(classes - 1.0)))
-    frequency, norm, start = real_arrays(frequency=frequency, norm=norm, start=start)
+    frequency, norm, start = together(frequency=frequency, norm=norm, start=start)
     check_positive("frequency", frequency)
     check_positive("norm", norm)
-    try:
-        frequency, norm, start = jnp.broadcast_arrays(frequency, norm, start)
-    except ValueError:
-        raise ValueError(
-            f"frequency, norm and start must fit each other, got shapes {frequency.shape}, {norm.shape}, {start.shape}"
-        ) from None
+    frequency, norm, start = jnp.broadcast_arrays(frequency, norm, start)
     return SoftmaxReadOut(classes, frequency, norm, start)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete
+from gradstarve.arrays import check_instance, is_concrete
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import (
     Dataset,
@@ -54,6 +54,7 @@ def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = N
     >>> solution.logit([0.0, 50.0]).shape
     (2,)
     """
+    check_instance("mode", mode, Mode, "give Mode(frequency, norm, a, z)")
     loss = _one_for_all(loss)
     if isinstance(dynamics, StochasticGradientDescent):
         return sgd_mode(mode, loss, dynamics)
@@ -140,6 +141,8 @@ def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", d
     >>> solution.margins(1000.0).tolist()
     [1.0, 1.0]
     """
+    check_instance("data", data, Dataset, "give Dataset(points, labels)")
+    check_instance("network", network, Network, "give TwoLayerReLU(w, z)")
     check_problem(data, network)
     assert isinstance(network, TwoLayerReLU)
     loss, dynamics = _one_for_all(loss), _check_dynamics(dynamics)
@@ -267,9 +270,10 @@ class ExclusiveMotion(eqx.Module):
 
     def coordinates(self, t):
         """(w.axis, z) at t, each [*batch, *t.shape, h]; 0 along the axis for a neuron that sees no class."""
-        extra = np.ndim(t)
+        left = self.remainder(t)[..., None]
+        extra = left.ndim - self.z.ndim
         home, z = insert_axes(self.home, extra), insert_axes(self.z, extra)
-        a, z = jnp.zeros_like(z), z * self.remainder(t)[..., None]
+        a, z = jnp.zeros_like(z), z * left
         for sign, solution in ((1, self.plus), (-1, self.minus)):
             if solution is not None:
                 own_a, own_z = solution.weights(t)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
+from gradstarve.arrays import as_flag, check_positive, check_together, is_concrete, positive_int, real_arrays, together
 from gradstarve.problem import Loss, with_closed_form
 from gradstarve.special import clock_integral, lambertw
 from gradstarve.theory.mode import error_to_logit
@@ -45,7 +45,7 @@ def time_to_confidence(loss: Loss | str, error, frequency, norm, start, kappa: A
     >>> round(float(time_to_confidence("hinge", 0.3, 0.5, 1.0, start=0.01)), 4)   # log(log(7/3) / 0.01)
     4.4395
     """
-    error, frequency, norm, start, kappa = real_arrays(
+    error, frequency, norm, start, kappa = together(
         error=error, frequency=frequency, norm=norm, start=start, kappa=kappa
     )
     check_positive("frequency", frequency)
@@ -92,11 +92,13 @@ def error_tail(loss: Loss | str, t, frequency, norm, layers: int = 2, leading: b
     >>> [round(float(error_tail("cross-entropy", 1e6, 0.5, 1.0, layers=n)) * 1e6, 4) for n in (1, 2, 3)]
     [2.0, 0.0601, 0.014]
     """
-    frequency, norm = real_arrays(frequency=frequency, norm=norm)
+    frequency, norm = together(frequency=frequency, norm=norm)
     check_positive("frequency", frequency)
     check_positive("norm", norm)
     t = check_times(t, frequency.dtype)
     check_positive("t", t)
+    check_together(frequency=frequency, norm=norm, t=t)
+    leading = as_flag("leading", leading)
     depth = positive_int("layers", layers)
     kind = with_closed_form(loss).name
     clock = jnp.log(frequency) + 2 / depth * jnp.log(norm) + jnp.log(t) + np.log(depth)

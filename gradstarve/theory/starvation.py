@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays
+from gradstarve.arrays import as_pair, check_positive, is_concrete, positive_int, real_arrays, together
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import Loss, as_loss, closed_form_of, with_closed_form
 from gradstarve.special import lambertw_exp
@@ -140,13 +140,11 @@ def starving_pair(p_frequent, p_both, loss: Loss | str, depth=1, init=None) -> S
     if init is None:
         if depth > 1:
             raise ValueError(f"depth = {depth} needs init = (v_1, v_2) > 0 at t = 0: paths of zeros never move")
-        p_frequent, p_both = real_arrays(p_frequent=p_frequent, p_both=p_both)
+        p_frequent, p_both = together(p_frequent=p_frequent, p_both=p_both)
         first = second = jnp.zeros((), p_frequent.dtype)
     else:
-        if not hasattr(init, "__len__") or len(init) != 2:
-            raise ValueError(f"init must be a pair (v_1, v_2), got {init!r}")
-        first, second = init
-        p_frequent, p_both, first, second = real_arrays(p_frequent=p_frequent, p_both=p_both, v_1=first, v_2=second)
+        first, second = as_pair("init", init, "(v_1, v_2)")
+        p_frequent, p_both, first, second = together(p_frequent=p_frequent, p_both=p_both, v_1=first, v_2=second)
     check_positive("p_frequent", p_frequent)
     check_positive("p_both", p_both)
     if depth > 1:

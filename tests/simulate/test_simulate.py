@@ -326,7 +326,7 @@ BAD = [
     ({"dynamics": GradientDescent([0.1, 0.2])}, r"step_size has shape \(2,\).*batch shape \(7,\)"),
     ({"dynamics": GradientDescent(0.1, momentum=[[0.1]])}, r"momentum has shape \(1, 1\)"),
     ({"steps": 0}, "steps must be an integer >= 1, got 0"),
-    ({"steps": 10.0}, r"steps must be an integer >= 1, got 10\.0"),
+    ({"steps": 10.5}, r"steps must be an integer >= 1, got 10\.5"),
     ({"steps": True}, "steps must be an integer >= 1, got True"),
     ({"record_every": 0}, "record_every must be an integer >= 1, got 0"),
     ({"record_every": -3}, "record_every must be"),

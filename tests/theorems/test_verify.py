@@ -89,11 +89,15 @@ def test_progress_is_one_line_a_theorem_on_stderr(capsys):
 
 def test_table_and_files(report, tmp_path):
     console = Console(width=200, record=True, quiet=True)
-    console.print(report.table())
+    console.print(report.rich_table())
     console = Console(width=200)
     with console.capture() as text:
-        console.print(report.table())
+        console.print(report.rich_table())
     assert "sign" in text.get()
+    lines = report.table().splitlines()
+    assert lines[0].split()[:2] == ["theorem", "eq."]
+    assert lines[2].split()[:3] == ["sign", "(2.0)", str(report.rows[0].outcome.trials)]
+    assert lines[2].endswith("holds")
     assert "2.0" in text.get()
     paths = report.save(tmp_path / "new" / "folder")
     assert [p.name for p in paths] == ["verify.json", "sign.png"]
