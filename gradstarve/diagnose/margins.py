@@ -21,8 +21,7 @@ from gradstarve.diagnose.groups import (
 )
 from gradstarve.diagnose.tags import number_between, read_groups, read_labels, refuse_half, varying_classes
 from gradstarve.diagnose.training import sigmoid
-from gradstarve.report import to_jsonable
-from gradstarve.text import number, table_text
+from gradstarve.text import number, table_text, to_jsonable
 
 ALARM_RELIANCE = 0.5
 
