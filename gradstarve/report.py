@@ -3,45 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gradstarve import files
 from gradstarve.environment import environment as environment
 from gradstarve.environment import version as version
-
-
-def to_jsonable(value: Any) -> Any:
-    """`value` in what JSON knows: arrays become nested lists, and inf, -inf and nan the strings of these names.
-
-    Mappings, lists, tuples, NumPy and JAX arrays and numbers, strings, booleans and None are taken;
-    anything else is a `ValueError` that names it.
-
-    >>> import numpy as np
-    >>> to_jsonable({"gap": np.float32(0.5), "t": np.array([1.0, np.inf])})
-    {'gap': 0.5, 't': [1.0, 'inf']}
-    """
-    if value is None or isinstance(value, str | bool):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): to_jsonable(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_jsonable(entry) for entry in value]
-    import numpy as np  # here: the help of a command does without it
-
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else str(float(value))
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, np.bool_):
-        return bool(value)
-    if hasattr(value, "__array__") and np.asarray(value).dtype.kind in "biuf":
-        return to_jsonable(np.asarray(value).tolist())
-    raise ValueError(f"can not write {type(value).__name__} to JSON: {value!r}")
+from gradstarve.text import to_jsonable as to_jsonable
 
 
 def write_json(path: Any, value: Any) -> Path:

@@ -12,8 +12,7 @@ from gradstarve.arrays import as_floats, check_finite
 from gradstarve.diagnose.groups import ALARM_INDEX, GroupLaw, index_of
 from gradstarve.diagnose.training import sigmoid
 from gradstarve.diagnose.words import told
-from gradstarve.report import to_jsonable
-from gradstarve.text import html_lines, number, short_repr, table_text
+from gradstarve.text import html_lines, number, short_repr, table_text, to_jsonable
 
 # Margins are computed in 32 bits as a rule.
 _ROUNDING = 4 * float(np.finfo(np.float32).eps)

@@ -21,8 +21,7 @@ from gradstarve.diagnose.groups import (
 )
 from gradstarve.diagnose.tags import number_between, read_groups, read_labels, varying_classes
 from gradstarve.diagnose.training import sigmoid
-from gradstarve.report import to_jsonable
-from gradstarve.text import html_lines, html_table, number, short_repr, table_text
+from gradstarve.text import html_lines, html_table, number, short_repr, table_text, to_jsonable
 
 ALARM_RELIANCE = 0.5
 

@@ -28,8 +28,8 @@ TOLERANCE = 1e-6  # of a step, relative to 1 + |m|
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """1 / (1 + e^-x) in float64, to a rounding of itself for every x.
 
-    >>> float(sigmoid(-40.0))
-    4.248354255291589e-18
+    >>> sigmoid(np.array([-40.0, 0.0])).tolist()
+    [4.248354255291589e-18, 0.5]
     """
     return expit(np.asarray(x, np.float64))
 

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradstarve.diagnose.groups import ALARM_GAP, ALARM_INDEX, ALARM_P, GroupLaw
-from gradstarve.report import to_jsonable
-from gradstarve.text import number, table_text
+from gradstarve.text import number, table_text, to_jsonable
 
 SIGN = {1: "+", -1: "−"}
 
