@@ -80,9 +80,12 @@ def _quotient_in_sigmoids(factors: Iterable[sp.Expr]) -> sp.Expr | None:
     if not exponentials and all(power > 0 for _, power in sums):
         return None
     x = inside[0].as_coeff_Mul()[1]
-    polynomials = [(_powers_of_exp(base, x), power) for base, power in (*sums, *((e, 1) for e in exponentials))]
-    if any(polynomial is None for polynomial, _ in polynomials):
-        return None
+    polynomials = []
+    for base, power in (*sums, *((e, 1) for e in exponentials)):
+        polynomial = _powers_of_exp(base, x)
+        if polynomial is None:
+            return None
+        polynomials.append((polynomial, power))
     up, down = sigmoid(x), sigmoid(-x)
     result, ups, downs = sp.Mul(*map(bounded, others)), 0, 0
     for polynomial, power in polynomials:

