@@ -6,13 +6,15 @@ ours, so it runs in float64. Results go to standard output, and everything else 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 
-from gradstarve import cli_derive, cli_digits, cli_phase, cli_report, cli_starve, cli_stop, cli_sweep, cli_verify, report
+from gradstarve import cli_derive, cli_digits, cli_phase, cli_report, cli_starve, cli_stop, cli_sweep, cli_verify, progress, report
 from gradstarve.cli_parts import (
     DEFAULT_OUT,
     LOSSES,
@@ -21,6 +23,7 @@ from gradstarve.cli_parts import (
     Figures,
     Seed,
     choice,
+    count,
     one_of,
     out_option,
     pair,
@@ -50,11 +53,27 @@ def main(program: str = "gradstarve") -> None:
         program = "gradstarve"  # shells complete the words after a command, not after `python -m`
     cli_stop.listen()
     try:
-        app(prog_name=program)
+        try:
+            app(prog_name=program)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except SystemExit as exit:
         if exit.code == cli_stop.CODE:
             cli_stop.end()
         raise
+    except BrokenPipeError:
+        _give_up_output(1)  # `| head` has enough
+    except OSError as error:  # commands tell of their own; what is left is the output
+        print(f"error: cannot write to standard output: {error.strerror}", file=progress.Quiet(sys.stderr))
+        _give_up_output(2)
+
+
+def _give_up_output(code: int) -> NoReturn:
+    """Leave with an exit code; what standard output did not take is not tried again by the interpreter."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def _show_version(wanted: bool) -> bool:
@@ -70,7 +89,8 @@ def _root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    # Figures go to files; which windows Matplotlib could open, and whether it knows the name, is no matter.
+    os.environ["MPLBACKEND"] = "agg"
 
 
 @app.command(
@@ -81,17 +101,17 @@ def overlay(
     problem: Annotated[str, choice(PROBLEMS, f"Where the two classes lie: {' or '.join(PROBLEMS)}.")] = "antipodal",
     loss: Annotated[str, choice(LOSSES)] = "cross-entropy",
     dynamics: Annotated[str, choice(DYNAMICS, "descent (of gradients) or flow (its small-step limit).")] = "descent",
-    width: Annotated[int, typer.Option(min=1, help="Neurons h of each network.")] = 16,
-    seeds: Annotated[int, typer.Option(min=1, help="How many networks are trained.")] = 512,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training; a flow runs to time steps x step size.")] = 200,
+    width: Annotated[int, count("Neurons h of each network.")] = 16,
+    seeds: Annotated[int, count("How many networks are trained.")] = 512,
+    steps: Annotated[int, count("Steps of training; a flow runs to time steps x step size.")] = 200,
     step_size: Annotated[float, typer.Option(help="Step size; time t = step size x step.")] = 0.3,
-    dim: Annotated[int, typer.Option(min=1, help="Coordinates d of the data.")] = 5,
+    dim: Annotated[int, count("Coordinates d of the data.")] = 5,
     norms: Annotated[str, typer.Option(help='Lengths r of the points of class + and -, as "1,1.5".')] = "1,1",
     frequencies: Annotated[str, typer.Option(help='Weights p of class + and -, with sum 1, as "0.7,0.3".')] = "0.7,0.3",
     scale_w: Annotated[float, typer.Option(help="Standard deviation of the first layer at the start.")] = 0.05,
     scale_z: Annotated[float, typer.Option(help="Standard deviation of the second layer at the start.")] = 0.05,
     record_every: Annotated[
-        Optional[int], typer.Option(min=1, help="Steps between records. [default: about 200 records]")  # noqa: UP045
+        Optional[int], count("Steps between records. [default: about 200 records]")  # noqa: UP045
     ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,

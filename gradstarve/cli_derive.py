@@ -9,7 +9,7 @@ import typer
 
 from gradstarve import files, report
 from gradstarve.cli_names import DERIVATIONS, LOSSES, completion
-from gradstarve.cli_parts import Seed, choice, one_of, plain_errors, show, wrote
+from gradstarve.cli_parts import Seed, choice, directory, one_of, plain_errors, show, wrote
 from gradstarve.progress import Progress, say
 
 EXAMPLE = "Example: gradstarve derive mode --loss hinge --format latex --out derivations"
@@ -45,10 +45,7 @@ def derive(
     ] = False,
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(
-            help="Directory for a file NAME-LOSS.txt, .md or .tex; LaTeX is then a whole document. [default: none]",
-            file_okay=False,
-        ),
+        directory("Directory for a file NAME-LOSS.txt, .md or .tex; LaTeX is then a whole document. [default: none]"),
     ] = None,
 ) -> None:
     """Derive a law of learning from the network and the loss, and check every step of it.

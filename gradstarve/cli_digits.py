@@ -14,6 +14,7 @@ from gradstarve.cli_parts import (
     AsJson,
     Figures,
     Seed,
+    count,
     one_of,
     out_option,
     plain_errors,
@@ -32,7 +33,7 @@ def digits(
     pair: Annotated[str, typer.Option(help='The two digits, class + and class -, as "3,8"; + gets the patch.')] = "3,8",
     seeds: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=2, help="Networks, each with its own start and split. [default: 50, with --quick 20]"),
+        count("Networks, each with its own start and split. [default: 50, with --quick 20]", least=2),
     ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,

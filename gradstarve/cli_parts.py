@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -30,7 +31,37 @@ def choice(valid: Sequence[str], help: str = "", several: bool = False) -> Any:
 
 def out_option(what: str) -> Any:
     """`--out`, the directory for `what`, with `DEFAULT_OUT` as its default."""
-    return typer.Option(help=f"Directory for {what}; made if it is not there.", file_okay=False)
+    return directory(f"Directory for {what}; made if it is not there.")
+
+
+def directory(help: str) -> Any:
+    """An option that takes the path of a directory. An empty one, as of a variable that is not set, is an error."""
+
+    def read(text: Any) -> Path:
+        if not str(text):
+            raise typer.BadParameter("an empty path; give the path of a directory, or . for the current one")
+        if Path(text).is_file():
+            raise typer.BadParameter(f"{str(text)!r} is a file, and a directory is wanted")
+        return Path(text)
+
+    return typer.Option(help=help, parser=read, metavar="DIRECTORY")
+
+
+def count(help: str, least: int = 1) -> Any:
+    """An option that takes a whole number of at least `least`, as 100000 or 1e5."""
+
+    def read(text: Any) -> int:
+        value = None
+        with contextlib.suppress(ValueError, OverflowError):
+            number = float(str(text))
+            # As it is written where it is an integer, for those above 2^53.
+            value = int(str(text)) if re.fullmatch(r"[+-]?\d+", str(text).strip()) else int(number)
+            value = value if number.is_integer() else None
+        if value is None or value < least:
+            raise typer.BadParameter(f"{str(text)!r} is not a whole number of at least {least}")
+        return value
+
+    return typer.Option(help=help, parser=read, metavar="INTEGER")
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
@@ -42,11 +73,11 @@ Precision = Annotated[str, choice(PRECISIONS)]
 Names = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Argument(
-        help="Entries of the catalogue; all by default, see gradstarve verify --list.", autocompletion=completion(THEOREMS)
+        help="Entries of the catalogue by name or equation; all by default, see gradstarve verify --list.", autocompletion=completion(THEOREMS)
     ),
 ]
 Trials = Annotated[
-    Optional[int], typer.Option(min=1, help="Random problems per entry. [default: each entry's own]")  # noqa: UP045
+    Optional[int], count("Random problems per entry. [default: each entry's own]")  # noqa: UP045
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer random problems: all entries within three minutes.")]
 
@@ -58,12 +89,76 @@ def use_float64() -> None:
     jax.config.update("jax_enable_x64", True)
 
 
+# What else losses are called, by the letters alone.
+_CALLED = {
+    "cross-entropy": ("ce", "bce", "xent", "crossentropy", "logistic", "logloss", "binarycrossentropy", "softplus"),
+    "squared": ("mse", "l2", "square", "quadratic", "leastsquares", "squaredmargin"),
+    "exponential": ("exp", "adaboost"),
+    "hinge": ("svm", "maxmargin"),
+}
+_OTHER_DATA = {
+    "--problem": "; simulate and sweep of the Python library train on other data: gradstarve.Dataset(points, labels)"
+}
+
+
 def one_of(option: str, value: str, valid: Any) -> None:
-    """Refuse a value that is not among the valid ones, which are listed; of many, the one that may be meant is named."""
+    """Refuse a value that is not among the valid ones, which are listed; the one that may be meant is named."""
     if value not in valid:
-        near = difflib.get_close_matches(value, valid, n=1)
-        meant = f"; did you mean {near[0]}?" if near and len(valid) > 8 else ""
+        near = _near(value, valid)
+        meant = f"; did you mean {near}?" if near else _OTHER_DATA.get(option, "")
         raise typer.BadParameter(f"{value!r} is not one of {', '.join(valid)}{meant}", param_hint=f"'{option}'")
+
+
+def _near(value: str, valid: Sequence[str]) -> str:
+    letters = re.sub("[^a-z0-9]", "", value.lower())
+    for name in valid:
+        if letters in (name.replace("-", ""), *_CALLED.get(name, ())):
+            return name
+    return next(iter(difflib.get_close_matches(value.lower(), valid, n=1)), "")
+
+
+def entries(names: Sequence[str] | None) -> list[str] | None:
+    """The entries of the catalogue called `names`: by name, or by the number of an equation that they state, such as 4.1.
+
+    A name that is not there is refused with those near to it. None is all of them.
+    """
+    found: list[str] = []
+    for name in names or ():
+        if name in THEOREMS:
+            found.append(name)
+        elif re.fullmatch(r"\(?\d+(\.\d+(-\d+\.\d+)?)?\)?", name):
+            found += _of_equation(name.strip("()"))
+        else:
+            begun = [one for one in THEOREMS if name and name.lower() in one]
+            near = list(dict.fromkeys([*begun[:6], *difflib.get_close_matches(name.lower(), THEOREMS, n=3, cutoff=0.5)]))
+            meant = f"; near to it: {', '.join(near)}" if near else f" ({THEOREMS[0]}, {THEOREMS[1]}, ...)"
+            raise typer.BadParameter(
+                f"{name!r} is not one of the {len(THEOREMS)} entries of the catalogue{meant}; see gradstarve verify --list",
+                param_hint="'NAMES'",
+            )
+    return list(dict.fromkeys(found)) or None
+
+
+def _of_equation(number: str) -> list[str]:
+    """The entries that state an equation, or all equations of a section; numbers as THEORY has them, "3.1-3.5" too."""
+    with plain_errors("reading the catalogue"):
+        from gradstarve.theorems import CATALOGUE
+
+    def key(text: str) -> tuple[int, ...]:
+        return tuple(map(int, text.split(".")))
+
+    found = []
+    for name, entry in CATALOGUE.items():
+        first, _, last = entry.equation.partition("-")
+        low, high = key(first), key(last or first)
+        if entry.equation == number or ("-" not in number and low[: number.count(".") + 1] <= key(number) <= high):
+            found.append(name)
+    if not found:
+        numbers = list(dict.fromkeys(entry.equation for entry in CATALOGUE.values()))
+        raise typer.BadParameter(
+            f"no entry of the catalogue states equation {number}; the equations are {', '.join(numbers)}", param_hint="'NAMES'"
+        )
+    return found
 
 
 def positive(option: str, value: float) -> None:

@@ -14,6 +14,7 @@ from gradstarve.cli_parts import (
     Figures,
     Seed,
     choice,
+    count,
     one_of,
     out_option,
     plain_errors,
@@ -37,7 +38,7 @@ def phase(
     ] = "cross-entropy,hinge",
     width: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Neurons h: the most of failure, those of time. [default: 12 and 8]"),
+        count("Neurons h: the most of failure, those of time. [default: 12 and 8]"),
     ] = None,
     networks: Annotated[
         Optional[int],  # noqa: UP045
@@ -47,7 +48,7 @@ def phase(
     ] = None,
     pixels: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=4, help="Pixels along a map of neuron, angle and time. [default: 160, 150 and 25]"),
+        count("Pixels along a map of neuron, angle and time. [default: 160, 150 and 25]", least=4),
     ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Optional
 import typer
 
 from gradstarve import files, report
-from gradstarve.cli_names import THEOREMS
 from gradstarve.cli_parts import (
     DEFAULT_OUT,
     PRECISIONS,
@@ -17,6 +16,8 @@ from gradstarve.cli_parts import (
     Quick,
     Seed,
     Trials,
+    directory,
+    entries,
     one_of,
     plain_errors,
     show,
@@ -35,12 +36,12 @@ def page(
     seed: Seed = 0,
     results: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Directory that gradstarve verify --out wrote; nothing is run again then."),
+        directory("Directory that gradstarve verify --out wrote; nothing is run again then."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the path and the verdicts as one JSON document.")] = False,
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help=f"Directory for report.html. [default: that of --results, else {DEFAULT_OUT}]", file_okay=False),
+        directory(f"Directory for report.html. [default: that of --results, else {DEFAULT_OUT}]"),
     ] = None,
 ) -> None:
     """Write report.html: the theorems with verdicts, formulas, figures and numbers, and an explorer of learning curves.
@@ -48,8 +49,7 @@ def page(
     One file that needs no network and opens from disk. Runs gradstarve verify, or takes what it wrote by --results. Exit
     code 1 means that a claim was violated, and the page says which.
     """
-    for name in names or ():
-        one_of("NAMES", name, THEOREMS)
+    names = entries(names)
     one_of("--precision", precision, PRECISIONS)
     given = {"NAMES": names, "--trials": trials, "--quick": quick, "--seed": seed, "--precision": precision != "float64"}
     for name in [name for name, value in given.items() if results is not None and value]:

@@ -16,6 +16,7 @@ from gradstarve.cli_parts import (
     Figures,
     Seed,
     choice,
+    count,
     one_of,
     out_option,
     plain_errors,
@@ -56,7 +57,7 @@ def starve(
     ordinary: Annotated[
         bool, typer.Option(help="Also two layers of ordinary ReLU neurons, with all connections and from random starts.")
     ] = True,
-    width: Annotated[int, typer.Option(min=1, help="Neurons h of an ordinary network.")] = 16,
+    width: Annotated[int, count("Neurons h of an ordinary network.")] = 16,
     networks: Annotated[
         int, typer.Option("--seeds", "--networks", min=1, help="How many ordinary networks start at random.")
     ] = 64,

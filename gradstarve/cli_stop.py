@@ -7,7 +7,6 @@ down. So a thread waits for the signal, by the pipe of `signal.set_wakeup_fd`, a
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -73,15 +72,15 @@ def tell(words: str = "") -> None:
         if not words and _advice:
             words = _advice[-1]()
         # A terminal shows ^C at the end of the line that the cursor is in.
-        start = "\n" if sys.stderr.isatty() else ""
-        print(f"{start}stopped: {words or 'what is written is complete, and the rest is not there'}", file=sys.stderr)
+        start = "\n" if progress.is_terminal(sys.stderr) else ""
+        words = words or "what is written is complete, and the rest is not there"
+        print(f"{start}stopped: {words}", file=progress.Quiet(sys.stderr))
 
 
 def end() -> NoReturn:
     """Tell and leave at once: threads that still compute are not waited for."""
     tell()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+        progress.Quiet(stream).flush()
     files.tidy()  # what was begun meanwhile
     os._exit(CODE)

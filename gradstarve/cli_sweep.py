@@ -22,13 +22,17 @@ from gradstarve.cli_parts import (
     Precision,
     Seed,
     choice,
+    count,
+    count,
     one_of,
     out_option,
     plain_errors,
+    positive,
     show,
     use_float64,
     wrote,
 )
+from gradstarve.cli_parts import directory as store_option
 from gradstarve.style import FORMATS
 
 EXAMPLE = "Example: gradstarve sweep --seeds 10000 --step-size 0.1,0.3 --over frequency=0.5,0.9 --directory runs/first"
@@ -51,7 +55,7 @@ SWEPT: dict[str, Callable[[str], Any]] = {
 
 def sweep(
     problem: Annotated[str, choice(PROBLEMS, f"Where the two classes lie: {' or '.join(PROBLEMS)}.")] = "antipodal",
-    dim: Annotated[int, typer.Option(min=1, help="Coordinates d of the data.")] = 2,
+    dim: Annotated[int, count("Coordinates d of the data.")] = 2,
     frequency: Annotated[str, typer.Option(help="Weight p of class +; class - has 1 - p. *")] = "0.7",
     norm: Annotated[str, typer.Option(help="Length r of the point of class -; that of class + is 1. *")] = "1",
     loss: Annotated[str, choice(LOSSES, f"One of {', '.join(LOSSES)}. *", several=True)] = "cross-entropy",
@@ -69,20 +73,20 @@ def sweep(
             autocompletion=completion([f"{name}=" for name in SWEPT]),
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many networks are trained for each combination.")] = 1000,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 2000,
+    seeds: Annotated[int, count("How many networks are trained for each combination.")] = 1000,
+    steps: Annotated[int, count("Steps of training.")] = 2000,
     record_every: Annotated[
-        Optional[int], typer.Option(min=1, help="Steps between records. [default: about 40 records]")  # noqa: UP045
+        Optional[int], count("Steps between records. [default: about 40 records]")  # noqa: UP045
     ] = None,
-    threshold: Annotated[float, typer.Option(help="A network has learnt when its error is below it.")] = 0.01,
+    threshold: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="A network has learnt when its error is below it. [default: 0.01, or what every loss can reach]"),
+    ] = None,
     keep: Annotated[str, choice(KEEP, f"One of {', '.join(KEEP)}; needs --directory beyond the first.")] = "statistics",
     memory: Annotated[float, typer.Option(help="Bytes for work and result.", show_default="1e9")] = 1e9,
     directory: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(
-            help="Directory for finished parts: the same command goes on from them, however it ended. [default: none]",
-            file_okay=False,
-        ),
+        store_option("Directory for finished parts: the same command goes on from them, however it ended. [default: none]"),
     ] = None,
     engine: Annotated[str, choice(ENGINES)] = "auto",
     precision: Precision = "float64",
@@ -102,6 +106,9 @@ def sweep(
     one_of("--engine", engine, ENGINES)
     one_of("--precision", precision, PRECISIONS)
     one_of("--figures", figures, FORMATS)
+    positive("--memory", memory)
+    if threshold is not None:
+        positive("--threshold", threshold)
     given = locals()
     values = {name: _values(f"--{name.replace('_', '-')}", name, given[name]) for name in SWEPT}
     for text in over or ():
@@ -129,7 +136,7 @@ def sweep(
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
             result = run_sweep(settings, memory=memory, directory=directory, engine=engine)
-        contents = _write(result, folder, settings, figures)
+        contents = _write(result, folder, settings | {"threshold": result.threshold}, figures)
     show(as_json, contents, result.table())
     wrote(*(folder / f"sweep.{end}" for end in ("json", "npz", figures)), *([f"chunks in {directory}"] if directory else []))
 
@@ -185,6 +192,7 @@ def _write(result: Any, folder: Path, settings: dict[str, Any], figures: str) ->
         np.savez_compressed(stream, allow_pickle=False, step=result.grid, **edges, **result.statistics)
     environment = report.environment() | {"engine": result.engine}
     contents = {"settings": settings, "environment": environment, "axes": list(result.over), "summary": result.summary()}
+    contents |= {"note": result.note} if result.note else {}
     report.write_json(folder / "sweep.json", contents)
     return contents
 

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from gradstarve import report
-from gradstarve.cli_names import THEOREMS
 from gradstarve.cli_parts import (
     DEFAULT_OUT,
     PRECISIONS,
@@ -19,6 +18,7 @@ from gradstarve.cli_parts import (
     Quick,
     Seed,
     Trials,
+    entries,
     one_of,
     out_option,
     plain_errors,
@@ -46,8 +46,7 @@ def verify(
 
     Prints one row per entry. Exit code 1 means that a claim was violated.
     """
-    for name in names or ():
-        one_of("NAMES", name, THEOREMS)
+    names = entries(names)
     if quick and trials is not None:
         raise typer.BadParameter("chooses the trials itself; leave out --quick or --trials", param_hint="'--quick'")
     one_of("--precision", precision, PRECISIONS)

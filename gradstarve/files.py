@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 _unfinished: set[Path] = set()
+_numbers = itertools.count()
 _made: list[Path] = []
 
 
@@ -16,7 +18,7 @@ _made: list[Path] = []
 def whole(path: Any) -> Iterator[Path]:
     """A path to write to, which becomes `path` when the block ends, and is removed if the block fails or is stopped.
 
-    It lies in the same directory under the name of `path` with ".part" behind it. What was at `path` stays until then.
+    It lies in the same directory under a name that nothing else has. What was at `path` stays until then.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "numbers.txt"
@@ -26,7 +28,8 @@ def whole(path: Any) -> Iterator[Path]:
     ['numbers.txt']
     """
     path = Path(path)
-    part = path.with_name(f"{path.name}.part")
+    # Nobody's file: with the number of the process and of the file in it, and made by `whole` alone.
+    part = path.with_name(f".{path.name}.gradstarve-{os.getpid()}-{next(_numbers)}.part")
     _unfinished.add(part)
     try:
         yield part

@@ -6,6 +6,7 @@ calls are seen too; and only on a terminal, so that logs and pipes stay clean.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -14,6 +15,52 @@ from typing import Any
 
 # Work shorter than this needs no row: it would flash by.
 PATIENCE_SECONDS = 2.0
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether `stream`, such as `sys.stderr`, is one that people look at; it may be None or closed, as without a console.
+
+    >>> is_terminal(None)
+    False
+    """
+    try:
+        return stream is not None and bool(stream.isatty())
+    except (AttributeError, OSError, ValueError):  # no stream of a file, or closed
+        return False
+
+
+class Quiet:
+    """A stream to write to without a fear: what it does not take, since it is None, closed or full, is lost.
+
+    >>> print("lost", file=Quiet(None))
+    """
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:
+        """That of the stream, which decides the characters of a progress bar."""
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if there is something to flush."""
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """See `is_terminal`."""
+        return is_terminal(self._stream)
+
+    def fileno(self) -> int:
+        """The number of the stream's file."""
+        return self._stream.fileno()
 
 
 class Progress:
@@ -29,7 +76,7 @@ class Progress:
             raise ValueError(f"progress must be None, True, False or a callable (done, total), got {choice!r}")
         self.total, self.label, self.unit = total, label, unit
         self._call: Callable | None = choice if callable(choice) else None
-        self._wanted = choice is True or (choice is None and sys.stderr.isatty())
+        self._wanted = choice is True or (choice is None and is_terminal(sys.stderr))
         self._forced = choice is True or self._call is not None
         self._row: Any = None
         self._timer: threading.Timer | None = None
@@ -99,8 +146,12 @@ def say(line: str, markup: bool = False) -> None:
     """A line on stderr, above the rows if there are any; with `markup`, colours as rich writes them, where there are any."""
     from rich.console import Console
 
-    console = _display.console or Console(stderr=True)
+    console = _display.console or Console(file=_to_stderr())
     console.print(line, markup=markup, highlight=False, soft_wrap=True)
+
+
+def _to_stderr() -> Any:
+    return Quiet(sys.stderr)  # all that rich asks of a file
 
 
 def stop() -> None:
@@ -181,9 +232,9 @@ def _rich_display() -> Any:
             return Text(f"{_time(time.monotonic() - task.fields['since'])}{words}")
 
     name, rate = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[rate]}"))
-    console = Console(stderr=True)
+    console = Console(file=_to_stderr())
     # What is printed meanwhile goes above the rows, but not what is printed into a file or a pipe.
-    on_screen = sys.stdout.isatty()
+    on_screen = is_terminal(sys.stdout)
     columns = name, BarColumn(bar_width=24), Count(), rate, Clock()
     return RichProgress(*columns, console=console, transient=console.is_terminal, redirect_stdout=on_screen)
 
