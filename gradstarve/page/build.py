@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 import json
 import math
 import shlex
@@ -16,7 +18,7 @@ from gradstarve import report, text
 from gradstarve.page.curves import explorer_data
 from gradstarve.page.figures import figure_html
 from gradstarve.page.mathml import mathml
-from gradstarve.page.results import check
+from gradstarve.page.results import check, tolerance
 from gradstarve.theorems import CATALOGUE
 from gradstarve.theorems.sections import SECTIONS, place
 
@@ -31,8 +33,10 @@ def report_page(verification: Mapping[str, Any], figures: Mapping[str, bytes]) -
     - `verification`: what `theorems.Report.to_dict` gives, or `read_results` reads;
     - `figures`: by the name of the theorem, its figure as SVG (see `figure_svg`) or PNG; all of them or some.
 
-    A theorem that is violated is told at the top, in its row and in the page's title. `ValueError` for a verification that
-    is none, a figure that is neither SVG nor PNG, and a formula that can not be told in MathML.
+    A theorem that is violated is told at the top, in its row and in the page's title. What the catalogue knows, formulas
+    among it, is taken from there, and everything else goes in as text; the page's policy names its scripts and styles by
+    their SHA-256, so that a browser runs nothing else. `ValueError` for a verification that is not one or contradicts the
+    catalogue or itself, and for a figure that is neither PNG nor SVG or is more than a picture.
 
     >>> from gradstarve.page import figure_svg
     >>> from gradstarve.theorems import verify
@@ -47,6 +51,9 @@ def report_page(verification: Mapping[str, Any], figures: Mapping[str, bytes]) -
     entries = [_entry(row, verification, figures.get(row["name"])) for row in verification["theorems"]]
     counts = {verdict: sum(entry["verdict"] == verdict for entry in entries) for verdict in VERDICTS}
     drops = [drop for entry in entries for drop in entry["necessity"]]
+    ticks = [(f"10{_superscript(power)}" if power else "1", _along(10.0**power)) for power in range(_LEAST, _MOST, 3)]
+    css = Markup("\n".join((_file("page.css"), _file("explorer.css"), *_places(entries, [along for _, along in ticks]))))
+    theme, *scripts = (Markup(_file(name)) for name in ("theme.js", "table.js", "clock.js", "explorer.js"))
     return _template().render(
         entries=entries,
         counts=counts,
@@ -56,18 +63,39 @@ def report_page(verification: Mapping[str, Any], figures: Mapping[str, bytes]) -
         drops=len(drops),
         needed=sum(drop["found"] for drop in drops),
         headline=_headline(counts),
-        ticks=[(f"10{_superscript(power)}" if power else "1", _along(10.0**power)) for power in range(_LEAST, _MOST, 3)],
+        ticks=ticks,
         sections=[(number, SECTIONS[number]) for number in sorted({entry["place"][0] for entry in entries})],
         run=verification,
         command=_command(_chosen(verification), verification),
         seed=_seed(verification),
         environment=verification.get("environment") or {},
-        css=Markup("\n".join((_file("page.css"), _file("explorer.css")))),
-        scripts=[Markup(_file(name)) for name in ("table.js", "clock.js", "explorer.js")],
+        policy=_policy(css, [theme, *scripts]),
+        css=css,
+        theme=theme,
+        scripts=scripts,
         explorer=Markup(_file("explorer.html")),
         # In a script element only "<" could end it or begin a comment.
         tables=Markup(json.dumps(explorer_data(), separators=(",", ":")).replace("<", "\\u003c")),
     )
+
+
+def _policy(css: str, scripts: list[Markup]) -> str:
+    """What the page may load and run: these styles and scripts, told by their SHA-256, and images inside of it."""
+
+    def of(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; script-src {' '.join(map(of, scripts))}; style-src {of(css)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _places(entries: list[dict[str, Any]], ticks: list[float]) -> list[str]:
+    """Where the marks of the overview are: as rules, since attributes would need a policy that lets any style in."""
+    marks = [f'.dot[href="#{entry["name"]}"] {{ left: {entry["along"]}%; }}' for entry in entries]
+    places = [100 * _ZERO / 2, *ticks]
+    return [*marks, *(f".axis i:nth-child({i}) {{ left: {along:g}%; }}" for i, along in enumerate(places, 1))]
 
 
 def short(value: Any) -> str:
@@ -83,14 +111,16 @@ def short(value: Any) -> str:
 def _entry(row: Mapping[str, Any], run: Mapping[str, Any], figure: bytes | None) -> dict[str, Any]:
     """One theorem as the template wants it: the numbers of the verification, and what is told of them."""
     name = row["name"]
+    limit = tolerance(name, run["precision"])
     try:
         picture = None if figure is None else figure_html(figure, name, f"Figure of theorem {name}: {row['title']}")
     except ValueError as error:
         raise ValueError(f"the figure of {name} is {error}") from None
-    formula = row.get("formula") or CATALOGUE[name].formula  # the claims are the same, by check
+    formula = CATALOGUE[name].formula
     details = {key.replace("_", " "): value for key, value in row["details"].items()}
     return {
         **row,
+        "tolerance": limit,
         "verdict": "holds" if row["ok"] else "violated" if row["violations"] else "unshown",
         "sentence": row["verdict"],
         "place": place(row["equation"]),
@@ -104,7 +134,7 @@ def _entry(row: Mapping[str, Any], run: Mapping[str, Any], figure: bytes | None)
         "details": {key: report.json_text(value).strip() for key, value in details.items()},
         "fails": [drop["gap"] for drop in row["necessity"] if drop["found"]],
         "kept": sum(not drop["found"] for drop in row["necessity"]),
-        "along": _along(float(row["worst_gap"]) / row["tolerance"]),
+        "along": _along(float(row["worst_gap"]) / limit),
         "least_drop": min((float(drop["gap"]) for drop in row["necessity"]), default=math.nan),
         "necessity": [{**drop, "json": report.json_text(drop["numbers"]).strip()} for drop in row["necessity"]],
         "instance": report.json_text(row["worst_instance"]).strip(),

@@ -9,6 +9,13 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 _NAMESPACE = "{http://www.w3.org/1998/Math/MathML}"
+# What latex2mathml makes of mathematics. Its \text and \href let through any markup of whoever writes the LaTeX.
+_TAGS = {"math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "ms", "mfrac", "msqrt", "mroot", "mstyle", "mpadded", "mphantom"}
+_TAGS |= {"menclose", "msub", "msup", "msubsup", "munder", "mover", "munderover", "mtable", "mtr", "mtd", "mlabeledtr"}
+_ATTRIBUTES = {"display", "displaystyle", "scriptlevel", "stretchy", "fence", "form", "accent", "accentunder", "linethickness"}
+_ATTRIBUTES |= {"minsize", "maxsize", "lspace", "rspace", "width", "height", "depth", "voffset", "mathvariant", "largeop"}
+_ATTRIBUTES |= {"movablelimits", "separator", "symmetric", "columnalign", "rowspacing", "columnspacing", "columnlines"}
+_ATTRIBUTES |= {"rowlines", "frame", "notation", "linebreak", "bevelled"}
 _CHILDREN = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "msubsup": 3, "mover": 2, "munder": 2, "munderover": 3}
 
 
@@ -16,7 +23,7 @@ def mathml(latex: str, display: str = "block") -> str:
     """The formula `latex`, without dollars, as a `<math>` element of MathML Core; `display` is "block" or "inline".
 
     `ValueError` for what can not be told in MathML: unknown commands, `aligned` and other environments with & that are not
-    matrices or cases, missing arguments.
+    matrices or cases, missing arguments, links, styles and markup.
 
     >>> mathml(r"e^{u}", "inline")
     '<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline"><mrow><msup><mi>e</mi><mrow><mi>u</mi></mrow></msup></mrow></math>'
@@ -30,21 +37,26 @@ def mathml(latex: str, display: str = "block") -> str:
     if display not in ("block", "inline"):
         raise ValueError(f'display must be "block" or "inline", got {display!r}')
     try:
-        text = convert(latex, display=display)
-        root = ElementTree.fromstring(text)
+        root = ElementTree.fromstring(convert(latex, display=display))
     except ElementTree.ParseError:
         raise _refusal("& outside of a matrix, cases or array", latex) from None
     except Exception as error:  # its errors have no common ancestor, and often no message
         raise _refusal(str(error) or type(error).__name__, latex) from None
     for node in root.iter():
-        tag, content = node.tag.removeprefix(_NAMESPACE), node.text or ""
+        tag, content = str(node.tag).removeprefix(_NAMESPACE), node.text or ""
+        strange = [key for key in node.attrib if key not in _ATTRIBUTES]
+        if tag not in _TAGS or strange:
+            raise _refusal(f"<{tag}> with {strange[0]} is not mathematics" if strange else f"<{tag}> is not mathematics", latex)
+        node.tag = tag
         if "\\" in content and tag != "mtext":
             raise _refusal(f"{content} is not known", latex)
         if content == "&":
             raise _refusal("& outside of a matrix, cases or array", latex)
         if len(node) != _CHILDREN.get(tag, len(node)):
             raise _refusal("an argument is missing", latex)
-    return text
+    # Written anew from what was looked at, since a browser reads HTML by other rules than XML.
+    root.attrib = {"xmlns": _NAMESPACE[1:-1], **root.attrib}
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def _refusal(why: str, latex: str) -> ValueError:

@@ -1,5 +1,7 @@
 """The page as a text: all inside of it, every theorem with its numbers, nothing of what it tells taken for markup."""
 
+import base64
+import hashlib
 import json
 import re
 from importlib import resources
@@ -82,10 +84,15 @@ def test_every_theorem_is_there_with_its_numbers(page, outline, found):
     assert all(f"{key} {value}" in outline.text("run") for key, value in made_up.ENVIRONMENT.items())
 
 
-def test_the_overview_has_a_mark_for_every_theorem(outline, found):
+def places_of_marks(page):
+    """From the rules of the style sheet: the percentage of each theorem's mark."""
+    return {name: float(left) for name, left in re.findall(r'\.dot\[href="#([\w-]+)"\] \{ left: ([\d.]+)%; \}', page)}
+
+
+def test_the_overview_has_a_mark_for_every_theorem(page, outline, found):
     marks = [tag for tag in outline.all("a") if tag.get("class", "").startswith("dot ")]
-    places = {tag["href"][1:]: float(tag["style"].removeprefix("left: ").removesuffix("%")) for tag in marks}
-    assert list(places) == list(CATALOGUE)
+    places = places_of_marks(page)
+    assert [tag["href"][1:] for tag in marks] == list(places) == list(CATALOGUE)
     order = sorted(found.rows, key=lambda row: row.outcome.worst_gap / row.theorem.tolerance)
     told = [places[row.theorem.name] for row in order]
     assert told == sorted(told)
@@ -93,8 +100,9 @@ def test_the_overview_has_a_mark_for_every_theorem(outline, found):
     css = resources.files("gradstarve.page").joinpath("page.css").read_text()
     assert f".track::before {{ content: \"\"; position: absolute; left: {LIMIT}%;" in css
     bad = made_up.report([made_up.row("sign", worst=1.01)])
-    mark = next(tag for tag in Outline(report_page(bad.to_dict(), {})).all("a") if tag.get("class") == "dot violated")
-    assert float(mark["style"].split()[1][:-1]) > LIMIT
+    worse = report_page(bad.to_dict(), {})
+    assert len([tag for tag in Outline(worse).all("a") if tag.get("class") == "dot violated"]) == 1
+    assert places_of_marks(worse)["sign"] > LIMIT
 
 
 def test_every_formula_is_mathml(page, outline):
@@ -113,6 +121,12 @@ def test_every_formula_is_mathml(page, outline):
         (r"\begin{aligned} a &= b \end{aligned}", "& outside of a matrix"),
         ("x_{", "can not be shown"),
         (r"\left( x", "can not be shown"),
+        (r"\text{<script>alert(1)</script>}", "<script> is not mathematics"),
+        (r"\text{<img src='x' onerror='alert(1)'/>}", "can not be shown"),
+        (r"\text{<mi onclick='alert(1)'>x</mi>}", "can not be shown"),
+        (r"\text{<x:script xmlns:x='http://www.w3.org/1999/xhtml'>alert(1)</x:script>}", "can not be shown"),
+        (r"\href{javascript:alert(1)}{x}", "is not mathematics"),
+        (r"\style{color: red}{x}", "can not be shown"),
     ],
 )
 def test_formulas_that_can_not_be_shown_are_refused(latex, why):
@@ -175,6 +189,78 @@ def test_another_run_is_told_as_it_was():
     assert "gradstarve verify balance --trials 50 --precision float32 --seed 9" in told
 
 
+def test_what_no_picture_needs_is_left_out_of_an_svg():
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" style="background: red" class="alarm" data-x="1">'
+        '<style>* { display: none }</style><title><script>alert(1)</script></title>'
+        '<rect style="fill: #ff0000; position: fixed; stroke-width: 2" class="bar" tabindex="1" x="3"/></svg>'
+    )
+    (root, rect) = [attributes for _, attributes in Outline(str(figure_html(svg.encode(), "sign", "label"))).tags]
+    assert root["class"] == "figure"
+    assert "style" not in root
+    assert "data-x" not in root
+    assert rect == {"fill": "#ff0000", "stroke-width": "2", "x": "3"}
+
+
+@pytest.mark.parametrize(
+    "content", [b"<!DOCTYPE svg [<!ENTITY a 'aaaa'>]><svg>&a;</svg>", b"<?xml version='1.0' encoding='nosuch'?><svg/>"]
+)
+def test_svg_with_entities_or_in_no_coding_is_refused(content):
+    with pytest.raises(ValueError, match=r"entities of its own|neither a PNG nor an SVG"):
+        figure_html(content, "sign", "figure")
+
+
+def test_the_policy_lets_in_what_the_page_has_and_nothing_else(page, outline):
+    policy = outline.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
+    assert "unsafe" not in policy
+    allowed = dict(part.split(" ", 1) for part in policy.split("; "))
+
+    def hashes(tag):
+        texts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        return [f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in texts]
+
+    assert hashes("script") == allowed["script-src"].split()
+    assert len(hashes("script")) == 4
+    assert hashes("style") == [allowed["style-src"]]
+    assert (allowed["default-src"], allowed["img-src"], allowed["base-uri"]) == ("'none'", "data:", "'none'")
+    assert not [tag for tag, attributes in outline.tags if "style" in attributes]
+    assert [attributes for attributes in outline.all("script") if attributes] == [
+        {"type": "application/json", "id": "curve-tables"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("formula", r"\text{<script>alert(1)</script>}"),
+        ("title", HOSTILE),
+        ("claim", HOSTILE),
+        ("hypotheses", [HOSTILE]),
+        ("tolerance", 1.0),
+        ("why_tolerance", HOSTILE),
+        ("checked_with", HOSTILE),
+        ("power", HOSTILE),
+        ("equation", "1.1"),
+    ],
+)
+def test_what_the_catalogue_knows_must_be_what_it_says(name, value):
+    told = made_up.report([made_up.row("sign")]).to_dict()
+    told["theorems"][0][name] = value
+    with pytest.raises(ValueError, match=rf"its sign states something else than the catalogue does \({name}\)"):
+        report_page(told, {})
+
+
+def test_in_float32_gaps_are_held_to_the_tolerance_of_float32():
+    entry = CATALOGUE["sign"]
+    allowed = max(entry.single_tolerance, entry.tolerance)
+    told = made_up.report([made_up.row("sign", worst=0.5 * allowed / entry.tolerance)], precision="float32").to_dict()
+    told["ok"] = told["theorems"][0]["ok"] = True
+    told["theorems"][0] |= {"violations": 0, "verdict": "holds", "necessity": []}
+    assert places_of_marks(report_page(told, {}))["sign"] < LIMIT
+    with pytest.raises(ValueError, match="sign has 0 violations with a worst gap of"):
+        report_page(told | {"precision": "float64"}, {})
+
+
 def test_what_is_no_verification_is_refused(found):
     with pytest.raises(ValueError, match="it has no list of theorems"):
         report_page({"ok": True}, {})
@@ -216,6 +302,18 @@ def test_many_markers_become_an_image(found):
         ('<use href="https://example.org/a.svg#b"/>', "outside"),
         ('<image href="https://example.org/a.png"/>', "outside"),
         ('<rect style="fill: url(https://example.org/a)"/>', "outside"),
+        ('<rect style="fill: URL( https://example.org/a)"/>', "outside"),
+        ('<rect fill="u\\72l(https://example.org/a)"/>', "outside"),
+        ('<rect fill="url(#a) url(https://example.org/a)"/>', "outside"),
+        ('<rect style="stroke: image-set(\'https://example.org/a\')"/>', "outside"),
+        ('<image href="data:text/html,x"/>', "outside"),
+        ('<image href="data:image/svg+xml;base64,PHN2Zz4="/>', "outside"),
+        ('<rect ONCLICK="alert(1)"/>', "handler ONCLICK"),
+        ('<animate attributeName="href" to="javascript:alert(1)"/>', "<animate>"),
+        ('<set attributeName="onload" to="alert(1)"/>', "<set>"),
+        ('<h:img xmlns:h="http://www.w3.org/1999/xhtml" src="x" onerror="alert(1)"/>', "<img>"),
+        ('<path d="M 0 0 &quot;&gt;&lt;script&gt;"/>', "with d="),
+        ("<g>" * 5000 + "</g>" * 5000, "without end"),
         ('<a href="javascript:alert(1)"><path/></a>', "<a>"),
     ],
 )

@@ -255,3 +255,57 @@ def test_it_is_read_without_scripts(chromium, path):
 def test_the_numbers_are_those_of_the_verification(page, rows):
     told = page.eval_on_selector_all("tbody", "all => all.map(one => [one.id, one.querySelector('.worst data').value])")
     assert {name: value for name, value in told} == {row["name"]: json.dumps(row["worst_gap"]).strip('"') for row in rows}
+
+
+INJECTED = "<img src=x onerror='window.struck = 1'><script>window.struck = 1</script>"
+
+
+def test_what_a_foreign_run_says_does_not_run(chromium, tmp_path):
+    """Every text that the catalogue does not know is markup here; with it comes a figure full of handlers."""
+    told = made_up.report([made_up.row("sign", details={INJECTED: INJECTED})], environment={INJECTED: INJECTED}).to_dict()
+    row = told["theorems"][0]
+    row["worst_instance"] = {INJECTED: [INJECTED]}
+    row["necessity"] = [
+        {"dropped": INJECTED, "failure": INJECTED, "numbers": {INJECTED: INJECTED}, "found": True, "gap": 1.0, "tolerance": 0.5}
+    ]
+    path = tmp_path / "report.html"
+    path.write_text(report_page(told, made_up.figures()), encoding="utf-8")
+    with visit(chromium, path) as page:
+        page.get_by_role("button", name="Open all").click()
+        assert page.evaluate("window.struck") is None
+        assert page.locator("img").count() == 0
+        assert page.locator("#run").inner_text().count(INJECTED) == 2
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [
+        "<script>window.struck = 1</script>",
+        '<img src="x" onerror="window.struck = 1">',
+        '<svg><animate onbegin="window.struck = 1" attributeName="x" dur="1s"/></svg>',
+        '<iframe srcdoc="<script>parent.struck = 1</script>"></iframe>',
+        '<a id="there" href="javascript:window.struck = 1">there</a>',
+        '<p style="color: rgb(1, 2, 3)" id="styled">x</p>',
+        "<style>h1 { color: rgb(1, 2, 3) }</style>",
+    ],
+)
+def test_the_policy_holds_even_where_markup_got_in(chromium, tmp_path, markup):
+    """Beside the escaping, which is tried above: scripts, handlers and styles that the page's policy does not name."""
+    content = report_page(made_up.report([made_up.row("sign")]).to_dict(), {})
+    path = tmp_path / "report.html"
+    path.write_text(content.replace("<main>", f"<main>{markup}"), encoding="utf-8")
+    context = chromium.new_context()
+    page = context.new_page()
+    refused = []
+    page.on("console", lambda message: refused.append(message.text))
+    try:
+        page.goto(path.resolve().as_uri())
+        if page.locator("#there").count():
+            page.locator("#there").click()
+        page.wait_for_timeout(60)
+        assert page.evaluate("window.struck") is None
+        assert page.evaluate("getComputedStyle(document.querySelector('#styled, h1')).color") != "rgb(1, 2, 3)"
+        assert any("Content Security Policy" in text for text in refused), refused
+        assert page.locator("#filters").is_visible()  # the page's own scripts do run
+    finally:
+        context.close()

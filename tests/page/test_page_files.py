@@ -7,7 +7,7 @@ import made_up
 import pytest
 from typer.testing import CliRunner
 
-from gradstarve import cli, cli_report, files
+from gradstarve import cli, cli_names, cli_report, files
 from gradstarve.page import read_results, report_page
 from gradstarve.theorems import CATALOGUE
 
@@ -68,6 +68,10 @@ def broken(name, value):
     return do
 
 
+def nested(depth):
+    return {} if depth == 0 else {"in": nested(depth - 1)}
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -80,6 +84,27 @@ def broken(name, value):
         (lambda folder: change(folder, ok=False), "'ok' is not that of its theorems"),
         (broken("name", "signs"), "there is no theorem 'signs' in the catalogue"),
         (broken("name", "balance"), "its balance states something else"),
+        (broken("tolerance", 0), r"its sign states something else than the catalogue does \(tolerance\)"),
+        (broken("tolerance", "inf"), r"its sign states something else than the catalogue does \(tolerance\)"),
+        (broken("violations", 999), "sign has 999 violations and 0 undecided trials of 24"),
+        (broken("violations", 3), "sign has 3 violations with a worst gap of"),
+        (broken("worst_gap", 1e9), "sign has 0 violations with a worst gap of 1000000000.0"),
+        (broken("undecided", 9), "sign is said to hold, against its numbers"),
+        (broken("verdict", "9 of 9 are bad"), "'verdict' of sign is not that of 'ok'"),
+        (broken("trials", True), "'trials' of sign is missing or of the wrong kind"),
+        (broken("trials", -1), "'trials' of sign is missing or of the wrong kind"),
+        (broken("trials", 0), "sign has 0 violations and 0 undecided trials of 0"),
+        (broken("seconds", "nan"), "'seconds' of sign is not a number"),
+        (broken("worst_gap", 10**400), "'worst_gap' of sign is not a number"),
+        (broken("details", {"each": "<b>"}), "'each' of sign is not a number of trials"),
+        (broken("worst_instance", nested(60)), "nested too deeply"),
+        (lambda folder: (folder / "verify.json").write_text("[" * 10**5), r"verify\.json' is broken"),
+        (lambda folder: change(folder, skipped=[[1]]), "'skipped' is not a list of theorems"),
+        (lambda folder: change(folder, skipped=["<script>"]), "'skipped' is not a list of theorems"),
+        (lambda folder: change(folder, key=[0, "<script>"]), "'key' is not a list of integers"),
+        (lambda folder: change(folder, precision="<script>"), "'precision' is neither"),
+        (lambda folder: change(folder, trials="many"), "'trials' is not a number above 0"),
+        (lambda folder: change(folder, seconds="inf"), "'seconds' is missing or of the wrong kind"),
         (broken("claim", "pigs fly"), "its sign states something else than the catalogue does"),
         (broken("trials", "many"), "'trials' of sign is missing or of the wrong kind"),
         (broken("worst_gap", None), "'worst_gap' of sign is not a number"),
@@ -150,7 +175,8 @@ def test_a_violation_is_the_exit_code(run, tmp_path, no_trials):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("signs",), "'signs' is not one of balance"),
+        (("signs",), "'signs' is not one of the 51 entries of the catalogue; near to it: wrong-signs, sign"),
+        (("--results", ""), "an empty path"),
         (("--results", "here", "--quick"), "'--quick'"),
         (("--results", "here", "sign"), "'NAMES'"),
         (("--results", "here", "--seed", "3"), "takes the numbers of one that is over"),
@@ -164,6 +190,12 @@ def test_bad_arguments_are_one_line(run, tmp_path, arguments, message):
     assert result.exit_code == 2
     assert message in " ".join(result.output.replace("│", " ").split())
     assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_place_is_an_error_before_the_work(run, monkeypatch):
+    monkeypatch.setattr(cli_report, "run", lambda *_: pytest.fail("worked before looking at --out"))
+    result = run("--out", "")
+    assert (result.exit_code, "an empty path" in result.output) == (2, True)
 
 
 def test_an_unwritable_place_is_found_before_the_work(run, tmp_path, monkeypatch):
@@ -185,4 +217,4 @@ def test_a_page_is_complete_or_absent(run, folder, monkeypatch):
 
 
 def test_names_are_those_of_the_catalogue():
-    assert tuple(CATALOGUE) == tuple(cli_report.THEOREMS)
+    assert tuple(CATALOGUE) == tuple(cli_names.THEOREMS)
