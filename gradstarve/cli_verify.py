@@ -60,7 +60,9 @@ def verify(
         import jax
 
         from gradstarve.theorems import verify as check
+        from gradstarve.theorems.earlier import earlier
 
+        earlier(folder)  # a file that is not of this command is told before the work
         outcome = check(names or "all", trials=trials, key=jax.random.key(seed), quick=quick, precision=precision)
         outcome.save(folder, figures)
     if as_json:

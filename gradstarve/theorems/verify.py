@@ -20,7 +20,9 @@ from gradstarve import files, style
 from gradstarve.arrays import positive_int
 from gradstarve.environment import environment
 from gradstarve.progress import Progress, say
+from gradstarve.report import output_directory
 from gradstarve.theorems.catalogue import CATALOGUE
+from gradstarve.theorems.earlier import earlier, is_same_run, own_figures, put_aside, remove_figures
 from gradstarve.theorems.entry import Counterexample, Outcome, Theorem, plain
 from gradstarve.theorems.hypotheses import Problem
 
@@ -188,18 +190,30 @@ class Report:
 
         The directory is made if needed; the paths written are returned, that of verify.json first. Each file is complete or
         absent, whenever the process stops, and verify.json has the SHA-256 of its figures.
+
+        Results of another run that are there already (other theorems, seed, trials, precision, versions or device) are put
+        aside, with their figures, into a directory "earlier-1", "earlier-2", ... inside `directory`, and a line on stderr
+        says so; those of the same run are replaced, and its figures of another kind stay. `ValueError` for an empty path, and
+        where a verify.json is not what this method writes.
         """
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = output_directory(directory)
+        numbers = self.to_dict()
+        old = earlier(folder)
+        another = old is not None and not is_same_run(old, numbers)
+        if old is not None and another:
+            say(f"Results of an earlier run are kept in {put_aside(folder, old)}")
         paths, digests = [], {}
         with Progress(None, len(self.rows), "drawing the theorems") as bar:
             for row in self.rows:
                 paths.append(style.save(draw(row), folder / f"{row.theorem.name}.{figures}"))
                 digests[paths[-1].name] = hashlib.sha256(paths[-1].read_bytes()).hexdigest()
                 bar.update(len(paths))
-        numbers = self.to_dict() | {"figures": digests}
-        text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
-        return [files.write_text(folder / "verify.json", text), *paths]
+        before = {} if old is None or another else own_figures(folder, old)
+        text = json.dumps(numbers | {"figures": before | digests}, indent=1, allow_nan=False) + "\n"
+        path = files.write_text(folder / "verify.json", text)
+        if old is not None and another:
+            remove_figures(folder, old, set(digests))
+        return [path, *paths]
 
 
 def draw(row: Row, titled: bool = True) -> Any:
