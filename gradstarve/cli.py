@@ -14,7 +14,18 @@ from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 
-from gradstarve import cli_derive, cli_digits, cli_phase, cli_report, cli_starve, cli_stop, cli_sweep, cli_verify, progress, report
+from gradstarve import (
+    cli_derive,
+    cli_digits,
+    cli_phase,
+    cli_report,
+    cli_starve,
+    cli_stop,
+    cli_sweep,
+    cli_verify,
+    progress,
+    report,
+)
 from gradstarve.cli_parts import (
     DEFAULT_OUT,
     LOSSES,

@@ -73,7 +73,8 @@ Precision = Annotated[str, choice(PRECISIONS)]
 Names = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Argument(
-        help="Entries of the catalogue by name or equation; all by default, see gradstarve verify --list.", autocompletion=completion(THEOREMS)
+        help="Entries of the catalogue by name or equation; all by default, see gradstarve verify --list.",
+        autocompletion=completion(THEOREMS),
     ),
 ]
 Trials = Annotated[
@@ -156,7 +157,8 @@ def _of_equation(number: str) -> list[str]:
     if not found:
         numbers = list(dict.fromkeys(entry.equation for entry in CATALOGUE.values()))
         raise typer.BadParameter(
-            f"no entry of the catalogue states equation {number}; the equations are {', '.join(numbers)}", param_hint="'NAMES'"
+            f"no entry of the catalogue states equation {number}; the equations are {', '.join(numbers)}",
+            param_hint="'NAMES'",
         )
     return found
 

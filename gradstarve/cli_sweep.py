@@ -23,7 +23,6 @@ from gradstarve.cli_parts import (
     Seed,
     choice,
     count,
-    count,
     one_of,
     out_option,
     plain_errors,

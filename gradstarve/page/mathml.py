@@ -10,9 +10,11 @@ from xml.etree import ElementTree
 
 _NAMESPACE = "{http://www.w3.org/1998/Math/MathML}"
 # What latex2mathml makes of mathematics. Its \text and \href let through any markup of whoever writes the LaTeX.
-_TAGS = {"math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "ms", "mfrac", "msqrt", "mroot", "mstyle", "mpadded", "mphantom"}
+_TAGS = {"math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "ms", "mfrac", "msqrt", "mroot", "mstyle", "mpadded"}
+_TAGS |= {"mphantom"}
 _TAGS |= {"menclose", "msub", "msup", "msubsup", "munder", "mover", "munderover", "mtable", "mtr", "mtd", "mlabeledtr"}
-_ATTRIBUTES = {"display", "displaystyle", "scriptlevel", "stretchy", "fence", "form", "accent", "accentunder", "linethickness"}
+_ATTRIBUTES = {"display", "displaystyle", "scriptlevel", "stretchy", "fence", "form", "accent", "accentunder"}
+_ATTRIBUTES |= {"linethickness"}
 _ATTRIBUTES |= {"minsize", "maxsize", "lspace", "rspace", "width", "height", "depth", "voffset", "mathvariant", "largeop"}
 _ATTRIBUTES |= {"movablelimits", "separator", "symmetric", "columnalign", "rowspacing", "columnspacing", "columnlines"}
 _ATTRIBUTES |= {"rowlines", "frame", "notation", "linebreak", "bevelled"}
@@ -46,7 +48,7 @@ def mathml(latex: str, display: str = "block") -> str:
         tag, content = str(node.tag).removeprefix(_NAMESPACE), node.text or ""
         strange = [key for key in node.attrib if key not in _ATTRIBUTES]
         if tag not in _TAGS or strange:
-            raise _refusal(f"<{tag}> with {strange[0]} is not mathematics" if strange else f"<{tag}> is not mathematics", latex)
+            raise _refusal(f"<{tag}>{f' with {strange[0]}' if strange else ''} is not mathematics", latex)
         node.tag = tag
         if "\\" in content and tag != "mtext":
             raise _refusal(f"{content} is not known", latex)

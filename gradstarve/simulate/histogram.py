@@ -94,7 +94,8 @@ def quantile(scale: Scale, counts: np.ndarray, low: Any, high: Any, levels: np.n
     """The smallest value with at least a share `levels` of the counted ones at or below it, to one width of its bin.
 
     `counts`: [..., BINS], `low`, `high`: [...], the least and the largest value counted, `levels`: [q] in [0, 1]. The
-    result is [..., q] in float64, NaN where nothing was counted. Shares are compared as `decimal` numbers. Inside a bin values are taken to lie evenly.
+    result is [..., q] in float64, NaN where nothing was counted. Inside a bin values are taken to lie evenly. Shares are
+    compared as `decimal` numbers.
 
     >>> counts = np.bincount(np.asarray(MARGIN.index(jnp.array([0.1, 0.2, 0.4, 0.8]))), minlength=BINS)
     >>> quantile(MARGIN, counts, np.array(0.1), np.array(0.8), np.array([0.0, 0.5, 1.0])).round(2).tolist()

@@ -2,7 +2,7 @@
 
 `str(loss)` hides numbers (`penalty=f64[]`), and the repr of a function or of a user's own class hides everything. An
 identity has every field of an object, every number of an array, and of user-written code the bytecode with its
-constants, names, defaults, closure values and the globals that it reads, functions and classes among them, as deep as they go.
+constants, names, defaults, closure values and the globals that it reads, with the functions and classes among them.
 
 Code of the libraries below is named and not read: its version belongs to the environment of a sweep.
 """

@@ -39,8 +39,9 @@ KEEP = ("statistics", "final", "logits")
 class Configuration:
     """One combination of swept values, `swept`, and everything it stands for.
 
-    `labels` tell the swept values apart in tables. `data` are as given; `problem` are those that are trained on, in the span of the data and with repeated points merged,
-    where `basis` [k, d] leads to the span (None: the same coordinates) and point i is row `index`[i].
+    `labels` tell the swept values apart in tables. `data` are as given; `problem` are those that are trained on, in the
+    span of the data and with repeated points merged, where `basis` [k, d] leads to the span (None: the same coordinates)
+    and point i is row `index`[i].
     """
 
     swept: dict[str, Any]
@@ -106,10 +107,10 @@ def labels(name: str, values: list) -> list:
     return found
 
 
-def place(name: str, values: list, wanted: Any) -> int:
+def place_of(name: str, values: list, wanted: Any) -> int:
     """The place among the swept `values` of the one that is `wanted`, given as itself, as an equal one, or by its label."""
     told = labels(name, values)
-    if isinstance(wanted, str) or np.ndim(wanted) == 0 and isinstance(label(wanted), bool | int | float):
+    if isinstance(wanted, str) or (np.ndim(wanted) == 0 and isinstance(label(wanted), bool | int | float)):
         if label(wanted) in told:
             return told.index(label(wanted))
     else:

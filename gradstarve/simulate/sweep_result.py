@@ -17,7 +17,7 @@ from gradstarve.simulate.histogram import ERROR, MARGIN, decimal, quantile
 from gradstarve.simulate.simulate import simulate
 from gradstarve.simulate.span import Span, left_by_decay
 from gradstarve.simulate.sweep_blocks import key_of_draws
-from gradstarve.simulate.sweep_plan import Configuration, labels, place
+from gradstarve.simulate.sweep_plan import Configuration, labels, place_of
 from gradstarve.simulate.sweep_statistics import Part, moments
 from gradstarve.simulate.trajectory import Trajectory
 from gradstarve.text import number, table_text
@@ -119,7 +119,7 @@ class SweepResult:
         for name, swept in self.over.items():
             if name not in values and len(swept) > 1:
                 raise ValueError(f"which {name}? give {name}=, one of {', '.join(map(str, labels(name, swept)))}")
-            places.append(place(name, swept, values[name]) if name in values else 0)
+            places.append(place_of(name, swept, values[name]) if name in values else 0)
         return int(np.ravel_multi_index(places, self.shape)) if places else 0
 
     def diverged_seeds(self, **values: Any) -> np.ndarray:

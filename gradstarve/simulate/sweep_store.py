@@ -14,6 +14,7 @@ Format 1 stored the text of a loss, which hides its values; such a directory is 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -145,7 +146,7 @@ class Store:
                 self.close()
                 raise self._failure(error, f"cannot lock {path.name} in") from error
             if self.writable:
-                self._warn(error, "has no locks", "two sweeps at work there at once do not notice each other; start one only")
+                self._warn(error, "has no locks", "two sweeps at work there do not notice each other; start one only")
             return False
         return True
 
@@ -307,10 +308,8 @@ class Store:
                 write_through(file, content)
             os.replace(part, self.directory / name)
         except OSError as error:
-            try:
+            with contextlib.suppress(OSError):  # the directory may be gone as a whole
                 part.unlink(missing_ok=True)
-            except OSError:  # the directory is gone as a whole
-                pass
             raise self._failure(error, f"cannot write {what} ({len(content)} bytes) to") from error
         self._flush_directory()
 

@@ -18,8 +18,8 @@ def error_floor(loss: Loss, data: Dataset) -> float:
     """sum_i q_i sigmoid(-m_i*), where m_i* is the lowest margin of sample i at which the residual g(m) is not above 0.
 
     Full-batch training pushes the margins towards m*: to 1 with the hinge and the squared loss, and without end with the
-    cross-entropy and the exponential loss, whose floor is 0. A step may carry a margin a little beyond m*. The floor is 0 too
-    for a loss that does not take margins [r, n].
+    cross-entropy and the exponential loss, whose floor is 0. A step may carry a margin a little beyond m*. The floor is 0
+    too for a loss that does not take margins [r, n].
 
     >>> from gradstarve.problem import SpectralDecoupling, as_loss, datasets
     >>> data = datasets.antipodal()

@@ -60,7 +60,7 @@ def own_figures(folder: Path, found: dict[str, Any]) -> dict[str, str]:
     own = {}
     for name, digest in found.get("figures", {}).items():
         path = folder / name
-        if path.parent == folder and Path(name).name == name and path.is_file():
-            if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
-                own[name] = digest
+        plain = Path(name).name == name and path.is_file()
+        if plain and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+            own[name] = digest
     return own

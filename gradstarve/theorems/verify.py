@@ -193,8 +193,8 @@ class Report:
 
         Results of another run that are there already (other theorems, seed, trials, precision, versions or device) are put
         aside, with their figures, into a directory "earlier-1", "earlier-2", ... inside `directory`, and a line on stderr
-        says so; those of the same run are replaced, and its figures of another kind stay. `ValueError` for an empty path, and
-        where a verify.json is not what this method writes.
+        says so; those of the same run are replaced, and its figures of another kind stay. `ValueError` for an empty path,
+        and where a verify.json is not what this method writes.
         """
         folder = output_directory(directory)
         numbers = self.to_dict()

@@ -207,7 +207,7 @@ def test_sweeping_data_and_settings():
         ({"memory": float("inf")}, "memory must be a number above 0 and finite, got inf"),
         ({"memory": 10**400}, "memory must be a number above 0 and finite"),
         ({"threshold": float("nan")}, "threshold must be a number above 0 and at most 1, got nan"),
-        ({"over": {"step_size": [[0.1, 0.2], [0.3, 0.4]]}}, r"over\['step_size'\] must be a list of numbers, got \[0.1, 0.2\]"),
+        ({"over": {"step_size": [[0.1, 0.2], [0.3, 0.4]]}}, r"step_size'\] must be a list of numbers, got \[0.1, 0.2\]"),
         ({"over": {"step_size": np.full((2, 2), 0.1)}}, "must be a list of numbers"),
         ({"seeds": 1.5}, "seeds must be an integer >= 1, got 1.5"),
         ({"seeds": 10**6, "keep": "logits", "memory": 3e7}, "directory="),

@@ -171,7 +171,7 @@ def test_every_number_of_a_loss_is_remembered(tmp_path, monkeypatch, trained):
 
     few = {"seeds": 64}
     weak = run(tmp_path / "a", loss=penalised(0.1), **few)
-    with pytest.raises(ValueError, match=r"configurations\.0\.loss\.penalty: \"float32 0\.1\d+\" there, \"float32 1\.0\" here"):
+    with pytest.raises(ValueError, match=r"0\.loss\.penalty: \"float32 0\.1\d+\" there, \"float32 1\.0\" here"):
         run(tmp_path / "a", loss=penalised(1.0), **few)
     assert not same(weak, run(loss=penalised(1.0), **few))
     run(tmp_path / "b", loss=Own(), **few)
@@ -265,7 +265,8 @@ def test_without_flushing_of_directories_a_sweep_goes_on_with_a_warning(tmp_path
 )
 def test_the_advice_fits_the_trouble(tmp_path, monkeypatch, code, what):
     monkeypatch.setattr(sweep_store, "write_through", failing(code))
-    with pytest.raises(OSError, match=rf"cannot write manifest\.json .*{os.strerror(code)}\. .*{what}.*same sweep again") as told:
+    words = rf"cannot write manifest\.json .*{os.strerror(code)}\. .*{what}.*same sweep again"
+    with pytest.raises(OSError, match=words) as told:
         run(tmp_path, seeds=64)
     assert told.value.errno == code
     assert ("make room" in str(told.value)) == (code == errno.ENOSPC)
@@ -338,7 +339,7 @@ def test_a_lost_manifest_is_written_again_from_sound_chunks(tmp_path, trained, c
     with pytest.raises(ValueError, match="belong to a sweep with other settings; call that sweep"):
         run(tmp_path, seeds=64)
     trained.clear()
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match="written again from chunk-000001|computed again") as told:
         assert same(run(tmp_path, seeds=128, batch_size=None), fresh)
     assert trained == [0]
     assert ["written again from chunk-000001" in str(one.message) for one in told] == [True, False]
