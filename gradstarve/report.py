@@ -62,8 +62,6 @@ def output_directory(path: Any) -> Path:
     Call it before long work, so that the work is not lost to a mistyped path. `files.tidy` removes it again if it is made
     here and stays empty.
     """
-    if not os.fspath(path):
-        raise ValueError("the directory has an empty path; give one, or '.' for the directory of now")
     path = Path(path)
     try:
         files.make_directory(path)

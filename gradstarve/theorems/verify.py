@@ -20,7 +20,6 @@ from gradstarve import files, style
 from gradstarve.arrays import positive_int
 from gradstarve.environment import environment
 from gradstarve.progress import Progress, say
-from gradstarve.report import output_directory
 from gradstarve.theorems.catalogue import CATALOGUE
 from gradstarve.theorems.earlier import earlier, is_same_run, own_figures, put_aside, remove_figures
 from gradstarve.theorems.entry import Counterexample, Outcome, Theorem, plain
@@ -196,7 +195,7 @@ class Report:
         says so; those of the same run are replaced, and its figures of another kind stay. `ValueError` for an empty path,
         and where a verify.json is not what this method writes.
         """
-        folder = output_directory(directory)
+        folder = files.make_directory(directory)
         numbers = self.to_dict()
         old = earlier(folder)
         another = old is not None and not is_same_run(old, numbers)
