@@ -47,7 +47,12 @@ def write_text(path: Any, text: str) -> Path:
 
 
 def make_directory(path: Any) -> Path:
-    """Make the directory `path` with those above it, and remember what was made, for `tidy`. `OSError` if it can not be."""
+    """Make the directory `path` with those above it, and remember what was made, for `tidy`. `OSError` if it can not be.
+
+    `ValueError` for an empty path, which would be the current directory.
+    """
+    if not os.fspath(path):
+        raise ValueError("the directory has an empty path; give one, or '.' for the current directory")
     path = Path(path)
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)

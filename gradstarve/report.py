@@ -32,11 +32,8 @@ def output_directory(path: Any) -> Path:
     Call it before long work, so that the work is not lost to a mistyped path. `files.tidy` removes it again if it is made
     here and stays empty.
     """
-    if not os.fspath(path):
-        raise ValueError("the directory has an empty path; give one, or '.' for the directory of now")
-    path = Path(path)
     try:
-        files.make_directory(path)
+        path = files.make_directory(path)
     except OSError as error:
         raise ValueError(f"can not create the directory {str(path)!r}: {error.strerror}") from None
     if not os.access(path, os.W_OK | os.X_OK):

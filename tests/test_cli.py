@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import gradstarve
-from gradstarve import cli, cli_derive, cli_names, cli_stop, cli_sweep, report, text
+from gradstarve import cli, cli_derive, cli_names, cli_parts, cli_stop, cli_sweep, report, text
 from gradstarve.problem import LOSSES, datasets
 from gradstarve.simulate import engines, sweep_blocks, sweep_plan
 
@@ -401,3 +401,59 @@ def test_help_is_quick():
         env=env,
     )
     assert result.stdout == package.stdout
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["4.1"], ["fates"]),
+        (["(4.1)", "sign"], ["fates", "sign"]),
+        (["3.3"], ["clock"]),
+        (["3.1-3.5"], ["clock"]),
+        (["sign", "sign"], ["sign"]),
+        (None, None),
+    ],
+)
+def test_entries_are_called_by_name_or_by_equation(names, found):
+    assert cli_parts.entries(names) == found
+
+
+def test_a_section_is_all_of_its_entries():
+    from gradstarve.theorems import CATALOGUE
+
+    assert cli_parts.entries(["14"]) == [name for name, entry in CATALOGUE.items() if entry.equation.startswith("14.")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("verify", "starv"), "not one of the 51 entries of the catalogue; near to it: "),
+        (("verify", "starv"), "starving-pair"),
+        (("verify", "99.1"), "no entry of the catalogue states equation 99.1; the equations are "),
+        (("verify", "xyzzy"), "entries of the catalogue (balance, sign, ...); see gradstarve verify --list"),
+        (("overlay", "--problem", "xor"), "not one of antipodal, orthogonal; simulate and sweep of the Python library"),
+        (("sweep", "--problem", "antipodel"), "did you mean antipodal?"),
+        (("overlay", "--loss", "ce"), "did you mean cross-entropy?"),
+        (("overlay", "--loss", "cross_entropy"), "did you mean cross-entropy?"),
+        (("overlay", "--loss", "MSE"), "did you mean squared?"),
+        (("sweep", "--memory", "inf"), "inf is not a finite number above 0"),
+        (("sweep", "--threshold", "nan"), "nan is not a finite number above 0"),
+        (("sweep", "--directory", ""), "an empty path"),
+        (("overlay", "--out", ""), "an empty path"),
+        (("sweep", "--seeds", "1.5"), "'1.5' is not a whole number of at least 1"),
+        (("sweep", "--seeds", "1e400"), "'1e400' is not a whole number of at least 1"),
+    ],
+)
+def test_errors_say_what_may_be_meant(run, arguments, message):
+    result = run(*arguments)
+    assert outcome(result) == 2
+    assert message in " ".join(result.output.split())
+
+
+def test_whole_numbers_are_taken_as_they_are_written(run, tmp_path):
+    options = ("--seeds", "1e1", "--steps", "40.0", "--width", "3", "--loss", "cross-entropy,hinge", "--engine", "reference")
+    result = run("sweep", *options, "--json", "--out", tmp_path)
+    assert outcome(result) == 0, result.output
+    stored = json.loads(result.stdout)
+    assert (stored["settings"]["seeds"], stored["settings"]["steps"], stored["settings"]["threshold"]) == (10, 40, 0.3)
+    assert stored["note"] == "hinge stops pushing at an error of 0.269, so the threshold is 0.3 in place of 0.01"

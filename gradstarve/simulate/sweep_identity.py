@@ -24,6 +24,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from gradstarve.arrays import is_concrete
+
 LIBRARIES = frozenset(sys.stdlib_module_names) | {
     *("gradstarve", "jax", "jaxlib", "numpy", "scipy", "equinox", "jaxtyping", "beartype", "optax", "ml_dtypes"),
     *("typing_extensions", "wadler_lindig"),
@@ -102,7 +104,7 @@ class _Reader:
             return {"enum": type(value).__qualname__, "name": value.name, "value": self.read(value.value, name)}
         if isinstance(value, complex | bytes | bytearray | range | slice | type(Ellipsis) | pathlib.PurePath | np.dtype):
             return {type(value).__name__: repr(value)}
-        if isinstance(value, jax.core.Tracer):
+        if not is_concrete(value):
             raise _unknown(value, name, "it is traced, as inside jit or grad")
         if isinstance(value, np.generic | np.ndarray | jax.Array):
             return self._array(value, name)

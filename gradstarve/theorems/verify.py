@@ -22,7 +22,6 @@ from gradstarve import files, style
 from gradstarve.arrays import as_flag, check_instance, positive_int, shown
 from gradstarve.environment import environment
 from gradstarve.progress import Progress, say
-from gradstarve.report import output_directory
 from gradstarve.text import did_you_mean, fields_html, html_table, short_repr, table_text
 from gradstarve.theorems.catalogue import CATALOGUE
 from gradstarve.theorems.earlier import earlier, is_same_run, own_figures, put_aside, remove_figures
@@ -227,7 +226,7 @@ class Report:
         says so; those of the same run are replaced, and its figures of another kind stay. `ValueError` for an empty path,
         and where a verify.json is not what this method writes.
         """
-        folder = output_directory(directory)
+        folder = files.make_directory(directory)
         numbers = self.to_dict()
         old = earlier(folder)
         another = old is not None and not is_same_run(old, numbers)
