@@ -283,10 +283,12 @@ def check_steps(steps) -> np.ndarray:
         raise ValueError("step numbers of a descent law must be known when traced; close over them instead")
     values = np.asarray(readable("steps", steps))
     if values.dtype.kind == "f":
-        whole = np.rint(values)
+        finite = np.isfinite(values)
+        known = np.where(finite, values, 0)
+        whole = np.rint(known)
         # A grid such as np.linspace(0, 700, 8) misses its whole numbers by an ulp or two of its largest one.
-        slack = 4 * float(np.finfo(values.dtype).eps) * float(np.max(np.abs(values), initial=0.0))
-        off = ~(np.abs(values - whole) <= min(slack, 1e-3))  # NaN and infinities too
+        slack = 4 * float(np.finfo(values.dtype).eps) * float(np.max(np.abs(known), initial=0.0))
+        off = ~finite | (np.abs(known - whole) > min(slack, 1e-3))
         if off.any():
             raise ValueError(
                 f"steps must be integers >= 0 (t is the step number for descent), got {values[off].flat[0]}; "

@@ -130,7 +130,8 @@ def _interleave(kind, count, faint, rate, norm, a, z, leaving):
         waiting = jnp.isfinite(leaving) & ~left & (jnp.arange(2)[:, None] == first)
         due = jnp.where(waiting, leaving, jnp.inf)
         who = jnp.argmin(due, axis=-1)
-        target = jnp.min(due, axis=-1)
+        # Of the first alone: the derivative of a minimum is shared by all that are equal.
+        target = jnp.take_along_axis(due, who[:, None], axis=-1)[:, 0]
         crosses = jnp.ones(2, bool)
         if faint:
             logs = jnp.log(jnp.where(is_in, jnp.abs(root * grown), 0)) + angle / 2

@@ -134,7 +134,7 @@ def test_tiny_points_have_a_direction():
 
 
 def test_datasets_inside_jit():
-    axes = np.array([[0.6, 0.8], [-0.6, -0.8]])
+    axes = np.array([[0.6, 0.8], [-0.6, -0.8]], np.float32)
 
     def error(p, r, plain):
         weights, norms = jnp.stack([p, 1 - p]), jnp.stack([r, 2 * r])
@@ -143,7 +143,7 @@ def test_datasets_inside_jit():
 
     for plain in (True, False):
         norms = (1.0, 1.0) if plain else (1.5, 3.0)
-        known = gs.Dataset(np.array(norms)[:, None] * axes, [1, -1], [0.25, 0.75])
+        known = gs.Dataset(np.array(norms, np.float32)[:, None] * axes, [1, -1], [0.25, 0.75])
         found = jax.jit(error, static_argnums=2)(0.25, 1.5, plain)
         np.testing.assert_allclose(found, gs.solve(known, NET, "hinge").error(2.0), rtol=1e-5)
 
@@ -155,7 +155,7 @@ def test_traced_geometry_says_how_to_give_it():
     with pytest.raises(ValueError, match=r"points are traced.*lists or NumPy arrays.*directions=units"):
         jax.jit(traced)(DATA.points)
     with pytest.raises(ValueError, match="labels are traced"):
-        jax.jit(lambda data: gs.solve(data, NET).error(1.0))(DATA)
+        jax.jit(lambda labels: gs.solve(gs.Dataset([[1.0, 0.0], [-1.0, 0.0]], labels), NET).error(1.0))(DATA.labels)
     with pytest.raises(ValueError, match="directions must not be zero"):
         gs.Dataset(DATA.points, [1, -1], directions=[[1.0, 0.0], [0.0, 0.0]])
     with pytest.raises(ValueError, match=r"points\[1\] does not lie along"):
@@ -171,13 +171,13 @@ def test_traced_geometry_says_how_to_give_it():
     ],
 )
 def test_traced_numbers_are_checked_when_the_program_runs(weights, scale, message):
-    @jax.jit
+    @eqx.filter_jit
     def total(weights, scale):
-        data = gs.Dataset(scale * np.array([[1.0, 0.0], [-1.0, 0.0]]), [1, -1], weights, [[1.0, 0.0], [-1.0, 0.0]])
+        data = gs.Dataset(scale * jnp.array([[1.0, 0.0], [-1.0, 0.0]]), [1, -1], weights, [[1.0, 0.0], [-1.0, 0.0]])
         return jnp.sum(data.weights) + jnp.sum(data.points)
 
     with pytest.raises(eqx.EquinoxRuntimeError, match=message):
-        total(jnp.array(weights), scale)
+        total(jnp.array(weights), jnp.array(scale))
 
 
 def test_frequencies_are_shares():
