@@ -143,7 +143,7 @@ def antipodal_without_angle(key: Any) -> Counterexample:
     # Small steps: a large one overshoots where a neuron leaves, and may wake it where the flow (4.4) would not.
     step_size, steps = step_size / 50, 20 * STEPS
     run = train_descent(data, network, "cross-entropy", step_size, steps, steps)
-    dead = (np.asarray(run.final.w) @ axes.T <= 0).all(-1)
+    dead: Any = (np.asarray(run.final.w) @ axes.T <= 0).all(-1)
     fails = dead & (np.asarray(theory.antipodal_fate(-beta, z)) == 1)
     i = int(np.argmax(fails[:, 0]))
     told = np.asarray(theory.dies_for_ever(alpha, beta, cosine))

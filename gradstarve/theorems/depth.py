@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from gradstarve import theory
@@ -45,7 +46,7 @@ def _read_out(rng: np.random.Generator, loss: str, cosine: float) -> tuple[np.nd
     law = np.asarray(theory.one_layer_logit(p, r, start[:, None], loss, times[:, None]))
     gaps = np.max(np.abs(trained - law) / (1e-3 + np.abs(law)), axis=(-1, -2))
     # The other way round: when trained logits are reached, while they rise; a time is worth the p r^2 g(u) of it.
-    pull = as_loss(loss).residual(trained) * (p * r**2)
+    pull = np.asarray(as_loss(loss).residual(jnp.asarray(trained))) * (p * r**2)
     rising = (pull * times[:, None] > 1e-3) & (trained > start[:, None])
     back = theory.one_layer_time(p, r, start[:, None], loss, np.where(rising, trained, start[:, None] + 1e-3))
     late = np.abs(np.asarray(back) - times[:, None]) * pull / (1e-3 + np.abs(trained))
