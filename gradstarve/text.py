@@ -43,7 +43,8 @@ def shown(value: Any, longest: int = 60) -> str:
         text = f"an integer of about {digits} digits" if digits > 4000 else str(value)
     else:
         try:
-            text = repr(value)
+            # A number of NumPy or JAX as a number: 2 and not np.int64(2).
+            text = str(value) if shape == () and dtype is not None else repr(value)
         except Exception:
             text = f"a {type(value).__name__}"
     text = " ".join(text.split())

@@ -53,7 +53,7 @@ def judged(error, name, value):
     if len(text) > LONGEST:
         return "fault", f"{len(text)} characters: {text[:200]}"
     # A hypothesis or an iteration that fails tells where. Sets of samples x1, x2 are named x, and times t.
-    names = {name, name.rstrip("012"), "t" if name == "times" else name}
+    names = {name, name.rstrip("012"), {"times": "t", "params": "parameters"}.get(name, name)}
     told = any(re.search(rf"\b{one}\b", text) for one in names) or shown(value) in text or ", got " in text
     if type(error) is ValueError and not told:
         return "fault", f"does not name {name}: {text}"
@@ -87,6 +87,7 @@ if __name__ == "__main__":
     tally, seconds = {"refused": 0, "taken": 0, "fault": 0}, {}
     warnings.simplefilter("error")
     warnings.simplefilter("ignore", LinearRegimeWarning)
+    warnings.filterwarnings("ignore", message=".* networks diverged and are left out")
     for i, (function, call, arguments, name, value, make) in enumerate(pairs()):
         if i % of != part or not re.search(only, function):
             continue

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradstarve.arrays import is_concrete
+from gradstarve.arrays import as_number, is_concrete, readable, shown
 from gradstarve.problem import GradientDescent, GradientFlow, StochasticGradientDescent, TwoLayerReLU
 from gradstarve.text import html_table, number, short_repr, table_text
 
@@ -194,9 +194,9 @@ def compare(solution: Any, trajectory: Any, t: Any = None, step_size: Any = None
     _check_same_problem(solution, trajectory)
     grid, recorded = np.asarray(trajectory.grid), trajectory.logits()
     if t is not None:
-        grid = np.atleast_1d(np.asarray(t))
-        if grid.ndim != 1 or grid.size == 0 or (np.diff(grid) < 0).any():
-            raise ValueError(f"t must be a recorded step or time, or a rising sequence of them, got {t!r}")
+        grid = np.atleast_1d(np.asarray(readable("t", t)))
+        if grid.dtype.kind == "b" or grid.ndim != 1 or grid.size == 0 or (np.diff(grid) < 0).any():
+            raise ValueError(f"t must be a recorded step or time, or a rising sequence of them, got {shown(t)}")
         recorded = trajectory.logits(grid)
         grid = grid.astype(np.asarray(trajectory.grid).dtype)
     if not is_concrete(recorded):
@@ -332,7 +332,7 @@ def _time_scale(solution: Any, unit: str, step_size: Any) -> float:
     if wanted == unit:
         if step_size is not None:
             raise ValueError(
-                f"step_size = {step_size!r} was given, but theory and trajectory both count in {unit}s; leave it out"
+                f"step_size = {shown(step_size)} was given, but theory and trajectory both count in {unit}s; leave it out"
             )
         return 1.0
     if step_size is None:
@@ -340,10 +340,11 @@ def _time_scale(solution: Any, unit: str, step_size: Any) -> float:
             f"theory counts in {wanted}s and the trajectory in {unit}s; give step_size, or solve with "
             f"{'GradientDescent(step_size)' if unit == 'step' else 'GradientFlow()'}"
         )
-    value = np.asarray(step_size)
-    if value.ndim or value.dtype.kind not in "iuf" or not 0 < float(value) < float("inf"):
-        raise ValueError(f"step_size must be one positive number, got {step_size!r}")
-    return float(value) if wanted == "time" else 1 / float(value)
+    try:
+        value = as_number("step_size", step_size, 0, with_low=False)
+    except ValueError:
+        raise ValueError(f"step_size must be one positive number, got {shown(step_size)}") from None
+    return value if wanted == "time" else 1 / value
 
 
 def _measure(solution, trajectory, grid, unit, scale, theory, simulated) -> Comparison:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradstarve.arrays import as_floats, check_finite
+from gradstarve.arrays import as_floats, check_finite, shown
 from gradstarve.diagnose.groups import ALARM_INDEX, GroupLaw, index_of
 from gradstarve.diagnose.training import sigmoid
 from gradstarve.diagnose.words import told
@@ -133,6 +133,8 @@ def after_training(report: Any, trained: Any, *, alone: Any = None) -> AfterTrai
     the feature, from the same first weights, for a starvation index without any prediction in it. `ValueError` where
     these are of the wrong shape or not finite.
     """
+    if not hasattr(report, "labels") or not hasattr(report, "margins"):
+        raise ValueError(f"report must be a StarvationReport, got {shown(report)}; give what starvation_report found")
     measured, change = _margins(report, trained, "trained")
     reference = None if alone is None else _margins(report, alone, "alone")[0]
     times, start = report.times, report.margins[0]

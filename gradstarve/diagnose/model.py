@@ -56,7 +56,8 @@ def read_model(apply: Any, params: Any, data: Any, memory: Any) -> Model:
     """The arguments of `starvation_report` as a `Model`. With params None `apply` is the model itself: an equinox module or
     another callable pytree, of one sample (as is usual there) or of a batch."""
     if not callable(apply):
-        raise ValueError(f"apply must be a function apply(params, x), or a model to call, got {shown(apply)}")
+        got = f"{type(apply).__name__} {shown(apply)}"
+        raise ValueError(f"apply must be a function apply(params, x), or a model to call, got {got}")
     x, labels = _read_data(data)
     if params is not None:
         return Model(apply, params, x, labels, memory)

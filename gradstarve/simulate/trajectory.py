@@ -74,9 +74,10 @@ class Trajectory(LearningCurve):
         )
 
     def _number(self, t: Any) -> np.ndarray:
-        if not all(is_concrete(leaf) for leaf in (*jax.tree.leaves(t), self.grid)):
+        found = readable("t", t)
+        if not (is_concrete(found) and is_concrete(self.grid)):
             raise ValueError("a record is looked up by t outside jit and vmap; inside them use .logits(), the whole grid")
-        wanted = np.asarray(readable("t", t))
+        wanted = np.asarray(found)
         if wanted.dtype.kind == "b":
             raise ValueError(f"t must be a number or an array of numbers, got {shown(t)}")
         if np.isnan(wanted).any():

@@ -43,6 +43,8 @@ def check_strength(name: str, value: Array) -> None:
     if value.ndim:
         raise ValueError(f"{name} must be one number, got shape {value.shape}; vmap over several")
     check_positive(name, value)
+    if is_concrete(value) and float(value) < float(jnp.finfo(value.dtype).tiny):
+        raise ValueError(f"{name} = {float(value)} is subnormal in {value.dtype}, where compiled code takes it for 0")
 
 
 def factor(K: Float[Array, "n n"]) -> Float[Array, "n n"]:
