@@ -147,7 +147,7 @@ def trial(theorem: Any) -> list[str]:
 def dropped(theorem: Any) -> str:
     count = len(theorem.necessity)
     if not count:
-        return "all within the hypotheses"
+        return "all within the hypotheses" + (f" ({theorem.no_drop})" if theorem.no_drop else "")
     return f"and {'one' if count == 1 else count} beside them, with a hypothesis dropped"
 
 

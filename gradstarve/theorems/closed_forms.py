@@ -122,11 +122,11 @@ def _cross_entropy_sides(u, rate, norm, frequency, a, zeta, times) -> list[_Side
     printed = cross_entropy_tau(np.where(balanced, u0, 1.0), np.where(balanced, u, 1.0))
     # An error in the time of g(u) times itself in the clock's angle: time is long where the clock is slow.
     slow = 1 + np.exp(u)
-    return [("2 p r t", law, tau, slow), ("2 p r t", np.where(balanced, printed, tau), tau, slow)]
+    return [("the time 2 p r t", law, tau, slow), ("the time 2 p r t", np.where(balanced, printed, tau), tau, slow)]
 
 
 def _exponential_sides(u, rate, norm, frequency, a, zeta, times) -> list[_Sides]:
-    return [("2 p r t", exponential_tau(_u0(norm, a, zeta), u), np.broadcast_to(rate * times, u.shape), np.exp(u))]
+    return [("the time 2 p r t", exponential_tau(_u0(norm, a, zeta), u), np.broadcast_to(rate * times, u.shape), np.exp(u))]
 
 
 def _squared_sides(u, rate, norm, frequency, a, zeta, times) -> list[_Sides]:
@@ -140,7 +140,7 @@ def check_hinge(key: Any, trials: int) -> Outcome:
     def compare(u, rate, norm, frequency, a, zeta, times):
         stop = np.asarray(theory.solve_mode(Mode(frequency, norm, a, zeta), "hinge").time_to_logit(1.0))[:, None]
         printed = hinge_time(rate, norm, a, zeta)[:, None]
-        ends = ("2 p r t*", rate * printed, rate * stop, np.ones_like(stop))
+        ends = ("the time 2 p r t*", rate * printed, rate * stop, np.ones_like(stop))
         return [*_hinge_sides(u, rate, norm, frequency, a, zeta, times), ends]
 
     tally = Tally(FLOW_TOLERANCE)

@@ -134,7 +134,7 @@ class Theorem:
     - `tolerance` and `why_tolerance`: what gap counts as agreement, and why that one;
     - `checked_with`: the independent simulator;
     - `check(key, trials)`: sample at least `trials` instances within the hypotheses and measure the gap of each;
-    - `power`: for a statistical claim, its level and how surely it rejects a constant that is 5 % off;
+    - `power`: for a claim about frequencies, its level and how surely it rejects a constant that is 2 % off;
     - `necessity`: for hypotheses that matter, `f(key)` that drops it and gives the counterexample;
     - `no_drop`: for an entry without one, why no hypothesis can be dropped: it has one of the two;
     - `figure(outcome, ax)`: draws the outcome on Matplotlib axes;

@@ -82,7 +82,7 @@ def confidence_without_right_sign(key: Any) -> Counterexample:
     what, unit = f"the time at which the error is {error[i]:.4g}", 1 / (geometry.rates[0] * error[i])
     return Counterexample.of(
         "every neuron stays (some with z < -a instead)",
-        Quote(what, "with neurons that leave", law[i], times[-1], unit),
+        Quote(what, "with neurons that leave,", law[i], times[-1], unit),
         FLOW_TOLERANCE,
         record(geometry.data, "cross-entropy", network, i, times=times, error=error[i], law=law[i]),
     )

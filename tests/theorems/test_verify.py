@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from gradstarve.theorems import CATALOGUE, verify
-from gradstarve.theorems.entry import Counterexample, Tally
+from gradstarve.theorems.entry import Counterexample, Quote, Tally
 from gradstarve.theorems.sampling import BATCH, cone_data, exclusive_start, generator, two_rays
 from gradstarve.theorems.verify import Report, Row
 
@@ -139,6 +139,33 @@ def test_a_hypothesis_that_is_not_needed_is_told():
     spare = row([0.5], counterexamples=(needless,))
     assert not spare.ok
     assert "all is well" in spare.verdict
+
+
+@pytest.mark.parametrize(
+    ("law", "trained", "unit", "gap", "told"),
+    [
+        (0.05318, 0.05304, 1.0, 0.00014, "is 0.05304, and 0.05318 by"),
+        (1.0, 1.0000123, 1.0, 1.23e-5, "is 1.000012, and 1 by"),
+        (2.0, 0.5, 3.0, 0.5, "is 0.5, and 2 by"),
+        (1.0, np.inf, 1.0, np.inf, "is inf, and 1 by"),
+        (1.0, np.nan, 1.0, np.inf, "is nan, and 1 by"),
+        (1.0, 2.0, 0.0, np.inf, "is 2, and 1 by"),
+    ],
+)
+def test_a_counterexample_is_told_by_the_numbers_of_its_gap(law, trained, unit, gap, told):
+    found = Counterexample.of("all", Quote("the logit", "at t = 3", law, trained, unit), 1e-8, {}, "a start", "an end")
+    assert found.gap == pytest.approx(gap)
+    assert found.failure.startswith(f"a start; at t = 3 the logit {told}")
+    assert found.failure.endswith("an end")
+    entry = row([0.5], counterexamples=(found,)).to_dict()["necessity"][0]
+    assert (entry["quote"]["law"], entry["quote"]["quantity"], entry["gap"]) == (law, "the logit", found.gap)
+
+
+def test_why_nothing_is_dropped_is_written(monkeypatch):
+    silent = dataclasses.replace(CATALOGUE[CHEAP], necessity=(), no_drop="its one hypothesis is a definition")
+    written = Row(silent, row([0.5]).outcome, (), 0.1)
+    assert written.to_dict()["no_drop"] == "its one hypothesis is a definition"
+    assert "no_drop" not in row([0.5]).to_dict()
 
 
 def test_samplers_stay_within_the_hypotheses():
