@@ -237,7 +237,7 @@ FEATURES = Theorem(
     name="features",
     equation="10.1",
     title="Features that share samples",
-    claim="dv_k/dt = N r_k^(2/N) v_k^(2-2/N) sum_{S with k} p_S g(m_S), whatever the sample types; weights of the types that "
+    claim="dv_k/dt = N r_k^(2/N) v_k^(2-2/N) sum_{S with k} p_S g(m_S), whatever the sample types; weights of types that "
     "make all features equally fast, the slowest one fastest, or all reach a logit at one time do so in training",
     formula=r"\frac{dv_k}{dt} = N\, r_k^{2/N}\, v_k^{2 - 2/N} \sum_{S \ni k} p_S\, g(m_S), \qquad m_S = \sum_{k \in S} v_k",
     hypotheses=("orthogonal features", ALIGNED, "gradient flow"),
