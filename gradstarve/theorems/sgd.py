@@ -224,8 +224,8 @@ DISTRIBUTION = Theorem(
     quick_trials=5 * 4000,
     check=check_distribution,
     necessity=(distribution_of_taken_up,),
-    power=_LEVEL + "with 4,000 seeds a frequency 2 % off puts the worst of the five at about 3.6 critical values, with 20,000 "
-    "at 8; a step size that is off at all, beyond 1e-9, gives logits that no seed has, which counts as infinite",
+    power=_LEVEL + "with 4,000 seeds a frequency 2 % off puts the worst of the five at 3.6 critical values, with 20,000 at "
+    "8; a step size that is off at all, beyond 1e-9, gives logits that no seed has, which counts as infinite",
     figure=lambda outcome, ax: _draw(outcome, ax, "logit of a class after up to 100 steps"),
     single_tolerance=None,
 )
