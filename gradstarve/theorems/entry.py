@@ -57,6 +57,7 @@ def apart(one: float, other: float) -> tuple[str, str]:
     digits = 4
     if np.isfinite(size) and 0 < difference < np.inf:
         digits = int(np.clip(np.ceil(np.log10(size / difference)) + 2, 4, 17))
+    one, other = one + 0.0, other + 0.0  # no -0
     return f"{one:.{digits}g}", f"{other:.{digits}g}"
 
 

@@ -195,26 +195,21 @@ def _next_order(geometry: Geometry, network: Any, layers: int) -> tuple[np.ndarr
     return u, (1 / (1 + np.exp(u)) / tail - 1) * u, times[1:], tail
 
 
-def _tail_quote(dropped: str, network: Any, geometry: Geometry, which: Any) -> Counterexample:
-    """The network whose late error is furthest from (6.3), among the records `which(u)` of two layers."""
-    u, found, times, tail = _next_order(geometry, network, 2)
-    gaps = np.where(which(u), np.abs(found - 1), -np.inf)
-    i, k = (int(v) for v in np.unravel_index(np.argmax(gaps), gaps.shape))
-    return Counterexample.of(
-        dropped,
-        Quote("(e / e_tail - 1) log(1/e)", f"at t = {times[k]:.3g}, log(1/e) = {u[i, k]:.4g},", 1.0, found[i, k]),
-        _TAIL_TOLERANCE,
-        record(geometry.data, "cross-entropy", network, i, times=times, trained=u[i], error_by_law=tail),
-    )
-
-
 def tails_without_small_kappa(key: Any) -> Counterexample:
     """Drop "kappa below 1": the next terms, kappa^2/(2 log(1/e)) among them, are not small yet."""
     rng = generator(key)
     geometry = two_rays(rng, 0.0)
     network = far_network(rng, geometry, 2)
-    larger = TwoLayerReLU(4 * np.asarray(network.w), 4 * np.asarray(network.z))
-    return _tail_quote("kappa below 1 (up to 16 instead)", larger, geometry, lambda u: u > _LATE)
+    network = TwoLayerReLU(4 * np.asarray(network.w), 4 * np.asarray(network.z))
+    u, found, times, tail = _next_order(geometry, network, 2)
+    gaps = np.where(u > _LATE, np.abs(found - 1), -np.inf)
+    i, k = (int(v) for v in np.unravel_index(np.argmax(gaps), gaps.shape))
+    return Counterexample.of(
+        "kappa below 1 (up to 16 instead)",
+        Quote("(e / e_tail - 1) log(1/e)", f"at t = {times[k]:.3g}, log(1/e) = {u[i, k]:.4g},", 1.0, found[i, k]),
+        _TAIL_TOLERANCE,
+        record(geometry.data, "cross-entropy", network, i, times=times, trained=u[i], error_by_law=tail),
+    )
 
 
 def tails_of_no_learning(key: Any) -> Counterexample:
@@ -224,8 +219,13 @@ def tails_of_no_learning(key: Any) -> Counterexample:
     start = exclusive_start(rng, low=0.03, high=0.3)
     start = Start(np.abs(start.home), start.a, -start.a - np.abs(start.zeta))
     network = start.network(rng, geometry)
-    dropped = "the class is learnt (every neuron leaves it instead)"
-    return _tail_quote(dropped, network, geometry, lambda u: np.isfinite(u))
+    u, _, times, tail = _next_order(geometry, network, 2)
+    return Counterexample.of(
+        "the class is learnt (every neuron leaves it instead)",
+        Quote("the error", f"at t = {times[-1]:.3g}", tail[-1], 1 / (1 + np.exp(u[0, -1])), tail[-1]),
+        _TAIL_TOLERANCE,
+        record(geometry.data, "cross-entropy", network, 0, times=times, trained=u[0], error_by_law=tail),
+    )
 
 
 def draw_tails(outcome: Outcome, ax: Any) -> None:
