@@ -61,9 +61,41 @@ def _law_gaps(problems: Problems, types: np.ndarray, loss: str, depth: int, scal
     return trained, law, gaps
 
 
+def _reweighted(rng: np.random.Generator, tally: Tally) -> None:
+    """Three features that share samples in a ring, trained with the weights that make them equally fast at the start, the
+    slowest as fast as can be, and all reach 1 at one time; and with other weights, which do no better than the bound."""
+    types, loss, step, problems = np.array([[1.0, 1, 0], [0, 1, 1], [1, 0, 1]]), "cross-entropy", 1e-2, 2
+    scales = log_uniform(rng, 0.9, 1.1, (problems, KINDS))
+    given = rng.dirichlet(np.ones(KINDS), problems) + 0.05
+    given /= given.sum(-1, keepdims=True)
+    pairs = list(zip(given, scales, strict=True))
+    equal, fast = (
+        [law(types, p, loss, scales=r) for p, r in pairs] for law in (theory.equal_speed_weights, theory.fastest_weights)
+    )
+    timed = [theory.equal_time_weights(types, p, 1.0, loss, scales=r) for p, r in pairs]
+    weights = np.concatenate([[plan.weights for plan in plans] for plans in (equal, fast, timed)] + [given])
+    rows = np.arange(COUNT) % len(weights)
+    trained = one_layer(rng, weights[rows], np.full(COUNT, loss), types, scales=np.tile(scales, (4, 1))[rows])
+    parted = np.linalg.inv(types).T
+    speeds = trained.descent(np.full(COUNT, step), 60, 1)[0][:, 1] @ parted / step
+    time = np.array([plan.time for plan in timed])[rows % problems]
+    ends = trained.limit(time)[:, -1] @ parted
+    bound = np.array([plan.bound for plan in fast])[rows % problems]
+    slowest = speeds.min(-1)
+    said = np.array([plan.speeds for plan in equal])[rows % problems]
+    gaps = np.select(
+        [rows < problems, rows < 2 * problems, rows < 3 * problems],
+        [np.abs(speeds - said.mean(-1, keepdims=True)).max(-1), np.abs(slowest - bound), np.abs(ends - 1).max(-1)],
+        np.maximum(slowest - bound, 0),
+    )
+    first = slice(len(weights))
+    tally.add(gaps[first], "re-weighted", lambda i: trained.instance(i, types=types, speeds=speeds[i], ends=ends[i]))
+
+
 def check_features(key: Any, trials: int) -> Outcome:
     """Sample types, probabilities, norms and starts at random; paths of one, two, three and five layers."""
     tally = Tally(LIMIT_TOLERANCE)
+    _reweighted(generator(key), tally)
     for k, rng in enumerate(generators(key, trials, COUNT)):
         depth, loss = _ROUNDS[k % len(_ROUNDS)]
         types, weights, losses = _types(rng), rng.dirichlet(np.ones(KINDS), COUNT) + 1e-3, np.full(COUNT, loss)
@@ -205,13 +237,15 @@ FEATURES = Theorem(
     name="features",
     equation="10.1",
     title="Features that share samples",
-    claim="dv_k/dt = N r_k^(2/N) v_k^(2-2/N) sum_{S with k} p_S g(m_S), whatever the sample types",
+    claim="dv_k/dt = N r_k^(2/N) v_k^(2-2/N) sum_{S with k} p_S g(m_S), whatever the sample types; weights of types that "
+    "make all features equally fast, the slowest one fastest, or all reach a logit at one time do so in training",
     formula=r"\frac{dv_k}{dt} = N\, r_k^{2/N}\, v_k^{2 - 2/N} \sum_{S \ni k} p_S\, g(m_S), \qquad m_S = \sum_{k \in S} v_k",
     hypotheses=("orthogonal features", ALIGNED, "gradient flow"),
     tolerance=LIMIT_TOLERANCE,
     why_tolerance=WHY_LIMIT,
     checked_with=BY_LIMIT,
     default_trials=4 * COUNT,
+    quick_trials=2 * COUNT,
     check=check_features,
     necessity=(features_without_orthogonality, features_without_restriction),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| / max |m_law| over sample types and records"),
@@ -233,6 +267,7 @@ INDEX = Theorem(
     why_tolerance=WHY_LIMIT,
     checked_with=BY_LIMIT,
     default_trials=4 * COUNT,
+    quick_trials=2 * COUNT,
     check=check_index,
     necessity=(index_without_orthogonality,),
     figure=draw_index,

@@ -140,7 +140,7 @@ def check_no_sliding(key: Any, trials: int) -> Outcome:
             gaps[b], passed = _against(retraced(data, network, run.events, b).moments, data)
             seen += passed
         gaps = np.where(followed(run), gaps, np.inf)  # whoever is not followed to the end may slide
-        tally.add(gaps, "hinge", lambda i, d=data, n=network, g=gaps: record(d, "hinge", n, i, against=g[i]))
+        tally.add(gaps, "hinge", lambda i, d=data, n=network, g=gaps: record(d, "hinge", n, i, against_the_law=g[i]))
     return tally.outcome(passed=np.reshape(seen, (-1, 3)))
 
 

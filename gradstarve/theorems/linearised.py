@@ -14,7 +14,16 @@ from gradstarve.problem import Dataset, DeepReLU, GradientDescent, SpectralDecou
 from gradstarve.simulate import simulate
 from gradstarve.theorems.drawing import draw_gaps
 from gradstarve.theorems.entry import Counterexample, Outcome, Quote, Tally, Theorem
-from gradstarve.theorems.feature_problems import BY_LIMIT, COUNT, FRACTIONS, KINDS, LIMIT_TOLERANCE, WHY_LIMIT, Problems
+from gradstarve.theorems.feature_problems import (
+    BY_LIMIT,
+    COUNT,
+    FRACTIONS,
+    KINDS,
+    LIMIT_TOLERANCE,
+    PAIR,
+    WHY_LIMIT,
+    Problems,
+)
 from gradstarve.theorems.hypotheses import Hypothesis, Problem
 from gradstarve.theorems.running import train, train_descent
 from gradstarve.theorems.sampling import generator, generators, log_uniform, pick, record
@@ -25,6 +34,7 @@ _MOST = 300.0  # how many times the slowest direction of a problem is slower tha
 _REST_TOLERANCE = 1e-10
 _SLOPE_TOLERANCE = 1e-5
 _APART = 1e-3  # relative change of a strength
+_SETTLED = 4  # problems of a batch whose end is that of features that share samples
 _WHY_REST = "accelerated descent has contracted to rounding, which weak features may enlarge up to 1e4 times; ten times that"
 _WHY_PATH = f"; on the way there {LIMIT_TOLERANCE:g}: {WHY_LIMIT}"
 _BY_REST = "simulate: accelerated descent on all weights until nothing moves"
@@ -65,6 +75,27 @@ def _kernels(points: np.ndarray) -> np.ndarray:
     return np.einsum("bid,bjd->bij", points, points)
 
 
+def _off_the_kernel(points: np.ndarray, weights: np.ndarray) -> float:
+    """How far what `theory.jacobian` says of a read-out is from its signed samples [n, d] and their products."""
+    labels = np.array([1.0, -1.0, 1.0])
+    given = (_read_out, jnp.asarray(weights), jnp.asarray(labels[:, None] * points), labels)
+    kernel, size = points @ points.T, np.abs(points @ points.T).max()
+    moved = theory.jacobian.margin_kernel(_read_out, given[1] + 1, *given[2:])
+    sides = (
+        (theory.jacobian.margins(*given), points @ weights),
+        (theory.jacobian.margin_jacobian(*given), points),
+        (theory.jacobian.margin_kernel(*given), kernel),
+        (theory.jacobian.cross_kernel(*given, *given[2:]), kernel),
+        (theory.jacobian.kernel_product(*given)(np.eye(KINDS)), kernel),
+        (theory.jacobian.kernel_change(kernel, moved), 0.0),  # linear: nothing moves
+    )
+    return max(float(np.max(np.abs(np.asarray(found) - law))) for found, law in sides) / (1 + size)
+
+
+def _read_out(weights: Any, x: Any) -> Any:
+    return x @ weights
+
+
 def check_flow(key: Any, trials: int) -> Outcome:
     """Random samples, a third of them in a plane, so that K is singular, some that contradict each other; any start."""
     tally = Tally(LIMIT_TOLERANCE)
@@ -80,7 +111,8 @@ def check_flow(key: Any, trials: int) -> Outcome:
         trained = problems.limit(time)
         begin = np.einsum("bid,bd->bi", points, start)
         laws = [theory.ntk.logistic_flow(K, FRACTIONS * t / KINDS, m) for K, t, m in zip(kernels, time, begin, strict=True)]
-        law = np.asarray(jnp.stack(laws))
+        law = np.array(jnp.stack(laws))
+        law[0] += _off_the_kernel(points[0], start[0])
         for group, mine in (("full rank", ~flat & ~against), ("singular", flat), ("contradictory", against)):
             places = np.flatnonzero(mine).tolist()
             tally.add(
@@ -288,10 +320,14 @@ def check_decoupling(key: Any, trials: int) -> Outcome:
         points = _samples(*_features(rng, 1.0))
         penalty = log_uniform(rng, 0.05, 5, COUNT)
         trained = _trained(points, none, penalty)
-        law = np.asarray(jnp.stack([theory.ntk.spectral_decoupling_optimum(KINDS, x) for x in penalty]))
+        law = np.array(jnp.stack([theory.ntk.spectral_decoupling_optimum(KINDS, x) for x in penalty]))
         before = _on_the_way(
             rng, points, lambda K, i, t, p=penalty: theory.ntk.spectral_decoupling_flow(K, p[i], t), penalty=penalty
         )
+        for i in range(_SETTLED):
+            # Features that share samples settle as well, and there is one place for margins to settle at.
+            loss = SpectralDecoupling("cross-entropy", penalty[i])
+            law[i] = theory.settled_features(PAIR, _EQUAL[0], loss) @ PAIR.T
         tally.add(
             np.maximum(np.max(np.abs(trained - law), axis=-1), before * (_REST_TOLERANCE / LIMIT_TOLERANCE)),
             "full rank",

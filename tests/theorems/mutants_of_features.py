@@ -1,5 +1,7 @@
 """Wrong laws of depth, descent, decay, features, hinge events and linearised networks, each of which turns its entry red."""
 
+import dataclasses
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -216,6 +218,19 @@ def by_value(law, ratio=1.0, value=1.0):
     return changed
 
 
+def planned(law, **factors):
+    """A plan of weights with some of its numbers multiplied; `weights` of the first type, and the sum is 1 again."""
+
+    def changed(*given, **more):
+        plan = law(*given, **more)
+        first = factors.get("weights", 1.0)
+        weights = plan.weights * np.array([first, *np.ones(len(plan.weights) - 1)])
+        others = {name: factor * getattr(plan, name) for name, factor in factors.items() if name != "weights"}
+        return dataclasses.replace(plan, weights=weights / weights.sum(), **others)
+
+    return changed
+
+
 def rare_too_large(pair, t, explicit=pair_law._explicit):
     frequent, rare = explicit(pair, t)
     return frequent, 1.01 * rare
@@ -293,6 +308,11 @@ FEATURES = {
             "feature_flow",
             flow_with(lambda types, p, depth, scales: (types, p, scales ** (depth / 2))),
         ),
+        Mutant("speeds 2 % too large", theory, "equal_speed_weights", planned(theory.equal_speed_weights, speeds=1.02)),
+        Mutant(
+            "the largest slowest speed 2 % too large", theory, "fastest_weights", planned(theory.fastest_weights, bound=1.02)
+        ),
+        Mutant("the one time 2 % too late", theory, "equal_time_weights", planned(theory.equal_time_weights, time=1.02)),
     ],
     "starving-pair": [
         Mutant("p_1 2 % too large", theory, "starving_pair", times(theory.starving_pair, 0, 1.02)),
@@ -463,6 +483,7 @@ LINEAR = {
     "logistic-flow": [
         Mutant("K 2 % too large", ntk, "logistic_flow", times(ntk.logistic_flow, 0, 1.02)),
         Mutant("start 2 % too large", ntk, "logistic_flow", lambda K, t, start, f=ntk.logistic_flow: f(K, t, 1.02 * start)),
+        Mutant("kernels 2 % too large", theory.jacobian, "margin_kernel", scaled(theory.jacobian.margin_kernel, 1.02)),
         Mutant(
             "the mean for the sum", ntk, "logistic_flow", lambda K, t, *rest, f=ntk.logistic_flow: f(K, t / len(K), *rest)
         ),
@@ -495,6 +516,7 @@ LINEAR = {
             "spectral_decoupling_flow",
             times(ntk.spectral_decoupling_flow, 1, 1.02),
         ),
+        Mutant("settled logits 2 % too large", theory, "settled_features", scaled(theory.settled_features, 1.02)),
         Mutant("K 2 % too large in the flow", ntk, "spectral_decoupling_flow", times(ntk.spectral_decoupling_flow, 0, 1.02)),
     ],
     "generator-signal": [
