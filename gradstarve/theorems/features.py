@@ -89,7 +89,11 @@ def _reweighted(rng: np.random.Generator, tally: Tally) -> None:
         np.maximum(slowest - bound, 0),
     )
     first = slice(len(weights))
-    tally.add(gaps[first], "re-weighted", lambda i: trained.instance(i, types=types, speeds=speeds[i], ends=ends[i]))
+    tally.add(
+        gaps[first],
+        "re-weighted",
+        lambda i: trained.instance(i, types=types, speeds=speeds[i], at_the_time_of_the_law=ends[i]),
+    )
 
 
 def check_features(key: Any, trials: int) -> Outcome:
