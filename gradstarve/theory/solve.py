@@ -98,10 +98,10 @@ class Solution(LearningCurve):
         if t is None:
             raise ValueError("theory holds at every t and records none: give t, for example trajectory.grid")
         # Labels are traced where the solution is an argument of jit or vmap, so they select and are not looked at.
-        plus, minus = (None if curve is None else curve.logit(t)[..., None] for curve in (self.plus, self.minus))
-        if plus is None or minus is None:
-            return self.data.labels * (minus if plus is None else plus)
-        return jnp.where(self.data.labels > 0, plus, -minus)
+        if self.plus is None or self.minus is None:
+            only = self.minus if self.plus is None else self.plus
+            return self.data.labels * only.logit(t)[..., None]
+        return jnp.where(self.data.labels > 0, self.plus.logit(t)[..., None], -self.minus.logit(t)[..., None])
 
     def network(self, t) -> TwoLayerReLU:
         """The network at t, axes [*batch, *t.shape]: w_j moves along its own axis only, the rest of it just decays."""
