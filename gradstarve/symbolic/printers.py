@@ -318,7 +318,11 @@ def latex_document(derivations: Iterable[Derivation]) -> str:
         >>> text.count("section*"), text.count("documentclass")
         (2, 1)
     """
-    given, derivations = derivations, list(derivations) if isinstance(derivations, list | tuple) else []
+    given = derivations
+    try:
+        derivations = list(derivations)
+    except Exception:
+        derivations = []
     if not derivations or not all(isinstance(one, Derivation) for one in derivations):
         raise ValueError(f"derivations must be a non-empty list of what derive(name, loss) gives, got {shown(given)}")
     preamble = [
