@@ -22,7 +22,11 @@ from gradstarve.theory.jacobian import LinearRegimeWarning
 
 LONGEST = 600
 # What comes in as NaN goes out as NaN: the logits of a run that diverged, the outputs of a model of the user's own.
-NAN_GOES_THROUGH = {("Dataset.margins", "outputs"), ("TwoLayerReLU()", "points"), ("theory.jacobian.margins", "params")}
+NAN_GOES_THROUGH = {("Dataset.margins", "outputs"), ("TwoLayerReLU()", "points")}
+NAN_GOES_THROUGH |= {("theory.jacobian.margins", "params"), ("theory.jacobian.margins", "x")}
+# Other words for an argument in a message.
+WORDS = {"times": "t", "params": "parameters", "t": "steps", "step": "steps", "x": "input", "x1": "input", "x2": "input"}
+WORDS |= {"y": "labels", "y1": "labels", "y2": "labels"}
 # Callables of the user's own, which Python refuses to call with (done, total), or without an argument as data.
 OWN_CALLABLE = {"class", "function", "network"}
 
@@ -52,8 +56,8 @@ def judged(error, name, value):
         return "fault", f"from {where}: {type(error).__name__}: {text[:200]}"
     if len(text) > LONGEST:
         return "fault", f"{len(text)} characters: {text[:200]}"
-    # A hypothesis or an iteration that fails tells where. Sets of samples x1, x2 are named x, and times t.
-    names = {name, name.rstrip("012"), {"times": "t", "params": "parameters"}.get(name, name)}
+    # A hypothesis or an iteration that fails tells where. Sets of samples x1, x2 are named x.
+    names = {name, name.rstrip("012"), WORDS.get(name, name)}
     told = any(re.search(rf"\b{one}\b", text) for one in names) or shown(value) in text or ", got " in text
     if type(error) is ValueError and not told:
         return "fault", f"does not name {name}: {text}"

@@ -89,7 +89,7 @@ def test_no_public_function_is_left_out(some):
         (Decimal("0.25"), 0.25),
         ([Fraction(1, 4), 1], [0.25, 1.0]),
         (np.array([Decimal(2), 3], object), [2.0, 3.0]),
-        (Tensor([1.0, 2.0]), [1.0, 2.0]),
+        (Tensor(np.array([1.0, 2.0], np.float32)), [1.0, 2.0]),
         (Frame([[1, 2.5]]), [[1.0, 2.5]]),
         (range(3), [0.0, 1.0, 2.0]),
         (2**70, 2.0**70),

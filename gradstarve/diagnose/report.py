@@ -179,6 +179,8 @@ def _times(kernel, start, until_error, times, notes) -> tuple[np.ndarray, int]:
         times = np.unique(np.atleast_1d(as_floats("times", times)))
         if times.size == 0:
             raise ValueError("times is empty; give at least one time > 0, or None for times of the report's own")
+        if 0 < times[-1] < np.finfo(np.float64).tiny:
+            raise ValueError(f"times end at {times[-1]}, of which 1 / t is no float; give later ones")
         check_finite("times", times)
         if times[0] < 0 or times[-1] == 0:
             raise ValueError(f"times must be >= 0 and not all 0, got {times[0]:.3g} to {times[-1]:.3g}")

@@ -62,6 +62,8 @@ def _check(successes, trials, probability):
         raise ValueError(f"probability must be in (0, 1], got {shown(probability)}")
     if is_concrete(n) and not bool(((n >= 0) & (n == jnp.rint(n))).all()):
         raise ValueError(f"trials must be integers >= 0, got {shown(trials)}")
+    if is_concrete(n) and bool((n > 2.0**53).any()):
+        raise ValueError(f"trials must be at most 2^53, beyond which floats are not all integers, got {shown(trials)}")
     return jnp.broadcast_arrays(k, n, p)
 
 

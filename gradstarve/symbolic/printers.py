@@ -19,6 +19,7 @@ from sympy.printing.latex import LatexPrinter
 from sympy.printing.numpy import JaxPrinter
 from sympy.printing.precedence import PRECEDENCE
 
+from gradstarve.arrays import shown
 from gradstarve.symbolic.chain import while_learning
 from gradstarve.symbolic.derivation import Derivation, Step, Target
 from gradstarve.symbolic.losses import LOSSES, residual_of
@@ -403,6 +404,13 @@ def latex_document(derivations: Iterable[Derivation]) -> str:
         >>> text.count("section*"), text.count("documentclass")
         (2, 1)
     """
+    given = derivations
+    try:
+        derivations = list(derivations)
+    except Exception:
+        derivations = []
+    if not derivations or not all(isinstance(one, Derivation) for one in derivations):
+        raise ValueError(f"derivations must be a non-empty list of what derive(name, loss) gives, got {shown(given)}")
     preamble = [
         r"\documentclass[a4paper]{article}",
         r"\usepackage[T1]{fontenc}",

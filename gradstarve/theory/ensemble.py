@@ -76,6 +76,15 @@ def _sign_clock(t, frequency, norm, loss, scale_a, scale_z):
     frequency, norm, scale_a, scale_z = together(frequency=frequency, norm=norm, scale_a=scale_a, scale_z=scale_z)
     for name, value in (("frequency", frequency), ("norm", norm), ("scale_a", scale_a), ("scale_z", scale_z)):
         check_positive(name, value)
+    if is_concrete(scale_a) and is_concrete(scale_z):
+        limit = float(jnp.finfo(scale_a.dtype).max) ** 0.5
+        with np.errstate(over="ignore"):
+            ratio = np.asarray(scale_a) / np.asarray(scale_z)
+        if not ((ratio < limit) & (ratio > 1 / limit)).all():
+            raise ValueError(
+                f"scale_a / scale_z must be between {1 / limit:.2g} and {limit:.2g}, got scale_a = {shown(scale_a)} and "
+                f"scale_z = {shown(scale_z)}"
+            )
     t = check_times(t, frequency.dtype)
     check_together(frequency=frequency, norm=norm, scale_a=scale_a, scale_z=scale_z, t=t)
     return frequency * norm * as_loss(loss).residual(jnp.zeros_like(frequency)) * t, scale_a / scale_z

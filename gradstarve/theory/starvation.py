@@ -144,7 +144,9 @@ def starving_pair(p_frequent, p_both, loss: Loss | str, depth=1, init=None) -> S
         first = second = jnp.zeros((), p_frequent.dtype)
     else:
         first, second = as_pair("init", init, "(v_1, v_2)")
-        p_frequent, p_both, first, second = together(p_frequent=p_frequent, p_both=p_both, v_1=first, v_2=second)
+        p_frequent, p_both, first, second = together(
+            **{"p_frequent": p_frequent, "p_both": p_both, "init, v_1": first, "init, v_2": second}
+        )
     check_positive("p_frequent", p_frequent)
     check_positive("p_both", p_both)
     if depth > 1:
