@@ -146,7 +146,7 @@ def longer_draw(mode, loss, dynamics, solve_mode=theory.solve_mode):
 
 
 def slower_mode(mode: Mode, *rest, solve_mode=theory.solve_mode):
-    return solve_mode(Mode(mode.frequency * 1.05, mode.norm, mode.a, mode.z), *rest)
+    return solve_mode(Mode(mode.frequency * 0.95, mode.norm, mode.a, mode.z), *rest)
 
 
 def larger_kappa(norm, a, z, invariants=mode.invariants):
