@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from gradstarve.arrays import as_number, is_concrete, readable, shown
-from gradstarve.problem import GradientDescent, GradientFlow, StochasticGradientDescent, TwoLayerReLU
+from gradstarve.problem import GradientDescent, GradientFlow, Network, StochasticGradientDescent, TwoLayerReLU
 from gradstarve.text import html_table, number, short_repr, table_text
 
 
@@ -261,17 +261,21 @@ def _check_same_problem(solution: Any, trajectory: Any) -> None:
 def _check_same_start(solution: Any, trajectory: Any) -> None:
     """The logits at t = 0 are those of one network, up to the rounding of their terms."""
     grid = np.asarray(trajectory.grid)
-    if not grid.size or grid[0] != 0:
+    initial = getattr(trajectory, "initial", None)
+    if isinstance(initial, Network):
+        simulated = np.asarray(initial(trajectory.data.points))[..., None, :]
+    elif grid.size and grid[0] == 0:
+        simulated = np.asarray(trajectory.logits(grid[:1]))
+    else:
         return
     theory = np.asarray(solution.logits(np.zeros(1, grid.dtype)))
-    simulated = np.asarray(trajectory.logits(grid[:1]))
     eps = max(float(np.finfo(values.dtype).eps) for values in (theory, simulated))
     theory, simulated = theory.astype(np.float64), simulated.astype(np.float64)
     if theory.shape != simulated.shape:
         return
     # 64 eps of the terms z_j (w_j . x) that a logit is made of, which may cancel, where the network shows them.
     size = np.maximum(np.abs(theory), np.abs(simulated))
-    for network in (getattr(solution, "start", None), getattr(trajectory, "initial", None)):
+    for network in (getattr(solution, "start", None), initial):
         if isinstance(network, TwoLayerReLU):
             seen = np.abs(np.asarray(network.w, np.float64)) @ np.abs(np.asarray(trajectory.data.points, np.float64)).T
             terms = np.einsum("...h,...hn->...n", np.abs(np.asarray(network.z, np.float64)), seen)

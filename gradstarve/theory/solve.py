@@ -99,7 +99,7 @@ class Solution(LearningCurve):
             raise ValueError("theory holds at every t and records none: give t, for example trajectory.grid")
         # Labels are traced where the solution is an argument of jit or vmap, so they select and are not looked at.
         if self.plus is None or self.minus is None:
-            only = self.minus if self.plus is None else self.plus
+            only: Any = self.minus if self.plus is None else self.plus
             return self.data.labels * only.logit(t)[..., None]
         return jnp.where(self.data.labels > 0, self.plus.logit(t)[..., None], -self.minus.logit(t)[..., None])
 

@@ -31,7 +31,7 @@ def instances(count, top):
         start = (0.0, 0.0) if k % 2 else tuple(RNG.uniform(0, 2, 2))
         yield q / (1 + q), 1 / (1 + q), start, np.append(10 ** RNG.uniform(-9, top, 5), [0.0, 1e-12, 10.0**top])
     # Much more of feature 1: the argument of W is next to e^(q - 1) q for all early times.
-    yield 1.0, 1e-4, (0.0, 0.0), np.array([1e-6, 1.0, 10.0**top])
+    yield 1 - 1e-4, 1e-4, (0.0, 0.0), np.array([1e-6, 1.0, 10.0**top])
 
 
 def test_the_oracle_solves_the_equations():
