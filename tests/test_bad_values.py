@@ -189,9 +189,8 @@ def test_one_scale_alone_is_no_ratio():
     ],
 )
 def test_the_theorem_that_may_be_meant_is_named(name, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=message):
         gs.verify(name)
-    assert len(str(error.value)) < 400
 
 
 def test_what_is_shown_of_a_value_is_short():
