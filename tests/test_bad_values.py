@@ -93,7 +93,7 @@ def test_no_public_function_is_left_out(some):
         (Frame([[1, 2.5]]), [[1.0, 2.5]]),
         (range(3), [0.0, 1.0, 2.0]),
         (2**70, 2.0**70),
-        (np.ma.masked_array([1.0, 2.0]), [1.0, 2.0]),
+        (np.ma.masked_array([1.0, 2.0], dtype=np.float32), [1.0, 2.0]),
         (np.float32(0.5), 0.5),
         ([jnp.float32(0.5), 2], [0.5, 2.0]),
     ],
