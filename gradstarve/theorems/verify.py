@@ -371,7 +371,8 @@ def _choose(names: Any) -> list[Theorem]:
         raise ValueError(f'names must be "all", a name or a list of names, got {shown(names)}')
     unknown = [name for name in names if name not in CATALOGUE]
     if unknown or not names:
-        raise ValueError(_unknown(unknown[0]) if unknown else 'no theorem is in names; use "all" for all of them')
+        none = f'no theorem named; use one of {", ".join(CATALOGUE)}, or "all"'
+        raise ValueError(_unknown(unknown[0]) if unknown else none)
     return [theorem for name, theorem in CATALOGUE.items() if name in names]
 
 
@@ -383,9 +384,9 @@ def _unknown(name: str) -> str:
     meant = did_you_mean(name, CATALOGUE)
     if of_equation:
         meant = f"; equation ({number}) is that of {', '.join(map(repr, of_equation))}"
-    elif alike:
+    elif alike and not meant:
         meant = f"; did you mean {' or '.join(map(repr, alike))}?"
-    return f"unknown theorem {shown(name)}{meant}; all names are in gradstarve.theorems.CATALOGUE"
+    return f'unknown theorem {shown(name)}{meant}; use one of {", ".join(CATALOGUE)}, or "all"'
 
 
 def _as_key(key: Any) -> Any:

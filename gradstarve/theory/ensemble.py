@@ -146,9 +146,9 @@ class KappaDistribution(eqx.Module):
         return self.unit * _kappa_quantile(_nodes(self.width), self.width, probability)
 
     def _measured(self, kappa):
-        given, kappa = kappa, as_goal("kappa", kappa, self.unit.dtype)
+        kappa = as_goal("kappa", kappa, self.unit.dtype)
         if is_concrete(kappa) and not bool((kappa >= 0).all()):
-            raise ValueError(f"kappa must be >= 0, got {shown(given)}")
+            raise ValueError(f"kappa must be >= 0, got {np.asarray(kappa).min()}")
         check_together(law=self.unit, kappa=kappa)
         return kappa / self.unit
 

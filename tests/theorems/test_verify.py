@@ -96,7 +96,7 @@ def test_table_and_files(report, tmp_path):
     assert "sign" in text.get()
     lines = report.table().splitlines()
     assert lines[0].split()[:2] == ["theorem", "eq."]
-    assert lines[2].split()[:3] == ["sign", "(2.0)", str(report.rows[0].outcome.trials)]
+    assert lines[2].split()[:3] == ["sign", "2.0", str(report.rows[0].outcome.trials)]
     assert lines[2].endswith("holds")
     assert "2.0" in text.get()
     paths = report.save(tmp_path / "new" / "folder")
