@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -112,6 +113,8 @@ class SweepResult:
         """
         name = as_choice("name", name, ("error", "margin"))
         given = as_floats("levels", levels)
+        if isinstance(levels, np.ndarray | np.generic | jax.Array):
+            given = np.asarray(levels)  # in its own precision, which says what decimal is meant
         if given.size == 0:
             raise ValueError("levels is empty; give at least one number in [0, 1]")
         if not ((given >= 0) & (given <= 1)).all():
@@ -127,11 +130,9 @@ class SweepResult:
 
         `of`: "" the error, [*over]; "all" every point at once, [*over]; "point" each point, [*over, n].
         """
-        of, level = as_choice("of", of, ("", "all", "point")), as_number("level", level, 0, 1, with_low=False)
+        of, number = as_choice("of", of, ("", "all", "point")), as_number("level", level, 0, 1, with_low=False)
         name = f"first_learnt{'_' if of else ''}{of}"
-        share = decimal(level)
-        if share is None or not 0 < share <= 1:
-            raise ValueError(f"level must be a number in (0, 1], got {shown(level)}")
+        share = decimal(level) or Fraction(str(number))
         reached = np.cumsum(self[name], axis=len(self.shape)) >= math.ceil(share * len(self.seeds))
         first = reached.argmax(axis=len(self.shape))
         return np.where(reached.any(axis=len(self.shape)), self.grid[first].astype(np.float64), np.inf)

@@ -133,7 +133,7 @@ def clock_integral(kind: Kind, u0, u, kappa) -> Float[Array, "..."]:
 
 def _halves(rise, fall, **other) -> list[Array]:
     """`rise`, `fall` and one other number, broadcast together and checked."""
-    arrays = real_arrays(rise=rise, fall=fall, **other)
+    arrays = together(rise=rise, fall=fall, **other)
     for name, half in zip(("rise", "fall"), arrays, strict=False):
         check_least(name, half, 0.0)
         check_normal(name, half)

@@ -177,8 +177,10 @@ def _indices(rng: np.random.Generator, weights: np.ndarray, loss: str, depth: in
     alone = (first.limit(time)[..., 0], second.limit(time)[..., 1])
     with_both = split(together.limit(time))
     found = np.array([1 - v / apart for v, apart in zip(with_both, alone, strict=True)])
-    pair = theory.starving_pair(weights[:, 0] * time, weights[:, 1] * time, loss, depth, (start[:, 0], start[:, 1]))
-    law = np.array([np.asarray(index) for index in pair.index(FRACTIONS)])
+    # Each problem at its own times: the law depends on p t alone, and shares are at most 1.
+    shares = weights[:, :2] * (time / time.max())[:, None]
+    pair = theory.starving_pair(shares[:, 0], shares[:, 1], loss, depth, (start[:, 0], start[:, 1]))
+    law = np.array([np.asarray(index) for index in pair.index(FRACTIONS * time.max())])
     # The index of two logits is its definition.
     defined = np.asarray(theory.starvation_index(np.stack(with_both), np.stack(alone)))
     law = np.where(np.abs(found - defined) < 1e2 * np.finfo(found.dtype).eps * (1 + np.abs(found)), law, np.inf)

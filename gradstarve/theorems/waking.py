@@ -67,7 +67,7 @@ def check_waking(key: Any, trials: int) -> Outcome:
         geometry = two_rays(rng, cosine)
         network, alpha, beta, used = _leavers(rng, geometry, cosine)
         plus, minus, lost = _followed(geometry, network)
-        dead = np.asarray(theory.dies_for_ever(alpha, beta, cosine))
+        dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine))
         wrong = np.where(dead, plus | minus, ~plus)
         undecided = (minus & ~plus) | lost[:, None]
 
@@ -89,7 +89,7 @@ def _counterexample(
     geometry = two_rays(rng, cosine)
     network, alpha, beta, used = _leavers(rng, geometry, cosine, wrong)
     plus, minus, lost = _followed(geometry, network)
-    dead = np.asarray(theory.dies_for_ever(alpha, beta, -abs(cosine)))
+    dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), -abs(cosine)))
     fails = used & ~lost[:, None] & np.where(dead, plus | minus, ~plus & ~minus)
     i, j = (int(v) for v in (np.argwhere(fails)[0] if fails.any() else (0, 0)))
     return Counterexample.of(
@@ -164,7 +164,7 @@ def check_waking_hinge(key: Any, trials: int) -> Outcome:
         run = train_exact(geometry.data, network, AT_LAST)
         final: Any = run.final
         plus, minus = _awake(final, geometry)
-        dead = np.asarray(theory.dies_for_ever(alpha, beta, cosine))
+        dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine))
         alone = (np.arange(BATCH) % 2 == 0)[:, None]
         wrong = np.where(followed(run)[:, None], np.where(dead, plus, ~plus) | (minus & alone), True)
         mine = used & (alone | ~minus)
@@ -189,7 +189,8 @@ def waking_of_a_learnt_class(key: Any) -> Counterexample:
     final: Any = run.final
     fails = _awake(final, geometry)[1] & used & (np.arange(BATCH) % 2 == 1)[:, None]
     i, j = (int(v) for v in (np.argwhere(fails)[0] if fails.any() else (0, 0)))
-    told = "dies" if bool(theory.dies_for_ever(alpha, beta, cosine)[i, j]) else "leaves and wakes on class +"
+    dead = bool(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine)[i, j])
+    told = "dies" if dead else "leaves and wakes on class +"
     what = (
         f"1 if it is on class -, else 0, for a neuron with w.xh_+ = {alpha[i, j]:.3g}, w.xh_- = {beta[i, j]:.3g}, "
         f"z = {float(network.z[i, j]):.3g}, which the rule says {told},"

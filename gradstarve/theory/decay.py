@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.arrays import as_goal, check_positive, check_together, together
+from gradstarve.arrays import as_goal, check_positive, check_together, is_concrete, together
 from gradstarve.problem import Loss, as_loss, with_closed_form
 from gradstarve.special.monotone import invert
 from gradstarve.theory.piecewise import check_times

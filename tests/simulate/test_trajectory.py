@@ -54,10 +54,10 @@ def test_curves_are_their_definitions(descent):
         (46, "t = 46 was not recorded; recorded nearest to it: 45 "),
         ([0, 43], "t = 43 was not recorded; recorded nearest to it: 40 and 45"),
         (10.5, r"t = 10\.5 was not recorded"),
-        (float("nan"), "t = nan was not recorded"),
+        (float("nan"), "t must be recorded, got nan"),
         (float("inf"), "t = inf was not recorded"),
-        ("10", "t must be a number"),
-        (10j, "t must be a number"),
+        ("10", "t must hold numbers, got '10'"),
+        (10j, "t is complex, 10j"),
         (True, "t must be a number"),
     ],
 )

@@ -52,7 +52,7 @@ def test_all_planes(tmp_path):
         (("--planes", "angle,angle"), "names one twice"),
         (("--losses", "squared"), "is not one of cross-entropy, hinge, exponential"),
         (("--planes", "neuron", "--width", "3"), "is for the planes failure, time"),
-        (("--width", "0"), "greater than or equal to 1"),
+        (("--width", "0"), "'0' is not a whole number of at least 1"),
         (("--networks", "3"), "greater than or equal to 10"),
         (("--planes", "angle", "--seeds", "30"), "'--seeds': is for the planes failure, time"),
     ],

@@ -315,24 +315,24 @@ FEATURES = {
         Mutant("the one time 2 % too late", theory, "equal_time_weights", planned(theory.equal_time_weights, time=1.02)),
     ],
     "starving-pair": [
-        Mutant("p_1 2 % too large", theory, "starving_pair", times(theory.starving_pair, 0, 1.02)),
-        Mutant("p_12 2 % too large", theory, "starving_pair", times(theory.starving_pair, 1, 1.02)),
+        Mutant("p_1 2 % too small", theory, "starving_pair", times(theory.starving_pair, 0, 0.98)),
+        Mutant("p_12 2 % too small", theory, "starving_pair", times(theory.starving_pair, 1, 0.98)),
         Mutant(
             "p_1 and p_12 swapped", theory, "starving_pair", lambda p, both, *rest, f=theory.starving_pair: f(both, p, *rest)
         ),
         Mutant("v_2 1 % too large", pair_law, "_explicit", rare_too_large),
     ],
     "freeze": [
-        Mutant("p_1 2 % too large", theory, "starving_pair", times(theory.starving_pair, 0, 1.02)),
-        Mutant("p_12 2 % too large", theory, "starving_pair", times(theory.starving_pair, 1, 1.02)),
+        Mutant("p_1 2 % too small", theory, "starving_pair", times(theory.starving_pair, 0, 0.98)),
+        Mutant("p_12 2 % too small", theory, "starving_pair", times(theory.starving_pair, 1, 0.98)),
         Mutant("freeze 1 % too late", pair_law, "_freeze", frozen(time=1.01)),
         Mutant("freeze 1 % too early", pair_law, "_freeze", frozen(time=0.99)),
         Mutant("frozen logit 1 % too large", pair_law, "_freeze", frozen(value=1.01)),
     ],
     "starvation-bounds": [
         *BOUNDS,
-        Mutant("p_1 2 % too large", theory, "starving_pair", times(theory.starving_pair, 0, 1.02)),
-        Mutant("p_12 2 % too large", theory, "starving_pair", times(theory.starving_pair, 1, 1.02)),
+        Mutant("p_1 2 % too small", theory, "starving_pair", times(theory.starving_pair, 0, 0.98)),
+        Mutant("p_12 2 % too small", theory, "starving_pair", times(theory.starving_pair, 1, 0.98)),
     ],
     "deep-starvation": [
         *BOUNDS,
@@ -351,8 +351,8 @@ FEATURES = {
         ),
     ],
     "starvation-index": [
-        Mutant("p_1 2 % too large", theory, "starving_pair", times(theory.starving_pair, 0, 1.02)),
-        Mutant("p_12 2 % too large", theory, "starving_pair", times(theory.starving_pair, 1, 1.02)),
+        Mutant("p_1 2 % too small", theory, "starving_pair", times(theory.starving_pair, 0, 0.98)),
+        Mutant("p_12 2 % too small", theory, "starving_pair", times(theory.starving_pair, 1, 0.98)),
         Mutant("what is kept for what is lost", pair_law.StarvingPair, "index", share),
     ],
     "shared-neurons": [
