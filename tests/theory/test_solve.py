@@ -273,5 +273,5 @@ def test_plain_mistakes():
         gs.solve(data, network).logits()
     law = gs.solve(data, network, "hinge", gs.GradientDescent(0.1))
     for steps in (-1, 1.5, [0, -2], "three", float("nan")):
-        with pytest.raises(ValueError, match="steps must (be integers >= 0|hold numbers, got 'three')"):
+        with pytest.raises(ValueError, match=r"steps must (be integers >= 0|hold numbers, got 'three')"):
             law.logits(steps)
