@@ -211,6 +211,7 @@ def calls():
         ),
         "problem.as_loss": (problem.as_loss, {"loss": "hinge"}),
         "problem.with_closed_form": (problem.with_closed_form, {"loss": "hinge"}),
+        "problem.closed_form_of": (problem.closed_form_of, {"loss": problem.Hinge()}),
         # the theory
         "solve": (gs.solve, {"data": data, "network": network, "loss": "hinge", "dynamics": None}),
         "solve_mode": (gs.solve_mode, descent),

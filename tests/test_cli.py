@@ -334,7 +334,7 @@ def test_verify_asks_saves_and_tells_by_its_exit_code(run, tmp_path, monkeypatch
         def __init__(self):
             self.ok = ok
 
-        def table(self):
+        def rich_table(self):
             return "the table"
 
         def failures(self):

@@ -125,7 +125,8 @@ def test_constructors_methods_and_properties_are_among_them():
 
 
 def test_modules_stay_small():
-    long = {str(p.relative_to(PACKAGE)): n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
+    """One idea a file: an idea cut in pieces by a limit is worse than a long file, so that the limit is a wide one."""
+    long = {str(p.relative_to(PACKAGE)): n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 500}
     assert not long
 
 

@@ -39,7 +39,7 @@ def moments(order: int, rise: Real, fall: Real, angle: Real) -> tuple[Real, ...]
 
     >>> low, middle, high = moments(1, jnp.float32(0.5), jnp.float32(0.0), jnp.float32(1.0))
     >>> round(float(high), 5)                                        # (e^(e/2) - e^(1/2)) / 0.5
-    4.48897
+    4.48825
     """
     start, end = rise - fall, logit_at(rise, fall, angle)
     u0 = jnp.stack([jnp.clip(start, low, high) for low, high in _REGIONS])
