@@ -139,7 +139,7 @@ def calls():
     return {
         # the ground floor
         "ClassDataset": (gs.ClassDataset, {"points": X, "classes": [0, 1, 2, 0], "weights": [0.25] * 4}),
-        "Dataset": (gs.Dataset, {"points": X, "labels": Y, "weights": np.full(4, 0.25)}),
+        "Dataset": (gs.Dataset, {"points": X, "labels": Y, "weights": np.full(4, 0.25), "directions": None}),
         "DeepReLU": (gs.DeepReLU, {"layers": [[[1.0, 0.0]], [2.0]], "connections": [[[1, 1]], [1]]}),
         "GradientDescent": (
             gs.GradientDescent,

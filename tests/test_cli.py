@@ -356,7 +356,7 @@ def test_verify_asks_saves_and_tells_by_its_exit_code(run, tmp_path, monkeypatch
     assert "the table" in result.output
     assert ("what failed" in result.output) == (not ok)
     assert json.loads((tmp_path / "verify.json").read_text()) == {"ok": ok}
-    printed = run("verify", name, "--json", "--out", tmp_path)
+    printed = run("verify", name, "--json", "--out", tmp_path / "another")
     assert outcome(printed) == (0 if ok else 1)
     assert json.loads(printed.stdout) == {"ok": ok}
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import as_goal, is_concrete, positive_int, shown
+from gradstarve.arrays import as_array, as_goal, is_concrete, positive_int, shown
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import GradientDescent, Loss, Mode, StochasticGradientDescent
 from gradstarve.special import binomial_at_least, binomial_log_pmf
@@ -198,7 +198,7 @@ def _check_step(step, dtype):
 
 
 def _check_level(level, dtype):
-    level = as_goal("level", level, dtype)
+    level = as_array("level", level, dtype)
     if is_concrete(level) and not bool(((level > 0) & (level < 1)).all()):
         raise ValueError(f"the level of a quantile must be in (0, 1), got {shown(level)}")
     return level

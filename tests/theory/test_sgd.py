@@ -148,7 +148,7 @@ def test_mistakes():
         with pytest.raises(ValueError, match="step must be an integer >= 0"):
             solution.distribution(step)
     for level in (0.0, 1.0, np.nan):
-        with pytest.raises(ValueError, match="level of a quantile"):
+        with pytest.raises(ValueError, match=r"level of a quantile must be in \(0, 1\)"):
             solution.distribution(3).quantile(level)
     with pytest.raises(ValueError, match="steps must be integers >= 0"):
         solution.time_to_logit(0.5).pmf(1.5)
