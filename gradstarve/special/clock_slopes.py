@@ -25,7 +25,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.special.expclock import EDGES, NODES, TERMS, WEIGHTS, angle_at, bounded_exp, is_lazy, is_still, logit_at, steepness
+from gradstarve.special.expclock import (
+    EDGES,
+    NODES,
+    TERMS,
+    WEIGHTS,
+    angle_at,
+    bounded_exp,
+    is_lazy,
+    is_still,
+    logit_at,
+    steepness,
+)
 
 Real = Float[Array, "..."]
 

@@ -29,9 +29,11 @@ class ClockCurve(eqx.Module):
 
     u is the logit in favour of the class, which is its margin. Error |du| / sqrt(kappa^2 + u^2) below 1e-10 in float64
     and 2e-5 in float32 for t from 0 to the largest float, |u(0)| from 1e-300 (1e-36 in float32), kappa from 0 to 1e3,
-    p r from 1e-6 to 1e6. Differentiable twice in weights, p, r and t by the implicit function theorem, also at balanced
-    starts and on the stable manifold; a time that never comes is a constant. Late derivatives of cross-entropy and
-    exponential loss have all their digits. jit and vmap work.
+    p r from 1e-6 to 1e6. Weights keep their plateau where their squares are no floats and the numbers can be seen, down to a
+    subnormal sqrt(r) |a_j + z_j| / 2, which is a `ValueError`; inside jit, what underflows counts as 0. Differentiable twice
+    in weights, p, r and t by the implicit function theorem, also at balanced starts and on the stable manifold; a time that
+    never comes is a constant. Late derivatives of cross-entropy and exponential loss have all their digits. jit and vmap
+    work.
     """
 
     clock: PiecewiseClock

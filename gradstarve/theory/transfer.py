@@ -137,8 +137,8 @@ def _interleave(kind, count, faint, rate, norm, a, z, leaving):
         span = jnp.where(near, target, total) - total
         # Rounding may put the total an ulp past the target. Neurons of equal angles leave one after the other, 0 apart.
         span = jnp.where(span >= 0, span, 0)
-        # Where neurons of equal angles leave together the span is 0, its derivatives are not: its time is span h + span^2 h'/2
-        # and so on, with h = 1/g(u) and h' = dh/ds, and second derivatives see no more of it.
+        # Where neurons of equal angles leave together the span is 0, its derivatives are not: its time is
+        # span h + span^2 h'/2 + ..., with h = 1/g(u) and h' = dh/ds, and second derivatives see no more of it.
         residual = LOSSES[kind]().residual
         together = near & (span == 0) & (residual(rise - fall) > 0)
         there = jnp.where(together, rise - fall, 0)

@@ -106,9 +106,9 @@ def check(read, cases, kinks=()):
     return reverse, points, smooth
 
 
-# Where a rise or fall is exactly 0, second derivatives of the clock are NaN in forward through reverse mode: partial
-# evaluation of a scan drops the rules of functions inside it, and the square root of 0 is differentiated as it stands.
-ONCE = ("balanced", "z = -a", "equal neurons pass together")
+# Two neurons that cross at one time: the third derivative jumps where their order does, and differences of the first
+# derivatives are of first order only (hinge loss, whose clock is time itself, has no jump).
+ONCE = ("equal neurons pass together",)
 
 
 def check_twice(read, cases, kinks=(), without=ONCE):
@@ -140,7 +140,7 @@ def test_flow_on_orthogonal_classes():
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_flow_twice_on_antipodal_classes(loss):
-    check_twice(antipodal(loss), ANTIPODAL, AT_THE_BORDER)
+    check_twice(antipodal(loss), ANTIPODAL, AT_THE_BORDER, () if loss == "hinge" else ONCE)
 
 
 @pytest.mark.slow

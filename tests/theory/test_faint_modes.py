@@ -1,4 +1,4 @@
-"""Single modes whose start is so small that the squares of its weights are no floats: the plateau lasts as long as it should.
+"""Single modes whose start is so small that the squares of its weights are no floats: how long the plateau lasts.
 
 The exact numbers come from P = a + z and Q = a - z as rationals of the given floats, in mpmath: the clock is at the logit
 1 at the angle s with rise e^s - fall e^-s = 1, rise = r P^2 / 4, fall = r Q^2 / 4, and its time is the integral of 1/g.
@@ -13,6 +13,8 @@ import pytest
 
 import gradstarve as gs
 from gradstarve.theory import solve_mode
+from gradstarve.theory.decay import decayed_time
+from gradstarve.theory.depth import depth_mode
 from gradstarve.theory.softmax import softmax_mode
 
 P, R = 0.625, 1.5
@@ -68,7 +70,7 @@ def test_plateau_of_one_neuron(kind, dtype):
 
 @pytest.mark.usefixtures("x64")
 def test_events_beside_faint_neurons():
-    """A neuron leaves, and only then faint ones are left; a faint one leaves beside another; one that is no float beside one.
+    """A neuron leaves and a faint one is left; a faint one leaves beside another; a faint one stays beside a large one.
 
     Under hinge loss the clock is time itself, so that neurons leave at log |Q/P| and the margin is reached at one angle.
     """
@@ -94,7 +96,12 @@ def test_events_beside_faint_neurons():
 
 @pytest.mark.usefixtures("x64")
 def test_starts_below_the_normal_numbers_are_named():
-    with pytest.raises(ValueError, match="subnormal.*rescale"):
+    with pytest.raises(ValueError, match=r"subnormal.*rescale"):
         solve_mode(gs.Mode(0.5, 1.0, np.array([3e-308]), np.array([-2.9e-308])), "hinge")
-    with pytest.raises(ValueError, match="subnormal.*float64"):
+    with pytest.raises(ValueError, match=r"subnormal.*float64"):
         solve_mode(gs.Mode(*(np.float32(v) for v in (0.5, 1.0)), np.float32([3e-39]), np.float32([0.0])), "hinge")
+    with pytest.raises(ValueError, match=r"1e-170.*subnormal.*larger"):
+        depth_mode(0.5, 1.0, np.array([0.1, 1e-170]), "hinge")
+    with pytest.raises(ValueError, match=r"start = 1e-310 is subnormal"):
+        decayed_time(0.5, 1.0, np.float64(1e-310), 0.1, "hinge", 1.0)
+    assert float(depth_mode(0.5, 1.0, np.full(2, 1e-150), "hinge").time_to_logit(1.0)) == pytest.approx(300 * np.log(10))
