@@ -272,6 +272,9 @@ def _squared_time(rise: Real, fall: Real, angle: Real) -> Real:
     past, decay = fractions(jnp.where(ahead, angle, 0))
     early = past < 0.5
     tau = jnp.where(early, -jnp.log1p(-jnp.where(early, past, 0)), -jnp.log(jnp.where(early, 1, decay))) / w
+    # Without rise the angle may grow past the floats' logarithm: tau = log((e^s + fall)/(1 + fall)).
+    far = (rise == 0) & (angle > 300)
+    tau, ahead = jnp.where(far, angle - jnp.log1p(fall), tau), ahead | far
     return jnp.where(ahead, tau, jnp.where(angle == 0, 0, jnp.inf))
 
 
@@ -427,8 +430,10 @@ def _invert(constant: float, rise: Real, fall: Real, time: Real) -> tuple[Real, 
         return angle, u, lower, upper, done | small, count + 1
 
     done = _settled(left, base_u, by_exp)
-    angle = jnp.where(done, base_angle, angle)
-    u = jnp.where(done, base_u, u)
+    # The first order in what is left is nothing to the value, but it is the whole derivative.
+    moved = left / (constant + jnp.exp(base_u))
+    angle = jnp.where(done, base_angle + moved, angle)
+    u = jnp.where(done, base_u + base_steep * moved, u)
     angle, u, *_ = lax.while_loop(cond, body, (angle, u, lower, upper, done, 0))
     return angle, u
 

@@ -25,7 +25,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.special.expclock import EDGES, NODES, TERMS, WEIGHTS, angle_at, bounded_exp, is_lazy, logit_at, steepness
+from gradstarve.special.expclock import (
+    EDGES,
+    NODES,
+    TERMS,
+    WEIGHTS,
+    angle_at,
+    bounded_exp,
+    is_lazy,
+    is_still,
+    logit_at,
+    steepness,
+)
 
 Real = Float[Array, "..."]
 
@@ -47,7 +58,7 @@ def moments(order: int, rise: Real, fall: Real, angle: Real) -> tuple[Real, ...]
     panels = _panels(order, rise, fall, u0, u1)
     s0 = jnp.where(start > -1, 0, angle_at(rise, fall, jnp.full_like(start, -1)))
     s1 = jnp.where(end < 1, angle, angle_at(rise, fall, jnp.ones_like(start)))
-    crossed = u1[1] > u0[1]
+    crossed = (u1[1] > u0[1]) | is_still(rise, fall)
     series = _series(order, rise, fall, jnp.where(crossed, s0, 0), u0[1], jnp.where(crossed, s1, 0), u1[1])
     lazy = is_lazy(rise, fall)
     found = []

@@ -29,18 +29,21 @@ EDGES = (0.0, 2.0, 5.5, 12.0, 24.0, 45.0)
 TERMS = 20  # 1/20! < 1e-18
 
 
-@jax.custom_jvp
 def steepness(rise: Real, fall: Real, u: Real) -> Real:
-    """S = sqrt(kappa^2 + u^2), without squaring what is small. Smooth in rise and fall at 0, where kappa is not."""
-    return jnp.hypot(2 * jnp.sqrt(rise) * jnp.sqrt(fall), u)
+    """S = sqrt(kappa^2 + u^2), without squaring what is small. Smooth in rise and fall at 0, where kappa is not.
 
-
-@steepness.defjvp
-def _steepness_jvp(primals, tangents):
-    (rise, fall, u), (drise, dfall, du) = primals, tangents
-    steep = steepness(rise, fall, u)
-    moves = (2 * fall * drise + 2 * rise * dfall + u * du) / jnp.where(steep > 0, steep, 1)
-    return steep, jnp.where(steep > 0, moves, 0)
+    It has no rule of its own: partial evaluation of a scan drops the rules of the functions inside, and the derivatives of
+    these lines are right as they stand. The unit c cancels from S, and so is a constant to them.
+    """
+    still_rise, still_fall, still_u = lax.stop_gradient((rise, fall, u))
+    unit = jnp.maximum(2 * jnp.sqrt(still_rise) * jnp.sqrt(still_fall), jnp.abs(still_u))
+    unit = jnp.where(unit > 0, unit, 1)
+    # The smaller half over c is at most 1/2, and then so is every product.
+    less = rise <= fall
+    small, large = jnp.where(less, rise, fall), jnp.where(less, fall, rise)
+    square = (2 * small / unit) * (2 * large) / unit + (u / unit) ** 2
+    there = square > 0
+    return jnp.where(there, unit * jnp.sqrt(jnp.where(there, square, 1)), 0)
 
 
 def bounded_exp(angle: Real) -> Real:
@@ -51,7 +54,8 @@ def bounded_exp(angle: Real) -> Real:
 @jax.custom_jvp
 def logit_at(rise: Real, fall: Real, angle: Real) -> Real:
     """u = rise e^s - fall e^-s; 0 where rise = 0 meets s = inf."""
-    grown = jnp.where(rise == 0, 0, rise * jnp.exp(jnp.where(rise == 0, 0, angle)))
+    none = rise == 0
+    grown = rise * jnp.where(none, bounded_exp(angle), jnp.exp(jnp.where(none, 0, angle)))
     return grown - fall * jnp.exp(-angle)
 
 
@@ -68,8 +72,12 @@ def angle_at(rise: Real, fall: Real, u: Real) -> Real:
     steep = steepness(rise, fall, u)
     up = u >= 0
     larger = (jnp.abs(u) + steep) / 2
+    above, below = jnp.where(up, larger, fall), jnp.where(up, rise, larger)
+    # An angle that is never reached, infinite, is a constant, also to whatever differentiates these lines.
+    there = (above > 0) & (below > 0)
+    never = lax.stop_gradient(jnp.log(above) - jnp.log(below))
     # Two logarithms and not that of the quotient, which may be no float.
-    return jnp.log(jnp.where(up, larger, fall)) - jnp.log(jnp.where(up, rise, larger))
+    return jnp.where(there, jnp.log(jnp.where(there, above, 1)) - jnp.log(jnp.where(there, below, 1)), never)
 
 
 @angle_at.defjvp
@@ -100,7 +108,8 @@ def plain(rise: Real, fall: Real, angle: Real) -> tuple[Real, Real]:
     low, s0 = lax.cond(jnp.any(start < -1), lowest, lambda _: (nothing, nothing), 0)
     # |u| <= 1, but for large kappa: there quadrature goes on down to the start.
     u0, u1 = jnp.clip(start, -1, 1), jnp.clip(end, -1, 1)
-    crossed = (u1 > u0) & ~lazy
+    # Without rise and fall the logit stays at 0 while the angle grows.
+    crossed = ((u1 > u0) | is_still(rise, fall)) & ~lazy
     above_one = jnp.log((1 + jnp.sqrt(1 + kappa2)) / 2) - jnp.log(rise)
     s1 = jnp.where(crossed, jnp.where(u1 == end, angle, above_one), s0)
     inside = _middle_sum(rise, fall, s0, u0, s1, u1) * jnp.exp(u1 - scale)
@@ -161,6 +170,11 @@ def _sweep(rise: Real, fall: Real, u0: Real, u1: Real) -> Real:
 def is_lazy(rise, fall):
     """kappa > 4: the integrand is smooth on the scale of a panel, where it is not for a small kappa."""
     return 4 * rise * fall > 16
+
+
+def is_still(rise, fall):
+    """Neither rise nor fall, or both below the floats: the logit is 0 at every angle."""
+    return (rise == 0) & (fall == 0)
 
 
 def _middle_sum(rise: Real, fall: Real, s0: Real, u0: Real, s1: Real, u1: Real) -> Real:

@@ -374,6 +374,14 @@ def depth_mode(frequency, norm, weights, loss: Loss | str = "cross-entropy") -> 
     frequency, norm = (jnp.broadcast_to(x, weights.shape[:-1]) for x in (frequency, norm))
     if weights.shape[-1] > 1:
         check_positive("weights", weights)
+        if is_concrete(weights):
+            # In NumPy, which keeps the subnormal numbers that compiled code takes for 0.
+            least = np.min(np.asarray(weights), axis=-1)
+            if (least < np.sqrt(np.finfo(least.dtype).tiny)).any():
+                raise ValueError(
+                    f"weights = {least.min()}: the square is subnormal in {least.dtype} and flushed to 0; "
+                    + ("give float64, with 64 bits on in JAX" if least.dtype == np.float32 else "start from larger weights")
+                )
         if loss.name == "squared" and is_concrete(weights):
             start = np.asarray(norm * jnp.prod(weights, axis=-1))
             if (start >= 1).any():

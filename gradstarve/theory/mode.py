@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete, readable, shown
+from gradstarve.arrays import check_normal, is_concrete, readable, shown
 from gradstarve.problem import Mode
 from gradstarve.special import clock
 from gradstarve.special.clock import Kind
 from gradstarve.theory.inflection import clock_inflections
-from gradstarve.theory.piecewise import PiecewiseClock, check_times, count_pieces, in_time, is_representable
+from gradstarve.theory.piecewise import PiecewiseClock, check_times, count_pieces, faint_floor, in_time, is_representable
 
 
 class ClockCurve(eqx.Module):
@@ -29,9 +29,11 @@ class ClockCurve(eqx.Module):
 
     u is the logit in favour of the class, which is its margin. Error |du| / sqrt(kappa^2 + u^2) below 1e-10 in float64
     and 2e-5 in float32 for t from 0 to the largest float, |u(0)| from 1e-300 (1e-36 in float32), kappa from 0 to 1e3,
-    p r from 1e-6 to 1e6. Differentiable twice in weights, p, r and t by the implicit function theorem, also at balanced
-    starts and on the stable manifold; a time that never comes is a constant. Late derivatives of cross-entropy and
-    exponential loss have all their digits. jit and vmap work.
+    p r from 1e-6 to 1e6. Weights keep their plateau where their squares are no floats and the numbers can be seen, down to a
+    subnormal sqrt(r) |a_j + z_j| / 2, which is a `ValueError`; inside jit, what underflows counts as 0. Differentiable twice
+    in weights, p, r and t by the implicit function theorem, also at balanced starts and on the stable manifold; a time that
+    never comes is a constant. Late derivatives of cross-entropy and exponential loss have all their digits. jit and vmap
+    work.
     """
 
     clock: PiecewiseClock
@@ -106,7 +108,7 @@ class ModeSolution(ClockCurve):
 def flow_mode(mode: Mode, kind: Kind) -> ModeSolution:
     """The closed form of `mode` under gradient flow (3.1)-(3.11); `kind` of clock: the name of the loss, or a softmax."""
     leaves, angle = _leaving(mode, kind)
-    curve, events = _pieces(mode, kind, count_pieces(leaves), angle)
+    curve, events = _pieces(mode, kind, count_pieces(leaves), _may_be_faint(mode), angle)
     return ModeSolution(curve, mode, angle, events)
 
 
@@ -123,34 +125,81 @@ def _leaving(mode: Mode, kind: Kind):
     return leaves, jnp.where(leaves, ratio, jnp.inf)
 
 
-@partial(jax.jit, static_argnums=(1, 2))
-def _pieces(mode: Mode, kind: Kind, count: int, angle: Float[Array, "*batch h"]):
-    """The clock of the class between the first `count` events, and the time of each neuron's event."""
+def _may_be_faint(mode: Mode) -> bool:
+    """Whether r p_j^2 / 4 of some neuron that sees the class is too small for a float: `ValueError` if p_j itself is.
+
+    Where numbers cannot be seen they are taken not to be.
+    """
+    if not (is_concrete(mode.norm) and is_concrete(mode.a) and is_concrete(mode.z)):
+        return False
+    a, z, norm = (np.asarray(values) for values in (mode.a, mode.z, mode.norm))
+    # In NumPy, which keeps the subnormal numbers that compiled code takes for 0.
+    sizes = np.abs(np.where(a > 0, a + z, 0)) * (np.sqrt(norm)[..., None] / 2)
+    check_normal("sqrt(norm) |a + z| / 2", jnp.asarray(sizes))
+    return bool(((sizes > 0) & (sizes < np.exp(faint_floor(a.dtype) / 2))).any())
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _pieces(mode: Mode, kind: Kind, count: int, faint: bool, angle: Float[Array, "*batch h"]):
+    """The clock of the class between the first `count` events, and the time of each neuron's event.
+
+    With `faint` a piece also begins wherever the neurons left in the class have grown from below the floats to a rise
+    that is one.
+    """
     seen = mode.a > 0
     # sqrt(r) goes in before the squares are taken: r a z may be a float where a z is not.
     root = jnp.sqrt(jnp.broadcast_to(mode.norm, mode.batch_shape))[..., None] / 2
     order = jnp.argsort(jnp.abs(angle), axis=-1)
 
-    def suffix_sums(values):
-        values = jnp.take_along_axis(values, order, axis=-1)
-        sums = jnp.cumsum(values[..., ::-1], axis=-1)[..., ::-1]
-        return jnp.concatenate([sums, jnp.zeros_like(sums[..., :1])], axis=-1)[..., : count + 1]
-
-    rise = suffix_sums(jnp.where(seen, (root * (mode.a + mode.z)) ** 2, 0))
-    fall = suffix_sums(jnp.where(seen, (root * (mode.a - mode.z)) ** 2, 0))
-    ends = jnp.take_along_axis(angle, order, axis=-1)[..., :count]
-    happens = jnp.cumprod(jnp.isfinite(ends) & is_representable(rise[..., :-1], ends), axis=-1).astype(bool)
-    ends = jnp.where(happens, ends, 0)
     zero = jnp.zeros_like(angle[..., :1])
-    angles = jnp.concatenate([zero, ends], axis=-1)
-    rise, fall = rise * jnp.exp(angles), fall * jnp.exp(-angles)
+    ends = jnp.take_along_axis(angle, order, axis=-1)[..., :count]
+    if faint:
+        grown, decayed = (root * part for part in (mode.a + mode.z, mode.a - mode.z))
+        sizes = jnp.log(jnp.where(seen, jnp.abs(grown), 0))
+        # The sizes of those still in after each event; the angle at which the largest of them is a float.
+        ranked = jnp.take_along_axis(sizes, order, axis=-1)
+        largest = jax.lax.cummax(ranked, axis=ranked.ndim - 1, reverse=True)[..., : count + 1]
+        growth = faint_floor(angle.dtype) + 1 - 2 * jax.lax.stop_gradient(largest)
+        # A clock that runs backwards starts above its target: its rise is a float, and all its angles are negative.
+        forwards = jnp.all(angle > 0, axis=-1, keepdims=True)
+        emerges = jnp.where(forwards & (growth > 1) & jnp.isfinite(growth), growth, jnp.inf)
+        ends = jnp.concatenate([ends, emerges], axis=-1)
+        ends = jnp.take_along_axis(ends, jnp.argsort(jnp.abs(ends), axis=-1), axis=-1)
+    else:
+
+        def suffix_sums(values):
+            values = jnp.take_along_axis(values, order, axis=-1)
+            sums = jnp.cumsum(values[..., ::-1], axis=-1)[..., ::-1]
+            return jnp.concatenate([sums, jnp.zeros_like(sums[..., :1])], axis=-1)[..., : count + 1]
+
+        rise = suffix_sums(jnp.where(seen, (root * (mode.a + mode.z)) ** 2, 0))
+        fall = suffix_sums(jnp.where(seen, (root * (mode.a - mode.z)) ** 2, 0))
+    if faint:
+        # The sums at the angle itself, before the squares are taken: neither p_j^2 nor e^s need be a float.
+        at = jnp.concatenate([zero, jnp.where(jnp.isfinite(ends), ends, 0)], axis=-1)
+        inside = seen[..., None, :] & (jnp.abs(angle)[..., None, :] > jnp.abs(at)[..., None])
+        half = at[..., None] / 2
+        rise = jnp.sum(jnp.where(inside, (grown[..., None, :] * jnp.exp(half)) ** 2, 0), axis=-1)
+        fall = jnp.sum(jnp.where(inside, (decayed[..., None, :] * jnp.exp(-half)) ** 2, 0), axis=-1)
+        lengths = at[..., 1:] - at[..., :-1]
+        happens = jnp.cumprod(jnp.isfinite(ends) & is_representable(rise[..., :-1], lengths), axis=-1).astype(bool)
+        angles = jnp.concatenate([zero, jnp.where(happens, ends, 0)], axis=-1)
+    else:
+        happens = jnp.cumprod(jnp.isfinite(ends) & is_representable(rise[..., :-1], ends), axis=-1).astype(bool)
+        angles = jnp.concatenate([zero, jnp.where(happens, ends, 0)], axis=-1)
+        rise, fall = rise * jnp.exp(angles), fall * jnp.exp(-angles)
     span = jnp.where(happens, angles[..., 1:] - angles[..., :-1], 0)
     lasts = jnp.where(happens, clock.time_of(kind, rise[..., :-1], fall[..., :-1], span), jnp.inf)
     starts = jnp.concatenate([zero, jnp.cumsum(lasts, axis=-1)], axis=-1)
 
     rate = 2 * jnp.broadcast_to(mode.frequency * mode.norm, mode.batch_shape)
-    times = jnp.full_like(angle, jnp.inf).at[..., :count].set(in_time(starts[..., 1:], rate[..., None]))
-    times = jnp.take_along_axis(times, jnp.argsort(order, axis=-1), axis=-1)
+    moments = in_time(starts[..., 1:], rate[..., None])
+    if faint:
+        own = jnp.argmax(jnp.abs(ends)[..., None, :] >= jnp.abs(angle)[..., None], axis=-1)
+        times = jnp.where(jnp.isfinite(angle), jnp.take_along_axis(moments, own, axis=-1), jnp.inf)
+    else:
+        times = jnp.full_like(angle, jnp.inf).at[..., :count].set(moments)
+        times = jnp.take_along_axis(times, jnp.argsort(order, axis=-1), axis=-1)
     return PiecewiseClock(kind, rate, starts, angles, rise, fall), jnp.where(seen, times, 0)
 
 

@@ -99,6 +99,12 @@ def is_representable(rise, angle) -> Bool[Array, "..."]:
     return jnp.log(jnp.maximum(rise, limits.tiny)) + angle < jnp.log(limits.max) - 4
 
 
+def faint_floor(dtype) -> float:
+    """log of a rise from which on the neurons that underflow beside it are less than its rounding."""
+    limits = jnp.finfo(dtype)
+    return float(np.log(float(limits.tiny)) - np.log(float(limits.eps))) + 2
+
+
 def in_time(tau: Array, rate: Array) -> Array:
     """`tau` / `rate`, inf where tau is: only times that exist are divided, for the derivative of inf / rate is no number.
 

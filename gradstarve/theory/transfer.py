@@ -20,7 +20,7 @@ from gradstarve.arrays import is_concrete
 from gradstarve.problem import LOSSES
 from gradstarve.special import clock
 from gradstarve.theory.mode import ClockCurve, insert_axes
-from gradstarve.theory.piecewise import PiecewiseClock, count_pieces, is_representable
+from gradstarve.theory.piecewise import PiecewiseClock, count_pieces, faint_floor, is_representable
 
 
 class TransferFlow(eqx.Module):
@@ -87,18 +87,12 @@ def transfer_flow(kind: str, frequency, norm, a, z) -> TransferFlow:
     return TransferFlow((plus, minus), a, z, leaving, joining, times)
 
 
-def _floor(dtype) -> float:
-    """log of a rise from which on the neurons that underflow beside it are less than its rounding."""
-    limits = jnp.finfo(dtype)
-    return float(np.log(float(limits.tiny)) - np.log(float(limits.eps))) + 2
-
-
 def _may_be_faint(norm, grown) -> bool:
     """Whether r p_j^2 / 4 of some neuron may be too small for a float, so that the clock of its class needs more pieces."""
     if not (is_concrete(norm) and is_concrete(grown)):
         return True
     sizes = np.abs(np.asarray(grown, np.float64)) * (float(np.sqrt(np.min(norm))) / 2)
-    return bool(((sizes > 0) & (sizes < np.exp(_floor(grown.dtype) / 2))).any())
+    return bool(((sizes > 0) & (sizes < np.exp(faint_floor(grown.dtype) / 2))).any())
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -135,7 +129,7 @@ def _interleave(kind, count, faint, rate, norm, a, z, leaving):
         crosses = jnp.ones(2, bool)
         if faint:
             logs = jnp.log(jnp.where(is_in, jnp.abs(root * grown), 0)) + angle / 2
-            growth = _floor(a.dtype) + 1 - jax.lax.stop_gradient(2 * jnp.max(logs, axis=-1))
+            growth = faint_floor(a.dtype) + 1 - jax.lax.stop_gradient(2 * jnp.max(logs, axis=-1))
             emerges = total + jnp.where((growth > 1) & jnp.isfinite(growth), growth, jnp.inf)
             crosses = target <= emerges
             target = jnp.minimum(target, emerges)
@@ -143,11 +137,15 @@ def _interleave(kind, count, faint, rate, norm, a, z, leaving):
         span = jnp.where(near, target, total) - total
         # Rounding may put the total an ulp past the target. Neurons of equal angles leave one after the other, 0 apart.
         span = jnp.where(span >= 0, span, 0)
-        # Where neurons of equal angles leave together the span is 0, its derivative is not, and its time is span / g(u).
-        speed = LOSSES[kind]().residual(rise - fall)
-        together = near & (span == 0) & (speed > 0)
+        # Where neurons of equal angles leave together the span is 0, its derivatives are not: its time is
+        # span h + span^2 h'/2 + ..., with h = 1/g(u) and h' = dh/ds, and second derivatives see no more of it.
+        residual = LOSSES[kind]().residual
+        together = near & (span == 0) & (residual(rise - fall) > 0)
+        there = jnp.where(together, rise - fall, 0)
+        slowness, turn = jax.jvp(lambda u: 1 / residual(u), (there,), (rise + fall,))
+        at_once = span * (slowness + span * turn / 2)
         lasts = clock.time_of(kind, rise, fall, jnp.where(together, 0, span))
-        lasts = jnp.where(together, span / jnp.where(together, speed, 1), lasts)
+        lasts = jnp.where(together, at_once, lasts)
         # A class without any clock left (hinge at its margin) gives inf here, and so never reaches its next event. Every
         # inf is a constant: a quotient inf / rate has the derivative inf, and inf times a cotangent 0 is NaN.
         reached = near & jnp.isfinite(lasts)

@@ -106,23 +106,24 @@ def check(read, cases, kinks=()):
     return reverse, points, smooth
 
 
-# Where a rise or fall is exactly 0, second derivatives of the clock are NaN in forward through reverse mode: partial
-# evaluation of a scan drops the rules of functions inside it, and the square root of 0 is differentiated as it stands.
-ONCE = ("balanced", "z = -a", "equal neurons pass together")
+# Two neurons that cross at one time: the third derivative jumps where their order does, and differences of the first
+# derivatives are of first order in their step (hinge loss, whose clock is time itself, has no jump).
+KINKED = ("equal neurons pass together",)
 
 
-def check_twice(read, cases, kinks=(), without=ONCE):
+def check_twice(read, cases, kinks=(), kinked=KINKED, finite_alone=()):
     """Second derivatives: forward through reverse, against differences of the first ones."""
     slope, points, smooth = check(read, cases, kinks)
     found = np.asarray(jax.jit(jax.vmap(jax.jacfwd(jax.grad(read))))(points))
     expected = differences(slope, points, 3e-4)
     for name, *rows in zip(cases, found, expected, smooth, strict=True):
-        if name in without:
-            continue
+        close = 1e-3 if name in kinked else 1e-5
         ours, theirs, here = (np.asarray(row) for row in rows)
         assert np.isfinite(ours).all(), name
+        if name in finite_alone:
+            continue
         here = np.outer(here, here)
-        np.testing.assert_allclose(ours[here], theirs[here], rtol=1e-5, atol=1e-5 * np.abs(theirs).max(), err_msg=name)
+        np.testing.assert_allclose(ours[here], theirs[here], rtol=close, atol=close * np.abs(theirs).max(), err_msg=name)
 
 
 # A neuron at a = 0 joins one class or the other as a moves, and stays where it is at 0: no derivative in its a and z.
@@ -140,7 +141,9 @@ def test_flow_on_orthogonal_classes():
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_flow_twice_on_antipodal_classes(loss):
-    check_twice(antipodal(loss), ANTIPODAL, AT_THE_BORDER)
+    # With the exponential clocks the values for neurons that cross together are not compared yet.
+    finite_alone = KINKED if loss in ("exponential", "cross-entropy") else ()
+    check_twice(antipodal(loss), ANTIPODAL, AT_THE_BORDER, () if loss == "hinge" else KINKED, finite_alone)
 
 
 @pytest.mark.slow
@@ -151,7 +154,7 @@ def test_flow_twice_on_orthogonal_classes(loss):
 
 @pytest.mark.parametrize("loss", ["cross-entropy"])
 def test_descent_with_momentum_and_decay(loss):
-    check_twice(descent(loss), DESCENT, without=())
+    check_twice(descent(loss), DESCENT, kinked=())
 
 
 def test_slope_in_the_frequency_of_a_dataset_made_inside_jit():
