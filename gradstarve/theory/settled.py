@@ -50,8 +50,7 @@ def settled_features(types, probabilities, loss: Loss | str, depth=1) -> Float[A
     if probabilities.shape[-1:] != kinds.shape[:1]:
         raise ValueError(f"probabilities must have {kinds.shape[0]} entries, one a type, got shape {probabilities.shape}")
     pulls = _pulls_back(loss, kinds.shape[0])
-    seen = np.asarray(kinds)[pulls] if pulls is not None and is_concrete(kinds) else None
-    if seen is not None and np.linalg.matrix_rank(seen) < kinds.shape[1]:
+    if pulls is not None and is_concrete(kinds) and np.linalg.matrix_rank(np.asarray(kinds)[pulls]) < kinds.shape[1]:
         raise HypothesisError(
             "logits settle where the types that pull back determine them (section 10)",
             f"types {np.flatnonzero(pulls).tolist()} do, of rank below K = {kinds.shape[1]}",
