@@ -291,11 +291,17 @@ def _tau(law: LearningTime, length, offset):
     return jnp.where(waits, clock.time_of(law.kind, rise, fall, jnp.where(waits, angle, 0)), 0)
 
 
+def _offsets(law: LearningTime, shape) -> Array:
+    """The directions of the rule, [*shape, directions]."""
+    offset = (jnp.pi / 2 + jnp.arctan2(law.scale_a, law.scale_z)) * jnp.asarray(_PLACES, law.rate.dtype)
+    return jnp.broadcast_to(offset, (*shape, offset.size))
+
+
+@jax.custom_jvp
 @eqx.filter_jit
-def _lengths(law: LearningTime, tau: Float[Array, " times"]) -> tuple[Array, Array]:
-    """For every time and direction: log of the E that needs exactly tau, by halving, and the direction."""
-    offset = (jnp.pi / 2 + jnp.arctan2(law.scale_a, law.scale_z)) * jnp.asarray(_PLACES, tau.dtype)
-    offset = jnp.broadcast_to(offset, (*tau.shape, offset.size))
+def _log_lengths(law: LearningTime, tau: Float[Array, " times"]) -> Float[Array, "times directions"]:
+    """For every time and direction: log of the E that needs exactly tau, by halving; inf where none is that long."""
+    offset = _offsets(law, tau.shape)
     low, high = (jnp.full_like(offset, np.log(end)) for end in (_SHORTEST, _LONGEST))
 
     def halve(_, ends):
@@ -306,35 +312,33 @@ def _lengths(law: LearningTime, tau: Float[Array, " times"]) -> tuple[Array, Arr
 
     low, high = jax.lax.fori_loop(0, 50, halve, (low, high))
     found = (low + high) / 2
-    return jnp.where(found > np.log(0.999 * _LONGEST), jnp.inf, found), offset
+    return jnp.where(found > np.log(0.999 * _LONGEST), jnp.inf, found)
 
 
-@jax.custom_jvp
-def _time_cdf(law: LearningTime, tau: Float[Array, " times"]) -> Float[Array, " times"]:
-    """The average over directions of P(E > the length that needs exactly tau)."""
-    return jnp.exp(-jnp.exp(_lengths(law, tau)[0])) @ jnp.asarray(_SHARES, tau.dtype)
-
-
-@_time_cdf.defjvp
-def _time_cdf_jvp(primals, tangents):
+@_log_lengths.defjvp
+def _log_lengths_jvp(primals, tangents):
     """tau(law, E) = tau keeps: dlog E = (dtau - its change by the law at fixed E) / (its slope in log E)."""
     (law, tau), (dlaw, dtau) = primals, tangents
-    found, _ = _lengths(law, tau)
+    found = _log_lengths(law, tau)
     inside = jnp.isfinite(found) & (found > np.log(2 * _SHORTEST))
     log_length = jnp.where(inside, found, 0)
 
     def needs(law, log_length):
-        edge = jnp.pi / 2 + jnp.arctan2(law.scale_a, law.scale_z)
-        offset = jnp.broadcast_to(edge * jnp.asarray(_PLACES, tau.dtype), log_length.shape)
-        return _tau(law, jnp.exp(log_length), offset)
+        return _tau(law, jnp.exp(log_length), _offsets(law, tau.shape))
 
     ones, zeros = jnp.ones_like(log_length), jnp.zeros_like(log_length)
     _, slope = jax.jvp(lambda y: needs(law, y), (log_length,), (ones,))
     _, change = jax.jvp(needs, (law, log_length), (dlaw, zeros))
     inside &= slope < 0
-    moved = jnp.where(inside, (dtau[:, None] - change) / jnp.where(inside, slope, 1), 0)
-    weight = jnp.where(inside, jnp.exp(log_length - jnp.exp(log_length)), 0)
-    return _time_cdf(law, tau), -(weight * moved) @ jnp.asarray(_SHARES, tau.dtype)
+    return found, jnp.where(inside, (dtau[:, None] - change) / jnp.where(inside, slope, 1), 0)
+
+
+def _time_cdf(law: LearningTime, tau: Float[Array, " times"]) -> Float[Array, " times"]:
+    """The average over directions of P(E > the length that needs exactly tau)."""
+    found = _log_lengths(law, tau)
+    there = jnp.isfinite(found)
+    longer = jnp.where(there, jnp.exp(-jnp.exp(jnp.where(there, found, 0))), 0)
+    return longer @ jnp.asarray(_SHARES, tau.dtype)
 
 
 @jax.custom_jvp

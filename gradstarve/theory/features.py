@@ -272,37 +272,108 @@ def _hinge_at(types, p, r, start, depth, t):
 
 @eqx.filter_jit
 def _linear_at(types, p, r, start, t):
-    """v = r u, du/dt = A^T (sqrt p - A u) with A = sqrt(p_S) types r, in the eigenvectors of A^T A."""
+    """v = v(0) + r^2 Z x with Z a basis of the features that the types span, and x' linear in x. Twice differentiable.
+
+    In y = C^T x, C C^T = Z^T r^2 Z: dy/dt = N^T (sqrt p (1 - m(0)) - N y), N = sqrt(p) types Z C. What the types do not
+    span never moves, however p and r change.
+    """
+    spanned, moving = _spanned(jax.lax.stop_gradient(types))
 
     def one(p, r, start):
+        spread = jnp.where(moving, spanned * r[:, None] ** 2, 0).T @ spanned
+        spread = jnp.where(moving[:, None] & moving, spread, jnp.eye(r.size, dtype=r.dtype))
+        factor = jnp.linalg.cholesky(spread)
         root = jnp.sqrt(p)
-        matrix = root[:, None] * types * r
-        basis = jax.lax.stop_gradient(jnp.linalg.svd(matrix, full_matrices=True)[2].T)
-        turned = matrix @ basis
-        rates = jnp.sum(turned**2, axis=0)
-        still = rates < (10 * types.size * jnp.finfo(t.dtype).eps) ** 2 * jnp.max(rates)
-        rates = jnp.where(still, 0, rates)
-        pull, first = jnp.where(still, 0, root @ turned), (start / r) @ basis
-        steady = pull / jnp.where(still, 1, rates)
-
-        decay = jnp.exp(-rates * t[:, None])
-        modes = decay * first - jnp.expm1(-rates * t[:, None]) * steady
-        # The basis is held fixed, so a change of the problem couples the modes: zero here, and its slope is not. By
-        # first order, which unlike the slope of eigenvectors is finite where eigenvalues agree.
-        gram = turned.T @ turned
-        coupling = (gram - jax.lax.stop_gradient(gram)) * (1 - jnp.eye(r.size, dtype=r.dtype))
-        apart = rates[:, None] - rates
-        slow, gap = jnp.minimum(rates[:, None], rates), jnp.abs(apart)
-        gap, slow = gap[None], slow[None] * t[:, None, None]
-        close = gap * t[:, None, None] < 1e-8
-        span = jnp.where(close, t[:, None, None], -jnp.expm1(-gap * t[:, None, None]) / jnp.where(close, 1, gap))
-        shared = jnp.exp(-slow) * span  # integral of e^(-rate_i (t-s)) e^(-rate_j s) ds
-        own = jnp.where(still, t[:, None], -jnp.expm1(-rates * t[:, None]) / jnp.where(still, 1, rates))
-        bent = shared * first + (own[:, :, None] - shared) * steady
-        modes = modes - jnp.sum(coupling * jax.lax.stop_gradient(bent), axis=-1)
-        return r * (modes @ basis.T)
+        matrix = jnp.where(moving, root[:, None] * (types @ spanned) @ factor, 0)
+        gained = _relaxed(matrix, root * (1 - types @ start), moving, t)
+        x = jax.scipy.linalg.solve_triangular(factor.T, gained.T)
+        return start + (jnp.where(moving, spanned * r[:, None] ** 2, 0) @ x).T
 
     return jax.vmap(one)(p, r, start)
+
+
+def _spanned(types):
+    """A basis [K, K] of what the types span, and which of its columns count, [K]: all features if they span them all."""
+    _, sizes, rows = jnp.linalg.svd(types, full_matrices=True)
+    sizes = jnp.concatenate([sizes, jnp.zeros(types.shape[1] - sizes.size, sizes.dtype)])
+    moving = sizes > 10 * max(types.shape) * jnp.finfo(types.dtype).eps * sizes[0]
+    return jnp.where(moving.all(), jnp.eye(types.shape[1], dtype=types.dtype), rows.T), moving
+
+
+@jax.custom_jvp
+def _relaxed(matrix, target, moving, t):
+    """y(t) from y(0) = 0, dy/dt = N^T (target - N y), [times, K]; N has full rank in its columns `moving`, 0 elsewhere."""
+    return _expanded(matrix, target, moving, t, 0)
+
+
+@_relaxed.defjvp
+def _(primals, tangents):
+    (matrix, target, moving, t), (dmatrix, dtarget, _, dt) = primals, tangents
+
+    def moved(matrix, target, t):
+        return _expanded(matrix, target, moving, t, 2)
+
+    return jax.jvp(moved, (matrix, target, t), (dmatrix, dtarget, dt))
+
+
+def _expanded(matrix, target, moving, t, order: int):
+    """`_relaxed` in the eigenvectors of N^T N, and with what it has of derivatives up to `order`.
+
+    The basis is held fixed, so that a change of the problem couples the modes. The coupling is zero here and its slope is
+    not, so that its powers up to `order` are what counts; unlike slopes of eigenvectors they are finite where eigenvalues
+    agree: exp(-(D + E) t) = exp(-D t) - int exp(-D (t-s)) E exp(-D s) ds + ...
+    """
+    size = matrix.shape[1]
+    basis = jnp.linalg.svd(jax.lax.stop_gradient(matrix), full_matrices=True)[2].T
+    turned = matrix @ basis
+    # Columns that are not there are the last singular vectors; they are inert at any rate.
+    inert = jnp.arange(size) >= jnp.sum(moving)
+    rates = jnp.sum(turned**2, axis=0)
+    rates = jnp.where(inert, jax.lax.stop_gradient(jnp.max(rates)), rates)
+    pull = jnp.where(inert, 0, target @ turned)
+    if order == 0:
+        return (-jnp.expm1(-rates * t[:, None]) * (pull / rates)) @ basis.T
+    gram = turned.T @ turned
+    apart = ~jnp.eye(size, dtype=bool) & ~inert & ~inert[:, None]
+    coupling = jnp.where(apart, gram - jax.lax.stop_gradient(gram), 0)
+    steady = jnp.linalg.solve(jnp.diag(rates) + coupling, pull)
+
+    def at(t):
+        once = _decays(rates[:, None], rates, t)
+        three = jnp.stack(jnp.broadcast_arrays(rates[:, None, None], rates[:, None], rates))
+        twice = jax.lax.stop_gradient(_twice_decays(three, t))
+        bent = (once * coupling) @ steady - jnp.einsum("ijk,ij,jk,k->i", twice, coupling, coupling, steady)
+        return -jnp.expm1(-rates * t) * steady + bent
+
+    return jax.lax.map(at, t) @ basis.T
+
+
+def _decays(first, second, t):
+    """The integral of exp(-first (t-s) - second s) over s from 0 to t, differentiable also where both rates agree."""
+    # Chosen, not minimum and maximum: at a tie either order has the right slopes, and the mean of both does not.
+    slow, fast = jnp.where(first <= second, first, second), jnp.where(first <= second, second, first)
+    gap = fast - slow
+    close = gap * t < 1
+    near, total, term = jnp.where(close, gap * t, 0), 0.0, 1.0
+    for n in range(1, 20):
+        total, term = total + term, -term * near / (n + 1)
+    return jnp.exp(-slow * t) * jnp.where(close, t * total, -jnp.expm1(-gap * t) / jnp.where(close, 1, gap))
+
+
+def _twice_decays(rates, t):
+    """The integral of exp(-a (t-s) - b (s-w) - c w) over 0 < w < s < t, (a, b, c) along the first axis of `rates`."""
+    low, middle, high = jnp.sort(rates, axis=0)
+    gap = high - low
+    close = gap * t < 1
+    one, other = (jnp.where(close, (rate - low) * t, 0) for rate in (middle, high))
+    # Complete symmetric polynomials of the two gaps: h_n = one h_(n-1) + other^n.
+    total, symmetric, power, factorial = 0.0, jnp.ones_like(one), jnp.ones_like(one), 2.0
+    for n in range(19):
+        total = total + (-1) ** n * symmetric / factorial
+        power = power * other
+        symmetric, factorial = one * symmetric + power, factorial * (n + 3)
+    near = (t * jnp.exp(-low * t / 2)) ** 2 * total
+    return jnp.where(close, near, (_decays(low, middle, t) - _decays(middle, high, t)) / jnp.where(close, 1, gap))
 
 
 # --- everything else -------------------------------------------------------------------------------------------------

@@ -32,9 +32,9 @@ _ORDER = 7  # columns of the extrapolation
 def follow(field: Callable[[Any, Any], Any], start: Float[Array, "b *n"], problem: Any, t: Float[Array, " times"]) -> Array:
     """The states at times `t` >= 0 of d state/dt = field(state, problem), [b, times, ...].
 
-    `start` and all arrays of `problem` have [b] in front. Differentiable once in start, problem and t. `ConvergenceError`
-    where 4096 steps are not enough: with a loss that comes to rest exponentially fast in t (squared) a late time is many
-    steps away.
+    `start` and all arrays of `problem` have [b] in front. Differentiable in start, problem and t any number of
+    times. `ConvergenceError` where 4096 steps are not enough: with a loss that comes to rest exponentially fast in t
+    (squared) a late time is many steps away.
     """
     if t.size == 0:
         return jnp.zeros((*start.shape[:1], 0, *start.shape[1:]), t.dtype)
@@ -66,32 +66,42 @@ def _follow(field, start, problem, t):
         def slope(state, inputs):
             return field(state.reshape(shape), unravel(inputs)[1]).reshape(-1)
 
-        @jax.custom_jvp
-        def solve(inputs, t, rate, knots):
-            return _integrate(lambda s, y: jnp.exp(s) / rate * slope(y, inputs), inputs[:size], knots)
-
-        @solve.defjvp
-        def _(primals, tangents):
-            (inputs, _, rate, knots), (dinputs, dt, *_) = primals, tangents
-            # The state and its derivatives in every input, [1 + inputs, size].
-            first = jnp.concatenate([inputs[None, :size], jnp.eye(inputs.size, size, dtype=inputs.dtype)])
-
-            def together(s, y):
-                y = y.reshape(first.shape)
-                value, push = jax.linearize(slope, y[0], inputs)
-                pushed = jax.vmap(push)(y[1:], jnp.eye(inputs.size, dtype=inputs.dtype))
-                return jnp.exp(s) / rate * jnp.concatenate([value, pushed.reshape(-1)])
-
-            states, arrived = _integrate(together, first.reshape(-1), knots)
-            states = states.reshape(-1, *first.shape)
-            speed = jax.vmap(slope, (0, None))(states[:, 0], inputs)
-            moved = jnp.einsum("tij,i->tj", states[:, 1:], dinputs) + speed * dt[:, None]
-            return (states[:, 0], arrived), (moved, np.zeros(arrived.shape, jax.dtypes.float0))
-
-        states, arrived = solve(inputs, t[order], rate, knots)
+        states, arrived = _solution(slope, lambda inputs: inputs[:size], inputs.size)(inputs, t[order], rate, knots)
         return states[back].reshape(-1, *shape), arrived
 
     return jax.vmap(one)(start, problem)
+
+
+def _solution(slope, begin, count: int):
+    """Of (inputs, t, rate, knots): the states at `knots`, y(0) = begin(inputs), dy/dt = slope(y, inputs), and if it arrived.
+
+    Derivatives in the `count` inputs are states of the equations with their first variation, and so again are theirs.
+    """
+
+    @jax.custom_jvp
+    def solve(inputs, t, rate, knots):
+        return _integrate(lambda s, y: jnp.exp(s) / rate * slope(y, inputs), begin(inputs), knots)
+
+    def begin_together(inputs):
+        return jnp.concatenate([begin(inputs)[None], jax.jacfwd(begin)(inputs).T]).reshape(-1)
+
+    def slope_together(y, inputs):
+        """The state and its derivatives in every input, [1 + inputs, size], flat."""
+        y = y.reshape(1 + count, -1)
+        value, push = jax.linearize(slope, y[0], inputs)
+        pushed = jax.vmap(push)(y[1:], jnp.eye(count, dtype=inputs.dtype))
+        return jnp.concatenate([value, pushed.reshape(-1)])
+
+    @solve.defjvp
+    def _(primals, tangents):
+        (inputs, t, rate, knots), (dinputs, dt, *_) = primals, tangents
+        states, arrived = _solution(slope_together, begin_together, count)(inputs, t, rate, knots)
+        states = states.reshape(knots.size, 1 + count, -1)
+        speed = jax.vmap(slope, (0, None))(states[:, 0], inputs)
+        moved = jnp.einsum("tij,i->tj", states[:, 1:], dinputs) + speed * dt[:, None]
+        return (states[:, 0], arrived), (moved, np.zeros(arrived.shape, jax.dtypes.float0))
+
+    return solve
 
 
 def _weights(columns: int) -> np.ndarray:

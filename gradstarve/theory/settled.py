@@ -35,7 +35,7 @@ def settled_features(types, probabilities, loss: Loss | str, depth=1) -> Float[A
 
     `types`: [S, K] of 0 and 1; `probabilities`: [*batch, S] > 0; `loss`: a `SpectralDecoupling` of cross-entropy,
     exponential or squared loss, with one penalty or one a type, or "squared". Independent of scales and start, by the
-    head of this module; the gradient of F is below 1e-13 of its terms in float64 (2e-6 in float32). Differentiable once
+    head of this module; the gradient of F is below 1e-13 of its terms in float64 (2e-6 in float32). Differentiable twice
     in probabilities and penalties. `HypothesisError` where types that pull back do not determine the logits, and for the
     hinge loss inside, whose margins slide along 1.
 
@@ -50,7 +50,7 @@ def settled_features(types, probabilities, loss: Loss | str, depth=1) -> Float[A
     if probabilities.shape[-1:] != kinds.shape[:1]:
         raise ValueError(f"probabilities must have {kinds.shape[0]} entries, one a type, got shape {probabilities.shape}")
     pulls = _pulls_back(loss, kinds.shape[0])
-    if pulls is not None and np.linalg.matrix_rank(np.asarray(kinds)[pulls]) < kinds.shape[1]:
+    if pulls is not None and is_concrete(kinds) and np.linalg.matrix_rank(np.asarray(kinds)[pulls]) < kinds.shape[1]:
         raise HypothesisError(
             "logits settle where the types that pull back determine them (section 10)",
             f"types {np.flatnonzero(pulls).tolist()} do, of rank below K = {kinds.shape[1]}",
@@ -189,8 +189,10 @@ def _minimise(types: Array, probabilities: Array, loss: Loss, above_zero: bool) 
 
     def polished(p):
         v, reached = jax.lax.stop_gradient(one(jax.lax.stop_gradient(p)))
-        # One more step: it changes nothing but carries the derivatives (implicit function theorem).
-        step = newton(v, p, loss)[0]
-        return v + step - jax.lax.stop_gradient(step), reached
+        # More steps: they change nothing but carry the derivatives, the first of them the first, the second the second.
+        for _ in range(2):
+            step = newton(v, p, loss)[0]
+            v = v + step - jax.lax.stop_gradient(step)
+        return v, reached
 
     return jax.vmap(polished)(probabilities)

@@ -114,7 +114,7 @@ def softmax_mode(classes, frequency, norm, a=None, zeta=None, start=0.0) -> Soft
     if (a is None) != (zeta is None):
         raise ValueError("a and zeta belong together: give both for two layers, neither for one")
     if a is not None:
-        (start,) = real_arrays(start=start)
+        real_arrays(start=start)
         if not is_concrete(start) or np.any(np.asarray(start) != 0):
             raise ValueError("start is the first gap of one layer; with neurons it follows from a and zeta, so leave it out")
         frequency, norm, a, zeta = real_arrays(frequency=frequency, norm=norm, a=a, zeta=zeta)

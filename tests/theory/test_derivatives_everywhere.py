@@ -4,7 +4,8 @@ The points are those at which a law in other coordinates would have no derivativ
 stable manifold (z = -a), a member that never learns beside others, times before and after an event. Hessians are
 jacfwd(jacrev(f)) under jit and vmap; both orders are compared with central differences at points of the same program.
 
-To add a law: a row of `SCALARS` (a function of one vector and the points to try it at) or of `OF_A_MODE`.
+To add a law: a row of `SCALARS` or `LAWS` (a function of one vector and the points to try it at) or of `OF_A_MODE`, and its
+name in `ROWS`; a public name without a row has its reason in `WITHOUT`.
 """
 
 import functools
@@ -166,6 +167,168 @@ def test_functions_of_numbers_have_their_derivatives(loops):
             assert np.isfinite(found[:, 0, k]).all(), (name, found[:, 0, k])
             scale = 1 + np.abs(difference[:, k]).max()
             assert np.abs(found[:, 0, k] - difference[:, k]).max() < 3e-5 * scale, (name, found[:, 0, k], difference[:, k])
+
+
+# --- laws of several numbers: flows of features, decay, depth, softmax, starvation, ensembles, clocks ---------------------
+
+CHAIN, TWINS, EACH = [[1, 0], [1, 1]], [[1, 1], [1, 1]], [[1, 0], [0, 1]]
+PENALISED = gs.SpectralDecoupling("cross-entropy", 0.1)
+FEATURES = (0.4, 0.5, 1.0, 1.2, 0.1, 0.2, 2.0)
+
+
+def flow_of(types, loss, depth, x):
+    # As inside jit, where nothing is known of the types.
+    types = jnp.asarray(types, x.dtype)
+    flow = theory.FeatureFlow(types, x[:2], x[2:4], x[4:6], gs.problem.as_loss(loss), depth)
+    return flow.features(x[6])
+
+
+def linear_flow(x):
+    """Features of which none is like another, and those that only occur together and move along one line."""
+    return jax.vmap(lambda types: flow_of(types, "squared", 1, x))(jnp.asarray([CHAIN, EACH, TWINS])).reshape(-1)
+
+
+def pair_of(loss, depth, x):
+    pair = theory.starving_pair(x[0], x[1], loss, depth, (x[2], x[3]))
+    return jnp.stack([*pair.features(x[4]), *pair.index(x[4]), *pair.bounds(x[4])])
+
+
+def frozen(depth, x):
+    pair = theory.starving_pair(x[0], x[1], "hinge", depth, (x[2], x[3]))
+    return jnp.stack([*pair.freeze, finite(pair.ceiling)])
+
+
+def deep(loss, x):
+    law = theory.depth_mode(x[0], x[1], x[2:5], loss)
+    return jnp.concatenate([jnp.stack([law.logit(x[5]), law.error(x[5]), law.time_to_logit(0.5)]), law.weights(x[5])])
+
+
+def softmax(x):
+    law = theory.softmax_mode(4, x[0], x[1], x[2:4], x[4:6])
+    return jnp.concatenate([jnp.stack([law.gap(x[6]), law.error(x[6]), finite(law.time_to_gap(1.0))]), finite(law.events)])
+
+
+def read_out(x):
+    law = theory.softmax_mode(4, x[0], x[1], start=x[2])
+    return jnp.stack([law.gap(x[3]), law.error(x[3]), law.time_to_gap(1.0), law.time_to_error(0.3)])
+
+
+def kappas(x):
+    law = theory.KappaDistribution(2, x[0], x[1])
+    return jnp.stack([law.mean, law.cdf(x[2]), law.survival(x[2]), law.density(x[2]), law.quantile(x[3])])
+
+
+def learning_time(loss, x):
+    law = theory.LearningTime(x[0], x[1], x[2], x[3], loss, x[4])
+    return jnp.stack([law.cdf(x[5]), law.quantile(x[6])])
+
+
+def shared(x):
+    law = theory.shared_features(CHAIN, x[:2], "cross-entropy", w=x[2:4][None], z=x[4:5])
+    return law.features(x[5])
+
+
+def decayed(loss, x):
+    logit = theory.decayed_logit(x[0], x[1], x[2], x[3], loss, x[4])
+    return jnp.stack([logit, finite(theory.decayed_time(x[0], x[1], x[2], x[3], loss, 0.3))])
+
+
+def clocks(kind, x):
+    return jnp.stack([
+        special.clock_time(kind, x[0], x[1], x[2]),
+        *special.clock_state(kind, x[0], x[1], x[3]),
+        special.clock_integral(kind, x[4], x[5], x[6]),
+    ])
+
+
+def discriminator(x):
+    signals = [theory.generator_signal(kind, x[0], x[1]) for kind in ("minimax", "non-saturating", "hinge")]
+    return jnp.stack([*signals, theory.minimax_tail(x[2], x[3], x[1]), theory.confident_logit(x[4])])
+
+
+SAME = (0.5, 0.5, 1.0, 1.0, 0.2, 0.2, 0.3)
+DEEP = [(0.5, 1.0, 0.5, 0.5, 0.5, 1.0), (0.5, 1.0, 0.5, 0.6, 0.7, 3.0)]
+LEARNING = [(0.5, 1.0, 0.3, 0.2, 0.5, 6.0, 0.6), (0.5, 1.0, 0.3, 0.3, 0.5, 4.0, 0.4)]
+LINEAR = [FEATURES, (0.5, 0.5, 1.0, 1.0, 0.0, 0.0, 2.0), (0.5, 0.4, 1.0, 1.2, 0.1, 0.2, 900.0)]
+SETTLED = [(0.4, 0.3, 0.3), (0.3, 0.3, 0.3)]
+DECAYED = [(0.5, 1.0, 0.05, 0.1, 20.0), (0.1, 1.0, 0.4, 0.3, 2.0), (0.5, 1.0, 0.7, 0.1, 3.0)]
+CLOCK = [(0.8, 0.3, 0.2, 0.3, -0.3, 0.4, 0.5), (0.5, 0.5, 0.3, 0.2, 0.1, 0.4, 0.3), (0.3, 0.01, 0.1, 0.2, 0.2, 0.6, 0.01)]
+PAIRS = [(0.6, 0.3, 0.1, 0.2, 3.0), (0.4, 0.4, 0.2, 0.2, 1.0)]
+LAWS = {
+    "feature flow, linear": (linear_flow, LINEAR),
+    "settled features": (lambda x: theory.settled_features([*CHAIN, [0, 1]], x, PENALISED), SETTLED),
+    "decay, squared": (functools.partial(decayed, "squared"), DECAYED),
+    "softmax, one layer": (read_out, [(0.3, 1.0, 0.0, 5.0), (0.3, 1.0, 0.4, 50.0)]),
+    "pair, exponential": (functools.partial(pair_of, "exponential", 1), [*PAIRS, (0.6, 0.3, 0.0, 0.1, 3.0)]),
+    "clocks, hinge": (functools.partial(clocks, "hinge"), CLOCK),
+    "discriminator": (discriminator, [(1.2, 1.0, 1e3, 0.5, 0.1), (0.0, 2.0, 1e2, 0.5, 0.5)]),
+    "pair frozen": (functools.partial(frozen, 3), [(0.6, 0.3, 0.1, 0.2), (0.4, 0.4, 0.2, 0.2)]),
+    "feature flow, hinge": (functools.partial(flow_of, CHAIN, "hinge", 2), [FEATURES, SAME]),
+    "feature flow, integrated": (functools.partial(flow_of, CHAIN, "cross-entropy", 1), [FEATURES]),
+    "feature flow, deep": (functools.partial(flow_of, CHAIN, "cross-entropy", 2), [FEATURES, SAME]),
+    "decay, hinge": (functools.partial(decayed, "hinge"), DECAYED),
+    "decay, cross-entropy": (functools.partial(decayed, "cross-entropy"), DECAYED),
+    "softmax, two layers": (softmax, [(0.3, 1.0, 0.3, 0.2, 0.3, 0.2, 3.0), (0.3, 1.0, 0.3, 0.2, 0.1, -0.4, 3.0)]),
+    "pair, deep": (functools.partial(pair_of, "exponential", 2), PAIRS),
+    "depth, hinge": (functools.partial(deep, "hinge"), [(*start[:5], 1.0) for start in DEEP]),
+    "depth, cross-entropy": (functools.partial(deep, "cross-entropy"), DEEP),
+    "kappa": (kappas, [(1.0, 1.2, 0.5, 0.3), (1.0, 0.7, 2.0, 0.8)]),
+    "learning time, hinge": (functools.partial(learning_time, "hinge"), LEARNING),
+    "learning time": (functools.partial(learning_time, "cross-entropy"), LEARNING[:1]),
+    "shared features": (shared, [(0.5, 0.4, 0.2, 0.3, 0.2, 3.0), (0.5, 0.5, 0.2, 0.2, 0.2, 3.0)]),
+    "clocks, cross-entropy": (functools.partial(clocks, "cross-entropy"), CLOCK),
+    "clocks, exponential": (functools.partial(clocks, "exponential"), CLOCK),
+    "clocks, squared": (functools.partial(clocks, "squared"), CLOCK),
+    "time to confidence": (
+        lambda x: theory.time_to_confidence("cross-entropy", x[0], x[1], x[2], x[3], x[4])[None],
+        [(0.1, 0.5, 1.0, 0.1, 0.3), (0.1, 0.5, 1.0, -0.1, 0.3)],
+    ),
+}
+QUICK_LAWS = ("feature flow, linear", "settled features", "pair, exponential", "discriminator")
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK_LAWS else [pytest.mark.slow]) for n in LAWS])
+def test_laws_of_several_numbers_have_their_derivatives(name):
+    function, points = LAWS[name]
+    against_differences(function, points, 2e-5, names=name)
+
+
+# --- no public name without a row or a reason ----------------------------------------------------------------------------
+
+ROWS = {
+    "ClockCurve": "logit", "ModeSolution": "weights", "solve_mode": "logit", "FeatureFlow": "feature flow, linear",
+    "feature_flow": "pair, deep", "DepthMode": "depth, hinge", "depth_mode": "depth, hinge", "decayed_logit": "decay, hinge",
+    "decayed_time": "decay, hinge", "KappaDistribution": "kappa", "LearningTime": "learning time",
+    "SharedFeatures": "shared features", "shared_features": "shared features", "SoftmaxMode": "softmax, two layers",
+    "SoftmaxReadOut": "softmax, one layer", "softmax_mode": "softmax, two layers", "StarvingPair": "pair, exponential",
+    "starving_pair": "pair, exponential", "settled_features": "settled features", "confident_logit": "discriminator",
+    "minimax_tail": "discriminator", "time_to_confidence": "time to confidence", "starvation_index": "pair, exponential",
+    "clock_time": "clocks, hinge", "clock_state": "clocks, hinge", "clock_integral": "clocks, hinge",
+}
+STEPS = "counts steps, and its derivatives at whole steps have tests beside the march itself"
+WITHOUT = {
+    "DescentSolution": STEPS, "ModeDescent": STEPS, "ModeSGD": STEPS,
+    "LogitDistribution": "its quantiles are steps; its sums are those of binomial_log_pmf",
+    "TimeDistribution": "counts steps",
+    "Solution": "reads one ModeSolution a class; test_derivatives_of_solve", "solve": "as Solution",
+    "MaxMargin": "the support is a choice of points; test_direction", "max_margin_direction": "as MaxMargin",
+    "Reweighting": "NumPy arrays of a linear programme, with corners", "fastest_weights": "as Reweighting",
+    "equal_speed_weights": "as Reweighting", "equal_time_weights": "as Reweighting",
+    "antipodal_fate": "a step", "exclusive_fate": "a step", "dies_for_ever": "a step",
+    "class_failure_probability": "of a whole number", "minimax_peak": "a number", "kappa_critical": "a number",
+    "decay_threshold": "a product", "jacobian": "a module of arrays, test_jacobian",
+    "ntk": "a module of matrices, once differentiable in forward mode, test_ntk",
+}
+
+
+@pytest.mark.parametrize("module", [theory, special])
+def test_every_public_name_has_a_row_or_a_reason(module):
+    tried = {**OF_A_MODE, **SCALARS, **LAWS}
+    assert all(row in tried for row in ROWS.values())
+    assert not (ROWS.keys() | SCALARS.keys()) & WITHOUT.keys()
+    assert set(module.__all__) - ROWS.keys() - SCALARS.keys() - WITHOUT.keys() == set()
+    assert not (ROWS.keys() | WITHOUT.keys()) - set(theory.__all__) - set(special.__all__)
 
 
 # --- beside a member that never learns ---------------------------------------------------------------------------------
