@@ -84,7 +84,9 @@ def readable(name: str, value: Any) -> Any:
         raise ValueError(f"{name} has {int(np.ma.getmaskarray(value).sum())} masked entries; fill them or leave them out")
     if isinstance(value, list | tuple) and any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
         return _stacked(name, value)
-    source = value.detach().cpu() if hasattr(value, "detach") and hasattr(value, "cpu") else value
+    source: Any = value
+    if hasattr(source, "detach") and hasattr(source, "cpu"):
+        source = source.detach().cpu()
     if hasattr(source, "__dlpack__") and not hasattr(source, "__array__"):
         source = np.from_dlpack(source)
     try:
@@ -92,8 +94,8 @@ def readable(name: str, value: Any) -> Any:
     except Exception as error:
         if "inhomogeneous" in str(error):
             raise ValueError(f"{name} has rows of different lengths; give a rectangular array") from None
-        if "float16" in str(getattr(value, "dtype", "")):
-            raise _half(name, value.dtype) from None
+        if "float16" in str(getattr(source, "dtype", "")):
+            raise _half(name, source.dtype) from None
         raise ValueError(f"{name} must hold numbers, got {shown(value)}, which is no array: {shown(error)}") from None
     if array.dtype.kind == "O":
         array = np.array([_real(name, entry, value) for entry in array.reshape(-1)], np.float64).reshape(array.shape)

@@ -103,14 +103,14 @@ def html_lines(text: str) -> str:
     return f'<pre style="white-space: pre-wrap">{escape(text)}</pre>'
 
 
-def short_repr(thing: Any) -> str:
+def short_repr(self: Any) -> str:
     """A result on one line: its class and its fields, of which arrays show their shape and results their class.
 
     Assigned to `__repr__` where the fields in full would fill a page.
     """
-    fields = (name for name in getattr(thing, "__dataclass_fields__", {}) if not name.startswith("_"))
-    parts = [f"{name}={_brief(getattr(thing, name, None))}" for name in fields]
-    return f"{type(thing).__name__}({', '.join(parts)})"
+    fields = (name for name in getattr(self, "__dataclass_fields__", {}) if not name.startswith("_"))
+    parts = [f"{name}={_brief(getattr(self, name, None))}" for name in fields]
+    return f"{type(self).__name__}({', '.join(parts)})"
 
 
 def _brief(value: Any) -> str:

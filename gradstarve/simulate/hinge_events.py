@@ -56,7 +56,7 @@ class Events(NamedTuple):
         return f"Events({networks}, {int(self.count.sum())} events; .of(index) tells them in words)"
 
     def _repr_html_(self) -> str:
-        first = np.unravel_index(0, self.count.shape) if self.count.size else ()
+        first = (0,) * self.count.ndim
         lines = self.of(*first)[:20] if self.count.size else []
         return html_lines("\n".join([repr(self), *lines]))
 
