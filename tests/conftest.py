@@ -103,7 +103,7 @@ PLATFORM = re.compile(
             r"test_flow.py::test_(the_flow_is|progress)|test_hinge_exact.py::test_(events_are|a_network)",
             r"test_sweep_directory.py::test_(a_second|damaged|other|strange)|test_sweep.py::test_(statistics_are|xarray|table)",
             r"test_gaps.py::test_(theory_and|not_finite)|test_plots.py::test_file|test_phase.py::TestFailure::test_intervals",
-            r"theorems/test_verify.py|test_catalogue.py::test_entry.*\[(balance|clock|features|hinge-exact|logistic-flow)\]",
+            r"theorems/test_verify.py|test_catalogue.py::test_entry.*\[(balance|clock|features|hinge-exact|logistic-flow)-two\]",
             r"test_starvation_report.py::test_(the_patch|times_that)|page/test_page(_files)?.py",
             r"test_cli.py::test_(overlay.*antip|sweep_writes|derive_prints|derive_lists|root_help|verify)|test_cli_stop.py",
             r"test_cli_starve.py::test_it_writes|test_house.py::test_(importing|lazy|public)|test_style.py|test_readme.py",
