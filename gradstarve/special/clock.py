@@ -137,7 +137,7 @@ def _halves(rise, fall, **other) -> list[Array]:
     for name, half in zip(("rise", "fall"), arrays, strict=False):
         check_least(name, half, 0.0)
         check_normal(name, half)
-    return jnp.broadcast_arrays(*arrays)
+    return list(jnp.broadcast_arrays(*arrays))  # a tuple in newer versions of JAX
 
 
 # --- the laws, by kind -------------------------------------------------------------------------------------------------
