@@ -27,6 +27,7 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
 nitpicky = True
+nitpick_ignore = [("py:class", "numpy.dtype")]  # no inventory of NumPy is fetched
 smartquotes = False  # docstrings mean the quotes and primes that they have
 python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
