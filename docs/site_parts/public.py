@@ -37,6 +37,7 @@ LISTED = {
         "digits",
     ),
     "gradstarve.problem.digits": ("TwoDigits", "with_patch"),
+    "gradstarve.theorems.entry": ("Quote",),
     "gradstarve.theorems.hypotheses": ("Hypothesis", "Problem"),
     "gradstarve.diagnose.groups": ("GroupLaw",),
     "gradstarve.diagnose.margins": ("MeasuredGroup",),

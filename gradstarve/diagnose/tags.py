@@ -110,13 +110,14 @@ def _checked(tags: Tags, labels: np.ndarray) -> Tags:
     """Refuse groups of one sample, and groups with one sample left outside of them in a class that they split."""
     for name, inside in zip(tags.names, tags.members.T, strict=True):
         if inside.sum() == 0:
-            raise ValueError(f"group {name!r} has no sample; leave it out")
+            raise ValueError(f"groups: group {shown(name)} has no sample; leave it out")
         for sign in (1, -1):
             mine = labels == sign
             count, rest = int((mine & inside).sum()), int((mine & ~inside).sum())
             if rest and count == 1 and inside.sum() == 1:
                 raise ValueError(
-                    f"group {name!r} has 1 sample, of which no mean can be told from chance; give it more, or leave it out"
+                    f"groups: group {shown(name)} has 1 sample, of which no mean can be told from chance; give it more, "
+                    "or leave it out"
                 )
     return tags
 
