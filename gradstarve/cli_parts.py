@@ -18,6 +18,7 @@ from gradstarve.cli_names import PROBLEMS as PROBLEMS
 from gradstarve.cli_names import THEOREMS, completion
 from gradstarve.progress import Progress
 from gradstarve.style import FORMATS
+from gradstarve.text import meant
 
 DEFAULT_OUT = Path("gradstarve-out")
 
@@ -90,13 +91,6 @@ def use_float64() -> None:
     jax.config.update("jax_enable_x64", True)
 
 
-# What else losses are called, by the letters alone.
-_CALLED = {
-    "cross-entropy": ("ce", "bce", "xent", "crossentropy", "logistic", "logloss", "binarycrossentropy", "softplus"),
-    "squared": ("mse", "l2", "square", "quadratic", "leastsquares", "squaredmargin"),
-    "exponential": ("exp", "adaboost"),
-    "hinge": ("svm", "maxmargin"),
-}
 _OTHER_DATA = {
     "--problem": "; simulate and sweep of the Python library train on other data: gradstarve.Dataset(points, labels)"
 }
@@ -105,17 +99,9 @@ _OTHER_DATA = {
 def one_of(option: str, value: str, valid: Any) -> None:
     """Refuse a value that is not among the valid ones, which are listed; the one that may be meant is named."""
     if value not in valid:
-        near = _near(value, valid)
-        meant = f"; did you mean {near}?" if near else _OTHER_DATA.get(option, "")
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(valid)}{meant}", param_hint=f"'{option}'")
-
-
-def _near(value: str, valid: Sequence[str]) -> str:
-    letters = re.sub("[^a-z0-9]", "", value.lower())
-    for name in valid:
-        if letters in (name.replace("-", ""), *_CALLED.get(name, ())):
-            return name
-    return next(iter(difflib.get_close_matches(value.lower(), valid, n=1)), "")
+        near = meant(value, valid)
+        hint = f"; did you mean {near}?" if near else _OTHER_DATA.get(option, "")
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(valid)}{hint}", param_hint=f"'{option}'")
 
 
 def entries(names: Sequence[str] | None) -> list[str] | None:

@@ -52,13 +52,34 @@ def shown(value: Any, longest: int = 60) -> str:
     return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
 
 
-# What other libraries call the losses.
+# What other libraries call the losses, by the letters alone and without "loss" at the end.
 _ALSO_CALLED = {
-    "cross-entropy": ("ce", "bce", "xent", "log", "logloss", "logistic", "logistic loss", "nll", "softmax", "sigmoid"),
-    "squared": ("mse", "l2", "square", "squared error", "mean squared error", "quadratic", "least squares"),
-    "hinge": ("svm", "margin", "max margin"),
+    "cross-entropy": ("ce", "bce", "xent", "log", "logistic", "binarycrossentropy", "nll", "softmax", "softplus", "sigmoid"),
+    "squared": ("mse", "l2", "square", "squarederror", "meansquarederror", "quadratic", "leastsquares", "squaredmargin"),
+    "hinge": ("svm", "margin", "maxmargin"),
     "exponential": ("exp", "adaboost"),
 }
+
+
+def meant(given: Any, names: Iterable[str]) -> str:
+    """The one of `names` that `given` may stand for, "" where no name is near.
+
+    >>> [meant(given, ["hinge", "squared"]) for given in ("Hinge_", "mse", "q")]
+    ['hinge', 'squared', '']
+    """
+    if not isinstance(given, str):
+        return ""
+    plain = _letters(given)
+    by_plain = {_letters(name): name for name in names}
+    for name, others in _ALSO_CALLED.items():
+        if name in by_plain.values() and plain.removesuffix("loss") in others:
+            return name
+    near = get_close_matches(plain, by_plain, n=1, cutoff=0.6)
+    return by_plain[near[0]] if near else ""
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def did_you_mean(given: Any, names: Iterable[str]) -> str:
@@ -67,15 +88,8 @@ def did_you_mean(given: Any, names: Iterable[str]) -> str:
     >>> [did_you_mean(given, ["hinge", "squared"]) for given in ("Hinge_", "mse", "q")]
     ["; did you mean 'hinge'?", "; did you mean 'squared'?", '']
     """
-    if not isinstance(given, str):
-        return ""
-    plain = " ".join(given.lower().replace("_", " ").replace("-", " ").split())
-    by_plain = {name.lower().replace("_", " ").replace("-", " "): name for name in names}
-    for name, others in _ALSO_CALLED.items():
-        if name in by_plain.values() and plain.removesuffix(" loss") in others:
-            return f"; did you mean {name!r}?"
-    near = get_close_matches(plain, by_plain, n=1, cutoff=0.6)
-    return f"; did you mean {by_plain[near[0]]!r}?" if near else ""
+    name = meant(given, names)
+    return f"; did you mean {name!r}?" if name else ""
 
 
 def html_table(rows: Sequence[Sequence[str]], note: str = "") -> str:

@@ -188,7 +188,6 @@ def _cone_points(frame, keys, count, opening, spread):
 
 
 def _pairs(norms, frequencies):
-    norms, frequencies = (_in_one_array(values) for values in (norms, frequencies))
     with jax.ensure_compile_time_eval():
         norms, frequencies = real_arrays(norms=norms, frequencies=frequencies)
     for name, value in (("norms", norms), ("frequencies", frequencies)):
@@ -196,13 +195,6 @@ def _pairs(norms, frequencies):
             raise ValueError(f"{name} must be a pair (class +, class -), got shape {value.shape}")
     check_positive("norms", norms)
     return norms, frequencies
-
-
-def _in_one_array(values):
-    """A list or tuple that has traced numbers in it as one traced array."""
-    if isinstance(values, list | tuple) and not all(map(is_concrete, values)):
-        return jnp.stack([jnp.asarray(value) for value in values])
-    return values
 
 
 def _frame(dim: int, count: int, key, dtype):
