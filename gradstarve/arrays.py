@@ -272,16 +272,47 @@ def check_positive(name: str, array: Array) -> None:
             raise ValueError(f"{name} must be > 0, got {values[bad].flat[0]}")
 
 
+def is_subnormal(values: np.ndarray) -> np.ndarray:
+    """Which entries of a float array are below its normal numbers and not 0.
+
+    Read off the bits: where a library has made the processor take subnormal numbers for 0, comparing says that they are.
+    """
+    kind = np.finfo(values.dtype)
+    bits = values.view(f"u{values.dtype.itemsize}")
+    exponent = (bits >> kind.nmant) & ((1 << kind.nexp) - 1)
+    return (exponent == 0) & (bits << 1 != 0)
+
+
 def check_normal(name: str, array: Array) -> None:
     """Raise a `ValueError` that names the first subnormal entry of `array`, which XLA takes for 0 (if it can be seen)."""
     if is_concrete(array):
-        values, least = np.asarray(array), np.finfo(array.dtype).tiny
-        bad = (values != 0) & (np.abs(values) < least)
+        values = np.asarray(array)
+        bad = is_subnormal(values)
         if bad.any():
-            raise ValueError(
-                f"{name} = {values[bad].flat[0]} is subnormal in {array.dtype} (below {least:.4g}) and flushed to 0; "
-                + ("give it as float64, with 64 bits on in JAX" if array.dtype == np.float32 else "rescale the problem")
-            )
+            raise _is_flushed(f"{name} = {values[bad].flat[0]}", values.dtype)
+
+
+def check_normal_size(name: str, log_sizes: np.ndarray, dtype) -> None:
+    """The same for numbers that are given by their logarithms, -inf for 0, and meant to be computed in `dtype`."""
+    bad = (log_sizes < np.log(float(np.finfo(dtype).tiny))) & (log_sizes > -np.inf)
+    if bad.any():
+        digits = log_sizes[bad].flat[0] / np.log(10)
+        power = np.floor(digits)
+        raise _is_flushed(f"{name} = {10 ** (digits - power):.4g}e{power:.0f}", dtype)
+
+
+def log_sum(a: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """log |a + z|, -inf where it is 0; finite where the sum itself is too small for a float."""
+    _, power = np.frexp(np.maximum(np.abs(a), np.abs(z)))
+    part = np.abs(np.ldexp(a, -power) + np.ldexp(z, -power))
+    return np.log(np.where(part > 0, part, 1)) + np.where(part > 0, power * np.log(2), -np.inf)
+
+
+def _is_flushed(value: str, dtype) -> ValueError:
+    return ValueError(
+        f"{value} is subnormal in {np.dtype(dtype)} (below {np.finfo(dtype).tiny:.4g}) and flushed to 0; "
+        + ("give it as float64, with 64 bits on in JAX" if dtype == np.float32 else "rescale the problem")
+    )
 
 
 def check_least(name: str, array: Array, least: float) -> None:

@@ -1,8 +1,9 @@
 """The walk of `test_bad_values.py`, in a process without the type checks that tests add: as a user meets the library.
 
-`python tests/bad_values.py PATTERN PART OF` tries every OF-th pair of an argument and a value, from number PART on, of the
-functions whose name matches PATTERN, and prints one line of JSON for each: the outcome ("refused", "taken" or "fault"), the
-function, the argument, the value, and what was said. On the standard error: how many of each, and where the time went.
+`python tests/bad_values.py PATTERN PART OF` tries every OF-th pair of an argument and a value, from number PART on, and one
+pair at least of each function, where the function's name matches PATTERN. It prints one line of JSON for each: the outcome
+("refused", "taken" or "fault"), the function, the argument, the value, and what was said. On the standard error: how many of
+each, and where the time went.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 import time
 import traceback
 import warnings
+from functools import partial
 
 import jax
 import numpy as np
@@ -65,14 +67,25 @@ def judged(error, name, value):
 
 
 def pairs():
-    """Every argument of every function with every value."""
+    """For every function, every argument with every value."""
     for function, (call, arguments) in CALLS.items():
+        of_function = []
         for name in arguments:
             for value, make in VALUES.items():
-                yield function, call, arguments, name, value, make
+                of_function.append((function, call, arguments, name, value, make))
             for value, change in CHANGES.items():
                 if within(arguments[name], change) is not None:
-                    yield function, call, arguments, name, value, lambda a=arguments[name], c=change: within(a, c)
+                    of_function.append((function, call, arguments, name, value, partial(within, arguments[name], change)))
+        yield of_function
+
+
+def sample(part, of):
+    """Every `of`-th pair, from number `part` on, and a pair of each function that would have none."""
+    seen = 0
+    for of_function in pairs():
+        taken = [pair for i, pair in enumerate(of_function, seen) if i % of == part]
+        yield from taken or [of_function[seen % len(of_function)]]
+        seen += len(of_function)
 
 
 def excused(function, name, value, text):
@@ -92,8 +105,8 @@ if __name__ == "__main__":
     warnings.simplefilter("error")
     warnings.simplefilter("ignore", LinearRegimeWarning)
     warnings.filterwarnings("ignore", message=".* networks diverged and are left out")
-    for i, (function, call, arguments, name, value, make) in enumerate(pairs()):
-        if i % of != part or not re.search(only, function):
+    for function, call, arguments, name, value, make in sample(part, of):
+        if not re.search(only, function):
             continue
         since = time.process_time()
         kind, text = verdict(call, arguments, name, make())

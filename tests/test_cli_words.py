@@ -60,7 +60,9 @@ def test_the_module_is_the_command():
     shown = run("-m", "gradstarve", "overlay", "--no-such-option")
     assert shown.returncode == 2
     assert shown.stderr.startswith("Usage: python -m gradstarve overlay [OPTIONS]")
-    script = run("-m", "gradstarve", "--show-completion", "bash").stdout
+    # Typer finds out for which shell from the processes above, of which none may be one.
+    told = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    script = run("-m", "gradstarve", "--show-completion", "bash", **told).stdout
     assert "_GRADSTARVE_COMPLETE=complete_bash" in script
     assert script.rstrip().endswith(" gradstarve")
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_fits, check_positive, is_concrete, real_arrays
+from gradstarve.arrays import check_fits, check_normal, check_positive, is_concrete, real_arrays
 from gradstarve.errors import HypothesisError
 
 
@@ -17,7 +17,8 @@ class Mode(eqx.Module):
     Neuron j enters by a_j = w_j . xh and z_j (for the class y = -1 with its sign turned), so that the logit in favour
     of the class is u = r sum_j (a_j)_+ z_j. Shapes: `a` and `z` [*batch, h], `frequency` and `norm` [] or [*batch]; one
     float dtype. A neuron with a_j <= 0 does not see the class and stays where it is. Each class of orthogonal data is
-    such a mode. `ValueError` for shapes that do not fit, h = 0, p <= 0, p > 1, r <= 0, and entries that are not finite.
+    such a mode. `ValueError` for shapes that do not fit, h = 0, p <= 0, p > 1, r <= 0, and entries that are not
+    finite or that are subnormal, which compiled code takes for 0.
 
     >>> mode = Mode(frequency=0.5, norm=1.0, a=[0.1, 0.2], z=[0.1, -0.1])
     >>> round(float(mode.logit), 6)
@@ -38,6 +39,8 @@ class Mode(eqx.Module):
         for name, value in (("frequency", frequency), ("norm", norm)):
             check_positive(name, value)
             check_fits(name, value, a.shape[:-1], f"a {a.shape}")
+        check_normal("a", a)
+        check_normal("z", z)
         if is_concrete(frequency):
             shares = np.asarray(frequency)
             # Sums of weights may exceed 1 by their rounding.

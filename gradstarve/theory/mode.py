@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_normal, is_concrete, readable, shown
+from gradstarve.arrays import check_normal_size, is_concrete, log_sum, readable, shown
 from gradstarve.problem import Mode
 from gradstarve.special import clock
 from gradstarve.special.clock import Kind
@@ -132,11 +132,11 @@ def _may_be_faint(mode: Mode) -> bool:
     """
     if not (is_concrete(mode.norm) and is_concrete(mode.a) and is_concrete(mode.z)):
         return False
-    a, z, norm = (np.asarray(values) for values in (mode.a, mode.z, mode.norm))
-    # In NumPy, which keeps the subnormal numbers that compiled code takes for 0.
-    sizes = np.abs(np.where(a > 0, a + z, 0)) * (np.sqrt(norm)[..., None] / 2)
-    check_normal("sqrt(norm) |a + z| / 2", jnp.asarray(sizes))
-    return bool(((sizes > 0) & (sizes < np.exp(faint_floor(a.dtype) / 2))).any())
+    dtype = mode.a.dtype
+    a, z, norm = (np.asarray(values, np.float64) for values in (mode.a, mode.z, mode.norm))
+    log_sizes = np.where(a > 0, log_sum(a, z), -np.inf) + np.log(norm)[..., None] / 2 - np.log(2)
+    check_normal_size("sqrt(norm) |a + z| / 2", log_sizes, dtype)
+    return bool(((log_sizes > -np.inf) & (log_sizes < faint_floor(dtype) / 2)).any())
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_instance, is_concrete
+from gradstarve.arrays import check_instance, check_normal, is_concrete
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import (
     Dataset,
@@ -173,6 +173,11 @@ def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", d
             str(breach),
             "simulate(...) or simulate_flow(...), which need no hypothesis",
         )
+    if is_concrete(network.w) and is_concrete(network.z):
+        # An entry far below its row's largest is lost in every sum; a row that is all of this size is not.
+        largest = np.max(np.abs(np.asarray(network.w)), axis=-1)
+        check_normal("max |w_j|", largest)
+        check_normal("z", network.z)
     rays = [data.ray(label) for label in (1, -1)]
     network = TwoLayerReLU(network.w.astype(dtype), network.z.astype(dtype))
     for ray in rays:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete
+from gradstarve.arrays import check_normal_size, is_concrete, log_sum
 from gradstarve.problem import LOSSES
 from gradstarve.special import clock
 from gradstarve.theory.mode import ClockCurve, insert_axes
@@ -73,7 +73,7 @@ def transfer_flow(kind: str, frequency, norm, a, z) -> TransferFlow:
     leaving = jnp.where(leaves, jnp.where(fits, near, far), jnp.inf)
     flat = [values.reshape(-1, values.shape[-1]) for values in (a, z, leaving)]
     rate = 2 * frequency * norm
-    count, faint = count_pieces(leaves), _may_be_faint(norm, a + z)
+    count, faint = count_pieces(leaves), _may_be_faint(norm, a, z)
     if faint:
         # Each class once, and once more after each leaver; where that cannot be seen, room for the first is enough.
         count += 2 + (count if is_concrete(a) else 0)
@@ -87,12 +87,14 @@ def transfer_flow(kind: str, frequency, norm, a, z) -> TransferFlow:
     return TransferFlow((plus, minus), a, z, leaving, joining, times)
 
 
-def _may_be_faint(norm, grown) -> bool:
+def _may_be_faint(norm, a, z) -> bool:
     """Whether r p_j^2 / 4 of some neuron may be too small for a float, so that the clock of its class needs more pieces."""
-    if not (is_concrete(norm) and is_concrete(grown)):
+    if not (is_concrete(norm) and is_concrete(a) and is_concrete(z)):
         return True
-    sizes = np.abs(np.asarray(grown, np.float64)) * (float(np.sqrt(np.min(norm))) / 2)
-    return bool(((sizes > 0) & (sizes < np.exp(faint_floor(grown.dtype) / 2))).any())
+    a, z, dtype = np.asarray(a, np.float64), np.asarray(z, np.float64), a.dtype
+    log_sizes = np.where(a != 0, log_sum(a, z), -np.inf) + np.log(float(np.min(norm))) / 2 - np.log(2)
+    check_normal_size("sqrt(norm) |a + z| / 2", log_sizes, dtype)
+    return bool(((log_sizes > -np.inf) & (log_sizes < faint_floor(dtype) / 2)).any())
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
