@@ -283,7 +283,7 @@ def is_subnormal(values: np.ndarray) -> np.ndarray:
     return (exponent == 0) & (bits << 1 != 0)
 
 
-def check_normal(name: str, array: Array) -> None:
+def check_normal(name: str, array: Array | np.ndarray) -> None:
     """Raise a `ValueError` that names the first subnormal entry of `array`, which XLA takes for 0 (if it can be seen)."""
     if is_concrete(array):
         values = np.asarray(array)
