@@ -280,7 +280,7 @@ def is_subnormal(values: np.ndarray) -> np.ndarray:
     kind = np.finfo(values.dtype)
     bits = values.view(f"u{values.dtype.itemsize}")
     exponent = (bits >> kind.nmant) & ((1 << kind.nexp) - 1)
-    return (exponent == 0) & (bits << 1 != 0)
+    return np.asarray((exponent == 0) & (bits << 1 != 0))
 
 
 def check_normal(name: str, array: Array | np.ndarray) -> None:

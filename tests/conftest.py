@@ -119,7 +119,7 @@ PLATFORM = re.compile(
 # catalogue. A choice of marks without "not slow" compiles as for a user: `pytest -m slow`, `pytest -m ''` for all tests.
 PLAIN_EMITTER = "--xla_cpu_use_fusion_emitters=false"
 HAVE_PLAIN_EMITTER = ("0.8.", "0.9.", "0.10.")
-OPTIMISED = re.compile(r"/special/|/test_(catalogue|engines|sweep\w*)\.py")
+OPTIMISED = re.compile(r"/special/|/test_(engines|sweep\w*)\.py")
 UNOPTIMISED = pytest.StashKey[bool]()
 
 
