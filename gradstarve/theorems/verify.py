@@ -81,7 +81,7 @@ class Row:
                 "claim": t.claim,
                 "formula": t.formula,
                 "hypotheses": [str(h) for h in t.hypotheses],
-                "tolerance": t.tolerance,
+                "tolerance": o.tolerance,
                 "why_tolerance": t.why_tolerance,
                 "checked_with": t.checked_with,
                 **({"power": t.power} if t.power else {}),
@@ -339,8 +339,7 @@ def verify(
             # Some claims fail by less than float32 can tell.
             drops = () if single else theorem.necessity
             found = tuple(drop(jax.random.fold_in(own, 1_000_000 + i)) for i, drop in enumerate(drops))
-            if single and theorem.single_tolerance is not None:
-                outcome = outcome.judged(max(theorem.single_tolerance, theorem.tolerance))
+            outcome = outcome.judged(theorem.tolerance_in(precision)) if single else outcome
             outside = () if single else strays(theorem, outcome)  # they tell equality to the rounding of float64
             rows.append(Row(theorem, outcome, found, time.perf_counter() - start, outside))
             row = rows[-1]

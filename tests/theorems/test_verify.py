@@ -57,6 +57,7 @@ def test_quick_and_single_precision(monkeypatch):
     assert [row.outcome.trials for row in single.rows] == [BATCH]
     assert single.rows[0].outcome.tolerance == 1e-2
     assert single.to_dict()["precision"] == "float32"
+    assert single.to_dict()["theorems"][0]["tolerance"] == 1e-2
     assert not jax.config.jax_enable_x64
     with pytest.raises(ValueError, match="leave out either"):
         verify(CHEAP, quick=True, trials=3)
