@@ -124,7 +124,8 @@ def from_jacobian(jacobian: Any, labels: Any, logits: Any = None, groups: Any = 
     with np.errstate(over="ignore", invalid="ignore"):
         kernel = rows @ rows.T
     if not np.isfinite(kernel).all():
-        raise ValueError(f"jacobian has entries up to {np.abs(rows).max():.3g}, whose squares are no floats; scale the samples")
+        largest = np.abs(rows).max()
+        raise ValueError(f"jacobian has entries up to {largest:.3g}, whose squares are no floats; scale the samples down")
     return diagnose(kernel, labels * start, labels, groups, **options)
 
 

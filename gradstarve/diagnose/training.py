@@ -70,8 +70,8 @@ def train_linearised(
     most = 0.65 * (_MOST_STAGES**2 - 1) / radius
     if times[-1:].sum() > max_steps * most:
         raise ConvergenceError(
-            f"the linearised training does not get to time {times[-1]:.3g}: {max_steps} steps end at {max_steps * most:.3g} at "
-            "the latest; ask for earlier times"
+            f"the linearised training does not get to time {times[-1]:.3g}: {max_steps} steps end at {max_steps * most:.3g} "
+            "at the latest; ask for earlier times"
         )
     step = 0.05 / radius
     records, steps = np.empty((len(times), start.size)), 0

@@ -366,22 +366,28 @@ class Reduction(eqx.Module):
         return values[..., self.index]
 
 
+def distinct(data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every point with its label once: (their first places, rising [m], which of them point i is [n], their weights [m]).
+
+    >>> [found.tolist() for found in distinct(Dataset([[2.0], [-1.0], [2.0]], [1, -1, 1], [0.25, 0.5, 0.25]))]
+    [[0, 1], [0, 1, 0], [0.5, 0.5]]
+    """
+    keyed = np.concatenate([data.points, data.labels[:, None]], axis=1) + 0.0  # + 0.0 makes -0.0 and 0.0 the same point
+    _, first, index = np.unique(keyed, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    index = np.argsort(order)[index.reshape(-1)]
+    weights = np.bincount(index, np.asarray(data.weights, np.float64))
+    return first[order], index, (weights / weights.sum()).astype(data.weights.dtype)
+
+
 def _reduce(data: Dataset) -> Reduction:
     dtype = data.points.dtype
-    points, labels = np.asarray(data.points), np.asarray(data.labels)
-    keyed = np.concatenate([points, labels[:, None]], axis=1) + 0.0  # + 0.0 makes -0.0 and 0.0 the same point
-    _, first, index = np.unique(keyed, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)  # keep the points in the order in which they first appear
-    rank_of = np.empty_like(order)
-    rank_of[order] = np.arange(order.size)
-    index = rank_of[index.reshape(-1)]
-    kept = np.sort(first)
-    weights = np.bincount(index, np.asarray(data.weights, np.float64), kept.size)
-    distinct = points[kept].astype(np.float64)
+    kept, index, weights = distinct(data)
+    points = np.asarray(data.points, np.float64)[kept]
     # Directions count by their size relative to the point's own, so that a tiny point keeps its direction.
-    unit = _units(distinct)
+    unit = _units(points)
     _, strengths, rows = np.linalg.svd(unit, full_matrices=False)
     rank = max(1, int((strengths > max(unit.shape) * strengths[0] * float(jnp.finfo(dtype).eps)).sum()))
     basis = np.eye(data.dim) if rank == data.dim else rows[:rank]
-    small = Dataset((distinct @ basis.T).astype(dtype), labels[kept], (weights / weights.sum()).astype(dtype))
+    small = Dataset((points @ basis.T).astype(dtype), data.labels[kept], weights.astype(dtype))
     return Reduction(small, jnp.asarray(basis, dtype), jnp.asarray(index))

@@ -130,7 +130,9 @@ def test_margins_are_checked(change, words):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("trained", [iter([0.5]), Broken(), {"w": W}, np.zeros(3, complex)], ids=["generator", "broken", "dict", "complex"])
+@pytest.mark.parametrize(
+    "trained", [iter([0.5]), Broken(), {"w": W}, np.zeros(5)], ids=["generator", "broken", "dict", "array"]
+)
 def test_what_is_neither_parameters_nor_margins_is_refused(trained):
     with pytest.raises(ValueError, match=r"trained must be parameters like those .*, or margins y f of shape \(16,\), got"):
         report(groups={"half": HALF}, permutations=99).after_training(trained)
