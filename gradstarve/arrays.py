@@ -74,8 +74,10 @@ def readable(name: str, value: Any) -> Any:
     """`value` as an array of real numbers: a JAX array (traced or not) as it is, all else as a NumPy array.
 
     Fractions and decimals become float64, tensors of other libraries are taken from their device. `ValueError` for
-    values without numbers, ragged lists, masked entries, complex numbers and half precision.
+    values without numbers, a truth value, ragged lists, masked entries, complex numbers and half precision.
     """
+    if isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be a number, got {value!r}")
     if isinstance(value, jax.Array):
         if jnp.issubdtype(value.dtype, jax.dtypes.extended):
             raise ValueError(f"{name} must hold numbers, got {shown(value)}, which is made of random keys")
@@ -153,9 +155,6 @@ def real_arrays(**named: Any) -> tuple[Array, ...]:
     >>> a.dtype == b.dtype
     True
     """
-    for name, value in named.items():
-        if isinstance(value, bool | np.bool_):
-            raise ValueError(f"{name} must be a number, got {value!r}")
     found = {name: readable(name, value) for name, value in named.items()}
     opinions = [_opinion(name, named[name], array) for name, array in found.items()]
     opinions = [dtype for dtype in opinions if dtype is not None]

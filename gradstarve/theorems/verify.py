@@ -370,7 +370,7 @@ def _choose(names: Any) -> list[Theorem]:
         raise ValueError(f'names must be "all", a name or a list of names, got {shown(names)}')
     unknown = [name for name in names if name not in CATALOGUE]
     if unknown or not names:
-        none = f'no theorem named; use one of {", ".join(CATALOGUE)}, or "all"'
+        none = f'names is empty, so that no theorem is named; use one of {", ".join(CATALOGUE)}, or "all"'
         raise ValueError(_unknown(unknown[0]) if unknown else none)
     return [theorem for name, theorem in CATALOGUE.items() if name in names]
 

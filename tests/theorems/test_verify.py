@@ -26,7 +26,7 @@ def report():
 def test_unknown_names_are_refused_with_the_valid_ones():
     with pytest.raises(ValueError, match=r"'signs'.*balance, sign, no-sliding-edges, independent-modes"):
         verify(["sign", "signs"])
-    with pytest.raises(ValueError, match="no theorem named"):
+    with pytest.raises(ValueError, match="names is empty, so that no theorem is named; use one of balance"):
         verify([])
     with pytest.raises(ValueError, match="a name or a list of names"):
         verify(3)
