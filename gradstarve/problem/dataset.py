@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import as_array, as_number, is_concrete, real_arrays, shown
+from gradstarve.arrays import as_array, as_number, check_normal, check_normal_rows, is_concrete, real_arrays, shown
 from gradstarve.errors import HypothesisError
 from gradstarve.problem.network import TwoLayerReLU
 
@@ -51,6 +51,8 @@ class Dataset(eqx.Module):
         n, d = points.shape
         if n == 0 or d == 0:
             raise ValueError(f"a dataset needs n >= 1 points of d >= 1 coordinates, got shape {points.shape}")
+        check_normal_rows("points", points)
+        check_normal("weights", weights)
         for name, value in (("labels", labels), ("weights", weights)):
             if value.shape != (n,):
                 raise ValueError(f"{name} must have shape ({n},), one per point, got {value.shape}")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from gradstarve.arrays import as_array, one_key, one_number, positive_int, real_arrays, shown
+from gradstarve.arrays import as_array, check_normal, one_key, one_number, positive_int, real_arrays, shown
 
 Same = TypeVar("Same", bound="Network")
 
@@ -156,6 +156,8 @@ def init_two_layer(key, batch, width, dim, scale_w=1.0, scale_z=1.0) -> TwoLayer
     scale_w, scale_z = real_arrays(scale_w=scale_w, scale_z=scale_z)
     one_number("scale_w", scale_w)
     one_number("scale_z", scale_z)
+    check_normal("scale_w", scale_w)
+    check_normal("scale_z", scale_z)
     w, z = draw_two_layer(one_key(key), jnp.arange(math.prod(shape)), scale_w, scale_z, width, dim)
     return TwoLayerReLU(w.reshape(*shape, width, dim), z.reshape(*shape, width))
 
