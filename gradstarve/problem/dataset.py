@@ -213,7 +213,7 @@ class Breach:
                 return "all points have one label"
             return f"point {self.first} is at the origin (zero), where it has no direction"
         digits = 17 if 0 < 1 - abs(self.signed_cosine) < 1e-5 else 6
-        text = f"points {self.first} and {self.second} have y_i y_k cos(x_i, x_k) = {self.signed_cosine:.{digits}g}"
+        text = f"points {self.first} and {self.second} have y_i y_k cos(x_i, x_k) = {self.signed_cosine + 0.0:.{digits}g}"
         nearly = self.tilt > 0 and abs(self.signed_cosine) > 1 - 1e-5
         return f"{text}, with {self.tilt:.3g} rad between their lines" if nearly else text
 
@@ -227,7 +227,7 @@ class Separability:
     - `antipodal`: the points of each class share a direction, and the two directions are opposite;
     - `shared_direction`: the points of each class share a direction.
 
-    Products are compared with 0 up to the rounding of the points' dtype.
+    Products are compared with 0 up to the rounding of the points' dtype. With a point at the origin none of them holds.
     """
 
     orthogonally_separable: bool
@@ -303,6 +303,9 @@ def _check_along(points: Array, directions) -> tuple[Array, np.ndarray]:
 
 def _separability(points: np.ndarray, labels: np.ndarray, eps: float) -> Separability:
     norms, unit = row_norms(points), _units(points)
+    if (norms == 0).any():  # it has no direction, so that nothing here holds
+        zero = int(np.argmin(norms))
+        return _found(dict.fromkeys(_PROPERTIES, Breach(zero, zero, 0.0)))
     signed = (unit @ unit.T) * np.outer(labels, labels)
     same = labels[:, None] == labels[None, :]
     # Rounding the d coordinates of two unit vectors to `eps` moves their inner product by at most about 2 eps.
@@ -329,12 +332,13 @@ def _separability(points: np.ndarray, labels: np.ndarray, eps: float) -> Separab
     if len(np.unique(labels)) < 2:
         only = int(np.argmax(norms))
         not_antipodal = not_antipodal or Breach(only, only, float("nan"))
-    breaches = {
-        "orthogonally_separable": not_separable,
-        "orthogonal": not_orthogonal,
-        "antipodal": not_antipodal,
-        "shared_direction": bent,
-    }
+    return _found(dict(zip(_PROPERTIES, (not_separable, not_orthogonal, not_antipodal, bent), strict=True)))
+
+
+_PROPERTIES = ("orthogonally_separable", "orthogonal", "antipodal", "shared_direction")
+
+
+def _found(breaches: dict[str, Breach | None]) -> Separability:
     return Separability(**{name: breach is None for name, breach in breaches.items()}, breaches=breaches)
 
 
