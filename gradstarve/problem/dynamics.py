@@ -40,8 +40,8 @@ class GradientDescent(Dynamics):
 
     weights <- weights - step_size * v_k, or with `nesterov` weights <- weights - step_size * (g_k + momentum * v_k).
 
-    `step_size` > 0, 0 <= `momentum` < 1, `weight_decay` >= 0; `ValueError` otherwise. Inside jit, vmap and grad what is traced
-    is not checked.
+    `step_size` > 0, 0 <= `momentum` < 1, `weight_decay` >= 0; `ValueError` otherwise. What is traced,
+    inside jit, vmap and grad, is not checked.
 
     >>> float(GradientDescent(0.5).step_size)
     0.5

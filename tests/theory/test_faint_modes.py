@@ -129,6 +129,13 @@ FAINT = {
     "a frequency": (lambda: mode([0.1], [0.1], p=TINY), "frequency = 1e-310 is subnormal"),
     "a norm": (lambda: mode([0.1], [0.1], r=TINY), "norm = 1e-310 is subnormal"),
     "their product": (lambda: mode([0.1], [0.1], p=1e-160, r=1e-150), r"frequency \* norm = 1e-310 is subnormal"),
+    "their product between classes": (
+        lambda: gs.solve(
+            gs.Dataset(np.array([[1e-150, 0], [-1, 0]]), [1, -1], np.array([1e-160, 1.0])),
+            gs.TwoLayerReLU(np.array([[0.1, 0.1]]), np.array([0.1])),
+        ),
+        r"frequency \* norm = 1e-310 is subnormal",
+    ),
     "a step size": (lambda: gs.GradientDescent(TINY), "step_size = 1e-310 is subnormal"),
     "a row of weights": (lambda: pair([TINY, -TINY], 0.5), r"max \|w\[0\]\| = 1e-310 is subnormal"),
     "a coordinate": (lambda: pair([TINY, -0.5], 0.5), "w = 1e-310 is subnormal"),
