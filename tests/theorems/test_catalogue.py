@@ -211,6 +211,7 @@ def test_entry_holds_and_a_wrong_law_turns_it_red(name, every, monkeypatch):
     A wrong law changes no problem and no training: were samplers to read it, it could hide behind what it draws.
     """
     true = outcome(name)
+    assert true.tolerance == CATALOGUE[name].tolerance
     assert true.ok, (true.violations, true.undecided, true.worst_gap, true.worst_instance)
     with jax.enable_x64(True):
         assert not strays(CATALOGUE[name], true)
