@@ -74,7 +74,8 @@ def confidence_without_right_sign(key: Any) -> Counterexample:
     u, norm = np.asarray(run.recorded)[:, -1, 0], geometry.norms[0]
     a, zeta = start.mode(1)
     kappa, u0 = invariants(norm, a, zeta)[0], norm * np.sum(a * zeta, axis=-1)
-    learnt = (u > 1) & (u > u0) & ~lost
+    # Well before u = 1 too: where class + is rare and short, those with leavers get no further.
+    learnt = (u > 0.01) & (u > u0) & ~lost
     error = 1 / (1 + np.exp(np.where(learnt, u, np.maximum(u0, 0) + 1)))
     law = np.asarray(theory.time_to_confidence("cross-entropy", error, geometry.frequencies[0], norm, u0, kappa))
     gap = np.where(learnt, np.abs(law - times[-1]) * geometry.rates[0] * error, 0)
