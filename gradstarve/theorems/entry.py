@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from gradstarve.text import fields_html, short_repr
@@ -148,7 +149,7 @@ class Theorem:
     - `checked_with`: the independent simulator;
     - `check(key, trials)`: sample at least `trials` instances within the hypotheses and measure the gap of each;
     - `power`: for a claim about frequencies, its level and how surely it rejects a constant that is 2 % off;
-    - `necessity`: for hypotheses that matter, `f(key)` that drops it and gives the counterexample;
+    - `necessity`: for hypotheses that matter, `f(key)` that drops it and gives one counterexample, if its draw is one;
     - `no_drop`: for an entry without one, why no hypothesis can be dropped: it has one of the two;
     - `figure(outcome, ax)`: draws the outcome on Matplotlib axes;
     - `single_tolerance`: what counts as agreement when everything is run in float32, if more than `tolerance`; None for a
@@ -190,6 +191,20 @@ class Theorem:
         if precision == "float32" and self.single_tolerance is not None:
             return max(self.single_tolerance, self.tolerance)
         return self.tolerance
+
+    def counterexamples(self, key: Any) -> tuple[Counterexample, ...]:
+        """What each hypothesis in `necessity` is needed for, of up to four draws: the first for which the claim fails.
+
+        One draw may be too close to the hypothesis to tell; for a claim that needs no such hypothesis, none fails.
+        """
+        found = []
+        for i, drop in enumerate(self.necessity):
+            own = jax.random.fold_in(key, 1_000_000 + i)  # no trial has this key
+            one = drop(own)
+            for again in range(1, 4):
+                one = one if one.found else drop(jax.random.fold_in(own, again))
+            found.append(one)
+        return tuple(found)
 
     def broken(self, problem: Problem) -> list[str]:
         """The hypotheses that do not hold for a problem, among those that it can be asked."""

@@ -202,7 +202,10 @@ def tails_without_small_kappa(key: Any) -> Counterexample:
     rng = generator(key)
     geometry = two_rays(rng, 0.0)
     network = far_network(rng, geometry, 2)
-    network = TwoLayerReLU(4 * np.asarray(network.w), 4 * np.asarray(network.z))
+    # kappa grows with the square of the weights; where it is next to 0 they would have to be large.
+    kappa = invariants(geometry.norms[0], np.maximum(network.w @ geometry.axes[0], 0), network.z)[0]
+    factor = np.sqrt(16 / np.maximum(kappa, 0.16))[:, None]
+    network = TwoLayerReLU(factor[..., None] * np.asarray(network.w), factor * np.asarray(network.z))
     u, found, times, tail = _next_order(geometry, network, 2)
     gaps = np.where(u > _LATE, np.abs(found - 1), -np.inf)
     i, k = (int(v) for v in np.unravel_index(np.argmax(gaps), gaps.shape))

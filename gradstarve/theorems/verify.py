@@ -337,8 +337,7 @@ def verify(
             usual = theorem.quick_trials if quick else theorem.default_trials
             outcome = theorem.check(own, usual if trials is None else trials)
             # Some claims fail by less than float32 can tell.
-            drops = () if single else theorem.necessity
-            found = tuple(drop(jax.random.fold_in(own, 1_000_000 + i)) for i, drop in enumerate(drops))
+            found = () if single else theorem.counterexamples(own)
             outcome = outcome.judged(theorem.tolerance_in(precision)) if single else outcome
             outside = () if single else strays(theorem, outcome)  # they tell equality to the rounding of float64
             rows.append(Row(theorem, outcome, found, time.perf_counter() - start, outside))
