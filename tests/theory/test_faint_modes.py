@@ -140,6 +140,7 @@ FAINT = {
     "a row of weights": (lambda: pair([TINY, -TINY], 0.5), r"max \|w\[0\]\| = 1e-310 is subnormal"),
     "a coordinate": (lambda: pair([TINY, -0.5], 0.5), "w = 1e-310 is subnormal"),
     "a point": (lambda: gs.Dataset(np.array([[TINY, 0], [0, 1.0]]), [1, -1]), r"max \|points\[0\]\| = 1e-310 is subnormal"),
+    "a share of a class": (lambda: gs.datasets.antipodal(frequencies=(TINY, 1.0)), "frequencies = 1e-310 is subnormal"),
     "a share": (lambda: gs.Dataset(np.eye(2), [1, -1], np.array([TINY, 1.0])), "weights = 1e-310 is subnormal"),
     "a scale of a start": (lambda: gs.init_two_layer(jax.random.key(0), 2, 2, 2, TINY), "scale_w = 1e-310 is subnormal"),
     "a square": (lambda: depth_mode(0.5, 1.0, np.array([0.1, 1e-170]), "hinge"), "1e-170.*subnormal.*larger"),
