@@ -11,6 +11,7 @@ import numpy as np
 from gradstarve.arrays import (
     as_flag,
     as_floats,
+    check_normal,
     check_positive,
     is_concrete,
     one_key,
@@ -74,6 +75,7 @@ def orthogonal_classes(classes, norm=1.0, frequencies=None) -> ClassDataset:
     check_positive("norm", norm)
     if frequencies is not None:
         (frequencies,) = real_arrays(frequencies=frequencies)
+        check_normal("frequencies", frequencies)
     return ClassDataset(norm * jnp.eye(classes, dtype=norm.dtype), np.arange(classes), frequencies)
 
 
@@ -123,6 +125,7 @@ def features(types, probabilities, dim=None, scales=None, key=None, mirrored=Fal
         types, probabilities, scales = real_arrays(types=types, probabilities=probabilities, scales=scales)
     check_types(types)
     count, size = types.shape
+    check_normal("probabilities", probabilities)
     for name, value, length in (("probabilities", probabilities, count), ("scales", scales, size)):
         if value.shape != (length,):
             raise ValueError(f"{name} must have shape ({length},) for types of shape {types.shape}, got {value.shape}")
@@ -194,6 +197,7 @@ def _pairs(norms, frequencies):
         if value.shape != (2,):
             raise ValueError(f"{name} must be a pair (class +, class -), got shape {value.shape}")
     check_positive("norms", norms)
+    check_normal("frequencies", frequencies)
     return norms, frequencies
 
 

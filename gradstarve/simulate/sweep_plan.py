@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.arrays import positive_int, real_arrays, shown
+from gradstarve.arrays import check_normal, positive_int, real_arrays, shown
 from gradstarve.problem import Dataset, Dynamics, GradientDescent, Loss, StochasticGradientDescent, TwoLayerReLU, as_loss
 from gradstarve.simulate.fused import cores
 from gradstarve.simulate.histogram import BINS
@@ -227,6 +227,7 @@ def _scale(name: str, value: Any) -> float:
     (array,) = real_arrays(**{name: value})
     if array.ndim or not float(array) >= 0:
         raise ValueError(f"{name} must be one number >= 0, got {shown(value)}")
+    check_normal(name, array)
     return float(array)
 
 

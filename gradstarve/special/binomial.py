@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import is_concrete, shown, together
+from gradstarve.arrays import check_normal, is_concrete, shown, together
 
 Real = Float[Array, "*shape"]
 
@@ -58,6 +58,8 @@ def binomial_at_least(successes, trials, probability) -> Float[Array, "..."]:
 
 def _check(successes, trials, probability):
     k, n, p = together(successes=successes, trials=trials, probability=probability)
+    check_normal("successes", k)
+    check_normal("trials", n)
     if is_concrete(p) and not bool(((p > 0) & (p <= 1)).all()):
         raise ValueError(f"probability must be in (0, 1], got {shown(probability)}")
     if is_concrete(n) and not bool(((n >= 0) & (n == jnp.rint(n))).all()):

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.arrays import as_floats, as_number, as_pair, shown
+from gradstarve.arrays import as_floats, as_number, as_pair, check_normal, shown
 from gradstarve.text import did_you_mean
 
 LOSSES = ("cross-entropy", "hinge", "exponential")
@@ -22,9 +22,13 @@ def real(values: Any) -> np.ndarray:
 def positive(name: str, value: Any) -> float:
     """A finite number above 0, or a `ValueError` that quotes what came."""
     try:
-        return as_number(name, value, 0, with_low=False)
+        found = as_number(name, value, 0)
     except ValueError:
-        raise ValueError(f"{name} must be a finite number above 0, got {shown(value)}") from None
+        found = 0.0
+    check_normal(name, np.asarray(found))
+    if found == 0:
+        raise ValueError(f"{name} must be a finite number above 0, got {shown(value)}")
+    return found
 
 
 def numbers(name: str, value: Any) -> tuple[float, ...]:

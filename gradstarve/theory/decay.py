@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.arrays import as_goal, check_positive, check_together, is_concrete, together
+from gradstarve.arrays import as_goal, check_normal, check_positive, check_together, is_concrete, together
 from gradstarve.problem import Loss, as_loss, with_closed_form
 from gradstarve.special.monotone import invert
 from gradstarve.theory.piecewise import check_times
@@ -93,6 +93,7 @@ def decayed_time(frequency, norm, start, weight_decay, loss: Loss | str, logit) 
     """
     rate, start, weight_decay = _numbers(frequency, norm, start, weight_decay)
     logit = as_goal("logit", logit, rate.dtype)
+    check_normal("logit", logit)
     check_together(problem=rate * start * weight_decay, logit=logit)
     return _time(with_closed_form(loss).name, *jnp.broadcast_arrays(rate, start, weight_decay, logit))
 

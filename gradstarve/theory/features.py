@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, positive_int, real_arrays, together
+from gradstarve.arrays import check_normal, check_positive, is_concrete, positive_int, real_arrays, together
 from gradstarve.problem import Loss, as_loss, closed_form_of
 from gradstarve.problem.datasets import check_types
 from gradstarve.special.monotone import invert
@@ -106,6 +106,7 @@ def starvation_index(found, alone) -> Float[Array, "..."]:
     [0.75, 0.0]
     """
     found, alone = together(found=found, alone=alone)
+    check_normal("alone", alone)
     return _index(found, alone)
 
 
@@ -147,11 +148,9 @@ def feature_flow(types, probabilities, loss: Loss | str, depth=1, scales=None, i
         if init is None:
             raise ValueError(f"depth = {depth} needs init, the first logits v_k(0) > 0: paths of zeros never move")
         check_deep_start("init", start, depth)
-    batch = jnp.broadcast_shapes(*(leaf.shape[:-1] for leaf in (probabilities, scales, start)))
-    probabilities, scales, start = (
-        jnp.broadcast_to(leaf, (*batch, leaf.shape[-1])) for leaf in (probabilities, scales, start)
-    )
-    return FeatureFlow(kinds, probabilities, scales, start, loss, depth)
+    leaves = (probabilities, scales, start)
+    batch = jnp.broadcast_shapes(*(leaf.shape[:-1] for leaf in leaves))
+    return FeatureFlow(kinds, *(jnp.broadcast_to(leaf, (*batch, leaf.shape[-1])) for leaf in leaves), loss, depth)
 
 
 def check_deep_start(name: str, start: Array, depth: int) -> None:

@@ -77,7 +77,8 @@ class LogitDistribution(eqx.Module):
         values = jnp.take_along_axis(self.values, order, axis=-1)
         chances = jnp.take_along_axis(self.probabilities, order, axis=-1)
         below = jnp.cumsum(chances, axis=-1)
-        above = jnp.cumsum(chances[..., ::-1], axis=-1)[..., ::-1] - chances
+        after = jnp.concatenate([chances[..., 1:], jnp.zeros_like(chances[..., :1])], axis=-1)
+        above = jnp.cumsum(after[..., ::-1], axis=-1)[..., ::-1]
         below = jnp.where(below < 0.5, below, 1 - above)
         short = insert_axes(below, level.ndim) < _least(level)[..., None]
         index = jnp.minimum(jnp.sum(short, axis=-1), values.shape[-1] - 1)

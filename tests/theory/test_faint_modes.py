@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import gradstarve as gs
-from gradstarve import theory
+from gradstarve import special, theory
 from gradstarve.theory import solve_mode
 from gradstarve.theory.decay import decayed_time
 from gradstarve.theory.depth import depth_mode
@@ -140,6 +140,7 @@ FAINT = {
     "a row of weights": (lambda: pair([TINY, -TINY], 0.5), r"max \|w\[0\]\| = 1e-310 is subnormal"),
     "a coordinate": (lambda: pair([TINY, -0.5], 0.5), "w = 1e-310 is subnormal"),
     "a point": (lambda: gs.Dataset(np.array([[TINY, 0], [0, 1.0]]), [1, -1]), r"max \|points\[0\]\| = 1e-310 is subnormal"),
+    "a share of a class": (lambda: gs.datasets.antipodal(frequencies=(TINY, 1.0)), "frequencies = 1e-310 is subnormal"),
     "a share": (lambda: gs.Dataset(np.eye(2), [1, -1], np.array([TINY, 1.0])), "weights = 1e-310 is subnormal"),
     "a scale of a start": (lambda: gs.init_two_layer(jax.random.key(0), 2, 2, 2, TINY), "scale_w = 1e-310 is subnormal"),
     "a square": (lambda: depth_mode(0.5, 1.0, np.array([0.1, 1e-170]), "hinge"), "1e-170.*subnormal.*larger"),
@@ -157,6 +158,14 @@ FAINT = {
     "a share of a pair": (lambda: theory.starving_pair(0.5, TINY, "hinge"), "p_both = 1e-310 is subnormal"),
     "a neuron of all": (lambda: shared(TINY, TINY), r"max \|w, z\| = 1e-310 is subnormal"),
     "its square": (lambda: shared(1e-160, 1e-170), r"max \|w, z\|\^2 = 1e-320 is subnormal"),
+    "a logit alone": (lambda: theory.starvation_index(0.5, TINY), "alone = 1e-310 is subnormal"),
+    "a goal under decay": (lambda: decayed_time(0.1, 1.0, 0.1, 1.0, "hinge", TINY), "logit = 1e-310 is subnormal"),
+    "a scale of a sweep": (
+        lambda: gs.sweep(gs.datasets.antipodal(), 4, steps=2, width=2, scale_z=TINY),
+        "scale_z = 1e-310 is subnormal",
+    ),
+    "a plane": (lambda: gs.phase_diagram("hinge", "neuron", pixels=4, extent=TINY), "extent = 1e-310 is subnormal"),
+    "a count": (lambda: special.binomial_at_least(TINY, 3, 0.5), "successes = 1e-310 is subnormal"),
     "a fate": (lambda: theory.exclusive_fate(TINY, 0.2), "a = 1e-310 is subnormal"),
     "a fate between classes": (lambda: theory.antipodal_fate(TINY, 0.2), "a = 1e-310 is subnormal"),
     "an angle": (lambda: theory.dies_for_ever(0.0, 0.4, -TINY), "cosine = -1e-310 is subnormal"),
