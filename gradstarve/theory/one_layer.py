@@ -32,7 +32,8 @@ def one_layer_logit(frequency, norm, start, loss: Loss | str, t) -> Float[Array,
     if kind == "hinge":
         return jnp.where(start < 1, jnp.minimum(start + clock, 1), start)
     if kind == "squared":
-        return start - (start - 1) * -jnp.expm1(-clock)
+        # Late in training by what is left, which is the whole derivative; early by what has been gained.
+        return jnp.where(clock < 1, start - (start - 1) * -jnp.expm1(-clock), 1 + (start - 1) * jnp.exp(-clock))
     if kind == "exponential":
         # log(T + e^u0) by what it adds to u0 while that is little, and otherwise without forming e^u0, which may be 0.
         late = jnp.log(jnp.maximum(clock, jnp.finfo(clock.dtype).tiny)) > start

@@ -40,7 +40,7 @@ class SoftmaxCurve(eqx.Module):
 
     def error(self, t) -> Float[Array, "..."]:
         """1 - P = (K - 1)/(e^u + K - 1), the probability given to the wrong classes, [*batch, *t.shape]."""
-        return jax.nn.sigmoid(np.log(self.classes - 1) - self.gap(t))
+        raise NotImplementedError
 
     def time_to_error(self, error) -> Float[Array, "..."]:
         """The first time the error is at most `error`, 0 < error < 1: at the gap log((K - 1)(1 - e)/e)."""
@@ -54,6 +54,10 @@ class SoftmaxReadOut(SoftmaxCurve):
     frequency: Float[Array, "*batch"]
     norm: Float[Array, "*batch"]
     start: Float[Array, "*batch"]
+
+    def error(self, t) -> Float[Array, "..."]:
+        """1 - P = (K - 1)/(e^u + K - 1), [*batch, *t.shape]."""
+        return jax.nn.sigmoid(float(np.log(self.classes - 1)) - self.gap(t))
 
     def gap(self, t) -> Float[Array, "..."]:
         """u = C - W(e^C/(K - 1)), C = (K p r^2 t + e^u(0))/(K - 1) + u(0), [*batch, *t.shape]."""
@@ -77,6 +81,10 @@ class SoftmaxMode(SoftmaxCurve):
     """Two layers (11.2): the gap as the logit of a hyperbolic clock, deaths of neurons included."""
 
     inner: ModeSolution
+
+    def error(self, t) -> Float[Array, "..."]:
+        """1 - P = (K - 1)/(e^u + K - 1), [*batch, *t.shape]."""
+        return self.inner.clock.error(t, float(np.log(self.classes - 1)))
 
     def gap(self, t) -> Float[Array, "..."]:
         """u(t), [*batch, *t.shape]."""
