@@ -182,12 +182,13 @@ def _reach(kind: str, path: _Path):
 
 
 class _State(NamedTuple):
-    """y and u; `late`, where x^2 is `square` and better known than from y."""
+    """y and u; `late`, where x^2 is `square` and better known than from y; e^(u - exact u) - 1 where that is a digit."""
 
     y: Array
     logit: Array
     late: Array
     square: Array
+    rounding: Array | None = None
 
 
 @partial(jax.jit, static_argnums=0)
@@ -223,7 +224,7 @@ def _state(kind: str, path: _Path, kept: depth_late.Kept, time) -> _State:
 
 
 def _late_state(kind: str, path: _Path, kept: depth_late.Kept, time, spent, cut, y, low) -> _State:
-    """For the losses whose time grows as e^u: (y, u) as they are where it is still `low`, and by `depth_late` above the cut."""
+    """For the losses whose time grows as e^u: what is where it is still `low`, and by `depth_late` above the cut."""
     constant = float(kind == "cross-entropy")
     held, stays, begin = jax.lax.stop_gradient((path, kept, cut))
     tau = jnp.minimum(time * jnp.exp(-path.log_unit), jnp.finfo(time.dtype).max)
@@ -252,8 +253,9 @@ def _late_state(kind: str, path: _Path, kept: depth_late.Kept, time, spent, cut,
     time, spent, unit = (jnp.where(late, value, other) for value, other in ((time, 1), (spent, 0), (path.log_unit, 0)))
     u = depth_late.logit_after(constant, span, kept, time, spent * jnp.exp(unit))
     square = depth_late.square_at(span.end_square, u, kept)
+    more = depth_late.rounding(constant, span, kept, time - spent * jnp.exp(unit)) - 1 if u.dtype == jnp.float32 else None
     y = jnp.where(low, y, jnp.where(left > 0, high, cut))
-    return _State(y, jnp.where(late, u, jnp.exp(path.log_logit(jnp.where(late, cut, y)))), late, square)
+    return _State(y, jnp.where(late, u, jnp.exp(path.log_logit(jnp.where(late, cut, y)))), late, square, more)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -319,7 +321,9 @@ class DepthMode(eqx.Module):
 
     def error(self, t) -> Float[Array, "..."]:
         """sigmoid(-u(t)), the probability given to the wrong label, [*batch, *t.shape]."""
-        return jax.nn.sigmoid(-self.logit(t))
+        state = self._at(t)
+        error = jax.nn.sigmoid(-state.logit)
+        return error if state.rounding is None else error * (1 + state.rounding) / (1 + error * state.rounding)
 
     def weights(self, t) -> Float[Array, "..."]:
         """b_1, ..., b_N at t: [*batch, *t.shape, N]."""

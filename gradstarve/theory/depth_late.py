@@ -5,8 +5,8 @@ known: u^2 = r^2 prod (x^2 + D_l). In the logit time is
 
     p t = spent + integral_begin^u (c + e^v) k(v) dv,     k = p g dt/dv = 1 / (v^2 sum_l 1/(x^2 + D_l)),
 
-so that du = [dt - dspent + ... - integral (c + e^v) dk dv] / ((c + e^u) k(u)), with dk at a fixed v. The other form, what the
-start does to u at a fixed x and what x does to u, is a difference of terms that agree to e^-u. Equal weights that move
+so that du = [dt - dspent + ... - integral (c + e^v) dk dv] / ((c + e^u) k(u)), with dk at a fixed v. The other form, what
+the start does to u at a fixed x and what x does to u, is a difference of terms that agree to e^-u. Equal weights that move
 together leave all D_l where they are: then dk is 0 to the last bit.
 """
 
@@ -82,7 +82,7 @@ def _nodes(span: Span, kept: Kept):
     """(x^2, how far v is below the end, weight) of every node, [..., nodes]."""
     square, end = span.end_square[..., None], span.end[..., None]
     steep = jnp.sum(square / (square + kept.differences), axis=-1)
-    # Over w in log x^2 = log x_end^2 + 2 log(1 - w/u_end)/S_end, which is u_end - v for constant S, and close to it otherwise.
+    # Over w in log x^2 = log x_end^2 + 2 log(1 - w/u_end)/S_end, which is u_end - v where S is constant.
     most = -span.end * jnp.expm1(steep * (jnp.log(span.begin_square) - jnp.log(span.end_square)) / 2)
     edges = jnp.minimum(jnp.asarray(_BELOW_END, end.dtype), jnp.maximum(most, 0)[..., None])
     half = (edges[..., 1:] - edges[..., :-1])[..., None] / 2
@@ -149,15 +149,15 @@ def _logit_after_jvp(constant, primals, tangents):
     (span, kept, tau, spent), (dspan, dkept, dtau, dspent) = primals, tangents
     u = logit_after(constant, span, kept, tau, spent)
     here = span._replace(end=u)
-    shrink = jnp.exp(-u) * _sharper(constant, here, kept, tau - spent)
+    shrink = jnp.exp(-u) * rounding(constant, here, kept, tau - spent)
     begins = (constant * shrink + jnp.exp(span.begin - u)) * density(span.begin_square, span.begin, kept)
     slopes = tail(constant, _slopes(density), here, kept)
     moved = shrink * (dtau - dspent) + begins * dspan.begin - _along(slopes, dkept)
     return u, moved / ((1 + constant * shrink) * density(span.end_square, u, kept))
 
 
-def _sharper(constant: float, span: Span, kept: Kept, left: Real) -> Real:
-    """What e^-u is off by for the rounding of u, from the time above the cut, which is known to all its digits."""
+def rounding(constant: float, span: Span, kept: Kept, left: Real) -> Real:
+    """e^(u - exact u), for the rounding of u, from the time above the cut, which is known to all its digits."""
     span, kept, left = _held((span, kept, left))
     known = left * jnp.exp(-span.end)
     ratio = tail(constant, density, span, kept) / jnp.where(known > 0, known, 1)

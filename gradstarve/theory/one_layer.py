@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -59,6 +60,13 @@ def lambert_logit(constant: float, start: Array, clock: Array) -> Array:
     slope = jnp.exp(start + near) + constant
     near = near - (jnp.exp(start) * jnp.expm1(near) + constant * near - clock) / slope
     return jnp.where(rise < 0.5, start + near, u)
+
+
+def lambert_error(constant: float, start: Array, clock: Array) -> Array:
+    """c/(e^u + c) = 1/(1 + W) at the u of `lambert_logit`, whose rounding would be worth digits of it."""
+    w = lambertw_exp((clock + jnp.exp(start)) / constant + start - float(np.log(constant)))
+    early = jax.nn.sigmoid(float(np.log(constant)) - lambert_logit(constant, start, clock))
+    return jnp.where(w > 1, 1 / (1 + w), early)
 
 
 def one_layer_time(frequency, norm, start, loss: Loss | str, logit) -> Float[Array, "..."]:
