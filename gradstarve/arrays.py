@@ -74,8 +74,10 @@ def readable(name: str, value: Any) -> Any:
     """`value` as an array of real numbers: a JAX array (traced or not) as it is, all else as a NumPy array.
 
     Fractions and decimals become float64, tensors of other libraries are taken from their device. `ValueError` for
-    values without numbers, ragged lists, masked entries, complex numbers and half precision.
+    values without numbers, a truth value, ragged lists, masked entries, complex numbers and half precision.
     """
+    if isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be a number, got {value!r}")
     if isinstance(value, jax.Array):
         if jnp.issubdtype(value.dtype, jax.dtypes.extended):
             raise ValueError(f"{name} must hold numbers, got {shown(value)}, which is made of random keys")
@@ -153,9 +155,6 @@ def real_arrays(**named: Any) -> tuple[Array, ...]:
     >>> a.dtype == b.dtype
     True
     """
-    for name, value in named.items():
-        if isinstance(value, bool | np.bool_):
-            raise ValueError(f"{name} must be a number, got {value!r}")
     found = {name: readable(name, value) for name, value in named.items()}
     opinions = [_opinion(name, named[name], array) for name, array in found.items()]
     opinions = [dtype for dtype in opinions if dtype is not None]
@@ -264,7 +263,8 @@ def check_finite(name: str, array: np.ndarray) -> None:
 
 
 def check_positive(name: str, array: Array) -> None:
-    """Raise a `ValueError` that names the first entry of `array` that is not above zero (if it can be seen)."""
+    """Raise a `ValueError` that names the first entry of `array` that is not above zero, or that XLA takes for 0."""
+    check_normal(name, array)
     if is_concrete(array):
         values = np.asarray(array)
         bad = ~(values > 0)
@@ -280,10 +280,10 @@ def is_subnormal(values: np.ndarray) -> np.ndarray:
     kind = np.finfo(values.dtype)
     bits = values.view(f"u{values.dtype.itemsize}")
     exponent = (bits >> kind.nmant) & ((1 << kind.nexp) - 1)
-    return (exponent == 0) & (bits << 1 != 0)
+    return np.asarray((exponent == 0) & (bits << 1 != 0))
 
 
-def check_normal(name: str, array: Array) -> None:
+def check_normal(name: str, array: Array | np.ndarray) -> None:
     """Raise a `ValueError` that names the first subnormal entry of `array`, which XLA takes for 0 (if it can be seen)."""
     if is_concrete(array):
         values = np.asarray(array)
@@ -292,8 +292,23 @@ def check_normal(name: str, array: Array) -> None:
             raise _is_flushed(f"{name} = {values[bad].flat[0]}", values.dtype)
 
 
-def check_normal_size(name: str, log_sizes: np.ndarray, dtype) -> None:
+def check_normal_rows(name: str, array: Array | np.ndarray) -> None:
+    """The same for the largest entry of each row, beside which smaller ones are lost in every sum."""
+    if is_concrete(array):
+        values = np.asarray(array)
+        # Of two magnitudes, the larger one has the larger bits.
+        bits = np.max(values.view(f"u{values.dtype.itemsize}") << 1 >> 1, axis=-1)
+        largest = np.asarray(bits).view(values.dtype)
+        bad = np.argwhere(is_subnormal(largest))
+        if len(bad):
+            where = tuple(int(i) for i in bad[0])
+            place = f"{name}[{', '.join(map(str, where))}]" if where else name
+            raise _is_flushed(f"max |{place}| = {largest[where]}", values.dtype)
+
+
+def check_normal_size(name: str, log_sizes: np.ndarray | np.floating, dtype) -> None:
     """The same for numbers that are given by their logarithms, -inf for 0, and meant to be computed in `dtype`."""
+    log_sizes = np.asarray(log_sizes)
     bad = (log_sizes < np.log(float(np.finfo(dtype).tiny))) & (log_sizes > -np.inf)
     if bad.any():
         digits = log_sizes[bad].flat[0] / np.log(10)
@@ -377,5 +392,3 @@ def as_goal(name: str, value: Any, dtype: Any) -> Array:
     if is_concrete(array) and np.isnan(np.asarray(array)).any():
         raise ValueError(f"{name} must be a level to reach, got {shown(value)}, which is or has NaN")
     return array
-
-

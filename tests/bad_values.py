@@ -23,6 +23,7 @@ from gradstarve.text import shown
 from gradstarve.theory.jacobian import LinearRegimeWarning
 
 LONGEST = 600
+SLOWEST = 30  # seconds of the processor for one call, what it compiles included: a refusal that comes late is none
 # What comes in as NaN goes out as NaN: the logits of a run that diverged, the outputs of a model of the user's own.
 NAN_GOES_THROUGH = {("Dataset.margins", "outputs"), ("TwoLayerReLU()", "points")}
 NAN_GOES_THROUGH |= {("theory.jacobian.margins", "params"), ("theory.jacobian.margins", "x")}
@@ -110,8 +111,10 @@ if __name__ == "__main__":
             continue
         since = time.process_time()
         kind, text = verdict(call, arguments, name, make())
-        seconds[function] = seconds.get(function, 0) + time.process_time() - since
+        spent = time.process_time() - since
+        seconds[function] = seconds.get(function, 0) + spent
         kind = "taken" if kind == "fault" and excused(function, name, value, text) else kind
+        kind, text = ("fault", f"took {spent:.0f} s: {text}") if spent > SLOWEST else (kind, text)
         tally[kind] += 1
         print(json.dumps([kind, function, name, value, text]), flush=True)
     print(json.dumps(tally), file=sys.stderr)

@@ -126,12 +126,20 @@ def test_lists_of_traced_numbers_are_read():
         ({1.0}, r"x must hold numbers, got \{1.0\}"),
         ([None, 1.0], r"x must hold numbers, got None in \[None, 1.0\]"),
         (1j, "x is complex, 1j"),
+        (True, "x must be a number, got True"),
     ],
 )
 def test_what_is_no_number_is_named(value, message):
     with pytest.raises(ValueError, match=message) as error:
         arrays.real_arrays(x=value)
     assert len(str(error.value)) < 200
+
+
+def test_a_truth_value_is_no_time():
+    curve = gs.solve_mode(gs.Mode(0.5, 1.0, [0.1], [0.1]), "hinge")
+    for read, name in ((curve.logit, "t"), (curve.time_to_logit, "logit"), (curve.time_to_error, "error")):
+        with pytest.raises(ValueError, match=rf"\b(times|{name}) must be a number, got True"):
+            read(True)
 
 
 def test_whole_numbers_of_any_type_are_counts():

@@ -154,7 +154,7 @@ def dropped(theorem: Any) -> str:
 def single(theorem: Any) -> str:
     if theorem.single_tolerance is None:
         return " Not tried in float32, which does not have the numbers that it speaks of."
-    return f" In float32: {text.number(max(theorem.tolerance, theorem.single_tolerance))}."
+    return f" In float32: {text.number(theorem.tolerance_in('float32'))}."
 
 
 def evaluated(own: set[tuple[int, int]]) -> list[str]:

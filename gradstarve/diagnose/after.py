@@ -226,5 +226,15 @@ def _margins(report: Any, trained: Any, name: str) -> tuple[np.ndarray, float]:
 
 
 def _same_structure(trained: Any, params: Any) -> bool:
+    if hasattr(trained, "__next__"):  # JAX would take it for a leaf, with a warning
+        return False
     ours, theirs = jax.tree.flatten(params), jax.tree.flatten(trained)
-    return ours[1] == theirs[1] and all(np.shape(a) == np.shape(b) for a, b in zip(ours[0], theirs[0], strict=True))
+    return ours[1] == theirs[1] and all(np.shape(a) == _shape(b) for a, b in zip(ours[0], theirs[0], strict=True))
+
+
+def _shape(leaf: Any) -> Any:
+    """The shape of an array or of a number; None for what is neither."""
+    try:
+        return np.shape(leaf)
+    except Exception:
+        return None

@@ -121,7 +121,12 @@ def from_jacobian(jacobian: Any, labels: Any, logits: Any = None, groups: Any = 
         raise ValueError(f"logits must be [n] = [{len(rows)}], one a row of the jacobian, got shape {start.shape}")
     check_finite("logits", start)
     rows = labels[:, None] * rows
-    return diagnose(rows @ rows.T, labels * start, labels, groups, **options)
+    with np.errstate(over="ignore", invalid="ignore"):
+        kernel = rows @ rows.T
+    if not np.isfinite(kernel).all():
+        largest = np.abs(rows).max()
+        raise ValueError(f"jacobian has entries up to {largest:.3g}, whose squares are no floats; scale the samples down")
+    return diagnose(kernel, labels * start, labels, groups, **options)
 
 
 # Functions of the function, so that users find them where they look.

@@ -126,8 +126,11 @@ def diagnose(
     largest = float(np.abs(kernel).max())
     if largest == 0:
         raise ValueError(
-            "the Jacobian is 0 on all samples: at these parameters no step changes any logit; initialise them anew"
+            "the Jacobian is 0 on all samples (to squares that are floats): at these parameters no step changes any logit; "
+            "initialise them anew"
         )
+    if not np.isfinite(largest):
+        raise ValueError("products of rows of the Jacobian are beyond the floats; scale the samples, or the output, down")
     tags = None if groups is None else read_groups(groups, labels)
     notes: list[str] = []
     with Progress(progress, 4, "training of the linearised network") as bar:

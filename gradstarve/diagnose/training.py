@@ -48,7 +48,8 @@ def train_linearised(
     """Margins [times, n] at the rising `times` >= 0, from `start` [n] at time 0, for the loss summed over samples.
 
     `kernel` [n, n] is symmetric and positive semi-definite. Each step keeps the local error of the margins below
-    rtol (1 + |m|). `ConvergenceError` where `max_steps` do not reach the last time.
+    rtol (1 + |m|). `ConvergenceError` where `max_steps` do not reach the last time, before the first step if none of them
+    can be long enough.
 
     >>> m = train_linearised(np.eye(1), np.zeros(1), np.array([0.0, 2.0]))  # (3.9): m + e^m = t + 1
     >>> bool(abs(m[1, 0] + np.exp(m[1, 0]) - 3) < 1e-4)
@@ -66,6 +67,12 @@ def train_linearised(
         return np.broadcast_to(start, (len(times), *start.shape)).copy()
     a, m, t = np.zeros_like(start), start.astype(np.float64), 0.0
     slope = field(a, m)
+    most = 0.65 * (_MOST_STAGES**2 - 1) / radius
+    if times[-1:].sum() > max_steps * most:
+        raise ConvergenceError(
+            f"the linearised training does not get to time {times[-1]:.3g}: {max_steps} steps end at {max_steps * most:.3g} "
+            "at the latest; ask for earlier times"
+        )
     step = 0.05 / radius
     records, steps = np.empty((len(times), start.size)), 0
     for k, until in enumerate(times):
@@ -75,7 +82,6 @@ def train_linearised(
                     f"the linearised training stopped at time {t:.3g} of {times[-1]:.3g} after {max_steps} steps; ask for "
                     "earlier times"
                 )
-            most = 0.65 * (_MOST_STAGES**2 - 1) / radius
             step = min(step, most)
             last = until - t <= step * 1.0000001
             h = until - t if last else step

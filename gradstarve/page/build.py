@@ -18,7 +18,7 @@ from gradstarve import report, text
 from gradstarve.page.curves import explorer_data
 from gradstarve.page.figures import figure_html
 from gradstarve.page.mathml import mathml
-from gradstarve.page.results import check, tolerance
+from gradstarve.page.results import check
 from gradstarve.theorems import CATALOGUE
 from gradstarve.theorems.sections import SECTIONS, place
 
@@ -111,25 +111,24 @@ def short(value: Any) -> str:
 def _entry(row: Mapping[str, Any], run: Mapping[str, Any], figure: bytes | None) -> dict[str, Any]:
     """One theorem as the template wants it: the numbers of the verification, and what is told of them."""
     name = row["name"]
-    limit = tolerance(name, run["precision"])
+    theorem, limit = CATALOGUE[name], CATALOGUE[name].tolerance_in(run["precision"])
     try:
         picture = None if figure is None else figure_html(figure, name, f"Figure of theorem {name}: {row['title']}")
     except ValueError as error:
         raise ValueError(f"the figure of {name} is {error}") from None
-    formula = CATALOGUE[name].formula
     details = {key.replace("_", " "): value for key, value in row["details"].items()}
     return {
         **row,
-        "tolerance": limit,
         "verdict": "holds" if row["ok"] else "violated" if row["violations"] else "unshown",
         "sentence": row["verdict"],
         "place": place(row["equation"]),
-        "formula": formula,
+        "formula": theorem.formula,
         "equation": row["equation"].replace("-", "–"),
-        "mathml": Markup(mathml(formula)) if formula else None,
+        "mathml": Markup(mathml(theorem.formula)) if theorem.formula else None,
         "figure": picture,
         "each": row["details"].get("each"),
         "power": row.get("power", ""),
+        "no_drop": theorem.no_drop,
         "section": SECTIONS[place(row["equation"])[0]],
         "details": {key: report.json_text(value).strip() for key, value in details.items()},
         "fails": [drop["gap"] for drop in row["necessity"] if drop["found"]],

@@ -14,8 +14,8 @@ from gradstarve.theorems.entry import MOST_UNDECIDED
 from gradstarve.theorems.verify import FORMAT
 
 _TEXT = ("name", "equation", "title", "claim", "why_tolerance", "checked_with", "verdict")
-_STATED = ("equation", "title", "claim", "formula", "hypotheses", "tolerance", "why_tolerance", "checked_with", "power")
-_NOT_ALWAYS = ("formula", "power")
+_STATED = ("equation", "title", "claim", "formula", "hypotheses", "why_tolerance", "checked_with", "power", "no_drop")
+_NOT_ALWAYS = ("formula", "power", "no_drop")
 _COUNTS = ("trials", "violations", "undecided")
 PRECISIONS = ("float64", "float32")
 STRAY = "an instance was drawn outside of its hypotheses"
@@ -49,13 +49,6 @@ def read_results(directory: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
         what = f"{str(path)!r} is not what this version of gradstarve verify writes"
         raise ValueError(f"{what}: {wrong}; write it again by: {again}")
     return found, {row["name"]: _figure(folder, row["name"], found.get("figures"), again) for row in found["theorems"]}
-
-
-def tolerance(name: str, precision: str) -> float:
-    """The gap that `verify` allows the theorem of that name in that precision."""
-    entry = CATALOGUE[name]
-    single = entry.single_tolerance if precision == "float32" else None
-    return entry.tolerance if single is None else max(single, entry.tolerance)
 
 
 def check(found: Any) -> str:
@@ -116,13 +109,13 @@ def _check_row(row: Any, precision: str) -> str:
         return f"'seconds' of {name} is not a number"
     if "each" in row["details"] and not _is_count(row["details"]["each"]):
         return f"'each' of {name} is not a number of trials"
-    entry = CATALOGUE[name]
-    for key in _STATED:
-        if key in row or key not in _NOT_ALWAYS:
-            stated = getattr(entry, key)
-            if row[key] != ([str(one) for one in stated] if key == "hypotheses" else stated):
-                return f"its {name} states something else than the catalogue does ({key})"
-    return _check_drops(row) or _check_verdict(row, tolerance(name, precision))
+    entry, allowed = CATALOGUE[name], CATALOGUE[name].tolerance_in(precision)
+    stated = {key: getattr(entry, key) for key in _STATED if key in row or key not in _NOT_ALWAYS}
+    stated |= {"hypotheses": [str(one) for one in entry.hypotheses], "tolerance": allowed}
+    for key, value in stated.items():
+        if row[key] != value:
+            return f"its {name} states something else than the catalogue does ({key})"
+    return _check_drops(row) or _check_verdict(row, allowed)
 
 
 def _check_drops(row: dict[str, Any]) -> str:

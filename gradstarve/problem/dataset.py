@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import as_array, as_number, is_concrete, real_arrays, shown
+from gradstarve.arrays import as_array, as_number, check_normal, check_normal_rows, is_concrete, real_arrays, shown
 from gradstarve.errors import HypothesisError
 from gradstarve.problem.network import TwoLayerReLU
 
@@ -51,6 +51,8 @@ class Dataset(eqx.Module):
         n, d = points.shape
         if n == 0 or d == 0:
             raise ValueError(f"a dataset needs n >= 1 points of d >= 1 coordinates, got shape {points.shape}")
+        check_normal_rows("points", points)
+        check_normal("weights", weights)
         for name, value in (("labels", labels), ("weights", weights)):
             if value.shape != (n,):
                 raise ValueError(f"{name} must have shape ({n},), one per point, got {value.shape}")
@@ -211,7 +213,7 @@ class Breach:
                 return "all points have one label"
             return f"point {self.first} is at the origin (zero), where it has no direction"
         digits = 17 if 0 < 1 - abs(self.signed_cosine) < 1e-5 else 6
-        text = f"points {self.first} and {self.second} have y_i y_k cos(x_i, x_k) = {self.signed_cosine:.{digits}g}"
+        text = f"points {self.first} and {self.second} have y_i y_k cos(x_i, x_k) = {self.signed_cosine + 0.0:.{digits}g}"
         nearly = self.tilt > 0 and abs(self.signed_cosine) > 1 - 1e-5
         return f"{text}, with {self.tilt:.3g} rad between their lines" if nearly else text
 
@@ -225,7 +227,7 @@ class Separability:
     - `antipodal`: the points of each class share a direction, and the two directions are opposite;
     - `shared_direction`: the points of each class share a direction.
 
-    Products are compared with 0 up to the rounding of the points' dtype.
+    Products are compared with 0 up to the rounding of the points' dtype. With a point at the origin none of them holds.
     """
 
     orthogonally_separable: bool
@@ -301,6 +303,9 @@ def _check_along(points: Array, directions) -> tuple[Array, np.ndarray]:
 
 def _separability(points: np.ndarray, labels: np.ndarray, eps: float) -> Separability:
     norms, unit = row_norms(points), _units(points)
+    if (norms == 0).any():  # it has no direction, so that nothing here holds
+        zero = int(np.argmin(norms))
+        return _found(dict.fromkeys(_PROPERTIES, Breach(zero, zero, 0.0)))
     signed = (unit @ unit.T) * np.outer(labels, labels)
     same = labels[:, None] == labels[None, :]
     # Rounding the d coordinates of two unit vectors to `eps` moves their inner product by at most about 2 eps.
@@ -327,12 +332,13 @@ def _separability(points: np.ndarray, labels: np.ndarray, eps: float) -> Separab
     if len(np.unique(labels)) < 2:
         only = int(np.argmax(norms))
         not_antipodal = not_antipodal or Breach(only, only, float("nan"))
-    breaches = {
-        "orthogonally_separable": not_separable,
-        "orthogonal": not_orthogonal,
-        "antipodal": not_antipodal,
-        "shared_direction": bent,
-    }
+    return _found(dict(zip(_PROPERTIES, (not_separable, not_orthogonal, not_antipodal, bent), strict=True)))
+
+
+_PROPERTIES = ("orthogonally_separable", "orthogonal", "antipodal", "shared_direction")
+
+
+def _found(breaches: dict[str, Breach | None]) -> Separability:
     return Separability(**{name: breach is None for name, breach in breaches.items()}, breaches=breaches)
 
 
@@ -366,22 +372,28 @@ class Reduction(eqx.Module):
         return values[..., self.index]
 
 
+def distinct(data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every point with its label once: (their first places, rising [m], which of them point i is [n], their weights [m]).
+
+    >>> [found.tolist() for found in distinct(Dataset([[2.0], [-1.0], [2.0]], [1, -1, 1], [0.25, 0.5, 0.25]))]
+    [[0, 1], [0, 1, 0], [0.5, 0.5]]
+    """
+    keyed = np.concatenate([data.points, data.labels[:, None]], axis=1) + 0.0  # + 0.0 makes -0.0 and 0.0 the same point
+    _, first, index = np.unique(keyed, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    index = np.argsort(order)[index.reshape(-1)]
+    weights = np.bincount(index, np.asarray(data.weights, np.float64))
+    return first[order], index, (weights / weights.sum()).astype(data.weights.dtype)
+
+
 def _reduce(data: Dataset) -> Reduction:
     dtype = data.points.dtype
-    points, labels = np.asarray(data.points), np.asarray(data.labels)
-    keyed = np.concatenate([points, labels[:, None]], axis=1) + 0.0  # + 0.0 makes -0.0 and 0.0 the same point
-    _, first, index = np.unique(keyed, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)  # keep the points in the order in which they first appear
-    rank_of = np.empty_like(order)
-    rank_of[order] = np.arange(order.size)
-    index = rank_of[index.reshape(-1)]
-    kept = np.sort(first)
-    weights = np.bincount(index, np.asarray(data.weights, np.float64), kept.size)
-    distinct = points[kept].astype(np.float64)
+    kept, index, weights = distinct(data)
+    points = np.asarray(data.points, np.float64)[kept]
     # Directions count by their size relative to the point's own, so that a tiny point keeps its direction.
-    unit = _units(distinct)
+    unit = _units(points)
     _, strengths, rows = np.linalg.svd(unit, full_matrices=False)
     rank = max(1, int((strengths > max(unit.shape) * strengths[0] * float(jnp.finfo(dtype).eps)).sum()))
     basis = np.eye(data.dim) if rank == data.dim else rows[:rank]
-    small = Dataset((distinct @ basis.T).astype(dtype), labels[kept], (weights / weights.sum()).astype(dtype))
+    small = Dataset((points @ basis.T).astype(dtype), data.labels[kept], weights.astype(dtype))
     return Reduction(small, jnp.asarray(basis, dtype), jnp.asarray(index))

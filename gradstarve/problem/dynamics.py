@@ -40,7 +40,8 @@ class GradientDescent(Dynamics):
 
     weights <- weights - step_size * v_k, or with `nesterov` weights <- weights - step_size * (g_k + momentum * v_k).
 
-    `step_size` > 0, 0 <= `momentum` < 1, `weight_decay` >= 0; `ValueError` otherwise.
+    `step_size` > 0, 0 <= `momentum` < 1, `weight_decay` >= 0; `ValueError` otherwise. What is traced,
+    inside jit, vmap and grad, is not checked.
 
     >>> float(GradientDescent(0.5).step_size)
     0.5
@@ -66,7 +67,7 @@ class GradientDescent(Dynamics):
 
 
 class StochasticGradientDescent(Dynamics):
-    """Descent on one point a step, drawn with probability equal to its weight; `step_size` > 0.
+    """Descent on one point a step, drawn with probability equal to its weight; `step_size` > 0 (not checked where traced).
 
     >>> float(StochasticGradientDescent(0.25).step_size)
     0.25

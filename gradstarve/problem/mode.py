@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_fits, check_normal, check_positive, is_concrete, real_arrays
+from gradstarve.arrays import check_fits, check_normal, check_normal_size, check_positive, is_concrete, real_arrays
 from gradstarve.errors import HypothesisError
 
 
@@ -18,7 +18,7 @@ class Mode(eqx.Module):
     of the class is u = r sum_j (a_j)_+ z_j. Shapes: `a` and `z` [*batch, h], `frequency` and `norm` [] or [*batch]; one
     float dtype. A neuron with a_j <= 0 does not see the class and stays where it is. Each class of orthogonal data is
     such a mode. `ValueError` for shapes that do not fit, h = 0, p <= 0, p > 1, r <= 0, and entries that are not
-    finite or that are subnormal, which compiled code takes for 0.
+    finite or that are subnormal, which compiled code takes for 0, or p r is.
 
     >>> mode = Mode(frequency=0.5, norm=1.0, a=[0.1, 0.2], z=[0.1, -0.1])
     >>> round(float(mode.logit), 6)
@@ -41,6 +41,8 @@ class Mode(eqx.Module):
             check_fits(name, value, a.shape[:-1], f"a {a.shape}")
         check_normal("a", a)
         check_normal("z", z)
+        if is_concrete(frequency) and is_concrete(norm):
+            check_normal_size("frequency * norm", np.log(np.asarray(frequency)) + np.log(np.asarray(norm)), a.dtype)
         if is_concrete(frequency):
             shares = np.asarray(frequency)
             # Sums of weights may exceed 1 by their rounding.

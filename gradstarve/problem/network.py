@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from functools import partial
 from typing import Any, TypeVar
@@ -13,9 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from gradstarve.arrays import as_array, one_key, one_number, positive_int, real_arrays
+from gradstarve.arrays import as_array, check_normal, one_key, one_number, positive_int, real_arrays, shown
 
 Same = TypeVar("Same", bound="Network")
+
+
+# What a network says of itself without being called.
+_DESCRIBED = {
+    "batch_shape": "the axes in front, () for one network",
+    "dim": "the number of inputs",
+    "outputs": "the shape of the output for one point, () for a logit",
+}
 
 
 class Network(eqx.Module):
@@ -46,8 +53,8 @@ class Network(eqx.Module):
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
-        for name in ("batch_shape", "dim", "outputs"):
-            if inspect.isfunction(vars(cls).get(name)):
+        for name in _DESCRIBED:
+            if callable(vars(cls).get(name)):
                 raise ValueError(f"{cls.__name__}.{name} is a method; write @property above it, it is read without a call")
 
     @property
@@ -60,6 +67,21 @@ class Network(eqx.Module):
         if not self.batch_shape:
             raise IndexError("this is one network, not a batch of networks")
         return jax.tree.map(lambda leaf: leaf[index], self)
+
+    def check_described(self) -> None:
+        """`ValueError` where a network of a class of the user's own does not say what it is."""
+        for name, meaning in _DESCRIBED.items():
+            try:
+                value = getattr(self, name)
+            except NotImplementedError:
+                value = None
+            given = isinstance(value, int | np.integer) if name == "dim" else isinstance(value, tuple)
+            if not given:
+                got = "no such property" if value is None else shown(value)
+                raise ValueError(
+                    f"{type(self).__name__} must have a property {name}, {meaning}; got {got}. "
+                    f"Define it with @property in the class"
+                )
 
     def check_dim(self, points: Any) -> Float[Array, "n d"]:
         """The `points` as an array [n, d]; `ValueError` for another number of axes or coordinates."""
@@ -134,6 +156,8 @@ def init_two_layer(key, batch, width, dim, scale_w=1.0, scale_z=1.0) -> TwoLayer
     scale_w, scale_z = real_arrays(scale_w=scale_w, scale_z=scale_z)
     one_number("scale_w", scale_w)
     one_number("scale_z", scale_z)
+    check_normal("scale_w", scale_w)
+    check_normal("scale_z", scale_z)
     w, z = draw_two_layer(one_key(key), jnp.arange(math.prod(shape)), scale_w, scale_z, width, dim)
     return TwoLayerReLU(w.reshape(*shape, width, dim), z.reshape(*shape, width))
 

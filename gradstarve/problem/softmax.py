@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import one_key, one_number, positive_int, real_arrays
+from gradstarve.arrays import check_normal, one_key, one_number, positive_int, real_arrays
 from gradstarve.problem.network import Network, batch_axes
 
 
@@ -109,6 +109,8 @@ def init_softmax(key, batch, width, classes, dim, scale_w=1.0, scale_z=1.0) -> S
     scale_w, scale_z = real_arrays(scale_w=scale_w, scale_z=scale_z)
     one_number("scale_w", scale_w)
     one_number("scale_z", scale_z)
+    check_normal("scale_w", scale_w)
+    check_normal("scale_z", scale_z)
     w, z = _draw(one_key(key), scale_w, scale_z, int(np.prod(shape)), width, dim, classes)
     return SoftmaxTwoLayer(w.reshape(*shape, width, dim), z.reshape(*shape, width, classes))
 

@@ -163,7 +163,7 @@ def check_problem(data: Any, network: Any, loss: Any) -> tuple[reference.AnyData
         raise ValueError(
             f"network must be a TwoLayerReLU or another Network, got {type(network).__name__}; give TwoLayerReLU(w, z)"
         )
-    _check_network(network)
+    network.check_described()
     if isinstance(data, ClassDataset):
         _check_classes(data, network, loss)
     elif network.outputs:
@@ -175,27 +175,6 @@ def check_problem(data: Any, network: Any, loss: Any) -> tuple[reference.AnyData
     dtype = jnp.result_type(data.points, network.dtype)
     data, network = jax.tree.map(lambda leaf: leaf.astype(dtype), (data, network))
     return data, network, loss
-
-
-def _check_network(network: Network) -> None:
-    """`ValueError` where a network of a class of the user's own does not say what it is."""
-    what = {
-        "batch_shape": "the axes in front, () for one network",
-        "dim": "the number of inputs",
-        "outputs": "the shape of the output for one point, () for a logit",
-    }
-    for name, meaning in what.items():
-        try:
-            value = getattr(network, name)
-        except NotImplementedError:
-            value = None
-        given = isinstance(value, int | np.integer) if name == "dim" else isinstance(value, tuple)
-        if not given:
-            got = "a method" if callable(value) else "no such property" if value is None else repr(value)
-            raise ValueError(
-                f"{type(network).__name__} must have a property {name}, {meaning}; got {got}. "
-                f"Define it with @property in the class"
-            )
 
 
 def _check_classes(data: ClassDataset, network: Network, loss: Loss) -> None:

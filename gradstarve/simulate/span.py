@@ -28,6 +28,7 @@ from jaxtyping import Array, Float
 
 from gradstarve.arrays import is_concrete
 from gradstarve.problem import Dataset, GradientDescent, Network, TwoLayerReLU
+from gradstarve.problem.dataset import distinct
 
 
 class Lifted(Dataset):
@@ -119,16 +120,10 @@ class Span(eqx.Module):
 
 def _merged(data: Dataset) -> tuple[Dataset, Array | None]:
     """Every point with its label once, in the order of their first places, and which of them point i is, [n]."""
-    keyed = np.concatenate([data.points, data.labels[:, None]], axis=1) + 0.0  # + 0.0 makes -0.0 and 0.0 the same point
-    _, first, index = np.unique(keyed, axis=0, return_index=True, return_inverse=True)
-    if first.size == data.size:
+    kept, index, weights = distinct(data)
+    if kept.size == data.size:
         return data, None
-    order = np.argsort(first)
-    index = np.argsort(order)[index.reshape(-1)]
-    weights = np.bincount(index, np.asarray(data.weights, np.float64))
-    kept = first[order]
-    merged = Dataset(data.points[kept], data.labels[kept], (weights / weights.sum()).astype(data.weights.dtype))
-    return merged, jnp.asarray(index)
+    return Dataset(data.points[kept], data.labels[kept], weights), jnp.asarray(index)
 
 
 def _times(numbers: Array, matrix: Array) -> Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.arrays import as_choice, as_floats, as_number
+from gradstarve.arrays import as_choice, as_floats, as_number, shown
 from gradstarve.problem import GradientDescent, StochasticGradientDescent, TwoLayerReLU
 from gradstarve.problem.network import draw_two_layer
 from gradstarve.simulate.histogram import ERROR, MARGIN, decimal, quantile
@@ -117,8 +117,8 @@ class SweepResult:
             given = np.asarray(levels)  # in its own precision, which says what decimal is meant
         if given.size == 0:
             raise ValueError("levels is empty; give at least one number in [0, 1]")
-        if not ((given >= 0) & (given <= 1)).all():
-            raise ValueError(f"levels must be numbers in [0, 1], got {given.tolist()}")
+        if given.dtype.kind == "b" or not ((given >= 0) & (given <= 1)).all():
+            raise ValueError(f"levels must be numbers in [0, 1], got {shown(given.tolist())}")
         counts, low, high = (self[f"{name}_{what}"] for what in ("histogram", "min", "max"))
         found = quantile(ERROR if name == "error" else MARGIN, counts, low, high, given.reshape(-1))
         return found.reshape((*low.shape, *given.shape))

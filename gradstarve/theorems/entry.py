@@ -185,6 +185,12 @@ class Theorem:
             return _of_catalogue, (self.name,)
         return super().__reduce__()
 
+    def tolerance_in(self, precision: str) -> float:
+        """What counts as agreement when everything is run in that precision, "float64" or "float32"."""
+        if precision == "float32" and self.single_tolerance is not None:
+            return max(self.single_tolerance, self.tolerance)
+        return self.tolerance
+
     def broken(self, problem: Problem) -> list[str]:
         """The hypotheses that do not hold for a problem, among those that it can be asked."""
         return [str(h) for h in self.hypotheses if isinstance(h, Hypothesis) and not h.holds(problem)]

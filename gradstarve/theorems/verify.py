@@ -81,7 +81,7 @@ class Row:
                 "claim": t.claim,
                 "formula": t.formula,
                 "hypotheses": [str(h) for h in t.hypotheses],
-                "tolerance": t.tolerance,
+                "tolerance": o.tolerance,
                 "why_tolerance": t.why_tolerance,
                 "checked_with": t.checked_with,
                 **({"power": t.power} if t.power else {}),
@@ -339,8 +339,7 @@ def verify(
             # Some claims fail by less than float32 can tell.
             drops = () if single else theorem.necessity
             found = tuple(drop(jax.random.fold_in(own, 1_000_000 + i)) for i, drop in enumerate(drops))
-            if single and theorem.single_tolerance is not None:
-                outcome = outcome.judged(max(theorem.single_tolerance, theorem.tolerance))
+            outcome = outcome.judged(theorem.tolerance_in(precision)) if single else outcome
             outside = () if single else strays(theorem, outcome)  # they tell equality to the rounding of float64
             rows.append(Row(theorem, outcome, found, time.perf_counter() - start, outside))
             row = rows[-1]
@@ -371,7 +370,7 @@ def _choose(names: Any) -> list[Theorem]:
         raise ValueError(f'names must be "all", a name or a list of names, got {shown(names)}')
     unknown = [name for name in names if name not in CATALOGUE]
     if unknown or not names:
-        none = f'no theorem named; use one of {", ".join(CATALOGUE)}, or "all"'
+        none = f'names is empty, so that no theorem is named; use one of {", ".join(CATALOGUE)}, or "all"'
         raise ValueError(_unknown(unknown[0]) if unknown else none)
     return [theorem for name, theorem in CATALOGUE.items() if name in names]
 

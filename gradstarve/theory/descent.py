@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import as_goal, is_concrete, positive_int, readable, shown
+from gradstarve.arrays import as_goal, check_normal_size, is_concrete, log_sum, positive_int, readable, shown
 from gradstarve.errors import ConvergenceError
 from gradstarve.problem import GradientDescent, Hinge, Loss, Mode
 from gradstarve.theory.mode import error_to_logit
@@ -269,6 +269,9 @@ def new_march(loss: Loss, dynamics: GradientDescent, frequencies, norms, a: Arra
         None if is_concrete(value) and not np.asarray(value).any() else number(value)
         for value in (dynamics.momentum, dynamics.weight_decay)
     )
+    if is_concrete(a) and is_concrete(z):
+        known = np.asarray(a, np.float64), np.asarray(z, np.float64)
+        check_normal_size("|a + z|", np.where(known[0] != 0, log_sum(*known), -np.inf), a.dtype)
     nesterov = dynamics.nesterov and momentum is not None
     numbers = DescentNumbers(number(dynamics.step_size), momentum, weight_decay, nesterov)
     return March(loss, numbers, per_class(frequencies), per_class(norms), a + z, a - z)

@@ -11,7 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, positive_int, shown, together
+from gradstarve.arrays import (
+    check_normal,
+    check_normal_size,
+    check_positive,
+    is_concrete,
+    positive_int,
+    shown,
+    together,
+)
 
 
 def antipodal_fate(a, z) -> Float[Array, "*shape"]:
@@ -23,8 +31,9 @@ def antipodal_fate(a, z) -> Float[Array, "*shape"]:
     >>> antipodal_fate([0.1, 0.1, -0.1], [0.5, -0.5, -0.5]).tolist()
     [1.0, -1.0, -1.0]
     """
-    a, z = together(a=a, z=z)
-    return jnp.where(a == 0, 0, jnp.sign(a + z))
+    a, z = _weights(a, z)
+    # Compared, not added: the sum of two floats may be too small for one.
+    return jnp.where(a == 0, 0, (z > -a).astype(a.dtype) - (z < -a).astype(a.dtype))
 
 
 def exclusive_fate(a, z) -> Float[Array, "*shape"]:
@@ -33,8 +42,15 @@ def exclusive_fate(a, z) -> Float[Array, "*shape"]:
     >>> exclusive_fate([0.1, 0.1, -0.1], [0.5, -0.5, 0.5]).tolist()
     [1.0, 0.0, 0.0]
     """
-    a, z = together(a=a, z=z)
+    a, z = _weights(a, z)
     return ((a > 0) & (z > -a)).astype(a.dtype)
+
+
+def _weights(a, z):
+    a, z = together(a=a, z=z)
+    check_normal("a", a)
+    check_normal("z", z)
+    return a, z
 
 
 def learning_probability(scale_a=None, scale_z=None) -> Float[Array, "..."]:
@@ -78,11 +94,17 @@ def dies_for_ever(alpha, beta, cosine) -> Array:
     (True, False)
     """
     alpha, beta, cosine = together(alpha=alpha, beta=beta, cosine=cosine)
+    check_normal("alpha", alpha)
     check_positive("beta", beta)
+    check_normal("cosine", cosine)
     for name, value, fine, rule in (
         ("alpha", alpha, alpha <= 0, "must be <= 0: the neuron is exclusive to the other class"),
         ("cosine", cosine, (cosine >= -1) & (cosine <= 0), "must be in [-1, 0]"),
     ):
         if is_concrete(value) and not bool(fine.all()):
             raise ValueError(f"{name} {rule}, got {np.asarray(value)[~np.asarray(fine)].flat[0]}")
+    if is_concrete(beta) and is_concrete(cosine):
+        with np.errstate(divide="ignore"):
+            log_size = np.log(np.abs(np.asarray(cosine))) + np.log(np.asarray(beta))
+        check_normal_size("cosine * beta", log_size, beta.dtype)
     return alpha + jnp.abs(cosine) * beta <= 0

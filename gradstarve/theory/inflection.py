@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.arrays import check_positive, is_concrete, real_arrays, together
+from gradstarve.arrays import check_normal, check_positive, is_concrete, real_arrays, together
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import Loss, with_closed_form
 from gradstarve.special import clock
@@ -101,6 +101,7 @@ def error_inflections(loss: Loss | str, kappa) -> Float[Array, "*batch 2"]:
     """
     kind = with_closed_form(loss).name
     (kappa,) = real_arrays(kappa=kappa)
+    check_normal("kappa", kappa)
     if is_concrete(kappa) and (np.asarray(kappa) < 0).any():
         raise ValueError(f"kappa must be >= 0, got {np.asarray(kappa).min()}")
     found = _inflections(kind, kappa * kappa, kappa > 0)[..., 1:]

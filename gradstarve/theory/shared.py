@@ -20,7 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_positive, is_concrete, real_arrays, shown, together
+from gradstarve.arrays import (
+    check_normal_rows,
+    check_normal_size,
+    check_positive,
+    is_concrete,
+    real_arrays,
+    shown,
+    together,
+)
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import Loss, as_loss, with_closed_form
 from gradstarve.theory.features import feature_flow
@@ -89,6 +97,7 @@ def shared_features(types, probabilities, loss: Loss | str, w, z, scales=None) -
             "the squared loss pushes margins above 1 back, and neurons with them",
             "simulate_flow",
         )
+    _check_squares(w, z)
     if is_concrete(w) and is_concrete(z):
         seen = np.einsum("...hk,sk->...hs", np.asarray(w * flow.scales[..., None, :]), np.asarray(flow.types))
         empty = (np.asarray(w) == 0).all(-1) & (np.asarray(z) == 0)
@@ -103,6 +112,16 @@ def shared_features(types, probabilities, loss: Loss | str, w, z, scales=None) -
     batch = flow.start.shape[:-1]
     w, z = jnp.broadcast_to(w, (*batch, *w.shape[-2:])), jnp.broadcast_to(z, (*batch, z.shape[-1]))
     return SharedFeatures(flow.types, flow.probabilities, flow.scales, w, z, loss)
+
+
+def _check_squares(w: Array, z: Array) -> None:
+    """The second moments of a network have to be floats: where they are 0 it would stay at the origin."""
+    if is_concrete(w) and is_concrete(z):
+        every = np.concatenate([np.asarray(w).reshape(*z.shape[:-1], -1), np.asarray(z)], axis=-1)
+        check_normal_rows("w, z", every)
+        with np.errstate(divide="ignore"):
+            log_sizes = 2 * np.log(np.max(np.abs(every), axis=-1))
+        check_normal_size("max |w, z|^2", log_sizes, every.dtype)
 
 
 def shared_slope(p_frequent, p_both, loss: Loss | str, frequent: Any = 0.0, rare: Any = 0.0) -> Float[Array, "..."]:

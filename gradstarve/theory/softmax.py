@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import as_goal, check_positive, is_concrete, positive_int, real_arrays, together
+from gradstarve.arrays import as_goal, check_normal, check_positive, is_concrete, positive_int, real_arrays, together
 from gradstarve.problem import Mode
 from gradstarve.special.clock import Softmax
 from gradstarve.theory.mode import ModeSolution, error_to_logit, flow_mode
@@ -127,6 +127,8 @@ def softmax_mode(classes, frequency, norm, a=None, zeta=None, start=0.0) -> Soft
         if not is_concrete(start) or np.any(np.asarray(start) != 0):
             raise ValueError("start is the first gap of one layer; with neurons it follows from a and zeta, so leave it out")
         frequency, norm, a, zeta = real_arrays(frequency=frequency, norm=norm, a=a, zeta=zeta)
+        check_normal("a", a)
+        check_normal("zeta", zeta)
         wide = norm / jnp.sqrt(jnp.asarray(1 - 1 / classes, a.dtype))
         return SoftmaxMode(classes, flow_mode(Mode(frequency, wide, a, zeta), Softmax(classes - 1.0)))
     frequency, norm, start = together(frequency=frequency, norm=norm, start=start)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.arrays import check_instance, check_normal, is_concrete
+from gradstarve.arrays import check_instance, check_normal, check_normal_rows, is_concrete, is_subnormal
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import (
     Dataset,
@@ -203,12 +203,11 @@ def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", d
             str(breach),
             "simulate(...) or simulate_flow(...), which need no hypothesis",
         )
-    if is_concrete(network.w) and is_concrete(network.z):
-        # An entry far below its row's largest is lost in every sum; a row that is all of this size is not.
-        largest = np.max(np.abs(np.asarray(network.w)), axis=-1)
-        check_normal("max |w_j|", largest)
-        check_normal("z", network.z)
+    check_normal_rows("w", network.w)
+    check_normal("z", network.z)
     rays = [data.ray(label) for label in (1, -1)]
+    for ray in rays:
+        _check_along(network, ray)
     network = TwoLayerReLU(network.w.astype(dtype), network.z.astype(dtype))
     for ray in rays:
         network = network if ray is None else _check_norms(ray, network, 8 * float(jnp.finfo(dtype).eps))
@@ -258,6 +257,17 @@ def _check_dynamics(dynamics) -> GradientFlow | GradientDescent:
             "solve_mode(mode, loss, dynamics) for the distribution of each class, or simulate(...)",
         )
     raise no_dynamics(_LAWS, dynamics)
+
+
+def _check_along(network: TwoLayerReLU, ray: Ray | None) -> None:
+    """An entry far below its row's largest is lost in w_j . xh; where it is all of that, it decides who sees the class."""
+    if ray is None or not is_concrete(network.w):
+        return
+    w = np.asarray(network.w)
+    faint = is_subnormal(w) & (ray.direction != 0)
+    alone = faint.any(-1) & (np.where(faint, 0, w) @ ray.direction == 0)
+    if alone.any():
+        check_normal("w", w[alone][0][faint[alone][0]])
 
 
 def _along(network: TwoLayerReLU, direction) -> Array:

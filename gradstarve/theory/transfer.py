@@ -63,6 +63,8 @@ class TransferFlow(eqx.Module):
 
 def transfer_flow(kind: str, frequency, norm, a, z) -> TransferFlow:
     """The flow of neurons (a_j, z_j) [*batch, h] between antipodal classes with `frequency`, `norm`: [2], + first."""
+    if is_concrete(frequency) and is_concrete(norm):
+        check_normal_size("frequency * norm", np.log(np.asarray(frequency)) + np.log(np.asarray(norm)), a.dtype)
     # By signs: the product of two small numbers may be 0.
     leaves = ((a > 0) & (a + z < 0)) | ((a < 0) & (a + z > 0))
     # |q| - |p| is 2 |a| for these, so that log |q/p| keeps its digits for any sizes of p and q.

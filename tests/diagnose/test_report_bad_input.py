@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from public_calls import Broken
 
 import gradstarve as gs
 
@@ -32,6 +33,7 @@ def report(apply=MODEL, params=W, data=(X, Y), groups=None, **options):
         ({"apply": lambda w, x: jnp.sqrt(x @ w)}, r"gradient of the margin of sample 0 is not finite"),
         ({"apply": lambda w, x: (x @ w) / 0.0}, r"the model gives nan for sample 0"),
         ({"apply": lambda w, x: 0.0 * (x @ w)}, "Jacobian is 0 on all samples"),
+        ({"data": (1e25 * X, Y)}, "products of rows of the Jacobian are beyond the floats"),
         ({"apply": lambda w, x: x @ w + jnp.arange(len(x)) * len(x)}, "alone and .* in a batch"),
         ({"data": (X, np.ones(N))}, r"all 16 labels are \+1: a single class"),
         ({"data": (X, (Y + 1) / 2)}, r"got 0 at sample 8; turn 0 and 1 into them by 2 \* y - 1"),
@@ -92,6 +94,7 @@ def test_a_model_of_the_wrong_shape_says_both_ways():
         ({"jacobian": X[:, 0]}, r"jacobian must be numbers \[n, P\]"),
         ({"jacobian": jnp.asarray(X, jnp.bfloat16)}, "jacobian has dtype bfloat16; use float32"),
         ({"jacobian": np.full_like(X, np.inf)}, r"jacobian\[0, 0\] = inf"),
+        ({"jacobian": 1e200 * X.astype(float)}, r"jacobian has entries up to .*e\+200, whose squares are no floats"),
         ({"labels": Y[:3]}, r"labels must be \[n\] = \[16\]"),
         ({"logits": np.zeros(3)}, r"logits must be \[n\] = \[16\]"),
         ({"logits": np.full(N, np.nan)}, r"logits\[0\] = nan"),
@@ -124,3 +127,12 @@ def test_margins_are_checked(change, words):
     good = {"margins": np.zeros((3, N)), "times": [0, 1, 2], "groups": HALF, "labels": np.ones(N)}
     with pytest.raises(ValueError, match=words):
         gs.starvation_report.from_margins(**(good | change))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "trained", [iter([0.5]), Broken(), {"w": W}, np.zeros(5)], ids=["generator", "broken", "dict", "array"]
+)
+def test_what_is_neither_parameters_nor_margins_is_refused(trained):
+    with pytest.raises(ValueError, match=r"trained must be parameters like those .*, or margins y f of shape \(16,\), got"):
+        report(groups={"half": HALF}, permutations=99).after_training(trained)

@@ -83,6 +83,27 @@ def test_the_largest_eigenvalue_is_bounded_from_above():
         assert exact * (1 - 1e-12) <= largest_eigenvalue(kernel) <= 1.06 * exact
 
 
+class Counted(np.ndarray):
+    """A matrix that counts its products."""
+
+    def __new__(cls, matrix):
+        """The matrix, with a count of 0."""
+        counted = matrix.view(cls)
+        counted.products = 0
+        return counted
+
+    def __matmul__(self, other):
+        self.products += 1
+        return np.asarray(self) @ other
+
+
 def test_too_few_steps_are_said():
     with pytest.raises(ConvergenceError, match=r"stopped at time .* after 3 steps"):
         train_linearised(np.eye(2), np.zeros(2), np.array([1e6]), max_steps=3)
+
+
+def test_times_that_no_steps_reach_are_refused_before_the_first():
+    counted = Counted(np.eye(300))
+    with pytest.raises(ConvergenceError, match=r"does not get to time 1e\+21: 20000 steps end at .*; ask for earlier times"):
+        train_linearised(counted, np.zeros(300), np.array([1.0, 1e21]))
+    assert counted.products <= 20  # those of the largest eigenvalue

@@ -13,12 +13,13 @@ ENVIRONMENT = {"gradstarve": "0.1.0", "jax": "0.10.1", "precision": "float64"}
 DRAWN = ("balance", "sign", "deaths")  # their figures need the gaps alone
 
 
-def row(name, worst=0.5, undecided=0, found=True, trials=24, details=None):
+def row(name, worst=0.5, undecided=0, found=True, trials=24, details=None, precision="float64"):
     """One theorem whose trials have gaps up to `worst` tolerances, of which the first few are `undecided`."""
     entry = CATALOGUE[name]
+    limit = entry.tolerance_in(precision)
     rng = np.random.default_rng(sum(name.encode()))
-    gaps = entry.tolerance * np.append(worst * rng.random(trials - 1), worst)
-    tally = Tally(entry.tolerance)
+    gaps = limit * np.append(worst * rng.random(trials - 1), worst)
+    tally = Tally(limit)
     tally.add(gaps, "hinge", lambda i: {"trial": i, "w": rng.standard_normal((2, 3))}, np.arange(trials) < undecided)
     drops = tuple(
         Counterexample(f"hypothesis {i}", "off by much", entry.tolerance * (2.5 + i if found else 0.5), entry.tolerance)

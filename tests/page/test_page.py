@@ -1,6 +1,7 @@
 """The page as a text: all inside of it, every theorem with its numbers, nothing of what it tells taken for markup."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -178,13 +179,13 @@ def test_a_violation_is_told_everywhere():
 
 def test_another_run_is_told_as_it_was():
     changes = {"key_data": (3, 9), "quick": False, "trials": 50, "precision": "float32", "skipped": ("sign",)}
-    report = made_up.report([made_up.row("balance")], environment={}, **changes)
+    report = made_up.report([made_up.row("balance", precision="float32")], environment={}, **changes)
     outline = Outline(report_page(report.to_dict(), {}))
     again = "gs.verify(['balance', 'sign'], trials=50, precision='float32', key=jax.random.wrap_key_data(jnp.array([3, 9], "
     assert again in outline.text("run")
     assert "versions not recorded" in outline.text("run")
     assert "make no statement in float32: sign" in outline.text("theorems")
-    seeded = made_up.report([made_up.row("balance")], **{**changes, "key_data": (0, 9)})
+    seeded = made_up.report([made_up.row("balance", precision="float32")], **{**changes, "key_data": (0, 9)})
     told = Outline(report_page(seeded.to_dict(), {})).text("balance")
     assert "gradstarve verify balance --trials 50 --precision float32 --seed 9" in told
 
@@ -253,12 +254,27 @@ def test_what_the_catalogue_knows_must_be_what_it_says(name, value):
 def test_in_float32_gaps_are_held_to_the_tolerance_of_float32():
     entry = CATALOGUE["sign"]
     allowed = max(entry.single_tolerance, entry.tolerance)
-    told = made_up.report([made_up.row("sign", worst=0.5 * allowed / entry.tolerance)], precision="float32").to_dict()
-    told["ok"] = told["theorems"][0]["ok"] = True
-    told["theorems"][0] |= {"violations": 0, "verdict": "holds", "necessity": []}
+    row = dataclasses.replace(made_up.row("sign", precision="float32"), counterexamples=())
+    told = made_up.report([row], precision="float32").to_dict()
+    assert told["ok"]
+    assert told["theorems"][0]["tolerance"] == allowed
     assert places_of_marks(report_page(told, {}))["sign"] < LIMIT
+    with pytest.raises(ValueError, match=r"its sign states something else than the catalogue does \(tolerance\)"):
+        report_page(told | {"precision": "float64"}, {})
+    told["theorems"][0]["tolerance"] = entry.tolerance
     with pytest.raises(ValueError, match="sign has 0 violations with a worst gap of"):
         report_page(told | {"precision": "float64"}, {})
+
+
+def test_why_nothing_is_dropped_is_printed(monkeypatch):
+    why = "the one hypothesis <is> a definition"
+    silent = dataclasses.replace(CATALOGUE["sign"], necessity=(), no_drop=why)
+    monkeypatch.setitem(CATALOGUE, "sign", silent)
+    told = made_up.report([made_up.row("sign")]).to_dict()
+    assert f"Without a hypothesis None is left out: {why}." in Outline(report_page(told, {})).text("sign")
+    told["theorems"][0]["no_drop"] = HOSTILE
+    with pytest.raises(ValueError, match=r"its sign states something else than the catalogue does \(no_drop\)"):
+        report_page(told, {})
 
 
 def test_what_is_no_verification_is_refused(found):

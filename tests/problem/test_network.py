@@ -82,3 +82,10 @@ def test_what_an_own_network_lacks_is_said():
         class Wrong(Network):
             def outputs(self):
                 return (3,)
+
+    with pytest.raises(ValueError, match=r"Compiled\.dim is a method; write @property"):
+
+        class Compiled(Network):
+            @jax.jit
+            def dim(self):
+                return 3

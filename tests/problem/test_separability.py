@@ -113,3 +113,21 @@ def test_cones_fill_their_opening(dim):
     if dim > 1:
         unit = np.asarray(data.points)[:50]
         assert 0.7 < np.arccos(np.clip(unit @ unit.T, -1, 1)).max() <= 1.4 + 1e-3
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        ([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]], [1, 1, -1]),
+        ([[1.0, 0.0], [0.0, 0.0]], [1, -1]),
+        ([[-1.0, 0.0], [0.0, -0.0], [0.0, 0.0]], [1, -1, 1]),
+        ([[1.0, 0.0], [0.0, 0.0]], [1, 1]),
+    ],
+    ids=["beside others of its class", "a class of its own", "two classes", "one class"],
+)
+def test_with_a_point_at_the_origin_nothing_holds_and_it_is_the_point_named(points):
+    """Whatever stands beside it: it has no direction, so that no class shares one and no two are opposite."""
+    found = Dataset(*points).separability()
+    assert not any((found.orthogonally_separable, found.orthogonal, found.antipodal, found.shared_direction))
+    assert {(breach.first, breach.second) for breach in found.breaches.values()} == {(1, 1)}
+    assert found.explain().count("no (point 1 is at the origin (zero), where it has no direction)") == 4

@@ -240,6 +240,7 @@ def test_what_was_not_swept_or_kept_is_said():
         (lambda: result.final(step_size=0.1), 'keep="final"'),
         (lambda: result.quantile("loss", 0.5), "'error', 'margin'"),
         (lambda: result.quantile("error", 2), r"in \[0, 1\]"),
+        (lambda: result.quantile("error", np.array([True, False])), r"levels must be numbers .*, got \[True, False\]"),
         (lambda: result.time_to_learn(of="points"), "'point'"),
         (lambda: result.time_to_learn(0), "level must be"),
     ):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import gradstarve as gs
-from gradstarve.studies import phase_angle, phase_failure, phase_fates, phase_neuron
+from gradstarve.studies import phase_angle, phase_failure, phase_fates, phase_neuron, phase_time
 from gradstarve.studies.phase import PLANES, phase_diagram
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -219,3 +219,10 @@ def test_refused(arguments, told):
 def test_planes_have_a_module_each():
     assert PLANES == ("neuron", "angle", "failure", "time")
     assert gs.phase_diagram is phase_diagram
+
+
+def test_quantiles_of_times_are_ranks_of_whole_numbers():
+    for count in range(10, 401):
+        found = phase_time._quantiles(np.arange(1.0, count + 1)[::-1])
+        assert found.tolist() == [(count + 9) // 10, (count + 1) // 2, (9 * count + 9) // 10]
+    assert phase_time._quantiles(np.array([[1.0, np.inf] * 5, [2.0] * 10])).tolist() == [[1, 2], [1, 2], [np.inf, 2]]

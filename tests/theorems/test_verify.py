@@ -26,7 +26,7 @@ def report():
 def test_unknown_names_are_refused_with_the_valid_ones():
     with pytest.raises(ValueError, match=r"'signs'.*balance, sign, no-sliding-edges, independent-modes"):
         verify(["sign", "signs"])
-    with pytest.raises(ValueError, match="no theorem named"):
+    with pytest.raises(ValueError, match="names is empty, so that no theorem is named; use one of balance"):
         verify([])
     with pytest.raises(ValueError, match="a name or a list of names"):
         verify(3)
@@ -57,6 +57,7 @@ def test_quick_and_single_precision(monkeypatch):
     assert [row.outcome.trials for row in single.rows] == [BATCH]
     assert single.rows[0].outcome.tolerance == 1e-2
     assert single.to_dict()["precision"] == "float32"
+    assert single.to_dict()["theorems"][0]["tolerance"] == 1e-2
     assert not jax.config.jax_enable_x64
     with pytest.raises(ValueError, match="leave out either"):
         verify(CHEAP, quick=True, trials=3)

@@ -4,7 +4,12 @@ The exact numbers come from P = a + z and Q = a - z as rationals of the given fl
 1 at the angle s with rise e^s - fall e^-s = 1, rise = r P^2 / 4, fall = r Q^2 / 4, and its time is the integral of 1/g.
 """
 
+import contextlib
+import ctypes
 import fractions
+import platform
+import re
+import sys
 
 import jax
 import mpmath as mp
@@ -12,6 +17,7 @@ import numpy as np
 import pytest
 
 import gradstarve as gs
+from gradstarve import theory
 from gradstarve.theory import solve_mode
 from gradstarve.theory.decay import decayed_time
 from gradstarve.theory.depth import depth_mode
@@ -94,14 +100,125 @@ def test_events_beside_faint_neurons():
     assert float(slope) == pytest.approx(1 / rate, rel=1e-12)
 
 
+def mode(a, z, dynamics=None, loss="hinge", p=0.5, r=1.0):
+    numbers = (np.asarray(v, np.float64) for v in (p, r, a, z))
+    return solve_mode(gs.Mode(*numbers), loss, dynamics)
+
+
+def pair(w, z, dynamics=None, points=((1, 0), (0, 1))):
+    data = gs.Dataset(np.array(points, float), [1, -1])
+    return gs.solve(data, gs.TwoLayerReLU(np.array([w]), np.array([z])), "hinge", dynamics)
+
+
+def shared(w, z):
+    return theory.shared_features([[1.0, 1.0]], [1.0], "hinge", np.array([[w, w]]), np.array([z]))
+
+
+DESCENT, TINY, BESIDE = gs.GradientDescent(0.1), 1e-310, (3e-308, -2.9e-308)
+OBTUSE = ((1, 0), (-1, 0))
+FAINT = {
+    "a weight": (lambda: mode([TINY], [0.5]), "a = 1e-310 is subnormal"),
+    "a read-out": (lambda: mode([0.5], [-TINY]), "z = -1e-310 is subnormal"),
+    "a sum": (lambda: mode(*([v] for v in BESIDE)), "subnormal.*rescale"),
+    "a sum in descent": (lambda: mode(*([v] for v in BESIDE), DESCENT), r"\|a \+ z\| = 1e-309 is subnormal.*rescale"),
+    "a sum in one-point descent": (
+        lambda: mode(*([v] for v in BESIDE), gs.StochasticGradientDescent(0.1)),
+        r"\|a \+ z\| = 1e-309 is subnormal",
+    ),
+    "a sum between classes": (lambda: pair([3e-308, 0], -2.9e-308, DESCENT, OBTUSE), r"\|a \+ z\| = 1e-309 is subnormal"),
+    "a frequency": (lambda: mode([0.1], [0.1], p=TINY), "frequency = 1e-310 is subnormal"),
+    "a norm": (lambda: mode([0.1], [0.1], r=TINY), "norm = 1e-310 is subnormal"),
+    "their product": (lambda: mode([0.1], [0.1], p=1e-160, r=1e-150), r"frequency \* norm = 1e-310 is subnormal"),
+    "their product between classes": (
+        lambda: gs.solve(
+            gs.Dataset(np.array([[1e-150, 0], [-1, 0]]), [1, -1], np.array([1e-160, 1.0])),
+            gs.TwoLayerReLU(np.array([[0.1, 0.1]]), np.array([0.1])),
+        ),
+        r"frequency \* norm = 1e-310 is subnormal",
+    ),
+    "a step size": (lambda: gs.GradientDescent(TINY), "step_size = 1e-310 is subnormal"),
+    "a row of weights": (lambda: pair([TINY, -TINY], 0.5), r"max \|w\[0\]\| = 1e-310 is subnormal"),
+    "a coordinate": (lambda: pair([TINY, -0.5], 0.5), "w = 1e-310 is subnormal"),
+    "a point": (lambda: gs.Dataset(np.array([[TINY, 0], [0, 1.0]]), [1, -1]), r"max \|points\[0\]\| = 1e-310 is subnormal"),
+    "a share": (lambda: gs.Dataset(np.eye(2), [1, -1], np.array([TINY, 1.0])), "weights = 1e-310 is subnormal"),
+    "a scale of a start": (lambda: gs.init_two_layer(jax.random.key(0), 2, 2, 2, TINY), "scale_w = 1e-310 is subnormal"),
+    "a square": (lambda: depth_mode(0.5, 1.0, np.array([0.1, 1e-170]), "hinge"), "1e-170.*subnormal.*larger"),
+    "a layer": (lambda: depth_mode(0.5, 1.0, np.array([0.1, TINY]), "hinge"), "weights = 1e-310 is subnormal"),
+    "a start under decay": (lambda: decayed_time(0.5, 1.0, TINY, 0.1, "hinge", 1.0), "start = 1e-310 is subnormal"),
+    "a vote": (lambda: softmax_mode(3, 0.5, 1.0, [0.1], [TINY]), "zeta = 1e-310 is subnormal"),
+    "a frequency of one layer": (lambda: theory.one_layer_time(TINY, 1.0, 0.0, "hinge", 1.0), "frequency = 1e-310 is sub"),
+    "a start on the plateau": (lambda: theory.plateau_length("hinge", TINY, 0.5, 1.0), "start = 1e-310 is subnormal"),
+    "a start ahead": (lambda: theory.hinge_advantage(TINY), "start = 1e-310 is subnormal"),
+    "an invariant": (lambda: theory.error_inflections("hinge", TINY), "kappa = 1e-310 is subnormal"),
+    "a scale": (lambda: theory.KappaDistribution(1, 1.0, TINY), "scale = 1e-310 is subnormal"),
+    "a feature": (lambda: theory.feature_flow([[1.0]], [1.0], "hinge", 2, init=[TINY]), "init = 1e-310 is subnormal"),
+    "a share of samples": (lambda: theory.feature_flow([[1.0]], [TINY], "hinge"), "probabilities = 1e-310 is subnormal"),
+    "a rare feature": (lambda: theory.starving_pair(0.5, 0.5, "hinge", 2, (0.1, TINY)), "init, v_2 = 1e-310 is subnormal"),
+    "a share of a pair": (lambda: theory.starving_pair(0.5, TINY, "hinge"), "p_both = 1e-310 is subnormal"),
+    "a neuron of all": (lambda: shared(TINY, TINY), r"max \|w, z\| = 1e-310 is subnormal"),
+    "its square": (lambda: shared(1e-160, 1e-170), r"max \|w, z\|\^2 = 1e-320 is subnormal"),
+    "a fate": (lambda: theory.exclusive_fate(TINY, 0.2), "a = 1e-310 is subnormal"),
+    "a fate between classes": (lambda: theory.antipodal_fate(TINY, 0.2), "a = 1e-310 is subnormal"),
+    "an angle": (lambda: theory.dies_for_ever(0.0, 0.4, -TINY), "cosine = -1e-310 is subnormal"),
+    "a push": (lambda: theory.dies_for_ever(0.0, 1e-160, -1e-150), r"cosine \* beta = 1e-310 is subnormal"),
+}
+
+
 @pytest.mark.usefixtures("x64")
-def test_starts_below_the_normal_numbers_are_named():
-    with pytest.raises(ValueError, match=r"subnormal.*rescale"):
-        solve_mode(gs.Mode(0.5, 1.0, np.array([3e-308]), np.array([-2.9e-308])), "hinge")
+@pytest.mark.parametrize("what", FAINT)
+def test_what_compiled_code_takes_for_zero_is_named(what):
+    """It would decide: a mode that learns would never, a neuron of a class see none, a sign be none."""
+    call, message = FAINT[what]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@contextlib.contextmanager
+def flushing():
+    """Arithmetic of this thread takes subnormal numbers for 0 and makes none, as some libraries leave it."""
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        pytest.skip("the flag of another processor")
+    lib, state = ctypes.CDLL("libm.so.6"), (ctypes.c_uint32 * 8)()
+    lib.fegetenv(state)
+    before = state[7]  # MXCSR
+    state[7] = before | 0x8040
+    lib.fesetenv(state)
+    try:
+        yield
+    finally:
+        state[7] = before
+        lib.fesetenv(state)
+
+
+@pytest.mark.usefixtures("x64")
+def test_they_are_named_also_where_numpy_takes_them_for_zero():
+    calls = list(FAINT.items())
+    with flushing():
+        assert np.array([TINY])[0] * 1.0 == 0
+        said = {}
+        for what, (call, message) in calls:
+            try:
+                said[what] = (message, repr(call()))
+            except ValueError as error:
+                said[what] = (message, str(error))
+    assert not {what: text for what, (message, text) in said.items() if not re.search(message.split(" = ")[0], text)}
+    assert all("subnormal" in text for _, text in said.values()), said
+
+
+@pytest.mark.usefixtures("x64")
+def test_starts_next_to_the_subnormal_numbers_have_their_law():
     with pytest.raises(ValueError, match=r"subnormal.*float64"):
         solve_mode(gs.Mode(*(np.float32(v) for v in (0.5, 1.0)), np.float32([3e-39]), np.float32([0.0])), "hinge")
-    with pytest.raises(ValueError, match=r"1e-170.*subnormal.*larger"):
-        depth_mode(0.5, 1.0, np.array([0.1, 1e-170]), "hinge")
-    with pytest.raises(ValueError, match=r"start = 1e-310 is subnormal"):
-        decayed_time(0.5, 1.0, np.float64(1e-310), 0.1, "hinge", 1.0)
     assert float(depth_mode(0.5, 1.0, np.full(2, 1e-150), "hinge").time_to_logit(1.0)) == pytest.approx(300 * np.log(10))
+    # One feature of two equal parts, v = 2 w z e^(2 sqrt(2) t) / 2 late: each neuron is a boost along (1, 1)/sqrt(2).
+    late = theory.shared_features([[1.0]], [1.0], "hinge", [[1e-150]], [1e-150]).features(150 * np.log(10) - 1)
+    assert float(late[0]) == pytest.approx(np.exp(-2), rel=1e-9)
+    # The sums of these are subnormal, and their signs are not asked of them.
+    assert theory.antipodal_fate(*BESIDE) == 1
+    assert theory.antipodal_fate(BESIDE[0], -3.1e-308) == -1
+    assert theory.antipodal_fate(BESIDE[0], -BESIDE[0]) == 0
+    assert theory.exclusive_fate(*BESIDE) == 1
+    # Beside larger entries those of a point or of a neuron are lost in every sum, and may be.
+    turned = ((0.6, 0.8), (-0.6, -0.8))
+    assert (pair([TINY, 0.5], 0.5, points=turned).margins(1.0) == pair([0.0, 0.5], 0.5, points=turned).margins(1.0)).all()
+    assert gs.Dataset(np.array([[TINY, 1.0]]), [1]).zero_points.size == 0

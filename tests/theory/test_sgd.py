@@ -1,6 +1,8 @@
 """SGD in distribution (8.3) against all sequences of draws, trained one by one, and against SciPy's distributions."""
 
+from fractions import Fraction
 from itertools import product
+from math import comb
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 from scipy import stats
 
 import gradstarve as gs
+from gradstarve import special, theory
 
 LOSSES = ["cross-entropy", "hinge", "exponential", "squared"]
 STEPS, OWN = 9, 0.35  # the probability that a step draws the class
@@ -152,3 +155,35 @@ def test_mistakes():
             solution.distribution(3).quantile(level)
     with pytest.raises(ValueError, match="steps must be integers >= 0"):
         solution.time_to_logit(0.5).pmf(1.5)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("share", [Fraction(1, 2), Fraction(1, 4), Fraction(3, 4), Fraction(1, 5), Fraction(1, 10)])
+def test_a_level_that_is_a_value_of_the_cdf_gives_the_step_of_it(share, dtype):
+    """Exact sums of fractions, rounded once, as levels: S5's kind, one late where a computed sum is an ulp short."""
+    with jax.enable_x64(dtype is np.float64):
+        p = jnp.asarray(float(share), dtype)
+        for count in (1, 2, 5, 20):
+            chance = [comb(count, m) * share**m * (1 - share) ** (count - m) for m in range(count + 1)]
+            upto = np.array([float(sum(chance[: m + 1])) for m in range(count + 1)], dtype)
+            inside = upto < 1 - 8 * np.finfo(dtype).eps
+            values = jnp.arange(count + 1, dtype=dtype)
+            after = theory.LogitDistribution(values, jnp.exp(special.binomial_log_pmf(values, float(count), p)))
+            np.testing.assert_array_equal(after.quantile(upto[inside]), np.arange(count + 1)[inside])
+        for draws in (1, 2, 6):
+            steps = np.arange(draws, draws + 12)
+            terms = [[comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(draws, n + 1)] for n in steps.tolist()]
+            reached = np.array([float(sum(one)) for one in terms], dtype)
+            inside = reached < 1 - 8 * np.finfo(dtype).eps
+            wait = theory.TimeDistribution(jnp.asarray(draws, dtype), p)
+            np.testing.assert_array_equal(wait.quantile(reached[inside]), steps[inside])
+            # Between two values it is the later step.
+            between = (reached[:-1] + reached[1:])[inside[1:]] / 2
+            np.testing.assert_array_equal(wait.quantile(between), steps[1:][inside[1:]])
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_sum_of_weights_that_rounding_put_above_one_is_one():
+    above = law(frequency=np.float64(1 + 2**-52))
+    assert above.frequency == 1
+    np.testing.assert_array_equal(above.distribution(3).probabilities, law(frequency=1.0).distribution(3).probabilities)
