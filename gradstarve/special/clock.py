@@ -186,10 +186,26 @@ def state_at(kind: Kind, rise: Real, fall: Real, time: Real) -> tuple[Real, Real
         return angle, jnp.where((time >= stop) & (stop > 0), 1, logit_at(rise, fall, angle))
     if kind == "squared":
         angle = _squared_angle(rise, fall, time)
-        return angle, logit_at(rise, fall, angle)
+        left = _squared_left(rise, fall, time)
+        # Late in training what is left to go is e^(-w tau) of what its derivatives could be the difference of.
+        late = jnp.abs(left) < 0.5
+        return angle, jnp.where(late, 1 - left, logit_at(rise, fall, jnp.where(late, 0, angle)))
     if isinstance(kind, Softmax):
         time = _softmax_time(kind, time)
     return _exp_state(_constant(kind), rise, fall, time)
+
+
+def error_at(kind: Kind, rise: Real, fall: Real, time: Real, u: Real, shift: float = 0.0) -> Real:
+    """sigmoid(shift - u) at the logit `u` that the clock has at `time`, on arrays of one shape.
+
+    Late in single precision the rounding of u is worth 1e-6 of e^-u, and more; the time that is left above the cut tells it.
+    """
+    error = jax.nn.sigmoid(shift - u)
+    if kind in ("hinge", "squared") or u.dtype != jnp.float32:
+        return error
+    time = _softmax_time(kind, time) if isinstance(kind, Softmax) else time
+    more = lax.stop_gradient(clock_slopes.rounding(_constant(kind), *lax.stop_gradient((rise, fall, time, u)))) - 1
+    return error * (1 + more) / (1 + error * more)
 
 
 def states_at(
@@ -254,6 +270,16 @@ def _squared_angle(rise: Real, fall: Real, time: Real) -> Real:
     shift = (n + d) * past / jnp.where(near, bottom, 1)
     far = jnp.log(top) - jnp.where(level, flat, jnp.log(bottom))
     return jnp.where(near, jnp.log1p(jnp.where(near, shift, 0)), far)
+
+
+def _squared_left(rise: Real, fall: Real, time: Real) -> Real:
+    """1 - u = 2 w^2 (n + d) E / (N D); 1, and without a derivative, where it is next to that or the clock is too faint."""
+    w, n, d = _squared_parts(rise, fall)
+    decay, past = jnp.exp(-w * time), -jnp.expm1(-w * time)
+    top, bottom = 2 * w + n * past, 4 * rise * fall / (w + 1) + 2 * rise + d * decay
+    left = 4 * w * w * (1 - (rise - fall)) * decay
+    near = (jnp.abs(left) < 0.9 * jnp.abs(top) * bottom) & (bottom > 0)
+    return jnp.where(near, left / jnp.where(near, top, 1) / jnp.where(near, bottom, 1), 1)
 
 
 def _squared_time(rise: Real, fall: Real, angle: Real) -> Real:

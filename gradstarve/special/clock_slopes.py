@@ -215,8 +215,7 @@ def moves(
     early_du = bounded_exp(early_angle) * drise - jnp.exp(-early_angle) * dfall + steepness(rise, fall, early_u) * early_ds
     # Above it.
     low, high = jnp.where(above, below, 0), jnp.where(above, grow, 0)
-    passed = constant * late.angle + jnp.where(above, plain, 0)
-    shrink = jnp.exp(-late.u) * _sharper(constant, late, time - passed)
+    shrink = jnp.exp(-late.u) * _sharper(constant, late, time - _before(constant, late, plain))
     by_rise, by_fall = late.slopes(constant, low, high, shrink)
     steep = steepness(late.rise, late.fall, late.u)
     late_du = steep * (shrink * dtime - by_rise * drise - by_fall * dfall) / (1 + constant * shrink)
@@ -232,6 +231,18 @@ def _sharper(constant: float, late: Late, left: Real) -> Real:
     ratio = tail(constant, 1, late.rise, late.fall, late.begin, late.u) / jnp.where(known > 0, known, 1)
     # Next to the cut, where little of the time is left, u itself is the better source.
     return jnp.where(late.above & (late.u > late.begin + 3) & (jnp.abs(ratio - 1) < 0.01), ratio, 1)
+
+
+def rounding(constant: float, rise: Real, fall: Real, time: Real, u: Real) -> Real:
+    """e^(u - v), v the exact logit at `time`: 1, but for late single precision, where it is worth a digit of e^-u."""
+    late = Late.of(rise, fall, u)
+    before = _before(constant, late, moments(0, late.rise, late.fall, late.angle)[0])
+    return _sharper(constant, late, jnp.where(late.above, time, 0) - before)
+
+
+def _before(constant: float, late: Late, plain: Real) -> Real:
+    """The time up to the cut."""
+    return constant * late.angle + jnp.where(late.above, plain, 0)
 
 
 def arrival_slopes(constant: float, rise: Real, fall: Real, angle: Real, u: Real) -> tuple[Real, Real, Real, Real]:

@@ -25,13 +25,13 @@ from gradstarve.arrays import as_goal, check_fits, check_positive, is_concrete, 
 from gradstarve.errors import HypothesisError
 from gradstarve.problem import Loss, with_closed_form
 from gradstarve.special.monotone import invert
+from gradstarve.theory import depth_late
 from gradstarve.theory.mode import error_to_logit, insert_axes
 from gradstarve.theory.one_layer import one_layer_logit, one_layer_time
 from gradstarve.theory.piecewise import check_times
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 _CUT = {"cross-entropy": 1.0, "exponential": 1.0, "hinge": 1.0, "squared": 0.5}
-_BELOW_END = np.linspace(0, 48, 21)  # in u, below the end of the integral of e^u
 _ABOVE_CUT = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 40])  # in -log(1 - u), at the end of which u is 1
 
 
@@ -120,20 +120,10 @@ def _log_rate(kind: str, path: _Path, y):
     return jnp.log(path.weight(y)) + (jnp.logaddexp(0, u) if kind == "cross-entropy" else u)
 
 
-def _log_high(kind: str, path: _Path, begin, y):
-    """log of p t, in units of the path, between `begin` and `y`, both above the cut, for the losses whose time grows as e^u.
-
-    Over w in y = y_end + log(1 - w/u_end)/S_end, which is u_end - u for constant S and close to it otherwise.
-    """
-    end, slope = jnp.exp(path.log_logit(y)), path.slope(y)
-    most = -end * jnp.expm1(slope * (begin - y))
-    nodes, weights = _gauss(jnp.minimum(jnp.asarray(_BELOW_END, y.dtype), most[..., None]))
-    wide, last, steep = path.axes(2), end[..., None, None], slope[..., None, None]
-    there = y[..., None, None] + jnp.log1p(-nodes / last) / steep
-    u = jnp.exp(wide.log_logit(there))
-    scaled = jnp.exp(u - last) + (jnp.exp(-last) if kind == "cross-entropy" else 0)
-    total = jnp.sum(weights * scaled * wide.weight(there) / (steep * (last - nodes)), axis=(-2, -1))
-    return end + jnp.log(jnp.maximum(total, jnp.finfo(y.dtype).tiny))
+def _late(kind: str, path: _Path, begin, y) -> depth_late.Span:
+    """From the cut, at `begin`, to `y`, in logits."""
+    begins, ends = (jnp.exp(path.log_logit(place)) for place in (begin, y))
+    return depth_late.Span(begins, ends, path.square * jnp.exp(2 * begin), path.square * jnp.exp(2 * y))
 
 
 class _Arrival(NamedTuple):
@@ -171,7 +161,7 @@ class _Arrival(NamedTuple):
 
     def density(self, q):
         """p dt/dq in units of the whole path."""
-        q = jnp.minimum(q, _ABOVE_CUT[-1])
+        q = jnp.minimum(q, float(_ABOVE_CUT[-1]))
         y = jnp.log1p(-jnp.exp(-q)) / self.slope
         gap = -jnp.expm1(self.path.log_logit(y))
         return self.scale * self.path.weight(y) * jnp.exp(-q) / (gap * self.slope * -jnp.expm1(-q))
@@ -186,16 +176,26 @@ class _Arrival(NamedTuple):
 
 def _reach(kind: str, path: _Path):
     """(y, p t in units of the path) at the cut; y = 0 for a start beyond it."""
-    cut = jnp.full_like(path.square, np.log(_CUT[kind]))
+    cut = jnp.full_like(path.square, float(np.log(_CUT[kind])))
     y = path.place(jnp.maximum(cut, path.log_start))
     return y, jnp.where(y > 0, _low(kind, path, y), 0)
 
 
+class _State(NamedTuple):
+    """y and u; `late`, where x^2 is `square` and better known than from y; e^(u - exact u) - 1 where that is a digit."""
+
+    y: Array
+    logit: Array
+    late: Array
+    square: Array
+    rounding: Array | None = None
+
+
 @partial(jax.jit, static_argnums=0)
-def _state(kind: str, path: _Path, tau):
-    """(y, u) at p t = tau; every array of one shape [...] (shares [..., N])."""
+def _state(kind: str, path: _Path, kept: depth_late.Kept, time) -> _State:
+    """What is at p t = `time`; every array of one shape [...] (shares and differences [..., N])."""
     cut, spent = _reach(kind, path)
-    tau = jnp.minimum(tau * jnp.exp(-path.log_unit), jnp.finfo(tau.dtype).max)
+    tau = jnp.minimum(time * jnp.exp(-path.log_unit), jnp.finfo(time.dtype).max)
     low = tau <= spent
 
     def before(y, path):
@@ -215,29 +215,51 @@ def _state(kind: str, path: _Path, tau):
         ahead = jnp.full_like(left, jnp.finfo(left.dtype).max)
         guess = arrival.begin + left / last
         q = invert(lambda q, way: (way.time(q), way.density(q)), arrival, arrival.begin, ahead, guess, left)
-        return jnp.where(low, y, arrival.place(q)), jnp.where(low, jnp.exp(path.log_logit(y)), arrival.logit(q))
+        logit = jnp.where(low, jnp.exp(path.log_logit(y)), arrival.logit(q))
+        return _State(jnp.where(low, y, arrival.place(q)), logit, jnp.zeros_like(low), y)
     else:
-
-        def after(y, problem):
-            path, cut = problem
-            rate = _log_rate(kind, path, cut)
-            total = jnp.logaddexp(rate, _log_high(kind, path, cut, y))
-            return total, jnp.exp(_log_rate(kind, path, y) - total)
-
-        limits = jnp.finfo(left.dtype)
-        rate, begin = _log_rate(kind, path, cut), jnp.exp(path.log_logit(cut))
-        goal = jnp.logaddexp(rate, jnp.log(jnp.maximum(left, limits.tiny)))
-        # The logit grows by about goal - rate, and by less than a time within the floats allows; S grows with it.
-        guess = cut + jnp.log1p((goal - rate) / begin) / path.slope(cut)
-        ahead = cut + jnp.log1p(2 * float(np.log(limits.max)) / begin)
-        high = invert(after, (path, cut), cut, ahead, guess, goal)
-        y = jnp.where(low, y, jnp.where(left > 0, high, cut))
+        return _late_state(kind, path, kept, time, spent, cut, y, low)
     u = jnp.exp(path.log_logit(y))
-    return y, jnp.where(~low & (u < 1), 1, u) if kind == "hinge" else u
+    return _State(y, jnp.where(~low & (u < 1), 1, u), jnp.zeros_like(low), y)
+
+
+def _late_state(kind: str, path: _Path, kept: depth_late.Kept, time, spent, cut, y, low) -> _State:
+    """For the losses whose time grows as e^u: what is where it is still `low`, and by `depth_late` above the cut."""
+    constant = float(kind == "cross-entropy")
+    held, stays, begin = jax.lax.stop_gradient((path, kept, cut))
+    tau = jnp.minimum(time * jnp.exp(-path.log_unit), jnp.finfo(time.dtype).max)
+    left = jax.lax.stop_gradient(jnp.maximum(tau - spent, 0))
+
+    def after(y, problem):
+        """log of p t, in units of the path, since a time before the cut, and its slope."""
+        path, kept = problem
+        rate = _log_rate(kind, path, begin)
+        span = _late(kind, path, begin, y)
+        passed = jnp.log(jnp.maximum(depth_late.tail(constant, depth_late.density, span, kept), limits.tiny))
+        total = jnp.logaddexp(rate, passed + span.end - path.log_unit)
+        return total, jnp.exp(_log_rate(kind, path, y) - total)
+
+    limits = jnp.finfo(left.dtype)
+    rate, start = _log_rate(kind, held, begin), jnp.exp(held.log_logit(begin))
+    goal = jnp.logaddexp(rate, jnp.log(jnp.maximum(left, limits.tiny)))
+    # The logit grows by about goal - rate, and by less than a time within the floats allows; S grows with it.
+    guess = begin + jnp.log1p((goal - rate) / start) / held.slope(begin)
+    ahead = begin + jnp.log1p(2 * float(np.log(limits.max)) / start)
+    high = invert(after, (held, stays), begin, ahead, guess, goal)
+    late = ~low & (left > 0)
+    span, kept = depth_late.harmless(late, _late(kind, held, begin, high), kept)
+    # A start beyond the cut moves its beginning.
+    span = span._replace(begin=jnp.where(late, jnp.exp(jnp.maximum(path.log_start, float(np.log(_CUT[kind])))), 1))
+    time, spent, unit = (jnp.where(late, value, other) for value, other in ((time, 1), (spent, 0), (path.log_unit, 0)))
+    u = depth_late.logit_after(constant, span, kept, time, spent * jnp.exp(unit))
+    square = depth_late.square_at(span.end_square, u, kept)
+    more = depth_late.rounding(constant, span, kept, time - spent * jnp.exp(unit)) - 1 if u.dtype == jnp.float32 else None
+    y = jnp.where(low, y, jnp.where(left > 0, high, cut))
+    return _State(y, jnp.where(late, u, jnp.exp(path.log_logit(jnp.where(late, cut, y)))), late, square, more)
 
 
 @partial(jax.jit, static_argnums=0)
-def _time(kind: str, path: _Path, logit):
+def _time(kind: str, path: _Path, kept: depth_late.Kept, logit):
     """(p t in units of the path at which u = `logit`, whether it ever is); 0 for what is there at the start."""
     cut, spent = _reach(kind, path)
     start = jnp.exp(path.log_start)
@@ -254,8 +276,22 @@ def _time(kind: str, path: _Path, logit):
         after = arrival.time(jnp.where(late, arrival.at_logit(jnp.where(late, logit, 0.5)), arrival.begin))
         after = spent + after
     else:
-        after = spent + jnp.exp(_log_high(kind, path, cut, jnp.maximum(y, cut)))
+        after = spent + _late_time(kind, path, kept, cut, y, logit, ahead & ~low)
     return jnp.where(ahead & reached, jnp.where(low, before, after), 0), reached | ~ahead
+
+
+def _late_time(kind: str, path: _Path, kept: depth_late.Kept, cut, y, logit, late):
+    """p t in units of the path from the cut to a `logit` above it, at `y`; 0 where it is not `late`."""
+    held, begin, end = jax.lax.stop_gradient((path, cut, jnp.maximum(y, cut)))
+    span, kept = depth_late.harmless(late, _late(kind, held, begin, end), kept)
+    begins = jnp.exp(jnp.maximum(path.log_start, float(np.log(_CUT[kind]))))
+    span = span._replace(begin=jnp.where(late, begins, 1), end=jnp.where(late, logit, span.end))
+    total = depth_late.tail(float(kind == "cross-entropy"), depth_late.density, span, kept)
+    size = span.end - jnp.where(late, path.log_unit, 0)
+    # What is no float is infinite, and a constant.
+    fits = jax.lax.stop_gradient(size + jnp.log(total)) < float(np.log(np.finfo(size.dtype).max)) - 1
+    half = jnp.exp(jnp.where(fits, size, 0) / 2)  # twice: its square may overflow where the time does not
+    return jnp.where(late, jnp.where(fits, half * total * half, jnp.inf), 0)
 
 
 def _least(start):
@@ -281,21 +317,26 @@ class DepthMode(eqx.Module):
 
     def logit(self, t) -> Float[Array, "..."]:
         """u(t), [*batch, *t.shape]. `ValueError` for negative, NaN or infinite t."""
-        return self._at(t)[1]
+        return self._at(t).logit
 
     def error(self, t) -> Float[Array, "..."]:
         """sigmoid(-u(t)), the probability given to the wrong label, [*batch, *t.shape]."""
-        return jax.nn.sigmoid(-self.logit(t))
+        state = self._at(t)
+        error = jax.nn.sigmoid(-state.logit)
+        return error if state.rounding is None else error * (1 + state.rounding) / (1 + error * state.rounding)
 
     def weights(self, t) -> Float[Array, "..."]:
         """b_1, ..., b_N at t: [*batch, *t.shape, N]."""
         t = check_times(t, self.start.dtype)
-        y, u = self._at(t)
         if self.depth == 1:
-            return (u / insert_axes(self.norm[..., None], np.ndim(t))[..., 0])[..., None]
+            return (self.logit(t) / insert_axes(self.norm[..., None], np.ndim(t))[..., 0])[..., None]
+        state = self._at(t)
         start = insert_axes(self.start, np.ndim(t))
-        least = _least(start)[..., None]
-        return start * jnp.sqrt(1 + (least / start) ** 2 * jnp.expm1(2 * y)[..., None])
+        least, late = _least(start)[..., None], state.late[..., None]
+        moved = jnp.expm1(2 * jnp.where(state.late, 0, state.y))[..., None]
+        early = start * jnp.sqrt(1 + (least / start) ** 2 * moved)
+        square = jnp.where(late, state.square[..., None] + self._kept(state.y).differences, 1)
+        return jnp.where(late, jnp.sqrt(square), early)
 
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """The time at which u = `logit`, [*batch, *logit.shape]; 0 if u(0) is there, inf if it never gets there."""
@@ -304,7 +345,7 @@ class DepthMode(eqx.Module):
         if self.depth == 1:
             return one_layer_time(frequency, norm, norm * self._lane_start(target)[..., 0], self.loss_function, target)
         path = self._path(target)
-        spent, reached = _time(self.loss_function.name, path, target)
+        spent, reached = _time(self.loss_function.name, path, self._kept(target), target)
         unit = jnp.exp(path.log_unit / 2)  # twice, for its square may overflow where the time does not
         ever = reached & jnp.isfinite(jax.lax.stop_gradient(spent * unit / frequency * unit))
         # A time that never comes, or later than the floats, is no number to differentiate.
@@ -319,13 +360,13 @@ class DepthMode(eqx.Module):
         return self.time_to_logit(error_to_logit(error, self.start.dtype))
 
     def _at(self, t):
-        """(y, u) at t."""
+        """The state at t; of one layer only its logit."""
         frequency, norm, t = self._lanes(check_times(t, self.start.dtype))
         if self.depth == 1:
             u = one_layer_logit(frequency, norm, norm * self._lane_start(t)[..., 0], self.loss_function, t)
-            return u, u
+            return _State(u, u, jnp.zeros(u.shape, bool), u)
         limit = jnp.finfo(t.dtype).max
-        return _state(self.loss_function.name, self._path(t), jnp.minimum(frequency * t, limit))
+        return _state(self.loss_function.name, self._path(t), self._kept(t), jnp.minimum(frequency * t, limit))
 
     def _lanes(self, values):
         """(p, r, `values`), each [*batch, *values.shape]."""
@@ -336,6 +377,12 @@ class DepthMode(eqx.Module):
     def _lane_start(self, lanes):
         extra = lanes.ndim - self.norm.ndim
         return jnp.broadcast_to(insert_axes(self.start, extra), (*lanes.shape, self.depth))
+
+    def _kept(self, lanes) -> depth_late.Kept:
+        start = self._lane_start(lanes)
+        least = jnp.take_along_axis(start, jnp.argmin(start, axis=-1, keepdims=True), axis=-1)
+        norm = self.norm.reshape(*self.norm.shape, *(1,) * (lanes.ndim - self.norm.ndim))
+        return depth_late.Kept(jnp.broadcast_to(jnp.log(norm), lanes.shape), (start - least) * (start + least))
 
     def _path(self, lanes) -> _Path:
         extra = lanes.ndim - self.norm.ndim

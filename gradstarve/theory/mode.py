@@ -44,7 +44,7 @@ class ClockCurve(eqx.Module):
 
     def error(self, t) -> Float[Array, "..."]:
         """sigmoid(-u(t)), the probability given to the wrong label, [*batch, *t.shape]."""
-        return jax.nn.sigmoid(-self.logit(t))
+        return self.clock.error(t)
 
     def angle(self, t) -> Float[Array, "..."]:
         """The accumulated hyperbolic angle 2 s(t) of (3.1), [*batch, *t.shape]."""

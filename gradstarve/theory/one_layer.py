@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -32,7 +33,8 @@ def one_layer_logit(frequency, norm, start, loss: Loss | str, t) -> Float[Array,
     if kind == "hinge":
         return jnp.where(start < 1, jnp.minimum(start + clock, 1), start)
     if kind == "squared":
-        return start - (start - 1) * -jnp.expm1(-clock)
+        # Late in training by what is left, which is the whole derivative; early by what has been gained.
+        return jnp.where(clock < 1, start - (start - 1) * -jnp.expm1(-clock), 1 + (start - 1) * jnp.exp(-clock))
     if kind == "exponential":
         # log(T + e^u0) by what it adds to u0 while that is little, and otherwise without forming e^u0, which may be 0.
         late = jnp.log(jnp.maximum(clock, jnp.finfo(clock.dtype).tiny)) > start
@@ -58,6 +60,13 @@ def lambert_logit(constant: float, start: Array, clock: Array) -> Array:
     slope = jnp.exp(start + near) + constant
     near = near - (jnp.exp(start) * jnp.expm1(near) + constant * near - clock) / slope
     return jnp.where(rise < 0.5, start + near, u)
+
+
+def lambert_error(constant: float, start: Array, clock: Array) -> Array:
+    """c/(e^u + c) = 1/(1 + W) at the u of `lambert_logit`, whose rounding would be worth digits of it."""
+    w = lambertw_exp((clock + jnp.exp(start)) / constant + start - float(np.log(constant)))
+    early = jax.nn.sigmoid(float(np.log(constant)) - lambert_logit(constant, start, clock))
+    return jnp.where(w > 1, 1 / (1 + w), early)
 
 
 def one_layer_time(frequency, norm, start, loss: Loss | str, logit) -> Float[Array, "..."]:

@@ -44,6 +44,11 @@ class PiecewiseClock(eqx.Module):
         t = check_times(t, self.rate.dtype)
         return _state(self, t.reshape(-1), False)[1].reshape(*self.rate.shape, *t.shape)
 
+    def error(self, t, shift: float = 0.0) -> Float[Array, "..."]:
+        """sigmoid(shift - u) at times t, [*batch, *t.shape]."""
+        t = check_times(t, self.rate.dtype)
+        return _error(self, t.reshape(-1), shift).reshape(*self.rate.shape, *t.shape)
+
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """First t with a logit of at least `logit`: [*batch, *logit.shape]; 0 if it starts there, inf if never."""
         return _time_to_logit(self, as_goal("logit", logit, self.rate.dtype))
@@ -56,13 +61,26 @@ def _of(values: Float[Array, "*batch pieces"], piece: Int[Array, "*batch times"]
     return jnp.take_along_axis(values, piece, axis=-1)
 
 
-@partial(jax.jit, static_argnums=2)
-def _state(pieces: PiecewiseClock, t: Float[Array, " times"], want_angle: bool):
+def _place(pieces: PiecewiseClock, t: Float[Array, " times"]):
+    """The piece of each time, and the time since it began."""
     tau = jnp.minimum(pieces.rate[..., None] * t, jnp.finfo(t.dtype).max)
     piece = jnp.sum(pieces.start[..., None, :] <= tau[..., None], axis=-1, dtype=jnp.int32) - 1
-    start, angle = (_of(values, piece) for values in (pieces.start, pieces.angle))
-    moved, logit = clock.states_at(pieces.kind, pieces.rise, pieces.fall, piece, tau - start, want_angle)
-    return angle + moved, logit
+    return piece, tau - _of(pieces.start, piece)
+
+
+@partial(jax.jit, static_argnums=2)
+def _state(pieces: PiecewiseClock, t: Float[Array, " times"], want_angle: bool):
+    piece, since = _place(pieces, t)
+    moved, logit = clock.states_at(pieces.kind, pieces.rise, pieces.fall, piece, since, want_angle)
+    return _of(pieces.angle, piece) + moved, logit
+
+
+@partial(jax.jit, static_argnums=2)
+def _error(pieces: PiecewiseClock, t: Float[Array, " times"], shift: float):
+    piece, since = _place(pieces, t)
+    logit = clock.states_at(pieces.kind, pieces.rise, pieces.fall, piece, since, False)[1]
+    rise, fall = (_of(values, piece) for values in (pieces.rise, pieces.fall))
+    return clock.error_at(pieces.kind, rise, fall, since, logit, shift)
 
 
 @jax.jit

@@ -12,7 +12,6 @@ of section 3 at the norm r / sqrt(1 - 1/K) with the residual 1/(1 + e^u/(K - 1))
 from __future__ import annotations
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -21,7 +20,7 @@ from gradstarve.arrays import as_goal, check_normal, check_positive, is_concrete
 from gradstarve.problem import Mode
 from gradstarve.special.clock import Softmax
 from gradstarve.theory.mode import ModeSolution, error_to_logit, flow_mode
-from gradstarve.theory.one_layer import exponential_time, lambert_logit
+from gradstarve.theory.one_layer import exponential_time, lambert_error, lambert_logit
 from gradstarve.theory.piecewise import check_times, in_time
 
 
@@ -40,7 +39,7 @@ class SoftmaxCurve(eqx.Module):
 
     def error(self, t) -> Float[Array, "..."]:
         """1 - P = (K - 1)/(e^u + K - 1), the probability given to the wrong classes, [*batch, *t.shape]."""
-        return jax.nn.sigmoid(np.log(self.classes - 1) - self.gap(t))
+        raise NotImplementedError
 
     def time_to_error(self, error) -> Float[Array, "..."]:
         """The first time the error is at most `error`, 0 < error < 1: at the gap log((K - 1)(1 - e)/e)."""
@@ -55,12 +54,18 @@ class SoftmaxReadOut(SoftmaxCurve):
     norm: Float[Array, "*batch"]
     start: Float[Array, "*batch"]
 
+    def error(self, t) -> Float[Array, "..."]:
+        """1 - P = (K - 1)/(e^u + K - 1), [*batch, *t.shape]."""
+        return lambert_error(self.classes - 1.0, *self._start_and_clock(t))
+
     def gap(self, t) -> Float[Array, "..."]:
         """u = C - W(e^C/(K - 1)), C = (K p r^2 t + e^u(0))/(K - 1) + u(0), [*batch, *t.shape]."""
+        return lambert_logit(self.classes - 1.0, *self._start_and_clock(t))
+
+    def _start_and_clock(self, t):
         t = check_times(t, self.start.dtype)
         rate, start = (self._lanes(x, t) for x in (self.frequency * self.norm**2, self.start))
-        clock = jnp.minimum(self.classes * rate * t, jnp.finfo(t.dtype).max)
-        return lambert_logit(self.classes - 1.0, start, clock)
+        return start, jnp.minimum(self.classes * rate * t, jnp.finfo(t.dtype).max)
 
     def time_to_gap(self, gap) -> Float[Array, "..."]:
         """[e^u - e^u(0) + (K - 1)(u - u(0))] / (K p r^2), [*batch, *gap.shape]."""
@@ -77,6 +82,10 @@ class SoftmaxMode(SoftmaxCurve):
     """Two layers (11.2): the gap as the logit of a hyperbolic clock, deaths of neurons included."""
 
     inner: ModeSolution
+
+    def error(self, t) -> Float[Array, "..."]:
+        """1 - P = (K - 1)/(e^u + K - 1), [*batch, *t.shape]."""
+        return self.inner.clock.error(t, float(np.log(self.classes - 1)))
 
     def gap(self, t) -> Float[Array, "..."]:
         """u(t), [*batch, *t.shape]."""

@@ -103,6 +103,36 @@ class Solution(LearningCurve):
             return self.data.labels * only.logit(t)[..., None]
         return jnp.where(self.data.labels > 0, self.plus.logit(t)[..., None], -self.minus.logit(t)[..., None])
 
+    def error(self, t=None) -> Float[Array, "..."]:
+        """sum_i q_i sigmoid(-m_i), the probability given to the wrong label: [*batch, *t.shape]."""
+        if t is None or not self._rounds():
+            return super().error(t)
+        return jnp.sum(self.data.weights * self._errors(t), axis=-1)
+
+    def loss(self, t=None) -> Float[Array, "..."]:
+        """sum_i q_i l(m_i): [*batch, *t.shape]."""
+        kind = closed_form_of(self.loss_function)
+        if t is None or not self._rounds() or kind not in ("cross-entropy", "exponential"):
+            return super().loss(t)
+        error = self._errors(t)
+        # log(1 + e^-m) or e^-m, where that is little; elsewhere the margin is as good.
+        late = error < 0.25
+        error = jnp.where(late, error, 0.1)
+        little = -jnp.log1p(-error) if kind == "cross-entropy" else error / (1 - error)
+        return jnp.sum(self.data.weights * jnp.where(late, little, self.loss_function.value(self.margins(t))), axis=-1)
+
+    def _rounds(self) -> bool:
+        """Whether the curves know e^-m late in training to more digits than their rounded margins do."""
+        return self.start.z.dtype == jnp.float32 and isinstance(self.dynamics, GradientFlow)
+
+    def _errors(self, t):
+        """sigmoid(-m_i), [*batch, *t.shape, n]."""
+        plus, minus = (None if curve is None else curve.error(t)[..., None] for curve in (self.plus, self.minus))
+        if plus is None or minus is None:
+            only: Any = minus if plus is None else plus
+            return jnp.broadcast_to(only, (*only.shape[:-1], self.data.labels.size))
+        return jnp.where(self.data.labels > 0, plus, minus)
+
     def network(self, t) -> TwoLayerReLU:
         """The network at t, axes [*batch, *t.shape]: w_j moves along its own axis only, the rest of it just decays."""
         a, z = self.motion.coordinates(t)
