@@ -92,21 +92,24 @@ def _log_pmf_jvp(primals, tangents):
 
 
 @jax.custom_jvp
-def pmf(k: Real, n: Real, p: Real) -> Real:
+def _pmf(k: Real, n: Real, p: Real) -> Real:
     """e^`binomial_log_pmf` without its checks, on arrays of one shape; differentiable in p also at 1, where that is -inf."""
     return jnp.exp(_log_pmf(k, n, p))
 
 
-@pmf.defjvp
+@_pmf.defjvp
 def _pmf_jvp(primals, tangents):
     (k, n, p), (_, _, dp) = primals, tangents
-    value = pmf(k, n, p)
+    value = _pmf(k, n, p)
     certain = p == 1
     # n (P(k - 1 of n - 1) - P(k of n - 1)): one that cannot happen at p = 1 begins to, below.
     fewer = jnp.maximum(n - 1, 0)
-    at_one = n * (pmf(k - 1, fewer, p) - pmf(k, fewer, p))
+    at_one = n * (_pmf(k - 1, fewer, p) - _pmf(k, fewer, p))
     slope = value * (k - n * p) / (p * jnp.where(certain, 1, 1 - p))
     return value, jnp.where(certain, at_one, slope) * dp
+
+
+pmf = jax.jit(_pmf)
 
 
 def _delta(n: Real) -> Real:
@@ -142,7 +145,7 @@ def _at_least(k: Real, n: Real, p: Real) -> Real:
 @_at_least.defjvp
 def _at_least_jvp(primals, tangents):
     (k, n, p), (_, _, dp) = primals, tangents
-    density = jnp.where(k > 0, k * pmf(k, n, p) / p, 0)
+    density = jnp.where(k > 0, k * _pmf(k, n, p) / p, 0)
     return _at_least(k, n, p), density * dp
 
 

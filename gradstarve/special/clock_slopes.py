@@ -59,7 +59,11 @@ def moments(order: int, rise: Real, fall: Real, angle: Real) -> tuple[Real, ...]
     s0 = jnp.where(start > -1, 0, angle_at(rise, fall, jnp.full_like(start, -1)))
     s1 = jnp.where(end < 1, angle, angle_at(rise, fall, jnp.ones_like(start)))
     crossed = (u1[1] > u0[1]) | is_still(rise, fall)
-    series = _series(order, rise, fall, jnp.where(crossed, s0, 0), u0[1], jnp.where(crossed, s1, 0), u1[1])
+    # e^s at u = 1 as the quotient it is: the angle is rounded.
+    larger = (1 + steepness(rise, fall, jnp.ones_like(start))) / 2
+    leaves = crossed & (end > 1 - 8 * jnp.finfo(rise.dtype).eps) & (rise > larger * jnp.finfo(rise.dtype).tiny)
+    grown = jnp.where(leaves, larger / jnp.where(leaves, rise, 1), bounded_exp(jnp.where(crossed, s1, 0)))
+    series = _series(order, rise, fall, jnp.where(crossed, s0, 0), u0[1], jnp.where(crossed, s1, 0), u1[1], grown)
     lazy = is_lazy(rise, fall)
     found = []
     for panel, part in zip(panels, series, strict=True):
@@ -108,8 +112,8 @@ def _panels(order: int, rise: Real, fall: Real, u0: Real, u1: Real) -> list[Real
     return [jnp.sum(found[k], axis=(-2, -1)) for k in range(-order, order + 1)]
 
 
-def _series(order: int, rise: Real, fall: Real, s0: Real, u0: Real, s1: Real, u1: Real) -> list[Real]:
-    """The moments over |u| <= 1 by e^u = sum u^n / n!. With A(n, k) = integral u^n e^(k s) ds, k > 0,
+def _series(order: int, rise: Real, fall: Real, s0: Real, u0: Real, s1: Real, u1: Real, grown: Real) -> list[Real]:
+    """The moments over |u| <= 1 by e^u = sum u^n / n!, with e^s1 = `grown`. With A(n, k) = integral u^n e^(k s) ds, k > 0,
 
     n A(n, 0) = [u^(n-1) S] - (n-1) kappa^2 A(n-2, 0),      (n+k) A(n, k) = [u^n e^(k s)] - 2 fall n A(n-1, k-1),
     (n+k) A(n, -k) = 2 rise n A(n-1, 1-k) - [u^n e^(-k s)].
@@ -117,7 +121,8 @@ def _series(order: int, rise: Real, fall: Real, s0: Real, u0: Real, s1: Real, u1
     kappa2 = 4 * rise * fall
     steep0, steep1 = steepness(rise, fall, u0), steepness(rise, fall, u1)
     orders = range(-order, order + 1)
-    ends = {k: (_power(s0, k), _power(s1, k)) for k in orders}
+    most = bounded_exp(jnp.full_like(grown, jnp.inf))
+    ends = {k: (_power(s0, k), jnp.minimum(grown**k, most) if k > 0 else 1 / grown**-k) for k in orders}
     before = jnp.zeros_like(u1)  # A(n-2, 0)
     now = {k: (s1 - s0) if k == 0 else (ends[k][1] - ends[k][0]) / k for k in orders}
     total = now
@@ -194,10 +199,13 @@ class Late(NamedTuple):
 
     def slopes(self, constant: float, low: Real, high: Real, shrink: Real) -> tuple[Real, Real]:
         """e^-u times (dtau/drise, dtau/dfall) at fixed u, with I_-1 = `low` and I_1 = `high` up to the cut."""
-        here = (constant * shrink + jnp.exp(self.begin - self.u)) / steepness(self.rise, self.fall, self.begin)
+        steep = steepness(self.rise, self.fall, self.begin)
+        here = (constant * shrink + jnp.exp(self.begin - self.u)) / steep
         curved = 2 * tail(constant, 3, self.rise, self.fall, self.begin, self.u)
-        by_rise = high * shrink - here * bounded_exp(self.angle) - self.fall * curved
-        by_fall = -low * shrink + here * jnp.exp(-self.angle) - self.rise * curved
+        # e^s as the quotient it is: the angle is rounded.
+        larger = (self.begin + steep) / 2
+        by_rise = high * shrink - here * larger / self.rise - self.fall * curved
+        by_fall = -low * shrink + here * self.rise / larger - self.rise * curved
         return by_rise, by_fall
 
 

@@ -120,10 +120,15 @@ def _log_rate(kind: str, path: _Path, y):
     return jnp.log(path.weight(y)) + (jnp.logaddexp(0, u) if kind == "cross-entropy" else u)
 
 
-def _late(kind: str, path: _Path, begin, y) -> depth_late.Span:
+def _late(path: _Path, kept: depth_late.Kept, begin, y) -> depth_late.Span:
     """From the cut, at `begin`, to `y`, in logits."""
-    begins, ends = (jnp.exp(path.log_logit(place)) for place in (begin, y))
-    return depth_late.Span(begins, ends, path.square * jnp.exp(2 * begin), path.square * jnp.exp(2 * y))
+    squares = [path.square * jnp.exp(2 * place) for place in (begin, y)]
+    logits = []
+    for place, square in zip((begin, y), squares, strict=True):
+        # As the product it is, in which single precision is surer than in its logarithm, if that does not overflow half-way.
+        u = jnp.exp(kept.log_norm) * jnp.prod(jnp.sqrt(square[..., None] + kept.differences), axis=-1)
+        logits.append(jnp.where((u > 0) & jnp.isfinite(u), u, jnp.exp(path.log_logit(place))))
+    return depth_late.Span(*logits, *squares)
 
 
 class _Arrival(NamedTuple):
@@ -234,7 +239,7 @@ def _late_state(kind: str, path: _Path, kept: depth_late.Kept, time, spent, cut,
         """log of p t, in units of the path, since a time before the cut, and its slope."""
         path, kept = problem
         rate = _log_rate(kind, path, begin)
-        span = _late(kind, path, begin, y)
+        span = _late(path, kept, begin, y)
         passed = jnp.log(jnp.maximum(depth_late.tail(constant, depth_late.density, span, kept), limits.tiny))
         total = jnp.logaddexp(rate, passed + span.end - path.log_unit)
         return total, jnp.exp(_log_rate(kind, path, y) - total)
@@ -247,7 +252,7 @@ def _late_state(kind: str, path: _Path, kept: depth_late.Kept, time, spent, cut,
     ahead = begin + jnp.log1p(2 * float(np.log(limits.max)) / start)
     high = invert(after, (held, stays), begin, ahead, guess, goal)
     late = ~low & (left > 0)
-    span, kept = depth_late.harmless(late, _late(kind, held, begin, high), kept)
+    span, kept = depth_late.harmless(late, _late(held, stays, begin, high), kept)
     # A start beyond the cut moves its beginning.
     span = span._replace(begin=jnp.where(late, jnp.exp(jnp.maximum(path.log_start, float(np.log(_CUT[kind])))), 1))
     time, spent, unit = (jnp.where(late, value, other) for value, other in ((time, 1), (spent, 0), (path.log_unit, 0)))
@@ -282,8 +287,8 @@ def _time(kind: str, path: _Path, kept: depth_late.Kept, logit):
 
 def _late_time(kind: str, path: _Path, kept: depth_late.Kept, cut, y, logit, late):
     """p t in units of the path from the cut to a `logit` above it, at `y`; 0 where it is not `late`."""
-    held, begin, end = jax.lax.stop_gradient((path, cut, jnp.maximum(y, cut)))
-    span, kept = depth_late.harmless(late, _late(kind, held, begin, end), kept)
+    held, stays, begin, end = jax.lax.stop_gradient((path, kept, cut, jnp.maximum(y, cut)))
+    span, kept = depth_late.harmless(late, _late(held, stays, begin, end), kept)
     begins = jnp.exp(jnp.maximum(path.log_start, float(np.log(_CUT[kind]))))
     span = span._replace(begin=jnp.where(late, begins, 1), end=jnp.where(late, logit, span.end))
     total = depth_late.tail(float(kind == "cross-entropy"), depth_late.density, span, kept)

@@ -23,7 +23,8 @@ from jaxtyping import Array, Float
 
 Real = Float[Array, "..."]
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
-_BELOW_END = np.linspace(0, 48, 21)  # in u, below the end of the integral of e^u
+_PANELS = 20
+_BELOW_END = np.linspace(0, 48, _PANELS + 1)  # in u, below the end of the integral of e^u
 _held = jax.lax.stop_gradient
 
 
@@ -45,14 +46,32 @@ def _square_at_jvp(primals, tangents):
     (known, logit, kept), (_, dlogit, dkept) = primals, tangents
     square = square_at(known, logit, kept)
     parts = 1 / (square[..., None] + kept.differences)
-    along = 2 * (dlogit / logit - dkept.log_norm) - jnp.sum(parts * dkept.differences, axis=-1)
-    return square, along / jnp.sum(parts, axis=-1)
+    total = jnp.sum(parts, axis=-1)
+    shares = parts / total[..., None]
+    moved = 2 * (dlogit / logit - dkept.log_norm) / total - jnp.sum(shares * dkept.differences, axis=-1)
+    return square, moved
 
 
+@jax.custom_jvp
 def density(known: Real, logit: Real, kept: Kept) -> Real:
     """k, at a square that is `known`."""
     square = square_at(known, logit, kept)
     return 1 / (logit**2 * jnp.sum(1 / (square[..., None] + kept.differences), axis=-1))
+
+
+@density.defjvp
+def _density_jvp(primals, tangents):
+    (known, logit, kept), (_, dlogit, dkept) = primals, tangents
+    value = density(known, logit, kept)
+    parts = 1 / (square_at(known, logit, kept)[..., None] + kept.differences)
+    total = jnp.sum(parts, axis=-1)
+    shares = parts / total[..., None]
+    # What a layer has more than the first, and then more than the mean of all: 0 to the last bit for equal weights.
+    more = parts * parts[..., :1] * (kept.differences[..., :1] - kept.differences)
+    mean = jnp.sum(shares * more, axis=-1)
+    bend = jnp.sum(shares * (more - mean[..., None]) * dkept.differences, axis=-1)
+    grown = dlogit / logit
+    return value, value * (2 * (parts[..., 0] + mean) / total * (grown - dkept.log_norm) - 2 * grown + bend)
 
 
 def _slopes(function: Callable) -> Callable:
@@ -88,7 +107,7 @@ def _nodes(span: Span, kept: Kept):
     half = (edges[..., 1:] - edges[..., :-1])[..., None] / 2
     w = (edges[..., 1:] + edges[..., :-1])[..., None] / 2 + half * jnp.asarray(_NODES, end.dtype)
     weights = half * jnp.asarray(_WEIGHTS, end.dtype)
-    w, weights = (values.reshape(*values.shape[:-2], -1) for values in (w, weights))
+    w, weights = (values.reshape(*values.shape[:-2], _PANELS * _NODES.size) for values in (w, weights))
     less = jnp.expm1(2 * jnp.log1p(-w / end) / steep[..., None])  # x^2 / x_end^2 - 1
     there, below = square * (1 + less), square * less
     wide = kept.differences[..., None, :]
@@ -110,7 +129,10 @@ def tail(constant: float, function: Callable, span: Span, kept: Kept) -> Array:
         wide = Kept(kept.log_norm[..., None], kept.differences[..., None, :])
         values = function(there, end - below, wide)
         weights = weights * (jnp.exp(-below) + constant * jnp.exp(-end))
-        return jnp.sum(_like(weights, values) * values, axis=span.end.ndim)
+        values = _like(weights, values) * values
+        # Panel by panel, which in single precision is worth a digit.
+        values = values.reshape(*span.end.shape, _PANELS, _NODES.size, *values.shape[weights.ndim :])
+        return jnp.sum(jnp.sum(values, axis=weights.ndim), axis=span.end.ndim)
 
     @integral.defjvp
     def _(primals, tangents):

@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 
 from gradstarve.arrays import as_array, as_goal, is_concrete, positive_int, shown
 from gradstarve.problem import GradientDescent, Loss, Mode, StochasticGradientDescent
-from gradstarve.special import binomial_at_least, binomial_log_pmf
+from gradstarve.special import binomial_at_least
+from gradstarve.special.binomial import pmf
 from gradstarve.theory.descent import ModeDescent, descend_mode
 from gradstarve.theory.mode import insert_axes
 
@@ -113,7 +114,7 @@ class TimeDistribution(eqx.Module):
         step, draws, frequency = self._spread(step)
         # The last of m draws is the last of all: m / step of the binomial probability.
         ratio = jnp.where(step > 0, jnp.where(jnp.isfinite(draws), draws, 0) / jnp.maximum(step, 1), draws == 0)
-        return ratio * jnp.exp(binomial_log_pmf(jnp.where(jnp.isfinite(draws), draws, -1), step, frequency))
+        return ratio * pmf(jnp.where(jnp.isfinite(draws), draws, -1), step, frequency)
 
     def cdf(self, step) -> Float[Array, "..."]:
         """P(it takes at most `step` steps), [..., *step.shape]."""
@@ -166,7 +167,7 @@ class ModeSGD(eqx.Module):
         step = positive_int("step", step, 0)
         draws = np.arange(step + 1)
         p = self.frequency[..., None]
-        probabilities = jnp.exp(binomial_log_pmf(draws.astype(p.dtype), jnp.asarray(step, p.dtype), p))
+        probabilities = pmf(*jnp.broadcast_arrays(jnp.asarray(draws, p.dtype), jnp.asarray(step, p.dtype), p))
         return LogitDistribution(self.own.logit(draws), probabilities)
 
     def time_to_logit(self, logit, max_draws: int = 100_000) -> TimeDistribution:

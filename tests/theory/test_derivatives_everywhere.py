@@ -12,7 +12,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import mpmath
 import numpy as np
 import pytest
 
@@ -348,55 +347,54 @@ def test_a_member_that_never_learns_leaves_the_others_their_derivatives(loss):
     np.testing.assert_allclose(slope, -np.asarray(finite(value)) / 0.5, rtol=1e-12)
 
 
-# --- late in training --------------------------------------------------------------------------------------------------
+# --- descent and draws --------------------------------------------------------------------------------------------------
 
 
-def late_slopes(loss, p, r, a, z, t):
-    """du/d(p, r, a, z, t) from the implicit equation (3.5), in high precision."""
-    p, r, a, z, t = map(mpmath.mpf, (p, r, a, z, t))
-    more, less, first, clock = (a + z) ** 2, (a - z) ** 2, r * a * z, 2 * p * r * t
-    square = r * r * more * less / 4
-    inverse = mpmath.exp if loss == "exponential" else (lambda v: 1 + mpmath.exp(v))
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_descent_from_faint_starts_has_its_derivatives(dtype):
+    """Where the squares of the weights are no floats a step is linear: p_j grows and q_j falls by 1 ± eta p r / 2."""
+    faint = 1e-25 if dtype == np.float32 else 1e-170
 
-    def integral(u, power):
-        edges = [first, *(x for x in (0.5, 1, 2, 4, 8, 16, 32) if first < x < u), u]
-        return mpmath.quad(lambda v: inverse(v) / mpmath.sqrt(square + v * v) ** power, edges)
+    def weights(x):
+        dynamics = gs.GradientDescent(x[4])
+        return jnp.stack(solve_mode(gs.Mode(x[2], x[3], x[0:1], x[1:2]), "cross-entropy", dynamics).weights(20))[:, 0]
 
-    u = mpmath.log(clock) + mpmath.log(mpmath.log(clock))
-    for _ in range(40):
-        step = (clock - integral(u, 1)) * mpmath.sqrt(square + u * u) / inverse(u)
-        u += step
-        if abs(step) < mpmath.mpf(10) ** -20:
-            break
-    speed = mpmath.sqrt(square + u * u) / inverse(u)
-    at_first, bend = inverse(first) / mpmath.sqrt(square + first**2), integral(u, 3) / 2
-
-    def move(dsquare, dfirst, dclock):
-        return speed * (dclock + at_first * dfirst + bend * dsquare)
-
-    along, across = (a + z) * less, (a - z) * more
-    by_a, by_z = r * r / 2 * (along + across), r * r / 2 * (along - across)
-    by_r = move(2 * square / r, first / r, 2 * p * t)
-    return [move(0, 0, 2 * r * t), by_r, move(by_a, r * z, 0), move(by_z, r * a, 0), move(0, 0, 2 * p * r)]
+    starts = np.array([(faint, share * faint, 0.6, 1.3, 0.2) for share in (1, 0.5, -0.25, -1)], dtype)
+    slope, bend = jax.jit(jax.vmap(lambda x: (jax.jacrev(weights)(x), jax.jacfwd(jax.jacrev(weights))(x))))(starts)
+    assert np.isfinite(slope).all()
+    assert np.isfinite(bend).all()
+    step = 0.2 * 0.6 * 1.3 / 2
+    up, down = (1 + step) ** 20, (1 - step) ** 20
+    exact = np.array([[up + down, up - down], [up - down, up + down]]) / 2
+    np.testing.assert_allclose(slope[:, :, :2], np.broadcast_to(exact, (4, 2, 2)), rtol=200 * np.finfo(dtype).eps)
 
 
-LATE = [
-    pytest.param(loss, dtype, t, marks=[pytest.mark.slow] if loss == "exponential" else [])
-    for loss in ("cross-entropy", "exponential")
-    for dtype, t in ((np.float32, 1e6), (np.float64, 1e20))
-]
+def mean_after(x):
+    dynamics = gs.StochasticGradientDescent(x[4])
+    after = solve_mode(gs.Mode(x[2], x[3], x[0:1], x[1:2]), "cross-entropy", dynamics).distribution(6)
+    return jnp.stack([after.mean, after.variance, after.error])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+def test_draws_have_their_derivatives():
+    starts = ((0.3, 0.3, 0.6), (0.3, -0.3, 0.6), (0.3, -0.5, 0.4), (1e-170, 1e-170, 0.6))
+    against_differences(mean_after, [(*start, 1.3, 0.2) for start in starts], 2e-5)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("loss", "dtype", "t"), LATE)
-def test_late_derivatives_have_their_digits(loss, dtype, t):
-    """They are e^-u of the terms they could be the difference of: 1e-7 and 1e-22 here."""
-    starts = np.array([(0.6, 1.3, 0.3, 0.3, t), (0.6, 1.3, 0.5, -0.2, t)], dtype)
-
-    def logit(x):
-        return solve_mode(gs.Mode(x[0], x[1], x[2:3], x[3:4]), loss).logit(x[4])
-
-    found = jax.jit(jax.vmap(jax.grad(logit)))(jnp.asarray(starts))
-    with mpmath.workdps(40):
-        exact = np.array([list(map(float, late_slopes(loss, *map(float, start)))) for start in starts])
-    np.testing.assert_allclose(found, exact, rtol=16 * np.finfo(dtype).eps if dtype == np.float32 else 1e-12)
+def test_certain_draws_have_their_derivatives_in_the_frequency():
+    """At p = 1 all draws are own ones, but below there are others: sum_m C(6, m) p^m (1 - p)^(6 - m) u_m, a polynomial."""
+    start = jnp.array([0.3, 0.3, 1.0, 1.3, 0.2])
+    solution = solve_mode(gs.Mode(0.6, 1.3, start[:1], start[1:2]), "cross-entropy", gs.StochasticGradientDescent(0.2))
+    u = np.asarray(solution.own.logit(np.arange(7)))
+    found = jax.grad(lambda p: mean_after(start.at[2].set(p))[0])
+    assert float(found(1.0)) == pytest.approx(6 * (u[6] - u[5]), rel=1e-12)
+    assert float(jax.jacfwd(found)(1.0)) == pytest.approx(30 * (u[6] - 2 * u[5] + u[4]), rel=1e-11)
+    # I_p(k, n - k + 1) at p = 1, twice: only k = n and k = n - 1 move.
+    for k, slope, bend in ((6, 6.0, 30.0), (5, 0.0, -30.0), (4, 0.0, 0.0)):
+        tail = jax.grad(lambda p, k=k: special.binomial_at_least(k, 6, p))
+        assert float(tail(1.0)) == pytest.approx(slope, abs=1e-12)
+        assert float(jax.jacfwd(tail)(1.0)) == pytest.approx(bend, abs=1e-11)
