@@ -62,7 +62,8 @@ def test_late_derivatives_have_their_digits(loss, dtype, t):
         return jnp.stack([solution.logit(x[4]), solution.error(x[4])])
 
     found = np.asarray(jax.jit(jax.vmap(jax.jacrev(late)))(jnp.asarray(starts)))
-    np.testing.assert_allclose(found, late_exactly(loss, starts)[1], rtol=10 * np.finfo(dtype).eps if dtype == np.float32 else 1e-12)
+    rtol = 10 * np.finfo(dtype).eps if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(found, late_exactly(loss, starts)[1], rtol=rtol)
 
 
 def late_exactly(loss, starts):
