@@ -87,7 +87,8 @@ def against_naive(size: Size, turns: int) -> list[Row]:
 def engine(problem: Problem, size: Size) -> Run:
     """The kernel as an engine, from networks on the device to logits [records, B, n] on the device."""
     import gradstarve as gs
-    from gradstarve.simulate import pallas, reference
+    from gradstarve.simulation.engines import _pallas as pallas
+    from gradstarve.simulation.engines import _reference as reference
 
     data = gs.Dataset(*map(jnp.asarray, problem[:3]))
     networks = gs.TwoLayerReLU(jnp.asarray(problem.w), jnp.asarray(problem.z))

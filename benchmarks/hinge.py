@@ -16,7 +16,7 @@ import numpy as np
 
 import gradstarve as gs
 from benchmarks.timing import interleaved
-from gradstarve.simulate.hinge_run import Kind
+from gradstarve.simulation import Kind
 
 Row = dict[str, Any]
 TIMES = np.array([2.0, 8.0, 30.0])

@@ -17,22 +17,20 @@ On the Learning Dynamics of Deep Neural Networks (arXiv:1809.06848).
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    # From the modules that define them: `simulate`, `sweep` and `verify` are also names of modules in their rooms.
-    from gradstarve import diagnose as diagnose
-    from gradstarve import errors as errors
+    from gradstarve import comparison as comparison
+    from gradstarve import diagnosis as diagnosis
     from gradstarve import problem as problem
+    from gradstarve import simulation as simulation
     from gradstarve import special, theorems, theory
     from gradstarve import studies as studies
     from gradstarve import symbolic as symbolic
-    from gradstarve.compare.gaps import Comparison, compare
-    from gradstarve.diagnose.entry import starvation_report
-    from gradstarve.errors import ConvergenceError, HypothesisError
+    from gradstarve.comparison import Comparison, compare
+    from gradstarve.diagnosis import starvation_report
+    from gradstarve.ground import ConvergenceError, HypothesisError, _errors
     from gradstarve.problem import (
         ClassDataset,
         CrossEntropy,
@@ -50,42 +48,47 @@ if TYPE_CHECKING:
         StochasticGradientDescent,
         TwoLayerReLU,
         datasets,
+        exclusive,
         init_deep,
         init_softmax,
         init_two_layer,
     )
-    from gradstarve.problem.exclusive import exclusive
-    from gradstarve.simulate.flow import simulate_flow
-    from gradstarve.simulate.hinge_events import HingeTrajectory, simulate_hinge_exact
-    from gradstarve.simulate.hinge_run import EventKind
-    from gradstarve.simulate.simulate import simulate
-    from gradstarve.simulate.sweep import sweep
-    from gradstarve.simulate.sweep_result import SweepResult
-    from gradstarve.simulate.trajectory import Trajectory
-    from gradstarve.studies.phase import phase_diagram
-    from gradstarve.symbolic.derivation import Derivation, derive
-    from gradstarve.theorems.verify import Report, verify
-    from gradstarve.theory.solve import Solution, solve, solve_mode
+    from gradstarve.simulation import (
+        EventKind,
+        HingeTrajectory,
+        SweepResult,
+        Trajectory,
+        simulate,
+        simulate_flow,
+        simulate_hinge_exact,
+        sweep,
+    )
+    from gradstarve.studies.phase.plane import phase_diagram
+    from gradstarve.symbolic import Derivation, derive
+    from gradstarve.theorems import Report, verify
+    from gradstarve.theory import Solution, solve, solve_mode
 
     __version__: str
+    diagnose, errors = diagnosis, _errors
 
 # Where the public names come from. Nothing is loaded before it is asked for, so that a program waits for no room that it
 # does not open, and the command line answers --help and the completion of a word before JAX has started.
-_ROOMS = ("special", "problem", "symbolic", "theory", "simulate", "compare", "theorems", "diagnose", "studies", "errors")
+_ROOMS = ("special", "problem", "symbolic", "theory", "simulation", "comparison", "theorems", "diagnosis", "studies")
+_ALSO = {"diagnose": "gradstarve.diagnosis", "errors": "gradstarve.ground._errors"}
 _NAMES = {
-    "gradstarve.compare": ("Comparison", "compare"),
-    "gradstarve.diagnose": ("starvation_report",),
-    "gradstarve.errors": ("ConvergenceError", "HypothesisError"),
+    "gradstarve.comparison": ("Comparison", "compare"),
+    "gradstarve.diagnosis": ("starvation_report",),
+    "gradstarve.ground._errors": ("ConvergenceError", "HypothesisError"),
     "gradstarve.problem": (
         *("ClassDataset", "CrossEntropy", "Dataset", "DeepReLU", "Exponential", "GradientDescent", "GradientFlow", "Hinge"),
         *("Mode", "SoftmaxOneLayer", "SoftmaxTwoLayer", "SpectralDecoupling", "SquaredMargin", "StochasticGradientDescent"),
         *("TwoLayerReLU", "datasets", "exclusive", "init_deep", "init_softmax", "init_two_layer"),
     ),
-    "gradstarve.simulate": (
+    "gradstarve.simulation": (
         *("EventKind", "HingeTrajectory", "SweepResult", "Trajectory"),
         *("simulate", "simulate_flow", "simulate_hinge_exact", "sweep"),
     ),
-    "gradstarve.studies.phase": ("phase_diagram",),
+    "gradstarve.studies.phase.plane": ("phase_diagram",),
     "gradstarve.symbolic": ("Derivation", "derive"),
     "gradstarve.theorems": ("Report", "verify"),
     "gradstarve.theory": ("Solution", "solve", "solve_mode"),
@@ -149,8 +152,8 @@ if not TYPE_CHECKING:  # for which every name would be there, of type Any
             value: Any = version("gradstarve")
         elif name in _HOME:
             value = getattr(import_module(_HOME[name]), name)
-        elif name in _ROOMS:
-            value = import_module(f"gradstarve.{name}")
+        elif name in _ROOMS or name in _ALSO:
+            value = import_module(_ALSO.get(name, f"gradstarve.{name}"))
         else:
             raise AttributeError(f"module 'gradstarve' has no attribute {name!r}")
         globals()[name] = value
@@ -158,17 +161,4 @@ if not TYPE_CHECKING:  # for which every name would be there, of type Any
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_ROOMS, "__version__"})
-
-
-class _Package(ModuleType):
-    """This package, in which `simulate` and `compare` are the functions although there are rooms of these names."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Importing a room sets it as an attribute of the package.
-        if isinstance(value, ModuleType) and name in _HOME:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+    return sorted({*__all__, *_ROOMS, *_ALSO, "__version__"})

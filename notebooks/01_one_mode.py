@@ -37,7 +37,7 @@ from scipy.special import expi
 from sympy import latex
 
 import gradstarve as gs
-from gradstarve.style import COLOURS, RC
+from gradstarve.ground import COLOURS, RC
 
 plt.rcParams.update(RC)
 

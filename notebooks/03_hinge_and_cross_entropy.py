@@ -36,7 +36,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import gradstarve as gs
-from gradstarve.style import COLOURS, RC
+from gradstarve.ground import COLOURS, RC
 
 plt.rcParams.update(RC)
 

@@ -34,7 +34,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import gradstarve as gs
-from gradstarve.style import COLOURS, RC
+from gradstarve.ground import COLOURS, RC
 
 plt.rcParams.update(RC)
 BLUE, VERMILLION, GREEN, PURPLE = COLOURS[:4]

@@ -48,13 +48,26 @@ import rich
 import sympy as sp
 
 import gradstarve as gs
-from gradstarve.style import COLOURS, RC
+from gradstarve.ground import COLOURS, RC
 from gradstarve.symbolic import DerivationError, Step
-from gradstarve.theorems import CATALOGUE, Counterexample, Theorem
-from gradstarve.theorems.drawing import draw_gaps
-from gradstarve.theorems.entry import Tally
-from gradstarve.theorems.hypotheses import BELOW_ONE, EXCLUSIVE, ONE_RAY, SEPARABLE, STAYING
-from gradstarve.theorems.sampling import BATCH, Start, generator, generators, record, two_rays
+from gradstarve.theorems import (
+    BATCH,
+    BELOW_ONE,
+    CATALOGUE,
+    EXCLUSIVE,
+    ONE_RAY,
+    SEPARABLE,
+    STAYING,
+    Counterexample,
+    Start,
+    Tally,
+    Theorem,
+    draw_gaps,
+    generator,
+    generators,
+    record,
+    two_rays,
+)
 
 plt.rcParams.update(RC)
 LOSSES = {"cross-entropy": gs.CrossEntropy(), "exponential": gs.Exponential(), "squared": gs.SquaredMargin()}

@@ -19,8 +19,8 @@ import numpy as np
 from public_calls import CHANGES, VALUES, calls, within
 
 import gradstarve as gs
-from gradstarve.text import shown
-from gradstarve.theory.jacobian import LinearRegimeWarning
+from gradstarve.ground import shown
+from gradstarve.theory._jacobian import LinearRegimeWarning
 
 LONGEST = 600
 SLOWEST = 30  # seconds of the processor for one call, what it compiles included: a refusal that comes late is none

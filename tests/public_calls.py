@@ -15,7 +15,8 @@ import numpy as np
 import optax
 
 import gradstarve as gs
-from gradstarve import diagnose, problem, special, symbolic, theorems, theory
+from gradstarve import diagnosis as diagnose
+from gradstarve import problem, special, symbolic, theorems, theory
 from gradstarve.theory import jacobian, ntk
 
 HOUSES = {

@@ -20,8 +20,9 @@ import pytest
 from public_calls import CHANGES, NOT_CALLED, VALUES, Frame, Tensor, public
 
 import gradstarve as gs
-from gradstarve import arrays, theory
-from gradstarve.text import did_you_mean, shown
+from gradstarve import theory
+from gradstarve.ground import _arrays as arrays
+from gradstarve.ground import did_you_mean, shown
 
 HERE = Path(__file__).parent
 

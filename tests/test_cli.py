@@ -11,9 +11,18 @@ import pytest
 from typer.testing import CliRunner
 
 import gradstarve
-from gradstarve import cli, cli_derive, cli_names, cli_parts, cli_stop, cli_sweep, report, text
+from gradstarve.cli import _stop as cli_stop
+from gradstarve.cli import derive as cli_derive
+from gradstarve.cli import main as cli
+from gradstarve.cli import names as cli_names
+from gradstarve.cli import options as cli_parts
+from gradstarve.cli import sweep as cli_sweep
+from gradstarve.ground import _report as report
+from gradstarve.ground import text
 from gradstarve.problem import LOSSES, datasets
-from gradstarve.simulate import engines, sweep_blocks, sweep_plan
+from gradstarve.simulation.engines import _choose as engines
+from gradstarve.simulation.sweep import _plan as sweep_plan
+from gradstarve.simulation.sweep import _sweep_blocks as sweep_blocks
 
 SMALL = ("--seeds", "6", "--steps", "40", "--width", "3", "--dim", "2")
 
@@ -389,7 +398,7 @@ def test_help_is_quick():
     """The command line names its options without starting JAX."""
     import subprocess
 
-    code = "import sys; import gradstarve.cli; print('jax' in sys.modules)"
+    code = "import sys; import gradstarve.cli.main; print('jax' in sys.modules)"
     env = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     # Only what the package itself imports may be loaded: nothing that this module asks for.

@@ -9,11 +9,13 @@ import time
 import pytest
 import typer
 
-from gradstarve import cli_parts, cli_stop, files, progress
+from gradstarve.cli import _stop as cli_stop
+from gradstarve.cli import options as cli_parts
+from gradstarve.ground import files, progress
 
 STARTED = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # it may be ignored where the tests run
-    "from gradstarve.cli import main; main()"
+    "from gradstarve.cli.main import main; main()"
 )
 
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 import typer
 
-from gradstarve import cli
-from gradstarve.style import FORMATS
+from gradstarve.cli import main as cli
+from gradstarve.ground import FORMATS
 
 PATHS = os.pathsep.join(path for path in sys.path if path)
 
@@ -23,7 +23,7 @@ def completed(line):
     """What bash offers for the last word of `line`, by the protocol of the script that --show-completion prints."""
     words = ["gradstarve", *line.split(" ")]
     return run(
-        *("-c", "from gradstarve.cli import main; main()"),
+        *("-c", "from gradstarve.cli.main import main; main()"),
         _GRADSTARVE_COMPLETE="complete_bash",
         COMP_WORDS=" ".join(words),
         COMP_CWORD=str(len(words) - 1),
@@ -52,7 +52,7 @@ def test_completing_is_quick_and_loads_nothing_heavy():
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Processor time: on a busy machine the rest measures its neighbours.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
-    code = "import sys, gradstarve.cli; print([m for m in ('jax', 'numpy', 'sympy', 'matplotlib') if m in sys.modules])"
+    code = "import sys, gradstarve.cli.main; print([m for m in ('jax', 'numpy', 'sympy', 'matplotlib') if m in sys.modules])"
     assert run("-c", code).stdout.strip() == "[]"
 
 

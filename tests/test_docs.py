@@ -87,7 +87,7 @@ def test_every_block_is_of_a_kind_that_is_tried():
 def command_group():
     import typer.main
 
-    from gradstarve.cli import app
+    from gradstarve.cli.main import app
 
     return typer.main.get_command(app)
 

@@ -90,8 +90,8 @@ def test_versions_of_python_are_those_that_are_run():
 
 
 def test_formats_of_files_are_those_that_are_documented():
-    from gradstarve.simulate import sweep_store
-    from gradstarve.theorems.verify import FORMAT
+    from gradstarve.simulation.sweep import _store as sweep_store
+    from gradstarve.theorems import FORMAT
 
     text = (ROOT / "docs" / "support.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if '`"format": ' in line]

@@ -13,7 +13,8 @@ import pytest
 from public_calls import HOUSES, blobs, logit, problems, public, results, verified
 
 import gradstarve as gs
-from gradstarve import diagnose, problem, symbolic, theorems, theory
+from gradstarve import diagnosis as diagnose
+from gradstarve import problem, symbolic, theorems, theory
 from gradstarve.theory import jacobian, ntk
 
 

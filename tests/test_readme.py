@@ -68,7 +68,7 @@ def command_lines():
 def test_every_command_of_the_text_exists_with_its_options():
     from typer.main import get_command
 
-    from gradstarve.cli import app
+    from gradstarve.cli.main import app
 
     root = get_command(app)
     lines = command_lines()

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 import gradstarve as gs
-from gradstarve import cli_stop, progress
+from gradstarve.cli import _stop as cli_stop
+from gradstarve.ground import progress
 
 PATHS = os.pathsep.join(path for path in sys.path if path)
 

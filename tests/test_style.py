@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gradstarve
-from gradstarve import style
+from gradstarve.ground import style
 
 PACKAGE = Path(gradstarve.__file__).parent
 

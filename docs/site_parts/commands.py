@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradstarve import text
+from gradstarve.ground import text
 
 INTRO = """# Command line
 
@@ -22,7 +22,7 @@ def page() -> str:
     """All commands with their options, defaults and examples, in Markdown."""
     import typer.main
 
-    from gradstarve.cli import app
+    from gradstarve.cli.main import app
 
     group: Any = typer.main.get_command(app)
     parts = [INTRO]

@@ -7,8 +7,8 @@ import re
 from types import ModuleType
 from typing import Any
 
-from gradstarve import text
-from gradstarve.theorems.sections import SECTIONS, place
+from gradstarve.ground import text
+from gradstarve.theorems import SECTIONS, place
 from site_parts import notebooks
 from site_parts.derivations import Chain, slug
 from site_parts.public import public
@@ -161,7 +161,7 @@ def evaluated(own: set[tuple[int, int]]) -> list[str]:
     """The functions and classes of theory and simulation whose documentation cites one of the law's equations."""
     entries = []
     for path, value in public().items():
-        room = getattr(value, "__module__", "").startswith(("gradstarve.theory", "gradstarve.simulate"))
+        room = getattr(value, "__module__", "").startswith(("gradstarve.theory", "gradstarve.simulation"))
         if room and not isinstance(value, ModuleType) and own & cited(inspect.getdoc(value) or ""):
             first = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
             entries.append(f"- {{py:obj}}`{path}`: {code_and_prose(first)}")

@@ -8,7 +8,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.util import logging
 
-from gradstarve.page.mathml import mathml as converted
+from gradstarve.page import mathml as converted
 
 logger = logging.getLogger(__name__)
 

@@ -17,15 +17,15 @@ MODULES = (
     "gradstarve.theory.ntk",
     "gradstarve.theory.jacobian",
     "gradstarve.special",
-    "gradstarve.simulate",
-    "gradstarve.compare",
+    "gradstarve.simulation",
+    "gradstarve.comparison",
     "gradstarve.symbolic",
     "gradstarve.theorems",
-    "gradstarve.diagnose",
+    "gradstarve.diagnosis",
     "gradstarve.page",
 )
 
-# Modules without `__all__`, whose names for users are these.
+# Names for users beside those of `__all__`.
 LISTED = {
     "gradstarve.datasets": (
         "antipodal",
@@ -35,19 +35,16 @@ LISTED = {
         "features",
         "starving_pair",
         "digits",
+        "TwoDigits",
+        "with_patch",
     ),
-    "gradstarve.problem.digits": ("TwoDigits", "with_patch"),
-    "gradstarve.theorems.entry": ("Quote",),
-    "gradstarve.theorems.hypotheses": ("Hypothesis", "Problem"),
-    "gradstarve.diagnose.groups": ("GroupLaw",),
-    "gradstarve.diagnose.margins": ("MeasuredGroup",),
-    "gradstarve.diagnose.eigenfeatures": ("EigenFeatures",),
-    "gradstarve.diagnose.after": ("Measured",),
-    "gradstarve.studies.phase": ("PhaseDiagram", "phase_diagram"),
+    "gradstarve.theorems": ("Quote", "Hypothesis", "Problem"),
+    "gradstarve.diagnosis": ("GroupLaw", "MeasuredGroup", "EigenFeatures", "Measured"),
+    "gradstarve.studies.phase.plane": ("PhaseDiagram", "phase_diagram"),
     "gradstarve.studies.features": ("Cell", "FeatureStudy", "feature_study"),
     "gradstarve.studies.remedies": ("Outcome", "RemedyStudy", "remedy_study"),
     "gradstarve.studies.remedy_list": ("Remedy", "list_remedies"),
-    "gradstarve.studies.digits": ("settings", "run", "claims", "report_text"),
+    "gradstarve.studies.digits.study": ("settings", "run", "claims", "report_text"),
 }
 
 
@@ -61,8 +58,8 @@ def module(path: str) -> ModuleType:
 
 
 def exported(path: str) -> tuple[str, ...]:
-    """The public names of the module at `path`: its `__all__`, or what is listed here."""
-    return tuple(LISTED[path]) if path in LISTED else tuple(module(path).__all__)
+    """The public names of the module at `path`: its `__all__`, and what is listed here."""
+    return (*getattr(module(path), "__all__", ()), *LISTED.get(path, ()))
 
 
 @cache
@@ -100,9 +97,12 @@ def short_names() -> dict[str, str]:
         name = path.rpartition(".")[2]
         names[path] = path
         names["gs." + path.removeprefix("gradstarve.")] = path
-        if isinstance(value, ModuleType):
+        if isinstance(value, ModuleType):  # users know it by the name that its room gives it
+            for room in map(module, MODULES):
+                given = [n for n in room.__all__ if getattr(room, n) is value]
+                names |= {f"gs{room.__name__.removeprefix('gradstarve')}.{n}": path for n in given}
             continue
-        if path.startswith("gradstarve.studies.digits."):
+        if path.startswith("gradstarve.studies.digits.study."):
             continue
         if name in top or name != name.lower() or "_" in name:
             names.setdefault(name, path)

@@ -1,13 +1,15 @@
 """The ground floor: data, networks, losses, dynamics, and the learning-curve contract. Solves and trains nothing."""
 
-from gradstarve.problem import datasets
-from gradstarve.problem.classes import ClassDataset
-from gradstarve.problem.curve import LearningCurve
-from gradstarve.problem.dataset import Breach, Dataset, Ray, Reduction, Separability
-from gradstarve.problem.deep import DeepReLU, init_deep
-from gradstarve.problem.dynamics import Dynamics, GradientDescent, GradientFlow, StochasticGradientDescent
-from gradstarve.problem.exclusive import exclusive
-from gradstarve.problem.losses import (
+from gradstarve.problem import _datasets as datasets
+from gradstarve.problem._classes import ClassDataset
+from gradstarve.problem._curve import LearningCurve
+from gradstarve.problem._data import Breach, Dataset, Ray, Reduction, Separability, distinct
+from gradstarve.problem._datasets import check_types
+from gradstarve.problem._deep import DeepReLU, init_deep
+from gradstarve.problem._digits import SIDE, TwoDigits, with_patch
+from gradstarve.problem._dynamics import Dynamics, GradientDescent, GradientFlow, StochasticGradientDescent, no_dynamics
+from gradstarve.problem._exclusive import exclusive
+from gradstarve.problem._losses import (
     LOSSES,
     CrossEntropy,
     Exponential,
@@ -18,10 +20,10 @@ from gradstarve.problem.losses import (
     closed_form_of,
     with_closed_form,
 )
-from gradstarve.problem.mode import Mode
-from gradstarve.problem.network import Network, TwoLayerReLU, init_two_layer
-from gradstarve.problem.penalty import SpectralDecoupling
-from gradstarve.problem.softmax import SoftmaxOneLayer, SoftmaxTwoLayer, init_softmax
+from gradstarve.problem._mode import Mode
+from gradstarve.problem._networks import Network, TwoLayerReLU, draw_two_layer, init_two_layer
+from gradstarve.problem._penalty import SpectralDecoupling
+from gradstarve.problem._softmax import SoftmaxOneLayer, SoftmaxTwoLayer, init_softmax
 
 __all__ = [
     "LOSSES",

@@ -3,10 +3,13 @@
 Knows nothing of networks.
 """
 
-from gradstarve.special.binomial import binomial_at_least, binomial_log_pmf
-from gradstarve.special.clock import clock_integral, clock_state, clock_time
-from gradstarve.special.expint import expi, expi_scaled
-from gradstarve.special.lambertw import lambertw, lambertw_exp
+from gradstarve.special import _clock as clock
+from gradstarve.special import _expclock as expclock
+from gradstarve.special._binomial import binomial_at_least, binomial_log_pmf, pmf
+from gradstarve.special._clock import Kind, Softmax, clock_integral, clock_state, clock_time
+from gradstarve.special._expint import expi, expi_scaled
+from gradstarve.special._lambertw import lambertw, lambertw_exp
+from gradstarve.special._monotone import invert
 
 __all__ = [
     "binomial_at_least",

@@ -11,12 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.arrays import check_positive, positive_int, real_arrays
-from gradstarve.errors import ConvergenceError
+from gradstarve.ground import ConvergenceError, check_positive, positive_int, real_arrays
 from gradstarve.problem import Dataset, DeepReLU, GradientDescent, TwoLayerReLU, as_loss, datasets, init_two_layer
-from gradstarve.simulate import simulate, simulate_flow
-from gradstarve.theorems.feature_problems import AnyLoss
-from gradstarve.theorems.sampling import LOSS_NAMES
+from gradstarve.simulation import simulate, simulate_flow
+from gradstarve.theorems import LOSS_NAMES, AnyLoss
 
 QUANTILES = (0.1, 0.5, 0.9)
 _MOST_STEPS = 100_000  # of descent from random starts

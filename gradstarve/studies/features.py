@@ -21,10 +21,8 @@ from typing import Any
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.arrays import positive_int
-from gradstarve.progress import Progress
+from gradstarve.ground import Progress, number, positive_int, table_text
 from gradstarve.studies.feature_table import QUANTILES, FeatureTable, all_seeing, random_band, restricted, train
-from gradstarve.text import number, table_text
 
 ORDINARY = "ordinary"
 _LINE = 201  # times of a law's curve, from `time`/1e4 to `time`

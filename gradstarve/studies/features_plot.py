@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradstarve.style import COLOURS, GUIDE, NOTE, new_figure, save, sheet
-from gradstarve.text import number
+from gradstarve.ground import COLOURS, GUIDE, NOTE, new_figure, number, save, sheet
 
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _GREY = NOTE

@@ -45,8 +45,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.arrays import check_positive, positive_int, real_arrays
-from gradstarve.errors import ConvergenceError, HypothesisError
+from gradstarve.ground import (
+    ConvergenceError,
+    HypothesisError,
+    Progress,
+    check_positive,
+    number,
+    positive_int,
+    real_arrays,
+    table_text,
+)
 from gradstarve.problem import (
     Dataset,
     DeepReLU,
@@ -57,10 +65,8 @@ from gradstarve.problem import (
     datasets,
     init_two_layer,
 )
-from gradstarve.progress import Progress
-from gradstarve.simulate import simulate
+from gradstarve.simulation import simulate
 from gradstarve.studies.remedy_list import Remedy, list_remedies
-from gradstarve.text import number, table_text
 
 QUANTILES = (0.1, 0.5, 0.9)
 _RECORDS = 2000

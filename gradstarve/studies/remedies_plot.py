@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gradstarve.style import COLOURS, FAINT, NOTE, new_figure, save, sheet
-from gradstarve.text import number
+from gradstarve.ground import COLOURS, FAINT, NOTE, new_figure, number, save, sheet
 
 _MARKS = ("o", "s", "^", "D", "v", "P")
 _GREY, _ALL = NOTE, COLOURS[6]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.errors import ConvergenceError, HypothesisError
+from gradstarve.ground import ConvergenceError, HypothesisError
 from gradstarve.problem import Loss, SpectralDecoupling, as_loss
 
 

@@ -4,7 +4,7 @@
 in. The result prints as text, Markdown or LaTeX, and turns into a JAX function with `.to_jax()`.
 """
 
-from gradstarve.symbolic.derivation import Derivation, DerivationError, Step, available, derive
-from gradstarve.symbolic.printers import latex_document
+from gradstarve.symbolic._derivation import Derivation, DerivationError, Step, available, derive
+from gradstarve.symbolic._printers import latex, latex_document
 
 __all__ = ["Derivation", "DerivationError", "Step", "available", "derive", "latex_document"]

@@ -3,8 +3,14 @@
 The setting is that of arXiv:1809.06848; statements and equation numbers are this project's own.
 """
 
-from gradstarve.theorems.catalogue import CATALOGUE
-from gradstarve.theorems.entry import Counterexample, Outcome, Theorem
-from gradstarve.theorems.verify import Report, Row, draw, verify
+from gradstarve.theorems._catalogue import CATALOGUE
+from gradstarve.theorems._drawing import draw_gaps
+from gradstarve.theorems._earlier import earlier
+from gradstarve.theorems._entry import MOST_UNDECIDED, Counterexample, Outcome, Quote, Tally, Theorem
+from gradstarve.theorems._hypotheses import BELOW_ONE, EXCLUSIVE, ONE_RAY, SEPARABLE, STAYING, Hypothesis, Problem
+from gradstarve.theorems._sampling import BATCH, LOSS_NAMES, Start, generator, generators, record, two_rays
+from gradstarve.theorems._sections import SECTIONS, place
+from gradstarve.theorems._verify import FORMAT, Report, Row, draw, verify
+from gradstarve.theorems.laws.feature_problems import AnyLoss
 
 __all__ = ["CATALOGUE", "Counterexample", "Outcome", "Report", "Row", "Theorem", "draw", "verify"]

@@ -3,32 +3,33 @@
 Never imports the simulator: their agreement is what `gradstarve.theorems` measures.
 """
 
-from gradstarve.theory import jacobian, ntk
-from gradstarve.theory.decay import decay_threshold, decayed_logit, decayed_time, settled_logit
-from gradstarve.theory.depth import DepthMode, depth_mode
-from gradstarve.theory.descent import DescentSolution, ModeDescent
-from gradstarve.theory.direction import MaxMargin, max_margin_direction
-from gradstarve.theory.discriminator import generator_signal, minimax_peak, minimax_tail
-from gradstarve.theory.ensemble import KappaDistribution, LearningTime, wrong_sign_fraction, wrong_sign_time
-from gradstarve.theory.fate import (
+from gradstarve.theory import _jacobian as jacobian
+from gradstarve.theory import _linearised as ntk
+from gradstarve.theory._decay import decay_threshold, decayed_logit, decayed_time, settled_logit
+from gradstarve.theory._depth import DepthMode, depth_mode
+from gradstarve.theory._descent import DescentSolution, ModeDescent
+from gradstarve.theory._direction import MaxMargin, max_margin_direction
+from gradstarve.theory._discriminator import generator_signal, minimax_peak, minimax_tail
+from gradstarve.theory._ensemble import KappaDistribution, LearningTime, wrong_sign_fraction, wrong_sign_time
+from gradstarve.theory._fates import (
     antipodal_fate,
     class_failure_probability,
     dies_for_ever,
     exclusive_fate,
     learning_probability,
 )
-from gradstarve.theory.features import FeatureFlow, feature_flow, starvation_index
-from gradstarve.theory.inflection import error_inflections, kappa_critical, plateau_length
-from gradstarve.theory.mode import ClockCurve, ModeSolution
-from gradstarve.theory.one_layer import one_layer_logit, one_layer_time
-from gradstarve.theory.reweighting import Reweighting, equal_speed_weights, equal_time_weights, fastest_weights
-from gradstarve.theory.settled import settled_features
-from gradstarve.theory.sgd import LogitDistribution, ModeSGD, TimeDistribution
-from gradstarve.theory.shared import SharedFeatures, shared_features, shared_slope
-from gradstarve.theory.softmax import SoftmaxMode, SoftmaxReadOut, softmax_mode
-from gradstarve.theory.solve import Solution, solve, solve_mode
-from gradstarve.theory.speed import confident_logit, error_tail, hinge_advantage, time_to_confidence
-from gradstarve.theory.starvation import StarvingPair, starving_pair
+from gradstarve.theory._features import FeatureFlow, feature_flow, starvation_index
+from gradstarve.theory._inflection import error_inflections, kappa_critical, plateau_length
+from gradstarve.theory._mode import ClockCurve, ModeSolution
+from gradstarve.theory._one_layer import one_layer_logit, one_layer_time
+from gradstarve.theory._reweighting import Reweighting, equal_speed_weights, equal_time_weights, fastest_weights
+from gradstarve.theory._settled import settled_features
+from gradstarve.theory._sgd import LogitDistribution, ModeSGD, TimeDistribution
+from gradstarve.theory._shared import SharedFeatures, shared_features, shared_slope
+from gradstarve.theory._softmax import SoftmaxMode, SoftmaxReadOut, softmax_mode
+from gradstarve.theory._solve import Solution, solve, solve_mode
+from gradstarve.theory._speed import confident_logit, error_tail, hinge_advantage, time_to_confidence
+from gradstarve.theory._starvation import StarvingPair, starving_pair
 
 __all__ = [
     "ClockCurve",

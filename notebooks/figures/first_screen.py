@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import gradstarve as gs
-from gradstarve.style import COLOURS, RC
+from gradstarve.ground import COLOURS, RC
 
 HERE = Path(__file__).parent
 BLUE, RED = COLOURS[:2]

@@ -6,8 +6,7 @@ import functools
 import numpy as np
 
 from gradstarve.page import figure_svg
-from gradstarve.theorems import CATALOGUE, Counterexample, Report, Row
-from gradstarve.theorems.entry import Tally
+from gradstarve.theorems import CATALOGUE, Counterexample, Report, Row, Tally
 
 ENVIRONMENT = {"gradstarve": "0.1.0", "jax": "0.10.1", "precision": "float64"}
 DRAWN = ("balance", "sign", "deaths")  # their figures need the gaps alone

@@ -6,7 +6,8 @@ import mpmath
 import numpy as np
 import pytest
 
-from gradstarve.page.curves import RANGES, explorer_data
+from gradstarve.page import explorer_data
+from gradstarve.page._curves import RANGES
 from gradstarve.theory import kappa_critical
 
 DATA = explorer_data()

@@ -11,8 +11,8 @@ import pytest
 from browser import visit
 
 import gradstarve as gs
-from gradstarve.page import report_page
-from gradstarve.page.curves import RANGES, explorer_data
+from gradstarve.page import explorer_data, report_page
+from gradstarve.page._curves import RANGES
 
 DATA = explorer_data()
 LOSSES = ("cross-entropy", "hinge", "exponential", "squared")

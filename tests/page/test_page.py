@@ -13,10 +13,9 @@ import pytest
 from outline import Outline
 
 from gradstarve.page import figure_svg, mathml, report_page
-from gradstarve.page.build import short
-from gradstarve.page.figures import figure_html
-from gradstarve.theorems import CATALOGUE, Counterexample
-from gradstarve.theorems.sections import SECTIONS, place
+from gradstarve.page._build import short
+from gradstarve.page._figures import figure_html
+from gradstarve.theorems import CATALOGUE, SECTIONS, Counterexample, place
 
 LIMIT = 90.6  # percent of the overview's axis at which a gap is its tolerance
 

@@ -10,8 +10,7 @@ import pytest
 from browser import missing, until, visit
 
 from gradstarve.page import report_page
-from gradstarve.theorems import CATALOGUE
-from gradstarve.theorems.sections import place
+from gradstarve.theorems import CATALOGUE, place
 
 BAD = {"freeze": {"worst": 2.0}, "tails": {"undecided": 9}}
 

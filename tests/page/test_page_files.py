@@ -7,7 +7,10 @@ import made_up
 import pytest
 from typer.testing import CliRunner
 
-from gradstarve import cli, cli_names, cli_report, files
+from gradstarve.cli import main as cli
+from gradstarve.cli import names as cli_names
+from gradstarve.cli import report as cli_report
+from gradstarve.ground import files
 from gradstarve.page import read_results, report_page
 from gradstarve.theorems import CATALOGUE
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import gradstarve.arrays
+import gradstarve.ground._arrays
 from gradstarve.problem import (
     Dataset,
     GradientDescent,
@@ -121,7 +121,7 @@ def test_integers_take_the_precision_beside_them(request):
 
 
 def test_float64_in_32_bit_mode_is_rounded_with_one_warning(monkeypatch):
-    monkeypatch.setattr(gradstarve.arrays, "_warned_about_x64", False)
+    monkeypatch.setattr(gradstarve.ground._arrays, "_warned_about_x64", False)
     with pytest.warns(UserWarning, match=r'points is float64 .* jax\.config\.update\("jax_enable_x64", True\)') as seen:
         data = Dataset(np.array(POINTS), LABELS)
     assert len(seen) == 1
@@ -150,7 +150,7 @@ def test_objects_are_made_inside_jit():
 
 
 def test_the_warning_about_64_bits_names_the_line_that_gave_them(monkeypatch):
-    monkeypatch.setattr(gradstarve.arrays, "_warned_about_x64", False)
+    monkeypatch.setattr(gradstarve.ground._arrays, "_warned_about_x64", False)
     with pytest.warns(UserWarning, match="points is float64 but JAX runs in 32-bit mode") as caught:
         Dataset(np.eye(2), np.array([1, -1]))
     assert [warning.filename for warning in caught] == [__file__]

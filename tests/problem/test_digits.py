@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from gradstarve.problem import _digits as module
 from gradstarve.problem import datasets
-from gradstarve.problem import digits as module
 
 pytestmark = pytest.mark.usefixtures("x64")
 

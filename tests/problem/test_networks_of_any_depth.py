@@ -19,7 +19,7 @@ from gradstarve.problem import (
     init_softmax,
     init_two_layer,
 )
-from gradstarve.simulate import simulate
+from gradstarve.simulation import simulate
 
 rng = np.random.default_rng(0)
 POINTS = rng.normal(size=(5, 3))

@@ -7,7 +7,7 @@ import pytest
 
 import gradstarve as gs
 from gradstarve.problem import LOSSES, CrossEntropy, SpectralDecoupling
-from gradstarve.simulate.reference import draw_point
+from gradstarve.simulation.engines._reference import draw_point
 
 POINTS = np.array([[1.0, 0.2], [0.7, -0.9], [-1.1, 0.3], [0.4, 1.5]])
 LABELS, WEIGHTS = np.array([1.0, 1.0, -1.0, -1.0]), np.array([0.4, 0.3, 0.2, 0.1])

@@ -6,7 +6,8 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from gradstarve.special import clock_integral, clock_state, clock_time, stretch
+from gradstarve.special import _stretch as stretch
+from gradstarve.special import clock_integral, clock_state, clock_time
 
 RESIDUALS = {
     "cross-entropy": lambda u: 1 / (1 + mp.exp(u)),

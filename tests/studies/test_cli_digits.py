@@ -7,9 +7,9 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from gradstarve import cli
-from gradstarve.problem import digits as images
-from gradstarve.studies import digits
+from gradstarve.cli import main as cli
+from gradstarve.problem import _digits as images
+from gradstarve.studies.digits import study as digits
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import jax
 import pytest
 from typer.testing import CliRunner
 
-from gradstarve import cli_phase
-from gradstarve.cli import app
-from gradstarve.studies import phase, phase_settings
+from gradstarve.cli import phase as cli_phase
+from gradstarve.cli.main import app
+from gradstarve.studies.phase import phase_settings
+from gradstarve.studies.phase import plane as phase
 
 
 @pytest.fixture(autouse=True)

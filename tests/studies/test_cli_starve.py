@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gradstarve import cli, cli_starve, theory
+from gradstarve import theory
+from gradstarve.cli import main as cli
+from gradstarve.cli import starve as cli_starve
 from gradstarve.studies.features import ORDINARY
 
 SMALL = ("--types", "1 0/1 1", "--probabilities", "0.5,0.5", "--losses", "hinge", "--depths", 1, "--no-ordinary")

@@ -8,11 +8,13 @@ import pytest
 from scipy import signal, stats
 
 from gradstarve.problem import Dataset, GradientDescent
-from gradstarve.simulate import simulate
-from gradstarve.studies import digits, digits_patch, digits_speed
-from gradstarve.studies.digits_conv import Convolutional, convolutional
-from gradstarve.studies.digits_plots import draw
-from gradstarve.studies.digits_train import crossing, interval, networks, problems, slopes, train
+from gradstarve.simulation import simulate
+from gradstarve.studies.digits import patch as digits_patch
+from gradstarve.studies.digits import speed as digits_speed
+from gradstarve.studies.digits import study as digits
+from gradstarve.studies.digits.convolution import Convolutional, convolutional
+from gradstarve.studies.digits.plots import draw
+from gradstarve.studies.digits.train import crossing, interval, networks, problems, slopes, train
 
 pytestmark = pytest.mark.usefixtures("x64")
 

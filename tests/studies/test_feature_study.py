@@ -9,9 +9,8 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from gradstarve.problem import Dataset, DeepReLU
-from gradstarve.simulate import simulate_flow
-from gradstarve.theorems.feature_problems import AnyLoss
-from gradstarve.theorems.sampling import LOSS_NAMES
+from gradstarve.simulation import simulate_flow
+from gradstarve.theorems import LOSS_NAMES, AnyLoss
 from gradstarve.theory import feature_flow
 
 LOSSES = ("cross-entropy", "hinge", "exponential")

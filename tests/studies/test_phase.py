@@ -5,8 +5,12 @@ import numpy as np
 import pytest
 
 import gradstarve as gs
-from gradstarve.studies import phase_angle, phase_failure, phase_fates, phase_neuron, phase_time
-from gradstarve.studies.phase import PLANES, phase_diagram
+from gradstarve.studies.phase import angle as phase_angle
+from gradstarve.studies.phase import failure as phase_failure
+from gradstarve.studies.phase import neuron as phase_neuron
+from gradstarve.studies.phase import phase_fates
+from gradstarve.studies.phase import time as phase_time
+from gradstarve.studies.phase.plane import PLANES, phase_diagram
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -8,8 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 import gradstarve as gs
-from gradstarve import cli, cli_starve, report
-from gradstarve.studies.remedies import Remedy, list_remedies, remedy_study
+from gradstarve.cli import main as cli
+from gradstarve.cli import starve as cli_starve
+from gradstarve.ground import _report as report
+from gradstarve.studies.remedies import remedy_study
+from gradstarve.studies.remedy_list import Remedy, list_remedies
 
 TYPES, P = np.array([[1.0, 0], [1, 1], [0, 1]]), np.array([0.75, 0.2, 0.05])
 PAIR, OFTEN = TYPES[:2], (0.8, 0.2)

@@ -7,8 +7,8 @@ import pytest
 import sympy as sp
 
 from gradstarve.symbolic import Derivation, DerivationError, Step, available, derive
-from gradstarve.symbolic.checks import defects, largest_residual, simplifies_to_zero
-from gradstarve.symbolic.derivation import Known, Target
+from gradstarve.symbolic._checks import defects, largest_residual, simplifies_to_zero
+from gradstarve.symbolic._derivation import Known, Target
 
 x, y = sp.symbols("x y", positive=True)
 
@@ -119,7 +119,7 @@ def test_a_loss_object_is_known_by_its_name():
 
 
 def test_the_losses_of_the_problem_room_are_accepted():
-    from gradstarve.problem import losses
+    from gradstarve.problem import _losses as losses
 
     for cls in (losses.CrossEntropy, losses.Hinge, losses.Exponential, losses.SquaredMargin):
         assert derive("mode", cls()).loss == cls().name

@@ -7,8 +7,8 @@ import pytest
 import sympy as sp
 
 from gradstarve.symbolic import available, derive
-from gradstarve.symbolic.checks import largest_residual
-from gradstarve.symbolic.notation import s
+from gradstarve.symbolic._checks import largest_residual
+from gradstarve.symbolic._notation import s
 
 LOSSES = ("cross-entropy", "hinge", "exponential", "squared")
 SLOPES = {

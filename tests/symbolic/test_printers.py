@@ -14,8 +14,8 @@ import pytest
 import sympy as sp
 
 from gradstarve import special
-from gradstarve.symbolic import Derivation, available, derive
-from gradstarve.symbolic.printers import SpecialJaxPrinter, latex, latex_document
+from gradstarve.symbolic import Derivation, available, derive, latex, latex_document
+from gradstarve.symbolic._printers import SpecialJaxPrinter
 
 x, y = sp.symbols("x y", real=True)
 k = sp.Symbol("kappa", positive=True)

@@ -9,9 +9,12 @@ from mutants import Mutant, scaled, times
 
 from gradstarve import theory
 from gradstarve.problem import TwoLayerReLU
-from gradstarve.theorems import hinge_counts, hinge_end, hinge_margin, hinge_path, independence
-from gradstarve.theory import discriminator, sgd
-from gradstarve.theory import starvation as pair_law
+from gradstarve.theorems.laws import hinge as hinge_counts
+from gradstarve.theorems.laws import hinge_end, hinge_path, independence
+from gradstarve.theorems.laws import margins as hinge_margin
+from gradstarve.theory import _discriminator as discriminator
+from gradstarve.theory import _sgd as sgd
+from gradstarve.theory import _starvation as pair_law
 
 
 class Changed(eqx.Module):

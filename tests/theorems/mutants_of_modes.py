@@ -7,7 +7,9 @@ from mutants import Mutant, scaled, times
 
 from gradstarve import special, theory
 from gradstarve.problem import Mode, TwoLayerReLU
-from gradstarve.theorems import balance, closed_forms, independence, inflection, mode, speed
+from gradstarve.theorems.laws import balance, closed_forms, independence, speed
+from gradstarve.theorems.laws import modes as mode
+from gradstarve.theorems.laws import shape as inflection
 
 
 class Changed(eqx.Module):

@@ -12,18 +12,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from gradstarve import theory
-from gradstarve.theorems import (
-    CATALOGUE,
-    feature_problems,
-    hinge_counts,
-    hinge_path,
-    hinge_retrace,
-    linearised,
-    running,
-    verify,
-)
-from gradstarve.theorems.entry import plain
-from gradstarve.theorems.verify import strays
+from gradstarve.theorems import CATALOGUE, verify
+from gradstarve.theorems import _running as running
+from gradstarve.theorems._entry import plain
+from gradstarve.theorems._verify import strays
+from gradstarve.theorems.laws import feature_problems, hinge_path, hinge_retrace, linearised
+from gradstarve.theorems.laws import hinge as hinge_counts
 
 # Entry -> its wrong laws. `pytest -s -k wrong_laws_are_counted` prints how many there are and which stay green.
 MUTANTS = mutants_of_modes.MUTANTS | mutants_of_features.MUTANTS
@@ -83,8 +77,8 @@ def public_laws():
     of = "gradstarve.theory"
     rooms = {
         "": (theory, of),
-        "ntk.": (theory.ntk, (f"{of}.ntk", f"{of}.ridge")),
-        "jacobian.": (theory.jacobian, f"{of}.jacobian"),
+        "ntk.": (theory.ntk, (f"{of}._linearised", f"{of}._ridge")),
+        "jacobian.": (theory.jacobian, f"{of}._jacobian"),
     }
     functions = {
         prefix + name: (room, name)

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from gradstarve.problem import DeepReLU, SoftmaxTwoLayer, datasets, init_softmax
-from gradstarve.theorems import CATALOGUE, hypotheses, verify
-from gradstarve.theorems.entry import plain
-from gradstarve.theorems.hypotheses import Problem
-from gradstarve.theorems.sampling import record
+from gradstarve.theorems import CATALOGUE, Problem, record, verify
+from gradstarve.theorems import _hypotheses as hypotheses
+from gradstarve.theorems._entry import plain
 
 ACROSS = {"points": [[2.0, 0.0], [0.0, 1.0]], "labels": [1, -1], "weights": [0.5, 0.5]}
 OPPOSITE = {"points": [[2.0, 0.0], [-1.0, 0.0]], "labels": [1, -1], "weights": [0.5, 0.5]}

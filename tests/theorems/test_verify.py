@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gradstarve.theorems import CATALOGUE, verify
-from gradstarve.theorems.entry import Counterexample, Quote, Tally
-from gradstarve.theorems.sampling import BATCH, cone_data, exclusive_start, generator, two_rays
-from gradstarve.theorems.verify import Report, Row
+from gradstarve.theorems import BATCH, CATALOGUE, Counterexample, Quote, Report, Row, Tally, generator, two_rays, verify
+from gradstarve.theorems._sampling import cone_data, exclusive_start
 
 CHEAP = "sign"
 CATALOGUE_CHECK = CATALOGUE[CHEAP].check
@@ -37,7 +35,7 @@ def test_unknown_names_are_refused_with_the_valid_ones():
 
 
 def test_names_come_out_in_catalogue_order_and_once(monkeypatch):
-    from gradstarve.theorems.verify import _choose
+    from gradstarve.theorems._verify import _choose
 
     assert [t.name for t in _choose(["exact-descent", "sign", "sign"])] == ["sign", "exact-descent"]
     assert [t.name for t in _choose("all")] == list(CATALOGUE)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from gradstarve.errors import HypothesisError
+from gradstarve.ground import HypothesisError
 from gradstarve.problem import Dataset, DeepReLU, GradientDescent, Mode
-from gradstarve.simulate import simulate
+from gradstarve.simulation import simulate
 from gradstarve.theory import depth_mode, one_layer_logit, solve_mode
 
 LOSSES = ("cross-entropy", "hinge", "exponential", "squared")

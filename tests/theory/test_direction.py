@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import minimize, nnls
 
 import gradstarve as gs
-from gradstarve.theory.direction import max_margin_direction
+from gradstarve.theory import max_margin_direction
 
 
 def by_nnls(points):

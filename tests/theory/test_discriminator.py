@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import gradstarve as gs
-from gradstarve.theory.discriminator import GENERATOR_LOSSES, generator_signal, minimax_peak, minimax_tail
+from gradstarve.theory import generator_signal, minimax_peak, minimax_tail
+from gradstarve.theory._discriminator import GENERATOR_LOSSES
 
 LOSSES = {
     "minimax": lambda f: -jax.nn.softplus(f),  # log(1 - P)

@@ -6,7 +6,7 @@ import pytest
 from scipy import integrate, special, stats
 
 import gradstarve as gs
-from gradstarve.theory.ensemble import KappaDistribution, LearningTime, wrong_sign_fraction, wrong_sign_time
+from gradstarve.theory import KappaDistribution, LearningTime, wrong_sign_fraction, wrong_sign_time
 
 # Times at which cross-entropy brings neurons of scales 0.1 and 0.3 to a logit of 2; one shape, one compilation.
 GRID = np.linspace(3.0, 25.0, 12)

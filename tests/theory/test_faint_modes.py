@@ -18,10 +18,7 @@ import pytest
 
 import gradstarve as gs
 from gradstarve import special, theory
-from gradstarve.theory import solve_mode
-from gradstarve.theory.decay import decayed_time
-from gradstarve.theory.depth import depth_mode
-from gradstarve.theory.softmax import softmax_mode
+from gradstarve.theory import decayed_time, depth_mode, softmax_mode, solve_mode
 
 P, R = 0.625, 1.5
 INVERSE = {

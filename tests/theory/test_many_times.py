@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from gradstarve.problem import Mode
-from gradstarve.special import clock, clock_table
-from gradstarve.special.clock import Softmax
+from gradstarve.special import Softmax, clock
+from gradstarve.special import _clock_table as clock_table
 from gradstarve.theory import solve_mode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

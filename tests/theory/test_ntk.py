@@ -8,8 +8,9 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import gradstarve as gs
-from gradstarve.theory import convex_flow, jacobian, ntk
-from gradstarve.theory.kernel import factor
+from gradstarve.theory import _convex_flow as convex_flow
+from gradstarve.theory import jacobian, ntk
+from gradstarve.theory._kernel import factor
 
 pytestmark = pytest.mark.usefixtures("x64")
 FIGURE_6 = np.array([[0.75**0.5, -0.5], [0.5, 0.75**0.5]])  # the features of Pezeshki et al. 2021, Figure 6

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from gradstarve.problem import GradientDescent, SoftmaxOneLayer, SoftmaxTwoLayer, datasets
-from gradstarve.simulate import simulate
-from gradstarve.special import clock_integral, clock_state
-from gradstarve.special.clock import Softmax
+from gradstarve.simulation import simulate
+from gradstarve.special import Softmax, clock_integral, clock_state
 from gradstarve.theory import softmax_mode
 
 TIMES = np.array([0.0, 1e-12, 0.3, 7.0, 2e3, 1e20, 1e300])

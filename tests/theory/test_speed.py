@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import gradstarve as gs
-from gradstarve.theory.speed import confident_logit, error_tail, hinge_advantage, time_to_confidence
+from gradstarve.theory import confident_logit, error_tail, hinge_advantage, time_to_confidence
 
 
 @pytest.mark.usefixtures("x64")

@@ -10,7 +10,7 @@ import pytest
 
 import gradstarve as gs
 from gradstarve.problem import Network
-from gradstarve.theory.solve import check_problem
+from gradstarve.theory._solve import check_problem
 
 DATA = gs.datasets.antipodal()
 NET = gs.TwoLayerReLU([[0.3, 0.1]], [0.1])

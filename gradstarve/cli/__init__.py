@@ -1,0 +1,1 @@
+"""The command line, one file a command; `options.py` is what they share."""

@@ -1,0 +1,137 @@
+"""`gradstarve derive`: a law of learning, derived step by step and checked, from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from gradstarve.cli.names import DERIVATIONS, LOSSES, completion
+from gradstarve.cli.options import Seed, choice, directory, one_of, plain_errors, show, wrote
+from gradstarve.ground import Progress, files, say
+from gradstarve.ground import _report as report
+
+EXAMPLE = "Example: gradstarve derive mode --loss hinge --format latex --out derivations"
+FORMATS = {"text": "txt", "markdown": "md", "latex": "tex"}
+
+
+def _losses(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The losses that the law named before is derived for."""
+    name = ctx.params.get("name") or "".join(ctx.args[:1])
+    return completion(DERIVATIONS.get(name, LOSSES))(incomplete)
+
+
+def derive(
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(
+            help="The law to derive, see --list, or all of them: all.",
+            autocompletion=completion([*DERIVATIONS, "all"]),
+        ),
+    ] = None,
+    loss: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help=f"One of {', '.join(LOSSES)}. [default: cross-entropy; for all: every loss]",
+            autocompletion=_losses,
+        ),
+    ] = None,
+    format: Annotated[str, choice(list(FORMATS), f"Form of the derivation: {', '.join(FORMATS)}.")] = "text",
+    list_all: Annotated[bool, typer.Option("--list", help="List what can be derived, and exit.")] = False,
+    seed: Seed = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document: all steps, in LaTeX and in SymPy, and their checks.")
+    ] = False,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        directory("Directory for a file NAME-LOSS.txt, .md or .tex; LaTeX is then a whole document. [default: none]"),
+    ] = None,
+) -> None:
+    """Derive a law of learning from the network and the loss, and check every step of it.
+
+    The derivation goes to standard output and the outcome of the checks to standard error. With the name all, every law
+    is derived, and LaTeX is one document that compiles. Exit code 1 means that a step failed its check. The seed is that
+    of the points at which steps without a proof are checked.
+    """
+    if list_all:
+        listed = [{"name": law, "loss": of} for law, losses in DERIVATIONS.items() for of in losses]
+        show(as_json, listed, "\n".join(f"{entry['name']} --loss {entry['loss']}" for entry in listed))
+        return
+    if name is None:
+        raise typer.BadParameter("give the name of a law, all, or --list", param_hint="'NAME'")
+    one_of("NAME", name, [*DERIVATIONS, "all"])
+    whole = name == "all"
+    wanted = loss or (None if whole else "cross-entropy")
+    if wanted:
+        one_of("--loss", wanted, LOSSES if whole else DERIVATIONS[name])
+    one_of("--format", format, list(FORMATS))
+    with plain_errors("gradstarve derive"):
+        folder = None if out is None else report.output_directory(out)
+        from gradstarve.symbolic import DerivationError, available, latex_document
+        from gradstarve.symbolic import derive as build
+
+        pairs = [(law, of) for law, of in available() if (whole or law == name) and wanted in (None, of)]
+        derivations, checks = [], []
+        try:
+            with Progress(None, len(pairs), "deriving") as bar:
+                for done, (law, of) in enumerate(pairs):
+                    bar.update(done, label=f"deriving {law} --loss {of}")
+                    derivations.append(build(law, of))
+                    results = derivations[-1].checked_steps
+                    steps = [(step.name, step.method) for step in results]
+                    if seed:  # the steps above were checked at the points of seed 0
+                        steps = [(result.step, result.method) for result in derivations[-1].check(seed=seed)]
+                    checks.append(steps)
+        except DerivationError as error:
+            typer.echo(f"FAILED: {error}", err=True)
+            raise typer.Exit(1) from None
+        printers = {"text": str, "markdown": lambda d: d.to_markdown(), "latex": lambda d: d.to_latex()}
+        shown = "\n\n".join(map(printers[format], derivations))
+        document = latex_document(derivations) if format == "latex" else shown
+        path = None if folder is None else folder / f"{name}{f'-{wanted}' if wanted else ''}.{FORMATS[format]}"
+        if path is not None:
+            files.write_text(path, document.rstrip("\n") + "\n")
+        found = _document(derivations, checks, seed) if as_json else None
+    show(as_json, found, document if whole else shown)
+    total, count = sum(map(len, checks)), 0
+    for (law, of), steps in zip(pairs, checks, strict=True):
+        for step, method in steps:
+            count += 1
+            say(f"check {count}/{total} passed: {f'{law} --loss {of}: ' if whole else ''}{step}: {method}")
+    if path is not None:
+        wrote(path)
+
+
+def _document(derivations: list[Any], checks: list[list[tuple[str, str]]], seed: int) -> dict[str, Any]:
+    """What --json prints."""
+    import sympy
+
+    records = [_record(*each) for each in zip(derivations, checks, strict=True)]
+    return {"gradstarve": report.version(), "sympy": sympy.__version__, "seed": seed, "derivations": records}
+
+
+def _record(derivation: Any, checks: list[tuple[str, str]]) -> dict[str, Any]:
+    """A derivation in what JSON knows; `checks` has the outcome of each step's check."""
+    from gradstarve.symbolic import latex
+
+    def shown(equation: Any) -> dict[str, str]:
+        return {"latex": latex(equation), "sympy": str(equation)}
+
+    steps = [
+        {
+            "name": step.name,
+            "claim": step.claim,
+            "reference": step.reference,
+            "equations": [shown(equation) for equation in step.equations],
+            "check": check,
+        }
+        for step, (_, check) in zip(derivation.steps, checks, strict=True)
+    ]
+    return {
+        "name": derivation.name,
+        "loss": derivation.loss,
+        "title": derivation.title,
+        "steps": steps,
+        "result": {name: shown(equation) for name, equation in derivation.result.items()},
+    }

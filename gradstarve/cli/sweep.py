@@ -1,0 +1,210 @@
+"""`gradstarve sweep`: many networks for every combination of hyperparameters, as statistics, from the command line."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from gradstarve.cli import _stop as cli_stop
+from gradstarve.cli.names import completion
+from gradstarve.cli.options import (
+    DEFAULT_OUT,
+    LOSSES,
+    PRECISIONS,
+    PROBLEMS,
+    AsJson,
+    Figures,
+    Precision,
+    Seed,
+    choice,
+    count,
+    one_of,
+    out_option,
+    plain_errors,
+    positive,
+    show,
+    use_float64,
+    wrote,
+)
+from gradstarve.cli.options import directory as store_option
+from gradstarve.ground import FORMATS, files
+from gradstarve.ground import _report as report
+
+EXAMPLE = "Example: gradstarve sweep --seeds 10000 --step-size 0.1,0.3 --over frequency=0.5,0.9 --directory runs/first"
+DYNAMICS = ("descent", "sgd")
+KEEP = ("statistics", "final", "logits")
+ENGINES = ("auto", "reference", "fused", "pallas")
+# What may be a list of values, which are then swept, and how one of them is read.
+SWEPT: dict[str, Callable[[str], Any]] = {
+    "frequency": float,
+    "norm": float,
+    "loss": str,
+    "width": int,
+    "step_size": float,
+    "momentum": float,
+    "weight_decay": float,
+    "scale_w": float,
+    "scale_z": float,
+}
+
+
+def sweep(
+    problem: Annotated[str, choice(PROBLEMS, f"Where the two classes lie: {' or '.join(PROBLEMS)}.")] = "antipodal",
+    dim: Annotated[int, count("Coordinates d of the data.")] = 2,
+    frequency: Annotated[str, typer.Option(help="Weight p of class +; class - has 1 - p. *")] = "0.7",
+    norm: Annotated[str, typer.Option(help="Length r of the point of class -; that of class + is 1. *")] = "1",
+    loss: Annotated[str, choice(LOSSES, f"One of {', '.join(LOSSES)}. *", several=True)] = "cross-entropy",
+    width: Annotated[str, typer.Option(help="Neurons h of each network. *")] = "8",
+    dynamics: Annotated[str, choice(DYNAMICS, "descent (of gradients) or sgd (one point a step).")] = "descent",
+    step_size: Annotated[str, typer.Option(help="Step size. *")] = "0.1",
+    momentum: Annotated[str, typer.Option(help="Momentum of descent. *")] = "0",
+    weight_decay: Annotated[str, typer.Option(help="Weight decay of descent. *")] = "0",
+    scale_w: Annotated[str, typer.Option(help="Standard deviation of the first layer at the start. *")] = "1",
+    scale_z: Annotated[str, typer.Option(help="Standard deviation of the second layer at the start. *")] = "1",
+    over: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            help="NAME=V1,V2,... sweeps over an option marked *; may be given several times.",
+            autocompletion=completion([f"{name}=" for name in SWEPT]),
+        ),
+    ] = None,
+    seeds: Annotated[int, count("How many networks are trained for each combination.")] = 1000,
+    steps: Annotated[int, count("Steps of training.")] = 2000,
+    record_every: Annotated[
+        Optional[int], count("Steps between records. [default: about 40 records]")  # noqa: UP045
+    ] = None,
+    threshold: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="A network has learnt when its error is below it. [default: 0.01, or what every loss can reach]"),
+    ] = None,
+    keep: Annotated[str, choice(KEEP, f"One of {', '.join(KEEP)}; needs --directory beyond the first.")] = "statistics",
+    memory: Annotated[float, typer.Option(help="Bytes for work and result.", show_default="1e9")] = 1e9,
+    directory: Annotated[
+        Optional[Path],  # noqa: UP045
+        store_option("Directory for finished parts: the same command goes on from them, however it ended. [default: none]"),
+    ] = None,
+    engine: Annotated[str, choice(ENGINES)] = "auto",
+    precision: Precision = "float64",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    figures: Figures = "png",
+    out: Annotated[Path, out_option("sweep.json, sweep.npz and sweep.png")] = DEFAULT_OUT,
+) -> None:
+    """Train many networks for every combination of hyperparameters, and tell how their errors are spread.
+
+    Options marked * take several values, as in 0.1,0.3; all combinations are trained. Prints a row per combination, and
+    writes all statistics over the steps to sweep.npz, what the table has to sweep.json, and a figure.
+    """
+    one_of("--problem", problem, PROBLEMS)
+    one_of("--dynamics", dynamics, DYNAMICS)
+    one_of("--keep", keep, KEEP)
+    one_of("--engine", engine, ENGINES)
+    one_of("--precision", precision, PRECISIONS)
+    one_of("--figures", figures, FORMATS)
+    positive("--memory", memory)
+    if threshold is not None:
+        positive("--threshold", threshold)
+    given = locals()
+    values = {name: _values(f"--{name.replace('_', '-')}", name, given[name]) for name in SWEPT}
+    for text in over or ():
+        name, equals, list_of = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or name not in SWEPT:
+            names = ", ".join(SWEPT)
+            raise typer.BadParameter(f"{text!r} is not NAME=V1,V2,... with NAME one of {names}", param_hint="'--over'")
+        values[name] = _values("--over", name, list_of)
+    for value in values["loss"]:
+        one_of("--loss", value, LOSSES)
+    if dynamics == "sgd":
+        for name in ("momentum", "weight_decay"):
+            if values.pop(name) != [0.0]:
+                raise typer.BadParameter("is for --dynamics descent only", param_hint=f"'--{name.replace('_', '-')}'")
+    if keep != "statistics" and directory is None:
+        raise typer.BadParameter(f"--keep {keep} needs --directory for what is kept", param_hint="'--keep'")
+    plain = ("problem", "dim", "dynamics", "seeds", "steps", "record_every", "threshold", "keep", "precision", "seed")
+    settings = {name: given[name] for name in plain} | values
+    with plain_errors("gradstarve sweep"):
+        folder = report.output_directory(out)
+        if precision == "float64":
+            use_float64()
+        cli_stop.advise(lambda: _go_on(directory))
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
+            result = run_sweep(settings, memory=memory, directory=directory, engine=engine)
+        contents = _write(result, folder, settings | {"threshold": result.threshold}, figures)
+    show(as_json, contents, result.table())
+    wrote(*(folder / f"sweep.{end}" for end in ("json", "npz", figures)), *([f"chunks in {directory}"] if directory else []))
+
+
+def _go_on(directory: Path | None) -> str:
+    """For whoever stops it; what the library says of it is for those who call `sweep`."""
+    if directory is None:
+        return "nothing of the sweep is stored; with --directory it could go on from here"
+    count = len(list(directory.glob("chunk-*.npz")))
+    return f"the same command goes on from the {count} chunks stored in {str(directory)!r}"
+
+
+def run_sweep(settings: dict[str, Any], **how: Any) -> Any:
+    """The `SweepResult` of `settings` by name, as stored in sweep.json; `how` are arguments that do not change it."""
+    import jax
+
+    from gradstarve.problem import GradientDescent, StochasticGradientDescent, datasets
+    from gradstarve.simulation import sweep
+
+    s = settings
+    make = {"antipodal": datasets.antipodal, "orthogonal": datasets.orthogonal}[s["problem"]]
+    kind = {"descent": GradientDescent, "sgd": StochasticGradientDescent}[s["dynamics"]]
+    first = {name: s[name][0] for name in SWEPT if name in s}
+    over = {name: s[name] for name in first if len(s[name]) > 1}
+
+    def data(frequency=first["frequency"], norm=first["norm"]):
+        return make(s["dim"], (1.0, norm), (frequency, 1 - frequency))
+
+    return sweep(
+        data,
+        s["seeds"],
+        steps=s["steps"],
+        record_every=s["record_every"],
+        **{name: first[name] for name in ("width", "loss", "scale_w", "scale_z")},
+        dynamics=kind(**{name: first[name] for name in inspect.signature(kind).parameters if name in first}),
+        over=over,
+        key=jax.random.key(s["seed"]),
+        keep=s["keep"],
+        threshold=s["threshold"],
+        **how,
+    )
+
+
+def _write(result: Any, folder: Path, settings: dict[str, Any], figures: str) -> dict[str, Any]:
+    """The three files; what is in sweep.json."""
+    import numpy as np
+
+    from gradstarve.simulation import ERROR, MARGIN
+
+    result.plot(path=folder / f"sweep.{figures}")
+    edges = {"error_edges": ERROR.edges, "margin_edges": MARGIN.edges}
+    with files.whole(folder / "sweep.npz") as part, part.open("wb") as stream:  # given a path, NumPy adds an ending
+        np.savez_compressed(stream, allow_pickle=False, step=result.grid, **edges, **result.statistics)
+    environment = report.environment() | {"engine": result.engine}
+    contents = {"settings": settings, "environment": environment, "axes": list(result.over), "summary": result.summary()}
+    contents |= {"note": result.note} if result.note else {}
+    report.write_json(folder / "sweep.json", contents)
+    return contents
+
+
+def _values(option: str, name: str, text: str) -> list:
+    """The values of a list with commas, each as `SWEPT` reads them."""
+    kind = SWEPT[name]
+    try:
+        values = [kind(part.strip()) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or "" in values:
+        what = {float: "numbers", int: "whole numbers", str: "names"}[kind]
+        raise typer.BadParameter(f"{text!r} is not one or several {what}, as in V1,V2", param_hint=f"'{option}'")
+    return values

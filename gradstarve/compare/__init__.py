@@ -1,5 +1,0 @@
-"""Theory against training: how far apart two learning curves are, where, and the overlay figure."""
-
-from gradstarve.compare.gaps import ClassGap, Comparison, Worst, compare
-
-__all__ = ["ClassGap", "Comparison", "Worst", "compare"]

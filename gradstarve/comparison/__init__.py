@@ -1,0 +1,5 @@
+"""Theory against training: how far apart two learning curves are, where, and the overlay figure."""
+
+from gradstarve.comparison._gaps import ClassGap, Comparison, Worst, compare
+
+__all__ = ["ClassGap", "Comparison", "Worst", "compare"]

@@ -1,0 +1,266 @@
+"""One page that says what a report found: verdict, curves of the worst group, all groups, remedies, what is learnt when."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import numpy as np
+
+from gradstarve.diagnosis._groups import ALARM_GAP, ALARM_INDEX, GroupLaw
+from gradstarve.diagnosis._words import classes_of
+from gradstarve.ground import COLOURS, GUIDE, INK, NOTE, new_figure, number, save, sheet, signed_map
+
+_REST, _FEATURE, _QUIET = COLOURS[0], COLOURS[1], GUIDE
+_MOST = 8  # rows of a panel
+_CLEAR: Any = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+
+
+def page(report: Any, path: Any = None) -> Any:
+    """The page of a `StarvationReport`, 12.4 x 8.4 inches, as a matplotlib `Figure`; saved to `path` if there is one."""
+    with sheet():
+        figure = new_figure(12.4, 8.4, layout=None)
+        above = figure.add_gridspec(1, 2, left=0.06, right=0.985, top=0.79, bottom=0.47, wspace=0.42, width_ratios=(1.25, 1))
+        below = figure.add_gridspec(
+            1, 3, left=0.135, right=0.945, top=0.36, bottom=0.07, wspace=0.32, width_ratios=(1, 1.2, 1)
+        )
+        shown = (report.alarms or (report.groups if report.named else ()))[:1]
+        _headline(figure, report)
+        curves, groups = (figure.add_subplot(cell) for cell in above)
+        remedies, order, starvation = (figure.add_subplot(cell) for cell in below)
+        if shown:
+            _curves(curves, report, shown[0])
+        else:
+            _training(curves, report)
+        (_groups if report.named or not report.groups else _clusters)(groups, report)
+        _remedies(remedies, report, shown)
+        _order(order, report, shown)
+        _starvation(starvation, report)
+        if path is not None:
+            save(figure, path)
+    return figure
+
+
+def _headline(figure: Any, report: Any) -> None:
+    if report.alarms:
+        law = report.alarms[0]
+        first = "learns first" if law.learnt_at[0] < law.learnt_at[1] else "leans on"
+        title = f"'{law.name}' will starve the rest of {classes_of(law)}"
+        text = (
+            f"{100 * law.share:.0f} % of {classes_of(law)} share a feature that the network {first}. When the mean error is "
+            f"down to {number(report.error, 2)}, the rest of the class has moved the logit by {number(law.rest[law.at], 2)} "
+            f"instead of {number(law.rest_alone[law.at], 2)} (starvation index {number(law.index[law.at], 2)}; 0 is "
+            "unharmed, 1 not learnt at all, above 1 pushed to the wrong side)."
+        )
+        if len(report.alarms) > 1:
+            text += f" {len(report.alarms) - 1} more of the groups below starve theirs."
+    else:
+        what = "No named feature starves" if report.named else "No feature was found that starves"
+        title = f"{what} the rest of its class"
+        text = report.summary().removeprefix("No alarm: ")
+        text = text[:1].upper() + text[1:]
+    colour = _FEATURE if report.alarms else COLOURS[2]
+    figure.text(0.03, 0.955, title, fontsize=15, fontweight="bold", color=colour, va="center")
+    lines = textwrap.wrap(text.replace("\n", " "), 165)
+    lines = [*lines[:3]] if len(lines) <= 3 else [*lines[:2], lines[2] + " …"]
+    base = f"Predicted before training, {len(report.labels)} samples, from the kernel of the network at its first weights."
+    figure.text(0.03, 0.93, "\n".join([*lines, base]), fontsize=9.5, va="top", linespacing=1.35, color=INK)
+
+
+def _curves(panel: Any, report: Any, law: GroupLaw) -> None:
+    """What the logit owes to the feature and to the rest, and what the rest would be alone."""
+    seen = law.times > 0
+    t = law.times[seen]
+    panel.plot(t, law.carried[seen], color=_FEATURE, linewidth=2, linestyle=(0, (5, 2)), label=f"'{law.name}'")
+    panel.plot(t, law.rest[seen], color=_REST, linewidth=2.2, label="the rest")
+    panel.plot(t, law.rest_alone[seen], color=_REST, linewidth=1.5, linestyle=":", label=f"the rest, without '{law.name}'")
+    panel.fill_between(t, law.rest[seen], law.rest_alone[seen], color=_REST, alpha=0.1, linewidth=0)
+    panel.axvline(report.horizon, color=NOTE, linewidth=0.9)
+    panel.axhline(0, color=NOTE, linewidth=0.6)
+    panel.set_xscale("log")
+    panel.set_xlim(t[0], t[-1])
+    panel.annotate(
+        f"mean error {number(report.error, 2)}", (report.horizon, 1), (0, 3), xycoords=("data", "axes fraction"),
+        textcoords="offset points", ha="center", va="bottom", fontsize=8.5, color=NOTE,
+    )  # fmt: skip
+    panel.set_xlabel("training time (step size × step)")
+    panel.set_ylabel("logit gained")
+    panel.set_title(f"What is learnt of {classes_of(law)}", loc="left")
+    panel.legend(loc="upper left")
+
+
+def _training(panel: Any, report: Any) -> None:
+    seen = report.times > 0
+    panel.plot(report.times[seen], report.errors[seen], color=_REST, linewidth=2)
+    panel.set_xscale("log")
+    panel.set_xlabel("training time (step size × step)")
+    panel.set_ylabel("mean error")
+    panel.set_title("Predicted training", loc="left")
+
+
+def _groups(panel: Any, report: Any) -> None:
+    """The index of every group, alarms in colour."""
+    laws = report.groups[:_MOST]
+    if not laws:
+        return _empty(panel, "no group could be compared")
+    values = np.nan_to_num([law.index[law.at] for law in laws])
+    colours = [_FEATURE if law.alarm else _QUIET for law in laws]
+    _bars(panel, [_name(law) for law in laws], values, colours)
+    panel.axvline(ALARM_INDEX, color=NOTE, linewidth=0.9, linestyle="--")
+    panel.set_xlabel("starvation index of the rest (colour: alarm)")
+    panel.set_title("Which features starve the rest of their class", loc="left")
+    return None
+
+
+def _name(law: GroupLaw) -> str:
+    name = textwrap.shorten(law.name, 18, placeholder="…")
+    untold = ", index ?" if np.isnan(law.index[law.at]) else ""
+    return f"{name}\n{100 * law.share:.0f} % of {classes_of(law)}, p = {number(law.p_value, 1)}{untold}"
+
+
+def _clusters(panel: Any, report: Any) -> None:
+    """Clusters that were found: how far they stand apart, and what they starve; alarms are in the shaded corner."""
+    laws = report.groups
+    gaps = np.array([law.separation for law in laws])
+    values = np.clip(np.nan_to_num([law.index[law.at] for law in laws]), -0.5, 1.6)
+    right, top = max(60.0, 1.5 * gaps.max()), max(0.8, 1.15 * values.max())
+    panel.fill_between([ALARM_GAP, right], ALARM_INDEX, top, color=_FEATURE, alpha=0.12, linewidth=0)
+    panel.text(right * 0.97, top * 0.98, "alarm", ha="right", va="top", color=_FEATURE)
+    for law, x, y in zip(laws, gaps, values, strict=True):
+        colour = _FEATURE if law.alarm else _QUIET
+        panel.scatter([x], [y], s=20 + 160 * law.share, color=colour, linewidth=0, zorder=3)
+        if y >= ALARM_INDEX:  # the harmless ones lie on each other
+            words = f"{100 * law.share:.0f} % of {classes_of(law)}"
+            side = 1 if x < 0.4 * right else -1
+            look = {"fontsize": 8, "color": INK, "zorder": 4, "ha": "left" if side > 0 else "right"}
+            panel.annotate(words, (x, y), (8 * side, 4), textcoords="offset points", **look)
+    panel.axhline(0, color=NOTE, linewidth=0.6)
+    panel.set_xscale("log")
+    panel.set_xlim(0.8 * gaps.min(), right)
+    panel.set_xticks([tick for tick in (2, 5, 10, 25, 50, 100, 200) if 0.8 * gaps.min() < tick < right])
+    panel.get_xaxis().set_major_formatter("{x:g}")
+    panel.minorticks_off()
+    panel.set_ylim(min(-0.08, values.min() - 0.1), top)
+    panel.set_xlabel("gap between the cluster and its class (sd)")
+    panel.set_ylabel("starvation index of the rest")
+    panel.set_title("Clusters found in the classes", loc="left")
+
+
+def _remedies(panel: Any, report: Any, shown: Any) -> None:
+    outcomes = [o for o in report.remedies if shown and o.group == shown[0].name]
+    if not outcomes:
+        return _empty(panel, "no alarm, no remedies")
+    names = [o.remedy if o.remedy != "none" else "train as planned" for o in outcomes]
+    colours = [_FEATURE if o.index >= ALARM_INDEX else COLOURS[2] for o in outcomes]
+    _bars(panel, [textwrap.fill(name, 22) for name in names], np.nan_to_num([o.index for o in outcomes]), colours)
+    panel.axvline(ALARM_INDEX, color=NOTE, linewidth=0.9, linestyle="--")
+    panel.set_xlabel("starvation index that is left")
+    panel.set_title(f"What would help against '{shown[0].name}'", loc="left")
+    return None
+
+
+def _bars(panel: Any, names: Any, values: np.ndarray, colours: Any) -> None:
+    rows = np.arange(len(names))
+    shown = np.clip(values, -0.5, 1.6)
+    panel.barh(rows, shown, color=colours, height=0.62)
+    for row, value, end in zip(rows, values, shown, strict=True):
+        side = 1 if end >= 0 else -1
+        panel.annotate(
+            number(value, 2), (end, row), (3 * side, 0), textcoords="offset points", va="center",
+            ha="left" if side > 0 else "right", fontsize=8.5, bbox=_CLEAR,
+        )  # fmt: skip
+    panel.set_yticks(rows, names, fontsize=8.5)
+    panel.set_ylim(max(len(names), 4) - 0.5, -0.5)  # few bars stay bars
+    panel.axvline(0, color=NOTE, linewidth=0.8)
+    panel.grid(visible=False, axis="y")
+    low, high = min(0.0, float(shown.min())), max(0.4, float(shown.max()))
+    panel.set_xlim(low - (0.3 * (high - low) if low < 0 else 0), high + 0.12 * (high - low))
+
+
+def _order(panel: Any, report: Any, shown: Any) -> None:
+    """What is learnt when: the eigenvectors of K by the time of their half, and the features of groups among them."""
+    f = report.features
+    if f is None:
+        return _empty(panel, "eigenvectors not asked for")
+    half = np.where(np.isfinite(f.half_time), f.half_time, report.times[-1])
+    panel.scatter(
+        half, f.frequency, s=20 + 330 * f.response / f.response.max(), color=_REST, alpha=0.45, linewidth=0, zorder=3
+    )
+    for k in np.argsort(-f.response)[:4]:
+        panel.annotate(_feature(f, k), (half[k], f.frequency[k]), (9, 5), textcoords="offset points", fontsize=8.5, zorder=4)
+    for law in shown:
+        t = law.learnt_at[0]
+        if np.isfinite(t):
+            panel.scatter([t], [law.share], s=90, marker="D", color=_FEATURE, zorder=5)
+            panel.annotate(
+                f"'{law.name}'", (t, law.share), (-8, -14), textcoords="offset points", fontsize=8.5, color=_FEATURE,
+                ha="right", bbox=_CLEAR, zorder=4,
+            )
+    panel.axvline(report.horizon, color=NOTE, linewidth=0.9)
+    panel.set_xscale("log")
+    first = min([half.min(), *(law.learnt_at[0] for law in shown)])
+    panel.set_xlim(first / 2, max(half.max(), report.horizon) * 2)
+    panel.set_ylim(0, 1.12)
+    panel.set_xlabel("time at which half is learnt" + (" (group: logit moved by 1)" if shown else ""))
+    panel.set_ylabel("share of samples")
+    panel.set_title("Eigenvectors u of the kernel (size: response)", loc="left")
+    return None
+
+
+def _feature(f: Any, k: Any) -> str:
+    return f"u{f.number[k] + 1}"
+
+
+def _starvation(panel: Any, report: Any) -> None:
+    """(14.3) as a table of colours: what a stronger feature (column) does to the response of another (row)."""
+    f = report.features
+    if f is None:
+        return _empty(panel, "")
+    count = len(f.number)
+    shown = np.where(np.eye(count, dtype=bool), np.nan, f.starvation)
+    limit = max(0.05, float(np.nanmax(np.abs(shown), initial=0)))
+    image = panel.imshow(shown, cmap=signed_map(), vmin=-limit, vmax=limit)
+    names = [_feature(f, k) for k in range(count)]
+    panel.set_xticks(range(count), names, fontsize=8)
+    panel.set_yticks(range(count), names, fontsize=8)
+    panel.grid(visible=False)
+    panel.set_xlabel("if this feature were stronger …")
+    panel.set_ylabel("… this one would be learnt", labelpad=2)
+    panel.set_title("Starved features: orange", loc="left")
+    bar = panel.figure.colorbar(image, ax=panel, fraction=0.046, pad=0.03)
+    bar.set_label("less        d log z* / d log s²        more", fontsize=8.5)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+    return None
+
+
+def _empty(panel: Any, words: str) -> None:
+    panel.set_axis_off()
+    panel.text(0.5, 0.5, words, ha="center", va="center", transform=panel.transAxes, color=_QUIET)
+
+
+def margin_page(report: Any, path: Any = None) -> Any:
+    """Members and others of every group over time, one panel a group (the first six), for a `MarginReport`."""
+    groups = report.groups[:6]
+    columns = max(1, min(3, len(groups)))
+    rows = max(1, -(-len(groups) // columns))
+    with sheet():
+        figure = new_figure(1.5 + 3.4 * columns, 0.9 + 3.1 * rows)
+        panels = np.ravel(figure.subplots(rows, columns, squeeze=False, sharex=True))
+        for panel in panels[len(groups) :]:
+            panel.set_axis_off()
+        for panel, group in zip(panels, groups, strict=False):
+            panel.plot(
+                report.times, group.members, color=_FEATURE, linestyle=(0, (5, 2)), linewidth=2, label=f"'{group.name}'"
+            )
+            panel.plot(report.times, group.others, color=_REST, linewidth=2, label="others of its class")
+            panel.fill_between(report.times, group.members, group.others, color=_FEATURE, alpha=0.1, linewidth=0)
+            panel.axvline(report.horizon, color=NOTE, linewidth=0.9)
+            verdict = "ALARM: " if group.alarm else ""
+            panel.set_title(f"{verdict}reliance {number(group.reliance, 2)}, p = {number(group.p_value, 1)}", loc="left")
+            panel.set_xlabel("time")
+            panel.set_ylabel("mean margin gained")
+            panel.legend()
+        if path is not None:
+            save(figure, path)
+    return figure

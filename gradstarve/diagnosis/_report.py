@@ -1,0 +1,285 @@
+"""`starvation_report`: from a model, its first weights and its data to which features starve, before any training."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from gradstarve.diagnosis._discover import two_clusters
+from gradstarve.diagnosis._eigenfeatures import EigenFeatures, eigen_features
+from gradstarve.diagnosis._groups import GroupLaw, group_law, make_group, permutation_p, reaches, without_complements
+from gradstarve.diagnosis._remedies import Remedies, RemedyOutcome
+from gradstarve.diagnosis._tags import Tags, number_between, read_groups, varying_classes
+from gradstarve.diagnosis._training import largest_eigenvalue, sigmoid, train_linearised
+from gradstarve.ground import (
+    ConvergenceError,
+    Progress,
+    as_floats,
+    can_pickle,
+    check_finite,
+    html_lines,
+    number,
+    positive_int,
+    short_repr,
+)
+
+_LONGEST = 1e5  # times 1 / largest strength: where the search for the horizon ends
+_RECORDS = 60
+_LATER = 10  # how far beyond the horizon the curves go
+
+
+@dataclass(frozen=True, eq=False)
+class StarvationReport:
+    """What `starvation_report` found. Margins are m = y f, times those of the loss summed over samples (step size x step).
+
+    - `groups`: one `GroupLaw` per group named, or found where none was named; `alarms`: those that starve the rest;
+    - `remedies`: what each would change, for the groups with an alarm, or for the first named group where there is none;
+    - `features`: the eigenvectors of K with the largest response (`EigenFeatures`);
+    - `times` [T], `margins` [T, n]: the predicted training; `horizon`: the time to which indices refer, at record `at`,
+      where the mean error of training is `error`;
+    - `labels` [n], `kernel` [n, n]; `notes`: what could not be answered, and why.
+    """
+
+    times: np.ndarray = field(repr=False)
+    margins: np.ndarray = field(repr=False)
+    horizon: float
+    at: int
+    error: float
+    labels: np.ndarray = field(repr=False)
+    kernel: np.ndarray = field(repr=False)
+    groups: tuple[GroupLaw, ...] = field(repr=False)
+    named: bool
+    remedies: tuple[RemedyOutcome, ...] = field(repr=False)
+    features: EigenFeatures | None = field(repr=False)
+    notes: tuple[str, ...] = ()
+    model: Any = field(default=None, repr=False)
+
+    @property
+    def alarms(self) -> tuple[GroupLaw, ...]:
+        """The groups whose feature starves the rest of their class, the worst first."""
+        return tuple(sorted((law for law in self.groups if law.alarm), key=lambda law: -law.index[law.at]))
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Predicted mean error sigmoid(-m) of training, [T]."""
+        return sigmoid(-self.margins).mean(1)
+
+    def summary(self) -> str:
+        """In sentences: which feature starves what, by how much, and what would help."""
+        from gradstarve.diagnosis._words import summary
+
+        return summary(self)
+
+    def table(self) -> str:
+        """The report as plain text: the summary, then tables of groups, remedies and features."""
+        from gradstarve.diagnosis._words import tables
+
+        return tables(self)
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return html_lines(self.table())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A model made of functions that cannot be pickled stays behind; everything that was found goes.
+        return {**self.__dict__, "model": self.model if can_pickle(self.model) else None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StarvationReport:
+        return replace(self, **{name: deepcopy(value, memo) for name, value in self.__dict__.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number of the report in plain JSON types; inf, -inf and nan are strings of these names."""
+        from gradstarve.diagnosis._words import as_dict
+
+        return as_dict(self)
+
+    def plot(self, path: Any = None) -> Any:
+        """The report on one page, as a matplotlib `Figure`; saved to `path` if there is one."""
+        from gradstarve.diagnosis._presentation import page
+
+        return page(self, path)
+
+    def after_training(self, trained: Any, *, alone: Any = None) -> Any:
+        """Measured against predicted: see `gradstarve.diagnosis._after.after_training`."""
+        from gradstarve.diagnosis._after import after_training
+
+        return after_training(self, trained, alone=alone)
+
+
+def diagnose(
+    kernel: np.ndarray,
+    start: np.ndarray,
+    labels: np.ndarray,
+    groups: Any,
+    *,
+    until_error: Any = 0.05,
+    times: Any = None,
+    penalty: Any = 0.02,
+    features: Any = 8,
+    permutations: Any = 999,
+    seed: Any = 0,
+    model: Any = None,
+    progress: Any = None,
+) -> StarvationReport:
+    """The report from K = Y Phi Phi^T Y [n, n], the margins `start` [n] at the first weights and the labels."""
+    features = positive_int("features", features, minimum=0)
+    permutations = positive_int("permutations", permutations, minimum=99)
+    until_error = number_between("until_error", until_error, 0, 0.5)
+    penalty = number_between("penalty", penalty, 0, float("inf"))
+    largest = float(np.abs(kernel).max())
+    if largest == 0:
+        raise ValueError(
+            "the Jacobian is 0 on all samples (to squares that are floats): at these parameters no step changes any logit; "
+            "initialise them anew"
+        )
+    if not np.isfinite(largest):
+        raise ValueError("products of rows of the Jacobian are beyond the floats; scale the samples, or the output, down")
+    tags = None if groups is None else read_groups(groups, labels)
+    notes: list[str] = []
+    with Progress(progress, 4, "training of the linearised network") as bar:
+        times, at = _times(kernel, start, until_error, times, notes)
+        margins = train_linearised(kernel, start, times)
+        bar.update(1, label="groups" if tags is not None else "clusters")
+        rng = np.random.default_rng(positive_int("seed", seed, minimum=0, maximum=2**63 - 1))
+        if tags is None:
+            laws = _found(kernel, labels, margins, times, at, rng, notes)
+        else:
+            laws = _named(tags, kernel, labels, margins, times, at, rng, permutations, notes)
+        ridge = 1 / float(times[at])
+        bar.update(2, label="remedies")
+        remedies = Remedies(kernel, labels, margins, times, at, ridge, penalty)
+        treated = [law for law in laws if law.alarm] or (laws[:1] if tags is not None else [])
+        outcomes = tuple(outcome for law in treated for outcome in remedies.outcomes(law))
+        bar.update(3, label="features")
+        listed = _listed(kernel, margins, times, ridge, features, notes) if features else None
+        bar.update(4)
+    return StarvationReport(
+        times=times,
+        margins=margins,
+        horizon=float(times[at]),
+        at=at,
+        error=float(sigmoid(-margins[at]).mean()),
+        labels=labels,
+        kernel=kernel,
+        groups=tuple(laws),
+        named=tags is not None,
+        remedies=outcomes,
+        features=listed,
+        notes=tuple(notes),
+        model=model,
+    )
+
+
+def _listed(kernel, margins, times, ridge, features, notes) -> EigenFeatures | None:
+    """The eigenvectors; without them, and with a note, where the optimum that they refer to is not found."""
+    try:
+        return eigen_features(kernel, margins, times, ridge, features)
+    except ConvergenceError as error:
+        notes.append(f"The eigenvectors of the kernel are left out: {error}.")
+        return None
+
+
+def _times(kernel, start, until_error, times, notes) -> tuple[np.ndarray, int]:
+    """The times of the report, 0 first, and which of them is the horizon."""
+    if times is not None:
+        times = np.unique(np.atleast_1d(as_floats("times", times)))
+        if times.size == 0:
+            raise ValueError("times is empty; give at least one time > 0, or None for times of the report's own")
+        if 0 < times[-1] < np.finfo(np.float64).tiny:
+            raise ValueError(f"times end at {times[-1]}, of which 1 / t is no float; give later ones")
+        check_finite("times", times)
+        if times[0] < 0 or times[-1] == 0:
+            raise ValueError(f"times must be >= 0 and not all 0, got {times[0]:.3g} to {times[-1]:.3g}")
+        return np.concatenate([[0.0], times[times > 0]]), len(times[times > 0])
+    begun = float(sigmoid(-start).mean())
+    if begun <= until_error:
+        raise ValueError(
+            f"the mean error is {begun:.3g} at these parameters, below until_error = {until_error:g}: the network has "
+            "learnt the data already; give the parameters before training, or a lower until_error"
+        )
+    unit = 1 / largest_eigenvalue(kernel)
+    # In pieces, because most problems are over after a thousandth of the longest time.
+    m, since, found, seen = start, 0.0, None, []
+    for stop in np.geomspace(10, _LONGEST, 5):
+        piece = unit * np.geomspace(stop / 10, stop, 13)[0 if not seen else 1 :]
+        m_piece = train_linearised(kernel, m, piece - since)
+        m, since = m_piece[-1], float(piece[-1])
+        seen += list(zip(piece, sigmoid(-m_piece).mean(1), strict=True))
+        if seen[-1][1] <= until_error:
+            found = reaches(np.array([t for t, _ in seen]), -np.array([e for _, e in seen]), -until_error)
+            break
+    if found is None:
+        found = since
+        notes.append(
+            f"The linearised network does not get to a mean error of {until_error:g}; the horizon is where it is at "
+            f"{seen[-1][1]:.3g}."
+        )
+    early = np.geomspace(found / 1000, found, _RECORDS * 3 // 4)
+    late = np.geomspace(found, _LATER * found, _RECORDS // 4)[1:]
+    return np.concatenate([[0.0], early, late]), len(early)
+
+
+def _named(tags: Tags, kernel, labels, margins, times, at, rng, permutations, notes) -> list[GroupLaw]:
+    laws: list[GroupLaw] = []
+    for k, name in enumerate(tags.names):
+        members = tags.members[:, k]
+        classes = varying_classes(members, labels)
+        others = None if tags.exclusive else np.delete(tags.members, k, 1)
+        group = make_group(name, members, labels, classes, others, _against(tags, k, labels, classes))
+        if group is None:
+            if classes:
+                why = "it always comes together with other groups, so that no sample tells them apart"
+            else:
+                why = "no class has two samples inside of it and two outside, so that it can not be told from the class"
+            notes.append(f"Nothing can be said about {name!r}: {why}.")
+            continue
+        p_value = permutation_p(group, kernel, labels, others, rng, permutations)
+        laws.append(group_law(group, kernel, labels, margins, times, at, p_value))
+    laws = without_complements(laws, labels)
+    notes += [untold(law) for law in laws if np.isnan(law.index[at])]
+    return sorted(laws, key=lambda law: (-law.alarm, -np.nan_to_num(law.index[at])))
+
+
+def untold(law: GroupLaw) -> str:
+    """Why the index of a group cannot be told at the horizon."""
+    return (
+        f"The starvation index of {law.name!r} cannot be told: without the feature the margin of the rest gains "
+        f"{number(law.rest_alone[law.at], 2)} by the horizon, which is within the error of its computation, "
+        f"{number(law.noise[law.at], 1)}, as where the same samples occur with both labels."
+    )
+
+
+def _against(tags: Tags, k: int, labels, classes) -> str:
+    """The names of the types that the group is compared with."""
+    if not tags.exclusive:
+        return "the others"
+    mine = np.isin(labels, classes)
+    names = [name for j, name in enumerate(tags.names) if j != k and tags.members[mine, j].any()]
+    return ", ".join(names) if len(names) <= 3 else "the others"
+
+
+def _found(kernel, labels, margins, times, at, rng, notes) -> list[GroupLaw]:
+    """The best splits of each class, each with the orientation in which its feature helps its class."""
+    laws = []
+    for sign in (1, -1):
+        mine = np.flatnonzero(labels == sign)
+        splits = two_clusters(kernel[np.ix_(mine, mine)], rng)
+        if not splits:
+            notes.append(f"Class {'+' if sign > 0 else '−'} has {len(mine)} samples, too few to look for clusters (12).")
+        for rank, (inside, gap) in enumerate(splits):
+            members = np.zeros(len(labels), bool)
+            members[mine[inside]] = True
+            name = f"cluster {'+' if sign > 0 else '−'}{rank + 1}"
+            group = make_group(name, members, labels, (sign,))
+            if group is None:
+                continue
+            if sign * (group.contrast @ (margins[at] - margins[0])) < 0:
+                members = (labels == sign) & ~members
+                group = make_group(name, members, labels, (sign,))
+            if group is not None:
+                laws.append(group_law(group, kernel, labels, margins, times, at, separation=gap))
+    return sorted(laws, key=lambda law: -law.separation)

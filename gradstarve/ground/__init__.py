@@ -1,0 +1,89 @@
+"""What every room stands on: arrays, arguments, errors, files, progress, style and text.
+
+The command line tells its options before JAX has started, so that what is about arrays is loaded when it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gradstarve.ground import _files as files
+from gradstarve.ground import _progress as progress
+from gradstarve.ground import _style as style
+from gradstarve.ground import _text as text
+from gradstarve.ground._environment import environment
+from gradstarve.ground._errors import ConvergenceError, HypothesisError
+from gradstarve.ground._progress import Progress, say
+from gradstarve.ground._style import (
+    COLOURS,
+    DARK,
+    DPI,
+    FAINT,
+    FILLS,
+    FORMATS,
+    GUIDE,
+    INK,
+    MAP,
+    NOTE,
+    ORDERED,
+    RC,
+    SHADE,
+    new_figure,
+    save,
+    sheet,
+    signed_map,
+)
+from gradstarve.ground._text import (
+    did_you_mean,
+    fields_html,
+    html_lines,
+    html_table,
+    meant,
+    number,
+    short_repr,
+    shown,
+    table_text,
+    to_jsonable,
+)
+
+if TYPE_CHECKING:
+    from gradstarve.ground._arguments import (
+        as_choice,
+        as_flag,
+        can_pickle,
+        check_instance,
+        one_key,
+        positive_int,
+        suggesting,
+    )
+    from gradstarve.ground._arrays import (
+        any_array,
+        as_array,
+        as_floats,
+        as_goal,
+        as_number,
+        as_pair,
+        check_finite,
+        check_fits,
+        check_least,
+        check_normal,
+        check_normal_rows,
+        check_normal_size,
+        check_positive,
+        check_together,
+        is_concrete,
+        is_subnormal,
+        log_sum,
+        one_number,
+        readable,
+        real_arrays,
+        together,
+    )
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"module 'gradstarve.ground' has no attribute {name!r}")
+        from gradstarve.ground import _arguments, _arrays
+
+        return getattr(_arguments if hasattr(_arguments, name) else _arrays, name)

@@ -1,0 +1,143 @@
+"""Arguments that are not arrays: counts, names, flags, keys, and how an error message shows what came."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import pickle
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+from gradstarve.ground._text import did_you_mean
+from gradstarve.ground._text import shown as shown
+
+
+def positive_int(name: str, value: Any, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
+    """`value` as an int from `minimum` to `maximum`, or a `ValueError` that quotes what came. 1e3 is a thousand.
+
+    >>> positive_int("seeds", 1e3)
+    1000
+    """
+    whole = _whole(value)
+    if whole is None or whole < minimum:
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {shown(value)}")
+    if whole > maximum:
+        raise ValueError(f"{name} must be an integer from {minimum} to {maximum}, got {shown(value)}")
+    return whole
+
+
+def _whole(value: Any) -> int | None:
+    """`value` as an int where it is a whole number of any type, but not a truth value; else None."""
+    if isinstance(value, bool | np.bool_ | complex | str | bytes | bytearray | Tracer):
+        return None
+    kind = getattr(getattr(value, "dtype", None), "kind", "i")
+    if getattr(value, "shape", ()) != () or kind not in "iuf":
+        return None
+    try:
+        whole = int(value)
+        return whole if whole == value else None
+    except Exception:  # NaN, infinities, and what is no number
+        return None
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """`value` if it is True or False, Python's or NumPy's; a `ValueError` for all else that Python would take for one."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise ValueError(f"{name} must be True or False, got {shown(value)}")
+
+
+def as_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """`value` if it is one of the strings `choices`; else a `ValueError` that lists them and names the nearest one.
+
+    >>> as_choice("scaling", "add", ("added", "divided"))
+    Traceback (most recent call last):
+        ...
+    ValueError: scaling must be one of 'added', 'divided', got 'add'; did you mean 'added'?
+    """
+    choices = tuple(choices)
+    if isinstance(value, str) and value in choices:
+        return value
+    meant = did_you_mean(value, choices)
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}{meant}")
+
+
+def check_instance(name: str, value: Any, of: type | tuple[type, ...], fix: str) -> None:
+    """Raise a `ValueError` unless `value` is an instance of a class; `fix` says what to give.
+
+    >>> check_instance("mode", 0.5, str, "give Mode(frequency, norm, a, z)")
+    Traceback (most recent call last):
+        ...
+    ValueError: mode must be a str, got 0.5; give Mode(frequency, norm, a, z)
+    """
+    if not isinstance(value, of):
+        names = " or ".join(one.__name__ for one in (of if isinstance(of, tuple) else (of,)))
+        raise ValueError(f"{name} must be a {names}, got {shown(value)}; {fix}")
+
+
+Init = TypeVar("Init", bound=Callable[..., None])
+
+
+def suggesting(**aliases: str) -> Callable[[Init], Init]:
+    """A decorator for `__init__`: the `TypeError` for a keyword that there is not lists those that there are.
+
+    `aliases`: what other libraries call an argument, and its name here.
+
+    >>> class Descent:
+    ...     @suggesting(lr="step_size")
+    ...     def __init__(self, step_size):
+    ...         self.step_size = step_size
+    >>> Descent(lr=0.1)
+    Traceback (most recent call last):
+        ...
+    TypeError: Descent has no argument 'lr', it has step_size; did you mean 'step_size'?
+    """
+
+    def decorate(init: Init) -> Init:
+        names = tuple(inspect.signature(init).parameters)[1:]
+
+        @functools.wraps(init)
+        def checked(self, *args, **kwargs):
+            for name in kwargs:
+                if name not in names:
+                    meant = f"; did you mean {aliases[name]!r}?" if name in aliases else did_you_mean(name, names)
+                    text = f"{type(self).__name__} has no argument {name!r}, it has {', '.join(names)}{meant}"
+                    raise TypeError(text)
+            init(self, *args, **kwargs)
+
+        return checked  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+
+    return decorate
+
+
+def one_key(key: Any) -> Any:
+    """`key` if it is one JAX key, of the new kind or of the old one, and else a `ValueError` that quotes what came.
+
+    >>> one_key(0)
+    Traceback (most recent call last):
+        ...
+    ValueError: key must be one JAX key such as jax.random.key(0), got 0
+    """
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None:
+        new = jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ()
+        if new or (dtype == np.uint32 and key.ndim == 1):
+            return key
+    raise ValueError(f"key must be one JAX key such as jax.random.key(0), got {shown(key)}")
+
+
+def can_pickle(value: Any) -> bool:
+    """Whether `value` pickles: not so a lambda, and what holds one.
+
+    >>> can_pickle(len), can_pickle(lambda x: x)
+    (True, False)
+    """
+    try:
+        pickle.dumps(value)
+    except Exception:
+        return False
+    return True

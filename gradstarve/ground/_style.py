@@ -1,0 +1,122 @@
+"""How every figure looks: sizes, grid and spines, and colours that the colour-blind can tell apart (Okabe and Ito).
+
+A module that draws takes its settings from `sheet`, its `Figure` from `new_figure`, its colours from the names below, and
+ends with `save`. Matplotlib is imported when a figure is drawn and not before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gradstarve.ground import _files as files
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Blue, vermillion, green, purple, orange, sky blue, black: for lines, in this order."""
+
+INK = "#333333"
+"""Text beside a figure's title, and lines that matter without being data."""
+NOTE = "#444444"
+"""Titles of panels and what is written into them."""
+GUIDE = "#8A8A8A"
+"""Lines at a threshold or an aim, and data that is there for comparison."""
+SHADE = "#B9B9B9"
+"""Areas and lines of what is left out or dead."""
+FAINT = "#E4E4E4"
+"""The grid, and areas behind everything."""
+
+FILLS = (COLOURS[0], COLOURS[4], COLOURS[2], COLOURS[3], COLOURS[5], COLOURS[1], "#F0E442")
+"""The same colours, and Okabe and Ito's yellow in place of black, for areas and dots beside black lines."""
+LIGHT = ("#8FC1E3", "#F3B08A")
+"""Light blue and vermillion, for areas with lines and words on them."""
+DARK = ("#000000", "#5B1A8B", "#004D40", "#A34700")
+"""Black, plum, pine and rust, for lines and words on such areas."""
+
+MAP = "YlGnBu"
+"""Colours of a quantity, light to dark; they can be told apart by lightness alone."""
+ORDERED = "viridis_r"
+"""Colours of lines that belong to values in an order, light to dark."""
+
+DPI = 150
+FORMATS = ("png", "svg", "pdf")
+"""What a figure can be saved as, by the end of its path."""
+
+RC: Any = {
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9.5,
+    "legend.frameon": False,
+    "legend.edgecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.titlecolor": NOTE,
+    "axes.grid": True,
+    "axes.prop_cycle": f"cycler('color', {list(COLOURS)})",
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    # Text stays text: it can be searched, and edited in a drawing program.
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    # The names of clip paths in an SVG are random otherwise.
+    "svg.hashsalt": "gradstarve",
+}
+"""Settings for `matplotlib.rc_context`."""
+
+
+@contextlib.contextmanager
+def sheet() -> Iterator[None]:
+    """Draw with the settings of this library, whatever the caller's are, and leave the caller's as they were."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(RC):
+        yield
+
+
+def new_figure(width: int | float, height: int | float, layout: Any = "constrained") -> Any:
+    """An empty matplotlib `Figure` of so many inches, without pyplot: its registry and its windows are the caller's."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
+
+
+def signed_map() -> Any:
+    """Colours of a quantity of either sign: vermillion below 0, white at 0, blue above."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("signed", [COLOURS[1], "#FFFFFF", COLOURS[0]])
+
+
+def figure_path(path: Any) -> Path:
+    """`path` as a place a figure can be saved to; `ValueError` for an ending or a directory that makes it none.
+
+    >>> figure_path("error.jpeg")
+    Traceback (most recent call last):
+        ...
+    ValueError: a figure is saved as .png, .svg or .pdf by the end of its path, got 'error.jpeg'
+    """
+    place = Path(path)
+    if place.suffix.lower().removeprefix(".") not in FORMATS:
+        raise ValueError(f"a figure is saved as .png, .svg or .pdf by the end of its path, got {str(path)!r}")
+    if not place.parent.is_dir():
+        raise ValueError(f"there is no directory {str(place.parent)!r} for the figure {place.name!r}; make it first")
+    return place
+
+
+def save(figure: Any, path: Any, dpi: int | float = DPI) -> Path:
+    """Save `figure` to `path`, which ends in .png (at `dpi`), or in .svg or .pdf for vectors with their text as text.
+
+    The file is complete or absent whenever the process stops, and the same figure gives the same bytes. `ValueError` for
+    other endings, and where there is no such directory.
+    """
+    place = figure_path(path)
+    kind = place.suffix.lower().removeprefix(".")
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with sheet(), files.whole(place) as part:
+        figure.savefig(part, format=kind, dpi=dpi, metadata=undated.get(kind))
+    return place

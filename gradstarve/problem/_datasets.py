@@ -1,0 +1,210 @@
+"""Ready-made problems: the separable geometries of section 1 in any dimension."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstarve.ground import (
+    as_flag,
+    as_floats,
+    check_normal,
+    check_positive,
+    is_concrete,
+    one_key,
+    one_number,
+    positive_int,
+    readable,
+    real_arrays,
+    shown,
+)
+from gradstarve.problem._classes import ClassDataset
+from gradstarve.problem._data import Dataset
+from gradstarve.problem._digits import digits as digits
+
+
+def antipodal(dim=2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dataset:
+    """Two opposite points, x_- = -c x_+: class + at `norms`[0], class - at `norms`[1], weights `frequencies`.
+
+    Norms and frequencies may be traced (inside jit, grad, vmap), alone or in a pair such as (p, 1 - p).
+
+    `dim` >= 1. Without `key` the axis is e_1; with one it is uniform on the sphere. Point 0 is class +, point 1 class -.
+
+    >>> antipodal(norms=(1.0, 2.0)).points.tolist()
+    [[1.0, 0.0], [-2.0, -0.0]]
+    """
+    dim = positive_int("dim", dim)
+    norms, frequencies = _pairs(norms, frequencies)
+    with jax.ensure_compile_time_eval():
+        axis = _frame(dim, 1, key, norms.dtype)[0]
+        points = jnp.stack([norms[0] * axis, -norms[1] * axis])
+        axes = jnp.stack([axis, -axis])
+    return Dataset(points, np.array([1, -1]), frequencies, None if is_concrete(points) else axes)
+
+
+def orthogonal(dim=2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dataset:
+    """Two orthogonal points, one per class, of `norms` and weights `frequencies`, which may be traced; `dim` >= 2.
+
+    Without `key` the axes are e_1 and e_2; with one they are a uniform orthonormal pair.
+
+    >>> orthogonal(dim=3, frequencies=(0.25, 0.75)).weights.tolist()
+    [0.25, 0.75]
+    """
+    dim = positive_int("dim", dim, minimum=2)
+    norms, frequencies = _pairs(norms, frequencies)
+    with jax.ensure_compile_time_eval():
+        axes = _frame(dim, 2, key, norms.dtype)
+        points = norms[:, None] * axes
+    return Dataset(points, np.array([1, -1]), frequencies, None if is_concrete(points) else axes)
+
+
+def orthogonal_classes(classes, norm=1.0, frequencies=None) -> ClassDataset:
+    """K = `classes` orthogonal inputs r e_k, one per class, for softmax networks (section 11); d = K, `norm` r > 0.
+
+    `frequencies` [K] are the weights of the classes, None for equal ones.
+
+    >>> orthogonal_classes(3, norm=2.0).points.tolist()
+    [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]
+    """
+    classes = positive_int("classes", classes, minimum=2)
+    (norm,) = real_arrays(norm=norm)
+    one_number("norm", norm)
+    check_positive("norm", norm)
+    if frequencies is not None:
+        (frequencies,) = real_arrays(frequencies=frequencies)
+        check_normal("frequencies", frequencies)
+    return ClassDataset(norm * jnp.eye(classes, dtype=norm.dtype), np.arange(classes), frequencies)
+
+
+def cones(key, dim=2, points_per_class=4, opening=0.5, spread=0.3) -> Dataset:
+    """Random orthogonally separable data: each class fills a cone of half-angle `opening` (radians, < pi/4).
+
+    The angle between the two axes is uniform in [pi/2 + 2 opening, pi], the directions are uniform in the polar angle
+    around their axis, and norms are e^(spread * N(0, 1)), spread <= 10. `dim` >= 1 (in one dimension the cones are rays).
+    The first `points_per_class` points are class +.
+
+    >>> cones(jax.random.key(0), dim=3).separability().orthogonally_separable
+    True
+    """
+    dim = positive_int("dim", dim)
+    count = positive_int("points_per_class", points_per_class)
+    angle, opening = opening, np.ravel(as_floats("opening", opening))
+    if opening.size != 1 or not 0 <= opening[0] < np.pi / 4:
+        raise ValueError(f"opening must be in [0, pi/4), got {shown(angle)}: wider cones are not orthogonally separable")
+    given, spread = spread, np.ravel(as_floats("spread", spread))
+    if spread.size != 1 or not 0 <= spread[0] < np.inf:
+        raise ValueError(f"spread must be >= 0 and finite, got {shown(given)}")
+    if spread[0] > 10:
+        raise ValueError(f"spread must be at most 10, where norms differ by e^30, got {shown(given)}")
+    opening, spread = float(opening[0]), float(spread[0])
+    key_frame, *keys = jax.random.split(one_key(key), 5)
+    frame = jnp.eye(1) if dim == 1 else _frame(dim, 2, key_frame, jnp.result_type(float))
+    points = _cone_points(frame, keys, count, opening, spread)
+    return Dataset(points.reshape(2 * count, dim), jnp.repeat(jnp.array([1, -1]), count))
+
+
+def features(types, probabilities, dim=None, scales=None, key=None, mirrored=False) -> Dataset:
+    """Orthogonal features in samples of S types (section 10): sample S is the sum of r_k e_k over its features, label +1.
+
+    `types`: [S, K] of 0 and 1, `probabilities`: [S], which sum to 1, `scales`: r_k, [K], default 1; `dim` >= K, default K.
+    Without `key` feature k lies along e_k; with one the K directions are uniform and orthonormal. With `mirrored` half
+    of each sample's weight goes to its opposite with label -1, points S, ..., 2S - 1: a linear read-out learns the same
+    curve from both, a ReLU network does not, because a neuron sees one of the two.
+
+    >>> data = features([[1, 0], [1, 1]], [0.9, 0.1], scales=(1.0, 2.0))
+    >>> data.points.tolist(), data.labels.tolist()
+    ([[1.0, 0.0], [1.0, 2.0]], [1.0, 1.0])
+    """
+    if scales is None:
+        types, probabilities = real_arrays(types=types, probabilities=probabilities)
+        scales = jnp.ones(types.shape[-1:], types.dtype)
+    else:
+        types, probabilities, scales = real_arrays(types=types, probabilities=probabilities, scales=scales)
+    check_types(types)
+    count, size = types.shape
+    check_normal("probabilities", probabilities)
+    for name, value, length in (("probabilities", probabilities, count), ("scales", scales, size)):
+        if value.shape != (length,):
+            raise ValueError(f"{name} must have shape ({length},) for types of shape {types.shape}, got {value.shape}")
+    check_positive("scales", scales)
+    mirrored = as_flag("mirrored", mirrored)
+    dim = size if dim is None else positive_int("dim", dim, minimum=size)
+    points = (types * scales) @ _frame(dim, size, key, types.dtype)
+    if not mirrored:
+        return Dataset(points, jnp.ones(count), probabilities)
+    points, weights = jnp.concatenate([points, -points]), jnp.concatenate([probabilities, probabilities]) / 2
+    return Dataset(points, jnp.repeat(jnp.array([1, -1]), count), weights)
+
+
+def starving_pair(p_frequent, p_both, dim=2, scales=(1.0, 1.0), key=None, mirrored=False) -> Dataset:
+    """The starving pair (10.2)-(10.7): feature 1 alone with weight `p_frequent`, both features with weight `p_both`.
+
+    Point 0 is r_1 e_1 and point 1 is r_1 e_1 + r_2 e_2, both of label +1, so that v_1 = f(x_0) and, where the features do
+    not mix, v_2 = f(x_1) - f(x_0). The other arguments are those of `features`.
+
+    >>> starving_pair(0.75, 0.25).points.tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
+    """
+    p_frequent, p_both = real_arrays(p_frequent=p_frequent, p_both=p_both)
+    for name, value in (("p_frequent", p_frequent), ("p_both", p_both)):
+        one_number(name, value)
+        check_positive(name, value)
+    probabilities = jnp.stack([p_frequent, p_both])
+    return features(jnp.array([[1, 0], [1, 1]]), probabilities, dim, scales, key, mirrored)
+
+
+def check_types(types) -> None:
+    """Raise a `ValueError` unless `types` is [S, K] of 0 and 1 with a feature in every type and every feature in a type."""
+    types = readable("types", types)
+    if types.ndim != 2 or 0 in types.shape:
+        raise ValueError(f"types must be [S, K], one row a sample type and one column a feature, got shape {types.shape}")
+    if not is_concrete(types):
+        return
+    values = np.asarray(types)
+    if not np.isin(values, (0, 1)).all():
+        raise ValueError(f"types must hold 0 and 1, got {values[~np.isin(values, (0, 1))][0]}")
+    for axis, name in ((1, "sample type"), (0, "feature")):
+        empty = np.flatnonzero(values.sum(axis) == 0)
+        if empty.size:
+            raise ValueError(f"{name} {empty[0]} is empty: its {'row' if axis else 'column'} of types holds zeros only")
+
+
+@partial(jax.jit, static_argnums=2)
+def _cone_points(frame, keys, count, opening, spread):
+    """[2, count, d]: around frame[0], and around an axis in the plane of the two rows of `frame` (one row: opposite)."""
+    dim = frame.shape[-1]
+    key_angle, key_side, key_tilt, key_norm = keys
+    if dim == 1:
+        axes = jnp.concatenate([frame, -frame])
+    else:
+        angle = jax.random.uniform(key_angle, minval=np.pi / 2 + 2 * opening, maxval=np.pi)
+        axes = jnp.stack([frame[0], jnp.cos(angle) * frame[0] + jnp.sin(angle) * frame[1]])
+    sides = jax.random.normal(key_side, (2, count, dim))
+    sides = sides - jnp.einsum("cnd,cd->cn", sides, axes)[..., None] * axes[:, None]
+    sides = sides / jnp.maximum(jnp.linalg.norm(sides, axis=-1, keepdims=True), 1e-30)
+    tilt = opening * jax.random.uniform(key_tilt, (2, count, 1)) * (dim > 1)
+    norms = jnp.exp(spread * jax.random.normal(key_norm, (2, count, 1)))
+    return norms * (jnp.cos(tilt) * axes[:, None] + jnp.sin(tilt) * sides)
+
+
+def _pairs(norms, frequencies):
+    with jax.ensure_compile_time_eval():
+        norms, frequencies = real_arrays(norms=norms, frequencies=frequencies)
+    for name, value in (("norms", norms), ("frequencies", frequencies)):
+        if value.shape != (2,):
+            raise ValueError(f"{name} must be a pair (class +, class -), got shape {value.shape}")
+    check_positive("norms", norms)
+    check_normal("frequencies", frequencies)
+    return norms, frequencies
+
+
+def _frame(dim: int, count: int, key, dtype):
+    """`count` orthonormal rows: the first coordinate axes, or uniform random ones."""
+    if key is None:
+        return jnp.eye(count, dim, dtype=dtype)
+    # QR in NumPy: orthogonal to the last bit of float64, and no sign convention is needed for uniform directions.
+    gaussian = np.asarray(jax.random.normal(one_key(key), (dim, count), dtype), np.float64)
+    return jnp.asarray(np.linalg.qr(gaussian)[0].T, dtype)

@@ -1,0 +1,25 @@
+"""Training by brute force: what a network does when it is trained, whatever the hypotheses of the theorems.
+
+Nothing here knows a closed form, so that an agreement with `gradstarve.theory` is worth something.
+"""
+
+from gradstarve.simulation._flow import simulate_flow
+from gradstarve.simulation._simulate import simulate
+from gradstarve.simulation._trajectory import Trajectory
+from gradstarve.simulation.engines._reference import batch_loss
+from gradstarve.simulation.hinge._events import HingeTrajectory, simulate_hinge_exact
+from gradstarve.simulation.hinge._run import EventKind, Kind
+from gradstarve.simulation.sweep._histogram import ERROR, MARGIN
+from gradstarve.simulation.sweep._result import SweepResult
+from gradstarve.simulation.sweep._sweep import sweep
+
+__all__ = [
+    "EventKind",
+    "HingeTrajectory",
+    "SweepResult",
+    "Trajectory",
+    "simulate",
+    "simulate_flow",
+    "simulate_hinge_exact",
+    "sweep",
+]

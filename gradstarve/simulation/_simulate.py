@@ -1,0 +1,290 @@
+"""`simulate`: gradient descent and its relatives, step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from gradstarve.ground import ConvergenceError, Progress, as_flag, is_concrete, positive_int, shown
+from gradstarve.problem import (
+    ClassDataset,
+    Dataset,
+    Dynamics,
+    GradientDescent,
+    GradientFlow,
+    Loss,
+    Network,
+    StochasticGradientDescent,
+    as_loss,
+    closed_form_of,
+    no_dynamics,
+)
+from gradstarve.simulation._span import Span, left_by_decay
+from gradstarve.simulation._trajectory import Trajectory
+from gradstarve.simulation.engines import _choose as engines
+from gradstarve.simulation.engines import _reference as reference
+
+
+def simulate(
+    data: Any,
+    network: Any,
+    loss: Any,
+    dynamics: Any,
+    steps: Any,
+    record_every: Any = 1,
+    key: Any = None,
+    *,
+    record_networks: bool = False,
+    progress: Any = None,
+    throw: bool = True,
+    engine: str = "auto",
+) -> Trajectory:
+    """Train every network of a batch for `steps` steps by the gradient of L = sum_i q_i l(m_i), m_i = y_i f(x_i) (1.2).
+
+    - `data`: a `Dataset` of n points (labels ±1), or a `ClassDataset` for a softmax network;
+    - `network`: any `Network` of `gradstarve` (`TwoLayerReLU`, `DeepReLU`, `SoftmaxTwoLayer`, ...) with any batch axes,
+      also none;
+    - `loss`: a `Loss` or its name; with classes "cross-entropy", which is that of the softmax;
+    - `dynamics`: `GradientDescent`, `StochasticGradientDescent` (needs `key`), or an `optax.GradientTransformation` for
+      descent on the full batch. Hyperparameters of ours may be arrays of the batch shape, one value per network.
+      With step size eta, step k is time eta k of the flow. A step is one update of the optimiser, which gets value, grad,
+      value_fn, grad_fn and obj_fn where it takes them (`optax.contrib.sam` is off its path at every other step unless in
+      opaque mode);
+    - `record_every`: K; recorded are the steps 0, K, 2K, ... and, if K does not divide it, also the last one, `steps`;
+    - `key`: one JAX key, network b of the flattened batch then draws from `fold_in(key, b)`, or keys of the batch
+      shape. What network b draws at step k depends on the key, b and k alone, not on batch size, K or precision;
+    - `record_networks`: keep the weights at every record too;
+    - `progress`: None shows a bar on a terminal when the run takes more than two seconds, True and False force, and a
+      callable gets (done_steps, total_steps);
+    - `throw`: whether training that reaches logits that are not finite raises; with False they stay in the record;
+    - `engine`: "reference" (autodiff, any network, loss and optimiser), "fused" (`TwoLayerReLU`, our losses and dynamics,
+      made for CPUs), "pallas" (the same, one GPU kernel for the whole run), or "auto", the fastest that can. They differ
+      by rounding only: neurons that are exactly on the edge of a point, w . x = 0, are so to each of them.
+
+    The result is a `Trajectory`: logits [*batch, records, n], for K classes [*batch, records, n, K]. The run has the
+    wider precision of `data` and `network` (float32 beside float64 is run in float64); hyperparameters are cast to it.
+    Inside jit, grad and vmap there is no progress and no check for logits that are not finite.
+
+    `ValueError` for arguments that do not fit each other; `ConvergenceError` for training that diverges.
+
+    >>> from gradstarve.problem import GradientDescent, datasets, init_two_layer
+    >>> data = datasets.antipodal(dim=2)
+    >>> nets = init_two_layer(jax.random.key(0), batch=100, width=8, dim=2)
+    >>> run = simulate(data, nets, "cross-entropy", GradientDescent(0.1), steps=200, record_every=50)
+    >>> run.grid.tolist(), run.logits().shape, run.error(200).shape
+    ([0, 50, 100, 150, 200], (100, 5, 2), (100,))
+    >>> bool((run.loss(200) < run.loss(0)).all())
+    True
+    """
+    data, network, loss = check_problem(data, network, loss)
+    as_given = dynamics if isinstance(dynamics, Dynamics) else None
+    dynamics, keys = _check_dynamics(dynamics, network, key)
+    steps, every = positive_int("steps", steps), positive_int("record_every", record_every)
+    record_networks, throw = as_flag("record_networks", record_networks), as_flag("throw", throw)
+
+    batch, axes = network.batch_shape, len(network.batch_shape)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
+    if not isinstance(dynamics, Dynamics):
+        _check_optax(flat[0], data, loss, dynamics)
+    watched = all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network, dynamics, keys)))
+    module = engines.choose(engine, data, flat, loss, dynamics, steps)
+    span = None
+    if module is not reference and watched:
+        span = Span(data, flat, draws=keys is not None)
+    problem, trained = (data, flat) if span is None else (span.data, span.network)
+    state = reference.start(trained, dynamics, keys)
+    logits = [_outputs(trained, problem.points)]
+    networks = [jax.tree.map(lambda leaf: leaf[None], trained)]
+    grid = np.append(np.arange(0, steps, every), steps)
+    with Progress(progress if watched else False, steps, "training") as report:
+        if watched and throw:
+            _raise_if_diverged(logits[0], grid[:1], batch, dynamics)
+        done, recorded = 0, 1
+        for records, inner, keep in _plan(steps, every, report.pieces(engines.seconds(trained, problem, steps))):
+            state, seen, nets = module.advance(state, problem, loss, dynamics, records, inner, record_networks)
+            done += records * inner
+            if keep:
+                logits.append(seen)
+                networks.append(nets)
+                if watched and throw:
+                    _raise_if_diverged(seen, grid[recorded : recorded + records], batch, dynamics)
+                recorded += records
+            report.update(done)
+
+    left = None
+    if span is not None and span.fewer and isinstance(dynamics, GradientDescent) and np.any(dynamics.weight_decay):
+        left = left_by_decay(dynamics, steps, every)
+
+    def shape(leaf):
+        """[b, ...] -> [*batch, ...]"""
+        return leaf.reshape(*batch, *leaf.shape[1:])
+
+    final, seen = state.networks, _gather(logits)
+    history = _gather(networks) if record_networks else None
+    if span is not None:
+        final, seen = span.restore(final, None if left is None else left[:, -1]), span.expand(seen)
+        history = None if history is None else span.restore(history, left)
+    return Trajectory(
+        grid=grid,
+        recorded=shape(seen),
+        initial=network,
+        final=jax.tree.map(shape, final),
+        data=data,
+        loss_function=loss,
+        networks=jax.tree.map(shape, history),
+        dynamics=as_given,
+    )
+
+
+@eqx.filter_jit
+def _outputs(network: Network, points: Array) -> Array:
+    """The first record, [1, b, n, ...]."""
+    return network(points)[None]
+
+
+@eqx.filter_jit
+def _gather(parts: list[Any]) -> Any:
+    """[records, b, ...] in parts -> [b, records, ...], of every leaf."""
+    return jax.tree.map(lambda *leaves: jnp.moveaxis(jnp.concatenate(leaves), 0, 1), *parts)
+
+
+def check_problem(data: Any, network: Any, loss: Any) -> tuple[reference.AnyData, Network, Loss]:
+    """Data and network of one precision that fit each other, and the loss as a `Loss`."""
+    loss = as_loss(loss)
+    if not isinstance(data, Dataset | ClassDataset):
+        raise ValueError(f"data must be a Dataset, got {type(data).__name__}; give Dataset(points, labels)")
+    if not isinstance(network, Network):
+        raise ValueError(
+            f"network must be a TwoLayerReLU or another Network, got {type(network).__name__}; give TwoLayerReLU(w, z)"
+        )
+    network.check_described()
+    if isinstance(data, ClassDataset):
+        _check_classes(data, network, loss)
+    elif network.outputs:
+        raise ValueError(
+            f"a network of {network.outputs[0]} classes needs a ClassDataset(points, classes), got a Dataset with labels ±1"
+        )
+    if network.dim != data.dim:
+        raise ValueError(f"the network has d = {network.dim} inputs but the data have d = {data.dim} coordinates")
+    dtype = jnp.result_type(data.points, network.dtype)
+    data, network = jax.tree.map(lambda leaf: leaf.astype(dtype), (data, network))
+    return data, network, loss
+
+
+def _check_classes(data: ClassDataset, network: Network, loss: Loss) -> None:
+    if not network.outputs:
+        raise ValueError(
+            f"a ClassDataset needs a network with one output a class, such as SoftmaxTwoLayer, got {type(network).__name__}"
+        )
+    if closed_form_of(loss) != "cross-entropy":
+        raise ValueError(
+            'several classes are trained with the softmax, loss "cross-entropy", got '
+            f"{getattr(loss, 'name', '')!r} of type {type(loss).__name__}"
+        )
+    if is_concrete(data.classes) and np.asarray(data.classes).max() >= network.outputs[0]:
+        raise ValueError(
+            f"the network has K = {network.outputs[0]} outputs but the data have a class "
+            f"{int(np.asarray(data.classes).max())}; classes are 0, ..., K - 1"
+        )
+
+
+def _check_dynamics(dynamics: Any, network: Network, key: Any) -> tuple[Any, Array | None]:
+    """The dynamics with one value of each hyperparameter per network, [b], and one key per network if they draw."""
+    accepted = "GradientDescent, StochasticGradientDescent or an optax.GradientTransformation"
+    batch = network.batch_shape
+    if isinstance(dynamics, GradientFlow):
+        raise ValueError("dynamics is GradientFlow, which has no steps; use simulate_flow(data, network, loss, times)")
+    if isinstance(dynamics, type):
+        raise ValueError(f"dynamics is the class {dynamics.__name__}; give an instance, {dynamics.__name__}(step_size)")
+    stochastic = isinstance(dynamics, StochasticGradientDescent)
+    if not stochastic and key is not None:
+        raise ValueError(f"key was given, but {type(dynamics).__name__} draws nothing at random; leave it out")
+    if stochastic or isinstance(dynamics, GradientDescent):
+        for name in ("step_size", "momentum", "weight_decay"):
+            shape = getattr(dynamics, name, np.zeros(())).shape
+            if shape not in ((), batch):
+                raise ValueError(f"{name} has shape {shape}, which is neither () nor the batch shape {batch} of the network")
+        size = int(np.prod(batch))
+        dtype = network.dtype
+        dynamics = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.astype(dtype), batch).reshape(size), dynamics)
+        return dynamics, _keys(key, batch) if stochastic else None
+    import optax
+
+    if not isinstance(dynamics, optax.GradientTransformation):
+        raise no_dynamics(accepted, dynamics)
+    return dynamics, None
+
+
+def _check_optax(network: Network, data: reference.AnyData, loss: Loss, dynamics: Any) -> None:
+    fault = reference.optax_fault(network, data, loss, dynamics)
+    if fault:
+        name = getattr(dynamics.update, "__qualname__", "an optimiser").partition(".")[0]
+        raise ValueError(
+            f"the optax optimiser {name!r} cannot train this: {fault}. It is called with the gradient, its state and "
+            "the weights of one network, and with value, grad, value_fn, grad_fn and obj_fn where it takes them; for one "
+            "step size per network give GradientDescent(step_sizes)"
+        )
+
+
+def _keys(key: Any, batch: tuple[int, ...]) -> Array:
+    """One key per network of the flattened batch, [b]."""
+    if key is None:
+        raise ValueError("StochasticGradientDescent draws points at random: give key=jax.random.key(seed)")
+    if not isinstance(key, jax.Array) or not (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32):
+        raise ValueError(f"key must be a JAX key such as jax.random.key(0), got {shown(key)}")
+    if key.dtype == jnp.uint32:
+        key = jax.random.wrap_key_data(key)
+    if key.shape == ():
+        return jax.vmap(lambda b: jax.random.fold_in(key, b))(jnp.arange(int(np.prod(batch)), dtype=jnp.uint32))
+    if key.shape != batch:
+        raise ValueError(f"key must be one key or an array of them of the batch shape {batch}, got shape {key.shape}")
+    return key.reshape(-1)
+
+
+def _plan(steps: int, every: int, pieces: int) -> list[tuple[int, int, bool]]:
+    """The run in about `pieces` parts: (records, steps per record, whether to keep them).
+
+    There are as few different (records, steps per record) as possible, because each is a compilation.
+    """
+    whole, rest = divmod(steps, every)
+    target = -(-steps // pieces)
+    plan = []
+    if target >= every:
+        per = min(max(1, target // every), max(whole, 1))
+        plan += [(per, every, True)] * (whole // per)
+        plan += [(whole % per, every, True)] * (whole % per > 0)
+        plan += [(1, rest, True)] * (rest > 0)
+        return plan
+    for length in [every] * whole + [rest] * (rest > 0):
+        part = min(target, length)
+        inner = [part] * (length // part) + [length % part] * (length % part > 0)
+        plan += [(1, count, False) for count in inner[:-1]] + [(1, inner[-1], True)]
+    return plan
+
+
+@eqx.filter_jit
+def _sick(logits: Array) -> Array:
+    """Where a logit is not finite, [records, b]."""
+    return ~jnp.isfinite(logits).all(axis=tuple(range(2, logits.ndim)))
+
+
+def _raise_if_diverged(logits: Array, grid: np.ndarray, batch: tuple[int, ...], dynamics: Any) -> None:
+    """`ConvergenceError` that names the first network of [records, b, n] whose logits are not finite."""
+    sick = np.asarray(_sick(logits))
+    if not sick.any():
+        return
+    record, network = np.argwhere(sick)[0]
+    where = ", ".join(str(int(i)) for i in np.unravel_index(network, batch)) if batch else ""
+    advice = "use a smaller step size"
+    if hasattr(dynamics, "step_size"):
+        advice = f"use a step size below {np.asarray(dynamics.step_size)[network]:.6g}"
+    raise ConvergenceError(
+        f"training diverged: the logits of network [{where}] are not finite at step {grid[record]}, the first such "
+        f"record ({int(sick.any(axis=0).sum())} of {sick.shape[1]} networks so far); {advice}, "
+        "or keep the record as it is with throw=False"
+    )

@@ -1,0 +1,1 @@
+"""The engines of `simulate`: one arithmetic, laid out and compiled in three ways."""

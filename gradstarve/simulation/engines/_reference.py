@@ -1,0 +1,169 @@
+"""The obvious simulator: `jax.grad` of the loss of one network, vmapped over the batch, scanned over the steps.
+
+Slow and plain on purpose: every faster simulator is held to it. The layout inside is [b, ...], all batch axes in one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradstarve.problem import ClassDataset, Dataset, GradientDescent, Loss, Network, StochasticGradientDescent
+from gradstarve.simulation.engines._threefry import draw, thresholds
+
+AnyData = Dataset | ClassDataset
+
+
+class State(eqx.Module):
+    """A batch of networks in the middle of a run: `networks` [b], what their optimiser remembers, the step number."""
+
+    networks: Network
+    memory: Any
+    step: Array
+
+
+def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None:
+    """Why this engine can not run the problem: it runs every one."""
+    return None
+
+
+def start(networks: Network, dynamics: Any, keys: Array | None) -> State:
+    """The state before step 0. `keys`: [b], for stochastic dynamics."""
+    if isinstance(dynamics, GradientDescent):
+        memory = jax.tree.map(jnp.zeros_like, networks)
+    elif isinstance(dynamics, StochasticGradientDescent):
+        memory = keys
+    else:
+        memory = jax.vmap(dynamics.init)(networks)
+    return State(networks, memory, jnp.zeros((), jnp.int32))
+
+
+def batch_loss(network: Network, data: AnyData, loss: Loss) -> Float[Array, ""]:
+    """L = sum_i q_i l(m_i) of one network."""
+    return jnp.sum(data.weights * loss.value(data.margins(network(data.points))))
+
+
+def _descent(network, velocity, data, loss, dynamics: GradientDescent):
+    """One step of descent; the update rule is written out in `GradientDescent`."""
+    gradient = jax.grad(batch_loss)(network, data, loss)
+    gradient = jax.tree.map(lambda g, theta: g + dynamics.weight_decay * theta, gradient, network)
+    velocity = jax.tree.map(lambda v, g: dynamics.momentum * v + g, velocity, gradient)
+    push = velocity
+    if dynamics.nesterov:
+        push = jax.tree.map(lambda v, g: g + dynamics.momentum * v, velocity, gradient)
+    return jax.tree.map(lambda theta, v: theta - dynamics.step_size * v, network, push), velocity
+
+
+def draw_point(key: Array, step: Array, weights: Float[Array, " n"]) -> Array:
+    """The point i drawn at `step` with probability q_i by the network that owns `key`."""
+    return draw(jax.random.bits(jax.random.fold_in(key, step), (), jnp.uint32), thresholds(weights))
+
+
+def _one_point(network, key, step, data, loss, dynamics: StochasticGradientDescent):
+    """One step on one point, without its weight: drawing it that often is what the weight does."""
+    drawn = draw_point(key, step, data.weights)
+
+    one, own = jax.tree.map(lambda leaf: leaf[drawn][None], data), loss.at(drawn[None])
+
+    def value(network):
+        return own.value(one.margins(network(one.points)))[0]
+
+    return jax.tree.map(lambda theta, g: theta - dynamics.step_size * g, network, jax.grad(value)(network))
+
+
+def _optax(network, memory, data, loss, dynamics) -> tuple[Network, Any]:
+    """One step of an optax optimiser, which gets what it asks for: line searches and Polyak steps the value and the loss,
+    sharpness-aware ones the gradient of the loss elsewhere."""
+    import optax
+
+    def value_of(network):
+        return batch_loss(network, data, loss)
+
+    value, gradient = jax.value_and_grad(value_of)(network)
+    update = optax.with_extra_args_support(dynamics).update
+    arguments = gradient, memory, network
+    usual = {"value": value, "grad": gradient, "value_fn": value_of}
+    try:
+        updates, new = _with_what_it_takes(update, arguments, usual)
+    except Exception:
+        # Line searches refuse to be given more than the usual; others need it.
+        more = {"obj_fn": value_of, "grad_fn": lambda network, _=None: jax.grad(value_of)(network)}
+        updates, new = _with_what_it_takes(update, arguments, usual | more)
+    # Some optimisers let a count or a scale drift in dtype; a scan wants its carry unchanged.
+    new = jax.tree.map(lambda after, before: jnp.asarray(after, jnp.asarray(before).dtype), new, memory)
+    trained: Any = optax.apply_updates(network, updates)
+    return trained, new
+
+
+def _with_what_it_takes(update: Any, arguments: tuple, extra: dict[str, Any]) -> Any:
+    """`update(*arguments, **extra)` without those of `extra` that it, or a part of it, refuses to be called with."""
+    while True:
+        try:
+            return update(*arguments, **extra)
+        except TypeError as error:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if unknown is None or unknown[1] not in extra:
+                raise
+            extra = {name: value for name, value in extra.items() if name != unknown[1]}
+
+
+def optax_fault(network: Network, data: AnyData, loss: Loss, dynamics: Any) -> str | None:
+    """Why this optax optimiser cannot train this one network, or None if it can; nothing is computed."""
+
+    def once(network):
+        memory = dynamics.init(network)
+        return memory, *_optax(network, memory, data, loss, dynamics)
+
+    try:
+        memory, trained, after = eqx.filter_eval_shape(once, network)
+    except Exception as error:  # whatever an optimiser raises, it is its reason
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    for before, then in (((memory, after), "its state"), ((network, trained), "weights")):
+        shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(part)] for part in before]
+        for old, new in zip(*shapes, strict=False):
+            if old != new:
+                return f"a step turns {then} of shape {old} into shape {new}"
+    return None
+
+
+def step(state: State, data: AnyData, loss: Loss, dynamics: Any) -> State:
+    """All networks one step further. Hyperparameters of our own dynamics are [b]."""
+    if isinstance(dynamics, GradientDescent):
+        networks, memory = jax.vmap(_descent, in_axes=(0, 0, None, None, 0))(
+            state.networks, state.memory, data, loss, dynamics
+        )
+    elif isinstance(dynamics, StochasticGradientDescent):
+        networks = jax.vmap(_one_point, in_axes=(0, 0, None, None, None, 0))(
+            state.networks, state.memory, state.step, data, loss, dynamics
+        )
+        memory = state.memory
+    else:
+        stepped = jax.vmap(lambda network, memory: _optax(network, memory, data, loss, dynamics))
+        networks, memory = stepped(state.networks, state.memory)
+    return State(networks, memory, state.step + 1)
+
+
+@eqx.filter_jit
+@eqx.debug.assert_max_traces(max_traces=None)
+def advance(
+    state: State, data: AnyData, loss: Loss, dynamics: Any, records: int, every: int, keep_networks: bool
+) -> tuple[State, Float[Array, "records b n ..."], Network | None]:
+    """`records` times `every` steps, with the logits (and perhaps the networks) after each `every`.
+
+    Compiled once for given shapes, `records` and `every`; a new step size, momentum or key is not a new compilation.
+    """
+
+    def one_step(state, _):
+        return step(state, data, loss, dynamics), None
+
+    def one_record(state, _):
+        state, _ = jax.lax.scan(one_step, state, None, length=every)
+        return state, (state.networks(data.points), state.networks if keep_networks else None)
+
+    state, (logits, networks) = jax.lax.scan(one_record, state, None, length=records)
+    return state, logits, networks

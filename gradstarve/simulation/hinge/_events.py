@@ -1,0 +1,258 @@
+"""`simulate_hinge_exact`: hinge gradient flow from event to event (12.1), for batches of networks.
+
+`hinge_follow` takes the networks through stretches of closed forms (`hinge_run`, with `hinge_segment`) and stretches on
+which margins stay at 1 (`hinge_slide`, with `hinge_series`), and decides between them which margins are held.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gradstarve.ground import (
+    ConvergenceError,
+    HypothesisError,
+    Progress,
+    as_flag,
+    html_lines,
+    is_concrete,
+    positive_int,
+    shown,
+)
+from gradstarve.problem import Dataset, Loss, TwoLayerReLU
+from gradstarve.simulation._flow import check_times
+from gradstarve.simulation._simulate import check_problem
+from gradstarve.simulation._trajectory import Trajectory
+from gradstarve.simulation.hinge._run import Kind, State, Stop
+from gradstarve.simulation.hinge._slide import Told, follow
+
+WORDS = {
+    Kind.WAKES: "neuron {neuron} wakes on point {point}",
+    Kind.SLEEPS: "neuron {neuron} falls asleep on point {point}",
+    Kind.LEARNT: "the margin of point {point} reaches 1",
+    Kind.FORGOTTEN: "the margin of point {point} falls below 1",
+    Kind.HELD: "the margin of point {point} is held at 1",
+    Kind.FREED: "the margin of point {point} rises above 1",
+}
+
+
+class Events(NamedTuple):
+    """What happened to every network, in order: `time`, `kind` (an `EventKind` by its number; -1 behind the last), `neuron`
+    j (-1 for a margin) and `point` i, all [*batch, most events], and `count`, [*batch]."""
+
+    time: np.ndarray
+    kind: np.ndarray
+    neuron: np.ndarray
+    point: np.ndarray
+    count: np.ndarray
+
+    @property
+    def names(self) -> np.ndarray:
+        """The kinds by name, [*batch, most events] strings, "" behind the last."""
+        table = np.array(["", *(Kind(k).name for k in range(1, len(Kind) + 1))])
+        return table[np.maximum(self.kind, 0)]
+
+    def __repr__(self) -> str:
+        networks = f"{self.count.size} network{'s' * (self.count.size != 1)}"
+        return f"Events({networks}, {int(self.count.sum())} events; .of(index) tells them in words)"
+
+    def _repr_html_(self) -> str:
+        first = (0,) * self.count.ndim
+        lines = self.of(*first)[:20] if self.count.size else []
+        return html_lines("\n".join([repr(self), *lines]))
+
+    def of(self, *index: int) -> list[str]:
+        """The events of the network at `index` of the batch axes, in words."""
+        count = int(self.count[index])
+        rows = zip(*(leaf[index][:count].tolist() for leaf in self[:4]), strict=True)
+        return [f"t = {time:.9g}: {WORDS[Kind(kind)].format(neuron=j, point=i)}" for time, kind, j, i in rows]
+
+
+class HingeTrajectory(Trajectory):
+    """A run of `simulate_hinge_exact`: a `Trajectory` that knows every time t >= 0, not only those of its grid.
+
+    `events`: an `Events`; `settled`: [*batch], whether no gradient was left at the last time: every margin that an active
+    neuron could move has reached 1, and nothing ever moves again.
+    """
+
+    events: Any = None
+    settled: Any = None
+    room: int = eqx.field(static=True, default=0)
+
+    def logits(self, t: Any = None) -> Float[Array, "..."]:
+        """f(x_i) at any t >= 0, [*batch, *t.shape, n]; what was not recorded is followed once more. None is the grid."""
+        try:
+            return super().logits(t)
+        except ValueError:
+            return self._followed(t, False).seen
+
+    def network(self, t: Any = None) -> Any:
+        """The network or networks at any t >= 0, batch axes [*batch, *t.shape]; None is the grid."""
+        try:
+            return super().network(t)
+        except ValueError:
+            return self._followed(self.grid if t is None else t, True).weights
+
+    def _followed(self, t: Any, keep: bool) -> State:
+        wanted = self._number(t)
+        order = np.argsort(wanted, axis=None)
+        grid = check_times(wanted.reshape(-1)[order], self.initial.dtype)
+        final, _ = _followed(self.data, self.initial, grid, self.room, keep, throw=True)
+        batch, back = self.initial.batch_shape, np.argsort(order)
+
+        def shape(leaf):
+            return leaf[:, back].reshape(*batch, *wanted.shape, *leaf.shape[2:])
+
+        return final._replace(seen=shape(final.seen), weights=jax.tree.map(shape, final.weights))
+
+
+def simulate_hinge_exact(
+    data: Any,
+    network: Any,
+    times: Any = None,
+    *,
+    max_events: Any = None,
+    record_networks: bool = False,
+    throw: bool = True,
+    progress: Any = None,
+) -> HingeTrajectory:
+    """Follow the hinge gradient flow (1.2) of two-layer ReLU networks exactly, from event to event (12.1).
+
+    - `data`: a `Dataset` (labels ±1); `network`: a `TwoLayerReLU` with any batch axes, also none;
+    - `times`: a number or a rising sequence of them, >= 0, to record; None follows every network until no gradient is left
+      and records the start and the time of the last event;
+    - `max_events`: room for the events of one network; by default four times the number of edges and margins;
+    - `record_networks`: keep the weights at every record too;
+    - `throw`: whether a network that can not be followed raises; with False its later records are NaN;
+    - `progress`: as in `simulate`, in networks.
+
+    The result is a `HingeTrajectory`: a `Trajectory` that is exact at any time, with the `.events` of each network. There is
+    no step and no tolerance: weights are a cosh and a sinh between events, edges w_j.x_i = 0 are passed at roots in closed
+    form, margins at roots closed in on from below, so that none is missed. Errors are those of rounding, some 1e-13 in
+    float64; float32 input is followed in float32 and good to its rounding.
+
+    A margin slides at 1 where neurons are shared by points of both classes: it is held there by the residuals in [0, 1] that
+    leave all held margins at rest. That is no sum of exponentials; Taylor series of order 20 follow it to rounding, and its
+    events are first roots of polynomials.
+
+    Activity at the start is w_j.x_i > 0, and a neuron on an edge that its own force draws onto a point is active at once.
+    On orthogonally separable data no edge slides (2.0).
+
+    `HypothesisError` names the network, event, neuron, point and time where an edge begins to slide;
+    `ConvergenceError` for more than `max_events` events and for a network that approaches a limit for ever (a neuron on the
+    line z = -a); `ValueError` for arguments that do not fit each other.
+
+    >>> from gradstarve.problem import TwoLayerReLU, datasets
+    >>> network = TwoLayerReLU(w=[[0.5, 0.0], [0.25, 0.1]], z=[0.25, -0.5])
+    >>> run = simulate_hinge_exact(datasets.antipodal(frequencies=(0.5, 0.5)), network)
+    >>> [line.split(": ")[1] for line in run.events.of()][:2]
+    ['neuron 1 falls asleep on point 0', 'neuron 1 wakes on point 1']
+    >>> run.margins(run.grid[-1]).round(4).tolist(), bool(run.settled)
+    ([1.0, 1.0], True)
+    """
+    data, network, loss = check_problem(data, network, "hinge")
+    record_networks, throw = as_flag("record_networks", record_networks), as_flag("throw", throw)
+    if not isinstance(data, Dataset) or type(network) is not TwoLayerReLU:
+        raise ValueError(
+            f"only a TwoLayerReLU on a Dataset is followed exactly, got {type(network).__name__} on {type(data).__name__}; "
+            "use simulate_flow"
+        )
+    if not all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network))):
+        raise ValueError("data and network must be known: events can not be listed inside jit, grad and vmap")
+    if isinstance(times, str | Loss):
+        raise ValueError(
+            f"times must be a number or a rising sequence of them, got {shown(times)}: the loss here is always the hinge "
+            "loss; for another give simulate_flow(data, network, loss, times)"
+        )
+    room = 4 * (network.width + 1) * data.size + 16 if max_events is None else positive_int("max_events", max_events)
+    grid = np.array([np.inf], network.dtype) if times is None else check_times(times, network.dtype)
+    final, told = _followed(data, network, grid, room, record_networks, throw, progress)
+    batch = network.batch_shape
+
+    def shape(leaf):
+        return leaf.reshape((*batch, *leaf.shape[1:]))
+
+    events = Events(*map(shape, _table(told, len(final.stop), room)))
+    recorded, networks = shape(final.seen), jax.tree.map(shape, final.weights)
+    if times is None:
+        last = events.time[events.kind > 0].max(initial=0)
+        grid = np.array([0, last], network.dtype) if last > 0 else np.zeros(1, network.dtype)
+        both = [network(data.points)[..., None, :], recorded][: grid.size]
+        recorded = jnp.concatenate(both, axis=-2)
+        if record_networks:
+            start = jax.tree.map(lambda leaf: jnp.expand_dims(leaf, len(batch)), network)
+            pair = [start, networks][: grid.size]
+            networks = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, len(batch)), *pair)
+    return HingeTrajectory(
+        grid=grid,
+        recorded=recorded,
+        initial=network,
+        final=TwoLayerReLU(shape(final.w), shape(final.z)),
+        data=data,
+        loss_function=loss,
+        networks=networks if record_networks else None,
+        events=events,
+        settled=shape(np.asarray(final.settled)),
+        room=room,
+    )
+
+
+def _followed(data, network, grid, room: int, keep: bool, throw: bool, progress: Any = None) -> tuple[State, Told]:
+    """All networks along `grid`, batch axes as one, and their events."""
+    axes = len(network.batch_shape)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
+    with Progress(progress, flat.batch_shape[0], "following networks", "networks") as bar:
+        final, told = follow(data, flat, grid, room, keep, bar.update)
+    if throw:
+        _raise_if_stopped(final, told, network.batch_shape, room)
+    return final, told
+
+
+def _table(told: Told, size: int, room: int) -> tuple[np.ndarray, ...]:
+    """Time, kind, neuron and point as [networks, most events], kind -1 behind the last, and how many each has."""
+    order = np.argsort(told.network, kind="stable")
+    network = told.network[order]
+    total = np.bincount(network, minlength=size)
+    column = np.arange(network.size) - (np.cumsum(total) - total)[network]
+    count = np.minimum(total, room)
+    kept = column < room
+
+    def table(values, empty):
+        whole = np.full((size, int(count.max(initial=0))), empty, values.dtype)
+        whole[network[kept], column[kept]] = values[order][kept]
+        return whole
+
+    return table(told.time, 0), *(table(leaf, -1) for leaf in told[2:]), count
+
+
+def _raise_if_stopped(final: State, told: Told, batch: tuple[int, ...], room: int) -> None:
+    """The error of the first network that did not get to its last time."""
+    stops = np.asarray(final.stop)
+    bad = np.flatnonzero(stops != Stop.DONE)
+    if not bad.size:
+        return
+    b = int(bad[0])
+    which = f"network [{', '.join(str(int(i)) for i in np.unravel_index(b, batch))}]" if batch else "the network"
+    stop, time = Stop(int(stops[b])), float(final.time[b])
+    others = f"({bad.size} of {stops.size} networks can not be followed to the end; throw=False keeps what there is)"
+    if stop == Stop.EDGE_SLIDES:
+        kind, neuron, point = (int(leaf[told.network == b][-1]) for leaf in told[2:])
+        raise HypothesisError(
+            "no edge slides (it never does on orthogonally separable data, 2.0)",
+            f"in {which} at t = {time:.12g} {WORDS[Kind(kind)].format(neuron=neuron, point=point)}, and the "
+            "gradient on either side drives it back to the edge",
+            f"simulate with a small step size {others}",
+        )
+    if stop == Stop.FULL:
+        raise ConvergenceError(
+            f"{which} has more than max_events = {room} events by t = {time:.12g}; raise it {others}"
+        )
+    raise ConvergenceError(
+        f"{which} approaches a limit after t = {time:.12g} without an event (a neuron on the line z = -a decays "
+        f"for ever); ask for times that end earlier {others}"
+    )

@@ -1,0 +1,232 @@
+"""Hinge flow of one network from event to event, exactly, until it is done or what comes next is no event (12.1).
+
+Events are a neuron that passes the edge w_j.x_i = 0 of a point, and a margin that passes 1; `hinge_segment` has what happens
+between them. What comes next is decided by the signs of the derivatives on the two sides of the event: where both lead
+back to it the flow slides along it, and the run stops there.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from gradstarve.problem import TwoLayerReLU
+from gradstarve.simulation.hinge._segment import ROUNDING, edge_times, margin_times, moved, segment
+
+# Events of one network that are told at a time.
+LOG = 16
+
+
+class EventKind(IntEnum):
+    """What happens at an event of `simulate_hinge_exact`: the numbers in `run.events.kind`, by name.
+
+    WAKES, SLEEPS: neuron j becomes active on point i, or stops being so; LEARNT, FORGOTTEN: the margin of point i reaches 1,
+    or falls below it; HELD, FREED: the margin of point i begins to slide at 1, or leaves 1 upwards.
+
+    >>> EventKind(3).name, int(EventKind.WAKES)
+    ('LEARNT', 1)
+    """
+
+    WAKES = 1  # neuron j becomes active on point i
+    SLEEPS = 2  # neuron j stops being active on point i
+    LEARNT = 3  # the margin of point i reaches 1
+    FORGOTTEN = 4  # the margin of point i falls below 1
+    HELD = 5  # the margin of point i begins to slide at 1
+    FREED = 6  # the margin of point i, held until now, rises above 1
+
+
+Kind = EventKind
+
+
+class Stop(IntEnum):
+    """How a run ended."""
+
+    RUNNING = 0
+    DONE = 1  # no gradient is left, or the last time is reached
+    FULL = 2  # more events than there was room for
+    EDGE_SLIDES = 3
+    MARGIN_SLIDES = 4
+    LOST = 5  # a search did not come to its end
+
+
+class State(NamedTuple):
+    """One network in the middle of a run; `log` and `count` begin anew with every call of `run` and `slide`."""
+
+    w: Float[Array, "h d"]
+    z: Float[Array, " h"]
+    active: Bool[Array, "h n"]
+    live: Bool[Array, " n"]  # below 1
+    held: Bool[Array, " n"]  # sliding at 1
+    leaving: Bool[Array, " n"]  # was held until this very moment
+    waiting: Bool[Array, "h n"]  # edges that are passed at this very moment, one event after the other
+    time: Array
+    record: Int[Array, ""]  # records made so far
+    left: Int[Array, ""]  # events that there is still room for
+    stop: Int[Array, ""]
+    settled: Bool[Array, ""]  # no gradient is left
+    seen: Float[Array, "rows n"]
+    weights: Any  # recorded networks, or None
+    count: Int[Array, ""]
+    log: Any  # time, kind, neuron, point: [LOG] each
+
+
+class Task(NamedTuple):
+    """What all networks have in common: `x` [n, d], `y`, `q` [n], and the first so many of `times`, rising, are to be
+    recorded; the last of them may be inf."""
+
+    x: Float[Array, "n d"]
+    y: Float[Array, " n"]
+    q: Float[Array, " n"]
+    times: Float[Array, " rows"]
+    records: Int[Array, ""]
+
+
+def outputs(w, z, active, x) -> Float[Array, " n"]:
+    """f(x_i) by the activities as they are booked, which rounding can not change."""
+    return jnp.einsum("h,hn->n", z, jnp.where(active, jnp.einsum("hd,nd->hn", w, x, precision="highest"), 0))
+
+
+def next_time(state: State, task: Task) -> Array:
+    """The next time to record."""
+    return task.times[jnp.minimum(state.record, task.records - 1)]
+
+
+def on_one_line(x: Float[Array, "n d"]) -> Bool[Array, "n n"]:
+    """Which points have one edge w.x = 0: those that are multiples of each other, to rounding."""
+    size = jnp.linalg.norm(x, axis=1, keepdims=True)
+    unit = x / jnp.where(size > 0, size, 1)
+    near = 16 * jnp.finfo(x.dtype).eps
+    apart, across = (jnp.linalg.norm(unit[:, None] + sign * unit[None], axis=2) for sign in (-1, 1))
+    return (apart <= near) | (across <= near)
+
+
+def noted(state: State, event, time, kind, neuron, point) -> State:
+    """`state` with one event more in its log, where `event` holds."""
+    slot = jnp.where(event, state.count, LOG)
+
+    def put(whole, value):
+        return whole.at[slot].set(jnp.asarray(value, whole.dtype), mode="drop")
+
+    log = tuple(map(put, state.log, (time, kind, neuron, point)))
+    stop = jnp.where(event & (state.left <= 0), Stop.FULL, state.stop)
+    one = jnp.asarray(event, jnp.int32)
+    return state._replace(log=log, count=state.count + one, left=state.left - one, stop=jnp.asarray(stop, jnp.int32))
+
+
+def emptied(state: State) -> State:
+    """`state` with an empty log."""
+    log = tuple(jnp.zeros_like(leaf) for leaf in state.log)
+    return state._replace(log=log, count=jnp.zeros_like(state.count))
+
+
+def recorded(state: State, record, task: Task) -> State:
+    """`state` as it is in the next row of the record, where `record` holds; done when that was the last."""
+    row = jnp.where(record, state.record, task.times.shape[0])
+    seen = state.seen.at[row].set(outputs(state.w, state.z, state.active, task.x), mode="drop")
+    weights = state.weights
+    if weights is not None:
+        now = TwoLayerReLU(state.w, state.z)
+        weights = jax.tree.map(lambda whole, new: whole.at[row].set(new, mode="drop"), weights, now)
+    made = state.record + record
+    stop = jnp.where(made >= task.records, Stop.DONE, state.stop)
+    return state._replace(seen=seen, weights=weights, record=made, stop=jnp.asarray(stop, jnp.int32))
+
+
+@partial(jax.jit, static_argnums=3)
+@partial(jax.vmap, in_axes=(0, None, None, None))
+def begin(network: TwoLayerReLU, task: Task, room: Int[Array, ""], keep: bool) -> State:
+    """The states at time 0 of a batch of networks [b], with room for so many events."""
+    rows, n, dtype = task.times.shape[0], task.y.shape[0], network.z.dtype
+    active = jnp.einsum("hd,nd->hn", network.w, task.x, precision="highest") > 0
+    live = task.y * outputs(network.w, network.z, active, task.x) < 1
+    zero, none = jnp.zeros((), jnp.int32), jnp.zeros(n, bool)
+    return State(
+        *(network.w, network.z, active, live, none, none, jnp.zeros_like(active)),
+        time=jnp.zeros((), dtype),
+        record=zero,
+        left=jnp.asarray(room, jnp.int32),
+        stop=zero,
+        settled=jnp.zeros((), bool),
+        seen=jnp.full((rows, n), jnp.nan, dtype),
+        weights=jax.tree.map(lambda leaf: jnp.full((rows, *leaf.shape), jnp.nan, dtype), network) if keep else None,
+        count=zero,
+        log=(jnp.zeros(LOG, dtype), *(jnp.zeros(LOG, jnp.int32) for _ in range(3))),
+    )
+
+
+@partial(jax.vmap, in_axes=(0, None))
+def run(state: State, task: Task) -> State:
+    """A batch of states [b], none of which holds a margin, followed until each has stopped or filled its log."""
+    x, y, q = task[:3]
+    dtype, size = state.z.dtype, jnp.linalg.norm(x, axis=1)
+    same, near = on_one_line(x), 32 * jnp.finfo(dtype).eps
+
+    def go_on(state):
+        return (state.stop == Stop.RUNNING) & (state.count < LOG)
+
+    def advance(state: State) -> State:
+        now = segment(state.w, state.z, state.active, q * y * state.live, x)
+        until = next_time(state, task) - state.time
+        edges = jnp.where(state.waiting, 0, edge_times(now, state.active))
+        place = jnp.argmin(edges)
+        edge = jnp.min(edges)
+        limit = jnp.minimum(edge, until)
+        still = ~jnp.any(now.rate > 0)
+        strength = jnp.where(state.active, (state.z[:, None] * size) ** 2 + now.edge**2, 0)  # of each neuron in K_ii
+        pulls = q * jnp.sum(strength, axis=0)
+        end = jnp.where(still, 0, limit)
+        passages, ended = margin_times(now, state.active, y, state.live, state.leaving, pulls, end)
+        point, margin = jnp.argmin(passages), jnp.min(passages)
+        is_margin = jnp.isfinite(margin) & (margin <= limit)
+        is_edge = ~is_margin & (edge <= until) & jnp.isfinite(edge)
+        passed = jnp.where(is_margin, margin, jnp.where(still & ~jnp.isfinite(until), 0, limit))
+        w, z = moved(now, jnp.where(jnp.isfinite(passed), passed, 0))
+        time = jnp.where(is_margin | is_edge, state.time + passed, next_time(state, task))
+
+        # an edge
+        j, i = jnp.unravel_index(place, edges.shape)
+        wakes = ~state.active[j, i]
+        flipped = state.active.at[j, i].set(jnp.where(is_edge, wakes, state.active[j, i]))
+        # Opposite points have one edge: who leaves one of them passes to the other, and must not stay between.
+        pre = jnp.einsum("hd,nd->hn", w, x, precision="highest")
+        touching = same[i] | (jnp.abs(pre[j]) <= near * size * (jnp.linalg.norm(state.w[j]) + jnp.abs(state.z[j])))
+        crossing = now.z[j] * now.lean[j] * jnp.where(state.active[j], -1, 1) > 0
+        together = state.waiting.at[j].set(state.waiting[j] | touching & crossing & ~jnp.any(state.waiting))
+        waiting = together.at[j, i].set(False) & is_edge
+        # d(w_j.x_i)/dt after it has to lead away from the edge too.
+        force = jnp.sum((flipped[j] * q * y * state.live)[:, None] * x, axis=0)
+        drift = z[j] * jnp.dot(force, x[i]) * jnp.where(wakes, 1, -1)
+        edge_slides = is_edge & (drift < 0) & ~jnp.any(waiting)
+
+        # a margin
+        pull = (q * y * state.live).at[point].set(0)
+        pre = jnp.where(state.active, pre, 0)
+        others = jnp.einsum("hn,nd->hd", state.active * pull, x, precision="highest")
+        mine = jnp.where(state.active[:, point], 1.0, 0.0).astype(dtype)
+        without = y[point] * jnp.sum(mine * (z**2 * (others @ x[point]) + jnp.sum(w * others, axis=1) * pre[:, point]))
+        own = q[point] * jnp.sum(mine * (z**2 * jnp.dot(x[point], x[point]) + pre[:, point] ** 2))
+        was_live = state.live[point]
+        # Rounding of a sum whose terms cancel exactly must not look like a slide.
+        least = ROUNDING * jnp.finfo(dtype).eps * own
+        free, falls = without >= -least, without + own <= least
+        passes = jnp.where(was_live, free, falls)
+        margin_slides = is_margin & ~passes
+        live = state.live.at[point].set(was_live ^ is_margin)
+
+        event = is_margin | is_edge
+        what = jnp.where(was_live, Kind.LEARNT, Kind.FORGOTTEN)
+        what = jnp.where(is_edge, jnp.where(wakes, Kind.WAKES, Kind.SLEEPS), what)
+        after = state._replace(w=w, z=z, active=flipped, live=live, time=time, settled=still, waiting=waiting)
+        after = after._replace(leaving=state.leaving & (passed <= 0))
+        after = noted(after, event, time, what, jnp.where(is_edge, j, -1), jnp.where(is_edge, i, point))
+        after = recorded(after, ~event, task)
+        stop = jnp.where(edge_slides, Stop.EDGE_SLIDES, after.stop)
+        stop = jnp.where(margin_slides & (stop != Stop.FULL), Stop.MARGIN_SLIDES, stop)
+        return after._replace(stop=jnp.asarray(jnp.where(ended, stop, Stop.LOST), jnp.int32))
+
+    return jax.lax.while_loop(go_on, advance, emptied(state))

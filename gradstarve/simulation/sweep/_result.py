@@ -1,0 +1,305 @@
+"""What a sweep gives back: statistics of every configuration, and the way back to any of its networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstarve.ground import as_choice, as_floats, as_number, html_table, number, short_repr, shown, table_text
+from gradstarve.problem import GradientDescent, StochasticGradientDescent, TwoLayerReLU, draw_two_layer
+from gradstarve.simulation._simulate import simulate
+from gradstarve.simulation._span import Span, left_by_decay
+from gradstarve.simulation._trajectory import Trajectory
+from gradstarve.simulation.sweep._histogram import ERROR, MARGIN, decimal, quantile
+from gradstarve.simulation.sweep._plan import Configuration, labels, place_of
+from gradstarve.simulation.sweep._statistics import Part, moments
+from gradstarve.simulation.sweep._sweep_blocks import key_of_draws
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+class Records(dict):
+    """The kept records of every configuration in memory; called with its number it gives those of one."""
+
+    def __call__(self, number: int) -> dict[str, np.ndarray]:
+        return self[number]
+
+
+@dataclass(frozen=True, eq=False)
+class SweepResult:
+    """Statistics of the networks of a sweep, for every combination of the swept values.
+
+    `threshold` is the error below which a network has learnt; `note` says which losses stop above it, or that it was chosen
+    for their sake, and is empty where neither is so.
+
+    Every array has the axes of `over` in front, [*over], in the order given there. R records at the steps `grid`, n points.
+    `result["error_mean"]` is `result.statistics["error_mean"]`:
+
+    | name                                                   | shape              | what                                |
+    |--------------------------------------------------------|--------------------|-------------------------------------|
+    | error_mean, error_variance, error_min, error_max       | [*over, R]         | of sum_i q_i sigmoid(-m_i)          |
+    | loss_mean, loss_variance, loss_min, loss_max           | [*over, R]         | of sum_i q_i l(m_i)                 |
+    | margin_mean, margin_variance, margin_min, margin_max   | [*over, R, n]      | of m_i                              |
+    | learnt                                                 | [*over, R]         | share with error < `threshold`      |
+    | learnt_all                                             | [*over, R]         | ... with every sigmoid(-m_i) < it   |
+    | learnt_point                                           | [*over, R, n]      | ... with sigmoid(-m_i) < it         |
+    | first_learnt, first_learnt_all, first_learnt_point     | [*over, R(, n)]    | networks first seen so at a record  |
+    | never_learnt, never_learnt_all, never_learnt_point     | [*over(, n)]       | networks never seen so              |
+    | error_histogram, margin_histogram                      | [*over, R(, n), B] | counts on `ERROR`, `MARGIN` edges   |
+    | diverged                                               | [*over]            | networks with a number not finite   |
+
+    Diverged networks take no part in means, extremes and histograms at any record; shares are of all networks, so that they
+    count as not having learnt, and they are among those that never learn. Variances divide by the number of networks.
+    """
+
+    over: dict[str, list]
+    configurations: list[Configuration]
+    grid: np.ndarray
+    seeds: range
+    key: Any
+    threshold: float
+    record_every: int
+    statistics: dict[str, np.ndarray]
+    seeds_diverged: list[np.ndarray]
+    engine: str
+    keep: str
+    kept: Callable[[int], dict[str, np.ndarray]]
+    note: str = ""
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What reads the kept records knows files and locks of this process: the records themselves go.
+        count = 0 if self.keep == "statistics" else len(self.configurations)
+        kept = Records({number: self.kept(number) for number in range(count)})
+        return {**self.__dict__, "kept": kept, "key": None, "_key": self._key_data()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        data, kind = state.pop("_key")
+        self.__dict__.update(state, key=jax.random.wrap_key_data(jnp.asarray(data), impl=kind))
+
+    def _key_data(self) -> tuple[np.ndarray, str]:
+        return np.asarray(jax.random.key_data(self.key)), str(jax.random.key_impl(self.key))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How many values are swept under each name of `over`."""
+        return tuple(len(values) for values in self.over.values())
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The statistic of that name."""
+        if name not in self.statistics:
+            raise KeyError(f"no statistic {name!r}; there are {', '.join(self.statistics)}")
+        return self.statistics[name]
+
+    def quantile(self, name: str, levels: Any) -> np.ndarray:
+        """Quantiles of "error", [*over, R, *levels.shape], or of "margin", [*over, R, n, *levels.shape].
+
+        The value that a share `levels` of the networks does not exceed, exact to a width of the histogram's bin: about 5 %
+        of the error and of 1 - error, and 3 % of |m| or 0.0016 of a margin. Levels 0 and 1 are exact. NaN where every
+        network diverged.
+        """
+        name = as_choice("name", name, ("error", "margin"))
+        given = as_floats("levels", levels)
+        if isinstance(levels, np.ndarray | np.generic | jax.Array):
+            given = np.asarray(levels)  # in its own precision, which says what decimal is meant
+        if given.size == 0:
+            raise ValueError("levels is empty; give at least one number in [0, 1]")
+        if given.dtype.kind == "b" or not ((given >= 0) & (given <= 1)).all():
+            raise ValueError(f"levels must be numbers in [0, 1], got {shown(given.tolist())}")
+        counts, low, high = (self[f"{name}_{what}"] for what in ("histogram", "min", "max"))
+        found = quantile(ERROR if name == "error" else MARGIN, counts, low, high, given.reshape(-1))
+        return found.reshape((*low.shape, *given.shape))
+
+    def time_to_learn(self, level: Any = 0.5, of: str = "") -> np.ndarray:
+        """The first recorded step by which a share `level` of the networks has been below the threshold, inf if none.
+
+        That is ceil(level * seeds) networks, by the decimal number that `level` is written as: 7 of 100 for 0.07.
+
+        `of`: "" the error, [*over]; "all" every point at once, [*over]; "point" each point, [*over, n].
+        """
+        of, number = as_choice("of", of, ("", "all", "point")), as_number("level", level, 0, 1, with_low=False)
+        name = f"first_learnt{'_' if of else ''}{of}"
+        share = decimal(level) or Fraction(str(number))
+        reached = np.cumsum(self[name], axis=len(self.shape)) >= math.ceil(share * len(self.seeds))
+        first = reached.argmax(axis=len(self.shape))
+        return np.where(reached.any(axis=len(self.shape)), self.grid[first].astype(np.float64), np.inf)
+
+    def configuration(self, **values: Any) -> int:
+        """The place among `configurations` of the one with these swept values; names of one value may be left out."""
+        unknown = [name for name in values if name not in self.over]
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} was not swept; over: {', '.join(self.over) or 'nothing'}")
+        places = []
+        for name, swept in self.over.items():
+            if name not in values and len(swept) > 1:
+                raise ValueError(f"which {name}? give {name}=, one of {', '.join(map(str, labels(name, swept)))}")
+            places.append(place_of(name, swept, values[name]) if name in values else 0)
+        return int(np.ravel_multi_index(places, self.shape)) if places else 0
+
+    def diverged_seeds(self, **values: Any) -> np.ndarray:
+        """The first seeds (at most 20) whose network diverged in a configuration."""
+        return self.seeds_diverged[self.configuration(**values)]
+
+    def network(self, seed: Any, **values: Any) -> TwoLayerReLU:
+        """The network of `seed` before training in a configuration; several as a batch, for a sequence of seeds.
+
+        It is network `seed` of `init_two_layer(key, ...)` with the sweep's key, width and scales, in the data's precision.
+        """
+        one, numbers = self.configurations[self.configuration(**values)], self._numbers(seed)
+        scales = jnp.asarray([one.scale_w, one.scale_z], one.data.points.dtype)
+        w, z = draw_two_layer(self.key, numbers, scales[0], scales[1], one.width, one.data.dim)
+        networks = TwoLayerReLU(w, z)
+        return networks[0] if np.ndim(seed) == 0 else networks
+
+    def trajectory(self, seed: Any, **values: Any) -> Trajectory:
+        """The run of `seed` (or of several) again, by `simulate`: the curve behind the statistics, to rounding."""
+        one, networks = self.configurations[self.configuration(**values)], self.network(seed, **values)
+        keys = None
+        if isinstance(one.dynamics, StochasticGradientDescent):
+            draws = key_of_draws(self.key)
+            keys = jax.vmap(lambda i: jax.random.fold_in(draws, i))(self._numbers(seed)).reshape(networks.batch_shape)
+        steps = int(self.grid[-1])
+        return simulate(one.data, networks, one.loss, one.dynamics, steps, self.record_every, keys, throw=False)
+
+    def _numbers(self, seed: Any) -> np.ndarray:
+        numbers = np.atleast_1d(np.asarray(seed))
+        if numbers.dtype.kind not in "iu" or numbers.ndim != 1 or not np.isin(numbers, self.seeds).all():
+            raise ValueError(f"seed must be among {self.seeds.start}..{self.seeds.stop - 1}, got {seed!r}")
+        return numbers.astype(np.uint32)
+
+    def logits(self, **values: Any) -> np.ndarray:
+        """f(x_i) of all networks of a configuration: [seeds, R, n] with keep="logits", [seeds, 1, n] with keep="final"."""
+        number = self._kept_configuration(values)
+        return self.kept(number)["logits"][..., self.configurations[number].index]
+
+    def final(self, **values: Any) -> TwoLayerReLU:
+        """All trained networks of a configuration, [seeds]; needs keep="final" or "logits"."""
+        number = self._kept_configuration(values)
+        one, stored = self.configurations[number], self.kept(number)
+        small = TwoLayerReLU(stored["w"], stored["z"])
+        if one.basis is None:
+            return small
+        # What is stored are the numbers that points push; the rest of each network is where it was, or decayed.
+        draws = isinstance(one.dynamics, StochasticGradientDescent)
+        span = Span(one.data, self.network(np.asarray(self.seeds), **values), draws)
+        left = None
+        if isinstance(one.dynamics, GradientDescent) and float(one.dynamics.weight_decay) > 0:
+            spread = jax.tree.map(lambda leaf: jnp.reshape(leaf, (1,)).astype(small.dtype), one.dynamics)
+            left = left_by_decay(spread, int(self.grid[-1]), self.record_every)[:, -1]
+        trained = span.restore(small, left)
+        assert isinstance(trained, TwoLayerReLU)  # for the type checker: as it was given
+        return trained
+
+    def _kept_configuration(self, values: Mapping[str, Any]) -> int:
+        if self.keep == "statistics":
+            raise ValueError('this sweep kept statistics only; sweep with keep="final" or keep="logits"')
+        return self.configuration(**values)
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One entry per configuration: its swept values, networks, how many diverged, and where they ended.
+
+        "learnt": the share with an error below the threshold at the last record; "median step": of `time_to_learn`;
+        "last error": its 5, 50 and 95 % quantiles at the last record.
+        """
+        band = self.quantile("error", (0.05, 0.5, 0.95))[..., -1, :].reshape(-1, 3)
+        columns = (self["diverged"], self["learnt"][..., -1], self.time_to_learn(0.5))
+        found = []
+        for one, seeds, error, *cells in zip(
+            self.configurations, self.seeds_diverged, band, *map(np.ravel, columns), strict=True
+        ):
+            entry = dict(one.labels)
+            entry |= {"networks": len(self.seeds), "diverged": int(cells[0]), "diverged seeds": seeds.tolist()}
+            found.append(entry | {"learnt": float(cells[1]), "median step": float(cells[2]), "last error": error.tolist()})
+        return found
+
+    def table(self) -> str:
+        """`summary` as a plain table, and below it `note`, on losses that stop above the threshold."""
+        return table_text(self._rows()) + (f"\n\n{self.note}" if self.note else "")
+
+    def _rows(self) -> list[list[str]]:
+        """`summary` as strings, the header first."""
+        share = f"error < {number(self.threshold)}"
+        rows = [[*self.over, "networks", "diverged", share, "median step", "last error 5 %", "50 %", "95 %"]]
+        for entry in self.summary():
+            when = entry["median step"]
+            row = [str(entry[name]) for name in (*self.over, "networks", "diverged")]
+            row += [f"{100 * entry['learnt']:.1f} %", "never" if np.isinf(when) else number(when, 6)]
+            rows.append([*row, *map(number, entry["last error"])])
+        return rows
+
+    def to_xarray(self) -> Any:
+        """All statistics as an `xarray.Dataset` with named axes: the swept names, step, point, quantile and histogram bins.
+
+        Needs xarray: pip install 'gradstarve[sweep]'.
+        """
+        try:
+            import xarray
+        except ImportError:
+            raise ImportError("to_xarray needs xarray: pip install 'gradstarve[sweep]' (or pip install xarray)") from None
+        from gradstarve.simulation.sweep._plan import NETWORK_NAMES
+
+        levels = np.array(QUANTILES)
+        arrays = self.statistics | {f"{name}_quantile": self.quantile(name, levels) for name in ("error", "margin")}
+        entries = {name: ((*self.over, *axes(name)), array) for name, array in arrays.items()}
+        coordinates: dict[str, Any] = {name: labels(name, values) for name, values in self.over.items()}
+        coordinates |= {"step": self.grid, "point": np.arange(self.configurations[0].data.size), "quantile": levels}
+        middle = np.arange(len(ERROR.edges) - 1) + 0.5
+        coordinates |= {"error_bin": ERROR.value(middle), "margin_bin": MARGIN.value(middle)}
+        first = self.configurations[0]
+        attributes = {"networks": len(self.seeds), "first_seed": self.seeds.start, "threshold": self.threshold}
+        attributes |= {name: getattr(first, name) for name in NETWORK_NAMES if name not in self.over}
+        return xarray.Dataset(entries, coordinates, attributes | {"engine": self.engine})
+
+    def plot(self, path: Any = None, configurations: Sequence[int] | None = None) -> Any:
+        """Error bands over the steps and the share that has learnt, as a matplotlib `Figure`, saved to `path` if there is
+        one; see `sweep_plot`."""
+        from gradstarve.simulation.sweep._sweep_plot import draw
+
+        return draw(self, path, configurations)
+
+
+def axes(name: str) -> tuple[str, ...]:
+    """The axes of a statistic after those of `over`."""
+    of_point = name.startswith("margin") or name.endswith("_point")
+    steps = () if name == "diverged" or name.startswith("never") else ("step",)
+    last = {"quantile": ("quantile",), "histogram": (f"{name.partition('_')[0]}_bin",)}.get(name.rpartition("_")[2], ())
+    return (*steps, *(("point",) if of_point else ()), *last)
+
+
+def finish(parts: Iterable[Part], shape: tuple[int, ...], networks: int) -> dict[str, np.ndarray]:
+    """The statistics of a `SweepResult` from one part per configuration, in their order."""
+    stacked: dict[str, np.ndarray] = {}
+    count = math.prod(shape)
+
+    def put(name: str, place: int, value: Any) -> None:
+        value = np.asarray(value)
+        if name not in stacked:
+            stacked[name] = np.empty((count, *value.shape), value.dtype)
+        stacked[name][place] = value
+
+    for place, part in enumerate(parts):
+        mean, variance = moments(part)
+        low, high = (np.where(np.isfinite(part[name]), part[name], np.nan) for name in ("low", "high"))
+        pairs = (("mean", mean), ("variance", variance), ("min", low), ("max", high))
+        for column, name in ((0, "error"), (1, "loss"), (slice(2, None), "margin")):
+            for what, values in pairs:
+                put(f"{name}_{what}", place, values[:, column])
+        for column, name in ((0, "learnt"), (1, "learnt_all"), (slice(2, None), "learnt_point")):
+            put(name, place, part["below"][:, column] / networks)
+            put(f"first_{name}", place, part["crossed"][:-1, column])
+            put(f"never_{name}", place, part["crossed"][-1, column] + part["diverged"])
+        put("error_histogram", place, part["bins"][:, 0])
+        put("margin_histogram", place, part["bins"][:, 1:])
+        put("diverged", place, part["diverged"])
+    return {name: array.reshape((*shape, *array.shape[1:])) for name, array in stacked.items()}

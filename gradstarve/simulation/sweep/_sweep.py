@@ -1,0 +1,272 @@
+"""`sweep`: thousands to millions of seeds, for every combination of hyperparameters, as statistics."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from contextlib import ExitStack
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstarve.ground import Progress, positive_int, shown
+from gradstarve.problem import GradientDescent, TwoLayerReLU
+from gradstarve.simulation.engines import _choose as engines
+from gradstarve.simulation.engines import _reference as reference
+from gradstarve.simulation.sweep import _plan as sweep_plan
+from gradstarve.simulation.sweep._identity import identity
+from gradstarve.simulation.sweep._result import SweepResult, finish
+from gradstarve.simulation.sweep._run import Job
+from gradstarve.simulation.sweep._statistics import expand
+from gradstarve.simulation.sweep._store import Store, checksum
+from gradstarve.simulation.sweep._sweep_blocks import DRAWS, Trainer, in_order
+from gradstarve.simulation.sweep._sweep_threshold import default_threshold, error_floor, note
+
+
+def sweep(
+    data: Any,
+    seeds: Any,
+    *,
+    steps: Any,
+    record_every: Any = None,
+    width: Any = 8,
+    loss: Any = "cross-entropy",
+    dynamics: Any = None,
+    scale_w: Any = 1.0,
+    scale_z: Any = 1.0,
+    over: Any = None,
+    key: Any = 0,
+    keep: str = "statistics",
+    threshold: Any = None,
+    memory: Any = 1e9,
+    batch_size: Any = None,
+    devices: Any = None,
+    directory: Any = None,
+    progress: Any = None,
+    engine: str = "auto",
+) -> SweepResult:
+    """Train `seeds` random `TwoLayerReLU` networks for every combination of swept values, and keep their statistics.
+
+    - `data`: a `Dataset`, or a function that makes one from those names in `over` that are no settings of the sweep, such
+      as `lambda frequency: datasets.antipodal(frequencies=(frequency, 1 - frequency))`;
+    - `seeds`: how many, 0, 1, ..., or a `range` of them with step 1; at most 2^32 - 2;
+    - `steps`, `record_every`: as in `simulate`; by default there are about 40 records;
+    - `width`, `scale_w`, `scale_z`: of the networks, as in `init_two_layer`; `loss`; `dynamics`: `GradientDescent` (by
+      default with step size 0.1) or `StochasticGradientDescent`, with one value of each hyperparameter;
+    - `over`: lists of values by name, swept in all combinations: "width", "scale_w", "scale_z", "loss", "step_size",
+      "momentum", "weight_decay", "nesterov", and arguments of `data`;
+    - `key`: a JAX key or an integer seed of one. The network of seed s is number s of `init_two_layer(key, ...)`, and
+      stochastic descent draws as `simulate(..., key=fold_in(key, 2^32 - 1))` does: both depend on the key, s and the width
+      alone, so that configurations of one width train the same networks. `SweepResult.network` gives them back;
+    - `keep`: "statistics"; "final" to keep the trained networks and their logits too; "logits" for those at every record;
+    - `threshold`: a network has learnt when its error sum_i q_i sigmoid(-m_i) is below it. By default 0.01, or one that
+      every loss of the sweep can reach: the hinge and the squared loss drive margins to 1, an error of 0.269, for which it
+      is 0.3. `SweepResult.note` and the table say so, and name losses that cannot reach the threshold given;
+    - `memory`: bytes that the sweep may take for its work and its result, beside the program itself (some 0.3 GB);
+    - `batch_size`: networks that are stored at once, rounded down to whole blocks; by default up to 16 blocks;
+    - `devices`: the devices to use, by default all of this process. With `jax.distributed` every process calls `sweep` with
+      the same arguments, trains its share, and gets the whole result;
+    - `directory`: makes the sweep durable. Finished chunks are stored there; the same sweep called again goes on from them,
+      however it ended, with the same result to the last bit. Damaged chunks are computed again. Other settings, or work to
+      do with other versions or hardware than those the directory was begun with, are refused with what differs. Everything
+      that decides the result is compared: data, the numbers in the loss and in the dynamics, and of a loss of your own its
+      code with the values that it closes over (of the same version of Python). What cannot be compared is refused;
+    - `progress`: None shows a bar on a terminal when it takes more than two seconds, True and False force, and a callable
+      gets (done_networks, total_networks);
+    - `engine`: as in `simulate`.
+
+    The result is bit-identical for any `memory`, `batch_size`, number of devices and of processes. Networks are trained in
+    the precision of the data. One that diverges is counted, named in a warning, and left out of the statistics.
+
+    `ValueError` for arguments that do not fit, and where `memory` is too little; `OSError` when the disk is full, with all
+    stored chunks intact.
+
+    >>> from gradstarve.problem import datasets
+    >>> result = sweep(datasets.antipodal(), 100, steps=200, over={"step_size": [0.1, 0.5]})
+    >>> result["error_mean"].shape, result["learnt"][:, -1].round(1).tolist()
+    ((2, 41), [0.2, 1.0])
+    >>> result.network(seed=7, step_size=0.5).w.shape
+    (8, 2)
+    """
+    dynamics = GradientDescent(0.1) if dynamics is None else dynamics
+    base = {"width": width, "scale_w": scale_w, "scale_z": scale_z, "loss": loss}
+    swept, found = sweep_plan.configurations(data, over, base | {"dynamics": dynamics})
+    numbers = _check_seeds(seeds)
+    steps = positive_int("steps", steps)
+    every = max(1, steps // 40) if record_every is None else positive_int("record_every", record_every)
+    if keep not in sweep_plan.KEEP:
+        raise ValueError(f"keep must be one of {', '.join(map(repr, sweep_plan.KEEP))}, got {keep!r}")
+    floors = _floors(found)
+    chosen = threshold is None
+    threshold = default_threshold(list(floors.values())) if chosen else _number("threshold", threshold, 1)
+    memory = _number("memory", memory, float("inf"))
+    key = _check_key(key)
+    places = _check_devices(devices)
+    module = _engine(engine, found, places[0])
+    if module is reference:
+        found = [one.as_given() for one in found]
+    grid = np.append(np.arange(0, steps, every), steps)
+    settings = {
+        "seeds": [numbers.start, numbers.stop],
+        "steps": steps,
+        "record_every": every,
+        "threshold": threshold,
+        "keep": keep,
+        "key": [str(jax.random.key_impl(key)), *np.asarray(jax.random.key_data(key)).tolist()],
+        "engine": module.__name__.rpartition("._")[2],
+        "precision": found[0].problem.points.dtype.name,
+        "partitionable_random_bits": bool(jax.config.jax_threefry_partitionable),  # pyright: ignore
+    }
+    size = sweep_plan.block_size(found, len(grid), len(numbers), places[0].platform)
+    length = sweep_plan.chunk_length(found, size, len(grid), len(numbers), keep, memory, batch_size)
+
+    with ExitStack() as stack:
+        store = None
+        if directory is not None:
+            settings["configurations"] = _describe(found)
+            store = stack.enter_context(Store(directory, settings, {"block": size, "chunk": length}, places[0]))
+            size, length = store.sizes["block"], store.sizes["chunk"]
+        cost = sweep_plan.cost(found, size, len(grid), len(numbers), keep)
+        threads = sweep_plan.workers(cost, places, memory, directory is None, len(numbers) * len(found))
+        blocks = sweep_plan.blocks_of(found, len(numbers), size)
+        chunks = [blocks[first : first + length] for first in range(0, len(blocks), length)]
+        train = Trainer(
+            found,
+            module,
+            key=key,
+            first_seed=numbers.start,
+            size=size,
+            steps=steps,
+            every=every,
+            threshold=threshold,
+            keep=keep,
+        )
+        job = Job(chunks, len(found), store)
+        bar = stack.enter_context(Progress(progress, job.total, "sweeping", "networks"))
+        try:
+            job.run(lambda todo: in_order(todo, train, places, threads), bar)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(job.where_it_stands()) from None
+        parts, kept = job.everything()
+    seeds_diverged = [part["seeds"] for part in parts]
+    # A generator, so that the parts of a large sweep go as their statistics come.
+    parts.reverse()
+    wide = (expand(parts.pop(), one.index) for one in found)
+    statistics = finish(wide, tuple(map(len, swept.values())), len(numbers))
+    _warn_if_diverged(found, statistics["diverged"], seeds_diverged, len(numbers))
+    return SweepResult(
+        over=swept,
+        configurations=found,
+        grid=grid,
+        seeds=numbers,
+        key=key,
+        threshold=threshold,
+        record_every=every,
+        statistics=statistics,
+        seeds_diverged=seeds_diverged,
+        engine=settings["engine"],
+        keep=keep,
+        kept=kept,
+        note=note(floors, threshold, chosen),
+    )
+
+
+def _check_seeds(seeds: Any) -> range:
+    numbers = seeds if isinstance(seeds, range) else range(positive_int("seeds", seeds))
+    if not len(numbers) or numbers.step != 1 or numbers.start < 0 or numbers.stop > DRAWS:
+        raise ValueError(f"seeds must be a number of them or a range with step 1 within 0..{DRAWS - 1}, got {shown(seeds)}")
+    return numbers
+
+
+def _number(name: str, value: Any, most: int | float) -> float:
+    value = value.item() if getattr(value, "ndim", None) == 0 else value
+    # An integer may be larger than any float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= min(most, sys.float_info.max):
+        limit = f" and at most {most}" if most < float("inf") else " and finite"
+        raise ValueError(f"{name} must be a number above 0{limit}, got {shown(value)}")
+    return float(value)
+
+
+def _check_key(key: Any) -> jax.Array:
+    if isinstance(key, int | np.integer) and not isinstance(key, bool) and 0 <= key < 2**63:
+        return jax.random.key(int(key))
+    if isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.ndim == 1:
+        key = jax.random.wrap_key_data(key)
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
+        raise ValueError(f"key must be one JAX key such as jax.random.key(0), or an integer >= 0, got {shown(key)}")
+    return key
+
+
+def _check_devices(devices: Any) -> list:
+    if devices is None:
+        return jax.local_devices()
+    here = jax.local_devices(backend=devices[0].platform) if len(devices) else []
+    strange = [device for device in devices if device not in here]
+    if not here or strange or len({device.id for device in devices}) < len(devices):
+        raise ValueError(f"devices must be different ones of jax.local_devices(), got {devices!r}")
+    return list(devices)
+
+
+def _engine(name: str, found: list[sweep_plan.Configuration], device: Any) -> Any:
+    """The module that trains all configurations on `device`: for "auto" the fast one where it can train each of them."""
+    modules = {}
+    for one in found:
+        d, dtype = one.problem.dim, one.problem.points.dtype
+        given = one.problem, TwoLayerReLU(jnp.zeros((1, 1, d), dtype), jnp.zeros((1, 1), dtype))
+        data, network, dynamics = jax.device_put((*given, one.dynamics), device)
+        module = engines.choose(name, data, network, one.loss, dynamics)
+        modules[module.__name__] = module
+    return modules.get(reference.__name__) or next(iter(modules.values()))
+
+
+def _floors(found: list[sweep_plan.Configuration]) -> dict[str, float]:
+    """By the label of each loss the highest error at which it stops; see `error_floor`."""
+    floors: dict[str, float] = {}
+    known: dict[tuple[int, int], float] = {}
+    for one in found:
+        which = id(one.loss), id(one.data)
+        if which not in known:
+            known[which] = error_floor(one.loss, one.data)
+        name = str(one.labels.get("loss", one.loss.name))
+        floors[name] = max(floors.get(name, 0.0), known[which])
+    return floors
+
+
+def _describe(found: list[sweep_plan.Configuration]) -> dict[str, Any]:
+    """The configurations in plain JSON, each with everything that decides its result; data by their checksum."""
+    losses: dict[int, Any] = {}
+    told = {}
+    for number, one in enumerate(found):
+        if id(one.loss) not in losses:
+            losses[id(one.loss)] = identity(one.loss, "loss")
+        hyper = {name: np.asarray(value).item() for name, value in vars(one.dynamics).items()}
+        kind = type(one.dynamics)
+        told[str(number)] = {
+            "width": one.width,
+            "scale_w": one.scale_w,
+            "scale_z": one.scale_z,
+            "loss": losses[id(one.loss)],
+            "dynamics": kind.__name__ if kind.__module__.startswith("gradstarve.") else identity(kind, "dynamics"),
+            **hyper,
+            "data": checksum(one.data.points, one.data.labels, one.data.weights),
+        }
+    return told
+
+
+def _warn_if_diverged(
+    found: list[sweep_plan.Configuration], diverged: np.ndarray, seeds: list[np.ndarray], networks: int
+) -> None:
+    sick = np.flatnonzero(diverged.ravel())
+    if sick.size:
+        first = int(sick[0])
+        shown = ", ".join(map(str, seeds[first][:5]))
+        more = f" and {sick.size - 1} more configurations" if sick.size > 1 else ""
+        warnings.warn(
+            f"{int(diverged.sum())} of {networks * len(found)} networks diverged and are left out of the statistics: "
+            f"seeds {shown}{', ...' if diverged.ravel()[first] > 5 else ''} of {found[first].describe()}{more}; "
+            "see .diverged_seeds()",
+            UserWarning,
+            stacklevel=3,
+        )

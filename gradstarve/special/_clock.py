@@ -1,0 +1,472 @@
+"""The hyperbolic clock: a logit u = rise e^s - fall e^-s whose angle s obeys ds/dtau = g(u), solved both ways.
+
+This is the whole mathematics of one mode (THEORY (3.1)-(3.8)) with the network taken out. `rise`, `fall` >= 0 are the
+two halves of the logit, u(0) = rise - fall, kappa = 2 sqrt(rise fall), and tau = 2 p r t is the time of the mode. They
+are the coordinates to compute in: no special case for kappa = 0 (fall = 0 or rise = 0), no cancellation for kappa large.
+
+    tau = integral_0^s ds' / g(u(s')) = integral_{u(0)}^{u} dv / (g(v) sqrt(kappa^2 + v^2))                     (3.5)
+
+Kinds, with the residual g: "cross-entropy" 1/(1+e^u) · "hinge" 1 if u < 1 else 0 · "exponential" e^-u · "squared" 1-u ·
+`Softmax(others)` 1/(1 + e^u/others), the share of the `others` outputs, all level, u below the one that is right (11.2).
+
+Hinge and squared are elementary. The others need E(s) = integral_0^s e^u ds' (`expclock.py`), cut at u = -1 and u = 1,
+and inverted by a bracketed Newton iteration in the variable in which tau is nearly linear: s itself where e^u is of order
+one or less in 1/g, and e^u where it is what makes 1/g large.
+
+Derivatives come from the implicit function theorem: with F(s; rise, fall) = tau,
+
+    ds = g(u) [dtau - F_rise drise - F_fall dfall],   F_rise = integral h'(u) e^s ds',  h = 1/g.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from gradstarve.ground import as_number, check_least, check_normal, did_you_mean, is_concrete, shown, together
+from gradstarve.special import _clock_slopes as clock_slopes
+from gradstarve.special import _clock_table as clock_table
+from gradstarve.special import _expclock as expclock
+from gradstarve.special._expclock import angle_at, bounded_exp, logit_at, steepness
+
+Real = Float[Array, "*shape"]
+Pieces = Float[Array, "*batch pieces"]
+Times = Float[Array, "*batch times"]
+KINDS = ("cross-entropy", "hinge", "exponential", "squared")
+MANY = 8  # times of one clock from which on a table of it pays
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """The kind 1/g = 1 + e^u/others, others = K - 1 > 0; with 1 it is "cross-entropy"."""
+
+    others: float
+
+    def __post_init__(self):
+        as_number("others", self.others, 0, with_low=False)
+
+
+Kind = str | Softmax
+
+
+def _check_kind(kind: Kind) -> Kind:
+    if not isinstance(kind, Softmax) and not (isinstance(kind, str) and kind in KINDS):
+        names = ", ".join(map(repr, KINDS))
+        raise ValueError(f"unknown clock {shown(kind)}; use one of {names} or Softmax(others){did_you_mean(kind, KINDS)}")
+    return kind
+
+
+def _constant(kind: Kind) -> float:
+    """c in 1/g = c + e^u, for the kinds of that form; a softmax is of it in the time others * tau."""
+    return kind.others if isinstance(kind, Softmax) else float(kind == "cross-entropy")
+
+
+# --- public wrappers -------------------------------------------------------------------------------------------------
+
+
+def clock_time(kind: Kind, rise, fall, angle) -> Float[Array, "..."]:
+    """tau at which the clock stands at `angle` s, starting from s = 0: F(s) = integral_0^s ds' / g(u(s')).
+
+    `rise`, `fall` >= 0, `angle`: broadcast together, float32 or float64. `angle` >= 0, but for "squared" with u(0) > 1,
+    which runs backwards. inf where the clock never gets there (hinge past u = 1, squared past u = 1) or later than the
+    largest number of the dtype. Accurate to 1e-12 in tau g(u), the angle that the error in tau would cost. `ValueError` for
+    negative and subnormal halves and angles out of range; inside jit nothing is checked.
+
+    >>> float(clock_time("hinge", 0.1, 0.0, 1.0))
+    1.0
+    """
+    rise, fall, angle = _halves(rise, fall, angle=angle)
+    kind = _check_kind(kind)
+    if is_concrete(angle) and is_concrete(rise) and is_concrete(fall):
+        back = np.asarray((angle < 0) & ~((rise - fall > 1) & (kind == "squared")))
+        if back.any():
+            found = np.asarray(angle)[back].flat[0]
+            raise ValueError(f"angle must be >= 0 (below only for the squared loss from a logit above 1), got {found}")
+    return time_of(kind, rise, fall, angle)
+
+
+def clock_state(kind: Kind, rise, fall, time) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """(angle s, logit u) of the clock at `time` tau >= 0: the inverse of `clock_time`.
+
+    Arguments broadcast together, float32 or float64. Error in s, which is |du| / sqrt(kappa^2 + u^2), below 1e-12
+    (1 + s) in float64 and 1e-6 (1 + s) in float32 for every tau of the dtype, rise and fall from the smallest normal
+    number to 1e6. Differentiable in rise, fall and time, to every order and at rise = 0 and fall = 0 too; late derivatives
+    have all their digits. `ValueError` for negative numbers and subnormal halves; inside jit nothing is checked.
+
+    >>> angle, logit = clock_state("hinge", 0.1, 0.0, 1.0)
+    >>> float(angle), round(float(logit), 4)
+    (1.0, 0.2718)
+    """
+    rise, fall, time = _halves(rise, fall, time=time)
+    check_least("time", time, 0.0)
+    return state_at(_check_kind(kind), rise, fall, time)
+
+
+def clock_integral(kind: Kind, u0, u, kappa) -> Float[Array, "..."]:
+    """integral_{u0}^{u} dv / (g(v) sqrt(kappa^2 + v^2)), the tau it takes from logit u0 to u at given kappa (3.5).
+
+    Arguments broadcast together; kappa >= 0; with kappa = 0, u0 and u must have one sign. u >= u0, or for "squared"
+    above 1 u <= u0. inf where u is never reached. `ValueError` for negative kappa and subnormal kappa or u0.
+
+    >>> round(float(clock_integral("cross-entropy", 0.1, 1.0, 0.0)), 3)   # log 10 + Ei(1) - Ei(0.1)
+    5.821
+    """
+    u0, u, kappa = jnp.broadcast_arrays(*together(u0=u0, u=u, kappa=kappa))
+    check_least("kappa", kappa, 0.0)
+    check_normal("kappa", kappa)
+    check_normal("u0", u0)
+    steep = jnp.hypot(kappa, u0)
+    larger = (jnp.abs(u0) + steep) / 2
+    smaller = jnp.where(larger > 0, (kappa / 2) * (kappa / 2 / jnp.where(larger > 0, larger, 1)), 0)
+    rise, fall = jnp.where(u0 >= 0, larger, smaller), jnp.where(u0 >= 0, smaller, larger)
+    kind = _check_kind(kind)
+    if kind == "squared":  # the one that runs backwards
+        return time_of(kind, rise, fall, angle_at(rise, fall, u))
+    return arrival_of(kind, rise, fall, u)
+
+
+def _halves(rise, fall, **other) -> list[Array]:
+    """`rise`, `fall` and one other number, broadcast together and checked."""
+    arrays = together(rise=rise, fall=fall, **other)
+    for name, half in zip(("rise", "fall"), arrays, strict=False):
+        check_least(name, half, 0.0)
+        check_normal(name, half)
+    return list(jnp.broadcast_arrays(*arrays))  # a tuple in newer versions of JAX
+
+
+# --- the laws, by kind -------------------------------------------------------------------------------------------------
+
+
+@partial(jax.jit, static_argnums=0)
+def time_of(kind: Kind, rise: Real, fall: Real, angle: Real) -> Real:
+    """`clock_time` without its checks, on arrays of one shape."""
+    if kind == "hinge":
+        stop = _hinge_stop(rise, fall)
+        # Rounding may put an angle meant to be at the margin an ulp past it.
+        slack = 8 * jnp.finfo(angle.dtype).eps * (1 + jnp.abs(stop))
+        reached = (angle <= stop) | (jnp.isfinite(stop) & (angle <= stop + slack) & (stop > 0))
+        return jnp.where(reached | (angle <= 0), jnp.maximum(angle, 0), jnp.inf)
+    if kind == "squared":
+        return _squared_time(rise, fall, angle)
+    time = _exp_time(_constant(kind), rise, fall, angle)
+    return time / kind.others if isinstance(kind, Softmax) else time
+
+
+@partial(jax.jit, static_argnums=0)
+def arrival_of(kind: Kind, rise: Real, fall: Real, u: Real) -> Real:
+    """The tau at which the logit is first at least `u`, on arrays of one shape: 0 if it starts there, inf if never."""
+    there = rise - fall >= u
+    # The lanes without an answer get one to a harmless question, so that they do not spoil the derivatives of the others.
+    reached = ~there & ((rise > 0) | (u < 0)) & jnp.isfinite(u)
+    if kind in ("hinge", "squared"):
+        reached &= (u <= 1) if kind == "hinge" else (u < 1)
+    rise, fall, u = jnp.where(reached, rise, 0.5), jnp.where(reached, fall, 0), jnp.where(reached, u, 0.75)
+    if kind == "hinge":
+        tau = jnp.maximum(angle_at(rise, fall, u), 0)
+    elif kind == "squared":
+        tau = _squared_time(rise, fall, jnp.maximum(angle_at(rise, fall, u), 0))
+    else:
+        tau = _exp_arrival(_constant(kind), rise, fall, u)
+        tau = tau / kind.others if isinstance(kind, Softmax) else tau
+    return jnp.where(reached, tau, jnp.where(there, 0, jnp.inf))
+
+
+@partial(jax.jit, static_argnums=0)
+def state_at(kind: Kind, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
+    """`clock_state` without its checks, on arrays of one shape."""
+    if kind == "hinge":
+        stop = _hinge_stop(rise, fall)
+        angle = jnp.minimum(time, stop)
+        return angle, jnp.where((time >= stop) & (stop > 0), 1, logit_at(rise, fall, angle))
+    if kind == "squared":
+        angle = _squared_angle(rise, fall, time)
+        left = _squared_left(rise, fall, time)
+        # Late in training what is left to go is e^(-w tau) of what its derivatives could be the difference of.
+        late = jnp.abs(left) < 0.5
+        return angle, jnp.where(late, 1 - left, logit_at(rise, fall, jnp.where(late, 0, angle)))
+    if isinstance(kind, Softmax):
+        time = _softmax_time(kind, time)
+    return _exp_state(_constant(kind), rise, fall, time)
+
+
+def error_at(kind: Kind, rise: Real, fall: Real, time: Real, u: Real, shift: float = 0.0) -> Real:
+    """sigmoid(shift - u) at the logit `u` that the clock has at `time`, on arrays of one shape.
+
+    Late in single precision the rounding of u is worth 1e-6 of e^-u, and more; the time that is left above the cut tells it.
+    """
+    error = jax.nn.sigmoid(shift - u)
+    if kind in ("hinge", "squared") or u.dtype != jnp.float32:
+        return error
+    time = _softmax_time(kind, time) if isinstance(kind, Softmax) else time
+    more = lax.stop_gradient(clock_slopes.rounding(_constant(kind), *lax.stop_gradient((rise, fall, time, u)))) - 1
+    return error * (1 + more) / (1 + error * more)
+
+
+def states_at(
+    kind: Kind, rise: Pieces, fall: Pieces, piece: Int[Array, "*batch times"], time: Times, want_angle: bool = True
+) -> tuple[Array, Array]:
+    """`state_at` for many times of each clock: (angle, logit), each [*batch, times].
+
+    `rise`, `fall`: [*batch, pieces]; `piece`, `time`: [*batch, times], the piece each time belongs to, and the time since it
+    began. With `MANY` times or more and an 1/g = c + e^u, c >= 1/2, they come from a table of each piece (`clock_table.py`),
+    otherwise one by one; the two agree to 1e-12 (1 + s), in float32 to 2e-6 (1 + s). Without `want_angle` the angle may be a
+    lone 0.
+
+    >>> rise, fall = jnp.array([0.1, 0.2]), jnp.zeros(2)  # two pieces of one clock
+    >>> states_at("hinge", rise, fall, jnp.array([0, 1]), jnp.array([1.0, 0.5]))[0].tolist()
+    [1.0, 0.5]
+    """
+    pieces, times = rise.shape[-1], time.shape[-1]
+    if kind in ("hinge", "squared") or _constant(kind) < 0.5 or times < max(MANY, pieces // 4):
+        return state_at(kind, *(jnp.take_along_axis(v, piece, axis=-1) for v in (rise, fall)), time)
+    if isinstance(kind, Softmax):
+        time = _softmax_time(kind, time)
+    flat = [jnp.reshape(v, (-1, v.shape[-1])) for v in (rise, fall, piece, time)]
+    angle, u = _exp_states(_constant(kind), want_angle, *flat)
+    return angle.reshape(time.shape) if want_angle else angle, u.reshape(time.shape)
+
+
+def _softmax_time(kind: Softmax, time: Real) -> Real:
+    """others * tau, kept to a float."""
+    return jnp.minimum(time * kind.others, jnp.finfo(time.dtype).max)
+
+
+def _hinge_stop(rise: Real, fall: Real) -> Real:
+    """The angle at which u = 1: 0 if u starts there or above, inf if rise = 0."""
+    return jnp.where(rise - fall >= 1, 0, angle_at(rise, fall, jnp.ones_like(rise)))
+
+
+def _squared_parts(rise, fall):
+    """The numbers of the Riccati solution x = e^s = N/D, N = 2w + n (1 - E), D = 2w - d (1 - E), E = e^(-w tau)."""
+    w = jnp.sqrt(1 + 4 * rise * fall)
+    gap = 1 - (rise - fall)
+    n = 4 * fall * gap / (1 + 2 * fall + w)  # 1 + 2 fall - w
+    # w + 1 - 2 rise, from its conjugate where that is what would cancel.
+    big = 2 * rise > 1
+    d = jnp.where(big, 4 * rise * gap / jnp.where(big, w + 2 * rise - 1, 1), w + 1 - 2 * rise)
+    return w, n, d
+
+
+def _squared_angle(rise: Real, fall: Real, time: Real) -> Real:
+    w, n, d = _squared_parts(rise, fall)
+    decay = jnp.exp(-w * time)
+    past = -jnp.expm1(-w * time)
+    top = jnp.where(n >= 0, 2 * w + n * past, 2 * w + n + (-n) * decay)
+    excess = 4 * rise * fall / (w + 1) + 2 * rise  # w - 1 + 2 rise = 2w - d
+    bottom = jnp.where(d >= 0, excess + d * decay, 2 * w - d * past)
+    # With little or no rise the bottom is nearly d decay alone, which may underflow while its logarithm is known.
+    level = (d > 0) & (excess < d * decay) | (rise == 0)
+    usual, ahead = jnp.where(level, d, 1), jnp.where(level, w * time, 0)
+    flat = jnp.log(usual) - ahead + jnp.log1p(jnp.where(level, excess, 0) / usual * bounded_exp(ahead))
+    bottom = jnp.where(level & (bottom <= 0), 1, bottom)
+    # log1p where the two are close, so that short times keep their digits.
+    near = jnp.abs((n + d) * past) < 0.5 * bottom
+    shift = (n + d) * past / jnp.where(near, bottom, 1)
+    far = jnp.log(top) - jnp.where(level, flat, jnp.log(bottom))
+    return jnp.where(near, jnp.log1p(jnp.where(near, shift, 0)), far)
+
+
+def _squared_left(rise: Real, fall: Real, time: Real) -> Real:
+    """1 - u = 2 w^2 (n + d) E / (N D); 1, and without a derivative, where it is next to that or the clock is too faint."""
+    w, n, d = _squared_parts(rise, fall)
+    decay, past = jnp.exp(-w * time), -jnp.expm1(-w * time)
+    top, bottom = 2 * w + n * past, 4 * rise * fall / (w + 1) + 2 * rise + d * decay
+    left = 4 * w * w * (1 - (rise - fall)) * decay
+    near = (jnp.abs(left) < 0.9 * jnp.abs(top) * bottom) & (bottom > 0)
+    return jnp.where(near, left / jnp.where(near, top, 1) / jnp.where(near, bottom, 1), 1)
+
+
+def _squared_time(rise: Real, fall: Real, angle: Real) -> Real:
+    w, n, d = _squared_parts(rise, fall)
+    excess = 4 * rise * fall / (w + 1) + 2 * rise
+
+    def fractions(angle):
+        """1 - e^(-w tau), and e^(-w tau) itself for where little of it is left."""
+        x1 = jnp.expm1(angle)
+        below = (x1 + 1) * d + n
+        return 2 * w * x1 / below, (2 * w + n - (x1 + 1) * excess) / below
+
+    past, decay = fractions(lax.stop_gradient(angle))
+    ahead = (past > 0) & (decay > 0)
+    # What is never reached must not reach the derivatives either: its fractions may be infinite.
+    past, decay = fractions(jnp.where(ahead, angle, 0))
+    early = past < 0.5
+    tau = jnp.where(early, -jnp.log1p(-jnp.where(early, past, 0)), -jnp.log(jnp.where(early, 1, decay))) / w
+    # Without rise the angle may grow past the floats' logarithm: tau = log((e^s + fall)/(1 + fall)).
+    far = (rise == 0) & (angle > 300)
+    tau, ahead = jnp.where(far, angle - jnp.log1p(fall), tau), ahead | far
+    return jnp.where(ahead, tau, jnp.where(angle == 0, 0, jnp.inf))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _exp_time(constant: float, rise: Real, fall: Real, angle: Real) -> Real:
+    """integral_0^s (constant + e^u) ds'."""
+    plain, scale = expclock.plain(rise, fall, angle)
+    # Past u = 5000 the panels are shorter than the spacing of floats, and the time is far beyond any float.
+    grown = jnp.exp(scale / 2)  # e^scale may overflow where the time does not
+    total = jnp.where(scale < 5000, plain * grown * grown, jnp.inf)
+    return total + constant * angle if constant else total
+
+
+@_exp_time.defjvp
+def _exp_time_jvp(constant, primals, tangents):
+    (rise, fall, angle), (drise, dfall, dangle) = primals, tangents
+    tau = _exp_time(constant, rise, fall, angle)
+    # A time beyond the floats has no derivative; 0 keeps it from spoiling those it is selected against.
+    there = jnp.isfinite(tau)
+    angle = jnp.where(there, angle, 0)
+    decay, _, grow = clock_slopes.moments(1, rise, fall, angle)
+    slope = constant + jnp.exp(jnp.where(there, logit_at(rise, fall, angle), 0))
+    return tau, jnp.where(there, slope * dangle + grow * drise - decay * dfall, 0)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _exp_arrival(constant: float, rise: Real, fall: Real, u: Real) -> Real:
+    """integral (constant + e^u) ds up to the logit `u` >= u(0), which is reached."""
+    return _exp_time(constant, rise, fall, jnp.maximum(angle_at(rise, fall, u), 0))
+
+
+@_exp_arrival.defjvp
+def _exp_arrival_jvp(constant, primals, tangents):
+    (rise, fall, u), (drise, dfall, du) = primals, tangents
+    tau = _exp_arrival(constant, rise, fall, u)
+    there = jnp.isfinite(tau)
+    rise, fall, u = jnp.where(there, rise, 1), jnp.where(there, fall, 0), jnp.where(there, u, 1)
+    angle = jnp.maximum(angle_at(rise, fall, u), 0)
+    by_rise, by_fall, by_u, top = clock_slopes.arrival_slopes(constant, rise, fall, angle, u)
+    grown = jnp.exp(top / 2)  # e^top may overflow where the derivative does not
+    return tau, jnp.where(there, (by_rise * drise + by_fall * dfall + by_u * du) * grown * grown, 0)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _exp_state(constant: float, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
+    return _invert(constant, rise, fall, time)
+
+
+@_exp_state.defjvp
+def _exp_state_jvp(constant, primals, tangents):
+    (rise, fall, time), (drise, dfall, dtime) = primals, tangents
+    angle, u = _exp_state(constant, rise, fall, time)
+    return (angle, u), clock_slopes.moves(constant, rise, fall, time, angle, u, drise, dfall, dtime)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _exp_states(
+    constant: float, want_angle: bool, rise: Pieces, fall: Pieces, piece: Int[Array, "*batch times"], time: Times
+):
+    return clock_table.states(constant, want_angle)(rise, fall, piece, time)
+
+
+@_exp_states.defjvp
+def _exp_states_jvp(constant, want_angle, primals, tangents):
+    (rise, fall, piece, time), (drise, dfall, _, dtime) = primals, tangents
+    angle, u = _exp_states(constant, True, rise, fall, piece, time)
+    rise, fall, drise, dfall = (jnp.take_along_axis(v, piece, axis=-1) for v in (rise, fall, drise, dfall))
+    dangle, du = clock_slopes.moves(constant, rise, fall, time, angle, u, drise, dfall, dtime)
+    if not want_angle:
+        angle = dangle = jnp.zeros((), u.dtype)
+    return (angle, u), (dangle, du)
+
+
+# --- inversion ---------------------------------------------------------------------------------------------------------
+
+
+def _invert(constant: float, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
+    """(s, u) with integral_0^s (constant + e^u) ds' = time.
+
+    The stretch from u(0) upwards is cut at u = -1 and u = 1. The region that holds the answer is found from the times at
+    the cuts, and inside it F(s) - time is driven to zero by Newton steps kept in a bracket:
+    - below -1 for the plain exponential, and above 1 for both, F is nearly linear in e^u: u <- u + log1p(S ds);
+    - elsewhere 1/g is between 1 and 4.7 times its smallest value in the region: s <- s + ds.
+    """
+    eps = jnp.finfo(time.dtype).eps
+    start = rise - fall
+
+    cut = jnp.full_like(start, -1)
+    angle_low = jnp.where(start < -1, angle_at(rise, fall, cut), 0)
+    below = expclock.below(rise, fall, start, cut) * math.exp(-1) + constant * angle_low
+    time_low = jnp.where(start < -1, below, 0)
+    angle_high = jnp.where(start < 1, angle_at(rise, fall, jnp.ones_like(start)), 0)
+    # In the middle 1/g >= 1/e, which bounds the angle by time alone; it keeps rise = 0 (u = 1 never reached) finite.
+    bound = angle_low + jnp.e * time + 1
+    reachable = angle_high <= bound
+    angle_high = jnp.minimum(angle_high, bound)
+    high_u = jnp.where(reachable, 1, logit_at(rise, fall, angle_high))
+    middle_u = jnp.clip(start, -1, 1)
+    middle = expclock.middle(rise, fall, angle_low, middle_u, angle_high, high_u) * jnp.exp(high_u)
+    time_high = time_low + jnp.where(start < 1, middle + constant * (angle_high - angle_low), 0)
+
+    low = (start < -1) & (time < time_low)
+    high = ~low & (time >= time_high) & reachable
+    base_angle = jnp.where(low, 0, jnp.where(high, angle_high, angle_low))
+    base_u = jnp.where(low, start, jnp.where(high, jnp.maximum(start, 1), middle_u))
+    left = time - jnp.where(low, 0, jnp.where(high, time_high, time_low))
+    by_exp = high | (low & (constant == 0))
+
+    # First guesses. For the e^u regions: E ~ e^u / S, so u ~ log(E) + log S at that u.
+    log_left = jnp.log(jnp.maximum(left, jnp.finfo(time.dtype).tiny))
+    base_steep = steepness(rise, fall, base_u)
+    total = jnp.logaddexp(log_left, base_u - jnp.log(base_steep))
+    guess_u = total + jnp.log(steepness(rise, fall, total))
+    end_u = jnp.where(low, -1, jnp.inf)
+    guess_u = jnp.clip(guess_u, base_u, end_u)
+    guess = base_angle + left / (constant + jnp.exp(jnp.minimum(base_u, 1)))
+    guess = jnp.minimum(guess, jnp.where(low, angle_low, angle_high))
+    angle = jnp.where(by_exp, angle_at(rise, fall, guess_u), guess)
+    angle = jnp.where(by_exp, jnp.maximum(angle, base_angle), angle)
+    u = jnp.where(by_exp, guess_u, logit_at(rise, fall, angle))
+    lower = jnp.where(by_exp, base_u, base_angle)
+    upper = jnp.where(by_exp, jnp.where(low, -1, total + 800), jnp.where(low, angle_low, angle_high))
+
+    def residual(angle, u):
+        """(time - F) / max(1, e^u) and the step ds of Newton's iteration."""
+        scale = jnp.where(by_exp, u, 0)
+        value = expclock.piece(rise, fall, base_angle, base_u, angle, u)
+        spent = left - constant * (angle - base_angle)
+        # Where the scale is 0 the time is taken as it is: a round trip through its logarithm costs digits.
+        due = jnp.where(by_exp, jnp.sign(spent) * jnp.exp(jnp.log(jnp.abs(spent)) - scale), spent)
+        gap = due - value * jnp.exp(u - scale)
+        return gap / (constant * jnp.exp(-scale) + jnp.exp(u - scale))
+
+    def cond(carry):
+        done, count = carry[-2], carry[-1]
+        return ~jnp.all(done) & (count < 80)
+
+    def body(carry):
+        angle, u, lower, upper, done, count = carry
+        step = residual(angle, u)
+        here = jnp.where(by_exp, u, angle)
+        lower = jnp.where(step >= 0, jnp.maximum(lower, here), lower)
+        upper = jnp.where(step <= 0, jnp.minimum(upper, here), upper)
+        steep = steepness(rise, fall, u)
+        move = jnp.where(by_exp, jnp.log1p(jnp.maximum(steep * step, -0.95)), step)
+        there = here + move
+        outside = (there < lower) | (there > upper) | ~jnp.isfinite(there)
+        there = jnp.where(outside, (lower + upper) / 2, there)
+        small = jnp.abs(there - here) <= 4 * eps * (1 + jnp.abs(here))
+        new_u = jnp.where(by_exp, there, logit_at(rise, fall, there))
+        new_angle = jnp.where(by_exp, angle_at(rise, fall, there), there)
+        angle, u = jnp.where(done, angle, new_angle), jnp.where(done, u, new_u)
+        return angle, u, lower, upper, done | small, count + 1
+
+    done = _settled(left, base_u, by_exp)
+    # The first order in what is left is nothing to the value, but it is the whole derivative.
+    moved = left / (constant + jnp.exp(base_u))
+    angle = jnp.where(done, base_angle + moved, angle)
+    u = jnp.where(done, base_u + base_steep * moved, u)
+    angle, u, *_ = lax.while_loop(cond, body, (angle, u, lower, upper, done, 0))
+    return angle, u
+
+
+def _settled(left: Real, base_u: Real, by_exp: Bool[Array, "*shape"]) -> Bool[Array, "*shape"]:
+    """Where no time is left to spend, up to what moves u by less than its own rounding."""
+    tiny = jnp.finfo(left.dtype).tiny
+    negligible = by_exp & (jnp.log(jnp.maximum(left, tiny)) < base_u - 60) & (base_u > 0)
+    return (left <= 0) | negligible

@@ -1,0 +1,348 @@
+"""Many times of one clock: the times at fixed logits once per clock, and every other time from the nearest of them below.
+
+Solves integral_0^s (c + e^u) ds' = tau, u = rise e^s - fall e^-s, c > 0, for many tau at one (rise, fall): what `clock.py`
+does one time at a time. Knots lie at fixed logits (`KNOTS`), so that their exponentials are constants. Times at knots are
+sums over the stretches between them, as far up as some time asks for, and a time between two knots gets
+
+1. a guess: the stretch is gone through as if log(c + e^u) were linear in s, corrected to the right slope at both ends;
+2. the time of the guess, counted from the knot below (`stretch.py`);
+3. the step that four terms of the inverse series give. The guess is good to about 1e-3 in u, and one step leaves 1e-14;
+   where the step was large another one follows.
+
+Above the last knot integral e^u ds = e^u sum_n n! P_n(u/S) / S^(n+1), the multipole expansion of 1/S, whose terms have
+fallen to 1e-16 there before they grow; the logarithm of it is solved by Newton steps, left out if no clock is late.
+
+Arrays are [..., clocks] inside, clocks last, so that loops over few times run over many clocks; they are taken in blocks
+that stay in the caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from gradstarve.special import _stretch as stretch
+from gradstarve.special._expclock import angle_at, steepness
+
+Real = Float[Array, "..."]
+
+_LAST = 46.0
+_LOW = (-36.0, -24.0, -16.2, -11.5, -8.2, -5.9, -4.2, -2.9, -2.0, -1.4, -1.0)
+_MIDDLE = (-0.5, -0.2, -0.05, 0.05, 0.2, 0.5, 1.0)
+_HIGH = (1.5, 2.2, 3.1, 4.1, 5.2, 6.4, 7.8, 9.4, *np.linspace(11.0, _LAST, 22))
+KNOTS = np.array([*_LOW, *_MIDDLE, *_HIGH])
+_CHUNK = 10  # stretches of the high part that are worked out at a time
+_FIRST, _END = len(_LOW), len(_LOW) + len(_MIDDLE)
+# Slot 0 is what lies below KNOTS[0], slot k begins at KNOTS[k-1]; the core is the one that crosses u = 0.
+_FLOORS = np.array([-1e30, *KNOTS])
+_CORE = int(np.searchsorted(KNOTS, 0))
+_MULTIPOLES = 26
+_BLOCK = 2**16  # numbers in the arrays of one block
+
+
+def _stretches(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """v^2 and e^0, e^v times the weights of Gauss-Legendre in v = u: [knots, count] and [2, knots, count].
+
+    Row i is the stretch that ends at KNOTS[i], and row 0 is empty.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    lower = np.concatenate([KNOTS[:1], KNOTS[:-1]])
+    centre, width = (KNOTS + lower)[:, None] / 2, (KNOTS - lower)[:, None] / 2
+    v = centre + width * nodes
+    return v * v, np.stack([weights * width, weights * width * np.exp(v)])
+
+
+_SQUARES, _MASSES = _stretches(7)
+
+
+class Clocks(NamedTuple):
+    """Clocks [pieces, clocks] with kappa = 2 `half`, `below` of the knots at their start or below it, and the time `until`
+    the first knot above it. `series`: alpha, beta_0, .. [terms, pieces, clocks], of use where kappa <= 1.
+    """
+
+    rise: Real
+    fall: Real
+    half: Real
+    series: Real
+    below: Int[Array, "..."]
+    until: Real
+
+
+def _written(function: Callable, number: Real, *arguments: Any) -> Any:
+    """`function`(*arguments), written to memory, where XLA on CPU would compute it again for each of its uses.
+
+    What leaves a loop is written. This one has one turn, as `number` >= 0, but XLA must not know (another would change
+    nothing).
+    """
+    shapes = jax.eval_shape(function, *arguments)
+    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    turns = jnp.where(number < 0, 2, 1)
+    return lax.while_loop(lambda c: c[0] < turns, lambda c: (c[0] + 1, function(*arguments)), (0, empty))[1]
+
+
+def prepare(constant: float, rise: Real, fall: Real) -> Clocks:
+    """The clocks (rise, fall) [pieces, clocks] of 1/g = `constant` + e^u."""
+    half = jnp.sqrt(rise) * jnp.sqrt(fall)
+    tame = jnp.minimum(4 * half * half, 1)
+    matrix = stretch.series_matrix()
+    series = stretch.product(matrix.T, jnp.stack([tame**m for m in range(len(matrix))]))
+    return Clocks(rise, fall, half, series, *_written(partial(_start, constant), rise[0, 0], rise, fall, half, series))
+
+
+def _start(constant: float, rise: Real, fall: Real, half: Real, series: Real) -> tuple[Int[Array, "..."], Real]:
+    """`below` and `until` of the clocks."""
+    start = stretch.place(rise, fall)
+    below = sum(((start.u >= knot).astype(jnp.int32) for knot in KNOTS.tolist()), jnp.zeros((), jnp.int32))
+    target = stretch.knot(half, jnp.asarray(KNOTS, rise.dtype).at[below].get(mode="clip"))
+    less, more = stretch.ends_of(start, target)
+    angle = jnp.where(less > 0, jnp.maximum(jnp.log(more / jnp.where(less > 0, less, 1)), 0), 0)
+    middle = (half <= 0.5) & (below >= _FIRST) & (below < _END)
+    return below, stretch.spent(constant, series, middle, start, angle, jnp.ones_like(rise))[0]
+
+
+class Found(NamedTuple):
+    """For every time [times, clocks]: its `slot`, and when that `begins` and `ends` (inf until it is known)."""
+
+    slot: Int[Array, "..."]
+    begins: Real
+    ends: Real
+
+
+def _whole(constant: float, kappa2: Real, squares: Real, masses: Real) -> Real:
+    """How long the stretches take, [stretches, pieces, clocks]. All but S is a constant."""
+    total = jnp.zeros((), masses.dtype)
+    for k in range(squares.shape[-1]):
+        square, mass = squares[:, k], constant * masses[0, :, k] + masses[1, :, k]
+        total = total + mass[:, None, None] / jnp.sqrt(kappa2 + square[:, None, None])
+    return total
+
+
+def _sums(clocks: Clocks, whole: Real, first: Any, base: Real) -> Real:
+    """The times at the ends of the stretches `first`, .. from that at their beginning: of each only what is gone through."""
+    row = first + jnp.arange(whole.shape[0])[:, None, None]
+    gone = jnp.where(row > clocks.below, whole, jnp.where(row == clocks.below, clocks.until, 0))
+    return base + stretch.product(np.tri(whole.shape[0]), gone)
+
+
+def _meet(found: Found, rows: Real, time: Real, alive: Any = True) -> Found:
+    """`found` after the knots with the times `rows` [knots, ...]."""
+    slot, begins, ends = found
+    for row in rows:
+        passed = (row <= time) & alive
+        slot = slot + passed.astype(jnp.int32)
+        begins = jnp.where(passed, row, begins)
+        ends = jnp.where(passed, ends, jnp.minimum(ends, row))
+    return Found(slot, begins, ends)
+
+
+def search(constant: float, clocks: Clocks, of_piece: Callable[[Array], Array], time: Real) -> Found:
+    """The slots of `time` [times, clocks]. Knots below every start, or above every time, are not worked out."""
+    dtype = time.dtype
+    kappa2 = 4 * clocks.half * clocks.half
+    small = kappa2 <= 1
+    squares, masses = jnp.asarray(_SQUARES, dtype), jnp.asarray(_MASSES, dtype)
+    zero = jnp.zeros_like(clocks.rise)
+    alive = of_piece(clocks.rise) > 0
+    nothing = Found(jnp.full(time.shape, _FIRST, jnp.int32), jnp.zeros_like(time), jnp.full_like(time, jnp.inf))
+
+    def low(_):
+        whole = _whole(constant, kappa2, squares[:_FIRST], masses[:, :_FIRST])
+        rows = _sums(clocks, whole, 0, zero)
+        return _meet(nothing._replace(slot=jnp.zeros_like(nothing.slot)), of_piece(rows), time), rows[-1]
+
+    found, base = lax.cond(jnp.any(clocks.below < _FIRST), low, lambda _: (nothing, zero), 0)
+
+    # The middle by the series where kappa <= 1. With rise = 0 no clock leaves the core, however long it takes.
+    part = slice(_FIRST, _END)
+    knots = KNOTS[_FIRST - 1 : _END]
+    places = stretch.knot(clocks.half, jnp.asarray(knots, dtype)[:, None, None])
+    level = places.steep * stretch.product(knots[:, None] ** np.arange(stretch.TERMS - 1), clocks.series[1:])
+    places = [jnp.broadcast_to(x, level.shape) for x in places]
+    lower, upper = (stretch.Place(*(x[cut] for x in places)) for cut in (np.s_[:-1], np.s_[1:]))
+    less, more = stretch.ends_of(lower, upper)
+    crossed = (constant + clocks.series[0]) * jnp.log(more / less) + level[1:] - level[:-1]
+    crossed = jnp.where(jnp.isfinite(crossed), crossed, 0)
+    crossed = jnp.where(small, crossed, _whole(constant, kappa2, squares[part], masses[:, part]))
+    rows = _sums(clocks, crossed, _FIRST, base)
+    shown, core = of_piece(rows), _CORE - _FIRST
+    found = _meet(_meet(found, shown[:core], time), shown[core:], time, alive)
+
+    def more_to_do(carry):
+        k, _, found = carry
+        return (k < len(_HIGH) // _CHUNK) & jnp.any((found.ends == jnp.inf) & alive)
+
+    def high(carry):
+        k, base, found = carry
+        first = _END + k * _CHUNK
+        cut = lax.dynamic_slice_in_dim(squares, first, _CHUNK, 0), lax.dynamic_slice_in_dim(masses, first, _CHUNK, 1)
+        rows = _sums(clocks, _whole(constant, kappa2, *cut), first, base)
+        return k + 1, rows[-1], _meet(found, of_piece(rows), time, alive)
+
+    return lax.while_loop(more_to_do, high, (0, rows[-1], found))[2]
+
+
+def _guess(constant: float, low: stretch.Place, high: stretch.Place, exp: Real, left: Real, lasts: Real) -> Real:
+    """The angle after the time `left` of the `lasts` between two places, to about 1e-3 / S.
+
+    If log(c + e^u) were linear in the angle; the cubic puts the slopes right at both ends, which are off by one factor.
+    """
+    less, more = stretch.ends_of(low, high)
+    whole = _rough_log(less, more)
+    f0, f1 = constant + jnp.exp(low.u), constant + exp
+    grow = _rough_log(f0, f1)
+    share = jnp.clip(left / lasts, 0, 1)
+    flat = grow < 1e-3
+    x = jnp.where(flat, share, _rough_log(f0, f0 + (f1 - f0) * share) / jnp.where(flat, 1, grow))
+    excess = jnp.where(flat, 1, lasts * grow / (whole * jnp.where(flat, 1, f1 - f0))) - 1
+    return whole * (x + excess * x * (1 - x) * (1 - 2 * x))
+
+
+def _rough_log(less: Real, more: Real) -> Real:
+    """log(more/less) to 1e-4 for ratios from 1 to 8: 2 artanh by its power series."""
+    t = (more - less) / (more + less)
+    return 2 * t * stretch.horner([1 / n for n in range(1, 20, 2)], t * t)
+
+
+def _step(constant: float, series: Real, middle, low: stretch.Place, left: Real, angle: Real) -> Real:
+    """The angle after the time `left`, by the inverse series of the time at `angle`."""
+    speed = 1 / (constant + jnp.exp(low.u))
+    spent, high = stretch.spent(constant, series, middle, low, angle, speed)
+    exp = jnp.exp(high.u)
+    share = exp / (constant + exp)
+    y = (left * speed - spent) * ((constant + jnp.exp(low.u)) / (constant + exp))
+    square = high.steep * high.steep
+    a2 = high.steep * share / 2
+    a3 = (high.u + square) * share / 6
+    a4 = high.steep * (1 + 3 * high.u + square) * share / 24
+    move = y * (1 - y * (a2 - y * (2 * a2 * a2 - a3 + y * (5 * a2 * (a3 - a2 * a2) - a4))))
+    return jnp.maximum(angle + move, 0)
+
+
+def look_up(constant: float, clocks: Clocks, piece: Int[Array, "..."], time: Real, want_angle: bool = True):
+    """(angle s, logit u) at `time` [times, clocks] of the `piece` of each clock; a lone 0 for s without `want_angle`."""
+    pieces, count = clocks.rise.shape
+
+    def of_piece(values: Array) -> Array:
+        """`values` [..., pieces, clocks] of the piece in hand."""
+        if pieces == 1:
+            return values
+        flat = values.reshape(*values.shape[:-2], -1)
+        return flat.at[..., piece * count + jnp.arange(count, dtype=jnp.int32)].get(mode="promise_in_bounds")
+
+    slot, begins, ends = search(constant, clocks, of_piece, time)
+    rise, fall, half, series, below, _ = map(of_piece, clocks)
+    late, following = slot == len(KNOTS), jnp.minimum(slot + 1, len(KNOTS))
+    floors, exps = jnp.asarray(_FLOORS, time.dtype), jnp.asarray(np.exp(_FLOORS), time.dtype)
+    floor, top, exp = (
+        values.at[k].get(mode="promise_in_bounds") for values, k in ((floors, slot), (floors, following), (exps, following))
+    )
+    at_start = slot == below
+    knot = stretch.knot(half, floor)
+    low = stretch.place(jnp.where(at_start, rise, knot.up), jnp.where(at_start, fall, knot.down))
+    rest = time - jnp.where(at_start, 0, begins)
+    lasts, left = ends - jnp.where(at_start, 0, begins), jnp.where(late, 0, rest)
+    # Where 1/g is level, however long the slot is: before the first knot, and around u = 0.
+    level = (slot == 0) | (slot == _CORE)
+    flat = left / (constant + jnp.where(slot == 0, 0, 1))
+    curved = _guess(constant, low, stretch.knot(half, top), exp, left, lasts)
+    guess = jnp.where(level, flat, jnp.where(lasts > 0, curved, 0))
+    middle = (half <= 0.5) & (slot >= _FIRST) & (slot < _END)
+
+    # A loop, for what leaves it is written to memory once, where XLA on CPU would compute it again for each use.
+    def cond(carry):
+        angle, before, count = carry
+        return (count == 0) | (jnp.any(jnp.abs(angle - before) * low.steep > 0.03) & (count < 8))
+
+    def body(carry):
+        angle, _, count = carry
+        return _step(constant, series, middle, low, left, angle), angle, count + 1
+
+    angle = lax.while_loop(cond, body, (guess, guess, 0))[0]
+    u = stretch.advance(low, angle)[0].u
+    if want_angle:
+        base = jnp.where(low.u > 0, jnp.log(low.up) - jnp.log(rise), jnp.log(fall) - jnp.log(low.down))
+        angle = jnp.where(at_start, 0, base) + angle
+    else:
+        angle = jnp.zeros((), time.dtype)
+    rise, fall, half = (jnp.broadcast_to(x, time.shape) for x in (rise, fall, half))
+    return lax.cond(jnp.any(late), _late, lambda angle, u, *_: (angle, u), angle, u, late, rest, rise, fall, half)
+
+
+def _multipoles(half: Real, u: Real) -> tuple[Real, Real]:
+    """S e^-u integral_{-inf}^u e^v / S dv = sum_n n! P_n(u/S) / S^n for S not below the last knot; and S."""
+    steep = jnp.sqrt(4 * half * half + u * u)
+    cosine, size = u / steep, 1 / steep
+    before, now, power = jnp.ones_like(u), cosine, size
+    total = 1 + now * power
+    for n in range(1, _MULTIPOLES):
+        before, now = now, ((2 * n + 1) * cosine * now - n * before) / (n + 1)
+        power = power * ((n + 1) * size)
+        total = total + now * power
+    return total, steep
+
+
+def _late(angle: Real, u: Real, late: Bool[Array, "..."], left: Real, rise: Real, fall: Real, half: Real):
+    """(angle, u) with those put right that are `late`: `left` past the last knot, or past the start above it."""
+    base = jnp.maximum(rise - fall, _LAST)
+    amount, steep = _multipoles(half, base)
+    start = base + jnp.log(amount / steep)
+    goal = jnp.logaddexp(jnp.log(jnp.maximum(left, jnp.finfo(left.dtype).tiny)), start)
+
+    def newton(_, v):
+        amount, steep = _multipoles(half, v)
+        return jnp.maximum(v + (goal - v - jnp.log(amount / steep)) * amount, base)
+
+    v = lax.fori_loop(0, 5, newton, jnp.maximum(goal + jnp.log(steepness(rise, fall, goal)), base))
+    return jnp.where(late, angle_at(rise, fall, v), angle) if angle.ndim else angle, jnp.where(late, v, u)
+
+
+@cache
+def states(constant: float, want_angle: bool):
+    """The function (rise, fall [clocks, pieces], piece, time [clocks, times]) -> (angle, u), each [clocks, times].
+
+    The angle is a lone 0 without `want_angle`. vmap adds to the clocks, so that the blocks are the same with and without.
+    """
+
+    def block(arguments):
+        rise, fall, piece, time = (values.T for values in arguments)
+        angle, u = look_up(constant, prepare(constant, rise, fall), piece, time, want_angle)
+        return angle.T, u.T
+
+    @jax.custom_batching.custom_vmap
+    def solve(rise, fall, piece, time):
+        clocks, times = time.shape
+        if rise.shape[1] == 1:
+            piece = piece[:, :1]
+        limit = max(8, _BLOCK // max(times, 2 * rise.shape[1]) // 8 * 8)
+        if clocks <= limit:
+            return block((rise, fall, piece, time))
+        # Blocks that fill the clocks exactly, if there are such of a good size, spare a copy of everything.
+        exact = [size for size in range(limit, limit // 2, -8) if clocks % size == 0]
+        size = exact[0] if exact else limit
+        count = -(-clocks // size)
+        given = rise, fall, piece, time
+        if not exact:
+            given = [jnp.pad(v, ((0, count * size - clocks), (0, 0)), mode="edge") for v in given]
+        angle, u = lax.map(block, tuple(v.reshape(count, size, -1) for v in given))
+        angle = angle.reshape(-1, times)[:clocks] if want_angle else angle[0]
+        return angle, u.reshape(-1, times)[:clocks]
+
+    @solve.def_vmap
+    def _(axis_size, in_batched, *arguments):
+        full = [
+            v if batched else jnp.broadcast_to(v, (axis_size, *v.shape))
+            for v, batched in zip(arguments, in_batched, strict=True)
+        ]
+        clocks = full[0].shape[1]
+        angle, u = solve(*(v.reshape(axis_size * clocks, -1) for v in full))
+        shape = (axis_size, clocks, u.shape[-1])
+        return (angle.reshape(shape) if want_angle else angle, u.reshape(shape)), (want_angle, True)
+
+    return solve

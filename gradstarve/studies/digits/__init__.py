@@ -1,0 +1,1 @@
+"""Pairs of handwritten digits: what the laws say about them, and what training does."""

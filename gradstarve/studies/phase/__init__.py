@@ -1,0 +1,1 @@
+"""Phase diagrams of training, a module for each plane."""

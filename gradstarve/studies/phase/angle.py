@@ -1,0 +1,165 @@
+"""The fate of one neuron between two classes at an angle: over the direction of w in their plane, and z/|w| (4.1)-(4.4).
+
+A pixel is one network of one neuron of |(w, z)| = scale. The upright axis is z/|(w, z)|, so that areas are chances for a
+Gaussian start of equal deviations (in any dimension: what is outside of the plane of the classes acts on nothing). While
+margins are below 1, or small against it, only p_- r_- / p_+ r_+ matters, and only for neurons that see both classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.ground import positive_int
+from gradstarve.studies.phase.phase_fates import LEARNT, OPEN, class_fates, proven, two_classes
+from gradstarve.studies.phase.phase_settings import cosines, positive, positives
+
+UNDECIDED = 2
+DEFAULTS: dict[str, Any] = {
+    "cosines": (0.0, -0.3, -0.7, -1.0),
+    "ratios": (1 / 9, 1.0, 9.0),
+    "scale": 0.02,
+    "pixels": 150,
+}
+_MORE = 11  # cosines of the curve of dead neurons
+_COARSE = 90  # and the pixels of its maps
+
+
+def checked(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, refused where they make no problem."""
+    return {
+        "cosines": cosines(settings["cosines"]),
+        "ratios": positives("ratios", settings["ratios"]),
+        "scale": positive("scale", settings["scale"]),
+        "pixels": positive_int("pixels", settings["pixels"], minimum=4),
+    }
+
+
+def steps(losses: tuple[str, ...], settings: dict[str, Any]) -> int:
+    """How often `compute` tells that it has advanced."""
+    return len(losses) * (len(settings["cosines"]) * len(settings["ratios"]) + _MORE)
+
+
+def grid(pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres: the direction of w from x_+, in degrees, and z/|(w, z)|; twice as many directions as heights."""
+    directions = 360 * (np.arange(pixels) + 0.5) / pixels - 180
+    count = pixels // 2
+    return directions, 2 * (np.arange(count) + 0.5) / count - 1
+
+
+def neurons(pixels: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """w [b, 1, 2] and z [b, 1] of all pixels, directions running fastest."""
+    directions, heights = grid(pixels)
+    angle, height = np.meshgrid(np.radians(directions), heights)
+    flat = scale * np.sqrt(1 - height**2)
+    w = np.stack([flat * np.cos(angle), flat * np.sin(angle)], axis=-1)
+    return w.reshape(-1, 1, 2), scale * height.reshape(-1, 1)
+
+
+def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Per loss: `fate` [cosines, ratios, heights, directions]: +1, -1 the class learnt, 0 dead, 2 undecided.
+
+    `by_law`: the part of the pixels that (4.1)-(4.4) decide; `wrong`: how many of them training decides otherwise (hinge
+    loss, of which every pixel is followed from event to event); `dead` over `more_cosines`.
+    """
+    pixels, scale, ratios = settings["pixels"], settings["scale"], settings["ratios"]
+    directions, heights = grid(pixels)
+    w, z = neurons(pixels, scale)
+    more, (few_w, few_z) = np.linspace(-1, 0, _MORE), neurons(min(_COARSE, pixels), scale)
+    maps: dict[str, Any] = {}
+    for loss in losses:
+        fates, law, wrong = [], [], []
+        for cosine in settings["cosines"]:
+            for ratio in ratios:
+                data = _data(cosine, ratio)
+                known = _fate(proven(data, w, z, True))
+                fate = _fate(class_fates(data, w, z, loss, trust=loss != "hinge"))
+                fates.append(fate.reshape(len(heights), len(directions)))
+                law.append(float((known != UNDECIDED).mean()))
+                wrong.append(int(((known != UNDECIDED) & (known != fate) & (fate != UNDECIDED)).sum()))
+                advance()
+        shape = len(settings["cosines"]), len(ratios)
+        dead = []
+        for cosine in more:
+            dead.append(float((_fate(class_fates(_data(cosine, 1.0), few_w, few_z, loss)) == 0).mean()))
+            advance()
+        maps[loss] = {
+            "fate": np.array(fates).reshape(*shape, len(heights), len(directions)),
+            "by_law": np.array(law).reshape(shape),
+            "wrong": np.array(wrong).reshape(shape),
+            "dead": np.array(dead),
+        }
+    return {"direction": directions, "height": heights, "more_cosines": more}, maps
+
+
+def _data(cosine: float, ratio: float) -> Any:
+    """Two classes with p_- r_- / p_+ r_+ = `ratio`, half of it in logarithms by frequency and half by norm."""
+    root = np.sqrt(ratio)
+    return two_classes(float(cosine), (1 / (1 + root), root / (1 + root)), (1.0, root))
+
+
+def _fate(found: np.ndarray) -> np.ndarray:
+    """+1, -1, 0, 2 for networks of one neuron."""
+    fate = np.where(found[:, 0] == LEARNT, 1, np.where(found[:, 1] == LEARNT, -1, 0))
+    return np.where((fate == 0) & (found == OPEN).any(1), UNDECIDED, fate)
+
+
+def law_lines(cosine: float) -> list[np.ndarray]:
+    """The boundaries that theory knows, as [points, 2] of direction in degrees and height z/|(w, z)|.
+
+    z = -a of both classes (4.1), on neurons that see one class only (all of them for opposite classes, 4.3); and, for those
+    that leave, b + |c| a = 0, beyond which they wake on the other class (4.4).
+    """
+    angle = np.linspace(-180, 180, 2881)
+    own = np.cos(np.radians(angle)), np.cos(np.radians(angle) - np.arccos(cosine))
+    lines = []
+    for k, sign in ((0, 1), (1, -1)):
+        a, b = own[k], own[1 - k]
+        line = -sign * a / np.sqrt(1 + a * a)
+        shown = (a > 0) & (b <= 1e-9) & ((b - cosine * a <= 0) | (cosine == -1))
+        lines.append(np.stack([angle, np.where(shown, line, np.nan)], axis=-1))
+        if -1 < cosine < 0:
+            edge = b - cosine * a
+            for i in np.flatnonzero((a[:-1] > 0) & (b[:-1] <= 0) & (edge[:-1] * edge[1:] < 0)):
+                where = angle[i] - edge[i] * (angle[i + 1] - angle[i]) / (edge[i + 1] - edge[i])
+                lines.append(np.array([[where, line[i]], [where, -sign]]))
+    return lines
+
+
+def dead_share(cosine, scale_w: float = 1.0, scale_z: float = 1.0) -> Any:
+    """The part of Gaussian neurons that are dead in the end, between classes at that cosine, one neuron alone, any loss.
+
+    With theta = arccos c, (pi - theta)/(2 pi) see no class at the start. Of those that see one class only, the ones that
+    leave it with b + |c| a <= 0 die (4.4), which are (1 - pi_L)/2 of all neurons, at every -1 < c <= 0 the same. A neuron
+    that sees both stops to see a class only while z is of the sign of the other one, and so never dies (2.0). At c = -1 no
+    neuron dies (4.3): the limit of c -> -1, (1 - pi_L)/2, is not the value there.
+
+    >>> [round(float(dead_share(c)), 3) for c in (0.0, -0.999999999, -1.0)]
+    [0.375, 0.125, 0.0]
+    """
+    cosine = np.asarray(cosine, float)
+    leave = float(1 - theory.learning_probability(scale_w, scale_z)) / 2
+    return np.where(cosine == -1, 0.0, leave + (np.pi - np.arccos(cosine)) / (2 * np.pi))
+
+
+def rows(diagram: Any) -> list[tuple[str, ...]]:
+    """A row a loss, cosine and ratio: the chance of each fate, and the part that theory decides."""
+    head = ("loss", "cosine", "p-r-/p+r+", "learns +", "learns -", "dead", "undecided", "law decides", "against it")
+    table: list[tuple[str, ...]] = [head]
+    for loss, found in diagram.maps.items():
+        for i, cosine in enumerate(diagram.settings["cosines"]):
+            for j, ratio in enumerate(diagram.settings["ratios"]):
+                fate = found["fate"][i, j]
+                shares = [f"{100 * float((fate == value).mean()):.2f} %" for value in (1, -1, 0, UNDECIDED)]
+                law = f"{100 * found['by_law'][i, j]:.1f} %"
+                against = str(int(found["wrong"][i, j])) if loss == "hinge" else "-"
+                table.append((loss, f"{cosine:g}", f"{ratio:.3g}", *shares, law, against))
+    return table
+
+
+NOTES = (
+    "Chances for a Gaussian start with equal deviations: parts of the area. 'law decides': pixels that (4.1)-(4.4) settle;\n"
+    "'against it': pixels of these that training from event to event decides otherwise. Others are trained."
+)

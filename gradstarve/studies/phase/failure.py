@@ -1,0 +1,164 @@
+"""How often class - of a network is never learnt, over its width: by law, and over random networks (4.2)-(4.4).
+
+Four panels, each with one thing changed:
+
+- `angle`: Gaussian networks between classes at several cosines, small and so with neurons that do not feel each other:
+  ((1 + D)/2)^h with D the part of neurons that die, `phase_angle.dead_share`;
+- `ratio`: sigma_z / sigma_w, orthogonal classes, each neuron exclusive to one of them (by a coin), law (1 - pi_L/2)^h (4.2);
+- `share`: the frequency p_- of opposite classes, and `scale`: sigma there, r = 1. Cross-entropy fails with 2^-h whatever
+  they are (4.3). Hinge loss fails more often: a class that is learnt stops, and keeps the neurons of the wrong sign on it.
+  Who leaves before that is a matter of the class's own clock, so that frequencies hardly count, and r sigma^2 does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.ground import number, positive_int
+from gradstarve.studies.phase.angle import dead_share
+from gradstarve.studies.phase.phase_fates import LEARNT, OPEN, class_fates, two_classes
+from gradstarve.studies.phase.phase_settings import cosines, positives
+
+PANELS = ("angle", "ratio", "share", "scale")
+DEFAULTS: dict[str, Any] = {
+    "width": 12,
+    "cosines": (-1.0, -0.9, -0.6, -0.3),
+    "ratios": (0.25, 1.0, 4.0),
+    "shares": (0.1, 0.5, 0.9),
+    "scales": (0.1, 0.5, 2.0),
+    "networks": 1000,
+    "seed": 0,
+}
+SMALL = 0.02  # sigma where the scale is not what changes
+STANDARD = 1.0  # and where it has to be large enough for a class to stop early
+CONFIDENCE = 0.95
+
+
+def checked(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, refused where they make no problem."""
+    shares = positives("shares", settings["shares"])
+    if max(shares) >= 1:
+        raise ValueError(f"shares must be frequencies of class - below 1, got {max(shares)}")
+    return {
+        "width": positive_int("width", settings["width"]),
+        "cosines": cosines(settings["cosines"]),
+        "ratios": positives("ratios", settings["ratios"]),
+        "shares": shares,
+        "scales": positives("scales", settings["scales"]),
+        "networks": positive_int("networks", settings["networks"], minimum=2),
+        "seed": positive_int("seed", settings["seed"], minimum=0),
+    }
+
+
+def values(settings: dict[str, Any], panel: str) -> tuple[float, ...]:
+    """What changes in a panel."""
+    return settings[{"angle": "cosines", "ratio": "ratios", "share": "shares", "scale": "scales"}[panel]]
+
+
+def widths(most: int) -> np.ndarray:
+    """1, 2, 3, 4, 6, 8, 10, 12, ... up to `most`, and `most`."""
+    some = [*range(1, min(most, 4) + 1), *range(6, most, 2), most]
+    return np.unique([h for h in some if h <= most])
+
+
+def steps(losses: tuple[str, ...], settings: dict[str, Any]) -> int:
+    """How often `compute` tells that it has advanced."""
+    return len(losses) * sum(len(values(settings, panel)) for panel in PANELS)
+
+
+def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Per loss and panel, [values, widths]: `_failed`, how often of `networks`; `_low`, `_high`, the 95 % interval of
+    Clopper and Pearson for the chance; `_law`, where there is one (NaN elsewhere); `_open`, networks left undecided.
+
+    An undecided network counts as failed at the upper end of the interval only.
+    """
+    from scipy.stats import binomtest
+
+    count, h = settings["networks"], widths(settings["width"])
+    maps: dict[str, Any] = {}
+    for loss in losses:
+        found: dict[str, Any] = {}
+        for p, panel in enumerate(PANELS):
+            chosen = values(settings, panel)
+            failed = np.zeros((len(chosen), len(h)), int)
+            left = np.zeros_like(failed)
+            for i, value in enumerate(chosen):
+                # The same draws for every loss and value, so that what is equal looks equal.
+                rng = np.random.default_rng([settings["seed"], p])
+                fates = _fates(rng, panel, value, h, count, loss)[..., 1].reshape(len(h), count)
+                failed[i], left[i] = (fates != LEARNT).sum(1), (fates == OPEN).sum(1)
+                failed[i] -= left[i]
+                advance()
+            low, high = np.zeros(failed.shape), np.ones(failed.shape)
+            for place in np.ndindex(failed.shape):
+                certain, open_ = int(failed[place]), int(left[place])
+                low[place] = binomtest(certain, count).proportion_ci(CONFIDENCE).low
+                high[place] = binomtest(certain + open_, count).proportion_ci(CONFIDENCE).high
+            found |= {f"{panel}_failed": failed, f"{panel}_open": left, f"{panel}_low": low, f"{panel}_high": high}
+            found[f"{panel}_law"] = np.array([[law(panel, value, int(one), loss) for one in h] for value in chosen])
+        maps[loss] = found
+    return {"width": h, **{panel: np.array(values(settings, panel)) for panel in PANELS}}, maps
+
+
+def law(panel: str, value: float, width: int, loss: str) -> float:
+    """The chance that class - is never learnt, NaN where there is no law; for `angle` that of small starts."""
+    if panel == "ratio":
+        return float((1 - theory.learning_probability(1.0, value) / 2) ** width)
+    if panel == "angle" and value != -1:
+        return float(((1 + dead_share(value)) / 2) ** width)
+    if panel == "angle":
+        return theory.class_failure_probability(width)
+    # One neuron alone is on no class that others have stopped.
+    return theory.class_failure_probability(width) if loss != "hinge" or width == 1 else float("nan")
+
+
+def _fates(rng, panel: str, value: float, h: np.ndarray, count: int, loss: str) -> np.ndarray:
+    """The fates of `count` networks of each width, [widths * count, 2]; neurons beyond the width are zero."""
+    most = int(h[-1])
+    used = (np.arange(most) < h[:, None])[:, None, :] & np.ones((1, count, 1), bool)
+    used = used.reshape(-1, most)
+    w, z = rng.normal(size=(*used.shape, 2)) * used[..., None], rng.normal(size=used.shape) * used
+    frequencies, cosine, scale = (0.5, 0.5), -1.0, STANDARD
+    if panel == "angle":
+        cosine, scale = value, SMALL
+    elif panel == "ratio":
+        # Along the axes of orthogonal classes: seen by one of them, by a coin.
+        cosine, scale = 0.0, SMALL / np.sqrt(value)
+        side = rng.integers(0, 2, used.shape)
+        w = np.abs(w) * np.where(side[..., None] == np.arange(2), 1, -1)
+        z = z * value
+    elif panel == "share":
+        frequencies = 1 - value, value
+    else:
+        scale = value
+    # Hinge loss is trained whatever the laws say: what they say is drawn as a line.
+    return class_fates(two_classes(cosine, frequencies, (1.0, 1.0)), scale * w, scale * z, loss, trust=loss != "hinge")
+
+
+def rows(diagram: Any) -> list[tuple[str, ...]]:
+    """A row a loss, panel, value and some widths: how often class - failed, its interval, and the law."""
+    h = diagram.axes["width"]
+    shown = [i for i, one in enumerate(h) if one in (1, 4, 8) or i == len(h) - 1]
+    table: list[tuple[str, ...]] = [("loss", "changed", "value", *(f"h = {h[i]}" for i in shown))]
+    count = diagram.settings["networks"]
+    for loss, found in diagram.maps.items():
+        for panel in PANELS:
+            for k, value in enumerate(diagram.axes[panel]):
+                cells = []
+                for i in shown:
+                    failed, open_ = int(found[f"{panel}_failed"][k, i]), int(found[f"{panel}_open"][k, i])
+                    expected = found[f"{panel}_law"][k, i]
+                    text = number(failed / count) + (f" +{open_}?" if open_ else "")
+                    cells.append(text if np.isnan(expected) else f"{text} ({number(expected)})")
+                table.append((loss, panel, number(value), *cells))
+    return table
+
+
+NOTES = (
+    "How often class - is never learnt; in brackets the law, where there is one: 2^-h (4.3), or (1 - pi_L/2)^h of neurons\n"
+    "exclusive to one of two orthogonal classes (4.2). For 'angle' it is that of\n"
+    "neurons that do not feel each other, the limit of small starts. +n?: networks that can not be followed to the end."
+)

@@ -1,0 +1,89 @@
+"""The catalogue: every statement that is tried against training, in the order of their equations."""
+
+from __future__ import annotations
+
+from gradstarve.theorems._entry import Theorem
+from gradstarve.theorems.laws.antipodal import ANTIPODAL, TRANSFER
+from gradstarve.theorems.laws.balance import BALANCE
+from gradstarve.theorems.laws.closed_forms import BALANCED, CROSS_ENTROPY, HINGE
+from gradstarve.theorems.laws.decay import CURVE, THRESHOLD
+from gradstarve.theorems.laws.deep_starvation import DEEP, SHARED
+from gradstarve.theorems.laws.depth import DEPTH, READ_OUT, UNBALANCED
+from gradstarve.theorems.laws.descent import DESCENT
+from gradstarve.theorems.laws.direction import DIRECTION
+from gradstarve.theorems.laws.discriminator import SIGNAL
+from gradstarve.theorems.laws.ensemble import WRONG_SIGNS
+from gradstarve.theorems.laws.fates import FATES, PROBABILITY
+from gradstarve.theorems.laws.features import FEATURES, INDEX
+from gradstarve.theorems.laws.hinge import FINITE_EVENTS
+from gradstarve.theorems.laws.hinge_end import HINGE_END
+from gradstarve.theorems.laws.hinge_path import HINGE_EXACT, NO_SLIDING
+from gradstarve.theorems.laws.independence import INDEPENDENT_MODES, SIGN
+from gradstarve.theorems.laws.linearised import DECOUPLING, LOGISTIC_FLOW, RIDGE
+from gradstarve.theorems.laws.linearised import STARVATION as LINEARISED_STARVATION
+from gradstarve.theorems.laws.margins import HINGE_MAX_MARGIN
+from gradstarve.theorems.laws.modes import CLOCK, DEATHS, UNIVERSALITY
+from gradstarve.theorems.laws.momentum import MOMENTUM
+from gradstarve.theorems.laws.sgd import DISTRIBUTION, MARGIN_TIME
+from gradstarve.theorems.laws.shape import INFLECTIONS, PLATEAU, TRANSITION
+from gradstarve.theorems.laws.softmax import SOFTMAX, SOFTMAX_CLOCK
+from gradstarve.theorems.laws.speed import ADVANTAGE, CONFIDENCE, TAILS
+from gradstarve.theorems.laws.starvation import BOUNDS, FREEZE, STARVING_PAIR
+from gradstarve.theorems.laws.waking import WAKING, WAKING_HINGE
+
+CATALOGUE: dict[str, Theorem] = {
+    theorem.name: theorem
+    for theorem in (
+        BALANCE,
+        SIGN,
+        NO_SLIDING,
+        INDEPENDENT_MODES,
+        CLOCK,
+        HINGE,
+        CROSS_ENTROPY,
+        BALANCED,
+        READ_OUT,
+        DEATHS,
+        UNIVERSALITY,
+        FATES,
+        PROBABILITY,
+        TRANSFER,
+        ANTIPODAL,
+        WAKING,
+        WAKING_HINGE,
+        INFLECTIONS,
+        TRANSITION,
+        PLATEAU,
+        WRONG_SIGNS,
+        CONFIDENCE,
+        ADVANTAGE,
+        TAILS,
+        DEPTH,
+        UNBALANCED,
+        DESCENT,
+        MOMENTUM,
+        DISTRIBUTION,
+        MARGIN_TIME,
+        THRESHOLD,
+        CURVE,
+        FEATURES,
+        STARVING_PAIR,
+        FREEZE,
+        BOUNDS,
+        DEEP,
+        INDEX,
+        SHARED,
+        SOFTMAX,
+        SOFTMAX_CLOCK,
+        HINGE_EXACT,
+        FINITE_EVENTS,
+        HINGE_END,
+        DIRECTION,
+        HINGE_MAX_MARGIN,
+        LOGISTIC_FLOW,
+        RIDGE,
+        LINEARISED_STARVATION,
+        DECOUPLING,
+        SIGNAL,
+    )
+}

@@ -1,0 +1,272 @@
+"""Weight decay (9.1): the threshold p r g(0) = lambda, where the modes above it settle, and the way there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.problem import Dataset, GradientDescent, TwoLayerReLU
+from gradstarve.theorems._drawing import COLOURS, draw_gaps
+from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
+from gradstarve.theorems._hypotheses import BALANCED, BELOW_ONE, EXCLUSIVE, ONE_RAY, ORTHOGONAL, of_losses
+from gradstarve.theorems._running import train
+from gradstarve.theorems._sampling import (
+    BATCH,
+    PER_CLASS,
+    WIDTH,
+    Geometry,
+    Start,
+    exclusive_start,
+    generator,
+    generators,
+    log_uniform,
+    record,
+    two_rays,
+)
+
+_STEPS = 12_000
+_TOLERANCE = 1e-8
+_NEAREST = 0.004
+_LOSSES = ("cross-entropy", "exponential", "cross-entropy", "squared")
+_RESIDUAL = {"cross-entropy": 0.5, "exponential": 1.0, "squared": 1.0}  # g(0)
+
+
+def _classes(rng: np.random.Generator) -> Geometry:
+    """Orthogonal classes with p r of the second 0.3 to 1 times that of the first, so that one step size suits both."""
+    first = two_rays(rng, 0.0)
+    norms = first.norms[0] * np.array([1, rng.uniform(0.3, 1) * np.divide(*first.frequencies)])
+    points = np.repeat(norms[:, None] * first.axes, PER_CLASS, axis=0)
+    return Geometry(Dataset(points, first.data.labels, first.data.weights), first.axes, norms, first.frequencies)
+
+
+def _settle(rng: np.random.Generator, loss: str, wrong_signs: float = 0.5) -> tuple[Any, ...]:
+    """Train a batch, each network with its own decay: (geometry, network, decays [b], steps sizes [b], logits [b, 2])."""
+    geometry = _classes(rng)
+    rates = geometry.rates / 2
+    # p r g(0) / lambda of the two classes: 0.1 to 300, with a third of the networks 0.4 to 3 % from the threshold of one.
+    ratio = log_uniform(rng, 0.1, 300, BATCH)
+    near = 1 + log_uniform(rng, _NEAREST, 0.03, BATCH) * rng.choice([-1, 1], BATCH)
+    ratio = np.where(rng.uniform(size=BATCH) < 1 / 3, near, ratio)
+    decay = _RESIDUAL[loss] * rng.choice(rates, BATCH) / ratio
+    start = exclusive_start(rng, wrong_signs, low=0.03, high=0.2)
+    # One neuron a class that learns: the first two.
+    for j, sign in enumerate((1, -1)):
+        start.home[:, j] = sign
+        start.a[:, j] = np.where(start.a[:, j] > 0, start.a[:, j], 0.1)
+        start.zeta[:, j] = np.where(wrong_signs < 1, np.abs(start.zeta[:, j]), -2 * start.a[:, j])
+    root = np.sqrt(geometry.norms.max())
+    start = Start(start.home, start.a / root, start.zeta / root).below_one(geometry)
+    network = start.network(rng, geometry)
+    # Stable at the start, where exponential loss may be steeper than at 0, and where it settles.
+    margin = np.stack([r * np.prod(start.mode(y), axis=0).sum(-1) for r, y in zip(geometry.norms, (1, -1), strict=True)])
+    steepest = np.exp(-np.minimum(margin.min(axis=0), 0)) if loss == "exponential" else 1.0
+    step_size = 0.8 / np.maximum(rates.max() * steepest, decay)
+    run = train(geometry.data, network, loss, GradientDescent(step_size, 0.0, False, decay), _STEPS, _STEPS)
+    logits = np.abs(np.asarray(run.recorded)[:, -1, [0, -1]]) * np.sign(np.asarray(run.recorded)[:, -1, [0, -1]] * [1, -1])
+    return geometry, network, decay, step_size, logits
+
+
+def check_threshold(key: Any, trials: int) -> Outcome:
+    """Orthogonal classes, any neurons with one that learns; one trial is one class of one network."""
+    tally = Tally(_TOLERANCE)
+    seen = []
+    for k, rng in enumerate(generators(key, trials, 2 * BATCH)):
+        loss = _LOSSES[k % len(_LOSSES)]
+        geometry, network, decay, step_size, found = _settle(rng, loss)
+        rates = np.broadcast_to(geometry.rates / 2, found.shape)
+        threshold = np.asarray(theory.decay_threshold(geometry.frequencies, geometry.norms, loss))
+        law = np.asarray(theory.settled_logit(geometry.frequencies, geometry.norms, decay[:, None], loss))
+        learnt = found > 1e-4
+        # p r g(0) / lambda - 1. Within 1 % what is left of the start is told from what is learnt, and no more than that;
+        # within 0.4 % not even that.
+        beyond = np.abs(rates * _RESIDUAL[loss] / decay[:, None] - 1)
+        gaps = np.where(beyond < 0.01, 0, np.abs(found - law))
+        gaps = np.where(learnt == (decay[:, None] < threshold), gaps, np.inf)
+        near = beyond < _NEAREST
+
+        index = np.flatnonzero(~near)
+
+        def instance(i, g=geometry, n=network, s=loss, d=decay, e=step_size, f=found, v=law, index=index):
+            b, c = divmod(int(index[i]), 2)
+            numbers = {"step_size": e[b], "weight_decay": d[b], "steps": _STEPS, "class": (1, -1)[c]}
+            return record(g.data, s, n, b, **numbers, trained=f[b, c], law=v[b, c])
+
+        tally.add(gaps[~near], loss, instance)
+        if loss == "cross-entropy":
+            seen.append(np.stack([np.broadcast_to(decay[:, None], found.shape), rates, learnt], axis=-1)[~near])
+    return tally.outcome(points=np.concatenate(seen))
+
+
+def threshold_without_learners(key: Any) -> Counterexample:
+    """Drop "a neuron that learns": every neuron starts below z = -a."""
+    rng = generator(key)
+    geometry, network, decay, step_size, found = _settle(rng, "cross-entropy", wrong_signs=1.0)
+    law = np.asarray(theory.settled_logit(geometry.frequencies, geometry.norms, decay[:, None], "cross-entropy"))
+    gap = np.abs(found - law)
+    b, c = (int(v) for v in np.unravel_index(np.argmax(gap), gap.shape))
+    rate = geometry.rates[c] / 2
+    return Counterexample.of(
+        "some neuron learns (all start below z = -a instead)",
+        Quote(f"the logit of class {'+-'[c]}", f"after {_STEPS:,} steps", law=law[b, c], trained=found[b, c]),
+        _TOLERANCE,
+        record(geometry.data, "cross-entropy", network, b, step_size=step_size[b], weight_decay=decay[b], steps=_STEPS),
+        f"p r = {rate:.4g} is {rate / decay[b]:.3g} times the weight decay",
+    )
+
+
+_LEVELS = 4
+_FINEST = 2000
+_CURVE_TOLERANCE = 1e-6
+_MOVES = 0.05  # where a logit has come to rest no time is the one it is there
+_SLOPES: dict[str, Any] = {
+    "cross-entropy": lambda u: 1 / (1 + np.exp(u)),
+    "exponential": lambda u: np.exp(-u),
+    "squared": lambda u: 1 - u,
+}
+
+
+def _curves(rng: np.random.Generator, loss: str, tilt: float = 1.0) -> tuple[Any, ...]:
+    """Balanced neurons of any number, trained up to one time with four step sizes: (geometry, network, decays [b], times
+    [b], first logits, trained logits and those of the law [b, 2]). `tilt` multiplies the first layer and divides the
+    second."""
+    problems = BATCH // _LEVELS
+    geometry = _classes(rng)
+    decay = _RESIDUAL[loss] * rng.choice(geometry.rates / 2, problems) / log_uniform(rng, 0.2, 100, problems)
+    logit = log_uniform(rng, 1e-4, 0.9, (problems, 2))
+    home = np.where(np.arange(WIDTH) < rng.integers(1, WIDTH, (problems, 1)), 1.0, -1.0)
+    a = log_uniform(rng, 0.2, 3, home.shape)
+    for c, sign in enumerate((1, -1)):
+        total = np.sum(np.where(home == sign, a**2, 0), axis=-1, keepdims=True)
+        a = np.where(home == sign, a * np.sqrt(logit[:, c : c + 1] / geometry.norms[c] / total), a)
+    network = Start(home, tilt * a, a / tilt).network(rng, geometry)
+    time = log_uniform(rng, 0.5, 15, problems) / np.maximum(geometry.rates.max() / 2, decay)
+    # The same network with T / 250, ..., T / 2000 for its step size: each is at T at one of the records.
+    steps = _FINEST // 2 ** np.arange(_LEVELS)[::-1]
+    crowd = TwoLayerReLU(*(np.repeat(np.asarray(leaf), _LEVELS, axis=0) for leaf in (network.w, network.z)))
+    step_size = (time[:, None] / steps).reshape(-1)
+    dynamics = GradientDescent(step_size, 0.0, False, np.repeat(decay, _LEVELS))
+    run = train(geometry.data, crowd, loss, dynamics, _FINEST, int(steps[0]))
+    record_of = np.tile(steps // steps[0], problems)
+    found = np.asarray(run.recorded)[np.arange(BATCH), record_of][:, [0, -1]] * [1, -1]
+    found = found.reshape(problems, _LEVELS, 2)
+    # The error of a step size is a power series in it; each round removes its lowest power.
+    for power in range(1, _LEVELS):
+        found = found[:, 1:] + (found[:, 1:] - found[:, :-1]) / (2**power - 1)
+    found = found[:, 0]
+    law = theory.decayed_logit(
+        geometry.frequencies, geometry.norms, logit, decay[:, None], loss, np.broadcast_to(time[:, None], logit.shape)
+    )
+    law = np.asarray(law)
+    return geometry, network, decay, time, logit, found, law
+
+
+def curve_without_balance(key: Any) -> Counterexample:
+    """Drop "balanced": the first layer three times as large as the second, with the same logits."""
+    geometry, network, decay, time, _, found, law = _curves(generator(key), "cross-entropy", tilt=3**0.5)
+    b, c = (int(v) for v in np.unravel_index(np.argmax(np.abs(found - law) / law), law.shape))
+    return Counterexample.of(
+        "balanced neurons (a = 3 z instead)",
+        Quote(f"the logit of class {'+-'[c]}", f"at t = {time[b]:.4g}", law=law[b, c], trained=found[b, c], unit=law[b, c]),
+        _CURVE_TOLERANCE,
+        record(geometry.data, "cross-entropy", network, b, weight_decay=decay[b], time=time[b]),
+    )
+
+
+def check_curve(key: Any, trials: int) -> Outcome:
+    """Three losses in turn; one trial is one class."""
+    tally = Tally(_CURVE_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials, 2 * (BATCH // _LEVELS))):
+        loss = ("cross-entropy", "exponential", "squared")[k % 3]
+        geometry, network, decay, time, logit, found, law = _curves(rng, loss)
+
+        def instance(i, g=geometry, n=network, s=loss, d=decay, t=time, f=found, v=law):
+            b, c = divmod(i, 2)
+            numbers = {"weight_decay": d[b], "time": t[b], "class": (1, -1)[c]}
+            return record(g.data, s, n, b, **numbers, trained=f[b, c], law=v[b, c])
+
+        gaps = np.abs(found - law) / (law + logit)
+        # When the law is at the trained logit, in units of a relative change: d log u/dt = 2 (p r g(u) - lambda).
+        rate = np.abs(geometry.rates / 2 * _SLOPES[loss](found) - decay[:, None])
+        when = np.asarray(theory.decayed_time(geometry.frequencies, geometry.norms, logit, decay[:, None], loss, found))
+        told = 2 * rate * time[:, None] > _MOVES
+        off = np.abs(when - time[:, None]) * 2 * rate * found / (law + logit)
+        gaps = np.maximum(gaps, np.where(told, off, 0))
+        tally.add(gaps, loss, instance)
+    return tally.outcome()
+
+
+def _draw(outcome: Outcome, ax: Any) -> None:
+    """The survival map of cross-entropy: what training made of every class, and the line p r = 2 lambda."""
+    points = outcome.extra["points"]
+    for value, name, colour in ((1, "learnt", COLOURS[0]), (0, "forgotten", COLOURS[1])):
+        mine = points[points[:, 2] == value]
+        ax.scatter(mine[:, 0], mine[:, 1], s=8, color=colour, linewidths=0, label=f"{name} (trained)")
+    ends = np.array([points[:, 0].min(), points[:, 0].max()])
+    ax.plot(ends, 2 * ends, color="black", linestyle="--", linewidth=1.2, label="law: p r = 2 λ")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_ylim(points[:, 1].min() / 1.5, points[:, 1].max() * 1.5)
+    ax.set_xlabel("weight decay λ")
+    ax.set_ylabel("p r, frequency times norm")
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+
+
+THRESHOLD = Theorem(
+    name="decay-threshold",
+    equation="9.1",
+    title="Weight decay forgets what is rare or small for ever",
+    claim="a class is learnt iff p r g(0) > lambda (cross-entropy: p r > 2 lambda), and settles where p r g(u) = lambda: "
+    "log(p r/lambda - 1), exponential log(p r/lambda), squared 1 - lambda/(p r); otherwise its logit goes to 0",
+    formula=(
+        r"\begin{split} p\, r\, g(0) > \lambda: \quad &u \to u_\infty > 0, \qquad p\, r\, g(u_\infty) = \lambda, \\ "
+        r"p\, r\, g(0) < \lambda: \quad &u \to 0, \\ "
+        r"u_\infty = {} &\log \left( \frac{p\, r}{\lambda} - 1 \right) \text{ (cross-entropy)}, \quad "
+        r"\log \left( \frac{p\, r}{\lambda} \right) \text{ (exponential)}, \quad "
+        r"1 - \frac{\lambda}{p\, r} \text{ (squared)} \end{split}"
+    ),
+    hypotheses=(
+        ORTHOGONAL,
+        ONE_RAY,
+        EXCLUSIVE,
+        "each class has a neuron that learns: z > -a",
+        "not within 0.4 % of p r g(0) = lambda, where it takes too long to tell",
+        "descent with a stable step size: it settles where the flow does",
+    ),
+    tolerance=_TOLERANCE,
+    why_tolerance="1 % from the line what is left of the start shrinks by 0.2 % a step at least, to e^-24 of it in the end; "
+    "nearer only the side is told; the wrong side of the line counts as infinite",
+    checked_with="simulate: 12,000 steps of gradient descent with weight decay on all weights by automatic differentiation",
+    default_trials=1536,
+    quick_trials=192,
+    check=check_threshold,
+    necessity=(threshold_without_learners,),
+    figure=_draw,
+)
+
+CURVE = Theorem(
+    name="decay-curve",
+    equation="9.1",
+    title="The learning curve under weight decay",
+    claim="a balanced mode obeys du/dt = 2 (p r g(u) - lambda) u, theory.decayed_logit is its solution and "
+    "theory.decayed_time its inverse",
+    formula=r"\frac{du}{dt} = 2\, (p\, r\, g(u) - \lambda)\, u",
+    hypotheses=(
+        ORTHOGONAL,
+        ONE_RAY,
+        EXCLUSIVE,
+        BALANCED,
+        of_losses("a smooth loss: cross-entropy, exponential or squared", *_RESIDUAL),
+        BELOW_ONE,
+    ),
+    tolerance=_CURVE_TOLERANCE,
+    why_tolerance="four step sizes leave of the error of descent the product of the four, step_size max(p r, lambda) being "
+    "0.06, 0.03, 0.015 and 0.0075 at most: 2e-7; five times that",
+    checked_with="simulate: descent with weight decay on all weights with four step sizes, extrapolated to steps of zero",
+    default_trials=216,
+    quick_trials=36,
+    check=check_curve,
+    necessity=(curve_without_balance,),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (u_law + u₀)"),
+)

@@ -1,0 +1,197 @@
+"""What a discriminator hands to its generator (15.1): the slope of the generator's loss along the fakes' direction."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.problem import Mode, TwoLayerReLU
+from gradstarve.theorems._drawing import draw_gaps
+from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
+from gradstarve.theorems._hypotheses import EXCLUSIVE, ONE_RAY, SEPARABLE, STAYING, of_losses
+from gradstarve.theorems._late import BY_LATE, train_late
+from gradstarve.theorems._running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, descent_gradient, train_flow
+from gradstarve.theorems._sampling import (
+    BATCH,
+    PER_CLASS,
+    WIDTH,
+    Geometry,
+    Start,
+    exclusive_start,
+    generator,
+    generators,
+    record,
+    two_rays,
+)
+from gradstarve.theorems.laws.modes import flow_times
+from gradstarve.theorems.laws.speed import far_network
+
+# The generators' losses of the logit f of a fake, written as their definitions say.
+_LOSSES = {
+    "minimax": lambda f: jnp.log1p(-jax.nn.sigmoid(f)),
+    "non-saturating": lambda f: -jnp.log(jax.nn.sigmoid(f)),
+    "hinge": lambda f: -f,
+}
+
+
+_LOSS = "cross-entropy"
+_LATE_TOLERANCE = 0.5
+_PEAK_TOLERANCE = 1e-3
+
+
+@partial(jax.jit, static_argnums=2)
+def _slope(network: Any, fake: Any, kind: str, along: Any = None):
+    """d(generator loss)/dx along the unit vector of `fake`, or `along`, by automatic differentiation: [b]."""
+    unit = fake / jnp.linalg.norm(fake) if along is None else along
+    return jax.vmap(lambda net: jax.grad(lambda x: _LOSSES[kind](net(x[None])[0]))(fake) @ unit)(network)
+
+
+def check_signal(key: Any, trials: int) -> Outcome:
+    """Discriminators trained by the flow, reals as class + and fakes as class -; and far out, where the signal dies."""
+    tally = Tally(1.0)
+    for k, rng in enumerate(generators(key, trials)):
+        geometry = two_rays(rng, -1.0 if k % 2 else 0.0)
+        start = exclusive_start(rng, doubters=0.2, low=0.03)
+        network = start.network(rng, geometry)
+        times = flow_times(rng, geometry)
+        run, lost = train_flow(geometry.data, network, _LOSS, times)
+        norm, p, fake = geometry.norms[1], geometry.frequencies[1], np.asarray(geometry.data.points)[PER_CLASS]
+        a, zeta = start.mode(-1)
+        there = np.any(a, axis=-1)
+        # A class without neurons has the margin 0 and hands on nothing; the law wants one.
+        some = int(np.argmax(there))
+        a, zeta = (np.where(there[:, None], v, v[some]) for v in (a, zeta))
+        curve: Any = theory.solve_mode(Mode(p, norm, a, zeta), _LOSS)
+        margin = np.asarray(curve.logit(times))[:, -1] * there
+        size = (np.abs(margin) + start.scale(geometry)) / norm
+        gaps = np.zeros(BATCH)
+        for kind in _LOSSES:
+            found = np.asarray(_slope(run.final, fake, kind))
+            gaps = np.maximum(gaps, np.abs(found - np.asarray(theory.generator_signal(kind, margin, norm))) / size)
+        gaps = np.maximum(gaps / FLOW_TOLERANCE, abs(float(theory.minimax_peak()) / _peak(geometry) - 1) / _PEAK_TOLERANCE)
+        kind = "antipodal" if k % 2 else "orthogonal"
+        tally.add(gaps, kind, lambda i, g=geometry, n=network, t=times: record(g.data, _LOSS, n, i, times=t), lost)
+    for k, rng in enumerate(generators(jax.random.fold_in(key, 1), min(trials, 2 * BATCH))):
+        _late(tally, rng, layers=2 - k % 2)
+    return tally.outcome()
+
+
+def signal_with_a_bias(key: Any) -> Counterexample:
+    """Drop "no biases": the last input is the same for all points, and what is generated are the others."""
+    rng = generator(key)
+    geometry = two_rays(rng, -1.0)
+    network = exclusive_start(rng, low=0.1, high=0.5).usual().network(rng, geometry)
+    fake = np.asarray(geometry.data.points)[PER_CLASS]
+    generated = np.append(fake[:-1], 0)
+    norm = float(np.linalg.norm(generated))
+    found = np.asarray(_slope(network, fake, "hinge", generated / norm))
+    margin = -np.asarray(network(geometry.data.points))[:, PER_CLASS]
+    law = np.asarray(theory.generator_signal("hinge", margin, norm))
+    gap = np.abs(found - law) / np.where(margin > 0, np.abs(law), np.inf)
+    i = int(np.argmax(gap))
+    where = f"at a fake of norm {norm:.3g} beside its constant input {fake[-1]:.3g}, with margin {margin[i]:.3g},"
+    return Counterexample.of(
+        "no biases (a constant input instead)",
+        Quote("the slope of the hinge loss", where, law=law[i], trained=found[i], unit=np.abs(law[i]) * FLOW_TOLERANCE),
+        1.0,
+        record(geometry.data, _LOSS, network, i),
+    )
+
+
+def _peak(geometry: Geometry) -> float:
+    """The margin at which the minimax signal stops to rise along the flow, found by training at margins of a grid.
+
+    The rate of the signal goes through 0 there: first a grid of margins from 0.5 to 2.5, then one between the last that
+    rises and the first that falls, and a line between the two beside 0; NaN where it changes its sign not once.
+    """
+    low, high = 0.5, 2.5
+    for _ in range(2):
+        margins = np.linspace(low, high, BATCH)
+        rates = _rates(geometry, margins)
+        turns = np.flatnonzero((rates[:-1] > 0) != (rates[1:] > 0))
+        if len(turns) != 1 or rates[0] <= 0:
+            return np.nan
+        i = int(turns[0])
+        low, high = margins[i], margins[i + 1]
+    return low + (high - low) * rates[i] / (rates[i] - rates[i + 1])
+
+
+def _rates(geometry: Geometry, margins: np.ndarray) -> np.ndarray:
+    """How fast the minimax signal rises along the flow, over |dz/dt|, with one neuron on the fakes, whose margin is given:
+    [b]."""
+    norm, fake = geometry.norms[1], np.asarray(geometry.data.points)[PER_CLASS]
+    first = np.arange(WIDTH) == 0
+    a = np.sqrt(margins / norm)[:, None] * np.geomspace(0.3, 3, BATCH)[:, None] * first
+    zeta = np.where(first, margins[:, None] / norm / np.where(first, a, 1), 0)
+    network = Start(-1.0 * np.broadcast_to(first, a.shape), a, zeta).network(np.random.default_rng(0), geometry)
+    moves = descent_gradient(geometry.data, network, _LOSS)
+    speed = np.max(np.abs(np.asarray(moves.z)), axis=-1)
+    step = 1e-6 / speed
+    ahead, behind = (
+        np.asarray(
+            _slope(TwoLayerReLU(network.w + s[:, None, None] * moves.w, network.z + s[:, None] * moves.z), fake, "minimax")
+        )
+        for s in (step, -step)
+    )
+    return ahead - behind
+
+
+def _late(tally: Tally, rng: np.random.Generator, layers: int) -> None:
+    """(signal / tail - 1) log(1/e), which (6.3) makes tend to m = 2 - 2/N; the law for the points of class +."""
+    geometry = two_rays(rng, 0.0)
+    network = far_network(rng, geometry, layers)
+    p, norm = float(geometry.frequencies[0]), float(geometry.norms[0])
+    run, times = train_late(geometry.data, network, _LOSS, 15 / (p * norm ** (2 / layers)))
+    u = np.asarray(run.recorded)[:, -1, 0]
+    # The fakes are class -: the same network with its read-out turned, which comes last in both kinds.
+    *inner, read_out = jax.tree.leaves(run.final)
+    turned = jax.tree.unflatten(jax.tree.structure(run.final), [*inner, -read_out])
+    found = np.asarray(_slope(turned, np.asarray(geometry.data.points)[0], "minimax"))
+    tail = float(theory.minimax_tail(times[-1], p, norm, layers))
+    gaps = np.abs((found / tail - 1) * u - (2 - 2 / layers)) / _LATE_TOLERANCE
+    name = f"tail, {layers} layer{'s' * (layers > 1)}"
+    sides = {"frequency": p, "norm": norm, "time": times[-1], "law": tail}
+    tally.add(gaps, name, lambda i: {**sides, "signal": found[i], "margin": u[i]}, u < 20)
+
+
+SIGNAL = Theorem(
+    name="generator-signal",
+    equation="15.1",
+    title="A discriminator trained too well hands on nothing",
+    claim="the generator's slope along the fakes is sigmoid(-m) m/r (minimax), sigmoid(m) m/r (non-saturating), m/r "
+    "(hinge), at the margin m(t) of section 3; the minimax one peaks at m sigmoid(m) = 1 and dies like (log T)^(2/N - 1)/T",
+    formula=(
+        r"\begin{split} \text{minimax:} \quad &\frac{m}{r}\, \text{sigmoid}({-m}), \qquad "
+        r"\text{largest where } m\, \text{sigmoid}(m) = 1, \; m = 1.27846, \\ "
+        r"&\frac{m}{r}\, \text{sigmoid}({-m}) \cdot r\, T\, (\log(T))^{1 - 2/N} \to 1, \qquad T = N\, p\, r^{2/N}\, t, \\ "
+        r"\text{non-saturating:} \quad &\frac{m}{r}\, \text{sigmoid}(m), \qquad \text{hinge:} \quad "
+        r"\frac{m}{r} \end{split}"
+    ),
+    hypotheses=(
+        "no biases",
+        of_losses("cross-entropy (with hinge loss the margin stops at 1, (3.6), and the signals with it)", "cross-entropy"),
+        ONE_RAY,
+        SEPARABLE,
+        EXCLUSIVE,
+        STAYING,
+        "the tail: log(1/e) above 20 and kappa below 1, one or two layers",
+    ),
+    tolerance=1.0,
+    why_tolerance=(
+        f"gaps are in units of {FLOW_TOLERANCE:g} for the signal ({WHY_FLOW}), and of {_LATE_TOLERANCE:g} for the tail's "
+        f"(signal / tail - 1) log(1/e) - (2 - 2/N), as in (6.3), and of {_PEAK_TOLERANCE:g} for the margin of the peak, "
+        "found by a line between two margins 0.004 apart"
+    ),
+    checked_with=f"{BY_FLOW}; late: {BY_LATE}; the generator's loss differentiated by the input",
+    default_trials=96,
+    quick_trials=48,
+    check=check_signal,
+    necessity=(signal_with_a_bias,),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "gap in units of its tolerance"),
+    single_tolerance=None,
+)

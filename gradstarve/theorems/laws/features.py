@@ -1,0 +1,280 @@
+"""Features that share samples: their laws at any depth (10.1), and what one loses to another (10.6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.problem import TwoLayerReLU
+from gradstarve.theorems._drawing import COLOURS, draw_gaps
+from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
+from gradstarve.theorems._sampling import generator, generators, log_uniform
+from gradstarve.theorems.laws.feature_problems import (
+    ALIGNED,
+    BY_LIMIT,
+    COUNT,
+    FRACTIONS,
+    KINDS,
+    LIMIT_TOLERANCE,
+    NESTED,
+    PAIR,
+    WHY_LIMIT,
+    Problems,
+    one_layer,
+    overlapping,
+    pair_weights,
+    paths,
+    small_starts,
+    split,
+)
+
+# One loss a depth and two rounds of them: each new pair is another program to compile.
+_ROUNDS = (
+    (1, "squared"),
+    (2, "cross-entropy"),
+    (3, "cross-entropy"),
+    (5, "cross-entropy"),
+    (1, "cross-entropy"),
+    (2, "exponential"),
+    (3, "exponential"),
+    (5, "squared"),
+)
+
+
+def _types(rng: np.random.Generator) -> np.ndarray:
+    """Three sample types of three features: the starving pair, all that share in a ring, or any."""
+    ring = np.array([[1.0, 1, 0], [0, 1, 1], [1, 0, 1]])
+    types = (PAIR, ring, rng.integers(0, 2, (KINDS, KINDS)).astype(float))[rng.integers(3)]
+    return np.maximum(types, np.eye(KINDS))  # no type and no feature is empty
+
+
+def _law_gaps(problems: Problems, types: np.ndarray, loss: str, depth: int, scales: Any, start: Any, time: Any):
+    """Trained logits and those of `theory.feature_flow`, [b, fractions, n], and their distance over the largest of them."""
+    trained = problems.limit(time)
+    # In units of each problem's time, which the probabilities take up.
+    flow = theory.feature_flow(types, problems.weights * time[:, None], loss, depth, scales, start)
+    law = np.asarray(flow.margins(FRACTIONS))
+    size = np.abs(law).max(-1)
+    gaps = np.max(np.abs(trained - law).max(-1) / np.where(size > 0, size, 1), axis=-1)
+    return trained, law, gaps
+
+
+def _reweighted(rng: np.random.Generator, tally: Tally) -> None:
+    """Three features that share samples in a ring, trained with the weights that make them equally fast at the start, the
+    slowest as fast as can be, and all reach 1 at one time; and with other weights, which do no better than the bound."""
+    types, loss, step, problems = np.array([[1.0, 1, 0], [0, 1, 1], [1, 0, 1]]), "cross-entropy", 1e-2, 2
+    scales = log_uniform(rng, 0.9, 1.1, (problems, KINDS))
+    given = rng.dirichlet(np.ones(KINDS), problems) + 0.05
+    given /= given.sum(-1, keepdims=True)
+    pairs = list(zip(given, scales, strict=True))
+    equal, fast = (
+        [law(types, p, loss, scales=r) for p, r in pairs] for law in (theory.equal_speed_weights, theory.fastest_weights)
+    )
+    timed = [theory.equal_time_weights(types, p, 1.0, loss, scales=r) for p, r in pairs]
+    weights = np.concatenate([[plan.weights for plan in plans] for plans in (equal, fast, timed)] + [given])
+    rows = np.arange(COUNT) % len(weights)
+    trained = one_layer(rng, weights[rows], np.full(COUNT, loss), types, scales=np.tile(scales, (4, 1))[rows])
+    parted = np.linalg.inv(types).T
+    speeds = trained.descent(np.full(COUNT, step), 60, 1)[0][:, 1] @ parted / step
+    time = np.array([plan.time for plan in timed])[rows % problems]
+    ends = trained.limit(time)[:, -1] @ parted
+    bound = np.array([plan.bound for plan in fast])[rows % problems]
+    slowest = speeds.min(-1)
+    said = np.array([plan.speeds for plan in equal])[rows % problems]
+    gaps = np.select(
+        [rows < problems, rows < 2 * problems, rows < 3 * problems],
+        [np.abs(speeds - said.mean(-1, keepdims=True)).max(-1), np.abs(slowest - bound), np.abs(ends - 1).max(-1)],
+        np.maximum(slowest - bound, 0),
+    )
+    first = slice(len(weights))
+    tally.add(
+        gaps[first],
+        "re-weighted",
+        lambda i: trained.instance(i, types=types, speeds=speeds[i], at_the_time_of_the_law=ends[i]),
+    )
+
+
+def check_features(key: Any, trials: int) -> Outcome:
+    """Sample types, probabilities, norms and starts at random; paths of one, two, three and five layers."""
+    tally = Tally(LIMIT_TOLERANCE)
+    _reweighted(generator(key), tally)
+    for k, rng in enumerate(generators(key, trials, COUNT)):
+        depth, loss = _ROUNDS[k % len(_ROUNDS)]
+        types, weights, losses = _types(rng), rng.dirichlet(np.ones(KINDS), COUNT) + 1e-3, np.full(COUNT, loss)
+        weights /= weights.sum(-1, keepdims=True)
+        scales = log_uniform(rng, 0.5, 2, (COUNT, KINDS))
+        time = log_uniform(rng, 0.3, 10, COUNT) / scales.max(-1) ** 2
+        start = rng.normal(size=(COUNT, KINDS)) * 0.2 if depth == 1 else small_starts(rng, depth)
+        if depth == 1:
+            problems = one_layer(rng, weights, losses, types, start, scales)
+        else:
+            problems = paths(depth, weights, losses, start, types, scales)
+        trained, law, gaps = _law_gaps(problems, types, loss, depth, scales, start, time)
+        tally.add(
+            gaps,
+            f"N = {depth}, {loss}",
+            lambda i, g=problems, t=time, f=trained, w=law: g.instance(i, times=FRACTIONS * t[i], trained=f[i], law=w[i]),
+        )
+    return tally.outcome()
+
+
+def _counterexample(
+    dropped: str, problems: Problems, time: np.ndarray, trained: np.ndarray, law: np.ndarray, rest: str = ""
+) -> Counterexample:
+    """The sample type and the time at which the law is furthest from training, beside the largest logit."""
+    size = np.abs(law).max(-1)
+    i, k, kind = (int(j) for j in np.unravel_index(np.argmax(np.abs(trained - law) / size[..., None]), law.shape))
+    sample = ("{1}", "{1, 2}", "{3}")[kind]
+    when = f"at t = {FRACTIONS[k] * time[i]:.4g}"
+    quote = Quote(f"the logit of {sample}", when, law=law[i, k, kind], trained=trained[i, k, kind], unit=size[i, k])
+    numbers = problems.instance(i, times=FRACTIONS * time[i], trained=trained[i], law=law[i])
+    return Counterexample.of(dropped, quote, LIMIT_TOLERANCE, numbers, rest=rest)
+
+
+def features_without_orthogonality(key: Any) -> Counterexample:
+    """Drop "orthogonal features": feature 2 at a cosine of 0.3 to feature 1."""
+    rng = generator(key)
+    weights, losses = pair_weights(rng, 0.1, 10.0), np.full(COUNT, "squared")
+    problems = one_layer(rng, weights, losses)
+    problems = Problems(overlapping(problems.points, 0.3), weights, losses, problems.network)
+    time, ones = np.full(COUNT, 3.0), np.ones((COUNT, KINDS))
+    trained, law, _ = _law_gaps(problems, PAIR, "squared", 1, ones, 0 * ones, time)
+    return _counterexample("orthogonal features (a cosine of 0.3 between two of them instead)", problems, time, trained, law)
+
+
+def features_without_restriction(key: Any) -> Counterexample:
+    """Drop "each path sees one feature": an ordinary network whose neurons start aligned with one feature each.
+
+    The sample {1, 2} moves w_j by z_j p_12 g (e_1 + e_2): off the feature that the neuron started with, at once.
+    """
+    rng = generator(key)
+    weights, losses, start = pair_weights(rng, 0.3, 3.0), np.full(COUNT, "cross-entropy"), small_starts(rng)
+    aligned = paths(2, weights, losses, start)
+    layer = np.sqrt(start)
+    network = TwoLayerReLU(layer[..., None] * np.eye(KINDS), layer)
+    problems = Problems(aligned.points, weights, losses, network)
+    time, ones = np.full(COUNT, 10.0), np.ones((COUNT, KINDS))
+    trained, law, _ = _law_gaps(problems, PAIR, "cross-entropy", 2, ones, start, time)
+    dropped = "paths that see one feature each (all connections instead, neurons aligned at the start)"
+    return _counterexample(dropped, problems, time, trained, law, "the neurons have mixed the features")
+
+
+_ALONE = (np.array([[1.0, 0, 0], [1, 0, 0], [0, 0, 1]]), np.array([[0.0, 0, 0], [0, 1, 0], [0, 0, 1]]))
+
+
+def _indices(rng: np.random.Generator, weights: np.ndarray, loss: str, depth: int, time: np.ndarray, cosine: float = 0.0):
+    """What both features lose to each other, trained with both and again without one, and by the law, [2, b, fractions]:
+    (the problems with both, trained, law). `cosine` of feature 2 with feature 1."""
+    losses, start = np.full(COUNT, loss), small_starts(rng) if depth == 2 else np.zeros((COUNT, KINDS))
+    together, first, second = (
+        one_layer(rng, weights, losses, types) if depth == 1 else paths(depth, weights, losses, start, types)
+        for types in (PAIR, *_ALONE)
+    )
+    if cosine:
+        together = Problems(overlapping(together.points, cosine), weights, losses, together.network)
+    alone = (first.limit(time)[..., 0], second.limit(time)[..., 1])
+    with_both = split(together.limit(time))
+    found = np.array([1 - v / apart for v, apart in zip(with_both, alone, strict=True)])
+    # Each problem at its own times: the law depends on p t alone, and shares are at most 1.
+    shares = weights[:, :2] * (time / time.max())[:, None]
+    pair = theory.starving_pair(shares[:, 0], shares[:, 1], loss, depth, (start[:, 0], start[:, 1]))
+    law = np.array([np.asarray(index) for index in pair.index(FRACTIONS * time.max())])
+    # The index of two logits is its definition.
+    defined = np.asarray(theory.starvation_index(np.stack(with_both), np.stack(alone)))
+    law = np.where(np.abs(found - defined) < 1e2 * np.finfo(found.dtype).eps * (1 + np.abs(found)), law, np.inf)
+    return together, found, law
+
+
+def index_without_orthogonality(key: Any) -> Counterexample:
+    """Drop "orthogonal features": what feature 2 leans on feature 1 it does not have to learn itself."""
+    rng = generator(key)
+    weights, time = pair_weights(rng, 0.1, 10.0), np.full(COUNT, 3.0)
+    problems, found, law = _indices(rng, weights, "cross-entropy", 1, time, cosine=0.3)
+    feature, i, k = (int(j) for j in np.unravel_index(np.argmax(np.abs(found - law)), law.shape))
+    when = f"at t = {FRACTIONS[k] * time[i]:.4g}"
+    return Counterexample.of(
+        "orthogonal features (a cosine of 0.3 between the two instead)",
+        Quote(f"the starvation index of feature {feature + 1}", when, law=law[feature, i, k], trained=found[feature, i, k]),
+        LIMIT_TOLERANCE,
+        problems.instance(i, times=FRACTIONS * time[i], trained=found[:, i], law=law[:, i]),
+        f"q = {problems.ratio[i]:.3g}",
+    )
+
+
+def check_index(key: Any, trials: int) -> Outcome:
+    """One layer and two: trained with both features, and again with either of them taken out of the samples."""
+    tally = Tally(LIMIT_TOLERANCE)
+    shown = []
+    for k, rng in enumerate(generators(key, trials, COUNT)):
+        depth, weights = 1 + k % 2, pair_weights(rng)
+        loss = ("cross-entropy", "exponential", "squared")[(k // 2) % 3] if depth == 1 else "cross-entropy"
+        time = log_uniform(rng, 0.5, 12, COUNT)
+        together, found, law = _indices(rng, weights, loss, depth, time)
+        tally.add(
+            np.max(np.abs(found - law), axis=(0, 2)),
+            f"{depth} layer{'s' if depth > 1 else ''}, {loss}",
+            lambda i, g=together, t=time, f=found, w=law: g.instance(
+                i, times=FRACTIONS * t[i], trained=f[:, i], law=w[:, i]
+            ),
+        )
+        shown.append((np.full(COUNT, depth), law[..., -1], found[..., -1]))
+    depths, law, found = (np.concatenate([part[k] for part in shown], axis=-1) for k in range(3))
+    return tally.outcome(depths=depths, law=law, trained=found)
+
+
+def draw_index(outcome: Outcome, ax: Any) -> None:
+    """The starvation index of both features, trained against the law."""
+    ax.plot([0, 1], [0, 1], color="0.8", linewidth=4, label="law = trained")
+    for depth, colours in ((1, COLOURS[:2]), (2, COLOURS[2:4])):
+        mine = outcome.extra["depths"] == depth
+        for k, colour in enumerate(colours):
+            if mine.any():
+                name = f"{('frequent', 'rare')[k]} feature, {depth} layer{'s' if depth > 1 else ''}"
+                sides = (outcome.extra[side][k, mine] for side in ("law", "trained"))
+                ax.plot(*sides, ".", color=colour, markersize=4, label=name)
+    ax.set_xlabel("starvation index 1 − v / v alone, law")
+    ax.set_ylabel("the same, trained")
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+FEATURES = Theorem(
+    name="features",
+    equation="10.1",
+    title="Features that share samples",
+    claim="dv_k/dt = N r_k^(2/N) v_k^(2-2/N) sum_{S with k} p_S g(m_S), whatever the sample types; weights of types that "
+    "make all features equally fast, the slowest one fastest, or all reach a logit at one time do so in training",
+    formula=r"\frac{dv_k}{dt} = N\, r_k^{2/N}\, v_k^{2 - 2/N} \sum_{S \ni k} p_S\, g(m_S), \qquad m_S = \sum_{k \in S} v_k",
+    hypotheses=("orthogonal features", ALIGNED, "gradient flow"),
+    tolerance=LIMIT_TOLERANCE,
+    why_tolerance=WHY_LIMIT,
+    checked_with=BY_LIMIT,
+    default_trials=4 * COUNT,
+    quick_trials=2 * COUNT,
+    check=check_features,
+    necessity=(features_without_orthogonality, features_without_restriction),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| / max |m_law| over sample types and records"),
+)
+
+INDEX = Theorem(
+    name="starvation-index",
+    equation="10.6",
+    title="What a feature loses to another",
+    claim="1 - v_k(t)/v_k^alone(t), both sides trained, is what the laws of the pair and of one feature give",
+    formula=(
+        r"\begin{split} I_k &= 1 - \frac{v_k(t)}{v_k^{\text{alone}}(t)}, \qquad "
+        r"\frac{dv_k}{dt} = N\, v_k^{2 - 2/N} \sum_{S \ni k} p_S\, g(m_S), \\ "
+        r"&\frac{dv_k^{\text{alone}}}{dt} = N\, (v_k^{\text{alone}})^{2 - 2/N}\, g(v_k^{\text{alone}}) \sum_{S \ni k} p_S "
+        r"\end{split}"
+    ),
+    hypotheses=(ALIGNED, NESTED),
+    tolerance=LIMIT_TOLERANCE,
+    why_tolerance=WHY_LIMIT,
+    checked_with=BY_LIMIT,
+    default_trials=4 * COUNT,
+    quick_trials=2 * COUNT,
+    check=check_index,
+    necessity=(index_without_orthogonality,),
+    figure=draw_index,
+)

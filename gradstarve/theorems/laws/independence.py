@@ -1,0 +1,304 @@
+"""Independent modes: on orthogonally separable data no push goes the wrong way (2.0) and classes never meet (2.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.problem import Dataset, GradientDescent, Mode, TwoLayerReLU, as_loss
+from gradstarve.theorems._drawing import draw_gaps
+from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
+from gradstarve.theorems._hypotheses import EXCLUSIVE, PUSHING, RIGHT_SIGN, SEPARABLE
+from gradstarve.theorems._running import descent_gradient, train_descent
+from gradstarve.theorems._sampling import (
+    BATCH,
+    LOSS_NAMES,
+    PER_CLASS,
+    WIDTH,
+    Geometry,
+    Start,
+    cone_data,
+    exclusive_start,
+    generator,
+    generators,
+    log_uniform,
+    networks,
+    record,
+    two_rays,
+)
+
+SIGN_TOLERANCE = 1e-12
+MODES_TOLERANCE = 1e-10
+_STEPS = 300
+
+
+def pushed_sign(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The sign of d(w_j.x_i)/dt, or 0: sign(z_j y_i) (2.0). z [*batch, h], labels [n] -> [*batch, h, n]."""
+    return np.sign(z[..., None] * labels)
+
+
+def _against(data: Dataset, network: TwoLayerReLU, loss: str) -> np.ndarray:
+    """How far each w_j.x_i moves against the law, over the sum of the sizes of all single pushes: [b, h, n]."""
+    points, labels, weights = (np.asarray(v) for v in (data.points, data.labels, data.weights))
+    z = np.asarray(network.z)
+    motion = np.asarray(descent_gradient(data, network, loss).w) @ points.T
+    against = np.maximum(-motion * pushed_sign(z, labels), 0)
+    # What rounding is measured by: the terms of the sum, were every point to push with its full residual.
+    residual = np.abs(np.asarray(as_loss(loss).residual(data.labels * network(data.points))))
+    lengths = np.linalg.norm(points, axis=-1)
+    pushes = np.abs(z)[..., None] * ((weights * lengths * residual) @ np.ones(labels.size))[:, None, None] * lengths
+    return against / np.where(pushes > 0, pushes, 1)
+
+
+def check_sign(key: Any, trials: int) -> Outcome:
+    """The flow's direction at random networks of any activity pattern, any signs; one trial is one network."""
+    tally = Tally(SIGN_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials)):
+        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
+        data = cone_data(rng)
+        w, z = networks(rng, low=1e-3, high=3.0)
+        if loss == "squared":  # its residual turns negative above a margin of 1: shrink those networks to 1 or below
+            margins = np.asarray(TwoLayerReLU(w, z)(data.points)) * np.asarray(data.labels)
+            shrink = 1 / np.sqrt(np.maximum(margins.max(-1, initial=0), 1) * (1 + 1e-12))
+            w, z = w * shrink[:, None, None], z * shrink[:, None]
+        network = TwoLayerReLU(w, z)
+        gaps = _against(data, network, loss).max(axis=(-1, -2))
+        tally.add(gaps, loss, lambda i, d=data, n=network, s=loss: record(d, s, n, i))
+    return tally.outcome()
+
+
+def sign_without_separability(key: Any) -> Counterexample:
+    """Drop orthogonal separability: axes at an acute angle."""
+    rng = generator(key)
+    data = cone_data(rng, opening=0.1, angle=np.pi / 4)
+    network = TwoLayerReLU(*networks(rng))
+    against = _against(data, network, "cross-entropy")
+    i, j, point = np.unravel_index(np.argmax(against), against.shape)
+    breach = data.separability().breaches["orthogonally_separable"]
+    assert breach is not None  # the axes are at 45 degrees and the cones narrow
+    return Counterexample.of(
+        "orthogonally separable data (classes at an angle of 45 degrees instead)",
+        _against_quote(data, network, against, int(i), int(j), int(point)),
+        SIGN_TOLERANCE,
+        record(data, "cross-entropy", network, int(i), neuron=int(j), point=int(point)),
+        setting=f"points {breach.first} and {breach.second} have y_i y_k cos(x_i, x_k) = {breach.signed_cosine:.3g}",
+    )
+
+
+def _against_quote(data: Dataset, network: TwoLayerReLU, against: np.ndarray, i: int, j: int, point: int) -> Quote:
+    z, y = float(network.z[i, j]), float(data.labels[point])
+    what = f"the motion of neuron {j} (z = {z:.3g}) along point {point} (y = {y:+.0f}) against sign(z y), over all pushes,"
+    return Quote(what, "at the start", 0.0, against[i, j, point])
+
+
+def sign_without_positive_residual(key: Any) -> Counterexample:
+    """Drop "no residual is negative": squared loss with margins above 1 pulls them back."""
+    rng = generator(key)
+    data = cone_data(rng)
+    network = TwoLayerReLU(*networks(rng, low=2.0, high=5.0))
+    against = _against(data, network, "squared")
+    i, j, point = np.unravel_index(np.argmax(against), against.shape)
+    margin = float(np.max(np.asarray(data.labels) * np.asarray(network(data.points))[i]))
+    return Counterexample.of(
+        "residuals g(m) >= 0 (squared loss with a margin above 1 instead)",
+        _against_quote(data, network, against, int(i), int(j), int(point)),
+        SIGN_TOLERANCE,
+        record(data, "squared", network, int(i), neuron=int(j), point=int(point)),
+        setting=f"the largest margin is {margin:.3g}",
+    )
+
+
+def alone(data: Dataset, network: TwoLayerReLU, label: int) -> tuple[Dataset, TwoLayerReLU, float]:
+    """One class by itself (2.1): its points with weights that sum to 1, its neurons, and its weight p in the whole.
+
+    Training it with step_size * p is what the law says the class does inside the whole problem.
+    """
+    mine = np.flatnonzero(np.asarray(data.labels) == label)
+    points, weights = np.asarray(data.points)[mine], np.asarray(data.weights)[mine]
+    sees = np.any(np.asarray(network.w) @ points.T > 0, axis=-1)
+    small = TwoLayerReLU(np.asarray(network.w) * sees[..., None], np.asarray(network.z) * sees)
+    total = float(weights.sum())
+    return Dataset(points, np.full(len(points), float(label)), weights / total), small, total
+
+
+def exclusive_networks(
+    rng: np.random.Generator, data: Dataset, wrong_signs: float = 0.0, high: float = 1.5
+) -> TwoLayerReLU:
+    """Neurons active on every point of one class and on none of the other: w = own cone - the other class's cone."""
+    points, labels = np.asarray(data.points), np.asarray(data.labels)
+    unit = points / np.linalg.norm(points, axis=-1, keepdims=True)
+    home = rng.choice([-1.0, 1.0], (BATCH, WIDTH))
+    mine = labels == home[..., None]
+    coefficients = rng.uniform(0.05, 1, mine.shape) * np.where(mine, 1, -1 * (rng.uniform(size=mine.shape) < 0.7))
+    scale = log_uniform(rng, 1e-3, high, (BATCH, 1)) * log_uniform(rng, 0.3, 3, (BATCH, WIDTH))
+    scale = scale * (np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (BATCH, 1)))
+    w = (coefficients @ unit) * scale[..., None]
+    w = w + np.where(scale > 0, 1, 0)[..., None] * _off_span(rng, unit) * scale[..., None]
+    right = np.where(rng.uniform(size=home.shape) < wrong_signs, -1, 1)
+    return TwoLayerReLU(w, home * right * scale * log_uniform(rng, 0.1, 3, home.shape))
+
+
+def _off_span(rng: np.random.Generator, unit: np.ndarray) -> np.ndarray:
+    """Gaussian vectors orthogonal to the data, which no training moves: [BATCH, WIDTH, d]."""
+    _, strengths, rows = np.linalg.svd(unit)
+    span = rows[: int((strengths > 1e-9).sum())]
+    noise = rng.normal(size=(BATCH, WIDTH, unit.shape[1]))
+    return noise - (noise @ span.T) @ span
+
+
+def _run(data: Dataset, network: TwoLayerReLU, loss: str, step_size: np.ndarray) -> np.ndarray:
+    """The logits of a run of descent, [b, 5, n]."""
+    return np.asarray(train_descent(data, network, loss, step_size, _STEPS, _STEPS // 4).recorded)
+
+
+def _coupling(data: Dataset, network: TwoLayerReLU, loss: str, step_size: np.ndarray, together: np.ndarray) -> list[Quote]:
+    """How much the other class changes each class's logits over a run of descent: what to quote of each network."""
+    laws, units = np.zeros(together.shape), np.zeros(together.shape)
+    for label in (1, -1):
+        small, part, weight = alone(data, network, label)
+        apart = _run(small, part, loss, step_size * weight)
+        mine = np.asarray(data.labels) == label
+        laws[..., mine] = apart
+        units[..., mine] = np.abs(apart) + _largest_logit(network, data)[:, None, None]
+    quotes = []
+    for law, unit, found in zip(laws, units, together, strict=True):
+        k, point = (int(v) for v in np.unravel_index(np.argmax(np.abs(found - law) / unit), law.shape))
+        when = f"after {k * _STEPS // 4} steps"
+        what = f"the logit of point {point}, trained beside the other class,"
+        quotes.append(Quote(what, when, law[k, point], found[k, point], unit[k, point]))
+    return quotes
+
+
+def _off_the_curves(
+    geometry: Geometry, start: Start, network: TwoLayerReLU, loss: str, step_size: np.ndarray, together: np.ndarray
+) -> np.ndarray:
+    """How far each class, trained beside the other one, is from the curve of one class that `theory` has for it: [b]."""
+    labels, gap = np.asarray(geometry.data.labels), np.zeros(len(together))
+    steps = np.arange(0, _STEPS + 1, _STEPS // 4)
+    for label, p, r in zip((1, -1), geometry.frequencies, geometry.norms, strict=True):
+        curve: Any = theory.solve_mode(Mode(p, r, *start.mode(label)), loss, GradientDescent(step_size))
+        law = label * np.asarray(curve.logit(steps))
+        found = together[..., np.flatnonzero(labels == label)[0]]
+        size = np.abs(law) + _largest_logit(network, geometry.data)[:, None]
+        gap = np.maximum(gap, np.max(np.abs(found - law) / size, axis=-1))
+    return gap
+
+
+def _largest_logit(network: TwoLayerReLU, data: Dataset) -> np.ndarray:
+    """sum_j |w_j| |z_j| times the largest norm, [b]: what rounding is measured by. One for networks of zeros."""
+    size = np.sum(np.linalg.norm(np.asarray(network.w), axis=-1) * np.abs(np.asarray(network.z)), axis=-1)
+    size = size * np.linalg.norm(np.asarray(data.points), axis=-1).max()
+    return np.where(size > 0, size, 1)
+
+
+def _step_sizes(data: Dataset, network: TwoLayerReLU) -> np.ndarray:
+    """Steps that move every network well but do not make it unstable, [b]."""
+    r = np.linalg.norm(np.asarray(data.points), axis=-1).max()
+    size = np.sum(np.asarray(network.w) ** 2, axis=(-1, -2)) + np.sum(np.asarray(network.z) ** 2, axis=-1)
+    return 0.3 / (r * (1 + r * size))
+
+
+_ONE_SIDED = ("cross-entropy", "hinge", "exponential")
+
+
+def check_modes(key: Any, trials: int) -> Outcome:
+    """Each class of cone data, and of two rays, trained with the other one beside it, and alone; on rays the curves are
+    those that `theory` has for one class too. One trial is one network, half of them on each kind of data."""
+    tally = Tally(MODES_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials, 2 * BATCH)):
+        loss = _ONE_SIDED[k % len(_ONE_SIDED)]
+        cones = cone_data(rng)
+        geometry = two_rays(rng, (-1.0, 0.0, rng.uniform(-0.95, -0.05))[k % 3])
+        start = exclusive_start(rng)
+        for data, network, one_ray in (
+            (cones, exclusive_networks(rng, cones), False),
+            (geometry.data, start.network(rng, geometry), True),
+        ):
+            step_size = _step_sizes(data, network)
+            together = _run(data, network, loss, step_size)
+            gaps = np.array([quote.gap for quote in _coupling(data, network, loss, step_size, together)])
+            if one_ray:
+                gaps = np.maximum(gaps, _off_the_curves(geometry, start, network, loss, step_size, together))
+            tally.add(
+                gaps,
+                f"{loss}, {'rays' if one_ray else 'cones'}",
+                lambda i, d=data, n=network, s=loss, e=step_size: record(d, s, n, i, step_size=e[i], steps=_STEPS),
+            )
+    return tally.outcome()
+
+
+def modes_without_separability(key: Any) -> Counterexample:
+    """Drop orthogonal separability: axes at an acute angle, and neurons that stay on their own class all the same."""
+    rng = generator(key)
+    data = cone_data(rng, opening=0.0, angle=np.pi / 3)
+    points = np.asarray(data.points)
+    axes = points[::PER_CLASS] / np.linalg.norm(points[::PER_CLASS], axis=-1, keepdims=True)
+    # The dual basis of the two axes gives neurons with any activity one likes.
+    home = rng.choice([-1.0, 1.0], (BATCH, WIDTH))
+    wanted = np.where(home[..., None] == [1.0, -1.0], 1.0, -0.1) * rng.uniform(0.1, 0.3, (BATCH, WIDTH, 1))
+    network = TwoLayerReLU(wanted @ np.linalg.pinv(axes).T, home * rng.uniform(0.1, 0.3, home.shape))
+    return _coupled(
+        data,
+        network,
+        "orthogonally separable data (classes at an angle of 60 degrees instead)",
+        f"points 0 and {PER_CLASS} have cos(x_i, x_k) = {_cosine(points[0], points[PER_CLASS]):.3g}",
+    )
+
+
+def modes_without_right_sign(key: Any) -> Counterexample:
+    """Drop the right sign: antipodal classes, where a neuron that leaves one class joins the other."""
+    rng = generator(key)
+    data = cone_data(rng, opening=0.0, angle=np.pi)
+    network = exclusive_networks(rng, data, wrong_signs=0.5)
+    return _coupled(data, network, "neurons of the right sign (half of them wrong instead)", "classes are antipodal")
+
+
+def _coupled(data: Dataset, network: TwoLayerReLU, dropped: str, setting: str) -> Counterexample:
+    step_size = _step_sizes(data, network)
+    quotes = _coupling(data, network, "cross-entropy", step_size, _run(data, network, "cross-entropy", step_size))
+    i = int(np.argmax([quote.gap for quote in quotes]))
+    numbers = record(data, "cross-entropy", network, i, step_size=step_size[i], steps=_STEPS)
+    return Counterexample.of(dropped, quotes[i], MODES_TOLERANCE, numbers, setting=setting)
+
+
+def _cosine(x: np.ndarray, y: np.ndarray) -> float:
+    return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
+
+
+SIGN = Theorem(
+    name="sign",
+    equation="2.0",
+    title="No point pushes a neuron the wrong way",
+    claim="d(w_j.x_i)/dt has the sign of z_j y_i, or is 0, for every neuron and every point",
+    formula=r"z_j\, y_i\, \frac{d(w_j \cdot x_i)}{dt} \ge 0 \quad \text{for all } i, j",
+    hypotheses=(SEPARABLE, PUSHING),
+    tolerance=SIGN_TOLERANCE,
+    why_tolerance="one gradient: rounding of a few sums of 4 products, relative to the sum of their sizes",
+    checked_with="automatic differentiation of the loss of all weights",
+    default_trials=480,
+    check=check_sign,
+    necessity=(sign_without_separability, sign_without_positive_residual),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "motion against sign(z y) (relative to all pushes)"),
+)
+
+INDEPENDENT_MODES = Theorem(
+    name="independent-modes",
+    equation="2.1",
+    title="The two classes learn as if alone",
+    claim="each class's logits are those of its points and neurons trained alone, whatever the other class does",
+    formula=(
+        r"\begin{split} f(x_i, t) &= f_+(x_i, t) \quad \text{if } y_i = {+1}, \qquad f(x_i, t) = f_-(x_i, t) \quad "
+        r"\text{if } y_i = {-1}, \\ "
+        r"&\text{with } f_\pm \text{ trained on the points and neurons of that class alone} \end{split}"
+    ),
+    hypotheses=(SEPARABLE, EXCLUSIVE, RIGHT_SIGN, PUSHING),
+    tolerance=MODES_TOLERANCE,
+    why_tolerance="two runs of 300 steps that add in another order: accumulated rounding, with room for growth by 1e4",
+    checked_with="simulate: gradient descent on all weights by automatic differentiation, once together and once alone",
+    default_trials=144,
+    check=check_modes,
+    necessity=(modes_without_separability, modes_without_right_sign),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "margin together − margin alone (relative)"),
+)

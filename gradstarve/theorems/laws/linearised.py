@@ -1,0 +1,437 @@
+"""Linearised networks (14.1 to 14.4): read-outs of random features, trained, against the laws of their kernel."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.problem import Dataset, DeepReLU, GradientDescent, SpectralDecoupling, TwoLayerReLU
+from gradstarve.simulation import simulate
+from gradstarve.theorems._drawing import draw_gaps
+from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
+from gradstarve.theorems._hypotheses import Hypothesis, Problem
+from gradstarve.theorems._running import train, train_descent
+from gradstarve.theorems._sampling import generator, generators, log_uniform, pick, record
+from gradstarve.theorems.laws.feature_problems import (
+    BY_LIMIT,
+    COUNT,
+    FRACTIONS,
+    KINDS,
+    LIMIT_TOLERANCE,
+    PAIR,
+    WHY_LIMIT,
+    Problems,
+)
+
+_EQUAL = np.full((COUNT, KINDS), 1 / KINDS)  # a Dataset's loss is the mean: the summed one runs KINDS times as fast
+_STEPS = 1024
+_MOST = 300.0  # how many times the slowest direction of a problem is slower than its fastest
+_REST_TOLERANCE = 1e-10
+_SLOPE_TOLERANCE = 1e-5
+_APART = 1e-3  # relative change of a strength
+_SETTLED = 4  # problems of a batch whose end is that of features that share samples
+_WHY_REST = "accelerated descent has contracted to rounding, which weak features may enlarge up to 1e4 times; ten times that"
+_WHY_PATH = f"; on the way there {LIMIT_TOLERANCE:g}: {WHY_LIMIT}"
+_BY_REST = "simulate: accelerated descent on all weights until nothing moves"
+
+
+def _is_linear(problem: Problem) -> bool:
+    return isinstance(problem.network, DeepReLU) and problem.network.depth == 1
+
+
+def _full_rank(problem: Problem) -> bool:
+    data: Any = problem.data
+    points = np.asarray(data.points)
+    return bool(np.linalg.matrix_rank(points) == points.shape[0])
+
+
+LINEAR = Hypothesis("outputs linear in the weights (one layer, or the linearisation of any network)", _is_linear)
+FULL_RANK = Hypothesis("the Jacobian Phi has full row rank", _full_rank)
+
+
+def _read_outs(points: np.ndarray, start: np.ndarray, ridge: Any = 0.0, penalty: Any = 0.0) -> Problems:
+    """One problem a row: signed samples y_i x_i [b, n, d], first weights [b, d], ridge and penalty of the summed loss."""
+    network = DeepReLU.paths(start[:, None], list(range(KINDS)), KINDS)
+    return Problems(points, _EQUAL, np.full(COUNT, "cross-entropy"), network, ridge / KINDS, penalty)
+
+
+def _on_the_way(rng: np.random.Generator, points: np.ndarray, law: Any, ridge: Any = 0.0, penalty: Any = 0.0):
+    """How far margins trained from weights of zero are from `law`(K, i, times) before they come to rest, [b]."""
+    kernels = _symmetric(_kernels(points))
+    pace = np.linalg.eigvalsh(kernels)[:, -1] * (0.25 + penalty) + ridge
+    time = log_uniform(rng, 0.3, 10, COUNT) / pace
+    trained = _read_outs(points, np.zeros((COUNT, KINDS)), ridge, penalty).limit(KINDS * time)
+    laws = np.asarray(jnp.stack([law(K, i, FRACTIONS * t) for i, (K, t) in enumerate(zip(kernels, time, strict=True))]))
+    return np.max(np.abs(trained - laws) / (1 + np.abs(laws)), axis=(1, 2))
+
+
+def _kernels(points: np.ndarray) -> np.ndarray:
+    """K = Y Phi Phi^T Y of read-outs, whose Jacobian is their samples, [b, n, n]."""
+    return np.einsum("bid,bjd->bij", points, points)
+
+
+def _off_the_kernel(points: np.ndarray, weights: np.ndarray) -> float:
+    """How far what `theory.jacobian` says of a read-out is from its signed samples [n, d] and their products."""
+    labels = np.array([1.0, -1.0, 1.0])
+    given = (_read_out, jnp.asarray(weights), jnp.asarray(labels[:, None] * points), labels)
+    kernel, size = points @ points.T, np.abs(points @ points.T).max()
+    moved = theory.jacobian.margin_kernel(_read_out, given[1] + 1, *given[2:])
+    sides = (
+        (theory.jacobian.margins(*given), points @ weights),
+        (theory.jacobian.margin_jacobian(*given), points),
+        (theory.jacobian.margin_kernel(*given), kernel),
+        (theory.jacobian.cross_kernel(*given, *given[2:]), kernel),
+        (theory.jacobian.kernel_product(*given)(np.eye(KINDS)), kernel),
+        (theory.jacobian.kernel_change(kernel, moved), 0.0),  # linear: nothing moves
+    )
+    return max(float(np.max(np.abs(np.asarray(found) - law))) for found, law in sides) / (1 + size)
+
+
+def _read_out(weights: Any, x: Any) -> Any:
+    return x @ weights
+
+
+def check_flow(key: Any, trials: int) -> Outcome:
+    """Random samples, a third of them in a plane, so that K is singular, some that contradict each other; any start."""
+    tally = Tally(LIMIT_TOLERANCE)
+    for rng in generators(key, trials, COUNT):
+        points = rng.normal(size=(COUNT, KINDS, KINDS)) * log_uniform(rng, 0.2, 1, (COUNT, KINDS, 1))
+        flat, against = np.arange(COUNT) % 3 == 1, np.arange(COUNT) % 6 == 2
+        points[flat, :, -1] = 0
+        points[against, 1] = -log_uniform(rng, 0.3, 3, (against.sum(), 1)) * points[against, 0]
+        start = rng.normal(size=(COUNT, KINDS)) * (rng.random((COUNT, 1)) < 0.7)
+        kernels = _kernels(points)
+        time = KINDS * log_uniform(rng, 1, 15, COUNT) / np.trace(kernels, axis1=1, axis2=2)
+        problems = _read_outs(points, start)
+        trained = problems.limit(time)
+        begin = np.einsum("bid,bd->bi", points, start)
+        laws = [theory.ntk.logistic_flow(K, FRACTIONS * t / KINDS, m) for K, t, m in zip(kernels, time, begin, strict=True)]
+        law = np.array(jnp.stack(laws))
+        law[0] += _off_the_kernel(points[0], start[0])
+        for group, mine in (("full rank", ~flat & ~against), ("singular", flat), ("contradictory", against)):
+            places = np.flatnonzero(mine).tolist()
+            tally.add(
+                np.max(np.abs(trained - law) / (1 + np.abs(law)), axis=(1, 2))[mine],
+                group,
+                lambda i, w=places, g=problems, t=time, a=trained, b=law: g.instance(
+                    w[i], times=FRACTIONS * t[w[i]], trained=a[w[i]], law=b[w[i]]
+                ),
+            )
+    return tally.outcome()
+
+
+def _two_layers(rng: np.random.Generator, width: int = 16, count: int = 4) -> tuple[Dataset, TwoLayerReLU]:
+    """Three samples, and networks of two layers that are neither narrow nor so wide that they were linear."""
+    data = Dataset(rng.normal(size=(KINDS, KINDS)), np.array([1.0, -1.0, 1.0]))
+    scale = width**-0.25
+    w = rng.normal(size=(count, width, KINDS)) * scale / np.sqrt(KINDS)
+    return data, TwoLayerReLU(w, rng.normal(size=(count, width)) * scale)
+
+
+def flow_without_width(key: Any) -> Counterexample:
+    """Drop "linear": a network of two layers and 16 neurons, against the flow of the kernel it starts with."""
+    data, network = _two_layers(generator(key))
+    count, width = network.z.shape
+    steps = np.array([50, 500])
+    times = 0.01 * steps
+    run = train_descent(data, network, "cross-entropy", 0.01, 500, 50)  # whose own error is a hundredth, not a half
+    trained = np.asarray(run.margins(steps))
+    gaps, laws = [], []
+    for k in range(count):
+        one = TwoLayerReLU(network.w[k], network.z[k])
+        given = (_apply, one, data.points, data.labels)
+        kernel, start = theory.jacobian.margin_kernel(*given), theory.jacobian.margins(*given)
+        laws.append(np.asarray(theory.ntk.logistic_flow(kernel, times / KINDS, start)))
+        gaps.append(np.max(np.abs(laws[k] - trained[k])))
+    k = int(np.argmax(gaps))
+    j, i = (int(n) for n in np.unravel_index(np.argmax(np.abs(laws[k] - trained[k])), laws[k].shape))
+    return Counterexample.of(
+        f"outputs linear in the weights (two layers of {width} neurons instead)",
+        Quote(f"the margin of point {i}", f"at t = {times[j]:g}", law=laws[k][j, i], trained=trained[k, j, i]),
+        LIMIT_TOLERANCE,
+        {
+            "loss": "cross-entropy",
+            "points": data.points,
+            "labels": data.labels,
+            "weights": data.weights,
+            **pick(network, k),
+            "times": times,
+            "trained": trained[k],
+            "law": laws[k],
+        },
+        rest="features are learnt as well",
+    )
+
+
+def _apply(network: Any, x: Any) -> Any:
+    return network(x)
+
+
+# --- where training ends ---------------------------------------------------------------------------------------------
+
+
+@partial(jax.jit, static_argnums=0)
+def _ends(steps, points, step_size, momentum, decay, penalty):
+    def one(points, step_size, momentum, decay, penalty):
+        network = DeepReLU.paths(jnp.zeros((1, KINDS), points.dtype), list(range(KINDS)), KINDS)
+        data = Dataset(points, np.ones(KINDS), _EQUAL[0])
+        loss = SpectralDecoupling("cross-entropy", penalty)
+        descent = GradientDescent(step_size, momentum, True, decay)
+        return simulate(data, network, loss, descent, steps, steps, progress=False, throw=False).recorded[-1]
+
+    return jax.vmap(one)(points, step_size, momentum, decay, penalty)
+
+
+def _trained(points: np.ndarray, ridge: np.ndarray, penalty: np.ndarray) -> np.ndarray:
+    """The margins [b, n] at which descent on sum_i [log(1 + e^-m_i) + (penalty/2) m_i^2] + (ridge/2) |theta|^2 ends.
+
+    Nesterov's method with the step size and momentum of the problem's curvature, from weights of zero; in units of the mean
+    loss.
+    """
+    curvature = np.linalg.eigvalsh(np.swapaxes(points, 1, 2) @ points)
+    fast = (curvature[:, -1] * (0.25 + penalty) + ridge) / KINDS
+    slow = (np.maximum(curvature[:, 0], 0) * penalty + ridge) / KINDS
+    ratio = np.sqrt(np.minimum(fast / np.maximum(slow, fast / 1e6), 2 * _MOST))
+    momentum = (ratio - 1) / (ratio + 1)
+    return np.asarray(_ends(_STEPS, *map(jnp.asarray, (points, 1 / fast, momentum, ridge / KINDS, penalty))))
+
+
+def _features(rng: np.random.Generator, ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """U [b, n, n], strengths s^2 [b, n] that fall by `ratio` to 3 `ratio` each, and frames V [b, d, d]."""
+    U, frames = (np.linalg.qr(rng.normal(size=(COUNT, KINDS, KINDS)))[0] for _ in range(2))
+    U *= np.where(U.sum(1, keepdims=True) < 0, -1, 1)
+    falls = np.concatenate([np.ones((COUNT, 1)), ratio * log_uniform(rng, 1, 3, (COUNT, KINDS - 1))], axis=1)
+    return U, log_uniform(rng, 1, 20, (COUNT, 1)) / np.cumprod(falls, axis=1), frames
+
+
+def _samples(U: np.ndarray, strengths: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Signed samples U S V^T, [b, n, d]."""
+    return (U * np.sqrt(strengths)[:, None]) @ np.swapaxes(frames, 1, 2)
+
+
+def _symmetric(kernel: np.ndarray) -> np.ndarray:
+    return (kernel + np.swapaxes(kernel, -1, -2)) / 2
+
+
+def check_ridge(key: Any, trials: int) -> Outcome:
+    """Random features of any strength, every third kernel singular; ridges from a 300th of the strongest to ten times it."""
+    tally, none = Tally(_REST_TOLERANCE), np.zeros(COUNT)
+    for rng in generators(key, trials, COUNT):
+        U, strengths, frames = _features(rng, 1.0)
+        strengths[::3, -1] = 0
+        points = _samples(U, strengths, frames)
+        ridge = strengths[:, 0] * log_uniform(rng, 1 / _MOST, 10, COUNT)
+        trained = _trained(points, ridge, none)
+        laws, duals = [], []
+        for kernel, strength in zip(_symmetric(_kernels(points)), ridge, strict=True):
+            laws.append(theory.ntk.ridge_optimum(kernel, strength).margins)
+            duals.append(theory.ntk.ridge_dual_flow(kernel, strength, 1e6))
+        law, dual = np.asarray(jnp.stack(laws)), np.asarray(jnp.stack(duals))
+        off = np.maximum(np.abs(trained - law), np.abs(1 / (1 + np.exp(trained)) - dual))
+        before = _on_the_way(rng, points, lambda K, i, t, r=ridge: theory.ntk.ridge_flow(K, r[i], t), ridge=ridge)
+        off = np.maximum(off.max(-1), before * (_REST_TOLERANCE / LIMIT_TOLERANCE))
+        for group, mine in (("full rank", np.arange(COUNT) % 3 > 0), ("singular", np.arange(COUNT) % 3 == 0)):
+            places = np.flatnonzero(mine).tolist()
+            tally.add(
+                off[mine],
+                group,
+                lambda i, w=places, x=points, r=ridge, a=trained, b=law: _instance(x[w[i]], a[w[i]], b[w[i]], ridge=r[w[i]]),
+            )
+    return tally.outcome()
+
+
+def _slopes(rng: np.random.Generator, U: np.ndarray, strengths: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Trained twice, with one strength a thousandth up and down: the samples, ridges, which strength was moved, and how
+    every response moves with it, times the sum of strengths [b, n], trained and by the table's column."""
+    ridge, moved = strengths[:, 0] * log_uniform(rng, 1 / _MOST, 1, COUNT), rng.integers(KINDS, size=COUNT)
+    change = _APART * strengths * np.eye(KINDS)[moved]
+    ends = [_trained(_samples(U, strengths + sign * change, frames), ridge, np.zeros(COUNT)) for sign in (1, -1)]
+    responses = np.einsum("bnk,bn->bk", U, ends[0] - ends[1])
+    trained = responses / (2 * change.sum(-1, keepdims=True)) * strengths.sum(-1, keepdims=True)
+    points = _samples(U, strengths, frames)
+    tables = [theory.ntk.starvation_derivatives(*x) for x in zip(_symmetric(_kernels(points)), ridge, strict=True)]
+    law = np.asarray(jnp.stack(tables))[np.arange(COUNT), :, moved] * strengths.sum(-1, keepdims=True)
+    return points, ridge, moved, trained, law
+
+
+def check_starvation(key: Any, trials: int) -> Outcome:
+    """Features of any strength, from 1.3 times apart; the slope of every response."""
+    tally = Tally(_SLOPE_TOLERANCE)
+    for rng in generators(key, trials, COUNT):
+        points, ridge, moved, trained, law = _slopes(rng, *_features(rng, 1.3))
+        tally.add(
+            np.max(np.abs(trained - law), axis=-1) / (1 + np.abs(law).max(-1)),
+            "slope of z in s^2",
+            lambda i, x=points, r=ridge, a=trained, b=law, k=moved: _instance(x[i], a[i], b[i], ridge=r[i], feature=k[i]),
+        )
+    return tally.outcome()
+
+
+def starvation_of_equals(key: Any) -> Counterexample:
+    """Drop "strengths all different": the first two agree, and the kernel does not say which basis of theirs is meant."""
+    rng = generator(key)
+    U, strengths, frames = _features(rng, 1.3)
+    strengths[:, 1] = strengths[:, 0]
+    points, ridge, moved, trained, law = _slopes(rng, U, strengths, frames)
+    size = 1 + np.abs(law).max(-1)
+    i, j = (int(n) for n in np.unravel_index(np.argmax(np.abs(trained - law) / size[:, None]), law.shape))
+    quantity = f"the slope of response {j + 1} in strength {moved[i] + 1}, times the sum of strengths,"
+    return Counterexample.of(
+        "strengths all different (the first two agree instead)",
+        Quote(quantity, "at the optimum", law=law[i, j], trained=trained[i, j], unit=size[i]),
+        _SLOPE_TOLERANCE,
+        _instance(points[i], trained[i], law[i], ridge=ridge[i], feature=moved[i]),
+        rest="any basis of their space is one of features",
+    )
+
+
+def ridge_without_width(key: Any) -> Counterexample:
+    """Drop "linear": two layers and 16 neurons under weight decay, whose features move with their weights."""
+    rng = generator(key)
+    data, network = _two_layers(rng)
+    decay, steps = 0.01, 6000
+    dynamics = GradientDescent(0.1, 0.0, False, decay)
+    run = train(data, network, "cross-entropy", dynamics, steps, steps)
+    trained = np.asarray(run.margins(np.array([steps])))[:, 0]
+    laws = []
+    for k in range(len(trained)):
+        one = TwoLayerReLU(network.w[k], network.z[k])
+        kernel = theory.jacobian.margin_kernel(_apply, one, data.points, data.labels)
+        laws.append(np.asarray(theory.ntk.ridge_optimum(kernel, KINDS * decay).margins))
+    k, i = (int(n) for n in np.unravel_index(np.argmax(np.abs(trained - laws)), trained.shape))
+    return Counterexample.of(
+        f"outputs linear in the weights (two layers of {network.z.shape[-1]} neurons instead)",
+        Quote(f"the margin of point {i}", f"after {steps} steps of 0.1", law=laws[k][i], trained=trained[k, i]),
+        _REST_TOLERANCE,
+        record(data, "cross-entropy", network, k, weight_decay=decay, trained=trained[k], law=laws[k]),
+        rest="the ridge of its first kernel is meant",
+    )
+
+
+def check_decoupling(key: Any, trials: int) -> Outcome:
+    """Features of any strength up to ten times apart, penalties from 0.05 to 5; all margins end at one number."""
+    tally, none = Tally(_REST_TOLERANCE), np.zeros(COUNT)
+    for rng in generators(key, trials, COUNT):
+        points = _samples(*_features(rng, 1.0))
+        penalty = log_uniform(rng, 0.05, 5, COUNT)
+        trained = _trained(points, none, penalty)
+        law = np.array(jnp.stack([theory.ntk.spectral_decoupling_optimum(KINDS, x) for x in penalty]))
+        before = _on_the_way(
+            rng, points, lambda K, i, t, p=penalty: theory.ntk.spectral_decoupling_flow(K, p[i], t), penalty=penalty
+        )
+        for i in range(_SETTLED):
+            # Features that share samples settle as well, and there is one place for margins to settle at.
+            loss = SpectralDecoupling("cross-entropy", penalty[i])
+            law[i] = theory.settled_features(PAIR, _EQUAL[0], loss) @ PAIR.T
+        tally.add(
+            np.maximum(np.max(np.abs(trained - law), axis=-1), before * (_REST_TOLERANCE / LIMIT_TOLERANCE)),
+            "full rank",
+            lambda i, x=points, p=penalty, a=trained, b=law: _instance(x[i], a[i], b[i], penalty=p[i]),
+        )
+    return tally.outcome()
+
+
+def decoupling_without_rank(key: Any) -> Counterexample:
+    """Drop "full row rank": samples in a plane. The missing feature cannot be learnt, and margins differ."""
+    U, strengths, frames = _features(generator(key), 1.0)
+    strengths[:, -1] = 0
+    points, penalty = _samples(U, strengths, frames), np.full(COUNT, 0.1)
+    trained = _trained(points, np.zeros(COUNT), penalty)
+    law = np.asarray(theory.ntk.spectral_decoupling_optimum(KINDS, 0.1))
+    i, j = (int(n) for n in np.unravel_index(np.argmax(np.abs(trained - law)), trained.shape))
+    return Counterexample.of(
+        "Phi of full row rank (three samples in a plane instead)",
+        Quote(f"the margin of point {j}", "at the end of training", law=law[j], trained=trained[i, j]),
+        _REST_TOLERANCE,
+        _instance(points[i], trained[i], law, penalty=0.1),
+        rest=f"all margins: {np.round(trained[i], 3).tolist()}",
+    )
+
+
+def _instance(points: np.ndarray, trained: np.ndarray, law: np.ndarray, **more: Any) -> dict[str, Any]:
+    data = {"points": points, "labels": np.ones(KINDS), "weights": _EQUAL[0], "layers": [np.zeros((1, KINDS))]}
+    return {"loss": "cross-entropy", **data, "trained": trained, "law": law, **more}
+
+
+LOGISTIC_FLOW = Theorem(
+    name="logistic-flow",
+    equation="14.1",
+    title="Linearised networks",
+    claim="signed outputs obey dm/dt = K sigmoid(-m), K = Y Phi Phi^T Y, for the loss summed over samples",
+    formula=r"\frac{dm}{dt} = K\, \text{sigmoid}({-m}), \qquad m = Y f, \qquad K = Y \Phi \Phi^T Y",
+    hypotheses=(LINEAR, "gradient flow"),
+    tolerance=LIMIT_TOLERANCE,
+    why_tolerance=WHY_LIMIT,
+    checked_with=BY_LIMIT,
+    default_trials=2 * COUNT,
+    check=check_flow,
+    necessity=(flow_without_width,),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| / (1 + |m_law|) over samples and records"),
+)
+
+RIDGE = Theorem(
+    name="ridge-optimum",
+    equation="14.2",
+    title="Where a ridge stops a linearised network",
+    claim="dm/dt = K sigmoid(-m) - ridge m from weights of zero, which ends at m = K alpha / ridge, alpha = sigmoid(-m), "
+    "where the dual flow of alpha ends as well",
+    formula=(
+        r"\frac{dm}{dt} = K \alpha - \lambda m, \qquad "
+        r"m \to \frac{1}{\lambda} K \alpha, \quad \alpha = \text{sigmoid}({-m}), \qquad \text{as with} \quad "
+        r"\frac{d\alpha}{dt} = \log \left( \frac{1 - \alpha}{\alpha} \right) - \frac{1}{\lambda} K \alpha"
+    ),
+    hypotheses=(LINEAR,),
+    tolerance=_REST_TOLERANCE,
+    why_tolerance=_WHY_REST + _WHY_PATH,
+    checked_with=f"{_BY_REST}; on the way {BY_LIMIT}",
+    default_trials=2 * COUNT,
+    check=check_ridge,
+    necessity=(ridge_without_width,),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| and |alpha − alpha_dual| at the end of training"),
+)
+
+STARVATION = Theorem(
+    name="starvation-derivatives",
+    equation="14.3",
+    title="Who starves whom in a linearised network",
+    claim="dz_j/d(s_i^2) at the optimum under a ridge is what follows from m = K alpha / ridge; negative where i starves j",
+    formula=(
+        r"\begin{split} \frac{\partial z_j}{\partial (s_i^2)} &= u_j^T\, (\lambda I + K D)^{-1}\, u_i\, (u_i^T \alpha), "
+        r"\qquad K = U S^2 U^T, \\ "
+        r"z &= U^T m, \qquad m = \frac{1}{\lambda} K \alpha, \qquad \alpha = \text{sigmoid}({-m}), \qquad "
+        r"D = \text{diag}(\alpha\, (1 - \alpha)) \end{split}"
+    ),
+    hypotheses=(LINEAR, "strengths all different"),
+    tolerance=_SLOPE_TOLERANCE,
+    why_tolerance="differences over a thousandth of a strength, which are off by its square times a third derivative",
+    checked_with=f"{_BY_REST}, twice for each slope",
+    default_trials=2 * COUNT,
+    check=check_starvation,
+    necessity=(starvation_of_equals,),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "slopes, trained − law, over 1 + the largest, in units of 1/sum s^2"),
+)
+
+DECOUPLING = Theorem(
+    name="spectral-decoupling",
+    equation="14.4",
+    title="Spectral decoupling",
+    claim="under (penalty/2)|f|^2 dm/dt = K (sigmoid(-m) - penalty m), and every margin ends at sigmoid(-m) = penalty m, "
+    "whatever the strengths of the features",
+    formula=(
+        r"\frac{dm}{dt} = K\, (\text{sigmoid}({-m}) - \lambda\, m), \qquad "
+        r"m_i \to m, \qquad \text{sigmoid}({-m}) = \lambda\, m \quad \text{for all } i"
+    ),
+    hypotheses=(LINEAR, FULL_RANK),
+    tolerance=_REST_TOLERANCE,
+    why_tolerance=_WHY_REST + _WHY_PATH,
+    checked_with=f"{_BY_REST}; on the way {BY_LIMIT}",
+    default_trials=2 * COUNT,
+    check=check_decoupling,
+    necessity=(decoupling_without_rank,),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| at the end of training"),
+)

@@ -1,0 +1,287 @@
+"""What the end of a hinge flow has to do with the maximum margin of each class, and what not (compare 13.1).
+
+Let mu be the maximum margin of the points of one class through the origin and alpha_i its multipliers: v / mu =
+sum alpha_i x_i and sum alpha_i = 1/mu^2. If all margins of class + are at least 1,
+
+    1/mu^2 <= sum_i alpha_i m_i <= sum_{j: z_j > 0} z_j sum_i alpha_i (w_j.x_i)_+ <= sum_{j: z_j > 0} z_j |w_j| / mu,
+
+because leaving out some of the points, which are at acute angles, makes |sum alpha_i x_i| no larger. So no network that
+has learnt a class has less *path norm* sum |z_j| |w_j| over the neurons of its sign than 1/mu. Exclusive neurons of the
+right sign move within the cone of their class: w_j(T) - w_j(0) = sum_i lambda_ji x_i with lambda_ji = q_i times the integral
+of |z_j| g_i.
+
+From a start that vanishes all neurons of a class first turn to c = sum q_i x_i and grow along it as one, until the first
+point is learnt; then they go on along what the others pull. For a class along one direction, v, this ends at the maximum
+margin and at the least path norm, 1/mu: sum |z_j| w_j.v is 1/mu at the end of any start, and each neuron keeps what it holds
+off v, so that the path norm is above it by less than sum |z_j| |off_j|^2 / (2 w_j.v). For two points x_1, learnt first, and
+x_2 it ends at
+
+    w = s c/|c| + (a - a_0) x_2/|x_2|,   z = (a^2 - D)^1/2,   a^2 = (D + (D^2 + 4/|x_2|^2)^1/2) / 2,
+
+with s^2 = |c| / (c.x_1), a_0 = s c.x_2 / (|c| |x_2|) and D = a_0^2 - s^2. Point 1 is then beyond a margin of 1 and yet part
+of w: this is not the maximum margin, however small the start.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.problem import Dataset, TwoLayerReLU
+from gradstarve.theorems._drawing import COLOURS
+from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
+from gradstarve.theorems._hypotheses import EXCLUSIVE, RIGHT_SIGN, SEPARABLE
+from gradstarve.theorems._running import train_exact
+from gradstarve.theorems._sampling import (
+    BATCH,
+    DIM,
+    PER_CLASS,
+    WIDTH,
+    cone_data,
+    generator,
+    generators,
+    log_uniform,
+    record,
+    two_rays,
+)
+from gradstarve.theorems.laws.balance import invariant
+from gradstarve.theorems.laws.hinge_path import AT_LAST, HINGE_LOSS, followed
+from gradstarve.theorems.laws.independence import exclusive_networks
+
+_TOLERANCE = 1e-6
+SMALL = 1e-9
+GROUPS = ("one direction", "two points")
+
+
+def end_of_small_start(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """(w [d], z) of the one neuron that a class of two points [2, d] ends with, from a start that vanishes."""
+    pull = weights @ points
+    unit = pull / np.linalg.norm(pull)
+    reach = points @ unit
+    first = int(np.argmax(reach))
+    s = reach[first] ** -0.5
+    other = points[1 - first]
+    if reach[1 - first] >= reach[first] * (1 - 1e-12):  # both at once
+        return s * unit, float(s)
+    length = np.linalg.norm(other)
+    start = s * unit @ other / length
+    kept = start**2 - s**2
+    a = np.sqrt((kept + np.sqrt(kept**2 + 4 / length**2)) / 2)
+    return s * unit + (a - start) * other / length, float(np.sqrt(a**2 - kept))
+
+
+def _path_norm(network: TwoLayerReLU, label: float) -> np.ndarray:
+    """sum |z_j| |w_j| over the neurons of one sign, [b]."""
+    w, z = np.asarray(network.w), np.asarray(network.z)
+    return np.sum(np.where(np.sign(z) == label, np.abs(z) * np.linalg.norm(w, axis=-1), 0), axis=-1)
+
+
+def _of_class(network: TwoLayerReLU, label: float) -> np.ndarray:
+    """sum |z_j| w_j over the neurons of one sign: what the points of their class are multiplied with, [b, d]."""
+    w, z = np.asarray(network.w), np.asarray(network.z)
+    return np.einsum("bh,bhd->bd", np.where(np.sign(z) == label, np.abs(z), 0), w)
+
+
+def _off_the_cone(points: np.ndarray, before: TwoLayerReLU, after: TwoLayerReLU, label: float) -> np.ndarray:
+    """How far w_j(T) - w_j(0) is from every sum of points with weights >= 0, beside its length; the worst neuron, [b]."""
+    from scipy.optimize import nnls
+
+    moved, z = np.asarray(after.w) - np.asarray(before.w), np.asarray(after.z)
+    gaps = np.zeros(z.shape)
+    for b, j in zip(*np.nonzero(np.sign(z) == label), strict=True):
+        length = np.linalg.norm(moved[b, j])
+        gaps[b, j] = nnls(points.T, moved[b, j] / length)[1] if length > 0 else 0
+    return gaps.max(-1)
+
+
+def _relations(
+    data: Dataset, before: TwoLayerReLU, after: TwoLayerReLU, group: str, small: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far the end is from what is claimed, [b], and of each class the path norm times mu at the start and, less 1, at
+    the end, [b, 2, 2]; 0 for a class without a neuron. `small` [b]: whose start vanishes."""
+    points, labels, weights = (np.asarray(leaf) for leaf in (data.points, data.labels, data.weights))
+    sizes = np.asarray(after.z) ** 2 + np.sum(np.asarray(after.w) ** 2, axis=-1)
+    drift = [invariant(np.asarray(net.w), np.asarray(net.z)) for net in (before, after)]
+    gaps = np.max(np.abs(drift[1] - drift[0]) / np.where(sizes > 0, sizes, 1), axis=-1)
+    found = np.zeros((len(gaps), 2, 2))
+    for place, label in enumerate((1.0, -1.0)):
+        mine = labels == label
+        limit = theory.max_margin_direction(points[mine])
+        mu, direction = float(limit.margin), np.asarray(limit.direction)
+        there = _path_norm(after, label) > 0
+        excess = mu * _path_norm(after, label) - 1
+        vector = _of_class(after, label)
+        gap = np.maximum(-excess, _off_the_cone(points[mine], before, after, label))
+        w, z = end_of_small_start(points[mine], weights[mine])
+        off = np.linalg.norm(vector - z * w, axis=-1) / np.linalg.norm(z * w)
+        if group == GROUPS[0]:
+            unit = vector / np.where(there, np.linalg.norm(vector, axis=-1), 1)[:, None]
+            off = np.maximum(off, np.maximum(np.abs(excess), np.linalg.norm(unit - direction, axis=-1)))
+            gap = np.maximum(gap, np.abs(mu * (vector @ direction) - 1))
+        gap = np.maximum(gap, np.where(small, off, 0))
+        gaps = np.maximum(gaps, np.where(there, gap, 0))
+        found[:, place] = np.where(there, [mu * _path_norm(before, label), excess], 0).T
+    return gaps, found
+
+
+def _drawn(rng: np.random.Generator, group: str) -> tuple[Dataset, TwoLayerReLU, np.ndarray]:
+    """Exclusive neurons of the right sign on both classes, every second start `SMALL`, [b], the others from there to 1."""
+    data = two_rays(rng, rng.uniform(-0.95, 0)).data if group == GROUPS[0] else cone_data(rng)
+    network = exclusive_networks(rng, data)
+    margin = np.max(np.asarray(network(data.points)) * np.asarray(data.labels), axis=-1)
+    small = np.arange(BATCH) % 2 == 1
+    # The largest start has margins of at most 1.
+    scale = np.where(small, SMALL, log_uniform(rng, SMALL, 1, BATCH)) / np.sqrt(np.maximum(margin, 1))
+    return data, TwoLayerReLU(network.w * scale[:, None, None], network.z * scale[:, None]), small
+
+
+def check_margin(key: Any, trials: int) -> Outcome:
+    """The end of exclusive neurons of the right sign, from any start and from one that vanishes; one trial a network."""
+    tally = Tally(_TOLERANCE)
+    points = []
+    for k, rng in enumerate(generators(key, trials)):
+        group = GROUPS[k % len(GROUPS)]
+        data, network, small = _drawn(rng, group)
+        run = train_exact(data, network, AT_LAST)
+        gaps, found = _relations(data, network, run.final, group, small)
+        gaps = np.where(followed(run) & np.asarray(run.settled), gaps, np.inf)
+        tally.add(gaps, group, lambda i, d=data, n=network, f=found: record(d, "hinge", n, i, relations_to_the_law=f[i]))
+        kind = np.full((*found.shape[:2], 1), k % len(GROUPS))
+        points.append(np.concatenate([found, kind], axis=-1)[found[..., 0] > 0])
+    return tally.outcome(points=np.concatenate(points))
+
+
+def _ended(data: Dataset, network: TwoLayerReLU) -> TwoLayerReLU:
+    final: Any = train_exact(data, network, AT_LAST).final
+    return final
+
+
+def several_points(key: Any) -> Counterexample:
+    """Drop "a class along one direction": the end is not the maximum margin, however small the start."""
+    rng = generator(key)
+    cases = []
+    for _ in range(6):
+        data = cone_data(rng, opening=0.7)
+        network = exclusive_networks(rng, data)
+        network = TwoLayerReLU(network.w * SMALL, network.z * SMALL)
+        final = _ended(data, network)
+        points = np.asarray(data.points)[np.asarray(data.labels) > 0]
+        limit = theory.max_margin_direction(points)
+        excess = float(limit.margin) * _path_norm(final, 1.0) - 1
+        cases.append((float(excess.max()), data, network, final, points, limit, excess))
+    _, data, network, final, points, limit, excess = max(cases, key=lambda case: case[0])
+    b = int(np.argmax(excess))
+    vector = _of_class(final, 1.0)[b]
+    turned = np.rad2deg(np.arccos(vector @ np.asarray(limit.direction) / np.linalg.norm(vector)))
+    pulls, alpha, margins = np.linalg.lstsq(points.T, vector)[0], np.asarray(limit.coefficients), points @ vector
+    first = int(np.argmax(margins))
+    return Counterexample.of(
+        f"each class along one direction (two points each instead, start of {SMALL:.0e})",
+        Quote("the path norm of class +, in units of the least,", "at the end", law=1, trained=1 + excess[b]),
+        _TOLERANCE,
+        record(data, "hinge", network, b),
+        rest=f"w ends {turned:.3g} degrees off the maximum-margin direction: a point with a margin of {margins[first]:.4g} "
+        f"has pulled {pulls[first] / pulls.sum():.3g} of it, where the maximum margin gives it "
+        f"{alpha[first] / alpha.sum():.3g}",
+    )
+
+
+def start_of_order_one(key: Any) -> Counterexample:
+    """Drop "a start that vanishes": what a neuron held off its class at the start it keeps."""
+    rng = generator(key)
+    data = two_rays(rng, rng.uniform(-0.95, 0)).data
+    network = exclusive_networks(rng, data)
+    final = _ended(data, network)
+    points = np.asarray(data.points)[np.asarray(data.labels) > 0]
+    excess = float(theory.max_margin_direction(points).margin) * _path_norm(final, 1.0) - 1
+    before = float(theory.max_margin_direction(points).margin) * _path_norm(network, 1.0)
+    below = np.where(before < 0.5, excess, -1)
+    b = int(np.argmax(below))
+    return Counterexample.of(
+        f"a start that vanishes (path norm {before[b]:.3g} of the least at the start instead)",
+        Quote("the path norm of class +, in units of the least,", "at the end", law=1, trained=1 + below[b]),
+        _TOLERANCE,
+        record(data, "hinge", network, b),
+    )
+
+
+def obtuse_within_a_class(key: Any) -> Counterexample:
+    """Drop orthogonal separability: two points of one class at 150 degrees, each with a neuron of its own."""
+    rng = generator(key)
+    unit = np.eye(3, DIM)
+    other = np.cos(5 * np.pi / 6) * unit[0] + np.sin(5 * np.pi / 6) * unit[1]
+    data = Dataset(np.stack([unit[0], other, unit[2], unit[2]]), np.repeat([1.0, -1.0], PER_CLASS), np.full(4, 0.25))
+    size = rng.uniform(0.01, 0.1, BATCH)
+    w = np.zeros((BATCH, WIDTH, DIM))
+    w[:, :3] = size[:, None, None] * np.stack([unit[0], other, unit[2]])
+    z = np.zeros((BATCH, WIDTH))
+    z[:, :3] = size[:, None] * np.array([1.0, 1.0, -1.0])
+    network = TwoLayerReLU(w, z)
+    final = _ended(data, network)
+    least = 1 / float(theory.max_margin_direction(np.asarray(data.points)[:2]).margin)
+    margin = float(np.asarray(final(data.points))[0, :2].min())
+    # A class that is not learnt says nothing.
+    norm = min(_path_norm(final, 1.0)[0], least) if margin > 1 - 1e-9 else least
+    return Counterexample.of(
+        "orthogonally separable data (two points of one class at 150 degrees instead)",
+        Quote("the path norm of class +", "at the end", law=least, trained=norm, unit=least),
+        _TOLERANCE,
+        record(data, "hinge", network, 0),
+        rest=f"by the law it is 1/mu at least, as the class is learnt, with margins of {margin:.3g}",
+    )
+
+
+def draw_margin(outcome: Outcome, ax: Any) -> None:
+    """By how much the path norm of every class is above the least one at the end, over what it was at the start."""
+    start, excess, kind = outcome.extra["points"].T
+    for value, (name, colour) in enumerate(zip(GROUPS, COLOURS, strict=False)):
+        mine = kind == value
+        shown = np.maximum(excess[mine], 1e-15)
+        ax.loglog(start[mine], shown, ".", markersize=4, color=colour, label=f"a class of {name}")
+    ticks = np.arange(-15, 1, 3)
+    ax.set_ylim(3e-16, 10)
+    ax.set_yticks(10.0**ticks, ["rounding", *(f"$10^{{{k}}}$" for k in ticks[1:])])
+    ax.set_xlabel("path norm of a class at the start, times μ")
+    ax.set_ylabel("path norm at the end, times μ, less 1")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, 0.5), markerscale=2)
+
+
+HINGE_MAX_MARGIN = Theorem(
+    name="hinge-max-margin",
+    equation="13.1",
+    title="The end of a hinge flow and the maximum margin",
+    claim="a class that is learnt has a path norm sum |z| |w| of at least 1/mu, mu its maximum margin; neurons have moved "
+    "within the cone of its points; for a class along one direction, v, sum |z| w.v ends at 1/mu, and from a start that "
+    "vanishes so does the path norm, in the maximum-margin direction; a class of two points then ends where one neuron "
+    "along sum q x does",
+    formula=(
+        r"\begin{split} &\sum_j \left| z_j \right|\, \left| w_j \right| \ge \frac{1}{\mu}, \qquad "
+        r"w_j(T) - w_j(0) = \sum_i \lambda_{ji}\, x_i, \quad \lambda_{ji} \ge 0, \qquad "
+        r"\mu = \max\limits_{\left| v \right| = 1} \, \min\limits_i v \cdot x_i; \\ "
+        r"&\text{one direction } v: \quad \sum_j \left| z_j \right|\, w_j \cdot v = \frac{1}{\mu}, \qquad "
+        r"\sum_j \left| z_j \right|\, \left| w_j \right| \to \frac{1}{\mu} \text{ for starts} \to 0; \\ "
+        r"&\text{two points, } x_1 \text{ learnt first:} \quad "
+        r"\sum_j \left| z_j \right|\, w_j \to \sqrt{a^2 - D} \left( s\, \hat{c} + (a - a_0)\, \hat{x}_2 \right) "
+        r"\text{ for starts} \to 0, \\ "
+        r"&c = \sum_i q_i x_i, \quad s^2 = \frac{1}{\hat{c} \cdot x_1}, \quad a_0 = s\, \hat{c} \cdot \hat{x}_2, \quad "
+        r"D = a_0^2 - s^2, \quad a^2 = \frac{D + \sqrt{D^2 + 4 / \left| x_2 \right|^2}}{2} \end{split}"
+    ),
+    hypotheses=(
+        SEPARABLE,
+        HINGE_LOSS,
+        EXCLUSIVE,
+        RIGHT_SIGN,
+        "for the maximum margin itself: each class along one direction, margins of at most 1 at the start, and a start that "
+        "vanishes",
+    ),
+    tolerance=_TOLERANCE,
+    why_tolerance=f"a start of {SMALL:.0e} is off its limit by as much, up to 100 times; rounding is far below",
+    checked_with="plain NumPy on the last weights of simulate_hinge_exact; SciPy's non-negative least squares",
+    default_trials=8 * BATCH,
+    quick_trials=2 * BATCH,
+    check=check_margin,
+    necessity=(several_points, start_of_order_one, obtuse_within_a_class),
+    figure=draw_margin,
+)

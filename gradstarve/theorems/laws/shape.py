@@ -1,0 +1,338 @@
+"""The shape of the error curve: its inflections (5.1), the transition from rich to lazy (5.2), the plateau (5.3)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.problem import Dataset, TwoLayerReLU
+from gradstarve.theorems._drawing import draw_gaps
+from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
+from gradstarve.theorems._hypotheses import BALANCED, BELOW_ONE, EXCLUSIVE, ONE_RAY, STAYING, of_losses
+from gradstarve.theorems._running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, descent_gradient, train_flow
+from gradstarve.theorems._sampling import (
+    BATCH,
+    LOSS_NAMES,
+    WIDTH,
+    Geometry,
+    Start,
+    exclusive_start,
+    generator,
+    generators,
+    log_uniform,
+    record,
+    two_rays,
+)
+from gradstarve.theorems.laws.modes import FRACTIONS, invariants
+
+_FLOW = "simulate_flow on all weights; e'' of the trained network by two automatic derivatives along its own gradient"
+
+
+def _curvature(geometry: Geometry, network: TwoLayerReLU, loss: str) -> tuple[np.ndarray, ...]:
+    """(u, e', e'') of class + along the flow, each [b]: derivatives in time of sigmoid(-f(x_+)), by autodiff alone."""
+    return tuple(np.asarray(value) for value in _derivatives(geometry.data, network, loss))
+
+
+@partial(jax.jit, static_argnums=2)
+def _derivatives(data: Dataset, network: TwoLayerReLU, loss: str):
+    def forward(function):
+        """d/dt of a function of the networks along the flow."""
+        return lambda net: jax.jvp(function, (net,), (descent_gradient(data, net, loss),))[1]
+
+    def logit(net):
+        return jax.vmap(lambda one: one(data.points[:1])[0])(net)
+
+    speed = forward(lambda net: jax.nn.sigmoid(-logit(net)))
+    return logit(network), speed(network), forward(speed)(network)
+
+
+def bend(loss: str, u: np.ndarray, kappa: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """e''/(e' u') of (5.1), and the sum of the sizes of its terms, against which it is measured."""
+    odds = 1 - 2 / (1 + np.exp(-u))
+    inner = {
+        "cross-entropy": -1 / (1 + np.exp(-u)),
+        "exponential": -np.ones_like(u),
+        "squared": -1 / (1 - u),
+        "hinge": np.zeros_like(u),
+    }[loss]
+    steep = u / (kappa**2 + u**2)
+    return odds + inner + steep, np.abs(odds) + np.abs(inner) + np.abs(steep)
+
+
+def _trained(
+    rng: Any, loss: str, wrong_signs: float = 0.0
+) -> tuple[Geometry, TwoLayerReLU, Any, np.ndarray, np.ndarray, Any]:
+    """A batch trained for a while: (geometry, first networks, last networks, kappa of class + at the start, times, lost)."""
+    geometry = two_rays(rng, 0.0)
+    start = exclusive_start(rng, wrong_signs, low=1e-2, doubters=0.3)
+    start = Start(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
+    if loss == "squared":
+        start = start.below_one(geometry)
+    network = start.network(rng, geometry)
+    kappa, _ = invariants(geometry.norms[0], *start.mode(1))
+    times = FRACTIONS * log_uniform(rng, 0.5, 8) / geometry.rates[0]
+    run, lost = train_flow(geometry.data, network, loss, times)
+    return geometry, network, run.final, kappa, times, lost
+
+
+def _one_neuron(geometry: Geometry, kappa: np.ndarray, u: np.ndarray) -> TwoLayerReLU:
+    """Networks of one neuron on class + with logits u and invariants kappa, [b]; padded to the common width."""
+    norm, (axis, other) = geometry.norms[0], geometry.axes
+    steep = np.hypot(kappa, u)
+    grown, decayed = np.sqrt(2 * (steep + u) / norm), np.sqrt(2 * np.maximum(steep - u, 0) / norm)
+    w, z = np.zeros((u.size, WIDTH, axis.size)), np.zeros((u.size, WIDTH))
+    # Off the edge of the other class, on which rounding would decide whether the neuron sees it.
+    w[:, 0], z[:, 0] = ((grown + decayed) / 2)[:, None] * (axis - other), (grown - decayed) / 2
+    return TwoLayerReLU(w, z)
+
+
+def _misplaced(geometry: Geometry, loss: str, kappa: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """1 where e'' of a network of that kappa does not change sign within 0.1 % of a claimed place, else 0: [b]."""
+    single = np.isinf(upper) & (loss != "hinge")  # of a balanced curve: the upper one of the two
+    lower, upper = np.where(single, np.inf, lower), np.where(single, lower, upper)
+    with np.errstate(invalid="ignore"):  # neither of them: inf - inf
+        apart = ~(upper - lower < 0.05)
+    wrong = np.zeros(kappa.shape, bool)
+    for place, into in ((lower, 1), (upper, -1)):
+        # Far below kappa a logit is a difference of weights that rounding decides.
+        there = (place > 1e-10 * kappa) & (place > 0) & (place < 0.99) & apart
+        u = np.where(there, place, 0.5)
+        before, after = (_curvature(geometry, _one_neuron(geometry, kappa, u * f), loss)[2] for f in (0.999, 1.001))
+        wrong |= there & ~((into * before > 0) & (into * after < 0))
+    return wrong.astype(float)
+
+
+def check_inflections(key: Any, trials: int) -> Outcome:
+    """e'' of trained networks against (5.1), and its sign against the places `theory.error_inflections` gives."""
+    tally = Tally(FLOW_TOLERANCE)
+    concave = 0
+    for k, rng in enumerate(generators(key, trials)):
+        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
+        geometry, network, final, kappa, times, lost = _trained(rng, loss)
+        u, speed, second = _curvature(geometry, final, loss)
+        # A hinge margin that is reached stands still, and next to its target the squared loss has lost its digits.
+        moving = (speed != 0) & ~lost & ((loss != "squared") | (u < 1 - 1e-3))
+        law, size = bend(loss, u, kappa)
+        # du/dt from de/dt = -sigmoid(u) sigmoid(-u) du/dt.
+        rise = -speed / (jax.nn.sigmoid(u) * jax.nn.sigmoid(-u))
+        found = np.where(moving, second / np.where(moving, speed * rise, 1), 0)
+        gaps = np.where(moving, np.abs(found - law) / size, 0)
+        lower, upper = np.asarray(theory.error_inflections(loss, kappa)).T
+        # For u >= 0: concave up to the only one of a balanced curve, and between the two of any other.
+        if loss == "hinge":
+            inside = (u > 0) & (u < upper) & (kappa**2 < 2)
+        else:
+            inside = np.where(np.isinf(upper), u < lower, (u > lower) & (u < upper)) & np.isfinite(lower)
+        wrong = moving & (u >= 0) & ((found > 0) != inside)
+        gaps = np.maximum(gaps, np.where(wrong, np.abs(found) / size, 0))
+        gaps = np.maximum(gaps, _misplaced(geometry, loss, kappa, lower, upper))
+        concave += int(np.sum(moving & inside))
+        tally.add(
+            gaps,
+            loss,
+            lambda i, g=geometry, n=network, s=loss, t=times, f=found, v=law: record(
+                g.data, s, n, i, times=t, trained=f[i], law=v[i]
+            ),
+            lost,
+        )
+    return tally.outcome(concave=concave)
+
+
+def inflections_without_right_sign(key: Any) -> Counterexample:
+    """Drop "neurons that stay": some leave on the way, and the kappa of the start is not that of those that are left."""
+    geometry, network, final, kappa, times, lost = _trained(generator(key), "cross-entropy", wrong_signs=0.5)
+    u, speed, second = _curvature(geometry, final, "cross-entropy")
+    rise = -speed / (jax.nn.sigmoid(u) * jax.nn.sigmoid(-u))
+    moving = (speed != 0) & ~lost
+    law, size = bend("cross-entropy", u, kappa)
+    found = second / np.where(moving, speed * rise, 1)
+    i = int(np.argmax(np.where(moving, np.abs(found - law) / size, -np.inf)))
+    quote = Quote(f"e''/(e' u') at the logit {u[i]:.4g}", f"at t = {times[-1]:.4g}", law[i], found[i], size[i])
+    return Counterexample.of(
+        "neurons that stay (some with z < -a instead, which leave)",
+        quote,
+        FLOW_TOLERANCE,
+        record(geometry.data, "cross-entropy", network, i, times=times, trained=found[i], law=law[i]),
+    )
+
+
+_TWO = ("cross-entropy", "exponential", "squared")
+_PLACES = 64
+# Where two inflections turn into none, about, in plain numbers: those of the law are what is tried. The steps on both
+# sides are relative; from 0.15 % on the two inflections are further apart than the places at which e'' is taken.
+_ABOUT = {"cross-entropy": 0.5852, "exponential": 0.4195, "squared": 0.3314}
+_NEAR = np.concatenate([sign * np.geomspace(0.0016, 0.06, BATCH // 4) for sign in (-1, 1)])
+
+
+def check_transition(key: Any, trials: int) -> Outcome:
+    """How often e'' of a network changes sign between u = 0 and far up, for kappa on both sides of the transition."""
+    tally = Tally(0.5)
+    for k, rng in enumerate(generators(key, trials)):
+        loss = _TWO[k % len(_TWO)]
+        geometry = two_rays(rng, 0.0)
+        # Half of the trials are 0.15 % to 6 % off the transition, on both sides, in equal steps of the logarithm.
+        near = log_uniform(rng, 0.95, 1.05, _NEAR.size) * _NEAR
+        kappa = np.concatenate([_ABOUT[loss] * (1 + near), log_uniform(rng, 0.1, 2, BATCH - near.size)])
+        found = _bends(geometry, loss, kappa, 1e-3, 0.99 if loss == "squared" else 2.0)
+        expected = np.where(kappa < theory.kappa_critical(loss), 2, 0)
+        tally.add(
+            np.abs(found - expected),
+            loss,
+            lambda i, s=loss, c=kappa, f=found, e=expected: {"loss": s, "kappa": c[i], "inflections": f[i], "law": e[i]},
+        )
+    return tally.outcome()
+
+
+def _bends(geometry: Geometry, loss: str, kappa: np.ndarray, low: float, high: float) -> np.ndarray:
+    """How often e'' changes sign between the logits `low` and `high`, seen at `_PLACES` of them: [b]."""
+    starts = (_one_neuron(geometry, kappa, np.full(kappa.size, u)) for u in np.linspace(low, high, _PLACES))
+    second = np.stack([_curvature(geometry, network, loss)[2] for network in starts], axis=-1)
+    return np.sum(second[:, 1:] * second[:, :-1] < 0, axis=-1)
+
+
+def _count_fails(
+    key: Any, loss: str, kappa: tuple[float, float], low: float, high: float, dropped: str, where: str
+) -> Counterexample:
+    """One network of a kappa between the two of `kappa`, whose number of inflections is not the 2 below kappa_c."""
+    rng = generator(key)
+    geometry = two_rays(rng, 0.0)
+    values = rng.uniform(*kappa, BATCH)
+    found = _bends(geometry, loss, values, low, high)
+    i = int(np.argmax(np.abs(found - 2)))
+    quote = Quote(f"the number of inflections {where}", f"at kappa = {values[i]:.3g}", 2, found[i])
+    numbers = {"loss": loss, "kappa": values[i], "inflections": found[i], "law": 2}
+    return Counterexample.of(dropped, quote, 0.5, numbers)
+
+
+def transition_with_hinge(key: Any) -> Counterexample:
+    """Drop "cross-entropy, exponential or squared loss": a curve of hinge loss has one at u = 0 and one above."""
+    dropped = "a loss that does not stop at a margin (hinge loss instead)"
+    return _count_fails(key, "hinge", (0.45, 0.55), 1e-3, 0.99, dropped, "for 0 < u < 1 with hinge loss")
+
+
+def transition_below_zero(key: Any) -> Counterexample:
+    """Drop "u >= 0": a curve from below meets a third one."""
+    dropped = "u >= 0 (a start at u = -2 instead)"
+    return _count_fails(key, "cross-entropy", (0.2, 0.5), -2.0, 2.0, dropped, "from u = -2 on with cross-entropy")
+
+
+_SMALL = (1e-10, 1e-8)
+_PLATEAU_TOLERANCE = 1e-3
+
+
+def _plateau_gaps(rng: Any, loss: str, unbalance: float = 0.0) -> tuple[np.ndarray, Any, Any]:
+    """Train from a small balanced start for half of the plateau and all of it: gaps [b], lost [b], what to record."""
+    geometry = two_rays(rng, 0.0)
+    norm, p = geometry.norms[0], geometry.frequencies[0]
+    start = log_uniform(rng, *_SMALL)
+    shape = (BATCH, WIDTH)
+    used = np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (BATCH, 1))
+    a = log_uniform(rng, 0.2, 3, shape) * used
+    a *= np.sqrt(start / norm / np.sum(a**2, axis=-1, keepdims=True))
+    network = Start(used.astype(float), a * np.exp(unbalance), a * np.exp(-unbalance)).network(rng, geometry)
+    length = float(theory.plateau_length(loss, start, p, norm))
+    times = length * np.array([0.25, 0.5, 0.75, 1.0])
+    run, lost = train_flow(geometry.data, network, loss, times)
+    u = np.asarray(run.recorded)[..., 0]
+    # On the plateau u grows like e^(2 p r g(0) t): half of the way up, on the logarithmic scale, at half of the time.
+    halfway = np.abs(u[:, 1] / np.sqrt(start) - 1)
+    # At its end the error leaves 1/2 for good: a logit between 0.3 and the margin, whatever the start was.
+    arrived = np.maximum(0.3 - u[:, 3], u[:, 3] - 1 - FLOW_TOLERANCE)
+    gaps = np.where(arrived > 0, np.inf, halfway)
+
+    def sides(i: int) -> dict[str, Any]:
+        return record(geometry.data, loss, network, i, start=start, by_the_law={"times": times, "trained": u[i]})
+
+    return gaps, lost, sides
+
+
+def check_plateau(key: Any, trials: int) -> Outcome:
+    """Balanced neurons of any number at logits of 1e-10 to 1e-8, followed through the plateau."""
+    tally = Tally(_PLATEAU_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials)):
+        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
+        gaps, lost, sides = _plateau_gaps(rng, loss)
+        tally.add(gaps, loss, sides, lost)
+    return tally.outcome()
+
+
+def plateau_without_balance(key: Any) -> Counterexample:
+    """Drop "balanced": first weights e^2 times larger and read-outs as much smaller, at the same first logit."""
+    gaps, _, sides = _plateau_gaps(generator(key), "cross-entropy", unbalance=1.0)
+    i = int(np.argmax(np.where(np.isfinite(gaps), gaps, -np.inf)))
+    numbers = sides(i)
+    law, seen = np.sqrt(numbers["start"]), numbers["by_the_law"]
+    when = f"at t = {seen['times'][1]:.4g}, half of the plateau of (5.3),"
+    return Counterexample.of(
+        "the start is balanced (a = e^2 z instead, with the same first logit)",
+        Quote("the logit of class +", when, law, seen["trained"][1], law),
+        _PLATEAU_TOLERANCE,
+        numbers,
+    )
+
+
+INFLECTIONS = Theorem(
+    name="inflections",
+    equation="5.1",
+    title="Where the error curve bends",
+    claim="e'' = 0 exactly where 1 - 2 sigmoid(u) + g'/g + u/(kappa^2 + u^2) = 0, for cross-entropy 1 - 3 sigmoid(u) + ...; "
+    "the curve is concave between the places that theory.error_inflections gives",
+    formula=(
+        r"\begin{split} \frac{d^2 e}{dt^2} = 0 \quad &\Longleftrightarrow \quad "
+        r"1 - 2\, \text{sigmoid}(u) + \frac{g'(u)}{g(u)} + \frac{u}{\kappa^2 + u^2} = 0, \\ "
+        r"\text{cross-entropy:} \quad &\Longleftrightarrow \quad "
+        r"1 - 3\, \text{sigmoid}(u) + \frac{u}{\kappa^2 + u^2} = 0 \end{split}"
+    ),
+    hypotheses=(ONE_RAY, EXCLUSIVE, STAYING, BELOW_ONE),
+    tolerance=FLOW_TOLERANCE,
+    why_tolerance=WHY_FLOW,
+    checked_with=_FLOW,
+    default_trials=384,
+    check=check_inflections,
+    necessity=(inflections_without_right_sign,),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|e''/(e' u') − law| / Σ|terms|"),
+)
+
+TRANSITION = Theorem(
+    name="rich-to-lazy",
+    equation="5.2",
+    title="Two inflections below kappa_c, none above",
+    claim="from u = 0 on the error curve has two inflections for kappa < kappa_c and is convex for kappa > kappa_c "
+    "(cross-entropy 0.585, each loss its own)",
+    formula=(
+        r"\begin{split} \kappa < \kappa_c: \quad &\text{two inflections of } e(t) \text{ where } u > 0, \\ "
+        r"\kappa > \kappa_c: \quad &\text{none,} \quad \frac{d^2 e}{dt^2} > 0, \\ "
+        r"\kappa_c = {} &0.58521 \text{ (cross-entropy)}, \quad 0.41950 \text{ (exponential)}, \quad "
+        r"0.33144 \text{ (squared)} \end{split}"
+    ),
+    hypotheses=(ONE_RAY, of_losses("cross-entropy, exponential or squared loss", *_TWO), "kappa > 0, u >= 0"),
+    tolerance=0.5,
+    why_tolerance="a difference of counts; a kappa_c that is off by 0.5 % counts wrong at one of the kappa next to it",
+    checked_with="two automatic derivatives of the error along the network's own gradient, at 64 logits",
+    default_trials=288,
+    check=check_transition,
+    necessity=(transition_with_hinge, transition_below_zero),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "difference in the number of inflections"),
+)
+
+PLATEAU = Theorem(
+    name="plateau",
+    equation="5.3",
+    title="A small start waits log(1/u0) / (p r), half of that for hinge",
+    claim="a balanced mode from u0 << 1 is at sqrt(u0) after half of the plateau and of order one at its end",
+    formula=(
+        r"T = \frac{\log(1/u_0)}{2\, p\, r\, g(0)}, \qquad u(T/2) = \sqrt{u_0}\, (1 + O(\sqrt{u_0})), \qquad u(T) = O(1)"
+    ),
+    hypotheses=(ONE_RAY, EXCLUSIVE, BALANCED, "u0 << 1"),
+    tolerance=_PLATEAU_TOLERANCE,
+    why_tolerance="the next term is of relative order sqrt(u0) <= 1e-4; ten times that",
+    checked_with=BY_FLOW,
+    default_trials=96,
+    check=check_plateau,
+    necessity=(plateau_without_balance,),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u / √u₀ − 1| at half of the plateau"),
+)

@@ -1,0 +1,403 @@
+"""Gradient starvation with one layer: the pair in closed form (10.2), the freeze (10.3), the two bounds (10.4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.theorems._drawing import COLOURS
+from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
+from gradstarve.theorems._hypotheses import of_losses
+from gradstarve.theorems._running import FLOW_TOLERANCE, WHY_FLOW
+from gradstarve.theorems._sampling import LOSS_NAMES, generator, generators, log_uniform
+from gradstarve.theorems.laws.feature_problems import (
+    BY_FLOW_EACH,
+    COUNT,
+    FROM_ZERO,
+    NESTED,
+    PAIR,
+    TIMES,
+    Problems,
+    chosen,
+    one_layer,
+    overlapping,
+    pair_weights,
+    split,
+)
+from gradstarve.theory import _starvation as pair_law
+
+
+def law_of(problems: Problems, loss: str, **how: Any) -> theory.StarvingPair:
+    """The pair of these problems [b]."""
+    return theory.starving_pair(problems.weights[:, 0], problems.weights[:, 1], loss, **how)
+
+
+def distance(found: Any, law: Any) -> np.ndarray:
+    """The largest |v - v_law| of both features, over v_1 + |v_2| of the law, over all times: [b]."""
+    (v1, v2), (w1, w2) = found, (np.asarray(side) for side in law)
+    size = np.abs(w1) + np.abs(w2)
+    gap = np.maximum(np.abs(v1 - w1), np.abs(v2 - w2)) / np.where(size > 0, size, 1)
+    return gap.reshape(gap.shape[0], -1).max(-1)
+
+
+def worst_of(gaps: np.ndarray) -> tuple[int, ...]:
+    """The place of the largest gap among those that are finite."""
+    flat = int(np.argmax(np.where(np.isfinite(gaps), gaps, -np.inf)))
+    return tuple(int(i) for i in np.unravel_index(flat, gaps.shape))
+
+
+def above_its_bound(
+    dropped: str, problems: Problems, logits: np.ndarray, depth: int, start: Any, tolerance: float, times: np.ndarray
+) -> Counterexample:
+    """The problem and the time [b, records] at which v_2 is furthest above the most that it can be beside v_1."""
+    v1, v2 = split(logits)
+    first, second = (np.broadcast_to(start, (v1.shape[0], 3))[:, k, None] for k in (0, 1))
+    most = np.asarray(pair_law.upper_bound(v1, problems.ratio[:, None], first, second, depth))
+    size = v1 + np.abs(v2)
+    i, k = worst_of((v2 - most) / size)
+    when = f"at t = {times[i, k]:.4g}, where v_1 = {v1[i, k]:.4g},"
+    quote = Quote("v_2", when, law=most[i, k], trained=v2[i, k], unit=size[i, k])
+    numbers, ratio = problems.instance(i, times=times[i], trained=logits[i]), f"q = {problems.ratio[i]:.3g}"
+    return Counterexample.of(dropped, quote, tolerance, numbers, ratio, "by the law it is that at most")
+
+
+# --- (10.2) --------------------------------------------------------------------------------------------------------------
+
+
+def check_pair(key: Any, trials: int) -> Outcome:
+    """A linear read-out from zero on the pair in random frames, q from 1e-3 to 1e3, followed over four decades of time."""
+    tally = Tally(FLOW_TOLERANCE)
+    curves = []
+    for rng in generators(key, trials, COUNT):
+        problems = one_layer(rng, pair_weights(rng), np.full(COUNT, "exponential"))
+        logits, _, lost = problems.flow()
+        found, law = split(logits), law_of(problems, "exponential").features(TIMES)
+        tally.add(
+            distance(found, law),
+            "exponential",
+            lambda i, g=problems, f=logits, w=law: g.instance(i, times=TIMES, trained=f[i], law=[v[i] for v in w]),
+            lost,
+        )
+        curves.append((problems.weights, *found))
+    weights, frequent, rare = curves[0]
+    return tally.outcome(weights=weights, frequent=frequent, rare=rare)
+
+
+def pair_without(key: Any, loss: str = "exponential", cosine: float = 0.0) -> Counterexample:
+    """Drop the exponential loss, or that the features are orthogonal."""
+    rng = generator(key)
+    problems = one_layer(rng, pair_weights(rng, 0.1, 10.0), np.full(COUNT, loss))
+    problems = Problems(overlapping(problems.points, cosine), problems.weights, problems.losses, problems.network)
+    logits, _, _ = problems.flow()
+    law = np.stack([np.asarray(side) for side in law_of(problems, "exponential").features(TIMES)])
+    found, size = np.stack(split(logits)), np.sum(np.abs(law), axis=0)
+    feature, i, k = worst_of(np.abs(found - law) / size)
+    return Counterexample.of(
+        "orthogonal features" if cosine else "exponential loss",
+        Quote(
+            f"v_{feature + 1}",
+            f"at t = {TIMES[k]:g}",
+            law=law[feature, i, k],
+            trained=found[feature, i, k],
+            unit=size[i, k],
+        ),
+        FLOW_TOLERANCE,
+        problems.instance(i, times=TIMES, trained=logits[i]),
+        f"with {f'a cosine of {cosine} between the features' if cosine else loss} and q = {problems.ratio[i]:.3g}",
+    )
+
+
+def draw_pair(outcome: Outcome, ax: Any) -> None:
+    """v_1 and v_2 over time for three of the problems: the law as lines, the trained networks as markers."""
+    weights = outcome.extra["weights"]
+    ratio = weights[:, 0] / weights[:, 1]
+    for colour, wanted in zip(COLOURS, (0.1, 1.0, 10.0), strict=False):
+        i = int(np.argmin(np.abs(np.log(ratio / wanted))))
+        times = np.geomspace(TIMES[0], TIMES[-1], 60)
+        law = theory.starving_pair(weights[i, 0], weights[i, 1], "exponential").features(times)
+        for k, (style, marker, name) in enumerate((("-", "o", "frequent"), ("--", "s", "rare"))):
+            ax.plot(times, law[k], style, color=colour, label=f"v{'₁₂'[k]}, law, q = {ratio[i]:.2g}")
+            ax.plot(TIMES, outcome.extra[name][i], marker, color=colour, markersize=4)
+    ax.plot([], [], "o", color="0.4", markersize=4, label="v₁, trained")
+    ax.plot([], [], "s", color="0.4", markersize=4, label="v₂, trained")
+    ax.set_xscale("log")
+    ax.set_xlabel("t = step size × step")
+    ax.set_ylabel("logit of the feature")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
+
+
+# --- (10.3) --------------------------------------------------------------------------------------------------------------
+
+
+def frozen_at(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(time, v_2) of the freeze from zero with one layer: 1/(p_1 + 2 p_12) and 1/(2 + q), [b]."""
+    return 1 / (weights[:, 0] + 2 * weights[:, 1]), weights[:, 1] / (2 * weights[:, 1] + weights[:, 0])
+
+
+def check_freeze(key: Any, trials: int) -> Outcome:
+    """The read-out with hinge loss before, at and after the freeze: v_2 = p_12 t until then and one number after it."""
+    tally = Tally(FLOW_TOLERANCE)
+    curves = []
+    for rng in generators(key, trials, COUNT):
+        problems = one_layer(rng, pair_weights(rng), np.full(COUNT, "hinge"))
+        logits, _, lost = problems.flow()
+        (time, value), (frequent, rare) = frozen_at(problems.weights), split(logits)
+        line = np.minimum(TIMES / time[:, None], 1) * value[:, None]
+        gaps = np.max(np.abs(rare - line) / (frequent + rare), axis=-1)
+        # The law for any start has to agree, and to know that feature 1 goes on to its margin.
+        pair = law_of(problems, "hinge")
+        gaps = np.maximum(gaps, distance(split(logits), pair.features(TIMES)))
+        for ours, theirs in zip(pair.freeze, (time, value), strict=True):
+            gaps = np.maximum(gaps, np.abs(np.asarray(ours) / theirs - 1))
+        tally.add(
+            gaps,
+            "hinge",
+            lambda i, g=problems, f=logits, t=time, v=value: g.instance(
+                i, times=TIMES, trained=f[i], freezes_at=t[i], frozen_value=v[i]
+            ),
+            lost,
+        )
+        curves.append((TIMES / time[:, None], rare / value[:, None]))
+    return tally.outcome(times=np.concatenate([c[0] for c in curves]), rare=np.concatenate([c[1] for c in curves]))
+
+
+def freeze_without(key: Any, loss: str = "hinge", cosine: float = 0.0) -> Counterexample:
+    """Drop the hinge loss, or that the features are orthogonal: feature 2 goes on after (10.3)'s time."""
+    rng = generator(key)
+    problems = one_layer(rng, pair_weights(rng, 0.3, 3.0), np.full(COUNT, loss))
+    problems = Problems(overlapping(problems.points, cosine), problems.weights, problems.losses, problems.network)
+    logits, _, _ = problems.flow()
+    _, value = frozen_at(problems.weights)
+    rare = split(logits)[1][:, -1]
+    (i,) = worst_of(np.abs(rare / value - 1))
+    return Counterexample.of(
+        "orthogonal features" if cosine else "hinge loss",
+        Quote("v_2", f"at t = {TIMES[-1]:g}", law=value[i], trained=rare[i], unit=value[i]),
+        FLOW_TOLERANCE,
+        problems.instance(i, times=TIMES, trained=logits[i]),
+        f"with {f'a cosine of {cosine} between the features' if cosine else loss} and q = {problems.ratio[i]:.3g}, so that "
+        "1/(2 + q) is meant",
+    )
+
+
+def draw_freeze(outcome: Outcome, ax: Any) -> None:
+    """v_2 in units of 1/(2+q) over time in units of the freeze: all problems on one broken line."""
+    times, rare = (outcome.extra[name].reshape(-1) for name in ("times", "rare"))
+    ax.plot([1e-2, 1, 1e3], [1e-2, 1, 1], color="0.8", linewidth=6, label="law (10.3)")
+    ax.plot(times, rare, ".", color=COLOURS[0], markersize=3, label="trained, all problems and records")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel("t (p₁ + 2 p₁₂), time in units of the freeze")
+    ax.set_ylabel("v₂ (2 + q)")
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+# --- (10.4) --------------------------------------------------------------------------------------------------------------
+
+
+def climb(before: Any, after: Any, depth: int) -> np.ndarray:
+    """phi(after) - phi(before) with phi' = v^(2/N - 2), in plain NumPy."""
+    if depth == 1:
+        return after - before
+    if depth == 2:
+        return np.log(after / before)
+    power = 2 / depth - 1
+    return (after**power - before**power) / power
+
+
+def outside(problems: Problems, logits: np.ndarray, both_sides: np.ndarray, depth: int = 1, start: Any = 0.0) -> np.ndarray:
+    """How far v_2 leaves its bounds beside the trained v_1, over v_1 + v_2, at the worst record: [b].
+
+    `start`: v_k(0), [b, 3] or a number. Where `both_sides` [b] (cross-entropy and the exponential loss) the lower bound
+    counts, and that the upper one is no wider than it has to be: g(v_1)/g(v_1 + v_2) has been e^(v_2) at most, so that
+    with the v_2 of now
+
+        phi(most) - phi(v_20)  <=  (1 + q e^v_2)/(1 + q) [phi(v_2) - phi(v_20)],
+
+    which leaves no room beside v_2 where v_2 is small. The lower bound is v_2 itself with the exponential loss.
+    """
+    v1, v2 = split(logits)
+    first, second = (np.broadcast_to(start, (v1.shape[0], 3))[:, k, None] for k in (0, 1))
+    ratio = problems.ratio[:, None]
+    arguments = (v1, ratio, first, second, depth)
+    most, least = (np.asarray(bound(*arguments)) for bound in (pair_law.upper_bound, pair_law.lower_bound))
+    exact = (problems.losses == "exponential")[:, None]
+    below = np.where(exact, np.abs(least - v2), least - v2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        room = climb(second, most, depth) - (1 + ratio * np.exp(v2)) / (1 + ratio) * climb(second, v2, depth)
+    wide = np.where(np.isnan(room), 0, room) * v2 ** (2 - 2 / depth)  # as a difference of logits
+    worst = np.maximum(v2 - most, np.where(both_sides[:, None], np.maximum(below, wide), 0))
+    return np.max(np.maximum(worst, 0) / (v1 + np.abs(v2)), axis=-1)
+
+
+def _off_the_bound(problems: Problems, logits: np.ndarray) -> np.ndarray:
+    """How far v_2 is from its upper bound, over v_1 + v_2, at the worst record: [b]."""
+    v1, v2 = split(logits)
+    most = np.asarray(pair_law.upper_bound(v1, problems.ratio[:, None], 0.0, 0.0, 1))
+    return np.max(np.abs(v2 - most) / (v1 + v2), axis=-1)
+
+
+def check_bounds(key: Any, trials: int) -> Outcome:
+    """Both bounds along the flow with cross-entropy, the upper one with every loss, and with descent at any step size.
+
+    The first step of descent is on the upper bound, whatever the loss and the step size, and the exponential loss stays on
+    the lower one.
+    """
+    tally = Tally(FLOW_TOLERANCE)
+    curves = []
+    for k, rng in enumerate(generators(key, trials, COUNT)):
+        weights, losses = pair_weights(rng), chosen(rng, ("cross-entropy", "cross-entropy", *LOSS_NAMES))
+        if k % 2:
+            # A step of descent is a sum of increments that obey the inequality one by one, whatever its size.
+            losses = np.where(losses == "squared", "cross-entropy", losses)
+            problems = one_layer(rng, weights, losses)
+            step_size = log_uniform(rng, 1e-2, 1e2, COUNT)
+            logits = problems.descent(step_size, 60, 1)[0][:, 1:]
+            gaps = np.maximum(outside(problems, logits, np.zeros(COUNT, bool)), _off_the_bound(problems, logits[:, :1]))
+            tally.add(
+                gaps,
+                "descent, any step size",
+                lambda i, g=problems, f=logits, e=step_size: g.instance(i, step_size=e[i], steps=60, trained=f[i]),
+            )
+            continue
+        problems = one_layer(rng, weights, losses)
+        logits, _, lost = problems.flow()
+        two, exponential = losses == "cross-entropy", losses == "exponential"
+        gaps = outside(problems, logits, two | exponential)
+        v1, v2 = split(logits)
+        least, most = (np.asarray(bound) for bound in law_of(problems, "exponential").bounds(TIMES))
+        off = np.max(np.maximum(np.abs(v2 - least), v2 - most) / (v1 + v2), axis=-1)
+        gaps = np.maximum(gaps, np.where(exponential, off, 0))
+        names = {
+            "flow, cross-entropy: both bounds": two,
+            "flow, exponential loss: the lower bound itself": exponential,
+            "flow, other losses: upper bound": ~(two | exponential),
+        }
+        for name, mine in names.items():
+            index = np.flatnonzero(mine)
+            tally.add(
+                gaps[index],
+                name,
+                lambda i, g=problems, f=logits, x=index: g.instance(int(x[i]), times=TIMES, trained=f[int(x[i])]),
+                lost[index],
+            )
+        curves.append((problems.ratio[two], logits[two]))
+    ratio, logits = (np.concatenate([curve[k] for curve in curves]) for k in (0, 1))
+    return tally.outcome(ratio=ratio, logits=logits)
+
+
+def bounds_without(key: Any, what: str) -> Counterexample:
+    """Drop one of: orthogonal features, that feature 2 comes with feature 1, cross-entropy (for the lower bound)."""
+    rng = generator(key)
+    loss = "hinge" if what == "cross-entropy" else "cross-entropy"
+    types = np.array([[1.0, 0, 0], [1, 1, 0], [0, 1, 0]]) if what == "nested" else PAIR
+    problems = one_layer(rng, pair_weights(rng, 0.3, 3.0), np.full(COUNT, loss), types)
+    points = overlapping(problems.points, 0.5) if what == "orthogonal" else problems.points
+    problems = Problems(points, problems.weights, problems.losses, problems.network)
+    logits, _, _ = problems.flow()
+    names = {
+        "orthogonal": "orthogonal features (a cosine of 0.5 instead)",
+        "nested": "every sample with feature 2 has feature 1 (some show feature 2 alone instead)",
+        "cross-entropy": "cross-entropy, for the lower bound (hinge instead)",
+    }
+    if what != "cross-entropy":
+        times = np.broadcast_to(TIMES, logits.shape[:2])
+        return above_its_bound(names[what], problems, logits, 1, 0.0, FLOW_TOLERANCE, times)
+    v1, v2 = split(logits)
+    least = np.asarray(pair_law.lower_bound(v1, problems.ratio[:, None], 0.0, 0.0, 1))
+    i, k = worst_of((least - v2) / (v1 + v2))
+    when = f"at t = {TIMES[k]:g}, where v_1 = {v1[i, k]:.4g},"
+    quote = Quote("v_2", when, law=least[i, k], trained=v2[i, k], unit=v1[i, k] + v2[i, k])
+    numbers, ratio = problems.instance(i, times=TIMES, trained=logits[i]), f"q = {problems.ratio[i]:.3g}"
+    return Counterexample.of(names[what], quote, FLOW_TOLERANCE, numbers, ratio, "by the law it is that at least")
+
+
+def draw_bounds(outcome: Outcome, ax: Any) -> None:
+    """Where between its two bounds the trained v_2 lies, against v_1."""
+    (v1, v2), ratio = split(outcome.extra["logits"]), outcome.extra["ratio"]
+    arguments = (v1, ratio[:, None], 0.0, 0.0, 1)
+    least, most = (np.asarray(bound(*arguments)) for bound in (pair_law.lower_bound, pair_law.upper_bound))
+    room = most - least
+    told = room > 1e-6 * v1  # closer together than that they leave nothing to see
+    for colour, (low, high) in zip(COLOURS, ((1e-3, 0.1), (0.1, 1), (1, 10), (10, 1e3)), strict=False):
+        mine = told & ((ratio >= low) & (ratio < high * (1 + 1e-9)))[:, None]
+        share = (v2 - least)[mine] / room[mine]
+        ax.plot(v1[mine], share, ".", color=colour, markersize=3, label=f"trained, q in {low:g}–{high:g}")
+    ax.axhline(1, color="black", linewidth=1.2, linestyle="--", label="upper bound, v₁ / (1 + q)")
+    ax.axhline(0, color="black", linewidth=1.2, linestyle=":", label="lower bound, v₁ + q − W(q e^(q + v₁))")
+    ax.set_xscale("log")
+    ax.set_ylim(-0.05, 1.05)
+    ax.set_xlabel("v₁, logit of the frequent feature")
+    ax.set_ylabel("place of v₂ between its bounds")
+    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+
+
+# --- the entries -----------------------------------------------------------------------------------------------------------
+
+STARVING_PAIR = Theorem(
+    name="starving-pair",
+    equation="10.2",
+    title="A rare feature beside a frequent one grows like log log t",
+    claim="with the exponential loss v_2 = log[(1 + W(e^(q-1) (q^2 p_12 t + q - 1)))/q] and v_1 = v_2 + q (e^v_2 - 1)",
+    formula=(
+        r"\begin{split} v_2 &= \log \left( \frac{1 + W(e^{q - 1}\, (q^2\, p_{12}\, t + q - 1))}{q} \right), \qquad "
+        r"q = \frac{p_1}{p_{12}}, \\ "
+        r"v_1 &= v_2 + q\, (e^{v_2} - 1) \end{split}"
+    ),
+    hypotheses=(of_losses("exponential loss", "exponential"), FROM_ZERO, NESTED),
+    tolerance=FLOW_TOLERANCE,
+    why_tolerance=WHY_FLOW,
+    checked_with=BY_FLOW_EACH,
+    default_trials=8 * COUNT,
+    check=check_pair,
+    necessity=(
+        lambda key: pair_without(key, loss="cross-entropy"),
+        lambda key: pair_without(key, cosine=0.3),
+    ),
+    figure=draw_pair,
+)
+
+FREEZE = Theorem(
+    name="freeze",
+    equation="10.3",
+    title="With the hinge loss the rare feature stops for ever",
+    claim="v_2 = p_12 t until t = 1/(p_1 + 2 p_12), then 1/(2 + q) for ever, while v_1 goes on to its margin",
+    formula=(
+        r"\begin{split} v_2 &= p_{12}\, \min(t, t^*), \qquad t^* = \frac{1}{p_1 + 2 p_{12}}, \qquad "
+        r"p_{12}\, t^* = \frac{1}{2 + q}, \\ "
+        r"v_1 &= \min(1,\; p_1 t + p_{12}\, \min(t, t^*)), \qquad q = \frac{p_1}{p_{12}} \end{split}"
+    ),
+    hypotheses=(of_losses("hinge loss", "hinge"), FROM_ZERO, NESTED),
+    tolerance=FLOW_TOLERANCE,
+    why_tolerance=WHY_FLOW,
+    checked_with=BY_FLOW_EACH,
+    default_trials=8 * COUNT,
+    check=check_freeze,
+    necessity=(
+        lambda key: freeze_without(key, loss="cross-entropy"),
+        lambda key: freeze_without(key, cosine=0.3),
+    ),
+    figure=draw_freeze,
+)
+
+BOUNDS = Theorem(
+    name="starvation-bounds",
+    equation="10.4",
+    title="Between two curves at every time",
+    claim="v_1 + q - W(q e^(q + v_1)) <= v_2 <= v_1/(1 + q) with cross-entropy; the upper bound holds for every loss, and "
+    "for gradient descent with any step size",
+    formula=r"v_1 + q - W(q\, e^{q + v_1}) \;\le\; v_2 \;\le\; \frac{v_1}{1 + q}, \qquad q = \frac{p_1}{p_{12}}",
+    hypotheses=(FROM_ZERO, NESTED, "lower bound: cross-entropy, gradient flow"),
+    tolerance=FLOW_TOLERANCE,
+    why_tolerance=WHY_FLOW + "; descent obeys the upper bound up to rounding",
+    checked_with=f"{BY_FLOW_EACH}; simulate: gradient descent with step sizes from 0.01 to 100",
+    default_trials=16 * COUNT,
+    check=check_bounds,
+    necessity=tuple(
+        lambda key, what=what: bounds_without(key, what) for what in ("orthogonal", "nested", "cross-entropy")
+    ),
+    figure=draw_bounds,
+    quick_trials=2 * COUNT,
+)

@@ -1,0 +1,271 @@
+"""Wrong-sign neurons between two classes at an obtuse angle: dead for ever, or awake on the other class (4.4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve import theory
+from gradstarve.problem import TwoLayerReLU
+from gradstarve.theorems._drawing import COLOURS
+from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
+from gradstarve.theorems._hypotheses import EVERLASTING, EXCLUSIVE, ONE_RAY
+from gradstarve.theorems._running import BY_FLOW, train_exact, train_flow
+from gradstarve.theorems._sampling import BATCH, DIM, WIDTH, Geometry, generator, generators, log_uniform, record, two_rays
+from gradstarve.theorems.laws.hinge_path import AT_LAST, HINGE_LOSS, followed
+from gradstarve.theorems.laws.modes import FRACTIONS
+
+
+def _leavers(
+    rng: np.random.Generator, geometry: Geometry, cosine: float, wrong: tuple[float, float] = (1.02, 3.0)
+) -> tuple[TwoLayerReLU, np.ndarray, np.ndarray, np.ndarray]:
+    """Networks of neurons exclusive to class -, with z = beta times a number in `wrong`: (network, alpha, beta, used).
+
+    alpha = w.xh_+ is on both sides of -|cosine| beta, a third of the time within 0.2 % to 10 % of it: closer, and the
+    integrator would decide.
+    """
+    plus, minus = geometry.axes
+    shape = (BATCH, WIDTH)
+    used = np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (BATCH, 1))
+    beta = log_uniform(rng, 1e-2, 0.5, (BATCH, 1)) * log_uniform(rng, 0.5, 2, shape) * used
+    near = 1 + log_uniform(rng, 2e-3, 0.1, shape) * rng.choice([-1, 1], shape)
+    far = log_uniform(rng, 0.1, 10, shape)
+    alpha = -abs(cosine) * beta * np.where(rng.uniform(size=shape) < 1 / 3, near, far)
+    coordinates = np.stack([alpha, beta], axis=-1) @ np.linalg.pinv(geometry.axes).T
+    noise = rng.normal(size=(*shape, DIM))
+    noise -= np.einsum("bhd,kd,ke->bhe", noise, *[np.linalg.qr(np.stack([plus, minus]).T)[0].T] * 2)
+    w = coordinates + noise * beta[..., None] * rng.uniform(0, 1, (*shape, 1))
+    return TwoLayerReLU(w, beta * log_uniform(rng, *wrong, shape)), alpha, beta, used
+
+
+def _followed(geometry: Geometry, network: TwoLayerReLU, largest: float = 60.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(now active on class +, now active on class -, lost), after a time in which every clock has run far."""
+    times = 2 * FRACTIONS * largest / geometry.rates.min()
+    run, lost = train_flow(geometry.data, network, "cross-entropy", times)
+    final: Any = run.final
+    along = np.asarray(final.w) @ geometry.axes.T
+    return along[..., 0] > 0, along[..., 1] > 0, lost
+
+
+def check_waking(key: Any, trials: int) -> Outcome:
+    """The flow of networks of leavers at random obtuse angles; one trial is one neuron."""
+    tally = Tally(0.5)
+    seen: list[np.ndarray] = []
+    for k, rng in enumerate(generators(key, trials)):
+        cosine = -0.05 - 0.9 * (k % 8 + float(rng.uniform())) / 8
+        geometry = two_rays(rng, cosine)
+        network, alpha, beta, used = _leavers(rng, geometry, cosine)
+        plus, minus, lost = _followed(geometry, network)
+        dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine))
+        wrong = np.where(dead, plus | minus, ~plus)
+        undecided = (minus & ~plus) | lost[:, None]
+
+        def instance(i, g=geometry, n=network, s=used, d=dead, p=plus, m=minus):
+            b, j = (int(v) for v in np.argwhere(s)[i])
+            more = {"neuron": j, "on_plus": bool(p[b, j]), "on_minus": bool(m[b, j]), "dies_by_law": bool(d[b, j])}
+            return record(g.data, "cross-entropy", n, b, **more)
+
+        tally.add(wrong[used], "cross-entropy", instance, undecided[used])
+        fate = np.where(plus, 1.0, np.where(minus, 0.5, 0.0))
+        seen.append(np.stack([np.full(fate.shape, cosine), alpha / np.where(used, beta, 1), fate], axis=-1)[used])
+    return tally.outcome(points=np.concatenate(seen))
+
+
+def _counterexample(
+    key: Any, dropped: str, cosine: float, wrong: tuple[float, float], what: str
+) -> Counterexample:
+    rng = generator(key)
+    geometry = two_rays(rng, cosine)
+    network, alpha, beta, used = _leavers(rng, geometry, cosine, wrong)
+    plus, minus, lost = _followed(geometry, network)
+    dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), -abs(cosine)))
+    fails = used & ~lost[:, None] & np.where(dead, plus | minus, ~plus & ~minus)
+    i, j = (int(v) for v in (np.argwhere(fails)[0] if fails.any() else (0, 0)))
+    return Counterexample.of(
+        dropped,
+        Quote(_fate_of(alpha, beta, network, i, j), "at the end", not dead[i, j], plus[i, j] | minus[i, j]),
+        0.5,
+        record(geometry.data, "cross-entropy", network, i, neuron=j),
+        rest=f"{int(fails.sum())} of {int(used.sum())} neurons {what}",
+    )
+
+
+def _fate_of(alpha: np.ndarray, beta: np.ndarray, network: TwoLayerReLU, i: int, j: int) -> str:
+    return (
+        f"the fate (0: active on no point) of a neuron with w.xh_+ = {alpha[i, j]:.3g}, w.xh_- = {beta[i, j]:.3g}, "
+        f"z = {float(network.z[i, j]):.3g}"
+    )
+
+
+def waking_without_wrong_sign(key: Any) -> Counterexample:
+    """Drop "z > beta": the read-out is of the wrong sign but too small, and the neuron learns its class all the same."""
+    return _counterexample(
+        key,
+        "the neuron leaves its class (0 < z < beta instead)",
+        -0.5,
+        (0.1, 0.9),
+        "stay on class - although alpha + |c| beta < 0",
+    )
+
+
+def waking_without_obtuse_angle(key: Any) -> Counterexample:
+    """Drop "obtuse": at 60 degrees leaving one class moves a neuron away from the other one too."""
+    return _counterexample(
+        key,
+        "classes at an obtuse angle (60 degrees instead)",
+        0.5,
+        (1.02, 3.0),
+        "are active on no point at the end although alpha + |c| beta > 0",
+    )
+
+
+def _beside(
+    rng: np.random.Generator, geometry: Geometry, network: TwoLayerReLU, used: np.ndarray, size: tuple[float, float]
+) -> tuple[TwoLayerReLU, np.ndarray]:
+    """The last neuron of every second network turned into one that learns class -, w.xh_- = -z being in `size` over
+    sqrt(r); and who of the leavers is left."""
+    minus = geometry.axes[1]
+    rows = np.arange(BATCH)[:, None] % 2 == 1
+    swap = rows & (np.arange(WIDTH) == WIDTH - 1)
+    length = log_uniform(rng, *size, (BATCH, 1)) / np.sqrt(geometry.norms[1])
+    w = np.where(swap[..., None], length[..., None] * minus, np.asarray(network.w))
+    return TwoLayerReLU(w, np.where(swap, -length, np.asarray(network.z))), used & ~swap
+
+
+def _awake(network: TwoLayerReLU, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """Who is active on class + and who on class -, [b, h] each; who fell asleep is on its edge, to rounding."""
+    w = np.asarray(network.w)
+    least = np.sqrt(np.finfo(w.dtype).eps) * np.linalg.norm(w, axis=-1)
+    plus, minus = (w @ axis > least for axis in geometry.axes)
+    return plus, minus
+
+
+def check_waking_hinge(key: Any, trials: int) -> Outcome:
+    """The exact hinge flow of networks of leavers, every second one beside a neuron that learns class -; one trial is one
+    neuron that has left class -. Beside leavers alone that is each of them: their margin is below 0 until they are gone."""
+    tally = Tally(0.5)
+    seen: list[np.ndarray] = []
+    for k, rng in enumerate(generators(key, trials)):
+        cosine = -0.05 - 0.9 * (k % 8 + float(rng.uniform())) / 8
+        geometry = two_rays(rng, cosine)
+        network, alpha, beta, used = _leavers(rng, geometry, cosine)
+        network, used = _beside(rng, geometry, network, used, (1e-3, 0.5))
+        run = train_exact(geometry.data, network, AT_LAST)
+        final: Any = run.final
+        plus, minus = _awake(final, geometry)
+        dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine))
+        alone = (np.arange(BATCH) % 2 == 0)[:, None]
+        wrong = np.where(followed(run)[:, None], np.where(dead, plus, ~plus) | (minus & alone), True)
+        mine = used & (alone | ~minus)
+
+        def instance(i, g=geometry, n=network, s=mine, d=dead, p=plus):
+            b, j = (int(v) for v in np.argwhere(s)[i])
+            return record(g.data, "hinge", n, b, neuron=j, on_plus=bool(p[b, j]), dies_by_law=bool(d[b, j]))
+
+        tally.add(wrong[mine], "hinge", instance)
+        seen.append(np.stack([np.full(plus.shape, cosine), alpha / np.where(used, beta, 1), plus], axis=-1)[mine])
+    return tally.outcome(points=np.concatenate(seen))
+
+
+def waking_of_a_learnt_class(key: Any) -> Counterexample:
+    """Drop "leaves class - before it is learnt": beside a neuron that learns it sooner the leavers stay where they are."""
+    rng = generator(key)
+    cosine = -0.5
+    geometry = two_rays(rng, cosine)
+    network, alpha, beta, used = _leavers(rng, geometry, cosine)
+    network, used = _beside(rng, geometry, network, used, (1.5, 2.0))
+    run = train_exact(geometry.data, network, AT_LAST)
+    final: Any = run.final
+    fails = _awake(final, geometry)[1] & used & (np.arange(BATCH) % 2 == 1)[:, None]
+    i, j = (int(v) for v in (np.argwhere(fails)[0] if fails.any() else (0, 0)))
+    dead = bool(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine)[i, j])
+    told = "dies" if dead else "leaves and wakes on class +"
+    what = (
+        f"1 if it is on class -, else 0, for a neuron with w.xh_+ = {alpha[i, j]:.3g}, w.xh_- = {beta[i, j]:.3g}, "
+        f"z = {float(network.z[i, j]):.3g}, which the rule says {told},"
+    )
+    return Counterexample.of(
+        "the neuron leaves class - before it is learnt (beside a neuron that learns it sooner instead)",
+        Quote(what, "when all is learnt", 0.0, fails[i, j]),
+        0.5,
+        record(geometry.data, "hinge", network, i, neuron=j),
+        rest=f"so it is for {int(fails.sum())} of {int(used[1::2].sum())} leavers",
+    )
+
+
+def draw_waking(outcome: Outcome, ax: Any) -> None:
+    """alpha/beta of every neuron over the cosine of the angle, what became of it, and the line of the law."""
+    points = outcome.extra["points"]
+    for value, name, colour in ((1.0, "awake on class + (trained)", COLOURS[0]), (0.0, "dead (trained)", COLOURS[1])):
+        mine = points[:, 2] == value
+        ax.scatter(points[mine, 0], -points[mine, 1], s=9, color=colour, linewidths=0, label=name)
+    line = np.linspace(-1, 0, 50)
+    ax.plot(line, -line, color="black", linestyle="--", linewidth=1.2, label="law: α + |c| β = 0")
+    ax.set_xlim(-1, 0)
+    ax.set_ylim(0, 1.5)
+    ax.set_xlabel("c, cosine of the angle between the classes")
+    ax.set_ylabel("−α / β at the start")
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+
+
+_RULE = (
+    r"\begin{split} \alpha_j + \left| c \right|\, \beta_j < 0: \quad &\text{neuron } j \text{ is dead for ever}, \\ "
+    r"\alpha_j + \left| c \right|\, \beta_j > 0: \quad &\text{it wakes on the points } x_+, \\ "
+    r"&\alpha_j = w_j \cdot \hat{x}_+ \le 0 < \beta_j = w_j \cdot \hat{x}_- < z_j, \qquad "
+    r"c = \hat{x}_+ \cdot \hat{x}_- \end{split}"
+)
+
+WAKING = Theorem(
+    name="waking",
+    equation="4.4",
+    title="Some of the neurons that leave a class wake on the other one",
+    claim="a neuron that leaves class - at an obtuse angle is dead for ever iff alpha + |c| beta < 0, else it wakes on "
+    "class +",
+    formula=_RULE,
+    hypotheses=(
+        ONE_RAY,
+        "an angle with cosine c in (-1, 0) between the classes",
+        EXCLUSIVE,
+        "the neuron leaves class -: z > beta = w.xh_- > 0 >= alpha = w.xh_+",
+        EVERLASTING,
+    ),
+    tolerance=0.5,
+    why_tolerance=(
+        "yes or no: 0 agrees, 1 contradicts; a third of the neurons are within 0.2 % to 10 % of the line, and "
+        "the integrator's error is far below that"
+    ),
+    checked_with=BY_FLOW,
+    default_trials=8 * BATCH,
+    quick_trials=2 * BATCH,
+    check=check_waking,
+    necessity=(waking_without_wrong_sign, waking_without_obtuse_angle),
+    figure=draw_waking,
+)
+
+WAKING_HINGE = Theorem(
+    name="waking-hinge",
+    equation="4.4",
+    title="With hinge loss too, some of those that leave a class wake on the other one",
+    claim="a neuron that leaves class - before class - is learnt is dead for ever iff alpha + |c| beta < 0, else it wakes "
+    "on class +; where every neuron of class - is a leaver, all of them leave",
+    formula=_RULE,
+    hypotheses=(
+        ONE_RAY,
+        "an angle with cosine c in (-1, 0) between the classes",
+        EXCLUSIVE,
+        "the neuron leaves class - before it is learnt: z > beta = w.xh_- > 0 >= alpha = w.xh_+",
+        HINGE_LOSS,
+    ),
+    tolerance=0.5,
+    why_tolerance=(
+        "yes or no: 0 agrees, 1 contradicts; a third of the neurons are within 0.2 % to 10 % of the line, and rounding is "
+        "far below that"
+    ),
+    checked_with="simulate_hinge_exact: all weights of the full network from event to event",
+    default_trials=8 * BATCH,
+    quick_trials=2 * BATCH,
+    check=check_waking_hinge,
+    necessity=(waking_of_a_learnt_class,),
+    figure=draw_waking,
+)

@@ -1,0 +1,133 @@
+"""Where the neurons of a class point in the end: at the maximum-margin direction of its points (13.1).
+
+The limit v of the directions maximises the smallest margin min_i v.x_i / |v| over the points of one class. It is along the
+point of their convex hull next to the origin, so it is a quadratic programme of the size of the class, solved here exactly:
+Lawson and Hanson's least-distance form, min |E lambda - e_last| over lambda >= 0 with columns (x_i, 1), by an active set.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from gradstarve.ground import HypothesisError, is_concrete, real_arrays
+
+
+class MaxMargin(eqx.Module):
+    """The maximum-margin direction of one class through the origin.
+
+    - `direction`: [*batch, d], the unit vector v; `margin`: [*batch], min_i v.x_i > 0;
+    - `coefficients`: [*batch, n], alpha_i >= 0 with v / margin = sum_i alpha_i x_i; sum alpha_i = 1 / margin^2;
+    - `support`: [*batch, n], the points with alpha_i > 0.
+    """
+
+    direction: Float[Array, "*batch d"]
+    margin: Float[Array, "*batch"]
+    coefficients: Float[Array, "*batch n"]
+    support: Bool[Array, "*batch n"]
+
+
+def max_margin_direction(points) -> MaxMargin:
+    """The direction every surviving neuron of a class tends to, with cross-entropy or exponential loss (13.1).
+
+    `points` [*batch, n, d] are those of one class; for the class y = -1 give them as they are. Neither their weights nor
+    the rest of the start matter. 1 - cos between w_j and v falls like 1/log t, and the angle like 1/sqrt(log t): what a
+    neuron holds off the span of the supports it keeps, while its length grows like sqrt(log t). Relative error 1e-12 in
+    float64 for supports at 0.1 degrees and more, whatever the norms of the points and their ratios. (Coefficients are of the
+    size 1 / (|x_i| margin), and inf where that is beyond the largest float.) Differentiable in the points while the support
+    stays. `HypothesisError` for points that no half-space holds, and for points at the origin.
+
+    >>> limit = max_margin_direction([[2.0, 0.0], [0.0, 1.0]])
+    >>> [round(float(x), 4) for x in (*limit.direction, limit.margin)]
+    [0.4472, 0.8944, 0.8944]
+    """
+    (points,) = real_arrays(points=points)
+    if points.ndim < 2 or 0 in points.shape[-2:]:
+        raise ValueError(f"points must be [*batch, n, d] with n, d >= 1, got shape {points.shape}")
+    flat = points.reshape(-1, *points.shape[-2:])
+    found, separable = _solve_all(flat)
+    if is_concrete(separable) and not bool(separable.all()):
+        worst = int(np.argmin(np.asarray(separable)))
+        raise HypothesisError(
+            "the points of a class lie on one side of a plane through the origin (13.1)",
+            f"set {worst} of {flat.shape[0]} has a convex hull that holds the origin",
+            "Dataset.separability(), which says which points are in the way",
+        )
+    return jax.tree.map(lambda leaf: leaf.reshape(*points.shape[:-2], *leaf.shape[1:]), found)
+
+
+@eqx.filter_jit
+def _solve_all(points: Float[Array, "b n d"]):
+    return jax.vmap(_solve)(points)
+
+
+def _solve(points: Float[Array, "n d"]) -> tuple[MaxMargin, Bool[Array, ""]]:
+    eps, dtype = jnp.finfo(points.dtype).eps, points.dtype
+    # Directions u_i and norms, without the squares of very large or very small numbers.
+    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(points), axis=-1, keepdims=True))
+    scaled = points / jnp.where(scale > 0, scale, 1)
+    lengths = jnp.linalg.norm(jnp.where(scale > 0, scaled, 1), axis=-1, keepdims=True)
+    unit, norms = scaled / lengths, jnp.where(scale > 0, scale * lengths, 0)[:, 0]
+    # In units of the shortest point v.x_i >= 1 is v.u_i >= c_i: long points ask for hardly more than the right side, and
+    # all rows are of size one, however far the norms are apart.
+    least = jnp.min(norms)
+    wanted = least / jnp.where(norms > 0, norms, 1)
+
+    def shortest(active):
+        """The shortest v with v.u_i = c_i on the support, and the pseudo-inverse that gives it."""
+        inverse = jnp.linalg.pinv(jnp.where(active[:, None], unit, 0))
+        return inverse @ jnp.where(active, wanted, 0), inverse
+
+    def search(_, state):
+        # The second time in units in which |v| is about one, so that a narrow class is as good as a wide one.
+        _, length = state
+        active = _active_set(jnp.concatenate([unit, (wanted / length)[:, None]], axis=-1))
+        length = jnp.linalg.norm(shortest(active)[0])
+        return active, jnp.where(jnp.isfinite(length) & (length > 0), length, 1)
+
+    begin = (jnp.zeros(norms.shape, bool), jnp.ones((), dtype))
+    held = jax.lax.stop_gradient((unit, wanted))
+    unit, wanted, given = *held, (unit, wanted)
+    active, _ = jax.lax.fori_loop(0, 2, search, begin)
+    unit, wanted = given
+    normal, inverse = shortest(active)
+    alpha = jnp.where(active, normal @ inverse, 0)
+    length = jnp.linalg.norm(normal)
+    slack = jnp.sqrt(eps) + 10 * points.shape[-1] * eps * length
+    separable = (least > 0) & active.any() & ((unit @ normal) >= wanted - slack).all() & jnp.isfinite(length)
+    alpha = jnp.where(active, alpha / jnp.where(norms > 0, norms, 1) / least, 0)
+    return MaxMargin(normal / length, least / length, alpha, active), separable
+
+
+def _active_set(columns: Float[Array, "n k"]) -> Bool[Array, " n"]:
+    """Which lambda_i are positive in min |sum_i lambda_i column_i - e_last| over lambda >= 0 (Lawson and Hanson)."""
+    n = columns.shape[0]
+    last = jnp.zeros_like(columns[0]).at[-1].set(1)
+    tolerance = 100 * jnp.finfo(columns.dtype).eps
+
+    def fit(active):
+        held = jnp.where(active[:, None], columns, 0)
+        return jnp.where(active, jnp.linalg.lstsq(held.T, last)[0], 0)
+
+    def body(carry):
+        active, weights, growing, _, count = carry
+        gain = jnp.where(active, -jnp.inf, columns @ (last - weights @ columns))
+        new = jnp.argmax(gain)
+        done = growing & (gain[new] <= tolerance)
+        active = jnp.where(growing & ~done, active | (jnp.arange(n) == new), active)
+        there = fit(active)
+        # On the way to the new weights the first to reach zero leaves, and the rest are fitted again.
+        falls = active & (there <= 0)
+        part = jnp.where(falls, weights / jnp.where(falls, weights - there, 1), jnp.inf)
+        step = jnp.minimum(jnp.min(part), 1)
+        moved = weights + step * (there - weights)
+        stays = active & ~(falls & (part <= step))
+        weights = jnp.where(done, weights, jnp.where(stays, moved, 0))
+        return jnp.where(done, active, stays), weights, ~falls.any(), done, count + 1
+
+    start = (jnp.zeros(n, bool), jnp.zeros(n, columns.dtype), jnp.array(True), jnp.array(False), 0)
+    active, *_ = jax.lax.while_loop(lambda carry: ~carry[3] & (carry[4] < 20 * n + 20), body, start)
+    return active

@@ -1,0 +1,147 @@
+"""The clock of one class between the events at which neurons leave or join it: a list of (3.2) pieces.
+
+Inside a piece the logit is rise e^s - fall e^-s, s counted from its start. All times here are tau = 2 p r t.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from gradstarve.ground import as_goal, is_concrete, readable
+from gradstarve.special import Kind, clock
+
+
+class PiecewiseClock(eqx.Module):
+    """Pieces 0..K of one class: `start` tau_k (inf: never), `angle` accumulated until then, `rise`, `fall` at the start.
+
+    All four are [*batch, K+1]; `rate` = 2 p r is [*batch]; `kind` is that of the clock: the name of the loss, or a softmax.
+    Pieces that never start hold zeros.
+    """
+
+    kind: Kind = eqx.field(static=True)
+    rate: Float[Array, "*batch"]
+    start: Float[Array, "*batch pieces"]
+    angle: Float[Array, "*batch pieces"]
+    rise: Float[Array, "*batch pieces"]
+    fall: Float[Array, "*batch pieces"]
+
+    def state(self, t) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """(accumulated angle, logit) at times t, each [*batch, *t.shape]."""
+        t = check_times(t, self.rate.dtype)
+        angle, logit = _state(self, t.reshape(-1), True)
+        shape = (*self.rate.shape, *t.shape)
+        return angle.reshape(shape), logit.reshape(shape)
+
+    def logit(self, t) -> Float[Array, "..."]:
+        """The logit at times t, [*batch, *t.shape]: that of `state`, without the price of the angle."""
+        t = check_times(t, self.rate.dtype)
+        return _state(self, t.reshape(-1), False)[1].reshape(*self.rate.shape, *t.shape)
+
+    def error(self, t, shift: float = 0.0) -> Float[Array, "..."]:
+        """sigmoid(shift - u) at times t, [*batch, *t.shape]."""
+        t = check_times(t, self.rate.dtype)
+        return _error(self, t.reshape(-1), shift).reshape(*self.rate.shape, *t.shape)
+
+    def time_to_logit(self, logit) -> Float[Array, "..."]:
+        """First t with a logit of at least `logit`: [*batch, *logit.shape]; 0 if it starts there, inf if never."""
+        return _time_to_logit(self, as_goal("logit", logit, self.rate.dtype))
+
+
+def _of(values: Float[Array, "*batch pieces"], piece: Int[Array, "*batch times"]) -> Float[Array, "*batch times"]:
+    """The value of each time's piece; without a gather where there is but one."""
+    if values.shape[-1] == 1:
+        return jnp.broadcast_to(values, piece.shape)
+    return jnp.take_along_axis(values, piece, axis=-1)
+
+
+def _place(pieces: PiecewiseClock, t: Float[Array, " times"]):
+    """The piece of each time, and the time since it began."""
+    tau = jnp.minimum(pieces.rate[..., None] * t, jnp.finfo(t.dtype).max)
+    piece = jnp.sum(pieces.start[..., None, :] <= tau[..., None], axis=-1, dtype=jnp.int32) - 1
+    return piece, tau - _of(pieces.start, piece)
+
+
+@partial(jax.jit, static_argnums=2)
+def _state(pieces: PiecewiseClock, t: Float[Array, " times"], want_angle: bool):
+    piece, since = _place(pieces, t)
+    moved, logit = clock.states_at(pieces.kind, pieces.rise, pieces.fall, piece, since, want_angle)
+    return _of(pieces.angle, piece) + moved, logit
+
+
+@partial(jax.jit, static_argnums=2)
+def _error(pieces: PiecewiseClock, t: Float[Array, " times"], shift: float):
+    piece, since = _place(pieces, t)
+    logit = clock.states_at(pieces.kind, pieces.rise, pieces.fall, piece, since, False)[1]
+    rise, fall = (_of(values, piece) for values in (pieces.rise, pieces.fall))
+    return clock.error_at(pieces.kind, rise, fall, since, logit, shift)
+
+
+@jax.jit
+def _time_to_logit(pieces: PiecewiseClock, target: Float[Array, "..."]):
+    shape, target = (*pieces.rate.shape, *target.shape), target.reshape(-1)
+    flat = jnp.broadcast_to(target, (*pieces.rate.shape, target.size))
+    at_start = jnp.where(jnp.isfinite(pieces.start), pieces.rise - pieces.fall, jnp.inf)
+    piece = jnp.sum(at_start[..., None, :] <= flat[..., None], axis=-1) - 1
+    there_at_start = at_start[..., :1] >= flat
+    piece = jnp.maximum(piece, 0)
+    start, rise, fall = (_of(values, piece) for values in (pieces.start, pieces.rise, pieces.fall))
+    tau = clock.arrival_of(pieces.kind, rise, fall, jnp.where(there_at_start, -jnp.inf, flat))
+    never = ~jnp.isfinite(tau)
+    if pieces.kind == "squared":  # a logit above 1 falls back, so what it does not reach at once it never does
+        never |= at_start[..., :1] > 1
+    tau = jnp.where(there_at_start, 0, jnp.where(never, jnp.inf, start + jnp.where(never, 0, tau)))
+    return in_time(tau, pieces.rate[..., None]).reshape(shape)
+
+
+def count_pieces(leaves: Bool[Array, "*batch h"]) -> int:
+    """Room for the events of every member of the batch: the largest number of leavers, where it can be seen.
+
+    Rounded up to a multiple of 8, so that other draws of the same problem find the compiled program again.
+    """
+    width = leaves.shape[-1]
+    if not is_concrete(leaves):
+        return width
+    return min(width, -(-int(np.max(np.sum(np.asarray(leaves), axis=-1), initial=0)) // 8) * 8)
+
+
+def is_representable(rise, angle) -> Bool[Array, "..."]:
+    """Whether rise e^angle is a float. An event at which it is not comes later than any float."""
+    limits = jnp.finfo(rise.dtype)
+    return jnp.log(jnp.maximum(rise, limits.tiny)) + angle < jnp.log(limits.max) - 4
+
+
+def faint_floor(dtype) -> float:
+    """log of a rise from which on the neurons that underflow beside it are less than its rounding."""
+    limits = jnp.finfo(dtype)
+    return float(np.log(float(limits.tiny)) - np.log(float(limits.eps))) + 2
+
+
+def in_time(tau: Array, rate: Array) -> Array:
+    """`tau` / `rate`, inf where tau is: only times that exist are divided, for the derivative of inf / rate is no number.
+
+    >>> float(jax.grad(lambda rate: jnp.sum(in_time(jnp.array([jnp.inf, 2.0]), rate)[1:]))(jnp.float32(1.0)))
+    -2.0
+    """
+    ever = jnp.isfinite(tau)
+    return jnp.where(ever, jnp.where(ever, tau, 0) / rate, jnp.inf)
+
+
+def check_times(t, dtype) -> Array:
+    """`t` as an array of `dtype`; negative, NaN and infinite times are a `ValueError` (a runtime error inside jit)."""
+    array = readable("t", t)
+    if is_concrete(array):
+        values = np.asarray(array, np.float64)
+        bad = ~(np.isfinite(values) & (values >= 0))
+        if bad.any():
+            raise ValueError(f"times must be finite and >= 0, got t = {values[bad].flat[0]}")
+        if (values > float(jnp.finfo(dtype).max)).any():
+            raise ValueError(f"t = {values.max()} is beyond {np.dtype(dtype)}; give the problem in float64")
+        return jnp.asarray(values, dtype)
+    t = jnp.asarray(array, dtype)
+    return eqx.error_if(t, ~(jnp.isfinite(t) & (t >= 0)), "times must be finite and >= 0")

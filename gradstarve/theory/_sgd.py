@@ -1,0 +1,237 @@
+"""Descent on one random point a step, in distribution over the draws (8.3).
+
+A step that draws a point of another class leaves a mode where it is, and one that draws a point of its own is a step of
+descent on that class alone. So after m own draws the mode is where the deterministic law (8.1) with p = 1 is after m steps,
+deaths included, and the number of own draws among T is binomial: the whole distribution over seeds is a finite sum. What
+takes the deterministic law m steps takes SGD the wait for the m-th own draw, which is negative binomial.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gradstarve.ground import as_array, as_goal, is_concrete, positive_int, shown
+from gradstarve.problem import GradientDescent, Loss, Mode, StochasticGradientDescent
+from gradstarve.special import binomial_at_least, pmf
+from gradstarve.theory._descent import ModeDescent, descend_mode
+from gradstarve.theory._mode import insert_axes
+
+# By how many roundings of the smaller one of its two tails a cdf is off: 150 to 200 were seen, of up to 3000 steps.
+_ROUNDINGS = 256
+
+
+class LogitDistribution(eqx.Module):
+    """The logit over the seeds after a number of steps: entry m is what m own draws give.
+
+    `values` u_m and `probabilities`, each [*batch, steps + 1], m = 0, ..., steps. Values may repeat (hinge at its margin).
+    """
+
+    values: Float[Array, "*batch outcomes"]
+    probabilities: Float[Array, "*batch outcomes"]
+
+    @property
+    @eqx.filter_jit
+    def mean(self) -> Float[Array, "*batch"]:
+        """E u, [*batch]."""
+        return jnp.sum(self.probabilities * self.values, axis=-1)
+
+    @property
+    @eqx.filter_jit
+    def variance(self) -> Float[Array, "*batch"]:
+        """E (u - E u)^2, [*batch]."""
+        return jnp.sum(self.probabilities * (self.values - self.mean[..., None]) ** 2, axis=-1)
+
+    @property
+    @eqx.filter_jit
+    def error(self) -> Float[Array, "*batch"]:
+        """E sigmoid(-u), the expected probability given to the wrong label, [*batch]."""
+        return jnp.sum(self.probabilities * jax.nn.sigmoid(-self.values), axis=-1)
+
+    def cdf(self, logit) -> Float[Array, "..."]:
+        """P(u <= `logit`), [*batch, *logit.shape]."""
+        return self._sum(as_goal("logit", logit, self.values.dtype), jnp.less_equal)
+
+    def pmf(self, logit) -> Float[Array, "..."]:
+        """P(u = `logit`), [*batch, *logit.shape]: 0 for all but the values themselves, to the last bit."""
+        return self._sum(as_goal("logit", logit, self.values.dtype), jnp.equal)
+
+    @eqx.filter_jit
+    def _sum(self, logit, relation):
+        values, probabilities = (insert_axes(v, logit.ndim) for v in (self.values, self.probabilities))
+        return jnp.sum(jnp.where(relation(values, logit[..., None]), probabilities, 0), axis=-1)
+
+    def quantile(self, level) -> Float[Array, "..."]:
+        """The smallest value u with P(u' <= u) >= `level`, [*batch, *level.shape]; `ValueError` unless 0 < level < 1.
+
+        A level that is one of these probabilities to their rounding counts as that: 3/4 for fair draws in two steps.
+        """
+        return self._quantile(_check_level(level, self.values.dtype))
+
+    @eqx.filter_jit
+    def _quantile(self, level):
+        order = jnp.argsort(self.values, axis=-1)
+        values = jnp.take_along_axis(self.values, order, axis=-1)
+        chances = jnp.take_along_axis(self.probabilities, order, axis=-1)
+        below = jnp.cumsum(chances, axis=-1)
+        after = jnp.concatenate([chances[..., 1:], jnp.zeros_like(chances[..., :1])], axis=-1)
+        above = jnp.cumsum(after[..., ::-1], axis=-1)[..., ::-1]
+        below = jnp.where(below < 0.5, below, 1 - above)
+        short = insert_axes(below, level.ndim) < _least(level)[..., None]
+        index = jnp.minimum(jnp.sum(short, axis=-1), values.shape[-1] - 1)
+        return jnp.take_along_axis(insert_axes(values, level.ndim), index[..., None], axis=-1)[..., 0]
+
+
+class TimeDistribution(eqx.Module):
+    """How many steps it takes over the seeds: until own draw number `draws`, each step being one with probability p.
+
+    Negative binomial; `draws` m [*batch, ...] as floats, 0: at once, inf: never; `frequency` p [*batch, ...].
+    """
+
+    draws: Float[Array, "..."]
+    frequency: Float[Array, "..."]
+
+    @property
+    def mean(self) -> Float[Array, "..."]:
+        """m / p."""
+        return self.draws / self.frequency
+
+    @property
+    def variance(self) -> Float[Array, "..."]:
+        """m (1 - p) / p^2."""
+        return self.draws * (1 - self.frequency) / self.frequency**2
+
+    def pmf(self, step) -> Float[Array, "..."]:
+        """P(it takes exactly `step` steps) = C(step - 1, m - 1) p^m (1 - p)^(step - m), [..., *step.shape]."""
+        return self._pmf(_check_step(step, self.draws.dtype))
+
+    @eqx.filter_jit
+    def _pmf(self, step):
+        step, draws, frequency = self._spread(step)
+        # The last of m draws is the last of all: m / step of the binomial probability.
+        ratio = jnp.where(step > 0, jnp.where(jnp.isfinite(draws), draws, 0) / jnp.maximum(step, 1), draws == 0)
+        return ratio * pmf(jnp.where(jnp.isfinite(draws), draws, -1), step, frequency)
+
+    def cdf(self, step) -> Float[Array, "..."]:
+        """P(it takes at most `step` steps), [..., *step.shape]."""
+        return self._cdf(_check_step(step, self.draws.dtype))
+
+    @eqx.filter_jit
+    def _cdf(self, step):
+        step, draws, frequency = self._spread(step)
+        finite = jnp.isfinite(draws)
+        return jnp.where(finite, binomial_at_least(jnp.where(finite, draws, 1), step, frequency), 0)
+
+    def _spread(self, values):
+        """`values`, draws and frequencies, all of [..., *values.shape]."""
+        shape = (*self.draws.shape, *(1,) * values.ndim)
+        return jnp.broadcast_arrays(values, self.draws.reshape(shape), self.frequency.reshape(shape))
+
+    def quantile(self, level) -> Float[Array, "..."]:
+        """The smallest number of steps with a cdf of at least `level`, [..., *level.shape], as floats; inf if m is.
+
+        `ValueError` unless 0 < level < 1. A level that is a value of the cdf to its rounding counts as that.
+        """
+        return _wait_quantile(*self._spread(_check_level(level, self.draws.dtype)))
+
+
+class ModeSGD(eqx.Module):
+    """One `mode` under one-point descent: the distribution over the draws of its logit, and of the time to learn (8.3).
+
+    `own`: the deterministic law of its own draws, whose step number counts those: `own.logit(m)`, `own.weights(m)`, ...
+
+    >>> from gradstarve.theory import solve_mode
+    >>> solution = solve_mode(Mode(0.5, 1.0, a=[0.1], z=[0.1]), "hinge", StochasticGradientDescent(0.5))
+    >>> after = solution.distribution(2)
+    >>> after.probabilities.tolist(), round(float(after.mean), 6)
+    ([0.25, 0.5, 0.25], 0.026406)
+    >>> float(solution.time_to_logit(1.0).mean)              # 6 draws of probability 1/2
+    12.0
+    """
+
+    mode: Mode
+    own: ModeDescent
+
+    @property
+    def frequency(self) -> Float[Array, "*batch"]:
+        """The probability that a step draws a point of this class, [*batch]; 1 for weights whose sum is rounded up."""
+        p = self.mode.frequency
+        return jnp.broadcast_to(jnp.where(p > 1, 1, p), self.mode.batch_shape)
+
+    def distribution(self, step) -> LogitDistribution:
+        """The logit after `step` >= 0 steps, over the draws: step + 1 values and their probabilities."""
+        step = positive_int("step", step, 0)
+        draws = np.arange(step + 1)
+        p = self.frequency[..., None]
+        probabilities = pmf(*jnp.broadcast_arrays(jnp.asarray(draws, p.dtype), jnp.asarray(step, p.dtype), p))
+        return LogitDistribution(self.own.logit(draws), probabilities)
+
+    def time_to_logit(self, logit, max_draws: int = 100_000) -> TimeDistribution:
+        """The first step with u >= `logit`, over the draws; its arrays are [*batch, *logit.shape].
+
+        Never, where `max_draws` own draws do not get there.
+        """
+        return self._wait(self.own.time_to_logit(logit, max_draws))
+
+    def time_to_error(self, error, max_draws: int = 100_000) -> TimeDistribution:
+        """The first step with an error of at most `error`, 0 < error < 1, over the draws.
+
+        Never, its draws inf, where `max_draws` do not get there: hinge and squared loss end near u = 1, an error of 0.269.
+        """
+        return self._wait(self.own.time_to_error(error, max_draws))
+
+    def _wait(self, draws):
+        p = self.frequency.reshape(*self.mode.batch_shape, *(1,) * (draws.ndim - len(self.mode.batch_shape)))
+        return TimeDistribution(draws, jnp.broadcast_to(p, draws.shape))
+
+
+def sgd_mode(mode: Mode, loss: Loss, dynamics: StochasticGradientDescent) -> ModeSGD:
+    """The law (8.3) of one mode."""
+    alone = Mode(jnp.ones_like(mode.frequency), mode.norm, mode.a, mode.z)
+    return ModeSGD(mode, descend_mode(alone, loss, GradientDescent(dynamics.step_size)))
+
+
+def _check_step(step, dtype):
+    step = as_goal("step", step, dtype)
+    if is_concrete(step) and not bool(((step >= 0) & (step == jnp.rint(step))).all()):
+        raise ValueError(f"steps must be integers >= 0, got {shown(step)}")
+    return step
+
+
+def _check_level(level, dtype):
+    level = as_array("level", level, dtype)
+    if is_concrete(level) and not bool(((level > 0) & (level < 1)).all()):
+        raise ValueError(f"the level of a quantile must be in (0, 1), got {shown(level)}")
+    return level
+
+
+def _least(level: Array) -> Array:
+    """What a cdf of that level is at the least, when it is computed."""
+    roundings = _ROUNDINGS * jnp.minimum(level, 1 - level) + jnp.where(level < 0.5, 0, 2)  # and those of a number next to 1
+    return level - roundings * jnp.finfo(level.dtype).eps
+
+
+@jax.jit
+def _wait_quantile(level, draws, frequency):
+    """Bisection on the integers: the cdf at `low` is below the level, that at `high` is not."""
+    m = jnp.where(jnp.isfinite(draws), draws, 1)
+
+    def enough(step):
+        return binomial_at_least(m, step, frequency) >= _least(level)
+
+    def further(high):
+        return jnp.where(enough(high), high, 2 * high)
+
+    high = jax.lax.while_loop(lambda high: ~jnp.all(enough(high)), further, jnp.ceil(m / frequency) + 1)
+
+    def halve(ends):
+        low, high = ends
+        middle = jnp.floor((low + high) / 2)
+        there = enough(middle)
+        return jnp.where(there, low, middle), jnp.where(there, middle, high)
+
+    ends = jax.lax.while_loop(lambda ends: ~jnp.all(ends[1] - ends[0] <= 1), halve, (m - 1, high))
+    return jnp.where(draws == 0, 0, jnp.where(jnp.isfinite(draws), ends[1], jnp.inf))

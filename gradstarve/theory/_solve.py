@@ -1,0 +1,424 @@
+"""`solve`: look at the problem, find the law whose hypotheses hold, and say precisely which one fails otherwise."""
+
+from __future__ import annotations
+
+from typing import Any, overload
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gradstarve.ground import HypothesisError, check_instance, check_normal, check_normal_rows, is_concrete, is_subnormal
+from gradstarve.problem import (
+    Dataset,
+    Dynamics,
+    GradientDescent,
+    GradientFlow,
+    LearningCurve,
+    Loss,
+    Mode,
+    Network,
+    Ray,
+    StochasticGradientDescent,
+    TwoLayerReLU,
+    as_loss,
+    closed_form_of,
+    no_dynamics,
+    with_closed_form,
+)
+from gradstarve.theory._descent import DescentSolution, ModeDescent, descend_mode, new_march
+from gradstarve.theory._mode import ModeSolution, flow_mode, insert_axes
+from gradstarve.theory._sgd import ModeSGD, sgd_mode
+from gradstarve.theory._transfer import transfer_flow
+
+_LAWS = "GradientFlow() or GradientDescent(step_size)"
+
+
+@overload
+def solve_mode(mode: Mode, loss: Loss | str = ..., dynamics: GradientFlow | None = ...) -> ModeSolution: ...
+@overload
+def solve_mode(mode: Mode, loss: Loss | str, dynamics: GradientDescent) -> ModeDescent: ...
+@overload
+def solve_mode(mode: Mode, loss: Loss | str, dynamics: StochasticGradientDescent) -> ModeSGD: ...
+def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> ModeSolution | ModeDescent | ModeSGD:
+    """The exact learning curve of one mode: (3.1)-(3.11) for `GradientFlow()` (the default), (8.1), (8.2) for descent.
+
+    `loss` is a loss or its name. The argument of the solution is time for the flow and the step number for descent, with
+    any momentum and weight decay; time = step_size * step. For `StochasticGradientDescent` it is the distribution over the
+    draws (8.3): `.distribution(step)`, `.time_to_logit(u)`.
+
+    >>> solution = solve_mode(Mode(frequency=1.0, norm=1.0, a=[0.1, 0.2], z=[0.1, -0.3]), "cross-entropy")
+    >>> solution.logit([0.0, 50.0]).shape
+    (2,)
+    """
+    check_instance("mode", mode, Mode, "give Mode(frequency, norm, a, z)")
+    loss = _one_for_all(loss)
+    if isinstance(dynamics, StochasticGradientDescent):
+        return sgd_mode(mode, loss, dynamics)
+    if isinstance(_check_dynamics(dynamics), GradientDescent):
+        return descend_mode(mode, loss, dynamics)
+    return flow_mode(mode, with_closed_form(loss).name)
+
+
+def _one_for_all(loss: Loss | str) -> Loss:
+    """The loss, which must be the same for every point: the laws of descent (8.1) take any g(u)."""
+    loss = as_loss(loss)
+    if any(np.ndim(leaf) for leaf in jax.tree.leaves(loss)):
+        raise HypothesisError(
+            "one loss for all points (8.1)",
+            f"loss = {getattr(loss, 'name', type(loss).__name__)!r} with a number for each",
+            "simulate(...), or one number",
+        )
+    return loss
+
+
+class Solution(LearningCurve):
+    """The exact learning curves of a network on two classes; made by `solve`.
+
+    `plus`, `minus`: the curve of each class (`.logit`, `.error`, `.time_to_logit`, ...), None for one without points.
+    t is time for the flow and the step number for descent.
+    """
+
+    data: Dataset
+    loss_function: Loss
+    start: TwoLayerReLU
+    dynamics: Dynamics
+    plus: Any
+    minus: Any
+    # The coordinates (a_j, z_j) of every neuron along its own axis, `.coordinates(t)`, with a_j at `.start`, and what
+    # weight decay leaves of all other weights, `.remainder(t)`.
+    motion: Any
+    axes: Float[Array, "*batch h d"]
+
+    def logits(self, t=None) -> Float[Array, "..."]:
+        """f(x_i) at t: [*batch, *t.shape, n]. `ValueError` without a t: theory has no grid of its own."""
+        if t is None:
+            raise ValueError("theory holds at every t and records none: give t, for example trajectory.grid")
+        # Labels are traced where the solution is an argument of jit or vmap, so they select and are not looked at.
+        if self.plus is None or self.minus is None:
+            only: Any = self.minus if self.plus is None else self.plus
+            return self.data.labels * only.logit(t)[..., None]
+        return jnp.where(self.data.labels > 0, self.plus.logit(t)[..., None], -self.minus.logit(t)[..., None])
+
+    def error(self, t=None) -> Float[Array, "..."]:
+        """sum_i q_i sigmoid(-m_i), the probability given to the wrong label: [*batch, *t.shape]."""
+        if t is None or not self._rounds():
+            return super().error(t)
+        return jnp.sum(self.data.weights * self._errors(t), axis=-1)
+
+    def loss(self, t=None) -> Float[Array, "..."]:
+        """sum_i q_i l(m_i): [*batch, *t.shape]."""
+        kind = closed_form_of(self.loss_function)
+        if t is None or not self._rounds() or kind not in ("cross-entropy", "exponential"):
+            return super().loss(t)
+        error = self._errors(t)
+        # log(1 + e^-m) or e^-m, where that is little; elsewhere the margin is as good.
+        late = error < 0.25
+        error = jnp.where(late, error, 0.1)
+        little = -jnp.log1p(-error) if kind == "cross-entropy" else error / (1 - error)
+        return jnp.sum(self.data.weights * jnp.where(late, little, self.loss_function.value(self.margins(t))), axis=-1)
+
+    def _rounds(self) -> bool:
+        """Whether the curves know e^-m late in training to more digits than their rounded margins do."""
+        return self.start.z.dtype == jnp.float32 and isinstance(self.dynamics, GradientFlow)
+
+    def _errors(self, t):
+        """sigmoid(-m_i), [*batch, *t.shape, n]."""
+        plus, minus = (None if curve is None else curve.error(t)[..., None] for curve in (self.plus, self.minus))
+        if plus is None or minus is None:
+            only: Any = minus if plus is None else plus
+            return jnp.broadcast_to(only, (*only.shape[:-1], self.data.labels.size))
+        return jnp.where(self.data.labels > 0, plus, minus)
+
+    def network(self, t) -> TwoLayerReLU:
+        """The network at t, axes [*batch, *t.shape]: w_j moves along its own axis only, the rest of it just decays."""
+        a, z = self.motion.coordinates(t)
+        left = self.motion.remainder(t)[..., None]
+        count = a.ndim - self.start.z.ndim
+        moved = a - left * insert_axes(self.motion.start, count)
+        batch, (h, d) = self.start.batch_shape, self.start.w.shape[-2:]
+        spread = (*batch, *(1,) * count, h, d)
+        return TwoLayerReLU(left[..., None] * self.start.w.reshape(spread) + moved[..., None] * self.axes.reshape(spread), z)
+
+
+def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> Solution:
+    """The exact training of `network` on `data`, every neuron of it, in closed form.
+
+    The law is chosen by what holds:
+
+    - antipodal classes: neurons pass between the classes (4.3), any signs, any width;
+    - other orthogonally separable classes, each along one direction (orthogonal classes among them): exclusive neurons,
+      two independent modes (2.1) with deaths (3.10);
+    - one class only: one mode.
+
+    `dynamics`: `GradientFlow()` (default; t is time) or `GradientDescent(step_size, ...)`, with momentum and weight decay
+    too (8.2) (t is the step; equality up to rounding). `network`: a `TwoLayerReLU` itself, no subclass, with any batch axes.
+    The flow is solved for the four losses of the library, descent for any `Loss`. `HypothesisError` names the hypothesis
+    that fails, where it fails, and what to use instead.
+
+    Weights of the network, frequencies, norms and hyperparameters may be traced, by jit, grad and vmap; directions of the
+    points and labels must be known (see `Dataset`).
+
+    (Weight decay also shrinks the distance of an exclusive neuron to the other class; after
+    so many steps that rounding is larger, training departs from the law of real numbers.)
+
+    >>> from gradstarve.problem import datasets
+    >>> net = TwoLayerReLU(w=[[0.3, 0.1], [-0.2, 0.4]], z=[0.2, -0.1])
+    >>> solution = solve(datasets.antipodal(), net, "hinge")
+    >>> solution.margins(1000.0).tolist()
+    [1.0, 1.0]
+    """
+    check_instance("data", data, Dataset, "give Dataset(points, labels)")
+    check_instance("network", network, Network, "give TwoLayerReLU(w, z)")
+    check_problem(data, network)
+    assert isinstance(network, TwoLayerReLU)
+    loss, dynamics = _one_for_all(loss), _check_dynamics(dynamics)
+    if isinstance(dynamics, GradientFlow):
+        loss = with_closed_form(loss)
+    if network.dim != data.dim:
+        raise ValueError(f"the network has d = {network.dim} inputs but the points have d = {data.dim}")
+    dtype = jnp.result_type(data.points, network.w)
+    zero = data.zero_points
+    if zero.size:
+        raise HypothesisError(
+            "modes need a direction for every point (section 2)",
+            f"point {zero[0]} is at the origin: x_{zero[0]} = 0",
+            "the other points, with weights that sum to 1 again and a longer time: a zero point moves no weight; or "
+            "simulate(...) or simulate_flow(...)",
+        )
+    shape = data.separability()
+    if not shape.shared_direction or not shape.orthogonally_separable:
+        name = "shared_direction" if shape.orthogonally_separable else "orthogonally_separable"
+        breach = shape.breaches[name]
+        assert breach is not None
+        wanted = {
+            "shared_direction": "closed forms need the points of a class to share a direction (section 3)",
+            "orthogonally_separable": "modes are independent on orthogonally separable data only (2.1)",
+        }[name]
+        raise HypothesisError(
+            wanted,
+            str(breach),
+            "simulate(...) or simulate_flow(...), which need no hypothesis",
+        )
+    check_normal_rows("w", network.w)
+    check_normal("z", network.z)
+    rays = [data.ray(label) for label in (1, -1)]
+    for ray in rays:
+        _check_along(network, ray)
+    network = TwoLayerReLU(network.w.astype(dtype), network.z.astype(dtype))
+    for ray in rays:
+        network = network if ray is None else _check_norms(ray, network, 8 * float(jnp.finfo(dtype).eps))
+    antipodal = shape.antipodal
+    build = _antipodal if antipodal else _exclusive
+    plus, minus, motion, axes = build(rays, network, loss, dynamics)
+    return Solution(data, loss, network, dynamics, plus, minus, motion, axes)
+
+
+def check_problem(data: Any, network: Any) -> None:
+    """Closed forms hold for one kind of network; one of another kind may have weights of the same names."""
+    if not isinstance(data, Dataset):
+        raise ValueError(f"data must be a Dataset with labels ±1, got {type(data).__name__}; give Dataset(points, labels)")
+    if type(network) is TwoLayerReLU:
+        return
+    if not isinstance(network, Network):
+        raise ValueError(f"network must be a TwoLayerReLU, got {type(network).__name__}; give TwoLayerReLU(w, z)")
+    raise HypothesisError(
+        "the closed forms are for f(x) = sum_j z_j (w_j . x)_+, the network TwoLayerReLU itself (1.1)",
+        f"network is of type {type(network).__name__}",
+        "simulate(...) or simulate_flow(...), which train any Network, or TwoLayerReLU(w, z) if this is the function meant",
+    )
+
+
+def _check_norms(ray: Ray, network: TwoLayerReLU, slack: float) -> TwoLayerReLU:
+    """All points of a class at one distance from the origin."""
+    hypothesis, instead = "the closed form (3.5) is for points of one norm per class", "simulate(...) or simulate_flow(...)"
+    if not is_concrete(ray.norms):
+        low, high = jnp.min(ray.norms), jnp.max(ray.norms)
+        message = f"HypothesisError: {hypothesis}. Use instead: {instead}."
+        return network if len(ray.norms) == 1 else eqx.error_if(network, high - low > slack * high, message)
+    if np.ptp(np.asarray(ray.norms)) > slack * ray.norm:
+        where = f"class {ray.label:+d} has norms from {np.min(ray.norms):.6g} to {ray.norm:.6g}"
+        raise HypothesisError(hypothesis, where, instead)
+    return network
+
+
+def _check_dynamics(dynamics) -> GradientFlow | GradientDescent:
+    if dynamics is None or isinstance(dynamics, GradientFlow):
+        return GradientFlow()
+    if isinstance(dynamics, GradientDescent):
+        return dynamics
+    if isinstance(dynamics, StochasticGradientDescent):
+        raise HypothesisError(
+            "the curve of a network is one curve; one-point descent has a distribution of them (8.3)",
+            "dynamics = StochasticGradientDescent",
+            "solve_mode(mode, loss, dynamics) for the distribution of each class, or simulate(...)",
+        )
+    raise no_dynamics(_LAWS, dynamics)
+
+
+def _check_along(network: TwoLayerReLU, ray: Ray | None) -> None:
+    """An entry far below its row's largest is lost in w_j . xh; where it is all of that, it decides who sees the class."""
+    if ray is None or not is_concrete(network.w):
+        return
+    w = np.asarray(network.w)
+    faint = is_subnormal(w) & (ray.direction != 0)
+    alone = faint.any(-1) & (np.where(faint, 0, w) @ ray.direction == 0)
+    if alone.any():
+        check_normal("w", w[alone][0][faint[alone][0]])
+
+
+def _along(network: TwoLayerReLU, direction) -> Array:
+    return jnp.einsum("...hd,d->...h", network.w, jnp.asarray(direction, network.w.dtype), precision="highest")
+
+
+def _margin(network: TwoLayerReLU, ray: Ray) -> Array:
+    """Of the class on `ray`, [*batch]."""
+    coordinate = _along(network, ray.direction)
+    return ray.norm * ray.label * jnp.sum(jnp.maximum(coordinate, 0) * network.z, axis=-1)
+
+
+def _antipodal(rays, network, loss, dynamics):
+    """One signed coordinate per neuron, along x_+; the two classes hand neurons to each other."""
+    axis = jnp.asarray(rays[0].direction, network.w.dtype)
+    a, z = _along(network, axis), network.z
+    frequencies, norms = [ray.frequency for ray in rays], [ray.norm for ray in rays]
+    axes = jnp.broadcast_to(axis, network.w.shape)
+    if isinstance(dynamics, GradientDescent):
+        march = new_march(loss, dynamics, frequencies, norms, a, z)
+        return DescentSolution(march, 0), DescentSolution(march, 1), march, axes
+    if closed_form_of(loss) == "squared" and is_concrete(a):
+        for ray in rays:
+            margin = np.asarray(_margin(network, ray))
+            if (margin > 1).any():
+                where = tuple(int(i) for i in np.argwhere(margin > 1)[0])
+                raise HypothesisError(
+                    "with squared loss the transfer law (4.3) needs both margins to start at 1 or below",
+                    f"class {ray.label:+d} of network {where} starts at margin {margin[where]:.6g}",
+                    "simulate_flow(...), or a smaller initialisation",
+                )
+    frequency, norm = (jnp.stack([jnp.asarray(v, a.dtype) for v in values]) for values in (frequencies, norms))
+    flow = transfer_flow(with_closed_form(loss).name, frequency, norm, a, z)
+    return flow.curves[0], flow.curves[1], flow, axes
+
+
+class ExclusiveMotion(eqx.Module):
+    """Coordinates of neurons that each belong to one class, or to none: `home` +1, -1 or 0, `start` a_j, [*batch, h]."""
+
+    plus: Any
+    minus: Any
+    home: Float[Array, "*batch h"]
+    start: Float[Array, "*batch h"]
+    z: Float[Array, "*batch h"]
+
+    def coordinates(self, t):
+        """(w.axis, z) at t, each [*batch, *t.shape, h]; 0 along the axis for a neuron that sees no class."""
+        left = self.remainder(t)[..., None]
+        extra = left.ndim - self.z.ndim
+        home, z = insert_axes(self.home, extra), insert_axes(self.z, extra)
+        a, z = jnp.zeros_like(z), z * left
+        for sign, solution in ((1, self.plus), (-1, self.minus)):
+            if solution is not None:
+                own_a, own_z = solution.weights(t)
+                a, z = jnp.where(home == sign, own_a, a), jnp.where(home == sign, sign * own_z, z)
+        return a, z
+
+    def remainder(self, t):
+        """What weight decay leaves at t of a weight that no point acts on: [*batch, *t.shape]."""
+        solution = self.minus if self.plus is None else self.plus
+        return solution.remainder(t)
+
+
+def _exclusive(rays, network, loss, dynamics):
+    """Two modes that never meet: every neuron sees one class at most, and one that leaves is dead for ever."""
+    if isinstance(dynamics, GradientDescent) and _is_nonzero(dynamics.weight_decay):
+        network = _check_decay(network, dynamics)
+    if None not in rays:
+        network = _check_exclusive(rays, network, loss, dynamics)
+    home = start = jnp.zeros_like(network.z)
+    axes = jnp.zeros_like(network.w)
+    solutions: list[Any] = []
+    for ray in rays:
+        if ray is None:
+            solutions.append(None)
+            continue
+        coordinate = _along(network, ray.direction)
+        mine = coordinate > 0
+        home, start = jnp.where(mine, ray.label, home), jnp.where(mine, coordinate, start)
+        axes = jnp.where(mine[..., None], jnp.asarray(ray.direction, axes.dtype), axes)
+        frequency, norm = (jnp.asarray(value, home.dtype) for value in (ray.frequency, ray.norm))
+        mode = Mode(frequency, norm, jnp.where(mine, coordinate, 0), ray.label * network.z)
+        solutions.append(solve_mode(mode, loss, dynamics))
+    plus, minus = solutions
+    return plus, minus, ExclusiveMotion(plus, minus, home, start, network.z), axes
+
+
+def _is_nonzero(value) -> bool:
+    """Whether a hyperparameter may be other than zero."""
+    return not is_concrete(value) or bool(np.asarray(value).any())
+
+
+def _check_decay(network, dynamics):
+    """Weights on which no point acts shrink without changing sign, or neurons that see nothing would wake up."""
+    with jax.ensure_compile_time_eval():
+        product, momentum = dynamics.step_size * dynamics.weight_decay, dynamics.momentum
+        # Where the roots of their recurrence are real.
+        limit = ((1 - momentum) / (1 + momentum)) ** 2 if dynamics.nesterov else (1 - jnp.sqrt(momentum)) ** 2
+        broken = product > limit
+    hypothesis = "weight decay that does not oscillate: step_size * weight_decay up to (1 - sqrt(momentum))^2 (8.2)"
+    if dynamics.nesterov:
+        hypothesis = hypothesis.replace("(1 - sqrt(momentum))^2", "((1 - momentum)/(1 + momentum))^2")
+    instead = "a smaller weight_decay or step_size, simulate(...), or antipodal data, where it does not matter"
+    if not is_concrete(broken):
+        return eqx.error_if(network, broken, f"HypothesisError: {hypothesis}. Use instead: {instead}.")
+    if bool(broken.any()):
+        worst = np.argmax(np.asarray(product - limit))
+        product, limit = (float(np.broadcast_to(v, broken.shape).flat[worst]) for v in (product, limit))
+        raise HypothesisError(hypothesis, f"step_size * weight_decay = {product:.6g} is above {limit:.6g}", instead)
+    return network
+
+
+def _check_exclusive(rays, network, loss, dynamics):
+    """Every neuron sees one class at most (2.1), and none is pushed so far out of its own that it wakes on the other."""
+    plus, minus = (_along(network, ray.direction) for ray in rays)
+    both = (plus > 0) & (minus > 0)
+    cosine = float(rays[0].direction @ rays[1].direction)
+    wakes = jnp.zeros_like(both)
+    if abs(cosine) > 8 * float(jnp.finfo(plus.dtype).eps):
+        own, other = jnp.maximum(plus, minus), jnp.minimum(plus, minus)
+        toward = jnp.where(plus > 0, network.z, -network.z)
+        kind = closed_form_of(loss)
+        if kind == "squared":
+            # A margin above 1 comes down again: then it is the neurons of the right sign that are pushed out.
+            above = [_margin(network, ray)[..., None] > 1 for ray in rays]
+            toward = jnp.where(jnp.where(plus > 0, above[0], above[1]), -toward, toward)
+        wakes = (own > 0) & (toward < 0)
+        if isinstance(dynamics, GradientDescent):
+            # Steps overshoot, so that a neuron pushed out may wake where the flow would not; and so may any, where
+            # momentum swings a margin past the target of the squared loss and back, or a penalty pulls it back.
+            if (kind == "squared" and _is_nonzero(dynamics.momentum)) or kind is None:
+                wakes = own > 0
+        else:
+            # On the hyperbola a^2 - z^2 = const it comes down to `lowest`, and the push out of one class is |cos| of
+            # it into the other: (4.4) for those that leave, lowest = 0.
+            lowest = jnp.sqrt(jnp.maximum((own - toward) * (own + toward), 0))
+            wakes = wakes & (other + abs(cosine) * (own - lowest) > 0)
+    rules = (
+        (both, "exclusive neurons: each is active on one class at most (2.1)", "is active on both classes"),
+        (
+            wakes,
+            "neurons that are pushed out of their class do not wake on the other (4.4)",
+            "is pushed out of its class and may wake on the other",
+        ),
+    )
+    instead = "simulate(...) or simulate_flow(...), or antipodal data, where neurons may change class"
+    for broken, hypothesis, verdict in rules:
+        if not is_concrete(broken):
+            network = eqx.error_if(network, broken, f"HypothesisError: {hypothesis}. Use instead: {instead}.")
+        elif bool(broken.any()):
+            where = tuple(int(i) for i in np.argwhere(np.asarray(broken))[0])
+            which = f"neuron {where[-1]}" + (f" of network {where[:-1]}" if len(where) > 1 else "")
+            numbers = f"w.x_+/|x_+| = {plus[where]:.6g}, w.x_-/|x_-| = {minus[where]:.6g}, z = {network.z[where]:.6g}"
+            raise HypothesisError(hypothesis, f"{which} {verdict} ({numbers})", instead)
+    return network
