@@ -51,7 +51,7 @@ BASE = "a base class, which has nothing to give"
 NOT_CALLED = dict.fromkeys(
     (
         *("Comparison", "Derivation", "HingeTrajectory", "Report", "Solution", "SweepResult", "Trajectory"),
-        *("problem.Breach", "problem.Ray", "problem.Reduction", "problem.Separability"),
+        *("datasets.TwoDigits", "problem.Breach", "problem.Ray", "problem.Reduction", "problem.Separability"),
         *("symbolic.Step", "theory.ClockCurve", "theory.DepthMode", "theory.DescentSolution", "theory.FeatureFlow"),
         *("theory.LogitDistribution", "theory.MaxMargin", "theory.ModeDescent", "theory.ModeSGD", "theory.ModeSolution"),
         *("theory.Reweighting", "theory.SharedFeatures", "theory.SoftmaxMode", "theory.SoftmaxReadOut"),
@@ -71,6 +71,7 @@ NOT_CALLED |= dict.fromkeys(
     ("ConvergenceError", "HypothesisError", "symbolic.DerivationError", "theory.jacobian.LinearRegimeWarning"),
     "an exception, which takes any text",
 )
+NOT_CALLED["datasets.with_patch"] = "a patch on pictures as they come, whose numbers are not looked at"
 NOT_CALLED["EventKind"] = "an enumeration of six numbers"
 NOT_CALLED["theory.minimax_peak"] = "it takes no argument"
 NOT_CALLED["symbolic.available"] = "it takes no argument"

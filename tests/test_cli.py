@@ -14,15 +14,13 @@ import gradstarve
 from gradstarve.cli import _stop as cli_stop
 from gradstarve.cli import derive as cli_derive
 from gradstarve.cli import main as cli
-from gradstarve.cli import names as cli_names
-from gradstarve.cli import options as cli_parts
+from gradstarve.cli import options as cli_options
 from gradstarve.cli import sweep as cli_sweep
-from gradstarve.ground import _report as report
-from gradstarve.ground import text
+from gradstarve.ground import files, text
 from gradstarve.problem import LOSSES, datasets
 from gradstarve.simulation.engines import _choose as engines
 from gradstarve.simulation.sweep import _plan as sweep_plan
-from gradstarve.simulation.sweep import _sweep_blocks as sweep_blocks
+from gradstarve.simulation.sweep import _run as sweep_blocks
 
 SMALL = ("--seeds", "6", "--steps", "40", "--width", "3", "--dim", "2")
 
@@ -160,7 +158,7 @@ def test_sweep_writes_table_figure_and_numbers(sweep, tmp_path):
         assert np.array_equal(statistics["margin_mean"], again["margin_mean"])
         assert np.array_equal(statistics["step"], again.grid)
         assert statistics["margin_edges"].size == statistics["margin_histogram"].shape[-1] + 1
-    assert stored["summary"] == report.to_jsonable(again.summary())
+    assert stored["summary"] == files.to_jsonable(again.summary())
     assert again.table() in result.stdout
     assert list((tmp_path / "chunks").glob("chunk-*.npz"))
     # The same command reads what it has stored; another one is refused.
@@ -222,17 +220,17 @@ def test_every_command_has_help_with_an_example(run, command):
 def test_root_help_and_version(run):
     for command in ("overlay", "sweep", "starve", "derive", "verify"):
         assert command in run("--help").output
-    assert run("--version").output == f"gradstarve {report.version()}\n"
+    assert run("--version").output == f"gradstarve {files.version()}\n"
 
 
 def test_names_in_the_help_are_those_of_the_library():
     from gradstarve.symbolic import available
     from gradstarve.theorems import CATALOGUE
 
-    assert tuple(CATALOGUE) == cli_names.THEOREMS
-    assert available() == [(law, loss) for law, losses in cli_names.DERIVATIONS.items() for loss in losses]
-    assert tuple(LOSSES) == cli_names.LOSSES
-    assert set(cli_names.PROBLEMS) <= set(dir(datasets))
+    assert tuple(CATALOGUE) == cli_options.THEOREMS
+    assert available() == [(law, loss) for law, losses in cli_options.DERIVATIONS.items() for loss in losses]
+    assert tuple(LOSSES) == cli_options.LOSSES
+    assert set(cli_options.PROBLEMS) <= set(dir(datasets))
     assert cli_sweep.KEEP == sweep_plan.KEEP
     assert ("auto", *engines.ENGINES) == cli_sweep.ENGINES
 
@@ -350,7 +348,7 @@ def test_verify_asks_saves_and_tells_by_its_exit_code(run, tmp_path, monkeypatch
             return "what failed"
 
         def save(self, directory, figures):
-            report.write_json(directory / "verify.json", {"ok": ok})
+            files.write_json(directory / "verify.json", {"ok": ok})
 
     def verify(names, trials, key, quick, precision):
         asked.append((names, trials, jax.random.key_data(key).tolist()))
@@ -372,13 +370,13 @@ def test_verify_asks_saves_and_tells_by_its_exit_code(run, tmp_path, monkeypatch
 
 def test_json_keeps_what_json_has_no_numbers_for(tmp_path):
     value = {"a": jax.numpy.array([1.5, np.inf]), "b": (np.int64(3), np.bool_(True), None, float("nan")), "c": -np.inf}
-    path = report.write_json(tmp_path / "x.json", value)
+    path = files.write_json(tmp_path / "x.json", value)
     stored = json.loads(path.read_text())
     assert stored == {"a": [1.5, "inf"], "b": [3, True, None, "nan"], "c": "-inf"}
     assert math.isinf(float(stored["a"][1]))
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
     with pytest.raises(ValueError, match="can not write object"):
-        report.write_json(tmp_path / "y.json", {"a": object()})
+        files.write_json(tmp_path / "y.json", {"a": object()})
     assert not (tmp_path / "y.json").exists()
 
 
@@ -424,13 +422,13 @@ def test_help_is_quick():
     ],
 )
 def test_entries_are_called_by_name_or_by_equation(names, found):
-    assert cli_parts.entries(names) == found
+    assert cli_options.entries(names) == found
 
 
 def test_a_section_is_all_of_its_entries():
     from gradstarve.theorems import CATALOGUE
 
-    assert cli_parts.entries(["14"]) == [name for name, entry in CATALOGUE.items() if entry.equation.startswith("14.")]
+    assert cli_options.entries(["14"]) == [name for name, entry in CATALOGUE.items() if entry.equation.startswith("14.")]
 
 
 @pytest.mark.parametrize(

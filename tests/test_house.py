@@ -122,10 +122,69 @@ def test_constructors_methods_and_properties_are_among_them():
     assert {f.__name__ for f in defined_here(gradstarve.theory.KappaDistribution)} >= {"__init__", "cdf", "mean"}
 
 
-def test_modules_stay_small():
-    """One idea a file: an idea cut in pieces by a limit is worse than a long file, so that the limit is a wide one."""
-    long = {str(p.relative_to(PACKAGE)): n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 500}
-    assert not long
+# Rooms and parts of rooms whose modules users name by their path; elsewhere only the room itself is promised.
+OPEN = ("cli/", "studies/", "theorems/laws/")
+
+
+def test_modules_inside_rooms_begin_with_an_underscore():
+    inside = [path.relative_to(PACKAGE).as_posix() for path in files() if path.name != "__init__.py"]
+    assert [path for path in inside if not path.startswith(OPEN) and not path.rpartition("/")[2].startswith("_")] == []
+    assert {path.partition("/")[0] for path in inside} == set(ROOMS)
+
+
+def name_of(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_at_the_top(tree, known):
+    """The modules of `known` that are loaded when a module is: what its functions import later is left out."""
+    found, body = set(), list(tree.body)
+    while body:
+        node = body.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            body += node.orelse
+        elif isinstance(node, ast.If | ast.Try | ast.With):
+            body += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & known
+        elif isinstance(node, ast.ImportFrom) and node.module in known:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & known if names <= known else names & known | {node.module}
+    return found
+
+
+def circle(graph):
+    """Modules that load each other, in order, or nothing."""
+    done, way = set(), []
+
+    def visit(module):
+        if module in way:
+            return [*way[way.index(module) :], module]
+        if module in done:
+            return None
+        way.append(module)
+        found = next(filter(None, map(visit, sorted(graph[module]))), None)
+        way.pop()
+        done.add(module)
+        return found
+
+    return next(filter(None, map(visit, sorted(graph))), None)
+
+
+def test_no_imports_run_in_a_circle():
+    trees = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
+    graph = {name: imported_at_the_top(tree, set(trees)) - {name} for name, tree in trees.items()}
+    assert sum(map(len, graph.values())) > 300
+    assert circle(graph) is None
+
+
+def test_a_circle_would_be_noticed():
+    tree = ast.parse("from gradstarve import b\nfrom gradstarve.c import f\ndef g():\n    import gradstarve.d\n")
+    known = {"gradstarve", "gradstarve.b", "gradstarve.c", "gradstarve.d"}
+    assert imported_at_the_top(tree, known) == {"gradstarve.b", "gradstarve.c"}
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
 
 
 def run_python(code):

@@ -65,7 +65,7 @@ def test_colour_maps_are_read_by_lightness(eyes):
 def test_no_figure_has_colours_sizes_or_files_of_its_own():
     colours = r"""["']#[0-9A-Fa-f]{3,8}["']|tab:|["']C\d["']|jet|rainbow"""
     stray = re.compile(colours + r"|savefig\(|rc_context|rcParams|pyplot|\bdpi=")
-    own = {"style.py", "figures.py"}  # the page redraws figures for its light and its dark side
+    own = {"_style.py", "_figures.py"}  # the page redraws figures for its light and its dark side
     found = {
         f"{path.relative_to(PACKAGE)}: {line.strip()}"
         for path in PACKAGE.rglob("*.py")

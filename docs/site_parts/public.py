@@ -42,8 +42,7 @@ LISTED = {
     "gradstarve.diagnosis": ("GroupLaw", "MeasuredGroup", "EigenFeatures", "Measured"),
     "gradstarve.studies.phase.plane": ("PhaseDiagram", "phase_diagram"),
     "gradstarve.studies.features": ("Cell", "FeatureStudy", "feature_study"),
-    "gradstarve.studies.remedies": ("Outcome", "RemedyStudy", "remedy_study"),
-    "gradstarve.studies.remedy_list": ("Remedy", "list_remedies"),
+    "gradstarve.studies.remedies": ("Outcome", "RemedyStudy", "remedy_study", "Remedy", "list_remedies"),
     "gradstarve.studies.digits.study": ("settings", "run", "claims", "report_text"),
 }
 

@@ -7,10 +7,19 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from gradstarve.cli.names import DERIVATIONS, LOSSES, completion
-from gradstarve.cli.options import Seed, choice, directory, one_of, plain_errors, show, wrote
+from gradstarve.cli.options import (
+    DERIVATIONS,
+    LOSSES,
+    Seed,
+    choice,
+    completion,
+    directory,
+    one_of,
+    plain_errors,
+    show,
+    wrote,
+)
 from gradstarve.ground import Progress, files, say
-from gradstarve.ground import _report as report
 
 EXAMPLE = "Example: gradstarve derive mode --loss hinge --format latex --out derivations"
 FORMATS = {"text": "txt", "markdown": "md", "latex": "tex"}
@@ -67,7 +76,7 @@ def derive(
         one_of("--loss", wanted, LOSSES if whole else DERIVATIONS[name])
     one_of("--format", format, list(FORMATS))
     with plain_errors("gradstarve derive"):
-        folder = None if out is None else report.output_directory(out)
+        folder = None if out is None else files.output_directory(out)
         from gradstarve.symbolic import DerivationError, available, latex_document
         from gradstarve.symbolic import derive as build
 
@@ -108,7 +117,7 @@ def _document(derivations: list[Any], checks: list[list[tuple[str, str]]], seed:
     import sympy
 
     records = [_record(*each) for each in zip(derivations, checks, strict=True)]
-    return {"gradstarve": report.version(), "sympy": sympy.__version__, "seed": seed, "derivations": records}
+    return {"gradstarve": files.version(), "sympy": sympy.__version__, "seed": seed, "derivations": records}
 
 
 def _record(derivation: Any, checks: list[tuple[str, str]]) -> dict[str, Any]:

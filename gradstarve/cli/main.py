@@ -16,10 +16,7 @@ import typer
 
 from gradstarve.cli import _stop as cli_stop
 from gradstarve.cli import derive as cli_derive
-from gradstarve.cli import phase as cli_phase
-from gradstarve.cli import report as cli_report
-from gradstarve.cli import starve as cli_starve
-from gradstarve.cli import studies as cli_digits
+from gradstarve.cli import studies as cli_studies
 from gradstarve.cli import sweep as cli_sweep
 from gradstarve.cli import verify as cli_verify
 from gradstarve.cli.options import (
@@ -40,8 +37,7 @@ from gradstarve.cli.options import (
     use_float64,
     wrote,
 )
-from gradstarve.ground import FORMATS, progress
-from gradstarve.ground import _report as report
+from gradstarve.ground import FORMATS, files, progress
 
 DYNAMICS = ("descent", "flow")
 
@@ -86,7 +82,7 @@ def _give_up_output(code: int) -> NoReturn:
 
 def _show_version(wanted: bool) -> bool:
     if wanted:
-        typer.echo(f"gradstarve {report.version()}")
+        typer.echo(f"gradstarve {files.version()}")
         raise typer.Exit
     return wanted
 
@@ -155,7 +151,7 @@ def overlay(
         "seed": seed,
     }
     with plain_errors("gradstarve overlay"):
-        folder = report.output_directory(out)
+        folder = files.output_directory(out)
         use_float64()
         comparison = run_overlay(settings)
         from gradstarve.ground import text
@@ -165,8 +161,8 @@ def overlay(
             scales = f"σ(w) = {text.number(scale_w)}, σ(z) = {text.number(scale_z)}"
         figure = folder / f"overlay.{figures}"
         comparison.plot(path=figure, note=f"start {scales}")
-        result = {"settings": settings, "environment": report.environment(), "comparison": comparison.to_dict()}
-        report.write_json(folder / "overlay.json", result)
+        result = {"settings": settings, "environment": files.environment(), "comparison": comparison.to_dict()}
+        files.write_json(folder / "overlay.json", result)
     show(as_json, result, comparison.table())
     wrote(figure, folder / "overlay.json")
 
@@ -203,12 +199,12 @@ def _add(function: Any, epilog: str, short_help: str, name: str | None = None) -
 
 
 _add(cli_sweep.sweep, cli_sweep.EXAMPLE, "Millions of networks over hyperparameters, as statistics.")
-_add(cli_starve.starve, cli_starve.EXAMPLE, "How features that share samples starve each other, and remedies.")
-_add(cli_digits.digits, cli_digits.EXAMPLE, "The same laws and remedies on real handwritten digits.")
-_add(cli_phase.phase, cli_phase.EXAMPLE, "Maps of where training fails and how long it takes.")
+_add(cli_studies.starve, cli_studies.STARVE_EXAMPLE, "How features that share samples starve each other, and remedies.")
+_add(cli_studies.digits, cli_studies.DIGITS_EXAMPLE, "The same laws and remedies on real handwritten digits.")
+_add(cli_studies.phase, cli_studies.PHASE_EXAMPLE, "Maps of where training fails and how long it takes.")
 _add(cli_derive.derive, cli_derive.EXAMPLE, "A law derived from network and loss, every step checked.")
 _add(cli_verify.verify, cli_verify.EXAMPLE, "Try to break the theorems on random problems.")
-_add(cli_report.page, cli_report.EXAMPLE, "The theorems and their verdicts as one page for a browser.", "report")
+_add(cli_verify.page, cli_verify.REPORT_EXAMPLE, "The theorems and their verdicts as one page for a browser.", "report")
 
 
 if __name__ == "__main__":

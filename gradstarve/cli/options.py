@@ -5,19 +5,64 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
 from gradstarve.cli import _stop as cli_stop
-from gradstarve.cli.names import LOSSES as LOSSES
-from gradstarve.cli.names import PRECISIONS as PRECISIONS
-from gradstarve.cli.names import PROBLEMS as PROBLEMS
-from gradstarve.cli.names import THEOREMS, completion
 from gradstarve.ground import FORMATS, Progress, files, meant
-from gradstarve.ground import _report as report
+
+# Names that options take, for help and completion, which must not wait for JAX; a test holds them to the library's own.
+
+LOSSES = ("cross-entropy", "hinge", "exponential", "squared")
+PROBLEMS = ("antipodal", "orthogonal")
+PRECISIONS = ("float64", "float32")
+
+DERIVATIONS = {
+    "mode": LOSSES,
+    "one-layer": LOSSES,
+    "inflection": LOSSES,
+    "depth": LOSSES,
+    "descent": LOSSES,
+    "momentum": LOSSES,
+    "decay": ("cross-entropy", "exponential", "squared"),
+    "starvation": LOSSES,
+    "softmax": ("cross-entropy",),
+    "linearised": ("cross-entropy",),
+}
+"""Law -> losses it is derived for."""
+
+THEOREMS = (
+    *("balance", "sign", "no-sliding-edges", "independent-modes", "clock", "hinge", "cross-entropy", "balanced-curves"),
+    *("read-out", "deaths", "universality", "fates", "learning-probability", "transfer", "antipodal-fates", "waking"),
+    *("waking-hinge", "inflections", "rich-to-lazy", "plateau", "wrong-signs", "confidence", "hinge-advantage", "tails"),
+    *("depth", "unbalanced-depth", "exact-descent", "weight-decay-and-momentum", "sgd-distribution"),
+    *("sgd-time-to-margin", "decay-threshold", "decay-curve", "features", "starving-pair", "freeze", "starvation-bounds"),
+    *("deep-starvation", "starvation-index", "shared-neurons", "softmax", "softmax-clock", "hinge-exact", "finite-events"),
+    *("hinge-end", "last-direction", "hinge-max-margin", "logistic-flow", "ridge-optimum", "starvation-derivatives"),
+    *("spectral-decoupling", "generator-signal"),
+)
+"""The catalogue."""
+
+
+def completion(values: Sequence[str], several: bool = False) -> Callable[[str], list[str]]:
+    """What a shell offers for a word begun; of `several` values with commas between them, for the last one.
+
+    >>> completion(LOSSES)("c"), completion(LOSSES, several=True)("hinge,e")
+    (['cross-entropy'], ['hinge,exponential'])
+    """
+
+    def offered(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
+        taken = before.split(",")
+        return [f"{before}{comma}{value}" for value in values if value.startswith(last) and value not in taken]
+
+    return offered
+
+
+# The options.
 
 DEFAULT_OUT = Path("gradstarve-out")
 
@@ -180,7 +225,7 @@ def several(option: str, text: str, valid: Sequence[str] | None = None) -> list[
 
 def show(as_json: bool, value: Any, text: Any) -> None:
     """On standard output the JSON document of `value`, and nothing else, or the `text`."""
-    typer.echo(report.json_text(value).rstrip("\n") if as_json else text)
+    typer.echo(files.json_text(value).rstrip("\n") if as_json else text)
 
 
 def wrote(*paths: Any) -> None:

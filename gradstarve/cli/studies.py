@@ -1,7 +1,11 @@
-"""`gradstarve digits`: the laws and the starvation of features on real handwritten digits, from the command line."""
+"""`gradstarve digits`: the laws and the starvation of features on real handwritten digits, from the command line.
+
+Below it: `gradstarve starve` and `gradstarve phase`.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -10,21 +14,24 @@ import typer
 
 from gradstarve.cli.options import (
     DEFAULT_OUT,
+    LOSSES,
     AsJson,
     Figures,
     Seed,
+    choice,
     count,
     one_of,
     out_option,
     plain_errors,
+    positive,
+    several,
     show,
     use_float64,
     wrote,
 )
-from gradstarve.ground import FORMATS, say
-from gradstarve.ground import _report as report
+from gradstarve.ground import FORMATS, files, say
 
-EXAMPLE = "Example: gradstarve digits --quick --pair 4,9 --out digits-4-9"
+DIGITS_EXAMPLE = "Example: gradstarve digits --quick --pair 4,9 --out digits-4-9"
 
 
 def digits(
@@ -53,7 +60,7 @@ def digits(
     numbers = _pair(pair)
     one_of("--figures", figures, FORMATS)
     with plain_errors("gradstarve digits"):
-        folder = report.output_directory(out)
+        folder = files.output_directory(out)
         use_float64()
         try:
             from gradstarve.studies.digits import study
@@ -64,7 +71,7 @@ def digits(
             # The one import that may be missing here says itself what to install.
             raise ValueError(str(error)) from None
         stored = {"settings": settings, "environment": environment(), **study.numbers(results)}
-        report.write_json(folder / "digits.json", stored)
+        files.write_json(folder / "digits.json", stored)
         paths = [folder / "digits.json"]
         from gradstarve.studies.digits.plots import draw
 
@@ -80,7 +87,7 @@ def environment() -> dict[str, Any]:
     """That of every report, and the version of scikit-learn, whose images these are."""
     from importlib import metadata
 
-    return report.environment() | {"scikit-learn": metadata.version("scikit-learn")}
+    return files.environment() | {"scikit-learn": metadata.version("scikit-learn")}
 
 
 def _pair(text: str) -> tuple[int, int]:
@@ -89,3 +96,262 @@ def _pair(text: str) -> tuple[int, int]:
     if len(parts) != 2 or parts[0] == parts[1] or not all(part in "0123456789" and len(part) == 1 for part in parts):
         raise typer.BadParameter(f'{text!r} is not two different digits, such as "3,8"', param_hint="'--pair'")
     return int(parts[0]), int(parts[1])
+
+
+# `gradstarve starve`: how features that share samples starve each other, by law and in training, from the command line.
+
+STARVE_EXAMPLE = 'Example: gradstarve starve --types "1,1,0;1,0,1;0,1,1" --probabilities 0.5,0.3,0.2 --depths 1,2 --time 300'
+_PAIR, _OFTEN = "1,0;1,1", "0.8,0.2"
+
+
+def starve(
+    types: Annotated[
+        str, typer.Option(help="Sample types with ; or / between them, each a 1 or 0 per feature: which features it shows.")
+    ] = _PAIR,
+    probabilities: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help=f"How often each type is, with sum 1. [default: {_OFTEN} for the default types, or all equal]"),
+    ] = None,
+    scales: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Norm r of each feature in a sample. [default: all 1]"),
+    ] = None,
+    losses: Annotated[
+        str, choice(LOSSES, f"One column of the figure each: {', '.join(LOSSES)}.", several=True)
+    ] = "cross-entropy,hinge,exponential",
+    depths: Annotated[str, typer.Option(help="Layers N of aligned paths, one row of the figure each; 1 is a read-out.")] = (
+        "1,2,3"
+    ),
+    init: Annotated[
+        str, typer.Option(help="First logit v(0) of each feature, one for all or one each; a read-out starts at 0.")
+    ] = "0.01",
+    time: Annotated[float, typer.Option(help="Until when, in step size x step.")] = 1000.0,
+    ordinary: Annotated[
+        bool, typer.Option(help="Also two layers of ordinary ReLU neurons, with all connections and from random starts.")
+    ] = True,
+    width: Annotated[int, count("Neurons h of an ordinary network.")] = 16,
+    networks: Annotated[
+        int, typer.Option("--seeds", "--networks", min=1, help="How many ordinary networks start at random.")
+    ] = 64,
+    remedies: Annotated[
+        bool, typer.Option("--remedies", help="Also train ordinary networks under remedies, compared in remedies.png.")
+    ] = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    figures: Figures = "png",
+    out: Annotated[Path, out_option("the figures and starve.json")] = DEFAULT_OUT,
+) -> None:
+    """Show how features that share samples starve each other: the exact laws, and whole networks trained.
+
+    Every feature is learnt alone and together with the others, by a read-out, by deeper paths that see one feature each, and
+    by ordinary neurons, which mix the features and so obey another law. Prints a row per network, loss and feature: the
+    starvation index 1 - v/v_alone of its logit v at the end, by law and trained; the law's time to v = 1 alone and together;
+    and the gap of training to the law over the largest logit. Writes the figure, and all curves as JSON. With --remedies a
+    second table and figure: what logit penalties, weight decay, other weights of the samples, the hinge loss, early stopping
+    and the step size do to each feature, at what cost.
+    """
+    table = _types(types)
+    if probabilities is None:
+        often = _numbers("--probabilities", _OFTEN, 2) if table == _types(_PAIR) else [1 / len(table)] * len(table)
+    else:
+        often = _numbers("--probabilities", probabilities, len(table), "sample types")
+        if abs(sum(often) - 1) > 2e-3:  # thirds in three digits are meant to be thirds
+            fixed = ",".join(f"{value / sum(often):.4g}" for value in often)
+            message = f"{probabilities!r} sums to {sum(often):.6g}, not 1; try {fixed}"
+            raise typer.BadParameter(message, param_hint="'--probabilities'")
+        often = [value / sum(often) for value in often]
+    count = len(table[0])
+    norms = [1.0] * count if scales is None else _numbers("--scales", scales, count, "features")
+    first = _numbers("--init", init, None if "," not in init else count, "features")
+    first = first * count if len(first) == 1 else first
+    one_of("--figures", figures, FORMATS)
+    chosen = several("--losses", losses, LOSSES)
+    layers = []
+    for text in several("--depths", depths):
+        if not text.isdecimal() or not int(text):
+            raise typer.BadParameter(f"{text!r} is not a number of layers, 1, 2, 3, ...", param_hint="'--depths'")
+        layers.append(int(text))
+    positive("--time", time)
+    settings = {
+        "types": table,
+        "probabilities": often,
+        "scales": norms,
+        "losses": chosen,
+        "depths": layers,
+        "init": first,
+        "time": time,
+        "ordinary": ordinary,
+        "width": width,
+        "networks": networks,
+        "seed": seed,
+    }
+    with plain_errors("gradstarve starve"):
+        folder = files.output_directory(out)
+        use_float64()
+        study = _run_named(settings)
+        written, text = [f"starve.{figures}"], f"{study.table()}\n\n{study.notes()}"
+        study.plot(folder / written[0])
+        result = {"settings": study.settings, "environment": files.environment(), "features": study.to_dict()}
+        if remedies:
+            names = ("types", "probabilities", "scales", "width", "networks", "seed")
+            compared = run_remedies({name: settings[name] for name in names})
+            written.append(f"remedies.{figures}")
+            compared.plot(folder / written[-1])
+            result["remedies"] = {"settings": compared.settings} | compared.to_dict()
+            text += f"\n\n{compared.table()}\n\n{compared.notes()}"
+        files.write_json(folder / "starve.json", result)
+    show(as_json, result, text)
+    wrote(*(folder / name for name in written), folder / "starve.json")
+
+
+def run_starve(settings: dict[str, Any]) -> Any:
+    """The `FeatureStudy` of `settings` by name, as stored in starve.json."""
+    from gradstarve.studies.features import feature_study
+
+    return feature_study(**settings)
+
+
+def run_remedies(settings: dict[str, Any]) -> Any:
+    """The `RemedyStudy` of `settings` by name, as stored under "remedies" in starve.json."""
+    from gradstarve.studies.remedies import remedy_study
+
+    return remedy_study(**settings)
+
+
+def _run_named(settings: dict[str, Any]) -> Any:
+    """`run_starve`, with errors in the names of the options."""
+    from gradstarve.ground import ConvergenceError
+
+    try:
+        return run_starve(settings)
+    except ConvergenceError as error:
+        raise ConvergenceError(f"{error}: a smaller --time") from None
+    except ValueError as error:
+        named = str(error).split(" ", 1)[0] in settings
+        raise ValueError(f"{'--' if named else ''}{error}") from None
+
+
+def _types(text: str) -> list[list[int]]:
+    """The rows of "1,0;1,1", all of one length, none empty, every feature in some row."""
+    hint = "'--types'"
+    # A slash too, which no shell needs quotes for.
+    rows = [row.replace(",", " ").split() for row in text.replace("/", ";").split(";") if row.strip()]
+    for row in rows:
+        for part in row:
+            if part not in ("0", "1"):
+                message = f'{part!r} is neither 0 nor 1; two types of two features are "{_PAIR}"'
+                raise typer.BadParameter(message, param_hint=hint)
+    if not rows or len({len(row) for row in rows}) > 1:
+        shape = f"types of {', '.join(str(len(row)) for row in rows)} features" if rows else "no type"
+        raise typer.BadParameter(f'{text!r} has {shape}; give each a 0 or 1 per feature, as in "{_PAIR}"', param_hint=hint)
+    table = [[int(part) for part in row] for row in rows]
+    for s, row in enumerate(table, start=1):
+        if not any(row):
+            raise typer.BadParameter(f"type {s} shows no feature; leave it out", param_hint=hint)
+    for k, column in enumerate(zip(*table, strict=True), start=1):
+        if not any(column):
+            raise typer.BadParameter(f"feature {k} is in no type; leave its column out", param_hint=hint)
+    return table
+
+
+def _numbers(option: str, text: str, count: int | None, of: str = "") -> list[float]:
+    """Numbers above 0 with commas between them, `count` of them."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or not all(0 < value < math.inf for value in values):
+        raise typer.BadParameter(f"{text!r} is not one or several numbers above 0, as in 0.8,0.2", param_hint=f"'{option}'")
+    if count is not None and len(values) != count:
+        message = f"{text!r} has {len(values)} numbers for {count} {of}; give {count}"
+        raise typer.BadParameter(message, param_hint=f"'{option}'")
+    return values
+
+
+# `gradstarve phase`: maps of where training fails and how long it takes, loss beside loss, from the command line.
+
+PHASE_EXAMPLE = "Example: gradstarve phase --planes neuron,failure --losses hinge --width 8 --seeds 2000"
+PLANES = ("neuron", "angle", "failure", "time")
+PHASE_LOSSES = ("cross-entropy", "hinge", "exponential")
+_TAKES = {"pixels": ("neuron", "angle", "time"), "width": ("failure", "time"), "networks": ("failure", "time")}
+
+
+def phase(
+    planes: Annotated[str, choice(PLANES, f"One figure each: {', '.join(PLANES)}.", several=True)] = ",".join(PLANES),
+    losses: Annotated[
+        str, choice(PHASE_LOSSES, f"One column or row of a figure each: {', '.join(PHASE_LOSSES)}.", several=True)
+    ] = "cross-entropy,hinge",
+    width: Annotated[
+        Optional[int],  # noqa: UP045
+        count("Neurons h: the most of failure, those of time. [default: 12 and 8]"),
+    ] = None,
+    networks: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            "--seeds", "--networks", min=10, help="Random networks a point of failure and time. [default: 1000 and 120]"
+        ),
+    ] = None,
+    pixels: Annotated[
+        Optional[int],  # noqa: UP045
+        count("Pixels along a map of neuron, angle and time. [default: 160, 150 and 25]", least=4),
+    ] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    figures: Figures = "png",
+    out: Annotated[Path, out_option("a figure of each plane and phase.json")] = DEFAULT_OUT,
+) -> None:
+    """Map where training fails, and how long it takes: exact where there is a law, by exact events or the flow elsewhere.
+
+    neuron: where one neuron goes in the plane of a = w.x/|x| and z, and its time to a margin of 1. angle: what it learns by
+    its direction between two classes at an angle, and who dies. failure: how often a network of h neurons never learns a
+    class. time: quantiles over networks of the time to learn. Prints a table each; writes a figure each, and all maps as
+    JSON.
+    """
+    wanted, chosen = several("--planes", planes, PLANES), several("--losses", losses, PHASE_LOSSES)
+    one_of("--figures", figures, FORMATS)
+    given = {"width": width, "networks": networks, "pixels": pixels}
+    for name, value in given.items():
+        if value is not None and not set(_TAKES[name]) & set(wanted):
+            message = f"is for the planes {', '.join(_TAKES[name])}, none of which is among --planes {planes}"
+            raise typer.BadParameter(message, param_hint=f"'--{'seeds' if name == 'networks' else name}'")
+    with plain_errors("gradstarve phase"):
+        from concurrent.futures import ThreadPoolExecutor
+
+        folder = files.output_directory(out)
+        use_float64()
+
+        def one(plane):
+            return run_phase(plane_settings(plane, chosen, seed, given))
+
+        # Compiling takes most of the time, and two threads share it. The longest first, and those that run the same
+        # programs one after the other.
+        order = sorted(wanted, key=("failure", "neuron", "angle", "time").index)
+        pool = ThreadPoolExecutor(2)
+        try:
+            done = dict(zip(order, pool.map(one, order), strict=True))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # all is done, or nobody waits for it any more
+        diagrams = [done[plane] for plane in wanted]
+        paths = [folder / f"phase-{diagram.plane}.{figures}" for diagram in diagrams]
+        for diagram, path in zip(diagrams, paths, strict=True):
+            diagram.plot(path)
+        full = [{"settings": d.settings, **d.to_dict(), "table": d.records()} for d in diagrams]
+        result = {"environment": files.environment(), "diagrams": full}
+        files.write_json(folder / "phase.json", result)
+    show(as_json, result, "\n\n".join(f"{d.plane}\n{d.table()}\n{d.notes()}" for d in diagrams))
+    wrote(*paths, folder / "phase.json")
+
+
+def plane_settings(plane: str, losses: list[str], seed: int, given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `phase_diagram` for a plane: of what was `given`, what the plane takes."""
+    settings: dict[str, Any] = {"loss": tuple(losses), "plane": plane}
+    if plane in ("failure", "time"):
+        settings["seed"] = seed
+    return settings | {name: value for name, value in given.items() if value is not None and plane in _TAKES[name]}
+
+
+def run_phase(settings: dict[str, Any]) -> Any:
+    """The `PhaseDiagram` of `settings` by name, as stored in phase.json."""
+    from gradstarve.studies.phase.plane import phase_diagram
+
+    return phase_diagram(**settings)

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Optional
 import typer
 
 from gradstarve.cli import _stop as cli_stop
-from gradstarve.cli.names import completion
 from gradstarve.cli.options import (
     DEFAULT_OUT,
     LOSSES,
@@ -22,6 +21,7 @@ from gradstarve.cli.options import (
     Precision,
     Seed,
     choice,
+    completion,
     count,
     one_of,
     out_option,
@@ -33,7 +33,6 @@ from gradstarve.cli.options import (
 )
 from gradstarve.cli.options import directory as store_option
 from gradstarve.ground import FORMATS, files
-from gradstarve.ground import _report as report
 
 EXAMPLE = "Example: gradstarve sweep --seeds 10000 --step-size 0.1,0.3 --over frequency=0.5,0.9 --directory runs/first"
 DYNAMICS = ("descent", "sgd")
@@ -129,7 +128,7 @@ def sweep(
     plain = ("problem", "dim", "dynamics", "seeds", "steps", "record_every", "threshold", "keep", "precision", "seed")
     settings = {name: given[name] for name in plain} | values
     with plain_errors("gradstarve sweep"):
-        folder = report.output_directory(out)
+        folder = files.output_directory(out)
         if precision == "float64":
             use_float64()
         cli_stop.advise(lambda: _go_on(directory))
@@ -190,10 +189,10 @@ def _write(result: Any, folder: Path, settings: dict[str, Any], figures: str) ->
     edges = {"error_edges": ERROR.edges, "margin_edges": MARGIN.edges}
     with files.whole(folder / "sweep.npz") as part, part.open("wb") as stream:  # given a path, NumPy adds an ending
         np.savez_compressed(stream, allow_pickle=False, step=result.grid, **edges, **result.statistics)
-    environment = report.environment() | {"engine": result.engine}
+    environment = files.environment() | {"engine": result.engine}
     contents = {"settings": settings, "environment": environment, "axes": list(result.over), "summary": result.summary()}
     contents |= {"note": result.note} if result.note else {}
-    report.write_json(folder / "sweep.json", contents)
+    files.write_json(folder / "sweep.json", contents)
     return contents
 
 

@@ -1,9 +1,12 @@
-"""`gradstarve verify`: the theorems, tried against training, from the command line."""
+"""`gradstarve verify`: the theorems, tried against training, from the command line.
+
+Below it: `gradstarve report`, the same as one page.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -17,6 +20,7 @@ from gradstarve.cli.options import (
     Quick,
     Seed,
     Trials,
+    directory,
     entries,
     one_of,
     out_option,
@@ -25,8 +29,7 @@ from gradstarve.cli.options import (
     use_float64,
     wrote,
 )
-from gradstarve.ground import FORMATS
-from gradstarve.ground import _report as report
+from gradstarve.ground import FORMATS, files
 
 EXAMPLE = "Example: gradstarve verify --trials 50 --seed 1 --out verification"
 
@@ -55,7 +58,7 @@ def verify(
         _list(as_json)
         return
     with plain_errors("gradstarve verify"):
-        folder = report.output_directory(out)
+        folder = files.output_directory(out)
         use_float64()
         import jax
 
@@ -93,3 +96,81 @@ def _list(as_json: bool) -> None:
     rows = [shown, *(tuple(entry[key] for key in shown) for entry in entries)]
     wide = [max(len(row[i]) for row in rows) for i in range(2)]
     show(as_json, entries, "\n".join(f"{row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]}" for row in rows))
+
+
+# `gradstarve report`: the theorems and their verdicts as one page in one file, to look at in a browser.
+
+REPORT_EXAMPLE = (
+    "Example: gradstarve report --quick --out site; "
+    "from what verify wrote: gradstarve report --results gradstarve-out"
+)
+
+
+def page(
+    names: Names = None,
+    trials: Trials = None,
+    quick: Quick = False,
+    precision: Precision = "float64",
+    seed: Seed = 0,
+    results: Annotated[
+        Optional[Path],  # noqa: UP045
+        directory("Directory that gradstarve verify --out wrote; nothing is run again then."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the path and the verdicts as one JSON document.")] = False,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        directory(f"Directory for report.html. [default: that of --results, else {DEFAULT_OUT}]"),
+    ] = None,
+) -> None:
+    """Write report.html: the theorems with verdicts, formulas, figures and numbers, and an explorer of learning curves.
+
+    One file that needs no network and opens from disk. Runs gradstarve verify, or takes what it wrote by --results. Exit
+    code 1 means that a claim was violated, and the page says which.
+    """
+    names = entries(names)
+    one_of("--precision", precision, PRECISIONS)
+    given = {"NAMES": names, "--trials": trials, "--quick": quick, "--seed": seed, "--precision": precision != "float64"}
+    for name in [name for name, value in given.items() if results is not None and value]:
+        raise typer.BadParameter("is for a run, and --results takes the numbers of one that is over", param_hint=f"'{name}'")
+    with plain_errors("gradstarve report"):
+        use_float64()
+        from gradstarve.page import read_results, report_page
+
+        if results is not None:
+            found, figures = read_results(results)
+            folder = files.output_directory(out or results)
+        else:
+            folder = files.output_directory(out or DEFAULT_OUT)
+            found, figures = run(names or "all", trials, quick, precision, seed)
+        path = files.write_text(folder / "report.html", report_page(found, figures))
+    summary = summarise(found, path)
+    bad = [f"{row['name']} ({row['equation']}): {row['verdict']}" for row in summary["theorems"] if not row["ok"]]
+    good = len(summary["theorems"]) - len(bad)
+    show(as_json, summary, "\n".join([*bad, f"{good} of {len(summary['theorems'])} theorems hold"]))
+    wrote(f"{path} ({summary['bytes'] / 1e6:.1f} MB)")
+    if not found["ok"]:
+        raise typer.Exit(1)
+
+
+def run(names: Any, trials: int | None, quick: bool, precision: str, seed: int) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The verification of these `names` as a dict, and its figures as SVG by name."""
+    import jax
+
+    from gradstarve.ground import Progress
+    from gradstarve.page import figure_svg
+    from gradstarve.theorems import verify
+
+    outcome = verify(names, trials=trials, key=jax.random.key(seed), quick=quick, precision=precision)
+    figures = {}
+    with Progress(None, len(outcome.rows), "figures", "figures") as progress:
+        for row in outcome.rows:
+            figures[row.theorem.name] = figure_svg(row)
+            progress.update(len(figures))
+    return outcome.to_dict(), figures
+
+
+def summarise(found: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What --json prints: where the page is, and the verdict on each theorem."""
+    keys = ("name", "equation", "ok", "verdict", "trials", "violations", "undecided", "worst_gap", "tolerance")
+    rows = [{key: row[key] for key in keys} for row in found["theorems"]]
+    return {"path": str(path), "bytes": path.stat().st_size, "ok": found["ok"], "theorems": rows}

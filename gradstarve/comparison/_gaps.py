@@ -138,7 +138,7 @@ class Comparison:
         return html_table(self.rows(), self.summary())
 
     def to_dict(self) -> dict[str, Any]:
-        """Every number of the table, and the worst gap of each network, ready for `gradstarve.ground._report.write_json`."""
+        """Every number of the table, and the worst gap of each network, ready for `gradstarve.ground._files.write_json`."""
         return {
             "gap": self.gap,
             "relative_gap": self.relative_gap,
@@ -157,7 +157,7 @@ class Comparison:
 
     def plot(self, path: Any = None, ax: Any = None, **options: Any) -> Any:
         """The overlay as a matplotlib `Figure`, saved to `path` if there is one: theory as lines, training as markers and
-        quantile bands; see `compare.plots.overlay`."""
+        quantile bands; see `comparison._overlay.overlay`."""
         from gradstarve.comparison._overlay import overlay
 
         return overlay(self, ax=ax, path=path, **options)

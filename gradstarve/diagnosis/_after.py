@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from gradstarve.diagnosis._groups import ALARM_INDEX, GroupLaw, index_of
+from gradstarve.diagnosis._presentation import told
 from gradstarve.diagnosis._training import sigmoid
-from gradstarve.diagnosis._words import told
 from gradstarve.ground import as_floats, check_finite, html_lines, number, short_repr, shown, table_text, to_jsonable
 
 # Margins are computed in 32 bits as a rule.

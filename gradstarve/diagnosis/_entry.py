@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from gradstarve.diagnosis._groups import read_labels
 from gradstarve.diagnosis._margins import from_margins
 from gradstarve.diagnosis._models import read_model
 from gradstarve.diagnosis._report import StarvationReport, diagnose
-from gradstarve.diagnosis._tags import read_labels
 from gradstarve.ground import as_floats, check_finite
 
 

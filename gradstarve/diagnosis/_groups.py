@@ -7,16 +7,23 @@ carries along it is v = b.m, the mean logit of members less that of the others. 
 A K A^T. This splits training as (10.1) does, rest = A m and m_i = rest_i + y_i v for members, and the starvation index
 (10.6) of the rest is 1 - (gain of A m in training on the data) / (gain of the margins in training on A K A^T), both
 averaged over the class that the feature favours, at the same time.
+
+Below it: groups that are named, groups that are found, and features that nobody grouped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gradstarve.diagnosis._training import TOLERANCE, train_linearised
+from gradstarve.ground import any_array, as_number, shown
+from gradstarve.theory import ntk
 
 LOGIT = 1.0
 """A part of the network is called learnt when it has moved the logit by this much."""
@@ -251,3 +258,315 @@ def _carried_alone(group: Group, strength: float, labels: np.ndarray, times: np.
     counts = np.array([float((group.members & (labels == sign)).sum()) for sign in (1, -1)])
     kernel = strength * np.array([[1.0, -1.0], [-1.0, 1.0]])
     return train_linearised(kernel, np.zeros(2), times, weights=counts)[:, 0]
+
+
+# Which samples are in which group: what a user may pass as `groups`, as one table of members, with its errors.
+
+
+@dataclass(frozen=True)
+class Tags:
+    """`names`: [G]; `members`: [n, G] booleans; `exclusive`: whether every sample is of exactly one group, a sample type."""
+
+    names: tuple[str, ...]
+    members: np.ndarray
+    exclusive: bool
+
+
+def read_labels(y: Any, n: int | None = None, one_class: bool = False) -> np.ndarray:
+    """The labels y_i = ±1 as float64 [n]; `ValueError` for any other, for a wrong length, and, unless `one_class`, for a
+    single class."""
+    y = any_array("labels", y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise ValueError(f"labels must be [n], got shape {y.shape}")
+    if n is not None and len(y) != n:
+        raise ValueError(f"labels must be [n] = [{n}], one a sample, got {len(y)}")
+    if y.dtype.kind not in "biuf":
+        raise ValueError(f"labels must be the numbers +1 and -1, got {y.dtype} such as {shown(y.flat[0])}")
+    if y.dtype.kind == "b":
+        raise ValueError("labels are booleans; turn them into +1 and -1 by 2 * y - 1")
+    odd = ~np.isin(y, (-1, 1))
+    if odd.any():
+        zeros = np.isin(np.asarray(y, np.float64), (0, 1)).all()
+        fix = "; turn 0 and 1 into them by 2 * y - 1" if zeros else "; keep two classes and call them +1 and -1"
+        raise ValueError(f"labels must be +1 or -1, got {y[odd][0]:g} at sample {int(np.flatnonzero(odd)[0])}{fix}")
+    if len(np.unique(y)) < 2 and not one_class:
+        raise ValueError(
+            f"all {len(y)} labels are {y[0]:+.0f}: a single class has nothing to tell apart; add samples of the other"
+        )
+    return y.astype(np.float64)
+
+
+def read_groups(groups: Any, labels: np.ndarray) -> Tags:
+    """`groups` as a table. Takes the type of each sample, [n] strings or integers; a mapping from names to booleans [n];
+    or a table [n, G] of 0 and 1. `ValueError` says what does not fit."""
+    n = len(labels)
+    if isinstance(groups, Mapping):
+        names = tuple(str(name) for name in groups)
+        if not names:
+            raise ValueError("groups is empty; name at least one, or leave groups out")
+        columns = [_column(name, value, n) for name, value in groups.items()]
+        table = np.stack(columns, 1)
+    else:
+        table = any_array("groups", groups)
+        if table.ndim not in (1, 2):
+            raise ValueError(f"groups must be [n] types or an [n, G] table of 0 and 1, got shape {table.shape}")
+        if len(table) != n:
+            raise ValueError(f"groups must name {n} samples, one each, got {len(table)}; their order is that of the data")
+        if table.ndim == 1:
+            return _types(table, labels)
+        names = tuple(f"group {k}" for k in range(table.shape[1]))
+        if not names:
+            raise ValueError("groups is [n, 0]; name at least one, or leave groups out")
+        table = np.stack([_column(name, table[:, k], n) for k, name in enumerate(names)], 1)
+    exclusive = bool((table.sum(1) == 1).all()) and table.shape[1] > 1
+    return _checked(Tags(names, table, exclusive), labels)
+
+
+def _types(values: np.ndarray, labels: np.ndarray) -> Tags:
+    if values.dtype.kind == "f":
+        bad = ~np.isfinite(values)
+        if bad.any():
+            raise ValueError(
+                f"groups[{int(np.flatnonzero(bad)[0])}] = {values[bad][0]} is no sample type; name one for every sample"
+            )
+    if values.dtype.kind == "O" and any(value is None for value in values):
+        first = next(i for i, value in enumerate(values) if value is None)
+        raise ValueError(f"groups[{first}] = None is no sample type; name one for every sample")
+    if values.dtype.kind == "b":
+        return _checked(Tags(("group",), values[:, None], False), labels)
+    values = values.astype(str)
+    names: tuple[str, ...] = tuple(sorted({str(value) for value in values}))
+    if len(names) < 2:
+        only = shown("".join(names))
+        raise ValueError(
+            f"all samples are of one type, {only}; a group needs samples outside of it to be compared with"
+        )
+    if len(names) > max(20, len(values) // 4):
+        raise ValueError(f"groups holds {len(names)} types for {len(values)} samples; give few types with many samples each")
+    return _checked(Tags(names, np.stack([values == name for name in names], 1), True), labels)
+
+
+def _column(name: Any, value: Any, n: int) -> np.ndarray:
+    value = any_array(f"group {name!r}", value)
+    if value.shape != (n,):
+        raise ValueError(f"group {name!r} must say for each of the {n} samples whether it is in, got shape {value.shape}")
+    if value.dtype.kind not in "biuf" or not np.isin(value, (0, 1)).all():
+        odd = value[~np.isin(value, (0, 1))] if value.dtype.kind in "iuf" else value
+        raise ValueError(f"group {name!r} must hold 0 and 1 (or booleans), got {shown(odd[0])}")
+    return value.astype(bool)
+
+
+def _checked(tags: Tags, labels: np.ndarray) -> Tags:
+    """Refuse groups of one sample, and groups with one sample left outside of them in a class that they split."""
+    for name, inside in zip(tags.names, tags.members.T, strict=True):
+        if inside.sum() == 0:
+            raise ValueError(f"groups: group {shown(name)} has no sample; leave it out")
+        for sign in (1, -1):
+            mine = labels == sign
+            count, rest = int((mine & inside).sum()), int((mine & ~inside).sum())
+            if rest and count == 1 and inside.sum() == 1:
+                raise ValueError(
+                    f"groups: group {shown(name)} has 1 sample, of which no mean can be told from chance; give it more, "
+                    "or leave it out"
+                )
+    return tags
+
+
+def varying_classes(members: np.ndarray, labels: np.ndarray) -> tuple[int, ...]:
+    """The classes, of +1 and -1, that hold at least two samples of the group and two outside of it."""
+    found = []
+    for sign in (1, -1):
+        mine = labels == sign
+        if min((mine & members).sum(), (mine & ~members).sum()) >= 2:
+            found.append(sign)
+    return tuple(found)
+
+
+def number_between(name: str, value: Any, low: Any, high: Any) -> float:
+    """`value` as a number strictly between `low` and `high`, or a `ValueError` that quotes what came.
+
+    >>> number_between("penalty", 2, 0, 10)
+    2.0
+    """
+    try:
+        return as_number(name, value, low, high, with_low=False, with_high=False)
+    except ValueError:
+        bound = f"> {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
+        raise ValueError(f"{name} must be a number {bound}, got {shown(value)}") from None
+
+
+# Groups that nobody named: classes that fall into two clusters with a gap between them that ordinary variation lacks.
+#
+# A feature that some samples of a class have and others lack makes two clusters in feature space, however small it is beside
+# the rest of the variation, as long as it varies on its own. So the search looks in the leading directions of the centred
+# kernel of a class, each scaled to variance 1, for the direction along which the class splits best: two means along a
+# direction, the direction of the difference of their means, and over again, from many starts. What it gives is the gap of
+# the two means in standard deviations within clusters, |mean - mean| / sd. Nothing is learnt from labels or from training.
+
+_LEADING = 20
+"""Directions of a class in which is looked; in images of digits they hold nine tenths of the variation."""
+_STARTS = 200
+_ROUNDS = 60
+_SMALLEST = 0.03
+"""A cluster has at least this part of its class, and three samples."""
+
+
+def two_clusters(kernel: np.ndarray, rng: np.random.Generator, most: int = 3) -> list[tuple[np.ndarray, float]]:
+    """The splits of n samples with centred or uncentred `kernel` [n, n], best first, at most `most` that differ: pairs of
+    booleans [n] and the gap in standard deviations within clusters. Empty for fewer than 12 samples.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(60, 5))
+    >>> x[:20, 3] += 40
+    >>> inside, gap = two_clusters(x @ x.T, rng)[0]
+    >>> sorted({int(inside[:20].sum()), int(inside[20:].sum())}), gap > 30
+    ([0, 20], True)
+    """
+    n = len(kernel)
+    if n < 12:
+        return []
+    centred = kernel - kernel.mean(0)
+    centred = centred - centred.mean(1, keepdims=True)
+    values, vectors = np.linalg.eigh((centred + centred.T) / 2)
+    # Variation that is rounding of the kernel is none: samples that are all alike have no directions.
+    noise = 4 * n * np.finfo(np.float64).eps * np.abs(kernel).max()
+    kept = values > max(1e-9 * values[-1], noise)
+    scores = vectors[:, kept][:, ::-1][:, : min(_LEADING, n // 5)] * np.sqrt(n)
+    if not scores.shape[1]:
+        return []
+    # The samples themselves are good starts: those of a rare cluster point to its mean.
+    some = rng.permutation(n)[:_STARTS]
+    starts = np.concatenate([np.eye(scores.shape[1]), scores[some], rng.normal(size=(_STARTS, scores.shape[1]))]).T
+    along = scores @ starts
+    cuts = np.concatenate([_cuts(along), np.quantile(along, 0.08, 0), np.quantile(along, 0.92, 0)])
+    insides, gaps = _settle(scores, np.tile(along, (1, 3)) > cuts)
+    found: list[tuple[np.ndarray, float]] = []
+    order = np.argsort(-gaps)
+    explained = gaps**2 * insides.mean(0) * (1 - insides.mean(0))
+    left = gaps > 0
+    for k in order:
+        if len(found) == most:
+            break
+        if left[k]:
+            # A part of a cluster may stand further apart than all of it: of splits that nearly agree take the one that
+            # explains most of the variance.
+            agree = (insides == insides[:, [k]]).mean(0)
+            alike = left & (np.maximum(agree, 1 - agree) > 0.9)
+            best = int(np.argmax(np.where(alike, explained, -1)))
+            found.append((insides[:, best], float(gaps[best])))
+            left &= ~alike
+    return sorted(found, key=lambda pair: -pair[1])
+
+
+def _settle(scores: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two means along their difference, over and over, for all columns of `inside` [n, S] at once; and the gaps [S]."""
+    for _ in range(_ROUNDS):
+        along = _project(scores, inside)
+        following = along > _cuts(along)
+        if (following == inside).all():
+            break
+        inside = following
+    along = _project(scores, inside)
+    p, low = inside.mean(0), ~inside
+    p = np.clip(p, 1 / len(inside), 1 - 1 / len(inside))
+    means = (along * inside).mean(0) / p, (along * low).mean(0) / (1 - p)
+    within = ((along - np.where(inside, *means)) ** 2).mean(0)
+    gaps = np.abs(means[0] - means[1]) / np.sqrt(np.maximum(within, 1e-300))
+    return inside, np.where(inside.any(0) & low.any(0), gaps, 0.0)
+
+
+def _project(scores: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """The samples along the difference of the two means of each split, [n, S]; the scores have mean 0."""
+    return scores @ (scores.T @ (inside - inside.mean(0)))
+
+
+def _cuts(along: np.ndarray) -> np.ndarray:
+    """Where to cut columns of numbers so that the variance within the two parts is least (Otsu's threshold), [S]."""
+    ordered = np.sort(along, 0)
+    n = len(ordered)
+    least = max(3, int(np.ceil(_SMALLEST * n)))
+    sums = np.cumsum(ordered, 0)
+    low = np.arange(least, n - least + 1)[:, None]
+    below = sums[low[:, 0] - 1]
+    between = low * (n - low) * (below / low - (sums[-1] - below) / (n - low)) ** 2
+    best = low[np.argmax(between, 0), 0]
+    columns = np.arange(along.shape[1])
+    return (ordered[best - 1, columns] + ordered[best, columns]) / 2
+
+
+# The features of the data to a network at its first weights: eigenvectors of K, what each is worth, who starves whom.
+#
+# K = Y Phi Phi^T Y = U S^2 U^T (section 14): column u_i of U is a feature, s_i^2 its strength, z_i = u_i^T m its response.
+
+
+@dataclass(frozen=True, eq=False)
+class EigenFeatures:
+    """The `k` features of largest response z* under the ridge, largest first; arrays are [k], `starvation` is [k, k].
+
+    - `number`: rank of the feature by strength, 0 the strongest; `strength`: s_i^2; `frequency`: part of the samples that
+      carry it, 1 / (n sum_j u_ij^4), 1 where all do alike; `alignment`: |u_i . 1| / sqrt(n), 1 where it tells all alone;
+    - `response`: z_i*, all made positive, at the ridge optimum (14.2); `half_time`: when z_i gets to half of it in training
+      (14.1), inf where it does not within the times of the report;
+    - `starvation`: [j, i] = d log z_j* / d log s_i^2 (14.3): below 0 where feature i starves feature j; nan where z_j* is
+      zero to rounding;
+    - `starved_by`: the i with the lowest entry of row j, or -1 where none is below -0.01.
+    """
+
+    number: np.ndarray
+    strength: np.ndarray
+    frequency: np.ndarray
+    alignment: np.ndarray
+    response: np.ndarray
+    half_time: np.ndarray
+    starvation: np.ndarray
+    starved_by: np.ndarray
+    vectors: np.ndarray
+
+
+def _cleaned(kernel: np.ndarray) -> np.ndarray:
+    """`kernel` [n, n] without its eigenvalues below rounding, that of 32 bits if all of its entries are such numbers."""
+    single = (kernel == kernel.astype(np.float32)).all()
+    values, vectors = np.linalg.eigh((kernel + kernel.T) / 2)
+    least = len(kernel) * float(np.finfo(np.float32 if single else np.float64).eps) * values[-1]
+    root = vectors[:, values > least] * np.sqrt(values[values > least])
+    return root @ root.T
+
+
+def eigen_features(kernel: np.ndarray, margins: np.ndarray, times: np.ndarray, ridge: float, count: int) -> EigenFeatures:
+    """The `count` features of largest response; `margins` [times, n] are those of training from the first weights.
+
+    `ConvergenceError` where the optimum under the ridge is not found. Always in 64 bits, and without the directions of K
+    that are rounding: a kernel of fewer features than samples, computed in 32 bits, has negative eigenvalues.
+    """
+    with jax.enable_x64(True):
+        K, strength = jnp.asarray(_cleaned(kernel), jnp.float64), jnp.asarray(ridge, jnp.float64)
+        strengths, vectors = map(np.asarray, ntk.features(K))
+        best = np.asarray(ntk.ridge_optimum(K, strength).margins)
+        derivatives = np.asarray(ntk.starvation_derivatives(K, strength))
+    responses = vectors.T @ best
+    chosen = np.argsort(-np.abs(responses), kind="stable")[: min(count, len(kernel))]
+    derivatives = derivatives[np.ix_(chosen, chosen)]
+    z, s, u = responses[chosen], strengths[chosen], vectors[:, chosen] * np.where(responses[chosen] < 0, -1, 1)
+    told = np.abs(z) > len(kernel) * np.finfo(np.float64).eps * np.abs(best).max(initial=0)
+    starvation = np.where(told[:, None], derivatives * s / np.where(told, z, 1)[:, None], np.nan)
+    others = np.where(np.eye(len(z), dtype=bool) | ~told[:, None], np.inf, starvation)
+    lowest = others.argmin(1)
+    curves = (margins - margins[0]) @ u
+    return EigenFeatures(
+        number=chosen,
+        strength=s,
+        frequency=1 / (len(kernel) * (u**4).sum(0)),
+        alignment=np.abs(u.sum(0)) / np.sqrt(len(kernel)),
+        response=np.abs(z),
+        half_time=np.array(
+            [
+                reaches(times, curve, abs(end) / 2) if clear else np.inf
+                for curve, end, clear in zip(curves.T, z, told, strict=True)
+            ]
+        ),
+        starvation=starvation,
+        starved_by=np.where(others.min(1) < -0.01, lowest, -1),
+        vectors=u,
+    )

@@ -15,10 +15,13 @@ from gradstarve.diagnosis._groups import (
     held_fixed,
     index_of,
     make_group,
+    number_between,
     reaches,
+    read_groups,
+    read_labels,
+    varying_classes,
     without_complements,
 )
-from gradstarve.diagnosis._tags import number_between, read_groups, read_labels, varying_classes
 from gradstarve.diagnosis._training import sigmoid
 from gradstarve.ground import (
     as_floats,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.diagnosis._tags import read_labels
+from gradstarve.diagnosis._groups import read_labels
 from gradstarve.ground import check_finite, readable, shown
 from gradstarve.problem import Dataset
 from gradstarve.theory import jacobian

@@ -8,11 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from gradstarve.diagnosis._discover import two_clusters
-from gradstarve.diagnosis._eigenfeatures import EigenFeatures, eigen_features
-from gradstarve.diagnosis._groups import GroupLaw, group_law, make_group, permutation_p, reaches, without_complements
+from gradstarve.diagnosis._groups import (
+    EigenFeatures,
+    GroupLaw,
+    Tags,
+    eigen_features,
+    group_law,
+    make_group,
+    number_between,
+    permutation_p,
+    reaches,
+    read_groups,
+    two_clusters,
+    varying_classes,
+    without_complements,
+)
 from gradstarve.diagnosis._remedies import Remedies, RemedyOutcome
-from gradstarve.diagnosis._tags import Tags, number_between, read_groups, varying_classes
 from gradstarve.diagnosis._training import largest_eigenvalue, sigmoid, train_linearised
 from gradstarve.ground import (
     ConvergenceError,
@@ -69,13 +80,13 @@ class StarvationReport:
 
     def summary(self) -> str:
         """In sentences: which feature starves what, by how much, and what would help."""
-        from gradstarve.diagnosis._words import summary
+        from gradstarve.diagnosis._presentation import summary
 
         return summary(self)
 
     def table(self) -> str:
         """The report as plain text: the summary, then tables of groups, remedies and features."""
-        from gradstarve.diagnosis._words import tables
+        from gradstarve.diagnosis._presentation import tables
 
         return tables(self)
 
@@ -93,7 +104,7 @@ class StarvationReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Every number of the report in plain JSON types; inf, -inf and nan are strings of these names."""
-        from gradstarve.diagnosis._words import as_dict
+        from gradstarve.diagnosis._presentation import as_dict
 
         return as_dict(self)
 

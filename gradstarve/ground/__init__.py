@@ -11,8 +11,8 @@ from gradstarve.ground import _files as files
 from gradstarve.ground import _progress as progress
 from gradstarve.ground import _style as style
 from gradstarve.ground import _text as text
-from gradstarve.ground._environment import environment
 from gradstarve.ground._errors import ConvergenceError, HypothesisError
+from gradstarve.ground._files import environment
 from gradstarve.ground._progress import Progress, say
 from gradstarve.ground._style import (
     COLOURS,

@@ -1,13 +1,21 @@
-"""Files that are complete or absent however a process ends, and directories that go again if nothing comes of them."""
+"""Files that are complete or absent however a process ends, and directories that go again if nothing comes of them.
+
+Below them: the one writer of JSON, and what a result depends on besides its settings.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
+import platform
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from gradstarve.ground._text import to_jsonable as to_jsonable
 
 _unfinished: set[Path] = set()
 _numbers = itertools.count()
@@ -69,3 +77,70 @@ def tidy() -> None:
         with contextlib.suppress(OSError):  # it holds something, or is gone
             folder.rmdir()
     _made.clear()
+
+
+# What a result depends on besides its settings.
+
+
+def version() -> str:
+    """The installed version of gradstarve."""
+    from importlib import metadata
+
+    return metadata.version("gradstarve")
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides its settings: versions, device and precision. No paths and no host names.
+
+    >>> environment()["precision"] in ("float32", "float64")
+    True
+    """
+    import equinox
+    import jax
+    import jaxlib
+    import numpy as np
+
+    device = jax.devices()[0]
+    return {
+        "gradstarve": version(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "equinox": equinox.__version__,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "backend": device.platform,
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "precision": np.dtype(jax.numpy.result_type(float)).name,
+    }
+
+
+# What a result is written to: JSON files that are complete or absent, in a directory that is there beforehand.
+
+
+def write_json(path: Any, value: Any) -> Path:
+    """Write `value` (see `to_jsonable`) to `path`; the file is complete or absent, whenever the process stops."""
+    return write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """`value` (see `to_jsonable`) as the text of a JSON document, with a list of numbers on one line."""
+    text = json.dumps(to_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A line break inside brackets is never part of a string.
+    return re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s+\]", lambda m: "[" + re.sub(r"\n\s+", " ", m[1]) + "]", text)
+
+
+def output_directory(path: Any) -> Path:
+    """`path` as a directory that exists and can be written to; created if need be, `ValueError` if it can not be.
+
+    Call it before long work, so that the work is not lost to a mistyped path. `files.tidy` removes it again if it is made
+    here and stays empty.
+    """
+    try:
+        path = make_directory(path)
+    except OSError as error:
+        raise ValueError(f"can not create the directory {str(path)!r}: {error.strerror}") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ValueError(f"can not write to the directory {str(path)!r}: permission denied")
+    return path

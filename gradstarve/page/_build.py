@@ -14,8 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gradstarve.ground import _report as report
-from gradstarve.ground import text
+from gradstarve.ground import files, text
 from gradstarve.page._curves import explorer_data
 from gradstarve.page._figures import figure_html
 from gradstarve.page._mathml import mathml
@@ -130,13 +129,13 @@ def _entry(row: Mapping[str, Any], run: Mapping[str, Any], figure: bytes | None)
         "power": row.get("power", ""),
         "no_drop": theorem.no_drop,
         "section": SECTIONS[place(row["equation"])[0]],
-        "details": {key: report.json_text(value).strip() for key, value in details.items()},
+        "details": {key: files.json_text(value).strip() for key, value in details.items()},
         "fails": [drop["gap"] for drop in row["necessity"] if drop["found"]],
         "kept": sum(not drop["found"] for drop in row["necessity"]),
         "along": _along(float(row["worst_gap"]) / limit),
         "least_drop": min((float(drop["gap"]) for drop in row["necessity"]), default=math.nan),
-        "necessity": [{**drop, "json": report.json_text(drop["numbers"]).strip()} for drop in row["necessity"]],
-        "instance": report.json_text(row["worst_instance"]).strip(),
+        "necessity": [{**drop, "json": files.json_text(drop["numbers"]).strip()} for drop in row["necessity"]],
+        "instance": files.json_text(row["worst_instance"]).strip(),
         "command": _command([name], run),
     }
 

@@ -1,12 +1,9 @@
 """The ground floor: data, networks, losses, dynamics, and the learning-curve contract. Solves and trains nothing."""
 
 from gradstarve.problem import _datasets as datasets
-from gradstarve.problem._classes import ClassDataset
-from gradstarve.problem._curve import LearningCurve
-from gradstarve.problem._data import Breach, Dataset, Ray, Reduction, Separability, distinct
-from gradstarve.problem._datasets import check_types
-from gradstarve.problem._deep import DeepReLU, init_deep
-from gradstarve.problem._digits import SIDE, TwoDigits, with_patch
+from gradstarve.problem._curve import LearningCurve, Mode
+from gradstarve.problem._data import Breach, ClassDataset, Dataset, Ray, Reduction, Separability, distinct
+from gradstarve.problem._datasets import SIDE, TwoDigits, check_types, with_patch
 from gradstarve.problem._dynamics import Dynamics, GradientDescent, GradientFlow, StochasticGradientDescent, no_dynamics
 from gradstarve.problem._exclusive import exclusive
 from gradstarve.problem._losses import (
@@ -15,15 +12,23 @@ from gradstarve.problem._losses import (
     Exponential,
     Hinge,
     Loss,
+    SpectralDecoupling,
     SquaredMargin,
     as_loss,
     closed_form_of,
     with_closed_form,
 )
-from gradstarve.problem._mode import Mode
-from gradstarve.problem._networks import Network, TwoLayerReLU, draw_two_layer, init_two_layer
-from gradstarve.problem._penalty import SpectralDecoupling
-from gradstarve.problem._softmax import SoftmaxOneLayer, SoftmaxTwoLayer, init_softmax
+from gradstarve.problem._networks import (
+    DeepReLU,
+    Network,
+    SoftmaxOneLayer,
+    SoftmaxTwoLayer,
+    TwoLayerReLU,
+    draw_two_layer,
+    init_deep,
+    init_softmax,
+    init_two_layer,
+)
 
 __all__ = [
     "LOSSES",

@@ -9,8 +9,8 @@ from gradstarve.simulation._trajectory import Trajectory
 from gradstarve.simulation.engines._reference import batch_loss
 from gradstarve.simulation.hinge._events import HingeTrajectory, simulate_hinge_exact
 from gradstarve.simulation.hinge._run import EventKind, Kind
-from gradstarve.simulation.sweep._histogram import ERROR, MARGIN
 from gradstarve.simulation.sweep._result import SweepResult
+from gradstarve.simulation.sweep._statistics import ERROR, MARGIN
 from gradstarve.simulation.sweep._sweep import sweep
 
 __all__ = [

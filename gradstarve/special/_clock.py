@@ -9,7 +9,7 @@ are the coordinates to compute in: no special case for kappa = 0 (fall = 0 or ri
 Kinds, with the residual g: "cross-entropy" 1/(1+e^u) · "hinge" 1 if u < 1 else 0 · "exponential" e^-u · "squared" 1-u ·
 `Softmax(others)` 1/(1 + e^u/others), the share of the `others` outputs, all level, u below the one that is right (11.2).
 
-Hinge and squared are elementary. The others need E(s) = integral_0^s e^u ds' (`expclock.py`), cut at u = -1 and u = 1,
+Hinge and squared are elementary. The others need E(s) = integral_0^s e^u ds' (`_expint`), cut at u = -1 and u = 1,
 and inverted by a bracketed Newton iteration in the variable in which tau is nearly linear: s itself where e^u is of order
 one or less in 1/g, and e^u where it is what makes 1/g large.
 
@@ -33,8 +33,8 @@ from jaxtyping import Array, Bool, Float, Int
 from gradstarve.ground import as_number, check_least, check_normal, did_you_mean, is_concrete, shown, together
 from gradstarve.special import _clock_slopes as clock_slopes
 from gradstarve.special import _clock_table as clock_table
-from gradstarve.special import _expclock as expclock
-from gradstarve.special._expclock import angle_at, bounded_exp, logit_at, steepness
+from gradstarve.special import _expint as expint
+from gradstarve.special._expint import angle_at, bounded_exp, logit_at, steepness
 
 Real = Float[Array, "*shape"]
 Pieces = Float[Array, "*batch pieces"]
@@ -215,7 +215,7 @@ def states_at(
     """`state_at` for many times of each clock: (angle, logit), each [*batch, times].
 
     `rise`, `fall`: [*batch, pieces]; `piece`, `time`: [*batch, times], the piece each time belongs to, and the time since it
-    began. With `MANY` times or more and an 1/g = c + e^u, c >= 1/2, they come from a table of each piece (`clock_table.py`),
+    began. With `MANY` times or more and an 1/g = c + e^u, c >= 1/2, they come from a table of each piece (`_clock_table`),
     otherwise one by one; the two agree to 1e-12 (1 + s), in float32 to 2e-6 (1 + s). Without `want_angle` the angle may be a
     lone 0.
 
@@ -308,7 +308,7 @@ def _squared_time(rise: Real, fall: Real, angle: Real) -> Real:
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _exp_time(constant: float, rise: Real, fall: Real, angle: Real) -> Real:
     """integral_0^s (constant + e^u) ds'."""
-    plain, scale = expclock.plain(rise, fall, angle)
+    plain, scale = expint.plain(rise, fall, angle)
     # Past u = 5000 the panels are shorter than the spacing of floats, and the time is far beyond any float.
     grown = jnp.exp(scale / 2)  # e^scale may overflow where the time does not
     total = jnp.where(scale < 5000, plain * grown * grown, jnp.inf)
@@ -391,7 +391,7 @@ def _invert(constant: float, rise: Real, fall: Real, time: Real) -> tuple[Real, 
 
     cut = jnp.full_like(start, -1)
     angle_low = jnp.where(start < -1, angle_at(rise, fall, cut), 0)
-    below = expclock.below(rise, fall, start, cut) * math.exp(-1) + constant * angle_low
+    below = expint.below(rise, fall, start, cut) * math.exp(-1) + constant * angle_low
     time_low = jnp.where(start < -1, below, 0)
     angle_high = jnp.where(start < 1, angle_at(rise, fall, jnp.ones_like(start)), 0)
     # In the middle 1/g >= 1/e, which bounds the angle by time alone; it keeps rise = 0 (u = 1 never reached) finite.
@@ -400,7 +400,7 @@ def _invert(constant: float, rise: Real, fall: Real, time: Real) -> tuple[Real, 
     angle_high = jnp.minimum(angle_high, bound)
     high_u = jnp.where(reachable, 1, logit_at(rise, fall, angle_high))
     middle_u = jnp.clip(start, -1, 1)
-    middle = expclock.middle(rise, fall, angle_low, middle_u, angle_high, high_u) * jnp.exp(high_u)
+    middle = expint.middle(rise, fall, angle_low, middle_u, angle_high, high_u) * jnp.exp(high_u)
     time_high = time_low + jnp.where(start < 1, middle + constant * (angle_high - angle_low), 0)
 
     low = (start < -1) & (time < time_low)
@@ -428,7 +428,7 @@ def _invert(constant: float, rise: Real, fall: Real, time: Real) -> tuple[Real, 
     def residual(angle, u):
         """(time - F) / max(1, e^u) and the step ds of Newton's iteration."""
         scale = jnp.where(by_exp, u, 0)
-        value = expclock.piece(rise, fall, base_angle, base_u, angle, u)
+        value = expint.piece(rise, fall, base_angle, base_u, angle, u)
         spent = left - constant * (angle - base_angle)
         # Where the scale is 0 the time is taken as it is: a round trip through its logarithm costs digits.
         due = jnp.where(by_exp, jnp.sign(spent) * jnp.exp(jnp.log(jnp.abs(spent)) - scale), spent)

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.special._expclock import (
+from gradstarve.special._expint import (
     EDGES,
     NODES,
     TERMS,
@@ -46,7 +46,7 @@ Real = Float[Array, "..."]
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def moments(order: int, rise: Real, fall: Real, angle: Real) -> tuple[Real, ...]:
-    """(I_-order, ..., I_order) from s = 0 to `angle` >= 0, on arrays of one shape: what `expclock.integrals` gives for 1.
+    """(I_-order, ..., I_order) from s = 0 to `angle` >= 0, on arrays of one shape: what `_expint.integrals` gives for 1.
 
     >>> low, middle, high = moments(1, jnp.float32(0.5), jnp.float32(0.0), jnp.float32(1.0))
     >>> round(float(high), 5)                                        # (e^(e/2) - e^(1/2)) / 0.5

@@ -1,11 +1,11 @@
 """Many times of one clock: the times at fixed logits once per clock, and every other time from the nearest of them below.
 
-Solves integral_0^s (c + e^u) ds' = tau, u = rise e^s - fall e^-s, c > 0, for many tau at one (rise, fall): what `clock.py`
+Solves integral_0^s (c + e^u) ds' = tau, u = rise e^s - fall e^-s, c > 0, for many tau at one (rise, fall): what `_clock`
 does one time at a time. Knots lie at fixed logits (`KNOTS`), so that their exponentials are constants. Times at knots are
 sums over the stretches between them, as far up as some time asks for, and a time between two knots gets
 
 1. a guess: the stretch is gone through as if log(c + e^u) were linear in s, corrected to the right slope at both ends;
-2. the time of the guess, counted from the knot below (`stretch.py`);
+2. the time of the guess, counted from the knot below (`Place`);
 3. the step that four terms of the inverse series give. The guess is good to about 1e-3 in u, and one step leaves 1e-14;
    where the step was large another one follows.
 
@@ -18,6 +18,7 @@ that stay in the caches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -27,11 +28,110 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
+from scipy.special import roots_jacobi
 
-from gradstarve.special import _stretch as stretch
-from gradstarve.special._expclock import angle_at, steepness
+from gradstarve.special._expint import angle_at, steepness
+
+# A stretch of the hyperbolic clock: the place at either end, and the time of the angle between them.
+#
+# On it integral (c + e^u) ds is c s and Gauss-Lobatto quadrature of e^u in the angle s, or in |u| <= 1 with kappa <= 1,
+# where a stretch may be hundreds of s long, the power series
+#
+#     integral e^u ds = alpha s + S beta(u),   from n J_n = u^(n-1) S - (n-1) kappa^2 J_(n-2),   J_n = integral u^n ds.
 
 Real = Float[Array, "..."]
+TERMS = 20  # 1/20! < 1e-18
+
+
+def _lobatto(count: int):
+    """Gauss-Lobatto on [0, 1]: the nodes below the middle without 0, their weights, that of the middle, that of an end."""
+    legendre = np.polynomial.legendre.Legendre.basis(count - 1)
+    inner = roots_jacobi(count - 2, 1, 1)[0][: count // 2 - 1]  # the zeros of its derivative
+    weight = 1 / (count * (count - 1))
+    # As Python's numbers, which leave the precision to the arrays.
+    return ((inner + 1) / 2).tolist(), (weight / legendre(inner) ** 2).tolist(), float(weight / legendre(0.0) ** 2), weight
+
+
+_INNER, _INNER_WEIGHTS, _MIDDLE_WEIGHT, _END_WEIGHT = _lobatto(7)
+
+
+def series_matrix() -> np.ndarray:
+    """Row m: the coefficients of kappa^(2 m) in (alpha, beta_0, beta_1, ...). The weights 1/n! of the J_n, passed down."""
+    weight = np.zeros((TERMS, TERMS // 2 + 1))
+    weight[:, 0] = [1 / math.factorial(n) for n in range(TERMS)]
+    for n in range(TERMS - 1, 1, -1):
+        weight[n - 2, 1:] -= weight[n, :-1] * (n - 1) / n
+    return np.concatenate([weight[:1], weight[1:] / np.arange(1, TERMS)[:, None]]).T
+
+
+class Place(NamedTuple):
+    """A place on a clock: its logit u = up - down and S = up + down, each without cancellation."""
+
+    up: Real
+    down: Real
+    u: Real
+    steep: Real
+
+
+def place(up: Real, down: Real) -> Place:
+    """The place with these two halves of its logit."""
+    return Place(up, down, up - down, up + down)
+
+
+def place_of(half: Real, u: Real) -> Place:
+    """The place at the logit u of a knot; none is near 0, so that S may be taken as it stands."""
+    larger = (jnp.abs(u) + jnp.sqrt(4 * half * half + u * u)) / 2
+    smaller = half * (half / larger)
+    up, down = jnp.where(u > 0, larger, smaller), jnp.where(u > 0, smaller, larger)
+    return Place(up, down, u, larger + smaller)
+
+
+def ends_of(low: Place, high: Place) -> tuple[Real, Real]:
+    """Two numbers whose ratio is e^(angle between the places); high.u is not near 0."""
+    rising = high.u > 0
+    return jnp.where(rising, low.up, high.down), jnp.where(rising, high.up, low.down)
+
+
+def horner(coefficients, x: Real) -> Real:
+    """sum_n coefficients[n] x^n."""
+    total = coefficients[-1]
+    for one in coefficients[-2::-1]:
+        total = total * x + one
+    return total
+
+
+def advance(low: Place, angle: Real) -> tuple[Place, Real, Real]:
+    """The place `angle` further on, and e^(angle/2), e^(-angle/2). With rise = 0 the angle has no limit, and e^s must."""
+    half = jnp.minimum(angle, math.log(float(jnp.finfo(angle.dtype).max)) - 0.5) / 2
+    forth, back = jnp.exp(half), jnp.exp(-half)
+    return place(low.up * forth * forth, low.down * back * back), forth, back
+
+
+def time_spent(constant: float, series: Real, middle, low: Place, angle: Real, speed: Real) -> tuple[Real, Place]:
+    """`speed` times the time of an `angle` > 0 from the place `low`, within one slot, and the place it leads to.
+
+    By the series where `middle`. Multiplied term by term, for the time itself may overflow.
+    """
+    high, forth, back = advance(low, angle)
+    total = _END_WEIGHT * (jnp.exp(low.u) + jnp.exp(high.u)) + _MIDDLE_WEIGHT * jnp.exp(low.up * forth - low.down * back)
+    bounded = jnp.minimum(angle, math.log(float(jnp.finfo(angle.dtype).max)) - 0.5)
+    # The nodes come in pairs x, 1 - x, and so do their exponentials.
+    for node, weight in zip(_INNER, _INNER_WEIGHTS, strict=True):
+        forth, back = jnp.exp(node * bounded), jnp.exp(-node * bounded)
+        lower = jnp.exp(low.up * forth - low.down * back)
+        upper = jnp.exp(high.up * back - high.down * forth)
+        total = total + weight * (lower + upper)
+    powers = high.steep * horner(series[1:], high.u) - low.steep * horner(series[1:], low.u)
+    slope = jnp.where(middle, series[0], total) + constant
+    return slope * speed * angle + jnp.where(middle, powers * speed, 0), high
+
+
+def product(matrix: np.ndarray, values: Real) -> Real:
+    """`matrix` times `values` over the first axis of it."""
+    return jnp.tensordot(jnp.asarray(matrix, values.dtype), values, 1, precision=lax.Precision.HIGHEST)
+
+
+# The table.
 
 _LAST = 46.0
 _LOW = (-36.0, -24.0, -16.2, -11.5, -8.2, -5.9, -4.2, -2.9, -2.0, -1.4, -1.0)
@@ -91,20 +191,20 @@ def prepare(constant: float, rise: Real, fall: Real) -> Clocks:
     """The clocks (rise, fall) [pieces, clocks] of 1/g = `constant` + e^u."""
     half = jnp.sqrt(rise) * jnp.sqrt(fall)
     tame = jnp.minimum(4 * half * half, 1)
-    matrix = stretch.series_matrix()
-    series = stretch.product(matrix.T, jnp.stack([tame**m for m in range(len(matrix))]))
+    matrix = series_matrix()
+    series = product(matrix.T, jnp.stack([tame**m for m in range(len(matrix))]))
     return Clocks(rise, fall, half, series, *_written(partial(_start, constant), rise[0, 0], rise, fall, half, series))
 
 
 def _start(constant: float, rise: Real, fall: Real, half: Real, series: Real) -> tuple[Int[Array, "..."], Real]:
     """`below` and `until` of the clocks."""
-    start = stretch.place(rise, fall)
+    start = place(rise, fall)
     below = sum(((start.u >= knot).astype(jnp.int32) for knot in KNOTS.tolist()), jnp.zeros((), jnp.int32))
-    target = stretch.knot(half, jnp.asarray(KNOTS, rise.dtype).at[below].get(mode="clip"))
-    less, more = stretch.ends_of(start, target)
+    target = place_of(half, jnp.asarray(KNOTS, rise.dtype).at[below].get(mode="clip"))
+    less, more = ends_of(start, target)
     angle = jnp.where(less > 0, jnp.maximum(jnp.log(more / jnp.where(less > 0, less, 1)), 0), 0)
     middle = (half <= 0.5) & (below >= _FIRST) & (below < _END)
-    return below, stretch.spent(constant, series, middle, start, angle, jnp.ones_like(rise))[0]
+    return below, time_spent(constant, series, middle, start, angle, jnp.ones_like(rise))[0]
 
 
 class Found(NamedTuple):
@@ -128,7 +228,7 @@ def _sums(clocks: Clocks, whole: Real, first: Any, base: Real) -> Real:
     """The times at the ends of the stretches `first`, .. from that at their beginning: of each only what is gone through."""
     row = first + jnp.arange(whole.shape[0])[:, None, None]
     gone = jnp.where(row > clocks.below, whole, jnp.where(row == clocks.below, clocks.until, 0))
-    return base + stretch.product(np.tri(whole.shape[0]), gone)
+    return base + product(np.tri(whole.shape[0]), gone)
 
 
 def _meet(found: Found, rows: Real, time: Real, alive: Any = True) -> Found:
@@ -162,11 +262,11 @@ def search(constant: float, clocks: Clocks, of_piece: Callable[[Array], Array], 
     # The middle by the series where kappa <= 1. With rise = 0 no clock leaves the core, however long it takes.
     part = slice(_FIRST, _END)
     knots = KNOTS[_FIRST - 1 : _END]
-    places = stretch.knot(clocks.half, jnp.asarray(knots, dtype)[:, None, None])
-    level = places.steep * stretch.product(knots[:, None] ** np.arange(stretch.TERMS - 1), clocks.series[1:])
+    places = place_of(clocks.half, jnp.asarray(knots, dtype)[:, None, None])
+    level = places.steep * product(knots[:, None] ** np.arange(TERMS - 1), clocks.series[1:])
     places = [jnp.broadcast_to(x, level.shape) for x in places]
-    lower, upper = (stretch.Place(*(x[cut] for x in places)) for cut in (np.s_[:-1], np.s_[1:]))
-    less, more = stretch.ends_of(lower, upper)
+    lower, upper = (Place(*(x[cut] for x in places)) for cut in (np.s_[:-1], np.s_[1:]))
+    less, more = ends_of(lower, upper)
     crossed = (constant + clocks.series[0]) * jnp.log(more / less) + level[1:] - level[:-1]
     crossed = jnp.where(jnp.isfinite(crossed), crossed, 0)
     crossed = jnp.where(small, crossed, _whole(constant, kappa2, squares[part], masses[:, part]))
@@ -188,12 +288,12 @@ def search(constant: float, clocks: Clocks, of_piece: Callable[[Array], Array], 
     return lax.while_loop(more_to_do, high, (0, rows[-1], found))[2]
 
 
-def _guess(constant: float, low: stretch.Place, high: stretch.Place, exp: Real, left: Real, lasts: Real) -> Real:
+def _guess(constant: float, low: Place, high: Place, exp: Real, left: Real, lasts: Real) -> Real:
     """The angle after the time `left` of the `lasts` between two places, to about 1e-3 / S.
 
     If log(c + e^u) were linear in the angle; the cubic puts the slopes right at both ends, which are off by one factor.
     """
-    less, more = stretch.ends_of(low, high)
+    less, more = ends_of(low, high)
     whole = _rough_log(less, more)
     f0, f1 = constant + jnp.exp(low.u), constant + exp
     grow = _rough_log(f0, f1)
@@ -207,13 +307,13 @@ def _guess(constant: float, low: stretch.Place, high: stretch.Place, exp: Real, 
 def _rough_log(less: Real, more: Real) -> Real:
     """log(more/less) to 1e-4 for ratios from 1 to 8: 2 artanh by its power series."""
     t = (more - less) / (more + less)
-    return 2 * t * stretch.horner([1 / n for n in range(1, 20, 2)], t * t)
+    return 2 * t * horner([1 / n for n in range(1, 20, 2)], t * t)
 
 
-def _step(constant: float, series: Real, middle, low: stretch.Place, left: Real, angle: Real) -> Real:
+def _step(constant: float, series: Real, middle, low: Place, left: Real, angle: Real) -> Real:
     """The angle after the time `left`, by the inverse series of the time at `angle`."""
     speed = 1 / (constant + jnp.exp(low.u))
-    spent, high = stretch.spent(constant, series, middle, low, angle, speed)
+    spent, high = time_spent(constant, series, middle, low, angle, speed)
     exp = jnp.exp(high.u)
     share = exp / (constant + exp)
     y = (left * speed - spent) * ((constant + jnp.exp(low.u)) / (constant + exp))
@@ -244,14 +344,14 @@ def look_up(constant: float, clocks: Clocks, piece: Int[Array, "..."], time: Rea
         values.at[k].get(mode="promise_in_bounds") for values, k in ((floors, slot), (floors, following), (exps, following))
     )
     at_start = slot == below
-    knot = stretch.knot(half, floor)
-    low = stretch.place(jnp.where(at_start, rise, knot.up), jnp.where(at_start, fall, knot.down))
+    knot = place_of(half, floor)
+    low = place(jnp.where(at_start, rise, knot.up), jnp.where(at_start, fall, knot.down))
     rest = time - jnp.where(at_start, 0, begins)
     lasts, left = ends - jnp.where(at_start, 0, begins), jnp.where(late, 0, rest)
     # Where 1/g is level, however long the slot is: before the first knot, and around u = 0.
     level = (slot == 0) | (slot == _CORE)
     flat = left / (constant + jnp.where(slot == 0, 0, 1))
-    curved = _guess(constant, low, stretch.knot(half, top), exp, left, lasts)
+    curved = _guess(constant, low, place_of(half, top), exp, left, lasts)
     guess = jnp.where(level, flat, jnp.where(lasts > 0, curved, 0))
     middle = (half <= 0.5) & (slot >= _FIRST) & (slot < _END)
 
@@ -265,7 +365,7 @@ def look_up(constant: float, clocks: Clocks, piece: Int[Array, "..."], time: Rea
         return _step(constant, series, middle, low, left, angle), angle, count + 1
 
     angle = lax.while_loop(cond, body, (guess, guess, 0))[0]
-    u = stretch.advance(low, angle)[0].u
+    u = advance(low, angle)[0].u
     if want_angle:
         base = jnp.where(low.u > 0, jnp.log(low.up) - jnp.log(rise), jnp.log(fall) - jnp.log(low.down))
         angle = jnp.where(at_start, 0, base) + angle

@@ -14,15 +14,190 @@ in any network as f(r_k e_k), its logit on an input that shows feature k and not
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.ground import Progress, number, positive_int, table_text
-from gradstarve.studies.feature_table import QUANTILES, FeatureTable, all_seeing, random_band, restricted, train
+from gradstarve.ground import (
+    COLOURS,
+    GUIDE,
+    NOTE,
+    ConvergenceError,
+    Progress,
+    check_positive,
+    new_figure,
+    number,
+    positive_int,
+    real_arrays,
+    save,
+    sheet,
+    table_text,
+)
+from gradstarve.problem import Dataset, DeepReLU, GradientDescent, TwoLayerReLU, as_loss, datasets, init_two_layer
+from gradstarve.simulation import simulate, simulate_flow
+from gradstarve.theorems import LOSS_NAMES, AnyLoss
+
+# A table of sample types over orthogonal features, its laws, and the training of whole networks on it.
+
+QUANTILES = (0.1, 0.5, 0.9)
+_MOST_STEPS = 100_000  # of descent from random starts
+_FINE = 500  # of them, the first, are all recorded
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """The table and what is asked about it, checked: arguments of `feature_study`."""
+
+    types: np.ndarray
+    probabilities: np.ndarray
+    scales: np.ndarray
+    losses: tuple[str, ...]
+    depths: tuple[int, ...]
+    init: np.ndarray
+    time: float
+    key: Any
+
+    @classmethod
+    def make(cls, types, probabilities, scales, losses, depths, init, time, seed) -> FeatureTable:
+        types, probabilities = real_arrays(types=types, probabilities=probabilities)
+        datasets.check_types(types)
+        size = types.shape[1]
+        scales, init, time = real_arrays(scales=[1.0] * size if scales is None else scales, init=init, time=time)
+        total = float(np.sum(np.asarray(probabilities)))
+        if abs(total - 1) > 1e-5:
+            raise ValueError(f"probabilities must sum to 1, got {total:.6g}; divide them by it")
+        datasets.features(types, probabilities, scales=scales)  # which checks the rest
+        if init.shape not in ((), (size,)):
+            raise ValueError(f"init must be a number or have {size} entries, one a feature, got shape {init.shape}")
+        check_positive("init", init)
+        if time.shape or not float(time) > 0:
+            raise ValueError(f"time must be a number > 0, got {time}")
+        losses, depths = list(losses), [positive_int("depths", depth) for depth in depths]
+        for name, values in (("losses", losses), ("depths", depths)):
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} must be at least one, each once, got {values}")
+        names = tuple(as_loss(loss).name for loss in losses)
+        for name in names:
+            if name not in LOSS_NAMES:
+                raise ValueError(f"losses must be among {', '.join(LOSS_NAMES)}, got {name!r}")
+        problem = cls(
+            np.asarray(types),
+            np.asarray(probabilities),
+            np.asarray(scales),
+            names,
+            tuple(depths),
+            np.broadcast_to(np.asarray(init), (size,)),
+            float(time),
+            jax.random.key(seed),
+        )
+        for depth in depths:
+            problem.flow(names[0], depth)  # which checks the start
+        return problem
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments of `feature_study`."""
+        values = {name: getattr(self, name).tolist() for name in ("types", "probabilities", "scales", "init")}
+        return values | {"losses": list(self.losses), "depths": list(self.depths), "time": self.time}
+
+    def flow(self, loss: str, depth: int) -> theory.FeatureFlow:
+        """The law (10.1)."""
+        start = None if depth == 1 else self.init
+        return theory.feature_flow(self.types, self.probabilities, loss, depth, self.scales, start)
+
+    def points(self, frame: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """Samples [1 + K, S, d], all features and then each as the only one, and the inputs r_k e_k [K, d]."""
+        size = len(self.scales)
+        apart = np.eye(size, dtype=self.scales.dtype)
+        shown = np.asarray(datasets.features(apart, [1 / size] * size, scales=self.scales, key=frame).points)
+        each = self.types.T[:, :, None] * shown[:, None]
+        return np.concatenate([(self.types @ shown)[None], each]), shown
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def restricted(problem: FeatureTable, depth: int) -> tuple[Any, Any]:
+    """Samples, and the networks that obey (10.1): a read-out of all inputs from zero in a random frame, or paths."""
+    size = len(problem.scales)
+    if depth == 1:
+        return problem.points(problem.key), DeepReLU((np.zeros(size, problem.scales.dtype),))
+    layers = np.tile((problem.init / problem.scales) ** (1 / depth), (depth, 1)).astype(problem.scales.dtype)
+    return problem.points(), DeepReLU.paths(layers, list(range(size)), size)
+
+
+def all_seeing(problem: FeatureTable, width: int) -> TwoLayerReLU:
+    """Random neurons active on every sample, z > 0, whose logits v_k start at `init`: w [h, K] > 0."""
+    drawn = np.asarray(jax.random.normal(jax.random.fold_in(problem.key, 1), (len(problem.scales) + 1, width)), float)
+    z, w = np.abs(drawn[0]), np.abs(drawn[1:]).T
+    # Both layers of one size, as from a standard initialisation.
+    z = z * np.sqrt(np.mean(problem.init / problem.scales) / width)
+    w = w * problem.init / (problem.scales * (z @ w))
+    return TwoLayerReLU(*(part.astype(problem.scales.dtype) for part in (w, z)))
+
+
+def train(problem: FeatureTable, samples: tuple[np.ndarray, np.ndarray], network: Any, records: np.ndarray) -> np.ndarray:
+    """v_k of training, together and as the only feature: [losses, 2, R, K]."""
+    points, shown = samples
+    count, sets = len(problem.losses), len(points)
+    which = np.repeat([LOSS_NAMES.index(loss) for loss in problem.losses], sets)
+    repeated = np.tile(points, (count, 1, 1))
+    found = _flows(tuple(records), repeated, problem.probabilities, which, network, shown)
+    found = np.asarray(found).reshape(count, sets, len(records), -1)
+    lost = np.argwhere(~np.isfinite(found).all(axis=(1, 2, 3)))
+    if lost.size:
+        loss = problem.losses[int(lost[0, 0])]
+        raise ConvergenceError(f"training with the {loss} loss did not get to t = {problem.time:g}; ask for earlier times")
+    alone = np.stack([found[:, 1 + k, :, k] for k in range(sets - 1)], axis=-1)
+    return np.stack([found[:, 0], alone], axis=1)
+
+
+@partial(jax.jit, static_argnums=0)
+def _flows(records, points, probabilities, which, network, shown):
+    def one(points, which):
+        data = Dataset(points, [1] * points.shape[0], probabilities)
+        options = {"max_steps": 20_000, "progress": False, "throw": False, "record_networks": True}
+        run = simulate_flow(data, network, AnyLoss(which), np.array(records), **options)
+        return run.networks(jnp.asarray(shown))
+
+    return jax.vmap(one)(points, which)
+
+
+def random_band(problem: FeatureTable, loss: str, width: int, networks: int, records: np.ndarray) -> np.ndarray:
+    """Quantiles of v_k over random ordinary networks, [3, R, K]; NaN at records beyond the last step."""
+    data = datasets.features(problem.types, problem.probabilities, scales=problem.scales)
+    size = float(np.sqrt(np.mean(problem.init / problem.scales) / np.sqrt(width / 2)))
+    start = init_two_layer(jax.random.fold_in(problem.key, 2), networks, width, len(problem.scales), size, size)
+    step = 0.05 / float(np.max(problem.types @ problem.scales**2))
+    steps = int(min(np.ceil(problem.time / step), _MOST_STEPS))
+    shown, dynamics = jnp.asarray(np.diag(problem.scales)), GradientDescent(step)
+    done, logits, clock = 0, [], []
+    for until in (min(steps, _FINE), steps):  # log t wants the first steps more closely
+        if until > done:
+            every = max(1, (until - done) // 500)
+            run = simulate(data, start, loss, dynamics, until - done, every, record_networks=True, progress=False)
+            logits.append(np.quantile(np.asarray(_probe(run.networks, shown)), QUANTILES, axis=0))
+            clock.append(step * (done + np.asarray(run.grid)))
+            done, start = until, run.final
+    curves, clock = np.concatenate(logits, axis=1), np.concatenate(clock)
+    found = np.array([[np.interp(records, clock, curve) for curve in quantile.T] for quantile in curves])
+    found = np.moveaxis(found, 1, 2)
+    found[:, records > clock[-1] * (1 + 1e-9)] = np.nan
+    return found
+
+
+@jax.jit
+def _probe(networks, shown):
+    return networks(shown)
+
+
+# The study.
 
 ORDINARY = "ordinary"
 _LINE = 201  # times of a law's curve, from `time`/1e4 to `time`
@@ -129,8 +304,6 @@ class FeatureStudy:
 
     def plot(self, path: Any = None) -> Any:
         """The curves as a matplotlib `Figure`, saved to `path` if there is one; see `studies.features_plot`."""
-        from gradstarve.studies.features_plot import draw
-
         return draw(self, path)
 
 
@@ -265,3 +438,158 @@ def _index(found: np.ndarray, alone: Any) -> np.ndarray:
 def _far(trained: np.ndarray, law: Any) -> float:
     """The largest distance over the largest logit."""
     return float(np.abs(trained - law).max() / np.abs(law).max())
+
+
+# The figure of a `FeatureStudy`: every feature alone (dotted) and together (solid), by law (lines) and training (markers).
+#
+# A column a loss; a row a kind of network, with its starvation index (10.6) on a strip of its own below. All share log t.
+# Features differ in colour (Okabe and Ito) and in the shape of their markers. Matplotlib is imported when a figure is drawn.
+
+_MARKS = ("o", "s", "^", "D", "v", "P", "X")
+_GREY = NOTE
+_AIMED = ("hinge", "squared")  # losses that aim at a margin of 1
+_FLOOR = -1.25  # of the index: far below it is as good as there
+_SMALL: Any = {"fontsize": 7.5, "color": _GREY}
+_ABOVE: Any = {
+    "xycoords": "axes fraction",
+    "textcoords": "offset points",
+    "ha": "center",
+    "fontsize": 12,
+    "fontweight": "bold",
+}
+
+
+def draw(study: Any, path: Any = None) -> Any:
+    """The `Figure` of a `studies.features.FeatureStudy`, saved to `path` if there is one (.png, .svg, .pdf)."""
+    losses = list(dict.fromkeys(cell.loss for cell in study.cells))
+    models = list(dict.fromkeys(cell.model for cell in study.cells))
+    with sheet():
+        size = 1.2 + 3.1 * max(len(losses), 2), 2.4 + 2.7 * len(models) + 0.2 * max(len(study.settings["scales"]) - 4, 0)
+        figure = new_figure(*size)
+        figure.get_layout_engine().set(h_pad=0.02, w_pad=0.04, hspace=0.0, wspace=0.02)  # pyright: ignore
+        panels = figure.subplots(
+            2 * len(models), len(losses), sharex=True, squeeze=False, height_ratios=[2.6, 1.25] * len(models)
+        )
+        for i, model in enumerate(models):
+            row, strips = panels[2 * i], panels[2 * i + 1]
+            cells = [study.cell(model, loss) for loss in losses]
+            for cell, panel, strip in zip(cells, row, strips, strict=True):
+                _curves(panel, study, cell)
+                _indices(strip, study, cell, cells)
+            # Losses that go on for ever share an axis; those that aim at 1 have their own, or nothing would be seen of them.
+            top = [p.get_ylim() for p, loss in zip(row, losses, strict=True) if loss not in _AIMED]
+            for panel, loss in zip(row, losses, strict=True):
+                if loss not in _AIMED:
+                    panel.set_ylim(min(low for low, _ in top), max(high for _, high in top))
+            row[0].set_ylabel("logit v")
+            strips[0].set_ylabel("index")
+            row[0].set_title(" ", loc="left", fontsize=10.5)  # keeps the room
+            name = row[0].annotate(_name(model), (0, 1), (0, 5), **_ABOVE | {"ha": "left", "fontsize": 10.5})
+            name.set_in_layout(False)  # or else a name wider than its panel would push the next one away
+        for j, loss in enumerate(losses):
+            panels[0, j].annotate(f"{loss} loss", (0.5, 1), (0, 24), **_ABOVE)
+            panels[-1, j].set_xlabel("time t = step size × step")
+            panels[-1, j].set_xscale("log")
+            panels[-1, j].set_xlim(study.times[0], study.times[-1] * 1.1)
+        wide = len(losses) > 2
+        lines = [line for part in _title(study) for line in textwrap.wrap(part, 125 if wide else 90)]
+        figure.suptitle("\n".join(lines), x=0.012, ha="left", fontsize=11.5 if wide else 10, linespacing=1.5)
+        handles, labels = _legend(study, wide)
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=3 if wide else 2, columnspacing=2.0
+        )
+        if path is not None:
+            save(figure, path)
+    return figure
+
+
+def _title(study: Any) -> tuple[str, str]:
+    gaps = [cell.gap for cell in study.cells if cell.law is not None]
+    worst = f", within {number(max(gaps), 2)} of the largest logit" if gaps else ""
+    return (
+        "Logits v of features, together and alone, and the starvation index 1 − v / v alone",
+        f"Lines: law. Markers: training of all weights{worst}.",
+    )
+
+
+def _name(model: int | str) -> str:
+    if model == 1:
+        return "One layer, law (10.1)"
+    if isinstance(model, int):
+        return f"{_words(model)} layers, aligned paths, law (10.1)"
+    return "Two layers, ordinary neurons that see all samples: law (10.7), not (10.1)"
+
+
+def _words(count: int) -> str:
+    words = {2: "Two", 3: "Three", 4: "Four", 5: "Five", 6: "Six"}
+    return words.get(count, str(count))
+
+
+def _style(k: int) -> tuple[str, str]:
+    # Beyond the last colour the first one comes again with another marker.
+    return COLOURS[k % len(COLOURS)], _MARKS[(k + k // len(COLOURS)) % len(_MARKS)]
+
+
+def _curves(panel: Any, study: Any, cell: Any) -> None:
+    if cell.law is None:
+        panel.text(0.02, 0.97, "no law: this loss\npushes neurons back", transform=panel.transAxes, va="top", **_SMALL)
+    for k in range(cell.trained.shape[1]):
+        colour, mark = _style(k)
+        if cell.band is not None:
+            low, middle, high = cell.band[..., k]
+            panel.fill_between(study.records, low, high, color=colour, alpha=0.18, linewidth=0)
+            panel.plot(study.records, middle, color=colour, linewidth=0.9, linestyle=(0, (6, 2)))
+        if cell.law is not None:
+            panel.plot(study.times, cell.law_alone[:, k], color=colour, linewidth=1.6, linestyle=(0, (1, 1.4)))
+            panel.plot(study.times, cell.law[:, k], color=colour, linewidth=1.8)
+        marks = {"linestyle": "none", "color": colour, "marker": mark, "zorder": 4}
+        panel.plot(study.records[::2], cell.trained[::2, k], markersize=5, markerfacecolor="white", **marks)
+        panel.plot(study.records[1::2], cell.trained_alone[1::2, k], markersize=2.8, **marks)
+
+
+def _indices(panel: Any, study: Any, cell: Any, row: list[Any]) -> None:
+    panel.axhline(0, color=GUIDE, linewidth=0.8)
+    for k in range(cell.trained.shape[1]):
+        colour, mark = _style(k)
+        if cell.law is not None:
+            panel.plot(study.times, cell.index[:, k], color=colour, linewidth=1.8)
+        marks = {"linestyle": "none", "color": colour, "marker": mark, "zorder": 4}
+        panel.plot(study.records[::2], cell.trained_index[::2, k], markersize=4.2, markerfacecolor="white", **marks)
+    lowest = min(float(np.min(other.trained_index)) for other in row)
+    panel.set_ylim(max(1.15 * min(lowest, -0.08), _FLOOR), 1.1)
+    own = float(np.min(cell.trained_index))
+    if own < _FLOOR:
+        text = f"below 0: helped\n(down to −{-own:.2g})"
+        # At first every index is about 0 or below it, so that the upper left is free.
+        panel.text(0.02, 0.95, text, transform=panel.transAxes, va="top", **_SMALL)
+
+
+def _legend(study: Any, wide: bool) -> tuple[list[Any], list[str]]:
+    """Handles and labels in columns: the features, the law, training."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    types, weights = np.asarray(study.settings["types"]), np.asarray(study.settings["probabilities"])
+    first: list[Any] = []
+    for k, scale in enumerate(study.settings["scales"]):
+        colour, mark = _style(k)
+        text = f"feature {k + 1}: in {100 * (weights @ types)[k]:.3g} % of the samples, r = {number(scale)}"
+        first.append((Line2D([], [], color=colour, marker=mark, markerfacecolor="white", linewidth=1.8), text))
+    second: list[Any] = [
+        (Line2D([], [], color=_GREY, linewidth=1.8), "law, features together"),
+        (Line2D([], [], color=_GREY, linewidth=1.6, linestyle=(0, (1, 1.4))), "law, the feature alone"),
+    ]
+    third: list[Any] = [
+        (Line2D([], [], color=_GREY, marker="o", markerfacecolor="white", linestyle="none"), "training, features together"),
+        (Line2D([], [], color=_GREY, marker="o", markersize=2.8, linestyle="none"), "training, the feature alone"),
+    ]
+    if any(cell.band is not None for cell in study.cells):
+        middle = Line2D([], [], color=_GREY, linewidth=0.9, linestyle=(0, (6, 2)))
+        band = (Patch(color=_GREY, alpha=0.25, linewidth=0), middle)
+        third.append((band, "training from random starts, together:\nmedian and 10–90 % of networks (no law)"))
+    # Matplotlib fills column by column, so the columns are made equally long.
+    columns = (first, second, third) if wide else (first, second + third)
+    longest = max(map(len, columns))
+    empty = (Line2D([], [], alpha=0), " ")
+    entries = [entry for column in columns for entry in column + [empty] * (longest - len(column))]
+    return [handle for handle, _ in entries], [label for _, label in entries]

@@ -46,13 +46,19 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.ground import (
+    COLOURS,
+    FAINT,
+    NOTE,
     ConvergenceError,
     HypothesisError,
     Progress,
     check_positive,
+    new_figure,
     number,
     positive_int,
     real_arrays,
+    save,
+    sheet,
     table_text,
 )
 from gradstarve.problem import (
@@ -61,12 +67,120 @@ from gradstarve.problem import (
     GradientDescent,
     Loss,
     SpectralDecoupling,
+    as_loss,
     closed_form_of,
     datasets,
     init_two_layer,
 )
 from gradstarve.simulation import simulate
-from gradstarve.studies.remedy_list import Remedy, list_remedies
+
+# Ways of training against gradient starvation, and the list of them for a table of sample types.
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One way of training. What is not given is as without a remedy.
+
+    `name`; `loss`: inside any penalty; `penalty`: lambda of spectral decoupling, 0 for none, in the `scaling` of
+    `SpectralDecoupling`, on the sample types `types` or on all (None); `weight_decay`; `step_factor`: of the step size, at
+    the same time = step size x step; `stop_loss`: the mean cross-entropy on the data at which training stops; `factors`: by
+    which the samples of each type are weighted, [S].
+    """
+
+    name: str
+    loss: str = "cross-entropy"
+    penalty: float = 0.0
+    scaling: str = "added"
+    types: tuple[int, ...] | None = None
+    weight_decay: float = 0.0
+    step_factor: float = 1.0
+    stop_loss: float | None = None
+    factors: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, given: Any) -> Remedy:
+        """A remedy, or one from a dict of its fields, in which JSON has turned tuples into lists."""
+        if isinstance(given, Remedy):
+            return given
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        return cls(**values)
+
+    def loss_for(self, types: Any) -> Loss:
+        """The loss of samples whose types are `types`, [n] integers.
+
+        >>> Remedy("some", penalty=0.5, types=(1,)).loss_for([0, 1, 1]).penalty.tolist()
+        [0.0, 0.5, 0.5]
+        """
+        if self.penalty == 0:
+            return as_loss(self.loss)
+        penalty: Any = self.penalty
+        if self.types is not None:
+            penalty = np.where(np.isin(np.asarray(types), self.types), self.penalty, 0.0).tolist()
+        return SpectralDecoupling(self.loss, penalty, scaling=self.scaling)
+
+    def weights_for(self, types: Any, weights: Any) -> np.ndarray:
+        """`weights` [n] of samples of these types under the remedy, of sum 1. Those of a type of factor 0 are 0."""
+        weights = np.asarray(weights, np.float64)
+        if self.factors is not None:
+            weights = weights * np.asarray(self.factors)[np.asarray(types)]
+        return weights / weights.sum()
+
+
+def list_remedies(types: Any, probabilities: Any, scales: Any = None, logit: float = 2.0) -> tuple[Remedy, ...]:
+    """The remedies that the study compares, first of all none, with weights computed from the laws of this table.
+
+    Starved is the feature that is slowest at the start by (10.1); penalties "on the samples without it" are on the types
+    that do not show it (left out where all do), and re-weighting is `fastest_weights`, `equal_speed_weights` and
+    `equal_time_weights` to `logit`, those that exist and differ, for one layer.
+
+    >>> for remedy in list_remedies([[1, 0], [1, 1]], [0.9, 0.1])[-5:]:
+    ...     print(remedy.name)
+    hinge loss
+    early stopping
+    step size ÷ 4
+    step size × 4
+    weights: equal speeds
+    """
+    plain = theory.fastest_weights(types, probabilities, scales=scales)
+    shown = np.asarray(types)
+    starved = int(np.argmin(plain.before))
+    without = tuple(int(s) for s in np.flatnonzero(shown[:, starved] == 0))
+    remedies = [
+        Remedy("nothing"),
+        Remedy("penalty 0.1 added", penalty=0.1),
+        Remedy("penalty 2 added", penalty=2.0),
+        Remedy("penalty 2 divided", penalty=2.0, scaling="divided"),
+        Remedy("penalty 0.1 multiplied", penalty=0.1, scaling="multiplied"),
+    ]
+    if without:
+        remedies += [
+            Remedy(f"penalty {k:g} on samples without {starved + 1}", penalty=k, types=without) for k in (0.01, 0.1)
+        ]
+    remedies += [Remedy(f"weight decay {decay:g}", weight_decay=decay) for decay in (1e-3, 1e-2, 5e-2)]
+    remedies += [
+        Remedy("hinge loss", loss="hinge"),
+        Remedy("early stopping", stop_loss=0.3),
+        Remedy("step size ÷ 4", step_factor=0.25),
+        Remedy("step size × 4", step_factor=4.0),
+    ]
+    makers = {
+        "equal speeds": lambda: theory.equal_speed_weights(types, probabilities, scales=scales),
+        "equal times": lambda: theory.equal_time_weights(types, probabilities, logit, scales=scales),
+        "fastest": lambda: plain,
+    }
+    seen: list[np.ndarray] = []
+    for name, make in makers.items():
+        try:
+            weights = make().factors
+        except (HypothesisError, ConvergenceError):
+            continue
+        if not any(np.allclose(weights, other, rtol=1e-6, atol=1e-9) for other in seen):
+            seen.append(weights)
+            remedies.append(Remedy(f"weights: {name}", factors=tuple(weights.tolist())))
+    return tuple(remedies)
+
+
+# The study.
 
 QUANTILES = (0.1, 0.5, 0.9)
 _RECORDS = 2000
@@ -158,8 +272,6 @@ class RemedyStudy:
 
     def plot(self, path: Any = None) -> Any:
         """The comparison as a matplotlib `Figure`, saved to `path` if there is one; see `studies.remedies_plot`."""
-        from gradstarve.studies.remedies_plot import draw
-
         return draw(self, path)
 
 
@@ -380,3 +492,137 @@ def _middle(values: np.ndarray) -> Spread:
 def _at(networks: Any, records: np.ndarray) -> Any:
     """The network of each at its own record: batch axes [networks] of [networks, records]."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf[np.arange(len(records)), records]), networks)
+
+
+# The figure of a `RemedyStudy`: a row a remedy; how starved each feature is, how right the networks are, what it cost.
+#
+# Points are medians over networks and bars reach from the 10 % to the 90 % quantile; diamonds are the law of one layer
+# (10.1). Features differ in colour (Okabe and Ito) and marker. Matplotlib is imported when a figure is drawn.
+
+_MARKS = ("o", "s", "^", "D", "v", "P")
+_GREY, _ALL = NOTE, COLOURS[6]
+_FLOOR = -0.35  # of the index: what is below is named, not drawn to scale
+_SPREAD = 0.46  # of a row, over its markers
+
+
+def draw(study: Any, path: Any = None) -> Any:
+    """The `Figure` of a `studies.remedies.RemedyStudy`, saved to `path` if there is one (.png, .svg, .pdf)."""
+    rows = len(study.outcomes)
+    with sheet():
+        figure = new_figure(12, 2.5 + 0.4 * rows)
+        panels = figure.subplots(1, 3, sharey=True, width_ratios=[1.15, 1.15, 0.8])
+        _indices(panels[0], study)
+        _accuracies(panels[1], study)
+        _costs(panels[2], study)
+        panels[0].set_yticks(range(rows), [o.remedy.name for o in study.outcomes])
+        panels[0].set_ylim(rows - 0.4, -0.6)
+        for panel in panels:
+            panel.grid(axis="y", visible=False)
+            panel.tick_params(axis="y", length=0)
+            for row in range(0, rows, 2):
+                panel.axhspan(row - 0.5, row + 0.5, color=FAINT, alpha=0.4, linewidth=0, zorder=0)
+        figure.suptitle(_title(study), x=0.012, ha="left", fontsize=11.5, linespacing=1.5)
+        handles, labels = _legend(study)
+        columns = len(handles) if len(handles) < 7 else -(-len(handles) // 2)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.8)
+        if path is not None:
+            save(figure, path)
+    return figure
+
+
+def _title(study: Any) -> str:
+    s = study.settings
+    types = ", ".join(
+        f"{{{', '.join(str(k + 1) for k, shown in enumerate(row) if shown)}}} {number(p)}"
+        for row, p in zip(s["types"], s["probabilities"], strict=True)
+    )
+    return (
+        f"Remedies for a starved feature, on samples that show the features {types}\n"
+        f"{s['networks']} ordinary ReLU networks of {s['width']} neurons under each, {s['steps']} steps of size "
+        f"{s['step_size']:g}: median, and 10 to 90 % of networks. Penalty: spectral decoupling"
+    )
+
+
+def _offsets(count: int) -> np.ndarray:
+    return _SPREAD * (np.arange(count) - (count - 1) / 2) / max(count - 1, 1)
+
+
+def _point(panel: Any, row: float, spread: Any, colour: str, mark: str, scale: float = 1.0) -> None:
+    low, middle, high = (float(value) * scale for value in spread)
+    panel.plot([low, high], [row, row], color=colour, lw=2.2, alpha=0.45, solid_capstyle="round", zorder=2)
+    edge = {"ms": 9, "mew": 2.2} if mark == "|" else {"ms": 5.5, "mec": "white", "mew": 0.5}
+    panel.plot([middle], [row], marker=mark, color=colour, ls="none", zorder=3, **edge)
+
+
+def _indices(panel: Any, study: Any) -> None:
+    panel.set_title("starvation index", loc="left", fontweight="bold")
+    panel.set_xlabel("1 − v / v alone:   0 learnt as if alone,   1 not at all")
+    for row, outcome in enumerate(study.outcomes):
+        size = len(outcome.index.median)
+        for k, off in enumerate(_offsets(size)):
+            spread = np.array([part[k] for part in outcome.index])
+            if spread[1] < _FLOOR:
+                # Helped by the others by more than the axis shows.
+                panel.plot([_FLOOR + 0.02], [row + off], marker="<", color=COLOURS[k], ms=5.5, ls="none", zorder=3)
+                panel.annotate(f"{spread[1]:.1f}", (_FLOOR + 0.05, row + off), color=COLOURS[k], fontsize=8, va="center")
+            else:
+                _point(panel, row + off, np.maximum(spread, _FLOOR), COLOURS[k], _MARKS[k % len(_MARKS)])
+            if outcome.law_index is not None and outcome.law_index[k] > _FLOOR:
+                law = {"marker": "D", "ms": 8.5, "mfc": "none", "mec": COLOURS[k], "mew": 1.0, "ls": "none", "zorder": 1.5}
+                panel.plot([outcome.law_index[k]], [row + off], **law)
+    panel.axvline(0, color=_GREY, lw=0.8, zorder=1)
+    panel.set_xlim(_FLOOR, 1.08)
+
+
+def _accuracies(panel: Any, study: Any) -> None:
+    panel.set_title(f"right answers in noise {number(study.settings['noise'])}", loc="left", fontweight="bold")
+    panel.set_xlabel("% of test samples")
+    lowest = 50.0
+    for row, outcome in enumerate(study.outcomes):
+        size = len(outcome.accuracy.median)
+        offsets = _offsets(size + 1)
+        for k in range(size):
+            spread = [part[k] for part in outcome.accuracy]
+            _point(panel, row + offsets[k], spread, COLOURS[k], _MARKS[k % len(_MARKS)], 100.0)
+        _point(panel, row + offsets[size], outcome.overall, _ALL, "|", 100.0)
+        lowest = min(lowest, 100 * float(np.min(outcome.accuracy.low)))
+    panel.axvline(100 * float(study.outcomes[0].overall.median), color=_GREY, lw=0.8, ls=(0, (4, 3)), zorder=1)
+    panel.set_xlim(max(lowest - 2, 0), 101)
+
+
+def _costs(panel: Any, study: Any) -> None:
+    levels = study.settings["loss_levels"]
+    panel.set_title("cost", loc="left", fontweight="bold")
+    panel.set_xlabel("steps to that loss on the data")
+    finite = [value for o in study.outcomes for value in o.cost if np.isfinite(value)]
+    most = max([*finite, 10.0])
+    never = most * 3
+    panel.set_xscale("log")
+    shades = np.linspace(0, 0.55, len(levels))
+    for row, outcome in enumerate(study.outcomes):
+        for off, value, shade in zip(_offsets(len(levels)), outcome.cost, shades, strict=True):
+            colour = (shade, shade, shade)
+            if np.isfinite(value):
+                panel.plot([max(value, 1)], [row + off], marker="o", color=colour, ms=5, ls="none", zorder=3)
+            else:
+                panel.annotate("never", (never, row + off), color=colour, fontsize=8, ha="center", va="center")
+    panel.set_xlim(min([*finite, 1e9]) / 2 if finite else 1, never * 2)
+    panel.axvline(never / 1.75, color=_GREY, lw=0.6, zorder=1)
+
+
+def _legend(study: Any) -> tuple[list[Any], list[str]]:
+    from matplotlib.lines import Line2D
+
+    size = len(study.outcomes[0].index.median)
+    handles = [Line2D([], [], color=COLOURS[k], marker=_MARKS[k % len(_MARKS)], ls="none", ms=6) for k in range(size)]
+    labels = [f"feature {k + 1}" for k in range(size)]
+    if any(o.law_index is not None for o in study.outcomes):
+        handles.append(Line2D([], [], color=_GREY, marker="D", mfc="none", ls="none", ms=7))
+        labels.append("law of one layer (10.1)")
+    handles.append(Line2D([], [], color=_ALL, marker="|", ls="none", ms=8, mew=1.6))
+    labels.append("samples as in training (dashed: without remedy)")
+    levels = study.settings["loss_levels"]
+    for level, shade in zip(levels, np.linspace(0, 0.55, len(levels)), strict=True):
+        handles.append(Line2D([], [], color=(shade, shade, shade), marker="o", ls="none", ms=5))
+        labels.append(f"cross-entropy {level:g}")
+    return handles, labels

@@ -11,9 +11,21 @@ from __future__ import annotations
 
 import sympy as sp
 
-from gradstarve.symbolic._chain import BALANCED, GENERAL, Chain, du_dt, equal, residual_at, solves_flow, without_g
-from gradstarve.symbolic._checks import Domain
-from gradstarve.symbolic._derivation import Derivation, Known, Target, derive
+from gradstarve.symbolic._derivation import (
+    BALANCED,
+    GENERAL,
+    Chain,
+    Derivation,
+    Domain,
+    Known,
+    Target,
+    derive,
+    du_dt,
+    equal,
+    residual_at,
+    solves_flow,
+    without_g,
+)
 from gradstarve.symbolic._descent import COORDINATES, add_force, force
 from gradstarve.symbolic._notation import (
     NOW_SUMS,

@@ -13,11 +13,22 @@ from __future__ import annotations
 
 import sympy as sp
 
-from gradstarve.symbolic._chain import BALANCED, Chain, du_dt, equal, inverts_flow, while_learning, without_g
-from gradstarve.symbolic._checks import Domain
-from gradstarve.symbolic._derivation import Derivation, Known, Target, derive
+from gradstarve.symbolic._derivation import (
+    BALANCED,
+    Chain,
+    Derivation,
+    Domain,
+    Known,
+    Target,
+    derive,
+    du_dt,
+    equal,
+    inverts_flow,
+    while_learning,
+    without_g,
+)
 from gradstarve.symbolic._losses import LOSSES
-from gradstarve.symbolic._mode_closed_forms import add_rest
+from gradstarve.symbolic._mode import add_rest
 from gradstarve.symbolic._notation import (
     LOGIT_RANGE,
     N,

@@ -10,8 +10,18 @@ from __future__ import annotations
 
 import sympy as sp
 
-from gradstarve.symbolic._chain import BALANCED, GENERAL, Chain, du_dt, equal, while_learning
-from gradstarve.symbolic._derivation import Derivation, Known, Target, derive
+from gradstarve.symbolic._derivation import (
+    BALANCED,
+    GENERAL,
+    Chain,
+    Derivation,
+    Known,
+    Target,
+    derive,
+    du_dt,
+    equal,
+    while_learning,
+)
 from gradstarve.symbolic._losses import LOSSES
 from gradstarve.symbolic._notation import LOGIT_RANGE, K_of, chi_of, e_of, g, kappa, m, t, u, u_of, u_positive, x_var
 

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import sympy as sp
 
-from gradstarve.symbolic._chain import Chain, equal, without_g
-from gradstarve.symbolic._checks import Domain
-from gradstarve.symbolic._derivation import Derivation, Known, Target, derive
+from gradstarve.symbolic._derivation import Chain, Derivation, Domain, Known, Target, derive, equal, without_g
 from gradstarve.symbolic._notation import (
     alpha_small,
     couplings,

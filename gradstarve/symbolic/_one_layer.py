@@ -12,8 +12,18 @@ from __future__ import annotations
 
 import sympy as sp
 
-from gradstarve.symbolic._chain import Chain, du_dt, equal, inverts_flow, solves_flow, while_learning, without_g
-from gradstarve.symbolic._derivation import Derivation, Known, Target
+from gradstarve.symbolic._derivation import (
+    Chain,
+    Derivation,
+    Known,
+    Target,
+    du_dt,
+    equal,
+    inverts_flow,
+    solves_flow,
+    while_learning,
+    without_g,
+)
 from gradstarve.symbolic._losses import LOSSES, residual_of
 from gradstarve.symbolic._notation import (
     ACROSS,

@@ -20,8 +20,7 @@ from sympy.printing.numpy import JaxPrinter
 from sympy.printing.precedence import PRECEDENCE
 
 from gradstarve.ground import shown
-from gradstarve.symbolic._chain import while_learning
-from gradstarve.symbolic._derivation import Derivation, Step, Target
+from gradstarve.symbolic._derivation import Derivation, Step, Target, while_learning
 from gradstarve.symbolic._losses import LOSSES, residual_of
 from gradstarve.symbolic._notation import LATEX_NAMES, m
 

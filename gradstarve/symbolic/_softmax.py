@@ -11,10 +11,20 @@ from __future__ import annotations
 
 import sympy as sp
 
-from gradstarve.symbolic._chain import BALANCED, GENERAL, Chain, du_dt, equal, inverts_flow
-from gradstarve.symbolic._checks import Domain
-from gradstarve.symbolic._derivation import Derivation, Known, Target, derive
-from gradstarve.symbolic._mode_flow import NEURONS
+from gradstarve.symbolic._derivation import (
+    BALANCED,
+    GENERAL,
+    Chain,
+    Derivation,
+    Domain,
+    Known,
+    Target,
+    derive,
+    du_dt,
+    equal,
+    inverts_flow,
+)
+from gradstarve.symbolic._mode import NEURONS
 from gradstarve.symbolic._notation import (
     C,
     G_of,

@@ -4,13 +4,27 @@ The setting is that of arXiv:1809.06848; statements and equation numbers are thi
 """
 
 from gradstarve.theorems._catalogue import CATALOGUE
-from gradstarve.theorems._drawing import draw_gaps
 from gradstarve.theorems._earlier import earlier
-from gradstarve.theorems._entry import MOST_UNDECIDED, Counterexample, Outcome, Quote, Tally, Theorem
-from gradstarve.theorems._hypotheses import BELOW_ONE, EXCLUSIVE, ONE_RAY, SEPARABLE, STAYING, Hypothesis, Problem
+from gradstarve.theorems._entry import (
+    BELOW_ONE,
+    EXCLUSIVE,
+    MOST_UNDECIDED,
+    ONE_RAY,
+    SECTIONS,
+    SEPARABLE,
+    STAYING,
+    Counterexample,
+    Hypothesis,
+    Outcome,
+    Problem,
+    Quote,
+    Tally,
+    Theorem,
+    draw_gaps,
+    place,
+)
 from gradstarve.theorems._sampling import BATCH, LOSS_NAMES, Start, generator, generators, record, two_rays
-from gradstarve.theorems._sections import SECTIONS, place
 from gradstarve.theorems._verify import FORMAT, Report, Row, draw, verify
-from gradstarve.theorems.laws.feature_problems import AnyLoss
+from gradstarve.theorems.laws.features import AnyLoss
 
 __all__ = ["CATALOGUE", "Counterexample", "Outcome", "Report", "Row", "Theorem", "draw", "verify"]

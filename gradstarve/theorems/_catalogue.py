@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from gradstarve.theorems._entry import Theorem
-from gradstarve.theorems.laws.antipodal import ANTIPODAL, TRANSFER
-from gradstarve.theorems.laws.balance import BALANCE
-from gradstarve.theorems.laws.closed_forms import BALANCED, CROSS_ENTROPY, HINGE
 from gradstarve.theorems.laws.decay import CURVE, THRESHOLD
-from gradstarve.theorems.laws.deep_starvation import DEEP, SHARED
 from gradstarve.theorems.laws.depth import DEPTH, READ_OUT, UNBALANCED
-from gradstarve.theorems.laws.descent import DESCENT
-from gradstarve.theorems.laws.direction import DIRECTION
+from gradstarve.theorems.laws.descent import DESCENT, DISTRIBUTION, MARGIN_TIME, MOMENTUM
 from gradstarve.theorems.laws.discriminator import SIGNAL
-from gradstarve.theorems.laws.ensemble import WRONG_SIGNS
-from gradstarve.theorems.laws.fates import FATES, PROBABILITY
+from gradstarve.theorems.laws.fates import ANTIPODAL, FATES, PROBABILITY, TRANSFER, WRONG_SIGNS
 from gradstarve.theorems.laws.features import FEATURES, INDEX
-from gradstarve.theorems.laws.hinge import FINITE_EVENTS
-from gradstarve.theorems.laws.hinge_end import HINGE_END
-from gradstarve.theorems.laws.hinge_path import HINGE_EXACT, NO_SLIDING
+from gradstarve.theorems.laws.hinge import FINITE_EVENTS, HINGE_END, HINGE_EXACT, NO_SLIDING
 from gradstarve.theorems.laws.independence import INDEPENDENT_MODES, SIGN
 from gradstarve.theorems.laws.linearised import DECOUPLING, LOGISTIC_FLOW, RIDGE
 from gradstarve.theorems.laws.linearised import STARVATION as LINEARISED_STARVATION
-from gradstarve.theorems.laws.margins import HINGE_MAX_MARGIN
-from gradstarve.theorems.laws.modes import CLOCK, DEATHS, UNIVERSALITY
-from gradstarve.theorems.laws.momentum import MOMENTUM
-from gradstarve.theorems.laws.sgd import DISTRIBUTION, MARGIN_TIME
-from gradstarve.theorems.laws.shape import INFLECTIONS, PLATEAU, TRANSITION
+from gradstarve.theorems.laws.margins import DIRECTION, HINGE_MAX_MARGIN
+from gradstarve.theorems.laws.modes import BALANCE, BALANCED, CLOCK, CROSS_ENTROPY, DEATHS, HINGE, UNIVERSALITY
+from gradstarve.theorems.laws.shape import ADVANTAGE, CONFIDENCE, INFLECTIONS, PLATEAU, TAILS, TRANSITION
 from gradstarve.theorems.laws.softmax import SOFTMAX, SOFTMAX_CLOCK
-from gradstarve.theorems.laws.speed import ADVANTAGE, CONFIDENCE, TAILS
-from gradstarve.theorems.laws.starvation import BOUNDS, FREEZE, STARVING_PAIR
+from gradstarve.theorems.laws.starvation import BOUNDS, DEEP, FREEZE, SHARED, STARVING_PAIR
 from gradstarve.theorems.laws.waking import WAKING, WAKING_HINGE
 
 CATALOGUE: dict[str, Theorem] = {

@@ -4,13 +4,179 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 
-from gradstarve.ground import fields_html, short_repr
-from gradstarve.theorems._hypotheses import Hypothesis, Problem
+from gradstarve.ground import FILLS, fields_html, short_repr
+from gradstarve.problem import (
+    ClassDataset,
+    Dataset,
+    DeepReLU,
+    Network,
+    SoftmaxOneLayer,
+    SoftmaxTwoLayer,
+    TwoLayerReLU,
+)
+
+# The sections of the theory, by which statements are found: what stands before the point of an equation's number.
+
+SECTIONS = {
+    1: "Setting",
+    2: "Independent modes",
+    3: "The hyperbolic clock",
+    4: "Fates and failed training",
+    5: "The shape of the error curve",
+    6: "Speed: frequency, norm, loss",
+    7: "Depth",
+    8: "Discrete time, solved exactly",
+    9: "Weight decay",
+    10: "Gradient starvation",
+    11: "Several classes",
+    12: "Hinge flow, event by event",
+    13: "Directions in the end",
+    14: "Linearised networks",
+    15: "Discriminators",
+}
+
+
+def place(equation: str) -> tuple[int, int]:
+    """The section of an equation and its place there, of a range of equations those of the first.
+
+    >>> place("10.2"), place("3.1-3.5")
+    ((10, 2), (3, 1))
+    """
+    section, _, number = equation.partition("-")[0].partition(".")
+    if not (section.isdecimal() and number.isdecimal() and int(section) in SECTIONS):
+        raise ValueError(f"equation must be SECTION.NUMBER with a section from 1 to {max(SECTIONS)}, got {equation!r}")
+    return int(section), int(number)
+
+
+# Hypotheses as predicates: what a theorem asks of a problem, in words and as a function that says whether it holds.
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What a theorem speaks of: `data`, one `network` before training, and the name of the `loss`."""
+
+    data: Dataset | ClassDataset
+    network: Network
+    loss: str
+
+    @classmethod
+    def read(cls, instance: dict[str, Any]) -> Problem | None:
+        """The problem of a recorded instance, to train it again; None for an instance that is not one problem.
+
+        >>> instance = {"loss": "hinge", "points": [[1.0], [-1.0]], "labels": [1, -1], "weights": [0.5, 0.5],
+        ...     "w": [[2.0]], "z": [1.0]}
+        >>> Problem.read(instance).data.separability().antipodal
+        True
+        """
+        if "points" not in instance or "loss" not in instance:
+            return None
+        several = "labels" not in instance
+        kinds = (
+            ({"layers"}, lambda **kw: DeepReLU(kw["layers"], kw.get("connections"))),
+            ({"v"}, SoftmaxOneLayer),
+            ({"w", "z"}, SoftmaxTwoLayer if several else TwoLayerReLU),
+        )
+        for names, build in kinds:
+            if names <= set(instance):
+                network = build(**{name: instance[name] for name in (*names, "connections") if name in instance})
+                build_data, labels = (ClassDataset, "classes") if several else (Dataset, "labels")
+                data = build_data(instance["points"], instance[labels], instance["weights"])
+                return cls(data, network, instance["loss"])
+        return None
+
+    @cached_property
+    def shape(self) -> Any:
+        """The geometry of the data."""
+        return self.data.separability() if isinstance(self.data, Dataset) else None
+
+    @cached_property
+    def margins(self) -> np.ndarray:
+        """m_i at the start, [n]."""
+        return np.asarray(self.data.margins(self.network(self.data.points)))
+
+    @cached_property
+    def neurons(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(active [h, n], along [h], zeta [h]) of a two-layer network: which points each neuron is active on, and for
+        those that see a point, w . x/|x| along the longest point they see and z in the orientation of its class."""
+        network: Any = self.network
+        data: Any = self.data
+        points, labels = np.asarray(data.points), np.asarray(data.labels)
+        norms = np.linalg.norm(points, axis=-1)
+        along = np.asarray(network.w) @ (points / norms[:, None]).T
+        active = along > 0
+        first = np.argmax(np.where(active, norms, 0), axis=-1)
+        home = np.where(active.any(-1), labels[first], 0)
+        return active, np.where(home != 0, along[np.arange(len(along)), first], 0), home * np.asarray(network.z)
+
+
+@dataclass(frozen=True, eq=False)
+class Hypothesis:
+    """What has to hold, as a `statement`, and `holds(problem)`, whether it does."""
+
+    statement: str
+    holds: Callable[[Problem], bool]
+
+    def __str__(self) -> str:
+        return self.statement
+
+
+def _one_norm(p: Problem) -> bool:
+    labels = np.asarray(p.data.labels)  # pyright: ignore[reportAttributeAccessIssue]
+    norms = np.linalg.norm(np.asarray(p.data.points), axis=-1)
+    return p.shape.shared_direction and all(np.ptp(norms[labels == y]) <= 1e-12 * norms.max() for y in np.unique(labels))
+
+
+def _exclusive(p: Problem) -> bool:
+    active = p.neurons[0]
+    labels = np.asarray(p.data.labels)  # pyright: ignore[reportAttributeAccessIssue]
+    plus, minus = active[:, labels > 0], active[:, labels < 0]
+    return bool(np.all((plus.all(-1) & ~minus.any(-1)) | (minus.all(-1) & ~plus.any(-1)) | ~active.any(-1)))
+
+
+def _off_manifold(p: Problem) -> bool:
+    _, along, zeta = p.neurons
+    return bool(np.all((along == 0) | (np.abs(along + zeta) > 1e-12 * (np.abs(along) + np.abs(zeta)))))
+
+
+def of_losses(statement: str, *names: str) -> Hypothesis:
+    """The hypothesis that the loss is one of `names`."""
+    return Hypothesis(statement, lambda p: p.loss in names)
+
+
+SEPARABLE = Hypothesis("orthogonally separable data", lambda p: p.shape.orthogonally_separable)
+ORTHOGONAL = Hypothesis("orthogonal classes", lambda p: p.shape.orthogonal)
+ANTIPODAL = Hypothesis("antipodal classes", lambda p: p.shape.antipodal)
+ONE_RAY = Hypothesis("each class along one direction at one norm", _one_norm)
+EXCLUSIVE = Hypothesis("exclusive neurons: active on all points of one class and on none of the other", _exclusive)
+STAYING = Hypothesis(
+    "neurons that stay: z > -a in the orientation of their class",
+    lambda p: bool(np.all((p.neurons[1] == 0) | (p.neurons[2] > -p.neurons[1]))),
+)
+RIGHT_SIGN = Hypothesis(
+    "every neuron has the sign of its class", lambda p: bool(np.all((p.neurons[1] == 0) | (p.neurons[2] > 0)))
+)
+BALANCED = Hypothesis(
+    "balanced neurons: z = a",
+    lambda p: bool(np.allclose(p.neurons[1], p.neurons[2], rtol=1e-9, atol=0)),
+)
+OFF_MANIFOLD = Hypothesis("no neuron on the stable manifold z = -a, where rounding decides", _off_manifold)
+BELOW_ONE = Hypothesis(
+    "squared loss: margins start at 1 or below", lambda p: p.loss != "squared" or bool(np.all(p.margins <= 1 + 1e-12))
+)
+PUSHING = Hypothesis(
+    "no residual is negative (squared loss: margins of at most 1)",
+    lambda p: p.loss != "squared" or bool(np.all(p.margins <= 1 + 1e-12)),
+)
+EVERLASTING = of_losses("a clock that gets there: cross-entropy or exponential loss", "cross-entropy", "exponential")
+
+
+# Entries.
 
 # Of the trials of an entry, at most this part may end without a verdict (the simulator gave up, or training ended
 # before the neuron had made up its mind); more, and the check says nothing.
@@ -287,3 +453,38 @@ def plain(value: Any) -> Any:
     if isinstance(value, str | bool | int | float) or value is None:
         return value
     return np.asarray(value).tolist()
+
+
+# The pictures of the catalogue: how far from the claim the trials are, against the tolerance.
+
+COLOURS = FILLS  # black is kept for the law and for the tolerance
+_FLOOR = 1e-17  # where gaps of exactly zero are drawn
+
+
+def draw_gaps(outcome: Outcome, ax: Any, xlabel: str = "gap between law and simulation (relative)") -> None:
+    """A stacked histogram of log10(gap), one colour per group of trials, and the tolerance as a dashed line."""
+    decided = ~np.isnan(outcome.gaps)
+    logs = np.log10(np.clip(outcome.gaps[decided], _FLOOR, 1e3))
+    groups = outcome.groups[decided]
+    names = list(dict.fromkeys(groups.tolist()))
+    limit = np.log10(outcome.tolerance)
+    low = min(float(logs.min(initial=limit)), limit) - 0.5
+    high = max(float(logs.max(initial=limit)), limit) + 1
+    bins = np.linspace(low, high, 45)
+    ax.hist(
+        [logs[groups == name] for name in names],
+        bins=bins,
+        stacked=True,
+        label=names,
+        color=[COLOURS[i % len(COLOURS)] for i in range(len(names))],
+    )
+    ax.axvline(limit, color="black", linestyle="--", linewidth=1.5, label=f"tolerance {outcome.tolerance:.0e}")
+    ticks = np.arange(np.ceil(low), np.floor(high) + 1)
+    ticks = ticks[:: max(1, int(np.ceil(ticks.size / 9)))]
+    ax.set_xticks(ticks, [f"$10^{{{int(t)}}}$" if t > np.log10(_FLOOR) else "0" for t in ticks])
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel("trials")
+    ax.yaxis.get_major_locator().set_params(integer=True)
+    columns = 5 if sum(map(len, names)) < 50 else 3
+    # Under the axes, where it hides neither the trials nor the tolerance.
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)

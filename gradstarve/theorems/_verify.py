@@ -36,8 +36,7 @@ from gradstarve.ground import (
 )
 from gradstarve.theorems._catalogue import CATALOGUE
 from gradstarve.theorems._earlier import earlier, is_same_run, own_figures, put_aside, remove_figures
-from gradstarve.theorems._entry import Counterexample, Outcome, Theorem, plain
-from gradstarve.theorems._hypotheses import Problem
+from gradstarve.theorems._entry import Counterexample, Outcome, Problem, Theorem, plain
 
 FORMAT = 1  # of verify.json; another number when what is read of it changes
 

@@ -6,26 +6,33 @@ Never imports the simulator: their agreement is what `gradstarve.theorems` measu
 from gradstarve.theory import _jacobian as jacobian
 from gradstarve.theory import _linearised as ntk
 from gradstarve.theory._decay import decay_threshold, decayed_logit, decayed_time, settled_logit
-from gradstarve.theory._depth import DepthMode, depth_mode
+from gradstarve.theory._depth import DepthMode, depth_mode, one_layer_logit, one_layer_time
 from gradstarve.theory._descent import DescentSolution, ModeDescent
-from gradstarve.theory._direction import MaxMargin, max_margin_direction
-from gradstarve.theory._discriminator import generator_signal, minimax_peak, minimax_tail
-from gradstarve.theory._ensemble import KappaDistribution, LearningTime, wrong_sign_fraction, wrong_sign_time
+from gradstarve.theory._direction import MaxMargin, generator_signal, max_margin_direction, minimax_peak, minimax_tail
 from gradstarve.theory._fates import (
+    KappaDistribution,
+    LearningTime,
     antipodal_fate,
     class_failure_probability,
     dies_for_ever,
     exclusive_fate,
     learning_probability,
+    wrong_sign_fraction,
+    wrong_sign_time,
 )
-from gradstarve.theory._features import FeatureFlow, feature_flow, starvation_index
+from gradstarve.theory._features import (
+    FeatureFlow,
+    SharedFeatures,
+    feature_flow,
+    settled_features,
+    shared_features,
+    shared_slope,
+    starvation_index,
+)
 from gradstarve.theory._inflection import error_inflections, kappa_critical, plateau_length
 from gradstarve.theory._mode import ClockCurve, ModeSolution
-from gradstarve.theory._one_layer import one_layer_logit, one_layer_time
 from gradstarve.theory._reweighting import Reweighting, equal_speed_weights, equal_time_weights, fastest_weights
-from gradstarve.theory._settled import settled_features
 from gradstarve.theory._sgd import LogitDistribution, ModeSGD, TimeDistribution
-from gradstarve.theory._shared import SharedFeatures, shared_features, shared_slope
 from gradstarve.theory._softmax import SoftmaxMode, SoftmaxReadOut, softmax_mode
 from gradstarve.theory._solve import Solution, solve, solve_mode
 from gradstarve.theory._speed import confident_logit, error_tail, hinge_advantage, time_to_confidence

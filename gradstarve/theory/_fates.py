@@ -3,15 +3,35 @@
 In the plane of a = w.xh and z the flow of a positive class runs along a^2 - z^2 = const. With a > 0: z > -a learns,
 z < -a leaves at a finite angle of the clock, z = -a is the stable manifold of the saddle at the origin (4.1). The signs
 are those of (8.1) too while step_size p r g < 1, so every statement here holds in discrete time as well.
+
+Below it: laws over seeds (5.4).
 """
 
 from __future__ import annotations
 
+from functools import partial
+
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import check_normal, check_normal_size, check_positive, is_concrete, positive_int, shown, together
+from gradstarve.ground import (
+    as_goal,
+    check_normal,
+    check_normal_size,
+    check_positive,
+    check_together,
+    is_concrete,
+    positive_int,
+    real_arrays,
+    shown,
+    together,
+)
+from gradstarve.problem import Loss, as_loss, with_closed_form
+from gradstarve.special import clock, expint
+from gradstarve.theory._piecewise import check_times
 
 
 def antipodal_fate(a, z) -> Float[Array, "*shape"]:
@@ -100,3 +120,369 @@ def dies_for_ever(alpha, beta, cosine) -> Array:
             log_size = np.log(np.abs(np.asarray(cosine))) + np.log(np.asarray(beta))
         check_normal_size("cosine * beta", log_size, beta.dtype)
     return alpha + jnp.abs(cosine) * beta <= 0
+
+
+# Over seeds: how often the sign is still wrong (5.4), and the distributions of kappa and of the time to learn.
+#
+# Exclusive Gaussian neurons, a = |N(0, sigma_a^2)| along their class and z ~ N(0, sigma_z^2). In the plane of (a, z) the
+# direction and the length are independent, and each law here is an average over one of them with the other done exactly:
+#
+# - a sign is right or wrong by the direction alone while the clock runs at g(0), at any scale if g is constant (5.4);
+# - for equal scales a_j + z_j and a_j - z_j are independent, so that theta_0 has the density ~ sech^h, and kappa cosh
+#   theta_0 = r sum (a^2 + z^2)/2 is r sigma^2 times a Gamma(h) variable that is independent of it, for any number of neurons
+#   h;
+# - a longer (a, z) of the same direction learns sooner, so the time to learn is known from one length per direction.
+
+
+def wrong_sign_fraction(t, frequency, norm, loss: Loss | str = "cross-entropy", scale_a=1.0, scale_z=1.0) -> Array:
+    """The part of the learners whose z, and so whose logit, still has the wrong sign at time t (5.4).
+
+    One exclusive neuron (or one neuron on antipodal data), a and z Gaussian with deviations in the ratio x = scale_a /
+    scale_z; learners are those with z > -a. With tau = p r g(0) t it is (arctan x - arctan(x tanh tau)) / (pi/2 + arctan x),
+    for x = 1 (1/3)(1 - (4/pi) arctan tanh tau). Exact for hinge loss at any scale that keeps u < 1; for the others the
+    limit of small scales. Arguments broadcast; t >= 0, the rest > 0. Relative error a few ulp at any t.
+
+    >>> [round(float(wrong_sign_fraction(t, 0.5, 1.0)), 4) for t in (0.0, 4.0)]
+    [0.3333, 0.0571]
+    """
+    tau, ratio = _sign_clock(t, frequency, norm, loss, scale_a, scale_z)
+    decay = jnp.exp(-2 * tau)
+    # arctan x - arctan(x T) as one arctangent, with 1 - T formed without cancellation.
+    left = ratio * (2 * decay / (1 + decay)) / (1 + ratio * ratio * jnp.tanh(tau))
+    return jnp.arctan(left) / (jnp.pi / 2 + jnp.arctan(ratio))
+
+
+def wrong_sign_time(fraction, frequency, norm, loss: Loss | str = "cross-entropy", scale_a=1.0, scale_z=1.0) -> Array:
+    """When `fraction` of the learners still have the wrong sign: the inverse of `wrong_sign_fraction` (5.4).
+
+    0 < fraction < 1; 0 where no more than that have it at the start. Other arguments as there.
+
+    >>> round(float(wrong_sign_time(0.05, 0.5, 1.0)), 4)
+    4.2681
+    """
+    rate, ratio = _sign_clock(1.0, frequency, norm, loss, scale_a, scale_z)
+    (fraction,) = real_arrays(fraction=fraction)
+    _check_probability("fraction", fraction)
+    edge = jnp.arctan(ratio)
+    waits = fraction * (jnp.pi / 2 + edge) < edge
+    left = jnp.where(waits, jnp.tan(jnp.where(waits, fraction * (jnp.pi / 2 + edge), 0)), ratio)
+    # tanh tau = (x - left) / (x (1 + x left)), and artanh y = log((1 + y)/(1 - y))/2 with 1 - y formed exactly.
+    above, below = ratio * (1 + ratio * left) + ratio - left, left * (1 + ratio * ratio)
+    return jnp.where(waits, jnp.log(above / below), 0) / 2 / rate
+
+
+def _sign_clock(t, frequency, norm, loss, scale_a, scale_z):
+    """(p r g(0) t, sigma_a / sigma_z)."""
+    frequency, norm, scale_a, scale_z = together(frequency=frequency, norm=norm, scale_a=scale_a, scale_z=scale_z)
+    for name, value in (("frequency", frequency), ("norm", norm), ("scale_a", scale_a), ("scale_z", scale_z)):
+        check_positive(name, value)
+    if is_concrete(scale_a) and is_concrete(scale_z):
+        limit = float(jnp.finfo(scale_a.dtype).max) ** 0.5
+        with np.errstate(over="ignore"):
+            ratio = np.asarray(scale_a) / np.asarray(scale_z)
+        if not ((ratio < limit) & (ratio > 1 / limit)).all():
+            raise ValueError(
+                f"scale_a / scale_z must be between {1 / limit:.2g} and {limit:.2g}, got scale_a = {shown(scale_a)} and "
+                f"scale_z = {shown(scale_z)}"
+            )
+    t = check_times(t, frequency.dtype)
+    check_together(frequency=frequency, norm=norm, scale_a=scale_a, scale_z=scale_z, t=t)
+    return frequency * norm * as_loss(loss).residual(jnp.zeros_like(frequency)) * t, scale_a / scale_z
+
+
+class KappaDistribution(eqx.Module):
+    """The law of kappa = r sqrt(M+ M-)/2 (3.3) over seeds: h exclusive neurons, a and z of one deviation sigma.
+
+    For one neuron kappa = r |a^2 - z^2| / 2. `width` h >= 1; `norm` r and `scale` sigma > 0, numbers or arrays of one shape
+    [*batch]. w = kappa / (r sigma^2) has the density w^(h-1) K_0(w) / (2^(h-2) Gamma(h/2)^2). Relative error of `cdf` and
+    `survival` below 1e-11 in float64, 1e-5 in float32, in both tails. Neurons that will leave are counted too, as at t = 0.
+
+    >>> law = KappaDistribution(width=1, norm=1.0, scale=1.0)
+    >>> [round(float(v), 4) for v in (law.mean, law.cdf(0.5852), law.quantile(0.5))]
+    [0.6366, 0.6368, 0.3652]
+    """
+
+    width: int = eqx.field(static=True)
+    norm: Float[Array, "*batch"]
+    scale: Float[Array, "*batch"]
+
+    def __init__(self, width, norm, scale) -> None:
+        self.width = positive_int("width", width)
+        norm, scale = together(norm=norm, scale=scale)
+        check_positive("norm", norm)
+        check_positive("scale", scale)
+        self.norm, self.scale = jnp.broadcast_arrays(norm, scale)
+
+    @property
+    def unit(self) -> Float[Array, "*batch"]:
+        """r sigma^2, by which kappa is measured."""
+        return self.norm * self.scale**2
+
+    @property
+    def mean(self) -> Float[Array, "*batch"]:
+        """E kappa = 2 r sigma^2 (Gamma((h+1)/2) / Gamma(h/2))^2, close to r sigma^2 h for wide networks."""
+        half = jnp.asarray(self.width / 2, self.unit.dtype)
+        return 2 * self.unit * jnp.exp(2 * (jax.lax.lgamma(half + 0.5) - jax.lax.lgamma(half)))
+
+    def cdf(self, kappa) -> Float[Array, "..."]:
+        """P(kappa <= `kappa`), broadcast against the batch; `kappa` >= 0."""
+        return _kappa_law(_nodes(self.width), self.width, self._measured(kappa), "lower")
+
+    def survival(self, kappa) -> Float[Array, "..."]:
+        """P(kappa > `kappa`), accurate where the cdf is next to 1."""
+        return _kappa_law(_nodes(self.width), self.width, self._measured(kappa), "upper")
+
+    def density(self, kappa) -> Float[Array, "..."]:
+        """The probability density at `kappa` > 0."""
+        w = self._measured(kappa)
+        return _kappa_law(_nodes(self.width), self.width, w, "density") / (w * self.unit)
+
+    def quantile(self, probability) -> Float[Array, "..."]:
+        """The kappa with that cdf; 0 < `probability` < 1, broadcast against the batch. Differentiable."""
+        (probability,) = real_arrays(probability=probability)
+        _check_probability("probability", probability)
+        probability = probability.astype(self.unit.dtype)
+        check_together(law=self.unit, probability=probability)
+        return self.unit * _kappa_quantile(_nodes(self.width), self.width, probability)
+
+    def _measured(self, kappa):
+        kappa = as_goal("kappa", kappa, self.unit.dtype)
+        if is_concrete(kappa) and not bool((kappa >= 0).all()):
+            raise ValueError(f"kappa must be >= 0, got {np.asarray(kappa).min()}")
+        check_together(law=self.unit, kappa=kappa)
+        return kappa / self.unit
+
+
+_TERMS = 12  # of the series below w = 1, whose terms fall like (1/4)^k / (k!)^2
+
+
+def _nodes(width: int) -> int:
+    """How many directions theta_0 to average over; few different numbers, each of which is a compilation."""
+    return 2 ** max(8, int(np.ceil(np.log2(4 * (np.log(2 * width) + 45 / width + 1) * np.sqrt(width)))))
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _kappa_law(count: int, width, w: Float[Array, "*shape"], part: str) -> Float[Array, "*shape"]:
+    """P(kappa <= w r sigma^2), "upper": >, or "density": the derivative in log w."""
+    width = jnp.asarray(width, w.dtype)
+    # From w = 1 on: kappa cosh theta_0 ~ Gamma(h), averaged over theta_0 ~ sech^h. The trapezoid rule converges
+    # exponentially, at a step well below the width of sech^h, out to where the incomplete gamma function is 1.
+    cosh = jnp.cosh(jnp.linspace(0, jnp.log(2 * width) + 45 / width + 1, count))
+    weight = (cosh**-width).at[0].multiply(0.5)
+    far = w >= 1
+    angles = jnp.where(far, w, 1)[..., None] * cosh
+    if part == "density":
+        averaged = jnp.exp(width * jnp.log(angles) - angles - jax.lax.lgamma(width))
+    else:
+        averaged = (jax.lax.igammac if part == "upper" else jax.lax.igamma)(width, angles)
+    averaged = averaged @ (weight / weight.sum())
+    # Below: K_0 = -(log(w/2) + gamma) I_0 + sum H_k (w/2)^2k / (k!)^2 against w^(h-1), term by term.
+    near = jnp.where(far | (w <= 0), 0.5, w)
+    total, harmonic, power = jnp.zeros_like(w), 0.0, jnp.ones_like(w)
+    for k in range(_TERMS):
+        order = width + 2 * k
+        bessel = harmonic - np.euler_gamma - jnp.log(near / 2)
+        total = total + power * (bessel if part == "density" else (bessel + 1 / order) / order)
+        harmonic, power = harmonic + 1 / (k + 1), power * (near / 2 / (k + 1)) ** 2
+    small = jnp.exp(width * jnp.log(near) - (width - 2) * np.log(2.0) - 2 * jax.lax.lgamma(width / 2)) * total
+    small = jnp.where(w <= 0, 0, small)
+    return jnp.where(far, averaged, 1 - small if part == "upper" else small)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@partial(jax.jit, static_argnums=0)
+def _kappa_quantile(count: int, width, probability: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The w with that cdf: by halving in log w, to its last digits by Newton's steps."""
+    low = jnp.full_like(probability, np.log(float(jnp.finfo(probability.dtype).tiny)))
+    high = jnp.full_like(probability, 1.0) * jnp.log(2.0 * width + 80)
+
+    def halve(_, ends):
+        low, high = ends
+        middle = (low + high) / 2
+        above = _kappa_law(count, width, jnp.exp(middle), "lower") > probability
+        return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+    low, high = jax.lax.fori_loop(0, 40, halve, (low, high))
+
+    def newton(_, y):
+        w = jnp.exp(y)
+        return y + (probability - _kappa_law(count, width, w, "lower")) / _kappa_law(count, width, w, "density")
+
+    return jnp.exp(jax.lax.fori_loop(0, 3, newton, (low + high) / 2))
+
+
+@_kappa_quantile.defjvp
+def _kappa_quantile_jvp(count, width, primals, tangents):
+    w = _kappa_quantile(count, width, *primals)
+    return w, w * tangents[0] / _kappa_law(count, width, w, "density")
+
+
+class LearningTime(eqx.Module):
+    """The law over seeds of the time at which one exclusive neuron that learns has brought its class to a logit u > 0.
+
+    a and z are Gaussian with deviations `scale_a`, `scale_z` (the ratio names who learns, z > -a, with probability (4.2));
+    `frequency` p, `norm` r, the `loss`, and `logit` u, below 1 for squared loss and at most 1 for hinge. All numbers.
+    Absolute error of the cdf below 1e-10 in float64 and 1e-5 in float32. Both methods are differentiable, in t and in
+    every number of the law, except at what has learnt at the start.
+
+    >>> law = LearningTime(frequency=0.5, norm=1.0, scale_a=0.1, scale_z=0.1, loss="hinge", logit=1.0)
+    >>> [round(float(v), 3) for v in (law.cdf(6.0), law.quantile(0.5))]
+    [0.565, 5.724]
+    """
+
+    rate: Float[Array, ""]
+    norm: Float[Array, ""]
+    scale_a: Float[Array, ""]
+    scale_z: Float[Array, ""]
+    kind: str = eqx.field(static=True)
+    logit: Float[Array, ""]
+
+    def __init__(self, frequency, norm, scale_a, scale_z, loss: Loss | str, logit) -> None:
+        named = {"frequency": frequency, "norm": norm, "scale_a": scale_a, "scale_z": scale_z, "logit": logit}
+        values = real_arrays(**named)
+        for name, value in zip(named, values, strict=True):
+            check_positive(name, value)
+            if value.shape:
+                raise ValueError(f"{name} must be one number, got shape {value.shape}; vmap over several")
+        frequency, self.norm, self.scale_a, self.scale_z, self.logit = values
+        self.rate, self.kind = 2 * frequency * self.norm, with_closed_form(loss).name
+        most = {"hinge": 1.0, "squared": float(np.nextafter(1, 0, dtype=frequency.dtype))}.get(self.kind, np.inf)
+        if is_concrete(self.logit) and float(self.logit) > most:
+            raise ValueError(f"logit must be at most {most:.6g} with {self.kind} loss, which stops there; got {self.logit}")
+
+    def cdf(self, t) -> Float[Array, "..."]:
+        """P(time <= t | the neuron learns), t >= 0 of any shape. At t = 0 it is the chance to start beyond `logit`."""
+        t = check_times(t, self.rate.dtype)
+        return _time_cdf(self, self.rate * t.reshape(-1)).reshape(t.shape)
+
+    def quantile(self, probability) -> Float[Array, "..."]:
+        """The time with that cdf, 0 < `probability` < 1 of any shape; 0 for what has learnt at the start."""
+        (probability,) = real_arrays(probability=probability)
+        _check_probability("probability", probability)
+        flat = probability.astype(self.rate.dtype).reshape(-1)
+        if flat.size == 0:
+            return flat.reshape(probability.shape)
+        return (_time_quantile(self, flat) / self.rate).reshape(probability.shape)
+
+    def halves(self, length, offset) -> tuple[Array, Array]:
+        """(rise, fall) of the neuron of squared half length E = (a^2/sigma_a^2 + z^2/sigma_z^2)/2 and direction `offset`.
+
+        The direction is counted from the stable manifold z = -a, where rise is 0.
+        """
+        edge = jnp.arctan2(self.scale_a, self.scale_z)
+        size = self.norm * (self.scale_a**2 + self.scale_z**2) / 2 * length
+        return size * jnp.sin(offset) ** 2, size * jnp.sin(2 * edge - offset) ** 2
+
+
+# Directions of the learners: the tanh-sinh rule, dense next to the stable manifold, where neurons hesitate longest.
+_STEPS = np.linspace(-4, 4, 193)
+_PLACES = 1 / (1 + np.exp(-np.pi * np.sinh(_STEPS)))
+_SHARES = np.pi * np.cosh(_STEPS) * _PLACES * (1 / (1 + np.exp(np.pi * np.sinh(_STEPS))))
+_SHARES = _SHARES / _SHARES.sum()
+# Of E ~ Exp(1), what lies outside of these decides nothing.
+_SHORTEST, _LONGEST = 1e-18, 60.0
+
+
+def _tau(law: LearningTime, length, offset):
+    """2 p r times the time to the logit."""
+    rise, fall = law.halves(length, offset)
+    waits = law.logit > rise - fall
+    angle = expint.angle_at(rise, fall, jnp.where(waits, law.logit, rise - fall))
+    return jnp.where(waits, clock.time_of(law.kind, rise, fall, jnp.where(waits, angle, 0)), 0)
+
+
+def _offsets(law: LearningTime, shape) -> Array:
+    """The directions of the rule, [*shape, directions]."""
+    offset = (jnp.pi / 2 + jnp.arctan2(law.scale_a, law.scale_z)) * jnp.asarray(_PLACES, law.rate.dtype)
+    return jnp.broadcast_to(offset, (*shape, offset.size))
+
+
+@jax.custom_jvp
+@eqx.filter_jit
+def _log_lengths(law: LearningTime, tau: Float[Array, " times"]) -> Float[Array, "times directions"]:
+    """For every time and direction: log of the E that needs exactly tau, by halving; inf where none is that long."""
+    offset = _offsets(law, tau.shape)
+    low, high = (jnp.full_like(offset, np.log(end)) for end in (_SHORTEST, _LONGEST))
+
+    def halve(_, ends):
+        low, high = ends
+        middle = (low + high) / 2
+        soon = _tau(law, jnp.exp(middle), offset) <= tau[:, None]
+        return jnp.where(soon, low, middle), jnp.where(soon, middle, high)
+
+    low, high = jax.lax.fori_loop(0, 50, halve, (low, high))
+    found = (low + high) / 2
+    return jnp.where(found > np.log(0.999 * _LONGEST), jnp.inf, found)
+
+
+@_log_lengths.defjvp
+def _log_lengths_jvp(primals, tangents):
+    """tau(law, E) = tau keeps: dlog E = (dtau - its change by the law at fixed E) / (its slope in log E)."""
+    (law, tau), (dlaw, dtau) = primals, tangents
+    found = _log_lengths(law, tau)
+    inside = jnp.isfinite(found) & (found > np.log(2 * _SHORTEST))
+    log_length = jnp.where(inside, found, 0)
+
+    def needs(law, log_length):
+        return _tau(law, jnp.exp(log_length), _offsets(law, tau.shape))
+
+    ones, zeros = jnp.ones_like(log_length), jnp.zeros_like(log_length)
+    _, slope = jax.jvp(lambda y: needs(law, y), (log_length,), (ones,))
+    _, change = jax.jvp(needs, (law, log_length), (dlaw, zeros))
+    inside &= slope < 0
+    return found, jnp.where(inside, (dtau[:, None] - change) / jnp.where(inside, slope, 1), 0)
+
+
+def _time_cdf(law: LearningTime, tau: Float[Array, " times"]) -> Float[Array, " times"]:
+    """The average over directions of P(E > the length that needs exactly tau)."""
+    found = _log_lengths(law, tau)
+    there = jnp.isfinite(found)
+    longer = jnp.where(there, jnp.exp(-jnp.exp(jnp.where(there, found, 0))), 0)
+    return longer @ jnp.asarray(_SHARES, tau.dtype)
+
+
+@jax.custom_jvp
+@eqx.filter_jit
+def _time_quantile(law: LearningTime, probability: Float[Array, " count"]) -> Float[Array, " count"]:
+    """tau, by false position in log tau (Illinois): the cdf costs too much to halve."""
+    dtype = probability.dtype
+    slowest = _tau(law, jnp.asarray(_SHORTEST, dtype), jnp.asarray(1e-9, dtype))
+    low = jnp.full_like(probability, -30.0)
+    high = jnp.full_like(probability, 1.0) * jnp.minimum(jnp.log(slowest), 600.0 if dtype == jnp.float64 else 80.0)
+
+    def cond(carry):
+        low, high, _, _, count = carry
+        return jnp.any(high - low > 4 * jnp.finfo(dtype).eps * 30) & (count < 80)
+
+    def body(carry):
+        low, high, at_low, at_high, count = carry
+        middle = (low * at_high - high * at_low) / (at_high - at_low)
+        middle = jnp.where((count % 3 == 2) | ~((middle > low) & (middle < high)), (low + high) / 2, middle)
+        value = _time_cdf(law, jnp.exp(middle)) - probability
+        below = value < 0
+        return (
+            jnp.where(below, middle, low),
+            jnp.where(below, high, middle),
+            jnp.where(below, value, at_low / 2),
+            jnp.where(below, at_high / 2, value),
+            count + 1,
+        )
+
+    at_low, at_high = (_time_cdf(law, jnp.exp(end)) - probability for end in (low, high))
+    low, high, *_ = jax.lax.while_loop(cond, body, (low, high, at_low, at_high, 0))
+    return jnp.where(at_low >= 0, 0, jnp.exp((low + high) / 2))
+
+
+@_time_quantile.defjvp
+def _time_quantile_jvp(primals, tangents):
+    (law, probability), (dlaw, dprobability) = primals, tangents
+    tau = _time_quantile(law, probability)
+    _, density = jax.jvp(lambda tau: _time_cdf(law, tau), (tau,), (jnp.ones_like(tau),))
+    _, change = jax.jvp(lambda law: _time_cdf(law, tau), (law,), (dlaw,))
+    moves = (tau > 0) & (density > 0)
+    return tau, jnp.where(moves, (dprobability - change) / jnp.where(moves, density, 1), 0)
+
+
+def _check_probability(name: str, value: Array) -> None:
+    if is_concrete(value) and not bool(((value > 0) & (value < 1)).all()):
+        raise ValueError(f"{name} must be in (0, 1), got {shown(value)}")

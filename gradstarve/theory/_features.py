@@ -9,6 +9,8 @@ feature k in a sample,
 so phi(v_k), phi' = v^(2/N-2), moves at a speed that only g changes. With the hinge loss that speed is constant until a
 margin is reached; margins never fall, so that there is one event a type and the solution is exact (`hinge_phases`).
 With one layer and sample types of which any two are equal or share nothing, each type is a read-out of its own (3.9).
+
+Above them: where they settle; below: neurons that see several features (10.7).
 """
 
 from __future__ import annotations
@@ -21,14 +23,213 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import check_normal, check_positive, is_concrete, positive_int, real_arrays, together
-from gradstarve.problem import Loss, as_loss, check_types, closed_form_of
+from gradstarve.ground import (
+    ConvergenceError,
+    HypothesisError,
+    check_normal,
+    check_normal_rows,
+    check_normal_size,
+    check_positive,
+    is_concrete,
+    positive_int,
+    real_arrays,
+    shown,
+    together,
+)
+from gradstarve.problem import Hinge, Loss, SpectralDecoupling, as_loss, check_types, closed_form_of, with_closed_form
 from gradstarve.special import invert
+from gradstarve.theory._depth import one_layer_logit
 from gradstarve.theory._flows import follow
 from gradstarve.theory._mode import insert_axes
-from gradstarve.theory._one_layer import one_layer_logit
 from gradstarve.theory._piecewise import check_times
-from gradstarve.theory._settled import check_pull, until_rest
+
+# Where features come to rest when the loss pulls back what it has pushed too far (10.1).
+#
+# With spectral decoupling, or the squared loss, the residual of a sample is negative beyond some margin, and (10.1) is a
+# descent on the convex objective F(v) = sum_S p_S l_S(m_S), m_S = sum_{k in S} v_k, in whose metric the scales r_k and the
+# depth stand. So where F has one minimiser the end of training knows neither: one layer settles at the minimiser of F, and
+# balanced paths of N >= 2 layers, which stay above zero, at the minimiser among v >= 0.
+#
+# F has one minimiser if the types that pull back determine the logits: their rows of `types` have rank K. If there are as
+# many types as features (and no logit would have to be below 0 at N >= 2), every type sits at its own rest, which for one
+# penalty is the same margin for all, g(m) = lambda m: (14.4). On the ring {1, 2}, {1, 3}, {2, 3} that means equal logits,
+# whatever the frequencies; for the starving pair it means v_1 = m and v_2 = 0: the penalty, made to share the work among
+# features, takes it away from one that is never needed.
+
+_PATIENCE = 5e3  # of the fastest mode's times: what explicit steps get through
+_MOST = 200
+_HALVINGS = 60
+
+
+def settled_features(types, probabilities, loss: Loss | str, depth=1) -> Float[Array, "*batch K"]:
+    """The logits v_k at which features settle, [*batch, K]: the minimiser of sum_S p_S l_S(m_S), over v >= 0 if N >= 2.
+
+    `types`: [S, K] of 0 and 1; `probabilities`: [*batch, S] > 0; `loss`: a `SpectralDecoupling` of cross-entropy,
+    exponential or squared loss, with one penalty or one a type, or "squared". Independent of scales and start, by the
+    head of this module; the gradient of F is below 1e-13 of its terms in float64 (2e-6 in float32). Differentiable twice
+    in probabilities and penalties. `HypothesisError` where types that pull back do not determine the logits, and for the
+    hinge loss inside, whose margins slide along 1.
+
+    >>> loss = SpectralDecoupling("cross-entropy", 0.1)
+    >>> [round(float(v), 3) for v in settled_features([[1, 0], [1, 1]], [0.9, 0.1], loss, depth=2)]  # 2 is given up
+    [1.634, 0.0]
+    """
+    depth, loss = positive_int("depth", depth), as_loss(loss)
+    kinds, probabilities = real_arrays(types=types, probabilities=probabilities)
+    check_types(kinds)
+    check_positive("probabilities", probabilities)
+    if probabilities.shape[-1:] != kinds.shape[:1]:
+        raise ValueError(f"probabilities must have {kinds.shape[0]} entries, one a type, got shape {probabilities.shape}")
+    pulls = _pulls_back(loss, kinds.shape[0])
+    if pulls is not None and is_concrete(kinds) and np.linalg.matrix_rank(np.asarray(kinds)[pulls]) < kinds.shape[1]:
+        raise HypothesisError(
+            "logits settle where the types that pull back determine them (section 10)",
+            f"types {np.flatnonzero(pulls).tolist()} do, of rank below K = {kinds.shape[1]}",
+            "feature_flow(...).features(t) at a time that is long enough",
+        )
+    found = _settle(kinds, probabilities.reshape(-1, kinds.shape[0]), loss, depth)
+    return found.reshape(*probabilities.shape[:-1], -1)
+
+
+def _settle(types, p, loss: Loss, depth: int) -> Array:
+    found, reached = _minimise(types, p, loss, depth > 1)
+    if is_concrete(reached) and not bool(reached.all()):
+        raise ConvergenceError(f"the minimiser was not reached in {_MOST} Newton steps; use feature_flow(...).features(t)")
+    return found
+
+
+def check_pull(loss: Loss, count: int) -> None:
+    """Raise for a penalty that (10.1) with `count` sample types can not be followed with, or that is of another size."""
+    if not isinstance(loss, SpectralDecoupling):
+        return
+    loss.residual(jnp.zeros(count))
+    if isinstance(loss.loss, Hinge):
+        raise HypothesisError(
+            "a residual that does not jump from push to pull (10.1)",
+            "a penalised hinge loss pulls back beyond its margin, so that samples slide along m = 1",
+            "simulate(...), or spectral decoupling of another loss",
+        )
+
+
+def until_rest(integrate, types, p, r, start, loss: Loss, depth: int, t) -> Array:
+    """`integrate`(types, p, r, start, loss, depth, t), [b, times, K], but for times beyond its patience those at rest.
+
+    `ConvergenceError` where features still move then.
+    """
+    arguments = (types, p, r, start, loss, depth)
+    if not isinstance(loss, SpectralDecoupling) and closed_form_of(loss) != "squared":
+        return integrate(*arguments, t)
+    if t.size == 0 or not all(map(is_concrete, (t, p, r, start))) or not _comes_to_rest(types, loss):
+        return integrate(*arguments, t)
+    most = _PATIENCE / float(jnp.max(_fastest(*arguments)))
+    if float(jnp.max(t)) <= most:
+        return integrate(*arguments, t)
+    rest = _settle(types, p, loss, depth)
+    last = jnp.asarray(most, t.dtype)
+    found = integrate(*arguments, jnp.append(jnp.minimum(t, last), last))
+    off = float(np.max(np.abs(found[:, -1] - rest) / (1 + np.abs(rest))))
+    if off > {"float64": 1e-11, "float32": 2e-5}[t.dtype.name]:
+        raise ConvergenceError(
+            f"at t = {most:.3g} the features are still {off:.2g} from rest, and t = {float(jnp.max(t)):.3g} is too many "
+            "steps away; ask for earlier times, or for theory.settled_features(...)"
+        )
+    return jnp.where((t > last)[:, None], rest[:, None], found[:, :-1])
+
+
+def _comes_to_rest(types, loss: Loss) -> bool:
+    try:
+        pulls = _pulls_back(loss, types.shape[0])
+    except HypothesisError:
+        return False
+    return pulls is not None and int(np.linalg.matrix_rank(np.asarray(types)[pulls])) == types.shape[1]
+
+
+@eqx.filter_jit
+def _fastest(types, p, r, start, loss, depth):
+    """A bound on the rates of (10.1) in v, or log v, while no logit is beyond 1 or its start, [b]."""
+
+    def one(p, r, start):
+        v = jnp.maximum(jnp.abs(start), 1)
+        margins = types @ v
+        bend = -jax.jvp(loss.residual, (0 * margins,), (jnp.ones_like(margins),))[1]
+        if depth == 1:
+            return jnp.max(r**2 * ((p * bend * (types @ jnp.ones_like(v))) @ types))
+        return jnp.max(depth * r ** (2 / depth) * v ** (1 - 2 / depth) * ((p * bend * margins) @ types))
+
+    return jax.vmap(one)(p, r, start)
+
+
+def _pulls_back(loss: Loss, count: int) -> np.ndarray | None:
+    """Which types have a loss that rises again, [S]; None where that can not be looked at."""
+    inside = loss.loss if isinstance(loss, SpectralDecoupling) else loss
+    if closed_form_of(inside) == "squared":
+        return np.ones(count, bool)
+    if not isinstance(loss, SpectralDecoupling) or isinstance(inside, Hinge):
+        why = "hinge margins slide along 1" if isinstance(inside, Hinge) else "margins grow for ever"
+        raise HypothesisError(
+            "logits settle under a smooth loss that pulls back (section 10)",
+            f"loss = {loss.name!r}: {why}",
+            "SpectralDecoupling of cross-entropy, or feature_flow(...).features(t)",
+        )
+    loss.residual(jnp.zeros(count))  # a penalty for another number of types is an error here already
+    return np.broadcast_to(np.asarray(loss.penalty) > 0, count) if is_concrete(loss.penalty) else None
+
+
+@eqx.filter_jit
+def _minimise(types: Array, probabilities: Array, loss: Loss, above_zero: bool) -> tuple[Array, Array]:
+    """Projected Newton steps, lane by lane: [b, K], and whether each lane arrived, [b]."""
+    floor = 0.0 if above_zero else -jnp.inf
+    tolerance = {"float64": 1e-13, "float32": 2e-6}[types.dtype.name]
+
+    def slopes(v, p, loss):
+        """Gradient of F, its second derivatives, and the size of the terms the gradient is a sum of."""
+        margins = types @ v
+        residual, bend = jax.jvp(loss.residual, (margins,), (jnp.ones_like(margins),))
+        hessian = jnp.einsum("sk,s,sj->kj", types, -p * bend, types)
+        return -(p * residual) @ types, hessian, p @ types
+
+    def value(v, p):
+        return jnp.sum(p * loss.value(types @ v))
+
+    def newton(v, p, loss):
+        gradient, hessian, size = slopes(v, p, loss)
+        held = (v <= floor) & (gradient >= 0)
+        free = ~held
+        pair = free[:, None] & free[None]
+        matrix = jnp.where(pair, hessian, 0) + jnp.diag(held.astype(v.dtype))
+        gradient = jnp.where(free, gradient, 0)
+        return -jnp.linalg.solve(matrix, gradient), jnp.max(jnp.abs(gradient) / size)
+
+    def one(p):
+        def body(state):
+            v, _, count = state
+            step, _ = newton(v, p, loss)
+            here = value(v, p)
+            # The longest of the halved steps that does not raise F by more than its rounding, all tried at once.
+            slack = 8 * jnp.finfo(v.dtype).eps * jnp.abs(here)
+            lengths = 0.5 ** jnp.arange(_HALVINGS, dtype=v.dtype)
+            tries = jnp.maximum(v + lengths[:, None] * step, floor)
+            lower = jax.vmap(value, (0, None))(tries, p) <= here + slack
+            after = jnp.where(lower.any(), tries[jnp.argmax(lower)], jnp.maximum(v + step, floor))
+            return after, newton(after, p, loss)[1], count + 1
+
+        start = jnp.zeros(types.shape[1], types.dtype)
+        off = newton(start, p, loss)[1]
+        v, off, _ = jax.lax.while_loop(lambda s: (s[1] > tolerance) & (s[2] < _MOST), body, (start, off, 0))
+        return v, off <= tolerance
+
+    def polished(p):
+        v, reached = jax.lax.stop_gradient(one(jax.lax.stop_gradient(p)))
+        # More steps: they change nothing but carry the derivatives, the first of them the first, the second the second.
+        for _ in range(2):
+            step = newton(v, p, loss)[0]
+            v = v + step - jax.lax.stop_gradient(step)
+        return v, reached
+
+    return jax.vmap(polished)(probabilities)
+
+
+# The flow of features.
 
 
 class FeatureFlow(eqx.Module):
@@ -396,3 +597,149 @@ def _integrated(types, p, r, start, loss, depth, t):
     problem = (jnp.broadcast_to(types, (*count, *types.shape)), p, r, jnp.full(count, depth, p.dtype))
     found = follow(field, start if linear else jnp.log(start), problem, t)
     return found if linear else jnp.exp(found)
+
+
+# Neurons that see every feature (10.7): two layers, any number of neurons, all of them moved by one Lorentz boost.
+#
+# For neurons active on all samples let alpha_jk be the component of w_j along feature k, c_k = r_k sum_{S with k} p_S
+# g(m_S). Then d(alpha_jk)/dt = z_j c_k and dz_j/dt = sum_k alpha_jk c_k, the same linear equations for every neuron: the
+# vectors (alpha_j, z_j) of R^(K+1) are all multiplied by one matrix, a product of boosts along c, which needs of the neurons
+# only their second moments. (One feature: the hyperbolic clock (3.1).) For the starving pair
+#
+#     d(beta_j)/d(alpha_j) = p_12 g(v_1 + v_2) / [p_1 g(v_1) + p_12 g(v_1 + v_2)]                                (10.7)
+#
+# for every neuron at every time, whatever z_j is; that is at most p_12/(p_1 + p_12) while v_2 >= 0, and at least that while
+# v_2 <= 0.
+
+
+class SharedFeatures(eqx.Module):
+    """Two-layer neurons that all see all samples, under gradient flow. Made by `shared_features`; t is time.
+
+    Fields as there; relative error 1e-9 of the largest weight, for t to 1e300 (1e30 in float32, where it is 2e-5).
+    """
+
+    types: Float[Array, "S K"]
+    probabilities: Float[Array, "*batch S"]
+    scales: Float[Array, "*batch K"]
+    w: Float[Array, "*batch h K"]
+    z: Float[Array, "*batch h"]
+    loss_function: Loss
+
+    def boost(self, t) -> Float[Array, "..."]:
+        """The matrix that takes every neuron's (alpha_j, z_j) from 0 to t: [*batch, *t.shape, K+1, K+1]."""
+        t = check_times(t, self.z.dtype)
+        batch, size = self.z.shape[:-1], self.types.shape[1] + 1
+        found = _boosts(self, t.reshape(-1))
+        return found.reshape(*batch, *t.shape, size, size)
+
+    def weights(self, t) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """(alpha_jk, z_j) at t: [*batch, *t.shape, h, K] and [*batch, *t.shape, h]."""
+        moved = self.boost(t)
+        start = jnp.concatenate([self.w, self.z[..., None]], axis=-1)
+        axes = moved.ndim - self.z.ndim - 1
+        start = start.reshape(*self.z.shape[:-1], *(1,) * axes, *start.shape[-2:])
+        now = jnp.einsum("...ab,...hb->...ha", moved, start, precision="highest")
+        return now[..., :-1], now[..., -1]
+
+    def features(self, t) -> Float[Array, "..."]:
+        """v_k = r_k sum_j alpha_jk z_j at t, [*batch, *t.shape, K]."""
+        w, z = self.weights(t)
+        axes = z.ndim - self.z.ndim
+        scales = self.scales.reshape(*self.scales.shape[:-1], *(1,) * axes, self.scales.shape[-1])
+        return scales * jnp.einsum("...hk,...h->...k", w, z, precision="highest")
+
+
+def shared_features(types, probabilities, loss: Loss | str, w, z, scales=None) -> SharedFeatures:
+    """K orthogonal features learnt by h neurons active on every sample (10.7).
+
+    `types`: [S, K], `probabilities`: [*batch, S], `scales`: [*batch, K] as in `feature_flow`; `w`: [*batch, h, K], the
+    components alpha_jk along the features' unit directions, `z`: [*batch, h]. Every neuron needs z_j >= 0 and w_j.x > 0 on
+    all samples, and then it keeps both; or it is zero altogether. `HypothesisError` otherwise, and for the squared loss,
+    which pulls back what is above its target.
+
+    >>> law = shared_features([[1, 0], [1, 1]], [0.5, 0.5], "cross-entropy", w=[[0.1, 0.1]], z=[0.1])
+    >>> v1, v2 = law.features(1e30)
+    >>> bool(v2 / v1 < 0.2)
+    True
+    """
+    loss = with_closed_form(loss)
+    w, z = real_arrays(w=w, z=z)
+    if w.ndim < 2 or z.shape != w.shape[:-1]:
+        raise ValueError(f"w must be [*batch, h, K] and z [*batch, h], got shapes {w.shape} and {z.shape}")
+    flow = feature_flow(types, probabilities, loss, 1, scales, jnp.zeros((*z.shape[:-1], w.shape[-1]), z.dtype))
+    if loss.name == "squared":
+        raise HypothesisError(
+            "every neuron stays active on all samples (10.7)",
+            "the squared loss pushes margins above 1 back, and neurons with them",
+            "simulate_flow",
+        )
+    _check_squares(w, z)
+    if is_concrete(w) and is_concrete(z):
+        seen = np.einsum("...hk,sk->...hs", np.asarray(w * flow.scales[..., None, :]), np.asarray(flow.types))
+        empty = (np.asarray(w) == 0).all(-1) & (np.asarray(z) == 0)
+        bad = np.argwhere(~(((seen > 0).all(-1) & (np.asarray(z) >= 0)) | empty))
+        if bad.size:
+            where = tuple(int(i) for i in bad[0])
+            raise HypothesisError(
+                "every neuron has z >= 0 and is active on all samples (10.7)",
+                f"neuron {list(where)}: z = {float(z[where]):.6g}, w.x = {seen[where].tolist()}",
+                "simulate_flow",
+            )
+    batch = flow.start.shape[:-1]
+    w, z = jnp.broadcast_to(w, (*batch, *w.shape[-2:])), jnp.broadcast_to(z, (*batch, z.shape[-1]))
+    return SharedFeatures(flow.types, flow.probabilities, flow.scales, w, z, loss)
+
+
+def _check_squares(w: Array, z: Array) -> None:
+    """The second moments of a network have to be floats: where they are 0 it would stay at the origin."""
+    if is_concrete(w) and is_concrete(z):
+        every = np.concatenate([np.asarray(w).reshape(*z.shape[:-1], -1), np.asarray(z)], axis=-1)
+        check_normal_rows("w, z", every)
+        with np.errstate(divide="ignore"):
+            log_sizes = 2 * np.log(np.max(np.abs(every), axis=-1))
+        check_normal_size("max |w, z|^2", log_sizes, every.dtype)
+
+
+def shared_slope(p_frequent, p_both, loss: Loss | str, frequent: Any = 0.0, rare: Any = 0.0) -> Float[Array, "..."]:
+    """d(beta_j)/d(alpha_j) of (10.7) at logits v_1 = `frequent` and v_2 = `rare`, for any neuron that sees both features.
+
+    Without logits, or with v_2 = 0, it is p_12/(p_1 + p_12), which it exceeds only where v_2 < 0. All arguments broadcast.
+    The increments of one step of gradient descent obey it exactly, at any step size.
+
+    >>> float(shared_slope(0.75, 0.25, "hinge"))
+    0.25
+    """
+    p_frequent, p_both, frequent, rare = together(p_frequent=p_frequent, p_both=p_both, frequent=frequent, rare=rare)
+    check_positive("p_frequent", p_frequent)
+    check_positive("p_both", p_both)
+    residual = as_loss(loss).residual
+    both = p_both * residual(frequent + rare)
+    total = p_frequent * residual(frequent) + both
+    if is_concrete(total) and bool((total == 0).any()):
+        raise HypothesisError(
+            "some sample still moves the neurons (10.7)",
+            f"no residual is left at v_1 = {shown(frequent)}, v_2 = {shown(rare)} with loss {as_loss(loss).name!r}",
+            "logits below the margin of the loss",
+        )
+    return both / total
+
+
+class _Boost(eqx.Module):
+    """dM/dt = G M, G the boost along c, which the moments M C M^T decide."""
+
+    loss_function: Loss
+
+    def __call__(self, boost, problem):
+        types, p, r, moments = problem
+        now = boost @ moments @ boost.T
+        push = r * ((p * self.loss_function.residual(types @ (r * now[:-1, -1]))) @ types)
+        return jnp.concatenate([push[:, None] * boost[-1], (push @ boost[:-1])[None]])
+
+
+def _boosts(law: SharedFeatures, t: Array) -> Array:
+    p, r, z = (leaf.reshape(-1, leaf.shape[-1]) for leaf in (law.probabilities, law.scales, law.z))
+    neurons = jnp.concatenate([law.w.reshape(-1, *law.w.shape[-2:]), z[..., None]], axis=-1)
+    moments = jnp.einsum("bha,bhc->bac", neurons, neurons, precision="highest")
+    start = jnp.broadcast_to(jnp.eye(neurons.shape[-1], dtype=t.dtype), moments.shape)
+    problem = (jnp.broadcast_to(law.types, (*p.shape[:1], *law.types.shape)), p, r, moments)
+    return follow(_Boost(law.loss_function), start, problem, t)

@@ -19,8 +19,8 @@ from jaxtyping import Array, Float
 from gradstarve.ground import as_goal, check_normal, check_positive, is_concrete, positive_int, real_arrays, together
 from gradstarve.problem import Mode
 from gradstarve.special import Softmax
+from gradstarve.theory._depth import exponential_time, lambert_error, lambert_logit
 from gradstarve.theory._mode import ModeSolution, error_to_logit, flow_mode
-from gradstarve.theory._one_layer import exponential_time, lambert_error, lambert_logit
 from gradstarve.theory._piecewise import check_times, in_time
 
 

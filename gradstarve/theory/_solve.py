@@ -29,9 +29,8 @@ from gradstarve.problem import (
     with_closed_form,
 )
 from gradstarve.theory._descent import DescentSolution, ModeDescent, descend_mode, new_march
-from gradstarve.theory._mode import ModeSolution, flow_mode, insert_axes
+from gradstarve.theory._mode import ModeSolution, flow_mode, insert_axes, transfer_flow
 from gradstarve.theory._sgd import ModeSGD, sgd_mode
-from gradstarve.theory._transfer import transfer_flow
 
 _LAWS = "GradientFlow() or GradientDescent(step_size)"
 

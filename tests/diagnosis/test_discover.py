@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradstarve.diagnosis._discover import two_clusters
+from gradstarve.diagnosis._groups import two_clusters
 
 
 def test_a_small_bimodal_direction_among_large_unimodal_ones():

@@ -9,7 +9,7 @@ from diagnosis.patched_digits import apply, network, train, two_digits
 
 import gradstarve as gs
 from gradstarve.diagnosis._after import spearman
-from gradstarve.ground._report import write_json
+from gradstarve.ground._files import write_json
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 import gradstarve as gs
 from gradstarve.diagnosis import _report as report_module
-from gradstarve.diagnosis._discover import two_clusters
+from gradstarve.diagnosis._groups import two_clusters
 from gradstarve.ground import ConvergenceError
 
 LINEAR = lambda w, x: x @ w  # noqa: E731

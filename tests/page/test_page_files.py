@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from gradstarve.cli import main as cli
-from gradstarve.cli import names as cli_names
-from gradstarve.cli import report as cli_report
+from gradstarve.cli import options as cli_options
+from gradstarve.cli import verify as cli_verify
 from gradstarve.ground import files
 from gradstarve.page import read_results, report_page
 from gradstarve.theorems import CATALOGUE
@@ -197,14 +197,14 @@ def test_bad_arguments_are_one_line(run, tmp_path, arguments, message):
 
 
 def test_an_empty_place_is_an_error_before_the_work(run, monkeypatch):
-    monkeypatch.setattr(cli_report, "run", lambda *_: pytest.fail("worked before looking at --out"))
+    monkeypatch.setattr(cli_verify, "run", lambda *_: pytest.fail("worked before looking at --out"))
     result = run("--out", "")
     assert (result.exit_code, "an empty path" in result.output) == (2, True)
 
 
 def test_an_unwritable_place_is_found_before_the_work(run, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(cli_report, "run", lambda *_: pytest.fail("worked before looking at --out"))
+    monkeypatch.setattr(cli_verify, "run", lambda *_: pytest.fail("worked before looking at --out"))
     assert run("--out", tmp_path / "file" / "site").exit_code == 2
 
 
@@ -221,4 +221,4 @@ def test_a_page_is_complete_or_absent(run, folder, monkeypatch):
 
 
 def test_names_are_those_of_the_catalogue():
-    assert tuple(CATALOGUE) == tuple(cli_names.THEOREMS)
+    assert tuple(CATALOGUE) == tuple(cli_options.THEOREMS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from gradstarve.problem import _digits as module
+from gradstarve.problem import _datasets as module
 from gradstarve.problem import datasets
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -10,7 +10,6 @@ from gradstarve.problem import LOSSES, Dataset, GradientDescent, StochasticGradi
 from gradstarve.simulation import simulate
 from gradstarve.simulation._span import left_by_decay
 from gradstarve.simulation.engines import _choose as engines
-from gradstarve.simulation.engines import _emission as emission
 from gradstarve.simulation.engines import _fused as fused
 from gradstarve.simulation.engines import _reference as reference
 
@@ -127,7 +126,7 @@ def test_the_choice():
 
     assert name(dynamics=optax.adam(0.1)) == "reference"
 
-    class Mine(gs.problem._losses.CrossEntropy):
+    class Mine(gs.CrossEntropy):
         name = "mine"
 
     assert name(loss=Mine()) == "reference"
@@ -161,12 +160,12 @@ def test_new_hyperparameters_keys_and_weights_are_no_new_compilation():
 
 def test_the_marks_are_understood_here_and_change_no_number():
     # Were XLA to stop understanding them, training would still be right, and slow: this test would tell.
-    assert emission.available()
+    assert fused.available()
     data, networks, eta = random_problem(0, 65, 3, 2, 4, np.float32)
     dynamics = GradientDescent(np.asarray(eta, np.float32))
     marked = simulate(data, networks, "cross-entropy", dynamics, 50, 10, engine="fused")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(emission, "available", lambda: False)
+        patch.setattr(fused, "available", lambda: False)
         plain = simulate(data, networks, "cross-entropy", dynamics, 50, 10, engine="fused")
     np.testing.assert_allclose(marked.logits(), plain.logits(), rtol=0, atol=1e-6)
 
@@ -191,7 +190,7 @@ def test_a_shape_that_xla_refuses_with_marks_is_run_without(monkeypatch):
         def __exit__(self, *_):
             return None
 
-    monkeypatch.setattr(emission, "marked", Refusing)
+    monkeypatch.setattr(fused, "marked", Refusing)
     again = simulate(data, networks, "cross-entropy", dynamics, 50, 10, engine="fused")
     assert asked == [True, False]
     np.testing.assert_allclose(again.logits(), usual.logits(), rtol=0, atol=1e-6)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gradstarve.simulation import ERROR, MARGIN
-from gradstarve.simulation.sweep._histogram import BINS, quantile
+from gradstarve.simulation.sweep._statistics import BINS, quantile
 
 LEVELS = np.array([0.0, 0.001, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0])
 

@@ -23,7 +23,7 @@ from gradstarve.problem import (
 from gradstarve.simulation import simulate
 from gradstarve.simulation.engines import _pallas as pallas
 from gradstarve.simulation.engines import _reference as reference
-from gradstarve.simulation.engines._tiling import WARP, tiling
+from gradstarve.simulation.engines._pallas import WARP, tiling
 
 BATCH = 13
 

@@ -13,7 +13,7 @@ import gradstarve as gs
 from gradstarve.problem import Loss, SpectralDecoupling, as_loss
 from gradstarve.simulation import ERROR
 from gradstarve.simulation.sweep import _plan as sweep_plan
-from gradstarve.simulation.sweep._sweep_threshold import default_threshold, error_floor, note
+from gradstarve.simulation.sweep._statistics import default_threshold, error_floor, note
 
 DATA = {"dim": 2, "frequencies": (0.8, 0.2)}
 ONE = jax.local_devices()[:1]

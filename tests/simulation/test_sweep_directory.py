@@ -19,8 +19,8 @@ import pytest
 import gradstarve as gs
 from gradstarve.problem import Loss, SpectralDecoupling
 from gradstarve.simulation.sweep import _plan as sweep_plan
+from gradstarve.simulation.sweep import _run as sweep_blocks
 from gradstarve.simulation.sweep import _store as sweep_store
-from gradstarve.simulation.sweep import _sweep_blocks as sweep_blocks
 
 RUN = {"width": 3, "steps": 40, "record_every": 10, "engine": "reference", "threshold": 0.3, "scale_w": 0.7}
 HERE = RUN | {"devices": jax.local_devices()[:1]}

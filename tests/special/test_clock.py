@@ -6,7 +6,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from gradstarve.special import _stretch as stretch
+from gradstarve.special import _clock_table as clock_table
 from gradstarve.special import clock_integral, clock_state, clock_time
 
 RESIDUALS = {
@@ -114,7 +114,7 @@ def test_the_derivative_of_the_logit_in_time_is_the_ode(kind):
 
 def test_the_nodes_of_a_stretch_are_those_of_lobatto():
     """Real numbers: the zeros of the derivative of P_6; the rule on [0, 1] is exact up to degree 11. Against mpmath."""
-    inner, weights, middle, end = stretch._lobatto(7)
+    inner, weights, middle, end = clock_table._lobatto(7)
     with mp.workdps(30):
         exact = [mp.findroot(lambda x: mp.diff(lambda y: mp.legendre(6, y), x), 2 * x - 1) for x in inner]
         np.testing.assert_allclose(inner, [float((x + 1) / 2) for x in exact], rtol=0, atol=2e-16)

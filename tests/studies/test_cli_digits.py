@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gradstarve.cli import main as cli
-from gradstarve.problem import _digits as images
+from gradstarve.problem import _datasets as datasets
 from gradstarve.studies.digits import study as digits
 
 
@@ -66,7 +66,7 @@ def test_bad_arguments(run, tmp_path, arguments, message):
 
 def test_without_scikit_learn_one_line_says_what_to_install(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    images._load.cache_clear()
+    datasets._load.cache_clear()
     result = run("--quick", "--out", tmp_path)
     assert result.exit_code == 2
     last = result.stderr.strip().splitlines()[-1]

@@ -6,9 +6,8 @@ import jax
 import pytest
 from typer.testing import CliRunner
 
-from gradstarve.cli import phase as cli_phase
+from gradstarve.cli import studies as cli_studies
 from gradstarve.cli.main import app
-from gradstarve.studies.phase import phase_settings
 from gradstarve.studies.phase import plane as phase
 
 
@@ -35,7 +34,7 @@ def test_a_figure_a_plane_and_all_numbers(tmp_path):
     assert len(stored["diagrams"][0]["maps"]["hinge"]["antipodal_time"]) == 8
     assert {path.name for path in tmp_path.iterdir()} == {"phase-neuron.png", "phase.json"}
     assert "phase-neuron.png" in result.stderr
-    again = cli_phase.run_phase({**settings, "loss": tuple(settings["loss"])})
+    again = cli_studies.run_phase({**settings, "loss": tuple(settings["loss"])})
     assert again.maps["hinge"]["antipodal_time"].tolist() == stored["diagrams"][0]["maps"]["hinge"]["antipodal_time"]
 
 
@@ -73,5 +72,5 @@ def test_a_file_in_the_way_of_the_directory(tmp_path):
 
 
 def test_the_names_in_the_help_are_those_of_the_library():
-    assert cli_phase.PLANES == phase.PLANES
-    assert cli_phase.LOSSES == phase_settings.LOSSES
+    assert cli_studies.PLANES == phase.PLANES
+    assert cli_studies.PHASE_LOSSES == phase.LOSSES

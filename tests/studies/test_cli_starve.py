@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from gradstarve import theory
 from gradstarve.cli import main as cli
-from gradstarve.cli import starve as cli_starve
+from gradstarve.cli import studies as cli_studies
 from gradstarve.studies.features import ORDINARY
 
 SMALL = ("--types", "1 0/1 1", "--probabilities", "0.5,0.5", "--losses", "hinge", "--depths", 1, "--no-ordinary")
@@ -43,7 +43,7 @@ def test_it_writes_a_table_a_figure_and_all_numbers(starve, tmp_path):
     assert cell["index_gap"] < 1e-7
     law = theory.starving_pair(0.5, 0.5, "hinge").features(np.array(stored["features"]["times"]))
     np.testing.assert_allclose(cell["law"], np.stack(law, axis=-1), atol=1e-12)
-    again = cli_starve.run_starve(stored["settings"])
+    again = cli_studies.run_starve(stored["settings"])
     assert again.cell(1, "hinge").gap == cell["gap"]
     assert again.table() in result.stdout
     with pytest.raises(KeyError):
@@ -115,7 +115,7 @@ def test_bad_values_are_one_clear_line(starve, tmp_path, arguments, message):
 
 def test_unwritable_out_is_found_before_the_work(x64, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(cli_starve, "run_starve", lambda settings: pytest.fail("worked before looking at --out"))
+    monkeypatch.setattr(cli_studies, "run_starve", lambda settings: pytest.fail("worked before looking at --out"))
     result = CliRunner().invoke(cli.app, ["starve", "--out", str(tmp_path / "file")])
     assert outcome(result) == 2
     assert "'--out'" in result.output

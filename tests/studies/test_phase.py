@@ -8,7 +8,7 @@ import gradstarve as gs
 from gradstarve.studies.phase import angle as phase_angle
 from gradstarve.studies.phase import failure as phase_failure
 from gradstarve.studies.phase import neuron as phase_neuron
-from gradstarve.studies.phase import phase_fates
+from gradstarve.studies.phase import plane as phase_fates
 from gradstarve.studies.phase import time as phase_time
 from gradstarve.studies.phase.plane import PLANES, phase_diagram
 

@@ -9,10 +9,9 @@ from typer.testing import CliRunner
 
 import gradstarve as gs
 from gradstarve.cli import main as cli
-from gradstarve.cli import starve as cli_starve
-from gradstarve.ground import _report as report
-from gradstarve.studies.remedies import remedy_study
-from gradstarve.studies.remedy_list import Remedy, list_remedies
+from gradstarve.cli import studies as cli_studies
+from gradstarve.ground import files
+from gradstarve.studies.remedies import Remedy, list_remedies, remedy_study
 
 TYPES, P = np.array([[1.0, 0], [1, 1], [0, 1]]), np.array([0.75, 0.2, 0.05])
 PAIR, OFTEN = TYPES[:2], (0.8, 0.2)
@@ -71,11 +70,11 @@ def test_what_is_measured_is_what_training_by_hand_gives():
     # The law beside it: one layer, which a read-out follows up to its steps.
     assert outcome.law_gap < 0.02
     # What was stored is computed again, and the table and figure are made of it.
-    again = json.loads(json.dumps(report.to_jsonable(study.settings)))
+    again = json.loads(json.dumps(files.to_jsonable(study.settings)))
     assert Remedy.of(again["remedies"][0]) == rest
     assert "held back" in study.table()
     assert len(study.plot().axes) == 3
-    assert json.dumps(report.to_jsonable(study.to_dict()))
+    assert json.dumps(files.to_jsonable(study.to_dict()))
 
 
 @pytest.mark.usefixtures("x64")
@@ -134,8 +133,8 @@ def test_the_command_adds_the_remedies_when_asked(monkeypatch, tmp_path):
             return {"outcomes": [1]}
 
     for name in ("run_starve", "run_remedies"):
-        monkeypatch.setattr(cli_starve, name, Study)
-    monkeypatch.setattr(cli_starve, "use_float64", lambda: None)
+        monkeypatch.setattr(cli_studies, name, Study)
+    monkeypatch.setattr(cli_studies, "use_float64", lambda: None)
     arguments = ["starve", "--types", "1,0/1,1/0,1", "--probabilities", "0.5,0.3,0.2", "--networks", "7"]
     arguments += ["--out", str(tmp_path)]
     assert "remedies.png" not in CliRunner().invoke(cli.app, arguments).output

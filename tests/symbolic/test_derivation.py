@@ -7,8 +7,7 @@ import pytest
 import sympy as sp
 
 from gradstarve.symbolic import Derivation, DerivationError, Step, available, derive
-from gradstarve.symbolic._checks import defects, largest_residual, simplifies_to_zero
-from gradstarve.symbolic._derivation import Known, Target
+from gradstarve.symbolic._derivation import Known, Target, defects, largest_residual, simplifies_to_zero
 
 x, y = sp.symbols("x y", positive=True)
 

@@ -7,7 +7,7 @@ import pytest
 import sympy as sp
 
 from gradstarve.symbolic import available, derive
-from gradstarve.symbolic._checks import largest_residual
+from gradstarve.symbolic._derivation import largest_residual
 from gradstarve.symbolic._notation import s
 
 LOSSES = ("cross-entropy", "hinge", "exponential", "squared")

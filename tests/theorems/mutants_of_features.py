@@ -9,10 +9,9 @@ from mutants import Mutant, scaled, times
 
 from gradstarve import theory
 from gradstarve.problem import TwoLayerReLU
-from gradstarve.theorems.laws import hinge as hinge_counts
-from gradstarve.theorems.laws import hinge_end, hinge_path, independence
+from gradstarve.theorems.laws import hinge, independence
 from gradstarve.theorems.laws import margins as hinge_margin
-from gradstarve.theory import _discriminator as discriminator
+from gradstarve.theory import _direction as direction
 from gradstarve.theory import _sgd as sgd
 from gradstarve.theory import _starvation as pair_law
 
@@ -397,12 +396,12 @@ SEVERAL = {
 # --- hinge loss from event to event (2.0), (4.4), (12.1), (13.1) ----------------------------------------------------------
 
 
-def late(data, network, times, exact_records=hinge_path.exact_records):
+def late(data, network, times, exact_records=hinge.exact_records):
     """A path whose rates are 2 % too large."""
     return exact_records(data, network, 1.02 * np.asarray(times))
 
 
-def learnt_at(margin, exact_records=hinge_path.exact_records):
+def learnt_at(margin, exact_records=hinge.exact_records):
     """A path on which a point is learnt at another margin: that of weights scaled down, scaled up again."""
 
     def changed(data, network, times):
@@ -412,7 +411,7 @@ def learnt_at(margin, exact_records=hinge_path.exact_records):
     return changed
 
 
-def one_event_short(data, network, times, exact_records=hinge_path.exact_records):
+def one_event_short(data, network, times, exact_records=hinge.exact_records):
     """A path whose first event goes untold."""
     run = exact_records(data, network, times)
     told = run.events
@@ -439,8 +438,8 @@ def wider(points, max_margin_direction=theory.max_margin_direction):
 
 HINGE = {
     "no-sliding-edges": [
-        Mutant("a sign", hinge_path, "pushed_sign", scaled(independence.pushed_sign, -1)),
-        Mutant("the label missing", hinge_path, "pushed_sign", lambda z, labels: np.sign(z[..., None] + 0 * labels)),
+        Mutant("a sign", hinge, "pushed_sign", scaled(independence.pushed_sign, -1)),
+        Mutant("the label missing", hinge, "pushed_sign", lambda z, labels: np.sign(z[..., None] + 0 * labels)),
     ],
     "waking-hinge": [
         Mutant("cosine 2 % too large", theory, "dies_for_ever", awake_beyond(1.02)),
@@ -448,16 +447,16 @@ HINGE = {
         Mutant("the cosine missing", theory, "dies_for_ever", lambda alpha, beta, cosine: alpha + beta <= 0),
     ],
     "hinge-exact": [
-        Mutant("rates 2 % too large", hinge_path, "exact_records", late),
-        Mutant("learnt at a margin of 1.01", hinge_path, "exact_records", learnt_at(1.01)),
-        Mutant("the first event untold", hinge_path, "exact_records", one_event_short),
+        Mutant("rates 2 % too large", hinge, "exact_records", late),
+        Mutant("learnt at a margin of 1.01", hinge, "exact_records", learnt_at(1.01)),
+        Mutant("the first event untold", hinge, "exact_records", one_event_short),
     ],
     "finite-events": [
-        Mutant("least fall 2 % too large", hinge_counts, "least_fall", scaled(hinge_counts.least_fall, 1.02)),
-        Mutant("one event less", hinge_counts, "most_events", lambda *start, f=hinge_counts.most_events: f(*start) - 1),
+        Mutant("least fall 2 % too large", hinge, "least_fall", scaled(hinge.least_fall, 1.02)),
+        Mutant("one event less", hinge, "most_events", lambda *start, f=hinge.most_events: f(*start) - 1),
     ],
     "hinge-end": [
-        Mutant("learnt at a margin of 1.01", hinge_end, "short_of_learnt", lambda margins: np.maximum(1.01 - margins, 0)),
+        Mutant("learnt at a margin of 1.01", hinge, "short_of_learnt", lambda margins: np.maximum(1.01 - margins, 0)),
     ],
     "hinge-max-margin": [
         Mutant("direction 1 degree off", theory, "max_margin_direction", tilted),
@@ -532,7 +531,7 @@ LINEAR = {
         ),
     ],
 }
-TAIL = discriminator.minimax_tail
+TAIL = direction.minimax_tail
 
 # Two rounds of every batch that takes turns.
 TRIALS = {"starvation-bounds": 256, "deep-starvation": 256, "sgd-time-to-margin": 5 * 4000}

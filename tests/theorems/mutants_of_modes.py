@@ -7,9 +7,7 @@ from mutants import Mutant, scaled, times
 
 from gradstarve import special, theory
 from gradstarve.problem import Mode, TwoLayerReLU
-from gradstarve.theorems.laws import balance, closed_forms, independence, speed
-from gradstarve.theorems.laws import modes as mode
-from gradstarve.theorems.laws import shape as inflection
+from gradstarve.theorems.laws import independence, modes, shape
 
 
 class Changed(eqx.Module):
@@ -62,7 +60,7 @@ def mode_with(frequency=1.0, norm=1.0, a=1.0, solve_mode=theory.solve_mode):
     return changed
 
 
-def invariants_with(kappa=1.0, shift=0.0, sign=1.0, invariants=mode.invariants):
+def invariants_with(kappa=1.0, shift=0.0, sign=1.0, invariants=modes.invariants):
     def changed(norm, a, z):
         found, theta = invariants(norm, a, z)
         return kappa * found, sign * theta + shift
@@ -114,7 +112,7 @@ def mean_unit(points):
     return np.mean(points / np.linalg.norm(points, axis=-1, keepdims=True), axis=0)
 
 
-def bent(odds=1.0, inner=1.0, steep=1.0, bend=inflection.bend):
+def bent(odds=1.0, inner=1.0, steep=1.0, bend=shape.bend):
     """(5.1) with its terms 1 - 2 sigmoid(u), g'/g and u/(kappa^2 + u^2) times factors."""
 
     def changed(loss, u, kappa):
@@ -160,9 +158,9 @@ DIES = {factor: (lambda alpha, beta, cosine, f=factor: alpha + f * abs(cosine) *
 
 SETTING = {
     "balance": [
-        Mutant("z^2 2 % too large", balance, "invariant", lambda w, z: np.sum(w**2, axis=-1) - 1.02 * z**2),
-        Mutant("a sign", balance, "invariant", lambda w, z: np.sum(w**2, axis=-1) + z**2),
-        Mutant("one weight of w left out", balance, "invariant", lambda w, z: np.sum(w[..., 1:] ** 2, axis=-1) - z**2),
+        Mutant("z^2 2 % too large", modes, "invariant", lambda w, z: np.sum(w**2, axis=-1) - 1.02 * z**2),
+        Mutant("a sign", modes, "invariant", lambda w, z: np.sum(w**2, axis=-1) + z**2),
+        Mutant("one weight of w left out", modes, "invariant", lambda w, z: np.sum(w[..., 1:] ** 2, axis=-1) - z**2),
     ],
     "sign": [
         Mutant("a sign", independence, "pushed_sign", scaled(independence.pushed_sign, -1)),
@@ -186,24 +184,24 @@ ONE_MODE = {
         Mutant("read-outs 2 % too large", theory, "solve", solve_from(lambda z, leaves: 1.02 * z)),
     ],
     "hinge": [
-        Mutant("time to the margin 2 % too long", closed_forms, "hinge_time", scaled(closed_forms.hinge_time, 1.02)),
-        Mutant("the 2 of 2 p r missing", closed_forms, "hinge_time", scaled(closed_forms.hinge_time, 2)),
-        Mutant("kappa 2 % too large", closed_forms, "invariants", invariants_with(kappa=1.02)),
-        Mutant("a sign of theta_0", closed_forms, "invariants", invariants_with(sign=-1)),
+        Mutant("time to the margin 2 % too long", modes, "hinge_time", scaled(modes.hinge_time, 1.02)),
+        Mutant("the 2 of 2 p r missing", modes, "hinge_time", scaled(modes.hinge_time, 2)),
+        Mutant("kappa 2 % too large", modes, "invariants", invariants_with(kappa=1.02)),
+        Mutant("a sign of theta_0", modes, "invariants", invariants_with(sign=-1)),
         Mutant("frequency of the curve 2 % too large", theory, "solve_mode", mode_with(frequency=1.02)),
     ],
     "cross-entropy": [
         Mutant("clock integral 2 % too large", special, "clock_integral", scaled(special.clock_integral, 1.02)),
-        Mutant("printed time 2 % too long", closed_forms, "cross_entropy_tau", scaled(closed_forms.cross_entropy_tau, 1.02)),
-        Mutant("a sign of Ei(u0)", closed_forms, "cross_entropy_tau", lambda u0, u: np.log(u / u0) + expi_sum(u0, u)),
-        Mutant("log(u/u0) missing", closed_forms, "cross_entropy_tau", closed_forms.exponential_tau),
-        Mutant("kappa 2 % too large", closed_forms, "invariants", invariants_with(kappa=1.02)),
+        Mutant("printed time 2 % too long", modes, "cross_entropy_tau", scaled(modes.cross_entropy_tau, 1.02)),
+        Mutant("a sign of Ei(u0)", modes, "cross_entropy_tau", lambda u0, u: np.log(u / u0) + expi_sum(u0, u)),
+        Mutant("log(u/u0) missing", modes, "cross_entropy_tau", modes.exponential_tau),
+        Mutant("kappa 2 % too large", modes, "invariants", invariants_with(kappa=1.02)),
     ],
     "balanced-curves": [
-        Mutant("exponential time 2 % too long", closed_forms, "exponential_tau", scaled(closed_forms.exponential_tau, 1.02)),
-        Mutant("a sign of Ei(u0)", closed_forms, "exponential_tau", expi_sum),
-        Mutant("squared clock 2 % too fast", closed_forms, "squared_logit", times(closed_forms.squared_logit, 1, 1.02)),
-        Mutant("the 2 of 2 p r missing", closed_forms, "squared_logit", times(closed_forms.squared_logit, 1, 0.5)),
+        Mutant("exponential time 2 % too long", modes, "exponential_tau", scaled(modes.exponential_tau, 1.02)),
+        Mutant("a sign of Ei(u0)", modes, "exponential_tau", expi_sum),
+        Mutant("squared clock 2 % too fast", modes, "squared_logit", times(modes.squared_logit, 1, 1.02)),
+        Mutant("the 2 of 2 p r missing", modes, "squared_logit", times(modes.squared_logit, 1, 0.5)),
     ],
     "read-out": [
         Mutant("frequency 2 % too large", theory, "one_layer_logit", read_out_of(frequency=1.02)),
@@ -218,9 +216,9 @@ ONE_MODE = {
         Mutant("clock 2 % too fast", theory, "solve", solve_changed(speed=1.02)),
     ],
     "universality": [
-        Mutant("kappa 2 % too large", mode, "invariants", invariants_with(kappa=1.02)),
-        Mutant("theta_0 0.02 too large", mode, "invariants", invariants_with(shift=0.02)),
-        Mutant("a sign of theta_0", mode, "invariants", invariants_with(sign=-1)),
+        Mutant("kappa 2 % too large", modes, "invariants", invariants_with(kappa=1.02)),
+        Mutant("theta_0 0.02 too large", modes, "invariants", invariants_with(shift=0.02)),
+        Mutant("a sign of theta_0", modes, "invariants", invariants_with(sign=-1)),
         Mutant("frequency of the curve 2 % too large", theory, "solve_mode", mode_with(frequency=1.02)),
     ],
 }
@@ -263,11 +261,11 @@ FATES = {
 SHAPE = {
     "inflections": [
         Mutant("places 0.5 % too high", theory, "error_inflections", scaled(theory.error_inflections, 1.005)),
-        Mutant("kappa 2 % too large", inflection, "invariants", invariants_with(kappa=1.02)),
-        Mutant("1 - sigmoid for 1 - 2 sigmoid", inflection, "bend", bent(odds=0.5)),
-        Mutant("g'/g missing", inflection, "bend", bent(inner=0)),
-        Mutant("a sign of u/(kappa^2 + u^2)", inflection, "bend", bent(steep=-1)),
-        Mutant("u/(kappa^2 + u^2) 2 % too large", inflection, "bend", bent(steep=1.02)),
+        Mutant("kappa 2 % too large", shape, "invariants", invariants_with(kappa=1.02)),
+        Mutant("1 - sigmoid for 1 - 2 sigmoid", shape, "bend", bent(odds=0.5)),
+        Mutant("g'/g missing", shape, "bend", bent(inner=0)),
+        Mutant("a sign of u/(kappa^2 + u^2)", shape, "bend", bent(steep=-1)),
+        Mutant("u/(kappa^2 + u^2) 2 % too large", shape, "bend", bent(steep=1.02)),
     ],
     "rich-to-lazy": [
         Mutant("kappa_critical 0.5 % too large", theory, "kappa_critical", scaled(theory.kappa_critical, 1.005)),
@@ -294,7 +292,7 @@ SPEED = {
     "confidence": [
         Mutant("2 % too long", theory, "time_to_confidence", scaled(theory.time_to_confidence, 1.02)),
         Mutant("the 2 of 2 p r missing", theory, "time_to_confidence", scaled(theory.time_to_confidence, 2)),
-        Mutant("kappa 2 % too large", speed, "invariants", invariants_with(kappa=1.02)),
+        Mutant("kappa 2 % too large", shape, "invariants", invariants_with(kappa=1.02)),
         Mutant("logit 2 % too large", theory, "confident_logit", scaled(theory.confident_logit, 1.02)),
         Mutant("a sign of the logit", theory, "confident_logit", scaled(theory.confident_logit, -1)),
     ],

@@ -8,7 +8,7 @@ import pytest
 
 from gradstarve.problem import DeepReLU, SoftmaxTwoLayer, datasets, init_softmax
 from gradstarve.theorems import CATALOGUE, Problem, record, verify
-from gradstarve.theorems import _hypotheses as hypotheses
+from gradstarve.theorems import _entry as entry
 from gradstarve.theorems._entry import plain
 
 ACROSS = {"points": [[2.0, 0.0], [0.0, 1.0]], "labels": [1, -1], "weights": [0.5, 0.5]}
@@ -41,7 +41,7 @@ def problem(data=ACROSS, weights=HOME, loss="hinge"):
     ],
 )  # fmt: skip
 def test_predicates_tell_right_from_wrong(name, good, bad):
-    hypothesis = getattr(hypotheses, name)
+    hypothesis = getattr(entry, name)
     assert all(hypothesis.holds(p) for p in good)
     assert not any(hypothesis.holds(p) for p in bad)
     assert str(hypothesis) == hypothesis.statement
@@ -60,7 +60,7 @@ def test_instances_are_read_back_also_from_json():
 
 def test_a_sampler_that_leaves_the_hypotheses_is_told(monkeypatch):
     theorem = CATALOGUE["sign"]
-    changed = dataclasses.replace(theorem, hypotheses=(hypotheses.ANTIPODAL, "and more"), necessity=())
+    changed = dataclasses.replace(theorem, hypotheses=(entry.ANTIPODAL, "and more"), necessity=())
     monkeypatch.setitem(CATALOGUE, "sign", changed)
     report = verify("sign", quick=True, progress=False)
     assert not report.ok
@@ -70,5 +70,5 @@ def test_a_sampler_that_leaves_the_hypotheses_is_told(monkeypatch):
 
 def test_every_entry_keeps_to_its_hypotheses():
     """Those that a problem can tell: half of the entries have some."""
-    telling = [t for t in CATALOGUE.values() if any(isinstance(h, hypotheses.Hypothesis) for h in t.hypotheses)]
+    telling = [t for t in CATALOGUE.values() if any(isinstance(h, entry.Hypothesis) for h in t.hypotheses)]
     assert 2 * len(telling) >= len(CATALOGUE)

@@ -8,7 +8,7 @@ import pytest
 
 import gradstarve as gs
 from gradstarve.theory import generator_signal, minimax_peak, minimax_tail
-from gradstarve.theory._discriminator import GENERATOR_LOSSES
+from gradstarve.theory._direction import GENERATOR_LOSSES
 
 LOSSES = {
     "minimax": lambda f: -jax.nn.softplus(f),  # log(1 - P)

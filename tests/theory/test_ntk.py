@@ -8,9 +8,9 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import gradstarve as gs
-from gradstarve.theory import _convex_flow as convex_flow
+from gradstarve.theory import _flows as flows
 from gradstarve.theory import jacobian, ntk
-from gradstarve.theory._kernel import factor
+from gradstarve.theory._linearised import factor
 
 pytestmark = pytest.mark.usefixtures("x64")
 FIGURE_6 = np.array([[0.75**0.5, -0.5], [0.5, 0.75**0.5]])  # the features of Pezeshki et al. 2021, Figure 6
@@ -39,8 +39,8 @@ def random_kernel(rng, n, kind):
 
 def test_the_nodes_of_a_panel_are_those_of_radau():
     """Real numbers, zeros of P_8 - P_7 and 1, whose rule is exact up to degree 14; against mpmath."""
-    points, weights, integrals, _ = convex_flow._tables()
-    assert {table.dtype for table in convex_flow._tables()} == {np.dtype(np.float64)}
+    points, weights, integrals, _ = flows._tables()
+    assert {table.dtype for table in flows._tables()} == {np.dtype(np.float64)}
     assert (np.diff(points) > 0).all()
     with mpmath.workdps(30):
         polynomial = lambda x: mpmath.legendre(8, x) - mpmath.legendre(7, x)  # noqa: E731

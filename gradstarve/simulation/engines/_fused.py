@@ -2,19 +2,23 @@
 
 Against the reference it saves the dispatch of every operation of every step, the passes over memory (a chunk's weights
 stay in the cache for all its steps), and the padding of small axes: h, d and n of a small network fill no vector, so the
-vectors run over networks. `lanes` has the step, `emission` what XLA:CPU must be told. Chunks are shared out to the
+vectors run over networks. `step` is one step, `stage` and `one_function` tell XLA:CPU. Chunks are shared out to the
 processor's cores by threads, since XLA runs one loop on one core. Numbers differ from the reference's by rounding only.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, lru_cache, partial
+from contextlib import contextmanager
+from functools import cache, lru_cache, partial, wraps
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.ground import is_concrete
@@ -28,22 +32,320 @@ from gradstarve.problem import (
     TwoLayerReLU,
 )
 from gradstarve.simulation._span import Lifted, dimensions
-from gradstarve.simulation.engines import _emission as emission
 from gradstarve.simulation.engines import _threefry as threefry
-from gradstarve.simulation.engines._lanes import (
-    Hyper,
-    Lanes,
-    Points,
-    Rule,
-    enter,
-    leave,
-    listed_outputs,
-    pre_activations,
-    rule_for,
-    stacked_outputs,
-    step,
-)
 from gradstarve.simulation.engines._reference import State, draw_point
+
+# How XLA:CPU is asked to compile a training loop: as one function, in stages that are not fused into each other.
+#
+# Left to itself XLA:CPU runs a loop operation by operation, which costs microseconds each, more than the arithmetic of a
+# small network; and it fuses every producer into all of its consumers, so that each weight's update computes the whole
+# forward pass again. Two marks on a call prevent both. `one_function` marks the call of a loop as small enough to be
+# emitted as a single function, `stage` one that is not to be inlined, so that its results are kept in memory. They are
+# attributes that XLA reads and no documented interface: `available` tries them once on a small loop, and where they are
+# not understood everything is compiled as usual, slower and with the same numbers.
+
+# Compiler options that go with the marks, the best first; what a version does not know it refuses. Wide vectors pay on
+# processors that have them. Since XLA brought YNNPACK in, it fuses calls to it with what stands around them, which a
+# single function can not hold.
+_OPTIONS: tuple[dict[str, Any], ...] = (
+    {"xla_cpu_prefer_vector_width": 512, "xla_cpu_experimental_ynn_fusion_type": ""},
+    {"xla_cpu_prefer_vector_width": 512},
+    {},
+)
+
+# Half of the time of compilation, for programs of many small operations that run as fast without.
+_QUICK: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
+
+_marking = threading.local()
+
+
+def available() -> bool:
+    """Whether this XLA:CPU understands the marks: a small loop compiles with them and gives the right numbers."""
+    return _accepted() is not None
+
+
+@cache
+def _accepted() -> dict[str, Any] | None:
+    """The first compiler options with which a trial succeeds."""
+    for options in _OPTIONS:
+        try:
+            # Inside a traced program too the trial is a run of its own.
+            with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+                if _trial(options):
+                    return options
+        except Exception:  # whatever an unknown version makes of the marks, the answer is no
+            continue
+    return None
+
+
+def _trial(options: dict[str, Any]) -> bool:
+    def body(carry, _):
+        first, second = stage(lambda a: (jnp.sin(a), jnp.cos(a)))(carry)
+        return first + second, None
+
+    def loop(start):
+        return jax.lax.scan(body, start, None, length=3)[0]
+
+    start = np.linspace(0, 1, 64, dtype=np.float32)
+    with _marks(True):
+        compiled = jax.jit(one_function(loop), compiler_options=options).lower(start).compile()
+    expected = start
+    for _ in range(3):
+        expected = np.sin(expected) + np.cos(expected)
+    return bool(np.allclose(np.asarray(compiled(start)), expected, atol=1e-5))
+
+
+@cache
+def quick() -> dict[str, Any]:
+    """Compiler options that cost a program of many small operations half of the time to compile; none where XLA does not
+    know them."""
+    try:
+        with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+            jax.jit(jnp.sin, compiler_options=_QUICK)(np.ones(2, np.float32))
+    except Exception:  # whatever an unknown version makes of them
+        return {}
+    return dict(_QUICK)
+
+
+@contextmanager
+def marked(wanted: bool) -> Iterator[dict[str, Any]]:
+    """Inside, `stage` and `one_function` mark what is traced; gives the compiler options that belong to it.
+
+    Outside, with False, and where the marks are not understood, both leave a function as it is.
+    """
+    options = _accepted() if wanted else None
+    with _marks(options is not None):
+        yield dict(options or {})
+
+
+@contextmanager
+def _marks(wanted: bool) -> Iterator[None]:
+    before, _marking.on = getattr(_marking, "on", False), wanted
+    try:
+        yield
+    finally:
+        _marking.on = before
+
+
+def stage(function: Callable) -> Callable:
+    """`function` as a computation of its own: its results are computed once and kept, not fused into what uses them."""
+    return _mark(function, inlineable="false")
+
+
+def one_function(function: Callable) -> Callable:
+    """`function`, a loop, emitted as a single function of machine code: no dispatch between its operations.
+
+    No operation inside may be so large that XLA wants to share it between threads; the compiler then fails.
+    """
+    return _mark(function, inlineable="false", xla_cpu_small_call="true")
+
+
+def _mark(function: Callable, **marks: str) -> Callable:
+    @wraps(function)
+    def call(*args):
+        if not getattr(_marking, "on", False):
+            return function(*args)
+        from jax.experimental.xla_metadata import set_xla_metadata
+
+        leaves, tree = jax.tree.flatten(jax.jit(function)(*args))
+        # A mark on a value goes to the operation that makes it, here the call.
+        return jax.tree.unflatten(tree, [set_xla_metadata(leaves[0], **marks), *leaves[1:]])
+
+    return call
+
+
+# One step of two-layer ReLU networks side by side: networks lie in the last axis, the lanes of the vector units.
+#
+# With pre_ij = w_j . x_i, residuals r_i = q_i y_i g(y_i f_i) and G_ij = r_i [pre_ij > 0], everything a step needs is
+# A_j = sum_i G_ij x_i: the direction of descent is z_j A_j for w_j, and w_j . A_j for z_j, because the network is
+# homogeneous in w_j; no second pass over the points.
+#
+# Two layouts of the same step. *Listed*: one array [h, L] per coordinate of w, the sums over points and coordinates written
+# out; for few points and coordinates. *Stacked*: w as [d, h, L], the sums as matrix products; for many. A third, *drawn*, is
+# listed with one point per lane, that of stochastic descent.
+#
+# Points may come *lifted* (see `span`): the numbers of a neuron are then (s, c), pre is s itself, A is (K G, G), and what
+# w.A is for weights is sum_i s_i G_i.
+
+
+class Rule(NamedTuple):
+    """What of the update rule is there at all; what is not costs nothing."""
+
+    momentum: bool
+    nesterov: bool
+    decay: bool
+
+
+def rule_for(dynamics: GradientDescent | StochasticGradientDescent) -> Rule:
+    """What these dynamics have to them: a hyperparameter counts if it is not zero everywhere, or nobody knows yet."""
+    if isinstance(dynamics, StochasticGradientDescent):
+        return Rule(False, False, False)
+
+    def there(value: Array) -> bool:
+        return not is_concrete(value) or bool(np.asarray(value).any())
+
+    return Rule(there(dynamics.momentum), dynamics.nesterov, there(dynamics.weight_decay))
+
+
+class Lanes(NamedTuple):
+    """L networks: `w` as d arrays [h, L] or as one [d, h, L], `z` [h, L], and their velocities where there is momentum."""
+
+    w: Any
+    z: Array
+    velocity_w: Any = None
+    velocity_z: Any = None
+
+
+def enter(networks: TwoLayerReLU, velocity: TwoLayerReLU | None, listed: bool) -> Lanes:
+    """Networks of batch shape [L], and their velocities if they have any, laid out in lanes."""
+
+    def turn(network):
+        w = jnp.moveaxis(network.w, 0, 2).swapaxes(0, 1)
+        return list(w) if listed else w, network.z.T
+
+    return Lanes(*turn(networks), *(turn(velocity) if velocity is not None else ()))
+
+
+def leave(lanes: Lanes) -> tuple[TwoLayerReLU, TwoLayerReLU | None]:
+    """The networks of batch shape [L] that lie in `lanes`, and their velocities if they have any."""
+
+    def turn(w, z):
+        w = jnp.stack(w) if isinstance(w, list) else w
+        return TwoLayerReLU(jnp.moveaxis(w.swapaxes(0, 1), 2, 0), z.T)
+
+    return turn(lanes.w, lanes.z), None if lanes.velocity_z is None else turn(lanes.velocity_w, lanes.velocity_z)
+
+
+class Points(NamedTuple):
+    """The points a step looks at: `x[i, k]` is coordinate k of point i, `y[i]` the label, `q[i]` the weight; each a number,
+    or [L] where every lane has points of its own. `gram`: [n, n], of lifted points, whose `x` is not looked at."""
+
+    x: Any
+    y: Any
+    q: Any
+    gram: Any = None
+
+
+class Hyper(NamedTuple):
+    """Hyperparameters, one per lane: [L]."""
+
+    step_size: Array
+    momentum: Array | None = None
+    decay: Array | None = None
+
+
+def total(terms: Sequence[Array]) -> Array:
+    """The sum of a few arrays, in their order."""
+    result = terms[0]
+    for term in terms[1:]:
+        result = result + term
+    return result
+
+
+@stage
+def listed_pre(w, x):
+    """pre_i [h, L] for every point."""
+    return [total([wk * x[i, k] for k, wk in enumerate(w)]) for i in range(x.shape[0])]
+
+
+@stage
+def listed_outputs(pre, z):
+    """f_i [L] for every point."""
+    return [jnp.sum(z * jnp.maximum(p, 0), axis=0) for p in pre]
+
+
+def stacked_pre(w, x):
+    """pre [n, h, L]."""
+    return jnp.tensordot(x, w, 1, precision="highest")
+
+
+def stacked_outputs(pre, z):
+    """f [n, L]."""
+    return jnp.sum(z * jnp.maximum(pre, 0), axis=1)
+
+
+def pre_activations(w, points: Points):
+    """pre of every point, in the layout of `w`."""
+    if points.gram is not None:
+        return w[: points.gram.shape[0]]
+    return (listed_pre if isinstance(w, list) else stacked_pre)(w, points.x)
+
+
+def _listed_directions(w, z, points: Points, loss: Loss):
+    """A as d arrays [h, L]."""
+
+    @stage
+    def blamed(pre, outputs, y, q):
+        pulls = [q[i] * y[i] * loss.residual(y[i] * outputs[i]) for i in range(len(outputs))]
+        return [jnp.where(p > 0, pull, 0) for p, pull in zip(pre, pulls, strict=True)]
+
+    @stage
+    def directions(blame, x):
+        return [total([blamed * x[i, k] for i, blamed in enumerate(blame)]) for k in range(x.shape[1])]
+
+    pre = pre_activations(w, points)
+    blame = blamed(pre, listed_outputs(pre, z), points.y, points.q)
+    return directions(blame, points.x) if points.gram is None else [*directions(blame, points.gram), *blame]
+
+
+def _stacked_directions(w, z, points: Points, loss: Loss):
+    """A as [d, h, L]."""
+
+    # All between the two products as one function; its reduction apart, or every neuron would do it again.
+    @one_function
+    def blamed(pre, z, y, q):
+        outputs = stage(stacked_outputs)(pre, z)
+        pull = q * y * loss.residual(y * outputs)
+        return jnp.where(pre > 0, pull[:, None], 0)
+
+    blame = blamed(pre_activations(w, points), z, points.y[:, None], points.q[:, None])
+    if points.gram is not None:
+        return jnp.concatenate([jnp.tensordot(points.gram, blame, 1, precision="highest"), blame])
+    return jnp.tensordot(points.x, blame, ((0,), (0,)), precision="highest")
+
+
+def step(lanes: Lanes, points: Points, loss: Loss, hyper: Hyper, rule: Rule) -> Lanes:
+    """All lanes one step further."""
+    listed = isinstance(lanes.w, list)
+    directions = (_listed_directions if listed else _stacked_directions)(lanes.w, lanes.z, points, loss)
+
+    def update(lanes, directions, hyper):
+        return moved(lanes, directions, hyper, rule, points.gram is not None)
+
+    return (stage if listed else one_function)(update)(lanes, directions, hyper)
+
+
+def moved(lanes: Lanes, directions, hyper: Hyper, rule: Rule, lifted: bool = False) -> Lanes:
+    """`lanes` after the update rule, which is written out in `GradientDescent`, by the `directions` of descent A.
+
+    `lifted`: whether the numbers of a neuron are (s, c), whose directions are (K G, G).
+    """
+
+    def move(theta, descent, velocity):
+        if not rule.momentum:
+            if rule.decay:
+                descent = descent - hyper.decay * theta
+            return theta + hyper.step_size * descent, None
+        gradient = hyper.decay * theta - descent if rule.decay else -descent
+        velocity = hyper.momentum * velocity + gradient
+        push = gradient + hyper.momentum * velocity if rule.nesterov else velocity
+        return theta - hyper.step_size * push, velocity
+
+    w, z, velocity_w, velocity_z = lanes
+    half = len(w) // 2
+    partners = (w[:half], directions[half:]) if lifted else (w, directions)
+    if isinstance(w, list):
+        along = total([wk * ak for wk, ak in zip(*partners, strict=True)])
+        pairs = [move(wk, z * ak, vk) for wk, ak, vk in zip(w, directions, velocity_w or [None] * len(w), strict=True)]
+        new_w, new_velocity_w = [pair[0] for pair in pairs], [pair[1] for pair in pairs] if rule.momentum else None
+    else:
+        along = jnp.sum(partners[0] * partners[1], axis=0)
+        new_w, new_velocity_w = move(w, z * directions, velocity_w)
+    new_z, new_velocity_z = move(z, along, velocity_z)
+    return Lanes(new_w, new_z, new_velocity_w, new_velocity_z)
+
+
+# The engine.
 
 # Lanes of a chunk in the listed layout, in steps of a half vector. With fewer the compiler unrolls what it had better not,
 # more than the most gain nothing.
@@ -113,7 +415,7 @@ def advance(
     concrete = all(is_concrete(leaf) for leaf in leaves)
     on_cpu = concrete and all(device.platform == "cpu" for leaf in leaves for device in leaf.devices())
     (b,) = state.networks.batch_shape
-    plan = _plan(state, data, loss, dynamics, (records, every, keep_networks), on_cpu and emission.available())
+    plan = _plan(state, data, loss, dynamics, (records, every, keep_networks), on_cpu and available())
     chunks = -(-b // plan.lanes)
     per_part = -(-chunks // (min(cores(), chunks) if on_cpu else 1))
     parts = -(-chunks // per_part)
@@ -225,7 +527,7 @@ def _program(plan: Plan, tree: Any, described: tuple) -> Any:
     ]
     arguments = jax.tree.unflatten(tree, leaves)
     try:
-        with emission.marked(plan.marked) as options:
+        with marked(plan.marked) as options:
             return jax.jit(partial(_run, plan), compiler_options=options).lower(*arguments).compile()
     except jax.errors.JaxRuntimeError:
         if not plan.marked:
@@ -283,7 +585,7 @@ class Run(NamedTuple):
             (lanes, _), seen = jax.lax.scan(record, (lanes, start), None, length=plan.records)
             return lanes, seen
 
-        return (emission.one_function(all_records) if plan.whole else all_records)(lanes, start)
+        return (one_function(all_records) if plan.whole else all_records)(lanes, start)
 
     def _outputs(self, lanes: Lanes) -> Array:
         """[n, L]"""
@@ -308,7 +610,7 @@ class Run(NamedTuple):
             return jax.lax.scan(one, (lanes, when), drawn, length=None if plan.draws == "record" else plan.every)[0]
 
         if plan.marked and plan.listed and not plan.whole:
-            several = emission.one_function(several)
+            several = one_function(several)
         if plan.draws != "record":
             return several(lanes, when, None)
         # As many draws at a time as divide the steps, or a run with few records would hold all of its draws at once.
@@ -330,10 +632,10 @@ class Run(NamedTuple):
     def _draw_in_lanes(self, when: Array) -> Points:
         """The points drawn at step `when`, each lane's own, without leaving the function."""
         words = jax.random.key_data(self.keys)
-        bits = emission.stage(threefry.fold_in_bits)(words[:, 0], words[:, 1], jnp.full(words.shape[:1], when))
+        bits = stage(threefry.fold_in_bits)(words[:, 0], words[:, 1], jnp.full(words.shape[:1], when))
         x, y, q, _ = self.points
 
-        @emission.stage
+        @stage
         def choose(bits, borders, x, y):
             def chosen(values):
                 result = jnp.full(bits.shape, values[0])

@@ -1,7 +1,7 @@
 """`simulate_hinge_exact`: hinge gradient flow from event to event (12.1), for batches of networks.
 
-`hinge_follow` takes the networks through stretches of closed forms (`hinge_run`, with `hinge_segment`) and stretches on
-which margins stay at 1 (`hinge_slide`, with `hinge_series`), and decides between them which margins are held.
+`_slide.follow` takes the networks through stretches of closed forms (`_run`, with `_segment`) and stretches on
+which margins stay at 1 (`_slide.slide`), and decides between them which margins are held.
 """
 
 from __future__ import annotations

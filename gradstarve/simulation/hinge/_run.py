@@ -1,6 +1,6 @@
 """Hinge flow of one network from event to event, exactly, until it is done or what comes next is no event (12.1).
 
-Events are a neuron that passes the edge w_j.x_i = 0 of a point, and a margin that passes 1; `hinge_segment` has what happens
+Events are a neuron that passes the edge w_j.x_i = 0 of a point, and a margin that passes 1; `_segment` has what happens
 between them. What comes next is decided by the signs of the derivatives on the two sides of the event: where both lead
 back to it the flow slides along it, and the run stops there.
 """

@@ -21,8 +21,8 @@ from gradstarve.ground import check_normal, number, positive_int, real_arrays, s
 from gradstarve.problem import Dataset, Dynamics, GradientDescent, Loss, StochasticGradientDescent, TwoLayerReLU, as_loss
 from gradstarve.simulation._span import Span
 from gradstarve.simulation.engines._fused import cores
-from gradstarve.simulation.sweep._histogram import BINS
 from gradstarve.simulation.sweep._identity import identity
+from gradstarve.simulation.sweep._statistics import BINS
 
 NETWORK_NAMES = ("width", "scale_w", "scale_z")
 NUMBERS = (*NETWORK_NAMES, "step_size", "momentum", "weight_decay", "nesterov")

@@ -7,7 +7,7 @@
 A file is written under a temporary name, flushed to the disk and renamed, so that a process killed at any moment leaves
 complete chunks and at most a temporary file, which the next run removes.
 
-The manifest has a format number. Format 2 stores losses by `sweep_identity`, with every number and all code that is not a
+The manifest has a format number. Format 2 stores losses by `identity`, with every number and all code that is not a
 library's, and each chunk has the sizes and the environment too, so that a lost manifest is written again from a chunk.
 Format 1 stored the text of a loss, which hides its values; such a directory is refused.
 """

@@ -18,11 +18,9 @@ from gradstarve.simulation.engines import _reference as reference
 from gradstarve.simulation.sweep import _plan as sweep_plan
 from gradstarve.simulation.sweep._identity import identity
 from gradstarve.simulation.sweep._result import SweepResult, finish
-from gradstarve.simulation.sweep._run import Job
-from gradstarve.simulation.sweep._statistics import expand
+from gradstarve.simulation.sweep._run import DRAWS, Job, Trainer, in_order
+from gradstarve.simulation.sweep._statistics import default_threshold, error_floor, expand, note
 from gradstarve.simulation.sweep._store import Store, checksum
-from gradstarve.simulation.sweep._sweep_blocks import DRAWS, Trainer, in_order
-from gradstarve.simulation.sweep._sweep_threshold import default_threshold, error_floor, note
 
 
 def sweep(

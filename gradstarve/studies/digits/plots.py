@@ -15,7 +15,7 @@ _SWEEPS = {"weights": (COLOURS[0], "o"), "fewer images": (COLOURS[2], "^"), "bri
 
 
 def draw(name: str, found: dict[str, Any], path: Any = None) -> Any:
-    """The figure of the study `name`, one of `digits.STUDIES`, from what it gave; saved to `path` too if there is one."""
+    """The figure of the study `name`, one of `study.STUDIES`, from what it gave; saved to `path` too if there is one."""
     size = {"error": (12, 4.2), "speed": (10.5, 4.8), "starvation": (12.5, 4.6), "convolution": (12, 4.4)}
     panels = {"error": 3, "speed": 2, "starvation": 2, "convolution": 3}
     if name == "remedies":

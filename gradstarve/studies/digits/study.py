@@ -1,7 +1,7 @@
 """Gradient starvation and the laws of learning on real handwritten digits: settings, and the five studies in one run.
 
-Each study is a function of `settings` that gives numbers, curves and claims: `digits_speed.error_and_loss` (a) and
-`class_speed` (b), `digits_patch.starvation` (c) and `remedies` (e), `digits_conv.convolution` (d). `digits_plots` draws
+Each study is a function of `settings` that gives numbers, curves and claims: `speed.error_and_loss` (a) and
+`class_speed` (b), `patch.starvation` (c) and `remedies` (e), `convolution.convolution` (d). `plots` draws
 them. Whether a claim holds is computed from the numbers.
 """
 

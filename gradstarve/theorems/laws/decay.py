@@ -8,10 +8,21 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import Dataset, GradientDescent, TwoLayerReLU
-from gradstarve.theorems._drawing import COLOURS, draw_gaps
-from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
-from gradstarve.theorems._hypotheses import BALANCED, BELOW_ONE, EXCLUSIVE, ONE_RAY, ORTHOGONAL, of_losses
-from gradstarve.theorems._running import train
+from gradstarve.theorems._entry import (
+    BALANCED,
+    BELOW_ONE,
+    COLOURS,
+    EXCLUSIVE,
+    ONE_RAY,
+    ORTHOGONAL,
+    Counterexample,
+    Outcome,
+    Quote,
+    Tally,
+    Theorem,
+    draw_gaps,
+    of_losses,
+)
 from gradstarve.theorems._sampling import (
     BATCH,
     PER_CLASS,
@@ -23,6 +34,7 @@ from gradstarve.theorems._sampling import (
     generators,
     log_uniform,
     record,
+    train,
     two_rays,
 )
 

@@ -9,19 +9,29 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import DeepReLU, as_loss
-from gradstarve.theorems._drawing import draw_gaps
-from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
-from gradstarve.theorems._hypotheses import BELOW_ONE, ONE_RAY, ORTHOGONAL
-from gradstarve.theorems._running import FLOW_TOLERANCE, WHY_FLOW, train_flow
+from gradstarve.theorems._entry import (
+    BELOW_ONE,
+    ONE_RAY,
+    ORTHOGONAL,
+    Counterexample,
+    Outcome,
+    Quote,
+    Tally,
+    Theorem,
+    draw_gaps,
+)
 from gradstarve.theorems._sampling import (
     BATCH,
     DIM,
+    FLOW_TOLERANCE,
     LOSS_NAMES,
+    WHY_FLOW,
     Geometry,
     generator,
     generators,
     log_uniform,
     record,
+    train_flow,
     two_rays,
 )
 from gradstarve.theorems.laws.modes import FRACTIONS

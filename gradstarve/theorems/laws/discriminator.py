@@ -11,25 +11,40 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import Mode, TwoLayerReLU
-from gradstarve.theorems._drawing import draw_gaps
-from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
-from gradstarve.theorems._hypotheses import EXCLUSIVE, ONE_RAY, SEPARABLE, STAYING, of_losses
-from gradstarve.theorems._late import BY_LATE, train_late
-from gradstarve.theorems._running import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, descent_gradient, train_flow
+from gradstarve.theorems._entry import (
+    EXCLUSIVE,
+    ONE_RAY,
+    SEPARABLE,
+    STAYING,
+    Counterexample,
+    Outcome,
+    Quote,
+    Tally,
+    Theorem,
+    draw_gaps,
+    of_losses,
+)
 from gradstarve.theorems._sampling import (
     BATCH,
+    BY_FLOW,
+    BY_LATE,
+    FLOW_TOLERANCE,
     PER_CLASS,
+    WHY_FLOW,
     WIDTH,
     Geometry,
     Start,
+    descent_gradient,
     exclusive_start,
     generator,
     generators,
     record,
+    train_flow,
+    train_late,
     two_rays,
 )
 from gradstarve.theorems.laws.modes import flow_times
-from gradstarve.theorems.laws.speed import far_network
+from gradstarve.theorems.laws.shape import far_network
 
 # The generators' losses of the logit f of a fake, written as their definitions say.
 _LOSSES = {

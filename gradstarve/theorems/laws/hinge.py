@@ -25,37 +25,434 @@ that are held, whose u_i changes continuously, are outside of this argument: for
 
 *Rest.* While a neuron at home with z_j is active on a point below 1, G >= (z_j q_i |x_i|)^2, and the integral of G over all
 times is at most L(0): all points that neurons at home see are learnt in finite time.
+
+Above them: the path from event to event; below: where it ends.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.simulation import Kind
-from gradstarve.theorems._drawing import COLOURS
-from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
-from gradstarve.theorems._hypotheses import OFF_MANIFOLD, SEPARABLE
-from gradstarve.theorems._running import train_exact
+from gradstarve.theorems._entry import (
+    COLOURS,
+    OFF_MANIFOLD,
+    SEPARABLE,
+    Counterexample,
+    Outcome,
+    Quote,
+    Tally,
+    Theorem,
+    draw_gaps,
+    of_losses,
+)
 from gradstarve.theorems._sampling import (
     BATCH,
+    BY_FLOW,
     DIM,
     PER_CLASS,
     RECORDS,
     WIDTH,
     cone_data,
+    descent_gradient,
     generator,
     generators,
     networks,
     record,
+    train_descent,
+    train_exact,
+    train_flow,
 )
-from gradstarve.theorems.laws.hinge_path import AT_LAST, HINGE_LOSS, draw_problem, followed
-from gradstarve.theorems.laws.hinge_retrace import Path, retraced, slopes
-from gradstarve.theorems.laws.independence import exclusive_networks
+from gradstarve.theorems.laws.independence import SIGN_TOLERANCE, exclusive_networks, pushed_sign
 
+# The path of a hinge flow from event to event, retraced in plain NumPy from the list of its events (12.1).
+#
+# `retraced` takes the events as they are told, moves the weights from one to the next by matrix exponentials, and says by
+# how much anything is on the other side of its edge or margin than the list has it: a list that misses an event, or has it
+# at a wrong time, shows.
+
+_LOOKS = 4  # times a segment, its end included, at which activities and margins are compared with the list
+
+
+class Moment(NamedTuple):
+    """One event: its `time`, `kind`, `neuron` and `point`; the weights `w` [h, d] and `z` [h] then, and on either side of
+    it which neurons are active on which points [h, n] and by how much each point pulls, u_i = q_i g_i [n]."""
+
+    time: float
+    kind: Kind
+    neuron: int
+    point: int
+    w: np.ndarray
+    z: np.ndarray
+    active: tuple[np.ndarray, np.ndarray]
+    pulls: tuple[np.ndarray, np.ndarray]
+    held: bool  # whether margins are held at 1 before or after
+
+
+class Path(NamedTuple):
+    """A network on its way: the `moments` of its events, the weights at the last of them, and the `strain`: how far
+    anything was on the wrong side of its edge (beside |w| |x| + |z| |x|) or margin, or off it at its own event."""
+
+    moments: list[Moment]
+    w: np.ndarray
+    z: np.ndarray
+    strain: float
+
+
+class _State(NamedTuple):
+    w: np.ndarray
+    z: np.ndarray
+    active: np.ndarray
+    live: np.ndarray
+    held: np.ndarray
+
+
+def _numbers(data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.asarray(data.points, float), np.asarray(data.labels, float), np.asarray(data.weights, float)
+
+
+def margins(state: Any, data: Dataset) -> np.ndarray:
+    """m_i by the activities as they are booked, [n]."""
+    x, y, _ = _numbers(data)
+    return y * (state.z @ np.where(state.active, state.w @ x.T, 0))
+
+
+def forces(active: np.ndarray, pulls: np.ndarray, data: Dataset) -> np.ndarray:
+    """c_j = sum_i u_i y_i x_i over the points that neuron j is active on, [h, d]."""
+    x, y, _ = _numbers(data)
+    return (active * (pulls * y)) @ x
+
+
+def slopes(w: np.ndarray, z: np.ndarray, active: np.ndarray, data: Dataset) -> np.ndarray:
+    """The gradient of every margin in all weights, [n, h (d + 1)]."""
+    x, y, _ = _numbers(data)
+    seen = active.T * y[:, None]
+    return np.concatenate([(z * seen)[..., None] * x[:, None], (seen * (x @ w.T))[..., None]], -1).reshape(len(y), -1)
+
+
+def _pulls(state: _State, data: Dataset) -> np.ndarray:
+    """u_i = q_i below a margin of 1, and what keeps the held ones there."""
+    u = np.where(state.live, _numbers(data)[2], 0)
+    if state.held.any():
+        each = slopes(state.w, state.z, state.active, data)
+        mine = each[state.held]
+        u[state.held] = np.linalg.lstsq(mine @ mine.T, -mine @ (u @ each), rcond=None)[0]
+    return u
+
+
+def _strain(state: _State, data: Dataset) -> float:
+    x = _numbers(data)[0]
+    edge = state.w @ x.T
+    reach = np.linalg.norm(x, axis=-1) * (np.linalg.norm(state.w, axis=-1) + np.abs(state.z))[:, None]
+    over = np.where(state.active, -edge, edge) / np.where(reach > 0, reach, 1)
+    m = margins(state, data)
+    beyond = np.where(state.held, np.abs(m - 1), np.where(state.live, m - 1, 1 - m))
+    return float(max(over.max(), beyond.max(), 0))
+
+
+def _moved(state: _State, data: Dataset, span: float) -> tuple[_State, float]:
+    """The state after `span` without an event, and its strain on the way."""
+    if state.held.any():
+        return _slid(state, data, span)
+    from scipy.linalg import expm
+
+    c = forces(state.active, _pulls(state, data), data)
+    h, d = c.shape
+    generator = np.zeros((h, d + 1, d + 1))
+    generator[:, :d, d] = generator[:, d, :d] = c
+    part = expm(generator * (span / _LOOKS))
+    joined, strain = np.concatenate([state.w, state.z[:, None]], axis=-1), 0.0
+    for _ in range(_LOOKS):
+        joined = np.einsum("hde,he->hd", part, joined)
+        state = state._replace(w=joined[:, :d], z=joined[:, d])
+        strain = max(strain, _strain(state, data))
+    return state, strain
+
+
+def _slid(state: _State, data: Dataset, span: float) -> tuple[_State, float]:
+    """The same where margins are held: no closed form, so SciPy's integrator."""
+    from scipy.integrate import solve_ivp
+
+    h, d = state.w.shape
+
+    def parted(joined):
+        return state._replace(w=joined[: h * d].reshape(h, d), z=joined[h * d :])
+
+    def field(_, joined):
+        now = parted(joined)
+        moved = (_pulls(now, data) @ slopes(now.w, now.z, now.active, data)).reshape(h, d + 1)
+        return np.concatenate([moved[:, :d].reshape(-1), moved[:, d]])
+
+    start, looks = np.concatenate([state.w.reshape(-1), state.z]), np.linspace(0, span, _LOOKS + 1)[1:]
+    found = solve_ivp(field, (0, span), start, "DOP853", looks, rtol=1e-12, atol=1e-13).y.T
+    states = [parted(joined) for joined in found]
+    return states[-1], max(_strain(each, data) for each in states)
+
+
+def retraced(data: Dataset, network: TwoLayerReLU, events: Any, b: int) -> Path:
+    """Network `b` of a batch along its `events`."""
+    w, z = np.asarray(network.w[b], float), np.asarray(network.z[b], float)
+    active = w @ _numbers(data)[0].T > 0
+    state = _State(w, z, active, np.ones(data.size, bool), np.zeros(data.size, bool))
+    state = state._replace(live=margins(state, data) < 1)
+    rows = zip(*(leaf[b][: int(events.count[b])].tolist() for leaf in events[:4]), strict=True)
+    moments, clock, strain = [], 0.0, 0.0
+    for time, kind, j, i in rows:
+        if time > clock:
+            state, found = _moved(state, data, time - clock)
+            strain = max(strain, found)
+        clock = max(time, clock)
+        active, live, held = state.active.copy(), state.live.copy(), state.held.copy()
+        if j >= 0:
+            active[j, i] = kind == Kind.WAKES
+        else:
+            live[i], held[i] = kind == Kind.FORGOTTEN, kind == Kind.HELD
+        after = state._replace(active=active, live=live, held=held)
+        # On the other side already, at its own event: off its edge or margin by as much.
+        strain = max(strain, _strain(after, data))
+        pulls = _pulls(state, data), _pulls(after, data)
+        slides = bool(state.held.any() or held.any())
+        moments.append(Moment(time, Kind(kind), j, i, state.w, state.z, (state.active, active), pulls, slides))
+        state = after
+    return Path(moments, state.w, state.z, strain)
+
+
+# Hinge flow from event to event is the flow (12.1), and no neuron ever slides along an edge (2.0).
+
+HINGE_LOSS = of_losses("hinge loss", "hinge")
+# Records of a run to its end, by which whoever comes to rest has.
+AT_LAST = 1e9 * np.arange(1, RECORDS + 1)
 _TOLERANCE = 1e-9
+
+
+def exact_records(data: Dataset, network: TwoLayerReLU, times: Any) -> Any:
+    """The law of (12.1): the flow from event to event, recorded at `times`."""
+    return train_exact(data, network, times)
+
+
+def followed(run: Any) -> np.ndarray:
+    """Which networks of a run got to its last time, [b]."""
+    return np.all(np.isfinite(np.asarray(run.recorded)), axis=(-1, -2))
+
+
+def _off_the_path(data: Dataset, run: Any) -> np.ndarray:
+    """How far the events are from those of a path retraced, and its end from the run's, [b]."""
+    gaps = np.zeros(len(run.events.count))
+    for b in range(len(gaps)):
+        path = retraced(data, run.initial, run.events, b)
+        size = max(np.abs(path.w).max(), np.abs(path.z).max(), 1e-300)
+        moved = max(np.abs(path.w - np.asarray(run.final.w[b])).max(), np.abs(path.z - np.asarray(run.final.z[b])).max())
+        gaps[b] = max(path.strain, moved / size)
+    return gaps
+
+
+def draw_problem(rng: np.random.Generator) -> tuple[Dataset, TwoLayerReLU, float]:
+    """Cone data, networks of any activity and signs, and the mean norm of the points, by which times are measured."""
+    data = cone_data(rng)
+    return data, TwoLayerReLU(*networks(rng)), float(np.linalg.norm(np.asarray(data.points), axis=-1).mean())
+
+
+def check_path(key: Any, trials: int) -> Outcome:
+    """Networks of any activity and signs: their records beside the integrator's, their events beside a path retraced."""
+    tally = Tally(_TOLERANCE)
+    for rng in generators(key, trials):
+        data, network, r = draw_problem(rng)
+        times = np.array([0.5, 2, 6, 15]) / r
+        run = exact_records(data, network, times)
+        flow, lost = train_flow(data, network, "hinge", times)
+        mine, theirs = np.asarray(run.recorded), np.asarray(flow.recorded)
+        apart = np.max(np.abs(mine - theirs) / (1 + np.abs(theirs)), axis=(-1, -2))
+        whole = exact_records(data, network, AT_LAST)
+        # The integrator gets nowhere where a margin slides; the path retraced does.
+        held = (whole.events.kind == Kind.HELD).any(-1)
+        gaps = np.maximum(np.where(lost & held, 0, apart), _off_the_path(data, whole))
+        gaps = np.where(followed(whole), gaps, np.inf)
+        told = np.where(held, "a margin slides", "no margin slides")
+        for name in dict.fromkeys(told.tolist()):
+            mine = np.flatnonzero(told == name)
+            tally.add(
+                gaps[mine],
+                name,
+                lambda i, d=data, n=network, t=times, m=mine: record(d, "hinge", n, int(m[i]), times=t),
+                (lost & ~held)[mine],
+            )
+    return tally.outcome()
+
+
+def path_without_flow(key: Any) -> Counterexample:
+    """Drop "gradient flow": descent passes its events late or early by up to a step, and is off by as much."""
+    rng = generator(key)
+    data, _, r = draw_problem(rng)
+    network = exclusive_networks(rng, data)
+    steps, size, gaps, sides = 300, 0.02 / r, [], []
+    for part, row in ((1, 1), (4, 4)):
+        run = train_descent(data, network, "hinge", np.full(BATCH, size / part), steps, steps // 4)
+        law = exact_records(data, network, size * steps / 4 * np.arange(1, RECORDS + 1))
+        sides.append((np.asarray(run.recorded)[:, row], np.asarray(law.recorded)[:, 0]))
+        gaps.append(np.abs(sides[-1][0] - sides[-1][1]))
+    i, j = (int(n) for n in np.unravel_index(np.argmax(gaps[0]), gaps[0].shape))
+    trained, law = sides[0]
+    order = np.log(gaps[0].max() / gaps[1].max()) / np.log(4)
+    return Counterexample.of(
+        "gradient flow (descent with a finite step instead)",
+        Quote(f"the logit of point {j}", f"after {steps // 4} steps of {size:.3g}", law=law[i, j], trained=trained[i, j]),
+        _TOLERANCE,
+        record(data, "hinge", network, i, step_size=size, steps=steps // 4),
+        rest=f"with a quarter of the step no logit is off by more than {gaps[1].max():.3g}: order {order:.2f}",
+    )
+
+
+def _leading(moment: Moment, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Before the event and after it, how w_j.x_i moves in the direction of (2.0), beside all that points could push:
+    [h, n] each; negative is against it."""
+    x, y, q = (np.asarray(leaf, float) for leaf in (data.points, data.labels, data.weights))
+    lengths = np.linalg.norm(x, axis=-1)
+    reach = np.abs(moment.z)[:, None] * float(q @ lengths) * lengths
+    sides = []
+    for active, pulls in zip(moment.active, moment.pulls, strict=True):
+        motion = moment.z[:, None] * (forces(active, pulls, data) @ x.T)
+        sides.append(motion * pushed_sign(moment.z, y) / np.where(reach > 0, reach, 1))
+    return sides[0], sides[1]
+
+
+def _against(moments: list[Moment], data: Dataset) -> tuple[float, list[list[float]]]:
+    """How far anything moves against (2.0) on either side of any event, 1 where an edge is passed the other way; and for
+    every edge passed how fast it is approached, how fast it is left, and whether the neuron wakes."""
+    worst, passed = 0.0, []
+    for moment in moments:
+        sides = _leading(moment, data)
+        worst = max(worst, *(float(-side.min()) for side in sides))
+        j, i = moment.neuron, moment.point
+        if j >= 0:
+            wakes = moment.kind == Kind.WAKES
+            law = pushed_sign(moment.z, np.asarray(data.labels))[j, i]
+            worst = max(worst, float(law != (1 if wakes else -1)))
+            passed.append([float(sides[0][j, i]), float(sides[1][j, i]), float(wakes)])
+    return worst, passed
+
+
+def check_no_sliding(key: Any, trials: int) -> Outcome:
+    """The motion of every neuron along every point on both sides of every event; one trial is one network."""
+    tally = Tally(SIGN_TOLERANCE)
+    seen: list[list[float]] = []
+    for rng in generators(key, trials):
+        data, network, _ = draw_problem(rng)
+        run = train_exact(data, network, AT_LAST)
+        gaps = np.zeros(BATCH)
+        for b in range(BATCH):
+            gaps[b], passed = _against(retraced(data, network, run.events, b).moments, data)
+            seen += passed
+        gaps = np.where(followed(run), gaps, np.inf)  # whoever is not followed to the end may slide
+        tally.add(gaps, "hinge", lambda i, d=data, n=network, g=gaps: record(d, "hinge", n, i, against_the_law=g[i]))
+    return tally.outcome(passed=np.reshape(seen, (-1, 3)))
+
+
+def _slides(data: Dataset, network: TwoLayerReLU) -> list[tuple[float, int, Moment, float, float, str]]:
+    """The networks whose path is refused at an edge: how surely it slides, the network, the event, the speeds to the edge
+    before it and away from it after, and the event in words."""
+    r = float(np.linalg.norm(np.asarray(data.points), axis=-1).max())
+    run, found = train_exact(data, network, np.arange(1, RECORDS + 1) / (4 * r)), []
+    for b in map(int, np.flatnonzero(~followed(run))):
+        last = retraced(data, network, run.events, b).moments[-1]
+        j, i = last.neuron, last.point
+        toward = (1 if last.kind == Kind.WAKES else -1) * pushed_sign(last.z, np.asarray(data.labels))[j, i]
+        before, after = (toward * float(side[j, i]) for side in _leading(last, data))
+        found.append((-after if before > 0 else before, b, last, before, after, run.events.of(b)[-1].split(": ")[1]))
+    return found
+
+
+def sliding_at_an_acute_angle(key: Any) -> Counterexample:
+    """Drop orthogonal separability: classes at 60 degrees. The event where an edge slides, and the motion beside it."""
+    rng = generator(key)
+    for _ in range(10):
+        data = cone_data(rng, opening=0.1, angle=np.pi / 3)
+        # Small ones, and for a short time: before margins are at 1 and slide.
+        network = TwoLayerReLU(*networks(rng, low=0.05, high=0.1))
+        found = _slides(data, network)
+        if found:
+            break
+    else:
+        raise RuntimeError("240 networks at an acute angle, and no edge slides")
+    gap, b, last, before, _, told = max(found, key=lambda case: case[0])
+    quantity = "the speed of w.x away from the edge, of all pushes,"
+    return Counterexample.of(
+        "orthogonally separable data (classes at an angle of 60 degrees instead)",
+        Quote(quantity, f"just after t = {last.time:.4g}", law=0, trained=min(-gap, 0)),
+        SIGN_TOLERANCE,
+        record(data, "hinge", network, b, neuron=last.neuron, point=last.point),
+        told,
+        f"by the law it is that at least, and before it w.x moves to the edge by {before:.3g}: the neuron slides along it, "
+        "and the path is refused",
+    )
+
+
+def draw_passages(outcome: Outcome, ax: Any) -> None:
+    """How fast every edge is approached, and how fast it is left."""
+    before, after, wakes = outcome.extra["passed"].T
+    for value, name, colour in ((1.0, "a neuron wakes", COLOURS[0]), (0.0, "a neuron falls asleep", COLOURS[1])):
+        mine = wakes == value
+        ax.plot(before[mine], after[mine], ".", markersize=4, color=colour, label=name)
+    low = min(0.0, float(outcome.extra["passed"].min(initial=0))) - 0.02
+    ax.axvspan(low, 0, color="0.85", linewidth=0)
+    ax.axhspan(low, 0, color="0.85", linewidth=0, label="back to the edge: never")
+    ax.set_xlim(low, None)
+    ax.set_ylim(low, None)
+    ax.set_xlabel("speed of w.x before its edge is passed (of all pushes)")
+    ax.set_ylabel("speed after")
+    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, markerscale=2)
+
+
+HINGE_EXACT = Theorem(
+    name="hinge-exact",
+    equation="12.1",
+    title="From event to event the hinge flow is a closed form",
+    claim="with hinge loss a full network moves along a cosh and a sinh between events, edges passed and margins at 1, and "
+    "the path from one to the next is the gradient flow",
+    formula=(
+        r"\begin{split} w_j(t + \tau) &= w_j + \left( \alpha_j\, (\cosh(k_j \tau) - 1) + z_j\, \sinh(k_j \tau) \right) "
+        r"\frac{c_j}{k_j}, \\ "
+        r"z_j(t + \tau) &= z_j\, \cosh(k_j \tau) + \alpha_j\, \sinh(k_j \tau), \\ "
+        r"c_j &= \sum_{w_j \cdot x_i > 0,\; m_i < 1} q_i\, y_i\, x_i, \qquad k_j = \left| c_j \right|, \qquad "
+        r"\alpha_j = w_j \cdot c_j / k_j \end{split}"
+    ),
+    hypotheses=(SEPARABLE, HINGE_LOSS, "gradient flow"),
+    tolerance=_TOLERANCE,
+    why_tolerance=(
+        "logits beside the integrator's, whose local error is 1e-12 and 10 to 100 times that at each kink; events beside "
+        "a path retraced by matrix exponentials, which agree to 1e-12"
+    ),
+    checked_with=f"{BY_FLOW}; matrix exponentials from event to event, and SciPy's DOP853 where margins slide",
+    default_trials=4 * BATCH,
+    check=check_path,
+    necessity=(path_without_flow,),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "gap between the event path and the flow (logits, margins, edges)"),
+)
+
+NO_SLIDING = Theorem(
+    name="no-sliding-edges",
+    equation="2.0",
+    title="No neuron slides along the edge of a point",
+    claim="at every event of a hinge flow, just before it and just after, every w_j.x_i moves in the direction "
+    "sign(z_j y_i), or not at all: an edge w_j.x_i = 0 is passed, and never held",
+    formula=(
+        r"z_j\, y_i\, \frac{d(w_j \cdot x_i)}{dt} \ge 0 \quad \text{just before and just after every event, for all } i, j"
+    ),
+    hypotheses=(SEPARABLE, HINGE_LOSS),
+    tolerance=SIGN_TOLERANCE,
+    why_tolerance="two gradients: rounding of a few sums of 4 products, relative to the sum of their sizes",
+    checked_with="the gradient in plain NumPy on both sides of every event, on weights moved there by matrix exponentials",
+    default_trials=8 * BATCH,
+    check=check_no_sliding,
+    necessity=(sliding_at_an_acute_angle,),
+    figure=draw_passages,
+)
+
+
+# The events, counted.
+
 _MARGINS = (Kind.LEARNT, Kind.FORGOTTEN)
 
 
@@ -280,4 +677,146 @@ FINITE_EVENTS = Theorem(
     necessity=(on_the_manifold, passages_at_an_acute_angle, forgotten_by_shared_neurons),
     figure=draw_events,
     single_tolerance=None,  # in float32 a margin that leaves 1 slowly may be told to pass it again
+)
+
+
+# Where a hinge flow on orthogonally separable data comes to rest: every point is learnt, or seen by no neuron (12.1).
+#
+# No motion is left only where every neuron has z_j c_j = 0 and w_j.c_j = 0. On orthogonally separable data |c_j|^2 is at
+# least the sum of (q_i |x_i|)^2 over the points below a margin of 1 that neuron j is active on, since pulls never oppose
+# each other (2.0). So c_j = 0 says that there is no such point; and c_j != 0 with z_j = 0 = w_j.c_j is the saddle, where
+# neurons are shared by both classes and which no generic start leads to. A point that nobody sees has f = 0 for ever.
+
+
+def short_of_learnt(margins: np.ndarray) -> np.ndarray:
+    """By how much a margin is short of being learnt."""
+    return np.maximum(1 - margins, 0)
+
+
+def _seen(data: Dataset, network: TwoLayerReLU) -> np.ndarray:
+    """The largest cosine between a point and a neuron that does not rest at w = 0, [b, n]; -1 without any."""
+    x, w = np.asarray(data.points), np.asarray(network.w)
+    size = np.linalg.norm(w, axis=-1)[..., None] * np.linalg.norm(x, axis=-1)
+    return np.where(size > 0, w @ x.T / np.where(size > 0, size, 1), -1).max(axis=-2)
+
+
+def unfinished(data: Dataset, network: TwoLayerReLU) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How short of learnt each point is that a neuron is active on, its margin, and how well it is seen: [b, n] each."""
+    seen = _seen(data, network)
+    margins = np.asarray(network(data.points)) * np.asarray(data.labels)
+    # Less than this is a neuron that fell asleep there.
+    return np.where(seen > np.sqrt(np.finfo(margins.dtype).eps), short_of_learnt(margins), 0), margins, seen
+
+
+def check_end(key: Any, trials: int) -> Outcome:
+    """The last weights of networks of any activity and signs; one trial is one network."""
+    tally = Tally(_TOLERANCE)
+    points = []
+    for rng in generators(key, trials):
+        data, network, _ = draw_problem(rng)
+        run = train_exact(data, network, AT_LAST)
+        final: Any = run.final
+        left, margins, seen = unfinished(data, final)
+        gaps = np.where(followed(run) & np.asarray(run.settled), left.max(-1), np.inf)
+        tally.add(gaps, "hinge", lambda i, d=data, n=network, m=margins: record(d, "hinge", n, i, margins=m[i]))
+        points.append(np.stack([margins, seen], axis=-1)[followed(run)].reshape(-1, 2))
+    return tally.outcome(points=np.concatenate(points))
+
+
+def _rests(data: Dataset, network: TwoLayerReLU, dropped: str, told: str) -> Counterexample:
+    """A start from which nothing ever moves."""
+    left, margins, _ = unfinished(data, network)
+    pull = descent_gradient(data, network, "hinge")
+    still = not any(np.any(np.asarray(leaf)) for leaf in (pull.w, pull.z))
+    i = int(np.argmax(left[0]))
+    # A start that moves is not the end.
+    quote = Quote(f"the margin of point {i}", "for ever", law=1, trained=margins[0, i] if still else 1)
+    told, numbers = f"{told}; its gradient is {'exactly 0' if still else 'not 0'}", record(data, "hinge", network, 0)
+    return Counterexample.of(dropped, quote, _TOLERANCE, numbers, told, "by the law it is that at least")
+
+
+def at_the_saddle(key: Any) -> Counterexample:
+    """Drop "no start at the saddle": z = 0 and both classes pull equally hard."""
+    rng = generator(key)
+    data, norms = axes_data(rng)
+    size = 2.0 ** rng.integers(-3, 0)
+    w = np.zeros((BATCH, WIDTH, DIM))
+    w[:, 0, :2] = size * np.array([norms[1], norms[0]])
+    network = TwoLayerReLU(w, np.zeros((BATCH, WIDTH)))
+    return _rests(
+        data,
+        network,
+        "no start at a saddle (z = 0 and w.c = 0 instead)",
+        f"a neuron with w.x_+ = w.x_- = {size * norms[0] * norms[1]:.3g} and z = 0 is on both classes",
+    )
+
+
+def opposite_labels_in_one_place(key: Any) -> Counterexample:
+    """Drop orthogonal separability altogether: points of both labels on one ray."""
+    rng = generator(key)
+    points = np.repeat(np.eye(1, DIM) * 2.0 ** rng.integers(-1, 2), 2 * PER_CLASS, axis=0)
+    data = Dataset(points, np.repeat([1.0, -1.0], PER_CLASS), np.full(2 * PER_CLASS, 0.25))
+    w = np.abs(rng.normal(size=(BATCH, WIDTH, DIM))) * 0.1
+    network = TwoLayerReLU(w, 0.1 * rng.normal(size=(BATCH, WIDTH)))
+    return _rests(
+        data,
+        network,
+        "orthogonally separable data (the same point with both labels instead)",
+        "the pulls of points 0 and 2 on every neuron cancel",
+    )
+
+
+def stopped_early(key: Any) -> Counterexample:
+    """Drop "at the end": as long as a point that is seen is below 1 the flow is not over."""
+    rng = generator(key)
+    data, network, r = draw_problem(rng)
+    run = train_exact(data, network, np.arange(1, RECORDS + 1) / (4 * r))
+    final: Any = run.final
+    left, margins, _ = unfinished(data, final)
+    b, i = (int(v) for v in np.unravel_index(np.argmax(left), left.shape))
+    return Counterexample.of(
+        "the end of the flow (stopped at a finite time instead)",
+        Quote(f"the margin of point {i}", f"at t = {run.grid[-1]:.3g}", law=1, trained=margins[b, i]),
+        _TOLERANCE,
+        record(data, "hinge", network, b),
+        rest="by the law it is that at least, as a neuron is active on it; this is so in "
+        f"{int((left > _TOLERANCE).any(-1).sum())} of {BATCH} networks",
+    )
+
+
+def draw_end(outcome: Outcome, ax: Any) -> None:
+    """The last margin of every point over how well it is seen."""
+    margins, seen = outcome.extra["points"].T
+    learnt = margins > 0.5
+    ax.plot(seen[learnt], margins[learnt], ".", markersize=3, color=COLOURS[0], label="learnt")
+    ax.plot(seen[~learnt], margins[~learnt], ".", markersize=3, color=COLOURS[1], label="seen by no neuron")
+    ax.axhline(1, color="black", linestyle="--", linewidth=1, label="margin 1")
+    ax.set_xlim(-1.05, 1.05)
+    ax.set_yscale("symlog", linthresh=1)
+    high = max(10.0, float(margins.max(initial=1)))
+    ticks = [0, 1, *(10.0**k for k in range(1, int(np.ceil(np.log10(high)))))]
+    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set_ylim(min(-0.3, float(margins.min(initial=0))), None)
+    ax.set_xlabel("largest cosine between the point and a neuron")
+    ax.set_ylabel("margin at the end")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", markerscale=3)
+
+
+HINGE_END = Theorem(
+    name="hinge-end",
+    equation="12.1",
+    title="At the end of a hinge flow every point is learnt or dead",
+    claim="where a hinge flow comes to rest, every margin is at least 1, or no neuron is active on its point: then f = 0 "
+    "there, and nothing is left that could wake one",
+    formula=(
+        r"\text{at the end, for every } i: \quad m_i \ge 1 \quad \text{or} \quad w_j \cdot x_i \le 0 \;\text{ for all } j"
+    ),
+    hypotheses=(SEPARABLE, HINGE_LOSS, OFF_MANIFOLD, "no start at a saddle", "the end of the flow"),
+    tolerance=_TOLERANCE,
+    why_tolerance="a margin of the last weights in plain NumPy: rounding of a path of a dozen events",
+    checked_with="plain NumPy on the last weights of simulate_hinge_exact",
+    default_trials=8 * BATCH,
+    check=check_end,
+    necessity=(at_the_saddle, opposite_labels_in_one_place, stopped_early),
+    figure=draw_end,
 )

@@ -8,10 +8,18 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import Dataset, GradientDescent, Mode, TwoLayerReLU, as_loss
-from gradstarve.theorems._drawing import draw_gaps
-from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
-from gradstarve.theorems._hypotheses import EXCLUSIVE, PUSHING, RIGHT_SIGN, SEPARABLE
-from gradstarve.theorems._running import descent_gradient, train_descent
+from gradstarve.theorems._entry import (
+    EXCLUSIVE,
+    PUSHING,
+    RIGHT_SIGN,
+    SEPARABLE,
+    Counterexample,
+    Outcome,
+    Quote,
+    Tally,
+    Theorem,
+    draw_gaps,
+)
 from gradstarve.theorems._sampling import (
     BATCH,
     LOSS_NAMES,
@@ -20,12 +28,14 @@ from gradstarve.theorems._sampling import (
     Geometry,
     Start,
     cone_data,
+    descent_gradient,
     exclusive_start,
     generator,
     generators,
     log_uniform,
     networks,
     record,
+    train_descent,
     two_rays,
 )
 

@@ -12,21 +12,9 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import Dataset, DeepReLU, GradientDescent, SpectralDecoupling, TwoLayerReLU
 from gradstarve.simulation import simulate
-from gradstarve.theorems._drawing import draw_gaps
-from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
-from gradstarve.theorems._hypotheses import Hypothesis, Problem
-from gradstarve.theorems._running import train, train_descent
-from gradstarve.theorems._sampling import generator, generators, log_uniform, pick, record
-from gradstarve.theorems.laws.feature_problems import (
-    BY_LIMIT,
-    COUNT,
-    FRACTIONS,
-    KINDS,
-    LIMIT_TOLERANCE,
-    PAIR,
-    WHY_LIMIT,
-    Problems,
-)
+from gradstarve.theorems._entry import Counterexample, Hypothesis, Outcome, Problem, Quote, Tally, Theorem, draw_gaps
+from gradstarve.theorems._sampling import generator, generators, log_uniform, pick, record, train, train_descent
+from gradstarve.theorems.laws.features import BY_LIMIT, COUNT, FRACTIONS, KINDS, LIMIT_TOLERANCE, PAIR, WHY_LIMIT, Problems
 
 _EQUAL = np.full((COUNT, KINDS), 1 / KINDS)  # a Dataset's loss is the mean: the summed one runs KINDS times as fast
 _STEPS = 1024

@@ -9,10 +9,17 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import ClassDataset, SoftmaxOneLayer, SoftmaxTwoLayer
-from gradstarve.theorems._drawing import draw_gaps
-from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
-from gradstarve.theorems._running import FLOW_TOLERANCE, WHY_FLOW, train_flow
-from gradstarve.theorems._sampling import BATCH, generator, generators, log_uniform, record
+from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem, draw_gaps
+from gradstarve.theorems._sampling import (
+    BATCH,
+    FLOW_TOLERANCE,
+    WHY_FLOW,
+    generator,
+    generators,
+    log_uniform,
+    record,
+    train_flow,
+)
 from gradstarve.theorems.laws.modes import FRACTIONS
 
 _BY_FLOW = "simulate_flow: adaptive Runge-Kutta on all weights of the full network, all classes at once"

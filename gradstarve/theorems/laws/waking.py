@@ -8,12 +8,32 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import TwoLayerReLU
-from gradstarve.theorems._drawing import COLOURS
-from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem
-from gradstarve.theorems._hypotheses import EVERLASTING, EXCLUSIVE, ONE_RAY
-from gradstarve.theorems._running import BY_FLOW, train_exact, train_flow
-from gradstarve.theorems._sampling import BATCH, DIM, WIDTH, Geometry, generator, generators, log_uniform, record, two_rays
-from gradstarve.theorems.laws.hinge_path import AT_LAST, HINGE_LOSS, followed
+from gradstarve.theorems._entry import (
+    COLOURS,
+    EVERLASTING,
+    EXCLUSIVE,
+    ONE_RAY,
+    Counterexample,
+    Outcome,
+    Quote,
+    Tally,
+    Theorem,
+)
+from gradstarve.theorems._sampling import (
+    BATCH,
+    BY_FLOW,
+    DIM,
+    WIDTH,
+    Geometry,
+    generator,
+    generators,
+    log_uniform,
+    record,
+    train_exact,
+    train_flow,
+    two_rays,
+)
+from gradstarve.theorems.laws.hinge import AT_LAST, HINGE_LOSS, followed
 from gradstarve.theorems.laws.modes import FRACTIONS
 
 
