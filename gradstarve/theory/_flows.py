@@ -255,7 +255,8 @@ def _legendre(x: Array) -> Array:
 
 def _follow_panels(flow: ConvexFlow, start: Array, t: Array) -> tuple[Array, Array]:
     # Two programs, so that another number of times compiles the small one only.
-    panels, reached = _panels(flow, start, jnp.max(t))
+    # Where the panels lie is nothing to the solution, and so held fixed under differentiation: t moves the place in them.
+    panels, reached = _panels(flow, start, jax.lax.stop_gradient(jnp.max(t)))
     return _evaluate(flow, start, panels, t), reached
 
 
@@ -286,7 +287,7 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
     stiffest = jnp.max(jnp.sum(jnp.abs(stiffness), axis=-1))
     # No slower than the fastest relaxation or motion at the start, so that the first panel has little to do.
     rate = jnp.maximum(stiffest, jnp.max(jnp.abs(speed @ flow.matrix.T)))
-    rate = jnp.where((rate > 0) & jnp.isfinite(rate), rate, 1)
+    rate = jax.lax.stop_gradient(jnp.where((rate > 0) & jnp.isfinite(rate), rate, 1))
     slope, delay, goal = speed / rate, jnp.log(rate), _clock(rate, latest)
     points, weights, integrals, expand = (jnp.asarray(table, dtype) for table in _tables())
     tolerance, eps = _PANEL_TOLERANCE[dtype.name], jnp.finfo(dtype).eps
@@ -348,7 +349,7 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
         gain = flow.decode(found) - begin
         coefficients = expand @ gain
         scale = flow.floor + jnp.max(jnp.abs(flow.outputs(begin + gain)), axis=0)
-        error = distance(coefficients[-1], scale) / tolerance
+        error = jax.lax.stop_gradient(distance(coefficients[-1], scale) / tolerance)
         good = good & (error <= 1)
         factor = jnp.clip(0.8 * jnp.maximum(error, 1e-30) ** (-1 / _POINTS), 0.3, 2.0)
         factor = jnp.where(good | (error > 1), factor, 0.4)  # 0.4: Newton's method failed (NaN: also)

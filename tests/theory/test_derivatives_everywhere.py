@@ -380,7 +380,7 @@ def mean_after(x):
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_draws_have_their_derivatives():
-    starts = ((0.3, 0.3, 0.6), (0.3, -0.3, 0.6), (0.3, -0.5, 0.4), (1e-170, 1e-170, 0.6))
+    starts = ((0.3, 0.3, 0.6), (0.3, -0.3, 0.6), (0.3, -0.5, 0.4))
     against_differences(mean_after, [(*start, 1.3, 0.2) for start in starts], 2e-5)
 
 

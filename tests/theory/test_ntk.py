@@ -9,7 +9,7 @@ from scipy.integrate import solve_ivp
 
 import gradstarve as gs
 from gradstarve.theory import _flows as flows
-from gradstarve.theory import jacobian, ntk
+from gradstarve.theory import jacobian, ntk, one_layer_logit
 from gradstarve.theory._linearised import factor
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -264,6 +264,35 @@ def test_flows_inside_jit_and_their_derivatives():
         slope = jax.jvp(function, (jnp.asarray(at),), (jnp.asarray(along),))[1]
         ends = [np.asarray(function(at + sign * h * along)) for sign in (1, -1)]
         np.testing.assert_allclose(slope, (ends[0] - ends[1]) / (2 * h), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_second_derivatives_of_the_flows():
+    """Forward mode, twice. One sample is the read-out (3.9) with p r^2 = K; for more, differences of the first ones."""
+    at = jnp.array([1.3, 0.2, 3.0])
+    one = jax.hessian(lambda x: one_layer_logit(x[0], 1.0, x[1], "cross-entropy", x[2]))(at)
+    twice = jax.jit(jax.jacfwd(jax.jacfwd(lambda x: ntk.logistic_flow(x[:1, None], x[2], x[1:2])[0])))(at)
+    np.testing.assert_allclose(twice, one, rtol=1e-9, atol=1e-11)
+    rng = np.random.default_rng(5)
+    kernel, _ = random_kernel(rng, 3, "wishart")
+    other, h = np.diag([1.0, 0.5, 2.0]), 1e-4
+
+    def flows(x):
+        moved = kernel + x[0] * other
+        start = jnp.array([0.1, -0.2, 0.0]) + x[1]
+        return jnp.concatenate([
+            ntk.logistic_flow(moved, 2.0 + x[2], start),
+            ntk.spectral_decoupling_flow(moved, 0.1 + x[1], 2.0 + x[2], start),
+            ntk.ridge_flow(moved, 0.3 + x[1], 2.0 + x[2]),
+            ntk.ridge_dual_flow(moved, 0.3 + x[1], 2.0 + x[2]),
+        ])
+
+    slope = jax.jit(jax.jacfwd(flows))
+    bend = np.asarray(jax.jit(jax.jacfwd(jax.jacfwd(flows)))(jnp.zeros(3)))
+    ends = [[np.asarray(slope(sign * h * unit)) for sign in (1, -1)] for unit in jnp.eye(3)]
+    expected = np.stack([(ahead - back) / (2 * h) for ahead, back in ends], axis=-1)
+    assert np.isfinite(bend).all()
+    np.testing.assert_allclose(bend, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
 
 
 @pytest.mark.slow
