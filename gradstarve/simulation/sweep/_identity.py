@@ -75,6 +75,11 @@ def _unknown(value: Any, name: str, why: str) -> ValueError:
     )
 
 
+def _home(module: Any) -> str:
+    """The module by which a function of a library is told: of this one only the name, as its inner files may move."""
+    return "gradstarve" if str(module).partition(".")[0] == "gradstarve" else str(module)
+
+
 def _is_library(module: Any) -> bool:
     return isinstance(module, str) and module.partition(".")[0] in LIBRARIES
 
@@ -171,7 +176,7 @@ class _Reader:
                 return {kind.__name__: self.read(wrapped, name)}
             module, label = getattr(value, "__module__", None), getattr(value, "__name__", None)
             if isinstance(label, str) and getattr(sys.modules.get(str(module)), label, None) is value:
-                return {"function": f"{module}.{label}"}
+                return {"function": f"{_home(module)}.{label}"}
         fields = self._fields(value, name)
         if not fields and _is_library(kind.__module__):
             return f"{kind.__name__}()"
@@ -199,7 +204,7 @@ class _Reader:
         # Where its code lies: functools.wraps lends a function the module and the name of another.
         module, label = function.__globals__.get("__name__"), function.__code__.co_qualname
         if _is_library(module):
-            told: dict[str, Any] = {"function": f"{module}.{label}"}
+            told: dict[str, Any] = {"function": f"{_home(module)}.{label}"}
             if "<lambda>" in label:  # one of several of that name
                 told["code"] = hashlib.sha256(function.__code__.co_code).hexdigest()[:16]
             if "<locals>" in label:  # made by jax.grad and its like
@@ -254,7 +259,7 @@ class _Reader:
     def _class(self, kind: type, name: str) -> Any:
         """A class by its name where a library has it, else by its own code and that of the classes above it."""
         if _is_library(kind.__module__):
-            return {"class": f"{kind.__module__}.{kind.__qualname__}"}
+            return {"class": f"{_home(kind.__module__)}.{kind.__qualname__}"}
         if kind in self._classes:
             return {"class": kind.__name__, "met": self._classes.index(kind)}
         self._classes.append(kind)
@@ -262,7 +267,7 @@ class _Reader:
         with _naming(self) as named:
             for one in kind.__mro__:
                 if _is_library(one.__module__):
-                    parts.append(f"{one.__module__}.{one.__qualname__}")
+                    parts.append(f"{_home(one.__module__)}.{one.__qualname__}")
                     continue
                 for key, entry in sorted(vars(one).items()):
                     if key in _LEFT_OUT or key == "_abc_impl" or (key.startswith("__") and not callable(entry)):
