@@ -15,7 +15,8 @@ import made_up
 
 
 def report(*names, **changes):
-    return made_up.report([made_up.row(name) for name in names], **changes)
+    precision = changes.get("precision", "float64")
+    return made_up.report([made_up.row(name, precision=precision) for name in names], **changes)
 
 
 def names(folder):

@@ -537,7 +537,7 @@ def tails_without_small_kappa(key: Any) -> Counterexample:
     geometry = two_rays(rng, 0.0)
     network = far_network(rng, geometry, 2)
     # kappa grows with the square of the weights; where it is next to 0 they would have to be large.
-    kappa = invariants(geometry.norms[0], np.maximum(network.w @ geometry.axes[0], 0), network.z)[0]
+    kappa = invariants(geometry.norms[0], np.asarray(network.w) @ geometry.axes[0], np.asarray(network.z))[0]
     factor = np.sqrt(16 / np.maximum(kappa, 0.16))[:, None]
     network = TwoLayerReLU(factor[..., None] * np.asarray(network.w), factor * np.asarray(network.z))
     u, found, times, tail = _next_order(geometry, network, 2)
