@@ -412,7 +412,8 @@ def _least(start):
 class DepthMode(eqx.Module):
     """The learning curve of one path of N layers; made by `depth_mode`. t is time, a scalar or an array of any shape.
 
-    Differentiable twice in weights, p, r and t; jit and vmap work.
+    Differentiable twice in weights, p, r and t; late derivatives are right to 1e-12 of their own size (2e-6 in float32).
+    jit and vmap work.
     """
 
     loss_function: Loss

@@ -199,18 +199,20 @@ class ConvexFlow(eqx.Module):
         return self.offset + w @ self.matrix.T
 
     def encode(self, w: Float[Array, "... k"]) -> Float[Array, "... k"]:
-        """What is solved for: w or its log-odds."""
-        return jnp.log(w) - jnp.log1p(-w) if self.odds else w
+        """What is solved for: the log-odds of w, or what it gains, nothing yet.
 
-    def decode(self, v: Float[Array, "... k"]) -> Float[Array, "... k"]:
-        """w again."""
-        return jax.nn.sigmoid(v) if self.odds else v
+        (Gains and not w itself, so that late in training derivatives of u are no differences of those of offset and w.)
+        """
+        return jnp.log(w) - jnp.log1p(-w) if self.odds else jnp.zeros_like(w)
 
-    def terms(self, v: Float[Array, "... k"]) -> tuple[Array, Array]:
-        """dw/dt and -g' at the encoded w."""
-        w = self.decode(v)
-        g, fall = self.pull(v if self.odds else self.outputs(w))
-        return g @ self.matrix - w @ self.constant, fall
+    def gain(self, v: Float[Array, "... k"], w: Float[Array, " k"]) -> Float[Array, "... k"]:
+        """What w has gained where `v` is solved for."""
+        return jax.nn.sigmoid(v) - w if self.odds else v
+
+    def terms(self, v: Float[Array, "... k"], w: Float[Array, " k"], u: Float[Array, " n"]) -> tuple[Array, Array]:
+        """dw/dt and -g' at `v`, counted from `w`, where the outputs are `u`."""
+        g, fall = self.pull(v if self.odds else u + v @ self.matrix.T)
+        return g @ self.matrix - (w + self.gain(v, w)) @ self.constant, fall
 
 
 def follow_convex(flow: ConvexFlow, start: Float[Array, " k"], t: Float[Array, " times"]) -> Float[Array, "times n"]:
@@ -273,16 +275,17 @@ def _evaluate(flow: ConvexFlow, start: Array, panels: tuple[Array, ...], t: Arra
     panel = jnp.clip(jnp.searchsorted(knots, clock, side="right") - 1, 0, _MOST_PANELS - 1)
     place = 2 * (clock - knots[panel]) / lengths[panel] - 1
     moved = jnp.einsum("tk,tkn->tn", _legendre(place), coefficients[panel])
-    return flow.outputs(jnp.where((clock > 0)[:, None], begins[panel] + moved, start))
+    moved = begins[panel] + moved @ flow.matrix.T
+    return jnp.where((clock > 0)[:, None], moved, flow.outputs(start))
 
 
 @eqx.filter_jit
 def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array, ...], Array]:
-    """The rate of the clock, where the panels begin and how long they are [panels], w there [panels, k], and the Legendre
-    coefficients of what it gains [panels, s + 1, k]; and whether the last of them ends at `latest`. Unused ones begin at
+    """The rate of the clock, where the panels begin and how long they are [panels], u there [panels, n], and the Legendre
+    coefficients of what w gains [panels, s + 1, k]; and whether the last of them ends at `latest`. Unused ones begin at
     inf."""
     dtype, size = start.dtype, start.size
-    speed, fall = flow.terms(flow.encode(start))
+    speed, fall = flow.terms(flow.encode(start), start, flow.outputs(start))
     stiffness = (flow.matrix.T * fall) @ flow.matrix + flow.constant
     stiffest = jnp.max(jnp.sum(jnp.abs(stiffness), axis=-1))
     # No slower than the fastest relaxation or motion at the start, so that the first panel has little to do.
@@ -311,25 +314,23 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
         systems = jnp.eye(_POINTS, dtype=dtype) + length * integrals * diagonal.T[:, None, :]
         return fall, basis, jnp.linalg.inv(systems)
 
-    def solve(s, length, encoded, slope):
+    def solve(s, length, encoded, begin, level, slope):
         """w, encoded, at the Radau points of a panel, [s, k], and whether Newton's method found it."""
         pace = jnp.exp(s + points * length - delay)[:, None]  # dt/ds
-        begin = flow.decode(encoded)
         guess = encoded + (0 if flow.odds else length * slope) * points[:, None]
-        scale = flow.floor + jnp.maximum(
-            jnp.max(jnp.abs(flow.outputs(flow.decode(guess))), axis=0), jnp.abs(flow.outputs(begin))
-        )
-        held = None if flow.odds else linearised(flow.terms(guess)[1], pace, length)
+        outputs = level + flow.gain(guess, begin) @ flow.matrix.T
+        scale = flow.floor + jnp.maximum(jnp.max(jnp.abs(outputs), axis=0), jnp.abs(level))
+        held = None if flow.odds else linearised(flow.terms(guess, begin, level)[1], pace, length)
 
         def body(state):
             now, _, last, count = state
-            speed, fall = flow.terms(now)
+            speed, fall = flow.terms(now, begin, level)
             # Odds change by powers of ten: their slope is taken anew each time.
             fall, basis, inverses = held or linearised(fall, pace, length)
-            off = flow.decode(now) - begin - length * integrals @ (pace * speed)
+            off = flow.gain(now, begin) - length * integrals @ (pace * speed)
             change = -jnp.einsum("kij,jk->ik", inverses, off @ basis) @ basis.T
             after = now + (change * fall if flow.odds else change)
-            return after, last, distance(flow.decode(after) - flow.decode(now), scale), count + 1
+            return after, last, distance(flow.gain(after, begin) - flow.gain(now, begin), scale), count + 1
 
         def moving(state):
             _, before, last, count = state
@@ -342,35 +343,39 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
         return found, good & jnp.all(jnp.isfinite(found))
 
     def attempt(state):
-        s, length, encoded, slope, count, tries, stores = state
+        s, length, (encoded, begin, level), slope, count, tries, stores = state
         taken = jnp.minimum(length, goal - s)
-        found, good = solve(s, taken, encoded, slope)
-        begin = flow.decode(encoded)
-        gain = flow.decode(found) - begin
+        found, good = solve(s, taken, encoded, begin, level, slope)
+        gain = flow.gain(found, begin)
         coefficients = expand @ gain
-        scale = flow.floor + jnp.max(jnp.abs(flow.outputs(begin + gain)), axis=0)
+        moved = level + gain @ flow.matrix.T
+        scale = flow.floor + jnp.max(jnp.abs(moved), axis=0)
         error = jax.lax.stop_gradient(distance(coefficients[-1], scale) / tolerance)
         good = good & (error <= 1)
         factor = jnp.clip(0.8 * jnp.maximum(error, 1e-30) ** (-1 / _POINTS), 0.3, 2.0)
         factor = jnp.where(good | (error > 1), factor, 0.4)  # 0.4: Newton's method failed (NaN: also)
         factor = jnp.where(jnp.isfinite(factor), factor, 0.4)
         following = jnp.where(good & (taken < length), length, jnp.minimum(taken * factor, 4))
-        record = (s, taken, begin, coefficients)
+        record = (s, taken, level, coefficients)
         kept = jnp.where(good, count, _MOST_PANELS)  # beyond the end: dropped
         stores = tuple(store.at[kept].set(value, mode="drop") for store, value in zip(stores, record, strict=True))
         end = jnp.where(taken < length, goal, s + taken)
         leaving = orders * (orders + 1) @ coefficients / taken  # the slope of the polynomial at its end
         pick = lambda new, old: jnp.where(good, new, old)  # noqa: E731
-        encoded, slope = pick(found[-1], encoded), pick(leaving, slope)
-        return pick(end, s), following, encoded, slope, count + good, tries + 1, stores
+        there = (encoded, begin + gain[-1], moved[-1])
+        if flow.odds:  # as small as they like: never as a sum
+            there = (found[-1], jax.nn.sigmoid(found[-1]), jax.nn.sigmoid(found[-1]))
+        place = tuple(pick(new, old) for new, old in zip(there, (encoded, begin, level), strict=True))
+        return pick(end, s), following, place, pick(leaving, slope), count + good, tries + 1, stores
 
     stores = (
         jnp.full(_MOST_PANELS, jnp.inf, dtype),
         jnp.ones(_MOST_PANELS, dtype),
-        jnp.zeros((_MOST_PANELS, size), dtype),
+        jnp.zeros((_MOST_PANELS, flow.offset.size), dtype),
         jnp.zeros((_MOST_PANELS, _POINTS + 1, size), dtype),
     )
-    begin = (jnp.zeros((), dtype), jnp.asarray(0.5, dtype), flow.encode(start), slope, 0, 0, stores)
+    place = (flow.encode(start), start, flow.outputs(start))
+    begin = (jnp.zeros((), dtype), jnp.asarray(0.5, dtype), place, slope, 0, 0, stores)
     state = jax.lax.while_loop(
         lambda x: (x[0] < goal) & (x[4] < _MOST_PANELS) & (x[5] < 4 * _MOST_PANELS), attempt, begin
     )

@@ -345,7 +345,8 @@ def logistic_flow(K, times, start=None) -> Float[Array, "..."]:
     Margins are within 1e-10 (1e-4) of (1 + |m|) for K changed by its own rounding: features weaker than
     n roundings of the strongest are not in a K of that precision, and those 1e10 times weaker than it known to six digits.
     `ValueError` for bad input; `ConvergenceError` if the integration fails. Works in jit and vmap, and in forward-mode
-    differentiation (`jax.jvp`, `jax.jacfwd`) in K of full rank, `start` and `times`; reverse mode is refused by JAX.
+    differentiation (`jax.jvp`, `jax.jacfwd`), twice too, in K of full rank, `start` and `times`; reverse mode is refused by
+    JAX. Late derivatives, which fall as e^-m, are right to 1e-6 of their own size (1e-4 in float32).
 
     >>> m = logistic_flow([[1.0]], [0.0, 1.0, 100.0])      # one sample: e^m + m = t + 1
     >>> [round(float(x), 4) for x in m[:, 0]]

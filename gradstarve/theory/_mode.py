@@ -33,8 +33,9 @@ class ClockCurve(eqx.Module):
     p r from 1e-6 to 1e6. Weights keep their plateau where their squares are no floats and the numbers can be seen, down to a
     subnormal sqrt(r) |a_j + z_j| / 2, which is a `ValueError`; inside jit, what underflows counts as 0. Differentiable twice
     in weights, p, r and t by the implicit function theorem, also at balanced starts and on the stable manifold; a time that
-    never comes is a constant. Late derivatives of cross-entropy and exponential loss have all their digits. jit and vmap
-    work.
+    never comes is a constant. Late derivatives, also of the squared loss and of the error, are right to 1e-12 of their own
+    size, 1e-6 in float32, where those of the error are forward mode's from t = 1e18: backwards they are a product that
+    passes below the floats. jit and vmap work.
     """
 
     clock: PiecewiseClock

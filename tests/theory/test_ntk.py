@@ -273,6 +273,13 @@ def test_second_derivatives_of_the_flows():
     one = jax.hessian(lambda x: one_layer_logit(x[0], 1.0, x[1], "cross-entropy", x[2]))(at)
     twice = jax.jit(jax.jacfwd(jax.jacfwd(lambda x: ntk.logistic_flow(x[:1, None], x[2], x[1:2])[0])))(at)
     np.testing.assert_allclose(twice, one, rtol=1e-9, atol=1e-11)
+    # Late they are e^-m of what they could be the difference of, and right to their own size: dm/dm(0) = g(m)/g(m(0)).
+    for dtype, t, tolerance in ((np.float32, 1e6, 1e-4), (np.float64, 1e6, 1e-6), (np.float64, 1e20, 1e-6)):
+        start, t = dtype(0.2), dtype(t)
+        late = jax.jacfwd(lambda m: ntk.logistic_flow(np.ones((1, 1), dtype), t, m[None])[0])  # noqa: B023
+        exact = jax.grad(lambda m: one_layer_logit(1.0, 1.0, m, "cross-entropy", float(t)))  # noqa: B023
+        assert float(late(start)) == pytest.approx(float(exact(float(start))), rel=tolerance)
+        assert float(jax.jacfwd(late)(start)) == pytest.approx(float(jax.grad(exact)(float(start))), rel=tolerance)
     rng = np.random.default_rng(5)
     kernel, _ = random_kernel(rng, 3, "wishart")
     other, h = np.diag([1.0, 0.5, 2.0]), 1e-4
