@@ -246,7 +246,8 @@ class FeatureFlow(eqx.Module):
     Either way the error is below 1e-11 of the largest logit (2e-5 in float32), times the condition of v(t), which for
     N >= 3 is that of an explosion, start^(2/N-1); for t up to 1e300 (1e30). The squared loss at N >= 2 and
     spectral decoupling come to rest: late times are answered by `settled_features` where all features have, and are a
-    `ConvergenceError` where some still move after some 1e3 of the fastest one's times.
+    `ConvergenceError` where some still move after some 1e3 of the fastest one's times. Derivatives of what is integrated
+    fall as e^-m late in training and are right to 1e-9 of that, in float32, whose margins are rounded, to 1e-4.
     """
 
     types: Float[Array, "S K"]
@@ -348,9 +349,9 @@ def feature_flow(types, probabilities, loss: Loss | str, depth=1, scales=None, i
         if init is None:
             raise ValueError(f"depth = {depth} needs init, the first logits v_k(0) > 0: paths of zeros never move")
         check_deep_start("init", start, depth)
-    leaves = (probabilities, scales, start)
-    batch = jnp.broadcast_shapes(*(leaf.shape[:-1] for leaf in leaves))
-    return FeatureFlow(kinds, *(jnp.broadcast_to(leaf, (*batch, leaf.shape[-1])) for leaf in leaves), loss, depth)
+    batch = jnp.broadcast_shapes(*(leaf.shape[:-1] for leaf in (probabilities, scales, start)))
+    p, s, v = (jnp.broadcast_to(leaf, (*batch, leaf.shape[-1])) for leaf in (probabilities, scales, start))
+    return FeatureFlow(kinds, p, s, v, loss, depth)
 
 
 def check_deep_start(name: str, start: Array, depth: int) -> None:
