@@ -616,7 +616,8 @@ def _integrated(types, p, r, start, loss, depth, t):
 class SharedFeatures(eqx.Module):
     """Two-layer neurons that all see all samples, under gradient flow. Made by `shared_features`; t is time.
 
-    Fields as there; relative error 1e-9 of the largest weight, for t to 1e300 (1e30 in float32, where it is 2e-5).
+    Fields as there; relative error 1e-9 of the largest weight, for t to 1e300 (1e30 in float32, where it is 2e-5). That
+    goes for derivatives too: late ones, which fall as e^-m, have no digits of their own once that is less.
     """
 
     types: Float[Array, "S K"]
