@@ -196,14 +196,18 @@ def state_at(kind: Kind, rise: Real, fall: Real, time: Real) -> tuple[Real, Real
     return _exp_state(_constant(kind), rise, fall, time)
 
 
+def is_rounded(kind: Kind, dtype) -> bool:
+    """Whether late logits are rounded so far that e^-u has fewer digits than the clock knows of it."""
+    return kind not in ("hinge", "squared") and dtype == jnp.float32
+
+
 def error_at(kind: Kind, rise: Real, fall: Real, time: Real, u: Real, shift: float = 0.0) -> Real:
     """sigmoid(shift - u) at the logit `u` that the clock has at `time`, on arrays of one shape.
 
-    Late in single precision the rounding of u is worth 1e-6 of e^-u, and more; the time that is left above the cut tells it.
+    For clocks that `is_rounded` names: the rounding of u is worth 1e-6 of e^-u, and more, and the time that is left above the
+    cut tells it.
     """
     error = jax.nn.sigmoid(shift - u)
-    if kind in ("hinge", "squared") or u.dtype != jnp.float32:
-        return error
     time = _softmax_time(kind, time) if isinstance(kind, Softmax) else time
     more = lax.stop_gradient(clock_slopes.rounding(_constant(kind), *lax.stop_gradient((rise, fall, time, u)))) - 1
     return error * (1 + more) / (1 + error * more)

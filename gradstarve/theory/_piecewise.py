@@ -45,6 +45,8 @@ class PiecewiseClock(eqx.Module):
 
     def error(self, t, shift: float = 0.0) -> Float[Array, "..."]:
         """sigmoid(shift - u) at times t, [*batch, *t.shape]."""
+        if not clock.is_rounded(self.kind, self.rate.dtype):
+            return jax.nn.sigmoid(shift - self.logit(t))
         t = check_times(t, self.rate.dtype)
         return _error(self, t.reshape(-1), shift).reshape(*self.rate.shape, *t.shape)
 

@@ -384,6 +384,7 @@ def test_draws_have_their_derivatives():
     against_differences(mean_after, [(*start, 1.3, 0.2) for start in starts], 2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_certain_draws_have_their_derivatives_in_the_frequency():
     """At p = 1 all draws are own ones, but below there are others: sum_m C(6, m) p^m (1 - p)^(6 - m) u_m, a polynomial."""
