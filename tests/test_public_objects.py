@@ -128,7 +128,10 @@ OBJECTS = {
     "ExclusiveMotion": (lambda: gs.solve(exclusive_data(), exclusive_network(), "hinge"), lambda o: o.network(1.0).w),
     "kernel product": (lambda: jacobian.kernel_product(logit, jnp.zeros(2), jnp.eye(2), [1, -1]), lambda o: o([1.0, 2.0])),
 }
-BASES = {"problem.Dynamics", "problem.LearningCurve", "problem.Loss", "problem.Network"}
+BASES = {
+    *("problem.Dynamics", "problem.LearningCurve", "problem.ModeCurve", "problem.NetworkCurve", "problem.Loss"),
+    "problem.Network",
+}
 # Of these a pytree would not make sense: they are errors, reports in words, or hold more than numbers.
 WORDS = {"Comparison", "Derivation", "Report", "SweepResult", "EventKind", "Events", "PhaseDiagram", "datasets.TwoDigits"}
 MODULES = [name for name in OBJECTS if name not in WORDS and not name.startswith(("diagnose", "theorems"))]

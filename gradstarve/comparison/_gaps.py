@@ -155,12 +155,32 @@ class Comparison:
             "gaps": self.gaps,
         }
 
-    def plot(self, path: Any = None, ax: Any = None, **options: Any) -> Any:
+    def plot(
+        self,
+        path: Any = None,
+        ax: Any = None,
+        *,
+        what: str = "both",
+        networks: Any = 2,
+        scale: str = "auto",
+        title: str | None = None,
+        note: str = "",
+        figsize: Any = None,
+    ) -> Any:
         """The overlay as a matplotlib `Figure`, saved to `path` if there is one: theory as lines, training as markers and
-        quantile bands; see `comparison._overlay.overlay`."""
+        quantile bands.
+
+        - `what`: "error", "margins", or "both", a panel each; `ax`: axes to draw into, two for both;
+        - `networks`: how many single networks to show per class, or a sequence of their flat indices;
+        - `scale`: of the t axis, "linear", "log" or "auto"; `title`: the first line; `note`: added to the second one;
+        - `figsize`: inches, by default 9 x 4.6, or 6.4 x 4.6 for one panel.
+
+        Sizes and fonts that you have set in Matplotlib stay yours.
+        """
         from gradstarve.comparison._overlay import overlay
 
-        return overlay(self, ax=ax, path=path, **options)
+        how: dict[str, Any] = {"what": what, "networks": networks, "scale": scale, "title": title, "note": note}
+        return overlay(self, ax=ax, path=path, figsize=figsize, **how)
 
 
 def compare(solution: Any, trajectory: Any, t: Any = None, step_size: Any = None) -> Comparison:

@@ -12,7 +12,21 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from gradstarve.ground import COLOURS, DPI, GUIDE, INK, NOTE, new_figure, number, positive_int, save, sheet
+from gradstarve.ground import (
+    COLOURS,
+    DPI,
+    GUIDE,
+    INK,
+    NOTE,
+    as_choice,
+    figure_size,
+    new_figure,
+    number,
+    positive_int,
+    save,
+    sheet,
+    text_size,
+)
 from gradstarve.problem import GradientDescent, Hinge, SquaredMargin
 
 QUANTILES = (0.1, 0.9)
@@ -50,15 +64,18 @@ def overlay(
     *,
     ax: Any = None,
     path: Any = None,
+    what: str = "both",
     networks: Any = 2,
     scale: str = "auto",
     title: str | None = None,
     note: str = "",
+    figsize: Any = None,
 ) -> Any:
     """Theory on training, both classes, as a matplotlib `Figure`; saved to `path` too if there is one.
 
-    - `ax`: two axes to draw into, for error and margin; without them a figure of 9 x 4.6 inches at 150 dpi is made
-      that needs no display;
+    - `what`: "error", "margins", or "both", a panel each;
+    - `ax`: axes to draw into, two for both; without them a figure of `figsize` inches (9 x 4.6, or 6.4 x 4.6 for one panel)
+      at 150 dpi is made that needs no display;
     - `networks`: how many single networks to show per class, from the fastest to the slowest (one that does not learn
       the class is added where there is one), or a sequence of their flat indices, shown for both classes;
     - `scale`: of the t axis: "linear", "log" (from the first positive t), or "auto" (log if learning is over early);
@@ -67,8 +84,8 @@ def overlay(
     Lines are theory: thin for a network, thick for the median over networks. Open markers are training, and the band
     holds its 10 to 90 % quantiles over networks. Networks that end with a margin <= 0 on a class are counted in the
     legend and left out of its median and band; one of them is drawn with crosses. Error is sigmoid(-m), the probability
-    given to the wrong label, and m the margin y f(x), both averaged over the points of the class. `ValueError` for
-    unknown networks and scales.
+    given to the wrong label, and m the margin y f(x), both averaged over the points of the class. Sizes and fonts that
+    you have set in Matplotlib stay yours. `ValueError` for options that are none.
 
     >>> from gradstarve.problem import GradientDescent, TwoLayerReLU, datasets
     >>> from gradstarve.simulation import simulate
@@ -82,17 +99,22 @@ def overlay(
     """
     if scale not in ("auto", "linear", "log"):
         raise ValueError(f"scale must be 'auto', 'linear' or 'log', got {scale!r}")
+    wanted = ("error", "margins") if as_choice("what", what, ("both", "error", "margins")) == "both" else (what,)
     grid = np.asarray(comparison.grid, np.float64)
     at = _line_grid(comparison)
     classes, lines = _classes(comparison, at), np.asarray(at, np.float64)
-    with sheet():
+    with sheet(own=True):
         if ax is None:
-            figure = new_figure(9, 4.6)
-            axes = figure.subplots(1, 2)
+            size = figure_size(figsize, (9.0, 4.6) if len(wanted) == 2 else (6.4, 4.6))
+            figure = new_figure(*size)
+            axes = np.ravel(figure.subplots(1, len(wanted)))
         else:
+            size = figure_size(figsize, (9.0, 4.6))
             axes = np.ravel(np.asarray(ax, dtype=object))
-            if axes.size != 2:
-                raise ValueError(f"ax must be two axes, for error and margin, got {axes.size}")
+            if axes.size != len(wanted):
+                right = "two axes, for error and margin" if what == "both" else f"one axes, for {what}"
+                more = "; what='error' or what='margins' needs one" if what == "both" else ""
+                raise ValueError(f"ax must be {right}, got {axes.size}{more}")
             figure = axes[0].figure
         use_log = _use_log(lines, classes) if scale == "auto" else scale == "log"
         for panel in axes:
@@ -100,22 +122,24 @@ def overlay(
                 panel.set_xscale("log")
         for one in classes:
             shown = _pick(one, networks)
-            for panel, theory, simulated in (
-                (axes[0], one.theory_error, one.simulated_error),
-                (axes[1], one.theory, one.simulated),
-            ):
-                _draw(panel, one, lines, theory, grid, simulated, shown, use_log)
-        _dress(comparison, axes, lines, use_log)
+            for kind, panel in zip(wanted, axes, strict=True):
+                pair = (one.theory_error, one.simulated_error) if kind == "error" else (one.theory, one.simulated)
+                _draw(panel, one, lines, pair[0], grid, pair[1], shown, use_log)
+        _dress(comparison, dict(zip(wanted, axes, strict=True)), lines, use_log)
         if ax is None:
             first, second = _title(comparison, title, note)
             # A bold line over a plain one: two texts, the upper of which the layout keeps room for.
-            sizes = min(12.0, 12 * 90 / len(first)), min(10.0, 10 * 122 / len(second))  # what fits into 9 inches
-            figure.suptitle(f"{first}\n", x=0.012, ha="left", fontsize=sizes[0], fontweight="bold", linespacing=1.4)
-            figure.text(0.012, 0.908, second, fontsize=sizes[1], color=INK)
+            room = size[0] / 9  # what fits into 9 inches
+            sizes = min(12.0, 12 * 90 * room / len(first)), min(10.0, 10 * 122 * room / len(second))
+            bold, plain = (text_size(points) for points in sizes)
+            figure.suptitle(f"{first}\n", x=0.012, ha="left", fontsize=bold, fontweight="bold", linespacing=1.4)
+            below = 0.092 * 4.6 * bold / min(12.0, 12 * 90 / len(first))  # inches, as far as the upper line is high
+            figure.text(0.012, 1 - below / size[1], second, fontsize=plain, color=INK)
             handles = _legend(comparison, classes, networks)
-            figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=2.2)
+            columns = 3 if room > 0.8 else 2
+            figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=2.2)
         else:
-            axes[1].legend(handles=_legend(comparison, classes, networks), fontsize=9)
+            axes[-1].legend(handles=_legend(comparison, classes, networks), fontsize=text_size(9))
         if path is not None:
             save(figure, path, DPI if ax is None else figure.dpi)
     return figure
@@ -233,8 +257,8 @@ def _use_log(lines: np.ndarray, classes: list[_Class]) -> bool:
     return bool(max(halfway) < lines[-1] / 10)
 
 
-def _dress(comparison, axes, lines, use_log) -> None:
-    for panel in axes:
+def _dress(comparison, panels, lines, use_log) -> None:
+    for panel in panels.values():
         # A little room, so that the markers at both ends are whole.
         if use_log:
             first = lines[lines > 0][0]
@@ -244,16 +268,19 @@ def _dress(comparison, axes, lines, use_log) -> None:
             room = 0.015 * (np.ptp(lines) or 1.0)
             panel.set_xlim(lines[0] - room, lines[-1] + room)
         panel.set_xlabel(_time_label(comparison))
-    axes[0].set_ylabel("error σ(−m)")
-    axes[1].set_ylabel("margin m = y f(x)")
-    high = axes[0].get_ylim()[1]
-    axes[0].set_ylim(-0.02, min(max(high, 0.55), 1.02))
-    axes[0].axhline(0.5, color=GUIDE, linewidth=0.8, linestyle=":", zorder=2)
-    aims = (0, 1) if isinstance(comparison.trajectory.loss_function, Hinge | SquaredMargin) else (0,)
-    for level in aims:
-        axes[1].axhline(level, color=GUIDE, linewidth=0.8, linestyle=":", zorder=2)
-    axes[0].set_title("probability given to the wrong label", loc="left")
-    axes[1].set_title("margin of the true label", loc="left")
+    if "error" in panels:
+        panel = panels["error"]
+        panel.set_ylabel("error σ(−m)")
+        panel.set_ylim(-0.02, min(max(panel.get_ylim()[1], 0.55), 1.02))
+        panel.axhline(0.5, color=GUIDE, linewidth=0.8, linestyle=":", zorder=2)
+        panel.set_title("probability given to the wrong label", loc="left")
+    if "margins" in panels:
+        panel = panels["margins"]
+        panel.set_ylabel("margin m = y f(x)")
+        aims = (0, 1) if isinstance(comparison.trajectory.loss_function, Hinge | SquaredMargin) else (0,)
+        for level in aims:
+            panel.axhline(level, color=GUIDE, linewidth=0.8, linestyle=":", zorder=2)
+        panel.set_title("margin of the true label", loc="left")
 
 
 def _time_label(comparison: Any) -> str:

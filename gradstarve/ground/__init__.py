@@ -28,10 +28,14 @@ from gradstarve.ground._style import (
     ORDERED,
     RC,
     SHADE,
+    axes_for,
+    figure_size,
+    line_width,
     new_figure,
     save,
     sheet,
     signed_map,
+    text_size,
 )
 from gradstarve.ground._text import (
     did_you_mean,

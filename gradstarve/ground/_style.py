@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gradstarve.ground import _files as files
+from gradstarve.ground._text import shown
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Blue, vermillion, green, purple, orange, sky blue, black: for lines, in this order."""
@@ -67,15 +68,71 @@ RC: Any = {
     "svg.hashsalt": "gradstarve",
 }
 """Settings for `matplotlib.rc_context`."""
+_SIZES = ("axes.titlesize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize")
 
 
 @contextlib.contextmanager
-def sheet() -> Iterator[None]:
-    """Draw with the settings of this library, whatever the caller's are, and leave the caller's as they were."""
+def sheet(own: bool = False) -> Iterator[None]:
+    """Draw with the settings of this library, and leave the caller's as they were.
+
+    With `own` what the caller has changed from Matplotlib's own settings stays as the caller wants it.
+    """
     import matplotlib as mpl
 
-    with mpl.rc_context(RC):
+    settings = RC
+    if own:
+        plain = mpl.rcParamsDefault
+        settings = {name: value for name, value in RC.items() if mpl.rcParams[name] == plain[name]}
+        if mpl.rcParams["font.size"] != plain["font.size"]:
+            # Sizes in points follow the font, as those in words do.
+            factor = mpl.rcParams["font.size"] / RC["font.size"]
+            settings |= {name: RC[name] * factor for name in _SIZES if name in settings}
+    with mpl.rc_context(settings):
         yield
+
+
+def figure_size(figsize: Any, default: tuple[int | float, int | float]) -> tuple[int | float, int | float]:
+    """`figsize` in inches; without it what the caller has set in `rcParams`, or else `default`.
+
+    `ValueError` unless it is a pair of positive numbers.
+    """
+    import matplotlib as mpl
+
+    if figsize is None:
+        wanted = mpl.rcParams["figure.figsize"]
+        return default if wanted == mpl.rcParamsDefault["figure.figsize"] else tuple(wanted)
+    try:
+        width, height = (float(side) for side in figsize)
+        good = 0 < width < float("inf") and 0 < height < float("inf")
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise ValueError(f"figsize must be a pair (width, height) in inches, both positive, got {shown(figsize)}")
+    return width, height
+
+
+def line_width(width: int | float) -> float:
+    """`width` in points, in proportion to what the caller has set for lines."""
+    import matplotlib as mpl
+
+    return width * mpl.rcParams["lines.linewidth"] / mpl.rcParamsDefault["lines.linewidth"]
+
+
+def text_size(size: int | float) -> float:
+    """`size` in points, in proportion to the font that the caller has set."""
+    import matplotlib as mpl
+
+    return size * mpl.rcParams["font.size"] / mpl.rcParamsDefault["font.size"]
+
+
+def axes_for(ax: Any, size: tuple[int | float, int | float]) -> tuple[Any, Any]:
+    """(figure, axes): those of `ax`, or of a new figure of so many inches where it is None."""
+    if ax is None:
+        figure = new_figure(*size)
+        return figure, figure.subplots()
+    if not hasattr(ax, "plot") or not hasattr(ax, "figure"):
+        raise ValueError(f"ax must be matplotlib axes to draw into, got {shown(ax)}; give one, or None for a new figure")
+    return ax.figure, ax
 
 
 def new_figure(width: int | float, height: int | float, layout: Any = "constrained") -> Any:

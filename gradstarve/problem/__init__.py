@@ -1,7 +1,15 @@
 """The ground floor: data, networks, losses, dynamics, and the learning-curve contract. Solves and trains nothing."""
 
 from gradstarve.problem import _datasets as datasets
-from gradstarve.problem._curve import LearningCurve, Mode
+from gradstarve.problem._curve import (
+    LearningCurve,
+    Mode,
+    ModeCurve,
+    NetworkCurve,
+    error_to_logit,
+    given,
+    loss_to_margin,
+)
 from gradstarve.problem._data import Breach, ClassDataset, Dataset, Ray, Reduction, Separability, distinct
 from gradstarve.problem._datasets import SIDE, TwoDigits, check_types, with_patch
 from gradstarve.problem._dynamics import Dynamics, GradientDescent, GradientFlow, StochasticGradientDescent, no_dynamics
@@ -45,7 +53,9 @@ __all__ = [
     "LearningCurve",
     "Loss",
     "Mode",
+    "ModeCurve",
     "Network",
+    "NetworkCurve",
     "Ray",
     "Reduction",
     "Separability",

@@ -1,9 +1,12 @@
 """What theory and simulation both give back: a learning curve.
 
-Below it: the mode, one class along one direction.
+`LearningCurve` is the contract; `NetworkCurve` is a network on data, `ModeCurve` one class alone. What a curve shows of
+itself, its figure and its tables, is in `_views`. Below them: the mode, one class along one direction.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -13,32 +16,36 @@ from jaxtyping import Array, Float
 
 from gradstarve.ground import (
     HypothesisError,
+    as_goal,
     check_fits,
     check_normal,
     check_normal_size,
     check_positive,
     fields_html,
     is_concrete,
+    positive_int,
+    readable,
     real_arrays,
     short_repr,
+    shown,
 )
 from gradstarve.problem._data import ClassDataset, Dataset
-from gradstarve.problem._losses import Loss
+from gradstarve.problem._losses import Loss, closed_form_of
 
 
 class LearningCurve(eqx.Module):
-    """The contract of a `Solution` and a `Trajectory`: everything follows from `.logits(t)` and the data.
+    """The contract of every curve, of theory and of training: how logits, error and loss move, and when they are low enough.
 
     t is time for flows and the step number for descent, a scalar or an array of any shape. With no argument a curve
-    that was recorded gives its whole grid.
+    that was recorded gives its whole grid; theory has no grid and wants a t.
     """
 
     # One line, and a table in a notebook, in place of all arrays of all fields.
     __repr__ = short_repr
     _repr_html_ = fields_html
 
-    data: eqx.AbstractVar[Dataset | ClassDataset]
-    loss_function: eqx.AbstractVar[Loss]
+    if TYPE_CHECKING:  # a field of some curves and a property of others, which a field of the base would hide
+        loss_function: eqx.AbstractVar[Loss]
 
     def logits(self, t=None) -> Float[Array, "..."]:
         """f(x_i) at t: [*batch, *t.shape, n], with one more axis of K classes for a softmax network."""
@@ -46,19 +53,237 @@ class LearningCurve(eqx.Module):
 
     def margins(self, t=None) -> Float[Array, "..."]:
         """m_i at t: [*batch, *t.shape, n]. y_i f(x_i), and for K classes that of the true class against all others."""
+        raise NotImplementedError
+
+    def error(self, t=None) -> Float[Array, "..."]:
+        """sum_i q_i sigmoid(-m_i), the probability given to the wrong label: [*batch, *t.shape]."""
+        raise NotImplementedError
+
+    def loss(self, t=None) -> Float[Array, "..."]:
+        """sum_i q_i l(m_i): [*batch, *t.shape]."""
+        raise NotImplementedError
+
+    def mistakes(self, t=None) -> Float[Array, "..."]:
+        """The weight of the points whose label does not lead (two classes: m_i <= 0): [*batch, *t.shape]. A draw is one."""
+        raise NotImplementedError
+
+    def time_to_error(self, error, max_steps: int = 1_000_000) -> Float[Array, "..."]:
+        """The first t with an error of at most `error`, 0 < error < 1: [*batch, *error.shape]; inf if there is none.
+
+        0 if the curve starts there. Exact in theory; of a recorded run the first record. `max_steps`: how far a law of
+        descent is followed, which has no end to look at. Hinge and squared loss stop at a margin of 1, an error of 0.269:
+        lower ones they may never reach.
+        """
+        level = jnp.asarray(error_level(error, self._dtype))
+        return self._time_to("error", level, positive_int("max_steps", max_steps))
+
+    def time_to_loss(self, loss, max_steps: int = 1_000_000) -> Float[Array, "..."]:
+        """The first t with a loss of at most `loss`: [*batch, *loss.shape]; otherwise as `time_to_error`.
+
+        `ValueError` for a `loss` below 0, where the loss of the curve is one of the library's four.
+        """
+        level = as_goal("loss", loss, self._dtype)
+        if closed_form_of(self.loss_function) and is_concrete(level) and bool((np.asarray(level) < 0).any()):
+            name = getattr(self.loss_function, "name", type(self.loss_function).__name__)
+            raise ValueError(f"loss must be >= 0, got {shown(loss)}: the {name} loss is never below 0")
+        return self._time_to("loss", level, positive_int("max_steps", max_steps))
+
+    def plot(
+        self,
+        path: Any = None,
+        what: str = "error",
+        *,
+        t: Any = None,
+        ax: Any = None,
+        title: str | None = None,
+        figsize: Any = None,
+        label: str | None = None,
+        scale: str = "linear",
+        networks: int = 6,
+    ) -> Any:
+        """The curve as a matplotlib `Figure`, saved to `path` (.png, .svg, .pdf) if there is one.
+
+        - `what`: "error", "loss", "mistakes", or "margins" (the mean of each class);
+        - `t`: times or steps; by default the record of a run, and for theory until most of the loss is gone;
+        - `ax`: axes to draw into; without them a figure of `figsize` inches (6.4 x 4) is made that needs no display;
+        - `title`: above the axes; `label`: what the legend calls the curve; `scale`: of the t axis, "linear" or "log";
+        - `networks`: up to so many of a batch are drawn as thin lines. A batch has its median as a thick line, with the
+          10 to 90 % quantiles as a band.
+
+        Sizes, fonts and colours that you have set in Matplotlib stay yours. `ValueError` names an option that is none.
+        """
+        from gradstarve.problem._views import draw
+
+        return draw(self, path, what, t=t, ax=ax, title=title, figsize=figsize, label=label, scale=scale, networks=networks)
+
+    def to_pandas(self, t: Any = None, what: str = "curve") -> Any:
+        """A `pandas.DataFrame`, its index named: "network" (one for each batch axis), "time" or "step", and "point".
+
+        `what`: "curve" for error, loss and mistakes, a row for each network and t; "points" for label, weight, logit and
+        margin of each point as well; "events" for those of exact hinge training, their kinds by name. `t` as in `logits`.
+        Needs pandas: pip install 'gradstarve[sweep]'.
+        """
+        from gradstarve.problem._views import frame
+
+        return frame(self, t, what)
+
+    def to_xarray(self, t: Any = None) -> Any:
+        """An `xarray.Dataset` of logits, margins, error, loss and mistakes, its axes named as in `to_pandas`.
+
+        Labels and weights are coordinates of "point"; events, where there are any, have an axis "event". `t` as in
+        `logits`. Needs xarray: pip install 'gradstarve[sweep]'.
+        """
+        from gradstarve.problem._views import labelled
+
+        return labelled(self, t)
+
+    # What a kind of curve says of itself.
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        """The batch axes."""
+        raise NotImplementedError
+
+    @property
+    def _dtype(self) -> Any:
+        raise NotImplementedError
+
+    @property
+    def _unit(self) -> str:
+        """What t counts: "time" or "step"."""
+        raise NotImplementedError
+
+    def _time_to(self, what: str, level: Float[Array, "..."], max_steps: int) -> Float[Array, "..."]:
+        """The first t at which the error or the loss (`what`) is at most `level`: [*batch, *level.shape]."""
+        raise NotImplementedError
+
+
+class NetworkCurve(LearningCurve):
+    """The contract of a `Solution` and a `Trajectory`: everything follows from `.logits(t)` and the data."""
+
+    data: eqx.AbstractVar[Dataset | ClassDataset]
+
+    def margins(self, t=None) -> Float[Array, "..."]:
+        """m_i at t: [*batch, *t.shape, n]. y_i f(x_i), and for K classes that of the true class against all others."""
         return self.data.margins(self.logits(t))
 
     def error(self, t=None) -> Float[Array, "..."]:
         """sum_i q_i sigmoid(-m_i), the probability given to the wrong label: [*batch, *t.shape]."""
-        return jnp.sum(self.data.weights * jax.nn.sigmoid(-self.margins(t)), axis=-1)
+        return self._measured("error", self.margins(t))
 
     def loss(self, t=None) -> Float[Array, "..."]:
         """sum_i q_i l(m_i): [*batch, *t.shape]."""
-        return jnp.sum(self.data.weights * self.loss_function.value(self.margins(t)), axis=-1)
+        return self._measured("loss", self.margins(t))
 
     def mistakes(self, t=None) -> Float[Array, "..."]:
         """The weight of the points whose label does not lead (two classes: m_i <= 0): [*batch, *t.shape]. A draw is one."""
         return jnp.sum(self.data.weights * (self.data.leads(self.logits(t)) <= 0), axis=-1)
+
+    def _measured(self, what: str, margins):
+        """Error or loss at margins [..., n]."""
+        each = jax.nn.sigmoid(-margins) if what == "error" else self.loss_function.value(margins)
+        return jnp.sum(self.data.weights * each, axis=-1)
+
+
+class ModeCurve(LearningCurve):
+    """The contract of the curve of one class alone, of weight 1: everything follows from `.logit(t)`, its margin.
+
+    `.logits(t)` and `.margins(t)` are [*batch, *t.shape, 1], `.error(t)`, `.loss(t)`, `.mistakes(t)` [*batch, *t.shape].
+    """
+
+    def logit(self, t) -> Float[Array, "..."]:
+        """u(t), the logit in favour of the class, [*batch, *t.shape]."""
+        raise NotImplementedError
+
+    def logits(self, t=None) -> Float[Array, "..."]:
+        """u(t) as that of the only point, [*batch, *t.shape, 1]."""
+        return self.logit(given(t))[..., None]
+
+    def margins(self, t=None) -> Float[Array, "..."]:
+        """u(t) as that of the only point, [*batch, *t.shape, 1]."""
+        return self.logits(t)
+
+    def error(self, t=None) -> Float[Array, "..."]:
+        """sigmoid(-u(t)), the probability given to the wrong label, [*batch, *t.shape]."""
+        return jax.nn.sigmoid(-self.logit(given(t)))
+
+    def loss(self, t=None) -> Float[Array, "..."]:
+        """l(u(t)), [*batch, *t.shape]."""
+        return self.loss_function.value(self.margins(t)[..., 0])
+
+    def mistakes(self, t=None) -> Float[Array, "..."]:
+        """1 where u(t) <= 0 and 0 where the class leads, [*batch, *t.shape]."""
+        found = self.logit(given(t))
+        return jnp.where(found <= 0, jnp.ones_like(found), 0)
+
+    def time_to_error(self, error, max_steps: int = 1_000_000) -> Float[Array, "..."]:
+        """The first t with an error of at most `error`, 0 < error < 1: at the logit log((1 - e)/e) (6.1).
+
+        [*batch, *error.shape]; 0 if the curve starts there, inf if it never gets there or, of descent, not within
+        `max_steps`. Hinge loss stops once u >= 1, and squared loss tends to u = 1, an error of 0.269: lower errors may be
+        out of reach.
+        """
+        return self._time_to_margin(error_to_logit(error, self._dtype), max_steps)
+
+    def _time_to(self, what: str, level, max_steps: int):
+        return self._time_to_margin(loss_to_margin(self.loss_function, level), max_steps)
+
+    def _time_to_margin(self, margin, max_steps: int):
+        """The first t with a margin of at least `margin`, [*batch, *margin.shape]."""
+        raise NotImplementedError
+
+
+def given(t: Any) -> Any:
+    """`t`, and a `ValueError` where there is none."""
+    if t is None:
+        raise ValueError("theory holds at every t and records none: give t, for example trajectory.grid")
+    return t
+
+
+def error_level(error: Any, dtype: Any) -> Any:
+    """`error` in this precision, after checking 0 < e < 1; of NumPy where it can be looked at."""
+    level = readable("error", error)
+    if not is_concrete(level):
+        return jnp.asarray(level, dtype)
+    values = np.asarray(level, dtype)
+    if not bool(((values > 0) & (values < 1)).all()):
+        raise ValueError(f"error must be in (0, 1), got {shown(error)}")
+    return values
+
+
+def error_to_logit(error: Any, dtype: Any) -> Array:
+    """log((1 - e)/e), after checking 0 < e < 1."""
+    level = error_level(error, dtype)
+    if not isinstance(level, np.ndarray):
+        return jnp.log1p(-level) - jnp.log(level)
+    # Numbers that can be looked at are few, and NumPy is done with them before JAX has begun.
+    return jnp.asarray(np.log1p(-level) - np.log(level))
+
+
+def loss_to_margin(loss: Loss, level: Array) -> Array:
+    """The margin from which on one of the four losses is at most `level` >= 0; inf where no margin is enough.
+
+    >>> from gradstarve.problem import Exponential, Hinge
+    >>> float(loss_to_margin(Hinge(), jnp.asarray(0.25))), float(loss_to_margin(Exponential(), jnp.asarray(1.0)))
+    (0.75, -0.0)
+    """
+    kind = closed_form_of(loss)
+    if kind == "hinge":
+        return jnp.where(level >= 0, 1 - level, jnp.inf)
+    some = level > 0
+    level = jnp.where(some, level, 1)
+    if kind == "cross-entropy":
+        # log(e^l - 1), without overflow and without cancellation.
+        near = level < 0.5
+        small = jnp.log(jnp.expm1(jnp.where(near, level, 0.5)))
+        margin = -jnp.where(near, small, level + jnp.log1p(-jnp.exp(-jnp.where(near, 0.5, level))))
+    elif kind == "exponential":
+        margin = -jnp.log(level)
+    elif kind == "squared":
+        return jnp.where(some, 1 - jnp.sqrt(2 * level), 1)
+    else:
+        raise NotImplementedError(f"the margin at a loss of {type(loss).__name__}")
+    return jnp.where(some, margin, jnp.inf)
 
 
 # One mode: one class whose points share a direction, with the neurons that see it.

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from gradstarve.ground import is_concrete, readable, shown
-from gradstarve.problem import ClassDataset, Dataset, LearningCurve, Loss
+from gradstarve.problem import ClassDataset, Dataset, Loss, NetworkCurve
 
 
-class Trajectory(LearningCurve):
+class Trajectory(NetworkCurve):
     """A recorded run: f(x_i) at every entry of `grid`, for a batch of networks.
 
     - `grid`: [records], the step numbers 0, K, 2K, ..., steps of a descent or the times of a flow, in rising order
@@ -26,7 +27,7 @@ class Trajectory(LearningCurve):
 
     Every method of `LearningCurve` takes t = None (the whole grid), a scalar, or an array of any shape, and gives
     [*batch, *t.shape, ...]. A t that was not recorded is a `ValueError` that names its recorded neighbours: nothing is
-    interpolated. Times are matched up to rounding.
+    interpolated, and `time_to_error`, `time_to_loss` give the first record that is there. Times are matched up to rounding.
 
     >>> from gradstarve.problem import TwoLayerReLU, datasets
     >>> from gradstarve.simulation import simulate_flow
@@ -72,6 +73,24 @@ class Trajectory(LearningCurve):
             f"the networks at t = {asked} were not kept: without record_networks=True there are only the first, "
             f".network(0), and the last, .network({self.grid[-1]})"
         )
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.initial.batch_shape
+
+    @property
+    def _dtype(self) -> Any:
+        return self.recorded.dtype
+
+    @property
+    def _unit(self) -> str:
+        return "time" if jnp.issubdtype(self.grid.dtype, jnp.floating) else "step"
+
+    def _time_to(self, what: str, level: Array, max_steps: int) -> Array:
+        found = self._measured(what, self.margins())
+        reached = found[..., None] <= level.reshape(-1)  # [*batch, records, levels]
+        first = jnp.asarray(self.grid, level.dtype)[jnp.argmax(reached, axis=-2)]
+        return jnp.where(jnp.any(reached, axis=-2), first, jnp.inf).reshape(*self._batch, *level.shape)
 
     def _number(self, t: Any) -> np.ndarray:
         found = readable("t", t)

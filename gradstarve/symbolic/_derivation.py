@@ -495,6 +495,11 @@ class Derivation:
     def _repr_markdown_(self) -> str:
         return self.to_markdown()
 
+    def _repr_latex_(self) -> str:
+        """What was derived, for notebooks that set LaTeX alone; `to_latex` has every step."""
+        rows = [sp.latex(equation).replace("=", "&=", 1) for equation in self.result.values()]
+        return "$$\\begin{aligned}" + r" \\ ".join(rows) + "\\end{aligned}$$"
+
 
 _LAWS = {
     "mode": ("mode", "build"),

@@ -15,9 +15,8 @@ Above it: one layer alone (3.9).
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,10 +32,10 @@ from gradstarve.ground import (
     real_arrays,
     together,
 )
-from gradstarve.problem import Loss, with_closed_form
+from gradstarve.problem import Loss, ModeCurve, given, loss_to_margin, with_closed_form
 from gradstarve.special import invert, lambertw_exp
 from gradstarve.theory import _depth_late as depth_late
-from gradstarve.theory._mode import error_to_logit, insert_axes
+from gradstarve.theory._mode import insert_axes
 from gradstarve.theory._piecewise import check_times, in_time
 
 # One layer: only a linear read-out learns, and its logit obeys du/dt = p r^2 g(u) in closed form for every loss (3.9).
@@ -409,7 +408,7 @@ def _least(start):
     return jax.lax.stop_gradient(jnp.min(start, axis=-1))
 
 
-class DepthMode(eqx.Module):
+class DepthMode(ModeCurve):
     """The learning curve of one path of N layers; made by `depth_mode`. t is time, a scalar or an array of any shape.
 
     Differentiable twice in weights, p, r and t; late derivatives are right to 1e-12 of their own size (2e-6 in float32).
@@ -430,9 +429,9 @@ class DepthMode(eqx.Module):
         """u(t), [*batch, *t.shape]. `ValueError` for negative, NaN or infinite t."""
         return self._at(t).logit
 
-    def error(self, t) -> Float[Array, "..."]:
+    def error(self, t=None) -> Float[Array, "..."]:
         """sigmoid(-u(t)), the probability given to the wrong label, [*batch, *t.shape]."""
-        state = self._at(t)
+        state = self._at(given(t))
         error = jax.nn.sigmoid(-state.logit)
         return error if state.rounding is None else error * (1 + state.rounding) / (1 + error * state.rounding)
 
@@ -463,12 +462,30 @@ class DepthMode(eqx.Module):
         spent, unit = jnp.where(ever, spent, 0), jnp.where(ever, unit, 1)
         return jnp.where(ever, spent * unit / frequency * unit, jnp.inf)
 
-    def time_to_error(self, error) -> Float[Array, "..."]:
-        """The first time the error is at most `error`, 0 < error < 1: `time_to_logit(log((1 - e)/e))` (6.1).
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.norm.shape
 
-        Hinge and squared loss stop at u = 1, an error of 0.269: below it the time is inf.
-        """
-        return self.time_to_logit(error_to_logit(error, self.start.dtype))
+    @property
+    def _dtype(self) -> Any:
+        return self.start.dtype
+
+    @property
+    def _unit(self) -> str:
+        return "time"
+
+    def _time_to(self, what: str, level, max_steps: int):
+        if self.depth == 1 and self.loss_function.name == "squared":
+            # One layer comes to u = 1 at one pace from both sides, and its loss is the same for u and 2 - u.
+            start = self.norm[..., None] * self.start
+            mirrored = jnp.where(start > 1, 2 - start, start) / self.norm[..., None]
+            return DepthMode(self.loss_function, self.frequency, self.norm, mirrored)._time_to_margin(
+                loss_to_margin(self.loss_function, level), max_steps
+            )
+        return super()._time_to(what, level, max_steps)
+
+    def _time_to_margin(self, margin, max_steps: int):
+        return self.time_to_logit(margin)
 
     def _at(self, t):
         """The state at t; of one layer only its logit."""

@@ -12,6 +12,8 @@ every neuron has a pair of its own.
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -28,8 +30,7 @@ from gradstarve.ground import (
     readable,
     shown,
 )
-from gradstarve.problem import GradientDescent, Hinge, Loss, Mode
-from gradstarve.theory._mode import error_to_logit
+from gradstarve.problem import GradientDescent, Hinge, Loss, Mode, ModeCurve
 
 
 class DescentNumbers(eqx.Module):
@@ -153,34 +154,42 @@ def _record(march: March, index, stride: int, count: int, read):
         return state, read(march, *state)
 
     _, later = jax.lax.scan(several, march.first, length=count)
-    return jax.tree.map(
-        lambda first, rest: jnp.concatenate([first[None], rest])[index], read(march, *march.first), later
-    )
+    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest])[index], read(march, *march.first), later)
+
+
+def first_step(step, value, state, goal, max_steps: int):
+    """The first step after which `value(state)` [*batch] is at most `goal` [goals]: [*batch, goals], inf if not within
+    max_steps. `step(state)` is the next state."""
+
+    def cond(carry):
+        count, _, found = carry
+        return (count < max_steps) & ~jnp.all(jnp.isfinite(found))
+
+    def body(carry):
+        count, state, found = carry
+        state = step(state)
+        return count + 1, state, mark(count + 1, state, found)
+
+    def mark(count, state, found):
+        return jnp.where(~jnp.isfinite(found) & (value(state)[..., None] <= goal), count, found)
+
+    nowhere = jnp.full((*value(state).shape, goal.size), jnp.inf, goal.dtype)
+    return jax.lax.while_loop(cond, body, (0, state, mark(0, state, nowhere)))[2]
 
 
 @eqx.filter_jit
-def _steps_to_logit(march: March, target, max_steps: int):
-    """The first step with u >= target in class 0, [*batch, targets]; inf if not within max_steps."""
+def _steps_to(what: str, march: March, goal, max_steps: int):
+    """The first step with a logit of class 0 of at least `goal`, or (`what`) a loss of at most `goal`: [*batch, goals]."""
 
-    def cond(carry):
-        step, _, found = carry
-        return (step < max_steps) & ~jnp.all(jnp.isfinite(found))
+    def logit(state):
+        return march._logits(*state[:2])[0][0]
 
-    def body(carry):
-        step, state, found = carry
-        state = march._step(*state)
-        return step + 1, state, mark(step + 1, state, found)
-
-    def mark(step, state, found):
-        logit = march._logits(*state[:2])[0][0]
-        return jnp.where(~jnp.isfinite(found) & (logit[..., None] >= target), step, found)
-
-    state = march.first
-    found = jnp.full((*march.grown.shape[:-1], target.size), jnp.inf, target.dtype)
-    return jax.lax.while_loop(cond, body, (0, state, mark(0, state, found)))[2]
+    if what == "logit":
+        return first_step(lambda s: march._step(*s), lambda s: -logit(s), march.first, -goal, max_steps)
+    return first_step(lambda s: march._step(*s), lambda s: march.loss_function.value(logit(s)), march.first, goal, max_steps)
 
 
-class DescentSolution(eqx.Module):
+class DescentSolution(ModeCurve):
     """The learning curve of one class under gradient descent; its argument is the step number, an int or int array.
 
     Equal to training up to rounding: relative error of a logit about steps^(1/2) eps away from knife-edge events.
@@ -194,10 +203,6 @@ class DescentSolution(eqx.Module):
         """u after `step` steps, [*batch, *step.shape]. `ValueError` for steps that are not integers >= 0."""
         return self.march.logits(step)[self.index]
 
-    def error(self, step) -> Float[Array, "..."]:
-        """sigmoid(-u), the probability given to the wrong label, [*batch, *step.shape]."""
-        return jax.nn.sigmoid(-self.logit(step))
-
     def weights(self, step) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(a_j, z_j) after `step` steps, in the orientation of this class, each [*batch, *step.shape, h]."""
         a, z = self.march.coordinates(step)
@@ -209,17 +214,35 @@ class DescentSolution(eqx.Module):
 
     def time_to_logit(self, logit, max_steps: int = 1_000_000) -> Float[Array, "..."]:
         """The first step with u >= `logit`, [*batch, *logit.shape] as floats; inf if not within `max_steps`."""
-        target = as_goal("logit", logit, self.march.grown.dtype)
+        return self._first_step("logit", as_goal("logit", logit, self.march.grown.dtype), max_steps)
+
+    @property
+    def loss_function(self) -> Loss:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """l(m), whose residual moves the weights."""
+        return self.march.loss_function
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.march.grown.shape[:-1]
+
+    @property
+    def _dtype(self) -> Any:
+        return self.march.grown.dtype
+
+    @property
+    def _unit(self) -> str:
+        return "step"
+
+    def _time_to(self, what: str, level, max_steps: int):
+        return self._first_step("loss", level, max_steps)
+
+    def _time_to_margin(self, margin, max_steps: int):
+        return self.time_to_logit(margin, max_steps)
+
+    def _first_step(self, what: str, goal, max_steps):
         march = self.march if self.index == 0 else self.march_seen_from_here()
-        found = _steps_to_logit(march, target.reshape(-1), positive_int("max_steps", max_steps))
-        return found.reshape(*self.march.grown.shape[:-1], *target.shape)
-
-    def time_to_error(self, error, max_steps: int = 1_000_000) -> Float[Array, "..."]:
-        """The first step with an error of at most `error`, 0 < error < 1; inf if not within `max_steps`.
-
-        Hinge loss stops once u >= 1, and squared loss tends to u = 1, an error of 0.269: lower errors may be out of reach.
-        """
-        return self.time_to_logit(error_to_logit(error, self.march.grown.dtype), max_steps)
+        found = _steps_to(what, march, goal.reshape(-1), positive_int("max_steps", max_steps))
+        return found.reshape(*self._batch, *goal.shape)
 
     def march_seen_from_here(self) -> March:
         """The same law with this class in front: classes swapped, every a_j and z_j with its sign turned."""

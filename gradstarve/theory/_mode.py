@@ -11,6 +11,7 @@ Below it: antipodal classes, which hand neurons to each other (4.3).
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,14 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import check_normal_size, is_concrete, log_sum, readable, shown
-from gradstarve.problem import LOSSES, Mode
+from gradstarve.ground import check_normal_size, is_concrete, log_sum
+from gradstarve.problem import LOSSES, Loss, Mode, ModeCurve, given
 from gradstarve.special import Kind, clock
 from gradstarve.theory._inflection import clock_inflections
+from gradstarve.theory._levels import falling_time
 from gradstarve.theory._piecewise import PiecewiseClock, check_times, count_pieces, faint_floor, in_time, is_representable
 
 
-class ClockCurve(eqx.Module):
+class ClockCurve(ModeCurve):
     """The learning curve of one class under gradient flow. t is time, a scalar or an array of any shape.
 
     u is the logit in favour of the class, which is its margin. Error |du| / sqrt(kappa^2 + u^2) below 1e-10 in float64
@@ -44,9 +46,9 @@ class ClockCurve(eqx.Module):
         """u(t), [*batch, *t.shape]. `ValueError` for negative, NaN or infinite t. From 8 times on each costs little."""
         return self.clock.logit(t)
 
-    def error(self, t) -> Float[Array, "..."]:
+    def error(self, t=None) -> Float[Array, "..."]:
         """sigmoid(-u(t)), the probability given to the wrong label, [*batch, *t.shape]."""
-        return self.clock.error(t)
+        return self.clock.error(given(t))
 
     def angle(self, t) -> Float[Array, "..."]:
         """The accumulated hyperbolic angle 2 s(t) of (3.1), [*batch, *t.shape]."""
@@ -69,12 +71,32 @@ class ClockCurve(eqx.Module):
         """
         return clock_inflections(self.clock)
 
-    def time_to_error(self, error) -> Float[Array, "..."]:
-        """The first time the error is at most `error`, 0 < error < 1: `time_to_logit(log((1 - e)/e))` (6.1).
+    @property
+    def loss_function(self) -> Loss:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """l(m), of which the clock is."""
+        if self.clock.kind not in LOSSES:
+            raise ValueError(f"the clock of {self.clock.kind!r} is that of a gap between classes; ask softmax_mode(...)")
+        return LOSSES[self.clock.kind]()
 
-        Hinge and squared loss stop at u = 1, an error of 0.269: below it the time is inf.
-        """
-        return self.clock.time_to_logit(error_to_logit(error, self.clock.rate.dtype))
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.clock.rate.shape
+
+    @property
+    def _dtype(self) -> Any:
+        return self.clock.rate.dtype
+
+    @property
+    def _unit(self) -> str:
+        return "time"
+
+    def _time_to(self, what: str, level, max_steps: int):
+        if self.clock.kind == "squared":  # the only one that also falls from above
+            return falling_time(self.clock, level, super()._time_to(what, level, max_steps))
+        return super()._time_to(what, level, max_steps)
+
+    def _time_to_margin(self, margin, max_steps: int):
+        return self.clock.time_to_logit(margin)
 
 
 class ModeSolution(ClockCurve):
@@ -205,19 +227,6 @@ def _pieces(mode: Mode, kind: Kind, count: int, faint: bool, angle: Float[Array,
     return PiecewiseClock(kind, rate, starts, angles, rise, fall), jnp.where(seen, times, 0)
 
 
-def error_to_logit(error, dtype) -> Array:
-    """log((1 - e)/e), after checking 0 < e < 1."""
-    given, error = error, readable("error", error)
-    if not is_concrete(error):
-        error = jnp.asarray(error, dtype)
-        return jnp.log1p(-error) - jnp.log(error)
-    # Numbers that can be looked at are few, and NumPy is done with them before JAX has begun.
-    values = np.asarray(error, dtype)
-    if not bool(((values > 0) & (values < 1)).all()):
-        raise ValueError(f"error must be in (0, 1), got {shown(given)}")
-    return jnp.asarray(np.log1p(-values) - np.log(values))
-
-
 def insert_axes(values: Array, count: int) -> Array:
     """`values` [*batch, h] with `count` axes of length 1 before the last."""
     return values.reshape(*values.shape[:-1], *(1,) * count, values.shape[-1])
@@ -291,9 +300,7 @@ def transfer_flow(kind: str, frequency, norm, a, z) -> TransferFlow:
     batch = a.shape[:-1]
     pieces, joining, times = jax.tree.map(lambda v: v.reshape(*batch, *v.shape[1:]), (pieces, joining, times))
     rates = jnp.broadcast_to(rate, (*batch, 2))
-    plus, minus = (
-        ClockCurve(PiecewiseClock(kind, rates[..., c], *(values[..., c] for values in pieces))) for c in range(2)
-    )
+    plus, minus = (ClockCurve(PiecewiseClock(kind, rates[..., c], *(values[..., c] for values in pieces))) for c in range(2))
     return TransferFlow((plus, minus), a, z, leaving, joining, times)
 
 

@@ -5,6 +5,7 @@ Inside a piece the logit is rise e^s - fall e^-s, s counted from its start. All 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import equinox as eqx
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.ground import as_goal, is_concrete, readable
+from gradstarve.problem import LOSSES
 from gradstarve.special import Kind, clock
 
 
@@ -55,6 +57,28 @@ class PiecewiseClock(eqx.Module):
         return _time_to_logit(self, as_goal("logit", logit, self.rate.dtype))
 
 
+def lane_logits(pieces: PiecewiseClock, t: Float[Array, "*batch lanes"]) -> tuple[Array, Array]:
+    """The logit u of every network at times of its own, and t du/dt = t rate g(u) sqrt(u^2 + 4 rise fall) there."""
+    logit = _state(pieces, t, False)[1]
+    tau = jnp.minimum(pieces.rate[..., None] * t, jnp.finfo(t.dtype).max)
+    piece = jnp.sum(pieces.start[..., None, :] <= tau[..., None], axis=-1, dtype=jnp.int32) - 1
+    rise, fall = (_of(values, piece) for values in (pieces.rise, pieces.fall))
+    speed = LOSSES[pieces.kind]().residual(logit) * jnp.hypot(logit, 2 * jnp.sqrt(rise) * jnp.sqrt(fall))
+    return logit, tau * speed
+
+
+def stacked(clocks: Sequence[PiecewiseClock]) -> PiecewiseClock:
+    """Clocks of one kind as one, [classes, *batch]; those with fewer pieces get some that never start."""
+    most = max(clock.start.shape[-1] for clock in clocks)
+
+    def padded(values, fill):
+        return jnp.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, most - values.shape[-1])], constant_values=fill)
+
+    fills = {"start": jnp.inf, "angle": 0.0, "rise": 0.0, "fall": 0.0}
+    leaves = [jnp.stack([padded(getattr(clock, name), fill) for clock in clocks]) for name, fill in fills.items()]
+    return PiecewiseClock(clocks[0].kind, jnp.stack([clock.rate for clock in clocks]), *leaves)
+
+
 def _of(values: Float[Array, "*batch pieces"], piece: Int[Array, "*batch times"]) -> Float[Array, "*batch times"]:
     """The value of each time's piece; without a gather where there is but one."""
     if values.shape[-1] == 1:
@@ -62,7 +86,7 @@ def _of(values: Float[Array, "*batch pieces"], piece: Int[Array, "*batch times"]
     return jnp.take_along_axis(values, piece, axis=-1)
 
 
-def _place(pieces: PiecewiseClock, t: Float[Array, " times"]):
+def _place(pieces: PiecewiseClock, t: Float[Array, "... times"]):
     """The piece of each time, and the time since it began."""
     tau = jnp.minimum(pieces.rate[..., None] * t, jnp.finfo(t.dtype).max)
     piece = jnp.sum(pieces.start[..., None, :] <= tau[..., None], axis=-1, dtype=jnp.int32) - 1
@@ -70,14 +94,14 @@ def _place(pieces: PiecewiseClock, t: Float[Array, " times"]):
 
 
 @partial(jax.jit, static_argnums=2)
-def _state(pieces: PiecewiseClock, t: Float[Array, " times"], want_angle: bool):
+def _state(pieces: PiecewiseClock, t: Float[Array, "... times"], want_angle: bool):
     piece, since = _place(pieces, t)
     moved, logit = clock.states_at(pieces.kind, pieces.rise, pieces.fall, piece, since, want_angle)
     return _of(pieces.angle, piece) + moved, logit
 
 
 @partial(jax.jit, static_argnums=2)
-def _error(pieces: PiecewiseClock, t: Float[Array, " times"], shift: float):
+def _error(pieces: PiecewiseClock, t: Float[Array, "... times"], shift: float):
     piece, since = _place(pieces, t)
     logit = clock.states_at(pieces.kind, pieces.rise, pieces.fall, piece, since, False)[1]
     rise, fall = (_of(values, piece) for values in (pieces.rise, pieces.fall))

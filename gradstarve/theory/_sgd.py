@@ -183,6 +183,10 @@ class ModeSGD(eqx.Module):
         """
         return self._wait(self.own.time_to_error(error, max_draws))
 
+    def time_to_loss(self, loss, max_draws: int = 100_000) -> TimeDistribution:
+        """The first step with a loss of at most `loss`, over the draws; never, where `max_draws` do not get there."""
+        return self._wait(self.own.time_to_loss(loss, max_draws))
+
     def _wait(self, draws):
         p = self.frequency.reshape(*self.mode.batch_shape, *(1,) * (draws.ndim - len(self.mode.batch_shape)))
         return TimeDistribution(draws, jnp.broadcast_to(p, draws.shape))

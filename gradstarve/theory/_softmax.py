@@ -11,20 +11,23 @@ of section 3 at the norm r / sqrt(1 - 1/K) with the residual 1/(1 + e^u/(K - 1))
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.ground import as_goal, check_normal, check_positive, is_concrete, positive_int, real_arrays, together
-from gradstarve.problem import Mode
+from gradstarve.problem import CrossEntropy, Loss, Mode, ModeCurve, given
 from gradstarve.special import Softmax
 from gradstarve.theory._depth import exponential_time, lambert_error, lambert_logit
-from gradstarve.theory._mode import ModeSolution, error_to_logit, flow_mode
+from gradstarve.theory._mode import ModeSolution, flow_mode
 from gradstarve.theory._piecewise import check_times, in_time
 
 
-class SoftmaxCurve(eqx.Module):
+class SoftmaxCurve(ModeCurve):
     """The learning curve of one of K = `classes` classes by its gap; made by `softmax_mode`. t is time, of any shape."""
 
     classes: int = eqx.field(static=True)
@@ -37,14 +40,43 @@ class SoftmaxCurve(eqx.Module):
         """The first time the gap is at least `gap`, [*batch, *gap.shape]; 0 if it starts there, inf if never."""
         raise NotImplementedError
 
-    def error(self, t) -> Float[Array, "..."]:
-        """1 - P = (K - 1)/(e^u + K - 1), the probability given to the wrong classes, [*batch, *t.shape]."""
-        raise NotImplementedError
+    def logit(self, t) -> Float[Array, "..."]:
+        """The margin of the true class against all others, u(t) - log(K - 1), [*batch, *t.shape]."""
+        return self.gap(t) - np.log(self.classes - 1)
 
-    def time_to_error(self, error) -> Float[Array, "..."]:
-        """The first time the error is at most `error`, 0 < error < 1: at the gap log((K - 1)(1 - e)/e)."""
-        logit = error_to_logit(error, jnp.result_type(float))
-        return self.time_to_gap(logit + np.log(self.classes - 1))
+    def logits(self, t=None) -> Float[Array, "..."]:
+        """The K outputs at t, the true class first, less what they have in common: [*batch, *t.shape, 1, K]."""
+        gap = self.gap(given(t))[..., None, None]
+        return gap * (jnp.arange(self.classes) == 0) - gap / self.classes
+
+    def margins(self, t=None) -> Float[Array, "..."]:
+        """`logit` as the margin of the only point, [*batch, *t.shape, 1]."""
+        return self.logit(given(t))[..., None]
+
+    def error(self, t=None) -> Float[Array, "..."]:
+        """1 - P = (K - 1)/(e^u + K - 1), the probability given to the wrong classes, [*batch, *t.shape]."""
+        return jax.nn.sigmoid(np.log(self.classes - 1) - self.gap(given(t)))
+
+    def mistakes(self, t=None) -> Float[Array, "..."]:
+        """1 where u(t) <= 0 and 0 where the true class leads, [*batch, *t.shape]."""
+        gap = self.gap(given(t))
+        return jnp.where(gap <= 0, jnp.ones_like(gap), 0)
+
+    @property
+    def loss_function(self) -> Loss:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Softmax cross-entropy, log(1 + e^-m) of the margin m of the true class against all others."""
+        return CrossEntropy()
+
+    @property
+    def _dtype(self) -> Any:
+        return jnp.result_type(float)
+
+    @property
+    def _unit(self) -> str:
+        return "time"
+
+    def _time_to_margin(self, margin, max_steps: int):
+        return self.time_to_gap(margin + np.log(self.classes - 1))
 
 
 class SoftmaxReadOut(SoftmaxCurve):
@@ -54,9 +86,13 @@ class SoftmaxReadOut(SoftmaxCurve):
     norm: Float[Array, "*batch"]
     start: Float[Array, "*batch"]
 
-    def error(self, t) -> Float[Array, "..."]:
+    def error(self, t=None) -> Float[Array, "..."]:
         """1 - P = (K - 1)/(e^u + K - 1), [*batch, *t.shape]."""
-        return lambert_error(self.classes - 1.0, *self._start_and_clock(t))
+        return lambert_error(self.classes - 1.0, *self._start_and_clock(given(t)))
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.start.shape
 
     def gap(self, t) -> Float[Array, "..."]:
         """u = C - W(e^C/(K - 1)), C = (K p r^2 t + e^u(0))/(K - 1) + u(0), [*batch, *t.shape]."""
@@ -83,9 +119,13 @@ class SoftmaxMode(SoftmaxCurve):
 
     inner: ModeSolution
 
-    def error(self, t) -> Float[Array, "..."]:
+    def error(self, t=None) -> Float[Array, "..."]:
         """1 - P = (K - 1)/(e^u + K - 1), [*batch, *t.shape]."""
-        return self.inner.clock.error(t, float(np.log(self.classes - 1)))
+        return self.inner.clock.error(given(t), float(np.log(self.classes - 1)))
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.inner._batch
 
     def gap(self, t) -> Float[Array, "..."]:
         """u(t), [*batch, *t.shape]."""

@@ -16,20 +16,23 @@ from gradstarve.problem import (
     Dynamics,
     GradientDescent,
     GradientFlow,
-    LearningCurve,
     Loss,
     Mode,
     Network,
+    NetworkCurve,
     Ray,
     StochasticGradientDescent,
     TwoLayerReLU,
     as_loss,
     closed_form_of,
+    given,
     no_dynamics,
     with_closed_form,
 )
-from gradstarve.theory._descent import DescentSolution, ModeDescent, descend_mode, new_march
+from gradstarve.theory._descent import DescentSolution, March, ModeDescent, descend_mode, first_step, new_march
+from gradstarve.theory._levels import first_time
 from gradstarve.theory._mode import ModeSolution, flow_mode, insert_axes, transfer_flow
+from gradstarve.theory._piecewise import PiecewiseClock, stacked
 from gradstarve.theory._sgd import ModeSGD, sgd_mode
 
 _LAWS = "GradientFlow() or GradientDescent(step_size)"
@@ -73,7 +76,7 @@ def _one_for_all(loss: Loss | str) -> Loss:
     return loss
 
 
-class Solution(LearningCurve):
+class Solution(NetworkCurve):
     """The exact learning curves of a network on two classes; made by `solve`.
 
     `plus`, `minus`: the curve of each class (`.logit`, `.error`, `.time_to_logit`, ...), None for one without points.
@@ -93,13 +96,52 @@ class Solution(LearningCurve):
 
     def logits(self, t=None) -> Float[Array, "..."]:
         """f(x_i) at t: [*batch, *t.shape, n]. `ValueError` without a t: theory has no grid of its own."""
-        if t is None:
-            raise ValueError("theory holds at every t and records none: give t, for example trajectory.grid")
+        given(t)
         # Labels are traced where the solution is an argument of jit or vmap, so they select and are not looked at.
-        if self.plus is None or self.minus is None:
-            only: Any = self.minus if self.plus is None else self.plus
-            return self.data.labels * only.logit(t)[..., None]
-        return jnp.where(self.data.labels > 0, self.plus.logit(t)[..., None], -self.minus.logit(t)[..., None])
+        return self._of_points([curve.logit(t) for curve in self._curves])
+
+    @property
+    def _curves(self) -> list[Any]:
+        """Of the classes that there are, + first."""
+        return [curve for curve in (self.plus, self.minus) if curve is not None]
+
+    def _of_points(self, logits: list[Array]) -> Array:
+        """f(x_i), [..., n], from the logit of each class in its favour, [...]."""
+        if len(logits) == 1:
+            return self.data.labels * logits[0][..., None]
+        plus, minus = logits
+        return jnp.where(self.data.labels > 0, plus[..., None], -minus[..., None])
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.start.batch_shape
+
+    @property
+    def _dtype(self) -> Any:
+        return self.start.dtype
+
+    @property
+    def _unit(self) -> str:
+        return "time" if isinstance(self.dynamics, GradientFlow) else "step"
+
+    def _time_to(self, what: str, level: Array, max_steps: int) -> Array:
+        if self._unit == "step":
+            found = _first_step(self, what, level.reshape(-1), max_steps)
+            return found.reshape(*self._batch, *level.shape)
+        curves, lanes = self._curves, (*self._batch, level.size)
+        goals = level.reshape(-1)
+        ask = "time_to_error" if what == "error" else "time_to_loss"
+        times = [jnp.broadcast_to(getattr(curve, ask)(goals), lanes) for curve in curves]
+        if len(curves) == 1:
+            return times[0].reshape(*self._batch, *level.shape)
+        both = stacked([curve.clock for curve in curves])
+        if what == "error" and both.kind == "squared":
+            both = _check_rising(both)
+        labels, weights = self.data.labels, self.data.weights
+        shares = jnp.stack([jnp.sum(jnp.where(sign * labels > 0, weights, 0)) for sign in (1, -1)]).astype(level.dtype)
+        low, high = jnp.minimum(*times), jnp.maximum(*times)
+        found = first_time(what, both, shares, jnp.broadcast_to(goals, lanes), low, high)
+        return found.reshape(*self._batch, *level.shape)
 
     def error(self, t=None) -> Float[Array, "..."]:
         """sum_i q_i sigmoid(-m_i), the probability given to the wrong label: [*batch, *t.shape]."""
@@ -140,6 +182,38 @@ class Solution(LearningCurve):
         batch, (h, d) = self.start.batch_shape, self.start.w.shape[-2:]
         spread = (*batch, *(1,) * count, h, d)
         return TwoLayerReLU(left[..., None] * self.start.w.reshape(spread) + moved[..., None] * self.axes.reshape(spread), z)
+
+
+def _check_rising(clock: PiecewiseClock) -> PiecewiseClock:
+    """`clock` [2, *batch], where no class comes down to its target from above: its error would rise meanwhile."""
+    hypothesis = "the error of a network falls where no margin of squared loss starts above 1"
+    instead = "time_to_loss, for the loss always falls, or .plus.time_to_error and .minus.time_to_error"
+    starts = clock.rise[..., 0] - clock.fall[..., 0]
+    if not is_concrete(starts):
+        return eqx.error_if(clock, (starts > 1).any(), f"HypothesisError: {hypothesis}. Use instead: {instead}.")
+    if bool((starts > 1).any()):
+        place = tuple(int(i) for i in np.argwhere(np.asarray(starts) > 1)[0])
+        which = f" of network {place[1:]}" if len(place) > 1 else ""
+        raise HypothesisError(hypothesis, f"class {'+-'[place[0]]}{which} starts at margin {starts[place]:.6g}", instead)
+    return clock
+
+
+@eqx.filter_jit
+def _first_step(solution: Solution, what: str, goal: Array, max_steps: int) -> Array:
+    """The first step with an error or a loss of at most `goal` [goals]: [*batch, goals]."""
+    # Antipodal classes share one march, others have one each.
+    shared = isinstance(solution.motion, March)
+    marches = [solution.motion] if shared else [curve.march for curve in solution._curves]
+
+    def step(states):
+        return [march._step(*state) for march, state in zip(marches, states, strict=True)]
+
+    def value(states):
+        found = [march._logits(*state[:2])[0] for march, state in zip(marches, states, strict=True)]
+        logits = solution._of_points(list(found[0]) if shared else [u[0] for u in found])
+        return solution._measured(what, solution.data.margins(logits))
+
+    return first_step(step, value, [march.first for march in marches], goal, max_steps)
 
 
 def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> Solution:

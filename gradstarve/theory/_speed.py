@@ -15,9 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.ground import as_flag, check_positive, check_together, is_concrete, positive_int, real_arrays, together
-from gradstarve.problem import Loss, with_closed_form
+from gradstarve.problem import Loss, error_to_logit, with_closed_form
 from gradstarve.special import clock_integral, lambertw
-from gradstarve.theory._mode import error_to_logit
 from gradstarve.theory._piecewise import check_times, in_time
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
@@ -45,9 +44,7 @@ def time_to_confidence(loss: Loss | str, error, frequency, norm, start, kappa: A
     >>> round(float(time_to_confidence("hinge", 0.3, 0.5, 1.0, start=0.01)), 4)   # log(log(7/3) / 0.01)
     4.4395
     """
-    error, frequency, norm, start, kappa = together(
-        error=error, frequency=frequency, norm=norm, start=start, kappa=kappa
-    )
+    error, frequency, norm, start, kappa = together(error=error, frequency=frequency, norm=norm, start=start, kappa=kappa)
     check_positive("frequency", frequency)
     check_positive("norm", norm)
     if is_concrete(kappa) and (np.asarray(kappa) < 0).any():

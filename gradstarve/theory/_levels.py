@@ -1,0 +1,84 @@
+"""When the error or loss of several classes together reaches a level: monotone inversion in the logarithm of time.
+
+Each class has its own clock, and what falls is sum_c p_c phi(u_c(t)), phi the error sigmoid(-u) or the loss l(u). Before the
+first class is at the level the sum is above it, and once the last one is there the sum is not: those two times, which are in
+closed form, are the bracket.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradstarve.problem import LOSSES
+from gradstarve.special import invert
+from gradstarve.theory._piecewise import PiecewiseClock, lane_logits
+
+
+@eqx.filter_jit
+def first_time(
+    what: str,
+    clock: PiecewiseClock,
+    shares: Float[Array, " classes"],
+    level: Float[Array, "*batch lanes"],
+    low: Float[Array, "*batch lanes"],
+    high: Float[Array, "*batch lanes"],
+) -> Float[Array, "*batch lanes"]:
+    """The first t with a sum over classes of at most `level`, lane by lane; `clock` is [classes, *batch].
+
+    `what`: "error" or "loss"; no class is at the level before `low`, and all are at `high`; either may be inf. 0 if the sum
+    starts at the level, inf if it never gets there. Differentiable twice in the clocks, `shares` and `level`; a time that
+    never comes is a constant.
+    """
+    limits, fixed = jnp.finfo(level.dtype), jax.lax.stop_gradient
+    loss = LOSSES[clock.kind]()
+
+    def summed(shares, values):
+        return jnp.tensordot(shares, values, 1)
+
+    def phi(u):
+        return jax.nn.sigmoid(-u) if what == "error" else loss.value(u)
+
+    start = (clock.rise[..., 0] - clock.fall[..., 0])[..., None]
+    there = summed(shares, phi(start)) <= level
+    ends = jnp.isfinite(high)
+    # Where all classes arrive together, or the level is the last of a loss that ends, as the hinge loss does, there is
+    # nothing to invert. Lanes that seek nothing get an easy question.
+    at_once = ends & ((level <= 0) | (high <= low))
+    seeks = fixed(~there & jnp.isfinite(low) & ~at_once & (level > 0))
+
+    def height(x, parameters):
+        """log(level) - log(sum) at log t = x, for late times a line, and its slope."""
+        clock, shares, level = parameters
+        u, moved = lane_logits(clock, jnp.broadcast_to(jnp.exp(x), (*shares.shape, *x.shape)))
+        slope = jax.nn.sigmoid(u) * jax.nn.sigmoid(-u) if what == "error" else loss.residual(u)
+        now = jnp.where(seeks, summed(shares, phi(u)), 1)
+        rises = summed(shares, slope * moved) / now
+        return jnp.where(seeks, jnp.log(level) - jnp.log(now), x), jnp.where(seeks, rises, 1)
+
+    first = jnp.log(jnp.where(seeks, jnp.maximum(low, limits.tiny), 1))
+    last = jnp.log(jnp.where(seeks, jnp.where(ends, jnp.maximum(high, limits.tiny), limits.max), 1))
+    first, last = fixed(first), fixed(last)
+    guess = jnp.where(ends, (first + last) / 2, jnp.minimum(first + 1, last))
+    parameters = clock, shares, jnp.where(seeks, level, 1)
+    x = invert(height, parameters, first, last, guess, jnp.zeros_like(level), most=200)
+    # At the far end of an open bracket nobody has arrived.
+    came = seeks & (ends | (fixed(x) < last - 1))
+    found = jnp.exp(jnp.where(came, x, 0))
+    late = jnp.where(at_once, jnp.where(ends, high, 0), jnp.inf)
+    return jnp.where(there, 0, jnp.where(came, found, late))
+
+
+@eqx.filter_jit
+def falling_time(clock: PiecewiseClock, level: Float[Array, "..."], rising: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The first time at which the squared loss of one class is at most `level`: `rising` where u(0) <= 1, and where u falls
+    to 1 from above by inversion; both [*batch, *level.shape]."""
+    shape = (*clock.rate.shape, level.size)
+    goal = jnp.broadcast_to(level.reshape(-1), shape)
+    above = jnp.broadcast_to((clock.rise[..., :1] - clock.fall[..., :1]) > 1, shape)
+    never = jnp.full(shape, jnp.inf, goal.dtype)
+    one = jax.tree.map(lambda leaf: leaf[None], clock)
+    found = first_time("loss", one, jnp.ones(1, goal.dtype), goal, jnp.where(above, 0, never), never)
+    return jnp.where(above, found, rising.reshape(shape)).reshape(rising.shape)
