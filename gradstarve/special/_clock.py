@@ -204,8 +204,8 @@ def is_rounded(kind: Kind, dtype) -> bool:
 def error_at(kind: Kind, rise: Real, fall: Real, time: Real, u: Real, shift: float = 0.0) -> Real:
     """sigmoid(shift - u) at the logit `u` that the clock has at `time`, on arrays of one shape.
 
-    For clocks that `is_rounded` names: the rounding of u is worth 1e-6 of e^-u, and more, and the time that is left above the
-    cut tells it.
+    For clocks that `is_rounded` names: the rounding of u is worth 1e-6 of e^-u, and more, and the time that is left above
+    the cut tells it.
     """
     error = jax.nn.sigmoid(shift - u)
     time = _softmax_time(kind, time) if isinstance(kind, Softmax) else time
