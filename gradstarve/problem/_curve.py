@@ -44,8 +44,12 @@ class LearningCurve(eqx.Module):
     __repr__ = short_repr
     _repr_html_ = fields_html
 
-    if TYPE_CHECKING:  # a field of some curves and a property of others, which a field of the base would hide
-        loss_function: eqx.AbstractVar[Loss]
+    if TYPE_CHECKING:  # a field of some curves, which a property of the base would hide
+
+        @property
+        def loss_function(self) -> Loss:
+            """l(m)."""
+            ...
 
     def logits(self, t=None) -> Float[Array, "..."]:
         """f(x_i) at t: [*batch, *t.shape, n], with one more axis of K classes for a softmax network."""
@@ -162,6 +166,7 @@ class NetworkCurve(LearningCurve):
     """The contract of a `Solution` and a `Trajectory`: everything follows from `.logits(t)` and the data."""
 
     data: eqx.AbstractVar[Dataset | ClassDataset]
+    loss_function: eqx.AbstractVar[Loss]  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
 
     def margins(self, t=None) -> Float[Array, "..."]:
         """m_i at t: [*batch, *t.shape, n]. y_i f(x_i), and for K classes that of the true class against all others."""

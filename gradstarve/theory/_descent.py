@@ -217,7 +217,7 @@ class DescentSolution(ModeCurve):
         return self._first_step("logit", as_goal("logit", logit, self.march.grown.dtype), max_steps)
 
     @property
-    def loss_function(self) -> Loss:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def loss_function(self) -> Loss:
         """l(m), whose residual moves the weights."""
         return self.march.loss_function
 

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.ground import check_normal_size, is_concrete, log_sum
-from gradstarve.problem import LOSSES, Loss, Mode, ModeCurve, given
+from gradstarve.problem import LOSSES, Loss, Mode, ModeCurve, as_loss, given
 from gradstarve.special import Kind, clock
 from gradstarve.theory._inflection import clock_inflections
 from gradstarve.theory._levels import falling_time
@@ -72,11 +72,11 @@ class ClockCurve(ModeCurve):
         return clock_inflections(self.clock)
 
     @property
-    def loss_function(self) -> Loss:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def loss_function(self) -> Loss:
         """l(m), of which the clock is."""
         if self.clock.kind not in LOSSES:
             raise ValueError(f"the clock of {self.clock.kind!r} is that of a gap between classes; ask softmax_mode(...)")
-        return LOSSES[self.clock.kind]()
+        return as_loss(self.clock.kind)
 
     @property
     def _batch(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.ground import as_goal, is_concrete, readable
-from gradstarve.problem import LOSSES
+from gradstarve.problem import as_loss
 from gradstarve.special import Kind, clock
 
 
@@ -63,7 +63,7 @@ def lane_logits(pieces: PiecewiseClock, t: Float[Array, "*batch lanes"]) -> tupl
     tau = jnp.minimum(pieces.rate[..., None] * t, jnp.finfo(t.dtype).max)
     piece = jnp.sum(pieces.start[..., None, :] <= tau[..., None], axis=-1, dtype=jnp.int32) - 1
     rise, fall = (_of(values, piece) for values in (pieces.rise, pieces.fall))
-    speed = LOSSES[pieces.kind]().residual(logit) * jnp.hypot(logit, 2 * jnp.sqrt(rise) * jnp.sqrt(fall))
+    speed = as_loss(pieces.kind).residual(logit) * jnp.hypot(logit, 2 * jnp.sqrt(rise) * jnp.sqrt(fall))
     return logit, tau * speed
 
 

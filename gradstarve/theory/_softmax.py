@@ -63,7 +63,7 @@ class SoftmaxCurve(ModeCurve):
         return jnp.where(gap <= 0, jnp.ones_like(gap), 0)
 
     @property
-    def loss_function(self) -> Loss:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def loss_function(self) -> Loss:
         """Softmax cross-entropy, log(1 + e^-m) of the margin m of the true class against all others."""
         return CrossEntropy()
 

@@ -192,9 +192,10 @@ def _check_rising(clock: PiecewiseClock) -> PiecewiseClock:
     if not is_concrete(starts):
         return eqx.error_if(clock, (starts > 1).any(), f"HypothesisError: {hypothesis}. Use instead: {instead}.")
     if bool((starts > 1).any()):
-        place = tuple(int(i) for i in np.argwhere(np.asarray(starts) > 1)[0])
-        which = f" of network {place[1:]}" if len(place) > 1 else ""
-        raise HypothesisError(hypothesis, f"class {'+-'[place[0]]}{which} starts at margin {starts[place]:.6g}", instead)
+        first, *network = np.argwhere(np.asarray(starts) > 1)[0].tolist()
+        which = f" of network {tuple(network)}" if network else ""
+        margin = float(starts[(first, *network)])
+        raise HypothesisError(hypothesis, f"class {'+-'[first]}{which} starts at margin {margin:.6g}", instead)
     return clock
 
 
