@@ -287,7 +287,11 @@ def loss_to_margin(loss: Loss, level: Array) -> Array:
     elif kind == "squared":
         return jnp.where(some, 1 - jnp.sqrt(2 * level), 1)
     else:
-        raise NotImplementedError(f"the margin at a loss of {type(loss).__name__}")
+        raise HypothesisError(
+            "the margin at which a loss is at a level is known for the four named losses",
+            f"loss is of type {type(loss).__name__}",
+            "time_to_logit(u) at the margin u where the loss is at that level",
+        )
     return jnp.where(some, margin, jnp.inf)
 
 

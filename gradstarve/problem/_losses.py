@@ -29,9 +29,39 @@ Margin = Float[Array, "*shape"]
 
 
 class Loss(eqx.Module):
-    """A loss of the margin: `value(m)` is l(m), `residual(m)` is g(m) = -l'(m); both elementwise, any shape."""
+    """A loss of the margin: `value(m)` is l(m), `residual(m)` is g(m) = -l'(m); both elementwise, any shape.
+
+    A loss of your own needs no more, and works in `solve_mode`, `solve`, `simulate`, `simulate_flow` and
+    `theory.feature_flow`: the flow of a residual without a closed form is a quadrature of (3.5), as exact as those of the
+    named ones. Numbers of the loss are fields, and results are differentiable in those that are arrays. Optional:
+
+    - `rest`: the first zero of g, where a logit comes to rest; inf if there is none. None, the default, has it searched for
+      above (or, where g < 0, below) the start; derivatives in a rest at which g jumps need it given.
+    - `kinks`: the margins at which g or a derivative of it jumps. One that is not named costs time and digits.
+    - `name`: what messages call it, by default the name of the class.
+
+    >>> import jax
+    >>> class Smoothed(Loss):
+    ...     share: float
+    ...     def value(self, margin):
+    ...         return jax.nn.softplus(-margin) + self.share * margin
+    ...     def residual(self, margin):
+    ...         return jax.nn.sigmoid(-margin) - self.share
+    >>> from gradstarve.theory import solve_mode
+    >>> from gradstarve.problem import Mode
+    >>> solution = solve_mode(Mode(0.5, 1.0, a=[0.3], z=[0.3]), Smoothed(0.1))
+    >>> round(float(solution.logit(1e3)), 4)                          # comes to rest at log((1 - 0.1)/0.1)
+    2.1972
+    """
 
     name: ClassVar[str]
+    rest: ClassVar[Any] = None
+    kinks: ClassVar[Any] = ()
+
+    def __init_subclass__(cls, **options) -> None:
+        super().__init_subclass__(**options)
+        if not hasattr(cls, "name") and "name" not in cls.__annotations__:
+            cls.name = cls.__name__
 
     def value(self, margin: Margin) -> Margin:
         """l(m), elementwise."""
@@ -55,6 +85,7 @@ class CrossEntropy(Loss):
     """
 
     name: ClassVar[str] = "cross-entropy"
+    rest: ClassVar[Any] = np.inf
 
     def value(self, margin: Margin) -> Margin:
         """log(1 + e^-m), without overflow and with full relative accuracy for large m."""
@@ -74,6 +105,8 @@ class Hinge(Loss):
     """
 
     name: ClassVar[str] = "hinge"
+    rest: ClassVar[Any] = 1.0
+    kinks: ClassVar[Any] = (1.0,)
 
     def value(self, margin: Margin) -> Margin:
         """max(0, 1 - m); its derivative at m = 1 is 0, as `residual` says."""
@@ -94,6 +127,7 @@ class Exponential(Loss):
     """
 
     name: ClassVar[str] = "exponential"
+    rest: ClassVar[Any] = np.inf
 
     def value(self, margin: Margin) -> Margin:
         """e^-m."""
@@ -113,6 +147,7 @@ class SquaredMargin(Loss):
     """
 
     name: ClassVar[str] = "squared"
+    rest: ClassVar[Any] = 1.0
 
     def value(self, margin: Margin) -> Margin:
         """(1 - m)^2 / 2."""
@@ -167,8 +202,8 @@ def with_closed_form(loss) -> Loss:
         raise HypothesisError(
             f"the closed form is for the losses {', '.join(LOSSES)}",
             f"loss = {getattr(loss, 'name', '')!r} of type {type(loss).__name__}",
-            "GradientDescent(step_size), whose law (8.1) takes any loss, theory.feature_flow (10.1), simulate(...) or "
-            "simulate_flow(...)",
+            "solve(...) or solve_mode(...), whose laws of flow (3.5) and descent (8.1) take any loss, theory.feature_flow "
+            "(10.1), simulate(...) or simulate_flow(...)",
         )
     return loss
 

@@ -8,6 +8,8 @@ are the coordinates to compute in: no special case for kappa = 0 (fall = 0 or ri
 
 Kinds, with the residual g: "cross-entropy" 1/(1+e^u) · "hinge" 1 if u < 1 else 0 · "exponential" e^-u · "squared" 1-u ·
 `Softmax(others)` 1/(1 + e^u/others), the share of the `others` outputs, all level, u below the one that is right (11.2).
+Any other residual is solved by quadrature (`_clock_residual`): `time_of`, `arrival_of`, `state_at` and `states_at` take an
+object with `residual(u)`, `rest` and `kinks` in the place of a kind.
 
 Hinge and squared are elementary. The others need E(s) = integral_0^s e^u ds' (`_expint`), cut at u = -1 and u = 1,
 and inverted by a bracketed Newton iteration in the variable in which tau is nearly linear: s itself where e^u is of order
@@ -23,6 +25,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +34,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.ground import as_number, check_least, check_normal, did_you_mean, is_concrete, shown, together
+from gradstarve.special import _clock_residual as clock_residual
 from gradstarve.special import _clock_slopes as clock_slopes
 from gradstarve.special import _clock_table as clock_table
 from gradstarve.special import _expint as expint
@@ -144,9 +148,13 @@ def _halves(rise, fall, **other) -> list[Array]:
 # --- the laws, by kind -------------------------------------------------------------------------------------------------
 
 
-@partial(jax.jit, static_argnums=0)
-def time_of(kind: Kind, rise: Real, fall: Real, angle: Real) -> Real:
+def time_of(kind: Kind | Any, rise: Real, fall: Real, angle: Real) -> Real:
     """`clock_time` without its checks, on arrays of one shape."""
+    return (_time_of if clock_residual.is_named(kind) else clock_residual.time_of)(kind, rise, fall, angle)
+
+
+@partial(jax.jit, static_argnums=0)
+def _time_of(kind: Kind, rise: Real, fall: Real, angle: Real) -> Real:
     if kind == "hinge":
         stop = _hinge_stop(rise, fall)
         # Rounding may put an angle meant to be at the margin an ulp past it.
@@ -159,9 +167,13 @@ def time_of(kind: Kind, rise: Real, fall: Real, angle: Real) -> Real:
     return time / kind.others if isinstance(kind, Softmax) else time
 
 
-@partial(jax.jit, static_argnums=0)
-def arrival_of(kind: Kind, rise: Real, fall: Real, u: Real) -> Real:
+def arrival_of(kind: Kind | Any, rise: Real, fall: Real, u: Real) -> Real:
     """The tau at which the logit is first at least `u`, on arrays of one shape: 0 if it starts there, inf if never."""
+    return (_arrival_of if clock_residual.is_named(kind) else clock_residual.arrival_of)(kind, rise, fall, u)
+
+
+@partial(jax.jit, static_argnums=0)
+def _arrival_of(kind: Kind, rise: Real, fall: Real, u: Real) -> Real:
     there = rise - fall >= u
     # The lanes without an answer get one to a harmless question, so that they do not spoil the derivatives of the others.
     reached = ~there & ((rise > 0) | (u < 0)) & jnp.isfinite(u)
@@ -178,9 +190,13 @@ def arrival_of(kind: Kind, rise: Real, fall: Real, u: Real) -> Real:
     return jnp.where(reached, tau, jnp.where(there, 0, jnp.inf))
 
 
-@partial(jax.jit, static_argnums=0)
-def state_at(kind: Kind, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
+def state_at(kind: Kind | Any, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
     """`clock_state` without its checks, on arrays of one shape."""
+    return (_state_at if clock_residual.is_named(kind) else clock_residual.state_at)(kind, rise, fall, time)
+
+
+@partial(jax.jit, static_argnums=0)
+def _state_at(kind: Kind, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
     if kind == "hinge":
         stop = _hinge_stop(rise, fall)
         angle = jnp.minimum(time, stop)
@@ -214,7 +230,7 @@ def error_at(kind: Kind, rise: Real, fall: Real, time: Real, u: Real, shift: flo
 
 
 def states_at(
-    kind: Kind, rise: Pieces, fall: Pieces, piece: Int[Array, "*batch times"], time: Times, want_angle: bool = True
+    kind: Kind | Any, rise: Pieces, fall: Pieces, piece: Int[Array, "*batch times"], time: Times, want_angle: bool = True
 ) -> tuple[Array, Array]:
     """`state_at` for many times of each clock: (angle, logit), each [*batch, times].
 
@@ -227,6 +243,8 @@ def states_at(
     >>> states_at("hinge", rise, fall, jnp.array([0, 1]), jnp.array([1.0, 0.5]))[0].tolist()
     [1.0, 0.5]
     """
+    if not clock_residual.is_named(kind):
+        return clock_residual.states_at(kind, rise, fall, piece, time)
     pieces, times = rise.shape[-1], time.shape[-1]
     if kind in ("hinge", "squared") or _constant(kind) < 0.5 or times < max(MANY, pieces // 4):
         return state_at(kind, *(jnp.take_along_axis(v, piece, axis=-1) for v in (rise, fall)), time)

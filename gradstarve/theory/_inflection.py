@@ -171,9 +171,18 @@ def _root_jvp(kind, far, near, primals, tangents):
     return u, dlevel / rise
 
 
-@eqx.filter_jit
 def clock_inflections(pieces: PiecewiseClock) -> Float[Array, "*batch count"]:
-    """The times at which the error of a class bends, rising, inf for those that there are not: three for each piece."""
+    """The times at which the error of a class bends, rising, inf for those that there are not: three for each piece.
+
+    `HypothesisError` for the clock of a loss without a closed form.
+    """
+    if pieces.law is not None:
+        with_closed_form(pieces.law)
+    return _clock_inflections(pieces)
+
+
+@eqx.filter_jit
+def _clock_inflections(pieces: PiecewiseClock) -> Float[Array, "*batch count"]:
     # From kappa^2, which is smooth in rise and fall at 0.
     curved = (pieces.rise > 0) & (pieces.fall > 0)
     u = _inflections(pieces.kind, 4 * pieces.rise * pieces.fall, curved)  # [*batch, pieces, 3]

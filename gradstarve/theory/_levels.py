@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradstarve.problem import as_loss
 from gradstarve.special import invert
 from gradstarve.theory._piecewise import PiecewiseClock, lane_logits
 
@@ -33,7 +32,7 @@ def first_time(
     never comes is a constant.
     """
     limits, fixed = jnp.finfo(level.dtype), jax.lax.stop_gradient
-    loss = as_loss(clock.kind)
+    loss = clock.loss
 
     def summed(shares, values):
         return jnp.tensordot(shares, values, 1)

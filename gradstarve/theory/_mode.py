@@ -24,7 +24,16 @@ from gradstarve.problem import LOSSES, Loss, Mode, ModeCurve, as_loss, given
 from gradstarve.special import Kind, clock
 from gradstarve.theory._inflection import clock_inflections
 from gradstarve.theory._levels import falling_time
-from gradstarve.theory._piecewise import PiecewiseClock, check_times, count_pieces, faint_floor, in_time, is_representable
+from gradstarve.theory._piecewise import (
+    PiecewiseClock,
+    answered,
+    check_times,
+    count_pieces,
+    faint_floor,
+    in_time,
+    is_representable,
+    jit_by_kind,
+)
 
 
 class ClockCurve(ModeCurve):
@@ -74,6 +83,8 @@ class ClockCurve(ModeCurve):
     @property
     def loss_function(self) -> Loss:
         """l(m), of which the clock is."""
+        if self.clock.law is not None:
+            return self.clock.law
         if self.clock.kind not in LOSSES:
             raise ValueError(f"the clock of {self.clock.kind!r} is that of a gap between classes; ask softmax_mode(...)")
         return as_loss(self.clock.kind)
@@ -129,21 +140,27 @@ class ModeSolution(ClockCurve):
         return jnp.where(seen, now_a, a), jnp.where(seen, (grown - decayed) / 2, z)
 
 
-def flow_mode(mode: Mode, kind: Kind) -> ModeSolution:
-    """The closed form of `mode` under gradient flow (3.1)-(3.11); `kind` of clock: the name of the loss, or a softmax."""
+def flow_mode(mode: Mode, kind: Kind | Loss) -> ModeSolution:
+    """The closed form of `mode` under gradient flow (3.1)-(3.11); `kind` of clock: a loss or its name, or a softmax."""
     leaves, angle = _leaving(mode, kind)
     curve, events = _pieces(mode, kind, count_pieces(leaves), _may_be_faint(mode), angle)
+    if isinstance(kind, Loss):
+        curve, events = answered((curve, events))
     return ModeSolution(curve, mode, angle, events)
 
 
-@partial(jax.jit, static_argnums=1)
-def _leaving(mode: Mode, kind: Kind):
+def _loss_of(kind: str | Loss) -> Loss:
+    return kind if isinstance(kind, Loss) else LOSSES[kind]()
+
+
+@jit_by_kind(1)
+def _leaving(mode: Mode, kind: Kind | Loss):
     """Who leaves the class, and at which accumulated angle (inf: never)."""
     grown, decayed = mode.a + mode.z, mode.a - mode.z
     leaves = (mode.a > 0) & (grown < 0)
-    if kind == "squared":
-        # Above its target the squared loss runs the clock backwards, and there the neurons with q < 0 < a leave.
-        backwards = mode.logit[..., None] > 1
+    if kind == "squared" or isinstance(kind, Loss):
+        # Above its rest a loss runs the clock backwards, and there the neurons with q < 0 < a leave.
+        backwards = _loss_of(kind).residual(mode.logit)[..., None] < 0
         leaves = jnp.where(backwards, (mode.a > 0) & (decayed < 0), leaves)
     ratio = jnp.log(jnp.where(leaves, jnp.abs(decayed), 1)) - jnp.log(jnp.where(leaves, jnp.abs(grown), 1))
     return leaves, jnp.where(leaves, ratio, jnp.inf)
@@ -163,8 +180,8 @@ def _may_be_faint(mode: Mode) -> bool:
     return bool(((log_sizes > -np.inf) & (log_sizes < faint_floor(dtype) / 2)).any())
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3))
-def _pieces(mode: Mode, kind: Kind, count: int, faint: bool, angle: Float[Array, "*batch h"]):
+@jit_by_kind(1, 2, 3)
+def _pieces(mode: Mode, kind: Kind | Loss, count: int, faint: bool, angle: Float[Array, "*batch h"]):
     """The clock of the class between the first `count` events, and the time of each neuron's event.
 
     With `faint` a piece also begins wherever the neurons left in the class have grown from below the floats to a rise
@@ -224,7 +241,7 @@ def _pieces(mode: Mode, kind: Kind, count: int, faint: bool, angle: Float[Array,
     else:
         times = jnp.full_like(angle, jnp.inf).at[..., :count].set(moments)
         times = jnp.take_along_axis(times, jnp.argsort(order, axis=-1), axis=-1)
-    return PiecewiseClock(kind, rate, starts, angles, rise, fall), jnp.where(seen, times, 0)
+    return PiecewiseClock.of(kind, rate, starts, angles, rise, fall), jnp.where(seen, times, 0)
 
 
 def insert_axes(values: Array, count: int) -> Array:
@@ -278,7 +295,7 @@ class TransferFlow(eqx.Module):
         return jnp.where(seen, (grown + decayed) / 2, a), jnp.where(seen, (grown - decayed) / 2, z)
 
 
-def transfer_flow(kind: str, frequency, norm, a, z) -> TransferFlow:
+def transfer_flow(kind: str | Loss, frequency, norm, a, z) -> TransferFlow:
     """The flow of neurons (a_j, z_j) [*batch, h] between antipodal classes with `frequency`, `norm`: [2], + first."""
     if is_concrete(frequency) and is_concrete(norm):
         check_normal_size("frequency * norm", np.log(np.asarray(frequency)) + np.log(np.asarray(norm)), a.dtype)
@@ -297,10 +314,14 @@ def transfer_flow(kind: str, frequency, norm, a, z) -> TransferFlow:
         # Each class once, and once more after each leaver; where that cannot be seen, room for the first is enough.
         count += 2 + (count if is_concrete(a) else 0)
     pieces, joining, times = _interleave_all(kind, count, faint, rate, norm, *flat)
+    if isinstance(kind, Loss):
+        pieces, joining, times = answered((pieces, joining, times))
     batch = a.shape[:-1]
     pieces, joining, times = jax.tree.map(lambda v: v.reshape(*batch, *v.shape[1:]), (pieces, joining, times))
     rates = jnp.broadcast_to(rate, (*batch, 2))
-    plus, minus = (ClockCurve(PiecewiseClock(kind, rates[..., c], *(values[..., c] for values in pieces))) for c in range(2))
+    plus, minus = (
+        ClockCurve(PiecewiseClock.of(kind, rates[..., c], *(values[..., c] for values in pieces))) for c in range(2)
+    )
     return TransferFlow((plus, minus), a, z, leaving, joining, times)
 
 
@@ -314,7 +335,7 @@ def _may_be_faint_when_grown(norm, a, z) -> bool:
     return bool(((log_sizes > -np.inf) & (log_sizes < faint_floor(dtype) / 2)).any())
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@jit_by_kind(0, 1, 2)
 def _interleave_all(kind, count, faint, rate, norm, a, z, leaving):
     one = partial(_interleave, kind, count, faint, rate, norm)
     return jax.vmap(one)(a, z, leaving)
@@ -358,7 +379,7 @@ def _interleave(kind, count, faint, rate, norm, a, z, leaving):
         span = jnp.where(span >= 0, span, 0)
         # Where neurons of equal angles leave together the span is 0, its derivatives are not: its time is
         # span h + span^2 h'/2 + ..., with h = 1/g(u) and h' = dh/ds, and second derivatives see no more of it.
-        residual = LOSSES[kind]().residual
+        residual = _loss_of(kind).residual
         together = near & (span == 0) & (residual(rise - fall) > 0)
         there = jnp.where(together, rise - fall, 0)
         slowness, turn = jax.jvp(lambda u: 1 / residual(u), (there,), (rise + fall,))

@@ -5,8 +5,9 @@ Inside a piece the logit is rise e^s - fall e^-s, s counted from its start. All 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from gradstarve.ground import as_goal, is_concrete, readable
+from gradstarve.ground import ConvergenceError, as_goal, is_concrete, readable
 from gradstarve.problem import as_loss
 from gradstarve.special import Kind, clock
 
@@ -22,8 +23,8 @@ from gradstarve.special import Kind, clock
 class PiecewiseClock(eqx.Module):
     """Pieces 0..K of one class: `start` tau_k (inf: never), `angle` accumulated until then, `rise`, `fall` at the start.
 
-    All four are [*batch, K+1]; `rate` = 2 p r is [*batch]; `kind` is that of the clock: the name of the loss, or a softmax.
-    Pieces that never start hold zeros.
+    All four are [*batch, K+1]; `rate` = 2 p r is [*batch]; `kind` is that of the clock: the name of the loss, or a softmax,
+    or "" where `law`, a loss without closed form, stands for it. Pieces that never start hold zeros.
     """
 
     kind: Kind = eqx.field(static=True)
@@ -32,29 +33,67 @@ class PiecewiseClock(eqx.Module):
     angle: Float[Array, "*batch pieces"]
     rise: Float[Array, "*batch pieces"]
     fall: Float[Array, "*batch pieces"]
+    law: Any = None
+
+    @classmethod
+    def of(cls, kind: Kind | Any, *numbers: Array) -> PiecewiseClock:
+        """The clock of a kind, or of a law of its own, with rate, start, angle, rise and fall."""
+        return cls("", *numbers, kind) if has_law(kind) else cls(kind, *numbers)
+
+    @property
+    def runs_on(self) -> Kind | Any:
+        """The kind or the law of the clock."""
+        return self.kind if self.law is None else self.law
+
+    @property
+    def loss(self) -> Any:
+        """The loss whose residual drives the clock; for a kind of the four losses, or a law."""
+        return as_loss(self.kind) if self.law is None else self.law
 
     def state(self, t) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(accumulated angle, logit) at times t, each [*batch, *t.shape]."""
         t = check_times(t, self.rate.dtype)
-        angle, logit = _state(self, t.reshape(-1), True)
+        angle, logit = self._answered(_state(self, t.reshape(-1), True))
         shape = (*self.rate.shape, *t.shape)
         return angle.reshape(shape), logit.reshape(shape)
 
     def logit(self, t) -> Float[Array, "..."]:
         """The logit at times t, [*batch, *t.shape]: that of `state`, without the price of the angle."""
         t = check_times(t, self.rate.dtype)
-        return _state(self, t.reshape(-1), False)[1].reshape(*self.rate.shape, *t.shape)
+        return self._answered(_state(self, t.reshape(-1), False)[1]).reshape(*self.rate.shape, *t.shape)
 
     def error(self, t, shift: float = 0.0) -> Float[Array, "..."]:
         """sigmoid(shift - u) at times t, [*batch, *t.shape]."""
-        if not clock.is_rounded(self.kind, self.rate.dtype):
+        if self.law is not None or not clock.is_rounded(self.kind, self.rate.dtype):
             return jax.nn.sigmoid(shift - self.logit(t))
         t = check_times(t, self.rate.dtype)
         return _error(self, t.reshape(-1), shift).reshape(*self.rate.shape, *t.shape)
 
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """First t with a logit of at least `logit`: [*batch, *logit.shape]; 0 if it starts there, inf if never."""
-        return _time_to_logit(self, as_goal("logit", logit, self.rate.dtype))
+        return self._answered(_time_to_logit(self, as_goal("logit", logit, self.rate.dtype)))
+
+    def _answered(self, values):
+        """`values`; `ConvergenceError` where the quadrature of a law gave none."""
+        return values if self.law is None else answered(values)
+
+
+_FAR = (
+    "the clock of this loss was not solved: its residual is NaN, or jumps or turns where no kink is announced, or its "
+    "events lie too close; name such margins in the `kinks` of the loss"
+)
+
+
+def answered(values):
+    """`values`, arrays; `ConvergenceError` (a runtime error inside jit) where one of them is NaN."""
+    lost = jnp.any(
+        jnp.stack([jnp.isnan(value).any() for value in jax.tree.leaves(eqx.filter(values, eqx.is_inexact_array))])
+    )
+    if not is_concrete(lost):
+        return eqx.error_if(values, lost, _FAR)
+    if bool(lost):
+        raise ConvergenceError(_FAR)
+    return values
 
 
 def lane_logits(pieces: PiecewiseClock, t: Float[Array, "*batch lanes"]) -> tuple[Array, Array]:
@@ -63,7 +102,7 @@ def lane_logits(pieces: PiecewiseClock, t: Float[Array, "*batch lanes"]) -> tupl
     tau = jnp.minimum(pieces.rate[..., None] * t, jnp.finfo(t.dtype).max)
     piece = jnp.sum(pieces.start[..., None, :] <= tau[..., None], axis=-1, dtype=jnp.int32) - 1
     rise, fall = (_of(values, piece) for values in (pieces.rise, pieces.fall))
-    speed = as_loss(pieces.kind).residual(logit) * jnp.hypot(logit, 2 * jnp.sqrt(rise) * jnp.sqrt(fall))
+    speed = pieces.loss.residual(logit) * jnp.hypot(logit, 2 * jnp.sqrt(rise) * jnp.sqrt(fall))
     return logit, tau * speed
 
 
@@ -76,7 +115,7 @@ def stacked(clocks: Sequence[PiecewiseClock]) -> PiecewiseClock:
 
     fills = {"start": jnp.inf, "angle": 0.0, "rise": 0.0, "fall": 0.0}
     leaves = [jnp.stack([padded(getattr(clock, name), fill) for clock in clocks]) for name, fill in fills.items()]
-    return PiecewiseClock(clocks[0].kind, jnp.stack([clock.rate for clock in clocks]), *leaves)
+    return PiecewiseClock.of(clocks[0].runs_on, jnp.stack([clock.rate for clock in clocks]), *leaves)
 
 
 def _of(values: Float[Array, "*batch pieces"], piece: Int[Array, "*batch times"]) -> Float[Array, "*batch times"]:
@@ -86,6 +125,21 @@ def _of(values: Float[Array, "*batch pieces"], piece: Int[Array, "*batch times"]
     return jnp.take_along_axis(values, piece, axis=-1)
 
 
+def has_law(of: Any) -> bool:
+    """Whether `of` is a law itself, or a clock that has one: then its residual is asked for, and never a name."""
+    return hasattr(getattr(of, "law", of), "residual")
+
+
+def jit_by_kind(*static: int) -> Callable[[Callable], Callable]:
+    """`jit`, where names of closed forms are static (at `static`) and of laws of one's own all but their arrays."""
+
+    def wrap(function):
+        named, general = jax.jit(function, static_argnums=static), eqx.filter_jit(function)
+        return wraps(function)(lambda *given: (general if any(map(has_law, given)) else named)(*given))
+
+    return wrap
+
+
 def _place(pieces: PiecewiseClock, t: Float[Array, "... times"]):
     """The piece of each time, and the time since it began."""
     tau = jnp.minimum(pieces.rate[..., None] * t, jnp.finfo(t.dtype).max)
@@ -93,10 +147,10 @@ def _place(pieces: PiecewiseClock, t: Float[Array, "... times"]):
     return piece, tau - _of(pieces.start, piece)
 
 
-@partial(jax.jit, static_argnums=2)
+@jit_by_kind(2)
 def _state(pieces: PiecewiseClock, t: Float[Array, "... times"], want_angle: bool):
     piece, since = _place(pieces, t)
-    moved, logit = clock.states_at(pieces.kind, pieces.rise, pieces.fall, piece, since, want_angle)
+    moved, logit = clock.states_at(pieces.runs_on, pieces.rise, pieces.fall, piece, since, want_angle)
     return _of(pieces.angle, piece) + moved, logit
 
 
@@ -108,7 +162,7 @@ def _error(pieces: PiecewiseClock, t: Float[Array, "... times"], shift: float):
     return clock.error_at(pieces.kind, rise, fall, since, logit, shift)
 
 
-@jax.jit
+@jit_by_kind()
 def _time_to_logit(pieces: PiecewiseClock, target: Float[Array, "..."]):
     shape, target = (*pieces.rate.shape, *target.shape), target.reshape(-1)
     flat = jnp.broadcast_to(target, (*pieces.rate.shape, target.size))
@@ -117,7 +171,7 @@ def _time_to_logit(pieces: PiecewiseClock, target: Float[Array, "..."]):
     there_at_start = at_start[..., :1] >= flat
     piece = jnp.maximum(piece, 0)
     start, rise, fall = (_of(values, piece) for values in (pieces.start, pieces.rise, pieces.fall))
-    tau = clock.arrival_of(pieces.kind, rise, fall, jnp.where(there_at_start, -jnp.inf, flat))
+    tau = clock.arrival_of(pieces.runs_on, rise, fall, jnp.where(there_at_start, -jnp.inf, flat))
     never = ~jnp.isfinite(tau)
     if pieces.kind == "squared":  # a logit above 1 falls back, so what it does not reach at once it never does
         never |= at_start[..., :1] > 1

@@ -27,7 +27,6 @@ from gradstarve.problem import (
     closed_form_of,
     given,
     no_dynamics,
-    with_closed_form,
 )
 from gradstarve.theory._descent import DescentSolution, March, ModeDescent, descend_mode, first_step, new_march
 from gradstarve.theory._levels import first_time
@@ -61,7 +60,7 @@ def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = N
         return sgd_mode(mode, loss, dynamics)
     if isinstance(_check_dynamics(dynamics), GradientDescent):
         return descend_mode(mode, loss, dynamics)
-    return flow_mode(mode, with_closed_form(loss).name)
+    return flow_mode(mode, _kind_of(loss))
 
 
 def _one_for_all(loss: Loss | str) -> Loss:
@@ -74,6 +73,11 @@ def _one_for_all(loss: Loss | str) -> Loss:
             "simulate(...), or one number",
         )
     return loss
+
+
+def _kind_of(loss: Loss) -> str | Loss:
+    """The name of its closed form, or the loss itself, whose clock is a quadrature (3.5)."""
+    return closed_form_of(loss) or loss
 
 
 class Solution(NetworkCurve):
@@ -229,7 +233,8 @@ def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", d
 
     `dynamics`: `GradientFlow()` (default; t is time) or `GradientDescent(step_size, ...)`, with momentum and weight decay
     too (8.2) (t is the step; equality up to rounding). `network`: a `TwoLayerReLU` itself, no subclass, with any batch axes.
-    The flow is solved for the four losses of the library, descent for any `Loss`. `HypothesisError` names the hypothesis
+    Any `Loss` will do: the flow is in closed form for the four of the library and a quadrature of (3.5) for others.
+    `HypothesisError` names the hypothesis
     that fails, where it fails, and what to use instead.
 
     Weights of the network, frequencies, norms and hyperparameters may be traced, by jit, grad and vmap; directions of the
@@ -249,8 +254,6 @@ def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", d
     check_problem(data, network)
     assert isinstance(network, TwoLayerReLU)
     loss, dynamics = _one_for_all(loss), _check_dynamics(dynamics)
-    if isinstance(dynamics, GradientFlow):
-        loss = with_closed_form(loss)
     if network.dim != data.dim:
         raise ValueError(f"the network has d = {network.dim} inputs but the points have d = {data.dim}")
     dtype = jnp.result_type(data.points, network.w)
@@ -362,19 +365,34 @@ def _antipodal(rays, network, loss, dynamics):
     if isinstance(dynamics, GradientDescent):
         march = new_march(loss, dynamics, frequencies, norms, a, z)
         return DescentSolution(march, 0), DescentSolution(march, 1), march, axes
-    if closed_form_of(loss) == "squared" and is_concrete(a):
-        for ray in rays:
-            margin = np.asarray(_margin(network, ray))
-            if (margin > 1).any():
-                where = tuple(int(i) for i in np.argwhere(margin > 1)[0])
-                raise HypothesisError(
-                    "with squared loss the transfer law (4.3) needs both margins to start at 1 or below",
-                    f"class {ray.label:+d} of network {where} starts at margin {margin[where]:.6g}",
-                    "simulate_flow(...), or a smaller initialisation",
-                )
+    network = _check_below_rest(rays, network, loss)
+    a, z = _along(network, axis), network.z
     frequency, norm = (jnp.stack([jnp.asarray(v, a.dtype) for v in values]) for values in (frequencies, norms))
-    flow = transfer_flow(with_closed_form(loss).name, frequency, norm, a, z)
+    flow = transfer_flow(_kind_of(loss), frequency, norm, a, z)
     return flow.curves[0], flow.curves[1], flow, axes
+
+
+def _check_below_rest(rays, network: TwoLayerReLU, loss: Loss) -> TwoLayerReLU:
+    """No margin so high that its loss pulls it back: there a clock runs backwards, and the other neurons change class."""
+    named = closed_form_of(loss)
+    if named is not None and np.isinf(loss.rest):
+        return network
+    hypothesis = f"with {named or loss.name} loss the transfer law (4.3) needs both margins to start at "
+    hypothesis += f"{loss.rest:g} or below" if named else "its rest or below, where its residual is >= 0"
+    instead = "simulate_flow(...), or a smaller initialisation"
+    for ray in rays:
+        margin = _margin(network, ray)
+        above = loss.residual(margin) < 0
+        if not is_concrete(above):
+            # A closed form is not looked at where its numbers are traced.
+            if named is None:
+                message = f"HypothesisError: {hypothesis}. Use instead: {instead}."
+                network = eqx.error_if(network, above, message)
+        elif bool(np.any(above)):
+            where = tuple(int(i) for i in np.argwhere(np.asarray(above))[0])
+            found = f"class {ray.label:+d} of network {where} starts at margin {np.asarray(margin)[where]:.6g}"
+            raise HypothesisError(hypothesis, found, instead)
+    return network
 
 
 class ExclusiveMotion(eqx.Module):
@@ -463,9 +481,9 @@ def _check_exclusive(rays, network, loss, dynamics):
         own, other = jnp.maximum(plus, minus), jnp.minimum(plus, minus)
         toward = jnp.where(plus > 0, network.z, -network.z)
         kind = closed_form_of(loss)
-        if kind == "squared":
-            # A margin above 1 comes down again: then it is the neurons of the right sign that are pushed out.
-            above = [_margin(network, ray)[..., None] > 1 for ray in rays]
+        if kind in ("squared", None):
+            # A margin above its rest comes down again: then it is the neurons of the right sign that are pushed out.
+            above = [loss.residual(_margin(network, ray))[..., None] < 0 for ray in rays]
             toward = jnp.where(jnp.where(plus > 0, above[0], above[1]), -toward, toward)
         wakes = (own > 0) & (toward < 0)
         if isinstance(dynamics, GradientDescent):

@@ -64,9 +64,7 @@ VARIANTS = {
     ),
     "to a target for each class": (
         lambda: SpectralDecoupling.by_class("cross-entropy", LABELS, (0.5, 0.25), (GAMMA[1], GAMMA[-1])),
-        lambda f, i: (
-            cross_entropy_force(f, i) - WEIGHTS[i] * (0.5 if LABELS[i] > 0 else 0.25) * (f - GAMMA[int(LABELS[i])])
-        ),
+        lambda f, i: cross_entropy_force(f, i) - WEIGHTS[i] * (0.5 if LABELS[i] > 0 else 0.25) * (f - GAMMA[int(LABELS[i])]),
     ),
 }
 
@@ -160,16 +158,17 @@ def test_compare_tells_penalties_apart_and_the_fast_engines_refuse():
 
 
 @pytest.mark.usefixtures("x64")
-def test_the_law_of_descent_takes_a_penalty_and_the_closed_forms_of_the_flow_refuse_it():
+def test_the_laws_of_descent_and_flow_take_a_penalty_and_what_needs_a_closed_form_refuses_it():
     data, loss = gs.datasets.antipodal(norms=(1.0, 1.5), frequencies=(0.3, 0.7)), SpectralDecoupling("cross-entropy", 0.2)
     nets = gs.init_two_layer(jax.random.key(0), 4, 6, 2, 0.5, 0.5)
     descent = gs.GradientDescent(0.1)
     law = gs.solve(data, nets, loss, descent)
     assert gs.compare(law, gs.simulate(data, nets, loss, descent, steps=20)).gap < 1e-13
     mode = gs.Mode(1.0, 1.0, [0.1], [0.2])
+    flow, run = gs.solve(data, nets, loss), gs.simulate_flow(data, nets, loss, times=[0.0, 3.0, 20.0])
+    assert gs.compare(flow, run).gap < 1e-9
     calls = (
-        lambda loss: gs.solve(data, nets, loss),
-        lambda loss: gs.solve_mode(mode, loss),
+        lambda loss: gs.solve_mode(mode, loss).inflections(),
         lambda loss: gs.theory.error_inflections(loss, 0.0),
         lambda loss: gs.theory.time_to_confidence(loss, 0.1, 1.0, 1.0, 0.1),
         lambda loss: gs.theory.error_tail(loss, 1e6, 1.0, 1.0),

@@ -1,0 +1,216 @@
+"""A loss of a user's own in the flow of one mode and of a network: quadrature of (3.5) against mpmath and closed forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+
+import gradstarve as gs
+from gradstarve.problem import LOSSES, Loss
+
+pytestmark = pytest.mark.usefixtures("x64")
+NAMES = tuple(LOSSES)
+TIMES = np.array([0.0, 0.1, 1.0, 4.0, 9.0, 30.0, 300.0, 1e6])
+
+
+class Anew(Loss):
+    """One of the four losses without its name."""
+
+    of: str
+
+    def value(self, margin):
+        return LOSSES[self.of]().value(margin)
+
+    def residual(self, margin):
+        return LOSSES[self.of]().residual(margin)
+
+
+class Smoothing(Loss):
+    """Cross-entropy with a share of flipped labels (18.1)."""
+
+    share: Any
+
+    def value(self, margin):
+        return jax.nn.softplus(-margin) + self.share * margin
+
+    def residual(self, margin):
+        return jax.nn.sigmoid(-margin) - self.share
+
+
+class SmoothHinge(Loss):
+    """1 - m - width/2 below 1 - width, quadratic up to 1, then 0."""
+
+    width: Any
+
+    def value(self, margin):
+        left = 1 - margin
+        return jnp.where(left > self.width, left - self.width / 2, jnp.maximum(left, 0) ** 2 / (2 * self.width))
+
+    def residual(self, margin):
+        return jnp.clip((1 - margin) / self.width, 0, 1)
+
+    @property
+    def kinks(self):
+        return (1 - self.width, 1.0)
+
+
+class Root(Loss):
+    """g = sqrt(1 - m): at rest after a finite time, though it is continuous."""
+
+    def value(self, margin):
+        return jnp.maximum(1 - margin, 0) ** 1.5 / 1.5
+
+    def residual(self, margin):
+        return jnp.sqrt(jnp.maximum(1 - margin, 0))
+
+
+def mode(dtype=np.float64):
+    return gs.Mode(
+        dtype(0.5), dtype(1.3), a=np.array([[0.1, 0.2], [0.3, 0.02]], dtype), z=np.array([[0.1, -0.3], [0.4, -0.01]], dtype)
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_four_losses_written_anew_agree_with_their_closed_forms(name, dtype):
+    start = mode(dtype)
+    named, own = gs.solve_mode(start, name), gs.solve_mode(start, Anew(name))
+    tolerance = 1e-10 if dtype == np.float64 else 1e-5
+    for times in (TIMES, TIMES[3]):
+        assert own.logit(times).dtype == dtype
+        np.testing.assert_allclose(own.logit(times), named.logit(times), rtol=tolerance, atol=tolerance)
+        for ours, theirs in zip(own.weights(times), named.weights(times), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+    goals = np.array([-1.0, 0.05, 0.5, 0.99, 1.0, 2.0, 6.0])
+    np.testing.assert_allclose(own.time_to_logit(goals), named.time_to_logit(goals), rtol=10 * tolerance)
+    np.testing.assert_allclose(own.events, named.events, rtol=tolerance)
+
+
+def test_above_its_rest_the_clock_runs_backwards():
+    start = gs.Mode(0.5, 1.0, a=[2.0, 1.0, 0.1], z=[1.5, -0.2, 0.4])
+    named, own = gs.solve_mode(start, "squared"), gs.solve_mode(start, Anew("squared"))
+    np.testing.assert_allclose(own.logit(TIMES), named.logit(TIMES), rtol=1e-6)
+    assert np.isfinite(own.events).any()
+    np.testing.assert_allclose(own.events, named.events, rtol=1e-6)
+    assert np.isinf(own.time_to_logit(4.0))
+    assert float(own.time_to_logit(2.0)) == 0
+
+
+def oracle(residual, u0, kappa, goal, rate):
+    """(3.5) by mpmath, in the angle."""
+    mp.mp.dps = 30
+    kappa, u0 = mp.mpf(kappa), mp.mpf(u0)
+    low, high = (mp.asinh(mp.mpf(u) / kappa) for u in (u0, goal))
+    cuts = [low + (high - low) * k / 40 for k in range(41)]
+    return mp.quad(lambda x: 1 / residual(kappa * mp.sinh(x)), cuts) / rate
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.4])
+def test_label_smoothing_takes_the_time_of_the_integral(share):
+    start = gs.Mode(0.7, 1.1, a=np.array([0.1, 0.5]), z=np.array([0.1, 0.2]))
+    solution = gs.solve_mode(start, Smoothing(share))
+    rest = np.log((1 - share) / share)
+    a, z = np.asarray(start.a, float), np.asarray(start.z, float)
+    grown, decayed = 1.1 * ((a + z) ** 2).sum() / 4, 1.1 * ((a - z) ** 2).sum() / 4
+    u0, kappa = grown - decayed, 2 * np.sqrt(grown * decayed)
+    for part in (0.5, 0.99, 0.999999):
+        goal = u0 + part * (rest - u0)
+        wanted = oracle(lambda u: 1 / (1 + mp.exp(u)) - mp.mpf(share), u0, kappa, goal, 2 * 0.7 * 1.1)
+        found = float(solution.time_to_logit(goal))
+        assert abs(found - wanted) < 1e-9 * wanted
+        assert abs(float(solution.logit(float(wanted))) - goal) < 1e-10
+    assert np.isinf(solution.time_to_logit(rest + 1e-6))
+    np.testing.assert_allclose(solution.logit([1e4, 1e9, 1e300]), rest, rtol=1e-10)
+
+
+def test_a_smoothed_hinge_comes_to_rest_exponentially_and_a_root_in_finite_time():
+    width, u0 = 0.25, 0.1
+    start = gs.Mode(1.0, 1.0, a=np.array([np.sqrt(u0)]), z=np.array([np.sqrt(u0)]))
+    solution = gs.solve_mode(start, SmoothHinge(width))
+    # Balanced: e^(2 t) up to 1 - width, then du/dt = 2 u (1 - u)/width, a logistic curve.
+    turn = np.log((1 - width) / u0) / 2
+    np.testing.assert_allclose(solution.time_to_logit(1 - width), turn, rtol=1e-10)
+    for later in (0.1, 1.0, 3.0):
+        odds = (1 - width) / width * np.exp(2 * later / width)
+        np.testing.assert_allclose(solution.logit(turn + later), odds / (1 + odds), rtol=1e-10)
+    assert np.isinf(solution.time_to_logit(1.0))
+    # Balanced with g = sqrt(1 - u): 2 t = 2 [artanh sqrt(1 - u0) - artanh sqrt(1 - u)].
+    root = gs.solve_mode(start, Root())
+    over = np.arctanh(np.sqrt(1 - u0))
+    np.testing.assert_allclose(root.time_to_logit(1.0), over, rtol=1e-7)
+    np.testing.assert_allclose(root.logit([over + 0.1, 100.0]), 1.0, rtol=1e-10)
+    np.testing.assert_allclose(root.logit(0.5 * over), 1 - np.tanh(over / 2) ** 2, rtol=1e-10)
+
+
+def test_derivatives_in_the_problem_and_in_the_numbers_of_the_loss():
+    width, u0, t = 0.25, 0.1, 1.3
+    turn = np.log((1 - width) / u0) / 2
+
+    @jax.jit
+    def logit(size, width, t):
+        start = gs.Mode(jnp.asarray(1.0), jnp.asarray(1.0), jnp.sqrt(size)[None], jnp.sqrt(size)[None])
+        return gs.solve_mode(start, SmoothHinge(width)).logit(t)
+
+    def by_hand(size, width, t):
+        later = t - jnp.log((1 - width) / size) / 2
+        odds = (1 - width) / width * jnp.exp(2 * later / width)
+        return odds / (1 + odds)
+
+    at = (jnp.asarray(u0), jnp.asarray(width), jnp.asarray(t))
+    assert t > turn
+    for transform in (jax.jacfwd, jax.grad):
+        for ours, theirs in zip(transform(logit, (0, 1, 2))(*at), transform(by_hand, (0, 1, 2))(*at), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-8)
+    # At rest only the rest itself is left of it.
+    share = jnp.asarray(0.1)
+    start = gs.Mode(1.0, 1.0, [0.4], [0.4])
+    late = jax.grad(lambda share: gs.solve_mode(start, Smoothing(share)).logit(1e6))(share)
+    np.testing.assert_allclose(late, -1 / (0.1 * 0.9), rtol=1e-7)
+
+
+def descent(loss, network, data, step, count):
+    """Two-layer descent by NumPy, margins after every step."""
+    w, z = np.array(network.w, float), np.array(network.z, float)
+    x, y, q = np.array(data.points, float), np.array(data.labels, float), np.array(data.weights, float)
+    for _ in range(count):
+        hidden = x @ w.T
+        on = hidden > 0
+        pull = q * np.asarray(loss.residual(jnp.asarray(y * (np.where(on, hidden, 0) @ z)))) * y
+        dw, dz = z[:, None] * ((on * pull[:, None]).T @ x), np.where(on, hidden, 0).T @ pull
+        w, z = w + step * dw, z + step * dz
+    return y * (np.maximum(x @ w.T, 0) @ z)
+
+
+@pytest.mark.parametrize("kind", ["antipodal", "orthogonal"])
+@pytest.mark.parametrize("own", [Smoothing(0.1), SmoothHinge(0.5)])
+def test_networks_train_by_the_flow_of_ones_own_loss(kind, own):
+    data = getattr(gs.datasets, kind)(frequencies=(0.7, 0.3))
+    w = np.array([[0.4, -0.1], [-0.3, 0.2], [0.2, -0.3], [-0.5, 0.1]])
+    network = gs.TwoLayerReLU(w=w, z=np.array([0.2, -0.4, -0.5, 0.1]))
+    solution = gs.solve(data, network, own)
+    t = 6.0
+    # Richardson: the error of small steps is linear in the step.
+    coarse, fine = (descent(own, network, data, t / n, n) for n in (4000, 8000))
+    np.testing.assert_allclose(solution.margins(t), 2 * fine - coarse, atol=2e-5)
+    anew = gs.solve(data, network, Anew("cross-entropy")).margins(TIMES)
+    np.testing.assert_allclose(anew, gs.solve(data, network, "cross-entropy").margins(TIMES), rtol=1e-10, atol=1e-10)
+
+
+def test_antipodal_classes_above_their_rest_are_refused():
+    network = gs.TwoLayerReLU(w=[[2.0, 0.0], [-1.0, 0.0]], z=[2.0, -0.1])
+    with pytest.raises(gs.HypothesisError, match="its rest or below"):
+        gs.solve(gs.datasets.antipodal(), network, Smoothing(0.2))
+
+
+def test_a_residual_that_is_nan_is_an_error():
+    class Broken(Loss):
+        def residual(self, margin):
+            return jnp.log(margin - 5)
+
+    with pytest.raises(gs.ConvergenceError, match="residual is NaN"):
+        gs.solve_mode(gs.Mode(0.5, 1.0, [0.1], [0.1]), Broken()).logit(1.0)
