@@ -35,7 +35,7 @@ def whole(path: Any) -> Iterator[Path]:
     >>> [entry.name for entry in path.parent.iterdir()]
     ['numbers.txt']
     """
-    path = Path(path)
+    path = as_path(path)
     # Nobody's file: with the number of the process and of the file in it, and made by `whole` alone.
     part = path.with_name(f".{path.name}.gradstarve-{os.getpid()}-{next(_numbers)}.part")
     _unfinished.add(part)
@@ -54,14 +54,21 @@ def write_text(path: Any, text: str) -> Path:
     return Path(path)
 
 
+def as_path(path: Any) -> Path:
+    """`path` as a `Path`; `ValueError` for what is neither a string nor a path."""
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path must be a string or a path, got {path!r:.80}")
+    return Path(path)
+
+
 def make_directory(path: Any) -> Path:
     """Make the directory `path` with those above it, and remember what was made, for `tidy`. `OSError` if it can not be.
 
     `ValueError` for an empty path, which would be the current directory.
     """
-    if not os.fspath(path):
+    if isinstance(path, str) and not path:
         raise ValueError("the directory has an empty path; give one, or '.' for the current directory")
-    path = Path(path)
+    path = as_path(path)
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     _made.extend(missing[::-1])

@@ -157,7 +157,7 @@ def figure_path(path: Any) -> Path:
         ...
     ValueError: a figure is saved as .png, .svg or .pdf by the end of its path, got 'error.jpeg'
     """
-    place = Path(path)
+    place = files.as_path(path)
     if place.suffix.lower().removeprefix(".") not in FORMATS:
         raise ValueError(f"a figure is saved as .png, .svg or .pdf by the end of its path, got {str(path)!r}")
     if not place.parent.is_dir():

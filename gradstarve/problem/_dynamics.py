@@ -25,6 +25,13 @@ _ALIASES |= {"beta": "momentum", "mu": "momentum", "wd": "weight_decay", "decay"
 class Dynamics(eqx.Module):
     """What `solve` and `simulate` take to say how weights follow the gradient of the loss."""
 
+    def check_batch(self, batch: tuple[int, ...]) -> None:
+        """`ValueError` where a number of the dynamics is neither one nor one a network of the `batch`."""
+        for name in ("step_size", "momentum", "weight_decay"):
+            shape = getattr(self, name, np.zeros(())).shape
+            if shape not in ((), batch):
+                raise ValueError(f"{name} has shape {shape}, which is neither () nor the batch shape {batch} of the network")
+
 
 class GradientFlow(Dynamics):
     """d(weights)/dt = -grad L: the limit of descent for small steps, in units t = step_size * step.

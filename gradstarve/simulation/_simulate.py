@@ -205,10 +205,7 @@ def _check_dynamics(dynamics: Any, network: Network, key: Any) -> tuple[Any, Arr
     if not stochastic and key is not None:
         raise ValueError(f"key was given, but {type(dynamics).__name__} draws nothing at random; leave it out")
     if stochastic or isinstance(dynamics, GradientDescent):
-        for name in ("step_size", "momentum", "weight_decay"):
-            shape = getattr(dynamics, name, np.zeros(())).shape
-            if shape not in ((), batch):
-                raise ValueError(f"{name} has shape {shape}, which is neither () nor the batch shape {batch} of the network")
+        dynamics.check_batch(batch)
         size = int(np.prod(batch))
         dtype = network.dtype
         dynamics = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.astype(dtype), batch).reshape(size), dynamics)

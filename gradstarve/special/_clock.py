@@ -247,7 +247,8 @@ def states_at(
         return clock_residual.states_at(kind, rise, fall, piece, time)
     pieces, times = rise.shape[-1], time.shape[-1]
     if kind in ("hinge", "squared") or _constant(kind) < 0.5 or times < max(MANY, pieces // 4):
-        return state_at(kind, *(jnp.take_along_axis(v, piece, axis=-1) for v in (rise, fall)), time)
+        own_rise, own_fall = (jnp.take_along_axis(v, piece, axis=-1) for v in (rise, fall))
+        return state_at(kind, own_rise, own_fall, time)
     if isinstance(kind, Softmax):
         time = _softmax_time(kind, time)
     flat = [jnp.reshape(v, (-1, v.shape[-1])) for v in (rise, fall, piece, time)]

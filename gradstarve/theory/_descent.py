@@ -289,6 +289,7 @@ def descend_mode(mode: Mode, loss: Loss, dynamics: GradientDescent) -> ModeDesce
 def new_march(loss: Loss, dynamics: GradientDescent, frequencies, norms, a: Array, z: Array) -> March:
     """The law for neurons `a`, `z` [*batch, h]; `frequencies`, `norms`: a number or [*batch] for each class."""
     batch = a.shape[:-1]
+    dynamics.check_batch(batch)
 
     def per_class(values):
         return jnp.stack([jnp.broadcast_to(jnp.asarray(value, a.dtype), batch) for value in values])

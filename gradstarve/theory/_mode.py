@@ -11,7 +11,7 @@ Below it: antipodal classes, which hand neurons to each other (4.3).
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -158,9 +158,9 @@ def _leaving(mode: Mode, kind: Kind | Loss):
     """Who leaves the class, and at which accumulated angle (inf: never)."""
     grown, decayed = mode.a + mode.z, mode.a - mode.z
     leaves = (mode.a > 0) & (grown < 0)
-    if kind == "squared" or isinstance(kind, Loss):
+    if isinstance(kind, Loss) or kind == "squared":
         # Above its rest a loss runs the clock backwards, and there the neurons with q < 0 < a leave.
-        backwards = _loss_of(kind).residual(mode.logit)[..., None] < 0
+        backwards = _loss_of(cast("str | Loss", kind)).residual(mode.logit)[..., None] < 0
         leaves = jnp.where(backwards, (mode.a > 0) & (decayed < 0), leaves)
     ratio = jnp.log(jnp.where(leaves, jnp.abs(decayed), 1)) - jnp.log(jnp.where(leaves, jnp.abs(grown), 1))
     return leaves, jnp.where(leaves, ratio, jnp.inf)
@@ -177,7 +177,20 @@ def _may_be_faint(mode: Mode) -> bool:
     a, z, norm = (np.asarray(values, np.float64) for values in (mode.a, mode.z, mode.norm))
     log_sizes = np.where(a > 0, log_sum(a, z), -np.inf) + np.log(norm)[..., None] / 2 - np.log(2)
     check_normal_size("sqrt(norm) |a + z| / 2", log_sizes, dtype)
+    _check_squares(a, z, norm[..., None], dtype)
     return bool(((log_sizes > -np.inf) & (log_sizes < faint_floor(dtype) / 2)).any())
+
+
+def _check_squares(a: np.ndarray, z: np.ndarray, norm: np.ndarray, dtype) -> None:
+    """Sums of squares of the weights are what the clock is made of, and no neuron may be beyond the floats in them."""
+    largest = np.log(np.maximum(np.maximum(np.abs(a), np.abs(z)), np.finfo(np.float64).tiny))
+    large = 2 * largest + np.log(norm) + np.log(a.shape[-1]) > np.log(float(np.finfo(dtype).max)) - 1
+    if large.any():
+        where = tuple(int(i) for i in np.argwhere(large)[0])
+        raise ValueError(
+            f"neuron {where[-1]} starts at a = {a[where]:.4g}, z = {z[where]:.4g}, whose squares are no {np.dtype(dtype)}; "
+            "give smaller weights"
+        )
 
 
 @jit_by_kind(1, 2, 3)
@@ -332,6 +345,7 @@ def _may_be_faint_when_grown(norm, a, z) -> bool:
     a, z, dtype = np.asarray(a, np.float64), np.asarray(z, np.float64), a.dtype
     log_sizes = np.where(a != 0, log_sum(a, z), -np.inf) + np.log(float(np.min(norm))) / 2 - np.log(2)
     check_normal_size("sqrt(norm) |a + z| / 2", log_sizes, dtype)
+    _check_squares(a, z, np.asarray(np.max(np.asarray(norm, np.float64))), dtype)
     return bool(((log_sizes > -np.inf) & (log_sizes < faint_floor(dtype) / 2)).any())
 
 

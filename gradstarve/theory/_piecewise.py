@@ -36,9 +36,11 @@ class PiecewiseClock(eqx.Module):
     law: Any = None
 
     @classmethod
-    def of(cls, kind: Kind | Any, *numbers: Array) -> PiecewiseClock:
+    def of(cls, kind: Kind | Any, rate: Array, *numbers: Array) -> PiecewiseClock:
         """The clock of a kind, or of a law of its own, with rate, start, angle, rise and fall."""
-        return cls("", *numbers, kind) if has_law(kind) else cls(kind, *numbers)
+        start, angle, rise, fall = numbers
+        name, law = ("", kind) if has_law(kind) else (kind, None)
+        return cls(name, rate, start, angle, rise, fall, law)
 
     @property
     def runs_on(self) -> Kind | Any:

@@ -1,5 +1,6 @@
 """What the problem's objects refuse, and what they promote."""
 
+import re
 import warnings
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import gradstarve as gs
 import gradstarve.ground._arrays
 from gradstarve.problem import (
     Dataset,
@@ -182,3 +184,38 @@ def test_keys_of_both_kinds_are_taken_and_followed_through_vmap():
 def test_one_width_is_no_list_of_widths():
     with pytest.raises(ValueError, match=r"as in \(8, 8\), or \(\) for one layer, got 4"):
         init_deep(jax.random.key(0), 3, 4, 2)
+
+
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_numbers_of_a_dynamics_are_one_or_one_a_network(batch):
+    network = gs.init_two_layer(jax.random.key(0), batch, 4, 2)
+    modes = gs.Mode(0.5, 1.0, *np.full((2, *batch, 2), 0.1, np.float32))
+    data = gs.datasets.antipodal()
+    wanted = rf"has shape \(.,\), which is neither \(\) nor the batch shape {re.escape(str(batch))}"
+    for dynamics in (gs.GradientDescent([0.1, 0.2]), gs.GradientDescent(0.1, momentum=[0.1, 0.2]), gs.GradientDescent([])):
+        with pytest.raises(ValueError, match=wanted):
+            gs.solve(data, network, "hinge", dynamics)
+        with pytest.raises(ValueError, match="neither"):
+            gs.solve_mode(modes, "hinge", dynamics)
+    with pytest.raises(ValueError, match="step_size has shape"):
+        gs.solve_mode(modes, "hinge", gs.StochasticGradientDescent([0.1, 0.2]))
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "hinge", "squared"])
+def test_weights_whose_squares_are_no_floats_are_refused(loss):
+    large = float(np.float32(1e30))
+    with pytest.raises(ValueError, match=r"neuron 0 starts at a = .*1e\+30.*squares are no float32; give smaller weights"):
+        gs.solve(gs.datasets.antipodal(), gs.TwoLayerReLU([[large, large]], [-large]), loss)
+    with pytest.raises(ValueError, match=r"neuron 1 starts at a = 1e\+30, z = 1"):
+        gs.solve_mode(gs.Mode(0.5, 1.0, [0.1, large], [0.1, 1.0]), loss)
+
+
+def test_devices_data_and_paths_of_another_kind_are_named(tmp_path):
+    data = gs.datasets.antipodal()
+    for devices in (5, "a"):
+        with pytest.raises(ValueError, match="devices must be a list of devices"):
+            gs.sweep(data, seeds=10, steps=3, devices=devices)
+    with pytest.raises(ValueError, match="data must be a Dataset, or a function that makes one, got TwoLayerReLU"):
+        gs.sweep(gs.init_two_layer(jax.random.key(0), (), 4, 2), seeds=10, steps=3)
+    with pytest.raises(ValueError, match="path must be a string or a path, got 3"):
+        gs.solve(data, gs.init_two_layer(jax.random.key(0), (), 4, 2)).plot(3, t=np.linspace(0, 1, 5))

@@ -18,7 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstarve.ground import check_normal, number, positive_int, real_arrays, shown
-from gradstarve.problem import Dataset, Dynamics, GradientDescent, Loss, StochasticGradientDescent, TwoLayerReLU, as_loss
+from gradstarve.problem import (
+    Dataset,
+    Dynamics,
+    GradientDescent,
+    Loss,
+    Network,
+    StochasticGradientDescent,
+    TwoLayerReLU,
+    as_loss,
+)
 from gradstarve.simulation._span import Span
 from gradstarve.simulation.engines._fused import cores
 from gradstarve.simulation.sweep._identity import identity
@@ -178,6 +187,8 @@ def configurations(
             hyper[name] = value.item()
     own = {*NETWORK_NAMES, "loss", *hyper}
     of_data = [name for name in swept if name not in own]
+    if isinstance(data, Network):
+        raise ValueError(f"data must be a Dataset, or a function that makes one, got {type(data).__name__}")
     if of_data and not callable(data):
         raise ValueError(
             f"over has {', '.join(map(repr, of_data))}, which is no setting of this sweep ({', '.join(sorted(own))}); "

@@ -200,6 +200,8 @@ def _check_key(key: Any) -> jax.Array:
 def _check_devices(devices: Any) -> list:
     if devices is None:
         return jax.local_devices()
+    if not isinstance(devices, list | tuple) or not all(isinstance(device, jax.Device) for device in devices):
+        raise ValueError(f"devices must be a list of devices, such as jax.local_devices()[:1], got {shown(devices)}")
     here = jax.local_devices(backend=devices[0].platform) if len(devices) else []
     strange = [device for device in devices if device not in here]
     if not here or strange or len({device.id for device in devices}) < len(devices):
