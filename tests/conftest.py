@@ -24,7 +24,7 @@ install_import_hook("gradstarve", "beartype.beartype")
 # Marked "slow", for the sake of ten minutes: what another test shows with another loss, depth or size, and what the
 # catalogue tries as well. `pytest -m slow` runs them.
 TRIED = (
-    "balance|no-sliding-edges|cross-entropy|universality|fates|wrong-signs|hinge-advantage|exact-descent|decay-threshold|"
+    "sign|no-sliding-edges|cross-entropy|universality|fates|wrong-signs|hinge-advantage|exact-descent|decay-threshold|"
     "starvation-bounds|freeze|softmax|hinge-exact|hinge-max-margin|spectral-decoupling|generator-signal|waking"
 )
 SLOW = re.compile(
@@ -111,6 +111,10 @@ SLOW = re.compile(
             r"test_sweep.py::test_(data_are_trained_on|a_sweep_over_the_values)",
             r"test_ends_of_the_range.py::.*float32|test_networks_of_any_depth.py::test_(softmax_descent|one_drawn)",
             r"test_separability.py::test_rounding_in_a_random_frame.*float32",
+            r"test_own_loss.py::test_the_four_losses.*\[(cross-entropy|squared|.*float32)",
+            r"test_own_loss.py::test_networks_train.*\[(own1|own0-antipodal)|test_curves_of_both.py::test_first_times.*exponential",
+            r"test_hinge_exact.py::test_a_margin_that_touches.*1e-13|test_printers.py::test_markdown.*mode-hinge",
+            r"symbolic/test_mode.py::test_every_step_holds\[mode-hinge",
             # Of each section of the theory an entry or two, and of each room some examples of docstrings.
             rf"test_catalogue.py::test_(entry_holds|dropping).*\[(?!({TRIED})(-one)?\])",
             r"test_house.py::test_examples_run\[gradstarve\.(theory|simulation|diagnosis|symbolic)\.(?!_mode|_simulate|_entry)",
@@ -126,7 +130,7 @@ PLATFORM = re.compile(
             r"test_lambertw.py::test_(float64|float32|derivatives.*-0.2)|test_expint.py::test_float|test_binomial.py::test_tail_against",
             r"test_clock.py::test_(the_nodes|large_logits\[60.0-0.4-|the_integral.*cross-entropy0|a_clock)",
             r"test_losses.py|test_digits.py|test_bad_input.py|test_network.py::test_bad|test_separability.py::.*\[2-float",
-            r"test_derivation.py|symbolic/test_mode.py::test_every_step_holds\[mode-hinge",
+            r"test_derivation.py|symbolic/test_mode.py::test_every_step_holds\[mode-cross",
             r"test_printers.py::test_generated_code_runs.*\[mode-cross-entropy",
             r"test_solve_mode.py::(test_float32.*\[cross|TestPhysics::test_(weights|time_to|wrong).*\[cross)",
             r"theory/test_solve.py::test_(descent_is.*cross|neurons_active|data_)",
