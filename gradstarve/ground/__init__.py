@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         check_fits,
         check_least,
         check_normal,
+        check_normal_product,
         check_normal_rows,
         check_normal_size,
         check_positive,

@@ -316,6 +316,13 @@ def check_normal_size(name: str, log_sizes: np.ndarray | np.floating, dtype) -> 
         raise _is_flushed(f"{name} = {10 ** (digits - power):.4g}e{power:.0f}", dtype)
 
 
+def check_normal_product(dtype, **factors: Array) -> None:
+    """The same for the product of numbers > 0, such as frequency and norm, if they can be seen."""
+    if all(is_concrete(factor) for factor in factors.values()):
+        log_sizes = sum(np.log(np.asarray(factor)) for factor in factors.values())
+        check_normal_size(" * ".join(factors), np.asarray(log_sizes), dtype)
+
+
 def log_sum(a: np.ndarray, z: np.ndarray) -> np.ndarray:
     """log |a + z|, -inf where it is 0; finite where the sum itself is too small for a float."""
     _, power = np.frexp(np.maximum(np.abs(a), np.abs(z)))

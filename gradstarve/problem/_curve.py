@@ -19,7 +19,7 @@ from gradstarve.ground import (
     as_goal,
     check_fits,
     check_normal,
-    check_normal_size,
+    check_normal_product,
     check_positive,
     fields_html,
     is_concrete,
@@ -328,8 +328,7 @@ class Mode(eqx.Module):
             check_fits(name, value, a.shape[:-1], f"a {a.shape}")
         check_normal("a", a)
         check_normal("z", z)
-        if is_concrete(frequency) and is_concrete(norm):
-            check_normal_size("frequency * norm", np.log(np.asarray(frequency)) + np.log(np.asarray(norm)), a.dtype)
+        check_normal_product(a.dtype, frequency=frequency, norm=norm)
         if is_concrete(frequency):
             shares = np.asarray(frequency)
             # Sums of weights may exceed 1 by their rounding.

@@ -11,7 +11,7 @@ Below it: antipodal classes, which hand neurons to each other (4.3).
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import check_normal_size, is_concrete, log_sum
+from gradstarve.ground import check_normal_product, check_normal_size, is_concrete, log_sum
 from gradstarve.problem import LOSSES, Loss, Mode, ModeCurve, as_loss, given
 from gradstarve.special import Kind, clock
 from gradstarve.theory._inflection import clock_inflections
@@ -83,11 +83,9 @@ class ClockCurve(ModeCurve):
     @property
     def loss_function(self) -> Loss:
         """l(m), of which the clock is."""
-        if self.clock.law is not None:
-            return self.clock.law
-        if self.clock.kind not in LOSSES:
+        if self.clock.law is None and self.clock.kind not in LOSSES:
             raise ValueError(f"the clock of {self.clock.kind!r} is that of a gap between classes; ask softmax_mode(...)")
-        return as_loss(self.clock.kind)
+        return self.clock.loss
 
     @property
     def _batch(self) -> tuple[int, ...]:
@@ -149,10 +147,6 @@ def flow_mode(mode: Mode, kind: Kind | Loss) -> ModeSolution:
     return ModeSolution(curve, mode, angle, events)
 
 
-def _loss_of(kind: str | Loss) -> Loss:
-    return kind if isinstance(kind, Loss) else LOSSES[kind]()
-
-
 @jit_by_kind(1)
 def _leaving(mode: Mode, kind: Kind | Loss):
     """Who leaves the class, and at which accumulated angle (inf: never)."""
@@ -160,7 +154,7 @@ def _leaving(mode: Mode, kind: Kind | Loss):
     leaves = (mode.a > 0) & (grown < 0)
     if isinstance(kind, Loss) or kind == "squared":
         # Above its rest a loss runs the clock backwards, and there the neurons with q < 0 < a leave.
-        backwards = _loss_of(cast("str | Loss", kind)).residual(mode.logit)[..., None] < 0
+        backwards = as_loss(kind).residual(mode.logit)[..., None] < 0
         leaves = jnp.where(backwards, (mode.a > 0) & (decayed < 0), leaves)
     ratio = jnp.log(jnp.where(leaves, jnp.abs(decayed), 1)) - jnp.log(jnp.where(leaves, jnp.abs(grown), 1))
     return leaves, jnp.where(leaves, ratio, jnp.inf)
@@ -173,24 +167,29 @@ def _may_be_faint(mode: Mode) -> bool:
     """
     if not (is_concrete(mode.norm) and is_concrete(mode.a) and is_concrete(mode.z)):
         return False
-    dtype = mode.a.dtype
-    a, z, norm = (np.asarray(values, np.float64) for values in (mode.a, mode.z, mode.norm))
-    log_sizes = np.where(a > 0, log_sum(a, z), -np.inf) + np.log(norm)[..., None] / 2 - np.log(2)
+    norm = np.asarray(mode.norm, np.float64)[..., None]
+    return _is_faint(np.asarray(mode.a) > 0, mode.a, mode.z, norm, norm)
+
+
+def _is_faint(seen: np.ndarray, a, z, shortest, longest) -> bool:
+    """Whether r p_j^2 / 4 is too small for a float, for some neuron that is `seen`, at the `shortest` norm r.
+
+    `ValueError` where p_j itself is, and where the sums of squares that the clock is made of are beyond the floats.
+    """
+    dtype = a.dtype
+    a, z = np.asarray(a, np.float64), np.asarray(z, np.float64)
+    log_sizes = np.where(seen, log_sum(a, z), -np.inf) + np.log(shortest) / 2 - np.log(2)
     check_normal_size("sqrt(norm) |a + z| / 2", log_sizes, dtype)
-    _check_squares(a, z, norm[..., None], dtype)
-    return bool(((log_sizes > -np.inf) & (log_sizes < faint_floor(dtype) / 2)).any())
-
-
-def _check_squares(a: np.ndarray, z: np.ndarray, norm: np.ndarray, dtype) -> None:
-    """Sums of squares of the weights are what the clock is made of, and no neuron may be beyond the floats in them."""
-    largest = np.log(np.maximum(np.maximum(np.abs(a), np.abs(z)), np.finfo(np.float64).tiny))
-    large = 2 * largest + np.log(norm) + np.log(a.shape[-1]) > np.log(float(np.finfo(dtype).max)) - 1
-    if large.any():
-        where = tuple(int(i) for i in np.argwhere(large)[0])
+    largest = np.where(seen, np.maximum(np.abs(a), np.abs(z)), 0)
+    log_squares = 2 * np.log(np.maximum(largest, np.finfo(np.float64).tiny)) + np.log(longest) + np.log(a.shape[-1])
+    beyond = np.argwhere(log_squares > np.log(float(np.finfo(dtype).max)) - 1)
+    if len(beyond):
+        where = tuple(int(i) for i in beyond[0])
         raise ValueError(
             f"neuron {where[-1]} starts at a = {a[where]:.4g}, z = {z[where]:.4g}, whose squares are no {np.dtype(dtype)}; "
             "give smaller weights"
         )
+    return bool(((log_sizes > -np.inf) & (log_sizes < faint_floor(dtype) / 2)).any())
 
 
 @jit_by_kind(1, 2, 3)
@@ -310,8 +309,7 @@ class TransferFlow(eqx.Module):
 
 def transfer_flow(kind: str | Loss, frequency, norm, a, z) -> TransferFlow:
     """The flow of neurons (a_j, z_j) [*batch, h] between antipodal classes with `frequency`, `norm`: [2], + first."""
-    if is_concrete(frequency) and is_concrete(norm):
-        check_normal_size("frequency * norm", np.log(np.asarray(frequency)) + np.log(np.asarray(norm)), a.dtype)
+    check_normal_product(a.dtype, frequency=frequency, norm=norm)
     # By signs: the product of two small numbers may be 0.
     leaves = ((a > 0) & (a + z < 0)) | ((a < 0) & (a + z > 0))
     # |q| - |p| is 2 |a| for these, so that log |q/p| keeps its digits for any sizes of p and q.
@@ -342,11 +340,8 @@ def _may_be_faint_when_grown(norm, a, z) -> bool:
     """Whether r p_j^2 / 4 of some neuron may be too small for a float, so that the clock of its class needs more pieces."""
     if not (is_concrete(norm) and is_concrete(a) and is_concrete(z)):
         return True
-    a, z, dtype = np.asarray(a, np.float64), np.asarray(z, np.float64), a.dtype
-    log_sizes = np.where(a != 0, log_sum(a, z), -np.inf) + np.log(float(np.min(norm))) / 2 - np.log(2)
-    check_normal_size("sqrt(norm) |a + z| / 2", log_sizes, dtype)
-    _check_squares(a, z, np.asarray(np.max(np.asarray(norm, np.float64))), dtype)
-    return bool(((log_sizes > -np.inf) & (log_sizes < faint_floor(dtype) / 2)).any())
+    norms = np.asarray(norm, np.float64)
+    return _is_faint(np.asarray(a) != 0, a, z, norms.min(), norms.max())
 
 
 @jit_by_kind(0, 1, 2)
@@ -393,7 +388,7 @@ def _interleave(kind, count, faint, rate, norm, a, z, leaving):
         span = jnp.where(span >= 0, span, 0)
         # Where neurons of equal angles leave together the span is 0, its derivatives are not: its time is
         # span h + span^2 h'/2 + ..., with h = 1/g(u) and h' = dh/ds, and second derivatives see no more of it.
-        residual = _loss_of(kind).residual
+        residual = as_loss(kind).residual
         together = near & (span == 0) & (residual(rise - fall) > 0)
         there = jnp.where(together, rise - fall, 0)
         slowness, turn = jax.jvp(lambda u: 1 / residual(u), (there,), (rise + fall,))

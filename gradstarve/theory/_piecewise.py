@@ -101,8 +101,7 @@ def answered(values):
 def lane_logits(pieces: PiecewiseClock, t: Float[Array, "*batch lanes"]) -> tuple[Array, Array]:
     """The logit u of every network at times of its own, and t du/dt = t rate g(u) sqrt(u^2 + 4 rise fall) there."""
     logit = _state(pieces, t, False)[1]
-    tau = jnp.minimum(pieces.rate[..., None] * t, jnp.finfo(t.dtype).max)
-    piece = jnp.sum(pieces.start[..., None, :] <= tau[..., None], axis=-1, dtype=jnp.int32) - 1
+    piece, tau = _place(pieces, t)
     rise, fall = (_of(values, piece) for values in (pieces.rise, pieces.fall))
     speed = pieces.loss.residual(logit) * jnp.hypot(logit, 2 * jnp.sqrt(rise) * jnp.sqrt(fall))
     return logit, tau * speed
@@ -143,22 +142,24 @@ def jit_by_kind(*static: int) -> Callable[[Callable], Callable]:
 
 
 def _place(pieces: PiecewiseClock, t: Float[Array, "... times"]):
-    """The piece of each time, and the time since it began."""
+    """The piece of each time, and the time tau."""
     tau = jnp.minimum(pieces.rate[..., None] * t, jnp.finfo(t.dtype).max)
     piece = jnp.sum(pieces.start[..., None, :] <= tau[..., None], axis=-1, dtype=jnp.int32) - 1
-    return piece, tau - _of(pieces.start, piece)
+    return piece, tau
 
 
 @jit_by_kind(2)
 def _state(pieces: PiecewiseClock, t: Float[Array, "... times"], want_angle: bool):
-    piece, since = _place(pieces, t)
+    piece, tau = _place(pieces, t)
+    since = tau - _of(pieces.start, piece)
     moved, logit = clock.states_at(pieces.runs_on, pieces.rise, pieces.fall, piece, since, want_angle)
     return _of(pieces.angle, piece) + moved, logit
 
 
 @partial(jax.jit, static_argnums=2)
 def _error(pieces: PiecewiseClock, t: Float[Array, "... times"], shift: float):
-    piece, since = _place(pieces, t)
+    piece, tau = _place(pieces, t)
+    since = tau - _of(pieces.start, piece)
     logit = clock.states_at(pieces.kind, pieces.rise, pieces.fall, piece, since, False)[1]
     rise, fall = (_of(values, piece) for values in (pieces.rise, pieces.fall))
     return clock.error_at(pieces.kind, rise, fall, since, logit, shift)

@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -52,10 +51,6 @@ class SoftmaxCurve(ModeCurve):
     def margins(self, t=None) -> Float[Array, "..."]:
         """`logit` as the margin of the only point, [*batch, *t.shape, 1]."""
         return self.logit(given(t))[..., None]
-
-    def error(self, t=None) -> Float[Array, "..."]:
-        """1 - P = (K - 1)/(e^u + K - 1), the probability given to the wrong classes, [*batch, *t.shape]."""
-        return jax.nn.sigmoid(np.log(self.classes - 1) - self.gap(given(t)))
 
     def mistakes(self, t=None) -> Float[Array, "..."]:
         """1 where u(t) <= 0 and 0 where the true class leads, [*batch, *t.shape]."""

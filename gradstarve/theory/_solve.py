@@ -234,8 +234,7 @@ def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", d
     `dynamics`: `GradientFlow()` (default; t is time) or `GradientDescent(step_size, ...)`, with momentum and weight decay
     too (8.2) (t is the step; equality up to rounding). `network`: a `TwoLayerReLU` itself, no subclass, with any batch axes.
     Any `Loss` will do: the flow is in closed form for the four of the library and a quadrature of (3.5) for others.
-    `HypothesisError` names the hypothesis
-    that fails, where it fails, and what to use instead.
+    `HypothesisError` names the hypothesis that fails, where it fails, and what to use instead.
 
     Weights of the network, frequencies, norms and hyperparameters may be traced, by jit, grad and vmap; directions of the
     points and labels must be known (see `Dataset`).
@@ -358,6 +357,8 @@ def _margin(network: TwoLayerReLU, ray: Ray) -> Array:
 
 def _antipodal(rays, network, loss, dynamics):
     """One signed coordinate per neuron, along x_+; the two classes hand neurons to each other."""
+    if not isinstance(dynamics, GradientDescent):
+        network = _check_below_rest(rays, network, loss)
     axis = jnp.asarray(rays[0].direction, network.w.dtype)
     a, z = _along(network, axis), network.z
     frequencies, norms = [ray.frequency for ray in rays], [ray.norm for ray in rays]
@@ -365,8 +366,6 @@ def _antipodal(rays, network, loss, dynamics):
     if isinstance(dynamics, GradientDescent):
         march = new_march(loss, dynamics, frequencies, norms, a, z)
         return DescentSolution(march, 0), DescentSolution(march, 1), march, axes
-    network = _check_below_rest(rays, network, loss)
-    a, z = _along(network, axis), network.z
     frequency, norm = (jnp.stack([jnp.asarray(v, a.dtype) for v in values]) for values in (frequencies, norms))
     flow = transfer_flow(_kind_of(loss), frequency, norm, a, z)
     return flow.curves[0], flow.curves[1], flow, axes

@@ -208,6 +208,9 @@ def test_weights_whose_squares_are_no_floats_are_refused(loss):
         gs.solve(gs.datasets.antipodal(), gs.TwoLayerReLU([[large, large]], [-large]), loss)
     with pytest.raises(ValueError, match=r"neuron 1 starts at a = 1e\+30, z = 1"):
         gs.solve_mode(gs.Mode(0.5, 1.0, [0.1, large], [0.1, 1.0]), loss)
+    # What does not see the class has no part in its clock.
+    beside = gs.solve_mode(gs.Mode(0.5, 1.0, [0.1, -1.0], [0.1, large]), loss)
+    assert float(beside.logit(2.0)) == float(gs.solve_mode(gs.Mode(0.5, 1.0, [0.1, -1.0], [0.1, 0.0]), loss).logit(2.0))
 
 
 def test_devices_data_and_paths_of_another_kind_are_named(tmp_path):
