@@ -59,9 +59,9 @@ from gradstarve.theorems import (
     SEPARABLE,
     STAYING,
     Counterexample,
-    Start,
-    Tally,
+    ExclusiveInit,
     Theorem,
+    TrialLog,
     draw_gaps,
     generator,
     generators,
@@ -196,7 +196,7 @@ def batch(rng, leave=False):
     scale = 1 / np.sqrt(np.where(home > 0, *geometry.norms))
     a = rng.uniform(0.1, 0.5, home.shape) * scale
     zeta = a * (np.where(np.arange(4) % 2, -1.5, 1.5) if leave else rng.uniform(-0.8, 1.5, home.shape))
-    start = Start(home, a, zeta)
+    start = ExclusiveInit(home, a, zeta)
     return geometry, start, start.network(rng, geometry)
 
 
@@ -216,13 +216,13 @@ TOLERANCE = 1e-10
 
 
 def check(key, trials, law=area):
-    tally = Tally(TOLERANCE)
+    log = TrialLog(TOLERANCE)
     for number, rng in enumerate(generators(key, trials)):
         loss = list(LOSSES)[number % len(LOSSES)]
         geometry, start, network = batch(rng)
         gaps = gap_of(geometry, start, network, loss, rng.uniform(3, 15) / geometry.pace, law)
-        tally.add(gaps, loss, lambda i, d=geometry.data, s=loss, n=network: record(d, s, n, i))
-    return tally.outcome()
+        log.add(gaps, loss, lambda i, d=geometry.data, s=loss, n=network: record(d, s, n, i))
+    return log.outcome()
 
 
 def without_staying(key):

@@ -66,7 +66,7 @@ def _told_anew(monkeypatch):
 def test_what_ends_a_command_leaves_one_line_and_no_debris(error, code, told, tmp_path, capsys):
     def work():
         folder = files.make_directory(tmp_path / "new" / "folder")
-        with cli_parts.plain_errors(), files.whole(folder / "numbers.json") as part:
+        with cli_parts.command(), files.whole(folder / "numbers.json") as part:
             part.write_text("[1, 2")
             raise error
 
@@ -84,20 +84,20 @@ def test_results_and_what_was_there_before_stay(tmp_path):
     (tmp_path / "empty").mkdir()
     files.make_directory(tmp_path / "empty")  # it was there
     files.write_text(files.make_directory(tmp_path / "full") / "first.txt", "done")
-    with pytest.raises(typer.Exit), cli_parts.plain_errors():
+    with pytest.raises(typer.Exit), cli_parts.command():
         raise KeyboardInterrupt
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "first.txt", "full"]
 
 
 def test_what_nobody_foresaw_keeps_its_traceback(tmp_path):
     files.make_directory(tmp_path / "new")
-    with pytest.raises(KeyError), cli_parts.plain_errors():
+    with pytest.raises(KeyError), cli_parts.command():
         raise KeyError("a mistake of ours")
     assert not (tmp_path / "new").exists()
 
 
 def test_a_pipe_that_closes_is_no_error():
-    with pytest.raises(BrokenPipeError), cli_parts.plain_errors():
+    with pytest.raises(BrokenPipeError), cli_parts.command():
         raise BrokenPipeError
 
 

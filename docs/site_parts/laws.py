@@ -7,8 +7,7 @@ import re
 from types import ModuleType
 from typing import Any
 
-from gradstarve.ground import text
-from gradstarve.theorems import SECTIONS, place
+from gradstarve.ground import SECTIONS, place, text
 from site_parts import notebooks
 from site_parts.derivations import Chain, slug
 from site_parts.public import public

@@ -18,7 +18,18 @@ ELSEWHERE = {
 # and those that only the library itself makes and reads.
 INTERNAL = {
     *("CheckResult", "Domain", "Equations", "Known", "Target", "Verify"),
-    *("Group", "Kind", "March", "Margin", "PiecewiseClock", "Configuration", "RemedyOutcome", "Spread", "Table", "Tell"),
+    *(
+        "Group",
+        "Kind",
+        "DescentLaw",
+        "Margin",
+        "PiecewiseClock",
+        "Configuration",
+        "RemedyOutcome",
+        "Spread",
+        "Table",
+        "Tell",
+    ),
 }
 
 

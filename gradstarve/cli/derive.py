@@ -11,12 +11,12 @@ from gradstarve.cli.options import (
     DERIVATIONS,
     LOSSES,
     Seed,
+    check_choice,
     choice,
+    command,
     completion,
     directory,
-    one_of,
-    plain_errors,
-    show,
+    print_result,
     wrote,
 )
 from gradstarve.ground import Progress, files, say
@@ -65,17 +65,17 @@ def derive(
     """
     if list_all:
         listed = [{"name": law, "loss": of} for law, losses in DERIVATIONS.items() for of in losses]
-        show(as_json, listed, "\n".join(f"{entry['name']} --loss {entry['loss']}" for entry in listed))
+        print_result(as_json, listed, "\n".join(f"{entry['name']} --loss {entry['loss']}" for entry in listed))
         return
     if name is None:
         raise typer.BadParameter("give the name of a law, all, or --list", param_hint="'NAME'")
-    one_of("NAME", name, [*DERIVATIONS, "all"])
+    check_choice("NAME", name, [*DERIVATIONS, "all"])
     whole = name == "all"
     wanted = loss or (None if whole else "cross-entropy")
     if wanted:
-        one_of("--loss", wanted, LOSSES if whole else DERIVATIONS[name])
-    one_of("--format", format, list(FORMATS))
-    with plain_errors("gradstarve derive"):
+        check_choice("--loss", wanted, LOSSES if whole else DERIVATIONS[name])
+    check_choice("--format", format, list(FORMATS))
+    with command("gradstarve derive"):
         folder = None if out is None else files.output_directory(out)
         from gradstarve.symbolic import DerivationError, available, latex_document
         from gradstarve.symbolic import derive as build
@@ -102,7 +102,7 @@ def derive(
         if path is not None:
             files.write_text(path, document.rstrip("\n") + "\n")
         found = _document(derivations, checks, seed) if as_json else None
-    show(as_json, found, document if whole else shown)
+    print_result(as_json, found, document if whole else shown)
     total, count = sum(map(len, checks)), 0
     for (law, of), steps in zip(pairs, checks, strict=True):
         for step, method in steps:

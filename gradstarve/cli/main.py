@@ -26,14 +26,14 @@ from gradstarve.cli.options import (
     AsJson,
     Figures,
     Seed,
+    check_choice,
     choice,
+    command,
     count,
-    one_of,
     out_option,
     pair,
-    plain_errors,
     positive,
-    show,
+    print_result,
     use_float64,
     wrote,
 )
@@ -127,10 +127,10 @@ def overlay(
     Writes the figure and a JSON file with all settings, versions and gaps, and prints the gap table. On orthogonal
     classes, neurons that see both are first made exclusive to one of them, as the theorem asks.
     """
-    one_of("--problem", problem, PROBLEMS)
-    one_of("--loss", loss, LOSSES)
-    one_of("--dynamics", dynamics, DYNAMICS)
-    one_of("--figures", figures, FORMATS)
+    check_choice("--problem", problem, PROBLEMS)
+    check_choice("--loss", loss, LOSSES)
+    check_choice("--dynamics", dynamics, DYNAMICS)
+    check_choice("--figures", figures, FORMATS)
     pairs = {"norms": pair("--norms", norms), "frequencies": pair("--frequencies", frequencies, "0.7,0.3")}
     for name, value in (("--step-size", step_size), ("--scale-w", scale_w), ("--scale-z", scale_z)):
         positive(name, value)
@@ -150,7 +150,7 @@ def overlay(
         "record_every": every,
         "seed": seed,
     }
-    with plain_errors("gradstarve overlay"):
+    with command("gradstarve overlay"):
         folder = files.output_directory(out)
         use_float64()
         comparison = run_overlay(settings)
@@ -163,7 +163,7 @@ def overlay(
         comparison.plot(path=figure, note=f"start {scales}")
         result = {"settings": settings, "environment": files.environment(), "comparison": comparison.to_dict()}
         files.write_json(folder / "overlay.json", result)
-    show(as_json, result, comparison.table())
+    print_result(as_json, result, comparison.table())
     wrote(figure, folder / "overlay.json")
 
 

@@ -140,7 +140,7 @@ _OTHER_DATA = {
 }
 
 
-def one_of(option: str, value: str, valid: Any) -> None:
+def check_choice(option: str, value: str, valid: Any) -> None:
     """Refuse a value that is not among the valid ones, which are listed; the one that may be meant is named."""
     if value not in valid:
         near = meant(value, valid)
@@ -172,7 +172,7 @@ def entries(names: Sequence[str] | None) -> list[str] | None:
 
 def _of_equation(number: str) -> list[str]:
     """The entries that state an equation, or all equations of a section; numbers as THEORY has them, "3.1-3.5" too."""
-    with plain_errors("reading the catalogue"):
+    with command("reading the catalogue"):
         from gradstarve.theorems import CATALOGUE
 
     def key(text: str) -> tuple[int, ...]:
@@ -217,13 +217,13 @@ def several(option: str, text: str, valid: Sequence[str] | None = None) -> list[
     values = [part.strip() for part in text.split(",")]
     for value in values:
         if valid is not None:
-            one_of(option, value, valid)
+            check_choice(option, value, valid)
     if len(set(values)) < len(values):
         raise typer.BadParameter(f"{text!r} names one twice", param_hint=f"'{option}'")
     return values
 
 
-def show(as_json: bool, value: Any, text: Any) -> None:
+def print_result(as_json: bool, value: Any, text: Any) -> None:
     """On standard output the JSON document of `value`, and nothing else, or the `text`."""
     typer.echo(files.json_text(value).rstrip("\n") if as_json else text)
 
@@ -235,7 +235,7 @@ def wrote(*paths: Any) -> None:
 
 
 @contextlib.contextmanager
-def plain_errors(label: str = "working") -> Iterator[None]:
+def command(label: str = "working") -> Iterator[None]:
     """What the library refuses is told in one line, with exit code 2; a traceback is kept for what nobody foresaw.
 
     On a terminal a row called `label` tells that the command is at work, if it takes longer than two seconds. However it

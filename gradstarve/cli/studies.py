@@ -18,14 +18,14 @@ from gradstarve.cli.options import (
     AsJson,
     Figures,
     Seed,
+    check_choice,
     choice,
+    command,
     count,
-    one_of,
     out_option,
-    plain_errors,
     positive,
+    print_result,
     several,
-    show,
     use_float64,
     wrote,
 )
@@ -58,8 +58,8 @@ def digits(
         say(f"{time.monotonic() - start:5.0f} s  {text}")
 
     numbers = _pair(pair)
-    one_of("--figures", figures, FORMATS)
-    with plain_errors("gradstarve digits"):
+    check_choice("--figures", figures, FORMATS)
+    with command("gradstarve digits"):
         folder = files.output_directory(out)
         use_float64()
         try:
@@ -79,7 +79,7 @@ def digits(
             paths.append(folder / f"digits-{name}.{figures}")
             draw(name, found, paths[-1])
         text = study.report_text(results)
-    show(as_json, stored, text)
+    print_result(as_json, stored, text)
     wrote(*paths)
 
 
@@ -164,7 +164,7 @@ def starve(
     norms = [1.0] * count if scales is None else _numbers("--scales", scales, count, "features")
     first = _numbers("--init", init, None if "," not in init else count, "features")
     first = first * count if len(first) == 1 else first
-    one_of("--figures", figures, FORMATS)
+    check_choice("--figures", figures, FORMATS)
     chosen = several("--losses", losses, LOSSES)
     layers = []
     for text in several("--depths", depths):
@@ -185,7 +185,7 @@ def starve(
         "networks": networks,
         "seed": seed,
     }
-    with plain_errors("gradstarve starve"):
+    with command("gradstarve starve"):
         folder = files.output_directory(out)
         use_float64()
         study = _run_named(settings)
@@ -200,7 +200,7 @@ def starve(
             result["remedies"] = {"settings": compared.settings} | compared.to_dict()
             text += f"\n\n{compared.table()}\n\n{compared.notes()}"
         files.write_json(folder / "starve.json", result)
-    show(as_json, result, text)
+    print_result(as_json, result, text)
     wrote(*(folder / name for name in written), folder / "starve.json")
 
 
@@ -308,13 +308,13 @@ def phase(
     JSON.
     """
     wanted, chosen = several("--planes", planes, PLANES), several("--losses", losses, PHASE_LOSSES)
-    one_of("--figures", figures, FORMATS)
+    check_choice("--figures", figures, FORMATS)
     given = {"width": width, "networks": networks, "pixels": pixels}
     for name, value in given.items():
         if value is not None and not set(_TAKES[name]) & set(wanted):
             message = f"is for the planes {', '.join(_TAKES[name])}, none of which is among --planes {planes}"
             raise typer.BadParameter(message, param_hint=f"'--{'seeds' if name == 'networks' else name}'")
-    with plain_errors("gradstarve phase"):
+    with command("gradstarve phase"):
         from concurrent.futures import ThreadPoolExecutor
 
         folder = files.output_directory(out)
@@ -338,7 +338,7 @@ def phase(
         full = [{"settings": d.settings, **d.to_dict(), "table": d.records()} for d in diagrams]
         result = {"environment": files.environment(), "diagrams": full}
         files.write_json(folder / "phase.json", result)
-    show(as_json, result, "\n\n".join(f"{d.plane}\n{d.table()}\n{d.notes()}" for d in diagrams))
+    print_result(as_json, result, "\n\n".join(f"{d.plane}\n{d.table()}\n{d.notes()}" for d in diagrams))
     wrote(*paths, folder / "phase.json")
 
 

@@ -20,14 +20,14 @@ from gradstarve.cli.options import (
     Figures,
     Precision,
     Seed,
+    check_choice,
     choice,
+    command,
     completion,
     count,
-    one_of,
     out_option,
-    plain_errors,
     positive,
-    show,
+    print_result,
     use_float64,
     wrote,
 )
@@ -99,12 +99,12 @@ def sweep(
     Options marked * take several values, as in 0.1,0.3; all combinations are trained. Prints a row per combination, and
     writes all statistics over the steps to sweep.npz, what the table has to sweep.json, and a figure.
     """
-    one_of("--problem", problem, PROBLEMS)
-    one_of("--dynamics", dynamics, DYNAMICS)
-    one_of("--keep", keep, KEEP)
-    one_of("--engine", engine, ENGINES)
-    one_of("--precision", precision, PRECISIONS)
-    one_of("--figures", figures, FORMATS)
+    check_choice("--problem", problem, PROBLEMS)
+    check_choice("--dynamics", dynamics, DYNAMICS)
+    check_choice("--keep", keep, KEEP)
+    check_choice("--engine", engine, ENGINES)
+    check_choice("--precision", precision, PRECISIONS)
+    check_choice("--figures", figures, FORMATS)
     positive("--memory", memory)
     if threshold is not None:
         positive("--threshold", threshold)
@@ -118,7 +118,7 @@ def sweep(
             raise typer.BadParameter(f"{text!r} is not NAME=V1,V2,... with NAME one of {names}", param_hint="'--over'")
         values[name] = _values("--over", name, list_of)
     for value in values["loss"]:
-        one_of("--loss", value, LOSSES)
+        check_choice("--loss", value, LOSSES)
     if dynamics == "sgd":
         for name in ("momentum", "weight_decay"):
             if values.pop(name) != [0.0]:
@@ -127,7 +127,7 @@ def sweep(
         raise typer.BadParameter(f"--keep {keep} needs --directory for what is kept", param_hint="'--keep'")
     plain = ("problem", "dim", "dynamics", "seeds", "steps", "record_every", "threshold", "keep", "precision", "seed")
     settings = {name: given[name] for name in plain} | values
-    with plain_errors("gradstarve sweep"):
+    with command("gradstarve sweep"):
         folder = files.output_directory(out)
         if precision == "float64":
             use_float64()
@@ -136,7 +136,7 @@ def sweep(
             warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
             result = run_sweep(settings, memory=memory, directory=directory, engine=engine)
         contents = _write(result, folder, settings | {"threshold": result.threshold}, figures)
-    show(as_json, contents, result.table())
+    print_result(as_json, contents, result.table())
     wrote(*(folder / f"sweep.{end}" for end in ("json", "npz", figures)), *([f"chunks in {directory}"] if directory else []))
 
 

@@ -20,12 +20,12 @@ from gradstarve.cli.options import (
     Quick,
     Seed,
     Trials,
+    check_choice,
+    command,
     directory,
     entries,
-    one_of,
     out_option,
-    plain_errors,
-    show,
+    print_result,
     use_float64,
     wrote,
 )
@@ -52,12 +52,12 @@ def verify(
     names = entries(names)
     if quick and trials is not None:
         raise typer.BadParameter("chooses the trials itself; leave out --quick or --trials", param_hint="'--quick'")
-    one_of("--precision", precision, PRECISIONS)
-    one_of("--figures", figures, FORMATS)
+    check_choice("--precision", precision, PRECISIONS)
+    check_choice("--figures", figures, FORMATS)
     if list_all:
         _list(as_json)
         return
-    with plain_errors("gradstarve verify"):
+    with command("gradstarve verify"):
         folder = files.output_directory(out)
         use_float64()
         import jax
@@ -85,7 +85,7 @@ def verify(
 
 def _list(as_json: bool) -> None:
     """The catalogue, a line an entry."""
-    with plain_errors("reading the catalogue"):
+    with command("reading the catalogue"):
         from gradstarve.theorems import CATALOGUE
 
         entries = [
@@ -95,14 +95,13 @@ def _list(as_json: bool) -> None:
     shown = ("name", "equation", "claim")
     rows = [shown, *(tuple(entry[key] for key in shown) for entry in entries)]
     wide = [max(len(row[i]) for row in rows) for i in range(2)]
-    show(as_json, entries, "\n".join(f"{row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]}" for row in rows))
+    print_result(as_json, entries, "\n".join(f"{row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]}" for row in rows))
 
 
 # `gradstarve report`: the theorems and their verdicts as one page in one file, to look at in a browser.
 
 REPORT_EXAMPLE = (
-    "Example: gradstarve report --quick --out site; "
-    "from what verify wrote: gradstarve report --results gradstarve-out"
+    "Example: gradstarve report --quick --out site; from what verify wrote: gradstarve report --results gradstarve-out"
 )
 
 
@@ -128,11 +127,11 @@ def page(
     code 1 means that a claim was violated, and the page says which.
     """
     names = entries(names)
-    one_of("--precision", precision, PRECISIONS)
+    check_choice("--precision", precision, PRECISIONS)
     given = {"NAMES": names, "--trials": trials, "--quick": quick, "--seed": seed, "--precision": precision != "float64"}
     for name in [name for name, value in given.items() if results is not None and value]:
         raise typer.BadParameter("is for a run, and --results takes the numbers of one that is over", param_hint=f"'{name}'")
-    with plain_errors("gradstarve report"):
+    with command("gradstarve report"):
         use_float64()
         from gradstarve.page import read_results, report_page
 
@@ -146,7 +145,7 @@ def page(
     summary = summarise(found, path)
     bad = [f"{row['name']} ({row['equation']}): {row['verdict']}" for row in summary["theorems"] if not row["ok"]]
     good = len(summary["theorems"]) - len(bad)
-    show(as_json, summary, "\n".join([*bad, f"{good} of {len(summary['theorems'])} theorems hold"]))
+    print_result(as_json, summary, "\n".join([*bad, f"{good} of {len(summary['theorems'])} theorems hold"]))
     wrote(f"{path} ({summary['bytes'] / 1e6:.1f} MB)")
     if not found["ok"]:
         raise typer.Exit(1)

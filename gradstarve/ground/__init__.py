@@ -13,6 +13,7 @@ from gradstarve.ground import _style as style
 from gradstarve.ground import _text as text
 from gradstarve.ground._errors import ConvergenceError, HypothesisError
 from gradstarve.ground._files import environment
+from gradstarve.ground._laws import LOSS_NAMES, SECTIONS, Law, laws, place
 from gradstarve.ground._progress import Progress, say
 from gradstarve.ground._style import (
     COLOURS,

@@ -14,12 +14,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gradstarve.ground import files, text
+from gradstarve.ground import SECTIONS, files, place, text
 from gradstarve.page._curves import explorer_data
 from gradstarve.page._figures import figure_html
 from gradstarve.page._mathml import mathml
 from gradstarve.page._results import check
-from gradstarve.theorems import CATALOGUE, SECTIONS, place
+from gradstarve.theorems import CATALOGUE
 
 # The overview's axis, gap over tolerance in powers of ten; a gap of 0 has the room at its left.
 _LEAST, _MOST, _ZERO = -9, 1, 0.06

@@ -10,7 +10,6 @@ from gradstarve.theorems._entry import (
     EXCLUSIVE,
     MOST_UNDECIDED,
     ONE_RAY,
-    SECTIONS,
     SEPARABLE,
     STAYING,
     Counterexample,
@@ -18,12 +17,11 @@ from gradstarve.theorems._entry import (
     Outcome,
     Problem,
     Quote,
-    Tally,
     Theorem,
+    TrialLog,
     draw_gaps,
-    place,
 )
-from gradstarve.theorems._sampling import BATCH, LOSS_NAMES, Start, generator, generators, record, two_rays
+from gradstarve.theorems._sampling import BATCH, LOSS_NAMES, ExclusiveInit, generator, generators, record, two_rays
 from gradstarve.theorems._verify import FORMAT, Report, Row, draw, verify
 from gradstarve.theorems.laws.features import AnyLoss
 

@@ -21,39 +21,6 @@ from gradstarve.problem import (
     TwoLayerReLU,
 )
 
-# The sections of the theory, by which statements are found: what stands before the point of an equation's number.
-
-SECTIONS = {
-    1: "Setting",
-    2: "Independent modes",
-    3: "The hyperbolic clock",
-    4: "Fates and failed training",
-    5: "The shape of the error curve",
-    6: "Speed: frequency, norm, loss",
-    7: "Depth",
-    8: "Discrete time, solved exactly",
-    9: "Weight decay",
-    10: "Gradient starvation",
-    11: "Several classes",
-    12: "Hinge flow, event by event",
-    13: "Directions in the end",
-    14: "Linearised networks",
-    15: "Discriminators",
-}
-
-
-def place(equation: str) -> tuple[int, int]:
-    """The section of an equation and its place there, of a range of equations those of the first.
-
-    >>> place("10.2"), place("3.1-3.5")
-    ((10, 2), (3, 1))
-    """
-    section, _, number = equation.partition("-")[0].partition(".")
-    if not (section.isdecimal() and number.isdecimal() and int(section) in SECTIONS):
-        raise ValueError(f"equation must be SECTION.NUMBER with a section from 1 to {max(SECTIONS)}, got {equation!r}")
-    return int(section), int(number)
-
-
 # Hypotheses as predicates: what a theorem asks of a problem, in words and as a function that says whether it holds.
 
 
@@ -173,7 +140,7 @@ PUSHING = Hypothesis(
     "no residual is negative (squared loss: margins of at most 1)",
     lambda p: p.loss != "squared" or bool(np.all(p.margins <= 1 + 1e-12)),
 )
-EVERLASTING = of_losses("a clock that gets there: cross-entropy or exponential loss", "cross-entropy", "exponential")
+NEVER_STOPS = of_losses("a clock that gets there: cross-entropy or exponential loss", "cross-entropy", "exponential")
 
 
 # Entries.
@@ -288,9 +255,11 @@ class Outcome:
     _repr_html_ = fields_html
 
     def __getstate__(self) -> dict[str, Any]:
-        # The samplers' own functions read their arrays; what they would answer is written out.
-        told = self.instance if isinstance(self.instance, Told) else Told(map(self.instance, range(self.trials)))
-        return {**self.__dict__, "instance": told}
+        # `instance` reads the arrays of a sampler: its answers are pickled instead.
+        records = self.instance
+        if not isinstance(records, TrialRecords):
+            records = TrialRecords(map(self.instance, range(self.trials)))
+        return {**self.__dict__, "instance": records}
 
     def judged(self, tolerance: float) -> Outcome:
         """The same trials held to another tolerance."""
@@ -384,14 +353,14 @@ def _of_catalogue(name: str) -> Theorem:
     return CATALOGUE[name]
 
 
-class Told(list):
+class TrialRecords(list):
     """The numbers of every trial, written out; called with a trial it gives those of that one, as `Outcome.instance`."""
 
     def __call__(self, trial: int) -> dict[str, Any]:
         return self[trial]
 
 
-class Tally:
+class TrialLog:
     """Collects the gaps of an entry's trials, batch by batch, and remembers the worst one."""
 
     def __init__(self, tolerance: float):

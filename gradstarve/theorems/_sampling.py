@@ -130,7 +130,7 @@ def networks(
 
 
 @dataclass(frozen=True)
-class Start:
+class ExclusiveInit:
     """Exclusive neurons by their coordinates: `home` ±1 (0: a padding neuron), a > 0 along the home class's axis, and
     `zeta`, the read-out in the orientation of that class (zeta > 0 is the right sign). All [b, h].
     """
@@ -144,16 +144,16 @@ class Start:
         mine = self.home == label
         return np.where(mine, self.a, 0), np.where(mine, self.zeta, 0)
 
-    def below_one(self, geometry: Geometry) -> Start:
+    def below_one(self, geometry: Geometry) -> ExclusiveInit:
         """The same neurons, scaled down where a class's margin starts above 1."""
         margins = [r * np.prod(self.mode(y), axis=0).sum(-1) for r, y in zip(geometry.norms, (1, -1), strict=True)]
         shrink = 1 / np.sqrt(np.maximum(np.max(margins, axis=0), 1) * (1 + 1e-9))[:, None]
-        return Start(self.home, self.a * shrink, self.zeta * shrink)
+        return ExclusiveInit(self.home, self.a * shrink, self.zeta * shrink)
 
-    def usual(self) -> Start:
+    def without_edge_cases(self) -> ExclusiveInit:
         """Without the edge cases at the front (others take their places): for counterexamples whose numbers are read."""
         rows = _EDGES + np.arange(len(self.home)) % (len(self.home) - _EDGES)
-        return Start(self.home[rows], self.a[rows], self.zeta[rows])
+        return ExclusiveInit(self.home[rows], self.a[rows], self.zeta[rows])
 
     def scale(self, geometry: Geometry) -> np.ndarray:
         """r sum_j (a_j^2 + z_j^2)/2 over all neurons with the larger r, [b]: what a logit is measured against.
@@ -189,21 +189,22 @@ def exclusive_start(
     low: float = 1e-3,
     high: float = 1.5,
     crowd: bool = False,
-    doubters: float = 0.0,
-) -> Start:
+    wrong_sign_learners: float = 0.0,
+) -> ExclusiveInit:
     """Neurons of widths 1 to `WIDTH`, scales log-uniform from `low` to `high`, a part `wrong_signs` with zeta < 0.
 
     The first networks of a batch are edge cases: exactly balanced (zeta = a), a start of 1e-6, one neuron alone, a
-    read-out of zero, everything in one class. A part `doubters` has -a < zeta < 0: they learn all the same. With wrong
-    signs also a neuron on either side of the stable manifold z = -a, at a relative distance d = 1e-3 (rounding grows by
-    1/d there, and on the manifold it decides); with `crowd` the first two are full networks that all leave their class.
+    read-out of zero, everything in one class. A part `wrong_sign_learners` has -a < zeta < 0: these neurons learn all the
+    same. With wrong signs also a neuron on either side of the stable manifold z = -a, at a relative distance d = 1e-3
+    (rounding grows by 1/d there, and on the manifold it decides); with `crowd` all neurons of the first two networks leave
+    their class.
     """
     shape = (batch, WIDTH)
     scale = log_uniform(rng, low, high, (batch, 1))
     home = rng.choice([-1.0, 1.0], shape)
     a = scale * log_uniform(rng, 0.2, 3, shape)
     zeta = scale * log_uniform(rng, 0.1, 3, shape) * np.where(rng.uniform(size=shape) < wrong_signs, -1, 1)
-    zeta = np.where(rng.uniform(size=shape) < doubters, -a * rng.uniform(0, 0.99, shape), zeta)
+    zeta = np.where(rng.uniform(size=shape) < wrong_sign_learners, -a * rng.uniform(0, 0.99, shape), zeta)
     used = np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (batch, 1))
     row = 0
     if crowd:
@@ -219,7 +220,7 @@ def exclusive_start(
     if wrong_signs:
         zeta[row + 5, 0] = -a[row + 5, 0] * (1 + 1e-3)
         zeta[row + 6, 0] = -a[row + 6, 0] * (1 - 1e-3)
-    return Start(np.where(used, home, 0), np.where(used, a, 0), np.where(used, zeta, 0))
+    return ExclusiveInit(np.where(used, home, 0), np.where(used, a, 0), np.where(used, zeta, 0))
 
 
 def pick(network: Network, index: int) -> dict[str, Any]:
@@ -299,7 +300,7 @@ def descent_gradient(data: Dataset, network: TwoLayerReLU, loss: str) -> TwoLaye
     return jax.tree.map(jnp.negative, field)
 
 
-def furthest(
+def worst_network(
     quantity: str, times: Any, found: np.ndarray, lost: np.ndarray, law: np.ndarray, scale: Any
 ) -> tuple[Quote, int]:
     """What to quote of trained logits `found` [b, records] where they are furthest from `law`, and of which network: the
@@ -332,10 +333,10 @@ def law_gaps(
     moved = np.maximum(np.abs(w - w_law).max(axis=(-1, -2)), np.abs(z - z_law).max(axis=-1))
     gaps = np.maximum(gaps, moved / np.where(length > 0, length, 1))
 
-    def sides(i: int) -> dict[str, Any]:
+    def trial_record(i: int) -> dict[str, Any]:
         return {"times" if dynamics is None else "steps": grid, "law": expected[i], "trained": found[i]}
 
-    return gaps, sides
+    return gaps, trial_record
 
 
 # Training far out in time: descent whose step grows with the time run, so that t = 1e20 is a few thousand steps away.

@@ -45,14 +45,14 @@ FORMAT = 1  # of verify.json; another number when what is read of it changes
 class Row:
     """One theorem tried: its outcome, the counterexamples found without a hypothesis, and the seconds it took.
 
-    `strays`: hypotheses that an instance of the sampler did not meet; there are none unless the entry is wrong.
+    `hypothesis_violations`: hypotheses that an instance of the sampler did not meet; empty unless the entry is wrong.
     """
 
     theorem: Theorem
     outcome: Outcome
     counterexamples: tuple[Counterexample, ...]
     seconds: float
-    strays: tuple[str, ...] = ()
+    hypothesis_violations: tuple[str, ...] = ()
 
     __repr__ = short_repr
     _repr_html_ = fields_html
@@ -60,7 +60,7 @@ class Row:
     @property
     def ok(self) -> bool:
         """No violation, enough trials decided, and every hypothesis said to matter found to matter."""
-        return self.outcome.ok and not self.strays and all(c.found for c in self.counterexamples)
+        return self.outcome.ok and not self.hypothesis_violations and all(c.found for c in self.counterexamples)
 
     @property
     def verdict(self) -> str:
@@ -71,8 +71,8 @@ class Row:
                 f"{o.violations} of {o.trials} trials violate it, the worst by {o.worst_gap:.3g} "
                 f"(tolerance {o.tolerance:.3g})"
             )
-        if self.strays:
-            return f"an instance was drawn outside of its hypotheses: {'; '.join(self.strays)}"
+        if self.hypothesis_violations:
+            return f"an instance was drawn outside of its hypotheses: {'; '.join(self.hypothesis_violations)}"
         if not o.ok:
             return f"{o.undecided} of {o.trials} trials were undecided, too many for a verdict"
         for c in self.counterexamples:
@@ -349,7 +349,8 @@ def verify(
             # Some claims fail by less than float32 can tell.
             found = () if single else theorem.counterexamples(own)
             outcome = outcome.judged(theorem.tolerance_in(precision)) if single else outcome
-            outside = () if single else strays(theorem, outcome)  # they tell equality to the rounding of float64
+            # Hypotheses compare numbers to the rounding of float64.
+            outside = () if single else hypothesis_violations(theorem, outcome)
             rows.append(Row(theorem, outcome, found, time.perf_counter() - start, outside))
             row = rows[-1]
             mark = "[green]ok[/green]  " if row.ok else "[red]FAIL[/red]"
@@ -361,7 +362,7 @@ def verify(
 _LOOKED_AT = 6
 
 
-def strays(theorem: Theorem, outcome: Outcome) -> tuple[str, ...]:
+def hypothesis_violations(theorem: Theorem, outcome: Outcome) -> tuple[str, ...]:
     """The hypotheses that some of the trials, spread over all of them, do not meet."""
     found: dict[str, None] = {}
     for trial in np.unique(np.linspace(0, outcome.trials - 1, _LOOKED_AT).astype(int)):

@@ -42,7 +42,7 @@ class DescentNumbers(eqx.Module):
     nesterov: bool = eqx.field(static=True)
 
 
-class March(eqx.Module):
+class DescentLaw(eqx.Module):
     """The law (8.1), (8.2) for one class, or for two antipodal ones that pass neurons to each other.
 
     `grown` p_j and `decayed` q_j: [*batch, h] at step 0, in the orientation of the first class; `frequency`, `norm`:
@@ -101,10 +101,10 @@ class March(eqx.Module):
             return jnp.ones((*self.grown.shape[:-1], *check_steps(steps).shape), self.grown.dtype)
         # The read-out of a neuron with a = 0 is such a weight, whatever the loss; with one loss for all, it compiles once.
         one = jnp.ones_like(self.grown[..., :1])
-        return March(Hinge(), self.dynamics, self.frequency[:1], self.norm[:1], one, -one).coordinates(steps)[1][..., 0]
+        return DescentLaw(Hinge(), self.dynamics, self.frequency[:1], self.norm[:1], one, -one).coordinates(steps)[1][..., 0]
 
     def at(self, steps, read):
-        """`read(march, *state)` after each of `steps`, stacked in front: [steps.size, ...]; `ConvergenceError`
+        """`read(law, *state)` after each of `steps`, stacked in front: [steps.size, ...]; `ConvergenceError`
         if any of it is not finite."""
         steps = check_steps(steps).reshape(-1)
         # Every stride-th state is kept, where the stride divides all of the steps asked for.
@@ -130,11 +130,11 @@ class March(eqx.Module):
         return _behind(a, np.shape(steps), offset=1), _behind(z, np.shape(steps), offset=1)
 
 
-def _read_logits(march: March, grown, decayed, velocity):
-    return march._logits(grown, decayed)[0]
+def _read_logits(law: DescentLaw, grown, decayed, velocity):
+    return law._logits(grown, decayed)[0]
 
 
-def _read_coordinates(march: March, grown, decayed, velocity):
+def _read_coordinates(law: DescentLaw, grown, decayed, velocity):
     return (grown + decayed) / 2, (grown - decayed) / 2
 
 
@@ -146,15 +146,15 @@ def _behind(values, shape, offset):
 
 
 @eqx.filter_jit
-def _record(march: March, index, stride: int, count: int, read):
+def _record(law: DescentLaw, index, stride: int, count: int, read):
     """`read` of the states numbered `index` among those after 0, stride, 2 stride, ..., count stride steps."""
 
     def several(state, _):
-        state = jax.lax.scan(lambda s, _: (march._step(*s), None), state, length=stride)[0]
-        return state, read(march, *state)
+        state = jax.lax.scan(lambda s, _: (law._step(*s), None), state, length=stride)[0]
+        return state, read(law, *state)
 
-    _, later = jax.lax.scan(several, march.first, length=count)
-    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest])[index], read(march, *march.first), later)
+    _, later = jax.lax.scan(several, law.first, length=count)
+    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest])[index], read(law, *law.first), later)
 
 
 def first_step(step, value, state, goal, max_steps: int):
@@ -178,15 +178,15 @@ def first_step(step, value, state, goal, max_steps: int):
 
 
 @eqx.filter_jit
-def _steps_to(what: str, march: March, goal, max_steps: int):
+def _steps_to(what: str, law: DescentLaw, goal, max_steps: int):
     """The first step with a logit of class 0 of at least `goal`, or (`what`) a loss of at most `goal`: [*batch, goals]."""
 
     def logit(state):
-        return march._logits(*state[:2])[0][0]
+        return law._logits(*state[:2])[0][0]
 
     if what == "logit":
-        return first_step(lambda s: march._step(*s), lambda s: -logit(s), march.first, -goal, max_steps)
-    return first_step(lambda s: march._step(*s), lambda s: march.loss_function.value(logit(s)), march.first, goal, max_steps)
+        return first_step(lambda s: law._step(*s), lambda s: -logit(s), law.first, -goal, max_steps)
+    return first_step(lambda s: law._step(*s), lambda s: law.loss_function.value(logit(s)), law.first, goal, max_steps)
 
 
 class DescentSolution(ModeCurve):
@@ -196,38 +196,38 @@ class DescentSolution(ModeCurve):
     Steps must be known when traced (not arguments of a jitted function); weights, p, r and step size may be traced.
     """
 
-    march: March
+    law: DescentLaw
     index: int = eqx.field(static=True)
 
     def logit(self, step) -> Float[Array, "..."]:
         """u after `step` steps, [*batch, *step.shape]. `ValueError` for steps that are not integers >= 0."""
-        return self.march.logits(step)[self.index]
+        return self.law.logits(step)[self.index]
 
     def weights(self, step) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(a_j, z_j) after `step` steps, in the orientation of this class, each [*batch, *step.shape, h]."""
-        a, z = self.march.coordinates(step)
+        a, z = self.law.coordinates(step)
         return (a, z) if self.index == 0 else (-a, -z)
 
     def remainder(self, step) -> Float[Array, "..."]:
         """What weight decay has left of a weight that no point acts on, [*batch, *step.shape]; 1 without it."""
-        return self.march.remainder(step)
+        return self.law.remainder(step)
 
     def time_to_logit(self, logit, max_steps: int = 1_000_000) -> Float[Array, "..."]:
         """The first step with u >= `logit`, [*batch, *logit.shape] as floats; inf if not within `max_steps`."""
-        return self._first_step("logit", as_goal("logit", logit, self.march.grown.dtype), max_steps)
+        return self._first_step("logit", as_goal("logit", logit, self.law.grown.dtype), max_steps)
 
     @property
     def loss_function(self) -> Loss:
         """l(m), whose residual moves the weights."""
-        return self.march.loss_function
+        return self.law.loss_function
 
     @property
     def _batch(self) -> tuple[int, ...]:
-        return self.march.grown.shape[:-1]
+        return self.law.grown.shape[:-1]
 
     @property
     def _dtype(self) -> Any:
-        return self.march.grown.dtype
+        return self.law.grown.dtype
 
     @property
     def _unit(self) -> str:
@@ -240,14 +240,14 @@ class DescentSolution(ModeCurve):
         return self.time_to_logit(margin, max_steps)
 
     def _first_step(self, what: str, goal, max_steps):
-        march = self.march if self.index == 0 else self.march_seen_from_here()
-        found = _steps_to(what, march, goal.reshape(-1), positive_int("max_steps", max_steps))
+        law = self.law if self.index == 0 else self.law_seen_from_here()
+        found = _steps_to(what, law, goal.reshape(-1), positive_int("max_steps", max_steps))
         return found.reshape(*self._batch, *goal.shape)
 
-    def march_seen_from_here(self) -> March:
+    def law_seen_from_here(self) -> DescentLaw:
         """The same law with this class in front: classes swapped, every a_j and z_j with its sign turned."""
-        m = self.march
-        return March(m.loss_function, m.dynamics, m.frequency[::-1], m.norm[::-1], -m.grown, -m.decayed)
+        m = self.law
+        return DescentLaw(m.loss_function, m.dynamics, m.frequency[::-1], m.norm[::-1], -m.grown, -m.decayed)
 
 
 class ModeDescent(DescentSolution):
@@ -266,27 +266,27 @@ class ModeDescent(DescentSolution):
 
     def leaving_step(self, max_steps: int = 10_000) -> Float[Array, "*batch h"]:
         """The first step with a_j <= 0, [*batch, h] as floats; inf if not within `max_steps`."""
-        return _leaving_steps(self.march, positive_int("max_steps", max_steps))
+        return _leaving_steps(self.law, positive_int("max_steps", max_steps))
 
 
 @eqx.filter_jit
-def _leaving_steps(march: March, max_steps: int):
+def _leaving_steps(law: DescentLaw, max_steps: int):
     def body(carry, step):
         state, left = carry
-        state = march._step(*state)
+        state = law._step(*state)
         return (state, jnp.where(jnp.isinf(left) & (state[0] + state[1] <= 0), step, left)), None
 
-    left = jnp.where(march.grown + march.decayed <= 0, 0, jnp.full_like(march.grown, jnp.inf))
-    steps = jnp.arange(1, max_steps + 1).astype(march.grown.dtype)
-    return jax.lax.scan(body, (march.first, left), steps)[0][1]
+    left = jnp.where(law.grown + law.decayed <= 0, 0, jnp.full_like(law.grown, jnp.inf))
+    steps = jnp.arange(1, max_steps + 1).astype(law.grown.dtype)
+    return jax.lax.scan(body, (law.first, left), steps)[0][1]
 
 
 def descend_mode(mode: Mode, loss: Loss, dynamics: GradientDescent) -> ModeDescent:
     """The law (8.1), (8.2) of one mode."""
-    return ModeDescent(new_march(loss, dynamics, [mode.frequency], [mode.norm], mode.a, mode.z), 0, mode)
+    return ModeDescent(new_descent_law(loss, dynamics, [mode.frequency], [mode.norm], mode.a, mode.z), 0, mode)
 
 
-def new_march(loss: Loss, dynamics: GradientDescent, frequencies, norms, a: Array, z: Array) -> March:
+def new_descent_law(loss: Loss, dynamics: GradientDescent, frequencies, norms, a: Array, z: Array) -> DescentLaw:
     """The law for neurons `a`, `z` [*batch, h]; `frequencies`, `norms`: a number or [*batch] for each class."""
     batch = a.shape[:-1]
     dynamics.check_batch(batch)
@@ -306,7 +306,7 @@ def new_march(loss: Loss, dynamics: GradientDescent, frequencies, norms, a: Arra
         check_normal_size("|a + z|", np.where(known[0] != 0, log_sum(*known), -np.inf), a.dtype)
     nesterov = dynamics.nesterov and momentum is not None
     numbers = DescentNumbers(number(dynamics.step_size), momentum, weight_decay, nesterov)
-    return March(loss, numbers, per_class(frequencies), per_class(norms), a + z, a - z)
+    return DescentLaw(loss, numbers, per_class(frequencies), per_class(norms), a + z, a - z)
 
 
 _LAST_STEP = 2**31 - 1  # steps are counted in 32 bits where JAX does

@@ -28,7 +28,7 @@ from gradstarve.problem import (
     given,
     no_dynamics,
 )
-from gradstarve.theory._descent import DescentSolution, March, ModeDescent, descend_mode, first_step, new_march
+from gradstarve.theory._descent import DescentLaw, DescentSolution, ModeDescent, descend_mode, first_step, new_descent_law
 from gradstarve.theory._levels import first_time
 from gradstarve.theory._mode import ModeSolution, flow_mode, insert_axes, transfer_flow
 from gradstarve.theory._piecewise import PiecewiseClock, stacked
@@ -206,19 +206,19 @@ def _check_rising(clock: PiecewiseClock) -> PiecewiseClock:
 @eqx.filter_jit
 def _first_step(solution: Solution, what: str, goal: Array, max_steps: int) -> Array:
     """The first step with an error or a loss of at most `goal` [goals]: [*batch, goals]."""
-    # Antipodal classes share one march, others have one each.
-    shared = isinstance(solution.motion, March)
-    marches = [solution.motion] if shared else [curve.march for curve in solution._curves]
+    # Antipodal classes share one law, others have one each.
+    shared = isinstance(solution.motion, DescentLaw)
+    laws = [solution.motion] if shared else [curve.law for curve in solution._curves]
 
     def step(states):
-        return [march._step(*state) for march, state in zip(marches, states, strict=True)]
+        return [law._step(*state) for law, state in zip(laws, states, strict=True)]
 
     def value(states):
-        found = [march._logits(*state[:2])[0] for march, state in zip(marches, states, strict=True)]
+        found = [law._logits(*state[:2])[0] for law, state in zip(laws, states, strict=True)]
         logits = solution._of_points(list(found[0]) if shared else [u[0] for u in found])
         return solution._measured(what, solution.data.margins(logits))
 
-    return first_step(step, value, [march.first for march in marches], goal, max_steps)
+    return first_step(step, value, [law.first for law in laws], goal, max_steps)
 
 
 def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> Solution:
@@ -364,8 +364,8 @@ def _antipodal(rays, network, loss, dynamics):
     frequencies, norms = [ray.frequency for ray in rays], [ray.norm for ray in rays]
     axes = jnp.broadcast_to(axis, network.w.shape)
     if isinstance(dynamics, GradientDescent):
-        march = new_march(loss, dynamics, frequencies, norms, a, z)
-        return DescentSolution(march, 0), DescentSolution(march, 1), march, axes
+        law = new_descent_law(loss, dynamics, frequencies, norms, a, z)
+        return DescentSolution(law, 0), DescentSolution(law, 1), law, axes
     frequency, norm = (jnp.stack([jnp.asarray(v, a.dtype) for v in values]) for values in (frequencies, norms))
     flow = transfer_flow(_kind_of(loss), frequency, norm, a, z)
     return flow.curves[0], flow.curves[1], flow, axes

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 from gradstarve.page import figure_svg
-from gradstarve.theorems import CATALOGUE, Counterexample, Report, Row, Tally
+from gradstarve.theorems import CATALOGUE, Counterexample, Report, Row, TrialLog
 
 ENVIRONMENT = {"gradstarve": "0.1.0", "jax": "0.10.1", "precision": "float64"}
 DRAWN = ("balance", "sign", "deaths")  # their figures need the gaps alone
@@ -18,7 +18,7 @@ def row(name, worst=0.5, undecided=0, found=True, trials=24, details=None, preci
     limit = entry.tolerance_in(precision)
     rng = np.random.default_rng(sum(name.encode()))
     gaps = limit * np.append(worst * rng.random(trials - 1), worst)
-    tally = Tally(limit)
+    tally = TrialLog(limit)
     tally.add(gaps, "hinge", lambda i: {"trial": i, "w": rng.standard_normal((2, 3))}, np.arange(trials) < undecided)
     drops = tuple(
         Counterexample(f"hypothesis {i}", "off by much", entry.tolerance * (2.5 + i if found else 0.5), entry.tolerance)

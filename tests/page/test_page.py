@@ -12,10 +12,11 @@ import made_up
 import pytest
 from outline import Outline
 
+from gradstarve.ground import SECTIONS, place
 from gradstarve.page import figure_svg, mathml, report_page
 from gradstarve.page._build import short
 from gradstarve.page._figures import figure_html
-from gradstarve.theorems import CATALOGUE, SECTIONS, Counterexample, place
+from gradstarve.theorems import CATALOGUE, Counterexample
 
 LIMIT = 90.6  # percent of the overview's axis at which a gap is its tolerance
 

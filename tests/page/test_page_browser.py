@@ -9,8 +9,9 @@ import made_up
 import pytest
 from browser import missing, until, visit
 
+from gradstarve.ground import place
 from gradstarve.page import report_page
-from gradstarve.theorems import CATALOGUE, place
+from gradstarve.theorems import CATALOGUE
 
 BAD = {"freeze": {"worst": 2.0}, "tails": {"undecided": 9}}
 

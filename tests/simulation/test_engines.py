@@ -197,11 +197,11 @@ def test_a_shape_that_xla_refuses_with_marks_is_run_without(monkeypatch):
 
 
 @pytest.mark.parametrize(("size", "dim", "listed"), [(20, 2, True), (24, 1, True), (40, 2, False), (150, 2, False)])
-def test_sums_are_written_out_for_few_points_only(size, dim, listed):
+def test_sums_are_written_out_for_few_points_only(size, dim, unrolled):
     """The compiler's time grows with the square of the points: 26 s for 110 of them, whatever the run is."""
     data, networks, _ = random_problem(0, 64, 3, dim, size, np.float32)
     dynamics = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.astype(np.float32), (64,)), GradientDescent(0.1))
     for steps in (10, 100_000):
         state = reference.start(networks, dynamics, None)
         plan = fused._plan(state, data, gs.problem.as_loss("hinge"), dynamics, (1, steps, False), True)
-        assert plan.listed == listed
+        assert plan.unrolled == unrolled

@@ -37,7 +37,7 @@ def problem(data=ACROSS, weights=HOME, loss="hinge"):
         ("BELOW_ONE", [problem(), problem(loss="squared", weights={"w": [[0.5, 0.0]], "z": [1.0]})], [
             problem(loss="squared", weights={"w": [[0.6, 0.0]], "z": [1.0]})
         ]),
-        ("EVERLASTING", [problem(loss="exponential")], [problem()]),
+        ("NEVER_STOPS", [problem(loss="exponential")], [problem()]),
     ],
 )  # fmt: skip
 def test_predicates_tell_right_from_wrong(name, good, bad):
@@ -64,7 +64,7 @@ def test_a_sampler_that_leaves_the_hypotheses_is_told(monkeypatch):
     monkeypatch.setitem(CATALOGUE, "sign", changed)
     report = verify("sign", quick=True, progress=False)
     assert not report.ok
-    assert report.rows[0].strays == ("antipodal classes",)
+    assert report.rows[0].hypothesis_violations == ("antipodal classes",)
     assert "antipodal classes" in report.failures()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gradstarve.theorems import BATCH, CATALOGUE, Counterexample, Quote, Report, Row, Tally, generator, two_rays, verify
+from gradstarve.theorems import BATCH, CATALOGUE, Counterexample, Quote, Report, Row, TrialLog, generator, two_rays, verify
 from gradstarve.theorems._sampling import cone_data, exclusive_start
 
 CHEAP = "sign"
@@ -112,7 +112,7 @@ def test_table_and_files(report, tmp_path):
 
 
 def row(gaps, tolerance=1.0, undecided=False, counterexamples=()):
-    tally = Tally(tolerance)
+    tally = TrialLog(tolerance)
     tally.add(np.array(gaps), "group", lambda i: {"index": i, "value": np.arange(2.0)}, undecided)
     return Row(CATALOGUE[CHEAP], tally.outcome(), counterexamples, 0.1)
 

@@ -196,12 +196,12 @@ class Lanes(NamedTuple):
     velocity_z: Any = None
 
 
-def enter(networks: TwoLayerReLU, velocity: TwoLayerReLU | None, listed: bool) -> Lanes:
+def enter(networks: TwoLayerReLU, velocity: TwoLayerReLU | None, unrolled: bool) -> Lanes:
     """Networks of batch shape [L], and their velocities if they have any, laid out in lanes."""
 
     def turn(network):
         w = jnp.moveaxis(network.w, 0, 2).swapaxes(0, 1)
-        return list(w) if listed else w, network.z.T
+        return list(w) if unrolled else w, network.z.T
 
     return Lanes(*turn(networks), *(turn(velocity) if velocity is not None else ()))
 
@@ -271,7 +271,7 @@ def pre_activations(w, points: Points):
     return (listed_pre if isinstance(w, list) else stacked_pre)(w, points.x)
 
 
-def _listed_directions(w, z, points: Points, loss: Loss):
+def _unrolled_directions(w, z, points: Points, loss: Loss):
     """A as d arrays [h, L]."""
 
     @stage
@@ -288,7 +288,7 @@ def _listed_directions(w, z, points: Points, loss: Loss):
     return directions(blame, points.x) if points.gram is None else [*directions(blame, points.gram), *blame]
 
 
-def _stacked_directions(w, z, points: Points, loss: Loss):
+def _batched_directions(w, z, points: Points, loss: Loss):
     """A as [d, h, L]."""
 
     # All between the two products as one function; its reduction apart, or every neuron would do it again.
@@ -306,13 +306,13 @@ def _stacked_directions(w, z, points: Points, loss: Loss):
 
 def step(lanes: Lanes, points: Points, loss: Loss, hyper: Hyper, rule: Rule) -> Lanes:
     """All lanes one step further."""
-    listed = isinstance(lanes.w, list)
-    directions = (_listed_directions if listed else _stacked_directions)(lanes.w, lanes.z, points, loss)
+    unrolled = isinstance(lanes.w, list)
+    directions = (_unrolled_directions if unrolled else _batched_directions)(lanes.w, lanes.z, points, loss)
 
     def update(lanes, directions, hyper):
         return moved(lanes, directions, hyper, rule, points.gram is not None)
 
-    return (stage if listed else one_function)(update)(lanes, directions, hyper)
+    return (stage if unrolled else one_function)(update)(lanes, directions, hyper)
 
 
 def moved(lanes: Lanes, directions, hyper: Hyper, rule: Rule, lifted: bool = False) -> Lanes:
@@ -388,7 +388,7 @@ class Plan(NamedTuple):
     """How a run is laid out and compiled; everything in it is a constant of the program."""
 
     lanes: int  # networks of a chunk
-    listed: bool  # layout of the weights, see `lanes`
+    unrolled: bool  # layout of the weights, see `lanes`
     whole: bool  # one function for the whole run of a chunk, or for the steps between two records
     marked: bool  # whether XLA is told
     draws: str  # "" for the full batch; who draws the point: "lanes" every step, or "record" all up to the next record
@@ -484,8 +484,8 @@ def _plan(state: State, data: Dataset, loss: Loss, dynamics: Any, run: tuple[int
     # Sums that are the only one of their stage, by the number of their terms.
     alone = [d] * (stochastic or n == 1) + [n] * (d == 1 and not stochastic)
     fits = all((terms + 1) * h * lanes * itemsize < SHARED for terms in alone)
-    listed = stochastic or (small and (fits or not marked))
-    if listed:
+    unrolled = stochastic or (small and (fits or not marked))
+    if unrolled:
         width = 1 if b <= ALONE else lanes
     else:
         room = 1 if h >= WIDE else CACHE // (2 * n * h * itemsize)
@@ -495,8 +495,8 @@ def _plan(state: State, data: Dataset, loss: Loss, dynamics: Any, run: tuple[int
     marked = marked and fits
     draws = ""
     if stochastic:
-        draws = "lanes" if small and threefry.knows(state.memory) else "record"
-    return Plan(width, listed, marked and listed and small, marked, draws, *run, rule, type(loss))
+        draws = "lanes" if small and threefry.is_default_rng(state.memory) else "record"
+    return Plan(width, unrolled, marked and unrolled and small, marked, draws, *run, rule, type(loss))
 
 
 def _lanes(b: int, column: int, arrays: int) -> int:
@@ -544,7 +544,7 @@ def _run(plan: Plan, networks: TwoLayerReLU, memory: Any, dynamics: Any, start: 
     def chunk(mine):
         networks, memory, dynamics = mine
         velocity = memory if plan.rule.momentum else None
-        lanes = enter(networks, velocity, plan.listed)
+        lanes = enter(networks, velocity, plan.unrolled)
         run = Run(plan, points, _hyper(dynamics), memory if plan.draws else None)
         lanes, (outputs, kept) = run(lanes, start.astype(jnp.uint32))
         trained, velocity = leave(lanes)
@@ -589,9 +589,9 @@ class Run(NamedTuple):
 
     def _outputs(self, lanes: Lanes) -> Array:
         """[n, L]"""
-        if self.plan.listed and self.plan.whole:
+        if self.plan.unrolled and self.plan.whole:
             return jnp.stack(listed_outputs(pre_activations(lanes.w, self.points), lanes.z))
-        w = jnp.stack(lanes.w) if self.plan.listed else lanes.w
+        w = jnp.stack(lanes.w) if self.plan.unrolled else lanes.w
         return stacked_outputs(pre_activations(w, self.points), lanes.z)
 
     def _steps(self, lanes: Lanes, when: Array) -> tuple[Lanes, Array]:
@@ -609,7 +609,7 @@ class Run(NamedTuple):
         def several(lanes, when, drawn):
             return jax.lax.scan(one, (lanes, when), drawn, length=None if plan.draws == "record" else plan.every)[0]
 
-        if plan.marked and plan.listed and not plan.whole:
+        if plan.marked and plan.unrolled and not plan.whole:
             several = one_function(several)
         if plan.draws != "record":
             return several(lanes, when, None)

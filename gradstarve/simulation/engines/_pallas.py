@@ -286,7 +286,7 @@ def advance(
     another generator than JAX's default, which the kernel does not know, are left to the reference. `ValueError` for
     data of too many coordinates.
     """
-    if isinstance(dynamics, StochasticGradientDescent) and not threefry.knows(state.memory):
+    if isinstance(dynamics, StochasticGradientDescent) and not threefry.is_default_rng(state.memory):
         return reference.advance(state, data, loss, dynamics, records, every, keep_networks)
     plan = plan_for(state.networks, data, loss, dynamics, records, every, keep_networks)
     return run(plan, state, data, dynamics)

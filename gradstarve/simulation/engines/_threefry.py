@@ -16,7 +16,7 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 
 
-def knows(keys: Array) -> bool:
+def is_default_rng(keys: Array) -> bool:
     """Whether the bits of JAX `keys` are those of `fold_in_bits`: the default generator, in its default way to count."""
     partitionable = jax.config.jax_threefry_partitionable  # pyright: ignore[reportAttributeAccessIssue]
     return str(jax.random.key_impl(keys)) == "threefry2x32" and partitionable

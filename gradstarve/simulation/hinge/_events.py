@@ -29,7 +29,7 @@ from gradstarve.simulation._flow import check_times
 from gradstarve.simulation._simulate import check_problem
 from gradstarve.simulation._trajectory import Trajectory
 from gradstarve.simulation.hinge._run import Kind, State, Stop
-from gradstarve.simulation.hinge._slide import Told, follow
+from gradstarve.simulation.hinge._slide import EventLog, follow
 
 WORDS = {
     Kind.WAKES: "neuron {neuron} wakes on point {point}",
@@ -202,7 +202,7 @@ def simulate_hinge_exact(
     )
 
 
-def _followed(data, network, grid, room: int, keep: bool, throw: bool, progress: Any = None) -> tuple[State, Told]:
+def _followed(data, network, grid, room: int, keep: bool, throw: bool, progress: Any = None) -> tuple[State, EventLog]:
     """All networks along `grid`, batch axes as one, and their events."""
     axes = len(network.batch_shape)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
@@ -213,7 +213,7 @@ def _followed(data, network, grid, room: int, keep: bool, throw: bool, progress:
     return final, told
 
 
-def _table(told: Told, size: int, room: int) -> tuple[np.ndarray, ...]:
+def _table(told: EventLog, size: int, room: int) -> tuple[np.ndarray, ...]:
     """Time, kind, neuron and point as [networks, most events], kind -1 behind the last, and how many each has."""
     order = np.argsort(told.network, kind="stable")
     network = told.network[order]
@@ -230,7 +230,7 @@ def _table(told: Told, size: int, room: int) -> tuple[np.ndarray, ...]:
     return table(told.time, 0), *(table(leaf, -1) for leaf in told[2:]), count
 
 
-def _raise_if_stopped(final: State, told: Told, batch: tuple[int, ...], room: int) -> None:
+def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room: int) -> None:
     """The error of the first network that did not get to its last time."""
     stops = np.asarray(final.stop)
     bad = np.flatnonzero(stops != Stop.DONE)
@@ -249,9 +249,7 @@ def _raise_if_stopped(final: State, told: Told, batch: tuple[int, ...], room: in
             f"simulate with a small step size {others}",
         )
     if stop == Stop.FULL:
-        raise ConvergenceError(
-            f"{which} has more than max_events = {room} events by t = {time:.12g}; raise it {others}"
-        )
+        raise ConvergenceError(f"{which} has more than max_events = {room} events by t = {time:.12g}; raise it {others}")
     raise ConvergenceError(
         f"{which} approaches a limit after t = {time:.12g} without an event (a neuron on the line z = -a decays "
         f"for ever); ask for times that end earlier {others}"

@@ -371,7 +371,7 @@ MOST_IDLE = 20
 CHUNK, SMALL = 64, 8
 
 
-class Told(NamedTuple):
+class EventLog(NamedTuple):
     """Events of many networks as they came: the number of the network, time, kind, neuron, point, [events] each."""
 
     network: np.ndarray
@@ -390,7 +390,7 @@ def _programs() -> tuple[Any, Any]:
 
 def follow(
     data: Dataset, networks: Any, times: np.ndarray, room: int, keep: bool, advance: Callable[[int], None]
-) -> tuple[State, Told]:
+) -> tuple[State, EventLog]:
     """A batch of networks [b] through segments and slides to the last of the rising `times`, the last of which may be inf,
     or to where they can not be followed; and their events, those of one network in order. At most `room` events each;
     `keep` whether networks are recorded too. `advance` gets how many networks are through."""
@@ -401,7 +401,7 @@ def follow(
     task = Task(data.points, data.labels, data.weights, jnp.asarray(padded), jnp.asarray(times.size, jnp.int32))
     state = begin(networks, task, np.int32(room), keep)
     size = SMALL if len(state.stop) <= SMALL else CHUNK
-    told = [Told(np.zeros(0, int), np.zeros(0, networks.dtype), *(np.zeros(0, np.int32) for _ in range(3)))]
+    told = [EventLog(np.zeros(0, int), np.zeros(0, networks.dtype), *(np.zeros(0, np.int32) for _ in range(3)))]
     idle = np.zeros(len(state.stop), int)
     while True:
         stop, held = np.asarray(state.stop), np.asarray(state.held).sum(1)
@@ -413,7 +413,7 @@ def follow(
         advance(int((~running).sum()))
         if not running.any():
             seen, weights = jax.tree.map(lambda leaf: leaf[:, : times.size], (state.seen, state.weights))
-            return state._replace(seen=seen, weights=weights), Told(*map(np.concatenate, zip(*told, strict=True)))
+            return state._replace(seen=seen, weights=weights), EventLog(*map(np.concatenate, zip(*told, strict=True)))
         # All are sent on their way before anybody is waited for, so that they share the processor.
         sent = []
         for most in np.unique(_slots(held[running])):
@@ -453,13 +453,13 @@ def _put(state: State, index: Any, part: State) -> State:
     return jax.tree.map(lambda whole, new: whole.at[index].set(new), state, part)
 
 
-def _told(after: State, which: np.ndarray) -> Told:
+def _told(after: State, which: np.ndarray) -> EventLog:
     """The logs of the first networks of `after`, which are those of number `which`."""
     log = [np.asarray(leaf)[: which.size] for leaf in after.log]
     count = np.asarray(after.count)[: which.size]
     there = np.arange(log[0].shape[1]) < count[:, None]
     network = np.broadcast_to(which[:, None], there.shape)[there]
-    return Told(network, *(leaf[there] for leaf in log))
+    return EventLog(network, *(leaf[there] for leaf in log))
 
 
 @jax.jit
@@ -501,7 +501,7 @@ def decide(slopes: np.ndarray, margins: np.ndarray, live: np.ndarray, held: np.n
     return live, held
 
 
-def _decided(state: State, which: np.ndarray, size: int, task: Task, told: list[Told]) -> State:
+def _decided(state: State, which: np.ndarray, size: int, task: Task, told: list[EventLog]) -> State:
     """`state` where those networks that stopped for it know who is held from now on."""
     live, held, leaving, stop, left = (
         np.array(leaf) for leaf in (state.live, state.held, state.leaving, state.stop, state.left)
@@ -526,12 +526,12 @@ def _decided(state: State, which: np.ndarray, size: int, task: Task, told: list[
     stop[lost] = Stop.LOST
     if events:
         columns = zip(*events, strict=True)
-        told.append(Told(*(np.array(column, like.dtype) for column, like in zip(columns, told[0], strict=True))))
+        told.append(EventLog(*(np.array(column, like.dtype) for column, like in zip(columns, told[0], strict=True))))
     new = {"live": live, "held": held, "leaving": leaving, "stop": stop, "left": left}
     return state._replace(**{name: jnp.asarray(leaf) for name, leaf in new.items()})
 
 
-def _last_margins(told: list[Told], which: np.ndarray) -> dict[int, int]:
+def _last_margins(told: list[EventLog], which: np.ndarray) -> dict[int, int]:
     """The point of the last event of each network of `which`, -1 where that was an edge."""
     found: dict[int, int] = {}
     for part in reversed(told):

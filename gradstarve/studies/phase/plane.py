@@ -133,12 +133,12 @@ def two_classes(cosine: float, frequencies: Any, norms: Any) -> Dataset:
     return Dataset([[norms[0], 0.0], [norms[1] * cosine, norms[1] * side]], [1.0, -1.0], frequencies)
 
 
-def proven(data: Dataset, w: np.ndarray, z: np.ndarray, everlasting: bool) -> np.ndarray:
+def proven(data: Dataset, w: np.ndarray, z: np.ndarray, never_stops: bool) -> np.ndarray:
     """LEARNT, LOST or OPEN for class + and class -, [b, 2], by the weights `w` [b, h, 2] and `z` [b, h] alone."""
     axes = np.asarray(data.points) / np.linalg.norm(np.asarray(data.points), axis=1)[:, None]
     cosine = float(axes[0] @ axes[1])
     along = w @ axes.T
-    if cosine == -1 and everlasting:
+    if cosine == -1 and never_stops:
         side = np.where(along[..., 0] != 0, along[..., 0] + z, 0)
         helps = np.stack([side > 0, side < 0], axis=-1).any(1)
         return np.where(helps, LEARNT, np.where((side == 0).all(1)[:, None], OPEN, LOST))
@@ -165,8 +165,8 @@ def class_fates(data: Dataset, w: np.ndarray, z: np.ndarray, loss: str, trust: b
     `trust`: whether (4.1), (4.3), (4.4) may decide a network before it is trained; without, all are trained. OPEN is left
     for networks that no run decides, such as those that start on the line z = -a to rounding.
     """
-    everlasting = trust and loss != "hinge"
-    found = proven(data, w, z, everlasting) if trust else np.full((len(z), 2), OPEN)
+    never_stops = trust and loss != "hinge"
+    found = proven(data, w, z, never_stops) if trust else np.full((len(z), 2), OPEN)
     todo = np.flatnonzero((found == OPEN).any(1))
     size = _CHUNK if w.shape[1] > 1 else _SINGLES
     for first in range(0, todo.size, size):
@@ -177,7 +177,7 @@ def class_fates(data: Dataset, w: np.ndarray, z: np.ndarray, loss: str, trust: b
         if loss == "hinge":
             found[which] = _by_events(data, network, found[which])
         else:
-            found[which] = _by_flow(data, network, found[which], loss, everlasting)
+            found[which] = _by_flow(data, network, found[which], loss, never_stops)
     return found
 
 
@@ -195,7 +195,7 @@ def _by_events(data: Dataset, network: TwoLayerReLU, known: np.ndarray) -> np.nd
     return _merged(known, np.where(settled[:, None], at_rest, proven(data, w, z, False)))
 
 
-def _by_flow(data: Dataset, network: TwoLayerReLU, known: np.ndarray, loss: str, everlasting: bool) -> np.ndarray:
+def _by_flow(data: Dataset, network: TwoLayerReLU, known: np.ndarray, loss: str, never_stops: bool) -> np.ndarray:
     """Losses that never stop: the flow in ever longer pieces, until the weights prove what comes."""
     rate = float((np.asarray(data.weights) * np.linalg.norm(np.asarray(data.points), axis=1)).min())
     time = 8 / rate
@@ -204,7 +204,7 @@ def _by_flow(data: Dataset, network: TwoLayerReLU, known: np.ndarray, loss: str,
         w, z = np.array(rest.w), np.array(rest.z)
         good = np.isfinite(z).all(1) & np.isfinite(w).all((1, 2))
         w[~good], z[~good] = np.asarray(network.w)[~good], np.asarray(network.z)[~good]
-        known = _merged(known, proven(data, w[: len(known)], z[: len(known)], everlasting))
+        known = _merged(known, proven(data, w[: len(known)], z[: len(known)], never_stops))
         done = np.ones(len(z), bool)
         done[: len(known)] = (known != OPEN).all(1)
         if done.all():

@@ -18,8 +18,8 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Tally,
     Theorem,
+    TrialLog,
     draw_gaps,
     of_losses,
 )
@@ -27,8 +27,8 @@ from gradstarve.theorems._sampling import (
     BATCH,
     PER_CLASS,
     WIDTH,
+    ExclusiveInit,
     Geometry,
-    Start,
     exclusive_start,
     generator,
     generators,
@@ -69,7 +69,7 @@ def _settle(rng: np.random.Generator, loss: str, wrong_signs: float = 0.5) -> tu
         start.a[:, j] = np.where(start.a[:, j] > 0, start.a[:, j], 0.1)
         start.zeta[:, j] = np.where(wrong_signs < 1, np.abs(start.zeta[:, j]), -2 * start.a[:, j])
     root = np.sqrt(geometry.norms.max())
-    start = Start(start.home, start.a / root, start.zeta / root).below_one(geometry)
+    start = ExclusiveInit(start.home, start.a / root, start.zeta / root).below_one(geometry)
     network = start.network(rng, geometry)
     # Stable at the start, where exponential loss may be steeper than at 0, and where it settles.
     margin = np.stack([r * np.prod(start.mode(y), axis=0).sum(-1) for r, y in zip(geometry.norms, (1, -1), strict=True)])
@@ -82,7 +82,7 @@ def _settle(rng: np.random.Generator, loss: str, wrong_signs: float = 0.5) -> tu
 
 def check_threshold(key: Any, trials: int) -> Outcome:
     """Orthogonal classes, any neurons with one that learns; one trial is one class of one network."""
-    tally = Tally(_TOLERANCE)
+    tally = TrialLog(_TOLERANCE)
     seen = []
     for k, rng in enumerate(generators(key, trials, 2 * BATCH)):
         loss = _LOSSES[k % len(_LOSSES)]
@@ -152,7 +152,7 @@ def _curves(rng: np.random.Generator, loss: str, tilt: float = 1.0) -> tuple[Any
     for c, sign in enumerate((1, -1)):
         total = np.sum(np.where(home == sign, a**2, 0), axis=-1, keepdims=True)
         a = np.where(home == sign, a * np.sqrt(logit[:, c : c + 1] / geometry.norms[c] / total), a)
-    network = Start(home, tilt * a, a / tilt).network(rng, geometry)
+    network = ExclusiveInit(home, tilt * a, a / tilt).network(rng, geometry)
     time = log_uniform(rng, 0.5, 15, problems) / np.maximum(geometry.rates.max() / 2, decay)
     # The same network with T / 250, ..., T / 2000 for its step size: each is at T at one of the records.
     steps = _FINEST // 2 ** np.arange(_LEVELS)[::-1]
@@ -188,7 +188,7 @@ def curve_without_balance(key: Any) -> Counterexample:
 
 def check_curve(key: Any, trials: int) -> Outcome:
     """Three losses in turn; one trial is one class."""
-    tally = Tally(_CURVE_TOLERANCE)
+    tally = TrialLog(_CURVE_TOLERANCE)
     for k, rng in enumerate(generators(key, trials, 2 * (BATCH // _LEVELS))):
         loss = ("cross-entropy", "exponential", "squared")[k % 3]
         geometry, network, decay, time, logit, found, law = _curves(rng, loss)

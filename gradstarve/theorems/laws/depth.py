@@ -16,8 +16,8 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Tally,
     Theorem,
+    TrialLog,
     draw_gaps,
 )
 from gradstarve.theorems._sampling import (
@@ -62,26 +62,26 @@ def _read_out(rng: np.random.Generator, loss: str, cosine: float) -> tuple[np.nd
     late = np.abs(np.asarray(back) - times[:, None]) * pull / (1e-3 + np.abs(trained))
     gaps = np.maximum(gaps, np.max(np.where(rising, late, 0), axis=(-1, -2)))
 
-    def sides(i: int) -> dict[str, Any]:
+    def trial_record(i: int) -> dict[str, Any]:
         return record(geometry.data, loss, network, i, times=times, trained=trained[i], law=law[i])
 
-    return gaps, lost, sides
+    return gaps, lost, trial_record
 
 
 def check_read_out(key: Any, trials: int) -> Outcome:
     """Linear read-outs from 0 and from random weights, two orthogonal classes at once; all losses."""
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     for k, rng in enumerate(generators(key, trials)):
         loss = LOSS_NAMES[k % len(LOSS_NAMES)]
-        gaps, lost, sides = _read_out(rng, loss, 0.0)
-        tally.add(gaps, loss, sides, lost)
+        gaps, lost, trial_record = _read_out(rng, loss, 0.0)
+        tally.add(gaps, loss, trial_record, lost)
     return tally.outcome()
 
 
 def read_out_without_orthogonality(key: Any) -> Counterexample:
     """Drop "orthogonal classes": at 120 degrees each class teaches the other."""
-    gaps, lost, sides = _read_out(generator(key), "cross-entropy", -0.5)
-    numbers = sides(int(np.argmax(np.where(lost, -np.inf, gaps))))
+    gaps, lost, trial_record = _read_out(generator(key), "cross-entropy", -0.5)
+    numbers = trial_record(int(np.argmax(np.where(lost, -np.inf, gaps))))
     law, trained = np.asarray(numbers["law"]), np.asarray(numbers["trained"])
     unit = 1e-3 + np.abs(law)
     k, c = (int(v) for v in np.unravel_index(np.argmax(np.abs(trained - law) / unit), law.shape))
@@ -102,9 +102,7 @@ def _chain(geometry: Geometry, weights: np.ndarray) -> DeepReLU:
     return DeepReLU((chain.layers[0] - weights[:, :1, None] * other, *chain.layers[1:]))
 
 
-def _path(
-    rng: np.random.Generator, depth: int, loss: str, spread: float, balanced_law: bool = False, read_out: float = 1.0
-):
+def _path(rng: np.random.Generator, depth: int, loss: str, spread: float, balanced_law: bool = False, read_out: float = 1.0):
     """Paths trained by the flow: gaps [b] from the law, lost [b], what to record.
 
     `spread` is the standard deviation of log b_l around the path's mean; `balanced_law` takes the law of equal weights
@@ -126,18 +124,18 @@ def _path(
     law = np.asarray(theory.depth_mode(p, r, assumed, loss).logit(times))
     gaps = np.max(np.abs(trained - law) / law, axis=-1)
 
-    def sides(i: int) -> dict[str, Any]:
+    def trial_record(i: int) -> dict[str, Any]:
         return record(geometry.data, loss, network, i, times=times, path=weights[i], trained=trained[i], law=law[i])
 
-    return gaps, lost, sides
+    return gaps, lost, trial_record
 
 
 def _check_paths(key: Any, trials: int, spread: float) -> Outcome:
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     for k, rng in enumerate(generators(key, trials)):
         depth, loss = _PATHS[k % len(_PATHS)]
-        gaps, lost, sides = _path(rng, depth, loss, spread)
-        tally.add(gaps, f"N = {depth}, {loss}", sides, lost)
+        gaps, lost, trial_record = _path(rng, depth, loss, spread)
+        tally.add(gaps, f"N = {depth}, {loss}", trial_record, lost)
     return tally.outcome()
 
 
@@ -151,9 +149,9 @@ def check_unbalanced(key: Any, trials: int) -> Outcome:
     return _check_paths(key, trials, 0.7)
 
 
-def _worst_path(dropped: str, gaps: np.ndarray, lost: np.ndarray, sides: Any) -> Counterexample:
+def _worst_path(dropped: str, gaps: np.ndarray, lost: np.ndarray, trial_record: Any) -> Counterexample:
     """The path and the record at which the law is furthest from training."""
-    numbers = sides(int(np.argmax(np.where(lost, -np.inf, gaps))))
+    numbers = trial_record(int(np.argmax(np.where(lost, -np.inf, gaps))))
     trained, law = numbers["trained"], numbers["law"]
     k = int(np.argmax(np.abs(trained - law) / law))
     return Counterexample.of(

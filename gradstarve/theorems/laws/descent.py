@@ -21,8 +21,8 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Tally,
     Theorem,
+    TrialLog,
     draw_gaps,
     of_losses,
 )
@@ -30,8 +30,8 @@ from gradstarve.theorems._sampling import (
     BATCH,
     LOSS_NAMES,
     WIDTH,
+    ExclusiveInit,
     Geometry,
-    Start,
     exclusive_start,
     generator,
     generators,
@@ -48,7 +48,7 @@ _STEPS = 1000
 DESCENT_TOLERANCE = 1e-10
 
 
-def step_sizes(rng: np.random.Generator, geometry: Geometry, start: Start, loss: str) -> np.ndarray:
+def step_sizes(rng: np.random.Generator, geometry: Geometry, start: ExclusiveInit, loss: str) -> np.ndarray:
     """Log-uniform from a thousandth of the largest sensible step to that one, step_size p r g = 0.9 at the start: [b].
 
     Squared loss needs less to be stable: beyond, its orbits are chaotic and make rounding large.
@@ -66,7 +66,7 @@ def step_sizes(rng: np.random.Generator, geometry: Geometry, start: Start, loss:
 
 def check_descent(key: Any, trials: int) -> Outcome:
     """Antipodal and orthogonal classes with half of the neurons of the wrong sign; obtuse ones with the right sign."""
-    tally = Tally(DESCENT_TOLERANCE)
+    tally = TrialLog(DESCENT_TOLERANCE)
     for k, rng in enumerate(generators(key, trials)):
         loss = LOSS_NAMES[k % len(LOSS_NAMES)]
         kind = (k // len(LOSS_NAMES) + k) % 3
@@ -79,11 +79,13 @@ def check_descent(key: Any, trials: int) -> Outcome:
         step_size = step_sizes(rng, geometry, start, loss)
         run = train_descent(geometry.data, network, loss, step_size, _STEPS, _STEPS // 4)
         dynamics = GradientDescent(step_size)
-        gaps, sides = law_gaps(geometry.data, network, loss, run, start.scale(geometry), dynamics)
+        gaps, trial_record = law_gaps(geometry.data, network, loss, run, start.scale(geometry), dynamics)
         tally.add(
             gaps,
             loss,
-            lambda i, d=geometry.data, s=loss, n=network, e=step_size, f=sides: record(d, s, n, i, step_size=e[i], **f(i)),
+            lambda i, d=geometry.data, s=loss, n=network, e=step_size, f=trial_record: record(
+                d, s, n, i, step_size=e[i], **f(i)
+            ),
         )
     return tally.outcome(steps=_STEPS)
 
@@ -174,7 +176,7 @@ def _dynamics(rng: np.random.Generator, limit: np.ndarray, nesterov: bool, exclu
 
 def check_momentum(key: Any, trials: int) -> Outcome:
     """Antipodal and orthogonal classes with half of the neurons of the wrong sign; obtuse ones with the right sign."""
-    tally = Tally(DESCENT_TOLERANCE)
+    tally = TrialLog(DESCENT_TOLERANCE)
     for k, rng in enumerate(generators(key, trials)):
         number = k % len(LOSS_NAMES)
         loss, nesterov = LOSS_NAMES[number], number % 2 == 0
@@ -184,11 +186,13 @@ def check_momentum(key: Any, trials: int) -> Outcome:
         network = start.network(rng, geometry)
         dynamics = _dynamics(rng, step_sizes(rng, geometry, start, loss), nesterov, exclusive=kind > 0)
         run = train(geometry.data, network, loss, dynamics, _STEPS, _STEPS // 4)
-        gaps, sides = law_gaps(geometry.data, network, loss, run, start.scale(geometry), dynamics)
+        gaps, trial_record = law_gaps(geometry.data, network, loss, run, start.scale(geometry), dynamics)
         tally.add(
             gaps,
             f"{loss}, {'Nesterov' if nesterov else 'heavy ball'}",
-            lambda i, d=geometry.data, s=loss, n=network, e=dynamics, f=sides: record(d, s, n, i, **_numbers(e, i), **f(i)),
+            lambda i, d=geometry.data, s=loss, n=network, e=dynamics, f=trial_record: record(
+                d, s, n, i, **_numbers(e, i), **f(i)
+            ),
         )
     return tally.outcome(steps=_STEPS)
 
@@ -202,7 +206,7 @@ def without_calm(key: Any) -> Counterexample:
     """Drop "weight decay that does not oscillate": what class + does not see swings to its side."""
     rng = generator(key)
     geometry = two_rays(rng, 0.0)
-    start = exclusive_start(rng, low=0.1, high=0.5).usual()
+    start = exclusive_start(rng, low=0.1, high=0.5).without_edge_cases()
     network = start.network(rng, geometry)
     step_size = 0.4 / geometry.rates.max()
     every = np.ones(BATCH)
@@ -348,7 +352,7 @@ def _draws_to(logit: float, mode: Mode, loss: str, step_size: float) -> int:
 def _try(key: Any, trials: int, losses: tuple[str, ...], observe: Any) -> Outcome:
     """Five problems, `trials` / 5 seeds each; `observe(solution, runs, there)` gives (what was found, values, chances),
     with the step by which a seed is about half-way to its margin for `there`, if the loss has one."""
-    tally = Tally(1.0)
+    tally = TrialLog(1.0)
     seeds = -(-trials // len(losses))
     curves = np.empty(len(losses), object)
     for k, (rng, loss) in enumerate(zip(generators(key, len(losses), 1), losses, strict=True)):
@@ -360,9 +364,11 @@ def _try(key: Any, trials: int, losses: tuple[str, ...], observe: Any) -> Outcom
         found, values, chances = observe(solution, runs, int(np.clip(half, 5, _SGD_STEPS)))
         gap, statistics = _gap(rng, found, values, chances)
         crowd = TwoLayerReLU(np.asarray(network.w)[None], np.asarray(network.z)[None])
-        sides = record(data, loss, crowd, 0, step_size=step_size, steps=_SGD_STEPS, seeds=seeds, beside_the_law=statistics)
+        trial_record = record(
+            data, loss, crowd, 0, step_size=step_size, steps=_SGD_STEPS, seeds=seeds, beside_the_law=statistics
+        )
         name = f"{k + 1}: {loss}, p = {float(mode.frequency):.2f}"
-        tally.add([gap], name, lambda i, s=sides: s)
+        tally.add([gap], name, lambda i, s=trial_record: s)
         curves[k] = (name, found, values, chances)
     return tally.outcome(curves=curves, seeds=seeds)
 

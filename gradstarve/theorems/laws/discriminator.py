@@ -19,8 +19,8 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Tally,
     Theorem,
+    TrialLog,
     draw_gaps,
     of_losses,
 )
@@ -32,8 +32,8 @@ from gradstarve.theorems._sampling import (
     PER_CLASS,
     WHY_FLOW,
     WIDTH,
+    ExclusiveInit,
     Geometry,
-    Start,
     descent_gradient,
     exclusive_start,
     generator,
@@ -68,10 +68,10 @@ def _slope(network: Any, fake: Any, kind: str, along: Any = None):
 
 def check_signal(key: Any, trials: int) -> Outcome:
     """Discriminators trained by the flow, reals as class + and fakes as class -; and far out, where the signal dies."""
-    tally = Tally(1.0)
+    tally = TrialLog(1.0)
     for k, rng in enumerate(generators(key, trials)):
         geometry = two_rays(rng, -1.0 if k % 2 else 0.0)
-        start = exclusive_start(rng, doubters=0.2, low=0.03)
+        start = exclusive_start(rng, wrong_sign_learners=0.2, low=0.03)
         network = start.network(rng, geometry)
         times = flow_times(rng, geometry)
         run, lost = train_flow(geometry.data, network, _LOSS, times)
@@ -100,7 +100,7 @@ def signal_with_a_bias(key: Any) -> Counterexample:
     """Drop "no biases": the last input is the same for all points, and what is generated are the others."""
     rng = generator(key)
     geometry = two_rays(rng, -1.0)
-    network = exclusive_start(rng, low=0.1, high=0.5).usual().network(rng, geometry)
+    network = exclusive_start(rng, low=0.1, high=0.5).without_edge_cases().network(rng, geometry)
     fake = np.asarray(geometry.data.points)[PER_CLASS]
     generated = np.append(fake[:-1], 0)
     norm = float(np.linalg.norm(generated))
@@ -143,7 +143,7 @@ def _rates(geometry: Geometry, margins: np.ndarray) -> np.ndarray:
     first = np.arange(WIDTH) == 0
     a = np.sqrt(margins / norm)[:, None] * np.geomspace(0.3, 3, BATCH)[:, None] * first
     zeta = np.where(first, margins[:, None] / norm / np.where(first, a, 1), 0)
-    network = Start(-1.0 * np.broadcast_to(first, a.shape), a, zeta).network(np.random.default_rng(0), geometry)
+    network = ExclusiveInit(-1.0 * np.broadcast_to(first, a.shape), a, zeta).network(np.random.default_rng(0), geometry)
     moves = descent_gradient(geometry.data, network, _LOSS)
     speed = np.max(np.abs(np.asarray(moves.z)), axis=-1)
     step = 1e-6 / speed
@@ -156,7 +156,7 @@ def _rates(geometry: Geometry, margins: np.ndarray) -> np.ndarray:
     return ahead - behind
 
 
-def _late(tally: Tally, rng: np.random.Generator, layers: int) -> None:
+def _late(tally: TrialLog, rng: np.random.Generator, layers: int) -> None:
     """(signal / tail - 1) log(1/e), which (6.3) makes tend to m = 2 - 2/N; the law for the points of class +."""
     geometry = two_rays(rng, 0.0)
     network = far_network(rng, geometry, layers)

@@ -15,16 +15,16 @@ from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.theorems._entry import ANTIPODAL as ANTIPODAL_CLASSES
 from gradstarve.theorems._entry import (
     COLOURS,
-    EVERLASTING,
     EXCLUSIVE,
+    NEVER_STOPS,
     OFF_MANIFOLD,
     ONE_RAY,
     ORTHOGONAL,
     Counterexample,
     Outcome,
     Quote,
-    Tally,
     Theorem,
+    TrialLog,
     draw_gaps,
 )
 from gradstarve.theorems._sampling import (
@@ -36,7 +36,6 @@ from gradstarve.theorems._sampling import (
     WHY_FLOW,
     Geometry,
     exclusive_start,
-    furthest,
     generator,
     generators,
     law_gaps,
@@ -45,6 +44,7 @@ from gradstarve.theorems._sampling import (
     train_descent,
     train_flow,
     two_rays,
+    worst_network,
 )
 from gradstarve.theorems.laws.modes import flow_times
 
@@ -75,7 +75,7 @@ def two_points(rng: np.random.Generator, cosine: float) -> tuple[Dataset, np.nda
 
 def check_fates(key: Any, trials: int) -> Outcome:
     """Orthogonal classes; the final weights of every neuron, of descent and of the flow. One trial is one neuron."""
-    tally = Tally(0.5)
+    tally = TrialLog(0.5)
     seen: list[np.ndarray] = []
     for k, rng in enumerate(generators(key, trials, CROWD)):
         loss = ("cross-entropy", "exponential")[k % 2]
@@ -173,7 +173,7 @@ def miscount(count: int, decided: int, total: int, probability: float) -> float:
 
 def check_probability(key: Any, trials: int) -> Outcome:
     """The frequency of learning for six ratios of scales, each from `trials`/6 trained networks."""
-    tally = Tally(A_NEURON)
+    tally = TrialLog(A_NEURON)
     count = -(-trials // len(RATIOS))
     rates, expected = [], []
     for k, ratio in enumerate(RATIOS):
@@ -181,8 +181,8 @@ def check_probability(key: Any, trials: int) -> Outcome:
         probability = float(theory.learning_probability(ratio, 1.0))
         rates.append(learnt / decided)
         expected.append(probability)
-        sides = {"ratio": ratio, "learnt": learnt, "decided": decided, "networks": count, "law": probability}
-        tally.add([miscount(learnt, decided, count, probability)], f"ratio {ratio:g}", lambda i, s=sides: s)
+        trial_record = {"ratio": ratio, "learnt": learnt, "decided": decided, "networks": count, "law": probability}
+        tally.add([miscount(learnt, decided, count, probability)], f"ratio {ratio:g}", lambda i, s=trial_record: s)
     # Two neurons off is more than the tolerance, wherever in its part of the range an angle was drawn.
     return tally.outcome(
         rates=np.array(rates),
@@ -243,7 +243,7 @@ FATES = Theorem(
         r"\begin{split} z_j(0) > {-a_j(0)}: \quad &\text{neuron } j \text{ learns its class}, \\ "
         r"z_j(0) < {-a_j(0)}: \quad &\text{it leaves the class: } a_j = 0 \text{ after a finite time} \end{split}"
     ),
-    hypotheses=(ORTHOGONAL, EXCLUSIVE, EVERLASTING),
+    hypotheses=(ORTHOGONAL, EXCLUSIVE, NEVER_STOPS),
     tolerance=0.5,
     why_tolerance="yes or no: 0 agrees, 1 contradicts; a third of the neurons start within 0.1 % to 10 % of the line",
     checked_with=BY_DESCENT,
@@ -295,15 +295,15 @@ def _settled(a: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 def check_transfer(key: Any, trials: int) -> Outcome:
     """Antipodal classes under the flow, any signs: neurons pass between the classes, logits and weights by the law."""
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     for k, rng in enumerate(generators(key, trials)):
         loss = ("cross-entropy", "hinge")[k % 2]
         geometry = two_rays(rng, -1.0)
         start = exclusive_start(rng, wrong_signs=0.5, crowd=True)
         network = start.network(rng, geometry)
         run, lost = train_flow(geometry.data, network, loss, flow_times(rng, geometry))
-        gaps, sides = law_gaps(geometry.data, network, loss, run, start.scale(geometry))
-        tally.add(gaps, loss, lambda i, d=geometry.data, s=loss, n=network, f=sides: record(d, s, n, i, **f(i)), lost)
+        gaps, trial_record = law_gaps(geometry.data, network, loss, run, start.scale(geometry))
+        tally.add(gaps, loss, lambda i, d=geometry.data, s=loss, n=network, f=trial_record: record(d, s, n, i, **f(i)), lost)
     return tally.outcome(networks=BATCH * len(generators(key, trials)))
 
 
@@ -315,13 +315,13 @@ def transfer_without_antipodes(key: Any) -> Counterexample:
     opposite = np.stack([plus, -plus])
     points = np.repeat(geometry.norms[:, None] * opposite, PER_CLASS, axis=0)
     twin = Geometry(Dataset(points, geometry.data.labels, p), opposite, geometry.norms, geometry.frequencies)
-    start = exclusive_start(rng, wrong_signs=0.5, low=0.1, high=0.5).usual()
+    start = exclusive_start(rng, wrong_signs=0.5, low=0.1, high=0.5).without_edge_cases()
     network = start.network(rng, geometry)
     times = flow_times(rng, geometry)
     run, lost = train_flow(geometry.data, network, "cross-entropy", times)
     law = np.asarray(theory.solve(twin.data, start.network(rng, twin), "cross-entropy").logits(times))[..., 0]
     found = np.asarray(run.recorded)[..., 0]
-    quote, i = furthest("the logit of class +", times, found, lost, law, start.scale(geometry))
+    quote, i = worst_network("the logit of class +", times, found, lost, law, start.scale(geometry))
     return Counterexample.of(
         "antipodal classes (an angle of 120 degrees instead)",
         quote,
@@ -338,7 +338,7 @@ def check_antipodal(key: Any, trials: int) -> Outcome:
     of the patterns in which a class fails is its probability given the rest, and no sampling error is left. A neuron in
     the wrong class is a gap of 1; a frequency is a gap in networks. One trial is one network, and one more each width.
     """
-    tally = Tally(_A_HALF)
+    tally = TrialLog(_A_HALF)
     fails = np.zeros(MOST, int)
     totals = np.zeros(MOST, int)
     batch = 4096 if trials >= 4096 else CROWD
@@ -376,9 +376,9 @@ def check_antipodal(key: Any, trials: int) -> Outcome:
             fails[h] += (mine & ~(found == 1).any(-1)).sum()
     for h in range(MOST):
         probability = float(theory.class_failure_probability(h + 1))
-        sides = {"width": h + 1, "class_plus_fails": fails[h], "networks": totals[h], "law": probability}
+        trial_record = {"width": h + 1, "class_plus_fails": fails[h], "networks": totals[h], "law": probability}
         gap = abs(float(fails[h]) - totals[h] * probability)
-        tally.add([gap], "frequency of failure", lambda i, s=sides: s)
+        tally.add([gap], "frequency of failure", lambda i, s=trial_record: s)
     return tally.outcome(
         fails=fails,
         totals=totals,
@@ -502,7 +502,7 @@ ANTIPODAL = Theorem(
     ),
     hypotheses=(
         ANTIPODAL_CLASSES,
-        EVERLASTING,
+        NEVER_STOPS,
         "for the frequencies: neurons are independent, (w_j, z_j) as likely as (-w_j, -z_j)",
     ),
     tolerance=_A_HALF,
@@ -583,16 +583,23 @@ def _off_the_law(
 
 def check_signs(key: Any, trials: int) -> Outcome:
     """Five times in each of six cases, `trials`/6 networks of one neuron each; a row is one frequency."""
-    tally = Tally(_NEURONS)
+    tally = TrialLog(_NEURONS)
     count = -(-trials // len(_CASES))
     seen = []
     for k, case in enumerate(_CASES):
         wrong, learners, times, problem = _wrong_signs(generators(key, k + 1, 1)[k], count, case, 1e-3)
         gaps, law, law_times = _off_the_law(wrong, learners, times, problem)
         geometry, loss, ratio = case
-        sides = {"geometry": geometry, "loss": loss, "ratio": ratio, "times": times, "wrong": wrong, "learners": learners}
-        sides |= {"law": law, "law_times": law_times}
-        tally.add(gaps, f"{geometry}, {loss}, ratio {ratio:g}", lambda i, s=sides: {"record": i, **s})
+        trial_record = {
+            "geometry": geometry,
+            "loss": loss,
+            "ratio": ratio,
+            "times": times,
+            "wrong": wrong,
+            "learners": learners,
+        }
+        trial_record |= {"law": law, "law_times": law_times}
+        tally.add(gaps, f"{geometry}, {loss}, ratio {ratio:g}", lambda i, s=trial_record: {"record": i, **s})
         seen.append(wrong / learners)
     return tally.outcome(rates=np.array(seen), each=count)
 

@@ -22,8 +22,8 @@ from gradstarve.theorems._entry import (
     Outcome,
     Problem,
     Quote,
-    Tally,
     Theorem,
+    TrialLog,
     draw_gaps,
 )
 from gradstarve.theorems._sampling import LOSS_NAMES, flow_rtol, generator, generators, log_uniform, pick
@@ -251,13 +251,9 @@ def _seen_by_all(problem: Problem) -> bool:
     return bool((np.asarray(network.w) @ _points(problem).T > 0).all())
 
 
-NESTED = Hypothesis(
-    "every sample with feature 2 also has feature 1, and the features are orthogonal, of norm 1", _is_pair
-)
+NESTED = Hypothesis("every sample with feature 2 also has feature 1, and the features are orthogonal, of norm 1", _is_pair)
 FROM_ZERO = Hypothesis("one layer, started at zero", _from_zero)
-ALIGNED = Hypothesis(
-    "one layer, or balanced paths of N layers that see one feature each (connections restricted)", _aligned
-)
+ALIGNED = Hypothesis("one layer, or balanced paths of N layers that see one feature each (connections restricted)", _aligned)
 SEEN_BY_ALL = Hypothesis("two layers, neurons active on every sample", _seen_by_all)
 
 
@@ -303,7 +299,7 @@ def _law_gaps(problems: Problems, types: np.ndarray, loss: str, depth: int, scal
     return trained, law, gaps
 
 
-def _reweighted(rng: np.random.Generator, tally: Tally) -> None:
+def _reweighted(rng: np.random.Generator, tally: TrialLog) -> None:
     """Three features that share samples in a ring, trained with the weights that make them equally fast at the start, the
     slowest as fast as can be, and all reach 1 at one time; and with other weights, which do no better than the bound."""
     types, loss, step, problems = np.array([[1.0, 1, 0], [0, 1, 1], [1, 0, 1]]), "cross-entropy", 1e-2, 2
@@ -340,7 +336,7 @@ def _reweighted(rng: np.random.Generator, tally: Tally) -> None:
 
 def check_features(key: Any, trials: int) -> Outcome:
     """Sample types, probabilities, norms and starts at random; paths of one, two, three and five layers."""
-    tally = Tally(LIMIT_TOLERANCE)
+    tally = TrialLog(LIMIT_TOLERANCE)
     _reweighted(generator(key), tally)
     for k, rng in enumerate(generators(key, trials, COUNT)):
         depth, loss = _ROUNDS[k % len(_ROUNDS)]
@@ -447,7 +443,7 @@ def index_without_orthogonality(key: Any) -> Counterexample:
 
 def check_index(key: Any, trials: int) -> Outcome:
     """One layer and two: trained with both features, and again with either of them taken out of the samples."""
-    tally = Tally(LIMIT_TOLERANCE)
+    tally = TrialLog(LIMIT_TOLERANCE)
     shown = []
     for k, rng in enumerate(generators(key, trials, COUNT)):
         depth, weights = 1 + k % 2, pair_weights(rng)

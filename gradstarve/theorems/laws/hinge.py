@@ -44,8 +44,8 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Tally,
     Theorem,
+    TrialLog,
     draw_gaps,
     of_losses,
 )
@@ -257,7 +257,7 @@ def draw_problem(rng: np.random.Generator) -> tuple[Dataset, TwoLayerReLU, float
 
 def check_path(key: Any, trials: int) -> Outcome:
     """Networks of any activity and signs: their records beside the integrator's, their events beside a path retraced."""
-    tally = Tally(_TOLERANCE)
+    tally = TrialLog(_TOLERANCE)
     for rng in generators(key, trials):
         data, network, r = draw_problem(rng)
         times = np.array([0.5, 2, 6, 15]) / r
@@ -336,7 +336,7 @@ def _against(moments: list[Moment], data: Dataset) -> tuple[float, list[list[flo
 
 def check_no_sliding(key: Any, trials: int) -> Outcome:
     """The motion of every neuron along every point on both sides of every event; one trial is one network."""
-    tally = Tally(SIGN_TOLERANCE)
+    tally = TrialLog(SIGN_TOLERANCE)
     seen: list[list[float]] = []
     for rng in generators(key, trials):
         data, network, _ = draw_problem(rng)
@@ -528,7 +528,7 @@ def _falls(path: Path, data: Dataset) -> np.ndarray:
 
 def check_events(key: Any, trials: int) -> Outcome:
     """Every event of networks of exclusive neurons of the right sign, and of any neurons; one trial is one network."""
-    tally = Tally(_TOLERANCE)
+    tally = TrialLog(_TOLERANCE)
     falls, counts = [], {}
     for k, rng in enumerate(generators(key, trials)):
         data, network, _ = draw_problem(rng)
@@ -544,9 +544,7 @@ def check_events(key: Any, trials: int) -> Outcome:
             gaps[b] = max(_excess(path, data, network, b), float(np.max(1 - fall[:, 1] / fall[:, 0], initial=0)))
         gaps = np.where(followed(run) & np.asarray(run.settled), gaps, np.inf)
         counts[group] = max(counts.get(group, 0), int(np.max(run.events.count)))
-        tally.add(
-            gaps, group, lambda i, d=data, n=network, r=run: record(d, "hinge", n, i, events=int(r.events.count[i]))
-        )
+        tally.add(gaps, group, lambda i, d=data, n=network, r=run: record(d, "hinge", n, i, events=int(r.events.count[i])))
     return tally.outcome(falls=np.concatenate(falls), most=counts)
 
 
@@ -710,7 +708,7 @@ def unfinished(data: Dataset, network: TwoLayerReLU) -> tuple[np.ndarray, np.nda
 
 def check_end(key: Any, trials: int) -> Outcome:
     """The last weights of networks of any activity and signs; one trial is one network."""
-    tally = Tally(_TOLERANCE)
+    tally = TrialLog(_TOLERANCE)
     points = []
     for rng in generators(key, trials):
         data, network, _ = draw_problem(rng)

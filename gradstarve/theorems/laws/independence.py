@@ -16,8 +16,8 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Tally,
     Theorem,
+    TrialLog,
     draw_gaps,
 )
 from gradstarve.theorems._sampling import (
@@ -25,8 +25,8 @@ from gradstarve.theorems._sampling import (
     LOSS_NAMES,
     PER_CLASS,
     WIDTH,
+    ExclusiveInit,
     Geometry,
-    Start,
     cone_data,
     descent_gradient,
     exclusive_start,
@@ -64,7 +64,7 @@ def _against(data: Dataset, network: TwoLayerReLU, loss: str) -> np.ndarray:
 
 def check_sign(key: Any, trials: int) -> Outcome:
     """The flow's direction at random networks of any activity pattern, any signs; one trial is one network."""
-    tally = Tally(SIGN_TOLERANCE)
+    tally = TrialLog(SIGN_TOLERANCE)
     for k, rng in enumerate(generators(key, trials)):
         loss = LOSS_NAMES[k % len(LOSS_NAMES)]
         data = cone_data(rng)
@@ -133,9 +133,7 @@ def alone(data: Dataset, network: TwoLayerReLU, label: int) -> tuple[Dataset, Tw
     return Dataset(points, np.full(len(points), float(label)), weights / total), small, total
 
 
-def exclusive_networks(
-    rng: np.random.Generator, data: Dataset, wrong_signs: float = 0.0, high: float = 1.5
-) -> TwoLayerReLU:
+def exclusive_networks(rng: np.random.Generator, data: Dataset, wrong_signs: float = 0.0, high: float = 1.5) -> TwoLayerReLU:
     """Neurons active on every point of one class and on none of the other: w = own cone - the other class's cone."""
     points, labels = np.asarray(data.points), np.asarray(data.labels)
     unit = points / np.linalg.norm(points, axis=-1, keepdims=True)
@@ -182,7 +180,7 @@ def _coupling(data: Dataset, network: TwoLayerReLU, loss: str, step_size: np.nda
 
 
 def _off_the_curves(
-    geometry: Geometry, start: Start, network: TwoLayerReLU, loss: str, step_size: np.ndarray, together: np.ndarray
+    geometry: Geometry, start: ExclusiveInit, network: TwoLayerReLU, loss: str, step_size: np.ndarray, together: np.ndarray
 ) -> np.ndarray:
     """How far each class, trained beside the other one, is from the curve of one class that `theory` has for it: [b]."""
     labels, gap = np.asarray(geometry.data.labels), np.zeros(len(together))
@@ -216,7 +214,7 @@ _ONE_SIDED = ("cross-entropy", "hinge", "exponential")
 def check_modes(key: Any, trials: int) -> Outcome:
     """Each class of cone data, and of two rays, trained with the other one beside it, and alone; on rays the curves are
     those that `theory` has for one class too. One trial is one network, half of them on each kind of data."""
-    tally = Tally(MODES_TOLERANCE)
+    tally = TrialLog(MODES_TOLERANCE)
     for k, rng in enumerate(generators(key, trials, 2 * BATCH)):
         loss = _ONE_SIDED[k % len(_ONE_SIDED)]
         cones = cone_data(rng)

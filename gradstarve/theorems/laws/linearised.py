@@ -12,7 +12,7 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import Dataset, DeepReLU, GradientDescent, SpectralDecoupling, TwoLayerReLU
 from gradstarve.simulation import simulate
-from gradstarve.theorems._entry import Counterexample, Hypothesis, Outcome, Problem, Quote, Tally, Theorem, draw_gaps
+from gradstarve.theorems._entry import Counterexample, Hypothesis, Outcome, Problem, Quote, Theorem, TrialLog, draw_gaps
 from gradstarve.theorems._sampling import generator, generators, log_uniform, pick, record, train, train_descent
 from gradstarve.theorems.laws.features import BY_LIMIT, COUNT, FRACTIONS, KINDS, LIMIT_TOLERANCE, PAIR, WHY_LIMIT, Problems
 
@@ -69,7 +69,7 @@ def _off_the_kernel(points: np.ndarray, weights: np.ndarray) -> float:
     given = (_read_out, jnp.asarray(weights), jnp.asarray(labels[:, None] * points), labels)
     kernel, size = points @ points.T, np.abs(points @ points.T).max()
     moved = theory.jacobian.margin_kernel(_read_out, given[1] + 1, *given[2:])
-    sides = (
+    trial_record = (
         (theory.jacobian.margins(*given), points @ weights),
         (theory.jacobian.margin_jacobian(*given), points),
         (theory.jacobian.margin_kernel(*given), kernel),
@@ -77,7 +77,7 @@ def _off_the_kernel(points: np.ndarray, weights: np.ndarray) -> float:
         (theory.jacobian.kernel_product(*given)(np.eye(KINDS)), kernel),
         (theory.jacobian.kernel_change(kernel, moved), 0.0),  # linear: nothing moves
     )
-    return max(float(np.max(np.abs(np.asarray(found) - law))) for found, law in sides) / (1 + size)
+    return max(float(np.max(np.abs(np.asarray(found) - law))) for found, law in trial_record) / (1 + size)
 
 
 def _read_out(weights: Any, x: Any) -> Any:
@@ -86,7 +86,7 @@ def _read_out(weights: Any, x: Any) -> Any:
 
 def check_flow(key: Any, trials: int) -> Outcome:
     """Random samples, a third of them in a plane, so that K is singular, some that contradict each other; any start."""
-    tally = Tally(LIMIT_TOLERANCE)
+    tally = TrialLog(LIMIT_TOLERANCE)
     for rng in generators(key, trials, COUNT):
         points = rng.normal(size=(COUNT, KINDS, KINDS)) * log_uniform(rng, 0.2, 1, (COUNT, KINDS, 1))
         flat, against = np.arange(COUNT) % 3 == 1, np.arange(COUNT) % 6 == 2
@@ -208,7 +208,7 @@ def _symmetric(kernel: np.ndarray) -> np.ndarray:
 
 def check_ridge(key: Any, trials: int) -> Outcome:
     """Random features of any strength, every third kernel singular; ridges from a 300th of the strongest to ten times it."""
-    tally, none = Tally(_REST_TOLERANCE), np.zeros(COUNT)
+    tally, none = TrialLog(_REST_TOLERANCE), np.zeros(COUNT)
     for rng in generators(key, trials, COUNT):
         U, strengths, frames = _features(rng, 1.0)
         strengths[::3, -1] = 0
@@ -249,7 +249,7 @@ def _slopes(rng: np.random.Generator, U: np.ndarray, strengths: np.ndarray, fram
 
 def check_starvation(key: Any, trials: int) -> Outcome:
     """Features of any strength, from 1.3 times apart; the slope of every response."""
-    tally = Tally(_SLOPE_TOLERANCE)
+    tally = TrialLog(_SLOPE_TOLERANCE)
     for rng in generators(key, trials, COUNT):
         points, ridge, moved, trained, law = _slopes(rng, *_features(rng, 1.3))
         tally.add(
@@ -303,7 +303,7 @@ def ridge_without_width(key: Any) -> Counterexample:
 
 def check_decoupling(key: Any, trials: int) -> Outcome:
     """Features of any strength up to ten times apart, penalties from 0.05 to 5; all margins end at one number."""
-    tally, none = Tally(_REST_TOLERANCE), np.zeros(COUNT)
+    tally, none = TrialLog(_REST_TOLERANCE), np.zeros(COUNT)
     for rng in generators(key, trials, COUNT):
         points = _samples(*_features(rng, 1.0))
         penalty = log_uniform(rng, 0.05, 5, COUNT)

@@ -40,8 +40,8 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Tally,
     Theorem,
+    TrialLog,
     of_losses,
 )
 from gradstarve.theorems._sampling import (
@@ -152,7 +152,7 @@ def _drawn(rng: np.random.Generator, group: str) -> tuple[Dataset, TwoLayerReLU,
 
 def check_margin(key: Any, trials: int) -> Outcome:
     """The end of exclusive neurons of the right sign, from any start and from one that vanishes; one trial a network."""
-    tally = Tally(_TOLERANCE)
+    tally = TrialLog(_TOLERANCE)
     points = []
     for k, rng in enumerate(generators(key, trials)):
         group = GROUPS[k % len(GROUPS)]
@@ -371,7 +371,7 @@ def _growth(gap: np.ndarray, reached: np.ndarray, mine: np.ndarray) -> np.ndarra
 
 def check_direction(key: Any, trials: int) -> Outcome:
     """Cone data, exclusive neurons of the right sign, margins from 15 to 50; one trial is one network."""
-    tally = Tally(_ANGLE_TOLERANCE)
+    tally = TrialLog(_ANGLE_TOLERANCE)
     seen: list[np.ndarray] = []
     for k, rng in enumerate(generators(key, trials)):
         data = _clear_cut(rng, wide=k % 2 == 0)

@@ -24,8 +24,8 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Tally,
     Theorem,
+    TrialLog,
     draw_gaps,
 )
 from gradstarve.theorems._sampling import (
@@ -36,12 +36,11 @@ from gradstarve.theorems._sampling import (
     PER_CLASS,
     WHY_FLOW,
     WIDTH,
+    ExclusiveInit,
     Geometry,
-    Start,
     any_data,
     cone_data,
     exclusive_start,
-    furthest,
     generator,
     generators,
     law_gaps,
@@ -51,6 +50,7 @@ from gradstarve.theorems._sampling import (
     train_descent,
     train_flow,
     two_rays,
+    worst_network,
 )
 
 # Four records, as everywhere, so that the simulator is compiled once for all entries.
@@ -62,22 +62,22 @@ def flow_times(rng: np.random.Generator, geometry: Geometry, low: float = 3.0, h
     return FRACTIONS * log_uniform(rng, low, high) / geometry.pace
 
 
-def _against_solve(tally: Tally, rng: Any, geometry: Geometry, start: Start, loss: str, kind: str) -> None:
+def _against_solve(tally: TrialLog, rng: Any, geometry: Geometry, start: ExclusiveInit, loss: str, kind: str) -> None:
     """Train one batch by the flow and compare it with `theory.solve`."""
     network = start.network(rng, geometry)
     run, lost = train_flow(geometry.data, network, loss, flow_times(rng, geometry))
-    gaps, sides = law_gaps(geometry.data, network, loss, run, start.scale(geometry))
-    tally.add(gaps, kind, lambda i: record(geometry.data, loss, network, i, **sides(i)), lost)
+    gaps, trial_record = law_gaps(geometry.data, network, loss, run, start.scale(geometry))
+    tally.add(gaps, kind, lambda i: record(geometry.data, loss, network, i, **trial_record(i)), lost)
 
 
 def check_clock(key: Any, trials: int) -> Outcome:
     """Exclusive neurons that stay, on antipodal, obtuse and orthogonal classes; all losses; logits and weights."""
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     for k, rng in enumerate(generators(key, trials)):
         loss = LOSS_NAMES[k % len(LOSS_NAMES)]
         cosine = (-1.0, 0.0, rng.uniform(-0.95, -0.05))[(k // len(LOSS_NAMES) + k) % 3]
         geometry = two_rays(rng, cosine)
-        start = exclusive_start(rng, doubters=0.2)
+        start = exclusive_start(rng, wrong_sign_learners=0.2)
         if loss == "squared":
             start = start.below_one(geometry)
         _against_solve(tally, rng, geometry, start, loss, loss)
@@ -104,7 +104,7 @@ def clock_without_direction(key: Any) -> Counterexample:
     mode = Mode(geometry.frequencies[0], r * np.cos(angle), a, zeta)
     law = np.asarray(theory.solve_mode(mode, "cross-entropy").logit(times))
     found = np.asarray(run.recorded)[..., 0]
-    quote, i = furthest("the logit of the first point", times, found, lost, law, start.scale(geometry))
+    quote, i = worst_network("the logit of the first point", times, found, lost, law, start.scale(geometry))
     return Counterexample.of(
         "the points of a class share a direction (two points at 80 degrees instead, taken for one at their mean)",
         quote,
@@ -115,7 +115,7 @@ def clock_without_direction(key: Any) -> Counterexample:
 
 def check_deaths(key: Any, trials: int) -> Outcome:
     """Orthogonal classes, half of the neurons of the wrong sign; near the stable manifold on purpose; all losses."""
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     deaths = 0
     for k, rng in enumerate(generators(key, trials)):
         loss = LOSS_NAMES[k % len(LOSS_NAMES)]
@@ -130,7 +130,7 @@ def deaths_without_orthogonality(key: Any) -> Counterexample:
     """Drop "orthogonal": antipodal classes, whose leavers do not die but join the other class."""
     rng = generator(key)
     geometry = two_rays(rng, -1.0)
-    start = exclusive_start(rng, wrong_signs=0.5, low=0.1, high=0.5).usual()
+    start = exclusive_start(rng, wrong_signs=0.5, low=0.1, high=0.5).without_edge_cases()
     network = start.network(rng, geometry)
     times = flow_times(rng, geometry, 10.0, 20.0)
     run, lost = train_flow(geometry.data, network, "cross-entropy", times)
@@ -139,7 +139,7 @@ def deaths_without_orthogonality(key: Any) -> Counterexample:
     law = np.asarray(curve.logit(times))
     found = np.asarray(run.recorded)[..., 0]
     what = "the logit of class +, with the neurons that class - lost to it,"
-    quote, i = furthest(what, times, found, lost, law, start.scale(geometry))
+    quote, i = worst_network(what, times, found, lost, law, start.scale(geometry))
     return Counterexample.of(
         "orthogonal classes (antipodal ones instead, each taken by itself)",
         quote,
@@ -155,7 +155,7 @@ def invariants(norm: Any, a: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.
         return norm * np.sqrt(grown * decayed) / 2, np.log(grown / decayed) / 2
 
 
-def _neurons(rng: np.random.Generator, grown: np.ndarray, decayed: np.ndarray) -> Start:
+def _neurons(rng: np.random.Generator, grown: np.ndarray, decayed: np.ndarray) -> ExclusiveInit:
     """Random neurons of class + with sum (a + z)^2 = `grown`^2 and sum (a - z)^2 = `decayed`^2, [b]; all of them stay."""
     shape = (grown.size, WIDTH)
     used = np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (grown.size, 1))
@@ -167,17 +167,17 @@ def _neurons(rng: np.random.Generator, grown: np.ndarray, decayed: np.ndarray) -
     plus, minus = grown[:, None] * direction(0.1), decayed[:, None] * direction(0.0)
     # a = (plus + minus)/2 has to be positive, so minus may be negative only where it is smaller than plus.
     minus = np.where((minus < plus) & (rng.uniform(size=shape) < 0.5), -minus, minus)
-    return Start(np.where(used, 1.0, 0.0), (plus + minus) / 2, (plus - minus) / 2)
+    return ExclusiveInit(np.where(used, 1.0, 0.0), (plus + minus) / 2, (plus - minus) / 2)
 
 
-def _class_curve(rng: Any, geometry: Geometry, start: Start, loss: str, tau: np.ndarray) -> tuple[Any, Any, Any]:
+def _class_curve(rng: Any, geometry: Geometry, start: ExclusiveInit, loss: str, tau: np.ndarray) -> tuple[Any, Any, Any]:
     """u of class + at 2 p r t = tau [4], its network, and which runs were given up."""
     network = start.network(rng, geometry)
     run, lost = train_flow(geometry.data, network, loss, tau / geometry.rates[0])
     return np.asarray(run.recorded)[..., 0], network, lost
 
 
-def _universal(loss: str, norm: Any, start: Start, tau: np.ndarray) -> np.ndarray:
+def _universal(loss: str, norm: Any, start: ExclusiveInit, tau: np.ndarray) -> np.ndarray:
     """U(tau, kappa, theta_0) of (3.11) for the kappa and theta_0 of these neurons: [b, 4].
 
     As the curve of the simplest class that has them, one neuron with p = 1/2 and r = 1, whose time is tau.
@@ -207,7 +207,7 @@ def _pair(rng: Any, loss: str, stretch: float = 1.0, low: float = 1e-3) -> tuple
     law = _universal(loss, float(first.norms[0]), start, tau)
     size = start.scale(first)[:, None]
 
-    def sides(i: int) -> dict[str, Any]:
+    def trial_record(i: int) -> dict[str, Any]:
         return {
             "first": record(first.data, loss, network, i, logits=u[i]),
             "second": record(second.data, loss, twin_network, i, logits=other[i]),
@@ -215,27 +215,27 @@ def _pair(rng: Any, loss: str, stretch: float = 1.0, low: float = 1e-3) -> tuple
             "law": law[i],
         }
 
-    return np.stack([u, other, law]), size, lost | twin_lost, sides
+    return np.stack([u, other, law]), size, lost | twin_lost, trial_record
 
 
 def check_universality(key: Any, trials: int) -> Outcome:
     """Pairs of trained networks that differ in p, r, width, weights and geometry but not in kappa and theta_0."""
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     for k, rng in enumerate(generators(key, trials)):
         loss = LOSS_NAMES[k % len(LOSS_NAMES)]
-        (u, other, law), size, lost, sides = _pair(rng, loss)
+        (u, other, law), size, lost, trial_record = _pair(rng, loss)
         apart = np.maximum(np.abs(u - other), np.abs(u - law)) / (np.abs(u) + size)
-        tally.add(np.max(apart, axis=-1), loss, sides, lost)
+        tally.add(np.max(apart, axis=-1), loss, trial_record, lost)
     return tally.outcome(pairs=BATCH * len(generators(key, trials)))
 
 
 def universality_without_kappa(key: Any) -> Counterexample:
     """Drop "the same kappa": twice as large in the second problem."""
-    (u, other, _), size, lost, sides = _pair(generator(key), "cross-entropy", stretch=2.0, low=0.3)
+    (u, other, _), size, lost, trial_record = _pair(generator(key), "cross-entropy", stretch=2.0, low=0.3)
     unit = np.abs(u) + size
     gaps = np.where(lost[:, None], -np.inf, np.abs(u - other) / unit)
     i, k = (int(v) for v in np.unravel_index(np.argmax(gaps), gaps.shape))
-    numbers = sides(i)
+    numbers = trial_record(i)
     when = f"at 2 p r t = {numbers['two_p_r_t'][k]:.3g}"
     return Counterexample.of(
         "the same kappa (twice as large instead)",
@@ -352,14 +352,19 @@ _Sides = tuple[str, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _each_class(
-    key: Any, trials: int, loss: str, make: Callable[[Any], Start], compare: Callable[..., list[_Sides]], tally: Tally
+    key: Any,
+    trials: int,
+    loss: str,
+    make: Callable[[Any], ExclusiveInit],
+    compare: Callable[..., list[_Sides]],
+    tally: TrialLog,
 ) -> Quote | None:
     """Train batches by the flow and give each class to `compare(u, rate, norm, frequency, a, zeta, times)`.
 
     Classes without neurons are left out; the gap of a network is the largest one of its classes. The quote is that of the
     largest gap of all.
     """
-    furthest: Quote | None = None
+    largest: Quote | None = None
     for k, rng in enumerate(generators(key, trials)):
         geometry = two_rays(rng, -1.0 if k % 2 else 0.0)
         start = make(rng)
@@ -381,10 +386,10 @@ def _each_class(
                 worst = np.where(there, np.maximum(worst, np.max(found, axis=-1)), worst)
                 found = np.where((there & ~lost)[:, None] & np.isfinite(found), found, -np.inf)
                 i, j = (int(v) for v in np.unravel_index(np.argmax(found), found.shape))
-                if found[i, j] > (furthest.gap if furthest else -np.inf):
+                if found[i, j] > (largest.gap if largest else -np.inf):
                     neurons = ", ".join(f"({x:.3g}, {y:.3g})" for x, y in zip(a[i], zeta[i], strict=True) if y)
                     what = f"{quantity} of a class with neurons (a, z) = {neurons}"
-                    furthest = Quote(what, f"at t = {times[j]:.4g}", law[i, j], trained[i, j], unit[i, j])
+                    largest = Quote(what, f"at t = {times[j]:.4g}", law[i, j], trained[i, j], unit[i, j])
         tally.add(
             worst,
             f"{loss}, {'antipodal' if k % 2 else 'orthogonal'}",
@@ -393,12 +398,12 @@ def _each_class(
             ),
             lost,
         )
-    return furthest
+    return largest
 
 
-def _balanced(rng: Any) -> Start:
+def _balanced(rng: Any) -> ExclusiveInit:
     start = exclusive_start(rng, high=1.0)
-    return Start(start.home, start.a, start.a)
+    return ExclusiveInit(start.home, start.a, start.a)
 
 
 def _u0(norm: float, a: np.ndarray, zeta: np.ndarray) -> np.ndarray:
@@ -440,8 +445,8 @@ def check_hinge(key: Any, trials: int) -> Outcome:
         ends = ("the time 2 p r t*", rate * printed, rate * stop, np.ones_like(stop))
         return [*_hinge_sides(u, rate, norm, frequency, a, zeta, times), ends]
 
-    tally = Tally(FLOW_TOLERANCE)
-    _each_class(key, trials, "hinge", lambda rng: exclusive_start(rng, doubters=0.2), compare, tally)
+    tally = TrialLog(FLOW_TOLERANCE)
+    _each_class(key, trials, "hinge", lambda rng: exclusive_start(rng, wrong_sign_learners=0.2), compare, tally)
     return tally.outcome()
 
 
@@ -449,33 +454,33 @@ def check_cross_entropy(key: Any, trials: int) -> Outcome:
     """The time formula at the logits that training reached: any start by the clock integral, balanced ones by Ei."""
 
     def make(rng):
-        start = exclusive_start(rng, doubters=0.2, high=1.0)
-        return start if rng.uniform() < 0.5 else Start(start.home, start.a, start.a)
+        start = exclusive_start(rng, wrong_sign_learners=0.2, high=1.0)
+        return start if rng.uniform() < 0.5 else ExclusiveInit(start.home, start.a, start.a)
 
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     _each_class(key, trials, "cross-entropy", make, _cross_entropy_sides, tally)
     return tally.outcome()
 
 
 def check_balanced(key: Any, trials: int) -> Outcome:
     """Balanced starts under exponential and squared loss, against the printed formulas."""
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     half = -(-trials // 2)
     _each_class(key, half, "exponential", _balanced, _exponential_sides, tally)
     _each_class(key, half, "squared", _balanced, _squared_sides, tally)
     return tally.outcome()
 
 
-def _without(key: Any, loss: str, make: Callable[[Any], Start], compare: Callable, dropped: str) -> Counterexample:
+def _without(key: Any, loss: str, make: Callable[[Any], ExclusiveInit], compare: Callable, dropped: str) -> Counterexample:
     """The worst network of one batch of starts that break a hypothesis."""
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     quote = _each_class(key, 1, loss, make, compare, tally)
     assert quote is not None  # some class has neurons
     return Counterexample.of(dropped, quote, FLOW_TOLERANCE, tally.outcome().worst_instance)
 
 
-def _some_leave(rng: Any) -> Start:
-    return exclusive_start(rng, wrong_signs=0.5, low=0.2, high=1.0).usual()
+def _some_leave(rng: Any) -> ExclusiveInit:
+    return exclusive_start(rng, wrong_signs=0.5, low=0.2, high=1.0).without_edge_cases()
 
 
 def hinge_without_right_sign(key: Any) -> Counterexample:
@@ -492,8 +497,8 @@ def balanced_without_balance(key: Any) -> Counterexample:
     """Drop "balanced": read-outs of a fifth of the first weights."""
 
     def make(rng):
-        start = exclusive_start(rng, low=0.2, high=1.0).usual()
-        return Start(start.home, start.a, start.a / 5)
+        start = exclusive_start(rng, low=0.2, high=1.0).without_edge_cases()
+        return ExclusiveInit(start.home, start.a, start.a / 5)
 
     return _without(key, "exponential", make, _exponential_sides, "balanced neurons (z = a/5 instead)")
 
@@ -579,7 +584,7 @@ def _drift(before: TwoLayerReLU, after: TwoLayerReLU) -> np.ndarray:
 
 def check_balance(key: Any, trials: int) -> Outcome:
     """Flow of full networks on cones and on arbitrary data; no neuron is asked to be exclusive or of the right sign."""
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     for k, rng in enumerate(generators(key, trials)):
         loss = LOSS_NAMES[k % len(LOSS_NAMES)]
         separable = (k // len(LOSS_NAMES)) % 2 == 0

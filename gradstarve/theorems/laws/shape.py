@@ -23,8 +23,8 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Tally,
     Theorem,
+    TrialLog,
     draw_gaps,
     of_losses,
 )
@@ -36,8 +36,8 @@ from gradstarve.theorems._sampling import (
     LOSS_NAMES,
     WHY_FLOW,
     WIDTH,
+    ExclusiveInit,
     Geometry,
-    Start,
     descent_gradient,
     exclusive_start,
     generator,
@@ -89,8 +89,8 @@ def _trained(
 ) -> tuple[Geometry, TwoLayerReLU, Any, np.ndarray, np.ndarray, Any]:
     """A batch trained for a while: (geometry, first networks, last networks, kappa of class + at the start, times, lost)."""
     geometry = two_rays(rng, 0.0)
-    start = exclusive_start(rng, wrong_signs, low=1e-2, doubters=0.3)
-    start = Start(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
+    start = exclusive_start(rng, wrong_signs, low=1e-2, wrong_sign_learners=0.3)
+    start = ExclusiveInit(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
     if loss == "squared":
         start = start.below_one(geometry)
     network = start.network(rng, geometry)
@@ -129,7 +129,7 @@ def _misplaced(geometry: Geometry, loss: str, kappa: np.ndarray, lower: np.ndarr
 
 def check_inflections(key: Any, trials: int) -> Outcome:
     """e'' of trained networks against (5.1), and its sign against the places `theory.error_inflections` gives."""
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     concave = 0
     for k, rng in enumerate(generators(key, trials)):
         loss = LOSS_NAMES[k % len(LOSS_NAMES)]
@@ -191,7 +191,7 @@ _NEAR = np.concatenate([sign * np.geomspace(0.0016, 0.06, BATCH // 4) for sign i
 
 def check_transition(key: Any, trials: int) -> Outcome:
     """How often e'' of a network changes sign between u = 0 and far up, for kappa on both sides of the transition."""
-    tally = Tally(0.5)
+    tally = TrialLog(0.5)
     for k, rng in enumerate(generators(key, trials)):
         loss = _TWO[k % len(_TWO)]
         geometry = two_rays(rng, 0.0)
@@ -254,7 +254,7 @@ def _plateau_gaps(rng: Any, loss: str, unbalance: float = 0.0) -> tuple[np.ndarr
     used = np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (BATCH, 1))
     a = log_uniform(rng, 0.2, 3, shape) * used
     a *= np.sqrt(start / norm / np.sum(a**2, axis=-1, keepdims=True))
-    network = Start(used.astype(float), a * np.exp(unbalance), a * np.exp(-unbalance)).network(rng, geometry)
+    network = ExclusiveInit(used.astype(float), a * np.exp(unbalance), a * np.exp(-unbalance)).network(rng, geometry)
     length = float(theory.plateau_length(loss, start, p, norm))
     times = length * np.array([0.25, 0.5, 0.75, 1.0])
     run, lost = train_flow(geometry.data, network, loss, times)
@@ -265,27 +265,27 @@ def _plateau_gaps(rng: Any, loss: str, unbalance: float = 0.0) -> tuple[np.ndarr
     arrived = np.maximum(0.3 - u[:, 3], u[:, 3] - 1 - FLOW_TOLERANCE)
     gaps = np.where(arrived > 0, np.inf, halfway)
 
-    def sides(i: int) -> dict[str, Any]:
+    def trial_record(i: int) -> dict[str, Any]:
         return record(geometry.data, loss, network, i, start=start, by_the_law={"times": times, "trained": u[i]})
 
-    return gaps, lost, sides
+    return gaps, lost, trial_record
 
 
 def check_plateau(key: Any, trials: int) -> Outcome:
     """Balanced neurons of any number at logits of 1e-10 to 1e-8, followed through the plateau."""
-    tally = Tally(_PLATEAU_TOLERANCE)
+    tally = TrialLog(_PLATEAU_TOLERANCE)
     for k, rng in enumerate(generators(key, trials)):
         loss = LOSS_NAMES[k % len(LOSS_NAMES)]
-        gaps, lost, sides = _plateau_gaps(rng, loss)
-        tally.add(gaps, loss, sides, lost)
+        gaps, lost, trial_record = _plateau_gaps(rng, loss)
+        tally.add(gaps, loss, trial_record, lost)
     return tally.outcome()
 
 
 def plateau_without_balance(key: Any) -> Counterexample:
     """Drop "balanced": first weights e^2 times larger and read-outs as much smaller, at the same first logit."""
-    gaps, _, sides = _plateau_gaps(generator(key), "cross-entropy", unbalance=1.0)
+    gaps, _, trial_record = _plateau_gaps(generator(key), "cross-entropy", unbalance=1.0)
     i = int(np.argmax(np.where(np.isfinite(gaps), gaps, -np.inf)))
-    numbers = sides(i)
+    numbers = trial_record(i)
     law, seen = np.sqrt(numbers["start"]), numbers["by_the_law"]
     when = f"at t = {seen['times'][1]:.4g}, half of the plateau of (5.3),"
     return Counterexample.of(
@@ -364,11 +364,11 @@ PLATEAU = Theorem(
 
 def check_confidence(key: Any, trials: int) -> Outcome:
     """The errors that training reached at four times, and when the law says they are reached."""
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     for rng in generators(key, trials):
         geometry = two_rays(rng, 0.0)
-        start = exclusive_start(rng, doubters=0.3)
-        start = Start(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
+        start = exclusive_start(rng, wrong_sign_learners=0.3)
+        start = ExclusiveInit(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
         network = start.network(rng, geometry)
         times = flow_times(rng, geometry)
         run, lost = train_flow(geometry.data, network, "cross-entropy", times)
@@ -400,9 +400,9 @@ def confidence_without_right_sign(key: Any) -> Counterexample:
     """Drop "every neuron stays": some leave the class on the way, which the invariants of the start do not know."""
     rng = generator(key)
     geometry = two_rays(rng, 0.0)
-    start = exclusive_start(rng, wrong_signs=0.5, low=0.2, high=1.0).usual()
+    start = exclusive_start(rng, wrong_signs=0.5, low=0.2, high=1.0).without_edge_cases()
     # Next to the border they leave late, after the error that is asked for.
-    start = Start(np.abs(start.home), start.a, np.where(start.zeta < -start.a, 1.5, 1) * start.zeta)
+    start = ExclusiveInit(np.abs(start.home), start.a, np.where(start.zeta < -start.a, 1.5, 1) * start.zeta)
     network = start.network(rng, geometry)
     # By the clock of class + itself, however rare and short it is beside the other one.
     times = flow_times(rng, geometry, 10.0, 20.0) * geometry.pace / geometry.rates[0]
@@ -433,7 +433,7 @@ def _advantage(rng: Any, unbalance: float = 0.0) -> tuple[np.ndarray, np.ndarray
     used = np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (BATCH, 1))
     a = log_uniform(rng, 0.2, 3, (BATCH, WIDTH)) * used
     a *= np.sqrt(u0 / norm / np.sum(a**2, axis=-1, keepdims=True))
-    start = Start(used.astype(float), a * np.exp(unbalance), a * np.exp(-unbalance))
+    start = ExclusiveInit(used.astype(float), a * np.exp(unbalance), a * np.exp(-unbalance))
     network = start.network(rng, geometry)
     hinge = np.log(1 / u0) / rate
     ratio = float(theory.hinge_advantage(u0))
@@ -451,27 +451,27 @@ def _advantage(rng: Any, unbalance: float = 0.0) -> tuple[np.ndarray, np.ndarray
     late = np.where(np.abs(stopped[:, 3] - 1) > FLOW_TOLERANCE, np.inf, late)
     gaps = np.maximum(np.maximum(late, curves), np.abs(passing[:, 3] - 1) * (1 + np.e) / rate / entropy)
 
-    def sides(i: int) -> dict[str, Any]:
+    def trial_record(i: int) -> dict[str, Any]:
         seen = {"hinge_time": hinge, "hinge": stopped[i], "cross_entropy_time": entropy, "cross_entropy": passing[i]}
         return record(geometry.data, "hinge", network, i, start=u0, by_the_law=seen)
 
-    return gaps, lost | also_lost, sides
+    return gaps, lost | also_lost, trial_record
 
 
 def check_advantage(key: Any, trials: int) -> Outcome:
     """Balanced starts from 1e-10 to 0.5, each trained with both losses."""
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     for rng in generators(key, trials):
-        gaps, lost, sides = _advantage(rng)
-        tally.add(gaps, "both losses", sides, lost)
+        gaps, lost, trial_record = _advantage(rng)
+        tally.add(gaps, "both losses", trial_record, lost)
     return tally.outcome()
 
 
 def advantage_without_balance(key: Any) -> Counterexample:
     """Drop "balanced": first weights e^2 times larger than the read-outs, at the same first logit."""
-    gaps, lost, sides = _advantage(generator(key), unbalance=1.0)
+    gaps, lost, trial_record = _advantage(generator(key), unbalance=1.0)
     i = int(np.argmax(np.where(lost, -np.inf, np.where(np.isfinite(gaps), gaps, 0))))
-    numbers = sides(i)
+    numbers = trial_record(i)
     seen = numbers["by_the_law"]
     when = f"from {numbers['start']:.3g}, at t = {seen['cross_entropy_time']:.4g}, the time of (6.2),"
     return Counterexample.of(
@@ -491,17 +491,17 @@ def far_network(rng: np.random.Generator, geometry: Geometry, layers: int) -> An
     """Networks [b] of N layers that see class + only: any neurons for two layers, else one path of any weights."""
     plus, minus = geometry.axes
     if layers == 2:
-        start = exclusive_start(rng, doubters=0.3, low=0.03)
+        start = exclusive_start(rng, wrong_sign_learners=0.3, low=0.03)
         # kappa^2 / (2 log(1/e)) is one of the next terms: no kappa above 1.
         shrink = 1 / np.sqrt(np.maximum(start.scale(geometry), 1))[:, None]
-        return Start(np.abs(start.home), start.a * shrink, start.zeta * shrink).network(rng, geometry)
+        return ExclusiveInit(np.abs(start.home), start.a * shrink, start.zeta * shrink).network(rng, geometry)
     weights = log_uniform(rng, 0.3, 1.2, (BATCH, layers)) / geometry.norms[0] ** (1 / layers)
     return DeepReLU.chain(weights, plus - (0.3 * minus if layers > 1 else 0))
 
 
 def check_tails(key: Any, trials: int) -> Outcome:
     """(e / e_tail - 1) log(1/e) of trained networks, which (6.3) says is 2 - 2/N up to a multiple of 1/log(1/e)."""
-    tally = Tally(_TAIL_TOLERANCE)
+    tally = TrialLog(_TAIL_TOLERANCE)
     seen: list[np.ndarray] = []
     for k, rng in enumerate(generators(key, trials)):
         layers = _DEPTHS[k % len(_DEPTHS)]
@@ -556,7 +556,7 @@ def tails_of_no_learning(key: Any) -> Counterexample:
     rng = generator(key)
     geometry = two_rays(rng, 0.0)
     start = exclusive_start(rng, low=0.03, high=0.3)
-    start = Start(np.abs(start.home), start.a, -start.a - np.abs(start.zeta))
+    start = ExclusiveInit(np.abs(start.home), start.a, -start.a - np.abs(start.zeta))
     network = start.network(rng, geometry)
     u, _, times, tail = _next_order(geometry, network, 2)
     return Counterexample.of(

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import ClassDataset, SoftmaxOneLayer, SoftmaxTwoLayer
-from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Tally, Theorem, draw_gaps
+from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Theorem, TrialLog, draw_gaps
 from gradstarve.theorems._sampling import (
     BATCH,
     FLOW_TOLERANCE,
@@ -55,25 +55,25 @@ def _against(data: ClassDataset, network: Any, times: np.ndarray, law: Any) -> T
     run, lost = train_flow(data, network, "cross-entropy", times)
     expected = np.moveaxis(np.asarray(law.gap(times)), 1, 2)  # [b, records, K]
 
-    def sides(i: int) -> dict[str, Any]:
+    def trial_record(i: int) -> dict[str, Any]:
         return record(data, "cross-entropy", network, i, times=times, law=expected[i], trained=np.asarray(run.recorded)[i])
 
-    return _gaps(run, expected), lost, sides
+    return _gaps(run, expected), lost, trial_record
 
 
 def _check(problem: Callable[[np.random.Generator, int], Trained], key: Any, trials: int) -> Outcome:
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     for k, rng in enumerate(generators(key, trials)):
         classes = CLASSES[k % len(CLASSES)]
-        gaps, lost, sides = problem(rng, classes)
-        tally.add(gaps, f"K = {classes}", sides, lost)
+        gaps, lost, trial_record = problem(rng, classes)
+        tally.add(gaps, f"K = {classes}", trial_record, lost)
     return tally.outcome()
 
 
 def _uneven(dropped: str, equation: str, trained: Trained) -> Counterexample:
     """The worst of the trained networks, whose gaps are not the one that the law has for them all."""
-    gaps, lost, sides = trained
-    numbers = sides(int(np.argmax(np.where(lost, -np.inf, gaps))))
+    gaps, lost, trial_record = trained
+    numbers = trial_record(int(np.argmax(np.where(lost, -np.inf, gaps))))
     found = _apart(numbers["trained"])
     law = np.broadcast_to(numbers["law"][..., None], found.shape)
     off = np.where(np.eye(found.shape[-1], dtype=bool), 0, np.abs(found - law) / (1e-3 + np.abs(law)))

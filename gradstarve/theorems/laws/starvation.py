@@ -11,7 +11,7 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import TwoLayerReLU
-from gradstarve.theorems._entry import COLOURS, Counterexample, Outcome, Quote, Tally, Theorem, of_losses
+from gradstarve.theorems._entry import COLOURS, Counterexample, Outcome, Quote, Theorem, TrialLog, of_losses
 from gradstarve.theorems._sampling import FLOW_TOLERANCE, LOSS_NAMES, WHY_FLOW, WIDTH, generator, generators, log_uniform
 from gradstarve.theorems.laws.features import (
     ALIGNED,
@@ -79,7 +79,7 @@ def above_its_bound(
 
 def check_pair(key: Any, trials: int) -> Outcome:
     """A linear read-out from zero on the pair in random frames, q from 1e-3 to 1e3, followed over four decades of time."""
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     curves = []
     for rng in generators(key, trials, COUNT):
         problems = one_layer(rng, pair_weights(rng), np.full(COUNT, "exponential"))
@@ -149,7 +149,7 @@ def frozen_at(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def check_freeze(key: Any, trials: int) -> Outcome:
     """The read-out with hinge loss before, at and after the freeze: v_2 = p_12 t until then and one number after it."""
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     curves = []
     for rng in generators(key, trials, COUNT):
         problems = one_layer(rng, pair_weights(rng), np.full(COUNT, "hinge"))
@@ -256,7 +256,7 @@ def check_bounds(key: Any, trials: int) -> Outcome:
     The first step of descent is on the upper bound, whatever the loss and the step size, and the exponential loss stays on
     the lower one.
     """
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     curves = []
     for k, rng in enumerate(generators(key, trials, COUNT)):
         weights, losses = pair_weights(rng), chosen(rng, ("cross-entropy", "cross-entropy", *LOSS_NAMES))
@@ -406,9 +406,7 @@ BOUNDS = Theorem(
     checked_with=f"{BY_FLOW_EACH}; simulate: gradient descent with step sizes from 0.01 to 100",
     default_trials=16 * COUNT,
     check=check_bounds,
-    necessity=tuple(
-        lambda key, what=what: bounds_without(key, what) for what in ("orthogonal", "nested", "cross-entropy")
-    ),
+    necessity=tuple(lambda key, what=what: bounds_without(key, what) for what in ("orthogonal", "nested", "cross-entropy")),
     figure=draw_bounds,
     quick_trials=2 * COUNT,
 )
@@ -437,7 +435,7 @@ def _off_the_limit(ceiling: np.ndarray, ratio: np.ndarray, start: np.ndarray, de
 
 def check_deep(key: Any, trials: int) -> Outcome:
     """Paths of two, three and five layers: both bounds, the curve of the exponential loss, and the ceiling of N >= 3."""
-    tally = Tally(LIMIT_TOLERANCE)
+    tally = TrialLog(LIMIT_TOLERANCE)
     shown = []
     for k, rng in enumerate(generators(key, trials, COUNT)):
         depth = _DEPTHS[k % len(_DEPTHS)]
@@ -552,7 +550,7 @@ def _slope_gaps(problems: Problems, steps: dict[str, np.ndarray], bound: bool = 
 
 def check_shared(key: Any, trials: int) -> Outcome:
     """Random networks: every single step of descent, read-outs of either sign; and the flow against the common boost."""
-    tally = Tally(FLOW_TOLERANCE)
+    tally = TrialLog(FLOW_TOLERANCE)
     shown = []
     for k, rng in enumerate(generators(key, trials, COUNT)):
         if k % 2 == 0:

@@ -10,14 +10,14 @@ from gradstarve import theory
 from gradstarve.problem import TwoLayerReLU
 from gradstarve.theorems._entry import (
     COLOURS,
-    EVERLASTING,
     EXCLUSIVE,
+    NEVER_STOPS,
     ONE_RAY,
     Counterexample,
     Outcome,
     Quote,
-    Tally,
     Theorem,
+    TrialLog,
 )
 from gradstarve.theorems._sampling import (
     BATCH,
@@ -70,7 +70,7 @@ def _followed(geometry: Geometry, network: TwoLayerReLU, largest: float = 60.0) 
 
 def check_waking(key: Any, trials: int) -> Outcome:
     """The flow of networks of leavers at random obtuse angles; one trial is one neuron."""
-    tally = Tally(0.5)
+    tally = TrialLog(0.5)
     seen: list[np.ndarray] = []
     for k, rng in enumerate(generators(key, trials)):
         cosine = -0.05 - 0.9 * (k % 8 + float(rng.uniform())) / 8
@@ -92,9 +92,7 @@ def check_waking(key: Any, trials: int) -> Outcome:
     return tally.outcome(points=np.concatenate(seen))
 
 
-def _counterexample(
-    key: Any, dropped: str, cosine: float, wrong: tuple[float, float], what: str
-) -> Counterexample:
+def _counterexample(key: Any, dropped: str, cosine: float, wrong: tuple[float, float], what: str) -> Counterexample:
     rng = generator(key)
     geometry = two_rays(rng, cosine)
     network, alpha, beta, used = _leavers(rng, geometry, cosine, wrong)
@@ -164,7 +162,7 @@ def _awake(network: TwoLayerReLU, geometry: Geometry) -> tuple[np.ndarray, np.nd
 def check_waking_hinge(key: Any, trials: int) -> Outcome:
     """The exact hinge flow of networks of leavers, every second one beside a neuron that learns class -; one trial is one
     neuron that has left class -. Beside leavers alone that is each of them: their margin is below 0 until they are gone."""
-    tally = Tally(0.5)
+    tally = TrialLog(0.5)
     seen: list[np.ndarray] = []
     for k, rng in enumerate(generators(key, trials)):
         cosine = -0.05 - 0.9 * (k % 8 + float(rng.uniform())) / 8
@@ -248,7 +246,7 @@ WAKING = Theorem(
         "an angle with cosine c in (-1, 0) between the classes",
         EXCLUSIVE,
         "the neuron leaves class -: z > beta = w.xh_- > 0 >= alpha = w.xh_+",
-        EVERLASTING,
+        NEVER_STOPS,
     ),
     tolerance=0.5,
     why_tolerance=(
