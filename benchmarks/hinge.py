@@ -48,7 +48,7 @@ def measure(quick: bool) -> list[Row]:
 def one(size: Size, turns: int) -> list[Row]:
     """The rows of one size."""
     count = size.B
-    data = gs.datasets.cones(jax.random.key(6), size.d, size.n // 2, opening=0.4, spread=0.3)
+    data = gs.datasets.cones(jax.random.key(6), size.d, points_per_class=size.n // 2, opening=0.4, spread=0.3)
     drawn = gs.init_two_layer(jax.random.key(7), 2 * count, size.h, size.d, size.scale, size.scale)
     run = gs.simulate_hinge_exact(data, drawn, TIMES)
     slides = (run.events.kind == Kind.HELD).any(-1)

@@ -63,7 +63,7 @@ def ours(problem: Problem, size: Size, engine: str = "auto") -> Run:
     descent = gs.GradientDescent(STEP_SIZE)
 
     def run():
-        trajectory = gs.simulate(data, networks, "cross-entropy", descent, size.T, RECORD_EVERY, engine=engine)
+        trajectory = gs.simulate(data, networks, "cross-entropy", descent, size.T, record_every=RECORD_EVERY, engine=engine)
         return jnp.moveaxis(jax.block_until_ready(trajectory.logits()), 1, 0)[1:]
 
     return run

@@ -251,7 +251,9 @@ assert (dead == expected).all()
 # %%
 acute = gs.Dataset([[1.0, 0.0], [np.cos(0.5), np.sin(0.5)]], [1, -1], [0.2, 0.8])
 hopeful = gs.TwoLayerReLU(w=[[0.3, 0.2]], z=[0.1])
-swept = gs.simulate(acute, hopeful, "cross-entropy", gs.GradientDescent(0.05), 2000, 500, record_networks=True).network()
+swept = gs.simulate(
+    acute, hopeful, "cross-entropy", gs.GradientDescent(0.05), 2000, record_every=500, record_networks=True
+).network()
 a, z = np.asarray(swept.w[:, 0, 0]), np.asarray(swept.z[:, 0])
 margin = float(swept(acute.points)[-1, 0])
 print(f"a + z of class + from {a[0] + z[0]:.2f} to {a[-1] + z[-1]:.2f}; its margin at the end {margin:.3f}")

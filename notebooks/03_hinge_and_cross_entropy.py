@@ -89,7 +89,7 @@ for loss, (colour, marker) in LOOKS.items():
     few = np.r_[1 : len(early) : 4, len(early) : len(times)]
     axes[1].plot(times[few], error[few], marker, color=colour, markerfacecolor="white", markersize=4.5)
 tail = long[long > 100]
-axes[1].plot(tail, gs.theory.error_tail("cross-entropy", tail, frequency, norm), "k--", label="tail (6.3)")
+axes[1].plot(tail, gs.theory.error_tail(frequency, norm, "cross-entropy", tail), "k--", label="tail (6.3)")
 axes[1].set(xscale="log", yscale="log", xlabel="time t", ylabel="error σ(−u)", title="The error, for long")
 _ = axes[1].legend(frameon=False)
 
@@ -99,7 +99,7 @@ _ = axes[1].legend(frameon=False)
 # with $T = 2prt$, no faster (6.3). The dashed line is its sharper form, where $e$ solves $e\,T\log(1/e) = 1$.
 
 # %%
-last = float(law["cross-entropy"].error(1e5) / gs.theory.error_tail("cross-entropy", 1e5, frequency, norm))
+last = float(law["cross-entropy"].error(1e5) / gs.theory.error_tail(frequency, norm, "cross-entropy", 1e5))
 print(f"hinge: error {float(law['hinge'].error(1e5)):.4f} for ever")
 print(f"cross-entropy: error {float(law['cross-entropy'].error(1e5)):.2e} at t = 100,000, {last:.3f} times the tail")
 assert abs(float(law["hinge"].error(1e5)) - 0.2689) < 1e-4
@@ -223,7 +223,7 @@ assert furthest[1] < furthest[0] / 2
 r, eta, last = 1.5, 0.1, 20_000  # length of real and fake points; step size and steps with cross-entropy
 fakes = gs.datasets.antipodal(dim=3, norms=(r, r), key=jax.random.key(3))
 critic = gs.init_two_layer(jax.random.key(4), (), width=8, dim=3, scale_w=0.1, scale_z=0.1)
-entropy = gs.simulate(fakes, critic, "cross-entropy", gs.GradientDescent(eta), last, 10, record_networks=True)
+entropy = gs.simulate(fakes, critic, "cross-entropy", gs.GradientDescent(eta), last, record_every=10, record_networks=True)
 hinge = gs.simulate_hinge_exact(fakes, critic, np.geomspace(0.5, last * eta, 24), record_networks=True)
 
 GENERATOR = {
@@ -249,25 +249,25 @@ margin = np.asarray(gs.solve(fakes, critic, "cross-entropy", gs.GradientDescent(
 places = np.searchsorted(steps, chosen)
 found = [signals(entropy.network(int(k))) for k in chosen]
 for kind, colour, marker in (("minimax", COLOURS[0], "o"), ("non-saturating", COLOURS[2], "^")):
-    axis.plot(steps * eta, abs(gs.theory.generator_signal(kind, margin, r)), color=colour, label=f"cross-entropy, {kind}")
+    axis.plot(steps * eta, abs(gs.theory.generator_signal(r, kind, margin)), color=colour, label=f"cross-entropy, {kind}")
     sizes = np.array([float(one[kind]) for one in found])
     axis.plot(chosen * eta, sizes, marker, color=colour, markerfacecolor="white")
-    assert abs(sizes - abs(np.asarray(gs.theory.generator_signal(kind, margin[places], r)))).max() < 1e-9
+    assert abs(sizes - abs(np.asarray(gs.theory.generator_signal(r, kind, margin[places])))).max() < 1e-9
 line = np.unique(np.append(np.geomspace(0.5, last * eta, 300), hinge.grid))
 stopped = gs.solve(fakes, critic, "hinge")
 axis.plot(
-    line, abs(gs.theory.generator_signal("hinge", stopped.margins(line)[:, 1], r)), color=COLOURS[1], label="hinge, hinge"
+    line, abs(gs.theory.generator_signal(r, "hinge", stopped.margins(line)[:, 1])), color=COLOURS[1], label="hinge, hinge"
 )
 sizes = np.array([float(signals(hinge.network(float(t)))["hinge"]) for t in hinge.grid])
 axis.plot(hinge.grid, sizes, "s", color=COLOURS[1], markerfacecolor="white")
 assert abs(sizes[-1] - 1 / r) < 1e-9
-expected = abs(np.asarray(gs.theory.generator_signal("hinge", stopped.margins(hinge.grid)[:, 1], r)))
+expected = abs(np.asarray(gs.theory.generator_signal(r, "hinge", stopped.margins(hinge.grid)[:, 1])))
 assert abs(sizes - expected).max() < 1e-9
 axis.set(xscale="log", yscale="log", ylim=(1e-4, 300), xlabel="time t", ylabel="size of the signal")
 axis.set(title="What a discriminator passes on")
 axis.legend(frameon=False, fontsize=8.5, loc="upper left", title="discriminator's loss, generator's")
 peak = float(gs.theory.minimax_peak())
-minimax = np.asarray(gs.theory.generator_signal("minimax", margin, r))
+minimax = np.asarray(gs.theory.generator_signal(r, "minimax", margin))
 print(f"the minimax signal is largest at margin {margin[minimax.argmax()]:.3f}; law {peak:.5f}")
 print(f"at the end it is {minimax[-1] / minimax.max():.4f} of that; the hinge signal is 1/r = {1 / r:.4f}")
 assert abs(peak - 1.27846) < 1e-5

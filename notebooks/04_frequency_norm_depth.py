@@ -92,7 +92,7 @@ _ = axis.legend(frameon=False)
 small = 0.05
 for r in (1.0, 2.0):
     same_weights = gs.solve_mode(gs.Mode(0.5, r, [small], [small]), "cross-entropy").time_to_error(0.01)
-    same_logit = gs.theory.time_to_confidence("cross-entropy", 0.01, 0.5, r, small**2)
+    same_logit = gs.theory.time_to_confidence(0.5, r, small**2, "cross-entropy", 0.01)
     print(f"r = {r:.0f}: same first weights t = {float(same_weights):7.3f}, same first logit t = {float(same_logit):7.3f}")
     if r == 1.0:
         before = float(same_weights), float(same_logit)

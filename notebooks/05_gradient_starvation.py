@@ -66,7 +66,7 @@ fine = np.geomspace(0.2, last, 300)
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained", sharey=True)
 for axis, loss in zip(axes, ("hinge", "cross-entropy"), strict=True):
     pair = gs.theory.starving_pair(p_frequent, p_both, loss)
-    logits = gs.simulate(data, read_out, loss, gs.GradientDescent(0.002), round(last / 0.002), 100).logits()
+    logits = gs.simulate(data, read_out, loss, gs.GradientDescent(0.002), round(last / 0.002), record_every=100).logits()
     nearest = np.rint(times / 0.2).astype(int)
     shown = np.asarray(logits)[nearest]
     trained = shown[:, 0], shown[:, 1] - shown[:, 0]  # v_1, v_2
@@ -151,7 +151,7 @@ figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
 final, rare_at_four = {}, {}
 for depth, colour, marker in zip((1, 2, 3), COLOURS, "os^", strict=False):
     init = None if depth == 1 else (start, start)
-    pair = gs.theory.starving_pair(p_frequent, p_both, "cross-entropy", depth, init)
+    pair = gs.theory.starving_pair(p_frequent, p_both, "cross-entropy", depth=depth, init=init)
     weights = np.full((depth, 2), 0.0 if depth == 1 else start ** (1 / depth))
     paths = gs.DeepReLU.paths(weights, features=[0, 1], dim=2)
     logits = np.asarray(gs.simulate_flow(data, paths, "cross-entropy", times).logits())
@@ -189,7 +189,9 @@ assert v2[-1] < start * (1 + 1 / q) ** 3  # the ceiling of N = 3
 
 # %%
 ordinary = gs.TwoLayerReLU(w=np.random.default_rng(0).uniform(0.02, 0.3, (6, 2)), z=np.linspace(0.05, 0.3, 6))
-walk = gs.simulate(data, ordinary, "cross-entropy", gs.GradientDescent(0.05), 4000, 20, record_networks=True).network()
+walk = gs.simulate(
+    data, ordinary, "cross-entropy", gs.GradientDescent(0.05), 4000, record_every=20, record_networks=True
+).network()
 alpha, beta = np.asarray(walk.w[..., 0]), np.asarray(walk.w[..., 1])
 steepest = (np.diff(beta, axis=0) / np.diff(alpha, axis=0)).max()
 print(f"largest d(beta)/d(alpha) of a neuron: {steepest:.4f}; bound {p_both / (p_frequent + p_both):.4f}")
@@ -212,7 +214,7 @@ def accuracies(p_1, p_12, loss="cross-entropy", factor=1, **descent):
     """Accuracy (median over networks) on feature 1 alone, on feature 2 alone, and on samples as in training."""
     samples = gs.datasets.starving_pair(p_1, p_12, mirrored=True)
     dynamics = gs.GradientDescent(eta / factor, **descent)
-    final = gs.simulate(samples, nets, loss, dynamics, steps, steps).final
+    final = gs.simulate(samples, nets, loss, dynamics, steps, record_every=steps).final
     right = [np.mean(np.asarray(final(x + noise)) > 0, axis=-1) for x in ([1.0, 0.0], [0.0, 1.0], [1.0, 1.0])]
     one, two, both = (float(np.median(values)) for values in right)
     return one, two, p_frequent * one + p_both * both
@@ -280,7 +282,7 @@ free = gs.theory.feature_flow([[1, 0], [1, 1], [0, 1]], [0.75, 0.2, 0.05], "cros
 starved = gs.theory.feature_flow([[1, 0], [1, 1]], [0.8, 0.2], "cross-entropy")
 check = np.array([10.0, 100.0, 400.0])
 own_samples = gs.datasets.features([[1, 0], [1, 1], [0, 1]], [0.75, 0.2, 0.05])
-run = gs.simulate(own_samples, read_out, "cross-entropy", gs.GradientDescent(0.05), 8000, 200)
+run = gs.simulate(own_samples, read_out, "cross-entropy", gs.GradientDescent(0.05), 8000, record_every=200)
 trained = np.asarray(run.logits(np.rint(check / 0.05).astype(int)))[:, 2]  # of samples with feature 2 alone: v_2
 figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
 axis.plot(when, starved.index(when)[..., 1], color=COLOURS[1], label="feature 2 never alone")

@@ -209,7 +209,7 @@ def calls():
             gs.datasets.digits,
             {
                 "pair": (3, 8),
-                "seed": 0,
+                "key": 0,
                 "frequencies": (0.5, 0.5),
                 "brightness": (1.0, 1.0),
                 "patch": 0.1,
@@ -220,7 +220,7 @@ def calls():
         ),
         "problem.as_loss": (problem.as_loss, {"loss": "hinge"}),
         "problem.with_closed_form": (problem.with_closed_form, {"loss": "hinge"}),
-        "problem.closed_form_of": (problem.closed_form_of, {"loss": problem.Hinge()}),
+        "problem.clock_of": (problem.clock_of, {"loss": problem.Hinge()}),
         # the theory
         "solve": (gs.solve, {"data": data, "network": network, "loss": "hinge", "dynamics": None}),
         "solve_mode": (gs.solve_mode, descent),
@@ -269,7 +269,7 @@ def calls():
         ),
         "theory.depth_mode": (
             theory.depth_mode,
-            {"frequency": 0.5, "norm": 1.0, "weights": [0.1, 0.1, 0.1], "loss": "hinge"},
+            {"frequency": 0.5, "norm": 1.0, "layers": [0.1, 0.1, 0.1], "loss": "hinge"},
         ),
         "theory.dies_for_ever": (theory.dies_for_ever, {"alpha": -0.5, "beta": 0.4, "cosine": -0.5}),
         "theory.equal_speed_weights": (
@@ -287,7 +287,7 @@ def calls():
         "theory.error_inflections": (theory.error_inflections, {"loss": "hinge", "kappa": 0.5}),
         "theory.error_tail": (
             theory.error_tail,
-            {"loss": "cross-entropy", "t": 1e4, "frequency": 0.5, "norm": 1.0, "layers": 2, "leading": False},
+            {"loss": "cross-entropy", "t": 1e4, "frequency": 0.5, "norm": 1.0, "depth": 2, "leading": False},
         ),
         "theory.exclusive_fate": (theory.exclusive_fate, {"a": 0.1, "z": 0.2}),
         "theory.feature_flow": (
@@ -298,12 +298,12 @@ def calls():
             theory.feature_flow(TYPES, SHARES, "hinge").features,
             {"t": 1.0},
         ),
-        "theory.generator_signal": (theory.generator_signal, {"kind": "hinge", "margin": 1.0, "norm": 1.0}),
+        "theory.generator_signal": (theory.generator_signal, {"loss": "hinge", "margin": 1.0, "norm": 1.0}),
         "theory.hinge_advantage": (theory.hinge_advantage, {"start": 0.01}),
         "theory.kappa_critical": (theory.kappa_critical, {"loss": "cross-entropy"}),
         "theory.learning_probability": (theory.learning_probability, {"scale_a": 1.0, "scale_z": 2.0}),
         "theory.max_margin_direction": (theory.max_margin_direction, {"points": [[2.0, 0.0], [0.0, 1.0]]}),
-        "theory.minimax_tail": (theory.minimax_tail, {"t": 1e4, "frequency": 0.5, "norm": 1.0, "layers": 2}),
+        "theory.minimax_tail": (theory.minimax_tail, {"t": 1e4, "frequency": 0.5, "norm": 1.0, "depth": 2}),
         "theory.one_layer_logit": (
             theory.one_layer_logit,
             {"frequency": 0.5, "norm": 1.0, "start": 0.0, "loss": "hinge", "t": 1.0},
@@ -327,7 +327,7 @@ def calls():
         ),
         "theory.softmax_mode": (
             theory.softmax_mode,
-            {"classes": 3, "frequency": 0.5, "norm": 1.0, "a": [0.1], "zeta": [0.1], "start": 0.0},
+            {"classes": 3, "frequency": 0.5, "norm": 1.0, "a": [0.1], "z": [0.1], "start": 0.0},
         ),
         "theory.starvation_index": (theory.starvation_index, {"found": 0.5, "alone": 1.0}),
         "theory.starving_pair": (
@@ -458,7 +458,7 @@ def calls():
         "compare": (gs.compare, {"solution": steps, "trajectory": run, "t": [0, 2], "step_size": None}),
         "phase_diagram": (
             gs.phase_diagram,
-            {"loss": "hinge", "plane": "neuron", "pixels": 4, "extent": 2.0, "frequencies": (0.5, 0.5), **quiet},
+            {"losses": "hinge", "plane": "neuron", "pixels": 4, "extent": 2.0, "frequencies": (0.5, 0.5), **quiet},
         ),
         "verify": (
             gs.verify,
@@ -479,7 +479,7 @@ def calls():
                 "features": 0,
                 "memory": None,
                 "permutations": 99,
-                "seed": 0,
+                "key": 0,
                 **quiet,
             },
         ),
@@ -497,7 +497,7 @@ def calls():
                 "alone": margins,
                 "until_error": 0.05,
                 "permutations": 99,
-                "seed": 0,
+                "key": 0,
             },
         ),
         "diagnose.after_training": (

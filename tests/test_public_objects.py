@@ -35,7 +35,7 @@ def comparison():
 
 
 def softmax():
-    return theory.softmax_mode(3, 0.5, 1.0, [0.1], [0.1])
+    return theory.softmax_mode(0.5, 1.0, [0.1], [0.1], classes=3)
 
 
 def logged():
@@ -105,11 +105,11 @@ OBJECTS = {
     "theory.ModeSolution": (lambda: gs.solve_mode(mode(), "hinge"), lambda o: o.logit(1.0)),
     "theory.Reweighting": (lambda: theory.fastest_weights(*SHARES, "hinge"), lambda o: o.weights),
     "theory.SharedFeatures": (
-        lambda: theory.shared_features(*SHARES, "hinge", [[0.3, 0.1]], [0.2]),
+        lambda: theory.shared_features(*SHARES, [[0.3, 0.1]], [0.2], "hinge"),
         lambda o: (o.w, o.loss_function.name),
     ),
     "theory.SoftmaxMode": (softmax, lambda o: o.gap(1.0)),
-    "theory.SoftmaxReadOut": (lambda: theory.softmax_mode(3, 0.5, 1.0), lambda o: o.gap(1.0)),
+    "theory.SoftmaxReadOut": (lambda: theory.softmax_mode(0.5, 1.0, classes=3), lambda o: o.gap(1.0)),
     "theory.StarvingPair": (lambda: theory.starving_pair(0.7, 0.3, "hinge"), lambda o: o.features(1.0)),
     "theory.TimeDistribution": (lambda: sgd().time_to_logit(0.5), lambda o: o.mean),
     "theory.ntk.RidgeOptimum": (lambda: ntk.ridge_optimum([[1.0]], 0.1), lambda o: o.margins),

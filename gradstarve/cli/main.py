@@ -183,10 +183,10 @@ def run_overlay(settings: dict[str, Any]) -> Any:
     data = make(s["dim"], s["norms"], s["frequencies"], key_data)
     network = init_two_layer(key_network, s["seeds"], s["width"], s["dim"], s["scale_w"], s["scale_z"])
     if s["problem"] == "orthogonal":
-        network = exclusive(network, data, key_side)
+        network = exclusive(data, network, key_side)
     if s["dynamics"] == "descent":
         dynamics = GradientDescent(s["step_size"])
-        trajectory = simulate(data, network, s["loss"], dynamics, s["steps"], s["record_every"])
+        trajectory = simulate(data, network, s["loss"], dynamics, s["steps"], record_every=s["record_every"])
     else:
         dynamics = GradientFlow()
         steps = np.append(np.arange(0, s["steps"], s["record_every"]), s["steps"])

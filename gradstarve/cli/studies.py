@@ -183,7 +183,7 @@ def starve(
         "ordinary": ordinary,
         "width": width,
         "networks": networks,
-        "seed": seed,
+        "key": seed,
     }
     with command("gradstarve starve"):
         folder = files.output_directory(out)
@@ -193,7 +193,7 @@ def starve(
         study.plot(folder / written[0])
         result = {"settings": study.settings, "environment": files.environment(), "features": study.to_dict()}
         if remedies:
-            names = ("types", "probabilities", "scales", "width", "networks", "seed")
+            names = ("types", "probabilities", "scales", "width", "networks", "key")
             compared = run_remedies({name: settings[name] for name in names})
             written.append(f"remedies.{figures}")
             compared.plot(folder / written[-1])
@@ -344,9 +344,9 @@ def phase(
 
 def plane_settings(plane: str, losses: list[str], seed: int, given: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `phase_diagram` for a plane: of what was `given`, what the plane takes."""
-    settings: dict[str, Any] = {"loss": tuple(losses), "plane": plane}
+    settings: dict[str, Any] = {"losses": tuple(losses), "plane": plane}
     if plane in ("failure", "time"):
-        settings["seed"] = seed
+        settings["key"] = seed
     return settings | {name: value for name, value in given.items() if value is not None and plane in _TAKES[name]}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradstarve.ground import as_number, html_table, is_concrete, number, readable, short_repr, shown, table_text
+from gradstarve.ground import as_number, deprecated, html_table, is_concrete, number, readable, short_repr, shown, table_text
 from gradstarve.problem import GradientDescent, GradientFlow, Network, StochasticGradientDescent, TwoLayerReLU
 
 
@@ -183,7 +183,8 @@ class Comparison:
         return overlay(self, ax=ax, path=path, figsize=figsize, **how)
 
 
-def compare(solution: Any, trajectory: Any, t: Any = None, step_size: Any = None) -> Comparison:
+@deprecated("solution", "trajectory", "t", "step_size")
+def compare(solution: Any, trajectory: Any, *, t: Any = None, step_size: Any = None) -> Comparison:
     """How far the curve of a theory is from a recorded run: the gaps in the logits f(x_i), on the run's own grid.
 
     - `solution`: what `solve` gave, or any learning curve that answers at every t: logits [*batch, *t.shape, n];

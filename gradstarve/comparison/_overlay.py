@@ -27,7 +27,7 @@ from gradstarve.ground import (
     sheet,
     text_size,
 )
-from gradstarve.problem import GradientDescent, Hinge, SquaredMargin
+from gradstarve.problem import GradientDescent
 
 QUANTILES = (0.1, 0.9)
 _SINGLES = (0.03, 0.97)  # single networks outside of the band, where theory is shown to hold for outliers too
@@ -277,7 +277,8 @@ def _dress(comparison, panels, lines, use_log) -> None:
     if "margins" in panels:
         panel = panels["margins"]
         panel.set_ylabel("margin m = y f(x)")
-        aims = (0, 1) if isinstance(comparison.trajectory.loss_function, Hinge | SquaredMargin) else (0,)
+        rest = comparison.trajectory.loss_function.rest
+        aims = (0, rest) if isinstance(rest, float) and np.isfinite(rest) else (0,)
         for level in aims:
             panel.axhline(level, color=GUIDE, linewidth=0.8, linestyle=":", zorder=2)
         panel.set_title("margin of the true label", loc="left")

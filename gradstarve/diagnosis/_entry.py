@@ -10,9 +10,10 @@ from gradstarve.diagnosis._groups import read_labels
 from gradstarve.diagnosis._margins import from_margins
 from gradstarve.diagnosis._models import read_model
 from gradstarve.diagnosis._report import StarvationReport, diagnose
-from gradstarve.ground import as_floats, check_finite
+from gradstarve.ground import as_floats, check_finite, deprecated
 
 
+@deprecated(seed="key")
 def starvation_report(
     apply: Any,
     params: Any,
@@ -25,7 +26,7 @@ def starvation_report(
     features: Any = 8,
     memory: Any = None,
     permutations: Any = 999,
-    seed: Any = 0,
+    key: Any = 0,
     progress: Any = None,
 ) -> StarvationReport:
     """Which features of your data will starve in your model, told from its first parameters, before any training.
@@ -38,7 +39,7 @@ def starvation_report(
     - `until_error`: indices refer to the time, the horizon, at which the mean error sigmoid(-m) of training is down to this;
       `times`: times to be predicted in place of those chosen, the last of which is then the horizon;
     - `penalty`: of spectral decoupling, among the remedies; `features`: how many eigenvectors to list, 0 for none;
-    - `memory`: bytes for the Jacobian and K [n, n], 1 GiB if not given; `permutations`, `seed`: of the test of groups;
+    - `memory`: bytes for the Jacobian and K [n, n], 1 GiB if not given; `permutations`, `key`: of the test of groups;
     - `progress`: as in `simulate`, in parts of the report, once the kernel is there.
 
     Everything follows from K = Y Phi Phi^T Y, the kernel of the network at `params`, in whose linearisation training on the
@@ -90,7 +91,7 @@ def starvation_report(
         penalty=penalty,
         features=features,
         permutations=permutations,
-        seed=seed,
+        key=key,
         model=model,
         progress=progress,
     )

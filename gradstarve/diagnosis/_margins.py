@@ -25,7 +25,9 @@ from gradstarve.diagnosis._groups import (
 from gradstarve.diagnosis._training import sigmoid
 from gradstarve.ground import (
     as_floats,
+    as_seed,
     check_finite,
+    deprecated,
     html_lines,
     html_table,
     number,
@@ -161,6 +163,7 @@ def _others(gain: float) -> str:
     return f"those of the others in its class {number(gain, 2)}"
 
 
+@deprecated(seed="key")
 def from_margins(
     margins: Any,
     times: Any,
@@ -170,7 +173,7 @@ def from_margins(
     alone: Any = None,
     until_error: Any = 0.05,
     permutations: Any = 999,
-    seed: Any = 0,
+    key: Any = 0,
 ) -> MarginReport:
     """Which groups were told by a feature of their own while the rest of their class starved, from logged margins.
 
@@ -203,7 +206,6 @@ def from_margins(
         )
     until_error = number_between("until_error", until_error, 0, 0.5)
     permutations = positive_int("permutations", permutations, minimum=99)
-    seed = positive_int("seed", seed, minimum=0, maximum=2**63 - 1)
     if alone is not None:
         alone = _table("alone", alone)
         if alone.shape != margins.shape:
@@ -223,7 +225,7 @@ def from_margins(
     errors = sigmoid(-margins).mean(1)
     low = np.flatnonzero(errors <= until_error)
     at = max(1, int(low[0])) if low.size else records - 1
-    gains, rng = margins - margins[0], np.random.default_rng(seed)
+    gains, rng = margins - margins[0], np.random.default_rng(as_seed(key))
     found, notes = [], []
     if errors[0] <= until_error:
         notes.append(

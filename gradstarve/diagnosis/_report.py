@@ -29,6 +29,7 @@ from gradstarve.ground import (
     ConvergenceError,
     Progress,
     as_floats,
+    as_seed,
     can_pickle,
     check_finite,
     html_lines,
@@ -132,7 +133,7 @@ def diagnose(
     penalty: Any = 0.02,
     features: Any = 8,
     permutations: Any = 999,
-    seed: Any = 0,
+    key: Any = 0,
     model: Any = None,
     progress: Any = None,
 ) -> StarvationReport:
@@ -155,7 +156,7 @@ def diagnose(
         times, at = _times(kernel, start, until_error, times, notes)
         margins = train_linearised(kernel, start, times)
         bar.update(1, label="groups" if tags is not None else "clusters")
-        rng = np.random.default_rng(positive_int("seed", seed, minimum=0, maximum=2**63 - 1))
+        rng = np.random.default_rng(as_seed(key))
         if tags is None:
             laws = _found(kernel, labels, margins, times, at, rng, notes)
         else:

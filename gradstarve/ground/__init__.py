@@ -11,6 +11,7 @@ from gradstarve.ground import _files as files
 from gradstarve.ground import _progress as progress
 from gradstarve.ground import _style as style
 from gradstarve.ground import _text as text
+from gradstarve.ground._deprecated import deprecated, warn_deprecated
 from gradstarve.ground._errors import ConvergenceError, HypothesisError
 from gradstarve.ground._files import environment
 from gradstarve.ground._laws import LOSS_NAMES, SECTIONS, Law, laws, place
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from gradstarve.ground._arguments import (
         as_choice,
         as_flag,
+        as_seed,
         can_pickle,
         check_instance,
         one_key,

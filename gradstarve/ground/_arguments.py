@@ -115,19 +115,35 @@ def suggesting(**aliases: str) -> Callable[[Init], Init]:
 
 
 def one_key(key: Any) -> Any:
-    """`key` if it is one JAX key, of the new kind or of the old one, and else a `ValueError` that quotes what came.
+    """One JAX key: `key` itself, of the new kind or of the old one, or that of an integer >= 0, which is its seed.
 
-    >>> one_key(0)
+    >>> one_key(0) == jax.random.key(0)
+    Array(True, dtype=bool)
+    >>> one_key(-1)
     Traceback (most recent call last):
         ...
-    ValueError: key must be one JAX key such as jax.random.key(0), got 0
+    ValueError: key must be one JAX key such as jax.random.key(0), or an integer >= 0 as its seed, got -1
     """
+    if isinstance(key, int | np.integer) and not isinstance(key, bool) and 0 <= key < 2**63:
+        return jax.random.key(int(key))
     dtype = getattr(key, "dtype", None)
     if dtype is not None:
         new = jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ()
         if new or (dtype == np.uint32 and key.ndim == 1):
             return key
-    raise ValueError(f"key must be one JAX key such as jax.random.key(0), got {shown(key)}")
+    wanted = "one JAX key such as jax.random.key(0), or an integer >= 0 as its seed"
+    raise ValueError(f"key must be {wanted}, got {shown(key)}")
+
+
+def as_seed(key: Any) -> int | list[int]:
+    """`key` for a generator of NumPy: an integer >= 0 as it is, and the words of a JAX key.
+
+    >>> as_seed(3), as_seed(jax.random.key(3))
+    (3, [0, 3])
+    """
+    if isinstance(key, int | np.integer) and not isinstance(key, bool) and key >= 0:
+        return int(key)
+    return [int(word) for word in np.asarray(jax.random.key_data(one_key(key))).reshape(-1)]
 
 
 def can_pickle(value: Any) -> bool:

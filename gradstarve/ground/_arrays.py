@@ -8,8 +8,6 @@ precision and complex arrays are refused: no law of this library is accurate in 
 
 from __future__ import annotations
 
-import sys
-import warnings
 from typing import Any
 
 import jax
@@ -25,9 +23,9 @@ from gradstarve.ground._arguments import check_instance as check_instance
 from gradstarve.ground._arguments import one_key as one_key
 from gradstarve.ground._arguments import positive_int as positive_int
 from gradstarve.ground._arguments import shown as shown
+from gradstarve.ground._deprecated import warn_at_caller
 
 _ALLOWED = (np.dtype("float32"), np.dtype("float64"))
-_INSIDE = ("gradstarve", "equinox", "jaxtyping", "beartype", "jax", "")
 _warned_about_x64 = False
 
 
@@ -40,15 +38,10 @@ def _warn_once_about_x64(name: str) -> None:
     global _warned_about_x64
     if not _warned_about_x64:
         _warned_about_x64 = True
-        # Point at the caller: the first line that is neither ours nor that of the libraries between.
-        frame, depth = sys._getframe(), 1
-        while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
-            frame, depth = frame.f_back, depth + 1
-        warnings.warn(
+        warn_at_caller(
             f"{name} is float64 but JAX runs in 32-bit mode, so it is rounded to float32. To keep 64 bits put "
             'jax.config.update("jax_enable_x64", True) before the first array is made.',
             UserWarning,
-            stacklevel=depth,
         )
 
 

@@ -8,7 +8,6 @@ from gradstarve.problem._curve import (
     NetworkCurve,
     error_to_logit,
     given,
-    loss_to_margin,
 )
 from gradstarve.problem._data import Breach, ClassDataset, Dataset, Ray, Reduction, Separability, distinct
 from gradstarve.problem._datasets import SIDE, TwoDigits, check_types, with_patch
@@ -23,7 +22,7 @@ from gradstarve.problem._losses import (
     SpectralDecoupling,
     SquaredMargin,
     as_loss,
-    closed_form_of,
+    clock_of,
     with_closed_form,
 )
 from gradstarve.problem._networks import (
@@ -66,7 +65,7 @@ __all__ = [
     "StochasticGradientDescent",
     "TwoLayerReLU",
     "as_loss",
-    "closed_form_of",
+    "clock_of",
     "datasets",
     "exclusive",
     "init_deep",

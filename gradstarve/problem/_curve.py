@@ -30,7 +30,7 @@ from gradstarve.ground import (
     shown,
 )
 from gradstarve.problem._data import ClassDataset, Dataset
-from gradstarve.problem._losses import Loss, closed_form_of
+from gradstarve.problem._losses import Loss
 
 
 class LearningCurve(eqx.Module):
@@ -84,12 +84,13 @@ class LearningCurve(eqx.Module):
     def time_to_loss(self, loss, max_steps: int = 1_000_000) -> Float[Array, "..."]:
         """The first t with a loss of at most `loss`: [*batch, *loss.shape]; otherwise as `time_to_error`.
 
-        `ValueError` for a `loss` below 0, where the loss of the curve is one of the library's four.
+        `ValueError` for a `loss` below the `least` value of the loss of the curve.
         """
         level = as_goal("loss", loss, self._dtype)
-        if closed_form_of(self.loss_function) and is_concrete(level) and bool((np.asarray(level) < 0).any()):
-            name = getattr(self.loss_function, "name", type(self.loss_function).__name__)
-            raise ValueError(f"loss must be >= 0, got {shown(loss)}: the {name} loss is never below 0")
+        least = self.loss_function.least
+        if least is not None and is_concrete(level) and bool((np.asarray(level) < least).any()):
+            name = self.loss_function.name
+            raise ValueError(f"loss must be >= {least:g}, got {shown(loss)}: the {name} loss is never below {least:g}")
         return self._time_to("loss", level, positive_int("max_steps", max_steps))
 
     def plot(
@@ -231,7 +232,7 @@ class ModeCurve(LearningCurve):
         return self._time_to_margin(error_to_logit(error, self._dtype), max_steps)
 
     def _time_to(self, what: str, level, max_steps: int):
-        return self._time_to_margin(loss_to_margin(self.loss_function, level), max_steps)
+        return self._time_to_margin(self.loss_function.margin_at(level), max_steps)
 
     def _time_to_margin(self, margin, max_steps: int):
         """The first t with a margin of at least `margin`, [*batch, *margin.shape]."""
@@ -263,36 +264,6 @@ def error_to_logit(error: Any, dtype: Any) -> Array:
         return jnp.log1p(-level) - jnp.log(level)
     # Numbers that can be looked at are few, and NumPy is done with them before JAX has begun.
     return jnp.asarray(np.log1p(-level) - np.log(level))
-
-
-def loss_to_margin(loss: Loss, level: Array) -> Array:
-    """The margin from which on one of the four losses is at most `level` >= 0; inf where no margin is enough.
-
-    >>> from gradstarve.problem import Exponential, Hinge
-    >>> float(loss_to_margin(Hinge(), jnp.asarray(0.25))), float(loss_to_margin(Exponential(), jnp.asarray(1.0)))
-    (0.75, -0.0)
-    """
-    kind = closed_form_of(loss)
-    if kind == "hinge":
-        return jnp.where(level >= 0, 1 - level, jnp.inf)
-    some = level > 0
-    level = jnp.where(some, level, 1)
-    if kind == "cross-entropy":
-        # log(e^l - 1), without overflow and without cancellation.
-        near = level < 0.5
-        small = jnp.log(jnp.expm1(jnp.where(near, level, 0.5)))
-        margin = -jnp.where(near, small, level + jnp.log1p(-jnp.exp(-jnp.where(near, 0.5, level))))
-    elif kind == "exponential":
-        margin = -jnp.log(level)
-    elif kind == "squared":
-        return jnp.where(some, 1 - jnp.sqrt(2 * level), 1)
-    else:
-        raise HypothesisError(
-            "the margin at which a loss is at a level is known for the four named losses",
-            f"loss is of type {type(loss).__name__}",
-            "time_to_logit(u) at the margin u where the loss is at that level",
-        )
-    return jnp.where(some, margin, jnp.inf)
 
 
 # One mode: one class whose points share a direction, with the neurons that see it.

@@ -16,8 +16,10 @@ from gradstarve.ground import (
     as_flag,
     as_floats,
     as_number,
+    as_seed,
     check_normal,
     check_positive,
+    deprecated,
     is_concrete,
     one_key,
     one_number,
@@ -61,9 +63,14 @@ class TwoDigits(NamedTuple):
         return f"TwoDigits({sizes}, {int(self.patched.sum())} with the patch)"
 
 
+@deprecated(
+    *("pair", "key", "frequencies", "brightness", "patch", "patch_value", "centred", "train"),
+    seed="key",
+)
 def digits(
     pair: Any = (3, 8),
-    seed: int = 0,
+    *,
+    key: Any = 0,
     frequencies: Any = None,
     brightness: Any = (1.0, 1.0),
     patch: float = 0.0,
@@ -73,13 +80,13 @@ def digits(
 ) -> TwoDigits:
     """Two digits of scikit-learn's `load_digits`, some 180 images each, as labels +1 (`pair`[0]) and -1 (`pair`[1]).
 
-    Pixels are scaled to [0, 1] and rows are images of 64. Of each class the share `train`, drawn by `seed`, is trained
-    on, the rest is `test`; sizes do not depend on the seed.
+    Pixels are scaled to [0, 1] and rows are images of 64. Of each class the share `train`, drawn by `key`, is trained
+    on, the rest is `test`; sizes do not depend on the key.
 
     - `frequencies`: weights p of the two classes with sum 1, spread evenly over their images; None: equal over images;
     - `brightness`: factor of the images of each class, in training and test: it multiplies their norms;
     - `patch`: share of the training images of class + whose top left 2 x 2 pixels are set to `patch_value` (1 is white);
-      for one seed the images patched at a lower share are among those at a higher one;
+      for one key the images patched at a lower share are among those at a higher one;
     - `centred`: subtract the midpoint of the two class means of the training images, patch and all, before `brightness`
       multiplies: at equal brightness the class means are opposite, as in antipodal data, with noise around them. Brightness
       then is contrast against the midpoint.
@@ -94,7 +101,6 @@ def digits(
     two = as_floats("pair", pair)
     if two.shape != (2,) or two[0] == two[1] or not np.isin(two, range(10)).all():
         raise ValueError(f"pair must be two different digits from 0 to 9, got {shown(pair)}")
-    seed = positive_int("seed", seed, minimum=0, maximum=2**63 - 1)
     train, patch = as_number("train", train, 0, 1, with_low=False, with_high=False), as_number("patch", patch, 0, 1)
     patch_value, centred = as_number("patch_value", patch_value), as_flag("centred", centred)
     (brightness,) = real_arrays(brightness=brightness)
@@ -102,7 +108,7 @@ def digits(
         raise ValueError(f"brightness must be a pair (class +, class -), got shape {brightness.shape}")
     check_positive("brightness", brightness)
     images, names = _load()
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(as_seed(key))
     learn, keep = [], []
     for digit in two:
         order = draw.permutation(np.flatnonzero(names == digit))
@@ -160,7 +166,8 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
 # Made data.
 
 
-def antipodal(dim=2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dataset:
+@deprecated("dim", "norms", "frequencies", "key")
+def antipodal(dim=2, *, frequencies=(0.5, 0.5), norms=(1.0, 1.0), key=None) -> Dataset:
     """Two opposite points, x_- = -c x_+: class + at `norms`[0], class - at `norms`[1], weights `frequencies`.
 
     Norms and frequencies may be traced (inside jit, grad, vmap), alone or in a pair such as (p, 1 - p).
@@ -179,7 +186,8 @@ def antipodal(dim=2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Data
     return Dataset(points, np.array([1, -1]), frequencies, None if is_concrete(points) else axes)
 
 
-def orthogonal(dim=2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dataset:
+@deprecated("dim", "norms", "frequencies", "key")
+def orthogonal(dim=2, *, frequencies=(0.5, 0.5), norms=(1.0, 1.0), key=None) -> Dataset:
     """Two orthogonal points, one per class, of `norms` and weights `frequencies`, which may be traced; `dim` >= 2.
 
     Without `key` the axes are e_1 and e_2; with one they are a uniform orthonormal pair.
@@ -195,7 +203,8 @@ def orthogonal(dim=2, norms=(1.0, 1.0), frequencies=(0.5, 0.5), key=None) -> Dat
     return Dataset(points, np.array([1, -1]), frequencies, None if is_concrete(points) else axes)
 
 
-def orthogonal_classes(classes, norm=1.0, frequencies=None) -> ClassDataset:
+@deprecated("classes", "norm", "frequencies")
+def orthogonal_classes(classes, *, frequencies=None, norm=1.0) -> ClassDataset:
     """K = `classes` orthogonal inputs r e_k, one per class, for softmax networks (section 11); d = K, `norm` r > 0.
 
     `frequencies` [K] are the weights of the classes, None for equal ones.
@@ -213,7 +222,8 @@ def orthogonal_classes(classes, norm=1.0, frequencies=None) -> ClassDataset:
     return ClassDataset(norm * jnp.eye(classes, dtype=norm.dtype), np.arange(classes), frequencies)
 
 
-def cones(key, dim=2, points_per_class=4, opening=0.5, spread=0.3) -> Dataset:
+@deprecated("key", "dim", "points_per_class", "opening", "spread")
+def cones(key, dim=2, *, points_per_class=4, opening=0.5, spread=0.3) -> Dataset:
     """Random orthogonally separable data: each class fills a cone of half-angle `opening` (radians, < pi/4).
 
     The angle between the two axes is uniform in [pi/2 + 2 opening, pi], the directions are uniform in the polar angle
@@ -240,7 +250,8 @@ def cones(key, dim=2, points_per_class=4, opening=0.5, spread=0.3) -> Dataset:
     return Dataset(points.reshape(2 * count, dim), jnp.repeat(jnp.array([1, -1]), count))
 
 
-def features(types, probabilities, dim=None, scales=None, key=None, mirrored=False) -> Dataset:
+@deprecated("types", "probabilities", "dim", "scales", "key", "mirrored")
+def features(types, probabilities, *, dim=None, scales=None, key=None, mirrored=False) -> Dataset:
     """Orthogonal features in samples of S types (section 10): sample S is the sum of r_k e_k over its features, label +1.
 
     `types`: [S, K] of 0 and 1, `probabilities`: [S], which sum to 1, `scales`: r_k, [K], default 1; `dim` >= K, default K.
@@ -273,7 +284,8 @@ def features(types, probabilities, dim=None, scales=None, key=None, mirrored=Fal
     return Dataset(points, jnp.repeat(jnp.array([1, -1]), count), weights)
 
 
-def starving_pair(p_frequent, p_both, dim=2, scales=(1.0, 1.0), key=None, mirrored=False) -> Dataset:
+@deprecated("p_frequent", "p_both", "dim", "scales", "key", "mirrored")
+def starving_pair(p_frequent, p_both, *, dim=2, scales=(1.0, 1.0), key=None, mirrored=False) -> Dataset:
     """The starving pair (10.2)-(10.7): feature 1 alone with weight `p_frequent`, both features with weight `p_both`.
 
     Point 0 is r_1 e_1 and point 1 is r_1 e_1 + r_2 e_2, both of label +1, so that v_1 = f(x_0) and, where the features do

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import check_instance, one_key
+from gradstarve.ground import check_instance, deprecated, one_key
 from gradstarve.problem._data import Dataset
 from gradstarve.problem._networks import Network, TwoLayerReLU
 
 
-def exclusive(network: Network, data: Dataset, key) -> TwoLayerReLU:
+@deprecated("network", "data", "key")
+def exclusive(data: Dataset, network: Network, key: Any) -> TwoLayerReLU:
     """`network` with every neuron that is active on points of both classes made exclusive to one of them (2.1).
 
     Such a neuron has w.xh_+ > 0 and w.xh_- > 0. One of the two classes is drawn with equal chances and the component of
@@ -28,12 +29,12 @@ def exclusive(network: Network, data: Dataset, key) -> TwoLayerReLU:
 
     >>> from gradstarve.problem import datasets
     >>> data = datasets.orthogonal()
-    >>> net = exclusive(TwoLayerReLU(w=[[0.3, 0.1], [0.3, -0.1]], z=[1.0, 1.0]), data, jax.random.key(0))
+    >>> net = exclusive(data, TwoLayerReLU(w=[[0.3, 0.1], [0.3, -0.1]], z=[1.0, 1.0]), key=0)
     >>> abs(net.w).round(3).tolist(), bool((net.w > 0).all(axis=-1).any())
     ([[0.30000001192092896, 0.10000000149011612], [0.30000001192092896, 0.10000000149011612]], False)
     """
-    check_instance("network", network, Network, "give TwoLayerReLU(w, z)")
     check_instance("data", data, Dataset, "give Dataset(points, labels)")
+    check_instance("network", network, Network, "give TwoLayerReLU(w, z)")
     if type(network) is not TwoLayerReLU:
         raise ValueError(
             f"network must be a TwoLayerReLU itself, got {type(network).__name__}, whose neurons may see other points"

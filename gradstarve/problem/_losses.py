@@ -28,6 +28,14 @@ from gradstarve.ground import HypothesisError, as_choice, did_you_mean, is_concr
 Margin = Float[Array, "*shape"]
 
 
+_FACTS = ("least", "clock", "offset", "stops", "pulls_back", "inverse", "reciprocal", "margin_at", "at_error")
+
+
+def _home(cls: type, name: str) -> type:
+    """The class from which `cls` has the attribute `name`."""
+    return next(one for one in cls.__mro__ if name in one.__dict__)
+
+
 class Loss(eqx.Module):
     """A loss of the margin: `value(m)` is l(m), `residual(m)` is g(m) = -l'(m); both elementwise, any shape.
 
@@ -39,6 +47,17 @@ class Loss(eqx.Module):
       above (or, where g < 0, below) the start; derivatives in a rest at which g jumps need it given.
     - `kinks`: the margins at which g or a derivative of it jumps. One that is not named costs time and digits.
     - `name`: what messages call it, by default the name of the class.
+    - `least`: a number that l never goes below; None, the default, where none is known.
+
+    Facts about g that closed forms ask for. A loss that states one is solved by the closed form of it; a subclass with
+    another `residual` or `value` states none until it does so itself.
+
+    - `clock`: the integral of (3.5) in closed form, by its name in `gradstarve.special.clock_integral`;
+    - `offset`: c, where g(m) = 1/(c + e^m);
+    - `stops`: whether g jumps to 0 at the rest and stays there; `pulls_back`: whether g < 0 beyond the rest;
+    - `inverse(residual)`: the margin at which g has that value; `reciprocal(margin)`: 1/g below the rest;
+    - `margin_at(level)`: the margin from which on l is at most `level`; `at_error(error)`: l at the margin whose error
+      sigmoid(-m) is `error`, which late in training has more digits than the margin.
 
     >>> import jax
     >>> class Smoothed(Loss):
@@ -57,11 +76,26 @@ class Loss(eqx.Module):
     name: ClassVar[str]
     rest: ClassVar[Any] = None
     kinks: ClassVar[Any] = ()
+    least: ClassVar[float | None] = None
+    clock: ClassVar[str | None] = None
+    offset: ClassVar[Any] = None
+    stops: ClassVar[bool] = False
+    pulls_back: ClassVar[bool] = False
+    inverse: ClassVar[Any] = None
+    reciprocal: ClassVar[Any] = None
+    margin_at: ClassVar[Any] = None
+    at_error: ClassVar[Any] = None
 
     def __init_subclass__(cls, **options) -> None:
         super().__init_subclass__(**options)
         if not hasattr(cls, "name") and "name" not in cls.__annotations__:
             cls.name = cls.__name__
+        for fact in _FACTS:
+            stated = _home(cls, fact)
+            # What a class states of its own g and l does not hold for a subclass that has others.
+            same = all(_home(cls, method) is _home(stated, method) for method in ("residual", "value"))
+            if stated is not Loss and not same:
+                setattr(cls, fact, Loss.__dict__[fact])
 
     def value(self, margin: Margin) -> Margin:
         """l(m), elementwise."""
@@ -86,6 +120,9 @@ class CrossEntropy(Loss):
 
     name: ClassVar[str] = "cross-entropy"
     rest: ClassVar[Any] = np.inf
+    least: ClassVar[float | None] = 0.0
+    clock: ClassVar[str | None] = "cross-entropy"
+    offset: ClassVar[Any] = 1.0
 
     def value(self, margin: Margin) -> Margin:
         """log(1 + e^-m), without overflow and with full relative accuracy for large m."""
@@ -94,6 +131,27 @@ class CrossEntropy(Loss):
     def residual(self, margin: Margin) -> Margin:
         """sigmoid(-m)."""
         return jax.nn.sigmoid(-margin)
+
+    def inverse(self, residual: Margin) -> Margin:
+        """log(1/g - 1)."""
+        return jnp.log1p(-residual) - jnp.log(residual)
+
+    def reciprocal(self, margin: Margin) -> Margin:
+        """1 + e^m."""
+        return 1 + jnp.exp(margin)
+
+    def margin_at(self, level: Margin) -> Margin:
+        """-log(e^l - 1), without overflow and without cancellation; inf at l = 0."""
+        some = level > 0
+        level = jnp.where(some, level, 1)
+        near = level < 0.5
+        small = jnp.log(jnp.expm1(jnp.where(near, level, 0.5)))
+        margin = -jnp.where(near, small, level + jnp.log1p(-jnp.exp(-jnp.where(near, 0.5, level))))
+        return jnp.where(some, margin, jnp.inf)
+
+    def at_error(self, error: Margin) -> Margin:
+        """-log(1 - e)."""
+        return -jnp.log1p(-error)
 
 
 class Hinge(Loss):
@@ -107,6 +165,9 @@ class Hinge(Loss):
     name: ClassVar[str] = "hinge"
     rest: ClassVar[Any] = 1.0
     kinks: ClassVar[Any] = (1.0,)
+    least: ClassVar[float | None] = 0.0
+    clock: ClassVar[str | None] = "hinge"
+    stops: ClassVar[bool] = True
 
     def value(self, margin: Margin) -> Margin:
         """max(0, 1 - m); its derivative at m = 1 is 0, as `residual` says."""
@@ -116,6 +177,18 @@ class Hinge(Loss):
     def residual(self, margin: Margin) -> Margin:
         """1 where m < 1, else 0."""
         return jnp.where(margin < 1, jnp.ones_like(margin), jnp.zeros_like(margin))
+
+    def inverse(self, residual: Margin) -> Margin:
+        """1, the margin at which g takes every value between 0 and 1."""
+        return jnp.ones_like(residual)
+
+    def reciprocal(self, margin: Margin) -> Margin:
+        """1, below the rest."""
+        return jnp.ones_like(margin)
+
+    def margin_at(self, level: Margin) -> Margin:
+        """1 - l; inf for a level below 0."""
+        return jnp.where(level >= 0, 1 - level, jnp.inf)
 
 
 class Exponential(Loss):
@@ -128,6 +201,9 @@ class Exponential(Loss):
 
     name: ClassVar[str] = "exponential"
     rest: ClassVar[Any] = np.inf
+    least: ClassVar[float | None] = 0.0
+    clock: ClassVar[str | None] = "exponential"
+    offset: ClassVar[Any] = 0.0
 
     def value(self, margin: Margin) -> Margin:
         """e^-m."""
@@ -136,6 +212,23 @@ class Exponential(Loss):
     def residual(self, margin: Margin) -> Margin:
         """e^-m."""
         return jnp.exp(-margin)
+
+    def inverse(self, residual: Margin) -> Margin:
+        """-log g."""
+        return -jnp.log(residual)
+
+    def reciprocal(self, margin: Margin) -> Margin:
+        """e^m."""
+        return jnp.exp(margin)
+
+    def margin_at(self, level: Margin) -> Margin:
+        """-log l; inf at l = 0."""
+        some = level > 0
+        return jnp.where(some, -jnp.log(jnp.where(some, level, 1)), jnp.inf)
+
+    def at_error(self, error: Margin) -> Margin:
+        """e/(1 - e)."""
+        return error / (1 - error)
 
 
 class SquaredMargin(Loss):
@@ -148,6 +241,9 @@ class SquaredMargin(Loss):
 
     name: ClassVar[str] = "squared"
     rest: ClassVar[Any] = 1.0
+    least: ClassVar[float | None] = 0.0
+    clock: ClassVar[str | None] = "squared"
+    pulls_back: ClassVar[bool] = True
 
     def value(self, margin: Margin) -> Margin:
         """(1 - m)^2 / 2."""
@@ -156,6 +252,19 @@ class SquaredMargin(Loss):
     def residual(self, margin: Margin) -> Margin:
         """1 - m."""
         return 1 - margin
+
+    def inverse(self, residual: Margin) -> Margin:
+        """1 - g."""
+        return 1 - residual
+
+    def reciprocal(self, margin: Margin) -> Margin:
+        """1/(1 - m)."""
+        return 1 / (1 - margin)
+
+    def margin_at(self, level: Margin) -> Margin:
+        """1 - sqrt(2 l), the lower one of the two; 1 from l = 0 down."""
+        some = level > 0
+        return jnp.where(some, 1 - jnp.sqrt(2 * jnp.where(some, level, 1)), 1)
 
 
 LOSSES: dict[str, type[Loss]] = {cls.name: cls for cls in (CrossEntropy, Hinge, Exponential, SquaredMargin)}
@@ -177,28 +286,26 @@ def as_loss(loss) -> Loss:
     raise ValueError(f"unknown loss {shown(loss)}; {names}{did_you_mean(loss, LOSSES)}")
 
 
-def closed_form_of(loss: Loss) -> str | None:
-    """The name of the closed form that holds for `loss`: that of its own type, None unless the type is one of `LOSSES`.
-
-    A subclass may have another residual under an inherited name, so the type decides and never the name.
+def clock_of(loss: Loss) -> str | Loss:
+    """What the clock (3.5) of `loss` runs on: the name of a closed form, or the loss itself, which is integrated.
 
     >>> class Steep(Hinge):
     ...     def residual(self, margin):
     ...         return 3 * super().residual(margin)
-    >>> closed_form_of(Hinge()), Steep().name, closed_form_of(Steep())
+    >>> clock_of(Hinge()), clock_of(Steep()).name, Steep().clock
     ('hinge', 'hinge', None)
     """
-    return type(loss).name if type(loss) in LOSSES.values() else None
+    return loss if loss.clock is None else loss.clock
 
 
 def with_closed_form(loss) -> Loss:
-    """`as_loss(loss)`, and `HypothesisError` unless its type is one of `LOSSES`, the four that closed forms are written for.
+    """`as_loss(loss)`, and `HypothesisError` unless its clock is a closed form: for laws that are written for these alone.
 
     >>> with_closed_form("hinge").name
     'hinge'
     """
     loss = as_loss(loss)
-    if closed_form_of(loss) is None:
+    if loss.clock is None:
         raise HypothesisError(
             f"the closed form is for the losses {', '.join(LOSSES)}",
             f"loss = {getattr(loss, 'name', '')!r} of type {type(loss).__name__}",

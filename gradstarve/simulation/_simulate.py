@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from gradstarve.ground import ConvergenceError, Progress, as_flag, is_concrete, positive_int, shown
+from gradstarve.ground import ConvergenceError, Progress, as_flag, deprecated, is_concrete, one_key, positive_int, shown
 from gradstarve.problem import (
     ClassDataset,
+    CrossEntropy,
     Dataset,
     Dynamics,
     GradientDescent,
@@ -21,7 +22,6 @@ from gradstarve.problem import (
     Network,
     StochasticGradientDescent,
     as_loss,
-    closed_form_of,
     no_dynamics,
 )
 from gradstarve.simulation._span import Span, left_by_decay
@@ -30,15 +30,16 @@ from gradstarve.simulation.engines import _choose as engines
 from gradstarve.simulation.engines import _reference as reference
 
 
+@deprecated("data", "network", "loss", "dynamics", "steps", "record_every", "key")
 def simulate(
     data: Any,
     network: Any,
     loss: Any,
     dynamics: Any,
     steps: Any,
+    *,
     record_every: Any = 1,
     key: Any = None,
-    *,
     record_networks: bool = False,
     progress: Any = None,
     throw: bool = True,
@@ -56,8 +57,8 @@ def simulate(
       value_fn, grad_fn and obj_fn where it takes them (`optax.contrib.sam` is off its path at every other step unless in
       opaque mode);
     - `record_every`: K; recorded are the steps 0, K, 2K, ... and, if K does not divide it, also the last one, `steps`;
-    - `key`: one JAX key, network b of the flattened batch then draws from `fold_in(key, b)`, or keys of the batch
-      shape. What network b draws at step k depends on the key, b and k alone, not on batch size, K or precision;
+    - `key`: one JAX key or an integer, of which network b of the flattened batch draws from `fold_in(key, b)`, or keys of
+      the batch shape. What network b draws at step k depends on the key, b and k alone, not on batch size, K or precision;
     - `record_networks`: keep the weights at every record too;
     - `progress`: None shows a bar on a terminal when the run takes more than two seconds, True and False force, and a
       callable gets (done_steps, total_steps);
@@ -181,7 +182,7 @@ def _check_classes(data: ClassDataset, network: Network, loss: Loss) -> None:
         raise ValueError(
             f"a ClassDataset needs a network with one output a class, such as SoftmaxTwoLayer, got {type(network).__name__}"
         )
-    if closed_form_of(loss) != "cross-entropy":
+    if type(loss) is not CrossEntropy:
         raise ValueError(
             'several classes are trained with the softmax, loss "cross-entropy", got '
             f"{getattr(loss, 'name', '')!r} of type {type(loss).__name__}"
@@ -232,6 +233,8 @@ def _keys(key: Any, batch: tuple[int, ...]) -> Array:
     """One key per network of the flattened batch, [b]."""
     if key is None:
         raise ValueError("StochasticGradientDescent draws points at random: give key=jax.random.key(seed)")
+    if isinstance(key, int | np.integer):
+        key = one_key(key)
     if not isinstance(key, jax.Array) or not (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32):
         raise ValueError(f"key must be a JAX key such as jax.random.key(0), got {shown(key)}")
     if key.dtype == jnp.uint32:

@@ -4,6 +4,7 @@ Knows nothing of networks.
 """
 
 from gradstarve.special import _clock as clock
+from gradstarve.special import _clock_residual as clock_residual
 from gradstarve.special import _expint as expint
 from gradstarve.special._binomial import binomial_at_least, binomial_log_pmf, pmf
 from gradstarve.special._clock import Kind, Softmax, clock_integral, clock_state, clock_time

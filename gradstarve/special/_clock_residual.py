@@ -147,6 +147,19 @@ def _rest_of(law, sign, start):
     return jnp.where(_pull(held, sign, at) == 0, start, rest)
 
 
+def rest_after(law, start: Real) -> Real:
+    """Where a logit that starts at `start` comes to rest: the first zero of g above it, or below it where g < 0 there.
+
+    inf, or -inf, if there is none.
+    """
+
+    def one(start):
+        sign = jnp.where(_residual(law, jax.lax.stop_gradient(start)) < 0, -1, jnp.ones_like(start))
+        return sign * _rest_of(law, sign, sign * start)
+
+    return jax.vmap(one)(start.reshape(-1)).reshape(start.shape)
+
+
 def _widest(dtype) -> float:
     return float(jnp.finfo(dtype).eps) ** 0.25
 

@@ -27,7 +27,9 @@ def invert(function: Callable, parameters: Any, low: Real, high: Real, guess: Re
     """
     fixed = jax.lax.stop_gradient
     eps = jnp.finfo(target.dtype).eps
-    held, goal = fixed(parameters), fixed(target)
+    # Parameters may hold what is no number, such as a function in a loss of the user's own.
+    held = jax.tree.map(lambda leaf: fixed(leaf) if isinstance(leaf, jax.Array) else leaf, parameters)
+    goal = fixed(target)
 
     def body(carry):
         x, low, high, last, moving, count = carry

@@ -31,16 +31,19 @@ from gradstarve.ground import (
     NOTE,
     ConvergenceError,
     Progress,
+    as_seed,
     check_positive,
+    deprecated,
     new_figure,
     number,
+    one_key,
     positive_int,
     real_arrays,
     save,
     sheet,
     table_text,
 )
-from gradstarve.problem import Dataset, DeepReLU, GradientDescent, TwoLayerReLU, as_loss, datasets, init_two_layer
+from gradstarve.problem import LOSSES, Dataset, DeepReLU, GradientDescent, TwoLayerReLU, as_loss, datasets, init_two_layer
 from gradstarve.simulation import simulate, simulate_flow
 from gradstarve.theorems import LOSS_NAMES, AnyLoss
 
@@ -65,7 +68,7 @@ class FeatureTable:
     key: Any
 
     @classmethod
-    def make(cls, types, probabilities, scales, losses, depths, init, time, seed) -> FeatureTable:
+    def make(cls, types, probabilities, scales, losses, depths, init, time, key) -> FeatureTable:
         types, probabilities = real_arrays(types=types, probabilities=probabilities)
         datasets.check_types(types)
         size = types.shape[1]
@@ -95,7 +98,7 @@ class FeatureTable:
             tuple(depths),
             np.broadcast_to(np.asarray(init), (size,)),
             float(time),
-            jax.random.key(seed),
+            one_key(key),
         )
         for depth in depths:
             problem.flow(names[0], depth)  # which checks the start
@@ -109,7 +112,7 @@ class FeatureTable:
     def flow(self, loss: str, depth: int) -> theory.FeatureFlow:
         """The law (10.1)."""
         start = None if depth == 1 else self.init
-        return theory.feature_flow(self.types, self.probabilities, loss, depth, self.scales, start)
+        return theory.feature_flow(self.types, self.probabilities, loss, depth=depth, scales=self.scales, init=start)
 
     def points(self, frame: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """Samples [1 + K, S, d], all features and then each as the only one, and the inputs r_k e_k [K, d]."""
@@ -181,7 +184,8 @@ def random_band(problem: FeatureTable, loss: str, width: int, networks: int, rec
     for until in (min(steps, _FINE), steps):  # log t wants the first steps more closely
         if until > done:
             every = max(1, (until - done) // 500)
-            run = simulate(data, start, loss, dynamics, until - done, every, record_networks=True, progress=False)
+            how = {"record_every": every, "record_networks": True, "progress": False}
+            run = simulate(data, start, loss, dynamics, until - done, **how)
             logits.append(np.quantile(np.asarray(_probe(run.networks, shown)), QUANTILES, axis=0))
             clock.append(step * (done + np.asarray(run.grid)))
             done, start = until, run.final
@@ -204,7 +208,6 @@ _LINE = 201  # times of a law's curve, from `time`/1e4 to `time`
 _EVERY = 10  # of them is a record of training
 _LATEST = 1e15  # how late a logit of 1 is looked for
 _EARLIEST = 1e-6  # and a logit that has it by then has it at 0
-_LEVEL = {"hinge": 1 - 1e-12, "squared": 1 + 1e-9}  # which is where the first stops, and what the second may only pass
 
 
 @dataclass(frozen=True)
@@ -293,7 +296,7 @@ class FeatureStudy:
         if np.isfinite(times[k]):
             return number(times[k])
         latest = _latest(cell.model, cell.loss, self.settings["time"])
-        return "never" if cell.loss in _LEVEL and latest == _LATEST else f"> {number(latest)}"
+        return "never" if np.isfinite(LOSSES[cell.loss].rest) and latest == _LATEST else f"> {number(latest)}"
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, for JSON."""
@@ -307,6 +310,7 @@ class FeatureStudy:
         return draw(self, path)
 
 
+@deprecated(seed="key")
 def feature_study(
     types: Any,
     probabilities: Any,
@@ -318,7 +322,7 @@ def feature_study(
     ordinary: bool = True,
     width: int = 16,
     networks: int = 64,
-    seed: int = 0,
+    key: Any = 0,
     progress: Any = None,
 ) -> FeatureStudy:
     """Laws (10.1), (10.6), (10.7) and training for a table of sample types, together and alone, per loss and depth.
@@ -327,7 +331,7 @@ def feature_study(
     networks of two and more layers, a number or [K] (one layer starts at 0); `time`: until when, in units of step size x
     step. `ordinary` adds two layers with all connections: one network of `width` neurons active on all samples, started with
     the same logits, and `networks` random ones of a standard deviation that lets the logit of norm 1 start at about `init`.
-    `progress` as in `simulate`; `seed` is that of the read-out's frame and of ordinary networks.
+    `progress` as in `simulate`; `key` is that of the read-out's frame and of ordinary networks.
 
     Networks with a law are trained by gradient flow of all their weights (`simulate_flow` to its default tolerance: ask for
     float64), the random ones by descent with step size 0.05 over the largest squared norm of a sample, for at most 100,000
@@ -338,9 +342,9 @@ def feature_study(
     >>> [round(float(v), 2) for v in (cell.law[-1, 1], cell.index[-1, 1], cell.trained_index[-1, 1])]
     [0.17, 0.83, 0.83]
     """
-    problem = FeatureTable.make(types, probabilities, scales, losses, depths, init, time, seed)
+    problem = FeatureTable.make(types, probabilities, scales, losses, depths, init, time, key)
     width, networks = positive_int("width", width), positive_int("networks", networks)
-    settings = problem.settings() | {"ordinary": bool(ordinary), "width": width, "networks": networks, "seed": seed}
+    settings = problem.settings() | {"ordinary": bool(ordinary), "width": width, "networks": networks, "key": as_seed(key)}
     models: list[int | str] = [*problem.depths, *([ORDINARY] if ordinary else [])]
     times = np.geomspace(problem.time / 1e4, problem.time, _LINE)
     records = times[::_EVERY]
@@ -365,10 +369,10 @@ def feature_study(
 def _cell(problem, model, loss, network, logits, times, records, networks, width) -> Cell:
     (trained, trained_alone), kept = logits, slice(None, None, _EVERY)
     together, alone = _laws(problem, model, loss, network)
-    latest, level = _latest(model, loss, problem.time), _LEVEL.get(loss, 1.0)
+    latest, level = _latest(model, loss, problem.time), _level(loss)
     band = random_band(problem, loss, width, networks, records) if model == ORDINARY else None
     distance = None
-    if model == ORDINARY and loss != "squared":
+    if model == ORDINARY and not LOSSES[loss].pulls_back:
         distance = _far(trained, np.asarray(problem.flow(loss, 2).features(times))[kept])  # times of one shape compile once
     if together is None:
         return Cell(model, loss, None, None, trained, trained_alone, None, None, np.nan, np.nan, band, distance)
@@ -384,19 +388,25 @@ def _laws(problem: FeatureTable, model: int | str, loss: str, network: Any) -> t
     if model != ORDINARY:
         flow = problem.flow(loss, int(model))
         return (lambda t: np.asarray(flow.features(t))), (lambda t: np.asarray(flow.alone(t)))
-    if loss == "squared":
+    if LOSSES[loss].pulls_back:
         return None, None
     w, z = np.asarray(network.w), np.asarray(network.z)
-    shared = theory.shared_features(problem.types, problem.probabilities, loss, w, z, problem.scales)
+    shared = theory.shared_features(problem.types, problem.probabilities, w, z, loss, scales=problem.scales)
     # A batch of problems with one feature each: the same neurons, which see nothing else of a sample.
     seen = (problem.probabilities @ problem.types)[:, None]
-    each = theory.shared_features([[1]], seen, loss, w.T[:, :, None], np.tile(z, (len(seen), 1)), problem.scales[:, None])
+    of_each = w.T[:, :, None], np.tile(z, (len(seen), 1))
+    each = theory.shared_features([[1]], seen, *of_each, loss, scales=problem.scales[:, None])
     return (lambda t: np.asarray(shared.features(t))), (lambda t: np.asarray(each.features(t))[..., 0].T)
 
 
 def _latest(model: int | str, loss: str, time: float) -> float:
     """How late the law can tell a logit: the squared loss comes to rest, which the integrator follows step by step."""
-    return time if loss == "squared" and model != 1 else _LATEST
+    return time if LOSSES[loss].pulls_back and model != 1 else _LATEST
+
+
+def _level(loss: str) -> float:
+    """The logit that counts as learnt: 1, or just below where a loss stops there, or just above where it pulls back."""
+    return 1 - 1e-12 if LOSSES[loss].stops else 1 + 1e-9 if LOSSES[loss].pulls_back else 1.0
 
 
 def _reach(features: Callable, latest: float, level: float) -> np.ndarray:
@@ -447,7 +457,6 @@ def _far(trained: np.ndarray, law: Any) -> float:
 
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _GREY = NOTE
-_AIMED = ("hinge", "squared")  # losses that aim at a margin of 1
 _FLOOR = -1.25  # of the index: far below it is as good as there
 _SMALL: Any = {"fontsize": 7.5, "color": _GREY}
 _ABOVE: Any = {
@@ -477,9 +486,9 @@ def draw(study: Any, path: Any = None) -> Any:
                 _curves(panel, study, cell)
                 _indices(strip, study, cell, cells)
             # Losses that go on for ever share an axis; those that aim at 1 have their own, or nothing would be seen of them.
-            top = [p.get_ylim() for p, loss in zip(row, losses, strict=True) if loss not in _AIMED]
+            top = [p.get_ylim() for p, loss in zip(row, losses, strict=True) if np.isinf(LOSSES[loss].rest)]
             for panel, loss in zip(row, losses, strict=True):
-                if loss not in _AIMED:
+                if np.isinf(LOSSES[loss].rest):
                     panel.set_ylim(min(low for low, _ in top), max(high for _, high in top))
             row[0].set_ylabel("logit v")
             strips[0].set_ylabel("index")

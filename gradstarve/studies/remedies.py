@@ -52,9 +52,12 @@ from gradstarve.ground import (
     ConvergenceError,
     HypothesisError,
     Progress,
+    as_seed,
     check_positive,
+    deprecated,
     new_figure,
     number,
+    one_key,
     positive_int,
     real_arrays,
     save,
@@ -68,7 +71,6 @@ from gradstarve.problem import (
     Loss,
     SpectralDecoupling,
     as_loss,
-    closed_form_of,
     datasets,
     init_two_layer,
 )
@@ -165,7 +167,7 @@ def list_remedies(types: Any, probabilities: Any, scales: Any = None, logit: flo
     ]
     makers = {
         "equal speeds": lambda: theory.equal_speed_weights(types, probabilities, scales=scales),
-        "equal times": lambda: theory.equal_time_weights(types, probabilities, logit, scales=scales),
+        "equal times": lambda: theory.equal_time_weights(types, probabilities, logit=logit, scales=scales),
         "fastest": lambda: plain,
     }
     seen: list[np.ndarray] = []
@@ -275,6 +277,7 @@ class RemedyStudy:
         return draw(self, path)
 
 
+@deprecated(seed="key")
 def remedy_study(
     types: Any = ((1, 0), (1, 1), (0, 1)),
     probabilities: Any = (0.75, 0.2, 0.05),
@@ -287,7 +290,7 @@ def remedy_study(
     steps: int = 2000,
     noise: float = 0.5,
     loss_levels: Any = (0.6, 0.2),
-    seed: int = 0,
+    key: Any = 0,
     progress: Any = None,
 ) -> RemedyStudy:
     """Train ordinary networks under each remedy and measure what becomes of each feature, and at what cost.
@@ -303,7 +306,7 @@ def remedy_study(
     >>> study.outcome("nothing").index.median.shape, study.starved
     ((2,), 1)
     """
-    problem = _Problem(types, probabilities, scales, networks, width, init, step_size, steps, noise, loss_levels, seed)
+    problem = _Problem(types, probabilities, scales, networks, width, init, step_size, steps, noise, loss_levels, key)
     table = (v.tolist() for v in (problem.types, problem.probabilities, problem.scales))
     listed = list_remedies(*table) if remedies is None else remedies
     chosen = tuple(Remedy.of(remedy) for remedy in listed)
@@ -321,7 +324,7 @@ def remedy_study(
 class _Problem:
     """The table, the networks and how they are trained and tested, checked."""
 
-    def __init__(self, types, probabilities, scales, networks, width, init, step_size, steps, noise, loss_levels, seed):
+    def __init__(self, types, probabilities, scales, networks, width, init, step_size, steps, noise, loss_levels, key):
         types, probabilities = real_arrays(types=types, probabilities=probabilities)
         datasets.check_types(types)
         size = types.shape[1]
@@ -340,7 +343,7 @@ class _Problem:
         self.numbers: dict[str, Any] = {name: float(value) for name, value in numbers.items()}
         self.numbers["loss_levels"] = [float(level) for level in loss_levels]
         counts = {"networks": positive_int("networks", networks, minimum=2), "width": positive_int("width", width)}
-        self.numbers |= counts | {"steps": positive_int("steps", steps), "seed": seed}
+        self.numbers |= counts | {"steps": positive_int("steps", steps), "key": as_seed(key)}
         self.types, self.probabilities, self.scales = (np.asarray(v, np.float64) for v in (types, probabilities, scales))
         self.dtype = np.asarray(types).dtype
         self.size = size
@@ -348,9 +351,9 @@ class _Problem:
         # The sample type of each training point: the types, then their opposites.
         self.of_type = np.tile(np.arange(len(self.types)), 2)
         self.labels = np.repeat([1, -1], len(self.types))
-        self.start = init_two_layer(jax.random.key(seed), networks, width, size, init, init)
+        self.start = init_two_layer(one_key(key), networks, width, size, init, init)
         self.start = jax.tree.map(lambda leaf: leaf.astype(self.dtype), self.start)
-        draws = jax.random.normal(jax.random.fold_in(jax.random.key(seed), 1), (_DRAWS, size), self.dtype)
+        draws = jax.random.normal(jax.random.fold_in(one_key(key), 1), (_DRAWS, size), self.dtype)
         self.draws = noise * draws
 
     def settings(self) -> dict[str, Any]:
@@ -379,7 +382,15 @@ class _Problem:
         data, loss = self.data(remedy, only)
         descent = GradientDescent(self.numbers["step_size"] * remedy.step_factor, weight_decay=remedy.weight_decay)
         return simulate(
-            data, network, loss, descent, count, every, record_networks=keep, engine="reference", progress=False
+            data,
+            network,
+            loss,
+            descent,
+            count,
+            record_every=every,
+            record_networks=keep,
+            engine="reference",
+            progress=False,
         )
 
     def outcome(self, remedy: Remedy) -> Outcome:
@@ -444,7 +455,7 @@ class _Problem:
             return None, None, None
         of_type = np.arange(len(self.types))
         loss = remedy.loss_for(of_type)
-        if closed_form_of(loss) != "hinge":
+        if not loss.stops:
             loss = _one_a_sample(loss, len(of_type))
         weights = self.weights(remedy, of_type, self.probabilities)
         # In the precision of the networks, as everything else.

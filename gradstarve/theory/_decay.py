@@ -62,7 +62,7 @@ def settled_logit(frequency, norm, weight_decay, loss: Loss | str = "cross-entro
     1.386294
     """
     rate, _, weight_decay = jnp.broadcast_arrays(*_numbers(frequency, norm, 1.0, weight_decay))
-    return jnp.maximum(_settled(with_closed_form(loss).name, rate, weight_decay), 0)
+    return jnp.maximum(_settled(with_closed_form(loss), rate, weight_decay), 0)
 
 
 def decayed_logit(frequency, norm, start, weight_decay, loss: Loss | str, t) -> Float[Array, "..."]:
@@ -80,7 +80,7 @@ def decayed_logit(frequency, norm, start, weight_decay, loss: Loss | str, t) -> 
     t = check_times(t, rate.dtype)
     check_together(problem=rate * start * weight_decay, t=t)
     rate, start, weight_decay, t = jnp.broadcast_arrays(rate, start, weight_decay, t)
-    return _logit(with_closed_form(loss).name, rate, start, weight_decay, t)
+    return _logit(with_closed_form(loss), rate, start, weight_decay, t)
 
 
 def decayed_time(frequency, norm, start, weight_decay, loss: Loss | str, logit) -> Float[Array, "..."]:
@@ -95,7 +95,7 @@ def decayed_time(frequency, norm, start, weight_decay, loss: Loss | str, logit) 
     logit = as_goal("logit", logit, rate.dtype)
     check_normal("logit", logit)
     check_together(problem=rate * start * weight_decay, logit=logit)
-    return _time(with_closed_form(loss).name, *jnp.broadcast_arrays(rate, start, weight_decay, logit))
+    return _time(with_closed_form(loss), *jnp.broadcast_arrays(rate, start, weight_decay, logit))
 
 
 def _rate(frequency, norm):
@@ -125,39 +125,37 @@ def _divided(rate, decay):
         return rate / decay
 
 
-def _excess(kind: str, rate: Real, weight_decay: Real) -> Real:
+def _excess(loss: Loss, rate: Real, weight_decay: Real) -> Real:
     """B - 1 for the losses with B = e^u*."""
-    return (rate - (2 if kind == "cross-entropy" else 1) * weight_decay) / weight_decay
+    return (rate - (1 + loss.offset) * weight_decay) / weight_decay
 
 
-def _settled(kind: str, rate: Real, weight_decay: Real) -> Real:
+def _settled(loss: Loss, rate: Real, weight_decay: Real) -> Real:
     """The u with p r g(u) = lambda, 0 or below where there is none above 0."""
-    if kind == "hinge":
+    if loss.stops:
         return jnp.where(rate > weight_decay, 1, jnp.zeros_like(rate))
-    if kind == "squared":
+    if loss.offset is None:
         return (rate - weight_decay) / rate
-    if kind in ("cross-entropy", "exponential"):
-        return jnp.log1p(jnp.maximum(_excess(kind, rate, weight_decay), 0))
-    raise ValueError(f"no weight-decay law for the loss {kind!r}")
+    return jnp.log1p(jnp.maximum(_excess(loss, rate, weight_decay), 0))
 
 
 @partial(jax.jit, static_argnums=0)
-def _logit(kind: str, rate: Real, start: Real, weight_decay: Real, t: Real) -> Real:
-    settled = _settled(kind, rate, weight_decay)
-    if kind == "hinge":
+def _logit(loss: Loss, rate: Real, start: Real, weight_decay: Real, t: Real) -> Real:
+    settled = _settled(loss, rate, weight_decay)
+    if loss.stops:
         # Above the margin only the decay acts; at it the margin holds where p r > lambda.
         above = jnp.where(start > 1, jnp.log(jnp.maximum(start, 1)) / (2 * weight_decay), 0)
         growth = 2 * (rate - weight_decay) * jnp.maximum(t - above, 0)
         free = jnp.minimum(start, 1) * jnp.exp(jnp.minimum(growth, jnp.log(jnp.finfo(t.dtype).max)))
         return jnp.where(t < above, start * jnp.exp(-2 * weight_decay * t), jnp.minimum(free, 1))
-    if kind == "squared":
+    if loss.offset is None:
         # Logistic; with phi = (e^ct - 1)/c it is u0 e^ct / (1 + 2 p r u0 phi), here in e^-|c|t.
         c = 2 * (rate - weight_decay)
         shrunk = jnp.exp(-jnp.abs(c) * t)
         phi = jnp.where(c == 0, t, -jnp.expm1(-jnp.abs(c) * t) / jnp.where(c == 0, 1, jnp.abs(c)))
         growing = start / (shrunk + 2 * rate * start * phi)
         return jnp.where(c > 0, growing, start * shrunk / (1 + 2 * rate * start * phi))
-    path = Path(_excess(kind, rate, weight_decay), settled, start < settled)
+    path = Path(_excess(loss, rate, weight_decay), settled, start < settled)
     total = 2 * jnp.minimum(weight_decay * t, jnp.finfo(t.dtype).max / 8)
     begin = _position(path, start)
     # How fast T runs at least: a bracket for x.
@@ -167,21 +165,21 @@ def _logit(kind: str, rate: Real, start: Real, weight_decay: Real, t: Real) -> R
 
     def clock(x, parameters):
         path, begin = parameters
-        return _passed(kind, path, begin, x), _slope(kind, path, x)
+        return _passed(loss, path, begin, x), _slope(loss, path, x)
 
-    x = invert(clock, (path, begin), begin, high, begin + total / _slope(kind, path, begin), total)
+    x = invert(clock, (path, begin), begin, high, begin + total / _slope(loss, path, begin), total)
     # A start that is settled stays, and would be at x = inf.
     return jnp.where(start == settled, start, _place(path, x))
 
 
 @partial(jax.jit, static_argnums=0)
-def _time(kind: str, rate: Real, start: Real, weight_decay: Real, logit: Real) -> Real:
-    settled = _settled(kind, rate, weight_decay)
+def _time(loss: Loss, rate: Real, start: Real, weight_decay: Real, logit: Real) -> Real:
+    settled = _settled(loss, rate, weight_decay)
     settled = jnp.maximum(settled, 0)
     rises = start < settled
     ahead = jnp.where(rises, logit > start, logit < start)
     reached = jnp.where(rises, logit < settled, logit > settled)
-    if kind == "hinge":
+    if loss.stops:
         reached |= (settled == 1) & (logit == 1)
         goal = jnp.where(ahead & reached, logit, start)
         ratio = jnp.log(jnp.minimum(goal, 1)) - jnp.log(jnp.minimum(start, 1))
@@ -189,14 +187,14 @@ def _time(kind: str, rate: Real, start: Real, weight_decay: Real, logit: Real) -
         time = jnp.abs(free) + (jnp.log(jnp.maximum(start, 1)) - jnp.log(jnp.maximum(goal, 1))) / (2 * weight_decay)
         return jnp.where(ahead, jnp.where(reached, time, jnp.inf), 0)
     goal = jnp.where(ahead & reached, logit, start)
-    if kind == "squared":
+    if loss.offset is None:
         # From 1/u, which obeys a linear equation: e^-ct = (1/u - b)/(1/u0 - b), b = 2 p r / c.
         c = 2 * (rate - weight_decay)
         shift = (1 / goal - 1 / start) / (1 - c / (2 * rate) / start) / (2 * rate)
         time = jnp.where(c == 0, shift, -jnp.log1p(-c * shift) / jnp.where(c == 0, 1, c))
         return jnp.where(ahead, jnp.where(reached, time, jnp.inf), 0)
-    path = Path(_excess(kind, rate, weight_decay), settled, rises)
-    passed = _passed(kind, path, _position(path, start), _position(path, goal))
+    path = Path(_excess(loss, rate, weight_decay), settled, rises)
+    passed = _passed(loss, path, _position(path, start), _position(path, goal))
     return jnp.where(ahead, jnp.where(reached, passed / (2 * weight_decay), jnp.inf), 0)
 
 
@@ -230,10 +228,10 @@ def _place(path: Path, x: Real) -> Real:
     return jnp.where(path.excess > 0, learning, jnp.exp(-x))
 
 
-def _slope(kind: str, path: Path, x: Real) -> Real:
+def _slope(loss: Loss, path: Path, x: Real) -> Real:
     """dT/dx > 0."""
     v = _place(path, x)
-    weight = 1 + jnp.exp(-v) if kind == "cross-entropy" else jnp.ones_like(v)
+    weight = 1 + loss.offset * jnp.exp(-v) if loss.offset else jnp.ones_like(v)
     left = path.settled * jnp.where(path.rises, jax.nn.sigmoid(-x), -jnp.exp(-x))  # u* - v
     learnt = path.excess > 0
     learning = _ratio(jnp.where(learnt, left, 0)) / jnp.where(learnt, jnp.where(path.rises, path.settled, v), 1)
@@ -241,7 +239,7 @@ def _slope(kind: str, path: Path, x: Real) -> Real:
     return weight * jnp.where(learnt, learning, 1 / jnp.where(learnt, 1, forgetting))
 
 
-def _passed(kind: str, path: Path, begin: Real, end: Real) -> Real:
+def _passed(loss: Loss, path: Path, begin: Real, end: Real) -> Real:
     """T from x = `begin` to `end`: panels in the middle, closed forms for what lies beyond."""
     learnt = path.excess > 0
     low, high = jnp.where(learnt, -_CORE, -_SMALL), jnp.where(learnt, _CORE, _SMALL)
@@ -251,14 +249,14 @@ def _passed(kind: str, path: Path, begin: Real, end: Real) -> Real:
     offsets = (np.arange(_PANELS)[:, None] + (1 + _NODES) / 2).reshape(-1)
     weights = jnp.asarray(np.tile(_WEIGHTS / 2, _PANELS), begin.dtype)
     x = a[..., None] + width[..., None] * jnp.asarray(offsets, begin.dtype)
-    total = width * jnp.sum(weights * _slope(kind, jax.tree.map(lambda v: v[..., None], path), x), axis=-1)
+    total = width * jnp.sum(weights * _slope(loss, jax.tree.map(lambda v: v[..., None], path), x), axis=-1)
     before = jnp.minimum(end, low) - jnp.minimum(begin, low)
     after = jnp.maximum(end, high) - jnp.maximum(begin, high)
-    straight = before * _slope(kind, path, low) + after * _slope(kind, path, high)
+    straight = before * _slope(loss, path, low) + after * _slope(loss, path, high)
     # B <= 1: 1 - B e^-v = (1 - B) + v there, which gives c(0) log(1 + (1 - B)/v) / (1 - B).
     largest = float(np.log(np.finfo(begin.dtype).max)) - 1
     since, until = (jnp.exp(jnp.clip(edge, high, largest)) for edge in (begin, end))
     past, less = until - since, jnp.maximum(-path.excess, 0)
     curved = jnp.log1p(less * past / (1 + less * since)) / jnp.where(less > 0, less, 1)
-    at_zero = 2 if kind == "cross-entropy" else 1
+    at_zero = 1 + loss.offset
     return total + jnp.where(learnt, straight, at_zero * jnp.where(less > 0, curved, past))

@@ -28,11 +28,12 @@ from gradstarve.ground import (
     check_fits,
     check_positive,
     check_together,
+    deprecated,
     is_concrete,
     real_arrays,
     together,
 )
-from gradstarve.problem import Loss, ModeCurve, given, loss_to_margin, with_closed_form
+from gradstarve.problem import Loss, ModeCurve, given, with_closed_form
 from gradstarve.special import invert, lambertw_exp
 from gradstarve.theory import _depth_late as depth_late
 from gradstarve.theory._mode import insert_axes
@@ -54,23 +55,21 @@ def one_layer_logit(frequency, norm, start, loss: Loss | str, t) -> Float[Array,
     frequency, norm, start = together(frequency=frequency, norm=norm, start=start)
     check_positive("frequency", frequency)
     check_positive("norm", norm)
-    kind = with_closed_form(loss).name
+    loss = with_closed_form(loss)
     t = check_times(t, start.dtype)
     check_together(frequency=frequency, norm=norm, start=start, t=t)
     clock = frequency * norm**2 * t
-    if kind == "hinge":
+    if loss.stops:
         return jnp.where(start < 1, jnp.minimum(start + clock, 1), start)
-    if kind == "squared":
+    if loss.offset is None:
         # Late in training by what is left, which is the whole derivative; early by what has been gained.
         return jnp.where(clock < 1, start - (start - 1) * -jnp.expm1(-clock), 1 + (start - 1) * jnp.exp(-clock))
-    if kind == "exponential":
+    if loss.offset == 0:
         # log(T + e^u0) by what it adds to u0 while that is little, and otherwise without forming e^u0, which may be 0.
         late = jnp.log(jnp.maximum(clock, jnp.finfo(clock.dtype).tiny)) > start
         rise = jnp.log1p(clock * jnp.exp(-jnp.where(late, 0, start)))
         return jnp.where(late, jnp.logaddexp(jnp.log(jnp.where(late, clock, 1)), start), start + rise)
-    if kind == "cross-entropy":
-        return lambert_logit(1.0, start, clock)
-    raise ValueError(f"no one-layer law for the loss {kind!r}")
+    return lambert_logit(loss.offset, start, clock)
 
 
 def lambert_logit(constant: float, start: Array, clock: Array) -> Array:
@@ -109,19 +108,17 @@ def one_layer_time(frequency, norm, start, loss: Loss | str, logit) -> Float[Arr
     frequency, norm, start = together(frequency=frequency, norm=norm, start=start)
     check_positive("frequency", frequency)
     check_positive("norm", norm)
-    kind = with_closed_form(loss).name
+    loss = with_closed_form(loss)
     logit = as_goal("logit", logit, start.dtype)
     check_together(frequency=frequency, norm=norm, start=start, logit=logit)
-    if kind not in ("hinge", "squared", "exponential", "cross-entropy"):
-        raise ValueError(f"no one-layer law for the loss {kind!r}")
     rise = jnp.maximum(logit - start, 0)
-    if kind == "hinge":
+    if loss.stops:
         clock = jnp.where(logit <= 1, rise, jnp.inf)
-    elif kind == "squared":
+    elif loss.offset is None:
         reached = logit < 1
         clock = jnp.where(reached, -jnp.log1p(-rise / jnp.where(reached, 1 - start, 1)), jnp.inf)
     else:
-        clock = exponential_time(start, rise) + (rise if kind == "cross-entropy" else 0)
+        clock = exponential_time(start, rise) + (loss.offset * rise if loss.offset else 0)
     return jnp.where(rise > 0, in_time(clock, frequency * norm**2), 0)
 
 
@@ -135,7 +132,6 @@ def exponential_time(start: Array, rise: Array) -> Array:
 # N layers.
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
-_CUT = {"cross-entropy": 1.0, "exponential": 1.0, "hinge": 1.0, "squared": 0.5}
 _ABOVE_CUT = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 40])  # in -log(1 - u), at the end of which u is 1
 
 
@@ -190,19 +186,17 @@ def _gauss(edges):
     return centre + half * jnp.asarray(_NODES, edges.dtype), half * jnp.asarray(_WEIGHTS, edges.dtype)
 
 
-def _density(kind: str, path: _Path, y):
+def _cut(loss: Loss) -> float:
+    """The logit up to which panels widen away from the start: the margin of a loss that stops, half-way to a soft rest."""
+    return 0.5 if loss.pulls_back else 1.0
+
+
+def _density(loss: Loss, path: _Path, y):
     """p dt/dy in units of the path, below the cut."""
-    u = jnp.exp(path.log_logit(y))
-    inverse = {
-        "hinge": lambda: 1.0,
-        "squared": lambda: 1 / (1 - u),
-        "exponential": lambda: jnp.exp(u),
-        "cross-entropy": lambda: 1 + jnp.exp(u),
-    }[kind]
-    return path.weight(y) * inverse()
+    return path.weight(y) * loss.reciprocal(jnp.exp(path.log_logit(y)))
 
 
-def _low(kind: str, path: _Path, y):
+def _low(loss: Loss, path: _Path, y):
     """p t at `y` in units of the path, below the cut."""
     depth = path.shares.shape[-1]
     graded = jnp.asarray(1.2 / depth * np.concatenate([[0], 2.0 ** np.arange(12)]), y.dtype)
@@ -215,13 +209,13 @@ def _low(kind: str, path: _Path, y):
     parts = (jnp.broadcast_to(graded, (*y.shape, graded.size)), y[..., None] - graded, marks)
     edges = jnp.sort(jnp.clip(jnp.concatenate(parts, axis=-1), 0, y[..., None]), axis=-1)
     nodes, weights = _gauss(edges)
-    return jnp.sum(weights * _density(kind, path.axes(2), nodes), axis=(-2, -1))
+    return jnp.sum(weights * _density(loss, path.axes(2), nodes), axis=(-2, -1))
 
 
-def _log_rate(kind: str, path: _Path, y):
+def _log_rate(loss: Loss, path: _Path, y):
     """log of p dt/dy, in units of the path, where it grows as e^u."""
     u = jnp.exp(path.log_logit(y))
-    return jnp.log(path.weight(y)) + (jnp.logaddexp(0, u) if kind == "cross-entropy" else u)
+    return jnp.log(path.weight(y)) + (jnp.logaddexp(float(np.log(loss.offset)), u) if loss.offset else u)
 
 
 def _late(path: _Path, kept: depth_late.Kept, begin, y) -> depth_late.Span:
@@ -283,11 +277,11 @@ class _Arrival(NamedTuple):
         return jnp.sum(weights * wide.density(nodes), axis=(-2, -1))
 
 
-def _reach(kind: str, path: _Path):
+def _reach(loss: Loss, path: _Path):
     """(y, p t in units of the path) at the cut; y = 0 for a start beyond it."""
-    cut = jnp.full_like(path.square, float(np.log(_CUT[kind])))
+    cut = jnp.full_like(path.square, float(np.log(_cut(loss))))
     y = path.place(jnp.maximum(cut, path.log_start))
-    return y, jnp.where(y > 0, _low(kind, path, y), 0)
+    return y, jnp.where(y > 0, _low(loss, path, y), 0)
 
 
 class _State(NamedTuple):
@@ -301,24 +295,24 @@ class _State(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0)
-def _state(kind: str, path: _Path, kept: depth_late.Kept, time) -> _State:
+def _state(loss: Loss, path: _Path, kept: depth_late.Kept, time) -> _State:
     """What is at p t = `time`; every array of one shape [...] (shares and differences [..., N])."""
-    cut, spent = _reach(kind, path)
+    cut, spent = _reach(loss, path)
     tau = jnp.minimum(time * jnp.exp(-path.log_unit), jnp.finfo(time.dtype).max)
     low = tau <= spent
 
     def before(y, path):
         # log(unit + time) is nearly linear in y where time grows exponentially, and still linear at its start.
-        unit = _density(kind, path, jnp.zeros_like(y))
-        total = unit + _low(kind, path, y)
-        return jnp.log(total), _density(kind, path, y) / total
+        unit = _density(loss, path, jnp.zeros_like(y))
+        total = unit + _low(loss, path, y)
+        return jnp.log(total), _density(loss, path, y) / total
 
-    unit = _density(kind, path, jnp.zeros_like(tau))
+    unit = _density(loss, path, jnp.zeros_like(tau))
     y = invert(before, path, 0 * cut, cut, cut / 2, jnp.log(unit + jnp.where(low, tau, 0)))
     left = jnp.maximum(tau - spent, 0)
-    if kind == "hinge":
+    if loss.stops:
         y = jnp.where(low, y, cut)
-    elif kind == "squared":
+    elif loss.offset is None:
         arrival = _Arrival.of(path, cut)
         last = arrival.scale / arrival.slope  # the density for q -> inf
         ahead = jnp.full_like(left, jnp.finfo(left.dtype).max)
@@ -327,14 +321,14 @@ def _state(kind: str, path: _Path, kept: depth_late.Kept, time) -> _State:
         logit = jnp.where(low, jnp.exp(path.log_logit(y)), arrival.logit(q))
         return _State(jnp.where(low, y, arrival.place(q)), logit, jnp.zeros_like(low), y)
     else:
-        return _late_state(kind, path, kept, time, spent, cut, y, low)
+        return _late_state(loss, path, kept, time, spent, cut, y, low)
     u = jnp.exp(path.log_logit(y))
     return _State(y, jnp.where(~low & (u < 1), 1, u), jnp.zeros_like(low), y)
 
 
-def _late_state(kind: str, path: _Path, kept: depth_late.Kept, time, spent, cut, y, low) -> _State:
+def _late_state(loss: Loss, path: _Path, kept: depth_late.Kept, time, spent, cut, y, low) -> _State:
     """For the losses whose time grows as e^u: what is where it is still `low`, and by `depth_late` above the cut."""
-    constant = float(kind == "cross-entropy")
+    constant = loss.offset
     held, stays, begin = jax.lax.stop_gradient((path, kept, cut))
     tau = jnp.minimum(time * jnp.exp(-path.log_unit), jnp.finfo(time.dtype).max)
     left = jax.lax.stop_gradient(jnp.maximum(tau - spent, 0))
@@ -342,14 +336,14 @@ def _late_state(kind: str, path: _Path, kept: depth_late.Kept, time, spent, cut,
     def after(y, problem):
         """log of p t, in units of the path, since a time before the cut, and its slope."""
         path, kept = problem
-        rate = _log_rate(kind, path, begin)
+        rate = _log_rate(loss, path, begin)
         span = _late(path, kept, begin, y)
         passed = jnp.log(jnp.maximum(depth_late.tail(constant, depth_late.density, span, kept), limits.tiny))
         total = jnp.logaddexp(rate, passed + span.end - path.log_unit)
-        return total, jnp.exp(_log_rate(kind, path, y) - total)
+        return total, jnp.exp(_log_rate(loss, path, y) - total)
 
     limits = jnp.finfo(left.dtype)
-    rate, start = _log_rate(kind, held, begin), jnp.exp(held.log_logit(begin))
+    rate, start = _log_rate(loss, held, begin), jnp.exp(held.log_logit(begin))
     goal = jnp.logaddexp(rate, jnp.log(jnp.maximum(left, limits.tiny)))
     # The logit grows by about goal - rate, and by less than a time within the floats allows; S grows with it.
     guess = begin + jnp.log1p((goal - rate) / start) / held.slope(begin)
@@ -358,7 +352,7 @@ def _late_state(kind: str, path: _Path, kept: depth_late.Kept, time, spent, cut,
     late = ~low & (left > 0)
     span, kept = depth_late.harmless(late, _late(held, stays, begin, high), kept)
     # A start beyond the cut moves its beginning.
-    span = span._replace(begin=jnp.where(late, jnp.exp(jnp.maximum(path.log_start, float(np.log(_CUT[kind])))), 1))
+    span = span._replace(begin=jnp.where(late, jnp.exp(jnp.maximum(path.log_start, float(np.log(_cut(loss))))), 1))
     time, spent, unit = (jnp.where(late, value, other) for value, other in ((time, 1), (spent, 0), (path.log_unit, 0)))
     u = depth_late.logit_after(constant, span, kept, time, spent * jnp.exp(unit))
     square = depth_late.square_at(span.end_square, u, kept)
@@ -368,34 +362,34 @@ def _late_state(kind: str, path: _Path, kept: depth_late.Kept, time, spent, cut,
 
 
 @partial(jax.jit, static_argnums=0)
-def _time(kind: str, path: _Path, kept: depth_late.Kept, logit):
+def _time(loss: Loss, path: _Path, kept: depth_late.Kept, logit):
     """(p t in units of the path at which u = `logit`, whether it ever is); 0 for what is there at the start."""
-    cut, spent = _reach(kind, path)
+    cut, spent = _reach(loss, path)
     start = jnp.exp(path.log_start)
     ahead = logit > start
-    low = logit <= _CUT[kind]
+    low = logit <= _cut(loss)
     y = path.place(jnp.log(jnp.where(ahead, logit, start)))
-    before = _low(kind, path, jnp.where(low, y, cut))
+    before = _low(loss, path, jnp.where(low, y, cut))
     reached = jnp.ones_like(ahead)
-    if kind == "hinge":
+    if loss.stops:
         after, reached = spent, low
-    elif kind == "squared":
+    elif loss.offset is None:
         arrival = _Arrival.of(path, cut)
         reached, late = logit < 1, ahead & ~low & (logit < 1)
         after = arrival.time(jnp.where(late, arrival.at_logit(jnp.where(late, logit, 0.5)), arrival.begin))
         after = spent + after
     else:
-        after = spent + _late_time(kind, path, kept, cut, y, logit, ahead & ~low)
+        after = spent + _late_time(loss, path, kept, cut, y, logit, ahead & ~low)
     return jnp.where(ahead & reached, jnp.where(low, before, after), 0), reached | ~ahead
 
 
-def _late_time(kind: str, path: _Path, kept: depth_late.Kept, cut, y, logit, late):
+def _late_time(loss: Loss, path: _Path, kept: depth_late.Kept, cut, y, logit, late):
     """p t in units of the path from the cut to a `logit` above it, at `y`; 0 where it is not `late`."""
     held, stays, begin, end = jax.lax.stop_gradient((path, kept, cut, jnp.maximum(y, cut)))
     span, kept = depth_late.harmless(late, _late(held, stays, begin, end), kept)
-    begins = jnp.exp(jnp.maximum(path.log_start, float(np.log(_CUT[kind]))))
+    begins = jnp.exp(jnp.maximum(path.log_start, float(np.log(_cut(loss)))))
     span = span._replace(begin=jnp.where(late, begins, 1), end=jnp.where(late, logit, span.end))
-    total = depth_late.tail(float(kind == "cross-entropy"), depth_late.density, span, kept)
+    total = depth_late.tail(loss.offset, depth_late.density, span, kept)
     size = span.end - jnp.where(late, path.log_unit, 0)
     # What is no float is infinite, and a constant.
     fits = jax.lax.stop_gradient(size + jnp.log(total)) < float(np.log(np.finfo(size.dtype).max)) - 1
@@ -455,7 +449,7 @@ class DepthMode(ModeCurve):
         if self.depth == 1:
             return one_layer_time(frequency, norm, norm * self._lane_start(target)[..., 0], self.loss_function, target)
         path = self._path(target)
-        spent, reached = _time(self.loss_function.name, path, self._kept(target), target)
+        spent, reached = _time(self.loss_function, path, self._kept(target), target)
         unit = jnp.exp(path.log_unit / 2)  # twice, for its square may overflow where the time does not
         ever = reached & jnp.isfinite(jax.lax.stop_gradient(spent * unit / frequency * unit))
         # A time that never comes, or later than the floats, is no number to differentiate.
@@ -475,12 +469,12 @@ class DepthMode(ModeCurve):
         return "time"
 
     def _time_to(self, what: str, level, max_steps: int):
-        if self.depth == 1 and self.loss_function.name == "squared":
+        if self.depth == 1 and self.loss_function.pulls_back:
             # One layer comes to u = 1 at one pace from both sides, and its loss is the same for u and 2 - u.
             start = self.norm[..., None] * self.start
             mirrored = jnp.where(start > 1, 2 - start, start) / self.norm[..., None]
             return DepthMode(self.loss_function, self.frequency, self.norm, mirrored)._time_to_margin(
-                loss_to_margin(self.loss_function, level), max_steps
+                self.loss_function.margin_at(level), max_steps
             )
         return super()._time_to(what, level, max_steps)
 
@@ -494,7 +488,7 @@ class DepthMode(ModeCurve):
             u = one_layer_logit(frequency, norm, norm * self._lane_start(t)[..., 0], self.loss_function, t)
             return _State(u, u, jnp.zeros(u.shape, bool), u)
         limit = jnp.finfo(t.dtype).max
-        return _state(self.loss_function.name, self._path(t), self._kept(t), jnp.minimum(frequency * t, limit))
+        return _state(self.loss_function, self._path(t), self._kept(t), jnp.minimum(frequency * t, limit))
 
     def _lanes(self, values):
         """(p, r, `values`), each [*batch, *values.shape]."""
@@ -525,44 +519,45 @@ class DepthMode(ModeCurve):
         )
 
 
-def depth_mode(frequency, norm, weights, loss: Loss | str = "cross-entropy") -> DepthMode:
+@deprecated(weights="layers")
+def depth_mode(frequency, norm, layers, loss: Loss | str = "cross-entropy") -> DepthMode:
     """The gradient flow of one path of N layers on a class of weight p = `frequency` at norm r = `norm` (7.1), (7.2).
 
-    `weights` [*batch, N]: b_1, ..., b_N > 0 at the start, the scalars of each layer along the path, balanced (all equal) or
+    `layers` [*batch, N]: b_1, ..., b_N > 0 at the start, the scalars of each layer along the path, balanced (all equal) or
     not; `frequency`, `norm` [] or [*batch]. The logit is u = r b_1 ... b_N. N = 1 is the linear read-out of (3.9), of any
     sign; N = 2 one neuron of (3.5). Time is accurate to 1e-11 relative in float64 and 2e-5 in float32 at every logit, for
     weights from 1e-100 to 1e3 (1e-12 to 1e3), and the logit is what that makes of it: for N >= 3 it leaves its plateau so
     fast that a time off by one part in 1e16 is a logit off by many. `ValueError` for shapes that do not fit and values
     that are not positive; `HypothesisError` for the squared loss from u(0) >= 1, where the flow runs backwards.
 
-    >>> deep = depth_mode(frequency=1.0, norm=1.0, weights=[0.1, 0.1, 0.1], loss="hinge")
+    >>> deep = depth_mode(frequency=1.0, norm=1.0, layers=[0.1, 0.1, 0.1], loss="hinge")
     >>> round(float(deep.time_to_logit(1.0)), 4)              # u^(-1/3) falls at rate p r^(2/3): 1/0.1 - 1
     9.0
     """
     loss = with_closed_form(loss)
-    frequency, norm, weights = real_arrays(frequency=frequency, norm=norm, weights=weights)
-    if weights.ndim < 1 or weights.shape[-1] == 0:
-        raise ValueError(f"weights must be [*batch, N] with N >= 1 layers, got shape {weights.shape}")
+    frequency, norm, layers = real_arrays(frequency=frequency, norm=norm, layers=layers)
+    if layers.ndim < 1 or layers.shape[-1] == 0:
+        raise ValueError(f"layers must be [*batch, N] with N >= 1 layers, got shape {layers.shape}")
     for name, value in (("frequency", frequency), ("norm", norm)):
         check_positive(name, value)
-        check_fits(name, value, weights.shape[:-1], "weights")
-    frequency, norm = (jnp.broadcast_to(x, weights.shape[:-1]) for x in (frequency, norm))
-    if weights.shape[-1] > 1:
-        check_positive("weights", weights)
-        if is_concrete(weights):
+        check_fits(name, value, layers.shape[:-1], "layers")
+    frequency, norm = (jnp.broadcast_to(x, layers.shape[:-1]) for x in (frequency, norm))
+    if layers.shape[-1] > 1:
+        check_positive("layers", layers)
+        if is_concrete(layers):
             # In NumPy, which keeps the subnormal numbers that compiled code takes for 0.
-            least = np.min(np.asarray(weights), axis=-1)
+            least = np.min(np.asarray(layers), axis=-1)
             if (least < np.sqrt(np.finfo(least.dtype).tiny)).any():
                 raise ValueError(
-                    f"weights = {least.min()}: the square is subnormal in {least.dtype} and flushed to 0; "
+                    f"layers = {least.min()}: the square is subnormal in {least.dtype} and flushed to 0; "
                     + ("give float64, with 64 bits on in JAX" if least.dtype == np.float32 else "start from larger weights")
                 )
-        if loss.name == "squared" and is_concrete(weights):
-            start = np.asarray(norm * jnp.prod(weights, axis=-1))
+        if loss.pulls_back and is_concrete(layers):
+            start = np.asarray(norm * jnp.prod(layers, axis=-1))
             if (start >= 1).any():
                 raise HypothesisError(
                     "with squared loss the depth law (7.2) starts below u = 1",
                     f"u(0) = {start[start >= 1].flat[0]:.6g}",
                     "smaller weights, or simulate_flow(...)",
                 )
-    return DepthMode(loss, frequency, norm, weights)
+    return DepthMode(loss, frequency, norm, layers)

@@ -19,9 +19,9 @@ from gradstarve.ground import (
     HypothesisError,
     as_array,
     check_positive,
+    deprecated,
     did_you_mean,
     is_concrete,
-    positive_int,
     real_arrays,
     shown,
     together,
@@ -155,22 +155,23 @@ def _active_set(columns: Float[Array, "n k"]) -> Bool[Array, " n"]:
 GENERATOR_LOSSES = ("minimax", "non-saturating", "hinge")
 
 
-def generator_signal(kind: str, margin, norm) -> Float[Array, "..."]:
+@deprecated("loss", "margin", "norm", kind="loss")
+def generator_signal(norm, loss: str, margin) -> Float[Array, "..."]:
     """The size of d(generator loss)/dx along the fakes' direction, at a fake of norm r classified with margin m (15.1).
 
     "minimax" log(1 - P): sigmoid(-m) m/r · "non-saturating" -log P: sigmoid(m) m/r · "hinge" -f: m/r, P = sigmoid(f) the
     probability of real. `margin` m (positive: seen through) and `norm` r > 0 broadcast. Holds for every network without
     biases, trained or not; the margin as a function of time is that of section 3, `solve_mode(mode, loss).logit(t)`.
 
-    >>> [round(float(generator_signal(kind, 2.0, 1.0)), 4) for kind in GENERATOR_LOSSES]
+    >>> [round(float(generator_signal(1.0, loss, margin=2.0)), 4) for loss in GENERATOR_LOSSES]
     [0.2384, 1.7616, 2.0]
     """
-    if not isinstance(kind, str) or kind not in GENERATOR_LOSSES:
-        names = f"use one of {', '.join(map(repr, GENERATOR_LOSSES))}{did_you_mean(kind, GENERATOR_LOSSES)}"
-        raise ValueError(f"unknown generator loss {shown(kind)}; {names}")
+    if not isinstance(loss, str) or loss not in GENERATOR_LOSSES:
+        names = f"use one of {', '.join(map(repr, GENERATOR_LOSSES))}{did_you_mean(loss, GENERATOR_LOSSES)}"
+        raise ValueError(f"unknown generator loss {shown(loss)}; {names}")
     margin, norm = together(margin=margin, norm=norm)
     check_positive("norm", norm)
-    slope = {"minimax": jax.nn.sigmoid(-margin), "non-saturating": jax.nn.sigmoid(margin), "hinge": 1.0}[kind]
+    slope = {"minimax": jax.nn.sigmoid(-margin), "non-saturating": jax.nn.sigmoid(margin), "hinge": 1.0}[loss]
     return slope * margin / norm
 
 
@@ -186,14 +187,15 @@ def minimax_peak() -> Float[Array, ""]:
     return 1 + lambertw(jnp.exp(-1.0))
 
 
-def minimax_tail(t, frequency, norm, layers: int = 2) -> Float[Array, "..."]:
+@deprecated("t", "frequency", "norm", "depth", layers="depth")
+def minimax_tail(frequency, norm, *, t, depth: int = 2) -> Float[Array, "..."]:
     """What the minimax signal of a discriminator trained with cross-entropy is asymptotic to: e log(1/e)/r (15.1).
 
-    e is the error of (6.3), `error_tail`, for a discriminator of N = `layers` layers: with T = N p r^(2/N) t the signal
+    e is the error of (6.3), `error_tail`, for a discriminator of N = `depth` layers: with T = N p r^(2/N) t the signal
     falls like (log T)^(2/N - 1) / (r T): log T / T for one layer, 1/T for two. Arguments as in `error_tail`.
 
-    >>> [round(float(minimax_tail(1e6, 0.5, 1.0, layers=n)) * 1e6, 3) for n in (1, 2)]
+    >>> [round(float(minimax_tail(0.5, 1.0, t=1e6, depth=n)) * 1e6, 3) for n in (1, 2)]
     [26.245, 1.0]
     """
-    error = error_tail("cross-entropy", t, frequency, norm, positive_int("layers", layers))
+    error = error_tail(frequency, norm, "cross-entropy", t, depth=depth)
     return -error * jnp.log(error) / as_array("norm", norm, error.dtype)

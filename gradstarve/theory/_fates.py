@@ -23,6 +23,7 @@ from gradstarve.ground import (
     check_normal_size,
     check_positive,
     check_together,
+    deprecated,
     is_concrete,
     positive_int,
     real_arrays,
@@ -134,7 +135,8 @@ def dies_for_ever(alpha, beta, cosine) -> Array:
 # - a longer (a, z) of the same direction learns sooner, so the time to learn is known from one length per direction.
 
 
-def wrong_sign_fraction(t, frequency, norm, loss: Loss | str = "cross-entropy", scale_a=1.0, scale_z=1.0) -> Array:
+@deprecated("t", "frequency", "norm", "loss", "scale_a", "scale_z")
+def wrong_sign_fraction(frequency, norm, loss: Loss | str = "cross-entropy", *, t, scale_a=1.0, scale_z=1.0) -> Array:
     """The part of the learners whose z, and so whose logit, still has the wrong sign at time t (5.4).
 
     One exclusive neuron (or one neuron on antipodal data), a and z Gaussian with deviations in the ratio x = scale_a /
@@ -142,7 +144,7 @@ def wrong_sign_fraction(t, frequency, norm, loss: Loss | str = "cross-entropy", 
     for x = 1 (1/3)(1 - (4/pi) arctan tanh tau). Exact for hinge loss at any scale that keeps u < 1; for the others the
     limit of small scales. Arguments broadcast; t >= 0, the rest > 0. Relative error a few ulp at any t.
 
-    >>> [round(float(wrong_sign_fraction(t, 0.5, 1.0)), 4) for t in (0.0, 4.0)]
+    >>> [round(float(wrong_sign_fraction(0.5, 1.0, t=t)), 4) for t in (0.0, 4.0)]
     [0.3333, 0.0571]
     """
     tau, ratio = _sign_clock(t, frequency, norm, loss, scale_a, scale_z)
@@ -152,12 +154,13 @@ def wrong_sign_fraction(t, frequency, norm, loss: Loss | str = "cross-entropy", 
     return jnp.arctan(left) / (jnp.pi / 2 + jnp.arctan(ratio))
 
 
-def wrong_sign_time(fraction, frequency, norm, loss: Loss | str = "cross-entropy", scale_a=1.0, scale_z=1.0) -> Array:
+@deprecated("fraction", "frequency", "norm", "loss", "scale_a", "scale_z")
+def wrong_sign_time(frequency, norm, loss: Loss | str = "cross-entropy", *, fraction, scale_a=1.0, scale_z=1.0) -> Array:
     """When `fraction` of the learners still have the wrong sign: the inverse of `wrong_sign_fraction` (5.4).
 
     0 < fraction < 1; 0 where no more than that have it at the start. Other arguments as there.
 
-    >>> round(float(wrong_sign_time(0.05, 0.5, 1.0)), 4)
+    >>> round(float(wrong_sign_time(0.5, 1.0, fraction=0.05)), 4)
     4.2681
     """
     rate, ratio = _sign_clock(1.0, frequency, norm, loss, scale_a, scale_z)
@@ -345,10 +348,12 @@ class LearningTime(eqx.Module):
             if value.shape:
                 raise ValueError(f"{name} must be one number, got shape {value.shape}; vmap over several")
         frequency, self.norm, self.scale_a, self.scale_z, self.logit = values
-        self.rate, self.kind = 2 * frequency * self.norm, with_closed_form(loss).name
-        most = {"hinge": 1.0, "squared": float(np.nextafter(1, 0, dtype=frequency.dtype))}.get(self.kind, np.inf)
+        loss = with_closed_form(loss)
+        self.rate, self.kind = 2 * frequency * self.norm, str(loss.clock)
+        # A loss that pulls back only tends to its rest.
+        most = float(np.nextafter(loss.rest, 0, dtype=frequency.dtype)) if loss.pulls_back else float(loss.rest)
         if is_concrete(self.logit) and float(self.logit) > most:
-            raise ValueError(f"logit must be at most {most:.6g} with {self.kind} loss, which stops there; got {self.logit}")
+            raise ValueError(f"logit must be at most {most:.6g} with {loss.name} loss, which stops there; got {self.logit}")
 
     def cdf(self, t) -> Float[Array, "..."]:
         """P(time <= t | the neuron learns), t >= 0 of any shape. At t = 0 it is the chance to start beyond `logit`."""

@@ -30,13 +30,14 @@ from gradstarve.ground import (
     check_normal_rows,
     check_normal_size,
     check_positive,
+    deprecated,
     is_concrete,
     positive_int,
     real_arrays,
     shown,
     together,
 )
-from gradstarve.problem import Hinge, Loss, SpectralDecoupling, as_loss, check_types, closed_form_of, with_closed_form
+from gradstarve.problem import Hinge, Loss, SpectralDecoupling, as_loss, check_types, with_closed_form
 from gradstarve.special import invert
 from gradstarve.theory._depth import one_layer_logit
 from gradstarve.theory._flows import follow
@@ -61,7 +62,8 @@ _MOST = 200
 _HALVINGS = 60
 
 
-def settled_features(types, probabilities, loss: Loss | str, depth=1) -> Float[Array, "*batch K"]:
+@deprecated("types", "probabilities", "loss", "depth")
+def settled_features(types, probabilities, loss: Loss | str, *, depth=1) -> Float[Array, "*batch K"]:
     """The logits v_k at which features settle, [*batch, K]: the minimiser of sum_S p_S l_S(m_S), over v >= 0 if N >= 2.
 
     `types`: [S, K] of 0 and 1; `probabilities`: [*batch, S] > 0; `loss`: a `SpectralDecoupling` of cross-entropy,
@@ -117,7 +119,7 @@ def until_rest(integrate, types, p, r, start, loss: Loss, depth: int, t) -> Arra
     `ConvergenceError` where features still move then.
     """
     arguments = (types, p, r, start, loss, depth)
-    if not isinstance(loss, SpectralDecoupling) and closed_form_of(loss) != "squared":
+    if not isinstance(loss, SpectralDecoupling) and not loss.pulls_back:
         return integrate(*arguments, t)
     if t.size == 0 or not all(map(is_concrete, (t, p, r, start))) or not _comes_to_rest(types, loss):
         return integrate(*arguments, t)
@@ -162,7 +164,7 @@ def _fastest(types, p, r, start, loss, depth):
 def _pulls_back(loss: Loss, count: int) -> np.ndarray | None:
     """Which types have a loss that rises again, [S]; None where that can not be looked at."""
     inside = loss.loss if isinstance(loss, SpectralDecoupling) else loss
-    if closed_form_of(inside) == "squared":
+    if inside.pulls_back:
         return np.ones(count, bool)
     if not isinstance(loss, SpectralDecoupling) or isinstance(inside, Hinge):
         why = "hinge margins slide along 1" if isinstance(inside, Hinge) else "margins grow for ever"
@@ -262,15 +264,15 @@ class FeatureFlow(eqx.Module):
         t = check_times(t, self.start.dtype)
         batch, count = self.start.shape[:-1], self.start.shape[-1]
         p, r, start = (leaf.reshape(-1, leaf.shape[-1]) for leaf in (self.probabilities, self.scales, self.start))
-        kind, flat = closed_form_of(self.loss_function), t.reshape(-1)
-        if self.depth == 1 and kind is not None and _is_apart(self.types):
+        loss, flat = self.loss_function, t.reshape(-1)
+        if self.depth == 1 and loss.clock is not None and _is_apart(self.types):
             return _read_outs(self, t)
-        if kind == "hinge":
+        if loss.clock is not None and loss.stops:
             found = _hinge_at(self.types, p, r, start, self.depth, flat)
-        elif kind == "squared" and self.depth == 1:
+        elif loss.clock is not None and loss.pulls_back and self.depth == 1:
             found = _linear_at(self.types, p, r, start, flat)
         else:
-            found = until_rest(_integrated, self.types, p, r, start, self.loss_function, self.depth, flat)
+            found = until_rest(_integrated, self.types, p, r, start, loss, self.depth, flat)
         return found.reshape(*batch, *t.shape, count)
 
     def margins(self, t) -> Float[Array, "..."]:
@@ -279,7 +281,7 @@ class FeatureFlow(eqx.Module):
 
     def alone(self, t) -> Float[Array, "..."]:
         """v_k(t) if the other features were removed from the same samples, [*batch, *t.shape, K] (10.6)."""
-        if closed_form_of(self.loss_function) is None:
+        if self.loss_function.clock is None:
             return self._each_alone(t)
         seen = self.probabilities @ self.types
         apart = jnp.eye(self.types.shape[1], dtype=self.types.dtype)
@@ -316,7 +318,8 @@ def _index(found: Array, alone: Array) -> Array:
     return jnp.where(alone == 0, 0, 1 - found / jnp.where(alone == 0, 1, alone))
 
 
-def feature_flow(types, probabilities, loss: Loss | str, depth=1, scales=None, init=None) -> FeatureFlow:
+@deprecated("types", "probabilities", "loss", "depth", "scales", "init")
+def feature_flow(types, probabilities, loss: Loss | str, *, depth=1, scales=None, init=None) -> FeatureFlow:
     """K orthogonal features learnt from samples of S types (10.1), by one layer or balanced paths of `depth` layers.
 
     `types`: [S, K] of 0 and 1, every type with a feature and every feature in a type; `probabilities`: [*batch, S] > 0;
@@ -651,7 +654,8 @@ class SharedFeatures(eqx.Module):
         return scales * jnp.einsum("...hk,...h->...k", w, z, precision="highest")
 
 
-def shared_features(types, probabilities, loss: Loss | str, w, z, scales=None) -> SharedFeatures:
+@deprecated("types", "probabilities", "loss", "w", "z", "scales")
+def shared_features(types, probabilities, w, z, loss: Loss | str, *, scales=None) -> SharedFeatures:
     """K orthogonal features learnt by h neurons active on every sample (10.7).
 
     `types`: [S, K], `probabilities`: [*batch, S], `scales`: [*batch, K] as in `feature_flow`; `w`: [*batch, h, K], the
@@ -659,7 +663,7 @@ def shared_features(types, probabilities, loss: Loss | str, w, z, scales=None) -
     all samples, and then it keeps both; or it is zero altogether. `HypothesisError` otherwise, and for the squared loss,
     which pulls back what is above its target.
 
-    >>> law = shared_features([[1, 0], [1, 1]], [0.5, 0.5], "cross-entropy", w=[[0.1, 0.1]], z=[0.1])
+    >>> law = shared_features([[1, 0], [1, 1]], [0.5, 0.5], w=[[0.1, 0.1]], z=[0.1], loss="cross-entropy")
     >>> v1, v2 = law.features(1e30)
     >>> bool(v2 / v1 < 0.2)
     True
@@ -668,8 +672,8 @@ def shared_features(types, probabilities, loss: Loss | str, w, z, scales=None) -
     w, z = real_arrays(w=w, z=z)
     if w.ndim < 2 or z.shape != w.shape[:-1]:
         raise ValueError(f"w must be [*batch, h, K] and z [*batch, h], got shapes {w.shape} and {z.shape}")
-    flow = feature_flow(types, probabilities, loss, 1, scales, jnp.zeros((*z.shape[:-1], w.shape[-1]), z.dtype))
-    if loss.name == "squared":
+    flow = feature_flow(types, probabilities, loss, scales=scales, init=jnp.zeros((*z.shape[:-1], w.shape[-1]), z.dtype))
+    if loss.pulls_back:
         raise HypothesisError(
             "every neuron stays active on all samples (10.7)",
             "the squared loss pushes margins above 1 back, and neurons with them",
@@ -702,7 +706,8 @@ def _check_squares(w: Array, z: Array) -> None:
         check_normal_size("max |w, z|^2", log_sizes, every.dtype)
 
 
-def shared_slope(p_frequent, p_both, loss: Loss | str, frequent: Any = 0.0, rare: Any = 0.0) -> Float[Array, "..."]:
+@deprecated("p_frequent", "p_both", "loss", "frequent", "rare")
+def shared_slope(p_frequent, p_both, loss: Loss | str, *, frequent: Any = 0.0, rare: Any = 0.0) -> Float[Array, "..."]:
     """d(beta_j)/d(alpha_j) of (10.7) at logits v_1 = `frequent` and v_2 = `rare`, for any neuron that sees both features.
 
     Without logits, or with v_2 = 0, it is p_12/(p_1 + p_12), which it exceeds only where v_2 < 0. All arguments broadcast.

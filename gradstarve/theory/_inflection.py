@@ -20,50 +20,54 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.ground import HypothesisError, check_normal, check_positive, is_concrete, real_arrays, together
+from gradstarve.ground import HypothesisError, check_normal, check_positive, deprecated, is_concrete, real_arrays, together
 from gradstarve.problem import Loss, with_closed_form
 from gradstarve.special import clock
 from gradstarve.theory._piecewise import PiecewiseClock, in_time
 
-# A u at which K is below 0: the far end of the branches u > 0 of the losses with two of them, and of the branch u < 0.
-_FAR_ABOVE = {"cross-entropy": 2.0, "exponential": 1.0, "squared": 1.0}
+# A u < 0 at which K is below 0: the far end of the branch below 0.
 _FAR_BELOW = -3.0
 
 
-def _slope(kind: str, u, xp=jnp):
+def _far_above(loss: Loss) -> float:
+    """A u > 0 at which K is below 0: the far end of the branches above 0."""
+    return 1.0 + (loss.offset or 0.0)
+
+
+def _slope(loss: Loss, u, xp=jnp):
     """2 sigmoid(u) - 1 - g'(u)/g(u)."""
-    if kind == "cross-entropy":
+    if loss.offset == 1:
         return 3 / (1 + xp.exp(-u)) - 1
-    if kind == "exponential":
+    if loss.offset == 0:
         return 2 / (1 + xp.exp(-u))
-    return xp.tanh(u / 2) + (1 / (1 - u) if kind == "squared" else 0)
+    return xp.tanh(u / 2) + (0 if loss.stops else 1 / (1 - u))
 
 
-def _level(kind: str, u, xp=jnp):
+def _level(loss: Loss, u, xp=jnp):
     """K(u), the kappa^2 at which u is an inflection."""
-    if kind == "hinge":
-        ratio = xp.where(u == 0, 2, u / xp.where(u == 0, 1, _slope(kind, u, xp)))
+    if loss.stops:
+        ratio = xp.where(u == 0, 2, u / xp.where(u == 0, 1, _slope(loss, u, xp)))
         return ratio - u * u
-    return u / _slope(kind, u, xp) - u * u
+    return u / _slope(loss, u, xp) - u * u
 
 
 @cache
-def _top(kind: str) -> tuple[float, float]:
+def _top(loss: Loss) -> tuple[float, float]:
     """(u, kappa_c) at the maximum of K over u > 0, in float64: where K' changes sign, by bisection."""
 
     def rises(u: float) -> bool:
         # K' = (slope - u slope')/slope^2 - 2 u, slope' written out as sigmoid' = sigmoid (1 - sigmoid).
         s = 1 / (1 + np.exp(-u))
-        bend = {"cross-entropy": 3, "exponential": 2, "squared": 2}[kind] * s * (1 - s)
-        bend += 1 / (1 - u) ** 2 if kind == "squared" else 0
-        slope = _slope(kind, u, np)
+        bend = (2 + (loss.offset or 0)) * s * (1 - s)
+        bend += 1 / (1 - u) ** 2 if loss.offset is None else 0
+        slope = _slope(loss, u, np)
         return bool((slope - u * bend) / slope**2 > 2 * u)
 
-    low, high = 0.0, 0.99 * _FAR_ABOVE[kind]
+    low, high = 0.0, 0.99 * _far_above(loss)
     for _ in range(200):
         middle = (low + high) / 2
         low, high = (middle, high) if rises(middle) else (low, middle)
-    return low, float(np.sqrt(_level(kind, np.float64(low), np)))
+    return low, float(np.sqrt(_level(loss, np.float64(low), np)))
 
 
 def kappa_critical(loss: Loss | str = "cross-entropy") -> float:
@@ -75,17 +79,18 @@ def kappa_critical(loss: Loss | str = "cross-entropy") -> float:
     >>> round(kappa_critical(), 10)
     0.5852119534
     """
-    kind = with_closed_form(loss).name
-    if kind not in _FAR_ABOVE:
+    loss = with_closed_form(loss)
+    if loss.stops:
         raise HypothesisError(
             "the pair of inflections that meets at kappa_c belongs to losses that do not stop at a margin (5.2)",
-            f"loss = {kind!r}",
-            "error_inflections(loss, kappa), which gives what inflections there are",
+            f"loss = {loss.name!r}",
+            "error_inflections(kappa, loss), which gives what inflections there are",
         )
-    return _top(kind)[1]
+    return _top(loss)[1]
 
 
-def error_inflections(loss: Loss | str, kappa) -> Float[Array, "*batch 2"]:
+@deprecated("loss", "kappa")
+def error_inflections(kappa, loss: Loss | str = "cross-entropy") -> Float[Array, "*batch 2"]:
     """The logits u >= 0 at which the error curve of one mode bends, rising, inf where there is none (5.1), (5.2).
 
     `kappa` >= 0 of any shape, float32 or float64; the result has two entries for each. Cross-entropy, exponential and
@@ -95,21 +100,21 @@ def error_inflections(loss: Loss | str, kappa) -> Float[Array, "*batch 2"]:
     Relative error a few ulp, except next to kappa_c, where two roots merge. Differentiable in kappa. `ValueError` for a
     kappa that is negative or not finite.
 
-    >>> [round(float(u), 3) for u in error_inflections("cross-entropy", 0.0)]
+    >>> [round(float(u), 3) for u in error_inflections(0.0)]
     [0.888, inf]
     """
-    kind = with_closed_form(loss).name
+    loss = with_closed_form(loss)
     (kappa,) = real_arrays(kappa=kappa)
     check_normal("kappa", kappa)
     if is_concrete(kappa) and (np.asarray(kappa) < 0).any():
         raise ValueError(f"kappa must be >= 0, got {np.asarray(kappa).min()}")
-    found = _inflections(kind, kappa * kappa, kappa > 0)[..., 1:]
+    found = _inflections(loss, kappa * kappa, kappa > 0)[..., 1:]
     # In order of size: the lower one of the balanced curve is where it never starts.
     return jnp.sort(found, axis=-1)
 
 
 @partial(jax.jit, static_argnums=0)
-def _inflections(kind: str, level: Float[Array, "*batch"], curved: Bool[Array, "*batch"]) -> Float[Array, "*batch 3"]:
+def _inflections(loss: Loss, level: Float[Array, "*batch"], curved: Bool[Array, "*batch"]) -> Float[Array, "*batch 3"]:
     """(the one below 0, the lower and the upper one from 0 on) at kappa^2 = `level`; inf where there is none.
 
     `curved`: kappa > 0, where its square may be no float.
@@ -117,46 +122,46 @@ def _inflections(kind: str, level: Float[Array, "*batch"], curved: Bool[Array, "
     never = jnp.full_like(level, jnp.inf)
 
     def solved(exists, far, near):
-        return jnp.where(exists, _root(kind, far, near, jnp.where(exists, level, 0.5)), never)
+        return jnp.where(exists, _root(loss, far, near, jnp.where(exists, level, 0.5)), never)
 
-    if kind == "hinge":
+    if loss.stops:
         below = level < 2
-        upper = solved(below & (level > float(_level(kind, np.float64(1), np))), 1.0, 0.0)
+        upper = solved(below & (level > float(_level(loss, np.float64(1), np))), 1.0, 0.0)
         lower = jnp.where(curved, 0, never)
         return jnp.stack([solved(below, _FAR_BELOW, 0.0), lower, upper], axis=-1)
-    peak, critical = _top(kind)
+    peak, critical = _top(loss)
     two = level < critical**2
-    lower, upper = solved(two & curved, 0.0, peak), solved(two, _FAR_ABOVE[kind], peak)
-    below = never if kind == "exponential" else solved(level >= 0, _FAR_BELOW, _pole(kind))
+    lower, upper = solved(two & curved, 0.0, peak), solved(two, _far_above(loss), peak)
+    below = never if loss.offset == 0 else solved(level >= 0, _FAR_BELOW, _pole(loss))
     return jnp.stack([below, lower, upper], axis=-1)
 
 
 @cache
-def _pole(kind: str) -> float:
+def _pole(loss: Loss) -> float:
     """The u < 0 at which the slope vanishes, a little below it: K falls from inf there to 0 further down."""
     low, high = _FAR_BELOW, 0.0
     for _ in range(200):
         middle = (low + high) / 2
-        low, high = (middle, high) if _slope(kind, middle, np) < 0 else (low, middle)
+        low, high = (middle, high) if _slope(loss, middle, np) < 0 else (low, middle)
     return low
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _root(kind: str, far: float, near: float, level: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+def _root(loss: Loss, far: float, near: float, level: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     """The u between `far`, where K is below `level`, and `near`, where it is above."""
     ends = (jnp.full_like(level, far), jnp.full_like(level, near))
 
     def halve(_, ends):
         far, near = ends
         middle = (far + near) / 2
-        above = _level(kind, middle) > level
+        above = _level(loss, middle) > level
         return jnp.where(above, far, middle), jnp.where(above, middle, near)
 
     far_end, near_end = jax.lax.fori_loop(0, 64, halve, ends)
     u = (far_end + near_end) / 2
     # Halving stops at the spacing of floats of the bracket; what is much smaller than it gets its digits from Newton.
     for _ in range(3):
-        value, rise = jax.jvp(partial(_level, kind), (u,), (jnp.ones_like(u),))
+        value, rise = jax.jvp(partial(_level, loss), (u,), (jnp.ones_like(u),))
         there = u - (value - level) / jnp.where(rise == 0, jnp.inf, rise)
         inside = (there >= min(far, near)) & (there <= max(far, near))
         u = jnp.where(inside, there, u)
@@ -164,10 +169,10 @@ def _root(kind: str, far: float, near: float, level: Float[Array, "*batch"]) -> 
 
 
 @_root.defjvp
-def _root_jvp(kind, far, near, primals, tangents):
+def _root_jvp(loss, far, near, primals, tangents):
     (level,), (dlevel,) = primals, tangents
-    u = _root(kind, far, near, level)
-    rise = jax.jvp(partial(_level, kind), (u,), (jnp.ones_like(u),))[1]
+    u = _root(loss, far, near, level)
+    rise = jax.jvp(partial(_level, loss), (u,), (jnp.ones_like(u),))[1]
     return u, dlevel / rise
 
 
@@ -185,7 +190,7 @@ def clock_inflections(pieces: PiecewiseClock) -> Float[Array, "*batch count"]:
 def _clock_inflections(pieces: PiecewiseClock) -> Float[Array, "*batch count"]:
     # From kappa^2, which is smooth in rise and fall at 0.
     curved = (pieces.rise > 0) & (pieces.fall > 0)
-    u = _inflections(pieces.kind, 4 * pieces.rise * pieces.fall, curved)  # [*batch, pieces, 3]
+    u = _inflections(pieces.loss, 4 * pieces.rise * pieces.fall, curved)  # [*batch, pieces, 3]
     starts = jnp.where(jnp.isfinite(pieces.start), pieces.rise - pieces.fall, jnp.inf)
     ends = jnp.concatenate([starts[..., 1:], jnp.full_like(starts[..., :1], jnp.inf)], axis=-1)
     there = (u > starts[..., None]) & (u < ends[..., None])
@@ -198,14 +203,15 @@ def _clock_inflections(pieces: PiecewiseClock) -> Float[Array, "*batch count"]:
     return jnp.sort(times.reshape(*times.shape[:-2], -1), axis=-1)
 
 
-def plateau_length(loss: Loss | str, start, frequency, norm) -> Float[Array, "..."]:
+@deprecated("loss", "start", "frequency", "norm")
+def plateau_length(frequency, norm, start, loss: Loss | str = "cross-entropy") -> Float[Array, "..."]:
     """log(1/u0) / (2 p r g(0)), how long a balanced mode waits near error 1/2 when it starts at u0 = `start` (5.3).
 
     2 g(0) is 1 for cross-entropy and 2 for hinge, exponential and squared loss: hinge waits half as long. The time to
     u = 1 is longer by a constant over p r, which a small start makes negligible. Arguments broadcast; 0 < u0 < 1, p > 0,
     r > 0; unit: time = step size x step.
 
-    >>> round(float(plateau_length("cross-entropy", 1e-3, 0.5, 2.0)), 4)
+    >>> round(float(plateau_length(0.5, 2.0, 1e-3)), 4)
     6.9078
     """
     start, frequency, norm = together(start=start, frequency=frequency, norm=norm)

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradstarve.special import invert
-from gradstarve.theory._piecewise import PiecewiseClock, lane_logits
+from gradstarve.problem import Loss
+from gradstarve.special import clock_residual, invert
+from gradstarve.theory._piecewise import PiecewiseClock, lane_logits, stacked
 
 
 @eqx.filter_jit
@@ -70,14 +71,46 @@ def first_time(
     return jnp.where(there, 0, jnp.where(came, found, late))
 
 
+# Distances above the start at which a level of a loss is looked for, where it never comes to rest.
+_FAR = 1e6
+
+
+@eqx.filter_jit
+def margin_at(loss: Loss, level: Float[Array, "..."], start: Float[Array, "*batch"]) -> Float[Array, "*batch lanes"]:
+    """The margin above `start` from which on `loss` is at most `level` [...]: [*batch, level.size]; `start` where it is so
+    there, inf where it comes to rest before that. By inversion of l, which falls up to the rest; where g(start) <= 0, inf.
+    """
+    fixed = jax.lax.stop_gradient
+    goal = jnp.broadcast_to(level.reshape(-1), (*start.shape, level.size))
+    begin = jnp.broadcast_to(start[..., None], goal.shape)
+    there = loss.value(begin) <= goal
+    rest = fixed(clock_residual.rest_after(loss, fixed(begin)))
+    ends = jnp.isfinite(rest)
+    far = jnp.where(ends, rest, fixed(begin) + _FAR)
+    seeks = fixed(~there & (loss.residual(begin) > 0) & (loss.value(far) <= goal))
+    low = fixed(begin)
+    high = jnp.where(seeks, far, low + 1)
+
+    def fallen(margin, parameters):
+        loss, goal = parameters
+        value, residual = loss.value(margin), loss.residual(margin)
+        return jnp.where(seeks, goal - value, margin - low), jnp.where(seeks, residual, 1)
+
+    found = invert(fallen, (loss, goal), low, high, (low + high) / 2, jnp.zeros_like(goal), most=200)
+    return jnp.where(there, begin, jnp.where(seeks, found, jnp.inf))
+
+
 @eqx.filter_jit
 def falling_time(clock: PiecewiseClock, level: Float[Array, "..."], rising: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The first time at which the squared loss of one class is at most `level`: `rising` where u(0) <= 1, and where u falls
-    to 1 from above by inversion; both [*batch, *level.shape]."""
+    """The first time at which the loss of one class is at most `level`: `rising` where its margin rises, and by inversion
+    where it starts above its rest and falls; both [*batch, *level.shape]."""
     shape = (*clock.rate.shape, level.size)
     goal = jnp.broadcast_to(level.reshape(-1), shape)
-    above = jnp.broadcast_to((clock.rise[..., :1] - clock.fall[..., :1]) > 1, shape)
+    above = jnp.broadcast_to(clock.loss.residual(clock.rise[..., :1] - clock.fall[..., :1]) < 0, shape)
     never = jnp.full(shape, jnp.inf, goal.dtype)
-    one = jax.tree.map(lambda leaf: leaf[None], clock)
+    one = stacked([clock])
     found = first_time("loss", one, jnp.ones(1, goal.dtype), goal, jnp.where(above, 0, never), never)
+    if clock.law is not None:  # it may come to rest at a loss that is larger
+        rest = jax.lax.stop_gradient(clock_residual.rest_after(clock.law, clock.rise[..., :1] - clock.fall[..., :1]))
+        found = jnp.where(clock.law.value(rest) <= goal, found, jnp.inf)
     return jnp.where(above, found, rising.reshape(shape)).reshape(rising.shape)

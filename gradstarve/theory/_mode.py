@@ -23,7 +23,7 @@ from gradstarve.ground import check_normal_product, check_normal_size, is_concre
 from gradstarve.problem import LOSSES, Loss, Mode, ModeCurve, as_loss, given
 from gradstarve.special import Kind, clock
 from gradstarve.theory._inflection import clock_inflections
-from gradstarve.theory._levels import falling_time
+from gradstarve.theory._levels import falling_time, margin_at
 from gradstarve.theory._piecewise import (
     PiecewiseClock,
     answered,
@@ -33,6 +33,7 @@ from gradstarve.theory._piecewise import (
     in_time,
     is_representable,
     jit_by_kind,
+    pulls_back,
 )
 
 
@@ -100,9 +101,13 @@ class ClockCurve(ModeCurve):
         return "time"
 
     def _time_to(self, what: str, level, max_steps: int):
-        if self.clock.kind == "squared":  # the only one that also falls from above
-            return falling_time(self.clock, level, super()._time_to(what, level, max_steps))
-        return super()._time_to(what, level, max_steps)
+        if self.clock.law is not None:
+            start = self.clock.rise[..., 0] - self.clock.fall[..., 0]
+            margins = margin_at(self.clock.law, level, start)
+            rising = self.clock.times_to(margins).reshape(*start.shape, *level.shape)
+            return answered(falling_time(self.clock, level, rising))
+        rising = super()._time_to(what, level, max_steps)
+        return falling_time(self.clock, level, rising) if self.clock.pulls_back else rising
 
     def _time_to_margin(self, margin, max_steps: int):
         return self.clock.time_to_logit(margin)
@@ -152,7 +157,7 @@ def _leaving(mode: Mode, kind: Kind | Loss):
     """Who leaves the class, and at which accumulated angle (inf: never)."""
     grown, decayed = mode.a + mode.z, mode.a - mode.z
     leaves = (mode.a > 0) & (grown < 0)
-    if isinstance(kind, Loss) or kind == "squared":
+    if isinstance(kind, Loss) or pulls_back(kind):
         # Above its rest a loss runs the clock backwards, and there the neurons with q < 0 < a leave.
         backwards = as_loss(kind).residual(mode.logit)[..., None] < 0
         leaves = jnp.where(backwards, (mode.a > 0) & (decayed < 0), leaves)

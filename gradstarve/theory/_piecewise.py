@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.ground import ConvergenceError, as_goal, is_concrete, readable
-from gradstarve.problem import as_loss
+from gradstarve.problem import LOSSES, as_loss
 from gradstarve.special import Kind, clock
 
 
@@ -52,6 +52,11 @@ class PiecewiseClock(eqx.Module):
         """The loss whose residual drives the clock; for a kind of the four losses, or a law."""
         return as_loss(self.kind) if self.law is None else self.law
 
+    @property
+    def pulls_back(self) -> bool:
+        """Whether the closed form is that of a loss that pulls logits above its rest back."""
+        return pulls_back(self.kind)
+
     def state(self, t) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(accumulated angle, logit) at times t, each [*batch, *t.shape]."""
         t = check_times(t, self.rate.dtype)
@@ -73,7 +78,13 @@ class PiecewiseClock(eqx.Module):
 
     def time_to_logit(self, logit) -> Float[Array, "..."]:
         """First t with a logit of at least `logit`: [*batch, *logit.shape]; 0 if it starts there, inf if never."""
-        return self._answered(_time_to_logit(self, as_goal("logit", logit, self.rate.dtype)))
+        logit = as_goal("logit", logit, self.rate.dtype)
+        lanes = jnp.broadcast_to(logit.reshape(-1), (*self.rate.shape, logit.size))
+        return self.times_to(lanes).reshape(*self.rate.shape, *logit.shape)
+
+    def times_to(self, logits: Float[Array, "*batch lanes"]) -> Float[Array, "*batch lanes"]:
+        """`time_to_logit` for logits that each network has of its own."""
+        return self._answered(_times_to(self, logits))
 
     def _answered(self, values):
         """`values`; `ConvergenceError` where the quadrature of a law gave none."""
@@ -126,6 +137,11 @@ def _of(values: Float[Array, "*batch pieces"], piece: Int[Array, "*batch times"]
     return jnp.take_along_axis(values, piece, axis=-1)
 
 
+def pulls_back(kind: Any) -> bool:
+    """Whether a kind of clock is that of a loss that pulls logits above its rest back."""
+    return isinstance(kind, str) and kind in LOSSES and LOSSES[kind].pulls_back
+
+
 def has_law(of: Any) -> bool:
     """Whether `of` is a law itself, or a clock that has one: then its residual is asked for, and never a name."""
     return hasattr(getattr(of, "law", of), "residual")
@@ -166,20 +182,18 @@ def _error(pieces: PiecewiseClock, t: Float[Array, "... times"], shift: float):
 
 
 @jit_by_kind()
-def _time_to_logit(pieces: PiecewiseClock, target: Float[Array, "..."]):
-    shape, target = (*pieces.rate.shape, *target.shape), target.reshape(-1)
-    flat = jnp.broadcast_to(target, (*pieces.rate.shape, target.size))
+def _times_to(pieces: PiecewiseClock, target: Float[Array, "*batch lanes"]):
     at_start = jnp.where(jnp.isfinite(pieces.start), pieces.rise - pieces.fall, jnp.inf)
-    piece = jnp.sum(at_start[..., None, :] <= flat[..., None], axis=-1) - 1
-    there_at_start = at_start[..., :1] >= flat
+    piece = jnp.sum(at_start[..., None, :] <= target[..., None], axis=-1) - 1
+    there_at_start = at_start[..., :1] >= target
     piece = jnp.maximum(piece, 0)
     start, rise, fall = (_of(values, piece) for values in (pieces.start, pieces.rise, pieces.fall))
-    tau = clock.arrival_of(pieces.runs_on, rise, fall, jnp.where(there_at_start, -jnp.inf, flat))
+    tau = clock.arrival_of(pieces.runs_on, rise, fall, jnp.where(there_at_start, -jnp.inf, target))
     never = ~jnp.isfinite(tau)
-    if pieces.kind == "squared":  # a logit above 1 falls back, so what it does not reach at once it never does
-        never |= at_start[..., :1] > 1
+    if pieces.pulls_back:  # a logit above its rest falls back: what it does not reach at once it never does
+        never |= at_start[..., :1] > pieces.loss.rest
     tau = jnp.where(there_at_start, 0, jnp.where(never, jnp.inf, start + jnp.where(never, 0, tau)))
-    return in_time(tau, pieces.rate[..., None]).reshape(shape)
+    return in_time(tau, pieces.rate[..., None])
 
 
 def count_pieces(leaves: Bool[Array, "*batch h"]) -> int:

@@ -24,7 +24,16 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.ground import ConvergenceError, HypothesisError, as_floats, as_number, fields_html, positive_int, short_repr
+from gradstarve.ground import (
+    ConvergenceError,
+    HypothesisError,
+    as_floats,
+    as_number,
+    deprecated,
+    fields_html,
+    positive_int,
+    short_repr,
+)
 from gradstarve.problem import Loss, as_loss
 from gradstarve.theory._features import FeatureFlow, feature_flow, rise
 
@@ -55,8 +64,9 @@ class Reweighting:
     time: float | None = None
 
 
+@deprecated("types", "probabilities", "loss", "depth", "scales", "init")
 def fastest_weights(
-    types, probabilities, loss: Loss | str = "cross-entropy", depth=1, scales=None, init=None
+    types, probabilities, loss: Loss | str = "cross-entropy", *, depth=1, scales=None, init=None
 ) -> Reweighting:
     """The weights of sample types whose slowest feature is as fast as possible at the start (10.1), with a certificate.
 
@@ -72,8 +82,9 @@ def fastest_weights(
     return _plan(flow, matrix, _game(matrix)[0])
 
 
+@deprecated("types", "probabilities", "loss", "depth", "scales", "init")
 def equal_speed_weights(
-    types, probabilities, loss: Loss | str = "cross-entropy", depth=1, scales=None, init=None
+    types, probabilities, loss: Loss | str = "cross-entropy", *, depth=1, scales=None, init=None
 ) -> Reweighting:
     """The weights nearest to the data, in sum w log(w/p), under which every feature has the same speed at the start (10.1).
 
@@ -88,8 +99,9 @@ def equal_speed_weights(
     return _plan(flow, matrix, _equal_speeds(matrix, np.asarray(flow.probabilities, np.float64))[1])
 
 
+@deprecated("types", "probabilities", "logit", "loss", "depth", "scales", "init")
 def equal_time_weights(
-    types, probabilities, logit=1.0, loss: Loss | str = "cross-entropy", depth=1, scales=None, init=None
+    types, probabilities, loss: Loss | str = "cross-entropy", *, logit=1.0, depth=1, scales=None, init=None
 ) -> Reweighting:
     """Weights of sample types under which all features reach `logit` at one time of the flow (10.1), which is `time`.
 
@@ -125,7 +137,7 @@ def _speeds(types, probabilities, loss, depth, scales, init) -> tuple[FeatureFlo
     if init is None and depth > 1:
         # Only margins matter here, and paths that have hardly moved have none.
         assumed = np.full(as_floats("types", types).shape[-1:], 1e-3)
-    flow = feature_flow(types, probabilities, loss, depth, scales, assumed)
+    flow = feature_flow(types, probabilities, loss, depth=depth, scales=scales, init=assumed)
     if flow.probabilities.ndim != 1:
         raise ValueError(f"weights are found for one problem at a time, got batch axes {flow.probabilities.shape[:-1]}")
     margins = flow.types @ (flow.start if init is not None else jnp.zeros_like(flow.start))

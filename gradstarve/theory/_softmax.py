@@ -18,7 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import as_goal, check_normal, check_positive, is_concrete, positive_int, real_arrays, together
+from gradstarve.ground import (
+    as_goal,
+    check_normal,
+    check_positive,
+    deprecated,
+    is_concrete,
+    positive_int,
+    real_arrays,
+    together,
+)
 from gradstarve.problem import CrossEntropy, Loss, Mode, ModeCurve, given
 from gradstarve.special import Softmax
 from gradstarve.theory._depth import exponential_time, lambert_error, lambert_logit
@@ -140,32 +149,33 @@ class SoftmaxMode(SoftmaxCurve):
         return self.inner.events
 
 
-def softmax_mode(classes, frequency, norm, a=None, zeta=None, start=0.0) -> SoftmaxReadOut | SoftmaxMode:
+@deprecated("classes", "frequency", "norm", "a", "z", "start", zeta="z")
+def softmax_mode(frequency, norm, a=None, z=None, *, classes, start=0.0) -> SoftmaxReadOut | SoftmaxMode:
     """The gap of one class among K = `classes` >= 2 with orthogonal inputs, softmax cross-entropy, gradient flow.
 
-    - one layer, without `a` and `zeta`: from the gap `start`, the same to every other class (zero weights: 0) (11.1);
-    - two layers: neurons exclusive to the class, a_j = w_j . e_c > 0, whose votes lie along c, zeta_j = z_j . c; `a` and
-      `zeta` [*batch, h] (11.2).
+    - one layer, without `a` and `z`: from the gap `start`, the same to every other class (zero weights: 0) (11.1);
+    - two layers: neurons exclusive to the class, a_j = w_j . e_c > 0, whose votes lie along c, z_j its vote along c; `a` and
+      `z` [*batch, h] (11.2).
 
     p = `frequency` is the weight of the class, r = `norm` of its input, each [] or [*batch]. The accuracy is that of
     `solve_mode`, for the one layer 1e-13 relative in float64 (1e-5 in float32) for t from 0 to 1e300 (1e36). `ValueError`
     for K < 2, p <= 0, r <= 0, shapes that do not fit, and `start` beside neurons.
 
-    >>> round(float(softmax_mode(10, 0.1, 1.0).gap(100.0)), 4)     # e^u + 9 u = 10 * 0.1 * 100 + 1
+    >>> round(float(softmax_mode(0.1, 1.0, classes=10).gap(100.0)), 4)     # e^u + 9 u = 10 * 0.1 * 100 + 1
     4.153
     """
     classes = positive_int("classes", classes, minimum=2)
-    if (a is None) != (zeta is None):
-        raise ValueError("a and zeta belong together: give both for two layers, neither for one")
+    if (a is None) != (z is None):
+        raise ValueError("a and z belong together: give both for two layers, neither for one")
     if a is not None:
         real_arrays(start=start)
         if not is_concrete(start) or np.any(np.asarray(start) != 0):
-            raise ValueError("start is the first gap of one layer; with neurons it follows from a and zeta, so leave it out")
-        frequency, norm, a, zeta = real_arrays(frequency=frequency, norm=norm, a=a, zeta=zeta)
+            raise ValueError("start is the first gap of one layer; with neurons it follows from a and z, so leave it out")
+        frequency, norm, a, z = real_arrays(frequency=frequency, norm=norm, a=a, z=z)
         check_normal("a", a)
-        check_normal("zeta", zeta)
+        check_normal("z", z)
         wide = norm / jnp.sqrt(jnp.asarray(1 - 1 / classes, a.dtype))
-        return SoftmaxMode(classes, flow_mode(Mode(frequency, wide, a, zeta), Softmax(classes - 1.0)))
+        return SoftmaxMode(classes, flow_mode(Mode(frequency, wide, a, z), Softmax(classes - 1.0)))
     frequency, norm, start = together(frequency=frequency, norm=norm, start=start)
     check_positive("frequency", frequency)
     check_positive("norm", norm)

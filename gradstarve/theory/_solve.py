@@ -24,7 +24,7 @@ from gradstarve.problem import (
     StochasticGradientDescent,
     TwoLayerReLU,
     as_loss,
-    closed_form_of,
+    clock_of,
     given,
     no_dynamics,
 )
@@ -60,7 +60,7 @@ def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = N
         return sgd_mode(mode, loss, dynamics)
     if isinstance(_check_dynamics(dynamics), GradientDescent):
         return descend_mode(mode, loss, dynamics)
-    return flow_mode(mode, _kind_of(loss))
+    return flow_mode(mode, clock_of(loss))
 
 
 def _one_for_all(loss: Loss | str) -> Loss:
@@ -73,11 +73,6 @@ def _one_for_all(loss: Loss | str) -> Loss:
             "simulate(...), or one number",
         )
     return loss
-
-
-def _kind_of(loss: Loss) -> str | Loss:
-    """The name of its closed form, or the loss itself, whose clock is a quadrature (3.5)."""
-    return closed_form_of(loss) or loss
 
 
 class Solution(NetworkCurve):
@@ -139,7 +134,7 @@ class Solution(NetworkCurve):
         if len(curves) == 1:
             return times[0].reshape(*self._batch, *level.shape)
         both = stacked([curve.clock for curve in curves])
-        if what == "error" and both.kind == "squared":
+        if what == "error" and both.pulls_back:
             both = _check_rising(both)
         labels, weights = self.data.labels, self.data.weights
         shares = jnp.stack([jnp.sum(jnp.where(sign * labels > 0, weights, 0)) for sign in (1, -1)]).astype(level.dtype)
@@ -155,15 +150,14 @@ class Solution(NetworkCurve):
 
     def loss(self, t=None) -> Float[Array, "..."]:
         """sum_i q_i l(m_i): [*batch, *t.shape]."""
-        kind = closed_form_of(self.loss_function)
-        if t is None or not self._rounds() or kind not in ("cross-entropy", "exponential"):
+        loss = self.loss_function
+        if t is None or not self._rounds() or loss.at_error is None:
             return super().loss(t)
         error = self._errors(t)
-        # log(1 + e^-m) or e^-m, where that is little; elsewhere the margin is as good.
+        # Where the loss is large, the margin has digits enough.
         late = error < 0.25
-        error = jnp.where(late, error, 0.1)
-        little = -jnp.log1p(-error) if kind == "cross-entropy" else error / (1 - error)
-        return jnp.sum(self.data.weights * jnp.where(late, little, self.loss_function.value(self.margins(t))), axis=-1)
+        little = loss.at_error(jnp.where(late, error, 0.1))
+        return jnp.sum(self.data.weights * jnp.where(late, little, loss.value(self.margins(t))), axis=-1)
 
     def _rounds(self) -> bool:
         """Whether the curves know e^-m late in training to more digits than their rounded margins do."""
@@ -367,16 +361,16 @@ def _antipodal(rays, network, loss, dynamics):
         law = new_descent_law(loss, dynamics, frequencies, norms, a, z)
         return DescentSolution(law, 0), DescentSolution(law, 1), law, axes
     frequency, norm = (jnp.stack([jnp.asarray(v, a.dtype) for v in values]) for values in (frequencies, norms))
-    flow = transfer_flow(_kind_of(loss), frequency, norm, a, z)
+    flow = transfer_flow(clock_of(loss), frequency, norm, a, z)
     return flow.curves[0], flow.curves[1], flow, axes
 
 
 def _check_below_rest(rays, network: TwoLayerReLU, loss: Loss) -> TwoLayerReLU:
     """No margin so high that its loss pulls it back: there a clock runs backwards, and the other neurons change class."""
-    named = closed_form_of(loss)
-    if named is not None and np.isinf(loss.rest):
+    named = loss.clock is not None
+    if named and np.isinf(loss.rest):
         return network
-    hypothesis = f"with {named or loss.name} loss the transfer law (4.3) needs both margins to start at "
+    hypothesis = f"with {loss.name} loss the transfer law (4.3) needs both margins to start at "
     hypothesis += f"{loss.rest:g} or below" if named else "its rest or below, where its residual is >= 0"
     instead = "simulate_flow(...), or a smaller initialisation"
     for ray in rays:
@@ -384,7 +378,7 @@ def _check_below_rest(rays, network: TwoLayerReLU, loss: Loss) -> TwoLayerReLU:
         above = loss.residual(margin) < 0
         if not is_concrete(above):
             # A closed form is not looked at where its numbers are traced.
-            if named is None:
+            if not named:
                 message = f"HypothesisError: {hypothesis}. Use instead: {instead}."
                 network = eqx.error_if(network, above, message)
         elif bool(np.any(above)):
@@ -479,8 +473,8 @@ def _check_exclusive(rays, network, loss, dynamics):
     if abs(cosine) > 8 * float(jnp.finfo(plus.dtype).eps):
         own, other = jnp.maximum(plus, minus), jnp.minimum(plus, minus)
         toward = jnp.where(plus > 0, network.z, -network.z)
-        kind = closed_form_of(loss)
-        if kind in ("squared", None):
+        general = loss.clock is None
+        if general or loss.pulls_back:
             # A margin above its rest comes down again: then it is the neurons of the right sign that are pushed out.
             above = [loss.residual(_margin(network, ray))[..., None] < 0 for ray in rays]
             toward = jnp.where(jnp.where(plus > 0, above[0], above[1]), -toward, toward)
@@ -488,7 +482,7 @@ def _check_exclusive(rays, network, loss, dynamics):
         if isinstance(dynamics, GradientDescent):
             # Steps overshoot, so that a neuron pushed out may wake where the flow would not; and so may any, where
             # momentum swings a margin past the target of the squared loss and back, or a penalty pulls it back.
-            if (kind == "squared" and _is_nonzero(dynamics.momentum)) or kind is None:
+            if general or (loss.pulls_back and _is_nonzero(dynamics.momentum)):
                 wakes = own > 0
         else:
             # On the hyperbola a^2 - z^2 = const it comes down to `lowest`, and the push out of one class is |cos| of

@@ -14,7 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import as_flag, check_positive, check_together, is_concrete, positive_int, real_arrays, together
+from gradstarve.ground import (
+    as_flag,
+    check_positive,
+    check_together,
+    deprecated,
+    is_concrete,
+    positive_int,
+    real_arrays,
+    together,
+)
 from gradstarve.problem import Loss, error_to_logit, with_closed_form
 from gradstarve.special import clock_integral, lambertw
 from gradstarve.theory._piecewise import check_times, in_time
@@ -34,14 +43,15 @@ def confident_logit(error) -> Float[Array, "..."]:
     return error_to_logit(error, error.dtype)
 
 
-def time_to_confidence(loss: Loss | str, error, frequency, norm, start, kappa: Any = 0.0) -> Float[Array, "..."]:
+@deprecated("loss", "error", "frequency", "norm", "start", "kappa")
+def time_to_confidence(frequency, norm, start, loss: Loss | str, error, *, kappa: Any = 0.0) -> Float[Array, "..."]:
     """When a mode that starts at the logit u0 = `start` has at most `error`: a function of (u0, kappa) over 2 p r (6.1).
 
     `frequency` p > 0, `norm` r > 0, `kappa` >= 0 (0: balanced, and then start > 0), 0 < error < 1; all broadcast. It is 0
     where the start is there, inf where the loss never gets there (hinge and squared loss stop at u = 1). Unit: time =
     step size x step. Twice the frequency or twice the norm, at the same u0 and kappa, is half of the time.
 
-    >>> round(float(time_to_confidence("hinge", 0.3, 0.5, 1.0, start=0.01)), 4)   # log(log(7/3) / 0.01)
+    >>> round(float(time_to_confidence(0.5, 1.0, 0.01, "hinge", error=0.3)), 4)   # log(log(7/3) / 0.01)
     4.4395
     """
     error, frequency, norm, start, kappa = together(error=error, frequency=frequency, norm=norm, start=start, kappa=kappa)
@@ -53,7 +63,7 @@ def time_to_confidence(loss: Loss | str, error, frequency, norm, start, kappa: A
         raise ValueError("start must be > 0 where kappa = 0: a balanced mode never leaves u <= 0")
     target = error_to_logit(error, start.dtype)
     waits = target > start
-    tau = clock_integral(with_closed_form(loss).name, start, jnp.where(waits, target, start), kappa)
+    tau = clock_integral(str(with_closed_form(loss).clock), start, jnp.where(waits, target, start), kappa)
     return in_time(jnp.where(waits, tau, 0), 2 * frequency * norm)
 
 
@@ -76,8 +86,9 @@ def hinge_advantage(start) -> Float[Array, "..."]:
     return 2 - rest / jnp.log(start)
 
 
-def error_tail(loss: Loss | str, t, frequency, norm, layers: int = 2, leading: bool = False) -> Float[Array, "..."]:
-    """What the error of a mode is asymptotic to late in training, for a network of N = `layers` layers (6.3).
+@deprecated("loss", "t", "frequency", "norm", "depth", "leading", layers="depth")
+def error_tail(frequency, norm, loss: Loss | str, t, *, depth: int = 2, leading: bool = False) -> Float[Array, "..."]:
+    """What the error of a mode is asymptotic to late in training, for a network of N = `depth` layers (6.3).
 
     Cross-entropy and exponential loss: the solution e of e T log(1/e)^m = 1, T = N p r^(2/N) t, m = 2 - 2/N, and the true
     error is e (1 + m/L + O(1/L^2)) with L = log(1/e). With `leading` the plainer 1/(T (log T)^m), whose relative error is
@@ -86,7 +97,7 @@ def error_tail(loss: Loss | str, t, frequency, norm, layers: int = 2, leading: b
     It holds from any start of the right sign, balanced or not. t, `frequency`, `norm` broadcast, all > 0. `ValueError` for
     T < (e/m)^m, where the tail has not begun.
 
-    >>> [round(float(error_tail("cross-entropy", 1e6, 0.5, 1.0, layers=n)) * 1e6, 4) for n in (1, 2, 3)]
+    >>> [round(float(error_tail(0.5, 1.0, "cross-entropy", 1e6, depth=n)) * 1e6, 4) for n in (1, 2, 3)]
     [2.0, 0.0601, 0.014]
     """
     frequency, norm = together(frequency=frequency, norm=norm)
@@ -96,10 +107,10 @@ def error_tail(loss: Loss | str, t, frequency, norm, layers: int = 2, leading: b
     check_positive("t", t)
     check_together(frequency=frequency, norm=norm, t=t)
     leading = as_flag("leading", leading)
-    depth = positive_int("layers", layers)
-    kind = with_closed_form(loss).name
+    depth = positive_int("depth", depth)
+    loss = with_closed_form(loss)
     clock = jnp.log(frequency) + 2 / depth * jnp.log(norm) + jnp.log(t) + np.log(depth)
-    if kind in ("hinge", "squared"):
+    if loss.offset is None:
         return jnp.broadcast_to(jax.nn.sigmoid(-jnp.ones_like(clock)), clock.shape)
     power = 2 - 2 / depth
     if power == 0:

@@ -22,8 +22,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import HypothesisError, as_pair, check_positive, is_concrete, positive_int, real_arrays, together
-from gradstarve.problem import Loss, as_loss, closed_form_of, with_closed_form
+from gradstarve.ground import (
+    HypothesisError,
+    as_pair,
+    check_positive,
+    deprecated,
+    is_concrete,
+    positive_int,
+    real_arrays,
+    together,
+)
+from gradstarve.problem import Loss, as_loss, with_closed_form
 from gradstarve.special import invert, lambertw_exp
 from gradstarve.theory._features import FeatureFlow, check_deep_start, hinge_phases, raised, rise, starvation_index
 from gradstarve.theory._piecewise import check_times
@@ -56,7 +65,7 @@ class StarvingPair(eqx.Module):
 
     def features(self, t) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(v_1, v_2) at t. The margins are v_1 and v_1 + v_2."""
-        if self.depth == 1 and closed_form_of(self.loss_function) == "exponential":
+        if self.depth == 1 and self.loss_function.offset == 0:
             return _explicit(self, check_times(t, self.start.dtype))
         found = self.flow.features(t)
         return found[..., 0], found[..., 1]
@@ -101,7 +110,7 @@ class StarvingPair(eqx.Module):
 
         With one layer from zero 1/(p_1 + 2 p_12) and 1/(2 + q). `HypothesisError` for losses that never stop.
         """
-        if closed_form_of(self.loss_function) != "hinge":
+        if self.loss_function.clock is None or not self.loss_function.stops:
             raise HypothesisError(
                 "feature 2 freezes where its samples reach a margin at which the loss is flat (10.3)",
                 f"loss = {self.loss_function.name!r}",
@@ -110,7 +119,8 @@ class StarvingPair(eqx.Module):
         return _freeze(self.flow)
 
 
-def starving_pair(p_frequent, p_both, loss: Loss | str, depth=1, init=None) -> StarvingPair:
+@deprecated("p_frequent", "p_both", "loss", "depth", "init")
+def starving_pair(p_frequent, p_both, loss: Loss | str, *, depth=1, init=None) -> StarvingPair:
     """Two orthogonal features of norm 1: feature 1 in every sample, feature 2 in a part of them (10.2)-(10.6).
 
     `p_frequent`: p_1 > 0, the weight of samples with feature 1 alone; `p_both`: p_12 > 0, of samples with both; their sum
@@ -225,7 +235,7 @@ def _lead_jvp(primals, tangents):
 def _bounds(pair: StarvingPair, frequent: Array) -> tuple[Array, Array]:
     p, both, first, second = _numbers(pair, frequent.ndim - pair.p_both.ndim)
     most = upper_bound(frequent, p / both, first, second, pair.depth)
-    if closed_form_of(pair.loss_function) in ("cross-entropy", "exponential"):
+    if pair.loss_function.offset is not None:
         return lower_bound(frequent, p / both, first, second, pair.depth), most
     return jnp.zeros_like(most), most
 

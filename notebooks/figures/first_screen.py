@@ -31,7 +31,7 @@ def error_panel():
     data = gs.datasets.antipodal(dim=5, frequencies=(0.75, 0.25), key=jax.random.key(0))
     networks = gs.init_two_layer(jax.random.key(3), NETWORKS, WIDTH, 5, SIGMA, SIGMA)
     descent = gs.GradientDescent(ETA)
-    run = gs.simulate(data, networks, "cross-entropy", descent, STEPS, 1)
+    run = gs.simulate(data, networks, "cross-entropy", descent, STEPS, record_every=1)
     law = gs.solve(data, networks, "cross-entropy", descent)
     steps = np.arange(STEPS + 1)
     lines, found = np.asarray(law.margins(steps)), np.asarray(run.margins())
@@ -49,7 +49,7 @@ def neuron_panel(data, networks=56, sigma=0.45):
     They start from further out than those of the errors, so that their hyperbolas can be seen.
     """
     starts = gs.init_two_layer(jax.random.key(5), networks, WIDTH, 5, sigma, sigma)
-    run = gs.simulate(data, starts, "cross-entropy", gs.GradientDescent(ETA), STEPS, 1, record_networks=True)
+    run = gs.simulate(data, starts, "cross-entropy", gs.GradientDescent(ETA), STEPS, record_every=1, record_networks=True)
     axis = np.asarray(data.points)[np.asarray(data.labels) > 0][0]
     axis = axis / np.linalg.norm(axis)
     trained = run.network()
@@ -65,7 +65,7 @@ def neuron_panel(data, networks=56, sigma=0.45):
 def feature_panel():
     """The starving pair, two layers: feature by feature, law and training, and the rare one if it were alone."""
     data, start = gs.datasets.starving_pair(0.8, 0.2), 0.05
-    pair = gs.theory.starving_pair(0.8, 0.2, "cross-entropy", 2, (start, start))
+    pair = gs.theory.starving_pair(0.8, 0.2, "cross-entropy", depth=2, init=(start, start))
     times = np.linspace(0, 60, PICTURES)
     fine = np.linspace(0, 60, 300)
     paths = gs.DeepReLU.paths(np.full((2, 2), start**0.5), features=[0, 1], dim=2)

@@ -103,8 +103,8 @@ def test_the_kin_of_a_mode_keep_the_contract():
         gs.solve_mode(mode, "cross-entropy"),
         gs.solve_mode(mode, "cross-entropy", gs.GradientDescent(0.1)),
         theory.depth_mode(0.5, 1.0, [[0.1, 0.2, 0.3], [0.4, 0.2, 0.3]]),
-        theory.softmax_mode(3, 0.5, 1.0, [[0.1], [0.2]], [[0.1], [0.1]]),
-        theory.softmax_mode(3, [0.5, 0.2], 1.0),
+        theory.softmax_mode(0.5, 1.0, [[0.1], [0.2]], [[0.1], [0.1]], classes=3),
+        theory.softmax_mode([0.5, 0.2], 1.0, classes=3),
     ]
     for curve in kin:
         assert isinstance(curve, ModeCurve)
@@ -151,7 +151,7 @@ def test_first_steps_of_descent_are_the_first_of_all(orthogonal, momentum):
 
 
 def test_records_give_the_first_that_is_there():
-    run = gs.simulate(two_classes(), networks(), "hinge", gs.GradientDescent(0.1), 60, 7, progress=False)
+    run = gs.simulate(two_classes(), networks(), "hinge", gs.GradientDescent(0.1), 60, record_every=7, progress=False)
     errors = np.asarray(run.error())
     found = np.asarray(run.time_to_error([0.4, 0.3, 0.1]))
     for i, row in enumerate(errors):
@@ -228,7 +228,7 @@ def curves():
     return [
         gs.solve(data, net, "hinge"),
         gs.solve(data, net, "hinge", descent),
-        gs.simulate(data, net, "hinge", descent, 50, 5, progress=False),
+        gs.simulate(data, net, "hinge", descent, 50, record_every=5, progress=False),
         gs.solve_mode(gs.Mode(0.5, 1.0, [0.1], [0.1]), "hinge"),
     ]
 

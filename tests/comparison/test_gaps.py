@@ -35,7 +35,7 @@ def problem(batch=(2, 3), width=4, seed=0, **options):
 def pair(batch=(2, 3), width=4, loss="cross-entropy", steps=30, every=10):
     data, net = problem(batch, width)
     dynamics = GradientDescent(STEP)
-    return solve(data, net, loss, dynamics), simulate(data, net, loss, dynamics, steps, every)
+    return solve(data, net, loss, dynamics), simulate(data, net, loss, dynamics, steps, record_every=every)
 
 
 @cache
@@ -115,7 +115,7 @@ def test_flow_on_flow_and_flow_on_small_steps():
     assert (found.unit, found.gap < 1e-7) == ("time", True)
     gaps = []
     for step in (0.02, 0.01):
-        run = simulate(data, net, "cross-entropy", GradientDescent(step), round(2 / step), round(1 / step))
+        run = simulate(data, net, "cross-entropy", GradientDescent(step), round(2 / step), record_every=round(1 / step))
         gaps.append(compare(theory, run, step_size=step).gap)
     assert gaps[1] < 0.02
     assert gaps[0] / gaps[1] == pytest.approx(2, rel=0.25)  # first order, up to the step at which a neuron crosses
@@ -135,7 +135,7 @@ def test_descent_theory_on_a_simulated_flow():
 def test_units_must_be_told_apart():
     data, net = problem()
     flow_theory, descent_theory = (solve(data, net, "hinge", d) for d in (GradientFlow(), GradientDescent(STEP)))
-    run = simulate(data, net, "hinge", GradientDescent(STEP), 20, 5)
+    run = simulate(data, net, "hinge", GradientDescent(STEP), 20, record_every=5)
     with pytest.raises(ValueError, match="counts in times and the trajectory in steps"):
         compare(flow_theory, run)
     with pytest.raises(ValueError, match="leave it out"):
@@ -151,14 +151,14 @@ def test_different_problems_are_refused():
     other = datasets.antipodal(dim=3, norms=(1.0, 1.25), frequencies=(0.7, 0.3))
     dynamics = GradientDescent(STEP)
     with pytest.raises(ValueError, match=r"points\[1, 0\] = -1\.5 and -1\.25"):
-        compare(solution, simulate(other, net, "cross-entropy", dynamics, 30, 10))
+        compare(solution, simulate(other, net, "cross-entropy", dynamics, 30, record_every=10))
     small = TwoLayerReLU(net.w[..., :2], net.z)
     with pytest.raises(ValueError, match=r"points of shape \(2, 3\) and \(2, 2\)"):
         compare(solution, simulate(datasets.antipodal(), small, "cross-entropy", dynamics, 5))
     with pytest.raises(ValueError, match="'cross-entropy' and the trajectory for 'hinge'"):
         compare(solution, simulate(data, net, "hinge", dynamics, 5))
     with pytest.raises(ValueError, match=r"\(2, 3, 4, 2\) and the trajectory \(2, 4, 2\)"):
-        compare(solution, simulate(data, net[:, 0], "cross-entropy", dynamics, 30, 10))
+        compare(solution, simulate(data, net[:, 0], "cross-entropy", dynamics, 30, record_every=10))
     with pytest.raises(ValueError, match="order of the two arguments"):
         compare(trajectory, solution)
     with pytest.raises(ValueError, match="solution must be a learning curve, got int"):
@@ -172,7 +172,7 @@ def test_another_start_is_refused():
     other = eqx.tree_at(lambda n: n.z, net, net.z.at[1, 2].multiply(1 + 1e-9))
     for theory, run in (
         (solve(data, other, "cross-entropy", dynamics), trajectory),
-        (solution, simulate(data, other, "cross-entropy", dynamics, 30, 10)),
+        (solution, simulate(data, other, "cross-entropy", dynamics, 30, record_every=10)),
         (solve(data, other), flow()),
     ):
         with pytest.raises(ValueError, match=r"start from different networks: at t = 0 .*\(network 1, 2, point [01]\)"):
@@ -194,7 +194,7 @@ def test_other_dynamics_are_refused():
             compare(solve(data, net, "cross-entropy", dynamics), trajectory)
     with pytest.raises(ValueError, match=r"step_size = 0\.5 was given, but descent has the step size 0\.25"):
         compare(solve(data, net), trajectory, step_size=0.5)
-    run = simulate(data, net, "cross-entropy", StochasticGradientDescent(STEP), 30, 10, key=jax.random.key(0))
+    run = simulate(data, net, "cross-entropy", StochasticGradientDescent(STEP), 30, record_every=10, key=jax.random.key(0))
     with pytest.raises(ValueError, match="full-batch descent"):
         compare(pair()[0], run)
     low = jax.tree.map(lambda leaf: leaf.astype("float32"), GradientDescent(STEP))
@@ -230,7 +230,7 @@ def test_precisions_may_differ():
     low = jax.tree.map(lambda leaf: leaf.astype("float32"), (data, net))
     net = jax.tree.map(lambda leaf: leaf.astype("float64"), low[1])
     dynamics = GradientDescent(STEP)
-    run = simulate(*low, "cross-entropy", dynamics, 30, 10)
+    run = simulate(*low, "cross-entropy", dynamics, 30, record_every=10)
     assert 0 < compare(solve(data, net, "cross-entropy", dynamics), run).gap < 1e-5
 
 

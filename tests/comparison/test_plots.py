@@ -32,7 +32,7 @@ def comparison(batch=20, width=3, loss="cross-entropy", steps=60, every=1, flow=
         )
         return compare(theory, run)
     dynamics = GradientDescent(step)
-    return compare(solve(data, net, loss, dynamics), simulate(data, net, loss, dynamics, steps, every))
+    return compare(solve(data, net, loss, dynamics), simulate(data, net, loss, dynamics, steps, record_every=every))
 
 
 def labelled(axes, label):

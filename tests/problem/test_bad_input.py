@@ -158,7 +158,7 @@ def test_the_warning_about_64_bits_names_the_line_that_gave_them(monkeypatch):
     assert [warning.filename for warning in caught] == [__file__]
 
 
-@pytest.mark.parametrize("key", [0, "seed", None, jax.random.split(jax.random.key(0), 3), np.ones((2, 2), np.uint32)])
+@pytest.mark.parametrize("key", [-1, "seed", None, jax.random.split(jax.random.key(0), 3), np.ones((2, 2), np.uint32)])
 def test_what_is_no_key_is_told(key):
     data, network = Dataset(np.eye(2, dtype=np.float32), [1, -1]), TwoLayerReLU([[1.0, 1.0]], [1.0])
     makers = [
@@ -166,11 +166,11 @@ def test_what_is_no_key_is_told(key):
         lambda: init_deep(key, 3, (4,), 2),
         lambda: init_softmax(key, 3, 4, 3, 2),
         lambda: datasets.cones(key),
-        lambda: exclusive(network, data, key),
+        lambda: exclusive(data, network, key),
     ]
     makers += [lambda: datasets.antipodal(key=key)] if key is not None else []
     for make in makers:
-        with pytest.raises(ValueError, match=r"key must be one JAX key such as jax\.random\.key\(0\), got"):
+        with pytest.raises(ValueError, match=r"key must be one JAX key .* or an integer >= 0 as its seed, got"):
             make()
 
 

@@ -18,16 +18,16 @@ def rows(points):
 
 def test_the_images_are_those_of_the_pair_each_once():
     loaded = load_digits()
-    data = datasets.digits((4, 9), seed=3, train=0.25)
+    data = datasets.digits((4, 9), key=3, train=0.25)
     for label, digit in ((1, 4), (-1, 9)):
         mine = [part.points[np.asarray(part.labels) == label] for part in (data.train, data.test)]
         assert rows(np.concatenate(mine)) == rows(loaded.data[loaded.target == digit] / 16)
         assert len(mine[0]) == round(0.25 * (loaded.target == digit).sum())
     np.testing.assert_allclose(data.train.weights, 1 / data.train.size)
-    other = datasets.digits((4, 9), seed=4, train=0.25)
+    other = datasets.digits((4, 9), key=4, train=0.25)
     assert other.train.points.shape == data.train.points.shape
     assert rows(other.train.points) != rows(data.train.points)
-    np.testing.assert_array_equal(datasets.digits((4, 9), seed=3, train=0.25).train.points, data.train.points)
+    np.testing.assert_array_equal(datasets.digits((4, 9), key=3, train=0.25).train.points, data.train.points)
 
 
 def test_frequency_brightness_and_centre_of_one_class():

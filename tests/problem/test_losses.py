@@ -6,7 +6,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from gradstarve.problem import LOSSES, CrossEntropy, Hinge, as_loss
+from gradstarve.problem import LOSSES, CrossEntropy, Exponential, Hinge, as_loss, clock_of
 
 VALUES = {
     "cross-entropy": lambda m: mp.log1p(mp.exp(-m)),
@@ -82,3 +82,60 @@ def test_a_loss_is_itself_or_its_name():
             as_loss(bad)
     with pytest.raises(ValueError, match=r"the class Hinge; give an instance, Hinge\(\)"):
         as_loss(Hinge)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_a_loss_states_of_itself_is_true(name):
+    loss = LOSSES[name]()
+    margins = jnp.linspace(-20.0, 0.9, 50)
+    residuals = loss.residual(margins)
+    np.testing.assert_allclose(loss.reciprocal(margins), 1 / residuals, rtol=1e-13)
+    if loss.stops:  # the margin at which g jumps has every value in between
+        np.testing.assert_array_equal(loss.inverse(jnp.array([0.0, 0.5, 1.0])), loss.rest)
+    else:
+        np.testing.assert_allclose(loss.inverse(residuals), margins, rtol=1e-8, atol=1e-12)
+    levels = loss.value(margins)
+    np.testing.assert_allclose(loss.margin_at(levels), margins, rtol=1e-7, atol=1e-12)
+    assert float(loss.margin_at(jnp.array(0.0))) == loss.rest
+    assert loss.least == 0
+    assert (loss.value(jnp.linspace(-30.0, 30.0, 61)) >= 0).all()
+    if loss.offset is not None:
+        np.testing.assert_allclose(residuals, 1 / (loss.offset + jnp.exp(margins)), rtol=1e-13)
+        late = jnp.linspace(1.0, 30.0, 30)
+        np.testing.assert_allclose(loss.at_error(jax.nn.sigmoid(-late)), loss.value(late), rtol=1e-13)
+    beyond = loss.residual(jnp.array([1.5, 3.0]))
+    assert loss.pulls_back == bool((beyond < 0).any())
+    assert loss.stops == bool((beyond == 0).all())
+    assert loss.clock == name
+
+
+def test_a_subclass_states_nothing_of_another_residual_or_value():
+    class Mixed:
+        def residual(self, margin):
+            return jnp.exp(-2 * margin)
+
+    class Plain(Hinge):
+        pass
+
+    class Steep(Plain):
+        def residual(self, margin):
+            return 3 * super().residual(margin)
+
+    class Raised(CrossEntropy):
+        def value(self, margin):
+            return 1 + super().value(margin)
+
+    class Other(Mixed, Exponential):
+        pass
+
+    class Known(Steep):
+        least = 0.0
+
+    assert (Plain().clock, Plain().stops, Plain().least) == ("hinge", True, 0.0)
+    for loss in (Steep(), Raised(), Other()):
+        assert (loss.clock, loss.offset, loss.least, loss.margin_at, loss.at_error) == (None,) * 5
+        assert not loss.stops
+        assert clock_of(loss) is loss
+    assert (Known().least, Known().clock) == (0.0, None)
+    assert clock_of(Hinge()) == "hinge"

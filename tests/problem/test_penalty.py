@@ -169,11 +169,11 @@ def test_the_laws_of_descent_and_flow_take_a_penalty_and_what_needs_a_closed_for
     assert gs.compare(flow, run).gap < 1e-9
     calls = (
         lambda loss: gs.solve_mode(mode, loss).inflections(),
-        lambda loss: gs.theory.error_inflections(loss, 0.0),
-        lambda loss: gs.theory.time_to_confidence(loss, 0.1, 1.0, 1.0, 0.1),
-        lambda loss: gs.theory.error_tail(loss, 1e6, 1.0, 1.0),
+        lambda loss: gs.theory.error_inflections(0.0, loss),
+        lambda loss: gs.theory.time_to_confidence(1.0, 1.0, 0.1, loss, 0.1),
+        lambda loss: gs.theory.error_tail(1.0, 1.0, loss, 1e6),
         lambda loss: gs.theory.starving_pair(0.8, 0.2, loss).bounds(1.0),
-        lambda loss: gs.theory.shared_features([[1]], [1.0], loss, [[0.1]], [0.1]),
+        lambda loss: gs.theory.shared_features([[1]], [1.0], [[0.1]], [0.1], loss),
     )
     for call in calls:
         with pytest.raises(gs.HypothesisError, match="the closed form is for the losses cross-entropy, hinge"):

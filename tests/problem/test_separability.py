@@ -69,8 +69,8 @@ def test_rounding_in_a_random_frame_hides_no_property(dim, precision, request):
         request.getfixturevalue("x64")
     for seed in range(12):
         key = jax.random.key(seed)
-        assert found(datasets.antipodal(dim, (1e-3, 40.0), key=key)) == (True, False, True, True)
-        assert found(datasets.orthogonal(dim, (1e-3, 40.0), key=key)) == (True, True, False, True)
+        assert found(datasets.antipodal(dim, norms=(1e-3, 40.0), key=key)) == (True, False, True, True)
+        assert found(datasets.orthogonal(dim, norms=(1e-3, 40.0), key=key)) == (True, True, False, True)
         assert datasets.cones(key, dim, opening=0.5).separability().orthogonally_separable
         rays = datasets.cones(key, dim, opening=0.0).separability()
         assert rays.orthogonally_separable

@@ -35,7 +35,7 @@ def gaps(data, networks, steps, engines, loss="cross-entropy", step_size=0.25, *
     logits, w, z = train(data, networks, loss, steps, step_size, **rule)
     found = []
     for engine in engines:
-        run = simulate(data, networks, loss, dynamics, steps, steps, engine=engine)
+        run = simulate(data, networks, loss, dynamics, steps, record_every=steps, engine=engine)
         assert run.final.w.dtype == w.dtype
         pairs = (run.logits(steps), logits[:, -1]), (run.final.w, w), (run.final.z, z)
         found.append(max(np.abs(np.asarray(ours) - theirs).max() for ours, theirs in pairs))
@@ -91,7 +91,7 @@ def test_one_point_a_step_on_edges():
     for dim, size in ((4, 3), (7, 2)):
         data, networks = on_edges(0, 50, 2, dim, size)
         runs = [
-            simulate(data, networks, "hinge", StochasticGradientDescent(0.2), 100, 100, key, engine=engine)
+            simulate(data, networks, "hinge", StochasticGradientDescent(0.2), 100, record_every=100, key=key, engine=engine)
             for engine in ("reference", "fused")
         ]
         np.testing.assert_allclose(runs[1].logits(), runs[0].logits(), rtol=0, atol=1e-11)
@@ -103,7 +103,7 @@ def test_the_engine_does_not_depend_on_the_side_of_an_edge():
     data = Dataset([[1.0, 0.0, 0.0], [-0.6, 0.8, 0.0]], [1, -1])
     network = TwoLayerReLU([[0.0, -1.1556314350235173, 1.8056491900002554]], [2.9833894379190955])
     for steps in (20, 2000):
-        run = simulate(data, network, "cross-entropy", GradientDescent(0.1), steps, steps)
+        run = simulate(data, network, "cross-entropy", GradientDescent(0.1), steps, record_every=steps)
         assert run.logits(steps).tolist() == [0.0, 0.0]
         np.testing.assert_array_equal(run.final.w, network.w)
 

@@ -32,7 +32,10 @@ def random_problem(seed, batch, width, dim, size, dtype=np.float64):
 
 
 def both(data, networks, loss, dynamics, steps, every, key=None, **more):
-    return [simulate(data, networks, loss, dynamics, steps, every, key, engine=e, **more) for e in ("reference", "fused")]
+    return [
+        simulate(data, networks, loss, dynamics, steps, record_every=every, key=key, engine=e, **more)
+        for e in ("reference", "fused")
+    ]
 
 
 def key_for(rule):
@@ -85,7 +88,9 @@ def test_what_decay_leaves_off_the_span():
     dynamics = GradientDescent(jnp.array([0.1, 0.3]), jnp.array([0.0, 0.7]), True, jnp.array([0.5, 0.2]))
     left = left_by_decay(dynamics, 10, 4)
     networks = TwoLayerReLU(np.array([[[1.0, 1.0]]] * 2), np.ones((2, 1)))
-    run = simulate(Dataset([[1.0, 0.0]], [1]), networks, "hinge", dynamics, 10, 4, record_networks=True, engine="reference")
+    run = simulate(
+        Dataset([[1.0, 0.0]], [1]), networks, "hinge", dynamics, 10, record_every=4, record_networks=True, engine="reference"
+    )
     np.testing.assert_allclose(left, run.networks.w[:, :, 0, 1], rtol=1e-14)
     assert left.shape == (2, 4)
 
@@ -105,9 +110,11 @@ def test_float32_agrees_in_distribution():
 @pytest.mark.usefixtures("x64")
 def test_a_network_does_not_depend_on_the_batch_it_is_in():
     data, networks, eta = random_problem(4, 200, 3, 2, 4)
-    whole = simulate(data, networks, "cross-entropy", GradientDescent(eta), 50, 50, engine="fused")
+    whole = simulate(data, networks, "cross-entropy", GradientDescent(eta), 50, record_every=50, engine="fused")
     for where in (slice(0, 1), slice(63, 130), slice(199, 200)):
-        few = simulate(data, networks[where], "cross-entropy", GradientDescent(eta[where]), 50, 50, engine="fused")
+        few = simulate(
+            data, networks[where], "cross-entropy", GradientDescent(eta[where]), 50, record_every=50, engine="fused"
+        )
         np.testing.assert_allclose(few.logits(50), whole.logits(50)[where], rtol=0, atol=1e-14)
 
 
@@ -152,9 +159,9 @@ def test_new_hyperparameters_keys_and_weights_are_no_new_compilation():
     data, networks, _ = random_problem(0, 11, 3, 2, 4, np.float32)
     fused._program.cache_clear()
     for eta in (0.1, 0.2):
-        simulate(data, networks, "hinge", GradientDescent(eta), 20, 5, engine="fused")
+        simulate(data, networks, "hinge", GradientDescent(eta), 20, record_every=5, engine="fused")
         key = jax.random.key(int(10 * eta))
-        simulate(data, networks, "hinge", StochasticGradientDescent(eta), 20, 5, key, engine="fused")
+        simulate(data, networks, "hinge", StochasticGradientDescent(eta), 20, record_every=5, key=key, engine="fused")
     assert fused._program.cache_info().misses == 2
 
 
@@ -163,17 +170,17 @@ def test_the_marks_are_understood_here_and_change_no_number():
     assert fused.available()
     data, networks, eta = random_problem(0, 65, 3, 2, 4, np.float32)
     dynamics = GradientDescent(np.asarray(eta, np.float32))
-    marked = simulate(data, networks, "cross-entropy", dynamics, 50, 10, engine="fused")
+    marked = simulate(data, networks, "cross-entropy", dynamics, 50, record_every=10, engine="fused")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fused, "available", lambda: False)
-        plain = simulate(data, networks, "cross-entropy", dynamics, 50, 10, engine="fused")
+        plain = simulate(data, networks, "cross-entropy", dynamics, 50, record_every=10, engine="fused")
     np.testing.assert_allclose(marked.logits(), plain.logits(), rtol=0, atol=1e-6)
 
 
 def test_a_shape_that_xla_refuses_with_marks_is_run_without(monkeypatch):
     data, networks, eta = random_problem(0, 65, 3, 2, 4, np.float32)
     dynamics = GradientDescent(np.asarray(eta, np.float32))
-    usual = simulate(data, networks, "cross-entropy", dynamics, 50, 10, engine="fused")
+    usual = simulate(data, networks, "cross-entropy", dynamics, 50, record_every=10, engine="fused")
     fused._program.cache_clear()
     asked = []
 
@@ -191,7 +198,7 @@ def test_a_shape_that_xla_refuses_with_marks_is_run_without(monkeypatch):
             return None
 
     monkeypatch.setattr(fused, "marked", Refusing)
-    again = simulate(data, networks, "cross-entropy", dynamics, 50, 10, engine="fused")
+    again = simulate(data, networks, "cross-entropy", dynamics, 50, record_every=10, engine="fused")
     assert asked == [True, False]
     np.testing.assert_allclose(again.logits(), usual.logits(), rtol=0, atol=1e-6)
 

@@ -94,7 +94,7 @@ def test_descent_tends_to_the_flow_at_first_order():
     for pieces in (2, 4, 8):
         net = nets
         for _ in range(pieces):
-            net = simulate(data, net, "cross-entropy", GradientDescent(2 / (50 * pieces)), 50, 50).final
+            net = simulate(data, net, "cross-entropy", GradientDescent(2 / (50 * pieces)), 50, record_every=50).final
         gaps.append(float(jnp.abs(net(data.points) - want).max()))
     orders = np.log2(np.divide(gaps[:-1], gaps[1:]))
     assert (np.abs(orders - 1) < 0.2).all(), orders

@@ -137,7 +137,10 @@ def test_new_numbers_are_not_a_new_compilation():
 def test_simulate_runs_it():
     # Seven dimensions, spanned by two points.
     data, network, eta = random_problem(3, 7, 2, dtype=np.float32)
-    runs = [simulate(data, network, "hinge", GradientDescent(eta), 40, 20, engine=e) for e in ("reference", "pallas")]
+    runs = [
+        simulate(data, network, "hinge", GradientDescent(eta), 40, record_every=20, engine=e)
+        for e in ("reference", "pallas")
+    ]
     np.testing.assert_allclose(runs[1].logits(), runs[0].logits(), rtol=0, atol=1e-3)
     np.testing.assert_allclose(runs[1].final.w, runs[0].final.w, atol=1e-4)
 

@@ -88,10 +88,10 @@ def test_every_network_has_its_own_hyperparameters():
     data, nets = problem(batch=(2, 3))
     eta = jnp.array([[0.01, 0.1, 0.2], [0.3, 0.4, 0.5]])
     momentum = jnp.array([[0.0, 0.9, 0.5], [0.1, 0.2, 0.3]])
-    run = simulate(data, nets, "cross-entropy", GradientDescent(eta, momentum), 20, 10)
+    run = simulate(data, nets, "cross-entropy", GradientDescent(eta, momentum), 20, record_every=10)
     assert run.logits().shape == (2, 3, 3, 6)
     for index in ((0, 1), (1, 2)):
-        one = simulate(data, nets[index], "cross-entropy", GradientDescent(eta[index], momentum[index]), 20, 10)
+        one = simulate(data, nets[index], "cross-entropy", GradientDescent(eta[index], momentum[index]), 20, record_every=10)
         assert one.logits().shape == (3, 6)
         np.testing.assert_allclose(run.logits()[index], one.logits(), rtol=0, atol=2e-6)
 
@@ -99,11 +99,13 @@ def test_every_network_has_its_own_hyperparameters():
 def test_record_every_and_progress_change_nothing_but_the_grid():
     data, nets = problem()
     dynamics, key = StochasticGradientDescent(0.1), jax.random.key(9)
-    full = simulate(data, nets, "hinge", dynamics, 30, 1, key)
+    full = simulate(data, nets, "hinge", dynamics, 30, record_every=1, key=key)
     assert full.grid.tolist() == list(range(31))
     for every, grid in ((7, [0, 7, 14, 21, 28, 30]), (50, [0, 30])):
         calls = []
-        part = simulate(data, nets, "hinge", dynamics, 30, every, key, progress=lambda *a, c=calls: c.append(a))
+        part = simulate(
+            data, nets, "hinge", dynamics, 30, record_every=every, key=key, progress=lambda *a, c=calls: c.append(a)
+        )
         assert part.grid.tolist() == grid
         np.testing.assert_allclose(part.logits(), full.logits(grid), rtol=0, atol=1e-6)
         done = [d for d, _ in calls]
@@ -116,9 +118,9 @@ def test_record_every_and_progress_change_nothing_but_the_grid():
 def test_stopping_and_going_on_is_one_run():
     data, nets = problem()
     dynamics = GradientDescent(0.1)
-    whole = simulate(data, nets, "cross-entropy", dynamics, 40, 20)
-    half = simulate(data, nets, "cross-entropy", dynamics, 20, 20)
-    rest = simulate(data, half.final, "cross-entropy", dynamics, 20, 20)
+    whole = simulate(data, nets, "cross-entropy", dynamics, 40, record_every=20)
+    half = simulate(data, nets, "cross-entropy", dynamics, 20, record_every=20)
+    rest = simulate(data, half.final, "cross-entropy", dynamics, 20, record_every=20)
     np.testing.assert_allclose(half.logits(20), rest.logits(0), rtol=0, atol=1e-6)
     np.testing.assert_allclose(rest.logits(20), whole.logits(40), rtol=0, atol=1e-6)
     same_weights(rest.final, whole.final, atol=1e-6)
@@ -129,18 +131,18 @@ def test_the_order_of_neurons_and_points_does_not_matter_and_signs_flip_together
     order, shuffle = jnp.array([3, 0, 4, 1, 2]), jnp.array([5, 2, 0, 3, 1, 4])
     turned = TwoLayerReLU(nets.w[:, order], nets.z[:, order])
     mixed = Dataset(data.points[shuffle], data.labels[shuffle], data.weights[shuffle])
-    run = simulate(data, nets, "cross-entropy", GradientDescent(0.1), 40, 20)
-    other = simulate(mixed, turned, "cross-entropy", GradientDescent(0.1), 40, 20)
+    run = simulate(data, nets, "cross-entropy", GradientDescent(0.1), 40, record_every=20)
+    other = simulate(mixed, turned, "cross-entropy", GradientDescent(0.1), 40, record_every=20)
     np.testing.assert_allclose(run.logits()[..., shuffle], other.logits(), rtol=0, atol=2e-6)
     flipped = Dataset(data.points, -data.labels, data.weights)
-    other = simulate(flipped, TwoLayerReLU(nets.w, -nets.z), "cross-entropy", GradientDescent(0.1), 40, 20)
+    other = simulate(flipped, TwoLayerReLU(nets.w, -nets.z), "cross-entropy", GradientDescent(0.1), 40, record_every=20)
     np.testing.assert_array_equal(run.logits(), -other.logits())
     np.testing.assert_array_equal(run.error(), other.error())
 
 
 def test_networks_are_recorded_when_asked_for():
     data, nets = problem(batch=(2, 2))
-    run = simulate(data, nets, "cross-entropy", GradientDescent(0.1), 25, 10, record_networks=True)
+    run = simulate(data, nets, "cross-entropy", GradientDescent(0.1), 25, record_every=10, record_networks=True)
     assert run.network().w.shape == (2, 2, 4, 5, 3)
     assert run.network([[0, 25], [10, 20]]).z.shape == (2, 2, 2, 2, 5)
     assert run.network(10).w.shape == (2, 2, 5, 3)
@@ -195,15 +197,15 @@ def test_a_single_point_is_always_drawn_and_a_rare_one_sometimes():
 def test_network_b_draws_the_same_in_every_batch():
     data, nets = problem(batch=6)
     key, dynamics = jax.random.key(7), StochasticGradientDescent(0.1)
-    whole = simulate(data, nets, "hinge", dynamics, 20, 20, key)
-    part = simulate(data, nets[:2], "hinge", dynamics, 20, 20, key)
+    whole = simulate(data, nets, "hinge", dynamics, 20, record_every=20, key=key)
+    part = simulate(data, nets[:2], "hinge", dynamics, 20, record_every=20, key=key)
     np.testing.assert_allclose(part.logits(), whole.logits()[:2], rtol=0, atol=1e-6)
     # Keys given one by one are used as they are: a sweep can cut its batch where it likes.
     keys = jax.vmap(lambda b: jax.random.fold_in(key, b))(jnp.arange(6))
-    tail = simulate(data, nets[4:], "hinge", dynamics, 20, 20, keys[4:])
+    tail = simulate(data, nets[4:], "hinge", dynamics, 20, record_every=20, key=keys[4:])
     np.testing.assert_allclose(tail.logits(), whole.logits()[4:], rtol=0, atol=1e-6)
     # Old-style keys are keys too.
-    legacy = simulate(data, nets, "hinge", dynamics, 20, 20, jax.random.PRNGKey(7))
+    legacy = simulate(data, nets, "hinge", dynamics, 20, record_every=20, key=jax.random.PRNGKey(7))
     np.testing.assert_allclose(legacy.logits(), whole.logits(), rtol=0, atol=1e-6)
 
 
@@ -229,7 +231,7 @@ def test_the_mean_of_one_stochastic_step_is_the_full_step():
 )
 def test_any_optax_optimiser_is_optax_on_each_network(optimiser):
     data, nets = problem(batch=3)
-    run = simulate(data, nets, "cross-entropy", optimiser, 8, 4)
+    run = simulate(data, nets, "cross-entropy", optimiser, 8, record_every=4)
     extended = optax.with_extra_args_support(optimiser)
 
     def value(network):
@@ -253,11 +255,13 @@ def test_new_hyperparameters_keys_and_weights_are_no_new_compilation():
     data, nets = problem(batch=11, width=3)
     before = eqx.debug.get_num_traces(reference.advance)
     for eta, momentum in ((0.1, 0.0), (0.2, 0.5), (0.3, 0.9)):
-        simulate(data, nets, "cross-entropy", GradientDescent(eta, momentum), 20, 5, engine="reference")
+        simulate(data, nets, "cross-entropy", GradientDescent(eta, momentum), 20, record_every=5, engine="reference")
     assert eqx.debug.get_num_traces(reference.advance) == before + 1
     for eta, seed in ((0.1, 0), (0.2, 1)):
         key = jax.random.key(seed)
-        simulate(data, nets, "cross-entropy", StochasticGradientDescent(eta), 20, 5, key, engine="reference")
+        simulate(
+            data, nets, "cross-entropy", StochasticGradientDescent(eta), 20, record_every=5, key=key, engine="reference"
+        )
     assert eqx.debug.get_num_traces(reference.advance) == before + 2
 
 
@@ -266,7 +270,7 @@ def test_training_is_differentiable_in_the_step_size():
     data, nets = problem(batch=2)
 
     def final_loss(eta):
-        return simulate(data, nets, "cross-entropy", GradientDescent(eta), 10, 10).loss()[:, -1].sum()
+        return simulate(data, nets, "cross-entropy", GradientDescent(eta), 10, record_every=10).loss()[:, -1].sum()
 
     slope = (final_loss(0.1 + 1e-6) - final_loss(0.1 - 1e-6)) / 2e-6
     np.testing.assert_allclose(jax.grad(final_loss)(jnp.array(0.1)), slope, rtol=1e-6)
@@ -288,23 +292,23 @@ def test_divergence_is_named():
     data, nets = problem(batch=(2, 3))
     eta = jnp.full((2, 3), 0.01).at[1, 1].set(50.0)
     with pytest.raises(ConvergenceError, match=r"network \[1, 1\] .* step \d+.*1 of 6.*step size below 50\b") as caught:
-        simulate(data, nets, "squared", GradientDescent(eta), 60, 10)
-    run = simulate(data, nets, "squared", GradientDescent(eta), 60, 10, throw=False)
+        simulate(data, nets, "squared", GradientDescent(eta), 60, record_every=10)
+    run = simulate(data, nets, "squared", GradientDescent(eta), 60, record_every=10, throw=False)
     sick = ~np.isfinite(run.logits()).all(-1)
     assert sick[1, 1].any()
     assert sick.sum() == sick[1, 1].sum()
     step = int(run.grid[np.argmax(sick[1, 1])])
     assert f"at step {step}," in str(caught.value)
     with pytest.raises(ConvergenceError, match=r"smaller step size"):
-        simulate(data, nets[0, 0], "squared", optax.sgd(50.0), 60, 10)
+        simulate(data, nets[0, 0], "squared", optax.sgd(50.0), 60, record_every=10)
 
 
 def test_the_bar_appears_on_request_only(capsys):
     data, nets = problem(batch=1)
-    simulate(data, nets, "hinge", GradientDescent(0.1), 40, 10)
+    simulate(data, nets, "hinge", GradientDescent(0.1), 40, record_every=10)
     assert capsys.readouterr().err == ""
-    simulate(data, nets, "hinge", GradientDescent(0.1), 40, 10, progress=True)
-    simulate(data, nets, "hinge", GradientDescent(0.1), 40, 10, progress=False)
+    simulate(data, nets, "hinge", GradientDescent(0.1), 40, record_every=10, progress=True)
+    simulate(data, nets, "hinge", GradientDescent(0.1), 40, record_every=10, progress=False)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "training" in captured.err
@@ -360,7 +364,7 @@ class TestOptimisersThatAskForMore:
     def test_sharpness_aware(self):
         inner = optax.sgd(0.1), optax.sgd(0.01)
         opaque = simulate(self.data, self.network, "cross-entropy", optax.contrib.sam(*inner, opaque_mode=True), 6)
-        open_to_see = simulate(self.data, self.network, "cross-entropy", optax.contrib.sam(*inner), 12, 2)
+        open_to_see = simulate(self.data, self.network, "cross-entropy", optax.contrib.sam(*inner), 12, record_every=2)
         for k in (1, 6):
             np.testing.assert_allclose(opaque.logits(k), self.sharp(k), atol=1e-6)
             np.testing.assert_allclose(open_to_see.logits(2 * k), self.sharp(k), atol=1e-6)
@@ -379,7 +383,7 @@ class TestOptimisersThatAskForMore:
         ],
     )
     def test_others(self, optimiser):
-        run = simulate(self.data, self.network, "cross-entropy", optimiser, 40, 40)
+        run = simulate(self.data, self.network, "cross-entropy", optimiser, 40, record_every=40)
         assert run.loss(40) < 0.9 * run.loss(0)
 
     def test_an_array_of_step_sizes_is_refused_by_name(self):

@@ -42,7 +42,9 @@ def test_statistics_are_those_of_the_trajectories(x64):
     networks = gs.init_two_layer(key, 150, 3, 2, 0.7, 1.0)
     levels = np.array([0, 0.1, 0.5, 0.9, 1])
     for i, step_size in enumerate((0.5, 2.0)):
-        run = gs.simulate(data(), networks, "cross-entropy", gs.GradientDescent(step_size), 40, 10, engine="reference")
+        run = gs.simulate(
+            data(), networks, "cross-entropy", gs.GradientDescent(step_size), 40, record_every=10, engine="reference"
+        )
         assert np.allclose(result.logits(step_size=step_size), run.logits(), rtol=0, atol=1e-12)
         final = result.final(step_size=step_size)
         assert np.allclose(final.w, run.final.w, atol=1e-12)
@@ -118,7 +120,7 @@ def test_stochastic_descent_draws_as_simulate_does(x64):
     result = gs.sweep(data(), 150, dynamics=dynamics, key=key, keep="final", **RUN)
     networks = gs.init_two_layer(key, 150, 3, 2, 0.7)
     draws = jax.random.fold_in(key, 2**32 - 1)
-    run = gs.simulate(data(), networks, "cross-entropy", dynamics, 40, 10, key=draws, engine="reference")
+    run = gs.simulate(data(), networks, "cross-entropy", dynamics, 40, record_every=10, key=draws, engine="reference")
     assert np.allclose(result.logits()[:, 0], run.logits(40), atol=1e-12)
     assert np.allclose(result["loss_mean"], run.loss().mean(0), atol=1e-12)
     assert np.allclose(result.trajectory([3, 66]).logits(), run.logits()[jnp.array([3, 66])], atol=1e-9)
@@ -131,7 +133,13 @@ def test_data_are_trained_on_in_their_span(x64):
     dynamics = gs.GradientDescent(0.05, momentum=0.5, weight_decay=0.1)
     result = gs.sweep(repeated, 70, dynamics=dynamics, keep="logits", **RUN)
     run = gs.simulate(
-        repeated, gs.init_two_layer(jax.random.key(0), 70, 3, 4, 0.7), "cross-entropy", dynamics, 40, 10, engine="reference"
+        repeated,
+        gs.init_two_layer(jax.random.key(0), 70, 3, 4, 0.7),
+        "cross-entropy",
+        dynamics,
+        40,
+        record_every=10,
+        engine="reference",
     )
     assert np.allclose(result.logits(), run.logits(), atol=1e-11)
     assert np.allclose(result["margin_variance"], np.var(run.margins(), axis=0), atol=1e-11)

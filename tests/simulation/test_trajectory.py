@@ -12,7 +12,7 @@ from gradstarve.simulation import Trajectory, simulate, simulate_flow
 @pytest.fixture(scope="module")
 def descent():
     nets = init_two_layer(jax.random.key(0), (2, 3), 4, 2)
-    return simulate(datasets.antipodal(), nets, "cross-entropy", GradientDescent(0.1), 45, 10)
+    return simulate(datasets.antipodal(), nets, "cross-entropy", GradientDescent(0.1), 45, record_every=10)
 
 
 @pytest.fixture(scope="module")

@@ -73,4 +73,4 @@ def test_a_file_in_the_way_of_the_directory(tmp_path):
 
 def test_the_names_in_the_help_are_those_of_the_library():
     assert cli_studies.PLANES == phase.PLANES
-    assert cli_studies.PHASE_LOSSES == phase.LOSSES
+    assert cli_studies.PHASE_LOSSES == phase.PASSING

@@ -34,7 +34,14 @@ def test_all_seeds_at_once_are_each_seed_by_itself(small):
     for i, one in list(enumerate(data))[1:]:
         weighted = Dataset(one.train.points, one.train.labels, digits_patch.balanced(one))
         alone = simulate(
-            weighted, start[i], "cross-entropy", GradientDescent(0.5), 80, 10, record_networks=True, engine="reference"
+            weighted,
+            start[i],
+            "cross-entropy",
+            GradientDescent(0.5),
+            80,
+            record_every=10,
+            record_networks=True,
+            engine="reference",
         )
         np.testing.assert_allclose(run.train[i], alone.margins(), atol=1e-10)
         np.testing.assert_allclose(run.test[i], one.test.labels * alone.network()(one.test.points), atol=1e-10)

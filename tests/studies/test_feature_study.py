@@ -93,7 +93,7 @@ def test_random_tables_follow_their_laws(depth, loss):
         train = partial(plain_training, probabilities=probabilities, shown=shown, loss=loss, layers=layers)
         trained = train(types @ shown)
         alone = np.stack([train(np.outer(types[:, k], shown[k]))[:, k] for k in range(3)], axis=-1)
-        flow = feature_flow(types, probabilities, loss, depth, scales, start)
+        flow = feature_flow(types, probabilities, loss, depth=depth, scales=scales, init=start)
         law, law_alone = np.asarray(flow.features(RECORDS)), np.asarray(flow.alone(RECORDS))
         curves, index = gaps(trained, alone, law, law_alone)
         assert curves < 1e-10
@@ -142,7 +142,7 @@ def test_five_hundred_random_tables(capsys):
             trained = trained.reshape(28, 1 + features, len(RECORDS), features)
             assert np.isfinite(trained).all()
             for (types, probabilities, scales, start), loss, logits in zip(tables, losses, trained, strict=True):
-                flow = feature_flow(types, probabilities, loss, depth, scales, start)
+                flow = feature_flow(types, probabilities, loss, depth=depth, scales=scales, init=start)
                 alone = np.stack([logits[1 + k, :, k] for k in range(features)], axis=-1)
                 law, law_alone = np.asarray(flow.features(RECORDS)), np.asarray(flow.alone(RECORDS))
                 found[loss].append(gaps(logits[0], alone, law, law_alone))

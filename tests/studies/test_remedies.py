@@ -35,7 +35,7 @@ def by_hand(start, shown, weights, penalties, steps, eta):
 @pytest.mark.usefixtures("x64")
 def test_what_is_measured_is_what_training_by_hand_gives():
     rest = Remedy("held back, the rest even", penalty=0.3, types=(0,), factors=(0.5, 1.0, 0.0))
-    settings = {"remedies": [rest], "networks": 3, "width": 4, "steps": 100, "step_size": 0.5, "init": 0.3, "seed": 5}
+    settings = {"remedies": [rest], "networks": 3, "width": 4, "steps": 100, "step_size": 0.5, "init": 0.3, "key": 5}
     study = remedy_study(TYPES, P, **settings)
     outcome = study.outcomes[0]
     weights = P * rest.factors / (P @ rest.factors)
@@ -141,7 +141,7 @@ def test_the_command_adds_the_remedies_when_asked(monkeypatch, tmp_path):
     result = CliRunner().invoke(cli.app, [*arguments, "--remedies", "--seed", "3"])
     assert result.exit_code == 0
     assert result.output.count("a table") == 2
-    wanted = {"types": [[1, 0], [1, 1], [0, 1]], "probabilities": [0.5, 0.3, 0.2], "networks": 7, "width": 16, "seed": 3}
+    wanted = {"types": [[1, 0], [1, 1], [0, 1]], "probabilities": [0.5, 0.3, 0.2], "networks": 7, "width": 16, "key": 3}
     assert asked[-1] == wanted | {"scales": [1.0, 1.0]}
     stored = json.loads((tmp_path / "starve.json").read_text())["remedies"]
     assert stored["settings"] == asked[-1]

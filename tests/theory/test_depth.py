@@ -165,7 +165,7 @@ def test_descent_tends_to_the_law_at_first_order(depth, x64):
     law = float(depth_mode(1.0, 1.3, b[0], "cross-entropy").logit(np.full(4, 8.0))[0])
     # Both step sizes in one run: the larger one is at the time of the smaller one's end after half of the steps.
     descent, chains = GradientDescent(jnp.array([0.04, 0.02])), DeepReLU.chain(np.repeat(b, 2, axis=0), direction)
-    run = simulate(data, chains, "cross-entropy", descent, 400, 200, progress=False)
+    run = simulate(data, chains, "cross-entropy", descent, 400, record_every=200, progress=False)
     gaps = np.abs(np.array([run.recorded[0, 1, 0], run.recorded[1, 2, 0]]) - law)
     assert gaps[0] < 0.02 * law
     assert abs(np.log2(gaps[0] / gaps[1]) - 1) < 0.03

@@ -124,15 +124,18 @@ SCALARS = {
     "one_layer_logit": (lambda x: theory.one_layer_logit(x[0], x[1], x[2], "cross-entropy", T), [(0.5, 1.0, 0.0)]),
     "one_layer_time": (lambda x: finite(theory.one_layer_time(x[0], x[1], x[2], "hinge", 0.8)), [(0.5, 1.0, 0.0)]),
     "settled_logit": (lambda x: theory.settled_logit(x[0], x[1], x[2]), [(0.5, 1.0, 0.1), (0.1, 1.0, 0.4)]),
-    "plateau_length": (lambda x: theory.plateau_length("hinge", x[0], x[1], x[2]), [(0.1, 0.5, 1.0)]),
-    "error_inflections": (lambda x: jnp.sum(finite(theory.error_inflections("cross-entropy", x[0]))), [(0.3,), (0.8,)]),
+    "plateau_length": (lambda x: theory.plateau_length(x[1], x[2], x[0], "hinge"), [(0.1, 0.5, 1.0)]),
+    "error_inflections": (lambda x: jnp.sum(finite(theory.error_inflections(x[0], "cross-entropy"))), [(0.3,), (0.8,)]),
     "hinge_advantage": (lambda x: theory.hinge_advantage(x[0]), [(0.2,), (0.9,)]),
-    "error_tail": (lambda x: 1e6 * theory.error_tail("cross-entropy", 1e6, x[0], x[1]), [(0.5, 1.0)]),
-    "generator_signal": (lambda x: theory.generator_signal("minimax", x[0], x[1]), [(1.2, 1.0), (0.0, 2.0)]),
-    "wrong_sign_fraction": (lambda x: theory.wrong_sign_fraction(T, x[0], x[1]), [(0.5, 1.0)]),
-    "wrong_sign_time": (lambda x: theory.wrong_sign_time(x[2], x[0], x[1]), [(0.5, 1.0, 0.1), (0.5, 1.0, 0.6)]),
+    "error_tail": (lambda x: 1e6 * theory.error_tail(x[0], x[1], "cross-entropy", 1e6), [(0.5, 1.0)]),
+    "generator_signal": (lambda x: theory.generator_signal(x[1], "minimax", x[0]), [(1.2, 1.0), (0.0, 2.0)]),
+    "wrong_sign_fraction": (lambda x: theory.wrong_sign_fraction(x[0], x[1], t=T), [(0.5, 1.0)]),
+    "wrong_sign_time": (lambda x: theory.wrong_sign_time(x[0], x[1], fraction=x[2]), [(0.5, 1.0, 0.1), (0.5, 1.0, 0.6)]),
     "learning_probability": (lambda x: theory.learning_probability(x[0], x[1]), [(1.0, 1.0)]),
-    "shared_slope": (lambda x: theory.shared_slope(x[0], x[1], "cross-entropy", x[2], x[3]), [(0.7, 0.3, 1.0, 0.2)]),
+    "shared_slope": (
+        lambda x: theory.shared_slope(x[0], x[1], "cross-entropy", frequent=x[2], rare=x[3]),
+        [(0.7, 0.3, 1.0, 0.2)],
+    ),
 }
 
 
@@ -188,12 +191,12 @@ def linear_flow(x):
 
 
 def pair_of(loss, depth, x):
-    pair = theory.starving_pair(x[0], x[1], loss, depth, (x[2], x[3]))
+    pair = theory.starving_pair(x[0], x[1], loss, depth=depth, init=(x[2], x[3]))
     return jnp.stack([*pair.features(x[4]), *pair.index(x[4]), *pair.bounds(x[4])])
 
 
 def frozen(depth, x):
-    pair = theory.starving_pair(x[0], x[1], "hinge", depth, (x[2], x[3]))
+    pair = theory.starving_pair(x[0], x[1], "hinge", depth=depth, init=(x[2], x[3]))
     return jnp.stack([*pair.freeze, finite(pair.ceiling)])
 
 
@@ -203,12 +206,12 @@ def deep(loss, x):
 
 
 def softmax(x):
-    law = theory.softmax_mode(4, x[0], x[1], x[2:4], x[4:6])
+    law = theory.softmax_mode(x[0], x[1], x[2:4], x[4:6], classes=4)
     return jnp.concatenate([jnp.stack([law.gap(x[6]), law.error(x[6]), finite(law.time_to_gap(1.0))]), finite(law.events)])
 
 
 def read_out(x):
-    law = theory.softmax_mode(4, x[0], x[1], start=x[2])
+    law = theory.softmax_mode(x[0], x[1], classes=4, start=x[2])
     return jnp.stack([law.gap(x[3]), law.error(x[3]), law.time_to_gap(1.0), law.time_to_error(0.3)])
 
 
@@ -223,7 +226,7 @@ def learning_time(loss, x):
 
 
 def shared(x):
-    law = theory.shared_features(CHAIN, x[:2], "cross-entropy", w=x[2:4][None], z=x[4:5])
+    law = theory.shared_features(CHAIN, x[:2], loss="cross-entropy", w=x[2:4][None], z=x[4:5])
     return law.features(x[5])
 
 
@@ -241,8 +244,8 @@ def clocks(kind, x):
 
 
 def discriminator(x):
-    signals = [theory.generator_signal(kind, x[0], x[1]) for kind in ("minimax", "non-saturating", "hinge")]
-    return jnp.stack([*signals, theory.minimax_tail(x[2], x[3], x[1]), theory.confident_logit(x[4])])
+    signals = [theory.generator_signal(x[1], kind, x[0]) for kind in ("minimax", "non-saturating", "hinge")]
+    return jnp.stack([*signals, theory.minimax_tail(x[3], x[1], t=x[2]), theory.confident_logit(x[4])])
 
 
 SAME = (0.5, 0.5, 1.0, 1.0, 0.2, 0.2, 0.3)
@@ -279,7 +282,7 @@ LAWS = {
     "clocks, exponential": (functools.partial(clocks, "exponential"), CLOCK),
     "clocks, squared": (functools.partial(clocks, "squared"), CLOCK),
     "time to confidence": (
-        lambda x: theory.time_to_confidence("cross-entropy", x[0], x[1], x[2], x[3], x[4])[None],
+        lambda x: theory.time_to_confidence(x[1], x[2], x[3], "cross-entropy", x[0], kappa=x[4])[None],
         [(0.1, 0.5, 1.0, 0.1, 0.3), (0.1, 0.5, 1.0, -0.1, 0.3)],
     ),
 }

@@ -18,7 +18,7 @@ def test_5_4_as_printed_for_equal_scales(loss):
     p, r, t = 0.3, 1.7, np.array([0.0, 0.4, 3.0])
     g0 = 0.5 if loss == "cross-entropy" else 1.0
     expected = (1 - 4 / np.pi * np.arctan(np.tanh(p * r * g0 * t))) / 3
-    np.testing.assert_allclose(wrong_sign_fraction(t, p, r, loss), expected, rtol=1e-13)
+    np.testing.assert_allclose(wrong_sign_fraction(p, r, loss, t=t), expected, rtol=1e-13)
 
 
 @pytest.mark.usefixtures("x64")
@@ -30,11 +30,13 @@ def test_5_4_is_the_measure_of_directions_with_the_wrong_sign(ratio):
         width = 2 / (np.exp(2 * tau) + 1)
         wrong = integrate.quad(lambda x: stats.cauchy.pdf(-ratio * (1 - x)), 0, width, epsabs=0, epsrel=1e-13)[0] * ratio
         expected = wrong / stats.cauchy.sf(-ratio)
-        found = float(wrong_sign_fraction(tau, 1.0, 1.0, "hinge", ratio, 1.0))
+        found = float(wrong_sign_fraction(1.0, 1.0, "hinge", t=tau, scale_a=ratio, scale_z=1.0))
         assert found == pytest.approx(expected, rel=1e-11)
         if tau > 0:
-            assert float(wrong_sign_time(found, 1.0, 1.0, "hinge", ratio, 1.0)) == pytest.approx(tau, rel=1e-12)
-    assert float(wrong_sign_time(0.999, 1.0, 1.0, "hinge", ratio, 1.0)) == 0
+            assert float(wrong_sign_time(1.0, 1.0, "hinge", fraction=found, scale_a=ratio, scale_z=1.0)) == pytest.approx(
+                tau, rel=1e-12
+            )
+    assert float(wrong_sign_time(1.0, 1.0, "hinge", fraction=0.999, scale_a=ratio, scale_z=1.0)) == 0
 
 
 @pytest.mark.usefixtures("x64")
@@ -45,7 +47,7 @@ def test_5_4_is_exact_for_hinge_at_any_scale_that_keeps_the_margin_below_1():
     curve = gs.solve_mode(gs.Mode(0.5, 1.0, a[learns][:, None], z[learns][:, None]), "hinge")
     t = np.array([0.05, 0.3])
     found = (np.asarray(curve.logit(t)) < 0).mean(axis=0)
-    expected = np.asarray(wrong_sign_fraction(t, 0.5, 1.0, "hinge", 0.9, 0.3))
+    expected = np.asarray(wrong_sign_fraction(0.5, 1.0, "hinge", t=t, scale_a=0.9, scale_z=0.3))
     assert (np.abs(found - expected) < 4 * np.sqrt(expected * (1 - expected) / learns.sum())).all()
 
 
@@ -107,12 +109,12 @@ def test_float32_keeps_its_digits():
     w = np.array([1e-3, 0.1, 0.5, 0.99, 1.0, 2.0, 9.0], np.float32)
     t = np.array([1.0, 3.0, 5.0, 8.0], np.float32)
     found = KappaDistribution(3, np.float32(1), np.float32(1)).cdf(w)
-    fraction = wrong_sign_fraction(w, np.float32(0.5), np.float32(1))
+    fraction = wrong_sign_fraction(np.float32(0.5), np.float32(1), t=w)
     learnt = LearningTime(np.float32(0.5), 1.3, 0.1, 0.3, "hinge", 0.8).cdf(t)
     assert found.dtype == fraction.dtype == learnt.dtype == np.float32
     with jax.enable_x64(True):
         np.testing.assert_allclose(found, KappaDistribution(3, 1.0, 1.0).cdf(w.astype(np.float64)), rtol=1e-5)
-        np.testing.assert_allclose(fraction, wrong_sign_fraction(w.astype(np.float64), 0.5, 1.0), rtol=2e-6)
+        np.testing.assert_allclose(fraction, wrong_sign_fraction(0.5, 1.0, t=w.astype(np.float64)), rtol=2e-6)
         exact = LearningTime(0.5, 1.3, 0.1, 0.3, "hinge", 0.8).cdf(t.astype(np.float64))
         np.testing.assert_allclose(learnt, exact, atol=1e-5)
 
@@ -178,6 +180,6 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match=r"scale_a must be one number, got shape \(2,\)"):
         LearningTime(0.5, 1.0, [1.0, 2.0], 1.0, "hinge", 1.0)
     with pytest.raises(ValueError, match="scale_z must be > 0"):
-        wrong_sign_fraction(1.0, 0.5, 1.0, scale_z=0.0)
+        wrong_sign_fraction(0.5, 1.0, t=1.0, scale_z=0.0)
     with pytest.raises(ValueError, match=r"fraction must be in \(0, 1\)"):
-        wrong_sign_time(1.5, 0.5, 1.0)
+        wrong_sign_time(0.5, 1.0, fraction=1.5)

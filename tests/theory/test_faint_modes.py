@@ -61,7 +61,7 @@ def test_plateau_of_one_neuron(kind, dtype):
         pairs = starts(dtype)
         p, r = (np.full(len(pairs), v, dtype) for v in (P, R))
         if kind == "softmax":
-            solution = softmax_mode(5, p, r, pairs[:, :1], pairs[:, 1:])
+            solution = softmax_mode(p, r, pairs[:, :1], pairs[:, 1:], classes=5)
             found, norm = solution.time_to_gap(goal), R / mp.sqrt(mp.mpf(4) / 5)
         else:
             solution = solve_mode(gs.Mode(p, r, pairs[:, :1], pairs[:, 1:]), kind)
@@ -108,7 +108,7 @@ def pair(w, z, dynamics=None, points=((1, 0), (0, 1))):
 
 
 def shared(w, z):
-    return theory.shared_features([[1.0, 1.0]], [1.0], "hinge", np.array([[w, w]]), np.array([z]))
+    return theory.shared_features([[1.0, 1.0]], [1.0], np.array([[w, w]]), np.array([z]), "hinge")
 
 
 DESCENT, TINY, BESIDE = gs.GradientDescent(0.1), 1e-310, (3e-308, -2.9e-308)
@@ -143,15 +143,18 @@ FAINT = {
     "a square": (lambda: depth_mode(0.5, 1.0, np.array([0.1, 1e-170]), "hinge"), "1e-170.*subnormal.*larger"),
     "a layer": (lambda: depth_mode(0.5, 1.0, np.array([0.1, TINY]), "hinge"), "weights = 1e-310 is subnormal"),
     "a start under decay": (lambda: decayed_time(0.5, 1.0, TINY, 0.1, "hinge", 1.0), "start = 1e-310 is subnormal"),
-    "a vote": (lambda: softmax_mode(3, 0.5, 1.0, [0.1], [TINY]), "zeta = 1e-310 is subnormal"),
+    "a vote": (lambda: softmax_mode(0.5, 1.0, [0.1], [TINY], classes=3), "zeta = 1e-310 is subnormal"),
     "a frequency of one layer": (lambda: theory.one_layer_time(TINY, 1.0, 0.0, "hinge", 1.0), "frequency = 1e-310 is sub"),
-    "a start on the plateau": (lambda: theory.plateau_length("hinge", TINY, 0.5, 1.0), "start = 1e-310 is subnormal"),
+    "a start on the plateau": (lambda: theory.plateau_length(0.5, 1.0, TINY, "hinge"), "start = 1e-310 is subnormal"),
     "a start ahead": (lambda: theory.hinge_advantage(TINY), "start = 1e-310 is subnormal"),
-    "an invariant": (lambda: theory.error_inflections("hinge", TINY), "kappa = 1e-310 is subnormal"),
+    "an invariant": (lambda: theory.error_inflections(TINY, "hinge"), "kappa = 1e-310 is subnormal"),
     "a scale": (lambda: theory.KappaDistribution(1, 1.0, TINY), "scale = 1e-310 is subnormal"),
-    "a feature": (lambda: theory.feature_flow([[1.0]], [1.0], "hinge", 2, init=[TINY]), "init = 1e-310 is subnormal"),
+    "a feature": (lambda: theory.feature_flow([[1.0]], [1.0], "hinge", depth=2, init=[TINY]), "init = 1e-310 is subnormal"),
     "a share of samples": (lambda: theory.feature_flow([[1.0]], [TINY], "hinge"), "probabilities = 1e-310 is subnormal"),
-    "a rare feature": (lambda: theory.starving_pair(0.5, 0.5, "hinge", 2, (0.1, TINY)), "init, v_2 = 1e-310 is subnormal"),
+    "a rare feature": (
+        lambda: theory.starving_pair(0.5, 0.5, "hinge", depth=2, init=(0.1, TINY)),
+        "init, v_2 = 1e-310 is subnormal",
+    ),
     "a share of a pair": (lambda: theory.starving_pair(0.5, TINY, "hinge"), "p_both = 1e-310 is subnormal"),
     "a neuron of all": (lambda: shared(TINY, TINY), r"max \|w, z\| = 1e-310 is subnormal"),
     "its square": (lambda: shared(1e-160, 1e-170), r"max \|w, z\|\^2 = 1e-320 is subnormal"),
@@ -217,7 +220,7 @@ def test_starts_next_to_the_subnormal_numbers_have_their_law():
         solve_mode(gs.Mode(*(np.float32(v) for v in (0.5, 1.0)), np.float32([3e-39]), np.float32([0.0])), "hinge")
     assert float(depth_mode(0.5, 1.0, np.full(2, 1e-150), "hinge").time_to_logit(1.0)) == pytest.approx(300 * np.log(10))
     # One feature of two equal parts, v = 2 w z e^(2 sqrt(2) t) / 2 late: each neuron is a boost along (1, 1)/sqrt(2).
-    late = theory.shared_features([[1.0]], [1.0], "hinge", [[1e-150]], [1e-150]).features(150 * np.log(10) - 1)
+    late = theory.shared_features([[1.0]], [1.0], [[1e-150]], [1e-150], "hinge").features(150 * np.log(10) - 1)
     assert float(late[0]) == pytest.approx(np.exp(-2), rel=1e-9)
     # The sums of these are subnormal, and their signs are not asked of them.
     assert theory.antipodal_fate(*BESIDE) == 1

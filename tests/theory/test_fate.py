@@ -18,7 +18,7 @@ def antipodal_run(width, steps):
     """20,000 trained networks: a and z of every neuron at the start, and the side it is on at the end."""
     data = gs.datasets.antipodal(dim=2, frequencies=(0.6, 0.4), key=jax.random.key(1))
     network = gs.init_two_layer(jax.random.key(0), 20_000, width, 2, 0.5, 0.5)
-    trained = gs.simulate(data, network, "cross-entropy", gs.GradientDescent(0.5), steps, steps).final
+    trained = gs.simulate(data, network, "cross-entropy", gs.GradientDescent(0.5), steps, record_every=steps).final
     axis = np.asarray(data.points[0])
     a, z = np.asarray(network.w) @ axis, np.asarray(network.z)
     return data, network, a, z, np.sign(np.asarray(trained.w) @ axis)
@@ -54,8 +54,8 @@ def test_exclusive_neurons_learn_as_often_as_4_2_says(ratio):
     data = gs.datasets.orthogonal(dim=2)
     # Many neurons in few networks would share a clock; one neuron a network makes the trials independent.
     network = gs.init_two_layer(jax.random.key(int(100 * ratio)), 40_000, 1, 2, 0.5 * ratio, 0.5)
-    network = gs.exclusive(network, data, jax.random.key(7))
-    trained = gs.simulate(data, network, "cross-entropy", gs.GradientDescent(0.5), 600, 600).final
+    network = gs.exclusive(data, network, jax.random.key(7))
+    trained = gs.simulate(data, network, "cross-entropy", gs.GradientDescent(0.5), 600, record_every=600).final
     before, after = (np.asarray(n.w)[:, 0] @ np.asarray(data.points).T for n in (network, trained))
     sees = (before > 0).any(axis=1)
     learnt = (after > 0).any(axis=1)[sees]
@@ -92,7 +92,7 @@ def test_wrong_sign_neurons_at_an_obtuse_angle_wake_exactly_where_4_4_says():
     w, z, alpha, beta = w[chosen], z[chosen], alpha[chosen], beta[chosen]
     clear = np.abs(alpha + abs(cosine) * beta) > 1e-2
     network = gs.TwoLayerReLU(w[clear][:, None], z[clear][:, None])
-    trained = gs.simulate(data, network, "cross-entropy", gs.GradientDescent(0.002), 20_000, 20_000).final
+    trained = gs.simulate(data, network, "cross-entropy", gs.GradientDescent(0.002), 20_000, record_every=20_000).final
     awake = (np.asarray(trained.w)[:, 0] @ plus) > 0
     np.testing.assert_array_equal(~awake, np.asarray(dies_for_ever(alpha, beta, cosine))[clear])
 

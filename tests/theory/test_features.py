@@ -37,7 +37,7 @@ def test_every_smooth_loss_follows_10_1(loss, depth):
         return depth * SCALES ** (2 / depth) * np.abs(v) ** (2 - 2 / depth) * push
 
     expected = integrated(slope, start, TIMES)
-    flow = feature_flow(TYPES, P, loss, depth, SCALES, start)
+    flow = feature_flow(TYPES, P, loss, depth=depth, scales=SCALES, init=start)
     found = np.asarray(flow.features(TIMES))
     np.testing.assert_allclose(found, expected, atol=1e-12, rtol=1e-11)
     np.testing.assert_allclose(flow.margins(TIMES), expected @ TYPES.T, atol=1e-12, rtol=1e-11)
@@ -70,7 +70,7 @@ def test_hinge_moves_from_margin_to_margin(depth):
         pieces.append((now, run.t[-1], run.sol))
         now, v = run.t[-1], run.y[:, -1]
         open_types = open_types & (TYPES @ v < 1 - 1e-12)
-    flow = feature_flow(TYPES, P, "hinge", depth, SCALES, start)
+    flow = feature_flow(TYPES, P, "hinge", depth=depth, scales=SCALES, init=start)
     for begin, end, piece in pieces:
         times = np.linspace(begin, end, 4)
         np.testing.assert_allclose(flow.features(times), piece(times).T, rtol=1e-9)
@@ -82,22 +82,22 @@ def test_float32_keeps_its_digits():
     p, init = np.array([0.3, 0.7], np.float32), np.array([0.01, 0.04], np.float32)
     times = np.array([0.01, 1.0, 10.0, 1e3, 1e30], np.float32)
     for loss, depth in (("exponential", 2), ("hinge", 2)):
-        single = feature_flow([[1, 0], [1, 1]], p, loss, depth, init=init).features(times)
+        single = feature_flow([[1, 0], [1, 1]], p, loss, depth=depth, init=init).features(times)
         assert single.dtype == np.float32
         with jax.enable_x64(True):
-            problem = (p.astype(float), loss, depth, None, init.astype(float))
-            double = np.asarray(feature_flow([[1, 0], [1, 1]], *problem).features(times.astype(float)))
+            flow = feature_flow([[1, 0], [1, 1]], p.astype(float), loss, depth=depth, init=init.astype(float))
+            double = np.asarray(flow.features(times.astype(float)))
         assert np.all(np.abs(single - double) <= 2e-5 * double.max(-1, keepdims=True))
 
 
 @pytest.mark.usefixtures("x64")
 def test_features_that_share_nothing_are_modes_of_their_own():
-    alone = feature_flow(np.eye(3), P, "cross-entropy", 1, SCALES)
+    alone = feature_flow(np.eye(3), P, "cross-entropy", depth=1, scales=SCALES)
     expected = one_layer_logit(P, SCALES, np.zeros(3), "cross-entropy", TIMES[:, None])
     np.testing.assert_allclose(alone.features(TIMES), expected, rtol=1e-10, atol=1e-15)
     np.testing.assert_allclose(alone.index(TIMES), 0, atol=1e-10)
     # The same, found as what a feature does without the others (10.6).
-    together = feature_flow(TYPES, P, "cross-entropy", 1, SCALES)
+    together = feature_flow(TYPES, P, "cross-entropy", depth=1, scales=SCALES)
     expected = one_layer_logit(P @ TYPES, SCALES, np.zeros(3), "cross-entropy", TIMES[:, None])
     np.testing.assert_allclose(together.alone(TIMES), expected, rtol=1e-14)
     index = np.asarray(together.index(TIMES))
@@ -115,7 +115,7 @@ def test_types_that_are_equal_or_share_nothing_are_read_outs():
     def slope(t, v):
         return SCALES**2 * ((P * RESIDUALS["cross-entropy"](types @ v)) @ types)
 
-    flow = feature_flow(types, P, "cross-entropy", 1, SCALES, start)
+    flow = feature_flow(types, P, "cross-entropy", depth=1, scales=SCALES, init=start)
     found = np.asarray(flow.features(late))
     np.testing.assert_allclose(found[:-1], integrated(slope, start, TIMES), atol=1e-12, rtol=1e-12)
     # Twins share what their margin gains as the squares of their norms; it is log t in the end.
@@ -127,11 +127,11 @@ def test_types_that_are_equal_or_share_nothing_are_read_outs():
 @pytest.mark.usefixtures("x64")
 def test_batches_broadcast_and_each_member_is_itself():
     p = np.array([P, P[::-1]])
-    flow = feature_flow(TYPES, p, "hinge", 2, SCALES, np.array([0.02, 0.1, 0.05]))
+    flow = feature_flow(TYPES, p, "hinge", depth=2, scales=SCALES, init=np.array([0.02, 0.1, 0.05]))
     found = np.asarray(flow.features(TIMES.reshape(2, 3)))
     assert found.shape == (2, 2, 3, 3)
     for k in range(2):
-        one = feature_flow(TYPES, p[k], "hinge", 2, SCALES, np.array([0.02, 0.1, 0.05]))
+        one = feature_flow(TYPES, p[k], "hinge", depth=2, scales=SCALES, init=np.array([0.02, 0.1, 0.05]))
         np.testing.assert_allclose(found[k].reshape(6, 3), one.features(TIMES), rtol=1e-14)
     for loss in ("hinge", "exponential"):
         assert feature_flow(TYPES, p, loss).features(np.zeros((0,))).shape == (2, 0, 3)
@@ -142,7 +142,7 @@ def test_batches_broadcast_and_each_member_is_itself():
 def test_slopes_in_the_problem(loss):
     @jax.jit
     def read(types, p, r, start, t):
-        return feature_flow(types, p, loss, 1, r, start).features(t)[1]
+        return feature_flow(types, p, loss, depth=1, scales=r, init=start).features(t)[1]
 
     # The second problem has equal eigenvalues, whose vectors have no derivative; the features do.
     rng = np.random.default_rng(1)
@@ -177,7 +177,7 @@ def test_shared_neurons_follow_one_boost():
     w[0, 0, 1] = -0.3 * w[0, 0, 0]  # active all the same
     w[1, 2], z[1, 2] = 0, 0  # no neuron at all
     types, p, scales = np.array([[1.0, 0], [1, 1]]), np.array([0.7, 0.3]), np.array([1.0, 0.8])
-    law = shared_features(types, p, "cross-entropy", w, z, scales)
+    law = shared_features(types, p, w, z, "cross-entropy", scales=scales)
     times = np.array([0.0, 1.0, 50.0])
 
     def slope(t, state):
@@ -195,7 +195,7 @@ def test_shared_neurons_follow_one_boost():
     v = scales * np.einsum("bthk,bth->btk", expected[..., :2], expected[..., 2])
     np.testing.assert_allclose(law.features(times), v, atol=1e-10)
     # A jump of the residual is not stepped over: with hinge the margins stop where they are reached.
-    hinge = shared_features(types, p, "hinge", w, z, scales)
+    hinge = shared_features(types, p, w, z, "hinge", scales=scales)
     np.testing.assert_allclose(np.asarray(hinge.features(1e5 * times))[:, 1:, 0], 1, rtol=1e-9)
     # Every beta_j has a limit, so that v_2/v_1 falls to 0 (like 1/sqrt(v_1)).
     late = np.array([1e60, 1e150, 1e300])
@@ -211,7 +211,7 @@ def test_the_slope_of_shared_neurons():
     for loss in RESIDUALS:
         for v1, v2 in ((0.2, 0.4), (0.3, -0.5)):
             expected = 0.3 * RESIDUALS[loss](v1 + v2) / (0.7 * RESIDUALS[loss](v1) + 0.3 * RESIDUALS[loss](v1 + v2))
-            assert float(shared_slope(0.7, 0.3, loss, v1, v2)) == pytest.approx(expected, rel=1e-13)
+            assert float(shared_slope(0.7, 0.3, loss, frequent=v1, rare=v2)) == pytest.approx(expected, rel=1e-13)
     assert float(shared_slope(0.7, 0.3, "hinge")) == pytest.approx(0.3, rel=1e-15)
 
 
@@ -231,21 +231,22 @@ def test_bad_arguments():
         ({4: [1.0, -1.0]}, r"scales must be > 0, got -1\.0"),
     ):
         arguments = dict(enumerate((*good, 1, None, None))) | change
+        types, probabilities, loss, depth, scales, init = arguments.values()
         with pytest.raises(ValueError, match=message):
-            feature_flow(*arguments.values())
+            feature_flow(types, probabilities, loss, depth=depth, scales=scales, init=init)
     with pytest.raises(ValueError, match=r"times must be finite and >= 0, got t = -1\.0"):
         feature_flow(*good).features(-1.0)
     with pytest.raises(gs.HypothesisError, match="squared"):
-        shared_features(*good[:2], "squared", [[0.1, 0.1]], [0.1])
+        shared_features(*good[:2], [[0.1, 0.1]], [0.1], "squared")
     with pytest.raises(gs.HypothesisError, match=r"neuron \[0\]: z = -0\.1"):
-        shared_features(*good, [[0.1, 0.1]], [-0.1])
+        shared_features(*good[:2], [[0.1, 0.1]], [-0.1], good[2])
     with pytest.raises(gs.HypothesisError, match="active on all samples"):
-        shared_features(*good, [[0.1, -0.2]], [0.1])
+        shared_features(*good[:2], [[0.1, -0.2]], [0.1], good[2])
     with pytest.raises(ValueError, match="w must be"):
-        shared_features(*good, [0.1, 0.2], [0.1])
+        shared_features(*good[:2], [0.1, 0.2], [0.1], good[2])
 
 
 @pytest.mark.usefixtures("x64")
 def test_a_time_out_of_reach_is_an_error():
     with pytest.raises(gs.ConvergenceError, match="ask for earlier times"):
-        feature_flow(TYPES, P, "squared", 2, SCALES, [0.02, 0.1, 0.05]).features(1e6)
+        feature_flow(TYPES, P, "squared", depth=2, scales=SCALES, init=[0.02, 0.1, 0.05]).features(1e6)

@@ -38,7 +38,7 @@ def test_every_inflection_is_found_and_no_other(loss):
     for kappa in (0.05, 0.3, 0.55, 0.7, 1.1, 1.2, 1.5):
         with mp.workdps(30):
             expected = by_scanning(loss, mp.mpf(kappa), mp.mpf(10) ** -4, top)
-        found = np.asarray(error_inflections(loss, kappa))
+        found = np.asarray(error_inflections(kappa, loss))
         if loss == "hinge":
             assert found[0] == 0
             found = found[1:]
@@ -53,7 +53,7 @@ def test_the_constants_of_5_2_to_ten_digits():
         critical = mp.sqrt(level(mp.findroot(lambda u: mp.diff(level, u), 0.4)))
     assert float(balanced) == pytest.approx(0.8883679076, abs=1e-10)
     assert float(critical) == pytest.approx(0.5852119534, abs=1e-10)
-    found = error_inflections("cross-entropy", 0.0)
+    found = error_inflections(0.0, "cross-entropy")
     assert float(found[0]) == pytest.approx(float(balanced), rel=1e-14)
     assert np.isinf(found[1])
     assert kappa_critical() == pytest.approx(float(critical), rel=1e-14)
@@ -64,7 +64,7 @@ def test_the_constants_of_5_2_to_ten_digits():
 @pytest.mark.parametrize("loss", ["cross-entropy", "exponential", "squared"])
 def test_two_below_the_critical_kappa_and_none_above(loss):
     critical = kappa_critical(loss)
-    below, above = np.asarray(error_inflections(loss, critical * np.array([1 - 1e-9, 1 + 1e-9])))
+    below, above = np.asarray(error_inflections(critical * np.array([1 - 1e-9, 1 + 1e-9]), loss))
     assert below[0] < below[1] < 2
     assert below[1] - below[0] < 1e-3
     assert np.isinf(above).all()
@@ -72,19 +72,19 @@ def test_two_below_the_critical_kappa_and_none_above(loss):
 
 @pytest.mark.usefixtures("x64")
 def test_extreme_kappa():
-    found = np.asarray(error_inflections("cross-entropy", [1e-300, 1e-100, 1e-8, 1e8, 1e300]))
+    found = np.asarray(error_inflections([1e-300, 1e-100, 1e-8, 1e8, 1e300], "cross-entropy"))
     # For small kappa: K(u) = 2 u + ..., so the lower one is at kappa^2/2.
     np.testing.assert_allclose(found[1:3, 0], [5e-201, 5e-17], rtol=1e-12)
-    np.testing.assert_allclose(found[:3, 1], float(error_inflections("cross-entropy", 0.0)[0]), rtol=1e-12)
+    np.testing.assert_allclose(found[:3, 1], float(error_inflections(0.0, "cross-entropy")[0]), rtol=1e-12)
     assert np.isinf(found[3:]).all()
 
 
 def test_float32_keeps_its_digits():
     kappa = np.array([0.0, 0.1, 0.5, 0.7], np.float32)
-    found = error_inflections("cross-entropy", kappa)
+    found = error_inflections(kappa, "cross-entropy")
     assert found.dtype == np.float32
     with jax.enable_x64(True):
-        exact = np.asarray(error_inflections("cross-entropy", kappa.astype(np.float64)))
+        exact = np.asarray(error_inflections(kappa.astype(np.float64), "cross-entropy"))
     np.testing.assert_allclose(found, exact, rtol=2e-5)
 
 
@@ -92,11 +92,11 @@ def test_float32_keeps_its_digits():
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_slope_in_kappa(loss):
     for kappa in (0.2, 0.45, 1.2):
-        found = np.asarray(error_inflections(loss, kappa))
+        found = np.asarray(error_inflections(kappa, loss))
         for k in np.flatnonzero(np.isfinite(found) & (found > 0)):
-            ours = float(jax.grad(lambda x, k=k: error_inflections(loss, x)[k])(kappa))
+            ours = float(jax.grad(lambda x, k=k: error_inflections(x, loss)[k])(kappa))
             step = 1e-6
-            ends = [float(error_inflections(loss, kappa + s)[k]) for s in (step, -step)]
+            ends = [float(error_inflections(kappa + s, loss)[k]) for s in (step, -step)]
             assert ours == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6)
 
 
@@ -142,7 +142,7 @@ def test_a_start_on_the_stable_manifold():
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_plateau_lasts_as_long_as_5_3_says(loss):
     start, p, r = 1e-12, 0.3, 1.7
-    length = float(plateau_length(loss, start, p, r))
+    length = float(plateau_length(p, r, start, loss))
     assert length == pytest.approx(np.log(1 / start) / (p * r) / (1 if loss == "cross-entropy" else 2), rel=1e-14)
     a = np.sqrt(start / r)
     solution = gs.solve_mode(gs.Mode(p, r, [a], [a]), loss)
@@ -152,14 +152,14 @@ def test_the_plateau_lasts_as_long_as_5_3_says(loss):
 
 def test_bad_arguments():
     with pytest.raises(ValueError, match=r"kappa must be >= 0, got -1\.0"):
-        error_inflections("hinge", [0.5, -1.0])
+        error_inflections([0.5, -1.0], "hinge")
     with pytest.raises(ValueError, match="kappa"):
-        error_inflections("hinge", float("nan"))
+        error_inflections(float("nan"), "hinge")
     with pytest.raises(ValueError, match="unknown loss 'mse'"):
-        error_inflections("mse", 0.1)
+        error_inflections(0.1, "mse")
     with pytest.raises(gs.HypothesisError, match="hinge"):
         kappa_critical("hinge")
     with pytest.raises(ValueError, match=r"start must be below 1, got 2\.0"):
-        plateau_length("hinge", 2.0, 0.5, 1.0)
+        plateau_length(0.5, 1.0, 2.0, "hinge")
     with pytest.raises(ValueError, match="start must be > 0"):
-        plateau_length("hinge", 0.0, 0.5, 1.0)
+        plateau_length(0.5, 1.0, 0.0, "hinge")

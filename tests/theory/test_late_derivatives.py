@@ -166,7 +166,7 @@ def test_late_errors_of_a_softmax_have_their_digits(dtype, t):
     start, one = dtype(0.1), dtype(1)
 
     def error(start):
-        return theory.softmax_mode(4, one, one, start=start).error(dtype(t))
+        return theory.softmax_mode(one, one, classes=4, start=start).error(dtype(t))
 
     value, slope = jax.value_and_grad(error)(jnp.asarray(start))
     with mpmath.workdps(40):

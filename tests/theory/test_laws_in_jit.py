@@ -43,7 +43,7 @@ LAWS = {
             lambda s, t: (lambda d: (d.mean, d.variance, d.pmf(30), d.cdf(30), d.quantile(0.5)))(s.time_to_logit(0.3)),
         ),
     ),
-    "softmax read-out": (lambda: theory.softmax_mode(3, 0.3, 1.0), (lambda s, t: (s.gap(t), s.time_to_gap(0.5)),)),
+    "softmax read-out": (lambda: theory.softmax_mode(0.3, 1.0, classes=3), (lambda s, t: (s.gap(t), s.time_to_gap(0.5)),)),
     "depth": (
         lambda: theory.depth_mode(0.5, 1.0, [0.3, 0.4, 0.5], "hinge"),
         (lambda s, t: (s.logit(t), s.time_to_logit(0.5)),),
@@ -57,7 +57,7 @@ LAWS = {
         (lambda s, t: (s.features(t), s.index(t), s.freeze),),
     ),
     "shared features": (
-        lambda: theory.shared_features(TYPES, SHARES, "hinge", w=[[0.2, 0.1]], z=[0.3]),
+        lambda: theory.shared_features(TYPES, SHARES, loss="hinge", w=[[0.2, 0.1]], z=[0.3]),
         (lambda s, t: s.features(t),),
     ),
     "trajectory": (

@@ -51,7 +51,7 @@ def problem(geometry, scale=0.4):
     keys = jax.random.split(jax.random.key(0), 3)
     data = getattr(gs.datasets, geometry)(3, norms=(1.0, 1.5), frequencies=(0.3, 0.7), key=keys[0])
     network = gs.init_two_layer(keys[1], 16, 8, 3, scale, scale)
-    return data, network if geometry == "antipodal" else gs.exclusive(network, data, keys[2])
+    return data, network if geometry == "antipodal" else gs.exclusive(data, network, keys[2])
 
 
 @pytest.mark.usefixtures("x64")

@@ -21,7 +21,7 @@ LAWS = {
     "LearningTime.quantile": (lambda c: theory.LearningTime(0.5, 1.0, 0.1, 0.1, "hinge", 0.5).quantile(c), ()),
     "solve_mode.logit": (lambda t: gs.solve_mode(gs.Mode(0.5, 1.0, [0.3], [0.2])).logit(t), ()),
     "feature_flow.features": (lambda t: theory.feature_flow(TYPES, PROBABILITIES, "cross-entropy").features(t), (3,)),
-    "softmax_mode.gap": (lambda t: theory.softmax_mode(3, 0.3, 1.0).gap(t), ()),
+    "softmax_mode.gap": (lambda t: theory.softmax_mode(0.3, 1.0, classes=3).gap(t), ()),
     "decayed_logit": (lambda t: theory.decayed_logit(0.5, 1.0, 0.01, 1e-3, "hinge", t), ()),
 }
 

@@ -392,7 +392,7 @@ def wide_gaps(width, seeds=4, steps=400):
     networks = gs.init_two_layer(jax.random.key(width), seeds, width, 4, scale, scale)
     step_size = 40.0 / width**0.5 / steps  # of the loss summed over points; a Dataset's is its mean
     descent = gs.GradientDescent(5 * step_size)
-    run = gs.simulate(gs.Dataset(x, y), networks, "cross-entropy", descent, steps, steps // 20, progress=False)
+    run = gs.simulate(gs.Dataset(x, y), networks, "cross-entropy", descent, steps, record_every=steps // 20, progress=False)
     trained, gaps = np.asarray(run.margins()), []
     for k in range(seeds):
         network = jax.tree.map(lambda leaf: leaf[k], networks)  # noqa: B023

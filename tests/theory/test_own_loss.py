@@ -101,6 +101,34 @@ def test_above_its_rest_the_clock_runs_backwards():
     assert float(own.time_to_logit(2.0)) == 0
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_time_to_a_loss_is_that_of_the_closed_form(name):
+    start = mode()
+    named, own = gs.solve_mode(start, name), gs.solve_mode(start, Anew(name))
+    first = LOSSES[name]().value(named.logit(0.0))
+    goals = np.concatenate([np.linspace(0.02, 1.1, 7) * float(first.max()), [0.0, 1e-3]])
+    np.testing.assert_allclose(own.time_to_loss(goals), named.time_to_loss(goals), rtol=1e-8)
+
+
+def test_the_time_to_a_loss_from_both_sides_of_the_rest():
+    share = 0.1
+    start = gs.Mode(0.5, 1.0, a=[[0.3], [2.0]], z=[[0.3], [2.0]])
+    solution = gs.solve_mode(start, Smoothing(share))
+    least = float(Smoothing(share).value(jnp.log((1 - share) / share)))
+    goals = np.array([0.6, 0.5, 0.4, least + 1e-3])
+    times = np.asarray(solution.time_to_loss(goals))
+    assert (times[1] == 0).sum() == 2
+    for k, row in enumerate(times):
+        np.testing.assert_allclose([solution.loss(t)[k] for t in row], np.minimum(goals, solution.loss(0.0)[k]), rtol=1e-10)
+    assert np.isinf(solution.time_to_loss(least - 1e-3)).all()
+
+    def time(share):
+        return gs.solve_mode(gs.Mode(0.5, 1.0, a=[0.3], z=[0.3]), Smoothing(share)).time_to_loss(0.5)
+
+    numeric = (time(share + 1e-5) - time(share - 1e-5)) / 2e-5
+    np.testing.assert_allclose(jax.grad(time)(share), numeric, rtol=1e-6)
+
+
 def oracle(residual, u0, kappa, goal, rate):
     """(3.5) by mpmath, in the angle."""
     mp.mp.dps = 30

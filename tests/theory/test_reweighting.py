@@ -30,7 +30,7 @@ def test_the_fastest_weights_prove_themselves():
     rng = np.random.default_rng(0)
     for _ in range(50):
         types, p, scales, depth = random_problem(rng)
-        plan = fastest_weights(types, p, "cross-entropy", depth, scales)
+        plan = fastest_weights(types, p, "cross-entropy", depth=depth, scales=scales)
         matrix = speeds_by_hand(types, scales, depth)
         assert plan.weights.min() >= 0
         assert plan.prices.min() >= 0
@@ -55,9 +55,9 @@ def test_equal_speeds_exist_exactly_where_a_linear_programme_says_so_and_are_the
         counts[feasible] += 1
         if not feasible:
             with pytest.raises(gs.HypothesisError, match="whatever the weights"):
-                equal_speed_weights(types, p, "cross-entropy", depth, scales)
+                equal_speed_weights(types, p, "cross-entropy", depth=depth, scales=scales)
             continue
-        plan = equal_speed_weights(types, p, "cross-entropy", depth, scales)
+        plan = equal_speed_weights(types, p, "cross-entropy", depth=depth, scales=scales)
         assert plan.weights.min() >= 0
         assert np.ptp(plan.speeds) < 1e-10 * plan.speeds.max()
         np.testing.assert_allclose(plan.speeds, matrix @ plan.weights, rtol=1e-12)
@@ -98,9 +98,9 @@ def test_the_starving_pair_by_its_scales():
 @pytest.mark.parametrize("depth", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_equal_times_are_those_of_training(depth):
     start, scales, logit = np.array([0.05, 0.1]), np.array([1.0, 0.7]), 2.0
-    plan = equal_time_weights(TYPES, P, logit, "cross-entropy", depth, scales, start)
+    plan = equal_time_weights(TYPES, P, "cross-entropy", logit=logit, depth=depth, scales=scales, init=start)
     assert plan.weights.min() > 0
-    flow = feature_flow(TYPES, plan.weights, "cross-entropy", depth, scales, start)
+    flow = feature_flow(TYPES, plan.weights, "cross-entropy", depth=depth, scales=scales, init=start)
     np.testing.assert_allclose(flow.features(plan.time), [logit, logit], rtol=1e-7)
     if depth != 2:
         return
@@ -114,7 +114,7 @@ def test_equal_times_are_those_of_training(depth):
         gaps.append(np.abs(scales * a * z - logit).max())
     assert gaps[1] < 0.3 * gaps[0] < 0.01
     # As the data were, the two were far from one another.
-    plain = feature_flow(TYPES, P, "cross-entropy", depth, scales, start).features(plan.time)
+    plain = feature_flow(TYPES, P, "cross-entropy", depth=depth, scales=scales, init=start).features(plan.time)
     assert plain[0] > 1.5 * plain[1]
 
 
@@ -125,11 +125,11 @@ def test_bad_input_names_what_came():
     with pytest.raises(ValueError, match=r"probabilities must be > 0, got 0\.0"):
         equal_speed_weights(TYPES, [0.5, 0.5, 0.0])
     with pytest.raises(gs.HypothesisError, match="every feature has `logit` ahead of it"):
-        equal_time_weights(TYPES, P, 0.1, init=(0.2, 0.0))
+        equal_time_weights(TYPES, P, logit=0.1, init=(0.2, 0.0))
     with pytest.raises(ValueError, match="depth = 2 needs init"):
         equal_time_weights(TYPES, P, depth=2)
     with pytest.raises(gs.ConvergenceError, match=r"bring all features to logit 2\.0 at one time"):
-        equal_time_weights(TYPES, P, 2.0, "hinge")
+        equal_time_weights(TYPES, P, "hinge", logit=2.0)
 
 
 def test_equal_times_in_float32():

@@ -31,7 +31,7 @@ PENALTIES = np.array([0.1, 0.02, 0.3])
 )
 def test_features_settle_at_the_minimiser(inside, depth):
     p = np.random.default_rng(0).dirichlet(np.ones(3), 5)
-    found = np.asarray(settled_features(TYPES, p, SpectralDecoupling(inside, PENALTIES), depth))
+    found = np.asarray(settled_features(TYPES, p, SpectralDecoupling(inside, PENALTIES), depth=depth))
     for row, v in zip(p, found, strict=True):
 
         def objective(v, row=row):
@@ -52,7 +52,7 @@ def test_one_penalty_gives_every_type_one_margin_and_takes_the_second_feature_of
     for penalty in (1e-3, 0.1, 5.0):
         rest = brentq(lambda m, k=penalty: 1 / (1 + np.exp(m)) - k * m, 0, 100, xtol=1e-15)  # (14.4)
         for depth in (1, 2):
-            v = settled_features(TYPES[:2], P[:2], SpectralDecoupling("cross-entropy", penalty), depth)
+            v = settled_features(TYPES[:2], P[:2], SpectralDecoupling("cross-entropy", penalty), depth=depth)
             np.testing.assert_allclose(v, [rest, 0], atol=1e-12)
 
 
@@ -83,14 +83,14 @@ def test_the_penalised_flow_follows_10_1_and_comes_to_rest(depth):
         push = (P * (LOSSES["cross-entropy"][1](margins) - PENALTIES * margins)) @ types
         return depth * SCALES ** (2 / depth) * np.abs(v) ** (2 - 2 / depth) * push
 
-    flow = feature_flow(TYPES, P, SpectralDecoupling("cross-entropy", PENALTIES), depth, SCALES, start)
+    flow = feature_flow(TYPES, P, SpectralDecoupling("cross-entropy", PENALTIES), depth=depth, scales=SCALES, init=start)
     options = {"method": "DOP853", "t_eval": times, "rtol": 3e-14, "atol": 1e-15}
     np.testing.assert_allclose(flow.features(times), solve_ivp(slope, (0, 300), start, **options).y.T, rtol=1e-11)
     for k in range(2):
         own = TYPES * np.eye(2)[k]
         run = solve_ivp(lambda t, v, own=own: slope(t, v, own), (0, 300), start, **options)
         np.testing.assert_allclose(flow.alone(times)[:, k], run.y[k], rtol=1e-11)
-    rest = settled_features(TYPES, P, SpectralDecoupling("cross-entropy", PENALTIES), depth)
+    rest = settled_features(TYPES, P, SpectralDecoupling("cross-entropy", PENALTIES), depth=depth)
     np.testing.assert_allclose(flow.features([1e5, 1e300]), np.broadcast_to(rest, (2, 2)), rtol=1e-10)
 
 

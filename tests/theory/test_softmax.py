@@ -17,7 +17,7 @@ TIMES = np.array([0.0, 1e-12, 0.3, 7.0, 2e3, 1e20, 1e300])
 @pytest.mark.parametrize("classes", [2, 3, 10, 1000])
 def test_one_layer_against_mpmath(classes, x64):
     for start in (0.0, -3.0, 5.0):
-        law = softmax_mode(classes, 0.2, 1.7, start=start)
+        law = softmax_mode(0.2, 1.7, classes=classes, start=start)
         found = np.asarray(law.gap(TIMES))
         with mp.workdps(400):  # e^u0 is next to 1e300
             for t, u in zip(TIMES, found, strict=True):
@@ -74,14 +74,14 @@ def test_descent_tends_to_the_law_at_first_order(classes, x64):
         np.concatenate([x[:, None] * votes for x in zeta]),
     )
     for network, law in (
-        (SoftmaxOneLayer(0 * eye), softmax_mode(classes, p, 1.3)),
-        (wide, softmax_mode(classes, p, 1.3, a.T, zeta.T)),
+        (SoftmaxOneLayer(0 * eye), softmax_mode(p, 1.3, classes=classes)),
+        (wide, softmax_mode(p, 1.3, a.T, zeta.T, classes=classes)),
     ):
         # Both step sizes in one run: the larger one is at the time of the smaller one's end after half of the steps.
         steps = 80 * classes
         pair = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), network)
         descent = GradientDescent(jnp.array([0.1, 0.05]))
-        run = simulate(data, pair, "cross-entropy", descent, steps, steps // 2, progress=False)
+        run = simulate(data, pair, "cross-entropy", descent, steps, record_every=steps // 2, progress=False)
         last = np.stack([run.recorded[0, 1], run.recorded[1, 2]])  # [step sizes, n, K]
         found = np.diagonal(last, axis1=1, axis2=2) - last[:, np.arange(classes), np.arange(classes) - 1]
         expected = np.asarray(law.gap(4.0 * classes))
@@ -94,20 +94,20 @@ def test_descent_tends_to_the_law_at_first_order(classes, x64):
 def test_float32_to_2e_5():
     t = np.array([0.5, 30.0, 1e10, 1e30], np.float32)
     with jax.enable_x64(True):
-        exact = np.asarray(softmax_mode(10, 0.1, 1.2).gap(t.astype(float)))
-    np.testing.assert_allclose(softmax_mode(10, np.float32(0.1), np.float32(1.2)).gap(t), exact, rtol=2e-5)
+        exact = np.asarray(softmax_mode(0.1, 1.2, classes=10).gap(t.astype(float)))
+    np.testing.assert_allclose(softmax_mode(np.float32(0.1), np.float32(1.2), classes=10).gap(t), exact, rtol=2e-5)
 
 
 @pytest.mark.parametrize(
     ("arguments", "options", "words"),
     [
-        ((1, 0.5, 1.0), {}, "classes must be an integer >= 2"),
-        ((3, 0.0, 1.0), {}, "frequency must be > 0"),
-        ((3, 0.5, -1.0), {}, "norm must be > 0"),
-        ((3, 0.5, 1.0, [0.1]), {}, "belong together"),
-        ((3, 0.5, 1.0, [0.1], [0.1]), {"start": 1.0}, "leave it out"),
-        ((3, [0.5, 0.2], [1.0, 1.0, 1.0]), {}, "must fit each other"),
-        ((3, 0.5, 1.0, [0.1, 0.2], [0.1]), {}, r"\[\*batch, h\]"),
+        ((0.5, 1.0), {"classes": 1}, "classes must be an integer >= 2"),
+        ((0.0, 1.0), {"classes": 3}, "frequency must be > 0"),
+        ((0.5, -1.0), {"classes": 3}, "norm must be > 0"),
+        ((0.5, 1.0, [0.1]), {"classes": 3}, "belong together"),
+        ((0.5, 1.0, [0.1], [0.1]), {"classes": 3, "start": 1.0}, "leave it out"),
+        (([0.5, 0.2], [1.0, 1.0, 1.0]), {"classes": 3}, "must fit each other"),
+        ((0.5, 1.0, [0.1, 0.2], [0.1]), {"classes": 3}, r"\[\*batch, h\]"),
     ],
 )
 def test_bad_input_is_told_what_is_wrong(arguments, options, words):
@@ -116,4 +116,4 @@ def test_bad_input_is_told_what_is_wrong(arguments, options, words):
     with pytest.raises(ValueError, match="others must be"):
         Softmax(0.0)
     with pytest.raises(ValueError, match="error must be in"):
-        softmax_mode(3, 0.5, 1.0).time_to_error(1.5)
+        softmax_mode(0.5, 1.0, classes=3).time_to_error(1.5)

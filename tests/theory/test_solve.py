@@ -17,7 +17,7 @@ def problem(geometry, batch=16, width=8, scale=0.3, dim=5):
     keys = jax.random.split(jax.random.key(0), 3)
     data = getattr(gs.datasets, geometry)(dim, norms=(1.0, 1.5), frequencies=(0.3, 0.7), key=keys[0])
     network = gs.init_two_layer(keys[1], batch, width, dim, scale, scale)
-    return data, network if geometry == "antipodal" else gs.exclusive(network, data, keys[2])
+    return data, network if geometry == "antipodal" else gs.exclusive(data, network, keys[2])
 
 
 @cache  # under the fixture of every test that asks for it, so in 64 bits
@@ -58,7 +58,7 @@ def test_descent_is_an_equality(geometry, loss):
 @pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
 def test_descent_of_512_full_networks_over_10_000_steps(geometry):
     data, network = problem(geometry, 512, 32, scale=0.15)
-    trajectory = gs.simulate(data, network, "cross-entropy", gs.GradientDescent(0.3), 10_000, 200)
+    trajectory = gs.simulate(data, network, "cross-entropy", gs.GradientDescent(0.3), 10_000, record_every=200)
     law = gs.solve(data, network, "cross-entropy", gs.GradientDescent(0.3))
     gaps = np.abs(np.asarray(law.logits(trajectory.grid)) - np.asarray(trajectory.logits())).max(axis=(1, 2))
     assert gaps.shape == (512,)

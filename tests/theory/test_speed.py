@@ -13,7 +13,7 @@ def test_time_to_confidence_is_the_integral_over_the_logit():
     p, r, error = 0.3, 1.7, 0.01
     cases = [(0.1, 0.0), (1e-9, 0.0), (-0.4, 0.5), (0.2, 30.0)]
     start, kappa = np.array(cases).T
-    found = np.asarray(time_to_confidence("cross-entropy", error, p, r, start, kappa))
+    found = np.asarray(time_to_confidence(p, r, start, "cross-entropy", error, kappa=kappa))
     with mp.workdps(30):
         top = mp.log((1 - mp.mpf(error)) / mp.mpf(error))
         for t, (u0, k) in zip(found, cases, strict=True):
@@ -26,17 +26,17 @@ def test_time_to_confidence_is_the_integral_over_the_logit():
 @pytest.mark.usefixtures("x64")
 def test_the_pace_is_the_product_of_frequency_and_norm():
     p, r = np.array([0.5, 0.25, 0.5]), np.array([1.0, 1.0, 4.0])
-    at = np.asarray(time_to_confidence("cross-entropy", 0.05, p, r, 0.01, 0.3))
+    at = np.asarray(time_to_confidence(p, r, 0.01, "cross-entropy", 0.05, kappa=0.3))
     np.testing.assert_allclose(at / at[0], [1, 2, 0.25], rtol=1e-14)
     # And it is the time of the solution with those invariants.
     a, z = 0.3, 0.2
     kappa = abs(a * a - z * z) / 2
     solution = gs.solve_mode(gs.Mode(0.5, 1.0, [a], [z]), "cross-entropy")
-    ours = float(time_to_confidence("cross-entropy", 0.05, 0.5, 1.0, a * z, kappa))
+    ours = float(time_to_confidence(0.5, 1.0, a * z, "cross-entropy", 0.05, kappa=kappa))
     assert ours == pytest.approx(float(solution.time_to_logit(np.log(19.0))), rel=1e-12)
     # Hinge never gets to 1 %, which is u = 4.6, and the start may be there already.
-    assert np.isinf(time_to_confidence("hinge", 0.01, 0.5, 1.0, 0.1))
-    assert float(time_to_confidence("hinge", 0.4, 0.5, 1.0, 0.9)) == 0
+    assert np.isinf(time_to_confidence(0.5, 1.0, 0.1, "hinge", 0.01))
+    assert float(time_to_confidence(0.5, 1.0, 0.9, "hinge", 0.4)) == 0
 
 
 @pytest.mark.usefixtures("x64")
@@ -65,7 +65,7 @@ def test_float32_keeps_its_digits():
     assert found.dtype == np.float32
     exact = [float(1 + (mp.ei(1) - mp.ei(mp.mpf(float(u)))) / mp.log(1 / mp.mpf(float(u)))) for u in start]
     np.testing.assert_allclose(found, exact, rtol=2e-6)
-    tail = error_tail("cross-entropy", np.float32(1e30), np.float32(0.5), 1.0)
+    tail = error_tail(np.float32(0.5), 1.0, "cross-entropy", np.float32(1e30))
     with mp.workdps(20):
         clock = mp.mpf(float(np.float32(1e30)))
         assert float(tail) == pytest.approx(float(mp.exp(mp.lambertw(-1 / clock, -1).real)), rel=2e-5)
@@ -73,7 +73,7 @@ def test_float32_keeps_its_digits():
 
 def deviations(errors, t, p, r, layers):
     """(e / e_tail - 1) log(1/e), which tends to m = 2 - 2/N."""
-    tail = np.asarray(error_tail("cross-entropy", t, p, r, layers=layers))
+    tail = np.asarray(error_tail(p, r, "cross-entropy", t, depth=layers))
     return (errors / tail - 1) * -np.log(errors)
 
 
@@ -107,7 +107,7 @@ def test_two_layers_up_to_the_largest_times():
         sharp = errors * clock * np.log(1 / errors)
         assert (np.diff(np.abs(sharp - 1)) < 0).all()
         assert sharp[-1] == pytest.approx(1, abs=2e-3)
-        plain = errors / np.asarray(error_tail("cross-entropy", t, 0.3, 1.7, leading=True))
+        plain = errors / np.asarray(error_tail(0.3, 1.7, "cross-entropy", t, leading=True))
         np.testing.assert_allclose(plain, errors * clock * np.log(clock), rtol=1e-12)
         assert plain[-1] == pytest.approx(1, abs=0.02)
         assert abs(plain[0] - 1) > 0.05  # slowly
@@ -117,21 +117,21 @@ def test_two_layers_up_to_the_largest_times():
 def test_one_layer_and_the_losses_that_stop():
     t = np.array([1e8, 1e100, 1e300])
     error = 1 / (1 + np.exp(np.asarray(gs.theory.one_layer_logit(0.3, 1.7, 0.1, "cross-entropy", t))))
-    np.testing.assert_allclose(error, error_tail("cross-entropy", t, 0.3, 1.7, layers=1), rtol=1e-6)
+    np.testing.assert_allclose(error, error_tail(0.3, 1.7, "cross-entropy", t, depth=1), rtol=1e-6)
     for loss in ("hinge", "squared"):
-        np.testing.assert_allclose(error_tail(loss, t, 0.3, 1.7), 1 / (1 + np.e), rtol=1e-15)
+        np.testing.assert_allclose(error_tail(0.3, 1.7, loss, t), 1 / (1 + np.e), rtol=1e-15)
 
 
 def test_bad_arguments():
     with pytest.raises(ValueError, match="where the tail begins"):
-        error_tail("cross-entropy", 0.1, 0.5, 1.0)
+        error_tail(0.5, 1.0, "cross-entropy", 0.1)
     with pytest.raises(ValueError, match="start must be > 0 where kappa = 0"):
-        time_to_confidence("hinge", 0.3, 0.5, 1.0, -0.1)
+        time_to_confidence(0.5, 1.0, -0.1, "hinge", 0.3)
     with pytest.raises(ValueError, match=r"kappa must be >= 0, got -1\.0"):
-        time_to_confidence("hinge", 0.3, 0.5, 1.0, 0.1, -1.0)
+        time_to_confidence(0.5, 1.0, 0.1, "hinge", 0.3, kappa=-1.0)
     with pytest.raises(ValueError, match="start must be below 1"):
         hinge_advantage(1.0)
     with pytest.raises(ValueError, match=r"error must be in \(0, 1\)"):
         confident_logit(1.0)
     with pytest.raises(ValueError, match="layers must be an integer >= 1"):
-        error_tail("cross-entropy", 1e6, 0.5, 1.0, layers=0)
+        error_tail(0.5, 1.0, "cross-entropy", 1e6, depth=0)

@@ -99,13 +99,13 @@ def test_hinge_freezes():
 @pytest.mark.parametrize("depth", [2, 5])
 def test_hinge_freezes_at_any_depth(depth):
     p, both, first, second = 0.6, 0.4, 0.01, 0.03
-    time, value = starving_pair(p, both, "hinge", depth, (first, second)).freeze
+    time, value = starving_pair(p, both, "hinge", depth=depth, init=(first, second)).freeze
     phi = lambda a, b: mp.quad(lambda v: v ** (mp.mpf(2) / depth - 2), [a, b])  # noqa: E731
     # Both move at constant speeds in phi until their sum is 1.
     expected = mp.findroot(lambda v: phi(first, 1 - v) - (1 + p / both) * phi(second, v), (second, 0.2), solver="anderson")
     assert float(value) == pytest.approx(float(expected), rel=1e-11)
     assert float(time) == pytest.approx(float(phi(second, expected) / (depth * both)), rel=1e-11)
-    late = starving_pair(p, both, "hinge", depth, (first, second)).features([float(time), 1e300])
+    late = starving_pair(p, both, "hinge", depth=depth, init=(first, second)).features([float(time), 1e300])
     np.testing.assert_allclose(late[1], value, rtol=1e-12)
 
 
@@ -113,7 +113,7 @@ def test_hinge_freezes_at_any_depth(depth):
 def test_exponential_loss_at_depth_2_obeys_its_relation():
     """(10.5) with mpmath's Ei, at times that no integration in t would reach."""
     p, both, first, second = 0.3, 0.7, 1e-3, 4e-3
-    pair = starving_pair(p, both, "exponential", 2, (first, second))
+    pair = starving_pair(p, both, "exponential", depth=2, init=(first, second))
     step = 1e-4
     times = np.array([0.5, 3.0, 10.0 - step, 10.0, 10.0 + step, 1e3, 1e30, 1e300])
     found = np.asarray(pair.features(times))
@@ -152,7 +152,7 @@ def test_the_two_bounds_of_one_layer():
 @pytest.mark.usefixtures("x64")
 def test_bounds_and_ceiling_of_deep_paths():
     p, both, start = 0.4, 0.6, 0.05
-    pair = starving_pair(p, both, "cross-entropy", 3, (start, start))
+    pair = starving_pair(p, both, "cross-entropy", depth=3, init=(start, start))
     times = np.array([1.0, 20.0, 1e3, 1e300])
     v1, v2 = np.asarray(pair.features(times))
     least, most = np.asarray(pair.bounds(times))
@@ -161,9 +161,9 @@ def test_bounds_and_ceiling_of_deep_paths():
     assert float(pair.ceiling) == pytest.approx(start * (1 + both / p) ** 3, rel=1e-13)
     assert most[-1] <= float(pair.ceiling)
     assert v1[-1] > 600 > 1 > v2[-1]
-    np.testing.assert_allclose(starving_pair(p, both, "hinge", 2, (start, start)).ceiling, np.inf)
+    np.testing.assert_allclose(starving_pair(p, both, "hinge", depth=2, init=(start, start)).ceiling, np.inf)
     # Feature 2 so far ahead at the start that phi's bound does not hold it.
-    assert np.isinf(float(starving_pair(p, both, "hinge", 3, (start, 1.0)).ceiling))
+    assert np.isinf(float(starving_pair(p, both, "hinge", depth=3, init=(start, 1.0)).ceiling))
 
 
 @pytest.mark.usefixtures("x64")
@@ -192,13 +192,13 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match=r"p_both must be > 0, got 0\.0"):
         starving_pair(0.5, 0.0, "hinge")
     with pytest.raises(ValueError, match="depth = 3 needs init"):
-        starving_pair(0.5, 0.5, "hinge", 3)
+        starving_pair(0.5, 0.5, "hinge", depth=3)
     with pytest.raises(ValueError, match=r"init, v_2 must be > 0, got 0\.0"):
-        starving_pair(0.5, 0.5, "hinge", 2, (0.1, 0.0))
+        starving_pair(0.5, 0.5, "hinge", depth=2, init=(0.1, 0.0))
     with pytest.raises(ValueError, match=r"init must be a pair \(v_1, v_2\), got 0\.1"):
-        starving_pair(0.5, 0.5, "hinge", 2, 0.1)
+        starving_pair(0.5, 0.5, "hinge", depth=2, init=0.1)
     with pytest.raises(ValueError, match=r"init, v_2 must be at least .* for depth = 3 in float32, got 1e-20"):
-        starving_pair(0.5, 0.5, "hinge", 3, (0.1, 1e-20))
+        starving_pair(0.5, 0.5, "hinge", depth=3, init=(0.1, 1e-20))
     with pytest.raises(gs.HypothesisError, match="cross-entropy"):
         _ = starving_pair(0.5, 0.5, "cross-entropy").freeze
     with pytest.raises(gs.HypothesisError, match=r"v_2\(0\) = -0\.5"):

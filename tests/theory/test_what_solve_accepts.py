@@ -57,7 +57,7 @@ def test_other_networks_are_refused_by_type(network):
         gs.solve(DATA, network, "hinge")
     assert type(network).__name__ in error.value.where
     with pytest.raises(ValueError, match=f"TwoLayerReLU itself, got {type(network).__name__}"):
-        gs.exclusive(network, gs.datasets.orthogonal(), jax.random.key(0))
+        gs.exclusive(gs.datasets.orthogonal(), network, jax.random.key(0))
 
 
 def test_what_is_no_network_or_no_dataset():

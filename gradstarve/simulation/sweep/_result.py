@@ -183,7 +183,9 @@ class SweepResult:
             draws = key_of_draws(self.key)
             keys = jax.vmap(lambda i: jax.random.fold_in(draws, i))(self._numbers(seed)).reshape(networks.batch_shape)
         steps = int(self.grid[-1])
-        return simulate(one.data, networks, one.loss, one.dynamics, steps, self.record_every, keys, throw=False)
+        return simulate(
+            one.data, networks, one.loss, one.dynamics, steps, record_every=self.record_every, key=keys, throw=False
+        )
 
     def _numbers(self, seed: Any) -> np.ndarray:
         numbers = np.atleast_1d(np.asarray(seed))

@@ -188,7 +188,7 @@ def predicted_times(data: list[TwoDigits], start: TwoLayerReLU, loss: str, step_
     root = jnp.asarray(np.sqrt(unit), start.dtype)[:, None]
     w = jnp.einsum("shd,sd->sh", start.w, jnp.asarray(axis, start.dtype)) * root
     frequency = float(np.asarray(data[0].train.weights)[np.asarray(data[0].train.labels) > 0].sum())
-    line = datasets.antipodal(1, (1.0, ratio), (frequency, 1 - frequency))
+    line = datasets.antipodal(1, norms=(1.0, ratio), frequencies=(frequency, 1 - frequency))
     line = eqx.tree_at(lambda d: d.points, line, line.points.astype(start.dtype))
     dynamics = GradientDescent(jnp.asarray(step_size * unit, start.dtype))
     solution = solve(line, TwoLayerReLU(w[..., None], start.z * root), loss, dynamics)

@@ -76,7 +76,7 @@ class Runs:
 def problems(settings: dict[str, Any], **options: Any) -> list[TwoDigits]:
     """`datasets.digits` of the pair, once for each seed: every seed has its own split."""
     first = settings["seed"]
-    return [datasets.digits(tuple(settings["pair"]), first + i, **options) for i in range(settings["seeds"])]
+    return [datasets.digits(tuple(settings["pair"]), key=first + i, **options) for i in range(settings["seeds"])]
 
 
 def networks(settings: dict[str, Any], scale: float) -> Any:
@@ -141,7 +141,9 @@ def _train(
     the engines that train in the span of the data would compile once for each of them, for networks of a few seconds."""
 
     def one(points, weights, unseen, network):
-        run = simulate(Dataset(points, labels, weights), network, loss, dynamics, steps, every, record_networks=True)
+        run = simulate(
+            Dataset(points, labels, weights), network, loss, dynamics, steps, record_every=every, record_networks=True
+        )
         return run.recorded, run.networks(unseen)
 
     return jax.vmap(one)(points, weights, unseen, start)

@@ -13,6 +13,7 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.ground import COLOURS, DARK, FAINT, number, positive_int
+from gradstarve.problem import LOSSES
 from gradstarve.studies.phase.plane import (
     BLANK,
     BOX,
@@ -91,7 +92,7 @@ def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> 
             for ratio in ratios:
                 data = _data(cosine, ratio)
                 known = _fate(proven(data, w, z, True))
-                fate = _fate(class_fates(data, w, z, loss, trust=loss != "hinge"))
+                fate = _fate(class_fates(data, w, z, loss, trust=not LOSSES[loss].stops))
                 fates.append(fate.reshape(len(heights), len(directions)))
                 law.append(float((known != UNDECIDED).mean()))
                 wrong.append(int(((known != UNDECIDED) & (known != fate) & (fate != UNDECIDED)).sum()))
@@ -170,7 +171,7 @@ def rows(diagram: Any) -> list[tuple[str, ...]]:
                 fate = found["fate"][i, j]
                 shares = [f"{100 * float((fate == value).mean()):.2f} %" for value in (1, -1, 0, UNDECIDED)]
                 law = f"{100 * found['by_law'][i, j]:.1f} %"
-                against = str(int(found["wrong"][i, j])) if loss == "hinge" else "-"
+                against = str(int(found["wrong"][i, j])) if LOSSES[loss].stops else "-"
                 table.append((loss, f"{cosine:g}", f"{ratio:.3g}", *shares, law, against))
     return table
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.ground import COLOURS, SHADE, number, positive_int
+from gradstarve.ground import COLOURS, SHADE, as_seed, number, positive_int
+from gradstarve.problem import LOSSES
 from gradstarve.studies.phase.angle import dead_share
 from gradstarve.studies.phase.plane import (
     GREY,
@@ -39,7 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "shares": (0.1, 0.5, 0.9),
     "scales": (0.1, 0.5, 2.0),
     "networks": 1000,
-    "seed": 0,
+    "key": 0,
 }
 SMALL = 0.02  # sigma where the scale is not what changes
 STANDARD = 1.0  # and where it has to be large enough for a class to stop early
@@ -58,7 +59,7 @@ def checked(settings: dict[str, Any]) -> dict[str, Any]:
         "shares": shares,
         "scales": positives("scales", settings["scales"]),
         "networks": positive_int("networks", settings["networks"], minimum=2),
-        "seed": positive_int("seed", settings["seed"], minimum=0),
+        "key": as_seed(settings["key"]),
     }
 
 
@@ -96,7 +97,7 @@ def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> 
             left = np.zeros_like(failed)
             for i, value in enumerate(chosen):
                 # The same draws for every loss and value, so that what is equal looks equal.
-                rng = np.random.default_rng([settings["seed"], p])
+                rng = np.random.default_rng([*np.atleast_1d(settings["key"]), p])
                 fates = _fates(rng, panel, value, h, count, loss)[..., 1].reshape(len(h), count)
                 failed[i], left[i] = (fates != LEARNT).sum(1), (fates == OPEN).sum(1)
                 failed[i] -= left[i]
@@ -121,7 +122,7 @@ def law(panel: str, value: float, width: int, loss: str) -> float:
     if panel == "angle":
         return theory.class_failure_probability(width)
     # One neuron alone is on no class that others have stopped.
-    return theory.class_failure_probability(width) if loss != "hinge" or width == 1 else float("nan")
+    return theory.class_failure_probability(width) if not LOSSES[loss].stops or width == 1 else float("nan")
 
 
 def _fates(rng, panel: str, value: float, h: np.ndarray, count: int, loss: str) -> np.ndarray:
@@ -144,7 +145,8 @@ def _fates(rng, panel: str, value: float, h: np.ndarray, count: int, loss: str) 
     else:
         scale = value
     # Hinge loss is trained whatever the laws say: what they say is drawn as a line.
-    return class_fates(two_classes(cosine, frequencies, (1.0, 1.0)), scale * w, scale * z, loss, trust=loss != "hinge")
+    data = two_classes(cosine, frequencies, (1.0, 1.0))
+    return class_fates(data, scale * w, scale * z, loss, trust=not LOSSES[loss].stops)
 
 
 def rows(diagram: Any) -> list[tuple[str, ...]]:
@@ -243,6 +245,6 @@ def _note(loss: str, name: str) -> str:
         return "dashed: limit of small\nstarts, $((1+D)/2)^h$"
     if name == "ratio":
         return "law $(1-π_L/2)^h$  (4.2)"
-    if loss == "hinge":
+    if LOSSES[loss].stops:
         return "no law: a class that is learnt\nkeeps what it holds"
     return "law $2^{-h}$  (4.3), whatever\np, r and σ are"

@@ -13,7 +13,7 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.ground import DARK, number, positive_int
-from gradstarve.problem import Dataset, Mode, TwoLayerReLU
+from gradstarve.problem import LOSSES, Dataset, Mode, TwoLayerReLU
 from gradstarve.simulation import simulate_hinge_exact
 from gradstarve.studies.phase.plane import BOX, DEAD, GREY, MINUS, PLUS, new_figure, pair, positive, real
 
@@ -50,7 +50,7 @@ def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> 
     for loss in losses:
         found: dict[str, Any] = {}
         for geometry in GEOMETRIES:
-            if loss == "hinge":
+            if LOSSES[loss].stops:
                 end, time = _by_events(geometry, a, z, settings)
             else:
                 end, time = by_law(geometry, a, z, settings, loss)
@@ -221,7 +221,7 @@ def _orbits(panel: Any, diagram: Any, loss: str, geometry: str) -> None:
         curves += [(-1, -a, -z) for _, a, z in curves]
     for side, a, z in curves:
         inside = (np.abs(a) <= extent) & (np.abs(z) <= extent)
-        if loss == "hinge":
+        if LOSSES[loss].stops:
             inside &= side * np.maximum(side * a, 0) * z < 1 / norms[0 if side > 0 else 1]
         if inside.sum() < 20:
             continue
@@ -238,7 +238,7 @@ def _dress(panel: Any, diagram: Any, loss: str, geometry: str) -> None:
     panel.plot([start, extent], [-start, -extent], color="black", linewidth=2.2, linestyle=(0, (4, 1.5)))
     panel.axvline(0, color="black", linewidth=0.8)
     panel.plot(0, 0, "o", color="black", markersize=5.5, markerfacecolor="white", zorder=6)
-    if loss == "hinge":
+    if LOSSES[loss].stops:
         grid = np.linspace(1e-3, extent, 600)
         for side, norm, colour in ((1, norms[0], PLUS), (-1, norms[1], MINUS)):
             if side > 0 or geometry == "antipodal":

@@ -23,6 +23,7 @@ from gradstarve.ground import (
     as_number,
     as_pair,
     check_normal,
+    deprecated,
     did_you_mean,
     html_table,
     short_repr,
@@ -30,12 +31,12 @@ from gradstarve.ground import (
     style,
     table_text,
 )
-from gradstarve.problem import Dataset, TwoLayerReLU
+from gradstarve.problem import LOSSES, Dataset, TwoLayerReLU
 from gradstarve.simulation import simulate_flow, simulate_hinge_exact
 
 # The settings of phase diagrams, looked at before anything is computed.
 
-LOSSES = ("cross-entropy", "hinge", "exponential")
+PASSING = tuple(name for name, loss in LOSSES.items() if not loss.pulls_back)
 
 
 def real(values: Any) -> np.ndarray:
@@ -91,10 +92,10 @@ def checked_losses(value: Any) -> tuple[str, ...]:
     several = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
     names = tuple(value) if several else (value,)
     for name in names:
-        if not isinstance(name, str) or name not in LOSSES:
-            why = " (its margin only tends to 1)" if isinstance(name, str) and name == "squared" else ""
-            meant = did_you_mean(name, LOSSES)
-            raise ValueError(f"loss must be among {', '.join(LOSSES)}, got {shown(name)}{why}{meant}")
+        if not isinstance(name, str) or name not in PASSING:
+            why = " (its margin only tends to 1)" if isinstance(name, str) and name in LOSSES else ""
+            meant = did_you_mean(name, PASSING)
+            raise ValueError(f"loss must be among {', '.join(PASSING)}, got {shown(name)}{why}{meant}")
     names = tuple(map(str, names))
     if not names or len(set(names)) < len(names):
         raise ValueError(f"loss must be one or several different losses, got {shown(value)}")
@@ -165,7 +166,7 @@ def class_fates(data: Dataset, w: np.ndarray, z: np.ndarray, loss: str, trust: b
     `trust`: whether (4.1), (4.3), (4.4) may decide a network before it is trained; without, all are trained. OPEN is left
     for networks that no run decides, such as those that start on the line z = -a to rounding.
     """
-    never_stops = trust and loss != "hinge"
+    never_stops = trust and not LOSSES[loss].stops
     found = proven(data, w, z, never_stops) if trust else np.full((len(z), 2), OPEN)
     todo = np.flatnonzero((found == OPEN).any(1))
     size = _CHUNK if w.shape[1] > 1 else _SINGLES
@@ -174,7 +175,7 @@ def class_fates(data: Dataset, w: np.ndarray, z: np.ndarray, loss: str, trust: b
         padded = np.zeros((size, *w.shape[1:])), np.zeros((size, w.shape[1]))
         padded[0][: which.size], padded[1][: which.size] = w[which], z[which]
         network = TwoLayerReLU(*map(real, padded))
-        if loss == "hinge":
+        if LOSSES[loss].stops:
             found[which] = _by_events(data, network, found[which])
         else:
             found[which] = _by_flow(data, network, found[which], loss, never_stops)
@@ -267,19 +268,20 @@ class PhaseDiagram:
         return draw(self, path)
 
 
-def phase_diagram(loss: Any = "hinge", plane: str = "neuron", *, progress: Any = None, **settings: Any) -> PhaseDiagram:
+@deprecated(loss="losses", seed="key")
+def phase_diagram(losses: Any = "hinge", plane: str = "neuron", *, progress: Any = None, **settings: Any) -> PhaseDiagram:
     """The phase diagram of training two classes at an angle of cosine c in [-1, 0], for one loss or several side by side.
 
-    `loss`: "cross-entropy", "hinge", "exponential" or a sequence of them. `plane` and its `settings`:
+    `losses`: "cross-entropy", "hinge", "exponential" or a sequence of them. `plane` and its `settings`:
 
     - "neuron": the fate and time to learn of one neuron over a = w.xh_+ and z (4.1), (4.3), (3.6), (3.7): `frequencies` and
       `norms` of class + and -, `extent` of a and z, `pixels` a side;
     - "angle": the fate of one neuron over the direction of w in the plane of the classes and z/|w| (4.1)-(4.4): `cosines`,
       `ratios` p_- r_- / p_+ r_+, `scale` = |(w, z)|, `pixels`;
     - "failure": the chance that class - of a network is never learnt (4.2), (4.3), over the largest `width`: `cosines`,
-      `ratios` sigma_z/sigma_w, `rates` p_- r_- / p_+ r_+, `scales` sigma, `networks` a point, `seed`;
+      `ratios` sigma_z/sigma_w, `rates` p_- r_- / p_+ r_+, `scales` sigma, `networks` a point, `key`;
     - "time": quantiles over networks of the time to a margin of 1 (3.6), (3.7): `width`, `scale`, `widths`, `scales`,
-      `networks`, `pixels`, `seed`.
+      `networks`, `pixels`, `key`.
 
     Exact where there is a law, and for the hinge loss from event to event (`simulate_hinge_exact`); cross-entropy and
     exponential loss by the closed form or by `simulate_flow` until the weights prove the outcome. t = step size x step. Ask
@@ -289,7 +291,7 @@ def phase_diagram(loss: Any = "hinge", plane: str = "neuron", *, progress: Any =
     >>> diagram.maps["hinge"]["antipodal_end"][0].tolist()        # z = -1.625, all a: z < -a ends in class -
     [-1, -1, -1, -1, -1, -1, -1, 1]
     """
-    names = checked_losses(loss)
+    names = checked_losses(losses)
     if not isinstance(plane, str) or plane not in PLANES:
         raise ValueError(f"plane must be one of {', '.join(PLANES)}, got {shown(plane)}{did_you_mean(plane, PLANES)}")
     module = _module(plane)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.ground import COLOURS, DARK, MAP, number, positive_int
-from gradstarve.problem import Dataset, Mode, TwoLayerReLU
+from gradstarve.ground import COLOURS, DARK, MAP, as_seed, number, positive_int
+from gradstarve.problem import LOSSES, Dataset, Mode, TwoLayerReLU
 from gradstarve.simulation import simulate_hinge_exact
 from gradstarve.studies.phase.plane import BOX, GREY, MARKS, new_figure, positive, positives, real
 
@@ -25,7 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "scales": (0.001, 1.0),
     "networks": 120,
     "pixels": 25,
-    "seed": 0,
+    "key": 0,
 }
 _LEARNT = 3
 _CHUNK = 2048
@@ -43,7 +43,7 @@ def checked(settings: dict[str, Any]) -> dict[str, Any]:
         "scales": ends,
         "networks": positive_int("networks", settings["networks"], minimum=10),
         "pixels": positive_int("pixels", settings["pixels"], minimum=3),
-        "seed": positive_int("seed", settings["seed"], minimum=0),
+        "key": as_seed(settings["key"]),
     }
 
 
@@ -63,7 +63,7 @@ def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> 
     sizes = np.array(settings["widths"])
     maps: dict[str, Any] = {}
     for loss in losses:
-        rng = np.random.default_rng(settings["seed"])
+        rng = np.random.default_rng(settings["key"])
         # Neurons of zeros fill up, so that both maps are one program.
         most = max(int(sizes[-1]), settings["width"])
         draw = rng.normal(size=(2, count, most)) * settings["scale"] * (np.arange(most) < settings["width"])
@@ -94,7 +94,7 @@ def _times(loss: str, a: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, float]:
     """Times to a margin of 1 with p = r = 1, of networks [..., h]; and the gap of the events to the law."""
     flat_a, flat_z = real(a.reshape(-1, a.shape[-1])), real(z.reshape(-1, z.shape[-1]))
     law = np.asarray(theory.solve_mode(Mode(1.0, 1.0, flat_a, flat_z), loss).time_to_logit(1.0))
-    if loss != "hinge":
+    if not LOSSES[loss].stops:
         return law.reshape(a.shape[:-1]), 0.0
     data, size = Dataset([[1.0]], [1.0], [1.0]), min(_CHUNK, len(flat_a))
     time = np.empty(len(flat_a))
@@ -227,7 +227,7 @@ def _spread(row: Any, diagram: Any) -> None:
             panel.fill_between(sigma, low, high, color=COLOURS[k], alpha=0.2 if k else 0.1, linewidth=0)
             look: dict[str, Any] = {"marker": MARKS[k], "markersize": 4, "markevery": 3, "markerfacecolor": "white"}
             panel.plot(sigma, middle, color=COLOURS[k], linewidth=1.7, label=f"h = {h[i]}", **look)
-        rate = 1 if loss == "hinge" else 2  # plateau log(1/u_0)/(p r), half of it for the hinge loss (5.3)
+        rate = 1 if LOSSES[loss].stops else 2  # plateau log(1/u_0)/(p r), half of it for the hinge loss (5.3)
         panel.plot(sigma, rate * np.log(1 / sigma), color=GREY, linestyle=(0, (4, 2)), linewidth=1.2)
         at = int(0.25 * len(sigma))
         word = "log(1/σ)" if rate == 1 else "2 log(1/σ)"

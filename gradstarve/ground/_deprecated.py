@@ -1,0 +1,95 @@
+"""Old names and old orders of arguments, which work for one version and warn with the new ones."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# How an argument is told from another: only those that no number, array or module of another kind can be taken for.
+_IS = {
+    "loss": lambda value: isinstance(value, str) or hasattr(value, "residual"),
+    "data": lambda value: hasattr(value, "points") and hasattr(value, "weights"),
+    "network": lambda value: callable(value) and hasattr(value, "batch_shape"),
+}
+
+
+_INSIDE = ("gradstarve", "equinox", "jaxtyping", "beartype", "jax", "")
+
+
+def warn_at_caller(message: str, category: type[Warning]) -> None:
+    """A warning that points at the first line that is neither of this library nor of those between it and the caller."""
+    frame, depth = sys._getframe(), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(message, category, stacklevel=depth)
+
+
+def warn_deprecated(old: str, new: str) -> None:
+    """A `DeprecationWarning` with the new name, at the line of the user's that has the old one."""
+    warn_at_caller(f"{old} is deprecated and will go in the next version; use {new}", DeprecationWarning)
+
+
+def deprecated(*order: str, **names: str) -> Callable[[Function], Function]:
+    """A decorator for a function whose arguments once had another `order`, or other `names` (old=new).
+
+    A call by the old order gives more arguments by position than the function takes, or something else at the place of
+    `data`, `network` or `loss`, or by position what is now given by name. The call is carried out, with a
+    `DeprecationWarning` that shows the new one.
+
+    >>> import warnings
+    >>> @deprecated("loss", "t", "norm", layers="depth")
+    ... def tail(norm, loss, t, *, depth=2):
+    ...     return norm, loss, t, depth
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     tail("hinge", 5.0, 1.0, layers=3)
+    (1.0, 'hinge', 5.0, 3)
+    >>> [str(warning.message) for warning in caught]
+    ['tail(loss, t, norm) is deprecated and will go in the next version; use tail(norm, loss, t, *, depth)']
+    """
+
+    def decorate(function: Function) -> Function:
+        parameters = inspect.signature(function).parameters
+        by_place = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
+        starred = [name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY]
+        needed = {name for name in starred if parameters[name].default is inspect.Parameter.empty}
+        call = ", ".join([*by_place, *(["*"] if starred else []), *starred])
+        title = function.__name__
+
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            given = [old for old in names if old in kwargs]
+            for old in given:
+                if names[old] in kwargs:
+                    raise TypeError(f"{title}() got {old!r} and {names[old]!r}, which are one argument")
+                kwargs[names[old]] = kwargs.pop(old)
+            if order and _is_old(args, kwargs, by_place, order, needed):
+                warn_deprecated(f"{title}({', '.join(order)})", f"{title}({call})")
+                kwargs, args = dict(zip(order, args, strict=False)) | kwargs, ()
+            elif given:
+                warn_deprecated(f"{title}(..., {given[0]})", f"{title}(..., {names[given[0]]})")
+            return function(*args, **kwargs)
+
+        return called  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+
+    return decorate
+
+
+def _is_old(
+    args: tuple[Any, ...], kwargs: dict[str, Any], by_place: list[str], order: tuple[str, ...], needed: set[str]
+) -> bool:
+    if len(args) > len(order) or set(order[: len(args)]) & set(kwargs):
+        return False  # no call of the old kind: the function says what is wrong
+    if len(args) > len(by_place) or set(by_place[: len(args)]) & set(kwargs) or needed & set(order[: len(args)]):
+        return True
+
+    def fits(names: Any) -> bool:
+        return all(_IS[name](value) for name, value in zip(names, args, strict=False) if name in _IS)
+
+    return not fits(by_place) and fits(order)
