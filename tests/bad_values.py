@@ -25,7 +25,7 @@ from gradstarve.theory._jacobian import LinearRegimeWarning
 LONGEST = 600
 SLOWEST = 30  # seconds of the processor for one call, what it compiles included: a refusal that comes late is none
 # What comes in as NaN goes out as NaN: the logits of a run that diverged, the outputs of a model of the user's own.
-NAN_GOES_THROUGH = {("Dataset.margins", "outputs"), ("TwoLayerReLU()", "points")}
+NAN_GOES_THROUGH = {("Dataset.margins", "outputs")}
 NAN_GOES_THROUGH |= {("theory.jacobian.margins", "params"), ("theory.jacobian.margins", "x")}
 # Other words for an argument in a message.
 WORDS = {"times": "t", "params": "parameters", "t": "steps", "step": "steps", "x": "input", "x1": "input", "x2": "input"}

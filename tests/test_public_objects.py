@@ -199,6 +199,24 @@ def test_it_shows_itself_in_a_notebook(made, name):
     assert "object at 0x" not in repr(one) or name == "kernel product"
 
 
+@pytest.mark.parametrize("name", OBJECTS)
+def test_its_repr_is_one_short_line(made, name):
+    text = repr(made(name))
+    assert name in ("Derivation", "kernel product") or ("\n" not in text and len(text) < 500)
+
+
+def test_a_repr_holds_no_wall_of_numbers():
+    key, many = jax.random.key(0), np.linspace(1, 2, 300)[:, None] * [[0.6, 0.8]]
+    data = gs.Dataset(many, np.ones(300))
+    walls = [data, data.ray(1), gs.init_deep(key, 9, (8, 8), 5), gs.DeepReLU.paths(np.ones((3, 40)), range(40), 40)]
+    walls += [gs.init_two_layer(key, 99, 9, 9), data.reduce(), gs.GradientDescent(np.linspace(0.1, 1, 300))]
+    for one in walls:
+        assert len(repr(one)) < 200
+        assert "\n" not in repr(one)
+    assert repr(gs.GradientDescent(0.1)) == "GradientDescent(step_size=0.1, momentum=0, weight_decay=0, nesterov=False)"
+    assert repr(gs.SpectralDecoupling("hinge", 0.5)) == "SpectralDecoupling(loss=Hinge, penalty=0.5, target=0, scale=1)"
+
+
 @pytest.mark.parametrize("name", ["Comparison", "diagnose.StarvationReport", "Solution", "Trajectory", "Report"])
 def test_results_have_a_table(made, name):
     html = made(name)._repr_html_()

@@ -50,6 +50,7 @@ from gradstarve.ground._text import (
     shown,
     table_text,
     to_jsonable,
+    which_network,
 )
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ if TYPE_CHECKING:
         check_normal_rows,
         check_normal_size,
         check_positive,
+        check_shares,
+        check_sum_is_one,
         check_together,
         is_concrete,
         is_subnormal,

@@ -367,6 +367,44 @@ def check_together(**named: Any) -> None:
         raise ValueError(message) from None
 
 
+def check_sum_is_one(name: str, array: Array | np.ndarray, fix: str | None = None) -> None:
+    """Raise a `ValueError` that names the sum where `array` does not sum to 1 along its last axis (if it can be seen).
+
+    Numbers may be off by their rounding: of n numbers each by half an ulp of itself at the most.
+
+    >>> check_sum_is_one("weights", np.array([0.5, 0.6]))
+    Traceback (most recent call last):
+        ...
+    ValueError: weights must sum to 1, got 1.1; give weights / weights.sum()
+    """
+    if is_concrete(array):
+        values = np.asarray(array)
+        totals = np.sum(values, axis=-1, dtype=np.float64)
+        bad = ~(np.abs(totals - 1) <= 4 * values.shape[-1] ** 0.5 * float(np.finfo(values.dtype).eps))
+        if bad.any():
+            total = float(totals[bad].flat[0])
+            raise ValueError(f"{name} must sum to 1, got {total!r}; {fix or f'give {name} / {name}.sum()'}")
+
+
+def check_shares(**named: Array) -> None:
+    """Raise a `ValueError` where the named shares of the samples sum to more than 1 (if they can be seen).
+
+    >>> check_shares(p_frequent=np.float64(0.8), p_both=np.float64(0.3))
+    Traceback (most recent call last):
+        ...
+    ValueError: p_frequent + p_both must be at most 1, all samples, got 0.8 + 0.3; divide both by 1.1
+    """
+    if not all(is_concrete(share) for share in named.values()):
+        return
+    shares = np.broadcast_arrays(*map(np.asarray, named.values()))
+    total = np.sum(shares, axis=0)
+    above = total > 1 + 64 * np.finfo(shares[0].dtype).eps
+    if above.any():
+        got = " + ".join(f"{share[above].flat[0]:.6g}" for share in shares)
+        factor = f"{total[above].flat[0]:.6g}"
+        raise ValueError(f"{' + '.join(named)} must be at most 1, all samples, got {got}; divide both by {factor}")
+
+
 def together(**named: Any) -> tuple[Array, ...]:
     """`real_arrays` of values whose shapes have to broadcast together; their shapes are left as they are."""
     arrays = real_arrays(**named)

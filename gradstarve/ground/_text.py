@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from html import escape
 from typing import Any
@@ -50,6 +51,16 @@ def shown(value: Any, longest: int = 60) -> str:
     text = " ".join(text.split())
     half = (longest - 5) // 2 + 1
     return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
+
+
+def which_network(place: Iterable[Any]) -> str:
+    """How a message calls the network at `place` along the batch axes.
+
+    >>> which_network((1, 1)), which_network(())
+    ('network [1, 1]', 'the network')
+    """
+    indices = [int(index) for index in place]
+    return f"network {indices}" if indices else "the network"
 
 
 # What other libraries call the losses, by the letters alone and without "loss" at the end.
@@ -122,9 +133,14 @@ def short_repr(self: Any) -> str:
 
     Assigned to `__repr__` where the fields in full would fill a page.
     """
-    fields = (name for name in getattr(self, "__dataclass_fields__", {}) if not name.startswith("_"))
-    parts = [f"{name}={_brief(getattr(self, name, None))}" for name in fields]
+    parts = [f"{name}={_brief(value)}" for name, value in _public_fields(self)]
     return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def _public_fields(thing: Any) -> list[tuple[str, Any]]:
+    """The fields of a dataclass, class variables not among them, with their values."""
+    names = [field.name for field in fields(thing)] if is_dataclass(thing) else []
+    return [(name, getattr(thing, name, None)) for name in names if not name.startswith("_")]
 
 
 def _brief(value: Any) -> str:
@@ -132,7 +148,7 @@ def _brief(value: Any) -> str:
     if shape is not None and dtype is not None:
         return f"{float(value):.6g}" if shape == () and is_plain(value) else f"{dtype}{list(shape)}"
     if value is None or isinstance(value, bool | int | float | str | range):
-        text = repr(value)
+        text = f"{value:.6g}" if isinstance(value, float) else repr(value)
         return text if len(text) <= 40 else f"{text[:36]} ..."
     if isinstance(value, list | tuple | dict):
         return f"{len(value)} entries"
@@ -154,9 +170,7 @@ def fields_html(thing: Any) -> str:
     Assigned to `_repr_html_`.
     """
     rows = [("field", "value")]
-    for name in getattr(thing, "__dataclass_fields__", {}):
-        if not name.startswith("_"):
-            rows.append((name, _told(getattr(thing, name, None))))
+    rows += [(name, _told(value)) for name, value in _public_fields(thing)]
     return f"<p><b>{escape(type(thing).__name__)}</b></p>" + html_table(rows)
 
 

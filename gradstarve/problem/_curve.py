@@ -283,6 +283,8 @@ class Mode(eqx.Module):
     -0.01
     """
 
+    __repr__ = short_repr
+
     frequency: Float[Array, "..."]
     norm: Float[Array, "..."]
     a: Float[Array, "*batch h"]

@@ -19,8 +19,10 @@ from gradstarve.ground import (
     as_number,
     check_normal,
     check_normal_rows,
+    check_sum_is_one,
     is_concrete,
     real_arrays,
+    short_repr,
     shown,
 )
 from gradstarve.problem._networks import TwoLayerReLU
@@ -42,6 +44,8 @@ class Dataset(eqx.Module):
     >>> data.weights.tolist()
     [0.5, 0.5]
     """
+
+    __repr__ = short_repr
 
     points: Float[Array, "n d"]
     labels: Float[Array, " n"]
@@ -80,10 +84,7 @@ class Dataset(eqx.Module):
             if bad.size:
                 value = np.asarray(weights)[bad[0]]
                 raise ValueError(f"weights must be > 0, got weights[{bad[0]}] = {value}; leave such points out")
-            total = float(np.sum(np.asarray(weights, np.float64)))
-            # Rounding of n weights given in this dtype: each off by half an ulp of itself at the most.
-            if abs(total - 1) > 4 * n**0.5 * float(jnp.finfo(weights.dtype).eps):
-                raise ValueError(f"weights must sum to 1, got {total!r}; give weights / weights.sum()")
+            check_sum_is_one("weights", weights)
         else:
             # Beside the rounding of the weights themselves, the sum is rounded here, and they come out of a computation.
             slack = 32 * n**0.5 * float(jnp.finfo(weights.dtype).eps)
@@ -182,11 +183,13 @@ class Dataset(eqx.Module):
         return _reduce(self)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ray:
     """One class: its `label`, the `norms` of its points [m] and a unit `direction` [d] in float64, and its total weight
     `frequency`. All of the class lies on the direction where `Separability.shared_direction` holds. Norms of traced points
     are traced."""
+
+    __repr__ = short_repr
 
     label: int
     norms: np.ndarray | Float[Array, " m"]
@@ -365,6 +368,8 @@ class Reduction(eqx.Module):
     ((1, 1), [1.0])
     """
 
+    __repr__ = short_repr
+
     data: Dataset
     basis: Float[Array, "k d"]
     index: Array
@@ -425,6 +430,8 @@ class ClassDataset(eqx.Module):
     >>> data.leads(outputs).tolist()
     [2.0, 1.0, -3.0]
     """
+
+    __repr__ = short_repr
 
     points: Float[Array, "n d"]
     classes: Float[Array, " n"]

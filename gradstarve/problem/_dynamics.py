@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import as_flag, check_positive, is_concrete, real_arrays, shown, suggesting
+from gradstarve.ground import LOSS_NAMES, as_flag, check_positive, is_concrete, real_arrays, short_repr, shown, suggesting
 
 Scalar = Float[Array, "..."]
 
@@ -24,6 +24,8 @@ _ALIASES |= {"beta": "momentum", "mu": "momentum", "wd": "weight_decay", "decay"
 
 class Dynamics(eqx.Module):
     """What `solve` and `simulate` take to say how weights follow the gradient of the loss."""
+
+    __repr__ = short_repr
 
     def check_batch(self, batch: tuple[int, ...]) -> None:
         """`ValueError` where a number of the dynamics is neither one nor one a network of the `batch`."""
@@ -99,10 +101,31 @@ def _step_size(value) -> Array:
 
 
 def no_dynamics(accepted: str, given: Any) -> ValueError:
-    """The error for `given`, which is none of the `accepted` dynamics; a bare number may be meant for a step size.
+    """The error for `given`, which is none of the `accepted` dynamics, with what may be meant by it.
 
     >>> print(no_dynamics("GradientFlow() or GradientDescent(...)", 0.1))
     dynamics must be GradientFlow() or GradientDescent(...), got 0.1; for that step size give GradientDescent(0.1)
+    >>> print(no_dynamics("GradientFlow() or GradientDescent(...)", GradientDescent))
+    dynamics is the class GradientDescent; give an instance, GradientDescent(step_size)
     """
-    meant = f"; for that step size give GradientDescent({given!r})" if isinstance(given, float) else ""
+    if isinstance(given, type) and issubclass(given, Dynamics):
+        numbers = "step_size" if hasattr(given, "step_size") or "step_size" in given.__dataclass_fields__ else ""
+        return ValueError(f"dynamics is the class {given.__name__}; give an instance, {given.__name__}({numbers})")
+    meant = ""
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        meant = f"; for that step size give GradientDescent({given!r})"
+    elif hasattr(given, "residual") or (isinstance(given, str) and given in LOSS_NAMES):
+        meant = f"; a loss comes before the dynamics: {ORDER}"
+    elif hasattr(given, "init") and hasattr(given, "update"):
+        meant = "; simulate(...) trains by an optimiser of optax"
     return ValueError(f"dynamics must be {accepted}, got {shown(given)}{meant}")
+
+
+ORDER = "the order is (data, network, loss, dynamics), of a mode (mode, loss, dynamics)"
+
+
+def is_dynamics(value: Any) -> bool:
+    """Whether `value` says how weights move: a `Dynamics`, one of their classes, or an optimiser of optax."""
+    if isinstance(value, type):
+        return issubclass(value, Dynamics)
+    return isinstance(value, Dynamics) or (hasattr(value, "init") and hasattr(value, "update"))

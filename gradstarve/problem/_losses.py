@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import HypothesisError, as_choice, did_you_mean, is_concrete, real_arrays, shown
+from gradstarve.ground import HypothesisError, as_choice, did_you_mean, is_concrete, real_arrays, short_repr, shown
+from gradstarve.problem._dynamics import ORDER, is_dynamics
 
 Margin = Float[Array, "*shape"]
 
@@ -72,6 +73,8 @@ class Loss(eqx.Module):
     >>> round(float(solution.logit(1e3)), 4)                          # comes to rest at log((1 - 0.1)/0.1)
     2.1972
     """
+
+    __repr__ = short_repr
 
     name: ClassVar[str]
     rest: ClassVar[Any] = None
@@ -282,6 +285,9 @@ def as_loss(loss) -> Loss:
         return LOSSES[loss]()
     if isinstance(loss, type) and issubclass(loss, Loss):
         raise ValueError(f"loss is the class {loss.__name__}; give an instance, {loss.__name__}()")
+    if is_dynamics(loss):
+        name = loss.__name__ if isinstance(loss, type) else type(loss).__name__
+        raise ValueError(f"loss is a {name}, which is a dynamics: {ORDER}; or give dynamics= by name")
     names = f"use one of {', '.join(map(repr, LOSSES))} or a Loss instance"
     raise ValueError(f"unknown loss {shown(loss)}; {names}{did_you_mean(loss, LOSSES)}")
 

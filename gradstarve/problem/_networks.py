@@ -19,13 +19,14 @@ from jaxtyping import Array, Float, Integer
 from gradstarve.ground import (
     as_array,
     as_floats,
+    check_finite,
     check_normal,
-    check_positive,
     is_concrete,
     one_key,
     one_number,
     positive_int,
     real_arrays,
+    short_repr,
     shown,
 )
 
@@ -46,6 +47,8 @@ class Network(eqx.Module):
     Every array leaf is a weight that training moves. Subclasses say by `batch_shape` how many of a leaf's axes are the
     batch's, by `dim` how many coordinates a point has, and by `outputs` the shape of the output for one point.
     """
+
+    __repr__ = short_repr
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -99,8 +102,11 @@ class Network(eqx.Module):
                 )
 
     def check_dim(self, points: Any) -> Float[Array, "n d"]:
-        """The `points` as an array [n, d]; `ValueError` for another number of axes or coordinates."""
+        """The `points` as an array [n, d]; `ValueError` for another number of axes or coordinates, and for entries that are
+        not finite, where they can be seen."""
         points = as_array("points", points)
+        if is_concrete(points):
+            check_finite("points", np.asarray(points))
         if points.ndim != 2:
             raise ValueError(f"points must be [n, d], got shape {points.shape}; give one point as [[x_1, ..., x_d]]")
         if points.shape[-1] != self.dim:
@@ -168,19 +174,26 @@ def init_two_layer(key, batch, width, dim, scale_w=1.0, scale_z=1.0) -> TwoLayer
     """
     shape = batch_axes(batch)
     width, dim = positive_int("width", width), positive_int("dim", dim)
-    scale_w, scale_z = real_arrays(scale_w=scale_w, scale_z=scale_z)
-    one_number("scale_w", scale_w)
-    one_number("scale_z", scale_z)
-    check_normal("scale_w", scale_w)
-    check_normal("scale_z", scale_z)
+    scale_w, scale_z = _deviations(scale_w=scale_w, scale_z=scale_z)
     w, z = draw_two_layer(one_key(key), jnp.arange(math.prod(shape)), scale_w, scale_z, width, dim)
     return TwoLayerReLU(w.reshape(*shape, width, dim), z.reshape(*shape, width))
 
 
 def batch_axes(batch) -> tuple[int, ...]:
-    """`batch`, an int or a tuple of ints, as the tuple of axes it stands for."""
+    """`batch`, a count or a tuple of counts, as the tuple of axes it stands for."""
     shape = batch if isinstance(batch, tuple) else (batch,)
     return tuple(positive_int("batch", size) for size in shape)
+
+
+def _deviations(**named) -> tuple[Array, ...]:
+    """Standard deviations >= 0 of random weights, one number each, of one dtype."""
+    scales = real_arrays(**named)
+    for (name, given), scale in zip(named.items(), scales, strict=True):
+        one_number(name, scale)
+        if is_concrete(scale) and scale < 0:
+            raise ValueError(f"{name} must be >= 0, got {shown(given)}: it is a standard deviation")
+        check_normal(name, scale)
+    return scales
 
 
 @partial(jax.jit, static_argnums=(4, 5))
@@ -360,15 +373,15 @@ def init_deep(key, batch, widths, dim, scale=1.0) -> DeepReLU:
     (3, 5, 4)
     """
     shape = batch_axes(batch)
-    sizes = as_floats("widths", widths)
-    if sizes.ndim != 1:
+    if as_floats("widths", widths).ndim != 1:
         raise ValueError(
             f"widths must be those of the hidden layers, as in (8, 8), or () for one layer, got {shown(widths)}"
         )
-    widths = tuple(positive_int("widths", width) for width in sizes)
-    (scale,) = real_arrays(scale=scale)
-    one_number("scale", scale)
-    check_positive("scale", scale)
+    widths = tuple(positive_int("widths", width) for width in widths)
+    given = scale
+    (scale,) = _deviations(scale=scale)
+    if is_concrete(scale) and scale == 0:
+        raise ValueError(f"scale must be > 0, got {shown(given)}: it is that of every layer, and zeros are never trained")
     sizes = (positive_int("dim", dim), *widths)
     shapes = (*((out, into) for into, out in pairwise(sizes)), (sizes[-1],))
     count = int(np.prod(shape))
@@ -484,11 +497,7 @@ def init_softmax(key, batch, width, classes, dim, scale_w=1.0, scale_z=1.0) -> S
     """
     shape = batch_axes(batch)
     width, dim, classes = positive_int("width", width), positive_int("dim", dim), positive_int("classes", classes, 2)
-    scale_w, scale_z = real_arrays(scale_w=scale_w, scale_z=scale_z)
-    one_number("scale_w", scale_w)
-    one_number("scale_z", scale_z)
-    check_normal("scale_w", scale_w)
-    check_normal("scale_z", scale_z)
+    scale_w, scale_z = _deviations(scale_w=scale_w, scale_z=scale_z)
     w, z = _draw_softmax(one_key(key), scale_w, scale_z, int(np.prod(shape)), width, dim, classes)
     return SoftmaxTwoLayer(w.reshape(*shape, width, dim), z.reshape(*shape, width, classes))
 

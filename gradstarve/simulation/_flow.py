@@ -9,8 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from gradstarve.ground import ConvergenceError, Progress, as_flag, as_number, is_concrete, positive_int, readable, shown
-from gradstarve.simulation._simulate import check_problem
+from gradstarve.ground import (
+    ConvergenceError,
+    Progress,
+    as_flag,
+    as_number,
+    is_concrete,
+    positive_int,
+    readable,
+    shown,
+    which_network,
+)
+from gradstarve.simulation._simulate import check_problem, overflown
 from gradstarve.simulation._trajectory import Trajectory
 
 _DEFAULT_RTOL = {"float32": 1e-5, "float64": 1e-10}
@@ -117,7 +127,8 @@ def simulate_flow(
             )
             used = used + taken
             if watched and throw:
-                _raise_if_stuck(seen, used, piece, batch, max_steps)
+                _raise_if_stuck(flat, data, seen, used, piece, batch, max_steps)
+                _raise_if_faded(data, loss, seen, piece, batch)
             logits.append(seen)
             networks.append(nets)
             report.update(float(piece[-1]))
@@ -164,7 +175,11 @@ def check_times(times: Any, dtype: Any) -> np.ndarray:
         raise ValueError(
             f"times must not fall, but times[{i}] = {values[i]} is followed by {values[i + 1]}; give np.sort(times)"
         )
-    return values.astype(dtype)
+    with np.errstate(over="ignore"):
+        cast = values.astype(dtype)
+    if not np.isfinite(cast).all():
+        raise ValueError(f"times = {values[~np.isfinite(cast)][0]} is beyond {np.dtype(dtype)}; give the problem in float64")
+    return cast
 
 
 def _check_tolerance(name: str, value: Any) -> float:
@@ -174,17 +189,40 @@ def _check_tolerance(name: str, value: Any) -> float:
         raise ValueError(f"{name} must be a number between 0 and 1, got {shown(value)}") from None
 
 
-def _raise_if_stuck(seen: Array, used: Array, times: np.ndarray, batch: tuple[int, ...], max_steps: int) -> None:
+def _raise_if_stuck(
+    start: Any, data: Any, seen: Array, used: Array, times: np.ndarray, batch: tuple[int, ...], max_steps: int
+) -> None:
     """`ConvergenceError` that names the first network that did not get through the piece, and how far it got."""
     missing = np.asarray(np.isnan(np.asarray(seen)).any(axis=tuple(range(2, seen.ndim))))  # [b, records]
     missing[np.asarray(used) > max_steps, -1] = True
     if not missing.any():
         return
     network = int(np.flatnonzero(missing.any(-1))[0])
-    where = ", ".join(str(int(i)) for i in np.unravel_index(network, batch)) if batch else ""
+    if not np.isfinite(np.asarray(start[network](data.points))).all():
+        raise overflown(network, batch, seen.dtype)
+    which = which_network(np.unravel_index(network, batch))
     raise ConvergenceError(
-        f"the flow of network [{where}] did not reach time {times[missing[network]][0]} in max_steps = {max_steps} "
+        f"the flow of {which} did not reach time {times[missing[network]][0]} in max_steps = {max_steps} "
         f"steps ({int(missing.any(-1).sum())} of {missing.shape[0]} networks so far). If a margin of the hinge loss or "
         "the edge of a neuron slides, no step is small enough: use simulate with a small step size; otherwise raise "
         "max_steps or rtol, or keep what there is with throw=False"
     )
+
+
+def _raise_if_faded(data: Any, loss: Any, seen: Array, times: np.ndarray, batch: tuple[int, ...]) -> None:
+    """`ConvergenceError` where a residual that is never 0 has become 0 by rounding, so early that it would still count."""
+    kind = jnp.finfo(seen.dtype)
+    late = times * float(kind.tiny) * float(jnp.max(jnp.sum(data.points**2, axis=-1))) > float(kind.eps)
+    if not (isinstance(loss.rest, float) and np.isinf(loss.rest) and late.any()):
+        return
+    # What a weight moves by is a product of several factors with q_i g_i, the first of which is lost here.
+    pulls = data.weights * loss.residual(data.margins(seen))
+    gone = np.asarray(jnp.any(pulls < 16 * kind.tiny, axis=-1)) & late
+    if gone.any():
+        network, record = np.argwhere(gone)[0]
+        which = which_network(np.unravel_index(network, batch))
+        wider = ", use float64" if seen.dtype == np.float32 else ""
+        raise ConvergenceError(
+            f"by time {times[record]} a residual of {which} is below the smallest {seen.dtype}, so that its slow growth is "
+            f"lost; ask for earlier times{wider}, or keep what there is with throw=False"
+        )

@@ -10,7 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from gradstarve.ground import ConvergenceError, Progress, as_flag, deprecated, is_concrete, one_key, positive_int, shown
+from gradstarve.ground import (
+    ConvergenceError,
+    Progress,
+    as_flag,
+    check_normal_rows,
+    deprecated,
+    is_concrete,
+    one_key,
+    positive_int,
+    shown,
+    which_network,
+)
 from gradstarve.problem import (
     ClassDataset,
     CrossEntropy,
@@ -172,9 +183,19 @@ def check_problem(data: Any, network: Any, loss: Any) -> tuple[reference.AnyData
         )
     if network.dim != data.dim:
         raise ValueError(f"the network has d = {network.dim} inputs but the data have d = {data.dim} coordinates")
+    _check_sizes(network)
     dtype = jnp.result_type(data.points, network.dtype)
     data, network = jax.tree.map(lambda leaf: leaf.astype(dtype), (data, network))
     return data, network, loss
+
+
+def _check_sizes(network: Network) -> None:
+    """`ValueError` for weights of which the largest are subnormal: compiled code takes them for 0, where nothing moves."""
+    axes = len(network.batch_shape)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(network):
+        if is_concrete(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating):
+            rows = np.asarray(leaf).reshape(*leaf.shape[:axes], -1)
+            check_normal_rows(jax.tree_util.keystr(path).lstrip("."), rows)
 
 
 def _check_classes(data: ClassDataset, network: Network, loss: Loss) -> None:
@@ -201,7 +222,7 @@ def _check_dynamics(dynamics: Any, network: Network, key: Any) -> tuple[Any, Arr
     if isinstance(dynamics, GradientFlow):
         raise ValueError("dynamics is GradientFlow, which has no steps; use simulate_flow(data, network, loss, times)")
     if isinstance(dynamics, type):
-        raise ValueError(f"dynamics is the class {dynamics.__name__}; give an instance, {dynamics.__name__}(step_size)")
+        raise no_dynamics(accepted, dynamics)
     stochastic = isinstance(dynamics, StochasticGradientDescent)
     if not stochastic and key is not None:
         raise ValueError(f"key was given, but {type(dynamics).__name__} draws nothing at random; leave it out")
@@ -273,18 +294,27 @@ def _sick(logits: Array) -> Array:
     return ~jnp.isfinite(logits).all(axis=tuple(range(2, logits.ndim)))
 
 
+def overflown(network: int, batch: tuple[int, ...], dtype: Any) -> ValueError:
+    """The error for a network whose logits are no floats before any step."""
+    which = which_network(np.unravel_index(network, batch))
+    fix = "give smaller weights or points" + (", or float64" if dtype == np.float32 else "")
+    return ValueError(f"the logits of {which} are beyond {np.dtype(dtype)} at the start; {fix}")
+
+
 def _raise_if_diverged(logits: Array, grid: np.ndarray, batch: tuple[int, ...], dynamics: Any) -> None:
     """`ConvergenceError` that names the first network of [records, b, n] whose logits are not finite."""
     sick = np.asarray(_sick(logits))
     if not sick.any():
         return
     record, network = np.argwhere(sick)[0]
-    where = ", ".join(str(int(i)) for i in np.unravel_index(network, batch)) if batch else ""
+    if grid[record] == 0:
+        raise overflown(int(network), batch, logits.dtype)
     advice = "use a smaller step size"
     if hasattr(dynamics, "step_size"):
         advice = f"use a step size below {np.asarray(dynamics.step_size)[network]:.6g}"
+    which = which_network(np.unravel_index(network, batch))
     raise ConvergenceError(
-        f"training diverged: the logits of network [{where}] are not finite at step {grid[record]}, the first such "
+        f"training diverged: the logits of {which} are not finite at step {grid[record]}, the first such "
         f"record ({int(sick.any(axis=0).sum())} of {sick.shape[1]} networks so far); {advice}, "
         "or keep the record as it is with throw=False"
     )

@@ -114,6 +114,9 @@ class DescentLaw(eqx.Module):
             if is_concrete(value) and not np.isfinite(np.asarray(value)).all():
                 sick = ~np.isfinite(np.asarray(value)).all(axis=tuple(range(1, value.ndim)))
                 first = steps[sick].min()
+                if first == 0:
+                    kind = np.dtype(value.dtype)
+                    raise ValueError(f"weights are so large that their logits are beyond {kind}; give smaller ones")
                 raise ConvergenceError(
                     f"gradient descent diverges: weights are not finite at step {first} with step_size = "
                     f"{np.asarray(self.dynamics.step_size).max():.6g}; use a smaller step size"

@@ -27,6 +27,7 @@ from gradstarve.ground import (
     is_concrete,
     positive_int,
     real_arrays,
+    short_repr,
     shown,
     together,
 )
@@ -205,6 +206,8 @@ class KappaDistribution(eqx.Module):
     [0.6366, 0.6368, 0.3652]
     """
 
+    __repr__ = short_repr
+
     width: int = eqx.field(static=True)
     norm: Float[Array, "*batch"]
     scale: Float[Array, "*batch"]
@@ -332,6 +335,8 @@ class LearningTime(eqx.Module):
     >>> [round(float(v), 3) for v in (law.cdf(6.0), law.quantile(0.5))]
     [0.565, 5.724]
     """
+
+    __repr__ = short_repr
 
     rate: Float[Array, ""]
     norm: Float[Array, ""]

@@ -30,10 +30,12 @@ from gradstarve.ground import (
     check_normal_rows,
     check_normal_size,
     check_positive,
+    check_shares,
     deprecated,
     is_concrete,
     positive_int,
     real_arrays,
+    short_repr,
     shown,
     together,
 )
@@ -66,8 +68,9 @@ _HALVINGS = 60
 def settled_features(types, probabilities, loss: Loss | str, *, depth=1) -> Float[Array, "*batch K"]:
     """The logits v_k at which features settle, [*batch, K]: the minimiser of sum_S p_S l_S(m_S), over v >= 0 if N >= 2.
 
-    `types`: [S, K] of 0 and 1; `probabilities`: [*batch, S] > 0; `loss`: a `SpectralDecoupling` of cross-entropy,
-    exponential or squared loss, with one penalty or one a type, or "squared". Independent of scales and start, by the
+    `types`: [S, K] of 0 and 1; `probabilities`: [*batch, S] > 0, of which only the ratios matter, so that they need not sum
+    to 1; `loss`: a `SpectralDecoupling` of cross-entropy, exponential or squared loss, with one penalty or one a type, or
+    "squared". Independent of scales and start, by the
     head of this module; the gradient of F is below 1e-13 of its terms in float64 (2e-6 in float32). Differentiable twice
     in probabilities and penalties. `HypothesisError` where types that pull back do not determine the logits, and for the
     hinge loss inside, whose margins slide along 1.
@@ -252,6 +255,8 @@ class FeatureFlow(eqx.Module):
     fall as e^-m late in training and are right to 1e-9 of that, in float32, whose margins are rounded, to 1e-4.
     """
 
+    __repr__ = short_repr
+
     types: Float[Array, "S K"]
     probabilities: Float[Array, "*batch S"]
     scales: Float[Array, "*batch K"]
@@ -322,7 +327,8 @@ def _index(found: Array, alone: Array) -> Array:
 def feature_flow(types, probabilities, loss: Loss | str, *, depth=1, scales=None, init=None) -> FeatureFlow:
     """K orthogonal features learnt from samples of S types (10.1), by one layer or balanced paths of `depth` layers.
 
-    `types`: [S, K] of 0 and 1, every type with a feature and every feature in a type; `probabilities`: [*batch, S] > 0;
+    `types`: [S, K] of 0 and 1, every type with a feature and every feature in a type; `probabilities`: [*batch, S] > 0,
+    which need not sum to 1: samples without a feature take no part, and a common factor is one of the unit of time;
     `scales`: r_k, [*batch, K] > 0, default 1; `init`: v_k(0), [*batch, K], default 0 at depth 1, where any number will do,
     and needed at depth >= 2, where it must be > 0 (at 0 a path never moves). `ValueError` otherwise.
 
@@ -623,6 +629,8 @@ class SharedFeatures(eqx.Module):
     goes for derivatives too: late ones, which fall as e^-m, have no digits of their own once that is less.
     """
 
+    __repr__ = short_repr
+
     types: Float[Array, "S K"]
     probabilities: Float[Array, "*batch S"]
     scales: Float[Array, "*batch K"]
@@ -710,7 +718,8 @@ def _check_squares(w: Array, z: Array) -> None:
 def shared_slope(p_frequent, p_both, loss: Loss | str, *, frequent: Any = 0.0, rare: Any = 0.0) -> Float[Array, "..."]:
     """d(beta_j)/d(alpha_j) of (10.7) at logits v_1 = `frequent` and v_2 = `rare`, for any neuron that sees both features.
 
-    Without logits, or with v_2 = 0, it is p_12/(p_1 + p_12), which it exceeds only where v_2 < 0. All arguments broadcast.
+    `p_frequent`: p_1 > 0 and `p_both`: p_12 > 0, of sum at most 1, as in `starving_pair`. Without logits, or with
+    v_2 = 0, it is p_12/(p_1 + p_12), which it exceeds only where v_2 < 0. All arguments broadcast.
     The increments of one step of gradient descent obey it exactly, at any step size.
 
     >>> float(shared_slope(0.75, 0.25, "hinge"))
@@ -719,6 +728,7 @@ def shared_slope(p_frequent, p_both, loss: Loss | str, *, frequent: Any = 0.0, r
     p_frequent, p_both, frequent, rare = together(p_frequent=p_frequent, p_both=p_both, frequent=frequent, rare=rare)
     check_positive("p_frequent", p_frequent)
     check_positive("p_both", p_both)
+    check_shares(p_frequent=p_frequent, p_both=p_both)
     residual = as_loss(loss).residual
     both = p_both * residual(frequent + rare)
     total = p_frequent * residual(frequent) + both

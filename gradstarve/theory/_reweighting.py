@@ -29,6 +29,7 @@ from gradstarve.ground import (
     HypothesisError,
     as_floats,
     as_number,
+    check_sum_is_one,
     deprecated,
     fields_html,
     positive_int,
@@ -70,7 +71,8 @@ def fastest_weights(
 ) -> Reweighting:
     """The weights of sample types whose slowest feature is as fast as possible at the start (10.1), with a certificate.
 
-    `types`: [S, K] of 0 and 1; `probabilities`: p_S > 0, [S], of the data as they are; `scales`: r_k, [K], default 1;
+    `types`: [S, K] of 0 and 1; `probabilities`: p_S > 0, [S], of the data as they are, of sum 1 as the weights are;
+    `scales`: r_k, [K], default 1;
     `init`: v_k(0), [K], which gives the first margins, default 0. `min(speeds)` equals `bound` to 1e-9 of it, which proves
     that no weights do better; speeds may differ all the same. Weights may be 0, and need not be the only ones.
 
@@ -140,6 +142,7 @@ def _speeds(types, probabilities, loss, depth, scales, init) -> tuple[FeatureFlo
     flow = feature_flow(types, probabilities, loss, depth=depth, scales=scales, init=assumed)
     if flow.probabilities.ndim != 1:
         raise ValueError(f"weights are found for one problem at a time, got batch axes {flow.probabilities.shape[:-1]}")
+    check_sum_is_one("probabilities", flow.probabilities)
     margins = flow.types @ (flow.start if init is not None else jnp.zeros_like(flow.start))
     pushes = np.asarray(flow.loss_function.residual(margins), np.float64)
     with np.errstate(over="ignore"):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import as_array, as_goal, is_concrete, positive_int, shown
+from gradstarve.ground import as_array, as_goal, is_concrete, positive_int, short_repr, shown
 from gradstarve.problem import GradientDescent, Loss, Mode, StochasticGradientDescent
 from gradstarve.special import binomial_at_least, pmf
 from gradstarve.theory._descent import ModeDescent, descend_mode
@@ -22,6 +22,8 @@ from gradstarve.theory._mode import insert_axes
 
 # By how many roundings of the smaller one of its two tails a cdf is off: 150 to 200 were seen, of up to 3000 steps.
 _ROUNDINGS = 256
+# What a learning curve has, and one that depends on the draws has not.
+_CURVE = ("logit", "logits", "margins", "error", "loss", "mistakes", "weights", "plot", "to_pandas", "to_xarray")
 
 
 class LogitDistribution(eqx.Module):
@@ -152,8 +154,18 @@ class ModeSGD(eqx.Module):
     12.0
     """
 
+    __repr__ = short_repr
+
     mode: Mode
     own: ModeDescent
+
+    def __getattr__(self, name: str):
+        if name in _CURVE:
+            raise AttributeError(
+                f"ModeSGD has no {name!r}: the draws make the curve a distribution; .distribution(step) has that of "
+                "the logit, with .mean, .variance, .quantile(level) and .error; .own is the law of its own draws"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def frequency(self) -> Float[Array, "*batch"]:

@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import HypothesisError, check_instance, check_normal, check_normal_rows, is_concrete, is_subnormal
+from gradstarve.ground import (
+    HypothesisError,
+    check_instance,
+    check_normal,
+    check_normal_rows,
+    is_concrete,
+    is_subnormal,
+    which_network,
+)
 from gradstarve.problem import (
     Dataset,
     Dynamics,
@@ -383,7 +391,7 @@ def _check_below_rest(rays, network: TwoLayerReLU, loss: Loss) -> TwoLayerReLU:
                 network = eqx.error_if(network, above, message)
         elif bool(np.any(above)):
             where = tuple(int(i) for i in np.argwhere(np.asarray(above))[0])
-            found = f"class {ray.label:+d} of network {where} starts at margin {np.asarray(margin)[where]:.6g}"
+            found = f"class {ray.label:+d} of {which_network(where)} starts at margin {np.asarray(margin)[where]:.6g}"
             raise HypothesisError(hypothesis, found, instead)
     return network
 

@@ -26,10 +26,12 @@ from gradstarve.ground import (
     HypothesisError,
     as_pair,
     check_positive,
+    check_shares,
     deprecated,
     is_concrete,
     positive_int,
     real_arrays,
+    short_repr,
     together,
 )
 from gradstarve.problem import Loss, as_loss, with_closed_form
@@ -49,6 +51,8 @@ class StarvingPair(eqx.Module):
     scalar or an array; methods give [*batch, *t.shape]. Exponential loss with one layer: relative error 1e-12 (2e-5 in
     float32) for t to 1e300 (1e36), q from 1e-6 to 1e6. The others are as accurate as `FeatureFlow` says.
     """
+
+    __repr__ = short_repr
 
     p_frequent: Float[Array, "*batch"]
     p_both: Float[Array, "*batch"]
@@ -154,12 +158,7 @@ def starving_pair(p_frequent, p_both, loss: Loss | str, *, depth=1, init=None) -
         check_deep_start("init, v_1", first, depth)
         check_deep_start("init, v_2", second, depth)
     p_frequent, p_both, first, second = jnp.broadcast_arrays(p_frequent, p_both, first, second)
-    if is_concrete(p_frequent) and is_concrete(p_both):
-        shares = np.asarray(p_frequent), np.asarray(p_both)
-        above = shares[0] + shares[1] > 1 + 64 * np.finfo(shares[0].dtype).eps
-        if above.any():
-            one, both = (share[above].flat[0] for share in shares)
-            raise ValueError(f"p_frequent + p_both must be at most 1, all samples, got {one:.6g} + {both:.6g}")
+    check_shares(p_frequent=p_frequent, p_both=p_both)
     return StarvingPair(p_frequent, p_both, jnp.stack([first, second], axis=-1), loss, depth)
 
 

@@ -6,6 +6,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradstarve as gs
@@ -68,6 +69,22 @@ BAD = [
     (lambda: init_two_layer(KEY, 2, 0, 2), "width must be an integer >= 1, got 0"),
     (lambda: init_two_layer(KEY, 2, 3, 0), "dim must be an integer >= 1, got 0"),
     (lambda: init_two_layer(KEY, 2, 3, 2, scale_w=NAN), "scale_w = nan is not finite"),
+    (lambda: init_two_layer(KEY, 2, 3, 2, scale_w=-1), r"scale_w must be >= 0, got -1: it is a standard deviation"),
+    (lambda: init_softmax(KEY, 2, 3, 4, 2, scale_z=-0.5), r"scale_z must be >= 0, got -0\.5"),
+    (lambda: init_deep(KEY, 2, (3,), 2, scale=-1), r"scale must be >= 0, got -1:"),
+    (lambda: init_deep(KEY, 2, (3,), 2, scale=0), r"scale must be > 0, got 0: it is that of every layer"),
+    (lambda: init_deep(KEY, 2, (3, 0), 2), r"widths must be an integer >= 1, got 0$"),
+    (lambda: init_deep(KEY, 2, (3, 2.5), 2), r"widths must be an integer >= 1, got 2\.5"),
+    (lambda: init_two_layer(KEY, 2.5, 3, 2), r"batch must be an integer >= 1, got 2\.5"),
+    (lambda: init_softmax(KEY, 2, 3, 1, 2), "classes must be an integer >= 2, got 1"),
+    (lambda: datasets.orthogonal_classes(2.5), r"classes must be an integer >= 2, got 2\.5"),
+    (lambda: datasets.orthogonal_classes(3, norm=-1), "norm must be > 0, got -1"),
+    (lambda: datasets.antipodal(dim=1.5), r"dim must be an integer >= 1, got 1\.5"),
+    # Points that a network is called on
+    (lambda: TwoLayerReLU([[1.0, 2.0]], [1.0])(jnp.array([[1.0, NAN]])), r"points\[0, 1\] = nan is not finite"),
+    (lambda: gs.DeepReLU([[[1.0, 2.0]], [1.0]])(jnp.array([[INF, 0.0]])), r"points\[0, 0\] = inf is not finite"),
+    (lambda: gs.SoftmaxOneLayer([[1.0], [2.0]])(jnp.array([[NAN]])), r"points\[0, 0\] = nan"),
+    (lambda: gs.SoftmaxTwoLayer([[1.0]], [[1.0, 2.0]])(jnp.array([[1.0], [NAN]])), r"points\[1, 0\] = nan"),
     # Dynamics
     (lambda: GradientDescent(0.0), r"step_size must be > 0, got 0\.0"),
     (lambda: GradientDescent(-0.1), r"step_size must be > 0, got -0\.1"),
@@ -222,3 +239,104 @@ def test_devices_data_and_paths_of_another_kind_are_named(tmp_path):
         gs.sweep(gs.init_two_layer(jax.random.key(0), (), 4, 2), seeds=10, steps=3)
     with pytest.raises(ValueError, match="path must be a string or a path, got 3"):
         gs.solve(data, gs.init_two_layer(jax.random.key(0), (), 4, 2)).plot(3, t=np.linspace(0, 1, 5))
+
+
+def test_inside_jit_nan_goes_through_a_network():
+    network = TwoLayerReLU([[1.0, 2.0]], [1.0])
+    assert np.isnan(jax.jit(lambda points: network(points))(jnp.array([[1.0, NAN]]))).all()
+
+
+def test_whole_numbers_are_counts_whatever_their_type():
+    assert init_two_layer(KEY, 2.0, np.float64(3), 2.0).w.shape == (2, 3, 2)
+    assert init_two_layer(KEY, (2.0, np.int8(1)), 3, 2).w.shape == (2, 1, 3, 2)
+    assert init_deep(KEY, 2.0, (3.0, np.int64(4)), 2.0).layers[1].shape == (2, 4, 3)
+    assert init_softmax(KEY, 2.0, 3.0, 4.0, 2.0).z.shape == (2, 3, 4)
+    assert datasets.cones(KEY, 2.0, points_per_class=3.0).size == 6
+
+
+def takers_of_a_dynamics():
+    """What takes (data, network, loss, dynamics) or (mode, loss, dynamics), with loss and dynamics left open."""
+    data, network, mode = datasets.antipodal(), init_two_layer(KEY, (), 2, 2), Mode(0.5, 1.0, [0.1], [0.1])
+    return {
+        "solve": lambda loss, dynamics: gs.solve(data, network, loss, dynamics),
+        "solve_mode": lambda loss, dynamics: gs.solve_mode(mode, loss, dynamics),
+        "simulate": lambda loss, dynamics: gs.simulate(data, network, loss, dynamics, 3),
+        "sweep": lambda loss, dynamics: gs.sweep(data, 3, steps=2, loss=loss, dynamics=dynamics),
+    }
+
+
+@pytest.mark.parametrize("name", ["solve", "solve_mode", "simulate", "sweep"])
+def test_a_dynamics_in_the_place_of_a_loss_is_told_where_it_goes(name):
+    call = takers_of_a_dynamics()[name]
+    typed = name.startswith("solve")  # their annotations refuse it first, which only tests look at
+    for given in (GradientDescent(0.1), GradientDescent, gs.GradientFlow(), StochasticGradientDescent(0.1)):
+        kind = given.__name__ if isinstance(given, type) else type(given).__name__
+        with pytest.raises(ValueError, match=rf"loss is a {kind}, which is a dynamics: .*\(data, network, loss, dynamics\)"):
+            gs.problem.as_loss(given) if typed else call(given, GradientDescent(0.1))
+    with pytest.raises(ValueError, match=r"is the class GradientDescent; give an instance, GradientDescent\(step_size\)"):
+        call("hinge", GradientDescent)
+    for loss in ("hinge", gs.Hinge()):
+        with pytest.raises(ValueError, match=r"dynamics must be .*; a loss comes before the dynamics"):
+            call("hinge", loss)
+    with pytest.raises(ValueError, match=r"for that step size give GradientDescent\(1\)"):
+        call("hinge", 1)
+
+
+def test_flow_by_its_class_has_no_step_size():
+    with pytest.raises(ValueError, match=r"class GradientFlow; give an instance, GradientFlow\(\)"):
+        gs.solve(datasets.antipodal(), init_two_layer(KEY, (), 2, 2), "hinge", gs.GradientFlow)
+    with pytest.raises(ValueError, match=r"simulate.* trains by an optimiser of optax"):
+        gs.solve(datasets.antipodal(), init_two_layer(KEY, (), 2, 2), "hinge", optax.sgd(0.1))
+
+
+LARGE, FAINT = float(np.float32(1e30)), float(np.float32(1e-39))
+
+
+def training(network):
+    """Every kind of training of a network."""
+    data = datasets.antipodal()
+    return [
+        lambda: gs.simulate(data, network, "hinge", GradientDescent(0.1), 3, engine="reference"),
+        lambda: gs.simulate_flow(data, network, "hinge", [0.0, 1.0]),
+        lambda: gs.simulate_hinge_exact(data, network, [0.0, 1.0]),
+    ]
+
+
+def test_logits_beyond_float32_are_not_blamed_on_the_step_size():
+    for network, which in (
+        (TwoLayerReLU([[LARGE, 0.0]], [LARGE]), "the network"),
+        (TwoLayerReLU([[[1.0, 0.0]], [[LARGE, 0.0]]], [[1.0], [LARGE]]), r"network \[1\]"),
+    ):
+        for train in training(network):
+            message = rf"the logits of {which} are beyond float32 at the start; give smaller weights or points, or float64"
+            with pytest.raises(ValueError, match=message):
+                train()
+        with pytest.raises(ValueError, match="so large that their logits are beyond float32"):
+            gs.solve(datasets.antipodal(), network, "hinge", GradientDescent(0.1)).logits([0, 1])
+
+
+def test_weights_that_are_flushed_to_zero_are_not_trained():
+    for train in training(TwoLayerReLU(np.array([[FAINT, 0.0]], np.float32), [0.1])):
+        with pytest.raises(ValueError, match=r"max \|w\| = 1\S*e-39 is subnormal in float32"):
+            train()
+
+
+def test_times_beyond_float32_are_refused():
+    network = TwoLayerReLU([[0.3, 0.1]], [0.2])
+    data = datasets.antipodal()
+    for train in (lambda t: gs.simulate_flow(data, network, "hinge", t), gs.solve(data, network).logits):
+        with pytest.raises(ValueError, match=r"= 1e\+39 is beyond float32; give the problem in float64"):
+            train([1.0, 1e39])
+
+
+def test_one_network_is_called_the_network():
+    data, network = datasets.antipodal(), TwoLayerReLU([[0.3, 0.1], [-0.3, 0.1]], [0.2, -0.2])
+    with pytest.raises(gs.ConvergenceError, match=r"the logits of the network are not finite at step \d"):
+        gs.simulate(data, network, "squared", GradientDescent(1e10), 9)
+    with pytest.raises(gs.ConvergenceError, match=r"the flow of the network did not reach"):
+        gs.simulate_flow(data, network, "hinge", [9.0], max_steps=2)
+    both = jax.tree.map(lambda leaf: jnp.stack([0 * leaf, leaf])[None], network)
+    with pytest.raises(gs.ConvergenceError, match=r"the flow of network \[0, 1\] did not reach"):
+        gs.simulate_flow(data, both, "hinge", [9.0], max_steps=20)
+    with pytest.raises(gs.HypothesisError, match=r"class \+1 of the network starts at margin"):
+        gs.solve(data, TwoLayerReLU([[2.0, 0.0]], [2.0]), "squared")

@@ -15,6 +15,7 @@ from gradstarve.ground import ConvergenceError
 from gradstarve.problem import Dataset, GradientDescent, TwoLayerReLU, datasets, init_two_layer
 from gradstarve.simulation import _integrator as integrator
 from gradstarve.simulation import simulate, simulate_flow
+from gradstarve.theory import solve
 
 
 def problem(seed=0, scale=0.5):
@@ -242,3 +243,14 @@ def test_bad_input_is_refused(change, message):
     data, nets = problem()
     with pytest.raises(ValueError, match=message):
         simulate_flow(**{"data": data, "network": nets, "loss": "hinge", "times": [0.0, 1.0]} | change)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "exponential"])
+def test_residuals_that_are_no_floats_any_more_are_told(loss):
+    data, network = datasets.antipodal(), TwoLayerReLU([[0.3, 0.1], [-0.2, 0.4]], [0.2, -0.1])
+    late = simulate_flow(data, network, loss, [1.0, 1e30])
+    np.testing.assert_allclose(late.logits(1e30), solve(data, network, loss).logits(1e30), rtol=1e-4)
+    with pytest.raises(ConvergenceError, match=r"by time 3\S*e\+38 a residual of the network is below the smallest"):
+        simulate_flow(data, network, loss, [1.0, 3e38])
+    # What is learnt to e^-80 from the start has no growth to lose.
+    simulate_flow(data, TwoLayerReLU([[10.0, 0.0], [-10.0, 0.0]], [10.0, -10.0]), loss, [1.0])

@@ -407,3 +407,25 @@ def test_event_times_of_twenty_networks_to_forty_digits():
     assert len(found) >= 20
     print("worst", max(worst for worst, _ in found), "of", sum(count for _, count in found), "events")
     assert max(worst for worst, _ in found) < 1e-12
+
+
+@pytest.mark.parametrize("faint", [1e-160, 1e-200, 1e-300])
+def test_starts_whose_squares_are_no_floats(faint):
+    data = gs.datasets.antipodal(norms=(1.0, 2.0))
+    network = gs.init_two_layer(jax.random.key(0), 20, 6, 2, faint, faint)
+    run = simulate_hinge_exact(data, network)
+    assert run.settled.all()
+    assert run.events.count.min() >= 1
+    times = run.grid[-1] * np.array([0.5, 0.9, 0.95, 1.0])
+    np.testing.assert_allclose(run.logits(times), gs.solve(data, network, "hinge").logits(times), rtol=0, atol=1e-11)
+
+
+def test_one_line_of_points_of_both_classes_comes_to_an_end():
+    """Points at an acute angle, of opposite labels: margins are held, edges slide, and every network is through."""
+    data = gs.Dataset([[1.0, 0.0], [0.9, 0.1]], [1, -1])
+    for width, scale in ((1, 1.0), (4, 0.3), (16, 0.05), (4, 30.0)):
+        networks = gs.init_two_layer(jax.random.key(1), 32, width, 2, scale, scale)
+        run = simulate_hinge_exact(data, networks, throw=False)
+        assert run.events.count.max() < 200
+        assert np.isfinite(run.logits()[run.settled]).all()
+        assert run.settled.any()

@@ -250,3 +250,15 @@ def test_bad_arguments():
 def test_a_time_out_of_reach_is_an_error():
     with pytest.raises(gs.ConvergenceError, match="ask for earlier times"):
         feature_flow(TYPES, P, "squared", depth=2, scales=SCALES, init=[0.02, 0.1, 0.05]).features(1e6)
+
+
+def test_shares_of_a_pair_are_shares_of_all_samples():
+    for frequent, both in ((0.8, 0.3), ([0.1, 0.8], [0.2, 0.3])):
+        with pytest.raises(ValueError, match=r"p_both must be at most 1, all samples, got 0\.8 \+ 0\.3; divide both"):
+            shared_slope(frequent, both, "hinge")
+    assert float(shared_slope(0.3, 0.1, "hinge")) == pytest.approx(0.25)  # other samples have neither feature
+
+
+def test_a_common_factor_of_the_probabilities_is_one_of_time():
+    once, twice = (feature_flow([[1, 0], [1, 1]], p, "hinge").features for p in ([0.25, 0.25], [0.5, 0.5]))
+    np.testing.assert_allclose(once(0.8), twice(0.4), rtol=1e-6)

@@ -124,6 +124,9 @@ def test_bad_input_names_what_came():
         fastest_weights(TYPES, [P, P])
     with pytest.raises(ValueError, match=r"probabilities must be > 0, got 0\.0"):
         equal_speed_weights(TYPES, [0.5, 0.5, 0.0])
+    for plan in (fastest_weights, equal_speed_weights, equal_time_weights):
+        with pytest.raises(ValueError, match=r"probabilities must sum to 1, got 1\.1\d*; give probabilities / "):
+            plan(TYPES, [0.5, 0.3, 0.3])
     with pytest.raises(gs.HypothesisError, match="every feature has `logit` ahead of it"):
         equal_time_weights(TYPES, P, logit=0.1, init=(0.2, 0.0))
     with pytest.raises(ValueError, match="depth = 2 needs init"):

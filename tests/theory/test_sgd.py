@@ -187,3 +187,13 @@ def test_a_sum_of_weights_that_rounding_put_above_one_is_one():
     above = law(frequency=np.float64(1 + 2**-52))
     assert above.frequency == 1
     np.testing.assert_array_equal(above.distribution(3).probabilities, law(frequency=1.0).distribution(3).probabilities)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_distribution_has_no_curve_and_says_what_it_has():
+    for name in ("logit", "logits", "error", "weights", "plot"):
+        with pytest.raises(AttributeError, match=rf"ModeSGD has no '{name}': .* a distribution; .distribution\(step\)"):
+            getattr(law(), name)
+    with pytest.raises(AttributeError, match="'ModeSGD' object has no attribute 'anything'"):
+        _ = law().anything
+    assert not hasattr(law(), "margins")

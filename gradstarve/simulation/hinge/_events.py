@@ -23,10 +23,11 @@ from gradstarve.ground import (
     is_concrete,
     positive_int,
     shown,
+    which_network,
 )
 from gradstarve.problem import Dataset, Loss, TwoLayerReLU
 from gradstarve.simulation._flow import check_times
-from gradstarve.simulation._simulate import check_problem
+from gradstarve.simulation._simulate import check_problem, overflown
 from gradstarve.simulation._trajectory import Trajectory
 from gradstarve.simulation.hinge._run import Kind, State, Stop
 from gradstarve.simulation.hinge._slide import EventLog, follow
@@ -206,6 +207,9 @@ def _followed(data, network, grid, room: int, keep: bool, throw: bool, progress:
     """All networks along `grid`, batch axes as one, and their events."""
     axes = len(network.batch_shape)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
+    beyond = ~np.isfinite(np.asarray(flat(data.points))).all(-1)
+    if throw and beyond.any():
+        raise overflown(int(np.argmax(beyond)), network.batch_shape, network.dtype)
     with Progress(progress, flat.batch_shape[0], "following networks", "networks") as bar:
         final, told = follow(data, flat, grid, room, keep, bar.update)
     if throw:
@@ -237,7 +241,7 @@ def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room
     if not bad.size:
         return
     b = int(bad[0])
-    which = f"network [{', '.join(str(int(i)) for i in np.unravel_index(b, batch))}]" if batch else "the network"
+    which = which_network(np.unravel_index(b, batch))
     stop, time = Stop(int(stops[b])), float(final.time[b])
     others = f"({bad.size} of {stops.size} networks can not be followed to the end; throw=False keeps what there is)"
     if stop == Stop.EDGE_SLIDES:

@@ -58,8 +58,8 @@ def segment(w, z, active: Bool[Array, "h n"], pull: Float[Array, " n"], x: Float
 def gained(rate, along, z, t) -> tuple[Array, Array]:
     """a_j(t) - a_j and z_j(t) - z_j, without cancellation for small rho t."""
     grown = jnp.expm1(rate * t)
-    sinh = grown * (2 + grown) / (2 * (1 + grown))
-    less = grown**2 / (2 * (1 + grown))  # cosh - 1
+    half = grown / (2 * (1 + grown))  # (1 - e^-tau) / 2, by which no product overflows before a sinh does
+    sinh, less = half * (2 + grown), half * grown  # less: cosh - 1
     return along * less + z * sinh, z * less + along * sinh
 
 
@@ -79,6 +79,10 @@ def edge_times(now: Segment, active: Bool[Array, "h n"]) -> Float[Array, "h n"]:
     there = (now.lean != 0) & (rate > 0)
     lean = jnp.where(there, now.lean, 1)
     need = -now.edge / lean  # what a_j must gain
+    # In units of a power of two, which costs no digit: squares of weights of 1e-200 are no floats.
+    size = jnp.maximum(jnp.maximum(jnp.abs(z), jnp.abs(a)), jnp.abs(need))
+    unit = jnp.where(size > 0, size / jnp.where(size > 0, jnp.frexp(size)[0], 1), 1)
+    z, a, need = z / unit, a / unit, need / unit
     square = z**2 + need * (2 * a + need)
     side = jnp.where(active, -1.0, 1.0)  # which way w_j.x_i goes when it matters
     then = side * jnp.sign(lean) * jnp.sqrt(jnp.maximum(square, 0))  # z_j at the passage

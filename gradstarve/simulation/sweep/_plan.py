@@ -27,6 +27,7 @@ from gradstarve.problem import (
     StochasticGradientDescent,
     TwoLayerReLU,
     as_loss,
+    no_dynamics,
 )
 from gradstarve.simulation._span import Span
 from gradstarve.simulation.engines._fused import cores
@@ -170,11 +171,7 @@ def configurations(
     swept = _swept(over)
     dynamics = base["dynamics"]
     if not isinstance(dynamics, GradientDescent | StochasticGradientDescent):
-        given = dynamics if isinstance(dynamics, type) else type(dynamics)
-        raise ValueError(
-            f"a sweep trains by GradientDescent or StochasticGradientDescent, got {given.__name__}; "
-            "give dynamics=GradientDescent(step_size)"
-        )
+        raise no_dynamics("GradientDescent(step_size) or StochasticGradientDescent(step_size) in a sweep", dynamics)
     hyper = {}
     for name in NUMBERS[len(NETWORK_NAMES) :]:
         if hasattr(dynamics, name):

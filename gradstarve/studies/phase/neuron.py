@@ -12,22 +12,19 @@ from typing import Any
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.ground import DARK, number, positive_int
+from gradstarve.ground import DARK, check_sum_is_one, number, positive_int
 from gradstarve.problem import LOSSES, Dataset, Mode, TwoLayerReLU
-from gradstarve.simulation import simulate_hinge_exact
+from gradstarve.simulation import EventKind, simulate_hinge_exact
 from gradstarve.studies.phase.plane import BOX, DEAD, GREY, MINUS, PLUS, new_figure, pair, positive, real
 
 GEOMETRIES = ("orthogonal", "antipodal")
 DEFAULTS: dict[str, Any] = {"frequencies": (0.5, 0.5), "norms": (1.0, 1.0), "extent": 2.0, "pixels": 160}
-_LEARNT = 3  # the event of a margin that reaches 1
-_SLEEPS = 2  # and of a neuron that leaves a point
 
 
 def checked(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings, refused where they make no problem."""
     frequencies = pair("frequencies", settings["frequencies"])
-    if abs(sum(frequencies) - 1) > 1e-9:
-        raise ValueError(f"frequencies must sum to 1, got {frequencies}")
+    check_sum_is_one("frequencies", np.array(frequencies), "give p and 1 - p")
     return {
         "frequencies": frequencies,
         "norms": pair("norms", settings["norms"]),
@@ -92,7 +89,7 @@ def _by_events(geometry: str, a, z, settings) -> tuple[np.ndarray, np.ndarray]:
     margins = np.asarray(run.final(run.data.points)) * [1, -1]
     learnt = margins > 1 - 1e-4  # who came to rest is at 1 to rounding, or at 0
     end = np.where(learnt[:, 0], 1, np.where(learnt[:, 1], -1, 0))
-    last = np.where(end != 0, _LEARNT, _SLEEPS)
+    last = np.where(end != 0, EventKind.LEARNT, EventKind.SLEEPS)
     kinds, times = run.events.kind, run.events.time
     happened = kinds == last[:, None]
     time = np.where(happened.any(1), np.where(happened, times, 0).max(1, initial=0), 0)
