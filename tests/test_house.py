@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import gradstarve
+from gradstarve.ground import LOSS_NAMES
 
 PACKAGE = Path(gradstarve.__file__).parent
 
@@ -58,6 +59,32 @@ def test_the_import_table_would_notice(tmp_path):
     bad = tmp_path / "bad.py"
     bad.write_text("def f():\n    from gradstarve.simulation import simulate\n    from gradstarve import theory\n")
     assert imported_rooms(bad) == {"simulation", "theory"}
+
+
+def names_of_losses(source):
+    """Where the name of a loss decides something: a comparison with one, or a table by names of losses."""
+    known, found = set(LOSS_NAMES), []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare):
+            sides = [part for side in (node.left, *node.comparators) for part in getattr(side, "elts", [side])]
+            decides = any(isinstance(part, ast.Constant) and part.value in known for part in sides)
+        else:
+            keys = node.keys if isinstance(node, ast.Dict) else []
+            decides = bool(keys) and all(isinstance(key, ast.Constant) and key.value in known for key in keys)
+        if decides:
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("room", ["theory", "simulation", "comparison", "diagnosis"])
+def test_a_loss_is_asked_and_never_known_by_its_name(room):
+    assert not {path.name: found for path in (PACKAGE / room).rglob("*.py") if (found := names_of_losses(path.read_text()))}
+
+
+def test_a_name_that_decides_would_be_noticed():
+    assert names_of_losses('kind == "hinge"') == ["kind == 'hinge'"]
+    assert names_of_losses('loss.name in ("hinge", "squared")') and names_of_losses('{"exponential": 1}[loss]')
+    assert not names_of_losses('loss.stops and {"hinge": 1, "minimax": 2}')
 
 
 def modules():

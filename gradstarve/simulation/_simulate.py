@@ -104,9 +104,9 @@ def simulate(
     if not isinstance(dynamics, Dynamics):
         _check_optax(flat[0], data, loss, dynamics)
     watched = all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network, dynamics, keys)))
-    module = engines.choose(engine, data, flat, loss, dynamics, steps)
+    chosen = engines.choose(engine, data, flat, loss, dynamics, steps)
     span = None
-    if module is not reference and watched:
+    if chosen.name != "reference" and watched:
         span = Span(data, flat, draws=keys is not None)
     problem, trained = (data, flat) if span is None else (span.data, span.network)
     state = reference.start(trained, dynamics, keys)
@@ -118,7 +118,7 @@ def simulate(
             _raise_if_diverged(logits[0], grid[:1], batch, dynamics)
         done, recorded = 0, 1
         for records, inner, keep in _plan(steps, every, report.pieces(engines.seconds(trained, problem, steps))):
-            state, seen, nets = module.advance(state, problem, loss, dynamics, records, inner, record_networks)
+            state, seen, nets = chosen.advance(state, problem, loss, dynamics, records, inner, record_networks)
             done += records * inner
             if keep:
                 logits.append(seen)

@@ -123,8 +123,7 @@ def test_the_choice():
     descent = GradientDescent(0.1)
 
     def name(network=networks, loss="hinge", dynamics=descent, steps=None):
-        chosen = engines.choose("auto", data, network, gs.problem.as_loss(loss), dynamics, steps)
-        return chosen.__name__.rpartition("._")[2]
+        return engines.choose("auto", data, network, gs.problem.as_loss(loss), dynamics, steps).name
 
     assert name() == name(steps=100_000) == "fused"
     assert name(steps=10) == "reference"

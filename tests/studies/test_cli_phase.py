@@ -34,7 +34,7 @@ def test_a_figure_a_plane_and_all_numbers(tmp_path):
     assert len(stored["diagrams"][0]["maps"]["hinge"]["antipodal_time"]) == 8
     assert {path.name for path in tmp_path.iterdir()} == {"phase-neuron.png", "phase.json"}
     assert "phase-neuron.png" in result.stderr
-    again = cli_studies.run_phase({**settings, "loss": tuple(settings["loss"])})
+    again = cli_studies.run_phase({**settings, "losses": tuple(settings["losses"])})
     assert again.maps["hinge"]["antipodal_time"].tolist() == stored["diagrams"][0]["maps"]["hinge"]["antipodal_time"]
 
 
@@ -72,5 +72,5 @@ def test_a_file_in_the_way_of_the_directory(tmp_path):
 
 
 def test_the_names_in_the_help_are_those_of_the_library():
-    assert cli_studies.PLANES == phase.PLANES
+    assert tuple(phase.PLANES) == cli_studies.PLANES
     assert cli_studies.PHASE_LOSSES == phase.PASSING

@@ -221,7 +221,7 @@ def test_refused(arguments, told):
 
 
 def test_planes_have_a_module_each():
-    assert PLANES == ("neuron", "angle", "failure", "time")
+    assert tuple(PLANES) == ("neuron", "angle", "failure", "time")
     assert gs.phase_diagram is phase_diagram
 
 

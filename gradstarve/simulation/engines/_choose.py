@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import jax
 
 from gradstarve.ground import as_choice, is_concrete
+from gradstarve.simulation.engines._engine import Engine
 
-ENGINES = ("reference", "fused", "pallas")
-
+ENGINES = {"reference": "Reference", "fused": "Fused", "pallas": "Pallas"}
+"""Name -> class, in the module of that name."""
 
 # Shorter runs than this are not worth the fast engines' longer compilation.
 WORTH_COMPILING = 0.01
 
 
-def choose(name: str, data: Any, network: Any, loss: Any, dynamics: Any, steps: int | None = None) -> ModuleType:
-    """The module of the engine `name`, or for "auto" of the fastest one for this problem on the device it lies on.
+def choose(name: str, data: Any, network: Any, loss: Any, dynamics: Any, steps: int | None = None) -> Engine:
+    """The engine `name`, or for "auto" of the fastest one for this problem on the device it lies on.
 
     "auto" takes "fused" on a CPU, "pallas" on an NVIDIA GPU, and "reference" for everything they do not train, for runs
     of `steps` that take it a few milliseconds (None: a long run), on other devices, and inside jit, grad and vmap.
@@ -27,9 +27,9 @@ def choose(name: str, data: Any, network: Any, loss: Any, dynamics: Any, steps: 
     name = as_choice("engine", name, ("auto", *ENGINES))
     if name == "auto":
         if steps is not None and seconds(network, data, steps) < WORTH_COMPILING:
-            return _module("reference")
+            return engine_of("reference")
         return _fastest(data, network, loss, dynamics)
-    engine = _module(name)
+    engine = engine_of(name)
     reason = engine.unsupported(data, network, loss, dynamics)
     if reason:
         raise ValueError(f'engine="{name}" can not run this: {reason}; use engine="auto"')
@@ -43,18 +43,18 @@ def seconds(network: Any, data: Any, steps: int) -> float:
     return flops / 2e9 + steps * 2e-5
 
 
-def _module(name: str) -> ModuleType:
-    # Only when it is asked for: Pallas takes its time to import.
-    return import_module(f"gradstarve.simulation.engines._{name}")
+def engine_of(name: str) -> Engine:
+    """The engine of that name. Its module is imported here, because Pallas takes a while to import."""
+    return getattr(import_module(f"gradstarve.simulation.engines._{name}"), ENGINES[name])()
 
 
-def _fastest(data: Any, network: Any, loss: Any, dynamics: Any) -> ModuleType:
-    reference = _module("reference")
+def _fastest(data: Any, network: Any, loss: Any, dynamics: Any) -> Engine:
+    reference = engine_of("reference")
     arrays = [leaf for leaf in jax.tree.leaves((data, network, dynamics)) if isinstance(leaf, jax.Array)]
     if not all(map(is_concrete, arrays)):
         return reference
     platforms = {device.platform for leaf in arrays for device in leaf.devices()}
     made_for = {("cpu",): "fused", ("gpu",): "pallas"}.get(tuple(platforms))
-    if made_for is None or _module(made_for).unsupported(data, network, loss, dynamics):
+    if made_for is None or engine_of(made_for).unsupported(data, network, loss, dynamics):
         return reference
-    return _module(made_for)
+    return engine_of(made_for)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, lru_cache, partial, wraps
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from gradstarve.problem import (
 )
 from gradstarve.simulation._span import Lifted, dimensions
 from gradstarve.simulation.engines import _threefry as threefry
+from gradstarve.simulation.engines._engine import Engine
 from gradstarve.simulation.engines._reference import State, draw_point
 
 # How XLA:CPU is asked to compile a training loop: as one function, in stages that are not fused into each other.
@@ -647,3 +648,11 @@ class Run(NamedTuple):
 
         drawn_x, drawn_y = choose(bits, threefry.thresholds(q), x, y)
         return Points(drawn_x, drawn_y, jnp.ones((1,), q.dtype))
+
+
+class Fused(Engine):
+    """Hand-written gradients over lanes of networks, for CPUs."""
+
+    name: ClassVar[str] = "fused"
+    unsupported = staticmethod(unsupported)
+    advance = staticmethod(advance)

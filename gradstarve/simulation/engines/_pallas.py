@@ -14,7 +14,7 @@ and stands in `_launch`.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ from gradstarve.simulation._span import Lifted, dimensions
 from gradstarve.simulation.engines import _fused as fused
 from gradstarve.simulation.engines import _reference as reference
 from gradstarve.simulation.engines import _threefry as threefry
+from gradstarve.simulation.engines._engine import Engine
 from gradstarve.simulation.engines._fused import Hyper, Lanes, Rule, moved, rule_for, total
 from gradstarve.simulation.engines._reference import State
 from gradstarve.simulation.engines._threefry import fold_in_bits
@@ -387,3 +388,11 @@ def _launch(plan: Plan, inputs: dict[str, Any], n: int) -> dict[str, Any]:
         name="train_two_layer_relu",
     )
     return call(inputs)
+
+
+class Pallas(Engine):
+    """One GPU kernel for a whole run, a network in the registers of one program."""
+
+    name: ClassVar[str] = "pallas"
+    unsupported = staticmethod(unsupported)
+    advance = staticmethod(advance)

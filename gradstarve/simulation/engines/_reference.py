@@ -6,7 +6,7 @@ Slow and plain on purpose: every faster simulator is held to it. The layout insi
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradstarve.problem import ClassDataset, Dataset, GradientDescent, Loss, Network, StochasticGradientDescent
+from gradstarve.simulation.engines._engine import Engine
 from gradstarve.simulation.engines._threefry import draw, thresholds
 
 AnyData = Dataset | ClassDataset
@@ -167,3 +168,11 @@ def advance(
 
     state, (logits, networks) = jax.lax.scan(one_record, state, None, length=records)
     return state, logits, networks
+
+
+class Reference(Engine):
+    """`jax.grad` of the loss of one network, vmapped and scanned: runs every problem."""
+
+    name: ClassVar[str] = "reference"
+    unsupported = staticmethod(unsupported)
+    advance = staticmethod(advance)

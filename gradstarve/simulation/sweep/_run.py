@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from types import ModuleType
 from typing import Any
 
 import equinox as eqx
@@ -22,6 +21,7 @@ from jaxtyping import Array, Float, UInt
 from gradstarve.ground import Progress
 from gradstarve.problem import Dataset, StochasticGradientDescent, TwoLayerReLU, draw_two_layer
 from gradstarve.simulation.engines import _reference as reference
+from gradstarve.simulation.engines._engine import Engine
 from gradstarve.simulation.sweep._plan import Block, Configuration
 from gradstarve.simulation.sweep._statistics import Part, join, part_of_block, summarise
 from gradstarve.simulation.sweep._store import Store
@@ -66,7 +66,7 @@ class Trainer:
     def __init__(
         self,
         found: list[Configuration],
-        engine: ModuleType,
+        engine: Engine,
         *,
         key: Array,
         first_seed: int,
@@ -86,7 +86,7 @@ class Trainer:
         """Two threads must not compile one program twice, so the first block of its kind goes alone."""
         one = self.found[block.configuration]
         points, moved = one.problem.points, jax.tree.structure(one.dynamics)
-        kind = (device, self.engine.__name__, self.size, self.steps, self.every, points.shape, points.dtype, one.data.dim)
+        kind = (device, self.engine.name, self.size, self.steps, self.every, points.shape, points.dtype, one.data.dim)
         kind += (one.width, one.basis is None, str(one.loss), moved)
         if kind in _COMPILED:
             return self._train(block, device)

@@ -14,7 +14,6 @@ import numpy as np
 from gradstarve.ground import Progress, positive_int, shown
 from gradstarve.problem import GradientDescent, TwoLayerReLU
 from gradstarve.simulation.engines import _choose as engines
-from gradstarve.simulation.engines import _reference as reference
 from gradstarve.simulation.sweep import _plan as sweep_plan
 from gradstarve.simulation.sweep._identity import identity
 from gradstarve.simulation.sweep._result import SweepResult, finish
@@ -102,8 +101,8 @@ def sweep(
     memory = _number("memory", memory, float("inf"))
     key = _check_key(key)
     places = _check_devices(devices)
-    module = _engine(engine, found, places[0])
-    if module is reference:
+    chosen = _engine(engine, found, places[0])
+    if chosen.name == "reference":
         found = [one.as_given() for one in found]
     grid = np.append(np.arange(0, steps, every), steps)
     settings = {
@@ -113,7 +112,7 @@ def sweep(
         "threshold": threshold,
         "keep": keep,
         "key": [str(jax.random.key_impl(key)), *np.asarray(jax.random.key_data(key)).tolist()],
-        "engine": module.__name__.rpartition("._")[2],
+        "engine": chosen.name,
         "precision": found[0].problem.points.dtype.name,
         "partitionable_random_bits": bool(jax.config.jax_threefry_partitionable),  # pyright: ignore
     }
@@ -132,7 +131,7 @@ def sweep(
         chunks = [blocks[first : first + length] for first in range(0, len(blocks), length)]
         train = Trainer(
             found,
-            module,
+            chosen,
             key=key,
             first_seed=numbers.start,
             size=size,
@@ -210,15 +209,15 @@ def _check_devices(devices: Any) -> list:
 
 
 def _engine(name: str, found: list[sweep_plan.Configuration], device: Any) -> Any:
-    """The module that trains all configurations on `device`: for "auto" the fast one where it can train each of them."""
-    modules = {}
+    """The engine that trains all configurations on `device`: for "auto" the fast one where it can train each of them."""
+    fitting = {}
     for one in found:
         d, dtype = one.problem.dim, one.problem.points.dtype
         given = one.problem, TwoLayerReLU(jnp.zeros((1, 1, d), dtype), jnp.zeros((1, 1), dtype))
         data, network, dynamics = jax.device_put((*given, one.dynamics), device)
-        module = engines.choose(name, data, network, one.loss, dynamics)
-        modules[module.__name__] = module
-    return modules.get(reference.__name__) or next(iter(modules.values()))
+        engine = engines.choose(name, data, network, one.loss, dynamics)
+        fitting[engine.name] = engine
+    return fitting.get("reference") or next(iter(fitting.values()))
 
 
 def _floors(found: list[sweep_plan.Configuration]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from gradstarve.studies.phase.plane import (
     LIGHT_PLUS,
     MARKS,
     OPEN,
+    Plane,
     class_fates,
     cosines,
     new_figure,
@@ -302,3 +303,15 @@ def _legend(figure: Any, diagram: Any) -> None:
     names = {1: "learns class +", -1: "learns class −", 0: "dead: active on no point for ever", UNDECIDED: "not decided"}
     handles = [Patch(facecolor=colour, edgecolor=GREY, label=names[value]) for value, colour in _FATES if value in shown]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+
+class Angle(Plane):
+    """The fate of one neuron over its direction, for classes at several angles (4.1)-(4.4)."""
+
+    defaults = DEFAULTS
+    notes = NOTES
+    checked = staticmethod(checked)
+    steps = staticmethod(steps)
+    compute = staticmethod(compute)
+    rows = staticmethod(rows)
+    figure = staticmethod(figure_of)

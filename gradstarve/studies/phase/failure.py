@@ -25,6 +25,7 @@ from gradstarve.studies.phase.plane import (
     LEARNT,
     MARKS,
     OPEN,
+    Plane,
     class_fates,
     cosines,
     new_figure,
@@ -248,3 +249,15 @@ def _note(loss: str, name: str) -> str:
     if LOSSES[loss].stops:
         return "no law: a class that is learnt\nkeeps what it holds"
     return "law $2^{-h}$  (4.3), whatever\np, r and σ are"
+
+
+class Failure(Plane):
+    """How often no neuron learns a class (4.2), (4.3)."""
+
+    defaults = DEFAULTS
+    notes = NOTES
+    checked = staticmethod(checked)
+    steps = staticmethod(steps)
+    compute = staticmethod(compute)
+    rows = staticmethod(rows)
+    figure = staticmethod(figure_of)

@@ -15,7 +15,7 @@ from gradstarve import theory
 from gradstarve.ground import DARK, check_sum_is_one, number, positive_int
 from gradstarve.problem import LOSSES, Dataset, Mode, TwoLayerReLU
 from gradstarve.simulation import EventKind, simulate_hinge_exact
-from gradstarve.studies.phase.plane import BOX, DEAD, GREY, MINUS, PLUS, new_figure, pair, positive, real
+from gradstarve.studies.phase.plane import BOX, DEAD, GREY, MINUS, PLUS, Plane, new_figure, pair, positive, real
 
 GEOMETRIES = ("orthogonal", "antipodal")
 DEFAULTS: dict[str, Any] = {"frequencies": (0.5, 0.5), "norms": (1.0, 1.0), "extent": 2.0, "pixels": 160}
@@ -262,3 +262,15 @@ def _dress(panel: Any, diagram: Any, loss: str, geometry: str) -> None:
     panel.set_ylim(-extent, extent)
     panel.set_aspect("equal")
     panel.grid(False)
+
+
+class Neuron(Plane):
+    """The fate and the time to learn of one neuron over a and z (4.1), (4.3)."""
+
+    defaults = DEFAULTS
+    notes = NOTES
+    checked = staticmethod(checked)
+    steps = staticmethod(steps)
+    compute = staticmethod(compute)
+    rows = staticmethod(rows)
+    figure = staticmethod(figure_of)

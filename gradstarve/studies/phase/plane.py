@@ -7,10 +7,11 @@ their width, and `time` to learn. Each has the losses side by side; hinge loss i
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib import import_module
 from textwrap import wrap
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -217,7 +218,49 @@ def _by_flow(data: Dataset, network: TwoLayerReLU, known: np.ndarray, loss: str,
 
 # The diagram.
 
-PLANES = ("neuron", "angle", "failure", "time")
+
+class Plane(ABC):
+    """The contract of a plane: its settings, what is computed from them, the rows of its table, and its figure.
+
+    A new plane is a module of this package with a subclass, and its name in `PLANES`.
+    """
+
+    defaults: ClassVar[dict[str, Any]]
+    notes: ClassVar[str]
+
+    @staticmethod
+    @abstractmethod
+    def checked(settings: dict[str, Any]) -> dict[str, Any]:
+        """The settings in the form in which they are stored; `ValueError` for those that make no problem."""
+
+    @staticmethod
+    @abstractmethod
+    def steps(losses: tuple[str, ...], settings: dict[str, Any]) -> int:
+        """How often `compute` calls `advance`."""
+
+    @staticmethod
+    @abstractmethod
+    def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Axes by name, and for each loss its maps by name; `advance()` tells how far it is."""
+
+    @staticmethod
+    @abstractmethod
+    def rows(diagram: Any) -> list[tuple[str, ...]]:
+        """The table, its header first."""
+
+    @staticmethod
+    @abstractmethod
+    def figure(diagram: Any) -> Any:
+        """The maps as a matplotlib `Figure`."""
+
+
+PLANES = {"neuron": "Neuron", "angle": "Angle", "failure": "Failure", "time": "Time"}
+"""Name -> class, in the module of that name."""
+
+
+def plane_of(name: str) -> Plane:
+    """The plane of that name."""
+    return getattr(import_module(f"gradstarve.studies.phase.{name}"), PLANES[name])()
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,21 +286,21 @@ class PhaseDiagram:
 
     def table(self) -> str:
         """The numbers behind the maps in a few rows."""
-        return table_text(_module(self.plane).rows(self))
+        return table_text(plane_of(self.plane).rows(self))
 
     __repr__ = short_repr
 
     def _repr_html_(self) -> str:
-        return html_table(_module(self.plane).rows(self), self.notes())
+        return html_table(plane_of(self.plane).rows(self), self.notes())
 
     def records(self) -> list[dict[str, str]]:
         """The rows of the table by the names of its columns."""
-        head, *rest = _module(self.plane).rows(self)
+        head, *rest = plane_of(self.plane).rows(self)
         return [dict(zip(head, row, strict=True)) for row in rest]
 
     def notes(self) -> str:
         """In words, what the table is to be read with."""
-        return _module(self.plane).NOTES
+        return plane_of(self.plane).notes
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, for JSON."""
@@ -294,13 +337,13 @@ def phase_diagram(losses: Any = "hinge", plane: str = "neuron", *, progress: Any
     names = checked_losses(losses)
     if not isinstance(plane, str) or plane not in PLANES:
         raise ValueError(f"plane must be one of {', '.join(PLANES)}, got {shown(plane)}{did_you_mean(plane, PLANES)}")
-    module = _module(plane)
-    unknown = sorted(set(settings) - set(module.DEFAULTS))
+    made = plane_of(plane)
+    unknown = sorted(set(settings) - set(made.defaults))
     if unknown:
-        meant = did_you_mean(unknown[0], module.DEFAULTS)
-        raise ValueError(f"{unknown[0]} is no setting of the plane {plane!r}; it has {', '.join(module.DEFAULTS)}{meant}")
-    chosen = module.checked({**module.DEFAULTS, **settings})
-    with Progress(progress, module.steps(names, chosen), f"phase diagram: {plane}") as bar:
+        meant = did_you_mean(unknown[0], made.defaults)
+        raise ValueError(f"{unknown[0]} is no setting of the plane {plane!r}; it has {', '.join(made.defaults)}{meant}")
+    chosen = made.checked({**made.defaults, **settings})
+    with Progress(progress, made.steps(names, chosen), f"phase diagram: {plane}") as bar:
         done = 0
 
         def advance():
@@ -308,16 +351,12 @@ def phase_diagram(losses: Any = "hinge", plane: str = "neuron", *, progress: Any
             done += 1
             bar.update(done)
 
-        axes, maps = module.compute(names, chosen, advance)
-    return PhaseDiagram({"loss": names, "plane": plane, **chosen}, axes, jax.tree.map(_plain, maps))
+        axes, maps = made.compute(names, chosen, advance)
+    return PhaseDiagram({"losses": names, "plane": plane, **chosen}, axes, jax.tree.map(_plain, maps))
 
 
 def _plain(value: Any) -> Any:
     return np.asarray(value) if isinstance(value, jax.Array) else value
-
-
-def _module(plane: str) -> Any:
-    return import_module(f"gradstarve.studies.phase.{plane}")
 
 
 # The figures of `PhaseDiagram`s: what they share. The module of a plane draws it.
@@ -335,7 +374,7 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X")
 def draw(diagram: Any, path: Any = None) -> Any:
     """The `Figure` of a `PhaseDiagram`, saved to `path` if there is one (.png, .svg, .pdf)."""
     with style.sheet():
-        figure = import_module(f"gradstarve.studies.phase.{diagram.plane}").figure_of(diagram)
+        figure = plane_of(diagram.plane).figure(diagram)
         if path is not None:
             style.save(figure, path)
     return figure

@@ -15,7 +15,7 @@ from gradstarve import theory
 from gradstarve.ground import COLOURS, DARK, MAP, as_seed, number, positive_int
 from gradstarve.problem import LOSSES, Dataset, Mode, TwoLayerReLU
 from gradstarve.simulation import simulate_hinge_exact
-from gradstarve.studies.phase.plane import BOX, GREY, MARKS, new_figure, positive, positives, real
+from gradstarve.studies.phase.plane import BOX, GREY, MARKS, Plane, new_figure, positive, positives, real
 
 QUANTILES = (0.1, 0.5, 0.9)
 DEFAULTS: dict[str, Any] = {
@@ -249,3 +249,15 @@ def _logarithmic(panel: Any, label: str) -> None:
     panel.set_yscale("log")
     panel.set_xlabel(label)
     panel.grid(False)
+
+
+class Time(Plane):
+    """How long networks take to a margin of 1 (3.6), (3.7)."""
+
+    defaults = DEFAULTS
+    notes = NOTES
+    checked = staticmethod(checked)
+    steps = staticmethod(steps)
+    compute = staticmethod(compute)
+    rows = staticmethod(rows)
+    figure = staticmethod(figure_of)
