@@ -83,7 +83,8 @@ def test_a_loss_is_asked_and_never_known_by_its_name(room):
 
 def test_a_name_that_decides_would_be_noticed():
     assert names_of_losses('kind == "hinge"') == ["kind == 'hinge'"]
-    assert names_of_losses('loss.name in ("hinge", "squared")') and names_of_losses('{"exponential": 1}[loss]')
+    assert names_of_losses('loss.name in ("hinge", "squared")')
+    assert names_of_losses('{"exponential": 1}[loss]')
     assert not names_of_losses('loss.stops and {"hinge": 1, "minimax": 2}')
 
 

@@ -299,7 +299,8 @@ def starving_pair(p_frequent, p_both, *, dim=2, scales=(1.0, 1.0), key=None, mir
         one_number(name, value)
         check_positive(name, value)
     probabilities = jnp.stack([p_frequent, p_both])
-    return features(jnp.array([[1, 0], [1, 1]]), probabilities, dim, scales, key, mirrored)
+    types = jnp.array([[1, 0], [1, 1]])
+    return features(types, probabilities, dim=dim, scales=scales, key=key, mirrored=mirrored)
 
 
 def check_types(types) -> None:

@@ -292,7 +292,7 @@ def as_loss(loss) -> Loss:
     raise ValueError(f"unknown loss {shown(loss)}; {names}{did_you_mean(loss, LOSSES)}")
 
 
-def clock_of(loss: Loss) -> str | Loss:
+def clock_of(loss) -> str | Loss:
     """What the clock (3.5) of `loss` runs on: the name of a closed form, or the loss itself, which is integrated.
 
     >>> class Steep(Hinge):
@@ -301,6 +301,7 @@ def clock_of(loss: Loss) -> str | Loss:
     >>> clock_of(Hinge()), clock_of(Steep()).name, Steep().clock
     ('hinge', 'hinge', None)
     """
+    loss = as_loss(loss)
     return loss if loss.clock is None else loss.clock
 
 

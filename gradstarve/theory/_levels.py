@@ -87,7 +87,9 @@ def margin_at(loss: Loss, level: Float[Array, "..."], start: Float[Array, "*batc
     rest = fixed(clock_residual.rest_after(loss, fixed(begin)))
     ends = jnp.isfinite(rest)
     far = jnp.where(ends, rest, fixed(begin) + _FAR)
-    seeks = fixed(~there & (loss.residual(begin) > 0) & (loss.value(far) <= goal))
+    last = loss.value(far)
+    # A loss that falls for ever has levels that it only tends to.
+    seeks = fixed(~there & (loss.residual(begin) > 0) & jnp.where(ends, last <= goal, last < goal))
     low = fixed(begin)
     high = jnp.where(seeks, far, low + 1)
 
@@ -97,6 +99,7 @@ def margin_at(loss: Loss, level: Float[Array, "..."], start: Float[Array, "*batc
         return jnp.where(seeks, goal - value, margin - low), jnp.where(seeks, residual, 1)
 
     found = invert(fallen, (loss, goal), low, high, (low + high) / 2, jnp.zeros_like(goal), most=200)
+    found = jnp.where(fixed(last < goal), found, far)
     return jnp.where(there, begin, jnp.where(seeks, found, jnp.inf))
 
 

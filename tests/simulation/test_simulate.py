@@ -324,7 +324,7 @@ BAD = [
     ({"dynamics": GradientDescent}, r"give an instance, GradientDescent\(step_size\)"),
     ({"dynamics": 0.1}, r"GradientDescent, StochasticGradientDescent or an optax.GradientTransformation, got 0\.1"),
     ({"dynamics": StochasticGradientDescent(0.1)}, r"give key=jax\.random\.key"),
-    ({"dynamics": StochasticGradientDescent(0.1), "key": 3}, "key must be a JAX key .* got 3"),
+    ({"dynamics": StochasticGradientDescent(0.1), "key": -3}, "key must be one JAX key .* got -3"),
     ({"dynamics": StochasticGradientDescent(0.1), "key": np.array([0, 1], np.uint32)}, "key must be a JAX key"),
     ({"dynamics": StochasticGradientDescent(0.1), "key": jax.random.split(jax.random.key(0), 3)}, r"shape \(3,\)"),
     ({"key": jax.random.key(0)}, "GradientDescent draws nothing"),

@@ -199,9 +199,9 @@ def test_time_maps_against_the_law_of_one_neuron(loss):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"loss": "squared"}, "only tends to 1"),
-        ({"loss": "hinges"}, "cross-entropy, hinge, exponential"),
-        ({"loss": ()}, "one or several"),
+        ({"losses": "squared"}, "only tends to 1"),
+        ({"losses": "hinges"}, "cross-entropy, hinge, exponential"),
+        ({"losses": ()}, "one or several"),
         ({"plane": "phase"}, "neuron, angle, failure, time"),
         ({"plane": "neuron", "width": 3}, "width is no setting"),
         ({"plane": "neuron", "frequencies": (0.5, 0.6)}, "sum to 1"),

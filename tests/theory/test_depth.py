@@ -175,8 +175,8 @@ def test_descent_tends_to_the_law_at_first_order(depth, x64):
     ("arguments", "error", "words"),
     [
         ((0.5, 1.0, []), ValueError, r"N >= 1 layers"),
-        ((0.5, 1.0, [0.1, 0.0]), ValueError, "weights must be > 0"),
-        ((0.5, 1.0, [0.1, -0.3]), ValueError, "weights must be > 0, got -0.3"),
+        ((0.5, 1.0, [0.1, 0.0]), ValueError, "layers must be > 0"),
+        ((0.5, 1.0, [0.1, -0.3]), ValueError, "layers must be > 0, got -0.3"),
         ((0.0, 1.0, [0.1, 0.1]), ValueError, "frequency must be > 0"),
         ((0.5, [1.0, 2.0], [0.1, 0.1]), ValueError, r"norm of shape \(2,\) does not fit"),
         ((0.5, 1.0, [0.1, 0.1], "log"), ValueError, "unknown loss"),

@@ -133,5 +133,5 @@ def test_bad_arguments():
         hinge_advantage(1.0)
     with pytest.raises(ValueError, match=r"error must be in \(0, 1\)"):
         confident_logit(1.0)
-    with pytest.raises(ValueError, match="layers must be an integer >= 1"):
+    with pytest.raises(ValueError, match="depth must be an integer >= 1"):
         error_tail(0.5, 1.0, "cross-entropy", 1e6, depth=0)

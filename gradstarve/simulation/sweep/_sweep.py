@@ -101,8 +101,8 @@ def sweep(
     memory = _number("memory", memory, float("inf"))
     key = _check_key(key)
     places = _check_devices(devices)
-    chosen = _engine(engine, found, places[0])
-    if chosen.name == "reference":
+    trainer = _engine(engine, found, places[0])
+    if trainer.name == "reference":
         found = [one.as_given() for one in found]
     grid = np.append(np.arange(0, steps, every), steps)
     settings = {
@@ -112,7 +112,7 @@ def sweep(
         "threshold": threshold,
         "keep": keep,
         "key": [str(jax.random.key_impl(key)), *np.asarray(jax.random.key_data(key)).tolist()],
-        "engine": chosen.name,
+        "engine": trainer.name,
         "precision": found[0].problem.points.dtype.name,
         "partitionable_random_bits": bool(jax.config.jax_threefry_partitionable),  # pyright: ignore
     }
@@ -131,7 +131,7 @@ def sweep(
         chunks = [blocks[first : first + length] for first in range(0, len(blocks), length)]
         train = Trainer(
             found,
-            chosen,
+            trainer,
             key=key,
             first_seed=numbers.start,
             size=size,
