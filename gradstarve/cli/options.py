@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -20,20 +20,6 @@ LOSSES = ("cross-entropy", "hinge", "exponential", "squared")
 PROBLEMS = ("antipodal", "orthogonal")
 PRECISIONS = ("float64", "float32")
 
-DERIVATIONS = {
-    "mode": LOSSES,
-    "one-layer": LOSSES,
-    "inflection": LOSSES,
-    "depth": LOSSES,
-    "descent": LOSSES,
-    "momentum": LOSSES,
-    "decay": ("cross-entropy", "exponential", "squared"),
-    "starvation": LOSSES,
-    "softmax": ("cross-entropy",),
-    "linearised": ("cross-entropy",),
-}
-"""Law -> losses it is derived for."""
-
 THEOREMS = (
     *("balance", "sign", "no-sliding-edges", "independent-modes", "clock", "hinge", "cross-entropy", "balanced-curves"),
     *("read-out", "deaths", "universality", "fates", "learning-probability", "transfer", "antipodal-fates", "waking"),
@@ -47,8 +33,12 @@ THEOREMS = (
 """The catalogue."""
 
 
-def completion(values: Sequence[str], several: bool = False) -> Callable[[str], list[str]]:
+def completion(values: Sequence[str] | Callable[[], Iterable[str]], several: bool = False) -> Callable[[str], list[str]]:
     """What a shell offers for a word begun; of `several` values with commas between them, for the last one.
+
+    Args:
+        values: the words, or a function that finds them when a shell asks.
+        several: whether the option takes a list with commas.
 
     >>> completion(LOSSES)("c"), completion(LOSSES, several=True)("hinge,e")
     (['cross-entropy'], ['hinge,exponential'])
@@ -57,7 +47,8 @@ def completion(values: Sequence[str], several: bool = False) -> Callable[[str], 
     def offered(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
         taken = before.split(",")
-        return [f"{before}{comma}{value}" for value in values if value.startswith(last) and value not in taken]
+        words = values() if callable(values) else values
+        return [f"{before}{comma}{word}" for word in words if word.startswith(last) and word not in taken]
 
     return offered
 
