@@ -45,12 +45,12 @@ def decay(chain: Chain, loss: str) -> dict[str, Target]:
 
 def _rates(known: Known) -> dict[sp.Symbol, sp.Expr]:
     """Letters of the weights -> their speeds under force and decay, g(u) a letter."""
-    return {now: known(sp.Derivative(function(n.t), n.t), "flow with decay") for function, now in MOVED.items()}
+    return {now: known(n.rate(function), "flow with decay") for function, now in MOVED.items()}
 
 
 def _flow(chain: Chain) -> None:
     penalty = n.lam * sum((x**2 for x in (*n.a, *n.z)), sp.S.Zero) / 2
-    rates = tuple(sp.Derivative(function(n.t), n.t) for function in MOVED)
+    rates = tuple(n.rate(function) for function in MOVED)
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
         return [
@@ -82,16 +82,14 @@ def _sums(chain: Chain) -> None:
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
         return [
-            without_g(
-                own(sp.Derivative(function(n.t), n.t)).subs(sums, earlier(sums)) - _drift(earlier(sums), earlier), earlier
-            )
+            without_g(own(n.rate(function)).subs(sums, earlier(sums)) - _drift(earlier(sums), earlier), earlier)
             for sums, function in n.NOW_SUMS.items()
         ]
 
     chain.add(
         "sums",
         "M plus and M minus each obey an equation of their own, whatever the number of neurons.",
-        {sp.Derivative(function(n.t), n.t): speed(sums) for sums, function in n.NOW_SUMS.items()},
+        {n.rate(function): speed(sums) for sums, function in n.NOW_SUMS.items()},
         verify,
     )
 
@@ -101,7 +99,7 @@ def _logit_equation(chain: Chain, mode: Derivation) -> None:
     states = {n.M_plus: 2 * (root + n.u) / n.r, n.M_minus: 2 * (root - n.u) / n.r}
 
     def along(quantity: sp.Expr, known: Known) -> sp.Expr:
-        speeds = {sums: known(sp.Derivative(function(n.t), n.t), "sums") for sums, function in n.NOW_SUMS.items()}
+        speeds = {sums: known(n.rate(function), "sums") for sums, function in n.NOW_SUMS.items()}
         drift = sum((sp.diff(quantity, sums) * speed for sums, speed in speeds.items()), sp.S.Zero)
         return without_g(drift, known).subs(states)
 
@@ -109,7 +107,7 @@ def _logit_equation(chain: Chain, mode: Derivation) -> None:
         square = earlier(n.kappa) ** 2
         return [
             own(n.du_dt) - along(n.r * (n.M_plus - n.M_minus) / 4, earlier),
-            2 * n.kappa * own(sp.Derivative(n.kappa_of(n.t), n.t)) - along(square, earlier),
+            2 * n.kappa * own(n.rate(n.kappa_of)) - along(square, earlier),
             square.subs(states) - n.kappa**2,
             own(n.du_dt).subs(n.lam, 0) - mode.result["du/dt"].rhs,
         ]
@@ -120,7 +118,7 @@ def _logit_equation(chain: Chain, mode: Derivation) -> None:
         "that every mode becomes balanced.",
         {
             n.du_dt: mode.result["du/dt"].rhs - 2 * n.lam * n.u,
-            sp.Derivative(n.kappa_of(n.t), n.t): -2 * n.lam * n.kappa,
+            n.rate(n.kappa_of): -2 * n.lam * n.kappa,
         },
         verify,
         reference="(9.1)",

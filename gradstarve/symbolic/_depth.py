@@ -94,7 +94,7 @@ def _at_depth(expression: sp.Expr, depth: int) -> sp.Expr:
 
 
 def _flow(chain: Chain) -> None:
-    weight_speed = sp.Derivative(n.layer_of(n.t), n.t)
+    weight_speed = n.rate(n.layer_of)
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
         # The other way round: differentiate the loss of the network itself in every weight, at every depth.
@@ -118,7 +118,7 @@ def _flow(chain: Chain) -> None:
 
 def _unbalanced(chain: Chain) -> None:
     square_speed = sp.Derivative(n.layer_of(n.t) ** 2, n.t)
-    weight_speed = sp.Derivative(n.layer_of(n.t), n.t)
+    weight_speed = n.rate(n.layer_of)
     doubled = sp.simplify(sp.diff(n.layer_of(n.t) ** 2, n.t).subs(weight_speed, chain.known(weight_speed)))
 
     def verify_squares(own: Known, earlier: Known) -> list[sp.Expr]:
@@ -136,7 +136,7 @@ def _unbalanced(chain: Chain) -> None:
     )
 
     product = sp.Product(sp.sqrt(n.rho + n.offset[n.layer_index]), (n.layer_index, 1, n.N))
-    squares_speed = sp.Derivative(n.rho_of(n.t), n.t)
+    squares_speed = n.rate(n.rho_of)
 
     def verify_unbalanced(own: Known, earlier: Known) -> list[sp.Expr]:
         residuals = []
@@ -161,16 +161,14 @@ def _unbalanced(chain: Chain) -> None:
 def _balanced(chain: Chain, loss: str) -> None:
     shared = (n.u_positive / n.r) ** (1 / n.N)
     # d log u / dt is the sum over N equal layers of d log b / dt.
-    per_layer = (
-        chain.known(sp.Derivative(n.layer_of(n.t), n.t)).subs({n.u_of(n.t): n.u_positive, n.layer_of(n.t): shared}) / shared
-    )
+    per_layer = chain.known(n.rate(n.layer_of)).subs({n.u_of(n.t): n.u_positive, n.layer_of(n.t): shared}) / shared
     rate = sp.powsimp(sp.expand_power_base(without_g(n.N * n.u_positive * per_layer, chain.known)))
     shallow = {1: derive("one-layer", loss).result["du/dt"].rhs, 2: derive("mode", loss).result["du/dt balanced"].rhs}
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
         claimed, shared = own(n.du_dt), own(n.layer)
         moving = {n.u_of(n.t): n.u_positive, n.layer_of(n.t): n.layer}
-        weight_speed = without_g(earlier(sp.Derivative(n.layer_of(n.t), n.t)).subs(moving), earlier)
+        weight_speed = without_g(earlier(n.rate(n.layer_of)).subs(moving), earlier)
         residuals = [
             n.r * shared**n.N - n.u_positive,
             claimed - (sp.diff(n.r * n.layer**n.N, n.layer) * weight_speed).subs(n.layer, shared),

@@ -489,21 +489,25 @@ class Derivation:
             note=target.note,
         )
 
+    def _printed(self) -> list[printers.PrintedStep]:
+        steps = self.checked_steps
+        return [printers.PrintedStep(s.name, s.claim, s.equations, s.reference, s.method) for s in steps]
+
     def to_latex(self, document: bool = False) -> str:
         """The checked steps in LaTeX, needing `amsmath`: a section, or with `document` an article that compiles by itself.
 
         Raises:
             DerivationError: a step fails its check; nothing is printed that does not hold.
         """
-        section = printers.to_latex(self.title, self.checked_steps)
+        section = printers.to_latex(self.title, self._printed())
         return printers.latex_article([section]) if document else section
 
     def to_markdown(self) -> str:
         """The checked steps in Markdown, equations between $$, for notebooks; raises as `to_latex` does."""
-        return printers.to_markdown(self.title, self.checked_steps)
+        return printers.to_markdown(self.title, self._printed())
 
     def __str__(self) -> str:
-        return printers.to_text(self.title, self.checked_steps)
+        return printers.to_text(self.title, self._printed())
 
     def _repr_markdown_(self) -> str:
         return self.to_markdown()

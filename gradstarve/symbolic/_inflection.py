@@ -42,8 +42,8 @@ def _moving(logit: sp.Symbol, rate: sp.Expr, known: Known) -> tuple[sp.Expr, sp.
     """de/dt and d2e/dt2 where d(logit)/dt = rate, by the chain rule on e(u(t))."""
     error = known(n.e_of(n.u)).subs(n.u, n.u_of(n.t))
     speed = rate.subs(logit, n.u_of(n.t))
-    first = sp.diff(error, n.t).subs(sp.Derivative(n.u_of(n.t), n.t), speed)
-    second = sp.diff(first, n.t).subs(sp.Derivative(n.u_of(n.t), n.t), speed)
+    first = sp.diff(error, n.t).subs(n.rate(n.u_of), speed)
+    second = sp.diff(first, n.t).subs(n.rate(n.u_of), speed)
     return first.subs(n.u_of(n.t), logit), second.subs(n.u_of(n.t), logit)
 
 
@@ -73,10 +73,10 @@ def _error(chain: Chain, loss: str) -> None:
     chain.add(
         "speed of the error",
         "By the chain rule the error falls as fast as the logit rises, times e (1 - e).",
-        {sp.Derivative(n.e_of(n.t), n.t): _factored(first)},
+        {n.rate(n.e_of): _factored(first)},
         lambda own, earlier: [
             _rational(
-                own(sp.Derivative(n.e_of(n.t), n.t))
+                own(n.rate(n.e_of))
                 + earlier(n.e_of(n.u)) * (1 - earlier(n.e_of(n.u))) * while_learning(earlier(n.du_dt, GENERAL))
             )
         ],

@@ -25,8 +25,8 @@ ERRORS = sp.Matrix(n.errors)
 KERNEL = sp.Matrix([[n.kernel[0], n.kernel[1]], [n.kernel[1], n.kernel[2]]])
 FEATURES = sp.Matrix([[sp.cos(n.psi), -sp.sin(n.psi)], [sp.sin(n.psi), sp.cos(n.psi)]])  # one a column
 COUPLINGS = sp.Matrix([[n.couplings[0], n.couplings[1]], [n.couplings[1], n.couplings[2]]])
-SPEEDS = tuple(sp.Derivative(function(n.t), n.t) for function in n.sample_margins_of)
-DUAL_SPEEDS = tuple(sp.Derivative(function(n.t), n.t) for function in n.errors_of)
+SPEEDS = tuple(n.rate(function) for function in n.sample_margins_of)
+DUAL_SPEEDS = tuple(n.rate(function) for function in n.errors_of)
 SLOPES = tuple(sp.Derivative(function(n.strengths[0]), n.strengths[0]) for function in n.z_of)
 SHARES: Domain = dict.fromkeys(n.errors, (sp.Rational(1, 20), sp.Rational(19, 20)))
 
@@ -85,7 +85,7 @@ def _in_weights(expression: sp.Expr, known: Known) -> sp.Expr:
 
 def _flow(chain: Chain) -> None:
     residuals = sp.Matrix([n.g(margin) for margin in n.sample_margins])
-    rates = tuple(sp.Derivative(function(n.t), n.t) for function in n.theta_weights_of)
+    rates = tuple(n.rate(function) for function in n.theta_weights_of)
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
         total = _total_loss(earlier)
@@ -106,7 +106,7 @@ def _margins(chain: Chain) -> None:
     speeds = KERNEL * sp.Matrix([without_g(n.g(margin), chain.known) for margin in n.sample_margins])
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
-        rates = sp.Matrix([without_g(earlier(sp.Derivative(f(n.t), n.t)), earlier) for f in n.theta_weights_of])
+        rates = sp.Matrix([without_g(earlier(n.rate(f)), earlier) for f in n.theta_weights_of])
         values = {entry: own(entry) for entry in n.kernel}
         chained = [
             sum((sp.diff(earlier(margin), w) * rate for w, rate in zip(n.theta_weights, rates, strict=True)), sp.S.Zero)
@@ -136,7 +136,7 @@ def _optimum(chain: Chain) -> None:
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
         values = [own(weight) for weight in n.theta_weights]
         # The gradient of loss and ridge, where the residual of each sample is alpha.
-        forces = [without_g(earlier(sp.Derivative(f(n.t), n.t)), earlier) for f in n.theta_weights_of]
+        forces = [without_g(earlier(n.rate(f)), earlier) for f in n.theta_weights_of]
         held = {without_g(n.g(margin), earlier): error for margin, error in zip(n.sample_margins, n.errors, strict=True)}
         ridge = n.lam * sum((weight**2 for weight in n.theta_weights), sp.S.Zero) / 2
         stationary = [

@@ -152,12 +152,12 @@ def _clock(chain: Chain) -> None:
     moved = {j: rotation * sp.Matrix([n.a[j], n.z[j]]) for j in NEURONS}
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
-        tick = without_g(own(sp.Derivative(n.s_of(n.t), n.t)).subs(n.u_of(n.t), n.u), earlier)
+        tick = without_g(own(n.rate(n.s_of)).subs(n.u_of(n.t), n.u), earlier)
         residuals = []
         for j in NEURONS:
             on_clock = {functions[j](n.t): own(functions[j](n.s)) for functions in (n.a_of, n.z_of)}
             for functions, start in ((n.a_of, n.a), (n.z_of, n.z)):
-                rate = without_g(earlier(sp.Derivative(functions[j](n.t), n.t)).subs(n.u_of(n.t), n.u), earlier)
+                rate = without_g(earlier(n.rate(functions[j])).subs(n.u_of(n.t), n.u), earlier)
                 value = own(functions[j](n.s))
                 # Multiplied out rather than divided by the tick, which the hinge loss lets vanish.
                 residuals += [rate.subs(on_clock) - tick * sp.diff(value, n.s), value.subs(n.s, 0) - start[j]]
@@ -169,7 +169,7 @@ def _clock(chain: Chain) -> None:
         "whose matrix exponential is a hyperbolic rotation; a and z without argument are the first "
         "values.",
         {
-            sp.Derivative(n.s_of(n.t), n.t): n.p * n.r * n.g(n.u_of(n.t)),
+            n.rate(n.s_of): n.p * n.r * n.g(n.u_of(n.t)),
             **{functions[j](n.s): moved[j][i] for j in NEURONS for i, functions in enumerate((n.a_of, n.z_of))},
         },
         verify,
@@ -314,7 +314,7 @@ def _deaths(chain: Chain) -> None:
 def _mode_equation(chain: Chain) -> None:
     known = chain.known
     # du/dt = kappa cosh(theta) dtheta/dt, cosh = sqrt(1 + sinh^2), dtheta/dt = 2 ds/dt.
-    ticks = sp.diff(known(n.theta_of(n.s)), n.s) * known(sp.Derivative(n.s_of(n.t), n.t)).subs(n.u_of(n.t), n.u)
+    ticks = sp.diff(known(n.theta_of(n.s)), n.s) * known(n.rate(n.s_of)).subs(n.u_of(n.t), n.u)
     rate = without_g(ticks, known) * sp.sqrt(n.kappa**2 + n.u**2)
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
@@ -326,7 +326,7 @@ def _mode_equation(chain: Chain) -> None:
         speed = 2 * n.p * n.r**2 * n.Q * residual_at(earlier, n.r * n.P)  # the same number, in P and Q
         # Along the clock, where kappa is the number found at the start.
         along = n.kappa * sp.sinh(n.theta)
-        tick = without_g(earlier(sp.Derivative(n.s_of(n.t), n.t)).subs(n.u_of(n.t), along), earlier)
+        tick = without_g(earlier(n.rate(n.s_of)).subs(n.u_of(n.t), along), earlier)
         advance = sp.diff(earlier(n.theta_of(n.s)), n.s)
         return [
             through_sums - speed,

@@ -12,6 +12,8 @@ well and is used where only positive logits make sense (the balanced limit, wher
 
 from __future__ import annotations
 
+from typing import Any
+
 import sympy as sp
 
 # time, clock, speed
@@ -73,7 +75,13 @@ theta_of = sp.Function("theta")
 x_of = sp.Function("x")
 y_of = sp.Function("y")
 
-du_dt = sp.Derivative(u_of(t), t)  # left-hand side of every scalar law; the right-hand side has the symbol u, not u(t)
+
+def rate(function: Any) -> sp.Derivative:
+    """The derivative in time of a function of time."""
+    return sp.Derivative(function(t), t)
+
+
+du_dt = rate(u_of)  # left-hand side of every scalar law; the right-hand side has the symbol u, not u(t)
 
 DIRECTION = sp.Matrix([sp.cos(alpha), sp.sin(alpha)])  # xh, a unit vector
 ACROSS = sp.Matrix([-sp.sin(alpha), sp.cos(alpha)])  # orthogonal to xh

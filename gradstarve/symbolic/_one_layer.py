@@ -60,10 +60,7 @@ def _network(chain: Chain) -> None:
 
 def _logit_equation(chain: Chain) -> None:
     logit = chain.known(n.u)
-    rates = {
-        sp.Derivative(function(n.t), n.t): chain.known(sp.Derivative(function(n.t), n.t))
-        for function in (n.along_of, n.across_of)
-    }
+    rates = {n.rate(function): chain.known(n.rate(function)) for function in (n.along_of, n.across_of)}
     speed = sum(
         (sp.diff(logit, x) * rate for x, rate in zip((n.along, n.sideways), rates.values(), strict=True)),
         sp.S.Zero,

@@ -85,7 +85,7 @@ def add_gradient_flow(chain: Chain, neurons: Sequence[Neuron], claim: str, refer
     later = {letter: function for function, letter in now.items()}
     # Chain rule on p l(u): -p l'(u) du/d(coordinate).
     speeds = {
-        sp.Derivative(function(n.t), n.t): (n.p * n.g(n.u_of(n.t)) * sp.diff(logit, letter)).subs(later)
+        n.rate(function): (n.p * n.g(n.u_of(n.t)) * sp.diff(logit, letter)).subs(later)
         for letter, function, _ in coordinates
     }
 
@@ -147,7 +147,7 @@ def continue_mode(chain: Chain, loss: str, *, force: bool = False) -> Derivation
             mode,
             "gradient flow",
             "Minus the gradient of the loss, as the flow follows it; weights across the class do not move.",
-            [sp.Derivative(function(n.t), n.t) for function in MOVED],
+            [n.rate(function) for function in MOVED],
         )
         chain.cite(
             mode,
@@ -165,4 +165,4 @@ MOVED = {functions[j]: letters[j] for j in n.NEURONS for functions, letters in (
 def force_on(known: Known, function: Any) -> sp.Expr:
     """Minus the slope of the loss in the coordinate `function`, at the present weights; u and g stay letters."""
     now = {moving(n.t): letter for moving, letter in MOVED.items()}
-    return known(sp.Derivative(function(n.t), n.t)).subs(now).subs(n.u_of(n.t), n.u)
+    return known(n.rate(function)).subs(now).subs(n.u_of(n.t), n.u)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
@@ -366,37 +366,14 @@ def _plain(text: str) -> str:
     return "".join(_ESCAPES.get(character, character) for character in text)
 
 
-# Steps. What is printed of a step are its name, claim, equations, reference and method, by which it was checked.
+class PrintedStep(NamedTuple):
+    """What the printers need of a step; `method` says how the step was checked. See `Step`."""
 
-
-@runtime_checkable
-class PrintedStep(Protocol):
-    """What the printers read of a step."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def claim(self) -> str:
-        """What it says, in words."""
-        ...
-
-    @property
-    def equations(self) -> tuple[sp.Eq, ...]:
-        """What it says, in equations."""
-        ...
-
-    @property
-    def reference(self) -> str:
-        """Number of its equation in parentheses, or ""."""
-        ...
-
-    @property
-    def method(self) -> str:
-        """How it was checked."""
-        ...
+    name: str
+    claim: str
+    equations: tuple[sp.Eq, ...]
+    reference: str
+    method: str
 
 
 def _rows(step: PrintedStep) -> str:

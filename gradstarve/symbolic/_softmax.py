@@ -83,7 +83,7 @@ def _loss(chain: Chain) -> None:
 
 
 def _one_layer(chain: Chain, loss: str) -> None:
-    rates = tuple(sp.Derivative(function(n.t), n.t) for function in n.columns_of)
+    rates = tuple(n.rate(function) for function in n.columns_of)
     binary = derive("one-layer", loss).result["du/dt"].rhs
 
     def verify_flow(own: Known, earlier: Known) -> list[sp.Expr]:
@@ -195,7 +195,7 @@ def _two_layers(chain: Chain, loss: str) -> None:
         true, other = (n.r * carried * earlier(letter) for letter in (n.c_true, n.c_other))
         total = n.p * earlier(LOSS).subs(dict(zip(n.logits, (true, other, other), strict=True)))
         gain = {n.G_of(n.u): own(n.G_of(n.u)).subs(n.u, true - other)}
-        rates = [(own(sp.Derivative(function(n.t), n.t)), now) for function, now, _ in pairs]
+        rates = [(own(n.rate(function)), now) for function, now, _ in pairs]
         return [own(n.u) - (true - other), *descends(earlier, total, rates, gain)]
 
     chain.add(
@@ -204,7 +204,7 @@ def _two_layers(chain: Chain, loss: str) -> None:
         {
             n.u: n.r * spread * carried,
             n.G_of(n.u): sp.simplify(gain.subs(entries)),
-            **{sp.Derivative(function(n.t), n.t): n.p * n.r * n.G_of(n.u) * partner for function, _, partner in pairs},
+            **{n.rate(function): n.p * n.r * n.G_of(n.u) * partner for function, _, partner in pairs},
         },
         verify_flow,
         domain=CLASSES,
@@ -218,7 +218,7 @@ def _two_layers(chain: Chain, loss: str) -> None:
         scale = earlier(n.u) / carried
         state = {n.kappa: own(n.kappa), n.u: scale * (n.M_plus - n.M_minus) / 4}
         logit_speed = scale * sum(
-            (sp.diff(carried, now) * earlier(sp.Derivative(function(n.t), n.t)) for function, now, _ in pairs), sp.S.Zero
+            (sp.diff(carried, now) * earlier(n.rate(function)) for function, now, _ in pairs), sp.S.Zero
         )
         sums = {n.M_plus: earlier(n.M_plus), n.M_minus: earlier(n.M_minus)}
         straight = scale * n.p * n.r * n.G_of(n.u) * (n.M_plus + n.M_minus) / 2

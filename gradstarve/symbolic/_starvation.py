@@ -24,7 +24,7 @@ from gradstarve.symbolic._opening import cite_loss, descends
 
 PAIR = "pair of features"
 DEEP_PAIR = "pair at depth N"
-RATES = tuple(sp.Derivative(function(n.t), n.t) for function in n.feature_of)
+RATES = tuple(n.rate(function) for function in n.feature_of)
 
 FIRST, SECOND = n.feature
 TIME = (n.t, n.p_one, n.p_both)
@@ -303,7 +303,7 @@ def cross_entropy_targets(chain: Chain) -> dict[str, Target]:
     """Cross-entropy: two gaps that never close hold v2 between two curves, at one layer and deeper."""
     first, second = (rate.subs(n.p_one, n.q * n.p_both) for rate in _rates(chain.known))
     gaps = (FIRST - (1 + n.q) * SECOND, SECOND + n.q * (sp.exp(SECOND) - 1) - FIRST)
-    speeds = tuple(sp.Derivative(function(n.t), n.t) for function in n.Delta_of)
+    speeds = tuple(n.rate(function) for function in n.Delta_of)
 
     def growth(gap: sp.Expr, first: sp.Expr, second: sp.Expr) -> sp.Expr:
         return sp.diff(gap, FIRST) * first + sp.diff(gap, SECOND) * second

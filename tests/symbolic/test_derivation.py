@@ -6,7 +6,7 @@ import mpmath
 import pytest
 import sympy as sp
 
-from gradstarve.ground import LOSS_NAMES, laws, place
+from gradstarve.ground import LOSS_NAMES, laws
 from gradstarve.symbolic import Derivation, DerivationError, Step, available, derive
 from gradstarve.symbolic._derivation import Known, Target, defects, largest_residual, simplifies_to_zero
 
