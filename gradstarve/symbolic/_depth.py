@@ -19,7 +19,7 @@ from gradstarve.symbolic._derivation import Domain, Known, Target
 from gradstarve.symbolic._derive import derive, derives
 from gradstarve.symbolic._losses import while_learning
 from gradstarve.symbolic._mode import add_rest
-from gradstarve.symbolic._opening import cite_loss, descends
+from gradstarve.symbolic._opening import cite_loss, descends, total_loss
 
 WRITTEN_OUT = (1, 2, 3)
 """Depths at which the network itself is differentiated."""
@@ -100,7 +100,7 @@ def _flow(chain: Chain) -> None:
         # The other way round: differentiate the loss of the network itself in every weight, at every depth.
         residuals = []
         for depth in WRITTEN_OUT:
-            total = n.p * earlier(n.ell(n.m)).subs(n.m, earlier(n.f(depth)))
+            total = total_loss(earlier, {n.f(depth): n.p})
             logit = earlier(n.f(depth)).subs(ACTIVE)
             rate = own(weight_speed).subs(n.u_of(n.t), logit)
             rates = [(rate.subs(n.layer_of(n.t), ACTIVE[signed]), signed) for signed in n.signed_layers[:depth]]

@@ -17,7 +17,7 @@ from gradstarve.symbolic import _notation as n
 from gradstarve.symbolic._chain import Chain, without_g
 from gradstarve.symbolic._derivation import Domain, Known, Target
 from gradstarve.symbolic._derive import derives
-from gradstarve.symbolic._opening import cite_loss, descends
+from gradstarve.symbolic._opening import cite_loss, descends, total_loss
 
 ROWS = sp.Matrix(2, 2, n.jacobian)
 THETA = sp.Matrix(n.theta_weights)
@@ -72,23 +72,12 @@ def _outputs(chain: Chain) -> None:
     )
 
 
-def _total_loss(known: Known) -> sp.Expr:
-    """The loss of both samples in the weights."""
-    return sum((known(n.ell(n.m)).subs(n.m, known(margin, "outputs")) for margin in n.sample_margins), sp.S.Zero)
-
-
-def _in_weights(expression: sp.Expr, known: Known) -> sp.Expr:
-    """`expression` with margins as the weights make them, and kernel entries as the Jacobian makes them."""
-    values = {margin: known(margin, "outputs") for margin in n.sample_margins}
-    return expression.subs(values).subs({entry: known(entry, "flow of the margins") for entry in n.kernel})
-
-
 def _flow(chain: Chain) -> None:
     residuals = sp.Matrix([n.g(margin) for margin in n.sample_margins])
     rates = tuple(n.rate(function) for function in n.theta_weights_of)
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
-        total = _total_loss(earlier)
+        total = total_loss(earlier, dict.fromkeys(n.sample_margins, sp.S.One))
         values = {margin: earlier(margin) for margin in n.sample_margins}
         return descends(earlier, total, zip(map(own, rates), n.theta_weights, strict=True), values)
 

@@ -91,13 +91,19 @@ def add_gradient_flow(chain: Chain, neurons: Sequence[Neuron], claim: str, refer
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
         # The other way round: differentiate the loss of the network itself in the weights, then project.
-        total = n.p * earlier(n.ell(n.m)).subs(n.m, earlier(n.network))
+        total = total_loss(earlier, {n.network: n.p})
         weights = {weight: earlier(weight) for neuron in neurons for weight in neuron.weights}
         ways = [direction for _, _, direction in coordinates]
         rates = [own(speed).subs(now) for speed in speeds]
         return descends(earlier, total, zip(rates, ways, strict=True), {n.u_of(n.t): earlier(n.u)}, weights)
 
     chain.add("gradient flow", claim, speeds, verify, reference=reference)
+
+
+def total_loss(known: Known, weights: Mapping[sp.Basic, sp.Expr]) -> sp.Expr:
+    """The loss of samples with the given total `weights`, a mapping from the letters of their margins."""
+    losses = (weight * known(n.ell(n.m)).subs(n.m, known(margin)) for margin, weight in weights.items())
+    return sum(losses, sp.S.Zero)
 
 
 def descends(
@@ -107,11 +113,11 @@ def descends(
     moving: Mapping[sp.Basic, sp.Expr] | None = None,
     at: Mapping[sp.Basic, sp.Expr] | None = None,
 ) -> list[sp.Expr]:
-    """Residuals of "the rates are those of steepest descent of `total`, a loss written in the weights".
+    """Residuals of "the rates are those of steepest descent of `total`", a loss in the weights of the network.
 
     Args:
         known: the equations so far; g is replaced by the formula in them.
-        total: the loss, in the weights.
+        total: the loss, see `total_loss`.
         rates: (rate, weight) pairs; in place of a weight, a direction is a mapping from weights to components.
         moving: replacements in the rates, such as the logit at time t by its value.
         at: replacements in the slopes of the loss.

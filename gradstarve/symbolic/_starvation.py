@@ -20,7 +20,7 @@ from gradstarve.symbolic._chain import Chain, expanded, without_g
 from gradstarve.symbolic._derivation import Domain, Known, Target
 from gradstarve.symbolic._derive import derive, derives
 from gradstarve.symbolic._losses import while_learning
-from gradstarve.symbolic._opening import cite_loss, descends
+from gradstarve.symbolic._opening import cite_loss, descends, total_loss
 
 PAIR = "pair of features"
 DEEP_PAIR = "pair at depth N"
@@ -65,8 +65,7 @@ def _pair(chain: Chain) -> None:
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
         # Steepest descent of the loss itself.
-        total = sum((share * earlier(n.ell(n.m)).subs(n.m, earlier(margin)) for margin, share in weights.items()), sp.S.Zero)
-        slopes = descends(earlier, total, zip(map(own, RATES), n.feature, strict=True))
+        slopes = descends(earlier, total_loss(earlier, weights), zip(map(own, RATES), n.feature, strict=True))
         return [*slopes, own(n.q) * n.p_both - n.p_one]
 
     def force(v: sp.Symbol) -> sp.Expr:
