@@ -292,6 +292,7 @@ def test_derive_lists_and_wants_a_name(run):
     assert "mode --loss hinge" in lines
     listed = json.loads(run("derive", "--list", "--json").stdout)
     assert [f"{entry['name']} --loss {entry['loss']}" for entry in listed] == lines
+    assert listed[0] | {"title": ""} == {"name": "mode", "loss": "cross-entropy", "equation": "3.1-3.5", "title": ""}
     result = run("derive")
     assert outcome(result) == 2
     assert "--list" in result.output

@@ -74,7 +74,8 @@ def derive(
     of the points at which steps without a proof are checked.
     """
     if list_all:
-        listed = [{"name": law.name, "loss": of} for law in laws("derives").values() for of in law.losses]
+        table = laws("derives").values()
+        listed = [{"name": x.name, "loss": of, "equation": x.equation, "title": x.title} for x in table for of in x.losses]
         print_result(as_json, listed, "\n".join(f"{entry['name']} --loss {entry['loss']}" for entry in listed))
         return
     if name is None:

@@ -1,7 +1,7 @@
 """Weight decay in the flow: a mode is learnt if p r g(0) exceeds lambda, and where it settles then (9.1).
 
-Continues `mode`. For losses whose residual falls with the margin; under the hinge it jumps, and a mode that is learnt
-is held at the margin.
+Continues `mode`. It holds for losses whose residual falls with the margin. The residual of the hinge jumps instead, and a
+mode that is learnt is held at the margin.
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
@@ -18,7 +18,7 @@ from gradstarve.symbolic._derive import derives
 from gradstarve.symbolic._opening import MOVED, continue_mode, force_on
 
 LEARNT: Domain = {n.p: (sp.Rational(1, 2), 2), n.r: (sp.Rational(1, 2), 2), n.lam: (0, sp.Rational(1, 10))}
-"""Points on the side of the threshold where a mode is learnt."""
+"""Where points are drawn: on the side of the threshold on which a mode is learnt."""
 
 
 @derives(name="decay", equation="9.1", title="Weight decay on one mode", losses=("cross-entropy", "exponential", "squared"))

@@ -1,8 +1,8 @@
 """Depth: one path of N layers, from the network to du/dt = N p r^{2/N} u^{2-2/N} g(u) and its closed forms (7.1), (7.2).
 
-The network is written out for N = 1, 2 and 3 and differentiated there. In between stands the one fact that depth
-needs, and that holds for every N: the output is of first degree in each weight, so that the gradient for the weight
-b_l is u/b_l times that for u. From there on N is a letter.
+The network is written out for N = 1, 2 and 3 and differentiated there. One fact leads from these to every N: the output is
+of first degree in each weight, so that the gradient for the weight b_l is u/b_l times that for u. From there on N is a
+letter.
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.

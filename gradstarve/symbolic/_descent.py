@@ -3,7 +3,7 @@
 Continues `mode`: the force on the weights is the one derived there, and so are the sums M plus and M minus. Here a
 letter without argument is the value before a step, and a letter with a dash the value after it.
 
-Below it: the same with momentum (8.2).
+The second half of the module derives the same with momentum (8.2).
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
@@ -79,7 +79,7 @@ def _summed(total: sp.Expr, known: Known) -> sp.Expr:
 
 
 def _factor(moved: dict[sp.Symbol, sp.Expr], sign: int) -> sp.Expr:
-    """By what a step multiplies a + z or a - z of a neuron: the same for all, so that the sum over them has its square."""
+    """The factor by which a step multiplies a + z, or a - z, of every neuron. Sums of their squares have its square."""
     return sp.cancel((moved[n.a_next[0]] + sign * moved[n.z_next[0]]) / (n.a[0] + sign * n.z[0]))
 
 

@@ -48,7 +48,7 @@ def _moving(logit: sp.Symbol, rate: sp.Expr, known: Known) -> tuple[sp.Expr, sp.
 
 
 def _rational(expression: sp.Expr) -> sp.Expr:
-    """`expression` with e^u as a letter: what then vanishes does so as a rational function, which is quick to see."""
+    """`expression` with e^u as a letter: a residual then vanishes as a rational function, which is quick to check."""
     return expression.subs(sp.exp(n.u), n.x_var)
 
 

@@ -5,8 +5,8 @@ is their total weight; the sign of the read-out is oriented so that the label is
 equals the logit u. Two neurons in two dimensions stand for any number of both: every sum over neurons below
 is linear in the neurons, and every direction across xh behaves like the one kept here.
 
-Equation numbers are this project's own. The closed forms that follow from the mode equation stand here
-too.
+Equation numbers are this project's own. The module also derives the closed forms that follow from the mode
+equation.
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
@@ -47,10 +47,10 @@ NOW = {function(n.t): letter for neuron in PAIR for letter, function, _ in neuro
 """Coordinates at time t -> plain symbols: residuals are evaluated at an arbitrary moment of the flow."""
 
 LATER = {letter: function for function, letter in NOW.items()}
-"""The way back."""
+"""The inverse of `NOW`."""
 
 NAMES = {letter: function.func for function, letter in NOW.items()}
-"""Symbol of a coordinate -> the function of the same name."""
+"""Letter of a coordinate -> the function of the same name."""
 
 
 @derives(name="mode", equation="3.1-3.5", title="One mode of a hidden ReLU layer")
@@ -535,7 +535,7 @@ def add_rest(
     )
 
 
-# From the mode equation to closed forms, squared loss: a Riccati equation, solved by linearising it.
+# Squared loss: the mode equation is a Riccati equation, solved by linearising it.
 
 
 def squared_targets(chain: Chain) -> dict[str, Target]:

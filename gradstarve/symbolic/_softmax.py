@@ -1,7 +1,7 @@
 """K classes under softmax cross-entropy, K a letter: one layer with Lambert W (11.1), two layers on a clock (11.2).
 
 The K inputs are orthogonal, of norm r and weight p each, so the classes do not meet. Within one of them the other K - 1
-logits are alike by symmetry, and stay so; one of them is singled out, to see what moves it.
+logits are alike by symmetry, and stay alike; the derivation follows one of them.
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
