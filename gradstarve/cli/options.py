@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -33,12 +33,12 @@ THEOREMS = (
 """The catalogue."""
 
 
-def completion(values: Sequence[str] | Callable[[], Iterable[str]], several: bool = False) -> Callable[[str], list[str]]:
+def completion(
+    values: Sequence[str] | Callable[[], Sequence[str]], several: bool = False
+) -> Callable[[str], list[str]]:
     """What a shell offers for a word begun; of `several` values with commas between them, for the last one.
 
-    Args:
-        values: the words, or a function that finds them when a shell asks.
-        several: whether the option takes a list with commas.
+    `values` that take time to find are a function, which is called when a word is completed.
 
     >>> completion(LOSSES)("c"), completion(LOSSES, several=True)("hinge,e")
     (['cross-entropy'], ['hinge,exponential'])
@@ -46,9 +46,8 @@ def completion(values: Sequence[str] | Callable[[], Iterable[str]], several: boo
 
     def offered(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
-        taken = before.split(",")
-        words = values() if callable(values) else values
-        return [f"{before}{comma}{word}" for word in words if word.startswith(last) and word not in taken]
+        taken, valid = before.split(","), values() if callable(values) else values
+        return [f"{before}{comma}{value}" for value in valid if value.startswith(last) and value not in taken]
 
     return offered
 
