@@ -46,13 +46,17 @@ def test_bash_completes_commands_options_and_values(line, offered):
     assert completed(line) == offered
 
 
-def test_completing_is_quick_and_loads_nothing_heavy():
+@pytest.mark.parametrize(("line", "offered"), [("overlay --fi", "--figures"), ("derive mom", "momentum")])
+def test_completing_is_quick_and_loads_nothing_heavy(line, offered):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert completed("overlay --fi") == ["--figures"]
+    assert completed(line) == [offered]
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Processor time: on a busy machine the rest measures its neighbours.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
-    code = "import sys, gradstarve.cli.main; print([m for m in ('jax', 'numpy', 'sympy', 'matplotlib') if m in sys.modules])"
+    code = (
+        "import sys, gradstarve.cli.main; from gradstarve.ground import laws; laws('derives'); "
+        "print([m for m in ('jax', 'numpy', 'sympy', 'matplotlib') if m in sys.modules])"
+    )
     assert run("-c", code).stdout.strip() == "[]"
 
 

@@ -165,9 +165,9 @@ def name_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported_at_the_top(tree, known):
-    """The modules of `known` that are loaded when a module is: what its functions import later is left out."""
-    found, body = set(), list(tree.body)
+def imported_at_the_top(tree, known, late=False):
+    """The modules of `known` that are loaded when a module is; with `late` also those that its functions import."""
+    found, body = set(), list(ast.walk(tree) if late else tree.body)
     while body:
         node = body.pop()
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -207,10 +207,19 @@ def test_no_imports_run_in_a_circle():
     assert circle(graph) is None
 
 
+def test_derivations_and_printers_do_not_import_each_other_in_functions_either():
+    paths = list((PACKAGE / "symbolic").glob("*.py"))
+    trees = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    graph = {name: imported_at_the_top(tree, set(trees), late=True) - {name} for name, tree in trees.items()}
+    assert "gradstarve.symbolic._printers" in graph["gradstarve.symbolic._derivation"]
+    assert circle(graph) is None
+
+
 def test_a_circle_would_be_noticed():
     tree = ast.parse("from gradstarve import b\nfrom gradstarve.c import f\ndef g():\n    import gradstarve.d\n")
     known = {"gradstarve", "gradstarve.b", "gradstarve.c", "gradstarve.d"}
     assert imported_at_the_top(tree, known) == {"gradstarve.b", "gradstarve.c"}
+    assert imported_at_the_top(tree, known, late=True) == {"gradstarve.b", "gradstarve.c", "gradstarve.d"}
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
     assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import gradstarve
 
-# Of each law the losses whose chains differ; the others repeat a chain with another g.
-LOSSES = {
+# The losses shown of a law whose chains differ by more than g. Of every other law the first loss is shown.
+SHOWN = {
     "mode": ("cross-entropy", "hinge", "exponential", "squared"),
     "starvation": ("exponential", "hinge", "cross-entropy"),
 }
@@ -40,17 +40,17 @@ class Chain:
 
 
 def wanted() -> list[tuple[str, str]]:
-    """The derivations shown: for each law the losses of `LOSSES`, or the first one."""
+    """The derivations shown: for each law the losses of `SHOWN`, or the first one."""
     from gradstarve.symbolic import available
 
     found: dict[str, list[str]] = {}
     for name, loss in available():
         found.setdefault(name, []).append(loss)
-    return [(name, loss) for name, losses in found.items() for loss in LOSSES.get(name, losses[:1])]
+    return [(name, loss) for name, losses in found.items() for loss in SHOWN.get(name, losses[:1])]
 
 
 def markdown(pair: tuple[str, str]) -> str:
-    """Derives, checks and prints one of them."""
+    """Derives and checks one of them, and prints it in Markdown."""
     return gradstarve.derive(*pair).to_markdown()
 
 

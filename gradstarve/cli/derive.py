@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
 from gradstarve.cli.options import (
-    DERIVATIONS,
     LOSSES,
     Seed,
     check_choice,
@@ -19,16 +19,26 @@ from gradstarve.cli.options import (
     print_result,
     wrote,
 )
-from gradstarve.ground import Progress, files, say
+from gradstarve.ground import Progress, files, laws, say
 
 EXAMPLE = "Example: gradstarve derive mode --loss hinge --format latex --out derivations"
 FORMATS = {"text": "txt", "markdown": "md", "latex": "tex"}
 
 
-def _losses(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The losses that the law named before is derived for."""
-    name = ctx.params.get("name") or "".join(ctx.args[:1])
-    return completion(DERIVATIONS.get(name, LOSSES))(incomplete)
+def _names() -> list[str]:
+    """What NAME may be."""
+    return [*laws("derives"), "all"]
+
+
+def _losses(name: str) -> Sequence[str]:
+    """The losses for which the law of that name is derived; all losses for another name."""
+    law = laws("derives").get(name)
+    return law.losses if law else LOSSES
+
+
+def _complete_loss(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The losses for which the law on the command line is derived."""
+    return completion(_losses(ctx.params.get("name") or "".join(ctx.args[:1])))(incomplete)
 
 
 def derive(
@@ -36,14 +46,14 @@ def derive(
         Optional[str],  # noqa: UP045
         typer.Argument(
             help="The law to derive, see --list, or all of them: all.",
-            autocompletion=completion([*DERIVATIONS, "all"]),
+            autocompletion=completion(_names),
         ),
     ] = None,
     loss: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
             help=f"One of {', '.join(LOSSES)}. [default: cross-entropy; for all: every loss]",
-            autocompletion=_losses,
+            autocompletion=_complete_loss,
         ),
     ] = None,
     format: Annotated[str, choice(list(FORMATS), f"Form of the derivation: {', '.join(FORMATS)}.")] = "text",
@@ -64,16 +74,17 @@ def derive(
     of the points at which steps without a proof are checked.
     """
     if list_all:
-        listed = [{"name": law, "loss": of} for law, losses in DERIVATIONS.items() for of in losses]
+        table = laws("derives").values()
+        listed = [{"name": x.name, "loss": of, "equation": x.equation, "title": x.title} for x in table for of in x.losses]
         print_result(as_json, listed, "\n".join(f"{entry['name']} --loss {entry['loss']}" for entry in listed))
         return
     if name is None:
         raise typer.BadParameter("give the name of a law, all, or --list", param_hint="'NAME'")
-    check_choice("NAME", name, [*DERIVATIONS, "all"])
+    check_choice("NAME", name, _names())
     whole = name == "all"
     wanted = loss or (None if whole else "cross-entropy")
     if wanted:
-        check_choice("--loss", wanted, LOSSES if whole else DERIVATIONS[name])
+        check_choice("--loss", wanted, _losses(name))
     check_choice("--format", format, list(FORMATS))
     with command("gradstarve derive"):
         folder = None if out is None else files.output_directory(out)

@@ -20,20 +20,6 @@ LOSSES = ("cross-entropy", "hinge", "exponential", "squared")
 PROBLEMS = ("antipodal", "orthogonal")
 PRECISIONS = ("float64", "float32")
 
-DERIVATIONS = {
-    "mode": LOSSES,
-    "one-layer": LOSSES,
-    "inflection": LOSSES,
-    "depth": LOSSES,
-    "descent": LOSSES,
-    "momentum": LOSSES,
-    "decay": ("cross-entropy", "exponential", "squared"),
-    "starvation": LOSSES,
-    "softmax": ("cross-entropy",),
-    "linearised": ("cross-entropy",),
-}
-"""Law -> losses it is derived for."""
-
 THEOREMS = (
     *("balance", "sign", "no-sliding-edges", "independent-modes", "clock", "hinge", "cross-entropy", "balanced-curves"),
     *("read-out", "deaths", "universality", "fates", "learning-probability", "transfer", "antipodal-fates", "waking"),
@@ -47,8 +33,12 @@ THEOREMS = (
 """The catalogue."""
 
 
-def completion(values: Sequence[str], several: bool = False) -> Callable[[str], list[str]]:
+def completion(
+    values: Sequence[str] | Callable[[], Sequence[str]], several: bool = False
+) -> Callable[[str], list[str]]:
     """What a shell offers for a word begun; of `several` values with commas between them, for the last one.
+
+    `values` that take time to find are a function, which is called when a word is completed.
 
     >>> completion(LOSSES)("c"), completion(LOSSES, several=True)("hinge,e")
     (['cross-entropy'], ['hinge,exponential'])
@@ -56,8 +46,8 @@ def completion(values: Sequence[str], several: bool = False) -> Callable[[str], 
 
     def offered(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
-        taken = before.split(",")
-        return [f"{before}{comma}{value}" for value in values if value.startswith(last) and value not in taken]
+        taken, valid = before.split(","), values() if callable(values) else values
+        return [f"{before}{comma}{value}" for value in valid if value.startswith(last) and value not in taken]
 
     return offered
 

@@ -42,7 +42,7 @@ SECTIONS = {
 @dataclass(frozen=True)
 class Law:
     """One declaration: `name`, `equation`, `title`, the names of the `losses` and of the `dynamics` ("flow", "descent") that
-    the law holds for, and the `module` that declares it."""
+    the law holds for, the `module` that declares it, and the docstring (`text`) of the decorated function."""
 
     name: str
     equation: str
@@ -50,6 +50,7 @@ class Law:
     losses: tuple[str, ...]
     dynamics: tuple[str, ...]
     module: str
+    text: str = ""
 
 
 def place(equation: str) -> tuple[int, int]:
@@ -86,14 +87,14 @@ def _read(path: Path, decorator: str) -> Iterator[Law]:
     if f"@{decorator}(" not in text:
         return
     module = ".".join(("gradstarve", *path.relative_to(PACKAGE).with_suffix("").parts))
-    for node in ast.parse(text).body:
-        for call in getattr(node, "decorator_list", ()):
+    for node in [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]:
+        for call in node.decorator_list:
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == decorator:
                 given = {word.arg: word.value for word in call.keywords}
-                yield _law(given, module, call.lineno)
+                yield _law(given, module, call.lineno, ast.get_docstring(node) or "")
 
 
-def _law(given: dict[str | None, ast.expr], module: str, line: int) -> Law:
+def _law(given: dict[str | None, ast.expr], module: str, line: int, text: str) -> Law:
     values = {"losses": LOSS_NAMES, "dynamics": ("flow",), "title": ""}
     for word in ("name", "equation", "title", "losses", "dynamics"):
         if word in given:
@@ -105,4 +106,4 @@ def _law(given: dict[str | None, ast.expr], module: str, line: int) -> Law:
     missing = [word for word in ("name", "equation") if word not in values]
     if missing:
         raise ValueError(f"{module}, line {line}: a law needs a {' and an '.join(missing)}")
-    return Law(**values, module=module)  # pyright: ignore[reportArgumentType]
+    return Law(**values, module=module, text=text)  # pyright: ignore[reportArgumentType]

@@ -1,7 +1,7 @@
 """Weight decay in the flow: a mode is learnt if p r g(0) exceeds lambda, and where it settles then (9.1).
 
-Continues `mode`. For losses whose residual falls with the margin; under the hinge it jumps, and a mode that is learnt
-is held at the margin.
+Continues `mode`. It holds for losses whose residual falls with the margin. The residual of the hinge jumps instead, and a
+mode that is learnt is held at the margin.
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
@@ -11,56 +11,20 @@ from __future__ import annotations
 
 import sympy as sp
 
-from gradstarve.symbolic._derivation import (
-    BALANCED,
-    GENERAL,
-    Chain,
-    Derivation,
-    Domain,
-    Known,
-    Target,
-    derive,
-    du_dt,
-    equal,
-    residual_at,
-    solves_flow,
-    without_g,
-)
-from gradstarve.symbolic._descent import COORDINATES, add_force, force
-from gradstarve.symbolic._notation import (
-    NOW_SUMS,
-    M_minus,
-    M_plus,
-    a,
-    g,
-    growth_of,
-    kappa,
-    kappa_of,
-    lam,
-    lambda_c,
-    m,
-    p,
-    r,
-    t,
-    u,
-    u0_positive,
-    u_of,
-    u_positive,
-    u_star,
-    z,
-)
+from gradstarve.symbolic import _notation as n
+from gradstarve.symbolic._chain import BALANCED, BALANCED_FLOW, GENERAL, Chain, residual_at, without_g
+from gradstarve.symbolic._derivation import Derivation, Domain, Known, Target
+from gradstarve.symbolic._derive import derives
+from gradstarve.symbolic._opening import MOVED, continue_mode, force_on
 
-LOSSES = ("cross-entropy", "exponential", "squared")
-
-LEARNT: Domain = {p: (sp.Rational(1, 2), 2), r: (sp.Rational(1, 2), 2), lam: (0, sp.Rational(1, 10))}
-"""Points on the side of the threshold where a mode is learnt."""
+LEARNT: Domain = {n.p: (sp.Rational(1, 2), 2), n.r: (sp.Rational(1, 2), 2), n.lam: (0, sp.Rational(1, 10))}
+"""Where points are drawn: on the side of the threshold on which a mode is learnt."""
 
 
-def build(loss: str) -> Derivation:
-    """Derive the flow of a mode with weight decay for the loss of that name; see `gradstarve.symbolic.derive`."""
-    mode, chain = derive("mode", loss), Chain()
-    chain.cite(mode, "residual", "The residual of the loss, as in the derivation of the mode.")
-    add_force(chain, mode)
+@derives(name="decay", equation="9.1", title="Weight decay on one mode", losses=("cross-entropy", "exponential", "squared"))
+def decay(chain: Chain, loss: str) -> dict[str, Target]:
+    """The flow with weight decay, its threshold and where it settles (9.1)."""
+    mode = continue_mode(chain, loss, force=True)
     _flow(chain)
     _sums(chain)
     _logit_equation(chain, mode)
@@ -68,40 +32,39 @@ def build(loss: str) -> Derivation:
     _threshold(chain)
     _settled(chain)
     learnt = "Valid for p r g(0) > lambda: where the mode settles."
+    settling = "The rate at which it settles, if negative."
     targets = {
-        "du/dt": Target(GENERAL, du_dt, (u, p, r, kappa, lam), "kappa is that of the moment."),
-        "du/dt balanced": Target(BALANCED, du_dt, (u_positive, p, r, lam)),
-        "lambda_c": Target("threshold", lambda_c, (p, r), "The mode is learnt if lambda is below."),
-        "u*": Target("settled logit", u_star, (p, r, lam), learnt),
-        "sigma(u*)": Target("stability", growth_of(u_star), (p, r, lam), "The rate at which it settles, if negative."),
+        "du/dt": Target(GENERAL, n.du_dt, (n.u, n.p, n.r, n.kappa, n.lam), "kappa is that of the moment."),
+        "du/dt balanced": Target(BALANCED, n.du_dt, (n.u_positive, n.p, n.r, n.lam)),
+        "lambda_c": Target("threshold", n.lambda_c, (n.p, n.r), "The mode is learnt if lambda is below."),
+        "u*": Target("settled logit", n.u_star, (n.p, n.r, n.lam), learnt),
+        "sigma(u*)": Target("stability", n.growth_of(n.u_star), (n.p, n.r, n.lam), settling),
     }
-    if loss == "squared":
-        targets |= _curve(chain)
-    return Derivation("decay", loss, f"Weight decay on one mode, {loss} loss", chain.steps, targets)
+    return targets | (_curve(chain) if loss == "squared" else {})
 
 
 def _rates(known: Known) -> dict[sp.Symbol, sp.Expr]:
     """Letters of the weights -> their speeds under force and decay, g(u) a letter."""
-    return {now: known(sp.Derivative(function(t), t), "flow with decay") for function, now, _ in COORDINATES}
+    return {now: known(n.rate(function), "flow with decay") for function, now in MOVED.items()}
 
 
 def _flow(chain: Chain) -> None:
-    penalty = lam * sum((x**2 for x in (*a, *z)), sp.S.Zero) / 2
-    rates = tuple(sp.Derivative(function(t), t) for function, _, _ in COORDINATES)
+    penalty = n.lam * sum((x**2 for x in (*n.a, *n.z)), sp.S.Zero) / 2
+    rates = tuple(n.rate(function) for function in MOVED)
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
         return [
-            without_g(own(rate) - force(earlier, function) + sp.diff(penalty, now), earlier)
-            for rate, (function, now, _) in zip(rates, COORDINATES, strict=True)
+            without_g(own(rate) - force_on(earlier, function) + sp.diff(penalty, now), earlier)
+            for rate, (function, now) in zip(rates, MOVED.items(), strict=True)
         ]
 
     chain.add(
         "flow with decay",
         "Weight decay adds lambda/2 times the sum of all squared weights to the loss: every weight is also pulled to 0.",
-        tuple(
-            equal(rate, force(chain.known, function) - lam * now)
-            for rate, (function, now, _) in zip(rates, COORDINATES, strict=True)
-        ),
+        {
+            rate: force_on(chain.known, function) - n.lam * now
+            for rate, (function, now) in zip(rates, MOVED.items(), strict=True)
+        },
         verify,
         reference="(9.1)",
     )
@@ -119,125 +82,125 @@ def _sums(chain: Chain) -> None:
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
         return [
-            without_g(own(sp.Derivative(function(t), t)).subs(sums, earlier(sums)) - _drift(earlier(sums), earlier), earlier)
-            for sums, function in NOW_SUMS.items()
+            without_g(own(n.rate(function)).subs(sums, earlier(sums)) - _drift(earlier(sums), earlier), earlier)
+            for sums, function in n.NOW_SUMS.items()
         ]
 
     chain.add(
         "sums",
         "M plus and M minus each obey an equation of their own, whatever the number of neurons.",
-        tuple(equal(sp.Derivative(function(t), t), speed(sums)) for sums, function in NOW_SUMS.items()),
+        {n.rate(function): speed(sums) for sums, function in n.NOW_SUMS.items()},
         verify,
     )
 
 
 def _logit_equation(chain: Chain, mode: Derivation) -> None:
-    root = sp.sqrt(kappa**2 + u**2)
-    states = {M_plus: 2 * (root + u) / r, M_minus: 2 * (root - u) / r}
+    root = sp.sqrt(n.kappa**2 + n.u**2)
+    states = {n.M_plus: 2 * (root + n.u) / n.r, n.M_minus: 2 * (root - n.u) / n.r}
 
     def along(quantity: sp.Expr, known: Known) -> sp.Expr:
-        speeds = {sums: known(sp.Derivative(function(t), t), "sums") for sums, function in NOW_SUMS.items()}
+        speeds = {sums: known(n.rate(function), "sums") for sums, function in n.NOW_SUMS.items()}
         drift = sum((sp.diff(quantity, sums) * speed for sums, speed in speeds.items()), sp.S.Zero)
         return without_g(drift, known).subs(states)
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
-        square = earlier(kappa) ** 2
+        square = earlier(n.kappa) ** 2
         return [
-            own(du_dt) - along(r * (M_plus - M_minus) / 4, earlier),
-            2 * kappa * own(sp.Derivative(kappa_of(t), t)) - along(square, earlier),
-            square.subs(states) - kappa**2,
-            own(du_dt).subs(lam, 0) - mode.result["du/dt"].rhs,
+            own(n.du_dt) - along(n.r * (n.M_plus - n.M_minus) / 4, earlier),
+            2 * n.kappa * own(n.rate(n.kappa_of)) - along(square, earlier),
+            square.subs(states) - n.kappa**2,
+            own(n.du_dt).subs(n.lam, 0) - mode.result["du/dt"].rhs,
         ]
 
     chain.add(
         GENERAL,
         "In logit and kappa: decay takes 2 lambda u off the mode equation, and lets kappa fade at the rate 2 lambda, so "
         "that every mode becomes balanced.",
-        (
-            equal(du_dt, mode.result["du/dt"].rhs - 2 * lam * u),
-            equal(sp.Derivative(kappa_of(t), t), -2 * lam * kappa),
-        ),
+        {
+            n.du_dt: mode.result["du/dt"].rhs - 2 * n.lam * n.u,
+            n.rate(n.kappa_of): -2 * n.lam * n.kappa,
+        },
         verify,
         reference="(9.1)",
     )
 
 
 def _balanced(chain: Chain, mode: Derivation) -> None:
-    pull = residual_at(chain.known, u_positive)
+    pull = residual_at(chain.known, n.u_positive)
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
-        even = {z[j]: a[j] for j in range(len(a))}
-        straight = without_g(_drift(earlier(u), earlier).subs(u, earlier(u)), earlier)
+        even = {n.z[j]: n.a[j] for j in range(len(n.a))}
+        straight = without_g(_drift(earlier(n.u), earlier).subs(n.u, earlier(n.u)), earlier)
         return [
-            own(du_dt) - earlier(du_dt, GENERAL).subs({kappa: 0, u: u_positive}),
-            (own(du_dt).subs(u_positive, earlier(u)) - straight).subs(even),
-            own(du_dt).subs(lam, 0) - mode.result["du/dt balanced"].rhs,
+            own(n.du_dt) - earlier(n.du_dt, GENERAL).subs({n.kappa: 0, n.u: n.u_positive}),
+            (own(n.du_dt).subs(n.u_positive, earlier(n.u)) - straight).subs(even),
+            own(n.du_dt).subs(n.lam, 0) - mode.result["du/dt balanced"].rhs,
         ]
 
     chain.add(
         BALANCED,
         "In the balanced limit force and decay stand side by side.",
-        equal(du_dt, 2 * (p * r * pull - lam) * u_positive),
+        {n.du_dt: 2 * (n.p * n.r * pull - n.lam) * n.u_positive},
         verify,
         reference="(9.1)",
     )
 
 
 def _threshold(chain: Chain) -> None:
-    rate = chain.known(du_dt, BALANCED)
-    growth = sp.diff(rate, u_positive).subs(u_positive, 0)
-    (critical,) = sp.solve(growth, lam)
+    rate = chain.known(n.du_dt, BALANCED)
+    growth = sp.diff(rate, n.u_positive).subs(n.u_positive, 0)
+    (critical,) = sp.solve(growth, n.lam)
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
-        rate = earlier(du_dt, BALANCED)
+        rate = earlier(n.du_dt, BALANCED)
         return [
-            own(growth_of(0)) - sp.limit(rate / u_positive, u_positive, 0),
-            own(growth_of(0)).subs(lam, own(lambda_c)),
-            sp.diff(own(growth_of(0)), lam) + 2,
+            own(n.growth_of(0)) - sp.limit(rate / n.u_positive, n.u_positive, 0),
+            own(n.growth_of(0)).subs(n.lam, own(n.lambda_c)),
+            sp.diff(own(n.growth_of(0)), n.lam) + 2,
         ]
 
     chain.add(
         "threshold",
         "A small logit grows at the rate sigma(0), which is positive for lambda below p r g(0) and negative above it: "
         "rare classes and those of small norm are then erased for ever.",
-        (equal(growth_of(0), sp.expand(growth)), equal(lambda_c, critical)),
+        {n.growth_of(0): sp.expand(growth), n.lambda_c: critical},
         verify,
         reference="(9.1)",
     )
 
 
 def _settled(chain: Chain) -> None:
-    slope = sp.diff(chain.known(g(m)), m)
-    (settled,) = sp.solve(residual_at(chain.known, u) - lam / (p * r), u)
+    slope = sp.diff(chain.known(n.g(n.m)), n.m)
+    (settled,) = sp.solve(residual_at(chain.known, n.u) - n.lam / (n.p * n.r), n.u)
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
-        rest = own(u_star)
+        rest = own(n.u_star)
         return [
-            p * r * residual_at(earlier, rest) - lam,
+            n.p * n.r * residual_at(earlier, rest) - n.lam,
             # sigma(0) is 2 p r times g(0) - g(u*): as g falls, the rest is above 0 exactly if small logits grow.
-            earlier(growth_of(0)) - 2 * p * r * (residual_at(earlier, sp.S.Zero) - residual_at(earlier, rest)),
+            earlier(n.growth_of(0)) - 2 * n.p * n.r * (residual_at(earlier, sp.S.Zero) - residual_at(earlier, rest)),
         ]
 
     chain.add(
         "settled logit",
         "The logit rests where p r g(u) is lambda. As g falls with the logit, that is above 0 exactly if a small logit "
         "grows; otherwise nothing is left but 0.",
-        equal(u_star, settled),
+        {n.u_star: settled},
         verify,
         domain=LEARNT,
         reference="(9.1)",
     )
-    balance = sp.factor(sp.simplify(2 * p * r * slope.subs(m, settled)))
+    balance = sp.factor(sp.simplify(2 * n.p * n.r * slope.subs(n.m, settled)))
 
     def verify_stability(own: Known, earlier: Known) -> list[sp.Expr]:
-        rest = earlier(u_star)
-        whole = sp.diff(earlier(du_dt, BALANCED), u_positive).subs(u_positive, rest)
-        return [own(growth_of(u_star)).subs(u_star, rest) - whole]
+        rest = earlier(n.u_star)
+        whole = sp.diff(earlier(n.du_dt, BALANCED), n.u_positive).subs(n.u_positive, rest)
+        return [own(n.growth_of(n.u_star)).subs(n.u_star, rest) - whole]
 
     chain.add(
         "stability",
         "Next to its rest the logit returns at the rate sigma(u*), negative while g falls and the rest is above 0.",
-        equal(growth_of(u_star), balance * u_star),
+        {n.growth_of(n.u_star): balance * n.u_star},
         verify_stability,
         domain=LEARNT,
         reference="(9.1)",
@@ -246,16 +209,16 @@ def _settled(chain: Chain) -> None:
 
 def _curve(chain: Chain) -> dict[str, Target]:
     # (p r (1 - u) - lambda) u is linear in 1/u: a logistic curve that ends at u*.
-    growth = chain.known(growth_of(0))
-    rest = chain.known(u_star)
-    curve = rest / (1 + (rest / u0_positive - 1) * sp.exp(-growth * t))
+    growth = chain.known(n.growth_of(0))
+    rest = chain.known(n.u_star)
+    curve = rest / (1 + (rest / n.u0_positive - 1) * sp.exp(-growth * n.t))
     chain.add(
         "logit in time",
         "With the squared loss the balanced curve is a logistic function, as without decay, of another rate and end.",
-        equal(u_of(t), curve),
-        lambda own, earlier: solves_flow(own(u_of(t)), earlier(du_dt, BALANCED), u_positive, u0_positive),
+        {n.u_of(n.t): curve},
         domain=LEARNT,
         reference="(9.1)",
+        solves=BALANCED_FLOW,
     )
     note = "Valid for u0 > 0, lambda other than p r."
-    return {"u(t)": Target("logit in time", u_of(t), (t, p, r, lam, u0_positive), note)}
+    return {"u(t)": Target("logit in time", n.u_of(n.t), (n.t, n.p, n.r, n.lam, n.u0_positive), note)}

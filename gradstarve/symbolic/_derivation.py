@@ -11,11 +11,10 @@ right. Change a formula anywhere, and the residuals computed from it no longer v
 
 from __future__ import annotations
 
-import importlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -24,8 +23,8 @@ import sympy as sp
 from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 
-from gradstarve.ground import can_pickle, did_you_mean, shown
-from gradstarve.symbolic._notation import g, m, t, u_of
+from gradstarve.ground import can_pickle, shown
+from gradstarve.symbolic import _printers as printers
 
 # Two ways to see that an expression is zero: by algebra, and at random points in 80-digit arithmetic.
 #
@@ -189,9 +188,7 @@ def simplifies_to_zero(residual: sp.Expr) -> bool:
     return any(attempt(residual) == 0 for attempt in attempts)
 
 
-def defects(
-    residuals: Sequence[sp.Expr], domain: Domain, points: int, digits: int, seed: int
-) -> tuple[str, str | None]:
+def defects(residuals: Sequence[sp.Expr], domain: Domain, points: int, digits: int, seed: int) -> tuple[str, str | None]:
     """Check that all residuals vanish.
 
     Returns:
@@ -237,8 +234,19 @@ class Known:
         """All equations, in order."""
         return tuple(equation for _, group in self._steps for equation in group)
 
+    def has(self, label: sp.Basic) -> bool:
+        """Whether an equation gives `label`."""
+        return self._value(label, None) is not None
+
     def __call__(self, label: sp.Basic, step: str | None = None) -> sp.Expr:
         """The value of `label`, in the step of that name or, without one, in the latest step that has it."""
+        value = self._value(label, step)
+        if value is None:
+            where = f"step {step!r}" if step else "any step so far"
+            raise DerivationError(f"no equation gives {label} in {where}; its left-hand side is missing or was changed")
+        return value
+
+    def _value(self, label: sp.Basic, step: str | None) -> sp.Expr | None:
         equations = [e for name, group in reversed(self._steps) if step in (None, name) for e in group]
         for equation in equations:
             if equation.lhs == label:
@@ -248,8 +256,7 @@ class Known:
                 return equation.rhs / (equation.lhs / label)
             if equation.lhs.is_Add and label in equation.lhs.args:
                 return equation.rhs - (equation.lhs - label)
-        where = f"step {step!r}" if step else "any step so far"
-        raise DerivationError(f"no equation gives {label} in {where}; its left-hand side is missing or was changed")
+        return None
 
 
 Verify = Callable[[Known, Known], Sequence[sp.Expr]]
@@ -340,16 +347,6 @@ class Derivation:
     title: str
     steps: tuple[Step, ...]
     targets: Mapping[str, Target] = field(repr=False)
-
-    def __reduce__(self):
-        # Steps hold functions, so that a derivation is derived again by its name; equations of the user's own go along.
-        if (self.name, self.loss) in available():
-            first = _build(self.name, self.loss)
-            if [step.name for step in first.steps] == [step.name for step in self.steps]:
-                pairs = zip(first.steps, self.steps, strict=True)
-                own = tuple((step.name, step.equation) for was, step in pairs if step.equation != was.equation)
-                return _derive_again, (self.name, self.loss, own)
-        return super().__reduce__()
 
     def __getitem__(self, name: str) -> Step:
         """The step of that name."""
@@ -461,36 +458,56 @@ class Derivation:
         return self.targets[key]
 
     def to_jax(self, which: str | None = None) -> Callable[..., Any]:
-        """The result `which` as a JAX function of its symbols; see `printers.to_jax`."""
-        from gradstarve.symbolic._printers import to_jax
+        """The result `which`, by default `default_target`, compiled into a JAX function of its symbols.
 
+        Returns:
+            A function whose parameters are named like the symbols (`t`, `p`, `r`, `kappa`, `u0`, ...), in the
+            order of `inspect.signature`; arrays broadcast, and jit, vmap and grad apply. It keeps the dtype of
+            its arguments, and does not check their range: its docstring says where it is valid. `.source` is
+            its code.
+
+        Raises:
+            NotImplementedError: the result contains something without a JAX counterpart.
+
+        Example:
+            >>> from gradstarve.symbolic import derive
+            >>> logit = derive("one-layer", "cross-entropy").to_jax("u(t)")
+            >>> round(float(logit(t=2.0, p=0.5, r=1.0, u0=0.0)), 3)
+            0.443
+            >>> print(logit.source.splitlines()[-1].strip())
+            return jnp.log(special.lambertw_exp(C))
+        """
         which = self.default_target if which is None else which
-        return to_jax(self, which, self._target(which))
+        target = self._target(which)
+        return printers.to_jax(
+            which,
+            self.result[which],
+            target.arguments,
+            self.definitions(which),
+            law=self.name,
+            loss=self.loss,
+            note=target.note,
+        )
+
+    def _printed(self) -> list[printers.PrintedStep]:
+        steps = self.checked_steps
+        return [printers.PrintedStep(s.name, s.claim, s.equations, s.reference, s.method) for s in steps]
 
     def to_latex(self, document: bool = False) -> str:
-        """The checked steps in LaTeX: a section, or with `document` an article that compiles by itself.
+        """The checked steps in LaTeX, needing `amsmath`: a section, or with `document` an article that compiles by itself.
 
         Raises:
             DerivationError: a step fails its check; nothing is printed that does not hold.
         """
-        from gradstarve.symbolic._printers import to_latex
-
-        return to_latex(self, document)
+        section = printers.to_latex(self.title, self._printed())
+        return printers.latex_article([section]) if document else section
 
     def to_markdown(self) -> str:
         """The checked steps in Markdown, equations between $$, for notebooks; raises as `to_latex` does."""
-        from gradstarve.symbolic._printers import to_markdown
-
-        return to_markdown(self)
+        return printers.to_markdown(self.title, self._printed())
 
     def __str__(self) -> str:
-        lines = [self.title]
-        for number, step in enumerate(self.checked_steps, start=1):
-            reference = f" {step.reference}" if step.reference else ""
-            lines += ["", f"{number}. {step.name}{reference}. {step.claim}"]
-            lines += [f"       {sp.sstr(equation.lhs)} = {sp.sstr(equation.rhs)}" for equation in step.equations]
-            lines.append(f"   check: {step.method}")
-        return "\n".join(lines)
+        return printers.to_text(self.title, self._printed())
 
     def _repr_markdown_(self) -> str:
         return self.to_markdown()
@@ -501,191 +518,20 @@ class Derivation:
         return "$$\\begin{aligned}" + r" \\ ".join(rows) + "\\end{aligned}$$"
 
 
-_LAWS = {
-    "mode": ("mode", "build"),
-    "one-layer": ("one_layer", "build"),
-    "inflection": ("inflection", "build"),
-    "depth": ("depth", "build"),
-    "descent": ("descent", "build"),
-    "momentum": ("descent", "build_momentum"),
-    "decay": ("decay", "build"),
-    "starvation": ("starvation", "build"),
-    "softmax": ("softmax", "build"),
-    "linearised": ("linearised", "build"),
-}
-"""Name of a law -> module of this package that derives it, which has `LOSSES` (names), and its function of the loss."""
-
-
-def available() -> list[tuple[str, str]]:
-    """All (name, loss) pairs that `derive` accepts.
-
-    Example:
-        >>> from gradstarve.symbolic import available
-        >>> ("mode", "hinge") in available()
-        True
-    """
-    return [(name, loss) for name in _LAWS for loss in _law(name).LOSSES]
-
-
-def derive(name: str, loss: Any) -> Derivation:
-    """Derive a law of learning from its network and loss, each step with a check.
-
-    Setting (arXiv:1809.06848): binary classification, labels y = ±1, margin m = y f(x), points of one class
-    along one direction with norm r and total weight p, gradient flow in time t = step size x step.
-
-    - "mode": one hidden ReLU layer, f = sum_j z_j relu(w_j.x). From the loss to the gradient flow, the
-      conserved quantities, the hyperbolic clock, du/dt = 2 p r g(u) sqrt(kappa^2 + u^2) (3.4), t(u) for
-      every loss, and u(t) for the hinge and squared losses.
-    - "one-layer": linear read-out f = v.x, du/dt = p r^2 g(u); u(t) for every loss, with Lambert W for
-      cross-entropy (3.9).
-    - "inflection": where the error of the mode bends, e'' = 0 (5.1), and kappa^2 = K(u) there (5.2).
-    - "depth": one path of N layers, balanced (7.1) and not (7.2), N being a symbol of the formulas.
-    - "descent": gradient descent of the mode, exact at any step size (8.1), with weight decay (8.2).
-    - "momentum": the same with heavy-ball and Nesterov momentum (8.2).
-    - "decay": the flow with weight decay, its threshold and where it settles (9.1); not for the hinge.
-    - "starvation": a feature on every sample and one on some of them: what the second is left with (10.1)-(10.5).
-    - "softmax": K classes, K being a symbol, one layer (11.1) and two (11.2); cross-entropy only.
-    - "linearised": two samples and two weights of a linearised network: the flow of its margins, optimum and dual under a
-      ridge, which feature starves which, spectral decoupling (14.1)-(14.4); cross-entropy only.
-
-    Args:
-        name: the law, one of the names above.
-        loss: "cross-entropy", "hinge", "exponential" or "squared", or an object whose `.name` is one of
-            these.
-
-    Returns:
-        A `Derivation`. Construction derives; `.check()` checks.
-
-    Raises:
-        ValueError: unknown law or loss; the message lists the valid ones.
+def latex_document(derivations: Iterable[Derivation]) -> str:
+    """One article with a section for each derivation, which compiles by itself.
 
     Example:
         >>> from gradstarve.symbolic import derive
-        >>> print(derive("mode", "hinge").result["t*"].rhs)
-        (-theta0 + asinh(1/kappa))/(2*p*r)
+        >>> text = latex_document([derive("one-layer", "hinge"), derive("one-layer", "exponential")])
+        >>> text.count("section*"), text.count("documentclass")
+        (2, 1)
     """
-    loss_name = getattr(loss, "name", loss)
-    if not isinstance(name, str) or name not in _LAWS:
-        names = f"available names are {list(_LAWS)}{did_you_mean(name, _LAWS)}"
-        raise ValueError(f"no derivation named {shown(name)}; {names}")
-    losses = _law(name).LOSSES
-    if not isinstance(loss_name, str) or loss_name not in losses:
-        names = f"available losses are {list(losses)}{did_you_mean(loss_name, losses)}"
-        raise ValueError(f"no derivation of {name!r} for the loss {shown(loss_name)}; {names}")
-    return _build(name, loss_name)
-
-
-def _derive_again(name: str, loss: str, own: tuple[tuple[str, Any], ...]) -> Derivation:
-    derivation = _build(name, loss)
-    for step, equation in own:
-        derivation = derivation.with_equation(step, equation)
-    return derivation
-
-
-def _law(name: str) -> Any:
-    return importlib.import_module(f"gradstarve.symbolic._{_LAWS[name][0]}")
-
-
-@cache
-def _build(name: str, loss: str) -> Derivation:
-    # Safe to share: a derivation is immutable, and `check` recomputes every residual each time it is called.
-    return getattr(_law(name), _LAWS[name][1])(loss)
-
-
-# What the laws share when they write their steps: a growing chain, and a few moves on equations.
-
-
-def equal(left: sp.Basic, right: sp.Expr) -> sp.Eq:
-    """The equation left = right as written; SymPy would otherwise turn some of them into `True`."""
-    return sp.Eq(left, right, evaluate=False)
-
-
-class Chain:
-    """Steps under construction. `chain.known(label)` looks up what the steps so far have established."""
-
-    def __init__(self, steps: tuple[Step, ...] = ()):
-        self._steps = list(steps)
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """The steps so far."""
-        return tuple(self._steps)
-
-    @property
-    def known(self) -> Known:
-        """Their equations."""
-        return Known((step.name, step.equations) for step in self._steps)
-
-    def add(
-        self,
-        name: str,
-        claim: str,
-        equation: sp.Eq | Equations,
-        verify: Verify,
-        domain: Domain | None = None,
-        reference: str = "",
-    ) -> None:
-        """Append a step; the arguments are the attributes of `Step`."""
-        self._steps.append(Step(name, claim, equation, verify, domain or {}, reference))
-
-    def cite(self, source: Derivation, name: str, claim: str, labels: Sequence[sp.Basic] = ()) -> None:
-        """Append what step `name` of another derivation has established: all of it, or the equations for `labels`.
-
-        Nothing is typed in again, and the check holds the copy to what that derivation says.
-        """
-        step = source[name]
-        there = Known([(name, step.equations)])
-        wanted = labels or [equation.lhs for equation in step.equations]
-        self.add(
-            name,
-            claim,
-            tuple(equal(label, there(label)) for label in wanted),
-            lambda own, _: [own(label) - there(label) for label in wanted],
-            reference=step.reference,
-        )
-
-
-du_dt = sp.Derivative(u_of(t), t)
-"""Left-hand side of every scalar law; its right-hand side is written in the symbol u, not in u(t)."""
-
-GENERAL = "mode equation"
-BALANCED = "balanced equation"
-"""Names of the two steps the closed forms start from."""
-
-
-def residual_at(known: Known, logit: sp.Expr) -> sp.Expr:
-    """g at the given logit, from the step that found g."""
-    return known(g(m)).subs(m, logit)
-
-
-def without_g(expression: sp.Expr, known: Known) -> sp.Expr:
-    """`expression` with the letter g replaced by the formula found for it."""
-    return expression.replace(g, lambda logit: residual_at(known, logit))
-
-
-def while_learning(expression: sp.Expr) -> sp.Expr:
-    """The branch that holds before the margin is reached, for a hinge-like case distinction."""
-    return expression.replace(sp.Piecewise, lambda first, *_: first[0])
-
-
-def drop_empty_integrals(expression: sp.Expr) -> sp.Expr:
-    """`expression` with integrals over an interval of length zero removed."""
-    empty = {i: sp.S.Zero for i in expression.atoms(sp.Integral) if i.limits[0][1] == i.limits[0][2]}
-    return expression.xreplace(empty)
-
-
-def inverts_flow(time: sp.Expr, rate: sp.Expr, variable: sp.Symbol, start: sp.Expr) -> list[sp.Expr]:
-    """Residuals of "t(variable) is the time the law d variable/dt = rate takes from `start`"."""
-    return [sp.diff(time, variable) * rate - 1, drop_empty_integrals(time.subs(variable, start))]
-
-
-def solves_flow(curve: sp.Expr, rate: sp.Expr, variable: sp.Symbol, start: sp.Expr) -> list[sp.Expr]:
-    """Residuals of "variable = curve(t) solves d variable/dt = rate from `start`"."""
-    return [sp.diff(curve, t) - rate.subs(variable, curve), curve.subs(t, 0) - start]
-
-
-def expanded(expression: sp.Expr, definitions: Mapping[sp.Basic, sp.Expr]) -> sp.Expr:
-    """`expression` with auxiliary symbols replaced, the last first, so that they may use earlier ones."""
-    for symbol, value in reversed(list(definitions.items())):
-        expression = expression.subs(symbol, value)
-    return expression
+    given = derivations
+    try:
+        derivations = list(derivations)
+    except Exception:
+        derivations = []
+    if not derivations or not all(isinstance(one, Derivation) for one in derivations):
+        raise ValueError(f"derivations must be a non-empty list of what derive(name, loss) gives, got {shown(given)}")
+    return printers.latex_article(one.to_latex() for one in derivations)

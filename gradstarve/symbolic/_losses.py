@@ -83,3 +83,8 @@ def residual_of(value: sp.Expr) -> sp.Expr:
     # The hinge's kink has no derivative. Any g(1) gives the same flow up to t*; g(1) = 0 lets it rest there.
     derivative = derivative.replace(sp.Heaviside, lambda x, *_: sp.Piecewise((1, x > 0), (0, True)))
     return sp.simplify(derivative)
+
+
+def while_learning(expression: sp.Expr) -> sp.Expr:
+    """The branch that holds before the margin is reached, for a hinge-like case distinction."""
+    return expression.replace(sp.Piecewise, lambda first, *_: first[0])

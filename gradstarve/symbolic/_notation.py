@@ -12,6 +12,8 @@ well and is used where only positive logits make sense (the balanced limit, wher
 
 from __future__ import annotations
 
+from typing import Any
+
 import sympy as sp
 
 # time, clock, speed
@@ -51,6 +53,7 @@ a = sp.symbols("a1 a2", positive=True)
 b = sp.symbols("b1 b2", real=True)
 z = sp.symbols("z1 z2", real=True)
 W = sp.Matrix(2, 2, sp.symbols("w11 w12 w21 w22", real=True))  # one weight vector per row, d = 2
+NEURONS = (0, 1)  # two stand for any number: every sum over neurons is linear in the neurons
 alpha = sp.Symbol("alpha", real=True)  # angle of the class direction in the plane
 
 # the error curve: e'' = -chi e (1 - e) (du/dt)^2, and kappa^2 = K(u) where chi = 0
@@ -71,6 +74,14 @@ s_of = sp.Function("s")
 theta_of = sp.Function("theta")
 x_of = sp.Function("x")
 y_of = sp.Function("y")
+
+
+def rate(function: Any) -> sp.Derivative:
+    """The derivative in time of a function of time."""
+    return sp.Derivative(function(t), t)
+
+
+du_dt = rate(u_of)  # left-hand side of every scalar law; the right-hand side has the symbol u, not u(t)
 
 DIRECTION = sp.Matrix([sp.cos(alpha), sp.sin(alpha)])  # xh, a unit vector
 ACROSS = sp.Matrix([-sp.sin(alpha), sp.cos(alpha)])  # orthogonal to xh
@@ -120,7 +131,6 @@ lambda_c = sp.Symbol("lambda_c", positive=True)
 u_star = sp.Symbol("u_star", real=True)
 growth_of = sp.Function("sigma")
 M_plus_of, M_minus_of = sp.Function("M_plus"), sp.Function("M_minus")
-
 NOW_SUMS = {M_plus: M_plus_of, M_minus: M_minus_of}
 kappa_of = sp.Function("kappa")
 

@@ -11,17 +11,15 @@ table here sends them to `gradstarve.special`, in the form that does not overflo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
 from sympy.printing.numpy import JaxPrinter
 from sympy.printing.precedence import PRECEDENCE
 
-from gradstarve.ground import shown
-from gradstarve.symbolic._derivation import Derivation, Step, Target, while_learning
-from gradstarve.symbolic._losses import LOSSES, residual_of
+from gradstarve.symbolic._losses import LOSSES, residual_of, while_learning
 from gradstarve.symbolic._notation import LATEX_NAMES, m
 
 
@@ -267,43 +265,41 @@ def _loss_with(inverse: sp.Expr, logit: sp.Symbol) -> str | None:
     return None
 
 
-def to_jax(derivation: Derivation, which: str, target: Target) -> JaxFunction:
-    """Compile the result `which` of a derivation into a function of its symbols.
+def to_jax(
+    which: str,
+    equation: sp.Eq,
+    arguments: Sequence[sp.Symbol],
+    definitions: Iterable[tuple[sp.Symbol, sp.Expr]],
+    *,
+    law: str,
+    loss: str,
+    note: str = "",
+) -> JaxFunction:
+    """Compile the result `which` of a derivation into a function of its symbols; see `Derivation.to_jax`.
 
     Args:
-        derivation: where the result comes from.
-        which: its name, a key of `derivation.result`.
-        target: its place and arguments, `derivation.targets[which]`.
-
-    Returns:
-        A function whose parameters are named like the symbols (`t`, `p`, `r`, `kappa`, `u0`, ...), in the
-        order of `inspect.signature`; arrays broadcast, and jit, vmap and grad apply. It keeps the dtype of
-        its arguments, and does not check their range: its docstring says where it is valid. `.source` is
-        its code.
+        which: name of the result, such as "u(t)".
+        equation: the result; its right-hand side is computed.
+        arguments: the symbols that become parameters, in this order.
+        definitions: every other symbol and its value, in an order in which they can be evaluated.
+        law: name of the derivation, for the docstring.
+        loss: name of the loss, for the docstring.
+        note: where the result is valid, for the docstring.
 
     Raises:
         NotImplementedError: the result contains something without a JAX counterpart.
-
-    Example:
-        >>> from gradstarve.symbolic import derive
-        >>> logit = derive("one-layer", "cross-entropy").to_jax("u(t)")
-        >>> round(float(logit(t=2.0, p=0.5, r=1.0, u0=0.0)), 3)
-        0.443
-        >>> print(logit.source.splitlines()[-1].strip())
-        return jnp.log(special.lambertw_exp(C))
     """
     printer = SpecialJaxPrinter()
-    equation = derivation.result[which]
     formula = f"{sp.sstr(equation.lhs)} = {sp.sstr(equation.rhs)}"
     name = _identifier(which)
     lines = [
-        f"def {name}({', '.join(symbol.name for symbol in target.arguments)}):",
-        f'    """{which} of {derivation.name!r} with the {derivation.loss} loss: {formula}.',
+        f"def {name}({', '.join(symbol.name for symbol in arguments)}):",
+        f'    """{which} of {law!r} with the {loss} loss: {formula}.',
         "",
         "    Arrays broadcast. Times are step size x step; logits refer to the class oriented as y = +1.",
-        *([f"    {target.note}"] if target.note else []),
+        *([f"    {note}"] if note else []),
         '    """',
-        *(f"    {symbol.name} = {printer.doprint(value)}" for symbol, value in derivation.definitions(which)),
+        *(f"    {symbol.name} = {printer.doprint(value)}" for symbol, value in definitions),
         f"    return {printer.doprint(equation.rhs)}",
     ]
     source = "\n".join(lines) + "\n"
@@ -315,7 +311,7 @@ def to_jax(derivation: Derivation, which: str, target: Target) -> JaxFunction:
     from gradstarve import special
 
     namespace: dict[str, Any] = {"jax": jax, "jnp": jnp, "special": special, "__name__": __name__}
-    exec(compile(source, f"<{derivation.name} {derivation.loss} {which}>", "exec"), namespace)
+    exec(compile(source, f"<{law} {loss} {which}>", "exec"), namespace)
     function = namespace[name]
     function.source = source
     return function
@@ -370,19 +366,29 @@ def _plain(text: str) -> str:
     return "".join(_ESCAPES.get(character, character) for character in text)
 
 
-def _rows(step: Step) -> str:
+class PrintedStep(NamedTuple):
+    """What the printers need of a step; `method` says how the step was checked. See `Step`."""
+
+    name: str
+    claim: str
+    equations: tuple[sp.Eq, ...]
+    reference: str
+    method: str
+
+
+def _rows(step: PrintedStep) -> str:
     return " \\\\\n".join(f"{latex(equation.lhs)} &= {latex(equation.rhs)}" for equation in step.equations)
 
 
-def _heading(step: Step, number: int, escape: Callable[[str], str] = str) -> str:
+def _heading(step: PrintedStep, number: int, escape: Callable[[str], str] = str) -> str:
     reference = f" {step.reference}" if step.reference else ""
     return f"{number}. {escape(step.name[:1].upper() + step.name[1:])}{reference}"
 
 
-def to_latex(derivation: Derivation, document: bool = False) -> str:
-    """The checked steps in LaTeX, needing `amsmath`: a section, or with `document` an article by itself."""
-    lines = [rf"\section*{{{_plain(derivation.title)}}}", ""]
-    for number, step in enumerate(derivation.checked_steps, start=1):
+def to_latex(title: str, steps: Sequence[PrintedStep]) -> str:
+    """A section in LaTeX, needing `amsmath`."""
+    lines = [rf"\section*{{{_plain(title)}}}", ""]
+    for number, step in enumerate(steps, start=1):
         lines += [
             rf"\paragraph{{{_heading(step, number, _plain)}.}} {_plain(step.claim)}",
             r"\begin{align*}",
@@ -391,25 +397,11 @@ def to_latex(derivation: Derivation, document: bool = False) -> str:
             rf"\emph{{Check: {_plain(step.method)}.}}",
             "",
         ]
-    return latex_document([derivation]) if document else "\n".join(lines)
+    return "\n".join(lines)
 
 
-def latex_document(derivations: Iterable[Derivation]) -> str:
-    """One article with a section for each derivation, which compiles by itself.
-
-    Example:
-        >>> from gradstarve.symbolic import derive
-        >>> text = latex_document([derive("one-layer", "hinge"), derive("one-layer", "exponential")])
-        >>> text.count("section*"), text.count("documentclass")
-        (2, 1)
-    """
-    given = derivations
-    try:
-        derivations = list(derivations)
-    except Exception:
-        derivations = []
-    if not derivations or not all(isinstance(one, Derivation) for one in derivations):
-        raise ValueError(f"derivations must be a non-empty list of what derive(name, loss) gives, got {shown(given)}")
+def latex_article(sections: Iterable[str]) -> str:
+    """An article of the sections that `to_latex` prints, which compiles by itself."""
     preamble = [
         r"\documentclass[a4paper]{article}",
         r"\usepackage[T1]{fontenc}",
@@ -419,13 +411,13 @@ def latex_document(derivations: Iterable[Derivation]) -> str:
         r"\allowdisplaybreaks",
         r"\begin{document}",
     ]
-    return "\n".join([*preamble, *map(to_latex, derivations), r"\end{document}", ""])
+    return "\n".join([*preamble, *sections, r"\end{document}", ""])
 
 
-def to_markdown(derivation: Derivation) -> str:
-    """The checked steps in Markdown; equations stand between double dollar signs."""
-    lines = [f"## {derivation.title}", ""]
-    for number, step in enumerate(derivation.checked_steps, start=1):
+def to_markdown(title: str, steps: Sequence[PrintedStep]) -> str:
+    """Markdown; equations stand between double dollar signs."""
+    lines = [f"## {title}", ""]
+    for number, step in enumerate(steps, start=1):
         lines += [
             f"### {_heading(step, number)}",
             "",
@@ -438,4 +430,15 @@ def to_markdown(derivation: Derivation) -> str:
             f"*Check: {step.method}.*",
             "",
         ]
+    return "\n".join(lines)
+
+
+def to_text(title: str, steps: Sequence[PrintedStep]) -> str:
+    """Plain text, equations as SymPy writes them."""
+    lines = [title]
+    for number, step in enumerate(steps, start=1):
+        reference = f" {step.reference}" if step.reference else ""
+        lines += ["", f"{number}. {step.name}{reference}. {step.claim}"]
+        lines += [f"       {sp.sstr(equation.lhs)} = {sp.sstr(equation.rhs)}" for equation in step.equations]
+        lines.append(f"   check: {step.method}")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ import mpmath
 import pytest
 import sympy as sp
 
+from gradstarve.ground import LOSS_NAMES, laws
 from gradstarve.symbolic import Derivation, DerivationError, Step, available, derive
 from gradstarve.symbolic._derivation import Known, Target, defects, largest_residual, simplifies_to_zero
 
@@ -104,13 +105,19 @@ def test_circular_definitions_are_refused():
         derivation.definitions("a")
 
 
-def test_available_lists_everything_derivable():
-    losses = ("cross-entropy", "hinge", "exponential", "squared")
-    names = ("mode", "one-layer", "inflection", "depth", "descent", "momentum", "starvation")
-    expected = {(name, loss) for name in names for loss in losses}
-    expected |= {("decay", loss) for loss in losses if loss != "hinge"} | {("softmax", "cross-entropy")}
-    expected |= {("linearised", "cross-entropy")}
-    assert set(available()) == expected
+def test_the_table_has_what_the_decorators_declare():
+    table = laws("derives")
+    assert available() == [(name, loss) for name, law in table.items() for loss in law.losses]
+    assert {loss for law in table.values() for loss in law.losses} == set(LOSS_NAMES)
+    for name, law in table.items():
+        derivation = derive(name, law.losses[0])
+        assert (derivation.name, derivation.loss) == (name, law.losses[0])
+        assert derivation.title.startswith(law.title)
+        assert law.losses[0] in derivation.title
+        assert f"({law.equation.partition('-')[0]})" in [step.reference for step in derivation.steps]
+        assert f'- "{name}" ({law.equation}): ' in derive.__doc__
+    with pytest.raises(ValueError, match="for the loss 'hinge'; available losses are"):
+        derive("decay", "hinge")
 
 
 def test_a_loss_object_is_known_by_its_name():
