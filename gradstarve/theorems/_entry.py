@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradstarve.ground import FILLS, fields_html, short_repr
+from gradstarve.ground import FILLS, LOSS_NAMES, fields_html, short_repr
 from gradstarve.problem import (
     ClassDataset,
     Dataset,
@@ -289,7 +289,8 @@ class Theorem:
     - `figure(outcome, ax)`: draws the outcome on Matplotlib axes;
     - `single_tolerance`: what counts as agreement when everything is run in float32, if more than `tolerance`; None for a
       statement about numbers that float32 does not have;
-    - `default_trials`, `quick_trials`: what `verify` runs when not told otherwise, and when told to be quick.
+    - `default_trials`, `quick_trials`: what `verify` runs when not told otherwise, and when told to be quick;
+    - `losses`, `dynamics`: the names of the losses and of the dynamics ("flow", "descent", "sgd") that the law holds for.
     """
 
     name: str
@@ -310,6 +311,8 @@ class Theorem:
     quick_trials: int = 24
     # Next to a kink the integrator in float32 is off by up to 5e-3; a law that is 5 % off is further from it.
     single_tolerance: float | None = 1e-2
+    losses: tuple[str, ...] = LOSS_NAMES
+    dynamics: tuple[str, ...] = ("flow",)
 
     __repr__ = short_repr
     _repr_html_ = fields_html

@@ -9,7 +9,7 @@ from mutants import Mutant, scaled, times
 
 from gradstarve import theory
 from gradstarve.problem import TwoLayerReLU
-from gradstarve.theorems.laws import hinge, independence
+from gradstarve.theorems.laws import hinge, independence, sliding
 from gradstarve.theorems.laws import margins as hinge_margin
 from gradstarve.theory import _direction as direction
 from gradstarve.theory import _sgd as sgd
@@ -438,8 +438,8 @@ def wider(points, max_margin_direction=theory.max_margin_direction):
 
 HINGE = {
     "no-sliding-edges": [
-        Mutant("a sign", hinge, "pushed_sign", scaled(independence.pushed_sign, -1)),
-        Mutant("the label missing", hinge, "pushed_sign", lambda z, labels: np.sign(z[..., None] + 0 * labels)),
+        Mutant("a sign", sliding, "pushed_sign", scaled(independence.pushed_sign, -1)),
+        Mutant("the label missing", sliding, "pushed_sign", lambda z, labels: np.sign(z[..., None] + 0 * labels)),
     ],
     "waking-hinge": [
         Mutant("cosine 2 % too large", theory, "dies_for_ever", awake_beyond(1.02)),

@@ -18,11 +18,11 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Theorem,
     TrialLog,
     draw_gaps,
     of_losses,
 )
+from gradstarve.theorems._register import register
 from gradstarve.theorems._sampling import (
     BATCH,
     PER_CLASS,
@@ -78,37 +78,6 @@ def _settle(rng: np.random.Generator, loss: str, wrong_signs: float = 0.5) -> tu
     run = train(geometry.data, network, loss, GradientDescent(step_size, 0.0, False, decay), _STEPS, _STEPS)
     logits = np.abs(np.asarray(run.recorded)[:, -1, [0, -1]]) * np.sign(np.asarray(run.recorded)[:, -1, [0, -1]] * [1, -1])
     return geometry, network, decay, step_size, logits
-
-
-def check_threshold(key: Any, trials: int) -> Outcome:
-    """Orthogonal classes, any neurons with one that learns; one trial is one class of one network."""
-    tally = TrialLog(_TOLERANCE)
-    seen = []
-    for k, rng in enumerate(generators(key, trials, 2 * BATCH)):
-        loss = _LOSSES[k % len(_LOSSES)]
-        geometry, network, decay, step_size, found = _settle(rng, loss)
-        rates = np.broadcast_to(geometry.rates / 2, found.shape)
-        threshold = np.asarray(theory.decay_threshold(geometry.frequencies, geometry.norms, loss))
-        law = np.asarray(theory.settled_logit(geometry.frequencies, geometry.norms, decay[:, None], loss))
-        learnt = found > 1e-4
-        # p r g(0) / lambda - 1. Within 1 % what is left of the start is told from what is learnt, and no more than that;
-        # within 0.4 % not even that.
-        beyond = np.abs(rates * _RESIDUAL[loss] / decay[:, None] - 1)
-        gaps = np.where(beyond < 0.01, 0, np.abs(found - law))
-        gaps = np.where(learnt == (decay[:, None] < threshold), gaps, np.inf)
-        near = beyond < _NEAREST
-
-        index = np.flatnonzero(~near)
-
-        def instance(i, g=geometry, n=network, s=loss, d=decay, e=step_size, f=found, v=law, index=index):
-            b, c = divmod(int(index[i]), 2)
-            numbers = {"step_size": e[b], "weight_decay": d[b], "steps": _STEPS, "class": (1, -1)[c]}
-            return record(g.data, s, n, b, **numbers, trained=f[b, c], law=v[b, c])
-
-        tally.add(gaps[~near], loss, instance)
-        if loss == "cross-entropy":
-            seen.append(np.stack([np.broadcast_to(decay[:, None], found.shape), rates, learnt], axis=-1)[~near])
-    return tally.outcome(points=np.concatenate(seen))
 
 
 def threshold_without_learners(key: Any) -> Counterexample:
@@ -186,29 +155,6 @@ def curve_without_balance(key: Any) -> Counterexample:
     )
 
 
-def check_curve(key: Any, trials: int) -> Outcome:
-    """Three losses in turn; one trial is one class."""
-    tally = TrialLog(_CURVE_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials, 2 * (BATCH // _LEVELS))):
-        loss = ("cross-entropy", "exponential", "squared")[k % 3]
-        geometry, network, decay, time, logit, found, law = _curves(rng, loss)
-
-        def instance(i, g=geometry, n=network, s=loss, d=decay, t=time, f=found, v=law):
-            b, c = divmod(i, 2)
-            numbers = {"weight_decay": d[b], "time": t[b], "class": (1, -1)[c]}
-            return record(g.data, s, n, b, **numbers, trained=f[b, c], law=v[b, c])
-
-        gaps = np.abs(found - law) / (law + logit)
-        # When the law is at the trained logit, in units of a relative change: d log u/dt = 2 (p r g(u) - lambda).
-        rate = np.abs(geometry.rates / 2 * _SLOPES[loss](found) - decay[:, None])
-        when = np.asarray(theory.decayed_time(geometry.frequencies, geometry.norms, logit, decay[:, None], loss, found))
-        told = 2 * rate * time[:, None] > _MOVES
-        off = np.abs(when - time[:, None]) * 2 * rate * found / (law + logit)
-        gaps = np.maximum(gaps, np.where(told, off, 0))
-        tally.add(gaps, loss, instance)
-    return tally.outcome()
-
-
 def _draw(outcome: Outcome, ax: Any) -> None:
     """The survival map of cross-entropy: what training made of every class, and the line p r = 2 lambda."""
     points = outcome.extra["points"]
@@ -225,7 +171,7 @@ def _draw(outcome: Outcome, ax: Any) -> None:
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
 
 
-THRESHOLD = Theorem(
+@register(
     name="decay-threshold",
     equation="9.1",
     title="Weight decay forgets what is rare or small for ever",
@@ -252,12 +198,41 @@ THRESHOLD = Theorem(
     checked_with="simulate: 12,000 steps of gradient descent with weight decay on all weights by automatic differentiation",
     default_trials=1536,
     quick_trials=192,
-    check=check_threshold,
-    necessity=(threshold_without_learners,),
+    drops=(threshold_without_learners,),
     figure=_draw,
 )
+def check_threshold(key: Any, trials: int) -> Outcome:
+    """Orthogonal classes, any neurons with one that learns; one trial is one class of one network."""
+    log = TrialLog(_TOLERANCE)
+    seen = []
+    for k, rng in enumerate(generators(key, trials, 2 * BATCH)):
+        loss = _LOSSES[k % len(_LOSSES)]
+        geometry, network, decay, step_size, found = _settle(rng, loss)
+        rates = np.broadcast_to(geometry.rates / 2, found.shape)
+        threshold = np.asarray(theory.decay_threshold(geometry.frequencies, geometry.norms, loss))
+        law = np.asarray(theory.settled_logit(geometry.frequencies, geometry.norms, decay[:, None], loss))
+        learnt = found > 1e-4
+        # p r g(0) / lambda - 1. Within 1 % what is left of the start is told from what is learnt, and no more than that;
+        # within 0.4 % not even that.
+        beyond = np.abs(rates * _RESIDUAL[loss] / decay[:, None] - 1)
+        gaps = np.where(beyond < 0.01, 0, np.abs(found - law))
+        gaps = np.where(learnt == (decay[:, None] < threshold), gaps, np.inf)
+        near = beyond < _NEAREST
 
-CURVE = Theorem(
+        index = np.flatnonzero(~near)
+
+        def instance(i, g=geometry, n=network, s=loss, d=decay, e=step_size, f=found, v=law, index=index):
+            b, c = divmod(int(index[i]), 2)
+            numbers = {"step_size": e[b], "weight_decay": d[b], "steps": _STEPS, "class": (1, -1)[c]}
+            return record(g.data, s, n, b, **numbers, trained=f[b, c], law=v[b, c])
+
+        log.add(gaps[~near], loss, instance)
+        if loss == "cross-entropy":
+            seen.append(np.stack([np.broadcast_to(decay[:, None], found.shape), rates, learnt], axis=-1)[~near])
+    return log.outcome(points=np.concatenate(seen))
+
+
+@register(
     name="decay-curve",
     equation="9.1",
     title="The learning curve under weight decay",
@@ -278,7 +253,27 @@ CURVE = Theorem(
     checked_with="simulate: descent with weight decay on all weights with four step sizes, extrapolated to steps of zero",
     default_trials=216,
     quick_trials=36,
-    check=check_curve,
-    necessity=(curve_without_balance,),
+    drops=(curve_without_balance,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (u_law + u₀)"),
 )
+def check_curve(key: Any, trials: int) -> Outcome:
+    """Three losses in turn; one trial is one class."""
+    log = TrialLog(_CURVE_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials, 2 * (BATCH // _LEVELS))):
+        loss = ("cross-entropy", "exponential", "squared")[k % 3]
+        geometry, network, decay, time, logit, found, law = _curves(rng, loss)
+
+        def instance(i, g=geometry, n=network, s=loss, d=decay, t=time, f=found, v=law):
+            b, c = divmod(i, 2)
+            numbers = {"weight_decay": d[b], "time": t[b], "class": (1, -1)[c]}
+            return record(g.data, s, n, b, **numbers, trained=f[b, c], law=v[b, c])
+
+        gaps = np.abs(found - law) / (law + logit)
+        # When the law is at the trained logit, in units of a relative change: d log u/dt = 2 (p r g(u) - lambda).
+        rate = np.abs(geometry.rates / 2 * _SLOPES[loss](found) - decay[:, None])
+        when = np.asarray(theory.decayed_time(geometry.frequencies, geometry.norms, logit, decay[:, None], loss, found))
+        told = 2 * rate * time[:, None] > _MOVES
+        off = np.abs(when - time[:, None]) * 2 * rate * found / (law + logit)
+        gaps = np.maximum(gaps, np.where(told, off, 0))
+        log.add(gaps, loss, instance)
+    return log.outcome()

@@ -16,10 +16,10 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Theorem,
     TrialLog,
     draw_gaps,
 )
+from gradstarve.theorems._register import register
 from gradstarve.theorems._sampling import (
     BATCH,
     DIM,
@@ -66,16 +66,6 @@ def _read_out(rng: np.random.Generator, loss: str, cosine: float) -> tuple[np.nd
         return record(geometry.data, loss, network, i, times=times, trained=trained[i], law=law[i])
 
     return gaps, lost, trial_record
-
-
-def check_read_out(key: Any, trials: int) -> Outcome:
-    """Linear read-outs from 0 and from random weights, two orthogonal classes at once; all losses."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials)):
-        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
-        gaps, lost, trial_record = _read_out(rng, loss, 0.0)
-        tally.add(gaps, loss, trial_record, lost)
-    return tally.outcome()
 
 
 def read_out_without_orthogonality(key: Any) -> Counterexample:
@@ -131,22 +121,12 @@ def _path(rng: np.random.Generator, depth: int, loss: str, spread: float, balanc
 
 
 def _check_paths(key: Any, trials: int, spread: float) -> Outcome:
-    tally = TrialLog(FLOW_TOLERANCE)
+    log = TrialLog(FLOW_TOLERANCE)
     for k, rng in enumerate(generators(key, trials)):
         depth, loss = _PATHS[k % len(_PATHS)]
         gaps, lost, trial_record = _path(rng, depth, loss, spread)
-        tally.add(gaps, f"N = {depth}, {loss}", trial_record, lost)
-    return tally.outcome()
-
-
-def check_balanced(key: Any, trials: int) -> Outcome:
-    """Paths of three to six equal weights."""
-    return _check_paths(key, trials, 0.0)
-
-
-def check_unbalanced(key: Any, trials: int) -> Outcome:
-    """Paths of three to six weights that differ by factors of three and more."""
-    return _check_paths(key, trials, 0.7)
+        log.add(gaps, f"N = {depth}, {loss}", trial_record, lost)
+    return log.outcome()
 
 
 def _worst_path(dropped: str, gaps: np.ndarray, lost: np.ndarray, trial_record: Any) -> Counterexample:
@@ -177,7 +157,8 @@ def path_of_a_negative_weight(key: Any) -> Counterexample:
 
 _ALONE = (ORTHOGONAL, ONE_RAY, BELOW_ONE)
 
-READ_OUT = Theorem(
+
+@register(
     name="read-out",
     equation="3.9",
     title="A linear read-out learns along Lambert's W",
@@ -191,12 +172,20 @@ READ_OUT = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=_BY_FLOW,
     default_trials=96,
-    check=check_read_out,
-    necessity=(read_out_without_orthogonality,),
+    drops=(read_out_without_orthogonality,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (0.001 + |u_law|)"),
 )
+def check_read_out(key: Any, trials: int) -> Outcome:
+    """Linear read-outs from 0 and from random weights, two orthogonal classes at once; all losses."""
+    log = TrialLog(FLOW_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials)):
+        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
+        gaps, lost, trial_record = _read_out(rng, loss, 0.0)
+        log.add(gaps, loss, trial_record, lost)
+    return log.outcome()
 
-DEPTH = Theorem(
+
+@register(
     name="depth",
     equation="7.1",
     title="A balanced path of N layers: one equation for every depth",
@@ -207,12 +196,15 @@ DEPTH = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=_BY_FLOW,
     default_trials=2 * BATCH * len(_PATHS),
-    check=check_balanced,
-    necessity=(path_without_balance,),
+    drops=(path_without_balance,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / u_law"),
 )
+def check_balanced(key: Any, trials: int) -> Outcome:
+    """Paths of three to six equal weights."""
+    return _check_paths(key, trials, 0.0)
 
-UNBALANCED = Theorem(
+
+@register(
     name="unbalanced-depth",
     equation="7.2",
     title="An unbalanced path moves along its conserved differences",
@@ -226,7 +218,9 @@ UNBALANCED = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=_BY_FLOW,
     default_trials=2 * BATCH * len(_PATHS),
-    check=check_unbalanced,
-    necessity=(path_of_a_negative_weight,),
+    drops=(path_of_a_negative_weight,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / u_law"),
 )
+def check_unbalanced(key: Any, trials: int) -> Outcome:
+    """Paths of three to six weights that differ by factors of three and more."""
+    return _check_paths(key, trials, 0.7)

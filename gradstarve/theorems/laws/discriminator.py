@@ -19,11 +19,11 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Theorem,
     TrialLog,
     draw_gaps,
     of_losses,
 )
+from gradstarve.theorems._register import register
 from gradstarve.theorems._sampling import (
     BATCH,
     BY_FLOW,
@@ -64,36 +64,6 @@ def _slope(network: Any, fake: Any, kind: str, along: Any = None):
     """d(generator loss)/dx along the unit vector of `fake`, or `along`, by automatic differentiation: [b]."""
     unit = fake / jnp.linalg.norm(fake) if along is None else along
     return jax.vmap(lambda net: jax.grad(lambda x: _LOSSES[kind](net(x[None])[0]))(fake) @ unit)(network)
-
-
-def check_signal(key: Any, trials: int) -> Outcome:
-    """Discriminators trained by the flow, reals as class + and fakes as class -; and far out, where the signal dies."""
-    tally = TrialLog(1.0)
-    for k, rng in enumerate(generators(key, trials)):
-        geometry = two_rays(rng, -1.0 if k % 2 else 0.0)
-        start = exclusive_start(rng, wrong_sign_learners=0.2, low=0.03)
-        network = start.network(rng, geometry)
-        times = flow_times(rng, geometry)
-        run, lost = train_flow(geometry.data, network, _LOSS, times)
-        norm, p, fake = geometry.norms[1], geometry.frequencies[1], np.asarray(geometry.data.points)[PER_CLASS]
-        a, zeta = start.mode(-1)
-        there = np.any(a, axis=-1)
-        # A class without neurons has the margin 0 and hands on nothing; the law wants one.
-        some = int(np.argmax(there))
-        a, zeta = (np.where(there[:, None], v, v[some]) for v in (a, zeta))
-        curve: Any = theory.solve_mode(Mode(p, norm, a, zeta), _LOSS)
-        margin = np.asarray(curve.logit(times))[:, -1] * there
-        size = (np.abs(margin) + start.scale(geometry)) / norm
-        gaps = np.zeros(BATCH)
-        for kind in _LOSSES:
-            found = np.asarray(_slope(run.final, fake, kind))
-            gaps = np.maximum(gaps, np.abs(found - np.asarray(theory.generator_signal(kind, margin, norm))) / size)
-        gaps = np.maximum(gaps / FLOW_TOLERANCE, abs(float(theory.minimax_peak()) / _peak(geometry) - 1) / _PEAK_TOLERANCE)
-        kind = "antipodal" if k % 2 else "orthogonal"
-        tally.add(gaps, kind, lambda i, g=geometry, n=network, t=times: record(g.data, _LOSS, n, i, times=t), lost)
-    for k, rng in enumerate(generators(jax.random.fold_in(key, 1), min(trials, 2 * BATCH))):
-        _late(tally, rng, layers=2 - k % 2)
-    return tally.outcome()
 
 
 def signal_with_a_bias(key: Any) -> Counterexample:
@@ -156,7 +126,7 @@ def _rates(geometry: Geometry, margins: np.ndarray) -> np.ndarray:
     return ahead - behind
 
 
-def _late(tally: TrialLog, rng: np.random.Generator, layers: int) -> None:
+def _late(log: TrialLog, rng: np.random.Generator, layers: int) -> None:
     """(signal / tail - 1) log(1/e), which (6.3) makes tend to m = 2 - 2/N; the law for the points of class +."""
     geometry = two_rays(rng, 0.0)
     network = far_network(rng, geometry, layers)
@@ -171,10 +141,10 @@ def _late(tally: TrialLog, rng: np.random.Generator, layers: int) -> None:
     gaps = np.abs((found / tail - 1) * u - (2 - 2 / layers)) / _LATE_TOLERANCE
     name = f"tail, {layers} layer{'s' * (layers > 1)}"
     sides = {"frequency": p, "norm": norm, "time": times[-1], "law": tail}
-    tally.add(gaps, name, lambda i: {**sides, "signal": found[i], "margin": u[i]}, u < 20)
+    log.add(gaps, name, lambda i: {**sides, "signal": found[i], "margin": u[i]}, u < 20)
 
 
-SIGNAL = Theorem(
+@register(
     name="generator-signal",
     equation="15.1",
     title="A discriminator trained too well hands on nothing",
@@ -205,8 +175,35 @@ SIGNAL = Theorem(
     checked_with=f"{BY_FLOW}; late: {BY_LATE}; the generator's loss differentiated by the input",
     default_trials=96,
     quick_trials=48,
-    check=check_signal,
-    necessity=(signal_with_a_bias,),
+    drops=(signal_with_a_bias,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "gap in units of its tolerance"),
     single_tolerance=None,
 )
+def check_signal(key: Any, trials: int) -> Outcome:
+    """Discriminators trained by the flow, reals as class + and fakes as class -; and far out, where the signal dies."""
+    log = TrialLog(1.0)
+    for k, rng in enumerate(generators(key, trials)):
+        geometry = two_rays(rng, -1.0 if k % 2 else 0.0)
+        start = exclusive_start(rng, wrong_sign_learners=0.2, low=0.03)
+        network = start.network(rng, geometry)
+        times = flow_times(rng, geometry)
+        run, lost = train_flow(geometry.data, network, _LOSS, times)
+        norm, p, fake = geometry.norms[1], geometry.frequencies[1], np.asarray(geometry.data.points)[PER_CLASS]
+        a, zeta = start.mode(-1)
+        there = np.any(a, axis=-1)
+        # A class without neurons has the margin 0 and hands on nothing; the law wants one.
+        some = int(np.argmax(there))
+        a, zeta = (np.where(there[:, None], v, v[some]) for v in (a, zeta))
+        curve: Any = theory.solve_mode(Mode(p, norm, a, zeta), _LOSS)
+        margin = np.asarray(curve.logit(times))[:, -1] * there
+        size = (np.abs(margin) + start.scale(geometry)) / norm
+        gaps = np.zeros(BATCH)
+        for kind in _LOSSES:
+            found = np.asarray(_slope(run.final, fake, kind))
+            gaps = np.maximum(gaps, np.abs(found - np.asarray(theory.generator_signal(kind, margin, norm))) / size)
+        gaps = np.maximum(gaps / FLOW_TOLERANCE, abs(float(theory.minimax_peak()) / _peak(geometry) - 1) / _PEAK_TOLERANCE)
+        kind = "antipodal" if k % 2 else "orthogonal"
+        log.add(gaps, kind, lambda i, g=geometry, n=network, t=times: record(g.data, _LOSS, n, i, times=t), lost)
+    for k, rng in enumerate(generators(jax.random.fold_in(key, 1), min(trials, 2 * BATCH))):
+        _late(log, rng, layers=2 - k % 2)
+    return log.outcome()

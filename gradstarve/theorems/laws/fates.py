@@ -23,10 +23,10 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Theorem,
     TrialLog,
     draw_gaps,
 )
+from gradstarve.theorems._register import register
 from gradstarve.theorems._sampling import (
     BATCH,
     BY_FLOW,
@@ -71,42 +71,6 @@ def two_points(rng: np.random.Generator, cosine: float) -> tuple[Dataset, np.nda
     p = rng.uniform(0.25, 0.75)
     data = Dataset(norms[:, None] * axes, [1.0, -1.0], [p, 1 - p])
     return data, axes, 0.5 / float(np.max(norms * [p, 1 - p]))
-
-
-def check_fates(key: Any, trials: int) -> Outcome:
-    """Orthogonal classes; the final weights of every neuron, of descent and of the flow. One trial is one neuron."""
-    tally = TrialLog(0.5)
-    seen: list[np.ndarray] = []
-    for k, rng in enumerate(generators(key, trials, CROWD)):
-        loss = ("cross-entropy", "exponential")[k % 2]
-        data, axes, step_size = two_points(rng, 0.0)
-        scale = log_uniform(rng, 1e-5, 1e-2, (CROWD, 1))
-        a = scale * np.abs(rng.normal(size=(CROWD, MOST)))
-        zeta = scale * rng.normal(size=a.shape) * log_uniform(rng, 0.3, 3, (CROWD, 1))
-        # A third right beside the stable manifold, on both of its sides.
-        near = rng.uniform(size=a.shape) < 1 / 3
-        offset = log_uniform(rng, 1e-3, 1e-1, a.shape) * rng.choice([-1, 1], a.shape)
-        zeta = np.where(near, -a * (1 + offset), zeta)
-        home = rng.choice([1, -1], a.shape)
-        own = np.where(home[..., None] > 0, axes[0], axes[1])
-        other = np.where(home[..., None] > 0, axes[1], axes[0])
-        w = a[..., None] * own - (np.abs(rng.normal(size=a.shape)) * a)[..., None] * other
-        network = TwoLayerReLU(w, home * zeta)
-        run = train_descent(data, network, loss, step_size, STEPS, STEPS)
-        now = np.sum(np.asarray(run.final.w) * own, axis=-1)
-        learnt, left = (now > 0) & (home * np.asarray(run.final.z) > 0), now <= 0
-        expected = np.asarray(theory.exclusive_fate(a, zeta))
-        wrong = np.where(learnt, expected != 1, expected != 0).reshape(-1)
-
-        def instance(i, d=data, s=loss, n=network, e=step_size, x=expected, y=learnt):
-            network_index, neuron = np.unravel_index(i, x.shape)
-            law, found = float(x[network_index, neuron]), float(y[network_index, neuron])
-            return record(d, s, n, int(network_index), neuron=int(neuron), step_size=e, steps=STEPS, learns=found, law=law)
-
-        tally.add(wrong, loss, instance, (~learnt & ~left).reshape(-1))
-        verdict = np.where(learnt, 1.0, np.where(left, 0.0, 0.5))
-        seen.append(np.stack([a / scale, zeta / scale, verdict], axis=-1).reshape(-1, 3))
-    return tally.outcome(points=np.concatenate(seen))
 
 
 def fates_without_exclusiveness(key: Any) -> Counterexample:
@@ -171,28 +135,6 @@ def miscount(count: int, decided: int, total: int, probability: float) -> float:
     return float(max(count - expected, expected - count - (total - decided), 0))
 
 
-def check_probability(key: Any, trials: int) -> Outcome:
-    """The frequency of learning for six ratios of scales, each from `trials`/6 trained networks."""
-    tally = TrialLog(A_NEURON)
-    count = -(-trials // len(RATIOS))
-    rates, expected = [], []
-    for k, ratio in enumerate(RATIOS):
-        learnt, decided = _learning_rate(generators(key, k + 1, 1)[k], count, ratio)
-        probability = float(theory.learning_probability(ratio, 1.0))
-        rates.append(learnt / decided)
-        expected.append(probability)
-        trial_record = {"ratio": ratio, "learnt": learnt, "decided": decided, "networks": count, "law": probability}
-        tally.add([miscount(learnt, decided, count, probability)], f"ratio {ratio:g}", lambda i, s=trial_record: s)
-    # Two neurons off is more than the tolerance, wherever in its part of the range an angle was drawn.
-    return tally.outcome(
-        rates=np.array(rates),
-        expected=np.array(expected),
-        each=count,
-        relative_error_of_the_law_detected=float(2 / 0.75 / count),
-        relative_error_of_the_arctangent_detected=float(2 / 0.25 / count),
-    )
-
-
 def probability_without_gaussian(key: Any) -> Counterexample:
     """Drop "Gaussian z": the same standard deviation, but z = ±sigma_z."""
     count = 4000
@@ -234,7 +176,7 @@ def draw_probability(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=False, fontsize=8, loc="lower right")
 
 
-FATES = Theorem(
+@register(
     name="fates",
     equation="4.1",
     title="A neuron learns iff z > −a",
@@ -249,12 +191,46 @@ FATES = Theorem(
     checked_with=BY_DESCENT,
     default_trials=4 * CROWD,
     quick_trials=CROWD,
-    check=check_fates,
-    necessity=(fates_without_exclusiveness,),
+    drops=(fates_without_exclusiveness,),
     figure=draw_plane,
 )
+def check_fates(key: Any, trials: int) -> Outcome:
+    """Orthogonal classes; the final weights of every neuron, of descent and of the flow. One trial is one neuron."""
+    log = TrialLog(0.5)
+    seen: list[np.ndarray] = []
+    for k, rng in enumerate(generators(key, trials, CROWD)):
+        loss = ("cross-entropy", "exponential")[k % 2]
+        data, axes, step_size = two_points(rng, 0.0)
+        scale = log_uniform(rng, 1e-5, 1e-2, (CROWD, 1))
+        a = scale * np.abs(rng.normal(size=(CROWD, MOST)))
+        zeta = scale * rng.normal(size=a.shape) * log_uniform(rng, 0.3, 3, (CROWD, 1))
+        # A third right beside the stable manifold, on both of its sides.
+        near = rng.uniform(size=a.shape) < 1 / 3
+        offset = log_uniform(rng, 1e-3, 1e-1, a.shape) * rng.choice([-1, 1], a.shape)
+        zeta = np.where(near, -a * (1 + offset), zeta)
+        home = rng.choice([1, -1], a.shape)
+        own = np.where(home[..., None] > 0, axes[0], axes[1])
+        other = np.where(home[..., None] > 0, axes[1], axes[0])
+        w = a[..., None] * own - (np.abs(rng.normal(size=a.shape)) * a)[..., None] * other
+        network = TwoLayerReLU(w, home * zeta)
+        run = train_descent(data, network, loss, step_size, STEPS, STEPS)
+        now = np.sum(np.asarray(run.final.w) * own, axis=-1)
+        learnt, left = (now > 0) & (home * np.asarray(run.final.z) > 0), now <= 0
+        expected = np.asarray(theory.exclusive_fate(a, zeta))
+        wrong = np.where(learnt, expected != 1, expected != 0).reshape(-1)
 
-PROBABILITY = Theorem(
+        def instance(i, d=data, s=loss, n=network, e=step_size, x=expected, y=learnt):
+            network_index, neuron = np.unravel_index(i, x.shape)
+            law, found = float(x[network_index, neuron]), float(y[network_index, neuron])
+            return record(d, s, n, int(network_index), neuron=int(neuron), step_size=e, steps=STEPS, learns=found, law=law)
+
+        log.add(wrong, loss, instance, (~learnt & ~left).reshape(-1))
+        verdict = np.where(learnt, 1.0, np.where(left, 0.0, 0.5))
+        seen.append(np.stack([a / scale, zeta / scale, verdict], axis=-1).reshape(-1, 3))
+    return log.outcome(points=np.concatenate(seen))
+
+
+@register(
     name="learning-probability",
     equation="4.2",
     title="Three neurons in four learn",
@@ -276,10 +252,29 @@ PROBABILITY = Theorem(
     checked_with=BY_DESCENT,
     default_trials=6 * 8000,
     quick_trials=6 * 4000,
-    check=check_probability,
-    necessity=(probability_without_gaussian,),
+    drops=(probability_without_gaussian,),
     figure=draw_probability,
 )
+def check_probability(key: Any, trials: int) -> Outcome:
+    """The frequency of learning for six ratios of scales, each from `trials`/6 trained networks."""
+    log = TrialLog(A_NEURON)
+    count = -(-trials // len(RATIOS))
+    rates, expected = [], []
+    for k, ratio in enumerate(RATIOS):
+        learnt, decided = _learning_rate(generators(key, k + 1, 1)[k], count, ratio)
+        probability = float(theory.learning_probability(ratio, 1.0))
+        rates.append(learnt / decided)
+        expected.append(probability)
+        trial_record = {"ratio": ratio, "learnt": learnt, "decided": decided, "networks": count, "law": probability}
+        log.add([miscount(learnt, decided, count, probability)], f"ratio {ratio:g}", lambda i, s=trial_record: s)
+    # Two neurons off is more than the tolerance, wherever in its part of the range an angle was drawn.
+    return log.outcome(
+        rates=np.array(rates),
+        expected=np.array(expected),
+        each=count,
+        relative_error_of_the_law_detected=float(2 / 0.75 / count),
+        relative_error_of_the_arctangent_detected=float(2 / 0.25 / count),
+    )
 
 
 # Antipodal classes: neurons pass from one to the other, and every one ends in the class of sign(a + z) (4.3).
@@ -291,20 +286,6 @@ _SIGNS = np.array(list(itertools.product((1.0, -1.0), repeat=MOST)))  # [8, MOST
 def _settled(a: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Where a neuron with a signed coordinate a along the class + axis will stay, by its weights now: a z > 0."""
     return np.where(a * z > 0, np.sign(a), 0)
-
-
-def check_transfer(key: Any, trials: int) -> Outcome:
-    """Antipodal classes under the flow, any signs: neurons pass between the classes, logits and weights by the law."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials)):
-        loss = ("cross-entropy", "hinge")[k % 2]
-        geometry = two_rays(rng, -1.0)
-        start = exclusive_start(rng, wrong_signs=0.5, crowd=True)
-        network = start.network(rng, geometry)
-        run, lost = train_flow(geometry.data, network, loss, flow_times(rng, geometry))
-        gaps, trial_record = law_gaps(geometry.data, network, loss, run, start.scale(geometry))
-        tally.add(gaps, loss, lambda i, d=geometry.data, s=loss, n=network, f=trial_record: record(d, s, n, i, **f(i)), lost)
-    return tally.outcome(networks=BATCH * len(generators(key, trials)))
 
 
 def transfer_without_antipodes(key: Any) -> Counterexample:
@@ -328,61 +309,6 @@ def transfer_without_antipodes(key: Any) -> Counterexample:
         FLOW_TOLERANCE,
         record(geometry.data, "cross-entropy", network, i, times=times, law=law[i], trained=found[i]),
         setting="the law is that of the same neurons between opposite classes",
-    )
-
-
-def check_antipodal(key: Any, trials: int) -> Outcome:
-    """The class each neuron ends in, and how often a class is left without any, for widths 1 to 3.
-
-    Every network is trained with each pattern of signs of its neurons (w_j, z_j): as these are equally likely, the part
-    of the patterns in which a class fails is its probability given the rest, and no sampling error is left. A neuron in
-    the wrong class is a gap of 1; a frequency is a gap in networks. One trial is one network, and one more each width.
-    """
-    tally = TrialLog(_A_HALF)
-    fails = np.zeros(MOST, int)
-    totals = np.zeros(MOST, int)
-    batch = 4096 if trials >= 4096 else CROWD
-    for k, rng in enumerate(generators(key, trials, batch)):
-        loss = ("cross-entropy", "exponential")[k % 2]
-        data, axes, step_size = two_points(rng, -1.0)
-        sets = batch // len(_SIGNS)
-        width = rng.integers(1, MOST + 1, sets)
-        used = np.arange(MOST) < width[:, None]
-        scale = log_uniform(rng, 1e-5, 1e-3, (sets, 1))
-        w = rng.normal(size=(sets, MOST, PLANE)) * scale[..., None] * used[..., None]
-        z = rng.normal(size=used.shape) * scale * log_uniform(rng, 0.2, 5, (sets, 1)) * used
-        # A third of the neurons right beside the line z = -a, on both sides.
-        offset = log_uniform(rng, 1e-3, 1e-1, z.shape) * rng.choice([-1, 1], z.shape)
-        z = np.where(rng.uniform(size=z.shape) < 1 / 3, -(w @ axes[0]) * (1 + offset), z)
-        w, z = (w[:, None] * _SIGNS[..., None]).reshape(batch, MOST, PLANE), (z[:, None] * _SIGNS).reshape(batch, MOST)
-        width, used = np.repeat(width, len(_SIGNS)), np.repeat(used, len(_SIGNS), axis=0)
-        network = TwoLayerReLU(w, z)
-        run = train_descent(data, network, loss, step_size, STEPS, STEPS)
-        found = _settled(np.asarray(run.final.w) @ axes[0], np.asarray(run.final.z))
-        expected = np.asarray(theory.antipodal_fate(w @ axes[0], z))
-        waiting = (found == 0) & used
-        wrong = np.any(used & ~waiting & (found != expected), axis=-1)
-        # Both classes can not fail together: some neuron is in one of them.
-        wrong |= ~waiting.any(-1) & ~(found == 1).any(-1) & ~(found == -1).any(-1)
-
-        def instance(i, d=data, s=loss, n=network, e=step_size, x=expected, y=found):
-            return record(d, s, n, i, step_size=e, steps=STEPS, ends_in=y[i], law=x[i])
-
-        tally.add(wrong, f"{loss}, each neuron", instance, waiting.any(-1))
-        decided = np.repeat(~waiting.any(-1).reshape(sets, -1).any(-1), len(_SIGNS))  # with all of their patterns
-        for h in range(MOST):
-            mine = decided & (width == h + 1)
-            totals[h] += mine.sum()
-            fails[h] += (mine & ~(found == 1).any(-1)).sum()
-    for h in range(MOST):
-        probability = float(theory.class_failure_probability(h + 1))
-        trial_record = {"width": h + 1, "class_plus_fails": fails[h], "networks": totals[h], "law": probability}
-        gap = abs(float(fails[h]) - totals[h] * probability)
-        tally.add([gap], "frequency of failure", lambda i, s=trial_record: s)
-    return tally.outcome(
-        fails=fails,
-        totals=totals,
-        relative_error_of_the_law_detected_at_width_1=float(_A_HALF / 0.5 / max(totals[0], 1)),
     )
 
 
@@ -469,7 +395,7 @@ def draw_failures(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=False, fontsize=8)
 
 
-TRANSFER = Theorem(
+@register(
     name="transfer",
     equation="4.3",
     title="Antipodal classes hand neurons to each other",
@@ -484,12 +410,24 @@ TRANSFER = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW,
     default_trials=192,
-    check=check_transfer,
-    necessity=(transfer_without_antipodes,),
+    drops=(transfer_without_antipodes,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (|u| + r Σ(a² + z²)/2)"),
 )
+def check_transfer(key: Any, trials: int) -> Outcome:
+    """Antipodal classes under the flow, any signs: neurons pass between the classes, logits and weights by the law."""
+    log = TrialLog(FLOW_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials)):
+        loss = ("cross-entropy", "hinge")[k % 2]
+        geometry = two_rays(rng, -1.0)
+        start = exclusive_start(rng, wrong_signs=0.5, crowd=True)
+        network = start.network(rng, geometry)
+        run, lost = train_flow(geometry.data, network, loss, flow_times(rng, geometry))
+        gaps, trial_record = law_gaps(geometry.data, network, loss, run, start.scale(geometry))
+        log.add(gaps, loss, lambda i, d=geometry.data, s=loss, n=network, f=trial_record: record(d, s, n, i, **f(i)), lost)
+    return log.outcome(networks=BATCH * len(generators(key, trials)))
 
-ANTIPODAL = Theorem(
+
+@register(
     name="antipodal-fates",
     equation="4.3",
     title="Every neuron ends in the class of sign(a + z)",
@@ -518,10 +456,62 @@ ANTIPODAL = Theorem(
     checked_with=BY_DESCENT,
     default_trials=2 * 4096,
     quick_trials=4096,
-    check=check_antipodal,
-    necessity=(antipodal_without_angle, antipodal_with_a_stop, antipodal_without_symmetry),
+    drops=(antipodal_without_angle, antipodal_with_a_stop, antipodal_without_symmetry),
     figure=draw_failures,
 )
+def check_antipodal(key: Any, trials: int) -> Outcome:
+    """The class each neuron ends in, and how often a class is left without any, for widths 1 to 3.
+
+    Every network is trained with each pattern of signs of its neurons (w_j, z_j): as these are equally likely, the part
+    of the patterns in which a class fails is its probability given the rest, and no sampling error is left. A neuron in
+    the wrong class is a gap of 1; a frequency is a gap in networks. One trial is one network, and one more each width.
+    """
+    log = TrialLog(_A_HALF)
+    fails = np.zeros(MOST, int)
+    totals = np.zeros(MOST, int)
+    batch = 4096 if trials >= 4096 else CROWD
+    for k, rng in enumerate(generators(key, trials, batch)):
+        loss = ("cross-entropy", "exponential")[k % 2]
+        data, axes, step_size = two_points(rng, -1.0)
+        sets = batch // len(_SIGNS)
+        width = rng.integers(1, MOST + 1, sets)
+        used = np.arange(MOST) < width[:, None]
+        scale = log_uniform(rng, 1e-5, 1e-3, (sets, 1))
+        w = rng.normal(size=(sets, MOST, PLANE)) * scale[..., None] * used[..., None]
+        z = rng.normal(size=used.shape) * scale * log_uniform(rng, 0.2, 5, (sets, 1)) * used
+        # A third of the neurons right beside the line z = -a, on both sides.
+        offset = log_uniform(rng, 1e-3, 1e-1, z.shape) * rng.choice([-1, 1], z.shape)
+        z = np.where(rng.uniform(size=z.shape) < 1 / 3, -(w @ axes[0]) * (1 + offset), z)
+        w, z = (w[:, None] * _SIGNS[..., None]).reshape(batch, MOST, PLANE), (z[:, None] * _SIGNS).reshape(batch, MOST)
+        width, used = np.repeat(width, len(_SIGNS)), np.repeat(used, len(_SIGNS), axis=0)
+        network = TwoLayerReLU(w, z)
+        run = train_descent(data, network, loss, step_size, STEPS, STEPS)
+        found = _settled(np.asarray(run.final.w) @ axes[0], np.asarray(run.final.z))
+        expected = np.asarray(theory.antipodal_fate(w @ axes[0], z))
+        waiting = (found == 0) & used
+        wrong = np.any(used & ~waiting & (found != expected), axis=-1)
+        # Both classes can not fail together: some neuron is in one of them.
+        wrong |= ~waiting.any(-1) & ~(found == 1).any(-1) & ~(found == -1).any(-1)
+
+        def instance(i, d=data, s=loss, n=network, e=step_size, x=expected, y=found):
+            return record(d, s, n, i, step_size=e, steps=STEPS, ends_in=y[i], law=x[i])
+
+        log.add(wrong, f"{loss}, each neuron", instance, waiting.any(-1))
+        decided = np.repeat(~waiting.any(-1).reshape(sets, -1).any(-1), len(_SIGNS))  # with all of their patterns
+        for h in range(MOST):
+            mine = decided & (width == h + 1)
+            totals[h] += mine.sum()
+            fails[h] += (mine & ~(found == 1).any(-1)).sum()
+    for h in range(MOST):
+        probability = float(theory.class_failure_probability(h + 1))
+        trial_record = {"width": h + 1, "class_plus_fails": fails[h], "networks": totals[h], "law": probability}
+        gap = abs(float(fails[h]) - totals[h] * probability)
+        log.add([gap], "frequency of failure", lambda i, s=trial_record: s)
+    return log.outcome(
+        fails=fails,
+        totals=totals,
+        relative_error_of_the_law_detected_at_width_1=float(_A_HALF / 0.5 / max(totals[0], 1)),
+    )
 
 
 # Over seeds: how many of the learners still have the wrong sign at a time (5.4).
@@ -581,29 +571,6 @@ def _off_the_law(
     return gaps, fractions, back
 
 
-def check_signs(key: Any, trials: int) -> Outcome:
-    """Five times in each of six cases, `trials`/6 networks of one neuron each; a row is one frequency."""
-    tally = TrialLog(_NEURONS)
-    count = -(-trials // len(_CASES))
-    seen = []
-    for k, case in enumerate(_CASES):
-        wrong, learners, times, problem = _wrong_signs(generators(key, k + 1, 1)[k], count, case, 1e-3)
-        gaps, law, law_times = _off_the_law(wrong, learners, times, problem)
-        geometry, loss, ratio = case
-        trial_record = {
-            "geometry": geometry,
-            "loss": loss,
-            "ratio": ratio,
-            "times": times,
-            "wrong": wrong,
-            "learners": learners,
-        }
-        trial_record |= {"law": law, "law_times": law_times}
-        tally.add(gaps, f"{geometry}, {loss}, ratio {ratio:g}", lambda i, s=trial_record: {"record": i, **s})
-        seen.append(wrong / learners)
-    return tally.outcome(rates=np.array(seen), each=count)
-
-
 def signs_without_small_scale(key: Any) -> Counterexample:
     """Drop "small": cross-entropy from a scale at which the logits are far from 0, where g is not g(0)."""
     wrong, learners, times, problem = _wrong_signs(generator(key), 4000, _CASES[0], 3.0)
@@ -633,7 +600,7 @@ def draw_signs(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=False, fontsize=8)
 
 
-WRONG_SIGNS = Theorem(
+@register(
     name="wrong-signs",
     equation="5.4",
     title="A third of the learners start with the wrong sign",
@@ -664,7 +631,27 @@ WRONG_SIGNS = Theorem(
     checked_with=BY_DESCENT,
     default_trials=6 * 8000,
     quick_trials=6 * 4000,
-    check=check_signs,
-    necessity=(signs_without_small_scale,),
+    drops=(signs_without_small_scale,),
     figure=draw_signs,
 )
+def check_signs(key: Any, trials: int) -> Outcome:
+    """Five times in each of six cases, `trials`/6 networks of one neuron each; a row is one frequency."""
+    log = TrialLog(_NEURONS)
+    count = -(-trials // len(_CASES))
+    seen = []
+    for k, case in enumerate(_CASES):
+        wrong, learners, times, problem = _wrong_signs(generators(key, k + 1, 1)[k], count, case, 1e-3)
+        gaps, law, law_times = _off_the_law(wrong, learners, times, problem)
+        geometry, loss, ratio = case
+        trial_record = {
+            "geometry": geometry,
+            "loss": loss,
+            "ratio": ratio,
+            "times": times,
+            "wrong": wrong,
+            "learners": learners,
+        }
+        trial_record |= {"law": law, "law_times": law_times}
+        log.add(gaps, f"{geometry}, {loss}, ratio {ratio:g}", lambda i, s=trial_record: {"record": i, **s})
+        seen.append(wrong / learners)
+    return log.outcome(rates=np.array(seen), each=count)

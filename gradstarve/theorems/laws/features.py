@@ -22,10 +22,10 @@ from gradstarve.theorems._entry import (
     Outcome,
     Problem,
     Quote,
-    Theorem,
     TrialLog,
     draw_gaps,
 )
+from gradstarve.theorems._register import register
 from gradstarve.theorems._sampling import LOSS_NAMES, flow_rtol, generator, generators, log_uniform, pick
 
 # Random problems of features that share samples, trained many at once: every trial has its own data and its own loss.
@@ -299,7 +299,7 @@ def _law_gaps(problems: Problems, types: np.ndarray, loss: str, depth: int, scal
     return trained, law, gaps
 
 
-def _reweighted(rng: np.random.Generator, tally: TrialLog) -> None:
+def _reweighted(rng: np.random.Generator, log: TrialLog) -> None:
     """Three features that share samples in a ring, trained with the weights that make them equally fast at the start, the
     slowest as fast as can be, and all reach 1 at one time; and with other weights, which do no better than the bound."""
     types, loss, step, problems = np.array([[1.0, 1, 0], [0, 1, 1], [1, 0, 1]]), "cross-entropy", 1e-2, 2
@@ -327,35 +327,11 @@ def _reweighted(rng: np.random.Generator, tally: TrialLog) -> None:
         np.maximum(slowest - bound, 0),
     )
     first = slice(len(weights))
-    tally.add(
+    log.add(
         gaps[first],
         "re-weighted",
         lambda i: trained.instance(i, types=types, speeds=speeds[i], at_the_time_of_the_law=ends[i]),
     )
-
-
-def check_features(key: Any, trials: int) -> Outcome:
-    """Sample types, probabilities, norms and starts at random; paths of one, two, three and five layers."""
-    tally = TrialLog(LIMIT_TOLERANCE)
-    _reweighted(generator(key), tally)
-    for k, rng in enumerate(generators(key, trials, COUNT)):
-        depth, loss = _ROUNDS[k % len(_ROUNDS)]
-        types, weights, losses = _types(rng), rng.dirichlet(np.ones(KINDS), COUNT) + 1e-3, np.full(COUNT, loss)
-        weights /= weights.sum(-1, keepdims=True)
-        scales = log_uniform(rng, 0.5, 2, (COUNT, KINDS))
-        time = log_uniform(rng, 0.3, 10, COUNT) / scales.max(-1) ** 2
-        start = rng.normal(size=(COUNT, KINDS)) * 0.2 if depth == 1 else small_starts(rng, depth)
-        if depth == 1:
-            problems = one_layer(rng, weights, losses, types, start, scales)
-        else:
-            problems = paths(depth, weights, losses, start, types, scales)
-        trained, law, gaps = _law_gaps(problems, types, loss, depth, scales, start, time)
-        tally.add(
-            gaps,
-            f"N = {depth}, {loss}",
-            lambda i, g=problems, t=time, f=trained, w=law: g.instance(i, times=FRACTIONS * t[i], trained=f[i], law=w[i]),
-        )
-    return tally.outcome()
 
 
 def _counterexample(
@@ -441,27 +417,6 @@ def index_without_orthogonality(key: Any) -> Counterexample:
     )
 
 
-def check_index(key: Any, trials: int) -> Outcome:
-    """One layer and two: trained with both features, and again with either of them taken out of the samples."""
-    tally = TrialLog(LIMIT_TOLERANCE)
-    shown = []
-    for k, rng in enumerate(generators(key, trials, COUNT)):
-        depth, weights = 1 + k % 2, pair_weights(rng)
-        loss = ("cross-entropy", "exponential", "squared")[(k // 2) % 3] if depth == 1 else "cross-entropy"
-        time = log_uniform(rng, 0.5, 12, COUNT)
-        together, found, law = _indices(rng, weights, loss, depth, time)
-        tally.add(
-            np.max(np.abs(found - law), axis=(0, 2)),
-            f"{depth} layer{'s' if depth > 1 else ''}, {loss}",
-            lambda i, g=together, t=time, f=found, w=law: g.instance(
-                i, times=FRACTIONS * t[i], trained=f[:, i], law=w[:, i]
-            ),
-        )
-        shown.append((np.full(COUNT, depth), law[..., -1], found[..., -1]))
-    depths, law, found = (np.concatenate([part[k] for part in shown], axis=-1) for k in range(3))
-    return tally.outcome(depths=depths, law=law, trained=found)
-
-
 def draw_index(outcome: Outcome, ax: Any) -> None:
     """The starvation index of both features, trained against the law."""
     ax.plot([0, 1], [0, 1], color="0.8", linewidth=4, label="law = trained")
@@ -477,7 +432,7 @@ def draw_index(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=False, fontsize=8, loc="upper left")
 
 
-FEATURES = Theorem(
+@register(
     name="features",
     equation="10.1",
     title="Features that share samples",
@@ -490,12 +445,34 @@ FEATURES = Theorem(
     checked_with=BY_LIMIT,
     default_trials=4 * COUNT,
     quick_trials=2 * COUNT,
-    check=check_features,
-    necessity=(features_without_orthogonality, features_without_restriction),
+    drops=(features_without_orthogonality, features_without_restriction),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| / max |m_law| over sample types and records"),
 )
+def check_features(key: Any, trials: int) -> Outcome:
+    """Sample types, probabilities, norms and starts at random; paths of one, two, three and five layers."""
+    log = TrialLog(LIMIT_TOLERANCE)
+    _reweighted(generator(key), log)
+    for k, rng in enumerate(generators(key, trials, COUNT)):
+        depth, loss = _ROUNDS[k % len(_ROUNDS)]
+        types, weights, losses = _types(rng), rng.dirichlet(np.ones(KINDS), COUNT) + 1e-3, np.full(COUNT, loss)
+        weights /= weights.sum(-1, keepdims=True)
+        scales = log_uniform(rng, 0.5, 2, (COUNT, KINDS))
+        time = log_uniform(rng, 0.3, 10, COUNT) / scales.max(-1) ** 2
+        start = rng.normal(size=(COUNT, KINDS)) * 0.2 if depth == 1 else small_starts(rng, depth)
+        if depth == 1:
+            problems = one_layer(rng, weights, losses, types, start, scales)
+        else:
+            problems = paths(depth, weights, losses, start, types, scales)
+        trained, law, gaps = _law_gaps(problems, types, loss, depth, scales, start, time)
+        log.add(
+            gaps,
+            f"N = {depth}, {loss}",
+            lambda i, g=problems, t=time, f=trained, w=law: g.instance(i, times=FRACTIONS * t[i], trained=f[i], law=w[i]),
+        )
+    return log.outcome()
 
-INDEX = Theorem(
+
+@register(
     name="starvation-index",
     equation="10.6",
     title="What a feature loses to another",
@@ -512,7 +489,25 @@ INDEX = Theorem(
     checked_with=BY_LIMIT,
     default_trials=4 * COUNT,
     quick_trials=2 * COUNT,
-    check=check_index,
-    necessity=(index_without_orthogonality,),
+    drops=(index_without_orthogonality,),
     figure=draw_index,
 )
+def check_index(key: Any, trials: int) -> Outcome:
+    """One layer and two: trained with both features, and again with either of them taken out of the samples."""
+    log = TrialLog(LIMIT_TOLERANCE)
+    shown = []
+    for k, rng in enumerate(generators(key, trials, COUNT)):
+        depth, weights = 1 + k % 2, pair_weights(rng)
+        loss = ("cross-entropy", "exponential", "squared")[(k // 2) % 3] if depth == 1 else "cross-entropy"
+        time = log_uniform(rng, 0.5, 12, COUNT)
+        together, found, law = _indices(rng, weights, loss, depth, time)
+        log.add(
+            np.max(np.abs(found - law), axis=(0, 2)),
+            f"{depth} layer{'s' if depth > 1 else ''}, {loss}",
+            lambda i, g=together, t=time, f=found, w=law: g.instance(
+                i, times=FRACTIONS * t[i], trained=f[:, i], law=w[:, i]
+            ),
+        )
+        shown.append((np.full(COUNT, depth), law[..., -1], found[..., -1]))
+    depths, law, found = (np.concatenate([part[k] for part in shown], axis=-1) for k in range(3))
+    return log.outcome(depths=depths, law=law, trained=found)

@@ -44,11 +44,11 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Theorem,
     TrialLog,
     draw_gaps,
     of_losses,
 )
+from gradstarve.theorems._register import register
 from gradstarve.theorems._sampling import (
     BATCH,
     BY_FLOW,
@@ -66,7 +66,7 @@ from gradstarve.theorems._sampling import (
     train_exact,
     train_flow,
 )
-from gradstarve.theorems.laws.independence import SIGN_TOLERANCE, exclusive_networks, pushed_sign
+from gradstarve.theorems.laws.independence import exclusive_networks
 
 # The path of a hinge flow from event to event, retraced in plain NumPy from the list of its events (12.1).
 #
@@ -255,33 +255,6 @@ def draw_problem(rng: np.random.Generator) -> tuple[Dataset, TwoLayerReLU, float
     return data, TwoLayerReLU(*networks(rng)), float(np.linalg.norm(np.asarray(data.points), axis=-1).mean())
 
 
-def check_path(key: Any, trials: int) -> Outcome:
-    """Networks of any activity and signs: their records beside the integrator's, their events beside a path retraced."""
-    tally = TrialLog(_TOLERANCE)
-    for rng in generators(key, trials):
-        data, network, r = draw_problem(rng)
-        times = np.array([0.5, 2, 6, 15]) / r
-        run = exact_records(data, network, times)
-        flow, lost = train_flow(data, network, "hinge", times)
-        mine, theirs = np.asarray(run.recorded), np.asarray(flow.recorded)
-        apart = np.max(np.abs(mine - theirs) / (1 + np.abs(theirs)), axis=(-1, -2))
-        whole = exact_records(data, network, AT_LAST)
-        # The integrator gets nowhere where a margin slides; the path retraced does.
-        held = (whole.events.kind == Kind.HELD).any(-1)
-        gaps = np.maximum(np.where(lost & held, 0, apart), _off_the_path(data, whole))
-        gaps = np.where(followed(whole), gaps, np.inf)
-        told = np.where(held, "a margin slides", "no margin slides")
-        for name in dict.fromkeys(told.tolist()):
-            mine = np.flatnonzero(told == name)
-            tally.add(
-                gaps[mine],
-                name,
-                lambda i, d=data, n=network, t=times, m=mine: record(d, "hinge", n, int(m[i]), times=t),
-                (lost & ~held)[mine],
-            )
-    return tally.outcome()
-
-
 def path_without_flow(key: Any) -> Counterexample:
     """Drop "gradient flow": descent passes its events late or early by up to a step, and is off by as much."""
     rng = generator(key)
@@ -305,107 +278,7 @@ def path_without_flow(key: Any) -> Counterexample:
     )
 
 
-def _leading(moment: Moment, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Before the event and after it, how w_j.x_i moves in the direction of (2.0), beside all that points could push:
-    [h, n] each; negative is against it."""
-    x, y, q = (np.asarray(leaf, float) for leaf in (data.points, data.labels, data.weights))
-    lengths = np.linalg.norm(x, axis=-1)
-    reach = np.abs(moment.z)[:, None] * float(q @ lengths) * lengths
-    sides = []
-    for active, pulls in zip(moment.active, moment.pulls, strict=True):
-        motion = moment.z[:, None] * (forces(active, pulls, data) @ x.T)
-        sides.append(motion * pushed_sign(moment.z, y) / np.where(reach > 0, reach, 1))
-    return sides[0], sides[1]
-
-
-def _against(moments: list[Moment], data: Dataset) -> tuple[float, list[list[float]]]:
-    """How far anything moves against (2.0) on either side of any event, 1 where an edge is passed the other way; and for
-    every edge passed how fast it is approached, how fast it is left, and whether the neuron wakes."""
-    worst, passed = 0.0, []
-    for moment in moments:
-        sides = _leading(moment, data)
-        worst = max(worst, *(float(-side.min()) for side in sides))
-        j, i = moment.neuron, moment.point
-        if j >= 0:
-            wakes = moment.kind == Kind.WAKES
-            law = pushed_sign(moment.z, np.asarray(data.labels))[j, i]
-            worst = max(worst, float(law != (1 if wakes else -1)))
-            passed.append([float(sides[0][j, i]), float(sides[1][j, i]), float(wakes)])
-    return worst, passed
-
-
-def check_no_sliding(key: Any, trials: int) -> Outcome:
-    """The motion of every neuron along every point on both sides of every event; one trial is one network."""
-    tally = TrialLog(SIGN_TOLERANCE)
-    seen: list[list[float]] = []
-    for rng in generators(key, trials):
-        data, network, _ = draw_problem(rng)
-        run = train_exact(data, network, AT_LAST)
-        gaps = np.zeros(BATCH)
-        for b in range(BATCH):
-            gaps[b], passed = _against(retraced(data, network, run.events, b).moments, data)
-            seen += passed
-        gaps = np.where(followed(run), gaps, np.inf)  # whoever is not followed to the end may slide
-        tally.add(gaps, "hinge", lambda i, d=data, n=network, g=gaps: record(d, "hinge", n, i, against_the_law=g[i]))
-    return tally.outcome(passed=np.reshape(seen, (-1, 3)))
-
-
-def _slides(data: Dataset, network: TwoLayerReLU) -> list[tuple[float, int, Moment, float, float, str]]:
-    """The networks whose path is refused at an edge: how surely it slides, the network, the event, the speeds to the edge
-    before it and away from it after, and the event in words."""
-    r = float(np.linalg.norm(np.asarray(data.points), axis=-1).max())
-    run, found = train_exact(data, network, np.arange(1, RECORDS + 1) / (4 * r)), []
-    for b in map(int, np.flatnonzero(~followed(run))):
-        last = retraced(data, network, run.events, b).moments[-1]
-        j, i = last.neuron, last.point
-        toward = (1 if last.kind == Kind.WAKES else -1) * pushed_sign(last.z, np.asarray(data.labels))[j, i]
-        before, after = (toward * float(side[j, i]) for side in _leading(last, data))
-        found.append((-after if before > 0 else before, b, last, before, after, run.events.of(b)[-1].split(": ")[1]))
-    return found
-
-
-def sliding_at_an_acute_angle(key: Any) -> Counterexample:
-    """Drop orthogonal separability: classes at 60 degrees. The event where an edge slides, and the motion beside it."""
-    rng = generator(key)
-    for _ in range(10):
-        data = cone_data(rng, opening=0.1, angle=np.pi / 3)
-        # Small ones, and for a short time: before margins are at 1 and slide.
-        network = TwoLayerReLU(*networks(rng, low=0.05, high=0.1))
-        found = _slides(data, network)
-        if found:
-            break
-    else:
-        raise RuntimeError("240 networks at an acute angle, and no edge slides")
-    gap, b, last, before, _, told = max(found, key=lambda case: case[0])
-    quantity = "the speed of w.x away from the edge, of all pushes,"
-    return Counterexample.of(
-        "orthogonally separable data (classes at an angle of 60 degrees instead)",
-        Quote(quantity, f"just after t = {last.time:.4g}", law=0, trained=min(-gap, 0)),
-        SIGN_TOLERANCE,
-        record(data, "hinge", network, b, neuron=last.neuron, point=last.point),
-        told,
-        f"by the law it is that at least, and before it w.x moves to the edge by {before:.3g}: the neuron slides along it, "
-        "and the path is refused",
-    )
-
-
-def draw_passages(outcome: Outcome, ax: Any) -> None:
-    """How fast every edge is approached, and how fast it is left."""
-    before, after, wakes = outcome.extra["passed"].T
-    for value, name, colour in ((1.0, "a neuron wakes", COLOURS[0]), (0.0, "a neuron falls asleep", COLOURS[1])):
-        mine = wakes == value
-        ax.plot(before[mine], after[mine], ".", markersize=4, color=colour, label=name)
-    low = min(0.0, float(outcome.extra["passed"].min(initial=0))) - 0.02
-    ax.axvspan(low, 0, color="0.85", linewidth=0)
-    ax.axhspan(low, 0, color="0.85", linewidth=0, label="back to the edge: never")
-    ax.set_xlim(low, None)
-    ax.set_ylim(low, None)
-    ax.set_xlabel("speed of w.x before its edge is passed (of all pushes)")
-    ax.set_ylabel("speed after")
-    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, markerscale=2)
-
-
-HINGE_EXACT = Theorem(
+@register(
     name="hinge-exact",
     equation="12.1",
     title="From event to event the hinge flow is a closed form",
@@ -426,29 +299,34 @@ HINGE_EXACT = Theorem(
     ),
     checked_with=f"{BY_FLOW}; matrix exponentials from event to event, and SciPy's DOP853 where margins slide",
     default_trials=4 * BATCH,
-    check=check_path,
-    necessity=(path_without_flow,),
+    drops=(path_without_flow,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "gap between the event path and the flow (logits, margins, edges)"),
 )
-
-NO_SLIDING = Theorem(
-    name="no-sliding-edges",
-    equation="2.0",
-    title="No neuron slides along the edge of a point",
-    claim="at every event of a hinge flow, just before it and just after, every w_j.x_i moves in the direction "
-    "sign(z_j y_i), or not at all: an edge w_j.x_i = 0 is passed, and never held",
-    formula=(
-        r"z_j\, y_i\, \frac{d(w_j \cdot x_i)}{dt} \ge 0 \quad \text{just before and just after every event, for all } i, j"
-    ),
-    hypotheses=(SEPARABLE, HINGE_LOSS),
-    tolerance=SIGN_TOLERANCE,
-    why_tolerance="two gradients: rounding of a few sums of 4 products, relative to the sum of their sizes",
-    checked_with="the gradient in plain NumPy on both sides of every event, on weights moved there by matrix exponentials",
-    default_trials=8 * BATCH,
-    check=check_no_sliding,
-    necessity=(sliding_at_an_acute_angle,),
-    figure=draw_passages,
-)
+def check_path(key: Any, trials: int) -> Outcome:
+    """Networks of any activity and signs: their records beside the integrator's, their events beside a path retraced."""
+    log = TrialLog(_TOLERANCE)
+    for rng in generators(key, trials):
+        data, network, r = draw_problem(rng)
+        times = np.array([0.5, 2, 6, 15]) / r
+        run = exact_records(data, network, times)
+        flow, lost = train_flow(data, network, "hinge", times)
+        mine, theirs = np.asarray(run.recorded), np.asarray(flow.recorded)
+        apart = np.max(np.abs(mine - theirs) / (1 + np.abs(theirs)), axis=(-1, -2))
+        whole = exact_records(data, network, AT_LAST)
+        # The integrator gets nowhere where a margin slides; the path retraced does.
+        held = (whole.events.kind == Kind.HELD).any(-1)
+        gaps = np.maximum(np.where(lost & held, 0, apart), _off_the_path(data, whole))
+        gaps = np.where(followed(whole), gaps, np.inf)
+        told = np.where(held, "a margin slides", "no margin slides")
+        for name in dict.fromkeys(told.tolist()):
+            mine = np.flatnonzero(told == name)
+            log.add(
+                gaps[mine],
+                name,
+                lambda i, d=data, n=network, t=times, m=mine: record(d, "hinge", n, int(m[i]), times=t),
+                (lost & ~held)[mine],
+            )
+    return log.outcome()
 
 
 # The events, counted.
@@ -524,28 +402,6 @@ def _falls(path: Path, data: Dataset) -> np.ndarray:
             before, after = (float(np.sum((u @ each) ** 2)) for u in moment.pulls)
             found.append([least_fall(weights[moment.point], norms[moment.point]), before - after])
     return np.reshape(found, (-1, 2))
-
-
-def check_events(key: Any, trials: int) -> Outcome:
-    """Every event of networks of exclusive neurons of the right sign, and of any neurons; one trial is one network."""
-    tally = TrialLog(_TOLERANCE)
-    falls, counts = [], {}
-    for k, rng in enumerate(generators(key, trials)):
-        data, network, _ = draw_problem(rng)
-        group = "exclusive neurons of the right sign" if k % 2 == 0 else "any neurons"
-        if k % 2 == 0:
-            network = exclusive_networks(rng, data)
-        run = train_exact(data, network, AT_LAST)
-        gaps = np.zeros(BATCH)
-        for b in range(BATCH):
-            path = retraced(data, network, run.events, b)
-            fall = _falls(path, data)
-            falls.append(fall)
-            gaps[b] = max(_excess(path, data, network, b), float(np.max(1 - fall[:, 1] / fall[:, 0], initial=0)))
-        gaps = np.where(followed(run) & np.asarray(run.settled), gaps, np.inf)
-        counts[group] = max(counts.get(group, 0), int(np.max(run.events.count)))
-        tally.add(gaps, group, lambda i, d=data, n=network, r=run: record(d, "hinge", n, i, events=int(r.events.count[i])))
-    return tally.outcome(falls=np.concatenate(falls), most=counts)
 
 
 def axes_data(rng: np.random.Generator) -> tuple[Dataset, np.ndarray]:
@@ -645,7 +501,7 @@ def draw_events(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=False, fontsize=8, loc="upper left", markerscale=3)
 
 
-FINITE_EVENTS = Theorem(
+@register(
     name="finite-events",
     equation="12.1",
     title="Hinge flow comes to rest after finitely many events",
@@ -671,11 +527,30 @@ FINITE_EVENTS = Theorem(
     checked_with="simulate_hinge_exact, and the gradient in plain NumPy on weights moved there by matrix exponentials",
     default_trials=8 * BATCH,
     quick_trials=2 * BATCH,
-    check=check_events,
-    necessity=(on_the_manifold, passages_at_an_acute_angle, forgotten_by_shared_neurons),
+    drops=(on_the_manifold, passages_at_an_acute_angle, forgotten_by_shared_neurons),
     figure=draw_events,
     single_tolerance=None,  # in float32 a margin that leaves 1 slowly may be told to pass it again
 )
+def check_events(key: Any, trials: int) -> Outcome:
+    """Every event of networks of exclusive neurons of the right sign, and of any neurons; one trial is one network."""
+    log = TrialLog(_TOLERANCE)
+    falls, counts = [], {}
+    for k, rng in enumerate(generators(key, trials)):
+        data, network, _ = draw_problem(rng)
+        group = "exclusive neurons of the right sign" if k % 2 == 0 else "any neurons"
+        if k % 2 == 0:
+            network = exclusive_networks(rng, data)
+        run = train_exact(data, network, AT_LAST)
+        gaps = np.zeros(BATCH)
+        for b in range(BATCH):
+            path = retraced(data, network, run.events, b)
+            fall = _falls(path, data)
+            falls.append(fall)
+            gaps[b] = max(_excess(path, data, network, b), float(np.max(1 - fall[:, 1] / fall[:, 0], initial=0)))
+        gaps = np.where(followed(run) & np.asarray(run.settled), gaps, np.inf)
+        counts[group] = max(counts.get(group, 0), int(np.max(run.events.count)))
+        log.add(gaps, group, lambda i, d=data, n=network, r=run: record(d, "hinge", n, i, events=int(r.events.count[i])))
+    return log.outcome(falls=np.concatenate(falls), most=counts)
 
 
 # Where a hinge flow on orthogonally separable data comes to rest: every point is learnt, or seen by no neuron (12.1).
@@ -704,21 +579,6 @@ def unfinished(data: Dataset, network: TwoLayerReLU) -> tuple[np.ndarray, np.nda
     margins = np.asarray(network(data.points)) * np.asarray(data.labels)
     # Less than this is a neuron that fell asleep there.
     return np.where(seen > np.sqrt(np.finfo(margins.dtype).eps), short_of_learnt(margins), 0), margins, seen
-
-
-def check_end(key: Any, trials: int) -> Outcome:
-    """The last weights of networks of any activity and signs; one trial is one network."""
-    tally = TrialLog(_TOLERANCE)
-    points = []
-    for rng in generators(key, trials):
-        data, network, _ = draw_problem(rng)
-        run = train_exact(data, network, AT_LAST)
-        final: Any = run.final
-        left, margins, seen = unfinished(data, final)
-        gaps = np.where(followed(run) & np.asarray(run.settled), left.max(-1), np.inf)
-        tally.add(gaps, "hinge", lambda i, d=data, n=network, m=margins: record(d, "hinge", n, i, margins=m[i]))
-        points.append(np.stack([margins, seen], axis=-1)[followed(run)].reshape(-1, 2))
-    return tally.outcome(points=np.concatenate(points))
 
 
 def _rests(data: Dataset, network: TwoLayerReLU, dropped: str, told: str) -> Counterexample:
@@ -800,7 +660,7 @@ def draw_end(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=False, fontsize=8, loc="upper left", markerscale=3)
 
 
-HINGE_END = Theorem(
+@register(
     name="hinge-end",
     equation="12.1",
     title="At the end of a hinge flow every point is learnt or dead",
@@ -814,7 +674,19 @@ HINGE_END = Theorem(
     why_tolerance="a margin of the last weights in plain NumPy: rounding of a path of a dozen events",
     checked_with="plain NumPy on the last weights of simulate_hinge_exact",
     default_trials=8 * BATCH,
-    check=check_end,
-    necessity=(at_the_saddle, opposite_labels_in_one_place, stopped_early),
+    drops=(at_the_saddle, opposite_labels_in_one_place, stopped_early),
     figure=draw_end,
 )
+def check_end(key: Any, trials: int) -> Outcome:
+    """The last weights of networks of any activity and signs; one trial is one network."""
+    log = TrialLog(_TOLERANCE)
+    points = []
+    for rng in generators(key, trials):
+        data, network, _ = draw_problem(rng)
+        run = train_exact(data, network, AT_LAST)
+        final: Any = run.final
+        left, margins, seen = unfinished(data, final)
+        gaps = np.where(followed(run) & np.asarray(run.settled), left.max(-1), np.inf)
+        log.add(gaps, "hinge", lambda i, d=data, n=network, m=margins: record(d, "hinge", n, i, margins=m[i]))
+        points.append(np.stack([margins, seen], axis=-1)[followed(run)].reshape(-1, 2))
+    return log.outcome(points=np.concatenate(points))

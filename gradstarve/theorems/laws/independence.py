@@ -16,10 +16,10 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Theorem,
     TrialLog,
     draw_gaps,
 )
+from gradstarve.theorems._register import register
 from gradstarve.theorems._sampling import (
     BATCH,
     LOSS_NAMES,
@@ -60,23 +60,6 @@ def _against(data: Dataset, network: TwoLayerReLU, loss: str) -> np.ndarray:
     lengths = np.linalg.norm(points, axis=-1)
     pushes = np.abs(z)[..., None] * ((weights * lengths * residual) @ np.ones(labels.size))[:, None, None] * lengths
     return against / np.where(pushes > 0, pushes, 1)
-
-
-def check_sign(key: Any, trials: int) -> Outcome:
-    """The flow's direction at random networks of any activity pattern, any signs; one trial is one network."""
-    tally = TrialLog(SIGN_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials)):
-        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
-        data = cone_data(rng)
-        w, z = networks(rng, low=1e-3, high=3.0)
-        if loss == "squared":  # its residual turns negative above a margin of 1: shrink those networks to 1 or below
-            margins = np.asarray(TwoLayerReLU(w, z)(data.points)) * np.asarray(data.labels)
-            shrink = 1 / np.sqrt(np.maximum(margins.max(-1, initial=0), 1) * (1 + 1e-12))
-            w, z = w * shrink[:, None, None], z * shrink[:, None]
-        network = TwoLayerReLU(w, z)
-        gaps = _against(data, network, loss).max(axis=(-1, -2))
-        tally.add(gaps, loss, lambda i, d=data, n=network, s=loss: record(d, s, n, i))
-    return tally.outcome()
 
 
 def sign_without_separability(key: Any) -> Counterexample:
@@ -211,32 +194,6 @@ def _step_sizes(data: Dataset, network: TwoLayerReLU) -> np.ndarray:
 _ONE_SIDED = ("cross-entropy", "hinge", "exponential")
 
 
-def check_modes(key: Any, trials: int) -> Outcome:
-    """Each class of cone data, and of two rays, trained with the other one beside it, and alone; on rays the curves are
-    those that `theory` has for one class too. One trial is one network, half of them on each kind of data."""
-    tally = TrialLog(MODES_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials, 2 * BATCH)):
-        loss = _ONE_SIDED[k % len(_ONE_SIDED)]
-        cones = cone_data(rng)
-        geometry = two_rays(rng, (-1.0, 0.0, rng.uniform(-0.95, -0.05))[k % 3])
-        start = exclusive_start(rng)
-        for data, network, one_ray in (
-            (cones, exclusive_networks(rng, cones), False),
-            (geometry.data, start.network(rng, geometry), True),
-        ):
-            step_size = _step_sizes(data, network)
-            together = _run(data, network, loss, step_size)
-            gaps = np.array([quote.gap for quote in _coupling(data, network, loss, step_size, together)])
-            if one_ray:
-                gaps = np.maximum(gaps, _off_the_curves(geometry, start, network, loss, step_size, together))
-            tally.add(
-                gaps,
-                f"{loss}, {'rays' if one_ray else 'cones'}",
-                lambda i, d=data, n=network, s=loss, e=step_size: record(d, s, n, i, step_size=e[i], steps=_STEPS),
-            )
-    return tally.outcome()
-
-
 def modes_without_separability(key: Any) -> Counterexample:
     """Drop orthogonal separability: axes at an acute angle, and neurons that stay on their own class all the same."""
     rng = generator(key)
@@ -275,7 +232,7 @@ def _cosine(x: np.ndarray, y: np.ndarray) -> float:
     return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
 
 
-SIGN = Theorem(
+@register(
     name="sign",
     equation="2.0",
     title="No point pushes a neuron the wrong way",
@@ -286,12 +243,27 @@ SIGN = Theorem(
     why_tolerance="one gradient: rounding of a few sums of 4 products, relative to the sum of their sizes",
     checked_with="automatic differentiation of the loss of all weights",
     default_trials=480,
-    check=check_sign,
-    necessity=(sign_without_separability, sign_without_positive_residual),
+    drops=(sign_without_separability, sign_without_positive_residual),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "motion against sign(z y) (relative to all pushes)"),
 )
+def check_sign(key: Any, trials: int) -> Outcome:
+    """The flow's direction at random networks of any activity pattern, any signs; one trial is one network."""
+    log = TrialLog(SIGN_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials)):
+        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
+        data = cone_data(rng)
+        w, z = networks(rng, low=1e-3, high=3.0)
+        if loss == "squared":  # its residual turns negative above a margin of 1: shrink those networks to 1 or below
+            margins = np.asarray(TwoLayerReLU(w, z)(data.points)) * np.asarray(data.labels)
+            shrink = 1 / np.sqrt(np.maximum(margins.max(-1, initial=0), 1) * (1 + 1e-12))
+            w, z = w * shrink[:, None, None], z * shrink[:, None]
+        network = TwoLayerReLU(w, z)
+        gaps = _against(data, network, loss).max(axis=(-1, -2))
+        log.add(gaps, loss, lambda i, d=data, n=network, s=loss: record(d, s, n, i))
+    return log.outcome()
 
-INDEPENDENT_MODES = Theorem(
+
+@register(
     name="independent-modes",
     equation="2.1",
     title="The two classes learn as if alone",
@@ -306,7 +278,30 @@ INDEPENDENT_MODES = Theorem(
     why_tolerance="two runs of 300 steps that add in another order: accumulated rounding, with room for growth by 1e4",
     checked_with="simulate: gradient descent on all weights by automatic differentiation, once together and once alone",
     default_trials=144,
-    check=check_modes,
-    necessity=(modes_without_separability, modes_without_right_sign),
+    drops=(modes_without_separability, modes_without_right_sign),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "margin together − margin alone (relative)"),
 )
+def check_modes(key: Any, trials: int) -> Outcome:
+    """Each class of cone data, and of two rays, trained with the other one beside it, and alone; on rays the curves are
+    those that `theory` has for one class too. One trial is one network, half of them on each kind of data."""
+    log = TrialLog(MODES_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials, 2 * BATCH)):
+        loss = _ONE_SIDED[k % len(_ONE_SIDED)]
+        cones = cone_data(rng)
+        geometry = two_rays(rng, (-1.0, 0.0, rng.uniform(-0.95, -0.05))[k % 3])
+        start = exclusive_start(rng)
+        for data, network, one_ray in (
+            (cones, exclusive_networks(rng, cones), False),
+            (geometry.data, start.network(rng, geometry), True),
+        ):
+            step_size = _step_sizes(data, network)
+            together = _run(data, network, loss, step_size)
+            gaps = np.array([quote.gap for quote in _coupling(data, network, loss, step_size, together)])
+            if one_ray:
+                gaps = np.maximum(gaps, _off_the_curves(geometry, start, network, loss, step_size, together))
+            log.add(
+                gaps,
+                f"{loss}, {'rays' if one_ray else 'cones'}",
+                lambda i, d=data, n=network, s=loss, e=step_size: record(d, s, n, i, step_size=e[i], steps=_STEPS),
+            )
+    return log.outcome()

@@ -12,7 +12,8 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import Dataset, DeepReLU, GradientDescent, SpectralDecoupling, TwoLayerReLU
 from gradstarve.simulation import simulate
-from gradstarve.theorems._entry import Counterexample, Hypothesis, Outcome, Problem, Quote, Theorem, TrialLog, draw_gaps
+from gradstarve.theorems._entry import Counterexample, Hypothesis, Outcome, Problem, Quote, TrialLog, draw_gaps
+from gradstarve.theorems._register import register
 from gradstarve.theorems._sampling import generator, generators, log_uniform, pick, record, train, train_descent
 from gradstarve.theorems.laws.features import BY_LIMIT, COUNT, FRACTIONS, KINDS, LIMIT_TOLERANCE, PAIR, WHY_LIMIT, Problems
 
@@ -82,35 +83,6 @@ def _off_the_kernel(points: np.ndarray, weights: np.ndarray) -> float:
 
 def _read_out(weights: Any, x: Any) -> Any:
     return x @ weights
-
-
-def check_flow(key: Any, trials: int) -> Outcome:
-    """Random samples, a third of them in a plane, so that K is singular, some that contradict each other; any start."""
-    tally = TrialLog(LIMIT_TOLERANCE)
-    for rng in generators(key, trials, COUNT):
-        points = rng.normal(size=(COUNT, KINDS, KINDS)) * log_uniform(rng, 0.2, 1, (COUNT, KINDS, 1))
-        flat, against = np.arange(COUNT) % 3 == 1, np.arange(COUNT) % 6 == 2
-        points[flat, :, -1] = 0
-        points[against, 1] = -log_uniform(rng, 0.3, 3, (against.sum(), 1)) * points[against, 0]
-        start = rng.normal(size=(COUNT, KINDS)) * (rng.random((COUNT, 1)) < 0.7)
-        kernels = _kernels(points)
-        time = KINDS * log_uniform(rng, 1, 15, COUNT) / np.trace(kernels, axis1=1, axis2=2)
-        problems = _read_outs(points, start)
-        trained = problems.limit(time)
-        begin = np.einsum("bid,bd->bi", points, start)
-        laws = [theory.ntk.logistic_flow(K, FRACTIONS * t / KINDS, m) for K, t, m in zip(kernels, time, begin, strict=True)]
-        law = np.array(jnp.stack(laws))
-        law[0] += _off_the_kernel(points[0], start[0])
-        for group, mine in (("full rank", ~flat & ~against), ("singular", flat), ("contradictory", against)):
-            places = np.flatnonzero(mine).tolist()
-            tally.add(
-                np.max(np.abs(trained - law) / (1 + np.abs(law)), axis=(1, 2))[mine],
-                group,
-                lambda i, w=places, g=problems, t=time, a=trained, b=law: g.instance(
-                    w[i], times=FRACTIONS * t[w[i]], trained=a[w[i]], law=b[w[i]]
-                ),
-            )
-    return tally.outcome()
 
 
 def _two_layers(rng: np.random.Generator, width: int = 16, count: int = 4) -> tuple[Dataset, TwoLayerReLU]:
@@ -206,33 +178,6 @@ def _symmetric(kernel: np.ndarray) -> np.ndarray:
     return (kernel + np.swapaxes(kernel, -1, -2)) / 2
 
 
-def check_ridge(key: Any, trials: int) -> Outcome:
-    """Random features of any strength, every third kernel singular; ridges from a 300th of the strongest to ten times it."""
-    tally, none = TrialLog(_REST_TOLERANCE), np.zeros(COUNT)
-    for rng in generators(key, trials, COUNT):
-        U, strengths, frames = _features(rng, 1.0)
-        strengths[::3, -1] = 0
-        points = _samples(U, strengths, frames)
-        ridge = strengths[:, 0] * log_uniform(rng, 1 / _MOST, 10, COUNT)
-        trained = _trained(points, ridge, none)
-        laws, duals = [], []
-        for kernel, strength in zip(_symmetric(_kernels(points)), ridge, strict=True):
-            laws.append(theory.ntk.ridge_optimum(kernel, strength).margins)
-            duals.append(theory.ntk.ridge_dual_flow(kernel, strength, 1e6))
-        law, dual = np.asarray(jnp.stack(laws)), np.asarray(jnp.stack(duals))
-        off = np.maximum(np.abs(trained - law), np.abs(1 / (1 + np.exp(trained)) - dual))
-        before = _on_the_way(rng, points, lambda K, i, t, r=ridge: theory.ntk.ridge_flow(K, r[i], t), ridge=ridge)
-        off = np.maximum(off.max(-1), before * (_REST_TOLERANCE / LIMIT_TOLERANCE))
-        for group, mine in (("full rank", np.arange(COUNT) % 3 > 0), ("singular", np.arange(COUNT) % 3 == 0)):
-            places = np.flatnonzero(mine).tolist()
-            tally.add(
-                off[mine],
-                group,
-                lambda i, w=places, x=points, r=ridge, a=trained, b=law: _instance(x[w[i]], a[w[i]], b[w[i]], ridge=r[w[i]]),
-            )
-    return tally.outcome()
-
-
 def _slopes(rng: np.random.Generator, U: np.ndarray, strengths: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, ...]:
     """Trained twice, with one strength a thousandth up and down: the samples, ridges, which strength was moved, and how
     every response moves with it, times the sum of strengths [b, n], trained and by the table's column."""
@@ -245,19 +190,6 @@ def _slopes(rng: np.random.Generator, U: np.ndarray, strengths: np.ndarray, fram
     tables = [theory.ntk.starvation_derivatives(*x) for x in zip(_symmetric(_kernels(points)), ridge, strict=True)]
     law = np.asarray(jnp.stack(tables))[np.arange(COUNT), :, moved] * strengths.sum(-1, keepdims=True)
     return points, ridge, moved, trained, law
-
-
-def check_starvation(key: Any, trials: int) -> Outcome:
-    """Features of any strength, from 1.3 times apart; the slope of every response."""
-    tally = TrialLog(_SLOPE_TOLERANCE)
-    for rng in generators(key, trials, COUNT):
-        points, ridge, moved, trained, law = _slopes(rng, *_features(rng, 1.3))
-        tally.add(
-            np.max(np.abs(trained - law), axis=-1) / (1 + np.abs(law).max(-1)),
-            "slope of z in s^2",
-            lambda i, x=points, r=ridge, a=trained, b=law, k=moved: _instance(x[i], a[i], b[i], ridge=r[i], feature=k[i]),
-        )
-    return tally.outcome()
 
 
 def starvation_of_equals(key: Any) -> Counterexample:
@@ -301,29 +233,6 @@ def ridge_without_width(key: Any) -> Counterexample:
     )
 
 
-def check_decoupling(key: Any, trials: int) -> Outcome:
-    """Features of any strength up to ten times apart, penalties from 0.05 to 5; all margins end at one number."""
-    tally, none = TrialLog(_REST_TOLERANCE), np.zeros(COUNT)
-    for rng in generators(key, trials, COUNT):
-        points = _samples(*_features(rng, 1.0))
-        penalty = log_uniform(rng, 0.05, 5, COUNT)
-        trained = _trained(points, none, penalty)
-        law = np.array(jnp.stack([theory.ntk.spectral_decoupling_optimum(KINDS, x) for x in penalty]))
-        before = _on_the_way(
-            rng, points, lambda K, i, t, p=penalty: theory.ntk.spectral_decoupling_flow(K, p[i], t), penalty=penalty
-        )
-        for i in range(_SETTLED):
-            # Features that share samples settle as well, and there is one place for margins to settle at.
-            loss = SpectralDecoupling("cross-entropy", penalty[i])
-            law[i] = theory.settled_features(PAIR, _EQUAL[0], loss) @ PAIR.T
-        tally.add(
-            np.maximum(np.max(np.abs(trained - law), axis=-1), before * (_REST_TOLERANCE / LIMIT_TOLERANCE)),
-            "full rank",
-            lambda i, x=points, p=penalty, a=trained, b=law: _instance(x[i], a[i], b[i], penalty=p[i]),
-        )
-    return tally.outcome()
-
-
 def decoupling_without_rank(key: Any) -> Counterexample:
     """Drop "full row rank": samples in a plane. The missing feature cannot be learnt, and margins differ."""
     U, strengths, frames = _features(generator(key), 1.0)
@@ -346,7 +255,7 @@ def _instance(points: np.ndarray, trained: np.ndarray, law: np.ndarray, **more: 
     return {"loss": "cross-entropy", **data, "trained": trained, "law": law, **more}
 
 
-LOGISTIC_FLOW = Theorem(
+@register(
     name="logistic-flow",
     equation="14.1",
     title="Linearised networks",
@@ -357,12 +266,39 @@ LOGISTIC_FLOW = Theorem(
     why_tolerance=WHY_LIMIT,
     checked_with=BY_LIMIT,
     default_trials=2 * COUNT,
-    check=check_flow,
-    necessity=(flow_without_width,),
+    drops=(flow_without_width,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| / (1 + |m_law|) over samples and records"),
 )
+def check_flow(key: Any, trials: int) -> Outcome:
+    """Random samples, a third of them in a plane, so that K is singular, some that contradict each other; any start."""
+    log = TrialLog(LIMIT_TOLERANCE)
+    for rng in generators(key, trials, COUNT):
+        points = rng.normal(size=(COUNT, KINDS, KINDS)) * log_uniform(rng, 0.2, 1, (COUNT, KINDS, 1))
+        flat, against = np.arange(COUNT) % 3 == 1, np.arange(COUNT) % 6 == 2
+        points[flat, :, -1] = 0
+        points[against, 1] = -log_uniform(rng, 0.3, 3, (against.sum(), 1)) * points[against, 0]
+        start = rng.normal(size=(COUNT, KINDS)) * (rng.random((COUNT, 1)) < 0.7)
+        kernels = _kernels(points)
+        time = KINDS * log_uniform(rng, 1, 15, COUNT) / np.trace(kernels, axis1=1, axis2=2)
+        problems = _read_outs(points, start)
+        trained = problems.limit(time)
+        begin = np.einsum("bid,bd->bi", points, start)
+        laws = [theory.ntk.logistic_flow(K, FRACTIONS * t / KINDS, m) for K, t, m in zip(kernels, time, begin, strict=True)]
+        law = np.array(jnp.stack(laws))
+        law[0] += _off_the_kernel(points[0], start[0])
+        for group, mine in (("full rank", ~flat & ~against), ("singular", flat), ("contradictory", against)):
+            places = np.flatnonzero(mine).tolist()
+            log.add(
+                np.max(np.abs(trained - law) / (1 + np.abs(law)), axis=(1, 2))[mine],
+                group,
+                lambda i, w=places, g=problems, t=time, a=trained, b=law: g.instance(
+                    w[i], times=FRACTIONS * t[w[i]], trained=a[w[i]], law=b[w[i]]
+                ),
+            )
+    return log.outcome()
 
-RIDGE = Theorem(
+
+@register(
     name="ridge-optimum",
     equation="14.2",
     title="Where a ridge stops a linearised network",
@@ -378,12 +314,37 @@ RIDGE = Theorem(
     why_tolerance=_WHY_REST + _WHY_PATH,
     checked_with=f"{_BY_REST}; on the way {BY_LIMIT}",
     default_trials=2 * COUNT,
-    check=check_ridge,
-    necessity=(ridge_without_width,),
+    drops=(ridge_without_width,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| and |alpha − alpha_dual| at the end of training"),
 )
+def check_ridge(key: Any, trials: int) -> Outcome:
+    """Random features of any strength, every third kernel singular; ridges from a 300th of the strongest to ten times it."""
+    log, none = TrialLog(_REST_TOLERANCE), np.zeros(COUNT)
+    for rng in generators(key, trials, COUNT):
+        U, strengths, frames = _features(rng, 1.0)
+        strengths[::3, -1] = 0
+        points = _samples(U, strengths, frames)
+        ridge = strengths[:, 0] * log_uniform(rng, 1 / _MOST, 10, COUNT)
+        trained = _trained(points, ridge, none)
+        laws, duals = [], []
+        for kernel, strength in zip(_symmetric(_kernels(points)), ridge, strict=True):
+            laws.append(theory.ntk.ridge_optimum(kernel, strength).margins)
+            duals.append(theory.ntk.ridge_dual_flow(kernel, strength, 1e6))
+        law, dual = np.asarray(jnp.stack(laws)), np.asarray(jnp.stack(duals))
+        off = np.maximum(np.abs(trained - law), np.abs(1 / (1 + np.exp(trained)) - dual))
+        before = _on_the_way(rng, points, lambda K, i, t, r=ridge: theory.ntk.ridge_flow(K, r[i], t), ridge=ridge)
+        off = np.maximum(off.max(-1), before * (_REST_TOLERANCE / LIMIT_TOLERANCE))
+        for group, mine in (("full rank", np.arange(COUNT) % 3 > 0), ("singular", np.arange(COUNT) % 3 == 0)):
+            places = np.flatnonzero(mine).tolist()
+            log.add(
+                off[mine],
+                group,
+                lambda i, w=places, x=points, r=ridge, a=trained, b=law: _instance(x[w[i]], a[w[i]], b[w[i]], ridge=r[w[i]]),
+            )
+    return log.outcome()
 
-STARVATION = Theorem(
+
+@register(
     name="starvation-derivatives",
     equation="14.3",
     title="Who starves whom in a linearised network",
@@ -399,12 +360,23 @@ STARVATION = Theorem(
     why_tolerance="differences over a thousandth of a strength, which are off by its square times a third derivative",
     checked_with=f"{_BY_REST}, twice for each slope",
     default_trials=2 * COUNT,
-    check=check_starvation,
-    necessity=(starvation_of_equals,),
+    drops=(starvation_of_equals,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "slopes, trained − law, over 1 + the largest, in units of 1/sum s^2"),
 )
+def check_starvation(key: Any, trials: int) -> Outcome:
+    """Features of any strength, from 1.3 times apart; the slope of every response."""
+    log = TrialLog(_SLOPE_TOLERANCE)
+    for rng in generators(key, trials, COUNT):
+        points, ridge, moved, trained, law = _slopes(rng, *_features(rng, 1.3))
+        log.add(
+            np.max(np.abs(trained - law), axis=-1) / (1 + np.abs(law).max(-1)),
+            "slope of z in s^2",
+            lambda i, x=points, r=ridge, a=trained, b=law, k=moved: _instance(x[i], a[i], b[i], ridge=r[i], feature=k[i]),
+        )
+    return log.outcome()
 
-DECOUPLING = Theorem(
+
+@register(
     name="spectral-decoupling",
     equation="14.4",
     title="Spectral decoupling",
@@ -419,7 +391,27 @@ DECOUPLING = Theorem(
     why_tolerance=_WHY_REST + _WHY_PATH,
     checked_with=f"{_BY_REST}; on the way {BY_LIMIT}",
     default_trials=2 * COUNT,
-    check=check_decoupling,
-    necessity=(decoupling_without_rank,),
+    drops=(decoupling_without_rank,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| at the end of training"),
 )
+def check_decoupling(key: Any, trials: int) -> Outcome:
+    """Features of any strength up to ten times apart, penalties from 0.05 to 5; all margins end at one number."""
+    log, none = TrialLog(_REST_TOLERANCE), np.zeros(COUNT)
+    for rng in generators(key, trials, COUNT):
+        points = _samples(*_features(rng, 1.0))
+        penalty = log_uniform(rng, 0.05, 5, COUNT)
+        trained = _trained(points, none, penalty)
+        law = np.array(jnp.stack([theory.ntk.spectral_decoupling_optimum(KINDS, x) for x in penalty]))
+        before = _on_the_way(
+            rng, points, lambda K, i, t, p=penalty: theory.ntk.spectral_decoupling_flow(K, p[i], t), penalty=penalty
+        )
+        for i in range(_SETTLED):
+            # Features that share samples settle as well, and there is one place for margins to settle at.
+            loss = SpectralDecoupling("cross-entropy", penalty[i])
+            law[i] = theory.settled_features(PAIR, _EQUAL[0], loss) @ PAIR.T
+        log.add(
+            np.maximum(np.max(np.abs(trained - law), axis=-1), before * (_REST_TOLERANCE / LIMIT_TOLERANCE)),
+            "full rank",
+            lambda i, x=points, p=penalty, a=trained, b=law: _instance(x[i], a[i], b[i], penalty=p[i]),
+        )
+    return log.outcome()

@@ -24,10 +24,10 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Theorem,
     TrialLog,
     draw_gaps,
 )
+from gradstarve.theorems._register import register
 from gradstarve.theorems._sampling import (
     BATCH,
     BY_FLOW,
@@ -62,26 +62,12 @@ def flow_times(rng: np.random.Generator, geometry: Geometry, low: float = 3.0, h
     return FRACTIONS * log_uniform(rng, low, high) / geometry.pace
 
 
-def _against_solve(tally: TrialLog, rng: Any, geometry: Geometry, start: ExclusiveInit, loss: str, kind: str) -> None:
+def _against_solve(log: TrialLog, rng: Any, geometry: Geometry, start: ExclusiveInit, loss: str, kind: str) -> None:
     """Train one batch by the flow and compare it with `theory.solve`."""
     network = start.network(rng, geometry)
     run, lost = train_flow(geometry.data, network, loss, flow_times(rng, geometry))
     gaps, trial_record = law_gaps(geometry.data, network, loss, run, start.scale(geometry))
-    tally.add(gaps, kind, lambda i: record(geometry.data, loss, network, i, **trial_record(i)), lost)
-
-
-def check_clock(key: Any, trials: int) -> Outcome:
-    """Exclusive neurons that stay, on antipodal, obtuse and orthogonal classes; all losses; logits and weights."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials)):
-        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
-        cosine = (-1.0, 0.0, rng.uniform(-0.95, -0.05))[(k // len(LOSS_NAMES) + k) % 3]
-        geometry = two_rays(rng, cosine)
-        start = exclusive_start(rng, wrong_sign_learners=0.2)
-        if loss == "squared":
-            start = start.below_one(geometry)
-        _against_solve(tally, rng, geometry, start, loss, loss)
-    return tally.outcome()
+    log.add(gaps, kind, lambda i: record(geometry.data, loss, network, i, **trial_record(i)), lost)
 
 
 def clock_without_direction(key: Any) -> Counterexample:
@@ -111,19 +97,6 @@ def clock_without_direction(key: Any) -> Counterexample:
         FLOW_TOLERANCE,
         record(data, "cross-entropy", network, i, times=times, law=law[i], trained=found[i]),
     )
-
-
-def check_deaths(key: Any, trials: int) -> Outcome:
-    """Orthogonal classes, half of the neurons of the wrong sign; near the stable manifold on purpose; all losses."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    deaths = 0
-    for k, rng in enumerate(generators(key, trials)):
-        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
-        geometry = two_rays(rng, 0.0)
-        start = exclusive_start(rng, wrong_signs=0.5, crowd=True)
-        _against_solve(tally, rng, geometry, start, loss, loss)
-        deaths += int(np.sum((start.a > 0) & (start.zeta < -start.a)))
-    return tally.outcome(neurons_that_leave_if_the_clock_gets_there=deaths)
 
 
 def deaths_without_orthogonality(key: Any) -> Counterexample:
@@ -218,17 +191,6 @@ def _pair(rng: Any, loss: str, stretch: float = 1.0, low: float = 1e-3) -> tuple
     return np.stack([u, other, law]), size, lost | twin_lost, trial_record
 
 
-def check_universality(key: Any, trials: int) -> Outcome:
-    """Pairs of trained networks that differ in p, r, width, weights and geometry but not in kappa and theta_0."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials)):
-        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
-        (u, other, law), size, lost, trial_record = _pair(rng, loss)
-        apart = np.maximum(np.abs(u - other), np.abs(u - law)) / (np.abs(u) + size)
-        tally.add(np.max(apart, axis=-1), loss, trial_record, lost)
-    return tally.outcome(pairs=BATCH * len(generators(key, trials)))
-
-
 def universality_without_kappa(key: Any) -> Counterexample:
     """Drop "the same kappa": twice as large in the second problem."""
     (u, other, _), size, lost, trial_record = _pair(generator(key), "cross-entropy", stretch=2.0, low=0.3)
@@ -248,7 +210,8 @@ def universality_without_kappa(key: Any) -> Counterexample:
 
 _SCALE = "|u − law| / (|u| + r Σ(a² + z²)/2)"
 
-CLOCK = Theorem(
+
+@register(
     name="clock",
     equation="3.1-3.5",
     title="All neurons of a class share one hyperbolic clock",
@@ -266,12 +229,24 @@ CLOCK = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW,
     default_trials=288,
-    check=check_clock,
-    necessity=(clock_without_direction,),
+    drops=(clock_without_direction,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
 )
+def check_clock(key: Any, trials: int) -> Outcome:
+    """Exclusive neurons that stay, on antipodal, obtuse and orthogonal classes; all losses; logits and weights."""
+    log = TrialLog(FLOW_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials)):
+        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
+        cosine = (-1.0, 0.0, rng.uniform(-0.95, -0.05))[(k // len(LOSS_NAMES) + k) % 3]
+        geometry = two_rays(rng, cosine)
+        start = exclusive_start(rng, wrong_sign_learners=0.2)
+        if loss == "squared":
+            start = start.below_one(geometry)
+        _against_solve(log, rng, geometry, start, loss, loss)
+    return log.outcome()
 
-DEATHS = Theorem(
+
+@register(
     name="deaths",
     equation="3.10",
     title="Neurons of the wrong sign leave at a known angle",
@@ -288,12 +263,23 @@ DEATHS = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW,
     default_trials=288,
-    check=check_deaths,
-    necessity=(deaths_without_orthogonality,),
+    drops=(deaths_without_orthogonality,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
 )
+def check_deaths(key: Any, trials: int) -> Outcome:
+    """Orthogonal classes, half of the neurons of the wrong sign; near the stable manifold on purpose; all losses."""
+    log = TrialLog(FLOW_TOLERANCE)
+    deaths = 0
+    for k, rng in enumerate(generators(key, trials)):
+        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
+        geometry = two_rays(rng, 0.0)
+        start = exclusive_start(rng, wrong_signs=0.5, crowd=True)
+        _against_solve(log, rng, geometry, start, loss, loss)
+        deaths += int(np.sum((start.a > 0) & (start.zeta < -start.a)))
+    return log.outcome(neurons_that_leave_if_the_clock_gets_there=deaths)
 
-UNIVERSALITY = Theorem(
+
+@register(
     name="universality",
     equation="3.11",
     title="The curve depends on 2 p r t, kappa and theta_0 only",
@@ -305,10 +291,18 @@ UNIVERSALITY = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW + ", of both problems of a pair",
     default_trials=192,
-    check=check_universality,
-    necessity=(universality_without_kappa,),
+    drops=(universality_without_kappa,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u₁ − u₂| / (|u| + r Σ(a² + z²)/2)"),
 )
+def check_universality(key: Any, trials: int) -> Outcome:
+    """Pairs of trained networks that differ in p, r, width, weights and geometry but not in kappa and theta_0."""
+    log = TrialLog(FLOW_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials)):
+        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
+        (u, other, law), size, lost, trial_record = _pair(rng, loss)
+        apart = np.maximum(np.abs(u - other), np.abs(u - law)) / (np.abs(u) + size)
+        log.add(np.max(apart, axis=-1), loss, trial_record, lost)
+    return log.outcome(pairs=BATCH * len(generators(key, trials)))
 
 
 # The elementary closed forms: hinge (3.6), cross-entropy (3.7), exponential and squared loss (3.8), against training.
@@ -357,7 +351,7 @@ def _each_class(
     loss: str,
     make: Callable[[Any], ExclusiveInit],
     compare: Callable[..., list[_Sides]],
-    tally: TrialLog,
+    log: TrialLog,
 ) -> Quote | None:
     """Train batches by the flow and give each class to `compare(u, rate, norm, frequency, a, zeta, times)`.
 
@@ -390,7 +384,7 @@ def _each_class(
                     neurons = ", ".join(f"({x:.3g}, {y:.3g})" for x, y in zip(a[i], zeta[i], strict=True) if y)
                     what = f"{quantity} of a class with neurons (a, z) = {neurons}"
                     largest = Quote(what, f"at t = {times[j]:.4g}", law[i, j], trained[i, j], unit[i, j])
-        tally.add(
+        log.add(
             worst,
             f"{loss}, {'antipodal' if k % 2 else 'orthogonal'}",
             lambda i, d=geometry.data, n=network, t=times, r=run: record(
@@ -436,47 +430,12 @@ def _squared_sides(u, rate, norm, frequency, a, zeta, times) -> list[_Sides]:
     return [("the logit", law, u, np.abs(law))]
 
 
-def check_hinge(key: Any, trials: int) -> Outcome:
-    """The printed formula against the trained curve, and against what `theory.solve_mode` says of the stopping time."""
-
-    def compare(u, rate, norm, frequency, a, zeta, times):
-        stop = np.asarray(theory.solve_mode(Mode(frequency, norm, a, zeta), "hinge").time_to_logit(1.0))[:, None]
-        printed = hinge_time(rate, norm, a, zeta)[:, None]
-        ends = ("the time 2 p r t*", rate * printed, rate * stop, np.ones_like(stop))
-        return [*_hinge_sides(u, rate, norm, frequency, a, zeta, times), ends]
-
-    tally = TrialLog(FLOW_TOLERANCE)
-    _each_class(key, trials, "hinge", lambda rng: exclusive_start(rng, wrong_sign_learners=0.2), compare, tally)
-    return tally.outcome()
-
-
-def check_cross_entropy(key: Any, trials: int) -> Outcome:
-    """The time formula at the logits that training reached: any start by the clock integral, balanced ones by Ei."""
-
-    def make(rng):
-        start = exclusive_start(rng, wrong_sign_learners=0.2, high=1.0)
-        return start if rng.uniform() < 0.5 else ExclusiveInit(start.home, start.a, start.a)
-
-    tally = TrialLog(FLOW_TOLERANCE)
-    _each_class(key, trials, "cross-entropy", make, _cross_entropy_sides, tally)
-    return tally.outcome()
-
-
-def check_balanced(key: Any, trials: int) -> Outcome:
-    """Balanced starts under exponential and squared loss, against the printed formulas."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    half = -(-trials // 2)
-    _each_class(key, half, "exponential", _balanced, _exponential_sides, tally)
-    _each_class(key, half, "squared", _balanced, _squared_sides, tally)
-    return tally.outcome()
-
-
 def _without(key: Any, loss: str, make: Callable[[Any], ExclusiveInit], compare: Callable, dropped: str) -> Counterexample:
     """The worst network of one batch of starts that break a hypothesis."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    quote = _each_class(key, 1, loss, make, compare, tally)
+    log = TrialLog(FLOW_TOLERANCE)
+    quote = _each_class(key, 1, loss, make, compare, log)
     assert quote is not None  # some class has neurons
-    return Counterexample.of(dropped, quote, FLOW_TOLERANCE, tally.outcome().worst_instance)
+    return Counterexample.of(dropped, quote, FLOW_TOLERANCE, log.outcome().worst_instance)
 
 
 def _some_leave(rng: Any) -> ExclusiveInit:
@@ -506,7 +465,8 @@ def balanced_without_balance(key: Any) -> Counterexample:
 _WRONG_SIGN = "neurons with z > -a (some with z < -a instead, which leave)"
 _HYPOTHESES = (SEPARABLE, ONE_RAY, EXCLUSIVE, STAYING)
 
-HINGE = Theorem(
+
+@register(
     name="hinge",
     equation="3.6",
     title="Hinge: a hyperbola until the margin, then nothing",
@@ -521,12 +481,24 @@ HINGE = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW,
     default_trials=192,
-    check=check_hinge,
-    necessity=(hinge_without_right_sign,),
+    drops=(hinge_without_right_sign,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (|u| + r Σ(a² + z²)/2)"),
 )
+def check_hinge(key: Any, trials: int) -> Outcome:
+    """The printed formula against the trained curve, and against what `theory.solve_mode` says of the stopping time."""
 
-CROSS_ENTROPY = Theorem(
+    def compare(u, rate, norm, frequency, a, zeta, times):
+        stop = np.asarray(theory.solve_mode(Mode(frequency, norm, a, zeta), "hinge").time_to_logit(1.0))[:, None]
+        printed = hinge_time(rate, norm, a, zeta)[:, None]
+        ends = ("the time 2 p r t*", rate * printed, rate * stop, np.ones_like(stop))
+        return [*_hinge_sides(u, rate, norm, frequency, a, zeta, times), ends]
+
+    log = TrialLog(FLOW_TOLERANCE)
+    _each_class(key, trials, "hinge", lambda rng: exclusive_start(rng, wrong_sign_learners=0.2), compare, log)
+    return log.outcome()
+
+
+@register(
     name="cross-entropy",
     equation="3.7",
     title="Cross-entropy: time as a function of the logit",
@@ -541,12 +513,22 @@ CROSS_ENTROPY = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW,
     default_trials=192,
-    check=check_cross_entropy,
-    necessity=(cross_entropy_without_right_sign,),
+    drops=(cross_entropy_without_right_sign,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "error of 2 p r t, in units of the clock's angle"),
 )
+def check_cross_entropy(key: Any, trials: int) -> Outcome:
+    """The time formula at the logits that training reached: any start by the clock integral, balanced ones by Ei."""
 
-BALANCED = Theorem(
+    def make(rng):
+        start = exclusive_start(rng, wrong_sign_learners=0.2, high=1.0)
+        return start if rng.uniform() < 0.5 else ExclusiveInit(start.home, start.a, start.a)
+
+    log = TrialLog(FLOW_TOLERANCE)
+    _each_class(key, trials, "cross-entropy", make, _cross_entropy_sides, log)
+    return log.outcome()
+
+
+@register(
     name="balanced-curves",
     equation="3.8",
     title="Exponential and squared loss, balanced",
@@ -560,10 +542,16 @@ BALANCED = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW,
     default_trials=192,
-    check=check_balanced,
-    necessity=(balanced_without_balance,),
+    drops=(balanced_without_balance,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "error of the clock's angle (exponential), of u relative (squared)"),
 )
+def check_balanced(key: Any, trials: int) -> Outcome:
+    """Balanced starts under exponential and squared loss, against the printed formulas."""
+    log = TrialLog(FLOW_TOLERANCE)
+    half = -(-trials // 2)
+    _each_class(key, half, "exponential", _balanced, _exponential_sides, log)
+    _each_class(key, half, "squared", _balanced, _squared_sides, log)
+    return log.outcome()
 
 
 # Balance: |w_j|^2 - z_j^2 is constant along the flow, for any data and any loss (1.3).
@@ -580,26 +568,6 @@ def _drift(before: TwoLayerReLU, after: TwoLayerReLU) -> np.ndarray:
     size = np.sum(w0**2, -1) + z0**2 + np.sum(w1**2, -1) + z1**2
     change = np.abs(invariant(w1, z1) - invariant(w0, z0))
     return np.max(change / np.where(size > 0, size, 1), axis=-1)
-
-
-def check_balance(key: Any, trials: int) -> Outcome:
-    """Flow of full networks on cones and on arbitrary data; no neuron is asked to be exclusive or of the right sign."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials)):
-        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
-        separable = (k // len(LOSS_NAMES)) % 2 == 0
-        data = cone_data(rng) if separable else any_data(rng)
-        network = TwoLayerReLU(*networks(rng))
-        r = float(np.linalg.norm(np.asarray(data.points), axis=-1).mean())
-        times = np.array([0.1, 0.3, 0.6, 1.0]) * (5 if separable else 0.5) / r
-        run, lost = train_flow(data, network, loss, times)
-        tally.add(
-            _drift(run.initial, run.final),
-            loss,
-            lambda i, d=data, n=network, s=loss, t=times: record(d, s, n, i, times=t),
-            lost,
-        )
-    return tally.outcome()
 
 
 def without_flow(key: Any) -> Counterexample:
@@ -620,7 +588,7 @@ def without_flow(key: Any) -> Counterexample:
     )
 
 
-BALANCE = Theorem(
+@register(
     name="balance",
     equation="1.3",
     title="Balance of the two layers",
@@ -631,7 +599,24 @@ BALANCE = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with="simulate_flow: adaptive Runge-Kutta on all weights",
     default_trials=192,
-    check=check_balance,
-    necessity=(without_flow,),
+    drops=(without_flow,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "drift of |w|² − z² (relative to |w|² + z²)"),
 )
+def check_balance(key: Any, trials: int) -> Outcome:
+    """Flow of full networks on cones and on arbitrary data; no neuron is asked to be exclusive or of the right sign."""
+    log = TrialLog(FLOW_TOLERANCE)
+    for k, rng in enumerate(generators(key, trials)):
+        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
+        separable = (k // len(LOSS_NAMES)) % 2 == 0
+        data = cone_data(rng) if separable else any_data(rng)
+        network = TwoLayerReLU(*networks(rng))
+        r = float(np.linalg.norm(np.asarray(data.points), axis=-1).mean())
+        times = np.array([0.1, 0.3, 0.6, 1.0]) * (5 if separable else 0.5) / r
+        run, lost = train_flow(data, network, loss, times)
+        log.add(
+            _drift(run.initial, run.final),
+            loss,
+            lambda i, d=data, n=network, s=loss, t=times: record(d, s, n, i, times=t),
+            lost,
+        )
+    return log.outcome()

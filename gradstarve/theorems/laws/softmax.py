@@ -9,7 +9,8 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import ClassDataset, SoftmaxOneLayer, SoftmaxTwoLayer
-from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Theorem, TrialLog, draw_gaps
+from gradstarve.theorems._entry import Counterexample, Outcome, Quote, TrialLog, draw_gaps
+from gradstarve.theorems._register import register
 from gradstarve.theorems._sampling import (
     BATCH,
     FLOW_TOLERANCE,
@@ -62,12 +63,12 @@ def _against(data: ClassDataset, network: Any, times: np.ndarray, law: Any) -> T
 
 
 def _check(problem: Callable[[np.random.Generator, int], Trained], key: Any, trials: int) -> Outcome:
-    tally = TrialLog(FLOW_TOLERANCE)
+    log = TrialLog(FLOW_TOLERANCE)
     for k, rng in enumerate(generators(key, trials)):
         classes = CLASSES[k % len(CLASSES)]
         gaps, lost, trial_record = problem(rng, classes)
-        tally.add(gaps, f"K = {classes}", trial_record, lost)
-    return tally.outcome()
+        log.add(gaps, f"K = {classes}", trial_record, lost)
+    return log.outcome()
 
 
 def _uneven(dropped: str, equation: str, trained: Trained) -> Counterexample:
@@ -106,11 +107,6 @@ def _one_layer(rng: np.random.Generator, classes: int, bend: float = 0.0) -> Tra
     return _against(data, network, times, theory.softmax_mode(classes, p, norms, start=start))
 
 
-def check_one_layer(key: Any, trials: int) -> Outcome:
-    """K read-outs trained on K classes of different norms and weights, from 0 and from level gaps of either sign."""
-    return _check(_one_layer, key, trials)
-
-
 def one_layer_without_orthogonality(key: Any) -> Counterexample:
     """Drop "orthogonal inputs": the second leans towards the first."""
     trained = _one_layer(generator(key), CLASSES[0], bend=0.5)
@@ -136,11 +132,6 @@ def _two_layers(rng: np.random.Generator, classes: int, astray: float = 0.0) -> 
     return _against(data, network, times, theory.softmax_mode(classes, p, norms, a, zeta))
 
 
-def check_two_layers(key: Any, trials: int) -> Outcome:
-    """Two neurons a class, a third of which vote against it at first, on all classes at once."""
-    return _check(_two_layers, key, trials)
-
-
 def two_layers_with_stray_votes(key: Any) -> Counterexample:
     """Drop "votes along c": votes for single other classes too."""
     trained = _two_layers(generator(key), CLASSES[0], astray=0.5)
@@ -149,7 +140,8 @@ def two_layers_with_stray_votes(key: Any) -> Counterexample:
 
 _SCALE = "|gap − law| / (0.001 + |law|), the worst of all pairs of classes"
 
-SOFTMAX = Theorem(
+
+@register(
     name="softmax",
     equation="11.1",
     title="One layer and K classes: every gap along Lambert's W",
@@ -163,12 +155,15 @@ SOFTMAX = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=_BY_FLOW,
     default_trials=96,
-    check=check_one_layer,
-    necessity=(one_layer_without_orthogonality,),
+    drops=(one_layer_without_orthogonality,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
 )
+def check_one_layer(key: Any, trials: int) -> Outcome:
+    """K read-outs trained on K classes of different norms and weights, from 0 and from level gaps of either sign."""
+    return _check(_one_layer, key, trials)
 
-SOFTMAX_CLOCK = Theorem(
+
+@register(
     name="softmax-clock",
     equation="11.2",
     title="Two layers and K classes: a hyperbolic clock again",
@@ -184,7 +179,9 @@ SOFTMAX_CLOCK = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=_BY_FLOW,
     default_trials=96,
-    check=check_two_layers,
-    necessity=(two_layers_with_stray_votes,),
+    drops=(two_layers_with_stray_votes,),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
 )
+def check_two_layers(key: Any, trials: int) -> Outcome:
+    """Two neurons a class, a third of which vote against it at first, on all classes at once."""
+    return _check(_two_layers, key, trials)

@@ -11,7 +11,8 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import TwoLayerReLU
-from gradstarve.theorems._entry import COLOURS, Counterexample, Outcome, Quote, Theorem, TrialLog, of_losses
+from gradstarve.theorems._entry import COLOURS, Counterexample, Outcome, Quote, TrialLog, of_losses
+from gradstarve.theorems._register import register
 from gradstarve.theorems._sampling import FLOW_TOLERANCE, LOSS_NAMES, WHY_FLOW, WIDTH, generator, generators, log_uniform
 from gradstarve.theorems.laws.features import (
     ALIGNED,
@@ -77,25 +78,6 @@ def above_its_bound(
 # --- (10.2) --------------------------------------------------------------------------------------------------------------
 
 
-def check_pair(key: Any, trials: int) -> Outcome:
-    """A linear read-out from zero on the pair in random frames, q from 1e-3 to 1e3, followed over four decades of time."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    curves = []
-    for rng in generators(key, trials, COUNT):
-        problems = one_layer(rng, pair_weights(rng), np.full(COUNT, "exponential"))
-        logits, _, lost = problems.flow()
-        found, law = split(logits), law_of(problems, "exponential").features(TIMES)
-        tally.add(
-            distance(found, law),
-            "exponential",
-            lambda i, g=problems, f=logits, w=law: g.instance(i, times=TIMES, trained=f[i], law=[v[i] for v in w]),
-            lost,
-        )
-        curves.append((problems.weights, *found))
-    weights, frequent, rare = curves[0]
-    return tally.outcome(weights=weights, frequent=frequent, rare=rare)
-
-
 def pair_without(key: Any, loss: str = "exponential", cosine: float = 0.0) -> Counterexample:
     """Drop the exponential loss, or that the features are orthogonal."""
     rng = generator(key)
@@ -145,33 +127,6 @@ def draw_pair(outcome: Outcome, ax: Any) -> None:
 def frozen_at(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(time, v_2) of the freeze from zero with one layer: 1/(p_1 + 2 p_12) and 1/(2 + q), [b]."""
     return 1 / (weights[:, 0] + 2 * weights[:, 1]), weights[:, 1] / (2 * weights[:, 1] + weights[:, 0])
-
-
-def check_freeze(key: Any, trials: int) -> Outcome:
-    """The read-out with hinge loss before, at and after the freeze: v_2 = p_12 t until then and one number after it."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    curves = []
-    for rng in generators(key, trials, COUNT):
-        problems = one_layer(rng, pair_weights(rng), np.full(COUNT, "hinge"))
-        logits, _, lost = problems.flow()
-        (time, value), (frequent, rare) = frozen_at(problems.weights), split(logits)
-        line = np.minimum(TIMES / time[:, None], 1) * value[:, None]
-        gaps = np.max(np.abs(rare - line) / (frequent + rare), axis=-1)
-        # The law for any start has to agree, and to know that feature 1 goes on to its margin.
-        pair = law_of(problems, "hinge")
-        gaps = np.maximum(gaps, distance(split(logits), pair.features(TIMES)))
-        for ours, theirs in zip(pair.freeze, (time, value), strict=True):
-            gaps = np.maximum(gaps, np.abs(np.asarray(ours) / theirs - 1))
-        tally.add(
-            gaps,
-            "hinge",
-            lambda i, g=problems, f=logits, t=time, v=value: g.instance(
-                i, times=TIMES, trained=f[i], freezes_at=t[i], frozen_value=v[i]
-            ),
-            lost,
-        )
-        curves.append((TIMES / time[:, None], rare / value[:, None]))
-    return tally.outcome(times=np.concatenate([c[0] for c in curves]), rare=np.concatenate([c[1] for c in curves]))
 
 
 def freeze_without(key: Any, loss: str = "hinge", cosine: float = 0.0) -> Counterexample:
@@ -250,55 +205,6 @@ def _off_the_bound(problems: Problems, logits: np.ndarray) -> np.ndarray:
     return np.max(np.abs(v2 - most) / (v1 + v2), axis=-1)
 
 
-def check_bounds(key: Any, trials: int) -> Outcome:
-    """Both bounds along the flow with cross-entropy, the upper one with every loss, and with descent at any step size.
-
-    The first step of descent is on the upper bound, whatever the loss and the step size, and the exponential loss stays on
-    the lower one.
-    """
-    tally = TrialLog(FLOW_TOLERANCE)
-    curves = []
-    for k, rng in enumerate(generators(key, trials, COUNT)):
-        weights, losses = pair_weights(rng), chosen(rng, ("cross-entropy", "cross-entropy", *LOSS_NAMES))
-        if k % 2:
-            # A step of descent is a sum of increments that obey the inequality one by one, whatever its size.
-            losses = np.where(losses == "squared", "cross-entropy", losses)
-            problems = one_layer(rng, weights, losses)
-            step_size = log_uniform(rng, 1e-2, 1e2, COUNT)
-            logits = problems.descent(step_size, 60, 1)[0][:, 1:]
-            gaps = np.maximum(outside(problems, logits, np.zeros(COUNT, bool)), _off_the_bound(problems, logits[:, :1]))
-            tally.add(
-                gaps,
-                "descent, any step size",
-                lambda i, g=problems, f=logits, e=step_size: g.instance(i, step_size=e[i], steps=60, trained=f[i]),
-            )
-            continue
-        problems = one_layer(rng, weights, losses)
-        logits, _, lost = problems.flow()
-        two, exponential = losses == "cross-entropy", losses == "exponential"
-        gaps = outside(problems, logits, two | exponential)
-        v1, v2 = split(logits)
-        least, most = (np.asarray(bound) for bound in law_of(problems, "exponential").bounds(TIMES))
-        off = np.max(np.maximum(np.abs(v2 - least), v2 - most) / (v1 + v2), axis=-1)
-        gaps = np.maximum(gaps, np.where(exponential, off, 0))
-        names = {
-            "flow, cross-entropy: both bounds": two,
-            "flow, exponential loss: the lower bound itself": exponential,
-            "flow, other losses: upper bound": ~(two | exponential),
-        }
-        for name, mine in names.items():
-            index = np.flatnonzero(mine)
-            tally.add(
-                gaps[index],
-                name,
-                lambda i, g=problems, f=logits, x=index: g.instance(int(x[i]), times=TIMES, trained=f[int(x[i])]),
-                lost[index],
-            )
-        curves.append((problems.ratio[two], logits[two]))
-    ratio, logits = (np.concatenate([curve[k] for curve in curves]) for k in (0, 1))
-    return tally.outcome(ratio=ratio, logits=logits)
-
-
 def bounds_without(key: Any, what: str) -> Counterexample:
     """Drop one of: orthogonal features, that feature 2 comes with feature 1, cross-entropy (for the lower bound)."""
     rng = generator(key)
@@ -347,7 +253,8 @@ def draw_bounds(outcome: Outcome, ax: Any) -> None:
 
 # --- the entries -----------------------------------------------------------------------------------------------------------
 
-STARVING_PAIR = Theorem(
+
+@register(
     name="starving-pair",
     equation="10.2",
     title="A rare feature beside a frequent one grows like log log t",
@@ -362,15 +269,32 @@ STARVING_PAIR = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW_EACH,
     default_trials=8 * COUNT,
-    check=check_pair,
-    necessity=(
+    drops=(
         lambda key: pair_without(key, loss="cross-entropy"),
         lambda key: pair_without(key, cosine=0.3),
     ),
     figure=draw_pair,
 )
+def check_pair(key: Any, trials: int) -> Outcome:
+    """A linear read-out from zero on the pair in random frames, q from 1e-3 to 1e3, followed over four decades of time."""
+    log = TrialLog(FLOW_TOLERANCE)
+    curves = []
+    for rng in generators(key, trials, COUNT):
+        problems = one_layer(rng, pair_weights(rng), np.full(COUNT, "exponential"))
+        logits, _, lost = problems.flow()
+        found, law = split(logits), law_of(problems, "exponential").features(TIMES)
+        log.add(
+            distance(found, law),
+            "exponential",
+            lambda i, g=problems, f=logits, w=law: g.instance(i, times=TIMES, trained=f[i], law=[v[i] for v in w]),
+            lost,
+        )
+        curves.append((problems.weights, *found))
+    weights, frequent, rare = curves[0]
+    return log.outcome(weights=weights, frequent=frequent, rare=rare)
 
-FREEZE = Theorem(
+
+@register(
     name="freeze",
     equation="10.3",
     title="With the hinge loss the rare feature stops for ever",
@@ -385,15 +309,40 @@ FREEZE = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=BY_FLOW_EACH,
     default_trials=8 * COUNT,
-    check=check_freeze,
-    necessity=(
+    drops=(
         lambda key: freeze_without(key, loss="cross-entropy"),
         lambda key: freeze_without(key, cosine=0.3),
     ),
     figure=draw_freeze,
 )
+def check_freeze(key: Any, trials: int) -> Outcome:
+    """The read-out with hinge loss before, at and after the freeze: v_2 = p_12 t until then and one number after it."""
+    log = TrialLog(FLOW_TOLERANCE)
+    curves = []
+    for rng in generators(key, trials, COUNT):
+        problems = one_layer(rng, pair_weights(rng), np.full(COUNT, "hinge"))
+        logits, _, lost = problems.flow()
+        (time, value), (frequent, rare) = frozen_at(problems.weights), split(logits)
+        line = np.minimum(TIMES / time[:, None], 1) * value[:, None]
+        gaps = np.max(np.abs(rare - line) / (frequent + rare), axis=-1)
+        # The law for any start has to agree, and to know that feature 1 goes on to its margin.
+        pair = law_of(problems, "hinge")
+        gaps = np.maximum(gaps, distance(split(logits), pair.features(TIMES)))
+        for ours, theirs in zip(pair.freeze, (time, value), strict=True):
+            gaps = np.maximum(gaps, np.abs(np.asarray(ours) / theirs - 1))
+        log.add(
+            gaps,
+            "hinge",
+            lambda i, g=problems, f=logits, t=time, v=value: g.instance(
+                i, times=TIMES, trained=f[i], freezes_at=t[i], frozen_value=v[i]
+            ),
+            lost,
+        )
+        curves.append((TIMES / time[:, None], rare / value[:, None]))
+    return log.outcome(times=np.concatenate([c[0] for c in curves]), rare=np.concatenate([c[1] for c in curves]))
 
-BOUNDS = Theorem(
+
+@register(
     name="starvation-bounds",
     equation="10.4",
     title="Between two curves at every time",
@@ -405,11 +354,57 @@ BOUNDS = Theorem(
     why_tolerance=WHY_FLOW + "; descent obeys the upper bound up to rounding",
     checked_with=f"{BY_FLOW_EACH}; simulate: gradient descent with step sizes from 0.01 to 100",
     default_trials=16 * COUNT,
-    check=check_bounds,
-    necessity=tuple(lambda key, what=what: bounds_without(key, what) for what in ("orthogonal", "nested", "cross-entropy")),
+    drops=tuple(lambda key, what=what: bounds_without(key, what) for what in ("orthogonal", "nested", "cross-entropy")),
     figure=draw_bounds,
     quick_trials=2 * COUNT,
 )
+def check_bounds(key: Any, trials: int) -> Outcome:
+    """Both bounds along the flow with cross-entropy, the upper one with every loss, and with descent at any step size.
+
+    The first step of descent is on the upper bound, whatever the loss and the step size, and the exponential loss stays on
+    the lower one.
+    """
+    log = TrialLog(FLOW_TOLERANCE)
+    curves = []
+    for k, rng in enumerate(generators(key, trials, COUNT)):
+        weights, losses = pair_weights(rng), chosen(rng, ("cross-entropy", "cross-entropy", *LOSS_NAMES))
+        if k % 2:
+            # A step of descent is a sum of increments that obey the inequality one by one, whatever its size.
+            losses = np.where(losses == "squared", "cross-entropy", losses)
+            problems = one_layer(rng, weights, losses)
+            step_size = log_uniform(rng, 1e-2, 1e2, COUNT)
+            logits = problems.descent(step_size, 60, 1)[0][:, 1:]
+            gaps = np.maximum(outside(problems, logits, np.zeros(COUNT, bool)), _off_the_bound(problems, logits[:, :1]))
+            log.add(
+                gaps,
+                "descent, any step size",
+                lambda i, g=problems, f=logits, e=step_size: g.instance(i, step_size=e[i], steps=60, trained=f[i]),
+            )
+            continue
+        problems = one_layer(rng, weights, losses)
+        logits, _, lost = problems.flow()
+        two, exponential = losses == "cross-entropy", losses == "exponential"
+        gaps = outside(problems, logits, two | exponential)
+        v1, v2 = split(logits)
+        least, most = (np.asarray(bound) for bound in law_of(problems, "exponential").bounds(TIMES))
+        off = np.max(np.maximum(np.abs(v2 - least), v2 - most) / (v1 + v2), axis=-1)
+        gaps = np.maximum(gaps, np.where(exponential, off, 0))
+        names = {
+            "flow, cross-entropy: both bounds": two,
+            "flow, exponential loss: the lower bound itself": exponential,
+            "flow, other losses: upper bound": ~(two | exponential),
+        }
+        for name, mine in names.items():
+            index = np.flatnonzero(mine)
+            log.add(
+                gaps[index],
+                name,
+                lambda i, g=problems, f=logits, x=index: g.instance(int(x[i]), times=TIMES, trained=f[int(x[i])]),
+                lost[index],
+            )
+        curves.append((problems.ratio[two], logits[two]))
+    ratio, logits = (np.concatenate([curve[k] for curve in curves]) for k in (0, 1))
+    return log.outcome(ratio=ratio, logits=logits)
 
 
 # Starvation in deeper networks: balanced paths of two layers and more (10.5), and neurons that see both features (10.7).
@@ -431,32 +426,6 @@ def _off_the_limit(ceiling: np.ndarray, ratio: np.ndarray, start: np.ndarray, de
     limit = np.where(finite, left, 1) ** (-1 / power if depth > 2 else 1)
     off = np.where(finite, np.abs(np.where(finite, ceiling, limit) / limit - 1), 0)
     return np.where(finite == np.isfinite(ceiling), off, np.inf)
-
-
-def check_deep(key: Any, trials: int) -> Outcome:
-    """Paths of two, three and five layers: both bounds, the curve of the exponential loss, and the ceiling of N >= 3."""
-    tally = TrialLog(LIMIT_TOLERANCE)
-    shown = []
-    for k, rng in enumerate(generators(key, trials, COUNT)):
-        depth = _DEPTHS[k % len(_DEPTHS)]
-        weights, losses, start = pair_weights(rng), chosen(rng, _SMOOTH), small_starts(rng, depth)
-        problems = paths(depth, weights, losses, start)
-        time = _escape(weights, start, depth) * log_uniform(rng, 0.2, 3, COUNT)
-        logits = problems.limit(time)
-        exponential = losses == "exponential"
-        gaps = outside(problems, logits, exponential | (losses == "cross-entropy"), depth, start)
-        v1, v2 = split(logits)
-        pair = theory.starving_pair(weights[:, 0], weights[:, 1], "hinge", depth, (start[:, 0], start[:, 1]))
-        gaps = np.maximum(gaps, np.max(v2, axis=-1) / np.asarray(pair.ceiling) - 1)
-        gaps = np.maximum(gaps, _off_the_limit(np.asarray(pair.ceiling), problems.ratio, start, depth))
-        tally.add(
-            gaps,
-            f"N = {depth}",
-            lambda i, g=problems, t=time, f=logits: g.instance(i, times=FRACTIONS * t[i], trained=f[i]),
-        )
-        shown.append((np.full(COUNT, depth), problems.ratio, start[:, 0], start[:, 1], v1[:, -1], v2[:, -1]))
-    depths, ratio, *values = (np.concatenate(part) for part in zip(*shown, strict=True))
-    return tally.outcome(depths=depths, ratio=ratio, values=np.stack(values))
 
 
 def deep_without(key: Any, what: str) -> Counterexample:
@@ -548,41 +517,6 @@ def _slope_gaps(problems: Problems, steps: dict[str, np.ndarray], bound: bool = 
     return np.where(told & steps["seen"][..., :2].all(-1), off, np.nan)
 
 
-def check_shared(key: Any, trials: int) -> Outcome:
-    """Random networks: every single step of descent, read-outs of either sign; and the flow against the common boost."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    shown = []
-    for k, rng in enumerate(generators(key, trials, COUNT)):
-        if k % 2 == 0:
-            problems, _, axes = _shared(rng, chosen(rng, ("cross-entropy", "exponential")), negative=0.4)
-            step_size = log_uniform(rng, 0.03, 3, COUNT)
-            steps = _slopes(problems, step_size, axes)
-            gaps = _slope_gaps(problems, steps)
-            tally.add(
-                np.nanmax(np.where(np.isnan(gaps), 0, gaps), axis=(1, 2)),
-                "slope of every neuron, single steps of descent",
-                lambda i, g=problems, e=step_size: g.instance(i, step_size=e[i], steps=_STEPS),
-                np.isnan(gaps).all(axis=(1, 2)),
-            )
-            told = np.isfinite(gaps)
-            ratio = steps["beta"] / np.where(told, steps["alpha"], 1) * (1 + problems.ratio[:, None, None])
-            shown.append(np.stack([np.broadcast_to(steps["v2"][..., None], told.shape)[told], ratio[told]]))
-            continue
-        problems, parts, _ = _shared(rng, np.full(COUNT, "cross-entropy"))
-        logits, _, lost = problems.flow(_LATE)
-        z = np.asarray(problems.network.z)
-        law = theory.shared_features(PAIR, problems.weights, "cross-entropy", parts, z)
-        expected = np.asarray(law.features(_LATE)) @ PAIR.T
-        gaps = np.max(np.abs(logits - expected).max(-1) / np.abs(expected).max(-1), axis=-1)
-        tally.add(
-            gaps,
-            "one boost for all neurons: flow to t = 1e12",
-            lambda i, g=problems, f=logits, w=expected: g.instance(i, times=_LATE, trained=f[i], law=w[i]),
-            lost,
-        )
-    return tally.outcome(steps=np.concatenate(shown, axis=-1))
-
-
 def shared_without(key: Any, what: str) -> Counterexample:
     """Drop one of: v_2 >= 0 (for the bound), neurons that are active on both kinds of samples."""
     rng = generator(key)
@@ -623,7 +557,7 @@ def draw_shared(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=False, fontsize=8, loc="lower left")
 
 
-DEEP = Theorem(
+@register(
     name="deep-starvation",
     equation="10.5",
     title="Depth makes starvation worse",
@@ -643,12 +577,36 @@ DEEP = Theorem(
     checked_with=BY_LIMIT,
     default_trials=9 * COUNT,
     quick_trials=2 * COUNT,
-    check=check_deep,
-    necessity=tuple(lambda key, what=what: deep_without(key, what) for what in ("balanced", "aligned")),
+    drops=tuple(lambda key, what=what: deep_without(key, what) for what in ("balanced", "aligned")),
     figure=draw_deep,
 )
+def check_deep(key: Any, trials: int) -> Outcome:
+    """Paths of two, three and five layers: both bounds, the curve of the exponential loss, and the ceiling of N >= 3."""
+    log = TrialLog(LIMIT_TOLERANCE)
+    shown = []
+    for k, rng in enumerate(generators(key, trials, COUNT)):
+        depth = _DEPTHS[k % len(_DEPTHS)]
+        weights, losses, start = pair_weights(rng), chosen(rng, _SMOOTH), small_starts(rng, depth)
+        problems = paths(depth, weights, losses, start)
+        time = _escape(weights, start, depth) * log_uniform(rng, 0.2, 3, COUNT)
+        logits = problems.limit(time)
+        exponential = losses == "exponential"
+        gaps = outside(problems, logits, exponential | (losses == "cross-entropy"), depth, start)
+        v1, v2 = split(logits)
+        pair = theory.starving_pair(weights[:, 0], weights[:, 1], "hinge", depth, (start[:, 0], start[:, 1]))
+        gaps = np.maximum(gaps, np.max(v2, axis=-1) / np.asarray(pair.ceiling) - 1)
+        gaps = np.maximum(gaps, _off_the_limit(np.asarray(pair.ceiling), problems.ratio, start, depth))
+        log.add(
+            gaps,
+            f"N = {depth}",
+            lambda i, g=problems, t=time, f=logits: g.instance(i, times=FRACTIONS * t[i], trained=f[i]),
+        )
+        shown.append((np.full(COUNT, depth), problems.ratio, start[:, 0], start[:, 1], v1[:, -1], v2[:, -1]))
+    depths, ratio, *values = (np.concatenate(part) for part in zip(*shown, strict=True))
+    return log.outcome(depths=depths, ratio=ratio, values=np.stack(values))
 
-SHARED = Theorem(
+
+@register(
     name="shared-neurons",
     equation="10.7",
     title="Neurons that see both features turn to the frequent one",
@@ -667,7 +625,39 @@ SHARED = Theorem(
     checked_with=f"simulate: single steps of descent; {BY_FLOW_EACH}, to t = 1e12",
     default_trials=8 * COUNT,
     quick_trials=2 * COUNT,
-    check=check_shared,
-    necessity=tuple(lambda key, what=what: shared_without(key, what) for what in ("sign", "active")),
+    drops=tuple(lambda key, what=what: shared_without(key, what) for what in ("sign", "active")),
     figure=draw_shared,
 )
+def check_shared(key: Any, trials: int) -> Outcome:
+    """Random networks: every single step of descent, read-outs of either sign; and the flow against the common boost."""
+    log = TrialLog(FLOW_TOLERANCE)
+    shown = []
+    for k, rng in enumerate(generators(key, trials, COUNT)):
+        if k % 2 == 0:
+            problems, _, axes = _shared(rng, chosen(rng, ("cross-entropy", "exponential")), negative=0.4)
+            step_size = log_uniform(rng, 0.03, 3, COUNT)
+            steps = _slopes(problems, step_size, axes)
+            gaps = _slope_gaps(problems, steps)
+            log.add(
+                np.nanmax(np.where(np.isnan(gaps), 0, gaps), axis=(1, 2)),
+                "slope of every neuron, single steps of descent",
+                lambda i, g=problems, e=step_size: g.instance(i, step_size=e[i], steps=_STEPS),
+                np.isnan(gaps).all(axis=(1, 2)),
+            )
+            told = np.isfinite(gaps)
+            ratio = steps["beta"] / np.where(told, steps["alpha"], 1) * (1 + problems.ratio[:, None, None])
+            shown.append(np.stack([np.broadcast_to(steps["v2"][..., None], told.shape)[told], ratio[told]]))
+            continue
+        problems, parts, _ = _shared(rng, np.full(COUNT, "cross-entropy"))
+        logits, _, lost = problems.flow(_LATE)
+        z = np.asarray(problems.network.z)
+        law = theory.shared_features(PAIR, problems.weights, "cross-entropy", parts, z)
+        expected = np.asarray(law.features(_LATE)) @ PAIR.T
+        gaps = np.max(np.abs(logits - expected).max(-1) / np.abs(expected).max(-1), axis=-1)
+        log.add(
+            gaps,
+            "one boost for all neurons: flow to t = 1e12",
+            lambda i, g=problems, f=logits, w=expected: g.instance(i, times=_LATE, trained=f[i], law=w[i]),
+            lost,
+        )
+    return log.outcome(steps=np.concatenate(shown, axis=-1))

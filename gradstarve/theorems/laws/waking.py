@@ -16,9 +16,9 @@ from gradstarve.theorems._entry import (
     Counterexample,
     Outcome,
     Quote,
-    Theorem,
     TrialLog,
 )
+from gradstarve.theorems._register import register
 from gradstarve.theorems._sampling import (
     BATCH,
     BY_FLOW,
@@ -66,30 +66,6 @@ def _followed(geometry: Geometry, network: TwoLayerReLU, largest: float = 60.0) 
     final: Any = run.final
     along = np.asarray(final.w) @ geometry.axes.T
     return along[..., 0] > 0, along[..., 1] > 0, lost
-
-
-def check_waking(key: Any, trials: int) -> Outcome:
-    """The flow of networks of leavers at random obtuse angles; one trial is one neuron."""
-    tally = TrialLog(0.5)
-    seen: list[np.ndarray] = []
-    for k, rng in enumerate(generators(key, trials)):
-        cosine = -0.05 - 0.9 * (k % 8 + float(rng.uniform())) / 8
-        geometry = two_rays(rng, cosine)
-        network, alpha, beta, used = _leavers(rng, geometry, cosine)
-        plus, minus, lost = _followed(geometry, network)
-        dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine))
-        wrong = np.where(dead, plus | minus, ~plus)
-        undecided = (minus & ~plus) | lost[:, None]
-
-        def instance(i, g=geometry, n=network, s=used, d=dead, p=plus, m=minus):
-            b, j = (int(v) for v in np.argwhere(s)[i])
-            more = {"neuron": j, "on_plus": bool(p[b, j]), "on_minus": bool(m[b, j]), "dies_by_law": bool(d[b, j])}
-            return record(g.data, "cross-entropy", n, b, **more)
-
-        tally.add(wrong[used], "cross-entropy", instance, undecided[used])
-        fate = np.where(plus, 1.0, np.where(minus, 0.5, 0.0))
-        seen.append(np.stack([np.full(fate.shape, cosine), alpha / np.where(used, beta, 1), fate], axis=-1)[used])
-    return tally.outcome(points=np.concatenate(seen))
 
 
 def _counterexample(key: Any, dropped: str, cosine: float, wrong: tuple[float, float], what: str) -> Counterexample:
@@ -159,33 +135,6 @@ def _awake(network: TwoLayerReLU, geometry: Geometry) -> tuple[np.ndarray, np.nd
     return plus, minus
 
 
-def check_waking_hinge(key: Any, trials: int) -> Outcome:
-    """The exact hinge flow of networks of leavers, every second one beside a neuron that learns class -; one trial is one
-    neuron that has left class -. Beside leavers alone that is each of them: their margin is below 0 until they are gone."""
-    tally = TrialLog(0.5)
-    seen: list[np.ndarray] = []
-    for k, rng in enumerate(generators(key, trials)):
-        cosine = -0.05 - 0.9 * (k % 8 + float(rng.uniform())) / 8
-        geometry = two_rays(rng, cosine)
-        network, alpha, beta, used = _leavers(rng, geometry, cosine)
-        network, used = _beside(rng, geometry, network, used, (1e-3, 0.5))
-        run = train_exact(geometry.data, network, AT_LAST)
-        final: Any = run.final
-        plus, minus = _awake(final, geometry)
-        dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine))
-        alone = (np.arange(BATCH) % 2 == 0)[:, None]
-        wrong = np.where(followed(run)[:, None], np.where(dead, plus, ~plus) | (minus & alone), True)
-        mine = used & (alone | ~minus)
-
-        def instance(i, g=geometry, n=network, s=mine, d=dead, p=plus):
-            b, j = (int(v) for v in np.argwhere(s)[i])
-            return record(g.data, "hinge", n, b, neuron=j, on_plus=bool(p[b, j]), dies_by_law=bool(d[b, j]))
-
-        tally.add(wrong[mine], "hinge", instance)
-        seen.append(np.stack([np.full(plus.shape, cosine), alpha / np.where(used, beta, 1), plus], axis=-1)[mine])
-    return tally.outcome(points=np.concatenate(seen))
-
-
 def waking_of_a_learnt_class(key: Any) -> Counterexample:
     """Drop "leaves class - before it is learnt": beside a neuron that learns it sooner the leavers stay where they are."""
     rng = generator(key)
@@ -234,7 +183,8 @@ _RULE = (
     r"c = \hat{x}_+ \cdot \hat{x}_- \end{split}"
 )
 
-WAKING = Theorem(
+
+@register(
     name="waking",
     equation="4.4",
     title="Some of the neurons that leave a class wake on the other one",
@@ -256,12 +206,34 @@ WAKING = Theorem(
     checked_with=BY_FLOW,
     default_trials=8 * BATCH,
     quick_trials=2 * BATCH,
-    check=check_waking,
-    necessity=(waking_without_wrong_sign, waking_without_obtuse_angle),
+    drops=(waking_without_wrong_sign, waking_without_obtuse_angle),
     figure=draw_waking,
 )
+def check_waking(key: Any, trials: int) -> Outcome:
+    """The flow of networks of leavers at random obtuse angles; one trial is one neuron."""
+    log = TrialLog(0.5)
+    seen: list[np.ndarray] = []
+    for k, rng in enumerate(generators(key, trials)):
+        cosine = -0.05 - 0.9 * (k % 8 + float(rng.uniform())) / 8
+        geometry = two_rays(rng, cosine)
+        network, alpha, beta, used = _leavers(rng, geometry, cosine)
+        plus, minus, lost = _followed(geometry, network)
+        dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine))
+        wrong = np.where(dead, plus | minus, ~plus)
+        undecided = (minus & ~plus) | lost[:, None]
 
-WAKING_HINGE = Theorem(
+        def instance(i, g=geometry, n=network, s=used, d=dead, p=plus, m=minus):
+            b, j = (int(v) for v in np.argwhere(s)[i])
+            more = {"neuron": j, "on_plus": bool(p[b, j]), "on_minus": bool(m[b, j]), "dies_by_law": bool(d[b, j])}
+            return record(g.data, "cross-entropy", n, b, **more)
+
+        log.add(wrong[used], "cross-entropy", instance, undecided[used])
+        fate = np.where(plus, 1.0, np.where(minus, 0.5, 0.0))
+        seen.append(np.stack([np.full(fate.shape, cosine), alpha / np.where(used, beta, 1), fate], axis=-1)[used])
+    return log.outcome(points=np.concatenate(seen))
+
+
+@register(
     name="waking-hinge",
     equation="4.4",
     title="With hinge loss too, some of those that leave a class wake on the other one",
@@ -283,7 +255,31 @@ WAKING_HINGE = Theorem(
     checked_with="simulate_hinge_exact: all weights of the full network from event to event",
     default_trials=8 * BATCH,
     quick_trials=2 * BATCH,
-    check=check_waking_hinge,
-    necessity=(waking_of_a_learnt_class,),
+    drops=(waking_of_a_learnt_class,),
     figure=draw_waking,
 )
+def check_waking_hinge(key: Any, trials: int) -> Outcome:
+    """The exact hinge flow of networks of leavers, every second one beside a neuron that learns class -; one trial is one
+    neuron that has left class -. Beside leavers alone that is each of them: their margin is below 0 until they are gone."""
+    log = TrialLog(0.5)
+    seen: list[np.ndarray] = []
+    for k, rng in enumerate(generators(key, trials)):
+        cosine = -0.05 - 0.9 * (k % 8 + float(rng.uniform())) / 8
+        geometry = two_rays(rng, cosine)
+        network, alpha, beta, used = _leavers(rng, geometry, cosine)
+        network, used = _beside(rng, geometry, network, used, (1e-3, 0.5))
+        run = train_exact(geometry.data, network, AT_LAST)
+        final: Any = run.final
+        plus, minus = _awake(final, geometry)
+        dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine))
+        alone = (np.arange(BATCH) % 2 == 0)[:, None]
+        wrong = np.where(followed(run)[:, None], np.where(dead, plus, ~plus) | (minus & alone), True)
+        mine = used & (alone | ~minus)
+
+        def instance(i, g=geometry, n=network, s=mine, d=dead, p=plus):
+            b, j = (int(v) for v in np.argwhere(s)[i])
+            return record(g.data, "hinge", n, b, neuron=j, on_plus=bool(p[b, j]), dies_by_law=bool(d[b, j]))
+
+        log.add(wrong[mine], "hinge", instance)
+        seen.append(np.stack([np.full(plus.shape, cosine), alpha / np.where(used, beta, 1), plus], axis=-1)[mine])
+    return log.outcome(points=np.concatenate(seen))
