@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ class Trials:
     - `lost`: [b], or one bool for all: trials without a verdict;
     - `group`: what kind of trials these are, one name or [b] names; the figure has a colour for each;
     - `quote(i)`: the number in which trial i is furthest from the claim, for counterexamples;
+    - `place(i)`: numbers of a counterexample beside those of its trial: where in the trial the claim fails;
     - `setting`, `rest`: what a counterexample says before and after its quote, a text or a function of i;
     - `extra`: for the figure and the report: arrays are joined along their first axis, numbers are added.
     """
@@ -45,9 +46,14 @@ class Trials:
     lost: Any = False
     group: Any = ""
     quote: Callable[[int], Quote] | None = None
+    place: Callable[[int], dict[str, Any]] = lambda i: {}
     setting: Text = ""
     rest: Text = ""
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def raised(self, gaps: Any) -> Trials:
+        """The same trials, with gaps of at least these."""
+        return replace(self, gaps=np.maximum(self.gaps, gaps))
 
     def worst(self) -> int:
         """The trial with the largest gap among those that are finite and not lost."""
@@ -64,13 +70,14 @@ def compared(
     quantity: Text = "",
     when: Text = "",
     judge: Callable[[Any], Any] = np.abs,
+    axes: Sequence[str] = (),
     **more: Any,
 ) -> Trials:
     """Trials whose gap is the largest judge(trained - law) / unit over all axes but the first; the three broadcast.
 
     `judge` says what counts of the difference: by default its size, `np.positive` where the law is an upper bound and
     `np.negative` where it is a lower one. `quantity` and `when` tell the number quoted: texts, or functions of its place
-    (trial, and the indices of the other axes).
+    (trial, and the indices of the other axes), and `axes` names those of the other axes that a counterexample has to record.
 
     >>> trained, law = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 2.0], [3.0, 3.5]])
     >>> found = compared(trained, law, 1.0, lambda i: {}, quantity="u", when=lambda i, k: f"at t = {k}")
@@ -80,11 +87,15 @@ def compared(
     trained, law, unit = np.broadcast_arrays(np.asarray(trained), np.asarray(law), np.asarray(unit))
     off = judge(trained - law) / unit
 
-    def quote(i: int) -> Quote:
-        place = (i, *(int(k) for k in np.unravel_index(np.argmax(off[i]), off[i].shape)))
-        return Quote(_said(quantity, *place), _said(when, *place), law[place], trained[place], unit[place])
+    def place(i: int) -> tuple[int, ...]:
+        return tuple(int(k) for k in np.unravel_index(np.argmax(off[i]), off[i].shape))
 
-    return Trials(off.reshape(len(off), -1).max(axis=-1), numbers, lost, quote=quote, **more)
+    def quote(i: int) -> Quote:
+        at = (i, *place(i))
+        return Quote(_said(quantity, *at), _said(when, *at), law[at], trained[at], unit[at])
+
+    gaps = off.reshape(len(off), -1).max(axis=-1)
+    return Trials(gaps, numbers, lost, quote=quote, place=lambda i: dict(zip(axes, place(i), strict=False)), **more)
 
 
 def at_time(times: Any) -> Callable[..., str]:
@@ -199,6 +210,7 @@ def _without(drop: Drop, draw: Callable[..., Any], tolerance: float) -> Callable
         i = found.worst()
         assert found.quote is not None, "the draw of a drop has to give quotes"
         setting, rest = drop.setting or _said(found.setting, i), drop.rest or _said(found.rest, i)
-        return Counterexample.of(drop.words, found.quote(i), tolerance, found.numbers(i), setting, rest)
+        numbers = found.numbers(i) | found.place(i)
+        return Counterexample.of(drop.words, found.quote(i), tolerance, numbers, setting, rest)
 
     return counterexample

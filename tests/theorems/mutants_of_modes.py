@@ -60,6 +60,11 @@ def mode_with(frequency=1.0, norm=1.0, a=1.0, solve_mode=theory.solve_mode):
     return changed
 
 
+def solve_of_width(factor, solve=theory.solve):
+    """The law of a smoothed hinge that is `factor` times as wide."""
+    return lambda data, network, loss, *rest: solve(data, network, type(loss)(factor * loss.width), *rest)
+
+
 def invariants_with(kappa=1.0, shift=0.0, sign=1.0, invariants=modes.invariants):
     def changed(norm, a, z):
         found, theta = invariants(norm, a, z)
@@ -180,6 +185,12 @@ ONE_MODE = {
     "clock": [
         Mutant("clock 2 % too fast", theory, "solve", solve_changed(speed=1.02)),
         Mutant("the 2 of 2 p r missing", theory, "solve", solve_changed(speed=0.5)),
+        Mutant("first weights 2 % too large", theory, "solve", solve_changed(weights=1.02)),
+        Mutant("read-outs 2 % too large", theory, "solve", solve_from(lambda z, leaves: 1.02 * z)),
+    ],
+    "own-loss": [
+        Mutant("width of the loss 2 % too large", theory, "solve", solve_of_width(1.02)),
+        Mutant("clock 2 % too fast", theory, "solve", solve_changed(speed=1.02)),
         Mutant("first weights 2 % too large", theory, "solve", solve_changed(weights=1.02)),
         Mutant("read-outs 2 % too large", theory, "solve", solve_from(lambda z, leaves: 1.02 * z)),
     ],

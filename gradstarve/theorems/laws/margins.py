@@ -32,18 +32,8 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import Dataset, TwoLayerReLU
-from gradstarve.theorems._entry import (
-    COLOURS,
-    EXCLUSIVE,
-    RIGHT_SIGN,
-    SEPARABLE,
-    Counterexample,
-    Outcome,
-    Quote,
-    TrialLog,
-    of_losses,
-)
-from gradstarve.theorems._register import register
+from gradstarve.theorems._entry import COLOURS, EXCLUSIVE, RIGHT_SIGN, SEPARABLE, Outcome, of_losses
+from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
     BY_LATE,
@@ -51,10 +41,7 @@ from gradstarve.theorems._sampling import (
     PER_CLASS,
     WIDTH,
     cone_data,
-    generator,
-    generators,
     log_uniform,
-    record,
     train_exact,
     train_late,
     two_rays,
@@ -132,31 +119,32 @@ def _growth(gap: np.ndarray, reached: np.ndarray, mine: np.ndarray) -> np.ndarra
     return np.maximum((product[:, -1] - product[:, 0]) / (product[:, 0] + _CLOSE), 0)
 
 
-def direction_without_separability(key: Any) -> Counterexample:
-    """Drop orthogonal separability: classes at 60 degrees, and neurons active on all points of both."""
-    rng = generator(key)
+def _seeing_both(rng: np.random.Generator) -> Trials:
+    """Classes at 60 degrees, and neurons active on all points of both."""
     data = cone_data(rng, opening=0.1, angle=np.pi / 3)
     points, labels = np.asarray(data.points), np.asarray(data.labels)
     w = rng.uniform(0.05, 0.3, (BATCH, WIDTH, labels.size)) @ points
     z = np.linalg.norm(w, axis=-1) * rng.choice([-1, 1], (BATCH, WIDTH))
     z[:, :2] = np.abs(z[:, :2]) * [1, -1]  # both classes are learnt
-    run, _ = train_late(data, TwoLayerReLU(w, z), "cross-entropy", 15 / float(np.max(np.linalg.norm(points, axis=-1))))
+    network = TwoLayerReLU(w, z)
+    run, _ = train_late(data, network, "cross-entropy", 15 / float(np.max(np.linalg.norm(points, axis=-1))))
     limit = np.asarray(theory.max_margin_direction(points[labels == 1]).direction)
     kept: Any = run.networks
     first = np.asarray(kept.w)[:, 1:, 0]
     gap = 1 - first @ limit / np.linalg.norm(first, axis=-1)
     margin = (np.asarray(run.recorded)[:, 1:] * labels)[..., labels == 1].min(-1)
-    growth = _growth(gap[..., None], margin[..., None], np.ones((BATCH, 1), bool))
-    i = int(np.argmax(np.where(margin[:, 0] > 8, growth, -np.inf)))
-    # That of the first record or less, the law says; a unit as in `_growth`.
-    before, after = (float(gap[i, k] * margin[i, k]) for k in (0, -1))
-    when = f"while the margin of class + went from {margin[i, 0]:.3g} to {margin[i, -1]:.3g},"
-    return Counterexample.of(
-        "orthogonally separable data (classes at 60 degrees instead, neurons that see both)",
-        Quote("(1 - cos) times the margin, of a neuron at the end,", when, before, after, before + _CLOSE),
-        _ANGLE_TOLERANCE,
-        record(data, "cross-entropy", TwoLayerReLU(w, z), i),
-        rest=f"the neuron is {np.rad2deg(np.arccos(1 - gap[i, -1])):.4g} degrees off the direction of (13.1)",
+    # At the end that of the first record or less, the law says; a unit as in `_growth`.
+    before, after = (gap[:, k] * margin[:, k] for k in (0, -1))
+    return compared(
+        after,
+        before,
+        before + _CLOSE,
+        recorded(data, "cross-entropy", network),
+        margin[:, 0] <= 8,
+        "(1 - cos) times the margin, of a neuron at the end,",
+        lambda i: f"while the margin of class + went from {margin[i, 0]:.3g} to {margin[i, -1]:.3g},",
+        judge=np.positive,
+        rest=lambda i: f"the neuron is {np.rad2deg(np.arccos(1 - gap[i, -1])):.4g} degrees off the direction of (13.1)",
     )
 
 
@@ -198,29 +186,27 @@ def draw_direction(outcome: Outcome, ax: Any) -> None:
     checked_with=BY_LATE,
     default_trials=3 * BATCH,
     quick_trials=3 * BATCH,
-    drops=(direction_without_separability,),
+    losses=("cross-entropy",),
+    rounds=({"wide": True}, {"wide": False}),
+    drops=(
+        Drop("orthogonally separable data (classes at 60 degrees instead, neurons that see both)", _seeing_both),
+    ),
     figure=draw_direction,
 )
-def check_direction(key: Any, trials: int) -> Outcome:
+def last_direction(rng: np.random.Generator, wide: bool) -> Trials:
     """Cone data, exclusive neurons of the right sign, margins from 15 to 50; one trial is one network."""
-    log = TrialLog(_ANGLE_TOLERANCE)
-    seen: list[np.ndarray] = []
-    for k, rng in enumerate(generators(key, trials)):
-        data = _clear_cut(rng, wide=k % 2 == 0)
-        network = exclusive_networks(rng, data, high=0.2)
-        gap, reached, lives = _turning(data, network, "cross-entropy")
-        lives &= reached[:, 0] > 8
-        sign = np.sign(np.asarray(network.z))
-        log.add(
-            np.maximum(*(_growth(gap, reached, lives & (sign == label)) for label in (1, -1))),
-            "one support or two" if k % 2 else "two supports",
-            lambda i, d=data, n=network, g=gap, m=reached: record(
-                d, "cross-entropy", n, i, one_minus_cos_by_law=g[i], margins=m[i]
-            ),
-            ~lives.any(-1),
-        )
-        seen.append(np.stack([reached, gap], axis=-1)[np.broadcast_to(lives[:, None], gap.shape)])
-    return log.outcome(points=np.concatenate(seen))
+    data = _clear_cut(rng, wide)
+    network = exclusive_networks(rng, data, high=0.2)
+    gap, reached, lives = _turning(data, network, "cross-entropy")
+    lives &= reached[:, 0] > 8
+    sign = np.sign(np.asarray(network.z))
+    return Trials(
+        np.maximum(*(_growth(gap, reached, lives & (sign == label)) for label in (1, -1))),
+        recorded(data, "cross-entropy", network, {"one_minus_cos_by_law": gap, "margins": reached}),
+        ~lives.any(-1),
+        "two supports" if wide else "one support or two",
+        extra={"points": np.stack([reached, gap], axis=-1)[np.broadcast_to(lives[:, None], gap.shape)]},
+    )
 
 
 # The end of a hinge flow (13.1).
@@ -317,9 +303,8 @@ def _ended(data: Dataset, network: TwoLayerReLU) -> TwoLayerReLU:
     return final
 
 
-def several_points(key: Any) -> Counterexample:
-    """Drop "a class along one direction": the end is not the maximum margin, however small the start."""
-    rng = generator(key)
+def _several_points(rng: np.random.Generator) -> Trials:
+    """Classes of two points: the end is not the maximum margin, however small the start."""
     cases = []
     for _ in range(6):
         data = cone_data(rng, opening=0.7)
@@ -331,44 +316,43 @@ def several_points(key: Any) -> Counterexample:
         excess = float(limit.margin) * _path_norm(final, 1.0) - 1
         cases.append((float(excess.max()), data, network, final, points, limit, excess))
     _, data, network, final, points, limit, excess = max(cases, key=lambda case: case[0])
-    b = int(np.argmax(excess))
-    vector = _of_class(final, 1.0)[b]
-    turned = np.rad2deg(np.arccos(vector @ np.asarray(limit.direction) / np.linalg.norm(vector)))
-    pulls, alpha, margins = np.linalg.lstsq(points.T, vector)[0], np.asarray(limit.coefficients), points @ vector
-    first = int(np.argmax(margins))
-    return Counterexample.of(
-        f"each class along one direction (two points each instead, start of {SMALL:.0e})",
-        Quote("the path norm of class +, in units of the least,", "at the end", law=1, trained=1 + excess[b]),
-        _TOLERANCE,
-        record(data, "hinge", network, b),
-        rest=f"w ends {turned:.3g} degrees off the maximum-margin direction: a point with a margin of {margins[first]:.4g} "
-        f"has pulled {pulls[first] / pulls.sum():.3g} of it, where the maximum margin gives it "
-        f"{alpha[first] / alpha.sum():.3g}",
-    )
+
+    def rest(b: int) -> str:
+        vector = _of_class(final, 1.0)[b]
+        turned = np.rad2deg(np.arccos(vector @ np.asarray(limit.direction) / np.linalg.norm(vector)))
+        pulls, alpha, margins = np.linalg.lstsq(points.T, vector)[0], np.asarray(limit.coefficients), points @ vector
+        first = int(np.argmax(margins))
+        return (
+            f"w ends {turned:.3g} degrees off the maximum-margin direction: a point with a margin of {margins[first]:.4g} "
+            f"has pulled {pulls[first] / pulls.sum():.3g} of it, where the maximum margin gives it "
+            f"{alpha[first] / alpha.sum():.3g}"
+        )
+
+    return _beyond_the_least(data, network, excess, rest=rest)
 
 
-def start_of_order_one(key: Any) -> Counterexample:
-    """Drop "a start that vanishes": what a neuron held off its class at the start it keeps."""
-    rng = generator(key)
+def _beyond_the_least(data: Dataset, network: TwoLayerReLU, excess: np.ndarray, **more: Any) -> Trials:
+    """Networks by how much the path norm of class + is above the least one."""
+    said = {"quantity": "the path norm of class +, in units of the least,", "when": "at the end"}
+    return compared(1 + excess, 1, 1.0, recorded(data, "hinge", network), judge=np.positive, **said, **more)
+
+
+def _of_order_one(rng: np.random.Generator) -> Trials:
+    """A start of order one: what a neuron held off its class at the start it keeps."""
     data = two_rays(rng, rng.uniform(-0.95, 0)).data
     network = exclusive_networks(rng, data)
-    final = _ended(data, network)
     points = np.asarray(data.points)[np.asarray(data.labels) > 0]
-    excess = float(theory.max_margin_direction(points).margin) * _path_norm(final, 1.0) - 1
-    before = float(theory.max_margin_direction(points).margin) * _path_norm(network, 1.0)
-    below = np.where(before < 0.5, excess, -1)
-    b = int(np.argmax(below))
-    return Counterexample.of(
-        f"a start that vanishes (path norm {before[b]:.3g} of the least at the start instead)",
-        Quote("the path norm of class +, in units of the least,", "at the end", law=1, trained=1 + below[b]),
-        _TOLERANCE,
-        record(data, "hinge", network, b),
-    )
+    mu = float(theory.max_margin_direction(points).margin)
+    excess, before = mu * _path_norm(_ended(data, network), 1.0) - 1, mu * _path_norm(network, 1.0)
+
+    def setting(b: int) -> str:
+        return f"the path norm is {before[b]:.3g} of the least at the start"
+
+    return _beyond_the_least(data, network, np.where(before < 0.5, excess, -1), setting=setting)
 
 
-def obtuse_within_a_class(key: Any) -> Counterexample:
-    """Drop orthogonal separability: two points of one class at 150 degrees, each with a neuron of its own."""
-    rng = generator(key)
+def _obtuse(rng: np.random.Generator) -> Trials:
+    """Two points of one class at 150 degrees, each with a neuron of its own."""
     unit = np.eye(3, DIM)
     other = np.cos(5 * np.pi / 6) * unit[0] + np.sin(5 * np.pi / 6) * unit[1]
     data = Dataset(np.stack([unit[0], other, unit[2], unit[2]]), np.repeat([1.0, -1.0], PER_CLASS), np.full(4, 0.25))
@@ -383,13 +367,9 @@ def obtuse_within_a_class(key: Any) -> Counterexample:
     margin = float(np.asarray(final(data.points))[0, :2].min())
     # A class that is not learnt says nothing.
     norm = min(_path_norm(final, 1.0)[0], least) if margin > 1 - 1e-9 else least
-    return Counterexample.of(
-        "orthogonally separable data (two points of one class at 150 degrees instead)",
-        Quote("the path norm of class +", "at the end", law=least, trained=norm, unit=least),
-        _TOLERANCE,
-        record(data, "hinge", network, 0),
-        rest=f"by the law it is 1/mu at least, as the class is learnt, with margins of {margin:.3g}",
-    )
+    rest = f"by the law it is 1/mu at least, as the class is learnt, with margins of {margin:.3g}"
+    said = {"quantity": "the path norm of class +", "when": "at the end", "rest": rest}
+    return compared([norm], least, least, recorded(data, "hinge", network), **said)
 
 
 def draw_margin(outcome: Outcome, ax: Any) -> None:
@@ -440,20 +420,22 @@ def draw_margin(outcome: Outcome, ax: Any) -> None:
     checked_with="plain NumPy on the last weights of simulate_hinge_exact; SciPy's non-negative least squares",
     default_trials=8 * BATCH,
     quick_trials=2 * BATCH,
-    drops=(several_points, start_of_order_one, obtuse_within_a_class),
+    losses=("hinge",),
+    rounds=tuple({"group": group} for group in GROUPS),
+    drops=(
+        Drop(f"each class along one direction (two points each instead, start of {SMALL:.0e})", _several_points),
+        Drop("a start that vanishes (one of order 1 instead)", _of_order_one),
+        Drop("orthogonally separable data (two points of one class at 150 degrees instead)", _obtuse),
+    ),
     figure=draw_margin,
 )
-def check_margin(key: Any, trials: int) -> Outcome:
+def hinge_max_margin(rng: np.random.Generator, group: str) -> Trials:
     """The end of exclusive neurons of the right sign, from any start and from one that vanishes; one trial a network."""
-    log = TrialLog(_TOLERANCE)
-    points = []
-    for k, rng in enumerate(generators(key, trials)):
-        group = GROUPS[k % len(GROUPS)]
-        data, network, small = _drawn(rng, group)
-        run = train_exact(data, network, AT_LAST)
-        gaps, found = _relations(data, network, run.final, group, small)
-        gaps = np.where(followed(run) & np.asarray(run.settled), gaps, np.inf)
-        log.add(gaps, group, lambda i, d=data, n=network, f=found: record(d, "hinge", n, i, relations_to_the_law=f[i]))
-        kind = np.full((*found.shape[:2], 1), k % len(GROUPS))
-        points.append(np.concatenate([found, kind], axis=-1)[found[..., 0] > 0])
-    return log.outcome(points=np.concatenate(points))
+    data, network, small = _drawn(rng, group)
+    run = train_exact(data, network, AT_LAST)
+    gaps, found = _relations(data, network, run.final, group, small)
+    gaps = np.where(followed(run) & np.asarray(run.settled), gaps, np.inf)
+    kind = np.full((*found.shape[:2], 1), GROUPS.index(group))
+    points = np.concatenate([found, kind], axis=-1)[found[..., 0] > 0]
+    numbers = recorded(data, "hinge", network, {"relations_to_the_law": found})
+    return Trials(gaps, numbers, group=group, extra={"points": points})

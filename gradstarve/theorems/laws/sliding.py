@@ -8,9 +8,9 @@ import numpy as np
 
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.simulation import Kind
-from gradstarve.theorems._entry import COLOURS, SEPARABLE, Counterexample, Outcome, Quote, TrialLog
-from gradstarve.theorems._register import register
-from gradstarve.theorems._sampling import BATCH, RECORDS, cone_data, generator, generators, networks, record, train_exact
+from gradstarve.theorems._entry import COLOURS, SEPARABLE, Outcome
+from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
+from gradstarve.theorems._sampling import BATCH, RECORDS, cone_data, networks, train_exact
 from gradstarve.theorems.laws.hinge import AT_LAST, HINGE_LOSS, Moment, draw_problem, followed, forces, retraced
 from gradstarve.theorems.laws.independence import SIGN_TOLERANCE, pushed_sign
 
@@ -58,9 +58,8 @@ def _slides(data: Dataset, network: TwoLayerReLU) -> list[tuple[float, int, Mome
     return found
 
 
-def sliding_at_an_acute_angle(key: Any) -> Counterexample:
-    """Drop orthogonal separability: classes at 60 degrees. The event where an edge slides, and the motion beside it."""
-    rng = generator(key)
+def _acute(rng: np.random.Generator) -> Trials:
+    """Classes at 60 degrees. The event where an edge slides, and the motion beside it."""
     for _ in range(10):
         data = cone_data(rng, opening=0.1, angle=np.pi / 3)
         # Small ones, and for a short time: before margins are at 1 and slide.
@@ -71,15 +70,17 @@ def sliding_at_an_acute_angle(key: Any) -> Counterexample:
     else:
         raise RuntimeError("240 networks at an acute angle, and no edge slides")
     gap, b, last, before, _, told = max(found, key=lambda case: case[0])
-    quantity = "the speed of w.x away from the edge, of all pushes,"
-    return Counterexample.of(
-        "orthogonally separable data (classes at an angle of 60 degrees instead)",
-        Quote(quantity, f"just after t = {last.time:.4g}", law=0, trained=min(-gap, 0)),
-        SIGN_TOLERANCE,
-        record(data, "hinge", network, b, neuron=last.neuron, point=last.point),
-        told,
-        f"by the law it is that at least, and before it w.x moves to the edge by {before:.3g}: the neuron slides along it, "
-        "and the path is refused",
+    same = {"neuron": last.neuron, "point": last.point}
+    return compared(
+        [min(-gap, 0)],
+        0,
+        1.0,
+        lambda _: recorded(data, "hinge", network, **same)(b),
+        quantity="the speed of w.x away from the edge, of all pushes,",
+        when=f"just after t = {last.time:.4g}",
+        setting=told,
+        rest=f"by the law it is that at least, and before it w.x moves to the edge by {before:.3g}: the neuron slides along "
+        "it, and the path is refused",
     )
 
 
@@ -113,20 +114,15 @@ def draw_passages(outcome: Outcome, ax: Any) -> None:
     why_tolerance="two gradients: rounding of a few sums of 4 products, relative to the sum of their sizes",
     checked_with="the gradient in plain NumPy on both sides of every event, on weights moved there by matrix exponentials",
     default_trials=8 * BATCH,
-    drops=(sliding_at_an_acute_angle,),
+    losses=("hinge",),
+    drops=(Drop("orthogonally separable data (classes at an angle of 60 degrees instead)", _acute),),
     figure=draw_passages,
 )
-def check_no_sliding(key: Any, trials: int) -> Outcome:
+def no_sliding_edges(rng: np.random.Generator) -> Trials:
     """The motion of every neuron along every point on both sides of every event; one trial is one network."""
-    log = TrialLog(SIGN_TOLERANCE)
-    seen: list[list[float]] = []
-    for rng in generators(key, trials):
-        data, network, _ = draw_problem(rng)
-        run = train_exact(data, network, AT_LAST)
-        gaps = np.zeros(BATCH)
-        for b in range(BATCH):
-            gaps[b], passed = _against(retraced(data, network, run.events, b).moments, data)
-            seen += passed
-        gaps = np.where(followed(run), gaps, np.inf)  # whoever is not followed to the end may slide
-        log.add(gaps, "hinge", lambda i, d=data, n=network, g=gaps: record(d, "hinge", n, i, against_the_law=g[i]))
-    return log.outcome(passed=np.reshape(seen, (-1, 3)))
+    data, network, _ = draw_problem(rng)
+    run = train_exact(data, network, AT_LAST)
+    each = [_against(retraced(data, network, run.events, b).moments, data) for b in range(BATCH)]
+    gaps = np.where(followed(run), [gap for gap, _ in each], np.inf)  # whoever is not followed to the end may slide
+    passed = np.reshape([edge for _, edges in each for edge in edges], (-1, 3))
+    return Trials(gaps, recorded(data, "hinge", network, {"against_the_law": gaps}), group="hinge", extra={"passed": passed})
