@@ -160,7 +160,7 @@ def entries(names: Sequence[str] | None) -> list[str] | None:
         else:
             begun = [one for one in valid if name and name.lower() in one]
             near = list(dict.fromkeys([*begun[:6], *difflib.get_close_matches(name.lower(), valid, n=3, cutoff=0.5)]))
-            meant = f"; near to it: {', '.join(near)}" if near else f" ({valid[0]}, {valid[1]}, ...)"
+            meant = f"; near to it: {', '.join(near)}" if near else f" ({', '.join(valid[:2])}, ...)"
             raise typer.BadParameter(
                 f"{name!r} is not one of the {len(valid)} entries of the catalogue{meant}; see gradstarve verify --list",
                 param_hint="'NAMES'",

@@ -25,6 +25,7 @@ EACH_LOSS = tuple({"loss": name} for name in LOSS_NAMES)
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 Text = str | Callable[..., str]
+Rounds = Sequence[dict[str, Any]] | Callable[[int], dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,7 @@ class Drop:
 
 def register(
     *,
-    rounds: Sequence[dict[str, Any]] | Callable[[int], dict[str, Any]] = ({},),
+    rounds: Rounds = ({},),
     batch: int = BATCH,
     drops: Sequence[Drop | Callable[[Any], Counterexample]] = (),
     details: dict[str, Any] | None = None,
@@ -177,10 +178,11 @@ def _check(draw: Callable[..., Any], rounds: Any, batch: int, tolerance: float, 
     return check
 
 
-def drawn(draw: Callable[..., Any], rounds: Any, key: Any, trials: int, batch: int = BATCH) -> Iterator[Trials]:
+def drawn(draw: Callable[..., Any], rounds: Rounds, key: Any, trials: int, batch: int = BATCH) -> Iterator[Trials]:
     """The trials of as many batches as `trials` need, each drawn with the keywords of its round."""
     for k, rng in enumerate(generators(key, trials, batch)):
-        found = draw(rng, **(rounds(k) if callable(rounds) else rounds[k % len(rounds)]))
+        how: Any = rounds(k) if callable(rounds) else rounds[k % len(rounds)]
+        found = draw(rng, **how)
         yield from found if isinstance(found, list) else [found]
 
 

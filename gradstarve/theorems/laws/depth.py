@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -61,7 +63,7 @@ def read_out(rng: np.random.Generator, loss: str, cosine: float = 0.0) -> Trials
     p, r = geometry.frequencies, geometry.norms
     law = np.asarray(theory.one_layer_logit(p, r, start[:, None], loss, times[:, None]))
     numbers = recorded(geometry.data, loss, network, {"trained": trained, "law": law}, times=times)
-    said = {"quantity": lambda i, k, c: f"the logit of class {'+-'[c]}", "when": at_time(times)}
+    said: dict[str, Any] = {"quantity": lambda i, k, c: f"the logit of class {'+-'[c]}", "when": at_time(times)}
     found = compared(trained, law, 1e-3 + np.abs(law), numbers, lost, **said, group=loss)
     # The other way round: when trained logits are reached, while they rise; a time is worth the p r^2 g(u) of it.
     pull = np.asarray(as_loss(loss).residual(jnp.asarray(trained))) * (p * r**2)
@@ -102,7 +104,7 @@ def _path(
     assumed = np.repeat(mean[:, None], depth, axis=1) if balanced_law else weights
     law = np.asarray(theory.depth_mode(p, r, assumed, loss).logit(times))
     numbers = recorded(geometry.data, loss, network, {"path": weights, "trained": trained, "law": law}, times=times)
-    said = {"quantity": "the logit of class +", "when": at_time(times), "group": f"N = {depth}, {loss}"}
+    said: dict[str, Any] = {"quantity": "the logit of class +", "when": at_time(times), "group": f"N = {depth}, {loss}"}
     said["setting"] = lambda i: f"from weights {', '.join(f'{b:.3g}' for b in weights[i])}"
     return compared(trained, law, law, numbers, lost, **said)
 

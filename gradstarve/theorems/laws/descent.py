@@ -185,7 +185,7 @@ def _swinging(rng: np.random.Generator) -> Trials:
         more = {**_numbers(dynamics, i), "law": law[i], "trained": found[i]}
         return record(geometry.data, "cross-entropy", network, i, **more)
 
-    said = {"quantity": "the logit of class +", "when": lambda i, k: f"after {grid[k]} steps"}
+    said: dict[str, Any] = {"quantity": "the logit of class +", "when": lambda i, k: f"after {grid[k]} steps"}
     said["rest"] = "the law of its own neurons alone is meant"
     return compared(found, law, np.abs(law) + start.scale(geometry)[:, None], numbers, **said)
 

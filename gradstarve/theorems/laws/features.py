@@ -297,7 +297,7 @@ def _against_flow(problems: Problems, types: Any, depth: int, scales: Any, start
     size = np.abs(law).max(-1)
     times = FRACTIONS * time[:, None]
     numbers = problems.recorded({"times": times, "trained": trained, "law": law})
-    said = {"quantity": lambda i, k, kind: f"the logit of {('{1}', '{1, 2}', '{3}')[kind]}"}
+    said: dict[str, Any] = {"quantity": lambda i, k, kind: f"the logit of {('{1}', '{1, 2}', '{3}')[kind]}"}
     said["when"] = lambda i, k, *_: f"at t = {times[i, k]:.4g}"
     return compared(trained, law, np.where(size > 0, size, 1)[..., None], numbers, **said, **more)
 
@@ -417,7 +417,7 @@ def _indices(
     pair = theory.starving_pair(shares[:, 0], shares[:, 1], loss, depth, (start[:, 0], start[:, 1]))
     law = np.stack([np.asarray(index) for index in pair.index(FRACTIONS * time.max())], axis=1)
     # The index of two logits is its definition.
-    defined = np.stack(np.asarray(theory.starvation_index(np.stack(with_both), np.stack(alone))), axis=1)
+    defined = np.moveaxis(np.asarray(theory.starvation_index(np.stack(with_both), np.stack(alone))), 0, 1)
     law = np.where(np.abs(found - defined) < 1e2 * np.finfo(found.dtype).eps * (1 + np.abs(found)), law, np.inf)
     times = FRACTIONS * time[:, None]
     said: dict[str, Any] = {"quantity": lambda i, feature, k: f"the starvation index of feature {feature + 1}"}

@@ -267,7 +267,8 @@ def _by_steps(rng: np.random.Generator) -> Trials:
     said["when"] = f"after {steps // 4} steps of {size:.3g}"
     order = np.log(coarse / fine) / np.log(4)
     said["rest"] = f"with a quarter of the step no logit is off by more than {fine:.3g}: order {order:.2f}"
-    return compared(*sides[0], 1.0, numbers, **said)
+    trained, law = sides[0]
+    return compared(trained, law, 1.0, numbers, **said)
 
 
 @register(
@@ -407,7 +408,8 @@ def _on_the_manifold(rng: np.random.Generator) -> Trials:
         f"a margin goes from {float(network[0](data.points)[0]):.3g} to {margin[0]:.3g}, {margin[1]:.3g} and "
         f"{margin[3]:.3g} at t = {run.grid[0]:.3g}, {run.grid[1]:.3g} and {run.grid[3]:.3g}, towards 0 and for ever"
     )
-    said = {"quantity": "the number of networks that come to rest", "when": "with no event to come", "rest": rest}
+    said: dict[str, Any] = {"quantity": "the number of networks that come to rest", "when": "with no event to come"}
+    said["rest"] = rest
     return compared([settled], BATCH, 1.0, recorded(data, "hinge", network), **said)
 
 
@@ -460,7 +462,7 @@ def _forgotten(rng: np.random.Generator) -> Trials:
     point = np.asarray(run.events.point[0])
     told = [line.split(": ")[1] for line, i in zip(run.events.of(0), point, strict=False) if i == 0]
     rest = f"by the law it is that at most; among them: {'; '.join(told)}"
-    said = {"quantity": "the number of events", "when": "at the end", "rest": rest}
+    said: dict[str, Any] = {"quantity": "the number of events", "when": "at the end", "rest": rest}
     return compared([max(int(run.events.count[0]), allowed)], allowed, 1.0, recorded(data, "hinge", network), **said)
 
 
@@ -566,7 +568,8 @@ def _at_rest(data: Dataset, network: TwoLayerReLU, told: str) -> Trials:
     pull = descent_gradient(data, network, "hinge")
     still = not any(np.any(np.asarray(leaf)) for leaf in (pull.w, pull.z))
     i = int(np.argmax(left[0]))
-    said = {"quantity": f"the margin of point {i}", "when": "for ever", "rest": "by the law it is that at least"}
+    said: dict[str, Any] = {"quantity": f"the margin of point {i}", "when": "for ever"}
+    said["rest"] = "by the law it is that at least"
     said["setting"] = f"{told}; its gradient is {'exactly 0' if still else 'not 0'}"
     # A start that moves is not the end.
     return compared([margins[0, i] if still else 1], 1, 1.0, recorded(data, "hinge", network), **said)

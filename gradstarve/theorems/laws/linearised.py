@@ -111,7 +111,8 @@ def _learning_features(rng: np.random.Generator) -> Trials:
         kernel, start = theory.jacobian.margin_kernel(*given), theory.jacobian.margins(*given)
         laws.append(np.asarray(theory.ntk.logistic_flow(kernel, times / KINDS, start)))
     numbers = recorded(data, "cross-entropy", network, {"trained": trained, "law": laws}, times=times)
-    said = {"quantity": lambda k, j, i: f"the margin of point {i}", "when": lambda k, j, i: f"at t = {times[j]:g}"}
+    said: dict[str, Any] = {"quantity": lambda k, j, i: f"the margin of point {i}"}
+    said["when"] = lambda k, j, i: f"at t = {times[j]:g}"
     return compared(trained, np.stack(laws), 1.0, numbers, **said, rest="features are learnt as well")
 
 
@@ -220,7 +221,7 @@ def _moving_features(rng: np.random.Generator) -> Trials:
         kernel = theory.jacobian.margin_kernel(_apply, one, data.points, data.labels)
         laws.append(np.asarray(theory.ntk.ridge_optimum(kernel, KINDS * decay).margins))
     numbers = recorded(data, "cross-entropy", network, {"trained": trained, "law": laws}, weight_decay=decay)
-    said = {"quantity": lambda k, i: f"the margin of point {i}", "when": f"after {steps} steps of 0.1"}
+    said: dict[str, Any] = {"quantity": lambda k, i: f"the margin of point {i}", "when": f"after {steps} steps of 0.1"}
     return compared(trained, np.stack(laws), 1.0, numbers, **said, rest="the ridge of its first kernel is meant")
 
 
@@ -323,7 +324,7 @@ def _in_a_plane(rng: np.random.Generator) -> Trials:
     trained = _trained(points, np.zeros(COUNT), penalty)
     law = np.broadcast_to(theory.ntk.spectral_decoupling_optimum(KINDS, 0.1), trained.shape)
     numbers = _instances(points, {"trained": trained, "law": law, "penalty": penalty})
-    said = {"quantity": lambda i, j: f"the margin of point {j}", "when": "at the end of training"}
+    said: dict[str, Any] = {"quantity": lambda i, j: f"the margin of point {j}", "when": "at the end of training"}
     return compared(trained, law, 1.0, numbers, **said, rest=lambda i: f"all margins: {np.round(trained[i], 3).tolist()}")
 
 

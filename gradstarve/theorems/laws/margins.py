@@ -333,7 +333,7 @@ def _several_points(rng: np.random.Generator) -> Trials:
 
 def _beyond_the_least(data: Dataset, network: TwoLayerReLU, excess: np.ndarray, **more: Any) -> Trials:
     """Networks by how much the path norm of class + is above the least one."""
-    said = {"quantity": "the path norm of class +, in units of the least,", "when": "at the end"}
+    said: dict[str, Any] = {"quantity": "the path norm of class +, in units of the least,", "when": "at the end"}
     return compared(1 + excess, 1, 1.0, recorded(data, "hinge", network), judge=np.positive, **said, **more)
 
 
@@ -368,7 +368,7 @@ def _obtuse(rng: np.random.Generator) -> Trials:
     # A class that is not learnt says nothing.
     norm = min(_path_norm(final, 1.0)[0], least) if margin > 1 - 1e-9 else least
     rest = f"by the law it is 1/mu at least, as the class is learnt, with margins of {margin:.3g}"
-    said = {"quantity": "the path norm of class +", "when": "at the end", "rest": rest}
+    said: dict[str, Any] = {"quantity": "the path norm of class +", "when": "at the end", "rest": rest}
     return compared([norm], least, least, recorded(data, "hinge", network), **said)
 
 

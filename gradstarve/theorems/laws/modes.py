@@ -73,7 +73,7 @@ def logit_of_plus(
     run, lost = train_flow(data, network, loss, times)
     found = np.asarray(run.recorded)[..., 0]
     numbers = recorded(data, loss, network, {"law": law, "trained": found}, times=times)
-    said = {"quantity": "the logit of class +"} | said
+    said = {"quantity": "the logit of class +", **said}
     return compared(found, law, np.abs(law) + unit[:, None], numbers, lost, when=at_time(times), **said)
 
 
@@ -265,7 +265,7 @@ def universality(rng: np.random.Generator, loss: str, stretch: float = 1.0, low:
             "law": law[i],
         }
 
-    said = {"quantity": "the logit of the second class", "when": lambda i, k: f"at 2 p r t = {tau[k]:.3g}"}
+    said: dict[str, Any] = {"quantity": "the logit of the second class", "when": lambda i, k: f"at 2 p r t = {tau[k]:.3g}"}
     found = compared(other, u, unit, numbers, lost | twin_lost, **said, group=loss, extra={"pairs": BATCH})
     return found.raised(np.max(np.abs(u - law) / unit, axis=-1))
 
@@ -337,7 +337,7 @@ def _each_class(
         a, zeta, u = (np.where(there[:, None], v, v[some]) for v in (a, zeta, u))
         sides = compare(u, geometry.rates[c], geometry.norms[c], geometry.frequencies[c], a, zeta, times)
         for quantity, law, trained, unit in sides:
-            said = {"quantity": _of_neurons(quantity, a, zeta), "when": at_time(times)}
+            said: dict[str, Any] = {"quantity": _of_neurons(quantity, a, zeta), "when": at_time(times)}
             part = compared(trained, law, unit, lambda i: {}, **said)
             gaps = np.where(there, np.maximum(gaps, part.gaps), gaps)
             parts.append((np.where(there & np.isfinite(part.gaps), part.gaps, -np.inf), part.quote))

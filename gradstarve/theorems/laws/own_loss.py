@@ -58,7 +58,7 @@ _KINDS = ("antipodal", "orthogonal", "obtuse")
     checked_with=BY_FLOW,
     default_trials=144,
     rounds=tuple({"kind": kind} for kind in _KINDS),
-    drops=(Drop(TWO_DIRECTIONS, lambda rng: two_directions(rng, SmoothHinge(0.5))),),
+    drops=(Drop(TWO_DIRECTIONS, lambda rng: two_directions(rng, SmoothHinge(jnp.asarray(0.5)))),),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − law| / (|u| + r Σ(a² + z²)/2)"),
 )
 def own_loss(rng: np.random.Generator, kind: str) -> Trials:

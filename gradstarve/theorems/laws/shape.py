@@ -133,7 +133,7 @@ def _some_leave(rng: np.random.Generator) -> Trials:
     geometry, network, kappa, times, _, (u, moving, found) = _trained(rng, "cross-entropy", wrong_signs=0.5)
     law, size = bend("cross-entropy", u, kappa)
     numbers = recorded(geometry.data, "cross-entropy", network, {"trained": found, "law": law}, times=times)
-    said = {"quantity": lambda i: f"e''/(e' u') at the logit {u[i]:.4g}", "when": f"at t = {times[-1]:.4g}"}
+    said: dict[str, Any] = {"quantity": lambda i: f"e''/(e' u') at the logit {u[i]:.4g}", "when": f"at t = {times[-1]:.4g}"}
     return compared(found, law, size, numbers, ~moving, **said)
 
 
@@ -202,7 +202,8 @@ def _two_bends(rng: np.random.Generator, loss: str, kappa: tuple[float, float], 
     def numbers(i: int) -> dict[str, Any]:
         return {"loss": loss, "kappa": values[i], "inflections": found[i], "law": 2}
 
-    said = {"quantity": f"the number of inflections {where}", "when": lambda i: f"at kappa = {values[i]:.3g}"}
+    said: dict[str, Any] = {"quantity": f"the number of inflections {where}"}
+    said["when"] = lambda i: f"at kappa = {values[i]:.3g}"
     return compared(found, 2, 1.0, numbers, **said)
 
 
@@ -321,7 +322,8 @@ def _some_leave_late(rng: np.random.Generator) -> Trials:
     error = 1 / (1 + np.exp(np.where(learnt, u, np.maximum(u0, 0) + 1)))
     law = np.asarray(theory.time_to_confidence("cross-entropy", error, geometry.frequencies[0], norm, u0, kappa))
     numbers = recorded(geometry.data, "cross-entropy", network, {"error": error, "law": law}, times=times)
-    said = {"quantity": lambda i: f"the time at which the error is {error[i]:.4g}", "when": "with neurons that leave,"}
+    said: dict[str, Any] = {"quantity": lambda i: f"the time at which the error is {error[i]:.4g}"}
+    said["when"] = "with neurons that leave,"
     return compared(times[-1], law, 1 / (geometry.rates[0] * error), numbers, ~learnt, **said)
 
 

@@ -10,7 +10,7 @@ from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.simulation import Kind
 from gradstarve.theorems._entry import COLOURS, SEPARABLE, Outcome
 from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
-from gradstarve.theorems._sampling import BATCH, RECORDS, cone_data, networks, train_exact
+from gradstarve.theorems._sampling import BATCH, RECORDS, cone_data, networks, record, train_exact
 from gradstarve.theorems.laws.hinge import AT_LAST, HINGE_LOSS, Moment, draw_problem, followed, forces, retraced
 from gradstarve.theorems.laws.independence import SIGN_TOLERANCE, pushed_sign
 
@@ -70,12 +70,11 @@ def _acute(rng: np.random.Generator) -> Trials:
     else:
         raise RuntimeError("240 networks at an acute angle, and no edge slides")
     gap, b, last, before, _, told = max(found, key=lambda case: case[0])
-    same = {"neuron": last.neuron, "point": last.point}
     return compared(
         [min(-gap, 0)],
         0,
         1.0,
-        lambda _: recorded(data, "hinge", network, **same)(b),
+        lambda _: record(data, "hinge", network, b, neuron=last.neuron, point=last.point),
         quantity="the speed of w.x away from the edge, of all pushes,",
         when=f"just after t = {last.time:.4g}",
         setting=told,

@@ -90,7 +90,8 @@ def _another_pair(rng: np.random.Generator, loss: str = "exponential", cosine: f
     logits, _, _ = problems.flow()
     law = np.stack([np.asarray(side) for side in law_of(problems, "exponential").features(TIMES)], axis=1)
     numbers = problems.recorded({"trained": logits}, times=TIMES)
-    said = {"quantity": lambda i, feature, k: f"v_{feature + 1}", "when": lambda i, feature, k: f"at t = {TIMES[k]:g}"}
+    said: dict[str, Any] = {"quantity": lambda i, feature, k: f"v_{feature + 1}"}
+    said["when"] = lambda i, feature, k: f"at t = {TIMES[k]:g}"
     setting, size = _with(problems, loss, cosine), np.sum(np.abs(law), axis=1, keepdims=True)
     return compared(np.stack(split(logits), axis=1), law, size, numbers, **said, setting=setting)
 
@@ -161,7 +162,7 @@ def _goes_on(rng: np.random.Generator, loss: str = "hinge", cosine: float = 0.0)
     logits, _, _ = problems.flow()
     _, value = frozen_at(problems.weights)
     numbers = problems.recorded({"trained": logits}, times=TIMES)
-    said = {"quantity": "v_2", "when": f"at t = {TIMES[-1]:g}"}
+    said: dict[str, Any] = {"quantity": "v_2", "when": f"at t = {TIMES[-1]:g}"}
     said["setting"] = _with(problems, loss, cosine, ", so that 1/(2 + q) is meant")
     return compared(split(logits)[1][:, -1], value, value, numbers, **said)
 
