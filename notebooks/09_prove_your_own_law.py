@@ -226,8 +226,8 @@ def every_loss_pays_the_same(rng, loss, leave=False):
         expected = area(geometry.frequencies[c], geometry.norms[c], k, margins[:, 0], margins[:, -1])
         trained[:, c], law[:, c] = geometry.rates[c] * found, geometry.rates[c] * np.asarray(expected)
     numbers = recorded(geometry.data, loss, network, end=end)
-    said = {"quantity": lambda i, c: f"2 p r ∫ g dt of class {'+-'[c]}", "when": f"at t = {end:.3g}", "group": loss}
-    return compared(trained, law, 1.0, numbers, **said)
+    texts = {"quantity": lambda i, c: f"2 p r ∫ g dt of class {'+-'[c]}", "when": f"at t = {end:.3g}", "group": loss}
+    return compared(trained, law, 1.0, numbers, **texts)
 
 
 ENTRY = CATALOGUE["every-loss-pays-the-same"]

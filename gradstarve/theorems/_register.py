@@ -38,7 +38,7 @@ class Trials:
     - `group`: what kind of trials these are, one name or [b] names; the figure has a colour for each;
     - `quote(i)`: the number in which trial i is furthest from the claim, for counterexamples;
     - `place(i)`: numbers of a counterexample beside those of its trial: where in the trial the claim fails;
-    - `setting`, `rest`: what a counterexample says before and after its quote, a text or a function of i;
+    - `setting`, `rest`: texts before and after the quote of a counterexample, or functions of i that return them;
     - `extra`: for the figure and the report: arrays are joined along their first axis, numbers are added.
     """
 
@@ -93,7 +93,7 @@ def compared(
 
     def quote(i: int) -> Quote:
         at = (i, *place(i))
-        return Quote(_said(quantity, *at), _said(when, *at), law[at], trained[at], unit[at])
+        return Quote(_text(quantity, *at), _text(when, *at), law[at], trained[at], unit[at])
 
     gaps = off.reshape(len(off), -1).max(axis=-1)
     return Trials(gaps, numbers, lost, quote=quote, place=lambda i: dict(zip(axes, place(i), strict=False)), **more)
@@ -109,7 +109,7 @@ def recorded(data: Any, loss: Any, network: Any, each: dict[str, Any] | None = N
     return lambda i: record(data, loss, network, i, **same, **{name: value[i] for name, value in (each or {}).items()})
 
 
-def _said(text: Text, *place: int) -> str:
+def _text(text: Text, *place: int) -> str:
     return text(*place) if callable(text) else text
 
 
@@ -118,7 +118,7 @@ class Drop:
     """A hypothesis left out, in `words`, and `how` the trials are drawn without it.
 
     `how`: keywords for the entry's own draw, or a function of its own, of (rng) or of (key), that returns `Trials` with
-    quotes. `setting` and `rest` are said before and after the quote, where the trials say nothing themselves.
+    quotes. `setting` and `rest` are the texts before and after the quote; without them those of the trials are used.
     """
 
     words: str
@@ -135,7 +135,7 @@ def register(
     details: dict[str, Any] | None = None,
     **entry: Any,
 ) -> Callable[[_Function], _Function]:
-    """Declare a law: put the entry that the decorated function tries into the catalogue.
+    """Declare a law: put its entry, which the decorated function tries, into the catalogue.
 
     The function draws and trains one batch, `(rng, **keywords) -> Trials` (or several `Trials`, in a list). One whose first
     argument is called `key` is a whole check, `(key, trials) -> Outcome`, for claims that are not made batch by batch.
@@ -150,6 +150,17 @@ def register(
     - `details`: numbers for the report that are the same for all batches.
 
     `ValueError` for a name that another module has declared.
+
+    >>> from gradstarve.theorems import CATALOGUE, draw_gaps, verify
+    >>> texts = {"title": "Halves", "claim": "x/2 is 0.5 x", "formula": "x / 2 = 0.5 x", "hypotheses": ("x is a number",)}
+    >>> texts |= {"why_tolerance": "rounding", "checked_with": "NumPy", "no_drop": "there is one hypothesis"}
+    >>> @register(name="halves", equation="yours", **texts, tolerance=1e-15, default_trials=24, figure=draw_gaps)
+    ... def halves(rng):
+    ...     x = rng.uniform(size=24)
+    ...     return Trials(np.abs(x / 2 - 0.5 * x), lambda i: {"x": x[i]})
+    >>> verify("halves", progress=False).ok
+    True
+    >>> del CATALOGUE["halves"]
     """
 
     def declare(function: _Function) -> _Function:
@@ -211,7 +222,7 @@ def _without(drop: Drop, draw: Callable[..., Any], tolerance: float) -> Callable
             found = drop.how(key if by_key else generator(key))
         i = found.worst()
         assert found.quote is not None, "the draw of a drop has to give quotes"
-        setting, rest = drop.setting or _said(found.setting, i), drop.rest or _said(found.rest, i)
+        setting, rest = drop.setting or _text(found.setting, i), drop.rest or _text(found.rest, i)
         numbers = found.numbers(i) | found.place(i)
         return Counterexample.of(drop.words, found.quote(i), tolerance, numbers, setting, rest)
 

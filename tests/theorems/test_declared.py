@@ -149,8 +149,8 @@ def test_a_drop_quotes_the_worst_place_of_the_worst_trial_that_is_not_lost(law):
     trained = np.array([[0.0, 1.0], [5.0, 0.0], [2.0, 3.0]])
 
     def other(rng):
-        lost, said = [False, True, False], {"quantity": lambda i, k: f"u_{k}", "when": "then", "axes": ("place",)}
-        return compared(trained, 0.0, 2.0, lambda i: {"i": i}, lost, **said, rest=lambda i: f"so it is for {i}")
+        lost, texts = [False, True, False], {"quantity": lambda i, k: f"u_{k}", "when": "then", "axes": ("place",)}
+        return compared(trained, 0.0, 2.0, lambda i: {"i": i}, lost, **texts, rest=lambda i: f"so it is for {i}")
 
     @declared(law, drops=(Drop("this", other), Drop("that", {"sign": -1})))
     def draw(rng, sign=1):

@@ -219,8 +219,8 @@ def _off_balance(rng: np.random.Generator) -> Trials:
     """The first layer three times as large as the second, with the same logits."""
     geometry, network, decay, time, _, found, law = _curves(rng, "cross-entropy", tilt=3**0.5)
     numbers = recorded(geometry.data, "cross-entropy", network, {"weight_decay": decay, "time": time})
-    said: dict[str, Any] = {"quantity": _logit_of, "when": lambda b, c: f"at t = {time[b]:.4g}"}
-    return compared(found, law, law, numbers, **said)
+    texts: dict[str, Any] = {"quantity": _logit_of, "when": lambda b, c: f"at t = {time[b]:.4g}"}
+    return compared(found, law, law, numbers, **texts)
 
 
 @register(

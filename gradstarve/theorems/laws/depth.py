@@ -63,8 +63,8 @@ def read_out(rng: np.random.Generator, loss: str, cosine: float = 0.0) -> Trials
     p, r = geometry.frequencies, geometry.norms
     law = np.asarray(theory.one_layer_logit(p, r, start[:, None], loss, times[:, None]))
     numbers = recorded(geometry.data, loss, network, {"trained": trained, "law": law}, times=times)
-    said: dict[str, Any] = {"quantity": lambda i, k, c: f"the logit of class {'+-'[c]}", "when": at_time(times)}
-    found = compared(trained, law, 1e-3 + np.abs(law), numbers, lost, **said, group=loss)
+    texts: dict[str, Any] = {"quantity": lambda i, k, c: f"the logit of class {'+-'[c]}", "when": at_time(times)}
+    found = compared(trained, law, 1e-3 + np.abs(law), numbers, lost, **texts, group=loss)
     # The other way round: when trained logits are reached, while they rise; a time is worth the p r^2 g(u) of it.
     pull = np.asarray(as_loss(loss).residual(jnp.asarray(trained))) * (p * r**2)
     rising = (pull * times[:, None] > 1e-3) & (trained > start[:, None])
@@ -104,9 +104,9 @@ def _path(
     assumed = np.repeat(mean[:, None], depth, axis=1) if balanced_law else weights
     law = np.asarray(theory.depth_mode(p, r, assumed, loss).logit(times))
     numbers = recorded(geometry.data, loss, network, {"path": weights, "trained": trained, "law": law}, times=times)
-    said: dict[str, Any] = {"quantity": "the logit of class +", "when": at_time(times), "group": f"N = {depth}, {loss}"}
-    said["setting"] = lambda i: f"from weights {', '.join(f'{b:.3g}' for b in weights[i])}"
-    return compared(trained, law, law, numbers, lost, **said)
+    texts: dict[str, Any] = {"quantity": "the logit of class +", "when": at_time(times), "group": f"N = {depth}, {loss}"}
+    texts["setting"] = lambda i: f"from weights {', '.join(f'{b:.3g}' for b in weights[i])}"
+    return compared(trained, law, law, numbers, lost, **texts)
 
 
 _ALONE = (ORTHOGONAL, ONE_RAY, BELOW_ONE)

@@ -82,12 +82,12 @@ def _on_both_classes(rng: np.random.Generator) -> Trials:
     numbers = recorded(
         geometry.data, "cross-entropy", network, {"law": law, "trained": found}, step_size=step_size, steps=steps
     )
-    said: dict[str, Any] = {"quantity": "the logit of class +", "when": f"after {steps} steps"}
-    said["rest"] = lambda i: (
+    texts: dict[str, Any] = {"quantity": "the logit of class +", "when": f"after {steps} steps"}
+    texts["rest"] = lambda i: (
         f"the law of its mode alone is meant, {int((start.home[i] != 0).sum())} of {WIDTH} neurons are in use"
     )
     # A network that has learnt nothing says nothing.
-    return compared(found, law, np.abs(law) + start.scale(geometry), numbers, found <= 0, **said)
+    return compared(found, law, np.abs(law) + start.scale(geometry), numbers, found <= 0, **texts)
 
 
 _SCALE = "|u − u_law| / (|u| + r Σ(a² + z²)/2) over 1000 steps"
@@ -185,9 +185,9 @@ def _swinging(rng: np.random.Generator) -> Trials:
         more = {**_numbers(dynamics, i), "law": law[i], "trained": found[i]}
         return record(geometry.data, "cross-entropy", network, i, **more)
 
-    said: dict[str, Any] = {"quantity": "the logit of class +", "when": lambda i, k: f"after {grid[k]} steps"}
-    said["rest"] = "the law of its own neurons alone is meant"
-    return compared(found, law, np.abs(law) + start.scale(geometry)[:, None], numbers, **said)
+    texts: dict[str, Any] = {"quantity": "the logit of class +", "when": lambda i, k: f"after {grid[k]} steps"}
+    texts["rest"] = "the law of its own neurons alone is meant"
+    return compared(found, law, np.abs(law) + start.scale(geometry)[:, None], numbers, **texts)
 
 
 @register(

@@ -72,9 +72,9 @@ def _with_a_bias(rng: np.random.Generator) -> Trials:
     margin = -np.asarray(network(geometry.data.points))[:, PER_CLASS]
     law = np.asarray(theory.generator_signal("hinge", margin, norm))
     beside = f"at a fake of norm {norm:.3g} beside its constant input {fake[-1]:.3g}, with margin"
-    said: dict[str, Any] = {"quantity": "the slope of the hinge loss", "when": lambda i: f"{beside} {margin[i]:.3g},"}
+    texts: dict[str, Any] = {"quantity": "the slope of the hinge loss", "when": lambda i: f"{beside} {margin[i]:.3g},"}
     unit = np.where(margin > 0, np.abs(law), 1) * FLOW_TOLERANCE
-    return compared(found, law, unit, recorded(geometry.data, _LOSS, network), margin <= 0, **said)
+    return compared(found, law, unit, recorded(geometry.data, _LOSS, network), margin <= 0, **texts)
 
 
 def _peak(geometry: Geometry) -> float:

@@ -297,9 +297,9 @@ def _against_flow(problems: Problems, types: Any, depth: int, scales: Any, start
     size = np.abs(law).max(-1)
     times = FRACTIONS * time[:, None]
     numbers = problems.recorded({"times": times, "trained": trained, "law": law})
-    said: dict[str, Any] = {"quantity": lambda i, k, kind: f"the logit of {('{1}', '{1, 2}', '{3}')[kind]}"}
-    said["when"] = lambda i, k, *_: f"at t = {times[i, k]:.4g}"
-    return compared(trained, law, np.where(size > 0, size, 1)[..., None], numbers, **said, **more)
+    texts: dict[str, Any] = {"quantity": lambda i, k, kind: f"the logit of {('{1}', '{1, 2}', '{3}')[kind]}"}
+    texts["when"] = lambda i, k, *_: f"at t = {times[i, k]:.4g}"
+    return compared(trained, law, np.where(size > 0, size, 1)[..., None], numbers, **texts, **more)
 
 
 def _reweighted(rng: np.random.Generator) -> Trials:
@@ -323,10 +323,10 @@ def _reweighted(rng: np.random.Generator) -> Trials:
     ends = trained.limit(time)[:, -1] @ parted
     bound = np.array([plan.bound for plan in fast])[rows % problems]
     slowest = speeds.min(-1)
-    said = np.array([plan.speeds for plan in equal])[rows % problems]
+    claimed = np.array([plan.speeds for plan in equal])[rows % problems]
     gaps = np.select(
         [rows < problems, rows < 2 * problems, rows < 3 * problems],
-        [np.abs(speeds - said.mean(-1, keepdims=True)).max(-1), np.abs(slowest - bound), np.abs(ends - 1).max(-1)],
+        [np.abs(speeds - claimed.mean(-1, keepdims=True)).max(-1), np.abs(slowest - bound), np.abs(ends - 1).max(-1)],
         np.maximum(slowest - bound, 0),
     )
     first = slice(len(weights))
@@ -420,12 +420,12 @@ def _indices(
     defined = np.moveaxis(np.asarray(theory.starvation_index(np.stack(with_both), np.stack(alone))), 0, 1)
     law = np.where(np.abs(found - defined) < 1e2 * np.finfo(found.dtype).eps * (1 + np.abs(found)), law, np.inf)
     times = FRACTIONS * time[:, None]
-    said: dict[str, Any] = {"quantity": lambda i, feature, k: f"the starvation index of feature {feature + 1}"}
-    said["when"] = lambda i, feature, k: f"at t = {times[i, k]:.4g}"
-    said["setting"] = lambda i: f"q = {together.ratio[i]:.3g}"
-    said["group"] = f"{depth} layer{'s' if depth > 1 else ''}, {loss}"
-    said["extra"] = {"depths": np.full(COUNT, depth), "law": law[..., -1], "trained": found[..., -1]}
-    return compared(found, law, 1.0, together.recorded({"times": times, "trained": found, "law": law}), **said)
+    texts: dict[str, Any] = {"quantity": lambda i, feature, k: f"the starvation index of feature {feature + 1}"}
+    texts["when"] = lambda i, feature, k: f"at t = {times[i, k]:.4g}"
+    texts["setting"] = lambda i: f"q = {together.ratio[i]:.3g}"
+    texts["group"] = f"{depth} layer{'s' if depth > 1 else ''}, {loss}"
+    texts["extra"] = {"depths": np.full(COUNT, depth), "law": law[..., -1], "trained": found[..., -1]}
+    return compared(found, law, 1.0, together.recorded({"times": times, "trained": found, "law": law}), **texts)
 
 
 def _turned_pair(rng: np.random.Generator) -> Trials:

@@ -217,7 +217,7 @@ def retraced(data: Dataset, network: TwoLayerReLU, events: Any, b: int) -> Path:
     return Path(moments, state.w, state.z, strain)
 
 
-# Hinge flow from event to event is the flow (12.1), and no neuron ever slides along an edge (2.0).
+# Hinge flow from event to event is the flow (12.1).
 
 HINGE_LOSS = of_losses("hinge loss", "hinge")
 # Records of a run to its end, by which whoever comes to rest has.
@@ -263,12 +263,12 @@ def _by_steps(rng: np.random.Generator) -> Trials:
         sides.append((np.asarray(run.recorded)[:, row], np.asarray(law.recorded)[:, 0]))
     coarse, fine = (float(np.abs(trained - law).max()) for trained, law in sides)
     numbers = recorded(data, "hinge", network, step_size=size, steps=steps // 4)
-    said: dict[str, Any] = {"quantity": lambda i, j: f"the logit of point {j}"}
-    said["when"] = f"after {steps // 4} steps of {size:.3g}"
+    texts: dict[str, Any] = {"quantity": lambda i, j: f"the logit of point {j}"}
+    texts["when"] = f"after {steps // 4} steps of {size:.3g}"
     order = np.log(coarse / fine) / np.log(4)
-    said["rest"] = f"with a quarter of the step no logit is off by more than {fine:.3g}: order {order:.2f}"
+    texts["rest"] = f"with a quarter of the step no logit is off by more than {fine:.3g}: order {order:.2f}"
     trained, law = sides[0]
-    return compared(trained, law, 1.0, numbers, **said)
+    return compared(trained, law, 1.0, numbers, **texts)
 
 
 @register(
@@ -408,9 +408,9 @@ def _on_the_manifold(rng: np.random.Generator) -> Trials:
         f"a margin goes from {float(network[0](data.points)[0]):.3g} to {margin[0]:.3g}, {margin[1]:.3g} and "
         f"{margin[3]:.3g} at t = {run.grid[0]:.3g}, {run.grid[1]:.3g} and {run.grid[3]:.3g}, towards 0 and for ever"
     )
-    said: dict[str, Any] = {"quantity": "the number of networks that come to rest", "when": "with no event to come"}
-    said["rest"] = rest
-    return compared([settled], BATCH, 1.0, recorded(data, "hinge", network), **said)
+    texts: dict[str, Any] = {"quantity": "the number of networks that come to rest", "when": "with no event to come"}
+    texts["rest"] = rest
+    return compared([settled], BATCH, 1.0, recorded(data, "hinge", network), **texts)
 
 
 def _back_and_forth(rng: np.random.Generator) -> Trials:
@@ -424,10 +424,10 @@ def _back_and_forth(rng: np.random.Generator) -> Trials:
         count = coarse[b].flat[np.argmax(fine[b])]
         return f"by the law it is that at most; in 500 steps it is {count}: in the flow it has no end"
 
-    said: dict[str, Any] = {"when": f"within t = {span:.3g}, in 1000 steps of descent,", "rest": rest}
-    said["quantity"] = lambda b, j, i: f"the number of times that neuron {j} passes the edge of point {i}"
-    said["axes"] = ("neuron", "point")
-    return compared(np.maximum(fine, 2), 2, 1.0, recorded(data, "hinge", network), **said)
+    texts: dict[str, Any] = {"when": f"within t = {span:.3g}, in 1000 steps of descent,", "rest": rest}
+    texts["quantity"] = lambda b, j, i: f"the number of times that neuron {j} passes the edge of point {i}"
+    texts["axes"] = ("neuron", "point")
+    return compared(np.maximum(fine, 2), 2, 1.0, recorded(data, "hinge", network), **texts)
 
 
 def _passages(data: Dataset, network: TwoLayerReLU, size: float, steps: int) -> np.ndarray:
@@ -462,8 +462,8 @@ def _forgotten(rng: np.random.Generator) -> Trials:
     point = np.asarray(run.events.point[0])
     told = [line.split(": ")[1] for line, i in zip(run.events.of(0), point, strict=False) if i == 0]
     rest = f"by the law it is that at most; among them: {'; '.join(told)}"
-    said: dict[str, Any] = {"quantity": "the number of events", "when": "at the end", "rest": rest}
-    return compared([max(int(run.events.count[0]), allowed)], allowed, 1.0, recorded(data, "hinge", network), **said)
+    texts: dict[str, Any] = {"quantity": "the number of events", "when": "at the end", "rest": rest}
+    return compared([max(int(run.events.count[0]), allowed)], allowed, 1.0, recorded(data, "hinge", network), **texts)
 
 
 def draw_events(outcome: Outcome, ax: Any) -> None:
@@ -568,11 +568,11 @@ def _at_rest(data: Dataset, network: TwoLayerReLU, told: str) -> Trials:
     pull = descent_gradient(data, network, "hinge")
     still = not any(np.any(np.asarray(leaf)) for leaf in (pull.w, pull.z))
     i = int(np.argmax(left[0]))
-    said: dict[str, Any] = {"quantity": f"the margin of point {i}", "when": "for ever"}
-    said["rest"] = "by the law it is that at least"
-    said["setting"] = f"{told}; its gradient is {'exactly 0' if still else 'not 0'}"
+    texts: dict[str, Any] = {"quantity": f"the margin of point {i}", "when": "for ever"}
+    texts["rest"] = "by the law it is that at least"
+    texts["setting"] = f"{told}; its gradient is {'exactly 0' if still else 'not 0'}"
     # A start that moves is not the end.
-    return compared([margins[0, i] if still else 1], 1, 1.0, recorded(data, "hinge", network), **said)
+    return compared([margins[0, i] if still else 1], 1, 1.0, recorded(data, "hinge", network), **texts)
 
 
 def _at_the_saddle(rng: np.random.Generator) -> Trials:
@@ -601,9 +601,9 @@ def _stopped_early(rng: np.random.Generator) -> Trials:
     final: Any = run.final
     left, margins, _ = unfinished(data, final)
     short = int((left > _TOLERANCE).any(-1).sum())
-    said: dict[str, Any] = {"quantity": lambda b, i: f"the margin of point {i}", "when": f"at t = {run.grid[-1]:.3g}"}
-    said["rest"] = f"by the law it is that at least, as a neuron is active on it; this is so in {short} of {BATCH} networks"
-    return compared(np.where(left > 0, margins, 1), 1, 1.0, recorded(data, "hinge", network), judge=np.negative, **said)
+    texts: dict[str, Any] = {"quantity": lambda b, i: f"the margin of point {i}", "when": f"at t = {run.grid[-1]:.3g}"}
+    texts["rest"] = f"by the law it is that at least, as a neuron is active on it; this is so in {short} of {BATCH} networks"
+    return compared(np.where(left > 0, margins, 1), 1, 1.0, recorded(data, "hinge", network), judge=np.negative, **texts)
 
 
 def draw_end(outcome: Outcome, ax: Any) -> None:

@@ -58,8 +58,8 @@ def _against(data: Dataset, network: TwoLayerReLU, loss: str, **more: Any) -> Tr
         return f"the motion {where} against sign(z y), over all pushes,"
 
     numbers = recorded(data, loss, network)
-    said: dict[str, Any] = {"quantity": quantity, "when": "at the start", "axes": ("neuron", "point"), "group": loss}
-    return compared(against, 0.0, 1.0, numbers, **said, **more)
+    texts: dict[str, Any] = {"quantity": quantity, "when": "at the start", "axes": ("neuron", "point"), "group": loss}
+    return compared(against, 0.0, 1.0, numbers, **texts, **more)
 
 
 def _acute(rng: np.random.Generator) -> Trials:
@@ -163,10 +163,10 @@ def _together(data: Dataset, network: TwoLayerReLU, loss: str, **more: Any) -> t
         mine = np.asarray(data.labels) == label
         law[..., mine] = apart
         unit[..., mine] = np.abs(apart) + _largest_logit(network, data)[:, None, None]
-    said: dict[str, Any] = {"when": lambda i, k, point: f"after {k * _STEPS // 4} steps"}
-    said["quantity"] = lambda i, k, point: f"the logit of point {point}, trained beside the other class,"
+    texts: dict[str, Any] = {"when": lambda i, k, point: f"after {k * _STEPS // 4} steps"}
+    texts["quantity"] = lambda i, k, point: f"the logit of point {point}, trained beside the other class,"
     numbers = recorded(data, loss, network, {"step_size": step_size}, steps=_STEPS)
-    return compared(together, law, unit, numbers, **said, **more), step_size, together
+    return compared(together, law, unit, numbers, **texts, **more), step_size, together
 
 
 def _off_the_curves(

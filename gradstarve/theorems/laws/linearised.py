@@ -111,9 +111,9 @@ def _learning_features(rng: np.random.Generator) -> Trials:
         kernel, start = theory.jacobian.margin_kernel(*given), theory.jacobian.margins(*given)
         laws.append(np.asarray(theory.ntk.logistic_flow(kernel, times / KINDS, start)))
     numbers = recorded(data, "cross-entropy", network, {"trained": trained, "law": laws}, times=times)
-    said: dict[str, Any] = {"quantity": lambda k, j, i: f"the margin of point {i}"}
-    said["when"] = lambda k, j, i: f"at t = {times[j]:g}"
-    return compared(trained, np.stack(laws), 1.0, numbers, **said, rest="features are learnt as well")
+    texts: dict[str, Any] = {"quantity": lambda k, j, i: f"the margin of point {i}"}
+    texts["when"] = lambda k, j, i: f"at t = {times[j]:g}"
+    return compared(trained, np.stack(laws), 1.0, numbers, **texts, rest="features are learnt as well")
 
 
 def _apply(network: Any, x: Any) -> Any:
@@ -221,8 +221,8 @@ def _moving_features(rng: np.random.Generator) -> Trials:
         kernel = theory.jacobian.margin_kernel(_apply, one, data.points, data.labels)
         laws.append(np.asarray(theory.ntk.ridge_optimum(kernel, KINDS * decay).margins))
     numbers = recorded(data, "cross-entropy", network, {"trained": trained, "law": laws}, weight_decay=decay)
-    said: dict[str, Any] = {"quantity": lambda k, i: f"the margin of point {i}", "when": f"after {steps} steps of 0.1"}
-    return compared(trained, np.stack(laws), 1.0, numbers, **said, rest="the ridge of its first kernel is meant")
+    texts: dict[str, Any] = {"quantity": lambda k, i: f"the margin of point {i}", "when": f"after {steps} steps of 0.1"}
+    return compared(trained, np.stack(laws), 1.0, numbers, **texts, rest="the ridge of its first kernel is meant")
 
 
 @register(
@@ -309,11 +309,11 @@ def starvation_derivatives(rng: np.random.Generator, equal: bool = False) -> Tri
     tables = [theory.ntk.starvation_derivatives(*x) for x in zip(_symmetric(_kernels(points)), ridge, strict=True)]
     law = np.asarray(jnp.stack(tables))[np.arange(COUNT), :, moved] * strengths.sum(-1, keepdims=True)
     numbers = _instances(points, {"trained": trained, "law": law, "ridge": ridge, "feature": moved})
-    said: dict[str, Any] = {"group": "slope of z in s^2", "when": "at the optimum"}
-    said["quantity"] = lambda i, j: (
+    texts: dict[str, Any] = {"group": "slope of z in s^2", "when": "at the optimum"}
+    texts["quantity"] = lambda i, j: (
         f"the slope of response {j + 1} in strength {moved[i] + 1}, times the sum of strengths,"
     )
-    return compared(trained, law, 1 + np.abs(law).max(-1, keepdims=True), numbers, **said)
+    return compared(trained, law, 1 + np.abs(law).max(-1, keepdims=True), numbers, **texts)
 
 
 def _in_a_plane(rng: np.random.Generator) -> Trials:
@@ -324,8 +324,8 @@ def _in_a_plane(rng: np.random.Generator) -> Trials:
     trained = _trained(points, np.zeros(COUNT), penalty)
     law = np.broadcast_to(theory.ntk.spectral_decoupling_optimum(KINDS, 0.1), trained.shape)
     numbers = _instances(points, {"trained": trained, "law": law, "penalty": penalty})
-    said: dict[str, Any] = {"quantity": lambda i, j: f"the margin of point {j}", "when": "at the end of training"}
-    return compared(trained, law, 1.0, numbers, **said, rest=lambda i: f"all margins: {np.round(trained[i], 3).tolist()}")
+    texts: dict[str, Any] = {"quantity": lambda i, j: f"the margin of point {j}", "when": "at the end of training"}
+    return compared(trained, law, 1.0, numbers, **texts, rest=lambda i: f"all margins: {np.round(trained[i], 3).tolist()}")
 
 
 @register(

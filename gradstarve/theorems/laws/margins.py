@@ -21,7 +21,7 @@ x_2 it ends at
 with s^2 = |c| / (c.x_1), a_0 = s c.x_2 / (|c| |x_2|) and D = a_0^2 - s^2. Point 1 is then beyond a margin of 1 and yet part
 of w: this is not the maximum margin, however small the start.
 
-Below it: the last direction of neurons under other losses (13.1).
+Before it stands the last direction of neurons under cross-entropy (13.1).
 """
 
 from __future__ import annotations
@@ -333,8 +333,8 @@ def _several_points(rng: np.random.Generator) -> Trials:
 
 def _beyond_the_least(data: Dataset, network: TwoLayerReLU, excess: np.ndarray, **more: Any) -> Trials:
     """Networks by how much the path norm of class + is above the least one."""
-    said: dict[str, Any] = {"quantity": "the path norm of class +, in units of the least,", "when": "at the end"}
-    return compared(1 + excess, 1, 1.0, recorded(data, "hinge", network), judge=np.positive, **said, **more)
+    texts: dict[str, Any] = {"quantity": "the path norm of class +, in units of the least,", "when": "at the end"}
+    return compared(1 + excess, 1, 1.0, recorded(data, "hinge", network), judge=np.positive, **texts, **more)
 
 
 def _of_order_one(rng: np.random.Generator) -> Trials:
@@ -368,8 +368,8 @@ def _obtuse(rng: np.random.Generator) -> Trials:
     # A class that is not learnt says nothing.
     norm = min(_path_norm(final, 1.0)[0], least) if margin > 1 - 1e-9 else least
     rest = f"by the law it is 1/mu at least, as the class is learnt, with margins of {margin:.3g}"
-    said: dict[str, Any] = {"quantity": "the path norm of class +", "when": "at the end", "rest": rest}
-    return compared([norm], least, least, recorded(data, "hinge", network), **said)
+    texts: dict[str, Any] = {"quantity": "the path norm of class +", "when": "at the end", "rest": rest}
+    return compared([norm], least, least, recorded(data, "hinge", network), **texts)
 
 
 def draw_margin(outcome: Outcome, ax: Any) -> None:

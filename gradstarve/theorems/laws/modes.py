@@ -67,14 +67,14 @@ def against_solve(rng: Any, geometry: Geometry, start: ExclusiveInit, loss: Any,
 
 
 def logit_of_plus(
-    data: Dataset, network: Any, times: np.ndarray, law: np.ndarray, unit: Any, loss: Any = "cross-entropy", **said: Any
+    data: Dataset, network: Any, times: np.ndarray, law: np.ndarray, unit: Any, loss: Any = "cross-entropy", **texts: Any
 ) -> Trials:
     """Train one batch by the flow and compare the logit of the first point with a `law` [b, records]."""
     run, lost = train_flow(data, network, loss, times)
     found = np.asarray(run.recorded)[..., 0]
     numbers = recorded(data, loss, network, {"law": law, "trained": found}, times=times)
-    said = {"quantity": "the logit of class +", **said}
-    return compared(found, law, np.abs(law) + unit[:, None], numbers, lost, when=at_time(times), **said)
+    texts = {"quantity": "the logit of class +", **texts}
+    return compared(found, law, np.abs(law) + unit[:, None], numbers, lost, when=at_time(times), **texts)
 
 
 def two_directions(rng: np.random.Generator, loss: Any = "cross-entropy") -> Trials:
@@ -265,8 +265,8 @@ def universality(rng: np.random.Generator, loss: str, stretch: float = 1.0, low:
             "law": law[i],
         }
 
-    said: dict[str, Any] = {"quantity": "the logit of the second class", "when": lambda i, k: f"at 2 p r t = {tau[k]:.3g}"}
-    found = compared(other, u, unit, numbers, lost | twin_lost, **said, group=loss, extra={"pairs": BATCH})
+    texts: dict[str, Any] = {"quantity": "the logit of the second class", "when": lambda i, k: f"at 2 p r t = {tau[k]:.3g}"}
+    found = compared(other, u, unit, numbers, lost | twin_lost, **texts, group=loss, extra={"pairs": BATCH})
     return found.raised(np.max(np.abs(u - law) / unit, axis=-1))
 
 
@@ -337,8 +337,8 @@ def _each_class(
         a, zeta, u = (np.where(there[:, None], v, v[some]) for v in (a, zeta, u))
         sides = compare(u, geometry.rates[c], geometry.norms[c], geometry.frequencies[c], a, zeta, times)
         for quantity, law, trained, unit in sides:
-            said: dict[str, Any] = {"quantity": _of_neurons(quantity, a, zeta), "when": at_time(times)}
-            part = compared(trained, law, unit, lambda i: {}, **said)
+            texts: dict[str, Any] = {"quantity": _of_neurons(quantity, a, zeta), "when": at_time(times)}
+            part = compared(trained, law, unit, lambda i: {}, **texts)
             gaps = np.where(there, np.maximum(gaps, part.gaps), gaps)
             parts.append((np.where(there & np.isfinite(part.gaps), part.gaps, -np.inf), part.quote))
 

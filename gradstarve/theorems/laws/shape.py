@@ -133,8 +133,8 @@ def _some_leave(rng: np.random.Generator) -> Trials:
     geometry, network, kappa, times, _, (u, moving, found) = _trained(rng, "cross-entropy", wrong_signs=0.5)
     law, size = bend("cross-entropy", u, kappa)
     numbers = recorded(geometry.data, "cross-entropy", network, {"trained": found, "law": law}, times=times)
-    said: dict[str, Any] = {"quantity": lambda i: f"e''/(e' u') at the logit {u[i]:.4g}", "when": f"at t = {times[-1]:.4g}"}
-    return compared(found, law, size, numbers, ~moving, **said)
+    texts: dict[str, Any] = {"quantity": lambda i: f"e''/(e' u') at the logit {u[i]:.4g}", "when": f"at t = {times[-1]:.4g}"}
+    return compared(found, law, size, numbers, ~moving, **texts)
 
 
 @register(
@@ -202,9 +202,9 @@ def _two_bends(rng: np.random.Generator, loss: str, kappa: tuple[float, float], 
     def numbers(i: int) -> dict[str, Any]:
         return {"loss": loss, "kappa": values[i], "inflections": found[i], "law": 2}
 
-    said: dict[str, Any] = {"quantity": f"the number of inflections {where}"}
-    said["when"] = lambda i: f"at kappa = {values[i]:.3g}"
-    return compared(found, 2, 1.0, numbers, **said)
+    texts: dict[str, Any] = {"quantity": f"the number of inflections {where}"}
+    texts["when"] = lambda i: f"at kappa = {values[i]:.3g}"
+    return compared(found, 2, 1.0, numbers, **texts)
 
 
 @register(
@@ -322,9 +322,9 @@ def _some_leave_late(rng: np.random.Generator) -> Trials:
     error = 1 / (1 + np.exp(np.where(learnt, u, np.maximum(u0, 0) + 1)))
     law = np.asarray(theory.time_to_confidence("cross-entropy", error, geometry.frequencies[0], norm, u0, kappa))
     numbers = recorded(geometry.data, "cross-entropy", network, {"error": error, "law": law}, times=times)
-    said: dict[str, Any] = {"quantity": lambda i: f"the time at which the error is {error[i]:.4g}"}
-    said["when"] = "with neurons that leave,"
-    return compared(times[-1], law, 1 / (geometry.rates[0] * error), numbers, ~learnt, **said)
+    texts: dict[str, Any] = {"quantity": lambda i: f"the time at which the error is {error[i]:.4g}"}
+    texts["when"] = "with neurons that leave,"
+    return compared(times[-1], law, 1 / (geometry.rates[0] * error), numbers, ~learnt, **texts)
 
 
 @register(
@@ -472,9 +472,9 @@ def _of_large_kappa(rng: np.random.Generator) -> Trials:
     network = TwoLayerReLU(factor[..., None] * np.asarray(network.w), factor * np.asarray(network.z))
     u, found, times, tail = _next_order(geometry, network, 2)
     numbers = recorded(geometry.data, "cross-entropy", network, {"trained": u}, times=times, error_by_law=tail)
-    said: dict[str, Any] = {"quantity": "(e / e_tail - 1) log(1/e)"}
-    said["when"] = lambda i, k: f"at t = {times[k]:.3g}, log(1/e) = {u[i, k]:.4g},"
-    return compared(np.where(u > _LATE, found, 1), 1.0, 1.0, numbers, **said)
+    texts: dict[str, Any] = {"quantity": "(e / e_tail - 1) log(1/e)"}
+    texts["when"] = lambda i, k: f"at t = {times[k]:.3g}, log(1/e) = {u[i, k]:.4g},"
+    return compared(np.where(u > _LATE, found, 1), 1.0, 1.0, numbers, **texts)
 
 
 def _never_learnt(rng: np.random.Generator) -> Trials:

@@ -57,11 +57,11 @@ def distance(found: Any, law: Any) -> np.ndarray:
 def beside_its_bound(problems: Problems, logits: np.ndarray, bound: np.ndarray, times: np.ndarray, most: bool) -> Trials:
     """v_2 of the problems beside a `bound`, the most that it can be beside v_1 or the least: bound, times [b, records]."""
     v1, v2 = split(logits)
-    said: dict[str, Any] = {"quantity": "v_2", "setting": lambda i: f"q = {problems.ratio[i]:.3g}"}
-    said["when"] = lambda i, k: f"at t = {times[i, k]:.4g}, where v_1 = {v1[i, k]:.4g},"
-    said["rest"] = f"by the law it is that at {'most' if most else 'least'}"
+    texts: dict[str, Any] = {"quantity": "v_2", "setting": lambda i: f"q = {problems.ratio[i]:.3g}"}
+    texts["when"] = lambda i, k: f"at t = {times[i, k]:.4g}, where v_1 = {v1[i, k]:.4g},"
+    texts["rest"] = f"by the law it is that at {'most' if most else 'least'}"
     numbers = problems.recorded({"times": times, "trained": logits})
-    return compared(v2, bound, v1 + np.abs(v2), numbers, judge=np.positive if most else np.negative, **said)
+    return compared(v2, bound, v1 + np.abs(v2), numbers, judge=np.positive if most else np.negative, **texts)
 
 
 def most_of_rare(problems: Problems, v1: np.ndarray, depth: int = 1, start: Any = 0.0) -> np.ndarray:
@@ -90,10 +90,10 @@ def _another_pair(rng: np.random.Generator, loss: str = "exponential", cosine: f
     logits, _, _ = problems.flow()
     law = np.stack([np.asarray(side) for side in law_of(problems, "exponential").features(TIMES)], axis=1)
     numbers = problems.recorded({"trained": logits}, times=TIMES)
-    said: dict[str, Any] = {"quantity": lambda i, feature, k: f"v_{feature + 1}"}
-    said["when"] = lambda i, feature, k: f"at t = {TIMES[k]:g}"
+    texts: dict[str, Any] = {"quantity": lambda i, feature, k: f"v_{feature + 1}"}
+    texts["when"] = lambda i, feature, k: f"at t = {TIMES[k]:g}"
     setting, size = _with(problems, loss, cosine), np.sum(np.abs(law), axis=1, keepdims=True)
-    return compared(np.stack(split(logits), axis=1), law, size, numbers, **said, setting=setting)
+    return compared(np.stack(split(logits), axis=1), law, size, numbers, **texts, setting=setting)
 
 
 def draw_pair(outcome: Outcome, ax: Any) -> None:
@@ -162,9 +162,9 @@ def _goes_on(rng: np.random.Generator, loss: str = "hinge", cosine: float = 0.0)
     logits, _, _ = problems.flow()
     _, value = frozen_at(problems.weights)
     numbers = problems.recorded({"trained": logits}, times=TIMES)
-    said: dict[str, Any] = {"quantity": "v_2", "when": f"at t = {TIMES[-1]:g}"}
-    said["setting"] = _with(problems, loss, cosine, ", so that 1/(2 + q) is meant")
-    return compared(split(logits)[1][:, -1], value, value, numbers, **said)
+    texts: dict[str, Any] = {"quantity": "v_2", "when": f"at t = {TIMES[-1]:g}"}
+    texts["setting"] = _with(problems, loss, cosine, ", so that 1/(2 + q) is meant")
+    return compared(split(logits)[1][:, -1], value, value, numbers, **texts)
 
 
 def draw_freeze(outcome: Outcome, ax: Any) -> None:
@@ -531,10 +531,10 @@ def _first_step(problems: Problems, axes: np.ndarray) -> Trials:
     share = (problems.weights[:, 1] / problems.weights[:, :2].sum(-1))[:, None]
     told = np.isfinite(gaps)
     slope = np.where(told, steps["beta"][:, 0] / np.where(told, steps["alpha"][:, 0], 1), -np.inf)
-    said: dict[str, Any] = {"quantity": lambda i, j: f"the slope d(beta)/d(alpha) of neuron {j}"}
-    said["when"] = lambda i, j: f"in the first step, with v_2 = {steps['v2'][i, 0]:.3g},"
-    said["rest"] = "by the law it is that at most, p_12/(p_1 + p_12)"
-    return compared(slope, share, 1.0, problems.recorded({}, step_size=0.1), judge=np.positive, axes=("neuron",), **said)
+    texts: dict[str, Any] = {"quantity": lambda i, j: f"the slope d(beta)/d(alpha) of neuron {j}"}
+    texts["when"] = lambda i, j: f"in the first step, with v_2 = {steps['v2'][i, 0]:.3g},"
+    texts["rest"] = "by the law it is that at most, p_12/(p_1 + p_12)"
+    return compared(slope, share, 1.0, problems.recorded({}, step_size=0.1), judge=np.positive, axes=("neuron",), **texts)
 
 
 def _negative_rare(rng: np.random.Generator) -> Trials:
