@@ -17,17 +17,17 @@ sys.path.append(str(ROOT))
 import readme as runner
 
 from benchmarks.summary import RESULTS, summary
-from gradstarve.theorems import CATALOGUE
+from gradstarve.ground import laws
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def law_table():
-    """A line for every entry of the catalogue, with a link to the module that states and tries it."""
+    """A line for every law that is declared, with a link to the module that states and tries it."""
     lines = ["| law | eq. | what it says |", "|---|---|---|"]
-    for name, entry in CATALOGUE.items():
-        path = inspect.unwrap(entry.check).__module__.replace(".", "/") + ".py"
-        lines.append(f"| [{name}]({path}) | {entry.equation} | {entry.title} |")
+    for name, law in laws("register").items():
+        path = law.module.replace(".", "/") + ".py"
+        lines.append(f"| [{name}]({path}) | {law.equation} | {law.title} |")
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from gradstarve.cli import _stop as cli_stop
-from gradstarve.ground import FORMATS, Progress, files, meant
+from gradstarve.ground import FORMATS, Progress, files, laws, meant
 
 # Names that options take, for help and completion, which must not wait for JAX; a test holds them to the library's own.
 
@@ -20,17 +20,10 @@ LOSSES = ("cross-entropy", "hinge", "exponential", "squared")
 PROBLEMS = ("antipodal", "orthogonal")
 PRECISIONS = ("float64", "float32")
 
-THEOREMS = (
-    *("balance", "sign", "no-sliding-edges", "independent-modes", "clock", "hinge", "cross-entropy", "balanced-curves"),
-    *("read-out", "deaths", "universality", "fates", "learning-probability", "transfer", "antipodal-fates", "waking"),
-    *("waking-hinge", "inflections", "rich-to-lazy", "plateau", "wrong-signs", "confidence", "hinge-advantage", "tails"),
-    *("depth", "unbalanced-depth", "exact-descent", "weight-decay-and-momentum", "sgd-distribution"),
-    *("sgd-time-to-margin", "decay-threshold", "decay-curve", "features", "starving-pair", "freeze", "starvation-bounds"),
-    *("deep-starvation", "starvation-index", "shared-neurons", "softmax", "softmax-clock", "hinge-exact", "finite-events"),
-    *("hinge-end", "last-direction", "hinge-max-margin", "logistic-flow", "ridge-optimum", "starvation-derivatives"),
-    *("spectral-decoupling", "generator-signal"),
-)
-"""The catalogue."""
+
+def theorems() -> tuple[str, ...]:
+    """The names of the catalogue, in its order."""
+    return tuple(laws("register"))
 
 
 def completion(
@@ -109,7 +102,7 @@ Names = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Argument(
         help="Entries of the catalogue by name or equation; all by default, see gradstarve verify --list.",
-        autocompletion=completion(THEOREMS),
+        autocompletion=completion(theorems),
     ),
 ]
 Trials = Annotated[
@@ -144,17 +137,18 @@ def entries(names: Sequence[str] | None) -> list[str] | None:
     A name that is not there is refused with those near to it. None is all of them.
     """
     found: list[str] = []
+    valid = theorems() if names else ()
     for name in names or ():
-        if name in THEOREMS:
+        if name in valid:
             found.append(name)
         elif re.fullmatch(r"\(?\d+(\.\d+(-\d+\.\d+)?)?\)?", name):
             found += _of_equation(name.strip("()"))
         else:
-            begun = [one for one in THEOREMS if name and name.lower() in one]
-            near = list(dict.fromkeys([*begun[:6], *difflib.get_close_matches(name.lower(), THEOREMS, n=3, cutoff=0.5)]))
-            meant = f"; near to it: {', '.join(near)}" if near else f" ({THEOREMS[0]}, {THEOREMS[1]}, ...)"
+            begun = [one for one in valid if name and name.lower() in one]
+            near = list(dict.fromkeys([*begun[:6], *difflib.get_close_matches(name.lower(), valid, n=3, cutoff=0.5)]))
+            meant = f"; near to it: {', '.join(near)}" if near else f" ({', '.join(valid[:2])}, ...)"
             raise typer.BadParameter(
-                f"{name!r} is not one of the {len(THEOREMS)} entries of the catalogue{meant}; see gradstarve verify --list",
+                f"{name!r} is not one of the {len(valid)} entries of the catalogue{meant}; see gradstarve verify --list",
                 param_hint="'NAMES'",
             )
     return list(dict.fromkeys(found)) or None
@@ -162,20 +156,18 @@ def entries(names: Sequence[str] | None) -> list[str] | None:
 
 def _of_equation(number: str) -> list[str]:
     """The entries that state an equation, or all equations of a section; numbers as THEORY has them, "3.1-3.5" too."""
-    with command("reading the catalogue"):
-        from gradstarve.theorems import CATALOGUE
 
     def key(text: str) -> tuple[int, ...]:
         return tuple(map(int, text.split(".")))
 
     found = []
-    for name, entry in CATALOGUE.items():
+    for name, entry in laws("register").items():
         first, _, last = entry.equation.partition("-")
         low, high = key(first), key(last or first)
         if entry.equation == number or ("-" not in number and low[: number.count(".") + 1] <= key(number) <= high):
             found.append(name)
     if not found:
-        numbers = list(dict.fromkeys(entry.equation for entry in CATALOGUE.values()))
+        numbers = list(dict.fromkeys(entry.equation for entry in laws("register").values()))
         raise typer.BadParameter(
             f"no entry of the catalogue states equation {number}; the equations are {', '.join(numbers)}",
             param_hint="'NAMES'",

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 
-from gradstarve.ground import FILLS, fields_html, short_repr
+from gradstarve.ground import FILLS, LOSS_NAMES, fields_html, short_repr
 from gradstarve.problem import (
     ClassDataset,
     Dataset,
     DeepReLU,
+    Loss,
     Network,
     SoftmaxOneLayer,
     SoftmaxTwoLayer,
     TwoLayerReLU,
+    as_loss,
+    closed_form_of,
 )
 
 # Hypotheses as predicates: what a theorem asks of a problem, in words and as a function that says whether it holds.
@@ -26,22 +29,24 @@ from gradstarve.problem import (
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What a theorem speaks of: `data`, one `network` before training, and the name of the `loss`."""
+    """What a theorem speaks of: `data`, one `network` before training, and the `loss`, one of any kind or its name."""
 
     data: Dataset | ClassDataset
     network: Network
-    loss: str
+    loss: Loss | str
 
     @classmethod
     def read(cls, instance: dict[str, Any]) -> Problem | None:
         """The problem of a recorded instance, to train it again; None for an instance that is not one problem.
+
+        A loss without a name of the library is read from an instance in memory; JSON has its numbers and no more.
 
         >>> instance = {"loss": "hinge", "points": [[1.0], [-1.0]], "labels": [1, -1], "weights": [0.5, 0.5],
         ...     "w": [[2.0]], "z": [1.0]}
         >>> Problem.read(instance).data.separability().antipodal
         True
         """
-        if "points" not in instance or "loss" not in instance:
+        if "points" not in instance or not isinstance(instance.get("loss"), Loss | str):
             return None
         several = "labels" not in instance
         kinds = (
@@ -56,6 +61,11 @@ class Problem:
                 data = build_data(instance["points"], instance[labels], instance["weights"])
                 return cls(data, network, instance["loss"])
         return None
+
+    @cached_property
+    def kind_of_loss(self) -> str | None:
+        """The name of the loss if it is one of the library's own, else None."""
+        return closed_form_of(as_loss(self.loss))
 
     @cached_property
     def shape(self) -> Any:
@@ -113,7 +123,7 @@ def _off_manifold(p: Problem) -> bool:
 
 def of_losses(statement: str, *names: str) -> Hypothesis:
     """The hypothesis that the loss is one of `names`."""
-    return Hypothesis(statement, lambda p: p.loss in names)
+    return Hypothesis(statement, lambda p: p.kind_of_loss in names)
 
 
 SEPARABLE = Hypothesis("orthogonally separable data", lambda p: p.shape.orthogonally_separable)
@@ -134,11 +144,12 @@ BALANCED = Hypothesis(
 )
 OFF_MANIFOLD = Hypothesis("no neuron on the stable manifold z = -a, where rounding decides", _off_manifold)
 BELOW_ONE = Hypothesis(
-    "squared loss: margins start at 1 or below", lambda p: p.loss != "squared" or bool(np.all(p.margins <= 1 + 1e-12))
+    "squared loss: margins start at 1 or below",
+    lambda p: p.kind_of_loss != "squared" or bool(np.all(p.margins <= 1 + 1e-12)),
 )
 PUSHING = Hypothesis(
     "no residual is negative (squared loss: margins of at most 1)",
-    lambda p: p.loss != "squared" or bool(np.all(p.margins <= 1 + 1e-12)),
+    lambda p: p.kind_of_loss != "squared" or bool(np.all(p.margins <= 1 + 1e-12)),
 )
 NEVER_STOPS = of_losses("a clock that gets there: cross-entropy or exponential loss", "cross-entropy", "exponential")
 
@@ -289,7 +300,8 @@ class Theorem:
     - `figure(outcome, ax)`: draws the outcome on Matplotlib axes;
     - `single_tolerance`: what counts as agreement when everything is run in float32, if more than `tolerance`; None for a
       statement about numbers that float32 does not have;
-    - `default_trials`, `quick_trials`: what `verify` runs when not told otherwise, and when told to be quick.
+    - `default_trials`, `quick_trials`: what `verify` runs when not told otherwise, and when told to be quick;
+    - `losses`, `dynamics`: the names of the losses and of the dynamics ("flow", "descent", "sgd") that the law holds for.
     """
 
     name: str
@@ -310,6 +322,8 @@ class Theorem:
     quick_trials: int = 24
     # Next to a kink the integrator in float32 is off by up to 5e-3; a law that is 5 % off is further from it.
     single_tolerance: float | None = 1e-2
+    losses: tuple[str, ...] = LOSS_NAMES
+    dynamics: tuple[str, ...] = ("flow",)
 
     __repr__ = short_repr
     _repr_html_ = fields_html
@@ -371,21 +385,21 @@ class TrialLog:
         self._worst = -np.inf
         self._instance: dict[str, Any] = {}
 
-    def add(self, gaps: Any, group: str, instance: Callable[[int], dict[str, Any]], undecided: Any = False) -> None:
-        """`gaps` [b] of one batch; `instance(i)` gives the numbers of trial i; `undecided` [b] or a bool for all.
+    def add(self, gaps: Any, group: Any, instance: Callable[[int], dict[str, Any]], undecided: Any = False) -> None:
+        """`gaps` [b] of one batch; `instance(i)` gives the numbers of trial i; `group`, `undecided`: [b], or one for all.
 
         A gap that is NaN without being undecided is a violation: it counts as infinite.
         """
         gaps = np.array(gaps, np.float64).reshape(-1)
-        gaps = np.where(np.isnan(gaps), np.inf, gaps)
+        gaps, groups = np.where(np.isnan(gaps), np.inf, gaps), np.full(gaps.shape, group)
         decided = ~np.broadcast_to(np.asarray(undecided, bool), gaps.shape)
         if decided.any():
             worst = int(np.argmax(np.where(decided, gaps, -np.inf)))
             if gaps[worst] > self._worst:
                 self._worst = float(gaps[worst])
-                self._instance = {"group": group, **plain(instance(worst))}
+                self._instance = {"group": str(groups[worst]), **plain(instance(worst))}
         self._gaps.append(np.where(decided, gaps, np.nan))
-        self._groups.append(np.full(gaps.shape, group))
+        self._groups.append(groups)
         self._instances.append(instance)
 
     def outcome(self, **extra: Any) -> Outcome:
@@ -414,7 +428,10 @@ class TrialLog:
 
 
 def plain(value: Any) -> Any:
-    """Arrays as nested lists of Python numbers, inside dicts, lists and tuples: what JSON can hold."""
+    """Arrays as nested lists of Python numbers, inside dicts, lists and tuples: what JSON can hold. A loss is its name and
+    its numbers."""
+    if isinstance(value, Loss):
+        value = {"name": value.name, **{field.name: getattr(value, field.name) for field in fields(value)}}
     if isinstance(value, dict):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

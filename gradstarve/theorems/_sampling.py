@@ -18,9 +18,18 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve import theory
-from gradstarve.problem import LOSSES, ClassDataset, Dataset, Dynamics, GradientDescent, Network, TwoLayerReLU, as_loss
+from gradstarve.problem import (
+    LOSSES,
+    ClassDataset,
+    Dataset,
+    Dynamics,
+    GradientDescent,
+    Loss,
+    Network,
+    TwoLayerReLU,
+    as_loss,
+)
 from gradstarve.simulation import Trajectory, batch_loss, simulate, simulate_flow, simulate_hinge_exact
-from gradstarve.theorems._entry import Quote
 
 WIDTH = 5
 DIM = 5
@@ -234,7 +243,7 @@ def named(module: Any) -> dict[str, Any]:
     return {name: jax.tree.map(np.asarray, value) for name, value in fields.items() if value is not None}
 
 
-def record(data: Dataset | ClassDataset, loss: str, network: Network, index: int, **more: Any) -> dict[str, Any]:
+def record(data: Dataset | ClassDataset, loss: Loss | str, network: Network, index: int, **more: Any) -> dict[str, Any]:
     """Everything needed to run trial `index` of a batch again."""
     return {"loss": loss, **named(data), **pick(network, index), **more}
 
@@ -255,7 +264,9 @@ def flow_rtol() -> float:
     return 1e-12 if jax.config.jax_enable_x64 else 2e-6  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def train_flow(data: Dataset | ClassDataset, network: Network, loss: str, times: Any) -> tuple[Trajectory, np.ndarray]:
+def train_flow(
+    data: Dataset | ClassDataset, network: Network, loss: Loss | str, times: Any
+) -> tuple[Trajectory, np.ndarray]:
     """The flow of all weights at `times` > 0, and which networks [b] the integrator gave up on (sliding boundaries)."""
     run = simulate_flow(
         data,
@@ -278,41 +289,36 @@ def train_exact(data: Dataset, network: TwoLayerReLU, times: Any) -> Any:
 
 
 def train_descent(
-    data: Dataset | ClassDataset, network: Network, loss: str, step_size: Any, steps: int, every: int
+    data: Dataset | ClassDataset, network: Network, loss: Loss | str, step_size: Any, steps: int, every: int
 ) -> Trajectory:
     """Gradient descent of all weights by automatic differentiation; `step_size` a number or [b]."""
     return train(data, network, loss, GradientDescent(step_size), steps, every)
 
 
 def train(
-    data: Dataset | ClassDataset, network: Network, loss: str, dynamics: Dynamics, steps: int, every: int, key: Any = None
+    data: Dataset | ClassDataset,
+    network: Network,
+    loss: Loss | str,
+    dynamics: Dynamics,
+    steps: int,
+    every: int,
+    key: Any = None,
 ) -> Trajectory:
     """Descent with any `dynamics`, whose numbers are single or [b]; `key` for those that draw at random."""
     if key is not None:
         key = jax.random.key_data(key)  # plain numbers, by which a run can be known again
-    return simulate(data, network, loss, dynamics, steps, every, key, progress=False, throw=False)
+    return simulate(data, network, loss, dynamics, steps, record_every=every, key=key, progress=False, throw=False)
 
 
-def descent_gradient(data: Dataset, network: TwoLayerReLU, loss: str) -> TwoLayerReLU:
+def descent_gradient(data: Dataset, network: TwoLayerReLU, loss: Loss | str) -> TwoLayerReLU:
     """minus the gradient of the loss of each network, by automatic differentiation: the direction of the flow."""
     function = as_loss(loss)
     field = jax.vmap(jax.grad(lambda net: batch_loss(net, data, function)))(network)
     return jax.tree.map(jnp.negative, field)
 
 
-def worst_network(
-    quantity: str, times: Any, found: np.ndarray, lost: np.ndarray, law: np.ndarray, scale: Any
-) -> tuple[Quote, int]:
-    """What to quote of trained logits `found` [b, records] where they are furthest from `law`, and of which network: the
-    gap is |u - u_law| / (|u_law| + scale), as in `law_gaps`, `scale` [b]; what was `lost` [b] counts for nothing."""
-    unit = np.abs(law) + np.asarray(scale)[:, None]
-    gap = np.where(lost[:, None], -np.inf, np.abs(found - law) / unit)
-    i, k = (int(v) for v in np.unravel_index(np.argmax(gap), gap.shape))
-    return Quote(quantity, f"at t = {times[k]:.4g}", law[i, k], found[i, k], unit[i, k]), i
-
-
 def law_gaps(
-    data: Dataset, network: TwoLayerReLU, loss: str, run: Trajectory, scale: Any, dynamics: Any = None
+    data: Dataset, network: TwoLayerReLU, loss: Loss | str, run: Trajectory, scale: Any, dynamics: Any = None
 ) -> tuple[np.ndarray, Any]:
     """How far `theory.solve` is from a trained `run`, [b], and a function giving both sides of trial i.
 
@@ -365,7 +371,7 @@ def _count(params: Any) -> Array:
     return jnp.zeros(())
 
 
-def train_late(data: Dataset, network: Network, loss: str, first: float) -> tuple[Trajectory, np.ndarray]:
+def train_late(data: Dataset, network: Network, loss: Loss | str, first: float) -> tuple[Trajectory, np.ndarray]:
     """A run to t = 3e20 `first`, and the times [5] of its records, networks included; the first record is the start.
 
     `first` is a time by which descent of step `PART` `first` has left the start behind: a few units of 1/(p r).
@@ -376,5 +382,5 @@ def train_late(data: Dataset, network: Network, loss: str, first: float) -> tupl
     sizes = PART * first * (1 + PART) ** np.maximum(steps - 1 / PART, 0)
     times = np.append(0, np.cumsum(sizes))[:: STEPS // RECORDS] * (1 + PART / 2)
     dynamics = optax.GradientTransformation(_count, _Growing(jnp.asarray(first, float)))
-    run = simulate(data, network, loss, dynamics, STEPS, STEPS // RECORDS, record_networks=True, progress=False)
+    run = simulate(data, network, loss, dynamics, STEPS, record_every=STEPS // RECORDS, record_networks=True, progress=False)
     return run, times

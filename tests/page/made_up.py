@@ -18,14 +18,14 @@ def row(name, worst=0.5, undecided=0, found=True, trials=24, details=None, preci
     limit = entry.tolerance_in(precision)
     rng = np.random.default_rng(sum(name.encode()))
     gaps = limit * np.append(worst * rng.random(trials - 1), worst)
-    tally = TrialLog(limit)
-    tally.add(gaps, "hinge", lambda i: {"trial": i, "w": rng.standard_normal((2, 3))}, np.arange(trials) < undecided)
+    log = TrialLog(limit)
+    log.add(gaps, "hinge", lambda i: {"trial": i, "w": rng.standard_normal((2, 3))}, np.arange(trials) < undecided)
     drops = tuple(
         Counterexample(f"hypothesis {i}", "off by much", entry.tolerance * (2.5 + i if found else 0.5), entry.tolerance)
         for i in range(len(entry.necessity))
     )
     seconds = round(float(rng.uniform(0.1, 9)), 2)
-    return Row(entry, tally.outcome(**(details or {})), drops, seconds)
+    return Row(entry, log.outcome(**(details or {})), drops, seconds)
 
 
 def report(rows=None, **changes):

@@ -221,4 +221,4 @@ def test_a_page_is_complete_or_absent(run, folder, monkeypatch):
 
 
 def test_names_are_those_of_the_catalogue():
-    assert tuple(CATALOGUE) == tuple(cli_options.THEOREMS)
+    assert tuple(CATALOGUE) == cli_options.theorems()

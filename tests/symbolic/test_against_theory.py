@@ -50,7 +50,7 @@ def test_the_derived_logit_is_the_one_theory_gives(loss):
 def test_the_derived_inflections_are_the_ones_theory_finds(loss):
     level, slope = (gs.derive("inflection", loss).to_jax(key) for key in ("K(u)", "K'(u)"))
     kappa = np.array([0.05, 0.3, 0.5])
-    found = np.asarray(gs.theory.error_inflections(loss, kappa))
+    found = np.asarray(gs.theory.error_inflections(kappa, loss))
     u, width = (x[np.isfinite(found) & (found > 0)] for x in (found, np.broadcast_to(kappa[:, None], found.shape)))
     assert u.size >= (3 if loss != "hinge" else 0)
     np.testing.assert_allclose(level(u), width**2, rtol=1e-12, atol=1e-13)

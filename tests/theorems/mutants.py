@@ -24,5 +24,7 @@ def scaled(function, factor):
 
 
 def times(law, place, factor):
-    """`law` with the argument at `place` multiplied by `factor`."""
+    """`law` with the argument at `place`, a number or a name, multiplied by `factor`."""
+    if isinstance(place, str):
+        return lambda *given, **more: law(*given, **more | {place: factor * more[place]})
     return lambda *given, **more: law(*given[:place], factor * given[place], *given[place + 1 :], **more)

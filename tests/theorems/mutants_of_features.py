@@ -9,7 +9,7 @@ from mutants import Mutant, scaled, times
 
 from gradstarve import theory
 from gradstarve.problem import TwoLayerReLU
-from gradstarve.theorems.laws import hinge, independence
+from gradstarve.theorems.laws import hinge, independence, sliding
 from gradstarve.theorems.laws import margins as hinge_margin
 from gradstarve.theory import _direction as direction
 from gradstarve.theory import _sgd as sgd
@@ -204,9 +204,9 @@ DECAY = {
 def flow_with(change, feature_flow=theory.feature_flow):
     """`feature_flow` of the problem that `change` makes of (types, probabilities, depth, scales)."""
 
-    def changed(types, probabilities, loss, depth, scales, init):
+    def changed(types, probabilities, loss, *, depth, scales, init):
         types, probabilities, scales = change(types, probabilities, depth, scales)
-        return feature_flow(types, probabilities, loss, depth, scales, init)
+        return feature_flow(types, probabilities, loss, depth=depth, scales=scales, init=init)
 
     return changed
 
@@ -261,15 +261,15 @@ def share(self, t):
 
 
 def shared_with(probability=1.0, read_out=1.0, shared_features=theory.shared_features):
-    def changed(types, probabilities, loss, w, z):
-        return shared_features(types, probability * probabilities, loss, w, read_out * z)
+    def changed(types, probabilities, w, z, loss):
+        return shared_features(types, probability * probabilities, w, read_out * z, loss)
 
     return changed
 
 
-def swapped_residuals(p, both, loss, frequent=0.0, rare=0.0, slope=theory.shared_slope):
+def swapped_residuals(p, both, loss, *, frequent=0.0, rare=0.0, slope=theory.shared_slope):
     """g(v_1) for g(v_1 + v_2) and the reverse."""
-    return slope(p, both, loss, np.asarray(frequent) + rare, -np.asarray(rare))
+    return slope(p, both, loss, frequent=np.asarray(frequent) + rare, rare=-np.asarray(rare))
 
 
 UPPER, LOWER = pair_law.upper_bound, pair_law.lower_bound
@@ -369,10 +369,10 @@ FEATURES = {
 # --- several classes (11.1), (11.2) ---------------------------------------------------------------------------------------
 
 
-def softmax_with(classes=0, frequency=1.0, inputs=1.0, share=lambda k: 1.0, softmax_mode=theory.softmax_mode):
-    def changed(k, p, r, *start, **more):
-        start = (inputs * start[0], *start[1:]) if start else ()
-        return softmax_mode(k + classes, frequency * share(k) * p, r, *start, **more)
+def softmax_with(further=0, frequency=1.0, inputs=1.0, share=lambda k: 1.0, softmax_mode=theory.softmax_mode):
+    def changed(p, r, *neurons, classes, **more):
+        neurons = (inputs * neurons[0], *neurons[1:]) if neurons else ()
+        return softmax_mode(frequency * share(classes) * p, r, *neurons, classes=classes + further, **more)
 
     return changed
 
@@ -380,13 +380,13 @@ def softmax_with(classes=0, frequency=1.0, inputs=1.0, share=lambda k: 1.0, soft
 SEVERAL = {
     "softmax": [
         Mutant("frequency 2 % too large", theory, "softmax_mode", softmax_with(frequency=1.02)),
-        Mutant("one class too many", theory, "softmax_mode", softmax_with(classes=1)),
+        Mutant("one class too many", theory, "softmax_mode", softmax_with(further=1)),
         Mutant("the factor K missing", theory, "softmax_mode", softmax_with(share=lambda k: 1 / k)),
     ],
     "softmax-clock": [
         Mutant("frequency 2 % too large", theory, "softmax_mode", softmax_with(frequency=1.02)),
         Mutant("first layer 2 % too large", theory, "softmax_mode", softmax_with(inputs=1.02)),
-        Mutant("one class too many", theory, "softmax_mode", softmax_with(classes=1)),
+        Mutant("one class too many", theory, "softmax_mode", softmax_with(further=1)),
         Mutant(
             "sqrt(1 - 1/K) missing in the norm", theory, "softmax_mode", softmax_with(share=lambda k: np.sqrt(1 - 1 / k))
         ),
@@ -438,8 +438,8 @@ def wider(points, max_margin_direction=theory.max_margin_direction):
 
 HINGE = {
     "no-sliding-edges": [
-        Mutant("a sign", hinge, "pushed_sign", scaled(independence.pushed_sign, -1)),
-        Mutant("the label missing", hinge, "pushed_sign", lambda z, labels: np.sign(z[..., None] + 0 * labels)),
+        Mutant("a sign", sliding, "pushed_sign", scaled(independence.pushed_sign, -1)),
+        Mutant("the label missing", sliding, "pushed_sign", lambda z, labels: np.sign(z[..., None] + 0 * labels)),
     ],
     "waking-hinge": [
         Mutant("cosine 2 % too large", theory, "dies_for_ever", awake_beyond(1.02)),
@@ -475,10 +475,10 @@ HINGE = {
 ntk = theory.ntk
 
 
-def minus_signal(kind, margin, norm, f=theory.generator_signal):
+def minus_signal(norm, loss, margin, f=theory.generator_signal):
     """sigmoid(m) for sigmoid(-m) and the reverse."""
     other = {"minimax": "non-saturating", "non-saturating": "minimax"}
-    return f(other.get(kind, kind), margin, norm)
+    return f(norm, other.get(loss, loss), margin)
 
 
 LINEAR = {
@@ -527,7 +527,7 @@ LINEAR = {
         Mutant("peak 0.5 % too late", theory, "minimax_peak", scaled(theory.minimax_peak, 1.005)),
         Mutant("tail 2 % too large", theory, "minimax_tail", scaled(theory.minimax_tail, 1.02)),
         Mutant(
-            "the norm missing in the tail", theory, "minimax_tail", lambda t, p, norm, *rest: norm * TAIL(t, p, norm, *rest)
+            "the norm missing in the tail", theory, "minimax_tail", lambda p, norm, **rest: norm * TAIL(p, norm, **rest)
         ),
     ],
 }

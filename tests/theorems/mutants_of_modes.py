@@ -60,6 +60,11 @@ def mode_with(frequency=1.0, norm=1.0, a=1.0, solve_mode=theory.solve_mode):
     return changed
 
 
+def solve_of_width(factor, solve=theory.solve):
+    """The law of a smoothed hinge that is `factor` times as wide."""
+    return lambda data, network, loss, *rest: solve(data, network, type(loss)(factor * loss.width), *rest)
+
+
 def invariants_with(kappa=1.0, shift=0.0, sign=1.0, invariants=modes.invariants):
     def changed(norm, a, z):
         found, theta = invariants(norm, a, z)
@@ -128,8 +133,8 @@ def expi_sum(u0, u):
     return np.asarray(special.expi(u)) + np.asarray(special.expi(u0))
 
 
-def plateau_of_cross_entropy(loss, *rest, f=theory.plateau_length):
-    return f("cross-entropy", *rest)
+def plateau_of_cross_entropy(frequency, norm, start, loss, f=theory.plateau_length):
+    return f(frequency, norm, start, "cross-entropy")
 
 
 def ratio_of(sign, u0):
@@ -143,8 +148,8 @@ def read_out_of(frequency=1.0, norm=1.0, start=0.0, law=theory.one_layer_logit):
     return lambda p, r, u0, *rest: law(frequency * p, norm * r, u0 + start, *rest)
 
 
-def tail_with(layers=0, law=theory.error_tail, **more):
-    return lambda *rest, **options: law(*rest, layers=options["layers"] + layers, **more)
+def tail_with(deeper=0, law=theory.error_tail, **more):
+    return lambda *rest, depth: law(*rest, depth=depth + deeper, **more)
 
 
 def x_plus_z(a, z):
@@ -180,6 +185,12 @@ ONE_MODE = {
     "clock": [
         Mutant("clock 2 % too fast", theory, "solve", solve_changed(speed=1.02)),
         Mutant("the 2 of 2 p r missing", theory, "solve", solve_changed(speed=0.5)),
+        Mutant("first weights 2 % too large", theory, "solve", solve_changed(weights=1.02)),
+        Mutant("read-outs 2 % too large", theory, "solve", solve_from(lambda z, leaves: 1.02 * z)),
+    ],
+    "own-loss": [
+        Mutant("width of the loss 2 % too large", theory, "solve", solve_of_width(1.02)),
+        Mutant("clock 2 % too fast", theory, "solve", solve_changed(speed=1.02)),
         Mutant("first weights 2 % too large", theory, "solve", solve_changed(weights=1.02)),
         Mutant("read-outs 2 % too large", theory, "solve", solve_from(lambda z, leaves: 1.02 * z)),
     ],
@@ -281,8 +292,8 @@ SHAPE = {
     ],
     "wrong-signs": [
         Mutant("fraction 2 % too large", theory, "wrong_sign_fraction", scaled(theory.wrong_sign_fraction, 1.02)),
-        Mutant("clock 2 % too fast", theory, "wrong_sign_fraction", times(theory.wrong_sign_fraction, 0, 1.02)),
-        Mutant("clock a factor of 2 too fast", theory, "wrong_sign_fraction", times(theory.wrong_sign_fraction, 0, 2)),
+        Mutant("clock 2 % too fast", theory, "wrong_sign_fraction", times(theory.wrong_sign_fraction, "t", 1.02)),
+        Mutant("clock a factor of 2 too fast", theory, "wrong_sign_fraction", times(theory.wrong_sign_fraction, "t", 2)),
         Mutant("times 2 % too long", theory, "wrong_sign_time", scaled(theory.wrong_sign_time, 1.02)),
         Mutant("times 2 % too short", theory, "wrong_sign_time", scaled(theory.wrong_sign_time, 0.98)),
     ],
@@ -303,10 +314,10 @@ SPEED = {
         Mutant("frequency of the curves 2 % too large", theory, "solve_mode", mode_with(frequency=1.02)),
     ],
     "tails": [
-        Mutant("time 2 % too long", theory, "error_tail", times(theory.error_tail, 1, 1.02)),
-        Mutant("time 2 % too short", theory, "error_tail", times(theory.error_tail, 1, 0.98)),
+        Mutant("time 2 % too long", theory, "error_tail", times(theory.error_tail, 3, 1.02)),
+        Mutant("time 2 % too short", theory, "error_tail", times(theory.error_tail, 3, 0.98)),
         Mutant("log T for log(1/e)", theory, "error_tail", tail_with(leading=True)),
-        Mutant("one layer too many", theory, "error_tail", tail_with(layers=1)),
+        Mutant("one layer too many", theory, "error_tail", tail_with(deeper=1)),
     ],
     "last-direction": [
         Mutant("3 degrees off", theory, "max_margin_direction", tilted),

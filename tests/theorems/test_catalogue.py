@@ -16,7 +16,7 @@ from gradstarve.theorems import CATALOGUE, verify
 from gradstarve.theorems import _sampling as sampling
 from gradstarve.theorems._entry import plain
 from gradstarve.theorems._verify import hypothesis_violations
-from gradstarve.theorems.laws import features, hinge, linearised
+from gradstarve.theorems.laws import features, hinge, linearised, sliding
 
 # Entry -> its wrong laws. `pytest -s -k wrong_laws_are_counted` prints how many there are and which stay green.
 MUTANTS = mutants_of_modes.MUTANTS | mutants_of_features.MUTANTS
@@ -71,7 +71,7 @@ def _train_once(monkeypatch):
         for name in names:
             monkeypatch.setattr(module, name, remembered(getattr(module, name)))
     retraced = remembered(hinge.retraced)
-    for module in (hinge, hinge):
+    for module in (hinge, sliding):
         monkeypatch.setattr(module, "retraced", retraced)
 
 

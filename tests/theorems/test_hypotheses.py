@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from gradstarve.problem import DeepReLU, SoftmaxTwoLayer, datasets, init_softmax
+from gradstarve.problem import DeepReLU, Hinge, SoftmaxTwoLayer, datasets, init_softmax
 from gradstarve.theorems import CATALOGUE, Problem, record, verify
 from gradstarve.theorems import _entry as entry
 from gradstarve.theorems._entry import plain
+from gradstarve.theorems.laws.own_loss import SmoothHinge
 
 ACROSS = {"points": [[2.0, 0.0], [0.0, 1.0]], "labels": [1, -1], "weights": [0.5, 0.5]}
 OPPOSITE = {"points": [[2.0, 0.0], [-1.0, 0.0]], "labels": [1, -1], "weights": [0.5, 0.5]}
@@ -72,3 +73,16 @@ def test_every_entry_keeps_to_its_hypotheses():
     """Those that a problem can tell: half of the entries have some."""
     telling = [t for t in CATALOGUE.values() if any(isinstance(h, entry.Hypothesis) for h in t.hypotheses)]
     assert 2 * len(telling) >= len(CATALOGUE)
+
+
+def test_a_loss_of_ones_own_is_held_in_memory_and_written_by_its_numbers():
+    loss = SmoothHinge(0.5)
+    instance = {"loss": loss, **ACROSS, **HOME}
+    held = Problem.read(instance)
+    assert held.loss is loss
+    assert held.kind_of_loss is None
+    assert entry.BELOW_ONE.holds(held)
+    assert not entry.of_losses("hinge", "hinge").holds(held)
+    assert plain(instance)["loss"] == {"name": "SmoothHinge", "width": 0.5}
+    assert Problem.read(plain(instance)) is None
+    assert entry.of_losses("hinge", "hinge").holds(problem(loss=Hinge()))

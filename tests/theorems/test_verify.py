@@ -112,9 +112,9 @@ def test_table_and_files(report, tmp_path):
 
 
 def row(gaps, tolerance=1.0, undecided=False, counterexamples=()):
-    tally = TrialLog(tolerance)
-    tally.add(np.array(gaps), "group", lambda i: {"index": i, "value": np.arange(2.0)}, undecided)
-    return Row(CATALOGUE[CHEAP], tally.outcome(), counterexamples, 0.1)
+    log = TrialLog(tolerance)
+    log.add(np.array(gaps), "group", lambda i: {"index": i, "value": np.arange(2.0)}, undecided)
+    return Row(CATALOGUE[CHEAP], log.outcome(), counterexamples, 0.1)
 
 
 def test_a_violation_is_told_with_its_instance():

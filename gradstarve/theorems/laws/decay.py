@@ -15,14 +15,11 @@ from gradstarve.theorems._entry import (
     EXCLUSIVE,
     ONE_RAY,
     ORTHOGONAL,
-    Counterexample,
     Outcome,
-    Quote,
-    Theorem,
-    TrialLog,
     draw_gaps,
     of_losses,
 )
+from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
     PER_CLASS,
@@ -30,8 +27,6 @@ from gradstarve.theorems._sampling import (
     ExclusiveInit,
     Geometry,
     exclusive_start,
-    generator,
-    generators,
     log_uniform,
     record,
     train,
@@ -41,7 +36,6 @@ from gradstarve.theorems._sampling import (
 _STEPS = 12_000
 _TOLERANCE = 1e-8
 _NEAREST = 0.004
-_LOSSES = ("cross-entropy", "exponential", "cross-entropy", "squared")
 _RESIDUAL = {"cross-entropy": 0.5, "exponential": 1.0, "squared": 1.0}  # g(0)
 
 
@@ -80,52 +74,99 @@ def _settle(rng: np.random.Generator, loss: str, wrong_signs: float = 0.5) -> tu
     return geometry, network, decay, step_size, logits
 
 
-def check_threshold(key: Any, trials: int) -> Outcome:
-    """Orthogonal classes, any neurons with one that learns; one trial is one class of one network."""
-    tally = TrialLog(_TOLERANCE)
-    seen = []
-    for k, rng in enumerate(generators(key, trials, 2 * BATCH)):
-        loss = _LOSSES[k % len(_LOSSES)]
-        geometry, network, decay, step_size, found = _settle(rng, loss)
-        rates = np.broadcast_to(geometry.rates / 2, found.shape)
-        threshold = np.asarray(theory.decay_threshold(geometry.frequencies, geometry.norms, loss))
-        law = np.asarray(theory.settled_logit(geometry.frequencies, geometry.norms, decay[:, None], loss))
-        learnt = found > 1e-4
-        # p r g(0) / lambda - 1. Within 1 % what is left of the start is told from what is learnt, and no more than that;
-        # within 0.4 % not even that.
-        beyond = np.abs(rates * _RESIDUAL[loss] / decay[:, None] - 1)
-        gaps = np.where(beyond < 0.01, 0, np.abs(found - law))
-        gaps = np.where(learnt == (decay[:, None] < threshold), gaps, np.inf)
-        near = beyond < _NEAREST
-
-        index = np.flatnonzero(~near)
-
-        def instance(i, g=geometry, n=network, s=loss, d=decay, e=step_size, f=found, v=law, index=index):
-            b, c = divmod(int(index[i]), 2)
-            numbers = {"step_size": e[b], "weight_decay": d[b], "steps": _STEPS, "class": (1, -1)[c]}
-            return record(g.data, s, n, b, **numbers, trained=f[b, c], law=v[b, c])
-
-        tally.add(gaps[~near], loss, instance)
-        if loss == "cross-entropy":
-            seen.append(np.stack([np.broadcast_to(decay[:, None], found.shape), rates, learnt], axis=-1)[~near])
-    return tally.outcome(points=np.concatenate(seen))
+def _logit_of(b: int, c: int) -> str:
+    return f"the logit of class {'+-'[c]}"
 
 
-def threshold_without_learners(key: Any) -> Counterexample:
-    """Drop "a neuron that learns": every neuron starts below z = -a."""
-    rng = generator(key)
+def _forgotten(rng: np.random.Generator) -> Trials:
+    """Every neuron starts below z = -a."""
     geometry, network, decay, step_size, found = _settle(rng, "cross-entropy", wrong_signs=1.0)
     law = np.asarray(theory.settled_logit(geometry.frequencies, geometry.norms, decay[:, None], "cross-entropy"))
-    gap = np.abs(found - law)
-    b, c = (int(v) for v in np.unravel_index(np.argmax(gap), gap.shape))
-    rate = geometry.rates[c] / 2
-    return Counterexample.of(
-        "some neuron learns (all start below z = -a instead)",
-        Quote(f"the logit of class {'+-'[c]}", f"after {_STEPS:,} steps", law=law[b, c], trained=found[b, c]),
-        _TOLERANCE,
-        record(geometry.data, "cross-entropy", network, b, step_size=step_size[b], weight_decay=decay[b], steps=_STEPS),
-        f"p r = {rate:.4g} is {rate / decay[b]:.3g} times the weight decay",
-    )
+    rates = geometry.rates / 2
+
+    def numbers(b: int) -> dict[str, Any]:
+        more = {"step_size": step_size[b], "weight_decay": decay[b], "steps": _STEPS}
+        return record(geometry.data, "cross-entropy", network, b, **more)
+
+    def setting(b: int) -> str:
+        rate = rates[np.argmax(np.abs(found - law)[b])]
+        return f"p r = {rate:.4g} is {rate / decay[b]:.3g} times the weight decay"
+
+    return compared(found, law, 1.0, numbers, quantity=_logit_of, when=f"after {_STEPS:,} steps", setting=setting)
+
+
+def _draw(outcome: Outcome, ax: Any) -> None:
+    """The survival map of cross-entropy: what training made of every class, and the line p r = 2 lambda."""
+    points = outcome.extra["points"]
+    for value, name, colour in ((1, "learnt", COLOURS[0]), (0, "forgotten", COLOURS[1])):
+        mine = points[points[:, 2] == value]
+        ax.scatter(mine[:, 0], mine[:, 1], s=8, color=colour, linewidths=0, label=f"{name} (trained)")
+    ends = np.array([points[:, 0].min(), points[:, 0].max()])
+    ax.plot(ends, 2 * ends, color="black", linestyle="--", linewidth=1.2, label="law: p r = 2 λ")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_ylim(points[:, 1].min() / 1.5, points[:, 1].max() * 1.5)
+    ax.set_xlabel("weight decay λ")
+    ax.set_ylabel("p r, frequency times norm")
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+
+
+@register(
+    name="decay-threshold",
+    equation="9.1",
+    title="Weight decay forgets what is rare or small for ever",
+    claim="a class is learnt iff p r g(0) > lambda (cross-entropy: p r > 2 lambda), and settles where p r g(u) = lambda: "
+    "log(p r/lambda - 1), exponential log(p r/lambda), squared 1 - lambda/(p r); otherwise its logit goes to 0",
+    formula=(
+        r"\begin{split} p\, r\, g(0) > \lambda: \quad &u \to u_\infty > 0, \qquad p\, r\, g(u_\infty) = \lambda, \\ "
+        r"p\, r\, g(0) < \lambda: \quad &u \to 0, \\ "
+        r"u_\infty = {} &\log \left( \frac{p\, r}{\lambda} - 1 \right) \text{ (cross-entropy)}, \quad "
+        r"\log \left( \frac{p\, r}{\lambda} \right) \text{ (exponential)}, \quad "
+        r"1 - \frac{\lambda}{p\, r} \text{ (squared)} \end{split}"
+    ),
+    hypotheses=(
+        ORTHOGONAL,
+        ONE_RAY,
+        EXCLUSIVE,
+        "each class has a neuron that learns: z > -a",
+        "not within 0.4 % of p r g(0) = lambda, where it takes too long to tell",
+        "descent with a stable step size: it settles where the flow does",
+    ),
+    tolerance=_TOLERANCE,
+    why_tolerance="1 % from the line what is left of the start shrinks by 0.2 % a step at least, to e^-24 of it in the end; "
+    "nearer only the side is told; the wrong side of the line counts as infinite",
+    checked_with="simulate: 12,000 steps of gradient descent with weight decay on all weights by automatic differentiation",
+    default_trials=1536,
+    quick_trials=192,
+    losses=("cross-entropy", "exponential", "squared"),
+    dynamics=("descent",),
+    batch=2 * BATCH,
+    rounds=tuple({"loss": loss} for loss in ("cross-entropy", "exponential", "cross-entropy", "squared")),
+    drops=(Drop("some neuron learns (all start below z = -a instead)", _forgotten),),
+    figure=_draw,
+)
+def decay_threshold(rng: np.random.Generator, loss: str) -> Trials:
+    """Orthogonal classes, any neurons with one that learns; one trial is one class of one network."""
+    geometry, network, decay, step_size, found = _settle(rng, loss)
+    rates = np.broadcast_to(geometry.rates / 2, found.shape)
+    threshold = np.asarray(theory.decay_threshold(geometry.frequencies, geometry.norms, loss))
+    law = np.asarray(theory.settled_logit(geometry.frequencies, geometry.norms, decay[:, None], loss))
+    learnt = found > 1e-4
+    # p r g(0) / lambda - 1. Within 1 % what is left of the start is told from what is learnt, and no more than that;
+    # within 0.4 % not even that.
+    beyond = np.abs(rates * _RESIDUAL[loss] / decay[:, None] - 1)
+    gaps = np.where(beyond < 0.01, 0, np.abs(found - law))
+    gaps = np.where(learnt == (decay[:, None] < threshold), gaps, np.inf)
+    told = beyond >= _NEAREST
+    index = np.flatnonzero(told)
+
+    def numbers(i: int) -> dict[str, Any]:
+        b, c = divmod(int(index[i]), 2)
+        more = {"step_size": step_size[b], "weight_decay": decay[b], "steps": _STEPS, "class": (1, -1)[c]}
+        return record(geometry.data, loss, network, b, **more, trained=found[b, c], law=law[b, c])
+
+    points = np.stack([np.broadcast_to(decay[:, None], found.shape), rates, learnt], axis=-1)[told]
+    return Trials(gaps[told], numbers, group=loss, extra={"points": points} if loss == "cross-entropy" else {})
 
 
 _LEVELS = 4
@@ -174,90 +215,15 @@ def _curves(rng: np.random.Generator, loss: str, tilt: float = 1.0) -> tuple[Any
     return geometry, network, decay, time, logit, found, law
 
 
-def curve_without_balance(key: Any) -> Counterexample:
-    """Drop "balanced": the first layer three times as large as the second, with the same logits."""
-    geometry, network, decay, time, _, found, law = _curves(generator(key), "cross-entropy", tilt=3**0.5)
-    b, c = (int(v) for v in np.unravel_index(np.argmax(np.abs(found - law) / law), law.shape))
-    return Counterexample.of(
-        "balanced neurons (a = 3 z instead)",
-        Quote(f"the logit of class {'+-'[c]}", f"at t = {time[b]:.4g}", law=law[b, c], trained=found[b, c], unit=law[b, c]),
-        _CURVE_TOLERANCE,
-        record(geometry.data, "cross-entropy", network, b, weight_decay=decay[b], time=time[b]),
-    )
+def _off_balance(rng: np.random.Generator) -> Trials:
+    """The first layer three times as large as the second, with the same logits."""
+    geometry, network, decay, time, _, found, law = _curves(rng, "cross-entropy", tilt=3**0.5)
+    numbers = recorded(geometry.data, "cross-entropy", network, {"weight_decay": decay, "time": time})
+    texts: dict[str, Any] = {"quantity": _logit_of, "when": lambda b, c: f"at t = {time[b]:.4g}"}
+    return compared(found, law, law, numbers, **texts)
 
 
-def check_curve(key: Any, trials: int) -> Outcome:
-    """Three losses in turn; one trial is one class."""
-    tally = TrialLog(_CURVE_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials, 2 * (BATCH // _LEVELS))):
-        loss = ("cross-entropy", "exponential", "squared")[k % 3]
-        geometry, network, decay, time, logit, found, law = _curves(rng, loss)
-
-        def instance(i, g=geometry, n=network, s=loss, d=decay, t=time, f=found, v=law):
-            b, c = divmod(i, 2)
-            numbers = {"weight_decay": d[b], "time": t[b], "class": (1, -1)[c]}
-            return record(g.data, s, n, b, **numbers, trained=f[b, c], law=v[b, c])
-
-        gaps = np.abs(found - law) / (law + logit)
-        # When the law is at the trained logit, in units of a relative change: d log u/dt = 2 (p r g(u) - lambda).
-        rate = np.abs(geometry.rates / 2 * _SLOPES[loss](found) - decay[:, None])
-        when = np.asarray(theory.decayed_time(geometry.frequencies, geometry.norms, logit, decay[:, None], loss, found))
-        told = 2 * rate * time[:, None] > _MOVES
-        off = np.abs(when - time[:, None]) * 2 * rate * found / (law + logit)
-        gaps = np.maximum(gaps, np.where(told, off, 0))
-        tally.add(gaps, loss, instance)
-    return tally.outcome()
-
-
-def _draw(outcome: Outcome, ax: Any) -> None:
-    """The survival map of cross-entropy: what training made of every class, and the line p r = 2 lambda."""
-    points = outcome.extra["points"]
-    for value, name, colour in ((1, "learnt", COLOURS[0]), (0, "forgotten", COLOURS[1])):
-        mine = points[points[:, 2] == value]
-        ax.scatter(mine[:, 0], mine[:, 1], s=8, color=colour, linewidths=0, label=f"{name} (trained)")
-    ends = np.array([points[:, 0].min(), points[:, 0].max()])
-    ax.plot(ends, 2 * ends, color="black", linestyle="--", linewidth=1.2, label="law: p r = 2 λ")
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_ylim(points[:, 1].min() / 1.5, points[:, 1].max() * 1.5)
-    ax.set_xlabel("weight decay λ")
-    ax.set_ylabel("p r, frequency times norm")
-    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
-
-
-THRESHOLD = Theorem(
-    name="decay-threshold",
-    equation="9.1",
-    title="Weight decay forgets what is rare or small for ever",
-    claim="a class is learnt iff p r g(0) > lambda (cross-entropy: p r > 2 lambda), and settles where p r g(u) = lambda: "
-    "log(p r/lambda - 1), exponential log(p r/lambda), squared 1 - lambda/(p r); otherwise its logit goes to 0",
-    formula=(
-        r"\begin{split} p\, r\, g(0) > \lambda: \quad &u \to u_\infty > 0, \qquad p\, r\, g(u_\infty) = \lambda, \\ "
-        r"p\, r\, g(0) < \lambda: \quad &u \to 0, \\ "
-        r"u_\infty = {} &\log \left( \frac{p\, r}{\lambda} - 1 \right) \text{ (cross-entropy)}, \quad "
-        r"\log \left( \frac{p\, r}{\lambda} \right) \text{ (exponential)}, \quad "
-        r"1 - \frac{\lambda}{p\, r} \text{ (squared)} \end{split}"
-    ),
-    hypotheses=(
-        ORTHOGONAL,
-        ONE_RAY,
-        EXCLUSIVE,
-        "each class has a neuron that learns: z > -a",
-        "not within 0.4 % of p r g(0) = lambda, where it takes too long to tell",
-        "descent with a stable step size: it settles where the flow does",
-    ),
-    tolerance=_TOLERANCE,
-    why_tolerance="1 % from the line what is left of the start shrinks by 0.2 % a step at least, to e^-24 of it in the end; "
-    "nearer only the side is told; the wrong side of the line counts as infinite",
-    checked_with="simulate: 12,000 steps of gradient descent with weight decay on all weights by automatic differentiation",
-    default_trials=1536,
-    quick_trials=192,
-    check=check_threshold,
-    necessity=(threshold_without_learners,),
-    figure=_draw,
-)
-
-CURVE = Theorem(
+@register(
     name="decay-curve",
     equation="9.1",
     title="The learning curve under weight decay",
@@ -278,7 +244,24 @@ CURVE = Theorem(
     checked_with="simulate: descent with weight decay on all weights with four step sizes, extrapolated to steps of zero",
     default_trials=216,
     quick_trials=36,
-    check=check_curve,
-    necessity=(curve_without_balance,),
+    losses=("cross-entropy", "exponential", "squared"),
+    rounds=tuple({"loss": loss} for loss in ("cross-entropy", "exponential", "squared")),
+    batch=2 * (BATCH // _LEVELS),
+    drops=(Drop("balanced neurons (a = 3 z instead)", _off_balance),),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (u_law + u₀)"),
 )
+def decay_curve(rng: np.random.Generator, loss: str) -> Trials:
+    """Three losses in turn; one trial is one class."""
+    geometry, network, decay, time, logit, found, law = _curves(rng, loss)
+
+    def numbers(i: int) -> dict[str, Any]:
+        b, c = divmod(i, 2)
+        more = {"weight_decay": decay[b], "time": time[b], "class": (1, -1)[c]}
+        return record(geometry.data, loss, network, b, **more, trained=found[b, c], law=law[b, c])
+
+    # When the law is at the trained logit, in units of a relative change: d log u/dt = 2 (p r g(u) - lambda).
+    rate = np.abs(geometry.rates / 2 * _SLOPES[loss](found) - decay[:, None])
+    when = np.asarray(theory.decayed_time(geometry.frequencies, geometry.norms, logit, decay[:, None], loss, found))
+    moves = 2 * rate * time[:, None] > _MOVES
+    off = np.where(moves, np.abs(when - time[:, None]) * 2 * rate * found / (law + logit), 0)
+    return Trials(np.maximum(np.abs(found - law) / (law + logit), off).reshape(-1), numbers, group=loss)

@@ -9,28 +9,15 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import DeepReLU, as_loss
-from gradstarve.theorems._entry import (
-    BELOW_ONE,
-    ONE_RAY,
-    ORTHOGONAL,
-    Counterexample,
-    Outcome,
-    Quote,
-    Theorem,
-    TrialLog,
-    draw_gaps,
-)
+from gradstarve.theorems._entry import BELOW_ONE, ONE_RAY, ORTHOGONAL, draw_gaps
+from gradstarve.theorems._register import EACH_LOSS, Drop, Trials, at_time, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
     DIM,
     FLOW_TOLERANCE,
-    LOSS_NAMES,
     WHY_FLOW,
     Geometry,
-    generator,
-    generators,
     log_uniform,
-    record,
     train_flow,
     two_rays,
 )
@@ -38,11 +25,32 @@ from gradstarve.theorems.laws.modes import FRACTIONS
 
 _BY_FLOW = "simulate_flow: adaptive Runge-Kutta on all weights of the full network of that depth"
 # Each pair is a compilation: every loss once, and every depth beyond those of (3.9) and of (3.5).
-_PATHS = ((3, "cross-entropy"), (4, "hinge"), (5, "squared"), (6, "exponential"))
+_PATHS = tuple(
+    {"depth": depth, "loss": loss}
+    for depth, loss in ((3, "cross-entropy"), (4, "hinge"), (5, "squared"), (6, "exponential"))
+)
 
 
-def _read_out(rng: np.random.Generator, loss: str, cosine: float) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Read-outs trained on two classes: gaps [b] of both logits from the law of each, lost [b], what to record."""
+@register(
+    name="read-out",
+    equation="3.9",
+    title="A linear read-out learns along Lambert's W",
+    claim="with one layer du/dt = p r^2 g(u): for cross-entropy u = C - W(e^C), C = p r^2 t + u(0) + e^u(0)",
+    formula=(
+        r"\begin{split} \frac{du}{dt} &= p\, r^2\, g(u), \\ "
+        r"\text{cross-entropy:} \quad u &= C - W(e^C), \qquad C = p\, r^2\, t + u_0 + e^{u_0} \end{split}"
+    ),
+    hypotheses=(ORTHOGONAL, ONE_RAY, "no hidden layer"),
+    tolerance=FLOW_TOLERANCE,
+    why_tolerance=WHY_FLOW,
+    checked_with=_BY_FLOW,
+    default_trials=96,
+    rounds=EACH_LOSS,
+    drops=(Drop("orthogonal classes (at 120 degrees instead)", {"loss": "cross-entropy", "cosine": -0.5}),),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (0.001 + |u_law|)"),
+)
+def read_out(rng: np.random.Generator, loss: str, cosine: float = 0.0) -> Trials:
+    """Linear read-outs from 0 and from random weights, two classes at once; both logits, and the times of the law."""
     geometry = two_rays(rng, cosine)
     v = log_uniform(rng, 1e-3, 2, (BATCH, 1)) * rng.normal(size=(BATCH, DIM))
     v[0] = 0
@@ -54,44 +62,15 @@ def _read_out(rng: np.random.Generator, loss: str, cosine: float) -> tuple[np.nd
     start = v @ geometry.axes.T * geometry.norms * [1, -1]
     p, r = geometry.frequencies, geometry.norms
     law = np.asarray(theory.one_layer_logit(p, r, start[:, None], loss, times[:, None]))
-    gaps = np.max(np.abs(trained - law) / (1e-3 + np.abs(law)), axis=(-1, -2))
+    numbers = recorded(geometry.data, loss, network, {"trained": trained, "law": law}, times=times)
+    texts: dict[str, Any] = {"quantity": lambda i, k, c: f"the logit of class {'+-'[c]}", "when": at_time(times)}
+    found = compared(trained, law, 1e-3 + np.abs(law), numbers, lost, **texts, group=loss)
     # The other way round: when trained logits are reached, while they rise; a time is worth the p r^2 g(u) of it.
     pull = np.asarray(as_loss(loss).residual(jnp.asarray(trained))) * (p * r**2)
     rising = (pull * times[:, None] > 1e-3) & (trained > start[:, None])
     back = theory.one_layer_time(p, r, start[:, None], loss, np.where(rising, trained, start[:, None] + 1e-3))
     late = np.abs(np.asarray(back) - times[:, None]) * pull / (1e-3 + np.abs(trained))
-    gaps = np.maximum(gaps, np.max(np.where(rising, late, 0), axis=(-1, -2)))
-
-    def trial_record(i: int) -> dict[str, Any]:
-        return record(geometry.data, loss, network, i, times=times, trained=trained[i], law=law[i])
-
-    return gaps, lost, trial_record
-
-
-def check_read_out(key: Any, trials: int) -> Outcome:
-    """Linear read-outs from 0 and from random weights, two orthogonal classes at once; all losses."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials)):
-        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
-        gaps, lost, trial_record = _read_out(rng, loss, 0.0)
-        tally.add(gaps, loss, trial_record, lost)
-    return tally.outcome()
-
-
-def read_out_without_orthogonality(key: Any) -> Counterexample:
-    """Drop "orthogonal classes": at 120 degrees each class teaches the other."""
-    gaps, lost, trial_record = _read_out(generator(key), "cross-entropy", -0.5)
-    numbers = trial_record(int(np.argmax(np.where(lost, -np.inf, gaps))))
-    law, trained = np.asarray(numbers["law"]), np.asarray(numbers["trained"])
-    unit = 1e-3 + np.abs(law)
-    k, c = (int(v) for v in np.unravel_index(np.argmax(np.abs(trained - law) / unit), law.shape))
-    what, when = f"the logit of class {'+-'[c]}", f"at t = {numbers['times'][k]:.4g}"
-    return Counterexample.of(
-        "orthogonal classes (at 120 degrees instead)",
-        Quote(what, when, law[k, c], trained[k, c], unit[k, c]),
-        FLOW_TOLERANCE,
-        numbers,
-    )
+    return found.raised(np.max(np.where(rising, late, 0), axis=(-1, -2)))
 
 
 def _chain(geometry: Geometry, weights: np.ndarray) -> DeepReLU:
@@ -102,8 +81,10 @@ def _chain(geometry: Geometry, weights: np.ndarray) -> DeepReLU:
     return DeepReLU((chain.layers[0] - weights[:, :1, None] * other, *chain.layers[1:]))
 
 
-def _path(rng: np.random.Generator, depth: int, loss: str, spread: float, balanced_law: bool = False, read_out: float = 1.0):
-    """Paths trained by the flow: gaps [b] from the law, lost [b], what to record.
+def _path(
+    rng: np.random.Generator, depth: int, loss: str, spread: float, balanced_law: bool = False, read_out: float = 1.0
+) -> Trials:
+    """Paths trained by the flow, against the law.
 
     `spread` is the standard deviation of log b_l around the path's mean; `balanced_law` takes the law of equal weights
     with the same product; `read_out` multiplies the last weight of the network, and not of the law.
@@ -122,81 +103,17 @@ def _path(rng: np.random.Generator, depth: int, loss: str, spread: float, balanc
     trained = np.asarray(run.recorded)[..., 0]
     assumed = np.repeat(mean[:, None], depth, axis=1) if balanced_law else weights
     law = np.asarray(theory.depth_mode(p, r, assumed, loss).logit(times))
-    gaps = np.max(np.abs(trained - law) / law, axis=-1)
-
-    def trial_record(i: int) -> dict[str, Any]:
-        return record(geometry.data, loss, network, i, times=times, path=weights[i], trained=trained[i], law=law[i])
-
-    return gaps, lost, trial_record
-
-
-def _check_paths(key: Any, trials: int, spread: float) -> Outcome:
-    tally = TrialLog(FLOW_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials)):
-        depth, loss = _PATHS[k % len(_PATHS)]
-        gaps, lost, trial_record = _path(rng, depth, loss, spread)
-        tally.add(gaps, f"N = {depth}, {loss}", trial_record, lost)
-    return tally.outcome()
-
-
-def check_balanced(key: Any, trials: int) -> Outcome:
-    """Paths of three to six equal weights."""
-    return _check_paths(key, trials, 0.0)
-
-
-def check_unbalanced(key: Any, trials: int) -> Outcome:
-    """Paths of three to six weights that differ by factors of three and more."""
-    return _check_paths(key, trials, 0.7)
-
-
-def _worst_path(dropped: str, gaps: np.ndarray, lost: np.ndarray, trial_record: Any) -> Counterexample:
-    """The path and the record at which the law is furthest from training."""
-    numbers = trial_record(int(np.argmax(np.where(lost, -np.inf, gaps))))
-    trained, law = numbers["trained"], numbers["law"]
-    k = int(np.argmax(np.abs(trained - law) / law))
-    return Counterexample.of(
-        dropped,
-        Quote("the logit of class +", f"at t = {numbers['times'][k]:.4g}", law=law[k], trained=trained[k], unit=law[k]),
-        FLOW_TOLERANCE,
-        numbers,
-        f"from weights {', '.join(f'{b:.3g}' for b in numbers['path'])}",
-    )
-
-
-def path_without_balance(key: Any) -> Counterexample:
-    """Drop "balanced": the law of equal weights with the same product."""
-    trained = _path(generator(key), 3, "cross-entropy", 0.7, balanced_law=True)
-    return _worst_path("balanced weights (different ones with the same product instead)", *trained)
-
-
-def path_of_a_negative_weight(key: Any) -> Counterexample:
-    """Drop "positive weights": the last one, of the read-out, starts below 0, and goes through 0 before the path learns."""
-    trained = _path(generator(key), 3, "cross-entropy", 0.7, read_out=-1.0)
-    return _worst_path("positive weights (the last one negative instead, with the law of their sizes)", *trained)
+    numbers = recorded(geometry.data, loss, network, {"path": weights, "trained": trained, "law": law}, times=times)
+    texts: dict[str, Any] = {"quantity": "the logit of class +", "when": at_time(times), "group": f"N = {depth}, {loss}"}
+    texts["setting"] = lambda i: f"from weights {', '.join(f'{b:.3g}' for b in weights[i])}"
+    return compared(trained, law, law, numbers, lost, **texts)
 
 
 _ALONE = (ORTHOGONAL, ONE_RAY, BELOW_ONE)
+_TRIED = {"depth": 3, "loss": "cross-entropy", "spread": 0.7}
 
-READ_OUT = Theorem(
-    name="read-out",
-    equation="3.9",
-    title="A linear read-out learns along Lambert's W",
-    claim="with one layer du/dt = p r^2 g(u): for cross-entropy u = C - W(e^C), C = p r^2 t + u(0) + e^u(0)",
-    formula=(
-        r"\begin{split} \frac{du}{dt} &= p\, r^2\, g(u), \\ "
-        r"\text{cross-entropy:} \quad u &= C - W(e^C), \qquad C = p\, r^2\, t + u_0 + e^{u_0} \end{split}"
-    ),
-    hypotheses=(ORTHOGONAL, ONE_RAY, "no hidden layer"),
-    tolerance=FLOW_TOLERANCE,
-    why_tolerance=WHY_FLOW,
-    checked_with=_BY_FLOW,
-    default_trials=96,
-    check=check_read_out,
-    necessity=(read_out_without_orthogonality,),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (0.001 + |u_law|)"),
-)
 
-DEPTH = Theorem(
+@register(
     name="depth",
     equation="7.1",
     title="A balanced path of N layers: one equation for every depth",
@@ -207,12 +124,16 @@ DEPTH = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=_BY_FLOW,
     default_trials=2 * BATCH * len(_PATHS),
-    check=check_balanced,
-    necessity=(path_without_balance,),
+    rounds=_PATHS,
+    drops=(Drop("balanced weights (different ones with the same product instead)", _TRIED | {"balanced_law": True}),),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / u_law"),
 )
+def depth(rng: np.random.Generator, depth: int, loss: str, spread: float = 0.0, balanced_law: bool = False) -> Trials:
+    """Paths of three to six equal weights."""
+    return _path(rng, depth, loss, spread, balanced_law)
 
-UNBALANCED = Theorem(
+
+@register(
     name="unbalanced-depth",
     equation="7.2",
     title="An unbalanced path moves along its conserved differences",
@@ -226,7 +147,18 @@ UNBALANCED = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=_BY_FLOW,
     default_trials=2 * BATCH * len(_PATHS),
-    check=check_unbalanced,
-    necessity=(path_of_a_negative_weight,),
+    rounds=_PATHS,
+    drops=(
+        Drop(
+            "positive weights (the last one negative instead, with the law of their sizes)",
+            # The read-out goes through 0 before the path learns.
+            _TRIED | {"read_out": -1.0},
+        ),
+    ),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / u_law"),
 )
+def unbalanced_depth(
+    rng: np.random.Generator, depth: int, loss: str, spread: float = 0.7, read_out: float = 1.0
+) -> Trials:
+    """Paths of three to six weights that differ by factors of three and more."""
+    return _path(rng, depth, loss, spread, read_out=read_out)

@@ -16,14 +16,12 @@ from gradstarve.theorems._entry import (
     ONE_RAY,
     SEPARABLE,
     STAYING,
-    Counterexample,
     Outcome,
-    Quote,
-    Theorem,
     TrialLog,
     draw_gaps,
     of_losses,
 )
+from gradstarve.theorems._register import Drop, Trials, add, compared, drawn, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
     BY_FLOW,
@@ -36,9 +34,6 @@ from gradstarve.theorems._sampling import (
     Geometry,
     descent_gradient,
     exclusive_start,
-    generator,
-    generators,
-    record,
     train_flow,
     train_late,
     two_rays,
@@ -66,39 +61,8 @@ def _slope(network: Any, fake: Any, kind: str, along: Any = None):
     return jax.vmap(lambda net: jax.grad(lambda x: _LOSSES[kind](net(x[None])[0]))(fake) @ unit)(network)
 
 
-def check_signal(key: Any, trials: int) -> Outcome:
-    """Discriminators trained by the flow, reals as class + and fakes as class -; and far out, where the signal dies."""
-    tally = TrialLog(1.0)
-    for k, rng in enumerate(generators(key, trials)):
-        geometry = two_rays(rng, -1.0 if k % 2 else 0.0)
-        start = exclusive_start(rng, wrong_sign_learners=0.2, low=0.03)
-        network = start.network(rng, geometry)
-        times = flow_times(rng, geometry)
-        run, lost = train_flow(geometry.data, network, _LOSS, times)
-        norm, p, fake = geometry.norms[1], geometry.frequencies[1], np.asarray(geometry.data.points)[PER_CLASS]
-        a, zeta = start.mode(-1)
-        there = np.any(a, axis=-1)
-        # A class without neurons has the margin 0 and hands on nothing; the law wants one.
-        some = int(np.argmax(there))
-        a, zeta = (np.where(there[:, None], v, v[some]) for v in (a, zeta))
-        curve: Any = theory.solve_mode(Mode(p, norm, a, zeta), _LOSS)
-        margin = np.asarray(curve.logit(times))[:, -1] * there
-        size = (np.abs(margin) + start.scale(geometry)) / norm
-        gaps = np.zeros(BATCH)
-        for kind in _LOSSES:
-            found = np.asarray(_slope(run.final, fake, kind))
-            gaps = np.maximum(gaps, np.abs(found - np.asarray(theory.generator_signal(kind, margin, norm))) / size)
-        gaps = np.maximum(gaps / FLOW_TOLERANCE, abs(float(theory.minimax_peak()) / _peak(geometry) - 1) / _PEAK_TOLERANCE)
-        kind = "antipodal" if k % 2 else "orthogonal"
-        tally.add(gaps, kind, lambda i, g=geometry, n=network, t=times: record(g.data, _LOSS, n, i, times=t), lost)
-    for k, rng in enumerate(generators(jax.random.fold_in(key, 1), min(trials, 2 * BATCH))):
-        _late(tally, rng, layers=2 - k % 2)
-    return tally.outcome()
-
-
-def signal_with_a_bias(key: Any) -> Counterexample:
-    """Drop "no biases": the last input is the same for all points, and what is generated are the others."""
-    rng = generator(key)
+def _with_a_bias(rng: np.random.Generator) -> Trials:
+    """The last input is the same for all points, and the others are what is generated."""
     geometry = two_rays(rng, -1.0)
     network = exclusive_start(rng, low=0.1, high=0.5).without_edge_cases().network(rng, geometry)
     fake = np.asarray(geometry.data.points)[PER_CLASS]
@@ -106,16 +70,11 @@ def signal_with_a_bias(key: Any) -> Counterexample:
     norm = float(np.linalg.norm(generated))
     found = np.asarray(_slope(network, fake, "hinge", generated / norm))
     margin = -np.asarray(network(geometry.data.points))[:, PER_CLASS]
-    law = np.asarray(theory.generator_signal("hinge", margin, norm))
-    gap = np.abs(found - law) / np.where(margin > 0, np.abs(law), np.inf)
-    i = int(np.argmax(gap))
-    where = f"at a fake of norm {norm:.3g} beside its constant input {fake[-1]:.3g}, with margin {margin[i]:.3g},"
-    return Counterexample.of(
-        "no biases (a constant input instead)",
-        Quote("the slope of the hinge loss", where, law=law[i], trained=found[i], unit=np.abs(law[i]) * FLOW_TOLERANCE),
-        1.0,
-        record(geometry.data, _LOSS, network, i),
-    )
+    law = np.asarray(theory.generator_signal(norm, "hinge", margin))
+    beside = f"at a fake of norm {norm:.3g} beside its constant input {fake[-1]:.3g}, with margin"
+    texts: dict[str, Any] = {"quantity": "the slope of the hinge loss", "when": lambda i: f"{beside} {margin[i]:.3g},"}
+    unit = np.where(margin > 0, np.abs(law), 1) * FLOW_TOLERANCE
+    return compared(found, law, unit, recorded(geometry.data, _LOSS, network), margin <= 0, **texts)
 
 
 def _peak(geometry: Geometry) -> float:
@@ -156,7 +115,32 @@ def _rates(geometry: Geometry, margins: np.ndarray) -> np.ndarray:
     return ahead - behind
 
 
-def _late(tally: TrialLog, rng: np.random.Generator, layers: int) -> None:
+def _signal(rng: np.random.Generator, cosine: float) -> Trials:
+    """Discriminators trained by the flow, reals as class + and fakes as class -."""
+    geometry = two_rays(rng, cosine)
+    start = exclusive_start(rng, wrong_sign_learners=0.2, low=0.03)
+    network = start.network(rng, geometry)
+    times = flow_times(rng, geometry)
+    run, lost = train_flow(geometry.data, network, _LOSS, times)
+    norm, p, fake = geometry.norms[1], geometry.frequencies[1], np.asarray(geometry.data.points)[PER_CLASS]
+    a, zeta = start.mode(-1)
+    there = np.any(a, axis=-1)
+    # A class without neurons has the margin 0 and hands on nothing; the law wants one.
+    some = int(np.argmax(there))
+    a, zeta = (np.where(there[:, None], v, v[some]) for v in (a, zeta))
+    curve: Any = theory.solve_mode(Mode(p, norm, a, zeta), _LOSS)
+    margin = np.asarray(curve.logit(times))[:, -1] * there
+    size = (np.abs(margin) + start.scale(geometry)) / norm
+    gaps = np.zeros(BATCH)
+    for kind in _LOSSES:
+        found = np.asarray(_slope(run.final, fake, kind))
+        gaps = np.maximum(gaps, np.abs(found - np.asarray(theory.generator_signal(norm, kind, margin))) / size)
+    gaps = np.maximum(gaps / FLOW_TOLERANCE, abs(float(theory.minimax_peak()) / _peak(geometry) - 1) / _PEAK_TOLERANCE)
+    numbers = recorded(geometry.data, _LOSS, network, times=times)
+    return Trials(gaps, numbers, lost, "antipodal" if cosine else "orthogonal")
+
+
+def _tail(rng: np.random.Generator, layers: int) -> Trials:
     """(signal / tail - 1) log(1/e), which (6.3) makes tend to m = 2 - 2/N; the law for the points of class +."""
     geometry = two_rays(rng, 0.0)
     network = far_network(rng, geometry, layers)
@@ -167,14 +151,14 @@ def _late(tally: TrialLog, rng: np.random.Generator, layers: int) -> None:
     *inner, read_out = jax.tree.leaves(run.final)
     turned = jax.tree.unflatten(jax.tree.structure(run.final), [*inner, -read_out])
     found = np.asarray(_slope(turned, np.asarray(geometry.data.points)[0], "minimax"))
-    tail = float(theory.minimax_tail(times[-1], p, norm, layers))
+    tail = float(theory.minimax_tail(p, norm, t=times[-1], depth=layers))
     gaps = np.abs((found / tail - 1) * u - (2 - 2 / layers)) / _LATE_TOLERANCE
-    name = f"tail, {layers} layer{'s' * (layers > 1)}"
     sides = {"frequency": p, "norm": norm, "time": times[-1], "law": tail}
-    tally.add(gaps, name, lambda i: {**sides, "signal": found[i], "margin": u[i]}, u < 20)
+    group = f"tail, {layers} layer{'s' * (layers > 1)}"
+    return Trials(gaps, lambda i: {**sides, "signal": found[i], "margin": u[i]}, u < 20, group)
 
 
-SIGNAL = Theorem(
+@register(
     name="generator-signal",
     equation="15.1",
     title="A discriminator trained too well hands on nothing",
@@ -205,8 +189,17 @@ SIGNAL = Theorem(
     checked_with=f"{BY_FLOW}; late: {BY_LATE}; the generator's loss differentiated by the input",
     default_trials=96,
     quick_trials=48,
-    check=check_signal,
-    necessity=(signal_with_a_bias,),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "gap in units of its tolerance"),
     single_tolerance=None,
+    losses=("cross-entropy",),
+    drops=(Drop("no biases (a constant input instead)", _with_a_bias),),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "gap in units of its tolerance"),
 )
+def check_signal(key: Any, trials: int) -> Outcome:
+    """The signal at some time of training; and far out, where it dies."""
+    log = TrialLog(1.0)
+    for found in drawn(_signal, ({"cosine": 0.0}, {"cosine": -1.0}), key, trials):
+        add(log, found)
+    late = min(trials, 2 * BATCH)
+    for found in drawn(_tail, ({"layers": 2}, {"layers": 1}), jax.random.fold_in(key, 1), late):
+        add(log, found)
+    return log.outcome()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -15,18 +16,9 @@ from jaxtyping import Array
 from gradstarve import theory
 from gradstarve.problem import LOSSES, Dataset, DeepReLU, GradientDescent, Loss, TwoLayerReLU
 from gradstarve.simulation import simulate, simulate_flow
-from gradstarve.theorems._entry import (
-    COLOURS,
-    Counterexample,
-    Hypothesis,
-    Outcome,
-    Problem,
-    Quote,
-    Theorem,
-    TrialLog,
-    draw_gaps,
-)
-from gradstarve.theorems._sampling import LOSS_NAMES, flow_rtol, generator, generators, log_uniform, pick
+from gradstarve.theorems._entry import COLOURS, Hypothesis, Outcome, Problem, TrialLog, draw_gaps
+from gradstarve.theorems._register import Drop, Trials, add, compared, drawn, register
+from gradstarve.theorems._sampling import LOSS_NAMES, flow_rtol, generator, log_uniform, pick
 
 # Random problems of features that share samples, trained many at once: every trial has its own data and its own loss.
 #
@@ -112,6 +104,25 @@ class Problems:
         mine = {"points": points, "labels": np.ones(points.shape[0]), "weights": self.weights[index]}
         return {"loss": str(self.losses[index]), **mine, **pick(self.network, index), **more}
 
+    def recorded(self, each: dict[str, Any], **same: Any) -> Callable[[int], dict[str, Any]]:
+        """`numbers` of `Trials`: the instance of a problem with `each` [b, ...] at its own place, and the `same` for all."""
+        return lambda i: self.instance(i, **same, **{name: value[i] for name, value in each.items()})
+
+    def overlapping(self, cosine: float) -> Problems:
+        """The pair with feature 2, of norm 1, turned towards feature 1 up to that cosine."""
+        turned = self.points.copy()
+        first, second = self.points[:, 0], self.points[:, 1] - self.points[:, 0]
+        turned[:, 1] = first + cosine * first + np.sqrt(1 - cosine**2) * second
+        return replace(self, points=turned)
+
+    def connected(self, start: np.ndarray) -> Problems:
+        """Ordinary networks of two layers with the logits `start` [b, k], whose neurons are aligned with one feature each.
+
+        The sample {1, 2} moves w_j by z_j p_12 g (e_1 + e_2): off the feature that the neuron started with, at once.
+        """
+        layer = np.sqrt(start)
+        return replace(self, network=TwoLayerReLU(layer[..., None] * np.eye(KINDS), layer))
+
 
 def _dataset(points, weights) -> Dataset:
     return Dataset(points, np.ones(points.shape[0]), weights)
@@ -133,7 +144,8 @@ def _descents(steps, every, points, weights, which, network, step_size, decay, p
     def one(points, weights, which, network, step_size, decay, penalty):
         data, loss = _dataset(points, weights), AnyLoss(which, penalty)
         dynamics = GradientDescent(step_size, 0.0, False, decay)
-        run = simulate(data, network, loss, dynamics, steps, every, record_networks=True, progress=False, throw=False)
+        how = {"record_every": every, "record_networks": True, "progress": False, "throw": False}
+        run = simulate(data, network, loss, dynamics, steps, **how)
         return run.recorded, run.networks
 
     return jax.vmap(one)(points, weights, which, network, step_size, decay, penalty)
@@ -161,14 +173,6 @@ def small_starts(rng: np.random.Generator, depth: int = 2) -> np.ndarray:
 def chosen(rng: np.random.Generator, losses: tuple[str, ...]) -> np.ndarray:
     """A loss for each problem, [b]."""
     return np.array(losses)[rng.integers(len(losses), size=COUNT)]
-
-
-def overlapping(points: np.ndarray, cosine: float) -> np.ndarray:
-    """The samples [b, n, d] of the pair with feature 2, of norm 1, turned towards feature 1 up to that cosine."""
-    turned = points.copy()
-    first, second = points[:, 0], points[:, 1] - points[:, 0]
-    turned[:, 1] = first + cosine * first + np.sqrt(1 - cosine**2) * second
-    return turned
 
 
 def split(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -269,15 +273,10 @@ WHY_LIMIT = (
 # The entries.
 
 # One loss a depth and two rounds of them: each new pair is another program to compile.
-_ROUNDS = (
-    (1, "squared"),
-    (2, "cross-entropy"),
-    (3, "cross-entropy"),
-    (5, "cross-entropy"),
-    (1, "cross-entropy"),
-    (2, "exponential"),
-    (3, "exponential"),
-    (5, "squared"),
+_ROUNDS = tuple(
+    {"depth": depth, "loss": loss}
+    for losses in (("squared", *3 * ("cross-entropy",)), ("cross-entropy", "exponential", "exponential", "squared"))
+    for depth, loss in zip((1, 2, 3, 5), losses, strict=True)
 )
 
 
@@ -288,18 +287,25 @@ def _types(rng: np.random.Generator) -> np.ndarray:
     return np.maximum(types, np.eye(KINDS))  # no type and no feature is empty
 
 
-def _law_gaps(problems: Problems, types: np.ndarray, loss: str, depth: int, scales: Any, start: Any, time: Any):
-    """Trained logits and those of `theory.feature_flow`, [b, fractions, n], and their distance over the largest of them."""
+def _against_flow(problems: Problems, types: Any, depth: int, scales: Any, start: Any, time: Any, **more: Any) -> Trials:
+    """Trained logits beside those of `theory.feature_flow`, over the largest of the law's at that time."""
     trained = problems.limit(time)
     # In units of each problem's time, which the probabilities take up.
-    flow = theory.feature_flow(types, problems.weights * time[:, None], loss, depth, scales, start)
-    law = np.asarray(flow.margins(FRACTIONS))
+    loss = str(problems.losses[0])
+    law = np.asarray(
+        theory.feature_flow(
+            types, problems.weights * time[:, None], loss, depth=depth, scales=scales, init=start
+        ).margins(FRACTIONS)
+    )
     size = np.abs(law).max(-1)
-    gaps = np.max(np.abs(trained - law).max(-1) / np.where(size > 0, size, 1), axis=-1)
-    return trained, law, gaps
+    times = FRACTIONS * time[:, None]
+    numbers = problems.recorded({"times": times, "trained": trained, "law": law})
+    texts: dict[str, Any] = {"quantity": lambda i, k, kind: f"the logit of {('{1}', '{1, 2}', '{3}')[kind]}"}
+    texts["when"] = lambda i, k, *_: f"at t = {times[i, k]:.4g}"
+    return compared(trained, law, np.where(size > 0, size, 1)[..., None], numbers, **texts, **more)
 
 
-def _reweighted(rng: np.random.Generator, tally: TrialLog) -> None:
+def _reweighted(rng: np.random.Generator) -> Trials:
     """Three features that share samples in a ring, trained with the weights that make them equally fast at the start, the
     slowest as fast as can be, and all reach 1 at one time; and with other weights, which do no better than the bound."""
     types, loss, step, problems = np.array([[1.0, 1, 0], [0, 1, 1], [1, 0, 1]]), "cross-entropy", 1e-2, 2
@@ -310,7 +316,7 @@ def _reweighted(rng: np.random.Generator, tally: TrialLog) -> None:
     equal, fast = (
         [law(types, p, loss, scales=r) for p, r in pairs] for law in (theory.equal_speed_weights, theory.fastest_weights)
     )
-    timed = [theory.equal_time_weights(types, p, 1.0, loss, scales=r) for p, r in pairs]
+    timed = [theory.equal_time_weights(types, p, loss, logit=1.0, scales=r) for p, r in pairs]
     weights = np.concatenate([[plan.weights for plan in plans] for plans in (equal, fast, timed)] + [given])
     rows = np.arange(COUNT) % len(weights)
     trained = one_layer(rng, weights[rows], np.full(COUNT, loss), types, scales=np.tile(scales, (4, 1))[rows])
@@ -320,164 +326,47 @@ def _reweighted(rng: np.random.Generator, tally: TrialLog) -> None:
     ends = trained.limit(time)[:, -1] @ parted
     bound = np.array([plan.bound for plan in fast])[rows % problems]
     slowest = speeds.min(-1)
-    said = np.array([plan.speeds for plan in equal])[rows % problems]
+    claimed = np.array([plan.speeds for plan in equal])[rows % problems]
     gaps = np.select(
         [rows < problems, rows < 2 * problems, rows < 3 * problems],
-        [np.abs(speeds - said.mean(-1, keepdims=True)).max(-1), np.abs(slowest - bound), np.abs(ends - 1).max(-1)],
+        [np.abs(speeds - claimed.mean(-1, keepdims=True)).max(-1), np.abs(slowest - bound), np.abs(ends - 1).max(-1)],
         np.maximum(slowest - bound, 0),
     )
     first = slice(len(weights))
-    tally.add(
-        gaps[first],
-        "re-weighted",
-        lambda i: trained.instance(i, types=types, speeds=speeds[i], at_the_time_of_the_law=ends[i]),
-    )
+    numbers = trained.recorded({"speeds": speeds, "at_the_time_of_the_law": ends}, types=types)
+    return Trials(gaps[first], numbers, group="re-weighted")
 
 
-def check_features(key: Any, trials: int) -> Outcome:
-    """Sample types, probabilities, norms and starts at random; paths of one, two, three and five layers."""
-    tally = TrialLog(LIMIT_TOLERANCE)
-    _reweighted(generator(key), tally)
-    for k, rng in enumerate(generators(key, trials, COUNT)):
-        depth, loss = _ROUNDS[k % len(_ROUNDS)]
-        types, weights, losses = _types(rng), rng.dirichlet(np.ones(KINDS), COUNT) + 1e-3, np.full(COUNT, loss)
-        weights /= weights.sum(-1, keepdims=True)
-        scales = log_uniform(rng, 0.5, 2, (COUNT, KINDS))
-        time = log_uniform(rng, 0.3, 10, COUNT) / scales.max(-1) ** 2
-        start = rng.normal(size=(COUNT, KINDS)) * 0.2 if depth == 1 else small_starts(rng, depth)
-        if depth == 1:
-            problems = one_layer(rng, weights, losses, types, start, scales)
-        else:
-            problems = paths(depth, weights, losses, start, types, scales)
-        trained, law, gaps = _law_gaps(problems, types, loss, depth, scales, start, time)
-        tally.add(
-            gaps,
-            f"N = {depth}, {loss}",
-            lambda i, g=problems, t=time, f=trained, w=law: g.instance(i, times=FRACTIONS * t[i], trained=f[i], law=w[i]),
-        )
-    return tally.outcome()
+def _turned(rng: np.random.Generator) -> Trials:
+    """Feature 2 at a cosine of 0.3 to feature 1."""
+    problems = one_layer(rng, pair_weights(rng, 0.1, 10.0), np.full(COUNT, "squared")).overlapping(0.3)
+    ones = np.ones((COUNT, KINDS))
+    return _against_flow(problems, PAIR, 1, ones, 0 * ones, np.full(COUNT, 3.0))
 
 
-def _counterexample(
-    dropped: str, problems: Problems, time: np.ndarray, trained: np.ndarray, law: np.ndarray, rest: str = ""
-) -> Counterexample:
-    """The sample type and the time at which the law is furthest from training, beside the largest logit."""
-    size = np.abs(law).max(-1)
-    i, k, kind = (int(j) for j in np.unravel_index(np.argmax(np.abs(trained - law) / size[..., None]), law.shape))
-    sample = ("{1}", "{1, 2}", "{3}")[kind]
-    when = f"at t = {FRACTIONS[k] * time[i]:.4g}"
-    quote = Quote(f"the logit of {sample}", when, law=law[i, k, kind], trained=trained[i, k, kind], unit=size[i, k])
-    numbers = problems.instance(i, times=FRACTIONS * time[i], trained=trained[i], law=law[i])
-    return Counterexample.of(dropped, quote, LIMIT_TOLERANCE, numbers, rest=rest)
-
-
-def features_without_orthogonality(key: Any) -> Counterexample:
-    """Drop "orthogonal features": feature 2 at a cosine of 0.3 to feature 1."""
-    rng = generator(key)
-    weights, losses = pair_weights(rng, 0.1, 10.0), np.full(COUNT, "squared")
-    problems = one_layer(rng, weights, losses)
-    problems = Problems(overlapping(problems.points, 0.3), weights, losses, problems.network)
-    time, ones = np.full(COUNT, 3.0), np.ones((COUNT, KINDS))
-    trained, law, _ = _law_gaps(problems, PAIR, "squared", 1, ones, 0 * ones, time)
-    return _counterexample("orthogonal features (a cosine of 0.3 between two of them instead)", problems, time, trained, law)
-
-
-def features_without_restriction(key: Any) -> Counterexample:
-    """Drop "each path sees one feature": an ordinary network whose neurons start aligned with one feature each.
-
-    The sample {1, 2} moves w_j by z_j p_12 g (e_1 + e_2): off the feature that the neuron started with, at once.
-    """
-    rng = generator(key)
+def _unrestricted(rng: np.random.Generator) -> Trials:
+    """All connections: an ordinary network whose neurons start aligned with one feature each."""
     weights, losses, start = pair_weights(rng, 0.3, 3.0), np.full(COUNT, "cross-entropy"), small_starts(rng)
-    aligned = paths(2, weights, losses, start)
-    layer = np.sqrt(start)
-    network = TwoLayerReLU(layer[..., None] * np.eye(KINDS), layer)
-    problems = Problems(aligned.points, weights, losses, network)
-    time, ones = np.full(COUNT, 10.0), np.ones((COUNT, KINDS))
-    trained, law, _ = _law_gaps(problems, PAIR, "cross-entropy", 2, ones, start, time)
-    dropped = "paths that see one feature each (all connections instead, neurons aligned at the start)"
-    return _counterexample(dropped, problems, time, trained, law, "the neurons have mixed the features")
+    problems = paths(2, weights, losses, start).connected(start)
+    ones, rest = np.ones((COUNT, KINDS)), "the neurons have mixed the features"
+    return _against_flow(problems, PAIR, 2, ones, start, np.full(COUNT, 10.0), rest=rest)
 
 
-_ALONE = (np.array([[1.0, 0, 0], [1, 0, 0], [0, 0, 1]]), np.array([[0.0, 0, 0], [0, 1, 0], [0, 0, 1]]))
+def _sharing(rng: np.random.Generator, depth: int, loss: str) -> Trials:
+    """Sample types, probabilities, norms and starts at random."""
+    types, weights, losses = _types(rng), rng.dirichlet(np.ones(KINDS), COUNT) + 1e-3, np.full(COUNT, loss)
+    weights /= weights.sum(-1, keepdims=True)
+    scales = log_uniform(rng, 0.5, 2, (COUNT, KINDS))
+    time = log_uniform(rng, 0.3, 10, COUNT) / scales.max(-1) ** 2
+    start = rng.normal(size=(COUNT, KINDS)) * 0.2 if depth == 1 else small_starts(rng, depth)
+    if depth == 1:
+        problems = one_layer(rng, weights, losses, types, start, scales)
+    else:
+        problems = paths(depth, weights, losses, start, types, scales)
+    return _against_flow(problems, types, depth, scales, start, time, group=f"N = {depth}, {loss}")
 
 
-def _indices(rng: np.random.Generator, weights: np.ndarray, loss: str, depth: int, time: np.ndarray, cosine: float = 0.0):
-    """What both features lose to each other, trained with both and again without one, and by the law, [2, b, fractions]:
-    (the problems with both, trained, law). `cosine` of feature 2 with feature 1."""
-    losses, start = np.full(COUNT, loss), small_starts(rng) if depth == 2 else np.zeros((COUNT, KINDS))
-    together, first, second = (
-        one_layer(rng, weights, losses, types) if depth == 1 else paths(depth, weights, losses, start, types)
-        for types in (PAIR, *_ALONE)
-    )
-    if cosine:
-        together = Problems(overlapping(together.points, cosine), weights, losses, together.network)
-    alone = (first.limit(time)[..., 0], second.limit(time)[..., 1])
-    with_both = split(together.limit(time))
-    found = np.array([1 - v / apart for v, apart in zip(with_both, alone, strict=True)])
-    # Each problem at its own times: the law depends on p t alone, and shares are at most 1.
-    shares = weights[:, :2] * (time / time.max())[:, None]
-    pair = theory.starving_pair(shares[:, 0], shares[:, 1], loss, depth, (start[:, 0], start[:, 1]))
-    law = np.array([np.asarray(index) for index in pair.index(FRACTIONS * time.max())])
-    # The index of two logits is its definition.
-    defined = np.asarray(theory.starvation_index(np.stack(with_both), np.stack(alone)))
-    law = np.where(np.abs(found - defined) < 1e2 * np.finfo(found.dtype).eps * (1 + np.abs(found)), law, np.inf)
-    return together, found, law
-
-
-def index_without_orthogonality(key: Any) -> Counterexample:
-    """Drop "orthogonal features": what feature 2 leans on feature 1 it does not have to learn itself."""
-    rng = generator(key)
-    weights, time = pair_weights(rng, 0.1, 10.0), np.full(COUNT, 3.0)
-    problems, found, law = _indices(rng, weights, "cross-entropy", 1, time, cosine=0.3)
-    feature, i, k = (int(j) for j in np.unravel_index(np.argmax(np.abs(found - law)), law.shape))
-    when = f"at t = {FRACTIONS[k] * time[i]:.4g}"
-    return Counterexample.of(
-        "orthogonal features (a cosine of 0.3 between the two instead)",
-        Quote(f"the starvation index of feature {feature + 1}", when, law=law[feature, i, k], trained=found[feature, i, k]),
-        LIMIT_TOLERANCE,
-        problems.instance(i, times=FRACTIONS * time[i], trained=found[:, i], law=law[:, i]),
-        f"q = {problems.ratio[i]:.3g}",
-    )
-
-
-def check_index(key: Any, trials: int) -> Outcome:
-    """One layer and two: trained with both features, and again with either of them taken out of the samples."""
-    tally = TrialLog(LIMIT_TOLERANCE)
-    shown = []
-    for k, rng in enumerate(generators(key, trials, COUNT)):
-        depth, weights = 1 + k % 2, pair_weights(rng)
-        loss = ("cross-entropy", "exponential", "squared")[(k // 2) % 3] if depth == 1 else "cross-entropy"
-        time = log_uniform(rng, 0.5, 12, COUNT)
-        together, found, law = _indices(rng, weights, loss, depth, time)
-        tally.add(
-            np.max(np.abs(found - law), axis=(0, 2)),
-            f"{depth} layer{'s' if depth > 1 else ''}, {loss}",
-            lambda i, g=together, t=time, f=found, w=law: g.instance(
-                i, times=FRACTIONS * t[i], trained=f[:, i], law=w[:, i]
-            ),
-        )
-        shown.append((np.full(COUNT, depth), law[..., -1], found[..., -1]))
-    depths, law, found = (np.concatenate([part[k] for part in shown], axis=-1) for k in range(3))
-    return tally.outcome(depths=depths, law=law, trained=found)
-
-
-def draw_index(outcome: Outcome, ax: Any) -> None:
-    """The starvation index of both features, trained against the law."""
-    ax.plot([0, 1], [0, 1], color="0.8", linewidth=4, label="law = trained")
-    for depth, colours in ((1, COLOURS[:2]), (2, COLOURS[2:4])):
-        mine = outcome.extra["depths"] == depth
-        for k, colour in enumerate(colours):
-            if mine.any():
-                name = f"{('frequent', 'rare')[k]} feature, {depth} layer{'s' if depth > 1 else ''}"
-                sides = (outcome.extra[side][k, mine] for side in ("law", "trained"))
-                ax.plot(*sides, ".", color=colour, markersize=4, label=name)
-    ax.set_xlabel("starvation index 1 − v / v alone, law")
-    ax.set_ylabel("the same, trained")
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
-
-
-FEATURES = Theorem(
+@register(
     name="features",
     equation="10.1",
     title="Features that share samples",
@@ -490,12 +379,80 @@ FEATURES = Theorem(
     checked_with=BY_LIMIT,
     default_trials=4 * COUNT,
     quick_trials=2 * COUNT,
-    check=check_features,
-    necessity=(features_without_orthogonality, features_without_restriction),
+    drops=(
+        Drop("orthogonal features (a cosine of 0.3 between two of them instead)", _turned),
+        Drop("paths that see one feature each (all connections instead, neurons aligned at the start)", _unrestricted),
+    ),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| / max |m_law| over sample types and records"),
 )
+def check_features(key: Any, trials: int) -> Outcome:
+    """Types that share features, on paths of one, two, three and five layers, and one batch that is re-weighted."""
+    log = TrialLog(LIMIT_TOLERANCE)
+    for found in (_reweighted(generator(key)), *drawn(_sharing, _ROUNDS, key, trials, COUNT)):
+        add(log, found)
+    return log.outcome()
 
-INDEX = Theorem(
+
+_ALONE = (np.array([[1.0, 0, 0], [1, 0, 0], [0, 0, 1]]), np.array([[0.0, 0, 0], [0, 1, 0], [0, 0, 1]]))
+_TURNS = tuple(
+    {"depth": depth, "loss": loss if depth == 1 else "cross-entropy"}
+    for loss in ("cross-entropy", "exponential", "squared")
+    for depth in (1, 2)
+)
+
+
+def _indices(
+    rng: np.random.Generator, weights: np.ndarray, loss: str, depth: int, time: np.ndarray, cosine: float = 0.0
+) -> Trials:
+    """What both features lose to each other, trained with both and again without one, and by the law; `cosine` of feature 2
+    with feature 1."""
+    losses, start = np.full(COUNT, loss), small_starts(rng) if depth == 2 else np.zeros((COUNT, KINDS))
+    together, first, second = (
+        one_layer(rng, weights, losses, types) if depth == 1 else paths(depth, weights, losses, start, types)
+        for types in (PAIR, *_ALONE)
+    )
+    together = together.overlapping(cosine) if cosine else together
+    alone = (first.limit(time)[..., 0], second.limit(time)[..., 1])
+    with_both = split(together.limit(time))
+    found = np.stack([1 - v / apart for v, apart in zip(with_both, alone, strict=True)], axis=1)  # [b, 2, fractions]
+    # Each problem at its own times: the law depends on p t alone, and shares are at most 1.
+    shares = weights[:, :2] * (time / time.max())[:, None]
+    pair = theory.starving_pair(shares[:, 0], shares[:, 1], loss, depth=depth, init=(start[:, 0], start[:, 1]))
+    law = np.stack([np.asarray(index) for index in pair.index(FRACTIONS * time.max())], axis=1)
+    # The index of two logits is its definition.
+    defined = np.moveaxis(np.asarray(theory.starvation_index(np.stack(with_both), np.stack(alone))), 0, 1)
+    law = np.where(np.abs(found - defined) < 1e2 * np.finfo(found.dtype).eps * (1 + np.abs(found)), law, np.inf)
+    times = FRACTIONS * time[:, None]
+    texts: dict[str, Any] = {"quantity": lambda i, feature, k: f"the starvation index of feature {feature + 1}"}
+    texts["when"] = lambda i, feature, k: f"at t = {times[i, k]:.4g}"
+    texts["setting"] = lambda i: f"q = {together.ratio[i]:.3g}"
+    texts["group"] = f"{depth} layer{'s' if depth > 1 else ''}, {loss}"
+    texts["extra"] = {"depths": np.full(COUNT, depth), "law": law[..., -1], "trained": found[..., -1]}
+    return compared(found, law, 1.0, together.recorded({"times": times, "trained": found, "law": law}), **texts)
+
+
+def _turned_pair(rng: np.random.Generator) -> Trials:
+    """What feature 2 leans on feature 1 it does not have to learn itself."""
+    weights = pair_weights(rng, 0.1, 10.0)
+    return _indices(rng, weights, "cross-entropy", 1, np.full(COUNT, 3.0), cosine=0.3)
+
+
+def draw_index(outcome: Outcome, ax: Any) -> None:
+    """The starvation index of both features, trained against the law."""
+    ax.plot([0, 1], [0, 1], color="0.8", linewidth=4, label="law = trained")
+    for depth, colours in ((1, COLOURS[:2]), (2, COLOURS[2:4])):
+        mine = outcome.extra["depths"] == depth
+        for k, colour in enumerate(colours):
+            if mine.any():
+                name = f"{('frequent', 'rare')[k]} feature, {depth} layer{'s' if depth > 1 else ''}"
+                sides = (outcome.extra[side][mine, k] for side in ("law", "trained"))
+                ax.plot(*sides, ".", color=colour, markersize=4, label=name)
+    ax.set_xlabel("starvation index 1 − v / v alone, law")
+    ax.set_ylabel("the same, trained")
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+@register(
     name="starvation-index",
     equation="10.6",
     title="What a feature loses to another",
@@ -512,7 +469,12 @@ INDEX = Theorem(
     checked_with=BY_LIMIT,
     default_trials=4 * COUNT,
     quick_trials=2 * COUNT,
-    check=check_index,
-    necessity=(index_without_orthogonality,),
+    batch=COUNT,
+    rounds=_TURNS,
+    drops=(Drop("orthogonal features (a cosine of 0.3 between the two instead)", _turned_pair),),
     figure=draw_index,
 )
+def starvation_index(rng: np.random.Generator, depth: int, loss: str) -> Trials:
+    """One layer and two: trained with both features, and again with either of them taken out of the samples."""
+    weights = pair_weights(rng)
+    return _indices(rng, weights, loss, depth, log_uniform(rng, 0.5, 12, COUNT))

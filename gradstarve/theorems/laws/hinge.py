@@ -41,14 +41,12 @@ from gradstarve.theorems._entry import (
     COLOURS,
     OFF_MANIFOLD,
     SEPARABLE,
-    Counterexample,
     Outcome,
-    Quote,
-    Theorem,
     TrialLog,
     draw_gaps,
     of_losses,
 )
+from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
     BY_FLOW,
@@ -58,7 +56,6 @@ from gradstarve.theorems._sampling import (
     WIDTH,
     cone_data,
     descent_gradient,
-    generator,
     generators,
     networks,
     record,
@@ -66,7 +63,7 @@ from gradstarve.theorems._sampling import (
     train_exact,
     train_flow,
 )
-from gradstarve.theorems.laws.independence import SIGN_TOLERANCE, exclusive_networks, pushed_sign
+from gradstarve.theorems.laws.independence import exclusive_networks
 
 # The path of a hinge flow from event to event, retraced in plain NumPy from the list of its events (12.1).
 #
@@ -220,7 +217,7 @@ def retraced(data: Dataset, network: TwoLayerReLU, events: Any, b: int) -> Path:
     return Path(moments, state.w, state.z, strain)
 
 
-# Hinge flow from event to event is the flow (12.1), and no neuron ever slides along an edge (2.0).
+# Hinge flow from event to event is the flow (12.1).
 
 HINGE_LOSS = of_losses("hinge loss", "hinge")
 # Records of a run to its end, by which whoever comes to rest has.
@@ -255,157 +252,26 @@ def draw_problem(rng: np.random.Generator) -> tuple[Dataset, TwoLayerReLU, float
     return data, TwoLayerReLU(*networks(rng)), float(np.linalg.norm(np.asarray(data.points), axis=-1).mean())
 
 
-def check_path(key: Any, trials: int) -> Outcome:
-    """Networks of any activity and signs: their records beside the integrator's, their events beside a path retraced."""
-    tally = TrialLog(_TOLERANCE)
-    for rng in generators(key, trials):
-        data, network, r = draw_problem(rng)
-        times = np.array([0.5, 2, 6, 15]) / r
-        run = exact_records(data, network, times)
-        flow, lost = train_flow(data, network, "hinge", times)
-        mine, theirs = np.asarray(run.recorded), np.asarray(flow.recorded)
-        apart = np.max(np.abs(mine - theirs) / (1 + np.abs(theirs)), axis=(-1, -2))
-        whole = exact_records(data, network, AT_LAST)
-        # The integrator gets nowhere where a margin slides; the path retraced does.
-        held = (whole.events.kind == Kind.HELD).any(-1)
-        gaps = np.maximum(np.where(lost & held, 0, apart), _off_the_path(data, whole))
-        gaps = np.where(followed(whole), gaps, np.inf)
-        told = np.where(held, "a margin slides", "no margin slides")
-        for name in dict.fromkeys(told.tolist()):
-            mine = np.flatnonzero(told == name)
-            tally.add(
-                gaps[mine],
-                name,
-                lambda i, d=data, n=network, t=times, m=mine: record(d, "hinge", n, int(m[i]), times=t),
-                (lost & ~held)[mine],
-            )
-    return tally.outcome()
-
-
-def path_without_flow(key: Any) -> Counterexample:
-    """Drop "gradient flow": descent passes its events late or early by up to a step, and is off by as much."""
-    rng = generator(key)
+def _by_steps(rng: np.random.Generator) -> Trials:
+    """Descent, which passes its events late or early by up to a step, and is off by as much."""
     data, _, r = draw_problem(rng)
     network = exclusive_networks(rng, data)
-    steps, size, gaps, sides = 300, 0.02 / r, [], []
+    steps, size, sides = 300, 0.02 / r, []
     for part, row in ((1, 1), (4, 4)):
         run = train_descent(data, network, "hinge", np.full(BATCH, size / part), steps, steps // 4)
         law = exact_records(data, network, size * steps / 4 * np.arange(1, RECORDS + 1))
         sides.append((np.asarray(run.recorded)[:, row], np.asarray(law.recorded)[:, 0]))
-        gaps.append(np.abs(sides[-1][0] - sides[-1][1]))
-    i, j = (int(n) for n in np.unravel_index(np.argmax(gaps[0]), gaps[0].shape))
+    coarse, fine = (float(np.abs(trained - law).max()) for trained, law in sides)
+    numbers = recorded(data, "hinge", network, step_size=size, steps=steps // 4)
+    texts: dict[str, Any] = {"quantity": lambda i, j: f"the logit of point {j}"}
+    texts["when"] = f"after {steps // 4} steps of {size:.3g}"
+    order = np.log(coarse / fine) / np.log(4)
+    texts["rest"] = f"with a quarter of the step no logit is off by more than {fine:.3g}: order {order:.2f}"
     trained, law = sides[0]
-    order = np.log(gaps[0].max() / gaps[1].max()) / np.log(4)
-    return Counterexample.of(
-        "gradient flow (descent with a finite step instead)",
-        Quote(f"the logit of point {j}", f"after {steps // 4} steps of {size:.3g}", law=law[i, j], trained=trained[i, j]),
-        _TOLERANCE,
-        record(data, "hinge", network, i, step_size=size, steps=steps // 4),
-        rest=f"with a quarter of the step no logit is off by more than {gaps[1].max():.3g}: order {order:.2f}",
-    )
+    return compared(trained, law, 1.0, numbers, **texts)
 
 
-def _leading(moment: Moment, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Before the event and after it, how w_j.x_i moves in the direction of (2.0), beside all that points could push:
-    [h, n] each; negative is against it."""
-    x, y, q = (np.asarray(leaf, float) for leaf in (data.points, data.labels, data.weights))
-    lengths = np.linalg.norm(x, axis=-1)
-    reach = np.abs(moment.z)[:, None] * float(q @ lengths) * lengths
-    sides = []
-    for active, pulls in zip(moment.active, moment.pulls, strict=True):
-        motion = moment.z[:, None] * (forces(active, pulls, data) @ x.T)
-        sides.append(motion * pushed_sign(moment.z, y) / np.where(reach > 0, reach, 1))
-    return sides[0], sides[1]
-
-
-def _against(moments: list[Moment], data: Dataset) -> tuple[float, list[list[float]]]:
-    """How far anything moves against (2.0) on either side of any event, 1 where an edge is passed the other way; and for
-    every edge passed how fast it is approached, how fast it is left, and whether the neuron wakes."""
-    worst, passed = 0.0, []
-    for moment in moments:
-        sides = _leading(moment, data)
-        worst = max(worst, *(float(-side.min()) for side in sides))
-        j, i = moment.neuron, moment.point
-        if j >= 0:
-            wakes = moment.kind == Kind.WAKES
-            law = pushed_sign(moment.z, np.asarray(data.labels))[j, i]
-            worst = max(worst, float(law != (1 if wakes else -1)))
-            passed.append([float(sides[0][j, i]), float(sides[1][j, i]), float(wakes)])
-    return worst, passed
-
-
-def check_no_sliding(key: Any, trials: int) -> Outcome:
-    """The motion of every neuron along every point on both sides of every event; one trial is one network."""
-    tally = TrialLog(SIGN_TOLERANCE)
-    seen: list[list[float]] = []
-    for rng in generators(key, trials):
-        data, network, _ = draw_problem(rng)
-        run = train_exact(data, network, AT_LAST)
-        gaps = np.zeros(BATCH)
-        for b in range(BATCH):
-            gaps[b], passed = _against(retraced(data, network, run.events, b).moments, data)
-            seen += passed
-        gaps = np.where(followed(run), gaps, np.inf)  # whoever is not followed to the end may slide
-        tally.add(gaps, "hinge", lambda i, d=data, n=network, g=gaps: record(d, "hinge", n, i, against_the_law=g[i]))
-    return tally.outcome(passed=np.reshape(seen, (-1, 3)))
-
-
-def _slides(data: Dataset, network: TwoLayerReLU) -> list[tuple[float, int, Moment, float, float, str]]:
-    """The networks whose path is refused at an edge: how surely it slides, the network, the event, the speeds to the edge
-    before it and away from it after, and the event in words."""
-    r = float(np.linalg.norm(np.asarray(data.points), axis=-1).max())
-    run, found = train_exact(data, network, np.arange(1, RECORDS + 1) / (4 * r)), []
-    for b in map(int, np.flatnonzero(~followed(run))):
-        last = retraced(data, network, run.events, b).moments[-1]
-        j, i = last.neuron, last.point
-        toward = (1 if last.kind == Kind.WAKES else -1) * pushed_sign(last.z, np.asarray(data.labels))[j, i]
-        before, after = (toward * float(side[j, i]) for side in _leading(last, data))
-        found.append((-after if before > 0 else before, b, last, before, after, run.events.of(b)[-1].split(": ")[1]))
-    return found
-
-
-def sliding_at_an_acute_angle(key: Any) -> Counterexample:
-    """Drop orthogonal separability: classes at 60 degrees. The event where an edge slides, and the motion beside it."""
-    rng = generator(key)
-    for _ in range(10):
-        data = cone_data(rng, opening=0.1, angle=np.pi / 3)
-        # Small ones, and for a short time: before margins are at 1 and slide.
-        network = TwoLayerReLU(*networks(rng, low=0.05, high=0.1))
-        found = _slides(data, network)
-        if found:
-            break
-    else:
-        raise RuntimeError("240 networks at an acute angle, and no edge slides")
-    gap, b, last, before, _, told = max(found, key=lambda case: case[0])
-    quantity = "the speed of w.x away from the edge, of all pushes,"
-    return Counterexample.of(
-        "orthogonally separable data (classes at an angle of 60 degrees instead)",
-        Quote(quantity, f"just after t = {last.time:.4g}", law=0, trained=min(-gap, 0)),
-        SIGN_TOLERANCE,
-        record(data, "hinge", network, b, neuron=last.neuron, point=last.point),
-        told,
-        f"by the law it is that at least, and before it w.x moves to the edge by {before:.3g}: the neuron slides along it, "
-        "and the path is refused",
-    )
-
-
-def draw_passages(outcome: Outcome, ax: Any) -> None:
-    """How fast every edge is approached, and how fast it is left."""
-    before, after, wakes = outcome.extra["passed"].T
-    for value, name, colour in ((1.0, "a neuron wakes", COLOURS[0]), (0.0, "a neuron falls asleep", COLOURS[1])):
-        mine = wakes == value
-        ax.plot(before[mine], after[mine], ".", markersize=4, color=colour, label=name)
-    low = min(0.0, float(outcome.extra["passed"].min(initial=0))) - 0.02
-    ax.axvspan(low, 0, color="0.85", linewidth=0)
-    ax.axhspan(low, 0, color="0.85", linewidth=0, label="back to the edge: never")
-    ax.set_xlim(low, None)
-    ax.set_ylim(low, None)
-    ax.set_xlabel("speed of w.x before its edge is passed (of all pushes)")
-    ax.set_ylabel("speed after")
-    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, markerscale=2)
-
-
-HINGE_EXACT = Theorem(
+@register(
     name="hinge-exact",
     equation="12.1",
     title="From event to event the hinge flow is a closed form",
@@ -426,29 +292,25 @@ HINGE_EXACT = Theorem(
     ),
     checked_with=f"{BY_FLOW}; matrix exponentials from event to event, and SciPy's DOP853 where margins slide",
     default_trials=4 * BATCH,
-    check=check_path,
-    necessity=(path_without_flow,),
+    losses=("hinge",),
+    drops=(Drop("gradient flow (descent with a finite step instead)", _by_steps),),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "gap between the event path and the flow (logits, margins, edges)"),
 )
-
-NO_SLIDING = Theorem(
-    name="no-sliding-edges",
-    equation="2.0",
-    title="No neuron slides along the edge of a point",
-    claim="at every event of a hinge flow, just before it and just after, every w_j.x_i moves in the direction "
-    "sign(z_j y_i), or not at all: an edge w_j.x_i = 0 is passed, and never held",
-    formula=(
-        r"z_j\, y_i\, \frac{d(w_j \cdot x_i)}{dt} \ge 0 \quad \text{just before and just after every event, for all } i, j"
-    ),
-    hypotheses=(SEPARABLE, HINGE_LOSS),
-    tolerance=SIGN_TOLERANCE,
-    why_tolerance="two gradients: rounding of a few sums of 4 products, relative to the sum of their sizes",
-    checked_with="the gradient in plain NumPy on both sides of every event, on weights moved there by matrix exponentials",
-    default_trials=8 * BATCH,
-    check=check_no_sliding,
-    necessity=(sliding_at_an_acute_angle,),
-    figure=draw_passages,
-)
+def hinge_exact(rng: np.random.Generator) -> Trials:
+    """Networks of any activity and signs: their records beside the integrator's, their events beside a path retraced."""
+    data, network, r = draw_problem(rng)
+    times = np.array([0.5, 2, 6, 15]) / r
+    run = exact_records(data, network, times)
+    flow, lost = train_flow(data, network, "hinge", times)
+    mine, theirs = np.asarray(run.recorded), np.asarray(flow.recorded)
+    apart = np.max(np.abs(mine - theirs) / (1 + np.abs(theirs)), axis=(-1, -2))
+    whole = exact_records(data, network, AT_LAST)
+    # The integrator gets nowhere where a margin slides; the path retraced does.
+    held = (whole.events.kind == Kind.HELD).any(-1)
+    gaps = np.maximum(np.where(lost & held, 0, apart), _off_the_path(data, whole))
+    gaps = np.where(followed(whole), gaps, np.inf)
+    group = np.where(held, "a margin slides", "no margin slides")
+    return Trials(gaps, recorded(data, "hinge", network, times=times), lost & ~held, group)
 
 
 # The events, counted.
@@ -526,28 +388,6 @@ def _falls(path: Path, data: Dataset) -> np.ndarray:
     return np.reshape(found, (-1, 2))
 
 
-def check_events(key: Any, trials: int) -> Outcome:
-    """Every event of networks of exclusive neurons of the right sign, and of any neurons; one trial is one network."""
-    tally = TrialLog(_TOLERANCE)
-    falls, counts = [], {}
-    for k, rng in enumerate(generators(key, trials)):
-        data, network, _ = draw_problem(rng)
-        group = "exclusive neurons of the right sign" if k % 2 == 0 else "any neurons"
-        if k % 2 == 0:
-            network = exclusive_networks(rng, data)
-        run = train_exact(data, network, AT_LAST)
-        gaps = np.zeros(BATCH)
-        for b in range(BATCH):
-            path = retraced(data, network, run.events, b)
-            fall = _falls(path, data)
-            falls.append(fall)
-            gaps[b] = max(_excess(path, data, network, b), float(np.max(1 - fall[:, 1] / fall[:, 0], initial=0)))
-        gaps = np.where(followed(run) & np.asarray(run.settled), gaps, np.inf)
-        counts[group] = max(counts.get(group, 0), int(np.max(run.events.count)))
-        tally.add(gaps, group, lambda i, d=data, n=network, r=run: record(d, "hinge", n, i, events=int(r.events.count[i])))
-    return tally.outcome(falls=np.concatenate(falls), most=counts)
-
-
 def axes_data(rng: np.random.Generator) -> tuple[Dataset, np.ndarray]:
     """Class + along e_1 and class - along e_2, one point twice as long as the other, and the shorter norms [2], class -
     four times as long. Norms and weights are powers of two, so that nothing is rounded."""
@@ -556,41 +396,38 @@ def axes_data(rng: np.random.Generator) -> tuple[Dataset, np.ndarray]:
     return Dataset(points, np.repeat([1.0, -1.0], PER_CLASS), np.full(2 * PER_CLASS, 0.25)), norms
 
 
-def on_the_manifold(key: Any) -> Counterexample:
-    """Drop "off the stable manifold": neurons with z = -a, which come nearer to the origin for ever."""
-    rng = generator(key)
+def _on_the_manifold(rng: np.random.Generator) -> Trials:
+    """Neurons with z = -a, which come nearer to the origin for ever."""
     data, norms = axes_data(rng)
     a = 2.0 ** rng.integers(-3, 0, (BATCH, WIDTH))
     network = TwoLayerReLU(a[..., None] * np.eye(DIM)[0], -a)
     run = train_exact(data, network, np.arange(1, RECORDS + 1) / norms[0])
     margin = np.asarray(run.recorded)[0, :, 0]
     settled = int(np.asarray(run.settled).sum()) if run.events.count.max() == 0 else BATCH
-    return Counterexample.of(
-        "no neuron on the stable manifold (all of them have z = -a instead)",
-        Quote("the number of networks that come to rest", "with no event to come", law=BATCH, trained=settled),
-        _TOLERANCE,
-        record(data, "hinge", network, 0),
-        rest=f"a margin goes from {float(network[0](data.points)[0]):.3g} to {margin[0]:.3g}, {margin[1]:.3g} and "
-        f"{margin[3]:.3g} at t = {run.grid[0]:.3g}, {run.grid[1]:.3g} and {run.grid[3]:.3g}, towards 0 and for ever",
+    rest = (
+        f"a margin goes from {float(network[0](data.points)[0]):.3g} to {margin[0]:.3g}, {margin[1]:.3g} and "
+        f"{margin[3]:.3g} at t = {run.grid[0]:.3g}, {run.grid[1]:.3g} and {run.grid[3]:.3g}, towards 0 and for ever"
     )
+    texts: dict[str, Any] = {"quantity": "the number of networks that come to rest", "when": "with no event to come"}
+    texts["rest"] = rest
+    return compared([settled], BATCH, 1.0, recorded(data, "hinge", network), **texts)
 
 
-def passages_at_an_acute_angle(key: Any) -> Counterexample:
-    """Drop orthogonal separability: classes at 60 degrees, where descent passes one edge back and forth with every step."""
-    rng = generator(key)
+def _back_and_forth(rng: np.random.Generator) -> Trials:
+    """Classes at 60 degrees, where descent passes one edge back and forth with every step."""
     data = cone_data(rng, opening=0.1, angle=np.pi / 3)
     network = TwoLayerReLU(*networks(rng, low=0.1, high=0.3))
     span = 6 / float(np.linalg.norm(np.asarray(data.points), axis=-1).mean())
-    counts = [_passages(data, network, span / steps, steps) for steps in (500, 1000)]
-    b, j, i = (int(v) for v in np.unravel_index(np.argmax(counts[1]), counts[1].shape))
-    quantity = f"the number of times that neuron {j} passes the edge of point {i}"
-    return Counterexample.of(
-        "orthogonally separable data (classes at an angle of 60 degrees instead)",
-        Quote(quantity, f"within t = {span:.3g}, in 1000 steps of descent,", law=2, trained=max(counts[1][b, j, i], 2)),
-        _TOLERANCE,
-        record(data, "hinge", network, b, neuron=j, point=i),
-        rest=f"by the law it is that at most; in 500 steps it is {counts[0][b, j, i]}: in the flow it has no end",
-    )
+    coarse, fine = (_passages(data, network, span / steps, steps) for steps in (500, 1000))
+
+    def rest(b: int) -> str:
+        count = coarse[b].flat[np.argmax(fine[b])]
+        return f"by the law it is that at most; in 500 steps it is {count}: in the flow it has no end"
+
+    texts: dict[str, Any] = {"when": f"within t = {span:.3g}, in 1000 steps of descent,", "rest": rest}
+    texts["quantity"] = lambda b, j, i: f"the number of times that neuron {j} passes the edge of point {i}"
+    texts["axes"] = ("neuron", "point")
+    return compared(np.maximum(fine, 2), 2, 1.0, recorded(data, "hinge", network), **texts)
 
 
 def _passages(data: Dataset, network: TwoLayerReLU, size: float, steps: int) -> np.ndarray:
@@ -609,9 +446,8 @@ def _passages(data: Dataset, network: TwoLayerReLU, size: float, steps: int) -> 
     return count
 
 
-def forgotten_by_shared_neurons(key: Any) -> Counterexample:
-    """Drop "no neuron is shared": a learnt margin that is pulled below 1 and has to be learnt again."""
-    rng = generator(key)
+def _forgotten(rng: np.random.Generator) -> Trials:
+    """A neuron on both classes: a learnt margin is pulled below 1 and has to be learnt again."""
     data, norms = axes_data(rng)
     # One neuron on both orthogonal classes, of the wrong sign for class -: z falls until it has left, and class + with it.
     z = rng.uniform(0.9, 1.1, BATCH) / np.sqrt(norms[0])
@@ -625,13 +461,9 @@ def forgotten_by_shared_neurons(key: Any) -> Counterexample:
     allowed = most_events(first[0], np.asarray(network.z[0]), np.asarray(data.labels), live[0])
     point = np.asarray(run.events.point[0])
     told = [line.split(": ")[1] for line, i in zip(run.events.of(0), point, strict=False) if i == 0]
-    return Counterexample.of(
-        "neurons that see one class (one of them is active on both instead)",
-        Quote("the number of events", "at the end", law=allowed, trained=max(int(run.events.count[0]), allowed)),
-        _TOLERANCE,
-        record(data, "hinge", network, 0),
-        rest=f"by the law it is that at most; among them: {'; '.join(told)}",
-    )
+    rest = f"by the law it is that at most; among them: {'; '.join(told)}"
+    texts: dict[str, Any] = {"quantity": "the number of events", "when": "at the end", "rest": rest}
+    return compared([max(int(run.events.count[0]), allowed)], allowed, 1.0, recorded(data, "hinge", network), **texts)
 
 
 def draw_events(outcome: Outcome, ax: Any) -> None:
@@ -645,7 +477,7 @@ def draw_events(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=False, fontsize=8, loc="upper left", markerscale=3)
 
 
-FINITE_EVENTS = Theorem(
+@register(
     name="finite-events",
     equation="12.1",
     title="Hinge flow comes to rest after finitely many events",
@@ -671,11 +503,35 @@ FINITE_EVENTS = Theorem(
     checked_with="simulate_hinge_exact, and the gradient in plain NumPy on weights moved there by matrix exponentials",
     default_trials=8 * BATCH,
     quick_trials=2 * BATCH,
-    check=check_events,
-    necessity=(on_the_manifold, passages_at_an_acute_angle, forgotten_by_shared_neurons),
-    figure=draw_events,
     single_tolerance=None,  # in float32 a margin that leaves 1 slowly may be told to pass it again
+    losses=("hinge",),
+    drops=(
+        Drop("no neuron on the stable manifold (all of them have z = -a instead)", _on_the_manifold),
+        Drop("orthogonally separable data (classes at an angle of 60 degrees instead)", _back_and_forth),
+        Drop("neurons that see one class (one of them is active on both instead)", _forgotten),
+    ),
+    figure=draw_events,
 )
+def check_events(key: Any, trials: int) -> Outcome:
+    """Every event of networks of exclusive neurons of the right sign, and of any neurons; one trial is one network."""
+    log = TrialLog(_TOLERANCE)
+    falls, counts = [], {}
+    for k, rng in enumerate(generators(key, trials)):
+        data, network, _ = draw_problem(rng)
+        group = "exclusive neurons of the right sign" if k % 2 == 0 else "any neurons"
+        if k % 2 == 0:
+            network = exclusive_networks(rng, data)
+        run = train_exact(data, network, AT_LAST)
+        gaps = np.zeros(BATCH)
+        for b in range(BATCH):
+            path = retraced(data, network, run.events, b)
+            fall = _falls(path, data)
+            falls.append(fall)
+            gaps[b] = max(_excess(path, data, network, b), float(np.max(1 - fall[:, 1] / fall[:, 0], initial=0)))
+        gaps = np.where(followed(run) & np.asarray(run.settled), gaps, np.inf)
+        counts[group] = max(counts.get(group, 0), int(np.max(run.events.count)))
+        log.add(gaps, group, lambda i, d=data, n=network, r=run: record(d, "hinge", n, i, events=int(r.events.count[i])))
+    return log.outcome(falls=np.concatenate(falls), most=counts)
 
 
 # Where a hinge flow on orthogonally separable data comes to rest: every point is learnt, or seen by no neuron (12.1).
@@ -706,80 +562,48 @@ def unfinished(data: Dataset, network: TwoLayerReLU) -> tuple[np.ndarray, np.nda
     return np.where(seen > np.sqrt(np.finfo(margins.dtype).eps), short_of_learnt(margins), 0), margins, seen
 
 
-def check_end(key: Any, trials: int) -> Outcome:
-    """The last weights of networks of any activity and signs; one trial is one network."""
-    tally = TrialLog(_TOLERANCE)
-    points = []
-    for rng in generators(key, trials):
-        data, network, _ = draw_problem(rng)
-        run = train_exact(data, network, AT_LAST)
-        final: Any = run.final
-        left, margins, seen = unfinished(data, final)
-        gaps = np.where(followed(run) & np.asarray(run.settled), left.max(-1), np.inf)
-        tally.add(gaps, "hinge", lambda i, d=data, n=network, m=margins: record(d, "hinge", n, i, margins=m[i]))
-        points.append(np.stack([margins, seen], axis=-1)[followed(run)].reshape(-1, 2))
-    return tally.outcome(points=np.concatenate(points))
-
-
-def _rests(data: Dataset, network: TwoLayerReLU, dropped: str, told: str) -> Counterexample:
+def _at_rest(data: Dataset, network: TwoLayerReLU, told: str) -> Trials:
     """A start from which nothing ever moves."""
     left, margins, _ = unfinished(data, network)
     pull = descent_gradient(data, network, "hinge")
     still = not any(np.any(np.asarray(leaf)) for leaf in (pull.w, pull.z))
     i = int(np.argmax(left[0]))
+    texts: dict[str, Any] = {"quantity": f"the margin of point {i}", "when": "for ever"}
+    texts["rest"] = "by the law it is that at least"
+    texts["setting"] = f"{told}; its gradient is {'exactly 0' if still else 'not 0'}"
     # A start that moves is not the end.
-    quote = Quote(f"the margin of point {i}", "for ever", law=1, trained=margins[0, i] if still else 1)
-    told, numbers = f"{told}; its gradient is {'exactly 0' if still else 'not 0'}", record(data, "hinge", network, 0)
-    return Counterexample.of(dropped, quote, _TOLERANCE, numbers, told, "by the law it is that at least")
+    return compared([margins[0, i] if still else 1], 1, 1.0, recorded(data, "hinge", network), **texts)
 
 
-def at_the_saddle(key: Any) -> Counterexample:
-    """Drop "no start at the saddle": z = 0 and both classes pull equally hard."""
-    rng = generator(key)
+def _at_the_saddle(rng: np.random.Generator) -> Trials:
+    """z = 0, and both classes pull equally hard."""
     data, norms = axes_data(rng)
     size = 2.0 ** rng.integers(-3, 0)
     w = np.zeros((BATCH, WIDTH, DIM))
     w[:, 0, :2] = size * np.array([norms[1], norms[0]])
-    network = TwoLayerReLU(w, np.zeros((BATCH, WIDTH)))
-    return _rests(
-        data,
-        network,
-        "no start at a saddle (z = 0 and w.c = 0 instead)",
-        f"a neuron with w.x_+ = w.x_- = {size * norms[0] * norms[1]:.3g} and z = 0 is on both classes",
-    )
+    told = f"a neuron with w.x_+ = w.x_- = {size * norms[0] * norms[1]:.3g} and z = 0 is on both classes"
+    return _at_rest(data, TwoLayerReLU(w, np.zeros((BATCH, WIDTH))), told)
 
 
-def opposite_labels_in_one_place(key: Any) -> Counterexample:
-    """Drop orthogonal separability altogether: points of both labels on one ray."""
-    rng = generator(key)
+def _opposite_labels(rng: np.random.Generator) -> Trials:
+    """Points of both labels on one ray."""
     points = np.repeat(np.eye(1, DIM) * 2.0 ** rng.integers(-1, 2), 2 * PER_CLASS, axis=0)
     data = Dataset(points, np.repeat([1.0, -1.0], PER_CLASS), np.full(2 * PER_CLASS, 0.25))
     w = np.abs(rng.normal(size=(BATCH, WIDTH, DIM))) * 0.1
     network = TwoLayerReLU(w, 0.1 * rng.normal(size=(BATCH, WIDTH)))
-    return _rests(
-        data,
-        network,
-        "orthogonally separable data (the same point with both labels instead)",
-        "the pulls of points 0 and 2 on every neuron cancel",
-    )
+    return _at_rest(data, network, "the pulls of points 0 and 2 on every neuron cancel")
 
 
-def stopped_early(key: Any) -> Counterexample:
-    """Drop "at the end": as long as a point that is seen is below 1 the flow is not over."""
-    rng = generator(key)
+def _stopped_early(rng: np.random.Generator) -> Trials:
+    """As long as a point that is seen is below 1 the flow is not over."""
     data, network, r = draw_problem(rng)
     run = train_exact(data, network, np.arange(1, RECORDS + 1) / (4 * r))
     final: Any = run.final
     left, margins, _ = unfinished(data, final)
-    b, i = (int(v) for v in np.unravel_index(np.argmax(left), left.shape))
-    return Counterexample.of(
-        "the end of the flow (stopped at a finite time instead)",
-        Quote(f"the margin of point {i}", f"at t = {run.grid[-1]:.3g}", law=1, trained=margins[b, i]),
-        _TOLERANCE,
-        record(data, "hinge", network, b),
-        rest="by the law it is that at least, as a neuron is active on it; this is so in "
-        f"{int((left > _TOLERANCE).any(-1).sum())} of {BATCH} networks",
-    )
+    short = int((left > _TOLERANCE).any(-1).sum())
+    texts: dict[str, Any] = {"quantity": lambda b, i: f"the margin of point {i}", "when": f"at t = {run.grid[-1]:.3g}"}
+    texts["rest"] = f"by the law it is that at least, as a neuron is active on it; this is so in {short} of {BATCH} networks"
+    return compared(np.where(left > 0, margins, 1), 1, 1.0, recorded(data, "hinge", network), judge=np.negative, **texts)
 
 
 def draw_end(outcome: Outcome, ax: Any) -> None:
@@ -800,7 +624,7 @@ def draw_end(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=False, fontsize=8, loc="upper left", markerscale=3)
 
 
-HINGE_END = Theorem(
+@register(
     name="hinge-end",
     equation="12.1",
     title="At the end of a hinge flow every point is learnt or dead",
@@ -814,7 +638,20 @@ HINGE_END = Theorem(
     why_tolerance="a margin of the last weights in plain NumPy: rounding of a path of a dozen events",
     checked_with="plain NumPy on the last weights of simulate_hinge_exact",
     default_trials=8 * BATCH,
-    check=check_end,
-    necessity=(at_the_saddle, opposite_labels_in_one_place, stopped_early),
+    losses=("hinge",),
+    drops=(
+        Drop("no start at a saddle (z = 0 and w.c = 0 instead)", _at_the_saddle),
+        Drop("orthogonally separable data (the same point with both labels instead)", _opposite_labels),
+        Drop("the end of the flow (stopped at a finite time instead)", _stopped_early),
+    ),
     figure=draw_end,
 )
+def hinge_end(rng: np.random.Generator) -> Trials:
+    """The last weights of networks of any activity and signs; one trial is one network."""
+    data, network, _ = draw_problem(rng)
+    run = train_exact(data, network, AT_LAST)
+    final: Any = run.final
+    left, margins, seen = unfinished(data, final)
+    gaps = np.where(followed(run) & np.asarray(run.settled), left.max(-1), np.inf)
+    points = np.stack([margins, seen], axis=-1)[followed(run)].reshape(-1, 2)
+    return Trials(gaps, recorded(data, "hinge", network, {"margins": margins}), group="hinge", extra={"points": points})

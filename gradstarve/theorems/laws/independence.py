@@ -13,16 +13,11 @@ from gradstarve.theorems._entry import (
     PUSHING,
     RIGHT_SIGN,
     SEPARABLE,
-    Counterexample,
-    Outcome,
-    Quote,
-    Theorem,
-    TrialLog,
     draw_gaps,
 )
+from gradstarve.theorems._register import EACH_LOSS, Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
-    LOSS_NAMES,
     PER_CLASS,
     WIDTH,
     ExclusiveInit,
@@ -30,11 +25,8 @@ from gradstarve.theorems._sampling import (
     cone_data,
     descent_gradient,
     exclusive_start,
-    generator,
-    generators,
     log_uniform,
     networks,
-    record,
     train_descent,
     two_rays,
 )
@@ -49,8 +41,8 @@ def pushed_sign(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.sign(z[..., None] * labels)
 
 
-def _against(data: Dataset, network: TwoLayerReLU, loss: str) -> np.ndarray:
-    """How far each w_j.x_i moves against the law, over the sum of the sizes of all single pushes: [b, h, n]."""
+def _against(data: Dataset, network: TwoLayerReLU, loss: str, **more: Any) -> Trials:
+    """How far each w_j.x_i moves against the law, over the sum of the sizes of all single pushes."""
     points, labels, weights = (np.asarray(v) for v in (data.points, data.labels, data.weights))
     z = np.asarray(network.z)
     motion = np.asarray(descent_gradient(data, network, loss).w) @ points.T
@@ -59,65 +51,63 @@ def _against(data: Dataset, network: TwoLayerReLU, loss: str) -> np.ndarray:
     residual = np.abs(np.asarray(as_loss(loss).residual(data.labels * network(data.points))))
     lengths = np.linalg.norm(points, axis=-1)
     pushes = np.abs(z)[..., None] * ((weights * lengths * residual) @ np.ones(labels.size))[:, None, None] * lengths
-    return against / np.where(pushes > 0, pushes, 1)
+    against = against / np.where(pushes > 0, pushes, 1)
+
+    def quantity(i: int, j: int, point: int) -> str:
+        where = f"of neuron {j} (z = {float(z[i, j]):.3g}) along point {point} (y = {float(labels[point]):+.0f})"
+        return f"the motion {where} against sign(z y), over all pushes,"
+
+    numbers = recorded(data, loss, network)
+    texts: dict[str, Any] = {"quantity": quantity, "when": "at the start", "axes": ("neuron", "point"), "group": loss}
+    return compared(against, 0.0, 1.0, numbers, **texts, **more)
 
 
-def check_sign(key: Any, trials: int) -> Outcome:
-    """The flow's direction at random networks of any activity pattern, any signs; one trial is one network."""
-    tally = TrialLog(SIGN_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials)):
-        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
-        data = cone_data(rng)
-        w, z = networks(rng, low=1e-3, high=3.0)
-        if loss == "squared":  # its residual turns negative above a margin of 1: shrink those networks to 1 or below
-            margins = np.asarray(TwoLayerReLU(w, z)(data.points)) * np.asarray(data.labels)
-            shrink = 1 / np.sqrt(np.maximum(margins.max(-1, initial=0), 1) * (1 + 1e-12))
-            w, z = w * shrink[:, None, None], z * shrink[:, None]
-        network = TwoLayerReLU(w, z)
-        gaps = _against(data, network, loss).max(axis=(-1, -2))
-        tally.add(gaps, loss, lambda i, d=data, n=network, s=loss: record(d, s, n, i))
-    return tally.outcome()
-
-
-def sign_without_separability(key: Any) -> Counterexample:
-    """Drop orthogonal separability: axes at an acute angle."""
-    rng = generator(key)
+def _acute(rng: np.random.Generator) -> Trials:
+    """Axes at an acute angle."""
     data = cone_data(rng, opening=0.1, angle=np.pi / 4)
     network = TwoLayerReLU(*networks(rng))
-    against = _against(data, network, "cross-entropy")
-    i, j, point = np.unravel_index(np.argmax(against), against.shape)
     breach = data.separability().breaches["orthogonally_separable"]
     assert breach is not None  # the axes are at 45 degrees and the cones narrow
-    return Counterexample.of(
-        "orthogonally separable data (classes at an angle of 45 degrees instead)",
-        _against_quote(data, network, against, int(i), int(j), int(point)),
-        SIGN_TOLERANCE,
-        record(data, "cross-entropy", network, int(i), neuron=int(j), point=int(point)),
-        setting=f"points {breach.first} and {breach.second} have y_i y_k cos(x_i, x_k) = {breach.signed_cosine:.3g}",
-    )
+    found = f"points {breach.first} and {breach.second} have y_i y_k cos(x_i, x_k) = {breach.signed_cosine:.3g}"
+    return _against(data, network, "cross-entropy", setting=found)
 
 
-def _against_quote(data: Dataset, network: TwoLayerReLU, against: np.ndarray, i: int, j: int, point: int) -> Quote:
-    z, y = float(network.z[i, j]), float(data.labels[point])
-    what = f"the motion of neuron {j} (z = {z:.3g}) along point {point} (y = {y:+.0f}) against sign(z y), over all pushes,"
-    return Quote(what, "at the start", 0.0, against[i, j, point])
-
-
-def sign_without_positive_residual(key: Any) -> Counterexample:
-    """Drop "no residual is negative": squared loss with margins above 1 pulls them back."""
-    rng = generator(key)
+def _pulled_back(rng: np.random.Generator) -> Trials:
+    """Squared loss, which pulls margins above 1 back."""
     data = cone_data(rng)
     network = TwoLayerReLU(*networks(rng, low=2.0, high=5.0))
-    against = _against(data, network, "squared")
-    i, j, point = np.unravel_index(np.argmax(against), against.shape)
-    margin = float(np.max(np.asarray(data.labels) * np.asarray(network(data.points))[i]))
-    return Counterexample.of(
-        "residuals g(m) >= 0 (squared loss with a margin above 1 instead)",
-        _against_quote(data, network, against, int(i), int(j), int(point)),
-        SIGN_TOLERANCE,
-        record(data, "squared", network, int(i), neuron=int(j), point=int(point)),
-        setting=f"the largest margin is {margin:.3g}",
-    )
+    margins = np.asarray(data.labels) * np.asarray(network(data.points))
+    return _against(data, network, "squared", setting=lambda i: f"the largest margin is {float(np.max(margins[i])):.3g}")
+
+
+@register(
+    name="sign",
+    equation="2.0",
+    title="No point pushes a neuron the wrong way",
+    claim="d(w_j.x_i)/dt has the sign of z_j y_i, or is 0, for every neuron and every point",
+    formula=r"z_j\, y_i\, \frac{d(w_j \cdot x_i)}{dt} \ge 0 \quad \text{for all } i, j",
+    hypotheses=(SEPARABLE, PUSHING),
+    tolerance=SIGN_TOLERANCE,
+    why_tolerance="one gradient: rounding of a few sums of 4 products, relative to the sum of their sizes",
+    checked_with="automatic differentiation of the loss of all weights",
+    default_trials=480,
+    dynamics=("flow", "descent"),
+    rounds=EACH_LOSS,
+    drops=(
+        Drop("orthogonally separable data (classes at an angle of 45 degrees instead)", _acute),
+        Drop("residuals g(m) >= 0 (squared loss with a margin above 1 instead)", _pulled_back),
+    ),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "motion against sign(z y) (relative to all pushes)"),
+)
+def sign(rng: np.random.Generator, loss: str) -> Trials:
+    """The flow's direction at random networks of any activity pattern, any signs; one trial is one network."""
+    data = cone_data(rng)
+    w, z = networks(rng, low=1e-3, high=3.0)
+    if loss == "squared":  # its residual turns negative above a margin of 1: shrink those networks to 1 or below
+        margins = np.asarray(TwoLayerReLU(w, z)(data.points)) * np.asarray(data.labels)
+        shrink = 1 / np.sqrt(np.maximum(margins.max(-1, initial=0), 1) * (1 + 1e-12))
+        w, z = w * shrink[:, None, None], z * shrink[:, None]
+    return _against(data, TwoLayerReLU(w, z), loss)
 
 
 def alone(data: Dataset, network: TwoLayerReLU, label: int) -> tuple[Dataset, TwoLayerReLU, float]:
@@ -161,22 +151,22 @@ def _run(data: Dataset, network: TwoLayerReLU, loss: str, step_size: np.ndarray)
     return np.asarray(train_descent(data, network, loss, step_size, _STEPS, _STEPS // 4).recorded)
 
 
-def _coupling(data: Dataset, network: TwoLayerReLU, loss: str, step_size: np.ndarray, together: np.ndarray) -> list[Quote]:
-    """How much the other class changes each class's logits over a run of descent: what to quote of each network."""
-    laws, units = np.zeros(together.shape), np.zeros(together.shape)
+def _together(data: Dataset, network: TwoLayerReLU, loss: str, **more: Any) -> tuple[Trials, np.ndarray, np.ndarray]:
+    """Each class trained beside the other one, and alone, by descent: the trials, the step sizes [b] and the logits with
+    both classes [b, 5, n]."""
+    step_size = _step_sizes(data, network)
+    together = _run(data, network, loss, step_size)
+    law, unit = np.zeros(together.shape), np.zeros(together.shape)
     for label in (1, -1):
         small, part, weight = alone(data, network, label)
         apart = _run(small, part, loss, step_size * weight)
         mine = np.asarray(data.labels) == label
-        laws[..., mine] = apart
-        units[..., mine] = np.abs(apart) + _largest_logit(network, data)[:, None, None]
-    quotes = []
-    for law, unit, found in zip(laws, units, together, strict=True):
-        k, point = (int(v) for v in np.unravel_index(np.argmax(np.abs(found - law) / unit), law.shape))
-        when = f"after {k * _STEPS // 4} steps"
-        what = f"the logit of point {point}, trained beside the other class,"
-        quotes.append(Quote(what, when, law[k, point], found[k, point], unit[k, point]))
-    return quotes
+        law[..., mine] = apart
+        unit[..., mine] = np.abs(apart) + _largest_logit(network, data)[:, None, None]
+    texts: dict[str, Any] = {"when": lambda i, k, point: f"after {k * _STEPS // 4} steps"}
+    texts["quantity"] = lambda i, k, point: f"the logit of point {point}, trained beside the other class,"
+    numbers = recorded(data, loss, network, {"step_size": step_size}, steps=_STEPS)
+    return compared(together, law, unit, numbers, **texts, **more), step_size, together
 
 
 def _off_the_curves(
@@ -208,38 +198,8 @@ def _step_sizes(data: Dataset, network: TwoLayerReLU) -> np.ndarray:
     return 0.3 / (r * (1 + r * size))
 
 
-_ONE_SIDED = ("cross-entropy", "hinge", "exponential")
-
-
-def check_modes(key: Any, trials: int) -> Outcome:
-    """Each class of cone data, and of two rays, trained with the other one beside it, and alone; on rays the curves are
-    those that `theory` has for one class too. One trial is one network, half of them on each kind of data."""
-    tally = TrialLog(MODES_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials, 2 * BATCH)):
-        loss = _ONE_SIDED[k % len(_ONE_SIDED)]
-        cones = cone_data(rng)
-        geometry = two_rays(rng, (-1.0, 0.0, rng.uniform(-0.95, -0.05))[k % 3])
-        start = exclusive_start(rng)
-        for data, network, one_ray in (
-            (cones, exclusive_networks(rng, cones), False),
-            (geometry.data, start.network(rng, geometry), True),
-        ):
-            step_size = _step_sizes(data, network)
-            together = _run(data, network, loss, step_size)
-            gaps = np.array([quote.gap for quote in _coupling(data, network, loss, step_size, together)])
-            if one_ray:
-                gaps = np.maximum(gaps, _off_the_curves(geometry, start, network, loss, step_size, together))
-            tally.add(
-                gaps,
-                f"{loss}, {'rays' if one_ray else 'cones'}",
-                lambda i, d=data, n=network, s=loss, e=step_size: record(d, s, n, i, step_size=e[i], steps=_STEPS),
-            )
-    return tally.outcome()
-
-
-def modes_without_separability(key: Any) -> Counterexample:
-    """Drop orthogonal separability: axes at an acute angle, and neurons that stay on their own class all the same."""
-    rng = generator(key)
+def _acute_classes(rng: np.random.Generator) -> Trials:
+    """Axes at an acute angle, and neurons that stay on their own class all the same."""
     data = cone_data(rng, opening=0.0, angle=np.pi / 3)
     points = np.asarray(data.points)
     axes = points[::PER_CLASS] / np.linalg.norm(points[::PER_CLASS], axis=-1, keepdims=True)
@@ -247,51 +207,20 @@ def modes_without_separability(key: Any) -> Counterexample:
     home = rng.choice([-1.0, 1.0], (BATCH, WIDTH))
     wanted = np.where(home[..., None] == [1.0, -1.0], 1.0, -0.1) * rng.uniform(0.1, 0.3, (BATCH, WIDTH, 1))
     network = TwoLayerReLU(wanted @ np.linalg.pinv(axes).T, home * rng.uniform(0.1, 0.3, home.shape))
-    return _coupled(
-        data,
-        network,
-        "orthogonally separable data (classes at an angle of 60 degrees instead)",
-        f"points 0 and {PER_CLASS} have cos(x_i, x_k) = {_cosine(points[0], points[PER_CLASS]):.3g}",
-    )
+    x, y = points[0], points[PER_CLASS]
+    cosine = float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
+    setting = f"points 0 and {PER_CLASS} have cos(x_i, x_k) = {cosine:.3g}"
+    return _together(data, network, "cross-entropy", setting=setting)[0]
 
 
-def modes_without_right_sign(key: Any) -> Counterexample:
-    """Drop the right sign: antipodal classes, where a neuron that leaves one class joins the other."""
-    rng = generator(key)
+def _exchanged(rng: np.random.Generator) -> Trials:
+    """Antipodal classes, where a neuron that leaves one class joins the other."""
     data = cone_data(rng, opening=0.0, angle=np.pi)
     network = exclusive_networks(rng, data, wrong_signs=0.5)
-    return _coupled(data, network, "neurons of the right sign (half of them wrong instead)", "classes are antipodal")
+    return _together(data, network, "cross-entropy", setting="classes are antipodal")[0]
 
 
-def _coupled(data: Dataset, network: TwoLayerReLU, dropped: str, setting: str) -> Counterexample:
-    step_size = _step_sizes(data, network)
-    quotes = _coupling(data, network, "cross-entropy", step_size, _run(data, network, "cross-entropy", step_size))
-    i = int(np.argmax([quote.gap for quote in quotes]))
-    numbers = record(data, "cross-entropy", network, i, step_size=step_size[i], steps=_STEPS)
-    return Counterexample.of(dropped, quotes[i], MODES_TOLERANCE, numbers, setting=setting)
-
-
-def _cosine(x: np.ndarray, y: np.ndarray) -> float:
-    return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
-
-
-SIGN = Theorem(
-    name="sign",
-    equation="2.0",
-    title="No point pushes a neuron the wrong way",
-    claim="d(w_j.x_i)/dt has the sign of z_j y_i, or is 0, for every neuron and every point",
-    formula=r"z_j\, y_i\, \frac{d(w_j \cdot x_i)}{dt} \ge 0 \quad \text{for all } i, j",
-    hypotheses=(SEPARABLE, PUSHING),
-    tolerance=SIGN_TOLERANCE,
-    why_tolerance="one gradient: rounding of a few sums of 4 products, relative to the sum of their sizes",
-    checked_with="automatic differentiation of the loss of all weights",
-    default_trials=480,
-    check=check_sign,
-    necessity=(sign_without_separability, sign_without_positive_residual),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "motion against sign(z y) (relative to all pushes)"),
-)
-
-INDEPENDENT_MODES = Theorem(
+@register(
     name="independent-modes",
     equation="2.1",
     title="The two classes learn as if alone",
@@ -306,7 +235,22 @@ INDEPENDENT_MODES = Theorem(
     why_tolerance="two runs of 300 steps that add in another order: accumulated rounding, with room for growth by 1e4",
     checked_with="simulate: gradient descent on all weights by automatic differentiation, once together and once alone",
     default_trials=144,
-    check=check_modes,
-    necessity=(modes_without_separability, modes_without_right_sign),
+    dynamics=("flow", "descent"),
+    batch=2 * BATCH,
+    rounds=tuple({"loss": loss, "kind": k} for k, loss in enumerate(("cross-entropy", "hinge", "exponential"))),
+    drops=(
+        Drop("orthogonally separable data (classes at an angle of 60 degrees instead)", _acute_classes),
+        Drop("neurons of the right sign (half of them wrong instead)", _exchanged),
+    ),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "margin together − margin alone (relative)"),
 )
+def independent_modes(rng: np.random.Generator, loss: str, kind: int) -> list[Trials]:
+    """Each class of cone data, and of two rays, trained with the other one beside it, and alone; on rays the curves are
+    those that `theory` has for one class too. One trial is one network, half of them on each kind of data."""
+    cones = cone_data(rng)
+    geometry = two_rays(rng, (-1.0, 0.0, rng.uniform(-0.95, -0.05))[kind])
+    start = exclusive_start(rng)
+    on_cones, _, _ = _together(cones, exclusive_networks(rng, cones), loss, group=f"{loss}, cones")
+    network = start.network(rng, geometry)
+    on_rays, step_size, together = _together(geometry.data, network, loss, group=f"{loss}, rays")
+    return [on_cones, on_rays.raised(_off_the_curves(geometry, start, network, loss, step_size, together))]

@@ -20,28 +20,23 @@ from gradstarve.theorems._entry import (
     EXCLUSIVE,
     ONE_RAY,
     STAYING,
-    Counterexample,
     Outcome,
     Quote,
-    Theorem,
-    TrialLog,
     draw_gaps,
     of_losses,
 )
+from gradstarve.theorems._register import EACH_LOSS, Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
     BY_FLOW,
     BY_LATE,
     FLOW_TOLERANCE,
-    LOSS_NAMES,
     WHY_FLOW,
     WIDTH,
     ExclusiveInit,
     Geometry,
     descent_gradient,
     exclusive_start,
-    generator,
-    generators,
     log_uniform,
     record,
     train_flow,
@@ -86,8 +81,9 @@ def bend(loss: str, u: np.ndarray, kappa: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def _trained(
     rng: Any, loss: str, wrong_signs: float = 0.0
-) -> tuple[Geometry, TwoLayerReLU, Any, np.ndarray, np.ndarray, Any]:
-    """A batch trained for a while: (geometry, first networks, last networks, kappa of class + at the start, times, lost)."""
+) -> tuple[Geometry, TwoLayerReLU, np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+    """A batch trained for a while: (geometry, first networks, kappa of class + at the start, times, lost, (u, whether u
+    moves, e''/(e' u')) at the end)."""
     geometry = two_rays(rng, 0.0)
     start = exclusive_start(rng, wrong_signs, low=1e-2, wrong_sign_learners=0.3)
     start = ExclusiveInit(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
@@ -97,7 +93,12 @@ def _trained(
     kappa, _ = invariants(geometry.norms[0], *start.mode(1))
     times = FRACTIONS * log_uniform(rng, 0.5, 8) / geometry.rates[0]
     run, lost = train_flow(geometry.data, network, loss, times)
-    return geometry, network, run.final, kappa, times, lost
+    u, speed, second = _curvature(geometry, run.final, loss)  # pyright: ignore[reportArgumentType]
+    # A hinge margin that is reached stands still, and next to its target the squared loss has lost its digits.
+    moving = (speed != 0) & ~lost & ((loss != "squared") | (u < 1 - 1e-3))
+    # du/dt from de/dt = -sigmoid(u) sigmoid(-u) du/dt.
+    rise = -speed / (jax.nn.sigmoid(u) * jax.nn.sigmoid(-u))
+    return geometry, network, kappa, times, lost, (u, moving, second / np.where(moving, speed * rise, 1))
 
 
 def _one_neuron(geometry: Geometry, kappa: np.ndarray, u: np.ndarray) -> TwoLayerReLU:
@@ -127,176 +128,16 @@ def _misplaced(geometry: Geometry, loss: str, kappa: np.ndarray, lower: np.ndarr
     return wrong.astype(float)
 
 
-def check_inflections(key: Any, trials: int) -> Outcome:
-    """e'' of trained networks against (5.1), and its sign against the places `theory.error_inflections` gives."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    concave = 0
-    for k, rng in enumerate(generators(key, trials)):
-        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
-        geometry, network, final, kappa, times, lost = _trained(rng, loss)
-        u, speed, second = _curvature(geometry, final, loss)
-        # A hinge margin that is reached stands still, and next to its target the squared loss has lost its digits.
-        moving = (speed != 0) & ~lost & ((loss != "squared") | (u < 1 - 1e-3))
-        law, size = bend(loss, u, kappa)
-        # du/dt from de/dt = -sigmoid(u) sigmoid(-u) du/dt.
-        rise = -speed / (jax.nn.sigmoid(u) * jax.nn.sigmoid(-u))
-        found = np.where(moving, second / np.where(moving, speed * rise, 1), 0)
-        gaps = np.where(moving, np.abs(found - law) / size, 0)
-        lower, upper = np.asarray(theory.error_inflections(loss, kappa)).T
-        # For u >= 0: concave up to the only one of a balanced curve, and between the two of any other.
-        if loss == "hinge":
-            inside = (u > 0) & (u < upper) & (kappa**2 < 2)
-        else:
-            inside = np.where(np.isinf(upper), u < lower, (u > lower) & (u < upper)) & np.isfinite(lower)
-        wrong = moving & (u >= 0) & ((found > 0) != inside)
-        gaps = np.maximum(gaps, np.where(wrong, np.abs(found) / size, 0))
-        gaps = np.maximum(gaps, _misplaced(geometry, loss, kappa, lower, upper))
-        concave += int(np.sum(moving & inside))
-        tally.add(
-            gaps,
-            loss,
-            lambda i, g=geometry, n=network, s=loss, t=times, f=found, v=law: record(
-                g.data, s, n, i, times=t, trained=f[i], law=v[i]
-            ),
-            lost,
-        )
-    return tally.outcome(concave=concave)
-
-
-def inflections_without_right_sign(key: Any) -> Counterexample:
-    """Drop "neurons that stay": some leave on the way, and the kappa of the start is not that of those that are left."""
-    geometry, network, final, kappa, times, lost = _trained(generator(key), "cross-entropy", wrong_signs=0.5)
-    u, speed, second = _curvature(geometry, final, "cross-entropy")
-    rise = -speed / (jax.nn.sigmoid(u) * jax.nn.sigmoid(-u))
-    moving = (speed != 0) & ~lost
+def _some_leave(rng: np.random.Generator) -> Trials:
+    """Some neurons leave on the way, and the kappa of the start is not that of those that are left."""
+    geometry, network, kappa, times, _, (u, moving, found) = _trained(rng, "cross-entropy", wrong_signs=0.5)
     law, size = bend("cross-entropy", u, kappa)
-    found = second / np.where(moving, speed * rise, 1)
-    i = int(np.argmax(np.where(moving, np.abs(found - law) / size, -np.inf)))
-    quote = Quote(f"e''/(e' u') at the logit {u[i]:.4g}", f"at t = {times[-1]:.4g}", law[i], found[i], size[i])
-    return Counterexample.of(
-        "neurons that stay (some with z < -a instead, which leave)",
-        quote,
-        FLOW_TOLERANCE,
-        record(geometry.data, "cross-entropy", network, i, times=times, trained=found[i], law=law[i]),
-    )
+    numbers = recorded(geometry.data, "cross-entropy", network, {"trained": found, "law": law}, times=times)
+    texts: dict[str, Any] = {"quantity": lambda i: f"e''/(e' u') at the logit {u[i]:.4g}", "when": f"at t = {times[-1]:.4g}"}
+    return compared(found, law, size, numbers, ~moving, **texts)
 
 
-_TWO = ("cross-entropy", "exponential", "squared")
-_PLACES = 64
-# Where two inflections turn into none, about, in plain numbers: those of the law are what is tried. The steps on both
-# sides are relative; from 0.15 % on the two inflections are further apart than the places at which e'' is taken.
-_ABOUT = {"cross-entropy": 0.5852, "exponential": 0.4195, "squared": 0.3314}
-_NEAR = np.concatenate([sign * np.geomspace(0.0016, 0.06, BATCH // 4) for sign in (-1, 1)])
-
-
-def check_transition(key: Any, trials: int) -> Outcome:
-    """How often e'' of a network changes sign between u = 0 and far up, for kappa on both sides of the transition."""
-    tally = TrialLog(0.5)
-    for k, rng in enumerate(generators(key, trials)):
-        loss = _TWO[k % len(_TWO)]
-        geometry = two_rays(rng, 0.0)
-        # Half of the trials are 0.15 % to 6 % off the transition, on both sides, in equal steps of the logarithm.
-        near = log_uniform(rng, 0.95, 1.05, _NEAR.size) * _NEAR
-        kappa = np.concatenate([_ABOUT[loss] * (1 + near), log_uniform(rng, 0.1, 2, BATCH - near.size)])
-        found = _bends(geometry, loss, kappa, 1e-3, 0.99 if loss == "squared" else 2.0)
-        expected = np.where(kappa < theory.kappa_critical(loss), 2, 0)
-        tally.add(
-            np.abs(found - expected),
-            loss,
-            lambda i, s=loss, c=kappa, f=found, e=expected: {"loss": s, "kappa": c[i], "inflections": f[i], "law": e[i]},
-        )
-    return tally.outcome()
-
-
-def _bends(geometry: Geometry, loss: str, kappa: np.ndarray, low: float, high: float) -> np.ndarray:
-    """How often e'' changes sign between the logits `low` and `high`, seen at `_PLACES` of them: [b]."""
-    starts = (_one_neuron(geometry, kappa, np.full(kappa.size, u)) for u in np.linspace(low, high, _PLACES))
-    second = np.stack([_curvature(geometry, network, loss)[2] for network in starts], axis=-1)
-    return np.sum(second[:, 1:] * second[:, :-1] < 0, axis=-1)
-
-
-def _count_fails(
-    key: Any, loss: str, kappa: tuple[float, float], low: float, high: float, dropped: str, where: str
-) -> Counterexample:
-    """One network of a kappa between the two of `kappa`, whose number of inflections is not the 2 below kappa_c."""
-    rng = generator(key)
-    geometry = two_rays(rng, 0.0)
-    values = rng.uniform(*kappa, BATCH)
-    found = _bends(geometry, loss, values, low, high)
-    i = int(np.argmax(np.abs(found - 2)))
-    quote = Quote(f"the number of inflections {where}", f"at kappa = {values[i]:.3g}", 2, found[i])
-    numbers = {"loss": loss, "kappa": values[i], "inflections": found[i], "law": 2}
-    return Counterexample.of(dropped, quote, 0.5, numbers)
-
-
-def transition_with_hinge(key: Any) -> Counterexample:
-    """Drop "cross-entropy, exponential or squared loss": a curve of hinge loss has one at u = 0 and one above."""
-    dropped = "a loss that does not stop at a margin (hinge loss instead)"
-    return _count_fails(key, "hinge", (0.45, 0.55), 1e-3, 0.99, dropped, "for 0 < u < 1 with hinge loss")
-
-
-def transition_below_zero(key: Any) -> Counterexample:
-    """Drop "u >= 0": a curve from below meets a third one."""
-    dropped = "u >= 0 (a start at u = -2 instead)"
-    return _count_fails(key, "cross-entropy", (0.2, 0.5), -2.0, 2.0, dropped, "from u = -2 on with cross-entropy")
-
-
-_SMALL = (1e-10, 1e-8)
-_PLATEAU_TOLERANCE = 1e-3
-
-
-def _plateau_gaps(rng: Any, loss: str, unbalance: float = 0.0) -> tuple[np.ndarray, Any, Any]:
-    """Train from a small balanced start for half of the plateau and all of it: gaps [b], lost [b], what to record."""
-    geometry = two_rays(rng, 0.0)
-    norm, p = geometry.norms[0], geometry.frequencies[0]
-    start = log_uniform(rng, *_SMALL)
-    shape = (BATCH, WIDTH)
-    used = np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (BATCH, 1))
-    a = log_uniform(rng, 0.2, 3, shape) * used
-    a *= np.sqrt(start / norm / np.sum(a**2, axis=-1, keepdims=True))
-    network = ExclusiveInit(used.astype(float), a * np.exp(unbalance), a * np.exp(-unbalance)).network(rng, geometry)
-    length = float(theory.plateau_length(loss, start, p, norm))
-    times = length * np.array([0.25, 0.5, 0.75, 1.0])
-    run, lost = train_flow(geometry.data, network, loss, times)
-    u = np.asarray(run.recorded)[..., 0]
-    # On the plateau u grows like e^(2 p r g(0) t): half of the way up, on the logarithmic scale, at half of the time.
-    halfway = np.abs(u[:, 1] / np.sqrt(start) - 1)
-    # At its end the error leaves 1/2 for good: a logit between 0.3 and the margin, whatever the start was.
-    arrived = np.maximum(0.3 - u[:, 3], u[:, 3] - 1 - FLOW_TOLERANCE)
-    gaps = np.where(arrived > 0, np.inf, halfway)
-
-    def trial_record(i: int) -> dict[str, Any]:
-        return record(geometry.data, loss, network, i, start=start, by_the_law={"times": times, "trained": u[i]})
-
-    return gaps, lost, trial_record
-
-
-def check_plateau(key: Any, trials: int) -> Outcome:
-    """Balanced neurons of any number at logits of 1e-10 to 1e-8, followed through the plateau."""
-    tally = TrialLog(_PLATEAU_TOLERANCE)
-    for k, rng in enumerate(generators(key, trials)):
-        loss = LOSS_NAMES[k % len(LOSS_NAMES)]
-        gaps, lost, trial_record = _plateau_gaps(rng, loss)
-        tally.add(gaps, loss, trial_record, lost)
-    return tally.outcome()
-
-
-def plateau_without_balance(key: Any) -> Counterexample:
-    """Drop "balanced": first weights e^2 times larger and read-outs as much smaller, at the same first logit."""
-    gaps, _, trial_record = _plateau_gaps(generator(key), "cross-entropy", unbalance=1.0)
-    i = int(np.argmax(np.where(np.isfinite(gaps), gaps, -np.inf)))
-    numbers = trial_record(i)
-    law, seen = np.sqrt(numbers["start"]), numbers["by_the_law"]
-    when = f"at t = {seen['times'][1]:.4g}, half of the plateau of (5.3),"
-    return Counterexample.of(
-        "the start is balanced (a = e^2 z instead, with the same first logit)",
-        Quote("the logit of class +", when, law, seen["trained"][1], law),
-        _PLATEAU_TOLERANCE,
-        numbers,
-    )
-
-
-INFLECTIONS = Theorem(
+@register(
     name="inflections",
     equation="5.1",
     title="Where the error curve bends",
@@ -313,12 +154,60 @@ INFLECTIONS = Theorem(
     why_tolerance=WHY_FLOW,
     checked_with=_FLOW,
     default_trials=384,
-    check=check_inflections,
-    necessity=(inflections_without_right_sign,),
+    rounds=EACH_LOSS,
+    drops=(Drop("neurons that stay (some with z < -a instead, which leave)", _some_leave),),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|e''/(e' u') − law| / Σ|terms|"),
 )
+def inflections(rng: np.random.Generator, loss: str) -> Trials:
+    """e'' of trained networks against (5.1), and its sign against the places `theory.error_inflections` gives."""
+    geometry, network, kappa, times, lost, (u, moving, found) = _trained(rng, loss)
+    law, size = bend(loss, u, kappa)
+    found = np.where(moving, found, 0)
+    gaps = np.where(moving, np.abs(found - law) / size, 0)
+    lower, upper = np.asarray(theory.error_inflections(kappa, loss)).T
+    # For u >= 0: concave up to the only one of a balanced curve, and between the two of any other.
+    if loss == "hinge":
+        inside = (u > 0) & (u < upper) & (kappa**2 < 2)
+    else:
+        inside = np.where(np.isinf(upper), u < lower, (u > lower) & (u < upper)) & np.isfinite(lower)
+    wrong = moving & (u >= 0) & ((found > 0) != inside)
+    gaps = np.maximum(gaps, np.where(wrong, np.abs(found) / size, 0))
+    gaps = np.maximum(gaps, _misplaced(geometry, loss, kappa, lower, upper))
+    numbers = recorded(geometry.data, loss, network, {"trained": found, "law": law}, times=times)
+    return Trials(gaps, numbers, lost, loss, extra={"concave": int(np.sum(moving & inside))})
 
-TRANSITION = Theorem(
+
+_TWO = ("cross-entropy", "exponential", "squared")
+_PLACES = 64
+# Where two inflections turn into none, about, in plain numbers: those of the law are what is tried. The steps on both
+# sides are relative; from 0.15 % on the two inflections are further apart than the places at which e'' is taken.
+_ABOUT = {"cross-entropy": 0.5852, "exponential": 0.4195, "squared": 0.3314}
+_NEAR = np.concatenate([sign * np.geomspace(0.0016, 0.06, BATCH // 4) for sign in (-1, 1)])
+
+
+def _bends(geometry: Geometry, loss: str, kappa: np.ndarray, low: float, high: float) -> np.ndarray:
+    """How often e'' changes sign between the logits `low` and `high`, seen at `_PLACES` of them: [b]."""
+    starts = (_one_neuron(geometry, kappa, np.full(kappa.size, u)) for u in np.linspace(low, high, _PLACES))
+    second = np.stack([_curvature(geometry, network, loss)[2] for network in starts], axis=-1)
+    return np.sum(second[:, 1:] * second[:, :-1] < 0, axis=-1)
+
+
+def _two_bends(rng: np.random.Generator, loss: str, kappa: tuple[float, float], low: float, high: float) -> Trials:
+    """Networks of a kappa between the two of `kappa`, whose number of inflections is to be the 2 below kappa_c."""
+    geometry = two_rays(rng, 0.0)
+    values = rng.uniform(*kappa, BATCH)
+    found = _bends(geometry, loss, values, low, high)
+    where = "for 0 < u < 1 with hinge loss" if loss == "hinge" else f"from u = {low:g} on with {loss}"
+
+    def numbers(i: int) -> dict[str, Any]:
+        return {"loss": loss, "kappa": values[i], "inflections": found[i], "law": 2}
+
+    texts: dict[str, Any] = {"quantity": f"the number of inflections {where}"}
+    texts["when"] = lambda i: f"at kappa = {values[i]:.3g}"
+    return compared(found, 2, 1.0, numbers, **texts)
+
+
+@register(
     name="rich-to-lazy",
     equation="5.2",
     title="Two inflections below kappa_c, none above",
@@ -335,12 +224,40 @@ TRANSITION = Theorem(
     why_tolerance="a difference of counts; a kappa_c that is off by 0.5 % counts wrong at one of the kappa next to it",
     checked_with="two automatic derivatives of the error along the network's own gradient, at 64 logits",
     default_trials=288,
-    check=check_transition,
-    necessity=(transition_with_hinge, transition_below_zero),
+    losses=("cross-entropy", "exponential", "squared"),
+    rounds=tuple({"loss": loss} for loss in _TWO),
+    drops=(
+        Drop(
+            # A curve of hinge loss has one inflection at u = 0 and one above.
+            "a loss that does not stop at a margin (hinge loss instead)",
+            lambda rng: _two_bends(rng, "hinge", (0.45, 0.55), 1e-3, 0.99),
+        ),
+        # A curve from below meets a third inflection.
+        Drop("u >= 0 (a start at u = -2 instead)", lambda rng: _two_bends(rng, "cross-entropy", (0.2, 0.5), -2.0, 2.0)),
+    ),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "difference in the number of inflections"),
 )
+def rich_to_lazy(rng: np.random.Generator, loss: str) -> Trials:
+    """How often e'' of a network changes sign between u = 0 and far up, for kappa on both sides of the transition."""
+    geometry = two_rays(rng, 0.0)
+    # Half of the trials are 0.15 % to 6 % off the transition, on both sides, in equal steps of the logarithm.
+    near = log_uniform(rng, 0.95, 1.05, _NEAR.size) * _NEAR
+    kappa = np.concatenate([_ABOUT[loss] * (1 + near), log_uniform(rng, 0.1, 2, BATCH - near.size)])
+    found = _bends(geometry, loss, kappa, 1e-3, 0.99 if loss == "squared" else 2.0)
+    expected = np.where(kappa < theory.kappa_critical(loss), 2, 0)
 
-PLATEAU = Theorem(
+    def numbers(i: int) -> dict[str, Any]:
+        return {"loss": loss, "kappa": kappa[i], "inflections": found[i], "law": expected[i]}
+
+    return Trials(np.abs(found - expected), numbers, group=loss)
+
+
+_SMALL = (1e-10, 1e-8)
+_PLATEAU_TOLERANCE = 1e-3
+_OFF_BALANCE = "the start is balanced (a = e^2 z instead, with the same first logit)"
+
+
+@register(
     name="plateau",
     equation="5.3",
     title="A small start waits log(1/u0) / (p r), half of that for hinge",
@@ -353,52 +270,43 @@ PLATEAU = Theorem(
     why_tolerance="the next term is of relative order sqrt(u0) <= 1e-4; ten times that",
     checked_with=BY_FLOW,
     default_trials=96,
-    check=check_plateau,
-    necessity=(plateau_without_balance,),
+    rounds=EACH_LOSS,
+    drops=(Drop(_OFF_BALANCE, {"loss": "cross-entropy", "unbalance": 1.0}),),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u / √u₀ − 1| at half of the plateau"),
 )
+def plateau(rng: np.random.Generator, loss: str, unbalance: float = 0.0) -> Trials:
+    """Balanced neurons of any number at logits of 1e-10 to 1e-8, followed through the plateau.
+
+    `unbalance` makes first weights larger and read-outs as much smaller, at the same first logit.
+    """
+    geometry = two_rays(rng, 0.0)
+    norm, p = geometry.norms[0], geometry.frequencies[0]
+    start = log_uniform(rng, *_SMALL)
+    network = _of_logit(rng, geometry, start, unbalance).network(rng, geometry)
+    length = float(theory.plateau_length(p, norm, start, loss))
+    times = length * np.array([0.25, 0.5, 0.75, 1.0])
+    run, lost = train_flow(geometry.data, network, loss, times)
+    u = np.asarray(run.recorded)[..., 0]
+    # On the plateau u grows like e^(2 p r g(0) t): half of the way up, on the logarithmic scale, at half of the time.
+    halfway = np.abs(u[:, 1] / np.sqrt(start) - 1)
+    # At its end the error leaves 1/2 for good: a logit between 0.3 and the margin, whatever the start was.
+    arrived = np.maximum(0.3 - u[:, 3], u[:, 3] - 1 - FLOW_TOLERANCE)
+
+    def numbers(i: int) -> dict[str, Any]:
+        return record(geometry.data, loss, network, i, start=start, by_the_law={"times": times, "trained": u[i]})
+
+    def quote(i: int) -> Quote:
+        when, law = f"at t = {times[1]:.4g}, half of the plateau of (5.3),", np.sqrt(start)
+        return Quote("the logit of class +", when, law, u[i, 1], law)
+
+    return Trials(np.where(arrived > 0, np.inf, halfway), numbers, lost, loss, quote)
 
 
 # Speed: the time to a confidence (6.1), hinge against cross-entropy (6.2), and the tails of the error (6.3).
 
 
-def check_confidence(key: Any, trials: int) -> Outcome:
-    """The errors that training reached at four times, and when the law says they are reached."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    for rng in generators(key, trials):
-        geometry = two_rays(rng, 0.0)
-        start = exclusive_start(rng, wrong_sign_learners=0.3)
-        start = ExclusiveInit(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
-        network = start.network(rng, geometry)
-        times = flow_times(rng, geometry)
-        run, lost = train_flow(geometry.data, network, "cross-entropy", times)
-        u = np.asarray(run.recorded)[..., 0]
-        norm, rate = geometry.norms[0], geometry.rates[0]
-        a, zeta = start.mode(1)
-        kappa, u0 = invariants(norm, a, zeta)[0][:, None], norm * np.sum(a * zeta, axis=-1)[:, None]
-        # An error is known to 1e-16, next to 1/2 and to 1 too.
-        clear = (u > u0) & (u > -5) & (np.hypot(kappa, u) > 1e-6) & ~lost[:, None]
-        error = 1 / (1 + np.exp(np.where(clear, u, u0 + 0.1)))
-        law = np.asarray(theory.time_to_confidence("cross-entropy", error, geometry.frequencies[0], norm, u0, kappa))
-        # In units of the clock's angle: time is long where the clock is slow.
-        gaps = np.where(clear, np.abs(law - times) * rate * error, 0)
-        # And the logit of that error is the one that was trained to, in the same units.
-        there = np.asarray(theory.confident_logit(error))
-        gaps = np.max(np.maximum(gaps, np.where(clear, np.abs(there - u) / np.hypot(kappa, u), 0)), axis=-1)
-        tally.add(
-            gaps,
-            "cross-entropy",
-            lambda i, g=geometry, n=network, t=times, f=u, v=law: record(
-                g.data, "cross-entropy", n, i, times=t, trained=f[i], law=v[i]
-            ),
-            lost,
-        )
-    return tally.outcome()
-
-
-def confidence_without_right_sign(key: Any) -> Counterexample:
-    """Drop "every neuron stays": some leave the class on the way, which the invariants of the start do not know."""
-    rng = generator(key)
+def _some_leave_late(rng: np.random.Generator) -> Trials:
+    """Some neurons leave the class on the way, which the invariants of the start do not contain."""
     geometry = two_rays(rng, 0.0)
     start = exclusive_start(rng, wrong_signs=0.5, low=0.2, high=1.0).without_edge_cases()
     # Next to the border they leave late, after the error that is asked for.
@@ -412,28 +320,94 @@ def confidence_without_right_sign(key: Any) -> Counterexample:
     kappa, u0 = invariants(norm, a, zeta)[0], norm * np.sum(a * zeta, axis=-1)
     learnt = (u > 1) & (u > u0) & ~lost
     error = 1 / (1 + np.exp(np.where(learnt, u, np.maximum(u0, 0) + 1)))
-    law = np.asarray(theory.time_to_confidence("cross-entropy", error, geometry.frequencies[0], norm, u0, kappa))
-    gap = np.where(learnt, np.abs(law - times[-1]) * geometry.rates[0] * error, 0)
-    i = int(np.argmax(gap))
-    what, unit = f"the time at which the error is {error[i]:.4g}", 1 / (geometry.rates[0] * error[i])
-    return Counterexample.of(
-        "every neuron stays (some with z < -a instead)",
-        Quote(what, "with neurons that leave,", law[i], times[-1], unit),
-        FLOW_TOLERANCE,
-        record(geometry.data, "cross-entropy", network, i, times=times, error=error[i], law=law[i]),
-    )
+    law = np.asarray(theory.time_to_confidence(geometry.frequencies[0], norm, u0, "cross-entropy", error, kappa=kappa))
+    numbers = recorded(geometry.data, "cross-entropy", network, {"error": error, "law": law}, times=times)
+    texts: dict[str, Any] = {"quantity": lambda i: f"the time at which the error is {error[i]:.4g}"}
+    texts["when"] = "with neurons that leave,"
+    return compared(times[-1], law, 1 / (geometry.rates[0] * error), numbers, ~learnt, **texts)
 
 
-def _advantage(rng: Any, unbalance: float = 0.0) -> tuple[np.ndarray, np.ndarray, Any]:
-    """One start trained with both losses up to u = 1: relative errors of the two times and of those of the two curves [b],
-    lost [b], what to record."""
+@register(
+    name="confidence",
+    equation="6.1",
+    title="The time to a confidence goes like 1/(p r)",
+    claim="an error e is reached at log((1-e)/e)'s time of the clock from u0 at kappa, over 2 p r",
+    formula=(
+        r"t_e = \frac{1}{2\, p\, r} \int_{u_0}^{\,u_e} \frac{dv}{g(v)\, \sqrt{\kappa^2 + v^2}}, \qquad "
+        r"u_e = \log \left( \frac{1 - e}{e} \right)"
+    ),
+    hypotheses=(
+        ONE_RAY,
+        STAYING,
+        of_losses("cross-entropy, which gets to every error (hinge loss, up to its margin: (3.6))", "cross-entropy"),
+    ),
+    tolerance=FLOW_TOLERANCE,
+    why_tolerance=WHY_FLOW,
+    checked_with=BY_FLOW,
+    default_trials=96,
+    losses=("cross-entropy",),
+    drops=(Drop("every neuron stays (some with z < -a instead)", _some_leave_late),),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "error of 2 p r t, in units of the clock's angle"),
+)
+def confidence(rng: np.random.Generator) -> Trials:
+    """The errors that training reached at four times, and when the law says they are reached."""
+    geometry = two_rays(rng, 0.0)
+    start = exclusive_start(rng, wrong_sign_learners=0.3)
+    start = ExclusiveInit(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
+    network = start.network(rng, geometry)
+    times = flow_times(rng, geometry)
+    run, lost = train_flow(geometry.data, network, "cross-entropy", times)
+    u = np.asarray(run.recorded)[..., 0]
+    norm, rate = geometry.norms[0], geometry.rates[0]
+    a, zeta = start.mode(1)
+    kappa, u0 = invariants(norm, a, zeta)[0][:, None], norm * np.sum(a * zeta, axis=-1)[:, None]
+    # An error is known to 1e-16, next to 1/2 and to 1 too.
+    clear = (u > u0) & (u > -5) & (np.hypot(kappa, u) > 1e-6) & ~lost[:, None]
+    error = 1 / (1 + np.exp(np.where(clear, u, u0 + 0.1)))
+    law = np.asarray(theory.time_to_confidence(geometry.frequencies[0], norm, u0, "cross-entropy", error, kappa=kappa))
+    # In units of the clock's angle: time is long where the clock is slow.
+    gaps = np.where(clear, np.abs(law - times) * rate * error, 0)
+    # And the logit of that error is the one that was trained to, in the same units.
+    there = np.asarray(theory.confident_logit(error))
+    gaps = np.max(np.maximum(gaps, np.where(clear, np.abs(there - u) / np.hypot(kappa, u), 0)), axis=-1)
+    numbers = recorded(geometry.data, "cross-entropy", network, {"trained": u, "law": law}, times=times)
+    return Trials(gaps, numbers, lost, "cross-entropy")
+
+
+def _of_logit(rng: np.random.Generator, geometry: Geometry, start: float, unbalance: float) -> ExclusiveInit:
+    """Neurons of class +, any number, with the first logit `start`; balanced, or off balance by e^(2 unbalance)."""
+    used = np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (BATCH, 1))
+    a = log_uniform(rng, 0.2, 3, (BATCH, WIDTH)) * used
+    a *= np.sqrt(start / geometry.norms[0] / np.sum(a**2, axis=-1, keepdims=True))
+    return ExclusiveInit(used.astype(float), a * np.exp(unbalance), a * np.exp(-unbalance))
+
+
+@register(
+    name="hinge-advantage",
+    equation="6.2",
+    title="Hinge loss gets to the margin in about half of the time",
+    claim="from a balanced u0 cross-entropy takes [log(1/u0) + Ei(1) - Ei(u0)] / log(1/u0) times as long to u = 1 as hinge",
+    formula=(
+        r"\frac{t_1^{\text{cross-entropy}}}{t_1^{\text{hinge}}} = \frac{\log(1/u_0) + \text{Ei}(1) - "
+        r"\text{Ei}(u_0)}{\log(1/u_0)}, \qquad u(t_1) = 1"
+    ),
+    hypotheses=(ONE_RAY, BALANCED, "0 < u0 < 1"),
+    tolerance=FLOW_TOLERANCE,
+    why_tolerance=WHY_FLOW,
+    checked_with=BY_FLOW,
+    default_trials=96,
+    single_tolerance=None,
+    losses=("hinge", "cross-entropy"),
+    drops=(Drop(_OFF_BALANCE, {"unbalance": 1.0}),),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "relative error of the time to u = 1"),
+)
+def hinge_advantage(rng: np.random.Generator, unbalance: float = 0.0) -> Trials:
+    """Balanced starts from 1e-10 to 0.5, each trained with both losses up to u = 1: the relative errors of the two times,
+    and those of the two curves."""
     geometry = two_rays(rng, 0.0)
     norm, rate = geometry.norms[0], geometry.rates[0]
     u0 = log_uniform(rng, 1e-10, 0.5)
-    used = np.arange(WIDTH) < rng.integers(1, WIDTH + 1, (BATCH, 1))
-    a = log_uniform(rng, 0.2, 3, (BATCH, WIDTH)) * used
-    a *= np.sqrt(u0 / norm / np.sum(a**2, axis=-1, keepdims=True))
-    start = ExclusiveInit(used.astype(float), a * np.exp(unbalance), a * np.exp(-unbalance))
+    start = _of_logit(rng, geometry, u0, unbalance)
     network = start.network(rng, geometry)
     hinge = np.log(1 / u0) / rate
     ratio = float(theory.hinge_advantage(u0))
@@ -451,35 +425,15 @@ def _advantage(rng: Any, unbalance: float = 0.0) -> tuple[np.ndarray, np.ndarray
     late = np.where(np.abs(stopped[:, 3] - 1) > FLOW_TOLERANCE, np.inf, late)
     gaps = np.maximum(np.maximum(late, curves), np.abs(passing[:, 3] - 1) * (1 + np.e) / rate / entropy)
 
-    def trial_record(i: int) -> dict[str, Any]:
+    def numbers(i: int) -> dict[str, Any]:
         seen = {"hinge_time": hinge, "hinge": stopped[i], "cross_entropy_time": entropy, "cross_entropy": passing[i]}
         return record(geometry.data, "hinge", network, i, start=u0, by_the_law=seen)
 
-    return gaps, lost | also_lost, trial_record
+    def quote(i: int) -> Quote:
+        when = f"from {u0:.3g}, at t = {entropy:.4g}, the time of (6.2),"
+        return Quote("the logit with cross-entropy", when, 1.0, passing[i, 3])
 
-
-def check_advantage(key: Any, trials: int) -> Outcome:
-    """Balanced starts from 1e-10 to 0.5, each trained with both losses."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    for rng in generators(key, trials):
-        gaps, lost, trial_record = _advantage(rng)
-        tally.add(gaps, "both losses", trial_record, lost)
-    return tally.outcome()
-
-
-def advantage_without_balance(key: Any) -> Counterexample:
-    """Drop "balanced": first weights e^2 times larger than the read-outs, at the same first logit."""
-    gaps, lost, trial_record = _advantage(generator(key), unbalance=1.0)
-    i = int(np.argmax(np.where(lost, -np.inf, np.where(np.isfinite(gaps), gaps, 0))))
-    numbers = trial_record(i)
-    seen = numbers["by_the_law"]
-    when = f"from {numbers['start']:.3g}, at t = {seen['cross_entropy_time']:.4g}, the time of (6.2),"
-    return Counterexample.of(
-        "the start is balanced (a = e^2 z instead, with the same first logit)",
-        Quote("the logit with cross-entropy", when, 1.0, seen["cross_entropy"][3]),
-        FLOW_TOLERANCE,
-        numbers,
-    )
+    return Trials(gaps, numbers, lost | also_lost, "both losses", quote)
 
 
 _DEPTHS = (2, 1, 3, 5)
@@ -499,41 +453,17 @@ def far_network(rng: np.random.Generator, geometry: Geometry, layers: int) -> An
     return DeepReLU.chain(weights, plus - (0.3 * minus if layers > 1 else 0))
 
 
-def check_tails(key: Any, trials: int) -> Outcome:
-    """(e / e_tail - 1) log(1/e) of trained networks, which (6.3) says is 2 - 2/N up to a multiple of 1/log(1/e)."""
-    tally = TrialLog(_TAIL_TOLERANCE)
-    seen: list[np.ndarray] = []
-    for k, rng in enumerate(generators(key, trials)):
-        layers = _DEPTHS[k % len(_DEPTHS)]
-        geometry = two_rays(rng, 0.0)
-        network = far_network(rng, geometry, layers)
-        u, found, times, tail = _next_order(geometry, network, layers)
-        late = u > _LATE
-        gaps = np.max(np.where(late, np.abs(found - (2 - 2 / layers)), 0), axis=-1)
-        seen += [np.stack([np.full(late.sum(), layers), u[late], found[late]], axis=-1)]
-        tally.add(
-            gaps,
-            f"{layers} layer{'s' * (layers > 1)}",
-            lambda i, g=geometry, n=network, f=u, t=times, v=tail: record(
-                g.data, "cross-entropy", n, i, times=t, trained=f[i], error_by_law=v
-            ),
-            ~late[:, -1],
-        )
-    return tally.outcome(points=np.concatenate(seen))
-
-
 def _next_order(geometry: Geometry, network: Any, layers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(u, (e / e_tail - 1) log(1/e)) of trained networks, [b, 4] each, at four times, [4], and e_tail there, [4]."""
     p, norm = float(geometry.frequencies[0]), float(geometry.norms[0])
     run, times = train_late(geometry.data, network, "cross-entropy", 15 / (p * norm ** (2 / layers)))
     u = np.asarray(run.recorded)[:, 1:, 0]
-    tail = np.asarray(theory.error_tail("cross-entropy", times[1:], p, norm, layers=layers))
+    tail = np.asarray(theory.error_tail(p, norm, "cross-entropy", times[1:], depth=layers))
     return u, (1 / (1 + np.exp(u)) / tail - 1) * u, times[1:], tail
 
 
-def tails_without_small_kappa(key: Any) -> Counterexample:
-    """Drop "kappa below 1": the next terms, kappa^2/(2 log(1/e)) among them, are not small yet."""
-    rng = generator(key)
+def _of_large_kappa(rng: np.random.Generator) -> Trials:
+    """The next terms, kappa^2/(2 log(1/e)) among them, are not small yet."""
     geometry = two_rays(rng, 0.0)
     network = far_network(rng, geometry, 2)
     # kappa grows with the square of the weights; where it is next to 0 they would have to be large.
@@ -541,30 +471,22 @@ def tails_without_small_kappa(key: Any) -> Counterexample:
     factor = np.sqrt(16 / np.maximum(kappa, 0.16))[:, None]
     network = TwoLayerReLU(factor[..., None] * np.asarray(network.w), factor * np.asarray(network.z))
     u, found, times, tail = _next_order(geometry, network, 2)
-    gaps = np.where(u > _LATE, np.abs(found - 1), -np.inf)
-    i, k = (int(v) for v in np.unravel_index(np.argmax(gaps), gaps.shape))
-    return Counterexample.of(
-        "kappa below 1 (up to 16 instead)",
-        Quote("(e / e_tail - 1) log(1/e)", f"at t = {times[k]:.3g}, log(1/e) = {u[i, k]:.4g},", 1.0, found[i, k]),
-        _TAIL_TOLERANCE,
-        record(geometry.data, "cross-entropy", network, i, times=times, trained=u[i], error_by_law=tail),
-    )
+    numbers = recorded(geometry.data, "cross-entropy", network, {"trained": u}, times=times, error_by_law=tail)
+    texts: dict[str, Any] = {"quantity": "(e / e_tail - 1) log(1/e)"}
+    texts["when"] = lambda i, k: f"at t = {times[k]:.3g}, log(1/e) = {u[i, k]:.4g},"
+    return compared(np.where(u > _LATE, found, 1), 1.0, 1.0, numbers, **texts)
 
 
-def tails_of_no_learning(key: Any) -> Counterexample:
-    """Drop "the class is learnt": every neuron has left it."""
-    rng = generator(key)
+def _never_learnt(rng: np.random.Generator) -> Trials:
+    """Every neuron has left the class."""
     geometry = two_rays(rng, 0.0)
     start = exclusive_start(rng, low=0.03, high=0.3)
     start = ExclusiveInit(np.abs(start.home), start.a, -start.a - np.abs(start.zeta))
     network = start.network(rng, geometry)
     u, _, times, tail = _next_order(geometry, network, 2)
-    return Counterexample.of(
-        "the class is learnt (every neuron leaves it instead)",
-        Quote("the error", f"at t = {times[-1]:.3g}", tail[-1], 1 / (1 + np.exp(u[0, -1])), tail[-1]),
-        _TAIL_TOLERANCE,
-        record(geometry.data, "cross-entropy", network, 0, times=times, trained=u[0], error_by_law=tail),
-    )
+    numbers = recorded(geometry.data, "cross-entropy", network, {"trained": u}, times=times, error_by_law=tail)
+    error = 1 / (1 + np.exp(u[:, -1]))
+    return compared(error[:1], tail[-1], tail[-1], numbers, quantity="the error", when=f"at t = {times[-1]:.3g}")
 
 
 def draw_tails(outcome: Outcome, ax: Any) -> None:
@@ -581,50 +503,7 @@ def draw_tails(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16), markerscale=2)
 
 
-CONFIDENCE = Theorem(
-    name="confidence",
-    equation="6.1",
-    title="The time to a confidence goes like 1/(p r)",
-    claim="an error e is reached at log((1-e)/e)'s time of the clock from u0 at kappa, over 2 p r",
-    formula=(
-        r"t_e = \frac{1}{2\, p\, r} \int_{u_0}^{\,u_e} \frac{dv}{g(v)\, \sqrt{\kappa^2 + v^2}}, \qquad "
-        r"u_e = \log \left( \frac{1 - e}{e} \right)"
-    ),
-    hypotheses=(
-        ONE_RAY,
-        STAYING,
-        of_losses("cross-entropy, which gets to every error (hinge loss, up to its margin: (3.6))", "cross-entropy"),
-    ),
-    tolerance=FLOW_TOLERANCE,
-    why_tolerance=WHY_FLOW,
-    checked_with=BY_FLOW,
-    default_trials=96,
-    check=check_confidence,
-    necessity=(confidence_without_right_sign,),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "error of 2 p r t, in units of the clock's angle"),
-)
-
-ADVANTAGE = Theorem(
-    name="hinge-advantage",
-    equation="6.2",
-    title="Hinge loss gets to the margin in about half of the time",
-    claim="from a balanced u0 cross-entropy takes [log(1/u0) + Ei(1) - Ei(u0)] / log(1/u0) times as long to u = 1 as hinge",
-    formula=(
-        r"\frac{t_1^{\text{cross-entropy}}}{t_1^{\text{hinge}}} = \frac{\log(1/u_0) + \text{Ei}(1) - "
-        r"\text{Ei}(u_0)}{\log(1/u_0)}, \qquad u(t_1) = 1"
-    ),
-    hypotheses=(ONE_RAY, BALANCED, "0 < u0 < 1"),
-    tolerance=FLOW_TOLERANCE,
-    why_tolerance=WHY_FLOW,
-    checked_with=BY_FLOW,
-    default_trials=96,
-    check=check_advantage,
-    necessity=(advantage_without_balance,),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "relative error of the time to u = 1"),
-    single_tolerance=None,
-)
-
-TAILS = Theorem(
+@register(
     name="tails",
     equation="6.3",
     title="Late errors fall like 1/(T (log T)^(2 - 2/N))",
@@ -644,8 +523,22 @@ TAILS = Theorem(
     checked_with=BY_LATE,
     default_trials=4 * BATCH,
     quick_trials=4 * BATCH,
-    check=check_tails,
-    necessity=(tails_without_small_kappa, tails_of_no_learning),
-    figure=draw_tails,
     single_tolerance=None,
+    losses=("cross-entropy",),
+    rounds=tuple({"layers": layers} for layers in _DEPTHS),
+    drops=(
+        Drop("kappa below 1 (up to 16 instead)", _of_large_kappa),
+        Drop("the class is learnt (every neuron leaves it instead)", _never_learnt),
+    ),
+    figure=draw_tails,
 )
+def tails(rng: np.random.Generator, layers: int) -> Trials:
+    """(e / e_tail - 1) log(1/e) of trained networks, which (6.3) says is 2 - 2/N up to a multiple of 1/log(1/e)."""
+    geometry = two_rays(rng, 0.0)
+    network = far_network(rng, geometry, layers)
+    u, found, times, tail = _next_order(geometry, network, layers)
+    late = u > _LATE
+    gaps = np.max(np.where(late, np.abs(found - (2 - 2 / layers)), 0), axis=-1)
+    points = np.stack([np.full(late.sum(), layers), u[late], found[late]], axis=-1)
+    numbers = recorded(geometry.data, "cross-entropy", network, {"trained": u}, times=times, error_by_law=tail)
+    return Trials(gaps, numbers, ~late[:, -1], f"{layers} layer{'s' * (layers > 1)}", extra={"points": points})

@@ -5,14 +5,16 @@ Below it: any depth (10.5), and neurons that see both features (10.7).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import TwoLayerReLU
-from gradstarve.theorems._entry import COLOURS, Counterexample, Outcome, Quote, Theorem, TrialLog, of_losses
-from gradstarve.theorems._sampling import FLOW_TOLERANCE, LOSS_NAMES, WHY_FLOW, WIDTH, generator, generators, log_uniform
+from gradstarve.theorems._entry import COLOURS, Outcome, of_losses
+from gradstarve.theorems._register import Drop, Trials, compared, register
+from gradstarve.theorems._sampling import FLOW_TOLERANCE, LOSS_NAMES, WHY_FLOW, WIDTH, log_uniform
 from gradstarve.theorems.laws.features import (
     ALIGNED,
     BY_FLOW_EACH,
@@ -31,7 +33,6 @@ from gradstarve.theorems.laws.features import (
     chosen,
     frames,
     one_layer,
-    overlapping,
     pair_weights,
     paths,
     small_starts,
@@ -53,71 +54,46 @@ def distance(found: Any, law: Any) -> np.ndarray:
     return gap.reshape(gap.shape[0], -1).max(-1)
 
 
-def worst_of(gaps: np.ndarray) -> tuple[int, ...]:
-    """The place of the largest gap among those that are finite."""
-    flat = int(np.argmax(np.where(np.isfinite(gaps), gaps, -np.inf)))
-    return tuple(int(i) for i in np.unravel_index(flat, gaps.shape))
-
-
-def above_its_bound(
-    dropped: str, problems: Problems, logits: np.ndarray, depth: int, start: Any, tolerance: float, times: np.ndarray
-) -> Counterexample:
-    """The problem and the time [b, records] at which v_2 is furthest above the most that it can be beside v_1."""
+def beside_its_bound(problems: Problems, logits: np.ndarray, bound: np.ndarray, times: np.ndarray, most: bool) -> Trials:
+    """v_2 of the problems beside a `bound`, the most that it can be beside v_1 or the least: bound, times [b, records]."""
     v1, v2 = split(logits)
+    texts: dict[str, Any] = {"quantity": "v_2", "setting": lambda i: f"q = {problems.ratio[i]:.3g}"}
+    texts["when"] = lambda i, k: f"at t = {times[i, k]:.4g}, where v_1 = {v1[i, k]:.4g},"
+    texts["rest"] = f"by the law it is that at {'most' if most else 'least'}"
+    numbers = problems.recorded({"times": times, "trained": logits})
+    return compared(v2, bound, v1 + np.abs(v2), numbers, judge=np.positive if most else np.negative, **texts)
+
+
+def most_of_rare(problems: Problems, v1: np.ndarray, depth: int = 1, start: Any = 0.0) -> np.ndarray:
+    """The most that v_2 can be beside v_1, [b, records]."""
     first, second = (np.broadcast_to(start, (v1.shape[0], 3))[:, k, None] for k in (0, 1))
-    most = np.asarray(pair_law.upper_bound(v1, problems.ratio[:, None], first, second, depth))
-    size = v1 + np.abs(v2)
-    i, k = worst_of((v2 - most) / size)
-    when = f"at t = {times[i, k]:.4g}, where v_1 = {v1[i, k]:.4g},"
-    quote = Quote("v_2", when, law=most[i, k], trained=v2[i, k], unit=size[i, k])
-    numbers, ratio = problems.instance(i, times=times[i], trained=logits[i]), f"q = {problems.ratio[i]:.3g}"
-    return Counterexample.of(dropped, quote, tolerance, numbers, ratio, "by the law it is that at most")
+    return np.asarray(pair_law.upper_bound(v1, problems.ratio[:, None], first, second, depth))
+
+
+def another_pair(rng: np.random.Generator, loss: str, low: float, high: float, cosine: float) -> Problems:
+    """A linear read-out from zero on the pair, q from `low` to `high`; `cosine` of feature 2 with feature 1."""
+    return one_layer(rng, pair_weights(rng, low, high), np.full(COUNT, loss)).overlapping(cosine)
+
+
+def _with(problems: Problems, loss: str, cosine: float, rest: str = "") -> Any:
+    """What a counterexample says of the problem before its quote."""
+    what = f"a cosine of {cosine} between the features" if cosine else loss
+    return lambda i: f"with {what} and q = {problems.ratio[i]:.3g}{rest}"
 
 
 # --- (10.2) --------------------------------------------------------------------------------------------------------------
 
 
-def check_pair(key: Any, trials: int) -> Outcome:
-    """A linear read-out from zero on the pair in random frames, q from 1e-3 to 1e3, followed over four decades of time."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    curves = []
-    for rng in generators(key, trials, COUNT):
-        problems = one_layer(rng, pair_weights(rng), np.full(COUNT, "exponential"))
-        logits, _, lost = problems.flow()
-        found, law = split(logits), law_of(problems, "exponential").features(TIMES)
-        tally.add(
-            distance(found, law),
-            "exponential",
-            lambda i, g=problems, f=logits, w=law: g.instance(i, times=TIMES, trained=f[i], law=[v[i] for v in w]),
-            lost,
-        )
-        curves.append((problems.weights, *found))
-    weights, frequent, rare = curves[0]
-    return tally.outcome(weights=weights, frequent=frequent, rare=rare)
-
-
-def pair_without(key: Any, loss: str = "exponential", cosine: float = 0.0) -> Counterexample:
-    """Drop the exponential loss, or that the features are orthogonal."""
-    rng = generator(key)
-    problems = one_layer(rng, pair_weights(rng, 0.1, 10.0), np.full(COUNT, loss))
-    problems = Problems(overlapping(problems.points, cosine), problems.weights, problems.losses, problems.network)
+def _another_pair(rng: np.random.Generator, loss: str = "exponential", cosine: float = 0.0) -> Trials:
+    """Another loss, or features that are not orthogonal, beside the law of the exponential loss."""
+    problems = another_pair(rng, loss, 0.1, 10.0, cosine)
     logits, _, _ = problems.flow()
-    law = np.stack([np.asarray(side) for side in law_of(problems, "exponential").features(TIMES)])
-    found, size = np.stack(split(logits)), np.sum(np.abs(law), axis=0)
-    feature, i, k = worst_of(np.abs(found - law) / size)
-    return Counterexample.of(
-        "orthogonal features" if cosine else "exponential loss",
-        Quote(
-            f"v_{feature + 1}",
-            f"at t = {TIMES[k]:g}",
-            law=law[feature, i, k],
-            trained=found[feature, i, k],
-            unit=size[i, k],
-        ),
-        FLOW_TOLERANCE,
-        problems.instance(i, times=TIMES, trained=logits[i]),
-        f"with {f'a cosine of {cosine} between the features' if cosine else loss} and q = {problems.ratio[i]:.3g}",
-    )
+    law = np.stack([np.asarray(side) for side in law_of(problems, "exponential").features(TIMES)], axis=1)
+    numbers = problems.recorded({"trained": logits}, times=TIMES)
+    texts: dict[str, Any] = {"quantity": lambda i, feature, k: f"v_{feature + 1}"}
+    texts["when"] = lambda i, feature, k: f"at t = {TIMES[k]:g}"
+    setting, size = _with(problems, loss, cosine), np.sum(np.abs(law), axis=1, keepdims=True)
+    return compared(np.stack(split(logits), axis=1), law, size, numbers, **texts, setting=setting)
 
 
 def draw_pair(outcome: Outcome, ax: Any) -> None:
@@ -139,6 +115,39 @@ def draw_pair(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
 
 
+@register(
+    name="starving-pair",
+    equation="10.2",
+    title="A rare feature beside a frequent one grows like log log t",
+    claim="with the exponential loss v_2 = log[(1 + W(e^(q-1) (q^2 p_12 t + q - 1)))/q] and v_1 = v_2 + q (e^v_2 - 1)",
+    formula=(
+        r"\begin{split} v_2 &= \log \left( \frac{1 + W(e^{q - 1}\, (q^2\, p_{12}\, t + q - 1))}{q} \right), \qquad "
+        r"q = \frac{p_1}{p_{12}}, \\ "
+        r"v_1 &= v_2 + q\, (e^{v_2} - 1) \end{split}"
+    ),
+    hypotheses=(of_losses("exponential loss", "exponential"), FROM_ZERO, NESTED),
+    tolerance=FLOW_TOLERANCE,
+    why_tolerance=WHY_FLOW,
+    checked_with=BY_FLOW_EACH,
+    default_trials=8 * COUNT,
+    losses=("exponential",),
+    batch=COUNT,
+    drops=(
+        Drop("exponential loss", lambda rng: _another_pair(rng, "cross-entropy")),
+        Drop("orthogonal features", lambda rng: _another_pair(rng, cosine=0.3)),
+    ),
+    figure=draw_pair,
+)
+def starving_pair(rng: np.random.Generator) -> Trials:
+    """A linear read-out from zero on the pair in random frames, q from 1e-3 to 1e3, followed over four decades of time."""
+    problems = one_layer(rng, pair_weights(rng), np.full(COUNT, "exponential"))
+    logits, _, lost = problems.flow()
+    found, law = split(logits), [np.asarray(side) for side in law_of(problems, "exponential").features(TIMES)]
+    numbers = problems.recorded({"trained": logits, "law": np.stack(law, axis=1)}, times=TIMES)
+    extra = {"weights": problems.weights, "frequent": found[0], "rare": found[1]}
+    return Trials(distance(found, law), numbers, lost, "exponential", extra=extra)
+
+
 # --- (10.3) --------------------------------------------------------------------------------------------------------------
 
 
@@ -147,50 +156,15 @@ def frozen_at(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return 1 / (weights[:, 0] + 2 * weights[:, 1]), weights[:, 1] / (2 * weights[:, 1] + weights[:, 0])
 
 
-def check_freeze(key: Any, trials: int) -> Outcome:
-    """The read-out with hinge loss before, at and after the freeze: v_2 = p_12 t until then and one number after it."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    curves = []
-    for rng in generators(key, trials, COUNT):
-        problems = one_layer(rng, pair_weights(rng), np.full(COUNT, "hinge"))
-        logits, _, lost = problems.flow()
-        (time, value), (frequent, rare) = frozen_at(problems.weights), split(logits)
-        line = np.minimum(TIMES / time[:, None], 1) * value[:, None]
-        gaps = np.max(np.abs(rare - line) / (frequent + rare), axis=-1)
-        # The law for any start has to agree, and to know that feature 1 goes on to its margin.
-        pair = law_of(problems, "hinge")
-        gaps = np.maximum(gaps, distance(split(logits), pair.features(TIMES)))
-        for ours, theirs in zip(pair.freeze, (time, value), strict=True):
-            gaps = np.maximum(gaps, np.abs(np.asarray(ours) / theirs - 1))
-        tally.add(
-            gaps,
-            "hinge",
-            lambda i, g=problems, f=logits, t=time, v=value: g.instance(
-                i, times=TIMES, trained=f[i], freezes_at=t[i], frozen_value=v[i]
-            ),
-            lost,
-        )
-        curves.append((TIMES / time[:, None], rare / value[:, None]))
-    return tally.outcome(times=np.concatenate([c[0] for c in curves]), rare=np.concatenate([c[1] for c in curves]))
-
-
-def freeze_without(key: Any, loss: str = "hinge", cosine: float = 0.0) -> Counterexample:
-    """Drop the hinge loss, or that the features are orthogonal: feature 2 goes on after (10.3)'s time."""
-    rng = generator(key)
-    problems = one_layer(rng, pair_weights(rng, 0.3, 3.0), np.full(COUNT, loss))
-    problems = Problems(overlapping(problems.points, cosine), problems.weights, problems.losses, problems.network)
+def _goes_on(rng: np.random.Generator, loss: str = "hinge", cosine: float = 0.0) -> Trials:
+    """Another loss, or features that are not orthogonal: feature 2 goes on after the time of (10.3)."""
+    problems = another_pair(rng, loss, 0.3, 3.0, cosine)
     logits, _, _ = problems.flow()
     _, value = frozen_at(problems.weights)
-    rare = split(logits)[1][:, -1]
-    (i,) = worst_of(np.abs(rare / value - 1))
-    return Counterexample.of(
-        "orthogonal features" if cosine else "hinge loss",
-        Quote("v_2", f"at t = {TIMES[-1]:g}", law=value[i], trained=rare[i], unit=value[i]),
-        FLOW_TOLERANCE,
-        problems.instance(i, times=TIMES, trained=logits[i]),
-        f"with {f'a cosine of {cosine} between the features' if cosine else loss} and q = {problems.ratio[i]:.3g}, so that "
-        "1/(2 + q) is meant",
-    )
+    numbers = problems.recorded({"trained": logits}, times=TIMES)
+    texts: dict[str, Any] = {"quantity": "v_2", "when": f"at t = {TIMES[-1]:g}"}
+    texts["setting"] = _with(problems, loss, cosine, ", so that 1/(2 + q) is meant")
+    return compared(split(logits)[1][:, -1], value, value, numbers, **texts)
 
 
 def draw_freeze(outcome: Outcome, ax: Any) -> None:
@@ -203,6 +177,46 @@ def draw_freeze(outcome: Outcome, ax: Any) -> None:
     ax.set_xlabel("t (p₁ + 2 p₁₂), time in units of the freeze")
     ax.set_ylabel("v₂ (2 + q)")
     ax.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+@register(
+    name="freeze",
+    equation="10.3",
+    title="With the hinge loss the rare feature stops for ever",
+    claim="v_2 = p_12 t until t = 1/(p_1 + 2 p_12), then 1/(2 + q) for ever, while v_1 goes on to its margin",
+    formula=(
+        r"\begin{split} v_2 &= p_{12}\, \min(t, t^*), \qquad t^* = \frac{1}{p_1 + 2 p_{12}}, \qquad "
+        r"p_{12}\, t^* = \frac{1}{2 + q}, \\ "
+        r"v_1 &= \min(1,\; p_1 t + p_{12}\, \min(t, t^*)), \qquad q = \frac{p_1}{p_{12}} \end{split}"
+    ),
+    hypotheses=(of_losses("hinge loss", "hinge"), FROM_ZERO, NESTED),
+    tolerance=FLOW_TOLERANCE,
+    why_tolerance=WHY_FLOW,
+    checked_with=BY_FLOW_EACH,
+    default_trials=8 * COUNT,
+    losses=("hinge",),
+    batch=COUNT,
+    drops=(
+        Drop("hinge loss", lambda rng: _goes_on(rng, "cross-entropy")),
+        Drop("orthogonal features", lambda rng: _goes_on(rng, cosine=0.3)),
+    ),
+    figure=draw_freeze,
+)
+def freeze(rng: np.random.Generator) -> Trials:
+    """The read-out with hinge loss before, at and after the freeze: v_2 = p_12 t until then and one number after it."""
+    problems = one_layer(rng, pair_weights(rng), np.full(COUNT, "hinge"))
+    logits, _, lost = problems.flow()
+    (time, value), (frequent, rare) = frozen_at(problems.weights), split(logits)
+    line = np.minimum(TIMES / time[:, None], 1) * value[:, None]
+    gaps = np.max(np.abs(rare - line) / (frequent + rare), axis=-1)
+    # The law for any start has to agree, and to contain that feature 1 goes on to its margin.
+    pair = law_of(problems, "hinge")
+    gaps = np.maximum(gaps, distance(split(logits), pair.features(TIMES)))
+    for ours, theirs in zip(pair.freeze, (time, value), strict=True):
+        gaps = np.maximum(gaps, np.abs(np.asarray(ours) / theirs - 1))
+    numbers = problems.recorded({"trained": logits, "freezes_at": time, "frozen_value": value}, times=TIMES)
+    extra = {"times": TIMES / time[:, None], "rare": rare / value[:, None]}
+    return Trials(gaps, numbers, lost, "hinge", extra=extra)
 
 
 # --- (10.4) --------------------------------------------------------------------------------------------------------------
@@ -250,79 +264,38 @@ def _off_the_bound(problems: Problems, logits: np.ndarray) -> np.ndarray:
     return np.max(np.abs(v2 - most) / (v1 + v2), axis=-1)
 
 
-def check_bounds(key: Any, trials: int) -> Outcome:
-    """Both bounds along the flow with cross-entropy, the upper one with every loss, and with descent at any step size.
-
-    The first step of descent is on the upper bound, whatever the loss and the step size, and the exponential loss stays on
-    the lower one.
-    """
-    tally = TrialLog(FLOW_TOLERANCE)
-    curves = []
-    for k, rng in enumerate(generators(key, trials, COUNT)):
-        weights, losses = pair_weights(rng), chosen(rng, ("cross-entropy", "cross-entropy", *LOSS_NAMES))
-        if k % 2:
-            # A step of descent is a sum of increments that obey the inequality one by one, whatever its size.
-            losses = np.where(losses == "squared", "cross-entropy", losses)
-            problems = one_layer(rng, weights, losses)
-            step_size = log_uniform(rng, 1e-2, 1e2, COUNT)
-            logits = problems.descent(step_size, 60, 1)[0][:, 1:]
-            gaps = np.maximum(outside(problems, logits, np.zeros(COUNT, bool)), _off_the_bound(problems, logits[:, :1]))
-            tally.add(
-                gaps,
-                "descent, any step size",
-                lambda i, g=problems, f=logits, e=step_size: g.instance(i, step_size=e[i], steps=60, trained=f[i]),
-            )
-            continue
-        problems = one_layer(rng, weights, losses)
-        logits, _, lost = problems.flow()
-        two, exponential = losses == "cross-entropy", losses == "exponential"
-        gaps = outside(problems, logits, two | exponential)
-        v1, v2 = split(logits)
-        least, most = (np.asarray(bound) for bound in law_of(problems, "exponential").bounds(TIMES))
-        off = np.max(np.maximum(np.abs(v2 - least), v2 - most) / (v1 + v2), axis=-1)
-        gaps = np.maximum(gaps, np.where(exponential, off, 0))
-        names = {
-            "flow, cross-entropy: both bounds": two,
-            "flow, exponential loss: the lower bound itself": exponential,
-            "flow, other losses: upper bound": ~(two | exponential),
-        }
-        for name, mine in names.items():
-            index = np.flatnonzero(mine)
-            tally.add(
-                gaps[index],
-                name,
-                lambda i, g=problems, f=logits, x=index: g.instance(int(x[i]), times=TIMES, trained=f[int(x[i])]),
-                lost[index],
-            )
-        curves.append((problems.ratio[two], logits[two]))
-    ratio, logits = (np.concatenate([curve[k] for curve in curves]) for k in (0, 1))
-    return tally.outcome(ratio=ratio, logits=logits)
-
-
-def bounds_without(key: Any, what: str) -> Counterexample:
-    """Drop one of: orthogonal features, that feature 2 comes with feature 1, cross-entropy (for the lower bound)."""
-    rng = generator(key)
-    loss = "hinge" if what == "cross-entropy" else "cross-entropy"
-    types = np.array([[1.0, 0, 0], [1, 1, 0], [0, 1, 0]]) if what == "nested" else PAIR
+def _another(rng: np.random.Generator, types: Any = PAIR, cosine: float = 0.0, loss: str = "cross-entropy") -> Problems:
+    """A read-out of other sample types, of features that are not orthogonal, or with another loss."""
     problems = one_layer(rng, pair_weights(rng, 0.3, 3.0), np.full(COUNT, loss), types)
-    points = overlapping(problems.points, 0.5) if what == "orthogonal" else problems.points
-    problems = Problems(points, problems.weights, problems.losses, problems.network)
+    return problems.overlapping(cosine) if cosine else problems
+
+
+def _above(rng: np.random.Generator, **how: Any) -> Trials:
+    """v_2 beside the most that the law of the pair allows."""
+    problems = _another(rng, **how)
     logits, _, _ = problems.flow()
-    names = {
-        "orthogonal": "orthogonal features (a cosine of 0.5 instead)",
-        "nested": "every sample with feature 2 has feature 1 (some show feature 2 alone instead)",
-        "cross-entropy": "cross-entropy, for the lower bound (hinge instead)",
-    }
-    if what != "cross-entropy":
-        times = np.broadcast_to(TIMES, logits.shape[:2])
-        return above_its_bound(names[what], problems, logits, 1, 0.0, FLOW_TOLERANCE, times)
-    v1, v2 = split(logits)
-    least = np.asarray(pair_law.lower_bound(v1, problems.ratio[:, None], 0.0, 0.0, 1))
-    i, k = worst_of((least - v2) / (v1 + v2))
-    when = f"at t = {TIMES[k]:g}, where v_1 = {v1[i, k]:.4g},"
-    quote = Quote("v_2", when, law=least[i, k], trained=v2[i, k], unit=v1[i, k] + v2[i, k])
-    numbers, ratio = problems.instance(i, times=TIMES, trained=logits[i]), f"q = {problems.ratio[i]:.3g}"
-    return Counterexample.of(names[what], quote, FLOW_TOLERANCE, numbers, ratio, "by the law it is that at least")
+    times = np.broadcast_to(TIMES, logits.shape[:2])
+    return beside_its_bound(problems, logits, most_of_rare(problems, split(logits)[0]), times, most=True)
+
+
+def _below(rng: np.random.Generator) -> Trials:
+    """v_2 with hinge loss beside the least that cross-entropy allows."""
+    problems = _another(rng, loss="hinge")
+    logits, _, _ = problems.flow()
+    least = np.asarray(pair_law.lower_bound(split(logits)[0], problems.ratio[:, None], 0.0, 0.0, 1))
+    return beside_its_bound(problems, logits, least, np.broadcast_to(TIMES, logits.shape[:2]), most=False)
+
+
+def _any_step_size(rng: np.random.Generator) -> Trials:
+    """Descent: its first step is on the upper bound, whatever the loss and the step size."""
+    weights, losses = pair_weights(rng), chosen(rng, ("cross-entropy", "cross-entropy", *LOSS_NAMES))
+    # A step of descent is a sum of increments that obey the inequality one by one, whatever its size.
+    problems = one_layer(rng, weights, np.where(losses == "squared", "cross-entropy", losses))
+    step_size = log_uniform(rng, 1e-2, 1e2, COUNT)
+    logits = problems.descent(step_size, 60, 1)[0][:, 1:]
+    gaps = np.maximum(outside(problems, logits, np.zeros(COUNT, bool)), _off_the_bound(problems, logits[:, :1]))
+    numbers = problems.recorded({"step_size": step_size, "trained": logits}, steps=60)
+    return Trials(gaps, numbers, group="descent, any step size")
 
 
 def draw_bounds(outcome: Outcome, ax: Any) -> None:
@@ -345,55 +318,7 @@ def draw_bounds(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
 
 
-# --- the entries -----------------------------------------------------------------------------------------------------------
-
-STARVING_PAIR = Theorem(
-    name="starving-pair",
-    equation="10.2",
-    title="A rare feature beside a frequent one grows like log log t",
-    claim="with the exponential loss v_2 = log[(1 + W(e^(q-1) (q^2 p_12 t + q - 1)))/q] and v_1 = v_2 + q (e^v_2 - 1)",
-    formula=(
-        r"\begin{split} v_2 &= \log \left( \frac{1 + W(e^{q - 1}\, (q^2\, p_{12}\, t + q - 1))}{q} \right), \qquad "
-        r"q = \frac{p_1}{p_{12}}, \\ "
-        r"v_1 &= v_2 + q\, (e^{v_2} - 1) \end{split}"
-    ),
-    hypotheses=(of_losses("exponential loss", "exponential"), FROM_ZERO, NESTED),
-    tolerance=FLOW_TOLERANCE,
-    why_tolerance=WHY_FLOW,
-    checked_with=BY_FLOW_EACH,
-    default_trials=8 * COUNT,
-    check=check_pair,
-    necessity=(
-        lambda key: pair_without(key, loss="cross-entropy"),
-        lambda key: pair_without(key, cosine=0.3),
-    ),
-    figure=draw_pair,
-)
-
-FREEZE = Theorem(
-    name="freeze",
-    equation="10.3",
-    title="With the hinge loss the rare feature stops for ever",
-    claim="v_2 = p_12 t until t = 1/(p_1 + 2 p_12), then 1/(2 + q) for ever, while v_1 goes on to its margin",
-    formula=(
-        r"\begin{split} v_2 &= p_{12}\, \min(t, t^*), \qquad t^* = \frac{1}{p_1 + 2 p_{12}}, \qquad "
-        r"p_{12}\, t^* = \frac{1}{2 + q}, \\ "
-        r"v_1 &= \min(1,\; p_1 t + p_{12}\, \min(t, t^*)), \qquad q = \frac{p_1}{p_{12}} \end{split}"
-    ),
-    hypotheses=(of_losses("hinge loss", "hinge"), FROM_ZERO, NESTED),
-    tolerance=FLOW_TOLERANCE,
-    why_tolerance=WHY_FLOW,
-    checked_with=BY_FLOW_EACH,
-    default_trials=8 * COUNT,
-    check=check_freeze,
-    necessity=(
-        lambda key: freeze_without(key, loss="cross-entropy"),
-        lambda key: freeze_without(key, cosine=0.3),
-    ),
-    figure=draw_freeze,
-)
-
-BOUNDS = Theorem(
+@register(
     name="starvation-bounds",
     equation="10.4",
     title="Between two curves at every time",
@@ -405,11 +330,43 @@ BOUNDS = Theorem(
     why_tolerance=WHY_FLOW + "; descent obeys the upper bound up to rounding",
     checked_with=f"{BY_FLOW_EACH}; simulate: gradient descent with step sizes from 0.01 to 100",
     default_trials=16 * COUNT,
-    check=check_bounds,
-    necessity=tuple(lambda key, what=what: bounds_without(key, what) for what in ("orthogonal", "nested", "cross-entropy")),
-    figure=draw_bounds,
     quick_trials=2 * COUNT,
+    dynamics=("flow", "descent"),
+    batch=COUNT,
+    rounds=({"by_descent": False}, {"by_descent": True}),
+    drops=(
+        Drop("orthogonal features (a cosine of 0.5 instead)", lambda rng: _above(rng, cosine=0.5)),
+        Drop(
+            "every sample with feature 2 has feature 1 (some show feature 2 alone instead)",
+            lambda rng: _above(rng, types=np.array([[1.0, 0, 0], [1, 1, 0], [0, 1, 0]])),
+        ),
+        Drop("cross-entropy, for the lower bound (hinge instead)", _below),
+    ),
+    figure=draw_bounds,
 )
+def starvation_bounds(rng: np.random.Generator, by_descent: bool) -> Trials:
+    """Both bounds along the flow with cross-entropy, the upper one with every loss, and with descent at any step size.
+
+    The exponential loss stays on the lower one.
+    """
+    if by_descent:
+        return _any_step_size(rng)
+    weights, losses = pair_weights(rng), chosen(rng, ("cross-entropy", "cross-entropy", *LOSS_NAMES))
+    problems = one_layer(rng, weights, losses)
+    logits, _, lost = problems.flow()
+    two, exponential = losses == "cross-entropy", losses == "exponential"
+    gaps = outside(problems, logits, two | exponential)
+    v1, v2 = split(logits)
+    least, most = (np.asarray(bound) for bound in law_of(problems, "exponential").bounds(TIMES))
+    off = np.max(np.maximum(np.abs(v2 - least), v2 - most) / (v1 + v2), axis=-1)
+    gaps = np.maximum(gaps, np.where(exponential, off, 0))
+    group = np.select(
+        [two, exponential],
+        ["flow, cross-entropy: both bounds", "flow, exponential loss: the lower bound itself"],
+        "flow, other losses: upper bound",
+    )
+    numbers = problems.recorded({"trained": logits}, times=TIMES)
+    return Trials(gaps, numbers, lost, group, extra={"ratio": problems.ratio[two], "logits": logits[two]})
 
 
 # Starvation in deeper networks: balanced paths of two layers and more (10.5), and neurons that see both features (10.7).
@@ -433,53 +390,20 @@ def _off_the_limit(ceiling: np.ndarray, ratio: np.ndarray, start: np.ndarray, de
     return np.where(finite == np.isfinite(ceiling), off, np.inf)
 
 
-def check_deep(key: Any, trials: int) -> Outcome:
-    """Paths of two, three and five layers: both bounds, the curve of the exponential loss, and the ceiling of N >= 3."""
-    tally = TrialLog(LIMIT_TOLERANCE)
-    shown = []
-    for k, rng in enumerate(generators(key, trials, COUNT)):
-        depth = _DEPTHS[k % len(_DEPTHS)]
-        weights, losses, start = pair_weights(rng), chosen(rng, _SMOOTH), small_starts(rng, depth)
-        problems = paths(depth, weights, losses, start)
-        time = _escape(weights, start, depth) * log_uniform(rng, 0.2, 3, COUNT)
-        logits = problems.limit(time)
-        exponential = losses == "exponential"
-        gaps = outside(problems, logits, exponential | (losses == "cross-entropy"), depth, start)
-        v1, v2 = split(logits)
-        pair = theory.starving_pair(weights[:, 0], weights[:, 1], "hinge", depth, (start[:, 0], start[:, 1]))
-        gaps = np.maximum(gaps, np.max(v2, axis=-1) / np.asarray(pair.ceiling) - 1)
-        gaps = np.maximum(gaps, _off_the_limit(np.asarray(pair.ceiling), problems.ratio, start, depth))
-        tally.add(
-            gaps,
-            f"N = {depth}",
-            lambda i, g=problems, t=time, f=logits: g.instance(i, times=FRACTIONS * t[i], trained=f[i]),
-        )
-        shown.append((np.full(COUNT, depth), problems.ratio, start[:, 0], start[:, 1], v1[:, -1], v2[:, -1]))
-    depths, ratio, *values = (np.concatenate(part) for part in zip(*shown, strict=True))
-    return tally.outcome(depths=depths, ratio=ratio, values=np.stack(values))
-
-
-def deep_without(key: Any, what: str) -> Counterexample:
-    """Drop one of: balanced paths, paths that see one feature each."""
-    rng = generator(key)
+def _two_layers(rng: np.random.Generator, tilt: float = 1.0, connected: bool = False) -> Trials:
+    """Paths of two layers that are not balanced, by `tilt`, or that are `connected`, beside the most that v_2 can be."""
     weights, losses, start = pair_weights(rng, 0.3, 3.0), np.full(COUNT, "cross-entropy"), small_starts(rng)
-    problems = paths(2, weights, losses, start, tilt=5.0 if what == "balanced" else 1.0)
-    if what == "aligned":
-        layer = np.sqrt(start)
-        network = TwoLayerReLU(layer[..., None] * np.eye(KINDS), layer)
-        problems = Problems(problems.points, weights, losses, network)
+    problems = paths(2, weights, losses, start, tilt=tilt)
+    problems = problems.connected(start) if connected else problems
     time = _escape(weights, start, 2)
     logits = problems.limit(time)
-    names = {
-        "balanced": "balanced paths (the first layer of feature 2 five times larger, the second as much smaller)",
-        "aligned": "paths that see one feature each (all connections instead, neurons aligned at the start)",
-    }
-    return above_its_bound(names[what], problems, logits, 2, start, LIMIT_TOLERANCE, FRACTIONS * time[:, None])
+    most = most_of_rare(problems, split(logits)[0], 2, start)
+    return beside_its_bound(problems, logits, most, FRACTIONS * time[:, None], most=True)
 
 
 def draw_deep(outcome: Outcome, ax: Any) -> None:
     """How far feature 2 has come against how far the bound lets it, in phi: all below the diagonal."""
-    first, second, v1, v2 = outcome.extra["values"]
+    first, second, v1, v2 = outcome.extra["values"].T
     for colour, depth in zip(COLOURS, _DEPTHS, strict=False):
         mine = outcome.extra["depths"] == depth
         if not mine.any():
@@ -496,6 +420,58 @@ def draw_deep(outcome: Outcome, ax: Any) -> None:
     ax.set_xlabel("[φ(v₁) − φ(v₁₀)] / (1 + q)")
     ax.set_ylabel("φ(v₂) − φ(v₂₀)")
     ax.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+@register(
+    name="deep-starvation",
+    equation="10.5",
+    title="Depth makes starvation worse",
+    claim="phi(v_1) - phi(v_10) >= (1 + q) [phi(v_2) - phi(v_20)] with phi' = v^(2/N-2), for every loss; with J on the "
+    "right it is <= for cross-entropy and = for the exponential loss; at N >= 3 v_2 has a ceiling for ever",
+    formula=(
+        r"\begin{split} \phi(v_1) - \phi(v_{10}) &\ge (1 + q)\, (\phi(v_2) - \phi(v_{20})), \\ "
+        r"\phi(v_1) - \phi(v_{10}) &\le (1 + q)\, (\phi(v_2) - \phi(v_{20})) + q\, (J(v_2) - J(v_{20})) \quad "
+        r"\text{with cross-entropy}, \\ "
+        r"v_2^{2/N - 1} &\ge v_{20}^{2/N - 1} - \frac{v_{10}^{2/N - 1}}{1 + q} \quad \text{if } N \ge 3, \\ "
+        r"\phi(v) &= \int v^{2/N - 2}\, dv, \qquad J(v) = \int (e^v - 1)\, v^{2/N - 2}\, dv, \qquad "
+        r"q = \frac{p_1}{p_{12}} \end{split}"
+    ),
+    hypotheses=(ALIGNED, NESTED),
+    tolerance=LIMIT_TOLERANCE,
+    why_tolerance=WHY_LIMIT,
+    checked_with=BY_LIMIT,
+    default_trials=9 * COUNT,
+    quick_trials=2 * COUNT,
+    batch=COUNT,
+    rounds=tuple({"depth": depth} for depth in _DEPTHS),
+    drops=(
+        Drop(
+            "balanced paths (the first layer of feature 2 five times larger, the second as much smaller)",
+            lambda rng: _two_layers(rng, tilt=5.0),
+        ),
+        Drop(
+            "paths that see one feature each (all connections instead, neurons aligned at the start)",
+            lambda rng: _two_layers(rng, connected=True),
+        ),
+    ),
+    figure=draw_deep,
+)
+def deep_starvation(rng: np.random.Generator, depth: int) -> Trials:
+    """Paths of two, three and five layers: both bounds, the curve of the exponential loss, and the ceiling of N >= 3."""
+    weights, losses, start = pair_weights(rng), chosen(rng, _SMOOTH), small_starts(rng, depth)
+    problems = paths(depth, weights, losses, start)
+    time = _escape(weights, start, depth) * log_uniform(rng, 0.2, 3, COUNT)
+    logits = problems.limit(time)
+    exponential = losses == "exponential"
+    gaps = outside(problems, logits, exponential | (losses == "cross-entropy"), depth, start)
+    v1, v2 = split(logits)
+    pair = theory.starving_pair(weights[:, 0], weights[:, 1], "hinge", depth=depth, init=(start[:, 0], start[:, 1]))
+    gaps = np.maximum(gaps, np.max(v2, axis=-1) / np.asarray(pair.ceiling) - 1)
+    gaps = np.maximum(gaps, _off_the_limit(np.asarray(pair.ceiling), problems.ratio, start, depth))
+    numbers = problems.recorded({"times": FRACTIONS * time[:, None], "trained": logits})
+    values = np.stack([start[:, 0], start[:, 1], v1[:, -1], v2[:, -1]], axis=-1)
+    extra = {"depths": np.full(COUNT, depth), "ratio": problems.ratio, "values": values}
+    return Trials(gaps, numbers, group=f"N = {depth}", extra=extra)
 
 
 # --- neurons that see both features (10.7) ---------------------------------------------------------------------------------
@@ -540,7 +516,7 @@ def _slope_gaps(problems: Problems, steps: dict[str, np.ndarray], bound: bool = 
         return np.where(told, slope - share, np.nan)
     law = np.full_like(steps["v1"], np.nan)
     for loss in np.unique(problems.losses):
-        slopes = np.asarray(theory.shared_slope(p, both, str(loss), steps["v1"], steps["v2"]))
+        slopes = np.asarray(theory.shared_slope(p, both, str(loss), frequent=steps["v1"], rare=steps["v2"]))
         law = np.where((problems.losses == loss)[:, None], slopes, law)
     off = np.abs(slope - law[..., None])
     helps = np.where(steps["v2"] >= 0, 1, -1)[..., None]
@@ -548,73 +524,36 @@ def _slope_gaps(problems: Problems, steps: dict[str, np.ndarray], bound: bool = 
     return np.where(told & steps["seen"][..., :2].all(-1), off, np.nan)
 
 
-def check_shared(key: Any, trials: int) -> Outcome:
-    """Random networks: every single step of descent, read-outs of either sign; and the flow against the common boost."""
-    tally = TrialLog(FLOW_TOLERANCE)
-    shown = []
-    for k, rng in enumerate(generators(key, trials, COUNT)):
-        if k % 2 == 0:
-            problems, _, axes = _shared(rng, chosen(rng, ("cross-entropy", "exponential")), negative=0.4)
-            step_size = log_uniform(rng, 0.03, 3, COUNT)
-            steps = _slopes(problems, step_size, axes)
-            gaps = _slope_gaps(problems, steps)
-            tally.add(
-                np.nanmax(np.where(np.isnan(gaps), 0, gaps), axis=(1, 2)),
-                "slope of every neuron, single steps of descent",
-                lambda i, g=problems, e=step_size: g.instance(i, step_size=e[i], steps=_STEPS),
-                np.isnan(gaps).all(axis=(1, 2)),
-            )
-            told = np.isfinite(gaps)
-            ratio = steps["beta"] / np.where(told, steps["alpha"], 1) * (1 + problems.ratio[:, None, None])
-            shown.append(np.stack([np.broadcast_to(steps["v2"][..., None], told.shape)[told], ratio[told]]))
-            continue
-        problems, parts, _ = _shared(rng, np.full(COUNT, "cross-entropy"))
-        logits, _, lost = problems.flow(_LATE)
-        z = np.asarray(problems.network.z)
-        law = theory.shared_features(PAIR, problems.weights, "cross-entropy", parts, z)
-        expected = np.asarray(law.features(_LATE)) @ PAIR.T
-        gaps = np.max(np.abs(logits - expected).max(-1) / np.abs(expected).max(-1), axis=-1)
-        tally.add(
-            gaps,
-            "one boost for all neurons: flow to t = 1e12",
-            lambda i, g=problems, f=logits, w=expected: g.instance(i, times=_LATE, trained=f[i], law=w[i]),
-            lost,
-        )
-    return tally.outcome(steps=np.concatenate(shown, axis=-1))
-
-
-def shared_without(key: Any, what: str) -> Counterexample:
-    """Drop one of: v_2 >= 0 (for the bound), neurons that are active on both kinds of samples."""
-    rng = generator(key)
-    losses = np.full(COUNT, "cross-entropy")
-    if what == "sign":
-        problems, parts, axes = _shared(rng, losses, along=(-0.9, -0.5))
-    else:
-        problems, parts, axes = _shared(rng, losses, along=(1.5, 2.0))
-        parts[:, 0, 0] *= -1  # neuron 0 sees feature 1 only where feature 2 outweighs it
-        network = TwoLayerReLU(np.einsum("bhk,bkd->bhd", parts, axes), problems.network.z)
-        problems = Problems(problems.points, problems.weights, losses, network)
+def _first_step(problems: Problems, axes: np.ndarray) -> Trials:
+    """The slope of every neuron in the first step, beside the most that it is by the law while v_2 >= 0."""
     steps = _slopes(problems, np.full(COUNT, 0.1), axes)
     gaps = _slope_gaps(problems, steps, bound=True)[:, 0]
-    i, j = np.unravel_index(np.nanargmax(gaps), gaps.shape)
-    slope, share = steps["beta"][i, 0, j] / steps["alpha"][i, 0, j], problems.weights[i, 1] / problems.weights[i, :2].sum()
-    names = {
-        "sign": "v_2 >= 0, for the bound",
-        "active": "neurons active on every sample with feature 1 (one sees only those with both instead)",
-    }
-    when = f"in the first step, with v_2 = {steps['v2'][i, 0]:.3g},"
-    return Counterexample.of(
-        names[what],
-        Quote(f"the slope d(beta)/d(alpha) of neuron {j}", when, law=share, trained=slope),
-        FLOW_TOLERANCE,
-        problems.instance(int(i), neuron=int(j), step_size=0.1),
-        rest="by the law it is that at most, p_12/(p_1 + p_12)",
-    )
+    share = (problems.weights[:, 1] / problems.weights[:, :2].sum(-1))[:, None]
+    told = np.isfinite(gaps)
+    slope = np.where(told, steps["beta"][:, 0] / np.where(told, steps["alpha"][:, 0], 1), -np.inf)
+    texts: dict[str, Any] = {"quantity": lambda i, j: f"the slope d(beta)/d(alpha) of neuron {j}"}
+    texts["when"] = lambda i, j: f"in the first step, with v_2 = {steps['v2'][i, 0]:.3g},"
+    texts["rest"] = "by the law it is that at most, p_12/(p_1 + p_12)"
+    return compared(slope, share, 1.0, problems.recorded({}, step_size=0.1), judge=np.positive, axes=("neuron",), **texts)
+
+
+def _negative_rare(rng: np.random.Generator) -> Trials:
+    """Neurons whose v_2 is below 0."""
+    problems, _, axes = _shared(rng, np.full(COUNT, "cross-entropy"), along=(-0.9, -0.5))
+    return _first_step(problems, axes)
+
+
+def _one_sees_both(rng: np.random.Generator) -> Trials:
+    """Neuron 0 sees feature 1 only where feature 2 outweighs it."""
+    problems, parts, axes = _shared(rng, np.full(COUNT, "cross-entropy"), along=(1.5, 2.0))
+    parts[:, 0, 0] *= -1
+    network = TwoLayerReLU(np.einsum("bhk,bkd->bhd", parts, axes), problems.network.z)
+    return _first_step(replace(problems, network=network), axes)
 
 
 def draw_shared(outcome: Outcome, ax: Any) -> None:
     """The slope of every neuron at every step in units of its bound, against v_2."""
-    v2, ratio = outcome.extra["steps"]
+    v2, ratio = outcome.extra["steps"].T
     ax.plot(v2, ratio, ".", color=COLOURS[0], markersize=2, label="trained, every neuron and step")
     ax.axhline(1, color="black", linewidth=1.2, linestyle="--", label="p₁₂ / (p₁ + p₁₂)")
     ax.set_xscale("symlog", linthresh=0.1)
@@ -623,32 +562,18 @@ def draw_shared(outcome: Outcome, ax: Any) -> None:
     ax.legend(frameon=False, fontsize=8, loc="lower left")
 
 
-DEEP = Theorem(
-    name="deep-starvation",
-    equation="10.5",
-    title="Depth makes starvation worse",
-    claim="phi(v_1) - phi(v_10) >= (1 + q) [phi(v_2) - phi(v_20)] with phi' = v^(2/N-2), for every loss; with J on the "
-    "right it is <= for cross-entropy and = for the exponential loss; at N >= 3 v_2 has a ceiling for ever",
-    formula=(
-        r"\begin{split} \phi(v_1) - \phi(v_{10}) &\ge (1 + q)\, (\phi(v_2) - \phi(v_{20})), \\ "
-        r"\phi(v_1) - \phi(v_{10}) &\le (1 + q)\, (\phi(v_2) - \phi(v_{20})) + q\, (J(v_2) - J(v_{20})) \quad "
-        r"\text{with cross-entropy}, \\ "
-        r"v_2^{2/N - 1} &\ge v_{20}^{2/N - 1} - \frac{v_{10}^{2/N - 1}}{1 + q} \quad \text{if } N \ge 3, \\ "
-        r"\phi(v) &= \int v^{2/N - 2}\, dv, \qquad J(v) = \int (e^v - 1)\, v^{2/N - 2}\, dv, \qquad "
-        r"q = \frac{p_1}{p_{12}} \end{split}"
-    ),
-    hypotheses=(ALIGNED, NESTED),
-    tolerance=LIMIT_TOLERANCE,
-    why_tolerance=WHY_LIMIT,
-    checked_with=BY_LIMIT,
-    default_trials=9 * COUNT,
-    quick_trials=2 * COUNT,
-    check=check_deep,
-    necessity=tuple(lambda key, what=what: deep_without(key, what) for what in ("balanced", "aligned")),
-    figure=draw_deep,
-)
+def _one_boost(rng: np.random.Generator) -> Trials:
+    """The flow of all neurons by the common boost, to t = 1e12."""
+    problems, parts, _ = _shared(rng, np.full(COUNT, "cross-entropy"))
+    logits, _, lost = problems.flow(_LATE)
+    law = theory.shared_features(PAIR, problems.weights, parts, np.asarray(problems.network.z), "cross-entropy")
+    expected = np.asarray(law.features(_LATE)) @ PAIR.T
+    gaps = np.max(np.abs(logits - expected).max(-1) / np.abs(expected).max(-1), axis=-1)
+    numbers = problems.recorded({"trained": logits, "law": expected}, times=_LATE)
+    return Trials(gaps, numbers, lost, "one boost for all neurons: flow to t = 1e12")
 
-SHARED = Theorem(
+
+@register(
     name="shared-neurons",
     equation="10.7",
     title="Neurons that see both features turn to the frequent one",
@@ -667,7 +592,31 @@ SHARED = Theorem(
     checked_with=f"simulate: single steps of descent; {BY_FLOW_EACH}, to t = 1e12",
     default_trials=8 * COUNT,
     quick_trials=2 * COUNT,
-    check=check_shared,
-    necessity=tuple(lambda key, what=what: shared_without(key, what) for what in ("sign", "active")),
+    losses=("cross-entropy", "exponential"),
+    dynamics=("flow", "descent"),
+    batch=COUNT,
+    rounds=({"by_descent": True}, {"by_descent": False}),
+    drops=(
+        Drop("v_2 >= 0, for the bound", _negative_rare),
+        Drop("neurons active on every sample with feature 1 (one sees only those with both instead)", _one_sees_both),
+    ),
     figure=draw_shared,
 )
+def shared_neurons(rng: np.random.Generator, by_descent: bool) -> Trials:
+    """Random networks: every single step of descent, read-outs of either sign; and the flow against the common boost."""
+    if not by_descent:
+        return _one_boost(rng)
+    problems, _, axes = _shared(rng, chosen(rng, ("cross-entropy", "exponential")), negative=0.4)
+    step_size = log_uniform(rng, 0.03, 3, COUNT)
+    steps = _slopes(problems, step_size, axes)
+    gaps = _slope_gaps(problems, steps)
+    told = np.isfinite(gaps)
+    ratio = steps["beta"] / np.where(told, steps["alpha"], 1) * (1 + problems.ratio[:, None, None])
+    shown = np.stack([np.broadcast_to(steps["v2"][..., None], told.shape)[told], ratio[told]], axis=-1)
+    return Trials(
+        np.nanmax(np.where(np.isnan(gaps), 0, gaps), axis=(1, 2)),
+        problems.recorded({"step_size": step_size}, steps=_STEPS),
+        np.isnan(gaps).all(axis=(1, 2)),
+        "slope of every neuron, single steps of descent",
+        extra={"steps": shown},
+    )

@@ -8,25 +8,14 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import TwoLayerReLU
-from gradstarve.theorems._entry import (
-    COLOURS,
-    EXCLUSIVE,
-    NEVER_STOPS,
-    ONE_RAY,
-    Counterexample,
-    Outcome,
-    Quote,
-    Theorem,
-    TrialLog,
-)
+from gradstarve.theorems._entry import COLOURS, EXCLUSIVE, NEVER_STOPS, ONE_RAY, Outcome, Quote
+from gradstarve.theorems._register import Drop, Trials, register
 from gradstarve.theorems._sampling import (
     BATCH,
     BY_FLOW,
     DIM,
     WIDTH,
     Geometry,
-    generator,
-    generators,
     log_uniform,
     record,
     train_exact,
@@ -68,74 +57,35 @@ def _followed(geometry: Geometry, network: TwoLayerReLU, largest: float = 60.0) 
     return along[..., 0] > 0, along[..., 1] > 0, lost
 
 
-def check_waking(key: Any, trials: int) -> Outcome:
-    """The flow of networks of leavers at random obtuse angles; one trial is one neuron."""
-    tally = TrialLog(0.5)
-    seen: list[np.ndarray] = []
-    for k, rng in enumerate(generators(key, trials)):
-        cosine = -0.05 - 0.9 * (k % 8 + float(rng.uniform())) / 8
-        geometry = two_rays(rng, cosine)
-        network, alpha, beta, used = _leavers(rng, geometry, cosine)
-        plus, minus, lost = _followed(geometry, network)
-        dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine))
-        wrong = np.where(dead, plus | minus, ~plus)
-        undecided = (minus & ~plus) | lost[:, None]
-
-        def instance(i, g=geometry, n=network, s=used, d=dead, p=plus, m=minus):
-            b, j = (int(v) for v in np.argwhere(s)[i])
-            more = {"neuron": j, "on_plus": bool(p[b, j]), "on_minus": bool(m[b, j]), "dies_by_law": bool(d[b, j])}
-            return record(g.data, "cross-entropy", n, b, **more)
-
-        tally.add(wrong[used], "cross-entropy", instance, undecided[used])
-        fate = np.where(plus, 1.0, np.where(minus, 0.5, 0.0))
-        seen.append(np.stack([np.full(fate.shape, cosine), alpha / np.where(used, beta, 1), fate], axis=-1)[used])
-    return tally.outcome(points=np.concatenate(seen))
-
-
-def _counterexample(key: Any, dropped: str, cosine: float, wrong: tuple[float, float], what: str) -> Counterexample:
-    rng = generator(key)
+def _stray_fates(rng: np.random.Generator, cosine: float, wrong: tuple[float, float], what: str) -> Trials:
+    """Leavers at another angle, or neurons with another read-out, against the fate that the law of leavers has for them."""
     geometry = two_rays(rng, cosine)
     network, alpha, beta, used = _leavers(rng, geometry, cosine, wrong)
     plus, minus, lost = _followed(geometry, network)
     dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), -abs(cosine)))
     fails = used & ~lost[:, None] & np.where(dead, plus | minus, ~plus & ~minus)
-    i, j = (int(v) for v in (np.argwhere(fails)[0] if fails.any() else (0, 0)))
-    return Counterexample.of(
-        dropped,
-        Quote(_fate_of(alpha, beta, network, i, j), "at the end", not dead[i, j], plus[i, j] | minus[i, j]),
-        0.5,
-        record(geometry.data, "cross-entropy", network, i, neuron=j),
-        rest=f"{int(fails.sum())} of {int(used.sum())} neurons {what}",
-    )
+
+    def fate(i: int, j: int) -> Quote:
+        quantity = f"the fate (0: active on no point) of {_neuron(alpha, beta, network, i, j)}"
+        return Quote(quantity, "at the end", not dead[i, j], plus[i, j] | minus[i, j])
+
+    rest = f"{int(fails.sum())} of {int(used.sum())} neurons {what}"
+    return _first_failures(geometry, network, "cross-entropy", fails, fate, rest)
 
 
-def _fate_of(alpha: np.ndarray, beta: np.ndarray, network: TwoLayerReLU, i: int, j: int) -> str:
-    return (
-        f"the fate (0: active on no point) of a neuron with w.xh_+ = {alpha[i, j]:.3g}, w.xh_- = {beta[i, j]:.3g}, "
-        f"z = {float(network.z[i, j]):.3g}"
-    )
+def _first_failures(geometry: Geometry, network: TwoLayerReLU, loss: str, fails: np.ndarray, fate: Any, rest: str) -> Trials:
+    """Networks by their first neuron that `fails` [b, h], which is quoted by `fate(network, neuron)`."""
+    first = np.argmax(fails, axis=-1)
+
+    def numbers(i: int) -> dict[str, Any]:
+        return record(geometry.data, loss, network, i, neuron=int(first[i]))
+
+    return Trials(fails.any(-1), numbers, quote=lambda i: fate(i, int(first[i])), rest=rest)
 
 
-def waking_without_wrong_sign(key: Any) -> Counterexample:
-    """Drop "z > beta": the read-out is of the wrong sign but too small, and the neuron learns its class all the same."""
-    return _counterexample(
-        key,
-        "the neuron leaves its class (0 < z < beta instead)",
-        -0.5,
-        (0.1, 0.9),
-        "stay on class - although alpha + |c| beta < 0",
-    )
-
-
-def waking_without_obtuse_angle(key: Any) -> Counterexample:
-    """Drop "obtuse": at 60 degrees leaving one class moves a neuron away from the other one too."""
-    return _counterexample(
-        key,
-        "classes at an obtuse angle (60 degrees instead)",
-        0.5,
-        (1.02, 3.0),
-        "are active on no point at the end although alpha + |c| beta > 0",
-    )
+def _neuron(alpha: np.ndarray, beta: np.ndarray, network: TwoLayerReLU, i: int, j: int) -> str:
+    where = f"w.xh_+ = {alpha[i, j]:.3g}, w.xh_- = {beta[i, j]:.3g}"
+    return f"a neuron with {where}, z = {float(network.z[i, j]):.3g}"
 
 
 def _beside(
@@ -159,36 +109,8 @@ def _awake(network: TwoLayerReLU, geometry: Geometry) -> tuple[np.ndarray, np.nd
     return plus, minus
 
 
-def check_waking_hinge(key: Any, trials: int) -> Outcome:
-    """The exact hinge flow of networks of leavers, every second one beside a neuron that learns class -; one trial is one
-    neuron that has left class -. Beside leavers alone that is each of them: their margin is below 0 until they are gone."""
-    tally = TrialLog(0.5)
-    seen: list[np.ndarray] = []
-    for k, rng in enumerate(generators(key, trials)):
-        cosine = -0.05 - 0.9 * (k % 8 + float(rng.uniform())) / 8
-        geometry = two_rays(rng, cosine)
-        network, alpha, beta, used = _leavers(rng, geometry, cosine)
-        network, used = _beside(rng, geometry, network, used, (1e-3, 0.5))
-        run = train_exact(geometry.data, network, AT_LAST)
-        final: Any = run.final
-        plus, minus = _awake(final, geometry)
-        dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine))
-        alone = (np.arange(BATCH) % 2 == 0)[:, None]
-        wrong = np.where(followed(run)[:, None], np.where(dead, plus, ~plus) | (minus & alone), True)
-        mine = used & (alone | ~minus)
-
-        def instance(i, g=geometry, n=network, s=mine, d=dead, p=plus):
-            b, j = (int(v) for v in np.argwhere(s)[i])
-            return record(g.data, "hinge", n, b, neuron=j, on_plus=bool(p[b, j]), dies_by_law=bool(d[b, j]))
-
-        tally.add(wrong[mine], "hinge", instance)
-        seen.append(np.stack([np.full(plus.shape, cosine), alpha / np.where(used, beta, 1), plus], axis=-1)[mine])
-    return tally.outcome(points=np.concatenate(seen))
-
-
-def waking_of_a_learnt_class(key: Any) -> Counterexample:
-    """Drop "leaves class - before it is learnt": beside a neuron that learns it sooner the leavers stay where they are."""
-    rng = generator(key)
+def _learnt_sooner(rng: np.random.Generator) -> Trials:
+    """Beside a neuron that learns class - sooner, the leavers stay where they are."""
     cosine = -0.5
     geometry = two_rays(rng, cosine)
     network, alpha, beta, used = _leavers(rng, geometry, cosine)
@@ -196,20 +118,16 @@ def waking_of_a_learnt_class(key: Any) -> Counterexample:
     run = train_exact(geometry.data, network, AT_LAST)
     final: Any = run.final
     fails = _awake(final, geometry)[1] & used & (np.arange(BATCH) % 2 == 1)[:, None]
-    i, j = (int(v) for v in (np.argwhere(fails)[0] if fails.any() else (0, 0)))
-    dead = bool(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine)[i, j])
-    told = "dies" if dead else "leaves and wakes on class +"
-    what = (
-        f"1 if it is on class -, else 0, for a neuron with w.xh_+ = {alpha[i, j]:.3g}, w.xh_- = {beta[i, j]:.3g}, "
-        f"z = {float(network.z[i, j]):.3g}, which the rule says {told},"
-    )
-    return Counterexample.of(
-        "the neuron leaves class - before it is learnt (beside a neuron that learns it sooner instead)",
-        Quote(what, "when all is learnt", 0.0, fails[i, j]),
-        0.5,
-        record(geometry.data, "hinge", network, i, neuron=j),
-        rest=f"so it is for {int(fails.sum())} of {int(used[1::2].sum())} leavers",
-    )
+    dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine))
+
+    def fate(i: int, j: int) -> Quote:
+        told = "dies" if dead[i, j] else "leaves and wakes on class +"
+        who = _neuron(alpha, beta, network, i, j)
+        what = f"1 if it is on class -, else 0, for {who}, which the rule says {told},"
+        return Quote(what, "when all is learnt", 0.0, fails[i, j])
+
+    rest = f"so it is for {int(fails.sum())} of {int(used[1::2].sum())} leavers"
+    return _first_failures(geometry, network, "hinge", fails, fate, rest)
 
 
 def draw_waking(outcome: Outcome, ax: Any) -> None:
@@ -233,8 +151,14 @@ _RULE = (
     r"&\alpha_j = w_j \cdot \hat{x}_+ \le 0 < \beta_j = w_j \cdot \hat{x}_- < z_j, \qquad "
     r"c = \hat{x}_+ \cdot \hat{x}_- \end{split}"
 )
+_EIGHT = tuple({"turn": k} for k in range(8))  # angles, in as many parts
 
-WAKING = Theorem(
+
+def _angle(rng: np.random.Generator, turn: int) -> float:
+    return -0.05 - 0.9 * (turn + float(rng.uniform())) / 8
+
+
+@register(
     name="waking",
     equation="4.4",
     title="Some of the neurons that leave a class wake on the other one",
@@ -256,12 +180,52 @@ WAKING = Theorem(
     checked_with=BY_FLOW,
     default_trials=8 * BATCH,
     quick_trials=2 * BATCH,
-    check=check_waking,
-    necessity=(waking_without_wrong_sign, waking_without_obtuse_angle),
+    losses=("cross-entropy", "exponential"),
+    rounds=_EIGHT,
+    drops=(
+        Drop(
+            # The read-out is of the wrong sign but too small, and the neuron learns its class all the same.
+            "the neuron leaves its class (0 < z < beta instead)",
+            lambda rng: _stray_fates(rng, -0.5, (0.1, 0.9), "stay on class - although alpha + |c| beta < 0"),
+        ),
+        Drop(
+            # Leaving one class moves a neuron away from the other one too.
+            "classes at an obtuse angle (60 degrees instead)",
+            lambda rng: _stray_fates(
+                rng, 0.5, (1.02, 3.0), "are active on no point at the end although alpha + |c| beta > 0"
+            ),
+        ),
+    ),
     figure=draw_waking,
 )
+def waking(rng: np.random.Generator, turn: int) -> Trials:
+    """The flow of networks of leavers at random obtuse angles; one trial is one neuron."""
+    cosine = _angle(rng, turn)
+    geometry = two_rays(rng, cosine)
+    network, alpha, beta, used = _leavers(rng, geometry, cosine)
+    plus, minus, lost = _followed(geometry, network)
+    dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine))
+    wrong = np.where(dead, plus | minus, ~plus)
+    undecided = (minus & ~plus) | lost[:, None]
+    each = {"on_plus": plus, "on_minus": minus, "dies_by_law": dead}
+    fate = np.where(plus, 1.0, np.where(minus, 0.5, 0.0))
+    points = np.stack([np.full(fate.shape, cosine), alpha / np.where(used, beta, 1), fate], axis=-1)[used]
+    numbers = _neurons(geometry, "cross-entropy", network, used, each)
+    return Trials(wrong[used], numbers, undecided[used], "cross-entropy", extra={"points": points})
 
-WAKING_HINGE = Theorem(
+
+def _neurons(geometry: Geometry, loss: str, network: TwoLayerReLU, used: np.ndarray, each: dict[str, np.ndarray]) -> Any:
+    """`numbers` of trials that are the `used` [b, h] neurons, with `each` [b, h] at its own."""
+    places = np.argwhere(used)
+
+    def numbers(i: int) -> dict[str, Any]:
+        b, j = (int(n) for n in places[i])
+        return record(geometry.data, loss, network, b, neuron=j, **{name: bool(v[b, j]) for name, v in each.items()})
+
+    return numbers
+
+
+@register(
     name="waking-hinge",
     equation="4.4",
     title="With hinge loss too, some of those that leave a class wake on the other one",
@@ -283,7 +247,29 @@ WAKING_HINGE = Theorem(
     checked_with="simulate_hinge_exact: all weights of the full network from event to event",
     default_trials=8 * BATCH,
     quick_trials=2 * BATCH,
-    check=check_waking_hinge,
-    necessity=(waking_of_a_learnt_class,),
+    losses=("hinge",),
+    rounds=_EIGHT,
+    drops=(
+        Drop(
+            "the neuron leaves class - before it is learnt (beside a neuron that learns it sooner instead)", _learnt_sooner
+        ),
+    ),
     figure=draw_waking,
 )
+def waking_hinge(rng: np.random.Generator, turn: int) -> Trials:
+    """The exact hinge flow of networks of leavers, every second one beside a neuron that learns class -; one trial is one
+    neuron that has left class -. Beside leavers alone that is each of them: their margin is below 0 until they are gone."""
+    cosine = _angle(rng, turn)
+    geometry = two_rays(rng, cosine)
+    network, alpha, beta, used = _leavers(rng, geometry, cosine)
+    network, used = _beside(rng, geometry, network, used, (1e-3, 0.5))
+    run = train_exact(geometry.data, network, AT_LAST)
+    final: Any = run.final
+    plus, minus = _awake(final, geometry)
+    dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine))
+    alone = (np.arange(BATCH) % 2 == 0)[:, None]
+    wrong = np.where(followed(run)[:, None], np.where(dead, plus, ~plus) | (minus & alone), True)
+    mine = used & (alone | ~minus)
+    points = np.stack([np.full(plus.shape, cosine), alpha / np.where(used, beta, 1), plus], axis=-1)[mine]
+    numbers = _neurons(geometry, "hinge", network, mine, {"on_plus": plus, "dies_by_law": dead})
+    return Trials(wrong[mine], numbers, group="hinge", extra={"points": points})

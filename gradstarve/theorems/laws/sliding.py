@@ -1,0 +1,127 @@
+"""No neuron slides along the edge of a point (2.0): its motion on both sides of every event of a hinge flow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradstarve.problem import Dataset, TwoLayerReLU
+from gradstarve.simulation import Kind
+from gradstarve.theorems._entry import COLOURS, SEPARABLE, Outcome
+from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
+from gradstarve.theorems._sampling import BATCH, RECORDS, cone_data, networks, record, train_exact
+from gradstarve.theorems.laws.hinge import AT_LAST, HINGE_LOSS, Moment, draw_problem, followed, forces, retraced
+from gradstarve.theorems.laws.independence import SIGN_TOLERANCE, pushed_sign
+
+
+def _leading(moment: Moment, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Before the event and after it, how w_j.x_i moves in the direction of (2.0), beside all that points could push:
+    [h, n] each; negative is against it."""
+    x, y, q = (np.asarray(leaf, float) for leaf in (data.points, data.labels, data.weights))
+    lengths = np.linalg.norm(x, axis=-1)
+    reach = np.abs(moment.z)[:, None] * float(q @ lengths) * lengths
+    sides = []
+    for active, pulls in zip(moment.active, moment.pulls, strict=True):
+        motion = moment.z[:, None] * (forces(active, pulls, data) @ x.T)
+        sides.append(motion * pushed_sign(moment.z, y) / np.where(reach > 0, reach, 1))
+    return sides[0], sides[1]
+
+
+def _against(moments: list[Moment], data: Dataset) -> tuple[float, list[list[float]]]:
+    """How far anything moves against (2.0) on either side of any event, 1 where an edge is passed the other way; and for
+    every edge passed how fast it is approached, how fast it is left, and whether the neuron wakes."""
+    worst, passed = 0.0, []
+    for moment in moments:
+        sides = _leading(moment, data)
+        worst = max(worst, *(float(-side.min()) for side in sides))
+        j, i = moment.neuron, moment.point
+        if j >= 0:
+            wakes = moment.kind == Kind.WAKES
+            law = pushed_sign(moment.z, np.asarray(data.labels))[j, i]
+            worst = max(worst, float(law != (1 if wakes else -1)))
+            passed.append([float(sides[0][j, i]), float(sides[1][j, i]), float(wakes)])
+    return worst, passed
+
+
+def _slides(data: Dataset, network: TwoLayerReLU) -> list[tuple[float, int, Moment, float, float, str]]:
+    """The networks whose path is refused at an edge: how surely it slides, the network, the event, the speeds to the edge
+    before it and away from it after, and the event in words."""
+    r = float(np.linalg.norm(np.asarray(data.points), axis=-1).max())
+    run, found = train_exact(data, network, np.arange(1, RECORDS + 1) / (4 * r)), []
+    for b in map(int, np.flatnonzero(~followed(run))):
+        last = retraced(data, network, run.events, b).moments[-1]
+        j, i = last.neuron, last.point
+        toward = (1 if last.kind == Kind.WAKES else -1) * pushed_sign(last.z, np.asarray(data.labels))[j, i]
+        before, after = (toward * float(side[j, i]) for side in _leading(last, data))
+        found.append((-after if before > 0 else before, b, last, before, after, run.events.of(b)[-1].split(": ")[1]))
+    return found
+
+
+def _acute(rng: np.random.Generator) -> Trials:
+    """Classes at 60 degrees. The event where an edge slides, and the motion beside it."""
+    for _ in range(10):
+        data = cone_data(rng, opening=0.1, angle=np.pi / 3)
+        # Small ones, and for a short time: before margins are at 1 and slide.
+        network = TwoLayerReLU(*networks(rng, low=0.05, high=0.1))
+        found = _slides(data, network)
+        if found:
+            break
+    else:
+        raise RuntimeError("240 networks at an acute angle, and no edge slides")
+    gap, b, last, before, _, told = max(found, key=lambda case: case[0])
+    return compared(
+        [min(-gap, 0)],
+        0,
+        1.0,
+        lambda _: record(data, "hinge", network, b, neuron=last.neuron, point=last.point),
+        quantity="the speed of w.x away from the edge, of all pushes,",
+        when=f"just after t = {last.time:.4g}",
+        setting=told,
+        rest=f"by the law it is that at least, and before it w.x moves to the edge by {before:.3g}: the neuron slides along "
+        "it, and the path is refused",
+    )
+
+
+def draw_passages(outcome: Outcome, ax: Any) -> None:
+    """How fast every edge is approached, and how fast it is left."""
+    before, after, wakes = outcome.extra["passed"].T
+    for value, name, colour in ((1.0, "a neuron wakes", COLOURS[0]), (0.0, "a neuron falls asleep", COLOURS[1])):
+        mine = wakes == value
+        ax.plot(before[mine], after[mine], ".", markersize=4, color=colour, label=name)
+    low = min(0.0, float(outcome.extra["passed"].min(initial=0))) - 0.02
+    ax.axvspan(low, 0, color="0.85", linewidth=0)
+    ax.axhspan(low, 0, color="0.85", linewidth=0, label="back to the edge: never")
+    ax.set_xlim(low, None)
+    ax.set_ylim(low, None)
+    ax.set_xlabel("speed of w.x before its edge is passed (of all pushes)")
+    ax.set_ylabel("speed after")
+    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, markerscale=2)
+
+
+@register(
+    name="no-sliding-edges",
+    equation="2.0",
+    title="No neuron slides along the edge of a point",
+    claim="at every event of a hinge flow, just before it and just after, every w_j.x_i moves in the direction "
+    "sign(z_j y_i), or not at all: an edge w_j.x_i = 0 is passed, and never held",
+    formula=(
+        r"z_j\, y_i\, \frac{d(w_j \cdot x_i)}{dt} \ge 0 \quad \text{just before and just after every event, for all } i, j"
+    ),
+    hypotheses=(SEPARABLE, HINGE_LOSS),
+    tolerance=SIGN_TOLERANCE,
+    why_tolerance="two gradients: rounding of a few sums of 4 products, relative to the sum of their sizes",
+    checked_with="the gradient in plain NumPy on both sides of every event, on weights moved there by matrix exponentials",
+    default_trials=8 * BATCH,
+    losses=("hinge",),
+    drops=(Drop("orthogonally separable data (classes at an angle of 60 degrees instead)", _acute),),
+    figure=draw_passages,
+)
+def no_sliding_edges(rng: np.random.Generator) -> Trials:
+    """The motion of every neuron along every point on both sides of every event; one trial is one network."""
+    data, network, _ = draw_problem(rng)
+    run = train_exact(data, network, AT_LAST)
+    each = [_against(retraced(data, network, run.events, b).moments, data) for b in range(BATCH)]
+    gaps = np.where(followed(run), [gap for gap, _ in each], np.inf)  # whoever is not followed to the end may slide
+    passed = np.reshape([edge for _, edges in each for edge in edges], (-1, 3))
+    return Trials(gaps, recorded(data, "hinge", network, {"against_the_law": gaps}), group="hinge", extra={"passed": passed})
