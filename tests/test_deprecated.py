@@ -201,3 +201,19 @@ def test_randomness_takes_a_key_or_an_integer():
         jax.tree.map(np.testing.assert_array_equal, make(7), make(jax.random.key(7)))
     first, second = (gs.datasets.digits(key=key).train.points for key in (jax.random.key(7), jax.random.PRNGKey(7)))
     np.testing.assert_array_equal(first, second)
+
+
+def test_old_names_of_the_catalogue():
+    from gradstarve import problem, theorems
+    from gradstarve.theorems import Row
+
+    for old, new in (("Tally", "TrialLog"), ("Start", "ExclusiveInit")):
+        with pytest.warns(DeprecationWarning, match=f"use gradstarve.theorems.{new}"):
+            assert getattr(theorems, old) is getattr(theorems, new)
+    with pytest.raises(AttributeError, match="no attribute 'Telly'"):
+        _ = theorems.Telly
+    row = Row(theorems.CATALOGUE["sign"], None, (), 0.0, ("a hypothesis",))
+    with pytest.warns(DeprecationWarning, match="hypothesis_violations"):
+        assert row.strays == ("a hypothesis",)
+    with pytest.warns(DeprecationWarning, match=r"use loss\.clock"):
+        assert problem.closed_form_of(gs.Hinge()) == "hinge"

@@ -23,6 +23,7 @@ from gradstarve.problem._losses import (
     SquaredMargin,
     as_loss,
     clock_of,
+    closed_form_of,
     with_closed_form,
 )
 from gradstarve.problem._networks import (

@@ -305,6 +305,12 @@ def clock_of(loss) -> str | Loss:
     return loss if loss.clock is None else loss.clock
 
 
+def closed_form_of(loss) -> str | None:
+    """`loss.clock`, by its old name."""
+    warn_deprecated("closed_form_of(loss)", "loss.clock")
+    return as_loss(loss).clock
+
+
 def with_closed_form(loss) -> Loss:
     """`as_loss(loss)`, and `HypothesisError` unless its clock is a closed form: for laws that are written for these alone.
 

@@ -3,6 +3,11 @@
 The setting is that of arXiv:1809.06848; statements and equation numbers are this project's own.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
+from gradstarve.ground import warn_deprecated
 from gradstarve.theorems._catalogue import CATALOGUE
 from gradstarve.theorems._earlier import earlier
 from gradstarve.theorems._entry import (
@@ -27,3 +32,12 @@ from gradstarve.theorems._verify import FORMAT, Report, Row, draw, verify
 from gradstarve.theorems.laws.features import AnyLoss
 
 __all__ = ["CATALOGUE", "Counterexample", "Outcome", "Report", "Row", "Theorem", "draw", "verify"]
+
+_OLD = {"Tally": "TrialLog", "Start": "ExclusiveInit"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OLD:
+        warn_deprecated(f"gradstarve.theorems.{name}", f"gradstarve.theorems.{_OLD[name]}")
+        return globals()[_OLD[name]]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

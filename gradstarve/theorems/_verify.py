@@ -22,17 +22,20 @@ from gradstarve.ground import (
     Progress,
     as_flag,
     check_instance,
+    deprecated,
     did_you_mean,
     environment,
     fields_html,
     files,
     html_table,
+    one_key,
     positive_int,
     say,
     short_repr,
     shown,
     style,
     table_text,
+    warn_deprecated,
 )
 from gradstarve.theorems._catalogue import CATALOGUE
 from gradstarve.theorems._earlier import earlier, is_same_run, own_figures, put_aside, remove_figures
@@ -56,6 +59,12 @@ class Row:
 
     __repr__ = short_repr
     _repr_html_ = fields_html
+
+    @property
+    def strays(self) -> tuple[str, ...]:
+        """`hypothesis_violations` by its old name."""
+        warn_deprecated("Row.strays", "Row.hypothesis_violations")
+        return self.hypothesis_violations
 
     @property
     def ok(self) -> bool:
@@ -291,8 +300,10 @@ def _finite(value: Any) -> Any:
     return value
 
 
+@deprecated("names", "trials", "key", "progress", "quick", "precision")
 def verify(
     names: Any = "all",
+    *,
     trials: Any = None,
     key: Any = None,
     progress: bool = True,
@@ -302,7 +313,7 @@ def verify(
     """Try the theorems called `names` ("all", one name, or several) on random instances, and drop their hypotheses.
 
     - `trials`: at least how many instances each, rounded up to whole batches; None for each entry's own number;
-    - `key`: a JAX key, `jax.random.key(0)` if None: the same key gives the same instances, whatever else is run;
+    - `key`: a JAX key or an integer, 0 if None: the same key gives the same instances, whatever else is run;
     - `progress`: one line on stderr as each theorem is done, and on a terminal which one is being tried;
     - `quick`: fewer trials, mostly one batch of one loss for each entry, and for statistical claims less power;
     - `precision`: "float64", or "float32" to run training and laws in that, to the entries' tolerances for it
@@ -335,7 +346,8 @@ def verify(
     ):
         # The samplers' numbers are NumPy's and are rounded on purpose here.
         warnings.filterwarnings("ignore", message=".*is float64 but JAX runs in 32-bit mode")
-        key = _as_key(key)
+        key = one_key(0 if key is None else key)
+        key = key if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
         for done, theorem in enumerate(chosen):
             bar.update(done, label=f"verifying {theorem.name}")
             if theorem.name in skipped:
@@ -396,14 +408,6 @@ def _unknown(name: str) -> str:
     elif alike and not meant:
         meant = f"; did you mean {' or '.join(map(repr, alike))}?"
     return f'unknown theorem {shown(name)}{meant}; use one of {", ".join(CATALOGUE)}, or "all"'
-
-
-def _as_key(key: Any) -> Any:
-    if key is None:
-        return jax.random.key(0)
-    if not isinstance(key, jax.Array) or key.shape != () or not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise ValueError(f"key must be one JAX key such as jax.random.key(0), got {shown(key)}")
-    return key
 
 
 def _number(name: str) -> int:
