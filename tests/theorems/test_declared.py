@@ -22,8 +22,15 @@ STUB = '''"""A law that only this test has."""
 
 import numpy as np
 
+from gradstarve.symbolic import derives
 from gradstarve.theorems._entry import draw_gaps
 from gradstarve.theorems._register import Drop, Trials, compared, register
+
+
+@derives(name="made-up", equation="3.5", title="Halves of a number", losses=("hinge",))
+def derivation(chain, loss):
+    """Halves."""
+    return {}
 
 
 @register(
@@ -44,17 +51,6 @@ def made_up(rng: np.random.Generator, offset: float = 0.0) -> Trials:
     """Numbers between 0 and 1."""
     x = rng.uniform(size=24)
     return compared(x / 2 + offset, x * 0.5, 1.0, lambda i: {"x": x[i]}, quantity="half of a number")
-'''
-
-DERIVATION = '''"""A derivation that only this test has."""
-
-from gradstarve.symbolic._derive import derives
-
-
-@derives(name="made-up", equation="3.5", title="Halves of a number", losses=("hinge",))
-def made_up(chain, loss):
-    """Halves."""
-    return {}
 '''
 
 PAGES = """
@@ -79,8 +75,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("copy")
     shutil.copytree(PACKAGE, folder / "gradstarve", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "gradstarve" / "theorems" / "laws" / "made_up.py").write_text(STUB, encoding="utf-8")
-    if (PACKAGE / "symbolic" / "_derive.py").exists():
-        (folder / "gradstarve" / "symbolic" / "_made_up.py").write_text(DERIVATION, encoding="utf-8")
     paths = os.pathsep.join(map(str, (folder, ROOT / "docs", ROOT / "tests", *(path for path in sys.path if path), ROOT)))
 
     def run(*command, **variables):
@@ -104,17 +98,13 @@ def test_one_module_puts_a_law_everywhere(run):
     names = [line.split()[0] for line in run("-m", "gradstarve", "verify", "--list").splitlines()]
     assert names == ["name", *list(CATALOGUE)[:5], "made-up", *list(CATALOGUE)[5:]]
     assert completed(run, "verify made") == ["made-up"]
+    assert "made-up --loss hinge" in run("-m", "gradstarve", "derive", "--list")
+    assert completed(run, "derive made") == ["made-up"]
     told = json.loads(run("-c", PAGES))
     assert "| [made-up](gradstarve/theorems/laws/made_up.py) | 3.5 | Halves of a number |" in told["table"]
     assert "Half of a number is the number times 0.5." in told["pages"]["made-up"]
     assert "[Halves of a number](made-up.md) (3.5)" in told["pages"]["index"]
     assert run("-c", RUN).split() == ["True", "1.0"]
-
-
-@pytest.mark.skipif(not (PACKAGE / "symbolic" / "_derive.py").exists(), reason="derivations are not declared yet")
-def test_so_does_one_module_with_a_derivation(run):
-    assert "made-up" in run("-m", "gradstarve", "derive", "--list")
-    assert completed(run, "derive made") == ["made-up"]
 
 
 def declared(name, **how):
