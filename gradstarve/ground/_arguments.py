@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -114,20 +115,37 @@ def suggesting(**aliases: str) -> Callable[[Init], Init]:
     return decorate
 
 
-def one_key(key: Any) -> Any:
+def one_key(key: Any, seeds: bool = False) -> Any:
     """`key` if it is one JAX key, of the new kind or of the old one, and else a `ValueError` that quotes what came.
+
+    With `seeds` an integer from 0 to 2^63 - 1 is taken for the key that it is the seed of.
 
     >>> one_key(0)
     Traceback (most recent call last):
         ...
     ValueError: key must be one JAX key such as jax.random.key(0), got 0
     """
+    seed = _whole(key) if seeds and not isinstance(key, float) else None
+    if seed is not None and 0 <= seed < 2**63:
+        return jax.random.key(seed)
+    keys = some_keys(key)
+    if keys is not None and keys.shape == ():
+        return keys
+    meant = ", or an integer >= 0" if seeds else ""
+    raise ValueError(f"key must be one JAX key such as jax.random.key(0){meant}, got {shown(key)}")
+
+
+def some_keys(key: Any) -> Any:
+    """JAX keys of the new kind for `key` of any shape, of the new kind or of the old one; None for what is no key."""
     dtype = getattr(key, "dtype", None)
-    if dtype is not None:
-        new = jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ()
-        if new or (dtype == np.uint32 and key.ndim == 1):
-            return key
-    raise ValueError(f"key must be one JAX key such as jax.random.key(0), got {shown(key)}")
+    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        return key
+    if dtype == np.uint32 and key.ndim:
+        try:
+            return jax.random.wrap_key_data(jnp.asarray(key))
+        except TypeError:  # the last axis is not that of a key
+            return None
+    return None
 
 
 def can_pickle(value: Any) -> bool:

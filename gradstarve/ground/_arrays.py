@@ -386,7 +386,7 @@ def check_sum_is_one(name: str, array: Array | np.ndarray, fix: str | None = Non
     """
     if is_concrete(array):
         values = np.asarray(array)
-        totals = np.sum(values, axis=-1, dtype=np.float64)
+        totals = np.asarray(np.sum(values, axis=-1, dtype=np.float64))
         bad = ~(np.abs(totals - 1) <= 4 * values.shape[-1] ** 0.5 * float(np.finfo(values.dtype).eps))
         if bad.any():
             total = float(totals[bad].flat[0])
@@ -404,7 +404,7 @@ def check_shares(**named: Array) -> None:
     if not all(is_concrete(share) for share in named.values()):
         return
     shares = np.broadcast_arrays(*map(np.asarray, named.values()))
-    total = np.sum(shares, axis=0)
+    total = np.asarray(sum(shares))
     above = total > 1 + 64 * np.finfo(shares[0].dtype).eps
     if above.any():
         got = " + ".join(f"{share[above].flat[0]:.6g}" for share in shares)
