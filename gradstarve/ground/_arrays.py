@@ -393,7 +393,7 @@ def check_sum_is_one(name: str, array: Array | np.ndarray, fix: str | None = Non
             raise ValueError(f"{name} must sum to 1, got {total!r}; {fix or f'give {name} / {name}.sum()'}")
 
 
-def check_shares(**named: Array) -> None:
+def check_shares(**named: Any) -> None:
     """Raise a `ValueError` where the named shares of the samples sum to more than 1 (if they can be seen).
 
     >>> check_shares(p_frequent=np.float64(0.8), p_both=np.float64(0.3))

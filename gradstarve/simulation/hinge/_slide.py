@@ -21,6 +21,7 @@ from gradstarve.problem import Dataset
 from gradstarve.simulation.engines import _fused as fused
 from gradstarve.simulation.hinge._passage import (
     AT_ONE,
+    BOX,
     JUMP,
     MOMENT,
     PULL,
@@ -485,7 +486,7 @@ def decide(slopes: np.ndarray, margins: np.ndarray, live: np.ndarray, held: np.n
         # In shares of q, so that the box is the same for all.
         columns = (mine * size[:, None]).T
         scale = np.max(np.abs(columns)) or 1.0
-        share = lsq_linear(columns / scale, -rest / scale, (0, 1), method="bvls", tol=4 * eps).x
+        share = lsq_linear(columns / scale, -rest / scale, (0, 1), method="bvls", tol=BOX * eps).x
     least = RATE * eps
     live, held = others.copy(), np.zeros_like(others)
     live[at_one], held[at_one] = share >= 1 - least, (share > least) & (share < 1 - least)
