@@ -16,7 +16,7 @@ import numpy as np
 
 import gradstarve as gs
 from benchmarks.timing import interleaved
-from gradstarve.simulation import Kind
+from gradstarve.simulation import EventKind
 
 Row = dict[str, Any]
 TIMES = np.array([2.0, 8.0, 30.0])
@@ -51,7 +51,7 @@ def one(size: Size, turns: int) -> list[Row]:
     data = gs.datasets.cones(jax.random.key(6), size.d, points_per_class=size.n // 2, opening=0.4, spread=0.3)
     drawn = gs.init_two_layer(jax.random.key(7), 2 * count, size.h, size.d, size.scale, size.scale)
     run = gs.simulate_hinge_exact(data, drawn, TIMES)
-    slides = (run.events.kind == Kind.HELD).any(-1)
+    slides = (run.events.kind == EventKind.HELD).any(-1)
     smooth = drawn[np.flatnonzero(~slides)[:count]]
     peers = {
         "gradstarve": lambda: gs.simulate_hinge_exact(data, smooth, TIMES).logits(),

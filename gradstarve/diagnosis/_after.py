@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy.special import expit
 
 from gradstarve.diagnosis._groups import ALARM_INDEX, GroupLaw, index_of
 from gradstarve.diagnosis._presentation import told
-from gradstarve.diagnosis._training import sigmoid
 from gradstarve.ground import as_floats, check_finite, html_lines, number, short_repr, shown, table_text, to_jsonable
 
 # Margins are computed in 32 bits as a rule.
@@ -108,20 +108,18 @@ class AfterTraining:
         return to_jsonable({"groups": [vars(g) for g in self.groups], **{name: getattr(self, name) for name in names}})
 
 
-def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Rank correlation of two sequences, ties at their mean rank; nan where one of them is constant.
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation of two sequences; nan where one of them is constant.
 
-    >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 30.0, 20.0]))
+    >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([10.0, 30.0, 20.0]))
     0.5
     """
-    ranks = []
-    for values in (np.asarray(first, np.float64), np.asarray(second, np.float64)):
-        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-        mean = np.cumsum(counts) - (counts - 1) / 2
-        ranks.append(mean[inverse] - mean[inverse].mean())
-    a, b = ranks
-    size = np.sqrt((a @ a) * (b @ b))
-    return float(round(a @ b / size, 12)) if size > 0 else float("nan")
+    from scipy import stats  # here: it takes as long to import as the rest of the room
+
+    if min(np.ptp(first), np.ptp(second)) == 0:
+        return float("nan")
+    found: Any = stats.spearmanr(first, second)
+    return float(round(found.statistic, 12))
 
 
 def after_training(report: Any, trained: Any, *, alone: Any = None) -> AfterTraining:
@@ -154,9 +152,9 @@ def after_training(report: Any, trained: Any, *, alone: Any = None) -> AfterTrai
         groups=groups,
         time=float(predicted(times)),
         beyond=beyond,
-        error=float(sigmoid(-measured).mean()),
-        rank_correlation=spearman(measured - start, margins - start),
-        group_rank_correlation=spearman(*np.array([(g.index, g.index_predicted) for g in groups]).T)
+        error=float(expit(-measured).mean()),
+        rank_correlation=rank_correlation(measured - start, margins - start),
+        group_rank_correlation=rank_correlation(*np.array([(g.index, g.index_predicted) for g in groups]).T)
         if several
         else float("nan"),
         kernel_change=change,

@@ -13,7 +13,7 @@ Below it: groups that are named, groups that are found, and features that nobody
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,9 +186,18 @@ def held_fixed(labels: np.ndarray, others) -> np.ndarray:
 
 
 def permutation_p(
-    group: Group, kernel: np.ndarray, labels: np.ndarray, others, rng: np.random.Generator, rounds: int
+    group: Group,
+    labels: np.ndarray,
+    others,
+    rng: np.random.Generator,
+    rounds: int,
+    size: Callable[[np.ndarray], np.ndarray],
+    noise: float = 0.0,
 ) -> float:
-    """Part of the permutations of the members within each class whose |delta|^2 is as large: exact at every level."""
+    """Part of the permutations of the members within each class that are as large as the group itself: exact at every level.
+
+    `size` of the contrasts [n, m] of m groups is [m]; `noise`: the rounding of that of the group.
+    """
     basis = held_fixed(labels, others)
     permuted = np.empty((len(labels), rounds))
     for sign in (1, -1):
@@ -196,12 +205,21 @@ def permutation_p(
         for r in range(rounds):
             permuted[mine, r] = rng.permutation(group.members[mine])
     left = permuted - basis @ (basis.T @ permuted)
-    size = (left**2).sum(0)
-    contrasts = labels[:, None] * left / np.where(size > 0, size, 1)
-    squares = np.einsum("ir,ir->r", contrasts, kernel @ contrasts)
-    mine, noise = _square(group, kernel)
-    # A feature of no length is that of every permutation.
-    return (1 + int((squares >= mine * (1 - 1e-12) - noise).sum())) / (rounds + 1)
+    squares = (left**2).sum(0)
+    chance = size(labels[:, None] * left / np.where(squares > 0, squares, 1))
+    # A feature of no size is that of every permutation.
+    return (1 + int((chance >= size(group.contrast[:, None])[0] * (1 - 1e-12) - noise).sum())) / (rounds + 1)
+
+
+def strength_p(
+    group: Group, kernel: np.ndarray, labels: np.ndarray, others, rng: np.random.Generator, rounds: int
+) -> float:
+    """`permutation_p` of |delta|^2."""
+
+    def squares(contrasts):
+        return np.einsum("ir,ir->r", contrasts, kernel @ contrasts)
+
+    return permutation_p(group, labels, others, rng, rounds, squares, _square(group, kernel)[1])
 
 
 def _square(group: Group, kernel: np.ndarray) -> tuple[float, float]:

@@ -6,23 +6,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from gradstarve.diagnosis._groups import (
     ALARM_INDEX,
     ALARM_P,
     LOGIT,
     Group,
-    held_fixed,
     index_of,
     make_group,
     number_between,
+    permutation_p,
     reaches,
     read_groups,
     read_labels,
     varying_classes,
     without_complements,
 )
-from gradstarve.diagnosis._training import sigmoid
 from gradstarve.ground import (
     as_floats,
     as_seed,
@@ -222,7 +222,7 @@ def from_margins(
     if alone is not None:
         _refuse_others("alone", alone, labels)
     tags = read_groups(groups, labels)
-    errors = sigmoid(-margins).mean(1)
+    errors = expit(-margins).mean(1)
     low = np.flatnonzero(errors <= until_error)
     at = max(1, int(low[0])) if low.size else records - 1
     gains, rng = margins - margins[0], np.random.default_rng(as_seed(key))
@@ -278,18 +278,7 @@ def _measure(group: Group, gains, times, at, labels, others, alone, rng, permuta
     within = labels == favours if favours in group.classes else np.isin(labels, group.classes)
     members = gains[:, within & group.members].mean(1)
     rest = gains[:, within & ~group.members].mean(1)
-    basis = held_fixed(labels, others)
-
-    def contrast(inside):
-        left = inside - basis @ (basis.T @ inside)
-        return favours * (left.T * labels).T / np.maximum((left**2).sum(0), 1e-300)
-
-    carried = gains @ contrast(group.members.astype(float))
-    permuted = np.tile(group.members[:, None].astype(float), permutations)
-    for sign in (1, -1):
-        mine = np.flatnonzero(labels == sign)
-        permuted[mine] = rng.permuted(permuted[mine], axis=0)
-    chance = np.abs(gains[at] @ contrast(permuted))
+    carried = favours * (gains @ group.contrast)
     total = float(members[at])
     # Margins are logged in 32 bits as a rule, and what is gained is their difference.
     rounding = 4 * float(np.finfo(np.float32).eps)
@@ -308,5 +297,5 @@ def _measure(group: Group, gains, times, at, labels, others, alone, rng, permuta
         reliance=float(carried[at]) / total if total > noise else 0.0,
         learnt_at=(reaches(times - times[0], members, LOGIT), reaches(times - times[0], rest, LOGIT)),
         index=index,
-        p_value=(1 + int((chance >= abs(carried[at]) * (1 - 1e-12)).sum())) / (permutations + 1),
+        p_value=permutation_p(group, labels, others, rng, permutations, lambda contrasts: np.abs(gains[at] @ contrasts)),
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
 from gradstarve.diagnosis._groups import Group, GroupLaw, index_of
-from gradstarve.diagnosis._training import sigmoid, train_linearised
+from gradstarve.diagnosis._training import train_linearised
 
 
 @dataclass(frozen=True)
@@ -103,5 +104,5 @@ class Remedies:
     def _outcome(law, name, rest, when, without, margins) -> RemedyOutcome:
         index = index_of(rest, law.rest_alone[when], law.noise[when])
         return RemedyOutcome(
-            law.name, name, rest, float(index), float(sigmoid(-without).mean()), float(sigmoid(-margins).mean())
+            law.name, name, rest, float(index), float(expit(-without).mean()), float(expit(-margins).mean())
         )

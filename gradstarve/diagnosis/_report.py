@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from gradstarve.diagnosis._groups import (
     EigenFeatures,
@@ -16,15 +17,15 @@ from gradstarve.diagnosis._groups import (
     group_law,
     make_group,
     number_between,
-    permutation_p,
     reaches,
     read_groups,
+    strength_p,
     two_clusters,
     varying_classes,
     without_complements,
 )
 from gradstarve.diagnosis._remedies import Remedies, RemedyOutcome
-from gradstarve.diagnosis._training import largest_eigenvalue, sigmoid, train_linearised
+from gradstarve.diagnosis._training import largest_eigenvalue, train_linearised
 from gradstarve.ground import (
     ConvergenceError,
     Progress,
@@ -77,7 +78,7 @@ class StarvationReport:
     @property
     def errors(self) -> np.ndarray:
         """Predicted mean error sigmoid(-m) of training, [T]."""
-        return sigmoid(-self.margins).mean(1)
+        return expit(-self.margins).mean(1)
 
     def summary(self) -> str:
         """In sentences: which feature starves what, by how much, and what would help."""
@@ -174,7 +175,7 @@ def diagnose(
         margins=margins,
         horizon=float(times[at]),
         at=at,
-        error=float(sigmoid(-margins[at]).mean()),
+        error=float(expit(-margins[at]).mean()),
         labels=labels,
         kernel=kernel,
         groups=tuple(laws),
@@ -207,7 +208,7 @@ def _times(kernel, start, until_error, times, notes) -> tuple[np.ndarray, int]:
         if times[0] < 0 or times[-1] == 0:
             raise ValueError(f"times must be >= 0 and not all 0, got {times[0]:.3g} to {times[-1]:.3g}")
         return np.concatenate([[0.0], times[times > 0]]), len(times[times > 0])
-    begun = float(sigmoid(-start).mean())
+    begun = float(expit(-start).mean())
     if begun <= until_error:
         raise ValueError(
             f"the mean error is {begun:.3g} at these parameters, below until_error = {until_error:g}: the network has "
@@ -220,7 +221,7 @@ def _times(kernel, start, until_error, times, notes) -> tuple[np.ndarray, int]:
         piece = unit * np.geomspace(stop / 10, stop, 13)[0 if not seen else 1 :]
         m_piece = train_linearised(kernel, m, piece - since)
         m, since = m_piece[-1], float(piece[-1])
-        seen += list(zip(piece, sigmoid(-m_piece).mean(1), strict=True))
+        seen += list(zip(piece, expit(-m_piece).mean(1), strict=True))
         if seen[-1][1] <= until_error:
             found = reaches(np.array([t for t, _ in seen]), -np.array([e for _, e in seen]), -until_error)
             break
@@ -249,7 +250,7 @@ def _named(tags: Tags, kernel, labels, margins, times, at, rng, permutations, no
                 why = "no class has two samples inside of it and two outside, so that it can not be told from the class"
             notes.append(f"Nothing can be said about {name!r}: {why}.")
             continue
-        p_value = permutation_p(group, kernel, labels, others, rng, permutations)
+        p_value = strength_p(group, kernel, labels, others, rng, permutations)
         laws.append(group_law(group, kernel, labels, margins, times, at, p_value))
     laws = without_complements(laws, labels)
     notes += [untold(law) for law in laws if np.isnan(law.index[at])]

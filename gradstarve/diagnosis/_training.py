@@ -25,15 +25,6 @@ _MOST_STAGES = 400
 TOLERANCE = 1e-6  # of a step, relative to 1 + |m|
 
 
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + e^-x) in float64, to a rounding of itself for every x.
-
-    >>> sigmoid(np.array([-40.0, 0.0])).tolist()
-    [4.248354255291589e-18, 0.5]
-    """
-    return expit(np.asarray(x, np.float64))
-
-
 def train_linearised(
     kernel: np.ndarray,
     start: np.ndarray,
@@ -59,7 +50,7 @@ def train_linearised(
     scale = largest_eigenvalue(kernel)
 
     def field(a, m):
-        return weights * (sigmoid(-m) - penalty * m) - ridge * a
+        return weights * (expit(-m) - penalty * m) - ridge * a
 
     # sigmoid' is at most 1/4.
     radius = scale * weights.max() * (0.25 + penalty) + ridge

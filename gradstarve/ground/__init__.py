@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         check_instance,
         one_key,
         positive_int,
+        some_keys,
         suggesting,
     )
     from gradstarve.ground._arrays import (

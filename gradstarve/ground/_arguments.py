@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -124,15 +125,27 @@ def one_key(key: Any) -> Any:
         ...
     ValueError: key must be one JAX key such as jax.random.key(0), or an integer >= 0 as its seed, got -1
     """
-    if isinstance(key, int | np.integer) and not isinstance(key, bool) and 0 <= key < 2**63:
-        return jax.random.key(int(key))
-    dtype = getattr(key, "dtype", None)
-    if dtype is not None:
-        new = jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ()
-        if new or (dtype == np.uint32 and key.ndim == 1):
-            return key
+    seed = None if isinstance(key, float) else _whole(key)
+    if seed is not None and 0 <= seed < 2**63:
+        return jax.random.key(seed)
+    keys = some_keys(key)
+    if keys is not None and keys.shape == ():
+        return keys
     wanted = "one JAX key such as jax.random.key(0), or an integer >= 0 as its seed"
     raise ValueError(f"key must be {wanted}, got {shown(key)}")
+
+
+def some_keys(key: Any) -> Any:
+    """JAX keys of the new kind for `key` of any shape, of the new kind or of the old one; None for what is no key."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        return key
+    if dtype == np.uint32 and key.ndim:
+        try:
+            return jax.random.wrap_key_data(jnp.asarray(key))
+        except TypeError:  # the last axis is not that of a key
+            return None
+    return None
 
 
 def as_seed(key: Any) -> int | list[int]:
@@ -141,8 +154,9 @@ def as_seed(key: Any) -> int | list[int]:
     >>> as_seed(3), as_seed(jax.random.key(3))
     (3, [0, 3])
     """
-    if isinstance(key, int | np.integer) and not isinstance(key, bool) and key >= 0:
-        return int(key)
+    seed = None if isinstance(key, float) else _whole(key)
+    if seed is not None and seed >= 0:
+        return seed
     return [int(word) for word in np.asarray(jax.random.key_data(one_key(key))).reshape(-1)]
 
 

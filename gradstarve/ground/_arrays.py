@@ -379,14 +379,14 @@ def check_sum_is_one(name: str, array: Array | np.ndarray, fix: str | None = Non
     """
     if is_concrete(array):
         values = np.asarray(array)
-        totals = np.sum(values, axis=-1, dtype=np.float64)
+        totals = np.asarray(np.sum(values, axis=-1, dtype=np.float64))
         bad = ~(np.abs(totals - 1) <= 4 * values.shape[-1] ** 0.5 * float(np.finfo(values.dtype).eps))
         if bad.any():
             total = float(totals[bad].flat[0])
             raise ValueError(f"{name} must sum to 1, got {total!r}; {fix or f'give {name} / {name}.sum()'}")
 
 
-def check_shares(**named: Array) -> None:
+def check_shares(**named: Any) -> None:
     """Raise a `ValueError` where the named shares of the samples sum to more than 1 (if they can be seen).
 
     >>> check_shares(p_frequent=np.float64(0.8), p_both=np.float64(0.3))
@@ -397,7 +397,7 @@ def check_shares(**named: Array) -> None:
     if not all(is_concrete(share) for share in named.values()):
         return
     shares = np.broadcast_arrays(*map(np.asarray, named.values()))
-    total = np.sum(shares, axis=0)
+    total = np.asarray(sum(shares))
     above = total > 1 + 64 * np.finfo(shares[0].dtype).eps
     if above.any():
         got = " + ".join(f"{share[above].flat[0]:.6g}" for share in shares)

@@ -13,7 +13,7 @@ import platform
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gradstarve.ground._text import to_jsonable as to_jsonable
 
@@ -23,10 +23,10 @@ _made: list[Path] = []
 
 
 @contextlib.contextmanager
-def whole(path: Any) -> Iterator[Path]:
+def whole(path: Any, name: str | None = None) -> Iterator[Path]:
     """A path to write to, which becomes `path` when the block ends, and is removed if the block fails or is stopped.
 
-    It lies in the same directory under a name that nothing else has. What was at `path` stays until then.
+    It lies in the same directory under a `name` that nothing else has. What was at `path` stays until then.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "numbers.txt"
@@ -37,13 +37,14 @@ def whole(path: Any) -> Iterator[Path]:
     """
     path = as_path(path)
     # Nobody's file: with the number of the process and of the file in it, and made by `whole` alone.
-    part = path.with_name(f".{path.name}.gradstarve-{os.getpid()}-{next(_numbers)}.part")
+    part = path.with_name(name or f".{path.name}.gradstarve-{os.getpid()}-{next(_numbers)}.part")
     _unfinished.add(part)
     try:
         yield part
         os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)  # there is none when all went well
+        with contextlib.suppress(OSError):  # there is none when all went well, and the directory may be gone as a whole
+            part.unlink()
         _unfinished.discard(part)
 
 
@@ -52,6 +53,20 @@ def write_text(path: Any, text: str) -> Path:
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def write_bytes(path: Any, content: bytes, name: str | None = None) -> Path:
+    """Write `content` to `path` by way of `whole`, under `name` until the disk has all of it."""
+    with whole(path, name) as part, open(part, "wb") as file:
+        write_through(file, content)
+    return Path(path)
+
+
+def write_through(file: BinaryIO, content: bytes) -> None:
+    """Write `content` and wait until the disk has it."""
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def as_path(path: Any) -> Path:

@@ -8,7 +8,8 @@ from gradstarve.simulation._simulate import simulate
 from gradstarve.simulation._trajectory import Trajectory
 from gradstarve.simulation.engines._reference import batch_loss
 from gradstarve.simulation.hinge._events import HingeTrajectory, simulate_hinge_exact
-from gradstarve.simulation.hinge._run import EventKind, Kind
+from gradstarve.simulation.hinge._run import EventKind
+from gradstarve.simulation.hinge._run import EventKind as Kind
 from gradstarve.simulation.sweep._result import SweepResult
 from gradstarve.simulation.sweep._statistics import ERROR, MARGIN
 from gradstarve.simulation.sweep._sweep import sweep

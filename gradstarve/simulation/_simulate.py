@@ -19,7 +19,7 @@ from gradstarve.ground import (
     is_concrete,
     one_key,
     positive_int,
-    shown,
+    some_keys,
     which_network,
 )
 from gradstarve.problem import (
@@ -254,17 +254,13 @@ def _keys(key: Any, batch: tuple[int, ...]) -> Array:
     """One key per network of the flattened batch, [b]."""
     if key is None:
         raise ValueError("StochasticGradientDescent draws points at random: give key=jax.random.key(seed)")
-    if isinstance(key, int | np.integer):
+    found = some_keys(key)
+    if found is None or found.shape == ():
         key = one_key(key)
-    if not isinstance(key, jax.Array) or not (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32):
-        raise ValueError(f"key must be a JAX key such as jax.random.key(0), got {shown(key)}")
-    if key.dtype == jnp.uint32:
-        key = jax.random.wrap_key_data(key)
-    if key.shape == ():
         return jax.vmap(lambda b: jax.random.fold_in(key, b))(jnp.arange(int(np.prod(batch)), dtype=jnp.uint32))
-    if key.shape != batch:
-        raise ValueError(f"key must be one key or an array of them of the batch shape {batch}, got shape {key.shape}")
-    return key.reshape(-1)
+    if found.shape != batch:
+        raise ValueError(f"key must be one key or an array of them of the batch shape {batch}, got shape {found.shape}")
+    return found.reshape(-1)
 
 
 def _plan(steps: int, every: int, pieces: int) -> list[tuple[int, int, bool]]:

@@ -347,7 +347,6 @@ def verify(
         # The samplers' numbers are NumPy's and are rounded on purpose here.
         warnings.filterwarnings("ignore", message=".*is float64 but JAX runs in 32-bit mode")
         key = one_key(0 if key is None else key)
-        key = key if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
         for done, theorem in enumerate(chosen):
             bar.update(done, label=f"verifying {theorem.name}")
             if theorem.name in skipped:

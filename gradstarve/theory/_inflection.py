@@ -13,6 +13,7 @@ kappa_c, none above. (Hinge differs: its K falls all the way, and by symmetry u 
 from __future__ import annotations
 
 from functools import cache, partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -22,7 +23,7 @@ from jaxtyping import Array, Bool, Float
 
 from gradstarve.ground import HypothesisError, check_normal, check_positive, deprecated, is_concrete, real_arrays, together
 from gradstarve.problem import Loss, with_closed_form
-from gradstarve.special import clock
+from gradstarve.special import clock, invert
 from gradstarve.theory._piecewise import PiecewiseClock, in_time
 
 # A u < 0 at which K is below 0: the far end of the branch below 0.
@@ -53,21 +54,26 @@ def _level(loss: Loss, u, xp=jnp):
 
 @cache
 def _top(loss: Loss) -> tuple[float, float]:
-    """(u, kappa_c) at the maximum of K over u > 0, in float64: where K' changes sign, by bisection."""
+    """(u, kappa_c) at the maximum of K over u > 0, in float64: where K' changes sign."""
 
-    def rises(u: float) -> bool:
+    def rise(u: float) -> float:
         # K' = (slope - u slope')/slope^2 - 2 u, slope' written out as sigmoid' = sigmoid (1 - sigmoid).
         s = 1 / (1 + np.exp(-u))
         bend = (2 + (loss.offset or 0)) * s * (1 - s)
         bend += 1 / (1 - u) ** 2 if loss.offset is None else 0
         slope = _slope(loss, u, np)
-        return bool((slope - u * bend) / slope**2 > 2 * u)
+        return float((slope - u * bend) / slope**2 - 2 * u)
 
-    low, high = 0.0, 0.99 * _far_above(loss)
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if rises(middle) else (low, middle)
-    return low, float(np.sqrt(_level(loss, np.float64(low), np)))
+    peak = _zero(rise, 0.0, 0.99 * _far_above(loss))
+    return peak, float(np.sqrt(_level(loss, np.float64(peak), np)))
+
+
+def _zero(function, low: float, high: float) -> float:
+    """Where a function changes its sign, to the last digits of float64."""
+    from scipy.optimize import brentq  # here: few ask for it, and it takes as long to import as the rest of the room
+
+    found: Any = brentq(function, low, high, xtol=1e-300, rtol=4 * np.finfo(np.float64).eps)
+    return float(found)
 
 
 def kappa_critical(loss: Loss | str = "cross-entropy") -> float:
@@ -139,33 +145,23 @@ def _inflections(loss: Loss, level: Float[Array, "*batch"], curved: Bool[Array, 
 @cache
 def _pole(loss: Loss) -> float:
     """The u < 0 at which the slope vanishes, a little below it: K falls from inf there to 0 further down."""
-    low, high = _FAR_BELOW, 0.0
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _slope(loss, middle, np) < 0 else (low, middle)
-    return low
+    u = _zero(lambda u: float(_slope(loss, u, np)), _FAR_BELOW, 0.0)
+    while _slope(loss, u, np) >= 0:
+        u = float(np.nextafter(u, -np.inf))
+    return u
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _root(loss: Loss, far: float, near: float, level: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     """The u between `far`, where K is below `level`, and `near`, where it is above."""
-    ends = (jnp.full_like(level, far), jnp.full_like(level, near))
+    sign = 1.0 if near > far else -1.0  # K rises in sign u
 
-    def halve(_, ends):
-        far, near = ends
-        middle = (far + near) / 2
-        above = _level(loss, middle) > level
-        return jnp.where(above, far, middle), jnp.where(above, middle, near)
+    def height(x, _):
+        value, rise = jax.jvp(partial(_level, loss), (sign * x,), (jnp.ones_like(x),))
+        return value, sign * rise
 
-    far_end, near_end = jax.lax.fori_loop(0, 64, halve, ends)
-    u = (far_end + near_end) / 2
-    # Halving stops at the spacing of floats of the bracket; what is much smaller than it gets its digits from Newton.
-    for _ in range(3):
-        value, rise = jax.jvp(partial(_level, loss), (u,), (jnp.ones_like(u),))
-        there = u - (value - level) / jnp.where(rise == 0, jnp.inf, rise)
-        inside = (there >= min(far, near)) & (there <= max(far, near))
-        u = jnp.where(inside, there, u)
-    return u
+    low, high = (jnp.full_like(level, sign * end) for end in (far, near))
+    return sign * invert(height, (), low, high, (low + high) / 2, level)
 
 
 @_root.defjvp

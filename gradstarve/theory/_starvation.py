@@ -272,23 +272,16 @@ def lower_bound(frequent, ratio, first, second, depth: int) -> Float[Array, "...
     return jnp.exp(invert(curve, (ratio, second, start), low, high, high, gained))
 
 
-@jax.custom_jvp
-@jax.jit
 def _behind(gained: Array, steep: Array) -> Array:
     """x >= 0 with x + steep (e^x - 1) = gained."""
-    # Both are above the solution of this convex equation, so that Newton's method comes down to it.
-    x = jnp.minimum(gained / (1 + steep), jnp.log1p(gained / steep))
-    for _ in range(7):
+
+    def ahead(x, steep):
         grown = steep * jnp.expm1(x)
-        x = x - (x + grown - gained) / (1 + steep + grown)
-    return x
+        return x + grown, 1 + steep + grown
 
-
-@_behind.defjvp
-def _behind_jvp(primals, tangents):
-    (gained, steep), (dgained, dsteep) = primals, tangents
-    x = _behind(gained, steep)
-    return x, (dgained - jnp.expm1(x) * dsteep) / (1 + steep * jnp.exp(x))
+    # Both are above the solution of this convex equation, so that Newton's method comes down to it.
+    most = jax.lax.stop_gradient(jnp.minimum(gained / (1 + steep), jnp.log1p(gained / steep)))
+    return invert(ahead, steep, jnp.zeros_like(most), most, most, gained)
 
 
 def _series(v: Array, depth: int) -> Array:

@@ -6,7 +6,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import expit
 
 from gradstarve.diagnosis import from_margins
-from gradstarve.diagnosis._groups import group_law, make_group, permutation_p, reaches, without_complements
+from gradstarve.diagnosis._groups import group_law, make_group, reaches, strength_p, without_complements
 from gradstarve.diagnosis._remedies import Remedies, balanced_weights
 from gradstarve.diagnosis._report import diagnose
 from gradstarve.diagnosis._training import train_linearised
@@ -116,7 +116,7 @@ def test_chance_groups_have_uniform_p_values():
     for _ in range(300):
         members = np.zeros(30, bool)
         members[rng.permutation(15)[: rng.integers(3, 12)]] = True
-        p.append(permutation_p(make_group("g", members, labels, (1,)), kernel, labels, None, rng, 99))
+        p.append(strength_p(make_group("g", members, labels, (1,)), kernel, labels, None, rng, 99))
     for level in (0.05, 0.2, 0.5):
         expected = 300 * level
         assert abs((np.array(p) <= level).sum() - expected) < 4 * np.sqrt(expected * (1 - level))

@@ -1,12 +1,11 @@
 """Training of linearised networks against SciPy's integrators and against the laws of `theory.ntk`."""
 
-import mpmath as mp
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 from scipy.special import expit
 
-from gradstarve.diagnosis._training import largest_eigenvalue, sigmoid, train_linearised
+from gradstarve.diagnosis._training import largest_eigenvalue, train_linearised
 from gradstarve.ground import ConvergenceError
 from gradstarve.theory import ntk
 
@@ -34,13 +33,6 @@ def test_every_remedy_against_an_implicit_integrator(seed):
     exact = solve_ivp(field, (0, times[-1]), np.zeros(n), "LSODA", times, rtol=1e-11, atol=1e-13)
     found = train_linearised(kernel, start, times, **how)
     assert np.max(np.abs(found - (start + exact.y.T @ kernel)) / (1 + np.abs(found))) < 2e-4
-
-
-def test_sigmoid_to_a_rounding_of_itself():
-    x = np.array([-745.0, -700.0, -38.0, -36.0, -30.0, -1.0, 0.0, 30.0])
-    with mp.workdps(40):
-        exact = [float(1 / (1 + mp.exp(-mp.mpf(value)))) for value in x.tolist()]
-    np.testing.assert_allclose(sigmoid(x), exact, rtol=1e-15, atol=1e-323)
 
 
 def gap_to_theory(law, **how):

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 
 import gradstarve as gs
+from gradstarve.ground import files
 from gradstarve.simulation.sweep import _plan as sweep_plan
-from gradstarve.simulation.sweep import _store as sweep_store
 
 
 def die_in_the_middle(number):
     """The next files but `number` are written; of that one a half reaches the disk."""
-    write, count = sweep_store.write_through, [0]
+    write, count = files.write_through, [0]
 
     def some(file, content):
         count[0] += 1
@@ -28,7 +28,7 @@ def die_in_the_middle(number):
         write(file, content[: len(content) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
 
-    sweep_store.write_through = some
+    files.write_through = some
 
 
 def run(block, problem, frequencies=(0.8, 0.2), progress=None):

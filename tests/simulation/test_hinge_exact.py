@@ -8,7 +8,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import gradstarve as gs
-from gradstarve.simulation import Kind, simulate_hinge_exact
+from gradstarve.simulation import EventKind, simulate_hinge_exact
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -39,7 +39,7 @@ def against_flow(seeds, **shape):
         times = np.array([1.0, 5.0, 20.0])
         run = simulate_hinge_exact(data, networks, times)
         # The integrator gets nowhere where a margin slides; SciPy replays slides below.
-        held = (run.events.kind == Kind.HELD).any(-1)
+        held = (run.events.kind == EventKind.HELD).any(-1)
         if held.all():
             slid += held.size
             continue
@@ -100,7 +100,7 @@ class Replay:
 
     def value(self, t, kind, j, i):
         w, z = self.after(t)
-        if kind in (Kind.WAKES, Kind.SLEEPS):
+        if kind in (EventKind.WAKES, EventKind.SLEEPS):
             return mp.fdot(w[j], self.x[i])
         return self.margin(w, z, i) - 1
 
@@ -116,10 +116,10 @@ class Replay:
         for share in range(1, 20):
             assert min(self.sides(t * share / 20)) > -mp.mpf(10) ** -30
         self.w, self.z = self.after(t)
-        if kind in (Kind.WAKES, Kind.SLEEPS):
-            self.on[j][i] = kind == Kind.WAKES
+        if kind in (EventKind.WAKES, EventKind.SLEEPS):
+            self.on[j][i] = kind == EventKind.WAKES
         else:
-            self.live[i] = kind == Kind.FORGOTTEN
+            self.live[i] = kind == EventKind.FORGOTTEN
         return t
 
 
@@ -128,7 +128,7 @@ def replayed(seed, **shape):
     data, networks = cones(seed, batch=1, **shape)
     run = simulate_hinge_exact(data, networks)
     events, worst = run.events, 0.0
-    if (events.kind == Kind.HELD).any():
+    if (events.kind == EventKind.HELD).any():
         return None  # slides are no closed form; SciPy replays one below
     with mp.workdps(40):
         replay, clock = Replay(data, networks[0]), mp.mpf(0)
@@ -272,11 +272,11 @@ def replayed_with_slides(data, network):
         edge = (w @ np.asarray(data.points).T)[:, i]
         if j >= 0:
             assert abs(edge[j]) < 1e-9
-            active[j, i] = kind == Kind.WAKES
+            active[j, i] = kind == EventKind.WAKES
         else:
             assert abs(np.asarray(data.labels)[i] * np.sum(z * np.where(active[:, i], edge, 0)) - 1) < 1e-9
-            live[i] = kind == Kind.FORGOTTEN
-            held[i] = kind == Kind.HELD
+            live[i] = kind == EventKind.FORGOTTEN
+            held[i] = kind == EventKind.HELD
             most = max(most, int(held.sum()))
         np.testing.assert_allclose(w, after[time], rtol=0, atol=1e-9)
     np.testing.assert_allclose(w, run.final.w, rtol=0, atol=1e-9)
@@ -324,7 +324,7 @@ def test_events_that_all_but_coincide():
     leaves = np.arctanh(0.25 / np.abs(z[1:])) * 2
     for j in (1, 2, 3):
         mine = run.events.neuron == j
-        assert run.events.kind[mine].tolist()[:2] == [Kind.SLEEPS, Kind.WAKES]
+        assert run.events.kind[mine].tolist()[:2] == [EventKind.SLEEPS, EventKind.WAKES]
         np.testing.assert_allclose(run.events.time[mine][:2], leaves[j - 1], rtol=1e-14)
     data = gs.datasets.orthogonal()
     start = np.array([0.3, 0.3 * (1 + tiny)])
@@ -421,11 +421,12 @@ def test_starts_whose_squares_are_no_floats(faint):
 
 
 def test_one_line_of_points_of_both_classes_comes_to_an_end():
-    """Points at an acute angle, of opposite labels: margins are held, edges slide, and every network is through."""
-    data = gs.Dataset([[1.0, 0.0], [0.9, 0.1]], [1, -1])
-    for width, scale in ((1, 1.0), (4, 0.3), (16, 0.05), (4, 30.0)):
+    """Points at an acute angle, of opposite labels: margins are held, edges slide, and every network is through quickly."""
+    data, settled = gs.Dataset([[1.0, 0.0], [0.9, 0.1]], [1, -1]), 0
+    for width, scale in ((1, 1.0), (4, 0.3), (4, 30.0)):
         networks = gs.init_two_layer(jax.random.key(1), 32, width, 2, scale, scale)
         run = simulate_hinge_exact(data, networks, throw=False)
-        assert run.events.count.max() < 200
-        assert np.isfinite(run.logits()[run.settled]).all()
-        assert run.settled.any()
+        assert run.events.count.max() < 20
+        np.testing.assert_array_equal(np.isfinite(run.logits()).all((-1, -2)), run.settled)
+        settled += int(run.settled.sum())
+    assert settled > 60

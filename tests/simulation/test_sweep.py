@@ -202,7 +202,7 @@ def test_sweeping_data_and_settings():
         ({"over": [1]}, "dictionary"),
         ({"over": {"step_size": [-1.0]}}, "step_size must be > 0"),
         ({"dynamics": gs.GradientFlow()}, "got GradientFlow"),
-        ({"dynamics": gs.GradientDescent}, "got GradientDescent; give dynamics=GradientDescent"),
+        ({"dynamics": gs.GradientDescent}, "dynamics is the class GradientDescent; give an instance"),
         ({"dynamics": gs.GradientDescent([0.1, 0.2])}, 'over={"step_size"'),
         ({"loss": "huber"}, "unknown loss"),
         ({"seeds": 0}, "seeds must be an integer >= 1"),

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import gradstarve as gs
+from gradstarve.ground import files
 from gradstarve.problem import Loss, SpectralDecoupling
 from gradstarve.simulation.sweep import _plan as sweep_plan
 from gradstarve.simulation.sweep import _run as sweep_blocks
@@ -266,7 +267,7 @@ def test_without_flushing_of_directories_a_sweep_goes_on_with_a_warning(tmp_path
     ],
 )
 def test_the_advice_fits_the_trouble(tmp_path, monkeypatch, code, what):
-    monkeypatch.setattr(sweep_store, "write_through", failing(code))
+    monkeypatch.setattr(files, "write_through", failing(code))
     words = rf"cannot write manifest\.json .*{os.strerror(code)}\. .*{what}.*same sweep again"
     with pytest.raises(OSError, match=words) as told:
         run(tmp_path, seeds=64)
@@ -410,7 +411,7 @@ def test_strange_directories_are_refused(tmp_path):
 
 
 def test_a_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
-    write = sweep_store.write_through
+    write = files.write_through
     room = itertools.count()
 
     def full(file, content):
@@ -419,13 +420,13 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(file, content)
 
-    monkeypatch.setattr(sweep_store, "write_through", full)
+    monkeypatch.setattr(files, "write_through", full)
     with pytest.raises(OSError, match=r"cannot write chunk 3 .*No space left on device.*make room") as told:
         run(tmp_path)
     assert told.value.errno == errno.ENOSPC
     assert len(chunks(tmp_path)) == 3
     assert not list(tmp_path.glob(".part-*"))
-    monkeypatch.setattr(sweep_store, "write_through", write)
+    monkeypatch.setattr(files, "write_through", write)
     assert same(run(tmp_path), run())
 
 

@@ -29,16 +29,16 @@ from gradstarve.problem import Dataset, Loss, TwoLayerReLU
 from gradstarve.simulation._flow import check_times
 from gradstarve.simulation._simulate import check_problem, overflown
 from gradstarve.simulation._trajectory import Trajectory
-from gradstarve.simulation.hinge._run import Kind, State, Stop
+from gradstarve.simulation.hinge._run import EventKind, State, Stop
 from gradstarve.simulation.hinge._slide import EventLog, follow
 
 WORDS = {
-    Kind.WAKES: "neuron {neuron} wakes on point {point}",
-    Kind.SLEEPS: "neuron {neuron} falls asleep on point {point}",
-    Kind.LEARNT: "the margin of point {point} reaches 1",
-    Kind.FORGOTTEN: "the margin of point {point} falls below 1",
-    Kind.HELD: "the margin of point {point} is held at 1",
-    Kind.FREED: "the margin of point {point} rises above 1",
+    EventKind.WAKES: "neuron {neuron} wakes on point {point}",
+    EventKind.SLEEPS: "neuron {neuron} falls asleep on point {point}",
+    EventKind.LEARNT: "the margin of point {point} reaches 1",
+    EventKind.FORGOTTEN: "the margin of point {point} falls below 1",
+    EventKind.HELD: "the margin of point {point} is held at 1",
+    EventKind.FREED: "the margin of point {point} rises above 1",
 }
 
 
@@ -55,7 +55,7 @@ class Events(NamedTuple):
     @property
     def names(self) -> np.ndarray:
         """The kinds by name, [*batch, most events] strings, "" behind the last."""
-        table = np.array(["", *(Kind(k).name for k in range(1, len(Kind) + 1))])
+        table = np.array(["", *(EventKind(k).name for k in range(1, len(EventKind) + 1))])
         return table[np.maximum(self.kind, 0)]
 
     def __repr__(self) -> str:
@@ -71,7 +71,7 @@ class Events(NamedTuple):
         """The events of the network at `index` of the batch axes, in words."""
         count = int(self.count[index])
         rows = zip(*(leaf[index][:count].tolist() for leaf in self[:4]), strict=True)
-        return [f"t = {time:.9g}: {WORDS[Kind(kind)].format(neuron=j, point=i)}" for time, kind, j, i in rows]
+        return [f"t = {time:.9g}: {WORDS[EventKind(kind)].format(neuron=j, point=i)}" for time, kind, j, i in rows]
 
 
 class HingeTrajectory(Trajectory):
@@ -248,7 +248,7 @@ def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room
         kind, neuron, point = (int(leaf[told.network == b][-1]) for leaf in told[2:])
         raise HypothesisError(
             "no edge slides (it never does on orthogonally separable data, 2.0)",
-            f"in {which} at t = {time:.12g} {WORDS[Kind(kind)].format(neuron=neuron, point=point)}, and the "
+            f"in {which} at t = {time:.12g} {WORDS[EventKind(kind)].format(neuron=neuron, point=point)}, and the "
             "gradient on either side drives it back to the edge",
             f"simulate with a small step size {others}",
         )

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.problem import TwoLayerReLU
-from gradstarve.simulation.hinge._segment import ROUNDING, edge_times, margin_times, moved, segment
+from gradstarve.simulation.hinge._passage import RATE, on_one_line, passed
+from gradstarve.simulation.hinge._segment import edge_times, margin_times, moved, segment
 
 # Events of one network that are told at a time.
 LOG = 16
@@ -38,9 +39,6 @@ class EventKind(IntEnum):
     FORGOTTEN = 4  # the margin of point i falls below 1
     HELD = 5  # the margin of point i begins to slide at 1
     FREED = 6  # the margin of point i, held until now, rises above 1
-
-
-Kind = EventKind
 
 
 class Stop(IntEnum):
@@ -94,15 +92,6 @@ def outputs(w, z, active, x) -> Float[Array, " n"]:
 def next_time(state: State, task: Task) -> Array:
     """The next time to record."""
     return task.times[jnp.minimum(state.record, task.records - 1)]
-
-
-def on_one_line(x: Float[Array, "n d"]) -> Bool[Array, "n n"]:
-    """Which points have one edge w.x = 0: those that are multiples of each other, to rounding."""
-    size = jnp.linalg.norm(x, axis=1, keepdims=True)
-    unit = x / jnp.where(size > 0, size, 1)
-    near = 16 * jnp.finfo(x.dtype).eps
-    apart, across = (jnp.linalg.norm(unit[:, None] + sign * unit[None], axis=2) for sign in (-1, 1))
-    return (apart <= near) | (across <= near)
 
 
 def noted(state: State, event, time, kind, neuron, point) -> State:
@@ -164,7 +153,7 @@ def run(state: State, task: Task) -> State:
     """A batch of states [b], none of which holds a margin, followed until each has stopped or filled its log."""
     x, y, q = task[:3]
     dtype, size = state.z.dtype, jnp.linalg.norm(x, axis=1)
-    same, near = on_one_line(x), 32 * jnp.finfo(dtype).eps
+    same = on_one_line(x)
 
     def go_on(state):
         return (state.stop == Stop.RUNNING) & (state.count < LOG)
@@ -184,22 +173,19 @@ def run(state: State, task: Task) -> State:
         point, margin = jnp.argmin(passages), jnp.min(passages)
         is_margin = jnp.isfinite(margin) & (margin <= limit)
         is_edge = ~is_margin & (edge <= until) & jnp.isfinite(edge)
-        passed = jnp.where(is_margin, margin, jnp.where(still & ~jnp.isfinite(until), 0, limit))
-        w, z = moved(now, jnp.where(jnp.isfinite(passed), passed, 0))
-        time = jnp.where(is_margin | is_edge, state.time + passed, next_time(state, task))
+        lapse = jnp.where(is_margin, margin, jnp.where(still & ~jnp.isfinite(until), 0, limit))
+        w, z = moved(now, jnp.where(jnp.isfinite(lapse), lapse, 0))
+        time = jnp.where(is_margin | is_edge, state.time + lapse, next_time(state, task))
 
         # an edge
         j, i = jnp.unravel_index(place, edges.shape)
         wakes = ~state.active[j, i]
-        flipped = state.active.at[j, i].set(jnp.where(is_edge, wakes, state.active[j, i]))
-        # Opposite points have one edge: who leaves one of them passes to the other, and must not stay between.
         pre = jnp.einsum("hd,nd->hn", w, x, precision="highest")
-        touching = same[i] | (jnp.abs(pre[j]) <= near * size * (jnp.linalg.norm(state.w[j]) + jnp.abs(state.z[j])))
-        crossing = now.z[j] * now.lean[j] * jnp.where(state.active[j], -1, 1) > 0
-        together = state.waiting.at[j].set(state.waiting[j] | touching & crossing & ~jnp.any(state.waiting))
-        waiting = together.at[j, i].set(False) & is_edge
+        reach = size * (jnp.linalg.norm(w[j]) + jnp.abs(z[j]))
+        active, waiting = passed(state.active, state.waiting, j, i, pre[j], now.z[j] * now.lean[j], reach, same)
+        active, waiting = jnp.where(is_edge, active, state.active), waiting & is_edge
         # d(w_j.x_i)/dt after it has to lead away from the edge too.
-        force = jnp.sum((flipped[j] * q * y * state.live)[:, None] * x, axis=0)
+        force = jnp.sum((active[j] * q * y * state.live)[:, None] * x, axis=0)
         drift = z[j] * jnp.dot(force, x[i]) * jnp.where(wakes, 1, -1)
         edge_slides = is_edge & (drift < 0) & ~jnp.any(waiting)
 
@@ -212,17 +198,17 @@ def run(state: State, task: Task) -> State:
         own = q[point] * jnp.sum(mine * (z**2 * jnp.dot(x[point], x[point]) + pre[:, point] ** 2))
         was_live = state.live[point]
         # Rounding of a sum whose terms cancel exactly must not look like a slide.
-        least = ROUNDING * jnp.finfo(dtype).eps * own
+        least = RATE * jnp.finfo(dtype).eps * own
         free, falls = without >= -least, without + own <= least
         passes = jnp.where(was_live, free, falls)
         margin_slides = is_margin & ~passes
         live = state.live.at[point].set(was_live ^ is_margin)
 
         event = is_margin | is_edge
-        what = jnp.where(was_live, Kind.LEARNT, Kind.FORGOTTEN)
-        what = jnp.where(is_edge, jnp.where(wakes, Kind.WAKES, Kind.SLEEPS), what)
-        after = state._replace(w=w, z=z, active=flipped, live=live, time=time, settled=still, waiting=waiting)
-        after = after._replace(leaving=state.leaving & (passed <= 0))
+        what = jnp.where(was_live, EventKind.LEARNT, EventKind.FORGOTTEN)
+        what = jnp.where(is_edge, jnp.where(wakes, EventKind.WAKES, EventKind.SLEEPS), what)
+        after = state._replace(w=w, z=z, active=active, live=live, time=time, settled=still, waiting=waiting)
+        after = after._replace(leaving=state.leaving & (lapse <= 0))
         after = noted(after, event, time, what, jnp.where(is_edge, j, -1), jnp.where(is_edge, i, point))
         after = recorded(after, ~event, task)
         stop = jnp.where(edge_slides, Stop.EDGE_SLIDES, after.stop)

@@ -13,15 +13,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-# Steps towards a margin's passage; each at least halves what is left, or is a tenth of the fastest neuron's own time.
-MOST_STEPS = 4000
-# A margin's speed this small beside its terms, in units of rounding, has no sign that means anything.
-ROUNDING = 4096
-# Steps are this short in the time of the fastest neuron, for the bound to be good: rho t.
+from gradstarve.simulation.hinge._passage import FLAT, MARGIN, PARTING, RATE, Look, first_passage
+
+# Steps towards a margin's passage are this short in the time of the fastest neuron, for the bound to be good: rho t.
 LONGEST = 0.5
 
 
@@ -51,7 +48,7 @@ def segment(w, z, active: Bool[Array, "h n"], pull: Float[Array, " n"], x: Float
     lean = jnp.einsum("hd,nd->hn", unit, x, precision="highest")
     # Of orthogonal points rounding leaves products that must not wake anybody.
     size = jnp.linalg.norm(x, axis=1)
-    lean = jnp.where(jnp.abs(lean) <= 4 * jnp.finfo(x.dtype).eps * size, 0, lean)
+    lean = jnp.where(jnp.abs(lean) <= FLAT * jnp.finfo(x.dtype).eps * size, 0, lean)
     return Segment(w, z, unit, rate, along, edge, lean)
 
 
@@ -110,7 +107,7 @@ def margins_at(now: Segment, active, y, t: Float[Array, " n"]) -> tuple[Array, A
     rate = now.rate
     margin = y * jnp.sum(z * edge, axis=1)
     speed = y * jnp.sum(rate * (a * edge + z * z * lean), axis=1)
-    noise = ROUNDING * jnp.finfo(z.dtype).eps * jnp.sum(rate * (jnp.abs(a * edge) + z * z * jnp.abs(lean)), axis=1)
+    noise = RATE * jnp.finfo(z.dtype).eps * jnp.sum(rate * (jnp.abs(a * edge) + z * z * jnp.abs(lean)), axis=1)
     # d2/dt2 of z p is z rho^2 (p + 3 a lean); the bounds of |z|, |a| and |p| hold for tau to come up to LONGEST.
     most = (jnp.abs(a) + jnp.abs(z)) * jnp.exp(LONGEST)
     reach = jnp.abs(edge) + jnp.abs(lean) * most * LONGEST
@@ -125,9 +122,6 @@ def margin_times(
     the search came to an end. Only the earliest is right; later ones are inf or as they were found. Those `leaving` 1 are
     known to go to their side, tangentially, whatever rounding makes of their first speed. `own`: the speed that each point's
     own pull gives it, beside which speeds are rounding.
-
-    From a distance D = |1 - m| and a speed V towards 1, with |m''| <= B, nothing can happen for the time at which
-    D - V s - B s^2 / 2 = 0. Steps of that length never pass a root and close in on it quadratically.
     """
     side = jnp.where(live, 1.0, -1.0)
     fastest = jnp.max(now.rate)
@@ -136,29 +130,7 @@ def margin_times(
 
     def look(t):
         margin, speed, noise, bend = margins_at(now, active, y, t)
-        return jnp.maximum(side * (1 - margin), 0), side * speed, jnp.maximum(noise, ROUNDING * eps * own), bend
+        noise = jnp.maximum(noise, RATE * eps * own) * jnp.where(leaving, PARTING, 1)
+        return Look(side * (1 - margin), side * speed, bend, jnp.full_like(margin, MARGIN * eps), noise)
 
-    def unfinished(carry):
-        t, found, count = carry
-        end = jnp.minimum(limit, jnp.min(jnp.where(found, t, jnp.inf)))
-        return jnp.any(~found & (t < end)) & (count < MOST_STEPS)
-
-    def closer(carry):
-        t, found, count = carry
-        gap, speed, noise, bend = look(t)
-        root = jnp.sqrt(speed**2 + 2 * bend * gap)
-        # Two forms of one root, each without cancellation where the other has it.
-        ahead = 2 * gap / jnp.where(speed + root > 0, speed + root, 1)
-        away = (root - speed) / jnp.where(bend > 0, bend, 1)
-        step = jnp.where(speed > 0, ahead, jnp.where(bend > 0, away, jnp.inf))
-        step = jnp.where((speed <= 0) & (bend == 0), jnp.inf, step)
-        # A margin that leaves 1 tangentially, as one that was held does, must get away from its rounding first.
-        quiet = (gap <= 2 * eps) & (jnp.abs(speed) <= jnp.where(leaving, 1e6 * noise, noise))
-        step = jnp.where(quiet, jnp.maximum(step, jnp.sqrt(16 * eps / jnp.where(bend > 0, bend, 1))), step)
-        hit = ~quiet & (speed >= 0) & ((gap <= 2 * eps) | (step <= 2 * eps * t))
-        new = jnp.minimum(t + jnp.minimum(step, longest), limit)
-        return jnp.where(found | hit, t, new), found | hit & (t < limit), count + 1
-
-    start = (jnp.zeros_like(now.edge[0]), jnp.zeros(y.shape, bool), jnp.zeros((), jnp.int32))
-    t, found, count = jax.lax.while_loop(unfinished, closer, start)
-    return jnp.where(found, t, jnp.inf), count < MOST_STEPS
+    return first_passage(look, jnp.zeros_like(now.edge[0]), limit, longest)

@@ -19,9 +19,24 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.problem import Dataset
 from gradstarve.simulation.engines import _fused as fused
+from gradstarve.simulation.hinge._passage import (
+    AT_ONE,
+    BOX,
+    JUMP,
+    MOMENT,
+    PULL,
+    RATE,
+    RIDGE,
+    SPEED,
+    SUM,
+    Look,
+    first_passage,
+    on_one_line,
+    passed,
+)
 from gradstarve.simulation.hinge._run import (
     LOG,
-    Kind,
+    EventKind,
     State,
     Stop,
     Task,
@@ -29,11 +44,9 @@ from gradstarve.simulation.hinge._run import (
     emptied,
     next_time,
     noted,
-    on_one_line,
     recorded,
     run,
 )
-from gradstarve.simulation.hinge._segment import ROUNDING
 
 # The Taylor series of hinge flow while margins are held at 1, and the first passage of a polynomial (12.1).
 #
@@ -45,8 +58,6 @@ from gradstarve.simulation.hinge._segment import ROUNDING
 
 # A step of 1/e^2 of the radius of convergence meets rounding at this order, which costs least per unit of time in float64.
 ORDER = 20
-# Steps towards a first root; each is safe, and they close in on it quadratically.
-MOST_LOOKS = 500
 
 
 class Series(NamedTuple):
@@ -89,7 +100,7 @@ def series(
     close = _dot(held_x, held_x.T)
     kernel = jnp.outer(held_y, held_y) * (_dot(seen_z.T, seen_z) * close + _dot(seen_edge.T, seen_edge))
     # Two points in one place leave it open which of them is pulled; a trace of a ridge decides, the flow is the same.
-    ridge = 1e2 * jnp.finfo(dtype).eps * jnp.max(jnp.diagonal(kernel))
+    ridge = RIDGE * jnp.finfo(dtype).eps * jnp.max(jnp.diagonal(kernel))
     kernel = kernel + jnp.diag(jnp.where(used, ridge, 1))
     inverse = 1 / kernel if place.size == 1 else jnp.linalg.inv(kernel)
 
@@ -147,6 +158,14 @@ def value(coefficients: Float[Array, "orders *shape"], t) -> Float[Array, "*shap
     return jnp.tensordot(powers, coefficients, 1, precision="highest")
 
 
+def _each_at(coefficients: Float[Array, "orders m"], t: Float[Array, " m"]) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
+    """Polynomials at times of their own, and their derivatives, by Horner's rule."""
+    found, slope = coefficients[-1], jnp.zeros_like(t)
+    for order in coefficients[-2::-1]:
+        found, slope = found * t + order, slope * t + found
+    return found, slope
+
+
 def slopes(coefficients: Float[Array, "orders *shape"]) -> Float[Array, "orders_less *shape"]:
     """The derivative of a polynomial."""
     order = jnp.arange(1, coefficients.shape[0], dtype=coefficients.dtype)
@@ -174,43 +193,21 @@ def longest_step(now: Series, q_held: Float[Array, " held"]) -> Float[Array, ""]
 def first_root(
     coefficients: Float[Array, "orders m"], slack: Float[Array, " m"]
 ) -> tuple[Float[Array, ""], Int[Array, ""], Bool[Array, ""]]:
-    """The first time in [0, 1] at which one of m polynomials falls through 0, which one it is (-1: none), and whether the
-    search came to an end. `slack`: the rounding of each.
-
-    From a value D with a speed V towards 0 and |f''| <= B on [0, 1] nothing can happen for the time at which
-    D - V s - B s^2 / 2 = 0. All walk together by the shortest such step. One that begins at 0 and leaves it does not count.
-    """
+    """The first time in [0, 1] at which one of m polynomials falls through 0 (1: none does), which one it is (-1: none), and
+    whether the search came to an end. `slack`: the rounding of each. One that begins at 0 and leaves it does not count."""
     orders = jnp.arange(coefficients.shape[0], dtype=coefficients.dtype)
-    slope = slopes(coefficients)
     bend = jnp.sum((orders * (orders - 1))[:, None] * jnp.abs(coefficients), axis=0)
     eps = jnp.finfo(coefficients.dtype).eps
-    noise = 64 * eps * jnp.sum(jnp.abs(slope), axis=0) + 64 * slack
+    noise = SPEED * (eps * jnp.sum(jnp.abs(slopes(coefficients)), axis=0) + slack)
 
-    def unfinished(carry):
-        t, which, count = carry
-        return (which < 0) & (t < 1) & (count < MOST_LOOKS)
+    def look(t):
+        gap, rise = _each_at(coefficients, t)
+        return Look(gap, -rise, bend, slack, noise)
 
-    def closer(carry):
-        t, _, count = carry
-        gap, speed = value(coefficients, t), -value(slope, t)
-        beyond = gap <= slack
-        gap = jnp.maximum(gap, 0)
-        root = jnp.sqrt(speed**2 + 2 * bend * gap)
-        # Two forms of one root, each without cancellation where the other has it.
-        ahead = 2 * gap / jnp.where(speed + root > 0, speed + root, 1)
-        away = jnp.where(bend > 0, (root - speed) / jnp.where(bend > 0, bend, 1), jnp.inf)
-        step = jnp.where(speed > 0, ahead, away)
-        # One that leaves 0 tangentially must get away from its rounding first.
-        quiet = beyond & (jnp.abs(speed) <= noise)
-        escape = jnp.where(bend > 0, jnp.sqrt(64 * slack / jnp.where(bend > 0, bend, 1)), 1)
-        step = jnp.where(quiet, jnp.maximum(step, escape), step)
-        hit = ~quiet & (speed > 0) & (beyond | (step <= 2 * eps * t))
-        which = jnp.where(jnp.any(hit), jnp.argmin(jnp.where(hit, step, jnp.inf)), -1).astype(jnp.int32)
-        return jnp.where(which >= 0, t, jnp.minimum(t + jnp.min(step), 1)), which, count + 1
-
-    start = (jnp.zeros((), coefficients.dtype), jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32))
-    t, which, _ = jax.lax.while_loop(unfinished, closer, start)
-    return t, which, (which >= 0) | (t >= 1)
+    times, ended = first_passage(look, jnp.zeros_like(slack), jnp.ones((), slack.dtype), jnp.ones((), slack.dtype))
+    first = jnp.min(times)
+    which = jnp.where(first < jnp.inf, jnp.argmin(times), -1).astype(jnp.int32)
+    return jnp.minimum(first, 1), which, ended
 
 
 # Margins that stay at 1 for a while, followed by Taylor series from event to event (12.1).
@@ -259,11 +256,11 @@ def slide(state: State, task: Task, most: int) -> State:
         now = series(state.w, state.z, state.active, pull, place, used, x, y, unit)
         share = jnp.where(used, now.pull[0] / q[place], 0.5)
         # Within rounding of 0 and 1 the search below sees what happens; beyond it the pulls have jumped.
-        tolerance = 64 * jnp.sqrt(eps)
+        tolerance = JUMP * jnp.sqrt(eps)
         jumped = jnp.any((share < -tolerance) | (share > 1 + tolerance))
         # Nobody pushes any more: what held the margins is gone, and no event would ever tell.
         early = jnp.max(jnp.abs(now.pull[:3]), axis=0) / q[place]
-        jumped = jumped | ~jnp.any(used & (early > 256 * eps))
+        jumped = jumped | ~jnp.any(used & (early > PULL * eps))
         until = next_time(state, task) - state.time
         longest = longest_step(now, q[place]) * unit
         span = jnp.minimum(longest, until)
@@ -291,21 +288,18 @@ def slide(state: State, task: Task, most: int) -> State:
         is_pull = hit & ~is_edge & (part > 0)
         point = jnp.where(is_edge, i, jnp.where(is_pull, spot, number))
         wakes = ~state.active[j, i]
-        kind = jnp.where(is_edge, jnp.where(wakes, Kind.WAKES, Kind.SLEEPS), Kind.FORGOTTEN)
-        kind = jnp.where(is_margin & state.live[point], Kind.LEARNT, kind)
-        kind = jnp.where(is_pull & (part == 1), Kind.FREED, kind)
+        kind = jnp.where(is_edge, jnp.where(wakes, EventKind.WAKES, EventKind.SLEEPS), EventKind.FORGOTTEN)
+        kind = jnp.where(is_margin & state.live[point], EventKind.LEARNT, kind)
+        kind = jnp.where(is_pull & (part == 1), EventKind.FREED, kind)
         moved = noted(moved, hit, moved.time, kind, jnp.where(is_edge, j, -1), point)
 
-        # Opposite points have one edge, and who leaves one of them passes to the other.
         mine = now.edge[:, j]
-        edge, speed = value(mine, t), value(slopes(mine), t)
         reach = size * (jnp.linalg.norm(moved.w[j]) + jnp.abs(moved.z[j]))
-        touching = (same[i] | (jnp.abs(edge) <= 64 * eps * reach)) & (speed * jnp.where(state.active[j], -1, 1) > 0)
-        fresh = state.waiting.at[j].set(state.waiting[j] | touching & ~waiting)
-        waiting_now = jnp.where(is_edge, fresh.at[j, i].set(False), state.waiting)
-        active = state.active.at[j, i].set(jnp.where(is_edge, wakes, state.active[j, i]))
+        edge, speed = value(mine, t), value(slopes(mine), t)
+        active, waiting_now = passed(state.active, state.waiting, j, i, edge, speed, reach, same)
+        active, waiting_now = jnp.where(is_edge, active, state.active), jnp.where(is_edge, waiting_now, state.waiting)
         # The same edge once more at the same moment: either side leads back to it.
-        edge_slides = is_edge & (which == slide.edge) & (t * span <= 4 * eps * state.time)
+        edge_slides = is_edge & (which == slide.edge) & (t * span <= MOMENT * eps * state.time)
 
         freed = is_pull & (jnp.arange(most) == number)
         forgotten = is_pull & (part == 2)
@@ -349,21 +343,19 @@ def _gaps(now: Series, state: State, used, place, q) -> tuple[Array, Array]:
     margins = (one - now.margin) * jnp.where(state.live, 1, -1)
     held = idle.astype(bool).at[place].max(used)
     # Those that leave 1 do so tangentially, to their side, whatever rounding makes of their first moments.
-    leaving = state.leaving & (jnp.abs(margins[0]) <= 1e4 * eps)
+    leaving = state.leaving & (jnp.abs(margins[0]) <= AT_ONE * eps)
     margins = margins.at[:2].set(jnp.where(leaving, jnp.maximum(margins[:2], 0), margins[:2]))
     margins = jnp.where(held, one, margins)
     shares = jnp.concatenate([now.pull, jnp.zeros_like(now.pull[:1])]) / q[place]
     rest = jnp.tile(one, (1, n - place.size))
     down, up = jnp.where(used, shares, one), jnp.where(used, one - shares, one)
     size = jnp.sum(jnp.where(state.active, jnp.abs(now.edge[0] * state.z[:, None]), 0), axis=0)
-    slack = [jnp.full(h * n, 8 * eps), 8 * eps * (1 + size), jnp.full(2 * n, 256 * eps)]
+    slack = [jnp.full(h * n, SUM * eps), SUM * eps * (1 + size), jnp.full(2 * n, PULL * eps)]
     return jnp.concatenate([edges.reshape(ORDER + 1, -1), margins, down, rest, up, rest], axis=1), jnp.concatenate(slack)
 
 
 # Who is held, and from event to event.
 
-# What counts as at 1, in units of rounding.
-AT_ONE = 1e4
 # Calls of `slide` without an event after which nothing is expected to come.
 MOST_IDLE = 20
 # Networks that one program follows at a time. More of them wait for each other longer than they gain, and every other
@@ -494,8 +486,8 @@ def decide(slopes: np.ndarray, margins: np.ndarray, live: np.ndarray, held: np.n
         # In shares of q, so that the box is the same for all.
         columns = (mine * size[:, None]).T
         scale = np.max(np.abs(columns)) or 1.0
-        share = lsq_linear(columns / scale, -rest / scale, (0, 1), method="bvls", tol=4 * eps).x
-    least = ROUNDING * eps
+        share = lsq_linear(columns / scale, -rest / scale, (0, 1), method="bvls", tol=BOX * eps).x
+    least = RATE * eps
     live, held = others.copy(), np.zeros_like(others)
     live[at_one], held[at_one] = share >= 1 - least, (share > least) & (share < 1 - least)
     return live, held
@@ -544,9 +536,9 @@ def _last_margins(told: list[EventLog], which: np.ndarray) -> dict[int, int]:
     return found
 
 
-def _changes(was_live: bool, was_held: bool, live: bool, held: bool, told: bool) -> list[Kind]:
+def _changes(was_live: bool, was_held: bool, live: bool, held: bool, told: bool) -> list[EventKind]:
     """The events of a point that is found on another side; `told`: its arrival at 1 is in the log already."""
     if was_held:
-        return [Kind.FORGOTTEN if live else Kind.FREED]
-    arrival = [] if told and held else [Kind.LEARNT if was_live else Kind.FORGOTTEN]
-    return arrival + [Kind.HELD] * held
+        return [EventKind.FORGOTTEN if live else EventKind.FREED]
+    arrival = [] if told and held else [EventKind.LEARNT if was_live else EventKind.FORGOTTEN]
+    return arrival + [EventKind.HELD] * held

@@ -14,7 +14,6 @@ Format 1 stored the text of a loss, which hides its values; such a directory is 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import io
@@ -32,6 +31,8 @@ from typing import Any, BinaryIO
 
 import jax
 import numpy as np
+
+from gradstarve.ground import files
 
 FORMAT = 2
 
@@ -196,7 +197,7 @@ class Store:
     ) -> tuple[dict[str, str], dict[str, int]]:
         """Write the manifest."""
         manifest = {"format": FORMAT, "settings": settings, "sizes": sizes, "environment": begun_in}
-        self._write("manifest.json", (json.dumps(manifest, indent=1) + "\n").encode(), "manifest.json")
+        self._write("manifest.json", files.json_text(manifest).encode(), "manifest.json")
         return begun_in, sizes
 
     def _from_chunks(self, settings: dict[str, Any], wrong: str) -> tuple[dict[str, str], dict[str, int]]:
@@ -302,14 +303,10 @@ class Store:
 
     def _write(self, name: str, content: bytes, what: str) -> None:
         """`content` under `name`, or an `OSError` that says what became of it."""
-        part = self.directory / f".part-gradstarve-{self.process}-{_host()}-{os.getpid()}-{name}"
+        part = f".part-gradstarve-{self.process}-{_host()}-{os.getpid()}-{name}"
         try:
-            with open(part, "wb") as file:
-                write_through(file, content)
-            os.replace(part, self.directory / name)
+            files.write_bytes(self.directory / name, content, part)
         except OSError as error:
-            with contextlib.suppress(OSError):  # the directory may be gone as a whole
-                part.unlink(missing_ok=True)
             raise self._failure(error, f"cannot write {what} ({len(content)} bytes) to") from error
         self._flush_directory()
 
@@ -402,13 +399,6 @@ def _read_chunk(path: Path) -> tuple[dict[str, np.ndarray] | None, str | None]:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, TypeError):
         return None, f"{path.name} is not the file of a chunk"
     return (arrays, None) if "belongs_to" in arrays else (None, f"{path.name} is not the file of a chunk")
-
-
-def write_through(file: BinaryIO, content: bytes) -> None:
-    """Write `content` and wait until the disk has it."""
-    file.write(content)
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def differences(there: Any, here: Any, name: str = "") -> list[str]:

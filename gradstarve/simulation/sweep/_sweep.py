@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.ground import Progress, positive_int, shown
+from gradstarve.ground import Progress, one_key, positive_int, shown
 from gradstarve.problem import GradientDescent, TwoLayerReLU
 from gradstarve.simulation.engines import _choose as engines
 from gradstarve.simulation.sweep import _plan as sweep_plan
@@ -99,7 +99,7 @@ def sweep(
     chosen = threshold is None
     threshold = default_threshold(list(floors.values())) if chosen else _number("threshold", threshold, 1)
     memory = _number("memory", memory, float("inf"))
-    key = _check_key(key)
+    key = one_key(key)
     places = _check_devices(devices)
     trainer = _engine(engine, found, places[0])
     if trainer.name == "reference":
@@ -184,16 +184,6 @@ def _number(name: str, value: Any, most: int | float) -> float:
         limit = f" and at most {most}" if most < float("inf") else " and finite"
         raise ValueError(f"{name} must be a number above 0{limit}, got {shown(value)}")
     return float(value)
-
-
-def _check_key(key: Any) -> jax.Array:
-    if isinstance(key, int | np.integer) and not isinstance(key, bool) and 0 <= key < 2**63:
-        return jax.random.key(int(key))
-    if isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.ndim == 1:
-        key = jax.random.wrap_key_data(key)
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
-        raise ValueError(f"key must be one JAX key such as jax.random.key(0), or an integer >= 0, got {shown(key)}")
-    return key
 
 
 def _check_devices(devices: Any) -> list:
