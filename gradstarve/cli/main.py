@@ -180,7 +180,7 @@ def run_overlay(settings: dict[str, Any]) -> Any:
     s = settings
     key_data, key_network, key_side = jax.random.split(jax.random.key(s["seed"]), 3)
     make = {"antipodal": datasets.antipodal, "orthogonal": datasets.orthogonal}[s["problem"]]
-    data = make(s["dim"], s["norms"], s["frequencies"], key_data)
+    data = make(s["dim"], frequencies=s["frequencies"], norms=s["norms"], key=key_data)
     network = init_two_layer(key_network, s["seeds"], s["width"], s["dim"], s["scale_w"], s["scale_z"])
     if s["problem"] == "orthogonal":
         network = exclusive(data, network, key_side)

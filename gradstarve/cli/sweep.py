@@ -162,7 +162,7 @@ def run_sweep(settings: dict[str, Any], **how: Any) -> Any:
     over = {name: s[name] for name in first if len(s[name]) > 1}
 
     def data(frequency=first["frequency"], norm=first["norm"]):
-        return make(s["dim"], (1.0, norm), (frequency, 1 - frequency))
+        return make(s["dim"], frequencies=(frequency, 1 - frequency), norms=(1.0, norm))
 
     return sweep(
         data,

@@ -23,7 +23,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import HypothesisError, as_choice, did_you_mean, is_concrete, real_arrays, short_repr, shown
+from gradstarve.ground import (
+    HypothesisError,
+    as_choice,
+    did_you_mean,
+    is_concrete,
+    real_arrays,
+    short_repr,
+    shown,
+    warn_deprecated,
+)
 from gradstarve.problem._dynamics import ORDER, is_dynamics
 
 Margin = Float[Array, "*shape"]

@@ -21,7 +21,6 @@ from gradstarve.problem import (
     SoftmaxTwoLayer,
     TwoLayerReLU,
     as_loss,
-    closed_form_of,
 )
 
 # Hypotheses as predicates: what a theorem asks of a problem, in words and as a function that says whether it holds.
@@ -64,8 +63,8 @@ class Problem:
 
     @cached_property
     def kind_of_loss(self) -> str | None:
-        """The name of the loss if it is one of the library's own, else None."""
-        return closed_form_of(as_loss(self.loss))
+        """The name of its clock in closed form, None for a loss without one."""
+        return as_loss(self.loss).clock
 
     @cached_property
     def shape(self) -> Any:
@@ -145,11 +144,11 @@ BALANCED = Hypothesis(
 OFF_MANIFOLD = Hypothesis("no neuron on the stable manifold z = -a, where rounding decides", _off_manifold)
 BELOW_ONE = Hypothesis(
     "squared loss: margins start at 1 or below",
-    lambda p: p.kind_of_loss != "squared" or bool(np.all(p.margins <= 1 + 1e-12)),
+    lambda p: not as_loss(p.loss).pulls_back or bool(np.all(p.margins <= 1 + 1e-12)),
 )
 PUSHING = Hypothesis(
     "no residual is negative (squared loss: margins of at most 1)",
-    lambda p: p.kind_of_loss != "squared" or bool(np.all(p.margins <= 1 + 1e-12)),
+    lambda p: not as_loss(p.loss).pulls_back or bool(np.all(p.margins <= 1 + 1e-12)),
 )
 NEVER_STOPS = of_losses("a clock that gets there: cross-entropy or exponential loss", "cross-entropy", "exponential")
 
