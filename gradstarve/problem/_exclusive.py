@@ -15,7 +15,7 @@ from gradstarve.problem._networks import Network, TwoLayerReLU
 
 
 @deprecated("network", "data", "key")
-def exclusive(data: Dataset, network: Network, key: Any) -> TwoLayerReLU:
+def exclusive(data: Dataset, network: Network, key) -> TwoLayerReLU:
     """`network` with every neuron that is active on points of both classes made exclusive to one of them (2.1).
 
     Such a neuron has w.xh_+ > 0 and w.xh_- > 0. One of the two classes is drawn with equal chances and the component of

@@ -324,7 +324,9 @@ class Theorem:
     losses: tuple[str, ...] = LOSS_NAMES
     dynamics: tuple[str, ...] = ("flow",)
 
-    __repr__ = short_repr
+    def __repr__(self) -> str:
+        return f"Theorem({self.name!r}, {self.equation!r}, {self.title!r})"
+
     _repr_html_ = fields_html
 
     def __reduce__(self):

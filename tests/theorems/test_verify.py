@@ -31,7 +31,7 @@ def test_unknown_names_are_refused_with_the_valid_ones():
     with pytest.raises(ValueError, match="trials"):
         verify(CHEAP, trials=0)
     with pytest.raises(ValueError, match="JAX key"):
-        verify(CHEAP, key=7)
+        verify(CHEAP, key=-7)
 
 
 def test_names_come_out_in_catalogue_order_and_once(monkeypatch):
