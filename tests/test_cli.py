@@ -433,7 +433,7 @@ def test_a_section_is_all_of_its_entries():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("verify", "starv"), "not one of the 52 entries of the catalogue; near to it: "),
+        (("verify", "starv"), f"not one of the {len(cli_options.theorems())} entries of the catalogue; near to it: "),
         (("verify", "starv"), "starving-pair"),
         (("verify", "99.1"), "no entry of the catalogue states equation 99.1; the equations are "),
         (("verify", "xyzzy"), "entries of the catalogue (balance, sign, ...); see gradstarve verify --list"),

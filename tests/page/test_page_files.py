@@ -179,7 +179,7 @@ def test_a_violation_is_the_exit_code(run, tmp_path, no_trials):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("signs",), "'signs' is not one of the 51 entries of the catalogue; near to it: wrong-signs, sign"),
+        (("signs",), f"'signs' is not one of the {len(CATALOGUE)} entries of the catalogue; near to it: wrong-signs, sign"),
         (("--results", ""), "an empty path"),
         (("--results", "here", "--quick"), "'--quick'"),
         (("--results", "here", "sign"), "'NAMES'"),
