@@ -17,6 +17,7 @@ from gradstarve.ground import (
     check_normal_rows,
     is_concrete,
     is_subnormal,
+    laws,
     which_network,
 )
 from gradstarve.problem import (
@@ -42,7 +43,16 @@ from gradstarve.theory._mode import ModeSolution, flow_mode, insert_axes, transf
 from gradstarve.theory._piecewise import PiecewiseClock, stacked
 from gradstarve.theory._sgd import ModeSGD, sgd_mode
 
-_LAWS = "GradientFlow() or GradientDescent(step_size)"
+_MADE_BY = {"flow": "GradientFlow()", "descent": "GradientDescent(step_size)"}
+
+
+def _with_laws() -> str:
+    """The dynamics that the table of laws has derivations for, with their equations."""
+    found = []
+    for kind, made in _MADE_BY.items():
+        equations = [law.equation for law in laws("derives").values() if kind in law.dynamics]
+        found.append(f"{made} ({', '.join(equations)})")
+    return " or ".join(found)
 
 
 @overload
@@ -210,17 +220,17 @@ def _first_step(solution: Solution, what: str, goal: Array, max_steps: int) -> A
     """The first step with an error or a loss of at most `goal` [goals]: [*batch, goals]."""
     # Antipodal classes share one law, others have one each.
     shared = isinstance(solution.motion, DescentLaw)
-    laws = [solution.motion] if shared else [curve.law for curve in solution._curves]
+    followed = [solution.motion] if shared else [curve.law for curve in solution._curves]
 
     def step(states):
-        return [law._step(*state) for law, state in zip(laws, states, strict=True)]
+        return [law._step(*state) for law, state in zip(followed, states, strict=True)]
 
     def value(states):
-        found = [law._logits(*state[:2])[0] for law, state in zip(laws, states, strict=True)]
+        found = [law._logits(*state[:2])[0] for law, state in zip(followed, states, strict=True)]
         logits = solution._of_points(list(found[0]) if shared else [u[0] for u in found])
         return solution._measured(what, solution.data.margins(logits))
 
-    return first_step(step, value, [law.first for law in laws], goal, max_steps)
+    return first_step(step, value, [law.first for law in followed], goal, max_steps)
 
 
 def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> Solution:
@@ -333,7 +343,7 @@ def _check_dynamics(dynamics) -> GradientFlow | GradientDescent:
             "dynamics = StochasticGradientDescent",
             "solve_mode(mode, loss, dynamics) for the distribution of each class, or simulate(...)",
         )
-    raise no_dynamics(_LAWS, dynamics)
+    raise no_dynamics(_with_laws(), dynamics)
 
 
 def _check_along(network: TwoLayerReLU, ray: Ray | None) -> None:
