@@ -202,7 +202,7 @@ def test_a_shape_that_xla_refuses_with_marks_is_run_without(monkeypatch):
     np.testing.assert_allclose(again.logits(), usual.logits(), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("size", "dim", "listed"), [(20, 2, True), (24, 1, True), (40, 2, False), (150, 2, False)])
+@pytest.mark.parametrize(("size", "dim", "unrolled"), [(20, 2, True), (24, 1, True), (40, 2, False), (150, 2, False)])
 def test_sums_are_written_out_for_few_points_only(size, dim, unrolled):
     """The compiler's time grows with the square of the points: 26 s for 110 of them, whatever the run is."""
     data, networks, _ = random_problem(0, 64, 3, dim, size, np.float32)
