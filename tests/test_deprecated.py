@@ -171,6 +171,20 @@ def test_what_is_no_call_of_the_old_kind_is_an_error_of_the_function():
             wrong()
 
 
+@pytest.mark.parametrize(
+    ("call", "missing"),
+    [
+        (lambda: theory.softmax_mode(0.8, 1.0, [0.1], [0.1]), "classes"),
+        (lambda: theory.wrong_sign_fraction(0.5, 1.2, "hinge"), "t"),
+        (lambda: theory.wrong_sign_time(0.5, 1.2, "hinge"), "fraction"),
+        (lambda: theory.minimax_tail(0.5, 1.2), "t"),
+    ],
+)
+def test_a_keyword_that_is_missing_is_not_an_old_call(call, missing):
+    with pytest.raises(TypeError, match=rf"(missing|required).*{missing}"):
+        call()
+
+
 def test_a_function_with_old_names_shows_its_new_signature():
     import inspect
 

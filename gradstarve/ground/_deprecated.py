@@ -7,6 +7,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -16,6 +17,7 @@ _IS = {
     "loss": lambda value: isinstance(value, str) or hasattr(value, "residual"),
     "data": lambda value: hasattr(value, "points") and hasattr(value, "weights"),
     "network": lambda value: callable(value) and hasattr(value, "batch_shape"),
+    "classes": lambda value: isinstance(value, Integral),
 }
 
 
@@ -58,7 +60,7 @@ def deprecated(*order: str, **names: str) -> Callable[[Function], Function]:
         parameters = inspect.signature(function).parameters
         by_place = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
         starred = [name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY]
-        needed = {name for name in starred if parameters[name].default is inspect.Parameter.empty}
+        needed = {name for name, one in parameters.items() if one.default is one.empty}
         call = ", ".join([*by_place, *(["*"] if starred else []), *starred])
         title = function.__name__
 
@@ -86,10 +88,15 @@ def _is_old(
 ) -> bool:
     if len(args) > len(order) or set(order[: len(args)]) & set(kwargs):
         return False  # no call of the old kind: the function says what is wrong
-    if len(args) > len(by_place) or set(by_place[: len(args)]) & set(kwargs) or needed & set(order[: len(args)]):
+    if len(args) > len(by_place) or set(by_place[: len(args)]) & set(kwargs):
         return True
 
     def fits(names: Any) -> bool:
-        return all(_IS[name](value) for name, value in zip(names, args, strict=False) if name in _IS)
+        pairs = zip(names, args, strict=False)
+        return all(_IS[name](value) if name in _IS else not isinstance(value, str) for name, value in pairs)
 
+    # What is given by name now, by position.
+    moved = (needed - set(by_place)) & set(order[: len(args)])
+    if moved:
+        return fits(order) and needed <= set(order[: len(args)]) | set(kwargs)
     return not fits(by_place) and fits(order)

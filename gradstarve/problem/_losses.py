@@ -15,6 +15,7 @@ Below them: spectral decoupling.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -100,7 +101,8 @@ class Loss(eqx.Module):
 
     def __init_subclass__(cls, **options) -> None:
         super().__init_subclass__(**options)
-        if not hasattr(cls, "name") and "name" not in cls.__annotations__:
+        # `cls.__annotations__` of a class without any is that of its parent.
+        if not hasattr(cls, "name") and "name" not in inspect.get_annotations(cls):
             cls.name = cls.__name__
         for fact in _FACTS:
             stated = _home(cls, fact)
@@ -331,8 +333,8 @@ def with_closed_form(loss) -> Loss:
         raise HypothesisError(
             f"the closed form is for the losses {', '.join(LOSSES)}",
             f"loss = {getattr(loss, 'name', '')!r} of type {type(loss).__name__}",
-            "solve(...) or solve_mode(...), whose laws of flow (3.5) and descent (8.1) take any loss, theory.feature_flow "
-            "(10.1), simulate(...) or simulate_flow(...)",
+            "the curves of solve(...) and solve_mode(...), whose laws of flow (3.5) and descent (8.1) take any loss, "
+            "theory.feature_flow (10.1), simulate(...) or simulate_flow(...)",
         )
     return loss
 

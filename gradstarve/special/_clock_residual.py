@@ -3,9 +3,9 @@
 A law is an object with `residual(u)` = g(u), `rest` (the first zero of g: a number, inf for none, None to have it searched
 for) and `kinks` (logits at which g or a derivative of it jumps). No name is asked for.
 
-The panels of one clock are found by marching in s: Gauss-Legendre on a panel against its two halves decides how long the
-next may be, and panels end at every kink. So they become short by themselves next to a singularity of 1/g, and long on a
-plateau. Times are inverted inside their panel, by bracketed Newton steps whose derivatives are the implicit ones.
+The panels of one clock are found by marching in s: Gauss-Lobatto on a panel against Gauss-Legendre on its two halves decides
+how long the next may be, and panels end at every kink. So they become short by themselves next to a singularity of 1/g, and
+long on a plateau. Times are inverted inside their panel, by bracketed Newton steps whose derivatives are the implicit ones.
 
 At the rest u* there are two cases. Where g has a simple zero the approach is exponential. From the logit u* - gap on, gap =
 eps^(1/4), the distance d = u* - u obeys d' = -(l d + m d^2), with l, m from g and its slope at the gap: closed form, exact
@@ -35,6 +35,18 @@ PANELS = 256
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 _NODES, _WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2
 _HALVES = np.concatenate([_NODES / 2, (_NODES + 1) / 2])
+
+
+def _lobatto(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights on [0, 1] of the rule with nodes at both ends, of degree 2 count - 3."""
+    last = np.polynomial.legendre.Legendre.basis(count - 1)
+    nodes = np.concatenate([[-1.0], np.sort(last.deriv().roots().real), [1.0]])
+    return (nodes + 1) / 2, 1 / (count * (count - 1) * last(nodes) ** 2)
+
+
+# A panel is judged by a rule with nodes where those of its halves have none, at the ends and in the middle: a jump of g that
+# is not announced falls between the nodes of one of the two. Both are of degree 31.
+_JUDGES, _JUDGE_WEIGHTS = _lobatto(17)
 # asinh of the distances above the start at which a zero of g is looked for; beyond them every e^3 or so.
 _SEARCH = np.linspace(0, 10, 513)[1:]
 _GAPS = (1.0, 1 / 32, 1 / 1024)
@@ -238,10 +250,12 @@ def _march(law, sign, rise, fall, ends, latest, furthest):
         cut = length >= following - x
         length = jnp.where(cut, following - x, length)
         here = _halves_at(rise, fall, x)
-        whole = _pull(law, sign, _logits(*here, length, _NODES))
+        # Not on the ends themselves, which may be kinks, but as far off as rounding of the logit is from it.
+        inside = jnp.minimum(64 * eps * (1 + (x + scale) / length), 0.005)
+        whole = _pull(law, sign, _logits(*here, length, jnp.clip(jnp.asarray(_JUDGES, dtype), inside, 1 - inside)))
         parts = _pull(law, sign, _logits(*here, length, _HALVES))
         runs = jnp.all(whole > 0) & jnp.all(parts > 0)
-        coarse = length * jnp.sum(jnp.asarray(_WEIGHTS, dtype) / whole)
+        coarse = length * jnp.sum(jnp.asarray(_JUDGE_WEIGHTS, dtype) / whole)
         fine = length * jnp.sum(jnp.asarray(np.tile(_WEIGHTS, 2) / 2, dtype) / parts)
         off = jnp.abs(coarse - fine)
         # Relative to the time, or to the angle it amounts to at the end of the panel.

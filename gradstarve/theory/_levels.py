@@ -38,6 +38,9 @@ def first_time(
     def summed(shares, values):
         return jnp.tensordot(shares, values, 1)
 
+    # Logarithms make late times a line, where what falls is known to stay above 0.
+    logs = what == "error" or (loss.least is not None and loss.least >= 0)
+
     def phi(u):
         return jax.nn.sigmoid(-u) if what == "error" else loss.value(u)
 
@@ -46,17 +49,17 @@ def first_time(
     ends = jnp.isfinite(high)
     # Where all classes arrive together, or the level is the last of a loss that ends, as the hinge loss does, there is
     # nothing to invert. Lanes that seek nothing get an easy question.
-    at_once = ends & ((level <= 0) | (high <= low))
-    seeks = fixed(~there & jnp.isfinite(low) & ~at_once & (level > 0))
+    at_once = ends & (((level <= 0) & logs) | (high <= low))
+    seeks = fixed(~there & jnp.isfinite(low) & ~at_once & ((level > 0) | (not logs)))
 
     def height(x, parameters):
         """log(level) - log(sum) at log t = x, for late times a line, and its slope."""
         clock, shares, level = parameters
         u, moved = lane_logits(clock, jnp.broadcast_to(jnp.exp(x), (*shares.shape, *x.shape)))
         slope = jax.nn.sigmoid(u) * jax.nn.sigmoid(-u) if what == "error" else loss.residual(u)
-        now = jnp.where(seeks, summed(shares, phi(u)), 1)
-        rises = summed(shares, slope * moved) / now
-        return jnp.where(seeks, jnp.log(level) - jnp.log(now), x), jnp.where(seeks, rises, 1)
+        now, rises = jnp.where(seeks, summed(shares, phi(u)), 1), summed(shares, slope * moved)
+        left = jnp.log(level) - jnp.log(now) if logs else level - now
+        return jnp.where(seeks, left, x), jnp.where(seeks, rises / now if logs else rises, 1)
 
     first = jnp.log(jnp.where(seeks, jnp.maximum(low, limits.tiny), 1))
     last = jnp.log(jnp.where(seeks, jnp.where(ends, jnp.maximum(high, limits.tiny), limits.max), 1))

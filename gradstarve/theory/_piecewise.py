@@ -93,7 +93,8 @@ class PiecewiseClock(eqx.Module):
 
 _FAR = (
     "the clock of this loss was not solved: its residual is NaN, or jumps or turns where no kink is announced, or its "
-    "events lie too close; name such margins in the `kinks` of the loss"
+    "events lie too close, or its digits cancel; name such margins in the `kinks` of the loss, and write a residual that "
+    "keeps its relative precision, such as 1/cosh(m)^2 for 1 - tanh(m)^2"
 )
 
 

@@ -129,6 +129,72 @@ def test_the_time_to_a_loss_from_both_sides_of_the_rest():
     np.testing.assert_allclose(jax.grad(time)(share), numeric, rtol=1e-6)
 
 
+class Bare(Loss):
+    """Cross-entropy without a field of its own."""
+
+    least = 0.0
+
+    def value(self, margin):
+        return jax.nn.softplus(-margin)
+
+    def residual(self, margin):
+        return jax.nn.sigmoid(-margin)
+
+
+class NegativeTanh(Loss):
+    """-tanh m, below 0 for every margin above 0."""
+
+    def value(self, margin):
+        return -jnp.tanh(margin)
+
+    def residual(self, margin):
+        return 1 / jnp.cosh(margin) ** 2
+
+
+class TwoSlopes(Loss):
+    """g = 1 below 0.3, 1/4 up to 1, then 0; no kink is announced."""
+
+    def value(self, margin):
+        return jnp.where(margin < 0.3, 0.475 - margin, jnp.maximum(0, 0.25 * (1 - margin)))
+
+    def residual(self, margin):
+        return jnp.where(margin < 0.3, 1.0, jnp.where(margin < 1, 0.25, 0.0))
+
+
+class Announced(TwoSlopes):
+    kinks = (0.3, 1.0)
+
+
+def two_classes():
+    return gs.datasets.antipodal(frequencies=(0.8, 0.2)), gs.TwoLayerReLU(w=[[0.3, 0.1], [-0.2, 0.4]], z=[0.2, -0.1])
+
+
+def test_a_loss_without_fields_is_called_by_its_class():
+    assert (Bare().name, gs.SpectralDecoupling(Bare(), 0.1).name) == ("Bare", "Bare + spectral decoupling")
+    named, own = (gs.solve(*two_classes(), loss) for loss in ("cross-entropy", Bare()))
+    np.testing.assert_allclose(own.logits(3.0), named.logits(3.0), rtol=1e-12)
+    with pytest.raises(ValueError, match="the Bare loss is never below 0"):
+        own.time_to_loss(-1.0)
+    assert gs.sweep(two_classes()[0], 4, steps=5, width=2, loss=Bare(), progress=False).seeds == range(4)
+
+
+def test_the_time_to_a_loss_below_zero():
+    solution = gs.solve(*two_classes(), NegativeTanh())
+    for level in (-0.1, -0.2, -0.6):
+        np.testing.assert_allclose(solution.loss(solution.time_to_loss(level)), level, rtol=1e-12)
+
+
+def test_a_jump_that_is_not_announced_costs_no_digits():
+    rng = np.random.default_rng(0)
+    a = rng.uniform(0.05, 0.5, (200, 2))
+    start = gs.Mode(0.6, 1.3, a, a * rng.uniform(-0.5, 0.9, (200, 2)))
+    for t in (1.0, 3.0):
+        own, wanted = (gs.solve_mode(start, loss).logit(t) for loss in (TwoSlopes(), Announced()))
+        np.testing.assert_allclose(own, wanted, rtol=0, atol=1e-11)
+    hinge, own = (gs.solve_mode(start, loss).time_to_logit(1.0) for loss in ("hinge", Anew("hinge")))
+    np.testing.assert_allclose(own, hinge, rtol=1e-12)
+
+
 def oracle(residual, u0, kappa, goal, rate):
     """(3.5) by mpmath, in the angle."""
     mp.mp.dps = 30
