@@ -115,7 +115,7 @@ SLOW = re.compile(
             r"test_own_loss.py::test_networks_train.*\[(own1|own0-antipodal)|test_curves_of_both.py::test_first_times.*exponential",
             r"test_hinge_exact.py::test_a_margin_that_touches.*1e-13|test_printers.py::test_markdown.*mode-hinge",
             r"symbolic/test_mode.py::test_every_step_holds\[mode-hinge",
-            r"test_own_loss.py::test_(derivatives_in_the|label_smoothing.*\[(?!0.1)|above_its_rest|the_four_losses.*\[exp|networks.*orth)",
+            r"test_own_loss.py::test_(derivatives_in_the|the_derivative_of_a_time|label_smoothing.*\[(?!0.1)|above_its_rest|the_four_losses.*\[exp|networks.*orth)",
             r"test_own_loss.py::test_the_time_to_a_loss_is.*\[(cross|exp|squared)|test_penalty.py::test_the_laws_of_descent",
             r"test_curves_of_both.py::test_(the_kin_of|first_times_of_a_network.*error|derivatives_of_a_first)",
             r"test_many_times.py::test_tables_and_single",
@@ -220,7 +220,8 @@ def pytest_runtest_setup(item):
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Optimised files first, then the slowest, so that no process is left alone with one at the end; and the mark."""
-    slowest = ("test_solve.py", "test_solve_mode.py", "test_catalogue.py", "test_flow.py", "test_simulate.py")
+    slowest = ("test_own_loss.py", "test_bad_values.py", "test_hinge_exact.py", "test_catalogue.py", "test_solve.py")
+    slowest += ("test_solve_mode.py", "test_curves_of_both.py", "test_flow.py", "test_simulate.py")
     items.sort(key=lambda item: (not OPTIMISED.search(item.path.as_posix()), item.path.name not in slowest))
     for item in items:
         if SLOW.search(item.nodeid):
