@@ -12,11 +12,11 @@ from typing import Annotated, Any, Optional
 import typer
 
 from gradstarve.cli import _stop as cli_stop
-from gradstarve.ground import FORMATS, Progress, files, laws, meant
+from gradstarve.ground import FORMATS, LOSS_NAMES, Progress, files, laws, meant
 
 # Names that options take, for help and completion, which must not wait for JAX; a test holds them to the library's own.
 
-LOSSES = ("cross-entropy", "hinge", "exponential", "squared")
+LOSSES = LOSS_NAMES
 PROBLEMS = ("antipodal", "orthogonal")
 PRECISIONS = ("float64", "float32")
 

@@ -125,14 +125,20 @@ def one_key(key: Any) -> Any:
         ...
     ValueError: key must be one JAX key such as jax.random.key(0), or an integer >= 0 as its seed, got -1
     """
-    seed = None if isinstance(key, float) else _whole(key)
-    if seed is not None and 0 <= seed < 2**63:
+    seed = _seed(key)
+    if seed is not None and seed < 2**63:
         return jax.random.key(seed)
     keys = some_keys(key)
     if keys is not None and keys.shape == ():
         return keys
     wanted = "one JAX key such as jax.random.key(0), or an integer >= 0 as its seed"
     raise ValueError(f"key must be {wanted}, got {shown(key)}")
+
+
+def _seed(key: Any) -> int | None:
+    """`key` where it is an integer >= 0, else None."""
+    seed = None if isinstance(key, float) else _whole(key)
+    return seed if seed is not None and seed >= 0 else None
 
 
 def some_keys(key: Any) -> Any:
@@ -154,8 +160,8 @@ def as_seed(key: Any) -> int | list[int]:
     >>> as_seed(3), as_seed(jax.random.key(3))
     (3, [0, 3])
     """
-    seed = None if isinstance(key, float) else _whole(key)
-    if seed is not None and seed >= 0:
+    seed = _seed(key)
+    if seed is not None:
         return seed
     return [int(word) for word in np.asarray(jax.random.key_data(one_key(key))).reshape(-1)]
 

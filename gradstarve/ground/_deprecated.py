@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# How an argument is told from another: only those that no number, array or module of another kind can be taken for.
+# Arguments whose kind shows in the value: no number or array passes for one of them.
 _IS = {
     "loss": lambda value: isinstance(value, str) or hasattr(value, "residual"),
     "data": lambda value: hasattr(value, "points") and hasattr(value, "weights"),

@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve import theory
+from gradstarve.ground import LOSS_NAMES as LOSS_NAMES
 from gradstarve.problem import (
-    LOSSES,
     ClassDataset,
     Dataset,
     Dynamics,
@@ -37,7 +37,6 @@ PER_CLASS = 2
 BATCH = 24
 RECORDS = 4
 _EDGES = 7  # rows of `exclusive_start` that are edge cases
-LOSS_NAMES = tuple(LOSSES)
 
 
 def generator(key: Any) -> np.random.Generator:

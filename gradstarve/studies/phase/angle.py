@@ -305,13 +305,4 @@ def _legend(figure: Any, diagram: Any) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
-class Angle(Plane):
-    """The fate of one neuron over its direction, for classes at several angles (4.1)-(4.4)."""
-
-    defaults = DEFAULTS
-    notes = NOTES
-    checked = staticmethod(checked)
-    steps = staticmethod(steps)
-    compute = staticmethod(compute)
-    rows = staticmethod(rows)
-    figure = staticmethod(figure_of)
+PLANE = Plane(DEFAULTS, checked, steps, compute, rows, NOTES, figure_of)

@@ -251,13 +251,4 @@ def _note(loss: str, name: str) -> str:
     return "law $2^{-h}$  (4.3), whatever\np, r and σ are"
 
 
-class Failure(Plane):
-    """How often no neuron learns a class (4.2), (4.3)."""
-
-    defaults = DEFAULTS
-    notes = NOTES
-    checked = staticmethod(checked)
-    steps = staticmethod(steps)
-    compute = staticmethod(compute)
-    rows = staticmethod(rows)
-    figure = staticmethod(figure_of)
+PLANE = Plane(DEFAULTS, checked, steps, compute, rows, NOTES, figure_of)

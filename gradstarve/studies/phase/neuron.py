@@ -264,13 +264,4 @@ def _dress(panel: Any, diagram: Any, loss: str, geometry: str) -> None:
     panel.grid(False)
 
 
-class Neuron(Plane):
-    """The fate and the time to learn of one neuron over a and z (4.1), (4.3)."""
-
-    defaults = DEFAULTS
-    notes = NOTES
-    checked = staticmethod(checked)
-    steps = staticmethod(steps)
-    compute = staticmethod(compute)
-    rows = staticmethod(rows)
-    figure = staticmethod(figure_of)
+PLANE = Plane(DEFAULTS, checked, steps, compute, rows, NOTES, figure_of)

@@ -7,11 +7,11 @@ their width, and `time` to learn. Each has the losses side by side; hinge loss i
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from textwrap import wrap
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -219,48 +219,35 @@ def _by_flow(data: Dataset, network: TwoLayerReLU, known: np.ndarray, loss: str,
 # The diagram.
 
 
-class Plane(ABC):
+@dataclass(frozen=True, eq=False)
+class Plane:
     """The contract of a plane: its settings, what is computed from them, the rows of its table, and its figure.
 
-    A new plane is a module of this package with a subclass, and its name in `PLANES`.
+    A new plane is a module of this package with a `PLANE`, and its name in `PLANES`.
+
+    - `defaults`: the settings by name; `checked(settings)`: the settings in the form in which they are stored, `ValueError`
+      for those that make no problem;
+    - `compute(losses, settings, advance)`: axes by name, and for each loss its maps by name; it calls `advance()` as often
+      as `steps(losses, settings)` says;
+    - `rows(diagram)`: the table, its header first; `notes`: how to read the table; `figure(diagram)`: the maps as a
+      matplotlib `Figure`.
     """
 
-    defaults: ClassVar[dict[str, Any]]
-    notes: ClassVar[str]
-
-    @staticmethod
-    @abstractmethod
-    def checked(settings: dict[str, Any]) -> dict[str, Any]:
-        """The settings in the form in which they are stored; `ValueError` for those that make no problem."""
-
-    @staticmethod
-    @abstractmethod
-    def steps(losses: tuple[str, ...], settings: dict[str, Any]) -> int:
-        """How often `compute` calls `advance`."""
-
-    @staticmethod
-    @abstractmethod
-    def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Axes by name, and for each loss its maps by name; `advance()` tells how far it is."""
-
-    @staticmethod
-    @abstractmethod
-    def rows(diagram: Any) -> list[tuple[str, ...]]:
-        """The table, its header first."""
-
-    @staticmethod
-    @abstractmethod
-    def figure(diagram: Any) -> Any:
-        """The maps as a matplotlib `Figure`."""
+    defaults: dict[str, Any]
+    checked: Callable[[dict[str, Any]], dict[str, Any]]
+    steps: Callable[[tuple[str, ...], dict[str, Any]], int]
+    compute: Callable[[tuple[str, ...], dict[str, Any], Any], tuple[dict[str, Any], dict[str, Any]]]
+    rows: Callable[[Any], list[tuple[str, ...]]]
+    notes: str
+    figure: Callable[[Any], Any]
 
 
-PLANES = {"neuron": "Neuron", "angle": "Angle", "failure": "Failure", "time": "Time"}
-"""Name -> class, in the module of that name."""
+PLANES = ("neuron", "angle", "failure", "time")
 
 
 def plane_of(name: str) -> Plane:
     """The plane of that name."""
-    return getattr(import_module(f"gradstarve.studies.phase.{name}"), PLANES[name])()
+    return import_module(f"gradstarve.studies.phase.{name}").PLANE
 
 
 @dataclass(frozen=True, eq=False)

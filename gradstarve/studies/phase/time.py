@@ -251,13 +251,4 @@ def _logarithmic(panel: Any, label: str) -> None:
     panel.grid(False)
 
 
-class Time(Plane):
-    """How long networks take to a margin of 1 (3.6), (3.7)."""
-
-    defaults = DEFAULTS
-    notes = NOTES
-    checked = staticmethod(checked)
-    steps = staticmethod(steps)
-    compute = staticmethod(compute)
-    rows = staticmethod(rows)
-    figure = staticmethod(figure_of)
+PLANE = Plane(DEFAULTS, checked, steps, compute, rows, NOTES, figure_of)
