@@ -78,6 +78,8 @@ NOT_CALLED |= dict.fromkeys(
     ("ConvergenceError", "HypothesisError", "symbolic.DerivationError", "theory.jacobian.LinearRegimeWarning"),
     "an exception, which takes any text",
 )
+NOT_CALLED |= dict.fromkeys(("special.Clock", "special.ConstantClock", "special.LinearClock"), "a clock without numbers")
+NOT_CALLED["special.QuadratureClock"] = "it takes an object with a residual"
 NOT_CALLED["datasets.with_patch"] = "a patch on pictures as they come, whose numbers are not looked at"
 NOT_CALLED["EventKind"] = "an enumeration of six numbers"
 NOT_CALLED["theory.minimax_peak"] = "it takes no argument"
@@ -379,6 +381,8 @@ def calls():
         # the special functions
         "special.binomial_at_least": (special.binomial_at_least, {"successes": 2, "trials": 5, "probability": 0.5}),
         "special.binomial_log_pmf": (special.binomial_log_pmf, {"successes": 2, "trials": 5, "probability": 0.5}),
+        "special.ExponentialClock": (special.ExponentialClock, {"constant": 0.5}),
+        "special.Softmax": (special.Softmax, {"others": 9.0}),
         "special.clock_integral": (special.clock_integral, {"kind": "hinge", "u0": 0.1, "u": 0.5, "kappa": 0.3}),
         "special.clock_state": (special.clock_state, {"kind": "hinge", "rise": 0.3, "fall": 0.1, "time": 1.0}),
         "special.clock_time": (special.clock_time, {"kind": "hinge", "rise": 0.3, "fall": 0.1, "angle": 0.5}),

@@ -14,7 +14,7 @@ from public_calls import HOUSES, blobs, logit, problems, public, results, verifi
 
 import gradstarve as gs
 from gradstarve import diagnosis as diagnose
-from gradstarve import problem, symbolic, theorems, theory
+from gradstarve import problem, special, symbolic, theorems, theory
 from gradstarve.theory import jacobian, ntk
 
 
@@ -92,6 +92,10 @@ OBJECTS = {
     "problem.Separability": (lambda: gs.datasets.antipodal().separability(), lambda o: o.explain()),
     "symbolic.DerivationError": (lambda: symbolic.DerivationError("no"), str),
     "symbolic.Step": (lambda: gs.derive("one-layer", "hinge").steps[0], lambda o: str(o.equations)),
+    **{
+        f"special.{type(one).__name__}": (lambda one=one: one, lambda o: special.clock_state(o, 0.1, 0.2, 3.0))
+        for one in (*special.CLOCKS.values(), special.Softmax(9.0), special.QuadratureClock(gs.Hinge()))
+    },
     "theory.ClockCurve": (lambda: theory.ClockCurve(results()[1].plus.clock), lambda o: o.logit(1.0)),
     "theory.DepthMode": (lambda: theory.depth_mode(0.5, 1.0, [0.1] * 3, "hinge"), lambda o: o.logit(1.0)),
     "theory.DescentSolution": (lambda: results()[2].plus, lambda o: o.logit(2)),
@@ -130,7 +134,7 @@ OBJECTS = {
 }
 BASES = {
     *("problem.Dynamics", "problem.LearningCurve", "problem.ModeCurve", "problem.NetworkCurve", "problem.Loss"),
-    "problem.Network",
+    *("problem.Network", "special.Clock"),
 }
 # Of these a pytree would not make sense: they are errors, reports in words, or hold more than numbers.
 WORDS = {"Comparison", "Derivation", "Report", "SweepResult", "EventKind", "Events", "PhaseDiagram", "datasets.TwoDigits"}

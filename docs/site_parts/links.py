@@ -20,7 +20,6 @@ INTERNAL = {
     *("CheckResult", "Domain", "Equations", "Known", "Target", "Verify"),
     *(
         "Group",
-        "Kind",
         "DescentLaw",
         "Margin",
         "PiecewiseClock",

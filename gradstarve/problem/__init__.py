@@ -18,6 +18,7 @@ from gradstarve.problem._losses import (
     CrossEntropy,
     Exponential,
     Hinge,
+    JitLoss,
     Loss,
     SpectralDecoupling,
     SquaredMargin,

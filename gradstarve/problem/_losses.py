@@ -16,6 +16,7 @@ Below them: spectral decoupling.
 from __future__ import annotations
 
 import inspect
+from functools import cached_property
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -35,6 +36,7 @@ from gradstarve.ground import (
     warn_deprecated,
 )
 from gradstarve.problem._dynamics import ORDER, is_dynamics
+from gradstarve.special import CLOCKS, Clock, ConstantClock, ExponentialClock, LinearClock, QuadratureClock, as_clock
 
 Margin = Float[Array, "*shape"]
 
@@ -63,7 +65,8 @@ class Loss(eqx.Module):
     Facts about g that closed forms ask for. A loss that states one is solved by the closed form of it; a subclass with
     another `residual` or `value` states none until it does so itself.
 
-    - `clock`: the integral of (3.5) in closed form, by its name in `gradstarve.special.clock_integral`;
+    - `clock`: the clock of g, for which (3.5) is in closed form: an object such as `special.ExponentialClock(1.0)`, or its
+      name in `gradstarve.special.clock_integral`; None, the default, for a quadrature;
     - `offset`: c, where g(m) = 1/(c + e^m);
     - `stops`: whether g jumps to 0 at the rest and stays there; `pulls_back`: whether g < 0 beyond the rest;
     - `inverse(residual)`: the margin at which g has that value; `reciprocal(margin)`: 1/g below the rest;
@@ -90,7 +93,7 @@ class Loss(eqx.Module):
     rest: ClassVar[Any] = None
     kinks: ClassVar[Any] = ()
     least: ClassVar[float | None] = None
-    clock: ClassVar[str | None] = None
+    clock: ClassVar[Clock | str | None] = None
     offset: ClassVar[Any] = None
     stops: ClassVar[bool] = False
     pulls_back: ClassVar[bool] = False
@@ -135,7 +138,7 @@ class CrossEntropy(Loss):
     name: ClassVar[str] = "cross-entropy"
     rest: ClassVar[Any] = np.inf
     least: ClassVar[float | None] = 0.0
-    clock: ClassVar[str | None] = "cross-entropy"
+    clock: ClassVar[Clock | str | None] = ExponentialClock(1.0)
     offset: ClassVar[Any] = 1.0
 
     def value(self, margin: Margin) -> Margin:
@@ -180,7 +183,7 @@ class Hinge(Loss):
     rest: ClassVar[Any] = 1.0
     kinks: ClassVar[Any] = (1.0,)
     least: ClassVar[float | None] = 0.0
-    clock: ClassVar[str | None] = "hinge"
+    clock: ClassVar[Clock | str | None] = ConstantClock()
     stops: ClassVar[bool] = True
 
     def value(self, margin: Margin) -> Margin:
@@ -216,7 +219,7 @@ class Exponential(Loss):
     name: ClassVar[str] = "exponential"
     rest: ClassVar[Any] = np.inf
     least: ClassVar[float | None] = 0.0
-    clock: ClassVar[str | None] = "exponential"
+    clock: ClassVar[Clock | str | None] = ExponentialClock(0.0)
     offset: ClassVar[Any] = 0.0
 
     def value(self, margin: Margin) -> Margin:
@@ -256,7 +259,7 @@ class SquaredMargin(Loss):
     name: ClassVar[str] = "squared"
     rest: ClassVar[Any] = 1.0
     least: ClassVar[float | None] = 0.0
-    clock: ClassVar[str | None] = "squared"
+    clock: ClassVar[Clock | str | None] = LinearClock()
     pulls_back: ClassVar[bool] = True
 
     def value(self, margin: Margin) -> Margin:
@@ -303,33 +306,77 @@ def as_loss(loss) -> Loss:
     raise ValueError(f"unknown loss {shown(loss)}; {names}{did_you_mean(loss, LOSSES)}")
 
 
-def clock_of(loss) -> str | Loss:
-    """What the clock (3.5) of `loss` runs on: the name of a closed form, or the loss itself, which is integrated.
+def clock_of(loss) -> Clock:
+    """The clock (3.5) of `loss`: the closed form that it states, or a quadrature of its residual.
 
     >>> class Steep(Hinge):
     ...     def residual(self, margin):
     ...         return 3 * super().residual(margin)
-    >>> clock_of(Hinge()), clock_of(Steep()).name, Steep().clock
-    ('hinge', 'hinge', None)
+    >>> clock_of("hinge"), type(clock_of(Steep())).__name__
+    (ConstantClock(), 'QuadratureClock')
     """
     loss = as_loss(loss)
-    return loss if loss.clock is None else loss.clock
+    return QuadratureClock(loss) if loss.clock is None else as_clock(loss.clock)
+
+
+@jax.tree_util.register_pytree_node_class
+class JitLoss:
+    """A loss as an argument of `jax.jit`: its arrays are leaves, and all else that it holds is static.
+
+    >>> jax.jit(lambda held: held.loss.residual(jnp.array(2.0)))(JitLoss(SquaredMargin())).item()
+    -1.0
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        leaves, structure = jax.tree.flatten(loss)
+        self.arrays = [leaf if eqx.is_array(leaf) else None for leaf in leaves]
+        self.others = structure, tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
+
+    @cached_property
+    def loss(self) -> Loss:
+        """The loss itself."""
+        structure, others = self.others
+        pairs = zip(self.arrays, others, strict=True)
+        return structure.unflatten([other if array is None else array for array, other in pairs])
+
+    @cached_property
+    def clock(self) -> Clock:
+        """The clock of the loss."""
+        return clock_of(self.loss)
+
+    def tree_flatten(self) -> tuple[Any, Any]:
+        """The arrays, and the rest."""
+        return self.arrays, self.others
+
+    @classmethod
+    def tree_unflatten(cls, others: Any, arrays: Any) -> JitLoss:
+        """From what `tree_flatten` gives."""
+        held = object.__new__(cls)
+        held.arrays, held.others = arrays, others
+        return held
+
+    def __reduce__(self) -> tuple:  # the structure of a tree is not pickled
+        return JitLoss, (self.loss,)
+
+    def __repr__(self) -> str:
+        return f"JitLoss({self.loss!r})"
 
 
 def closed_form_of(loss) -> str | None:
-    """`loss.clock`, by its old name."""
+    """The name of `loss.clock`, None for one without."""
     warn_deprecated("closed_form_of(loss)", "loss.clock")
-    return as_loss(loss).clock
+    clock = clock_of(loss)
+    return next((name for name, one in CLOCKS.items() if one == clock), None)
 
 
 def with_closed_form(loss) -> Loss:
-    """`as_loss(loss)`, and `HypothesisError` unless its clock is a closed form: for laws that are written for these alone.
+    """`as_loss(loss)`, and `HypothesisError` unless it has a clock of the four: for laws that are written for these alone.
 
     >>> with_closed_form("hinge").name
     'hinge'
     """
     loss = as_loss(loss)
-    if loss.clock is None:
+    if clock_of(loss) not in CLOCKS.values():
         raise HypothesisError(
             f"the closed form is for the losses {', '.join(LOSSES)}",
             f"loss = {getattr(loss, 'name', '')!r} of type {type(loss).__name__}",

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gradstarve.special._clock import Clock
 from gradstarve.special._expint import angle_at, steepness
 from gradstarve.special._monotone import invert
 
@@ -72,11 +73,6 @@ class Panels(NamedTuple):
     bend: Any
     arrived: Any
     enough: Any
-
-
-def is_named(kind) -> bool:
-    """Whether `kind` names a closed form, and is not a law of its own."""
-    return not hasattr(kind, "residual")
 
 
 def _fixed(tree):
@@ -366,64 +362,74 @@ def _each(function, law, *arrays):
     return jax.tree.map(lambda value: value.reshape(*shape, *value.shape[1:]), found)
 
 
-@eqx.filter_jit
-def time_of(law, rise: Real, fall: Real, angle: Real) -> Real:
-    """`clock_time` of any law, on arrays of one shape; angles in the other direction than the clock's give inf."""
+class QuadratureClock(Clock, eqx.Module):
+    """The clock of a `law` without a closed form, an object with `residual(u)` = g(u), `rest` and `kinks`, such as a `Loss`.
 
-    def one(law, rise, fall, angle):
-        sign = jnp.where(jax.lax.stop_gradient(_residual(law, rise - fall)) < 0, -1, 1).astype(angle.dtype)
-        ahead = sign * angle
-        panels = panels_of(law, rise, fall, jnp.asarray(jnp.inf, angle.dtype), jnp.where(jnp.isfinite(ahead), ahead, 0))
-        grown, decayed = _halves_at(panels.rise, panels.fall, ahead)
-        tau = _time_at(law, panels, jnp.maximum(ahead, 0), grown - decayed)
-        return jnp.where(panels.enough, jnp.where(ahead >= 0, tau, jnp.inf), jnp.nan)
+    NaN where the panels do not suffice. Differentiable in the arrays of the law too.
 
-    return _each(one, law, rise, fall, angle)
+    >>> class Cube:
+    ...     rest, kinks = 1.0, ()
+    ...     def residual(self, u):
+    ...         return 1 - u**3
+    >>> round(float(QuadratureClock(Cube()).state_at(*jnp.array([0.1, 0.0, 2.0]))[1]), 4)
+    0.6601
+    """
 
+    law: Any
 
-@eqx.filter_jit
-def arrival_of(law, rise: Real, fall: Real, u: Real) -> Real:
-    """The tau at which the logit is first at least `u`, on arrays of one shape: 0 if it starts there, inf if never."""
+    @eqx.filter_jit
+    def time_of(self, rise: Real, fall: Real, angle: Real) -> Real:
+        """tau at the angle; inf for angles in the other direction than the clock's."""
 
-    def one(law, rise, fall, u):
-        there = rise - fall >= u
-        reached = ~there & ((rise > 0) | (u < 0)) & jnp.isfinite(u) & (_residual(law, rise - fall) > 0)
-        goal = jnp.where(reached, u, rise - fall)
-        angle = jnp.where(reached, jnp.maximum(angle_at(rise, fall, goal), 0), 0)
-        panels = panels_of(law, rise, fall, jnp.asarray(jnp.inf, u.dtype), angle)
-        tau = _time_at(law, panels, angle, goal)
-        return jnp.where(panels.enough, jnp.where(reached, tau, jnp.where(there, 0, jnp.inf)), jnp.nan)
+        def one(law, rise, fall, angle):
+            sign = jnp.where(jax.lax.stop_gradient(_residual(law, rise - fall)) < 0, -1, 1).astype(angle.dtype)
+            ahead = sign * angle
+            panels = panels_of(law, rise, fall, jnp.asarray(jnp.inf, angle.dtype), jnp.where(jnp.isfinite(ahead), ahead, 0))
+            grown, decayed = _halves_at(panels.rise, panels.fall, ahead)
+            tau = _time_at(law, panels, jnp.maximum(ahead, 0), grown - decayed)
+            return jnp.where(panels.enough, jnp.where(ahead >= 0, tau, jnp.inf), jnp.nan)
 
-    return _each(one, law, rise, fall, u)
+        return _each(one, self.law, rise, fall, angle)
 
+    @eqx.filter_jit
+    def arrival_of(self, rise: Real, fall: Real, u: Real) -> Real:
+        """The tau at which the logit is first at least `u`: 0 if it starts there, inf if never."""
 
-@eqx.filter_jit
-def state_at(law, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
-    """`clock_state` of any law, on arrays of one shape."""
+        def one(law, rise, fall, u):
+            there = rise - fall >= u
+            reached = ~there & ((rise > 0) | (u < 0)) & jnp.isfinite(u) & (_residual(law, rise - fall) > 0)
+            goal = jnp.where(reached, u, rise - fall)
+            angle = jnp.where(reached, jnp.maximum(angle_at(rise, fall, goal), 0), 0)
+            panels = panels_of(law, rise, fall, jnp.asarray(jnp.inf, u.dtype), angle)
+            tau = _time_at(law, panels, angle, goal)
+            return jnp.where(panels.enough, jnp.where(reached, tau, jnp.where(there, 0, jnp.inf)), jnp.nan)
 
-    def one(law, rise, fall, time):
-        panels = panels_of(law, rise, fall, time, jnp.asarray(jnp.inf, time.dtype))
-        return _look_up(law, panels, time)
+        return _each(one, self.law, rise, fall, u)
 
-    return _each(one, law, rise, fall, time)
+    @eqx.filter_jit
+    def state_at(self, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:
+        """(angle, logit) at `time`."""
 
+        def one(law, rise, fall, time):
+            return _look_up(law, panels_of(law, rise, fall, time, jnp.asarray(jnp.inf, time.dtype)), time)
 
-@eqx.filter_jit
-def states_at(law, rise, fall, piece, time) -> tuple[Array, Array]:
-    """`state_at` for many times of each clock, as `_clock.states_at` has it: the panels of a piece are made once."""
-    count = rise.shape[-1]
-    own = piece[..., None] == jnp.arange(count)
-    latest = jnp.max(jnp.where(own, jax.lax.stop_gradient(time)[..., None], 0), axis=-2, initial=0)
-    forever = jnp.full_like(latest, jnp.inf)
-    panels = _each(panels_of, law, rise, fall, latest, forever)
+        return _each(one, self.law, rise, fall, time)
 
-    def clock(panels, piece, time):
-        def one(piece, time):
-            return _look_up(law, jax.tree.map(lambda value: value[piece], panels), time)
+    @eqx.filter_jit
+    def states_at(self, rise, fall, piece, time, want_angle: bool = True) -> tuple[Array, Array]:
+        """`state_at` for many times of each clock: the panels of a piece are made once."""
+        count = rise.shape[-1]
+        own = piece[..., None] == jnp.arange(count)
+        latest = jnp.max(jnp.where(own, jax.lax.stop_gradient(time)[..., None], 0), axis=-2, initial=0)
+        panels = _each(panels_of, self.law, rise, fall, latest, jnp.full_like(latest, jnp.inf))
 
-        return jax.vmap(one)(piece, time)
+        def clock(panels, piece, time):
+            def one(piece, time):
+                return _look_up(self.law, jax.tree.map(lambda value: value[piece], panels), time)
 
-    flat = jax.tree.map(lambda value: value.reshape(-1, *value.shape[rise.ndim - 1 :]), panels)
-    found = jax.vmap(clock)(flat, *(value.reshape(-1, value.shape[-1]) for value in (piece, time)))
-    angle, u = (value.reshape(time.shape) for value in found)
-    return angle, u
+            return jax.vmap(one)(piece, time)
+
+        flat = jax.tree.map(lambda value: value.reshape(-1, *value.shape[rise.ndim - 1 :]), panels)
+        found = jax.vmap(clock)(flat, *(value.reshape(-1, value.shape[-1]) for value in (piece, time)))
+        angle, u = (value.reshape(time.shape) for value in found)
+        return angle, u

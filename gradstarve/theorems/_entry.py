@@ -21,7 +21,9 @@ from gradstarve.problem import (
     SoftmaxTwoLayer,
     TwoLayerReLU,
     as_loss,
+    clock_of,
 )
+from gradstarve.special import CLOCKS, Clock
 
 # Hypotheses as predicates: what a theorem asks of a problem, in words and as a function that says whether it holds.
 
@@ -62,9 +64,9 @@ class Problem:
         return None
 
     @cached_property
-    def kind_of_loss(self) -> str | None:
-        """The name of its clock in closed form, None for a loss without one."""
-        return as_loss(self.loss).clock
+    def clock(self) -> Clock:
+        """The clock of the loss."""
+        return clock_of(self.loss)
 
     @cached_property
     def shape(self) -> Any:
@@ -122,7 +124,7 @@ def _off_manifold(p: Problem) -> bool:
 
 def of_losses(statement: str, *names: str) -> Hypothesis:
     """The hypothesis that the loss is one of `names`."""
-    return Hypothesis(statement, lambda p: p.kind_of_loss in names)
+    return Hypothesis(statement, lambda p: p.clock in [CLOCKS[name] for name in names])
 
 
 SEPARABLE = Hypothesis("orthogonally separable data", lambda p: p.shape.orthogonally_separable)

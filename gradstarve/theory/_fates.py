@@ -31,8 +31,8 @@ from gradstarve.ground import (
     shown,
     together,
 )
-from gradstarve.problem import Loss, as_loss, with_closed_form
-from gradstarve.special import clock, expint
+from gradstarve.problem import Loss, as_loss, clock_of, with_closed_form
+from gradstarve.special import Clock, expint
 from gradstarve.theory._piecewise import check_times
 
 
@@ -342,7 +342,7 @@ class LearningTime(eqx.Module):
     norm: Float[Array, ""]
     scale_a: Float[Array, ""]
     scale_z: Float[Array, ""]
-    kind: str = eqx.field(static=True)
+    clock: Clock = eqx.field(static=True)
     logit: Float[Array, ""]
 
     def __init__(self, frequency, norm, scale_a, scale_z, loss: Loss | str, logit) -> None:
@@ -354,7 +354,7 @@ class LearningTime(eqx.Module):
                 raise ValueError(f"{name} must be one number, got shape {value.shape}; vmap over several")
         frequency, self.norm, self.scale_a, self.scale_z, self.logit = values
         loss = with_closed_form(loss)
-        self.rate, self.kind = 2 * frequency * self.norm, str(loss.clock)
+        self.rate, self.clock = 2 * frequency * self.norm, clock_of(loss)
         # A loss that pulls back only tends to its rest.
         most = float(np.nextafter(loss.rest, 0, dtype=frequency.dtype)) if loss.pulls_back else float(loss.rest)
         if is_concrete(self.logit) and float(self.logit) > most:
@@ -398,7 +398,7 @@ def _tau(law: LearningTime, length, offset):
     rise, fall = law.halves(length, offset)
     waits = law.logit > rise - fall
     angle = expint.angle_at(rise, fall, jnp.where(waits, law.logit, rise - fall))
-    return jnp.where(waits, clock.time_of(law.kind, rise, fall, jnp.where(waits, angle, 0)), 0)
+    return jnp.where(waits, law.clock.time_of(rise, fall, jnp.where(waits, angle, 0)), 0)
 
 
 def _offsets(law: LearningTime, shape) -> Array:

@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float
 
 from gradstarve.ground import HypothesisError, check_normal, check_positive, deprecated, is_concrete, real_arrays, together
 from gradstarve.problem import Loss, with_closed_form
-from gradstarve.special import clock, invert
+from gradstarve.special import invert
 from gradstarve.theory._piecewise import PiecewiseClock, in_time
 
 # A u < 0 at which K is below 0: the far end of the branch below 0.
@@ -177,8 +177,7 @@ def clock_inflections(pieces: PiecewiseClock) -> Float[Array, "*batch count"]:
 
     `HypothesisError` for the clock of a loss without a closed form.
     """
-    if pieces.law is not None:
-        with_closed_form(pieces.law)
+    with_closed_form(pieces.law.loss)
     return _clock_inflections(pieces)
 
 
@@ -186,12 +185,12 @@ def clock_inflections(pieces: PiecewiseClock) -> Float[Array, "*batch count"]:
 def _clock_inflections(pieces: PiecewiseClock) -> Float[Array, "*batch count"]:
     # From kappa^2, which is smooth in rise and fall at 0.
     curved = (pieces.rise > 0) & (pieces.fall > 0)
-    u = _inflections(pieces.loss, 4 * pieces.rise * pieces.fall, curved)  # [*batch, pieces, 3]
+    u = _inflections(pieces.law.loss, 4 * pieces.rise * pieces.fall, curved)  # [*batch, pieces, 3]
     starts = jnp.where(jnp.isfinite(pieces.start), pieces.rise - pieces.fall, jnp.inf)
     ends = jnp.concatenate([starts[..., 1:], jnp.full_like(starts[..., :1], jnp.inf)], axis=-1)
     there = (u > starts[..., None]) & (u < ends[..., None])
     rise, fall = (jnp.broadcast_to(value[..., None], u.shape) for value in (pieces.rise, pieces.fall))
-    tau = clock.arrival_of(pieces.kind, rise, fall, jnp.where(there, u, -jnp.inf))
+    tau = pieces.law.clock.arrival_of(rise, fall, jnp.where(there, u, -jnp.inf))
     there = there & jnp.isfinite(tau)
     start = jnp.where(jnp.isfinite(pieces.start), pieces.start, 0)[..., None]
     tau = jnp.where(there, start + jnp.where(there, tau, 0), jnp.inf)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradstarve.problem import Loss
-from gradstarve.special import clock_residual, invert
+from gradstarve.special import invert, rest_after
 from gradstarve.theory._piecewise import PiecewiseClock, lane_logits, stacked
 
 
@@ -33,7 +33,7 @@ def first_time(
     never comes is a constant.
     """
     limits, fixed = jnp.finfo(level.dtype), jax.lax.stop_gradient
-    loss = clock.loss
+    loss = clock.law.loss
 
     def summed(shares, values):
         return jnp.tensordot(shares, values, 1)
@@ -87,7 +87,7 @@ def margin_at(loss: Loss, level: Float[Array, "..."], start: Float[Array, "*batc
     goal = jnp.broadcast_to(level.reshape(-1), (*start.shape, level.size))
     begin = jnp.broadcast_to(start[..., None], goal.shape)
     there = loss.value(begin) <= goal
-    rest = fixed(clock_residual.rest_after(loss, fixed(begin)))
+    rest = fixed(rest_after(loss, fixed(begin)))
     ends = jnp.isfinite(rest)
     far = jnp.where(ends, rest, fixed(begin) + _FAR)
     last = loss.value(far)
@@ -112,11 +112,11 @@ def falling_time(clock: PiecewiseClock, level: Float[Array, "..."], rising: Floa
     where it starts above its rest and falls; both [*batch, *level.shape]."""
     shape = (*clock.rate.shape, level.size)
     goal = jnp.broadcast_to(level.reshape(-1), shape)
-    above = jnp.broadcast_to(clock.loss.residual(clock.rise[..., :1] - clock.fall[..., :1]) < 0, shape)
+    above = jnp.broadcast_to(clock.law.loss.residual(clock.rise[..., :1] - clock.fall[..., :1]) < 0, shape)
     never = jnp.full(shape, jnp.inf, goal.dtype)
     one = stacked([clock])
     found = first_time("loss", one, jnp.ones(1, goal.dtype), goal, jnp.where(above, 0, never), never)
-    if clock.law is not None:  # it may come to rest at a loss that is larger
-        rest = jax.lax.stop_gradient(clock_residual.rest_after(clock.law, clock.rise[..., :1] - clock.fall[..., :1]))
-        found = jnp.where(clock.law.value(rest) <= goal, found, jnp.inf)
+    if clock.law.loss.clock is None:  # it may come to rest at a loss that is larger
+        rest = jax.lax.stop_gradient(rest_after(clock.law.loss, clock.rise[..., :1] - clock.fall[..., :1]))
+        found = jnp.where(clock.law.loss.value(rest) <= goal, found, jnp.inf)
     return jnp.where(above, found, rising.reshape(shape)).reshape(rising.shape)

@@ -20,8 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradstarve.ground import check_normal_product, check_normal_size, is_concrete, log_sum
-from gradstarve.problem import LOSSES, Loss, Mode, ModeCurve, as_loss, given
-from gradstarve.special import Kind, clock
+from gradstarve.problem import JitLoss, Loss, Mode, ModeCurve, given
 from gradstarve.theory._inflection import clock_inflections
 from gradstarve.theory._levels import falling_time, margin_at
 from gradstarve.theory._piecewise import (
@@ -32,8 +31,6 @@ from gradstarve.theory._piecewise import (
     faint_floor,
     in_time,
     is_representable,
-    jit_by_kind,
-    pulls_back,
 )
 
 
@@ -84,9 +81,7 @@ class ClockCurve(ModeCurve):
     @property
     def loss_function(self) -> Loss:
         """l(m), of which the clock is."""
-        if self.clock.law is None and self.clock.kind not in LOSSES:
-            raise ValueError(f"the clock of {self.clock.kind!r} is that of a gap between classes; ask softmax_mode(...)")
-        return self.clock.loss
+        return self.clock.law.loss
 
     @property
     def _batch(self) -> tuple[int, ...]:
@@ -101,13 +96,13 @@ class ClockCurve(ModeCurve):
         return "time"
 
     def _time_to(self, what: str, level, max_steps: int):
-        if self.clock.law is not None:
+        if self.clock.law.loss.clock is None:
             start = self.clock.rise[..., 0] - self.clock.fall[..., 0]
-            margins = margin_at(self.clock.law, level, start)
+            margins = margin_at(self.clock.law.loss, level, start)
             rising = self.clock.times_to(margins).reshape(*start.shape, *level.shape)
             return answered(falling_time(self.clock, level, rising))
         rising = super()._time_to(what, level, max_steps)
-        return falling_time(self.clock, level, rising) if self.clock.pulls_back else rising
+        return falling_time(self.clock, level, rising) if self.clock.law.clock.pulls_back else rising
 
     def _time_to_margin(self, margin, max_steps: int):
         return self.clock.time_to_logit(margin)
@@ -143,23 +138,24 @@ class ModeSolution(ClockCurve):
         return jnp.where(seen, now_a, a), jnp.where(seen, (grown - decayed) / 2, z)
 
 
-def flow_mode(mode: Mode, kind: Kind | Loss) -> ModeSolution:
-    """The closed form of `mode` under gradient flow (3.1)-(3.11); `kind` of clock: a loss or its name, or a softmax."""
-    leaves, angle = _leaving(mode, kind)
-    curve, events = _pieces(mode, kind, count_pieces(leaves), _may_be_faint(mode), angle)
-    if isinstance(kind, Loss):
+def flow_mode(mode: Mode, loss: Loss) -> ModeSolution:
+    """The closed form of `mode` under gradient flow (3.1)-(3.11)."""
+    law = JitLoss(loss)
+    leaves, angle = _leaving(mode, law)
+    curve, events = _pieces(mode, law, count_pieces(leaves), _may_be_faint(mode), angle)
+    if loss.clock is None:
         curve, events = answered((curve, events))
     return ModeSolution(curve, mode, angle, events)
 
 
-@jit_by_kind(1)
-def _leaving(mode: Mode, kind: Kind | Loss):
+@jax.jit
+def _leaving(mode: Mode, law: JitLoss):
     """Who leaves the class, and at which accumulated angle (inf: never)."""
     grown, decayed = mode.a + mode.z, mode.a - mode.z
     leaves = (mode.a > 0) & (grown < 0)
-    if isinstance(kind, Loss) or pulls_back(kind):
+    if law.loss.clock is None or law.clock.pulls_back:
         # Above its rest a loss runs the clock backwards, and there the neurons with q < 0 < a leave.
-        backwards = as_loss(kind).residual(mode.logit)[..., None] < 0
+        backwards = law.loss.residual(mode.logit)[..., None] < 0
         leaves = jnp.where(backwards, (mode.a > 0) & (decayed < 0), leaves)
     ratio = jnp.log(jnp.where(leaves, jnp.abs(decayed), 1)) - jnp.log(jnp.where(leaves, jnp.abs(grown), 1))
     return leaves, jnp.where(leaves, ratio, jnp.inf)
@@ -197,8 +193,8 @@ def _is_faint(seen: np.ndarray, a, z, shortest, longest) -> bool:
     return bool(((log_sizes > -np.inf) & (log_sizes < faint_floor(dtype) / 2)).any())
 
 
-@jit_by_kind(1, 2, 3)
-def _pieces(mode: Mode, kind: Kind | Loss, count: int, faint: bool, angle: Float[Array, "*batch h"]):
+@partial(jax.jit, static_argnums=(2, 3))
+def _pieces(mode: Mode, law: JitLoss, count: int, faint: bool, angle: Float[Array, "*batch h"]):
     """The clock of the class between the first `count` events, and the time of each neuron's event.
 
     With `faint` a piece also begins wherever the neurons left in the class have grown from below the floats to a rise
@@ -247,7 +243,7 @@ def _pieces(mode: Mode, kind: Kind | Loss, count: int, faint: bool, angle: Float
         angles = jnp.concatenate([zero, jnp.where(happens, ends, 0)], axis=-1)
         rise, fall = rise * jnp.exp(angles), fall * jnp.exp(-angles)
     span = jnp.where(happens, angles[..., 1:] - angles[..., :-1], 0)
-    lasts = jnp.where(happens, clock.time_of(kind, rise[..., :-1], fall[..., :-1], span), jnp.inf)
+    lasts = jnp.where(happens, law.clock.time_of(rise[..., :-1], fall[..., :-1], span), jnp.inf)
     starts = jnp.concatenate([zero, jnp.cumsum(lasts, axis=-1)], axis=-1)
 
     rate = 2 * jnp.broadcast_to(mode.frequency * mode.norm, mode.batch_shape)
@@ -258,7 +254,7 @@ def _pieces(mode: Mode, kind: Kind | Loss, count: int, faint: bool, angle: Float
     else:
         times = jnp.full_like(angle, jnp.inf).at[..., :count].set(moments)
         times = jnp.take_along_axis(times, jnp.argsort(order, axis=-1), axis=-1)
-    return PiecewiseClock.of(kind, rate, starts, angles, rise, fall), jnp.where(seen, times, 0)
+    return PiecewiseClock(law, rate, starts, angles, rise, fall), jnp.where(seen, times, 0)
 
 
 def insert_axes(values: Array, count: int) -> Array:
@@ -312,7 +308,7 @@ class TransferFlow(eqx.Module):
         return jnp.where(seen, (grown + decayed) / 2, a), jnp.where(seen, (grown - decayed) / 2, z)
 
 
-def transfer_flow(kind: str | Loss, frequency, norm, a, z) -> TransferFlow:
+def transfer_flow(loss: Loss, frequency, norm, a, z) -> TransferFlow:
     """The flow of neurons (a_j, z_j) [*batch, h] between antipodal classes with `frequency`, `norm`: [2], + first."""
     check_normal_product(a.dtype, frequency=frequency, norm=norm)
     # By signs: the product of two small numbers may be 0.
@@ -329,14 +325,15 @@ def transfer_flow(kind: str | Loss, frequency, norm, a, z) -> TransferFlow:
     if faint:
         # Each class once, and once more after each leaver; where that cannot be seen, room for the first is enough.
         count += 2 + (count if is_concrete(a) else 0)
-    pieces, joining, times = _interleave_all(kind, count, faint, rate, norm, *flat)
-    if isinstance(kind, Loss):
+    law = JitLoss(loss)
+    pieces, joining, times = _interleave_all(law, count, faint, rate, norm, *flat)
+    if loss.clock is None:
         pieces, joining, times = answered((pieces, joining, times))
     batch = a.shape[:-1]
     pieces, joining, times = jax.tree.map(lambda v: v.reshape(*batch, *v.shape[1:]), (pieces, joining, times))
     rates = jnp.broadcast_to(rate, (*batch, 2))
     plus, minus = (
-        ClockCurve(PiecewiseClock.of(kind, rates[..., c], *(values[..., c] for values in pieces))) for c in range(2)
+        ClockCurve(PiecewiseClock(law, rates[..., c], *(values[..., c] for values in pieces))) for c in range(2)
     )
     return TransferFlow((plus, minus), a, z, leaving, joining, times)
 
@@ -349,13 +346,13 @@ def _may_be_faint_when_grown(norm, a, z) -> bool:
     return _is_faint(np.asarray(a) != 0, a, z, norms.min(), norms.max())
 
 
-@jit_by_kind(0, 1, 2)
-def _interleave_all(kind, count, faint, rate, norm, a, z, leaving):
-    one = partial(_interleave, kind, count, faint, rate, norm)
+@partial(jax.jit, static_argnums=(1, 2))
+def _interleave_all(law, count, faint, rate, norm, a, z, leaving):
+    one = partial(_interleave, law, count, faint, rate, norm)
     return jax.vmap(one)(a, z, leaving)
 
 
-def _interleave(kind, count, faint, rate, norm, a, z, leaving):
+def _interleave(law, count, faint, rate, norm, a, z, leaving):
     """One network: the pieces of both classes at the `count` events of either, and each neuron's event.
 
     With `faint` a new piece also begins where a class has grown from below the floats to a rise that is one.
@@ -393,12 +390,12 @@ def _interleave(kind, count, faint, rate, norm, a, z, leaving):
         span = jnp.where(span >= 0, span, 0)
         # Where neurons of equal angles leave together the span is 0, its derivatives are not: its time is
         # span h + span^2 h'/2 + ..., with h = 1/g(u) and h' = dh/ds, and second derivatives see no more of it.
-        residual = as_loss(kind).residual
+        residual = law.loss.residual
         together = near & (span == 0) & (residual(rise - fall) > 0)
         there = jnp.where(together, rise - fall, 0)
         slowness, turn = jax.jvp(lambda u: 1 / residual(u), (there,), (rise + fall,))
         at_once = span * (slowness + span * turn / 2)
-        lasts = clock.time_of(kind, rise, fall, jnp.where(together, 0, span))
+        lasts = law.clock.time_of(rise, fall, jnp.where(together, 0, span))
         lasts = jnp.where(together, at_once, lasts)
         # A class without any clock left (hinge at its margin) gives inf here, and so never reaches its next event. Every
         # inf is a constant: a quotient inf / rate has the derivative inf, and inf times a cotangent 0 is NaN.
@@ -407,7 +404,7 @@ def _interleave(kind, count, faint, rate, norm, a, z, leaving):
         mover = jnp.argmin(wait)
         happens = jnp.isfinite(wait[mover])
         pause = jnp.where(happens, wait[mover], 0)
-        drift = clock.state_at(kind, rise, fall, rate * pause)[0]
+        drift = law.clock.state_at(rise, fall, rate * pause)[0]
         is_mover = jnp.arange(2) == mover
         new_total = jnp.where(is_mover, jnp.where(happens, total + span, total), total + drift)
         advance = jnp.where(happens, new_total - total, 0)

@@ -5,9 +5,8 @@ Inside a piece the logit is rise e^s - fall e^-s, s counted from its start. All 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial, wraps
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -16,46 +15,21 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.ground import ConvergenceError, as_goal, is_concrete, readable
-from gradstarve.problem import LOSSES, as_loss
-from gradstarve.special import Kind, clock
+from gradstarve.problem import JitLoss
 
 
 class PiecewiseClock(eqx.Module):
     """Pieces 0..K of one class: `start` tau_k (inf: never), `angle` accumulated until then, `rise`, `fall` at the start.
 
-    All four are [*batch, K+1]; `rate` = 2 p r is [*batch]; `kind` is that of the clock: the name of the loss, or a softmax,
-    or "" where `law`, a loss without closed form, stands for it. Pieces that never start hold zeros.
+    All four are [*batch, K+1]; `rate` = 2 p r is [*batch]; `law` is the loss and its clock. Pieces never started hold zeros.
     """
 
-    kind: Kind = eqx.field(static=True)
+    law: JitLoss
     rate: Float[Array, "*batch"]
     start: Float[Array, "*batch pieces"]
     angle: Float[Array, "*batch pieces"]
     rise: Float[Array, "*batch pieces"]
     fall: Float[Array, "*batch pieces"]
-    law: Any = None
-
-    @classmethod
-    def of(cls, kind: Kind | Any, rate: Array, *numbers: Array) -> PiecewiseClock:
-        """The clock of a kind, or of a law of its own, with rate, start, angle, rise and fall."""
-        start, angle, rise, fall = numbers
-        name, law = ("", kind) if has_law(kind) else (kind, None)
-        return cls(name, rate, start, angle, rise, fall, law)
-
-    @property
-    def runs_on(self) -> Kind | Any:
-        """The kind or the law of the clock."""
-        return self.kind if self.law is None else self.law
-
-    @property
-    def loss(self) -> Any:
-        """The loss whose residual drives the clock; for a kind of the four losses, or a law."""
-        return as_loss(self.kind) if self.law is None else self.law
-
-    @property
-    def pulls_back(self) -> bool:
-        """Whether the closed form is that of a loss that pulls logits above its rest back."""
-        return pulls_back(self.kind)
 
     def state(self, t) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(accumulated angle, logit) at times t, each [*batch, *t.shape]."""
@@ -71,7 +45,7 @@ class PiecewiseClock(eqx.Module):
 
     def error(self, t, shift: float = 0.0) -> Float[Array, "..."]:
         """sigmoid(shift - u) at times t, [*batch, *t.shape]."""
-        if self.law is not None or not clock.is_rounded(self.kind, self.rate.dtype):
+        if self.rate.dtype != jnp.float32 or not self.law.clock.rounds:
             return jax.nn.sigmoid(shift - self.logit(t))
         t = check_times(t, self.rate.dtype)
         return _error(self, t.reshape(-1), shift).reshape(*self.rate.shape, *t.shape)
@@ -87,8 +61,8 @@ class PiecewiseClock(eqx.Module):
         return self._answered(_times_to(self, logits))
 
     def _answered(self, values):
-        """`values`; `ConvergenceError` where the quadrature of a law gave none."""
-        return values if self.law is None else answered(values)
+        """`values`; `ConvergenceError` where a quadrature gave none."""
+        return answered(values) if self.law.loss.clock is None else values
 
 
 _FAR = (
@@ -115,7 +89,7 @@ def lane_logits(pieces: PiecewiseClock, t: Float[Array, "*batch lanes"]) -> tupl
     logit = _state(pieces, t, False)[1]
     piece, tau = _place(pieces, t)
     rise, fall = (_of(values, piece) for values in (pieces.rise, pieces.fall))
-    speed = pieces.loss.residual(logit) * jnp.hypot(logit, 2 * jnp.sqrt(rise) * jnp.sqrt(fall))
+    speed = pieces.law.loss.residual(logit) * jnp.hypot(logit, 2 * jnp.sqrt(rise) * jnp.sqrt(fall))
     return logit, tau * speed
 
 
@@ -128,7 +102,7 @@ def stacked(clocks: Sequence[PiecewiseClock]) -> PiecewiseClock:
 
     fills = {"start": jnp.inf, "angle": 0.0, "rise": 0.0, "fall": 0.0}
     leaves = [jnp.stack([padded(getattr(clock, name), fill) for clock in clocks]) for name, fill in fills.items()]
-    return PiecewiseClock.of(clocks[0].runs_on, jnp.stack([clock.rate for clock in clocks]), *leaves)
+    return PiecewiseClock(clocks[0].law, jnp.stack([clock.rate for clock in clocks]), *leaves)
 
 
 def _of(values: Float[Array, "*batch pieces"], piece: Int[Array, "*batch times"]) -> Float[Array, "*batch times"]:
@@ -138,26 +112,6 @@ def _of(values: Float[Array, "*batch pieces"], piece: Int[Array, "*batch times"]
     return jnp.take_along_axis(values, piece, axis=-1)
 
 
-def pulls_back(kind: Any) -> bool:
-    """Whether a kind of clock is that of a loss that pulls logits above its rest back."""
-    return isinstance(kind, str) and kind in LOSSES and LOSSES[kind].pulls_back
-
-
-def has_law(of: Any) -> bool:
-    """Whether `of` is a law itself, or a clock that has one: then its residual is asked for, and never a name."""
-    return hasattr(getattr(of, "law", of), "residual")
-
-
-def jit_by_kind(*static: int) -> Callable[[Callable], Callable]:
-    """`jit`, where names of closed forms are static (at `static`) and of laws of one's own all but their arrays."""
-
-    def wrap(function):
-        named, general = jax.jit(function, static_argnums=static), eqx.filter_jit(function)
-        return wraps(function)(lambda *given: (general if any(map(has_law, given)) else named)(*given))
-
-    return wrap
-
-
 def _place(pieces: PiecewiseClock, t: Float[Array, "... times"]):
     """The piece of each time, and the time tau."""
     tau = jnp.minimum(pieces.rate[..., None] * t, jnp.finfo(t.dtype).max)
@@ -165,11 +119,11 @@ def _place(pieces: PiecewiseClock, t: Float[Array, "... times"]):
     return piece, tau
 
 
-@jit_by_kind(2)
+@partial(jax.jit, static_argnums=2)
 def _state(pieces: PiecewiseClock, t: Float[Array, "... times"], want_angle: bool):
     piece, tau = _place(pieces, t)
     since = tau - _of(pieces.start, piece)
-    moved, logit = clock.states_at(pieces.runs_on, pieces.rise, pieces.fall, piece, since, want_angle)
+    moved, logit = pieces.law.clock.states_at(pieces.rise, pieces.fall, piece, since, want_angle)
     return _of(pieces.angle, piece) + moved, logit
 
 
@@ -177,22 +131,22 @@ def _state(pieces: PiecewiseClock, t: Float[Array, "... times"], want_angle: boo
 def _error(pieces: PiecewiseClock, t: Float[Array, "... times"], shift: float):
     piece, tau = _place(pieces, t)
     since = tau - _of(pieces.start, piece)
-    logit = clock.states_at(pieces.kind, pieces.rise, pieces.fall, piece, since, False)[1]
+    logit = pieces.law.clock.states_at(pieces.rise, pieces.fall, piece, since, False)[1]
     rise, fall = (_of(values, piece) for values in (pieces.rise, pieces.fall))
-    return clock.error_at(pieces.kind, rise, fall, since, logit, shift)
+    return pieces.law.clock.error_at(rise, fall, since, logit, shift)
 
 
-@jit_by_kind()
+@jax.jit
 def _times_to(pieces: PiecewiseClock, target: Float[Array, "*batch lanes"]):
     at_start = jnp.where(jnp.isfinite(pieces.start), pieces.rise - pieces.fall, jnp.inf)
     piece = jnp.sum(at_start[..., None, :] <= target[..., None], axis=-1) - 1
     there_at_start = at_start[..., :1] >= target
     piece = jnp.maximum(piece, 0)
     start, rise, fall = (_of(values, piece) for values in (pieces.start, pieces.rise, pieces.fall))
-    tau = clock.arrival_of(pieces.runs_on, rise, fall, jnp.where(there_at_start, -jnp.inf, target))
+    tau = pieces.law.clock.arrival_of(rise, fall, jnp.where(there_at_start, -jnp.inf, target))
     never = ~jnp.isfinite(tau)
-    if pieces.pulls_back:  # a logit above its rest falls back: what it does not reach at once it never does
-        never |= at_start[..., :1] > pieces.loss.rest
+    if pieces.law.clock.pulls_back:  # a logit above its rest falls back: what it does not reach at once it never does
+        never |= at_start[..., :1] > pieces.law.clock.rest
     tau = jnp.where(there_at_start, 0, jnp.where(never, jnp.inf, start + jnp.where(never, 0, tau)))
     return in_time(tau, pieces.rate[..., None])
 

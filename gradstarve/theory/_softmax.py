@@ -11,9 +11,10 @@ of section 3 at the norm r / sqrt(1 - 1/K) with the residual 1/(1 + e^u/(K - 1))
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -118,6 +119,27 @@ class SoftmaxReadOut(SoftmaxCurve):
         return values.reshape(*values.shape, *(1,) * t.ndim)
 
 
+class _Gap(Loss):
+    """Softmax cross-entropy by the gap u: log(1 + (K - 1) e^-u), K - 1 = `others`, with the residual of (11.2)."""
+
+    others: float = eqx.field(static=True)
+    rest: ClassVar[Any] = np.inf
+    least: ClassVar[float | None] = 0.0
+
+    @property
+    def clock(self) -> Softmax:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The hyperbolic clock of the gap."""
+        return Softmax(self.others)
+
+    def value(self, margin):
+        """log(1 + (K - 1) e^-u)."""
+        return jax.nn.softplus(np.log(self.others) - margin)
+
+    def residual(self, margin):
+        """1/(1 + e^u/(K - 1))."""
+        return jax.nn.sigmoid(np.log(self.others) - margin)
+
+
 class SoftmaxMode(SoftmaxCurve):
     """Two layers (11.2): the gap as the logit of a hyperbolic clock, deaths of neurons included."""
 
@@ -175,7 +197,7 @@ def softmax_mode(frequency, norm, a=None, z=None, *, classes, start=0.0) -> Soft
         check_normal("a", a)
         check_normal("z", z)
         wide = norm / jnp.sqrt(jnp.asarray(1 - 1 / classes, a.dtype))
-        return SoftmaxMode(classes, flow_mode(Mode(frequency, wide, a, z), Softmax(classes - 1.0)))
+        return SoftmaxMode(classes, flow_mode(Mode(frequency, wide, a, z), _Gap(classes - 1.0)))
     frequency, norm, start = together(frequency=frequency, norm=norm, start=start)
     check_positive("frequency", frequency)
     check_positive("norm", norm)

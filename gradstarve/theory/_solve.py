@@ -33,7 +33,6 @@ from gradstarve.problem import (
     StochasticGradientDescent,
     TwoLayerReLU,
     as_loss,
-    clock_of,
     given,
     no_dynamics,
 )
@@ -78,7 +77,7 @@ def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = N
         return sgd_mode(mode, loss, dynamics)
     if isinstance(_check_dynamics(dynamics), GradientDescent):
         return descend_mode(mode, loss, dynamics)
-    return flow_mode(mode, clock_of(loss))
+    return flow_mode(mode, loss)
 
 
 def _one_for_all(loss: Loss | str) -> Loss:
@@ -152,7 +151,7 @@ class Solution(NetworkCurve):
         if len(curves) == 1:
             return times[0].reshape(*self._batch, *level.shape)
         both = stacked([curve.clock for curve in curves])
-        if what == "error" and both.pulls_back:
+        if what == "error" and both.law.clock.pulls_back:
             both = _check_rising(both)
         labels, weights = self.data.labels, self.data.weights
         shares = jnp.stack([jnp.sum(jnp.where(sign * labels > 0, weights, 0)) for sign in (1, -1)]).astype(level.dtype)
@@ -379,7 +378,7 @@ def _antipodal(rays, network, loss, dynamics):
         law = new_descent_law(loss, dynamics, frequencies, norms, a, z)
         return DescentSolution(law, 0), DescentSolution(law, 1), law, axes
     frequency, norm = (jnp.stack([jnp.asarray(v, a.dtype) for v in values]) for values in (frequencies, norms))
-    flow = transfer_flow(clock_of(loss), frequency, norm, a, z)
+    flow = transfer_flow(loss, frequency, norm, a, z)
     return flow.curves[0], flow.curves[1], flow, axes
 
 

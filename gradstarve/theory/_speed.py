@@ -24,7 +24,7 @@ from gradstarve.ground import (
     real_arrays,
     together,
 )
-from gradstarve.problem import Loss, error_to_logit, with_closed_form
+from gradstarve.problem import Loss, clock_of, error_to_logit, with_closed_form
 from gradstarve.special import clock_integral, lambertw
 from gradstarve.theory._piecewise import check_times, in_time
 
@@ -63,7 +63,7 @@ def time_to_confidence(frequency, norm, start, loss: Loss | str, error, *, kappa
         raise ValueError("start must be > 0 where kappa = 0: a balanced mode never leaves u <= 0")
     target = error_to_logit(error, start.dtype)
     waits = target > start
-    tau = clock_integral(str(with_closed_form(loss).clock), start, jnp.where(waits, target, start), kappa)
+    tau = clock_integral(clock_of(with_closed_form(loss)), start, jnp.where(waits, target, start), kappa)
     return in_time(jnp.where(waits, tau, 0), 2 * frequency * norm)
 
 

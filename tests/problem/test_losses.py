@@ -1,12 +1,17 @@
 """The four losses against mpmath, from the smallest margins to the largest."""
 
+import copy
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 import pytest
 
-from gradstarve.problem import LOSSES, CrossEntropy, Exponential, Hinge, as_loss, clock_of
+from gradstarve.problem import LOSSES, CrossEntropy, Exponential, Hinge, JitLoss, Mode, as_loss, clock_of
+from gradstarve.special import CLOCKS, ConstantClock
+from gradstarve.theory import solve_mode
 
 VALUES = {
     "cross-entropy": lambda m: mp.log1p(mp.exp(-m)),
@@ -107,7 +112,8 @@ def test_what_a_loss_states_of_itself_is_true(name):
     beyond = loss.residual(jnp.array([1.5, 3.0]))
     assert loss.pulls_back == bool((beyond < 0).any())
     assert loss.stops == bool((beyond == 0).all())
-    assert loss.clock == name
+    assert loss.clock == CLOCKS[name]
+    assert (loss.clock.rest, loss.clock.pulls_back) == (loss.rest, loss.pulls_back)
 
 
 def test_a_subclass_states_nothing_of_another_residual_or_value():
@@ -132,10 +138,50 @@ def test_a_subclass_states_nothing_of_another_residual_or_value():
     class Known(Steep):
         least = 0.0
 
-    assert (Plain().clock, Plain().stops, Plain().least) == ("hinge", True, 0.0)
+    assert (Plain().clock, Plain().stops, Plain().least) == (ConstantClock(), True, 0.0)
     for loss in (Steep(), Raised(), Other()):
         assert (loss.clock, loss.offset, loss.least, loss.margin_at, loss.at_error) == (None,) * 5
         assert not loss.stops
-        assert clock_of(loss) is loss
+        assert clock_of(loss).law is loss
     assert (Known().least, Known().clock) == (0.0, None)
-    assert clock_of(Hinge()) == "hinge"
+    assert clock_of(Hinge()) == ConstantClock()
+
+
+def test_a_clock_is_stated_as_an_object_or_by_its_name():
+    class Raised(Hinge):
+        clock = "hinge"
+
+        def value(self, margin):
+            return 1 + super().value(margin)
+
+    class Unknown(Raised):
+        clock = "hinges"
+
+    assert clock_of(Raised()) == ConstantClock()
+    mode = Mode(0.5, 1.0, a=[0.3], z=[0.2])
+    given, plain = solve_mode(mode, Raised()), solve_mode(mode, "hinge")
+    assert float(given.logit(3.0)) == float(plain.logit(3.0))
+    assert float(given.loss(1.0)) == pytest.approx(1 + float(plain.loss(1.0)))
+    with pytest.raises(ValueError, match="did you mean 'hinge'"):
+        clock_of(Unknown())
+
+
+def test_of_a_loss_in_jit_arrays_alone_are_leaves():
+    class Scaled(CrossEntropy):
+        scale: jax.Array
+        power: float
+        bend: Callable
+
+        def residual(self, margin):
+            return self.scale * self.bend(-margin) ** self.power
+
+    def bend(margin):
+        return jax.nn.sigmoid(margin)
+
+    held = JitLoss(Scaled(jnp.array(2.0), 3, bend))
+    assert len(jax.tree.leaves(held)) == 1
+    assert float(jax.jit(lambda held: held.loss.residual(0.0))(held)) == 0.25
+    assert jax.tree.structure(jax.tree.map(lambda leaf: "any", held)) == jax.tree.structure(held)
+    again = copy.deepcopy(held)
+    assert jax.tree.structure(again) == jax.tree.structure(held)
+    assert jax.tree.structure(JitLoss(Scaled(jnp.array(2.0), 2, bend))) != jax.tree.structure(held)

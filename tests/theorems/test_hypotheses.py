@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from gradstarve.problem import DeepReLU, Hinge, SoftmaxTwoLayer, datasets, init_softmax
+from gradstarve.problem import DeepReLU, Hinge, SoftmaxTwoLayer, clock_of, datasets, init_softmax
 from gradstarve.theorems import CATALOGUE, Problem, record, verify
 from gradstarve.theorems import _entry as entry
 from gradstarve.theorems._entry import plain
@@ -80,7 +80,7 @@ def test_a_loss_of_ones_own_is_held_in_memory_and_written_by_its_numbers():
     instance = {"loss": loss, **ACROSS, **HOME}
     held = Problem.read(instance)
     assert held.loss is loss
-    assert held.kind_of_loss is None
+    assert held.clock == clock_of(loss)
     assert entry.BELOW_ONE.holds(held)
     assert not entry.of_losses("hinge", "hinge").holds(held)
     assert plain(instance)["loss"] == {"name": "SmoothHinge", "width": 0.5}

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from gradstarve.problem import Mode
-from gradstarve.special import Softmax, clock
+from gradstarve.special import Softmax, as_clock
+from gradstarve.special import _clock as clock
 from gradstarve.special import _clock_table as clock_table
 from gradstarve.theory import solve_mode
 
@@ -51,8 +52,8 @@ def both(kind, rise, fall, tau):
     """(angle, logit) from the tables and one by one."""
     piece = jnp.zeros(tau.shape, jnp.int32)
     rise, fall = rise[:, None], fall[:, None]
-    many = clock.states_at(kind, rise, fall, piece, tau)
-    single = clock.state_at(kind, jnp.broadcast_to(rise, tau.shape), jnp.broadcast_to(fall, tau.shape), tau)
+    many = as_clock(kind).states_at(rise, fall, piece, tau)
+    single = as_clock(kind).state_at(jnp.broadcast_to(rise, tau.shape), jnp.broadcast_to(fall, tau.shape), tau)
     return [np.asarray(x, np.float64) for x in (*many, *single)]
 
 
@@ -128,13 +129,13 @@ def test_derivatives_at_many_times_are_those_of_single_times():
     time = jnp.geomspace(0.3, 200, 2 * clock.MANY).reshape(2, clock.MANY)
 
     def single(rise, fall, time):
-        return clock.state_at("cross-entropy", *(jnp.take_along_axis(v, piece, 1) for v in (rise, fall)), time)
+        return as_clock("cross-entropy").state_at(*(jnp.take_along_axis(v, piece, 1) for v in (rise, fall)), time)
 
     given, directions = (rise, fall, time), (0.3 * rise, -0.2 * fall, 0.1 * time)
     slope = jax.jit(partial(jax.jvp, single))(given, directions)[1][1]
 
     def total(rise, fall, time):
-        return jnp.sum(clock.states_at("cross-entropy", rise, fall, piece, time, want_angle=False)[1])
+        return jnp.sum(as_clock("cross-entropy").states_at(rise, fall, piece, time, want_angle=False)[1])
 
     gradient = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(*given)
     along = sum(jnp.sum(g * d) for g, d in zip(gradient, directions, strict=True))
@@ -152,7 +153,7 @@ def test_few_times_make_no_table(monkeypatch):
     one = jnp.full((1, 1), 0.1)
 
     def ask(kind, times):
-        return clock.states_at(kind, one, one, jnp.zeros((1, times), jnp.int32), jnp.ones((1, times)))
+        return as_clock(kind).states_at(one, one, jnp.zeros((1, times), jnp.int32), jnp.ones((1, times)))
 
     ask("cross-entropy", clock.MANY - 1)
     ask("hinge", 2 * clock.MANY)
