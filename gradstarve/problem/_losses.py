@@ -52,7 +52,8 @@ class Loss(eqx.Module):
 
     A loss of your own needs no more, and works in `solve_mode`, `solve`, `simulate`, `simulate_flow` and
     `theory.feature_flow`: the flow of a residual without a closed form is a quadrature of (3.5), as exact as those of the
-    named ones. Numbers of the loss are fields, and results are differentiable in those that are arrays. Optional:
+    named ones. Numbers of the loss are fields, and results are differentiable in those that are arrays. A field that is a
+    float is made an array of, so that another number compiles nothing anew, unless a method asks `if` of it. Optional:
 
     - `rest`: the first zero of g, where a logit comes to rest; inf if there is none. None, the default, has it searched for
       above (or, where g < 0, below) the start; derivatives in a rest at which g jumps need it given.
@@ -291,7 +292,7 @@ def as_loss(loss) -> Loss:
     'hinge'
     """
     if isinstance(loss, Loss):
-        return loss
+        return _with_arrays(loss)
     if isinstance(loss, str) and loss in LOSSES:
         return LOSSES[loss]()
     if isinstance(loss, type) and issubclass(loss, Loss):
@@ -301,6 +302,28 @@ def as_loss(loss) -> Loss:
         raise ValueError(f"loss is a {name}, which is a dynamics: {ORDER}; or give dynamics= by name")
     names = f"use one of {', '.join(map(repr, LOSSES))} or a Loss instance"
     raise ValueError(f"unknown loss {shown(loss)}; {names}{did_you_mean(loss, LOSSES)}")
+
+
+def _with_arrays(loss: Loss) -> Loss:
+    """`loss` with its floats as arrays, so that another number is no other program; as it is, if it asks `if` of one."""
+    floats, others = eqx.partition(loss, lambda leaf: type(leaf) is float)
+    if not jax.tree.leaves(floats):
+        return loss
+    lifted = eqx.combine(jax.tree.map(jnp.asarray, floats), others)
+
+    def ask(loss, name, margin):
+        answer = getattr(loss, name)
+        if name in ("residual", "value"):
+            answer(margin)
+
+    for name in ("residual", "value", "rest", "kinks", *_FACTS):
+        try:
+            eqx.filter_eval_shape(ask, lifted, name, jax.ShapeDtypeStruct((), jnp.result_type(float)))
+        except jax.errors.JAXTypeError:
+            return loss
+        except Exception:  # of a question that nobody may ask, such as that for a value which is not defined
+            continue
+    return lifted
 
 
 def clock_of(loss) -> str | Loss:
