@@ -19,13 +19,13 @@ from gradstarve.problem._losses import (
     Exponential,
     Hinge,
     Loss,
-    SpectralDecoupling,
     SquaredMargin,
     as_loss,
     clock_of,
     closed_form_of,
     with_closed_form,
 )
+from gradstarve.problem._modified import SpectralDecoupling
 from gradstarve.problem._networks import (
     DeepReLU,
     Network,
