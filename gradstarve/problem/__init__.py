@@ -25,7 +25,7 @@ from gradstarve.problem._losses import (
     closed_form_of,
     with_closed_form,
 )
-from gradstarve.problem._modified import SpectralDecoupling
+from gradstarve.problem._modified import FlippedLabels, Focal, MarginShift, SpectralDecoupling, Temperature
 from gradstarve.problem._networks import (
     DeepReLU,
     Network,
@@ -47,11 +47,14 @@ __all__ = [
     "DeepReLU",
     "Dynamics",
     "Exponential",
+    "FlippedLabels",
+    "Focal",
     "GradientDescent",
     "GradientFlow",
     "Hinge",
     "LearningCurve",
     "Loss",
+    "MarginShift",
     "Mode",
     "ModeCurve",
     "Network",
@@ -64,6 +67,7 @@ __all__ = [
     "SpectralDecoupling",
     "SquaredMargin",
     "StochasticGradientDescent",
+    "Temperature",
     "TwoLayerReLU",
     "as_loss",
     "clock_of",

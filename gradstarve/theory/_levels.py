@@ -10,8 +10,10 @@ from __future__ import annotations
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
+from gradstarve.ground import is_concrete
 from gradstarve.problem import Loss
 from gradstarve.special import clock_residual, invert
 from gradstarve.theory._piecewise import PiecewiseClock, lane_logits, stacked
@@ -106,13 +108,20 @@ def margin_at(loss: Loss, level: Float[Array, "..."], start: Float[Array, "*batc
     return jnp.where(there, begin, jnp.where(seeks, found, jnp.inf))
 
 
-@eqx.filter_jit
 def falling_time(clock: PiecewiseClock, level: Float[Array, "..."], rising: Float[Array, "..."]) -> Float[Array, "..."]:
     """The first time at which the loss of one class is at most `level`: `rising` where its margin rises, and by inversion
     where it starts above its rest and falls; both [*batch, *level.shape]."""
+    above = clock.loss.residual(clock.rise[..., :1] - clock.fall[..., :1]) < 0
+    if is_concrete(above) and not bool(np.any(above)):
+        return rising
+    return _falling_time(clock, level, rising, above)
+
+
+@eqx.filter_jit
+def _falling_time(clock: PiecewiseClock, level: Array, rising: Array, above: Bool[Array, "*batch 1"]) -> Array:
     shape = (*clock.rate.shape, level.size)
     goal = jnp.broadcast_to(level.reshape(-1), shape)
-    above = jnp.broadcast_to(clock.loss.residual(clock.rise[..., :1] - clock.fall[..., :1]) < 0, shape)
+    above = jnp.broadcast_to(above, shape)
     never = jnp.full(shape, jnp.inf, goal.dtype)
     one = stacked([clock])
     found = first_time("loss", one, jnp.ones(1, goal.dtype), goal, jnp.where(above, 0, never), never)
