@@ -189,16 +189,21 @@ def _tail(law, sign, rise, fall, rest, kinks):
         v = u - distance
         return steepness(rise, fall, v) * _pull(law, sign, v)
 
-    gap, slope, bend = jnp.zeros_like(u), jnp.ones_like(u), jnp.zeros_like(u)
-    loose = 16 * float(jnp.finfo(u.dtype).eps) ** 0.5
-    for share in reversed(_GAPS):
+    def approach(share):
+        """(gap, l, m) of one share, and whether g has them half-way to the rest too."""
         wide = jnp.where(room < share * _widest(u.dtype), room, share * _widest(u.dtype))
         value, turn = jax.jvp(speed, (wide,), (jnp.ones_like(wide),))
         first, second = 2 * value / wide - turn, (turn * wide - value) / wide**2
         half = speed(wide / 2)
         fits = jnp.abs(half - first * wide / 2 - second * wide**2 / 4) <= loose * half
-        fits &= exists & (half > 0) & (first > 0) & (first + second * wide > 0)
-        gap, slope, bend = (jnp.where(fits, new, old) for new, old in ((wide, gap), (first, slope), (second, bend)))
+        return wide, first, second, fits & exists & (half > 0) & (first > 0) & (first + second * wide > 0)
+
+    loose = 16 * float(jnp.finfo(u.dtype).eps) ** 0.5
+    *found, fits = jax.vmap(approach)(jnp.asarray(_GAPS, u.dtype))
+    widest = jnp.argmax(fits)
+    gap, slope, bend = (
+        jnp.where(fits.any(), values[widest], other) for values, other in zip(found, (0.0, 1.0, 0.0), strict=True)
+    )
     return gap, slope, bend
 
 
@@ -252,8 +257,9 @@ def _march(law, sign, rise, fall, ends, latest, furthest):
         here = _halves_at(rise, fall, x)
         # Not on the ends themselves, which may be kinks, but as far off as rounding of the logit is from it.
         inside = jnp.minimum(64 * eps * (1 + (x + scale) / length), 0.005)
-        whole = _pull(law, sign, _logits(*here, length, jnp.clip(jnp.asarray(_JUDGES, dtype), inside, 1 - inside)))
-        parts = _pull(law, sign, _logits(*here, length, _HALVES))
+        judges = jnp.clip(jnp.asarray(_JUDGES, dtype), inside, 1 - inside)
+        nodes = jnp.concatenate([judges, jnp.asarray(_HALVES, dtype)])
+        whole, parts = jnp.split(_pull(law, sign, _logits(*here, length, nodes)), [_JUDGES.size])
         runs = jnp.all(whole > 0) & jnp.all(parts > 0)
         coarse = length * jnp.sum(jnp.asarray(_JUDGE_WEIGHTS, dtype) / whole)
         fine = length * jnp.sum(jnp.asarray(np.tile(_WEIGHTS, 2) / 2, dtype) / parts)
