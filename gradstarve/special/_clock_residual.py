@@ -244,7 +244,7 @@ def panels_of(law, rise, fall, latest, furthest) -> Panels:
 
 
 def _march(law, sign, rise, fall, ends, latest, furthest):
-    """The edges of the panels; whether they lead up to the stop (or to what acts as one), out of the floats, as far as asked."""
+    """The edges of the panels; whether they lead up to the stop, out of the floats, and as far as asked."""
     dtype = rise.dtype
     eps = jnp.finfo(dtype).eps
     stop = ends[-1]
