@@ -13,8 +13,8 @@ up to gap^3, for every time. Where g jumps, or goes to 0 in another way, the pan
 time.
 
 Where g grows without bound the clock may leave the floats after a finite time: its logit or g overflows, at the time the
-panels lead up to. From then on its angle is inf. A bounded g takes the logit beyond the floats as e^tau does: the logit is
-inf, its angle and its times are finite.
+panels lead up to, and from then on its angle is inf. So it is after the time, some 1/g, at which g underflows. A bounded g
+takes the logit beyond the floats as e^tau does: the logit is inf, its angle and its times are finite.
 
 Where the panels do not suffice, or g is NaN, the answer is NaN: who asks has to look.
 
@@ -124,7 +124,7 @@ def _integral(law, sign, rise, fall, y):
 
 def _search(law, sign, start):
     """The first logit above `start` at which g is no longer positive, on a grid and then by halving; inf if none, or if g
-    is NaN there."""
+    is NaN there or less than floats tell from 0 before."""
     dtype = start.dtype
     far = float(np.log(float(jnp.finfo(dtype).max))) - 2
     grid = jnp.asarray(np.concatenate([_SEARCH, np.linspace(10, far, 257)[1:]]), dtype)
@@ -140,7 +140,8 @@ def _search(law, sign, start):
         return jnp.where(runs, middle, low), jnp.where(runs, high, middle)
 
     low, high = jax.lax.fori_loop(0, 128, halve, (low, high))
-    return jnp.where(stopped.any() & ~jnp.isnan(_pull(law, sign, high)), high, jnp.inf)
+    lost = jnp.isnan(_pull(law, sign, high)) | (_pull(law, sign, low) < _faint(dtype))
+    return jnp.where(stopped.any() & ~lost, high, jnp.inf)
 
 
 def _rest_of(law, sign, start):
@@ -177,6 +178,11 @@ def rest_after(law, start: Real) -> Real:
         return sign * _rest_of(law, sign, sign * start)
 
     return jax.vmap(one)(start.reshape(-1)).reshape(start.shape)
+
+
+def _faint(dtype) -> float:
+    """Where g was less than this and is 0 now, it has underflowed."""
+    return 16 * float(jnp.finfo(dtype).tiny)
 
 
 def _widest(dtype) -> float:
@@ -282,7 +288,7 @@ def _march(law, sign, rise, fall, ends, latest, furthest):
         count = count + good
         edges = edges.at[count].set(x)
         broken = least & ~runs
-        fled = broken & (jnp.any(pulls == jnp.inf) | ~jnp.isfinite(logits).all())
+        fled = broken & (jnp.any((pulls == jnp.inf) | ((pulls > 0) & (pulls < _faint(dtype)))) | ~jnp.isfinite(logits).all())
         lost = broken & ~fled & jnp.isnan(pulls).any()
         return x, factor * length, tau, edges, count, broken | (x >= stop), fled, lost
 
@@ -373,8 +379,9 @@ def _time_at(law, panels: Panels, angle, u):
     near, slope, bend = jnp.where(tail, gap, 1), jnp.where(tail, slope, 1), jnp.where(tail, bend, 0)
     distance = jnp.where(tail, jnp.where(tail, rest, 0) - jnp.where(tail, u, 0), 1)
     start, now = (jnp.log(d) - jnp.log(slope + bend * d) for d in (near, distance))
-    # Where g is no float any more what is left of the way takes no time.
-    late = jnp.where(fled & jnp.isfinite(u), taus[-1], jnp.inf)
+    # Where g is no float any more because it is too large, what is left of the way takes no time.
+    grown = fled & jnp.isfinite(u) & (_pull(law, sign, jax.lax.stop_gradient(u)) > 1)
+    late = jnp.where(grown, taus[-1], jnp.inf)
     return jnp.where(inside, tau, jnp.where(tail, taus[-1] + (start - now) / slope, late))
 
 

@@ -402,3 +402,12 @@ def test_the_time_to_a_loss_next_to_the_blow_up(dtype):
     wanted = [float(oracle(mp.exp, u0, kappa, np.log(-level), 2.0)) for level in (-1.5, -1e3)]
     found = gs.solve_mode(start, Tower()).time_to_loss([-1.5, -1e3])
     np.testing.assert_allclose(found, wanted, rtol=1e-10 if dtype == np.float64 else 1e-5)
+
+
+def test_times_at_which_a_residual_underflows_are_an_error():
+    start = mode(np.float32)
+    named, own = (gs.solve_mode(start, loss) for loss in ("cross-entropy", Anew("cross-entropy")))
+    times = np.float32([1e10, 1e34])
+    np.testing.assert_allclose(own.logit(times), named.logit(times), rtol=1e-5)
+    with pytest.raises(gs.ConvergenceError, match=r"loss Anew leaves the floats at t = \S*e\+35"):
+        own.logit(np.float32([1e10, 1e37]))
