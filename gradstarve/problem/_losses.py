@@ -38,8 +38,9 @@ _FACTS = ("least", "clock", "offset", "stops", "pulls_back", "inverse", "recipro
 
 
 def _home(cls: type, name: str) -> type:
-    """The class from which `cls` has the attribute `name`."""
-    return next(one for one in cls.__mro__ if name in one.__dict__)
+    """The class from which `cls` has the attribute or the field `name`."""
+    # `__annotations__` of a class without any is that of its parent.
+    return next(one for one in cls.__mro__ if name in one.__dict__ or name in inspect.get_annotations(one))
 
 
 class Loss(eqx.Module):
@@ -53,7 +54,7 @@ class Loss(eqx.Module):
     - `rest`: the first zero of g, where a logit comes to rest; inf if there is none. None, the default, has it searched for
       above (or, where g < 0, below) the start; derivatives in a rest at which g jumps need it given.
     - `kinks`: the margins at which g or a derivative of it jumps. One that is not named costs time and digits.
-    - `name`: what messages call it, by default the name of the class.
+    - `name`: what messages call it; by default the name of the class, also of a subclass with another `residual` or `value`.
     - `least`: a number that l never goes below; None, the default, where none is known.
 
     Facts about g that closed forms ask for. A loss that states one is solved by the closed form of it; a subclass with
@@ -97,14 +98,16 @@ class Loss(eqx.Module):
 
     def __init_subclass__(cls, **options) -> None:
         super().__init_subclass__(**options)
-        # `cls.__annotations__` of a class without any is that of its parent.
-        if not hasattr(cls, "name") and "name" not in inspect.get_annotations(cls):
+
+        def is_foreign(fact: str) -> bool:
+            """Whether the class that states `fact` has another g or l: then it does not hold for this one."""
+            stated = _home(cls, fact)
+            return any(_home(cls, method) is not _home(stated, method) for method in ("residual", "value"))
+
+        if is_foreign("name"):
             cls.name = cls.__name__
         for fact in _FACTS:
-            stated = _home(cls, fact)
-            # What a class states of its own g and l does not hold for a subclass that has others.
-            same = all(_home(cls, method) is _home(stated, method) for method in ("residual", "value"))
-            if stated is not Loss and not same:
+            if _home(cls, fact) is not Loss and is_foreign(fact):
                 setattr(cls, fact, Loss.__dict__[fact])
 
     def value(self, margin: Margin) -> Margin:
@@ -328,7 +331,7 @@ def clock_of(loss) -> str | Loss:
     ...     def residual(self, margin):
     ...         return 3 * super().residual(margin)
     >>> clock_of(Hinge()), clock_of(Steep()).name, Steep().clock
-    ('hinge', 'hinge', None)
+    ('hinge', 'Steep', None)
     """
     loss = as_loss(loss)
     return loss if loss.clock is None else loss.clock

@@ -98,6 +98,15 @@ def margin_at(loss: Loss, level: Float[Array, "..."], start: Float[Array, "*batc
     low = fixed(begin)
     high = jnp.where(seeks, far, low + 1)
 
+    def halve(_, ends):
+        low, high = ends
+        middle = low / 2 + high / 2
+        above = loss.value(middle) > goal
+        return jnp.where(above, middle, low), jnp.where(above, high, middle)
+
+    # Newton's method takes steps of order one down an exponential.
+    low, high = fixed(jax.lax.fori_loop(0, 24, halve, (low, high)))
+
     def fallen(margin, parameters):
         loss, goal = parameters
         value, residual = loss.value(margin), loss.residual(margin)

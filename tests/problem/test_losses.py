@@ -6,7 +6,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from gradstarve.problem import LOSSES, CrossEntropy, Exponential, Hinge, as_loss, clock_of
+from gradstarve.problem import LOSSES, CrossEntropy, Exponential, Hinge, Loss, SpectralDecoupling, as_loss, clock_of
 
 VALUES = {
     "cross-entropy": lambda m: mp.log1p(mp.exp(-m)),
@@ -139,3 +139,40 @@ def test_a_subclass_states_nothing_of_another_residual_or_value():
         assert clock_of(loss) is loss
     assert (Known().least, Known().clock) == (0.0, None)
     assert clock_of(Hinge()) == "hinge"
+
+
+def test_a_subclass_with_another_residual_or_value_has_the_name_of_its_class():
+    class Plain(Hinge):
+        pass
+
+    class Steep(Plain):
+        def residual(self, margin):
+            return 3 * super().residual(margin)
+
+    class Raised(CrossEntropy):
+        def value(self, margin):
+            return 1 + super().value(margin)
+
+    class Heavy(SpectralDecoupling):
+        def value(self, margin):
+            return 2 * super().value(margin)
+
+    class Titled(Raised):
+        name = "title"
+
+        def value(self, margin):
+            return 2 + super().value(margin)
+
+    class Field(Loss):
+        name: str
+
+        def residual(self, margin):
+            return -margin
+
+    class Same(Field):
+        pass
+
+    penalised = SpectralDecoupling(Steep(), 0.1)
+    losses = (Plain(), Steep(), Raised(), Titled(), Field("own"), Same("mine"), penalised, Heavy("hinge", 0.1))
+    names = ["hinge", "Steep", "Raised", "title", "own", "mine", "Steep + spectral decoupling", "Heavy"]
+    assert [loss.name for loss in losses] == names

@@ -337,3 +337,103 @@ def test_a_residual_that_is_nan_is_an_error():
 
     with pytest.raises(gs.ConvergenceError, match="residual is NaN"):
         gs.solve_mode(gs.Mode(0.5, 1.0, [0.1], [0.1]), Broken()).logit(1.0)
+
+
+class Growing(Loss):
+    """g = c0 + c1 m + c2 m^2: the logit blows up in finite time where c1 or c2 > 0."""
+
+    c: Any
+
+    def residual(self, margin):
+        c0, c1, c2 = self.c
+        return c0 + margin * (c1 + margin * c2)
+
+
+class Level(Loss):
+    """g = 1 for ever."""
+
+    def residual(self, margin):
+        return jnp.ones_like(margin)
+
+
+def in_halves(start):
+    """(u(0), kappa) of a mode of one network, all of whose neurons stay."""
+    grown, decayed = (float(start.norm) * np.sum(q**2) / 4 for q in (start.a + start.z, start.a - start.z))
+    return float(grown - decayed), float(2 * np.sqrt(grown * decayed))
+
+
+@pytest.mark.parametrize("c", [(0.0, 1.0, 0.0), (1.0, 0.0, 1.0), (2.0, 0.5, 0.1)])
+def test_a_flow_that_blows_up_is_right_until_then_and_an_error_afterwards(c):
+    start = gs.Mode(0.7, 1.1, a=np.array([0.4, 0.5]), z=np.array([0.3, -0.1]))
+    solution = gs.solve_mode(start, Growing(tuple(map(jnp.array, c))))
+    u0, kappa = in_halves(start)
+
+    def residual(u):
+        return c[0] + c[1] * u + c[2] * u**2
+
+    goals = np.array([1.0, 10.0, 1e3, 1e200])
+    wanted = [oracle(residual, u0, kappa, goal, 2 * 0.7 * 1.1) for goal in goals]
+    np.testing.assert_allclose(solution.time_to_logit(goals), np.array(wanted, float), rtol=1e-10)
+    np.testing.assert_allclose(solution.logit(np.array(wanted[:2], float)), goals[:2], rtol=1e-9)
+    end = float(wanted[-1])
+    for late in (end * (1 + 1e-6), 1e6):
+        with pytest.raises(gs.ConvergenceError, match=f"loss Growing leaves the floats at t = {end:.6g}.*earlier times"):
+            solution.logit([0.1, late])
+    with pytest.raises(gs.ConvergenceError, match="loss Growing leaves the floats"):
+        solution.weights([0.1, 1e6])
+
+
+def test_a_blow_up_is_an_error_inside_jit():
+    solution = gs.solve_mode(gs.Mode(0.7, 1.1, a=[0.4], z=[0.3]), Growing((1.0, 1.0, 0.0)))
+    with pytest.raises(RuntimeError, match="loss Growing leaves the floats before these times"):
+        jax.jit(lambda t: solution.logit(t))(jnp.array([0.1, 1e6]))
+
+
+def test_a_residual_that_never_falls_leads_beyond_the_floats_at_no_finite_time():
+    start = gs.Mode(1.0, 1.0, a=np.array([0.4]), z=np.array([0.3]))
+    solution = gs.solve_mode(start, Level())
+    u0, kappa = in_halves(start)
+    times = np.array([0.1, 3.0, 350.0, 500.0, 1e6])
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(solution.logit(times), kappa * np.sinh(np.arcsinh(u0 / kappa) + 2 * times), rtol=1e-9)
+    np.testing.assert_array_equal(solution.error([500.0, 1e6]), 0)
+    assert np.isfinite(solution.weights(350.0)).all()
+
+
+def test_a_residual_that_is_nan_far_out_is_an_error_in_times_too():
+    class Broken(Loss):
+        def residual(self, margin):
+            return 1 + jnp.sqrt(2 - margin)
+
+    solution = gs.solve_mode(gs.Mode(0.5, 1.0, [0.1], [0.1]), Broken())
+    assert np.isfinite(solution.time_to_logit(1.5))
+    with pytest.raises(gs.ConvergenceError, match="residual is NaN"):
+        solution.time_to_logit(3.0)
+
+
+class Tower(Loss):
+    """l = -e^m."""
+
+    def value(self, margin):
+        return -jnp.exp(margin)
+
+    def residual(self, margin):
+        return jnp.exp(margin)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_the_time_to_a_loss_next_to_the_blow_up(dtype):
+    start = gs.Mode(dtype(1.0), dtype(1.0), a=np.array([0.4], dtype), z=np.array([0.3], dtype))
+    u0, kappa = in_halves(start)
+    wanted = [float(oracle(mp.exp, u0, kappa, np.log(-level), 2.0)) for level in (-1.5, -1e3)]
+    found = gs.solve_mode(start, Tower()).time_to_loss([-1.5, -1e3])
+    np.testing.assert_allclose(found, wanted, rtol=1e-10 if dtype == np.float64 else 1e-5)
+
+
+def test_times_at_which_a_residual_underflows_are_an_error():
+    start = mode(np.float32)
+    named, own = (gs.solve_mode(start, loss) for loss in ("cross-entropy", Anew("cross-entropy")))
+    times = np.float32([1e10, 1e34])
+    np.testing.assert_allclose(own.logit(times), named.logit(times), rtol=1e-5)
+    with pytest.raises(gs.ConvergenceError, match=r"loss Anew leaves the floats at t = \S*e\+35"):
+        own.logit(np.float32([1e10, 1e37]))
