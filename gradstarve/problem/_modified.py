@@ -29,6 +29,11 @@ from gradstarve.ground import as_choice, is_concrete, one_number, real_arrays, s
 from gradstarve.problem._losses import Loss, Margin, as_loss
 
 
+def _loss_and(addition: str) -> Any:
+    """The name of a modified loss: that of the loss inside, and what is added, as in "hinge + margin shift"."""
+    return property(lambda loss: f"{loss.loss.name} + {addition}")
+
+
 class Modified(Loss):
     """A loss made of another one, `loss`. Its numbers are fields: one for all samples, or one a sample, [n].
 
@@ -37,12 +42,6 @@ class Modified(Loss):
     """
 
     loss: Loss
-    addition: ClassVar[str]
-
-    @property
-    def name(self) -> str:
-        """What tells it from the loss inside, such as "cross-entropy + spectral decoupling"."""
-        return f"{self.loss.name} + {self.addition}"
 
     def at(self, index) -> Modified:
         """The loss of the samples at `index`, for margins of those samples alone."""
@@ -112,7 +111,7 @@ class FlippedLabels(Modified):
     """
 
     share: Float[Array, "..."]
-    addition: ClassVar[str] = "flipped labels"
+    name = _loss_and("flipped labels")
 
     def __init__(self, loss: Loss | str, share: Any) -> None:
         self.loss = as_loss(loss)
@@ -167,7 +166,7 @@ class MarginShift(Modified):
     """
 
     shift: Float[Array, "..."]
-    addition: ClassVar[str] = "margin shift"
+    name = _loss_and("margin shift")
 
     def __init__(self, loss: Loss | str, shift: Any) -> None:
         self.loss = as_loss(loss)
@@ -231,7 +230,7 @@ class Temperature(Modified):
     """
 
     temperature: Float[Array, "..."]
-    addition: ClassVar[str] = "temperature"
+    name = _loss_and("temperature")
 
     def __init__(self, loss: Loss | str, temperature: Any) -> None:
         self.loss = as_loss(loss)
@@ -363,7 +362,7 @@ class SpectralDecoupling(Modified):
     penalty: Float[Array, "..."]
     target: Float[Array, "..."]
     scale: Float[Array, ""]
-    addition: ClassVar[str] = "spectral decoupling"
+    name = _loss_and("spectral decoupling")
 
     def __init__(self, loss: Loss | str, penalty: Any, target: Any = 0.0, scaling: str = "added") -> None:
         self.loss = as_loss(loss)
