@@ -278,7 +278,7 @@ class Temperature(Modified):
 class Focal(Loss):
     """-(1 - P)^gamma log P, P = sigmoid(m): cross-entropy that turns to samples not yet learnt (18.3; Lin et al. 2017).
 
-    g(m) = (1 - P)^gamma [(1 - P) - gamma P log P], about gamma m e^(-(gamma+1) m) late in training. `gamma` >= 0, one
+    g(m) = (1 - P)^gamma [(1 - P) - gamma P log P], about (gamma+1) e^(-(gamma+1) m) late in training. `gamma` >= 0, one
     number; 0 is cross-entropy. `ValueError` for a negative one.
 
     >>> [round(float(Focal(2.0).residual(jnp.array(m))), 4) for m in (-2.0, 0.0, 2.0)]
