@@ -64,9 +64,7 @@ def flipped_labels(chain: Chain, loss: str) -> dict[str, Target]:
         "(18.1)",
     )
     _rest(chain, loss, "(18.2)" if loss == "hinge" else "(18.1)", sp.S.One, -n.share)
-    _clock(
-        chain, loss, "(18.1)", lambda own, of_loss, _: own - (1 - n.share) * of_loss + n.share * of_loss.subs(n.u, -n.u)
-    )
+    _clock(chain, loss, "(18.1)", lambda own, of_loss, _: own - (1 - n.share) * of_loss + n.share * of_loss.subs(n.u, -n.u))
     _plateau(chain)
     if loss == "hinge":
         claim = "Between the margins -1 and 1 this is the clock of the hinge loss for the frequency p (1 - 2 share)."
@@ -257,9 +255,7 @@ def _rest(chain: Chain, loss: str, reference: str, kink: sp.Expr, beyond: sp.Exp
     )
 
 
-def _clock(
-    chain: Chain, loss: str, reference: str, relation: Callable[[sp.Expr, sp.Expr, Known], sp.Expr]
-) -> None:
+def _clock(chain: Chain, loss: str, reference: str, relation: Callable[[sp.Expr, sp.Expr, Known], sp.Expr]) -> None:
     """Add the mode equation with the residual found, and its time.
 
     `relation`: what vanishes for the rates of this loss and of the loss that it is made of, and the equations so far.

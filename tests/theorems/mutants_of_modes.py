@@ -88,7 +88,7 @@ def solve_of(kind, change, solve=theory.solve):
 
 
 def flipped(factor):
-    return solve_of(FlippedLabels, lambda loss: eqx.tree_at(lambda made: made.share, loss, factor * loss.share))
+    return solve_of(FlippedLabels, lambda loss: eqx.tree_at(lambda one: one.share, loss, factor * loss.share))
 
 
 def shifted(factor):
