@@ -81,6 +81,10 @@ NOT_CALLED |= dict.fromkeys(
 NOT_CALLED |= dict.fromkeys(("special.Clock", "special.ConstantClock", "special.LinearClock"), "a clock without numbers")
 NOT_CALLED["special.QuadratureClock"] = "it takes an object with a residual"
 NOT_CALLED["datasets.with_patch"] = "a patch on pictures as they come, whose numbers are not looked at"
+NOT_CALLED |= dict.fromkeys(
+    ("theorems.register", "theorems.Trials", "theorems.Drop", "theorems.compared", "theorems.draw_gaps"),
+    "part of the declaration of a law, whose trials `verify` judges",
+)
 NOT_CALLED["EventKind"] = "an enumeration of six numbers"
 NOT_CALLED["theory.minimax_peak"] = "it takes no argument"
 NOT_CALLED["symbolic.available"] = "it takes no argument"
@@ -168,6 +172,11 @@ def calls():
             gs.SpectralDecoupling.by_class,
             {"loss": "hinge", "labels": Y, "penalty": (0.1, 0.2), "target": (0.0, 1.0), "scaling": "added"},
         ),
+        "FlippedLabels": (gs.FlippedLabels, {"loss": "cross-entropy", "share": 0.1}),
+        "Focal": (gs.Focal, {"gamma": 2.0}),
+        "MarginShift": (gs.MarginShift, {"loss": "hinge", "shift": 0.5}),
+        "MarginShift.by_class": (gs.MarginShift.by_class, {"loss": "hinge", "labels": Y, "shift": (0.1, 0.2)}),
+        "Temperature": (gs.Temperature, {"loss": "cross-entropy", "temperature": 2.0}),
         "TwoLayerReLU": (gs.TwoLayerReLU, {"w": [[0.3, 0.1], [-0.2, 0.4]], "z": [0.2, -0.1]}),
         "Dataset.ray": (data.ray, {"label": 1}),
         "Dataset.margins": (data.margins, {"outputs": np.array([0.5, 0.5])}),

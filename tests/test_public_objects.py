@@ -4,6 +4,7 @@ import copy
 import inspect
 import multiprocessing as mp
 import pickle
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -80,6 +81,10 @@ OBJECTS = {
     "SoftmaxTwoLayer": (lambda: gs.SoftmaxTwoLayer([[1.0, 0.0]], [[1.0, 2.0]]), lambda o: o(jnp.ones((1, 2)))),
     "Solution": (lambda: results()[1], lambda o: (o.margins(1.0), o.network(0.5).w)),
     "SpectralDecoupling": (lambda: gs.SpectralDecoupling("hinge", 0.1), lambda o: o.value(jnp.ones(2))),
+    "FlippedLabels": (lambda: gs.FlippedLabels("hinge", 0.1), lambda o: o.value(jnp.ones(2))),
+    "MarginShift": (lambda: gs.MarginShift("hinge", 0.1), lambda o: o.value(jnp.ones(2))),
+    "Temperature": (lambda: gs.Temperature("hinge", 2.0), lambda o: o.value(jnp.ones(2))),
+    "Focal": (lambda: gs.Focal(2.0), lambda o: o.value(jnp.ones(2))),
     "SquaredMargin": (gs.SquaredMargin, lambda o: o.value(jnp.ones(2))),
     "StochasticGradientDescent": (lambda: gs.StochasticGradientDescent(0.1), lambda o: o.step_size),
     "SweepResult": (lambda: results()[3], lambda o: (o["error_mean"], o.network(2).w, o.table())),
@@ -118,6 +123,8 @@ OBJECTS = {
     "theory.TimeDistribution": (lambda: sgd().time_to_logit(0.5), lambda o: o.mean),
     "theory.ntk.RidgeOptimum": (lambda: ntk.ridge_optimum([[1.0]], 0.1), lambda o: o.margins),
     "theory.jacobian.LinearRegimeWarning": (lambda: jacobian.LinearRegimeWarning("much"), str),
+    "theorems.Drop": (lambda: theorems.Drop("a small step", {"step_size": 3.0}), lambda o: (o.words, o.how["step_size"])),
+    "theorems.Trials": (lambda: theorems.Trials(np.ones(30), partial(dict, seed=0)), lambda o: (o.gaps, o.worst())),
     "theorems.Counterexample": (lambda: theorems.Counterexample("a", "b", 1.0, 0.1), lambda o: o.found),
     "theorems.Outcome": (lambda: verified().rows[0].outcome, lambda o: (o.gaps, o.instance(0)["w"])),
     "theorems.Row": (lambda: verified().rows[0], lambda o: str(o.to_dict())),

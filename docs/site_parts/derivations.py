@@ -16,6 +16,7 @@ import gradstarve
 # The losses shown of a law whose chains differ by more than g. Of every other law the first loss is shown.
 SHOWN = {
     "mode": ("cross-entropy", "hinge", "exponential", "squared"),
+    "flipped-labels": ("cross-entropy", "hinge"),
     "starvation": ("exponential", "hinge", "cross-entropy"),
 }
 

@@ -35,6 +35,7 @@ SECTIONS = {
     13: "Directions in the end",
     14: "Linearised networks",
     15: "Discriminators",
+    18: "Any residual is a clock",
 }
 """The sections of the theory. The section of a law is the part of its equation's number before the point."""
 
@@ -61,7 +62,7 @@ def place(equation: str) -> tuple[int, int]:
     """
     section, _, number = equation.partition("-")[0].partition(".")
     if not (section.isdecimal() and number.isdecimal() and int(section) in SECTIONS):
-        raise ValueError(f"equation must be SECTION.NUMBER with a section from 1 to {max(SECTIONS)}, got {equation!r}")
+        raise ValueError(f"equation must be SECTION.NUMBER with a section of {list(SECTIONS)}, got {equation!r}")
     return int(section), int(number)
 
 

@@ -22,6 +22,7 @@ from gradstarve.ground import (
 )
 from gradstarve.simulation._simulate import check_problem, overflown
 from gradstarve.simulation._trajectory import Trajectory
+from gradstarve.special import rest_after
 
 _DEFAULT_RTOL = {"float32": 1e-5, "float64": 1e-10}
 
@@ -128,7 +129,7 @@ def simulate_flow(
             used = used + taken
             if watched and throw:
                 _raise_if_stuck(flat, data, seen, used, piece, batch, max_steps)
-                _raise_if_faded(data, loss, seen, piece, batch)
+                _raise_if_faded(flat, data, loss, seen, piece, batch)
             logits.append(seen)
             networks.append(nets)
             report.update(float(piece[-1]))
@@ -209,15 +210,18 @@ def _raise_if_stuck(
     )
 
 
-def _raise_if_faded(data: Any, loss: Any, seen: Array, times: np.ndarray, batch: tuple[int, ...]) -> None:
+def _raise_if_faded(start: Any, data: Any, loss: Any, seen: Array, times: np.ndarray, batch: tuple[int, ...]) -> None:
     """`ConvergenceError` where a residual that is never 0 has become 0 by rounding, so early that it would still count."""
     kind = jnp.finfo(seen.dtype)
     late = times * float(kind.tiny) * float(jnp.max(jnp.sum(data.points**2, axis=-1))) > float(kind.eps)
-    if not (isinstance(loss.rest, float) and np.isinf(loss.rest) and late.any()):
+    rest = loss.rest
+    if not late.any() or any(map(np.ndim, jax.tree.leaves((loss, rest)))):
         return
+    if rest is None:
+        rest = rest_after(loss, data.margins(start(data.points)))[:, None]
     # What a weight moves by is a product of several factors with q_i g_i, the first of which is lost here.
     pulls = data.weights * loss.residual(data.margins(seen))
-    gone = np.asarray(jnp.any(pulls < 16 * kind.tiny, axis=-1)) & late
+    gone = np.asarray(jnp.any((pulls < 16 * kind.tiny) & (rest == jnp.inf), axis=-1)) & late
     if gone.any():
         network, record = np.argwhere(gone)[0]
         which = which_network(np.unravel_index(network, batch))

@@ -92,6 +92,10 @@ class Clock:
         rise, fall = (jnp.take_along_axis(v, piece, axis=-1) for v in (rise, fall))
         return self.state_at(rise, fall, time)
 
+    def end_of(self, rise: Real, fall: Real) -> Real:
+        """The tau at which the clock leaves the floats; inf if it never does, as with every closed form."""
+        return jnp.full_like(rise, jnp.inf)
+
     def error_at(self, rise: Real, fall: Real, time: Real, u: Real, shift: float = 0.0) -> Real:
         """sigmoid(shift - u) at the logit `u` that the clock has at `time`."""
         return jax.nn.sigmoid(shift - u)

@@ -12,6 +12,10 @@ eps^(1/4), the distance d = u* - u obeys d' = -(l d + m d^2), with l, m from g a
 up to gap^3, for every time. Where g jumps, or goes to 0 in another way, the panels lead up to u*, which may take a finite
 time.
 
+Where g grows without bound the clock may leave the floats after a finite time: its logit or g overflows, at the time the
+panels lead up to, and from then on its angle is inf. So it is after the time, some 1/g, at which g underflows. A bounded g
+takes the logit beyond the floats as e^tau does: the logit is inf, its angle and its times are finite.
+
 Where the panels do not suffice, or g is NaN, the answer is NaN: who asks has to look.
 
 A clock with g(u(0)) < 0 runs backwards. It is the clock of -g(-v), v = -u, with rise and fall exchanged.
@@ -58,7 +62,8 @@ class Panels(NamedTuple):
 
     `edges`, `taus`: [PANELS + 1] angles and times of the panels, the last repeated. `rest`: where it stops, `stop` the angle
     at which the panels end before it, `gap` = the distance in u from there, 0 unless the zero is simple, `slope` and `bend`
-    the l and m of it; `arrived`: the panels lead up to there. `enough`: they lead as far as they were asked to.
+    the l and m of it; `arrived`: the panels lead up to there. `fled`: they lead to where the clock leaves the floats;
+    `enough`: they lead as far as they were asked to.
     """
 
     sign: Any
@@ -72,6 +77,7 @@ class Panels(NamedTuple):
     slope: Any
     bend: Any
     arrived: Any
+    fled: Any
     enough: Any
 
 
@@ -113,7 +119,8 @@ def _integral(law, sign, rise, fall, y):
 
 
 def _search(law, sign, start):
-    """The first logit above `start` at which g is no longer positive, on a grid and then by halving; inf if none."""
+    """The first logit above `start` at which g is no longer positive, on a grid and then by halving; inf if none, or if g
+    is NaN there or less than floats tell from 0 before."""
     dtype = start.dtype
     far = float(np.log(float(jnp.finfo(dtype).max))) - 2
     grid = jnp.asarray(np.concatenate([_SEARCH, np.linspace(10, far, 257)[1:]]), dtype)
@@ -129,7 +136,8 @@ def _search(law, sign, start):
         return jnp.where(runs, middle, low), jnp.where(runs, high, middle)
 
     low, high = jax.lax.fori_loop(0, 128, halve, (low, high))
-    return jnp.where(stopped.any(), high, jnp.inf)
+    lost = jnp.isnan(_pull(law, sign, high)) | (_pull(law, sign, low) < _faint(dtype))
+    return jnp.where(stopped.any() & ~lost, high, jnp.inf)
 
 
 def _rest_of(law, sign, start):
@@ -168,6 +176,11 @@ def rest_after(law, start: Real) -> Real:
     return jax.vmap(one)(start.reshape(-1)).reshape(start.shape)
 
 
+def _faint(dtype) -> float:
+    """Where g was less than this and is 0 now, it has underflowed."""
+    return 16 * float(jnp.finfo(dtype).tiny)
+
+
 def _widest(dtype) -> float:
     return float(jnp.finfo(dtype).eps) ** 0.25
 
@@ -185,16 +198,21 @@ def _tail(law, sign, rise, fall, rest, kinks):
         v = u - distance
         return steepness(rise, fall, v) * _pull(law, sign, v)
 
-    gap, slope, bend = jnp.zeros_like(u), jnp.ones_like(u), jnp.zeros_like(u)
-    loose = 16 * float(jnp.finfo(u.dtype).eps) ** 0.5
-    for share in reversed(_GAPS):
+    def approach(share):
+        """(gap, l, m) of one share, and whether g has them half-way to the rest too."""
         wide = jnp.where(room < share * _widest(u.dtype), room, share * _widest(u.dtype))
         value, turn = jax.jvp(speed, (wide,), (jnp.ones_like(wide),))
         first, second = 2 * value / wide - turn, (turn * wide - value) / wide**2
         half = speed(wide / 2)
         fits = jnp.abs(half - first * wide / 2 - second * wide**2 / 4) <= loose * half
-        fits &= exists & (half > 0) & (first > 0) & (first + second * wide > 0)
-        gap, slope, bend = (jnp.where(fits, new, old) for new, old in ((wide, gap), (first, slope), (second, bend)))
+        return wide, first, second, fits & exists & (half > 0) & (first > 0) & (first + second * wide > 0)
+
+    loose = 16 * float(jnp.finfo(u.dtype).eps) ** 0.5
+    *found, fits = jax.vmap(approach)(jnp.asarray(_GAPS, u.dtype))
+    widest = jnp.argmax(fits)
+    gap, slope, bend = (
+        jnp.where(fits.any(), values[widest], other) for values, other in zip(found, (0.0, 1.0, 0.0), strict=True)
+    )
     return gap, slope, bend
 
 
@@ -217,7 +235,7 @@ def panels_of(law, rise, fall, latest, furthest) -> Panels:
     stop = jnp.where(there, jnp.where(rest - gap > start, stop, 0), jnp.inf)
     kinks = [jnp.where(kink > start, angle_at(rise, fall, kink), jnp.inf) for kink in logits]
     kinks = [jnp.where(kink < stop, kink, jnp.inf) for kink in kinks]
-    edges, arrived, enough = _march(*_fixed((law, sign, rise, fall, jnp.stack([*kinks, stop]), latest, furthest)))
+    edges, arrived, fled, enough = _march(*_fixed((law, sign, rise, fall, jnp.stack([*kinks, stop]), latest, furthest)))
     # A clock that would start or stop where g is no number has no answer.
     ends = jnp.stack([start, jnp.where(arrived & there, rest, start)])
     enough &= ~jnp.isnan(_pull(*_fixed((law, sign, ends)))).any()
@@ -229,11 +247,11 @@ def panels_of(law, rise, fall, latest, furthest) -> Panels:
     at = jnp.where(used, edges[:-1], 0)
     pieces = _integral(law, sign, *_halves_at(rise, fall, at), jnp.where(used, lengths, 0))
     taus = jnp.concatenate([jnp.zeros(1, dtype), jnp.cumsum(jnp.where(used, pieces, 0))])
-    return Panels(sign, rise, fall, edges, taus, rest, stop, gap, slope, bend, arrived, enough)
+    return Panels(sign, rise, fall, edges, taus, rest, stop, gap, slope, bend, arrived, fled, enough)
 
 
 def _march(law, sign, rise, fall, ends, latest, furthest):
-    """The edges of the panels, whether they lead up to the stop (or to what acts as one), and as far as asked."""
+    """The edges of the panels; whether they lead up to the stop, out of the floats, and as far as asked."""
     dtype = rise.dtype
     eps = jnp.finfo(dtype).eps
     stop = ends[-1]
@@ -241,21 +259,25 @@ def _march(law, sign, rise, fall, ends, latest, furthest):
     scale = jnp.minimum(1, 1 / jnp.maximum(steepness(rise, fall, rise - fall), 1))
 
     def body(carry):
-        x, length, tau, edges, count, _ = carry
+        x, length, tau, edges, count, *_ = carry
         following = jnp.min(jnp.where(ends > x, ends, jnp.inf))
         cut = length >= following - x
         length = jnp.where(cut, following - x, length)
         here = _halves_at(rise, fall, x)
         # Not on the ends themselves, which may be kinks, but as far off as rounding of the logit is from it.
         inside = jnp.minimum(64 * eps * (1 + (x + scale) / length), 0.005)
-        whole = _pull(law, sign, _logits(*here, length, jnp.clip(jnp.asarray(_JUDGES, dtype), inside, 1 - inside)))
-        parts = _pull(law, sign, _logits(*here, length, _HALVES))
-        runs = jnp.all(whole > 0) & jnp.all(parts > 0)
+        judges = jnp.clip(jnp.asarray(_JUDGES, dtype), inside, 1 - inside)
+        logits = _logits(*here, length, jnp.concatenate([judges, jnp.asarray(_HALVES, dtype)]))
+        pulls = _pull(law, sign, logits)
+        whole, parts = pulls[: judges.size], pulls[judges.size :]
+        runs = jnp.all((pulls > 0) & (pulls < jnp.inf))
         coarse = length * jnp.sum(jnp.asarray(_JUDGE_WEIGHTS, dtype) / whole)
         fine = length * jnp.sum(jnp.asarray(np.tile(_WEIGHTS, 2) / 2, dtype) / parts)
         off = jnp.abs(coarse - fine)
         # Relative to the time, or to the angle it amounts to at the end of the panel.
         off = jnp.minimum(off / fine, off * parts[-1]) / (16 * eps)
+        # Next to a blow-up whole panels are less than the rounding of the time.
+        off = jnp.where(jnp.maximum(coarse, fine) <= eps * tau / 16, 0, off)
         runs &= jnp.isfinite(off) & jnp.isfinite(tau + fine)
         least = length <= 4 * eps * (x + scale)
         good = runs & ((off <= 1) | least)
@@ -266,10 +288,13 @@ def _march(law, sign, rise, fall, ends, latest, furthest):
         tau = jnp.where(good, tau + fine, tau)
         count = count + good
         edges = edges.at[count].set(x)
-        return x, factor * length, tau, edges, count, (least & ~runs) | (x >= stop)
+        broken = least & ~runs
+        fled = broken & (jnp.any((pulls == jnp.inf) | ((pulls > 0) & (pulls < _faint(dtype)))) | ~jnp.isfinite(logits).all())
+        lost = broken & ~fled & jnp.isnan(pulls).any()
+        return x, factor * length, tau, edges, count, broken | (x >= stop), fled, lost
 
     def cond(carry):
-        x, _, tau, _, count, over = carry
+        x, _, tau, _, count, over, *_ = carry
         # With rise = 0 the logit comes to 0 from below and g is constant from there on.
         level = (rise == 0) & (x > 2000)
         return ~over & ~level & (count < PANELS) & (tau < latest) & (x < furthest)
@@ -281,11 +306,13 @@ def _march(law, sign, rise, fall, ends, latest, furthest):
         jnp.zeros(PANELS + 1, dtype),
         jnp.zeros((), jnp.int32),
         stop <= 0,
+        jnp.zeros((), bool),
+        jnp.zeros((), bool),
     )
-    x, _, tau, edges, count, over = jax.lax.while_loop(cond, body, begin)
+    x, _, tau, edges, count, over, fled, lost = jax.lax.while_loop(cond, body, begin)
     edges = jnp.where(jnp.arange(PANELS + 1) <= count, edges, x)
-    enough = over | (tau >= latest) | (x >= furthest) | ((rise == 0) & (x > 2000))
-    return edges, x >= stop, enough
+    enough = (over & ~lost) | (tau >= latest) | (x >= furthest) | ((rise == 0) & (x > 2000))
+    return edges, x >= stop, fled, enough
 
 
 # --- questions ---------------------------------------------------------------------------------------------------------
@@ -293,7 +320,7 @@ def _march(law, sign, rise, fall, ends, latest, furthest):
 
 def _look_up(law, panels: Panels, tau):
     """(angle, logit) of one clock at one time."""
-    sign, rise, fall, edges, taus, rest, stop, gap, slope, bend, arrived, _ = panels
+    sign, rise, fall, edges, taus, rest, stop, gap, slope, bend, arrived, fled, _ = panels
     end, last = taus[-1], edges[-1]
     beyond = tau >= end
     time = jnp.where(beyond, jax.lax.stop_gradient(end), tau)
@@ -329,13 +356,14 @@ def _look_up(law, panels: Panels, tau):
     # Without rise the logit stays at 0 and the angle goes on.
     level = beyond & (rise == 0) & (last > 2000)
     angle = jnp.where(level, last + (tau - end) * _pull(law, sign, rise * 0), angle)
+    angle, u = (jnp.where(fled & beyond, jnp.inf, value) for value in (angle, u))
     angle, u = (jnp.where(panels.enough, sign * value, jnp.nan) for value in (angle, u))
     return angle, u
 
 
 def _time_at(law, panels: Panels, angle, u):
     """The time of one clock at `angle` (its own direction) >= 0, where the logit is `u`; inf if it never gets there."""
-    sign, rise, fall, edges, taus, rest, stop, gap, slope, bend, arrived, _ = panels
+    sign, rise, fall, edges, taus, rest, stop, gap, slope, bend, arrived, fled, _ = panels
     finite = jnp.isfinite(stop)
     # Rounding may put an angle meant to be at the rest an ulp past it.
     edge = jnp.where(finite, stop, 0)
@@ -352,7 +380,10 @@ def _time_at(law, panels: Panels, angle, u):
     near, slope, bend = jnp.where(tail, gap, 1), jnp.where(tail, slope, 1), jnp.where(tail, bend, 0)
     distance = jnp.where(tail, jnp.where(tail, rest, 0) - jnp.where(tail, u, 0), 1)
     start, now = (jnp.log(d) - jnp.log(slope + bend * d) for d in (near, distance))
-    return jnp.where(inside, tau, jnp.where(tail, taus[-1] + (start - now) / slope, jnp.inf))
+    # Where g is no float any more because it is too large, what is left of the way takes no time.
+    grown = fled & jnp.isfinite(u) & (_pull(law, sign, jax.lax.stop_gradient(u)) > 1)
+    late = jnp.where(grown, taus[-1], jnp.inf)
+    return jnp.where(inside, tau, jnp.where(tail, taus[-1] + (start - now) / slope, late))
 
 
 def _each(function, law, *arrays):
@@ -405,6 +436,17 @@ class QuadratureClock(Clock, eqx.Module):
             return jnp.where(panels.enough, jnp.where(reached, tau, jnp.where(there, 0, jnp.inf)), jnp.nan)
 
         return _each(one, self.law, rise, fall, u)
+
+    @eqx.filter_jit
+    def end_of(self, rise: Real, fall: Real) -> Real:
+        """The tau at which a clock leaves the floats; inf if it never does, or only as e^tau does."""
+
+        def one(law, rise, fall):
+            forever = jnp.asarray(jnp.inf, rise.dtype)
+            panels = panels_of(law, rise, fall, forever, forever)
+            return jnp.where(panels.fled, panels.taus[-1], jnp.inf)
+
+        return _each(one, self.law, rise, fall)
 
     @eqx.filter_jit
     def state_at(self, rise: Real, fall: Real, time: Real) -> tuple[Real, Real]:

@@ -16,7 +16,7 @@ def invert(function: Callable, parameters: Any, low: Real, high: Real, guess: Re
     """x in [`low`, `high`] with f(x) = `target`, where `function`(x, parameters) gives (f, df/dx) elementwise and f rises.
 
     One end of the bracket where the target lies outside of it. A lane is done when its step is below four roundings of x,
-    or when its steps are small and have stopped shrinking, which is the noise of f; all of them are after `most`.
+    or when its Newton steps are small and have stopped shrinking, which is the noise of f; all of them are after `most`.
     Differentiable twice in `parameters` and `target`: f(x, theta) = target gives dx = (dtarget - df) / f', which is what one
     more Newton step at the solution does, and a second step gives the second derivatives. Those in x come from f itself.
 
@@ -38,10 +38,11 @@ def invert(function: Callable, parameters: Any, low: Real, high: Real, guess: Re
         low, high = jnp.where(gap >= 0, x, low), jnp.where(gap <= 0, x, high)
         there = x + gap / slope
         # Out of the bracket, or NaN: halve the bracket instead.
-        there = jnp.where((there >= low) & (there <= high), there, (low + high) / 2)
+        inside = (there >= low) & (there <= high)
+        there = jnp.where(inside, there, (low + high) / 2)
         there = jnp.where(moving & (gap != 0), there, x)
         step, size = jnp.abs(there - x), eps * jnp.abs(there)
-        noise = (step <= 1e4 * size) & (step >= last / 2)
+        noise = inside & (step <= 1e4 * size) & (step >= last / 2)
         return there, low, high, step, moving & (step > 4 * size) & ~noise, count + 1
 
     def cond(carry):

@@ -82,7 +82,7 @@ def mode(chain: Chain, loss: str) -> dict[str, Target]:
     _sums_and_differences(chain)
     _deaths(chain)
     _mode_equation(chain)
-    _time_integral(chain, loss)
+    add_time_integral(chain, "time from logit", n.LOGIT_RANGE[loss])
     _balanced_equation(chain)
     return {
         "kappa": Target("sums and differences", n.kappa, (n.r, n.M_plus, n.M_minus)),
@@ -343,16 +343,17 @@ def _mode_equation(chain: Chain) -> None:
     )
 
 
-def _time_integral(chain: Chain, loss: str) -> None:
+def add_time_integral(chain: Chain, name: str, domain: Domain, reference: str = "(3.5)") -> None:
+    """Add the step `name` with the time from one logit to another under the latest equation for du/dt."""
     rate = while_learning(chain.known(n.du_dt))
     integrand = sp.simplify(2 * n.p * n.r / rate.subs(n.u, n.v))
     time = sp.Integral(integrand, (n.v, n.u0, n.u)) / (2 * n.p * n.r)
     chain.add(
-        "time from logit",
-        "Separating the variables gives the time as an integral over the logit, as long as g is positive.",
+        name,
+        "Separating the variables gives the time as an integral over the logit, as long as the residual is positive.",
         {n.t_of(n.u): time},
-        domain=n.LOGIT_RANGE[loss],
-        reference="(3.5)",
+        domain=domain,
+        reference=reference,
         inverts=LOGIT_FLOW,
     )
 

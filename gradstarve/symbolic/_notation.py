@@ -175,6 +175,18 @@ alpha_small = sp.Symbol("alpha", positive=True)
 lambda_of = sp.Function("lambda_")
 m_small = sp.Symbol("m_0", real=True)
 
+# losses made of another loss
+ell_new = sp.Function("ell_new")
+g_new = sp.Function("g_new")
+share = sp.Symbol("share", positive=True)  # of the labels that are flipped, below 1/2
+shift = sp.Symbol("shift", real=True)
+temperature = sp.Symbol("temperature", positive=True)
+gamma = sp.Symbol("gamma", positive=True)
+right = sp.Symbol("P", positive=True)  # sigmoid(m), the probability of the right label
+unit = sp.Symbol("U", positive=True)  # of logits
+v_of = sp.Function("v")
+t_plateau = sp.Symbol("t_plateau", positive=True)
+
 LATEX_NAMES: dict[str, str] = {
     "S1": "s_{1}^{2}",
     "S2": "s_{2}^{2}",
@@ -185,6 +197,12 @@ LATEX_NAMES: dict[str, str] = {
     "t_freeze": r"t_{\mathrm{freeze}}",
     "t_last": r"t_{\mathrm{last}}",
     "t_peak": r"t_{\mathrm{peak}}",
+    "t_plateau": r"t_{\mathrm{plateau}}",
+    "ell_new": r"\tilde{\ell}",
+    "g_new": r"\tilde{g}",
+    "share": r"\mathrm{share}",
+    "shift": r"\mathrm{shift}",
+    "temperature": "T",
     "Delta1": r"\Delta_{1}",
     "Delta2": r"\Delta_{2}",
     "lambda_": r"\lambda",

@@ -6,7 +6,7 @@ table here sends them to `gradstarve.special`, in the form that does not overflo
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# pyright: reportOperatorIssue=false
+# pyright: reportOperatorIssue=false, reportAttributeAccessIssue=false, reportReturnType=false
 
 from __future__ import annotations
 
@@ -42,8 +42,16 @@ class sigmoid(sp.Function):
     nargs = 1
 
 
+class softplus(sp.Function):
+    """log(1 + e^x), which stands for itself in the code; only the printer makes it."""
+
+    nargs = 1
+
+
 def bounded(expression: sp.Expr) -> sp.Expr:
     """`expression` with its quotients of polynomials in e^x written in sigmoid(x) and sigmoid(-x), which never overflow.
+
+    Logarithms of 1 + e^x and its powers that are no integers are written in softplus(x).
 
     e^x = sigmoid(x)/sigmoid(-x), and a polynomial of degree k is a homogeneous one in the two over sigmoid(-x)^k. So
     1/(1 + e^x) is sigmoid(-x), as its derivative is a product of bounded numbers and not inf/inf beyond the largest e^x.
@@ -52,6 +60,10 @@ def bounded(expression: sp.Expr) -> sp.Expr:
     >>> bounded((1 + sp.exp(u)) / (2 * sp.exp(u) - 1))
     1/(-sigmoid(-u) + 2*sigmoid(u))
     """
+    if isinstance(expression, sp.log) and (x := _one_plus_exp(expression.args[0])) is not None:
+        return softplus(x)
+    if expression.is_Pow and not expression.exp.is_Integer and (x := _one_plus_exp(expression.base)) is not None:
+        return sp.exp(expression.exp * softplus(x))
     if expression.is_Mul or expression.is_Pow:
         rewritten = _quotient_in_sigmoids(sp.Mul.make_args(expression))
         if rewritten is not None:
@@ -59,6 +71,12 @@ def bounded(expression: sp.Expr) -> sp.Expr:
     if not expression.args or isinstance(expression, sp.Integral):
         return expression
     return expression.func(*(bounded(part) if isinstance(part, sp.Expr) else part for part in expression.args))
+
+
+def _one_plus_exp(expression: sp.Expr) -> sp.Expr | None:
+    """x if `expression` is 1 + e^x."""
+    power = expression - 1
+    return power.args[0] if isinstance(power, sp.exp) else None
 
 
 def _quotient_in_sigmoids(factors: Iterable[sp.Expr]) -> sp.Expr | None:
@@ -128,6 +146,7 @@ class SpecialJaxPrinter(JaxPrinter):
     | Integral of 1/(g(v) sqrt(kappa^2+v^2)), or of 1/g(kappa sinh v) | `special.clock_integral(loss, ...)` |
     | sqrt(x^2+y^2) | `jnp.hypot(x, y)`: squares are never formed |
     | quotients of polynomials in e^x | `jax.nn.sigmoid(x)`, `jax.nn.sigmoid(-x)`: nothing overflows, see `bounded` |
+    | log(1 + e^x), (1 + e^x)^c | `jax.nn.softplus(x)`, `jnp.exp(c*jax.nn.softplus(x))` |
     | Piecewise, Min, Max | nested `jnp.where`, `jnp.minimum`, `jnp.maximum` |
 
     Anything it cannot print raises `NotImplementedError` with the expression.
@@ -142,6 +161,9 @@ class SpecialJaxPrinter(JaxPrinter):
 
     def _print_sigmoid(self, expr: sp.Expr) -> str:
         return f"jax.nn.sigmoid({self._print(expr.args[0])})"
+
+    def _print_softplus(self, expr: sp.Expr) -> str:
+        return f"jax.nn.softplus({self._print(expr.args[0])})"
 
     def _module_format(self, fqn: str, register: bool = True) -> str:
         # Python's own `math` is where SymPy goes for what JAX lacks; it can not be traced.

@@ -31,7 +31,21 @@ from gradstarve.theorems._sampling import BATCH, LOSS_NAMES, ExclusiveInit, gene
 from gradstarve.theorems._verify import FORMAT, Report, Row, draw, verify
 from gradstarve.theorems.laws.features import AnyLoss
 
-__all__ = ["CATALOGUE", "Counterexample", "Outcome", "Report", "Row", "Theorem", "draw", "verify"]
+__all__ = [
+    "CATALOGUE",
+    "Counterexample",
+    "Drop",
+    "Outcome",
+    "Report",
+    "Row",
+    "Theorem",
+    "Trials",
+    "compared",
+    "draw",
+    "draw_gaps",
+    "register",
+    "verify",
+]
 
 _OLD = {"Tally": "TrialLog", "Start": "ExclusiveInit"}
 

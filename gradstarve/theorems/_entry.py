@@ -451,7 +451,18 @@ _FLOOR = 1e-17  # where gaps of exactly zero are drawn
 
 
 def draw_gaps(outcome: Outcome, ax: Any, xlabel: str = "gap between law and simulation (relative)") -> None:
-    """A stacked histogram of log10(gap), one colour per group of trials, and the tolerance as a dashed line."""
+    """A stacked histogram of log10(gap), one colour per group of trials, and the tolerance as a dashed line.
+
+    `outcome`: of one entry; `ax`: Matplotlib axes; `xlabel`: what a gap is. The `figure` of `register` is this function
+    or one of your own.
+
+    >>> from matplotlib.figure import Figure
+    >>> from gradstarve.theorems import verify
+    >>> axes = Figure().add_subplot()
+    >>> draw_gaps(verify("sign", trials=24, progress=False).rows[0].outcome, axes)
+    >>> axes.get_ylabel()
+    'trials'
+    """
     decided = ~np.isnan(outcome.gaps)
     logs = np.log10(np.clip(outcome.gaps[decided], _FLOOR, 1e3))
     groups = outcome.groups[decided]

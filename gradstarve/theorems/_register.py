@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from gradstarve.ground import short_repr
 from gradstarve.theorems._entry import Counterexample, Outcome, Quote, Theorem, TrialLog
 from gradstarve.theorems._sampling import BATCH, LOSS_NAMES, generator, generators, record
 
@@ -28,9 +29,14 @@ Text = str | Callable[..., str]
 Rounds = Sequence[dict[str, Any]] | Callable[[int], dict[str, Any]]
 
 
+def _nowhere(i: int) -> dict[str, Any]:
+    """No numbers beside those of trial i."""
+    return {}
+
+
 @dataclass(frozen=True, eq=False)
 class Trials:
-    """One batch of trials, as a draw returns it; b is the number of trials.
+    """One batch of trials, as the draw of a law returns it to `register`; b is the number of trials.
 
     - `gaps`: [b], how far each trial is from the claim, in the units of the entry's tolerance;
     - `numbers(i)`: everything needed to run trial i again, as a dict;
@@ -40,14 +46,22 @@ class Trials:
     - `place(i)`: numbers of a counterexample beside those of its trial: where in the trial the claim fails;
     - `setting`, `rest`: texts before and after the quote of a counterexample, or functions of i that return them;
     - `extra`: for the figure and the report: arrays are joined along their first axis, numbers are added.
+
+    `compared` makes them from what was trained and what the law says.
+
+    >>> trials = Trials([1e-12, 3e-9, np.nan], lambda i: {"seed": i}, lost=[False, False, True])
+    >>> trials.worst(), trials.numbers(trials.worst()), trials.raised(1e-10).gaps
+    (1, {'seed': 1}, array([1.e-10, 3.e-09,    nan]))
     """
+
+    __repr__ = short_repr
 
     gaps: Any
     numbers: Callable[[int], dict[str, Any]]
     lost: Any = False
     group: Any = ""
     quote: Callable[[int], Quote] | None = None
-    place: Callable[[int], dict[str, Any]] = lambda i: {}
+    place: Callable[[int], dict[str, Any]] = _nowhere
     setting: Text = ""
     rest: Text = ""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -118,8 +132,14 @@ class Drop:
     """A hypothesis left out, in `words`, and `how` the trials are drawn without it.
 
     `how`: keywords for the entry's own draw, or a function of its own, of (rng) or of (key), that returns `Trials` with
-    quotes. `setting` and `rest` are the texts before and after the quote; without them those of the trials are used.
+    quotes. `setting` and `rest` are the texts before and after the quote; without them those of the trials are used. The
+    largest gap of these trials is the counterexample; `verify` says whether it is larger than the tolerance.
+
+    >>> Drop("a small step", {"step_size": 3.0}, rest="the loss rises").how
+    {'step_size': 3.0}
     """
+
+    __repr__ = short_repr
 
     words: str
     how: dict[str, Any] | Callable[[Any], Trials]

@@ -152,10 +152,10 @@ class ExclusiveInit:
         mine = self.home == label
         return np.where(mine, self.a, 0), np.where(mine, self.zeta, 0)
 
-    def below_one(self, geometry: Geometry) -> ExclusiveInit:
-        """The same neurons, scaled down where a class's margin starts above 1."""
+    def below(self, geometry: Geometry, margin: float) -> ExclusiveInit:
+        """The same neurons, scaled down where a class's margin starts above `margin`."""
         margins = [r * np.prod(self.mode(y), axis=0).sum(-1) for r, y in zip(geometry.norms, (1, -1), strict=True)]
-        shrink = 1 / np.sqrt(np.maximum(np.max(margins, axis=0), 1) * (1 + 1e-9))[:, None]
+        shrink = 1 / np.sqrt(np.maximum(np.max(margins, axis=0) / margin, 1) * (1 + 1e-9))[:, None]
         return ExclusiveInit(self.home, self.a * shrink, self.zeta * shrink)
 
     def without_edge_cases(self) -> ExclusiveInit:

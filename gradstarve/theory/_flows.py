@@ -43,7 +43,8 @@ def follow(field: Callable[[Any, Any], Any], start: Float[Array, "b *n"], proble
     states, arrived = _follow(field, start, problem, t)
     message = (
         "the reduced equations were not integrated up to the last time asked for "
-        f"(t = {float(np.max(np.asarray(t), initial=0)) if is_concrete(t) else 't'}); ask for earlier times"
+        f"(t = {float(np.max(np.asarray(t), initial=0)) if is_concrete(t) else 't'}): they blow up, come to rest too fast, "
+        "or slide along a margin at which the residual jumps from above 0 to below it; ask for earlier times"
     )
     if not is_concrete(arrived):
         return eqx.error_if(states, ~arrived.all(), message)
@@ -141,8 +142,13 @@ def _integrate(slope, start, knots):
         # The last two columns differ by the error of the lower order.
         gain, lower = combine @ gains
         # All rules may stay short of a jump of the residual (hinge) that their extrapolation has passed: its slope tells.
-        jump = taken * (slope(s + taken, y + gain) - combine[0] @ ends)
-        off = jnp.maximum(jnp.abs(gain - lower), jnp.abs(jump) / 100)
+        last = slope(s + taken, y + gain)
+        jump = taken * (last - combine[0] @ ends)
+        off = jnp.maximum(jnp.abs(gain - lower), jnp.abs(jump) / 10)
+        # Or their substeps hop to and fro over a jump and cancel: a number that moves one way at both ends has to move.
+        least = taken * jnp.minimum(jnp.abs(speed), jnp.abs(last))
+        still = (speed * last > 0) & (gain * jnp.sign(speed) < least / 10)
+        off = jnp.where(still, jnp.maximum(off, least), off)
         error = jnp.max(off / (jnp.abs(y) + jnp.abs(gain) + 1)) / tolerance
         good = error <= 1  # NaN is not
         factor = jnp.where(error > 0, 0.9 * error ** (-1 / (2 * _ORDER - 1)), 5.0)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
+from gradstarve.ground import is_concrete
 from gradstarve.problem import Loss
 from gradstarve.special import invert, rest_after
 from gradstarve.theory._piecewise import PiecewiseClock, lane_logits, stacked
@@ -96,6 +98,15 @@ def margin_at(loss: Loss, level: Float[Array, "..."], start: Float[Array, "*batc
     low = fixed(begin)
     high = jnp.where(seeks, far, low + 1)
 
+    def halve(_, ends):
+        low, high = ends
+        middle = low / 2 + high / 2
+        above = loss.value(middle) > goal
+        return jnp.where(above, middle, low), jnp.where(above, high, middle)
+
+    # Newton's method takes steps of order one down an exponential.
+    low, high = fixed(jax.lax.fori_loop(0, 24, halve, (low, high)))
+
     def fallen(margin, parameters):
         loss, goal = parameters
         value, residual = loss.value(margin), loss.residual(margin)
@@ -106,13 +117,20 @@ def margin_at(loss: Loss, level: Float[Array, "..."], start: Float[Array, "*batc
     return jnp.where(there, begin, jnp.where(seeks, found, jnp.inf))
 
 
-@eqx.filter_jit
 def falling_time(clock: PiecewiseClock, level: Float[Array, "..."], rising: Float[Array, "..."]) -> Float[Array, "..."]:
     """The first time at which the loss of one class is at most `level`: `rising` where its margin rises, and by inversion
     where it starts above its rest and falls; both [*batch, *level.shape]."""
+    above = clock.law.loss.residual(clock.rise[..., :1] - clock.fall[..., :1]) < 0
+    if is_concrete(above) and not bool(np.any(above)):
+        return rising
+    return _falling_time(clock, level, rising, above)
+
+
+@eqx.filter_jit
+def _falling_time(clock: PiecewiseClock, level: Array, rising: Array, above: Bool[Array, "*batch 1"]) -> Array:
     shape = (*clock.rate.shape, level.size)
     goal = jnp.broadcast_to(level.reshape(-1), shape)
-    above = jnp.broadcast_to(clock.law.loss.residual(clock.rise[..., :1] - clock.fall[..., :1]) < 0, shape)
+    above = jnp.broadcast_to(above, shape)
     never = jnp.full(shape, jnp.inf, goal.dtype)
     one = stacked([clock])
     found = first_time("loss", one, jnp.ones(1, goal.dtype), goal, jnp.where(above, 0, never), never)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.ground import ConvergenceError, as_goal, is_concrete, readable
-from gradstarve.problem import JitLoss
+from gradstarve.problem import JitLoss, Loss
 
 
 class PiecewiseClock(eqx.Module):
@@ -34,14 +34,14 @@ class PiecewiseClock(eqx.Module):
     def state(self, t) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(accumulated angle, logit) at times t, each [*batch, *t.shape]."""
         t = check_times(t, self.rate.dtype)
-        angle, logit = self._answered(_state(self, t.reshape(-1), True))
+        angle, logit = self._at(t, True)
         shape = (*self.rate.shape, *t.shape)
         return angle.reshape(shape), logit.reshape(shape)
 
     def logit(self, t) -> Float[Array, "..."]:
         """The logit at times t, [*batch, *t.shape]: that of `state`, without the price of the angle."""
         t = check_times(t, self.rate.dtype)
-        return self._answered(_state(self, t.reshape(-1), False)[1]).reshape(*self.rate.shape, *t.shape)
+        return self._at(t, False)[1].reshape(*self.rate.shape, *t.shape)
 
     def error(self, t, shift: float = 0.0) -> Float[Array, "..."]:
         """sigmoid(shift - u) at times t, [*batch, *t.shape]."""
@@ -60,6 +60,20 @@ class PiecewiseClock(eqx.Module):
         """`time_to_logit` for logits that each network has of its own."""
         return self._answered(_times_to(self, logits))
 
+    def _at(self, t, want_angle: bool):
+        """`_state` at the times `t`; `ConvergenceError` for those at which a law has left the floats."""
+        angle, logit = self._answered(_state(self, t.reshape(-1), want_angle))
+        if self.law.loss.clock is not None:
+            return angle, logit
+        gone = jnp.isinf(angle)
+        if not is_concrete(gone):
+            logit = eqx.error_if(logit, gone, _gone(self.law.loss, "before these times"))
+        elif bool(gone.any()):
+            ends = self.start + self.law.clock.end_of(self.rise, self.fall)
+            first = jnp.min(in_time(jnp.min(ends, axis=-1), self.rate))
+            raise ConvergenceError(_gone(self.law.loss, f"at t = {float(first):.6g}"))
+        return angle, logit
+
     def _answered(self, values):
         """`values`; `ConvergenceError` where a quadrature gave none."""
         return answered(values) if self.law.loss.clock is None else values
@@ -70,6 +84,10 @@ _FAR = (
     "events lie too close, or its digits cancel; name such margins in the `kinks` of the loss, and write a residual that "
     "keeps its relative precision, such as 1/cosh(m)^2 for 1 - tanh(m)^2"
 )
+
+
+def _gone(loss: Loss, when: str) -> str:
+    return f"the flow of the loss {loss.name} leaves the floats {when}; ask for earlier times"
 
 
 def answered(values):
@@ -144,7 +162,7 @@ def _times_to(pieces: PiecewiseClock, target: Float[Array, "*batch lanes"]):
     piece = jnp.maximum(piece, 0)
     start, rise, fall = (_of(values, piece) for values in (pieces.start, pieces.rise, pieces.fall))
     tau = pieces.law.clock.arrival_of(rise, fall, jnp.where(there_at_start, -jnp.inf, target))
-    never = ~jnp.isfinite(tau)
+    never = tau == jnp.inf
     if pieces.law.clock.pulls_back:  # a logit above its rest falls back: what it does not reach at once it never does
         never |= at_start[..., :1] > pieces.law.clock.rest
     tau = jnp.where(there_at_start, 0, jnp.where(never, jnp.inf, start + jnp.where(never, 0, tau)))
@@ -180,8 +198,8 @@ def in_time(tau: Array, rate: Array) -> Array:
     >>> float(jax.grad(lambda rate: jnp.sum(in_time(jnp.array([jnp.inf, 2.0]), rate)[1:]))(jnp.float32(1.0)))
     -2.0
     """
-    ever = jnp.isfinite(tau)
-    return jnp.where(ever, jnp.where(ever, tau, 0) / rate, jnp.inf)
+    never = tau == jnp.inf
+    return jnp.where(never, jnp.inf, jnp.where(never, 0, tau) / rate)
 
 
 def check_times(t, dtype) -> Array:

@@ -9,7 +9,18 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from gradstarve.problem import LOSSES, CrossEntropy, Exponential, Hinge, JitLoss, Mode, as_loss, clock_of
+from gradstarve.problem import (
+    LOSSES,
+    CrossEntropy,
+    Exponential,
+    Hinge,
+    JitLoss,
+    Loss,
+    Mode,
+    SpectralDecoupling,
+    as_loss,
+    clock_of,
+)
 from gradstarve.special import CLOCKS, ConstantClock
 from gradstarve.theory import solve_mode
 
@@ -185,3 +196,40 @@ def test_of_a_loss_in_jit_arrays_alone_are_leaves():
     again = copy.deepcopy(held)
     assert jax.tree.structure(again) == jax.tree.structure(held)
     assert jax.tree.structure(JitLoss(Scaled(jnp.array(2.0), 2, bend))) != jax.tree.structure(held)
+
+
+def test_a_subclass_with_another_residual_or_value_has_the_name_of_its_class():
+    class Plain(Hinge):
+        pass
+
+    class Steep(Plain):
+        def residual(self, margin):
+            return 3 * super().residual(margin)
+
+    class Raised(CrossEntropy):
+        def value(self, margin):
+            return 1 + super().value(margin)
+
+    class Heavy(SpectralDecoupling):
+        def value(self, margin):
+            return 2 * super().value(margin)
+
+    class Titled(Raised):
+        name = "title"
+
+        def value(self, margin):
+            return 2 + super().value(margin)
+
+    class Field(Loss):
+        name: str
+
+        def residual(self, margin):
+            return -margin
+
+    class Same(Field):
+        pass
+
+    penalised = SpectralDecoupling(Steep(), 0.1)
+    losses = (Plain(), Steep(), Raised(), Titled(), Field("own"), Same("mine"), penalised, Heavy("hinge", 0.1))
+    names = ["hinge", "Steep", "Raised", "title", "own", "mine", "Steep + spectral decoupling", "Heavy"]
+    assert [loss.name for loss in losses] == names

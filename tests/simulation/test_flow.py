@@ -12,7 +12,7 @@ from scipy.integrate import solve_ivp
 from simulation.plain import gradient
 
 from gradstarve.ground import ConvergenceError
-from gradstarve.problem import Dataset, GradientDescent, TwoLayerReLU, datasets, init_two_layer
+from gradstarve.problem import Dataset, GradientDescent, Loss, TwoLayerReLU, datasets, init_two_layer
 from gradstarve.simulation import _integrator as integrator
 from gradstarve.simulation import simulate, simulate_flow
 from gradstarve.theory import solve
@@ -245,7 +245,17 @@ def test_bad_input_is_refused(change, message):
         simulate_flow(**{"data": data, "network": nets, "loss": "hinge", "times": [0.0, 1.0]} | change)
 
 
-@pytest.mark.parametrize("loss", ["cross-entropy", "exponential"])
+class Own(Loss):
+    """Cross-entropy without its name."""
+
+    def value(self, margin):
+        return jax.nn.softplus(-margin)
+
+    def residual(self, margin):
+        return jax.nn.sigmoid(-margin)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "exponential", Own()], ids=str)
 def test_residuals_that_are_no_floats_any_more_are_told(loss):
     data, network = datasets.antipodal(), TwoLayerReLU([[0.3, 0.1], [-0.2, 0.4]], [0.2, -0.1])
     late = simulate_flow(data, network, loss, [1.0, 1e30])

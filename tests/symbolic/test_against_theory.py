@@ -1,9 +1,11 @@
 """What SymPy derived, turned into JAX, against what `theory` evaluates: two roads to one number."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import gradstarve as gs
+from gradstarve.symbolic import available
 
 LOSSES = ["cross-entropy", "hinge", "exponential", "squared"]
 
@@ -106,3 +108,40 @@ def test_the_derived_linearised_network_is_the_one_theory_has():
     assert float(derivation.to_jax("alpha small")(1e4, 1e-3)) == pytest.approx(few, rel=2e-6)
     level = float(ntk.spectral_decoupling_optimum(2, 1e-8)[0])
     assert float(derivation.to_jax("m small penalty")(1e-8)) == pytest.approx(level, rel=1e-6)
+
+
+MODIFIED = {  # a law and its numbers -> the loss of the library
+    "flipped-labels": ("share", 0.15, gs.FlippedLabels),
+    "margin-shift": ("shift", 0.6, gs.MarginShift),
+    "temperature": ("temperature", 1.7, gs.Temperature),
+    "focal": ("gamma", 1.5, lambda loss, gamma: gs.Focal(gamma)),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("name", "loss"), [(name, loss) for name, loss in available() if name in MODIFIED])
+def test_the_derived_modified_losses_are_those_of_the_library(name, loss):
+    derivation, rng = gs.derive(name, loss), np.random.default_rng(4)
+    letter, number, make = MODIFIED[name]
+    own = make(loss, number)
+    margins = jnp.linspace(-3, 3, 50)
+    found = derivation.to_jax("g(m)")(margins, number)
+    np.testing.assert_allclose(found, own.residual(margins), rtol=1e-12, atol=1e-15)
+    p, r, a, z, kappa, u0 = random_mode(rng)
+    law = gs.solve_mode(gs.Mode(p, r, a, z), own)
+    numbers = {"p": p, "r": r, "kappa": kappa, letter: number}
+    # The logit moves at the derived speed, and comes to the derived rest.
+    pace, step = 1 / (p * r), 1e-4 / (p * r)
+    before, now, after, rest = law.logit(np.array([0.3 * pace - step, 0.3 * pace, 0.3 * pace + step, 1e4 * pace]))
+    speed = derivation.to_jax("du/dt")(u=now, **numbers)
+    assert float(speed) == pytest.approx(float(after - before) / (2 * step), rel=1e-6)
+    if "u*" in derivation.targets:
+        assert float(derivation.to_jax("u*")(number)) == pytest.approx(float(rest), rel=1e-10)
+    if "t(u)" in derivation.targets:
+        u = np.linspace(u0, 0.6, 5)[1:]
+        times = derivation.to_jax("t(u)")(u=u, u0=u0, **numbers)
+        np.testing.assert_allclose(times, law.time_to_logit(u), rtol=1e-9)
+    if "plateau" in derivation.targets:
+        small = gs.solve_mode(gs.Mode(p, r, [1e-9], [1e-9]), own).time_to_logit(1e-7)
+        plateau = derivation.to_jax("plateau")(p=p, r=r, share=number, u0=1e-18 * r / 1e-7)
+        assert float(small) == pytest.approx(float(plateau), rel=1e-6)

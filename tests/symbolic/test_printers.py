@@ -21,10 +21,16 @@ x, y = sp.symbols("x y", real=True)
 k = sp.Symbol("kappa", positive=True)
 
 
+def quad(function, limits):
+    """In pieces around 0, where the integrand of a clock is as narrow as kappa is small."""
+    cuts = [sign * mpmath.mpf(10) ** -k for sign in (-1, 1) for k in range(4)]
+    return mpmath.quad(function, [limits[0], *sorted(x for x in cuts if limits[0] < x < limits[1]), limits[1]])
+
+
 def in_mpmath(derivation, key, arguments):
     values = dict(zip(derivation.targets[key].arguments, map(mpmath.mpf, arguments), strict=True))
     for symbol, expression in [*derivation.definitions(key), (None, derivation.result[key].rhs)]:
-        values[symbol] = sp.lambdify(list(values), expression, modules="mpmath")(*values.values())
+        values[symbol] = sp.lambdify(list(values), expression, modules=[{"quad": quad}, "mpmath"])(*values.values())
     return values[None]
 
 
@@ -33,7 +39,9 @@ def sample(derivation, key, draw):
     low_side = derivation.loss in ("hinge", "squared")
     symbols = derivation.targets[key].arguments
     balanced = any(symbol.name in ("u", "u0") and symbol.is_positive for symbol in symbols)
-    u0, u = sorted(draw.uniform(0.05 if balanced else -1.5, 0.95 if low_side else 3) for _ in range(2))
+    share = draw.uniform(0.05, 0.4) if any(symbol.name == "share" for symbol in symbols) else 0.0
+    top = 0.95 * (1 - 2 * share) if derivation.loss == "squared" else 0.95  # the rest of the squared loss is lower
+    u0, u = sorted(draw.uniform(0.05 if balanced else -1.5, top if low_side else 3) for _ in range(2))
     choices = {
         "u0": u0, "u": u, "theta0": u0, "theta": u, "t": draw.uniform(0, 4), "s": draw.uniform(0, 2),
         "p": draw.uniform(0.05, 1), "r": draw.uniform(0.3, 3), "kappa": 10 ** draw.uniform(-2, 1),
@@ -46,6 +54,7 @@ def sample(derivation, key, draw):
     choices |= {name: draw.uniform(0.1, 2) for name in ("p1", "p12", "q", "v1", "v2", "v20")}
     choices |= {name: draw.uniform(0.5, 4) for name in ("m1", "m2", "m", "K11", "K22", "S1", "S2")}
     choices |= {"K12": draw.uniform(-0.5, 0.5), "psi": draw.uniform(0, 3), "alpha1": draw.random(), "alpha2": draw.random()}
+    choices |= {"share": share, "shift": draw.uniform(0, 1), "temperature": draw.uniform(1, 2), "gamma": draw.random()}
     choices["lambda_"] = choices["p"] * choices["r"] * draw.uniform(0.1, 0.4)
     return [choices[symbol.name] for symbol in symbols]
 
@@ -129,6 +138,8 @@ PRINTED = [
     (sp.Min(x, sp.Max(0, y)), "jnp.minimum(x, jnp.maximum(y, 0))"),
     (sp.asinh(x) + sp.atanh(y), "jnp.arcsinh(x) + jnp.arctanh(y)"),
     (sp.acosh(x), "jnp.arccosh(x)"),
+    (sp.log(1 + sp.exp(-x)), "jax.nn.softplus(-x)"),
+    ((1 + sp.exp(x)) ** -k, "jnp.exp(-kappa*jax.nn.softplus(x))"),
     (sp.hyper((x,), (y,), k), "jax.scipy.special.hyp1f1(x, y, kappa)"),
 ]
 
@@ -247,6 +258,7 @@ LATE = [  # of the mode and others at large logits: (law, loss, result, argument
     ("inflection", "cross-entropy", "K(u)", (), "u"),
     ("inflection", "squared", "K'(u)", (), "u"),
     ("inflection", "exponential", "K(u)", (), "u"),
+    ("focal", "cross-entropy", "g(m)", (0.7,), "m"),
 ]
 
 

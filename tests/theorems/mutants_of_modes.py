@@ -1,12 +1,13 @@
 """Wrong laws of balance, of one mode, of fates, of the error curve and of speed, each of which turns its entry red."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from mutants import Mutant, scaled, times
 
 from gradstarve import special, theory
-from gradstarve.problem import Mode, TwoLayerReLU
+from gradstarve.problem import FlippedLabels, Focal, MarginShift, Mode, Temperature, TwoLayerReLU
 from gradstarve.theorems.laws import independence, modes, shape
 
 
@@ -63,6 +64,35 @@ def mode_with(frequency=1.0, norm=1.0, a=1.0, solve_mode=theory.solve_mode):
 def solve_of_width(factor, solve=theory.solve):
     """The law of a smoothed hinge that is `factor` times as wide."""
     return lambda data, network, loss, *rest: solve(data, network, type(loss)(factor * loss.width), *rest)
+
+
+class HotterClock(Temperature):
+    """A temperature whose residual is g(m/T), without the factor 1/T."""
+
+    def residual(self, margin):
+        return self.temperature * super().residual(margin)
+
+
+class FlatFocal(Focal):
+    """A focal loss whose factor (1 - P)^gamma is taken for a constant: g = (1 - P)^(gamma + 1)."""
+
+    def residual(self, margin):
+        return jax.nn.sigmoid(-margin) ** (self.gamma + 1)
+
+
+def solve_of(kind, change, solve=theory.solve):
+    """The law of another loss, which `change` makes of those of a `kind`."""
+    return lambda data, network, loss, *rest: solve(
+        data, network, change(loss) if isinstance(loss, kind) else loss, *rest
+    )
+
+
+def flipped(factor):
+    return solve_of(FlippedLabels, lambda loss: eqx.tree_at(lambda one: one.share, loss, factor * loss.share))
+
+
+def shifted(factor):
+    return solve_of(MarginShift, lambda loss: MarginShift(loss.loss, factor * loss.shift))
 
 
 def invariants_with(kappa=1.0, shift=0.0, sign=1.0, invariants=modes.invariants):
@@ -327,7 +357,34 @@ SPEED = {
     ],
 }
 
-MUTANTS = SETTING | ONE_MODE | FATES | SHAPE | SPEED
+ANY_RESIDUAL = {
+    "modified-loss": [
+        Mutant("share 2 % too large", theory, "solve", flipped(1.02)),
+        Mutant("the share for twice the share", theory, "solve", flipped(0.5)),
+        Mutant("a sign of the flipped labels", theory, "solve", flipped(-1)),
+        Mutant("flipped labels left out", theory, "solve", solve_of(FlippedLabels, lambda loss: loss.loss)),
+        Mutant("shift 2 % too large", theory, "solve", shifted(1.02)),
+        Mutant("a sign of the shift", theory, "solve", shifted(-1)),
+        Mutant(
+            "temperature 2 % too large",
+            theory,
+            "solve",
+            solve_of(Temperature, lambda loss: Temperature(loss.loss, 1.02 * loss.temperature)),
+        ),
+        Mutant(
+            "the factor 1/T missing",
+            theory,
+            "solve",
+            solve_of(Temperature, lambda loss: HotterClock(loss.loss, loss.temperature)),
+        ),
+        Mutant("gamma 2 % too large", theory, "solve", solve_of(Focal, lambda loss: Focal(1.02 * loss.gamma))),
+        Mutant("gamma + 1 for gamma", theory, "solve", solve_of(Focal, lambda loss: Focal(loss.gamma + 1))),
+        Mutant("gamma P log P missing", theory, "solve", solve_of(Focal, lambda loss: FlatFocal(loss.gamma))),
+        Mutant("first weights 2 % too large", theory, "solve", solve_changed(weights=1.02)),
+    ],
+}
+
+MUTANTS = SETTING | ONE_MODE | FATES | SHAPE | SPEED | ANY_RESIDUAL
 
 TRIALS = {
     "sign": 96,
@@ -342,4 +399,5 @@ TRIALS = {
     "hinge-advantage": 48,
     "last-direction": 48,
     "read-out": 24,
+    "modified-loss": 192,
 }

@@ -1,11 +1,13 @@
 """Features that share samples (10.1), and neurons that share features (10.7), against SciPy's integration."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
 import gradstarve as gs
+from gradstarve.problem import Loss
 from gradstarve.theory import feature_flow, one_layer_logit, shared_features, shared_slope
 
 RESIDUALS = {
@@ -262,3 +264,63 @@ def test_shares_of_a_pair_are_shares_of_all_samples():
 def test_a_common_factor_of_the_probabilities_is_one_of_time():
     once, twice = (feature_flow([[1, 0], [1, 1]], p, "hinge").features for p in ([0.25, 0.25], [0.5, 0.5]))
     np.testing.assert_allclose(once(0.8), twice(0.4), rtol=1e-6)
+
+
+TRIPLE, SHARES = [[1, 1], [1, 0], [0, 1]], [0.5, 0.3, 0.2]
+
+
+class Jump(Loss):
+    """g = sigmoid(2 - m), a quarter of it below 0.3; no kink is announced."""
+
+    def value(self, margin):
+        fallen = jax.nn.softplus(2 - margin) - jax.nn.softplus(1.7)
+        return jnp.where(margin < 0.3, fallen / 4, fallen)
+
+    def residual(self, margin):
+        return jnp.where(margin < 0.3, 0.25, 1.0) * jax.nn.sigmoid(2 - margin)
+
+
+class Valley(Loss):
+    """l = |m - 1/2|: margins come to 1/2 and slide along the jump of g from 1 to -1."""
+
+    def value(self, margin):
+        return jnp.abs(margin - 0.5)
+
+    def residual(self, margin):
+        return jnp.where(margin < 0.5, 1.0, -1.0)
+
+
+def through_a_jump(depth, init, times):
+    """(10.1) for `Jump` by SciPy, from event to event."""
+    types, shares = np.array(TRIPLE), np.array(SHARES)
+    v, begin, found = np.array(init), 0.0, []
+    while begin < times[-1]:
+        high = types @ v > 0.3 - 1e-12
+
+        def field(_, v, high=high):
+            pull = shares * np.where(high, 1, 0.25) / (1 + np.exp(types @ v - 2))
+            return (pull @ types) * depth * v ** (2 - 2 / depth)
+
+        events = [lambda _, v, i=i: types[i] @ v - 0.3 for i in np.flatnonzero(~high)]
+        for event in events:
+            event.terminal = True
+        run = solve_ivp(
+            field, (begin, times[-1]), v, method="DOP853", rtol=1e-12, atol=1e-14, events=events or None, dense_output=True
+        )
+        found += [run.sol(t) for t in times if begin <= t <= run.t[-1]]
+        begin, v = run.t[-1], run.y[:, -1]
+    return np.array(found)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_jump_that_is_not_announced_costs_no_digits(depth):
+    init, times = [0.09, 0.05], np.array([0.5, 1.0, 4.0, 8.0])
+    flow = feature_flow(TRIPLE, SHARES, Jump(), depth=depth, init=init)
+    np.testing.assert_allclose(flow.features(times), through_a_jump(depth, init, times), rtol=0, atol=1e-10)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_margin_that_slides_along_a_jump_is_an_error():
+    with pytest.raises(gs.ConvergenceError, match="slide along a margin at which the residual jumps"):
+        feature_flow([[1]], [1.0], Valley(), depth=2, init=[0.09]).features([0.5, 1.0, 2.0, 4.0])

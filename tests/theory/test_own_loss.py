@@ -81,11 +81,11 @@ def test_the_four_losses_written_anew_agree_with_their_closed_forms(name, dtype)
     start = mode(dtype)
     named, own = gs.solve_mode(start, name), gs.solve_mode(start, Anew(name))
     tolerance = 1e-10 if dtype == np.float64 else 1e-5
+    assert own.logit(TIMES).dtype == dtype
     for times in (TIMES, TIMES[3]):
-        assert own.logit(times).dtype == dtype
         np.testing.assert_allclose(own.logit(times), named.logit(times), rtol=tolerance, atol=tolerance)
-        for ours, theirs in zip(own.weights(times), named.weights(times), strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+    for ours, theirs in zip(own.weights(TIMES), named.weights(TIMES), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
     goals = np.array([-1.0, 0.05, 0.5, 0.99, 1.0, 2.0, 6.0])
     np.testing.assert_allclose(own.time_to_logit(goals), named.time_to_logit(goals), rtol=10 * tolerance)
     np.testing.assert_allclose(own.events, named.events, rtol=tolerance)
@@ -115,13 +115,40 @@ def test_the_time_to_a_loss_from_both_sides_of_the_rest():
     start = gs.Mode(0.5, 1.0, a=[[0.3], [2.0]], z=[[0.3], [2.0]])
     solution = gs.solve_mode(start, Smoothing(share))
     least = float(Smoothing(share).value(jnp.log((1 - share) / share)))
-    goals = np.array([0.6, 0.5, 0.4, least + 1e-3])
+    goals = np.array([0.6, 0.5, 0.4, least + 1e-3, least - 1e-3])
     times = np.asarray(solution.time_to_loss(goals))
     assert (times[1] == 0).sum() == 2
-    for k, row in enumerate(times):
-        found = np.asarray(solution.loss(row))[k]
-        np.testing.assert_allclose(found, np.minimum(goals, solution.loss(0.0)[k]), rtol=1e-10)
-    assert np.isinf(solution.time_to_loss(least - 1e-3)).all()
+    assert np.isinf(times[:, -1]).all()
+    found = Smoothing(share).value(solution.logit(times[:, :-1].reshape(-1))).reshape(2, 2, 4)[[0, 1], [0, 1]]
+    first = Smoothing(share).value(jnp.array([0.3**2, 2.0**2]))
+    np.testing.assert_allclose(found, np.minimum(goals[:-1], first[:, None]), rtol=1e-10)
+
+
+class Branching(Smoothing):
+    """Asks `if` of its number, which a traced one does not answer."""
+
+    def residual(self, margin):
+        return jax.nn.sigmoid(-margin) - (self.share if self.share > 0 else 0.0)
+
+
+class Counting(Smoothing):
+    """Counts how often its residual is asked for, which a compiled program does not do."""
+
+    asked = []
+
+    def residual(self, margin):
+        self.asked.append(margin)
+        return super().residual(margin)
+
+
+def test_another_number_of_a_loss_is_no_new_compilation():
+    start = gs.Mode(0.5, 1.0, a=[0.3], z=[0.3])
+    first = gs.solve_mode(start, Counting(0.1)).logit(3.0)
+    many = len(Counting.asked)
+    other = gs.solve_mode(start, Counting(0.2)).logit(3.0)
+    assert len(Counting.asked) - many < many / 4
+    assert float(other) < float(first) - 1e-2
+    np.testing.assert_allclose(gs.solve_mode(start, Branching(0.2)).logit(3.0), other, rtol=1e-12)
 
 
 def test_the_derivative_of_a_time_to_a_loss_in_the_number_of_the_loss():
@@ -174,8 +201,7 @@ def two_classes():
 
 def test_a_loss_without_fields_is_called_by_its_class():
     assert (Bare().name, gs.SpectralDecoupling(Bare(), 0.1).name) == ("Bare", "Bare + spectral decoupling")
-    named, own = (gs.solve(*two_classes(), loss) for loss in ("cross-entropy", Bare()))
-    np.testing.assert_allclose(own.logits(3.0), named.logits(3.0), rtol=1e-12)
+    own = gs.solve(*two_classes(), Bare())
     with pytest.raises(ValueError, match="the Bare loss is never below 0"):
         own.time_to_loss(-1.0)
     assert gs.sweep(two_classes()[0], 4, steps=5, width=2, loss=Bare(), progress=False).seeds == range(4)
@@ -311,3 +337,103 @@ def test_a_residual_that_is_nan_is_an_error():
 
     with pytest.raises(gs.ConvergenceError, match="residual is NaN"):
         gs.solve_mode(gs.Mode(0.5, 1.0, [0.1], [0.1]), Broken()).logit(1.0)
+
+
+class Growing(Loss):
+    """g = c0 + c1 m + c2 m^2: the logit blows up in finite time where c1 or c2 > 0."""
+
+    c: Any
+
+    def residual(self, margin):
+        c0, c1, c2 = self.c
+        return c0 + margin * (c1 + margin * c2)
+
+
+class Level(Loss):
+    """g = 1 for ever."""
+
+    def residual(self, margin):
+        return jnp.ones_like(margin)
+
+
+def in_halves(start):
+    """(u(0), kappa) of a mode of one network, all of whose neurons stay."""
+    grown, decayed = (float(start.norm) * np.sum(q**2) / 4 for q in (start.a + start.z, start.a - start.z))
+    return float(grown - decayed), float(2 * np.sqrt(grown * decayed))
+
+
+@pytest.mark.parametrize("c", [(0.0, 1.0, 0.0), (1.0, 0.0, 1.0), (2.0, 0.5, 0.1)])
+def test_a_flow_that_blows_up_is_right_until_then_and_an_error_afterwards(c):
+    start = gs.Mode(0.7, 1.1, a=np.array([0.4, 0.5]), z=np.array([0.3, -0.1]))
+    solution = gs.solve_mode(start, Growing(tuple(map(jnp.array, c))))
+    u0, kappa = in_halves(start)
+
+    def residual(u):
+        return c[0] + c[1] * u + c[2] * u**2
+
+    goals = np.array([1.0, 10.0, 1e3, 1e200])
+    wanted = [oracle(residual, u0, kappa, goal, 2 * 0.7 * 1.1) for goal in goals]
+    np.testing.assert_allclose(solution.time_to_logit(goals), np.array(wanted, float), rtol=1e-10)
+    np.testing.assert_allclose(solution.logit(np.array(wanted[:2], float)), goals[:2], rtol=1e-9)
+    end = float(wanted[-1])
+    for late in (end * (1 + 1e-6), 1e6):
+        with pytest.raises(gs.ConvergenceError, match=f"loss Growing leaves the floats at t = {end:.6g}.*earlier times"):
+            solution.logit([0.1, late])
+    with pytest.raises(gs.ConvergenceError, match="loss Growing leaves the floats"):
+        solution.weights([0.1, 1e6])
+
+
+def test_a_blow_up_is_an_error_inside_jit():
+    solution = gs.solve_mode(gs.Mode(0.7, 1.1, a=[0.4], z=[0.3]), Growing((1.0, 1.0, 0.0)))
+    with pytest.raises(RuntimeError, match="loss Growing leaves the floats before these times"):
+        jax.jit(lambda t: solution.logit(t))(jnp.array([0.1, 1e6]))
+
+
+def test_a_residual_that_never_falls_leads_beyond_the_floats_at_no_finite_time():
+    start = gs.Mode(1.0, 1.0, a=np.array([0.4]), z=np.array([0.3]))
+    solution = gs.solve_mode(start, Level())
+    u0, kappa = in_halves(start)
+    times = np.array([0.1, 3.0, 350.0, 500.0, 1e6])
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(solution.logit(times), kappa * np.sinh(np.arcsinh(u0 / kappa) + 2 * times), rtol=1e-9)
+    np.testing.assert_array_equal(solution.error([500.0, 1e6]), 0)
+    assert np.isfinite(solution.weights(350.0)).all()
+
+
+def test_a_residual_that_is_nan_far_out_is_an_error_in_times_too():
+    class Broken(Loss):
+        def residual(self, margin):
+            return 1 + jnp.sqrt(2 - margin)
+
+    solution = gs.solve_mode(gs.Mode(0.5, 1.0, [0.1], [0.1]), Broken())
+    assert np.isfinite(solution.time_to_logit(1.5))
+    with pytest.raises(gs.ConvergenceError, match="residual is NaN"):
+        solution.time_to_logit(3.0)
+
+
+class Tower(Loss):
+    """l = -e^m."""
+
+    def value(self, margin):
+        return -jnp.exp(margin)
+
+    def residual(self, margin):
+        return jnp.exp(margin)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_the_time_to_a_loss_next_to_the_blow_up(dtype):
+    start = gs.Mode(dtype(1.0), dtype(1.0), a=np.array([0.4], dtype), z=np.array([0.3], dtype))
+    u0, kappa = in_halves(start)
+    wanted = [float(oracle(mp.exp, u0, kappa, np.log(-level), 2.0)) for level in (-1.5, -1e3)]
+    found = gs.solve_mode(start, Tower()).time_to_loss([-1.5, -1e3])
+    np.testing.assert_allclose(found, wanted, rtol=1e-10 if dtype == np.float64 else 1e-5)
+
+
+def test_times_at_which_a_residual_underflows_are_an_error():
+    start = mode(np.float32)
+    named, own = (gs.solve_mode(start, loss) for loss in ("cross-entropy", Anew("cross-entropy")))
+    times = np.float32([1e10, 1e34])
+    np.testing.assert_allclose(own.logit(times), named.logit(times), rtol=1e-5)
+    with pytest.raises(gs.ConvergenceError, match=r"loss Anew leaves the floats at t = \S*e\+35"):
+        own.logit(np.float32([1e10, 1e37]))

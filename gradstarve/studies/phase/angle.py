@@ -7,13 +7,15 @@ margins are below 1, or small against it, only p_- r_- / p_+ r_+ matters, and on
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.ground import COLOURS, DARK, FAINT, number, positive_int
+from gradstarve.ground import COLOURS, DARK, FAINT, number
 from gradstarve.problem import LOSSES
+from gradstarve.studies.phase import plane
 from gradstarve.studies.phase.plane import (
     BLANK,
     BOX,
@@ -27,37 +29,33 @@ from gradstarve.studies.phase.plane import (
     Plane,
     class_fates,
     cosines,
+    counts,
     new_figure,
     positive,
     positives,
     proven,
+    setting,
     two_classes,
 )
 
 UNDECIDED = 2
-DEFAULTS: dict[str, Any] = {
-    "cosines": (0.0, -0.3, -0.7, -1.0),
-    "ratios": (1 / 9, 1.0, 9.0),
-    "scale": 0.02,
-    "pixels": 150,
-}
 _MORE = 11  # cosines of the curve of dead neurons
 _COARSE = 90  # and the pixels of its maps
 
 
-def checked(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings, refused where they make no problem."""
-    return {
-        "cosines": cosines(settings["cosines"]),
-        "ratios": positives("ratios", settings["ratios"]),
-        "scale": positive("scale", settings["scale"]),
-        "pixels": positive_int("pixels", settings["pixels"], minimum=4),
-    }
+@dataclass(frozen=True)
+class Settings(plane.Settings):
+    """Panels: `cosines` by `ratios` p_- r_- / p_+ r_+; neurons of |(w, z)| = `scale`; `pixels` of direction."""
+
+    cosines: tuple[float, ...] = setting((0.0, -0.3, -0.7, -1.0), cosines)
+    ratios: tuple[float, ...] = setting((1 / 9, 1.0, 9.0), positives)
+    scale: float = setting(0.02, positive)
+    pixels: int = setting(150, counts(4))
 
 
-def steps(losses: tuple[str, ...], settings: dict[str, Any]) -> int:
+def steps(losses: tuple[str, ...], settings: Settings) -> int:
     """How often `compute` tells that it has advanced."""
-    return len(losses) * (len(settings["cosines"]) * len(settings["ratios"]) + _MORE)
+    return len(losses) * (len(settings.cosines) * len(settings.ratios) + _MORE)
 
 
 def grid(pixels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,20 +74,20 @@ def neurons(pixels: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
     return w.reshape(-1, 1, 2), scale * height.reshape(-1, 1)
 
 
-def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def compute(losses: tuple[str, ...], settings: Settings, advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Per loss: `fate` [cosines, ratios, heights, directions]: +1, -1 the class learnt, 0 dead, 2 undecided.
 
     `by_law`: the part of the pixels that (4.1)-(4.4) decide; `wrong`: how many of them training decides otherwise (hinge
     loss, of which every pixel is followed from event to event); `dead` over `more_cosines`.
     """
-    pixels, scale, ratios = settings["pixels"], settings["scale"], settings["ratios"]
+    pixels, scale, ratios = settings.pixels, settings.scale, settings.ratios
     directions, heights = grid(pixels)
     w, z = neurons(pixels, scale)
     more, (few_w, few_z) = np.linspace(-1, 0, _MORE), neurons(min(_COARSE, pixels), scale)
     maps: dict[str, Any] = {}
     for loss in losses:
         fates, law, wrong = [], [], []
-        for cosine in settings["cosines"]:
+        for cosine in settings.cosines:
             for ratio in ratios:
                 data = _data(cosine, ratio)
                 known = _fate(proven(data, w, z, True))
@@ -98,7 +96,7 @@ def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> 
                 law.append(float((known != UNDECIDED).mean()))
                 wrong.append(int(((known != UNDECIDED) & (known != fate) & (fate != UNDECIDED)).sum()))
                 advance()
-        shape = len(settings["cosines"]), len(ratios)
+        shape = len(settings.cosines), len(ratios)
         dead = []
         for cosine in more:
             dead.append(float((_fate(class_fates(_data(cosine, 1.0), few_w, few_z, loss)) == 0).mean()))
@@ -305,4 +303,4 @@ def _legend(figure: Any, diagram: Any) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
-PLANE = Plane(DEFAULTS, checked, steps, compute, rows, NOTES, figure_of)
+PLANE = Plane(Settings, steps, compute, rows, NOTES, figure_of)

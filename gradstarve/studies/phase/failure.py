@@ -12,13 +12,15 @@ Four panels, each with one thing changed:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.ground import COLOURS, SHADE, as_seed, number, positive_int
+from gradstarve.ground import COLOURS, SHADE, number
 from gradstarve.problem import LOSSES
+from gradstarve.studies.phase import plane
 from gradstarve.studies.phase.angle import dead_share
 from gradstarve.studies.phase.plane import (
     GREY,
@@ -28,45 +30,43 @@ from gradstarve.studies.phase.plane import (
     Plane,
     class_fates,
     cosines,
+    counts,
     new_figure,
     positives,
+    seeds,
+    setting,
     two_classes,
 )
 
 PANELS = ("angle", "ratio", "share", "scale")
-DEFAULTS: dict[str, Any] = {
-    "width": 12,
-    "cosines": (-1.0, -0.9, -0.6, -0.3),
-    "ratios": (0.25, 1.0, 4.0),
-    "shares": (0.1, 0.5, 0.9),
-    "scales": (0.1, 0.5, 2.0),
-    "networks": 1000,
-    "key": 0,
-}
 SMALL = 0.02  # sigma where the scale is not what changes
 STANDARD = 1.0  # and where it has to be large enough for a class to stop early
 CONFIDENCE = 0.95
 
 
-def checked(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings, refused where they make no problem."""
-    shares = positives("shares", settings["shares"])
+def _shares(name: str, value: Any) -> tuple[float, ...]:
+    shares = positives(name, value)
     if max(shares) >= 1:
-        raise ValueError(f"shares must be frequencies of class - below 1, got {max(shares)}")
-    return {
-        "width": positive_int("width", settings["width"]),
-        "cosines": cosines(settings["cosines"]),
-        "ratios": positives("ratios", settings["ratios"]),
-        "shares": shares,
-        "scales": positives("scales", settings["scales"]),
-        "networks": positive_int("networks", settings["networks"], minimum=2),
-        "key": as_seed(settings["key"]),
-    }
+        raise ValueError(f"{name} must be frequencies of class - below 1, got {max(shares)}")
+    return shares
 
 
-def values(settings: dict[str, Any], panel: str) -> tuple[float, ...]:
+@dataclass(frozen=True)
+class Settings(plane.Settings):
+    """Networks up to `width`, `networks` of them a point, drawn from `key`; what changes in each of the four panels."""
+
+    width: int = setting(12, counts())
+    cosines: tuple[float, ...] = setting((-1.0, -0.9, -0.6, -0.3), cosines)
+    ratios: tuple[float, ...] = setting((0.25, 1.0, 4.0), positives)
+    shares: tuple[float, ...] = setting((0.1, 0.5, 0.9), _shares)
+    scales: tuple[float, ...] = setting((0.1, 0.5, 2.0), positives)
+    networks: int = setting(1000, counts(2))
+    key: int | tuple[int, ...] = setting(0, seeds)
+
+
+def values(settings: Settings, panel: str) -> tuple[float, ...]:
     """What changes in a panel."""
-    return settings[{"angle": "cosines", "ratio": "ratios", "share": "shares", "scale": "scales"}[panel]]
+    return getattr(settings, {"angle": "cosines", "ratio": "ratios", "share": "shares", "scale": "scales"}[panel])
 
 
 def widths(most: int) -> np.ndarray:
@@ -75,12 +75,12 @@ def widths(most: int) -> np.ndarray:
     return np.unique([h for h in some if h <= most])
 
 
-def steps(losses: tuple[str, ...], settings: dict[str, Any]) -> int:
+def steps(losses: tuple[str, ...], settings: Settings) -> int:
     """How often `compute` tells that it has advanced."""
     return len(losses) * sum(len(values(settings, panel)) for panel in PANELS)
 
 
-def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def compute(losses: tuple[str, ...], settings: Settings, advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Per loss and panel, [values, widths]: `_failed`, how often of `networks`; `_low`, `_high`, the 95 % interval of
     Clopper and Pearson for the chance; `_law`, where there is one (NaN elsewhere); `_open`, networks left undecided.
 
@@ -88,7 +88,7 @@ def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> 
     """
     from scipy.stats import binomtest
 
-    count, h = settings["networks"], widths(settings["width"])
+    count, h = settings.networks, widths(settings.width)
     maps: dict[str, Any] = {}
     for loss in losses:
         found: dict[str, Any] = {}
@@ -98,7 +98,7 @@ def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> 
             left = np.zeros_like(failed)
             for i, value in enumerate(chosen):
                 # The same draws for every loss and value, so that what is equal looks equal.
-                rng = np.random.default_rng([*np.atleast_1d(settings["key"]), p])
+                rng = np.random.default_rng([*np.atleast_1d(settings.key), p])
                 fates = _fates(rng, panel, value, h, count, loss)[..., 1].reshape(len(h), count)
                 failed[i], left[i] = (fates != LEARNT).sum(1), (fates == OPEN).sum(1)
                 failed[i] -= left[i]
@@ -251,4 +251,4 @@ def _note(loss: str, name: str) -> str:
     return "law $2^{-h}$  (4.3), whatever\np, r and σ are"
 
 
-PLANE = Plane(DEFAULTS, checked, steps, compute, rows, NOTES, figure_of)
+PLANE = Plane(Settings, steps, compute, rows, NOTES, figure_of)

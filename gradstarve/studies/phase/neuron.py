@@ -7,38 +7,53 @@ on a z = 1/r, where its margin is 1; with cross-entropy it runs for ever.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.ground import DARK, check_sum_is_one, number, positive_int
+from gradstarve.ground import DARK, check_sum_is_one, number
 from gradstarve.problem import LOSSES, Dataset, Mode, TwoLayerReLU
 from gradstarve.simulation import EventKind, simulate_hinge_exact
-from gradstarve.studies.phase.plane import BOX, DEAD, GREY, MINUS, PLUS, Plane, new_figure, pair, positive, real
+from gradstarve.studies.phase import plane
+from gradstarve.studies.phase.plane import (
+    BOX,
+    DEAD,
+    GREY,
+    MINUS,
+    PLUS,
+    Plane,
+    counts,
+    new_figure,
+    pair,
+    positive,
+    real,
+    setting,
+)
 
 GEOMETRIES = ("orthogonal", "antipodal")
-DEFAULTS: dict[str, Any] = {"frequencies": (0.5, 0.5), "norms": (1.0, 1.0), "extent": 2.0, "pixels": 160}
 
 
-def checked(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings, refused where they make no problem."""
-    frequencies = pair("frequencies", settings["frequencies"])
-    check_sum_is_one("frequencies", np.array(frequencies), "give p and 1 - p")
-    return {
-        "frequencies": frequencies,
-        "norms": pair("norms", settings["norms"]),
-        "extent": positive("extent", settings["extent"]),
-        "pixels": positive_int("pixels", settings["pixels"], minimum=4),
-    }
+@dataclass(frozen=True)
+class Settings(plane.Settings):
+    """The problem, and the map: `extent` of a and z, `pixels` a side."""
+
+    frequencies: tuple[float, float] = setting((0.5, 0.5), pair)
+    norms: tuple[float, float] = setting((1.0, 1.0), pair)
+    extent: float = setting(2.0, positive)
+    pixels: int = setting(160, counts(4))
+
+    def __post_init__(self) -> None:
+        check_sum_is_one("frequencies", np.array(self.frequencies), "give p and 1 - p")
 
 
-def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def compute(losses: tuple[str, ...], settings: Settings, advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Axes a and z of the pixels' centres, and per loss and geometry `end` (+1, -1 the class learnt, 0 dead) and `time`.
 
     `time` is that of a margin of 1, or of leaving where the neuron dies; NaN where it never was in a class. [z, a] each.
     """
-    extent, pixels = settings["extent"], settings["pixels"]
+    extent, pixels = settings.extent, settings.pixels
     grid = (2 * np.arange(pixels) + 1 - pixels) * extent / pixels
     # No centre lies on z = -a, where a neuron decides nothing.
     heights = grid + extent / pixels / 2
@@ -58,14 +73,14 @@ def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> 
     return {"a": grid, "z": heights}, maps
 
 
-def steps(losses: tuple[str, ...], settings: dict[str, Any]) -> int:
+def steps(losses: tuple[str, ...], settings: Settings) -> int:
     """How often `compute` tells that it has advanced."""
     return len(losses) * len(GEOMETRIES)
 
 
 def by_law(geometry: str, a, z, settings, loss: str) -> tuple[np.ndarray, np.ndarray]:
     """(end, time) in closed form."""
-    (p, q), (r, s) = settings["frequencies"], settings["norms"]
+    (p, q), (r, s) = settings.frequencies, settings.norms
     if geometry == "orthogonal":
         solution = theory.solve_mode(Mode(p, r, a[:, None], z[:, None]), loss)
         end = np.asarray(theory.exclusive_fate(a, z)).astype(int)
@@ -79,7 +94,7 @@ def by_law(geometry: str, a, z, settings, loss: str) -> tuple[np.ndarray, np.nda
 
 def _by_events(geometry: str, a, z, settings) -> tuple[np.ndarray, np.ndarray]:
     """(end, time) of hinge loss, from event to event."""
-    (p, q), (r, s) = settings["frequencies"], settings["norms"]
+    (p, q), (r, s) = settings.frequencies, settings.norms
     if geometry == "orthogonal":
         # Along the second axis the neuron is where it sees nothing.
         points, w = [[r, 0.0], [0.0, s]], np.stack([a, np.full_like(a, -1.0)], axis=-1)
@@ -264,4 +279,4 @@ def _dress(panel: Any, diagram: Any, loss: str, geometry: str) -> None:
     panel.grid(False)
 
 
-PLANE = Plane(DEFAULTS, checked, steps, compute, rows, NOTES, figure_of)
+PLANE = Plane(Settings, steps, compute, rows, NOTES, figure_of)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
 from textwrap import wrap
 from typing import Any
@@ -23,10 +23,12 @@ from gradstarve.ground import (
     as_floats,
     as_number,
     as_pair,
+    as_seed,
     check_normal,
     deprecated,
     did_you_mean,
     html_table,
+    positive_int,
     short_repr,
     shown,
     style,
@@ -36,6 +38,22 @@ from gradstarve.problem import LOSSES, Dataset, TwoLayerReLU
 from gradstarve.simulation import simulate_flow, simulate_hinge_exact
 
 # The settings of phase diagrams, looked at before anything is computed.
+
+
+def setting(default: Any, check: Callable[[str, Any], Any]) -> Any:
+    """A field of `Settings`: its default, and what `check(name, value)` makes of a value or refuses."""
+    return field(default=default, metadata={"check": check})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a plane, made by `of`. The subclass of a plane has the fields, each a `setting`."""
+
+    @classmethod
+    def of(cls, **given: Any) -> Settings:
+        """The settings `given`, and the defaults of the others, each as its check returns it."""
+        return cls(**{one.name: one.metadata["check"](one.name, given.get(one.name, one.default)) for one in fields(cls)})
+
 
 PASSING = tuple(name for name, loss in LOSSES.items() if not loss.pulls_back)
 
@@ -73,12 +91,22 @@ def positives(name: str, value: Any) -> tuple[float, ...]:
     return tuple(positive(name, one) for one in numbers(name, value))
 
 
-def cosines(value: Any) -> tuple[float, ...]:
+def counts(minimum: int = 1) -> Callable[[str, Any], int]:
+    """The check of a whole number of at least `minimum`."""
+    return lambda name, value: positive_int(name, value, minimum=minimum)
+
+
+def seeds(_: str, value: Any) -> Any:
+    """What draws are made from: an integer, or the numbers of a JAX key."""
+    return as_seed(value)
+
+
+def cosines(name: str, value: Any) -> tuple[float, ...]:
     """Cosines in [-1, 0] of the angle between the classes."""
-    result = numbers("cosines", value)
+    result = numbers(name, value)
     for one in result:
         if not -1 <= one <= 0:
-            raise ValueError(f"cosines must be in [-1, 0], where classes are orthogonally separable, got {one}")
+            raise ValueError(f"{name} must be in [-1, 0], where classes are orthogonally separable, got {one}")
     return tuple(one + 0.0 for one in result)
 
 
@@ -225,18 +253,16 @@ class Plane:
 
     A new plane is a module of this package with a `PLANE`, and its name in `PLANES`.
 
-    - `defaults`: the settings by name; `checked(settings)`: the settings in the form in which they are stored, `ValueError`
-      for those that make no problem;
+    - `settings`: its subclass of `Settings`;
     - `compute(losses, settings, advance)`: axes by name, and for each loss its maps by name; it calls `advance()` as often
       as `steps(losses, settings)` says;
     - `rows(diagram)`: the table, its header first; `notes`: how to read the table; `figure(diagram)`: the maps as a
       matplotlib `Figure`.
     """
 
-    defaults: dict[str, Any]
-    checked: Callable[[dict[str, Any]], dict[str, Any]]
-    steps: Callable[[tuple[str, ...], dict[str, Any]], int]
-    compute: Callable[[tuple[str, ...], dict[str, Any], Any], tuple[dict[str, Any], dict[str, Any]]]
+    settings: type[Settings]
+    steps: Callable[[tuple[str, ...], Any], int]
+    compute: Callable[[tuple[str, ...], Any, Any], tuple[dict[str, Any], dict[str, Any]]]
     rows: Callable[[Any], list[tuple[str, ...]]]
     notes: str
     figure: Callable[[Any], Any]
@@ -325,11 +351,12 @@ def phase_diagram(losses: Any = "hinge", plane: str = "neuron", *, progress: Any
     if not isinstance(plane, str) or plane not in PLANES:
         raise ValueError(f"plane must be one of {', '.join(PLANES)}, got {shown(plane)}{did_you_mean(plane, PLANES)}")
     made = plane_of(plane)
-    unknown = sorted(set(settings) - set(made.defaults))
+    known = [one.name for one in fields(made.settings)]
+    unknown = sorted(set(settings) - set(known))
     if unknown:
-        meant = did_you_mean(unknown[0], made.defaults)
-        raise ValueError(f"{unknown[0]} is no setting of the plane {plane!r}; it has {', '.join(made.defaults)}{meant}")
-    chosen = made.checked({**made.defaults, **settings})
+        meant = did_you_mean(unknown[0], known)
+        raise ValueError(f"{unknown[0]} is no setting of the plane {plane!r}; it has {', '.join(known)}{meant}")
+    chosen = made.settings.of(**settings)
     with Progress(progress, made.steps(names, chosen), f"phase diagram: {plane}") as bar:
         done = 0
 
@@ -339,7 +366,7 @@ def phase_diagram(losses: Any = "hinge", plane: str = "neuron", *, progress: Any
             bar.update(done)
 
         axes, maps = made.compute(names, chosen, advance)
-    return PhaseDiagram({"losses": names, "plane": plane, **chosen}, axes, jax.tree.map(_plain, maps))
+    return PhaseDiagram({"losses": names, "plane": plane, **asdict(chosen)}, axes, jax.tree.map(_plain, maps))
 
 
 def _plain(value: Any) -> Any:

@@ -7,66 +7,79 @@ own (2.1). By (3.11) a class of frequency p and norm r is one of p = r = 1 with 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.ground import COLOURS, DARK, MAP, as_seed, number, positive_int
+from gradstarve.ground import COLOURS, DARK, MAP, number, positive_int
 from gradstarve.problem import LOSSES, Dataset, Mode, TwoLayerReLU
 from gradstarve.simulation import simulate_hinge_exact
-from gradstarve.studies.phase.plane import BOX, GREY, MARKS, Plane, new_figure, positive, positives, real
+from gradstarve.studies.phase import plane
+from gradstarve.studies.phase.plane import (
+    BOX,
+    GREY,
+    MARKS,
+    Plane,
+    counts,
+    new_figure,
+    positive,
+    positives,
+    real,
+    seeds,
+    setting,
+)
 
 QUANTILES = (0.1, 0.5, 0.9)
-DEFAULTS: dict[str, Any] = {
-    "width": 8,
-    "scale": 0.05,
-    "widths": (1, 2, 4, 8, 16),
-    "scales": (0.001, 1.0),
-    "networks": 120,
-    "pixels": 25,
-    "key": 0,
-}
 _LEARNT = 3
 _CHUNK = 2048
 
 
-def checked(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings, refused where they make no problem."""
-    ends = positives("scales", settings["scales"])
+def _ends(name: str, value: Any) -> tuple[float, ...]:
+    ends = positives(name, value)
     if len(ends) != 2 or not ends[0] < ends[1]:
-        raise ValueError(f"scales must be the least and the largest of the map, got {settings['scales']!r}")
-    return {
-        "width": positive_int("width", settings["width"]),
-        "scale": positive("scale", settings["scale"]),
-        "widths": tuple(sorted({positive_int("widths", one) for one in np.ravel(np.array(settings["widths"], object))})),
-        "scales": ends,
-        "networks": positive_int("networks", settings["networks"], minimum=10),
-        "pixels": positive_int("pixels", settings["pixels"], minimum=3),
-        "key": as_seed(settings["key"]),
-    }
+        raise ValueError(f"{name} must be the least and the largest of the map, got {value!r}")
+    return ends
 
 
-def steps(losses: tuple[str, ...], settings: dict[str, Any]) -> int:
+def _widths(name: str, value: Any) -> tuple[int, ...]:
+    return tuple(sorted({positive_int(name, one) for one in np.ravel(np.array(value, object))}))
+
+
+@dataclass(frozen=True)
+class Settings(plane.Settings):
+    """`width` and `scale` of the map of frequency and norm; `widths` and the ends of the `scales` of the other one."""
+
+    width: int = setting(8, counts())
+    scale: float = setting(0.05, positive)
+    widths: tuple[int, ...] = setting((1, 2, 4, 8, 16), _widths)
+    scales: tuple[float, ...] = setting((0.001, 1.0), _ends)
+    networks: int = setting(120, counts(10))
+    pixels: int = setting(25, counts(3))
+    key: int | tuple[int, ...] = setting(0, seeds)
+
+
+def steps(losses: tuple[str, ...], settings: Settings) -> int:
     """How often `compute` tells that it has advanced."""
     return len(losses) * 2
 
 
-def compute(losses: tuple[str, ...], settings: dict[str, Any], advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def compute(losses: tuple[str, ...], settings: Settings, advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Per loss: `norm_time` [3, frequencies, norms] and `scale_time` [3, widths, scales], the latter in units of 1/(p r).
 
     Quantiles 10, 50, 90 % over networks, inf where so many are not learnt; `gap` of the hinge loss to (3.6).
     """
-    pixels, count = settings["pixels"], settings["networks"]
+    pixels, count = settings.pixels, settings.networks
     frequencies, norms = np.geomspace(0.01, 1, pixels), np.geomspace(0.1, 10, pixels)
-    scales = np.geomspace(settings["scales"][0], settings["scales"][1], pixels)
-    sizes = np.array(settings["widths"])
+    scales = np.geomspace(settings.scales[0], settings.scales[1], pixels)
+    sizes = np.array(settings.widths)
     maps: dict[str, Any] = {}
     for loss in losses:
-        rng = np.random.default_rng(settings["key"])
+        rng = np.random.default_rng(settings.key)
         # Neurons of zeros fill up, so that both maps are one program.
-        most = max(int(sizes[-1]), settings["width"])
-        draw = rng.normal(size=(2, count, most)) * settings["scale"] * (np.arange(most) < settings["width"])
+        most = max(int(sizes[-1]), settings.width)
+        draw = rng.normal(size=(2, count, most)) * settings.scale * (np.arange(most) < settings.width)
         small = np.sqrt(norms)[:, None, None]
         first, gap = _times(loss, np.abs(draw[0]) * small, draw[1] * small)
         advance()
@@ -251,4 +264,4 @@ def _logarithmic(panel: Any, label: str) -> None:
     panel.grid(False)
 
 
-PLANE = Plane(DEFAULTS, checked, steps, compute, rows, NOTES, figure_of)
+PLANE = Plane(Settings, steps, compute, rows, NOTES, figure_of)

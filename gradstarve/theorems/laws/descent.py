@@ -64,6 +64,17 @@ def step_sizes(rng: np.random.Generator, geometry: Geometry, start: ExclusiveIni
     return limit * log_uniform(rng, 1e-3, 1, BATCH)
 
 
+def steps_against_solve(
+    rng: Any, geometry: Geometry, start: ExclusiveInit, loss: Any, stable_for: str, group: str
+) -> Trials:
+    """Train one batch by descent, with steps that suit the named loss `stable_for`, and compare it with `theory.solve`."""
+    network = start.network(rng, geometry)
+    step_size = step_sizes(rng, geometry, start, stable_for)
+    run = train_descent(geometry.data, network, loss, step_size, _STEPS, _STEPS // 4)
+    gaps, sides = law_gaps(geometry.data, network, loss, run, start.scale(geometry), GradientDescent(step_size))
+    return Trials(gaps, lambda i: record(geometry.data, loss, network, i, step_size=step_size[i], **sides(i)), group=group)
+
+
 def _on_both_classes(rng: np.random.Generator) -> Trials:
     """Neurons active on both of two orthogonal classes, each class taken for a mode of its own."""
     geometry = two_rays(rng, 0.0)
@@ -127,12 +138,8 @@ def exact_descent(rng: np.random.Generator, loss: str, kind: int) -> Trials:
     start = exclusive_start(rng, wrong_signs=0.5 if kind < 2 else 0.0)
     if loss == "squared" and kind == 2:
         # Above a margin of 1 the clock runs backwards, and a neuron that leaves by it wakes on an obtuse class.
-        start = start.below_one(geometry)
-    network = start.network(rng, geometry)
-    step_size = step_sizes(rng, geometry, start, loss)
-    run = train_descent(geometry.data, network, loss, step_size, _STEPS, _STEPS // 4)
-    gaps, sides = law_gaps(geometry.data, network, loss, run, start.scale(geometry), GradientDescent(step_size))
-    return Trials(gaps, lambda i: record(geometry.data, loss, network, i, step_size=step_size[i], **sides(i)), group=loss)
+        start = start.below(geometry, 1)
+    return steps_against_solve(rng, geometry, start, loss, stable_for=loss, group=loss)
 
 
 # Momentum and weight decay in discrete time (8.2): still two numbers a neuron, still exact.

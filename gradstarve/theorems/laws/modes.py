@@ -58,10 +58,13 @@ def flow_times(rng: np.random.Generator, geometry: Geometry, low: float = 3.0, h
     return FRACTIONS * log_uniform(rng, low, high) / geometry.pace
 
 
-def against_solve(rng: Any, geometry: Geometry, start: ExclusiveInit, loss: Any, group: str = "") -> Trials:
+def against_solve(
+    rng: Any, geometry: Geometry, start: ExclusiveInit, loss: Any, group: str = "", times: Any = None
+) -> Trials:
     """Train one batch by the flow and compare it with `theory.solve`; the group is the loss, if not told."""
     network = start.network(rng, geometry)
-    run, lost = train_flow(geometry.data, network, loss, flow_times(rng, geometry))
+    times = flow_times(rng, geometry) if times is None else times
+    run, lost = train_flow(geometry.data, network, loss, times)
     gaps, trial_record = law_gaps(geometry.data, network, loss, run, start.scale(geometry))
     return Trials(gaps, lambda i: record(geometry.data, loss, network, i, **trial_record(i)), lost, group or loss)
 
@@ -139,7 +142,7 @@ def clock(rng: np.random.Generator, loss: str, kind: int) -> Trials:
     geometry = two_rays(rng, (-1.0, 0.0, rng.uniform(-0.95, -0.05))[kind])
     start = exclusive_start(rng, wrong_sign_learners=0.2)
     if loss == "squared":
-        start = start.below_one(geometry)
+        start = start.below(geometry, 1)
     return against_solve(rng, geometry, start, loss)
 
 

@@ -37,7 +37,7 @@ class SmoothHinge(Loss):
 
 BELOW_REST = Hypothesis(
     "margins start at the rest of the loss or below",
-    lambda p: bool(np.all(p.margins <= as_loss(p.loss).rest + 1e-12)),
+    lambda p: bool(jnp.all(as_loss(p.loss).residual(jnp.asarray(p.margins)) >= -1e-12)),
 )
 _KINDS = ("antipodal", "orthogonal", "obtuse")
 
@@ -65,5 +65,5 @@ def own_loss(rng: np.random.Generator, kind: str) -> Trials:
     """A smoothed hinge of random width, on antipodal, orthogonal and obtuse classes; neurons that stay."""
     loss = SmoothHinge(jnp.asarray(rng.uniform(0.2, 0.9)))
     geometry = two_rays(rng, (-1.0, 0.0, rng.uniform(-0.95, -0.05))[_KINDS.index(kind)])
-    start = exclusive_start(rng, wrong_sign_learners=0.2).below_one(geometry)
+    start = exclusive_start(rng, wrong_sign_learners=0.2).below(geometry, 1)
     return against_solve(rng, geometry, start, loss, kind)
