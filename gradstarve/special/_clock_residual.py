@@ -1,8 +1,5 @@
 """The hyperbolic clock of any residual: tau = integral_0^s ds'/g(u(s')), u = rise e^s - fall e^-s, by quadrature (3.5).
 
-A law is an object with `residual(u)` = g(u), `rest` (the first zero of g: a number, inf for none, None to have it searched
-for) and `kinks` (logits at which g or a derivative of it jumps). No name is asked for.
-
 The panels of one clock are found by marching in s: Gauss-Lobatto on a panel against Gauss-Legendre on its two halves decides
 how long the next may be, and panels end at every kink. So they become short by themselves next to a singularity of 1/g, and
 long on a plateau. Times are inverted inside their panel, by bracketed Newton steps whose derivatives are the implicit ones.
@@ -394,9 +391,8 @@ def _each(function, law, *arrays):
 
 
 class QuadratureClock(Clock, eqx.Module):
-    """The clock of a `law` without a closed form, an object with `residual(u)` = g(u), `rest` and `kinks`, such as a `Loss`.
-
-    NaN where the panels do not suffice. Differentiable in the arrays of the law too.
+    """The clock of any `law`: an object, such as a `Loss`, with `residual(u)` = g(u), `rest` (the first zero of g, inf if none,
+    None to have it searched for) and `kinks` (logits at which g or a derivative of it jumps). NaN where it is not solved.
 
     >>> class Cube:
     ...     rest, kinks = 1.0, ()
@@ -460,8 +456,7 @@ class QuadratureClock(Clock, eqx.Module):
     @eqx.filter_jit
     def states_at(self, rise, fall, piece, time, want_angle: bool = True) -> tuple[Array, Array]:
         """`state_at` for many times of each clock: the panels of a piece are made once."""
-        count = rise.shape[-1]
-        own = piece[..., None] == jnp.arange(count)
+        own = piece[..., None] == jnp.arange(rise.shape[-1])
         latest = jnp.max(jnp.where(own, jax.lax.stop_gradient(time)[..., None], 0), axis=-2, initial=0)
         panels = _each(panels_of, self.law, rise, fall, latest, jnp.full_like(latest, jnp.inf))
 
@@ -473,5 +468,4 @@ class QuadratureClock(Clock, eqx.Module):
 
         flat = jax.tree.map(lambda value: value.reshape(-1, *value.shape[rise.ndim - 1 :]), panels)
         found = jax.vmap(clock)(flat, *(value.reshape(-1, value.shape[-1]) for value in (piece, time)))
-        angle, u = (value.reshape(time.shape) for value in found)
-        return angle, u
+        return found[0].reshape(time.shape), found[1].reshape(time.shape)
