@@ -19,6 +19,7 @@ from gradstarve.theorems._entry import (
     draw_gaps,
     of_losses,
 )
+from gradstarve.theorems._formulas import RESIDUALS, SMOOTH, steepest
 from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
@@ -36,7 +37,6 @@ from gradstarve.theorems._sampling import (
 _STEPS = 12_000
 _TOLERANCE = 1e-8
 _NEAREST = 0.004
-_RESIDUAL = {"cross-entropy": 0.5, "exponential": 1.0, "squared": 1.0}  # g(0)
 
 
 def _classes(rng: np.random.Generator) -> Geometry:
@@ -55,7 +55,7 @@ def _settle(rng: np.random.Generator, loss: str, wrong_signs: float = 0.5) -> tu
     ratio = log_uniform(rng, 0.1, 300, BATCH)
     near = 1 + log_uniform(rng, _NEAREST, 0.03, BATCH) * rng.choice([-1, 1], BATCH)
     ratio = np.where(rng.uniform(size=BATCH) < 1 / 3, near, ratio)
-    decay = _RESIDUAL[loss] * rng.choice(rates, BATCH) / ratio
+    decay = RESIDUALS[loss](0.0) * rng.choice(rates, BATCH) / ratio
     start = exclusive_start(rng, wrong_signs, low=0.03, high=0.2)
     # One neuron a class that learns: the first two.
     for j, sign in enumerate((1, -1)):
@@ -67,8 +67,7 @@ def _settle(rng: np.random.Generator, loss: str, wrong_signs: float = 0.5) -> tu
     network = start.network(rng, geometry)
     # Stable at the start, where exponential loss may be steeper than at 0, and where it settles.
     margin = np.stack([r * np.prod(start.mode(y), axis=0).sum(-1) for r, y in zip(geometry.norms, (1, -1), strict=True)])
-    steepest = np.exp(-np.minimum(margin.min(axis=0), 0)) if loss == "exponential" else 1.0
-    step_size = 0.8 / np.maximum(rates.max() * steepest, decay)
+    step_size = 0.8 / np.maximum(rates.max() * steepest(loss, margin.min(axis=0)), decay)
     run = train(geometry.data, network, loss, GradientDescent(step_size, 0.0, False, decay), _STEPS, _STEPS)
     logits = np.abs(np.asarray(run.recorded)[:, -1, [0, -1]]) * np.sign(np.asarray(run.recorded)[:, -1, [0, -1]] * [1, -1])
     return geometry, network, decay, step_size, logits
@@ -154,7 +153,7 @@ def decay_threshold(rng: np.random.Generator, loss: str) -> Trials:
     learnt = found > 1e-4
     # p r g(0) / lambda - 1. Within 1 % what is left of the start is told from what is learnt, and no more than that;
     # within 0.4 % not even that.
-    beyond = np.abs(rates * _RESIDUAL[loss] / decay[:, None] - 1)
+    beyond = np.abs(rates * RESIDUALS[loss](0.0) / decay[:, None] - 1)
     gaps = np.where(beyond < 0.01, 0, np.abs(found - law))
     gaps = np.where(learnt == (decay[:, None] < threshold), gaps, np.inf)
     told = beyond >= _NEAREST
@@ -173,11 +172,6 @@ _LEVELS = 4
 _FINEST = 2000
 _CURVE_TOLERANCE = 1e-6
 _MOVES = 0.05  # where a logit has come to rest no time is the one it is there
-_SLOPES: dict[str, Any] = {
-    "cross-entropy": lambda u: 1 / (1 + np.exp(u)),
-    "exponential": lambda u: np.exp(-u),
-    "squared": lambda u: 1 - u,
-}
 
 
 def _curves(rng: np.random.Generator, loss: str, tilt: float = 1.0) -> tuple[Any, ...]:
@@ -186,7 +180,7 @@ def _curves(rng: np.random.Generator, loss: str, tilt: float = 1.0) -> tuple[Any
     second."""
     problems = BATCH // _LEVELS
     geometry = _classes(rng)
-    decay = _RESIDUAL[loss] * rng.choice(geometry.rates / 2, problems) / log_uniform(rng, 0.2, 100, problems)
+    decay = RESIDUALS[loss](0.0) * rng.choice(geometry.rates / 2, problems) / log_uniform(rng, 0.2, 100, problems)
     logit = log_uniform(rng, 1e-4, 0.9, (problems, 2))
     home = np.where(np.arange(WIDTH) < rng.integers(1, WIDTH, (problems, 1)), 1.0, -1.0)
     a = log_uniform(rng, 0.2, 3, home.shape)
@@ -235,7 +229,7 @@ def _off_balance(rng: np.random.Generator) -> Trials:
         ONE_RAY,
         EXCLUSIVE,
         BALANCED,
-        of_losses("a smooth loss: cross-entropy, exponential or squared", *_RESIDUAL),
+        of_losses("a smooth loss: cross-entropy, exponential or squared", *SMOOTH),
         BELOW_ONE,
     ),
     tolerance=_CURVE_TOLERANCE,
@@ -245,7 +239,7 @@ def _off_balance(rng: np.random.Generator) -> Trials:
     default_trials=216,
     quick_trials=36,
     losses=("cross-entropy", "exponential", "squared"),
-    rounds=tuple({"loss": loss} for loss in ("cross-entropy", "exponential", "squared")),
+    rounds=tuple({"loss": loss} for loss in SMOOTH),
     batch=2 * (BATCH // _LEVELS),
     drops=(Drop("balanced neurons (a = 3 z instead)", _off_balance),),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (u_law + u₀)"),
@@ -260,7 +254,7 @@ def decay_curve(rng: np.random.Generator, loss: str) -> Trials:
         return record(geometry.data, loss, network, b, **more, trained=found[b, c], law=law[b, c])
 
     # When the law is at the trained logit, in units of a relative change: d log u/dt = 2 (p r g(u) - lambda).
-    rate = np.abs(geometry.rates / 2 * _SLOPES[loss](found) - decay[:, None])
+    rate = np.abs(geometry.rates / 2 * RESIDUALS[loss](found) - decay[:, None])
     when = np.asarray(theory.decayed_time(geometry.frequencies, geometry.norms, logit, decay[:, None], loss, found))
     moves = 2 * rate * time[:, None] > _MOVES
     off = np.where(moves, np.abs(when - time[:, None]) * 2 * rate * found / (law + logit), 0)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.problem import Dataset, GradientDescent, Mode, StochasticGradientDescent, TwoLayerReLU
+from gradstarve.problem import Dataset, GradientDescent, Mode, StochasticGradientDescent, TwoLayerReLU, as_loss
 from gradstarve.theorems._entry import (
     COLOURS,
     EXCLUSIVE,
@@ -25,6 +25,7 @@ from gradstarve.theorems._entry import (
     draw_gaps,
     of_losses,
 )
+from gradstarve.theorems._formulas import RESIDUALS, steepest
 from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
@@ -57,8 +58,8 @@ def step_sizes(rng: np.random.Generator, geometry: Geometry, start: ExclusiveIni
     for r, p, y in zip(geometry.norms, geometry.frequencies, (1, -1), strict=True):
         a, zeta = start.mode(y)
         margin = r * np.sum(a * zeta, axis=-1)
-        residual = np.exp(-np.minimum(margin, 0)) if loss == "exponential" else 1.0
-        if loss == "squared":
+        residual = steepest(loss, margin)
+        if as_loss(loss).pulls_back:
             residual = 2 * (1 + np.abs(margin) + 2 * start.scale(geometry))
         limit = np.minimum(limit, 0.9 / (p * r * residual))
     return limit * log_uniform(rng, 1e-3, 1, BATCH)
@@ -136,7 +137,7 @@ def exact_descent(rng: np.random.Generator, loss: str, kind: int) -> Trials:
     """Antipodal and orthogonal classes with half of the neurons of the wrong sign; obtuse ones with the right sign."""
     geometry = two_rays(rng, (-1.0, 0.0, rng.uniform(-0.95, -0.05))[kind])
     start = exclusive_start(rng, wrong_signs=0.5 if kind < 2 else 0.0)
-    if loss == "squared" and kind == 2:
+    if as_loss(loss).pulls_back and kind == 2:
         # Above a margin of 1 the clock runs backwards, and a neuron that leaves by it wakes on an obtuse class.
         start = start.below(geometry, 1)
     return steps_against_solve(rng, geometry, start, loss, stable_for=loss, group=loss)
@@ -325,15 +326,21 @@ _LOSSES = ("cross-entropy", "hinge", "exponential", "squared", "cross-entropy")
 def _draws_to(logit: float, mode: Mode, loss: str, step_size: float) -> int:
     """How many steps of descent on the class alone take a mode to a logit, in plain NumPy; at most `_SGD_STEPS`."""
     a, z, r = (np.asarray(leaf, float) for leaf in (mode.a, mode.z, mode.norm))
-    residual = {"hinge": lambda u: float(u < 1), "squared": lambda u: 1 - u}[loss]
     for draws in range(_SGD_STEPS):
         on = a > 0
         u = r * np.sum(np.where(on, a * z, 0))
         if u >= logit:
             return draws
-        x = step_size * r * residual(u) * on
+        x = step_size * r * RESIDUALS[loss](u) * on
         a, z = a + x * z, z + x * a
     return _SGD_STEPS
+
+
+def _half_way(mode: Mode, loss: str, step_size: float) -> int:
+    """The step by which a seed is about half-way to the margin at which the loss comes to rest, the last step if to none."""
+    comes_to_rest = np.isfinite(as_loss(loss).rest)
+    half = _draws_to(0.5, mode, loss, step_size) / float(mode.frequency) if comes_to_rest else _SGD_STEPS
+    return int(np.clip(half, 5, _SGD_STEPS))
 
 
 def _try(key: Any, trials: int, losses: tuple[str, ...], observe: Any) -> Outcome:
@@ -347,8 +354,7 @@ def _try(key: Any, trials: int, losses: tuple[str, ...], observe: Any) -> Outcom
         data, network, mode, step_size = problem
         runs = _runs(problem, loss, seeds, jax.random.fold_in(key, 100 + k))
         solution = theory.solve_mode(mode, loss, StochasticGradientDescent(step_size))
-        half = _draws_to(0.5, mode, loss, step_size) / float(mode.frequency) if loss in ("hinge", "squared") else _SGD_STEPS
-        found, values, chances = observe(solution, runs, int(np.clip(half, 5, _SGD_STEPS)))
+        found, values, chances = observe(solution, runs, _half_way(mode, loss, step_size))
         gap, statistics = _gap(rng, found, values, chances)
         crowd = TwoLayerReLU(np.asarray(network.w)[None], np.asarray(network.z)[None])
         trial_record = record(
@@ -387,9 +393,7 @@ def _taken_up(key: Any, loss: str, observe: Any, quantity: str) -> Counterexampl
     mode = Mode(mode.frequency, mode.norm, mode.a[:1], mode.z[:1])
     runs = _runs((data, network, mode, step_size), loss, _FEW, jax.random.fold_in(key, 1))
     solution = theory.solve_mode(mode, loss, StochasticGradientDescent(step_size))
-    half = _draws_to(0.5, mode, loss, step_size) / float(mode.frequency) if loss == "hinge" else _SGD_STEPS
-    step = int(np.clip(half, 5, _SGD_STEPS))
-    found, values, chances = observe(solution, runs, step)
+    found, values, chances = observe(solution, runs, _half_way(mode, loss, step_size))
     mean = np.sum(chances * values)
     critical = _STANDARD_ERRORS * np.sqrt(np.sum(chances * (values - mean) ** 2) / found.size)
     return Counterexample.of(

@@ -26,6 +26,7 @@ from gradstarve.theorems._entry import (
     TrialLog,
     draw_gaps,
 )
+from gradstarve.theorems._formulas import RESIDUALS
 from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
@@ -540,14 +541,14 @@ def _wrong_signs(
     along, z = along * scale_z * ratio, z * scale_z
     other = np.zeros(count) if geometry == "antipodal" else -np.abs(rng.normal(size=count)) * scale_z * ratio
     w = along[:, None] * axes[0] + other[:, None] * (axes[1] if geometry == "exclusive" else 0)
-    rest = 0.5 if loss == "cross-entropy" else 1.0  # g(0)
-    step_size = _ANGLE / (p * norm * rest)
+    push = p * norm * RESIDUALS[loss](0.0)
+    step_size = _ANGLE / push
     run = train_descent(data, TwoLayerReLU(w[:, None], z[:, None]), loss, step_size, _STEPS, _STEPS // RECORDS)
     later = train_descent(data, run.final, loss, 10 * step_size, _STEPS, _STEPS // RECORDS)
     final: Any = later.final
     learns = (np.asarray(final.w)[:, 0] @ axes[0] > 0) & (np.asarray(final.z)[:, 0] > 0)
     wrong = (np.asarray(run.recorded)[..., 0] < 0)[learns].sum(axis=0)
-    times = np.asarray(run.grid) * np.arctanh(_ANGLE) / (p * norm * rest)
+    times = np.asarray(run.grid) * np.arctanh(_ANGLE) / push
     return wrong, int(learns.sum()), times, {"frequency": p, "norm": norm, "loss": loss, "scale_a": ratio, "scale_z": 1.0}
 
 

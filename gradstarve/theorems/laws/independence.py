@@ -103,7 +103,7 @@ def sign(rng: np.random.Generator, loss: str) -> Trials:
     """The flow's direction at random networks of any activity pattern, any signs; one trial is one network."""
     data = cone_data(rng)
     w, z = networks(rng, low=1e-3, high=3.0)
-    if loss == "squared":  # its residual turns negative above a margin of 1: shrink those networks to 1 or below
+    if as_loss(loss).pulls_back:  # its residual turns negative above a margin of 1: shrink those networks to 1 or below
         margins = np.asarray(TwoLayerReLU(w, z)(data.points)) * np.asarray(data.labels)
         shrink = 1 / np.sqrt(np.maximum(margins.max(-1, initial=0), 1) * (1 + 1e-12))
         w, z = w * shrink[:, None, None], z * shrink[:, None]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gradstarve import special, theory
-from gradstarve.problem import Dataset, Mode, TwoLayerReLU
+from gradstarve.problem import Dataset, Mode, TwoLayerReLU, as_loss
 from gradstarve.theorems._entry import (
     BALANCED,
     BELOW_ONE,
@@ -141,7 +141,7 @@ def clock(rng: np.random.Generator, loss: str, kind: int) -> Trials:
     """Exclusive neurons that stay, on antipodal, orthogonal and obtuse classes; all losses; logits and weights."""
     geometry = two_rays(rng, (-1.0, 0.0, rng.uniform(-0.95, -0.05))[kind])
     start = exclusive_start(rng, wrong_sign_learners=0.2)
-    if loss == "squared":
+    if as_loss(loss).pulls_back:
         start = start.below(geometry, 1)
     return against_solve(rng, geometry, start, loss)
 
@@ -249,7 +249,7 @@ def universality(rng: np.random.Generator, loss: str, stretch: float = 1.0, low:
     scale = np.sqrt(WIDTH) * log_uniform(rng, low, 1.5, BATCH)
     # Unequal on both sides: theta_0 from -1.4, far from learnt, to 5, all but balanced.
     grown, decayed = scale, scale * np.exp(-rng.uniform(-0.7, 2.5, BATCH) * np.where(np.arange(BATCH) % 4, 1, 2))
-    if loss == "squared":  # a margin of at most r (M_+ - M_-)/4 < 1
+    if as_loss(loss).pulls_back:  # a margin of at most r (M_+ - M_-)/4 < 1
         shrink = 2 / np.sqrt(np.maximum(first.norms[0] * grown**2, 4) * (1 + 1e-9))
         grown, decayed = grown * shrink, decayed * shrink
     ratio = np.sqrt(first.norms[0] / second.norms[0] * stretch)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.problem import Dataset, DeepReLU, Mode, TwoLayerReLU
+from gradstarve.problem import Dataset, DeepReLU, Mode, TwoLayerReLU, as_loss
 from gradstarve.theorems._entry import (
     BALANCED,
     BELOW_ONE,
@@ -25,6 +25,7 @@ from gradstarve.theorems._entry import (
     draw_gaps,
     of_losses,
 )
+from gradstarve.theorems._formulas import LOG_SLOPES, SMOOTH
 from gradstarve.theorems._register import EACH_LOSS, Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
@@ -69,12 +70,7 @@ def _derivatives(data: Dataset, network: TwoLayerReLU, loss: str):
 def bend(loss: str, u: np.ndarray, kappa: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """e''/(e' u') of (5.1), and the sum of the sizes of its terms, against which it is measured."""
     odds = 1 - 2 / (1 + np.exp(-u))
-    inner = {
-        "cross-entropy": -1 / (1 + np.exp(-u)),
-        "exponential": -np.ones_like(u),
-        "squared": -1 / (1 - u),
-        "hinge": np.zeros_like(u),
-    }[loss]
+    inner = LOG_SLOPES[loss](u)
     steep = u / (kappa**2 + u**2)
     return odds + inner + steep, np.abs(odds) + np.abs(inner) + np.abs(steep)
 
@@ -87,7 +83,7 @@ def _trained(
     geometry = two_rays(rng, 0.0)
     start = exclusive_start(rng, wrong_signs, low=1e-2, wrong_sign_learners=0.3)
     start = ExclusiveInit(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
-    if loss == "squared":
+    if as_loss(loss).pulls_back:
         start = start.below(geometry, 1)
     network = start.network(rng, geometry)
     kappa, _ = invariants(geometry.norms[0], *start.mode(1))
@@ -95,7 +91,9 @@ def _trained(
     run, lost = train_flow(geometry.data, network, loss, times)
     u, speed, second = _curvature(geometry, run.final, loss)  # pyright: ignore[reportArgumentType]
     # A hinge margin that is reached stands still, and next to its target the squared loss has lost its digits.
-    moving = (speed != 0) & ~lost & ((loss != "squared") | (u < 1 - 1e-3))
+    moving = (speed != 0) & ~lost
+    if as_loss(loss).pulls_back:
+        moving &= u < as_loss(loss).rest - 1e-3
     # du/dt from de/dt = -sigmoid(u) sigmoid(-u) du/dt.
     rise = -speed / (jax.nn.sigmoid(u) * jax.nn.sigmoid(-u))
     return geometry, network, kappa, times, lost, (u, moving, second / np.where(moving, speed * rise, 1))
@@ -114,7 +112,7 @@ def _one_neuron(geometry: Geometry, kappa: np.ndarray, u: np.ndarray) -> TwoLaye
 
 def _misplaced(geometry: Geometry, loss: str, kappa: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """1 where e'' of a network of that kappa does not change sign within 0.1 % of a claimed place, else 0: [b]."""
-    single = np.isinf(upper) & (loss != "hinge")  # of a balanced curve: the upper one of the two
+    single = np.isinf(upper) & (not as_loss(loss).stops)  # of a balanced curve: the upper one of the two
     lower, upper = np.where(single, np.inf, lower), np.where(single, lower, upper)
     with np.errstate(invalid="ignore"):  # neither of them: inf - inf
         apart = ~(upper - lower < 0.05)
@@ -166,7 +164,7 @@ def inflections(rng: np.random.Generator, loss: str) -> Trials:
     gaps = np.where(moving, np.abs(found - law) / size, 0)
     lower, upper = np.asarray(theory.error_inflections(kappa, loss)).T
     # For u >= 0: concave up to the only one of a balanced curve, and between the two of any other.
-    if loss == "hinge":
+    if as_loss(loss).stops:
         inside = (u > 0) & (u < upper) & (kappa**2 < 2)
     else:
         inside = np.where(np.isinf(upper), u < lower, (u > lower) & (u < upper)) & np.isfinite(lower)
@@ -177,7 +175,6 @@ def inflections(rng: np.random.Generator, loss: str) -> Trials:
     return Trials(gaps, numbers, lost, loss, extra={"concave": int(np.sum(moving & inside))})
 
 
-_TWO = ("cross-entropy", "exponential", "squared")
 _PLACES = 64
 # Where two inflections turn into none, about, in plain numbers: those of the law are what is tried. The steps on both
 # sides are relative; from 0.15 % on the two inflections are further apart than the places at which e'' is taken.
@@ -197,7 +194,7 @@ def _two_bends(rng: np.random.Generator, loss: str, kappa: tuple[float, float], 
     geometry = two_rays(rng, 0.0)
     values = rng.uniform(*kappa, BATCH)
     found = _bends(geometry, loss, values, low, high)
-    where = "for 0 < u < 1 with hinge loss" if loss == "hinge" else f"from u = {low:g} on with {loss}"
+    where = f"for 0 < u < 1 with {loss} loss" if as_loss(loss).stops else f"from u = {low:g} on with {loss}"
 
     def numbers(i: int) -> dict[str, Any]:
         return {"loss": loss, "kappa": values[i], "inflections": found[i], "law": 2}
@@ -219,13 +216,13 @@ def _two_bends(rng: np.random.Generator, loss: str, kappa: tuple[float, float], 
         r"\kappa_c = {} &0.58521 \text{ (cross-entropy)}, \quad 0.41950 \text{ (exponential)}, \quad "
         r"0.33144 \text{ (squared)} \end{split}"
     ),
-    hypotheses=(ONE_RAY, of_losses("cross-entropy, exponential or squared loss", *_TWO), "kappa > 0, u >= 0"),
+    hypotheses=(ONE_RAY, of_losses("cross-entropy, exponential or squared loss", *SMOOTH), "kappa > 0, u >= 0"),
     tolerance=0.5,
     why_tolerance="a difference of counts; a kappa_c that is off by 0.5 % counts wrong at one of the kappa next to it",
     checked_with="two automatic derivatives of the error along the network's own gradient, at 64 logits",
     default_trials=288,
     losses=("cross-entropy", "exponential", "squared"),
-    rounds=tuple({"loss": loss} for loss in _TWO),
+    rounds=tuple({"loss": loss} for loss in SMOOTH),
     drops=(
         Drop(
             # A curve of hinge loss has one inflection at u = 0 and one above.
@@ -243,7 +240,7 @@ def rich_to_lazy(rng: np.random.Generator, loss: str) -> Trials:
     # Half of the trials are 0.15 % to 6 % off the transition, on both sides, in equal steps of the logarithm.
     near = log_uniform(rng, 0.95, 1.05, _NEAR.size) * _NEAR
     kappa = np.concatenate([_ABOUT[loss] * (1 + near), log_uniform(rng, 0.1, 2, BATCH - near.size)])
-    found = _bends(geometry, loss, kappa, 1e-3, 0.99 if loss == "squared" else 2.0)
+    found = _bends(geometry, loss, kappa, 1e-3, min(2.0, 0.99 * as_loss(loss).rest))
     expected = np.where(kappa < theory.kappa_critical(loss), 2, 0)
 
     def numbers(i: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.problem import TwoLayerReLU
+from gradstarve.problem import TwoLayerReLU, as_loss
 from gradstarve.theorems._entry import COLOURS, Outcome, of_losses
 from gradstarve.theorems._register import Drop, Trials, compared, register
 from gradstarve.theorems._sampling import FLOW_TOLERANCE, LOSS_NAMES, WHY_FLOW, WIDTH, log_uniform
@@ -290,7 +290,7 @@ def _any_step_size(rng: np.random.Generator) -> Trials:
     """Descent: its first step is on the upper bound, whatever the loss and the step size."""
     weights, losses = pair_weights(rng), chosen(rng, ("cross-entropy", "cross-entropy", *LOSS_NAMES))
     # A step of descent is a sum of increments that obey the inequality one by one, whatever its size.
-    problems = one_layer(rng, weights, np.where(losses == "squared", "cross-entropy", losses))
+    problems = one_layer(rng, weights, np.where([as_loss(loss).pulls_back for loss in losses], "cross-entropy", losses))
     step_size = log_uniform(rng, 1e-2, 1e2, COUNT)
     logits = problems.descent(step_size, 60, 1)[0][:, 1:]
     gaps = np.maximum(outside(problems, logits, np.zeros(COUNT, bool)), _off_the_bound(problems, logits[:, :1]))
