@@ -282,7 +282,7 @@ class Focal(Loss):
     number; 0 is cross-entropy. `ValueError` for a negative one.
 
     >>> [round(float(Focal(2.0).residual(jnp.array(m))), 4) for m in (-2.0, 0.0, 2.0)]
-    [1.0743, 0.2983, 0.0049]
+    [1.0767, 0.2983, 0.0049]
     """
 
     gamma: Float[Array, ""]

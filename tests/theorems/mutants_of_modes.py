@@ -82,9 +82,7 @@ class FlatFocal(Focal):
 
 def solve_of(kind, change, solve=theory.solve):
     """The law of another loss, which `change` makes of those of a `kind`."""
-    return lambda data, network, loss, *rest: solve(
-        data, network, change(loss) if isinstance(loss, kind) else loss, *rest
-    )
+    return lambda data, network, loss, *rest: solve(data, network, change(loss) if isinstance(loss, kind) else loss, *rest)
 
 
 def flipped(factor):
