@@ -391,8 +391,9 @@ def _each(function, law, *arrays):
 
 
 class QuadratureClock(Clock, eqx.Module):
-    """The clock of any `law`: an object, such as a `Loss`, with `residual(u)` = g(u), `rest` (the first zero of g, inf if none,
-    None to have it searched for) and `kinks` (logits at which g or a derivative of it jumps). NaN where it is not solved.
+    """The clock of any `law`: an object, such as a `Loss`, with `residual(u)` = g(u), `rest` (the first zero of g, inf if
+    none, None to have it searched for) and `kinks` (logits at which g or a derivative of it jumps). NaN where it is not
+    solved.
 
     >>> class Cube:
     ...     rest, kinks = 1.0, ()
