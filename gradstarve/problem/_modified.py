@@ -31,7 +31,10 @@ from gradstarve.problem._losses import Loss, Margin, as_loss
 
 def _loss_and(addition: str) -> Any:
     """The name of a modified loss: that of the loss inside, and what is added, as in "hinge + margin shift"."""
-    return property(lambda loss: f"{loss.loss.name} + {addition}")
+    def name(loss: Any) -> str:
+        return f"{loss.loss.name} + {addition}"
+
+    return property(name)
 
 
 class Modified(Loss):

@@ -306,6 +306,8 @@ ROWS = {
     "SoftmaxReadOut": "softmax, one layer", "softmax_mode": "softmax, two layers", "StarvingPair": "pair, exponential",
     "starving_pair": "pair, exponential", "settled_features": "settled features", "confident_logit": "discriminator",
     "minimax_tail": "discriminator", "time_to_confidence": "time to confidence", "starvation_index": "pair, exponential",
+    "ConstantClock": "clocks, hinge", "LinearClock": "clocks, squared", "ExponentialClock": "clocks, cross-entropy",
+    "Softmax": "softmax, two layers",
     "clock_time": "clocks, hinge", "clock_state": "clocks, hinge", "clock_integral": "clocks, hinge",
 }
 STEPS = "counts steps, and its derivatives at whole steps have tests beside the march itself"
@@ -321,6 +323,7 @@ WITHOUT = {
     "class_failure_probability": "of a whole number", "minimax_peak": "a number", "kappa_critical": "a number",
     "decay_threshold": "a product", "jacobian": "a module of arrays, test_jacobian",
     "ntk": "a module of matrices, once differentiable in forward mode, test_ntk",
+    "Clock": "what all clocks have in common", "QuadratureClock": "test_own_loss",
 }
 
 
