@@ -32,6 +32,7 @@ from gradstarve.problem._losses import Loss, Margin, as_loss
 def _loss_and(addition: str) -> Any:
     """The name of a modified loss: that of the loss inside, and what is added, as in "hinge + margin shift"."""
     def name(loss: Any) -> str:
+        """The name of the loss inside, and what is added to it."""
         return f"{loss.loss.name} + {addition}"
 
     return property(name)
