@@ -18,7 +18,7 @@ ELSEWHERE = {
 # and those that only the library itself makes and reads.
 INTERNAL = {
     *("CheckResult", "Domain", "Equations", "Known", "Target", "Verify"),
-    *("Piece", "Pieces", "Real", "State", "Times"),
+    *("Piece", "Pieces", "Real", "Rounds", "State", "Times", "_Function"),
     *(
         "Group",
         "DescentLaw",

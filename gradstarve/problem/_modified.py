@@ -47,7 +47,7 @@ class Modified(Loss):
 
     loss: Loss
 
-    def at(self, index) -> Modified:
+    def at(self, index) -> Loss:
         """The loss of the samples at `index`, for margins of those samples alone."""
         numbers, others = eqx.partition(eqx.tree_at(lambda loss: loss.loss, self, None), eqx.is_array)
         own = eqx.combine(jax.tree.map(lambda value: value[index] if value.ndim else value, numbers), others)
