@@ -63,7 +63,7 @@ def _settle(rng: np.random.Generator, loss: str, wrong_signs: float = 0.5) -> tu
         start.a[:, j] = np.where(start.a[:, j] > 0, start.a[:, j], 0.1)
         start.zeta[:, j] = np.where(wrong_signs < 1, np.abs(start.zeta[:, j]), -2 * start.a[:, j])
     root = np.sqrt(geometry.norms.max())
-    start = ExclusiveInit(start.home, start.a / root, start.zeta / root).below(geometry, 1)
+    start = ExclusiveInit(start.home, start.a / root, start.zeta / root).below(geometry, 1.0)
     network = start.network(rng, geometry)
     # Stable at the start, where exponential loss may be steeper than at 0, and where it settles.
     margin = np.stack([r * np.prod(start.mode(y), axis=0).sum(-1) for r, y in zip(geometry.norms, (1, -1), strict=True)])

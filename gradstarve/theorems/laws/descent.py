@@ -139,7 +139,7 @@ def exact_descent(rng: np.random.Generator, loss: str, kind: int) -> Trials:
     start = exclusive_start(rng, wrong_signs=0.5 if kind < 2 else 0.0)
     if as_loss(loss).pulls_back and kind == 2:
         # Above a margin of 1 the clock runs backwards, and a neuron that leaves by it wakes on an obtuse class.
-        start = start.below(geometry, 1)
+        start = start.below(geometry, 1.0)
     return steps_against_solve(rng, geometry, start, loss, stable_for=loss, group=loss)
 
 

@@ -142,7 +142,7 @@ def clock(rng: np.random.Generator, loss: str, kind: int) -> Trials:
     geometry = two_rays(rng, (-1.0, 0.0, rng.uniform(-0.95, -0.05))[kind])
     start = exclusive_start(rng, wrong_sign_learners=0.2)
     if as_loss(loss).pulls_back:
-        start = start.below(geometry, 1)
+        start = start.below(geometry, 1.0)
     return against_solve(rng, geometry, start, loss)
 
 

@@ -65,5 +65,5 @@ def own_loss(rng: np.random.Generator, kind: str) -> Trials:
     """A smoothed hinge of random width, on antipodal, orthogonal and obtuse classes; neurons that stay."""
     loss = SmoothHinge(jnp.asarray(rng.uniform(0.2, 0.9)))
     geometry = two_rays(rng, (-1.0, 0.0, rng.uniform(-0.95, -0.05))[_KINDS.index(kind)])
-    start = exclusive_start(rng, wrong_sign_learners=0.2).below(geometry, 1)
+    start = exclusive_start(rng, wrong_sign_learners=0.2).below(geometry, 1.0)
     return against_solve(rng, geometry, start, loss, kind)

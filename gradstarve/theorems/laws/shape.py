@@ -84,7 +84,7 @@ def _trained(
     start = exclusive_start(rng, wrong_signs, low=1e-2, wrong_sign_learners=0.3)
     start = ExclusiveInit(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
     if as_loss(loss).pulls_back:
-        start = start.below(geometry, 1)
+        start = start.below(geometry, 1.0)
     network = start.network(rng, geometry)
     kappa, _ = invariants(geometry.norms[0], *start.mode(1))
     times = FRACTIONS * log_uniform(rng, 0.5, 8) / geometry.rates[0]
