@@ -127,21 +127,24 @@ def test_what_a_loss_states_of_itself_is_true(name):
     assert (loss.clock.rest, loss.clock.pulls_back) == (loss.rest, loss.pulls_back)
 
 
+class Plain(Hinge):
+    pass
+
+
+class Steep(Plain):
+    def residual(self, margin):
+        return 3 * super().residual(margin)
+
+
+class Raised(CrossEntropy):
+    def value(self, margin):
+        return 1 + super().value(margin)
+
+
 def test_a_subclass_states_nothing_of_another_residual_or_value():
     class Mixed:
         def residual(self, margin):
             return jnp.exp(-2 * margin)
-
-    class Plain(Hinge):
-        pass
-
-    class Steep(Plain):
-        def residual(self, margin):
-            return 3 * super().residual(margin)
-
-    class Raised(CrossEntropy):
-        def value(self, margin):
-            return 1 + super().value(margin)
 
     class Other(Mixed, Exponential):
         pass
@@ -199,17 +202,6 @@ def test_of_a_loss_in_jit_arrays_alone_are_leaves():
 
 
 def test_a_subclass_with_another_residual_or_value_has_the_name_of_its_class():
-    class Plain(Hinge):
-        pass
-
-    class Steep(Plain):
-        def residual(self, margin):
-            return 3 * super().residual(margin)
-
-    class Raised(CrossEntropy):
-        def value(self, margin):
-            return 1 + super().value(margin)
-
     class Heavy(SpectralDecoupling):
         def value(self, margin):
             return 2 * super().value(margin)

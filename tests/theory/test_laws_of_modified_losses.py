@@ -3,6 +3,7 @@
 import mpmath as mp
 import numpy as np
 import pytest
+from numpy_descent import descent
 
 import gradstarve as gs
 from gradstarve import FlippedLabels, Focal, MarginShift, Temperature
@@ -76,19 +77,6 @@ def test_a_temperature_is_another_scale_of_logit_and_time():
     named = gs.solve_mode(start(scale=np.sqrt(1 / heat)), "cross-entropy")
     times = np.array([0.0, 0.5, 1.0, 2.0, 4.0, 100.0])
     np.testing.assert_allclose(own.logit(times), heat * named.logit(times / heat), rtol=1e-10)
-
-
-def descent(residual, network, data, step, count):
-    """Two-layer descent by NumPy: the margins after `count` steps."""
-    w, z = np.array(network.w, float), np.array(network.z, float)
-    x, y, q = np.array(data.points, float), np.array(data.labels, float), np.array(data.weights, float)
-    for _ in range(count):
-        hidden = x @ w.T
-        on = hidden > 0
-        pull = q * residual(y * (np.where(on, hidden, 0) @ z)) * y
-        dw, dz = z[:, None] * ((on * pull[:, None]).T @ x), np.where(on, hidden, 0).T @ pull
-        w, z = w + step * dw, z + step * dz
-    return y * (np.maximum(x @ w.T, 0) @ z)
 
 
 BY_HAND = {

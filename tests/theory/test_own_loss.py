@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 import pytest
+from numpy_descent import descent
 
 import gradstarve as gs
 from gradstarve.problem import LOSSES, Loss
@@ -296,19 +297,6 @@ def test_derivatives_in_the_problem_and_in_the_numbers_of_the_loss():
     np.testing.assert_allclose(late, -1 / (0.1 * 0.9), rtol=1e-7)
 
 
-def descent(loss, network, data, step, count):
-    """Two-layer descent by NumPy, margins after every step."""
-    w, z = np.array(network.w, float), np.array(network.z, float)
-    x, y, q = np.array(data.points, float), np.array(data.labels, float), np.array(data.weights, float)
-    for _ in range(count):
-        hidden = x @ w.T
-        on = hidden > 0
-        pull = q * np.asarray(loss.residual(jnp.asarray(y * (np.where(on, hidden, 0) @ z)))) * y
-        dw, dz = z[:, None] * ((on * pull[:, None]).T @ x), np.where(on, hidden, 0).T @ pull
-        w, z = w + step * dw, z + step * dz
-    return y * (np.maximum(x @ w.T, 0) @ z)
-
-
 @pytest.mark.parametrize("kind", ["antipodal", "orthogonal"])
 @pytest.mark.parametrize("own", [Smoothing(0.1), SmoothHinge(0.5)])
 def test_networks_train_by_the_flow_of_ones_own_loss(kind, own):
@@ -318,7 +306,7 @@ def test_networks_train_by_the_flow_of_ones_own_loss(kind, own):
     solution = gs.solve(data, network, own)
     t = 6.0
     # Richardson: the error of small steps is linear in the step.
-    coarse, fine = (descent(own, network, data, t / n, n) for n in (4000, 8000))
+    coarse, fine = (descent(lambda m: np.asarray(own.residual(m)), network, data, t / n, n) for n in (4000, 8000))
     np.testing.assert_allclose(solution.margins(t), 2 * fine - coarse, atol=2e-5)
     anew = gs.solve(data, network, Anew("cross-entropy")).margins(TIMES)
     np.testing.assert_allclose(anew, gs.solve(data, network, "cross-entropy").margins(TIMES), rtol=1e-10, atol=1e-10)
