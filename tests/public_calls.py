@@ -53,7 +53,8 @@ NOT_CALLED = dict.fromkeys(
         *("Comparison", "Derivation", "HingeTrajectory", "Report", "Solution", "SweepResult", "Trajectory"),
         *("datasets.TwoDigits", "problem.Breach", "problem.Ray", "problem.Reduction", "problem.Separability"),
         *("symbolic.Step", "theory.ClockCurve", "theory.DepthMode", "theory.DescentSolution", "theory.FeatureFlow"),
-        *("theory.LogitDistribution", "theory.MaxMargin", "theory.ModeDescent", "theory.ModeSGD", "theory.ModeSolution"),
+        *("problem.Schedule", "theory.LogitDistribution", "theory.MaxMargin", "theory.ModeDescent", "theory.ModeMiniBatch"),
+        *("theory.ModeSGD", "theory.ModeSolution"),
         *("theory.Reweighting", "theory.SharedFeatures", "theory.SoftmaxMode", "theory.SoftmaxReadOut"),
         *("theory.StarvingPair", "theory.TimeDistribution", "theory.ntk.RidgeOptimum"),
         *("theorems.Counterexample", "theorems.Outcome", "theorems.Row", "theorems.Theorem"),
@@ -68,7 +69,9 @@ NOT_CALLED = dict.fromkeys(
             "problem.ModeCurve",
             "problem.NetworkCurve",
             "problem.Loss",
+            "problem.Modes",
             "problem.Network",
+            "Steps",
         ),
         *("CrossEntropy", "Exponential", "GradientFlow", "Hinge", "SquaredMargin"),
     ),
@@ -150,6 +153,7 @@ def calls():
     w, quiet = jnp.zeros(5), {"progress": False}
     descent = {"mode": mode, "loss": "hinge", "dynamics": gs.GradientDescent(0.1)}
     chances = gs.solve_mode(mode, "hinge", gs.StochasticGradientDescent(0.1))
+    batches = gs.solve_mode(mode, "hinge", gs.StochasticGradientDescent(0.1, batch_size=2))
     kappa, wait = theory.KappaDistribution(3, 1.0, 0.5), theory.LearningTime(0.5, 1.0, 0.5, 0.5, "hinge", 0.5)
     return {
         # the ground floor
@@ -158,9 +162,12 @@ def calls():
         "DeepReLU": (gs.DeepReLU, {"layers": [[[1.0, 0.0]], [2.0]], "connections": [[[1, 1]], [1]]}),
         "GradientDescent": (
             gs.GradientDescent,
-            {"step_size": 0.1, "momentum": 0.5, "nesterov": False, "weight_decay": 0.01},
+            {"step_size": 0.1, "momentum": 0.5, "nesterov": False, "weight_decay": 0.01, "read_out_step_size": 0.2},
         ),
-        "StochasticGradientDescent": (gs.StochasticGradientDescent, {"step_size": 0.1}),
+        "NormalizedGradientDescent": (gs.NormalizedGradientDescent, {"step_size": 0.1}),
+        "SharpnessAware": (gs.SharpnessAware, {"step_size": 0.1, "radius": 0.1}),
+        "SignDescent": (gs.SignDescent, {"step_size": 0.1}),
+        "StochasticGradientDescent": (gs.StochasticGradientDescent, {"step_size": 0.1, "batch_size": 2}),
         "Mode": (gs.Mode, {"frequency": 0.5, "norm": 1.0, "a": [0.2, 0.3], "z": [0.1, -0.1]}),
         "SoftmaxOneLayer": (gs.SoftmaxOneLayer, {"v": [[1.0, 0.0], [0.0, 1.0]]}),
         "SoftmaxTwoLayer": (gs.SoftmaxTwoLayer, {"w": [[1.0, 0.0]], "z": [[1.0, 0.0, 2.0]]}),
@@ -249,6 +256,8 @@ def calls():
         "ModeDescent.logit": (steps.plus.logit, {"step": 2}),
         "ModeDescent.time_to_logit": (steps.plus.time_to_logit, {"logit": 0.5, "max_steps": 100}),
         "ModeDescent.time_to_error": (steps.plus.time_to_error, {"error": 0.4, "max_steps": 100}),
+        "ModeMiniBatch.distribution": (batches.distribution, {"step": 3}),
+        "ModeMiniBatch.expected_logit": (batches.expected_logit, {"step": 2}),
         "ModeSGD.distribution": (chances.distribution, {"step": 3}),
         "ModeDescent.time_to_loss": (steps.plus.time_to_loss, {"loss": 0.4, "max_steps": 100}),
         "ModeSGD.time_to_loss": (chances.time_to_loss, {"loss": 0.4}),

@@ -86,6 +86,10 @@ OBJECTS = {
     "Temperature": (lambda: gs.Temperature("hinge", 2.0), lambda o: o.value(jnp.ones(2))),
     "Focal": (lambda: gs.Focal(2.0), lambda o: o.value(jnp.ones(2))),
     "SquaredMargin": (gs.SquaredMargin, lambda o: o.value(jnp.ones(2))),
+    "NormalizedGradientDescent": (lambda: gs.NormalizedGradientDescent(0.1), lambda o: o.step_size),
+    "SharpnessAware": (lambda: gs.SharpnessAware(0.1, 0.2), lambda o: (o.step_size, o.radius)),
+    "SignDescent": (lambda: gs.SignDescent(0.1), lambda o: o.step_size),
+    "problem.Schedule": (lambda: problem.Schedule(None, np.ones(3)), lambda o: o(2)),
     "StochasticGradientDescent": (lambda: gs.StochasticGradientDescent(0.1), lambda o: o.step_size),
     "SweepResult": (lambda: results()[3], lambda o: (o["error_mean"], o.network(2).w, o.table())),
     "Trajectory": (lambda: results()[0], lambda o: (o.margins(), o.final.w)),
@@ -110,6 +114,10 @@ OBJECTS = {
     "theory.LogitDistribution": (lambda: sgd().distribution(3), lambda o: o.mean),
     "theory.MaxMargin": (lambda: theory.max_margin_direction([[2.0, 0.0], [0.0, 1.0]]), lambda o: o.direction),
     "theory.ModeDescent": (lambda: gs.solve_mode(mode(), "hinge", gs.GradientDescent(0.1)), lambda o: o.logit(2)),
+    "theory.ModeMiniBatch": (
+        lambda: gs.solve_mode(mode(), "hinge", gs.StochasticGradientDescent(0.1, batch_size=2)),
+        lambda o: o.distribution(3).values,
+    ),
     "theory.ModeSGD": (sgd, lambda o: o.distribution(3).values),
     "theory.ModeSolution": (lambda: gs.solve_mode(mode(), "hinge"), lambda o: o.logit(1.0)),
     "theory.Reweighting": (lambda: theory.fastest_weights(*SHARES, "hinge"), lambda o: o.weights),
@@ -141,7 +149,7 @@ OBJECTS = {
 }
 BASES = {
     *("problem.Dynamics", "problem.LearningCurve", "problem.ModeCurve", "problem.NetworkCurve", "problem.Loss"),
-    *("problem.Network", "special.Clock"),
+    *("problem.Modes", "problem.Network", "special.Clock", "Steps"),
 }
 # Of these a pytree would not make sense: they are errors, reports in words, or hold more than numbers.
 WORDS = {"Comparison", "Derivation", "Report", "SweepResult", "EventKind", "Events", "PhaseDiagram", "datasets.TwoDigits"}
@@ -224,7 +232,8 @@ def test_a_repr_holds_no_wall_of_numbers():
     for one in walls:
         assert len(repr(one)) < 200
         assert "\n" not in repr(one)
-    assert repr(gs.GradientDescent(0.1)) == "GradientDescent(step_size=0.1, momentum=0, weight_decay=0, nesterov=False)"
+    numbers = "step_size=0.1, momentum=0, weight_decay=0, nesterov=False, read_out_step_size=None"
+    assert repr(gs.GradientDescent(0.1)) == f"GradientDescent({numbers})"
     assert repr(gs.SpectralDecoupling("hinge", 0.5)) == "SpectralDecoupling(loss=Hinge, penalty=0.5, target=0, scale=1)"
 
 

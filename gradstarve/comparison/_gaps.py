@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from gradstarve.ground import as_number, deprecated, html_table, is_concrete, number, readable, short_repr, shown, table_text
-from gradstarve.problem import GradientDescent, GradientFlow, Network, StochasticGradientDescent, TwoLayerReLU
+from gradstarve.problem import GradientFlow, Network, Schedule, Steps, StochasticGradientDescent, TwoLayerReLU
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def compare(solution: Any, trajectory: Any, *, t: Any = None, step_size: Any = N
 def theory_argument(solution: Any, grid: np.ndarray, scale: float) -> np.ndarray:
     """What to ask `solution` for at `grid`: itself, times the step size, or steps where times are whole ones."""
     values = grid * scale if scale != 1 else grid
-    if isinstance(getattr(solution, "dynamics", None), GradientDescent):
+    if isinstance(getattr(solution, "dynamics", None), Steps):
         steps = np.rint(values)
         # A multiple of the step size stays one up to the rounding of the product and of the recorded time.
         slack = 1e-9 if grid.dtype != np.float32 else 1e-4
@@ -316,28 +316,21 @@ def _check_same_start(solution: Any, trajectory: Any) -> None:
 def _check_same_dynamics(solution: Any, trajectory: Any, step_size: Any) -> None:
     """Where both sides name their dynamics, the numbers of these are the same."""
     ours, theirs = (getattr(curve, "dynamics", None) for curve in (solution, trajectory))
-    if isinstance(ours, GradientDescent) and isinstance(theirs, GradientDescent):
-        for name in ("step_size", "momentum", "weight_decay", "nesterov"):
-            a, b = (np.asarray(getattr(dynamics, name), np.float64) for dynamics in (ours, theirs))
-            try:
-                a, b = np.broadcast_arrays(a, b)
-            except ValueError:
-                raise ValueError(
-                    f"theory has {name} of shape {a.shape} and the trajectory of shape {b.shape}; use one dynamics for both"
-                ) from None
-            off = ~np.isclose(a, b, rtol=1e-6, atol=0)  # one of them may have been rounded to float32
-            if off.any() and not (name == "nesterov" and not np.asarray(ours.momentum).any()):
-                raise ValueError(
-                    f"theory has {name} = {a[off].flat[0]:.6g} and the trajectory {b[off].flat[0]:.6g}; use one dynamics "
-                    "for both"
-                )
-    elif isinstance(ours, GradientDescent) and isinstance(theirs, StochasticGradientDescent):
+    if isinstance(ours, Steps) and isinstance(theirs, StochasticGradientDescent):
         raise ValueError(
-            "theory is of full-batch descent and the trajectory of one random point per step; compare the latter with "
+            "theory is of full-batch descent and the trajectory of random points in each step; compare the latter with "
             "solve_mode(mode, loss, dynamics).distribution(step)"
         )
-    descent = ours if isinstance(ours, GradientDescent) else theirs
-    if step_size is None or not isinstance(descent, GradientDescent | StochasticGradientDescent):
+    if isinstance(ours, Steps) and isinstance(theirs, Steps):
+        if type(ours) is not type(theirs):
+            names = f"theory is of {type(ours).__name__} and the trajectory of {type(theirs).__name__}"
+            raise ValueError(f"{names}; use one dynamics for both")
+        steps = int(np.max(trajectory.grid, initial=0))
+        ours, theirs = (dynamics.tabled(steps, np.dtype(np.float64)) for dynamics in (ours, theirs))
+        for name in type(ours).__dataclass_fields__:
+            _check_same_number(name, ours, theirs)
+    descent = ours if isinstance(ours, Steps) else theirs
+    if step_size is None or not isinstance(descent, Steps) or descent.scheduled:
         return
     # Time per step: with momentum, either of the two usual ones.
     known = np.asarray(descent.step_size, np.float64)
@@ -349,10 +342,34 @@ def _check_same_dynamics(solution: Any, trajectory: Any, step_size: Any) -> None
         )
 
 
+def _check_same_number(name: str, ours: Any, theirs: Any) -> None:
+    a, b = (getattr(dynamics, name) for dynamics in (ours, theirs))
+    if isinstance(a, Schedule) and isinstance(b, Schedule):
+        a, b = (np.asarray(schedule.values) for schedule in (a, b))
+        steps = min(a.size, b.size)
+        a, b = a[:steps], b[:steps]
+    elif isinstance(a, Schedule) or isinstance(b, Schedule) or (a is None) != (b is None):
+        raise ValueError(f"theory has {name} = {shown(a)} and the trajectory {shown(b)}; use one dynamics for both")
+    if a is None or isinstance(a, str):
+        return
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    try:
+        a, b = np.broadcast_arrays(a, b)
+    except ValueError:
+        raise ValueError(
+            f"theory has {name} of shape {a.shape} and the trajectory of shape {b.shape}; use one dynamics for both"
+        ) from None
+    off = ~np.isclose(a, b, rtol=1e-6, atol=0)  # one of them may have been rounded to float32
+    if off.any() and not (name == "nesterov" and not np.asarray(ours.momentum).any()):
+        raise ValueError(
+            f"theory has {name} = {a[off].flat[0]:.6g} and the trajectory {b[off].flat[0]:.6g}; use one dynamics for both"
+        )
+
+
 def _time_scale(solution: Any, unit: str, step_size: Any) -> float:
     """Theory's t per unit of the grid."""
     dynamics = getattr(solution, "dynamics", None)
-    wanted = {GradientFlow: "time", GradientDescent: "step"}.get(type(dynamics), unit)
+    wanted = "time" if isinstance(dynamics, GradientFlow) else "step" if isinstance(dynamics, Steps) else unit
     if wanted == unit:
         if step_size is not None:
             raise ValueError(

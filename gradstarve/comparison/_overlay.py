@@ -27,7 +27,7 @@ from gradstarve.ground import (
     sheet,
     text_size,
 )
-from gradstarve.problem import GradientDescent
+from gradstarve.problem import Steps
 
 QUANTILES = (0.1, 0.9)
 _SINGLES = (0.03, 0.97)  # single networks outside of the band, where theory is shown to hold for outliers too
@@ -158,7 +158,7 @@ def _line_grid(comparison: Any) -> np.ndarray:
     fine = np.concatenate([even, early])
     if comparison.unit == "step":
         fine = np.rint(fine)
-    elif isinstance(getattr(comparison.solution, "dynamics", None), GradientDescent):
+    elif isinstance(getattr(comparison.solution, "dynamics", None), Steps):
         return grid  # theory in whole steps on recorded times: nothing lies between
     return np.unique(np.concatenate([fine.astype(grid.dtype), grid]))
 
@@ -294,8 +294,8 @@ def _time_label(comparison: Any) -> str:
 def _step_size(comparison: Any) -> str | None:
     """The step size in words, or None where the curves do not tell it or it differs between networks."""
     dynamics = getattr(comparison.solution, "dynamics", None)
-    if isinstance(dynamics, GradientDescent):
-        values = np.unique(np.asarray(dynamics.step_size))
+    if isinstance(dynamics, Steps):
+        values = np.unique([] if dynamics.scheduled else np.asarray(dynamics.step_size))
         return number(values[0]) if values.size == 1 else None
     return number(comparison.time_scale) if comparison.unit == "step" and comparison.time_scale != 1 else None
 

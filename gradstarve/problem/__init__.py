@@ -11,7 +11,19 @@ from gradstarve.problem._curve import (
 )
 from gradstarve.problem._data import Breach, ClassDataset, Dataset, Ray, Reduction, Separability, distinct
 from gradstarve.problem._datasets import SIDE, TwoDigits, check_types, with_patch
-from gradstarve.problem._dynamics import Dynamics, GradientDescent, GradientFlow, StochasticGradientDescent, no_dynamics
+from gradstarve.problem._dynamics import (
+    Dynamics,
+    GradientDescent,
+    GradientFlow,
+    Modes,
+    NormalizedGradientDescent,
+    Schedule,
+    SharpnessAware,
+    SignDescent,
+    Steps,
+    StochasticGradientDescent,
+    no_dynamics,
+)
 from gradstarve.problem._exclusive import exclusive
 from gradstarve.problem._losses import (
     LOSSES,
@@ -58,15 +70,21 @@ __all__ = [
     "MarginShift",
     "Mode",
     "ModeCurve",
+    "Modes",
     "Network",
     "NetworkCurve",
+    "NormalizedGradientDescent",
     "Ray",
     "Reduction",
+    "Schedule",
     "Separability",
+    "SharpnessAware",
+    "SignDescent",
     "SoftmaxOneLayer",
     "SoftmaxTwoLayer",
     "SpectralDecoupling",
     "SquaredMargin",
+    "Steps",
     "StochasticGradientDescent",
     "Temperature",
     "TwoLayerReLU",

@@ -1,25 +1,92 @@
-"""How the weights move: gradient flow, gradient descent, and descent on one random point a step.
+"""How the weights move: gradient flow, and dynamics that go step by step.
 
 Time t of the flow and step number k of descent are related by t = step_size * k. Hyperparameters are array leaves, so a
-sweep over step sizes is one vmap.
+sweep over step sizes is one vmap. A step size may also be a schedule, a function of the step number.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import LOSS_NAMES, as_flag, check_positive, is_concrete, real_arrays, short_repr, shown, suggesting
+from gradstarve.ground import (
+    LOSS_NAMES,
+    as_flag,
+    check_positive,
+    is_concrete,
+    positive_int,
+    real_arrays,
+    short_repr,
+    shown,
+    suggesting,
+)
+from gradstarve.problem._networks import Network
 
 Scalar = Float[Array, "..."]
+Same = TypeVar("Same", bound="Dynamics")
+Stepping = TypeVar("Stepping", bound="Steps")
 
 # What torch, optax and papers call them.
 _ALIASES = {name: "step_size" for name in ("lr", "learning_rate", "eta", "stepsize", "step")}
 _ALIASES |= {"beta": "momentum", "mu": "momentum", "wd": "weight_decay", "decay": "weight_decay", "l2": "weight_decay"}
+_ALIASES |= {"rho": "radius", "batch": "batch_size"}
+
+
+class Schedule(eqx.Module):
+    """A step size that changes: a `function` of the step number 0, 1, 2, ..., or its `values` at these.
+
+    Made of every step size that can be called, such as the schedules of optax.
+    """
+
+    function: Callable[[Any], Any] | None = eqx.field(static=True, default=None)
+    values: Float[Array | np.ndarray, " steps"] | None = None
+
+    __repr__ = short_repr
+
+    def __call__(self, step: Any) -> Array:
+        """The step size at `step`, which `values` have."""
+        assert self.values is not None
+        return jnp.asarray(self.values)[step]
+
+    def tabled(self, steps: int, dtype: Any) -> Schedule:
+        """Its values at the first `steps` steps. `ValueError` where one is no finite number >= 0."""
+        if self.function is None:
+            return self
+        values = self._values(steps).astype(dtype)
+        if is_concrete(values):
+            known = np.asarray(values)
+            off = np.flatnonzero(~(np.isfinite(known) & (known >= 0)))
+            if off.size:
+                raise ValueError(f"step_size, a schedule, must be >= 0 at every step, got {known[off[0]]} at step {off[0]}")
+        return Schedule(None, values)
+
+    def _values(self, steps: int) -> Array:
+        assert self.function is not None
+        count = max(steps, 1)
+        try:
+            values = jax.vmap(self.function)(jnp.arange(count))
+        except Exception:
+            # A function of Python numbers, with an `if` on the step in it.
+            values = jnp.stack([self._value(step) for step in range(count)])
+        if getattr(values, "shape", None) != (count,):
+            raise ValueError(f"step_size, a schedule, takes the step number and returns one number, got {shown(values)}")
+        return values
+
+    def _value(self, step: int) -> Array:
+        assert self.function is not None
+        try:
+            (value,) = real_arrays(step_size=self.function(step))
+        except Exception as error:
+            why = f"at step {step} it raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}"
+            raise ValueError(f"step_size, a schedule, takes the step number and returns one number; {why}") from None
+        return value
 
 
 class Dynamics(eqx.Module):
@@ -29,10 +96,79 @@ class Dynamics(eqx.Module):
 
     def check_batch(self, batch: tuple[int, ...]) -> None:
         """`ValueError` where a number of the dynamics is neither one nor one a network of the `batch`."""
-        for name in ("step_size", "momentum", "weight_decay"):
-            shape = getattr(self, name, np.zeros(())).shape
+        for name in type(self).__dataclass_fields__:
+            shape = getattr(getattr(self, name), "shape", ())
             if shape not in ((), batch):
                 raise ValueError(f"{name} has shape {shape}, which is neither () nor the batch shape {batch} of the network")
+
+    def spread(self: Same, shape: tuple[int, ...], dtype: Any) -> Same:
+        """The same with every number of this `shape` and type; a schedule stays one."""
+
+        def number(leaf: Any) -> Any:
+            return leaf if isinstance(leaf, Schedule) else jnp.broadcast_to(jnp.asarray(leaf, dtype), shape)
+
+        return jax.tree.map(number, self, is_leaf=lambda leaf: isinstance(leaf, Schedule))
+
+
+class Modes(eqx.Module):
+    """What a step may ask of the modes: theory gives it to `Steps.factors`.
+
+    Neuron j is its a_j + z_j and a_j - z_j, with a_j the coordinate of w_j along its class.
+    """
+
+    @abstractmethod
+    def pull(self, plus: Any = 1, minus: Any = 1) -> Float[Array, "*batch h"]:
+        """p r g(u) of the class that each neuron is in, 0 of none, where a_j + z_j and a_j - z_j are multiplied by these."""
+
+    @abstractmethod
+    def gradient_norm(self, pull: Float[Array, "*batch h"]) -> Float[Array, "*batch 1"]:
+        """|grad L| = sqrt(sum_j pull_j^2 ((a_j + z_j)^2 + (a_j - z_j)^2)/2)."""
+
+
+class Steps(Dynamics):
+    """Dynamics step by step. What a step does to the weights of a network is `update`, what it does to modes is `factors`.
+
+    Both say the same in their own words: training calls one and the law of (8.1) the other. Dynamics of a user's own are a
+    subclass with `update`, which `simulate` trains with; with `factors` too they have a law.
+    """
+
+    step_size: Any
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the step size changes."""
+        return isinstance(self.step_size, Schedule)
+
+    def tabled(self: Stepping, steps: int, dtype: Any) -> Stepping:
+        """The same with a schedule written out for the first `steps` steps."""
+        step_size = self.step_size
+        if not isinstance(step_size, Schedule):
+            return self
+        return eqx.tree_at(lambda dynamics: dynamics.step_size, self, step_size.tabled(steps, dtype))
+
+    def at(self: Stepping, step: Any) -> Stepping:
+        """The same with the step size of this `step`, of a schedule that is written out."""
+        step_size = self.step_size
+        if not isinstance(step_size, Schedule):
+            return self
+        return eqx.tree_at(lambda dynamics: dynamics.step_size, self, step_size(step))
+
+    def start(self, network: Network) -> Any:
+        """What is remembered before step 0."""
+        return None
+
+    def update(self, network: Network, memory: Any, gradient: Callable[[Network], Network]) -> tuple[Network, Any]:
+        """One network after a step, and what is remembered then; `gradient(network)` is that of its loss."""
+        raise NotImplementedError(f"{type(self).__name__} lacks `update(network, memory, gradient)`")
+
+    def factors(self, modes: Modes) -> tuple[Float[Array, "*batch h"], Float[Array, "*batch h"]]:
+        """(F+, F-), by which a step multiplies a_j + z_j and a_j - z_j of every neuron (17)."""
+        raise NotImplementedError(f"{type(self).__name__} lacks `factors(modes)`")
+
+    @property
+    def has_law(self) -> bool:
+        """Whether a step is two factors for each class."""
+        return type(self).factors is not Steps.factors
 
 
 class GradientFlow(Dynamics):
@@ -43,25 +179,33 @@ class GradientFlow(Dynamics):
     """
 
 
-class GradientDescent(Dynamics):
+class GradientDescent(Steps):
     """Full-batch descent. With g_k = grad L + weight_decay * weights, v_k = momentum * v_(k-1) + g_k:
 
     weights <- weights - step_size * v_k, or with `nesterov` weights <- weights - step_size * (g_k + momentum * v_k).
 
-    `step_size` > 0, 0 <= `momentum` < 1, `weight_decay` >= 0; `ValueError` otherwise. What is traced,
+    `step_size` > 0, or a schedule of the step number, such as one of optax; 0 <= `momentum` < 1; `weight_decay` >= 0;
+    `read_out_step_size` > 0, that of the read-out z where it has one of its own: `ValueError` otherwise. What is traced,
     inside jit, vmap and grad, is not checked.
 
     >>> float(GradientDescent(0.5).step_size)
     0.5
     """
 
-    step_size: Scalar
     momentum: Scalar
     weight_decay: Scalar
     nesterov: bool = eqx.field(static=True)
+    read_out_step_size: Scalar | None
 
     @suggesting(**_ALIASES)
-    def __init__(self, step_size: Any, momentum: Any = 0.0, nesterov: bool = False, weight_decay: Any = 0.0) -> None:
+    def __init__(
+        self,
+        step_size: Any,
+        momentum: Any = 0.0,
+        nesterov: bool = False,
+        weight_decay: Any = 0.0,
+        read_out_step_size: Any = None,
+    ) -> None:
         self.step_size = _step_size(step_size)
         # A known zero stays known inside jit: the laws without momentum and weight decay are cheaper and hold for more.
         with jax.ensure_compile_time_eval():
@@ -72,20 +216,154 @@ class GradientDescent(Dynamics):
             raise ValueError(f"momentum must be in [0, 1), got {shown(momentum)}")
         if is_concrete(self.weight_decay) and not _within(self.weight_decay, 0.0, np.inf):
             raise ValueError(f"weight_decay must be >= 0, got {shown(weight_decay)}")
+        self.read_out_step_size = None if read_out_step_size is None else _number("read_out_step_size", read_out_step_size)
+        if self.read_out_step_size is not None and self.scheduled:
+            raise ValueError("step_size, a schedule, is for all layers; give a number with read_out_step_size")
+
+    def start(self, network: Network) -> Network:
+        """Velocities of zero."""
+        return jax.tree.map(jnp.zeros_like, network)
+
+    def update(self, network: Network, memory: Any, gradient: Callable[[Network], Network]) -> tuple[Network, Any]:
+        """One step by the rule above."""
+        decayed = jax.tree.map(lambda g, theta: g + self.weight_decay * theta, gradient(network), network)
+        velocity = jax.tree.map(lambda v, g: self.momentum * v + g, memory, decayed)
+        push = velocity
+        if self.nesterov:
+            push = jax.tree.map(lambda v, g: g + self.momentum * v, velocity, decayed)
+        if self.read_out_step_size is None:
+            return jax.tree.map(lambda theta, v: theta - self.step_size * v, network, push), velocity
+        rates = network.by_layer(self.step_size, self.read_out_step_size)
+        return jax.tree.map(lambda theta, rate, v: theta - rate * v, network, rates, push), velocity
+
+    def factors(self, modes: Modes) -> tuple[Array, Array]:
+        """1 - step_size weight_decay ± step_size p r g(u), without momentum (8.1), (8.2). With a rate for each layer the
+        step is their geometric mean, in coordinates of (17.3)."""
+        step_size = self.mean_step_size[..., None]
+        pushed = step_size * modes.pull()
+        left = 1 - step_size * self.weight_decay[..., None]
+        return left + pushed, left - pushed
+
+    @property
+    def mean_step_size(self) -> Scalar:
+        """The geometric mean over the two layers."""
+        if self.read_out_step_size is None:
+            return self.step_size
+        return jnp.sqrt(self.step_size) * jnp.sqrt(self.read_out_step_size)
 
 
-class StochasticGradientDescent(Dynamics):
-    """Descent on one point a step, drawn with probability equal to its weight; `step_size` > 0 (not checked where traced).
+class NormalizedGradientDescent(Steps):
+    """Steps of one length: weights <- weights - step_size * grad L / |grad L|, the norm over all weights of a network.
+
+    Where the gradient is zero, nothing moves. `step_size` > 0, or a schedule; `ValueError` otherwise.
+
+    >>> float(NormalizedGradientDescent(0.5).step_size)
+    0.5
+    """
+
+    @suggesting(**_ALIASES)
+    def __init__(self, step_size: Any) -> None:
+        self.step_size = _step_size(step_size)
+
+    def update(self, network: Network, memory: Any, gradient: Callable[[Network], Network]) -> tuple[Network, Any]:
+        """One step by the rule above."""
+        descent = gradient(network)
+        scale = _ratio(self.step_size, _norm(descent))
+        return jax.tree.map(lambda theta, g: theta - scale * g, network, descent), memory
+
+    def factors(self, modes: Modes) -> tuple[Array, Array]:
+        """1 ± step_size p r g(u) / |grad L| (17.2)."""
+        pull = modes.pull()
+        pushed = _ratio(self.step_size[..., None], modes.gradient_norm(pull)) * pull
+        return 1 + pushed, 1 - pushed
+
+
+class SharpnessAware(Steps):
+    """Descent by the gradient elsewhere: weights <- weights - step_size * grad L(weights + radius * grad L / |grad L|).
+
+    Foret et al. (2021), arXiv:2010.01412, the norm over all weights of a network. `step_size` > 0, or a schedule; `radius`
+    >= 0; `ValueError` otherwise.
+
+    >>> float(SharpnessAware(0.5, radius=0.1).radius)
+    0.10000000149011612
+    """
+
+    radius: Scalar
+
+    @suggesting(**_ALIASES)
+    def __init__(self, step_size: Any, radius: Any) -> None:
+        self.step_size = _step_size(step_size)
+        (self.radius,) = real_arrays(radius=radius)
+        if is_concrete(self.radius) and not _within(self.radius, 0.0, np.inf):
+            raise ValueError(f"radius must be >= 0, got {shown(radius)}")
+
+    def update(self, network: Network, memory: Any, gradient: Callable[[Network], Network]) -> tuple[Network, Any]:
+        """One step by the rule above."""
+        uphill = gradient(network)
+        scale = _ratio(self.radius, _norm(uphill))
+        there = jax.tree.map(lambda theta, g: theta + scale * g, network, uphill)
+        return jax.tree.map(lambda theta, g: theta - self.step_size * g, network, gradient(there)), memory
+
+    def factors(self, modes: Modes) -> tuple[Array, Array]:
+        """1 ± step_size e (1 ∓ d), d = radius p r g(u) / |grad L| and e = p r g where the weights are moved by it (17.4)."""
+        here = modes.pull()
+        moved = _ratio(self.radius[..., None], modes.gradient_norm(here)) * here
+        pushed = self.step_size[..., None] * modes.pull(1 - moved, 1 + moved)
+        return 1 + pushed * (1 - moved), 1 - pushed * (1 + moved)
+
+
+class SignDescent(Steps):
+    """Every weight moves by step_size against the sign of its gradient; where that is zero it stays.
+
+    What Adam and RMSProp become for beta = 0, eps = 0. `step_size` > 0, or a schedule; `ValueError` otherwise. Its law is
+    (17.6), which is not of two factors: a mode grows by sums.
+
+    >>> float(SignDescent(0.5).step_size)
+    0.5
+    """
+
+    @suggesting(**_ALIASES)
+    def __init__(self, step_size: Any) -> None:
+        self.step_size = _step_size(step_size)
+
+    def update(self, network: Network, memory: Any, gradient: Callable[[Network], Network]) -> tuple[Network, Any]:
+        """One step by the rule above."""
+        return jax.tree.map(lambda theta, g: theta - self.step_size * jnp.sign(g), network, gradient(network)), memory
+
+
+class StochasticGradientDescent(Steps):
+    """Descent on `batch_size` random points a step, each drawn with probability equal to its weight, with replacement.
+
+    weights <- weights - step_size * (the mean over the points drawn of grad l). `step_size` > 0, or a schedule; `batch_size`
+    an integer >= 1: `ValueError` otherwise (not checked where traced).
 
     >>> float(StochasticGradientDescent(0.25).step_size)
     0.25
     """
 
-    step_size: Scalar
+    batch_size: int = eqx.field(static=True)
 
     @suggesting(**_ALIASES)
-    def __init__(self, step_size) -> None:
+    def __init__(self, step_size: Any, batch_size: int = 1) -> None:
         self.step_size = _step_size(step_size)
+        self.batch_size = positive_int("batch_size", batch_size)
+
+    def update(self, network: Network, memory: Any, gradient: Callable[[Network], Network]) -> tuple[Network, Any]:
+        """One step by the `gradient` of the points drawn."""
+        return jax.tree.map(lambda theta, g: theta - self.step_size * g, network, gradient(network)), memory
+
+
+def _norm(gradient: Network) -> Array:
+    """|gradient| over all weights, without squares that are no floats."""
+    leaves = jax.tree.leaves(gradient)
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
+    unit = jnp.where(largest > 0, largest, 1)
+    return unit * jnp.sqrt(sum(jnp.sum((leaf / unit) ** 2) for leaf in leaves) + (largest <= 0)) * (largest > 0)
+
+
+def _ratio(length: Array, norm: Array) -> Array:
+    """length / norm, 0 where the norm is."""
+    return jnp.where(norm > 0, length / jnp.where(norm > 0, norm, 1), 0)
 
 
 def _within(values, low: float, high: float) -> bool:
@@ -93,11 +371,22 @@ def _within(values, low: float, high: float) -> bool:
     return bool(((known >= low) & (known < high)).all())
 
 
-def _step_size(value) -> Array:
+def _step_size(value: Any) -> Any:
+    if isinstance(value, Schedule):
+        return value
+    if callable(value) and not hasattr(value, "shape"):
+        # An object that holds arrays is no constant of a program, a function that calls it is.
+        schedule = Schedule((lambda step: value(step)) if isinstance(value, eqx.Module) else value)
+        schedule.tabled(1, jnp.zeros(()).dtype)
+        return schedule
+    return _number("step_size", value)
+
+
+def _number(name: str, value: Any) -> Array:
     with jax.ensure_compile_time_eval():
-        (step_size,) = real_arrays(step_size=value)
-    check_positive("step_size", step_size)
-    return step_size
+        (number,) = real_arrays(**{name: value})
+    check_positive(name, number)
+    return number
 
 
 def no_dynamics(accepted: str, given: Any) -> ValueError:

@@ -86,6 +86,10 @@ class Network(eqx.Module):
             raise IndexError("this is one network, not a batch of networks")
         return jax.tree.map(lambda leaf: leaf[index], self)
 
+    def by_layer(self: Same, hidden: Any, read_out: Any) -> Same:
+        """`read_out` in the place of the weights of the last layer, and `hidden` in those of all others."""
+        raise ValueError(f"{type(self).__name__} does not say which weights are its read-out; leave out read_out_step_size")
+
     def check_described(self) -> None:
         """`ValueError` where a network of a class of the user's own does not say what it is."""
         for name, meaning in _DESCRIBED.items():
@@ -114,6 +118,12 @@ class Network(eqx.Module):
         return points
 
 
+def _last_apart(self: Same, hidden: Any, read_out: Any) -> Same:
+    """`Network.by_layer` where the last leaf holds the read-out."""
+    leaves, tree = jax.tree.flatten(self)
+    return jax.tree.unflatten(tree, [hidden] * (len(leaves) - 1) + [read_out])
+
+
 class TwoLayerReLU(Network):
     """f(x) = sum_j z_j (w_j . x)_+, no bias, h neurons; P(y=+1|x) = sigmoid(f(x)) (1.1).
 
@@ -127,6 +137,8 @@ class TwoLayerReLU(Network):
 
     w: Float[Array, "*batch h d"]
     z: Float[Array, "*batch h"]
+
+    by_layer = _last_apart
 
     def __init__(self, w, z) -> None:
         w, z = real_arrays(w=w, z=z)
@@ -238,6 +250,8 @@ class DeepReLU(Network):
 
     layers: tuple[Float[Array, "..."], ...]
     connections: Mask | None = eqx.field(static=True)
+
+    by_layer = _last_apart
 
     def __init__(self, layers, connections=None) -> None:
         if not isinstance(layers, list | tuple) or not layers:
@@ -453,6 +467,8 @@ class SoftmaxTwoLayer(Network):
 
     w: Float[Array, "*batch h d"]
     z: Float[Array, "*batch h K"]
+
+    by_layer = _last_apart
 
     def __init__(self, w, z) -> None:
         w, z = real_arrays(w=w, z=z)

@@ -31,6 +31,8 @@ from gradstarve.problem import (
     GradientFlow,
     Loss,
     Network,
+    Schedule,
+    Steps,
     StochasticGradientDescent,
     as_loss,
     no_dynamics,
@@ -95,8 +97,10 @@ def simulate(
     """
     data, network, loss = check_problem(data, network, loss)
     as_given = dynamics if isinstance(dynamics, Dynamics) else None
-    dynamics, keys = _check_dynamics(dynamics, network, key)
     steps, every = positive_int("steps", steps), positive_int("record_every", record_every)
+    if isinstance(dynamics, Steps):
+        as_given = dynamics = dynamics.tabled(steps, network.dtype)
+    dynamics, keys = _check_dynamics(dynamics, network, key)
     record_networks, throw = as_flag("record_networks", record_networks), as_flag("throw", throw)
 
     batch, axes = network.batch_shape, len(network.batch_shape)
@@ -226,17 +230,24 @@ def _check_dynamics(dynamics: Any, network: Network, key: Any) -> tuple[Any, Arr
     stochastic = isinstance(dynamics, StochasticGradientDescent)
     if not stochastic and key is not None:
         raise ValueError(f"key was given, but {type(dynamics).__name__} draws nothing at random; leave it out")
-    if stochastic or isinstance(dynamics, GradientDescent):
+    if isinstance(dynamics, Steps):
         dynamics.check_batch(batch)
-        size = int(np.prod(batch))
-        dtype = network.dtype
-        dynamics = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.astype(dtype), batch).reshape(size), dynamics)
+        dynamics = _flat(dynamics.spread(batch, network.dtype), int(np.prod(batch)))
         return dynamics, _keys(key, batch) if stochastic else None
     import optax
 
     if not isinstance(dynamics, optax.GradientTransformation):
         raise no_dynamics(accepted, dynamics)
     return dynamics, None
+
+
+def _flat(dynamics: Steps, size: int) -> Steps:
+    """Numbers of the batch shape as [b]."""
+
+    def flat(leaf: Any) -> Any:
+        return leaf if isinstance(leaf, Schedule) else leaf.reshape(size)
+
+    return jax.tree.map(flat, dynamics, is_leaf=lambda leaf: isinstance(leaf, Schedule))
 
 
 def _check_optax(network: Network, data: reference.AnyData, loss: Loss, dynamics: Any) -> None:
@@ -306,7 +317,7 @@ def _raise_if_diverged(logits: Array, grid: np.ndarray, batch: tuple[int, ...], 
     if grid[record] == 0:
         raise overflown(int(network), batch, logits.dtype)
     advice = "use a smaller step size"
-    if hasattr(dynamics, "step_size"):
+    if getattr(getattr(dynamics, "step_size", None), "ndim", 0):
         advice = f"use a step size below {np.asarray(dynamics.step_size)[network]:.6g}"
     which = which_network(np.unravel_index(network, batch))
     raise ConvergenceError(

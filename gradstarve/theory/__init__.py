@@ -32,7 +32,7 @@ from gradstarve.theory._features import (
 from gradstarve.theory._inflection import error_inflections, kappa_critical, plateau_length
 from gradstarve.theory._mode import ClockCurve, ModeSolution
 from gradstarve.theory._reweighting import Reweighting, equal_speed_weights, equal_time_weights, fastest_weights
-from gradstarve.theory._sgd import LogitDistribution, ModeSGD, TimeDistribution
+from gradstarve.theory._sgd import LogitDistribution, ModeMiniBatch, ModeSGD, TimeDistribution
 from gradstarve.theory._softmax import SoftmaxMode, SoftmaxReadOut, softmax_mode
 from gradstarve.theory._solve import Solution, solve, solve_mode
 from gradstarve.theory._speed import confident_logit, error_tail, hinge_advantage, time_to_confidence
@@ -48,6 +48,7 @@ __all__ = [
     "LogitDistribution",
     "MaxMargin",
     "ModeDescent",
+    "ModeMiniBatch",
     "ModeSGD",
     "ModeSolution",
     "Reweighting",

@@ -4,14 +4,18 @@ With p_j = a_j + z_j and q_j = a_j - z_j, one step of size eta multiplies every 
 1 - c, c = eta p r g(u), u = r (sum p_j^2 - sum q_j^2) / 4: two numbers per class move any network of any width in any
 dimension. Which neurons a class sums over is read off the sign of a_j = (p_j + q_j)/2 after each step.
 
-Weight decay lambda makes the factors 1 - eta lambda ± c. With momentum p_j and q_j have velocities P_j and Q_j, in units
-of a step: P_j <- momentum P_j + (eta lambda - c) p_j, p_j <- p_j - P_j, and likewise Q_j with eta lambda + c. All neurons
+Any dynamics whose step multiplies the p_j and q_j of a class by two factors F+ and F- have such a law (17): normalised
+descent, sharpness-aware steps, schedules, a rate for each layer; the factors are those of the dynamics.
+
+Weight decay lambda makes the factors 1 - eta lambda ± c. With momentum p_j and q_j have velocities P_j and Q_j, P_j <-
+momentum P_j + (lambda - c/eta) p_j, p_j <- p_j - eta P_j, and likewise Q_j with lambda + c/eta. All neurons
 of a class share these recurrences, but one that leaves its class takes its velocity along, coasts, and may come back: so
 every neuron has a pair of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -30,86 +34,86 @@ from gradstarve.ground import (
     readable,
     shown,
 )
-from gradstarve.problem import GradientDescent, Hinge, Loss, Mode, ModeCurve
+from gradstarve.problem import GradientDescent, Hinge, Loss, Mode, ModeCurve, Modes, Steps
 
 
-class DescentNumbers(eqx.Module):
-    """The numbers of a `GradientDescent` for every network, [*batch]; None where they are known to be zero."""
+class StepLaw(eqx.Module):
+    """The law of one class, or of several that share a step, under dynamics that go step by step.
 
-    step_size: Float[Array, "*batch"]
-    momentum: Float[Array, "*batch"] | None
-    weight_decay: Float[Array, "*batch"] | None
-    nesterov: bool = eqx.field(static=True)
-
-
-class DescentLaw(eqx.Module):
-    """The law (8.1), (8.2) for one class, or for two antipodal ones that pass neurons to each other.
-
-    `grown` p_j and `decayed` q_j: [*batch, h] at step 0, in the orientation of the first class; `frequency`, `norm`:
-    [classes, *batch]. Class 0 sums over a_j > 0 and class 1, if there is one, over a_j < 0. `dynamics` has its numbers
-    [*batch], or None for a momentum or weight decay that is known to be zero, and then costs nothing.
+    `frequency`, `norm`: [classes, *batch]. Neurons have a signed coordinate a_j: class c sums over those with
+    `signs`[c] a_j > 0, and with `home` [*batch, h], where neurons keep to their class, over those with `signs`[c] home_j > 0
+    among them. `dynamics` has its numbers [*batch]. A subclass says what a state is.
     """
 
     loss_function: Loss
-    dynamics: DescentNumbers
+    dynamics: Any
     frequency: Float[Array, "classes *batch"]
     norm: Float[Array, "classes *batch"]
-    grown: Float[Array, "*batch h"]
-    decayed: Float[Array, "*batch h"]
-
-    def _logits(self, grown, decayed):
-        """u per class, [classes, *batch], and who is in which class."""
-        a = (grown + decayed) / 2
-        members = jnp.stack([a > 0, a < 0])[: self.norm.shape[0]]
-        # (p - q)(p + q) is p^2 - q^2 with one rounding less.
-        product = (grown - decayed) * (grown + decayed)
-        logits = self.norm * jnp.sum(jnp.where(members, product, 0), axis=-1) / 4
-        # A neuron that has overflowed is a member of nothing; its network has no logit, and must not get a tame one.
-        return jnp.where(jnp.all(jnp.isfinite(product), axis=-1), logits, jnp.nan), members
-
-    def _step(self, grown, decayed, velocity):
-        """One step of (p_j, q_j) and, with momentum, of their velocities (P_j, Q_j)."""
-        logits, members = self._logits(grown, decayed)
-        d = self.dynamics
-        speed = d.step_size * self.frequency * self.norm * self.loss_function.residual(logits)
-        speed = jnp.sum(jnp.where(members, speed[..., None], 0), axis=0)
-        loses = 0 if d.weight_decay is None else (d.step_size * d.weight_decay)[..., None]
-        if d.momentum is None:
-            return grown * (1 - loses + speed), decayed * (1 - loses - speed), None
-        pull = (loses - speed) * grown, (loses + speed) * decayed
-        momentum = d.momentum[..., None]
-        velocity = tuple(momentum * v + g for v, g in zip(velocity, pull, strict=True))
-        move = velocity
-        if d.nesterov:
-            move = tuple(g + momentum * v for v, g in zip(velocity, pull, strict=True))
-        return grown - move[0], decayed - move[1], velocity
+    home: Float[Array, "*batch h"] | None
+    signs: tuple[int, ...] = eqx.field(static=True)
 
     @property
-    def first(self):
-        """p_j, q_j and, with momentum, their velocities at step 0."""
-        at_rest = (jnp.zeros_like(self.grown), jnp.zeros_like(self.decayed))
-        return self.grown, self.decayed, None if self.dynamics.momentum is None else at_rest
+    def first(self) -> tuple:
+        """The state at step 0."""
+        raise NotImplementedError
+
+    def coordinates_of(self, state: tuple) -> tuple[Array, Array]:
+        """(a_j, z_j), each [*batch, h], in the orientation of the signs."""
+        raise NotImplementedError
+
+    def logits_of(self, state: tuple) -> Array:
+        """u per class, [classes, *batch]."""
+        raise NotImplementedError
+
+    def step(self, state: tuple) -> tuple:
+        """The state a step later."""
+        raise NotImplementedError
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The axes of networks."""
+        return self.norm.shape[1:]
+
+    @property
+    def dtype(self) -> Any:
+        """The precision of the weights."""
+        return self.norm.dtype
+
+    def _members(self, a: Array) -> Array:
+        """Who is in which class, [classes, *batch, h]."""
+        inside = [sign * a > 0 for sign in self.signs]
+        if self.home is not None:
+            inside = [there & (sign * self.home > 0) for there, sign in zip(inside, self.signs, strict=True)]
+        return jnp.stack(inside)
+
+    def _pull(self, logits: Array, members: Array) -> Array:
+        """p r g(u) of the class that each neuron is in, 0 of none: [*batch, h]."""
+        pull = self.frequency * self.norm * self.loss_function.residual(logits)
+        return jnp.sum(jnp.where(members, pull[..., None], 0), axis=0)
 
     @property
     def start(self) -> Float[Array, "*batch h"]:
-        """a_j at step 0, in the orientation of class 0."""
-        return (self.grown + self.decayed) / 2
+        """a_j at step 0."""
+        return self.coordinates_of(self.first)[0]
 
     def remainder(self, steps) -> Float[Array, "..."]:
         """What weight decay has left at `steps` of a weight that no point acts on, [*batch, *steps.shape]; 1 without it."""
-        if self.dynamics.weight_decay is None:
-            return jnp.ones((*self.grown.shape[:-1], *check_steps(steps).shape), self.grown.dtype)
-        # The read-out of a neuron with a = 0 is such a weight, whatever the loss; with one loss for all, it compiles once.
-        one = jnp.ones_like(self.grown[..., :1])
-        return DescentLaw(Hinge(), self.dynamics, self.frequency[:1], self.norm[:1], one, -one).coordinates(steps)[1][..., 0]
+        return jnp.ones((*self.batch_shape, *check_steps(steps).shape), self.dtype)
+
+    def tabled(self, steps: int):
+        """The same with a schedule written out for the first `steps` steps."""
+        if not self.dynamics.scheduled:
+            return self
+        return eqx.tree_at(lambda law: law.dynamics, self, self.dynamics.tabled(steps, self.dtype))
 
     def at(self, steps, read):
-        """`read(law, *state)` after each of `steps`, stacked in front: [steps.size, ...]; `ConvergenceError`
+        """`read(law, state)` after each of `steps`, stacked in front: [steps.size, ...]; `ConvergenceError`
         if any of it is not finite."""
         steps = check_steps(steps).reshape(-1)
         # Every stride-th state is kept, where the stride divides all of the steps asked for.
         stride = max(int(np.gcd.reduce(steps)), 1) if steps.size else 1
-        values = _record(self, jnp.asarray(steps // stride), stride, int(steps.max(initial=0)) // stride, read)
+        last = int(steps.max(initial=0))
+        values = _record(self.tabled(last), jnp.asarray(steps // stride), stride, last // stride, read)
         for value in jax.tree.leaves(values):
             if is_concrete(value) and not np.isfinite(np.asarray(value)).all():
                 sick = ~np.isfinite(np.asarray(value)).all(axis=tuple(range(1, value.ndim)))
@@ -117,9 +121,11 @@ class DescentLaw(eqx.Module):
                 if first == 0:
                     kind = np.dtype(value.dtype)
                     raise ValueError(f"weights are so large that their logits are beyond {kind}; give smaller ones")
+                size = ""
+                if not self.dynamics.scheduled:
+                    size = f" with step_size = {np.asarray(self.dynamics.step_size).max():.6g}"
                 raise ConvergenceError(
-                    f"gradient descent diverges: weights are not finite at step {first} with step_size = "
-                    f"{np.asarray(self.dynamics.step_size).max():.6g}; use a smaller step size"
+                    f"gradient descent diverges: weights are not finite at step {first}{size}; use a smaller step size"
                 )
         return values
 
@@ -128,17 +134,102 @@ class DescentLaw(eqx.Module):
         return _behind(self.at(steps, _read_logits), np.shape(steps), offset=0)
 
     def coordinates(self, steps) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-        """(a_j, z_j) at `steps`, in the orientation of class 0: each [*batch, *steps.shape, h]."""
+        """(a_j, z_j) at `steps`, in the orientation of the signs: each [*batch, *steps.shape, h]."""
         a, z = self.at(steps, _read_coordinates)
         return _behind(a, np.shape(steps), offset=1), _behind(z, np.shape(steps), offset=1)
 
 
-def _read_logits(law: DescentLaw, grown, decayed, velocity):
-    return law._logits(grown, decayed)[0]
+class DescentLaw(StepLaw):
+    """The law (8.1), (8.2) for one class, for exclusive ones, or for two antipodal ones that pass neurons to each other.
+
+    `grown` p_j and `decayed` q_j: [*batch, h] at step 0. The state is (p_j, q_j, velocities (P_j, Q_j) or None, step).
+    `ratio`: where the layers have step sizes of their own, (eta_z / eta_a)^(1/4), [*batch]; then p_j and q_j are those of
+    A_j = ratio a_j and Z_j = z_j / ratio, which move as a_j and z_j do by sqrt(eta_a eta_z) (17.3).
+    """
+
+    grown: Float[Array, "*batch h"]
+    decayed: Float[Array, "*batch h"]
+    ratio: Float[Array, "*batch"] | None
+    has_momentum: bool = eqx.field(static=True)
+    has_decay: bool = eqx.field(static=True)
+
+    @property
+    def first(self):
+        """p_j, q_j and, with momentum, their velocities at step 0."""
+        at_rest = (jnp.zeros_like(self.grown), jnp.zeros_like(self.decayed))
+        return self.grown, self.decayed, at_rest if self.has_momentum else None, jnp.zeros((), jnp.int32)
+
+    def coordinates_of(self, state):
+        """(a_j, z_j) of (p_j, q_j)."""
+        grown, decayed, *_ = state
+        a, z = (grown + decayed) / 2, (grown - decayed) / 2
+        return (a, z) if self.ratio is None else (a / self.ratio[..., None], z * self.ratio[..., None])
+
+    def logits_of(self, state):
+        """u = r sum (p_j^2 - q_j^2) / 4 of each class."""
+        return self.logits_and_members(*state[:2])[0]
+
+    def logits_and_members(self, grown, decayed):
+        """u per class, [classes, *batch], and who is in which class."""
+        members = self._members((grown + decayed) / 2)
+        # (p - q)(p + q) is p^2 - q^2 with one rounding less.
+        product = (grown - decayed) * (grown + decayed)
+        logits = self.norm * jnp.sum(jnp.where(members, product, 0), axis=-1) / 4
+        # A neuron that has overflowed is a member of nothing; its network has no logit, and must not get a tame one.
+        return jnp.where(jnp.all(jnp.isfinite(product), axis=-1), logits, jnp.nan), members
+
+    def step(self, state):
+        """One step of (p_j, q_j) by the factors of the dynamics, or, with momentum, of their velocities (P_j, Q_j) too."""
+        grown, decayed, velocity, count = state
+        here, modes = self.dynamics.at(count), Here(self, grown, decayed)
+        if not self.has_momentum:
+            plus, minus = here.factors(modes)
+            return grown * plus, decayed * minus, None, count + 1
+        step_size, momentum = here.mean_step_size[..., None], here.momentum[..., None]
+        pushed, loses = modes.pull(), here.weight_decay[..., None]
+        pull = (loses - pushed) * grown, (loses + pushed) * decayed
+        velocity = tuple(momentum * v + g for v, g in zip(velocity, pull, strict=True))
+        move = velocity
+        if here.nesterov:
+            move = tuple(g + momentum * v for v, g in zip(velocity, pull, strict=True))
+        return grown - step_size * move[0], decayed - step_size * move[1], velocity, count + 1
+
+    def remainder(self, steps) -> Float[Array, "..."]:
+        """What weight decay has left at `steps` of a weight that no point acts on, [*batch, *steps.shape]; 1 without it."""
+        if not self.has_decay:
+            return super().remainder(steps)
+        # The read-out of a neuron with a = 0 is such a weight, whatever the loss; with one loss for all, it compiles once.
+        one = jnp.ones_like(self.grown[..., :1])
+        first = self.frequency[:1], self.norm[:1], None, self.signs[:1]
+        alone = DescentLaw(Hinge(), self.dynamics, *first, one, -one, None, self.has_momentum, True)
+        return alone.coordinates(steps)[1][..., 0]
 
 
-def _read_coordinates(law: DescentLaw, grown, decayed, velocity):
-    return (grown + decayed) / 2, (grown - decayed) / 2
+class Here(Modes):
+    """The `Modes` of a law where its neurons have these p_j and q_j."""
+
+    law: DescentLaw
+    grown: Float[Array, "*batch h"]
+    decayed: Float[Array, "*batch h"]
+
+    def pull(self, plus: Any = 1, minus: Any = 1) -> Array:
+        """p r g(u) of the class of each neuron where p_j and q_j are multiplied by `plus` and `minus`: [*batch, h]."""
+        return self.law._pull(*self.law.logits_and_members(plus * self.grown, minus * self.decayed))
+
+    def gradient_norm(self, pull: Array) -> Array:
+        """|grad L| = sqrt(sum_j pull_j^2 (p_j^2 + q_j^2) / 2), [*batch, 1], without squares that are no floats."""
+        size = jnp.abs(pull) * jnp.hypot(self.grown, self.decayed)
+        largest = jnp.max(size, axis=-1, keepdims=True)
+        unit = jnp.where(largest > 0, largest, 1)
+        return unit * jnp.sqrt(jnp.sum((size / unit) ** 2, axis=-1, keepdims=True) / 2)
+
+
+def _read_logits(law: StepLaw, state):
+    return law.logits_of(state)
+
+
+def _read_coordinates(law: StepLaw, state):
+    return law.coordinates_of(state)
 
 
 def _behind(values, shape, offset):
@@ -149,15 +240,15 @@ def _behind(values, shape, offset):
 
 
 @eqx.filter_jit
-def _record(law: DescentLaw, index, stride: int, count: int, read):
+def _record(law: StepLaw, index, stride: int, count: int, read):
     """`read` of the states numbered `index` among those after 0, stride, 2 stride, ..., count stride steps."""
 
     def several(state, _):
-        state = jax.lax.scan(lambda s, _: (law._step(*s), None), state, length=stride)[0]
-        return state, read(law, *state)
+        state = jax.lax.scan(lambda s, _: (law.step(s), None), state, length=stride)[0]
+        return state, read(law, state)
 
     _, later = jax.lax.scan(several, law.first, length=count)
-    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest])[index], read(law, *law.first), later)
+    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest])[index], read(law, law.first), later)
 
 
 def first_step(step, value, state, goal, max_steps: int):
@@ -181,15 +272,15 @@ def first_step(step, value, state, goal, max_steps: int):
 
 
 @eqx.filter_jit
-def _steps_to(what: str, law: DescentLaw, goal, max_steps: int):
-    """The first step with a logit of class 0 of at least `goal`, or (`what`) a loss of at most `goal`: [*batch, goals]."""
+def _steps_to(what: str, law: StepLaw, index, goal, max_steps: int):
+    """The first step with a logit of class `index` of at least `goal`, or (`what`) a loss of at most it: [*batch, goals]."""
 
     def logit(state):
-        return law._logits(*state[:2])[0][0]
+        return law.logits_of(state)[index]
 
     if what == "logit":
-        return first_step(lambda s: law._step(*s), lambda s: -logit(s), law.first, -goal, max_steps)
-    return first_step(lambda s: law._step(*s), lambda s: law.loss_function.value(logit(s)), law.first, goal, max_steps)
+        return first_step(law.step, lambda s: -logit(s), law.first, -goal, max_steps)
+    return first_step(law.step, lambda s: law.loss_function.value(logit(s)), law.first, goal, max_steps)
 
 
 class DescentSolution(ModeCurve):
@@ -199,7 +290,7 @@ class DescentSolution(ModeCurve):
     Steps must be known when traced (not arguments of a jitted function); weights, p, r and step size may be traced.
     """
 
-    law: DescentLaw
+    law: StepLaw
     index: int = eqx.field(static=True)
 
     def logit(self, step) -> Float[Array, "..."]:
@@ -209,7 +300,7 @@ class DescentSolution(ModeCurve):
     def weights(self, step) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(a_j, z_j) after `step` steps, in the orientation of this class, each [*batch, *step.shape, h]."""
         a, z = self.law.coordinates(step)
-        return (a, z) if self.index == 0 else (-a, -z)
+        return (a, z) if self.law.signs[self.index] > 0 else (-a, -z)
 
     def remainder(self, step) -> Float[Array, "..."]:
         """What weight decay has left of a weight that no point acts on, [*batch, *step.shape]; 1 without it."""
@@ -217,7 +308,7 @@ class DescentSolution(ModeCurve):
 
     def time_to_logit(self, logit, max_steps: int = 1_000_000) -> Float[Array, "..."]:
         """The first step with u >= `logit`, [*batch, *logit.shape] as floats; inf if not within `max_steps`."""
-        return self._first_step("logit", as_goal("logit", logit, self.law.grown.dtype), max_steps)
+        return self._first_step("logit", as_goal("logit", logit, self.law.dtype), max_steps)
 
     @property
     def loss_function(self) -> Loss:
@@ -226,11 +317,11 @@ class DescentSolution(ModeCurve):
 
     @property
     def _batch(self) -> tuple[int, ...]:
-        return self.law.grown.shape[:-1]
+        return self.law.batch_shape
 
     @property
     def _dtype(self) -> Any:
-        return self.law.grown.dtype
+        return self.law.dtype
 
     @property
     def _unit(self) -> str:
@@ -243,14 +334,9 @@ class DescentSolution(ModeCurve):
         return self.time_to_logit(margin, max_steps)
 
     def _first_step(self, what: str, goal, max_steps):
-        law = self.law if self.index == 0 else self.law_seen_from_here()
-        found = _steps_to(what, law, goal.reshape(-1), positive_int("max_steps", max_steps))
+        most = positive_int("max_steps", max_steps)
+        found = _steps_to(what, self.law.tabled(most), jnp.asarray(self.index), goal.reshape(-1), most)
         return found.reshape(*self._batch, *goal.shape)
-
-    def law_seen_from_here(self) -> DescentLaw:
-        """The same law with this class in front: classes swapped, every a_j and z_j with its sign turned."""
-        m = self.law
-        return DescentLaw(m.loss_function, m.dynamics, m.frequency[::-1], m.norm[::-1], -m.grown, -m.decayed)
 
 
 class ModeDescent(DescentSolution):
@@ -269,47 +355,61 @@ class ModeDescent(DescentSolution):
 
     def leaving_step(self, max_steps: int = 10_000) -> Float[Array, "*batch h"]:
         """The first step with a_j <= 0, [*batch, h] as floats; inf if not within `max_steps`."""
-        return _leaving_steps(self.law, positive_int("max_steps", max_steps))
+        most = positive_int("max_steps", max_steps)
+        return _leaving_steps(self.law.tabled(most), most)
 
 
 @eqx.filter_jit
-def _leaving_steps(law: DescentLaw, max_steps: int):
+def _leaving_steps(law: StepLaw, max_steps: int):
     def body(carry, step):
         state, left = carry
-        state = law._step(*state)
-        return (state, jnp.where(jnp.isinf(left) & (state[0] + state[1] <= 0), step, left)), None
+        state = law.step(state)
+        return (state, jnp.where(jnp.isinf(left) & (law.coordinates_of(state)[0] <= 0), step, left)), None
 
-    left = jnp.where(law.grown + law.decayed <= 0, 0, jnp.full_like(law.grown, jnp.inf))
-    steps = jnp.arange(1, max_steps + 1).astype(law.grown.dtype)
+    left = jnp.where(law.start <= 0, 0, jnp.full_like(law.start, jnp.inf))
+    steps = jnp.arange(1, max_steps + 1).astype(law.dtype)
     return jax.lax.scan(body, (law.first, left), steps)[0][1]
 
 
-def descend_mode(mode: Mode, loss: Loss, dynamics: GradientDescent) -> ModeDescent:
-    """The law (8.1), (8.2) of one mode."""
+def descend_mode(mode: Mode, loss: Loss, dynamics: Steps) -> ModeDescent:
+    """The law (8.1), (8.2), (17) of one mode."""
     return ModeDescent(new_descent_law(loss, dynamics, [mode.frequency], [mode.norm], mode.a, mode.z), 0, mode)
 
 
-def new_descent_law(loss: Loss, dynamics: GradientDescent, frequencies, norms, a: Array, z: Array) -> DescentLaw:
-    """The law for neurons `a`, `z` [*batch, h]; `frequencies`, `norms`: a number or [*batch] for each class."""
+def new_descent_law(
+    loss: Loss,
+    dynamics: Steps,
+    frequencies: Sequence[Any],
+    norms: Sequence[Any],
+    a: Array,
+    z: Array,
+    signs: tuple[int, ...] = (1, -1),
+    home: Array | None = None,
+) -> DescentLaw:
+    """The law for neurons `a`, `z` [*batch, h], of classes of these `signs`; `frequencies`, `norms`: a number or [*batch]
+    for each class. `home`: of neurons that keep to their class."""
     batch = a.shape[:-1]
     dynamics.check_batch(batch)
 
     def per_class(values):
         return jnp.stack([jnp.broadcast_to(jnp.asarray(value, a.dtype), batch) for value in values])
 
-    def number(value):
-        return jnp.broadcast_to(value.astype(a.dtype), batch)
-
-    momentum, weight_decay = (
-        None if is_concrete(value) and not np.asarray(value).any() else number(value)
-        for value in (dynamics.momentum, dynamics.weight_decay)
-    )
     if is_concrete(a) and is_concrete(z):
         known = np.asarray(a, np.float64), np.asarray(z, np.float64)
         check_normal_size("|a + z|", np.where(known[0] != 0, log_sum(*known), -np.inf), a.dtype)
-    nesterov = dynamics.nesterov and momentum is not None
-    numbers = DescentNumbers(number(dynamics.step_size), momentum, weight_decay, nesterov)
-    return DescentLaw(loss, numbers, per_class(frequencies), per_class(norms), a + z, a - z)
+    has_momentum, has_decay = (_is_there(getattr(dynamics, name, 0)) for name in ("momentum", "weight_decay"))
+    ratio = None
+    if isinstance(dynamics, GradientDescent) and dynamics.read_out_step_size is not None:
+        ratio = jnp.sqrt(jnp.sqrt(dynamics.read_out_step_size / dynamics.step_size)).astype(a.dtype)
+        ratio = jnp.broadcast_to(ratio, batch)
+        a, z = a * ratio[..., None], z / ratio[..., None]
+    classes = loss, dynamics.spread(batch, a.dtype), per_class(frequencies), per_class(norms), home, signs[: len(norms)]
+    return DescentLaw(*classes, a + z, a - z, ratio, has_momentum, has_decay)
+
+
+def _is_there(value: Any) -> bool:
+    """Whether a number of the dynamics may be other than zero."""
+    return not is_concrete(value) or bool(np.asarray(value).any())
 
 
 _LAST_STEP = 2**31 - 1  # steps are counted in 32 bits where JAX does

@@ -1,9 +1,13 @@
-"""Descent on one random point a step, in distribution over the draws (8.3).
+"""Descent on random points, in distribution over the draws: one a step (8.3), or several (17.5).
 
 A step that draws a point of another class leaves a mode where it is, and one that draws a point of its own is a step of
 descent on that class alone. So after m own draws the mode is where the deterministic law (8.1) with p = 1 is after m steps,
 deaths included, and the number of own draws among T is binomial: the whole distribution over seeds is a finite sum. What
 takes the deterministic law m steps takes SGD the wait for the m-th own draw, which is negative binomial.
+
+With B points a step the factors are 1 ± eta r g(u) n/B, n ~ Binomial(B, p), and a step with n = 0 leaves the mode where it
+is: the distribution is a sum over the sequences of the n > 0, of which there are B^m of length m. For hinge loss below its
+margin g = 1, and the mean over all of them is two powers.
 """
 
 from __future__ import annotations
@@ -14,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import as_array, as_goal, is_concrete, positive_int, short_repr, shown
-from gradstarve.problem import GradientDescent, Loss, Mode, StochasticGradientDescent
+from gradstarve.ground import HypothesisError, as_array, as_goal, is_concrete, positive_int, short_repr, shown
+from gradstarve.problem import GradientDescent, Hinge, Loss, Mode, StochasticGradientDescent
 from gradstarve.special import binomial_at_least, pmf
-from gradstarve.theory._descent import ModeDescent, descend_mode
+from gradstarve.theory._descent import ModeDescent, descend_mode, new_descent_law
 from gradstarve.theory._mode import insert_axes
 
 # By how many roundings of the smaller one of its two tails a cdf is off: 150 to 200 were seen, of up to 3000 steps.
@@ -170,8 +174,7 @@ class ModeSGD(eqx.Module):
     @property
     def frequency(self) -> Float[Array, "*batch"]:
         """The probability that a step draws a point of this class, [*batch]; 1 for weights whose sum is rounded up."""
-        p = self.mode.frequency
-        return jnp.broadcast_to(jnp.where(p > 1, 1, p), self.mode.batch_shape)
+        return _probability(self.mode)
 
     def distribution(self, step) -> LogitDistribution:
         """The logit after `step` >= 0 steps, over the draws: step + 1 values and their probabilities."""
@@ -204,10 +207,138 @@ class ModeSGD(eqx.Module):
         return TimeDistribution(draws, jnp.broadcast_to(p, draws.shape))
 
 
-def sgd_mode(mode: Mode, loss: Loss, dynamics: StochasticGradientDescent) -> ModeSGD:
-    """The law (8.3) of one mode."""
+# Outcomes of a distribution that are still listed one by one.
+_MOST_OUTCOMES = 2**20
+
+
+class ModeMiniBatch(eqx.Module):
+    """One `mode` under descent on B points a step, drawn with replacement: the distribution over the draws (17.5).
+
+    `own`: the deterministic law of steps that draw points of this class alone, the fastest of all.
+
+    >>> from gradstarve.theory import solve_mode
+    >>> mode = Mode(0.5, 1.0, a=[0.1], z=[0.1])
+    >>> solution = solve_mode(mode, "hinge", StochasticGradientDescent(0.5, batch_size=2))
+    >>> after = solution.distribution(1)
+    >>> after.probabilities.tolist(), round(float(after.mean), 6), round(float(solution.expected_logit(1)), 6)
+    ([0.25, 0.5, 0.25], 0.015938, 0.015938)
+    """
+
+    __repr__ = short_repr
+
+    mode: Mode
+    own: ModeDescent
+    batch_size: int = eqx.field(static=True)
+
+    def __getattr__(self, name: str):
+        if name in _CURVE:
+            raise AttributeError(
+                f"ModeMiniBatch has no {name!r}: the draws make the curve a distribution; .distribution(step) has that of "
+                "the logit, with .mean, .variance, .quantile(level) and .error; .own is the law of its own draws"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def frequency(self) -> Float[Array, "*batch"]:
+        """The probability that a draw is of this class, [*batch]; 1 for weights whose sum is rounded up."""
+        return _probability(self.mode)
+
+    def distribution(self, step) -> LogitDistribution:
+        """The logit after `step` >= 0 steps, over the draws: 1 + B + B^2 + ... + B^step values and their probabilities.
+
+        `ValueError` for more than 2^20 of them.
+        """
+        step, most = positive_int("step", step, 0), self.batch_size
+        if sum(most**m for m in range(step + 1)) > _MOST_OUTCOMES:
+            raise ValueError(
+                f"{step} steps with {most} points each have more than {_MOST_OUTCOMES} outcomes; give fewer steps, "
+                "expected_logit(step) for the mean of the hinge loss, or simulate(...)"
+            )
+        law, p = self.own.law, self.frequency
+        counts = np.arange(1, most + 1)
+        drawn = -jnp.expm1(most * jnp.log1p(-p))  # the chance that n > 0
+        chances = pmf(*_spread(counts, most, p)) / drawn[..., None]
+        # [*batch, sequences] of m steps with n > 0, the states with their neurons behind.
+        a, z = self.mode.a[..., None, :], self.mode.z[..., None, :]
+        chance = jnp.ones((*self.mode.batch_shape, 1), p.dtype)
+        values, weights = [], []
+        for m in range(step + 1):
+            if m:
+                sequences = a.shape[-2]
+                a, z = (jnp.repeat(part, most, axis=-2) for part in (a, z))
+                share = jnp.asarray(np.tile(counts / most, sequences), p.dtype)
+                once = new_descent_law(
+                    law.loss_function,
+                    GradientDescent(self.own.law.dynamics.step_size[..., None] * jnp.ones_like(share)),
+                    [share],
+                    [self.mode.norm[..., None] if jnp.ndim(self.mode.norm) else self.mode.norm],
+                    a,
+                    z,
+                )
+                a, z = once.coordinates_of(once.step(once.first))
+                chance = (chance[..., None] * chances[..., None, :]).reshape(*chance.shape[:-1], -1)
+            inside = jnp.where(a > 0, a * z, 0)
+            norm = jnp.broadcast_to(self.mode.norm, self.mode.batch_shape)[..., None]
+            values.append(norm * jnp.sum(inside, axis=-1))
+            weights.append(chance * pmf(*_spread(np.array([m]), step, drawn)))
+        return LogitDistribution(jnp.concatenate(values, axis=-1), jnp.concatenate(weights, axis=-1))
+
+    def expected_logit(self, step) -> Float[Array, "*batch"]:
+        """E u after `step` >= 0 steps of the hinge loss, while no draw can have led to the margin, [*batch]:
+
+        (r/4) (mu_+^step M_+ - mu_-^step M_-), mu_± = (1 ± x)^2 + (eta r)^2 p (1 - p)/B, x = eta p r.
+
+        `HypothesisError` for another loss, where a margin may have been reached, and where a neuron may have left its class.
+        """
+        step = positive_int("step", step, 0)
+        loss, law = self.own.law.loss_function, self.own.law
+        if not isinstance(loss, Hinge):
+            raise HypothesisError(
+                "the mean over the draws is two powers where the residual is constant: hinge loss (17.5)",
+                f"loss = {getattr(loss, 'name', type(loss).__name__)!r}",
+                "distribution(step).mean",
+            )
+        if step:
+            fastest = self.own.logit(step - 1)
+            left = self.own.leaving_step(step)
+            leaves = jnp.isfinite(left) & (self.mode.a > 0)
+            if is_concrete(fastest) and not (np.asarray(fastest) < 1).all():
+                where = f"the fastest draws have a logit of {float(np.max(np.asarray(fastest))):.6g} at step {step - 1}"
+                raise HypothesisError("no draw leads to the margin before the step (17.5)", where, "distribution(step).mean")
+            if is_concrete(leaves) and bool(leaves.any()):
+                where = f"neuron {int(np.argwhere(np.asarray(leaves))[0][-1])} may leave the class"
+                raise HypothesisError("every neuron stays in the class (17.5)", where, "distribution(step).mean")
+        p, norm, pushed = self.frequency, self.mode.norm, law.dynamics.step_size * self.mode.norm
+        spread = pushed**2 * p * (1 - p) / self.batch_size
+        seen = self.mode.a > 0
+        grown, decayed = (
+            jnp.sum(jnp.where(seen, part**2, 0), axis=-1) for part in (self.mode.a + self.mode.z, self.mode.a - self.mode.z)
+        )
+        rises, falls = (1 + pushed * p) ** 2 + spread, (1 - pushed * p) ** 2 + spread
+        return norm / 4 * (rises**step * grown - falls**step * decayed)
+
+
+def _spread(counts, of: int, p):
+    """`counts`, the number of draws and their probability, each [*p.shape, counts]."""
+    return jnp.broadcast_arrays(jnp.asarray(counts, p.dtype), jnp.asarray(of, p.dtype), p[..., None])
+
+
+def _probability(mode: Mode) -> Array:
+    p = mode.frequency
+    return jnp.broadcast_to(jnp.where(p > 1, 1, p), mode.batch_shape)
+
+
+def sgd_mode(mode: Mode, loss: Loss, dynamics: StochasticGradientDescent) -> ModeSGD | ModeMiniBatch:
+    """The law (8.3), (17.5) of one mode."""
+    if dynamics.scheduled:
+        raise HypothesisError(
+            "the law of random points is of one step size: which draws of a schedule are own ones changes the steps (8.3)",
+            "step_size is a schedule",
+            "simulate(...), or a step size that is a number",
+        )
     alone = Mode(jnp.ones_like(mode.frequency), mode.norm, mode.a, mode.z)
-    return ModeSGD(mode, descend_mode(alone, loss, GradientDescent(dynamics.step_size)))
+    own = descend_mode(alone, loss, GradientDescent(dynamics.step_size))
+    return ModeSGD(mode, own) if dynamics.batch_size == 1 else ModeMiniBatch(mode, own, dynamics.batch_size)
 
 
 def _check_step(step, dtype):

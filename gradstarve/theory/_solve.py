@@ -30,17 +30,21 @@ from gradstarve.problem import (
     Network,
     NetworkCurve,
     Ray,
+    SharpnessAware,
+    SignDescent,
+    Steps,
     StochasticGradientDescent,
     TwoLayerReLU,
     as_loss,
     given,
     no_dynamics,
 )
-from gradstarve.theory._descent import DescentLaw, DescentSolution, ModeDescent, descend_mode, first_step, new_descent_law
+from gradstarve.theory._descent import DescentSolution, ModeDescent, StepLaw, descend_mode, first_step, new_descent_law
 from gradstarve.theory._levels import first_time
 from gradstarve.theory._mode import ModeSolution, flow_mode, insert_axes, transfer_flow
 from gradstarve.theory._piecewise import PiecewiseClock, stacked
-from gradstarve.theory._sgd import ModeSGD, sgd_mode
+from gradstarve.theory._sgd import ModeMiniBatch, ModeSGD, sgd_mode
+from gradstarve.theory._sign import new_sign_law
 
 _MADE_BY = {"flow": "GradientFlow()", "descent": "GradientDescent(step_size)"}
 
@@ -57,15 +61,19 @@ def _with_laws() -> str:
 @overload
 def solve_mode(mode: Mode, loss: Loss | str = ..., dynamics: GradientFlow | None = ...) -> ModeSolution: ...
 @overload
-def solve_mode(mode: Mode, loss: Loss | str, dynamics: GradientDescent) -> ModeDescent: ...
+def solve_mode(mode: Mode, loss: Loss | str, dynamics: StochasticGradientDescent) -> ModeSGD | ModeMiniBatch: ...
 @overload
-def solve_mode(mode: Mode, loss: Loss | str, dynamics: StochasticGradientDescent) -> ModeSGD: ...
-def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> ModeSolution | ModeDescent | ModeSGD:
+def solve_mode(mode: Mode, loss: Loss | str, dynamics: Steps) -> ModeDescent: ...
+def solve_mode(
+    mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = None
+) -> ModeSolution | ModeDescent | ModeSGD | ModeMiniBatch:
     """The exact learning curve of one mode: (3.1)-(3.11) for `GradientFlow()` (the default), (8.1), (8.2) for descent.
 
     `loss` is a loss or its name. The argument of the solution is time for the flow and the step number for descent, with
-    any momentum and weight decay; time = step_size * step. For `StochasticGradientDescent` it is the distribution over the
-    draws (8.3): `.distribution(step)`, `.time_to_logit(u)`.
+    any momentum, weight decay and schedule, or a rate for each layer (17.3); time = step_size * step. So it is for
+    `NormalizedGradientDescent` (17.2), `SharpnessAware` (17.4) and `SignDescent` (17.6, on a point along a coordinate axis).
+    For `StochasticGradientDescent` it is the distribution over the draws (8.3), (17.5): `.distribution(step)`,
+    `.time_to_logit(u)`.
 
     >>> solution = solve_mode(Mode(frequency=1.0, norm=1.0, a=[0.1, 0.2], z=[0.1, -0.3]), "cross-entropy")
     >>> solution.logit([0.0, 50.0]).shape
@@ -75,9 +83,13 @@ def solve_mode(mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = N
     loss = _one_for_all(loss)
     if isinstance(dynamics, StochasticGradientDescent):
         return sgd_mode(mode, loss, dynamics)
-    if isinstance(_check_dynamics(dynamics), GradientDescent):
-        return descend_mode(mode, loss, dynamics)
-    return flow_mode(mode, loss)
+    dynamics = _check_dynamics(dynamics)
+    if isinstance(dynamics, GradientFlow):
+        return flow_mode(mode, loss)
+    if isinstance(dynamics, SignDescent):
+        law = new_sign_law(loss, dynamics, [mode.frequency], [mode.norm], mode.a, mode.z, (1,), 1.0)
+        return ModeDescent(law, 0, mode)
+    return descend_mode(mode, loss, dynamics)
 
 
 def _one_for_all(loss: Loss | str) -> Loss:
@@ -142,7 +154,7 @@ class Solution(NetworkCurve):
 
     def _time_to(self, what: str, level: Array, max_steps: int) -> Array:
         if self._unit == "step":
-            found = _first_step(self, what, level.reshape(-1), max_steps)
+            found = _first_step(self, self.motion.tabled(max_steps), what, level.reshape(-1), max_steps)
             return found.reshape(*self._batch, *level.shape)
         curves, lanes = self._curves, (*self._batch, level.size)
         goals = level.reshape(-1)
@@ -215,21 +227,14 @@ def _check_rising(clock: PiecewiseClock) -> PiecewiseClock:
 
 
 @eqx.filter_jit
-def _first_step(solution: Solution, what: str, goal: Array, max_steps: int) -> Array:
+def _first_step(solution: Solution, law: StepLaw, what: str, goal: Array, max_steps: int) -> Array:
     """The first step with an error or a loss of at most `goal` [goals]: [*batch, goals]."""
-    # Antipodal classes share one law, others have one each.
-    shared = isinstance(solution.motion, DescentLaw)
-    followed = [solution.motion] if shared else [curve.law for curve in solution._curves]
 
-    def step(states):
-        return [law._step(*state) for law, state in zip(followed, states, strict=True)]
-
-    def value(states):
-        found = [law._logits(*state[:2])[0] for law, state in zip(followed, states, strict=True)]
-        logits = solution._of_points(list(found[0]) if shared else [u[0] for u in found])
+    def value(state):
+        logits = solution._of_points(list(law.logits_of(state)))
         return solution._measured(what, solution.data.margins(logits))
 
-    return first_step(step, value, [law.first for law in followed], goal, max_steps)
+    return first_step(law.step, value, law.first, goal, max_steps)
 
 
 def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> Solution:
@@ -331,18 +336,32 @@ def _check_norms(ray: Ray, network: TwoLayerReLU, slack: float) -> TwoLayerReLU:
     return network
 
 
-def _check_dynamics(dynamics) -> GradientFlow | GradientDescent:
+def _check_dynamics(dynamics) -> GradientFlow | Steps:
     if dynamics is None or isinstance(dynamics, GradientFlow):
         return GradientFlow()
-    if isinstance(dynamics, GradientDescent):
-        return dynamics
     if isinstance(dynamics, StochasticGradientDescent):
         raise HypothesisError(
-            "the curve of a network is one curve; one-point descent has a distribution of them (8.3)",
+            "the curve of a network is one curve; descent on random points has a distribution of them (8.3)",
             "dynamics = StochasticGradientDescent",
             "solve_mode(mode, loss, dynamics) for the distribution of each class, or simulate(...)",
         )
-    raise no_dynamics(_with_laws(), dynamics)
+    if not isinstance(dynamics, Steps):
+        raise no_dynamics(_with_laws(), dynamics)
+    name = type(dynamics).__name__
+    if not dynamics.has_law and not isinstance(dynamics, SignDescent):
+        raise HypothesisError(
+            "a step has a law where it multiplies a_j + z_j and a_j - z_j by two factors (17)",
+            f"{name} has no `factors`",
+            "simulate(...), or define factors(modes) in the class",
+        )
+    apart = getattr(dynamics, "read_out_step_size", None) is not None
+    if apart and _is_nonzero(getattr(dynamics, "weight_decay", 0)):
+        raise HypothesisError(
+            "layers with step sizes of their own have a law without weight decay, which shrinks them by two factors (17.3)",
+            "both read_out_step_size and weight_decay were given",
+            "simulate(...), or one of the two",
+        )
+    return dynamics
 
 
 def _check_along(network: TwoLayerReLU, ray: Ray | None) -> None:
@@ -368,18 +387,40 @@ def _margin(network: TwoLayerReLU, ray: Ray) -> Array:
 
 def _antipodal(rays, network, loss, dynamics):
     """One signed coordinate per neuron, along x_+; the two classes hand neurons to each other."""
-    if not isinstance(dynamics, GradientDescent):
-        network = _check_below_rest(rays, network, loss)
+    if isinstance(dynamics, Steps):
+        return _stepping(rays, network, loss, dynamics)
+    network = _check_below_rest(rays, network, loss)
     axis = jnp.asarray(rays[0].direction, network.w.dtype)
     a, z = _along(network, axis), network.z
     frequencies, norms = [ray.frequency for ray in rays], [ray.norm for ray in rays]
-    axes = jnp.broadcast_to(axis, network.w.shape)
-    if isinstance(dynamics, GradientDescent):
-        law = new_descent_law(loss, dynamics, frequencies, norms, a, z)
-        return DescentSolution(law, 0), DescentSolution(law, 1), law, axes
     frequency, norm = (jnp.stack([jnp.asarray(v, a.dtype) for v in values]) for values in (frequencies, norms))
     flow = transfer_flow(loss, frequency, norm, a, z)
-    return flow.curves[0], flow.curves[1], flow, axes
+    return flow.curves[0], flow.curves[1], flow, jnp.broadcast_to(axis, network.w.shape)
+
+
+def _stepping(rays, network, loss, dynamics, home=None):
+    """The classes on `rays` step by step, in one law, for the step of a class may depend on the others. `home`: +1, -1 or 0,
+    the class of each neuron, where it has one; elsewhere the classes are antipodal, or one."""
+    there = [ray for ray in rays if ray is not None]
+    signs = tuple(ray.label for ray in there)
+    frequencies, norms = [ray.frequency for ray in there], [ray.norm for ray in there]
+    if home is None:
+        axis = jnp.asarray(there[0].label * there[0].direction, network.w.dtype)
+        a, axes = _along(network, axis), jnp.broadcast_to(axis, network.w.shape)
+    else:
+        a, axes = jnp.zeros_like(network.z), jnp.zeros_like(network.w)
+        for ray in there:
+            mine = home == ray.label
+            a = jnp.where(mine, ray.label * _along(network, ray.direction), a)
+            axes = jnp.where(mine[..., None], jnp.asarray(ray.label * ray.direction, axes.dtype), axes)
+    if isinstance(dynamics, SignDescent):
+        reach = np.abs(there[0].direction).sum()
+        law = new_sign_law(loss, dynamics, frequencies, norms, a, network.z, signs, reach)
+        axes = jnp.sign(axes) / law.reach
+    else:
+        law = new_descent_law(loss, dynamics, frequencies, norms, a, network.z, signs, home)
+    places = {ray.label: DescentSolution(law, index) for index, ray in enumerate(there)}
+    return places.get(1), places.get(-1), law, axes
 
 
 def _check_below_rest(rays, network: TwoLayerReLU, loss: Loss) -> TwoLayerReLU:
@@ -434,7 +475,8 @@ class ExclusiveMotion(eqx.Module):
 
 def _exclusive(rays, network, loss, dynamics):
     """Two modes that never meet: every neuron sees one class at most, and one that leaves is dead for ever."""
-    if isinstance(dynamics, GradientDescent) and _is_nonzero(dynamics.weight_decay):
+    steps = isinstance(dynamics, Steps)
+    if steps and _is_nonzero(getattr(dynamics, "weight_decay", 0)):
         network = _check_decay(network, dynamics)
     if None not in rays:
         network = _check_exclusive(rays, network, loss, dynamics)
@@ -449,9 +491,13 @@ def _exclusive(rays, network, loss, dynamics):
         mine = coordinate > 0
         home, start = jnp.where(mine, ray.label, home), jnp.where(mine, coordinate, start)
         axes = jnp.where(mine[..., None], jnp.asarray(ray.direction, axes.dtype), axes)
+        if steps:
+            continue
         frequency, norm = (jnp.asarray(value, home.dtype) for value in (ray.frequency, ray.norm))
         mode = Mode(frequency, norm, jnp.where(mine, coordinate, 0), ray.label * network.z)
         solutions.append(solve_mode(mode, loss, dynamics))
+    if steps:
+        return _stepping(rays, network, loss, dynamics, home)
     plus, minus = solutions
     return plus, minus, ExclusiveMotion(plus, minus, home, start, network.z), axes
 
@@ -461,10 +507,20 @@ def _is_nonzero(value) -> bool:
     return not is_concrete(value) or bool(np.asarray(value).any())
 
 
+def _largest_step(dynamics: Any, dtype: Any) -> Array:
+    """The step size, of a schedule the largest one of its first 100,000 steps."""
+    if not dynamics.scheduled:
+        return dynamics.step_size
+    values = dynamics.step_size.tabled(100_000, dtype).values
+    assert values is not None
+    return jnp.max(values)
+
+
 def _check_decay(network, dynamics):
     """Weights on which no point acts shrink without changing sign, or neurons that see nothing would wake up."""
     with jax.ensure_compile_time_eval():
-        product, momentum = dynamics.step_size * dynamics.weight_decay, dynamics.momentum
+        step_size, momentum = _largest_step(dynamics, network.dtype), dynamics.momentum
+        product = step_size * dynamics.weight_decay
         # Where the roots of their recurrence are real.
         limit = ((1 - momentum) / (1 + momentum)) ** 2 if dynamics.nesterov else (1 - jnp.sqrt(momentum)) ** 2
         broken = product > limit
@@ -486,6 +542,19 @@ def _check_exclusive(rays, network, loss, dynamics):
     plus, minus = (_along(network, ray.direction) for ray in rays)
     both = (plus > 0) & (minus > 0)
     cosine = float(rays[0].direction @ rays[1].direction)
+    if isinstance(dynamics, SignDescent):
+        raise HypothesisError(
+            "sign descent moves weights along the signs of a point: its law is of one class or antipodal ones (17.6)",
+            f"the classes are at cos = {cosine:.6g}",
+            "simulate(...)",
+        )
+    if isinstance(dynamics, SharpnessAware) and abs(cosine) > 8 * float(jnp.finfo(plus.dtype).eps):
+        raise HypothesisError(
+            "sharpness-aware steps look where a neuron may see the other class, unless classes are orthogonal or antipodal "
+            "(17.4)",
+            f"the classes are at cos = {cosine:.6g}",
+            "simulate(...)",
+        )
     wakes = jnp.zeros_like(both)
     if abs(cosine) > 8 * float(jnp.finfo(plus.dtype).eps):
         own, other = jnp.maximum(plus, minus), jnp.minimum(plus, minus)
@@ -496,10 +565,11 @@ def _check_exclusive(rays, network, loss, dynamics):
             above = [loss.residual(_margin(network, ray))[..., None] < 0 for ray in rays]
             toward = jnp.where(jnp.where(plus > 0, above[0], above[1]), -toward, toward)
         wakes = (own > 0) & (toward < 0)
-        if isinstance(dynamics, GradientDescent):
+        if isinstance(dynamics, Steps):
             # Steps overshoot, so that a neuron pushed out may wake where the flow would not; and so may any, where
             # momentum swings a margin past the target of the squared loss and back, or a penalty pulls it back.
-            if general or (loss.pulls_back and _is_nonzero(dynamics.momentum)):
+            plain = isinstance(dynamics, GradientDescent) and not _is_nonzero(dynamics.momentum)
+            if general or (loss.pulls_back and not plain):
                 wakes = own > 0
         else:
             # On the hyperbola a^2 - z^2 = const it comes down to `lowest`, and the push out of one class is |cos| of

@@ -437,3 +437,28 @@ def test_whole_numbers_count_whatever_their_type():
     assert found.seeds == range(10)
     assert found.grid.tolist() == [0, 2, 4]
     assert found.configurations[0].width == 3
+
+
+def test_other_dynamics_are_swept_as_they_are_simulated(tmp_path):
+    """A schedule, steps of one length and batches of points: the sweep's networks are those of `simulate`."""
+    data = gs.datasets.antipodal(3, frequencies=(0.3, 0.7), key=jax.random.key(0))
+    cases = (
+        (gs.GradientDescent(lambda k: 0.5 / (1 + 0.1 * k)), None),
+        (gs.NormalizedGradientDescent(0.05), {"step_size": [0.02, 0.05]}),
+        (gs.SharpnessAware(0.2, 0.1), {"radius": [0.0, 0.1]}),
+        (gs.StochasticGradientDescent(0.3, batch_size=4), {"batch_size": [2, 4]}),
+    )
+    for number, (dynamics, over) in enumerate(cases):
+        settings = {"steps": 30, "dynamics": dynamics, "over": over, "keep": "final", "key": 3}
+        settings["directory"] = tmp_path / str(number)
+        result = gs.sweep(data, 5, **settings)
+        place = {} if over is None else {name: values[-1] for name, values in over.items()}
+        run = result.trajectory([1, 3], **place)
+        np.testing.assert_allclose(result.final(**place).w[jnp.array([1, 3])], run.final.w, atol=1e-5)
+        if "batch_size" not in place:
+            again = gs.simulate(data, result.network([1, 3], **place), "cross-entropy", dynamics, 30)
+            np.testing.assert_allclose(again.final.w, run.final.w, atol=1e-5)
+        assert gs.sweep(data, 5, **settings).final(**place).w.shape == (5, 8, 3)
+    other = gs.GradientDescent(lambda k: 0.5)
+    with pytest.raises(ValueError, match="begun with other settings"):
+        gs.sweep(data, 5, steps=30, dynamics=other, keep="final", key=3, directory=tmp_path / "0")

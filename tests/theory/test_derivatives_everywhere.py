@@ -323,6 +323,7 @@ WITHOUT = {
     "class_failure_probability": "of a whole number", "minimax_peak": "a number", "kappa_critical": "a number",
     "decay_threshold": "a product", "jacobian": "a module of arrays, test_jacobian",
     "ntk": "a module of matrices, once differentiable in forward mode, test_ntk",
+    "ModeMiniBatch": "powers of factors, and the law of descent in every outcome",
     "Clock": "what all clocks have in common", "QuadratureClock": "test_own_loss",
 }
 

@@ -110,9 +110,9 @@ def test_a_neuron_that_left_comes_back_where_decay_oscillates():
 def test_no_momentum_and_no_decay_cost_nothing():
     mode = gs.Mode(0.4, 1.3, [0.2, 0.3], [0.1, -0.4])
     plain = gs.solve_mode(mode, "hinge", gs.GradientDescent(0.1)).law
-    assert plain.dynamics.momentum is None
-    assert plain.dynamics.weight_decay is None
-    assert len(jax.tree.leaves(plain.first)) == 2
+    assert not plain.has_momentum
+    assert not plain.has_decay
+    assert len(jax.tree.leaves(plain.first)) == 3  # p_j, q_j and the step number
 
 
 @pytest.mark.usefixtures("x64")

@@ -379,6 +379,12 @@ def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None
         return f"it knows the losses {', '.join(LOSSES)}, got {type(loss).__name__}"
     if not isinstance(dynamics, GradientDescent | StochasticGradientDescent):
         return f"it knows GradientDescent and StochasticGradientDescent, got {type(dynamics).__name__}"
+    if dynamics.scheduled:
+        return "it knows step sizes that stay as they are, got a schedule"
+    if getattr(dynamics, "read_out_step_size", None) is not None:
+        return "it knows one step size for all layers, got read_out_step_size"
+    if isinstance(dynamics, StochasticGradientDescent) and dynamics.batch_size > 1:
+        return f"it draws one point a step, got batch_size = {dynamics.batch_size}"
     if isinstance(dynamics, StochasticGradientDescent) and dimensions(data, draws=True) > MOST_LISTED:
         have = dimensions(data, draws=True)
         return f"with one point a step it takes at most {MOST_LISTED} dimensions, the data have {have}"

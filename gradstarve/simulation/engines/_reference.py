@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradstarve.problem import ClassDataset, Dataset, GradientDescent, Loss, Network, StochasticGradientDescent
+from gradstarve.problem import ClassDataset, Dataset, Loss, Network, Steps, StochasticGradientDescent
 from gradstarve.simulation.engines._engine import Engine
 from gradstarve.simulation.engines._threefry import draw, thresholds
 
@@ -35,10 +35,10 @@ def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None
 
 def start(networks: Network, dynamics: Any, keys: Array | None) -> State:
     """The state before step 0. `keys`: [b], for stochastic dynamics."""
-    if isinstance(dynamics, GradientDescent):
-        memory = jax.tree.map(jnp.zeros_like, networks)
-    elif isinstance(dynamics, StochasticGradientDescent):
+    if isinstance(dynamics, StochasticGradientDescent):
         memory = keys
+    elif isinstance(dynamics, Steps):
+        memory = jax.vmap(dynamics.start)(networks)
     else:
         memory = jax.vmap(dynamics.init)(networks)
     return State(networks, memory, jnp.zeros((), jnp.int32))
@@ -49,32 +49,32 @@ def batch_loss(network: Network, data: AnyData, loss: Loss) -> Float[Array, ""]:
     return jnp.sum(data.weights * loss.value(data.margins(network(data.points))))
 
 
-def _descent(network, velocity, data, loss, dynamics: GradientDescent):
-    """One step of descent; the update rule is written out in `GradientDescent`."""
-    gradient = jax.grad(batch_loss)(network, data, loss)
-    gradient = jax.tree.map(lambda g, theta: g + dynamics.weight_decay * theta, gradient, network)
-    velocity = jax.tree.map(lambda v, g: dynamics.momentum * v + g, velocity, gradient)
-    push = velocity
-    if dynamics.nesterov:
-        push = jax.tree.map(lambda v, g: g + dynamics.momentum * v, velocity, gradient)
-    return jax.tree.map(lambda theta, v: theta - dynamics.step_size * v, network, push), velocity
-
-
 def draw_point(key: Array, step: Array, weights: Float[Array, " n"]) -> Array:
     """The point i drawn at `step` with probability q_i by the network that owns `key`."""
     return draw(jax.random.bits(jax.random.fold_in(key, step), (), jnp.uint32), thresholds(weights))
 
 
-def _one_point(network, key, step, data, loss, dynamics: StochasticGradientDescent):
-    """One step on one point, without its weight: drawing it that often is what the weight does."""
-    drawn = draw_point(key, step, data.weights)
+def draw_points(key: Array, step: Array, weights: Float[Array, " n"], count: int) -> Array:
+    """`count` points drawn at `step` with replacement, [count]; the first draw of one is that of `draw_point`."""
+    if count == 1:
+        return draw_point(key, step, weights)[None]
+    return draw(jax.random.bits(jax.random.fold_in(key, step), (count,), jnp.uint32), thresholds(weights))
 
-    one, own = jax.tree.map(lambda leaf: leaf[drawn][None], data), loss.at(drawn[None])
+
+def _full_batch(network, memory, data, loss, dynamics: Steps):
+    """One step by the gradient of the loss over all points; the rule is `update` of the dynamics."""
+    return dynamics.update(network, memory, lambda network: jax.grad(batch_loss)(network, data, loss))
+
+
+def _drawn_points(network, key, step, data, loss, dynamics: StochasticGradientDescent):
+    """One step on the points drawn, without their weights: drawing them that often is what the weights do."""
+    drawn = draw_points(key, step, data.weights, dynamics.batch_size)
+    some, own = jax.tree.map(lambda leaf: leaf[drawn], data), loss.at(drawn)
 
     def value(network):
-        return own.value(one.margins(network(one.points)))[0]
+        return jnp.mean(own.value(some.margins(network(some.points))))
 
-    return jax.tree.map(lambda theta, g: theta - dynamics.step_size * g, network, jax.grad(value)(network))
+    return dynamics.update(network, None, lambda network: jax.grad(value)(network))[0]
 
 
 def _optax(network, memory, data, loss, dynamics) -> tuple[Network, Any]:
@@ -134,15 +134,17 @@ def optax_fault(network: Network, data: AnyData, loss: Loss, dynamics: Any) -> s
 
 def step(state: State, data: AnyData, loss: Loss, dynamics: Any) -> State:
     """All networks one step further. Hyperparameters of our own dynamics are [b]."""
-    if isinstance(dynamics, GradientDescent):
-        networks, memory = jax.vmap(_descent, in_axes=(0, 0, None, None, 0))(
-            state.networks, state.memory, data, loss, dynamics
-        )
-    elif isinstance(dynamics, StochasticGradientDescent):
-        networks = jax.vmap(_one_point, in_axes=(0, 0, None, None, None, 0))(
+    if isinstance(dynamics, Steps):
+        dynamics = dynamics.at(state.step).spread(state.networks.batch_shape, state.networks.dtype)
+    if isinstance(dynamics, StochasticGradientDescent):
+        networks = jax.vmap(_drawn_points, in_axes=(0, 0, None, None, None, 0))(
             state.networks, state.memory, state.step, data, loss, dynamics
         )
         memory = state.memory
+    elif isinstance(dynamics, Steps):
+        networks, memory = jax.vmap(_full_batch, in_axes=(0, 0, None, None, 0))(
+            state.networks, state.memory, data, loss, dynamics
+        )
     else:
         stepped = jax.vmap(lambda network, memory: _optax(network, memory, data, loss, dynamics))
         networks, memory = stepped(state.networks, state.memory)

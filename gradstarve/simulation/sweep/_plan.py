@@ -24,7 +24,8 @@ from gradstarve.problem import (
     GradientDescent,
     Loss,
     Network,
-    StochasticGradientDescent,
+    Schedule,
+    Steps,
     TwoLayerReLU,
     as_loss,
     no_dynamics,
@@ -35,7 +36,8 @@ from gradstarve.simulation.sweep._identity import identity
 from gradstarve.simulation.sweep._statistics import BINS
 
 NETWORK_NAMES = ("width", "scale_w", "scale_z")
-NUMBERS = (*NETWORK_NAMES, "step_size", "momentum", "weight_decay", "nesterov")
+DYNAMICS_NAMES = ("step_size", "momentum", "weight_decay", "nesterov", "read_out_step_size", "radius", "batch_size")
+NUMBERS = (*NETWORK_NAMES, *DYNAMICS_NAMES)
 """Settings that are one number for each configuration."""
 TAKEN = ("step", "point", "quantile", "error_bin", "margin_bin", "seed")
 """Names that the axes of a result carry besides the swept ones."""
@@ -170,18 +172,18 @@ def configurations(
     """
     swept = _swept(over)
     dynamics = base["dynamics"]
-    if not isinstance(dynamics, GradientDescent | StochasticGradientDescent):
-        raise no_dynamics("GradientDescent(step_size) or StochasticGradientDescent(step_size) in a sweep", dynamics)
+    if not isinstance(dynamics, Steps):
+        raise no_dynamics("GradientDescent(step_size) or other dynamics in steps in a sweep", dynamics)
     hyper = {}
-    for name in NUMBERS[len(NETWORK_NAMES) :]:
+    for name in DYNAMICS_NAMES:
         if hasattr(dynamics, name):
-            value = np.asarray(getattr(dynamics, name))
-            if value.ndim:
+            value = getattr(dynamics, name)
+            if np.ndim(value):
                 raise ValueError(
-                    f"the dynamics of a sweep have one {name}, got shape {value.shape}; "
+                    f"the dynamics of a sweep have one {name}, got shape {np.shape(value)}; "
                     f'sweep over several with over={{"{name}": [...]}}'
                 )
-            hyper[name] = value.item()
+            hyper[name] = value if value is None or isinstance(value, Schedule) else np.asarray(value).item()
     own = {*NETWORK_NAMES, "loss", *hyper}
     of_data = [name for name in swept if name not in own]
     if isinstance(data, Network):
@@ -205,7 +207,8 @@ def configurations(
             made[which] = _prepare(data(**arguments) if callable(data) else data, isinstance(dynamics, GradientDescent))
         width = positive_int("width", settings["width"])
         scales = _scale("scale_w", settings["scale_w"]), _scale("scale_z", settings["scale_z"])
-        moved = type(dynamics)(**hyper | {name: chosen[name] for name in hyper if name in chosen})
+        changed = {name: chosen[name] for name in hyper if name in chosen}
+        moved = type(dynamics)(**hyper | changed) if changed else dynamics
         found.append(Configuration(chosen, names, width, *scales, as_loss(settings["loss"]), moved, *made[which]))
     sizes = {one.data.size for one in found}
     if len(sizes) > 1:

@@ -53,7 +53,7 @@ def begin(
     if basis is not None:
         w = jnp.einsum("bhd,kd->bhk", w, basis, precision="highest")
     networks = TwoLayerReLU(w, z)
-    dynamics = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf.astype(w.dtype), z.shape[:1]), dynamics)
+    dynamics = dynamics.spread(z.shape[:1], w.dtype)
     keys = None
     if isinstance(dynamics, StochasticGradientDescent):
         keys = jax.vmap(lambda number: jax.random.fold_in(key_of_draws(key), number))(numbers)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstarve.ground import Progress, one_key, positive_int, shown
-from gradstarve.problem import GradientDescent, TwoLayerReLU
+from gradstarve.problem import GradientDescent, Schedule, Steps, TwoLayerReLU
 from gradstarve.simulation.engines import _choose as engines
 from gradstarve.simulation.sweep import _plan as sweep_plan
 from gradstarve.simulation.sweep._identity import identity
@@ -51,7 +51,7 @@ def sweep(
     - `seeds`: how many, 0, 1, ..., or a `range` of them with step 1; at most 2^32 - 2;
     - `steps`, `record_every`: as in `simulate`; by default there are about 40 records;
     - `width`, `scale_w`, `scale_z`: of the networks, as in `init_two_layer`; `loss`; `dynamics`: `GradientDescent` (by
-      default with step size 0.1) or `StochasticGradientDescent`, with one value of each hyperparameter;
+      default with step size 0.1) or others in steps, with one value of each hyperparameter, or a schedule of step sizes;
     - `over`: lists of values by name, swept in all combinations: "width", "scale_w", "scale_z", "loss", "step_size",
       "momentum", "weight_decay", "nesterov", and arguments of `data`;
     - `key`: a JAX key or an integer seed of one. The network of seed s is number s of `init_two_layer(key, ...)`, and
@@ -88,10 +88,12 @@ def sweep(
     (8, 2)
     """
     dynamics = GradientDescent(0.1) if dynamics is None else dynamics
+    steps = positive_int("steps", steps)
+    if isinstance(dynamics, Steps):
+        dynamics = dynamics.tabled(steps, jnp.result_type(float))
     base = {"width": width, "scale_w": scale_w, "scale_z": scale_z, "loss": loss}
     swept, found = sweep_plan.configurations(data, over, base | {"dynamics": dynamics})
     numbers = _check_seeds(seeds)
-    steps = positive_int("steps", steps)
     every = max(1, steps // 40) if record_every is None else positive_int("record_every", record_every)
     if keep not in sweep_plan.KEEP:
         raise ValueError(f"keep must be one of {', '.join(map(repr, sweep_plan.KEEP))}, got {keep!r}")
@@ -230,7 +232,9 @@ def _describe(found: list[sweep_plan.Configuration]) -> dict[str, Any]:
     for number, one in enumerate(found):
         if id(one.loss) not in losses:
             losses[id(one.loss)] = identity(one.loss, "loss")
-        hyper = {name: np.asarray(value).item() for name, value in vars(one.dynamics).items()}
+        hyper = {name: _told(name, value) for name, value in vars(one.dynamics).items()}
+        # What is not there is not told: directories of earlier versions do not know it.
+        hyper = {name: value for name, value in hyper.items() if value is not None}
         kind = type(one.dynamics)
         told[str(number)] = {
             "width": one.width,
@@ -242,6 +246,15 @@ def _describe(found: list[sweep_plan.Configuration]) -> dict[str, Any]:
             "data": checksum(one.data.points, one.data.labels, one.data.weights),
         }
     return told
+
+
+def _told(name: str, value: Any) -> Any:
+    """A number of the dynamics in plain JSON, None for one that is not there."""
+    if value is None or (name == "batch_size" and value == 1):
+        return None
+    if isinstance(value, Schedule):
+        return {"schedule": identity(value.values, name)}
+    return np.asarray(value).item() if np.ndim(value) == 0 else identity(value, name)
 
 
 def _warn_if_diverged(
