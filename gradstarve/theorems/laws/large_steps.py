@@ -217,9 +217,9 @@ def _thrown(rng: np.random.Generator, kind: str, stays: bool = True) -> Trials:
     found = found.raised(np.max(np.where(held[:, None], off, 0), axis=(-1, -2)))
     ratio = trained[:, 1, 0] / (np.sqrt(1 / (step_size * geometry.rates[0] / 2) ** 2 - 1))[:, None]
     law = theory.kappa_path(
-        geometry.frequencies[0], geometry.norms[0], kappa[:, 0], logit[:, 0], "squared", step_size, steps=_LONG
+        geometry.frequencies[0], geometry.norms[0], kappa[:, 0], logit[:, 0], "squared", step_size, steps=_SHOWN
     )
-    found.extra.update(trained=ratio, law=np.asarray(law[1]) / edge[:, :1])
+    found.extra.update(trained=ratio[:, : _SHOWN + 1], law=np.asarray(law[1]) / edge[:, :1])
     return found
 
 
