@@ -333,14 +333,17 @@ def _edge(loss: Loss, x: Real) -> Real:
     def slope(u):
         return -jax.jvp(loss.residual, (u,), (jnp.ones_like(u),))[1]
 
-    # A jump is as large 16 times nearer; the slopes on both sides of a smooth rest are the same.
-    near = jnp.finfo(x.dtype).eps ** 0.5 * (1 + jnp.abs(rest))
-    sides = [rest - near, rest + near]
-    jumps = [jnp.abs(loss.residual((15 * rest + u) / 16)) > jnp.abs(loss.residual(u)) / 2 for u in sides]
-    below, above = (jnp.where(jump, 0, slope(u)) for jump, u in zip(jumps, sides, strict=True))
+    # A jump of g, or of its slope, is as large 16 times nearer to the rest.
+    near = jnp.finfo(x.dtype).eps ** 0.5
+    reach = near * (1 + jnp.abs(rest))
+    far, close = ([rest - part * reach, rest + part * reach] for part in (1, 1 / 16))
+    jumps = [jnp.abs(loss.residual(v)) > jnp.abs(loss.residual(u)) / 2 for u, v in zip(far, close, strict=True)]
+    wide = jnp.abs(slope(far[1]) - slope(far[0]))
+    below, above = (jnp.where(jump, 0, slope(v)) for jump, v in zip(jumps, close, strict=True))
     total = jnp.where(below + above == 0, 1, below + above)
-    smooth = jnp.abs(below - above) <= near**0.5 * jnp.abs(total)
-    steep = jnp.where(smooth, slope(rest), 2 * below * above / total)
+    bend = jnp.abs(below - above)
+    bends = (bend > wide / 2) & (bend > near * jnp.abs(total))
+    steep = jnp.where(bends, 2 * below * above / total, slope(rest))
     steep = jnp.where(jumps[0] ^ jumps[1], 2 * (below + above), steep)
     wild = jumps[0] & jumps[1]
     # (1/(x g') - u*)(1/(x g') + u*), without the overflow of squares and without their cancellation.

@@ -219,6 +219,19 @@ def test_the_edge_of_other_losses(loss, rest, slope):
     assert (last[:, 1] > 1e-6).all()
 
 
+@pytest.mark.parametrize("temperature", [0.01, 1.0, 30.0])
+def test_edges_in_float32(temperature):
+    def edge(loss):
+        return float(theory.edge_of_stability(np.float32(1.0), 1.0, Temperature(loss, temperature), 0.3 * temperature))
+
+    rest, slope = np.log(4) * temperature, 0.16 / temperature**2
+    expected = np.sqrt(1 / (0.3 * temperature * slope) ** 2 - rest**2)
+    assert edge(smoothed()) == pytest.approx(expected, rel=1e-5)
+    assert edge(Kinked(1.0, 3.0)) == pytest.approx(temperature * np.sqrt(1 / 0.45**2 - 1), rel=1e-5)
+    assert edge("hinge") == np.inf
+    assert edge(FlippedLabels("hinge", 0.2)) == 0
+
+
 @pytest.mark.usefixtures("x64")
 def test_edges_that_are_0_or_infinite():
     def edge(loss):
