@@ -320,6 +320,30 @@ def calls():
         ),
         "theory.generator_signal": (theory.generator_signal, {"loss": "hinge", "margin": 1.0, "norm": 1.0}),
         "theory.hinge_advantage": (theory.hinge_advantage, {"start": 0.01}),
+        "theory.catapult": (
+            theory.catapult,
+            {
+                **{"frequency": 0.5, "norm": 1.0, "kappa": 1.0, "start": 0.1, "loss": "squared", "step_size": 0.5},
+                "max_steps": 500,
+            },
+        ),
+        "theory.decayed_kappa": (theory.decayed_kappa, {"kappa": 1.0, "weight_decay": 0.1, "t": 1.0}),
+        "theory.edge_of_stability": (
+            theory.edge_of_stability,
+            {"frequency": 0.5, "norm": 1.0, "loss": "squared", "step_size": 0.5},
+        ),
+        "theory.kappa_path": (
+            theory.kappa_path,
+            {
+                **{"frequency": 0.5, "norm": 1.0, "kappa": 1.0, "start": 0.1, "loss": "squared", "step_size": 0.5},
+                **{"steps": 2, "weight_decay": 0.1, "targets": [1.0, 0.5]},
+            },
+        ),
+        "theory.lazy_to_rich_time": (
+            theory.lazy_to_rich_time,
+            {"kappa": 1.0, "weight_decay": 0.1, "loss": "cross-entropy"},
+        ),
+        "theory.squared_gradient_norm": (theory.squared_gradient_norm, {"norm": 1.0, "kappa": 1.0, "logit": 0.5}),
         "theory.kappa_critical": (theory.kappa_critical, {"loss": "cross-entropy"}),
         "theory.learning_probability": (theory.learning_probability, {"scale_a": 1.0, "scale_z": 2.0}),
         "theory.max_margin_direction": (theory.max_margin_direction, {"points": [[2.0, 0.0], [0.0, 1.0]]}),

@@ -36,6 +36,7 @@ SECTIONS = {
     14: "Linearised networks",
     15: "Discriminators",
     18: "Any residual is a clock",
+    19: "kappa in discrete time",
 }
 """The sections of the theory. The section of a law is the part of its equation's number before the point."""
 

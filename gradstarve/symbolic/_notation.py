@@ -187,7 +187,21 @@ unit = sp.Symbol("U", positive=True)  # of logits
 v_of = sp.Function("v")
 t_plateau = sp.Symbol("t_plateau", positive=True)
 
+# kappa in discrete time
+kappa_next = sp.Symbol("kappa_next", nonnegative=True)
+squared_gradient = sp.Symbol("squared_gradient", nonnegative=True)  # of the logit, over all weights
+multiplier = sp.Symbol("multiplier", real=True)  # of a small deviation from the rest, by one step
+kappa_edge = sp.Symbol("kappa_edge", nonnegative=True)  # the kappa at which it is -1
+xi = sp.Symbol("xi", real=True)  # target of the margin in one step
+kappa_c = sp.Symbol("kappa_c", positive=True)
+t_rich = sp.Symbol("t_rich", nonnegative=True)
+
 LATEX_NAMES: dict[str, str] = {
+    "kappa_next": r"\kappa'",
+    "squared_gradient": r"|\nabla u|^{2}",
+    "multiplier": r"\frac{\delta u'}{\delta u}",
+    "kappa_edge": r"\kappa_{\mathrm{edge}}",
+    "t_rich": r"t_{\mathrm{rich}}",
     "S1": "s_{1}^{2}",
     "S2": "s_{2}^{2}",
     "m_0": r"m^{\mathrm{small}\,\lambda}",

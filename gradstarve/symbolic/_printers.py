@@ -147,7 +147,7 @@ class SpecialJaxPrinter(JaxPrinter):
     | sqrt(x^2+y^2) | `jnp.hypot(x, y)`: squares are never formed |
     | quotients of polynomials in e^x | `jax.nn.sigmoid(x)`, `jax.nn.sigmoid(-x)`: nothing overflows, see `bounded` |
     | log(1 + e^x), (1 + e^x)^c | `jax.nn.softplus(x)`, `jnp.exp(c*jax.nn.softplus(x))` |
-    | Piecewise, Min, Max | nested `jnp.where`, `jnp.minimum`, `jnp.maximum` |
+    | Piecewise, Min, Max, Abs | nested `jnp.where`, `jnp.minimum`, `jnp.maximum`, `jnp.abs` |
 
     Anything it cannot print raises `NotImplementedError` with the expression.
     """
@@ -228,6 +228,9 @@ class SpecialJaxPrinter(JaxPrinter):
     def _print_Relational(self, expr: Any) -> str:
         left, right = (self.parenthesize(side, PRECEDENCE["Relational"]) for side in (expr.lhs, expr.rhs))
         return f"{left} {expr.rel_op} {right}"
+
+    def _print_Abs(self, expr: sp.Expr) -> str:
+        return f"jnp.abs({self._print(expr.args[0])})"
 
     def _print_Min(self, expr: sp.Expr) -> str:
         return self._nested("jnp.minimum", expr.args)

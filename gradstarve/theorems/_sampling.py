@@ -302,11 +302,16 @@ def train(
     steps: int,
     every: int,
     key: Any = None,
+    **more: Any,
 ) -> Trajectory:
-    """Descent with any `dynamics`, whose numbers are single or [b]; `key` for those that draw at random."""
+    """Descent with any `dynamics`, whose numbers are single or [b]; `key` for those that draw at random.
+
+    `more`: other options of `simulate`, such as `record_networks`.
+    """
     if key is not None:
         key = jax.random.key_data(key)  # plain numbers, by which a run can be known again
-    return simulate(data, network, loss, dynamics, steps, record_every=every, key=key, progress=False, throw=False)
+    more = {"record_every": every, "key": key, "progress": False, "throw": False, **more}
+    return simulate(data, network, loss, dynamics, steps, **more)
 
 
 def descent_gradient(data: Dataset, network: TwoLayerReLU, loss: Loss | str) -> TwoLayerReLU:

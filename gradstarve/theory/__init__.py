@@ -30,6 +30,14 @@ from gradstarve.theory._features import (
     starvation_index,
 )
 from gradstarve.theory._inflection import error_inflections, kappa_critical, plateau_length
+from gradstarve.theory._kappa import (
+    catapult,
+    decayed_kappa,
+    edge_of_stability,
+    kappa_path,
+    lazy_to_rich_time,
+    squared_gradient_norm,
+)
 from gradstarve.theory._mode import ClockCurve, ModeSolution
 from gradstarve.theory._reweighting import Reweighting, equal_speed_weights, equal_time_weights, fastest_weights
 from gradstarve.theory._sgd import LogitDistribution, ModeMiniBatch, ModeSGD, TimeDistribution
@@ -59,13 +67,16 @@ __all__ = [
     "StarvingPair",
     "TimeDistribution",
     "antipodal_fate",
+    "catapult",
     "class_failure_probability",
     "confident_logit",
     "decay_threshold",
+    "decayed_kappa",
     "decayed_logit",
     "decayed_time",
     "depth_mode",
     "dies_for_ever",
+    "edge_of_stability",
     "equal_speed_weights",
     "equal_time_weights",
     "error_inflections",
@@ -77,6 +88,8 @@ __all__ = [
     "hinge_advantage",
     "jacobian",
     "kappa_critical",
+    "kappa_path",
+    "lazy_to_rich_time",
     "learning_probability",
     "max_margin_direction",
     "minimax_peak",
@@ -92,6 +105,7 @@ __all__ = [
     "softmax_mode",
     "solve",
     "solve_mode",
+    "squared_gradient_norm",
     "starvation_index",
     "starving_pair",
     "time_to_confidence",

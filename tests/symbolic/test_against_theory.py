@@ -79,6 +79,34 @@ def test_the_derived_step_of_descent_is_the_one_theory_takes(loss):
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_derived_step_of_kappa_is_the_one_theory_takes(loss):
+    derivation, p, r, step_size, decay = gs.derive("kappa", loss), 0.6, 1.4, 0.5, 0.2
+    u, kappa = gs.theory.kappa_path(p, r, 2.5, -0.4, loss, step_size, steps=20)
+    lost = gs.theory.kappa_path(p, r, 2.5, -0.4, loss, step_size, steps=20, weight_decay=decay)
+    for path, ending, more in (((u, kappa), "", ()), (lost, " with decay", (decay,))):
+        now = [values[:-1] for values in path]
+        for letter, values in zip(("u'", "kappa'"), path, strict=True):
+            found = derivation.to_jax(letter + ending)(*now, p, r, step_size, *more)
+            np.testing.assert_allclose(found, values[1:], rtol=1e-12, atol=1e-13)
+    size = derivation.to_jax("|grad u|^2")(u, kappa, r)
+    np.testing.assert_allclose(size, gs.theory.squared_gradient_norm(r, kappa, u), rtol=1e-14)
+    if loss == "squared":
+        edge = gs.theory.edge_of_stability(p, r, loss, step_size)
+        assert float(derivation.to_jax("kappa_edge")(p, r, step_size)) == pytest.approx(float(edge), rel=1e-13)
+        noisy = gs.theory.kappa_path(p, r, 2.5, -0.4, loss, step_size, steps=1, targets=[0.3])
+        for letter, values in zip(("u'", "kappa'"), noisy, strict=True):
+            found = derivation.to_jax(f"{letter} with noise")(-0.4, 2.5, p, r, step_size, 0.3)
+            assert float(values[1]) == pytest.approx(float(found), rel=1e-13)
+    if loss != "hinge":
+        critical = gs.theory.kappa_critical(loss)
+        time = float(derivation.to_jax("t_rich")(2.5, critical, decay))
+        assert time == pytest.approx(float(gs.theory.lazy_to_rich_time(2.5, decay, loss)), rel=1e-13)
+        later = float(derivation.to_jax("kappa(t)")(time, 2.5, decay))
+        assert later == pytest.approx(float(gs.theory.decayed_kappa(2.5, decay, time)), rel=1e-13)
+
+
+@pytest.mark.usefixtures("x64")
 def test_the_derived_linearised_network_is_the_one_theory_has():
     from gradstarve.theory import ntk
 

@@ -55,6 +55,7 @@ def sample(derivation, key, draw):
     choices |= {name: draw.uniform(0.5, 4) for name in ("m1", "m2", "m", "K11", "K22", "S1", "S2")}
     choices |= {"K12": draw.uniform(-0.5, 0.5), "psi": draw.uniform(0, 3), "alpha1": draw.random(), "alpha2": draw.random()}
     choices |= {"share": share, "shift": draw.uniform(0, 1), "temperature": draw.uniform(1, 2), "gamma": draw.random()}
+    choices |= {"xi": draw.uniform(-1, 2), "kappa_c": choices["kappa"] * draw.uniform(0.1, 0.9)}
     choices["lambda_"] = choices["p"] * choices["r"] * draw.uniform(0.1, 0.4)
     return [choices[symbol.name] for symbol in symbols]
 

@@ -382,7 +382,71 @@ ANY_RESIDUAL = {
     ],
 }
 
-MUTANTS = SETTING | ONE_MODE | FATES | SHAPE | SPEED | ANY_RESIDUAL
+
+
+def path_with(path=theory.kappa_path, **factors):
+    """The path with numbers of the problem multiplied by factors, and a number that it is not given left at 0."""
+    names = ("frequency", "norm", "kappa", "start", "loss", "step_size")
+
+    def changed(*given, **more):
+        numbers = dict(zip(names, given, strict=True)) | more
+        return path(**{name: factors.get(name, 1) * value if name in factors else value for name, value in numbers.items()})
+
+    return changed
+
+
+def constant_kappa(*given, path=theory.kappa_path, **more):
+    """The flow's law: kappa is kept."""
+    u, kappa = path(*given, **more)
+    return u, jnp.broadcast_to(kappa[..., :1], kappa.shape)
+
+
+def single_factor(*given, path=theory.kappa_path, **more):
+    """kappa multiplied by |1 - x g| alone, the square left out."""
+    u, kappa = path(*given, **more)
+    ratio = jnp.sqrt(jnp.abs(1 - kappa[..., 1:] / jnp.where(kappa[..., :-1] == 0, 1, kappa[..., :-1])))
+    return u, jnp.concatenate([kappa[..., :1], kappa[..., :1] * jnp.cumprod(1 - ratio, axis=-1)], axis=-1)
+
+
+def late_targets(*given, path=theory.kappa_path, **more):
+    """Label noise that pulls to the target of the step before."""
+    return path(*given, **more | ({"targets": np.roll(more["targets"], 1, axis=-1)} if "targets" in more else {}))
+
+
+def without_noise(*given, path=theory.kappa_path, **more):
+    return path(*given, **{name: value for name, value in more.items() if name != "targets"})
+
+
+IN_STEPS = {
+    "kappa-in-steps": [
+        Mutant("step size 2 % too large", theory, "kappa_path", path_with(step_size=1.02)),
+        Mutant("step size 2 % too small", theory, "kappa_path", path_with(step_size=0.98)),
+        Mutant("first logit 2 % too large", theory, "kappa_path", path_with(start=1.02)),
+        Mutant("kappa 2 % too large", theory, "kappa_path", path_with(kappa=1.02)),
+        Mutant("kappa kept, as in the flow", theory, "kappa_path", constant_kappa),
+        Mutant("|1 - x g| for |1 - (x g)^2|", theory, "kappa_path", single_factor),
+        Mutant("weight decay 2 % too strong", theory, "kappa_path", path_with(weight_decay=1.02)),
+        Mutant("weight decay left out", theory, "kappa_path", path_with(weight_decay=0)),
+        Mutant("targets a step late", theory, "kappa_path", late_targets),
+        Mutant("label noise left out", theory, "kappa_path", without_noise),
+        Mutant("edge 10 % too high", theory, "edge_of_stability", scaled(theory.edge_of_stability, 1.1)),
+        Mutant("edge 10 % too low", theory, "edge_of_stability", scaled(theory.edge_of_stability, 0.9)),
+        Mutant("the 2 of the edge twice", theory, "edge_of_stability", times(theory.edge_of_stability, 3, 2)),
+        Mutant("no catapult", theory, "catapult", lambda *given, f=theory.catapult: (f(*given)[0], given[2])),
+        Mutant("a 2 too many", theory, "squared_gradient_norm", scaled(theory.squared_gradient_norm, 2)),
+        Mutant(
+            "squared gradient without u",
+            theory,
+            "squared_gradient_norm",
+            lambda r, kappa, u: 2 * np.asarray(r) * np.asarray(kappa),
+        ),
+        Mutant("decay of the flow 2 % too fast", theory, "decayed_kappa", times(theory.decayed_kappa, 1, 1.02)),
+        Mutant("the 2 of 2 lambda missing", theory, "decayed_kappa", times(theory.decayed_kappa, 1, 0.5)),
+        Mutant("time to the rich regime 2 % too long", theory, "lazy_to_rich_time", scaled(theory.lazy_to_rich_time, 1.02)),
+    ],
+}
+
+MUTANTS = SETTING | ONE_MODE | FATES | SHAPE | SPEED | ANY_RESIDUAL | IN_STEPS
 
 TRIALS = {
     "sign": 96,
@@ -398,4 +462,5 @@ TRIALS = {
     "last-direction": 48,
     "read-out": 24,
     "modified-loss": 192,
+    "kappa-in-steps": 9 * 24,
 }

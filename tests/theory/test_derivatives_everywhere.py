@@ -17,6 +17,7 @@ import pytest
 
 import gradstarve as gs
 from gradstarve import special, theory
+from gradstarve.problem import FlippedLabels
 from gradstarve.theory import solve_mode
 
 # What has no derivative, by mathematics, and is not tried.
@@ -248,6 +249,21 @@ def discriminator(x):
     return jnp.stack([*signals, theory.minimax_tail(x[3], x[1], t=x[2]), theory.confident_logit(x[4])])
 
 
+def in_steps(x):
+    u, kappa = theory.kappa_path(x[0], x[1], x[2], x[3], "cross-entropy", x[4], steps=6, weight_decay=x[5])
+    return jnp.stack([u[-1], kappa[-1], theory.squared_gradient_norm(x[1], kappa[2], u[2])])
+
+
+def after_steps(x):
+    smoothed = FlippedLabels("cross-entropy", x[5])
+    edge = theory.edge_of_stability(x[0], x[1], smoothed, x[4])
+    return jnp.stack([edge, *theory.catapult(x[0], x[1], x[2], x[3], smoothed, x[4], max_steps=2000)])
+
+
+def under_decay(x):
+    return jnp.stack([theory.decayed_kappa(x[0], x[1], x[2]), theory.lazy_to_rich_time(x[0], x[1])])
+
+
 SAME = (0.5, 0.5, 1.0, 1.0, 0.2, 0.2, 0.3)
 DEEP = [(0.5, 1.0, 0.5, 0.5, 0.5, 1.0), (0.5, 1.0, 0.5, 0.6, 0.7, 3.0)]
 LEARNING = [(0.5, 1.0, 0.3, 0.2, 0.5, 6.0, 0.6), (0.5, 1.0, 0.3, 0.3, 0.5, 4.0, 0.4)]
@@ -281,6 +297,9 @@ LAWS = {
     "clocks, cross-entropy": (functools.partial(clocks, "cross-entropy"), CLOCK),
     "clocks, exponential": (functools.partial(clocks, "exponential"), CLOCK),
     "clocks, squared": (functools.partial(clocks, "squared"), CLOCK),
+    "kappa in steps": (in_steps, [(0.5, 1.0, 0.8, 0.3, 0.5, 0.1), (0.5, 1.0, 0.0, 0.3, 0.5, 0.0)]),
+    "kappa after steps": (after_steps, [(0.9, 1.0, 3.0, 0.3, 2.0, 0.2)]),
+    "kappa under decay": (under_decay, [(2.0, 0.1, 3.0)]),
     "time to confidence": (
         lambda x: theory.time_to_confidence(x[1], x[2], x[3], "cross-entropy", x[0], kappa=x[4])[None],
         [(0.1, 0.5, 1.0, 0.1, 0.3), (0.1, 0.5, 1.0, -0.1, 0.3)],
@@ -306,6 +325,8 @@ ROWS = {
     "SoftmaxReadOut": "softmax, one layer", "softmax_mode": "softmax, two layers", "StarvingPair": "pair, exponential",
     "starving_pair": "pair, exponential", "settled_features": "settled features", "confident_logit": "discriminator",
     "minimax_tail": "discriminator", "time_to_confidence": "time to confidence", "starvation_index": "pair, exponential",
+    "kappa_path": "kappa in steps", "squared_gradient_norm": "kappa in steps", "edge_of_stability": "kappa after steps",
+    "catapult": "kappa after steps", "decayed_kappa": "kappa under decay", "lazy_to_rich_time": "kappa under decay",
     "ConstantClock": "clocks, hinge", "LinearClock": "clocks, squared", "ExponentialClock": "clocks, cross-entropy",
     "Softmax": "softmax, two layers",
     "clock_time": "clocks, hinge", "clock_state": "clocks, hinge", "clock_integral": "clocks, hinge",

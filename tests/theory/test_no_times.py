@@ -23,6 +23,7 @@ LAWS = {
     "feature_flow.features": (lambda t: theory.feature_flow(TYPES, PROBABILITIES, "cross-entropy").features(t), (3,)),
     "softmax_mode.gap": (lambda t: theory.softmax_mode(0.3, 1.0, classes=3).gap(t), ()),
     "decayed_logit": (lambda t: theory.decayed_logit(0.5, 1.0, 0.01, 1e-3, "hinge", t), ()),
+    "decayed_kappa": (lambda t: theory.decayed_kappa(0.5, 1e-3, t), ()),
 }
 
 
