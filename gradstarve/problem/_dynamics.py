@@ -376,7 +376,8 @@ def _step_size(value: Any) -> Any:
         return value
     if callable(value) and not hasattr(value, "shape"):
         # An object that holds arrays is no constant of a program, a function that calls it is.
-        schedule = Schedule((lambda step: value(step)) if isinstance(value, eqx.Module) else value)
+        function: Any = value
+        schedule = Schedule((lambda step: function(step)) if isinstance(value, eqx.Module) else function)
         schedule.tabled(1, jnp.zeros(()).dtype)
         return schedule
     return _number("step_size", value)
