@@ -103,7 +103,8 @@ def _draw(outcome: Outcome, ax: Any, xlabel: str) -> None:
         one = found[int(np.argmax(learnt))]
         colour = COLOURS[number % len(COLOURS)]
         ax.plot(one["steps"], one["law"][:, 0], color=colour, linewidth=1.2)
-        ax.plot(one["steps"][::2], one["trained"][::2, 0], "o", color=colour, markersize=3.5, label=f"{name} (trained)")
+        marker = "os"[number // len(COLOURS) % 2]
+        ax.plot(one["steps"][::2], one["trained"][::2, 0], marker, color=colour, markersize=3.5, label=f"{name} (trained)")
     ax.plot([], [], color="black", linewidth=1.2, label=f"lines: law; worst gap {outcome.worst_gap:.0e}")
     ax.set_xlabel(xlabel)
     ax.set_ylabel("logit of class +")
@@ -221,7 +222,7 @@ def _signs_beside(rng: np.random.Generator) -> Trials:
     ),
     details={"steps": _SIGN_STEPS},
     drops=(Drop("antipodal classes, or one (orthogonal classes instead)", _signs_beside),),
-    figure=lambda outcome, ax: _draw(outcome, ax, "steps of sign descent"),
+    figure=lambda outcome, ax: (ax.set_yscale("symlog"), _draw(outcome, ax, "steps of sign descent"))[1],
 )
 def sign_descent(rng: np.random.Generator, loss: str, classes: int) -> Trials:
     """Random directions; neurons of both signs, half of them of the wrong sign for their class."""
