@@ -91,7 +91,7 @@ def _dynamics(rng: np.random.Generator, kind: str, geometry: Geometry, start: Ex
     if kind == "sharpness-aware":
         return SharpnessAware(limit / 3, size * log_uniform(rng, 1e-2, 0.3, BATCH))
     schedule = _cosine(float(limit.min() * 3), _STEPS)
-    return GradientDescent(schedule, *((0.8, True) if kind == "schedule and momentum" else ()))
+    return GradientDescent(schedule, 0.8, nesterov=True) if kind == "schedule and momentum" else GradientDescent(schedule)
 
 
 def _draw(outcome: Outcome, ax: Any, xlabel: str) -> None:
