@@ -137,7 +137,7 @@ def test_how_many_learn_under_other_steps(dynamics, dim, size):
 
 
 def test_chances_of_bad_dynamics():
-    with pytest.raises(ValueError, match="reach must be >= 1, got 0.5"):
+    with pytest.raises(ValueError, match=r"reach must be >= 1, got 0\.5"):
         learning_probability(dynamics=gs.SignDescent(0.1), reach=0.5)
     with pytest.raises(ValueError, match=r"SignDescent only, got GradientDescent\(.*leave reach out"):
         learning_probability(dynamics=gs.GradientDescent(0.1), reach=2.0)
