@@ -205,6 +205,7 @@ _add(cli_studies.starve, cli_studies.STARVE_EXAMPLE, "How features that share sa
 _add(cli_studies.digits, cli_studies.DIGITS_EXAMPLE, "The same laws and remedies on real handwritten digits.")
 _add(cli_studies.phase, cli_studies.PHASE_EXAMPLE, "Maps of where training fails and how long it takes.")
 _add(cli_steps.optimisers, cli_steps.OPTIMISERS_EXAMPLE, "Which neurons live and die under seven optimisers, and how fast.")
+_add(cli_steps.stability, cli_steps.STABILITY_EXAMPLE, "Large steps, label noise and weight decay in the plane of kappa.")
 _add(cli_derive.derive, cli_derive.EXAMPLE, "A law derived from network and loss, every step checked.")
 _add(cli_verify.verify, cli_verify.EXAMPLE, "Try to break the theorems on random problems.")
 _add(cli_verify.page, cli_verify.REPORT_EXAMPLE, "The theorems and their verdicts as one page for a browser.", "report")

@@ -21,6 +21,7 @@ from gradstarve.cli.options import (
     command,
     count,
     out_option,
+    positive,
     print_result,
     several,
     use_float64,
@@ -108,6 +109,67 @@ def run_optimisers(settings: dict[str, Any], quick: bool = False) -> Any:
     from gradstarve.studies.optimisers import QUICK, optimiser_study
 
     return optimiser_study(**((QUICK if quick else {}) | settings))
+
+
+# `gradstarve stability`: what large steps, label noise and weight decay do to kappa.
+
+STABILITY_EXAMPLE = "Example: gradstarve stability --step-size 0.5 --kappas 1.5,2,2.5 --decays 0.01,0.1"
+
+
+def stability(
+    step_size: Annotated[float, typer.Option(help="x = step size × p × r of the paths in the plane of kappa and u.")] = 0.4,
+    kappas: Annotated[str, typer.Option(help="Where the paths start, one or several kappas.")] = "1.6,2.6,3,3.5",
+    start: Annotated[float, typer.Option(help="The logit at which paths start; their rest is 1.")] = 0.9,
+    step_sizes: Annotated[str, typer.Option(help="The x of which the catapult is shown, one or several.")] = "0.3,0.4,0.6",
+    steps: Annotated[int, count("Steps after which the catapult is looked at.", least=10)] = 1000,
+    noises: Annotated[str, typer.Option(help="Standard deviations of the noise of a label, one or several.")] = "0.3,0.6,1",
+    decays: Annotated[str, typer.Option(help="Weight decays lambda, one or several.")] = "0.005,0.01,0.02",
+    width: Annotated[int, count("Neurons h of each network.", least=2)] = 8,
+    dim: Annotated[int, count("Coordinates d of the data.")] = 5,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    figures: Figures = "png",
+    out: Annotated[Path, out_option("stability.png, stability.csv and stability.json")] = DEFAULT_OUT,
+) -> None:
+    """Show what large steps, label noise and weight decay do to kappa, by law and on whole networks in training.
+
+    kappa tells how lazy a mode is, and the flow keeps it. Four panels: paths that swing about the rest in the plane of kappa
+    and the logit u; where the swings end, over where they start, and the edge of stability; kappa under label noise; and
+    weight decay, which leads from lazy to rich. Prints a row a line: kappa at the end by law and trained, and the largest
+    gap. Writes the figure, the table's numbers and all curves as JSON, and the curves as CSV.
+    """
+    for option, value in (("--step-size", step_size), ("--start", start)):
+        positive(option, value)
+    check_choice("--figures", figures, FORMATS)
+    settings = {
+        "step_size": step_size,
+        "kappas": _positive("--kappas", kappas),
+        "start": start,
+        "step_sizes": _positive("--step-sizes", step_sizes),
+        "steps": steps,
+        "noises": _positive("--noises", noises),
+        "decays": _positive("--decays", decays),
+        "width": width,
+        "dim": dim,
+        "key": seed,
+    }
+    with command("gradstarve stability"):
+        folder = files.output_directory(out)
+        use_float64()
+        study = run_stability(settings)
+        study.plot(folder / f"stability.{figures}")
+        files.write_text(folder / "stability.csv", csv_text(study.number_rows()))
+        result = {"settings": study.settings, "environment": files.environment()} | study.to_dict()
+        files.write_json(folder / "stability.json", result)
+    print_result(as_json, result, f"{study.table()}\n\n{study.notes()}")
+    wrote(folder / f"stability.{figures}", folder / "stability.csv", folder / "stability.json")
+
+
+def run_stability(settings: dict[str, Any]) -> Any:
+    """The `StabilityStudy` of `settings` by name, as stored in stability.json."""
+    from gradstarve.studies.stability import stability_study
+
+    return stability_study(**settings)
 
 
 def _tables(folder: Path, name: str, tables: dict[str, Any]) -> list[Path]:
