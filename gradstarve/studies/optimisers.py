@@ -18,6 +18,8 @@ neurons that see the class in each:
   says, and 96.4 % under RMSProp. The law is a limit of small steps: sign descent itself is at 98.8 % or above;
 - the *time* to a logit is another matter. Adam needs 66 to 81 % of it: its gradients grow while a mode grows, its memory of
   their squares is long, and so its weights move by more than the step size. RMSProp has a short memory, and 77 to 97 %;
+- SAM holds back a learner that is shorter than its radius and alone: of 100 networks at equal deviations one stays at an
+  error of 1/2, by the law as in training;
 - in steps ten times as large 92 to 97 % of the fates are right under Adam, 89 to 98 % under RMSProp (95 to 97 % under sign
   descent), and RMSProp needs as little as 39 % of the time.
 """

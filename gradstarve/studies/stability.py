@@ -154,9 +154,9 @@ class StabilityStudy:
     def notes(self) -> str:
         """In words, what the table is to be read with."""
         return (
-            "threshold: the edge of stability (paths, catapult), or the time at which kappa gets to kappa_c (decay). At the\n"
-            "end: after the last step, in catapult of the largest start, at which the law holds: |x g| < 1 so far, so that no\n"
-            "neuron leaves. gap: of u and kappa over all that, relative to the largest."
+            "threshold: the edge of stability (paths, catapult), or the time at which kappa gets to kappa_c (decay).\n"
+            "kappa: after the last step, in catapult of the largest start, at which the law holds: |x g| < 1 so far, so\n"
+            "that no neuron leaves. gap: of u and kappa over all that, relative to the largest."
         )
 
     def number_rows(self) -> list[tuple[str, ...]]:
