@@ -86,10 +86,9 @@ def learning_probability(scale_a=None, scale_z=None, *, dynamics=None, reach=1.0
     neither for equal ones; `ValueError` for one alone.
 
     `dynamics`: under which steps, as they (and a radius) become small (default: gradient flow). What multiplies a + z and
-    a - z by two factors leaves the chance alone, and `GradientDescent` with a `read_out_step_size` eta_z beside its
-    step_size eta_a turns the ratio into (sigma_a / sigma_z) sqrt(eta_z / eta_a) (17.3). With `SignDescent` it is sigma_a / (rho
-    sigma_z), `reach` rho = |x|_1 / |x|_2 >= 1 of the points (17.6). `ValueError` for a `reach` below 1, or beside other
-    dynamics.
+    a - z by two factors leaves the chance alone. `GradientDescent` with a `read_out_step_size` eta_z beside its step_size
+    eta_a turns the ratio into (sigma_a / sigma_z) sqrt(eta_z / eta_a) (17.3), `SignDescent` into sigma_a / (rho sigma_z),
+    `reach` rho = |x|_1 / |x|_2 >= 1 of the points (17.6). `ValueError` for a `reach` below 1, or beside other dynamics.
 
     >>> float(learning_probability())
     0.75
