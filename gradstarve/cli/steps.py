@@ -38,7 +38,7 @@ def optimisers(
     optimisers: Annotated[
         str, choice(OPTIMISERS, f"One or several of {', '.join(OPTIMISERS)}.", several=True)
     ] = ",".join(OPTIMISERS),
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer networks and sizes: within twenty seconds.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer networks and sizes: some twenty seconds.")] = False,
     problem: Annotated[str, choice(OPTIMISER_PROBLEMS, "one-class, or antipodal: two opposite classes.")] = "one-class",
     dim: Annotated[int, count("Coordinates d of the data.")] = 10,
     width: Annotated[int, count("Neurons h of each network.")] = 16,
@@ -97,7 +97,10 @@ def optimisers(
         study = run_optimisers(settings, quick)
         paths = [folder / f"optimisers.{figures}"]
         study.plot(paths[0])
-        paths += _tables(folder, "optimisers", {"shares": study.share_rows(), "agreement": study.agreement_rows()})
+        for part in ("shares", "agreement"):
+            rows = study.number_rows(part)
+            if len(rows) > 1:
+                paths.append(files.write_text(folder / f"optimisers-{part}.csv", csv_text(rows)))
         result = {"settings": study.settings, "environment": files.environment()} | study.to_dict()
         files.write_json(folder / "optimisers.json", result)
     print_result(as_json, result, f"{study.table()}\n\n{study.notes()}")
@@ -170,15 +173,6 @@ def run_stability(settings: dict[str, Any]) -> Any:
     from gradstarve.studies.stability import stability_study
 
     return stability_study(**settings)
-
-
-def _tables(folder: Path, name: str, tables: dict[str, Any]) -> list[Path]:
-    """A CSV file of each table that has rows."""
-    paths = []
-    for part, rows in tables.items():
-        if len(rows) > 1:
-            paths.append(files.write_text(folder / f"{name}-{part}.csv", csv_text(rows)))
-    return paths
 
 
 def _positive(option: str, text: str) -> tuple[float, ...]:

@@ -228,6 +228,11 @@ class OptimiserStudy:
             rows.append((a.optimiser, *sizes, *(f"{v:.3f}" for v in (a.right, a.time, a.off, a.missed))))
         return rows
 
+    def number_rows(self, part: str) -> list[tuple[str, ...]]:
+        """The "shares" or the "agreement" in all their digits: the names of the numbers, and a row each."""
+        kind = {"shares": Share, "agreement": Agreement}[part]
+        return [kind._fields, *(tuple(map(str, one)) for one in getattr(self, part))]
+
     def notes(self) -> str:
         """In words, what the tables are to be read with."""
         return (

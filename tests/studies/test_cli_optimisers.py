@@ -26,8 +26,20 @@ def numpy_problem(key, dim):
     return unit / np.linalg.norm(unit), rng
 
 
+def check_share(share, key, rule):
+    """The law by its formula, and the count by the rule z > -c a of each neuron, from weights drawn again."""
+    unit, rng = numpy_problem(key, 3)
+    w, z = rng.normal(size=(30, 8, 3)) * 0.02, rng.normal(size=(30, 8)) * 0.02
+    a, line = w @ unit, rule(unit)
+    assert share["count"] == (a > 0).sum()
+    assert share["law"] == pytest.approx(0.5 + np.arctan(line) / np.pi, abs=1e-12)
+    assert share["error"] == pytest.approx(np.sqrt(share["law"] * (1 - share["law"]) / share["count"]))
+    assert abs(share["kept"] - share["law"]) < 4 * share["error"]
+    assert abs(share["kept"] - (z > -line * a)[a > 0].mean()) < 0.02
+
+
 def test_files_and_numbers(run, tmp_path):
-    result = run(*SMALL, "--quick", "--optimisers", "layers,sign", "--seed", 5, "--json")
+    result = run(*SMALL, "--quick", "--optimisers", "sign", "--seed", 5, "--json")
     assert result.exit_code == 0, result.output
     names = {"optimisers.png", "optimisers.json", "optimisers-shares.csv", "optimisers-agreement.csv"}
     assert {path.name for path in tmp_path.iterdir()} == names
@@ -35,28 +47,25 @@ def test_files_and_numbers(run, tmp_path):
     assert json.loads(result.stdout) == stored
     assert stored["environment"]["precision"] == "float64"
 
-    # Shares: the law by its formula, and counts by the rule of each neuron, from weights drawn again.
-    unit, rng = numpy_problem(5, 3)
-    w, z = rng.normal(size=(30, 8, 3)) * 0.02, rng.normal(size=(30, 8)) * 0.02
-    a, reach = w @ unit, np.abs(unit).sum()
-    shares = {share["optimiser"]: share for share in stored["shares"]}
-    for name, line in (("layers", 3.0), ("sign", 1 / reach)):
-        share = shares[name]
-        assert share["count"] == (a > 0).sum()
-        assert share["law"] == pytest.approx(0.5 + np.arctan(line) / np.pi, abs=1e-12)
-        assert abs(share["kept"] - share["law"]) < 4 * share["error"]
-        assert abs(share["kept"] - (z > -line * a)[a > 0].mean()) < 0.02
-    for curve in stored["curves"]:
-        assert curve["gap"] < 1e-12
-        assert len(curve["law"]) == len(curve["trained"]) == len(curve["steps"])
+    (share,), (curve,) = stored["shares"], stored["curves"]
+    check_share(share, key=5, rule=lambda unit: 1 / np.abs(unit).sum())
+    assert curve["gap"] < 1e-12
+    assert len(curve["law"]) == len(curve["trained"]) == len(curve["steps"])
 
     # Agreement: sign descent against its own law, in NumPy.
     (found,) = stored["agreement"]
     assert (found["optimiser"], found["dim"], found["width"], found["time"]) == ("sign", 2, 4, 1.0)
     rows = list(csv.reader((tmp_path / "optimisers-agreement.csv").read_text().splitlines()))
-    assert rows[0][5] == "fates right"
-    assert float(rows[1][5]) == pytest.approx(found["right"], abs=5e-4)
+    assert rows == [list(found), [str(value) for value in found.values()]]
     assert found["right"] > 0.97
+
+
+def test_a_step_size_for_each_layer(x64):
+    settings = {"networks": 30, "width": 8, "dim": 3, "ratios": 1.0, "steps": 400, "layer_ratio": 4.0, "key": 7}
+    found = study.optimiser_study(optimisers="layers", **settings)
+    assert not found.agreement
+    assert found.curves[0].gap < 1e-12
+    check_share(found.shares[0]._asdict(), key=7, rule=lambda unit: 2.0)
 
 
 def test_an_optimiser_without_a_law_is_measured_against_that_of_signs(x64):
