@@ -96,7 +96,7 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Settings(plane.Settings):
+class OptimiserSettings(plane.Settings):
     """What `optimiser_study` takes, looked at before anything is computed.
 
     The share that lives: `networks` of `width` neurons in `dim` coordinates at every ratio of `ratios` = sigma_a/sigma_z, of
@@ -252,7 +252,7 @@ class OptimiserStudy:
 
 
 def optimiser_study(*, progress: Any = None, **settings: Any) -> OptimiserStudy:
-    """Which neurons live, which die and how fast, under `settings["optimisers"]`; see `Settings` for all of them.
+    """Which neurons live, which die and how fast, under `settings["optimisers"]`; see `OptimiserSettings` for all of them.
 
     Trained are whole networks by automatic differentiation. Laws are those of `theory`: `learning_probability` for the
     shares, `solve` for curves and times. Ask for float64. `ValueError` for settings that make no problem.
@@ -261,13 +261,13 @@ def optimiser_study(*, progress: Any = None, **settings: Any) -> OptimiserStudy:
     >>> [(one.optimiser, one.law) for one in study.shares], study.curves[0].gap < 1e-5
     ([('descent', 0.75)], True)
     """
-    known = Settings.__dataclass_fields__
+    known = OptimiserSettings.__dataclass_fields__
     for name in settings:
         if name not in known:
             meant = did_you_mean(name, known)
             raise ValueError(f"{name} is no setting of the study of optimisers; it has {', '.join(known)}{meant}")
-    chosen = Settings.of(**settings)
-    assert isinstance(chosen, Settings)
+    chosen = OptimiserSettings.of(**settings)
+    assert isinstance(chosen, OptimiserSettings)
     compared = [name for name in chosen.optimisers if name in _BY_SIGNS]
     cells = [(r, d, h) for r in chosen.rates for d in chosen.dims for h in chosen.widths] if compared else []
     shares, curves, agreement = [], [], []
@@ -289,7 +289,7 @@ def optimiser_study(*, progress: Any = None, **settings: Any) -> OptimiserStudy:
 # --- who lives ---------------------------------------------------------------------------------------------------------
 
 
-def dynamics_of(name: str, settings: Settings, rate: float | None = None) -> Any:
+def dynamics_of(name: str, settings: OptimiserSettings, rate: float | None = None) -> Any:
     """What `simulate` trains with: dynamics of `gradstarve`, or an optimiser of optax."""
     import optax
 
@@ -335,7 +335,7 @@ def _kept(kind: str, unit: np.ndarray, start: TwoLayerReLU, end: TwoLayerReLU) -
 class _Starts:
     """One direction and one batch of networks [ratios, networks], for all optimisers."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: OptimiserSettings) -> None:
         s = self.settings = settings
         rng = np.random.default_rng(s.key)
         self.data, self.unit, self.reach = _problem(rng, s.problem, s.dim)
@@ -383,7 +383,7 @@ class _Starts:
 # --- the law of signs against those that come near to it ---------------------------------------------------------------
 
 
-def _compare(settings: Settings, rate: float, dim: int, width: int, names: list[str]) -> list[Agreement]:
+def _compare(settings: OptimiserSettings, rate: float, dim: int, width: int, names: list[str]) -> list[Agreement]:
     """All `names` on one batch of networks."""
     s = settings
     rng = np.random.default_rng((*np.ravel(s.key).tolist(), dim, width))
@@ -454,8 +454,8 @@ def _shares(panel: Any, study: OptimiserStudy) -> None:
         members = {"descent": ("descent", "normalised", "sam"), "layers": ("layers",), "sign": _BY_SIGNS}[name]
         if not set(members) & set(names):
             continue
-        chosen = Settings.of(**s)
-        assert isinstance(chosen, Settings)
+        chosen = OptimiserSettings.of(**s)
+        assert isinstance(chosen, OptimiserSettings)
         how: dict[str, Any] = {} if name == "descent" else {"dynamics": dynamics_of(name, chosen)}
         how |= {"reach": reach} if name == "sign" else {}
         law = np.asarray(theory.learning_probability(real(smooth), 1.0, **how))

@@ -54,7 +54,7 @@ PANELS = ("paths", "catapult", "noise", "decay")
 
 
 @dataclass(frozen=True)
-class Settings(plane.Settings):
+class StabilitySettings(plane.Settings):
     """What `stability_study` takes, looked at before anything is computed. Step sizes are x = eta p r, with p = r = 1.
 
     Networks of `width` neurons in `dim` coordinates. Paths: `step_size`, the `kappas` and the logit `start`, `path_steps`.
@@ -181,7 +181,7 @@ class StabilityStudy:
 
 
 def stability_study(*, progress: Any = None, **settings: Any) -> StabilityStudy:
-    """What large steps, label noise and weight decay do to kappa; see `Settings` for what may be given.
+    """What large steps, label noise and weight decay do to kappa; see `StabilitySettings` for what may be given.
 
     Laws are `theory.kappa_path`, `edge_of_stability` and `lazy_to_rich_time`. Ask for float64: swings beyond the edge
     enlarge rounding. `ValueError` for settings that make no problem.
@@ -190,13 +190,13 @@ def stability_study(*, progress: Any = None, **settings: Any) -> StabilityStudy:
     >>> [round(edge, 4) for edge in study.edges], study.of("paths")[0].gap < 1e-4
     ([3.1798, 2.2913, 1.3333], True)
     """
-    known = Settings.__dataclass_fields__
+    known = StabilitySettings.__dataclass_fields__
     for name in settings:
         if name not in known:
             meant = did_you_mean(name, known)
             raise ValueError(f"{name} is no setting of the study of stability; it has {', '.join(known)}{meant}")
-    s = Settings.of(**settings)
-    assert isinstance(s, Settings)
+    s = StabilitySettings.of(**settings)
+    assert isinstance(s, StabilitySettings)
     lines: list[Line] = []
     with Progress(progress, len(PANELS), "stability") as bar:
         for done, compute in enumerate((_paths, _catapult, _noise, _decay), start=1):
@@ -305,17 +305,17 @@ def _lines(panel: str, values: Any, x: Any, law: Any, trained: Any) -> list[Line
     return [Line(panel, value, x, *(v[k] for v in (u, kappa, *trained, holds))) for k, value in enumerate(values)]
 
 
-def _rng(s: Settings, panel: str) -> np.random.Generator:
+def _rng(s: StabilitySettings, panel: str) -> np.random.Generator:
     return np.random.default_rng((*np.ravel(s.key).tolist(), PANELS.index(panel)))
 
 
-def _paths(s: Settings) -> list[Line]:
+def _paths(s: StabilitySettings) -> list[Line]:
     network, unit = network_of(_rng(s, "paths"), s.kappas, s.start, s.width, s.dim)
     steps, *trained = _train(network, unit, "squared", GradientDescent(s.step_size), s.path_steps)
     return _lines("paths", s.kappas, steps, _law(s.kappas, s.start, "squared", s.step_size, s.path_steps), trained)
 
 
-def _catapult(s: Settings) -> list[Line]:
+def _catapult(s: StabilitySettings) -> list[Line]:
     starts = np.linspace(s.largest / s.points, s.largest, s.points)
     kappa, x = (v.ravel() for v in np.meshgrid(starts, s.step_sizes))
     network, unit = network_of(_rng(s, "catapult"), kappa, s.start, s.width, s.dim)
@@ -325,7 +325,7 @@ def _catapult(s: Settings) -> list[Line]:
     return _lines("catapult", s.step_sizes, starts, law, trained)
 
 
-def _noise(s: Settings) -> list[Line]:
+def _noise(s: StabilitySettings) -> list[Line]:
     rng, noises = _rng(s, "noise"), np.array(s.noises)
     network, unit = network_of(rng, np.full(len(noises), s.noise_kappa), 1.0, s.width, s.dim)
     draws, every = rng.normal(size=s.noise_steps), max(1, s.noise_steps // 100)
@@ -337,7 +337,7 @@ def _noise(s: Settings) -> list[Line]:
     return _lines("noise", s.noises, steps, [v[:, steps] for v in law], trained)
 
 
-def _decay(s: Settings) -> list[Line]:
+def _decay(s: StabilitySettings) -> list[Line]:
     decays = np.array(s.decays)
     kappas = np.full(len(decays), s.decay_kappa)
     network, unit = network_of(_rng(s, "decay"), kappas, 0.0, s.width, s.dim)
