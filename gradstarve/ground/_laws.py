@@ -38,6 +38,7 @@ SECTIONS = {
     17: "Any step is two factors",
     18: "Any residual is a clock",
     19: "kappa in discrete time",
+    21: "Task switches",
 }
 """The sections of the theory. The section of a law is the part of its equation's number before the point."""
 

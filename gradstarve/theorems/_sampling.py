@@ -295,7 +295,7 @@ def train_descent(
 
 
 def train(
-    data: Dataset | ClassDataset,
+    data: Any,
     network: Network,
     loss: Loss | str,
     dynamics: Dynamics,
@@ -304,7 +304,7 @@ def train(
     key: Any = None,
     **more: Any,
 ) -> Trajectory:
-    """Descent with any `dynamics`, whose numbers are single or [b]; `key` for those that draw at random.
+    """Descent with any `dynamics`, whose numbers are single or [b], on data or phases; `key` for those that draw at random.
 
     `more`: other options of `simulate`, such as `record_networks`.
     """
@@ -322,7 +322,7 @@ def descent_gradient(data: Dataset, network: TwoLayerReLU, loss: Loss | str) -> 
 
 
 def law_gaps(
-    data: Dataset, network: TwoLayerReLU, loss: Loss | str, run: Trajectory, scale: Any, dynamics: Any = None
+    data: Any, network: TwoLayerReLU, loss: Loss | str, run: Trajectory, scale: Any, dynamics: Any = None
 ) -> tuple[np.ndarray, Any]:
     """How far `theory.solve` is from a trained `run`, [b], and a function giving both sides of trial i.
 

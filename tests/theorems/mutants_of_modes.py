@@ -610,7 +610,47 @@ STEPS = {
     ],
 }
 
-MUTANTS = SETTING | ONE_MODE | FATES | SHAPE | SPEED | ANY_RESIDUAL | IN_STEPS | STEPS
+
+def phases_with(change, solve=theory.solve):
+    """The law of other phases."""
+
+    def changed(data, *rest):
+        return solve(change(data) if isinstance(data, list) else data, *rest)
+
+    return changed
+
+
+def labels_as_before(phases):
+    first = phases[0][1]
+    return [(end, problem.Dataset(data.points, first.labels, data.weights)) for end, data in phases]
+
+
+def weights_as_before(phases):
+    first = phases[0][1]
+    return [(end, problem.Dataset(data.points, data.labels, first.weights)) for end, data in phases]
+
+
+def a_step_late(phases):
+    return [(None if end is None else end + 1, data) for end, data in phases]
+
+
+def alive_with(low, high, alive=theory.still_alive):
+    return lambda a, z, lowest, highest: alive(a, z, low * lowest, high * highest)
+
+
+SWITCHES = {
+    "task-switches": [
+        Mutant("labels of the first task", theory, "solve", phases_with(labels_as_before)),
+        Mutant("weights of the first task", theory, "solve", phases_with(weights_as_before)),
+        Mutant("switches a step late", theory, "solve", phases_with(a_step_late)),
+        Mutant("the first task forgotten", theory, "still_alive", alive_with(1, 0)),
+        Mutant("the flip forgotten", theory, "still_alive", alive_with(0, 1)),
+        Mutant("half of the clock", theory, "still_alive", alive_with(0.5, 0.5)),
+        Mutant("a quarter of the share", theory, "alive_share", scaled(theory.alive_share, 0.75)),
+    ],
+}
+
+MUTANTS = SETTING | ONE_MODE | FATES | SHAPE | SPEED | ANY_RESIDUAL | IN_STEPS | STEPS | SWITCHES
 
 TRIALS = {
     "sign": 96,
@@ -630,4 +670,5 @@ TRIALS = {
     "steps-of-two-factors": 96,
     "sign-descent": 48,
     "mini-batches": 3 * 20_000,
+    "task-switches": 72,
 }
