@@ -37,6 +37,8 @@ SECTIONS = {
     15: "Discriminators",
     18: "Any residual is a clock",
     19: "kappa in discrete time",
+    22: "Leaky networks",
+    23: "Biases",
 }
 """The sections of the theory. The section of a law is the part of its equation's number before the point."""
 

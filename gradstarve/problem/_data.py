@@ -180,8 +180,8 @@ class Dataset(eqx.Module):
         """The same problem with one more coordinate, beta = `feature` at every point: x -> (x, beta), [n, d + 1].
 
         A network of d + 1 inputs on it is one of d inputs with biases, w . x + beta w_(d+1); each of its neurons trains its
-        own. Labels and weights are kept. `feature` is a finite number (`ValueError` otherwise), which may be traced; with 0 no
-        step moves the new weights.
+        own. Labels and weights are kept. `feature` is a finite number (`ValueError` otherwise), which may be traced; with 0
+        no step moves the new weights.
 
         One class along one direction at distance r stays one mode, of norm sqrt(r^2 + beta^2). Antipodal classes at r_+ and
         r_- are at cos = (beta^2 - r_+ r_-)/sqrt((beta^2 + r_+^2)(beta^2 + r_-^2)), and orthogonally separable iff

@@ -151,7 +151,7 @@ class TwoLayerReLU(Network):
         text = short_repr(self)
         return text if self.slope else text.replace(", slope=0)", ")")
 
-    def __init__(self, w, z, slope=0.0) -> None:
+    def __init__(self, w, z, slope: Any = 0.0) -> None:
         w, z = real_arrays(w=w, z=z)
         if w.ndim < 2 or z.shape != w.shape[:-1]:
             raise ValueError(

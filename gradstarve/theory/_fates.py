@@ -161,7 +161,8 @@ def death_probability(cosine, scale_a=None, scale_z=None) -> Float[Array, "..."]
     `death_probability(biased_cosine(...))` (23.1).
 
     Exact in the limit of small steps for losses whose residual never stops (cross-entropy, exponential), at any frequencies
-    and norms. Arguments broadcast. `ValueError` for a cosine outside of [-1, 0], for scales not > 0 and for one alone.
+    and norms. Arguments broadcast. `ValueError` for a cosine outside of [-1, 0] by more than rounding, for scales
+    not > 0 and for one alone.
 
     >>> float(death_probability(0.0)), float(death_probability(-1.0))
     (0.375, 0.0)
@@ -169,13 +170,13 @@ def death_probability(cosine, scale_a=None, scale_z=None) -> Float[Array, "..."]
     learns = learning_probability(scale_a, scale_z)
     (cosine,) = real_arrays(cosine=cosine)
     if is_concrete(cosine):
-        known = np.asarray(cosine)
-        bad = ~((known >= -1) & (known <= 0))
+        known, slack = np.asarray(cosine), 8 * float(jnp.finfo(cosine.dtype).eps)  # as `Dataset.separability` has it
+        bad = ~((known >= -1 - slack) & (known <= slack))
         if bad.any():
             raise ValueError(f"cosine must be in [-1, 0], got {known[bad].flat[0]}: the classes are at an obtuse angle")
     check_together(cosine=cosine, scales=learns)
     apart = cosine > -1
-    seen = jnp.arcsin(jnp.where(apart, cosine, 0)) / (2 * jnp.pi)
+    seen = jnp.arcsin(jnp.where(apart & (cosine <= 0), cosine, 0)) / (2 * jnp.pi)
     return jnp.where(apart, 0.25 + seen + (1 - learns) / 2, 0)
 
 

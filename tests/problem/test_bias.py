@@ -124,7 +124,8 @@ def test_neurons_die_as_often_as_the_law_says(r_plus, r_minus, beta, scale_a, sc
 
 def test_deaths_at_equal_norms_and_without_a_bias():
     assert theory.death_probability(theory.biased_cosine(1.0, 1.0, 1.0)) == pytest.approx(3 / 8, abs=1e-15)
-    assert theory.death_probability(-1.0) == 0
+    assert theory.death_probability(-1.0) == theory.death_probability(-1 - 2e-16) == 0
+    assert theory.death_probability(1e-16) == 3 / 8
     assert theory.death_probability(np.nextafter(-1, 0)) == pytest.approx(1 / 8, abs=1e-7)
     slope = jax.grad(theory.death_probability)
     assert slope(-0.5) == pytest.approx(1 / (2 * np.pi * np.sqrt(0.75)), rel=1e-12)

@@ -111,7 +111,7 @@ def train(data, network, loss, step, steps=STEPS):
     weights = [np.array(network.w, float), np.array(network.z, float)]
     x, logits, sides = np.asarray(data.points, float), [], []
     for k in range(steps + 1):
-        logits.append(outputs(x, *weights, network.slope))
+        logits.append(outputs(x, weights[0], weights[1], network.slope))
         sides.append(x[0] @ weights[0].T > 0)
         if k < steps:
             weights = step(k, weights, lambda w, z: gradient(data, loss, w, z, network.slope))
