@@ -52,7 +52,7 @@ def _step_sizes(rng: np.random.Generator, geometry: Geometry, network: TwoLayerR
 
 
 def _dynamics(kind: str, step_size: np.ndarray, length: np.ndarray) -> Dynamics:
-    """Dynamics whose step is no longer than that of plain descent; `length` [b]: the norm of the weights that points push."""
+    """Dynamics whose step is no longer than that of plain descent; `length` [b]: the norm of weights that points push."""
     if kind == "momentum and decay":
         return GradientDescent(0.2 * step_size, momentum=0.8, weight_decay=0.02 / step_size)
     if kind == "layers":
