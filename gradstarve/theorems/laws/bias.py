@@ -86,7 +86,8 @@ def _curves(rng: np.random.Generator, loss: str, one: bool, opening: float = 0.0
     law = []
     for label in (1, -1)[: 1 if one else 2]:
         c = 0 if label > 0 else 1
-        mode = Mode(geometry.frequencies[c], biased_norm(norms[c], feature), *start.mode(label))
+        a, zeta = start.mode(label)
+        mode = Mode(geometry.frequencies[c], biased_norm(norms[c], feature), a, zeta)
         law.append(label * np.asarray(theory.solve_mode(mode, loss, GradientDescent(step_size)).logit(grid)))
     law = np.repeat(np.stack(law, axis=-1), PER_CLASS, axis=-1)
     more = {"feature": feature, "steps": _STEPS}
@@ -107,7 +108,7 @@ def _curves(rng: np.random.Generator, loss: str, one: bool, opening: float = 0.0
     )
     if one:
         return found
-    cosine = float(theory.biased_cosine(*norms, feature))
+    cosine = float(theory.biased_cosine(norms[0], norms[1], feature))
     return found.raised(abs(cosine - geometry.axes[0] @ geometry.axes[1]))
 
 
@@ -116,7 +117,7 @@ def _fates(rng: np.random.Generator) -> Trials:
     geometry, norms, feature = _biased(rng, rng.uniform(0.05, 0.95))
     network, alpha, beta, used = leavers(rng, geometry, float(geometry.axes[0] @ geometry.axes[1]))
     plus, minus, lost = followed_to_the_end(geometry, network)
-    cosine = theory.biased_cosine(*norms, feature)
+    cosine = theory.biased_cosine(norms[0], norms[1], feature)
     dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine))
     wrong = used & np.where(dead, plus | minus, ~plus | minus)
 
@@ -148,7 +149,7 @@ def _shares(rng: np.random.Generator, ratio: float) -> Trials:
         run = train_descent(geometry.data, network, "cross-entropy", step_size, 2000, 2000)
         seen = np.asarray(run.final.w)[:, 0] @ geometry.axes.T
         found.append((seen <= 0).all(-1).mean())
-        cosine = theory.biased_cosine(*norms, feature)
+        cosine = theory.biased_cosine(norms[0], norms[1], feature)
         told.append([cosine, theory.death_probability(cosine, ratio, 1.0)])
         problems.append((geometry, network, {"feature": feature, "step_size": step_size, "steps": 2000}))
     cosines, law = np.array(told, float).T
