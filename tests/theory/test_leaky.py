@@ -8,6 +8,8 @@ from scipy.integrate import solve_ivp
 
 import gradstarve as gs
 from gradstarve import theory
+from gradstarve.theorems import Problem, record
+from gradstarve.theorems._entry import plain as plain_json
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -279,6 +281,29 @@ def test_networks_keep_their_slope():
     assert jax.tree.map(jnp.zeros_like, network).slope == SLOPE
     batch = gs.TwoLayerReLU(network.w[None], network.z[None], SLOPE)
     assert batch[0].slope == SLOPE
+
+
+def test_a_recorded_network_is_read_back_with_its_slope():
+    data, network = problem()
+    batch = gs.TwoLayerReLU(network.w[None], network.z[None], SLOPE)
+    back = Problem.read(plain_json(record(data, "hinge", batch, 0)))
+    assert back is not None
+    assert back.network(data.points) == pytest.approx(np.asarray(network(data.points)), rel=1e-12)
+    relu = gs.TwoLayerReLU(batch.w, batch.z)
+    assert "slope" not in record(data, "hinge", relu, 0)
+
+
+def test_a_solution_of_a_leaky_network_under_jit_and_vmap():
+    data, _ = problem()
+    nets = gs.init_two_layer(3, 4, 5, 3, 0.4, 0.4)
+    nets = gs.TwoLayerReLU(nets.w, nets.z, SLOPE)
+
+    def logits(network):
+        return gs.solve(data, network, "cross-entropy", gs.GradientDescent(0.3)).logits(20)
+
+    whole = np.asarray(logits(nets))
+    assert jax.jit(logits)(nets) == pytest.approx(whole, rel=1e-12)
+    assert jax.vmap(logits)(nets) == pytest.approx(whole, rel=1e-12)
 
 
 def test_the_law_is_differentiable():
