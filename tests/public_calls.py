@@ -348,7 +348,10 @@ def calls():
         ),
         "theory.squared_gradient_norm": (theory.squared_gradient_norm, {"norm": 1.0, "kappa": 1.0, "logit": 0.5}),
         "theory.kappa_critical": (theory.kappa_critical, {"loss": "cross-entropy"}),
-        "theory.learning_probability": (theory.learning_probability, {"scale_a": 1.0, "scale_z": 2.0}),
+        "theory.learning_probability": (
+            theory.learning_probability,
+            {"scale_a": 1.0, "scale_z": 2.0, "dynamics": gs.SignDescent(0.1), "reach": 1.5},
+        ),
         "theory.max_margin_direction": (theory.max_margin_direction, {"points": [[2.0, 0.0], [0.0, 1.0]]}),
         "theory.minimax_tail": (theory.minimax_tail, {"t": 1e4, "frequency": 0.5, "norm": 1.0, "depth": 2}),
         "theory.one_layer_logit": (

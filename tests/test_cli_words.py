@@ -40,6 +40,9 @@ def completed(line):
         ("verify waking hinge-e", ["hinge-exact", "hinge-end"]),
         ("sweep --over wid", ["width="]),
         ("starve --fig", ["--figures"]),
+        ("opt", ["optimisers"]),
+        ("optimisers --optimisers sign,r", ["sign,rmsprop"]),
+        ("stability --dec", ["--decays"]),
     ],
 )
 def test_bash_completes_commands_options_and_values(line, offered):

@@ -43,6 +43,15 @@ LISTED = {
     "gradstarve.studies.phase.plane": ("PhaseDiagram", "phase_diagram"),
     "gradstarve.studies.features": ("Cell", "FeatureStudy", "feature_study"),
     "gradstarve.studies.remedies": ("Outcome", "RemedyStudy", "remedy_study", "Remedy", "list_remedies"),
+    "gradstarve.studies.optimisers": (
+        "optimiser_study",
+        "OptimiserStudy",
+        "OptimiserSettings",
+        "Share",
+        "Curve",
+        "Agreement",
+    ),
+    "gradstarve.studies.stability": ("stability_study", "StabilityStudy", "StabilitySettings", "Line"),
     "gradstarve.studies.digits.study": ("settings", "run", "claims", "report_text"),
 }
 

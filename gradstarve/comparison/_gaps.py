@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from gradstarve.ground import as_number, deprecated, html_table, is_concrete, number, readable, short_repr, shown, table_text
-from gradstarve.problem import GradientFlow, Network, Schedule, Steps, StochasticGradientDescent, TwoLayerReLU
+from gradstarve.problem import GradientFlow, Network, PhasedCurve, Schedule, Steps, StochasticGradientDescent, TwoLayerReLU
 
 
 @dataclass(frozen=True)
@@ -211,6 +211,8 @@ def compare(solution: Any, trajectory: Any, *, t: Any = None, step_size: Any = N
         if not all(hasattr(value, attribute) for attribute in (*needed, "data", "loss_function")):
             hint = " (a trajectory has a .grid; is the order of the two arguments right?)" if "grid" in needed else ""
             raise ValueError(f"{name} must be a learning curve, got {type(value).__name__}{hint}")
+    if isinstance(solution, PhasedCurve) or isinstance(trajectory, PhasedCurve):
+        raise ValueError("data that change are compared in each phase: compare(solution.parts[k], trajectory.parts[k])")
     _check_same_problem(solution, trajectory)
     grid, recorded = np.asarray(trajectory.grid), trajectory.logits()
     if t is not None:

@@ -40,6 +40,7 @@ from gradstarve.ground._style import (
     text_size,
 )
 from gradstarve.ground._text import (
+    csv_text,
     did_you_mean,
     fields_html,
     html_lines,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -199,6 +201,17 @@ def table_text(rows: Sequence[Sequence[str]]) -> str:
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * w for w in widths))
     return "\n".join(lines)
+
+
+def csv_text(rows: Sequence[Sequence[str]]) -> str:
+    """`rows` of strings, the header first, as the text of a CSV file.
+
+    >>> csv_text([("loss", "gap"), ("hinge", "1e-14")])
+    'loss,gap\\nhinge,1e-14\\n'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def to_jsonable(value: Any) -> Any:

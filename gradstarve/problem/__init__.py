@@ -50,6 +50,7 @@ from gradstarve.problem._networks import (
     init_softmax,
     init_two_layer,
 )
+from gradstarve.problem._phases import PhasedCurve, Phases, as_phases, frequencies_of, phase_at
 
 __all__ = [
     "LOSSES",
@@ -74,6 +75,8 @@ __all__ = [
     "Network",
     "NetworkCurve",
     "NormalizedGradientDescent",
+    "PhasedCurve",
+    "Phases",
     "Ray",
     "Reduction",
     "Schedule",
@@ -89,11 +92,14 @@ __all__ = [
     "Temperature",
     "TwoLayerReLU",
     "as_loss",
+    "as_phases",
     "clock_of",
     "datasets",
     "exclusive",
+    "frequencies_of",
     "init_deep",
     "init_softmax",
     "init_two_layer",
+    "phase_at",
     "with_closed_form",
 ]

@@ -153,6 +153,16 @@ class Steps(Dynamics):
             return self
         return eqx.tree_at(lambda dynamics: dynamics.step_size, self, step_size(step))
 
+    def later(self: Stepping, steps: int) -> Stepping:
+        """The same from step number `steps` on, which becomes step 0."""
+        step_size = self.step_size
+        if not isinstance(step_size, Schedule) or not steps:
+            return self
+        function: Any = step_size.function
+        values = step_size.values
+        moved = Schedule(lambda k: function(k + steps)) if values is None else Schedule(None, values[steps:])
+        return eqx.tree_at(lambda dynamics: dynamics.step_size, self, moved)
+
     def start(self, network: Network) -> Any:
         """What is remembered before step 0."""
         return None

@@ -5,7 +5,7 @@ Nothing here knows a closed form, so that an agreement with `gradstarve.theory` 
 
 from gradstarve.simulation._flow import simulate_flow
 from gradstarve.simulation._simulate import simulate
-from gradstarve.simulation._trajectory import Trajectory
+from gradstarve.simulation._trajectory import PhasedTrajectory, Trajectory
 from gradstarve.simulation.engines._reference import batch_loss
 from gradstarve.simulation.hinge._events import HingeTrajectory, simulate_hinge_exact
 from gradstarve.simulation.hinge._run import EventKind
@@ -17,6 +17,7 @@ from gradstarve.simulation.sweep._sweep import sweep
 __all__ = [
     "EventKind",
     "HingeTrajectory",
+    "PhasedTrajectory",
     "SweepResult",
     "Trajectory",
     "simulate",

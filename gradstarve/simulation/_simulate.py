@@ -35,10 +35,11 @@ from gradstarve.problem import (
     Steps,
     StochasticGradientDescent,
     as_loss,
+    as_phases,
     no_dynamics,
 )
 from gradstarve.simulation._span import Span, left_by_decay
-from gradstarve.simulation._trajectory import Trajectory
+from gradstarve.simulation._trajectory import PhasedTrajectory, Trajectory, joined
 from gradstarve.simulation.engines import _choose as engines
 from gradstarve.simulation.engines import _reference as reference
 
@@ -60,7 +61,10 @@ def simulate(
 ) -> Trajectory:
     """Train every network of a batch for `steps` steps by the gradient of L = sum_i q_i l(m_i), m_i = y_i f(x_i) (1.2).
 
-    - `data`: a `Dataset` of n points (labels ±1), or a `ClassDataset` for a softmax network;
+    - `data`: a `Dataset` of n points (labels ±1), or a `ClassDataset` for a softmax network; or phases [(until, data), ...]
+      with the same points, each until a step, the last one until None: task switches and re-weighting (21.1). Velocities,
+      optimisers and schedules go on from phase to phase, the ends of phases are recorded too, and margins, error and loss
+      are those of the data at t;
     - `network`: any `Network` of `gradstarve` (`TwoLayerReLU`, `DeepReLU`, `SoftmaxTwoLayer`, ...) with any batch axes,
       also none;
     - `loss`: a `Loss` or its name; with classes "cross-entropy", which is that of the softmax;
@@ -95,29 +99,72 @@ def simulate(
     >>> bool((run.loss(200) < run.loss(0)).all())
     True
     """
+    steps, every = positive_int("steps", steps), positive_int("record_every", record_every)
+    record_networks, throw = as_flag("record_networks", record_networks), as_flag("throw", throw)
+    options = {"record_networks": record_networks, "progress": progress, "throw": throw, "engine": engine}
+    if isinstance(data, list | tuple):
+        return _simulate_phases(data, network, loss, dynamics, steps, every, key, options)
+    return _train(data, network, loss, dynamics, steps, every, key, options)[0]
+
+
+def _simulate_phases(
+    given: Any, network: Any, loss: Any, dynamics: Any, steps: int, every: int, key: Any, options: dict[str, Any]
+) -> PhasedTrajectory:
+    """Each phase from the state at the end of the one before: weights, what the optimiser remembers, and the step number."""
+    phases = as_phases(given, whole=True)
+    ends = [int(min(end, steps)) for end in phases.until]
+    if phases.until[-2:-1] and phases.until[-2] >= steps:
+        begins = f"the last phase begins at step {phases.until[-2]:.0f}"
+        raise ValueError(f"{begins}, and there are {steps} steps; give more of them")
+    if np.isfinite(phases.until[-1]) and phases.until[-1] < steps:
+        ends_at = f"the last phase ends at step {phases.until[-1]:.0f}"
+        raise ValueError(f"{ends_at}, before the {steps} steps do; end it with None")
+    if isinstance(dynamics, Steps):
+        dynamics = dynamics.tabled(steps, jnp.result_type(float))
+    parts, state, begin = [], None, 0
+    for data, end in zip(phases.data, ends, strict=True):
+        part, state = _train(data, network, loss, dynamics, end - begin, every, key, options, state, kept=True)
+        parts.append(part)
+        network, begin = part.final, end
+    return joined(phases, parts)
+
+
+def _train(
+    data: Any,
+    network: Any,
+    loss: Any,
+    dynamics: Any,
+    steps: int,
+    every: int,
+    key: Any,
+    options: dict[str, Any],
+    state: Any = None,
+    kept: bool = False,
+) -> tuple[Trajectory, Any]:
+    """The run, and the state at its end. `state`: that of a run before, to be gone on with; `kept`: whether it will be."""
+    record_networks, throw = options["record_networks"], options["throw"]
     data, network, loss = check_problem(data, network, loss)
     as_given = dynamics if isinstance(dynamics, Dynamics) else None
-    steps, every = positive_int("steps", steps), positive_int("record_every", record_every)
     if isinstance(dynamics, Steps):
         as_given = dynamics = dynamics.tabled(steps, network.dtype)
     dynamics, keys = _check_dynamics(dynamics, network, key)
-    record_networks, throw = as_flag("record_networks", record_networks), as_flag("throw", throw)
 
     batch, axes = network.batch_shape, len(network.batch_shape)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
     if not isinstance(dynamics, Dynamics):
         _check_optax(flat[0], data, loss, dynamics)
     watched = all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network, dynamics, keys)))
-    chosen = engines.choose(engine, data, flat, loss, dynamics, steps)
+    chosen = engines.choose(options["engine"], data, flat, loss, dynamics, steps)
     span = None
-    if chosen.name != "reference" and watched:
+    # Numbers of the span of one phase are not those of the next.
+    if chosen.name != "reference" and watched and not kept:
         span = Span(data, flat, draws=keys is not None)
     problem, trained = (data, flat) if span is None else (span.data, span.network)
-    state = reference.start(trained, dynamics, keys)
+    state = reference.start(trained, dynamics, keys) if state is None else state
     logits = [_outputs(trained, problem.points)]
     networks = [jax.tree.map(lambda leaf: leaf[None], trained)]
     grid = np.append(np.arange(0, steps, every), steps)
-    with Progress(progress if watched else False, steps, "training") as report:
+    with Progress(options["progress"] if watched else False, steps, "training") as report:
         if watched and throw:
             _raise_if_diverged(logits[0], grid[:1], batch, dynamics)
         done, recorded = 0, 1
@@ -145,7 +192,7 @@ def simulate(
     if span is not None:
         final, seen = span.restore(final, None if left is None else left[:, -1]), span.expand(seen)
         history = None if history is None else span.restore(history, left)
-    return Trajectory(
+    run = Trajectory(
         grid=grid,
         recorded=shape(seen),
         initial=network,
@@ -155,6 +202,7 @@ def simulate(
         networks=jax.tree.map(shape, history),
         dynamics=as_given,
     )
+    return run, state
 
 
 @eqx.filter_jit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from gradstarve.ground import is_concrete, readable, shown
-from gradstarve.problem import ClassDataset, Dataset, Loss, NetworkCurve
+from gradstarve.problem import ClassDataset, Dataset, Loss, NetworkCurve, PhasedCurve, Phases
 
 
 class Trajectory(NetworkCurve):
@@ -124,3 +125,52 @@ class Trajectory(NetworkCurve):
                 "Ask for one of them, or record more often"
             )
         return index
+
+
+class PhasedTrajectory(PhasedCurve, Trajectory):
+    """The run of `simulate([(until, data), ...], ...)`: margins, error and loss are those of the data at t.
+
+    `parts`: the `Trajectory` of each phase, whose grid begins at 0; `data` are those of the first phase.
+    """
+
+    phases: Phases = None  # pyright: ignore[reportAssignmentType]
+    parts: tuple[Trajectory, ...] = ()
+
+    def _when(self, t: Any) -> Any:
+        return np.asarray(self.grid) if t is None else self._number(t)
+
+    def _time_to(self, what: str, level: Array, max_steps: int) -> Array:
+        found = self._mean(what, None)
+        reached = found[..., None] <= level.reshape(-1)  # [*batch, records, levels]
+        first = jnp.asarray(self.grid, level.dtype)[jnp.argmax(reached, axis=-2)]
+        return jnp.where(jnp.any(reached, axis=-2), first, jnp.inf).reshape(*self._batch, *level.shape)
+
+
+def joined(phases: Phases, parts: list[Trajectory]) -> PhasedTrajectory:
+    """The runs of all phases, one after the other; the last record of one is the first of the next."""
+    first, axes = parts[0], len(parts[0].initial.batch_shape)
+    rest = (slice(None),) * axes + (slice(1, None),)
+
+    def together(name: str) -> Any:
+        runs = [getattr(part, name) for part in parts]
+        if runs[0] is None:
+            return None
+        later = [jax.tree.map(lambda leaf: leaf[rest], run) for run in runs[1:]]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=axes), runs[0], *later)
+
+    grids, since = [first.grid], 0
+    for before, part in pairwise(parts):
+        since += int(before.grid[-1])
+        grids.append(part.grid[1:] + since)
+    return PhasedTrajectory(
+        grid=np.concatenate(grids),
+        recorded=together("recorded"),
+        initial=first.initial,
+        final=parts[-1].final,
+        data=first.data,
+        loss_function=first.loss_function,
+        networks=together("networks"),
+        dynamics=first.dynamics,
+        phases=phases,
+        parts=tuple(parts),
+    )

@@ -187,6 +187,22 @@ unit = sp.Symbol("U", positive=True)  # of logits
 v_of = sp.Function("v")
 t_plateau = sp.Symbol("t_plateau", positive=True)
 
+# steps of two factors
+e = sp.Symbol("e", real=True)  # p r g(u), the pull of the class
+length = sp.Symbol("G", positive=True)  # of the gradient, over all weights
+eta_a, eta_z = sp.symbols("eta_a eta_z", positive=True)  # step sizes of the layers
+radius = sp.Symbol("radius", nonnegative=True)  # of a sharpness-aware step
+d = sp.Symbol("d", real=True)  # by which it moves a + z and a - z
+u_moved = sp.Symbol("u_moved", real=True)  # the logit there
+c_moved = sp.Symbol("c_moved", real=True)  # eta p r g(u_moved)
+whole_size, whole_size_next = sp.symbols("R R_next", positive=True)  # the root of the sum of all squared weights
+batch = sp.Symbol("B", positive=True)  # points of a step
+own_draws = sp.Symbol("n", nonnegative=True)  # of which are of the class
+mu_plus, mu_minus = sp.symbols("mu_plus mu_minus", positive=True)  # mean factors of M plus and M minus
+A_scaled = sp.symbols("A1 A2", real=True)  # weights in units of the root of their step size
+Z_scaled = sp.symbols("Z1 Z2", real=True)
+z_border = sp.Symbol("z_border", real=True)  # the read-out above which a neuron learns
+
 # kappa in discrete time
 kappa_next = sp.Symbol("kappa_next", nonnegative=True)
 squared_gradient = sp.Symbol("squared_gradient", nonnegative=True)  # of the logit, over all weights
@@ -213,6 +229,15 @@ LATEX_NAMES: dict[str, str] = {
     **{f"grow_{side}": f"F_{{{sign}}}^{{+}}" for side, sign in (("plus", "+"), ("minus", "-"))},
     **{f"fall_{side}": f"F_{{{sign}}}^{{-}}" for side, sign in (("plus", "+"), ("minus", "-"))},
     "kappa_next": r"\kappa'",
+    "eta_a": r"\eta_{a}",
+    "eta_z": r"\eta_{z}",
+    "radius": r"\varrho",
+    "u_moved": r"\tilde{u}",
+    "c_moved": r"\tilde{c}",
+    "R_next": "R'",
+    "mu_plus": r"\mu_{+}",
+    "mu_minus": r"\mu_{-}",
+    "z_border": r"z^{\mathrm{border}}",
     "squared_gradient": r"|\nabla u|^{2}",
     "multiplier": r"\frac{\delta u'}{\delta u}",
     "kappa_edge": r"\kappa_{\mathrm{edge}}",

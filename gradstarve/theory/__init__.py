@@ -41,6 +41,7 @@ from gradstarve.theory._kappa import (
     squared_gradient_norm,
 )
 from gradstarve.theory._mode import ClockCurve, ModeSolution
+from gradstarve.theory._phases import PhasedMode, PhasedSolution, alive_share, still_alive
 from gradstarve.theory._reweighting import Reweighting, equal_speed_weights, equal_time_weights, fastest_weights
 from gradstarve.theory._sgd import LogitDistribution, ModeMiniBatch, ModeSGD, TimeDistribution
 from gradstarve.theory._softmax import SoftmaxMode, SoftmaxReadOut, softmax_mode
@@ -61,6 +62,8 @@ __all__ = [
     "ModeMiniBatch",
     "ModeSGD",
     "ModeSolution",
+    "PhasedMode",
+    "PhasedSolution",
     "Reweighting",
     "SharedFeatures",
     "SoftmaxMode",
@@ -68,6 +71,7 @@ __all__ = [
     "Solution",
     "StarvingPair",
     "TimeDistribution",
+    "alive_share",
     "antipodal_fate",
     "biased_cosine",
     "catapult",
@@ -112,6 +116,7 @@ __all__ = [
     "squared_gradient_norm",
     "starvation_index",
     "starving_pair",
+    "still_alive",
     "time_to_confidence",
     "wrong_sign_fraction",
     "wrong_sign_time",

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from gradstarve.ground import (
     as_goal,
+    check_least,
     check_normal,
     check_normal_size,
     check_positive,
@@ -31,7 +32,18 @@ from gradstarve.ground import (
     shown,
     together,
 )
-from gradstarve.problem import Loss, as_loss, clock_of, with_closed_form
+from gradstarve.problem import (
+    Dynamics,
+    GradientDescent,
+    Loss,
+    SignDescent,
+    Steps,
+    StochasticGradientDescent,
+    as_loss,
+    clock_of,
+    no_dynamics,
+    with_closed_form,
+)
 from gradstarve.special import Clock, expint
 from gradstarve.theory._piecewise import check_times
 
@@ -68,23 +80,51 @@ def _weights(a, z):
     return a, z
 
 
-def learning_probability(scale_a=None, scale_z=None) -> Float[Array, "..."]:
+def learning_probability(scale_a=None, scale_z=None, *, dynamics=None, reach=1.0) -> Float[Array, "..."]:
     """1/2 + arctan(sigma_a / sigma_z) / pi: the chance that an exclusive Gaussian neuron learns (4.2).
 
     `scale_a`, `scale_z` > 0: standard deviations of w.xh and z, broadcast together. Only their ratio counts: give both, or
     neither for equal ones; `ValueError` for one alone.
 
+    `dynamics`: under which steps, as they (and a radius) become small (default: gradient flow). What multiplies a + z and
+    a - z by two factors leaves the chance alone. `GradientDescent` with a `read_out_step_size` eta_z beside its step_size
+    eta_a turns the ratio into (sigma_a / sigma_z) sqrt(eta_z / eta_a) (17.3), `SignDescent` into sigma_a / (rho sigma_z),
+    `reach` rho = |x|_1 / |x|_2 >= 1 of the points (17.6). `ValueError` for a `reach` below 1, or beside other dynamics.
+
     >>> float(learning_probability())
     0.75
+    >>> from gradstarve.problem import GradientDescent, SignDescent
+    >>> round(float(learning_probability(dynamics=GradientDescent(0.1, read_out_step_size=0.3))), 4)
+    0.8333
+    >>> round(float(learning_probability(dynamics=SignDescent(0.1), reach=10.0)), 4)   # of 100 equal coordinates
+    0.5317
     """
     if (scale_a is None) != (scale_z is None):
         given = f"scale_a = {shown(scale_a)}" if scale_z is None else f"scale_z = {shown(scale_z)}"
         raise ValueError(f"the chance depends on scale_a / scale_z, and only {given} was given; give both, or neither")
+    if not _decides(dynamics):
+        raise no_dynamics("GradientFlow(), SignDescent(...) or with a law of modes", dynamics)
     scale_a, scale_z = (1.0, 1.0) if scale_a is None else (scale_a, scale_z)
-    scale_a, scale_z = together(scale_a=scale_a, scale_z=scale_z)
+    scale_a, scale_z, reach = together(scale_a=scale_a, scale_z=scale_z, reach=reach)
     check_positive("scale_a", scale_a)
     check_positive("scale_z", scale_z)
+    check_least("reach", reach, 1.0)
+    if isinstance(dynamics, SignDescent):
+        return 0.5 + jnp.arctan2(scale_a, reach * scale_z) / jnp.pi
+    if not is_concrete(reach) or bool((reach != 1).any()):
+        raise ValueError(f"reach = |x|_1 / |x|_2 counts for SignDescent only, got {shown(dynamics)}; leave reach out")
+    if isinstance(dynamics, GradientDescent) and dynamics.read_out_step_size is not None:
+        rates = jnp.sqrt(dynamics.read_out_step_size) / jnp.sqrt(dynamics.step_size)
+        check_together(scale_a=scale_a, rates=rates)
+        scale_a = scale_a * rates.astype(scale_a.dtype)
     return 0.5 + jnp.arctan2(scale_a, scale_z) / jnp.pi
+
+
+def _decides(dynamics) -> bool:
+    """Whether fates under small steps of these dynamics are those of (4.1), (17.3) or (17.6)."""
+    if isinstance(dynamics, Steps):
+        return dynamics.has_law or isinstance(dynamics, SignDescent | StochasticGradientDescent)
+    return dynamics is None or isinstance(dynamics, Dynamics)
 
 
 def class_failure_probability(width: int) -> float:

@@ -254,34 +254,7 @@ class ModeMiniBatch(eqx.Module):
                 f"{step} steps with {most} points each have more than {_MOST_OUTCOMES} outcomes; give fewer steps, "
                 "expected_logit(step) for the mean of the hinge loss, or simulate(...)"
             )
-        law, p = self.own.law, self.frequency
-        counts = np.arange(1, most + 1)
-        drawn = -jnp.expm1(most * jnp.log1p(-p))  # the chance that n > 0
-        chances = pmf(*_spread(counts, most, p)) / drawn[..., None]
-        # [*batch, sequences] of m steps with n > 0, the states with their neurons behind.
-        a, z = self.mode.a[..., None, :], self.mode.z[..., None, :]
-        chance = jnp.ones((*self.mode.batch_shape, 1), p.dtype)
-        values, weights = [], []
-        for m in range(step + 1):
-            if m:
-                sequences = a.shape[-2]
-                a, z = (jnp.repeat(part, most, axis=-2) for part in (a, z))
-                share = jnp.asarray(np.tile(counts / most, sequences), p.dtype)
-                once = new_descent_law(
-                    law.loss_function,
-                    GradientDescent(self.own.law.dynamics.step_size[..., None] * jnp.ones_like(share)),
-                    [share],
-                    [self.mode.norm[..., None] if jnp.ndim(self.mode.norm) else self.mode.norm],
-                    a,
-                    z,
-                )
-                a, z = once.coordinates_of(once.step(once.first))
-                chance = (chance[..., None] * chances[..., None, :]).reshape(*chance.shape[:-1], -1)
-            inside = jnp.where(a > 0, a * z, 0)
-            norm = jnp.broadcast_to(self.mode.norm, self.mode.batch_shape)[..., None]
-            values.append(norm * jnp.sum(inside, axis=-1))
-            weights.append(chance * pmf(*_spread(np.array([m]), step, drawn)))
-        return LogitDistribution(jnp.concatenate(values, axis=-1), jnp.concatenate(weights, axis=-1))
+        return LogitDistribution(*_outcomes(self, step))
 
     def expected_logit(self, step) -> Float[Array, "*batch"]:
         """E u after `step` >= 0 steps of the hinge loss, while no draw can have led to the margin, [*batch]:
@@ -316,6 +289,33 @@ class ModeMiniBatch(eqx.Module):
         )
         rises, falls = (1 + pushed * p) ** 2 + spread, (1 - pushed * p) ** 2 + spread
         return norm / 4 * (rises**step * grown - falls**step * decayed)
+
+
+@eqx.filter_jit
+def _outcomes(of: ModeMiniBatch, step: int) -> tuple[Array, Array]:
+    """The logits and probabilities of all sequences of draws, each [*batch, outcomes]."""
+    law, mode, most, p = of.own.law, of.mode, of.batch_size, of.frequency
+    counts = np.arange(1, most + 1)
+    drawn = -jnp.expm1(most * jnp.log1p(-p))  # the chance that n > 0
+    chances = pmf(*_spread(counts, most, p)) / drawn[..., None]
+    # [*batch, sequences] of m steps with n > 0, the states with their neurons behind.
+    norm = jnp.broadcast_to(mode.norm, mode.batch_shape)[..., None]
+    a, z = mode.a[..., None, :], mode.z[..., None, :]
+    chance = jnp.ones((*mode.batch_shape, 1), p.dtype)
+    lengths = pmf(*_spread(np.arange(step + 1), step, drawn))
+    values, weights = [], []
+    for m in range(step + 1):
+        if m:
+            sequences = a.shape[-2]
+            a, z = (jnp.repeat(part, most, axis=-2) for part in (a, z))
+            share = jnp.broadcast_to(jnp.asarray(np.tile(counts / most, sequences), p.dtype), a.shape[:-1])
+            step_size = jnp.broadcast_to(law.dynamics.step_size[..., None], share.shape)
+            once = new_descent_law(law.loss_function, GradientDescent(step_size), [share], [norm], a, z)
+            a, z = once.coordinates_of(once.step(once.first))
+            chance = (chance[..., None] * chances[..., None, :]).reshape(*chance.shape[:-1], -1)
+        values.append(norm * jnp.sum(jnp.where(a > 0, a * z, 0), axis=-1))
+        weights.append(chance * lengths[..., m : m + 1])
+    return jnp.concatenate(values, axis=-1), jnp.concatenate(weights, axis=-1)
 
 
 def _spread(counts, of: int, p):

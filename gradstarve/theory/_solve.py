@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, overload
 
 import equinox as eqx
@@ -36,12 +37,15 @@ from gradstarve.problem import (
     StochasticGradientDescent,
     TwoLayerReLU,
     as_loss,
+    as_phases,
+    frequencies_of,
     given,
     no_dynamics,
 )
 from gradstarve.theory._descent import DescentSolution, ModeDescent, StepLaw, descend_mode, first_step, new_descent_law
 from gradstarve.theory._levels import first_time
 from gradstarve.theory._mode import ModeSolution, flow_mode, insert_axes, transfer_flow
+from gradstarve.theory._phases import PhasedMode, PhasedSolution, check_kept
 from gradstarve.theory._piecewise import PiecewiseClock, stacked
 from gradstarve.theory._sgd import ModeMiniBatch, ModeSGD, sgd_mode
 from gradstarve.theory._sign import new_sign_law
@@ -64,9 +68,13 @@ def solve_mode(mode: Mode, loss: Loss | str = ..., dynamics: GradientFlow | None
 def solve_mode(mode: Mode, loss: Loss | str, dynamics: StochasticGradientDescent) -> ModeSGD | ModeMiniBatch: ...
 @overload
 def solve_mode(mode: Mode, loss: Loss | str, dynamics: Steps) -> ModeDescent: ...
+@overload
 def solve_mode(
-    mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = None
-) -> ModeSolution | ModeDescent | ModeSGD | ModeMiniBatch:
+    mode: Mode, loss: Loss | str = ..., dynamics: Any = ..., *, phases: Sequence[tuple[Any, Any]]
+) -> PhasedMode: ...
+def solve_mode(
+    mode: Mode, loss: Loss | str = "cross-entropy", dynamics: Any = None, *, phases: Any = None
+) -> ModeSolution | ModeDescent | ModeSGD | ModeMiniBatch | PhasedMode:
     """The exact learning curve of one mode: (3.1)-(3.11) for `GradientFlow()` (the default), (8.1), (8.2) for descent.
 
     `loss` is a loss or its name. The argument of the solution is time for the flow and the step number for descent, with
@@ -75,12 +83,17 @@ def solve_mode(
     For `StochasticGradientDescent` it is the distribution over the draws (8.3), (17.5): `.distribution(step)`,
     `.time_to_logit(u)`.
 
+    `phases` [(until, p), ...] have frequencies of their own in place of that of the mode, until a time or a step, the last
+    one until None; a negative p flips the labels of the class (21.1). The result is a `PhasedMode`.
+
     >>> solution = solve_mode(Mode(frequency=1.0, norm=1.0, a=[0.1, 0.2], z=[0.1, -0.3]), "cross-entropy")
     >>> solution.logit([0.0, 50.0]).shape
     (2,)
     """
     check_instance("mode", mode, Mode, "give Mode(frequency, norm, a, z)")
     loss = _one_for_all(loss)
+    if phases is not None:
+        return _mode_phases(mode, loss, _check_dynamics(dynamics), phases)
     if isinstance(dynamics, StochasticGradientDescent):
         return sgd_mode(mode, loss, dynamics)
     dynamics = _check_dynamics(dynamics)
@@ -90,6 +103,25 @@ def solve_mode(
         law = new_sign_law(loss, dynamics, [mode.frequency], [mode.norm], mode.a, mode.z, (1,), 1.0)
         return ModeDescent(law, 0, mode)
     return descend_mode(mode, loss, dynamics)
+
+
+def _mode_phases(mode: Mode, loss: Loss, dynamics: Any, phases: Any) -> PhasedMode:
+    """Each phase from the weights at the end of the one before, in its own orientation."""
+    steps = isinstance(dynamics, Steps)
+    ends, frequencies = frequencies_of(phases, whole=steps)
+    check_kept(dynamics, len(ends))
+    parts, signs = [], []
+    a, z, begin = mode.a, mode.z, 0
+    for end, frequency in zip(ends, frequencies, strict=True):
+        sign = 1 if frequency > 0 else -1
+        own = Mode(jnp.asarray(abs(frequency), a.dtype), mode.norm, a, sign * z)
+        part: Any = solve_mode(own, loss, dynamics.later(int(begin)) if steps else dynamics)
+        parts.append(part)
+        signs.append(sign)
+        if np.isfinite(end):
+            a, z = part.weights(int(end - begin) if steps else end - begin)
+            z, begin = sign * z, end
+    return PhasedMode(tuple(parts), tuple(signs), ends, steps)
 
 
 def _one_for_all(loss: Loss | str) -> Loss:
@@ -238,7 +270,13 @@ def _first_step(solution: Solution, law: StepLaw, what: str, goal: Array, max_st
     return first_step(law.step, value, law.first, goal, max_steps)
 
 
-def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> Solution:
+@overload
+def solve(data: Dataset, network: Network, loss: Loss | str = ..., dynamics: Any = ...) -> Solution: ...
+@overload
+def solve(
+    data: Sequence[tuple[Any, Dataset]], network: Network, loss: Loss | str = ..., dynamics: Any = ...
+) -> PhasedSolution: ...
+def solve(data: Any, network: Network, loss: Loss | str = "cross-entropy", dynamics: Any = None) -> Any:
     """The exact training of `network` on `data`, every neuron of it, in closed form.
 
     The law is chosen by what holds:
@@ -256,6 +294,9 @@ def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", d
     Any `Loss` will do: the flow is in closed form for the four of the library and a quadrature of (3.5) for others.
     `HypothesisError` names the hypothesis that fails, where it fails, and what to use instead.
 
+    `data` may change: [(until, data), ...] are phases with the same points, each until a time or a step, the last one until
+    None; other labels are a task switch, other weights a re-weighting (21.1). The result is a `PhasedSolution`.
+
     Weights of the network, frequencies, norms and hyperparameters may be traced, by jit, grad and vmap; directions of the
     points and labels must be known (see `Dataset`).
 
@@ -268,6 +309,8 @@ def solve(data: Dataset, network: Network, loss: Loss | str = "cross-entropy", d
     >>> solution.margins(1000.0).tolist()
     [1.0, 1.0]
     """
+    if isinstance(data, list | tuple):
+        return _solve_phases(data, network, loss, _check_dynamics(dynamics))
     check_instance("data", data, Dataset, "give Dataset(points, labels)")
     check_instance("network", network, Network, "give TwoLayerReLU(w, z)")
     check_problem(data, network)
@@ -333,6 +376,20 @@ def _check_leaky(network: TwoLayerReLU, rays: list[Ray | None], antipodal: bool,
             f"{where} and the classes are at cos = {cosine:.6g}",
             "simulate(...), or slope = 0 with exclusive neurons",
         )
+
+
+def _solve_phases(phases: Any, network: Network, loss: Loss | str, dynamics: Any) -> PhasedSolution:
+    """Each phase from the network at the end of the one before."""
+    steps = isinstance(dynamics, Steps)
+    changing = as_phases(phases, whole=steps)
+    check_kept(dynamics, len(changing.data))
+    parts: list[Any] = []
+    for data, begin, end in zip(changing.data, changing.since, changing.until, strict=True):
+        part = solve(data, network, loss, dynamics.later(int(begin)) if steps else dynamics)
+        parts.append(part)
+        if np.isfinite(end):
+            network = part.network(int(end - begin) if steps else end - begin)
+    return PhasedSolution(changing.data[0], parts[0].loss_function, changing, tuple(parts), dynamics)
 
 
 def check_problem(data: Any, network: Any) -> None:

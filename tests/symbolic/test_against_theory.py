@@ -194,3 +194,30 @@ def test_the_derived_modified_losses_are_those_of_the_library(name, loss):
         small = gs.solve_mode(gs.Mode(p, r, [1e-9], [1e-9]), own).time_to_logit(1e-7)
         plateau = derivation.to_jax("plateau")(p=p, r=r, share=number, u0=1e-18 * r / 1e-7)
         assert float(small) == pytest.approx(float(plateau), rel=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loss", ["cross-entropy", "hinge", "exponential", "squared"])
+def test_the_derived_steps_of_the_optimisers_are_those_theory_takes(loss):
+    derivation, p, r, step_size, radius = gs.derive("step", loss), 0.6, 1.4, 0.1, 0.05
+    a, z = np.array([0.3, 0.2, 0.4]), np.array([0.1, -0.1, 0.2])
+    mode = gs.Mode(p, r, a, z)
+    for dynamics, ending, more in (
+        (gs.NormalizedGradientDescent(step_size), "of a given length", (step_size,)),
+        (gs.SharpnessAware(step_size, radius), "elsewhere", (p, r, step_size, radius)),
+    ):
+        a_later, z_later = (np.asarray(v) for v in gs.solve_mode(mode, loss, dynamics).weights(1))
+        sums = np.sum((a + z) ** 2), np.sum((a - z) ** 2)
+        for letter, sign in (("M_plus'", 1), ("M_minus'", -1)):
+            found = float(derivation.to_jax(f"{letter} {ending}")(*sums, *more))
+            assert np.sum((a_later + sign * z_later) ** 2) == pytest.approx(found, rel=1e-13)
+    # Next to the border a neuron of a small step lives or dies.
+    border = float(derivation.to_jax("z_border")(0.3, 1e-3, 4e-3))
+    layers = gs.GradientDescent(1e-3, read_out_step_size=4e-3)
+    pair = gs.solve_mode(gs.Mode(p, r, [0.3, 0.3], [border + 0.02, border - 0.02]), loss, layers)
+    assert np.isfinite(np.asarray(pair.leaving_step(10_000))).tolist() == [False, True]
+    if loss == "hinge":
+        solution = gs.solve_mode(mode, loss, gs.StochasticGradientDescent(step_size, batch_size=3))
+        rise, fall = (float(derivation.to_jax(name)(p, r, step_size, 3)) for name in ("mu_plus", "mu_minus"))
+        law = r / 4 * (rise**3 * np.sum((a + z) ** 2) - fall**3 * np.sum((a - z) ** 2))
+        assert float(solution.expected_logit(3)) == pytest.approx(law, rel=1e-13)

@@ -75,7 +75,7 @@ def test_it_is_listed_and_derived(run):
 
 
 @pytest.mark.parametrize(
-    ("line", "offered"), [("derive st", ["starvation", "stub"]), ("derive stub --loss ", ["exponential", "hinge"])]
+    ("line", "offered"), [("derive st", ["starvation", "step", "stub"]), ("derive stub --loss ", ["exponential", "hinge"])]
 )
 def test_it_is_completed(run, line, offered):
     words = ["gradstarve", *line.split(" ")]

@@ -7,6 +7,8 @@ class Mutant(NamedTuple):
     """A wrong law: `label` says in plain words what is wrong ("kappa_critical 1 % too large"); `wrong` takes the place of
     `attribute` of the module or class `place`.
 
+    `inside`: whether compiled programs have `attribute` in them, and must be forgotten for `wrong` to count.
+
     `red`: whether its entry turns red; if not, `reason` is the statistical reason, with the power that there is.
     """
 
@@ -16,6 +18,7 @@ class Mutant(NamedTuple):
     wrong: Any
     red: bool = True
     reason: str = ""
+    inside: bool = False
 
 
 def scaled(function, factor):

@@ -1,14 +1,28 @@
 """Wrong laws of balance, of one mode, of fates, of the error curve and of speed, each of which turns its entry red."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from mutants import Mutant, scaled, times
 
-from gradstarve import special, theory
-from gradstarve.problem import Dataset, FlippedLabels, Focal, MarginShift, Mode, Temperature, TwoLayerReLU
+from gradstarve import problem, special, theory
+from gradstarve.problem import (
+    Dataset,
+    FlippedLabels,
+    Focal,
+    GradientDescent,
+    MarginShift,
+    Mode,
+    NormalizedGradientDescent,
+    SharpnessAware,
+    Temperature,
+    TwoLayerReLU,
+)
 from gradstarve.theorems.laws import bias, independence, modes, shape
+from gradstarve.theory import _descent, _sgd, _sign, _solve
 
 
 class Changed(eqx.Module):
@@ -446,6 +460,157 @@ IN_STEPS = {
     ],
 }
 
+
+
+def arithmetic_mean(self):
+    other = self.step_size if self.read_out_step_size is None else self.read_out_step_size
+    return (self.step_size + other) / 2
+
+
+def with_numbers(**by):
+    """The factors of dynamics whose numbers are multiplied."""
+
+    def change(self, modes, factors):
+        numbers = [factor * getattr(self, name) for name, factor in by.items()]
+        return factors(eqx.tree_at(lambda dynamics: [getattr(dynamics, name) for name in by], self, numbers), modes)
+
+    return change
+
+
+class Length(problem.Modes):
+    """Modes of which the gradient has another length."""
+
+    modes: problem.Modes
+    factor: float = 1.0
+    own: bool = False
+
+    def pull(self, plus=1, minus=1):
+        return self.modes.pull(plus, minus)
+
+    def gradient_norm(self, pull):
+        found = self.modes.gradient_norm(pull)
+        if self.own:  # that of the neurons of the first class alone
+            a = (self.modes.grown + self.modes.decayed) / 2
+            found = jnp.where(a > 0, self.modes.gradient_norm(jnp.where(a > 0, pull, 0)), found)
+        return self.factor * found
+
+
+class Unmoved(Length):
+    """Modes that are looked at where they are, whatever they are moved by."""
+
+    def pull(self, plus=1, minus=1):
+        return self.modes.pull()
+
+
+def wrong_factors(label, kind, change):
+    wrong = partial(_changed_factors, change, kind.factors)
+    return Mutant(label, kind, "factors", lambda self, modes: wrong(self, modes), inside=True)
+
+
+def _changed_factors(change, factors, self, modes):
+    return change(self, modes, factors)
+
+
+def step_late(self, state, step=_descent.DescentLaw.step):
+    """The step size of the step before."""
+    grown, decayed, velocity, _ = step(self, (*state[:3], jnp.maximum(state[3] - 1, 0)))
+    return grown, decayed, velocity, state[3] + 1
+
+
+def law_of_layers(change, new=_solve.new_descent_law):
+    """The law with other step sizes of the layers: `change(step_size, read_out_step_size)`."""
+
+    def changed(loss, dynamics, *rest):
+        if getattr(dynamics, "read_out_step_size", None) is not None:
+            pair = change(dynamics.step_size, dynamics.read_out_step_size)
+            dynamics = eqx.tree_at(lambda d: (d.step_size, d.read_out_step_size), dynamics, pair)
+        return new(loss, dynamics, *rest)
+
+    return changed
+
+
+def law_of_signs(change, new=_solve.new_sign_law):
+    """The law of sign descent after `change(frequencies, norms, a, z, reach)`."""
+
+    def changed(loss, dynamics, frequencies, norms, a, z, signs, reach, *rest):
+        norms, a, z, reach = change(norms, a, z, reach)
+        return new(loss, dynamics, frequencies, norms, a, z, signs, reach, *rest)
+
+    return changed
+
+
+def size_of_pull(self, state):
+    """Steps by the size of the pull, not by its sign."""
+    a, z, count = state
+    step_size = self.dynamics.step_size[..., None]
+    pull = self._pull(self.logits_of(state), self._members(a))
+    return a + step_size * self.reach * pull * jnp.sign(z), z + step_size * pull * jnp.sign(a), count + 1
+
+
+def batches_with(change, distribution=_sgd.ModeMiniBatch.distribution):
+    """The distribution of another frequency or batch size."""
+    return lambda self, step: distribution(change(self), step)
+
+
+def rarer(self):
+    return eqx.tree_at(lambda one: one.mode.frequency, self, 0.98 * self.mode.frequency)
+
+
+def larger_batch(self):
+    return type(self)(self.mode, self.own, self.batch_size + 1)
+
+
+def mean_with(spread, expected=_sgd.ModeMiniBatch.expected_logit):
+    """The mean with `spread(B)` in the place of B under the variance."""
+    return lambda self, step: expected(type(self)(self.mode, self.own, spread(self.batch_size)), step)
+
+
+def batch_steps(mode, loss, dynamics, solve_mode=theory.solve_mode):
+    return solve_mode(mode, loss, type(dynamics)(1.02 * dynamics.step_size, dynamics.batch_size))
+
+
+STEPS = {
+    "steps-of-two-factors": [
+        Mutant("rates of the layers exchanged", _solve, "new_descent_law", law_of_layers(lambda a, z: (z, a))),
+        wrong_factors("step size 2 % too large", GradientDescent, with_numbers(step_size=1.02)),
+        Mutant("a step late in the schedule", _descent.DescentLaw, "step", step_late, inside=True),
+        Mutant("one mean rate for both", _solve, "new_descent_law", law_of_layers(lambda a, z: (jnp.sqrt(a * z),) * 2)),
+        Mutant("read-out 2 % too fast", _solve, "new_descent_law", law_of_layers(lambda a, z: (a, 1.02 * z))),
+        Mutant("the arithmetic mean", GradientDescent, "mean_step_size", property(arithmetic_mean), inside=True),
+        wrong_factors(
+            "the 1/2 of G^2 missing",
+            NormalizedGradientDescent,
+            lambda self, modes, factors: factors(self, Length(modes, factor=np.sqrt(2))),
+        ),
+        wrong_factors(
+            "the length of a class alone",
+            NormalizedGradientDescent,
+            lambda self, modes, factors: factors(self, Length(modes, own=True)),
+        ),
+        wrong_factors("normalised steps 2 % too long", NormalizedGradientDescent, with_numbers(step_size=1.02)),
+        wrong_factors("radius 2 % too large", SharpnessAware, with_numbers(radius=1.02)),
+        wrong_factors("downhill, not uphill", SharpnessAware, with_numbers(radius=-1)),
+        wrong_factors(
+            "the residual of the start of the step",
+            SharpnessAware,
+            lambda self, modes, factors: factors(self, Unmoved(modes)),
+        ),
+    ],
+    "sign-descent": [
+        Mutant("rho 2 % too large", _solve, "new_sign_law", law_of_signs(lambda r, a, z, reach: (r, a, z, 1.02 * reach))),
+        Mutant("rho left out", _solve, "new_sign_law", law_of_signs(lambda r, a, z, reach: (r, a, z, 1.0))),
+        Mutant("read-outs 2 % larger", _solve, "new_sign_law", law_of_signs(lambda r, a, z, rho: (r, a, 1.02 * z, rho))),
+        Mutant("the size of the residual", _sign.SignLaw, "step", size_of_pull, inside=True),
+    ],
+    "mini-batches": [
+        Mutant("frequency 2 % too small", _sgd.ModeMiniBatch, "distribution", batches_with(rarer)),
+        Mutant("a point more in each batch", _sgd.ModeMiniBatch, "distribution", batches_with(larger_batch)),
+        Mutant("step size 2 % too large", theory, "solve_mode", batch_steps),
+        Mutant("the variance of one point", _sgd.ModeMiniBatch, "expected_logit", mean_with(lambda size: 1)),
+        Mutant("no variance", _sgd.ModeMiniBatch, "expected_logit", mean_with(lambda size: 10**9)),
+    ],
+}
+
 def solve_with_slope(change, solve=theory.solve):
     """The law of another slope, which `change` makes of that of the network."""
 
@@ -515,7 +680,7 @@ LEAKY_AND_BIAS = {
     ],
 }
 
-MUTANTS = LEAKY_AND_BIAS | SETTING | ONE_MODE | FATES | SHAPE | SPEED | ANY_RESIDUAL | IN_STEPS
+MUTANTS = LEAKY_AND_BIAS | SETTING | ONE_MODE | FATES | SHAPE | SPEED | ANY_RESIDUAL | IN_STEPS | STEPS
 
 TRIALS = {
     "sign": 96,
@@ -534,4 +699,7 @@ TRIALS = {
     "kappa-in-steps": 9 * 24,
     "leaky": 96,
     "bias": 72,
+    "steps-of-two-factors": 96,
+    "sign-descent": 48,
+    "mini-batches": 3 * 20_000,
 }

@@ -102,3 +102,48 @@ def test_bad_arguments():
         learning_probability(0.0, 1.0)
     with pytest.raises(ValueError, match="width must be an integer >= 1, got 0"):
         class_failure_probability(0)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("dynamics", "dim", "size"),
+    [
+        (gs.GradientDescent(0.2, read_out_step_size=1.8), 2, 0.05),
+        (gs.GradientDescent(1.8, read_out_step_size=0.2), 2, 0.05),
+        (gs.NormalizedGradientDescent(1e-3), 2, 0.05),
+        (gs.SignDescent(2e-4), 12, 0.05),
+    ],
+    ids=["fast-read-out", "slow-read-out", "normalised", "sign"],
+)
+def test_how_many_learn_under_other_steps(dynamics, dim, size):
+    """Trained neurons, one a network, within 4 standard errors of the chance, which NumPy writes again."""
+    rng = np.random.default_rng(3)
+    point = rng.normal(size=dim)
+    unit, count = point / np.linalg.norm(point), 6_000
+    w, z = rng.normal(size=(count, 1, dim)) * size * 1.5, rng.normal(size=(count, 1)) * size
+    w, z = (v[(w @ unit)[:, 0] > 0] for v in (w, z))
+    data = gs.Dataset(unit[None], [1.0])
+    run = gs.simulate(data, gs.TwoLayerReLU(w, z), "cross-entropy", dynamics, 1_000, record_every=1_000)
+    learnt = (np.asarray(run.final.w)[:, 0] @ unit > 0).mean()
+    reach, ratio = np.abs(unit).sum(), 1.5
+    if isinstance(dynamics, gs.SignDescent):
+        law, ratio = learning_probability(1.5, 1.0, dynamics=dynamics, reach=reach), 1.5 / reach
+    else:
+        law = learning_probability(1.5 * size, size, dynamics=dynamics)
+        if isinstance(dynamics, gs.GradientDescent):
+            ratio = 1.5 * np.sqrt(float(dynamics.read_out_step_size / dynamics.step_size))
+    assert float(law) == pytest.approx(0.5 + np.arctan(ratio) / np.pi, abs=1e-6)
+    assert abs(learnt - float(law)) <= 4 * np.sqrt(float(law) * (1 - float(law)) / len(z))
+
+
+def test_chances_of_bad_dynamics():
+    with pytest.raises(ValueError, match=r"reach must be >= 1, got 0\.5"):
+        learning_probability(dynamics=gs.SignDescent(0.1), reach=0.5)
+    with pytest.raises(ValueError, match=r"SignDescent only, got GradientDescent\(.*leave reach out"):
+        learning_probability(dynamics=gs.GradientDescent(0.1), reach=2.0)
+    with pytest.raises(ValueError, match=r"dynamics must be GradientFlow\(\).*, got 0.1"):
+        learning_probability(dynamics=0.1)
+    with pytest.raises(ValueError, match="is the class SignDescent"):
+        learning_probability(dynamics=gs.SignDescent)
+    several = gs.GradientDescent([0.1, 0.4], read_out_step_size=0.1)
+    np.testing.assert_allclose(learning_probability(dynamics=several), [0.75, 0.5 + np.arctan(0.5) / np.pi], rtol=1e-6)

@@ -306,6 +306,16 @@ def test_a_solution_of_a_leaky_network_under_jit_and_vmap():
     assert jax.vmap(logits)(nets) == pytest.approx(whole, rel=1e-12)
 
 
+def test_phases_keep_the_slope():
+    data, network = problem()
+    flipped = gs.Dataset(data.points, -data.labels, data.weights)
+    phases = [(20, data), (None, flipped)]
+    law = gs.solve(phases, network, "cross-entropy", gs.GradientDescent(0.4))
+    run = gs.simulate(phases, network, "cross-entropy", gs.GradientDescent(0.4), 50, record_every=10)
+    assert law.logits(np.arange(0, 51, 10)) == pytest.approx(np.asarray(run.logits()), rel=1e-10, abs=1e-12)
+    assert law.network(50).slope == SLOPE
+
+
 def test_the_law_is_differentiable():
     data, network = problem()
 

@@ -76,8 +76,8 @@ def steps_against_solve(
     return Trials(gaps, lambda i: record(geometry.data, loss, network, i, step_size=step_size[i], **sides(i)), group=group)
 
 
-def _on_both_classes(rng: np.random.Generator) -> Trials:
-    """Neurons active on both of two orthogonal classes, each class taken for a mode of its own."""
+def on_both_classes(rng: np.random.Generator, dynamics: Any = GradientDescent) -> Trials:
+    """Neurons active on both of two orthogonal classes, each class taken for a mode of its own; `dynamics(step_size)`."""
     geometry = two_rays(rng, 0.0)
     start = exclusive_start(rng, low=0.1, high=0.5)
     network = start.network(rng, geometry)
@@ -87,9 +87,9 @@ def _on_both_classes(rng: np.random.Generator) -> Trials:
     network = type(network)(w, network.z)
     step_size = 0.2 / geometry.rates.max()
     steps = 100
-    run = train_descent(geometry.data, network, "cross-entropy", step_size, steps, steps)
+    run = train(geometry.data, network, "cross-entropy", dynamics(step_size), steps, steps)
     mode = Mode(geometry.frequencies[0], geometry.norms[0], w @ geometry.axes[0], network.z)
-    law = np.asarray(theory.solve_mode(mode, "cross-entropy", GradientDescent(step_size)).logit(steps))
+    law = np.asarray(theory.solve_mode(mode, "cross-entropy", dynamics(step_size)).logit(steps))
     found = np.asarray(run.recorded)[:, -1, 0]
     numbers = recorded(
         geometry.data, "cross-entropy", network, {"law": law, "trained": found}, step_size=step_size, steps=steps
@@ -130,7 +130,7 @@ _SCALE = "|u − u_law| / (|u| + r Σ(a² + z²)/2) over 1000 steps"
     dynamics=("descent",),
     rounds=lambda k: {"loss": LOSS_NAMES[k % len(LOSS_NAMES)], "kind": (k // len(LOSS_NAMES) + k) % 3},
     details={"steps": _STEPS},
-    drops=(Drop("exclusive neurons (each active on both classes instead)", _on_both_classes),),
+    drops=(Drop("exclusive neurons (each active on both classes instead)", on_both_classes),),
     figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
 )
 def exact_descent(rng: np.random.Generator, loss: str, kind: int) -> Trials:
@@ -264,7 +264,7 @@ _STANDARD_ERRORS = 4.0
 _ROUNDING = 1e-9
 
 
-def _problem(rng: np.random.Generator, antipodal: bool) -> tuple[Dataset, TwoLayerReLU, Mode, float]:
+def problem_of_draws(rng: np.random.Generator, antipodal: bool) -> tuple[Dataset, TwoLayerReLU, Mode, float]:
     """A class of two points in one direction and one point of the other class; exclusive neurons; the mode; a step size.
 
     Antipodal: neurons of the right sign. Orthogonal: of any sign, those of the wrong one die.
@@ -283,11 +283,14 @@ def _problem(rng: np.random.Generator, antipodal: bool) -> tuple[Dataset, TwoLay
     return data, TwoLayerReLU(w, zeta), Mode(p, norm, a, zeta), log_uniform(rng, 0.05, 0.3) / norm
 
 
-def _runs(problem: Any, loss: str, seeds: int, key: Any) -> np.ndarray:
+def runs_of_draws(
+    problem: Any, loss: str, seeds: int, key: Any, steps: int = _SGD_STEPS, batch_size: int = 1
+) -> np.ndarray:
     """The logit of the class in `seeds` runs at every step, [seeds, steps + 1]."""
     data, network, _, step_size = problem
     crowd = jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (seeds, *leaf.shape)), network)
-    run = train(data, TwoLayerReLU(crowd.w, crowd.z), loss, StochasticGradientDescent(step_size), _SGD_STEPS, 1, key)
+    dynamics = StochasticGradientDescent(step_size, batch_size)
+    run = train(data, TwoLayerReLU(crowd.w, crowd.z), loss, dynamics, steps, 1, key)
     return np.asarray(run.recorded)[..., 0]
 
 
@@ -343,22 +346,34 @@ def _half_way(mode: Mode, loss: str, step_size: float) -> int:
     return int(np.clip(half, 5, _SGD_STEPS))
 
 
-def _try(key: Any, trials: int, losses: tuple[str, ...], observe: Any) -> Outcome:
+def try_distributions(
+    key: Any,
+    trials: int,
+    losses: tuple[str, ...],
+    observe: Any,
+    steps: int = _SGD_STEPS,
+    batch_size: int = 1,
+    beside: Any = None,
+) -> Outcome:
     """Five problems, `trials` / 5 seeds each; `observe(solution, runs, there)` gives (what was found, values, chances),
-    with the step by which a seed is about half-way to its margin for `there`, if the loss has one."""
+    with the step by which a seed is about half-way to its margin for `there`, if the loss has one. `beside(solution, mode,
+    runs)` is another statistic, over its critical value."""
     log = TrialLog(1.0)
     seeds = -(-trials // len(losses))
     curves = np.empty(len(losses), object)
     for k, (rng, loss) in enumerate(zip(generators(key, len(losses), 1), losses, strict=True)):
-        problem = _problem(rng, antipodal=k % 2 == 1)
+        problem = problem_of_draws(rng, antipodal=k % 2 == 1)
         data, network, mode, step_size = problem
-        runs = _runs(problem, loss, seeds, jax.random.fold_in(key, 100 + k))
-        solution = theory.solve_mode(mode, loss, StochasticGradientDescent(step_size))
+        runs = runs_of_draws(problem, loss, seeds, jax.random.fold_in(key, 100 + k), steps, batch_size)
+        solution = theory.solve_mode(mode, loss, StochasticGradientDescent(step_size, batch_size))
         found, values, chances = observe(solution, runs, _half_way(mode, loss, step_size))
         gap, statistics = _gap(rng, found, values, chances)
+        if beside is not None:
+            statistics["beside"] = beside(solution, mode, runs)
+            gap = max(gap, statistics["beside"])
         crowd = TwoLayerReLU(np.asarray(network.w)[None], np.asarray(network.z)[None])
         trial_record = record(
-            data, loss, crowd, 0, step_size=step_size, steps=_SGD_STEPS, seeds=seeds, beside_the_law=statistics
+            data, loss, crowd, 0, step_size=step_size, steps=steps, seeds=seeds, beside_the_law=statistics
         )
         name = f"{k + 1}: {loss}, p = {float(mode.frequency):.2f}"
         log.add([gap], name, lambda i, s=trial_record: s)
@@ -384,14 +399,14 @@ def _margin_time(solution: Any, runs: np.ndarray, _: int) -> tuple[np.ndarray, .
 def _taken_up(key: Any, loss: str, observe: Any, quantity: str) -> Counterexample:
     """Drop "antipodal classes with neurons of the right sign": two neurons leave class - for class + on the way, when steps
     on class - have turned them; the mean of what is observed, in units of its critical distance."""
-    problem = _problem(generator(key), antipodal=True)
+    problem = problem_of_draws(generator(key), antipodal=True)
     data, network, mode, step_size = problem
     w, z = np.array(network.w), np.array(network.z)
     w[1:] *= -1
     z[1:] = 4 * np.linalg.norm(w[1:], axis=-1)  # far beyond a, and of the wrong sign for class -: they leave it soon
     network = TwoLayerReLU(w, z)
     mode = Mode(mode.frequency, mode.norm, mode.a[:1], mode.z[:1])
-    runs = _runs((data, network, mode, step_size), loss, _FEW, jax.random.fold_in(key, 1))
+    runs = runs_of_draws((data, network, mode, step_size), loss, _FEW, jax.random.fold_in(key, 1))
     solution = theory.solve_mode(mode, loss, StochasticGradientDescent(step_size))
     found, values, chances = observe(solution, runs, _half_way(mode, loss, step_size))
     mean = np.sum(chances * values)
@@ -415,7 +430,7 @@ def margin_time_of_taken_up(key: Any) -> Counterexample:
     return _taken_up(key, "hinge", _margin_time, f"the mean number of steps to the margin (none: {_SGD_STEPS + 1})")
 
 
-def _draw(outcome: Outcome, ax: Any, xlabel: str) -> None:
+def draw_distributions(outcome: Outcome, ax: Any, xlabel: str) -> None:
     """The cdf of each problem: the law as a staircase, the seeds as dots."""
     for (name, found, values, chances), colour in zip(outcome.extra["curves"], COLOURS, strict=False):
         order = np.argsort(values)
@@ -462,11 +477,11 @@ _LEVEL = (
     single_tolerance=None,
     dynamics=("sgd",),
     drops=(distribution_of_taken_up,),
-    figure=lambda outcome, ax: _draw(outcome, ax, "logit of a class after up to 100 steps"),
+    figure=lambda outcome, ax: draw_distributions(outcome, ax, "logit of a class after up to 100 steps"),
 )
 def check_distribution(key: Any, trials: int) -> Outcome:
     """The logit after up to 100 steps, in five problems of all losses."""
-    return _try(key, trials, _LOSSES, _logit)
+    return try_distributions(key, trials, _LOSSES, _logit)
 
 
 @register(
@@ -498,8 +513,8 @@ def check_distribution(key: Any, trials: int) -> Outcome:
     losses=("hinge",),
     dynamics=("sgd",),
     drops=(margin_time_of_taken_up,),
-    figure=lambda outcome, ax: _draw(outcome, ax, "step at which the margin is reached"),
+    figure=lambda outcome, ax: draw_distributions(outcome, ax, "step at which the margin is reached"),
 )
 def check_margin_time(key: Any, trials: int) -> Outcome:
     """The first step at the margin, in five problems of hinge loss."""
-    return _try(key, trials, ("hinge",) * len(_LOSSES), _margin_time)
+    return try_distributions(key, trials, ("hinge",) * len(_LOSSES), _margin_time)
