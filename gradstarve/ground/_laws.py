@@ -39,6 +39,8 @@ SECTIONS = {
     18: "Any residual is a clock",
     19: "kappa in discrete time",
     21: "Task switches",
+    22: "Leaky networks",
+    23: "Biases",
 }
 """The sections of the theory. The section of a law is the part of its equation's number before the point."""
 

@@ -21,6 +21,7 @@ from gradstarve.ground import (
     check_normal_rows,
     check_sum_is_one,
     is_concrete,
+    one_number,
     real_arrays,
     short_repr,
     shown,
@@ -174,6 +175,35 @@ class Dataset(eqx.Module):
         if not is_concrete(self.points):
             norms = jnp.sum(self.points[mine] * jnp.asarray(along, self.points.dtype), axis=1)
         return Ray(label, norms, along[longest] / lengths[longest], frequency)
+
+    def with_bias(self, feature=1.0) -> Dataset:
+        """The same problem with one more coordinate, beta = `feature` at every point: x -> (x, beta), [n, d + 1].
+
+        A network of d + 1 inputs on it is one of d inputs with biases, w . x + beta w_(d+1); each of its neurons trains its
+        own. Labels and weights are kept. `feature` is a finite number (`ValueError` otherwise), which may be traced; with 0
+        no step moves the new weights.
+
+        One class along one direction at distance r stays one mode, of norm sqrt(r^2 + beta^2). Antipodal classes at r_+ and
+        r_- are at cos = (beta^2 - r_+ r_-)/sqrt((beta^2 + r_+^2)(beta^2 + r_-^2)), and orthogonally separable iff
+        r_+ r_- >= beta^2 (23.1): `theory.biased_cosine`, and `theory.death_probability` for the neurons that die there.
+
+        Of traced points the directions are known as they were for `feature` = 0 only: others depend on the traced norms.
+
+        >>> data = Dataset([[2.0, 0.0], [-1.0, 0.0]], [1, -1]).with_bias(0.5)
+        >>> data.points.tolist(), data.separability().orthogonally_separable
+        ([[2.0, 0.0, 0.5], [-1.0, 0.0, 0.5]], True)
+        """
+        with jax.ensure_compile_time_eval():
+            (beta,) = real_arrays(feature=feature)
+            one_number("feature", beta)
+            check_normal("feature", beta)
+            beta = beta.astype(self.points.dtype)
+            check_normal("feature", beta)
+            points = jnp.concatenate([self.points, jnp.broadcast_to(beta, (self.size, 1))], axis=1)
+        directions = None
+        if self.directions is not None and is_concrete(beta) and float(beta) == 0:
+            directions = [(*direction, 0.0) for direction in self.directions]
+        return Dataset(points, self.labels, self.weights, directions)
 
     def reduce(self) -> Reduction:
         """The same problem in the fewest numbers: repeated points merged, coordinates in the span of the data.
@@ -376,12 +406,14 @@ class Reduction(eqx.Module):
 
     def reduce(self, network: TwoLayerReLU) -> TwoLayerReLU:
         """`network` in span coordinates: w -> w basis^T, [*batch, h, k]. Same logits on the data."""
-        return TwoLayerReLU(jnp.einsum("...d,kd->...k", network.w, self.basis, precision="highest"), network.z)
+        w = jnp.einsum("...d,kd->...k", network.w, self.basis, precision="highest")
+        return TwoLayerReLU(w, network.z, network.slope)
 
     def restore(self, small: TwoLayerReLU, start: TwoLayerReLU) -> TwoLayerReLU:
         """The full network that trained to `small` from `start`: the part of `start.w` off the span is kept."""
         moved = small.w - self.reduce(start).w
-        return TwoLayerReLU(start.w + jnp.einsum("...k,kd->...d", moved, self.basis, precision="highest"), small.z)
+        w = start.w + jnp.einsum("...k,kd->...d", moved, self.basis, precision="highest")
+        return TwoLayerReLU(w, small.z, start.slope)
 
     def expand(self, values: Float[Array, "*batch m"]) -> Float[Array, "*batch n"]:
         """Values per distinct point, [*batch, m], as values per original point, [*batch, n]."""

@@ -24,8 +24,8 @@ def exclusive(data: Dataset, network: Network, key) -> TwoLayerReLU:
     the neurons then see class +, 3/8 class - and 1/4 none.
 
     `network`: w [*batch, h, d], with any batch axes; `data`: n points, those of a class along one direction, and no
-    acute angle between the two (`ValueError` otherwise; antipodal data never need it). What is drawn for network i of
-    the flattened batch depends on `key` and i alone.
+    acute angle between the two (`ValueError` otherwise, and for a leaky network; antipodal data never need it). What is
+    drawn for network i of the flattened batch depends on `key` and i alone.
 
     >>> from gradstarve.problem import datasets
     >>> data = datasets.orthogonal()
@@ -38,6 +38,11 @@ def exclusive(data: Dataset, network: Network, key) -> TwoLayerReLU:
     if type(network) is not TwoLayerReLU:
         raise ValueError(
             f"network must be a TwoLayerReLU itself, got {type(network).__name__}, whose neurons may see other points"
+        )
+    if network.slope:
+        raise ValueError(
+            f"neurons of a leaky ReLU see the points of both classes, got slope = {network.slope:g}; use antipodal data, "
+            "where leaky networks have a law (22.1)"
         )
     if network.dim != data.dim:
         raise ValueError(f"the network has d = {network.dim} inputs but the points have d = {data.dim}")

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Integer
 from gradstarve.ground import (
     as_array,
     as_floats,
+    as_number,
     check_finite,
     check_normal,
     is_concrete,
@@ -128,19 +129,29 @@ class TwoLayerReLU(Network):
     """f(x) = sum_j z_j (w_j . x)_+, no bias, h neurons; P(y=+1|x) = sigmoid(f(x)) (1.1).
 
     `w`: [*batch, h, d] and `z`: [*batch, h] of one float dtype. Axes in front are a batch of independent networks.
-    `ValueError` for shapes that do not fit, h = 0, d = 0, half precision, complex, NaN or infinite weights.
+    `slope`: that of a leaky ReLU, f(x) = sum_j z_j phi(w_j . x) with phi(s) = max(s, slope s) (22.1): a known number,
+    0 <= slope < 1, the same for all neurons, which training does not move. At s = 0 phi counts as inactive: its slope
+    there is `slope`. `ValueError` for another slope, shapes that do not fit, h = 0, d = 0, half precision, complex, NaN or
+    infinite weights.
 
     >>> net = TwoLayerReLU(w=[[1.0, 0.0], [0.0, 1.0]], z=[2.0, -1.0])
     >>> net(jnp.array([[1.0, 3.0]])).tolist()
     [-1.0]
+    >>> TwoLayerReLU(net.w, net.z, slope=0.5)(jnp.array([[-1.0, 3.0]])).tolist()
+    [-4.0]
     """
 
     w: Float[Array, "*batch h d"]
     z: Float[Array, "*batch h"]
+    slope: float = eqx.field(static=True, default=0.0)
 
     by_layer = _last_apart
 
-    def __init__(self, w, z) -> None:
+    def __repr__(self) -> str:
+        text = short_repr(self)
+        return text if self.slope else text.replace(", slope=0)", ")")
+
+    def __init__(self, w, z, slope: Any = 0.0) -> None:
         w, z = real_arrays(w=w, z=z)
         if w.ndim < 2 or z.shape != w.shape[:-1]:
             raise ValueError(
@@ -149,12 +160,13 @@ class TwoLayerReLU(Network):
             )
         if w.shape[-2] == 0 or w.shape[-1] == 0:
             raise ValueError(f"a network needs h >= 1 neurons and d >= 1 inputs, got w of shape {w.shape}")
-        self.w, self.z = w, z
+        self.w, self.z, self.slope = w, z, _slope(slope)
 
     def __call__(self, points: Float[Array, "n d"]) -> Float[Array, "*batch n"]:
         """The logits f(x_i), [*batch, n], of the `points` [n, d]."""
         points = self.check_dim(points)
-        hidden = jax.nn.relu(jnp.einsum("...hd,nd->...hn", self.w, points, precision="highest"))
+        hidden = jnp.einsum("...hd,nd->...hn", self.w, points, precision="highest")
+        hidden = jnp.where(hidden > 0, hidden, self.slope * hidden) if self.slope else jax.nn.relu(hidden)
         return jnp.einsum("...h,...hn->...n", self.z, hidden, precision="highest")
 
     @property
@@ -171,6 +183,19 @@ class TwoLayerReLU(Network):
     def dim(self) -> int:
         """d, the number of inputs."""
         return self.w.shape[-1]
+
+
+def _slope(value: Any) -> float:
+    """The slope of a leaky ReLU, 0 <= slope < 1, as a number that a compiled program is made for."""
+    wanted = "slope must be a known number in [0, 1), 0 for the ReLU"
+    try:
+        slope = as_number("slope", value)
+    except ValueError:
+        raise ValueError(f"{wanted}, got {shown(value)}") from None
+    if not 0 <= slope < 1:
+        more = "; a network of slope 1 is linear, and one of a larger slope is another one with w turned round"
+        raise ValueError(f"{wanted}, got {shown(value)}{more if slope >= 1 else ''}")
+    return slope
 
 
 def init_two_layer(key, batch, width, dim, scale_w=1.0, scale_z=1.0) -> TwoLayerReLU:

@@ -87,7 +87,7 @@ class Span(eqx.Module):
             self.data = Dataset(data.points[:, used], data.labels, data.weights)
             self.entry = self.leave = jnp.eye(data.dim, dtype=data.points.dtype)[used]
         if self.entry is not None:
-            self.network = TwoLayerReLU(_times(network.w, self.entry.T), network.z)
+            self.network = TwoLayerReLU(_times(network.w, self.entry.T), network.z, network.slope)
 
     @property
     def fewer(self) -> bool:
@@ -114,7 +114,7 @@ class Span(eqx.Module):
         off = off.reshape(*start.shape[:-2], *(1,) * extra, *start.shape[-2:])
         if left is not None:
             off = left[..., None, None] * off
-        return TwoLayerReLU(_times(small.w, self.leave) + off, small.z)
+        return TwoLayerReLU(_times(small.w, self.leave) + off, small.z, small.slope)
 
 
 def _merged(data: Dataset) -> tuple[Dataset, Array | None]:

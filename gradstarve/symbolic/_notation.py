@@ -212,7 +212,22 @@ xi = sp.Symbol("xi", real=True)  # target of the margin in one step
 kappa_c = sp.Symbol("kappa_c", positive=True)
 t_rich = sp.Symbol("t_rich", nonnegative=True)
 
+# leaky networks on antipodal classes, class + first
+slope = sp.Symbol("slope", positive=True)  # of the activation below 0, less than 1
+p_sides = sp.symbols("p_plus p_minus", positive=True)
+r_sides = sp.symbols("r_plus r_minus", positive=True)
+f_sides = sp.symbols("f_plus f_minus", real=True)  # outputs on a point of each class
+m_sides = sp.symbols("m_plus m_minus", real=True)
+U_sides = sp.symbols("U_plus U_minus", real=True)  # sums of a z over the neurons of a side
+S_sides = sp.symbols("S_plus S_minus", real=True)  # the speeds of the neurons of a side
+F_grow = sp.symbols("grow_plus grow_minus", real=True)  # factors of a + z on each side
+F_fall = sp.symbols("fall_plus fall_minus", real=True)  # factors of a - z
+
 LATEX_NAMES: dict[str, str] = {
+    "slope": r"\mathrm{slope}",
+    **{f"{x}_{side}": f"{x}_{{{sign}}}" for x in "prfmUS" for side, sign in (("plus", "+"), ("minus", "-"))},
+    **{f"grow_{side}": f"F_{{{sign}}}^{{+}}" for side, sign in (("plus", "+"), ("minus", "-"))},
+    **{f"fall_{side}": f"F_{{{sign}}}^{{-}}" for side, sign in (("plus", "+"), ("minus", "-"))},
     "kappa_next": r"\kappa'",
     "eta_a": r"\eta_{a}",
     "eta_z": r"\eta_{z}",

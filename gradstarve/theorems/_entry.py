@@ -55,9 +55,10 @@ class Problem:
             ({"v"}, SoftmaxOneLayer),
             ({"w", "z"}, SoftmaxTwoLayer if several else TwoLayerReLU),
         )
+        more = ("connections", "slope")
         for names, build in kinds:
             if names <= set(instance):
-                network = build(**{name: instance[name] for name in (*names, "connections") if name in instance})
+                network = build(**{name: instance[name] for name in (*names, *more) if name in instance})
                 build_data, labels = (ClassDataset, "classes") if several else (Dataset, "labels")
                 data = build_data(instance["points"], instance[labels], instance["weights"])
                 return cls(data, network, instance["loss"])

@@ -238,8 +238,10 @@ def pick(network: Network, index: int) -> dict[str, Any]:
 
 def named(module: Any) -> dict[str, Any]:
     """The fields of a dataset or network by name, arrays as NumPy's."""
-    fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
-    return {name: jax.tree.map(np.asarray, value) for name, value in fields.items() if value is not None}
+    fields = {field.name: (getattr(module, field.name), field.default) for field in dataclasses.fields(module)}
+    # A number that is no array, such as a slope, is told where it is not the usual one.
+    told = {name: v for name, (v, usual) in fields.items() if v is not None and not (isinstance(v, float) and v == usual)}
+    return {name: jax.tree.map(np.asarray, value) for name, value in told.items()}
 
 
 def record(data: Dataset | ClassDataset, loss: Loss | str, network: Network, index: int, **more: Any) -> dict[str, Any]:

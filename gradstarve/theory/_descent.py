@@ -7,6 +7,9 @@ dimension. Which neurons a class sums over is read off the sign of a_j = (p_j + 
 Any dynamics whose step multiplies the p_j and q_j of a class by two factors F+ and F- have such a law (17): normalised
 descent, sharpness-aware steps, schedules, a rate for each layer; the factors are those of the dynamics.
 
+Neurons of a leaky ReLU see a class from behind with the weight al, its slope: they run on p r g(u) of the class that they
+are in and al times that of the other one, and count in both logits in the same way (22.1).
+
 Weight decay lambda makes the factors 1 - eta lambda ± c. With momentum p_j and q_j have velocities P_j and Q_j, P_j <-
 momentum P_j + (lambda - c/eta) p_j, p_j <- p_j - eta P_j, and likewise Q_j with lambda + c/eta. All neurons
 of a class share these recurrences, but one that leaves its class takes its velocity along, coasts, and may come back: so
@@ -42,7 +45,8 @@ class StepLaw(eqx.Module):
 
     `frequency`, `norm`: [classes, *batch]. Neurons have a signed coordinate a_j: class c sums over those with
     `signs`[c] a_j > 0, and with `home` [*batch, h], where neurons keep to their class, over those with `signs`[c] home_j > 0
-    among them. `dynamics` has its numbers [*batch]. A subclass says what a state is.
+    among them. With a leaky ReLU of this `slope`, which goes with no `home`, the other neurons count with that weight
+    (22.1). `dynamics` has its numbers [*batch]. A subclass says what a state is.
     """
 
     loss_function: Loss
@@ -51,6 +55,7 @@ class StepLaw(eqx.Module):
     norm: Float[Array, "classes *batch"]
     home: Float[Array, "*batch h"] | None
     signs: tuple[int, ...] = eqx.field(static=True)
+    slope: float = eqx.field(static=True, kw_only=True, default=0.0)
 
     @property
     def first(self) -> tuple:
@@ -86,10 +91,14 @@ class StepLaw(eqx.Module):
             inside = [there & (sign * self.home > 0) for there, sign in zip(inside, self.signs, strict=True)]
         return jnp.stack(inside)
 
+    def _weighed(self, values: Array, members: Array) -> Array:
+        """`values` of neurons for each class: themselves for its members, `slope` times them for others."""
+        return jnp.where(members, values, self.slope * values if self.slope else 0)
+
     def _pull(self, logits: Array, members: Array) -> Array:
-        """p r g(u) of the class that each neuron is in, 0 of none: [*batch, h]."""
+        """p r g(u) of the class that each neuron is in, 0 of none, and `slope` times that of the other: [*batch, h]."""
         pull = self.frequency * self.norm * self.loss_function.residual(logits)
-        return jnp.sum(jnp.where(members, pull[..., None], 0), axis=0)
+        return jnp.sum(self._weighed(pull[..., None], members), axis=0)
 
     @property
     def start(self) -> Float[Array, "*batch h"]:
@@ -174,7 +183,7 @@ class DescentLaw(StepLaw):
         members = self._members((grown + decayed) / 2)
         # (p - q)(p + q) is p^2 - q^2 with one rounding less.
         product = (grown - decayed) * (grown + decayed)
-        logits = self.norm * jnp.sum(jnp.where(members, product, 0), axis=-1) / 4
+        logits = self.norm * jnp.sum(self._weighed(product, members), axis=-1) / 4
         # A neuron that has overflowed is a member of nothing; its network has no logit, and must not get a tame one.
         return jnp.where(jnp.all(jnp.isfinite(product), axis=-1), logits, jnp.nan), members
 
@@ -213,7 +222,7 @@ class Here(Modes):
     decayed: Float[Array, "*batch h"]
 
     def pull(self, plus: Any = 1, minus: Any = 1) -> Array:
-        """p r g(u) of the class of each neuron where p_j and q_j are multiplied by `plus` and `minus`: [*batch, h]."""
+        """`_pull` of each neuron where p_j and q_j are multiplied by `plus` and `minus`: [*batch, h]."""
         return self.law._pull(*self.law.logits_and_members(plus * self.grown, minus * self.decayed))
 
     def gradient_norm(self, pull: Array) -> Array:
@@ -385,9 +394,10 @@ def new_descent_law(
     z: Array,
     signs: tuple[int, ...] = (1, -1),
     home: Array | None = None,
+    slope: float = 0.0,
 ) -> DescentLaw:
     """The law for neurons `a`, `z` [*batch, h], of classes of these `signs`; `frequencies`, `norms`: a number or [*batch]
-    for each class. `home`: of neurons that keep to their class."""
+    for each class. `home`: of neurons that keep to their class. `slope`: of a leaky ReLU."""
     batch = a.shape[:-1]
     dynamics.check_batch(batch)
 
@@ -404,7 +414,7 @@ def new_descent_law(
         ratio = jnp.broadcast_to(ratio, batch)
         a, z = a * ratio[..., None], z / ratio[..., None]
     classes = loss, dynamics.spread(batch, a.dtype), per_class(frequencies), per_class(norms), home, signs[: len(norms)]
-    return DescentLaw(*classes, a + z, a - z, ratio, has_momentum, has_decay)
+    return DescentLaw(*classes, a + z, a - z, ratio, has_momentum, has_decay, slope=slope)
 
 
 def _is_there(value: Any) -> bool:

@@ -52,7 +52,8 @@ def antipodal_fate(a, z) -> Float[Array, "*shape"]:
     """The class each neuron ends in on antipodal data: sign(a + z), a = w.x_+/|x_+| signed; any shape (4.3).
 
     Valid where the clock of its first class gets to the crossing: always for cross-entropy and exponential loss. With
-    hinge or squared loss a class may stop first, and a neuron of the wrong sign stays where it is.
+    hinge or squared loss a class may stop first, and a neuron of the wrong sign stays where it is. A leaky ReLU of any slope
+    changes nothing in this (22.2): a neuron ends on the side sign(a + z), and sees the other class with the weight `slope`.
 
     >>> antipodal_fate([0.1, 0.1, -0.1], [0.5, -0.5, -0.5]).tolist()
     [1.0, -1.0, -1.0]
@@ -129,7 +130,8 @@ def _decides(dynamics) -> bool:
 def class_failure_probability(width: int) -> float:
     """2^-h: the chance that a given one of two antipodal classes is never learnt, for symmetric initialisation (4.3).
 
-    Both classes together never fail.
+    Both classes together never fail. For a ReLU, slope 0: neurons of a leaky one see both classes, one of them with the
+    weight `slope`, so that the neurons of one side learn both and no class fails (22.2).
 
     >>> class_failure_probability(3)
     0.125
@@ -162,6 +164,60 @@ def dies_for_ever(alpha, beta, cosine) -> Array:
             log_size = np.log(np.abs(np.asarray(cosine))) + np.log(np.asarray(beta))
         check_normal_size("cosine * beta", log_size, beta.dtype)
     return alpha + jnp.abs(cosine) * beta <= 0
+
+
+def biased_cosine(norm_plus, norm_minus, feature=1.0) -> Float[Array, "..."]:
+    """cos = (beta^2 - r_+ r_-)/sqrt((beta^2 + r_+^2)(beta^2 + r_-^2)) of antipodal classes with a bias (23.1).
+
+    `norm_plus`, `norm_minus` > 0 are the distances r_+, r_- of the classes from the origin, `feature` the finite beta of
+    `Dataset.with_bias`; they broadcast. The classes are orthogonally separable iff cos <= 0, that is r_+ r_- >= beta^2.
+    Absolute error a few ulp.
+
+    >>> [round(float(biased_cosine(2.0, 1.0, beta)), 4) for beta in (0.0, 0.5, 2**0.5)]
+    [-1.0, -0.7593, 0.0]
+    """
+    plus, minus, beta = together(norm_plus=norm_plus, norm_minus=norm_minus, feature=feature)
+    check_positive("norm_plus", plus)
+    check_positive("norm_minus", minus)
+    check_normal("feature", beta)
+    # Scaled before the squares, which may be no floats.
+    sides = []
+    for norm in (plus, minus):
+        size = jnp.maximum(norm, jnp.abs(beta))
+        x, b = norm / size, beta / size
+        length = jnp.sqrt(x * x + b * b)
+        sides.append((x / length, b / length))
+    (x, b), (y, c) = sides
+    return b * c - x * y
+
+
+def death_probability(cosine, scale_a=None, scale_z=None) -> Float[Array, "..."]:
+    """The chance that a Gaussian neuron ends dead on two classes at an obtuse angle: 1/2 + (arcsin c - arctan x)/(2 pi).
+
+    c = `cosine` of the angle, -1 < c <= 0, and x = scale_a / scale_z: the standard deviations of w, the same in every
+    direction, and of z; give both, or neither for equal ones. Two parts die: 1/4 + arcsin(c)/(2 pi) see neither class from
+    the start, and half of the share 1 - pi_L of (4.2) that leaves its class stays away from the other one (4.4). At c = 0
+    and x = 1 they are 1/4 and 1/8. Antipodal classes, c = -1, are apart: nobody dies there (4.3), 0. With a bias:
+    `death_probability(biased_cosine(...))` (23.1).
+
+    Exact in the limit of small steps for losses whose residual never stops (cross-entropy, exponential), at any frequencies
+    and norms. Arguments broadcast. `ValueError` for a cosine outside of [-1, 0] by more than rounding, for scales
+    not > 0 and for one alone.
+
+    >>> float(death_probability(0.0)), float(death_probability(-1.0))
+    (0.375, 0.0)
+    """
+    learns = learning_probability(scale_a, scale_z)
+    (cosine,) = real_arrays(cosine=cosine)
+    if is_concrete(cosine):
+        known, slack = np.asarray(cosine), 8 * float(jnp.finfo(cosine.dtype).eps)  # as `Dataset.separability` has it
+        bad = ~((known >= -1 - slack) & (known <= slack))
+        if bad.any():
+            raise ValueError(f"cosine must be in [-1, 0], got {known[bad].flat[0]}: the classes are at an obtuse angle")
+    check_together(cosine=cosine, scales=learns)
+    apart = cosine > -1
+    seen = jnp.arcsin(jnp.where(apart & (cosine <= 0), cosine, 0)) / (2 * jnp.pi)
+    return jnp.where(apart, 0.25 + seen + (1 - learns) / 2, 0)
 
 
 # Over seeds: how often the sign is still wrong (5.4), and the distributions of kappa and of the time to learn.

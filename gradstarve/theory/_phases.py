@@ -98,7 +98,7 @@ class PhasedSolution(PhasedCurve):
         found = [part.network(place) for part, place in zip(self.parts, places, strict=True)]
         which = self.phases.number(when)
         w, z = ([getattr(network, name) for network in found] for name in ("w", "z"))
-        return TwoLayerReLU(chosen(w, which, 2), chosen(z, which, 1))
+        return TwoLayerReLU(chosen(w, which, 2), chosen(z, which, 1), self.start.slope)
 
     def _places(self, t: Any) -> tuple[Any, list[Any]]:
         return local(t, self.phases.since, self.phases.until, self._unit == "step", self._dtype)

@@ -5,8 +5,8 @@ the pull of the class that the neuron sees, so that its coordinate a_j along x m
 
     a_j <- a_j + eta rho sign(e z_j),    z_j <- z_j + eta sign(e a_j),
 
-whatever the frequency and the loss: only the sign of g(u) counts. With g > 0 a neuron with a_j > 0 learns iff
-z_j > -a_j / rho, as eta -> 0.
+whatever the frequency and the loss: only the sign of g(u) counts, or, with a leaky ReLU, that of e as (22.1) has it. With
+g > 0 a neuron with a_j > 0 learns iff z_j > -a_j / rho, as eta -> 0.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SignLaw(StepLaw):
     def logits_of(self, state):
         """u = r sum a_j z_j of each class."""
         a, z, _ = state
-        return self.norm * jnp.sum(jnp.where(self._members(a), a * z, 0), axis=-1)
+        return self.norm * jnp.sum(self._weighed(a * z, self._members(a)), axis=-1)
 
     def step(self, state):
         """All weights one step further."""
@@ -47,8 +47,9 @@ class SignLaw(StepLaw):
         return later_a, z + step_size * jnp.sign(pull) * jnp.sign(a), count + 1
 
 
-def new_sign_law(loss, dynamics, frequencies, norms, a, z, signs, reach) -> SignLaw:
-    """The law for neurons `a`, `z` [*batch, h]; `frequencies`, `norms`: a number or [*batch] for each class."""
+def new_sign_law(loss, dynamics, frequencies, norms, a, z, signs, reach, slope=0.0) -> SignLaw:
+    """The law for neurons `a`, `z` [*batch, h]; `frequencies`, `norms`: a number or [*batch] for each class; `slope`:
+    that of a leaky ReLU."""
     batch = a.shape[:-1]
     dynamics.check_batch(batch)
 
@@ -56,4 +57,4 @@ def new_sign_law(loss, dynamics, frequencies, norms, a, z, signs, reach) -> Sign
         return jnp.stack([jnp.broadcast_to(jnp.asarray(value, a.dtype), batch) for value in values])
 
     classes = loss, dynamics.spread(batch, a.dtype), per_class(frequencies), per_class(norms), None, signs
-    return SignLaw(*classes, a, z, jnp.asarray(reach, a.dtype))
+    return SignLaw(*classes, a, z, jnp.asarray(reach, a.dtype), slope=slope)

@@ -240,7 +240,8 @@ class Solution(NetworkCurve):
         moved = a - left * insert_axes(self.motion.start, count)
         batch, (h, d) = self.start.batch_shape, self.start.w.shape[-2:]
         spread = (*batch, *(1,) * count, h, d)
-        return TwoLayerReLU(left[..., None] * self.start.w.reshape(spread) + moved[..., None] * self.axes.reshape(spread), z)
+        w = left[..., None] * self.start.w.reshape(spread) + moved[..., None] * self.axes.reshape(spread)
+        return TwoLayerReLU(w, z, self.start.slope)
 
 
 def _check_rising(clock: PiecewiseClock) -> PiecewiseClock:
@@ -284,6 +285,9 @@ def solve(data: Any, network: Network, loss: Loss | str = "cross-entropy", dynam
     - other orthogonally separable classes, each along one direction (orthogonal classes among them): exclusive neurons,
       two independent modes (2.1) with deaths (3.10);
     - one class only: one mode.
+
+    A leaky network (`slope` > 0) has the law (22.1) on antipodal classes and on one class, for dynamics that go step by
+    step. Its neurons see both classes: other classes and the flow are a `HypothesisError`.
 
     `dynamics`: `GradientFlow()` (default; t is time) or `GradientDescent(step_size, ...)`, with momentum and weight decay
     too (8.2) (t is the step; equality up to rounding). `network`: a `TwoLayerReLU` itself, no subclass, with any batch axes.
@@ -342,13 +346,36 @@ def solve(data: Any, network: Network, loss: Loss | str = "cross-entropy", dynam
     rays = [data.ray(label) for label in (1, -1)]
     for ray in rays:
         _check_along(network, ray)
-    network = TwoLayerReLU(network.w.astype(dtype), network.z.astype(dtype))
+    network = TwoLayerReLU(network.w.astype(dtype), network.z.astype(dtype), network.slope)
     for ray in rays:
         network = network if ray is None else _check_norms(ray, network, 8 * float(jnp.finfo(dtype).eps))
-    antipodal = shape.antipodal
-    build = _antipodal if antipodal else _exclusive
+    opposite = shape.antipodal
+    if network.slope:
+        _check_leaky(network, rays, shape.antipodal, dynamics)
+        opposite = True
+    build = _antipodal if opposite else _exclusive
     plus, minus, motion, axes = build(rays, network, loss, dynamics)
     return Solution(data, loss, network, dynamics, plus, minus, motion, axes)
+
+
+def _check_leaky(network: TwoLayerReLU, rays: list[Ray | None], antipodal: bool, dynamics: Any) -> None:
+    """The law (22.1) is of one direction, and of steps."""
+    where = f"network has slope = {network.slope:g}"
+    if isinstance(dynamics, GradientFlow):
+        raise HypothesisError(
+            "the flow of a leaky network has no closed form: its neurons run on two clocks that depend on each other (22.1)",
+            where,
+            "GradientDescent(step_size), whose law is exact at any step size and comes close to the flow at a small one, or "
+            "simulate_flow(...)",
+        )
+    there = [ray.direction for ray in rays if ray is not None]
+    if len(there) == 2 and not antipodal:
+        cosine = float(there[0] @ there[1])
+        raise HypothesisError(
+            "a leaky network has a law on antipodal classes or one class: its neurons see both classes (22.1)",
+            f"{where} and the classes are at cos = {cosine:.6g}",
+            "simulate(...), or slope = 0 with exclusive neurons",
+        )
 
 
 def _solve_phases(phases: Any, network: Network, loss: Loss | str, dynamics: Any) -> PhasedSolution:
@@ -472,10 +499,10 @@ def _stepping(rays, network, loss, dynamics, home=None):
             axes = jnp.where(mine[..., None], jnp.asarray(ray.label * ray.direction, axes.dtype), axes)
     if isinstance(dynamics, SignDescent):
         reach = np.abs(there[0].direction).sum()
-        law = new_sign_law(loss, dynamics, frequencies, norms, a, network.z, signs, reach)
+        law = new_sign_law(loss, dynamics, frequencies, norms, a, network.z, signs, reach, network.slope)
         axes = jnp.sign(axes) / law.reach
     else:
-        law = new_descent_law(loss, dynamics, frequencies, norms, a, network.z, signs, home)
+        law = new_descent_law(loss, dynamics, frequencies, norms, a, network.z, signs, home, network.slope)
     places = {ray.label: DescentSolution(law, index) for index, ray in enumerate(there)}
     return places.get(1), places.get(-1), law, axes
 

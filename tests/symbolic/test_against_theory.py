@@ -80,6 +80,27 @@ def test_the_derived_step_of_descent_is_the_one_theory_takes(loss):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("loss", LOSSES)
+def test_the_derived_step_of_a_leaky_network_is_the_one_theory_takes(loss):
+    derivation, slope, step_size = gs.derive("leaky", loss), 0.3, 0.2
+    frequencies, norms, axis = (0.3, 0.7), (1.5, 0.8), np.array([0.6, 0.8])
+    data = gs.Dataset([norms[0] * axis, -norms[1] * axis], [1, -1], frequencies)
+    a, z = np.array([0.4, 0.7]), np.array([0.5, -0.3])
+    network = gs.TwoLayerReLU(np.array([a[0] * axis, -a[1] * axis]), z, slope)
+    law = gs.solve(data, network, loss, gs.GradientDescent(step_size))
+    steps = np.arange(12)
+    trained = law.network(steps)
+    for k in steps[1:]:
+        margins = [float(derivation.to_jax(f"m_{side}")(*a, *z, slope, *norms)) for side in ("plus", "minus")]
+        np.testing.assert_allclose(margins, law.margins(int(k - 1)), rtol=1e-12)
+        numbers = (*a, *z, slope, *frequencies, *norms, step_size)
+        later = np.array([float(derivation.to_jax(f"{name}'")(*numbers)) for name in ("a1", "a2", "z1", "z2")])
+        a, z = later[:2], later[2:]
+        np.testing.assert_allclose([a[0], -a[1]], trained.w[k] @ axis, rtol=1e-12)
+        np.testing.assert_allclose(z, trained.z[k], rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loss", LOSSES)
 def test_the_derived_step_of_kappa_is_the_one_theory_takes(loss):
     derivation, p, r, step_size, decay = gs.derive("kappa", loss), 0.6, 1.4, 0.5, 0.2
     u, kappa = gs.theory.kappa_path(p, r, 2.5, -0.4, loss, step_size, steps=20)

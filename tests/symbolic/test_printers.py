@@ -56,6 +56,8 @@ def sample(derivation, key, draw):
     choices |= {"K12": draw.uniform(-0.5, 0.5), "psi": draw.uniform(0, 3), "alpha1": draw.random(), "alpha2": draw.random()}
     choices |= {"share": share, "shift": draw.uniform(0, 1), "temperature": draw.uniform(1, 2), "gamma": draw.random()}
     choices |= {"xi": draw.uniform(-1, 2), "kappa_c": choices["kappa"] * draw.uniform(0.1, 0.9)}
+    choices |= {"a2": draw.uniform(0.1, 1), "z2": draw.uniform(-1, 1), "slope": draw.uniform(0.05, 0.9)}
+    choices |= {f"{x}_{side}": draw.uniform(0.3, 1) for x in "pr" for side in ("plus", "minus")}
     choices["lambda_"] = choices["p"] * choices["r"] * draw.uniform(0.1, 0.4)
     return [choices[symbol.name] for symbol in symbols]
 

@@ -10,6 +10,7 @@ from mutants import Mutant, scaled, times
 
 from gradstarve import problem, special, theory
 from gradstarve.problem import (
+    Dataset,
     FlippedLabels,
     Focal,
     GradientDescent,
@@ -20,7 +21,7 @@ from gradstarve.problem import (
     Temperature,
     TwoLayerReLU,
 )
-from gradstarve.theorems.laws import independence, modes, shape
+from gradstarve.theorems.laws import bias, independence, modes, shape
 from gradstarve.theory import _descent, _sgd, _sign, _solve
 
 
@@ -531,9 +532,9 @@ def law_of_layers(change, new=_solve.new_descent_law):
 def law_of_signs(change, new=_solve.new_sign_law):
     """The law of sign descent after `change(frequencies, norms, a, z, reach)`."""
 
-    def changed(loss, dynamics, frequencies, norms, a, z, signs, reach):
+    def changed(loss, dynamics, frequencies, norms, a, z, signs, reach, *rest):
         norms, a, z, reach = change(norms, a, z, reach)
-        return new(loss, dynamics, frequencies, norms, a, z, signs, reach)
+        return new(loss, dynamics, frequencies, norms, a, z, signs, reach, *rest)
 
     return changed
 
@@ -610,6 +611,74 @@ STEPS = {
     ],
 }
 
+def solve_with_slope(change, solve=theory.solve):
+    """The law of another slope, which `change` makes of that of the network."""
+
+    def changed(data, network, *rest):
+        return solve(data, TwoLayerReLU(network.w, network.z, change(network.slope)), *rest)
+
+    return changed
+
+
+def solve_in_steps(factor, solve=theory.solve):
+    """The law of steps that are longer by a factor."""
+
+    def changed(data, network, loss, dynamics):
+        return solve(data, network, loss, eqx.tree_at(lambda one: one.step_size, dynamics, factor * dynamics.step_size))
+
+    return changed
+
+
+def solve_of_classes(plus, solve=theory.solve):
+    """The law of classes whose frequencies are shifted by a factor of that of class +."""
+
+    def changed(data, *rest):
+        weights = data.weights * np.where(np.asarray(data.labels) > 0, plus, 1)
+        return solve(Dataset(data.points, data.labels, weights / weights.sum()), *rest)
+
+    return changed
+
+
+def death_with(leave=1.0, blind=1.0, law=theory.death_probability):
+    """The share that dies with its two parts, neurons that leave and neurons that see no class, multiplied by factors."""
+
+    def changed(cosine, *scales):
+        left = (1 - theory.learning_probability(*scales)) / 2
+        return leave * left + blind * (law(cosine, *scales) - left)
+
+    return changed
+
+
+LEAKY_AND_BIAS = {
+    "leaky": [
+        Mutant("slope 2 % too large", theory, "solve", solve_with_slope(lambda slope: 1.02 * slope)),
+        Mutant("slope 2 % too small", theory, "solve", solve_with_slope(lambda slope: 0.98 * slope)),
+        Mutant("the ReLU in place of the leaky one", theory, "solve", solve_with_slope(lambda slope: 0.0)),
+        Mutant("slope^2 for the slope", theory, "solve", solve_with_slope(lambda slope: slope**2)),
+        Mutant("steps 2 % too long", theory, "solve", solve_in_steps(1.02)),
+        Mutant("class + 2 % too frequent", theory, "solve", solve_of_classes(1.02)),
+        Mutant("last weights 2 % too large", theory, "solve", solve_changed(weights=1.02)),
+        Mutant("z of the fate 1 % too large", theory, "antipodal_fate", ENDS_IN[1.01]),
+        Mutant("z of the fate 1 % too small", theory, "antipodal_fate", ENDS_IN[0.99]),
+        Mutant("the sign of z decides", theory, "antipodal_fate", lambda a, z: np.sign(z)),
+        Mutant("neurons stay on their side", theory, "antipodal_fate", lambda a, z: np.sign(a)),
+    ],
+    "bias": [
+        Mutant("the bias left out of the norm", bias, "biased_norm", lambda norm, feature: norm),
+        Mutant("a sum for the root of squares", bias, "biased_norm", lambda norm, feature: norm + abs(feature)),
+        Mutant("norm 2 % too large", theory, "solve_mode", mode_with(norm=1.02)),
+        Mutant("frequency 2 % too large", theory, "solve_mode", mode_with(frequency=1.02)),
+        Mutant("cosine 2 % too large", theory, "biased_cosine", scaled(theory.biased_cosine, 1.02)),
+        Mutant("cosine 2 % too small", theory, "biased_cosine", scaled(theory.biased_cosine, 0.98)),
+        Mutant("bias 2 % too large", theory, "biased_cosine", times(theory.biased_cosine, 2, 1.02)),
+        Mutant("half of the bias", theory, "biased_cosine", times(theory.biased_cosine, 2, 0.5)),
+        Mutant("the cosine of (4.4) 1 % too large", theory, "dies_for_ever", DIES[1.01]),
+        Mutant("10 % more of the leavers die", theory, "death_probability", death_with(leave=1.1)),
+        Mutant("10 % more see no class", theory, "death_probability", death_with(blind=1.1)),
+        Mutant("3/8 at every angle", theory, "death_probability", lambda cosine, *scales: 0.375),
+        Mutant("all leavers die", theory, "death_probability", death_with(leave=2)),
+    ],
+}
 
 def phases_with(change, solve=theory.solve):
     """The law of other phases."""
@@ -650,7 +719,7 @@ SWITCHES = {
     ],
 }
 
-MUTANTS = SETTING | ONE_MODE | FATES | SHAPE | SPEED | ANY_RESIDUAL | IN_STEPS | STEPS | SWITCHES
+MUTANTS = SWITCHES | LEAKY_AND_BIAS | SETTING | ONE_MODE | FATES | SHAPE | SPEED | ANY_RESIDUAL | IN_STEPS | STEPS
 
 TRIALS = {
     "sign": 96,
@@ -667,6 +736,8 @@ TRIALS = {
     "read-out": 24,
     "modified-loss": 192,
     "kappa-in-steps": 9 * 24,
+    "leaky": 96,
+    "bias": 72,
     "steps-of-two-factors": 96,
     "sign-descent": 48,
     "mini-batches": 3 * 20_000,

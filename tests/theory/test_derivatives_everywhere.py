@@ -132,6 +132,8 @@ SCALARS = {
     "generator_signal": (lambda x: theory.generator_signal(x[1], "minimax", x[0]), [(1.2, 1.0), (0.0, 2.0)]),
     "wrong_sign_fraction": (lambda x: theory.wrong_sign_fraction(x[0], x[1], t=T), [(0.5, 1.0)]),
     "wrong_sign_time": (lambda x: theory.wrong_sign_time(x[0], x[1], fraction=x[2]), [(0.5, 1.0, 0.1), (0.5, 1.0, 0.6)]),
+    "biased_cosine": (lambda x: theory.biased_cosine(x[0], x[1], x[2]), [(1.0, 2.0, 0.5), (1.0, 1.0, 1.0)]),
+    "death_probability": (lambda x: theory.death_probability(x[0], x[1], x[2]), [(-0.5, 1.0, 2.0)]),
     "learning_probability": (lambda x: theory.learning_probability(x[0], x[1]), [(1.0, 1.0)]),
     "shared_slope": (
         lambda x: theory.shared_slope(x[0], x[1], "cross-entropy", frequent=x[2], rare=x[3]),

@@ -207,12 +207,12 @@ def enter(networks: TwoLayerReLU, velocity: TwoLayerReLU | None, unrolled: bool)
     return Lanes(*turn(networks), *(turn(velocity) if velocity is not None else ()))
 
 
-def leave(lanes: Lanes) -> tuple[TwoLayerReLU, TwoLayerReLU | None]:
-    """The networks of batch shape [L] that lie in `lanes`, and their velocities if they have any."""
+def leave(lanes: Lanes, slope: float) -> tuple[TwoLayerReLU, TwoLayerReLU | None]:
+    """The networks of batch shape [L] and of this `slope` that lie in `lanes`, and their velocities if they have any."""
 
     def turn(w, z):
         w = jnp.stack(w) if isinstance(w, list) else w
-        return TwoLayerReLU(jnp.moveaxis(w.swapaxes(0, 1), 2, 0), z.T)
+        return TwoLayerReLU(jnp.moveaxis(w.swapaxes(0, 1), 2, 0), z.T, slope)
 
     return turn(lanes.w, lanes.z), None if lanes.velocity_z is None else turn(lanes.velocity_w, lanes.velocity_z)
 
@@ -249,10 +249,19 @@ def listed_pre(w, x):
     return [total([wk * x[i, k] for k, wk in enumerate(w)]) for i in range(x.shape[0])]
 
 
-@stage
-def listed_outputs(pre, z):
+def activation(pre, slope: float):
+    """max(pre, slope pre)."""
+    return jnp.maximum(pre, slope * pre if slope else 0)
+
+
+def blame_of(pre, pull, slope: float):
+    """`pull` where the neuron is active, slope times it elsewhere."""
+    return jnp.where(pre > 0, pull, slope * pull if slope else 0)
+
+
+def listed_outputs(pre, z, slope: float):
     """f_i [L] for every point."""
-    return [jnp.sum(z * jnp.maximum(p, 0), axis=0) for p in pre]
+    return stage(lambda pre, z: [jnp.sum(z * activation(p, slope), axis=0) for p in pre])(pre, z)
 
 
 def stacked_pre(w, x):
@@ -260,9 +269,9 @@ def stacked_pre(w, x):
     return jnp.tensordot(x, w, 1, precision="highest")
 
 
-def stacked_outputs(pre, z):
+def stacked_outputs(pre, z, slope: float):
     """f [n, L]."""
-    return jnp.sum(z * jnp.maximum(pre, 0), axis=1)
+    return jnp.sum(z * activation(pre, slope), axis=1)
 
 
 def pre_activations(w, points: Points):
@@ -272,32 +281,32 @@ def pre_activations(w, points: Points):
     return (listed_pre if isinstance(w, list) else stacked_pre)(w, points.x)
 
 
-def _unrolled_directions(w, z, points: Points, loss: Loss):
+def _unrolled_directions(w, z, points: Points, loss: Loss, slope: float):
     """A as d arrays [h, L]."""
 
     @stage
     def blamed(pre, outputs, y, q):
         pulls = [q[i] * y[i] * loss.residual(y[i] * outputs[i]) for i in range(len(outputs))]
-        return [jnp.where(p > 0, pull, 0) for p, pull in zip(pre, pulls, strict=True)]
+        return [blame_of(p, pull, slope) for p, pull in zip(pre, pulls, strict=True)]
 
     @stage
     def directions(blame, x):
         return [total([blamed * x[i, k] for i, blamed in enumerate(blame)]) for k in range(x.shape[1])]
 
     pre = pre_activations(w, points)
-    blame = blamed(pre, listed_outputs(pre, z), points.y, points.q)
+    blame = blamed(pre, listed_outputs(pre, z, slope), points.y, points.q)
     return directions(blame, points.x) if points.gram is None else [*directions(blame, points.gram), *blame]
 
 
-def _batched_directions(w, z, points: Points, loss: Loss):
+def _batched_directions(w, z, points: Points, loss: Loss, slope: float):
     """A as [d, h, L]."""
 
     # All between the two products as one function; its reduction apart, or every neuron would do it again.
     @one_function
     def blamed(pre, z, y, q):
-        outputs = stage(stacked_outputs)(pre, z)
+        outputs = stage(partial(stacked_outputs, slope=slope))(pre, z)
         pull = q * y * loss.residual(y * outputs)
-        return jnp.where(pre > 0, pull[:, None], 0)
+        return blame_of(pre, pull[:, None], slope)
 
     blame = blamed(pre_activations(w, points), z, points.y[:, None], points.q[:, None])
     if points.gram is not None:
@@ -305,10 +314,10 @@ def _batched_directions(w, z, points: Points, loss: Loss):
     return jnp.tensordot(points.x, blame, ((0,), (0,)), precision="highest")
 
 
-def step(lanes: Lanes, points: Points, loss: Loss, hyper: Hyper, rule: Rule) -> Lanes:
-    """All lanes one step further."""
+def step(lanes: Lanes, points: Points, loss: Loss, hyper: Hyper, rule: Rule, slope: float) -> Lanes:
+    """All lanes one step further; `slope`: that of a leaky ReLU."""
     unrolled = isinstance(lanes.w, list)
-    directions = (_unrolled_directions if unrolled else _batched_directions)(lanes.w, lanes.z, points, loss)
+    directions = (_unrolled_directions if unrolled else _batched_directions)(lanes.w, lanes.z, points, loss, slope)
 
     def update(lanes, directions, hyper):
         return moved(lanes, directions, hyper, rule, points.gram is not None)
@@ -404,6 +413,7 @@ class Plan(NamedTuple):
     keep: bool
     rule: Rule
     loss: type[Loss]
+    slope: float
 
     @property
     def needs_memory(self) -> bool:
@@ -503,7 +513,7 @@ def _plan(state: State, data: Dataset, loss: Loss, dynamics: Any, run: tuple[int
     draws = ""
     if stochastic:
         draws = "lanes" if small and threefry.is_default_rng(state.memory) else "record"
-    return Plan(width, unrolled, marked and unrolled and small, marked, draws, *run, rule, type(loss))
+    return Plan(width, unrolled, marked and unrolled and small, marked, draws, *run, rule, type(loss), state.networks.slope)
 
 
 def _lanes(b: int, column: int, arrays: int) -> int:
@@ -554,8 +564,9 @@ def _run(plan: Plan, networks: TwoLayerReLU, memory: Any, dynamics: Any, start: 
         lanes = enter(networks, velocity, plan.unrolled)
         run = Run(plan, points, _hyper(dynamics), memory if plan.draws else None)
         lanes, (outputs, kept) = run(lanes, start.astype(jnp.uint32))
-        trained, velocity = leave(lanes)
-        return trained, velocity, outputs, jax.vmap(leave)(kept)[0] if plan.keep else None
+        trained, velocity = leave(lanes, plan.slope)
+        recorded = jax.vmap(partial(leave, slope=plan.slope))(kept)[0] if plan.keep else None
+        return trained, velocity, outputs, recorded
 
     trained, velocity, outputs, kept = jax.lax.map(chunk, everyone)
     trained, velocity = jax.tree.map(lambda leaf: leaf.reshape(b, *leaf.shape[2:]), (trained, velocity))
@@ -597,9 +608,9 @@ class Run(NamedTuple):
     def _outputs(self, lanes: Lanes) -> Array:
         """[n, L]"""
         if self.plan.unrolled and self.plan.whole:
-            return jnp.stack(listed_outputs(pre_activations(lanes.w, self.points), lanes.z))
+            return jnp.stack(listed_outputs(pre_activations(lanes.w, self.points), lanes.z, self.plan.slope))
         w = jnp.stack(lanes.w) if self.plan.unrolled else lanes.w
-        return stacked_outputs(pre_activations(w, self.points), lanes.z)
+        return stacked_outputs(pre_activations(w, self.points), lanes.z, self.plan.slope)
 
     def _steps(self, lanes: Lanes, when: Array) -> tuple[Lanes, Array]:
         """`every` steps, from step `when` on."""
@@ -611,7 +622,7 @@ class Run(NamedTuple):
             points = self.points
             if plan.draws:
                 points = drawn if plan.draws == "record" else self._draw_in_lanes(when)
-            return (step(lanes, points, loss, self.hyper, plan.rule), when + 1), None
+            return (step(lanes, points, loss, self.hyper, plan.rule, plan.slope), when + 1), None
 
         def several(lanes, when, drawn):
             return jax.lax.scan(one, (lanes, when), drawn, length=None if plan.draws == "record" else plan.every)[0]

@@ -262,6 +262,8 @@ def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None
     reason = fused.unsupported(data, network, loss, dynamics)
     if reason:
         return reason
+    if network.slope:
+        return f"it trains networks of slope 0, got slope = {network.slope:g}"
     numbers = dimensions(data, isinstance(dynamics, StochasticGradientDescent))
     dtype = jnp.result_type(data.points, network.dtype)
     found = _tiling(network.width, numbers, data.size, dtype, rule_for(dynamics).momentum)

@@ -163,6 +163,11 @@ def simulate_hinge_exact(
             f"only a TwoLayerReLU on a Dataset is followed exactly, got {type(network).__name__} on {type(data).__name__}; "
             "use simulate_flow"
         )
+    if network.slope:
+        raise ValueError(
+            f"only networks of slope 0 are followed exactly, got slope = {network.slope:g}; use "
+            'simulate_flow(data, network, "hinge", times), or simulate(...) with a small step size where a margin slides'
+        )
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network))):
         raise ValueError("data and network must be known: events can not be listed inside jit, grad and vmap")
     if isinstance(times, str | Loss):

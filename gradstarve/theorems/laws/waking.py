@@ -26,7 +26,7 @@ from gradstarve.theorems.laws.hinge import AT_LAST, HINGE_LOSS, followed
 from gradstarve.theorems.laws.modes import FRACTIONS
 
 
-def _leavers(
+def leavers(
     rng: np.random.Generator, geometry: Geometry, cosine: float, wrong: tuple[float, float] = (1.02, 3.0)
 ) -> tuple[TwoLayerReLU, np.ndarray, np.ndarray, np.ndarray]:
     """Networks of neurons exclusive to class -, with z = beta times a number in `wrong`: (network, alpha, beta, used).
@@ -48,7 +48,9 @@ def _leavers(
     return TwoLayerReLU(w, beta * log_uniform(rng, *wrong, shape)), alpha, beta, used
 
 
-def _followed(geometry: Geometry, network: TwoLayerReLU, largest: float = 60.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def followed_to_the_end(
+    geometry: Geometry, network: TwoLayerReLU, largest: float = 60.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(now active on class +, now active on class -, lost), after a time in which every clock has run far."""
     times = 2 * FRACTIONS * largest / geometry.rates.min()
     run, lost = train_flow(geometry.data, network, "cross-entropy", times)
@@ -60,8 +62,8 @@ def _followed(geometry: Geometry, network: TwoLayerReLU, largest: float = 60.0) 
 def _stray_fates(rng: np.random.Generator, cosine: float, wrong: tuple[float, float], what: str) -> Trials:
     """Leavers at another angle, or neurons with another read-out, against the fate that the law of leavers has for them."""
     geometry = two_rays(rng, cosine)
-    network, alpha, beta, used = _leavers(rng, geometry, cosine, wrong)
-    plus, minus, lost = _followed(geometry, network)
+    network, alpha, beta, used = leavers(rng, geometry, cosine, wrong)
+    plus, minus, lost = followed_to_the_end(geometry, network)
     dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), -abs(cosine)))
     fails = used & ~lost[:, None] & np.where(dead, plus | minus, ~plus & ~minus)
 
@@ -113,7 +115,7 @@ def _learnt_sooner(rng: np.random.Generator) -> Trials:
     """Beside a neuron that learns class - sooner, the leavers stay where they are."""
     cosine = -0.5
     geometry = two_rays(rng, cosine)
-    network, alpha, beta, used = _leavers(rng, geometry, cosine)
+    network, alpha, beta, used = leavers(rng, geometry, cosine)
     network, used = _beside(rng, geometry, network, used, (1.5, 2.0))
     run = train_exact(geometry.data, network, AT_LAST)
     final: Any = run.final
@@ -202,8 +204,8 @@ def waking(rng: np.random.Generator, turn: int) -> Trials:
     """The flow of networks of leavers at random obtuse angles; one trial is one neuron."""
     cosine = _angle(rng, turn)
     geometry = two_rays(rng, cosine)
-    network, alpha, beta, used = _leavers(rng, geometry, cosine)
-    plus, minus, lost = _followed(geometry, network)
+    network, alpha, beta, used = leavers(rng, geometry, cosine)
+    plus, minus, lost = followed_to_the_end(geometry, network)
     dead = np.asarray(theory.dies_for_ever(alpha, np.where(used, beta, 1), cosine))
     wrong = np.where(dead, plus | minus, ~plus)
     undecided = (minus & ~plus) | lost[:, None]
@@ -261,7 +263,7 @@ def waking_hinge(rng: np.random.Generator, turn: int) -> Trials:
     neuron that has left class -. Beside leavers alone that is each of them: their margin is below 0 until they are gone."""
     cosine = _angle(rng, turn)
     geometry = two_rays(rng, cosine)
-    network, alpha, beta, used = _leavers(rng, geometry, cosine)
+    network, alpha, beta, used = leavers(rng, geometry, cosine)
     network, used = _beside(rng, geometry, network, used, (1e-3, 0.5))
     run = train_exact(geometry.data, network, AT_LAST)
     final: Any = run.final
