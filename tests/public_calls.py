@@ -54,7 +54,7 @@ NOT_CALLED = dict.fromkeys(
         *("datasets.TwoDigits", "problem.Breach", "problem.Ray", "problem.Reduction", "problem.Separability"),
         *("symbolic.Step", "theory.ClockCurve", "theory.DepthMode", "theory.DescentSolution", "theory.FeatureFlow"),
         *("problem.Schedule", "theory.LogitDistribution", "theory.MaxMargin", "theory.ModeDescent", "theory.ModeMiniBatch"),
-        *("theory.ModeSGD", "theory.ModeSolution"),
+        *("problem.Phases", "theory.ModeSGD", "theory.ModeSolution", "theory.PhasedMode", "theory.PhasedSolution"),
         *("theory.Reweighting", "theory.SharedFeatures", "theory.SoftmaxMode", "theory.SoftmaxReadOut"),
         *("theory.StarvingPair", "theory.TimeDistribution", "theory.ntk.RidgeOptimum"),
         *("theorems.Counterexample", "theorems.Outcome", "theorems.Row", "theorems.Theorem"),
@@ -71,6 +71,7 @@ NOT_CALLED = dict.fromkeys(
             "problem.Loss",
             "problem.Modes",
             "problem.Network",
+            "problem.PhasedCurve",
             "Steps",
         ),
         *("CrossEntropy", "Exponential", "GradientFlow", "Hinge", "SquaredMargin"),
@@ -153,6 +154,8 @@ def calls():
     w, quiet = jnp.zeros(5), {"progress": False}
     descent = {"mode": mode, "loss": "hinge", "dynamics": gs.GradientDescent(0.1)}
     chances = gs.solve_mode(mode, "hinge", gs.StochasticGradientDescent(0.1))
+    turned = gs.solve_mode(mode, "hinge", phases=[(2.0, 0.5), (None, -0.5)])
+    changing = gs.solve([(5, data), (None, data)], network, "hinge", gs.GradientDescent(0.1))
     batches = gs.solve_mode(mode, "hinge", gs.StochasticGradientDescent(0.1, batch_size=2))
     kappa, wait = theory.KappaDistribution(3, 1.0, 0.5), theory.LearningTime(0.5, 1.0, 0.5, 0.5, "hinge", 0.5)
     return {
@@ -257,6 +260,14 @@ def calls():
         "ModeDescent.logit": (steps.plus.logit, {"step": 2}),
         "ModeDescent.time_to_logit": (steps.plus.time_to_logit, {"logit": 0.5, "max_steps": 100}),
         "ModeDescent.time_to_error": (steps.plus.time_to_error, {"error": 0.4, "max_steps": 100}),
+        "PhasedMode.logit": (turned.logit, {"t": 3.0}),
+        "PhasedSolution.logits": (changing.logits, {"t": 3}),
+        "PhasedSolution.time_to_error": (changing.time_to_error, {"error": 0.4, "max_steps": 20}),
+        "theory.still_alive": (theory.still_alive, {"a": 0.1, "z": 0.2, "lowest": -1.0, "highest": 2.0}),
+        "theory.alive_share": (
+            theory.alive_share,
+            {"lowest": -1.0, "highest": 2.0, "scale_a": 1.0, "scale_z": 0.5},
+        ),
         "ModeMiniBatch.distribution": (batches.distribution, {"step": 3}),
         "ModeMiniBatch.expected_logit": (batches.expected_logit, {"step": 2}),
         "ModeSGD.distribution": (chances.distribution, {"step": 3}),

@@ -114,6 +114,13 @@ OBJECTS = {
     "theory.LogitDistribution": (lambda: sgd().distribution(3), lambda o: o.mean),
     "theory.MaxMargin": (lambda: theory.max_margin_direction([[2.0, 0.0], [0.0, 1.0]]), lambda o: o.direction),
     "theory.ModeDescent": (lambda: gs.solve_mode(mode(), "hinge", gs.GradientDescent(0.1)), lambda o: o.logit(2)),
+    "problem.Phases": (lambda: phased()[0].phases, lambda o: (o.labels(3), o.since)),
+    "theory.PhasedMode": (
+        lambda: gs.solve_mode(mode(), "hinge", phases=[(5.0, 0.5), (None, -0.5)]),
+        lambda o: (o.logit(7.0), o.clock_range()),
+    ),
+    "theory.PhasedSolution": (lambda: phased()[0], lambda o: o.error(12)),
+    "PhasedTrajectory": (lambda: phased()[1], lambda o: o.error(12)),
     "theory.ModeMiniBatch": (
         lambda: gs.solve_mode(mode(), "hinge", gs.StochasticGradientDescent(0.1, batch_size=2)),
         lambda o: o.distribution(3).values,
@@ -149,11 +156,19 @@ OBJECTS = {
 }
 BASES = {
     *("problem.Dynamics", "problem.LearningCurve", "problem.ModeCurve", "problem.NetworkCurve", "problem.Loss"),
-    *("problem.Modes", "problem.Network", "special.Clock", "Steps"),
+    *("problem.Modes", "problem.PhasedCurve", "problem.Network", "special.Clock", "Steps"),
 }
 # Of these a pytree would not make sense: they are errors, reports in words, or hold more than numbers.
 WORDS = {"Comparison", "Derivation", "Report", "SweepResult", "EventKind", "Events", "PhaseDiagram", "datasets.TwoDigits"}
 MODULES = [name for name in OBJECTS if name not in WORDS and not name.startswith(("diagnose", "theorems"))]
+
+
+def phased():
+    """A solution and a run through two phases."""
+    data, network, _ = problems()
+    phases = [(7, data), (None, gs.Dataset(data.points, -data.labels, data.weights))]
+    problem = phases, network, "cross-entropy", gs.GradientDescent(0.1)
+    return gs.solve(*problem), gs.simulate(*problem, 12)
 
 
 def exclusive_data():

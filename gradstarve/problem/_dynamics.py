@@ -412,7 +412,7 @@ def no_dynamics(accepted: str, given: Any) -> ValueError:
         numbers = "step_size" if hasattr(given, "step_size") or "step_size" in given.__dataclass_fields__ else ""
         return ValueError(f"dynamics is the class {given.__name__}; give an instance, {given.__name__}({numbers})")
     meant = ""
-    if isinstance(given, int | float) and not isinstance(given, bool):
+    if isinstance(given, int | float) and not isinstance(given, bool) and abs(given) < 1e6:
         meant = f"; for that step size give GradientDescent({given!r})"
     elif hasattr(given, "residual") or (isinstance(given, str) and given in LOSS_NAMES):
         meant = f"; a loss comes before the dynamics: {ORDER}"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from gradstarve.ground import as_number, is_concrete, shown
+from gradstarve.ground import as_number, is_concrete, short_repr, shown
 from gradstarve.problem._curve import NetworkCurve, given
 from gradstarve.problem._data import Dataset
 
@@ -20,6 +20,8 @@ class Phases(eqx.Module):
 
     All phases have the same points. At t = `until`[k] the data are still those of phase k.
     """
+
+    __repr__ = short_repr
 
     data: tuple[Dataset, ...]
     until: tuple[float, ...] = eqx.field(static=True)

@@ -57,7 +57,7 @@ def _with_laws() -> str:
     """The dynamics that the table of laws has derivations for, with their equations."""
     found = []
     for kind, made in _MADE_BY.items():
-        equations = [law.equation for law in laws("derives").values() if kind in law.dynamics]
+        equations = dict.fromkeys(law.equation for law in laws("derives").values() if kind in law.dynamics)
         found.append(f"{made} ({', '.join(equations)})")
     return " or ".join(found)
 

@@ -134,6 +134,7 @@ SCALARS = {
     "wrong_sign_time": (lambda x: theory.wrong_sign_time(x[0], x[1], fraction=x[2]), [(0.5, 1.0, 0.1), (0.5, 1.0, 0.6)]),
     "biased_cosine": (lambda x: theory.biased_cosine(x[0], x[1], x[2]), [(1.0, 2.0, 0.5), (1.0, 1.0, 1.0)]),
     "death_probability": (lambda x: theory.death_probability(x[0], x[1], x[2]), [(-0.5, 1.0, 2.0)]),
+    "alive_share": (lambda x: theory.alive_share(-x[0], x[1]), [(0.5, 1.5)]),
     "learning_probability": (lambda x: theory.learning_probability(x[0], x[1]), [(1.0, 1.0)]),
     "shared_slope": (
         lambda x: theory.shared_slope(x[0], x[1], "cross-entropy", frequent=x[2], rare=x[3]),
@@ -346,6 +347,7 @@ WITHOUT = {
     "class_failure_probability": "of a whole number", "minimax_peak": "a number", "kappa_critical": "a number",
     "decay_threshold": "a product", "jacobian": "a module of arrays, test_jacobian",
     "ntk": "a module of matrices, once differentiable in forward mode, test_ntk",
+    "PhasedMode": "the laws of its phases, test_phases", "PhasedSolution": "as PhasedMode", "still_alive": "a step",
     "ModeMiniBatch": "powers of factors, and the law of descent in every outcome",
     "Clock": "what all clocks have in common", "QuadratureClock": "test_own_loss",
 }

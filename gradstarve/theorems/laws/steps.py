@@ -94,6 +94,15 @@ def _dynamics(rng: np.random.Generator, kind: str, geometry: Geometry, start: Ex
     return GradientDescent(schedule, 0.8, nesterov=True) if kind == "schedule and momentum" else GradientDescent(schedule)
 
 
+def _shorter_than_radius(run: Any, geometry: Geometry, radius: np.ndarray) -> np.ndarray:
+    """Where nothing that sees a class is left but weights below the radius, which are thrown about at random."""
+    w, z = np.asarray(run.final.w), np.asarray(run.final.z)
+    along = np.einsum("bhd,cd->bhc", w, geometry.axes)
+    seen = along > 0
+    size = np.sum(np.where(seen, along**2 + z[..., None] ** 2, 0), axis=(1, 2))
+    return size < 4 * radius**2
+
+
 def _draw(outcome: Outcome, ax: Any, xlabel: str) -> None:
     """Of each group the network that learns most: the margin of class + by the law as a line, of training as markers."""
     names = list(dict.fromkeys(outcome.groups.tolist()))
@@ -133,6 +142,7 @@ def _draw(outcome: Outcome, ax: Any, xlabel: str) -> None:
         ONE_RAY,
         EXCLUSIVE,
         "obtuse classes: normalised steps, neurons of the right sign",
+        "sharpness-aware steps: weights that stay longer than the radius, below which rounding decides",
         OFF_MANIFOLD,
     ),
     tolerance=_TOLERANCE,
@@ -170,7 +180,10 @@ def steps_of_two_factors(rng: np.random.Generator, kind: str, loss: str, angle: 
         own = {name: values[i] if values.shape == (BATCH,) else values for name, values in numbers.items()}
         return record(geometry.data, loss, network, i, kind=kind, **own, **sides(i))
 
-    return Trials(gaps, trial_record, group=f"{kind}, {loss}")
+    lost: Any = False
+    if kind == "sharpness-aware":
+        lost = _shorter_than_radius(run, geometry, np.asarray(dynamics.radius))
+    return Trials(gaps, trial_record, lost, group=f"{kind}, {loss}")
 
 
 # Sign descent.
