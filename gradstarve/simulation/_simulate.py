@@ -159,6 +159,9 @@ def _train(
     # Numbers of the span of one phase are not those of the next.
     if chosen.name != "reference" and watched and not kept:
         span = Span(data, flat, draws=keys is not None)
+    shrinks = isinstance(dynamics, GradientDescent) and bool(np.any(dynamics.weight_decay)) if span is not None else False
+    if span is not None and span.fewer and shrinks and dynamics.scheduled:
+        span = None  # what decay leaves of the weights that no point pushes is then no power of one matrix
     problem, trained = (data, flat) if span is None else (span.data, span.network)
     state = reference.start(trained, dynamics, keys) if state is None else state
     logits = [_outputs(trained, problem.points)]
@@ -180,7 +183,7 @@ def _train(
             report.update(done)
 
     left = None
-    if span is not None and span.fewer and isinstance(dynamics, GradientDescent) and np.any(dynamics.weight_decay):
+    if span is not None and span.fewer and shrinks:
         left = left_by_decay(dynamics, steps, every)
 
     def shape(leaf):

@@ -211,3 +211,26 @@ def test_sums_are_written_out_for_few_points_only(size, dim, unrolled):
         state = reference.start(networks, dynamics, None)
         plan = fused._plan(state, data, gs.problem.as_loss("hinge"), dynamics, (1, steps, False), True)
         assert plan.unrolled == unrolled
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("dynamics", "dim", "count"),
+    [
+        (lambda s: gs.GradientDescent(s), 2, 300),
+        (lambda s: gs.GradientDescent(s, momentum=0.7, nesterov=True, weight_decay=0.01), 2, 300),
+        (lambda s: gs.GradientDescent(s, weight_decay=0.01), 30, 7),  # few points in many dimensions
+        (lambda s: gs.StochasticGradientDescent(s), 2, 300),
+    ],
+)
+def test_schedules_are_the_same_to_every_engine(dynamics, dim, count):
+    data = gs.datasets.antipodal(dim, frequencies=(0.3, 0.7), key=jax.random.key(0))
+    networks = gs.init_two_layer(jax.random.key(1), count, 8, dim, 0.4, 0.4)
+    one = dynamics(lambda k: 0.3 * jnp.minimum(k / 10, 1) / (1 + 0.05 * k))
+    key = 3 if isinstance(one, gs.StochasticGradientDescent) else None
+    runs = [
+        gs.simulate(data, networks, "cross-entropy", one, 70, record_every=20, key=key, engine=engine)
+        for engine in ("reference", "fused")
+    ]
+    np.testing.assert_allclose(runs[1].recorded, runs[0].recorded, atol=1e-12)
+    np.testing.assert_allclose(runs[1].final.w, runs[0].final.w, atol=1e-12)

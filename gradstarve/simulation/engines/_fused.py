@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import cache, lru_cache, partial, wraps
 from typing import Any, ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -388,8 +389,6 @@ def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None
         return f"it knows the losses {', '.join(LOSSES)}, got {type(loss).__name__}"
     if not isinstance(dynamics, GradientDescent | StochasticGradientDescent):
         return f"it knows GradientDescent and StochasticGradientDescent, got {type(dynamics).__name__}"
-    if dynamics.scheduled:
-        return "it knows step sizes that stay as they are, got a schedule"
     if getattr(dynamics, "read_out_step_size", None) is not None:
         return "it knows one step size for all layers, got read_out_step_size"
     if isinstance(dynamics, StochasticGradientDescent) and dynamics.batch_size > 1:
@@ -436,9 +435,14 @@ def advance(
     chunks = -(-b // plan.lanes)
     per_part = -(-chunks // (min(cores(), chunks) if on_cpu else 1))
     parts = -(-chunks // per_part)
+    table = None
+    if dynamics.scheduled:
+        # The step sizes of a schedule are those of all networks, and looked up at every step.
+        table = dynamics.step_size.values
+        dynamics = eqx.tree_at(lambda one: one.step_size, dynamics, jnp.zeros(b, state.networks.dtype))
     moving = (state.networks, state.memory if plan.needs_memory else None, dynamics)
     points = Points(data.points, data.labels, data.weights, data.gram if isinstance(data, Lifted) else None)
-    fixed = (state.step, points)
+    fixed = (state.step, points, table)
     pieces: list[Any] = [(*piece, *fixed) for piece in _split(moving, parts, per_part * plan.lanes)]
     if not concrete:
         done = [_run(plan, *pieces[0])]
@@ -552,7 +556,9 @@ def _program(plan: Plan, tree: Any, described: tuple) -> Any:
     return _program(plan._replace(marked=False, whole=False), tree, described)
 
 
-def _run(plan: Plan, networks: TwoLayerReLU, memory: Any, dynamics: Any, start: Array, points: Points):
+def _run(
+    plan: Plan, networks: TwoLayerReLU, memory: Any, dynamics: Any, start: Array, points: Points, table: Array | None
+):
     """All chunks, one after the other: networks, velocities, logits [records, b, n], recorded networks [records, b]."""
     b = networks.z.shape[0]
     count = b // plan.lanes
@@ -562,7 +568,7 @@ def _run(plan: Plan, networks: TwoLayerReLU, memory: Any, dynamics: Any, start: 
         networks, memory, dynamics = mine
         velocity = memory if plan.rule.momentum else None
         lanes = enter(networks, velocity, plan.unrolled)
-        run = Run(plan, points, _hyper(dynamics), memory if plan.draws else None)
+        run = Run(plan, points, _hyper(dynamics), memory if plan.draws else None, table)
         lanes, (outputs, kept) = run(lanes, start.astype(jnp.uint32))
         trained, velocity = leave(lanes, plan.slope)
         recorded = jax.vmap(partial(leave, slope=plan.slope))(kept)[0] if plan.keep else None
@@ -590,6 +596,7 @@ class Run(NamedTuple):
     points: Points
     hyper: Hyper
     keys: Any  # of the draws, [L]; None for the full batch
+    table: Array | None  # of the step sizes at every step; None where they stay as they are
 
     def __call__(self, lanes: Lanes, start: Array) -> tuple[Lanes, tuple[Array, Any]]:
         """The lanes after all records, the outputs [records, n, L] and, if they are kept, the lanes at every record."""
@@ -622,7 +629,7 @@ class Run(NamedTuple):
             points = self.points
             if plan.draws:
                 points = drawn if plan.draws == "record" else self._draw_in_lanes(when)
-            return (step(lanes, points, loss, self.hyper, plan.rule, plan.slope), when + 1), None
+            return (step(lanes, points, loss, self._now(when), plan.rule, plan.slope), when + 1), None
 
         def several(lanes, when, drawn):
             return jax.lax.scan(one, (lanes, when), drawn, length=None if plan.draws == "record" else plan.every)[0]
@@ -639,6 +646,12 @@ class Run(NamedTuple):
             return several(lanes, when, self._draw(when + jnp.arange(block, dtype=jnp.uint32))), None
 
         return jax.lax.scan(blocks, (lanes, when), None, length=plan.every // block)[0]
+
+    def _now(self, when: Array) -> Hyper:
+        """The hyperparameters at step `when`."""
+        if self.table is None:
+            return self.hyper
+        return self.hyper._replace(step_size=jnp.broadcast_to(self.table[when], self.hyper.step_size.shape))
 
     def _draw(self, steps: Array) -> Points:
         """The points drawn at `steps` [block], each lane's own, one step along the first axis."""

@@ -264,6 +264,8 @@ def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None
         return reason
     if network.slope:
         return f"it trains networks of slope 0, got slope = {network.slope:g}"
+    if dynamics.scheduled:
+        return "it knows step sizes that stay as they are, got a schedule"
     numbers = dimensions(data, isinstance(dynamics, StochasticGradientDescent))
     dtype = jnp.result_type(data.points, network.dtype)
     found = _tiling(network.width, numbers, data.size, dtype, rule_for(dynamics).momentum)
