@@ -89,6 +89,10 @@ NOT_CALLED |= dict.fromkeys(
     ("theorems.register", "theorems.Trials", "theorems.Drop", "theorems.compared", "theorems.draw_gaps"),
     "part of the declaration of a law, whose trials `verify` judges",
 )
+NOT_CALLED |= dict.fromkeys(
+    ("problem.are_phases", "problem.as_phases", "problem.frequencies_of", "problem.phase_at"),
+    "a part of `solve` and `simulate`, which are here themselves",
+)
 NOT_CALLED["EventKind"] = "an enumeration of six numbers"
 NOT_CALLED["theory.minimax_peak"] = "it takes no argument"
 NOT_CALLED["symbolic.available"] = "it takes no argument"
@@ -152,7 +156,7 @@ def calls():
     many = {"types": TYPES, "probabilities": SHARES}
     margins = np.outer(np.linspace(0, 4, 5), np.linspace(0.5, 1.5, 24))
     w, quiet = jnp.zeros(5), {"progress": False}
-    descent = {"mode": mode, "loss": "hinge", "dynamics": gs.GradientDescent(0.1)}
+    descent = {"mode": mode, "loss": "hinge", "dynamics": gs.GradientDescent(0.1), "phases": None}
     chances = gs.solve_mode(mode, "hinge", gs.StochasticGradientDescent(0.1))
     turned = gs.solve_mode(mode, "hinge", phases=[(2.0, 0.5), (None, -0.5)])
     changing = gs.solve([(5, data), (None, data)], network, "hinge", gs.GradientDescent(0.1))

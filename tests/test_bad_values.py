@@ -174,7 +174,8 @@ def test_keywords_of_other_libraries_are_recognised():
         gs.GradientDescent(0.1, weight_deca=0.1)  # pyright: ignore[reportCallIssue]
     with pytest.raises(TypeError, match="step_size"):
         gs.GradientDescent()  # pyright: ignore[reportCallIssue]
-    assert list(inspect.signature(gs.GradientDescent).parameters) == ["step_size", "momentum", "nesterov", "weight_decay"]
+    names = ["step_size", "momentum", "nesterov", "weight_decay", "read_out_step_size"]
+    assert list(inspect.signature(gs.GradientDescent).parameters) == names
 
 
 def test_a_loss_in_place_of_times():

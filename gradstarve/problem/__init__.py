@@ -50,7 +50,7 @@ from gradstarve.problem._networks import (
     init_softmax,
     init_two_layer,
 )
-from gradstarve.problem._phases import PhasedCurve, Phases, as_phases, frequencies_of, phase_at
+from gradstarve.problem._phases import PhasedCurve, Phases, are_phases, as_phases, frequencies_of, phase_at
 
 __all__ = [
     "LOSSES",
@@ -91,6 +91,7 @@ __all__ = [
     "StochasticGradientDescent",
     "Temperature",
     "TwoLayerReLU",
+    "are_phases",
     "as_loss",
     "as_phases",
     "clock_of",

@@ -83,6 +83,8 @@ class Schedule(eqx.Module):
         assert self.function is not None
         try:
             (value,) = real_arrays(step_size=self.function(step))
+            if value.shape:
+                raise ValueError(f"its shape is {value.shape}")
         except Exception as error:
             why = f"at step {step} it raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}"
             raise ValueError(f"step_size, a schedule, takes the step number and returns one number; {why}") from None
@@ -132,7 +134,7 @@ class Steps(Dynamics):
     subclass with `update`, which `simulate` trains with; with `factors` too they have a law.
     """
 
-    step_size: Any
+    step_size: Any = eqx.field(converter=lambda value: _step_size(value))
 
     @property
     def scheduled(self) -> bool:
@@ -169,11 +171,11 @@ class Steps(Dynamics):
 
     def update(self, network: Network, memory: Any, gradient: Callable[[Network], Network]) -> tuple[Network, Any]:
         """One network after a step, and what is remembered then; `gradient(network)` is that of its loss."""
-        raise NotImplementedError(f"{type(self).__name__} lacks `update(network, memory, gradient)`")
+        raise ValueError(f"{type(self).__name__} says no step; define update(network, memory, gradient) in a subclass")
 
     def factors(self, modes: Modes) -> tuple[Float[Array, "*batch h"], Float[Array, "*batch h"]]:
         """(F+, F-), by which a step multiplies a_j + z_j and a_j - z_j of every neuron (17)."""
-        raise NotImplementedError(f"{type(self).__name__} lacks `factors(modes)`")
+        raise ValueError(f"{type(self).__name__} has no law; define factors(modes) in the class")
 
     @property
     def has_law(self) -> bool:
@@ -247,19 +249,11 @@ class GradientDescent(Steps):
         return jax.tree.map(lambda theta, rate, v: theta - rate * v, network, rates, push), velocity
 
     def factors(self, modes: Modes) -> tuple[Array, Array]:
-        """1 - step_size weight_decay ± step_size p r g(u), without momentum (8.1), (8.2). With a rate for each layer the
-        step is their geometric mean, in coordinates of (17.3)."""
-        step_size = self.mean_step_size[..., None]
+        """1 - step_size weight_decay ± step_size p r g(u), without momentum and with one step size for all layers (8.1)."""
+        step_size = self.step_size[..., None]
         pushed = step_size * modes.pull()
         left = 1 - step_size * self.weight_decay[..., None]
         return left + pushed, left - pushed
-
-    @property
-    def mean_step_size(self) -> Scalar:
-        """The geometric mean over the two layers."""
-        if self.read_out_step_size is None:
-            return self.step_size
-        return jnp.sqrt(self.step_size) * jnp.sqrt(self.read_out_step_size)
 
 
 class NormalizedGradientDescent(Steps):
@@ -384,6 +378,9 @@ def _within(values, low: float, high: float) -> bool:
 def _step_size(value: Any) -> Any:
     if isinstance(value, Schedule):
         return value
+    if isinstance(value, Dynamics) or (hasattr(value, "init") and hasattr(value, "update")):
+        what = "dynamics" if isinstance(value, Dynamics) else "an optimiser of optax, which simulate(...) takes itself"
+        raise ValueError(f"step_size must be a number or a schedule, got {type(value).__name__}, {what}")
     if callable(value) and not hasattr(value, "shape"):
         # An object that holds arrays is no constant of a program, a function that calls it is.
         function: Any = value
@@ -418,6 +415,8 @@ def no_dynamics(accepted: str, given: Any) -> ValueError:
         meant = f"; a loss comes before the dynamics: {ORDER}"
     elif hasattr(given, "init") and hasattr(given, "update"):
         meant = "; simulate(...) trains by an optimiser of optax"
+    elif callable(given):
+        meant = "; for that schedule give GradientDescent(schedule)"
     return ValueError(f"dynamics must be {accepted}, got {shown(given)}{meant}")
 
 

@@ -50,6 +50,15 @@ def phase_at(until: tuple[float, ...], t: Any) -> Any:
     return np.asarray(np.searchsorted(ends, np.asarray(t))) if is_concrete(t) else jnp.searchsorted(jnp.asarray(ends), t)
 
 
+def are_phases(data: Any) -> bool:
+    """Whether `data` are meant as phases: a list or tuple that has a pair (until, Dataset)."""
+
+    def is_pair(value: Any) -> bool:
+        return isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[1], Dataset)
+
+    return isinstance(data, list | tuple) and any(map(is_pair, data))
+
+
 def as_phases(phases: Any, *, whole: bool) -> Phases:
     """`Phases` of a list of pairs (until, data), of which the last one may have None for the end of training.
 
@@ -69,7 +78,7 @@ def as_phases(phases: Any, *, whole: bool) -> Phases:
         if not same or (is_concrete(some) and is_concrete(points[0]) and not np.array_equal(some, points[0])):
             raise ValueError(
                 f"all phases must have the same points, and phase {number} has others; give points that a phase leaves out "
-                "the weight 0"
+                "a small weight, or train the phases one after the other"
             )
     return Phases(tuple(data for _, data in pairs), ends)
 
@@ -79,6 +88,8 @@ def frequencies_of(phases: Any, *, whole: bool) -> tuple[tuple[float, ...], tupl
     wanted = "phases of a mode are a list of pairs such as [(100, 0.3), (None, -0.3)]"
     try:
         pairs = [(until, float(p)) for until, p in phases]
+    except jax.errors.ConcretizationTypeError:
+        raise ValueError("frequencies of phases must be known when traced; close over them instead") from None
     except (TypeError, ValueError):
         raise ValueError(f"{wanted}, got {shown(phases)}") from None
     if not pairs:
@@ -105,7 +116,7 @@ def _end(until: Any, whole: bool, wanted: str) -> float:
     try:
         end = as_number("until", until, 0)
     except ValueError:
-        raise ValueError(f"{wanted}; a phase ends at a number, got {shown(until)}") from None
+        raise ValueError(f"{wanted}; a phase ends at a number > 0, got {shown(until)}") from None
     if whole and end != int(end):
         raise ValueError(f"phases of dynamics in steps end at whole steps, got {shown(until)}")
     return end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -34,6 +35,7 @@ from gradstarve.problem import (
     Schedule,
     Steps,
     StochasticGradientDescent,
+    are_phases,
     as_loss,
     as_phases,
     no_dynamics,
@@ -68,7 +70,8 @@ def simulate(
     - `network`: any `Network` of `gradstarve` (`TwoLayerReLU`, `DeepReLU`, `SoftmaxTwoLayer`, ...) with any batch axes,
       also none;
     - `loss`: a `Loss` or its name; with classes "cross-entropy", which is that of the softmax;
-    - `dynamics`: `GradientDescent`, `StochasticGradientDescent` (needs `key`), or an `optax.GradientTransformation` for
+    - `dynamics`: `GradientDescent`, `NormalizedGradientDescent`, `SharpnessAware`, `SignDescent`, other `Steps` of your own,
+      `StochasticGradientDescent` (needs `key`), or an `optax.GradientTransformation` for
       descent on the full batch. Hyperparameters of ours may be arrays of the batch shape, one value per network.
       With step size eta, step k is time eta k of the flow. A step is one update of the optimiser, which gets value, grad,
       value_fn, grad_fn and obj_fn where it takes them (`optax.contrib.sam` is off its path at every other step unless in
@@ -102,7 +105,7 @@ def simulate(
     steps, every = positive_int("steps", steps), positive_int("record_every", record_every)
     record_networks, throw = as_flag("record_networks", record_networks), as_flag("throw", throw)
     options = {"record_networks": record_networks, "progress": progress, "throw": throw, "engine": engine}
-    if isinstance(data, list | tuple):
+    if are_phases(data):
         return _simulate_phases(data, network, loss, dynamics, steps, every, key, options)
     return _train(data, network, loss, dynamics, steps, every, key, options)[0]
 
@@ -124,6 +127,8 @@ def _simulate_phases(
     parts, state, begin = [], None, 0
     for data, end in zip(phases.data, ends, strict=True):
         part, state = _train(data, network, loss, dynamics, end - begin, every, key, options, state, kept=True)
+        if isinstance(dynamics, Steps):
+            part = replace(part, dynamics=dynamics.later(begin))
         parts.append(part)
         network, begin = part.final, end
     return joined(phases, parts)
@@ -159,8 +164,8 @@ def _train(
     # Numbers of the span of one phase are not those of the next.
     if chosen.name != "reference" and watched and not kept:
         span = Span(data, flat, draws=keys is not None)
-    shrinks = isinstance(dynamics, GradientDescent) and bool(np.any(dynamics.weight_decay)) if span is not None else False
-    if span is not None and span.fewer and shrinks and dynamics.scheduled:
+    decays = span is not None and span.fewer and isinstance(dynamics, GradientDescent) and np.any(dynamics.weight_decay)
+    if decays and isinstance(dynamics, Steps) and dynamics.scheduled:
         span = None  # what decay leaves of the weights that no point pushes is then no power of one matrix
     problem, trained = (data, flat) if span is None else (span.data, span.network)
     state = reference.start(trained, dynamics, keys) if state is None else state
@@ -183,7 +188,7 @@ def _train(
             report.update(done)
 
     left = None
-    if span is not None and span.fewer and shrinks:
+    if span is not None and decays and isinstance(dynamics, GradientDescent):
         left = left_by_decay(dynamics, steps, every)
 
     def shape(leaf):
@@ -272,7 +277,7 @@ def _check_classes(data: ClassDataset, network: Network, loss: Loss) -> None:
 
 def _check_dynamics(dynamics: Any, network: Network, key: Any) -> tuple[Any, Array | None]:
     """The dynamics with one value of each hyperparameter per network, [b], and one key per network if they draw."""
-    accepted = "GradientDescent, StochasticGradientDescent or an optax.GradientTransformation"
+    accepted = "GradientDescent, another dynamics in steps, or an optax.GradientTransformation"
     batch = network.batch_shape
     if isinstance(dynamics, GradientFlow):
         raise ValueError("dynamics is GradientFlow, which has no steps; use simulate_flow(data, network, loss, times)")

@@ -137,7 +137,7 @@ class PhasedTrajectory(PhasedCurve, Trajectory):
     parts: tuple[Trajectory, ...] = ()
 
     def _when(self, t: Any) -> Any:
-        return np.asarray(self.grid) if t is None else self._number(t)
+        return self.grid if t is None else self._number(t)
 
     def _time_to(self, what: str, level: Array, max_steps: int) -> Array:
         found = self._mean(what, None)

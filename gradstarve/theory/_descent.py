@@ -18,7 +18,7 @@ every neuron has a pair of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -37,7 +37,7 @@ from gradstarve.ground import (
     readable,
     shown,
 )
-from gradstarve.problem import GradientDescent, Hinge, Loss, Mode, ModeCurve, Modes, Steps
+from gradstarve.problem import Hinge, Loss, Mode, ModeCurve, Modes, Steps
 
 
 class StepLaw(eqx.Module):
@@ -152,13 +152,10 @@ class DescentLaw(StepLaw):
     """The law (8.1), (8.2) for one class, for exclusive ones, or for two antipodal ones that pass neurons to each other.
 
     `grown` p_j and `decayed` q_j: [*batch, h] at step 0. The state is (p_j, q_j, velocities (P_j, Q_j) or None, step).
-    `ratio`: where the layers have step sizes of their own, (eta_z / eta_a)^(1/4), [*batch]; then p_j and q_j are those of
-    A_j = ratio a_j and Z_j = z_j / ratio, which move as a_j and z_j do by sqrt(eta_a eta_z) (17.3).
     """
 
     grown: Float[Array, "*batch h"]
     decayed: Float[Array, "*batch h"]
-    ratio: Float[Array, "*batch"] | None
     has_momentum: bool = eqx.field(static=True)
     has_decay: bool = eqx.field(static=True)
 
@@ -171,8 +168,7 @@ class DescentLaw(StepLaw):
     def coordinates_of(self, state):
         """(a_j, z_j) of (p_j, q_j)."""
         grown, decayed, *_ = state
-        a, z = (grown + decayed) / 2, (grown - decayed) / 2
-        return (a, z) if self.ratio is None else (a / self.ratio[..., None], z * self.ratio[..., None])
+        return (grown + decayed) / 2, (grown - decayed) / 2
 
     def logits_of(self, state):
         """u = r sum (p_j^2 - q_j^2) / 4 of each class."""
@@ -193,8 +189,14 @@ class DescentLaw(StepLaw):
         here, modes = self.dynamics.at(count), Here(self, grown, decayed)
         if not self.has_momentum:
             plus, minus = here.factors(modes)
+            for factor in (plus, minus):
+                if jnp.shape(factor) not in (grown.shape, (), (*grown.shape[:-1], 1)):
+                    raise ValueError(
+                        f"{type(here).__name__}.factors must return two arrays of the shape {grown.shape} of the neurons, "
+                        f"got {jnp.shape(factor)}; numbers of the dynamics have the batch shape: write number[..., None]"
+                    )
             return grown * plus, decayed * minus, None, count + 1
-        step_size, momentum = here.mean_step_size[..., None], here.momentum[..., None]
+        step_size, momentum = here.step_size[..., None], here.momentum[..., None]
         pushed, loses = modes.pull(), here.weight_decay[..., None]
         pull = (loses - pushed) * grown, (loses + pushed) * decayed
         velocity = tuple(momentum * v + g for v, g in zip(velocity, pull, strict=True))
@@ -205,13 +207,66 @@ class DescentLaw(StepLaw):
 
     def remainder(self, steps) -> Float[Array, "..."]:
         """What weight decay has left at `steps` of a weight that no point acts on, [*batch, *steps.shape]; 1 without it."""
-        if not self.has_decay:
-            return super().remainder(steps)
-        # The read-out of a neuron with a = 0 is such a weight, whatever the loss; with one loss for all, it compiles once.
-        one = jnp.ones_like(self.grown[..., :1])
-        first = self.frequency[:1], self.norm[:1], None, self.signs[:1]
-        alone = DescentLaw(Hinge(), self.dynamics, *first, one, -one, None, self.has_momentum, True)
-        return alone.coordinates(steps)[1][..., 0]
+        return what_decay_leaves(self, steps) if self.has_decay else super().remainder(steps)
+
+
+def what_decay_leaves(law: Any, steps: Any) -> Float[Array, "..."]:
+    """What weight decay leaves at `steps` of a weight w that no point acts on, [*batch, *steps.shape], under `law`."""
+    # The read-out of a neuron with a = 0 is such a weight, whatever the loss; with one loss for all, it compiles once.
+    one = jnp.ones((*law.batch_shape, 1), law.dtype)
+    first = law.frequency[:1], law.norm[:1], None, law.signs[:1]
+    alone = DescentLaw(Hinge(), law.dynamics, *first, one, -one, law.has_momentum, True)
+    return alone.coordinates(steps)[1][..., 0]
+
+
+class LayerLaw(StepLaw):
+    """The law (17.3) of a step size for each layer. `a`, `z`: [*batch, h] at step 0; the state is (a, z, velocities, step).
+
+    A = a / sqrt(eta_a) and Z = z / sqrt(eta_z) move as a and z do in plain descent by sqrt(eta_a eta_z): a neuron learns iff
+    Z > -A. Where the step sizes are far apart the sums A ± Z lose digits, and weight decay is another factor for each layer;
+    so the law goes in a and z, with e the pull p r g(u) of the class: a <- a - eta_a (lambda a - e z), and z likewise.
+    """
+
+    a: Float[Array, "*batch h"]
+    z: Float[Array, "*batch h"]
+    has_momentum: bool = eqx.field(static=True)
+    has_decay: bool = eqx.field(static=True)
+
+    @property
+    def first(self):
+        """a_j, z_j, with momentum their velocities, and the step number."""
+        at_rest = (jnp.zeros_like(self.a), jnp.zeros_like(self.z))
+        return self.a, self.z, at_rest if self.has_momentum else None, jnp.zeros((), jnp.int32)
+
+    def coordinates_of(self, state):
+        """(a_j, z_j)."""
+        return state[:2]
+
+    def logits_of(self, state):
+        """u = r sum a_j z_j of each class."""
+        a, z = state[:2]
+        return self.norm * jnp.sum(self._weighed(a * z, self._members(a)), axis=-1)
+
+    def step(self, state):
+        """Both layers one step further, each by its own step size."""
+        a, z, velocity, count = state
+        here = self.dynamics
+        pull = self._pull(self.logits_of(state), self._members(a))
+        loses = here.weight_decay[..., None]
+        gradient = loses * a - pull * z, loses * z - pull * a
+        move = gradient
+        if self.has_momentum:
+            momentum = here.momentum[..., None]
+            velocity = tuple(momentum * v + g for v, g in zip(velocity, gradient, strict=True))
+            move = velocity
+            if here.nesterov:
+                move = tuple(g + momentum * v for v, g in zip(velocity, gradient, strict=True))
+        later_a = a - here.step_size[..., None] * move[0]
+        return later_a, z - here.read_out_step_size[..., None] * move[1], velocity, count + 1
+
+    def remainder(self, steps) -> Float[Array, "..."]:
+        """What weight decay has left at `steps` of a w that no point acts on, [*batch, *steps.shape]; 1 without it."""
+        return what_decay_leaves(self, steps) if self.has_decay else super().remainder(steps)
 
 
 class Here(Modes):
@@ -227,10 +282,13 @@ class Here(Modes):
 
     def gradient_norm(self, pull: Array) -> Array:
         """|grad L| = sqrt(sum_j pull_j^2 (p_j^2 + q_j^2) / 2), [*batch, 1], without squares that are no floats."""
-        size = jnp.abs(pull) * jnp.hypot(self.grown, self.decayed)
-        largest = jnp.max(size, axis=-1, keepdims=True)
-        unit = jnp.where(largest > 0, largest, 1)
-        return unit * jnp.sqrt(jnp.sum((size / unit) ** 2, axis=-1, keepdims=True) / 2)
+        parts = pull * self.grown, pull * self.decayed
+        largest = jax.lax.stop_gradient(jnp.max(jnp.maximum(*map(jnp.abs, parts)), axis=-1, keepdims=True))
+        there = largest > 0
+        unit = jnp.where(there, largest, 1)
+        total = sum(jnp.sum((part / unit) ** 2, axis=-1, keepdims=True) for part in parts)
+        # A root of zero has no slope: where nothing pulls, the length is 0 and so are its derivatives.
+        return jnp.where(there, unit * jnp.sqrt(jnp.where(there, total, 1) / 2), 0)
 
 
 def _read_logits(law: StepLaw, state):
@@ -260,9 +318,9 @@ def _record(law: StepLaw, index, stride: int, count: int, read):
     return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest])[index], read(law, law.first), later)
 
 
-def first_step(step, value, state, goal, max_steps: int):
-    """The first step after which `value(state)` [*batch] is at most `goal` [goals]: [*batch, goals], inf if not within
-    max_steps. `step(state)` is the next state."""
+def first_step(step, value, state, goal, max_steps: int, least: int = 0):
+    """The first step, from `least` on, after which `value(state)` [*batch] is at most `goal` [goals]: [*batch, goals], inf
+    if not within max_steps. `step(state)` is the next state."""
 
     def cond(carry):
         count, _, found = carry
@@ -274,15 +332,28 @@ def first_step(step, value, state, goal, max_steps: int):
         return count + 1, state, mark(count + 1, state, found)
 
     def mark(count, state, found):
-        return jnp.where(~jnp.isfinite(found) & (value(state)[..., None] <= goal), count, found)
+        there = (value(state)[..., None] <= goal) & (count >= least)
+        return jnp.where(~jnp.isfinite(found) & there, count, found)
 
     nowhere = jnp.full((*value(state).shape, goal.size), jnp.inf, goal.dtype)
     return jax.lax.while_loop(cond, body, (0, state, mark(0, state, nowhere)))[2]
 
 
+def searched(law: StepLaw, max_steps: Any, search: Callable[[StepLaw, int], Array]) -> Array:
+    """`search(law, most)` with `max_steps`; the table of a schedule grows until all is found."""
+    most = positive_int("max_steps", max_steps)
+    if law.dynamics.scheduled:
+        for enough in (1_000, 30_000):
+            if enough < most:
+                found = search(law.tabled(enough), enough)
+                if is_concrete(found) and bool(np.isfinite(np.asarray(found)).all()):
+                    return found
+    return search(law.tabled(most), most)
+
+
 @eqx.filter_jit
 def _steps_to(what: str, law: StepLaw, index, goal, max_steps: int):
-    """The first step with a logit of class `index` of at least `goal`, or (`what`) a loss of at most it: [*batch, goals]."""
+    """The first step with a logit of class `index` of at least `goal`, or a loss of at most it: [*batch, goals]."""
 
     def logit(state):
         return law.logits_of(state)[index]
@@ -343,8 +414,8 @@ class DescentSolution(ModeCurve):
         return self.time_to_logit(margin, max_steps)
 
     def _first_step(self, what: str, goal, max_steps):
-        most = positive_int("max_steps", max_steps)
-        found = _steps_to(what, self.law.tabled(most), jnp.asarray(self.index), goal.reshape(-1), most)
+        index, goals = jnp.asarray(self.index), goal.reshape(-1)
+        found = searched(self.law, max_steps, lambda law, most: _steps_to(what, law, index, goals, most))
         return found.reshape(*self._batch, *goal.shape)
 
 
@@ -395,7 +466,7 @@ def new_descent_law(
     signs: tuple[int, ...] = (1, -1),
     home: Array | None = None,
     slope: float = 0.0,
-) -> DescentLaw:
+) -> DescentLaw | LayerLaw:
     """The law for neurons `a`, `z` [*batch, h], of classes of these `signs`; `frequencies`, `norms`: a number or [*batch]
     for each class. `home`: of neurons that keep to their class. `slope`: of a leaky ReLU."""
     batch = a.shape[:-1]
@@ -408,13 +479,10 @@ def new_descent_law(
         known = np.asarray(a, np.float64), np.asarray(z, np.float64)
         check_normal_size("|a + z|", np.where(known[0] != 0, log_sum(*known), -np.inf), a.dtype)
     has_momentum, has_decay = (_is_there(getattr(dynamics, name, 0)) for name in ("momentum", "weight_decay"))
-    ratio = None
-    if isinstance(dynamics, GradientDescent) and dynamics.read_out_step_size is not None:
-        ratio = jnp.sqrt(jnp.sqrt(dynamics.read_out_step_size / dynamics.step_size)).astype(a.dtype)
-        ratio = jnp.broadcast_to(ratio, batch)
-        a, z = a * ratio[..., None], z / ratio[..., None]
     classes = loss, dynamics.spread(batch, a.dtype), per_class(frequencies), per_class(norms), home, signs[: len(norms)]
-    return DescentLaw(*classes, a + z, a - z, ratio, has_momentum, has_decay, slope=slope)
+    if getattr(dynamics, "read_out_step_size", None) is not None:
+        return LayerLaw(*classes, a, z, has_momentum, has_decay, slope=slope)
+    return DescentLaw(*classes, a + z, a - z, has_momentum, has_decay, slope=slope)
 
 
 def _is_there(value: Any) -> bool:

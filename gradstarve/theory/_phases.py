@@ -17,7 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.ground import HypothesisError, check_normal, check_positive, is_concrete, short_repr, shown, together
+from gradstarve.ground import (
+    HypothesisError,
+    check_normal,
+    check_positive,
+    fields_html,
+    is_concrete,
+    short_repr,
+    shown,
+    together,
+)
 from gradstarve.problem import Dataset, GradientFlow, Loss, PhasedCurve, Phases, TwoLayerReLU, phase_at
 from gradstarve.theory._descent import check_steps
 from gradstarve.theory._piecewise import check_times
@@ -34,6 +43,9 @@ def check_kept(dynamics: Any, phases: int) -> None:
 def local(t: Any, since: tuple[float, ...], until: tuple[float, ...], steps: bool, dtype: Any) -> tuple[Any, list[Any]]:
     """t as it is counted, and in each phase, held to it: (t, [t of phase 0, ...])."""
     counted: Any = check_steps(t) if steps else check_times(t, dtype)
+    if is_concrete(counted) and np.any(np.asarray(counted) > until[-1]):
+        late = np.max(np.asarray(counted))
+        raise ValueError(f"the last phase ends at {until[-1]:g}, before t = {late:g}; end it with None to go on")
     module: Any = np if steps else jnp
     places = []
     for begin, end in zip(since, until, strict=True):
@@ -119,7 +131,9 @@ class PhasedSolution(PhasedCurve):
         first = jnp.full((*self._batch, *level.shape), jnp.inf, level.dtype)
         for part, begin, end in zip(self.parts, self.phases.since, self.phases.until, strict=True):
             most = max_steps if np.isinf(end) else min(max_steps, max(int(end - begin), 1))
-            found = part._time_to(what, level, most)
+            # What the data of a phase make of the network at its beginning is no error at a time of its own.
+            more = {"least": 1} if begin and self._unit == "step" else {}
+            found = part._time_to(what, level, most, **more)
             first = jnp.minimum(first, jnp.where(found <= end - begin, begin + found, jnp.inf))
         return first
 
@@ -138,6 +152,7 @@ class PhasedMode(eqx.Module):
     """
 
     __repr__ = short_repr
+    _repr_html_ = fields_html
 
     parts: tuple[Any, ...]
     signs: tuple[int, ...] = eqx.field(static=True)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import HypothesisError, as_array, as_goal, is_concrete, positive_int, short_repr, shown
+from gradstarve.ground import HypothesisError, as_array, as_goal, fields_html, is_concrete, positive_int, short_repr, shown
 from gradstarve.problem import GradientDescent, Hinge, Loss, Mode, StochasticGradientDescent
 from gradstarve.special import binomial_at_least, pmf
 from gradstarve.theory._descent import ModeDescent, descend_mode, new_descent_law
@@ -225,6 +225,7 @@ class ModeMiniBatch(eqx.Module):
     """
 
     __repr__ = short_repr
+    _repr_html_ = fields_html
 
     mode: Mode
     own: ModeDescent

@@ -36,13 +36,22 @@ from gradstarve.problem import (
     Steps,
     StochasticGradientDescent,
     TwoLayerReLU,
+    are_phases,
     as_loss,
     as_phases,
     frequencies_of,
     given,
     no_dynamics,
 )
-from gradstarve.theory._descent import DescentSolution, ModeDescent, StepLaw, descend_mode, first_step, new_descent_law
+from gradstarve.theory._descent import (
+    DescentSolution,
+    ModeDescent,
+    StepLaw,
+    descend_mode,
+    first_step,
+    new_descent_law,
+    searched,
+)
 from gradstarve.theory._levels import first_time
 from gradstarve.theory._mode import ModeSolution, flow_mode, insert_axes, transfer_flow
 from gradstarve.theory._phases import PhasedMode, PhasedSolution, check_kept
@@ -59,7 +68,7 @@ def _with_laws() -> str:
     for kind, made in _MADE_BY.items():
         equations = dict.fromkeys(law.equation for law in laws("derives").values() if kind in law.dynamics)
         found.append(f"{made} ({', '.join(equations)})")
-    return " or ".join(found)
+    return " or ".join(found) + " or others in steps, such as SignDescent(step_size)"
 
 
 @overload
@@ -184,9 +193,10 @@ class Solution(NetworkCurve):
     def _unit(self) -> str:
         return "time" if isinstance(self.dynamics, GradientFlow) else "step"
 
-    def _time_to(self, what: str, level: Array, max_steps: int) -> Array:
+    def _time_to(self, what: str, level: Array, max_steps: int, least: int = 0) -> Array:
         if self._unit == "step":
-            found = _first_step(self, self.motion.tabled(max_steps), what, level.reshape(-1), max_steps)
+            goals = level.reshape(-1)
+            found = searched(self.motion, max_steps, lambda law, most: _first_step(self, law, what, goals, most, least))
             return found.reshape(*self._batch, *level.shape)
         curves, lanes = self._curves, (*self._batch, level.size)
         goals = level.reshape(-1)
@@ -260,14 +270,14 @@ def _check_rising(clock: PiecewiseClock) -> PiecewiseClock:
 
 
 @eqx.filter_jit
-def _first_step(solution: Solution, law: StepLaw, what: str, goal: Array, max_steps: int) -> Array:
+def _first_step(solution: Solution, law: StepLaw, what: str, goal: Array, max_steps: int, least: int) -> Array:
     """The first step with an error or a loss of at most `goal` [goals]: [*batch, goals]."""
 
     def value(state):
         logits = solution._of_points(list(law.logits_of(state)))
         return solution._measured(what, solution.data.margins(logits))
 
-    return first_step(law.step, value, law.first, goal, max_steps)
+    return first_step(law.step, value, law.first, goal, max_steps, least)
 
 
 @overload
@@ -309,7 +319,7 @@ def solve(data: Any, network: Network, loss: Loss | str = "cross-entropy", dynam
     >>> solution.margins(1000.0).tolist()
     [1.0, 1.0]
     """
-    if isinstance(data, list | tuple):
+    if are_phases(data):
         return _solve_phases(data, network, loss, _check_dynamics(dynamics))
     check_instance("data", data, Dataset, "give Dataset(points, labels)")
     check_instance("network", network, Network, "give TwoLayerReLU(w, z)")
@@ -437,13 +447,6 @@ def _check_dynamics(dynamics) -> GradientFlow | Steps:
             "a step has a law where it multiplies a_j + z_j and a_j - z_j by two factors (17)",
             f"{name} has no `factors`",
             "simulate(...), or define factors(modes) in the class",
-        )
-    apart = getattr(dynamics, "read_out_step_size", None) is not None
-    if apart and _is_nonzero(getattr(dynamics, "weight_decay", 0)):
-        raise HypothesisError(
-            "layers with step sizes of their own have a law without weight decay, which shrinks them by two factors (17.3)",
-            "both read_out_step_size and weight_decay were given",
-            "simulate(...), or one of the two",
         )
     return dynamics
 

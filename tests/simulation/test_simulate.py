@@ -322,7 +322,7 @@ BAD = [
     ({"loss": "logistic"}, "unknown loss 'logistic'; use one of 'cross-entropy'"),
     ({"dynamics": GradientFlow()}, "use simulate_flow"),
     ({"dynamics": GradientDescent}, r"give an instance, GradientDescent\(step_size\)"),
-    ({"dynamics": 0.1}, r"GradientDescent, StochasticGradientDescent or an optax.GradientTransformation, got 0\.1"),
+    ({"dynamics": 0.1}, r"GradientDescent, another dynamics in steps, or an optax.GradientTransformation, got 0\.1"),
     ({"dynamics": StochasticGradientDescent(0.1)}, r"give key=jax\.random\.key"),
     ({"dynamics": StochasticGradientDescent(0.1), "key": -3}, r"key must be one JAX key .* got -3"),
     ({"dynamics": StochasticGradientDescent(0.1), "key": np.array([0.5, 1.0])}, "key must be one JAX key"),

@@ -462,11 +462,6 @@ IN_STEPS = {
 
 
 
-def arithmetic_mean(self):
-    other = self.step_size if self.read_out_step_size is None else self.read_out_step_size
-    return (self.step_size + other) / 2
-
-
 def with_numbers(**by):
     """The factors of dynamics whose numbers are multiplied."""
 
@@ -576,7 +571,6 @@ STEPS = {
         Mutant("a step late in the schedule", _descent.DescentLaw, "step", step_late, inside=True),
         Mutant("one mean rate for both", _solve, "new_descent_law", law_of_layers(lambda a, z: (jnp.sqrt(a * z),) * 2)),
         Mutant("read-out 2 % too fast", _solve, "new_descent_law", law_of_layers(lambda a, z: (a, 1.02 * z))),
-        Mutant("the arithmetic mean", GradientDescent, "mean_step_size", property(arithmetic_mean), inside=True),
         wrong_factors(
             "the 1/2 of G^2 missing",
             NormalizedGradientDescent,

@@ -196,17 +196,37 @@ def test_batches_jit_and_pickles():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
 
 
+def test_times_to_errors_are_those_of_training():
+    """At a switch the error is still that of the old data."""
+    data = gs.datasets.antipodal(frequencies=(0.8, 0.2))
+    network = gs.TwoLayerReLU([[0.3, 0.1], [-0.2, 0.4], [0.1, 0.1]], [0.2, -0.1, 0.3])
+    phases = [(7, data), (None, gs.Dataset(data.points, data.labels, [0.99, 0.01]))]
+    dynamics = gs.SignDescent(0.0217)
+    law = gs.solve(phases, network, "cross-entropy", dynamics)
+    run = gs.simulate(phases, network, "cross-entropy", dynamics, 20)
+    assert float(law.time_to_error(0.4329031)) == float(run.time_to_error(0.4329031)) == 8
+    assert float(law.time_to_loss(0.55)) == float(run.time_to_loss(0.55))
+    # Each phase of a schedule is compared with its own part.
+    slower = gs.GradientDescent(lambda k: 0.3 / (1 + 0.1 * k))
+    law, run = gs.solve(phases, network, "hinge", slower), gs.simulate(phases, network, "hinge", slower, 20)
+    for one, other in zip(law.parts, run.parts, strict=True):
+        assert gs.compare(one, other).gap < 1e-12
+    assert jax.jit(lambda curve: curve.error())(run).shape == run.grid.shape
+
+
 def test_mistakes_are_named():
     phases, network = changing("antipodal")
     data, other = phases[0][1], gs.datasets.orthogonal(3)
     descent = gs.GradientDescent(0.1)
     run = gs.simulate(phases, network, "hinge", descent, 60)
     cases = (
-        (lambda: gs.solve([], network, "hinge"), "phases are a list of pairs"),
-        (lambda: gs.solve([data, data], network, "hinge"), "phases are a list of pairs"),
+        (lambda: gs.solve([], network, "hinge"), "data must be a Dataset"),
+        (lambda: gs.solve([data, (None, data)], network, "hinge"), "phases are a list of pairs"),
+        (lambda: gs.solve([(5, data)], network, "hinge", descent).logits([5, 100]), "ends at 5, before t = 100"),
+        (lambda: gs.solve_mode(gs.Mode(0.4, 1, [0.1], [0.1]), phases=[(2, 0.5)]).logit(4.0), "ends at 2, before t = 4"),
         (lambda: gs.solve([(5, data), (5, data)], network, "hinge"), "phase 1 ends at 5"),
-        (lambda: gs.solve([(-1, data), (None, data)], network, "hinge"), "a phase ends at a number, got -1"),
-        (lambda: gs.solve([(None, data), (9, data)], network, "hinge"), "a phase ends at a number, got None"),
+        (lambda: gs.solve([(-1, data), (None, data)], network, "hinge"), "a phase ends at a number > 0, got -1"),
+        (lambda: gs.solve([(None, data), (9, data)], network, "hinge"), "a phase ends at a number > 0, got None"),
         (lambda: gs.solve([(1.5, data), (None, data)], network, "hinge", descent), "whole steps, got 1.5"),
         (lambda: gs.solve([(5, data), (None, other)], network, "hinge"), "the same points, and phase 1 has others"),
         (lambda: gs.simulate([(50, data), (None, data)], network, "hinge", descent, 50), "begins at step 50"),

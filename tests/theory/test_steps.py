@@ -73,6 +73,19 @@ def scheduled_momentum(schedule, momentum, decay):
     return step
 
 
+def layers_momentum(step_sizes, momentum, decay):
+    """Nesterov's, each layer by its own step size."""
+    velocity = [0.0, 0.0]
+
+    def step(k, weights, slope):
+        gradient = [g + decay * v for v, g in zip(weights, slope(*weights), strict=True)]
+        velocity[:] = [momentum * m + g for m, g in zip(velocity, gradient, strict=True)]
+        moves = [g + momentum * m for m, g in zip(velocity, gradient, strict=True)]
+        return [v - e * m for v, e, m in zip(weights, step_sizes, moves, strict=True)]
+
+    return step
+
+
 def train(data, network, loss, step, steps=STEPS):
     """Logits [steps + 1, n] and the last weights of one network."""
     weights = [np.array(network.w, float), np.array(network.z, float)]
@@ -90,6 +103,10 @@ DYNAMICS = {
     "schedule, momentum, decay": (
         lambda: gs.GradientDescent(COSINE, momentum=0.5, weight_decay=0.02),
         lambda: scheduled_momentum(COSINE, 0.5, 0.02),
+    ),
+    "layers, momentum, decay": (
+        lambda: gs.GradientDescent(0.3, 0.6, True, 0.02, read_out_step_size=0.1),
+        lambda: layers_momentum((0.3, 0.1), 0.6, 0.02),
     ),
     "layers": (lambda: gs.GradientDescent(0.9, read_out_step_size=0.1), lambda: rates(0.9, 0.1)),
     "normalised": (lambda: gs.NormalizedGradientDescent(0.03), lambda: normalised(0.03)),
@@ -263,6 +280,36 @@ def test_derivatives_in_the_numbers_of_the_dynamics():
         np.testing.assert_allclose(slope[:, i], (later(at + step) - later(at - step)) / 2e-6, rtol=1e-6, atol=1e-8)
 
 
+def test_derivatives_where_the_gradient_vanishes():
+    """Past the margin, where nothing moves any more, and for a network of zeros."""
+    data, network = problem("antipodal")
+    for dynamics in (gs.NormalizedGradientDescent(0.1), gs.SharpnessAware(0.3, 0.1)):
+
+        def later(w, dynamics=dynamics, of=gs.solve):
+            return of(data, gs.TwoLayerReLU(w, network.z), "hinge", dynamics).logits(100).sum()
+
+        slope = jax.grad(later)(network.w)
+        assert np.isfinite(slope).all()
+
+        def trained(w, dynamics=dynamics):
+            return gs.simulate(data, gs.TwoLayerReLU(w, network.z), "hinge", dynamics, 100).recorded[-1].sum()
+
+        np.testing.assert_allclose(slope, jax.grad(trained)(network.w), atol=1e-8)
+        nothing = jax.tree.map(jnp.zeros_like, network)
+        zero = jax.grad(lambda net, d=dynamics: gs.solve(data, net, "hinge", d).logits(5).sum())(nothing)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(zero))
+
+
+def test_rates_of_layers_that_are_far_apart_keep_their_digits():
+    data, network = problem("antipodal")
+    single = jax.tree.map(lambda leaf: leaf.astype(np.float32), network)
+    for rate in (1e-30, 1e-7, 1e5):
+        dynamics = gs.GradientDescent(np.float32(1e-6 if rate > 1 else 0.1), read_out_step_size=np.float32(rate))
+        law = gs.solve(data, single, "hinge", dynamics).logits([0, 3])
+        run = gs.simulate(data, single, "hinge", dynamics, 3, record_every=3).recorded
+        np.testing.assert_allclose(law, run, rtol=2e-5, atol=1e-6)
+
+
 def test_steps_of_ones_own():
     """Descent clipped by the length of its gradient: ten lines, trained and solved."""
 
@@ -277,7 +324,8 @@ def test_steps_of_ones_own():
 
         def factors(self, modes):
             pull = modes.pull()
-            pushed = self.step_size[..., None] * jnp.minimum(1, self.most / modes.gradient_norm(pull)) * pull
+            step_size, most = self.step_size[..., None], self.most[..., None]
+            pushed = step_size * jnp.minimum(1, most / modes.gradient_norm(pull)) * pull
             return 1 + pushed, 1 - pushed
 
     data, network = problem("antipodal")
@@ -285,6 +333,19 @@ def test_steps_of_ones_own():
     run = gs.simulate(data, network, "cross-entropy", dynamics, STEPS, record_every=STEPS)
     law = gs.solve(data, network, "cross-entropy", dynamics)
     np.testing.assert_allclose(law.logits([0, STEPS]), run.recorded, atol=1e-11)
+    crowd = gs.init_two_layer(jax.random.key(2), 4, 4, 3, 0.4, 0.4)
+    several = Clipped(lambda k: 0.3 / (1 + k), jnp.array([0.01, 0.02, 0.05, 0.1]))
+    run = gs.simulate(data, crowd, "cross-entropy", several, STEPS, record_every=STEPS)
+    np.testing.assert_allclose(gs.solve(data, crowd, "cross-entropy", several).logits([0, STEPS]), run.recorded, atol=1e-11)
+    with pytest.raises(ValueError, match="step_size"):
+        Clipped(-0.1)
+
+    class Wrong(Clipped):
+        def factors(self, modes):
+            return 1 + self.most * self.step_size, 1 - self.most * self.step_size
+
+    with pytest.raises(ValueError, match="must return two arrays of the shape"):
+        gs.solve(data, gs.init_two_layer(jax.random.key(2), 4, 5, 3), "hinge", Wrong(0.1)).logits(3)
     plain = gs.solve(data, network, "cross-entropy", gs.GradientDescent(0.3))
     assert np.abs(np.asarray(law.logits(STEPS) - plain.logits(STEPS))).max() > 0.1
 
@@ -301,6 +362,7 @@ def test_a_schedule_of_python_numbers_with_an_if():
 def test_mistakes_are_named():
     data, network = problem("orthogonal")
     antipodal, free = problem("antipodal")
+    ragged = gs.GradientDescent(lambda k: 0.1 if k < 3 else [0.1, 0.2])
     cases = (
         (lambda: gs.NormalizedGradientDescent(0.0), "step_size"),
         (lambda: gs.SharpnessAware(0.1, -1.0), "radius must be >= 0, got -1"),
@@ -312,10 +374,11 @@ def test_mistakes_are_named():
         (lambda: gs.GradientDescent(0.1, read_out_step_size=-1), "read_out_step_size"),
         (lambda: gs.StochasticGradientDescent(0.1, batch_size=0), "batch_size"),
         (lambda: gs.solve(data, network, "hinge", gs.SignDescent(0.1)), "one class or antipodal"),
-        (
-            lambda: gs.solve(antipodal, free, "hinge", gs.GradientDescent(0.1, weight_decay=0.1, read_out_step_size=0.2)),
-            "without weight decay",
-        ),
+        (lambda: gs.GradientDescent(optax.sgd(0.1)), "an optimiser of optax"),
+        (lambda: gs.SignDescent(gs.SignDescent(0.1)), "got SignDescent, dynamics"),
+        (lambda: gs.simulate(antipodal, free, "hinge", gs.Steps(0.1), 5), "define update"),
+        (lambda: gs.solve(antipodal, free, "hinge", COSINE), "give GradientDescent\\(schedule\\)"),
+        (lambda: gs.simulate(antipodal, free, "hinge", ragged, 9), "its shape"),
         (lambda: gs.solve(antipodal, free, "hinge", gs.GradientDescent(lambda k: 0.1 - 0.01 * k)).logits(50), "at step 11"),
         (lambda: gs.simulate(antipodal, free, "hinge", gs.GradientDescent(lambda k: 0.1 - 0.01 * k), 50), "at step 11"),
         (lambda: gs.solve(antipodal, free, "hinge", gs.NormalizedGradientDescent([0.1, 0.2])), "step_size has shape"),

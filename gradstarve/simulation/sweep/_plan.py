@@ -227,6 +227,8 @@ def _swept(over: Any) -> dict[str, list]:
             raise ValueError(f"over[{name!r}] must be a non-empty list of values, got {values!r}")
         swept[name] = list(values)
         for value in swept[name] if name in NUMBERS else ():
+            if callable(value):
+                raise ValueError(f"over[{name!r}] must be a list of numbers; give one schedule by dynamics=")
             if np.ndim(value):
                 raise ValueError(f"over[{name!r}] must be a list of numbers, got {value!r} among them")
         labels(name, swept[name])

@@ -181,7 +181,7 @@ def steps_of_two_factors(rng: np.random.Generator, kind: str, loss: str, angle: 
         return record(geometry.data, loss, network, i, kind=kind, **own, **sides(i))
 
     lost: Any = False
-    if kind == "sharpness-aware":
+    if isinstance(dynamics, SharpnessAware):
         lost = _shorter_than_radius(run, geometry, np.asarray(dynamics.radius))
     return Trials(gaps, trial_record, lost, group=f"{kind}, {loss}")
 
