@@ -42,7 +42,11 @@ _ALIASES |= {"rho": "radius", "batch": "batch_size"}
 class Schedule(eqx.Module):
     """A step size that changes: a `function` of the step number 0, 1, 2, ..., or its `values` at these.
 
-    Made of every step size that can be called, such as the schedules of optax.
+    Made of every step size that can be called, such as the schedules of optax. Solutions keep the function, and pickle if it
+    does; runs and sweeps keep its values.
+
+    >>> Schedule(lambda step: 0.1 / (1 + step)).tabled(3, "float32").values.round(3).tolist()
+    [0.10000000149011612, 0.05000000074505806, 0.032999999821186066]
     """
 
     function: Callable[[Any], Any] | None = eqx.field(static=True, default=None)
@@ -131,7 +135,12 @@ class Steps(Dynamics):
     """Dynamics step by step. What a step does to the weights of a network is `update`, what it does to modes is `factors`.
 
     Both say the same in their own words: training calls one and the law of (8.1) the other. Dynamics of a user's own are a
-    subclass with `update`, which `simulate` trains with; with `factors` too they have a law.
+    subclass with `update`, which `simulate` trains with; with `factors` too they have a law, and `solve` takes them. Fields
+    are numbers, or arrays with one for each network: `update` sees those of one network, `factors` all of them, [*batch], so
+    that `number[..., None]` goes with neurons. `start(network)` is what `update` is given as memory before step 0.
+
+    `step_size` > 0, or a schedule: a function of the step number, which may use `jax.numpy` or Python's `if`. `ValueError`
+    otherwise.
     """
 
     step_size: Any = eqx.field(converter=lambda value: _step_size(value))

@@ -299,8 +299,10 @@ def solve(data: Any, network: Network, loss: Loss | str = "cross-entropy", dynam
     A leaky network (`slope` > 0) has the law (22.1) on antipodal classes and on one class, for dynamics that go step by
     step. Its neurons see both classes: other classes and the flow are a `HypothesisError`.
 
-    `dynamics`: `GradientFlow()` (default; t is time) or `GradientDescent(step_size, ...)`, with momentum and weight decay
-    too (8.2) (t is the step; equality up to rounding). `network`: a `TwoLayerReLU` itself, no subclass, with any batch axes.
+    `dynamics`: `GradientFlow()` (default; t is time), or step by step (t is the step; equality up to rounding):
+    `GradientDescent(step_size, ...)` with momentum and weight decay (8.2), a schedule or a step size for each layer (17.1),
+    (17.3), `NormalizedGradientDescent` (17.2), `SharpnessAware` on orthogonal and antipodal classes (17.4), `SignDescent` on
+    antipodal ones (17.6), one class alone, and `Steps` of your own that have `factors`. `network`: a `TwoLayerReLU` itself, no subclass, with any batch axes.
     Any `Loss` will do: the flow is in closed form for the four of the library and a quadrature of (3.5) for others.
     `HypothesisError` names the hypothesis that fails, where it fails, and what to use instead.
 

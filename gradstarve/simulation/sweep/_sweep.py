@@ -53,7 +53,8 @@ def sweep(
     - `width`, `scale_w`, `scale_z`: of the networks, as in `init_two_layer`; `loss`; `dynamics`: `GradientDescent` (by
       default with step size 0.1) or others in steps, with one value of each hyperparameter, or a schedule of step sizes;
     - `over`: lists of values by name, swept in all combinations: "width", "scale_w", "scale_z", "loss", "step_size",
-      "momentum", "weight_decay", "nesterov", and arguments of `data`;
+      "momentum", "weight_decay", "nesterov" and what else the dynamics have ("read_out_step_size", "radius", "batch_size"),
+      and arguments of `data`;
     - `key`: a JAX key or an integer seed of one. The network of seed s is number s of `init_two_layer(key, ...)`, and
       stochastic descent draws as `simulate(..., key=fold_in(key, 2^32 - 1))` does: both depend on the key, s and the width
       alone, so that configurations of one width train the same networks. `SweepResult.network` gives them back;
