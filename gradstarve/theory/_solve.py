@@ -302,8 +302,9 @@ def solve(data: Any, network: Network, loss: Loss | str = "cross-entropy", dynam
     `dynamics`: `GradientFlow()` (default; t is time), or step by step (t is the step; equality up to rounding):
     `GradientDescent(step_size, ...)` with momentum and weight decay (8.2), a schedule or a step size for each layer (17.1),
     (17.3), `NormalizedGradientDescent` (17.2), `SharpnessAware` on orthogonal and antipodal classes (17.4), `SignDescent` on
-    antipodal ones (17.6), one class alone, and `Steps` of your own that have `factors`. `network`: a `TwoLayerReLU` itself, no subclass, with any batch axes.
-    Any `Loss` will do: the flow is in closed form for the four of the library and a quadrature of (3.5) for others.
+    antipodal ones (17.6), and `Steps` of your own that have `factors`. `network`: a `TwoLayerReLU` itself, no subclass, with
+    any batch axes. Any `Loss` will do: the flow is in closed form for the four of the library and a quadrature of (3.5) for
+    others.
     `HypothesisError` names the hypothesis that fails, where it fails, and what to use instead.
 
     `data` may change: [(until, data), ...] are phases with the same points, each until a time or a step, the last one until
