@@ -18,10 +18,10 @@ ELSEWHERE = {
 # and those that only the library itself makes and reads.
 INTERNAL = {
     *("CheckResult", "Domain", "Equations", "Known", "Target", "Verify"),
-    *("Piece", "Pieces", "Real", "Rounds", "State", "Times", "_Function"),
+    *("Piece", "Pieces", "Real", "Rounds", "Same", "Settings", "State", "Stepping", "Times", "_Function"),
     *(
         "Group",
-        "DescentLaw",
+        "StepLaw",
         "Margin",
         "PiecewiseClock",
         "Configuration",
