@@ -136,7 +136,7 @@ def _draw(outcome: Outcome, ax: Any) -> None:
     """The share of neurons alive against the range of the clock: the law as a line, trained networks as markers."""
     found = [outcome.instance(int(i)) for i in np.flatnonzero(outcome.groups == "who is alive")]
     law, alive = (np.array([one[name] for one in found]) for name in ("law", "alive"))
-    ends = [0.35, 0.75]
+    ends = [0.95 * min(law.min(), alive.min()), 1.05 * max(law.max(), alive.max())]
     ax.plot(ends, ends, color="black", linewidth=1.2, label="law (21.1)")
     error = 2 * np.sqrt(law * (1 - law) / _NEURONS)
     name = f"trained: {_NEURONS} neurons through {_TASKS} tasks, two standard errors"
