@@ -240,3 +240,26 @@ def test_mistakes_are_named():
     for case, message in cases:
         with pytest.raises(ValueError, match=message):
             case()
+
+
+def test_the_flow_of_neurons_that_stay_is_that_of_scipy_to_1e_9():
+    """Re-weighting, and a flip so short that nobody leaves: a smooth field in each phase."""
+    data = gs.datasets.antipodal(2, norms=(1.0, 1.5), frequencies=(0.3, 0.7), key=jax.random.key(3))
+    axis = np.asarray(data.points)[0] / np.linalg.norm(data.points[0])
+    network = gs.TwoLayerReLU(np.outer([0.3, 0.2, -0.4, -0.2], axis), [0.2, 0.1, -0.3, -0.05])
+    other = gs.Dataset(data.points, data.labels, [0.8, 0.2])
+    flipped = gs.Dataset(data.points, -data.labels, [0.5, 0.5])
+    phases = [(2.0, data), (5.0, other), (5.5, flipped), (None, data)]
+    law, shape, begin = gs.solve(phases, network, "cross-entropy"), np.shape(network.w), 0.0
+    now = np.concatenate([np.ravel(network.w), np.ravel(network.z)])
+    for end, some in ((2.0, data), (5.0, other), (5.5, flipped), (9.0, data)):
+
+        def field(t, v, some=some):
+            parts = slopes(some, "cross-entropy", v[: -shape[0]].reshape(shape), v[-shape[0] :])
+            return np.concatenate([np.ravel(part) for part in parts])
+
+        now = solve_ivp(field, (begin, end), now, method="DOP853", rtol=1e-13, atol=1e-15).y[:, -1]
+        begin, w = end, now[: -shape[0]].reshape(shape)
+        logits = np.maximum(np.asarray(data.points) @ w.T, 0) @ now[-shape[0] :]
+        np.testing.assert_allclose(law.logits(end), logits, rtol=1e-9)
+        np.testing.assert_allclose(law.network(end).w, w, atol=1e-10)
