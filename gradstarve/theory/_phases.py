@@ -144,6 +144,7 @@ class PhasedMode(eqx.Module):
     A negative p flips the labels of the class. `parts`: the law of each phase, in its own orientation; `signs`: +1, or -1
     where labels are flipped.
 
+    >>> from gradstarve.problem import Mode
     >>> from gradstarve.theory import solve_mode
     >>> mode = Mode(0.5, 1.0, a=[0.1], z=[0.1])
     >>> solution = solve_mode(mode, "hinge", phases=[(10.0, 0.5), (None, -0.5)])
@@ -207,8 +208,8 @@ class PhasedMode(eqx.Module):
 def still_alive(a: Any, z: Any, lowest: Any, highest: Any) -> Bool[Array, "..."]:
     """Whether a neuron that started at (a, z) sees its class after its clock has run over [`lowest`, `highest`] (21.1):
 
-    a > 0 and -a / tanh(highest) < z < a / tanh|lowest|. `lowest` <= 0 <= `highest`, inf allowed; all broadcast.
-    `PhasedMode.clock_range` gives the two. `ValueError` for numbers outside of these ranges.
+    a > 0 and -a / tanh(highest) < z < a / tanh|lowest|. `lowest` <= 0 <= `highest`, finite (20 is a long task); all
+    broadcast. `PhasedMode.clock_range` gives the two. `ValueError` for numbers outside of these ranges.
 
     >>> still_alive(0.1, [0.2, -0.05, -0.2], 0.0, 3.0).tolist()
     [True, True, False]
@@ -229,7 +230,7 @@ def alive_share(lowest: Any, highest: Any, *, scale_a: Any = None, scale_z: Any 
     and z (both or neither, for equal ones). Of all neurons with a > 0: 3/4 survive a long task, 2/3 of these its first flip,
     all of these every later one. `ValueError` unless lowest <= 0 <= highest.
 
-    >>> float(alive_share(0.0, jnp.inf)), float(alive_share(-jnp.inf, jnp.inf))
+    >>> round(float(alive_share(0.0, 20.0)), 6), round(float(alive_share(-20.0, 20.0)), 6)
     (0.75, 0.5)
     """
     if (scale_a is None) != (scale_z is None):
