@@ -108,10 +108,12 @@ class Dynamics(eqx.Module):
                 raise ValueError(f"{name} has shape {shape}, which is neither () nor the batch shape {batch} of the network")
 
     def spread(self: Same, shape: tuple[int, ...], dtype: Any) -> Same:
-        """The same with every number of this `shape` and type; a schedule stays one."""
+        """The same with every number of this `shape` and type; a schedule stays one, its values of this type."""
 
         def number(leaf: Any) -> Any:
-            return leaf if isinstance(leaf, Schedule) else jnp.broadcast_to(jnp.asarray(leaf, dtype), shape)
+            if not isinstance(leaf, Schedule):
+                return jnp.broadcast_to(jnp.asarray(leaf, dtype), shape)
+            return leaf if leaf.values is None else Schedule(None, jnp.asarray(leaf.values, dtype))
 
         return jax.tree.map(number, self, is_leaf=lambda leaf: isinstance(leaf, Schedule))
 

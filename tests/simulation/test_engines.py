@@ -234,3 +234,17 @@ def test_schedules_are_the_same_to_every_engine(dynamics, dim, count):
     ]
     np.testing.assert_allclose(runs[1].recorded, runs[0].recorded, atol=1e-12)
     np.testing.assert_allclose(runs[1].final.w, runs[0].final.w, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_schedule_has_the_precision_of_the_run():
+    """A schedule is written out once for all phases and sweeps, before the precision of the data is known."""
+    data = Dataset(np.float32([[1, 0], [-1, 0]]), np.float32([1, -1]))
+    networks = jax.tree.map(lambda leaf: leaf.astype(np.float32), gs.init_two_layer(jax.random.key(1), 300, 8, 2))
+    dynamics = gs.GradientDescent(lambda k: 0.1 / (1 + k))
+    whole = gs.simulate(data, networks, "hinge", dynamics, 12, engine="reference")
+    for engine in ("reference", "fused"):
+        phases = gs.simulate([(5, data), (None, data)], networks, "hinge", dynamics, 12, engine=engine)
+        assert phases.recorded.dtype == phases.final.w.dtype == np.float32
+        np.testing.assert_allclose(phases.final.w, whole.final.w, atol=1e-6)
+        assert gs.sweep(data, 50, steps=12, dynamics=dynamics, engine=engine)["error_mean"].dtype == np.float64
