@@ -50,7 +50,7 @@ from gradstarve.problem._networks import (
     init_softmax,
     init_two_layer,
 )
-from gradstarve.problem._phases import PhasedCurve, Phases, are_phases, as_phases, frequencies_of, phase_at
+from gradstarve.problem._phases import PhasedCurve, Phases, are_phases, as_phases, beginnings, frequencies_of, phase_at
 
 __all__ = [
     "LOSSES",

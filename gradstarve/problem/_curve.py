@@ -185,10 +185,10 @@ class NetworkCurve(LearningCurve):
         """The weight of the points whose label does not lead (two classes: m_i <= 0): [*batch, *t.shape]. A draw is one."""
         return jnp.sum(self.data.weights * (self.data.leads(self.logits(t)) <= 0), axis=-1)
 
-    def _measured(self, what: str, margins):
-        """Error or loss at margins [..., n]."""
+    def _measured(self, what: str, margins, weights=None):
+        """Error or loss at margins [..., n], of points of these weights; None are those of the data."""
         each = jax.nn.sigmoid(-margins) if what == "error" else self.loss_function.value(margins)
-        return jnp.sum(self.data.weights * each, axis=-1)
+        return jnp.sum((self.data.weights if weights is None else weights) * each, axis=-1)
 
 
 class ModeCurve(LearningCurve):

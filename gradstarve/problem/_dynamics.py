@@ -71,6 +71,13 @@ class Schedule(eqx.Module):
                 raise ValueError(f"step_size, a schedule, must be >= 0 at every step, got {known[off[0]]} at step {off[0]}")
         return Schedule(None, values)
 
+    def later(self, steps: int) -> Schedule:
+        """The same from step number `steps` on, which becomes step 0."""
+        if self.values is not None:
+            return Schedule(None, self.values[steps:])
+        function: Any = self.function
+        return Schedule(lambda step: function(step + steps))
+
     def _values(self, steps: int) -> Array:
         assert self.function is not None
         count = max(steps, 1)
@@ -154,27 +161,21 @@ class Steps(Dynamics):
 
     def tabled(self: Stepping, steps: int, dtype: Any) -> Stepping:
         """The same with a schedule written out for the first `steps` steps."""
-        step_size = self.step_size
-        if not isinstance(step_size, Schedule):
-            return self
-        return eqx.tree_at(lambda dynamics: dynamics.step_size, self, step_size.tabled(steps, dtype))
+        return self._with_schedule(lambda schedule: schedule.tabled(steps, dtype))
 
     def at(self: Stepping, step: Any) -> Stepping:
         """The same with the step size of this `step`, of a schedule that is written out."""
-        step_size = self.step_size
-        if not isinstance(step_size, Schedule):
-            return self
-        return eqx.tree_at(lambda dynamics: dynamics.step_size, self, step_size(step))
+        return self._with_schedule(lambda schedule: schedule(step))
 
     def later(self: Stepping, steps: int) -> Stepping:
         """The same from step number `steps` on, which becomes step 0."""
-        step_size = self.step_size
-        if not isinstance(step_size, Schedule) or not steps:
+        return self._with_schedule(lambda schedule: schedule.later(steps)) if steps else self
+
+    def _with_schedule(self: Stepping, change: Callable[[Schedule], Any]) -> Stepping:
+        """The same with what `change` makes of the schedule in the place of the step size, where it is one."""
+        if not self.scheduled:
             return self
-        function: Any = step_size.function
-        values = step_size.values
-        moved = Schedule(lambda k: function(k + steps)) if values is None else Schedule(None, values[steps:])
-        return eqx.tree_at(lambda dynamics: dynamics.step_size, self, moved)
+        return eqx.tree_at(lambda dynamics: dynamics.step_size, self, change(self.step_size))
 
     def start(self, network: Network) -> Any:
         """What is remembered before step 0."""

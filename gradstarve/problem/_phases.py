@@ -29,7 +29,7 @@ class Phases(eqx.Module):
     @property
     def since(self) -> tuple[float, ...]:
         """Where each phase begins."""
-        return (0.0, *self.until[:-1])
+        return beginnings(self.until)
 
     def number(self, t: Any) -> Integer[Array | np.ndarray, "..."]:
         """Which phase it is at t, of the shape of t."""
@@ -42,6 +42,11 @@ class Phases(eqx.Module):
     def weights(self, t: Any) -> Float[Array, "... n"]:
         """q_i at t, [*t.shape, n]."""
         return jnp.stack([data.weights for data in self.data])[self.number(t)]
+
+
+def beginnings(until: tuple[float, ...]) -> tuple[float, ...]:
+    """Where each phase begins."""
+    return (0.0, *until[:-1])
 
 
 def phase_at(until: tuple[float, ...], t: Any) -> Any:
@@ -136,17 +141,12 @@ class PhasedCurve(NetworkCurve):
 
     def error(self, t=None) -> Float[Array, "..."]:
         """sum_i q_i sigmoid(-m_i) with labels and weights at t: [*batch, *t.shape]."""
-        return self._mean("error", t)
+        return self._measured("error", self.margins(t), self.phases.weights(self._when(t)))
 
     def loss(self, t=None) -> Float[Array, "..."]:
         """sum_i q_i l(m_i) with labels and weights at t: [*batch, *t.shape]."""
-        return self._mean("loss", t)
+        return self._measured("loss", self.margins(t), self.phases.weights(self._when(t)))
 
     def mistakes(self, t=None) -> Float[Array, "..."]:
         """The weight of the points with m_i <= 0, labels and weights at t: [*batch, *t.shape]."""
         return jnp.sum(self.phases.weights(self._when(t)) * (self.margins(t) <= 0), axis=-1)
-
-    def _mean(self, what: str, t: Any) -> Array:
-        margins = self.margins(t)
-        each = jax.nn.sigmoid(-margins) if what == "error" else self.loss_function.value(margins)
-        return jnp.sum(self.phases.weights(self._when(t)) * each, axis=-1)

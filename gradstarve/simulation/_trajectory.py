@@ -88,7 +88,7 @@ class Trajectory(NetworkCurve):
         return "time" if jnp.issubdtype(self.grid.dtype, jnp.floating) else "step"
 
     def _time_to(self, what: str, level: Array, max_steps: int) -> Array:
-        found = self._measured(what, self.margins())
+        found = self.error() if what == "error" else self.loss()
         reached = found[..., None] <= level.reshape(-1)  # [*batch, records, levels]
         first = jnp.asarray(self.grid, level.dtype)[jnp.argmax(reached, axis=-2)]
         return jnp.where(jnp.any(reached, axis=-2), first, jnp.inf).reshape(*self._batch, *level.shape)
@@ -138,12 +138,6 @@ class PhasedTrajectory(PhasedCurve, Trajectory):
 
     def _when(self, t: Any) -> Any:
         return self.grid if t is None else self._number(t)
-
-    def _time_to(self, what: str, level: Array, max_steps: int) -> Array:
-        found = self._mean(what, None)
-        reached = found[..., None] <= level.reshape(-1)  # [*batch, records, levels]
-        first = jnp.asarray(self.grid, level.dtype)[jnp.argmax(reached, axis=-2)]
-        return jnp.where(jnp.any(reached, axis=-2), first, jnp.inf).reshape(*self._batch, *level.shape)
 
 
 def joined(phases: Phases, parts: list[Trajectory]) -> PhasedTrajectory:

@@ -63,12 +63,13 @@ class StepLaw(eqx.Module):
         raise NotImplementedError
 
     def coordinates_of(self, state: tuple) -> tuple[Array, Array]:
-        """(a_j, z_j), each [*batch, h], in the orientation of the signs."""
-        raise NotImplementedError
+        """(a_j, z_j), each [*batch, h], in the orientation of the signs; a state begins with them."""
+        return state[:2]
 
     def logits_of(self, state: tuple) -> Array:
-        """u per class, [classes, *batch]."""
-        raise NotImplementedError
+        """u = r sum a_j z_j of each class, [classes, *batch]."""
+        a, z = self.coordinates_of(state)
+        return self.norm * jnp.sum(self._weighed(a * z, self._members(a)), axis=-1)
 
     def step(self, state: tuple) -> tuple:
         """The state a step later."""
@@ -237,15 +238,6 @@ class LayerLaw(StepLaw):
         """a_j, z_j, with momentum their velocities, and the step number."""
         at_rest = (jnp.zeros_like(self.a), jnp.zeros_like(self.z))
         return self.a, self.z, at_rest if self.has_momentum else None, jnp.zeros((), jnp.int32)
-
-    def coordinates_of(self, state):
-        """(a_j, z_j)."""
-        return state[:2]
-
-    def logits_of(self, state):
-        """u = r sum a_j z_j of each class."""
-        a, z = state[:2]
-        return self.norm * jnp.sum(self._weighed(a * z, self._members(a)), axis=-1)
 
     def step(self, state):
         """Both layers one step further, each by its own step size."""
@@ -469,23 +461,30 @@ def new_descent_law(
 ) -> DescentLaw | LayerLaw:
     """The law for neurons `a`, `z` [*batch, h], of classes of these `signs`; `frequencies`, `norms`: a number or [*batch]
     for each class. `home`: of neurons that keep to their class. `slope`: of a leaky ReLU."""
+    if is_concrete(a) and is_concrete(z):
+        known = np.asarray(a, np.float64), np.asarray(z, np.float64)
+        check_normal_size("|a + z|", np.where(known[0] != 0, log_sum(*known), -np.inf), a.dtype)
+    has_momentum, has_decay = (may_be_nonzero(getattr(dynamics, name, 0)) for name in ("momentum", "weight_decay"))
+    classes = *of_classes(loss, dynamics, frequencies, norms, a), home, signs[: len(norms)]
+    if getattr(dynamics, "read_out_step_size", None) is not None:
+        return LayerLaw(*classes, a, z, has_momentum, has_decay, slope=slope)
+    return DescentLaw(*classes, a + z, a - z, has_momentum, has_decay, slope=slope)
+
+
+def of_classes(
+    loss: Loss, dynamics: Steps, frequencies: Sequence[Any], norms: Sequence[Any], a: Array
+) -> tuple[Loss, Steps, Array, Array]:
+    """The first fields of a `StepLaw` for neurons `a` [*batch, h]: loss, dynamics, frequencies, norms, of their shapes."""
     batch = a.shape[:-1]
     dynamics.check_batch(batch)
 
     def per_class(values):
         return jnp.stack([jnp.broadcast_to(jnp.asarray(value, a.dtype), batch) for value in values])
 
-    if is_concrete(a) and is_concrete(z):
-        known = np.asarray(a, np.float64), np.asarray(z, np.float64)
-        check_normal_size("|a + z|", np.where(known[0] != 0, log_sum(*known), -np.inf), a.dtype)
-    has_momentum, has_decay = (_is_there(getattr(dynamics, name, 0)) for name in ("momentum", "weight_decay"))
-    classes = loss, dynamics.spread(batch, a.dtype), per_class(frequencies), per_class(norms), home, signs[: len(norms)]
-    if getattr(dynamics, "read_out_step_size", None) is not None:
-        return LayerLaw(*classes, a, z, has_momentum, has_decay, slope=slope)
-    return DescentLaw(*classes, a + z, a - z, has_momentum, has_decay, slope=slope)
+    return loss, dynamics.spread(batch, a.dtype), per_class(frequencies), per_class(norms)
 
 
-def _is_there(value: Any) -> bool:
+def may_be_nonzero(value: Any) -> bool:
     """Whether a number of the dynamics may be other than zero."""
     return not is_concrete(value) or bool(np.asarray(value).any())
 

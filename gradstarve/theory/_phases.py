@@ -27,20 +27,19 @@ from gradstarve.ground import (
     shown,
     together,
 )
-from gradstarve.problem import Dataset, GradientFlow, Loss, PhasedCurve, Phases, TwoLayerReLU, phase_at
-from gradstarve.theory._descent import check_steps
+from gradstarve.problem import Dataset, GradientFlow, Loss, PhasedCurve, Phases, TwoLayerReLU, beginnings, phase_at
+from gradstarve.theory._descent import check_steps, may_be_nonzero
 from gradstarve.theory._piecewise import check_times
 
 
 def check_kept(dynamics: Any, phases: int) -> None:
     """What a step remembers, the law of the next phase does not know."""
-    momentum = getattr(dynamics, "momentum", None)
-    if phases > 1 and momentum is not None and not (is_concrete(momentum) and not np.asarray(momentum).any()):
+    if phases > 1 and may_be_nonzero(getattr(dynamics, "momentum", 0)):
         hypothesis, instead = "a phase starts from the weights alone (21.1)", "simulate(...), or no momentum"
         raise HypothesisError(hypothesis, "momentum carries velocities into it", instead)
 
 
-def local(t: Any, since: tuple[float, ...], until: tuple[float, ...], steps: bool, dtype: Any) -> tuple[Any, list[Any]]:
+def local(t: Any, until: tuple[float, ...], steps: bool, dtype: Any) -> tuple[Any, list[Any]]:
     """t as it is counted, and in each phase, held to it: (t, [t of phase 0, ...])."""
     counted: Any = check_steps(t) if steps else check_times(t, dtype)
     if is_concrete(counted) and np.any(np.asarray(counted) > until[-1]):
@@ -48,7 +47,7 @@ def local(t: Any, since: tuple[float, ...], until: tuple[float, ...], steps: boo
         raise ValueError(f"the last phase ends at {until[-1]:g}, before t = {late:g}; end it with None to go on")
     module: Any = np if steps else jnp
     places = []
-    for begin, end in zip(since, until, strict=True):
+    for begin, end in zip(beginnings(until), until, strict=True):
         first: Any = int(begin) if steps else begin
         last: Any = None if np.isinf(end) else int(end) if steps else end
         places.append(module.clip(counted, first, last) - first)
@@ -113,7 +112,7 @@ class PhasedSolution(PhasedCurve):
         return TwoLayerReLU(chosen(w, which, 2), chosen(z, which, 1), self.start.slope)
 
     def _places(self, t: Any) -> tuple[Any, list[Any]]:
-        return local(t, self.phases.since, self.phases.until, self._unit == "step", self._dtype)
+        return local(t, self.phases.until, self._unit == "step", self._dtype)
 
     @property
     def _batch(self) -> tuple[int, ...]:
@@ -160,14 +159,9 @@ class PhasedMode(eqx.Module):
     until: tuple[float, ...] = eqx.field(static=True)
     steps: bool = eqx.field(static=True)
 
-    @property
-    def since(self) -> tuple[float, ...]:
-        """Where each phase begins."""
-        return (0.0, *self.until[:-1])
-
     def _read(self, t: Any, read: Any, offset: int) -> Any:
         dtype = self.parts[0]._dtype
-        when, places = local(t, self.since, self.until, self.steps, dtype)
+        when, places = local(t, self.until, self.steps, dtype)
         which = phase_at(self.until, when)
         found = [read(part, sign, place) for part, sign, place in zip(self.parts, self.signs, places, strict=True)]
         return chosen(found, which, offset)
@@ -198,7 +192,7 @@ class PhasedMode(eqx.Module):
             raise ValueError("the clock of steps is a product of factors; clock_range is of the flow, without dynamics")
         s = jnp.zeros_like(self.parts[0].angle(0.0))
         low = high = s
-        for part, sign, begin, end in zip(self.parts, self.signs, self.since, self.until, strict=True):
+        for part, sign, begin, end in zip(self.parts, self.signs, beginnings(self.until), self.until, strict=True):
             if np.isfinite(end):
                 s = s + sign * part.angle(end - begin) / 2
                 low, high = jnp.minimum(low, s), jnp.maximum(high, s)

@@ -144,7 +144,31 @@ class TimeDistribution(eqx.Module):
         return _wait_quantile(*self._spread(_check_level(level, self.draws.dtype)))
 
 
-class ModeSGD(eqx.Module):
+class DrawnMode(eqx.Module):
+    """One `mode` under descent on random points, and `own`, the deterministic law of its own draws."""
+
+    __repr__ = short_repr
+
+    mode: Mode
+    own: ModeDescent
+
+    def __getattr__(self, name: str):
+        kind = type(self).__name__
+        if name in _CURVE:
+            raise AttributeError(
+                f"{kind} has no {name!r}: the draws make the curve a distribution; .distribution(step) has that of "
+                "the logit, with .mean, .variance, .quantile(level) and .error; .own is the law of its own draws"
+            )
+        raise AttributeError(f"{kind!r} object has no attribute {name!r}")
+
+    @property
+    def frequency(self) -> Float[Array, "*batch"]:
+        """The probability that a draw is of this class, [*batch]; 1 for weights whose sum is rounded up."""
+        p = self.mode.frequency
+        return jnp.broadcast_to(jnp.where(p > 1, 1, p), self.mode.batch_shape)
+
+
+class ModeSGD(DrawnMode):
     """One `mode` under one-point descent: the distribution over the draws of its logit, and of the time to learn (8.3).
 
     `own`: the deterministic law of its own draws, whose step number counts those: `own.logit(m)`, `own.weights(m)`, ...
@@ -157,24 +181,6 @@ class ModeSGD(eqx.Module):
     >>> float(solution.time_to_logit(1.0).mean)              # 6 draws of probability 1/2
     12.0
     """
-
-    __repr__ = short_repr
-
-    mode: Mode
-    own: ModeDescent
-
-    def __getattr__(self, name: str):
-        if name in _CURVE:
-            raise AttributeError(
-                f"ModeSGD has no {name!r}: the draws make the curve a distribution; .distribution(step) has that of "
-                "the logit, with .mean, .variance, .quantile(level) and .error; .own is the law of its own draws"
-            )
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    @property
-    def frequency(self) -> Float[Array, "*batch"]:
-        """The probability that a step draws a point of this class, [*batch]; 1 for weights whose sum is rounded up."""
-        return _probability(self.mode)
 
     def distribution(self, step) -> LogitDistribution:
         """The logit after `step` >= 0 steps, over the draws: step + 1 values and their probabilities."""
@@ -211,7 +217,7 @@ class ModeSGD(eqx.Module):
 _MOST_OUTCOMES = 2**20
 
 
-class ModeMiniBatch(eqx.Module):
+class ModeMiniBatch(DrawnMode):
     """One `mode` under descent on B points a step, drawn with replacement: the distribution over the draws (17.5).
 
     `own`: the deterministic law of steps that draw points of this class alone, the fastest of all.
@@ -224,25 +230,9 @@ class ModeMiniBatch(eqx.Module):
     ([0.25, 0.5, 0.25], 0.01594, 0.01594)
     """
 
-    __repr__ = short_repr
     _repr_html_ = fields_html
 
-    mode: Mode
-    own: ModeDescent
     batch_size: int = eqx.field(static=True)
-
-    def __getattr__(self, name: str):
-        if name in _CURVE:
-            raise AttributeError(
-                f"ModeMiniBatch has no {name!r}: the draws make the curve a distribution; .distribution(step) has that of "
-                "the logit, with .mean, .variance, .quantile(level) and .error; .own is the law of its own draws"
-            )
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    @property
-    def frequency(self) -> Float[Array, "*batch"]:
-        """The probability that a draw is of this class, [*batch]; 1 for weights whose sum is rounded up."""
-        return _probability(self.mode)
 
     def distribution(self, step) -> LogitDistribution:
         """The logit after `step` >= 0 steps, over the draws: 1 + B + B^2 + ... + B^step values and their probabilities.
@@ -322,11 +312,6 @@ def _outcomes(of: ModeMiniBatch, step: int) -> tuple[Array, Array]:
 def _spread(counts, of: int, p):
     """`counts`, the number of draws and their probability, each [*p.shape, counts]."""
     return jnp.broadcast_arrays(jnp.asarray(counts, p.dtype), jnp.asarray(of, p.dtype), p[..., None])
-
-
-def _probability(mode: Mode) -> Array:
-    p = mode.frequency
-    return jnp.broadcast_to(jnp.where(p > 1, 1, p), mode.batch_shape)
 
 
 def sgd_mode(mode: Mode, loss: Loss, dynamics: StochasticGradientDescent) -> ModeSGD | ModeMiniBatch:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradstarve.theory._descent import StepLaw
+from gradstarve.theory._descent import StepLaw, of_classes
 
 
 class SignLaw(StepLaw):
@@ -29,15 +29,6 @@ class SignLaw(StepLaw):
         """a_j, z_j and the step number."""
         return self.a, self.z, jnp.zeros((), jnp.int32)
 
-    def coordinates_of(self, state):
-        """(a_j, z_j)."""
-        return state[:2]
-
-    def logits_of(self, state):
-        """u = r sum a_j z_j of each class."""
-        a, z, _ = state
-        return self.norm * jnp.sum(self._weighed(a * z, self._members(a)), axis=-1)
-
     def step(self, state):
         """All weights one step further."""
         a, z, count = state
@@ -50,11 +41,5 @@ class SignLaw(StepLaw):
 def new_sign_law(loss, dynamics, frequencies, norms, a, z, signs, reach, slope=0.0) -> SignLaw:
     """The law for neurons `a`, `z` [*batch, h]; `frequencies`, `norms`: a number or [*batch] for each class; `slope`:
     that of a leaky ReLU."""
-    batch = a.shape[:-1]
-    dynamics.check_batch(batch)
-
-    def per_class(values):
-        return jnp.stack([jnp.broadcast_to(jnp.asarray(value, a.dtype), batch) for value in values])
-
-    classes = loss, dynamics.spread(batch, a.dtype), per_class(frequencies), per_class(norms), None, signs
-    return SignLaw(*classes, a, z, jnp.asarray(reach, a.dtype), slope=slope)
+    classes = of_classes(loss, dynamics, frequencies, norms, a)
+    return SignLaw(*classes, None, signs, a, z, jnp.asarray(reach, a.dtype), slope=slope)

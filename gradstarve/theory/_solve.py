@@ -49,6 +49,7 @@ from gradstarve.theory._descent import (
     StepLaw,
     descend_mode,
     first_step,
+    may_be_nonzero,
     new_descent_law,
     searched,
 )
@@ -566,7 +567,7 @@ class ExclusiveMotion(eqx.Module):
 def _exclusive(rays, network, loss, dynamics):
     """Two modes that never meet: every neuron sees one class at most, and one that leaves is dead for ever."""
     steps = isinstance(dynamics, Steps)
-    if steps and _is_nonzero(getattr(dynamics, "weight_decay", 0)):
+    if steps and may_be_nonzero(getattr(dynamics, "weight_decay", 0)):
         network = _check_decay(network, dynamics)
     if None not in rays:
         network = _check_exclusive(rays, network, loss, dynamics)
@@ -590,11 +591,6 @@ def _exclusive(rays, network, loss, dynamics):
         return _stepping(rays, network, loss, dynamics, home)
     plus, minus = solutions
     return plus, minus, ExclusiveMotion(plus, minus, home, start, network.z), axes
-
-
-def _is_nonzero(value) -> bool:
-    """Whether a hyperparameter may be other than zero."""
-    return not is_concrete(value) or bool(np.asarray(value).any())
 
 
 def _largest_step(dynamics: Any, dtype: Any) -> Array:
@@ -658,7 +654,7 @@ def _check_exclusive(rays, network, loss, dynamics):
         if isinstance(dynamics, Steps):
             # Steps overshoot, so that a neuron pushed out may wake where the flow would not; and so may any, where
             # momentum swings a margin past the target of the squared loss and back, or a penalty pulls it back.
-            plain = isinstance(dynamics, GradientDescent) and not _is_nonzero(dynamics.momentum)
+            plain = isinstance(dynamics, GradientDescent) and not may_be_nonzero(dynamics.momentum)
             if general or (loss.pulls_back and not plain):
                 wakes = own > 0
         else:

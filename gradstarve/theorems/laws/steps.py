@@ -12,6 +12,7 @@ from gradstarve.problem import (
     Dataset,
     Dynamics,
     GradientDescent,
+    Hinge,
     NormalizedGradientDescent,
     SharpnessAware,
     SignDescent,
@@ -103,7 +104,7 @@ def _shorter_than_radius(run: Any, geometry: Geometry, radius: np.ndarray) -> np
     return size < 4 * radius**2
 
 
-def _draw(outcome: Outcome, ax: Any, xlabel: str) -> None:
+def _draw(outcome: Outcome, ax: Any, xlabel: str, scale: str = "linear") -> None:
     """Of each group the network that learns most: the margin of class + by the law as a line, of training as markers."""
     names = list(dict.fromkeys(outcome.groups.tolist()))
     for number, name in enumerate(names):
@@ -117,6 +118,7 @@ def _draw(outcome: Outcome, ax: Any, xlabel: str) -> None:
     ax.plot([], [], color="black", linewidth=1.2, label=f"lines: law; worst gap {outcome.worst_gap:.0e}")
     ax.set_xlabel(xlabel)
     ax.set_ylabel("logit of class +")
+    ax.set_yscale(scale)
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
@@ -235,7 +237,7 @@ def _signs_beside(rng: np.random.Generator) -> Trials:
     ),
     details={"steps": _SIGN_STEPS},
     drops=(Drop("antipodal classes, or one (orthogonal classes instead)", _signs_beside),),
-    figure=lambda outcome, ax: (ax.set_yscale("symlog"), _draw(outcome, ax, "steps of sign descent"))[1],
+    figure=lambda outcome, ax: _draw(outcome, ax, "steps of sign descent", "symlog"),
 )
 def sign_descent(rng: np.random.Generator, loss: str, classes: int) -> Trials:
     """Random directions; neurons of both signs, half of them of the wrong sign for their class."""
@@ -322,10 +324,9 @@ def mini_batches(key: Any, trials: int) -> Outcome:
 
 def _mean_beside(solution: Any, mode: Any, runs: np.ndarray) -> float:
     """How many critical values the mean of the seeds is from (17.5), for hinge loss where no seed can be at the margin."""
-    law = solution.own.law
     steps = _DRAWS
     fastest = np.asarray(solution.own.logit(np.arange(steps)))
-    if np.isfinite(law.loss_function.rest) and type(law.loss_function).__name__ == "Hinge":
+    if isinstance(solution.own.loss_function, Hinge):
         steps = int(np.argmax(np.append(fastest >= 1, True)))
         leaving = np.asarray(solution.own.leaving_step(steps + 1))
         if steps and not (np.isfinite(leaving) & (np.asarray(mode.a) > 0)).any():
