@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy_descent import RESIDUALS
 from scipy.integrate import solve_ivp
 
 import gradstarve as gs
@@ -15,12 +16,6 @@ pytestmark = pytest.mark.usefixtures("x64")
 
 STEPS = 60
 SLOPE = 0.2
-RESIDUALS = {
-    "cross-entropy": lambda m: 1 / (1 + np.exp(m)),
-    "hinge": lambda m: (m < 1) * 1.0,
-    "exponential": lambda m: np.exp(-m),
-    "squared": lambda m: 1 - m,
-}
 
 
 def gradient(data, loss, w, z, slope=SLOPE):
