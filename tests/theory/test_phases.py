@@ -178,6 +178,11 @@ def test_batches_jit_and_pickles():
         again = pickle.loads(pickle.dumps(curve))
         np.testing.assert_array_equal(again.error(t), curve.error(t))
         assert len(repr(curve)) < 500
+
+
+def test_the_flow_under_jit_and_its_slopes():
+    phases, _ = changing("antipodal")
+    network = gs.init_two_layer(jax.random.key(2), 4, 8, 3, 0.4, 0.4)
     one = jax.tree.map(lambda leaf: leaf[0], network)
     flow = [(2.0, phases[0][1]), (None, phases[1][1])]
     traced = jax.jit(lambda net, t: gs.solve(flow, net, "hinge").logits(t))(one, jnp.array([1.0, 3.0]))
