@@ -62,7 +62,8 @@ class Comparison:
     - `worst`: where `gap` is; `classes`: one `ClassGap` per class present, + first;
     - `grid`: the compared steps (integers) or times, [records]; `unit`: "step" or "time";
     - `theory`, `simulated`: the logits; `time_scale`: theory's t is `time_scale` * grid;
-    - `both_infinite`: records left out because neither curve is finite there (training that diverged as predicted).
+    - `both_infinite`: records left out because neither curve is finite there (training that diverged as predicted);
+    - `data_gap`: for a law of nearby data, `Solution.on(data)`, how far its points are from those of the run; else None.
 
     A record where exactly one of the two curves is finite counts as an infinite gap.
     """
@@ -81,6 +82,7 @@ class Comparison:
     worst: Worst
     classes: tuple[ClassGap, ...]
     both_infinite: int
+    data_gap: Any = None
 
     @property
     def networks(self) -> int:
@@ -114,6 +116,8 @@ class Comparison:
         text = f"Worst gap {number(self.gap)} at {where}: {logits}."
         if self.both_infinite:
             text += f" Left out: {self.both_infinite} logits that are infinite in theory and in simulation."
+        if self.data_gap is not None:
+            text += f" The law is of nearby data: {self.data_gap}."
         return text
 
     def table(self) -> str:
@@ -150,6 +154,7 @@ class Comparison:
             "last": self.grid[-1].item(),
             "time_scale": self.time_scale,
             "both_infinite": self.both_infinite,
+            "data_gap": None if self.data_gap is None else self.data_gap._asdict(),
             "worst": vars(self.worst),
             "classes": [vars(c) for c in self.classes],
             "gaps": self.gaps,
@@ -187,7 +192,9 @@ class Comparison:
 def compare(solution: Any, trajectory: Any, *, t: Any = None, step_size: Any = None) -> Comparison:
     """How far the curve of a theory is from a recorded run: the gaps in the logits f(x_i), on the run's own grid.
 
-    - `solution`: what `solve` gave, or any learning curve that answers at every t: logits [*batch, *t.shape, n];
+    - `solution`: what `solve` gave, or any learning curve that answers at every t: logits [*batch, *t.shape, n]. A law of
+      nearby data is put on the points of the run first, `solve(data.means(), network, loss).on(data)`: the result then has
+      the gap of the data beside the gap of the curves;
     - `trajectory`: what `simulate` or `simulate_flow` gave: a learning curve with a `.grid`;
     - `t`: which recorded steps or times to compare (default: all of them), scalar or [k], in rising order;
     - `step_size`: needed where one side counts steps and the other time, t = step_size * step: gradient-flow theory
@@ -443,6 +450,7 @@ def _measure(solution, trajectory, grid, unit, scale, theory, simulated) -> Comp
         worst=worst,
         classes=tuple(classes),
         both_infinite=int(neither.sum()),
+        data_gap=getattr(solution, "gap", None),
     )
 
 

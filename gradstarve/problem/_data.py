@@ -205,6 +205,35 @@ class Dataset(eqx.Module):
             directions = [(*direction, 0.0) for direction in self.directions]
         return Dataset(points, self.labels, self.weights, directions)
 
+    def means(self) -> Dataset:
+        """The weighted mean of the points of each class, with the weight of the class: one point or two, + first.
+
+        `solve(data.means(), network, loss).on(data)` is the law of the means on the points themselves. `ValueError` for
+        traced labels; `HypothesisError` for a class whose points cancel.
+
+        >>> data = Dataset([[1.0, 1.0], [3.0, -1.0], [-1.0, 0.0]], [1, 1, -1], [0.25, 0.25, 0.5])
+        >>> data.means().points.tolist(), data.means().weights.tolist()
+        ([[2.0, 0.0], [-1.0, 0.0]], [0.5, 0.5])
+        """
+        labels = self._known_labels()
+        found, weights = [], []
+        kept = [label for label in (1, -1) if (labels == label).any()]
+        for label in kept:
+            mine = np.flatnonzero(labels == label)
+            own = self.weights[mine]
+            weights.append(jnp.sum(own))
+            found.append(jnp.einsum("n,nd->d", own / weights[-1], self.points[mine], precision="highest"))
+            if is_concrete(self.points):
+                sizes = row_norms(np.asarray(self.points, np.float64)[mine])
+                size = float(np.linalg.norm(np.asarray(found[-1], np.float64)))
+                if size <= 8 * float(jnp.finfo(self.points.dtype).eps) * sizes.max():
+                    raise HypothesisError(
+                        "a class has a mean direction where its points do not cancel",
+                        f"class {label:+d} has a mean of length {size:.3g}, its points up to {sizes.max():.6g}",
+                        "simulate(...) or simulate_flow(...)",
+                    )
+        return Dataset(jnp.stack(found), jnp.asarray(kept, self.points.dtype), jnp.stack(weights))
+
     def reduce(self) -> Reduction:
         """The same problem in the fewest numbers: repeated points merged, coordinates in the span of the data.
 

@@ -5,6 +5,7 @@ Never imports the simulator: their agreement is what `gradstarve.theorems` measu
 
 from gradstarve.theory import _jacobian as jacobian
 from gradstarve.theory import _linearised as ntk
+from gradstarve.theory._cones import ConeBounds, cone_bounds
 from gradstarve.theory._decay import decay_threshold, decayed_logit, decayed_time, settled_logit
 from gradstarve.theory._depth import DepthMode, depth_mode, one_layer_logit, one_layer_time
 from gradstarve.theory._descent import DescentSolution, ModeDescent
@@ -41,6 +42,7 @@ from gradstarve.theory._kappa import (
     squared_gradient_norm,
 )
 from gradstarve.theory._mode import ClockCurve, ModeSolution
+from gradstarve.theory._nearby import DataGap, NearbySolution
 from gradstarve.theory._phases import PhasedMode, PhasedSolution, alive_share, still_alive
 from gradstarve.theory._reweighting import Reweighting, equal_speed_weights, equal_time_weights, fastest_weights
 from gradstarve.theory._sgd import LogitDistribution, ModeMiniBatch, ModeSGD, TimeDistribution
@@ -51,6 +53,8 @@ from gradstarve.theory._starvation import StarvingPair, starving_pair
 
 __all__ = [
     "ClockCurve",
+    "ConeBounds",
+    "DataGap",
     "DepthMode",
     "DescentSolution",
     "FeatureFlow",
@@ -62,6 +66,7 @@ __all__ = [
     "ModeMiniBatch",
     "ModeSGD",
     "ModeSolution",
+    "NearbySolution",
     "PhasedMode",
     "PhasedSolution",
     "Reweighting",
@@ -76,6 +81,7 @@ __all__ = [
     "biased_cosine",
     "catapult",
     "class_failure_probability",
+    "cone_bounds",
     "confident_logit",
     "death_probability",
     "decay_threshold",

@@ -55,6 +55,7 @@ from gradstarve.theory._descent import (
 )
 from gradstarve.theory._levels import first_time
 from gradstarve.theory._mode import ModeSolution, flow_mode, insert_axes, transfer_flow
+from gradstarve.theory._nearby import NearbySolution, put_on
 from gradstarve.theory._phases import PhasedMode, PhasedSolution, check_kept
 from gradstarve.theory._piecewise import PiecewiseClock, stacked
 from gradstarve.theory._sgd import ModeMiniBatch, ModeSGD, sgd_mode
@@ -242,6 +243,14 @@ class Solution(NetworkCurve):
             only: Any = minus if plus is None else plus
             return jnp.broadcast_to(only, (*only.shape[:-1], self.data.labels.size))
         return jnp.where(self.data.labels > 0, plus, minus)
+
+    def on(self, data: Dataset) -> NearbySolution:
+        """This law on other points: the curve of its networks on `data`, for example of the law of the class means on all
+        points, `solve(data.means(), network, loss).on(data)`. Its `.gap` says how far the points are from those of the law.
+
+        `ValueError` for points of a class that the law has none of, and for traced points.
+        """
+        return put_on(self, data)
 
     def network(self, t) -> TwoLayerReLU:
         """The network at t, axes [*batch, *t.shape]: w_j moves along its own axis only, the rest of it just decays."""

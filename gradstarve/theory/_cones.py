@@ -1,0 +1,271 @@
+"""Classes that are narrow cones: bounds on every margin from the modes of two norms (3.12).
+
+Points x_i of one class with 0 < k_-^2 <= x_i . x_l <= k_+^2, and neurons that see no other class. With the class's clock
+tau = integral of sum_i q_i g(m_i) dt, means weighted by q_i g(m_i) lie between their smallest and largest terms, whatever
+the residuals are:
+
+    y dw.x_i/dtau lies between z k_-^2 and z k_+^2,        y dz/dtau between min_i w.x_i and max_i w.x_i
+
+(z in the orientation of the class). So the margins of all points lie between L(tau) and U(tau), the logits of the modes of
+norms k_- and k_+ that start at min_i w.x_i and max_i w.x_i, up to constants for neurons whose read-out has the wrong sign;
+and g(U) <= sum q g/p <= g(L) gives the clock two bounds of its own:
+
+    L(tau_slow(t)) <= m_i(t) <= U(tau_fast(t)),   dtau_slow/dt = p g(U(tau_slow)),   dtau_fast/dt = p g(L(tau_fast))   (3.12)
+
+Both clocks are those of modes in closed form. For a class along one direction at one norm all of this is (3.5).
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gradstarve.ground import HypothesisError, as_goal, check_instance, short_repr
+from gradstarve.problem import Dataset, Loss, MarginShift, Mode, TwoLayerReLU, as_loss
+from gradstarve.theory._mode import ModeSolution, flow_mode
+from gradstarve.theory._piecewise import check_times
+
+_INSTEAD = "compare(solve(data.means(), network, loss).on(data), run), which measures the gap, or simulate_flow(...)"
+
+
+class Bound(eqx.Module):
+    """The logit of a mode as a function of the class's clock, `mode` less or more a constant, and `curve`, a flow whose time
+    the clock can be read from."""
+
+    curve: ModeSolution
+    shift: Float[Array, ""]
+
+    @property
+    def rate(self) -> Array:
+        """Angle of the mode per clock of the class, 2 k."""
+        return 2 * self.curve.mode.norm
+
+    def clock(self, t: Array) -> Array:
+        """tau at the times t."""
+        return self.curve.angle(t) / self.rate
+
+    def at(self, tau: Array) -> Array:
+        """The bound at the clocks tau, of the shape of tau."""
+        mode, angle = self.curve.mode, (self.rate * tau)[..., None]
+        stays = (mode.a > 0) & (angle < self.curve.leaving_angle)
+        root = jnp.sqrt(mode.norm) / 2
+        grown, decayed = root * (mode.a + mode.z), root * (mode.a - mode.z)
+        half = jnp.where(stays, angle, 0) / 2
+        each = (grown * jnp.exp(half)) ** 2 - (decayed * jnp.exp(-half)) ** 2
+        return jnp.sum(jnp.where(stays, each, 0), axis=-1) + self.shift
+
+
+class ConeClass(eqx.Module):
+    """One class of one network: the two `Bound`s of its margins, `low` in L and `high` in U."""
+
+    low: Bound
+    high: Bound
+
+    def lower(self, t: Array) -> Array:
+        """L(tau_slow(t))."""
+        return self.low.at(self.high.clock(t))
+
+    def upper(self, t: Array) -> Array:
+        """U(tau_fast(t))."""
+        return self.high.at(self.low.clock(t))
+
+
+class ConeBounds(eqx.Module):
+    """Bounds on the margin of every point under gradient flow, made by `cone_bounds`.
+
+    `classes`: for each network of the flattened batch and each class with points, + first. They hold up to the accuracy of
+    a mode, 1e-10 of it in float64 and 2e-5 in float32.
+    """
+
+    data: Dataset
+    loss_function: Loss
+    classes: tuple[tuple[ConeClass, ...], ...]
+    batch_shape: tuple[int, ...] = eqx.field(static=True)
+
+    __repr__ = short_repr
+
+    def lower(self, t) -> Float[Array, "..."]:
+        """The least that the margins can be at times t, [*batch, *t.shape, n]: one number for all points of a class."""
+        return self._of_points(t, ConeClass.lower)
+
+    def upper(self, t) -> Float[Array, "..."]:
+        """The most that the margins can be at times t, [*batch, *t.shape, n]."""
+        return self._of_points(t, ConeClass.upper)
+
+    def _of_points(self, t, ask) -> Array:
+        t = check_times(t, self.data.points.dtype)
+        found = jnp.stack([jnp.stack([ask(one, t) for one in network], axis=-1) for network in self.classes])
+        place = jnp.where(self.data.labels > 0, 0, found.shape[-1] - 1)
+        return found[..., place].reshape(*self.batch_shape, *t.shape, self.data.size)
+
+    def times_to_margin(self, margin) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """(earliest, latest): no margin of a class reaches `margin` before the one, and all have by the other.
+
+        Each is [*batch, *margin.shape, classes]; 0 if it is there at the start, inf if the bound never gets there.
+        """
+        goal = as_goal("margin", margin, self.data.points.dtype)
+
+        def asked(reads, follows):
+            def one(network):
+                return jnp.stack([_time(getattr(c, reads), getattr(c, follows), goal) for c in network], axis=-1)
+
+            found = jnp.stack([one(network) for network in self.classes])
+            return found.reshape(*self.batch_shape, *goal.shape, found.shape[-1])
+
+        return asked("high", "low"), asked("low", "high")
+
+
+def _time(bound: Bound, clock: Bound, goal: Array) -> Array:
+    """The time at which `clock` has come as far as `bound` has at the logit `goal`."""
+    # Which tau: the flow of any loss that never rests passes through all of them.
+    path = flow_mode(bound.curve.mode, as_loss("exponential"))
+    when = path.time_to_logit(goal - bound.shift)
+    there = jnp.isfinite(when)
+    tau = path.angle(jnp.where(there, when, 0)) / bound.rate
+    return jnp.where(there, clock.curve.time_to_logit(clock.at(tau) - clock.shift), jnp.inf)
+
+
+def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entropy") -> ConeBounds:
+    """Bounds on the margin of every point, where the points of a class do not lie on one line (3.12).
+
+    Under gradient flow with a residual g >= 0 that falls with the margin,
+
+        L(tau_slow(t)) <= m_i(t) <= U(tau_fast(t))        for every point i of a class, at every time t
+
+    where L and U are the logits of modes at the norms k_- = min sqrt(x_i . x_l) and k_+ = max |x_i| of the class. The bounds
+    meet where a class is one direction at one norm; k_-/k_+ is cos(2 phi)^(1/2) for points of one norm within an angle phi
+    of an axis. `solve(data.means(), network, loss)` is the law of the class means, and `.on(data)` puts it on these points.
+
+    `network`: a `TwoLayerReLU` with any batch axes (each network is solved by itself) and slope 0; data and network must be
+    known, not traced. A neuron whose read-out has the wrong sign so nearly that the bounds can not tell whether it learns
+    widens them by what it might add.
+
+    `HypothesisError` names the pair of points of a class at no acute angle, the pair across the classes at an acute one, the
+    neuron that sees both classes or may come to do so, and a loss whose residual is negative or rises.
+
+    >>> from gradstarve.problem import TwoLayerReLU
+    >>> data = Dataset([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.0]], [1, 1, -1])
+    >>> bounds = cone_bounds(data, TwoLayerReLU([[0.3, 0.1], [-0.2, 0.1]], [0.2, -0.3]))
+    >>> print(bounds.lower(5.0).round(2), bounds.upper(5.0).round(2))
+    [0.9  0.9  0.29] [1.04 1.04 0.29]
+    """
+    check_instance("data", data, Dataset, "give Dataset(points, labels)")
+    check_instance("network", network, TwoLayerReLU, "give TwoLayerReLU(w, z)")
+    if network.slope:
+        raise HypothesisError(
+            "cones have bounds for networks of slope 0, whose neurons see one class (3.12)",
+            f"network has slope = {network.slope:g}",
+            _INSTEAD,
+        )
+    if network.dim != data.dim:
+        raise ValueError(f"the network has d = {network.dim} inputs but the points have d = {data.dim}")
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((data, network))):
+        raise ValueError("data and network must be known: the bounds look at every neuron; call cone_bounds outside jit")
+    loss = as_loss(loss)
+    points, labels = np.asarray(data.points, np.float64), np.asarray(data.labels)
+    products = points @ points.T
+    _check_cones(products, labels)
+    dtype = jnp.result_type(data.points, network.w)
+    w = np.asarray(network.w, np.float64).reshape(-1, network.width, network.dim)
+    heights, z = w @ points.T, np.asarray(network.z, np.float64).reshape(-1, network.width)
+    classes = [label for label in (1, -1) if (labels == label).any()]
+    found = []
+    for number, (height, read_out) in enumerate(zip(heights, z, strict=True)):
+        where = f"network {number}, " if len(z) > 1 else ""
+        weights = np.asarray(data.weights)
+        each = (_of_class(products, labels, weights, c, height, read_out, loss, where, dtype) for c in classes)
+        found.append(tuple(each))
+    return ConeBounds(data, loss, tuple(found), network.batch_shape)
+
+
+def _check_cones(products: np.ndarray, labels: np.ndarray) -> None:
+    same = labels[:, None] == labels
+    scale = np.sqrt(np.diag(products))
+    if not scale.all():
+        raise HypothesisError("a cone has no point at its tip (3.12)", f"point {int(np.argmin(scale))} is 0", _INSTEAD)
+    cosines = products / np.outer(scale, scale)
+    for wrong, wanted in (
+        (same & (cosines <= 0), "the points of a class are at acute angles to each other (3.12)"),
+        (~same & (cosines > 8 * np.finfo(np.float32).eps), "points of different classes are at no acute angle (2.1)"),
+    ):
+        if wrong.any():
+            i, k = (int(place) for place in np.argwhere(wrong)[0])
+            raise HypothesisError(wanted, f"points {i} and {k} are at cos = {cosines[i, k]:.6g}", _INSTEAD)
+
+
+def _of_class(products, labels, weights, label, height, z, loss: Loss, where: str, dtype) -> ConeClass:
+    mine, other = labels == label, labels != label
+    inner = products[np.ix_(mine, mine)]
+    low, high = np.sqrt(inner.min()), np.sqrt(inner.max())
+    z = label * z
+    least, most = height[:, mine].min(1), height[:, mine].max(1)
+    sees = most > 0
+    if other.any():
+        # w . x' of the other class rises by at most max(-x . x') times the integral of |z|, which is at most most/low^2.
+        reach = np.where(z < 0, np.maximum(-products[np.ix_(mine, other)].min(0), 0)[:, None] * most / low**2, 0)
+        seen = height[:, other].T
+        both = sees & ((seen > 0) | ((reach > 0) & (seen + reach >= -1e-6 * reach))).any(0)
+        if both.any():
+            j = int(np.flatnonzero(both)[0])
+            at_once = (height[j, other] > 0).any()
+            how = "sees both classes" if at_once else f"leaves class {label:+d} and may come to see the other"
+            wanted = "every neuron sees one class only, at all times (3.12)"
+            raise HypothesisError(wanted, f"{where}neuron {j} {how}", _INSTEAD)
+    starts = _starts(np.where(sees, least, -1), np.where(sees, most, 0), z, low, high)
+    frequency = weights[mine].sum()
+    bounds = []
+    (a_low, less), (a_high, more) = starts
+    for norm, a, own in ((low, a_low, -less), (high, a_high, more)):
+        shifted = MarginShift(loss, jnp.asarray(-own, dtype)) if own else loss
+        mode = Mode(*(jnp.asarray(value, dtype) for value in (frequency, norm, a, np.where(a > 0, z, 0))))
+        bounds.append(Bound(flow_mode(mode, shifted), jnp.asarray(own, dtype)))
+    _check_falls(loss, bounds, label)
+    return ConeClass(*bounds)
+
+
+def _check_falls(loss: Loss, bounds: list[Bound], label: int) -> None:
+    """A residual >= 0 that falls with the margin."""
+    margins = np.linspace(min(-20.0, float(bounds[0].at(jnp.zeros(())))), 20.0, 401)
+    g = np.asarray(loss.residual(jnp.asarray(margins)), np.float64)
+    wrong = (g < 0) | (np.diff(g, append=g[-1]) > 1e-6 * np.abs(g))
+    if wrong.any():
+        raise HypothesisError(
+            "the residual of the loss is >= 0 and falls with the margin (3.12)",
+            f"{loss.name} has g({margins[wrong][0]:.3g}) = {g[wrong][0]:.3g}, class {label:+d}",
+            _INSTEAD,
+        )
+
+
+def _starts(least, most, z, low, high):
+    """Where the neurons of the modes of norm k_- = `low` and k_+ = `high` start, and by how much their logits, as functions
+    of tau, are moved: ((a, less), (a, more)). All arrays are [h]; who sees nothing has most = 0.
+
+    A neuron with z < 0 comes to z = 0 with w . x_i between `turn_low` and `turn_high`, or not at all; it starts on the
+    hyperbola that leads there. What is moved is the product of z and the largest gap of w . x_i until then.
+    """
+    size, wrong, whole = np.abs(z), z < 0, least > 0
+
+    def root(square):
+        return np.sqrt(np.maximum(square, 0))
+
+    learns, may_learn = whole & (least > high * size), most > low * size
+    turn_low, turn_high = root(least**2 - (high * z) ** 2), root(most**2 - (low * z) ** 2)
+    spread = (high**2 - low**2) * z**2
+    # The mode of norm k_-.
+    dying = whole & ~may_learn
+    a_low = np.where(wrong, np.where(learns, root(least**2 - spread) / low, np.where(dying, least / high, 0)), least / low)
+    a_low = np.where(whole, a_low, 0)
+    slow = np.where(size > 0, a_low / np.where(size > 0, size, 1), 0)
+    left = np.maximum(most - low * a_low, 0) / root(np.maximum(1 - slow**2, np.finfo(float).tiny))
+    less = np.where(learns, turn_high - turn_low, np.where(dying, np.minimum(left, most), most))
+    # The mode of norm k_+.
+    a_high = np.where(wrong, np.where(may_learn, root(most**2 + spread) / high, np.where(whole, most / low, 0)), most / high)
+    fast = np.where(wrong & whole, least / (high * np.where(size > 0, size, 1)), 0)
+    left = np.maximum(high * a_high - high * size * fast, 0) / root(np.maximum(1 - fast**2, np.finfo(float).tiny))
+    more = np.where(learns, turn_high - turn_low, np.where(may_learn, high * a_high, np.minimum(left, high * a_high)))
+    more = np.where(may_learn | whole, more, 0)
+    each = np.where(wrong & (most > 0), size, 0)
+    return (a_low, float(each @ less)), (np.where(most > 0, a_high, 0), float(each @ more))
