@@ -107,6 +107,11 @@ OBJECTS = {
     },
     "theory.ClockCurve": (lambda: theory.ClockCurve(results()[1].plus.clock), lambda o: o.logit(1.0)),
     "theory.DepthMode": (lambda: theory.depth_mode(0.5, 1.0, [0.1] * 3, "hinge"), lambda o: o.logit(1.0)),
+    "theory.ConeBounds": (
+        lambda: gs.theory.cone_bounds(gs.datasets.orthogonal(), gs.TwoLayerReLU([[1.0, -1.0]], [0.5])),
+        lambda o: (o.lower(1.0), o.upper(1.0)),
+    ),
+    "theory.NearbySolution": (lambda: results()[1].on(results()[1].data), lambda o: (o.margins(1.0), o.error(0.5))),
     "theory.DescentSolution": (lambda: results()[2].plus, lambda o: o.logit(2)),
     "theory.FeatureFlow": (lambda: theory.feature_flow(*SHARES, "hinge"), lambda o: o.features(1.0)),
     "theory.KappaDistribution": (lambda: theory.KappaDistribution(3, 1.0, 0.5), lambda o: o.mean),

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import HypothesisError, as_goal, check_instance, short_repr
+from gradstarve.ground import HypothesisError, as_goal, check_instance, is_concrete, short_repr
 from gradstarve.problem import Dataset, Loss, MarginShift, Mode, TwoLayerReLU, as_loss
 from gradstarve.theory._mode import ModeSolution, flow_mode
 from gradstarve.theory._piecewise import check_times
@@ -162,7 +162,7 @@ def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-
         )
     if network.dim != data.dim:
         raise ValueError(f"the network has d = {network.dim} inputs but the points have d = {data.dim}")
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((data, network))):
+    if not all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network))):
         raise ValueError("data and network must be known: the bounds look at every neuron; call cone_bounds outside jit")
     loss = as_loss(loss)
     points, labels = np.asarray(data.points, np.float64), np.asarray(data.labels)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from gradstarve.ground import HypothesisError, check_instance, is_concrete, number, short_repr
 from gradstarve.problem import Dataset, Dynamics, Loss, NetworkCurve, Steps, TwoLayerReLU, given

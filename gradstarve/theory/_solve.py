@@ -359,11 +359,7 @@ def solve(data: Any, network: Network, loss: Loss | str = "cross-entropy", dynam
             "shared_direction": "closed forms need the points of a class to share a direction (section 3)",
             "orthogonally_separable": "modes are independent on orthogonally separable data only (2.1)",
         }[name]
-        raise HypothesisError(
-            wanted,
-            str(breach),
-            "simulate(...) or simulate_flow(...), which need no hypothesis",
-        )
+        raise HypothesisError(wanted, str(breach), _on_these_points(data))
     check_normal_rows("w", network.w)
     check_normal("z", network.z)
     rays = [data.ray(label) for label in (1, -1)]
@@ -379,6 +375,29 @@ def solve(data: Any, network: Network, loss: Loss | str = "cross-entropy", dynam
     build = _antipodal if opposite else _exclusive
     plus, minus, motion, axes = build(rays, network, loss, dynamics)
     return Solution(data, loss, network, dynamics, plus, minus, motion, axes)
+
+
+_ANY_DATA = (
+    "early_alignment(data, network, loss) for where every neuron goes first, simulate_hinge_exact(data, network) for hinge "
+    "loss without a step, or simulate(...) or simulate_flow(...), which need no hypothesis"
+)
+
+
+def _on_these_points(data: Dataset) -> str:
+    """What can be said about points that do not lie on a line for each class."""
+    told = []
+    if is_concrete(data.points):
+        try:
+            shape = data.means().separability()
+        except HypothesisError:
+            shape = None
+        if shape is not None and shape.orthogonally_separable:
+            told.append("solve(data.means(), network, loss).on(data), the law of the means, with compare() for its gap")
+        within = np.asarray(data.points, np.float64)
+        within = (within @ within.T)[np.equal.outer(np.asarray(data.labels), np.asarray(data.labels))]
+        if shape is not None and shape.orthogonally_separable and within.min() > 0:
+            told.append("theory.cone_bounds(data, network, loss) for classes in narrow cones")
+    return "; ".join([*told, _ANY_DATA])
 
 
 def _check_leaky(network: TwoLayerReLU, rays: list[Ray | None], antipodal: bool, dynamics: Any) -> None:
@@ -679,7 +698,10 @@ def _check_exclusive(rays, network, loss, dynamics):
             "is pushed out of its class and may wake on the other",
         ),
     )
-    instead = "simulate(...) or simulate_flow(...), or antipodal data, where neurons may change class"
+    instead = (
+        "exclusive(data, network, key), whose neurons see one class each; antipodal data, where neurons may change class; "
+        + _ANY_DATA
+    )
     for broken, hypothesis, verdict in rules:
         if not is_concrete(broken):
             network = eqx.error_if(network, broken, f"HypothesisError: {hypothesis}. Use instead: {instead}.")

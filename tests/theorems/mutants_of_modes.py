@@ -643,6 +643,51 @@ def death_with(leave=1.0, blind=1.0, law=theory.death_probability):
     return changed
 
 
+class ChangedBounds(eqx.Module):
+    """Bounds at a clock of another `speed`, each times a factor."""
+
+    inner: theory.ConeBounds
+    speed: float = 1.0
+    low: float = 1.0
+    high: float = 1.0
+
+    def lower(self, t):
+        return self.low * self.inner.lower(np.asarray(t) * self.speed)
+
+    def upper(self, t):
+        return self.high * self.inner.upper(np.asarray(t) * self.speed)
+
+
+def bounds_changed(**how):
+    return lambda *problem, bounds=theory.cone_bounds: ChangedBounds(bounds(*problem), **how)
+
+
+def bounds_of(change, bounds=theory.cone_bounds):
+    """The bounds of other points: `change` makes points and labels into other points."""
+
+    def changed(data, network, loss):
+        x, y = np.asarray(data.points), np.asarray(data.labels)
+        return bounds(Dataset(change(x, y), data.labels, data.weights), network, loss)
+
+    return changed
+
+
+def mean_of_class(x, y):
+    return np.where(y[:, None] > 0, x[y > 0].mean(0), x[y < 0].mean(0))
+
+
+CONES = {
+    "cones": [
+        Mutant("clock 2 % too fast", theory, "cone_bounds", bounds_changed(speed=1.02)),
+        Mutant("clock 2 % too slow", theory, "cone_bounds", bounds_changed(speed=0.98)),
+        Mutant("lower bound 2 % too high", theory, "cone_bounds", bounds_changed(low=1.02)),
+        Mutant("upper bound 2 % too low", theory, "cone_bounds", bounds_changed(high=0.98)),
+        Mutant("norms 2 % too large", theory, "cone_bounds", bounds_of(lambda x, y: 1.02 * x)),
+        Mutant("norms 2 % too small", theory, "cone_bounds", bounds_of(lambda x, y: 0.98 * x)),
+        Mutant("all points of a class at its mean", theory, "cone_bounds", bounds_of(mean_of_class)),
+    ]
+}
+
 LEAKY_AND_BIAS = {
     "leaky": [
         Mutant("slope 2 % too large", theory, "solve", solve_with_slope(lambda slope: 1.02 * slope)),
@@ -713,7 +758,7 @@ SWITCHES = {
     ],
 }
 
-MUTANTS = SWITCHES | LEAKY_AND_BIAS | SETTING | ONE_MODE | FATES | SHAPE | SPEED | ANY_RESIDUAL | IN_STEPS | STEPS
+MUTANTS = CONES | SWITCHES | LEAKY_AND_BIAS | SETTING | ONE_MODE | FATES | SHAPE | SPEED | ANY_RESIDUAL | IN_STEPS | STEPS
 
 TRIALS = {
     "sign": 96,
@@ -731,6 +776,7 @@ TRIALS = {
     "modified-loss": 192,
     "kappa-in-steps": 9 * 24,
     "leaky": 96,
+    "cones": 48,
     "bias": 72,
     "steps-of-two-factors": 96,
     "sign-descent": 48,
