@@ -5,6 +5,7 @@ Never imports the simulator: their agreement is what `gradstarve.theorems` measu
 
 from gradstarve.theory import _jacobian as jacobian
 from gradstarve.theory import _linearised as ntk
+from gradstarve.theory._alignment import Alignment, Directions, Groups, NeuronEvents, early_alignment
 from gradstarve.theory._decay import decay_threshold, decayed_logit, decayed_time, settled_logit
 from gradstarve.theory._depth import DepthMode, depth_mode, one_layer_logit, one_layer_time
 from gradstarve.theory._descent import DescentSolution, ModeDescent
@@ -50,10 +51,13 @@ from gradstarve.theory._speed import confident_logit, error_tail, hinge_advantag
 from gradstarve.theory._starvation import StarvingPair, starving_pair
 
 __all__ = [
+    "Alignment",
     "ClockCurve",
     "DepthMode",
     "DescentSolution",
+    "Directions",
     "FeatureFlow",
+    "Groups",
     "KappaDistribution",
     "LearningTime",
     "LogitDistribution",
@@ -62,6 +66,7 @@ __all__ = [
     "ModeMiniBatch",
     "ModeSGD",
     "ModeSolution",
+    "NeuronEvents",
     "PhasedMode",
     "PhasedSolution",
     "Reweighting",
@@ -84,6 +89,7 @@ __all__ = [
     "decayed_time",
     "depth_mode",
     "dies_for_ever",
+    "early_alignment",
     "edge_of_stability",
     "equal_speed_weights",
     "equal_time_weights",
