@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from gradstarve.studies.phase.plane import phase_diagram
     from gradstarve.symbolic import Derivation, derive
     from gradstarve.theorems import Report, verify
-    from gradstarve.theory import Solution, solve, solve_mode
+    from gradstarve.theory import Alignment, Solution, early_alignment, solve, solve_mode
 
     __version__: str
     diagnose, errors = diagnosis, _errors
@@ -100,11 +100,12 @@ _NAMES = {
     "gradstarve.studies.phase.plane": ("phase_diagram",),
     "gradstarve.symbolic": ("Derivation", "derive"),
     "gradstarve.theorems": ("Report", "verify"),
-    "gradstarve.theory": ("Solution", "solve", "solve_mode"),
+    "gradstarve.theory": ("Alignment", "Solution", "early_alignment", "solve", "solve_mode"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
+    "Alignment",
     "ClassDataset",
     "Comparison",
     "ConvergenceError",
@@ -141,6 +142,7 @@ __all__ = [
     "compare",
     "datasets",
     "derive",
+    "early_alignment",
     "exclusive",
     "init_deep",
     "init_softmax",

@@ -50,6 +50,7 @@ RESULT = "made by a function of the library, which checks the numbers; users rea
 BASE = "a base class, which has nothing to give"
 NOT_CALLED = dict.fromkeys(
     (
+        *("Alignment", "theory.Directions", "theory.Groups", "theory.NeuronEvents"),
         *("Comparison", "Derivation", "HingeTrajectory", "Report", "Solution", "SweepResult", "Trajectory"),
         *("datasets.TwoDigits", "problem.Breach", "problem.Ray", "problem.Reduction", "problem.Separability"),
         *("symbolic.Step", "theory.ClockCurve", "theory.DepthMode", "theory.DescentSolution", "theory.FeatureFlow"),
@@ -321,6 +322,13 @@ def calls():
             theory.fastest_weights,
             {**many, "loss": "hinge", "depth": 1, "scales": (1.0, 2.0), "init": (0.1, 0.1)},
         ),
+        "early_alignment": (
+            gs.early_alignment,
+            {"data": data, "network": network, "loss": "hinge", "max_events": 100},
+        ),
+        "Alignment.network": (gs.early_alignment(data, network).network, {"t": 1.0, "throw": True}),
+        "Alignment.exit_time": (gs.early_alignment(data, network).exit_time, {"scale": 0.1, "level": 1.0, "throw": True}),
+        "Alignment.valid_until": (gs.early_alignment(data, network).valid_until, {"tolerance": 0.1, "throw": True}),
         "theory.error_inflections": (theory.error_inflections, {"loss": "hinge", "kappa": 0.5}),
         "theory.error_tail": (
             theory.error_tail,

@@ -35,6 +35,11 @@ def comparison():
     return gs.compare(steps, run)
 
 
+def alignment():
+    data = gs.Dataset([[1.0, 0.0], [0.0, 1.0]], [1, -1])
+    return gs.early_alignment(data, gs.TwoLayerReLU([[0.3, 0.2], [0.1, 0.3]], [0.1, -0.1]))
+
+
 def softmax():
     return theory.softmax_mode(0.5, 1.0, [0.1], [0.1], classes=3)
 
@@ -62,6 +67,7 @@ def mode():
 
 # The name of a class under which users find it -> an object of it, and what it answers: numbers that a copy has to repeat.
 OBJECTS = {
+    "Alignment": (alignment, lambda o: (o.network(1.0).w, o.exit_time(0.1), o.events.of(0), str(o.groups))),
     "ClassDataset": (lambda: gs.datasets.orthogonal_classes(3), lambda o: o.points),
     "Comparison": (comparison, lambda o: (o.gap, o.theory_at(1), o.table())),
     "ConvergenceError": (lambda: gs.ConvergenceError("no"), str),
@@ -105,6 +111,9 @@ OBJECTS = {
         f"special.{type(one).__name__}": (lambda one=one: one, lambda o: special.clock_state(o, 0.1, 0.2, 3.0))
         for one in (*special.CLOCKS.values(), special.Softmax(9.0), special.QuadratureClock(gs.Hinge()))
     },
+    "theory.NeuronEvents": (lambda: alignment().events, lambda o: (o.time, o.of(1), o.names.tolist())),
+    "theory.Directions": (lambda: alignment().directions, lambda o: (o.vector, o.rate)),
+    "theory.Groups": (lambda: alignment().groups, lambda o: (o.direction, o.dead)),
     "theory.ClockCurve": (lambda: theory.ClockCurve(results()[1].plus.clock), lambda o: o.logit(1.0)),
     "theory.DepthMode": (lambda: theory.depth_mode(0.5, 1.0, [0.1] * 3, "hinge"), lambda o: o.logit(1.0)),
     "theory.ConeBounds": (

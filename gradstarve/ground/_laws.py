@@ -35,6 +35,7 @@ SECTIONS = {
     13: "Directions in the end",
     14: "Linearised networks",
     15: "Discriminators",
+    16: "Early alignment",
     17: "Any step is two factors",
     18: "Any residual is a clock",
     19: "kappa in discrete time",

@@ -223,7 +223,46 @@ S_sides = sp.symbols("S_plus S_minus", real=True)  # the speeds of the neurons o
 F_grow = sp.symbols("grow_plus grow_minus", real=True)  # factors of a + z on each side
 F_fall = sp.symbols("fall_plus fall_minus", real=True)  # factors of a - z
 
+# early alignment: one neuron, two points in a plane
+g_zero = sp.Symbol("g0", positive=True)  # g(0)
+q_points = sp.symbols("q1 q2", positive=True)
+y_points = sp.symbols("y1 y2", real=True)  # labels; the algebra does not need ±1
+x_points = sp.Matrix(2, 2, sp.symbols("x11 x12 x21 x22", real=True))  # one point a row
+neuron = sp.symbols("w1 w2", real=True)
+neuron_of = (sp.Function("w1"), sp.Function("w2"))
+read_out, read_out_of = sp.Symbol("z", real=True), sp.Function("z")
+pushes = sp.symbols("c1 c2", real=True)  # c, the push of the points that the neuron sees
+pushes_held = sp.symbols("c1_held c2_held", real=True)
+growth = sp.Symbol("k", positive=True)  # |c|
+w_along, w_along_of = sp.Symbol("a", real=True), sp.Function("a")  # the part of w along c
+w_across, w_across_of = sp.Symbol("b", real=True), sp.Function("b")
+x_along, x_across = sp.symbols("x_along x_across", real=True)  # of a point, along and across c
+grown = sp.Symbol("E", positive=True)  # e^(kt) where the edge of that point is crossed
+t_edge, t_turn, t_exit = sp.symbols("t_edge t_turn t_exit", real=True)
+jump = sp.Symbol("jump", real=True)  # of the speed of w.x across the edge
+held_share = sp.Symbol("share_held", real=True)  # of its push that a point has on whose edge the neuron slides
+tangent_of = sp.Function("tan_angle")  # of the angle between w and c
+tangent_late = sp.Symbol("tan_late", real=True)  # what e^(kt) times it tends to
+level, scale = sp.symbols("level scale", positive=True)
+
 LATEX_NAMES: dict[str, str] = {
+    "c1_held": r"c_{1}^{\mathrm{held}}",
+    "c2_held": r"c_{2}^{\mathrm{held}}",
+    "x_along": r"x_{\parallel}",
+    "x_across": r"x_{\perp}",
+    "t_edge": r"t_{\mathrm{edge}}",
+    "t_turn": r"t_{\mathrm{turn}}",
+    "t_exit": r"t_{\mathrm{exit}}",
+    "jump": r"\mathrm{jump}",
+    "share_held": r"\mathrm{share}",
+    "tan_angle": r"\tan\angle",
+    "tan_late": r"\tan^{\mathrm{late}}",
+    "level": r"\mathrm{level}",
+    "scale": r"\mathrm{scale}",
+    "x11": "x_{11}",
+    "x12": "x_{12}",
+    "x21": "x_{21}",
+    "x22": "x_{22}",
     "slope": r"\mathrm{slope}",
     **{f"{x}_{side}": f"{x}_{{{sign}}}" for x in "prfmUS" for side, sign in (("plus", "+"), ("minus", "-"))},
     **{f"grow_{side}": f"F_{{{sign}}}^{{+}}" for side, sign in (("plus", "+"), ("minus", "-"))},

@@ -5,6 +5,7 @@ Never imports the simulator: their agreement is what `gradstarve.theorems` measu
 
 from gradstarve.theory import _jacobian as jacobian
 from gradstarve.theory import _linearised as ntk
+from gradstarve.theory._alignment import Alignment, Directions, Groups, NeuronEvents, early_alignment
 from gradstarve.theory._cones import ConeBounds, cone_bounds
 from gradstarve.theory._decay import decay_threshold, decayed_logit, decayed_time, settled_logit
 from gradstarve.theory._depth import DepthMode, depth_mode, one_layer_logit, one_layer_time
@@ -52,12 +53,15 @@ from gradstarve.theory._speed import confident_logit, error_tail, hinge_advantag
 from gradstarve.theory._starvation import StarvingPair, starving_pair
 
 __all__ = [
+    "Alignment",
     "ClockCurve",
     "ConeBounds",
     "DataGap",
     "DepthMode",
     "DescentSolution",
+    "Directions",
     "FeatureFlow",
+    "Groups",
     "KappaDistribution",
     "LearningTime",
     "LogitDistribution",
@@ -67,6 +71,7 @@ __all__ = [
     "ModeSGD",
     "ModeSolution",
     "NearbySolution",
+    "NeuronEvents",
     "PhasedMode",
     "PhasedSolution",
     "Reweighting",
@@ -90,6 +95,7 @@ __all__ = [
     "decayed_time",
     "depth_mode",
     "dies_for_ever",
+    "early_alignment",
     "edge_of_stability",
     "equal_speed_weights",
     "equal_time_weights",

@@ -58,6 +58,9 @@ def sample(derivation, key, draw):
     choices |= {"xi": draw.uniform(-1, 2), "kappa_c": choices["kappa"] * draw.uniform(0.1, 0.9)}
     choices |= {"a2": draw.uniform(0.1, 1), "z2": draw.uniform(-1, 1), "slope": draw.uniform(0.05, 0.9)}
     choices |= {f"{x}_{side}": draw.uniform(0.3, 1) for x in "pr" for side in ("plus", "minus")}
+    choices |= {"a": draw.uniform(0.1, 1), "b": draw.uniform(1, 2), "level": draw.uniform(0.1, 2), "scale": draw.random()}
+    choices |= {"x_along": -draw.uniform(0.1, 1), "x_across": draw.uniform(1, 2), "z": -choices["a"] * draw.uniform(0, 0.9)}
+    choices |= {name: draw.uniform(0.2, 1) for name in ("c1", "c2", "g0", "x21", "x22", "q2")} | {"y2": -1.0}
     choices["lambda_"] = choices["p"] * choices["r"] * draw.uniform(0.1, 0.4)
     return [choices[symbol.name] for symbol in symbols]
 

@@ -758,7 +758,76 @@ SWITCHES = {
     ],
 }
 
-MUTANTS = CONES | SWITCHES | LEAKY_AND_BIAS | SETTING | ONE_MODE | FATES | SHAPE | SPEED | ANY_RESIDUAL | IN_STEPS | STEPS
+class Aligned:
+    """A phase of alignment whose time runs at `speed`, whose weights are changed, or whose directions are."""
+
+    def __init__(self, phase, speed=1.0, weights=lambda w, z: (w, z), rate=1.0):
+        self.phase, self.speed, self.weights, self.groups = phase, speed, weights, phase.groups
+        self.directions = phase.directions._replace(rate=rate * phase.directions.rate)
+
+    def network(self, t, **how):
+        found = self.phase.network(self.speed * np.asarray(t), **how)
+        return eqx.tree_at(lambda net: (net.w, net.z), found, self.weights(found.w, found.z))
+
+
+def aligned_with(align=theory.early_alignment, **how):
+    return lambda *problem: Aligned(align(*problem), **how)
+
+
+def aligned_on(change, align=theory.early_alignment):
+    """The phase on other data, which `change` makes of the points, labels and weights."""
+    return lambda data, *rest: align(Dataset(*change(data.points, data.labels, data.weights)), *rest)
+
+
+def without_the_first(points, labels, weights):
+    """As good as none of it."""
+    weights = weights.at[0].multiply(1e-9)
+    return points, labels, weights / weights.sum()
+
+
+def aligned_from(change, align=theory.early_alignment):
+    """The phase of another start, which `change` makes of w and z."""
+    return lambda data, network, loss: align(data, TwoLayerReLU(*change(network.w, network.z)), loss)
+
+
+def without_edges(data, network, loss):
+    """The law of neurons that never leave the points they see at first: one cosh and one sinh each."""
+    phase = Aligned(theory._alignment.early_alignment(data, network, loss))
+    x, push = np.asarray(data.points), float(problem.as_loss(loss).residual(jnp.zeros(()))) * data.weights * data.labels
+    start_w, start_z = np.asarray(network.w)[:, None], np.asarray(network.z)[:, None]
+    c = ((np.asarray(network.w) @ x.T > 0) * np.asarray(push) @ x)[:, None]
+    k = np.linalg.norm(c, axis=-1)
+    ch = c / np.where(k > 0, k, 1)[..., None]
+    a = np.sum(start_w * ch, -1)
+
+    def straight(t, **how):
+        angle = k * np.asarray(t)[:, None]
+        along, z = (one * np.cosh(angle) + other * np.sinh(angle) for one, other in ((a, start_z), (start_z, a)))
+        return TwoLayerReLU(start_w + (along - a)[..., None] * ch, z)
+
+    phase.network = straight
+    return phase
+
+
+ALIGNMENT = {
+    "early-alignment": [
+        Mutant("time 5 % too fast", theory, "early_alignment", aligned_with(speed=1.05)),
+        Mutant("time 5 % too slow", theory, "early_alignment", aligned_with(speed=0.95)),
+        Mutant("g(0) of another loss", theory, "early_alignment", aligned_with(speed=2.0)),
+        Mutant("weights 2 % too large", theory, "early_alignment", aligned_with(weights=lambda w, z: (1.02 * w, 1.02 * z))),
+        Mutant("the other read-out", theory, "early_alignment", aligned_with(weights=lambda w, z: (w, -z))),
+        Mutant("rates 2 % too large", theory, "early_alignment", aligned_with(rate=1.02)),
+        Mutant("the first point left out", theory, "early_alignment", aligned_on(without_the_first)),
+        Mutant("all labels alike", theory, "early_alignment", aligned_on(lambda x, y, q: (x, jnp.ones_like(y), q))),
+        Mutant("equal weights", theory, "early_alignment", aligned_on(lambda x, y, q: (x, y, jnp.ones_like(q) / q.size))),
+        Mutant("norms of one", theory, "early_alignment", aligned_on(lambda x, y, q: (x / jnp.linalg.norm(x), y, q))),
+        Mutant("read-outs 5 % too large", theory, "early_alignment", aligned_from(lambda w, z: (w, 1.05 * z))),
+        Mutant("no edges", theory, "early_alignment", without_edges),
+    ],
+}
+
+MUTANTS = SETTING | ONE_MODE | FATES | SHAPE | SPEED | ANY_RESIDUAL | IN_STEPS | STEPS
+MUTANTS |= SWITCHES | LEAKY_AND_BIAS | ALIGNMENT | CONES
 
 TRIALS = {
     "sign": 96,
@@ -782,4 +851,5 @@ TRIALS = {
     "sign-descent": 48,
     "mini-batches": 3 * 20_000,
     "task-switches": 72,
+    "early-alignment": 120,
 }
