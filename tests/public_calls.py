@@ -7,7 +7,10 @@ import datetime
 import decimal
 import fractions
 import inspect
+import os
+import tempfile
 from functools import cache, partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +51,14 @@ def public():
 
 RESULT = "made by a function of the library, which checks the numbers; users read it"
 BASE = "a base class, which has nothing to give"
+
+def table():
+    """The path of a small table of points."""
+    path = Path(tempfile.gettempdir()) / f"gradstarve-points-{os.getpid()}.csv"
+    path.write_text("a,b,label\n1,0,1\n-1,0.5,-1\n")
+    return str(path)
+
+
 NOT_CALLED = dict.fromkeys(
     (
         *("Alignment", "theory.Directions", "theory.Groups", "theory.NeuronEvents"),
@@ -230,6 +241,7 @@ def calls():
             {"p_frequent": 0.75, "p_both": 0.25, "dim": 2, "scales": (1.0, 1.0), "key": None, "mirrored": False},
         ),
         "datasets.check_types": (gs.datasets.check_types, {"types": np.array(TYPES)}),
+        "datasets.read": (gs.datasets.read, {"path": table()}),
         "datasets.digits": (
             gs.datasets.digits,
             {

@@ -89,7 +89,7 @@ def test_options_are_named_alike_and_have_help(name):
         if option != "--help":
             assert parameter.help.endswith((".", "]", "*")), option
             # A default is shown by typer, or said where it depends on something.
-            optional = ("names", "name", "--over", "--results")  # without them there is none
+            optional = ("names", "name", "file", "--over", "--results")  # without them there is none
             assert parameter.default is not None or "[default: " in parameter.help or option in optional, option
 
 

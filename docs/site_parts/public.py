@@ -51,6 +51,7 @@ LISTED = {
         "Curve",
         "Agreement",
     ),
+    "gradstarve.studies.alignment": ("alignment_study", "AlignmentStudy"),
     "gradstarve.studies.stability": ("stability_study", "StabilityStudy", "StabilitySettings", "Line"),
     "gradstarve.studies.digits.study": ("settings", "run", "claims", "report_text"),
 }

@@ -1,5 +1,5 @@
-"""The command line: `gradstarve overlay`, `sweep`, `starve`, `digits`, `phase`, `optimisers`, `stability`, `derive`,
-`verify`, `report`.
+"""The command line: `gradstarve overlay`, `sweep`, `starve`, `digits`, `phase`, `align`, `optimisers`, `stability`,
+`derive`, `verify`, `report`.
 
 Everything heavy is imported inside the commands, so that `--help` and the completion of a word are quick. The process is
 ours, so it runs in float64. Results go to standard output, and everything else that is told to standard error.
@@ -16,6 +16,7 @@ from typing import Annotated, Any, NoReturn, Optional
 import typer
 
 from gradstarve.cli import _stop as cli_stop
+from gradstarve.cli import align as cli_align
 from gradstarve.cli import derive as cli_derive
 from gradstarve.cli import steps as cli_steps
 from gradstarve.cli import studies as cli_studies
@@ -204,6 +205,7 @@ _add(cli_sweep.sweep, cli_sweep.EXAMPLE, "Millions of networks over hyperparamet
 _add(cli_studies.starve, cli_studies.STARVE_EXAMPLE, "How features that share samples starve each other, and remedies.")
 _add(cli_studies.digits, cli_studies.DIGITS_EXAMPLE, "The same laws and remedies on real handwritten digits.")
 _add(cli_studies.phase, cli_studies.PHASE_EXAMPLE, "Maps of where training fails and how long it takes.")
+_add(cli_align.align, cli_align.EXAMPLE, "Where every neuron goes first, on your points or on digits.")
 _add(cli_steps.optimisers, cli_steps.OPTIMISERS_EXAMPLE, "Which neurons live and die under seven optimisers, and how fast.")
 _add(cli_steps.stability, cli_steps.STABILITY_EXAMPLE, "Large steps, label noise and weight decay in the plane of kappa.")
 _add(cli_derive.derive, cli_derive.EXAMPLE, "A law derived from network and loss, every step checked.")

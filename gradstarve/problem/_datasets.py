@@ -5,7 +5,10 @@ Two handwritten digits are here too.
 
 from __future__ import annotations
 
+import csv
+import zipfile
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -355,3 +358,90 @@ def _frame(dim: int, count: int, key, dtype):
     # QR in NumPy: orthogonal to the last bit of float64, and no sign convention is needed for uniform directions.
     gaussian = np.asarray(jax.random.normal(one_key(key), (dim, count), dtype), np.float64)
     return jnp.asarray(np.linalg.qr(gaussian)[0].T, dtype)
+
+
+# Files of users.
+
+
+def read(path: Any) -> Dataset:
+    """The `Dataset` of a file: a table (.csv, .tsv) or arrays (.npz).
+
+    - CSV: a header and a row for each point. The column `label` (or `y`) is the label, `weight` (or `q`), if there is one,
+      its weight, and all others are coordinates, in their order;
+    - NPZ: `points` (or `x`) [n, d], `labels` (or `y`) [n] and, if there are any, `weights` (or `q`) [n].
+
+    Two different labels are taken, the larger of which becomes +1; -1 and 1 stay what they are. Numbers are of JAX's default
+    precision. `ValueError` names the column, the row and the value that is none; `FileNotFoundError` for a path that is no
+    file.
+
+    >>> import tempfile, pathlib
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "points.csv"
+    >>> _ = path.write_text("a,b,label\\n1,0.5,1\\n-1,0,0\\n")
+    >>> data = read(path)
+    >>> data.points.tolist(), data.labels.tolist()
+    ([[1.0, 0.5], [-1.0, 0.0]], [1.0, -1.0])
+    """
+    try:
+        path = Path(path)
+    except TypeError:
+        raise ValueError(f"path must be the path of a .csv, .tsv or .npz file, got {shown(path)}") from None
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}")
+    ending = path.suffix.lower()
+    if ending == ".npz":
+        points, labels, weights = _of_arrays(path)
+    elif ending in (".csv", ".tsv"):
+        points, labels, weights = _of_table(path, "," if ending == ".csv" else "\t")
+    else:
+        raise ValueError(f"{path.name} is no .csv, .tsv or .npz file")
+    labels = np.asarray(labels, np.float64).reshape(-1)
+    found = np.unique(labels)
+    if not np.isin(found, (-1, 1)).all():
+        if found.size != 2:
+            told = ", ".join(f"{value:g}" for value in found[:5])
+            raise ValueError(f"{path.name} has {found.size} different labels ({told}); two are wanted, such as -1 and 1")
+        labels = np.where(labels == found[1], 1.0, -1.0)
+    dtype = jnp.result_type(float)
+    points, labels = (np.asarray(values, dtype) for values in (points, labels))
+    return Dataset(points, labels, None if weights is None else np.asarray(weights, dtype))
+
+
+_NAMES = {"labels": ("labels", "label", "y"), "weights": ("weights", "weight", "q"), "points": ("points", "x")}
+
+
+def _of_arrays(path: Path) -> tuple[Any, Any, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            held = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path.name} can not be read as NPZ: {error}") from None
+    chosen = {kind: next((held[n] for n in names if n in held), None) for kind, names in _NAMES.items()}
+    for kind in ("points", "labels"):
+        if chosen[kind] is None:
+            raise ValueError(f"{path.name} has no array {' or '.join(_NAMES[kind])}, but {', '.join(held) or 'none at all'}")
+    points, labels, weights = chosen["points"], chosen["labels"], chosen["weights"]
+    return points, labels, None if weights is None else np.asarray(weights, np.float64) / np.sum(weights)
+
+
+def _of_table(path: Path, separator: str) -> tuple[Any, Any, Any]:
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        rows = [row for row in csv.reader(stream, delimiter=separator) if row]
+    if len(rows) < 2:
+        raise ValueError(f"{path.name} has no points: a header and a row for each point are wanted")
+    header = [name.strip().lower() for name in rows[0]]
+    place = {kind: next((header.index(n) for n in _NAMES[kind] if n in header), None) for kind in ("labels", "weights")}
+    if place["labels"] is None:
+        raise ValueError(f"{path.name} has no column label, but {', '.join(rows[0])}")
+    table = np.empty((len(rows) - 1, len(header)))
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(header):
+            raise ValueError(f"row {number} of {path.name} has {len(row)} entries, its header has {len(header)}")
+        for column, entry in enumerate(row):
+            try:
+                table[number - 2, column] = float(entry)
+            except ValueError:
+                told = f"row {number}, column {rows[0][column]!r} of {path.name} is {entry!r}"
+                raise ValueError(f"{told}, which is no number") from None
+    kept = [k for k in range(len(header)) if k not in place.values()]
+    weights = None if place["weights"] is None else table[:, place["weights"]]
+    return table[:, kept], table[:, place["labels"]], None if weights is None else weights / weights.sum()
