@@ -222,10 +222,14 @@ class Dataset(eqx.Module):
             mine = np.flatnonzero(labels == label)
             own = self.weights[mine]
             weights.append(jnp.sum(own))
-            found.append(jnp.einsum("n,nd->d", own / weights[-1], self.points[mine], precision="highest"))
-            if is_concrete(self.points):
-                sizes = row_norms(np.asarray(self.points, np.float64)[mine])
-                size = float(np.linalg.norm(np.asarray(found[-1], np.float64)))
+            if not (is_concrete(self.points) and is_concrete(own)):
+                found.append(jnp.einsum("n,nd->d", own / weights[-1], self.points[mine], precision="highest"))
+            else:
+                # In more digits than the points have, so that classes centred on their midpoint have opposite means.
+                points, own = (np.asarray(values, np.longdouble) for values in (self.points[mine], own))
+                mean = np.asarray(own @ points / own.sum(), np.float64)
+                found.append(jnp.asarray(mean, self.points.dtype))
+                sizes, size = row_norms(np.asarray(points, np.float64)), float(np.linalg.norm(mean))
                 if size <= 8 * float(jnp.finfo(self.points.dtype).eps) * sizes.max():
                     raise HypothesisError(
                         "a class has a mean direction where its points do not cancel",

@@ -20,6 +20,7 @@ from gradstarve.ground import (
     GUIDE,
     INK,
     Progress,
+    as_flag,
     as_number,
     new_figure,
     number,
@@ -173,10 +174,12 @@ def alignment_study(
     name = "data of one's own"
     if isinstance(data, str) and data == "digits":
         name = f"digits {pair[0]} and {pair[1]}"
-        two = datasets.digits(pair, centred=centred)
+        two = datasets.digits(pair)
         points = np.concatenate([two.train.points, two.test.points])
         labels = np.concatenate([two.train.labels, two.test.labels])
         data = Dataset(points, labels)
+        if as_flag("centred", centred):
+            data = Dataset(points - np.mean(data.means().points, axis=0), labels)
     elif not isinstance(data, Dataset):
         name, data = str(data), datasets.read(data)
     network = init_two_layer(one_key(key), (), width, data.dim, scale, scale)
