@@ -52,6 +52,14 @@ LISTED = {
         "Agreement",
     ),
     "gradstarve.studies.stability": ("stability_study", "StabilityStudy", "StabilitySettings", "Line"),
+    "gradstarve.studies.plasticity": (
+        "plasticity_study",
+        "PlasticityStudy",
+        "PlasticitySettings",
+        "Task",
+        "Plane",
+        "Width",
+    ),
     "gradstarve.studies.digits.study": ("settings", "run", "claims", "report_text"),
 }
 
