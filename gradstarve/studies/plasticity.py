@@ -22,7 +22,9 @@ What came out with the default settings: training does with every neuron what th
 says. Steps of finite size cost more than the law of long tasks knows. Each flip lowers kappa by the factors 1 - (x g)^2 of
 (19.1), with x g next to x, so that relearning takes longer with every flip even where no neuron dies; weight decay lowers
 kappa further (19.5). Sign descent does not go back the way it came: where z passes 0 a neuron loses 2 eta rho of its a, so
-that a few more die of every flip.
+that a few more die of every flip, and more classes are lost than by the law of small steps: of 1000 networks of 8 neurons
+41.5 % after the flip and 42.7 % after the flip back, where the law says 36.9 % and its borders say 39.9 % of these starts.
+Under descent the borders say of each of these networks what training does.
 """
 
 from __future__ import annotations
@@ -363,10 +365,10 @@ def _train(s: PlasticitySettings, rule: str, unit: np.ndarray) -> list[Task]:
         took = np.where(there.any(-1), there.argmax(-1), np.inf)
         curve = solved.plus if float(part.data.labels[0]) > 0 else solved.minus
         says = np.asarray(curve.time_to_error(s.goal, int(length)), np.float64)
-        middle = [float(np.median(v[np.isfinite(v)])) if np.isfinite(v).any() else float("nan") for v in (says, took)]
+        learns, trained = (float(np.median(v[np.isfinite(v)])) if np.isfinite(v).any() else np.nan for v in (says, took))
         error = float(np.sqrt(share * (1 - share) / alive.size))
         shares = (share, float(exact.mean()), float(alive.mean()), error, float((alive == exact).mean()))
-        found.append(Task(rule, task, *shares, *middle, float(np.isinf(took).mean()), alive.size))
+        found.append(Task(rule, task, *shares, learns, trained, float(np.isinf(took).mean()), alive.size))
     return found
 
 
@@ -425,8 +427,8 @@ def _clock(parts: Any, lengths: np.ndarray, unit: np.ndarray, safe: int) -> np.n
 
 # --- the figure --------------------------------------------------------------------------------------------------------
 
-_COLOUR = dict(zip(RULES, (*(COLOURS[k] for k in (0, 3, 2, 1)), INK, GUIDE), strict=True))
-_MARK = dict(zip(RULES, "o^sDvP", strict=True))
+_COLOUR: dict[str, str] = dict(zip(RULES, (*(COLOURS[k] for k in (0, 3, 2, 1)), INK, GUIDE), strict=True))
+_MARK: dict[str, str] = dict(zip(RULES, "o^sDvP", strict=True))
 _FATES = (COLOURS[0], COLOURS[4], COLOURS[1], COLOURS[3], COLOURS[5], COLOURS[2])
 _FATE_MARKS = "o^sDvP"
 
@@ -579,7 +581,8 @@ def _losses(panel: Any, study: PlasticityStudy) -> None:
                 labels.append((law[-1], f"{_TITLES[rule]},\n{when}", _COLOUR[rule]))
             seen = [w for w in found if w.trained > 0]
             apart = 1 + 0.025 * (task - 2)
-            error = 2 * np.array([min(w.error, 0.49 * w.trained) for w in seen])
+            # On a logarithmic axis a bar cannot go down to 0.
+            error = np.array([[min(2 * w.error, 0.9 * w.trained) for w in seen], [2 * w.error for w in seen]])
             look = _look(rule) | {"mfc": "white" if task < 3 else _COLOUR[rule], "ms": 5.5 if task < 3 else 3.5}
             panel.errorbar([w.width * apart for w in seen], [w.trained for w in seen], error, capsize=2, lw=1, **look)
             fewest = min([fewest, law[-1], *(w.trained for w in seen)])
@@ -591,7 +594,9 @@ def _losses(panel: Any, study: PlasticityStudy) -> None:
     edge = 1.12 * max(s["widths"])
     panel.set_xlim(0.9 * min(s["widths"]), edge)
     _beside(panel, labels, edge, 0.12)
-    panel.annotate("full marks: after the flip back", (0.02, 0.03), xycoords="axes fraction", fontsize=8.5, color=INK)
+    told = "full marks: after the flip back"
+    told = f"lines: small steps; those of signs lose more\n{told}" if "sign" in rules else told
+    panel.annotate(told, (0.02, 0.03), xycoords="axes fraction", fontsize=8.5, color=INK)
     panel.set_title("a class lost for ever: nobody sees it", loc="left", fontweight="bold")
 
 

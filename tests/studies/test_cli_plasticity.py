@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import gradstarve as gs
 from gradstarve.cli import main as cli
 from gradstarve.cli import steps as cli_steps
 from gradstarve.studies import plasticity as study
@@ -78,8 +79,9 @@ def test_files_and_numbers(run, tmp_path, rules):
         assert one["alive"] == one["exact"]
         assert one["learns"] == pytest.approx(one["trained"]), one
     for one in stored["tasks"] + stored["widths"]:
-        mine = one.get("alive", one["trained"])
-        assert abs(mine - one["law"]) <= 5 * one["error"] + 1e-12, one
+        # The law of signs is one of small steps.
+        off = 0.06 if one["rule"] == "sign" and one["task"] > 1 else 1e-12
+        assert abs(one.get("alive", one["trained"]) - one["law"]) <= 4 * one["error"] + off, one
 
     # Trained again in NumPy, from the same first weights.
     settings = study.PlasticitySettings.of(**stored["settings"])
@@ -94,7 +96,9 @@ def test_files_and_numbers(run, tmp_path, rules):
             # The error at a beginning is still that of the old labels.
             there = errors[begin + (k > 1) : ends[k - 1]] <= 0.1
             took = (there.argmax(0) + (k > 1))[there.any(0)]
-            assert tasks[rule, k]["trained"] == pytest.approx(np.median(took)), (rule, k)
+            # JSON has no NaN, and where no network gets there, there is no median.
+            assert tasks[rule, k]["lost"] == pytest.approx(1 - len(took) / 8)
+            assert tasks[rule, k]["trained"] == (pytest.approx(np.median(took)) if len(took) else "nan"), (rule, k)
 
     # The plane: fates of NumPy training, and exact borders.
     plane = {name: np.array(value) for name, value in stored["plane"].items()}
@@ -144,6 +148,17 @@ def test_wrong_options_are_told_in_one_line(run, tmp_path, arguments, told):
 def test_wrong_settings_are_named(settings, told):
     with pytest.raises(ValueError, match=told):
         study.plasticity_study(**settings)
+
+
+def test_signs_do_not_go_back_the_way_they_came(x64):
+    """Where z passes 0 and comes back to where it was, a neuron has lost 2 eta rho of its a."""
+    unit, eta = np.array([0.6, 0.8]), 0.01
+    data = gs.Dataset(unit[None], [1.0])
+    flipped = gs.Dataset(unit[None], [-1.0])
+    start = gs.TwoLayerReLU([(0.9 * unit).tolist()], [0.055])
+    run = gs.simulate([(10, flipped), (None, data)], start, "cross-entropy", gs.SignDescent(eta), 20, record_every=20)
+    assert float(run.final.z[0]) == pytest.approx(0.055, abs=1e-14)
+    assert float(run.final.w[0] @ unit) == pytest.approx(0.9 - 2 * eta * 1.4, abs=1e-14)
 
 
 def test_names_are_those_of_the_study():
