@@ -11,7 +11,7 @@ import gradstarve as gs
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-A, Z, NORM, SIZE = np.array([0.4, 0.3, 0.2]), np.array([0.3, -0.5, 0.6]), 1.3, 0.4  # the second one leaves
+A, Z, NORM, SIZE = np.array([0.4, 0.05, 0.2]), np.array([0.3, -0.9, 0.5]), 1.3, 0.4  # the second one leaves at once
 
 
 def trained(counts, batch_size, a=A, z=Z):
@@ -38,6 +38,9 @@ def test_every_sequence_of_draws(goal):
     chances = np.prod(np.array([comb(size, n) * p**n * (1 - p) ** (size - n) for n in range(size + 1)])[sequences], axis=0)
     over = trained(sequences, size) >= goal
     first = np.where(over.any(0), over.argmax(0), steps + 1)
+    if goal == 0.9:  # the neuron that leaves would hold the logit down
+        kept = trained(sequences, size, A[[0, 2]], Z[[0, 2]])
+        assert (np.abs(kept[1:] - trained(sequences, size)[1:]).max(0) > 1e-3).any()
     law = wait(goal, p, size)
     exact = np.array([chances[first == k].sum() for k in range(steps + 1)])
     np.testing.assert_allclose(law.pmf(np.arange(steps + 1)), exact, rtol=1e-11, atol=1e-14)
