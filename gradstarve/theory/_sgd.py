@@ -157,6 +157,12 @@ class MixedTimeDistribution(eqx.Module):
 
     `chances`: that m = 0, 1, 2, ... of them do, [*batch, ..., own steps]; what is left of 1 are draws that never suffice.
     `frequency`: of a step with a point of the class, [*batch, ...]. The step number of own step m is negative binomial.
+
+    >>> from gradstarve.theory import solve_mode
+    >>> solution = solve_mode(Mode(0.5, 1.0, a=[0.1], z=[0.1]), "hinge", StochasticGradientDescent(0.5, batch_size=2))
+    >>> wait = solution.time_to_logit(0.02)   # one step with both points, or two with one
+    >>> wait.chances.shape, float(wait.quantile(0.5))
+    ((3,), 2.0)
     """
 
     chances: Float[Array, "... own"]
