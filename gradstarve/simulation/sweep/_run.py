@@ -149,7 +149,8 @@ def _answers(datas: list[Dataset], recorded: list[int]) -> tuple[Array, Array]:
     if len(datas) == 1:
         return datas[0].labels, datas[0].weights
     phase = np.repeat(np.arange(len(datas)), [recorded[0] + recorded[1], *recorded[2:]])
-    return tuple(jnp.stack([getattr(data, name) for data in datas])[phase] for name in ("labels", "weights"))
+    labels, weights = (jnp.stack([getattr(data, name) for data in datas])[phase] for name in ("labels", "weights"))
+    return labels, weights
 
 
 def in_order(
