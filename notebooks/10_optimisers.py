@@ -20,7 +20,7 @@
 # **The answer.** Normalised steps and SAM kill the same neurons as descent. A step size of its own for each layer
 # turns the line between life and death. Sign descent turns it too, by a number that grows with the dimension: it
 # kills up to half of all neurons. Adam and RMSProp kill those that sign descent kills, nearly; but they do not keep
-# its time.
+# its time. Labels that flip kill once more, and then never again.
 #
 # The setting is that of Tachet des Combes et al., [arXiv:1809.06848](https://arxiv.org/abs/1809.06848); formulas with
 # a number are this library's own. $a = w\cdot\hat x$ is how strongly a neuron sees its class, $z$ its read-out, $p$
@@ -192,7 +192,34 @@ assert abs(most["RMSProp"] - 1) < 0.05
 assert abs(most["signs"] - 1) < 1e-9
 
 # %% [markdown]
-# ## 5. Where the law ends
+# ## 5. Labels that flip: loss of plasticity
+#
+# Let the labels of the class flip after every task. A flip turns the clock of the class round: neurons with $z > c\,a$
+# at the start, which lived through the first task, die now. A later flip leads the clock to where it has been, and
+# kills nobody (21.1). With $c = 1$ three quarters are left after the first task and one half after the first flip;
+# under sign descent, with $c = 1/\rho$, far fewer. Other frequencies in place of other labels kill nobody, nor do two
+# antipodal classes, which take up each other's neurons. (`gradstarve plasticity` draws this with more networks.)
+
+# %%
+from gradstarve.studies.plasticity import plasticity_study
+
+rules = ("descent", "decay", "sign", "antipodal")
+flips = plasticity_study(rules=rules, networks=30, tasks=4, neurons=300, widths=(1, 8), starts=200, progress=False)
+print(flips.table())
+assert all(task.right == 1 for task in flips.tasks)
+assert [round(task.law, 3) for task in flips.of("descent")] == [0.75, 0.5, 0.5, 0.5]
+assert flips.of("sign")[1].alive < 0.35
+assert [task.alive for task in flips.of("antipodal")] == [1.0] * 4
+relearn = [task.trained for task in flips.of("decay")]
+assert relearn[1] < relearn[2] < relearn[3]  # weight decay: later every time
+assert (flips.plane.died == flips.plane.said).all()
+flips.plot()
+
+# %% [markdown]
+# **What to notice.** Weight decay saves no neuron and makes each flip dearer than the one before: it shrinks
+# $a - z$, which has to grow back (19.5). Steps of one length have to walk back as far as they went.
+#
+# ## 6. Where the law ends
 #
 # Sign descent knows coordinates, not directions. As soon as the points of a class have two directions, the push on
 # $w$ is the sign of a *sum* over points, and no single $\rho$ describes it. `solve` says so. (Gradient descent has

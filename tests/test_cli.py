@@ -43,6 +43,7 @@ def outcome(result):
         ("antipodal", "flow", "hinge"),
         ("orthogonal", "descent", "exponential"),
         ("orthogonal", "flow", "squared"),
+        ("antipodal", "sam", "hinge"),
     ],
 )
 def test_overlay_writes_figure_and_numbers(run, tmp_path, problem, dynamics, loss):
@@ -54,7 +55,7 @@ def test_overlay_writes_figure_and_numbers(run, tmp_path, problem, dynamics, los
     assert (out / "overlay.png").read_bytes().startswith(b"\x89PNG")
     stored = json.loads((out / "overlay.json").read_text())
     found = stored["comparison"]
-    assert found["gap"] < (1e-12 if dynamics == "descent" else 1e-6)
+    assert found["gap"] < (1e-6 if dynamics == "flow" else 1e-12)
     assert max(found["gaps"]) == found["gap"]
     assert len(found["gaps"]) == found["networks"] == 6
     assert found["records"] == 3
@@ -84,6 +85,7 @@ def test_json_is_the_file_and_names_no_place(run, tmp_path):
         (("overlay", "--loss", "huber"), "'huber' is not one of cross-entropy, hinge, exponential, squared"),
         (("overlay", "--problem", "moons"), "antipodal, orthogonal"),
         (("overlay", "--dynamics", "sgd"), "descent, flow"),
+        (("overlay", "--dynamics", "adam"), "descent, flow, normalised, sign, sam"),
         (("derive", "mood"), "mode, one-layer"),
         (("derive", "mode", "--loss", "huber"), "cross-entropy, hinge, exponential, squared"),
         (("derive", "all", "--loss", "huber"), "cross-entropy, hinge, exponential, squared"),
@@ -179,6 +181,9 @@ def test_sweep_writes_table_figure_and_numbers(sweep, tmp_path):
         (("--over", "speed=1"), "NAME one of frequency, norm, loss"),
         (("--over", "width"), "'width' is not NAME=V1,V2"),
         (("--dynamics", "sgd", "--momentum", "0.9"), "for --dynamics descent only"),
+        (("--dynamics", "sign", "--radius", "0.1"), "'--radius': is for --dynamics sam only, not for sign"),
+        (("--batch-size", "2,4"), "'--batch-size': is for --dynamics minibatch only, not for descent"),
+        (("--dynamics", "flow"), "a flow has no steps to sweep; gradstarve overlay --dynamics flow draws one"),
         (("--keep", "logits"), "needs --directory"),
         (("--keep", "all"), "statistics, final, logits"),
         (("--engine", "warp"), "auto, reference, fused, pallas"),
@@ -192,6 +197,29 @@ def test_sweep_tells_what_is_wrong_in_one_line(sweep, arguments, message):
     assert outcome(result) == 2
     assert message in " ".join(result.output.replace("│", " ").split())
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "axis", "values"),
+    [
+        (("--dynamics", "sam", "--radius", "0.05,0.2"), "radius", [0.05, 0.2]),
+        (("--dynamics", "minibatch", "--over", "batch-size=2,4"), "batch_size", [2, 4]),
+        (("--dynamics", "sign", "--step-size", "0.01,0.02"), "step_size", [0.01, 0.02]),
+        (("--dynamics", "normalised"), None, []),
+    ],
+)
+def test_sweep_of_other_dynamics(sweep, tmp_path, arguments, axis, values):
+    result = sweep(*arguments, "--engine", "reference", "--seeds", 3, "--steps", 10)
+    assert outcome(result) == 0, result.output
+    stored = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert stored["axes"] == ([axis] if axis else [])
+    assert [entry.get(axis) for entry in stored["summary"]] == (values or [None])
+    kinds = {"sam": "SharpnessAware", "minibatch": "StochasticGradientDescent", "sign": "SignDescent"}
+    again = cli_sweep.run_sweep(stored["settings"], engine="reference")
+    assert type(again.configurations[0].dynamics).__name__ == kinds.get(arguments[1], "NormalizedGradientDescent")
+    for number in range(len(values)):
+        assert float(getattr(again.configurations[number].dynamics, str(axis))) == values[number]
+    assert stored["summary"] == files.to_jsonable(again.summary())
 
 
 def test_sweep_stopped_says_how_to_go_on(sweep, tmp_path, monkeypatch):

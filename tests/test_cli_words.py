@@ -43,6 +43,8 @@ def completed(line):
         ("opt", ["optimisers"]),
         ("optimisers --optimisers sign,r", ["sign,rmsprop"]),
         ("stability --dec", ["--decays"]),
+        ("plasticity --rules descent,s", ["descent,sign"]),
+        ("sweep --dynamics mini", ["minibatch"]),
     ],
 )
 def test_bash_completes_commands_options_and_values(line, offered):

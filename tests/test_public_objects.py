@@ -135,6 +135,10 @@ OBJECTS = {
     ),
     "theory.PhasedSolution": (lambda: phased()[0], lambda o: o.error(12)),
     "PhasedTrajectory": (lambda: phased()[1], lambda o: o.error(12)),
+    "theory.MixedTimeDistribution": (
+        lambda: gs.solve_mode(mode(), "hinge", gs.StochasticGradientDescent(0.1, batch_size=2)).time_to_logit(0.5),
+        lambda o: (o.mean, o.never, o.quantile(0.5)),
+    ),
     "theory.ModeMiniBatch": (
         lambda: gs.solve_mode(mode(), "hinge", gs.StochasticGradientDescent(0.1, batch_size=2)),
         lambda o: o.distribution(3).values,

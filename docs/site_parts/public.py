@@ -53,6 +53,14 @@ LISTED = {
     ),
     "gradstarve.studies.alignment": ("alignment_study", "AlignmentStudy"),
     "gradstarve.studies.stability": ("stability_study", "StabilityStudy", "StabilitySettings", "Line"),
+    "gradstarve.studies.plasticity": (
+        "plasticity_study",
+        "PlasticityStudy",
+        "PlasticitySettings",
+        "Task",
+        "Plane",
+        "Width",
+    ),
     "gradstarve.studies.digits.study": ("settings", "run", "claims", "report_text"),
 }
 

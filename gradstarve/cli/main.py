@@ -1,5 +1,5 @@
 """The command line: `gradstarve overlay`, `sweep`, `starve`, `digits`, `phase`, `align`, `optimisers`, `stability`,
-`derive`, `verify`, `report`.
+`plasticity`, `derive`, `verify`, `report`.
 
 Everything heavy is imported inside the commands, so that `--help` and the completion of a word are quick. The process is
 ours, so it runs in float64. Results go to standard output, and everything else that is told to standard error.
@@ -22,6 +22,7 @@ from gradstarve.cli import steps as cli_steps
 from gradstarve.cli import studies as cli_studies
 from gradstarve.cli import sweep as cli_sweep
 from gradstarve.cli import verify as cli_verify
+from gradstarve.cli._dynamics import DRAWN_DYNAMICS, check_dynamics, check_numbers, dynamics_of
 from gradstarve.cli.options import (
     DEFAULT_OUT,
     LOSSES,
@@ -41,8 +42,6 @@ from gradstarve.cli.options import (
     wrote,
 )
 from gradstarve.ground import FORMATS, files, progress
-
-DYNAMICS = ("descent", "flow")
 
 app = typer.Typer(
     name="gradstarve",
@@ -107,11 +106,14 @@ def _root(
 def overlay(
     problem: Annotated[str, choice(PROBLEMS, f"Where the two classes lie: {' or '.join(PROBLEMS)}.")] = "antipodal",
     loss: Annotated[str, choice(LOSSES)] = "cross-entropy",
-    dynamics: Annotated[str, choice(DYNAMICS, "descent (of gradients) or flow (its small-step limit).")] = "descent",
+    dynamics: Annotated[
+        str, choice(DRAWN_DYNAMICS, f"One of {', '.join(DRAWN_DYNAMICS)}; flow is descent in the limit of small steps.")
+    ] = "descent",
     width: Annotated[int, count("Neurons h of each network.")] = 16,
     seeds: Annotated[int, count("How many networks are trained.")] = 512,
     steps: Annotated[int, count("Steps of training; a flow runs to time steps x step size.")] = 200,
     step_size: Annotated[float, typer.Option(help="Step size; time t = step size x step.")] = 0.3,
+    radius: Annotated[float, typer.Option(help="How far sam looks, in all weights of a network.")] = 0.05,
     dim: Annotated[int, count("Coordinates d of the data.")] = 5,
     norms: Annotated[str, typer.Option(help='Lengths r of the points of class + and -, as "1,1.5".')] = "1,1",
     frequencies: Annotated[str, typer.Option(help='Weights p of class + and -, with sum 1, as "0.7,0.3".')] = "0.7,0.3",
@@ -132,10 +134,12 @@ def overlay(
     """
     check_choice("--problem", problem, PROBLEMS)
     check_choice("--loss", loss, LOSSES)
-    check_choice("--dynamics", dynamics, DYNAMICS)
+    check_dynamics(dynamics, DRAWN_DYNAMICS)
+    check_numbers(dynamics, {"radius": radius}, {"radius": 0.05})
     check_choice("--figures", figures, FORMATS)
     pairs = {"norms": pair("--norms", norms), "frequencies": pair("--frequencies", frequencies, "0.7,0.3")}
-    for name, value in (("--step-size", step_size), ("--scale-w", scale_w), ("--scale-z", scale_z)):
+    sizes = (("--step-size", step_size), ("--radius", radius), ("--scale-w", scale_w), ("--scale-z", scale_z))
+    for name, value in sizes:
         positive(name, value)
     every = record_every or max(1, steps // 200)
     settings = {
@@ -146,6 +150,7 @@ def overlay(
         "seeds": seeds,
         "steps": steps,
         "step_size": step_size,
+        **({"radius": radius} if dynamics == "sam" else {}),
         "dim": dim,
         **pairs,
         "scale_w": scale_w,
@@ -176,7 +181,7 @@ def run_overlay(settings: dict[str, Any]) -> Any:
     import numpy as np
 
     from gradstarve.comparison import compare
-    from gradstarve.problem import GradientDescent, GradientFlow, datasets, exclusive, init_two_layer
+    from gradstarve.problem import datasets, exclusive, init_two_layer
     from gradstarve.simulation import simulate, simulate_flow
     from gradstarve.theory import solve
 
@@ -187,11 +192,10 @@ def run_overlay(settings: dict[str, Any]) -> Any:
     network = init_two_layer(key_network, s["seeds"], s["width"], s["dim"], s["scale_w"], s["scale_z"])
     if s["problem"] == "orthogonal":
         network = exclusive(data, network, key_side)
-    if s["dynamics"] == "descent":
-        dynamics = GradientDescent(s["step_size"])
+    dynamics = dynamics_of(s["dynamics"], s)
+    if s["dynamics"] != "flow":
         trajectory = simulate(data, network, s["loss"], dynamics, s["steps"], record_every=s["record_every"])
     else:
-        dynamics = GradientFlow()
         steps = np.append(np.arange(0, s["steps"], s["record_every"]), s["steps"])
         trajectory = simulate_flow(data, network, s["loss"], s["step_size"] * steps)
     return compare(solve(data, network, s["loss"], dynamics), trajectory)
@@ -208,6 +212,7 @@ _add(cli_studies.phase, cli_studies.PHASE_EXAMPLE, "Maps of where training fails
 _add(cli_align.align, cli_align.EXAMPLE, "Where every neuron goes first, on your points or on digits.")
 _add(cli_steps.optimisers, cli_steps.OPTIMISERS_EXAMPLE, "Which neurons live and die under seven optimisers, and how fast.")
 _add(cli_steps.stability, cli_steps.STABILITY_EXAMPLE, "Large steps, label noise and weight decay in the plane of kappa.")
+_add(cli_steps.plasticity, cli_steps.PLASTICITY_EXAMPLE, "Which neurons die when labels flip again and again.")
 _add(cli_derive.derive, cli_derive.EXAMPLE, "A law derived from network and loss, every step checked.")
 _add(cli_verify.verify, cli_verify.EXAMPLE, "Try to break the theorems on random problems.")
 _add(cli_verify.page, cli_verify.REPORT_EXAMPLE, "The theorems and their verdicts as one page for a browser.", "report")

@@ -1,6 +1,7 @@
 """`gradstarve optimisers`: which neurons live, which die and how fast, under the usual optimisers.
 
-Below it: `gradstarve stability`, what large steps, noise and weight decay do to kappa.
+Below it: `gradstarve stability`, what large steps, noise and weight decay do to kappa, and `gradstarve plasticity`, which
+neurons die when labels flip.
 """
 
 from __future__ import annotations
@@ -173,6 +174,87 @@ def run_stability(settings: dict[str, Any]) -> Any:
     from gradstarve.studies.stability import stability_study
 
     return stability_study(**settings)
+
+
+# `gradstarve plasticity`: which neurons die when labels flip again and again, and what that costs.
+
+PLASTICITY_EXAMPLE = "Example: gradstarve plasticity --quick --rules descent,sign --tasks 6 --out plasticity"
+RULES = ("descent", "decay", "normalised", "sign", "reweighted", "antipodal")
+
+
+def plasticity(
+    rules: Annotated[str, choice(RULES, f"One or several of {', '.join(RULES)}.", several=True)] = ",".join(RULES),
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer networks, tasks and widths: about a minute.")] = False,
+    dim: Annotated[int, count("Coordinates d of the data.")] = 10,
+    width: Annotated[int, count("Neurons h of each network.")] = 32,
+    networks: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--seeds", "--networks", min=2, help="Networks of each rule. [default: 100, with --quick 40]"),
+    ] = None,
+    tasks: Annotated[
+        Optional[int],  # noqa: UP045
+        count("Tasks, each with the labels of the one before flipped. [default: 5, with --quick 4]", least=2),
+    ] = None,
+    steps: Annotated[int, count("Steps of the first task; later ones have twice as many.", least=10)] = 500,
+    step_size: Annotated[float, typer.Option(help="Step size of descent.")] = 0.25,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay lambda of the rule decay.")] = 0.002,
+    goal: Annotated[float, typer.Option(help="The error at which a task is learnt.")] = 0.1,
+    widths: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Widths of networks that may lose a class. [default: 1,2,4,8,16, with --quick 1,4,8]"),
+    ] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    figures: Figures = "png",
+    out: Annotated[Path, out_option("plasticity.png, plasticity.json and two tables as CSV")] = DEFAULT_OUT,
+) -> None:
+    """Show which neurons die when the labels of a class flip again and again, and what that costs.
+
+    The share of neurons alive after each task, by law and trained, beside other frequencies and antipodal classes, where a
+    new task kills no neuron; fates in the plane of the start, with exact boundaries; the steps that each task takes; and how
+    often a network can not learn the class any more, over its width. Prints the tables; writes the figure, the numbers as
+    JSON, and plasticity-tasks.csv and plasticity-widths.csv.
+    """
+    for option, value in (("--step-size", step_size), ("--weight-decay", weight_decay), ("--goal", goal)):
+        positive(option, value)
+    check_choice("--figures", figures, FORMATS)
+    settings: dict[str, Any] = {
+        "rules": tuple(several("--rules", rules, RULES)),
+        "dim": dim,
+        "width": width,
+        "steps": steps,
+        "step_size": step_size,
+        "weight_decay": weight_decay,
+        "goal": goal,
+        "key": seed,
+    }
+    given = {
+        "networks": networks,
+        "tasks": tasks,
+        "widths": None if widths is None else _counts("--widths", widths),
+    }
+    settings |= {name: value for name, value in given.items() if value is not None}
+    with command("gradstarve plasticity"):
+        folder = files.output_directory(out)
+        use_float64()
+        study = run_plasticity(settings, quick)
+        paths = [folder / f"plasticity.{figures}"]
+        study.plot(paths[0])
+        for part in ("tasks", "widths"):
+            rows = study.number_rows(part)
+            if len(rows) > 1:
+                paths.append(files.write_text(folder / f"plasticity-{part}.csv", csv_text(rows)))
+        result = {"settings": study.settings, "environment": files.environment()} | study.to_dict()
+        files.write_json(folder / "plasticity.json", result)
+    print_result(as_json, result, f"{study.table()}\n\n{study.notes()}")
+    wrote(*paths, folder / "plasticity.json")
+
+
+def run_plasticity(settings: dict[str, Any], quick: bool = False) -> Any:
+    """The `PlasticityStudy` of `settings` by name, as stored in plasticity.json."""
+    from gradstarve.studies.plasticity import QUICK, plasticity_study
+
+    return plasticity_study(**((QUICK if quick else {}) | settings))
 
 
 def _positive(option: str, text: str) -> tuple[float, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from gradstarve.cli import _stop as cli_stop
+from gradstarve.cli._dynamics import SWEPT_DYNAMICS, check_dynamics, check_numbers, dynamics_of, numbers_of
 from gradstarve.cli.options import (
     DEFAULT_OUT,
     LOSSES,
@@ -35,9 +35,10 @@ from gradstarve.cli.options import directory as store_option
 from gradstarve.ground import FORMATS, files
 
 EXAMPLE = "Example: gradstarve sweep --seeds 10000 --step-size 0.1,0.3 --over frequency=0.5,0.9 --directory runs/first"
-DYNAMICS = ("descent", "sgd")
 KEEP = ("statistics", "final", "logits")
 ENGINES = ("auto", "reference", "fused", "pallas")
+# Numbers of some dynamics, as they are where they are not given.
+_USUAL: dict[str, list[Any]] = {"momentum": [0.0], "weight_decay": [0.0], "radius": [0.05], "batch_size": [8]}
 # What may be a list of values, which are then swept, and how one of them is read.
 SWEPT: dict[str, Callable[[str], Any]] = {
     "frequency": float,
@@ -47,6 +48,8 @@ SWEPT: dict[str, Callable[[str], Any]] = {
     "step_size": float,
     "momentum": float,
     "weight_decay": float,
+    "radius": float,
+    "batch_size": int,
     "scale_w": float,
     "scale_z": float,
 }
@@ -59,10 +62,14 @@ def sweep(
     norm: Annotated[str, typer.Option(help="Length r of the point of class -; that of class + is 1. *")] = "1",
     loss: Annotated[str, choice(LOSSES, f"One of {', '.join(LOSSES)}. *", several=True)] = "cross-entropy",
     width: Annotated[str, typer.Option(help="Neurons h of each network. *")] = "8",
-    dynamics: Annotated[str, choice(DYNAMICS, "descent (of gradients) or sgd (one point a step).")] = "descent",
+    dynamics: Annotated[
+        str, choice(SWEPT_DYNAMICS, f"One of {', '.join(SWEPT_DYNAMICS)}; sgd draws one point a step, minibatch several.")
+    ] = "descent",
     step_size: Annotated[str, typer.Option(help="Step size. *")] = "0.1",
     momentum: Annotated[str, typer.Option(help="Momentum of descent. *")] = "0",
     weight_decay: Annotated[str, typer.Option(help="Weight decay of descent. *")] = "0",
+    radius: Annotated[str, typer.Option(help="How far sam looks, in all weights of a network. *")] = "0.05",
+    batch_size: Annotated[str, typer.Option(help="Points that minibatch draws for each step. *")] = "8",
     scale_w: Annotated[str, typer.Option(help="Standard deviation of the first layer at the start. *")] = "1",
     scale_z: Annotated[str, typer.Option(help="Standard deviation of the second layer at the start. *")] = "1",
     over: Annotated[
@@ -100,7 +107,7 @@ def sweep(
     writes all statistics over the steps to sweep.npz, what the table has to sweep.json, and a figure.
     """
     check_choice("--problem", problem, PROBLEMS)
-    check_choice("--dynamics", dynamics, DYNAMICS)
+    check_dynamics(dynamics, SWEPT_DYNAMICS)
     check_choice("--keep", keep, KEEP)
     check_choice("--engine", engine, ENGINES)
     check_choice("--precision", precision, PRECISIONS)
@@ -119,10 +126,9 @@ def sweep(
         values[name] = _values("--over", name, list_of)
     for value in values["loss"]:
         check_choice("--loss", value, LOSSES)
-    if dynamics == "sgd":
-        for name in ("momentum", "weight_decay"):
-            if values.pop(name) != [0.0]:
-                raise typer.BadParameter("is for --dynamics descent only", param_hint=f"'--{name.replace('_', '-')}'")
+    check_numbers(dynamics, {name: values[name] for name in _USUAL}, _USUAL)
+    for name in set(_USUAL) - set(numbers_of(dynamics)):
+        del values[name]
     if keep != "statistics" and directory is None:
         raise typer.BadParameter(f"--keep {keep} needs --directory for what is kept", param_hint="'--keep'")
     plain = ("problem", "dim", "dynamics", "seeds", "steps", "record_every", "threshold", "keep", "precision", "seed")
@@ -152,12 +158,11 @@ def run_sweep(settings: dict[str, Any], **how: Any) -> Any:
     """The `SweepResult` of `settings` by name, as stored in sweep.json; `how` are arguments that do not change it."""
     import jax
 
-    from gradstarve.problem import GradientDescent, StochasticGradientDescent, datasets
+    from gradstarve.problem import datasets
     from gradstarve.simulation import sweep
 
     s = settings
     make = {"antipodal": datasets.antipodal, "orthogonal": datasets.orthogonal}[s["problem"]]
-    kind = {"descent": GradientDescent, "sgd": StochasticGradientDescent}[s["dynamics"]]
     first = {name: s[name][0] for name in SWEPT if name in s}
     over = {name: s[name] for name in first if len(s[name]) > 1}
 
@@ -170,7 +175,7 @@ def run_sweep(settings: dict[str, Any], **how: Any) -> Any:
         steps=s["steps"],
         record_every=s["record_every"],
         **{name: first[name] for name in ("width", "loss", "scale_w", "scale_z")},
-        dynamics=kind(**{name: first[name] for name in inspect.signature(kind).parameters if name in first}),
+        dynamics=dynamics_of(s["dynamics"], first),
         over=over,
         key=jax.random.key(s["seed"]),
         keep=s["keep"],

@@ -20,8 +20,9 @@ from gradstarve.ground import (
     shown,
     which_network,
 )
-from gradstarve.simulation._simulate import check_problem, overflown
-from gradstarve.simulation._trajectory import Trajectory
+from gradstarve.problem import Phases, are_phases, as_phases
+from gradstarve.simulation._simulate import check_problem, ends_within, overflown
+from gradstarve.simulation._trajectory import PhasedTrajectory, Trajectory, joined
 from gradstarve.special import rest_after
 
 _DEFAULT_RTOL = {"float32": 1e-5, "float64": 1e-10}
@@ -42,8 +43,10 @@ def simulate_flow(
 ) -> Trajectory:
     """Integrate the gradient flow (1.2) of L = sum_i q_i l(y_i f(x_i)), labels ±1, from time 0, and record `times`.
 
-    - `data`: a `Dataset` of n points, or a `ClassDataset` for a softmax network; `network`: any `Network` of `gradstarve`
-      (`TwoLayerReLU`, `DeepReLU`, `SoftmaxTwoLayer`, ...) with any batch axes, also none;
+    - `data`: a `Dataset` of n points, or a `ClassDataset` for a softmax network; or phases [(until, data), ...] as in
+      `simulate`, each until a time (21.1): the ends of phases are recorded too;
+    - `network`: any `Network` of `gradstarve` (`TwoLayerReLU`, `DeepReLU`, `SoftmaxTwoLayer`, ...) with any batch axes,
+      also none;
     - `loss`: a `Loss` or its name;
     - `times`: a number or a rising sequence of them, >= 0 (a time of the flow is step_size * step of descent);
     - `rtol`, `atol`: every weight is integrated to the local error atol + rtol * |weight|. Default rtol is 1e-10 in
@@ -75,7 +78,9 @@ def simulate_flow(
     >>> bool(abs(drift).max() < 1e-3)
     True
     """
-    data, network, loss = check_problem(data, network, loss)
+    phases = as_phases(data, whole=False) if are_phases(data) else None
+    for one in [data] if phases is None else phases.data:
+        _, network, loss = check_problem(one, network, loss)
     dtype = network.dtype
     grid = check_times(times, dtype)
     rtol = _check_tolerance("rtol", _DEFAULT_RTOL[dtype.name] if rtol is None else rtol)
@@ -85,12 +90,8 @@ def simulate_flow(
         raise ValueError(f"rtol must be at least {least:.2g} in {dtype.name}, got {rtol}{advice}")
     max_steps = positive_int("max_steps", max_steps)
     record_networks, throw = as_flag("record_networks", record_networks), as_flag("throw", throw)
-    # diffrax costs as much to import as all the rest, and only a flow needs it.
-    from gradstarve.simulation._integrator import integrate
-
-    batch, axes = network.batch_shape, len(network.batch_shape)
+    axes = len(network.batch_shape)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
-    count = flat.batch_shape
     if atol is None:
         leaves = jax.tree.leaves(flat)
         squares = sum(jnp.sum(leaf**2, tuple(range(1, leaf.ndim))) for leaf in leaves)
@@ -98,8 +99,52 @@ def simulate_flow(
         # A network of zeros stays where it is; any positive number will do for it.
         atols = rtol * jnp.where(scale > 0, scale, 1)
     else:
-        atols = jnp.full(count, _check_tolerance("atol", atol), dtype)
+        atols = jnp.full(flat.batch_shape, _check_tolerance("atol", atol), dtype)
+    how = (rtol, atols, max_steps, record_networks, progress, throw)
+    used = jnp.zeros(flat.batch_shape, jnp.int32)
+    if phases is None:
+        return _integrate(check_problem(data, network, loss)[0], network, loss, grid, used, *how)[0]
+    return _through_phases(phases, network, loss, grid, used, *how)
 
+
+def _through_phases(
+    phases: Phases, network: Any, loss: Any, grid: np.ndarray, used: Array, *how: Any
+) -> PhasedTrajectory:
+    """Each phase from the network at the end of the one before."""
+    ends = np.asarray(ends_within(phases, float(grid[-1]), "time"), grid.dtype)
+    # The end of a phase as the grid has it, whose last bits decide which labels a record has.
+    phases = Phases(phases.data, (*map(float, ends[:-1]), phases.until[-1]))
+    grid = np.sort(np.append(grid, ends[~np.isin(ends, grid)]))
+    datas = [check_problem(data, network, loss)[0] for data in phases.data]
+    parts, begin = [], ends[0] * 0
+    for number, (data, end) in enumerate(zip(datas, ends, strict=True)):
+        own = grid[(grid <= end) & (grid > begin)] - begin if number else grid[grid <= end]
+        part, used = _integrate(data, network, loss, np.append(0 * own[:1], own) if number else own, used, *how)
+        parts.append(part)
+        network, begin = part.final, end
+    return joined(phases, parts, grid)
+
+
+def _integrate(
+    data: Any,
+    network: Any,
+    loss: Any,
+    grid: np.ndarray,
+    used: Array,
+    rtol: float,
+    atols: Array,
+    max_steps: int,
+    record_networks: bool,
+    progress: Any,
+    throw: bool,
+) -> tuple[Trajectory, Array]:
+    """The run, and how many steps of the integrator each network has `used` by now."""
+    # diffrax costs as much to import as all the rest, and only a flow needs it.
+    from gradstarve.simulation._integrator import integrate
+
+    dtype = network.dtype
+    batch, axes = network.batch_shape, len(network.batch_shape)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
     knots, place = np.unique(grid, return_inverse=True)  # the integrator wants each time once
     logits, networks = [], []
     if knots[0] == 0:
@@ -107,7 +152,7 @@ def simulate_flow(
         networks.append(jax.tree.map(lambda leaf: leaf[:, None], flat))
     knots = knots[knots > 0]
     watched = all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network)))
-    last, used = flat, jnp.zeros(count, jnp.int32)
+    last = flat
     with Progress(progress if watched else False, float(grid[-1]), "integrating") as report:
         per = -(-max(knots.size, 1) // report.pieces(_GUESS_SECONDS, most=10))
         for first in range(0, knots.size, per):
@@ -139,7 +184,7 @@ def simulate_flow(
         whole = jnp.concatenate(parts, axis=1)[:, place]
         return whole.reshape(*batch, *whole.shape[1:])
 
-    return Trajectory(
+    run = Trajectory(
         grid=grid,
         recorded=gather(logits),
         initial=network,
@@ -148,6 +193,7 @@ def simulate_flow(
         loss_function=loss,
         networks=jax.tree.map(lambda *parts: gather(parts), *networks) if record_networks else None,
     )
+    return run, used
 
 
 # Runs differ from a second to hours and nothing tells beforehand, so the bar always gets its pieces.

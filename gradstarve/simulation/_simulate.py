@@ -32,6 +32,7 @@ from gradstarve.problem import (
     GradientFlow,
     Loss,
     Network,
+    Phases,
     Schedule,
     Steps,
     StochasticGradientDescent,
@@ -115,13 +116,7 @@ def _simulate_phases(
 ) -> PhasedTrajectory:
     """Each phase from the state at the end of the one before: weights, what the optimiser remembers, and the step number."""
     phases = as_phases(given, whole=True)
-    ends = [int(min(end, steps)) for end in phases.until]
-    if phases.until[-2:-1] and phases.until[-2] >= steps:
-        begins = f"the last phase begins at step {phases.until[-2]:.0f}"
-        raise ValueError(f"{begins}, and there are {steps} steps; give more of them")
-    if np.isfinite(phases.until[-1]) and phases.until[-1] < steps:
-        ends_at = f"the last phase ends at step {phases.until[-1]:.0f}"
-        raise ValueError(f"{ends_at}, before the {steps} steps do; end it with None")
+    ends = [int(end) for end in ends_within(phases, steps, "step")]
     if isinstance(dynamics, Steps):
         dynamics = dynamics.tabled(steps, jnp.result_type(float))
     parts, state, begin = [], None, 0
@@ -132,6 +127,17 @@ def _simulate_phases(
         parts.append(part)
         network, begin = part.final, end
     return joined(phases, parts)
+
+
+def ends_within(phases: Phases, last: int | float, unit: str) -> list[float]:
+    """Where each phase of a run until `last` ends, counted in this unit; `ValueError` unless the phases fit the run."""
+    if phases.until[-2:-1] and phases.until[-2] >= last:
+        begins = f"the last phase begins at {unit} {phases.until[-2]:g}"
+        raise ValueError(f"{begins}, and the run ends at {last:g}; let it go on for longer")
+    if np.isfinite(phases.until[-1]) and phases.until[-1] < last:
+        ends_at = f"the last phase ends at {unit} {phases.until[-1]:g}"
+        raise ValueError(f"{ends_at}, before {last:g}, where the run does; end it with None")
+    return [float(min(end, last)) for end in phases.until]
 
 
 def _train(

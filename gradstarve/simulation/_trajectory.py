@@ -128,7 +128,7 @@ class Trajectory(NetworkCurve):
 
 
 class PhasedTrajectory(PhasedCurve, Trajectory):
-    """The run of `simulate([(until, data), ...], ...)`: margins, error and loss are those of the data at t.
+    """The run of `simulate` or `simulate_flow` through [(until, data), ...]: margins, error and loss by the data at t.
 
     `parts`: the `Trajectory` of each phase, whose grid begins at 0; `data` are those of the first phase.
     """
@@ -137,11 +137,15 @@ class PhasedTrajectory(PhasedCurve, Trajectory):
     parts: tuple[Trajectory, ...] = ()
 
     def _when(self, t: Any) -> Any:
-        return self.grid if t is None else self._number(t)
+        # As it was recorded: 3 * 0.1 is a time of the phase that ends at 0.3.
+        return self.grid if t is None else np.asarray(self.grid)[self._index(t)]
 
 
-def joined(phases: Phases, parts: list[Trajectory]) -> PhasedTrajectory:
-    """The runs of all phases, one after the other; the last record of one is the first of the next."""
+def joined(phases: Phases, parts: list[Trajectory], grid: Any = None) -> PhasedTrajectory:
+    """The runs of all phases, one after the other; the last record of one is the first of the next.
+
+    `grid`: what is recorded, without the rounding of sums, where t is no step number.
+    """
     first, axes = parts[0], len(parts[0].initial.batch_shape)
     rest = (slice(None),) * axes + (slice(1, None),)
 
@@ -157,7 +161,7 @@ def joined(phases: Phases, parts: list[Trajectory]) -> PhasedTrajectory:
         since += int(before.grid[-1])
         grids.append(part.grid[1:] + since)
     return PhasedTrajectory(
-        grid=np.concatenate(grids),
+        grid=np.concatenate(grids) if grid is None else grid,
         recorded=together("recorded"),
         initial=first.initial,
         final=parts[-1].final,

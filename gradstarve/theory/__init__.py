@@ -46,7 +46,7 @@ from gradstarve.theory._mode import ClockCurve, ModeSolution
 from gradstarve.theory._nearby import DataGap, NearbySolution
 from gradstarve.theory._phases import PhasedMode, PhasedSolution, alive_share, still_alive
 from gradstarve.theory._reweighting import Reweighting, equal_speed_weights, equal_time_weights, fastest_weights
-from gradstarve.theory._sgd import LogitDistribution, ModeMiniBatch, ModeSGD, TimeDistribution
+from gradstarve.theory._sgd import LogitDistribution, MixedTimeDistribution, ModeMiniBatch, ModeSGD, TimeDistribution
 from gradstarve.theory._softmax import SoftmaxMode, SoftmaxReadOut, softmax_mode
 from gradstarve.theory._solve import Solution, solve, solve_mode
 from gradstarve.theory._speed import confident_logit, error_tail, hinge_advantage, time_to_confidence
@@ -66,6 +66,7 @@ __all__ = [
     "LearningTime",
     "LogitDistribution",
     "MaxMargin",
+    "MixedTimeDistribution",
     "ModeDescent",
     "ModeMiniBatch",
     "ModeSGD",

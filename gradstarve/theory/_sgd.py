@@ -8,15 +8,23 @@ takes the deterministic law m steps takes SGD the wait for the m-th own draw, wh
 With B points a step the factors are 1 ± eta r g(u) n/B, n ~ Binomial(B, p), and a step with n = 0 leaves the mode where it
 is: the distribution is a sum over the sequences of the n > 0, of which there are B^m of length m. For hinge loss below its
 margin g = 1, and the mean over all of them is two powers.
+
+The first step with u >= goal is the wait for own step number m, one with n > 0, with the chance that m of them are the
+first to suffice. Where g = 1 the factors commute, so that the state knows only how often each n was drawn: the chance that
+m own steps do not suffice is a sum over a lattice of counts k_1 + ... + k_B = m, each with its multinomial chance. A logit
+rises in every own step if eta r < 1, so that the counts that do not suffice have no gaps and are found from m - 1 to m.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.special import gammaln
 
 from gradstarve.ground import HypothesisError, as_array, as_goal, fields_html, is_concrete, positive_int, short_repr, shown
 from gradstarve.problem import GradientDescent, Hinge, Loss, Mode, StochasticGradientDescent
@@ -144,6 +152,81 @@ class TimeDistribution(eqx.Module):
         return _wait_quantile(*self._spread(_check_level(level, self.draws.dtype)))
 
 
+class MixedTimeDistribution(eqx.Module):
+    """How many steps it takes over the seeds, where the number m of own steps that suffice depends on the draws too (17.5).
+
+    `chances`: that m = 0, 1, 2, ... of them do, [*batch, ..., own steps]; what is left of 1 are draws that never suffice.
+    `frequency`: of a step with a point of the class, [*batch, ...]. The step number of own step m is negative binomial.
+
+    >>> from gradstarve.theory import solve_mode
+    >>> solution = solve_mode(Mode(0.5, 1.0, a=[0.1], z=[0.1]), "hinge", StochasticGradientDescent(0.5, batch_size=2))
+    >>> wait = solution.time_to_logit(0.02)   # one step with both points, or two with one
+    >>> wait.chances.shape, float(wait.quantile(0.5))
+    ((3,), 2.0)
+    """
+
+    chances: Float[Array, "... own"]
+    frequency: Float[Array, "..."]
+
+    @property
+    def never(self) -> Float[Array, "..."]:
+        """The chance that it never comes to it."""
+        return jnp.maximum(1 - jnp.sum(self.chances, axis=-1), 0)
+
+    @property
+    def _is_sure(self) -> Array:
+        """Whether what is left of 1 is no more than rounding."""
+        return self.never <= _ROUNDINGS * jnp.finfo(self.chances.dtype).eps
+
+    @property
+    def _own(self) -> Array:
+        return jnp.arange(self.chances.shape[-1], dtype=self.chances.dtype)
+
+    @property
+    def mean(self) -> Float[Array, "..."]:
+        """E m / f, f the `frequency`; inf where it may never come to it."""
+        return jnp.where(self._is_sure, jnp.sum(self.chances * self._own, axis=-1) / self.frequency, jnp.inf)
+
+    @property
+    def variance(self) -> Float[Array, "..."]:
+        """E m (1 - f) / f^2 + var m / f^2; inf where it may never come to it."""
+        mean = jnp.sum(self.chances * self._own, axis=-1)
+        spread = jnp.sum(self.chances * (self._own - mean[..., None]) ** 2, axis=-1)
+        return jnp.where(self._is_sure, (mean * (1 - self.frequency) + spread) / self.frequency**2, jnp.inf)
+
+    @property
+    def _waits(self) -> TimeDistribution:
+        """The wait for each number of own steps."""
+        frequency = jnp.broadcast_to(self.frequency[..., None], self.chances.shape)
+        return TimeDistribution(jnp.broadcast_to(self._own, self.chances.shape), frequency)
+
+    def pmf(self, step) -> Float[Array, "..."]:
+        """P(it takes exactly `step` steps), [..., *step.shape]."""
+        return self._mixed(self._waits.pmf(step))
+
+    def cdf(self, step) -> Float[Array, "..."]:
+        """P(it takes at most `step` steps), [..., *step.shape]."""
+        return self._mixed(self._waits.cdf(step))
+
+    def _mixed(self, found: Array) -> Array:
+        """[..., own steps, *step.shape] -> [..., *step.shape]"""
+        axis = self.chances.ndim - 1
+        weights = self.chances.reshape(*self.chances.shape, *(1,) * (found.ndim - axis - 1))
+        return jnp.sum(weights * found, axis=axis)
+
+    def quantile(self, level) -> Float[Array, "..."]:
+        """The smallest number of steps with a cdf of at least `level`, [..., *level.shape], as floats; inf if there is none.
+
+        `ValueError` unless 0 < level < 1. A level that is a value of the cdf to its rounding counts as that.
+        """
+        level = _check_level(level, self.chances.dtype)
+        shape = (*self.frequency.shape, *level.shape)
+        own = self.chances.reshape(*self.frequency.shape, *(1,) * level.ndim, -1)
+        least = jnp.broadcast_to(_least(level), shape)
+        frequency = jnp.broadcast_to(self.frequency.reshape(*self.frequency.shape, *(1,) * level.ndim), shape)
+        return _mixed_quantile(least, jnp.broadcast_to(own, (*shape, own.shape[-1])), frequency)
+
+
 class DrawnMode(eqx.Module):
     """One `mode` under descent on random points, and `own`, the deterministic law of its own draws."""
 
@@ -247,6 +330,44 @@ class ModeMiniBatch(DrawnMode):
             )
         return LogitDistribution(*_outcomes(self, step))
 
+    def time_to_logit(self, logit) -> MixedTimeDistribution:
+        """The first step with u >= `logit`, over the draws, exact for the hinge loss with eta r < 1: [*batch, *logit.shape].
+
+        A logit above 1 is reached by the draws alone that step over the margin, and by the others never.
+
+        `HypothesisError` for another loss, where the state depends on the order of the draws, and for eta r >= 1;
+        `ValueError` where more than 2^20 counts of draws do not suffice, and for numbers that are traced.
+        """
+        law = self.own.law
+        goal = as_goal("logit", logit, self.mode.a.dtype)
+        numbers = (self.mode.a, self.mode.z, self.mode.norm, law.dynamics.step_size, self.frequency, goal)
+        if not all(map(is_concrete, numbers)):
+            raise ValueError("time_to_logit of mini-batches counts outside jit, grad and vmap; give numbers that are known")
+        if not isinstance(law.loss_function, Hinge):
+            raise HypothesisError(
+                "the order of the draws is no matter where the residual is constant: hinge loss (17.5)",
+                f"loss = {getattr(law.loss_function, 'name', type(law.loss_function).__name__)!r}",
+                "distribution(step).cdf(u), or simulate(...)",
+            )
+        a, z, norm, size, p, _ = (np.asarray(value, np.float64) for value in numbers)
+        batch = self.mode.batch_shape
+        norm, pushed, p = (np.broadcast_to(v, batch) for v in (norm, size * norm, p))
+        if not (pushed < 1).all():
+            where = f"step_size * norm = {pushed.max():.6g}"
+            raise HypothesisError("the logit rises in every own step: eta r < 1 (17.5)", where, "a smaller step size")
+        goals = np.asarray(goal, np.float64)
+        pairs = [(i, u) for i in np.ndindex(batch) for u in goals.ravel()]
+        found = [_enough(a[i], z[i], norm[i], pushed[i], p[i], self.batch_size, u) for i, u in pairs]
+        chances = np.zeros((len(found), max(map(len, found))))
+        for row, own in zip(chances, found, strict=True):
+            row[: len(own)] = own
+        shape = (*batch, *goals.shape)
+        with np.errstate(divide="ignore"):
+            drawn = -np.expm1(self.batch_size * np.log1p(-p))
+        drawn = np.broadcast_to(drawn.reshape((*batch, *(1,) * goals.ndim)), shape)
+        dtype = self.mode.a.dtype
+        return MixedTimeDistribution(jnp.asarray(chances.reshape((*shape, -1)), dtype), jnp.asarray(drawn, dtype))
+
     def expected_logit(self, step) -> Float[Array, "*batch"]:
         """E u after `step` >= 0 steps of the hinge loss, while no draw can have led to the margin, [*batch]:
 
@@ -280,6 +401,55 @@ class ModeMiniBatch(DrawnMode):
         )
         rises, falls = (1 + pushed * p) ** 2 + spread, (1 - pushed * p) ** 2 + spread
         return norm / 4 * (rises**step * grown - falls**step * decayed)
+
+
+def _enough(a: np.ndarray, z: np.ndarray, norm: Any, pushed: Any, p: Any, most: int, goal: float) -> np.ndarray:
+    """The chance that own step m = 0, 1, ... is the first with u >= `goal`, for one mode, hinge loss and `pushed` < 1.
+
+    A count [most] is how often n = 1, ..., most points of the class were drawn. Those that go on, u < 1 and u < goal, have
+    no gaps, and each is made once: from the count without its largest n.
+    """
+    drawn = np.arange(1, most + 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        others = np.where(drawn < most, (most - drawn) * np.log1p(-p), 0)
+        logs = gammaln(most + 1) - gammaln(drawn + 1) - gammaln(most - drawn + 1) + drawn * np.log(p) + others
+        logs = logs - np.log(-np.expm1(most * np.log1p(-p)))  # given that there is one
+    grown, decayed = (a + z)[a > 0], (a - z)[a > 0]
+    rises, falls = np.log1p(pushed * drawn / most), np.log1p(-pushed * drawn / most)
+
+    def logit(up: np.ndarray, down: np.ndarray) -> np.ndarray:
+        """u where a + z has risen by e^up and a - z fallen by e^down; neurons with a <= 0 have left."""
+        total = np.zeros_like(up)
+        for one, other in zip(grown, decayed, strict=True):
+            plus, minus = one * np.exp(up), other * np.exp(down)
+            total += np.where(plus + minus > 0, plus**2 - minus**2, 0)
+        return norm / 4 * total
+
+    counts = np.zeros((1, most))
+    u = logit(np.zeros(1), np.zeros(1))[0]
+    if u >= goal:
+        return np.ones(1)
+    found, seen = [0.0], 1
+    if u >= 1 or not (grown > 0).any():  # where nothing grows, it never comes to it
+        return np.zeros(1)
+    while len(counts):
+        m = len(found)  # of the step that is taken
+        chance = np.exp(gammaln(m) - gammaln(counts + 1).sum(-1) + counts @ np.where(np.isfinite(logs), logs, 0))
+        chance = np.where((counts * ~np.isfinite(logs)).any(-1), 0, chance)
+        later = logit((counts @ rises)[:, None] + rises, (counts @ falls)[:, None] + falls)
+        found.append(float(np.sum(chance[:, None] * np.exp(logs) * (later >= goal))))
+        largest = np.where(counts.any(-1), most - 1 - (counts[:, ::-1] > 0).argmax(-1), 0)
+        on = (later < min(goal, 1.0)) & (np.arange(most) >= largest[:, None])
+        rows, added = np.nonzero(on)
+        counts = counts[rows]
+        counts[np.arange(len(rows)), added] += 1
+        seen += len(rows)
+        if seen > _MOST_OUTCOMES:
+            raise ValueError(
+                f"more than {_MOST_OUTCOMES} counts of draws do not suffice for a logit of {goal:.6g}; take larger steps or "
+                "smaller batches, or simulate(...)"
+            )
+    return np.array(found)
 
 
 @eqx.filter_jit
@@ -368,3 +538,30 @@ def _wait_quantile(level, draws, frequency):
 
     ends = jax.lax.while_loop(lambda ends: ~jnp.all(ends[1] - ends[0] <= 1), halve, (m - 1, high))
     return jnp.where(draws == 0, 0, jnp.where(jnp.isfinite(draws), ends[1], jnp.inf))
+
+
+@jax.jit
+def _mixed_quantile(least, chances, frequency):
+    """As `_wait_quantile`, of a mixture: `chances` [..., own steps]; `least` and `frequency` [...]."""
+    m = jnp.broadcast_to(jnp.arange(chances.shape[-1], dtype=chances.dtype), chances.shape)
+
+    def enough(step):
+        waits = binomial_at_least(m, *(jnp.broadcast_to(v[..., None], m.shape) for v in (step, frequency)))
+        return jnp.sum(chances * waits, axis=-1) >= least
+
+    possible = jnp.sum(chances, axis=-1) >= least
+
+    def further(high):
+        return jnp.where(enough(high) | ~possible, high, 2 * high)
+
+    start = jnp.full_like(frequency, chances.shape[-1])
+    high = jax.lax.while_loop(lambda high: ~jnp.all(enough(high) | ~possible), further, start)
+
+    def halve(ends):
+        low, high = ends
+        middle = jnp.floor((low + high) / 2)
+        there = enough(middle)
+        return jnp.where(there, low, middle), jnp.where(there, middle, high)
+
+    ends = jax.lax.while_loop(lambda ends: ~jnp.all(ends[1] - ends[0] <= 1), halve, (-jnp.ones_like(high), high))
+    return jnp.where(possible, ends[1], jnp.inf)

@@ -338,7 +338,7 @@ STEPS = "counts steps, and its derivatives at whole steps have tests beside the 
 WITHOUT = {
     "DescentSolution": STEPS, "ModeDescent": STEPS, "ModeSGD": STEPS,
     "LogitDistribution": "its quantiles are steps; its sums are those of binomial_log_pmf",
-    "TimeDistribution": "counts steps",
+    "TimeDistribution": "counts steps", "MixedTimeDistribution": "counts steps",
     "Solution": "reads one ModeSolution a class; test_derivatives_of_solve", "solve": "as Solution",
     "MaxMargin": "the support is a choice of points; test_direction", "max_margin_direction": "as MaxMargin",
     "Reweighting": "NumPy arrays of a linear programme, with corners", "fastest_weights": "as Reweighting",

@@ -24,12 +24,16 @@ from gradstarve.problem import (
     GradientDescent,
     Loss,
     Network,
+    Phases,
     Schedule,
     Steps,
     TwoLayerReLU,
+    are_phases,
     as_loss,
+    as_phases,
     no_dynamics,
 )
+from gradstarve.simulation._simulate import ends_within
 from gradstarve.simulation._span import Span
 from gradstarve.simulation.engines._fused import cores
 from gradstarve.simulation.sweep._identity import identity
@@ -52,7 +56,8 @@ class Configuration:
 
     `labels` tell the swept values apart in tables. `data` are as given; `problem` are those that are trained on, in few
     numbers and with repeated points merged, as `Span` makes them: w `basis`^T, `basis` [k, d], are the numbers of a neuron
-    (None: its weights), and point i is row `index`[i].
+    (None: its weights), and point i is row `index`[i]. Where data change, they are those of the `phases`, as given, and
+    `data` and `problem` those of the first one.
     """
 
     swept: dict[str, Any]
@@ -66,6 +71,22 @@ class Configuration:
     problem: Dataset
     basis: Any
     index: np.ndarray
+    phases: Phases | None = None
+
+    @property
+    def given(self) -> Any:
+        """The data as `simulate` takes them."""
+        if self.phases is None:
+            return self.data
+        ends = [None if np.isinf(end) else int(end) for end in self.phases.until]
+        return list(zip(ends, self.phases.data, strict=True))
+
+    def stretches(self, steps: int) -> list[tuple[int, Dataset]]:
+        """For how many steps each of the data is trained on."""
+        if self.phases is None:
+            return [(steps, self.problem)]
+        ends = [int(end) for end in ends_within(self.phases, steps, "step")]
+        return list(zip(np.diff(ends, prepend=0).tolist(), self.phases.data, strict=True))
 
     def as_given(self) -> Configuration:
         """The same, trained on the data as given: what every engine can do."""
@@ -194,7 +215,7 @@ def configurations(
             "sweep over the data with a function that makes them, data=lambda frequency: ..."
         )
     told = {name: labels(name, values) for name, values in swept.items()}
-    made: dict[tuple, tuple[Dataset, Dataset, Any, np.ndarray]] = {}
+    made: dict[tuple, tuple[Dataset, Dataset, Any, np.ndarray, Phases | None]] = {}
     found = []
     for places in itertools.product(*(range(len(values)) for values in swept.values())):
         chosen = {name: values[i] for (name, values), i in zip(swept.items(), places, strict=True)}
@@ -210,6 +231,9 @@ def configurations(
         changed = {name: chosen[name] for name in hyper if name in chosen}
         moved = type(dynamics)(**hyper | changed) if changed else dynamics
         found.append(Configuration(chosen, names, width, *scales, as_loss(settings["loss"]), moved, *made[which]))
+    ends = {None if one.phases is None else one.phases.until for one in found}
+    if len(ends) > 1:
+        raise ValueError("every configuration must have phases with the same ends, or none; sweep them apart")
     sizes = {one.data.size for one in found}
     if len(sizes) > 1:
         raise ValueError(f"every configuration must have the same number of points, got {sorted(sizes)}; sweep them apart")
@@ -243,14 +267,19 @@ def _scale(name: str, value: Any) -> float:
     return float(array)
 
 
-def _prepare(data: Any, may_merge: bool) -> tuple[Dataset, Dataset, Any, np.ndarray]:
-    """`data`, `problem`, `basis` and `index` of a `Configuration`."""
+def _prepare(data: Any, may_merge: bool) -> tuple[Dataset, Dataset, Any, np.ndarray, Phases | None]:
+    """`data`, `problem`, `basis`, `index` and `phases` of a `Configuration`."""
+    if are_phases(data):
+        phases = as_phases(data, whole=True)
+        dtype = jnp.result_type(*(one.points.dtype for one in phases.data))
+        datas: Any = jax.tree.map(lambda leaf: leaf.astype(dtype), phases.data)
+        return datas[0], datas[0], None, np.arange(datas[0].size), Phases(datas, phases.until)
     if not isinstance(data, Dataset):
         raise ValueError(f"data must be a Dataset, or a function that makes one, got {type(data).__name__}")
     some = TwoLayerReLU(jnp.zeros((1, data.dim), data.points.dtype), jnp.zeros(1, data.points.dtype))
     span = Span(data, some, draws=not may_merge)
     index = np.arange(data.size) if span.index is None else np.asarray(span.index)
-    return data, span.data, span.entry, index
+    return data, span.data, span.entry, index, None
 
 
 class Cost(NamedTuple):

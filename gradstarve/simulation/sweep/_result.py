@@ -184,7 +184,7 @@ class SweepResult:
             keys = jax.vmap(lambda i: jax.random.fold_in(draws, i))(self._numbers(seed)).reshape(networks.batch_shape)
         steps = int(self.grid[-1])
         return simulate(
-            one.data, networks, one.loss, one.dynamics, steps, record_every=self.record_every, key=keys, throw=False
+            one.given, networks, one.loss, one.dynamics, steps, record_every=self.record_every, key=keys, throw=False
         )
 
     def _numbers(self, seed: Any) -> np.ndarray:

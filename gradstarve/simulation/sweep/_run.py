@@ -87,7 +87,7 @@ class Trainer:
         one = self.found[block.configuration]
         points, moved = one.problem.points, jax.tree.structure(one.dynamics)
         kind = (device, self.engine.name, self.size, self.steps, self.every, points.shape, points.dtype, one.data.dim)
-        kind += (one.width, one.basis is None, str(one.loss), moved)
+        kind += (one.width, one.basis is None, str(one.loss), moved, one.phases and one.phases.until)
         if kind in _COMPILED:
             return self._train(block, device)
         with self._guard:
@@ -109,7 +109,7 @@ class Trainer:
                     self.key,
                     (jnp.asarray(one.scale_w, dtype), jnp.asarray(one.scale_z, dtype)),
                     one.dynamics,
-                    one.problem,
+                    [data for _, data in one.stretches(self.steps)],
                     one.basis,
                     jnp.asarray(self.threshold, dtype),
                 )
@@ -118,21 +118,23 @@ class Trainer:
 
     def _train(self, block: Block, device: Any) -> tuple[Part, dict[str, np.ndarray]]:
         one = self.found[block.configuration]
-        key, scales, dynamics, data, basis, threshold = self._constants(block.configuration, device)
+        key, scales, dynamics, datas, basis, threshold = self._constants(block.configuration, device)
         # The last block is filled with networks that nobody asked for.
         first = self.first_seed + block.first
         numbers = jax.device_put((first + np.arange(self.size)).astype(np.uint32), device)
         drawn = draw_two_layer(key, numbers, *scales, one.width, one.data.dim)
-        state, dynamics, start = begin(key, numbers, drawn, dynamics, data, basis)
-        seen = [start]
-        whole, rest = divmod(self.steps, self.every)
-        for records, every in ((whole, self.every), (1, rest)):
-            if records and every:
-                state, logits, _ = self.engine.advance(state, data, one.loss, dynamics, records, every, False)
-                seen.append(logits)
+        state, dynamics, start = begin(key, numbers, drawn, dynamics, datas[0], basis)
+        seen, recorded = [start], [1]
+        for data, (steps, _) in zip(datas, one.stretches(self.steps), strict=True):
+            whole, rest = divmod(steps, self.every)
+            for records, every in ((whole, self.every), (1, rest)):
+                if records and every:
+                    state, logits, _ = self.engine.advance(state, data, one.loss, dynamics, records, every, False)
+                    seen.append(logits)
+            recorded.append(whole + bool(rest))
         logits = jnp.concatenate(seen)
         count = jax.device_put(np.int32(block.count), device)
-        found = summarise(logits, data, one.loss, threshold, count)
+        found = summarise(logits, *_answers(datas, recorded), one.loss, threshold, count)
         kept = {}
         if self.keep != "statistics":
             kept = {name: getattr(state.networks, name) for name in ("w", "z")}
@@ -140,6 +142,15 @@ class Trainer:
         found, kept = jax.device_get((found, kept))
         part = part_of_block(found, block.number, first)
         return part, {name: value[: block.count] for name, value in kept.items()}
+
+
+def _answers(datas: list[Dataset], recorded: list[int]) -> tuple[Array, Array]:
+    """Labels and weights, [n], or of each record where they change, [records, n]; `recorded`: at the start, by phase."""
+    if len(datas) == 1:
+        return datas[0].labels, datas[0].weights
+    phase = np.repeat(np.arange(len(datas)), [recorded[0] + recorded[1], *recorded[2:]])
+    labels, weights = (jnp.stack([getattr(data, name) for data in datas])[phase] for name in ("labels", "weights"))
+    return labels, weights
 
 
 def in_order(

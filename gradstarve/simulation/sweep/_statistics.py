@@ -144,10 +144,18 @@ Part = dict[str, np.ndarray]
 
 
 def summarise(
-    logits: Float[Array, "records b n"], data: Dataset, loss: Loss, threshold: Float[Array, ""], count: Integer[Array, ""]
+    logits: Float[Array, "records b n"],
+    labels: Float[Array, "*records n"],
+    weights: Float[Array, "*records n"],
+    loss: Loss,
+    threshold: Float[Array, ""],
+    count: Integer[Array, ""],
 ) -> dict[str, Array]:
-    """What a block of networks comes to; the first `count` of them are real, the others fill the block."""
-    found, first, bins = _reduce(logits, data, loss, threshold, count)
+    """What a block of networks comes to; the first `count` of them are real, the others fill the block.
+
+    `labels`, `weights`: of the points, or of the points at each record.
+    """
+    found, first, bins = _reduce(logits, labels, weights, loss, threshold, count)
     # A program of its own: XLA:CPU would compute the logarithms of the scales inside the scatter, element by element.
     crossed, histograms = _tally(first, bins)
     return found | {"crossed": crossed, "bins": histograms}
@@ -155,15 +163,20 @@ def summarise(
 
 @eqx.filter_jit
 def _reduce(
-    logits: Float[Array, "records b n"], data: Dataset, loss: Loss, threshold: Float[Array, ""], count: Integer[Array, ""]
+    logits: Float[Array, "records b n"],
+    labels: Float[Array, "*records n"],
+    weights: Float[Array, "*records n"],
+    loss: Loss,
+    threshold: Float[Array, ""],
+    count: Integer[Array, ""],
 ) -> tuple[dict[str, Array], Integer[Array, "columns b"], Integer[Array, "records bins b"]]:
     """Sums and extremes; the record at which a network is first below the threshold; the bins that it is in."""
     # Networks along the last axis, where vectors run and sums are quick; few points would leave it short.
     logits = jnp.moveaxis(logits, 1, 2)  # [records, n, b]
-    margins = data.labels[:, None] * logits
+    margins = labels[..., None] * logits
     point_errors = jax.nn.sigmoid(-margins)
-    errors = jnp.sum(data.weights[:, None] * point_errors, 1, keepdims=True)
-    losses = jnp.sum(data.weights[:, None] * loss.value(margins), 1, keepdims=True)
+    errors = jnp.sum(weights[..., None] * point_errors, 1, keepdims=True)
+    losses = jnp.sum(weights[..., None] * loss.value(margins), 1, keepdims=True)
     real = jnp.arange(logits.shape[2]) < count
     finite = jnp.isfinite(logits).all((0, 1)) & jnp.isfinite(losses).all((0, 1))
     taken = real & finite

@@ -9,7 +9,8 @@ complete chunks and at most a temporary file, which the next run removes.
 
 The manifest has a format number. Format 2 stores losses by `identity`, with every number and all code that is not a
 library's, and each chunk has the sizes and the environment too, so that a lost manifest is written again from a chunk.
-Format 1 stored the text of a loss, which hides its values; such a directory is refused.
+Format 1 stored the text of a loss, which hides its values; such a directory is refused. Phases stand in the settings by
+their ends and the checksums of their data, in place of the one checksum; what has no phases is stored as before them.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstarve.ground import Progress, one_key, positive_int, shown
-from gradstarve.problem import GradientDescent, Schedule, Steps, TwoLayerReLU
+from gradstarve.problem import Dataset, GradientDescent, Phases, Schedule, Steps, TwoLayerReLU
 from gradstarve.simulation.engines import _choose as engines
 from gradstarve.simulation.sweep import _plan as sweep_plan
 from gradstarve.simulation.sweep._identity import identity
@@ -47,7 +47,9 @@ def sweep(
     """Train `seeds` random `TwoLayerReLU` networks for every combination of swept values, and keep their statistics.
 
     - `data`: a `Dataset`, or a function that makes one from those names in `over` that are no settings of the sweep, such
-      as `lambda frequency: datasets.antipodal(frequencies=(frequency, 1 - frequency))`;
+      as `lambda frequency: datasets.antipodal(frequencies=(frequency, 1 - frequency))`; or phases [(until, data), ...] in
+      place of either, as in `simulate` (21.1), with the same ends in all configurations: errors, losses, margins and what is
+      learnt are then those by the data at that step, and the ends of phases are recorded too;
     - `seeds`: how many, 0, 1, ..., or a `range` of them with step 1; at most 2^32 - 2;
     - `steps`, `record_every`: as in `simulate`; by default there are about 40 records;
     - `width`, `scale_w`, `scale_z`: of the networks, as in `init_two_layer`; `loss`; `dynamics`: `GradientDescent` (by
@@ -107,7 +109,10 @@ def sweep(
     trainer = _engine(engine, found, places[0])
     if trainer.name == "reference":
         found = [one.as_given() for one in found]
-    grid = np.append(np.arange(0, steps, every), steps)
+    # As `simulate` records: in each phase 0, K, 2K, ... steps after its beginning, and its end.
+    lengths = [length for length, _ in found[0].stretches(steps)]
+    begins = np.cumsum([0, *lengths[:-1]])
+    grid = np.append(np.concatenate([b + np.arange(0, n, every) for b, n in zip(begins, lengths, strict=True)]), steps)
     settings = {
         "seeds": [numbers.start, numbers.stop],
         "steps": steps,
@@ -220,7 +225,8 @@ def _floors(found: list[sweep_plan.Configuration]) -> dict[str, float]:
     for one in found:
         which = id(one.loss), id(one.data)
         if which not in known:
-            known[which] = error_floor(one.loss, one.data)
+            datas = (one.data,) if one.phases is None else one.phases.data
+            known[which] = max(error_floor(one.loss, data) for data in datas)
         name = str(one.labels.get("loss", one.loss.name))
         floors[name] = max(floors.get(name, 0.0), known[which])
     return floors
@@ -244,9 +250,20 @@ def _describe(found: list[sweep_plan.Configuration]) -> dict[str, Any]:
             "loss": losses[id(one.loss)],
             "dynamics": kind.__name__ if kind.__module__.startswith("gradstarve.") else identity(kind, "dynamics"),
             **hyper,
-            "data": checksum(one.data.points, one.data.labels, one.data.weights),
+            "data": _checksum(one.data) if one.phases is None else _of_phases(one.phases),
         }
     return told
+
+
+def _checksum(data: Dataset) -> str:
+    return checksum(data.points, data.labels, data.weights)
+
+
+def _of_phases(phases: Phases) -> dict[str, Any]:
+    """By the number of the phase; the end of the last one, where it has one, changes nothing."""
+    ends = (*map(int, phases.until[:-1]), "the end")
+    pairs = enumerate(zip(ends, phases.data, strict=True))
+    return {f"phase {number}": {"until": end, "data": _checksum(data)} for number, (end, data) in pairs}
 
 
 def _told(name: str, value: Any) -> Any:
