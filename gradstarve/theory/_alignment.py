@@ -303,9 +303,8 @@ class Alignment(eqx.Module):
                 unit = size.reshape(nets, h).max(-1)
                 unit = np.where(unit > 0, unit, 1)
                 part = (size.reshape(nets, h) / unit[:, None])[..., None]
-                seen = (part * w.reshape(nets, h, -1)) @ points.T
-                seen = np.where(seen > 0, seen, self.initial.slope * seen)
-                outputs = np.einsum("bhn,bh->bn", seen, part[..., 0] * z.reshape(nets, h))
+                both = zip(part * w.reshape(nets, h, -1), part[..., 0] * z.reshape(nets, h), strict=True)
+                outputs = np.stack([_outputs(one_w, one_z, points, self.initial.slope) for one_w, one_z in both])
                 with np.errstate(divide="ignore", over="ignore"):
                     height = np.log(np.max(np.abs(outputs), axis=-1)) + 2 * np.log(unit) + 2 * drop[::h]
                     outputs = outputs * np.exp(np.minimum(2 * np.log(unit) + 2 * drop[::h], 600))[:, None]
@@ -497,6 +496,12 @@ def _as_times(t: Any) -> np.ndarray:
     if not bool((np.isfinite(times) & (times >= 0)).all()):
         raise ValueError(f"t must be >= 0 and finite, got {shown(t)}; where neurons point in the end is .directions")
     return times
+
+
+def _outputs(w: np.ndarray, z: np.ndarray, points: np.ndarray, slope: float) -> np.ndarray:
+    """f(x_i), [n]."""
+    seen = w @ points.T
+    return z @ np.where(seen > 0, seen, slope * seen)
 
 
 def _as_network(w, z, slope: float) -> TwoLayerReLU:
