@@ -104,12 +104,12 @@ def digits_against_training(h, scales, every):
     assert x.shape == (357, 64)
     x, y = x[::every], y[::every]
     rng = np.random.default_rng(0)
-    w, z = rng.normal(size=(h, 64)), rng.normal(size=h)
+    w, z = rng.normal(size=(h, 64)) / 8, rng.normal(size=h)
     data, network = gs.Dataset(x, y), gs.TwoLayerReLU(w, z)
     phase = early_alignment(data, network)
-    start = time.perf_counter()
+    start = time.process_time()
     law = np.asarray(early_alignment(data, network).network(6.0).w)
-    took = time.perf_counter() - start
+    took = time.process_time() - start
     worst = []
     for scale in scales:
         trained, _ = descended(x, y, scale * w, scale * z, 4e-3, 6.0, sigmoid, 2)
@@ -120,8 +120,9 @@ def digits_against_training(h, scales, every):
 
 def test_digits(x64):
     phase, worst, _ = digits_against_training(12, (1e-4, 0.02), 6)
-    assert worst[0] < 2 * 2e-9
-    assert worst[1] < 1e-3
+    # The outputs grow as scale^2, and 1 - cos as their square.
+    assert worst[0] < 2e-8
+    assert worst[1] < 3e-4
     assert not phase.groups.undetermined.any()
     assert (phase.groups.direction >= 0).sum() + phase.groups.dead.sum() + phase.groups.rests.sum() == 12
     check_directions(phase, 0.5)
@@ -131,8 +132,8 @@ def test_digits(x64):
 def test_sixty_neurons_on_digits(x64):
     _, worst, took = digits_against_training(60, (1e-4, 0.02, 0.1), 1)
     print(f"{took:.1f} s, 1 - cos {worst}")
-    assert took < 5
-    assert worst[0] < 2 * 2e-9
+    assert took < 5  # of the processor, so that other work beside it does not count
+    assert (np.array(worst) < 2 * np.array([2e-9, 3e-5, 8e-3])).all()  # THEORY 16
 
 
 def check_directions(phase, g0):
@@ -554,9 +555,9 @@ def test_ten_thousand_neurons_on_two_thousand_points():
     x = rng.normal(size=(2000, 10)).astype(np.float32)
     y = np.where(x[:, 0] + rng.normal(size=2000) > 0, 1, -1)
     data, network = gs.Dataset(x, y), gs.init_two_layer(0, (), 10_000, 10)
-    start = time.perf_counter()
+    start = time.process_time()
     phase = early_alignment(data, network)
-    took = time.perf_counter() - start
-    print(f"{took:.1f} s, {int(phase.events.count.sum())} events, {phase!r}")
-    assert took < 900
+    took = time.process_time() - start
+    print(f"{took:.1f} s of the processor, {int(phase.events.count.sum())} events, {phase!r}")
+    assert took < 400
     assert phase.groups.undetermined.mean() < 0.1
