@@ -92,11 +92,12 @@ if TYPE_CHECKING:
         real_arrays,
         together,
     )
+    from gradstarve.ground._compile import quick_to_compile
 else:
 
     def __getattr__(name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(f"module 'gradstarve.ground' has no attribute {name!r}")
-        from gradstarve.ground import _arguments, _arrays
+        from gradstarve.ground import _arguments, _arrays, _compile
 
-        return getattr(_arguments if hasattr(_arguments, name) else _arrays, name)
+        return getattr(next((room for room in (_arguments, _arrays) if hasattr(room, name)), _compile), name)

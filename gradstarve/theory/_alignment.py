@@ -259,12 +259,12 @@ class Alignment(eqx.Module):
         g0 = _residual(self.loss_function, self.data)
 
         def excess(outputs, height, wanted):
-            margins = np.clip(outputs, -1e30, 1e30) * np.asarray(self.data.labels)
+            margins = np.clip(outputs, -_FAR, _FAR) * np.asarray(self.data.labels)
             found = np.asarray(self.loss_function.residual(jnp.asarray(margins, self.data.points.dtype)), np.float64)
             off = np.max(np.abs(found - g0) / g0, axis=-1)
             return np.where(np.isnan(off), np.inf, off) - wanted
 
-        return self._first_times(excess, tolerances, as_flag("throw", throw))
+        return self._first_times(excess, tolerances, as_flag("throw", throw), np.log(_FAR))
 
     def _check_determined(self, time: Any, throw: bool) -> None:
         """`HypothesisError` for a neuron that is not determined up to `time`, a number or [*batch, 1]."""
@@ -281,8 +281,9 @@ class Alignment(eqx.Module):
             "an earlier time, throw=False, or simulate(...), where rounding decides",
         )
 
-    def _first_times(self, excess: Callable, wanted: np.ndarray, throw: bool) -> Array:
-        """The first time at which excess(outputs, log max |f|, wanted) >= 0, [*batch, *wanted.shape]."""
+    def _first_times(self, excess: Callable, wanted: np.ndarray, throw: bool, highest: float = np.inf) -> Array:
+        """The first time at which excess(outputs, log max |f|, wanted) >= 0, [*batch, *wanted.shape]; `highest`: the log
+        max |f| beyond which it does not change any more."""
         gates, task = _gates(self.data, self.initial, self.loss_function)
         w0, z0, size, _ = _neurons(self.initial, gates)
         batch, h = self.initial.batch_shape, self.initial.width
@@ -302,15 +303,14 @@ class Alignment(eqx.Module):
                 unit = size.reshape(nets, h).max(-1)
                 unit = np.where(unit > 0, unit, 1)
                 part = (size.reshape(nets, h) / unit[:, None])[..., None]
-                seen = (part * w.reshape(nets, h, -1)) @ points.T
-                seen = np.where(seen > 0, seen, self.initial.slope * seen)
-                outputs = np.einsum("bhn,bh->bn", seen, part[..., 0] * z.reshape(nets, h))
+                both = zip(part * w.reshape(nets, h, -1), part[..., 0] * z.reshape(nets, h), strict=True)
+                outputs = np.stack([_outputs(one_w, one_z, points, self.initial.slope) for one_w, one_z in both])
                 with np.errstate(divide="ignore", over="ignore"):
                     height = np.log(np.max(np.abs(outputs), axis=-1)) + 2 * np.log(unit) + 2 * drop[::h]
                     outputs = outputs * np.exp(np.minimum(2 * np.log(unit) + 2 * drop[::h], 600))[:, None]
                 return excess(outputs, height, goal), height
 
-            found[:, column] = _march(look, whole, nets, h, until)
+            found[:, column] = _march(look, whole, nets, h, until, highest)
         found = found / gates.total
         self._check_determined(np.max(found, axis=-1, initial=0).reshape((*batch, 1)), throw)
         return jnp.asarray(found.reshape((*batch, *wanted.shape)), self.initial.dtype)
@@ -353,12 +353,13 @@ def _stretch(state: State) -> _Ends:
     return _Ends(state.w, state.z, state.c, state.time)
 
 
-# Looks at |f| until a level is reached.
-_MOST_LOOKS = 20_000
+# Looks at |f| until a level is reached, and outputs that are as good as infinite for a residual.
+_MOST_LOOKS, _FAR = 20_000, 1e30
 
 
-def _march(look: Callable, whole: _States, nets: int, h: int, until: np.ndarray) -> np.ndarray:
-    """The first time of each network with an excess >= 0, inf if there is none. `until`: to which each neuron counts."""
+def _march(look: Callable, whole: _States, nets: int, h: int, until: np.ndarray, highest: float) -> np.ndarray:
+    """The first time of each network with an excess >= 0, inf if there is none. `until`: to which each neuron counts;
+    `highest`: the log max |f| at which a network is given up."""
     stays = np.isfinite(until) | (_amplitude(whole.ends) <= 0)
     still = stays.reshape(nets, h).all(-1)
     last = np.where(np.isfinite(until), until, whole.last).reshape(nets, h).max(-1)
@@ -379,7 +380,7 @@ def _march(look: Callable, whole: _States, nets: int, h: int, until: np.ndarray)
         high, above = np.where(here, time, high), np.where(here, now, above)
         # States of the networks that have their bracket go back to its beginning.
         whole.state = _chosen(np.repeat(here, h)[whole.which], checkpoint, whole.state)
-        seeks = seeks & ~here & ~(still & (time > last))
+        seeks = seeks & ~here & ~(still & (time > last)) & ~(tall > highest)
         with np.errstate(invalid="ignore"):
             change = np.abs(np.where(np.isfinite(tall) & np.isfinite(height), tall - height, 0.5))
         step = np.where(seeks, np.where(change > 1, step / 2, np.where(change < 0.3, step * 2, step)), step)
@@ -495,6 +496,12 @@ def _as_times(t: Any) -> np.ndarray:
     if not bool((np.isfinite(times) & (times >= 0)).all()):
         raise ValueError(f"t must be >= 0 and finite, got {shown(t)}; where neurons point in the end is .directions")
     return times
+
+
+def _outputs(w: np.ndarray, z: np.ndarray, points: np.ndarray, slope: float) -> np.ndarray:
+    """f(x_i), [n]."""
+    seen = w @ points.T
+    return z @ np.where(seen > 0, seen, slope * seen)
 
 
 def _as_network(w, z, slope: float) -> TwoLayerReLU:

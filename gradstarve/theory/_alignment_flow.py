@@ -18,13 +18,15 @@ least squares in a box (16.3), followed as its active set changes, one edge at a
 from __future__ import annotations
 
 from enum import IntEnum
-from functools import partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from gradstarve.ground import quick_to_compile
 
 
 class Kind(IntEnum):
@@ -314,10 +316,8 @@ def _refreshed(state: State, task: Task) -> State:
     return state._replace(c=jnp.where(rests, state.c, c), inverse=inverse)
 
 
-@jax.jit
-@partial(jax.vmap, in_axes=(0, None, 0))
-def advance(state: State, task: Task, until) -> State:
-    """Each neuron to the last event by `until`, or until its log is full."""
+def _advanced(state: State, task: Task, until) -> State:
+    """A neuron to the last event by `until`, or until its log is full."""
     with jax.default_matmul_precision("highest"):
         most = state.log[0].size - state.held.size - 3
         state = _refreshed(state, task)._replace(count=jnp.zeros_like(state.count))
@@ -331,12 +331,20 @@ def advance(state: State, task: Task, until) -> State:
         return jax.lax.while_loop(go_on, body, state)
 
 
+@cache
+def _program() -> Any:
+    """`_advanced` for neurons [b], each with its own time."""
+    return jax.jit(jax.vmap(_advanced, in_axes=(0, None, 0)), compiler_options=quick_to_compile())
+
+
 # From the host.
 
 # Neurons that one program follows at a time: more of them do not fit into the cache.
 LANES = 32
 # Places for held edges at first, and events that a neuron notes, beside one for each of these, before the host takes them.
 PLACES, NOTES = 8, 88
+# Neurons that the host looks at together at the start.
+_BLOCK = 1024
 
 
 class Log(NamedTuple):
@@ -363,16 +371,11 @@ def begin(gates: Gates, task: Task, w: np.ndarray, z: np.ndarray) -> State:
     A neuron on an edge that repels goes where its push on either side leads it; where both sides lead away, the flow does
     not determine it (16.4).
     """
-    eps = np.finfo(np.float64).eps
     dtype = task.normal.dtype
     rows, (h, k) = task.strength.size, w.shape
-    p = w @ gates.normal.T
-    edge = np.abs(p) <= 8 * eps * (np.abs(w) @ np.abs(gates.normal).T)
-    on = (p > 0) & ~edge
-    pull = np.where(on, gates.strength, 0)
-    slope = w @ gates.base + np.sum(pull * p, axis=1)
-    least = 8 * eps * (np.abs(w) @ np.abs(gates.base) + np.sum(np.abs(pull * p), axis=1))
-    sign = np.where(z != 0, np.sign(z), np.where(np.abs(slope) > least, np.sign(slope), 0))
+    parts = [slice(first, first + _BLOCK) for first in range(0, h, _BLOCK)] or [slice(0)]
+    sides = [_sides(gates, w[part], z[part]) for part in parts]
+    on, edge, sign = (np.concatenate(leaf) for leaf in zip(*sides, strict=True))
     stop = np.zeros(h, np.int32)
     noted = (h, PLACES + NOTES)
     log = (np.zeros(noted, dtype), np.zeros(noted, np.int32), np.full(noted, rows - 1, np.int32))
@@ -401,6 +404,18 @@ def begin(gates: Gates, task: Task, w: np.ndarray, z: np.ndarray) -> State:
         count=count,
         log=log,
     )
+
+
+def _sides(gates: Gates, w: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The gates that each neuron is active on and those on whose edge it is [h, g], and the sign of its read-out [h]."""
+    eps = np.finfo(np.float64).eps
+    p = w @ gates.normal.T
+    edge = np.abs(p) <= 8 * eps * (np.abs(w) @ np.abs(gates.normal).T)
+    on = (p > 0) & ~edge
+    pull = np.where(on, gates.strength, 0)
+    slope = w @ gates.base + np.sum(pull * p, axis=1)
+    least = 8 * eps * (np.abs(w) @ np.abs(gates.base) + np.sum(np.abs(pull * p), axis=1))
+    return on, edge, np.where(z != 0, np.sign(z), np.where(np.abs(slope) > least, np.sign(slope), 0))
 
 
 def _open(gates: Gates, on: np.ndarray, edge: np.ndarray, sign: float) -> int:
@@ -433,7 +448,7 @@ def follow(state: State, task: Task, until: np.ndarray, room: int, progress: Any
     told = [_told(state, np.arange(h), h)]
     state = jax.tree.map(np.array, state)
     state.count[:] = 0
-    until = until.astype(state.time.dtype)
+    until, advance = until.astype(state.time.dtype), _program()
     state.stop[(state.stop == Stop.WAITING) & (state.coming <= until)] = Stop.RUNNING
     while True:
         if (state.stop == Stop.CROWDED).any():

@@ -101,6 +101,37 @@ def test_the_derived_step_of_a_leaky_network_is_the_one_theory_takes(loss):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("loss", LOSSES)
+def test_the_derived_alignment_is_the_one_theory_follows(loss):
+    derivation = gs.derive("alignment", loss)
+    derived = {key: derivation.to_jax(key) for key in derivation.targets}
+    g0 = float(gs.problem.as_loss(loss).residual(jnp.zeros(())))
+    w, z = np.array([0.8, 0.3]), -0.2
+    # One point is seen, along the first axis, and left behind the direction of another one with no weight to speak of.
+    x, q, y = np.array([[2.0, 0.0], [-1.0, 5.0]]), np.array([1 - 1e-14, 1e-14]), np.array([1, -1])
+    phase = gs.early_alignment(gs.Dataset(x, y, q), gs.TwoLayerReLU(w[None], [z]), loss)
+    k = 2 * g0
+    turn, edge = float(derived["t_turn"](k, w[0], z)), float(derived["t_edge"](k, w[0], z, w[1], -1.0, 5.0))
+    np.testing.assert_allclose(phase.events.time, [turn, edge], rtol=1e-10)
+    t = 0.7 * edge
+    found = phase.network(t)
+    np.testing.assert_allclose(found.w[0, 0], derived["a(t)"](t, k, w[0], z), rtol=1e-11)
+    np.testing.assert_allclose(found.z[0], derived["z(t)"](t, k, w[0], z), rtol=1e-11)
+    one = gs.early_alignment(gs.Dataset([[1.0, 0.0]], [1]), gs.TwoLayerReLU(w[None], [z]), loss)
+    late = derived["t_exit"](g0, w[0], z, 0.5, 1e-5)
+    np.testing.assert_allclose(one.exit_time(1e-5, level=0.5), late, rtol=1e-9)
+    # The second point held beside the first one.
+    x, y = np.array([[1.0, 1.0], [-0.5, 2.0]]), np.array([-1, 1])
+    held = gs.early_alignment(gs.Dataset(x, y), gs.TwoLayerReLU([[2.0, 0.51]], [-1.0]), loss)
+    assert held.events.of(0)[0].endswith("begins to slide along the edge of point 1")
+    share = float(derived["share"](*(-g0 / 2 * x[0]), g0, *x[1], 0.5, 1.0))
+    assert 0 < share < 1
+    before, after = (np.asarray(held.network(s).w[0]) for s in (1.1 * held.events.time[0], 1.2 * held.events.time[0]))
+    moved, push = after - before, g0 / 2 * (share * x[1] - x[0])
+    np.testing.assert_allclose(moved / np.linalg.norm(moved), -push / np.linalg.norm(push), rtol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loss", LOSSES)
 def test_the_derived_step_of_kappa_is_the_one_theory_takes(loss):
     derivation, p, r, step_size, decay = gs.derive("kappa", loss), 0.6, 1.4, 0.5, 0.2
     u, kappa = gs.theory.kappa_path(p, r, 2.5, -0.4, loss, step_size, steps=20)

@@ -790,9 +790,9 @@ def aligned_from(change, align=theory.early_alignment):
     return lambda data, network, loss: align(data, TwoLayerReLU(*change(network.w, network.z)), loss)
 
 
-def without_edges(data, network, loss):
+def without_edges(data, network, loss, align=theory.early_alignment):
     """The law of neurons that never leave the points they see at first: one cosh and one sinh each."""
-    phase = Aligned(theory._alignment.early_alignment(data, network, loss))
+    phase = Aligned(align(data, network, loss))
     x, push = np.asarray(data.points), float(problem.as_loss(loss).residual(jnp.zeros(()))) * data.weights * data.labels
     start_w, start_z = np.asarray(network.w)[:, None], np.asarray(network.z)[:, None]
     c = ((np.asarray(network.w) @ x.T > 0) * np.asarray(push) @ x)[:, None]

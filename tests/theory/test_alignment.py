@@ -54,9 +54,9 @@ def off(w, z, network):
 
 def test_descent_tends_to_it(x64):
     x, y, w, z = random_labels()
-    phase, until = early_alignment(gs.Dataset(x, y), gs.TwoLayerReLU(w, z)), 9.0
+    phase, until = early_alignment(gs.Dataset(x, y), gs.TwoLayerReLU(w, z)), 6.0
     lost = np.asarray(phase.groups.until) < until
-    assert lost.mean() <= 0.02  # (16.4), none at t = 9 but one or two neurons
+    assert lost.mean() <= 0.02  # (16.4)
     found = phase.network(until, throw=False)
     assert np.isnan(found.w).any(-1).tolist() == np.isnan(found.z).tolist() == lost.tolist()
     worst = []
@@ -104,12 +104,12 @@ def digits_against_training(h, scales, every):
     assert x.shape == (357, 64)
     x, y = x[::every], y[::every]
     rng = np.random.default_rng(0)
-    w, z = rng.normal(size=(h, 64)), rng.normal(size=h)
+    w, z = rng.normal(size=(h, 64)) / 8, rng.normal(size=h)
     data, network = gs.Dataset(x, y), gs.TwoLayerReLU(w, z)
     phase = early_alignment(data, network)
-    start = time.perf_counter()
+    start = time.process_time()
     law = np.asarray(early_alignment(data, network).network(6.0).w)
-    took = time.perf_counter() - start
+    took = time.process_time() - start
     worst = []
     for scale in scales:
         trained, _ = descended(x, y, scale * w, scale * z, 4e-3, 6.0, sigmoid, 2)
@@ -119,11 +119,12 @@ def digits_against_training(h, scales, every):
 
 
 def test_digits(x64):
-    phase, worst, _ = digits_against_training(16, (1e-4, 0.02), 4)
-    assert worst[0] < 2 * 2e-9
-    assert worst[1] < 1e-3
+    phase, worst, _ = digits_against_training(12, (1e-4, 0.02), 6)
+    # The outputs grow as scale^2, and 1 - cos as their square.
+    assert worst[0] < 2e-8
+    assert worst[1] < 3e-4
     assert not phase.groups.undetermined.any()
-    assert (phase.groups.direction >= 0).sum() + phase.groups.dead.sum() + phase.groups.rests.sum() == 16
+    assert (phase.groups.direction >= 0).sum() + phase.groups.dead.sum() + phase.groups.rests.sum() == 12
     check_directions(phase, 0.5)
 
 
@@ -131,8 +132,8 @@ def test_digits(x64):
 def test_sixty_neurons_on_digits(x64):
     _, worst, took = digits_against_training(60, (1e-4, 0.02, 0.1), 1)
     print(f"{took:.1f} s, 1 - cos {worst}")
-    assert took < 5
-    assert worst[0] < 2 * 2e-9
+    assert took < 5  # of the processor, so that other work beside it does not count
+    assert (np.array(worst) < 2 * np.array([2e-9, 3e-5, 8e-3])).all()  # THEORY 16
 
 
 def check_directions(phase, g0):
@@ -483,6 +484,7 @@ def test_when_the_phase_ends(x64):
     np.testing.assert_allclose(phase.valid_until(tolerances), wanted, rtol=1e-6)
     by_hinge = ends([[1.0, 0.0]], [1], [[0.3, 0.4]], [0.1], "hinge")
     np.testing.assert_allclose(by_hinge.valid_until(), time_of(1.0) / 2, rtol=1e-6)
+    assert np.isinf(phase.valid_until(1.5))  # the residual is never negative
     # Never, where the only neuron is dead.
     dead = ends([[1.0, 0.0]], [1], [[-0.3, 0.4]], [0.1])
     assert np.isinf(dead.exit_time())
@@ -553,9 +555,9 @@ def test_ten_thousand_neurons_on_two_thousand_points():
     x = rng.normal(size=(2000, 10)).astype(np.float32)
     y = np.where(x[:, 0] + rng.normal(size=2000) > 0, 1, -1)
     data, network = gs.Dataset(x, y), gs.init_two_layer(0, (), 10_000, 10)
-    start = time.perf_counter()
+    start = time.process_time()
     phase = early_alignment(data, network)
-    took = time.perf_counter() - start
-    print(f"{took:.1f} s, {int(phase.events.count.sum())} events, {phase!r}")
-    assert took < 900
+    took = time.process_time() - start
+    print(f"{took:.1f} s of the processor, {int(phase.events.count.sum())} events, {phase!r}")
+    assert took < 400
     assert phase.groups.undetermined.mean() < 0.1

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import is_concrete
+from gradstarve.ground import is_concrete, quick_to_compile
 from gradstarve.problem import (
     LOSSES,
     Dataset,
@@ -55,8 +55,8 @@ _OPTIONS: tuple[dict[str, Any], ...] = (
     {},
 )
 
-# Half of the time of compilation, for programs of many small operations that run as fast without.
-_QUICK: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
+# For programs of many small operations that run as fast without.
+quick = quick_to_compile
 
 _marking = threading.local()
 
@@ -95,18 +95,6 @@ def _trial(options: dict[str, Any]) -> bool:
     for _ in range(3):
         expected = np.sin(expected) + np.cos(expected)
     return bool(np.allclose(np.asarray(compiled(start)), expected, atol=1e-5))
-
-
-@cache
-def quick() -> dict[str, Any]:
-    """Compiler options that cost a program of many small operations half of the time to compile; none where XLA does not
-    know them."""
-    try:
-        with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
-            jax.jit(jnp.sin, compiler_options=_QUICK)(np.ones(2, np.float32))
-    except Exception:  # whatever an unknown version makes of them
-        return {}
-    return dict(_QUICK)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,8 +16,9 @@ from gradstarve.theorems._sampling import BATCH, log_uniform, record, train
 
 _TOLERANCE = 1e-2
 _POINTS, _DIM, _WIDTH = 10, 3, 5
-_STEPS = 2000
-_SHOWN = 20  # records
+_STEPS = 4000
+_SHOWN = 20  # records that two step sizes share
+_LARGE = 3.0  # weights in the figure at which outputs are not small
 _SMALL = 1e-6  # weights at the start; outputs grow to some 1e-8
 _LONG = 12.0  # k t of the run, for a push beyond the largest that there is
 _DRAWN = 14  # neurons in the figure
@@ -39,11 +41,15 @@ def _starts(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return w * used[..., None], z * used
 
 
-def _trained(data: Dataset, network: TwoLayerReLU, loss: str, step_size: float, steps: int) -> tuple[np.ndarray, ...]:
-    """w [b, records, h, d] and z [b, records, h] of plain descent, and the times of the records."""
-    run = train(data, network, loss, GradientDescent(step_size), steps, steps // _SHOWN, record_networks=True)
-    seen = run.network()
-    return np.asarray(seen.w), np.asarray(seen.z), step_size * np.asarray(run.grid)
+def _trained(data: Dataset, w: np.ndarray, z: np.ndarray, size: float, loss: str, until: float) -> list[tuple]:
+    """(w [b, records, h, d], z [b, records, h]) by plain descent, from weights `size` times w and z with the step size and
+    with twice of it, and from large ones; all in one run, at the records that they share."""
+    sizes, step_size = np.repeat([size, size, _LARGE], BATCH), until / _STEPS * np.repeat([1.0, 2.0, 1.0], BATCH)
+    starts = TwoLayerReLU(sizes[:, None, None] * np.tile(w, (3, 1, 1)), sizes[:, None] * np.tile(z, (3, 1)))
+    run = train(data, starts, loss, GradientDescent(step_size), _STEPS, _STEPS // (2 * _SHOWN), record_networks=True)
+    seen = [np.asarray(leaf).reshape(3, BATCH, 2 * _SHOWN + 1, *leaf.shape[2:]) for leaf in jax.tree.leaves(run.network())]
+    places = (slice(None, None, 2), slice(None, _SHOWN + 1), slice(None, None, 2))
+    return [tuple(leaf[part][:, at] for leaf in seen) for part, at in enumerate(places)]
 
 
 def _off(w: np.ndarray, z: np.ndarray, other_w: np.ndarray, other_z: np.ndarray) -> np.ndarray:
@@ -121,7 +127,7 @@ def _draw(outcome: Outcome, ax: Any) -> None:
     ),
     tolerance=_TOLERANCE,
     why_tolerance="Euler's method with k step_size of at most 0.003, which is off by (k t) k step_size / 2 = 0.7 % at the "
-    "very most after k t = 5, and where edges are crossed or held by as much again; neurons on which half the step size "
+    "very most after k t = 5, and where edges are crossed or held by as much again; neurons on which twice the step size "
     "differs by a quarter of the tolerance are undecided, and so are those that (16.4) leaves open: a few in a hundred",
     checked_with="simulate: descent on all weights of the full network by automatic differentiation",
     default_trials=BATCH * _WIDTH * 8,
@@ -141,36 +147,34 @@ def early_alignment(rng: np.random.Generator, loss: str, size: float = _SMALL) -
     g0 = float(as_loss(loss).residual(jnp.zeros(())))
     fastest = g0 * float(np.sum(np.asarray(data.weights) * np.linalg.norm(data.points, axis=1)))
     until = _LONG / fastest
-    w_run, z_run, times = _trained(data, network, loss, until / _STEPS, _STEPS)
-    w_half, z_half, _ = _trained(data, network, loss, until / _STEPS / 2, 2 * _STEPS)
-    unsure = (_off(w_half, z_half, w_run, z_run) > _TOLERANCE / 4).any(1)
+    times = until * np.arange(_SHOWN + 1) / _SHOWN
+    (w_run, z_run), coarse, (w_large, _) = _trained(data, w, z, size, loss, until)
+    unsure = (_off(w_run, z_run, *coarse) > _TOLERANCE / 4).any(1)
     phase = theory.early_alignment(data, network, loss)
     law = phase.network(times, throw=False)
     w_law, z_law = np.asarray(law.w), np.asarray(law.z)
     # One that turns next to an edge is no better determined by steps.
     lost = unsure | (phase.groups.until < times[-1])
-    gaps = _off(w_half, z_half, w_law, z_law)
+    gaps = _off(w_run, z_run, w_law, z_law)
     worst = np.nanmax(np.where(np.isnan(gaps), 0, gaps), axis=1)
     worst = np.maximum(np.where(np.isnan(gaps).any(1) & ~lost, np.inf, worst), _reproduced(data, loss, phase))
     when = np.argmax(np.where(np.isnan(gaps), 0, gaps), axis=1)
 
     def numbers(i: int) -> dict[str, Any]:
         b, j = (int(n) for n in np.unravel_index(i, lost.shape))
-        more = {"neuron": j, "step_size": until / _STEPS / 2, "times": times, "trained": w_half[b, :, j]}
+        more = {"neuron": j, "step_size": until / _STEPS, "times": times, "trained": w_run[b, :, j]}
         return record(data, loss, network, b, **more, law_w=w_law[b, :, j], law_z=z_law[b, :, j])
 
     def quote(i: int) -> Quote:
         b, j = (int(n) for n in np.unravel_index(i, lost.shape))
         k = int(when[b, j])
-        pairs = ((w_law[b, k, j], z_law[b, k, j]), (w_half[b, k, j], z_half[b, k, j]), (w_half[b, 0, j], z_half[b, 0, j]))
+        pairs = ((w_law[b, k, j], z_law[b, k, j]), (w_run[b, k, j], z_run[b, k, j]), (w_run[b, 0, j], z_run[b, 0, j]))
         law_size, trained, start = (np.sqrt(np.sum(v**2) + u**2) for v, u in pairs)
         return Quote(f"the length of neuron {j}", f"at t = {times[k]:.4g}", law_size, trained, trained + start)
 
     extra: dict[str, Any] = {}
     if loss == "cross-entropy":
-        large = TwoLayerReLU(3 * w, 3 * z)
-        w_large, _, _ = _trained(data, large, loss, until / _STEPS, _STEPS)
-        shown = (w_half, w_law, w_large)
+        shown = (w_run, w_law, w_large)
         small, by_law, far = (_angles(v, phase.groups, phase.directions) for v in shown)
         extra = {"trained": small, "shown_law": by_law, "large": far, "time": np.tile(times * fastest, (lost.size, 1))}
         extra["sure"] = ~lost.reshape(-1)
