@@ -167,7 +167,7 @@ class Alignment(eqx.Module):
     events: NeuronEvents
     directions: Directions
     groups: Groups
-    _ends: _Ends
+    _ends: Any
     _room: int = eqx.field(static=True)
 
     def __repr__(self) -> str:
