@@ -29,6 +29,7 @@ from gradstarve.problem import Dataset, Loss, TwoLayerReLU
 from gradstarve.simulation._flow import check_times
 from gradstarve.simulation._simulate import check_problem, overflown
 from gradstarve.simulation._trajectory import Trajectory
+from gradstarve.simulation.hinge._decide import Judge
 from gradstarve.simulation.hinge._run import EventKind, State, Stop
 from gradstarve.simulation.hinge._slide import EventLog, follow
 
@@ -39,6 +40,8 @@ WORDS = {
     EventKind.FORGOTTEN: "the margin of point {point} falls below 1",
     EventKind.HELD: "the margin of point {point} is held at 1",
     EventKind.FREED: "the margin of point {point} rises above 1",
+    EventKind.SLIDES: "neuron {neuron} begins to slide along the edge of point {point}",
+    EventKind.REPELS: "the edge of point {point}, which neuron {neuron} is on, begins to repel it",
 }
 
 
@@ -74,6 +77,22 @@ class Events(NamedTuple):
         return [f"t = {time:.9g}: {WORDS[EventKind(kind)].format(neuron=j, point=i)}" for time, kind, j, i in rows]
 
 
+class Certificate(NamedTuple):
+    """The smallest gradient that the kinks leave open: its `norm` [*batch], 0 to rounding at a rest, and what makes it: the
+    `residual` g_i in [0, 1] of every point [*batch, n] (1 below a margin of 1, 0 above), and the `share` s_ji in [0, 1] with
+    which neuron j feels it [*batch, h, n] (1 where it is active, 0 where it is not). Margins at 1 and edges w_j.x_i = 0 have
+    the residuals and shares that make
+
+        d L / d w_j = -z_j sum_i s_ji q_i g_i y_i x_i,    d L / d z_j = -sum_i q_i g_i y_i (w_j.x_i)_+
+
+    shortest.
+    """
+
+    norm: np.ndarray
+    residual: np.ndarray
+    share: np.ndarray
+
+
 class HingeTrajectory(Trajectory):
     """A run of `simulate_hinge_exact`: a `Trajectory` that knows every time t >= 0, not only those of its grid.
 
@@ -84,6 +103,18 @@ class HingeTrajectory(Trajectory):
     events: Any = None
     settled: Any = None
     room: int = eqx.field(static=True, default=0)
+
+    def certificate(self) -> Certificate:
+        """How far the last weights are from rest: the smallest of the gradients that the kinks leave open there."""
+        batch = self.initial.batch_shape
+        judge, w, z = Judge(self.data), np.asarray(self.final.w), np.asarray(self.final.z)
+        known = np.isfinite(w).all((-1, -2))
+        shape = z.shape[-1], self.data.size
+        norm, residual, share = (np.full((*batch, *size), np.nan, z.dtype) for size in ((), shape[1:], shape))
+        for b in np.ndindex(*batch):
+            if known[b]:
+                norm[b], residual[b], share[b] = judge.smallest(w[b], z[b], float(np.finfo(z.dtype).eps))
+        return Certificate(norm, residual, share)
 
     def logits(self, t: Any = None) -> Float[Array, "..."]:
         """f(x_i) at any t >= 0, [*batch, *t.shape, n]; what was not recorded is followed once more. None is the grid."""
@@ -249,13 +280,12 @@ def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room
     which = which_network(np.unravel_index(b, batch))
     stop, time = Stop(int(stops[b])), float(final.time[b])
     others = f"({bad.size} of {stops.size} networks can not be followed to the end; throw=False keeps what there is)"
-    if stop == Stop.EDGE_SLIDES:
+    if stop == Stop.OPEN:
         kind, neuron, point = (int(leaf[told.network == b][-1]) for leaf in told[2:])
         raise HypothesisError(
-            "no edge slides (it never does on orthogonally separable data, 2.0)",
-            f"in {which} at t = {time:.12g} {WORDS[EventKind(kind)].format(neuron=neuron, point=point)}, and the "
-            "gradient on either side drives it back to the edge",
-            f"simulate with a small step size {others}",
+            "the flow determines its way (an edge repels a neuron that was held on it, 16.4)",
+            f"in {which} at t = {time:.12g} {WORDS[EventKind(kind)].format(neuron=neuron, point=point)} to either side",
+            f"ask for times that end earlier {others}",
         )
     if stop == Stop.FULL:
         raise ConvergenceError(f"{which} has more than max_events = {room} events by t = {time:.12g}; raise it {others}")

@@ -1,0 +1,204 @@
+"""Hinge flow on any data, where neurons slide along edges (16.3): against descent, 40 digits, and cases built to hurt."""
+
+import jax
+import mpmath as mp
+import numpy as np
+import pytest
+
+import gradstarve as gs
+from gradstarve.simulation import EventKind, simulate_hinge_exact
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+TIMES = np.array([1.0, 4.0, 12.0])
+
+
+def descent(data, w, z, step, times):
+    """Logits of a batch of networks [b, h, d] under plain gradient descent, [b, times, n]."""
+    x, y, q = (np.asarray(leaf) for leaf in (data.points, data.labels, data.weights))
+    marks, found = (times / step).round().astype(int), []
+    for k in range(marks[-1] + 1):
+        edge = w @ x.T
+        seen = np.maximum(edge, 0)
+        f = np.einsum("bh,bhn->bn", z, seen)
+        if k in marks:
+            found.append(f)
+        pull = q * y * (y * f < 1)
+        w, z = w + step * z[..., None] * ((edge > 0) * pull[:, None] @ x), z + step * np.einsum("bhn,bn->bh", seen, pull)
+    return np.stack(found, 1)
+
+
+def drawn(seed, n=6, d=3, h=4, batch=8):
+    """Random points with random labels, and networks of some size."""
+    rng = np.random.default_rng(seed)
+    x, y, q = rng.normal(size=(n, d)), rng.choice([-1.0, 1.0], n), rng.uniform(0.5, 1.5, n)
+    scale = rng.choice([0.1, 0.3, 0.7])
+    return gs.Dataset(x, y, q / q.sum()), rng.normal(size=(batch, h, d)) * scale, rng.normal(size=(batch, h)) * scale
+
+
+def against_descent(data, w, z, tally, times=TIMES):
+    """Raises for a network that descent does not come near to as its step falls; counts what happened in `tally`."""
+    run = simulate_hinge_exact(data, gs.TwoLayerReLU(w, z), times, throw=False)
+    exact, kinds = np.asarray(run.logits()), run.events.kind
+    lost = np.isnan(exact).any((1, 2))
+    there = {kind: (kinds == kind).any(-1) for kind in (EventKind.HELD, EventKind.SLIDES, EventKind.REPELS)}
+    # What is not followed to the end has a name, and what came before is right.
+    assert (lost <= there[EventKind.REPELS]).all(), run.events.of(int(np.argmax(lost & ~there[EventKind.REPELS])))[-5:]
+
+    def gaps(step, mine):
+        trained = descent(data, w[mine], z[mine], step, times)
+        return np.nanmax(np.where(np.isnan(exact[mine]), 0, np.abs(trained - exact[mine])), (1, 2))
+
+    left = np.arange(len(z))
+    before = gaps(4e-3, left)
+    for step in (1e-3, 2.5e-4, 6e-5):
+        after = gaps(step, left)
+        # Descent chatters about edges and margins, within its step; a network that passes near a fork is off by more.
+        far = (after > 3 * step) & (after > 0.5 * before)
+        if step == 1e-3:
+            tally["order"].append(np.log(np.median(before) / np.median(after)) / np.log(4))
+        left, before = left[far], after[far]
+        if not left.size:
+            break
+    assert not left.size, (left, before)
+    tally["networks"] += len(z)
+    for kind, mine in there.items():
+        tally[kind.name] += int(mine.sum())
+    tally["both"] += int((there[EventKind.HELD] & there[EventKind.SLIDES]).sum())
+
+
+def new_tally():
+    return {"order": [], "networks": 0, "HELD": 0, "SLIDES": 0, "REPELS": 0, "both": 0}
+
+
+def test_descent_comes_near_on_twenty_sets_of_any_data():
+    tally = new_tally()
+    for seed in range(20):
+        against_descent(*drawn(seed), tally)
+    assert 0.7 < np.median(tally["order"]) < 1.3
+    assert tally["networks"] == 160
+    assert tally["SLIDES"] > 80
+    assert tally["both"] > 60
+    assert tally["REPELS"] < 16
+
+
+@pytest.mark.slow
+def test_descent_comes_near_on_two_hundred_sets_of_any_data():
+    tally = new_tally()
+    shapes = ((6, 3, 4, 40), (20, 8, 16, 40), (5, 2, 8, 40), (12, 4, 6, 40), (20, 2, 3, 40))
+    for first, (n, d, h, count) in enumerate(shapes):
+        for seed in range(1000 * first + 100, 1000 * first + 100 + count):
+            against_descent(*drawn(seed, n, d, h, 4), tally)
+        print((n, d, h), {name: value for name, value in tally.items() if name != "order"})
+    assert 0.7 < np.median(tally["order"]) < 1.3
+    assert tally["networks"] == 800
+
+
+class Replay:
+    """The flow once more with 40 digits: the events in their order are given, their times are not."""
+
+    def __init__(self, data, w, z):
+        def exact(rows):
+            return mp.matrix([[mp.mpf(float(v)) for v in row] for row in np.atleast_2d(rows)])
+
+        self.x, self.y, self.q = exact(data.points), exact(data.labels), exact(data.weights)
+        self.w, self.z = exact(w), list(exact(z))
+        self.h, self.n = len(self.z), self.x.rows
+        self.active = {(j, i) for j in range(self.h) for i in range(self.n) if self.edge(self.w, j, i) > 0}
+        self.live = {i for i in range(self.n) if self.margin(self.w, self.z, i) < 1}
+        self.glides = set()
+
+    def edge(self, w, j, i):
+        return mp.fdot(w[j, :], self.x[i, :])
+
+    def margin(self, w, z, i):
+        return self.y[i] * mp.fsum(z[j] * self.edge(w, j, i) for j in range(self.h) if (j, i) in self.active)
+
+    def force(self, j):
+        """c_j, and the shares of the edges that neuron j is held on."""
+        c = mp.zeros(1, self.x.cols)
+        for i in self.live:
+            if (j, i) in self.active:
+                c += self.q[i] * self.y[i] * self.x[i, :]
+        mine = sorted(i for i in range(self.n) if (j, i) in self.glides)
+        if not mine:
+            return c, []
+        gram = mp.matrix([[mp.fdot(self.x[i, :], self.x[k, :]) for k in mine] for i in mine])
+        found = mp.lu_solve(gram, mp.matrix([-mp.fdot(self.x[i, :], c) for i in mine]))
+        for value, i in zip(found, mine, strict=True):
+            c += value * self.x[i, :]
+        return c, [value * self.y[i] / (self.q[i] if i in self.live else 0) for value, i in zip(found, mine, strict=True)]
+
+    def after(self, t):
+        w, z = self.w.copy(), list(self.z)
+        for j in range(self.h):
+            c, _ = self.force(j)
+            rho = mp.sqrt(mp.fdot(c, c))
+            if rho > mp.mpf(10) ** -30:
+                a = mp.fdot(w[j, :], c) / rho
+                w[j, :] += (a * (mp.cosh(rho * t) - 1) + z[j] * mp.sinh(rho * t)) * c / rho
+                z[j] = z[j] * mp.cosh(rho * t) + a * mp.sinh(rho * t)
+        return w, z
+
+    def sides(self, t):
+        """Every edge and margin as a number that is >= 0 while nothing has happened."""
+        w, z = self.after(t)
+        pairs = [(j, i) for j in range(self.h) for i in range(self.n) if (j, i) not in self.glides]
+        edges = [self.edge(w, *pair) * (1 if pair in self.active else -1) for pair in pairs]
+        return edges + [(1 - self.margin(w, z, i)) * (1 if i in self.live else -1) for i in range(self.n)]
+
+    def happens(self, guess, kind, j, i):
+        """The time from now to the next event, before which nothing else happens; the network is there then."""
+        left = (j, i) in self.glides and kind in (EventKind.WAKES, EventKind.SLEEPS)
+        if not left and guess > 1e-12:
+
+            def value(t):
+                w, z = self.after(t)
+                return z[j] if kind == EventKind.REPELS else self.edge(w, j, i) if j >= 0 else self.margin(w, z, i) - 1
+
+            t = mp.findroot(value, (guess * (1 - mp.mpf(10) ** -8), guess + mp.mpf(10) ** -9))
+            for share in range(1, 10):
+                assert min(self.sides(t * share / 10)) > -mp.mpf(10) ** -25
+            for neuron in range(self.h):
+                assert all(-mp.mpf(10) ** -25 <= share <= 1 + mp.mpf(10) ** -25 for share in self.force(neuron)[1])
+            self.w, self.z = self.after(t)
+        else:
+            t = guess
+            assert abs(t) < 1e-12
+        if j < 0:
+            self.live ^= {i}
+        elif kind != EventKind.REPELS:
+            self.glides -= {(j, i)}
+            self.active -= {(j, i)}
+            {EventKind.SLIDES: self.glides, EventKind.WAKES: self.active}.get(kind, set()).add((j, i))
+        return t
+
+
+def replayed(seed):
+    """The largest error of the event times of one network up to where a margin is held, how many there are and how many
+    of them are slides. Margins that are held follow no closed form; descent replays them above."""
+    data, w, z = drawn(seed, batch=1)
+    run = simulate_hinge_exact(data, gs.TwoLayerReLU(w, z), 12.0, throw=False)
+    rows = list(zip(*(leaf[0][: int(run.events.count[0])].tolist() for leaf in run.events[:4]), strict=True))
+    held = [time for time, kind, _, _ in rows if kind == EventKind.HELD]
+    rows = [row for row in rows if not held or row[0] < held[0]]
+    with mp.workdps(40):
+        replay, clock, worst = Replay(data, w[0], z[0]), mp.mpf(0), 0.0
+        for time, kind, j, i in rows:
+            clock += replay.happens(mp.mpf(time) - clock, EventKind(kind), j, i)
+            worst = max(worst, float(abs(clock - time) / max(1, clock)))
+    return worst, len(rows), sum(kind == EventKind.SLIDES for _, kind, _, _ in rows)
+
+
+def test_event_times_to_forty_digits():
+    found = [replayed(seed) for seed in range(3)]
+    assert sum(slides for _, _, slides in found) >= 2
+    assert max(worst for worst, _, _ in found) < 1e-10
+
+
+@pytest.mark.slow
+def test_event_times_of_twenty_networks_to_forty_digits():
+    found = [replayed(seed) for seed in range(200, 220)]
+    print("worst", max(found), "events", sum(f[1] for f in found), "slides", sum(f[2] for f in found))
+    assert sum(slides for _, _, slides in found) >= 15
+    assert max(worst for worst, _, _ in found) < 1e-10
