@@ -128,7 +128,7 @@ class Judge:
         """The edges that neuron j is on at an event."""
         n = self.y.size
         edge, reach = np.abs(self.x @ now.w[j]), self.size * (np.linalg.norm(now.w[j]) + np.abs(now.z[j]))
-        on = now.glides[j] | ((edge <= EDGE * now.eps * reach) & (self.size > 0))
+        on = now.glides[j] | ((edge <= EDGE * now.eps * reach) & (reach > 0))
         arrived = now.arriving - j * n if now.arriving >= 0 and now.arriving // n == j else -1
         if arrived >= 0:
             on[arrived] = True
@@ -158,13 +158,14 @@ class Judge:
         flat = self.flat(lines, p, now.eps)
         signs = np.where(lines.members & (self.size > 0), self.y, 0)
         both = (signs.max(1, initial=0) > 0) & (signs.min(1, initial=0) < 0)
-        if not now.every and (both & (lines.members & mixed).any(1)).any():
-            g = int(np.argmax(both & (lines.members & mixed).any(1)))
-            raise Open(j, int(lines.at[g]))
+        # Points of both labels, of which the pull of one is open: no convex function any more.
+        unclear = both & (lines.members & mixed).any(1) & ~now.every
+        if (unclear & (lines.arriving | lines.gliding)).any():
+            raise Open(j, int(lines.at[np.argmax(unclear & (lines.arriving | lines.gliding))]))
         z = now.z[j]
         lead = z if z != 0 else self.lead(now, j, p)
-        attracts = ~flat & (now.every | (lead * jump < 0))
-        repels = ~flat & ~attracts
+        attracts = ~flat & ~unclear & (now.every | (lead * jump < 0))
+        repels = ~flat & ~unclear & ~attracts
         on_lines = lines.members.any(0)
         base = (push * (now.active[j] & ~on_lines)) @ self.x + below @ lines.x
         share = np.where(attracts, 0.0, up)
@@ -405,7 +406,7 @@ class Judge:
             on_edges = glides.any(1)
             if at_one.size:
                 reach = self.size * (np.linalg.norm(w, axis=1) + np.abs(now.z))[:, None]
-                on_edges |= ((np.abs(w @ self.x.T) <= EDGE * eps * reach) & (self.size > 0)).any(1)
+                on_edges |= ((np.abs(w @ self.x.T) <= EDGE * eps * reach) & (reach > 0)).any(1)
             if now.arriving >= 0:
                 on_edges = on_edges & held.any()
                 on_edges[now.arriving // self.y.size] = True

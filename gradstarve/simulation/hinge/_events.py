@@ -96,8 +96,8 @@ class Certificate(NamedTuple):
 class HingeTrajectory(Trajectory):
     """A run of `simulate_hinge_exact`: a `Trajectory` that knows every time t >= 0, not only those of its grid.
 
-    `events`: an `Events`; `settled`: [*batch], whether no gradient was left at the last time: every margin that an active
-    neuron could move has reached 1, and nothing ever moves again.
+    `events`: an `Events`; `settled`: [*batch], whether no gradient was left at the last time, so that nothing ever moves
+    again: every margin that an active neuron could move has reached 1, or the pulls of all points cancel (`certificate`).
     """
 
     events: Any = None
@@ -172,12 +172,22 @@ def simulate_hinge_exact(
     leave all held margins at rest. That is no sum of exponentials; Taylor series of order 20 follow it to rounding, and its
     events are first roots of polynomials.
 
-    Activity at the start is w_j.x_i > 0, and a neuron on an edge that its own force draws onto a point is active at once.
-    On orthogonally separable data no edge slides (2.0).
+    A neuron with y_i z_j < 0 slides along the edge w_j.x_i = 0 where both sides lead back to it: the point pulls with the
+    share in [0, 1] that leaves no force across the edge, and adds nothing to f (16.3). Between events shares are constant
+    while no margin is held. Who is held, margins and edges together, is the shortest gradient that the kinks leave open. On
+    orthogonally separable data no neuron slides (2.0).
 
-    `HypothesisError` names the network, event, neuron, point and time where an edge begins to slide;
-    `ConvergenceError` for more than `max_events` events and for a network that approaches a limit for ever (a neuron on the
-    line z = -a); `ValueError` for arguments that do not fit each other.
+    Activity at the start is w_j.x_i > 0, and a neuron on an edge that its own force draws onto a point is active at once.
+
+    Data need not be separable. A run ends where nothing moves any more, `.settled`, with margins of any size, and
+    `.certificate()` has the residuals and shares that make the gradient 0 there. Many networks on such data approach their
+    limit for ever: give `times`.
+
+    `HypothesisError` names the network, neuron, point and time where the flow does not determine its way: the read-out of
+    a neuron passes 0 on an edge that holds it, which repels it from then on (16.4), or several repelling edges are met at
+    once, as at w = 0. `ConvergenceError` for more than `max_events` events and for a network that approaches a limit for
+    ever (a neuron on the line z = -a, or held margins that come to rest); `ValueError` for arguments that do not fit each
+    other.
 
     >>> from gradstarve.problem import TwoLayerReLU, datasets
     >>> network = TwoLayerReLU(w=[[0.5, 0.0], [0.25, 0.1]], z=[0.25, -0.5])
@@ -282,14 +292,17 @@ def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room
     others = f"({bad.size} of {stops.size} networks can not be followed to the end; throw=False keeps what there is)"
     if stop == Stop.OPEN:
         kind, neuron, point = (int(leaf[told.network == b][-1]) for leaf in told[2:])
+        what = f"{WORDS[EventKind(kind)].format(neuron=neuron, point=point)} to either side"
+        if neuron < 0:
+            what = f"the margin of point {point} and edges are met at once, and who is held was not found"
         raise HypothesisError(
             "the flow determines its way (an edge repels a neuron that was held on it, 16.4)",
-            f"in {which} at t = {time:.12g} {WORDS[EventKind(kind)].format(neuron=neuron, point=point)} to either side",
+            f"in {which} at t = {time:.12g} {what}",
             f"ask for times that end earlier {others}",
         )
     if stop == Stop.FULL:
         raise ConvergenceError(f"{which} has more than max_events = {room} events by t = {time:.12g}; raise it {others}")
     raise ConvergenceError(
         f"{which} approaches a limit after t = {time:.12g} without an event (a neuron on the line z = -a decays "
-        f"for ever); ask for times that end earlier {others}"
+        f"for ever, and so may the force while margins are held at 1); ask for times that end earlier {others}"
     )

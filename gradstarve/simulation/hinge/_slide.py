@@ -477,7 +477,8 @@ def follow(
             for part, padded in _chunks(np.flatnonzero(mine), size):
                 start = _taken(state, padded)
                 rails = Rails(*map(jnp.asarray, judge.rails(start))) if on_edges else None
-                after = run(start, task) if most == 0 else slide(start, task, min(int(most), data.size), rails)
+                room_held = min(max(int(most), 4) if on_edges else int(most), data.size)
+                after = run(start, task) if most == 0 else slide(start, task, room_held, rails)
                 sent.append((part, padded, after))
         before = np.asarray(state.record)
         for part, padded, after in sent:
