@@ -190,16 +190,17 @@ def replayed(seed):
 
 
 def test_event_times_to_forty_digits():
-    found = [replayed(seed) for seed in range(3)]
-    assert sum(slides for _, _, slides in found) >= 2
+    # The second ends where an edge begins to repel its neuron.
+    found = [replayed(seed) for seed in (28, 37)]
+    assert sum(slides for _, _, slides in found) >= 6
     assert max(worst for worst, _, _ in found) < 1e-10
 
 
 @pytest.mark.slow
 def test_event_times_of_twenty_networks_to_forty_digits():
-    found = [replayed(seed) for seed in range(200, 220)]
+    found = [result for seed in range(60) if (result := replayed(seed))[2]]
+    assert len(found) >= 20
     print("worst", max(found), "events", sum(f[1] for f in found), "slides", sum(f[2] for f in found))
-    assert sum(slides for _, _, slides in found) >= 15
     assert max(worst for worst, _, _ in found) < 1e-10
 
 
