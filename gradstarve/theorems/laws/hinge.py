@@ -153,8 +153,8 @@ def shares(state: _State, pulls: np.ndarray, data: Dataset) -> np.ndarray:
     found, force = np.zeros(state.glides.shape), forces(state.active, pulls, data)
     for j in np.flatnonzero(state.glides.any(1)):
         mine = state.glides[j]
-        found[j, mine] = -np.linalg.pinv(x[mine]).T @ force[j] / (y * pulls)[mine]
-    return found
+        found[j, mine] = -np.linalg.pinv(x[mine]).T @ force[j] * y[mine]
+    return found / np.where(pulls > 0, pulls, 1)
 
 
 def _pulls(state: _State, data: Dataset) -> np.ndarray:
@@ -175,11 +175,13 @@ def _strain(state: _State, data: Dataset) -> float:
     m = margins(state, data)
     beyond = np.where(state.held, np.abs(m - 1), np.where(state.live, m - 1, 1 - m))
     over = np.where(state.glides, np.abs(over), over)
-    worst = float(max(over.max(), beyond.max(), 0))
-    if state.glides.any():
-        part = shares(state, _pulls(state, data), data)
-        worst = max(worst, float(-part.min()), float(part.max() - 1))
-    return worst
+    return float(max(over.max(), beyond.max(), 0))
+
+
+def _beyond_shares(state: _State, data: Dataset) -> float:
+    """How far a share on a held edge is outside of [0, 1]."""
+    part = shares(state, _pulls(state, data), data) if state.glides.any() else np.zeros(1)
+    return float(max(-part.min(), part.max() - 1, 0))
 
 
 def _moved(state: _State, data: Dataset, span: float) -> tuple[_State, float]:
@@ -193,7 +195,7 @@ def _moved(state: _State, data: Dataset, span: float) -> tuple[_State, float]:
     generator = np.zeros((h, d + 1, d + 1))
     generator[:, :d, d] = generator[:, d, :d] = c
     part = expm(generator * (span / _LOOKS))
-    joined, strain = np.concatenate([state.w, state.z[:, None]], axis=-1), 0.0
+    joined, strain = np.concatenate([state.w, state.z[:, None]], axis=-1), _beyond_shares(state, data)
     for _ in range(_LOOKS):
         joined = np.einsum("hde,he->hd", part, joined)
         state = state._replace(w=joined[:, :d], z=joined[:, d])
@@ -218,7 +220,7 @@ def _slid(state: _State, data: Dataset, span: float) -> tuple[_State, float]:
     start, looks = np.concatenate([state.w.reshape(-1), state.z]), np.linspace(0, span, _LOOKS + 1)[1:]
     found = solve_ivp(field, (0, span), start, "DOP853", looks, rtol=1e-12, atol=1e-13).y.T
     states = [parted(joined) for joined in found]
-    return states[-1], max(_strain(each, data) for each in states)
+    return states[-1], max(max(_strain(each, data), _beyond_shares(each, data)) for each in states)
 
 
 def retraced(data: Dataset, network: TwoLayerReLU, events: Any, b: int, until: float | None = None) -> Path:

@@ -153,7 +153,7 @@ def _by_steps(rng: np.random.Generator) -> Trials:
 
 @register(
     name="sliding-edges",
-    equation="16.3",
+    equation="12.1",
     title="A neuron slides along an edge by a share of the pull of its point",
     claim="with hinge loss on any data a neuron with y_i z_j < 0 may be held on the edge w_j.x_i = 0: its point then pulls "
     "with the share in [0, 1] that leaves no force across the edge, and the path from event to event is the gradient flow",
