@@ -103,7 +103,7 @@ NOT_CALLED |= dict.fromkeys(
     ("theorems.register", "theorems.Trials", "theorems.Drop", "theorems.compared", "theorems.draw_gaps"),
     "part of the declaration of a law, whose trials `verify` judges",
 )
-NOT_CALLED["EventKind"] = "an enumeration of six numbers"
+NOT_CALLED["EventKind"] = "an enumeration of eight numbers"
 NOT_CALLED["theory.minimax_peak"] = "it takes no argument"
 NOT_CALLED["symbolic.available"] = "it takes no argument"
 

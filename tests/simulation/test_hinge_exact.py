@@ -373,13 +373,16 @@ def test_what_is_not_covered_is_refused():
         simulate_hinge_exact(data, gs.init_deep(jax.random.key(0), 1, (3,), 6), 1.0)
     with pytest.raises(ValueError, match="times must not fall"):
         simulate_hinge_exact(data, networks, [2.0, 1.0])
-    # Classes at 60 degrees are not orthogonally separable: an edge slides, and the error says which.
-    acute = gs.Dataset([[1.0, 0.0], [0.5, 0.75**0.5]], [1.0, -1.0])
-    neuron = gs.TwoLayerReLU(w=[[0.1043, 0.022]], z=[-0.1012])
-    with pytest.raises(gs.HypothesisError, match=r"the network at t = 3\.4.* neuron 0 falls asleep on point 0"):
-        simulate_hinge_exact(acute, neuron)
-    left = simulate_hinge_exact(acute, neuron, [1.0, 10.0], throw=False).logits()
-    assert np.isnan(left).tolist() == [[False, False], [True, True]]
+    # A neuron slides along the edge of point 0 until its read-out is 0, at tanh(q k t) = 1/5 with k = |x_1| sin: then the
+    # edge repels it, and the error says so (16.4).
+    obtuse = gs.Dataset([[1.0, 0.0], [-0.5, 0.75**0.5]], [1.0, 1.0])
+    neuron = gs.TwoLayerReLU(w=[[0.0, 0.5]], z=[-0.1])
+    with pytest.raises(gs.HypothesisError, match=r"the network at t = 0\.468.* edge of point 0, which neuron 0 is on"):
+        simulate_hinge_exact(obtuse, neuron)
+    left = simulate_hinge_exact(obtuse, neuron, [0.4, 10.0], throw=False)
+    assert np.isnan(left.logits()).tolist() == [[False, False], [True, True]]
+    assert left.events.names.tolist() == ["SLIDES", "REPELS"]
+    np.testing.assert_allclose(left.events.time, [0, 2 * np.arctanh(0.2) / 0.75**0.5], rtol=1e-14)
     # On the line z = -a the neuron decays for ever (4.1).
     saddle = gs.TwoLayerReLU(w=[[0.5, 0.0]], z=[-0.5])
     with pytest.raises(gs.ConvergenceError, match="approaches a limit"):

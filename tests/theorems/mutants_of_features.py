@@ -441,6 +441,10 @@ HINGE = {
         Mutant("a sign", sliding, "pushed_sign", scaled(independence.pushed_sign, -1)),
         Mutant("the label missing", sliding, "pushed_sign", lambda z, labels: np.sign(z[..., None] + 0 * labels)),
     ],
+    "sliding-edges": [
+        Mutant("rates 2 % too large", hinge, "exact_records", late),
+        Mutant("the first event untold", hinge, "exact_records", one_event_short),
+    ],
     "waking-hinge": [
         Mutant("cosine 2 % too large", theory, "dies_for_ever", awake_beyond(1.02)),
         Mutant("cosine 2 % too small", theory, "dies_for_ever", awake_beyond(0.98)),

@@ -31,6 +31,7 @@ TRIALS = (
         "decay-threshold": 192,
         "decay-curve": 36,
         "no-sliding-edges": 24,
+        "sliding-edges": 24,
         "waking-hinge": 48,
         "hinge-exact": 24,
         "finite-events": 48,

@@ -29,6 +29,7 @@ from gradstarve.problem import Dataset, Loss, TwoLayerReLU
 from gradstarve.simulation._flow import check_times
 from gradstarve.simulation._simulate import check_problem, overflown
 from gradstarve.simulation._trajectory import Trajectory
+from gradstarve.simulation.hinge._decide import Judge
 from gradstarve.simulation.hinge._run import EventKind, State, Stop
 from gradstarve.simulation.hinge._slide import EventLog, follow
 
@@ -39,6 +40,8 @@ WORDS = {
     EventKind.FORGOTTEN: "the margin of point {point} falls below 1",
     EventKind.HELD: "the margin of point {point} is held at 1",
     EventKind.FREED: "the margin of point {point} rises above 1",
+    EventKind.SLIDES: "neuron {neuron} begins to slide along the edge of point {point}",
+    EventKind.REPELS: "the edge of point {point}, which neuron {neuron} is on, begins to repel it",
 }
 
 
@@ -74,16 +77,44 @@ class Events(NamedTuple):
         return [f"t = {time:.9g}: {WORDS[EventKind(kind)].format(neuron=j, point=i)}" for time, kind, j, i in rows]
 
 
+class Certificate(NamedTuple):
+    """The smallest gradient that the kinks leave open: its `norm` [*batch], 0 to rounding at a rest, and what makes it: the
+    `residual` g_i in [0, 1] of every point [*batch, n] (1 below a margin of 1, 0 above), and the `share` s_ji in [0, 1] with
+    which neuron j feels it [*batch, h, n] (1 where it is active, 0 where it is not). Margins at 1 and edges w_j.x_i = 0 have
+    the residuals and shares that make
+
+        d L / d w_j = -z_j sum_i s_ji q_i g_i y_i x_i,    d L / d z_j = -sum_i q_i g_i y_i (w_j.x_i)_+
+
+    shortest.
+    """
+
+    norm: np.ndarray
+    residual: np.ndarray
+    share: np.ndarray
+
+
 class HingeTrajectory(Trajectory):
     """A run of `simulate_hinge_exact`: a `Trajectory` that knows every time t >= 0, not only those of its grid.
 
-    `events`: an `Events`; `settled`: [*batch], whether no gradient was left at the last time: every margin that an active
-    neuron could move has reached 1, and nothing ever moves again.
+    `events`: an `Events`; `settled`: [*batch], whether no gradient was left at the last time, so that nothing ever moves
+    again: every margin that an active neuron could move has reached 1, or the pulls of all points cancel (`certificate`).
     """
 
     events: Any = None
     settled: Any = None
     room: int = eqx.field(static=True, default=0)
+
+    def certificate(self) -> Certificate:
+        """How far the last weights are from rest: the smallest of the gradients that the kinks leave open there."""
+        batch = self.initial.batch_shape
+        judge, w, z = Judge(self.data), np.asarray(self.final.w), np.asarray(self.final.z)
+        known = np.isfinite(w).all((-1, -2))
+        shape = z.shape[-1], self.data.size
+        norm, residual, share = (np.full((*batch, *size), np.nan, z.dtype) for size in ((), shape[1:], shape))
+        for b in np.ndindex(*batch):
+            if known[b]:
+                norm[b], residual[b], share[b] = judge.smallest(w[b], z[b], float(np.finfo(z.dtype).eps))
+        return Certificate(norm, residual, share)
 
     def logits(self, t: Any = None) -> Float[Array, "..."]:
         """f(x_i) at any t >= 0, [*batch, *t.shape, n]; what was not recorded is followed once more. None is the grid."""
@@ -141,12 +172,22 @@ def simulate_hinge_exact(
     leave all held margins at rest. That is no sum of exponentials; Taylor series of order 20 follow it to rounding, and its
     events are first roots of polynomials.
 
-    Activity at the start is w_j.x_i > 0, and a neuron on an edge that its own force draws onto a point is active at once.
-    On orthogonally separable data no edge slides (2.0).
+    A neuron with y_i z_j < 0 slides along the edge w_j.x_i = 0 where both sides lead back to it: the point pulls with the
+    share in [0, 1] that leaves no force across the edge, and adds nothing to f (16.3). Between events shares are constant
+    while no margin is held. Who is held, margins and edges together, is the shortest gradient that the kinks leave open. On
+    orthogonally separable data no neuron slides (2.0).
 
-    `HypothesisError` names the network, event, neuron, point and time where an edge begins to slide;
-    `ConvergenceError` for more than `max_events` events and for a network that approaches a limit for ever (a neuron on the
-    line z = -a); `ValueError` for arguments that do not fit each other.
+    Activity at the start is w_j.x_i > 0, and a neuron on an edge that its own force draws onto a point is active at once.
+
+    Data need not be separable. A run ends where nothing moves any more, `.settled`, with margins of any size, and
+    `.certificate()` has the residuals and shares that make the gradient 0 there. Many networks on such data approach their
+    limit for ever: give `times`.
+
+    `HypothesisError` names the network, neuron, point and time where the flow does not determine its way: the read-out of
+    a neuron passes 0 on an edge that holds it, which repels it from then on (16.4), or several repelling edges are met at
+    once, as at w = 0. `ConvergenceError` for more than `max_events` events and for a network that approaches a limit for
+    ever (a neuron on the line z = -a, or held margins that come to rest); `ValueError` for arguments that do not fit each
+    other.
 
     >>> from gradstarve.problem import TwoLayerReLU, datasets
     >>> network = TwoLayerReLU(w=[[0.5, 0.0], [0.25, 0.1]], z=[0.25, -0.5])
@@ -249,17 +290,19 @@ def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room
     which = which_network(np.unravel_index(b, batch))
     stop, time = Stop(int(stops[b])), float(final.time[b])
     others = f"({bad.size} of {stops.size} networks can not be followed to the end; throw=False keeps what there is)"
-    if stop == Stop.EDGE_SLIDES:
+    if stop == Stop.OPEN:
         kind, neuron, point = (int(leaf[told.network == b][-1]) for leaf in told[2:])
+        what = f"{WORDS[EventKind(kind)].format(neuron=neuron, point=point)} to either side"
+        if neuron < 0:
+            what = f"the margin of point {point} and edges are met at once, and who is held was not found"
         raise HypothesisError(
-            "no edge slides (it never does on orthogonally separable data, 2.0)",
-            f"in {which} at t = {time:.12g} {WORDS[EventKind(kind)].format(neuron=neuron, point=point)}, and the "
-            "gradient on either side drives it back to the edge",
-            f"simulate with a small step size {others}",
+            "the flow determines its way (an edge repels a neuron that was held on it, 16.4)",
+            f"in {which} at t = {time:.12g} {what}",
+            f"ask for times that end earlier {others}",
         )
     if stop == Stop.FULL:
         raise ConvergenceError(f"{which} has more than max_events = {room} events by t = {time:.12g}; raise it {others}")
     raise ConvergenceError(
         f"{which} approaches a limit after t = {time:.12g} without an event (a neuron on the line z = -a decays "
-        f"for ever); ask for times that end earlier {others}"
+        f"for ever, and so may the force while margins are held at 1); ask for times that end earlier {others}"
     )

@@ -1,8 +1,9 @@
-"""Hinge flow of one network from event to event, exactly, until it is done or what comes next is no event (12.1).
+"""Hinge flow of one network from event to event, exactly, until it is done or what comes next has to be decided (12.1).
 
 Events are a neuron that passes the edge w_j.x_i = 0 of a point, and a margin that passes 1; `_segment` has what happens
-between them. What comes next is decided by the signs of the derivatives on the two sides of the event: where both lead
-back to it the flow slides along it, and the run stops there.
+between them. What comes next is decided by the signs of the derivatives on the two sides of the event. Where both lead back
+to it the flow slides along it: the run stops there, and `_decide` says who is held. A neuron held on edges has a constant
+force too, in which the points of these edges take part with a constant share (16.3).
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.problem import TwoLayerReLU
-from gradstarve.simulation.hinge._passage import RATE, on_one_line, passed
-from gradstarve.simulation.hinge._segment import edge_times, margin_times, moved, segment
+from gradstarve.simulation.hinge._passage import MOMENT, RATE, on_one_line, passed
+from gradstarve.simulation.hinge._segment import edge_times, margin_times, moved, segment, turn_times
 
 # Events of one network that are told at a time.
 LOG = 16
@@ -27,7 +28,9 @@ class EventKind(IntEnum):
     """What happens at an event of `simulate_hinge_exact`: the numbers in `run.events.kind`, by name.
 
     WAKES, SLEEPS: neuron j becomes active on point i, or stops being so; LEARNT, FORGOTTEN: the margin of point i reaches 1,
-    or falls below it; HELD, FREED: the margin of point i begins to slide at 1, or leaves 1 upwards.
+    or falls below it; HELD, FREED: the margin of point i begins to slide at 1, or leaves 1 upwards. SLIDES: neuron j begins
+    to slide along the edge of point i, which it leaves as it WAKES or SLEEPS; REPELS: this edge begins to repel it to both
+    sides, and its run ends (16.4).
 
     >>> EventKind(3).name, int(EventKind.WAKES)
     ('LEARNT', 1)
@@ -39,6 +42,8 @@ class EventKind(IntEnum):
     FORGOTTEN = 4  # the margin of point i falls below 1
     HELD = 5  # the margin of point i begins to slide at 1
     FREED = 6  # the margin of point i, held until now, rises above 1
+    SLIDES = 7  # neuron j begins to slide along the edge of point i
+    REPELS = 8  # the flow does not determine on which side neuron j leaves the edge of point i
 
 
 class Stop(IntEnum):
@@ -47,8 +52,8 @@ class Stop(IntEnum):
     RUNNING = 0
     DONE = 1  # no gradient is left, or the last time is reached
     FULL = 2  # more events than there was room for
-    EDGE_SLIDES = 3
-    MARGIN_SLIDES = 4
+    OPEN = 3  # the flow does not determine the way
+    UNDECIDED = 4  # who is held at an edge or at 1 has to be decided
     LOST = 5  # a search did not come to its end
 
 
@@ -62,6 +67,12 @@ class State(NamedTuple):
     held: Bool[Array, " n"]  # sliding at 1
     leaving: Bool[Array, " n"]  # was held until this very moment
     waiting: Bool[Array, "h n"]  # edges that are passed at this very moment, one event after the other
+    glides: Bool[Array, "h n"]  # neurons held on the edge of a point, which are not active there
+    share: Float[Array, "h n"]  # of its pull, with which the point of such an edge takes part in the force
+    parting: Bool[Array, "h n"]  # glided until this very moment
+    crossed: Bool[Array, "h n"]  # edges passed at this very moment
+    arriving: Int[Array, ""]  # j n + i of the edge about which the run stopped, -1 for none
+    bound: Int[Array, ""]  # 0: it is arrived at; 1, 2: its share came to its lower, upper bound
     time: Array
     record: Int[Array, ""]  # records made so far
     left: Int[Array, ""]  # events that there is still room for
@@ -136,6 +147,12 @@ def begin(network: TwoLayerReLU, task: Task, room: Int[Array, ""], keep: bool) -
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros(n, bool)
     return State(
         *(network.w, network.z, active, live, none, none, jnp.zeros_like(active)),
+        glides=jnp.zeros_like(active),
+        share=jnp.zeros(active.shape, dtype),
+        parting=jnp.zeros_like(active),
+        crossed=jnp.zeros_like(active),
+        arriving=zero - 1,
+        bound=zero,
         time=jnp.zeros((), dtype),
         record=zero,
         left=jnp.asarray(room, jnp.int32),
@@ -159,9 +176,13 @@ def run(state: State, task: Task) -> State:
         return (state.stop == Stop.RUNNING) & (state.count < LOG)
 
     def advance(state: State) -> State:
-        now = segment(state.w, state.z, state.active, q * y * state.live, x)
+        now = segment(state.w, state.z, state.active + state.share, q * y * state.live, x, state.glides)
         until = next_time(state, task) - state.time
         edges = jnp.where(state.waiting, 0, edge_times(now, state.active))
+        # The edge that a neuron is held on begins to repel it where its read-out passes 0.
+        on_edges = jnp.any(state.glides, axis=1)
+        turns = jnp.where(on_edges, turn_times(now), jnp.inf)[:, None]
+        edges = jnp.where(state.glides, turns, edges)
         place = jnp.argmin(edges)
         edge = jnp.min(edges)
         limit = jnp.minimum(edge, until)
@@ -180,14 +201,20 @@ def run(state: State, task: Task) -> State:
         # an edge
         j, i = jnp.unravel_index(place, edges.shape)
         wakes = ~state.active[j, i]
+        turned = is_edge & state.glides[j, i]
         pre = jnp.einsum("hd,nd->hn", w, x, precision="highest")
         reach = size * (jnp.linalg.norm(w[j]) + jnp.abs(z[j]))
         active, waiting = passed(state.active, state.waiting, j, i, pre[j], now.z[j] * now.lean[j], reach, same)
-        active, waiting = jnp.where(is_edge, active, state.active), waiting & is_edge
+        waiting = waiting & is_edge & ~on_edges[j]
         # d(w_j.x_i)/dt after it has to lead away from the edge too.
         force = jnp.sum((active[j] * q * y * state.live)[:, None] * x, axis=0)
-        drift = z[j] * jnp.dot(force, x[i]) * jnp.where(wakes, 1, -1)
-        edge_slides = is_edge & (drift < 0) & ~jnp.any(waiting)
+        push = jnp.where(z[j] != 0, z[j], jnp.dot(w[j], force))
+        drift = push * jnp.dot(force, x[i]) * jnp.where(wakes, 1, -1)
+        # One that leads back, then or after the others of this moment, is for all of them to decide together.
+        crossed = state.crossed & (lapse <= MOMENT * jnp.finfo(dtype).eps * state.time)
+        undecided = is_edge & (on_edges[j] | crossed[j, i] | (drift < 0) & ~jnp.any(waiting)) & ~turned
+        crossed = crossed.at[j, i].set(crossed[j, i] | is_edge)
+        active = jnp.where(is_edge & ~undecided & ~turned, active, state.active)
 
         # a margin
         pull = (q * y * state.live).at[point].set(0)
@@ -201,18 +228,21 @@ def run(state: State, task: Task) -> State:
         least = RATE * jnp.finfo(dtype).eps * own
         free, falls = without >= -least, without + own <= least
         passes = jnp.where(was_live, free, falls)
-        margin_slides = is_margin & ~passes
         live = state.live.at[point].set(was_live ^ is_margin)
 
-        event = is_margin | is_edge
+        # Another pull is another force on every neuron that an edge holds.
+        undecided = undecided | is_margin & (~passes | jnp.any(state.glides))
+        event = is_margin | is_edge & (~undecided | turned)
         what = jnp.where(was_live, EventKind.LEARNT, EventKind.FORGOTTEN)
         what = jnp.where(is_edge, jnp.where(wakes, EventKind.WAKES, EventKind.SLEEPS), what)
+        what = jnp.where(turned, EventKind.REPELS, what)
         after = state._replace(w=w, z=z, active=active, live=live, time=time, settled=still, waiting=waiting)
-        after = after._replace(leaving=state.leaving & (lapse <= 0))
+        after = after._replace(leaving=state.leaving & (lapse <= 0), parting=state.parting & (lapse <= 0), crossed=crossed)
+        after = after._replace(arriving=jnp.where(is_edge, place, -1).astype(jnp.int32), bound=jnp.zeros_like(state.bound))
         after = noted(after, event, time, what, jnp.where(is_edge, j, -1), jnp.where(is_edge, i, point))
-        after = recorded(after, ~event, task)
-        stop = jnp.where(edge_slides, Stop.EDGE_SLIDES, after.stop)
-        stop = jnp.where(margin_slides & (stop != Stop.FULL), Stop.MARGIN_SLIDES, stop)
+        after = recorded(after, ~event & ~undecided, task)
+        stop = jnp.where(undecided & (after.stop != Stop.FULL), Stop.UNDECIDED, after.stop)
+        stop = jnp.where(turned & (after.stop != Stop.FULL), Stop.OPEN, stop)
         return after._replace(stop=jnp.asarray(jnp.where(ended, stop, Stop.LOST), jnp.int32))
 
     return jax.lax.while_loop(go_on, advance, emptied(state))

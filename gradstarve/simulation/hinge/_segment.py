@@ -1,7 +1,8 @@
 """Hinge flow between two events, exactly: where a network is after a while, and when the next event comes (section 12).
 
 While no neuron changes its activity and no margin passes 1, c_j = sum_i q_i y_i x_i over the points with m_i < 1 that neuron
-j is active on does not change, and with rho_j = |c_j|, a_j = w_j.c_j/rho_j and tau = rho_j t
+j is active on, and a share of those whose edges hold it (16.3), does not change, and with rho_j = |c_j|, a_j = w_j.c_j/rho_j
+and tau = rho_j t
 
     a_j(t) = a_j cosh tau + z_j sinh tau,  z_j(t) = z_j cosh tau + a_j sinh tau,  w_j(t) = w_j + (a_j(t) - a_j) c_j/rho_j.
 
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.simulation.hinge._passage import FLAT, MARGIN, PARTING, RATE, Look, first_passage
+from gradstarve.simulation.hinge._passage import EDGE, FLAT, MARGIN, PARTING, RATE, Look, first_passage
 
 # Steps towards a margin's passage are this short in the time of the fastest neuron, for the bound to be good: rho t.
 LONGEST = 0.5
@@ -35,10 +36,17 @@ class Segment(NamedTuple):
     lean: Float[Array, "h n"]
 
 
-def segment(w, z, active: Bool[Array, "h n"], pull: Float[Array, " n"], x: Float[Array, "n d"]) -> Segment:
-    """The segment that begins at (w, z); `pull` is q_i y_i g_i."""
+def segment(
+    w, z, part: Float[Array, "h n"], pull: Float[Array, " n"], x: Float[Array, "n d"], glides: Bool[Array, "h n"]
+) -> Segment:
+    """The segment that begins at (w, z); `pull` is q_i y_i g_i, of which each neuron feels the `part` in [0, 1]: 1 where it
+    is active, its share on an edge that it `glides` on."""
     # The largest entry first: squares of forces of 1e-160 would vanish.
-    force = jnp.einsum("hn,nd->hd", active * pull, x, precision="highest")
+    force = jnp.einsum("hn,nd->hd", part * pull, x, precision="highest")
+    # Pulls that cancel leave rounding, which must not move what is at rest.
+    load = jnp.einsum("hn,nd->hd", part * jnp.abs(pull), jnp.abs(x), precision="highest")
+    least = jnp.where(jnp.any(glides, axis=1, keepdims=True), EDGE, FLAT) * jnp.finfo(x.dtype).eps
+    force = jnp.where(jnp.abs(force) <= least * load, 0, force)
     size = jnp.max(jnp.abs(force), axis=1, keepdims=True)
     unit = force / jnp.where(size > 0, size, 1)
     length = jnp.linalg.norm(unit, axis=1, keepdims=True)
@@ -48,7 +56,7 @@ def segment(w, z, active: Bool[Array, "h n"], pull: Float[Array, " n"], x: Float
     lean = jnp.einsum("hd,nd->hn", unit, x, precision="highest")
     # Of orthogonal points rounding leaves products that must not wake anybody.
     size = jnp.linalg.norm(x, axis=1)
-    lean = jnp.where(jnp.abs(lean) <= FLAT * jnp.finfo(x.dtype).eps * size, 0, lean)
+    lean = jnp.where(glides | (jnp.abs(lean) <= FLAT * jnp.finfo(x.dtype).eps * size), 0, lean)
     return Segment(w, z, unit, rate, along, edge, lean)
 
 
@@ -97,6 +105,13 @@ def edge_times(now: Segment, active: Bool[Array, "h n"]) -> Float[Array, "h n"]:
     return jnp.where(there & (now.edge * side >= 0) & (speed > 0), 0.0, times)
 
 
+def turn_times(now: Segment) -> Float[Array, " h"]:
+    """When z_j passes 0, [h]; inf if never."""
+    turns = (now.z * now.along < 0) & (jnp.abs(now.along) > jnp.abs(now.z)) & (now.rate > 0)
+    tau = jnp.arctanh(jnp.where(turns, -now.z / jnp.where(turns, now.along, 1), 0))
+    return jnp.where(turns, tau / jnp.where(turns, now.rate, 1), jnp.inf)
+
+
 def margins_at(now: Segment, active, y, t: Float[Array, " n"]) -> tuple[Array, Array, Array, Array]:
     """m_i and dm_i/dt at a time of its own for each point, [n], what rounding may have put into dm_i/dt, and a bound of
     |d2 m_i/dt2| for LONGEST/max rho more."""
@@ -133,4 +148,17 @@ def margin_times(
         noise = jnp.maximum(noise, RATE * eps * own) * jnp.where(leaving, PARTING, 1)
         return Look(side * (1 - margin), side * speed, bend, jnp.full_like(margin, MARGIN * eps), noise)
 
-    return first_passage(look, jnp.zeros_like(now.edge[0]), limit, longest)
+    start = jnp.where(live, _small_until(now, active, fastest), 0)
+    return first_passage(look, jnp.minimum(start, limit), limit, longest)
+
+
+def _small_until(now: Segment, active: Bool[Array, "h n"], fastest) -> Float[Array, " n"]:
+    """A time before which |m_i| can not come to 1, [n]: |z_j|, |a_j| <= (|a| + |z|) e^tau, so that |m_i| grows by e^(2 tau)
+    at most. From tiny weights this is nearly all of the way."""
+    most = (jnp.abs(now.along) + jnp.abs(now.z))[:, None]
+    reach = jnp.where(active, jnp.abs(now.edge) + jnp.abs(now.lean) * most, 0)
+    # In units of the largest: products of 1e-200 are no floats.
+    units = [jnp.maximum(jnp.max(leaf), jnp.finfo(leaf.dtype).tiny) for leaf in (most, reach)]
+    total = jnp.sum((most / units[0]) * (reach / units[1]), axis=0)
+    growth = -(jnp.log(units[0]) + jnp.log(units[1]) + jnp.log(jnp.where(total > 0, total, 1)))
+    return jnp.where(total > 0, jnp.maximum(growth, 0) / (2 * jnp.where(fastest > 0, fastest, 1)), jnp.inf)

@@ -19,13 +19,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.problem import Dataset
 from gradstarve.simulation.engines import _fused as fused
+from gradstarve.simulation.hinge._ahead import ahead
+from gradstarve.simulation.hinge._decide import Judge
 from gradstarve.simulation.hinge._passage import (
     AT_ONE,
-    BOX,
     JUMP,
     MOMENT,
     PULL,
-    RATE,
     RIDGE,
     SPEED,
     SUM,
@@ -71,6 +71,16 @@ class Series(NamedTuple):
     pull: Float[Array, "orders_less held"]
 
 
+class Rails(NamedTuple):
+    """The edges that neurons are held on while margins are held. With X_j the points of the edges of neuron j, one for each
+    line, and c_j the force of all the others, these points push with -`dual`_j c_j + `offset`_j times their x, where `dual`
+    [h, n, d] has the rows of the pseudo-inverse of X_j', 0 for all other points; `offset` [h, n] is not 0 only where points
+    depend on each other."""
+
+    dual: Float[Array, "h n d"]
+    offset: Float[Array, "h n"]
+
+
 def _dot(a, b):
     return jnp.matmul(a, b, precision="highest")
 
@@ -85,24 +95,36 @@ def series(
     x: Float[Array, "n d"],
     y: Float[Array, " n"],
     unit: Float[Array, ""],
+    rails: Rails | None = None,
 ) -> Series:
     """The series from (w, z): `pull` is q_i g_i of the points that are not held, 0 on those that are, which are the `place`
-    where `used`; `unit` is the unit of time, some 1 / max |c_j|."""
+    where `used`; `unit` is the unit of time, some 1 / max |c_j|; `rails`: the edges that neurons are held on."""
     h, dtype = z.size, z.dtype
     held_x, held_y = x[place], jnp.where(used, y[place], 0)
     sees = active[:, place] & used  # [h, held]
+
+    def along(dw):  # of a motion of neurons [h, d], what the edges leave of it
+        return dw if rails is None else dw - jnp.einsum("hnd,hd,ne->he", rails.dual, dw, x, precision="highest")
+
     force = _dot(active * (pull * y), x)  # of the points below 1, [h, d]
     edge = _dot(w, x.T)
     on_edge = jnp.where(active, edge, 0)
 
     # The kernel of the held points and its inverse, in the unit of time.
     seen_z, seen_edge = jnp.where(sees, z[:, None], 0), jnp.where(sees, edge[:, place], 0)
-    close = _dot(held_x, held_x.T)
-    kernel = jnp.outer(held_y, held_y) * (_dot(seen_z.T, seen_z) * close + _dot(seen_edge.T, seen_edge))
-    # Two points in one place leave it open which of them is pulled; a trace of a ridge decides, the flow is the same.
-    ridge = RIDGE * jnp.finfo(dtype).eps * jnp.max(jnp.diagonal(kernel))
-    kernel = kernel + jnp.diag(jnp.where(used, ridge, 1))
-    inverse = 1 / kernel if place.size == 1 else jnp.linalg.inv(kernel)
+    close = _dot(seen_z.T, seen_z) * _dot(held_x, held_x.T)
+    if rails is not None:
+        on_rails = jnp.einsum("hnd,kd->hnk", rails.dual, held_x, precision="highest")
+        close = close - jnp.einsum("hi,hk,in,hnk->ik", seen_z, seen_z, _dot(held_x, x.T), on_rails, precision="highest")
+    kernel = jnp.outer(held_y, held_y) * (close + _dot(seen_edge.T, seen_edge))
+    top = jnp.max(jnp.diagonal(kernel))
+    if place.size == 1:
+        inverse = 1 / jnp.where(kernel > 0, kernel, 1)
+    else:
+        # Two points in one place leave it open which of them is pulled: the least pulls decide, the flow is the same.
+        each, basis = jnp.linalg.eigh(kernel + jnp.diag(jnp.where(used, 0, top)))
+        large = each > RIDGE * jnp.finfo(dtype).eps * top
+        inverse = _dot(basis * jnp.where(large, 1 / jnp.where(large, each, 1), 0), basis.T)
 
     whole = jnp.zeros((ORDER + 1, h, x.shape[0]), dtype).at[0].set(edge)
     start = Series(
@@ -124,7 +146,7 @@ def series(
         # All that is known without u_k, which is still 0 here.
         pulled_z = jnp.sum(back_z[:, :, None] * now.pull[:, None, :], axis=0)  # (z u)_k, [h, held]
         pulled_edge = jnp.sum(back_edge * now.pull[:, None, :], axis=0)
-        dw = zk[:, None] * force + _dot(jnp.where(sees, pulled_z, 0) * held_y, held_x)
+        dw = along(zk[:, None] * force + _dot(jnp.where(sees, pulled_z, 0) * held_y, held_x))
         dz = jnp.sum(wk * force, axis=1) + pulled_edge @ held_y
         between = jnp.sum(back_z[:, :, None] * now.edge[1:], axis=0)  # sum over a = 1..k of z_a edge_(k+1-a), [h, n]
         between = (k + 1) * jnp.sum(jnp.where(active, between, 0), axis=0)
@@ -136,7 +158,7 @@ def series(
 
         _, rate = rates(dw * unit, dz * unit)
         found = jnp.where(used, -_dot(inverse, jnp.where(used, rate[place], 0)) / unit, 0)
-        dw = (dw + z[:, None] * _dot(sees * (found * held_y), held_x)) * unit
+        dw = (dw + along(z[:, None] * _dot(sees * (found * held_y), held_x))) * unit
         dz = (dz + seen_edge @ (found * held_y)) * unit
         d_edge, rate = rates(dw, dz)
         held = jnp.zeros(y.shape, bool).at[place].max(used)
@@ -222,19 +244,17 @@ _STEPS = 256
 
 
 class Slide(NamedTuple):
-    """A network in the middle of a slide: its `state`, which of the held places are still `used`, the edge passed last
-    (-1: none since the clock moved), and the steps so far."""
+    """A network in the middle of a slide: its `state`, which of the held places are still `used`, and the steps so far."""
 
     state: State
     used: Bool[Array, " held"]
-    edge: Int[Array, ""]
     steps: Int[Array, ""]
 
 
-@partial(jax.vmap, in_axes=(0, None, None))
-def slide(state: State, task: Task, most: int) -> State:
-    """A batch of states [b] that hold between one and `most` margins, followed until none is held any more, pulls have to
-    be worked out anew (`Stop.MARGIN_SLIDES`), or the log is full."""
+@partial(jax.vmap, in_axes=(0, None, None, 0))
+def slide(state: State, task: Task, most: int, rails: Rails | None) -> State:
+    """A batch of states [b] that hold between one and `most` margins, and edges if there are `rails`, followed until none is
+    held any more, pulls have to be worked out anew (`Stop.UNDECIDED`), or the log is full."""
     x, y, q = task[:3]
     n, h = y.size, state.z.size
     dtype = state.z.dtype
@@ -253,7 +273,7 @@ def slide(state: State, task: Task, most: int) -> State:
     def advance(slide: Slide) -> Slide:
         state, used = slide.state, slide.used
         pull = jnp.where(state.live, q, 0)
-        now = series(state.w, state.z, state.active, pull, place, used, x, y, unit)
+        now = series(state.w, state.z, state.active, pull, place, used, x, y, unit, rails)
         share = jnp.where(used, now.pull[0] / q[place], 0.5)
         # Within rounding of 0 and 1 the search below sees what happens; beyond it the pulls have jumped.
         tolerance = JUMP * jnp.sqrt(eps)
@@ -266,6 +286,10 @@ def slide(state: State, task: Task, most: int) -> State:
         span = jnp.minimum(longest, until)
         now = _stretched(now, span / unit)
         gaps, slack = _gaps(now, state, used, place, q)
+        if rails is not None:
+            more, its_slack = _rail_gaps(now, state, used, place, task, rails)
+            jumped = jumped | jnp.any(more[0] < -tolerance)
+            gaps, slack = jnp.concatenate([gaps, more], axis=1), jnp.concatenate([slack, its_slack])
         t, which, ended = first_root(gaps, slack)
         waiting = jnp.any(state.waiting)
         which = jnp.where(waiting, jnp.argmax(state.waiting.reshape(-1)), which)
@@ -277,47 +301,60 @@ def slide(state: State, task: Task, most: int) -> State:
             z=value(now.z, t),
             time=jnp.where(complete, next_time(state, task), state.time + t * span),
             leaving=state.leaving & (t <= 0),
+            parting=state.parting & (t <= 0),
         )
         moved = recorded(moved, complete, task)
 
+        rail = which - h * n - 3 * n
+        is_rail = hit & (rail >= 0)  # a share at its lower bound, one at its upper, or z_j at 0
+        bound, on_rail = jnp.divmod(rail, h * n)
+        turned = is_rail & (bound == 2)
         is_edge = hit & (which < h * n)
-        j, i = jnp.unravel_index(jnp.clip(which, 0, h * n - 1), (h, n))
+        place_of_edge = jnp.where(is_rail, on_rail, jnp.clip(which, 0, h * n - 1))
+        j, i = jnp.unravel_index(place_of_edge, (h, n))
         part, number = jnp.divmod(which - h * n, n)  # margins, pulls at 0, pulls at q
         spot = place[jnp.minimum(number, most - 1)]
-        is_margin = hit & ~is_edge & (part == 0)
-        is_pull = hit & ~is_edge & (part > 0)
-        point = jnp.where(is_edge, i, jnp.where(is_pull, spot, number))
+        is_margin = hit & ~is_edge & ~is_rail & (part == 0)
+        is_pull = hit & ~is_edge & ~is_rail & (part > 0)
+        # The same edge once more at the same moment: either side leads back to it. So do edges that others may depend on.
+        crossed = state.crossed & (t * span <= MOMENT * eps * state.time)
+        undecided_edge = is_edge & (jnp.any(state.glides[j]) | crossed[j, i])
+        crossed = crossed.at[j, i].set(crossed[j, i] | is_edge)
+        is_edge = is_edge & ~undecided_edge
+        point = jnp.where(is_edge | is_rail, i, jnp.where(is_pull, spot, number))
         wakes = ~state.active[j, i]
         kind = jnp.where(is_edge, jnp.where(wakes, EventKind.WAKES, EventKind.SLEEPS), EventKind.FORGOTTEN)
         kind = jnp.where(is_margin & state.live[point], EventKind.LEARNT, kind)
         kind = jnp.where(is_pull & (part == 1), EventKind.FREED, kind)
-        moved = noted(moved, hit, moved.time, kind, jnp.where(is_edge, j, -1), point)
+        kind = jnp.where(turned, EventKind.REPELS, kind)
+        told = is_edge | is_margin | is_pull | turned
+        moved = noted(moved, told, moved.time, kind, jnp.where(is_edge | turned, j, -1), point)
 
         mine = now.edge[:, j]
         reach = size * (jnp.linalg.norm(moved.w[j]) + jnp.abs(moved.z[j]))
         edge, speed = value(mine, t), value(slopes(mine), t)
         active, waiting_now = passed(state.active, state.waiting, j, i, edge, speed, reach, same)
         active, waiting_now = jnp.where(is_edge, active, state.active), jnp.where(is_edge, waiting_now, state.waiting)
-        # The same edge once more at the same moment: either side leads back to it.
-        edge_slides = is_edge & (which == slide.edge) & (t * span <= MOMENT * eps * state.time)
 
         freed = is_pull & (jnp.arange(most) == number)
         forgotten = is_pull & (part == 2)
         live = state.live.at[point].set(forgotten | (state.live[point] ^ is_margin))
         leaving = moved.leaving.at[point].set(moved.leaving[point] | is_pull)
         held = state.held.at[point].set(state.held[point] & ~is_pull)
-        stop = jnp.where((jumped | is_margin) & (moved.stop == Stop.RUNNING), Stop.MARGIN_SLIDES, moved.stop)
-        stop = jnp.where(edge_slides, Stop.EDGE_SLIDES, stop)
+        undecided = jumped | is_margin | undecided_edge | is_rail | is_pull & jnp.any(state.glides)
+        stop = jnp.where(undecided & (moved.stop == Stop.RUNNING), Stop.UNDECIDED, moved.stop)
+        stop = jnp.where(turned & (moved.stop == Stop.UNDECIDED), Stop.OPEN, stop)
         stop = jnp.where(ended & (longest > 0) | jumped | waiting, stop, Stop.LOST)
         moved = moved._replace(
+            arriving=jnp.where(undecided_edge | is_rail, place_of_edge, -1).astype(jnp.int32),
+            bound=jnp.where(is_rail, bound + 1, 0).astype(jnp.int32),
+            crossed=crossed,
             active=active, waiting=waiting_now, live=live, leaving=leaving, held=held, stop=jnp.asarray(stop, jnp.int32)
         )
-        last = jnp.where(is_edge, which, jnp.where(t * span > 0, -1, slide.edge))
-        return Slide(moved, used & ~freed, jnp.asarray(last, jnp.int32), slide.steps + 1)
+        return Slide(moved, used & ~freed, slide.steps + 1)
 
     used, zero = jnp.arange(most) < jnp.sum(state.held), jnp.zeros((), jnp.int32)
-    first = Slide(emptied(state), used, zero - 1, zero)
-    return jax.lax.while_loop(go_on, advance, first).state
+    return jax.lax.while_loop(go_on, advance, Slide(emptied(state), used, zero)).state
 
 
 def _stretched(now: Series, unit) -> Series:
@@ -338,8 +375,10 @@ def _gaps(now: Series, state: State, used, place, q) -> tuple[Array, Array]:
     # An edge in units of its neuron: a network of 1e-160 has events too.
     reach = jnp.max(jnp.abs(now.edge[0]), axis=1, keepdims=True) + jnp.abs(state.z)[:, None]
     edges = now.edge * jnp.where(state.active, 1, -1) / jnp.where(reach > 0, reach, 1)
+    edges = edges.at[:2].set(jnp.where(state.parting, jnp.maximum(edges[:2], 0), edges[:2]))
     idle = jnp.zeros(n, now.z.dtype)
     one = jnp.zeros((ORDER + 1, 1), now.z.dtype).at[0].set(1)
+    edges = jnp.where(state.glides, one[:, None], edges)
     margins = (one - now.margin) * jnp.where(state.live, 1, -1)
     held = idle.astype(bool).at[place].max(used)
     # Those that leave 1 do so tangentially, to their side, whatever rounding makes of their first moments.
@@ -354,6 +393,31 @@ def _gaps(now: Series, state: State, used, place, q) -> tuple[Array, Array]:
     return jnp.concatenate([edges.reshape(ORDER + 1, -1), margins, down, rest, up, rest], axis=1), jnp.concatenate(slack)
 
 
+def _rail_gaps(now: Series, state: State, used, place, task: Task, rails: Rails) -> tuple[Array, Array]:
+    """The same of held edges, [N + 1, 3 h n]: how far the push of an edge is above its lower bound and below its upper, both
+    in units of the pull of its line, and z_j on its side of 0. The bounds are the pushes of the points of the line that are
+    active on either side."""
+    x, y, q = task[:3]
+    eps = jnp.finfo(now.z.dtype).eps
+    scale = jnp.sum(x**2, axis=1)
+    along = jnp.where(on_one_line(x), _dot(x, x.T) / jnp.where(scale > 0, scale, 1)[:, None], 0)  # x_k in units of x_i
+    pull = jnp.zeros((ORDER + 1, q.size), now.z.dtype).at[0].set(jnp.where(state.live, q, 0))
+    pull = pull.at[:ORDER, place].add(jnp.where(used, now.pull, 0))
+    above, below = (_dot(pull * y, part.T) for part in (jnp.maximum(along, 0), jnp.minimum(along, 0)))
+    upper = jnp.where(above[0] >= below[0], 1, -1)
+    low, high = jnp.where(upper > 0, below, above), jnp.where(upper > 0, above, below)
+    force = jnp.einsum("ki,hi,id->khd", pull * y, state.active, x, precision="highest")
+    push = (-jnp.einsum("hnd,khd->khn", rails.dual, force, precision="highest")).at[0].add(rails.offset)
+    unit = _dot(jnp.abs(along), q)
+    there = jnp.any(rails.dual != 0, axis=2)
+    one = jnp.zeros((ORDER + 1, 1, 1), now.z.dtype).at[0].set(1)
+    size = jnp.max(jnp.abs(now.edge[0]), axis=1) + jnp.abs(state.z)
+    turn = (now.z * jnp.where(state.z < 0, -1, 1) / jnp.where(size > 0, size, 1))[:, :, None]
+    gaps = [(push - low[:, None]) / unit, (high[:, None] - push) / unit, jnp.broadcast_to(turn, push.shape)]
+    gaps = jnp.concatenate([jnp.where(there, gap, one).reshape(ORDER + 1, -1) for gap in gaps], axis=1)
+    return gaps, jnp.full(gaps.shape[1], PULL * eps)
+
+
 # Who is held, and from event to event.
 
 # Calls of `slide` without an event after which nothing is expected to come.
@@ -361,6 +425,8 @@ MOST_IDLE = 20
 # Networks that one program follows at a time. More of them wait for each other longer than they gain, and every other
 # number is another program to compile.
 CHUNK, SMALL = 64, 8
+# Pairs of a neuron and a point from which on networks are followed one by one, and `ahead` is asked first.
+WIDE = 2048
 
 
 class EventLog(NamedTuple):
@@ -374,10 +440,11 @@ class EventLog(NamedTuple):
 
 
 @cache
-def _programs() -> tuple[Any, Any]:
-    """`run` and `slide`, compiled in half of the time that XLA would take by itself; they run as fast."""
+def _programs() -> tuple[Any, Any, Any]:
+    """`run`, `slide` and `ahead`, compiled in half of the time that XLA would take by itself; they run as fast."""
     options = fused.quick()
-    return jax.jit(run, compiler_options=options), jax.jit(slide, static_argnums=2, compiler_options=options)
+    slides = jax.jit(slide, static_argnums=2, compiler_options=options)
+    return jax.jit(run, compiler_options=options), slides, jax.jit(ahead, compiler_options=options)
 
 
 def follow(
@@ -386,20 +453,23 @@ def follow(
     """A batch of networks [b] through segments and slides to the last of the rising `times`, the last of which may be inf,
     or to where they can not be followed; and their events, those of one network in order. At most `room` events each;
     `keep` whether networks are recorded too. `advance` gets how many networks are through."""
-    run, slide = _programs()
+    run, slide, ahead = _programs()
     # Few numbers of rows, as each is another program to compile.
     rows = max(4, 4 ** math.ceil(math.log(times.size, 4)))
     padded = np.concatenate([times, np.full(rows - times.size, times[-1])])
     task = Task(data.points, data.labels, data.weights, jnp.asarray(padded), jnp.asarray(times.size, jnp.int32))
     state = begin(networks, task, np.int32(room), keep)
-    size = SMALL if len(state.stop) <= SMALL else CHUNK
+    wide = networks.z.shape[-1] * data.size >= WIDE
+    size, judge = 1 if wide else SMALL if len(state.stop) <= SMALL else CHUNK, Judge(data)
     told = [EventLog(np.zeros(0, int), np.zeros(0, networks.dtype), *(np.zeros(0, np.int32) for _ in range(3)))]
     idle = np.zeros(len(state.stop), int)
+    # The time in which the strongest force could turn a neuron, by which `ahead` begins.
+    span = 1 / max(float(np.abs(judge.q @ judge.size)), 1e-300)
     while True:
         stop, held = np.asarray(state.stop), np.asarray(state.held).sum(1)
-        undecided = np.flatnonzero(stop == Stop.MARGIN_SLIDES)
+        undecided = np.flatnonzero(stop == Stop.UNDECIDED)
         if undecided.size:
-            state = _decided(state, undecided, size, task, told)
+            state = judge.decided(state, undecided, told)
             continue
         running = stop == Stop.RUNNING
         advance(int((~running).sum()))
@@ -408,10 +478,17 @@ def follow(
             return state._replace(seen=seen, weights=weights), EventLog(*map(np.concatenate, zip(*told, strict=True)))
         # All are sent on their way before anybody is waited for, so that they share the processor.
         sent = []
-        for most in np.unique(_slots(held[running])):
-            for part, padded in _chunks(np.flatnonzero(running & (_slots(held) == most)), size):
+        gliding = (held > 0) & np.asarray(state.glides).any((1, 2))
+        for most, on_edges in sorted(set(zip(_slots(held[running]), gliding[running], strict=True))):
+            mine = running & (_slots(held) == most) & (gliding == on_edges)
+            for part, padded in _chunks(np.flatnonzero(mine), size):
                 start = _taken(state, padded)
-                sent.append((part, padded, run(start, task) if most == 0 else slide(start, task, min(int(most), data.size))))
+                if most == 0 and wide:
+                    start = _gone_ahead(ahead, start, part, task, span, told)
+                rails = Rails(*map(jnp.asarray, judge.rails(start))) if on_edges else None
+                room_held = min(max(int(most), 4) if on_edges else int(most), data.size)
+                after = run(start, task) if most == 0 else slide(start, task, room_held, rails)
+                sent.append((part, padded, after))
         before = np.asarray(state.record)
         for part, padded, after in sent:
             told.append(_told(after, part))
@@ -421,6 +498,21 @@ def follow(
             lost = (idle[padded] > MOST_IDLE) & (np.asarray(after.stop) == Stop.RUNNING)
             after = after._replace(stop=jnp.where(lost, jnp.int32(Stop.LOST), after.stop))
             state = _put(state, jnp.asarray(padded), after)
+
+
+def _gone_ahead(ahead: Any, start: State, part: np.ndarray, task: Task, first: float, told: list[EventLog]) -> State:
+    """`start` as far ahead as many edges are passed at once; they are told."""
+    span = jnp.full(start.time.shape, first, start.z.dtype)
+    while True:
+        start, log, span = ahead(start, task, span)
+        time, point, wakes, count = (np.asarray(leaf)[: part.size] for leaf in log)
+        b, j, place = np.nonzero(np.arange(time.shape[-1]) < count[..., None])
+        order = np.lexsort((time[b, j, place], b))
+        b, j, place = b[order], j[order], place[order]
+        kind = np.where(wakes[b, j, place], EventKind.WAKES, EventKind.SLEEPS).astype(np.int32)
+        told.append(EventLog(part[b], time[b, j, place], kind, j.astype(np.int32), point[b, j, place]))
+        if b.size < LOG * part.size:
+            return start
 
 
 def _chunks(which: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -452,93 +544,3 @@ def _told(after: State, which: np.ndarray) -> EventLog:
     there = np.arange(log[0].shape[1]) < count[:, None]
     network = np.broadcast_to(which[:, None], there.shape)[there]
     return EventLog(network, *(leaf[there] for leaf in log))
-
-
-@jax.jit
-@partial(jax.vmap, in_axes=(0, None))
-def _speeds(state: State, task: Task) -> tuple[Array, Array]:
-    """y_i d f(x_i) / d theta of a network, [n, h (d + 1)], and its margins."""
-    x, y = task[:2]
-    seen = jnp.where(state.active, y, 0).T  # [n, h]
-    edge = jnp.einsum("hd,nd->nh", state.w, x, precision="highest")
-    slopes = jnp.concatenate([(seen * state.z)[:, :, None] * x[:, None, :], (seen * edge)[:, :, None]], axis=2)
-    return slopes.reshape(y.size, -1), jnp.sum(seen * edge * state.z, axis=1)
-
-
-def decide(slopes: np.ndarray, margins: np.ndarray, live: np.ndarray, held: np.ndarray, q: np.ndarray):
-    """Which points are below 1 and which are held from now on, [n] each.
-
-    `slopes`: y_i d f(x_i)/d theta, [n, weights]; `margins`, `live`, `held` and the weights `q`: [n]. All margins that are at
-    1, to the rounding of a run, take part.
-    """
-    from scipy.optimize import lsq_linear
-
-    eps = np.finfo(slopes.dtype).eps
-    at_one = np.flatnonzero(held | (np.abs(margins - 1) <= AT_ONE * eps))
-    others = live & ~held
-    others[at_one] = False
-    mine, size = slopes[at_one], q[at_one]
-    rest = (q * others) @ slopes
-    strength = np.sum(mine**2, axis=1)
-    if at_one.size == 1:
-        share = np.clip(-(mine @ rest) / np.where(strength > 0, strength * size, 1), 0, 1)
-    else:
-        # In shares of q, so that the box is the same for all.
-        columns = (mine * size[:, None]).T
-        scale = np.max(np.abs(columns)) or 1.0
-        share = lsq_linear(columns / scale, -rest / scale, (0, 1), method="bvls", tol=BOX * eps).x
-    least = RATE * eps
-    live, held = others.copy(), np.zeros_like(others)
-    live[at_one], held[at_one] = share >= 1 - least, (share > least) & (share < 1 - least)
-    return live, held
-
-
-def _decided(state: State, which: np.ndarray, size: int, task: Task, told: list[EventLog]) -> State:
-    """`state` where those networks that stopped for it know who is held from now on."""
-    live, held, leaving, stop, left = (
-        np.array(leaf) for leaf in (state.live, state.held, state.leaving, state.stop, state.left)
-    )
-    time, last = np.asarray(state.time), _last_margins(told, which)
-    q, events, lost = np.asarray(task.q), [], []
-    for part, padded in _chunks(which, size):
-        slopes, margins = map(np.asarray, _speeds(_taken(state, padded), task))
-        for number, b in enumerate(part):
-            below, slides = decide(slopes[number], margins[number], live[b], held[b], q)
-            for point in np.flatnonzero((below != live[b]) | (slides != held[b])):
-                sides = map(bool, (live[b, point], held[b, point], below[point], slides[point], last.get(b) == point))
-                kinds = _changes(*sides)
-                events += [(b, time[b], kind, -1, point) for kind in kinds]
-                left[b] -= len(kinds)
-            # Pulls out of their box, and yet there are no others: rounding has the last word.
-            if held[b].any() and last.get(b, -1) < 0 and (below == live[b]).all() and (slides == held[b]).all():
-                lost.append(b)
-            leaving[b] = ~slides & (held[b] | (np.abs(margins[number] - 1) <= AT_ONE * np.finfo(q.dtype).eps))
-            live[b], held[b] = below, slides
-    stop[which] = np.where(left[which] < 0, Stop.FULL, Stop.RUNNING)
-    stop[lost] = Stop.LOST
-    if events:
-        columns = zip(*events, strict=True)
-        told.append(EventLog(*(np.array(column, like.dtype) for column, like in zip(columns, told[0], strict=True))))
-    new = {"live": live, "held": held, "leaving": leaving, "stop": stop, "left": left}
-    return state._replace(**{name: jnp.asarray(leaf) for name, leaf in new.items()})
-
-
-def _last_margins(told: list[EventLog], which: np.ndarray) -> dict[int, int]:
-    """The point of the last event of each network of `which`, -1 where that was an edge."""
-    found: dict[int, int] = {}
-    for part in reversed(told):
-        mine = np.isin(part.network, which)
-        points = np.where(part.neuron < 0, part.point, -1)[mine].tolist()
-        for b, point in zip(part.network[mine][::-1].tolist(), points[::-1], strict=True):
-            found.setdefault(b, point)
-        if len(found) == which.size:
-            break
-    return found
-
-
-def _changes(was_live: bool, was_held: bool, live: bool, held: bool, told: bool) -> list[EventKind]:
-    """The events of a point that is found on another side; `told`: its arrival at 1 is in the log already."""
-    if was_held:
-        return [EventKind.FORGOTTEN if live else EventKind.FREED]
-    arrival = [] if told and held else [EventKind.LEARNT if was_live else EventKind.FORGOTTEN]
-    return arrival + [EventKind.HELD] * held

@@ -105,6 +105,7 @@ class _State(NamedTuple):
     active: np.ndarray
     live: np.ndarray
     held: np.ndarray
+    glides: np.ndarray  # which neuron is held on the edge of which point, [h, n]
 
 
 def _numbers(data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -130,11 +131,37 @@ def slopes(w: np.ndarray, z: np.ndarray, active: np.ndarray, data: Dataset) -> n
     return np.concatenate([(z * seen)[..., None] * x[:, None], (seen * (x @ w.T))[..., None]], -1).reshape(len(y), -1)
 
 
+def _along_edges(motion: np.ndarray, state: _State, data: Dataset) -> np.ndarray:
+    """What the edges that neurons are held on leave of a motion of their w, [..., h, d] (16.3)."""
+    left = motion.copy()
+    for j in np.flatnonzero(state.glides.any(1)):
+        across = _numbers(data)[0][state.glides[j]]
+        left[..., j, :] -= motion[..., j, :] @ np.linalg.pinv(across) @ across
+    return left
+
+
+def _held_slopes(state: _State, data: Dataset) -> np.ndarray:
+    """`slopes` of a network whose edges hold neurons."""
+    each = slopes(state.w, state.z, state.active, data).reshape(data.size, *state.w.shape[:1], -1)
+    each[..., :-1] = _along_edges(each[..., :-1], state, data)
+    return each.reshape(data.size, -1)
+
+
+def shares(state: _State, pulls: np.ndarray, data: Dataset) -> np.ndarray:
+    """The part of its pull with which the point of a held edge keeps its neuron there, [h, n]; 0 for all others."""
+    x, y, _ = _numbers(data)
+    found, force = np.zeros(state.glides.shape), forces(state.active, pulls, data)
+    for j in np.flatnonzero(state.glides.any(1)):
+        mine = state.glides[j]
+        found[j, mine] = -np.linalg.pinv(x[mine]).T @ force[j] * y[mine]
+    return found / np.where(pulls > 0, pulls, 1)
+
+
 def _pulls(state: _State, data: Dataset) -> np.ndarray:
     """u_i = q_i below a margin of 1, and what keeps the held ones there."""
     u = np.where(state.live, _numbers(data)[2], 0)
     if state.held.any():
-        each = slopes(state.w, state.z, state.active, data)
+        each = _held_slopes(state, data)
         mine = each[state.held]
         u[state.held] = np.linalg.lstsq(mine @ mine.T, -mine @ (u @ each), rcond=None)[0]
     return u
@@ -147,7 +174,14 @@ def _strain(state: _State, data: Dataset) -> float:
     over = np.where(state.active, -edge, edge) / np.where(reach > 0, reach, 1)
     m = margins(state, data)
     beyond = np.where(state.held, np.abs(m - 1), np.where(state.live, m - 1, 1 - m))
+    over = np.where(state.glides, np.abs(over), over)
     return float(max(over.max(), beyond.max(), 0))
+
+
+def _beyond_shares(state: _State, data: Dataset) -> float:
+    """How far a share on a held edge is outside of [0, 1]."""
+    part = shares(state, _pulls(state, data), data) if state.glides.any() else np.zeros(1)
+    return float(max(-part.min(), part.max() - 1, 0))
 
 
 def _moved(state: _State, data: Dataset, span: float) -> tuple[_State, float]:
@@ -156,12 +190,12 @@ def _moved(state: _State, data: Dataset, span: float) -> tuple[_State, float]:
         return _slid(state, data, span)
     from scipy.linalg import expm
 
-    c = forces(state.active, _pulls(state, data), data)
+    c = _along_edges(forces(state.active, _pulls(state, data), data), state, data)
     h, d = c.shape
     generator = np.zeros((h, d + 1, d + 1))
     generator[:, :d, d] = generator[:, d, :d] = c
     part = expm(generator * (span / _LOOKS))
-    joined, strain = np.concatenate([state.w, state.z[:, None]], axis=-1), 0.0
+    joined, strain = np.concatenate([state.w, state.z[:, None]], axis=-1), _beyond_shares(state, data)
     for _ in range(_LOOKS):
         joined = np.einsum("hde,he->hd", part, joined)
         state = state._replace(w=joined[:, :d], z=joined[:, d])
@@ -180,20 +214,20 @@ def _slid(state: _State, data: Dataset, span: float) -> tuple[_State, float]:
 
     def field(_, joined):
         now = parted(joined)
-        moved = (_pulls(now, data) @ slopes(now.w, now.z, now.active, data)).reshape(h, d + 1)
+        moved = (_pulls(now, data) @ _held_slopes(now, data)).reshape(h, d + 1)
         return np.concatenate([moved[:, :d].reshape(-1), moved[:, d]])
 
     start, looks = np.concatenate([state.w.reshape(-1), state.z]), np.linspace(0, span, _LOOKS + 1)[1:]
     found = solve_ivp(field, (0, span), start, "DOP853", looks, rtol=1e-12, atol=1e-13).y.T
     states = [parted(joined) for joined in found]
-    return states[-1], max(_strain(each, data) for each in states)
+    return states[-1], max(max(_strain(each, data), _beyond_shares(each, data)) for each in states)
 
 
-def retraced(data: Dataset, network: TwoLayerReLU, events: Any, b: int) -> Path:
-    """Network `b` of a batch along its `events`."""
+def retraced(data: Dataset, network: TwoLayerReLU, events: Any, b: int, until: float | None = None) -> Path:
+    """Network `b` of a batch along its `events`, and on to the time `until`."""
     w, z = np.asarray(network.w[b], float), np.asarray(network.z[b], float)
     active = w @ _numbers(data)[0].T > 0
-    state = _State(w, z, active, np.ones(data.size, bool), np.zeros(data.size, bool))
+    state = _State(w, z, active, np.ones(data.size, bool), np.zeros(data.size, bool), np.zeros_like(active))
     state = state._replace(live=margins(state, data) < 1)
     rows = zip(*(leaf[b][: int(events.count[b])].tolist() for leaf in events[:4]), strict=True)
     moments, clock, strain = [], 0.0, 0.0
@@ -202,18 +236,21 @@ def retraced(data: Dataset, network: TwoLayerReLU, events: Any, b: int) -> Path:
             state, found = _moved(state, data, time - clock)
             strain = max(strain, found)
         clock = max(time, clock)
-        active, live, held = state.active.copy(), state.live.copy(), state.held.copy()
+        active, live, held, glides = (leaf.copy() for leaf in state[2:])
         if j >= 0:
-            active[j, i] = kind == Kind.WAKES
+            active[j, i], glides[j, i] = kind == Kind.WAKES, kind == Kind.SLIDES
         else:
             live[i], held[i] = kind == Kind.FORGOTTEN, kind == Kind.HELD
-        after = state._replace(active=active, live=live, held=held)
+        after = state._replace(active=active, live=live, held=held, glides=glides)
         # On the other side already, at its own event: off its edge or margin by as much.
         strain = max(strain, _strain(after, data))
         pulls = _pulls(state, data), _pulls(after, data)
         slides = bool(state.held.any() or held.any())
         moments.append(Moment(time, Kind(kind), j, i, state.w, state.z, (state.active, active), pulls, slides))
         state = after
+    if until is not None and until > clock:
+        state, found = _moved(state, data, until - clock)
+        strain = max(strain, found)
     return Path(moments, state.w, state.z, strain)
 
 
@@ -235,11 +272,11 @@ def followed(run: Any) -> np.ndarray:
     return np.all(np.isfinite(np.asarray(run.recorded)), axis=(-1, -2))
 
 
-def _off_the_path(data: Dataset, run: Any) -> np.ndarray:
-    """How far the events are from those of a path retraced, and its end from the run's, [b]."""
+def off_the_path(data: Dataset, run: Any, which: Any, until: float | None = None) -> np.ndarray:
+    """How far the events of networks `which` are from those of a path retraced, and its end from the run's, [b]."""
     gaps = np.zeros(len(run.events.count))
-    for b in range(len(gaps)):
-        path = retraced(data, run.initial, run.events, b)
+    for b in map(int, which):
+        path = retraced(data, run.initial, run.events, b, until)
         size = max(np.abs(path.w).max(), np.abs(path.z).max(), 1e-300)
         moved = max(np.abs(path.w - np.asarray(run.final.w[b])).max(), np.abs(path.z - np.asarray(run.final.z[b])).max())
         gaps[b] = max(path.strain, moved / size)
@@ -253,15 +290,18 @@ def draw_problem(rng: np.random.Generator) -> tuple[Dataset, TwoLayerReLU, float
 
 
 def _by_steps(rng: np.random.Generator) -> Trials:
-    """Descent, which passes its events late or early by up to a step, and is off by as much."""
     data, _, r = draw_problem(rng)
-    network = exclusive_networks(rng, data)
+    return by_steps(data, exclusive_networks(rng, data), r)
+
+
+def by_steps(data: Dataset, network: TwoLayerReLU, r: float) -> Trials:
+    """Descent, which passes its events late or early by up to a step, and is off by as much."""
     steps, size, sides = 300, 0.02 / r, []
     for part, row in ((1, 1), (4, 4)):
         run = train_descent(data, network, "hinge", np.full(BATCH, size / part), steps, steps // 4)
         law = exact_records(data, network, size * steps / 4 * np.arange(1, RECORDS + 1))
         sides.append((np.asarray(run.recorded)[:, row], np.asarray(law.recorded)[:, 0]))
-    coarse, fine = (float(np.abs(trained - law).max()) for trained, law in sides)
+    coarse, fine = (float(np.nanmax(np.abs(trained - law))) for trained, law in sides)
     numbers = recorded(data, "hinge", network, step_size=size, steps=steps // 4)
     texts: dict[str, Any] = {"quantity": lambda i, j: f"the logit of point {j}"}
     texts["when"] = f"after {steps // 4} steps of {size:.3g}"
@@ -307,7 +347,7 @@ def hinge_exact(rng: np.random.Generator) -> Trials:
     whole = exact_records(data, network, AT_LAST)
     # The integrator gets nowhere where a margin slides; the path retraced does.
     held = (whole.events.kind == Kind.HELD).any(-1)
-    gaps = np.maximum(np.where(lost & held, 0, apart), _off_the_path(data, whole))
+    gaps = np.maximum(np.where(lost & held, 0, apart), off_the_path(data, whole, range(BATCH)))
     gaps = np.where(followed(whole), gaps, np.inf)
     group = np.where(held, "a margin slides", "no margin slides")
     return Trials(gaps, recorded(data, "hinge", network, times=times), lost & ~held, group)

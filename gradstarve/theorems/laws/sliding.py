@@ -1,4 +1,8 @@
-"""No neuron slides along the edge of a point (2.0): its motion on both sides of every event of a hinge flow."""
+"""Where a neuron slides along the edge of a point: never on orthogonally separable data (2.0), and by which force on other
+data (16.3).
+
+Above: the motion of neurons on both sides of every event of a hinge flow; below: paths along edges, retraced.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ import numpy as np
 
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.simulation import Kind
-from gradstarve.theorems._entry import COLOURS, SEPARABLE, Outcome
+from gradstarve.theorems._entry import COLOURS, SEPARABLE, Outcome, draw_gaps
 from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
-from gradstarve.theorems._sampling import BATCH, RECORDS, cone_data, networks, record, train_exact
+from gradstarve.theorems._sampling import BATCH, DIM, PER_CLASS, RECORDS, cone_data, networks, record, train_exact
+from gradstarve.theorems.laws import hinge
 from gradstarve.theorems.laws.hinge import AT_LAST, HINGE_LOSS, Moment, draw_problem, followed, forces, retraced
 from gradstarve.theorems.laws.independence import SIGN_TOLERANCE, pushed_sign
 
@@ -45,16 +50,21 @@ def _against(moments: list[Moment], data: Dataset) -> tuple[float, list[list[flo
 
 
 def _slides(data: Dataset, network: TwoLayerReLU) -> list[tuple[float, int, Moment, float, float, str]]:
-    """The networks whose path is refused at an edge: how surely it slides, the network, the event, the speeds to the edge
-    before it and away from it after, and the event in words."""
+    """The networks that an edge holds: how surely, the network, the event, the speeds to the edge on the side where the
+    neuron arrives and away from it on the other, and the event in words."""
     r = float(np.linalg.norm(np.asarray(data.points), axis=-1).max())
     run, found = train_exact(data, network, np.arange(1, RECORDS + 1) / (4 * r)), []
-    for b in map(int, np.flatnonzero(~followed(run))):
-        last = retraced(data, network, run.events, b).moments[-1]
+    for b in map(int, np.flatnonzero((run.events.kind == Kind.SLIDES).any(-1))):
+        place = int(np.argmax(run.events.kind[b] == Kind.SLIDES))
+        moments = retraced(data, network, run.events, b).moments
+        last = moments[place]
         j, i = last.neuron, last.point
-        toward = (1 if last.kind == Kind.WAKES else -1) * pushed_sign(last.z, np.asarray(data.labels))[j, i]
+        other = last.active[0].copy()
+        other[j, i] ^= True
+        last = last._replace(active=(last.active[0], other), pulls=(last.pulls[0], last.pulls[0]))
+        toward = (1 if other[j, i] else -1) * pushed_sign(last.z, np.asarray(data.labels))[j, i]
         before, after = (toward * float(side[j, i]) for side in _leading(last, data))
-        found.append((-after if before > 0 else before, b, last, before, after, run.events.of(b)[-1].split(": ")[1]))
+        found.append((-after if before > 0 else before, b, last, before, after, run.events.of(b)[place].split(": ")[1]))
     return found
 
 
@@ -68,7 +78,7 @@ def _acute(rng: np.random.Generator) -> Trials:
         if found:
             break
     else:
-        raise RuntimeError("240 networks at an acute angle, and no edge slides")
+        raise RuntimeError("240 networks at an acute angle, and no edge holds a neuron")
     gap, b, last, before, _, told = max(found, key=lambda case: case[0])
     return compared(
         [min(-gap, 0)],
@@ -76,10 +86,9 @@ def _acute(rng: np.random.Generator) -> Trials:
         1.0,
         lambda _: record(data, "hinge", network, b, neuron=last.neuron, point=last.point),
         quantity="the speed of w.x away from the edge, of all pushes,",
-        when=f"just after t = {last.time:.4g}",
+        when=f"on the other side, at t = {last.time:.4g},",
         setting=told,
-        rest=f"by the law it is that at least, and before it w.x moves to the edge by {before:.3g}: the neuron slides along "
-        "it, and the path is refused",
+        rest=f"by the law it is that at least, and where the neuron comes from w.x moves to the edge by {before:.3g}",
     )
 
 
@@ -125,3 +134,51 @@ def no_sliding_edges(rng: np.random.Generator) -> Trials:
     gaps = np.where(followed(run), [gap for gap, _ in each], np.inf)  # whoever is not followed to the end may slide
     passed = np.reshape([edge for _, edges in each for edge in edges], (-1, 3))
     return Trials(gaps, recorded(data, "hinge", network, {"against_the_law": gaps}), group="hinge", extra={"passed": passed})
+
+
+# Along edges (16.3).
+
+
+def any_problem(rng: np.random.Generator) -> tuple[Dataset, TwoLayerReLU, float]:
+    """Points of both labels about one direction, networks of any activity and signs, and the mean norm of the points."""
+    points = rng.normal(size=DIM) + 0.8 * rng.normal(size=(2 * PER_CLASS, DIM))
+    weights = rng.dirichlet(np.full(2 * PER_CLASS, 4.0)) + 0.02
+    data = Dataset(points, np.tile([1.0, -1.0], PER_CLASS), weights / weights.sum())
+    return data, TwoLayerReLU(*networks(rng, low=0.1, high=0.7)), float(np.linalg.norm(points, axis=-1).mean())
+
+
+def _by_steps(rng: np.random.Generator) -> Trials:
+    return hinge.by_steps(*any_problem(rng))
+
+
+@register(
+    name="sliding-edges",
+    equation="12.1",
+    title="A neuron slides along an edge by a share of the pull of its point",
+    claim="with hinge loss on any data a neuron with y_i z_j < 0 may be held on the edge w_j.x_i = 0: its point then pulls "
+    "with the share in [0, 1] that leaves no force across the edge, and the path from event to event is the gradient flow",
+    formula=(
+        r"\begin{split} c_j &= \sum_{w_j \cdot x_i > 0} q_i\, g_i\, y_i\, x_i "
+        r"+ \sum_{i \in E_j} s_{ji}\, q_i\, g_i\, y_i\, x_i, \\ "
+        r"c_j \cdot x_i &= 0 \quad \text{and} \quad s_{ji} \in [0, 1] \quad \text{for all } i \in E_j \end{split}"
+    ),
+    hypotheses=(HINGE_LOSS, "gradient flow"),
+    tolerance=1e-9,
+    why_tolerance="a path retraced by matrix exponentials, which agrees to 1e-12, and by SciPy at 1e-12 where margins slide",
+    checked_with="matrix exponentials from event to event, SciPy's DOP853 where margins slide, and least squares for shares",
+    default_trials=4 * BATCH,
+    losses=("hinge",),
+    drops=(Drop("gradient flow (descent with a finite step instead)", _by_steps),),
+    figure=lambda outcome, ax: draw_gaps(outcome, ax, "gap between the event path and the flow (margins, edges, shares)"),
+)
+def sliding_edges(rng: np.random.Generator) -> Trials:
+    """Networks on data of any kind along their events; one trial is one network. Networks whose way is open are left out."""
+    data, network, r = any_problem(rng)
+    end = 20 / r
+    run = hinge.exact_records(data, network, end * np.arange(1, RECORDS + 1) / RECORDS)
+    there = np.flatnonzero(followed(run))
+    lost = ~followed(run) & (run.events.kind == Kind.REPELS).any(-1)
+    gaps = np.where(followed(run) | lost, hinge.off_the_path(data, run, there, end), np.inf)
+    slides = (run.events.kind == Kind.SLIDES).any(-1)
+    group = np.where(slides, "a neuron slides along an edge", "none does")
+    return Trials(gaps, recorded(data, "hinge", network, end=end), lost, group)

@@ -1,0 +1,502 @@
+"""Who is held after an event of the hinge flow: which margins slide at 1, and which neurons along which edges (12.1, 16.3).
+
+Where neuron j is on the edge w_j.x_i = 0 of points with y_i z_j < 0 and margins are at 1, the loss is locally a convex
+function of smooth ones, and the flow is its shortest gradient: that of the pulls p_i in [0, q_i] of the points at 1 (q_i
+below 1, 0 above) and the shares s_ji in [0, 1] on the edges, which make
+
+    1/2 sum_j ( z_j^2 |c_j|^2 + (sum_i [active] p_i y_i w_j.x_i)^2 ),   c_j = sum_i ([active] + s_ji) p_i y_i x_i
+
+smallest. This is one joint complementarity problem: dm_i/dt >= 0 where p_i = 0, <= 0 where p_i = q_i, and 0 in between; the
+same for edges, which the neuron leaves downwards where s_ji = 0 and upwards where s_ji = 1. For known p it falls apart: each
+neuron has the least squares of |c_j| in a box. What is left is a convex and piecewise quadratic function of p alone, whose
+pieces are told apart by who is held on edges; Newton steps from piece to piece come to its minimum.
+
+Points on one line through 0 share one edge, and their sides change together: of their pulls the neuron feels between D, what
+those push that are active below the edge, and U, above it. Where z_j (U - D) > 0 (a single point with y_i z_j > 0, or points
+of both labels) the edge repels: a neuron that arrives passes it, as its speed only grows; that a held edge begins to repel,
+or that several repelling edges are met at once and their order matters, leaves the way open (16.4).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from gradstarve.problem import Dataset
+from gradstarve.simulation.hinge._passage import AT_ONE, BOX, EDGE, LINE, RATE
+from gradstarve.simulation.hinge._run import EventKind, State, Stop
+
+# Newton steps from piece to piece of one decision, times that a line of edges is looked at, and repelling edges at once.
+_PIECES, _LOOKS, _AT_ONCE = 60, 8, 6
+# A share this near to its bound is at it, if the search for its way there says so.
+_AT_BOUND = 1e-4
+# Decisions at one moment that change nothing, before rounding has the last word.
+_MOST_STUCK = 3
+
+
+class Open(Exception):
+    """The flow does not determine how it goes on: neuron, point."""
+
+
+class Lines(NamedTuple):
+    """The edges that one neuron is on, one row for each line: a point `at` it, [g], `x` of this point [g, d], what points
+    are in units of it, [g, n], which ones are its `members`, [g, n]; and whether its side is booked as `up`, whether it is
+    `arriving`, [g], and what its share has to be, nan if that is to be found, [g]."""
+
+    at: np.ndarray
+    x: np.ndarray
+    unit: np.ndarray
+    members: np.ndarray
+    up: np.ndarray
+    gliding: np.ndarray
+    arriving: np.ndarray
+    forced: np.ndarray
+
+
+class Found(NamedTuple):
+    """One neuron with known pulls: the `share` of every line, 0 below and 1 above, the force c_j [d], and which lines are
+    held, attract and repel, [g] each."""
+
+    share: np.ndarray
+    force: np.ndarray
+    held: np.ndarray
+    repels: np.ndarray
+
+
+class Network(NamedTuple):
+    """One network at an event, in NumPy; `margins` as they are booked."""
+
+    w: np.ndarray
+    z: np.ndarray
+    active: np.ndarray
+    glides: np.ndarray
+    share: np.ndarray
+    live: np.ndarray
+    held: np.ndarray
+    arriving: int
+    bound: int
+    time: float
+    eps: float
+    every: bool = False  # whether shares are looked for on repelling edges too
+
+
+class Sides(NamedTuple):
+    """Who is `active` on which point, who glides and with which `share` [h, n]; which margins are `live` and `held` [n]; and
+    whether nothing pulls any more."""
+
+    active: np.ndarray
+    glides: np.ndarray
+    share: np.ndarray
+    live: np.ndarray
+    held: np.ndarray
+    still: bool
+
+
+def in_box(columns: np.ndarray, rest: np.ndarray, tol: float) -> np.ndarray:
+    """The u in [0, 1] that make |columns u + rest| smallest."""
+    if not columns.size:
+        return np.zeros(columns.shape[1])
+    if columns.shape[1] == 1:
+        column = columns[:, 0]
+        strength = column @ column
+        return np.clip(-(column @ rest) / strength, 0, 1)[None] if strength > 0 else np.zeros(1)
+    from scipy.optimize import lsq_linear
+
+    scale = np.max(np.abs(columns)) or 1.0
+    return lsq_linear(columns / scale, -rest / scale, (0, 1), method="bvls", tol=tol).x
+
+
+class Judge:
+    """Decides about networks on one data set."""
+
+    def __init__(self, data: Dataset):
+        self.x, self.y, self.q = (np.asarray(leaf, np.float64) for leaf in (data.points, data.labels, data.weights))
+        eps = float(np.finfo(np.asarray(data.points).dtype).eps)
+        self.size = np.linalg.norm(self.x, axis=1)
+        unit = self.x / np.where(self.size > 0, self.size, 1)[:, None]
+        gaps = [np.linalg.norm(unit[:, None] + sign * unit[None], axis=2) for sign in (-1, 1)]
+        self.same = (np.minimum(*gaps) <= LINE * eps) & (self.size > 0)[:, None] & (self.size > 0)
+        square = np.where(self.size > 0, self.size, 1) ** 2
+        self.unit = np.where(self.same, self.x @ self.x.T / square[:, None], 0)  # x_k in units of x_i, [i, k]
+        self.stuck: dict[int, tuple[float, int]] = {}
+
+    # One neuron
+
+    def lines(self, now: Network, j: int) -> Lines:
+        """The edges that neuron j is on at an event."""
+        n = self.y.size
+        edge, reach = np.abs(self.x @ now.w[j]), self.size * (np.linalg.norm(now.w[j]) + np.abs(now.z[j]))
+        on = now.glides[j] | ((edge <= EDGE * now.eps * reach) & (reach > 0))
+        arrived = now.arriving - j * n if now.arriving >= 0 and now.arriving // n == j else -1
+        if arrived >= 0:
+            on[arrived] = True
+        at, left = [], on.copy()
+        while left.any():
+            i = arrived if arrived >= 0 and left[arrived] else int(np.argmax(left))
+            at.append(i)
+            left &= ~self.same[i]
+        at = np.array(at, int)
+        unit, members = self.unit[at], self.same[at]
+        arriving = at == arrived if arrived >= 0 else np.zeros(at.size, bool)
+        gliding = now.glides[j][at]
+        # A line is booked as above its edge where the points along it are active, or those against it are not.
+        along = (members & (unit > 0) & now.active[j]).any(1)
+        against = (members & (unit < 0) & now.active[j]).any(1)
+        up = along | ~against & ~(members & (unit > 0)).any(1)
+        if (arriving & ~gliding).any() and now.bound == 0:
+            up = up ^ arriving
+        forced = np.where(arriving & gliding & (now.bound > 0), now.bound - 1.0, np.nan)
+        return Lines(at, self.x[at], unit, members, up, gliding, arriving, forced)
+
+    def neuron(self, now: Network, j: int, lines: Lines, up: np.ndarray, p: np.ndarray, mixed: np.ndarray) -> Found:
+        """Neuron j with the pulls `p` [n], where repelling lines are booked as `up`. `mixed` [n]: points whose pull is
+        open."""
+        push = p * self.y
+        below, jump = np.minimum(lines.unit, 0) @ push, np.abs(lines.unit) @ push
+        flat = self.flat(lines, p, now.eps)
+        signs = np.where(lines.members & (self.size > 0), self.y, 0)
+        both = (signs.max(1, initial=0) > 0) & (signs.min(1, initial=0) < 0)
+        # Points of both labels, of which the pull of one is open: no convex function any more.
+        unclear = both & (lines.members & mixed).any(1) & ~now.every
+        if (unclear & (lines.arriving | lines.gliding)).any():
+            raise Open(j, int(lines.at[np.argmax(unclear & (lines.arriving | lines.gliding))]))
+        z = now.z[j]
+        lead = z if z != 0 else self.lead(now, j, p)
+        attracts = ~flat & ~unclear & (now.every | (lead * jump < 0))
+        repels = ~flat & ~unclear & ~attracts
+        on_lines = lines.members.any(0)
+        base = (push * (now.active[j] & ~on_lines)) @ self.x + below @ lines.x
+        share = np.where(attracts, 0.0, up)
+        base = base + (jump * np.where(attracts, 0, share)) @ lines.x
+        free = np.flatnonzero(attracts)
+        found = in_box((jump[free, None] * lines.x[free]).T, base, BOX * now.eps)
+        share[free] = found
+        fixed = free[np.abs(share[free] - lines.forced[free]) < _AT_BOUND]
+        if fixed.size:
+            # They are leaving: the others share what is left.
+            share[fixed] = lines.forced[fixed]
+            base = base + (jump[fixed] * share[fixed]) @ lines.x[fixed]
+            free = np.setdiff1d(free, fixed)
+            share[free] = in_box((jump[free, None] * lines.x[free]).T, base, BOX * now.eps)
+        least = BOX * now.eps
+        held = np.zeros(share.size, bool)
+        held[free] = (share[free] > least) & (share[free] < 1 - least)
+        share[free] = np.where(share[free] <= least, 0, np.where(share[free] >= 1 - least, 1, share[free]))
+        force = base + (jump[free] * share[free]) @ lines.x[free]
+        return Found(share, force, held, repels)
+
+    def lead(self, now: Network, j: int, p: np.ndarray) -> float:
+        """The sign that a read-out of 0 is about to have."""
+        return float((p * self.y * now.active[j]) @ (self.x @ now.w[j]))
+
+    def speeds(self, now: Network, j: int, lines: Lines, found: Found, p: np.ndarray) -> np.ndarray:
+        """d(w_j.x)/dt of its lines, 0 where it is rounding, [g]."""
+        lead = now.z[j] if now.z[j] != 0 else self.lead(now, j, p)
+        along = lines.x @ found.force
+        load = p @ self.size
+        return np.where(np.abs(along) <= RATE * now.eps * load * self.size[lines.at], 0, np.sign(lead) * along)
+
+    # All neurons
+
+    def decide(self, now: Network, at_one: np.ndarray, neurons: np.ndarray) -> Sides:
+        """Who is held from now on: margins of `at_one`, a list of points, and `neurons` on edges; others stay."""
+        lines = {j: self.lines(now, j) for j in map(int, neurons)}
+        lines = {j: line for j, line in lines.items() if line.at.size}
+        up = {j: line.up.copy() for j, line in lines.items()}
+        flipped = {j: line.arriving & ~line.gliding for j, line in lines.items()}
+        for _ in range(_LOOKS):
+            p, found = self.pulls(now, at_one, lines, up)
+            wrong = False
+            for j, line in lines.items():
+                speed, repels = self.speeds(now, j, line, found[j], p), found[j].repels
+                lost = repels & line.gliding
+                if lost.any():
+                    raise Open(j, int(line.at[np.argmax(lost)]))
+                against = (np.where(up[j], speed, -speed) < 0) & (repels | self.flat(line, p, now.eps))
+                twice = against & flipped[j] & repels
+                if twice.any():
+                    raise Open(j, int(line.at[np.argmax(twice)]))
+                up[j] = up[j] ^ against
+                flipped[j] = flipped[j] | against & repels
+                wrong = wrong or bool(against.any())
+            if not wrong:
+                break
+        else:
+            j = next(iter(lines))
+            raise Open(j, int(lines[j].at[0]))
+        if now.time > 0:
+            self.check_order(now, at_one, lines, up, found, flipped)
+        return self.sides(now, at_one, lines, found, p)
+
+    def flat(self, lines: Lines, p: np.ndarray, eps: float) -> np.ndarray:
+        """Lines that are the same on both sides."""
+        return np.abs(np.abs(lines.unit) @ (p * self.y)) <= RATE * eps * (np.abs(lines.unit) @ p)
+
+    def check_order(self, now: Network, at_one, lines, up, found, flipped) -> None:
+        """Where several repelling edges are met at once, as at w = 0, a neuron has to go to one side of each, wherever it is
+        with the others."""
+        arrives = now.arriving // self.y.size if now.arriving >= 0 else -1
+        met = [(j, g) for j in lines for g in np.flatnonzero(flipped[j] | found[j].repels & (j == arrives))]
+        if len(met) < 2:
+            return
+        if len(met) > _AT_ONCE:
+            raise Open(met[0][0], int(lines[met[0][0]].at[met[0][1]]))
+        for number in range(2 ** len(met)):
+            trial = {j: side.copy() for j, side in up.items()}
+            before = [bool(number >> k & 1) for k in range(len(met))]
+            for (j, g), old in zip(met, before, strict=True):
+                trial[j][g] ^= old
+            p, found = self.pulls(now, at_one, lines, trial)
+            for j, line in lines.items():
+                speed = self.speeds(now, j, line, found[j], p)
+                for g in np.flatnonzero(found[j].repels):
+                    if (j, g) in met and (speed[g] if up[j][g] else -speed[g]) <= 0:
+                        raise Open(j, int(line.at[g]))
+
+    def seen(self, now: Network, lines: dict[int, Lines], found: dict[int, Found]) -> np.ndarray:
+        """Which neuron is active on which point, apart from edges that are held, [h, n]."""
+        seen = now.active.copy()
+        for j, line in lines.items():
+            seen[j] &= ~line.members.any(0)
+            above = ~found[j].held & (found[j].share > 0.5)
+            below = ~found[j].held & ~above
+            seen[j] |= ((line.unit > 0) & above[:, None] | (line.unit < 0) & below[:, None]).any(0)
+        return seen
+
+    def pulls(self, now: Network, at_one: np.ndarray, lines, up) -> tuple[np.ndarray, dict[int, Found]]:
+        """The pull of every point, [n], and what it makes of the neurons on edges."""
+        mixed = np.zeros(self.y.size, bool)
+        mixed[at_one] = True
+        p = np.where(now.live & ~mixed, self.q, 0)
+
+        def neurons(p):
+            return {j: self.neuron(now, j, line, up[j], p, mixed) for j, line in lines.items()}
+
+        if not at_one.size:
+            return p, neurons(p)
+        edge = now.w @ self.x.T
+        share = np.where(now.held | now.live, 0.5, 0.0)[at_one] if lines else np.zeros(at_one.size)
+
+        def full(share):
+            whole = p.copy()
+            whole[at_one] = share * self.q[at_one]
+            return whole
+
+        def piece(share):
+            """The neurons, and the columns and the rest of the piece of the function of the shares at `share`."""
+            found = neurons(full(share))
+            seen = self.seen(now, lines, found)
+            through = [(j, line.x[found[j].held]) for j, line in lines.items() if found[j].held.any()]
+
+            def motion(pull):
+                moved = now.z[:, None] * ((seen * (pull * self.y)) @ self.x)
+                for j, held in through:
+                    moved[j] -= held.T @ np.linalg.lstsq(held.T, moved[j], rcond=None)[0]
+                on = np.where(seen, edge, 0)
+                for j, line in lines.items():
+                    on[j, line.members.any(0)] = 0
+                return np.concatenate([moved.reshape(-1), on @ (pull * self.y)])
+
+            eye = np.eye(self.y.size)[at_one] * self.q[at_one][:, None]
+            columns = np.stack([motion(row) for row in eye], axis=1)
+            return found, columns, motion(p), seen
+
+        tol = BOX * now.eps
+        found, columns, rest, seen = piece(share)
+        for _ in range(_PIECES):
+            new = in_box(columns, rest, tol)
+            if not lines:
+                return full(new), found
+            then = piece(new)
+            if (then[3] == seen).all() and all((then[0][j].held == found[j].held).all() for j in lines):
+                return full(new), then[0]
+            # The derivative of a convex function along the way to `new`: the step ends where it passes 0.
+            way = new - share
+            if way @ (then[1].T @ (then[1] @ new + then[2])) <= 0:
+                share = new
+            else:
+                low, high = 0.0, 1.0
+                for _ in range(50):
+                    middle = (low + high) / 2
+                    at = share + middle * way
+                    _, c, r, _ = piece(at)
+                    low, high = (middle, high) if way @ (c.T @ (c @ at + r)) <= 0 else (low, middle)
+                share = share + high * way
+            found, columns, rest, seen = piece(share)
+        raise Open(-1, int(at_one[0]))
+
+    def sides(self, now: Network, at_one, lines, found, p) -> Sides:
+        """What was found, as it is booked."""
+        active, glides, share = now.active.copy(), now.glides.copy(), now.share.copy()
+        seen = self.seen(now, lines, found)
+        for j, line in lines.items():
+            glides[j], share[j] = False, 0
+            members = line.members.any(0)
+            active[j, members] = seen[j, members]
+            # One that should pass and, to rounding, stays: it has no speed, and is held.
+            stays = line.arriving & ~found[j].held & np.isnan(line.forced) & ~line.gliding & (now.bound == 0)
+            stays &= ((found[j].share > 0.5) != line.up) & (self.speeds(now, j, line, found[j], p) == 0)
+            for g in np.flatnonzero(found[j].held | stays):
+                mine = line.members[g]
+                glides[j, mine], active[j, mine] = True, False
+                share[j, mine] = np.where(line.unit[g, mine] > 0, found[j].share[g], 1 - found[j].share[g])
+        live, held = now.live.copy(), now.held.copy()
+        least = RATE * now.eps
+        part = p[at_one] / self.q[at_one]
+        live[at_one], held[at_one] = part >= 1 - least, (part > least) & (part < 1 - least)
+        still = self.still(now, active, glides, lines, found, p) if held.any() else False
+        return Sides(active, glides, share, live, held, still)
+
+    def still(self, now: Network, active, glides, lines, found, p) -> bool:
+        """Whether no neuron feels a force."""
+        for j in range(now.z.size):
+            if not (now.z[j] or now.w[j].any()):
+                continue
+            force = found[j].force if j in lines else (active[j] * p * self.y) @ self.x
+            load = ((active[j] | glides[j]) * p) @ self.size
+            if np.abs(force).max(initial=0) > RATE * now.eps * load:
+                return False
+        return True
+
+    def smallest(self, w: np.ndarray, z: np.ndarray, eps: float) -> tuple[float, np.ndarray, np.ndarray]:
+        """The norm of the smallest gradient that kinks leave open at a network [h, d], [h], and its residuals [n] and shares
+        [h, n], in [0, 1]."""
+        w, z = w.astype(np.float64), z.astype(np.float64)
+        edge, reach = w @ self.x.T, self.size * (np.linalg.norm(w, axis=1) + np.abs(z))[:, None]
+        active = edge > EDGE * eps * reach
+        margins = self.y * (z @ np.where(active, edge, 0))
+        none = np.zeros(active.shape, bool)
+        now = Network(w, z, active, none, none * 0.0, margins < 1, none[0], -1, 0, 0.0, eps, every=True)
+        lines = {j: line for j in range(z.size) if (line := self.lines(now, j)).at.size}
+        at_one = np.flatnonzero(np.abs(margins - 1) <= AT_ONE * eps)
+        p, found = self.pulls(now, at_one, lines, {j: line.up for j, line in lines.items()})
+        share = active.astype(float)
+        for j, line in lines.items():
+            for g, mine in enumerate(line.members):
+                share[j, mine] = np.where(line.unit[g, mine] > 0, found[j].share[g], 1 - found[j].share[g])
+        force = (share * p * self.y) @ self.x
+        drawn = np.where(active, edge, 0) @ (p * self.y)
+        # The largest first: squares of 1e-200 are no floats.
+        motion = np.concatenate([(z[:, None] * force).reshape(-1), drawn])
+        size = np.abs(motion).max(initial=0)
+        return float(size * np.linalg.norm(motion / (size or 1))), p / self.q, share
+
+    # Many networks
+
+    def decided(self, state: State, which: np.ndarray, told: list[Any]) -> State:
+        """`state` where those networks that stopped for it know who is held from now on."""
+        names = ("w", "live", "held", "leaving", "stop", "left", "active", "glides", "share", "parting", "waiting")
+        new = {name: np.array(getattr(state, name)) for name in names}
+        z, time, arriving, bound = (np.asarray(leaf) for leaf in (state.z, state.time, state.arriving, state.bound))
+        last, events = _last_margins(told, which), []
+        eps = float(np.finfo(z.dtype).eps)
+        for b in map(int, which):
+            names = ("active", "glides", "share", "live", "held")
+            active, glides, share, live, held = (new[name][b].copy() for name in names)
+            w = new["w"][b].astype(np.float64)
+            now = Network(
+                *(w, z[b].astype(np.float64), active, glides, share, live, held, int(arriving[b])),
+                *(int(bound[b]), float(time[b]), eps),
+            )
+            margins = self.y * (now.z @ np.where(active, w @ self.x.T, 0))
+            near = np.abs(margins - 1) <= AT_ONE * eps
+            at_one = np.flatnonzero(held | near) if held.any() or now.arriving < 0 else np.zeros(0, int)
+            on_edges = glides.any(1)
+            if at_one.size:
+                reach = self.size * (np.linalg.norm(w, axis=1) + np.abs(now.z))[:, None]
+                on_edges |= ((np.abs(w @ self.x.T) <= EDGE * eps * reach) & (reach > 0)).any(1)
+            if now.arriving >= 0:
+                on_edges = on_edges & held.any()
+                on_edges[now.arriving // self.y.size] = True
+            now = now._replace(bound=self._side(now, glides))
+            try:
+                sides = self.decide(now, at_one, np.flatnonzero(on_edges))
+            except Open as open_way:
+                events.append((b, time[b], EventKind.REPELS, *open_way.args))
+                new["stop"][b] = Stop.OPEN
+                continue
+            changes = _changes(now, sides, last.get(b))
+            events += [(b, time[b], *change) for change in changes]
+            new["left"][b] -= len(changes)
+            new["stop"][b] = Stop.FULL if new["left"][b] < 0 else Stop.RUNNING
+            count = self.stuck.get(b, (-1.0, 0))
+            count = count[1] + 1 if not changes and count[0] == now.time else 0
+            self.stuck[b] = (now.time, count)
+            if count > _MOST_STUCK:
+                new["stop"][b] = Stop.LOST  # there are no others: rounding has the last word
+            new["parting"][b] = now.glides & ~sides.glides
+            new["leaving"][b] = ~sides.held & (held | near)
+            for name in names:
+                new[name][b] = getattr(sides, name)
+            if sides.still:
+                new["live"][b], new["held"][b] = False, False
+            for j in np.flatnonzero(on_edges):
+                new["waiting"][b, j] = False
+                if sides.glides[j].any():
+                    # What rounding has put across the edges must not grow.
+                    across = self.x[sides.glides[j]]
+                    new["w"][b, j] = w[j] - across.T @ np.linalg.lstsq(across.T, w[j], rcond=None)[0]
+        if events:
+            columns = zip(*events, strict=True)
+            told.append(type(told[0])(*(np.array(c, like.dtype) for c, like in zip(columns, told[0], strict=True))))
+        return state._replace(**{name: jnp.asarray(leaf) for name, leaf in new.items()})
+
+    def _side(self, now: Network, glides: np.ndarray) -> int:
+        """For a share that came to its bound: 1 where that is the lower side of its edge, 2 the upper."""
+        if now.bound == 0:
+            return 0
+        j = now.arriving // self.y.size
+        # A neuron is held where z (U - D) < 0; the kernel has bounds by size, D < U or not.
+        return now.bound if now.z[j] < 0 else 3 - now.bound
+
+    def rails(self, start: State) -> tuple[np.ndarray, np.ndarray]:
+        """`dual` and `offset` of the `Rails` of a batch of states."""
+        glides, share, held, w = (np.asarray(leaf) for leaf in (start.glides, start.share, start.held, start.w))
+        push = self.y * self.q * np.asarray(start.live)
+        dual, offset = np.zeros((*glides.shape, w.shape[-1])), np.zeros(glides.shape)
+        for b, j in zip(*np.nonzero(glides.any(2)), strict=True):
+            # Points whose margins are held have to move with them, and come first; those that depend on others stay.
+            at, rest = [], np.zeros(w.shape[-1])
+            for i in sorted(np.flatnonzero(glides[b, j]), key=lambda i: not held[b, i]):
+                if not self.same[i, at].any():
+                    if np.linalg.matrix_rank(self.x[[*at, i]] / self.size[[*at, i], None]) > len(at):
+                        at.append(i)
+                    else:
+                        offset[b, j, i] = self.unit[i] @ (push[b] * share[b, j])
+                        rest += offset[b, j, i] * self.x[i]
+            dual[b, j, at] = np.linalg.pinv(self.x[at]).T
+            offset[b, j, at] = -dual[b, j, at] @ rest
+        return dual.astype(w.dtype), offset.astype(w.dtype)
+
+
+def _changes(now: Network, sides: Sides, last: int | None) -> list[tuple[EventKind, int, int]]:
+    """The events between the sides before and after a decision: kind, neuron, point. `last`: the point whose arrival at 1 is
+    in the log already."""
+    found = []
+    for i in np.flatnonzero((sides.live != now.live) | (sides.held != now.held)):
+        if now.held[i]:
+            kinds = [EventKind.FORGOTTEN if sides.live[i] else EventKind.FREED]
+        else:
+            arrival = [] if last == i and sides.held[i] else [EventKind.LEARNT if now.live[i] else EventKind.FORGOTTEN]
+            kinds = arrival + [EventKind.HELD] * bool(sides.held[i])
+        found += [(kind, -1, int(i)) for kind in kinds]
+    changed = zip(*np.nonzero((sides.active != now.active) | (sides.glides != now.glides)), strict=True)
+    for j, i in sorted(changed, key=lambda pair: pair[0] * sides.live.size + pair[1] != now.arriving):  # the cause first
+        kind = EventKind.SLIDES if sides.glides[j, i] else EventKind.WAKES if sides.active[j, i] else EventKind.SLEEPS
+        found.append((kind, int(j), int(i)))
+    return found
+
+
+def _last_margins(told: list[Any], which: np.ndarray) -> dict[int, int]:
+    """The point of the last event of each network of `which`, -1 where that was an edge."""
+    found: dict[int, int] = {}
+    for part in reversed(told):
+        mine = np.isin(part.network, which)
+        points = np.where(part.neuron < 0, part.point, -1)[mine].tolist()
+        for b, point in zip(part.network[mine][::-1].tolist(), points[::-1], strict=True):
+            found.setdefault(b, point)
+        if len(found) == which.size:
+            break
+    return found
