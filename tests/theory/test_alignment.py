@@ -496,6 +496,11 @@ def test_when_the_phase_ends(x64):
     at = float(phase.exit_time(1e-2))
     sides = [np.max(np.abs(phase.logits(t))) * 1e-4 for t in (at * (1 - 1e-9), at * (1 + 1e-9))]
     assert sides[0] < 1 < sides[1]
+    # And in training, at a level at which outputs are small: (16.5) to half a per cent.
+    exit_ = float(phase.exit_time(1e-2, level=0.01))
+    seen = [descended(x, y, 1e-2 * w[~every], 1e-2 * z[~every], 1e-2, t, sigmoid, 2) for t in (0.995 * exit_, 1.005 * exit_)]
+    tops = [np.max(np.abs(z_ @ np.maximum(w_ @ x.T, 0))) for w_, z_ in seen]
+    assert tops[0] < 0.01 < tops[1]
 
 
 @pytest.mark.parametrize("t", [-1.0, np.nan, np.inf, [0.0, -1e-9], "soon", None])
