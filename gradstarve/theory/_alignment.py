@@ -452,7 +452,8 @@ def early_alignment(
     - `max_events`: room for the events of one neuron, by default 20 n + 1000.
 
     t is time, step size x step. The phase ends where outputs are not small: `.valid_until(tolerance)`. Event times and
-    weights are good to rounding, some 1e-13 in float64, times that of e^(kt) where a neuron passes close to the line z = -a.
+    weights are good to rounding, some 1e-13 in float64; a neuron that passes close to the line z = -a along its push loses
+    the digits that a + z does not have.
     At the start a neuron sees the points with w.x > 0, and goes to the one side of an edge that it starts on that its push
     leads to. `HypothesisError` for a loss that does not push at 0 and networks of other kinds, `ConvergenceError` for more
     than `max_events` events, `ValueError` for arguments that do not fit each other and for traced ones.
