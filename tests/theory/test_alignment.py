@@ -108,9 +108,11 @@ def digits_against_training(h, scales, every):
     w, z = rng.normal(size=(h, 64)) / 8, rng.normal(size=h)
     data, network = gs.Dataset(x, y), gs.TwoLayerReLU(w, z)
     phase = early_alignment(data, network)
-    start = time.process_time()
-    law = np.asarray(early_alignment(data, network).network(6.0).w)
-    took = time.process_time() - start
+    took, law = np.inf, np.asarray(phase.network(6.0).w)
+    for _ in range(3 if every == 1 else 0):
+        start = time.process_time()
+        early_alignment(data, network).network(6.0)
+        took = min(took, time.process_time() - start)
     worst = []
     for scale in scales:
         trained, _ = descended(x, y, scale * w, scale * z, 4e-3, 6.0, sigmoid, 2)
