@@ -452,7 +452,8 @@ def early_alignment(
     - `max_events`: room for the events of one neuron, by default 20 n + 1000.
 
     t is time, step size x step. The phase ends where outputs are not small: `.valid_until(tolerance)`. Event times and
-    weights are good to rounding, some 1e-13 in float64, times that of e^(kt) where a neuron passes close to the line z = -a.
+    weights are good to rounding, some 1e-13 in float64; a neuron that passes close to the line z = -a along its push loses
+    the digits that a + z does not have.
     At the start a neuron sees the points with w.x > 0, and goes to the one side of an edge that it starts on that its push
     leads to. `HypothesisError` for a loss that does not push at 0 and networks of other kinds, `ConvergenceError` for more
     than `max_events` events, `ValueError` for arguments that do not fit each other and for traced ones.
@@ -579,42 +580,39 @@ def _where(data, network, loss, gates: Gates, state: State, ends: _Ends, events:
     place = np.full(state.z.size, -1, np.int32)
     slack = 1e3 * float(jnp.finfo(state.w.dtype).eps)
 
-    def add(c, sign, level, neurons: int) -> int:
+    def add(c, sign, level) -> int:
         """The row of the direction sign c/|c|, new if it is."""
-        for row, (other, other_sign, _, _) in enumerate(found):
+        for row, (other, other_sign, _) in enumerate(found):
             if other_sign == sign and np.linalg.norm(other - c) <= slack * np.linalg.norm(c):
-                found[row] = (*found[row][:3], found[row][3] + neurons)
                 return row
-        found.append((c, sign, level, neurons))
+        found.append((c, sign, level))
         return len(found) - 1
 
-    lanes = np.flatnonzero(directed)
-    if lanes.size:
-        key = np.concatenate([state.on[lanes], np.sort(state.held[lanes], axis=1), state.sign[lanes, None] > 0], axis=1)
-        _, heads, group = np.unique(key, axis=0, return_index=True, return_inverse=True)
-        sizes = np.bincount(group.reshape(-1))
-        for number_, head in enumerate(heads):
-            j = lanes[head]
-            row = add(np.asarray(state.c[j, :k], np.float64), float(state.sign[j]), level[j], int(sizes[number_]))
-            place[lanes[group.reshape(-1) == number_]] = row
+    packed, held = np.packbits(state.on, axis=1), np.sort(state.held, axis=1)
+    rows: dict[Any, int] = {}
+    for j in np.flatnonzero(directed):
+        key = packed[j].tobytes(), held[j].tobytes(), float(state.sign[j])
+        if key not in rows:
+            rows[key] = add(np.asarray(state.c[j, :k], np.float64), key[2], level[j])
+        place[j] = rows[key]
     for c, sign, levels in _by_iteration(gates, slack):
-        add(c, sign, levels, 0)
+        add(c, sign, levels)
     rate = np.array([np.linalg.norm(c) for c, *_ in found])
     order = np.argsort(-rate, kind="stable")
     rank = np.empty(order.size, np.int32)
     rank[order] = np.arange(order.size)
     dtype = network.dtype
-    vector = np.array([sign * c / np.linalg.norm(c) for c, sign, *_ in found]).reshape(-1, k)[order] @ gates.basis
-    share = np.array([levels for _, _, levels, _ in found]).reshape(-1, count)[order]
+    vector = np.array([sign * c / np.linalg.norm(c) for c, sign, _ in found]).reshape(-1, k)[order] @ gates.basis
+    share = np.array([levels for _, _, levels in found]).reshape(-1, count)[order]
     activity = np.zeros((order.size, data.size))
     activity[:, some] = np.where(gates.side[some] > 0, share[:, gates.gate[some]], 1 - share[:, gates.gate[some]])
     activity = network.slope + (1 - network.slope) * activity
     directions = Directions(
         vector.astype(dtype),
         (rate[order] * gates.total).astype(dtype),
-        np.array([sign for _, sign, *_ in found], dtype)[order],
+        np.array([sign for _, sign, _ in found], dtype)[order],
         activity.astype(dtype),
-        np.array([neurons for *_, neurons in found], np.int32)[order],
+        np.bincount(place[place >= 0], minlength=order.size).astype(np.int32)[order],
     )
     stopped = events.kind == Kind.STOPS
     owner = np.repeat(np.arange(state.z.size), events.count.reshape(-1))[stopped]
@@ -628,7 +626,7 @@ def _where(data, network, loss, gates: Gates, state: State, ends: _Ends, events:
 
 
 # Starts of the iteration, and rounds of it.
-_SEEDS, _ROUNDS = 512, 64
+_SEEDS, _ROUNDS = 64, 64
 
 
 def _by_iteration(gates: Gates, slack: float):
