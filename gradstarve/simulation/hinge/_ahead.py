@@ -80,7 +80,8 @@ def ahead(state: State, task: Task, span: Float[Array, ""]) -> tuple[State, Any,
         pre = jnp.einsum("hd,nd->hn", w, x, precision="highest")
         reach = size * (jnp.linalg.norm(w, axis=1) + jnp.abs(z))[:, None]
         speed = now.z[:, None] * now.lean
-        active, waiting = one_row(ways.active[:, None], ways.waiting[:, None], 0, i, pre, speed, reach, same)
+        first_row = jnp.zeros((), jnp.int32)
+        active, waiting = one_row(ways.active[:, None], ways.waiting[:, None], first_row, i, pre, speed, reach, same)
         active, waiting = active[:, 0], waiting[:, 0]
         force = jnp.einsum("hn,nd->hd", active * pull, x, precision="highest")
         push = jnp.where(z != 0, z, jnp.sum(w * force, axis=1))

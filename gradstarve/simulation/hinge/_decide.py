@@ -180,7 +180,8 @@ class Judge:
             base = base + (jump[fixed] * share[fixed]) @ lines.x[fixed]
             free = np.setdiff1d(free, fixed)
             share[free] = in_box((jump[free, None] * lines.x[free]).T, base, BOX * now.eps)
-        least = BOX * now.eps
+        # Neurons that are active on the same points have the same shares, and leave together.
+        least = (RATE if now.bound else BOX) * now.eps
         held = np.zeros(share.size, bool)
         held[free] = (share[free] > least) & (share[free] < 1 - least)
         share[free] = np.where(share[free] <= least, 0, np.where(share[free] >= 1 - least, 1, share[free]))
@@ -426,7 +427,7 @@ class Judge:
             self.stuck[b] = (now.time, count)
             if count > _MOST_STUCK:
                 new["stop"][b] = Stop.LOST  # there are no others: rounding has the last word
-            new["parting"][b] = now.glides & ~sides.glides
+            new["parting"][b] = (now.glides | new["parting"][b]) & ~sides.glides
             new["leaving"][b] = ~sides.held & (held | near)
             for name in names:
                 new[name][b] = getattr(sides, name)

@@ -107,8 +107,9 @@ class HingeTrajectory(Trajectory):
     def certificate(self) -> Certificate:
         """How far the last weights are from rest: the smallest of the gradients that the kinks leave open there."""
         batch = self.initial.batch_shape
-        judge, w, z = Judge(self.data), np.asarray(self.final.w), np.asarray(self.final.z)
-        known = np.isfinite(w).all((-1, -2))
+        data: Any = self.data
+        judge, w, z = Judge(data), np.asarray(self.final.w), np.asarray(self.final.z)
+        known = np.asarray(np.isfinite(w).all((-1, -2)))
         shape = z.shape[-1], self.data.size
         norm, residual, share = (np.full((*batch, *size), np.nan, z.dtype) for size in ((), shape[1:], shape))
         for b in np.ndindex(*batch):

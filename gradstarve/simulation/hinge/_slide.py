@@ -425,6 +425,8 @@ MOST_IDLE = 20
 # Networks that one program follows at a time. More of them wait for each other longer than they gain, and every other
 # number is another program to compile.
 CHUNK, SMALL = 64, 8
+# Room for held margins beside a single one, as every other number is another program to compile.
+FEW = 8
 # Pairs of a neuron and a point from which on networks are followed one by one, and `ahead` is asked first.
 WIDE = 2048
 
@@ -486,7 +488,7 @@ def follow(
                 if most == 0 and wide:
                     start = _gone_ahead(ahead, start, part, task, span, told)
                 rails = Rails(*map(jnp.asarray, judge.rails(start))) if on_edges else None
-                room_held = min(max(int(most), 4) if on_edges else int(most), data.size)
+                room_held = int(most) if most == 1 and not on_edges else min(max(int(most), FEW), data.size)
                 after = run(start, task) if most == 0 else slide(start, task, room_held, rails)
                 sent.append((part, padded, after))
         before = np.asarray(state.record)
