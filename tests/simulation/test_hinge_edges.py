@@ -70,15 +70,15 @@ def new_tally():
     return {"order": [], "networks": 0, "HELD": 0, "SLIDES": 0, "REPELS": 0, "both": 0}
 
 
-def test_descent_comes_near_on_twenty_sets_of_any_data():
+def test_descent_comes_near_on_eight_sets_of_any_data():
     tally = new_tally()
-    for seed in range(20):
+    for seed in range(8):
         against_descent(*drawn(seed), tally)
     assert 0.7 < np.median(tally["order"]) < 1.3
-    assert tally["networks"] == 160
-    assert tally["SLIDES"] > 80
-    assert tally["both"] > 60
-    assert tally["REPELS"] < 16
+    assert tally["networks"] == 64
+    assert tally["SLIDES"] > 30
+    assert tally["both"] > 20
+    assert tally["REPELS"] < 8
 
 
 @pytest.mark.slow

@@ -54,8 +54,6 @@ def test_a_flow_goes_on_from_phase_to_phase(x64):
     np.testing.assert_allclose(run.margins(), y * logits, atol=1e-8)
     np.testing.assert_allclose(run.error(), (q / (1 + np.exp(y * logits))).sum(-1), atol=1e-8)
     assert float(run.error(3 * 0.1)) == float(run.error(0.3)) == float(run.error()[1])
-    law = gs.solve(phases, start, "cross-entropy")
-    np.testing.assert_allclose(law.error(run.grid), run.error(), atol=1e-8)
     for part, length in zip(run.parts, (0.3, 0.7, 0.4), strict=True):
         assert float(part.grid[-1]) == pytest.approx(length)
     # One phase cut in two is one phase, a time may be asked for twice, and none but the last need be asked for.
@@ -65,6 +63,7 @@ def test_a_flow_goes_on_from_phase_to_phase(x64):
     np.testing.assert_allclose(cut.logits(), gs.solve(first, start, "cross-entropy").logits(cut.grid), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_flow_in_single_precision_knows_its_phases():
     """0.1 is no float of 32 bits: the end of a phase is the time as it was recorded."""
     first, flipped, _ = data()

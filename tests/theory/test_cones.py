@@ -61,7 +61,7 @@ def drawn(rng, losses):
     return data, gs.TwoLayerReLU(w, z), str(rng.choice(losses)), angle
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [6, pytest.param(500, marks=pytest.mark.slow)])
 def test_the_bounds_are_never_violated(count):
     rng, widths = np.random.default_rng(0), {}
     for number in range(count):
@@ -78,6 +78,7 @@ def test_the_bounds_are_never_violated(count):
         assert np.median(widths[0.01]) < 0.1 < np.median(widths[0.6])
 
 
+@pytest.mark.slow
 def test_hinge_rests_between_the_bounds():
     rng = np.random.default_rng(3)
     data = gs.Dataset(cone(rng, np.eye(3)[0], 0.1, 5), np.ones(5))
