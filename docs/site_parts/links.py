@@ -24,6 +24,8 @@ INTERNAL = {
         "StepLaw",
         "Margin",
         "PiecewiseClock",
+        "Certificate",
+        "ConeClass",
         "Configuration",
         "RemedyOutcome",
         "Spread",

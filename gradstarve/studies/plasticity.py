@@ -327,7 +327,7 @@ def phases_of(rule: str, unit: np.ndarray, ends: list[int]) -> list[tuple[int | 
             points = np.stack([np.append(unit, 0), np.append(0 * unit, 1)])
             sign, labels, weights = 1, np.array([1.0, -1.0]), [share, 1 - share]
         until = None if task == len(ends) - 1 else end
-        phases.append((until, Dataset(real(points), sign * labels, weights)))
+        phases.append((until, Dataset(real(points), real(sign * labels), real(weights))))
     return phases
 
 
