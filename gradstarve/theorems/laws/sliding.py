@@ -174,7 +174,7 @@ def _by_steps(rng: np.random.Generator) -> Trials:
 def sliding_edges(rng: np.random.Generator) -> Trials:
     """Networks on data of any kind along their events; one trial is one network. Networks whose way is open are left out."""
     data, network, r = any_problem(rng)
-    end = 20 / r
+    end = 10 / r
     run = hinge.exact_records(data, network, end * np.arange(1, RECORDS + 1) / RECORDS)
     there = np.flatnonzero(followed(run))
     lost = ~followed(run) & (run.events.kind == Kind.REPELS).any(-1)
