@@ -260,7 +260,9 @@ def _starts(least, most, z, low, high):
     a_low = np.where(whole, a_low, 0)
     slow = np.where(size > 0, a_low / np.where(size > 0, size, 1), 0)
     left = np.maximum(most - low * a_low, 0) / root(np.maximum(1 - slow**2, np.finfo(float).tiny))
-    less = np.where(learns, turn_high - turn_low, np.where(dying, np.minimum(left, most), most))
+    # Where a point is asleep the neuron may stand still while the mode goes on to 0; what is left is max w . x_i of then.
+    left = np.minimum(np.maximum(left, most - (low / high) ** 2 * least), most)
+    less = np.where(learns, turn_high - turn_low, np.where(dying, left, most))
     # The mode of norm k_+.
     a_high = np.where(wrong, np.where(may_learn, root(most**2 + spread) / high, np.where(whole, most / low, 0)), most / high)
     fast = np.where(wrong & whole, least / (high * np.where(size > 0, size, 1)), 0)
