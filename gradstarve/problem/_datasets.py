@@ -385,6 +385,8 @@ def read(path: Any) -> Dataset:
         path = Path(path)
     except TypeError:
         raise ValueError(f"path must be the path of a .csv, .tsv or .npz file, got {shown(path)}") from None
+    if path.is_dir():
+        raise ValueError(f"{str(path)!r} is a directory, and a .csv, .tsv or .npz file is wanted")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}")
     ending = path.suffix.lower()
@@ -394,7 +396,9 @@ def read(path: Any) -> Dataset:
         points, labels, weights = _of_table(path, "," if ending == ".csv" else "\t")
     else:
         raise ValueError(f"{path.name} is no .csv, .tsv or .npz file")
-    labels = np.asarray(labels, np.float64).reshape(-1)
+    labels = labels.reshape(-1)
+    if np.isnan(labels).any():
+        raise ValueError(f"label {int(np.argmax(np.isnan(labels)))} of {path.name} is nan; two different numbers are wanted")
     found = np.unique(labels)
     if not np.isin(found, (-1, 1)).all():
         if found.size != 2:
@@ -402,46 +406,67 @@ def read(path: Any) -> Dataset:
             raise ValueError(f"{path.name} has {found.size} different labels ({told}); two are wanted, such as -1 and 1")
         labels = np.where(labels == found[1], 1.0, -1.0)
     dtype = jnp.result_type(float)
-    points, labels = (np.asarray(values, dtype) for values in (points, labels))
-    return Dataset(points, labels, None if weights is None else np.asarray(weights, dtype))
+    if weights is not None:
+        if not (np.isfinite(weights).all() and weights.sum() > 0):
+            raise ValueError(f"weights of {path.name} must be finite, with a sum above 0, got {shown(weights)}")
+        weights = np.asarray(weights / weights.sum(), dtype)
+    return Dataset(np.asarray(points, dtype), np.asarray(labels, dtype), weights)
 
 
 _NAMES = {"labels": ("labels", "label", "y"), "weights": ("weights", "weight", "q"), "points": ("points", "x")}
 
 
 def _of_arrays(path: Path) -> tuple[Any, Any, Any]:
+    chosen: dict[str, Any] = {}
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            held = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+            there = arrays.files
+            for kind, names in _NAMES.items():
+                name = next((name for name in names if name in there), None)
+                chosen[kind] = None if name is None else arrays[name]
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path.name} can not be read as NPZ: {error}") from None
-    chosen = {kind: next((held[n] for n in names if n in held), None) for kind, names in _NAMES.items()}
-    for kind in ("points", "labels"):
-        if chosen[kind] is None:
-            raise ValueError(f"{path.name} has no array {' or '.join(_NAMES[kind])}, but {', '.join(held) or 'none at all'}")
-    points, labels, weights = chosen["points"], chosen["labels"], chosen["weights"]
-    return points, labels, None if weights is None else np.asarray(weights, np.float64) / np.sum(weights)
+    for kind in ("points", "labels", "weights"):
+        array = chosen[kind]
+        if array is None and kind != "weights":
+            wanted = " or ".join(_NAMES[kind])
+            raise ValueError(f"{path.name} has no array {wanted}, but {', '.join(there) or 'none at all'}")
+        if array is not None and array.dtype.kind not in "biuf":
+            raise ValueError(f"{kind} of {path.name} must be real numbers, got an array of {array.dtype}")
+    points, labels, weights = (
+        None if chosen[kind] is None else np.asarray(chosen[kind], np.float64) for kind in ("points", "labels", "weights")
+    )
+    return points, labels, weights
 
 
 def _of_table(path: Path, separator: str) -> tuple[Any, Any, Any]:
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = [row for row in csv.reader(stream, delimiter=separator) if row]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream, delimiter=separator)
+            rows = [(reader.line_num, row) for row in reader if row]
+    except (UnicodeError, csv.Error) as error:
+        raise ValueError(f"{path.name} can not be read as a table in UTF-8: {error}") from None
     if len(rows) < 2:
         raise ValueError(f"{path.name} has no points: a header and a row for each point are wanted")
-    header = [name.strip().lower() for name in rows[0]]
-    place = {kind: next((header.index(n) for n in _NAMES[kind] if n in header), None) for kind in ("labels", "weights")}
+    names = rows[0][1]
+    header = [name.strip().lower() for name in names]
+    place = {}
+    for kind in ("labels", "weights"):
+        found = [k for k, name in enumerate(header) if name in _NAMES[kind]]
+        if len(found) > 1:
+            raise ValueError(f"{path.name} has {len(found)} columns of {kind}: {', '.join(names[k] for k in found)}")
+        place[kind] = found[0] if found else None
     if place["labels"] is None:
-        raise ValueError(f"{path.name} has no column label, but {', '.join(rows[0])}")
+        raise ValueError(f"{path.name} has no column label, but {', '.join(names)}")
     table = np.empty((len(rows) - 1, len(header)))
-    for number, row in enumerate(rows[1:], start=2):
+    for number, (line, row) in enumerate(rows[1:]):
         if len(row) != len(header):
-            raise ValueError(f"row {number} of {path.name} has {len(row)} entries, its header has {len(header)}")
+            raise ValueError(f"line {line} of {path.name} has {len(row)} entries, its header has {len(header)}")
         for column, entry in enumerate(row):
             try:
-                table[number - 2, column] = float(entry)
+                table[number, column] = float(entry)
             except ValueError:
-                told = f"row {number}, column {rows[0][column]!r} of {path.name} is {entry!r}"
+                told = f"line {line}, column {names[column]!r} of {path.name} is {entry!r}"
                 raise ValueError(f"{told}, which is no number") from None
     kept = [k for k in range(len(header)) if k not in place.values()]
-    weights = None if place["weights"] is None else table[:, place["weights"]]
-    return table[:, kept], table[:, place["labels"]], None if weights is None else weights / weights.sum()
+    return table[:, kept], table[:, place["labels"]], None if place["weights"] is None else table[:, place["weights"]]

@@ -66,16 +66,16 @@ class AlignmentStudy:
     __repr__ = short_repr
 
     @property
-    def means(self) -> Dataset:
-        """The mean of each class."""
-        return self.data.means()
+    def axes(self) -> list[str]:
+        """What the angles are to, a name for each class."""
+        return [name for name, _ in _axes(self.data)]
 
     def rows(self) -> list[tuple[str, ...]]:
         """The header, and a row for every direction that neurons end in, for the dead and for what is not determined."""
         directions, groups = self.phase.directions, self.phase.groups
-        names = [f"angle to the mean of class {'+' if y > 0 else '−'}" for y in np.asarray(self.means.labels)]
+        names = [f"angle to the {name}" for name in self.axes]
         rows: list[tuple[str, ...]] = [("neurons", "end", "rate", "points seen", *names)]
-        unit = _units(np.asarray(self.means.points, np.float64))
+        unit = np.stack([vector for _, vector in _axes(self.data)])
         for place in np.argsort(-directions.neurons, kind="stable"):
             if not directions.neurons[place]:
                 continue
@@ -109,7 +109,7 @@ class AlignmentStudy:
 
     def number_rows(self) -> list[tuple[str, ...]]:
         """The header, and a row for every time and neuron: angles to the class means by law and trained, in degrees."""
-        signs = ["+" if y > 0 else "-" for y in np.asarray(self.means.labels)]
+        signs = [name[-1] for name in self.axes]
         head = ("t", "neuron", *(f"law {s}" for s in signs), *(f"trained {s}" for s in signs), "direction")
         group = np.asarray(self.phase.groups.direction)
         rows: list[tuple[str, ...]] = [head]
@@ -191,6 +191,8 @@ def alignment_study(
         last = exit_time if until is None else as_number("until", until, 0, with_low=False)
         if not np.isfinite(last):
             raise ValueError("outputs stay small for ever: no neuron that is left grows; give until, the last time drawn")
+        if last == 0:
+            raise ValueError(f"outputs are not small at the start with scale = {number(scale)}; give a smaller scale")
         step_size, every = last / _STEPS, _STEPS // (_RECORDS - 1)
         run = simulate(
             data,
@@ -208,7 +210,7 @@ def alignment_study(
         bar.update(3)
     w, trained = (np.asarray(some.w, np.float64) for some in (law, run.networks))
     cosines = np.sum(_units(w) * _units(trained), axis=-1)
-    unit = _units(np.asarray(data.means().points, np.float64))
+    unit = np.stack([vector for _, vector in _axes(data)])
 
     def angles(w: np.ndarray) -> np.ndarray:
         return np.degrees(np.arccos(np.clip(_units(w) @ unit.T, -1, 1)))
@@ -225,11 +227,36 @@ def alignment_study(
     return AlignmentStudy(settings, data, phase, times, *both, outputs, found, off, exit_time, valid, shadows)
 
 
+def _axes(data: Dataset) -> list[tuple[str, np.ndarray]]:
+    """A name and a unit vector for each class: its mean, or where its points cancel the direction of most variance."""
+    found = []
+    for (length, vector), label in zip(_lengths(data), (1, -1), strict=False):
+        sign = "+" if label > 0 and (np.asarray(data.labels) > 0).any() else "−"
+        found.append((f"{'mean' if length else 'main direction'} of class {sign}", vector))
+    return found
+
+
+def _lengths(data: Dataset) -> list[tuple[float, np.ndarray]]:
+    """The length of the mean of each class and its direction; length 0 and the main direction where its points cancel."""
+    found = []
+    for label in (1, -1):
+        mine = np.asarray(data.labels) == label
+        if mine.any():
+            points, weights = np.asarray(data.points, np.float64)[mine], np.asarray(data.weights, np.float64)[mine]
+            mean = weights @ points / weights.sum()
+            length, size = np.linalg.norm(mean), np.linalg.norm(points, axis=1).max()
+            cancel = length <= 1e-6 * size
+            found.append((0.0, np.linalg.svd(points)[2][0]) if cancel else (float(length), mean / length))
+    return found
+
+
 def _plane(data: Dataset) -> np.ndarray:
     """Two orthonormal directions [2, d]: the difference of the class means, and that of most variance beside it (or 0)."""
-    points, means = np.asarray(data.points, np.float64), np.asarray(data.means().points, np.float64)
-    first = means[0] - means[-1] if len(means) > 1 else means[0]
-    first = first / np.linalg.norm(first)
+    points = np.asarray(data.points, np.float64)
+    first, *others = (length * vector for length, vector in _lengths(data))
+    first = first - others[0] if others else first
+    size = np.linalg.norm(first)
+    first = first / size if size > 0 else np.linalg.svd(points, full_matrices=False)[2][0]
     rest = points - np.outer(points @ first, first)
     second = (
         np.linalg.svd(rest, full_matrices=False)[2][0] if np.linalg.norm(rest) > 1e-9 * np.linalg.norm(points) else 0 * first
@@ -265,8 +292,7 @@ _DOT: dict[str, Any] = {"ms": 2.2, "alpha": 0.7, "zorder": 3}
 
 def draw(study: AlignmentStudy, path: Any = None) -> Any:
     """The `Figure` of an `AlignmentStudy`, saved to `path` if there is one (.png, .svg, .pdf)."""
-    labels = np.asarray(study.means.labels)
-    names = [f"mean of class {'+' if y > 0 else '−'}" for y in labels]
+    names = study.axes
     with sheet():
         figure = new_figure(12.5, 4.6)
         over_time, plane, size = figure.subplots(1, 3, width_ratios=(1.15, 1, 1))
@@ -285,7 +311,7 @@ def draw(study: AlignmentStudy, path: Any = None) -> Any:
         over_time.legend(fontsize=8, loc="best", frameon=True, framealpha=0.9)
         circle = np.linspace(0, 2 * np.pi, 200)
         plane.plot(np.cos(circle), np.sin(circle), color=GUIDE, lw=0.8, zorder=1)
-        axis = "difference of the class means" if len(labels) > 1 else "mean of the class"
+        axis = "difference of the class means" if len(names) > 1 else "mean of the class"
         plane.set(xlabel=f"along the {axis}", ylabel="along the next principal direction")
         plane.set(aspect="equal", xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), xticks=(-1, 0, 1), yticks=(-1, 0, 1))
         plane.set_title("directions, start (ring) to end (diamond)", loc="left", fontweight="bold")

@@ -603,7 +603,7 @@ def _where(data, network, loss, gates: Gates, state: State, ends: _Ends, events:
     rank[order] = np.arange(order.size)
     dtype = network.dtype
     vector = np.array([sign * c / np.linalg.norm(c) for c, sign, _ in found]).reshape(-1, k)[order] @ gates.basis
-    share = np.array([levels for _, _, levels in found]).reshape(-1, count)[order]
+    share = np.array([levels for _, _, levels in found]).reshape(len(found), count)[order]
     activity = np.zeros((order.size, data.size))
     activity[:, some] = np.where(gates.side[some] > 0, share[:, gates.gate[some]], 1 - share[:, gates.gate[some]])
     activity = network.slope + (1 - network.slope) * activity

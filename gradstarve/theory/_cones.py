@@ -166,6 +166,10 @@ def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-
         raise ValueError("data and network must be known: the bounds look at every neuron; call cone_bounds outside jit")
     loss = as_loss(loss)
     points, labels = np.asarray(data.points, np.float64), np.asarray(data.labels)
+    sizes = np.abs(points).max(axis=1)
+    if (sizes > 1e120).any() or ((sizes > 0) & (sizes < 1e-120)).any():
+        i = int(np.argmax(np.abs(np.log(np.maximum(sizes, np.finfo(float).tiny)))))
+        raise ValueError(f"point {i} is of size {sizes[i]:.3g}, whose square is no float; give the points in other units")
     products = points @ points.T
     _check_cones(products, labels)
     dtype = jnp.result_type(data.points, network.w)
@@ -260,7 +264,9 @@ def _starts(least, most, z, low, high):
     a_low = np.where(whole, a_low, 0)
     slow = np.where(size > 0, a_low / np.where(size > 0, size, 1), 0)
     left = np.maximum(most - low * a_low, 0) / root(np.maximum(1 - slow**2, np.finfo(float).tiny))
-    less = np.where(learns, turn_high - turn_low, np.where(dying, np.minimum(left, most), most))
+    # Where a point is asleep the neuron may stand still while the mode goes on to 0; what is left is max w . x_i of then.
+    left = np.minimum(np.maximum(left, most - (low / high) ** 2 * least), most)
+    less = np.where(learns, turn_high - turn_low, np.where(dying, left, most))
     # The mode of norm k_+.
     a_high = np.where(wrong, np.where(may_learn, root(most**2 + spread) / high, np.where(whole, most / low, 0)), most / high)
     fast = np.where(wrong & whole, least / (high * np.where(size > 0, size, 1)), 0)

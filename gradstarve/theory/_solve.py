@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -43,6 +44,7 @@ from gradstarve.problem import (
     given,
     no_dynamics,
 )
+from gradstarve.theory._cones import cone_bounds
 from gradstarve.theory._descent import (
     DescentSolution,
     ModeDescent,
@@ -359,7 +361,7 @@ def solve(data: Any, network: Network, loss: Loss | str = "cross-entropy", dynam
             "shared_direction": "closed forms need the points of a class to share a direction (section 3)",
             "orthogonally_separable": "modes are independent on orthogonally separable data only (2.1)",
         }[name]
-        raise HypothesisError(wanted, str(breach), _on_these_points(data))
+        raise HypothesisError(wanted, str(breach), _on_these_points(data, network, loss, dynamics))
     check_normal_rows("w", network.w)
     check_normal("z", network.z)
     rays = [data.ray(label) for label in (1, -1)]
@@ -379,24 +381,23 @@ def solve(data: Any, network: Network, loss: Loss | str = "cross-entropy", dynam
 
 _ANY_DATA = (
     "early_alignment(data, network, loss) for where every neuron goes first, simulate_hinge_exact(data, network) for hinge "
-    "loss without a step, or simulate(...) or simulate_flow(...), which need no hypothesis"
+    "loss without a step, or simulate(...) or simulate_flow(...)"
 )
 
 
-def _on_these_points(data: Dataset) -> str:
+def _on_these_points(data: Dataset, network: TwoLayerReLU, loss: Loss, dynamics: Any) -> str:
     """What can be said about points that do not lie on a line for each class."""
+    if network.slope:
+        return "early_alignment(data, network, loss) for where neurons go first, or simulate(...) or simulate_flow(...)"
     told = []
     if is_concrete(data.points):
-        try:
-            shape = data.means().separability()
-        except HypothesisError:
-            shape = None
-        if shape is not None and shape.orthogonally_separable:
-            told.append("solve(data.means(), network, loss).on(data), the law of the means, with compare() for its gap")
-        within = np.asarray(data.points, np.float64)
-        within = (within @ within.T)[np.equal.outer(np.asarray(data.labels), np.asarray(data.labels))]
-        if shape is not None and shape.orthogonally_separable and within.min() > 0:
-            told.append("theory.cone_bounds(data, network, loss) for classes in narrow cones")
+        with contextlib.suppress(HypothesisError):
+            if data.means().separability().antipodal:
+                told.append("solve(data.means(), network, loss).on(data), the law of the means, whose gap compare() has")
+        if isinstance(dynamics, GradientFlow):
+            with contextlib.suppress(ValueError):
+                cone_bounds(data, network, loss)
+                told.append("theory.cone_bounds(data, network, loss) for classes in narrow cones")
     return "; ".join([*told, _ANY_DATA])
 
 

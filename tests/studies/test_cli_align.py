@@ -81,16 +81,29 @@ def test_files_of_points(x64, tmp_path):
     (tmp_path / "broken.npz").write_text("no archive")
     for name, text, message in (
         ("a.csv", "a,b\n1,2\n", "no column label, but a, b"),
-        ("a.csv", "a,label\n1,x\n", "row 2, column 'label' of a.csv is 'x'"),
-        ("a.csv", "a,label\n1\n", "row 2 of a.csv has 1 entries"),
+        ("a.csv", "a,label\n1,x\n", "line 2, column 'label' of a.csv is 'x'"),
+        ("a.csv", "a,label\n1\n", "line 2 of a.csv has 1 entries"),
         ("a.csv", "a,label\n1,0\n2,1\n3,2\n", "3 different labels"),
-        ("a.tsv", "a\tlabel\n1\tnan\n", "labels"),
+        ("a.tsv", "a\tlabel\n1\tnan\n2\t1\n", "label 0 of a.tsv is nan"),
+        ("a.csv", "a,label,y\n1,0,1\n", "2 columns of labels: label, y"),
+        ("a.csv", "a,label,q\n1,0,0\n1,1,0\n", "a sum above 0"),
         ("a.txt", "", "no .csv, .tsv or .npz"),
         ("other.npz", None, "no array points or x, but z"),
         ("broken.npz", None, "can not be read as NPZ"),
     ):
         if text is not None:
             (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=message):
+            gs.datasets.read(tmp_path / name)
+    (tmp_path / "b.csv").write_bytes("a,label\n1,\xe9\n".encode("latin-1"))
+    np.savez(tmp_path / "complex.npz", x=points + 1j, y=labels)
+    (tmp_path / "empty.npz").write_bytes(b"")
+    for name, message in (
+        ("b.csv", "b.csv can not be read as a table in UTF-8"),
+        ("complex.npz", "points of complex.npz must be real numbers, got an array of complex128"),
+        ("empty.npz", "empty.npz can not be read as NPZ"),
+        (".", "is a directory"),
+    ):
         with pytest.raises(ValueError, match=message):
             gs.datasets.read(tmp_path / name)
     with pytest.raises(FileNotFoundError):

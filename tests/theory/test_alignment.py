@@ -602,3 +602,10 @@ def test_ten_thousand_neurons_on_two_thousand_points():
     print(f"{took:.1f} s of the processor, {int(phase.events.count.sum())} events, {phase!r}")
     assert took < 400
     assert phase.groups.undetermined.mean() < 0.1
+
+
+def test_points_at_the_origin_alone():
+    phase = gs.early_alignment(gs.Dataset([[0.0, 0.0], [0.0, 0.0]], [1, -1]), gs.TwoLayerReLU([[0.3, 0.2]], [0.1]))
+    assert phase.directions.activity.shape == (0, 2)
+    assert float(phase.exit_time()) == np.inf
+    np.testing.assert_array_equal(phase.network(2.0).w, phase.initial.w)

@@ -78,6 +78,15 @@ def test_the_bounds_are_never_violated(count):
         assert np.median(widths[0.01]) < 0.1 < np.median(widths[0.6])
 
 
+def test_a_neuron_that_sleeps_on_one_point_may_stand_still():
+    """The heavy point falls asleep first; the light one hardly pushes, and its margin stays where it is."""
+    points = [[0.3, 0.45], [1.0, 0.0]]
+    data = gs.Dataset(points, [1, 1], [0.02, 0.98])
+    network = gs.TwoLayerReLU([np.linalg.solve(points, [1.0, 1.0])], [-2.0])
+    truth = trained(data, network, "cross-entropy")
+    assert (theory.cone_bounds(data, network).lower(TIMES) <= truth + 1e-7).all()
+
+
 @pytest.mark.slow
 def test_hinge_rests_between_the_bounds():
     rng = np.random.default_rng(3)
