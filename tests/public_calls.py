@@ -3,11 +3,12 @@
 `CALLS`: name -> the callable and its arguments by name. What stays out has its reason in `NOT_CALLED`.
 """
 
+import atexit
 import datetime
 import decimal
 import fractions
 import inspect
-import os
+import shutil
 import tempfile
 from functools import cache, partial
 from pathlib import Path
@@ -54,7 +55,9 @@ BASE = "a base class, which has nothing to give"
 
 def table():
     """The path of a small table of points."""
-    path = Path(tempfile.gettempdir()) / f"gradstarve-points-{os.getpid()}.csv"
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder) / "points.csv"
     path.write_text("a,b,label\n1,0,1\n-1,0.5,-1\n")
     return str(path)
 

@@ -120,6 +120,7 @@ OBJECTS = {
         lambda: gs.theory.cone_bounds(gs.datasets.orthogonal(), gs.TwoLayerReLU([[1.0, -1.0]], [0.5])),
         lambda o: (o.lower(1.0), o.upper(1.0)),
     ),
+    "theory.DataGap": (lambda: results()[1].on(results()[1].data).gap, lambda o: np.array([o.angle, *o.norms])),
     "theory.NearbySolution": (lambda: results()[1].on(results()[1].data), lambda o: (o.margins(1.0), o.error(0.5))),
     "theory.DescentSolution": (lambda: results()[2].plus, lambda o: o.logit(2)),
     "theory.FeatureFlow": (lambda: theory.feature_flow(*SHARES, "hinge"), lambda o: o.features(1.0)),
@@ -352,7 +353,8 @@ def test_event_kinds_have_names(made):
     for name, line in zip(events.names, events.of(), strict=False):
         assert words[str(name)] in line
         assert gs.EventKind[str(name)] in events.kind
-    assert [kind.name for kind in gs.EventKind] == ["WAKES", "SLEEPS", "LEARNT", "FORGOTTEN", "HELD", "FREED"]
+    margins = ["LEARNT", "FORGOTTEN", "HELD", "FREED"]
+    assert [kind.name for kind in gs.EventKind] == ["WAKES", "SLEEPS", *margins, "SLIDES", "REPELS"]
 
 
 def test_the_package_lists_itself():

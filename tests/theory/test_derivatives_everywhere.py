@@ -348,6 +348,10 @@ WITHOUT = {
     "decay_threshold": "a product", "jacobian": "a module of arrays, test_jacobian",
     "ntk": "a module of matrices, once differentiable in forward mode, test_ntk",
     "PhasedMode": "the laws of its phases, test_phases", "PhasedSolution": "as PhasedMode", "still_alive": "a step",
+    "early_alignment": "follows numbers, test_alignment", "Alignment": "as early_alignment",
+    "Directions": "as early_alignment", "Groups": "as early_alignment", "NeuronEvents": "as early_alignment",
+    "cone_bounds": "looks at numbers; each bound is a ModeSolution", "ConeBounds": "as cone_bounds",
+    "NearbySolution": "networks of a Solution on other points", "DataGap": "numbers that are measured",
     "ModeMiniBatch": "powers of factors, and the law of descent in every outcome",
     "Clock": "what all clocks have in common", "QuadratureClock": "test_own_loss",
 }
