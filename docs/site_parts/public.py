@@ -37,6 +37,7 @@ LISTED = {
         "digits",
         "TwoDigits",
         "with_patch",
+        "read",
     ),
     "gradstarve.theorems": ("Quote", "Hypothesis", "Problem"),
     "gradstarve.diagnosis": ("GroupLaw", "MeasuredGroup", "EigenFeatures", "Measured"),
