@@ -159,7 +159,7 @@ class Judge:
         signs = np.where(lines.members & (self.size > 0), self.y, 0)
         both = (signs.max(1, initial=0) > 0) & (signs.min(1, initial=0) < 0)
         # Points of both labels, of which the pull of one is open: no convex function any more.
-        unclear = both & (lines.members & mixed).any(1) & ~now.every
+        unclear = both & (lines.members & mixed).any(1) & (not now.every)
         if (unclear & (lines.arriving | lines.gliding)).any():
             raise Open(j, int(lines.at[np.argmax(unclear & (lines.arriving | lines.gliding))]))
         z = now.z[j]
