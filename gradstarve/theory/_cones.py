@@ -152,6 +152,19 @@ def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-
     >>> print(bounds.lower(5.0).round(2), bounds.upper(5.0).round(2))
     [0.9  0.9  0.29] [1.04 1.04 0.29]
     """
+    loss = as_loss(loss)
+
+    def bound(mode: Mode, shift: float) -> Bound:
+        moved = jnp.asarray(shift, mode.a.dtype)
+        return Bound(flow_mode(mode, MarginShift(loss, -moved) if shift else loss), moved)
+
+    found = (tuple(ConeClass(*(bound(*one) for one in c)) for c in each) for each in modes_of_cones(data, network, loss))
+    return ConeBounds(data, loss, tuple(found), network.batch_shape)
+
+
+def modes_of_cones(data: Dataset, network: TwoLayerReLU, loss: Loss) -> list[list[list[tuple[Mode, float]]]]:
+    """For each network and each class, + first, the modes of norm k_- and k_+, each with the constant that is added to its
+    logit. Checks every hypothesis of `cone_bounds` and solves nothing."""
     check_instance("data", data, Dataset, "give Dataset(points, labels)")
     check_instance("network", network, TwoLayerReLU, "give TwoLayerReLU(w, z)")
     if network.slope:
@@ -164,7 +177,6 @@ def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-
         raise ValueError(f"the network has d = {network.dim} inputs but the points have d = {data.dim}")
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network))):
         raise ValueError("data and network must be known: the bounds look at every neuron; call cone_bounds outside jit")
-    loss = as_loss(loss)
     points, labels = np.asarray(data.points, np.float64), np.asarray(data.labels)
     sizes = np.abs(points).max(axis=1)
     if (sizes > 1e120).any() or ((sizes > 0) & (sizes < 1e-120)).any():
@@ -180,9 +192,10 @@ def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-
     for number, (height, read_out) in enumerate(zip(heights, z, strict=True)):
         where = f"network {number}, " if len(z) > 1 else ""
         weights = np.asarray(data.weights)
-        each = (_of_class(products, labels, weights, c, height, read_out, loss, where, dtype) for c in classes)
-        found.append(tuple(each))
-    return ConeBounds(data, loss, tuple(found), network.batch_shape)
+        found.append([_of_class(products, labels, weights, c, height, read_out, where, dtype) for c in classes])
+    starts = [float(mode.logit) + shift for each in found for (mode, shift), _ in each]
+    _check_falls(loss, min(-20.0, *starts))
+    return found
 
 
 def _check_cones(products: np.ndarray, labels: np.ndarray) -> None:
@@ -200,7 +213,7 @@ def _check_cones(products: np.ndarray, labels: np.ndarray) -> None:
             raise HypothesisError(wanted, f"points {i} and {k} are at cos = {cosines[i, k]:.6g}", _INSTEAD)
 
 
-def _of_class(products, labels, weights, label, height, z, loss: Loss, where: str, dtype) -> ConeClass:
+def _of_class(products, labels, weights, label, height, z, where: str, dtype) -> list[tuple[Mode, float]]:
     mine, other = labels == label, labels != label
     inner = products[np.ix_(mine, mine)]
     low, high = np.sqrt(inner.min()), np.sqrt(inner.max())
@@ -220,25 +233,23 @@ def _of_class(products, labels, weights, label, height, z, loss: Loss, where: st
             raise HypothesisError(wanted, f"{where}neuron {j} {how}", _INSTEAD)
     starts = _starts(np.where(sees, least, -1), np.where(sees, most, 0), z, low, high)
     frequency = weights[mine].sum()
-    bounds = []
     (a_low, less), (a_high, more) = starts
-    for norm, a, own in ((low, a_low, -less), (high, a_high, more)):
-        shifted = MarginShift(loss, jnp.asarray(-own, dtype)) if own else loss
-        mode = Mode(*(jnp.asarray(value, dtype) for value in (frequency, norm, a, np.where(a > 0, z, 0))))
-        bounds.append(Bound(flow_mode(mode, shifted), jnp.asarray(own, dtype)))
-    _check_falls(loss, bounds, label)
-    return ConeClass(*bounds)
+
+    def mode(norm: float, a: np.ndarray) -> Mode:
+        return Mode(*(jnp.asarray(value, dtype) for value in (frequency, norm, a, np.where(a > 0, z, 0))))
+
+    return [(mode(low, a_low), -less), (mode(high, a_high), more)]
 
 
-def _check_falls(loss: Loss, bounds: list[Bound], label: int) -> None:
-    """A residual >= 0 that falls with the margin."""
-    margins = np.linspace(min(-20.0, float(bounds[0].at(jnp.zeros(())))), 20.0, 401)
+def _check_falls(loss: Loss, lowest: float) -> None:
+    """A residual >= 0 that falls with the margin, from the `lowest` margin on."""
+    margins = np.linspace(lowest, 20.0, 401)
     g = np.asarray(loss.residual(jnp.asarray(margins)), np.float64)
     wrong = (g < 0) | (np.diff(g, append=g[-1]) > 1e-6 * np.abs(g))
     if wrong.any():
         raise HypothesisError(
             "the residual of the loss is >= 0 and falls with the margin (3.12)",
-            f"{loss.name} has g({margins[wrong][0]:.3g}) = {g[wrong][0]:.3g}, class {label:+d}",
+            f"{loss.name} has g({margins[wrong][0]:.3g}) = {g[wrong][0]:.3g}",
             _INSTEAD,
         )
 

@@ -44,7 +44,7 @@ from gradstarve.problem import (
     given,
     no_dynamics,
 )
-from gradstarve.theory._cones import cone_bounds
+from gradstarve.theory._cones import modes_of_cones
 from gradstarve.theory._descent import (
     DescentSolution,
     ModeDescent,
@@ -396,7 +396,7 @@ def _on_these_points(data: Dataset, network: TwoLayerReLU, loss: Loss, dynamics:
                 told.append("solve(data.means(), network, loss).on(data), the law of the means, whose gap compare() has")
         if isinstance(dynamics, GradientFlow):
             with contextlib.suppress(ValueError):
-                cone_bounds(data, network, loss)
+                modes_of_cones(data, network, loss)
                 told.append("theory.cone_bounds(data, network, loss) for classes in narrow cones")
     return "; ".join([*told, _ANY_DATA])
 
