@@ -15,16 +15,12 @@ from gradstarve.cli.options import (
     Seed,
     check_choice,
     choice,
-    command,
     count,
+    give_study,
     out_option,
     positive,
-    print_result,
     several,
-    use_float64,
-    wrote,
 )
-from gradstarve.ground import FORMATS, csv_text, files
 
 EXAMPLE = "Example: gradstarve align --digits 3,8 --scale 0.01 --out align"
 
@@ -62,7 +58,6 @@ def align(
     if until is not None:
         positive("--until", until)
     check_choice("--loss", loss, LOSSES)
-    check_choice("--figures", figures, FORMATS)
     settings: dict[str, Any] = {"scale": scale, "width": width, "loss": loss, "until": until, "key": seed}
     if file is None:
         pair = several("--digits", digits)
@@ -71,16 +66,7 @@ def align(
         settings |= {"data": "digits", "pair": tuple(map(int, pair)), "centred": centred}
     else:
         settings |= {"data": str(file)}
-    with command("gradstarve align"):
-        folder = files.output_directory(out)
-        use_float64()
-        study = run_align(settings)
-        study.plot(folder / f"align.{figures}")
-        files.write_text(folder / "align.csv", csv_text(study.number_rows()))
-        result = {"settings": settings, "environment": files.environment()} | study.to_dict()
-        files.write_json(folder / "align.json", result)
-    print_result(as_json, result, f"{study.table()}\n\n{study.notes()}")
-    wrote(*(folder / f"align.{end}" for end in (figures, "csv", "json")))
+    give_study("align", lambda: run_align(settings), out, figures, as_json)
 
 
 def run_align(settings: dict[str, Any]) -> Any:

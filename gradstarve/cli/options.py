@@ -12,7 +12,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from gradstarve.cli import _stop as cli_stop
-from gradstarve.ground import FORMATS, LOSS_NAMES, Progress, files, laws, meant
+from gradstarve.ground import FORMATS, LOSS_NAMES, Progress, csv_text, files, laws, meant
 
 # Names that options take, for help and completion, which must not wait for JAX; a test holds them to the library's own.
 
@@ -214,6 +214,33 @@ def wrote(*paths: Any) -> None:
     """Tell on stderr what was written, so that standard output is the result alone."""
     *first, last = map(str, paths)
     typer.echo(f"Wrote {', '.join(first)} and {last}" if first else f"Wrote {last}", err=True)
+
+
+def give_study(
+    name: str, run: Callable[[], Any], out: Path, figures: str, as_json: bool, parts: Sequence[str] = ("",)
+) -> None:
+    """Run a study as the command `name`; print what it found, and write its figure, its tables and all numbers.
+
+    The study gives a figure (`plot`), the rows of each of its `parts` (`number_rows`; "" is the one table of a study without
+    parts), all numbers (`settings`, `to_dict`), and the text that is printed (`table`, `notes`). A part without rows is not
+    written.
+    """
+    check_choice("--figures", figures, FORMATS)
+    with command(f"gradstarve {name}"):
+        folder = files.output_directory(out)
+        use_float64()
+        study = run()
+        paths = [folder / f"{name}.{figures}"]
+        study.plot(paths[0])
+        for part in parts:
+            rows = study.number_rows(part) if part else study.number_rows()
+            if len(rows) > 1:
+                paths.append(files.write_text(folder / f"{name}{part and '-'}{part}.csv", csv_text(rows)))
+        result = {"settings": study.settings, "environment": files.environment()} | study.to_dict()
+        paths.append(folder / f"{name}.json")
+        files.write_json(paths[-1], result)
+    print_result(as_json, result, f"{study.table()}\n\n{study.notes()}")
+    wrote(*paths)
 
 
 @contextlib.contextmanager

@@ -19,16 +19,12 @@ from gradstarve.cli.options import (
     Seed,
     check_choice,
     choice,
-    command,
     count,
+    give_study,
     out_option,
     positive,
-    print_result,
     several,
-    use_float64,
-    wrote,
 )
-from gradstarve.ground import FORMATS, csv_text, files
 
 OPTIMISERS_EXAMPLE = "Example: gradstarve optimisers --quick --optimisers descent,sign,adam --out optimisers"
 OPTIMISERS = ("descent", "normalised", "sam", "layers", "sign", "adam", "rmsprop")
@@ -83,7 +79,6 @@ def optimisers(
         "key": seed,
     }
     check_choice("--problem", problem, OPTIMISER_PROBLEMS)
-    check_choice("--figures", figures, FORMATS)
     given = {
         "networks": networks,
         "steps": steps,
@@ -92,20 +87,7 @@ def optimisers(
         "widths": None if widths is None else _counts("--widths", widths),
     }
     settings |= {name: value for name, value in given.items() if value is not None}
-    with command("gradstarve optimisers"):
-        folder = files.output_directory(out)
-        use_float64()
-        study = run_optimisers(settings, quick)
-        paths = [folder / f"optimisers.{figures}"]
-        study.plot(paths[0])
-        for part in ("shares", "agreement"):
-            rows = study.number_rows(part)
-            if len(rows) > 1:
-                paths.append(files.write_text(folder / f"optimisers-{part}.csv", csv_text(rows)))
-        result = {"settings": study.settings, "environment": files.environment()} | study.to_dict()
-        files.write_json(folder / "optimisers.json", result)
-    print_result(as_json, result, f"{study.table()}\n\n{study.notes()}")
-    wrote(*paths, folder / "optimisers.json")
+    give_study("optimisers", lambda: run_optimisers(settings, quick), out, figures, as_json, ("shares", "agreement"))
 
 
 def run_optimisers(settings: dict[str, Any], quick: bool = False) -> Any:
@@ -144,7 +126,6 @@ def stability(
     """
     for option, value in (("--step-size", step_size), ("--start", start)):
         positive(option, value)
-    check_choice("--figures", figures, FORMATS)
     settings = {
         "step_size": step_size,
         "kappas": _positive("--kappas", kappas),
@@ -157,16 +138,7 @@ def stability(
         "dim": dim,
         "key": seed,
     }
-    with command("gradstarve stability"):
-        folder = files.output_directory(out)
-        use_float64()
-        study = run_stability(settings)
-        study.plot(folder / f"stability.{figures}")
-        files.write_text(folder / "stability.csv", csv_text(study.number_rows()))
-        result = {"settings": study.settings, "environment": files.environment()} | study.to_dict()
-        files.write_json(folder / "stability.json", result)
-    print_result(as_json, result, f"{study.table()}\n\n{study.notes()}")
-    wrote(folder / f"stability.{figures}", folder / "stability.csv", folder / "stability.json")
+    give_study("stability", lambda: run_stability(settings), out, figures, as_json)
 
 
 def run_stability(settings: dict[str, Any]) -> Any:
@@ -217,7 +189,6 @@ def plasticity(
     """
     for option, value in (("--step-size", step_size), ("--weight-decay", weight_decay), ("--goal", goal)):
         positive(option, value)
-    check_choice("--figures", figures, FORMATS)
     settings: dict[str, Any] = {
         "rules": tuple(several("--rules", rules, RULES)),
         "dim": dim,
@@ -234,20 +205,7 @@ def plasticity(
         "widths": None if widths is None else _counts("--widths", widths),
     }
     settings |= {name: value for name, value in given.items() if value is not None}
-    with command("gradstarve plasticity"):
-        folder = files.output_directory(out)
-        use_float64()
-        study = run_plasticity(settings, quick)
-        paths = [folder / f"plasticity.{figures}"]
-        study.plot(paths[0])
-        for part in ("tasks", "widths"):
-            rows = study.number_rows(part)
-            if len(rows) > 1:
-                paths.append(files.write_text(folder / f"plasticity-{part}.csv", csv_text(rows)))
-        result = {"settings": study.settings, "environment": files.environment()} | study.to_dict()
-        files.write_json(folder / "plasticity.json", result)
-    print_result(as_json, result, f"{study.table()}\n\n{study.notes()}")
-    wrote(*paths, folder / "plasticity.json")
+    give_study("plasticity", lambda: run_plasticity(settings, quick), out, figures, as_json, ("tasks", "widths"))
 
 
 def run_plasticity(settings: dict[str, Any], quick: bool = False) -> Any:

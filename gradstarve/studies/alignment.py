@@ -171,17 +171,17 @@ def alignment_study(
     ((24, 5, 2), True)
     """
     scale, width = as_number("scale", scale, 0, with_low=False), positive_int("width", width)
-    name = "data of one's own"
+    settings: dict[str, Any] = {"data": "data of one's own"}
     if isinstance(data, str) and data == "digits":
-        name = f"digits {pair[0]} and {pair[1]}"
+        settings = {"data": data, "pair": tuple(map(int, pair)), "centred": as_flag("centred", centred)}
         two = datasets.digits(pair)
         points = np.concatenate([two.train.points, two.test.points])
         labels = np.concatenate([two.train.labels, two.test.labels])
         data = Dataset(points, labels)
-        if as_flag("centred", centred):
+        if settings["centred"]:
             data = Dataset(points - np.mean(data.means().points, axis=0), labels)
     elif not isinstance(data, Dataset):
-        name, data = str(data), datasets.read(data)
+        settings, data = {"data": str(data)}, datasets.read(data)
     network = init_two_layer(one_key(key), (), width, data.dim, scale, scale)
     network = jax.tree.map(lambda leaf: leaf.astype(data.points.dtype), network)
     with Progress(progress, 3, "alignment") as bar:
@@ -217,7 +217,7 @@ def alignment_study(
 
     with np.errstate(invalid="ignore"):
         off = np.nanmax(1 - cosines, axis=-1)
-    settings = {"data": name, "scale": scale, "width": width, "loss": phase.loss_function.name, "until": last, "key": key}
+    settings |= {"scale": scale, "width": width, "loss": phase.loss_function.name, "until": last, "key": key}
     outputs = np.abs(np.asarray(phase.logits(times, throw=False), np.float64))
     outputs = np.where(np.isnan(outputs).any(-1), np.nan, outputs.max(-1))
     found = np.abs(np.asarray(run.recorded, np.float64)).max(-1)
@@ -317,9 +317,10 @@ def draw(study: AlignmentStudy, path: Any = None) -> Any:
         plane.set_title("directions, start (ring) to end (diamond)", loc="left", fontweight="bold")
         _draw_size(size, study)
         s = study.settings
+        name = "digits {} and {}".format(*s["pair"]) if "pair" in s else s["data"]
         figure.suptitle(
             f"Before anything is learnt: {s['width']} neurons on {study.data.size} points in d = {study.data.dim} "
-            f"({s['data']}), {s['loss']}\nLines: law of early alignment. Markers: gradient descent, weights of deviation "
+            f"({name}), {s['loss']}\nLines: law of early alignment. Markers: gradient descent, weights of deviation "
             f"{number(s['scale'])}",
             x=0.012, ha="left", fontsize=11.5, linespacing=1.5,
         )  # fmt: skip
