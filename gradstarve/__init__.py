@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gradstarve import symbolic as symbolic
     from gradstarve.comparison import Comparison, compare
     from gradstarve.diagnosis import starvation_report
-    from gradstarve.ground import ConvergenceError, HypothesisError, _errors
+    from gradstarve.ground import ConvergenceError, HypothesisError, _errors, enable_compilation_cache
     from gradstarve.problem import (
         ClassDataset,
         CrossEntropy,
@@ -86,6 +86,7 @@ _ALSO = {"diagnose": "gradstarve.diagnosis", "errors": "gradstarve.ground._error
 _NAMES = {
     "gradstarve.comparison": ("Comparison", "compare"),
     "gradstarve.diagnosis": ("starvation_report",),
+    "gradstarve.ground._cache": ("enable_compilation_cache",),
     "gradstarve.ground._errors": ("ConvergenceError", "HypothesisError"),
     "gradstarve.problem": (
         *("ClassDataset", "CrossEntropy", "Dataset", "DeepReLU", "Exponential", "FlippedLabels", "Focal", "GradientDescent"),
@@ -143,6 +144,7 @@ __all__ = [
     "datasets",
     "derive",
     "early_alignment",
+    "enable_compilation_cache",
     "exclusive",
     "init_deep",
     "init_softmax",

@@ -44,7 +44,7 @@ def verdict(function, arguments, name, value):
     """What the function makes of `value` in place of the argument `name`."""
     try:
         result = function(**{**arguments, name: value})
-    except (ValueError, gs.ConvergenceError) as error:
+    except (ValueError, gs.ConvergenceError, FileNotFoundError) as error:
         return judged(error, name, value)
     except Exception as error:
         places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]

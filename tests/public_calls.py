@@ -53,11 +53,17 @@ def public():
 RESULT = "made by a function of the library, which checks the numbers; users read it"
 BASE = "a base class, which has nothing to give"
 
+
+def folder():
+    """A directory that goes when the process ends."""
+    path = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
 def table():
     """The path of a small table of points."""
-    folder = tempfile.mkdtemp()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = Path(folder) / "points.csv"
+    path = Path(folder()) / "points.csv"
     path.write_text("a,b,label\n1,0,1\n-1,0.5,-1\n")
     return str(path)
 
@@ -210,6 +216,7 @@ def calls():
         "Solution.on": (gs.solve(data, network, "hinge", gs.GradientDescent(0.1)).on, {"data": data}),
         "Dataset.margins": (data.margins, {"outputs": np.array([0.5, 0.5])}),
         "TwoLayerReLU()": (network, {"points": X}),
+        "enable_compilation_cache": (gs.enable_compilation_cache, {"directory": folder()}),
         "exclusive": (gs.exclusive, {"network": network, "data": gs.datasets.orthogonal(), "key": key}),
         "init_deep": (gs.init_deep, {"key": key, "batch": 2, "widths": (3,), "dim": 2, "scale": 1.0}),
         "init_softmax": (

@@ -41,7 +41,7 @@ from gradstarve.cli.options import (
     use_float64,
     wrote,
 )
-from gradstarve.ground import FORMATS, files, progress
+from gradstarve.ground import FORMATS, cache, files, progress
 
 app = typer.Typer(
     name="gradstarve",
@@ -97,6 +97,7 @@ def _root(
 ) -> None:
     # Figures go to files; which windows Matplotlib could open, and whether it knows the name, is no matter.
     os.environ["MPLBACKEND"] = "agg"
+    cache.enable_for_command_line()
 
 
 @app.command(

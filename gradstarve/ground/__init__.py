@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gradstarve.ground import _cache as cache
 from gradstarve.ground import _files as files
 from gradstarve.ground import _progress as progress
 from gradstarve.ground import _style as style
 from gradstarve.ground import _text as text
+from gradstarve.ground._cache import enable_compilation_cache
 from gradstarve.ground._deprecated import deprecated, warn_deprecated
 from gradstarve.ground._errors import ConvergenceError, HypothesisError
 from gradstarve.ground._files import environment

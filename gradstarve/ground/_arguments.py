@@ -144,8 +144,11 @@ def _seed(key: Any) -> int | None:
 def some_keys(key: Any) -> Any:
     """JAX keys of the new kind for `key` of any shape, of the new kind or of the old one; None for what is no key."""
     dtype = getattr(key, "dtype", None)
-    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
-        return key
+    try:
+        if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+            return key
+    except TypeError:  # of an array of another library
+        return None
     if dtype == np.uint32 and key.ndim:
         try:
             return jax.random.wrap_key_data(jnp.asarray(key))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from gradstarve.ground._text import shown
 from gradstarve.ground._text import to_jsonable as to_jsonable
 
 _unfinished: set[Path] = set()
@@ -69,10 +70,10 @@ def write_through(file: BinaryIO, content: bytes) -> None:
     os.fsync(file.fileno())
 
 
-def as_path(path: Any) -> Path:
-    """`path` as a `Path`; `ValueError` for what is neither a string nor a path."""
+def as_path(path: Any, name: str = "path") -> Path:
+    """`path` as a `Path`; a `ValueError` that says `name` for what is neither a string nor a path."""
     if not isinstance(path, str | os.PathLike):
-        raise ValueError(f"path must be a string or a path, got {path!r:.80}")
+        raise ValueError(f"{name} must be a string or a path, got {shown(path)}")
     return Path(path)
 
 

@@ -6,6 +6,7 @@ Two handwritten digits are here too.
 from __future__ import annotations
 
 import csv
+import os
 import zipfile
 from functools import cache, partial
 from pathlib import Path
@@ -385,10 +386,10 @@ def read(path: Any) -> Dataset:
         path = Path(path)
     except TypeError:
         raise ValueError(f"path must be the path of a .csv, .tsv or .npz file, got {shown(path)}") from None
-    if path.is_dir():
-        raise ValueError(f"{str(path)!r} is a directory, and a .csv, .tsv or .npz file is wanted")
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}")
+    if os.path.isdir(path):
+        raise ValueError(f"path must be that of a .csv, .tsv or .npz file, and {str(path)!r} is a directory")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no file {shown(str(path))}")
     ending = path.suffix.lower()
     if ending == ".npz":
         points, labels, weights = _of_arrays(path)

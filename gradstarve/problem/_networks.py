@@ -416,7 +416,7 @@ def init_deep(key, batch, widths, dim, scale=1.0) -> DeepReLU:
         raise ValueError(
             f"widths must be those of the hidden layers, as in (8, 8), or () for one layer, got {shown(widths)}"
         )
-    widths = tuple(positive_int("widths", width) for width in widths)
+    widths = tuple(positive_int("widths", width) for width in np.asarray(widths, object))
     given = scale
     (scale,) = _deviations(scale=scale)
     if is_concrete(scale) and scale == 0:

@@ -358,7 +358,7 @@ class ModeMiniBatch(DrawnMode):
         goals = np.asarray(goal, np.float64)
         pairs = [(i, u) for i in np.ndindex(batch) for u in goals.ravel()]
         found = [_enough(a[i], z[i], norm[i], pushed[i], p[i], self.batch_size, u) for i, u in pairs]
-        chances = np.zeros((len(found), max(map(len, found))))
+        chances = np.zeros((len(found), max(map(len, found), default=1)))
         for row, own in zip(chances, found, strict=True):
             row[: len(own)] = own
         shape = (*batch, *goals.shape)
@@ -366,7 +366,8 @@ class ModeMiniBatch(DrawnMode):
             drawn = -np.expm1(self.batch_size * np.log1p(-p))
         drawn = np.broadcast_to(drawn.reshape((*batch, *(1,) * goals.ndim)), shape)
         dtype = self.mode.a.dtype
-        return MixedTimeDistribution(jnp.asarray(chances.reshape((*shape, -1)), dtype), jnp.asarray(drawn, dtype))
+        chances = chances.reshape((*shape, chances.shape[1]))
+        return MixedTimeDistribution(jnp.asarray(chances, dtype), jnp.asarray(drawn, dtype))
 
     def expected_logit(self, step) -> Float[Array, "*batch"]:
         """E u after `step` >= 0 steps of the hinge loss, while no draw can have led to the margin, [*batch]:

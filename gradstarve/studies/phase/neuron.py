@@ -46,6 +46,10 @@ class Settings(plane.Settings):
 
     def __post_init__(self) -> None:
         check_sum_is_one("frequencies", np.array(self.frequencies), "give p and 1 - p")
+        with np.errstate(over="ignore"):
+            largest = real(np.array(self.extent)) ** 2 * max(self.norms)
+        if not np.isfinite(largest):
+            raise ValueError(f"extent must leave room for logits of size norm extent^2, got {number(self.extent)}")
 
 
 def compute(losses: tuple[str, ...], settings: Settings, advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
