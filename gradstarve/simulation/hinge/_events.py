@@ -108,7 +108,7 @@ class HingeTrajectory(Trajectory):
         """How far the last weights are from rest: the smallest of the gradients that the kinks leave open there."""
         batch = self.initial.batch_shape
         data: Any = self.data
-        judge, w, z = Judge(data), np.asarray(self.final.w), np.asarray(self.final.z)
+        judge, w, z = Judge(data, self.initial.slope), np.asarray(self.final.w), np.asarray(self.final.z)
         known = np.asarray(np.isfinite(w).all((-1, -2)))
         shape = z.shape[-1], self.data.size
         norm, residual, share = (np.full((*batch, *size), np.nan, z.dtype) for size in ((), shape[1:], shape))
@@ -208,11 +208,6 @@ def simulate_hinge_exact(
             f"only a TwoLayerReLU on a Dataset is followed exactly, got {type(network).__name__} on {type(data).__name__}; "
             "use simulate_flow"
         )
-    if network.slope:
-        raise ValueError(
-            f"only networks of slope 0 are followed exactly, got slope = {network.slope:g}; use "
-            'simulate_flow(data, network, "hinge", times), or simulate(...) with a small step size where a margin slides'
-        )
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network))):
         raise ValueError("data and network must be known: events can not be listed inside jit, grad and vmap")
     if isinstance(times, str | Loss):
@@ -243,7 +238,7 @@ def simulate_hinge_exact(
         grid=grid,
         recorded=recorded,
         initial=network,
-        final=TwoLayerReLU(shape(final.w), shape(final.z)),
+        final=TwoLayerReLU(shape(final.w), shape(final.z), network.slope),
         data=data,
         loss_function=loss,
         networks=networks if record_networks else None,

@@ -7,7 +7,7 @@ before the time s at which D - V s - B s^2 / 2 = 0. Steps of that length never p
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +87,11 @@ def _safe(gap, speed, bend):
     ahead = 2 * gap / jnp.where(speed + root > 0, speed + root, 1)
     away = jnp.where(bend > 0, (root - speed) / jnp.where(bend > 0, bend, 1), jnp.inf)
     return jnp.where(speed > 0, ahead, away)
+
+
+def gates(active: Bool[Array, "h n"], slope: Any) -> Float[Array, "h n"]:
+    """The slope of the activation of every neuron at every point: 1 where it is active, that of the leaky ReLU elsewhere."""
+    return jnp.where(active, 1, slope)
 
 
 def on_one_line(x: Float[Array, "n d"]) -> Bool[Array, "n n"]:
