@@ -370,17 +370,20 @@ class Judge:
                 return False
         return True
 
-    def smallest(self, w: np.ndarray, z: np.ndarray, eps: float) -> tuple[float, np.ndarray, np.ndarray]:
+    def smallest(
+        self, w: np.ndarray, z: np.ndarray, eps: float, live: Any = None, at_one: Any = None
+    ) -> tuple[float, np.ndarray, np.ndarray]:
         """The norm of the smallest gradient that kinks leave open at a network [h, d], [h], and its residuals [n] and shares
-        [h, n], in [0, 1]."""
+        [h, n], in [slope, 1]. `live` [n], `at_one`: which margins are below 1 and a list of those at 1, if that is known."""
         w, z = w.astype(np.float64), z.astype(np.float64)
         edge, reach = w @ self.x.T, self.size * (np.linalg.norm(w, axis=1) + np.abs(z))[:, None]
         active = edge > EDGE * eps * reach
         margins = self.y * (z @ (self.gates(active) * edge))
         none = np.zeros(active.shape, bool)
-        now = Network(w, z, active, none, none * 0.0, margins < 1, none[0], -1, 0, 0.0, eps, every=True)
+        live = margins < 1 if live is None else live
+        now = Network(w, z, active, none, none * 0.0, live, none[0], -1, 0, 0.0, eps, every=True)
         lines = {j: line for j in range(z.size) if (line := self.lines(now, j)).at.size}
-        at_one = np.flatnonzero(np.abs(margins - 1) <= AT_ONE * eps)
+        at_one = np.flatnonzero(np.abs(margins - 1) <= AT_ONE * eps) if at_one is None else at_one
         p, found = self.pulls(now, at_one, lines, {j: line.up for j, line in lines.items()})
         share = self.gates(active)
         for j, line in lines.items():

@@ -31,7 +31,8 @@ from gradstarve.simulation._simulate import check_problem, overflown
 from gradstarve.simulation._trajectory import Trajectory
 from gradstarve.simulation.hinge._decide import Judge
 from gradstarve.simulation.hinge._run import EventKind, State, Stop
-from gradstarve.simulation.hinge._slide import EventLog, follow
+from gradstarve.simulation.hinge._slide import EventLog, follow, visits
+from gradstarve.simulation.hinge._stages import Stage, stages, visited
 
 WORDS = {
     EventKind.WAKES: "neuron {neuron} wakes on point {point}",
@@ -116,6 +117,38 @@ class HingeTrajectory(Trajectory):
             if known[b]:
                 norm[b], residual[b], share[b] = judge.smallest(w[b], z[b], float(np.finfo(z.dtype).eps))
         return Certificate(norm, residual, share)
+
+    def stages(self, *index: int) -> list[Stage]:
+        """The plateaus of the network at `index` of the batch axes, in order: from saddle to saddle (16.5).
+
+        From small weights the loss falls in steps. Margins that reach 1 cut the run into stretches, and a stretch is a
+        plateau where the loss stands for longer than it falls: b - a > 2 D/v, with D by how much it falls on [a, b] and v
+        its speed at the end, most of which is that of neurons that ended no plateau before. Each `Stage` has `start` and
+        `exit`, the `loss`, `error` and `residual` of the saddle, the `rate` at which the `neurons` grow that end it, and
+        the points that are `learnt` then; the last one, of a run that has `settled`, is where it rests, with exit = inf.
+        `theory.plateau_exits` predicts the exits.
+
+        >>> from gradstarve.problem import Dataset, TwoLayerReLU
+        >>> data = Dataset([[1.0, 0.0], [0.0, 1.0]], [1, -1], [0.75, 0.25])
+        >>> run = simulate_hinge_exact(data, TwoLayerReLU(w=[[1e-3, 0.0], [0.0, 1e-3]], z=[1e-3, -1e-3]))
+        >>> [(round(s.exit, 2), round(s.loss, 2), s.neurons, s.learnt) for s in run.stages()]   # log(1e6)/(2 q_i)
+        [(9.21, 1.0, (0,), (0,)), (27.63, 0.25, (1,), (1,)), (inf, 0.0, (), ())]
+        """
+        batch = self.initial.batch_shape
+        if len(index) != len(batch):
+            raise ValueError(f"give one index for each batch axis {list(batch)}, got {shown(index)}")
+        b = tuple(range(size)[i] for i, size in zip(index, batch, strict=True))
+        one = jax.tree.map(lambda leaf: leaf[b][None], self.initial)
+        data: Any = self.data
+        events: Events = self.events
+        mine = slice(int(events.count[b]))
+        told = tuple(leaf[b][mine] for leaf in (events.time, events.kind, events.point))
+
+        def states(times: np.ndarray):
+            return visited(visits(data, one, times, self.room))
+
+        end = max(float(told[0][-1]) if told[0].size else 0.0, 0.0)
+        return stages(Judge(data, self.initial.slope), states, told, end, bool(self.settled[b]))
 
     def logits(self, t: Any = None) -> Float[Array, "..."]:
         """f(x_i) at any t >= 0, [*batch, *t.shape, n]; what was not recorded is followed once more. None is the grid."""

@@ -461,16 +461,42 @@ def follow(
     """A batch of networks [b] through segments and slides to the last of the rising `times`, the last of which may be inf,
     or to where they can not be followed; and their events, those of one network in order. At most `room` events each;
     `keep` whether networks are recorded too. `advance` gets how many networks are through."""
-    run, slide, ahead = _programs()
+    task = as_task(data, networks, times)
+    state, told = _followed(begin(networks, task, np.int32(room), keep), task, Judge(data, networks.slope), advance)
+    seen, weights = jax.tree.map(lambda leaf: leaf[:, : times.size], (state.seen, state.weights))
+    return state._replace(seen=seen, weights=weights), told
+
+
+def visits(data: Dataset, networks: Any, times: np.ndarray, room: int) -> Iterator[State]:
+    """The states of a batch of networks [b] at each of the rising `times`, by the programs that follow them to one."""
+    judge, state = Judge(data, networks.slope), None
+    for time in times:
+        task = as_task(data, networks, np.asarray(time, networks.dtype).reshape(1))
+        if state is None:
+            state = begin(networks, task, np.int32(room), False)
+        else:
+            again = jnp.where(state.stop == Stop.DONE, jnp.int32(Stop.RUNNING), state.stop)
+            state = state._replace(stop=again, record=jnp.zeros_like(state.record))
+        state, _ = _followed(state, task, judge, lambda _: None)
+        yield state
+
+
+def as_task(data: Dataset, networks: Any, times: np.ndarray) -> Task:
+    """What the networks have in common."""
     # Few numbers of rows, as each is another program to compile.
     rows = max(4, 4 ** math.ceil(math.log(times.size, 4)))
     padded = np.concatenate([times, np.full(rows - times.size, times[-1])])
     shared = data.points, data.labels, data.weights, jnp.asarray(networks.slope, networks.dtype)
-    task = Task(*shared, jnp.asarray(padded), jnp.asarray(times.size, jnp.int32))
-    state = begin(networks, task, np.int32(room), keep)
-    wide = networks.z.shape[-1] * data.size >= WIDE
-    size, judge = 1 if wide else SMALL if len(state.stop) <= SMALL else CHUNK, Judge(data, networks.slope)
-    told = [EventLog(np.zeros(0, int), np.zeros(0, networks.dtype), *(np.zeros(0, np.int32) for _ in range(3)))]
+    return Task(*shared, jnp.asarray(padded), jnp.asarray(times.size, jnp.int32))
+
+
+def _followed(state: State, task: Task, judge: Judge, advance: Callable[[int], None]) -> tuple[State, EventLog]:
+    """States [b] to their last records or to where they can not be followed, and their events."""
+    run, slide, ahead = _programs()
+    n, h = task.y.size, state.z.shape[-1]
+    wide = h * n >= WIDE
+    size = 1 if wide else SMALL if len(state.stop) <= SMALL else CHUNK
+    told = [EventLog(np.zeros(0, int), np.zeros(0, state.z.dtype), *(np.zeros(0, np.int32) for _ in range(3)))]
     idle = np.zeros(len(state.stop), int)
     # The time in which the strongest force could turn a neuron, by which `ahead` begins.
     span = 1 / max(float(np.abs(judge.q @ judge.size)), 1e-300)
@@ -483,8 +509,7 @@ def follow(
         running = stop == Stop.RUNNING
         advance(int((~running).sum()))
         if not running.any():
-            seen, weights = jax.tree.map(lambda leaf: leaf[:, : times.size], (state.seen, state.weights))
-            return state._replace(seen=seen, weights=weights), EventLog(*map(np.concatenate, zip(*told, strict=True)))
+            return state, EventLog(*map(np.concatenate, zip(*told, strict=True)))
         # All are sent on their way before anybody is waited for, so that they share the processor.
         sent = []
         gliding = (held > 0) & np.asarray(state.glides).any((1, 2))
@@ -495,7 +520,7 @@ def follow(
                 if most == 0 and wide:
                     start = _gone_ahead(ahead, start, part, task, span, told)
                 rails = Rails(*map(jnp.asarray, judge.rails(start))) if on_edges else None
-                room_held = int(most) if most == 1 and not on_edges else min(max(int(most), FEW), data.size)
+                room_held = int(most) if most == 1 and not on_edges else min(max(int(most), FEW), n)
                 after = run(start, task) if most == 0 else slide(start, task, room_held, rails)
                 sent.append((part, padded, after))
         before = np.asarray(state.record)
