@@ -88,9 +88,8 @@ def plateau_exits(data: Dataset, network: Any, residuals: Any = None) -> Plateau
         phase = early_alignment(part, TwoLayerReLU(w[small], z[small], network.slope), "hinge")
         _check_determined(phase, small, len(found))
         place = phase.groups.direction
-        aligned = place >= 0
         rate = np.full(z.size, np.nan)
-        rate[small] = np.where(aligned, pull.sum() * phase.directions.rate[place], 0)
+        rate[small] = pull.sum() * np.append(phase.directions.rate, 0)[place]
         slack = 1e3 * float(np.finfo(data.points.dtype).eps)
         with np.errstate(divide="ignore", invalid="ignore"):
             wait = np.where(rate > 0, -log_size / rate, np.inf)
@@ -131,11 +130,19 @@ def _where_they_point(phase: Alignment) -> tuple[np.ndarray, np.ndarray]:
     then = phase.network(times, throw=False)
     each = np.arange(place.size)
     w, z = (np.array(leaf, np.float64)[which.reshape(-1), each] for leaf in (then.w, then.z))
+    x = np.asarray(phase.data.points, np.float64)
+    unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     for j in np.flatnonzero(place >= 0):
         v = np.asarray(found.vector[place[j]], np.float64)
         across = w[j] - (w[j] @ v) * v
         size = np.linalg.norm(across)
         w[j], z[j] = v + _ACROSS * across / (size or 1.0), found.sign[place[j]]
+        # One that fell asleep on an edge and stayed there, as on orthogonal points, is below it from then on.
+        activity = found.activity[place[j]]
+        on = (np.abs(unit @ w[j]) < 1e-3 * _ACROSS) & (activity < 1)
+        asleep = activity[on] <= phase.initial.slope
+        if asleep.any():
+            w[j] -= np.linalg.lstsq(unit[on], unit[on] @ w[j] + _ACROSS * asleep, rcond=None)[0]
     return w, z
 
 

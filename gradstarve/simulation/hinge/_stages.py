@@ -132,7 +132,7 @@ def _merged(found: list[Stage], slack: float) -> list[Stage]:
 
 
 def _with_points(found: list[Stage], times: np.ndarray, points: np.ndarray) -> list[Stage]:
-    following = [stage.start for stage in found[1:]] + [np.inf]
+    following = [*(stage.start for stage in found[1:]), np.inf][: len(found)]
     slack = MOMENT * np.finfo(times.dtype).eps
 
     def learnt(stage: Stage, until: float) -> tuple[int, ...]:
