@@ -416,6 +416,8 @@ class Judge:
             )
             margins = self.y * (now.z @ (self.gates(active) * (w @ self.x.T)))
             near = np.abs(margins - 1) <= AT_ONE * eps
+            if now.arriving < 0 and last.get(b, -1) >= 0:
+                near[last[b]] = True  # its passage says so, however slow it was
             at_one = np.flatnonzero(held | near) if held.any() or now.arriving < 0 else np.zeros(0, int)
             on_edges = glides.any(1)
             if at_one.size:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.simulation.hinge._passage import EDGE, FLAT, MARGIN, PARTING, RATE, Look, first_passage
+from gradstarve.simulation.hinge._passage import EDGE, FLAT, GONE, MARGIN, PARTING, RATE, Look, first_passage
 
 # Steps towards a margin's passage are this short in the time of the fastest neuron, for the bound to be good: rho t.
 LONGEST = 0.5
@@ -144,7 +144,7 @@ def margin_times(
 
     def look(t):
         margin, speed, noise, bend = margins_at(now, gate, y, t)
-        noise = jnp.maximum(noise, RATE * eps * own) * jnp.where(leaving, PARTING, 1)
+        noise = jnp.maximum(noise, RATE * eps * own) * jnp.where(leaving & (fastest * t < GONE), PARTING, 1)
         return Look(side * (1 - margin), side * speed, bend, jnp.full_like(margin, MARGIN * eps), noise)
 
     start = _quiet_until(now, gate, y, side, fastest)
