@@ -129,6 +129,12 @@ class Judge:
         """The slope of the activation at every pair: 1 where it is active, that of the leaky ReLU elsewhere."""
         return np.where(active, 1.0, self.slope)
 
+    def at_one(self, w: np.ndarray, z: np.ndarray, active: np.ndarray, eps: float) -> np.ndarray:
+        """Which margins are at 1, [n]: to rounding, and to how far one is pulled below 1 before its speed can be seen."""
+        gate, edge = self.gates(active), w @ self.x.T
+        strength = np.sum(gate**2 * ((z[:, None] * self.size) ** 2 + edge**2), axis=0)
+        return np.abs(self.y * (z @ (gate * edge)) - 1) <= AT_ONE * eps * (1 + strength)
+
     # One neuron
 
     def lines(self, now: Network, j: int) -> Lines:
@@ -383,7 +389,7 @@ class Judge:
         live = margins < 1 if live is None else live
         now = Network(w, z, active, none, none * 0.0, live, none[0], -1, 0, 0.0, eps, every=True)
         lines = {j: line for j in range(z.size) if (line := self.lines(now, j)).at.size}
-        at_one = np.flatnonzero(np.abs(margins - 1) <= AT_ONE * eps) if at_one is None else at_one
+        at_one = np.flatnonzero(self.at_one(w, z, active, eps)) if at_one is None else at_one
         p, found = self.pulls(now, at_one, lines, {j: line.up for j, line in lines.items()})
         share = self.gates(active)
         for j, line in lines.items():
@@ -414,8 +420,7 @@ class Judge:
                 *(w, z[b].astype(np.float64), active, glides, share, live, held, int(arriving[b])),
                 *(int(bound[b]), float(time[b]), eps),
             )
-            margins = self.y * (now.z @ (self.gates(active) * (w @ self.x.T)))
-            near = np.abs(margins - 1) <= AT_ONE * eps
+            near = self.at_one(w, now.z, active, eps)
             if now.arriving < 0 and last.get(b, -1) >= 0:
                 near[last[b]] = True  # its passage says so, however slow it was
             at_one = np.flatnonzero(held | near) if held.any() or now.arriving < 0 else np.zeros(0, int)

@@ -35,7 +35,7 @@ class Stage(NamedTuple):
 
     - `loss`, `error`, `residual` [n]: those of the saddle, halfway through; residuals g_i are 1 below a margin of 1, 0
       above, and in between where a margin is held at 1;
-    - `rate`: k = |c| of the fastest neuron of those that end it, with which they grow; `neurons`: which they are, j;
+    - `rate`: k = |c| of the fastest of the neurons that end it, with which it grows there; `neurons`: which they are, j;
       `share` [h], how much of the speed of the loss is each neuron's at the exit (those of 1/(2h) and more are listed);
     - `learnt`: the points whose margins reach 1 from `exit` to the next plateau, in this order.
     """
@@ -112,7 +112,7 @@ def stages(judge: Judge, visits: Callable, events: tuple[np.ndarray, ...], end: 
         if stands and share[~grown].sum() > 0.5:
             movers = np.flatnonzero(share >= _PART / share.size)
             grown[movers] = True
-            rate = float(ends.rates[movers].max())
+            rate = float(half.rates[movers].max())
             found.append(Stage(float(a), float(b), *half[:3], rate, share, tuple(movers.tolist()), ()))
     if settled and len(seen) == asked.size + 1:
         rest = seen[-1]
