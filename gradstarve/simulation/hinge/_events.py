@@ -80,11 +80,11 @@ class Events(NamedTuple):
 
 class Certificate(NamedTuple):
     """The smallest gradient that the kinks leave open: its `norm` [*batch], 0 to rounding at a rest, and what makes it: the
-    `residual` g_i in [0, 1] of every point [*batch, n] (1 below a margin of 1, 0 above), and the `share` s_ji in [0, 1] with
-    which neuron j feels it [*batch, h, n] (1 where it is active, 0 where it is not). Margins at 1 and edges w_j.x_i = 0 have
-    the residuals and shares that make
+    `residual` g_i in [0, 1] of every point [*batch, n] (1 below a margin of 1, 0 above), and the `share` s_ji in [slope, 1]
+    with which neuron j feels it [*batch, h, n] (1 where it is active, the slope, for a ReLU 0, where it is not). Margins at
+    1 and edges w_j.x_i = 0 have the residuals and shares that make
 
-        d L / d w_j = -z_j sum_i s_ji q_i g_i y_i x_i,    d L / d z_j = -sum_i q_i g_i y_i (w_j.x_i)_+
+        d L / d w_j = -z_j sum_i s_ji q_i g_i y_i x_i,    d L / d z_j = -sum_i q_i g_i y_i phi(w_j.x_i)
 
     shortest.
     """
@@ -200,7 +200,8 @@ def simulate_hinge_exact(
     The result is a `HingeTrajectory`: a `Trajectory` that is exact at any time, with the `.events` of each network. There is
     no step and no tolerance: weights are a cosh and a sinh between events, edges w_j.x_i = 0 are passed at roots in closed
     form, margins at roots closed in on from below, so that none is missed. Errors are those of rounding, some 1e-13 in
-    float64; float32 input is followed in float32 and good to its rounding.
+    float64; float32 input is followed in float32 and good to its rounding. Weights of 1e-300 have no more events than
+    others, and `.stages()` lists the plateaus of the loss.
 
     A margin slides at 1 where neurons are shared by points of both classes: it is held there by the residuals in [0, 1] that
     leave all held margins at rest. That is no sum of exponentials; Taylor series of order 20 follow it to rounding, and its
@@ -210,6 +211,9 @@ def simulate_hinge_exact(
     share in [0, 1] that leaves no force across the edge, and adds nothing to f (16.3). Between events shares are constant
     while no margin is held. Who is held, margins and edges together, is the shortest gradient that the kinks leave open. On
     orthogonally separable data no neuron slides (2.0).
+
+    A leaky network, slope > 0, feels its slope of the pull of points that a neuron is not active on (22.1); held edges have
+    shares in [slope, 1].
 
     Activity at the start is w_j.x_i > 0, and a neuron on an edge that its own force draws onto a point is active at once.
 
