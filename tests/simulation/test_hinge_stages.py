@@ -171,6 +171,7 @@ def test_clusters_are_learnt_one_after_the_other():
     assert [len(stage.learnt) for stage in found] == [2, 2, 1]
 
 
+@pytest.mark.slow
 def test_large_weights_have_no_plateau():
     data = gs.Dataset(np.eye(5), [1.0, -1.0, 1.0, -1.0, 1.0])
     run = simulate_hinge_exact(data, gs.init_two_layer(jax.random.key(0), 4, 5, 5, 0.9, 0.9))
@@ -201,3 +202,27 @@ def test_what_is_not_covered_is_refused():
     dead = theory.plateau_exits(gs.datasets.orthogonal(), gs.TwoLayerReLU(-np.ones((1, 2)), np.ones(1)))
     assert dead.time.size == 0
     assert "0 plateaus" in repr(dead)
+
+
+@pytest.mark.slow
+def test_digits_leave_their_plateau_by_the_law():
+    # Threes against eights in eight principal components: some 290 events from any scale.
+    two = gs.datasets.digits()
+    rng = np.random.default_rng(0)
+    pick = rng.choice(two.train.size, 40, replace=False)
+    x, y = (np.asarray(leaf, float)[pick] for leaf in (two.train.points, two.train.labels))
+    u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    data = gs.Dataset((u * s)[:, :8] / s[0] * 3, y)
+    w, z = rng.normal(size=(16, 8)), rng.normal(size=16)
+    law = theory.plateau_exits(data, gs.TwoLayerReLU(w, z), np.ones((1, 40)))
+    constant, counts = [], []
+    for scale in (1e-4, 1e-8, 1e-30, 1e-100):
+        run = simulate_hinge_exact(data, gs.TwoLayerReLU(scale * w, scale * z), 400 + 20 * np.log(1 / scale))
+        found, rest = left(run)
+        assert rest.loss == pytest.approx(0, abs=1e-12)
+        constant.append(found[0].exit - law.time[0] * np.log(1 / scale))
+        counts.append(int(run.events.count))
+        assert found[0].rate == pytest.approx(np.nanmax(law.rate[0]), rel=1e-9)
+    print(constant, counts)
+    assert np.ptp(constant) < 2
+    assert max(counts) < 1.2 * min(counts)
