@@ -90,7 +90,7 @@ def _safe(gap, speed, bend):
     return jnp.where(speed > 0, ahead, away)
 
 
-def gates(active: Bool[Array, "h n"], slope: Any) -> Float[Array, "h n"]:
+def gates(active: Bool[Array, "*h n"], slope: Any) -> Float[Array, "*h n"]:
     """The slope of the activation of every neuron at every point: 1 where it is active, that of the leaky ReLU elsewhere."""
     return jnp.where(active, 1, slope)
 
