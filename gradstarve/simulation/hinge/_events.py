@@ -227,8 +227,8 @@ def simulate_hinge_exact(
     `HypothesisError` names the network, neuron, point and time where the flow does not determine its way: the read-out of
     a neuron passes 0 on an edge that holds it, which repels it from then on (16.4), or several repelling edges are met at
     once, as at w = 0. `ConvergenceError` for more than `max_events` events and for a network that approaches a limit for
-    ever (a neuron on the line z = -a, or held margins that come to rest); `ValueError` for arguments that do not fit each
-    other.
+    ever (a neuron on the line z = -a, or held margins that come to rest), or whose held margins depend on each other in a
+    way that is not followed; `ValueError` for arguments that do not fit each other.
 
     >>> from gradstarve.problem import TwoLayerReLU, datasets
     >>> network = TwoLayerReLU(w=[[0.5, 0.0], [0.25, 0.1]], z=[0.25, -0.5])
@@ -295,7 +295,7 @@ def _followed(data, network, grid, room: int, keep: bool, throw: bool, progress:
     with Progress(progress, flat.batch_shape[0], "following networks", "networks") as bar:
         final, told = follow(data, flat, grid, room, keep, bar.update)
     if throw:
-        _raise_if_stopped(final, told, network.batch_shape, room)
+        _raise_if_stopped(final, told, network.batch_shape, room, np.asarray(data.points))
     return final, told
 
 
@@ -316,7 +316,7 @@ def _table(told: EventLog, size: int, room: int) -> tuple[np.ndarray, ...]:
     return table(told.time, 0), *(table(leaf, -1) for leaf in told[2:]), count
 
 
-def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room: int) -> None:
+def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room: int, x: np.ndarray) -> None:
     """The error of the first network that did not get to its last time."""
     stops = np.asarray(final.stop)
     bad = np.flatnonzero(stops != Stop.DONE)
@@ -338,6 +338,12 @@ def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room
         )
     if stop == Stop.FULL:
         raise ConvergenceError(f"{which} has more than max_events = {room} events by t = {time:.12g}; raise it {others}")
+    held = np.flatnonzero(np.asarray(final.held[b]))
+    if held.size > np.linalg.matrix_rank(x[held]):
+        raise ConvergenceError(
+            f"in {which} at t = {time:.12g} the margins of points {held.tolist()}, which depend on each other, are held at "
+            f"1, and how they share the pull was not found; merge points in one place, or ask for earlier times {others}"
+        )
     raise ConvergenceError(
         f"{which} approaches a limit after t = {time:.12g} without an event (a neuron on the line z = -a decays "
         f"for ever, and so may the force while margins are held at 1); ask for times that end earlier {others}"
