@@ -70,7 +70,7 @@ def table():
 
 NOT_CALLED = dict.fromkeys(
     (
-        *("Alignment", "theory.Directions", "theory.Groups", "theory.NeuronEvents"),
+        *("Alignment", "theory.PlateauExits", "theory.Directions", "theory.Groups", "theory.NeuronEvents"),
         *("Comparison", "Derivation", "HingeTrajectory", "Report", "Solution", "SweepResult", "Trajectory"),
         *("datasets.TwoDigits", "problem.Breach", "problem.Ray", "problem.Reduction", "problem.Separability"),
         *("symbolic.Step", "theory.ClockCurve", "theory.DepthMode", "theory.DescentSolution", "theory.FeatureFlow"),
@@ -349,6 +349,10 @@ def calls():
         "early_alignment": (
             gs.early_alignment,
             {"data": data, "network": network, "loss": "hinge", "max_events": 100},
+        ),
+        "theory.plateau_exits": (
+            theory.plateau_exits,
+            {"data": data, "network": network, "residuals": np.ones((1, data.size))},
         ),
         "Alignment.network": (gs.early_alignment(data, network).network, {"t": 1.0, "throw": True}),
         "Alignment.exit_time": (gs.early_alignment(data, network).exit_time, {"scale": 0.1, "level": 1.0, "throw": True}),

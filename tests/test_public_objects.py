@@ -114,6 +114,10 @@ OBJECTS = {
     "theory.NeuronEvents": (lambda: alignment().events, lambda o: (o.time, o.of(1), o.names.tolist())),
     "theory.Directions": (lambda: alignment().directions, lambda o: (o.vector, o.rate)),
     "theory.Groups": (lambda: alignment().groups, lambda o: (o.direction, o.dead)),
+    "theory.PlateauExits": (
+        lambda: theory.plateau_exits(exclusive_data(), exclusive_network()),
+        lambda o: (o.time, o.neurons, o.rate, o.residual),
+    ),
     "theory.ClockCurve": (lambda: theory.ClockCurve(results()[1].plus.clock), lambda o: o.logit(1.0)),
     "theory.DepthMode": (lambda: theory.depth_mode(0.5, 1.0, [0.1] * 3, "hinge"), lambda o: o.logit(1.0)),
     "theory.ConeBounds": (

@@ -29,6 +29,7 @@ INTERNAL = {
         "Configuration",
         "RemedyOutcome",
         "Spread",
+        "Stage",
         "Table",
         "Tell",
     ),

@@ -45,6 +45,7 @@ from gradstarve.theory._kappa import (
 from gradstarve.theory._mode import ClockCurve, ModeSolution
 from gradstarve.theory._nearby import DataGap, NearbySolution
 from gradstarve.theory._phases import PhasedMode, PhasedSolution, alive_share, still_alive
+from gradstarve.theory._plateaus import PlateauExits, plateau_exits
 from gradstarve.theory._reweighting import Reweighting, equal_speed_weights, equal_time_weights, fastest_weights
 from gradstarve.theory._sgd import LogitDistribution, MixedTimeDistribution, ModeMiniBatch, ModeSGD, TimeDistribution
 from gradstarve.theory._softmax import SoftmaxMode, SoftmaxReadOut, softmax_mode
@@ -75,6 +76,7 @@ __all__ = [
     "NeuronEvents",
     "PhasedMode",
     "PhasedSolution",
+    "PlateauExits",
     "Reweighting",
     "SharedFeatures",
     "SoftmaxMode",
@@ -118,6 +120,7 @@ __all__ = [
     "ntk",
     "one_layer_logit",
     "one_layer_time",
+    "plateau_exits",
     "plateau_length",
     "settled_features",
     "settled_logit",

@@ -12,18 +12,19 @@ pytestmark = pytest.mark.usefixtures("x64")
 TIMES = np.array([1.0, 4.0, 12.0])
 
 
-def descent(data, w, z, step, times):
+def descent(data, w, z, step, times, slope=0.0):
     """Logits of a batch of networks [b, h, d] under plain gradient descent, [b, times, n]."""
     x, y, q = (np.asarray(leaf) for leaf in (data.points, data.labels, data.weights))
     marks, found = (times / step).round().astype(int), []
     for k in range(marks[-1] + 1):
         edge = w @ x.T
-        seen = np.maximum(edge, 0)
+        gate = np.where(edge > 0, 1, slope)
+        seen = gate * edge
         f = np.einsum("bh,bhn->bn", z, seen)
         if k in marks:
             found.append(f)
         pull = q * y * (y * f < 1)
-        w, z = w + step * z[..., None] * ((edge > 0) * pull[:, None] @ x), z + step * np.einsum("bhn,bn->bh", seen, pull)
+        w, z = w + step * z[..., None] * (gate * pull[:, None] @ x), z + step * np.einsum("bhn,bn->bh", seen, pull)
     return np.stack(found, 1)
 
 
@@ -35,9 +36,9 @@ def drawn(seed, n=6, d=3, h=4, batch=8):
     return gs.Dataset(x, y, q / q.sum()), rng.normal(size=(batch, h, d)) * scale, rng.normal(size=(batch, h)) * scale
 
 
-def against_descent(data, w, z, tally, times=TIMES):
+def against_descent(data, w, z, tally, times=TIMES, slope=0.0):
     """Raises for a network that descent does not come near to as its step falls; counts what happened in `tally`."""
-    run = simulate_hinge_exact(data, gs.TwoLayerReLU(w, z), times, throw=False)
+    run = simulate_hinge_exact(data, gs.TwoLayerReLU(w, z, slope), times, throw=False)
     exact, kinds = np.asarray(run.logits()), run.events.kind
     lost = np.isnan(exact).any((1, 2))
     there = {kind: (kinds == kind).any(-1) for kind in (EventKind.HELD, EventKind.SLIDES, EventKind.REPELS)}
@@ -45,7 +46,7 @@ def against_descent(data, w, z, tally, times=TIMES):
     assert (lost <= there[EventKind.REPELS]).all(), run.events.of(int(np.argmax(lost & ~there[EventKind.REPELS])))[-5:]
 
     def gaps(step, mine):
-        trained = descent(data, w[mine], z[mine], step, times)
+        trained = descent(data, w[mine], z[mine], step, times, slope)
         return np.nanmax(np.where(np.isnan(exact[mine]), 0, np.abs(trained - exact[mine])), (1, 2))
 
     left = np.arange(len(z))
@@ -79,6 +80,46 @@ def test_descent_comes_near_on_eight_sets_of_any_data():
     assert tally["SLIDES"] > 30
     assert tally["both"] > 20
     assert tally["REPELS"] < 8
+
+
+def test_descent_comes_near_in_leaky_networks():
+    tally = new_tally()
+    for seed, slope in ((0, 0.1), (1, 0.3), (3, 0.05)):
+        against_descent(*drawn(seed), tally, slope=slope)
+    assert 0.7 < np.median(tally["order"]) < 1.3
+    assert tally["SLIDES"] > 5
+    assert tally["both"] > 5
+    assert tally["REPELS"] < 5
+
+
+@pytest.mark.slow
+def test_descent_comes_near_in_eighty_leaky_networks():
+    tally = new_tally()
+    for seed in range(2000, 2020):
+        against_descent(*drawn(seed, batch=4), tally, slope=(0.01, 0.1, 0.3, 0.7)[seed % 4])
+    tally.pop("order")
+    print(tally)
+
+
+def leaky_gradient(data, w, z, slope, residual, share):
+    """dL/dw [h, d] and dL/dz [h], by the definition of a certificate."""
+    x, pull = np.asarray(data.points), np.asarray(data.weights * data.labels) * residual
+    edge = w @ x.T
+    return -z[:, None] * ((share * pull) @ x), -np.where(edge > 0, edge, slope * edge) @ pull
+
+
+def test_a_leaky_network_at_a_rest_has_a_certificate():
+    data, w, z = drawn(0)
+    run = simulate_hinge_exact(data, gs.TwoLayerReLU(w, z, 0.1), 200.0, throw=False)
+    found = run.certificate()
+    rests = np.flatnonzero(np.asarray(run.settled))
+    assert rests.size
+    assert (found.norm[rests] < 1e-12).all()
+    for b in rests:
+        weights = (np.asarray(leaf[b]) for leaf in (run.final.w, run.final.z))
+        slopes = leaky_gradient(data, *weights, 0.1, found.residual[b], found.share[b])
+        assert max(np.abs(leaf).max() for leaf in slopes) < 1e-11
+        assert ((found.share[b] >= 0.1 - 1e-15) & (found.share[b] <= 1)).all()
 
 
 @pytest.mark.slow
@@ -242,9 +283,15 @@ def test_descent_comes_near_where_data_hurt(kind):
 
 
 # What is known to fail among 30 sets of each, to be mended.
-LOST = "one network of 240 is given up, by a ConvergenceError, where several margins that depend on each other are held"
+LOST = "a few networks of 240 are given up, by a ConvergenceError that names the held margins that depend on each other"
 TIES = "one network of 240, in which descent and the flow part at a tie that rounding decides, or that should be refused"
-FAILS = {"every point twice": LOST, "three lines": LOST, "a grid": TIES, "starts on edges": TIES}
+FAILS = {"every point twice": LOST, "three lines": f"{LOST}; and {TIES}", "a grid": TIES, "starts on edges": TIES}
+
+
+def test_margins_that_depend_on_each_other_are_named_where_they_are_not_followed():
+    data, w, z = hurting("every point twice", 300)
+    with pytest.raises(gs.ConvergenceError, match=r"t = 0\.6797.* margins of points \[0, 1\], which depend on each other"):
+        simulate_hinge_exact(data, gs.TwoLayerReLU(w[4], z[4]), TIMES)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Hinge flow from event to event: against the closed form, the integrator, descent, 40 digits, and cases built to hurt."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import mpmath as mp
@@ -29,6 +31,26 @@ def test_the_closed_form(problem):
     run = simulate_hinge_exact(data, network, times)
     law = gs.solve(data, network, "hinge")
     np.testing.assert_allclose(run.logits(), law.logits(times), rtol=0, atol=1e-12)
+
+
+def test_leaky_networks_on_opposite_classes():
+    """(22.1): every neuron runs on the pushes of both classes; two step sizes of the law of descent, and their limit."""
+    data = gs.datasets.antipodal(dim=3, norms=(1.0, 1.7), frequencies=(0.7, 0.3), key=jax.random.key(1))
+    network = gs.init_two_layer(jax.random.key(2), 8, 5, 3, 0.3, 0.3)
+    network = gs.TwoLayerReLU(network.w, network.z, 0.2)
+    times = np.array([0.5, 1.5, 4.0])
+    run = simulate_hinge_exact(data, network, times)
+    gaps = []
+    for steps in (400, 1600):
+        law = gs.solve(data, network, "hinge", gs.GradientDescent(1 / steps))
+        gaps.append(np.abs(np.asarray(law.logits((times * steps).astype(int))) - run.logits()).max())
+    assert gaps[1] < gaps[0] / 2 < 5e-3
+    # While no margin is at 1 only edges are passed, and the law of descent can be extrapolated to a step of 0.
+    early = run.events.time[np.isin(run.events.kind, [EventKind.LEARNT, EventKind.HELD])].min() * 0.9
+    two = [gs.solve(data, network, "hinge", gs.GradientDescent(early / k)).logits(k) for k in (500, 1000, 2000)]
+    better = [2 * np.asarray(b) - np.asarray(a) for a, b in pairwise(two)]
+    limit = (4 * better[1] - better[0]) / 3
+    np.testing.assert_allclose(simulate_hinge_exact(data, network, early).logits()[:, 0], limit, rtol=0, atol=2e-5)
 
 
 def against_flow(seeds, **shape):

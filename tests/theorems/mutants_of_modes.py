@@ -826,8 +826,54 @@ ALIGNMENT = {
     ],
 }
 
+
+
+def exits_of(change, law=theory.plateau_exits):
+    """The exits, which `change` makes of them."""
+
+    def wrong(*problem):
+        found = law(*problem)
+        return found._replace(time=change(found))
+
+    return wrong
+
+
+def exits_on(change, law=theory.plateau_exits):
+    """The exits on other data, which `change` makes of the points, labels and weights."""
+    return lambda data, *rest: law(Dataset(*change(data.points, data.labels, data.weights)), *rest)
+
+
+def exits_from(change, law=theory.plateau_exits):
+    """The exits of another start, which `change` makes of w and z."""
+    return lambda data, network, *rest: law(data, TwoLayerReLU(*change(network.w, network.z)), *rest)
+
+
+def all_push(data, network, residual=None, law=theory.plateau_exits):
+    """Learnt points push as before."""
+    return law(data, network, np.ones((network.width, data.size)))
+
+
+def fastest(found):
+    return np.array([np.nanmax(rate) for rate in found.rate])
+
+
+PLATEAUS = {
+    "saddle-to-saddle": [
+        Mutant("exits 1 % too late", theory, "plateau_exits", exits_of(lambda found: 1.01 * found.time)),
+        Mutant("the size of outputs, not of weights", theory, "plateau_exits", exits_of(lambda found: 2 * found.time)),
+        Mutant("the scale made up for anew", theory, "plateau_exits", exits_of(lambda found: np.cumsum(1 / fastest(found)))),
+        Mutant("no plateau before", theory, "plateau_exits", exits_of(lambda found: 1 / fastest(found))),
+        Mutant("learnt points push on", theory, "plateau_exits", all_push),
+        Mutant("all labels alike", theory, "plateau_exits", exits_on(lambda x, y, q: (x, jnp.ones_like(y), q))),
+        Mutant("equal weights", theory, "plateau_exits", exits_on(lambda x, y, q: (x, y, jnp.ones_like(q) / q.size))),
+        Mutant("norms of one", theory, "plateau_exits", exits_on(lambda x, y, q: (x / jnp.linalg.norm(x), y, q))),
+        Mutant("the other read-out", theory, "plateau_exits", exits_from(lambda w, z: (w, -z))),
+        Mutant("no first neuron", theory, "plateau_exits", exits_from(lambda w, z: (w.at[0].set(0), z.at[0].set(0)))),
+    ],
+}
+
 MUTANTS = SETTING | ONE_MODE | FATES | SHAPE | SPEED | ANY_RESIDUAL | IN_STEPS | STEPS
-MUTANTS |= SWITCHES | LEAKY_AND_BIAS | ALIGNMENT | CONES
+MUTANTS |= SWITCHES | LEAKY_AND_BIAS | ALIGNMENT | PLATEAUS | CONES
 
 TRIALS = {
     "sign": 96,
@@ -852,4 +898,5 @@ TRIALS = {
     "mini-batches": 3 * 20_000,
     "task-switches": 72,
     "early-alignment": 120,
+    "saddle-to-saddle": 8,
 }

@@ -16,7 +16,7 @@ from gradstarve.theorems import CATALOGUE, verify
 from gradstarve.theorems import _sampling as sampling
 from gradstarve.theorems._entry import plain
 from gradstarve.theorems._verify import hypothesis_violations
-from gradstarve.theorems.laws import features, hinge, linearised, sliding
+from gradstarve.theorems.laws import features, hinge, linearised, plateaus, sliding
 
 # Entry -> its wrong laws. `pytest -s -k wrong_laws_are_counted` prints how many there are and which stay green.
 MUTANTS = mutants_of_modes.MUTANTS | mutants_of_features.MUTANTS
@@ -68,7 +68,7 @@ def remembered(train):
 def _train_once(monkeypatch):
     for name in ("simulate", "simulate_flow", "simulate_hinge_exact"):
         monkeypatch.setattr(sampling, name, remembered(getattr(sampling, name)))
-    for module, names in ((features, ("_flows", "_descents")), (linearised, ("_ends",))):
+    for module, names in ((features, ("_flows", "_descents")), (linearised, ("_ends",)), (plateaus, ("_exits",))):
         for name in names:
             monkeypatch.setattr(module, name, remembered(getattr(module, name)))
     retraced = remembered(hinge.retraced)

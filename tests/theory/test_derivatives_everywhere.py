@@ -350,6 +350,7 @@ WITHOUT = {
     "PhasedMode": "the laws of its phases, test_phases", "PhasedSolution": "as PhasedMode", "still_alive": "a step",
     "early_alignment": "follows numbers, test_alignment", "Alignment": "as early_alignment",
     "Directions": "as early_alignment", "Groups": "as early_alignment", "NeuronEvents": "as early_alignment",
+    "plateau_exits": "follows numbers, test_hinge_stages", "PlateauExits": "as plateau_exits",
     "cone_bounds": "looks at numbers; each bound is a ModeSolution", "ConeBounds": "as cone_bounds",
     "NearbySolution": "networks of a Solution on other points", "DataGap": "numbers that are measured",
     "ModeMiniBatch": "powers of factors, and the law of descent in every outcome",

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from gradstarve.simulation.hinge._passage import on_one_line, passed
+from gradstarve.simulation.hinge._passage import gates, on_one_line, passed
 from gradstarve.simulation.hinge._run import State, Stop, Task, next_time, outputs
 from gradstarve.simulation.hinge._segment import edge_times, gained, segment, turn_times
 
@@ -47,17 +47,18 @@ class Ways(NamedTuple):
 def ahead(state: State, task: Task, span: Float[Array, ""]) -> tuple[State, Any, Float[Array, ""]]:
     """Running states [b] some time of up to `span` later; the edges passed (`times`, `points`, `wakes`, [b, h, EACH], and
     `count`); and the span to try next. A state that can not go ahead is as it was, and its next span is 0."""
-    x, y, q = task[:3]
+    x, y, q, slope = task[:4]
     size, same = jnp.linalg.norm(x, axis=1), on_one_line(x)
     pull = q * y * state.live
-    margins = y * outputs(state.w, state.z, state.active, x)
+    margins = y * outputs(state.w, state.z, gates(state.active, slope), x)
     room = jnp.maximum(jnp.where(state.live, 1 - margins, margins - 1), 0)
     until = next_time(state, task) - state.time
     span = jnp.minimum(span, until)
     one_row = jax.vmap(passed, in_axes=(0, 0, None, 0, 0, 0, 0, None))
 
     def step(ways: Ways, limit) -> Ways:
-        now = segment(ways.w, ways.z, ways.active + state.share, pull, x, state.glides)
+        gate = gates(ways.active, slope)
+        now = segment(ways.w, ways.z, gate + (1 - slope) * state.share, pull, x, state.glides)
         edges = jnp.where(ways.waiting, 0, edge_times(now, ways.active))
         on_edges = jnp.any(state.glides, axis=1)
         edges = jnp.where(state.glides, jnp.where(on_edges, turn_times(now), jnp.inf)[:, None], edges)
@@ -72,7 +73,7 @@ def ahead(state: State, task: Task, span: Float[Array, ""]) -> tuple[State, Any,
         most = (jnp.abs(now.along) + jnp.abs(now.z))[:, None] * jnp.exp(tau)
         lean = jnp.abs(now.lean)
         change = tau * most * (jnp.abs(now.edge) + lean * most * tau + lean * most)
-        change = ways.change + jnp.sum(jnp.where(ways.active, change, 0), axis=0)
+        change = ways.change + jnp.sum(gate * change, axis=0)
 
         # The edge of each neuron, as in `run`.
         row = jnp.arange(z.size)
@@ -83,7 +84,7 @@ def ahead(state: State, task: Task, span: Float[Array, ""]) -> tuple[State, Any,
         first_row = jnp.zeros((), jnp.int32)
         active, waiting = one_row(ways.active[:, None], ways.waiting[:, None], first_row, i, pre, speed, reach, same)
         active, waiting = active[:, 0], waiting[:, 0]
-        force = jnp.einsum("hn,nd->hd", active * pull, x, precision="highest")
+        force = jnp.einsum("hn,nd->hd", gates(active, slope) * pull, x, precision="highest")
         push = jnp.where(z != 0, z, jnp.sum(w * force, axis=1))
         drift = push * jnp.sum(force * x[i], axis=1) * jnp.where(wakes, 1, -1)
         crossed = ways.crossed & (lapse <= 0)[:, None]

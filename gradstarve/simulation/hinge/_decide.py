@@ -12,9 +12,12 @@ neuron has the least squares of |c_j| in a box. What is left is a convex and pie
 pieces are told apart by who is held on edges; Newton steps from piece to piece come to its minimum.
 
 Points on one line through 0 share one edge, and their sides change together: of their pulls the neuron feels between D, what
-those push that are active below the edge, and U, above it. Where z_j (U - D) > 0 (a single point with y_i z_j > 0, or points
-of both labels) the edge repels: a neuron that arrives passes it, as its speed only grows; that a held edge begins to repel,
-or that several repelling edges are met at once and their order matters, leaves the way open (16.4).
+they push below the edge, and U, above it. Where z_j (U - D) > 0 (a single point with y_i z_j > 0, or points of both labels)
+the edge repels: a neuron that arrives passes it, as its speed only grows; that a held edge begins to repel, or that several
+repelling edges are met at once and their order matters, leaves the way open (16.4).
+
+In a leaky network of slope al a neuron feels al of the pull of a point that it is not active on: [active] above is then 1 or
+al, and s_ji counts from al to 1.
 """
 
 from __future__ import annotations
@@ -111,16 +114,26 @@ def in_box(columns: np.ndarray, rest: np.ndarray, tol: float) -> np.ndarray:
 class Judge:
     """Decides about networks on one data set."""
 
-    def __init__(self, data: Dataset):
+    def __init__(self, data: Dataset, slope: float = 0.0):
         self.x, self.y, self.q = (np.asarray(leaf, np.float64) for leaf in (data.points, data.labels, data.weights))
         eps = float(np.finfo(np.asarray(data.points).dtype).eps)
-        self.size = np.linalg.norm(self.x, axis=1)
+        self.slope, self.size = slope, np.linalg.norm(self.x, axis=1)
         unit = self.x / np.where(self.size > 0, self.size, 1)[:, None]
         gaps = [np.linalg.norm(unit[:, None] + sign * unit[None], axis=2) for sign in (-1, 1)]
         self.same = (np.minimum(*gaps) <= LINE * eps) & (self.size > 0)[:, None] & (self.size > 0)
         square = np.where(self.size > 0, self.size, 1) ** 2
         self.unit = np.where(self.same, self.x @ self.x.T / square[:, None], 0)  # x_k in units of x_i, [i, k]
         self.stuck: dict[int, tuple[float, int]] = {}
+
+    def gates(self, active: np.ndarray) -> np.ndarray:
+        """The slope of the activation at every pair: 1 where it is active, that of the leaky ReLU elsewhere."""
+        return np.where(active, 1.0, self.slope)
+
+    def at_one(self, w: np.ndarray, z: np.ndarray, active: np.ndarray, eps: float) -> np.ndarray:
+        """Which margins are at 1, [n]: to rounding, and to how far one is pulled below 1 before its speed can be seen."""
+        gate, edge = self.gates(active), w @ self.x.T
+        strength = np.sum(gate**2 * ((z[:, None] * self.size) ** 2 + edge**2), axis=0)
+        return np.abs(self.y * (z @ (gate * edge)) - 1) <= AT_ONE * eps * (1 + strength)
 
     # One neuron
 
@@ -154,7 +167,8 @@ class Judge:
         """Neuron j with the pulls `p` [n], where repelling lines are booked as `up`. `mixed` [n]: points whose pull is
         open."""
         push = p * self.y
-        below, jump = np.minimum(lines.unit, 0) @ push, np.abs(lines.unit) @ push
+        below = (np.minimum(lines.unit, 0) + self.slope * np.maximum(lines.unit, 0)) @ push
+        jump = (1 - self.slope) * (np.abs(lines.unit) @ push)
         flat = self.flat(lines, p, now.eps)
         signs = np.where(lines.members & (self.size > 0), self.y, 0)
         both = (signs.max(1, initial=0) > 0) & (signs.min(1, initial=0) < 0)
@@ -167,7 +181,7 @@ class Judge:
         attracts = ~flat & ~unclear & (now.every | (lead * jump < 0))
         repels = ~flat & ~unclear & ~attracts
         on_lines = lines.members.any(0)
-        base = (push * (now.active[j] & ~on_lines)) @ self.x + below @ lines.x
+        base = (push * self.gates(now.active[j]) * ~on_lines) @ self.x + below @ lines.x
         share = np.where(attracts, 0.0, up)
         base = base + (jump * np.where(attracts, 0, share)) @ lines.x
         free = np.flatnonzero(attracts)
@@ -190,7 +204,7 @@ class Judge:
 
     def lead(self, now: Network, j: int, p: np.ndarray) -> float:
         """The sign that a read-out of 0 is about to have."""
-        return float((p * self.y * now.active[j]) @ (self.x @ now.w[j]))
+        return float((p * self.y * self.gates(now.active[j])) @ (self.x @ now.w[j]))
 
     def speeds(self, now: Network, j: int, lines: Lines, found: Found, p: np.ndarray) -> np.ndarray:
         """d(w_j.x)/dt of its lines, 0 where it is rounding, [g]."""
@@ -289,13 +303,14 @@ class Judge:
             """The neurons, and the columns and the rest of the piece of the function of the shares at `share`."""
             found = neurons(full(share))
             seen = self.seen(now, lines, found)
+            gate = self.gates(seen)
             through = [(j, line.x[found[j].held]) for j, line in lines.items() if found[j].held.any()]
 
             def motion(pull):
-                moved = now.z[:, None] * ((seen * (pull * self.y)) @ self.x)
+                moved = now.z[:, None] * ((gate * (pull * self.y)) @ self.x)
                 for j, held in through:
                     moved[j] -= held.T @ np.linalg.lstsq(held.T, moved[j], rcond=None)[0]
-                on = np.where(seen, edge, 0)
+                on = gate * edge
                 for j, line in lines.items():
                     on[j, line.members.any(0)] = 0
                 return np.concatenate([moved.reshape(-1), on @ (pull * self.y)])
@@ -355,30 +370,34 @@ class Judge:
         for j in range(now.z.size):
             if not (now.z[j] or now.w[j].any()):
                 continue
-            force = found[j].force if j in lines else (active[j] * p * self.y) @ self.x
-            load = ((active[j] | glides[j]) * p) @ self.size
+            force = found[j].force if j in lines else (self.gates(active[j]) * p * self.y) @ self.x
+            load = (self.gates(active[j] | glides[j]) * p) @ self.size
             if np.abs(force).max(initial=0) > RATE * now.eps * load:
                 return False
         return True
 
-    def smallest(self, w: np.ndarray, z: np.ndarray, eps: float) -> tuple[float, np.ndarray, np.ndarray]:
+    def smallest(
+        self, w: np.ndarray, z: np.ndarray, eps: float, live: Any = None, at_one: Any = None
+    ) -> tuple[float, np.ndarray, np.ndarray]:
         """The norm of the smallest gradient that kinks leave open at a network [h, d], [h], and its residuals [n] and shares
-        [h, n], in [0, 1]."""
+        [h, n], in [slope, 1]. `live` [n], `at_one`: which margins are below 1 and a list of those at 1, if that is known."""
         w, z = w.astype(np.float64), z.astype(np.float64)
         edge, reach = w @ self.x.T, self.size * (np.linalg.norm(w, axis=1) + np.abs(z))[:, None]
         active = edge > EDGE * eps * reach
-        margins = self.y * (z @ np.where(active, edge, 0))
+        margins = self.y * (z @ (self.gates(active) * edge))
         none = np.zeros(active.shape, bool)
-        now = Network(w, z, active, none, none * 0.0, margins < 1, none[0], -1, 0, 0.0, eps, every=True)
+        live = margins < 1 if live is None else live
+        now = Network(w, z, active, none, none * 0.0, live, none[0], -1, 0, 0.0, eps, every=True)
         lines = {j: line for j in range(z.size) if (line := self.lines(now, j)).at.size}
-        at_one = np.flatnonzero(np.abs(margins - 1) <= AT_ONE * eps)
+        at_one = np.flatnonzero(self.at_one(w, z, active, eps)) if at_one is None else at_one
         p, found = self.pulls(now, at_one, lines, {j: line.up for j, line in lines.items()})
-        share = active.astype(float)
+        share = self.gates(active)
         for j, line in lines.items():
             for g, mine in enumerate(line.members):
-                share[j, mine] = np.where(line.unit[g, mine] > 0, found[j].share[g], 1 - found[j].share[g])
+                above = np.where(line.unit[g, mine] > 0, found[j].share[g], 1 - found[j].share[g])
+                share[j, mine] = self.slope + (1 - self.slope) * above
         force = (share * p * self.y) @ self.x
-        drawn = np.where(active, edge, 0) @ (p * self.y)
+        drawn = (self.gates(active) * edge) @ (p * self.y)
         # The largest first: squares of 1e-200 are no floats.
         motion = np.concatenate([(z[:, None] * force).reshape(-1), drawn])
         size = np.abs(motion).max(initial=0)
@@ -401,8 +420,9 @@ class Judge:
                 *(w, z[b].astype(np.float64), active, glides, share, live, held, int(arriving[b])),
                 *(int(bound[b]), float(time[b]), eps),
             )
-            margins = self.y * (now.z @ np.where(active, w @ self.x.T, 0))
-            near = np.abs(margins - 1) <= AT_ONE * eps
+            near = self.at_one(w, now.z, active, eps)
+            if now.arriving < 0 and last.get(b, -1) >= 0:
+                near[last[b]] = True  # its passage says so, however slow it was
             at_one = np.flatnonzero(held | near) if held.any() or now.arriving < 0 else np.zeros(0, int)
             on_edges = glides.any(1)
             if at_one.size:
@@ -465,7 +485,7 @@ class Judge:
                     if np.linalg.matrix_rank(self.x[[*at, i]] / self.size[[*at, i], None]) > len(at):
                         at.append(i)
                     else:
-                        offset[b, j, i] = self.unit[i] @ (push[b] * share[b, j])
+                        offset[b, j, i] = self.unit[i] @ (push[b] * (self.slope + (1 - self.slope) * share[b, j]))
                         rest += offset[b, j, i] * self.x[i]
             dual[b, j, at] = np.linalg.pinv(self.x[at]).T
             offset[b, j, at] = -dual[b, j, at] @ rest

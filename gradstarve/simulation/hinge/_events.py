@@ -31,7 +31,8 @@ from gradstarve.simulation._simulate import check_problem, overflown
 from gradstarve.simulation._trajectory import Trajectory
 from gradstarve.simulation.hinge._decide import Judge
 from gradstarve.simulation.hinge._run import EventKind, State, Stop
-from gradstarve.simulation.hinge._slide import EventLog, follow
+from gradstarve.simulation.hinge._slide import EventLog, follow, visits
+from gradstarve.simulation.hinge._stages import Stage, stages, visited
 
 WORDS = {
     EventKind.WAKES: "neuron {neuron} wakes on point {point}",
@@ -79,11 +80,11 @@ class Events(NamedTuple):
 
 class Certificate(NamedTuple):
     """The smallest gradient that the kinks leave open: its `norm` [*batch], 0 to rounding at a rest, and what makes it: the
-    `residual` g_i in [0, 1] of every point [*batch, n] (1 below a margin of 1, 0 above), and the `share` s_ji in [0, 1] with
-    which neuron j feels it [*batch, h, n] (1 where it is active, 0 where it is not). Margins at 1 and edges w_j.x_i = 0 have
-    the residuals and shares that make
+    `residual` g_i in [0, 1] of every point [*batch, n] (1 below a margin of 1, 0 above), and the `share` s_ji in [slope, 1]
+    with which neuron j feels it [*batch, h, n] (1 where it is active, the slope, for a ReLU 0, where it is not). Margins at
+    1 and edges w_j.x_i = 0 have the residuals and shares that make
 
-        d L / d w_j = -z_j sum_i s_ji q_i g_i y_i x_i,    d L / d z_j = -sum_i q_i g_i y_i (w_j.x_i)_+
+        d L / d w_j = -z_j sum_i s_ji q_i g_i y_i x_i,    d L / d z_j = -sum_i q_i g_i y_i phi(w_j.x_i)
 
     shortest.
     """
@@ -108,7 +109,7 @@ class HingeTrajectory(Trajectory):
         """How far the last weights are from rest: the smallest of the gradients that the kinks leave open there."""
         batch = self.initial.batch_shape
         data: Any = self.data
-        judge, w, z = Judge(data), np.asarray(self.final.w), np.asarray(self.final.z)
+        judge, w, z = Judge(data, self.initial.slope), np.asarray(self.final.w), np.asarray(self.final.z)
         known = np.asarray(np.isfinite(w).all((-1, -2)))
         shape = z.shape[-1], self.data.size
         norm, residual, share = (np.full((*batch, *size), np.nan, z.dtype) for size in ((), shape[1:], shape))
@@ -116,6 +117,38 @@ class HingeTrajectory(Trajectory):
             if known[b]:
                 norm[b], residual[b], share[b] = judge.smallest(w[b], z[b], float(np.finfo(z.dtype).eps))
         return Certificate(norm, residual, share)
+
+    def stages(self, *index: int) -> list[Stage]:
+        """The plateaus of the network at `index` of the batch axes, in order: from saddle to saddle (16.5).
+
+        From small weights the loss falls in steps. Margins that reach 1 cut the run into stretches, and a stretch is a
+        plateau where the loss stands for longer than it falls: b - a > 2 D/v, with D by how much it falls on [a, b] and v
+        its speed at the end, most of which is that of neurons that ended no plateau before. Each `Stage` has `start` and
+        `exit`, the `loss`, `error` and `residual` of the saddle, the `rate` at which the `neurons` grow that end it, and
+        the points that are `learnt` then; the last one, of a run that has `settled`, is where it rests, with exit = inf.
+        `theory.plateau_exits` predicts the exits.
+
+        >>> from gradstarve.problem import Dataset, TwoLayerReLU
+        >>> data = Dataset([[1.0, 0.0], [0.0, 1.0]], [1, -1], [0.75, 0.25])
+        >>> run = simulate_hinge_exact(data, TwoLayerReLU(w=[[1e-3, 0.0], [0.0, 1e-3]], z=[1e-3, -1e-3]))
+        >>> [(round(s.exit, 2), round(s.loss, 2), s.neurons, s.learnt) for s in run.stages()]   # log(1e6)/(2 q_i)
+        [(9.21, 1.0, (0,), (0,)), (27.63, 0.25, (1,), (1,)), (inf, 0.0, (), ())]
+        """
+        batch = self.initial.batch_shape
+        if len(index) != len(batch):
+            raise ValueError(f"give one index for each batch axis {list(batch)}, got {shown(index)}")
+        b = tuple(range(size)[i] for i, size in zip(index, batch, strict=True))
+        one = jax.tree.map(lambda leaf: leaf[b][None], self.initial)
+        data: Any = self.data
+        events: Events = self.events
+        mine = slice(int(events.count[b]))
+        told = tuple(leaf[b][mine] for leaf in (events.time, events.kind, events.point))
+
+        def states(times: np.ndarray):
+            return visited(visits(data, one, times, self.room))
+
+        end = max(float(told[0][-1]) if told[0].size else 0.0, 0.0)
+        return stages(Judge(data, self.initial.slope), states, told, end, bool(self.settled[b]))
 
     def logits(self, t: Any = None) -> Float[Array, "..."]:
         """f(x_i) at any t >= 0, [*batch, *t.shape, n]; what was not recorded is followed once more. None is the grid."""
@@ -167,7 +200,8 @@ def simulate_hinge_exact(
     The result is a `HingeTrajectory`: a `Trajectory` that is exact at any time, with the `.events` of each network. There is
     no step and no tolerance: weights are a cosh and a sinh between events, edges w_j.x_i = 0 are passed at roots in closed
     form, margins at roots closed in on from below, so that none is missed. Errors are those of rounding, some 1e-13 in
-    float64; float32 input is followed in float32 and good to its rounding.
+    float64; float32 input is followed in float32 and good to its rounding. Weights of 1e-300 have no more events than
+    others, and `.stages()` lists the plateaus of the loss.
 
     A margin slides at 1 where neurons are shared by points of both classes: it is held there by the residuals in [0, 1] that
     leave all held margins at rest. That is no sum of exponentials; Taylor series of order 20 follow it to rounding, and its
@@ -177,6 +211,9 @@ def simulate_hinge_exact(
     share in [0, 1] that leaves no force across the edge, and adds nothing to f (16.3). Between events shares are constant
     while no margin is held. Who is held, margins and edges together, is the shortest gradient that the kinks leave open. On
     orthogonally separable data no neuron slides (2.0).
+
+    A leaky network, slope > 0, feels its slope of the pull of points that a neuron is not active on (22.1); held edges have
+    shares in [slope, 1].
 
     Activity at the start is w_j.x_i > 0, and a neuron on an edge that its own force draws onto a point is active at once.
 
@@ -190,8 +227,8 @@ def simulate_hinge_exact(
     `HypothesisError` names the network, neuron, point and time where the flow does not determine its way: the read-out of
     a neuron passes 0 on an edge that holds it, which repels it from then on (16.4), or several repelling edges are met at
     once, as at w = 0. `ConvergenceError` for more than `max_events` events and for a network that approaches a limit for
-    ever (a neuron on the line z = -a, or held margins that come to rest); `ValueError` for arguments that do not fit each
-    other.
+    ever (a neuron on the line z = -a, or held margins that come to rest), or whose held margins depend on each other in a
+    way that is not followed; `ValueError` for arguments that do not fit each other.
 
     >>> from gradstarve.problem import TwoLayerReLU, datasets
     >>> network = TwoLayerReLU(w=[[0.5, 0.0], [0.25, 0.1]], z=[0.25, -0.5])
@@ -207,11 +244,6 @@ def simulate_hinge_exact(
         raise ValueError(
             f"only a TwoLayerReLU on a Dataset is followed exactly, got {type(network).__name__} on {type(data).__name__}; "
             "use simulate_flow"
-        )
-    if network.slope:
-        raise ValueError(
-            f"only networks of slope 0 are followed exactly, got slope = {network.slope:g}; use "
-            'simulate_flow(data, network, "hinge", times), or simulate(...) with a small step size where a margin slides'
         )
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network))):
         raise ValueError("data and network must be known: events can not be listed inside jit, grad and vmap")
@@ -243,7 +275,7 @@ def simulate_hinge_exact(
         grid=grid,
         recorded=recorded,
         initial=network,
-        final=TwoLayerReLU(shape(final.w), shape(final.z)),
+        final=TwoLayerReLU(shape(final.w), shape(final.z), network.slope),
         data=data,
         loss_function=loss,
         networks=networks if record_networks else None,
@@ -263,7 +295,7 @@ def _followed(data, network, grid, room: int, keep: bool, throw: bool, progress:
     with Progress(progress, flat.batch_shape[0], "following networks", "networks") as bar:
         final, told = follow(data, flat, grid, room, keep, bar.update)
     if throw:
-        _raise_if_stopped(final, told, network.batch_shape, room)
+        _raise_if_stopped(final, told, network.batch_shape, room, np.asarray(data.points))
     return final, told
 
 
@@ -284,7 +316,7 @@ def _table(told: EventLog, size: int, room: int) -> tuple[np.ndarray, ...]:
     return table(told.time, 0), *(table(leaf, -1) for leaf in told[2:]), count
 
 
-def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room: int) -> None:
+def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room: int, x: np.ndarray) -> None:
     """The error of the first network that did not get to its last time."""
     stops = np.asarray(final.stop)
     bad = np.flatnonzero(stops != Stop.DONE)
@@ -306,6 +338,12 @@ def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room
         )
     if stop == Stop.FULL:
         raise ConvergenceError(f"{which} has more than max_events = {room} events by t = {time:.12g}; raise it {others}")
+    held = np.flatnonzero(np.asarray(final.held[b]))
+    if held.size > np.linalg.matrix_rank(x[held]):
+        raise ConvergenceError(
+            f"in {which} at t = {time:.12g} the margins of points {held.tolist()}, which depend on each other, are held at "
+            f"1, and how they share the pull was not found; merge points in one place, or ask for earlier times {others}"
+        )
     raise ConvergenceError(
         f"{which} approaches a limit after t = {time:.12g} without an event (a neuron on the line z = -a decays "
         f"for ever, and so may the force while margins are held at 1); ask for times that end earlier {others}"

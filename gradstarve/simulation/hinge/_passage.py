@@ -7,7 +7,7 @@ before the time s at which D - V s - B s^2 / 2 = 0. Steps of that length never p
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ RIDGE = 100  # the kernel of held points, of its largest entry: what is less is 
 SPEED = 64  # the slope of a polynomial, of its terms and of the slack: a sum over the orders
 RATE = 4096  # dm_i/dt, of the terms that it is a sum of: neurons and points that cancel where it is 0
 PARTING = 1e6  # the same of a margin that leaves 1, of RATE: it leaves tangentially, and its speed is what rounding left
+GONE = 1e-3  # rho t from which on its speed is its own
 AT_ONE = 1e4  # 1 - m_i of a margin that has a part in who is held: what a long run adds up to
 BOX = 4  # the shares of held points, in a decision: the least squares that they are the solution of
 ESCAPE = 64  # how far a curve is from an event that it has left, of its slack: from there on its sign means something
@@ -87,6 +88,11 @@ def _safe(gap, speed, bend):
     ahead = 2 * gap / jnp.where(speed + root > 0, speed + root, 1)
     away = jnp.where(bend > 0, (root - speed) / jnp.where(bend > 0, bend, 1), jnp.inf)
     return jnp.where(speed > 0, ahead, away)
+
+
+def gates(active: Bool[Array, "*h n"], slope: Any) -> Float[Array, "*h n"]:
+    """The slope of the activation of every neuron at every point: 1 where it is active, that of the leaky ReLU elsewhere."""
+    return jnp.where(active, 1, slope)
 
 
 def on_one_line(x: Float[Array, "n d"]) -> Bool[Array, "n n"]:

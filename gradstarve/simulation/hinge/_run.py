@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.problem import TwoLayerReLU
-from gradstarve.simulation.hinge._passage import MOMENT, RATE, on_one_line, passed
+from gradstarve.simulation.hinge._passage import MOMENT, RATE, gates, on_one_line, passed
 from gradstarve.simulation.hinge._segment import edge_times, margin_times, moved, segment, turn_times
 
 # Events of one network that are told at a time.
@@ -68,7 +68,7 @@ class State(NamedTuple):
     leaving: Bool[Array, " n"]  # was held until this very moment
     waiting: Bool[Array, "h n"]  # edges that are passed at this very moment, one event after the other
     glides: Bool[Array, "h n"]  # neurons held on the edge of a point, which are not active there
-    share: Float[Array, "h n"]  # of its pull, with which the point of such an edge takes part in the force
+    share: Float[Array, "h n"]  # in [0, 1], how far such an edge counts as above: of its point's pull in the force
     parting: Bool[Array, "h n"]  # glided until this very moment
     crossed: Bool[Array, "h n"]  # edges passed at this very moment
     arriving: Int[Array, ""]  # j n + i of the edge about which the run stopped, -1 for none
@@ -85,19 +85,20 @@ class State(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What all networks have in common: `x` [n, d], `y`, `q` [n], and the first so many of `times`, rising, are to be
-    recorded; the last of them may be inf."""
+    """What all networks have in common: `x` [n, d], `y`, `q` [n], the `slope` of their leaky ReLU, and the first so many of
+    `times`, rising, are to be recorded; the last of them may be inf."""
 
     x: Float[Array, "n d"]
     y: Float[Array, " n"]
     q: Float[Array, " n"]
+    slope: Float[Array, ""]
     times: Float[Array, " rows"]
     records: Int[Array, ""]
 
 
-def outputs(w, z, active, x) -> Float[Array, " n"]:
+def outputs(w, z, gate: Float[Array, "h n"], x) -> Float[Array, " n"]:
     """f(x_i) by the activities as they are booked, which rounding can not change."""
-    return jnp.einsum("h,hn->n", z, jnp.where(active, jnp.einsum("hd,nd->hn", w, x, precision="highest"), 0))
+    return jnp.einsum("h,hn->n", z, gate * jnp.einsum("hd,nd->hn", w, x, precision="highest"))
 
 
 def next_time(state: State, task: Task) -> Array:
@@ -127,10 +128,10 @@ def emptied(state: State) -> State:
 def recorded(state: State, record, task: Task) -> State:
     """`state` as it is in the next row of the record, where `record` holds; done when that was the last."""
     row = jnp.where(record, state.record, task.times.shape[0])
-    seen = state.seen.at[row].set(outputs(state.w, state.z, state.active, task.x), mode="drop")
+    seen = state.seen.at[row].set(outputs(state.w, state.z, gates(state.active, task.slope), task.x), mode="drop")
     weights = state.weights
     if weights is not None:
-        now = TwoLayerReLU(state.w, state.z)
+        now = TwoLayerReLU(state.w, state.z, weights.slope)
         weights = jax.tree.map(lambda whole, new: whole.at[row].set(new, mode="drop"), weights, now)
     made = state.record + record
     stop = jnp.where(made >= task.records, Stop.DONE, state.stop)
@@ -143,7 +144,7 @@ def begin(network: TwoLayerReLU, task: Task, room: Int[Array, ""], keep: bool) -
     """The states at time 0 of a batch of networks [b], with room for so many events."""
     rows, n, dtype = task.times.shape[0], task.y.shape[0], network.z.dtype
     active = jnp.einsum("hd,nd->hn", network.w, task.x, precision="highest") > 0
-    live = task.y * outputs(network.w, network.z, active, task.x) < 1
+    live = task.y * outputs(network.w, network.z, gates(active, task.slope), task.x) < 1
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros(n, bool)
     return State(
         *(network.w, network.z, active, live, none, none, jnp.zeros_like(active)),
@@ -168,7 +169,7 @@ def begin(network: TwoLayerReLU, task: Task, room: Int[Array, ""], keep: bool) -
 @partial(jax.vmap, in_axes=(0, None))
 def run(state: State, task: Task) -> State:
     """A batch of states [b], none of which holds a margin, followed until each has stopped or filled its log."""
-    x, y, q = task[:3]
+    x, y, q, slope = task[:4]
     dtype, size = state.z.dtype, jnp.linalg.norm(x, axis=1)
     same = on_one_line(x)
 
@@ -176,7 +177,8 @@ def run(state: State, task: Task) -> State:
         return (state.stop == Stop.RUNNING) & (state.count < LOG)
 
     def advance(state: State) -> State:
-        now = segment(state.w, state.z, state.active + state.share, q * y * state.live, x, state.glides)
+        gate = gates(state.active, slope)
+        now = segment(state.w, state.z, gate + (1 - slope) * state.share, q * y * state.live, x, state.glides)
         until = next_time(state, task) - state.time
         edges = jnp.where(state.waiting, 0, edge_times(now, state.active))
         # The edge that a neuron is held on begins to repel it where its read-out passes 0.
@@ -187,10 +189,10 @@ def run(state: State, task: Task) -> State:
         edge = jnp.min(edges)
         limit = jnp.minimum(edge, until)
         still = ~jnp.any(now.rate > 0)
-        strength = jnp.where(state.active, (state.z[:, None] * size) ** 2 + now.edge**2, 0)  # of each neuron in K_ii
+        strength = gate**2 * ((state.z[:, None] * size) ** 2 + now.edge**2)  # of each neuron in K_ii
         pulls = q * jnp.sum(strength, axis=0)
         end = jnp.where(still, 0, limit)
-        passages, ended = margin_times(now, state.active, y, state.live, state.leaving, pulls, end)
+        passages, ended = margin_times(now, gate, y, state.live, state.leaving, pulls, end)
         point, margin = jnp.argmin(passages), jnp.min(passages)
         is_margin = jnp.isfinite(margin) & (margin <= limit)
         is_edge = ~is_margin & (edge <= until) & jnp.isfinite(edge)
@@ -207,7 +209,7 @@ def run(state: State, task: Task) -> State:
         active, waiting = passed(state.active, state.waiting, j, i, pre[j], now.z[j] * now.lean[j], reach, same)
         waiting = waiting & is_edge & ~on_edges[j]
         # d(w_j.x_i)/dt after it has to lead away from the edge too.
-        force = jnp.sum((active[j] * q * y * state.live)[:, None] * x, axis=0)
+        force = jnp.sum((gates(active[j], slope) * q * y * state.live)[:, None] * x, axis=0)
         push = jnp.where(z[j] != 0, z[j], jnp.dot(w[j], force))
         drift = push * jnp.dot(force, x[i]) * jnp.where(wakes, 1, -1)
         # One that leads back, then or after the others of this moment, is for all of them to decide together.
@@ -218,11 +220,10 @@ def run(state: State, task: Task) -> State:
 
         # a margin
         pull = (q * y * state.live).at[point].set(0)
-        pre = jnp.where(state.active, pre, 0)
-        others = jnp.einsum("hn,nd->hd", state.active * pull, x, precision="highest")
-        mine = jnp.where(state.active[:, point], 1.0, 0.0).astype(dtype)
+        others = jnp.einsum("hn,nd->hd", gate * pull, x, precision="highest")
+        mine = gate[:, point]
         without = y[point] * jnp.sum(mine * (z**2 * (others @ x[point]) + jnp.sum(w * others, axis=1) * pre[:, point]))
-        own = q[point] * jnp.sum(mine * (z**2 * jnp.dot(x[point], x[point]) + pre[:, point] ** 2))
+        own = q[point] * jnp.sum(mine**2 * (z**2 * jnp.dot(x[point], x[point]) + pre[:, point] ** 2))
         was_live = state.live[point]
         # Rounding of a sum whose terms cancel exactly must not look like a slide.
         least = RATE * jnp.finfo(dtype).eps * own

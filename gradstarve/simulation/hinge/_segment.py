@@ -1,8 +1,8 @@
 """Hinge flow between two events, exactly: where a network is after a while, and when the next event comes (section 12).
 
 While no neuron changes its activity and no margin passes 1, c_j = sum_i q_i y_i x_i over the points with m_i < 1 that neuron
-j is active on, and a share of those whose edges hold it (16.3), does not change, and with rho_j = |c_j|, a_j = w_j.c_j/rho_j
-and tau = rho_j t
+j is active on, with a share of those whose edges hold it (16.3) and, in a leaky network, its slope of the others, does not
+change, and with rho_j = |c_j|, a_j = w_j.c_j/rho_j and tau = rho_j t
 
     a_j(t) = a_j cosh tau + z_j sinh tau,  z_j(t) = z_j cosh tau + a_j sinh tau,  w_j(t) = w_j + (a_j(t) - a_j) c_j/rho_j.
 
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.simulation.hinge._passage import EDGE, FLAT, MARGIN, PARTING, RATE, Look, first_passage
+from gradstarve.simulation.hinge._passage import EDGE, FLAT, GONE, MARGIN, PARTING, RATE, Look, first_passage
 
 # Steps towards a margin's passage are this short in the time of the fastest neuron, for the bound to be good: rho t.
 LONGEST = 0.5
@@ -39,8 +39,8 @@ class Segment(NamedTuple):
 def segment(
     w, z, part: Float[Array, "h n"], pull: Float[Array, " n"], x: Float[Array, "n d"], glides: Bool[Array, "h n"]
 ) -> Segment:
-    """The segment that begins at (w, z); `pull` is q_i y_i g_i, of which each neuron feels the `part` in [0, 1]: 1 where it
-    is active, its share on an edge that it `glides` on."""
+    """The segment that begins at (w, z); `pull` is q_i y_i g_i, of which each neuron feels the `part` in [slope, 1]: 1 where
+    it is active, the slope of a leaky ReLU where it is not, and in between on an edge that it `glides` on."""
     # The largest entry first: squares of forces of 1e-160 would vanish.
     force = jnp.einsum("hn,nd->hd", part * pull, x, precision="highest")
     # Pulls that cancel leave rounding, which must not move what is at rest.
@@ -112,13 +112,12 @@ def turn_times(now: Segment) -> Float[Array, " h"]:
     return jnp.where(turns, tau / jnp.where(turns, now.rate, 1), jnp.inf)
 
 
-def margins_at(now: Segment, active, y, t: Float[Array, " n"]) -> tuple[Array, Array, Array, Array]:
+def margins_at(now: Segment, gate: Float[Array, "h n"], y, t: Float[Array, " n"]) -> tuple[Array, Array, Array, Array]:
     """m_i and dm_i/dt at a time of its own for each point, [n], what rounding may have put into dm_i/dt, and a bound of
     |d2 m_i/dt2| for LONGEST/max rho more."""
     da, dz = gained(now.rate, now.along, now.z, t[:, None])  # [n, h]
     a, z = now.along + da, now.z + dz
-    on = active.T
-    edge, lean = jnp.where(on, now.edge.T + now.lean.T * da, 0), jnp.where(on, now.lean.T, 0)
+    edge, lean = gate.T * (now.edge.T + now.lean.T * da), gate.T * now.lean.T
     rate = now.rate
     margin = y * jnp.sum(z * edge, axis=1)
     speed = y * jnp.sum(rate * (a * edge + z * z * lean), axis=1)
@@ -131,12 +130,12 @@ def margins_at(now: Segment, active, y, t: Float[Array, " n"]) -> tuple[Array, A
 
 
 def margin_times(
-    now: Segment, active, y, live: Bool[Array, " n"], leaving: Bool[Array, " n"], own: Float[Array, " n"], limit
+    now: Segment, gate: Float[Array, "h n"], y, live: Bool[Array, " n"], leaving: Bool[Array, " n"], own, limit
 ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
     """When each margin first passes 1 from the side it is on (`live`: below), [n], inf if not before `limit`; and whether
     the search came to an end. Only the earliest is right; later ones are inf or as they were found. Those `leaving` 1 are
-    known to go to their side, tangentially, whatever rounding makes of their first speed. `own`: the speed that each point's
-    own pull gives it, beside which speeds are rounding.
+    known to go to their side, tangentially, whatever rounding makes of their first speed. `own` [n]: the speed that each
+    point's own pull gives it, beside which speeds are rounding.
     """
     side = jnp.where(live, 1.0, -1.0)
     fastest = jnp.max(now.rate)
@@ -144,21 +143,23 @@ def margin_times(
     eps = jnp.finfo(now.z.dtype).eps
 
     def look(t):
-        margin, speed, noise, bend = margins_at(now, active, y, t)
-        noise = jnp.maximum(noise, RATE * eps * own) * jnp.where(leaving, PARTING, 1)
+        margin, speed, noise, bend = margins_at(now, gate, y, t)
+        noise = jnp.maximum(noise, RATE * eps * own) * jnp.where(leaving & (fastest * t < GONE), PARTING, 1)
         return Look(side * (1 - margin), side * speed, bend, jnp.full_like(margin, MARGIN * eps), noise)
 
-    start = jnp.where(live, _small_until(now, active, fastest), 0)
+    start = _quiet_until(now, gate, y, side, fastest)
     return first_passage(look, jnp.minimum(start, limit), limit, longest)
 
 
-def _small_until(now: Segment, active: Bool[Array, "h n"], fastest) -> Float[Array, " n"]:
-    """A time before which |m_i| can not come to 1, [n]: |z_j|, |a_j| <= (|a| + |z|) e^tau, so that |m_i| grows by e^(2 tau)
-    at most. From tiny weights this is nearly all of the way."""
-    most = (jnp.abs(now.along) + jnp.abs(now.z))[:, None]
-    reach = jnp.where(active, jnp.abs(now.edge) + jnp.abs(now.lean) * most, 0)
+def _quiet_until(now: Segment, gate: Float[Array, "h n"], y, side: Float[Array, " n"], fastest) -> Float[Array, " n"]:
+    """A time before which m_i can not come to 1, [n], but for rounding: of a neuron that moves, |z_j|, |a_j| <= (|a| + |z|)
+    e^tau, so that what these neurons add to |m_i| grows by e^(2 tau) at most. From tiny weights, beside others that rest,
+    this is nearly all of the way."""
+    most = jnp.where(now.rate > 0, jnp.abs(now.along) + jnp.abs(now.z), 0)[:, None]
+    reach = gate * (jnp.abs(now.edge) + jnp.abs(now.lean) * most)
     # In units of the largest: products of 1e-200 are no floats.
     units = [jnp.maximum(jnp.max(leaf), jnp.finfo(leaf.dtype).tiny) for leaf in (most, reach)]
-    total = jnp.sum((most / units[0]) * (reach / units[1]), axis=0)
-    growth = -(jnp.log(units[0]) + jnp.log(units[1]) + jnp.log(jnp.where(total > 0, total, 1)))
+    total = 2 * jnp.sum((most / units[0]) * (reach / units[1]), axis=0)
+    gap = jnp.maximum(side * (1 - y * jnp.sum(now.z[:, None] * gate * now.edge, axis=0)), MARGIN * jnp.finfo(gate.dtype).eps)
+    growth = jnp.log(gap) - (jnp.log(units[0]) + jnp.log(units[1]) + jnp.log(jnp.where(total > 0, total, 1)))
     return jnp.where(total > 0, jnp.maximum(growth, 0) / (2 * jnp.where(fastest > 0, fastest, 1)), jnp.inf)

@@ -31,6 +31,7 @@ from gradstarve.simulation.hinge._passage import (
     SUM,
     Look,
     first_passage,
+    gates,
     on_one_line,
     passed,
 )
@@ -51,10 +52,11 @@ from gradstarve.simulation.hinge._run import (
 # The Taylor series of hinge flow while margins are held at 1, and the first passage of a polynomial (12.1).
 #
 # With u_i(t) the pulls q_i g_i of the held points and those of the others constant, dw_j/dt = z_j c_j and dz_j/dt = w_j.c_j
-# with c_j = sum_i [active] u_i y_i x_i. No closed form is known, but all coefficients follow one from the other: those of w
-# and z of order k + 1 from those up to order k, and those of u of order k from d m_i/dt = 0 on the held points, which is one
-# linear system with the kernel K_ik = y_i y_k sum_j [both active] (z_j^2 x_i.x_k + (w_j.x_i)(w_j.x_k)) of the first moment.
-# So edges, margins and pulls are polynomials on the step, whose first root can be bounded, not only sampled.
+# with c_j = sum_i phi'_ji u_i y_i x_i, where phi'_ji is 1 if neuron j is active on point i and the slope if it is not. No
+# closed form is known, but all coefficients follow one from the other: those of w and z of order k + 1 from those up to
+# order k, and those of u of order k from d m_i/dt = 0 on the held points, which is one linear system with the kernel
+# K_ik = y_i y_k sum_j phi'_ji phi'_jk (z_j^2 x_i.x_k + (w_j.x_i)(w_j.x_k)) of the first moment. So edges, margins and pulls
+# are polynomials on the step, whose first root can be bounded, not only sampled.
 
 # A step of 1/e^2 of the radius of convergence meets rounding at this order, which costs least per unit of time in float64.
 ORDER = 20
@@ -88,7 +90,7 @@ def _dot(a, b):
 def series(
     w: Float[Array, "h d"],
     z: Float[Array, " h"],
-    active: Bool[Array, "h n"],
+    gate: Float[Array, "h n"],
     pull: Float[Array, " n"],
     place: Int[Array, " held"],
     used: Bool[Array, " held"],
@@ -101,17 +103,17 @@ def series(
     where `used`; `unit` is the unit of time, some 1 / max |c_j|; `rails`: the edges that neurons are held on."""
     h, dtype = z.size, z.dtype
     held_x, held_y = x[place], jnp.where(used, y[place], 0)
-    sees = active[:, place] & used  # [h, held]
+    sees = gate[:, place] * used  # [h, held]
 
     def along(dw):  # of a motion of neurons [h, d], what the edges leave of it
         return dw if rails is None else dw - jnp.einsum("hnd,hd,ne->he", rails.dual, dw, x, precision="highest")
 
-    force = _dot(active * (pull * y), x)  # of the points below 1, [h, d]
+    force = _dot(gate * (pull * y), x)  # of the points below 1, [h, d]
     edge = _dot(w, x.T)
-    on_edge = jnp.where(active, edge, 0)
+    on_edge = gate * edge
 
     # The kernel of the held points and its inverse, in the unit of time.
-    seen_z, seen_edge = jnp.where(sees, z[:, None], 0), jnp.where(sees, edge[:, place], 0)
+    seen_z, seen_edge = sees * z[:, None], sees * edge[:, place]
     close = _dot(seen_z.T, seen_z) * _dot(held_x, held_x.T)
     if rails is not None:
         on_rails = jnp.einsum("hnd,kd->hnk", rails.dual, held_x, precision="highest")
@@ -142,18 +144,18 @@ def series(
         now, back_z, back_edge = carry
         wk, zk, edge_k = now.w[k], now.z[k], now.edge[k]
         back_z = jnp.concatenate([zk[None], back_z[:-1]])
-        back_edge = jnp.concatenate([jnp.where(sees, edge_k[:, place], 0)[None], back_edge[:-1]])
+        back_edge = jnp.concatenate([(sees * edge_k[:, place])[None], back_edge[:-1]])
         # All that is known without u_k, which is still 0 here.
         pulled_z = jnp.sum(back_z[:, :, None] * now.pull[:, None, :], axis=0)  # (z u)_k, [h, held]
         pulled_edge = jnp.sum(back_edge * now.pull[:, None, :], axis=0)
-        dw = along(zk[:, None] * force + _dot(jnp.where(sees, pulled_z, 0) * held_y, held_x))
+        dw = along(zk[:, None] * force + _dot(sees * pulled_z * held_y, held_x))
         dz = jnp.sum(wk * force, axis=1) + pulled_edge @ held_y
         between = jnp.sum(back_z[:, :, None] * now.edge[1:], axis=0)  # sum over a = 1..k of z_a edge_(k+1-a), [h, n]
-        between = (k + 1) * jnp.sum(jnp.where(active, between, 0), axis=0)
+        between = (k + 1) * jnp.sum(gate * between, axis=0)
 
         def rates(dw, dz):
             d_edge = _dot(dw, x.T)
-            ends = jnp.where(active, z[:, None] * d_edge + dz[:, None] * edge, 0)
+            ends = gate * (z[:, None] * d_edge + dz[:, None] * edge)
             return d_edge, y * (between + jnp.sum(ends, axis=0))
 
         _, rate = rates(dw * unit, dz * unit)
@@ -195,9 +197,10 @@ def slopes(coefficients: Float[Array, "orders *shape"]) -> Float[Array, "orders_
 
 
 def longest_step(now: Series, q_held: Float[Array, " held"]) -> Float[Array, ""]:
-    """How far the series is good to rounding, in its unit of time: by its last two coefficients, against the network, the
-    pulls and 1 for margins."""
-    size = jnp.maximum(jnp.max(jnp.abs(now.w[0])), jnp.max(jnp.abs(now.z[0])))
+    """How far the series is good to rounding, in its unit of time: by its last two coefficients, against each neuron, for
+    faint ones have digits too, and the pulls."""
+    size = jnp.maximum(jnp.max(jnp.abs(now.w[0]), axis=1), jnp.abs(now.z[0]))
+    size = jnp.where(size > 0, size, 1)
     eps, tiny = jnp.finfo(now.z.dtype).eps, jnp.finfo(now.z.dtype).tiny
 
     def good(coefficients, scale, order):
@@ -206,7 +209,7 @@ def longest_step(now: Series, q_held: Float[Array, " held"]) -> Float[Array, ""]
 
     steps = [
         good(leaf, scale, order)
-        for leaf, scale, top in ((now.w, size, ORDER), (now.z, size, ORDER), (now.pull, q_held, ORDER - 1))
+        for leaf, scale, top in ((now.w, size[:, None], ORDER), (now.z, size, ORDER), (now.pull, q_held, ORDER - 1))
         for order in (top - 1, top)
     ]
     return jnp.min(jnp.stack(steps))
@@ -255,7 +258,7 @@ class Slide(NamedTuple):
 def slide(state: State, task: Task, most: int, rails: Rails | None) -> State:
     """A batch of states [b] that hold between one and `most` margins, and edges if there are `rails`, followed until none is
     held any more, pulls have to be worked out anew (`Stop.UNDECIDED`), or the log is full."""
-    x, y, q = task[:3]
+    x, y, q, slope = task[:4]
     n, h = y.size, state.z.size
     dtype = state.z.dtype
     eps = jnp.finfo(dtype).eps
@@ -273,7 +276,8 @@ def slide(state: State, task: Task, most: int, rails: Rails | None) -> State:
     def advance(slide: Slide) -> Slide:
         state, used = slide.state, slide.used
         pull = jnp.where(state.live, q, 0)
-        now = series(state.w, state.z, state.active, pull, place, used, x, y, unit, rails)
+        gate = gates(state.active, slope)
+        now = series(state.w, state.z, gate, pull, place, used, x, y, unit, rails)
         share = jnp.where(used, now.pull[0] / q[place], 0.5)
         # Within rounding of 0 and 1 the search below sees what happens; beyond it the pulls have jumped.
         tolerance = JUMP * jnp.sqrt(eps)
@@ -285,7 +289,7 @@ def slide(state: State, task: Task, most: int, rails: Rails | None) -> State:
         longest = longest_step(now, q[place]) * unit
         span = jnp.minimum(longest, until)
         now = _stretched(now, span / unit)
-        gaps, slack = _gaps(now, state, used, place, q)
+        gaps, slack = _gaps(now, state, gate, used, place, q)
         if rails is not None:
             more, its_slack = _rail_gaps(now, state, used, place, task, rails)
             jumped = jumped | jnp.any(more[0] < -tolerance)
@@ -367,7 +371,7 @@ def _stretched(now: Series, unit) -> Series:
     return Series(*(stretch(leaf) for leaf in now))
 
 
-def _gaps(now: Series, state: State, used, place, q) -> tuple[Array, Array]:
+def _gaps(now: Series, state: State, gate, used, place, q) -> tuple[Array, Array]:
     """What is > 0 while there is no event, as polynomials [N + 1, h n + 3 n]: edges, margins, g_i and 1 - g_i of the held
     points; and the rounding of each."""
     n, h = q.size, state.z.size
@@ -388,7 +392,7 @@ def _gaps(now: Series, state: State, used, place, q) -> tuple[Array, Array]:
     shares = jnp.concatenate([now.pull, jnp.zeros_like(now.pull[:1])]) / q[place]
     rest = jnp.tile(one, (1, n - place.size))
     down, up = jnp.where(used, shares, one), jnp.where(used, one - shares, one)
-    size = jnp.sum(jnp.where(state.active, jnp.abs(now.edge[0] * state.z[:, None]), 0), axis=0)
+    size = jnp.sum(gate * jnp.abs(now.edge[0] * state.z[:, None]), axis=0)
     slack = [jnp.full(h * n, SUM * eps), SUM * eps * (1 + size), jnp.full(2 * n, PULL * eps)]
     return jnp.concatenate([edges.reshape(ORDER + 1, -1), margins, down, rest, up, rest], axis=1), jnp.concatenate(slack)
 
@@ -397,16 +401,18 @@ def _rail_gaps(now: Series, state: State, used, place, task: Task, rails: Rails)
     """The same of held edges, [N + 1, 3 h n]: how far the push of an edge is above its lower bound and below its upper, both
     in units of the pull of its line, and z_j on its side of 0. The bounds are the pushes of the points of the line that are
     active on either side."""
-    x, y, q = task[:3]
+    x, y, q, slope = task[:4]
     eps = jnp.finfo(now.z.dtype).eps
     scale = jnp.sum(x**2, axis=1)
     along = jnp.where(on_one_line(x), _dot(x, x.T) / jnp.where(scale > 0, scale, 1)[:, None], 0)  # x_k in units of x_i
     pull = jnp.zeros((ORDER + 1, q.size), now.z.dtype).at[0].set(jnp.where(state.live, q, 0))
     pull = pull.at[:ORDER, place].add(jnp.where(used, now.pull, 0))
-    above, below = (_dot(pull * y, part.T) for part in (jnp.maximum(along, 0), jnp.minimum(along, 0)))
+    ahead, behind = jnp.maximum(along, 0), jnp.minimum(along, 0)
+    above, below = (_dot(pull * y, part.T) for part in (ahead + slope * behind, behind + slope * ahead))
     upper = jnp.where(above[0] >= below[0], 1, -1)
     low, high = jnp.where(upper > 0, below, above), jnp.where(upper > 0, above, below)
-    force = jnp.einsum("ki,hi,id->khd", pull * y, state.active, x, precision="highest")
+    others = jnp.where(state.glides, 0, gates(state.active, slope))
+    force = jnp.einsum("ki,hi,id->khd", pull * y, others, x, precision="highest")
     push = (-jnp.einsum("hnd,khd->khn", rails.dual, force, precision="highest")).at[0].add(rails.offset)
     unit = _dot(jnp.abs(along), q)
     there = jnp.any(rails.dual != 0, axis=2)
@@ -455,15 +461,42 @@ def follow(
     """A batch of networks [b] through segments and slides to the last of the rising `times`, the last of which may be inf,
     or to where they can not be followed; and their events, those of one network in order. At most `room` events each;
     `keep` whether networks are recorded too. `advance` gets how many networks are through."""
-    run, slide, ahead = _programs()
+    task = as_task(data, networks, times)
+    state, told = _followed(begin(networks, task, np.int32(room), keep), task, Judge(data, networks.slope), advance)
+    seen, weights = jax.tree.map(lambda leaf: leaf[:, : times.size], (state.seen, state.weights))
+    return state._replace(seen=seen, weights=weights), told
+
+
+def visits(data: Dataset, networks: Any, times: np.ndarray, room: int) -> Iterator[State]:
+    """The states of a batch of networks [b] at each of the rising `times`, by the programs that follow them to one."""
+    judge, state = Judge(data, networks.slope), None
+    for time in times:
+        task = as_task(data, networks, np.asarray(time, networks.dtype).reshape(1))
+        if state is None:
+            state = begin(networks, task, np.int32(room), False)
+        else:
+            again = jnp.where(state.stop == Stop.DONE, jnp.int32(Stop.RUNNING), state.stop)
+            state = state._replace(stop=again, record=jnp.zeros_like(state.record))
+        state, _ = _followed(state, task, judge, lambda _: None)
+        yield state
+
+
+def as_task(data: Dataset, networks: Any, times: np.ndarray) -> Task:
+    """What the networks have in common."""
     # Few numbers of rows, as each is another program to compile.
     rows = max(4, 4 ** math.ceil(math.log(times.size, 4)))
     padded = np.concatenate([times, np.full(rows - times.size, times[-1])])
-    task = Task(data.points, data.labels, data.weights, jnp.asarray(padded), jnp.asarray(times.size, jnp.int32))
-    state = begin(networks, task, np.int32(room), keep)
-    wide = networks.z.shape[-1] * data.size >= WIDE
-    size, judge = 1 if wide else SMALL if len(state.stop) <= SMALL else CHUNK, Judge(data)
-    told = [EventLog(np.zeros(0, int), np.zeros(0, networks.dtype), *(np.zeros(0, np.int32) for _ in range(3)))]
+    shared = data.points, data.labels, data.weights, jnp.asarray(networks.slope, networks.dtype)
+    return Task(*shared, jnp.asarray(padded), jnp.asarray(times.size, jnp.int32))
+
+
+def _followed(state: State, task: Task, judge: Judge, advance: Callable[[int], None]) -> tuple[State, EventLog]:
+    """States [b] to their last records or to where they can not be followed, and their events."""
+    run, slide, ahead = _programs()
+    n, h = task.y.size, state.z.shape[-1]
+    wide = h * n >= WIDE
+    size = 1 if wide else SMALL if len(state.stop) <= SMALL else CHUNK
+    told = [EventLog(np.zeros(0, int), np.zeros(0, state.z.dtype), *(np.zeros(0, np.int32) for _ in range(3)))]
     idle = np.zeros(len(state.stop), int)
     # The time in which the strongest force could turn a neuron, by which `ahead` begins.
     span = 1 / max(float(np.abs(judge.q @ judge.size)), 1e-300)
@@ -476,8 +509,7 @@ def follow(
         running = stop == Stop.RUNNING
         advance(int((~running).sum()))
         if not running.any():
-            seen, weights = jax.tree.map(lambda leaf: leaf[:, : times.size], (state.seen, state.weights))
-            return state._replace(seen=seen, weights=weights), EventLog(*map(np.concatenate, zip(*told, strict=True)))
+            return state, EventLog(*map(np.concatenate, zip(*told, strict=True)))
         # All are sent on their way before anybody is waited for, so that they share the processor.
         sent = []
         gliding = (held > 0) & np.asarray(state.glides).any((1, 2))
@@ -488,7 +520,7 @@ def follow(
                 if most == 0 and wide:
                     start = _gone_ahead(ahead, start, part, task, span, told)
                 rails = Rails(*map(jnp.asarray, judge.rails(start))) if on_edges else None
-                room_held = int(most) if most == 1 and not on_edges else min(max(int(most), FEW), data.size)
+                room_held = int(most) if most == 1 and not on_edges else min(max(int(most), FEW), n)
                 after = run(start, task) if most == 0 else slide(start, task, room_held, rails)
                 sent.append((part, padded, after))
         before = np.asarray(state.record)
