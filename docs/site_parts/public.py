@@ -34,6 +34,8 @@ LISTED = {
         "cones",
         "features",
         "starving_pair",
+        "shortcut",
+        "signed_types",
         "digits",
         "TwoDigits",
         "with_patch",

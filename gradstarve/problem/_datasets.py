@@ -308,13 +308,13 @@ def starving_pair(p_frequent, p_both, *, dim=2, scales=(1.0, 1.0), key=None, mir
 
 
 def shortcut(agreement, *, core=1.0, shortcut=1.0, dim=None, key=None, mirrored=True) -> Dataset:
-    """Samples y (r_c e_1 + s r_s e_2): a core feature that tells the label y, and a shortcut that agrees with it mostly (20.1).
+    """Samples y (r_c e_1 + s r_s e_2): a core feature that tells the label y, and a shortcut that mostly agrees (20.1).
 
     `agreement`: p, how often s = +1, 0 < p < 1; `core`: r_c; `shortcut`: r_s. Point 0 is the majority r_c e_1 + r_s e_2 and
     point 1 the minority r_c e_1 - r_s e_2, both of label +1; their opposites of label -1 follow, each with half of the
     weight, unless `mirrored` is false. The other arguments are those of `features`. Several at once: arrays [L] of
-    `agreement` and `shortcut` are independent shortcuts, and an array [C] of `core` is several cores, with one point for each
-    pattern of signs, 2^L in the order of `signed_types`.
+    `agreement` and `shortcut` are independent shortcuts, and an array [C] of `core` is several cores, with one point for
+    each pattern of signs, 2^L in the order of `signed_types`.
 
     >>> data = shortcut(0.75, core=1.0, shortcut=2.0)
     >>> data.points.tolist(), data.weights.tolist()
@@ -322,7 +322,7 @@ def shortcut(agreement, *, core=1.0, shortcut=1.0, dim=None, key=None, mirrored=
     """
     types, probabilities, scales = signed_types(agreement, core, shortcut)
     if probabilities.ndim != 1:
-        raise ValueError(f"agreement, core and shortcut must be of one problem, got shape {probabilities.shape[:-1]} of several")
+        raise ValueError(f"agreement, core and shortcut must be of one problem, got batch axes {probabilities.shape[:-1]}")
     return features(types, probabilities, dim=dim, scales=scales, key=key, mirrored=mirrored)
 
 
@@ -344,14 +344,14 @@ def signed_types(agreement, core=1.0, shortcut=1.0) -> tuple[Any, Any, Any]:
         check_positive(name, value)
     if is_concrete(agreement) and (np.asarray(agreement) >= 1).any():
         raise ValueError(
-            f"agreement must be below 1, got {np.asarray(agreement).max()}: without samples that contradict it, a shortcut is "
-            "a feature like any other; give it as a 1 in the types of features(...)"
+            f"agreement must be below 1, got {np.asarray(agreement).max()}: without samples that contradict it, a shortcut "
+            "is a feature like any other; give it as a 1 in the types of features(...)"
         )
     cores, count = core.shape[-1], max(agreement.shape[-1], shortcut.shape[-1])
     if {agreement.shape[-1], shortcut.shape[-1]} - {1, count}:
         raise ValueError(f"agreement has {agreement.shape[-1]} shortcuts and shortcut has {shortcut.shape[-1]}")
     if cores + count > 6:
-        raise ValueError(f"core and shortcut must have at most 6 features together, got {cores} and {count}: 2^{count} types")
+        raise ValueError(f"core and shortcut must have at most 6 features together, got {cores} and {count}")
     signs = 1 - 2.0 * ((np.arange(2**count)[:, None] >> np.arange(count)[::-1]) & 1)
     types = jnp.asarray(np.hstack([np.ones((len(signs), cores)), signs]), agreement.dtype)
     batch = jnp.broadcast_shapes(*(value.shape[:-1] for value in (agreement, core, shortcut)))

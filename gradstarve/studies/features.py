@@ -327,8 +327,8 @@ def feature_study(
 ) -> FeatureStudy:
     """Laws (10.1), (10.6), (10.7) and training for a table of sample types, together and alone, per loss and depth.
 
-    `types`: [S, K] of -1, 0 and 1; `probabilities`: [S], which sum to 1; `scales`: r_k [K], default 1; `init`: v_k(0) > 0 of all
-    networks of two and more layers, a number or [K] (one layer starts at 0); `time`: until when, in units of step size x
+    `types`: [S, K] of -1, 0 and 1; `probabilities`: [S], which sum to 1; `scales`: r_k [K], default 1; `init`: v_k(0) > 0 of
+    all networks of two and more layers, a number or [K] (one layer starts at 0); `time`: until when, in units of step size x
     step. `ordinary` adds two layers with all connections: one network of `width` neurons active on all samples, started with
     the same logits, and `networks` random ones of a standard deviation that lets the logit of norm 1 start at about `init`.
     `progress` as in `simulate`; `key` is that of the read-out's frame and of ordinary networks.

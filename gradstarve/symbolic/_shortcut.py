@@ -56,8 +56,8 @@ def _samples(chain: Chain) -> None:
 
     chain.add(
         "samples",
-        "Samples are y (r_c e_1 + s r_s e_2) with s = +1 on a share p and s = -1 on the others; v_c and v_s are the logits that "
-        "a linear read-out gives to the core and to the shortcut, a and b the margins of majority and minority.",
+        "Samples are y (r_c e_1 + s r_s e_2) with s = +1 on a share p and s = -1 on the others; v_c and v_s are the logits "
+        "that a linear read-out gives to the core and to the shortcut, a and b the margins of majority and minority.",
         MARGINS,
         verify,
     )
@@ -265,8 +265,8 @@ def squared_targets(chain: Chain) -> dict[str, Target]:
         "Both margins end at 1, which the core alone gives.",
         {n.core_end: 1, n.side_end: 0},
         lambda own, earlier: [
-            without_g(earlier(rate, PAIR), earlier).subs({n.core: own(n.core_end), n.side: own(n.side_end)}) for rate in RATES
-        ],
+            without_g(earlier(rate, PAIR), earlier).subs({n.core: own(n.core_end), n.side: own(n.side_end)}) for rate in
+        RATES ],
         domain=SHARE,
         reference="(20.5)",
     )

@@ -250,12 +250,12 @@ def _minimise(types: Array, probabilities: Array, loss: Loss, above_zero: bool) 
 class FeatureFlow(eqx.Module):
     """K features under gradient flow (10.1). t is time, a scalar or an array of any shape. Made by `feature_flow`.
 
-    `types`: [S, K] of -1, 0 and 1, `probabilities`: [*batch, S], `scales` and `start`: [*batch, K], `depth` N >= 1. Labels do
-    not matter: v_k is the logit in favour of the right one.
+    `types`: [S, K] of -1, 0 and 1, `probabilities`: [*batch, S], `scales` and `start`: [*batch, K], `depth` N >= 1. Labels
+    do not matter: v_k is the logit in favour of the right one.
 
     Closed forms: hinge, at depth 1 also with a margin shift, a temperature or flipped labels; one layer of squared loss; one
-    layer of types of which any two are equal or at right angles, sum_k r_k^2 S_k S'_k = 0 (3.9), (20.2), which needs types and
-    scales that are known outside jit. The others are integrated in log t, also where a closed form
+    layer of types of which any two are equal or at right angles, sum_k r_k^2 S_k S'_k = 0 (3.9), (20.2), which needs types
+    and scales that are known outside jit. The others are integrated in log t, also where a closed form
     exists: the starving pair of the exponential loss (10.2) (`starving_pair` has it) and features that share nothing at
     N >= 2 (`depth_mode`). There both agree to 1e-14 at N = 1 to 3 and 1e-13 at 5, and integration is the cheaper one.
 

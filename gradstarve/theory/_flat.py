@@ -2,8 +2,9 @@
 
 F(v) = sum_S p_S l_S(m_S), m = types v, is convex and piecewise linear, and v' = -R^2 grad F, R the scales. Between events
 the speed is constant. A margin that sits at a kink takes the residual between those of both sides that makes the speed the
-shortest one in the metric R^-2 (the right derivative of a gradient flow of a convex function): it slides along the kink if it
-can, and leaves it otherwise. Signed types need this: what one type learns can push the margin of another back onto its kink.
+shortest one in the metric R^-2 (the right derivative of a gradient flow of a convex function): it slides along the kink if
+it can, and leaves it otherwise. Signed types need this: what one type learns can push the margin of another back onto its
+kink.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ types of +1 and -1. With one layer
     db/dt = (r_c^2 - r_s^2) p g(a) + (r_c^2 + r_s^2)(1-p) g(b),                                               (20.1)
 
 so that equal scales are two clocks beside each other (20.2). Cross-entropy and the exponential loss end at
-v_s = log(p/(1-p))/2 whatever the scales, up to two layers (20.3); hinge at (20.4); any loss with a finite rest u* at v_c = u*
-and v_s = 0 (20.5). The exponential loss has the orbit sinh(L - v_s) = sinh(L) e^(-(r_s/r_c)^2 v_c), L = log(p/(1-p))/2: the
-size of the shortcut is the power of time with which it gets there. (From three layers on v_s stops short of it.)
+v_s = log(p/(1-p))/2 whatever the scales, up to two layers (20.3); hinge at (20.4); any loss with a finite rest u* at v_c =
+u* and v_s = 0 (20.5). The exponential loss has the orbit sinh(L - v_s) = sinh(L) e^(-(r_s/r_c)^2 v_c), L = log(p/(1-p))/2:
+the size of the shortcut is the power of time with which it gets there. (From three layers on v_s stops short of it.)
 
 Around the features there may be Gaussian noise of standard deviation sigma in every direction. A read-out w = (v_k/r_k) then
 gives a sample of type S the margin m_S + sigma |w| xi, right with probability Phi(m_S/(sigma |w|)), and training on all such
@@ -96,8 +96,8 @@ class Change(NamedTuple):
 class Shortcut(LearningCurve):
     """Cores and shortcuts under gradient flow (20.1). Made by `shortcut`; t is time, a scalar or an array of any shape.
 
-    `parts`: the `FeatureFlow` of each phase of weights, whose t begins at 0, until `until`; `population`: how often each cell
-    is, [*batch, S]; `cores`: C, after which come the shortcuts; `noise`: sigma of the training samples, [*batch].
+    `parts`: the `FeatureFlow` of each phase of weights, whose t begins at 0, until `until`; `population`: how often each
+    cell is, [*batch, S]; `cores`: C, after which come the shortcuts; `noise`: sigma of the training samples, [*batch].
 
     Logits and margins are those of the S cells without noise, in the order of `types`: first all shortcuts agree, last all
     contradict; error, loss and mistakes are means over the population of these margins.
@@ -227,7 +227,7 @@ class Shortcut(LearningCurve):
         """
         last, loss = self.parts[-1], self.loss_function
         if self.noisy:
-            raise HypothesisError("training without noise", "the rest of (20.6) is no closed form", "features(t) at a late t")
+            raise HypothesisError("training without noise", "(20.6) has no closed rest", "features(t) at a late t")
         if is_flat(loss):
             return last.features(float(jnp.finfo(self._dtype).max) / 1e9)
         tail = _tail(loss, self.types.shape[0], self._dtype)
@@ -334,7 +334,8 @@ class Shortcut(LearningCurve):
         for k in range(v.shape[1]):
             above = v[:, k] >= level
             for i in np.flatnonzero(above[1:] != above[:-1]):
-                when = _crossing(lambda t, k=k: np.asarray(self.features(t))[:, k], grid[i], grid[i + 1], level, above[i + 1])
+                here = lambda t, k=k: np.asarray(self.features(t))[:, k]  # noqa: E731
+                when = _crossing(here, grid[i], grid[i + 1], level, above[i + 1])
                 found.append(Change(when, k, "learnt" if above[i + 1] else "unlearnt"))
         return sorted(found)
 
@@ -604,8 +605,8 @@ def minority_needed(
 
     Without `noise` the accuracy is the probability sigmoid(b) that the network gives to the right label of the minority, and
     for equal scales it is in closed form: 2 r^2 (1-p) t = T(b), T the time of one read-out (3.9), (20.2). With `noise` sigma
-    it is the share of the worst cell that is right (`cell_accuracy`), by the flow, with one layer, to 1e-9. 1 - p up to 1/2 is
-    looked at.
+    it is the share of the worst cell that is right (`cell_accuracy`), by the flow, with one layer, to 1e-9; `train_noise` is
+    that of training. Only 1 - p up to 1/2 is looked at. `ValueError` for bad numbers.
 
     >>> round(float(minority_needed(0.9, 100.0, "cross-entropy")), 4)          # (b + e^b - 1)/(2 t) with b = log 9
     0.051

@@ -69,7 +69,8 @@ def slowest(types, p, scales, low, high):
     loose = high > low
     if not loose.any():
         return scales * (matrix @ low)
-    found = lsq_linear(matrix[:, loose], -(matrix[:, ~loose] @ low[~loose]), (low[loose], high[loose]), tol=1e-14, method="bvls")
+    given = -(matrix[:, ~loose] @ low[~loose])
+    found = lsq_linear(matrix[:, loose], given, (low[loose], high[loose]), tol=1e-14, method="bvls")
     g = low.copy()
     g[loose] = found.x
     return scales * (matrix @ g)

@@ -1,4 +1,4 @@
-"""A shortcut that contradicts the label on a minority (20.1)-(20.5): curves, where they end, and when margin control helps."""
+"""A shortcut that contradicts the label on a minority (20.1)-(20.5): curves, their ends, and when margin control helps."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _is_shortcut(problem: Problem) -> bool:
     return bool(abs(core @ side) < 1e-9 * (core @ core + side @ side) and np.linalg.norm(side) > 0)
 
 
-CONTRADICTED = Hypothesis("a core and a shortcut at right angles, and a minority that contradicts the shortcut", _is_shortcut)
+CONTRADICTED = Hypothesis("core and shortcut at right angles, and a minority that contradicts the shortcut", _is_shortcut)
 
 
 def _weights(rng: np.random.Generator, most: float = 0.95) -> np.ndarray:
@@ -103,8 +103,8 @@ def _leaning(problems: Problems, scales: np.ndarray, cosine: float) -> Problems:
     name="shortcut",
     equation="20.1-20.2",
     title="A shortcut with a minority: majority and minority",
-    claim="da/dt = (r_c^2 + r_s^2) p g(a) + (r_c^2 - r_s^2)(1-p) g(b), and b with the two norms changed over; equal norms are "
-    "two clocks beside each other, of cross-entropy a = C - W(e^C), C = 2 r^2 p t + 1",
+    claim="da/dt = (r_c^2 + r_s^2) p g(a) + (r_c^2 - r_s^2)(1-p) g(b), and b with the two norms changed over; equal norms "
+    "are two clocks beside each other, of cross-entropy a = C - W(e^C), C = 2 r^2 p t + 1",
     formula=(
         r"\begin{split} \frac{da}{dt} &= (r_c^2 + r_s^2)\, p\, g(a) + (r_c^2 - r_s^2)\, (1 - p)\, g(b), \\ "
         r"\frac{db}{dt} &= (r_c^2 - r_s^2)\, p\, g(a) + (r_c^2 + r_s^2)\, (1 - p)\, g(b), \\ "
@@ -176,11 +176,12 @@ def draw_ends(outcome: Outcome, ax: Any) -> None:
     name="shortcut-end",
     equation="20.3-20.4",
     title="What is left of a shortcut in the end",
-    claim="with cross-entropy v_s tends to log(p/(1-p))/2 whatever the norms; with the hinge loss it ends at 0 if r_s >= r_c "
-    "and else at (2p-1) r_s^2 (r_c^2 - r_s^2)/((r_c^2 + r_s^2)(r_c^2 + (2p-1) r_s^2))",
+    claim="with cross-entropy v_s tends to log(p/(1-p))/2 whatever the norms; with the hinge loss it ends at 0 if "
+    "r_s >= r_c and else at (2p-1) r_s^2 (r_c^2 - r_s^2)/((r_c^2 + r_s^2)(r_c^2 + (2p-1) r_s^2))",
     formula=(
         r"\begin{split} \text{cross-entropy:}\quad v_s &\to \tfrac12 \log \frac{p}{1 - p}, \\ "
-        r"\text{hinge:}\quad v_s &\to \frac{(2p - 1)\, r_s^2\, (r_c^2 - r_s^2)}{(r_c^2 + r_s^2)\,(r_c^2 + (2p - 1)\, r_s^2)} "
+        r"\text{hinge:}\quad v_s &\to "
+        r"\frac{(2p - 1)\, r_s^2\, (r_c^2 - r_s^2)}{(r_c^2 + r_s^2)\,(r_c^2 + (2p - 1)\, r_s^2)} "
         r"\quad (r_s \le r_c), \qquad 0 \quad (r_s \ge r_c) \end{split}"
     ),
     hypotheses=(CONTRADICTED, FROM_ZERO, of_losses("cross-entropy or hinge loss", "cross-entropy", "hinge")),
@@ -192,7 +193,9 @@ def draw_ends(outcome: Outcome, ax: Any) -> None:
     losses=("cross-entropy", "hinge"),
     batch=COUNT,
     rounds=({"loss": "cross-entropy"}, {"loss": "hinge"}),
-    drops=(Drop("orthogonal features (a cosine of 0.3 between core and shortcut instead)", {"loss": "hinge", "cosine": 0.3}),),
+    drops=(
+        Drop("orthogonal features (a cosine of 0.3 between core and shortcut instead)", {"loss": "hinge", "cosine": 0.3}),
+    ),
     figure=draw_ends,
 )
 def ends(rng: np.random.Generator, loss: str, cosine: float = 0.0) -> Trials:
@@ -278,7 +281,12 @@ def draw_control(outcome: Outcome, ax: Any) -> None:
     losses=("cross-entropy", "exponential", "squared"),
     dynamics=("flow", "descent"),
     batch=COUNT // _EACH,
-    rounds=({"types": SIGNED}, {"types": PAIR}, {"types": SIGNED, "loss": "exponential"}, {"types": SIGNED, "loss": "squared"}),
+    rounds=(
+        {"types": SIGNED},
+        {"types": PAIR},
+        {"types": SIGNED, "loss": "exponential"},
+        {"types": SIGNED, "loss": "squared"},
+    ),
     drops=(
         Drop("a minority (none contradicts the shortcut instead)", {"types": TOGETHER}),
         Drop("a loss with a finite rest (cross-entropy instead)", {"types": SIGNED, "rest": False}),
