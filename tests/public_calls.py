@@ -72,6 +72,7 @@ NOT_CALLED = dict.fromkeys(
         "theory.MixedTimeDistribution",
         *("problem.Phases", "theory.ModeSGD", "theory.ModeSolution", "theory.PhasedMode", "theory.PhasedSolution"),
         *("theory.Reweighting", "theory.SharedFeatures", "theory.SoftmaxMode", "theory.SoftmaxReadOut"),
+        *("theory.Change", "theory.Peak", "theory.Shortcut", "theory.Stop"),
         *("theory.StarvingPair", "theory.TimeDistribution", "theory.ntk.RidgeOptimum", "theory.ConeBounds"),
         *("theory.DataGap", "theory.NearbySolution"),
         *("theorems.Counterexample", "theorems.Outcome", "theorems.Row", "theorems.Theorem"),

@@ -56,6 +56,7 @@ LISTED = {
     ),
     "gradstarve.studies.alignment": ("alignment_study", "AlignmentStudy"),
     "gradstarve.studies.stability": ("stability_study", "StabilityStudy", "StabilitySettings", "Line"),
+    "gradstarve.studies.shortcut": ("shortcut_study", "ShortcutStudy", "ShortcutSettings", "Panel"),
     "gradstarve.studies.plasticity": (
         "plasticity_study",
         "PlasticityStudy",

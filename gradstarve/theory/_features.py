@@ -750,6 +750,7 @@ def shared_features(types, probabilities, w, z, loss: Loss | str, *, scales=None
             "simulate_flow",
         )
     _check_squares(w, z)
+    _check_cone(flow)
     if is_concrete(w) and is_concrete(z):
         seen = np.einsum("...hk,sk->...hs", np.asarray(w * flow.scales[..., None, :]), np.asarray(flow.types))
         empty = (np.asarray(w) == 0).all(-1) & (np.asarray(z) == 0)
@@ -764,6 +765,20 @@ def shared_features(types, probabilities, w, z, loss: Loss | str, *, scales=None
     batch = flow.start.shape[:-1]
     w, z = jnp.broadcast_to(w, (*batch, *w.shape[-2:])), jnp.broadcast_to(z, (*batch, z.shape[-1]))
     return SharedFeatures(flow.types, flow.probabilities, flow.scales, w, z, loss)
+
+
+def _check_cone(flow: FeatureFlow) -> None:
+    """With signs samples may push each other's neurons out: all must be at an angle of at most 90 degrees."""
+    if not is_concrete(flow.scales) or not _may_be_signed(flow.types) or not is_concrete(flow.types):
+        return
+    types, squares = np.asarray(flow.types), np.asarray(flow.scales)[..., None, :] ** 2
+    products, sizes = (types * squares) @ types.T, (np.abs(types) * squares) @ np.abs(types).T
+    if (products < -1e-6 * sizes).any():
+        raise HypothesisError(
+            "every neuron stays active on all samples (10.7)",
+            f"two sample types are at an angle above 90 degrees: x.x' = {products.min():.6g}",
+            "simulate_flow, or feature_flow(...) for one layer",
+        )
 
 
 def _check_squares(w: Array, z: Array) -> None:
