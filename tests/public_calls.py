@@ -72,7 +72,7 @@ NOT_CALLED = dict.fromkeys(
         "theory.MixedTimeDistribution",
         *("problem.Phases", "theory.ModeSGD", "theory.ModeSolution", "theory.PhasedMode", "theory.PhasedSolution"),
         *("theory.Reweighting", "theory.SharedFeatures", "theory.SoftmaxMode", "theory.SoftmaxReadOut"),
-        *("theory.Change", "theory.Peak", "theory.Shortcut", "theory.Stop"),
+        *("datasets.ColouredDigits", "theory.Change", "theory.Peak", "theory.Shortcut", "theory.Stop"),
         *("theory.StarvingPair", "theory.TimeDistribution", "theory.ntk.RidgeOptimum", "theory.ConeBounds"),
         *("theory.DataGap", "theory.NearbySolution"),
         *("theorems.Counterexample", "theorems.Outcome", "theorems.Row", "theorems.Theorem"),
@@ -248,6 +248,13 @@ def calls():
         "datasets.shortcut": (
             gs.datasets.shortcut,
             {"agreement": 0.75, "core": 1.0, "shortcut": 2.0, "dim": 2, "key": None, "mirrored": True},
+        ),
+        "datasets.coloured_digits": (
+            gs.datasets.coloured_digits,
+            {
+                **{"agreement": 0.9, "pair": (3, 8), "key": 0, "colour": 1.0, "stripes": 0.1, "stripe_agreement": 0.9},
+                **{"train": 0.5},
+            },
         ),
         "datasets.signed_types": (gs.datasets.signed_types, {"agreement": 0.75, "core": 1.0, "shortcut": 2.0}),
         "datasets.check_types": (gs.datasets.check_types, {"types": np.array(TYPES)}),

@@ -38,6 +38,8 @@ LISTED = {
         "signed_types",
         "digits",
         "TwoDigits",
+        "coloured_digits",
+        "ColouredDigits",
         "with_patch",
         "read",
     ),
@@ -56,6 +58,7 @@ LISTED = {
     ),
     "gradstarve.studies.alignment": ("alignment_study", "AlignmentStudy"),
     "gradstarve.studies.stability": ("stability_study", "StabilityStudy", "StabilitySettings", "Line"),
+    "gradstarve.studies.coloured": ("coloured_study", "ColouredStudy", "Reading"),
     "gradstarve.studies.shortcut": ("shortcut_study", "ShortcutStudy", "ShortcutSettings", "Panel"),
     "gradstarve.studies.plasticity": (
         "plasticity_study",

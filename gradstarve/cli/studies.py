@@ -106,7 +106,7 @@ _PAIR, _OFTEN, _DEPTHS = "1,0;1,1", "0.8,0.2", "1,2,3"
 
 def starve(
     types: Annotated[
-        str, typer.Option(help="Sample types with ; or / between them, each a 1 or 0 per feature it shows, -1 against the label.")
+        str, typer.Option(help="Sample types with ; or / between them, each a 1 or 0 per feature, -1 against the label.")
     ] = _PAIR,
     probabilities: Annotated[
         Optional[str],  # noqa: UP045

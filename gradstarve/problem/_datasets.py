@@ -155,6 +155,74 @@ def _weights(frequencies: Any, counts: list[int]) -> Any:
     return (frequencies / np.array(counts, frequencies.dtype)).repeat(np.array(counts))
 
 
+class ColouredDigits(NamedTuple):
+    """What `coloured_digits` gives: `train` and `test`, [n, 65], class + first in both, without a shared image.
+
+    `agrees`, `agrees_test`: which images have the colour of their class, [n] (bool); `striped`, `striped_test`: which have its
+    stripes.
+    """
+
+    train: Dataset
+    test: Dataset
+    agrees: np.ndarray
+    agrees_test: np.ndarray
+    striped: np.ndarray
+    striped_test: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"ColouredDigits({self.train.size} training images, {int((~self.agrees).sum())} of another colour)"
+
+
+def coloured_digits(
+    agreement: float,
+    pair: Any = (3, 8),
+    *,
+    key: Any = 0,
+    colour: float = 1.0,
+    stripes: float = 0.0,
+    stripe_agreement: float = 0.9,
+    train: float = 0.5,
+) -> ColouredDigits:
+    """Two digits as labels +1 and -1 with a colour that agrees with the class on the share `agreement` of the training images.
+
+    Images are those of `digits(pair, centred=True)`, 64 pixels less the midpoint of the class means, and coordinate 64 is the
+    colour: +`colour` or -`colour`, which is y `colour` where it agrees. Of the test images half agree, in each class.
+    With `stripes` > 0 every other column is brighter or darker by this much behind the digit (where the image is dark, before
+    centring): brighter where the stripes say +, which they do right on the share `stripe_agreement` of the training images,
+    drawn apart from the colour, and on half of the test images. `ValueError` for shares outside (0, 1) and sizes that are not
+    above 0; `ImportError` without scikit-learn.
+
+    >>> data = coloured_digits(0.9, colour=2.0)
+    >>> data.train.points.shape, round(float(data.agrees.mean()), 2), float(abs(data.train.points[0, 64]))
+    ((179, 65), 0.9, 2.0)
+    """
+    agreement = as_number("agreement", agreement, 0, 1, with_low=False, with_high=False)
+    stripe_agreement = as_number("stripe_agreement", stripe_agreement, 0, 1, with_low=False, with_high=False)
+    colour, stripes = as_number("colour", colour, 0, with_low=False), as_number("stripes", stripes, 0)
+    plain = digits(pair, key=key, train=train)
+    draw = np.random.default_rng((as_seed(key), 1))
+    columns = np.tile(np.arange(SIDE) % 2 == 0, SIDE)
+
+    def chosen(labels: np.ndarray, share: float) -> np.ndarray:
+        found = np.zeros(labels.size, bool)
+        for sign in (1, -1):
+            mine = np.flatnonzero(labels == sign)
+            found[draw.permutation(mine)[: round(share * mine.size)]] = True
+        return found
+
+    parts, centre = [], None
+    for data, shares in ((plain.train, (agreement, stripe_agreement)), (plain.test, (0.5, 0.5))):
+        images, labels = np.asarray(data.points, np.float64), np.asarray(data.labels)
+        agrees, striped = (chosen(labels, share) for share in shares)
+        images = images + stripes * np.where(striped, labels, -labels)[:, None] * columns * (1 - images)
+        if centre is None:
+            centre = sum(images[labels == sign].mean(0) for sign in (1, -1)) / 2
+        points = np.concatenate([images - centre, (colour * np.where(agrees, labels, -labels))[:, None]], axis=1)
+        parts.append((Dataset(points.astype(data.points.dtype), labels), agrees, striped))
+    (first, agrees, striped), (second, agrees_test, striped_test) = parts
+    return ColouredDigits(first, second, agrees, agrees_test, striped, striped_test)
+
+
 @cache
 def _load() -> tuple[np.ndarray, np.ndarray]:
     """Images [1797, 64] in [0, 1] and their digits [1797]."""

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from gradstarve.cli import main as cli
 from gradstarve.studies.shortcut import shortcut_study
 
-SMALL = ("--agreements", "0.8", "--losses", "hinge", "--shortcut", 0.5, "--time", 20, "--seeds", 2, "--width", 4, "--pixels", 5)
+SMALL = ("--agreements", "0.8", "--losses", "hinge", "--shortcut", 0.5, "--time", 20, "--seeds", 2, "--width", 4)
+SMALL += ("--pixels", 5)
 
 
 @pytest.fixture
