@@ -158,8 +158,8 @@ def _weights(frequencies: Any, counts: list[int]) -> Any:
 class ColouredDigits(NamedTuple):
     """What `coloured_digits` gives: `train` and `test`, [n, 65], class + first in both, without a shared image.
 
-    `agrees`, `agrees_test`: which images have the colour of their class, [n] (bool); `striped`, `striped_test`: which have its
-    stripes.
+    `agrees`, `agrees_test`: which images have the colour of their class, [n] (bool); `striped`, `striped_test`: which have
+    its stripes.
     """
 
     train: Dataset
@@ -183,14 +183,14 @@ def coloured_digits(
     stripe_agreement: float = 0.9,
     train: float = 0.5,
 ) -> ColouredDigits:
-    """Two digits as labels +1 and -1 with a colour that agrees with the class on the share `agreement` of the training images.
+    """Two digits as labels +1 and -1 with a colour that agrees with the class on a share `agreement` of the training set.
 
-    Images are those of `digits(pair, centred=True)`, 64 pixels less the midpoint of the class means, and coordinate 64 is the
-    colour: +`colour` or -`colour`, which is y `colour` where it agrees. Of the test images half agree, in each class.
-    With `stripes` > 0 every other column is brighter or darker by this much behind the digit (where the image is dark, before
-    centring): brighter where the stripes say +, which they do right on the share `stripe_agreement` of the training images,
-    drawn apart from the colour, and on half of the test images. `ValueError` for shares outside (0, 1) and sizes that are not
-    above 0; `ImportError` without scikit-learn.
+    Images are those of `digits(pair, centred=True)`, 64 pixels less the midpoint of the class means, and coordinate 64 is
+    the colour: +`colour` or -`colour`, which is y `colour` where it agrees. Of the test images half agree, in each class.
+    With `stripes` > 0 every other column is brighter or darker by this much behind the digit (where the image is dark,
+    before centring): brighter where the stripes say +, which they do right on the share `stripe_agreement` of the training
+    images, drawn apart from the colour, and on half of the test images. `ValueError` for shares outside (0, 1) and sizes
+    that are not above 0; `ImportError` without scikit-learn.
 
     >>> data = coloured_digits(0.9, colour=2.0)
     >>> data.train.points.shape, round(float(data.agrees.mean()), 2), float(abs(data.train.points[0, 64]))

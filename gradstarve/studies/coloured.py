@@ -1,12 +1,13 @@
 """Coloured digits: the law of a shortcut with a minority (20.1) on the class means of real images, beside trained networks.
 
 Two handwritten digits with a colour that agrees with the class on most images (`datasets.coloured_digits`). The law sees
-nothing of the images but half the distance of the class means, r_c, the size of the colour, r_s, and the spread of the images
-along the line between the means. A read-out of all pixels and the colour, and ordinary two-layer networks, are trained on the
-images by descent; the accuracy is that on test images, in the minority cell (another colour) and on average at the agreement
-of the training set. Intervals of 95 % over seeds: each seed has its own split, colours and first weights.
+nothing of the images but half the distance of the class means, r_c, the size of the colour, r_s, and the spread of the
+images along the line between the means. A read-out of all pixels and the colour, and ordinary two-layer networks, are
+trained on the images by descent; the accuracy is that on test images, in the minority cell (another colour) and on average
+at the agreement of the training set. Intervals of 95 % over seeds: each seed has its own split, colours and first weights.
 
-What came out with the default settings (20 seeds, 3 and 8, t = 30), the minority cell by law, of the read-out, of two layers:
+What came out with the default settings (20 seeds, 3 and 8, t = 30), the minority cell by law, of the read-out, of two
+layers:
 
 | p | loss | v_s, law | v_s, read-out | minority, law | read-out | 2 layers |
 |---|---|---|---|---|---|---|
@@ -17,9 +18,9 @@ What came out with the default settings (20 seeds, 3 and 8, t = 30), the minorit
 | 0.95 | hinge | 0.000 | 0.681 ± 0.022 | 97.9 ± 0.2 % | 77.8 ± 2.4 % | 38.0 ± 7.2 % |
 | 0.95 | smoothed | 0.905 ± 0.008 | 1.140 ± 0.010 | 68.2 ± 1.3 % | 32.4 ± 2.2 % | 5.7 ± 1.8 % |
 
-What holds: the order of the losses in what is left of the shortcut, and that losses with margin control unlearn a part of it.
-What does not: the numbers. Images are not at their class means: the read-out keeps 0.2 to 0.7 more of the shortcut than the
-law says, in every row, because images that lie far from their mean go on to push the colour, and the law is too hopeful
+What holds: the order of the losses in what is left of the shortcut, and that losses with margin control unlearn a part of
+it. What does not: the numbers. Images are not at their class means: the read-out keeps 0.2 to 0.7 more of the shortcut than
+the law says, in every row, because images that lie far from their mean go on to push the colour, and the law is too hopeful
 of the minority. Two layers from small weights are behind the read-out at this time.
 """
 

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import norm
 from typer.testing import CliRunner
 
+from gradstarve import theory
 from gradstarve.cli import main as cli
 from gradstarve.studies.shortcut import shortcut_study
 
@@ -39,13 +40,14 @@ def test_files_and_numbers(run, tmp_path):
 
 
 def test_signed_types_starve(run, tmp_path):
-    result = run("starve", "--types", "1,1/1,-1", "--probabilities", "0.9,0.1", "--losses", "hinge", "--no-ordinary")
+    result = run("starve", "--types", "1,1/1,-1", "--probabilities", "0.9,0.1", "--losses", "squared", "--no-ordinary")
     assert result.exit_code == 0, result.output
     (cell,) = json.loads((tmp_path / "starve.json").read_text())["features"]["cells"]
     assert cell["model"] == 1
     assert cell["gap"] < 1e-7
     side = np.array(cell["law"])[:, 1]
-    assert side.max() > 0.4 > 1e-9 > abs(side[-1])  # a peak at 4/9, and then down to 0 (20.4)
+    assert side.max() == pytest.approx(theory.shortcut(0.9, "squared").peak().height[0], rel=1e-2)
+    assert abs(side[-1]) < 1e-9  # unlearnt (20.5)
     result = run("starve", "--types", "1,1/1,-1", "--depths", "1,2")
     assert result.exit_code == 2
     assert "depths must be 1 for types that hold -1" in result.output
