@@ -81,7 +81,8 @@ class ColouredStudy:
 
     def table(self) -> str:
         """A row for each agreement and loss: mean, and the interval of 95 % over seeds."""
-        rows = [("p", "loss", "v_s, law", "v_s, read-out", "largest", "minority, law", "read-out", "2 layers")]
+        head = ("p", "loss", "v_s, law", "v_s, read-out", "largest", "minority, law", "read-out", "2 layers")
+        rows: list[tuple[str, ...]] = [head]
         for one in self.readings:
             logits = (_logit(value) for value in (one.law_side, one.side, one.peak))
             shares = (_share(value) for value in (one.law_worst, one.worst, one.ordinary_worst))
@@ -139,7 +140,8 @@ def coloured_study(
         for p in settings["agreements"]:
             for name in settings["losses"]:
                 found = np.array([_one(p, name, key, settings) for key in range(seeds)]).T
-                readings.append(Reading(p, name, *(interval(values) for values in found)))
+                spans: Any = [tuple(map(float, interval(values))) for values in found]
+                readings.append(Reading(p, name, *spans))
                 bar.update(len(readings))
     return ColouredStudy(settings, tuple(readings))
 

@@ -209,12 +209,13 @@ class Shortcut(LearningCurve):
         """
         self._one("best_stop")
         grid = np.geomspace(1e-6, 1, _GRID) * as_number("until", until, 0, with_low=False)
+        last, time, best = float(self.worst_accuracy(grid[-1], noise)), 0.0, 0.0
         for _ in range(3):
             values = np.asarray(self.worst_accuracy(grid, noise))
             k = int(np.argmax(values))
-            best, last = (float(grid[k]), float(values[k])), float(values[-1]) if _ == 0 else last
+            time, best = float(grid[k]), float(values[k])
             grid = np.geomspace(grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)], _FINE)
-        return Stop(*best, last)
+        return Stop(time, best, last)
 
     # The whole course.
 
@@ -284,7 +285,7 @@ class Shortcut(LearningCurve):
             falls = np.flatnonzero(speed < -_SIGN * size)
             rises = np.flatnonzero(speed[: falls[0]] > _SIGN * size[: falls[0]]) if falls.size else falls
             if rises.size:
-                times[k], heights[k] = self._top(self.cores + k, grid[rises[-1]], grid[falls[0]])
+                times[k], heights[k] = self._top(self.cores + k, float(grid[rises[-1]]), float(grid[falls[0]]))
             else:
                 heights[k] = np.asarray(self.rest)[self.cores + k]
         return Peak(times, heights)
@@ -419,17 +420,16 @@ def shortcut(
         if depth > 1:
             raise HypothesisError("one layer (20.6)", f"noise with depth = {depth}", "simulate(...) on noisy samples")
     parts: list[FeatureFlow] = []
-    start = init
+    start, batch = init, ()
     for number, value in enumerate(values):
         p = population if value is None else _checked(value, cells)
         part = feature_flow(types, p, loss, depth=depth, scales=scales, init=start)
         parts.append(part)
-        batch = jnp.broadcast_shapes(part.start.shape[:-1], population.shape[:-1], () if noise is None else noise.shape)
+        shapes = (part.start.shape[:-1], population.shape[:-1], () if noise is None else noise.shape)
+        batch = np.broadcast_shapes(batch, *shapes)
         if number < len(values) - 1:
             length = check_times(until[number] - beginnings(until)[number], part.start.dtype)
-            here = jnp.zeros((), length.dtype) if noise is None else noise
-            moved = part.features(length) if noise is None else _noisy_features(part, here, length)
-            start = moved
+            start = part.features(length) if noise is None else _noisy_features(part, noise, length)
     dtype = parts[0].start.dtype
     spread = [_widened(part, batch) for part in parts]
     sigma = jnp.broadcast_to(jnp.zeros((), dtype) if noise is None else noise.astype(dtype), batch)
@@ -622,6 +622,8 @@ def minority_needed(
         return jnp.asarray(jnp.where(share <= 0.5, share, jnp.nan), dtype)
     tried = np.geomspace(1e-6, 0.5, _FINE)
     tried[-1] = 0.5
+    low = high = 0.5
+    ends = np.array([0.0, 1.0])
     for _ in range(4):
         law = _law((1 - tried[:, None]).astype(dtype), loss, core=core, shortcut=side, noise=train_noise)
         if noise is None and train_noise is None:

@@ -1,5 +1,7 @@
 """A shortcut that contradicts the label on a minority (section 20), against SciPy and against sampled test points."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,6 +119,26 @@ def test_the_peak_of_cross_entropy():
     rising = shortcut(0.9, "exponential").peak()  # its orbit only rises
     assert rising.time[0] == np.inf
     assert rising.height[0] == pytest.approx(np.log(9) / 2, rel=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_descent_of_a_read_out_tends_to_the_law():
+    """Descent with 256 to 4096 steps to one time, extrapolated to none: 1e-9 of the flow."""
+    data, time = datasets.shortcut(0.8, core=1.0, shortcut=1.4), 3.0
+    law = np.asarray(shortcut(0.8, "cross-entropy", core=1.0, shortcut=1.4).margins(time))
+    table, gaps = [], []
+    for level in range(5):
+        steps = 256 << level
+        dynamics = gs.GradientDescent(time / steps)
+        start, how = gs.DeepReLU((np.zeros(2),)), {"record_every": steps, "progress": False}
+        run = gs.simulate(data, start, "cross-entropy", dynamics, steps, **how)
+        table.append(np.asarray(run.margins()[-1]))
+        np.testing.assert_allclose(table[-1][2:], table[-1][:2], atol=1e-13)
+        gaps.append(np.abs(table[-1][:2] - law).max())
+    assert 1.9 < gaps[-2] / gaps[-1] < 2.1  # first order in the step size
+    for order in range(1, 5):
+        table = [fine + (fine - coarse) / (2**order - 1) for coarse, fine in pairwise(table)]
+    np.testing.assert_allclose(table[0][:2], law, atol=1e-9)
 
 
 class Pulled(Loss):
