@@ -183,7 +183,14 @@ def test_any_loss_with_a_finite_rest_forgets_the_shortcut():
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    "loss", ["cross-entropy", "hinge", FlippedLabels("cross-entropy", 0.1), Focal(2.0), MarginShift("hinge", 0.5)]
+    "loss",
+    [
+        *("cross-entropy", "hinge"),
+        *(
+            pytest.param(loss, marks=pytest.mark.slow)
+            for loss in (FlippedLabels("cross-entropy", 0.1), Focal(2.0), MarginShift("hinge", 0.5))
+        ),
+    ],
 )
 def test_the_accuracy_of_cells_is_that_of_sampled_points(loss):
     """10^6 test points, within 4 standard errors, along re-weighted and deferred curves."""
@@ -234,6 +241,7 @@ def test_training_on_a_noisy_population(loss):
     np.testing.assert_allclose(law.features([1.0, 8.0]), run.y.T, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_when_to_stop_for_the_worst_cell():
     law = shortcut(0.95, "cross-entropy", core=1.0, shortcut=1.5, noise=0.6)
