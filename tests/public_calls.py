@@ -78,6 +78,7 @@ NOT_CALLED = dict.fromkeys(
         "theory.MixedTimeDistribution",
         *("problem.Phases", "theory.ModeSGD", "theory.ModeSolution", "theory.PhasedMode", "theory.PhasedSolution"),
         *("theory.Reweighting", "theory.SharedFeatures", "theory.SoftmaxMode", "theory.SoftmaxReadOut"),
+        *("datasets.ColouredDigits", "theory.Change", "theory.Peak", "theory.Shortcut", "theory.Stop"),
         *("theory.StarvingPair", "theory.TimeDistribution", "theory.ntk.RidgeOptimum", "theory.ConeBounds"),
         *("theory.DataGap", "theory.NearbySolution"),
         *("theorems.Counterexample", "theorems.Outcome", "theorems.Row", "theorems.Theorem"),
@@ -251,6 +252,18 @@ def calls():
             gs.datasets.starving_pair,
             {"p_frequent": 0.75, "p_both": 0.25, "dim": 2, "scales": (1.0, 1.0), "key": None, "mirrored": False},
         ),
+        "datasets.shortcut": (
+            gs.datasets.shortcut,
+            {"agreement": 0.75, "core": 1.0, "shortcut": 2.0, "dim": 2, "key": None, "mirrored": True},
+        ),
+        "datasets.coloured_digits": (
+            gs.datasets.coloured_digits,
+            {
+                **{"agreement": 0.9, "pair": (3, 8), "key": 0, "colour": 1.0, "stripes": 0.1, "stripe_agreement": 0.9},
+                **{"train": 0.5},
+            },
+        ),
+        "datasets.signed_types": (gs.datasets.signed_types, {"agreement": 0.75, "core": 1.0, "shortcut": 2.0}),
         "datasets.check_types": (gs.datasets.check_types, {"types": np.array(TYPES)}),
         "datasets.read": (gs.datasets.read, {"path": table()}),
         "datasets.digits": (
@@ -424,6 +437,20 @@ def calls():
         "theory.shared_slope": (
             theory.shared_slope,
             {"p_frequent": 0.7, "p_both": 0.3, "loss": "hinge", "frequent": 0.0, "rare": 0.0},
+        ),
+        "theory.shortcut": (
+            theory.shortcut,
+            {
+                **{"agreement": 0.8, "loss": "hinge", "core": 1.0, "shortcut": 1.0, "depth": 1, "init": (0.1, 0.1)},
+                **{"weights": [0.5, 0.5], "noise": None},
+            },
+        ),
+        "theory.minority_needed": (
+            theory.minority_needed,
+            {
+                **{"accuracy": 0.6, "t": 100.0, "loss": "hinge", "core": 1.0, "shortcut": 1.0, "noise": None},
+                **{"train_noise": None},
+            },
         ),
         "theory.softmax_mode": (
             theory.softmax_mode,

@@ -155,6 +155,10 @@ OBJECTS = {
         lambda: theory.shared_features(*SHARES, [[0.3, 0.1]], [0.2], "hinge"),
         lambda o: (o.w, o.loss_function.name),
     ),
+    "theory.Shortcut": (lambda: theory.shortcut(0.9, "hinge"), lambda o: (o.features(1.0), o.error(2.0))),
+    "theory.Peak": (lambda: theory.shortcut(0.9, "hinge").peak(), lambda o: o.time),
+    "theory.Stop": (lambda: theory.Stop(1.0, 0.9, 0.8), lambda o: o.accuracy),
+    "theory.Change": (lambda: theory.Change(1.0, 0, "learnt"), lambda o: o.what),
     "theory.SoftmaxMode": (softmax, lambda o: o.gap(1.0)),
     "theory.SoftmaxReadOut": (lambda: theory.softmax_mode(0.5, 1.0, classes=3), lambda o: o.gap(1.0)),
     "theory.StarvingPair": (lambda: theory.starving_pair(0.7, 0.3, "hinge"), lambda o: o.features(1.0)),
@@ -173,6 +177,7 @@ OBJECTS = {
     # What is found inside of others, or given by functions of a room without a name of its own.
     "Events": (lambda: hinge_run().events, lambda o: (o.time, o.names.tolist())),
     "PhaseDiagram": (lambda: gs.phase_diagram("hinge", "neuron", pixels=4, progress=False), lambda o: o.table()),
+    "datasets.ColouredDigits": (lambda: gs.datasets.coloured_digits(0.9), lambda o: o.train.points),
     "datasets.TwoDigits": (lambda: gs.datasets.digits(), lambda o: o.train.points),
     "ExclusiveMotion": (lambda: gs.solve(exclusive_data(), exclusive_network(), "hinge"), lambda o: o.network(1.0).w),
     "kernel product": (lambda: jacobian.kernel_product(logit, jnp.zeros(2), jnp.eye(2), [1, -1]), lambda o: o([1.0, 2.0])),
@@ -183,6 +188,7 @@ BASES = {
 }
 # Of these a pytree would not make sense: they are errors, reports in words, or hold more than numbers.
 WORDS = {"Comparison", "Derivation", "Report", "SweepResult", "EventKind", "Events", "PhaseDiagram", "datasets.TwoDigits"}
+WORDS |= {"datasets.ColouredDigits"}
 MODULES = [name for name in OBJECTS if name not in WORDS and not name.startswith(("diagnose", "theorems"))]
 
 

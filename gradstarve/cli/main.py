@@ -1,5 +1,5 @@
-"""The command line: `gradstarve overlay`, `sweep`, `starve`, `digits`, `phase`, `align`, `optimisers`, `stability`,
-`plasticity`, `derive`, `verify`, `report`.
+"""The command line: `gradstarve overlay`, `sweep`, `starve`, `shortcut`, `digits`, `phase`, `align`, `optimisers`,
+`stability`, `plasticity`, `derive`, `verify`, `report`.
 
 Everything heavy is imported inside the commands, so that `--help` and the completion of a word are quick. The process is
 ours, so it runs in float64. Results go to standard output, and everything else that is told to standard error.
@@ -208,6 +208,7 @@ def _add(function: Any, epilog: str, short_help: str, name: str | None = None) -
 
 _add(cli_sweep.sweep, cli_sweep.EXAMPLE, "Millions of networks over hyperparameters, as statistics.")
 _add(cli_studies.starve, cli_studies.STARVE_EXAMPLE, "How features that share samples starve each other, and remedies.")
+_add(cli_studies.shortcut, cli_studies.SHORTCUT_EXAMPLE, "A shortcut that a minority contradicts: the worst cell over time.")
 _add(cli_studies.digits, cli_studies.DIGITS_EXAMPLE, "The same laws and remedies on real handwritten digits.")
 _add(cli_studies.phase, cli_studies.PHASE_EXAMPLE, "Maps of where training fails and how long it takes.")
 _add(cli_align.align, cli_align.EXAMPLE, "Where every neuron goes first, on your points or on digits.")

@@ -1,6 +1,6 @@
 """`gradstarve digits`: the laws and the starvation of features on real handwritten digits, from the command line.
 
-Below it: `gradstarve starve` and `gradstarve phase`.
+Below it: `gradstarve starve`, `gradstarve shortcut` and `gradstarve phase`.
 """
 
 from __future__ import annotations
@@ -101,12 +101,12 @@ def _pair(text: str) -> tuple[int, int]:
 # `gradstarve starve`: how features that share samples starve each other, by law and in training, from the command line.
 
 STARVE_EXAMPLE = 'Example: gradstarve starve --types "1,1,0;1,0,1;0,1,1" --probabilities 0.5,0.3,0.2 --depths 1,2 --time 300'
-_PAIR, _OFTEN = "1,0;1,1", "0.8,0.2"
+_PAIR, _OFTEN, _DEPTHS = "1,0;1,1", "0.8,0.2", "1,2,3"
 
 
 def starve(
     types: Annotated[
-        str, typer.Option(help="Sample types with ; or / between them, each a 1 or 0 per feature: which features it shows.")
+        str, typer.Option(help="Sample types with ; or / between them, each a 1 or 0 per feature, -1 against the label.")
     ] = _PAIR,
     probabilities: Annotated[
         Optional[str],  # noqa: UP045
@@ -119,9 +119,9 @@ def starve(
     losses: Annotated[
         str, choice(LOSSES, f"One column of the figure each: {', '.join(LOSSES)}.", several=True)
     ] = "cross-entropy,hinge,exponential",
-    depths: Annotated[str, typer.Option(help="Layers N of aligned paths, one row of the figure each; 1 is a read-out.")] = (
-        "1,2,3"
-    ),
+    depths: Annotated[
+        str, typer.Option(help="Layers N of aligned paths, one row of the figure each; 1 is a read-out.")
+    ] = _DEPTHS,
     init: Annotated[
         str, typer.Option(help="First logit v(0) of each feature, one for all or one each; a read-out starts at 0.")
     ] = "0.01",
@@ -171,6 +171,8 @@ def starve(
         if not text.isdecimal() or not int(text):
             raise typer.BadParameter(f"{text!r} is not a number of layers, 1, 2, 3, ...", param_hint="'--depths'")
         layers.append(int(text))
+    if depths == _DEPTHS and min(map(min, table)) < 0:
+        layers = [1]  # a ReLU path does not see a feature whose sign is turned
     positive("--time", time)
     settings = {
         "types": table,
@@ -238,8 +240,8 @@ def _types(text: str) -> list[list[int]]:
     rows = [row.replace(",", " ").split() for row in text.replace("/", ";").split(";") if row.strip()]
     for row in rows:
         for part in row:
-            if part not in ("0", "1"):
-                message = f'{part!r} is neither 0 nor 1; two types of two features are "{_PAIR}"'
+            if part not in ("0", "1", "-1"):
+                message = f'{part!r} is neither 0 nor 1 nor -1; two types of two features are "{_PAIR}"'
                 raise typer.BadParameter(message, param_hint=hint)
     if not rows or len({len(row) for row in rows}) > 1:
         shape = f"types of {', '.join(str(len(row)) for row in rows)} features" if rows else "no type"
@@ -266,6 +268,74 @@ def _numbers(option: str, text: str, count: int | None, of: str = "") -> list[fl
         message = f"{text!r} has {len(values)} numbers for {count} {of}; give {count}"
         raise typer.BadParameter(message, param_hint=f"'{option}'")
     return values
+
+
+# `gradstarve shortcut`: a shortcut that contradicts the label on a minority, worst cell and average, law and training.
+
+SHORTCUT_EXAMPLE = "Example: gradstarve shortcut --agreements 0.8,0.95 --losses hinge,focal --shortcut 0.8 --time 50"
+SHORTCUT_LOSSES = (*LOSSES, "smoothed", "focal", "shifted")
+
+
+def shortcut(
+    agreements: Annotated[
+        str, typer.Option(help="How often the shortcut agrees with the label, above 1/2: one row of the figure each.")
+    ] = "0.7,0.9,0.98",
+    losses: Annotated[
+        str, choice(SHORTCUT_LOSSES, f"One column of the figure each: {', '.join(SHORTCUT_LOSSES)}.", several=True)
+    ] = "cross-entropy,hinge,smoothed",
+    core: Annotated[float, typer.Option(help="Norm r_c of the core feature.")] = 1.0,
+    shortcut: Annotated[float, typer.Option(help="Norm r_s of the shortcut.")] = 1.5,
+    noise: Annotated[float, typer.Option(help="Standard deviation of the noise of test samples.")] = 0.6,
+    time: Annotated[float, typer.Option(help="Until when, in step size x step.")] = 100.0,
+    width: Annotated[int, count("Neurons h of an ordinary network.", least=2)] = 32,
+    networks: Annotated[
+        int, typer.Option("--seeds", "--networks", min=1, help="How many ordinary networks start at random.")
+    ] = 8,
+    pixels: Annotated[int, count("Pixels along a map.", least=5)] = 41,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    figures: Figures = "png",
+    out: Annotated[Path, out_option("shortcut.png and shortcut.json")] = DEFAULT_OUT,
+) -> None:
+    """Show what a shortcut that a minority contradicts does to the worst cell, by law and in training.
+
+    Each agreement beside each loss: the accuracy of the worst cell (label x shortcut) and on average over time, by the law
+    of one layer, of a trained read-out, and of ordinary two-layer networks from random starts; and maps of the worst cell at
+    the end over agreement and size of the shortcut. Prints a row each, with the peak of the shortcut and what is left of it.
+    smoothed: cross-entropy with a tenth of the labels flipped; focal: gamma 2; shifted: cross-entropy with its margin
+    shifted by 2. Writes the figure, and all curves as JSON.
+    """
+    for option, value in (("--core", core), ("--shortcut", shortcut), ("--noise", noise), ("--time", time)):
+        positive(option, value)
+    check_choice("--figures", figures, FORMATS)
+    settings = {
+        "agreements": _numbers("--agreements", agreements, None),
+        "losses": several("--losses", losses, SHORTCUT_LOSSES),
+        "core": core,
+        "shortcut": shortcut,
+        "noise": noise,
+        "time": time,
+        "width": width,
+        "networks": networks,
+        "pixels": pixels,
+        "key": seed,
+    }
+    with command("gradstarve shortcut"):
+        folder = files.output_directory(out)
+        use_float64()
+        study = run_shortcut(settings)
+        study.plot(folder / f"shortcut.{figures}")
+        result = {"settings": study.settings, "environment": files.environment()} | study.to_dict()
+        files.write_json(folder / "shortcut.json", result)
+    print_result(as_json, result, f"{study.table()}\n\n{study.notes()}")
+    wrote(folder / f"shortcut.{figures}", folder / "shortcut.json")
+
+
+def run_shortcut(settings: dict[str, Any]) -> Any:
+    """The `ShortcutStudy` of `settings` by name, as stored in shortcut.json."""
+    from gradstarve.studies.shortcut import shortcut_study
+
+    return shortcut_study(**settings)
 
 
 # `gradstarve phase`: maps of where training fails and how long it takes, loss beside loss, from the command line.

@@ -39,6 +39,7 @@ SECTIONS = {
     17: "Any step is two factors",
     18: "Any residual is a clock",
     19: "kappa in discrete time",
+    20: "A shortcut with a minority",
     21: "Task switches",
     22: "Leaky networks",
     23: "Biases",

@@ -10,7 +10,7 @@ from gradstarve.problem._curve import (
     given,
 )
 from gradstarve.problem._data import Breach, ClassDataset, Dataset, Ray, Reduction, Separability, distinct
-from gradstarve.problem._datasets import SIDE, TwoDigits, check_types, with_patch
+from gradstarve.problem._datasets import SIDE, TwoDigits, check_types, signed_types, with_patch
 from gradstarve.problem._dynamics import (
     Dynamics,
     GradientDescent,
@@ -50,7 +50,16 @@ from gradstarve.problem._networks import (
     init_softmax,
     init_two_layer,
 )
-from gradstarve.problem._phases import PhasedCurve, Phases, are_phases, as_phases, beginnings, frequencies_of, phase_at
+from gradstarve.problem._phases import (
+    PhasedCurve,
+    Phases,
+    are_phases,
+    as_phases,
+    beginnings,
+    ends_of,
+    frequencies_of,
+    phase_at,
+)
 
 __all__ = [
     "LOSSES",

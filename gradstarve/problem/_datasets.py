@@ -156,6 +156,74 @@ def _weights(frequencies: Any, counts: list[int]) -> Any:
     return (frequencies / np.array(counts, frequencies.dtype)).repeat(np.array(counts))
 
 
+class ColouredDigits(NamedTuple):
+    """What `coloured_digits` gives: `train` and `test`, [n, 65], class + first in both, without a shared image.
+
+    `agrees`, `agrees_test`: which images have the colour of their class, [n] (bool); `striped`, `striped_test`: which have
+    its stripes.
+    """
+
+    train: Dataset
+    test: Dataset
+    agrees: np.ndarray
+    agrees_test: np.ndarray
+    striped: np.ndarray
+    striped_test: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"ColouredDigits({self.train.size} training images, {int((~self.agrees).sum())} of another colour)"
+
+
+def coloured_digits(
+    agreement: float,
+    pair: Any = (3, 8),
+    *,
+    key: Any = 0,
+    colour: float = 1.0,
+    stripes: float = 0.0,
+    stripe_agreement: float = 0.9,
+    train: float = 0.5,
+) -> ColouredDigits:
+    """Two digits as labels +1 and -1 with a colour that agrees with the class on a share `agreement` of the training set.
+
+    Images are those of `digits(pair, centred=True)`, 64 pixels less the midpoint of the class means, and coordinate 64 is
+    the colour: +`colour` or -`colour`, which is y `colour` where it agrees. Of the test images half agree, in each class.
+    With `stripes` > 0 every other column is brighter or darker by this much behind the digit (where the image is dark,
+    before centring): brighter where the stripes say +, which they do right on the share `stripe_agreement` of the training
+    images, drawn apart from the colour, and on half of the test images. `ValueError` for shares outside (0, 1) and sizes
+    that are not above 0; `ImportError` without scikit-learn.
+
+    >>> data = coloured_digits(0.9, colour=2.0)
+    >>> data.train.points.shape, round(float(data.agrees.mean()), 2), float(abs(data.train.points[0, 64]))
+    ((179, 65), 0.9, 2.0)
+    """
+    agreement = as_number("agreement", agreement, 0, 1, with_low=False, with_high=False)
+    stripe_agreement = as_number("stripe_agreement", stripe_agreement, 0, 1, with_low=False, with_high=False)
+    colour, stripes = as_number("colour", colour, 0, with_low=False), as_number("stripes", stripes, 0)
+    plain = digits(pair, key=key, train=train)
+    draw = np.random.default_rng((as_seed(key), 1))
+    columns = np.tile(np.arange(SIDE) % 2 == 0, SIDE)
+
+    def chosen(labels: np.ndarray, share: float) -> np.ndarray:
+        found = np.zeros(labels.size, bool)
+        for sign in (1, -1):
+            mine = np.flatnonzero(labels == sign)
+            found[draw.permutation(mine)[: round(share * mine.size)]] = True
+        return found
+
+    parts, centre = [], None
+    for data, shares in ((plain.train, (agreement, stripe_agreement)), (plain.test, (0.5, 0.5))):
+        images, labels = np.asarray(data.points, np.float64), np.asarray(data.labels)
+        agrees, striped = (chosen(labels, share) for share in shares)
+        images = images + stripes * np.where(striped, labels, -labels)[:, None] * columns * (1 - images)
+        if centre is None:
+            centre = sum(images[labels == sign].mean(0) for sign in (1, -1)) / 2
+        points = np.concatenate([images - centre, (colour * np.where(agrees, labels, -labels))[:, None]], axis=1)
+        parts.append((Dataset(points.astype(data.points.dtype), labels), agrees, striped))
+    (first, agrees, striped), (second, agrees_test, striped_test) = parts
+    return ColouredDigits(first, second, agrees, agrees_test, striped, striped_test)
+
+
 @cache
 def _load() -> tuple[np.ndarray, np.ndarray]:
     """Images [1797, 64] in [0, 1] and their digits [1797]."""
@@ -256,9 +324,10 @@ def cones(key, dim=2, *, points_per_class=4, opening=0.5, spread=0.3) -> Dataset
 
 @deprecated("types", "probabilities", "dim", "scales", "key", "mirrored")
 def features(types, probabilities, *, dim=None, scales=None, key=None, mirrored=False) -> Dataset:
-    """Orthogonal features in samples of S types (section 10): sample S is the sum of r_k e_k over its features, label +1.
+    """Orthogonal features in samples of S types (section 10): sample S is sum_k S_k r_k e_k, with label +1.
 
-    `types`: [S, K] of 0 and 1, `probabilities`: [S], which sum to 1, `scales`: r_k, [K], default 1; `dim` >= K, default K.
+    `types`: [S, K] of -1, 0 and 1: the feature is there with its sign turned, is not there, or is there; `probabilities`:
+    [S], which sum to 1, `scales`: r_k, [K], default 1; `dim` >= K, default K.
     Without `key` feature k lies along e_k; with one the K directions are uniform and orthonormal. With `mirrored` half
     of each sample's weight goes to its opposite with label -1, points S, ..., 2S - 1: a linear read-out learns the same
     curve from both, a ReLU network does not, because a neuron sees one of the two.
@@ -307,18 +376,74 @@ def starving_pair(p_frequent, p_both, *, dim=2, scales=(1.0, 1.0), key=None, mir
     return features(types, probabilities, dim=dim, scales=scales, key=key, mirrored=mirrored)
 
 
+def shortcut(agreement, *, core=1.0, shortcut=1.0, dim=None, key=None, mirrored=True) -> Dataset:
+    """Samples y (r_c e_1 + s r_s e_2): a core feature that tells the label y, and a shortcut that mostly agrees (20.1).
+
+    `agreement`: p, how often s = +1, 0 < p < 1; `core`: r_c; `shortcut`: r_s. Point 0 is the majority r_c e_1 + r_s e_2 and
+    point 1 the minority r_c e_1 - r_s e_2, both of label +1; their opposites of label -1 follow, each with half of the
+    weight, unless `mirrored` is false. The other arguments are those of `features`. Several at once: arrays [L] of
+    `agreement` and `shortcut` are independent shortcuts, and an array [C] of `core` is several cores, with one point for
+    each pattern of signs, 2^L in the order of `signed_types`.
+
+    >>> data = shortcut(0.75, core=1.0, shortcut=2.0)
+    >>> data.points.tolist(), data.weights.tolist()
+    ([[1.0, 2.0], [1.0, -2.0], [-1.0, -2.0], [-1.0, 2.0]], [0.375, 0.125, 0.375, 0.125])
+    """
+    types, probabilities, scales = signed_types(agreement, core, shortcut)
+    if probabilities.ndim != 1:
+        raise ValueError(f"agreement, core and shortcut must be of one problem, got batch axes {probabilities.shape[:-1]}")
+    return features(types, probabilities, dim=dim, scales=scales, key=key, mirrored=mirrored)
+
+
+def signed_types(agreement, core=1.0, shortcut=1.0) -> tuple[Any, Any, Any]:
+    """The sample types [S, K], probabilities [*batch, S] and scales [*batch, K] of cores and of independent shortcuts.
+
+    `agreement` and `shortcut`: one number, or [*batch, L] for L shortcuts; `core`: one number, or [*batch, C]. Features are
+    the C cores, +1 in every type, and then the L shortcuts: K = C + L <= 6, S = 2^L, from all agreeing to all contradicting,
+    the last shortcut changing first. `ValueError` for numbers that are not above 0, and for an agreement of 1 and more.
+
+    >>> types, probabilities, scales = signed_types(0.75, shortcut=2.0)
+    >>> types.tolist(), probabilities.tolist(), scales.tolist()
+    ([[1.0, 1.0], [1.0, -1.0]], [0.75, 0.25], [1.0, 2.0])
+    """
+    agreement, core, shortcut = (
+        jnp.atleast_1d(value) for value in real_arrays(agreement=agreement, core=core, shortcut=shortcut)
+    )
+    for name, value in (("agreement", agreement), ("core", core), ("shortcut", shortcut)):
+        check_positive(name, value)
+    if is_concrete(agreement) and (np.asarray(agreement) >= 1).any():
+        raise ValueError(
+            f"agreement must be below 1, got {np.asarray(agreement).max()}: without samples that contradict it, a shortcut "
+            "is a feature like any other; give it as a 1 in the types of features(...)"
+        )
+    cores, count = core.shape[-1], max(agreement.shape[-1], shortcut.shape[-1])
+    if {agreement.shape[-1], shortcut.shape[-1]} - {1, count}:
+        raise ValueError(f"agreement has {agreement.shape[-1]} shortcuts and shortcut has {shortcut.shape[-1]}")
+    if cores + count > 6:
+        raise ValueError(f"core and shortcut must have at most 6 features together, got {cores} and {count}")
+    signs = 1 - 2.0 * ((np.arange(2**count)[:, None] >> np.arange(count)[::-1]) & 1)
+    types = jnp.asarray(np.hstack([np.ones((len(signs), cores)), signs]), agreement.dtype)
+    batch = jnp.broadcast_shapes(*(value.shape[:-1] for value in (agreement, core, shortcut)))
+    share = jnp.broadcast_to(agreement, (*batch, count))[..., None, :]
+    probabilities = jnp.prod(jnp.where(signs > 0, share, 1 - share), axis=-1)
+    scales = jnp.concatenate(
+        [jnp.broadcast_to(core, (*batch, cores)), jnp.broadcast_to(shortcut, (*batch, count))], axis=-1
+    )
+    return types, probabilities, scales
+
+
 def check_types(types) -> None:
-    """Raise a `ValueError` unless `types` is [S, K] of 0 and 1 with a feature in every type and every feature in a type."""
+    """Raise a `ValueError` unless `types` is [S, K] of -1, 0, 1 with a feature in every type and every feature in a type."""
     types = readable("types", types)
     if types.ndim != 2 or 0 in types.shape:
         raise ValueError(f"types must be [S, K], one row a sample type and one column a feature, got shape {types.shape}")
     if not is_concrete(types):
         return
     values = np.asarray(types)
-    if not np.isin(values, (0, 1)).all():
-        raise ValueError(f"types must hold 0 and 1, got {values[~np.isin(values, (0, 1))][0]}")
+    if not np.isin(values, (-1, 0, 1)).all():
+        raise ValueError(f"types must hold -1, 0 and 1, got {values[~np.isin(values, (-1, 0, 1))][0]}")
     for axis, name in ((1, "sample type"), (0, "feature")):
-        empty = np.flatnonzero(values.sum(axis) == 0)
+        empty = np.flatnonzero(~values.any(axis))
         if empty.size:
             raise ValueError(f"{name} {empty[0]} is empty: its {'row' if axis else 'column'} of types holds zeros only")
 

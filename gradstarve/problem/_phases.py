@@ -105,6 +105,22 @@ def frequencies_of(phases: Any, *, whole: bool) -> tuple[tuple[float, ...], tupl
     return _ends([until for until, _ in pairs], whole, wanted), tuple(p for _, p in pairs)
 
 
+def ends_of(phases: Any, what: str) -> tuple[tuple[float, ...], tuple[Any, ...]]:
+    """The ends in time and the values of a list of pairs (until, value), of which the last end may be None.
+
+    >>> ends_of([(10, 1.0), (None, 2.0)], "weights")
+    ((10.0, inf), (1.0, 2.0))
+    """
+    wanted = f"phases of {what} are a list of pairs (until, {what}), such as [(100, ...), (None, ...)]"
+    try:
+        pairs = [(until, value) for until, value in phases]
+    except (TypeError, ValueError):
+        raise ValueError(f"{wanted}, got {shown(phases)}") from None
+    if not pairs:
+        raise ValueError(f"{wanted}, got none")
+    return _ends([until for until, _ in pairs], False, wanted), tuple(value for _, value in pairs)
+
+
 def _ends(given_ends: list[Any], whole: bool, wanted: str) -> tuple[float, ...]:
     """Rising ends; None for the last one is infinity."""
     ends: list[float] = []

@@ -90,6 +90,11 @@ class FeatureTable:
         for name in names:
             if name not in LOSS_NAMES:
                 raise ValueError(f"losses must be among {', '.join(LOSS_NAMES)}, got {name!r}")
+        if (np.asarray(types) < 0).any() and max(depths) > 1:
+            raise ValueError(
+                f"depths must be 1 for types that hold -1, got {depths}: a ReLU path does not see a feature whose sign is "
+                "turned; theory.feature_flow(...) has the law of linear paths"
+            )
         problem = cls(
             np.asarray(types),
             np.asarray(probabilities),
@@ -103,6 +108,11 @@ class FeatureTable:
         for depth in depths:
             problem.flow(names[0], depth)  # which checks the start
         return problem
+
+    @property
+    def signed(self) -> bool:
+        """Whether a type shows a feature against the label."""
+        return bool((self.types < 0).any())
 
     def settings(self) -> dict[str, Any]:
         """Arguments of `feature_study`."""
@@ -177,7 +187,7 @@ def random_band(problem: FeatureTable, loss: str, width: int, networks: int, rec
     data = datasets.features(problem.types, problem.probabilities, scales=problem.scales)
     size = float(np.sqrt(np.mean(problem.init / problem.scales) / np.sqrt(width / 2)))
     start = init_two_layer(jax.random.fold_in(problem.key, 2), networks, width, len(problem.scales), size, size)
-    step = 0.05 / float(np.max(problem.types @ problem.scales**2))
+    step = 0.05 / float(np.max(problem.types**2 @ problem.scales**2))
     steps = int(min(np.ceil(problem.time / step), _MOST_STEPS))
     shown, dynamics = jnp.asarray(np.diag(problem.scales)), GradientDescent(step)
     done, logits, clock = 0, [], []
@@ -215,11 +225,11 @@ class Cell:
     """One loss and one kind of network. K features, T times of the law, R records of training.
 
     `model`: the depth N of (10.1), or "ordinary" for two layers with all connections (10.7). `law`, `law_alone`: v_k [T, K],
-    None where there is no law (ordinary neurons, squared loss); `trained`, `trained_alone`: [R, K]. `reach`, `reach_alone`:
-    the law's times to a logit of 1 [K], inf where there is none up to 1e15 (squared loss, N >= 2: up to `time`). `gap`: the
-    largest |trained - law| over the largest logit, `index_gap`: of the index. `band`: quantiles 10, 50, 90 % over random
-    starts [3, R, K], NaN after the last step, and `distance`: how far (10.1) is from the ordinary network that starts with
-    the same logits, over the largest logit.
+    None where there is no law (ordinary neurons with squared loss or with signed types); `trained`, `trained_alone`: [R, K].
+    `reach`, `reach_alone`: the law's times to a logit of 1 [K], inf where there is none up to 1e15 (squared loss, N >= 2: up
+    to `time`). `gap`: the largest |trained - law| over the largest logit, `index_gap`: of the index. `band`: quantiles 10,
+    50, 90 % over random starts [3, R, K], NaN after the last step, and `distance`: how far (10.1) is from the ordinary
+    network that starts with the same logits, over the largest logit.
     """
 
     model: int | str
@@ -295,7 +305,8 @@ class FeatureStudy:
             return "-"
         if np.isfinite(times[k]):
             return number(times[k])
-        latest = _latest(cell.model, cell.loss, self.settings["time"])
+        signed = np.min(self.settings["types"]) < 0
+        latest = self.settings["time"] if signed else _latest(cell.model, cell.loss, self.settings["time"])
         return "never" if np.isfinite(LOSSES[cell.loss].rest) and latest == _LATEST else f"> {number(latest)}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -327,8 +338,8 @@ def feature_study(
 ) -> FeatureStudy:
     """Laws (10.1), (10.6), (10.7) and training for a table of sample types, together and alone, per loss and depth.
 
-    `types`: [S, K] of 0 and 1; `probabilities`: [S], which sum to 1; `scales`: r_k [K], default 1; `init`: v_k(0) > 0 of all
-    networks of two and more layers, a number or [K] (one layer starts at 0); `time`: until when, in units of step size x
+    `types`: [S, K] of -1, 0 and 1; `probabilities`: [S], which sum to 1; `scales`: r_k [K], default 1; `init`: v_k(0) > 0 of
+    all networks of two and more layers, a number or [K] (one layer starts at 0); `time`: until when, in units of step size x
     step. `ordinary` adds two layers with all connections: one network of `width` neurons active on all samples, started with
     the same logits, and `networks` random ones of a standard deviation that lets the logit of norm 1 start at about `init`.
     `progress` as in `simulate`; `key` is that of the read-out's frame and of ordinary networks.
@@ -369,10 +380,10 @@ def feature_study(
 def _cell(problem, model, loss, network, logits, times, records, networks, width) -> Cell:
     (trained, trained_alone), kept = logits, slice(None, None, _EVERY)
     together, alone = _laws(problem, model, loss, network)
-    latest, level = _latest(model, loss, problem.time), _level(loss)
+    latest, level = problem.time if problem.signed else _latest(model, loss, problem.time), _level(loss)
     band = random_band(problem, loss, width, networks, records) if model == ORDINARY else None
     distance = None
-    if model == ORDINARY and not LOSSES[loss].pulls_back:
+    if model == ORDINARY and not LOSSES[loss].pulls_back and not problem.signed:
         distance = _far(trained, np.asarray(problem.flow(loss, 2).features(times))[kept])  # times of one shape compile once
     if together is None:
         return Cell(model, loss, None, None, trained, trained_alone, None, None, np.nan, np.nan, band, distance)
@@ -388,7 +399,7 @@ def _laws(problem: FeatureTable, model: int | str, loss: str, network: Any) -> t
     if model != ORDINARY:
         flow = problem.flow(loss, int(model))
         return (lambda t: np.asarray(flow.features(t))), (lambda t: np.asarray(flow.alone(t)))
-    if LOSSES[loss].pulls_back:
+    if LOSSES[loss].pulls_back or problem.signed:
         return None, None
     w, z = np.asarray(network.w), np.asarray(network.z)
     shared = theory.shared_features(problem.types, problem.probabilities, w, z, loss, scales=problem.scales)
@@ -541,7 +552,7 @@ def _style(k: int) -> tuple[str, str]:
 
 def _curves(panel: Any, study: Any, cell: Any) -> None:
     if cell.law is None:
-        panel.text(0.02, 0.97, "no law: this loss\npushes neurons back", transform=panel.transAxes, va="top", **_SMALL)
+        panel.text(0.02, 0.97, "no law: neurons\nmay leave samples", transform=panel.transAxes, va="top", **_SMALL)
     for k in range(cell.trained.shape[1]):
         colour, mark = _style(k)
         if cell.band is not None:

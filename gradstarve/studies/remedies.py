@@ -295,11 +295,11 @@ def remedy_study(
 ) -> RemedyStudy:
     """Train ordinary networks under each remedy and measure what becomes of each feature, and at what cost.
 
-    `types`: [S, K] of 0 and 1; `probabilities`: [S], which sum to 1; `scales`: r_k [K], default 1; the default is a shortcut
-    table: feature 1 mostly alone, at times both, feature 2 seldom alone. `remedies`: default `list_remedies` of the table;
-    `networks` random starts (at least 2) of `width` neurons with weights of standard deviation `init`, the same under all
-    remedies; `steps` of gradient descent with `step_size`; `noise`: standard deviation of each input coordinate in testing;
-    `loss_levels`: see the head of the module. `progress` as in `simulate`. `ValueError` for bad tables and numbers,
+    `types`: [S, K] of -1, 0 and 1; `probabilities`: [S], which sum to 1; `scales`: r_k [K], default 1; the default is a
+    shortcut table: feature 1 mostly alone, at times both, feature 2 seldom alone. `remedies`: default `list_remedies` of the
+    table; `networks` random starts (at least 2) of `width` neurons with weights of standard deviation `init`, the same under
+    all remedies; `steps` of gradient descent with `step_size`; `noise`: standard deviation of each input coordinate in
+    testing; `loss_levels`: see the head of the module. `progress` as in `simulate`. `ValueError` for bad tables and numbers,
     `ConvergenceError` for training that diverges.
 
     >>> study = remedy_study(remedies=[Remedy("nothing")], networks=2, steps=100)

@@ -147,6 +147,14 @@ v2_low, v2_high = sp.symbols("v2_low v2_high", real=True)
 t_freeze, t_last, t_peak = sp.symbols("t_freeze t_last t_peak", positive=True)
 S_sum, D_root = sp.symbols("S D", positive=True)  # squared loss: p1 + 2 p12, and the root in its exponents
 
+# a core and a shortcut: the logits they carry, their norms; majority and minority; p is the share of the majority
+core, side = sp.symbols("v_c v_s", real=True)
+core_of, side_of = sp.Function("v_c"), sp.Function("v_s")
+r_core, r_side = sp.symbols("r_c r_s", positive=True)
+majority, minority = sp.symbols("a b", real=True)
+majority_of, minority_of = sp.Function("a"), sp.Function("b")
+side_peak, side_end, core_end = sp.symbols("v_peak v_s_end v_c_end", real=True)
+
 # softmax: the logit of the true class, of one other, and of each of the K - 2 left
 K = sp.Symbol("K", positive=True)  # number of classes; the algebra does not need an integer
 logits = sp.symbols("f0 f1 f2", real=True)
@@ -290,6 +298,9 @@ LATEX_NAMES: dict[str, str] = {
     "t_freeze": r"t_{\mathrm{freeze}}",
     "t_last": r"t_{\mathrm{last}}",
     "t_peak": r"t_{\mathrm{peak}}",
+    "v_peak": r"v_{s}^{\mathrm{peak}}",
+    "v_s_end": r"v_{s}^{\mathrm{end}}",
+    "v_c_end": r"v_{c}^{\mathrm{end}}",
     "t_plateau": r"t_{\mathrm{plateau}}",
     "ell_new": r"\tilde{\ell}",
     "g_new": r"\tilde{g}",

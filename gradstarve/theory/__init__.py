@@ -48,6 +48,7 @@ from gradstarve.theory._phases import PhasedMode, PhasedSolution, alive_share, s
 from gradstarve.theory._plateaus import PlateauExits, plateau_exits
 from gradstarve.theory._reweighting import Reweighting, equal_speed_weights, equal_time_weights, fastest_weights
 from gradstarve.theory._sgd import LogitDistribution, MixedTimeDistribution, ModeMiniBatch, ModeSGD, TimeDistribution
+from gradstarve.theory._shortcut import Change, Peak, Shortcut, Stop, minority_needed, shortcut
 from gradstarve.theory._softmax import SoftmaxMode, SoftmaxReadOut, softmax_mode
 from gradstarve.theory._solve import Solution, solve, solve_mode
 from gradstarve.theory._speed import confident_logit, error_tail, hinge_advantage, time_to_confidence
@@ -55,6 +56,7 @@ from gradstarve.theory._starvation import StarvingPair, starving_pair
 
 __all__ = [
     "Alignment",
+    "Change",
     "ClockCurve",
     "ConeBounds",
     "DataGap",
@@ -74,15 +76,18 @@ __all__ = [
     "ModeSolution",
     "NearbySolution",
     "NeuronEvents",
+    "Peak",
     "PhasedMode",
     "PhasedSolution",
     "PlateauExits",
     "Reweighting",
     "SharedFeatures",
+    "Shortcut",
     "SoftmaxMode",
     "SoftmaxReadOut",
     "Solution",
     "StarvingPair",
+    "Stop",
     "TimeDistribution",
     "alive_share",
     "antipodal_fate",
@@ -117,6 +122,7 @@ __all__ = [
     "max_margin_direction",
     "minimax_peak",
     "minimax_tail",
+    "minority_needed",
     "ntk",
     "one_layer_logit",
     "one_layer_time",
@@ -126,6 +132,7 @@ __all__ = [
     "settled_logit",
     "shared_features",
     "shared_slope",
+    "shortcut",
     "softmax_mode",
     "solve",
     "solve_mode",

@@ -1,14 +1,15 @@
 """The logits of orthogonal features that share samples (10.1), and how much they starve each other (10.6).
 
-A sample type is a set S of features with probability p_S; v_k is the logit that feature k carries, m_S = sum_{k in S} v_k
-the margin of a sample. With one layer, or balanced paths of N layers each of which sees one feature, and r_k the norm of
-feature k in a sample,
+A sample type S has probability p_S and S_k = 1 for the features that it shows, -1 for those that it shows with their sign
+turned, and 0 for the others; v_k is the logit that feature k carries, m_S = sum_k S_k v_k the margin of a sample. With one
+layer, or balanced paths of N layers each of which sees one feature, and r_k the norm of feature k in a sample,
 
-    dv_k/dt = N r_k^(2/N) v_k^(2-2/N) sum_{S with k} p_S g(m_S),                                              (10.1)
+    dv_k/dt = N r_k^(2/N) v_k^(2-2/N) sum_S p_S S_k g(m_S),                                       (10.1), section 20
 
 so phi(v_k), phi' = v^(2/N-2), moves at a speed that only g changes. With the hinge loss that speed is constant until a
-margin is reached; margins never fall, so that there is one event a type and the solution is exact (`hinge_phases`).
-With one layer and sample types of which any two are equal or share nothing, each type is a read-out of its own (3.9).
+margin is reached. Without signs margins never fall, so that there is one event a type and the solution is exact
+(`hinge_phases`); with signs they may be pushed back and slide along 1 (`_flat`).
+With one layer and sample types of which any two are equal or at right angles, each type is a read-out of its own (3.9).
 
 Above them: where they settle; below: neurons that see several features (10.7).
 """
@@ -42,6 +43,7 @@ from gradstarve.ground import (
 from gradstarve.problem import Hinge, Loss, SpectralDecoupling, as_loss, check_types, with_closed_form
 from gradstarve.special import invert
 from gradstarve.theory._depth import one_layer_logit
+from gradstarve.theory._flat import flat_phases, is_flat, kinks_and_levels
 from gradstarve.theory._flows import follow
 from gradstarve.theory._mode import insert_axes
 from gradstarve.theory._piecewise import check_times
@@ -61,6 +63,7 @@ from gradstarve.theory._piecewise import check_times
 
 _PATIENCE = 5e3  # of the fastest mode's times: what explicit steps get through
 _MOST = 200
+_LATE = 1e4  # a margin beyond all rests
 _HALVINGS = 60
 
 
@@ -68,9 +71,9 @@ _HALVINGS = 60
 def settled_features(types, probabilities, loss: Loss | str, *, depth=1) -> Float[Array, "*batch K"]:
     """The logits v_k at which features settle, [*batch, K]: the minimiser of sum_S p_S l_S(m_S), over v >= 0 if N >= 2.
 
-    `types`: [S, K] of 0 and 1; `probabilities`: [*batch, S] > 0, of which only the ratios matter, so that they need not sum
-    to 1; `loss`: a `SpectralDecoupling` of cross-entropy, exponential or squared loss, with one penalty or one a type, or
-    "squared". Independent of scales and start, by the
+    `types`: [S, K] of -1, 0 and 1; `probabilities`: [*batch, S] > 0, of which only the ratios matter, so that they need not
+    sum to 1; `loss`: a smooth loss that pulls back, such as "squared", `FlippedLabels` of cross-entropy, or a
+    `SpectralDecoupling` with one penalty or one a type. Independent of scales and start, by the
     head of this module; the gradient of F is below 1e-13 of its terms in float64 (2e-6 in float32). Differentiable twice
     in probabilities and penalties. `HypothesisError` where types that pull back do not determine the logits, and for the
     hinge loss inside, whose margins slide along 1.
@@ -92,11 +95,12 @@ def settled_features(types, probabilities, loss: Loss | str, *, depth=1) -> Floa
             f"types {np.flatnonzero(pulls).tolist()} do, of rank below K = {kinds.shape[1]}",
             "feature_flow(...).features(t) at a time that is long enough",
         )
-    found = _settle(kinds, probabilities.reshape(-1, kinds.shape[0]), loss, depth)
+    found = least_point(kinds, probabilities.reshape(-1, kinds.shape[0]), loss, depth)
     return found.reshape(*probabilities.shape[:-1], -1)
 
 
-def _settle(types, p, loss: Loss, depth: int) -> Array:
+def least_point(types, p, loss: Loss, depth: int) -> Array:
+    """The minimiser of sum_S p_S l_S(m_S), over v >= 0 at depth >= 2: types [S, K], p [b, S], [b, K]."""
     found, reached = _minimise(types, p, loss, depth > 1)
     if is_concrete(reached) and not bool(reached.all()):
         raise ConvergenceError(f"the minimiser was not reached in {_MOST} Newton steps; use feature_flow(...).features(t)")
@@ -122,14 +126,12 @@ def until_rest(integrate, types, p, r, start, loss: Loss, depth: int, t) -> Arra
     `ConvergenceError` where features still move then.
     """
     arguments = (types, p, r, start, loss, depth)
-    if not isinstance(loss, SpectralDecoupling) and not loss.pulls_back:
-        return integrate(*arguments, t)
     if t.size == 0 or not all(map(is_concrete, (t, p, r, start))) or not _comes_to_rest(types, loss):
         return integrate(*arguments, t)
-    most = _PATIENCE / float(jnp.max(_fastest(*arguments)))
+    most = _PATIENCE / max(float(jnp.max(_fastest(*arguments))), 1e-30)
     if float(jnp.max(t)) <= most:
         return integrate(*arguments, t)
-    rest = _settle(types, p, loss, depth)
+    rest = least_point(types, p, loss, depth)
     last = jnp.asarray(most, t.dtype)
     found = integrate(*arguments, jnp.append(jnp.minimum(t, last), last))
     off = float(np.max(np.abs(found[:, -1] - rest) / (1 + np.abs(rest))))
@@ -155,11 +157,12 @@ def _fastest(types, p, r, start, loss, depth):
 
     def one(p, r, start):
         v = jnp.maximum(jnp.abs(start), 1)
-        margins = types @ v
+        shown = jnp.abs(types)
+        margins = shown @ v
         bend = -jax.jvp(loss.residual, (0 * margins,), (jnp.ones_like(margins),))[1]
         if depth == 1:
-            return jnp.max(r**2 * ((p * bend * (types @ jnp.ones_like(v))) @ types))
-        return jnp.max(depth * r ** (2 / depth) * v ** (1 - 2 / depth) * ((p * bend * margins) @ types))
+            return jnp.max(r**2 * ((p * bend * (shown @ jnp.ones_like(v))) @ shown))
+        return jnp.max(depth * r ** (2 / depth) * v ** (1 - 2 / depth) * ((p * bend * margins) @ shown))
 
     return jax.vmap(one)(p, r, start)
 
@@ -169,8 +172,15 @@ def _pulls_back(loss: Loss, count: int) -> np.ndarray | None:
     inside = loss.loss if isinstance(loss, SpectralDecoupling) else loss
     if inside.pulls_back:
         return np.ones(count, bool)
+    if not isinstance(loss, SpectralDecoupling) and not loss.kinks:
+        late = loss.residual(jnp.full(count, _LATE))
+        if not is_concrete(late):
+            return None
+        pulls = np.asarray(late) < 0
+        if pulls.any():
+            return pulls
     if not isinstance(loss, SpectralDecoupling) or isinstance(inside, Hinge):
-        why = "hinge margins slide along 1" if isinstance(inside, Hinge) else "margins grow for ever"
+        why = "hinge margins slide along a kink" if is_flat(inside) else "margins grow for ever"
         raise HypothesisError(
             "logits settle under a smooth loss that pulls back (section 10)",
             f"loss = {loss.name!r}: {why}",
@@ -191,7 +201,7 @@ def _minimise(types: Array, probabilities: Array, loss: Loss, above_zero: bool) 
         margins = types @ v
         residual, bend = jax.jvp(loss.residual, (margins,), (jnp.ones_like(margins),))
         hessian = jnp.einsum("sk,s,sj->kj", types, -p * bend, types)
-        return -(p * residual) @ types, hessian, p @ types
+        return -(p * residual) @ types, hessian, p @ jnp.abs(types)
 
     def value(v, p):
         return jnp.sum(p * loss.value(types @ v))
@@ -240,11 +250,12 @@ def _minimise(types: Array, probabilities: Array, loss: Loss, above_zero: bool) 
 class FeatureFlow(eqx.Module):
     """K features under gradient flow (10.1). t is time, a scalar or an array of any shape. Made by `feature_flow`.
 
-    `types`: [S, K] of 0 and 1, `probabilities`: [*batch, S], `scales` and `start`: [*batch, K], `depth` N >= 1. Labels do
-    not matter: v_k is the logit in favour of the right one.
+    `types`: [S, K] of -1, 0 and 1, `probabilities`: [*batch, S], `scales` and `start`: [*batch, K], `depth` N >= 1. Labels
+    do not matter: v_k is the logit in favour of the right one.
 
-    Closed forms: hinge; one layer of squared loss; one layer of types of which any two are equal or share no feature
-    (3.9), which needs types that are known outside jit. The others are integrated in log t, also where a closed form
+    Closed forms: hinge, at depth 1 also with a margin shift, a temperature or flipped labels; one layer of squared loss; one
+    layer of types of which any two are equal or at right angles, sum_k r_k^2 S_k S'_k = 0 (3.9), (20.2), which needs types
+    and scales that are known outside jit. The others are integrated in log t, also where a closed form
     exists: the starving pair of the exponential loss (10.2) (`starving_pair` has it) and features that share nothing at
     N >= 2 (`depth_mode`). There both agree to 1e-14 at N = 1 to 3 and 1e-13 at 5, and integration is the cheaper one.
 
@@ -270,9 +281,19 @@ class FeatureFlow(eqx.Module):
         batch, count = self.start.shape[:-1], self.start.shape[-1]
         p, r, start = (leaf.reshape(-1, leaf.shape[-1]) for leaf in (self.probabilities, self.scales, self.start))
         loss, flat = self.loss_function, t.reshape(-1)
-        if self.depth == 1 and loss.clock is not None and _is_apart(self.types):
+        signed = _may_be_signed(self.types)
+        if self.depth == 1 and loss.clock is not None and _is_apart(self.types, self.scales):
             return _read_outs(self, t)
-        if loss.clock is not None and loss.stops:
+        if self.depth == 1 and is_flat(loss) and (signed or not isinstance(loss, Hinge)):
+            found, ended = _flat_at(self.types, p, r, start, loss, flat)
+            found = _ended(found, ended)
+        elif is_flat(loss) and signed and is_concrete(self.types):
+            raise HypothesisError(
+                "margins that never fall, or one layer (10.1)",
+                f"loss = {loss.name!r} at depth = {self.depth} with types that hold -1: margins slide along a kink",
+                "depth = 1, a smooth loss, or simulate_flow(...)",
+            )
+        elif loss.clock is not None and loss.stops:
             found = _hinge_at(self.types, p, r, start, self.depth, flat)
         elif loss.clock is not None and loss.pulls_back and self.depth == 1:
             found = _linear_at(self.types, p, r, start, flat)
@@ -286,7 +307,7 @@ class FeatureFlow(eqx.Module):
 
     def alone(self, t) -> Float[Array, "..."]:
         """v_k(t) if the other features were removed from the same samples, [*batch, *t.shape, K] (10.6)."""
-        if self.loss_function.clock is None:
+        if self.loss_function.clock is None or _may_be_signed(self.types):
             return self._each_alone(t)
         seen = self.probabilities @ self.types
         apart = jnp.eye(self.types.shape[1], dtype=self.types.dtype)
@@ -327,7 +348,8 @@ def _index(found: Array, alone: Array) -> Array:
 def feature_flow(types, probabilities, loss: Loss | str, *, depth=1, scales=None, init=None) -> FeatureFlow:
     """K orthogonal features learnt from samples of S types (10.1), by one layer or balanced paths of `depth` layers.
 
-    `types`: [S, K] of 0 and 1, every type with a feature and every feature in a type; `probabilities`: [*batch, S] > 0,
+    `types`: [S, K] of -1, 0 and 1, every type with a feature and every feature in a type; -1 is a feature that contradicts
+    the label (section 20; at depth >= 2 the paths are linear); `probabilities`: [*batch, S] > 0,
     which need not sum to 1: samples without a feature take no part, and a common factor is one of the unit of time;
     `scales`: r_k, [*batch, K] > 0, default 1; `init`: v_k(0), [*batch, K], default 0 at depth 1, where any number will do,
     and needed at depth >= 2, where it must be > 0 (at 0 a path never moves). `ValueError` otherwise.
@@ -379,26 +401,43 @@ def check_deep_start(name: str, start: Array, depth: int) -> None:
             )
 
 
-def _is_apart(types: Array) -> bool:
-    """Whether any two sample types are equal or share no feature; False where that can not be seen, inside jit."""
+def _may_be_signed(types: Array) -> bool:
+    """Whether a type shows a feature with its sign turned, as far as that can be seen: True inside jit."""
+    return not is_concrete(types) or bool((np.asarray(types) < 0).any())
+
+
+def _is_apart(types: Array, scales: Array) -> bool:
+    """Whether any two sample types are equal or at right angles; False where that can not be seen, inside jit.
+
+    Types that share no feature are at right angles whatever the scales; with signs it is a matter of the scales.
+    """
     if not is_concrete(types):
         return False
     shown = np.asarray(types)
-    shared, sizes = shown @ shown.T, shown.sum(-1)
-    return bool(((shared == 0) | ((shared == sizes) & (shared == sizes[:, None]))).all())
+    equal = (shown[:, None] == shown).all(-1)
+    share = np.abs(shown) @ np.abs(shown).T > 0
+    if not (share & ~equal).any():
+        return True
+    if not is_concrete(scales):
+        return False
+    squares = np.asarray(scales)[..., None, :] ** 2
+    products, sizes = (shown * squares) @ shown.T, (np.abs(shown) * squares) @ np.abs(shown).T
+    return bool(((np.abs(products) <= 4 * np.finfo(shown.dtype).eps * sizes) | equal).all())
 
 
 @eqx.filter_jit
 def _read_outs(flow: FeatureFlow, t: Array) -> Array:
-    """One layer, types that are equal or share nothing: each is a read-out at the norm of its samples (3.9).
+    """One layer, types that are equal or at right angles: each is a read-out at the norm of its samples (3.9).
 
-    Feature k's part of what the margin gains is r_k^2 over the square of that norm.
+    Feature k's part of what the margin gains is S_k r_k^2 over the square of that norm.
     """
-    twins = (flow.types.T @ flow.types > 0).astype(t.dtype)  # feature by feature, each its own twin
-    seen, squares = flow.probabilities @ flow.types, flow.scales**2 @ twins
-    numbers = (seen, jnp.sqrt(squares), flow.start @ twins, flow.scales**2 / squares, flow.start)
-    seen, norms, first, part, start = (insert_axes(leaf, t.ndim) for leaf in numbers)
-    return start + part * (one_layer_logit(seen, norms, first, flow.loss_function, t[..., None]) - first)
+    equal = (flow.types[:, None] == flow.types).all(-1).astype(t.dtype)
+    squares = flow.scales**2 @ (flow.types**2).T
+    squares = jnp.where(squares > 0, squares, 1)  # a type without features has no part in any
+    numbers = (flow.probabilities @ equal, jnp.sqrt(squares), flow.start @ flow.types.T, squares, flow.scales**2, flow.start)
+    seen, norms, first, squares, parts, start = (insert_axes(leaf, t.ndim) for leaf in numbers)
+    gained = (one_layer_logit(seen, norms, first, flow.loss_function, t[..., None]) - first) / squares
+    return start + parts * (gained @ (flow.types / jnp.sum(equal, axis=-1, keepdims=True)))
 
 
 # --- phi and its inverse ---------------------------------------------------------------------------------------------
@@ -474,6 +513,29 @@ def _hinge_at(types, p, r, start, depth, t):
         return raised(states[phase], paces[phase] * since[:, None], depth)
 
     return jax.vmap(one)(p, r, start)
+
+
+@eqx.filter_jit
+def _flat_at(types, p, r, start, loss, t):
+    kinks, levels = kinks_and_levels(loss, types.shape[0], types.dtype)
+
+    def one(p, r, start):
+        clocks, states, paces, ended = flat_phases(types, p, r, start, kinks, levels)
+        phase = jnp.sum(clocks[None] <= t[:, None], axis=-1) - 1
+        since = t - jnp.where(jnp.isfinite(clocks), clocks, 0)[phase]
+        return states[phase] + paces[phase] * since[:, None], ended | (jnp.max(t, initial=0) <= clocks[-1])
+
+    return jax.vmap(one)(p, r, start)
+
+
+def _ended(found: Array, ended: Array) -> Array:
+    """`found`; `ConvergenceError` where there are more events than there is room for."""
+    message = "margins meet their kinks more often than there is room for; ask for earlier times"
+    if not is_concrete(ended):
+        return eqx.error_if(found, ~ended.all(), message)
+    if not bool(ended.all()):
+        raise ConvergenceError(message)
+    return found
 
 
 # --- squared loss, one layer: a linear equation ----------------------------------------------------------------------
@@ -688,6 +750,7 @@ def shared_features(types, probabilities, w, z, loss: Loss | str, *, scales=None
             "simulate_flow",
         )
     _check_squares(w, z)
+    _check_cone(flow)
     if is_concrete(w) and is_concrete(z):
         seen = np.einsum("...hk,sk->...hs", np.asarray(w * flow.scales[..., None, :]), np.asarray(flow.types))
         empty = (np.asarray(w) == 0).all(-1) & (np.asarray(z) == 0)
@@ -702,6 +765,20 @@ def shared_features(types, probabilities, w, z, loss: Loss | str, *, scales=None
     batch = flow.start.shape[:-1]
     w, z = jnp.broadcast_to(w, (*batch, *w.shape[-2:])), jnp.broadcast_to(z, (*batch, z.shape[-1]))
     return SharedFeatures(flow.types, flow.probabilities, flow.scales, w, z, loss)
+
+
+def _check_cone(flow: FeatureFlow) -> None:
+    """With signs samples may push each other's neurons out: all must be at an angle of at most 90 degrees."""
+    if not is_concrete(flow.scales) or not _may_be_signed(flow.types) or not is_concrete(flow.types):
+        return
+    types, squares = np.asarray(flow.types), np.asarray(flow.scales)[..., None, :] ** 2
+    products, sizes = (types * squares) @ types.T, (np.abs(types) * squares) @ np.abs(types).T
+    if (products < -1e-6 * sizes).any():
+        raise HypothesisError(
+            "every neuron stays active on all samples (10.7)",
+            f"two sample types are at an angle above 90 degrees: x.x' = {products.min():.6g}",
+            "simulate_flow, or feature_flow(...) for one layer",
+        )
 
 
 def _check_squares(w: Array, z: Array) -> None:

@@ -32,6 +32,7 @@ from gradstarve.ground import (
     check_sum_is_one,
     deprecated,
     fields_html,
+    is_concrete,
     positive_int,
     short_repr,
 )
@@ -143,6 +144,12 @@ def _speeds(types, probabilities, loss, depth, scales, init) -> tuple[FeatureFlo
     if flow.probabilities.ndim != 1:
         raise ValueError(f"weights are found for one problem at a time, got batch axes {flow.probabilities.shape[:-1]}")
     check_sum_is_one("probabilities", flow.probabilities)
+    if is_concrete(flow.types) and (np.asarray(flow.types) < 0).any():
+        raise HypothesisError(
+            "every type shows its features without a sign, so that more weight means more speed (10.1)",
+            "types hold -1: features that contradict the label",
+            "weights of the types by hand, in feature_flow(...) or theory.shortcut(..., weights=...)",
+        )
     margins = flow.types @ (flow.start if init is not None else jnp.zeros_like(flow.start))
     pushes = np.asarray(flow.loss_function.residual(margins), np.float64)
     with np.errstate(over="ignore"):

@@ -41,7 +41,7 @@ def test_mirroring_leaves_a_linear_model_as_it_was():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="types must hold 0 and 1, got 2"):
+    with pytest.raises(ValueError, match="types must hold -1, 0 and 1, got 2"):
         datasets.features([[1, 2]], [1.0])
     with pytest.raises(ValueError, match="feature 1 is empty"):
         datasets.features([[1, 0]], [1.0])

@@ -84,7 +84,7 @@ def test_the_default_shows_every_network_and_loss(starve, tmp_path):
     ("arguments", "message"),
     [
         (("--types", "1,0;1"), "'--types': '1,0;1' has types of 2, 1 features; give each a 0 or 1 per feature"),
-        (("--types", "1,2"), "'2' is neither 0 nor 1"),
+        (("--types", "1,2"), "'2' is neither 0 nor 1 nor -1"),
         (("--types", ";"), "no type"),
         (("--types", "1,0;0,0"), "type 2 shows no feature"),
         (("--types", "1,0;1,0"), "feature 2 is in no type"),

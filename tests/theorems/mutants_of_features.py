@@ -284,6 +284,67 @@ BOUNDS = [
     Mutant("p_1 2 % too small in the lower bound", pair_law, "lower_bound", by_value(LOWER, ratio=0.98)),
 ]
 
+class Ended(eqx.Module):
+    """A shortcut whose rest is another one."""
+
+    inner: theory.Shortcut
+    change: object = eqx.field(static=True)
+
+    @property
+    def rest(self):
+        return self.change(self.inner)
+
+
+def shortcut_with(p=1.0, core=1.0, side=1.0, sign=1, shortcut=theory.shortcut):
+    """The law of a shortcut with another agreement or norm, or with core and shortcut changed over."""
+
+    def changed(agreement, loss, *, core_=core, **more):
+        more = {"core": 1.0, "shortcut": 1.0} | more
+        norms = (core_ * more["core"], side * more["shortcut"])[::sign]
+        return shortcut(p * agreement, loss, core=norms[0], shortcut=norms[1])
+
+    return changed
+
+
+def ending(change, shortcut=theory.shortcut):
+    return lambda *given, **more: Ended(shortcut(*given, **more), change)
+
+
+def without_way(law):
+    """The hinge loss as if the minority had no say after the peak: v_s stays where a has reached its margin."""
+    shares, squares = np.asarray(law.population), np.asarray(law.scales) ** 2
+    top = (shares[..., 0] - shares[..., 1]) * squares[..., 1]
+    top = top / (squares[..., 0] + top)
+    rest = np.asarray(law.rest).copy()
+    rest[..., 1] = np.where(np.isinf(rest[..., 0]), rest[..., 1], top)
+    return rest
+
+
+SHORTCUT = {
+    "shortcut": [
+        Mutant("p 1 % too small", theory, "shortcut", shortcut_with(p=0.99)),
+        Mutant("r_s 2 % too large", theory, "shortcut", shortcut_with(side=1.02)),
+        Mutant("r_c 2 % too small", theory, "shortcut", shortcut_with(core=0.98)),
+        Mutant("core and shortcut changed over", theory, "shortcut", shortcut_with(sign=-1)),
+    ],
+    "shortcut-end": [
+        Mutant("log(p/(1-p)), without the half", theory, "shortcut", ending(lambda law: 2 * law.rest)),
+        Mutant("p 1 % too small", theory, "shortcut", shortcut_with(p=0.99)),
+        Mutant("the hinge's peak in place of its end", theory, "shortcut", ending(without_way)),
+        Mutant("core and shortcut changed over", theory, "shortcut", shortcut_with(sign=-1)),
+    ],
+    "margin-control": [
+        Mutant("v_s of cross-entropy", theory, "shortcut", ending(lambda law: law.rest + np.array([0, 0.01]))),
+        Mutant("u* 1 % too large", theory, "shortcut", ending(lambda law: 1.01 * law.rest)),
+        Mutant(
+            "the rare feature keeps 1 % of u*",
+            theory,
+            "settled_features",
+            lambda *given, f=theory.settled_features: f(*given) @ np.array([[1, 0.01], [0, 1]]),
+        ),
+    ],
+}
+
 FEATURES = {
     "features": [
         Mutant(
@@ -540,4 +601,4 @@ TAIL = direction.minimax_tail
 # Two rounds of every batch that takes turns.
 TRIALS = {"starvation-bounds": 256, "deep-starvation": 256, "sgd-time-to-margin": 5 * 4000}
 
-MUTANTS = PATHS | DESCENT | DECAY | FEATURES | SEVERAL | HINGE | LINEAR
+MUTANTS = PATHS | DESCENT | DECAY | FEATURES | SHORTCUT | SEVERAL | HINGE | LINEAR

@@ -234,6 +234,11 @@ def shared(x):
     return law.features(x[5])
 
 
+def contradicted(x):
+    law = theory.shortcut(x[0], "cross-entropy", core=x[1], shortcut=x[2])
+    return jnp.concatenate([law.margins(x[3]), law.cell_accuracy(x[3], x[4])])
+
+
 def decayed(loss, x):
     logit = theory.decayed_logit(x[0], x[1], x[2], x[3], loss, x[4])
     return jnp.stack([logit, finite(theory.decayed_time(x[0], x[1], x[2], x[3], loss, 0.3))])
@@ -297,6 +302,7 @@ LAWS = {
     "learning time, hinge": (functools.partial(learning_time, "hinge"), LEARNING),
     "learning time": (functools.partial(learning_time, "cross-entropy"), LEARNING[:1]),
     "shared features": (shared, [(0.5, 0.4, 0.2, 0.3, 0.2, 3.0), (0.5, 0.5, 0.2, 0.2, 0.2, 3.0)]),
+    "shortcut": (contradicted, [(0.8, 1.0, 1.5, 3.0, 0.5), (0.7, 1.0, 1.0, 2.0, 1.0)]),
     "clocks, cross-entropy": (functools.partial(clocks, "cross-entropy"), CLOCK),
     "clocks, exponential": (functools.partial(clocks, "exponential"), CLOCK),
     "clocks, squared": (functools.partial(clocks, "squared"), CLOCK),
@@ -330,6 +336,7 @@ ROWS = {
     "minimax_tail": "discriminator", "time_to_confidence": "time to confidence", "starvation_index": "pair, exponential",
     "kappa_path": "kappa in steps", "squared_gradient_norm": "kappa in steps", "edge_of_stability": "kappa after steps",
     "catapult": "kappa after steps", "decayed_kappa": "kappa under decay", "lazy_to_rich_time": "kappa under decay",
+    "Shortcut": "shortcut", "shortcut": "shortcut",
     "ConstantClock": "clocks, hinge", "LinearClock": "clocks, squared", "ExponentialClock": "clocks, cross-entropy",
     "Softmax": "softmax, two layers",
     "clock_time": "clocks, hinge", "clock_state": "clocks, hinge", "clock_integral": "clocks, hinge",
@@ -341,6 +348,7 @@ WITHOUT = {
     "TimeDistribution": "counts steps", "MixedTimeDistribution": "counts steps",
     "Solution": "reads one ModeSolution a class; test_derivatives_of_solve", "solve": "as Solution",
     "MaxMargin": "the support is a choice of points; test_direction", "max_margin_direction": "as MaxMargin",
+    "Peak": "NumPy numbers of a search", "Stop": "as Peak", "Change": "as Peak", "minority_needed": "a search in NumPy",
     "Reweighting": "NumPy arrays of a linear programme, with corners", "fastest_weights": "as Reweighting",
     "equal_speed_weights": "as Reweighting", "equal_time_weights": "as Reweighting",
     "antipodal_fate": "a step", "exclusive_fate": "a step", "dies_for_ever": "a step",

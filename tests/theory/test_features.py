@@ -221,7 +221,7 @@ def test_bad_arguments():
     good = ([[1, 0], [1, 1]], [0.5, 0.5], "hinge")
     for change, message in (
         ({0: [1, 0]}, r"types must be \[S, K\]"),
-        ({0: [[1, 0.5], [1, 1]]}, r"types must hold 0 and 1, got 0\.5"),
+        ({0: [[1, 0.5], [1, 1]]}, r"types must hold -1, 0 and 1, got 0\.5"),
         ({0: [[1, 0], [1, 0]]}, "feature 1 is empty: its column"),
         ({0: [[0, 0], [1, 1]]}, "sample type 0 is empty: its row"),
         ({1: [0.5, 0.0]}, r"probabilities must be > 0, got 0\.0"),
