@@ -19,7 +19,7 @@ from scipy import special, stats
 
 from gradstarve.diagnosis._data import Classes
 from gradstarve.diagnosis._training import integrate, largest_eigenvalue
-from gradstarve.ground import number
+from gradstarve.ground import number, short_repr
 
 SMOOTHING = 0.1
 """Of margin control: targets are this far from 0 and 1, so that margins come to rest."""
@@ -77,6 +77,8 @@ class HeldOut:
     plans: tuple[Plan, ...]
     splits: int
     notes: tuple[str, ...] = ()
+
+    __repr__ = short_repr
 
     @property
     def worst(self) -> Cell:
