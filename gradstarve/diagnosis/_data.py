@@ -138,14 +138,15 @@ def _is_torch_data(data: Any) -> bool:
 
 def _of_loader(data: Any, name: str) -> tuple[tuple[Any, ...], tuple[str, ...]]:
     """Samples, labels and groups, if items have three parts, in the order of the data set."""
-    import torch
-    from torch.utils.data import DataLoader, IterableDataset
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch.utils.data import DataLoader, IterableDataset  # pyright: ignore[reportMissingImports]
 
     notes: tuple[str, ...] = ()
     if not isinstance(data, DataLoader):
         data = DataLoader(data, batch_size=256)
     elif not isinstance(data.dataset, IterableDataset):
-        sampler, size = data.sampler, _length(data.dataset)
+        sampler: Any = data.sampler
+        size = _length(data.dataset)
         kind = type(sampler).__name__
         whole = kind == "SequentialSampler" or (not getattr(sampler, "replacement", True) and len(sampler) == size)
         if kind not in _ORDERED or not whole or type(data.batch_sampler).__name__ not in ("BatchSampler", "NoneType"):

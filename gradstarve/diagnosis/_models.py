@@ -349,7 +349,7 @@ class TorchModel(Model):
         return {name: one.detach().to(like.device) for name, one in found.items()}
 
     def _out(self, state: Any, x: Any) -> Any:
-        from torch.func import functional_call
+        from torch.func import functional_call  # pyright: ignore[reportMissingImports]
 
         args, named = (tuple(x), {}) if isinstance(x, tuple | list) else ((), x) if isinstance(x, dict) else ((x,), {})
         found = functional_call(self.module, state, args, named)
@@ -358,7 +358,7 @@ class TorchModel(Model):
         return found[:, 1:] - found[:, :1] if self.pair else found
 
     def _some(self, samples: Any) -> Any:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         like = next(iter(self.params.values()))
 
@@ -369,7 +369,7 @@ class TorchModel(Model):
         return jax.tree.map(tensor, self.x)
 
     def _logits(self, params: Any) -> np.ndarray:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         state, parts = self._state(params), []
         with evaluating(self.module), torch.no_grad():
@@ -391,7 +391,7 @@ class TorchModel(Model):
         return [leaf.numpy() if leaf.device.type == "cpu" else leaf for leaf in found]
 
     def _together(self, trained: Any, held: Any, x: Any) -> Any:
-        from torch.func import grad, jacrev, vmap
+        from torch.func import grad, jacrev, vmap  # pyright: ignore[reportMissingImports]
 
         def one(trained: Any, x: Any) -> Any:
             found = self._out({**held, **trained}, jax.tree.map(lambda leaf: leaf[None], x))[0]
@@ -406,7 +406,7 @@ class TorchModel(Model):
             return None
 
     def _one_by_one(self, trained: Any, held: Any, x: Any, count: int) -> Any:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         weights = {name: one.clone().requires_grad_() for name, one in trained.items()}
         leaves = [one.new_empty((count, self.outputs, one.numel())) for one in weights.values()]
@@ -444,7 +444,7 @@ def evaluating(module: Any) -> Iterator[None]:
 
 
 def _read_torch(module: Any, x: Any, memory: Any, parameters: Any, classes: int | None) -> Model:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     weights = [(name, one) for name, one in module.named_parameters()]
     if not any(one.requires_grad and one.is_floating_point() for _, one in weights):
@@ -489,7 +489,7 @@ def _read_torch(module: Any, x: Any, memory: Any, parameters: Any, classes: int 
 
 
 def _raw(model: TorchModel, state: Any, x: Any) -> Any:
-    from torch.func import functional_call
+    from torch.func import functional_call  # pyright: ignore[reportMissingImports]
 
     args, named = (tuple(x), {}) if isinstance(x, tuple | list) else ((), x) if isinstance(x, dict) else ((x,), {})
     found = functional_call(model.module, state, args, named)
@@ -573,7 +573,7 @@ def _linen(module: Any, variables: Any) -> tuple[Any, Any]:
 
 def _nnx(model: Any) -> tuple[Any, Any]:
     """apply(params, x) of an nnx module in evaluation mode, on a copy."""
-    from flax import nnx
+    from flax import nnx  # pyright: ignore[reportMissingImports]
 
     graph, params, rest = nnx.split(model, nnx.Param, ...)
 
