@@ -30,15 +30,15 @@ def diagnose(
     data: Annotated[Path, typer.Argument(metavar="FILE.npz", help="Arrays x (samples) and y (labels), and groups.")],
     groups: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(metavar="NAME", help="The array of the data file that says what samples have, one value each."),
+        typer.Option(metavar="NAME", help="The array of the data file that says what samples have, one each. [default: none]"),
     ] = None,
     parameters: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(metavar="PREFIX", help="Of which parameters the kernel is: a prefix of names, or last."),
+        typer.Option(metavar="PREFIX", help="Of which parameters the kernel is: a prefix of names, or last. [default: all]"),
     ] = None,
     step_size: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="Step size of your training on the mean loss, to have times as steps."),
+        typer.Option(help="Step size of your training on the mean loss, to have times as steps. [default: none]"),
     ] = None,
     batch_size: Annotated[
         Optional[int],  # noqa: UP045
