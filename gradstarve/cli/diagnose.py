@@ -30,7 +30,7 @@ def diagnose(
     data: Annotated[Path, typer.Argument(metavar="FILE.npz", help="Arrays x (samples) and y (labels), and groups.")],
     groups: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(metavar="NAME", help="The array of the data file that says what samples have, one each. [default: none]"),
+        typer.Option(metavar="NAME", help="The array of the file that says what samples have. [default: none]"),
     ] = None,
     parameters: Annotated[
         Optional[str],  # noqa: UP045
