@@ -598,10 +598,16 @@ def calls():
         "starvation_report": (
             gs.starvation_report,
             {
-                "apply": logit,
-                "params": w,
+                "model": (logit, w),
                 "data": (x, y),
                 "groups": {"mark": mark},
+                "test": None,
+                "edited": None,
+                "splits": 5,
+                "parameters": None,
+                "step_size": 0.1,
+                "batch_size": 8,
+                "momentum": 0.5,
                 "until_error": 0.1,
                 "times": [0.0, 0.1],
                 "penalty": 0.02,
@@ -615,6 +621,10 @@ def calls():
         "diagnose.from_jacobian": (
             diagnose.from_jacobian,
             {"jacobian": x, "labels": y, "logits": np.zeros(24), "groups": mark, "features": 0, "permutations": 99},
+        ),
+        "diagnose.from_kernel": (
+            diagnose.from_kernel,
+            {"kernel": x @ x.T, "labels": y, "logits": np.zeros(24), "groups": mark, "features": 0, "permutations": 99},
         ),
         "diagnose.from_margins": (
             diagnose.from_margins,

@@ -92,7 +92,7 @@ def test_options_are_named_alike_and_have_help(name):
         if option != "--help":
             assert parameter.help.endswith((".", "]", "*")), option
             # A default is shown by typer, or said where it depends on something.
-            optional = ("names", "name", "file", "--over", "--results")  # without them there is none
+            optional = ("names", "name", "file", "--over", "--results", "model", "data")  # without them there is none
             assert parameter.default is not None or "[default: " in parameter.help or option in optional, option
 
 
@@ -101,6 +101,7 @@ def test_figures_of_other_kinds_are_refused():
 
     for name in COMMANDS:
         if name not in ("derive", "report"):
-            result = CliRunner().invoke(cli.app, [name, "--figures", "gif"])
+            files = ["model.py:net", "data.npz"] if name == "diagnose" else []
+            result = CliRunner().invoke(cli.app, [name, *files, "--figures", "gif"])
             assert result.exit_code == 2
             assert f"'gif' is not one of {', '.join(FORMATS)}" in " ".join(result.output.split())

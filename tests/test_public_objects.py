@@ -172,6 +172,7 @@ OBJECTS = {
     "theorems.Row": (lambda: verified().rows[0], lambda o: str(o.to_dict())),
     "theorems.Theorem": (lambda: theorems.CATALOGUE["sign"], lambda o: (o.name, o.tolerance)),
     "diagnose.AfterTraining": (after, lambda o: o.table()),
+    "diagnose.HeldOut": (lambda: blobs()[3].heldout, lambda o: o.worst.accuracy),
     "diagnose.MarginReport": (logged, lambda o: o.table()),
     "diagnose.StarvationReport": (lambda: blobs()[3], lambda o: o.table()),
     # What is found inside of others, or given by functions of a room without a name of its own.

@@ -18,6 +18,7 @@ import typer
 from gradstarve.cli import _stop as cli_stop
 from gradstarve.cli import align as cli_align
 from gradstarve.cli import derive as cli_derive
+from gradstarve.cli import diagnose as cli_diagnose
 from gradstarve.cli import steps as cli_steps
 from gradstarve.cli import studies as cli_studies
 from gradstarve.cli import sweep as cli_sweep
@@ -212,6 +213,7 @@ _add(cli_studies.shortcut, cli_studies.SHORTCUT_EXAMPLE, "A shortcut that a mino
 _add(cli_studies.digits, cli_studies.DIGITS_EXAMPLE, "The same laws and remedies on real handwritten digits.")
 _add(cli_studies.phase, cli_studies.PHASE_EXAMPLE, "Maps of where training fails and how long it takes.")
 _add(cli_align.align, cli_align.EXAMPLE, "Where every neuron goes first, on your points or on digits.")
+_add(cli_diagnose.diagnose, cli_diagnose.EXAMPLE, "Your own model and data: what will starve, on samples not seen.")
 _add(cli_steps.optimisers, cli_steps.OPTIMISERS_EXAMPLE, "Which neurons live and die under seven optimisers, and how fast.")
 _add(cli_steps.stability, cli_steps.STABILITY_EXAMPLE, "Large steps, label noise and weight decay in the plane of kappa.")
 _add(cli_steps.plasticity, cli_steps.PLASTICITY_EXAMPLE, "Which neurons die when labels flip again and again.")

@@ -204,9 +204,11 @@ def _margins(report: Any, trained: Any, name: str) -> tuple[np.ndarray, float]:
     """Margins [n] of parameters or margins, and the relative change of the kernel (nan for margins)."""
     n = len(report.labels)
     model = report.model
-    if model is not None and _same_structure(trained, model.params):
-        margins = model.margins(trained)
-        return margins, model.kernel_change(trained)
+    if model is not None and model.holds(trained):
+        margins = report.labels * model.logits(trained)[:n, 0]
+        here, signs = np.arange(n), report.labels
+        change = signs[:, None] * model.kernel(trained, samples=here) * signs - report.kernel
+        return margins, float(np.linalg.norm(change) / np.linalg.norm(report.kernel))
     if isinstance(trained, np.ndarray | jax.Array | list | tuple):
         try:
             margins = as_floats(name, trained)
@@ -220,18 +222,3 @@ def _margins(report: Any, trained: Any, name: str) -> tuple[np.ndarray, float]:
         wanted = f"parameters like those the report was made from, or {wanted}"
     shape = np.shape(trained) if isinstance(trained, np.ndarray | jax.Array) else type(trained).__name__
     raise ValueError(f"{name} must be {wanted}, got {shape}")
-
-
-def _same_structure(trained: Any, params: Any) -> bool:
-    if hasattr(trained, "__next__"):  # JAX would take it for a leaf, with a warning
-        return False
-    ours, theirs = jax.tree.flatten(params), jax.tree.flatten(trained)
-    return ours[1] == theirs[1] and all(np.shape(a) == _shape(b) for a, b in zip(ours[0], theirs[0], strict=True))
-
-
-def _shape(leaf: Any) -> Any:
-    """The shape of an array or of a number; None for what is neither."""
-    try:
-        return np.shape(leaf)
-    except Exception:
-        return None

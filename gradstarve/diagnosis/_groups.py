@@ -29,6 +29,9 @@ LOGIT = 1.0
 """A part of the network is called learnt when it has moved the logit by this much."""
 
 
+_CROSSED = -0.3
+"""Features of a group in the two classes with a cosine below this are one attribute, crossed with the label."""
+
 ALARM_INDEX, ALARM_P, ALARM_GAP = 0.25, 0.01, 25.0
 """An alarm needs this index, and this p-value of a group that was named or this gap of one that was found."""
 
@@ -390,6 +393,38 @@ def _checked(tags: Tags, labels: np.ndarray) -> Tags:
                     "or leave it out"
                 )
     return tags
+
+
+def uncrossed(tags: Tags, kernel: np.ndarray, labels: np.ndarray, notes: list[str]) -> Tags:
+    """`tags` with a group that says "agrees with the label" turned into the attribute that the samples have.
+
+    Such a group splits both classes, and its feature points one way in one class and the other way in the other: the cosine
+    of the two is clearly negative. Members of class +, and those of class - that are no members, have the attribute.
+    """
+    pair = len(tags.names) == 2 and tags.exclusive
+    table = tags.members.copy()
+    for k in range(1 if pair else len(tags.names)):
+        members = tags.members[:, k]
+        if varying_classes(members, labels) != (1, -1):
+            continue
+        # b of one class each; labels are in K and in b.
+        contrasts = []
+        for sign in (1, -1):
+            mine = labels == sign
+            left = np.where(mine, members - members[mine].mean(), 0.0)
+            contrasts.append(labels * left / (left @ left))
+        a, b = contrasts
+        cosine = (a @ kernel @ b) / np.sqrt(max((a @ kernel @ a) * (b @ kernel @ b), np.finfo(float).tiny))
+        if cosine < _CROSSED:
+            table[:, k] = members == (labels > 0)
+            notes.append(
+                f"'{tags.names[k]}' says whether samples agree with their label (the features of its members in the two "
+                f"classes have cosine {cosine:.2f}); it is read as the attribute of those of class + that are "
+                f"'{tags.names[k]}' and of those of class − that are not."
+            )
+    if pair and (table[:, 0] != tags.members[:, 0]).any():
+        table[:, 1] = ~table[:, 0]
+    return Tags(tags.names, table, tags.exclusive)
 
 
 def varying_classes(members: np.ndarray, labels: np.ndarray) -> tuple[int, ...]:

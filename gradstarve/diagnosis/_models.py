@@ -1,124 +1,585 @@
-"""A user's model and data as the report needs them: margins and kernels, whatever the model is written in."""
+"""A user's model as the report needs it: logits, and the kernel of its gradients, whatever the model is written in.
+
+A `Model` gives logits f [N, C] of its samples and blocks of rows of its Jacobian, one a sample and output, as arrays of
+[rows, P_l] for each of its parameter arrays. The kernel is gathered from pairs of blocks, so that no more of the Jacobian is
+ever held than fits the memory given.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.diagnosis._groups import read_labels
-from gradstarve.ground import check_finite, readable, shown
-from gradstarve.problem import Dataset
+from gradstarve.ground import Progress, positive_int, shown
 from gradstarve.theory import jacobian
 
+_BUDGET = 2**30  # bytes
+_BLOCK = 128  # samples whose gradients are computed together, at most
+_FORWARD = 256  # samples whose logits are computed together
 
-@dataclass(eq=False)
+
 class Model:
-    """`apply(params, x)` on the samples `x` with labels ±1 [n], at the parameters `params` the report is about."""
+    """`x`: all samples, a pytree of NumPy arrays [N, ...]; `outputs`: C; `params`: the parameters the report is about."""
 
-    apply: Any
     params: Any
     x: Any
-    labels: np.ndarray
+    outputs: int
     memory: Any
-    _kernel: np.ndarray | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
+    _change: tuple[np.ndarray, np.ndarray] | None = None
 
-    def margins(self, params: Any) -> np.ndarray:
-        """y f [n] in float64; `ValueError` where one is not finite."""
-        values = np.asarray(jacobian.margins(self.apply, params, self.x, self.labels), np.float64)
-        bad = np.flatnonzero(~np.isfinite(values))
+    def logits(self, params: Any = None) -> np.ndarray:
+        """f [N, C] in float64; `ValueError` where one is not finite. Two outputs of two classes are their difference."""
+        found = np.asarray(self._logits(self.params if params is None else params), np.float64)
+        bad = np.flatnonzero(~np.isfinite(found).all(1))
         if bad.size:
             raise ValueError(
-                f"the model gives {self.labels[bad[0]] * values[bad[0]]} for sample {bad[0]} ({bad.size} such samples): "
-                "check its parameters and the scale of x"
+                f"the model gives {found[bad[0]][~np.isfinite(found[bad[0]])][0]} for sample {bad[0]} ({bad.size} such "
+                "samples): check its parameters and the scale of x"
             )
-        return values
+        return found
 
-    def kernel(self) -> np.ndarray:
-        """K [n, n] in float64, at `params`."""
-        if self._kernel is None:
-            self._kernel = self._kernel_at(self.params)
-        return self._kernel
+    def kernel(self, params: Any = None, mean: bool = False, samples: Any = None, progress: Any = None) -> np.ndarray:
+        """Phi Phi^T in float64: [N C, N C], or with `mean` the mean over outputs [N, N]; of `samples` alone if given."""
+        params = self.params if params is None else params
+        chosen = np.arange(len(self)) if samples is None else np.asarray(samples)
+        return gather(
+            lambda here: self._rows(params, chosen[here], mean),
+            len(chosen),
+            1 if mean else self.outputs,
+            self._row_bytes * (self.outputs if mean else 1),
+            _BUDGET if self.memory is None else positive_int("memory", self.memory),
+            progress,
+        ) / (self.outputs if mean else 1)
 
-    def kernel_change(self, params: Any) -> float:
-        """|K(params) - K| / |K|."""
-        return float(np.linalg.norm(self._kernel_at(params) - self.kernel()) / np.linalg.norm(self.kernel()))
+    def __len__(self) -> int:
+        return len(jax.tree.leaves(self.x)[0])
 
-    def _kernel_at(self, params: Any) -> np.ndarray:
-        return np.asarray(jacobian.margin_kernel(self.apply, params, self.x, self.labels, self.memory), np.float64)
+    def holds(self, trained: Any) -> bool:
+        """Whether `trained` are parameters of this model."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        """P, the parameters that the kernel is of."""
+        raise NotImplementedError
+
+    @property
+    def _row_bytes(self) -> int:
+        raise NotImplementedError
+
+    def _logits(self, params: Any) -> np.ndarray:
+        raise NotImplementedError
+
+    def _rows(self, params: Any, samples: np.ndarray, mean: bool) -> list[Any]:
+        raise NotImplementedError
 
 
-def read_model(apply: Any, params: Any, data: Any, memory: Any) -> Model:
-    """The arguments of `starvation_report` as a `Model`. With params None `apply` is the model itself: an equinox module or
-    another callable pytree, of one sample (as is usual there) or of a batch."""
-    if not callable(apply):
-        got = f"{type(apply).__name__} {shown(apply)}"
-        raise ValueError(f"apply must be a function apply(params, x), or a model to call, got {got}")
-    x, labels = _read_data(data)
-    if params is not None:
-        return Model(apply, params, x, labels, memory)
-    if not jax.tree.leaves(eqx.filter(apply, eqx.is_inexact_array)):
+def gather(
+    rows: Callable[[np.ndarray], list[Any]], count: int, outputs: int, row_bytes: int, memory: int, progress: Any = None
+) -> np.ndarray:
+    """The products of all pairs of rows, [count * outputs, count * outputs] in float64, in about `memory` bytes.
+
+    `rows(samples)` is a list of blocks [len(samples) * outputs, P_l], whose products add up. A part of the rows that fits is
+    kept, and the others are computed once for each such part.
+    """
+    size = count * outputs
+    result = size * size * 8
+    one = outputs * row_bytes
+    if memory < result + 4 * one:
         raise ValueError(
-            "params is None, but apply holds no parameters itself; give apply(params, x) and params, or an equinox model"
+            f"memory = {memory} bytes is too little: the kernel takes {result} and the gradients of one sample at a time "
+            f"{4 * one} more; give memory >= {result + 4 * one}"
         )
-    fails = []
-    for way, what in ((_on_each, "one sample at a time"), (_on_batch, "the batch")):
-        try:
-            shape = eqx.filter_eval_shape(way, apply, x).shape
-        except Exception as error:
-            fails.append(f"called on {what} it raises {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
-            continue
-        if shape in ((len(labels),), (len(labels), 1)):
-            return Model(way, apply, x, labels, memory)
-        fails.append(f"called on {what} it gives shape {shape}")
-    raise ValueError(
-        f"the model must give one logit a sample, [{len(labels)}] or [{len(labels)}, 1] in all, but {'; '.join(fails)}"
+    block = int(np.clip((memory - result) // (8 * one), 1, _BLOCK))
+    # Beside the rows kept there is the block at hand, and what making it takes.
+    kept = max(1, (memory - result - 4 * block * one) // (block * one)) * block
+    kernel = np.empty((size, size))
+    starts = range(0, count, kept)
+    total = sum(count - first for first in starts)
+    with Progress(progress if isinstance(progress, bool) else None, total, f"kernel of {count} samples", "samples") as bar:
+        done = 0
+        for first in starts:
+            last = min(first + kept, count)
+            held: list[Any] = []
+            for begin in range(first, count, block):
+                end = min(begin + block, last if begin < last else count)
+                found = _finite(rows(np.arange(begin, end)), begin, outputs)
+                here = slice(begin * outputs, end * outputs)
+                if begin < last:
+                    if not held:
+                        held = [_empty(part, (last - first) * outputs) for part in found]
+                    for buffer, part in zip(held, found, strict=True):
+                        buffer[(begin - first) * outputs : (end - first) * outputs] = part
+                    known = slice(first * outputs, end * outputs)
+                else:
+                    known = slice(first * outputs, last * outputs)
+                stored = known.stop - known.start
+                with np.errstate(over="ignore", invalid="ignore"):  # looked at by the caller
+                    products = sum(_float64(buffer[:stored] @ part.T) for buffer, part in zip(held, found, strict=True))
+                kernel[known, here] = products
+                kernel[here, known] = np.asarray(products).T
+                done += end - begin
+                bar.update(done)
+    # Both of a pair to the bit, also within a block.
+    lower = np.tril_indices(size, -1)
+    kernel[lower[::-1]] = kernel[lower]
+    return kernel
+
+
+def _empty(like: Any, rows: int) -> Any:
+    shape = (rows, like.shape[1])
+    return np.empty(shape, like.dtype) if isinstance(like, np.ndarray) else like.new_empty(shape)
+
+
+def _float64(products: Any) -> np.ndarray:
+    return np.asarray(products if isinstance(products, np.ndarray) else products.cpu().numpy(), np.float64)
+
+
+def _finite(found: list[Any], begin: int, outputs: int) -> list[Any]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = sum(_float64(abs(part).sum(1)) for part in found)
+    bad = np.flatnonzero(~np.isfinite(sums))
+    if bad.size:
+        raise ValueError(
+            f"the gradient of the margin of sample {begin + bad[0] // outputs} is not finite: look at its input and output, "
+            "at square roots and logarithms at zero"
+        )
+    return found
+
+
+# What of a model's output is a logit.
+
+
+def outputs_of(shape: Any, count: int) -> int | None:
+    """C of an output of `shape` for `count` samples, or None where it is no logit a sample and class."""
+    if len(shape) == 1 and shape[0] == count:
+        return 1
+    if len(shape) == 2 and shape[0] == count and shape[1] >= 1:
+        return int(shape[1])
+    return None
+
+
+def _wrong_shape(count: int, got: str) -> ValueError:
+    return ValueError(
+        f"the model must give one logit a sample, [{count}] or [{count}, 1], or one a sample and class, [{count}, K], "
+        f"but {got}"
     )
 
 
-def _on_each(model: Any, x: Any) -> Any:
+# Which parameters.
+
+
+def chosen_names(names: list[str], parameters: Any) -> list[str]:
+    """The `names` that `parameters` chooses: None all, "last" the last layer, a prefix, a list of these, or a function of
+    the name.
+
+    >>> chosen_names(["a.weight", "a.bias", "head.weight", "head.bias"], "last")
+    ['head.weight', 'head.bias']
+    """
+    if parameters is None:
+        return names
+    if callable(parameters):
+        found = [name for name in names if parameters(name)]
+    else:
+        wanted = [parameters] if isinstance(parameters, str) else list(parameters)
+        layer = names[-1].rpartition(".")[0] if names else ""
+        starts = [layer if one == "last" and "last" not in names else one for one in wanted]
+        found = [name for name in names if any(start == "" or f"{name}.".startswith(f"{start}.") for start in starts)]
+    if not found:
+        raise ValueError(
+            f"parameters = {shown(parameters)} chooses none of the model's parameters: {', '.join(names[:12])}"
+            f"{', ...' if len(names) > 12 else ''}; give a prefix of such names, 'last', or a function of the name"
+        )
+    return found
+
+
+# JAX.
+
+
+class JaxModel(Model):
+    """`apply(params, x)` of a batch; `spec`: which leaves of params the kernel is of."""
+
+    def __init__(self, apply: Any, params: Any, x: Any, outputs: int, memory: Any, parameters: Any, pair: bool = False):
+        self.apply, self.params, self.x, self.outputs, self.memory = apply, params, x, outputs, memory
+        self.parameters, self.pair = parameters, pair
+
+    def _parts(self, params: Any) -> tuple[Any, Any]:
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        names = [_name(path) for path, leaf in leaves if eqx.is_inexact_array(leaf)]
+        inside = set(chosen_names(sorted(names, key=_natural) if self.parameters is not None else names, self.parameters))
+        spec = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: eqx.is_inexact_array(leaf) and _name(path) in inside, params
+        )
+        return eqx.partition(params, spec)
+
+    @property
+    def size(self) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(self._parts(self.params)[0]))
+
+    @property
+    def _row_bytes(self) -> int:
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self._parts(self.params)[0]))
+
+    def holds(self, trained: Any) -> bool:
+        return same_structure(trained, self.params)
+
+    def one_of(self, params: Any, x: Any) -> Any:
+        """A mixture of the outputs that every one of them changes, [n]: what is checked where there are several."""
+        found = self._out(params, x)
+        return found @ np.linspace(1, 2, self.outputs).astype(found.dtype)
+
+    def _out(self, params: Any, x: Any) -> Any:
+        found = self.apply(params, x)
+        found = found.reshape(found.shape[0], -1)
+        return found[:, 1:] - found[:, :1] if self.pair else found
+
+    def _logits(self, params: Any) -> np.ndarray:
+        count, parts = len(self), []
+        for first in range(0, count, _FORWARD):
+            here = np.minimum(np.arange(first, first + min(_FORWARD, count)), count - 1)
+            some = jax.tree.map(lambda leaf: leaf[here], self.x)  # noqa: B023
+            parts.append(np.asarray(_jax_logits(self._out, params, some))[: count - first])
+        return np.concatenate(parts)
+
+    def _rows(self, params: Any, samples: np.ndarray, mean: bool) -> list[Any]:
+        trained, held = self._parts(params)
+        # Blocks of a few sizes, so that few programs are compiled.
+        wide = min(len(self), 2 ** int(np.ceil(np.log2(len(samples)))))
+        here = np.concatenate([samples, np.full(max(0, wide - len(samples)), samples[-1])])
+        some = jax.tree.map(lambda leaf: leaf[here], self.x)
+        leaves = jax.tree.leaves(_jax_rows(self._out, self.outputs == 1, trained, held, some))
+        keep = len(samples)
+        return [_flat(np.asarray(leaf)[:keep], keep, self.outputs, mean) for leaf in leaves]
+
+
+def _flat(leaf: Any, samples: int, outputs: int, mean: bool) -> Any:
+    return leaf.reshape((samples if mean else samples * outputs), -1)
+
+
+@eqx.filter_jit
+def _jax_logits(out: Any, params: Any, x: Any) -> Any:
+    return out(params, x)
+
+
+@eqx.filter_jit
+def _jax_rows(out: Any, single: bool, trained: Any, held: Any, x: Any) -> Any:
+    def one(trained: Any, x: Any) -> Any:
+        found = out(eqx.combine(trained, held), jax.tree.map(lambda leaf: leaf[None], x))[0]
+        return found[0] if single else found
+
+    gradient = jax.grad(one) if single else jax.jacrev(one)
+    return jax.vmap(gradient, (None, 0))(trained, x)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _natural(name: str) -> list[Any]:
+    """Layers 0, 1, ..., 10 in this order."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def same_structure(trained: Any, params: Any) -> bool:
+    """Whether `trained` is a pytree like `params`, with arrays of the same shapes."""
+    if hasattr(trained, "__next__"):  # JAX would take it for a leaf, with a warning
+        return False
+    ours, theirs = jax.tree.flatten(params), jax.tree.flatten(trained)
+    return ours[1] == theirs[1] and all(np.shape(a) == _shape(b) for a, b in zip(ours[0], theirs[0], strict=True))
+
+
+def _shape(leaf: Any) -> Any:
+    """The shape of an array or of a number; None for what is neither."""
+    try:
+        return np.shape(leaf)
+    except Exception:
+        return None
+
+
+def on_each(model: Any, x: Any) -> Any:
+    """A model of one sample on a batch."""
     return jax.vmap(model)(x)
 
 
-def _on_batch(model: Any, x: Any) -> Any:
+def on_batch(model: Any, x: Any) -> Any:
+    """A model of a batch."""
     return model(x)
 
 
-def _read_data(data: Any) -> tuple[Any, np.ndarray]:
-    if isinstance(data, Dataset):
-        weights = np.asarray(data.weights, np.float64)
-        if np.ptp(weights) > 1e-4 * weights.mean():
-            raise ValueError(
-                f"the weights of the points go from {weights.min():.3g} to {weights.max():.3g}, but every sample counts "
-                "once here; repeat points, and give (x, y)"
-            )
-        return data.points, read_labels(data.labels)
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        got = f"{type(data).__name__} of {len(data)}" if isinstance(data, tuple | list) else type(data).__name__
-        raise ValueError(f"data must be a Dataset or a pair (x, y) of samples [n, ...] and labels ±1 [n], got {got}")
-    if hasattr(data[0], "__next__"):
-        raise ValueError(f"x must be an array of numbers [n, ...], got {shown(data[0])}")
-    x = jax.tree.map(_samples, data[0])
-    labels = read_labels(data[1])
-    for leaf in jax.tree.leaves(x):
-        if len(leaf) != len(labels):
-            raise ValueError(f"x has {len(leaf)} samples and y {len(labels)} labels; give one label a sample")
-    return x, labels
+# PyTorch.
 
 
-def _samples(leaf: Any) -> Any:
+class TorchModel(Model):
+    """A `torch.nn.Module` at the parameters it has, in evaluation mode, on the device it is on."""
+
+    def __init__(self, module: Any, x: Any, outputs: int, memory: Any, parameters: Any, pair: bool = False):
+        self.module, self.x, self.outputs, self.memory, self.pair = module, x, outputs, memory, pair
+        everything = dict(module.named_parameters())
+        trained = [name for name, one in everything.items() if one.requires_grad and one.is_floating_point()]
+        self.names = chosen_names(trained, parameters)
+        self.params = {name: one.detach().clone() for name, one in everything.items()}
+        self._batched = True
+
+    @property
+    def size(self) -> int:
+        return sum(self.params[name].numel() for name in self.names)
+
+    @property
+    def _row_bytes(self) -> int:
+        return sum(self.params[name].numel() * self.params[name].element_size() for name in self.names)
+
+    def holds(self, trained: Any) -> bool:
+        found = _torch_state(trained)
+        return found is not None and all(
+            name in found and tuple(found[name].shape) == tuple(one.shape) for name, one in self.params.items()
+        )
+
+    def _state(self, params: Any) -> dict[str, Any]:
+        """Parameters and, of a trained module, its buffers, where the running means of batch normalisation are."""
+        found, like = _torch_state(params), next(iter(self.params.values()))
+        assert found is not None
+        return {name: one.detach().to(like.device) for name, one in found.items()}
+
+    def _out(self, state: Any, x: Any) -> Any:
+        from torch.func import functional_call  # pyright: ignore[reportMissingImports]
+
+        args, named = (tuple(x), {}) if isinstance(x, tuple | list) else ((), x) if isinstance(x, dict) else ((x,), {})
+        found = functional_call(self.module, state, args, named)
+        found = getattr(found, "logits", found)
+        found = found.reshape(found.shape[0], -1)
+        return found[:, 1:] - found[:, :1] if self.pair else found
+
+    def _some(self, samples: Any) -> Any:
+        import torch  # pyright: ignore[reportMissingImports]
+
+        like = next(iter(self.params.values()))
+
+        def tensor(leaf: np.ndarray) -> Any:
+            found = torch.from_numpy(np.ascontiguousarray(leaf[samples])).to(like.device)
+            return found.to(like.dtype) if found.is_floating_point() else found
+
+        return jax.tree.map(tensor, self.x)
+
+    def _logits(self, params: Any) -> np.ndarray:
+        import torch  # pyright: ignore[reportMissingImports]
+
+        state, parts = self._state(params), []
+        with evaluating(self.module), torch.no_grad():
+            for first in range(0, len(self), _FORWARD):
+                found = self._out(state, self._some(np.arange(first, min(first + _FORWARD, len(self)))))
+                parts.append(found.cpu().numpy())
+        return np.concatenate(parts)
+
+    def _rows(self, params: Any, samples: np.ndarray, mean: bool) -> list[Any]:
+        state = self._state(params)
+        trained = {name: state[name] for name in self.names}
+        held = {name: one for name, one in state.items() if name not in trained}
+        x = self._some(samples)
+        with evaluating(self.module):
+            leaves = self._together(trained, held, x) if self._batched else None
+            if leaves is None:
+                leaves = self._one_by_one(trained, held, x, len(samples))
+        found = [_flat(leaf.detach(), len(samples), self.outputs, mean) for leaf in leaves]
+        return [leaf.numpy() if leaf.device.type == "cpu" else leaf for leaf in found]
+
+    def _together(self, trained: Any, held: Any, x: Any) -> Any:
+        from torch.func import grad, jacrev, vmap  # pyright: ignore[reportMissingImports]
+
+        def one(trained: Any, x: Any) -> Any:
+            found = self._out({**held, **trained}, jax.tree.map(lambda leaf: leaf[None], x))[0]
+            return found[0] if self.outputs == 1 else found
+
+        try:
+            rows = vmap(grad(one) if self.outputs == 1 else jacrev(one), (None, 0))(trained, x)
+            return [rows[name] for name in self.names]
+        except (RuntimeError, NotImplementedError, ValueError, TypeError):
+            # Operations that torch.func cannot batch: one backward pass a sample and output.
+            self._batched = False
+            return None
+
+    def _one_by_one(self, trained: Any, held: Any, x: Any, count: int) -> Any:
+        import torch  # pyright: ignore[reportMissingImports]
+
+        weights = {name: one.clone().requires_grad_() for name, one in trained.items()}
+        leaves = [one.new_empty((count, self.outputs, one.numel())) for one in weights.values()]
+        for i in range(count):
+            found = self._out({**held, **weights}, jax.tree.map(lambda leaf: leaf[i : i + 1], x))[0]  # noqa: B023
+            for c in range(self.outputs):
+                rows = torch.autograd.grad(found[c], list(weights.values()), retain_graph=True, allow_unused=True)
+                for leaf, row in zip(leaves, rows, strict=True):
+                    leaf[i, c] = 0 if row is None else row.reshape(-1)
+        return leaves
+
+
+def _torch_state(trained: Any) -> dict[str, Any] | None:
+    """The tensors by name of a module or of its state; None for all else."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    if isinstance(trained, torch.nn.Module):
+        return dict(trained.named_parameters()) | dict(trained.named_buffers())
+    if isinstance(trained, dict) and trained and all(isinstance(one, torch.Tensor) for one in trained.values()):
+        return dict(trained)
+    return None
+
+
+@contextlib.contextmanager
+def evaluating(module: Any) -> Iterator[None]:
+    """`module` and its parts in evaluation mode, each as before afterwards."""
+    before = [(part, part.training) for part in module.modules()]
+    module.eval()
     try:
-        array = np.asarray(readable("x", leaf))
-    except ValueError as error:
-        raise ValueError(f"x must be an array of numbers [n, ...]: {error}") from None
-    if array.dtype.kind not in "biuf" or array.ndim == 0:
-        raise ValueError(f"x must be an array of numbers [n, ...], got {array.dtype} of shape {array.shape}")
-    if array.dtype.kind == "f":
-        check_finite("x", array)
-        if array.dtype == np.float64:
-            array = array.astype(jnp.result_type(float))
-    return jnp.asarray(array)
+        yield
+    finally:
+        for part, mode in before:
+            part.training = mode
+
+
+def _read_torch(module: Any, x: Any, memory: Any, parameters: Any, classes: int | None) -> Model:
+    import torch  # pyright: ignore[reportMissingImports]
+
+    weights = [(name, one) for name, one in module.named_parameters()]
+    if not any(one.requires_grad and one.is_floating_point() for _, one in weights):
+        raise ValueError("the model has no parameters that are trained (requires_grad); switch it on for some of them")
+    for name, one in weights:
+        if one.device.type == "meta":
+            raise ValueError(f"parameter {name!r} is on device 'meta' and has no numbers; load the model's parameters")
+        if one.is_floating_point() and one.element_size() < 4:
+            raise ValueError(f"parameter {name!r} has dtype {one.dtype}; use float32: model.float()")
+        if not bool(torch.isfinite(one.detach()).all()):
+            raise ValueError(f"parameter {name!r} is not finite; initialise the model anew")
+    found = TorchModel(module, x, 1, memory, parameters)
+    some = min(len(found), 3)
+    with evaluating(module), torch.no_grad():
+        try:
+            state = found._state(found.params)
+            args = found._some(np.arange(some))
+            raw = _raw(found, state, args)
+            alone = torch.cat([_raw(found, state, found._some(np.arange(i, i + 1))).reshape(1, -1) for i in range(some)])
+        except Exception as error:
+            first = (str(error).splitlines() or [""])[0][:200]
+            raise ValueError(f"the model raises {type(error).__name__} on the samples: {first}") from error
+    outputs = outputs_of(raw.shape, some)
+    if outputs is None:
+        raise _wrong_shape(len(found), f"for {some} samples it gives shape {tuple(raw.shape)}")
+    gap = float((alone - raw.reshape(some, -1)).abs().max())
+    if gap > 1e-3 * max(1.0, float(raw.abs().max())):
+        raise ValueError(
+            f"the outputs of samples change by {gap:.3g} when each is alone in its batch: samples must not see each other; "
+            "use batch normalisation with running statistics (track_running_stats=True)"
+        )
+    found.pair = outputs == 2
+    found.outputs = 1 if outputs == 2 else outputs
+    modes = (torch.nn.modules.dropout._DropoutNd, torch.nn.modules.batchnorm._BatchNorm)
+    changes = sorted({type(part).__name__ for part in module.modules() if part.training and isinstance(part, modes)})
+    if changes:
+        found.notes = (
+            f"The model is in training mode with {' and '.join(changes)}; the report is about its evaluation mode, in which "
+            "dropout is off and batch normalisation uses its running statistics.",
+        )
+    return found
+
+
+def _raw(model: TorchModel, state: Any, x: Any) -> Any:
+    from torch.func import functional_call  # pyright: ignore[reportMissingImports]
+
+    args, named = (tuple(x), {}) if isinstance(x, tuple | list) else ((), x) if isinstance(x, dict) else ((x,), {})
+    found = functional_call(model.module, state, args, named)
+    found = getattr(found, "logits", found)
+    if not hasattr(found, "shape"):
+        raise ValueError(f"it gives a {type(found).__name__}, and a tensor of logits is wanted")
+    return found
+
+
+# Whatever comes.
+
+
+def read_model(model: Any, x: Any, memory: Any = None, parameters: Any = None) -> Model:
+    """The `model` of `starvation_report` on the samples `x`; its outputs are counted, two are taken as their difference."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(model, torch.nn.Module):
+        return _read_torch(model, x, memory, parameters, None)
+    notes: tuple[str, ...] = ()
+    if isinstance(model, tuple | list) and len(model) == 2 and (callable(model[0]) or hasattr(model[0], "apply")):
+        apply, params = model
+        if hasattr(params, "__next__"):
+            raise ValueError(f"params must be arrays, or lists, dictionaries and modules of them, got {shown(params)}")
+        if _is_flax(apply, "linen.Module"):
+            apply, params = _linen(apply, params)
+        ways = [(apply, "")]
+    elif _is_flax(model, "nnx.Module"):
+        apply, params = _nnx(model)
+        ways = [(apply, "")]
+    elif not callable(model):
+        got = f"{type(model).__name__} {shown(model)}"
+        raise ValueError(f"model must be a torch.nn.Module, an equinox or flax model, or (apply, params), got {got}")
+    elif not jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)):
+        raise ValueError("the model holds no parameters itself; give (apply, params), or an equinox, flax or PyTorch model")
+    else:
+        params, still = model, eqx.nn.inference_mode(model)
+        if not eqx.tree_equal(still, model):
+            params = still
+            notes = ("The model is in training mode; the report is about its inference mode, in which dropout is off.",)
+        ways = [(on_each, "one sample at a time"), (on_batch, "the batch")]
+    x = jax.tree.map(np.asarray, x)
+    found, fails = None, []
+    for apply, way in ways:
+        made = JaxModel(apply, params, x, 1, memory, parameters)
+        made._parts(params)  # the parameters that are chosen
+        try:
+            shape = eqx.filter_eval_shape(lambda p, s, apply=apply: apply(p, s), params, x).shape
+        except Exception as error:
+            if not way:
+                first = (str(error).splitlines() or [""])[0][:200]
+                raise ValueError(f"apply(params, x) raises {type(error).__name__}: {first}") from error
+            fails.append(f"called on {way} it raises {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+            continue
+        outputs = outputs_of(shape, len(made))
+        if outputs is not None:
+            made.pair, made.outputs = outputs == 2, 1 if outputs == 2 else outputs
+            found = made
+            break
+        fails.append(f"called on {way} it gives shape {shape}" if way else f"it gives shape {shape}")
+    if found is None:
+        raise _wrong_shape(len(made), "; ".join(fails))
+    found.notes = notes
+    # Whether samples see each other, half precision, and what else can be wrong with a function.
+    few = jax.tree.map(lambda leaf: leaf[:64], found.x)
+    jacobian.margins(found.one_of, found.params, few, np.ones(min(64, len(found))))
+    return found
+
+
+def _is_flax(model: Any, kind: str) -> bool:
+    package, _, name = kind.partition(".")
+    module = sys.modules.get(f"flax.{package}")
+    return module is not None and isinstance(model, getattr(module, name))
+
+
+def _linen(module: Any, variables: Any) -> tuple[Any, Any]:
+    """apply(params, x) of a linen module; batch statistics and other collections are held."""
+    if not hasattr(variables, "keys") or "params" not in variables:
+        raise ValueError("give (module, variables) with the variables that module.init returns, {'params': ...}")
+    held = {name: value for name, value in variables.items() if name != "params"}
+    return lambda params, x: module.apply({**held, "params": params}, x), variables["params"]
+
+
+def _nnx(model: Any) -> tuple[Any, Any]:
+    """apply(params, x) of an nnx module in evaluation mode, on a copy."""
+    from flax import nnx  # pyright: ignore[reportMissingImports]
+
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def apply(params: Any, x: Any) -> Any:
+        one = nnx.merge(graph, params, rest)
+        one.eval()
+        return one(x)
+
+    return apply, nnx.to_pure_dict(params)

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import textwrap
 from typing import Any
 
 import numpy as np
 
 from gradstarve.diagnosis._groups import ALARM_GAP, ALARM_INDEX, ALARM_P, GroupLaw
-from gradstarve.ground import COLOURS, GUIDE, INK, NOTE, new_figure, number, save, sheet, signed_map, table_text, to_jsonable
+from gradstarve.ground import (
+    COLOURS,
+    GUIDE,
+    INK,
+    NOTE,
+    html_table,
+    new_figure,
+    number,
+    save,
+    sheet,
+    signed_map,
+    table_text,
+    to_jsonable,
+)
 
 # A report as text: the summary a person reads first, the tables below it, and the numbers as a dictionary.
 
@@ -36,19 +51,13 @@ def summary(report: Any) -> str:
     for law in report.alarms:
         lines.append(
             f"ALARM: {describe(law)} starves the rest of its class. When training is down to a mean error of "
-            f"{number(report.error)} (time {number(report.horizon)}), the rest has moved the logit by "
+            f"{number(report.error)} ({report.when(report.horizon)}), the rest has moved the logit by "
             f"{number(law.rest[at])}, where it would have moved it by {number(law.rest_alone[at])} without the feature: "
-            f"starvation index {number(law.index[at], 2)}."
+            f"starvation index {number(law.index[at], 2)}, on the trained samples."
         )
         if not report.named:
             inside, outside = (", ".join(map(str, np.flatnonzero(which)[:5])) for which in _sides(report, law))
             lines.append(f"  Samples that have it: {inside}, ...; of the same class without it: {outside}, ...")
-        better = [o for o in report.remedies if o.group == law.name and o.remedy not in ("none", "remove the feature")]
-        best = min(better, key=lambda o: np.nan_to_num(o.index, nan=np.inf))
-        if best.index < law.index[at] - 0.05:
-            lines.append(f"  What would help most, short of removing it: {best.remedy} (index {number(best.index, 2)}).")
-        else:
-            lines.append("  No remedy tried would help, short of removing the feature.")
     if not report.alarms:
         if not report.groups:
             lines.append("No group could be compared, so nothing can be said about starvation.")
@@ -69,7 +78,64 @@ def summary(report: Any) -> str:
                 f"{told(widest.index[at])}); an alarm needs {ALARM_GAP:g}, and an index of "
                 f"{ALARM_INDEX:g}. Faint or rare features need groups to be seen."
             )
-    return "\n".join([*lines, *report.notes])
+    return "\n".join([*lines, *heldout_lines(report), *report.notes])
+
+
+def heldout_lines(report: Any) -> list[str]:
+    """In sentences: the worst cell on samples that were not seen, and what is predicted to help it most."""
+    found = report.heldout
+    if found is None:
+        return []
+    worst, plain = found.worst, found.plain
+    how = f"each of {found.splits} parts held out in turn" if found.splits else "the test samples given"
+    lines = [
+        f"Not seen in training ({how}): the worst cell is '{worst.name}', of which {percent(plain.accuracy)} "
+        f"{between(plain.interval)} are predicted to be right at {report.when(plain.time)} "
+        f"({percent(worst.in_sample[found.at])} of the samples trained on). The mean over cells is {percent(plain.mean)}."
+    ]
+    best = found.plans[0]
+    if best.accuracy > plain.accuracy + _WORTH:
+        lines.append(
+            f"  Predicted to help the worst cell most: {best.name}, {percent(best.accuracy)} {between(best.interval)}"
+            f"{'' if best.worst == plain.worst else f' (then {best.worst!r} is the worst)'}, with a mean over cells of "
+            f"{percent(best.mean)}, until {report.when(best.time)}. It takes {best.cost}."
+        )
+        if best.interval[0] <= plain.interval[1]:
+            lines.append("  The two intervals overlap: with so few samples in the worst cell this is not certain.")
+    else:
+        lines.append(f"  No way to train that was tried is predicted to lift it by more than {100 * _WORTH:.0f} points.")
+    return [*lines, *found.notes]
+
+
+_WORTH = 0.02
+
+
+def percent(rate: float) -> str:
+    """A rate in percent."""
+    return "?" if np.isnan(rate) else f"{100 * rate:.0f} %"
+
+
+def between(interval: tuple[float, float]) -> str:
+    """An interval of rates in percent."""
+    return f"({100 * interval[0]:.0f} to {100 * interval[1]:.0f})"
+
+
+def cell_rows(report: Any) -> list[tuple[str, ...]]:
+    """One row per cell, the worst first, header first."""
+    rows = [("cell", "trained on", "not seen", "right, not seen", "95 %", "right, of trained on")]
+    for c in report.heldout.cells:
+        numbers = (percent(c.accuracy[-1]), between(c.interval).strip("()"), percent(c.in_sample[-1]))
+        rows.append((c.name, str(c.trained), str(c.tested), *numbers))
+    return rows
+
+
+def plan_rows(report: Any) -> list[tuple[str, ...]]:
+    """One row per way to train, the best first, header first."""
+    rows = [("way to train", "worst cell", "right", "95 %", "mean over cells", "until", "takes")]
+    for p in report.heldout.plans:
+        numbers = (percent(p.accuracy), between(p.interval).strip("()"), percent(p.mean))
+        rows.append((p.name, p.worst, *numbers, report.when(p.time), p.cost))
+    return rows
 
 
 def _sides(report: Any, law: GroupLaw) -> tuple[np.ndarray, np.ndarray]:
@@ -150,6 +216,9 @@ def feature_rows(report: Any) -> list[tuple[str, ...]]:
 def tables(report: Any) -> str:
     """The summary, then tables of groups, remedies and eigenvectors."""
     parts = [summary(report)]
+    if report.heldout is not None:
+        parts.append("Predicted on samples not seen in training, the worst cell first\n" + table_text(cell_rows(report)))
+        parts.append("Ways to train, predicted on samples not seen, the best first\n" + table_text(plan_rows(report)))
     if report.groups:
         title = (
             "Features of the groups" if report.named else "Clusters within classes, looked for because no groups were named"
@@ -157,7 +226,7 @@ def tables(report: Any) -> str:
         parts.append(f"{title} (times at which the logit has moved by 1; index at time {number(report.horizon)})")
         parts[-1] += "\n" + table_text(group_rows(report))
     if report.remedies:
-        title = "Remedies, predicted (index against the rest alone in the same time)"
+        title = "The index under remedies, on the trained samples (against the rest alone in the same time)"
         parts.append(f"{title}\n{table_text(remedy_rows(report))}")
     if report.features is not None:
         parts.append("Eigenvectors of the kernel with the largest response\n" + table_text(feature_rows(report)))
@@ -178,8 +247,18 @@ def as_dict(report: Any) -> dict[str, Any]:
         "remedies": [vars(o) for o in report.remedies],
         "features": None if f is None else {name: getattr(f, name) for name in vars(f) if name != "vectors"},
         "notes": list(report.notes),
+        "heldout": heldout_dict(report.heldout),
+        "training": None if report.training is None else vars(report.training),
     }
     return to_jsonable(numbers)
+
+
+def heldout_dict(found: Any) -> Any:
+    """The numbers of the prediction for samples not seen."""
+    if found is None:
+        return None
+    parts = {"cells": [vars(c) for c in found.cells], "plans": [vars(p) for p in found.plans]}
+    return {"times": found.times, "splits": found.splits, **parts, "notes": list(found.notes)}
 
 
 def law_dict(law: GroupLaw) -> dict[str, Any]:
@@ -201,6 +280,34 @@ def law_dict(law: GroupLaw) -> dict[str, Any]:
         "reverse_at_horizon": float(law.reverse[law.at]),
         **{name: getattr(law, name) for name in curves},
     }
+
+
+def html(report: Any) -> str:
+    """The report as one HTML page without anything outside of it: summary, figure, tables. No scripts."""
+    from html import escape
+
+    picture = io.BytesIO()
+    page(report).savefig(picture, format="png", dpi=110)
+    image = base64.b64encode(picture.getvalue()).decode()
+    said = "".join(f"<p>{escape(line)}</p>" for line in summary(report).splitlines())
+    parts = [
+        f"<h1>Starvation report</h1>{said}",
+        f'<img alt="The report as figures; its numbers are in the tables" src="data:image/png;base64,{image}">',
+    ]
+    if report.heldout is not None:
+        parts.append("<h2>Samples that training has not seen</h2>" + html_table(cell_rows(report)))
+        parts.append("<h2>Ways to train, predicted on samples not seen</h2>" + html_table(plan_rows(report)))
+    if report.groups:
+        parts.append("<h2>Features of the groups, on the trained samples</h2>" + html_table(group_rows(report)))
+    style = (
+        "body{font:16px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}img{max-width:100%}"
+        "table{border-collapse:collapse;display:block;overflow-x:auto}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;"
+        "text-align:left}"
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>Starvation report</title><style>{style}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
 
 
 # A report as a page of figures.

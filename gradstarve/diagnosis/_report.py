@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
+from gradstarve.diagnosis._data import Classes
 from gradstarve.diagnosis._groups import (
     EigenFeatures,
     GroupLaw,
@@ -21,9 +23,11 @@ from gradstarve.diagnosis._groups import (
     read_groups,
     strength_p,
     two_clusters,
+    uncrossed,
     varying_classes,
     without_complements,
 )
+from gradstarve.diagnosis._heldout import HeldOut, hold_out
 from gradstarve.diagnosis._remedies import Remedies, RemedyOutcome
 from gradstarve.diagnosis._training import largest_eigenvalue, train_linearised
 from gradstarve.ground import (
@@ -45,6 +49,42 @@ _LATER = 10  # how far beyond the horizon the curves go
 
 
 @dataclass(frozen=True, eq=False)
+class Unseen:
+    """What a prediction for samples that were not seen needs: `kernel` [N C, N C] and `logits` [N, C] of all samples, their
+    `classes`, which may be `trained` on [N], their `groups` (names, members [N, G], exclusive), and as `edited` kernel and
+    logits of the same samples without a feature."""
+
+    kernel: np.ndarray
+    logits: np.ndarray
+    classes: Classes
+    trained: np.ndarray
+    groups: tuple[tuple[str, ...], np.ndarray, bool]
+    splits: int = 5
+    penalty: float = 0.02
+    seed: Any = 0
+    edited: tuple[np.ndarray, np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The user's training: step size, samples in a batch and in all, momentum; for times as steps and epochs."""
+
+    step_size: float
+    batch_size: int
+    samples: int
+    momentum: float = 0.0
+
+    def steps(self, time: float) -> float:
+        """Steps on the mean loss of a batch until `time` of the loss summed over samples."""
+        return time * self.samples * (1 - self.momentum) / self.step_size
+
+    def said(self, time: float) -> str:
+        """Steps and epochs in words."""
+        steps = self.steps(time)
+        return f"{steps:,.0f} steps, {number(steps * self.batch_size / self.samples)} epochs"
+
+
+@dataclass(frozen=True, eq=False)
 class StarvationReport:
     """What `starvation_report` found. Margins are m = y f, times those of the loss summed over samples (step size x step).
 
@@ -53,7 +93,8 @@ class StarvationReport:
     - `features`: the eigenvectors of K with the largest response (`EigenFeatures`);
     - `times` [T], `margins` [T, n]: the predicted training; `horizon`: the time to which indices refer, at record `at`,
       where the mean error of training is `error`;
-    - `labels` [n], `kernel` [n, n]; `notes`: what could not be answered, and why.
+    - `labels` [n], `kernel` [n, n]; `notes`: what could not be answered, and why;
+    - `heldout`: the prediction for samples that training has not seen. All the others are about the trained samples.
     """
 
     times: np.ndarray = field(repr=False)
@@ -69,6 +110,24 @@ class StarvationReport:
     features: EigenFeatures | None = field(repr=False)
     notes: tuple[str, ...] = ()
     model: Any = field(default=None, repr=False)
+    unseen: Unseen | None = field(default=None, repr=False)
+    training: Steps | None = None
+
+    @cached_property
+    def heldout(self) -> HeldOut | None:
+        """The prediction for samples that training has not seen: a `HeldOut`, computed when it is first asked for."""
+        u = self.unseen
+        if u is None:
+            return None
+        rng = np.random.default_rng(u.seed)
+        return hold_out(
+            u.kernel, u.logits, u.classes, u.trained, u.groups, self.times, self.at,
+            edited=u.edited, splits=u.splits, penalty=u.penalty, rng=rng,
+        )  # fmt: skip
+
+    def when(self, time: float) -> str:
+        """A time in words: with `step_size` given as steps and epochs too."""
+        return f"time {number(time)}" + (f", {self.training.said(time)}" if self.training else "")
 
     @property
     def alarms(self) -> tuple[GroupLaw, ...]:
@@ -102,13 +161,23 @@ class StarvationReport:
         return {**self.__dict__, "model": self.model if can_pickle(self.model) else None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StarvationReport:
-        return replace(self, **{name: deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return replace(self, **{one.name: deepcopy(getattr(self, one.name), memo) for one in fields(self)})
 
     def to_dict(self) -> dict[str, Any]:
         """Every number of the report in plain JSON types; inf, -inf and nan are strings of these names."""
         from gradstarve.diagnosis._presentation import as_dict
 
         return as_dict(self)
+
+    def html(self, path: Any = None) -> str:
+        """The report as one HTML page for a colleague, with its figure inside; written to `path` if there is one."""
+        from gradstarve.diagnosis._presentation import html
+        from gradstarve.ground import files
+
+        text = html(self)
+        if path is not None:
+            files.write_text(path, text)
+        return text
 
     def plot(self, path: Any = None) -> Any:
         """The report on one page, as a matplotlib `Figure`; saved to `path` if there is one."""
@@ -137,6 +206,10 @@ def diagnose(
     key: Any = 0,
     model: Any = None,
     progress: Any = None,
+    unseen: Any = None,
+    splits: Any = 5,
+    training: Steps | None = None,
+    notes: tuple[str, ...] = (),
 ) -> StarvationReport:
     """The report from K = Y Phi Phi^T Y [n, n], the margins `start` [n] at the first weights and the labels."""
     features = positive_int("features", features, minimum=0)
@@ -151,24 +224,26 @@ def diagnose(
         )
     if not np.isfinite(largest):
         raise ValueError("products of rows of the Jacobian are beyond the floats; scale the samples, or the output, down")
+    splits = positive_int("splits", splits, minimum=2)
+    said: list[str] = list(notes)
     tags = None if groups is None else read_groups(groups, labels)
-    notes: list[str] = []
+    tags = tags if tags is None else uncrossed(tags, kernel, labels, said)
     with Progress(progress, 4, "training of the linearised network") as bar:
-        times, at = _times(kernel, start, until_error, times, notes)
+        times, at = _times(kernel, start, until_error, times, said)
         margins = train_linearised(kernel, start, times)
         bar.update(1, label="groups" if tags is not None else "clusters")
         rng = np.random.default_rng(as_seed(key))
         if tags is None:
-            laws = _found(kernel, labels, margins, times, at, rng, notes)
+            laws = _found(kernel, labels, margins, times, at, rng, said)
         else:
-            laws = _named(tags, kernel, labels, margins, times, at, rng, permutations, notes)
+            laws = _named(tags, kernel, labels, margins, times, at, rng, permutations, said)
         ridge = 1 / float(times[at])
         bar.update(2, label="remedies")
         remedies = Remedies(kernel, labels, margins, times, at, ridge, penalty)
         treated = [law for law in laws if law.alarm] or (laws[:1] if tags is not None else [])
         outcomes = tuple(outcome for law in treated for outcome in remedies.outcomes(law))
         bar.update(3, label="features")
-        listed = _listed(kernel, margins, times, ridge, features, notes) if features else None
+        listed = _listed(kernel, margins, times, ridge, features, said) if features else None
         bar.update(4)
     return StarvationReport(
         times=times,
@@ -182,8 +257,26 @@ def diagnose(
         named=tags is not None,
         remedies=outcomes,
         features=listed,
-        notes=tuple(notes),
+        notes=tuple(said),
         model=model,
+        unseen=unseen or _all_of(kernel, start, labels, tags, splits, penalty, as_seed(key)),
+        training=training,
+    )
+
+
+def _all_of(kernel, start, labels, tags: Tags | None, splits: int, penalty: float, seed: Any) -> Unseen:
+    """The trained samples themselves, to be held out in turn."""
+    groups = ((), np.zeros((len(labels), 0), bool), False) if tags is None else (tags.names, tags.members, tags.exclusive)
+    signs = labels[:, None]
+    return Unseen(
+        kernel=signs * kernel * signs.T,
+        logits=signs * start[:, None],
+        classes=Classes((labels > 0).astype(int), ("−", "+")),
+        trained=np.ones(len(labels), bool),
+        groups=groups,
+        splits=splits,
+        penalty=penalty,
+        seed=seed,
     )
 
 

@@ -26,23 +26,23 @@ def report(apply=MODEL, params=W, data=(X, Y), groups=None, **options):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"apply": lambda w, x: jnp.stack([x @ w] * 2, 1)}, r"one logit a sample, .*\(16, 2\).*difference"),
+        ({"apply": lambda w, x: jnp.stack([x @ w] * 3, 1)}, r"the model has 3 outputs, and the report is about two classes"),
         ({"apply": lambda w, x: jnp.sum(x @ w)}, r"one logit a sample"),
-        ({"apply": 3}, "apply must be a function .* got int"),
-        ({"apply": MODEL, "params": None}, "params is None, but apply holds no parameters"),
+        ({"apply": 3}, "model must be a torch.nn.Module, an equinox or flax model, or \\(apply, params\\), got tuple"),
+        ({"apply": MODEL, "params": None}, "the model holds no parameters itself; give \\(apply, params\\)"),
         ({"apply": lambda w, x: jnp.sqrt(x @ w)}, r"gradient of the margin of sample 0 is not finite"),
         ({"apply": lambda w, x: (x @ w) / 0.0}, r"the model gives nan for sample 0"),
         ({"apply": lambda w, x: 0.0 * (x @ w)}, "Jacobian is 0 on all samples"),
         ({"data": (1e25 * X, Y)}, "products of rows of the Jacobian are beyond the floats"),
         ({"apply": lambda w, x: x @ w + jnp.arange(len(x)) * len(x)}, "alone and .* in a batch"),
         ({"data": (X, np.ones(N))}, r"all 16 labels are \+1: a single class"),
-        ({"data": (X, (Y + 1) / 2)}, r"got 0 at sample 8; turn 0 and 1 into them by 2 \* y - 1"),
-        ({"data": (X, np.arange(N))}, r"labels must be \+1 or -1, got 0"),
+        ({"data": (X, Y > 0)}, r"got booleans; turn them into \+1 and -1 by 2 \* y - 1"),
+        ({"data": (X, np.arange(N))}, r"labels must be \+1 or -1 \(or 0 and 1\) .* got 2 at sample 2; for K classes"),
         ({"data": (X, np.array(["a"] * N))}, "labels must be the numbers"),
         ({"data": (X, Y[::4])}, "x has 16 samples and y 4 labels"),
         ({"data": (X, np.stack([Y, Y], 1))}, r"labels must be \[n\], got shape \(16, 2\)"),
         ({"data": X}, r"pair \(x, y\) .* got ndarray"),
-        ({"data": (X, Y, Y)}, "got tuple of 3"),
+        ({"data": (X, Y, Y, Y)}, "got tuple of 4"),
         ({"data": (np.full_like(X, np.nan), Y)}, r"x\[0, 0\] = nan is not finite"),
         ({"data": (np.array(["a"] * N), Y)}, "x must be an array of numbers"),
         ({"data": gs.Dataset(X.tolist(), Y.tolist(), UNEVEN)}, "every sample counts once here"),
@@ -82,9 +82,9 @@ def test_parameters_that_have_learnt_the_data():
         report(params=np.array([9.0], "float32"), data=(x, Y))
 
 
-def test_a_model_of_the_wrong_shape_says_both_ways():
-    model = eqx.nn.Linear(3, 2, key=jax.random.key(0))
-    with pytest.raises(ValueError, match=r"one sample at a time it gives shape \(16, 2\); called on the batch it raises"):
+def test_a_model_of_several_outputs_is_refused():
+    model = eqx.nn.Linear(3, 3, key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"the model has 3 outputs, and the report is about two classes"):
         report(apply=model, params=None)
 
 

@@ -114,8 +114,8 @@ def _large(rng: np.random.Generator) -> Trials:
     "scale, its rates added up over all plateaus",
     formula=(
         r"\begin{split} k_j^{(p)} &= |c_j^{(p)}|, \qquad c_j^{(p)} = \sum_{w_j \cdot x_i > 0} q_i\, g_i^{(p)} y_i\, x_i, \\ "
-        r"T_p &= \min \Bigl\{ T : \max_j \Bigl[ \sum_{r < p} k_j^{(r)} (T_r - T_{r-1}) + k_j^{(p)} (T - T_{p-1}) \Bigr] = 1 "
-        r"\Bigr\}, \qquad t_p = T_p \log(1/\text{scale}) + O(1) \end{split}"
+        r"T_p &= \min T : \; \max_j \Bigl[ \sum_{r < p} k_j^{(r)} (T_r - T_{r-1}) + k_j^{(p)} (T - T_{p-1}) \Bigr] = 1, "
+        r"\qquad t_p = T_p \log(1/\text{scale}) + O(1) \end{split}"
     ),
     hypotheses=(HINGE_LOSS, "weights that tend to 0", "no neuron on an edge where its read-out changes sign (16.4)"),
     tolerance=_TOLERANCE,

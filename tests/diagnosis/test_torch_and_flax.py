@@ -1,0 +1,257 @@
+"""Models as users have them: the same network in PyTorch, equinox and flax gives the same report."""
+
+import copy
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from diagnosis.shortcut_images import bars, torch_network, train
+
+import gradstarve as gs
+
+pytestmark = pytest.mark.extras
+if os.environ.get("REQUIRE_TORCH"):
+    import flax.linen  # noqa: F401
+    import torch
+else:
+    torch = pytest.importorskip("torch")
+DIM, WIDTH, N = 12, 32, 60
+OPTIONS = {"features": 0, "permutations": 99}
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(N, DIM)).astype("float32"), np.repeat([1, -1], N // 2)
+    x[:, 0] += y
+    mark = (y > 0) & (np.arange(N) % 5 > 0)
+    x[mark, 5] += 4
+    return x, y, mark
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    nn = torch.nn
+    return nn.Sequential(nn.Linear(DIM, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 1))
+
+
+@pytest.fixture(scope="module")
+def report(network, data):
+    x, y, mark = data
+    return gs.starvation_report(network, (torch.from_numpy(x), torch.from_numpy(y)), {"mark": mark}, **OPTIONS)
+
+
+def same(one, other):
+    np.testing.assert_allclose(one.kernel, other.kernel, atol=1e-4 * np.abs(other.kernel).max())
+    np.testing.assert_allclose(one.groups[0].index, other.groups[0].index, atol=1e-4)
+    assert one.horizon == pytest.approx(other.horizon, rel=1e-4)
+    for plan, again in zip(one.heldout.plans, other.heldout.plans, strict=True):
+        assert (plan.name, plan.worst) == (again.name, again.worst)
+        assert plan.accuracy == pytest.approx(again.accuracy, abs=1e-4)
+        assert plan.interval == pytest.approx(again.interval, abs=1e-4)
+
+
+def weights_of(network):
+    return [one.detach().numpy().copy() for one in network.parameters()]
+
+
+def test_equinox_and_pytorch_agree(report, network, data):
+    x, y, mark = data
+    keys = jax.random.split(jax.random.key(0))
+    layers = [eqx.nn.Linear(DIM, WIDTH, key=keys[0]), eqx.nn.Lambda(jax.nn.relu), eqx.nn.Linear(WIDTH, 1, key=keys[1])]
+    model = eqx.tree_at(
+        lambda m: (m[0].weight, m[0].bias, m[2].weight, m[2].bias), eqx.nn.Sequential(layers), weights_of(network)
+    )
+    same(gs.starvation_report(model, (x, y), {"mark": mark}, **OPTIONS), report)
+
+
+def test_flax_and_pytorch_agree(report, network, data):
+    x, y, mark = data
+    linen = pytest.importorskip("flax.linen")
+    from flax import nnx
+
+    w, b, v, c = weights_of(network)
+    module = linen.Sequential([linen.Dense(WIDTH), linen.relu, linen.Dense(1)])
+    variables = {"params": {"layers_0": {"kernel": w.T, "bias": b}, "layers_2": {"kernel": v.T, "bias": c}}}
+    same(gs.starvation_report((module, variables), (x, y), {"mark": mark}, **OPTIONS), report)
+
+    class Network(nnx.Module):
+        def __init__(self, rngs):
+            self.first, self.second = nnx.Linear(DIM, WIDTH, rngs=rngs), nnx.Linear(WIDTH, 1, rngs=rngs)
+
+        def __call__(self, x):
+            return self.second(nnx.relu(self.first(x)))
+
+    model = Network(nnx.Rngs(0))
+    for layer, kernel, bias in ((model.first, w.T, b), (model.second, v.T, c)):
+        layer.kernel[...], layer.bias[...] = jnp.asarray(kernel), jnp.asarray(bias)
+    same(gs.starvation_report(model, (x, y), {"mark": mark}, **OPTIONS), report)
+
+
+def test_the_kernel_is_that_of_backward_passes(network, data, report):
+    """By the oldest way of PyTorch, one `backward` a sample, and by the gradients of the last layer alone."""
+    x, y, mark = data
+    model, rows = copy.deepcopy(network), []
+    for one in torch.from_numpy(x):
+        model.zero_grad()
+        model(one[None])[0, 0].backward()
+        rows.append(np.concatenate([p.grad.numpy().ravel() for p in model.parameters()]))
+    rows = y[:, None] * np.array(rows, float)
+    np.testing.assert_allclose(report.kernel, rows @ rows.T, rtol=1e-4, atol=1e-4)
+    last = gs.starvation_report(network, (x, y), {"mark": mark}, parameters="last", **OPTIONS)
+    np.testing.assert_allclose(last.kernel, rows[:, -WIDTH - 1 :] @ rows[:, -WIDTH - 1 :].T, rtol=1e-4, atol=1e-4)
+    few = gs.starvation_report(network, (x, y), {"mark": mark}, memory=8 * N * N + 4 * 4 * 500 * 9, **OPTIONS)
+    np.testing.assert_allclose(few.kernel, report.kernel, rtol=1e-5, atol=1e-5)
+    rows = y[:, None] * rows
+    other = gs.starvation_report.from_kernel(rows @ rows.T, y, groups={"mark": mark}, **OPTIONS)
+    np.testing.assert_allclose(other.kernel, report.kernel, rtol=1e-4, atol=1e-4)
+
+
+def test_loaders_keep_their_order_or_are_refused(report, network, data):
+    x, y, mark = data
+    from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
+
+    parts = TensorDataset(torch.from_numpy(x), torch.from_numpy((y > 0).astype(int)))
+    for loader in (parts, DataLoader(parts, batch_size=7), DataLoader(parts, batch_size=7, shuffle=True, drop_last=True)):
+        found = gs.starvation_report(network, loader, {"mark": mark}, **OPTIONS)
+        np.testing.assert_allclose(found.kernel, report.kernel, rtol=1e-5, atol=1e-5)
+    assert "The loader of data shuffles; its data set was read in its own order." in found.notes
+    drawn = DataLoader(parts, sampler=WeightedRandomSampler([1.0] * N, N))
+    with pytest.raises(ValueError, match=r"draws with WeightedRandomSampler.*shuffle=False"):
+        gs.starvation_report(network, drawn)
+    three = TensorDataset(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(mark.astype(int)))
+    assert len(gs.starvation_report(network, three, **OPTIONS).groups) == 1
+
+
+def test_training_mode_is_said_and_restored(data):
+    x, y, mark = data
+    nn = torch.nn
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(DIM, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
+    found = gs.starvation_report(model, (x, (y > 0).astype(int)), {"mark": mark}, **OPTIONS)
+    assert "training mode with BatchNorm1d and Dropout" in found.notes[0]
+    assert all(part.training for part in model.modules())
+    assert found.after_training(model).time == pytest.approx(0, abs=1e-9)
+    still = gs.starvation_report(model.eval(), (x, y), {"mark": mark}, **OPTIONS)
+    assert not still.notes
+    np.testing.assert_allclose(still.kernel, found.kernel)
+
+
+def test_after_training_takes_the_trained_module(network, data, report):
+    x, y, _ = data
+    trained, _, _ = train(network, x, y, until=0.1, step_size=0.2)
+    after = report.after_training(trained)
+    with torch.no_grad():
+        margins = y * trained(torch.from_numpy(x))[:, 0].numpy()
+    np.testing.assert_allclose(after.measured, margins, rtol=1e-5, atol=1e-5)
+    assert 0 < after.kernel_change < 5
+    assert after.rank_correlation > 0.8
+    assert report.after_training(trained.state_dict()).kernel_change == pytest.approx(after.kernel_change)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: m.half(), r"parameter '0.weight' has dtype torch.float16; use float32: model.float\(\)"),
+        (lambda m: m.to("meta"), "parameter '0.weight' is on device 'meta' and has no numbers"),
+        (lambda m: m.requires_grad_(False), "no parameters that are trained"),
+        (lambda m: m.append(torch.nn.Linear(1, 3)), "the model has 3 outputs, and the report is about two classes"),
+        (lambda m: m.append(torch.nn.Flatten(0)).append(torch.nn.Unflatten(0, (1, -1))), "must give one logit a sample"),
+        (lambda m: m.append(torch.nn.Linear(7, 1)), "the model raises RuntimeError on the samples"),
+        (lambda m: m.append(torch.nn.BatchNorm1d(1, track_running_stats=False)), "Expected more than 1 value"),
+    ],
+)
+def test_models_that_are_refused(network, data, change, words):
+    with pytest.raises(ValueError, match=words):
+        gs.starvation_report(change(copy.deepcopy(network)), data[:2], **OPTIONS)
+
+
+def test_samples_that_are_refused(network, data):
+    x, y, _ = data
+    holed = torch.from_numpy(x.copy())
+    holed[3, 2] = float("nan")
+    with pytest.raises(ValueError, match=r"x\[3, 2\] = nan is not finite"):
+        gs.starvation_report(network, (holed, y))
+    with pytest.raises(ValueError, match=r"x has dtype .*float16; use float32"):
+        gs.starvation_report(network, (torch.from_numpy(x).half(), y))
+    with pytest.raises(ValueError, match=r"chooses none of the model's parameters: 0.weight, 0.bias"):
+        gs.starvation_report(network, (x, y), parameters="head")
+
+
+def test_a_module_that_torch_func_cannot_batch(data):
+    """Values that decide the way of a sample: one backward pass after another in place of vmap."""
+    x, y, mark = data
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(DIM, 1)
+
+        def forward(self, x):
+            found = self.layer(x)
+            return found * (2.0 if found.sum().item() > 1e9 else 1.0)
+
+    torch.manual_seed(0)
+    found = gs.starvation_report(Network(), (x, y), {"mark": mark}, **OPTIONS)
+    np.testing.assert_allclose(found.kernel, np.outer(y, y) * (x @ x.T + 1), rtol=1e-4, atol=1e-4)
+
+
+def test_the_script_of_the_readme_runs(tmp_path, monkeypatch):
+    """From a module and a loader to the page, in at most 12 lines."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^```text\n(import torch\n.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert len(script.splitlines()) <= 12
+    monkeypatch.chdir(tmp_path)
+    exec(script, {})
+    assert "the worst cell is" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_library_does_not_load_torch():
+    code = "import gradstarve as gs, sys; gs.starvation_report; print('torch' in sys.modules, 'flax' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shortcut", "share"), [("patch", 0.9), ("background", 0.95), ("none", 0.5)])
+def test_predicted_against_trained_worst_cell(shortcut, share):
+    """Three cases with a known truth, three seeds each: plain training, re-weighting, and edited samples."""
+    gaps, signs = [], []
+    for seed in range(3):
+        x, y, has, clean = bars(seed, 300, shortcut, share)
+        test, y_test, has_test, clean_test = bars(seed + 100, 1000, shortcut, 0.5)
+        network = torch_network(seed)
+        groups = np.where(has, "bright", "plain")
+        report = gs.starvation_report(network, (x, y), groups, edited=clean, features=0)
+        alike = np.ones(len(y))
+        cells = [(y == sign) & (has == value) for sign in (1, -1) for value in (True, False)]
+        cells = [cell for cell in cells if cell.any()]
+        for cell in cells:
+            alike[cell] = len(y) / len(cells) / cell.sum()
+        plans = {plan.name: plan.accuracy for plan in report.heldout.plans}
+        row = []
+        for name, images, weights, unseen in (
+            ("train as planned", x, None, test),
+            ("re-weight the cells alike", x, alike, test),
+            ("train and test on the edited samples", clean, None, clean_test),
+        ):
+            trained, _, _ = train(network, images, y, weights)
+            with torch.no_grad():
+                right = y_test * trained(torch.from_numpy(unseen))[:, 0].numpy() > 0
+            cells = [(y_test == sign) & (has_test == value) for sign in (1, -1) for value in (True, False)]
+            row.append((plans[name], min(right[cell].mean() for cell in cells if cell.any())))
+        print(shortcut, seed, " ".join(f"{a:.2f}/{b:.2f}" for a, b in row))
+        gaps += [abs(a - b) for a, b in row]
+        signs += [(a - row[0][0] > -0.05) == (b - row[0][1] > -0.05) for a, b in row[1:]]
+        assert bool(report.alarms) == (shortcut != "none")
+    print(f"{shortcut}: mean gap {np.mean(gaps):.3f}, comparisons of the right sign {sum(signs)} of {len(signs)}")
+    assert np.mean(gaps) < 0.2
+    assert np.mean(signs) > 0.6
