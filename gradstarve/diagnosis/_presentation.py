@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import textwrap
 from typing import Any
 
@@ -18,6 +17,7 @@ from gradstarve.ground import (
     html_table,
     new_figure,
     number,
+    png_bytes,
     save,
     sheet,
     signed_map,
@@ -286,9 +286,7 @@ def html(report: Any) -> str:
     """The report as one HTML page without anything outside of it: summary, figure, tables. No scripts."""
     from html import escape
 
-    picture = io.BytesIO()
-    page(report).savefig(picture, format="png", dpi=110)
-    image = base64.b64encode(picture.getvalue()).decode()
+    image = base64.b64encode(png_bytes(page(report))).decode()
     said = "".join(f"<p>{escape(line)}</p>" for line in summary(report).splitlines())
     parts = [
         f"<h1>Starvation report</h1>{said}",

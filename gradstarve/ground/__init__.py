@@ -36,6 +36,7 @@ from gradstarve.ground._style import (
     figure_size,
     line_width,
     new_figure,
+    png_bytes,
     save,
     sheet,
     signed_map,

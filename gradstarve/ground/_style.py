@@ -7,6 +7,7 @@ ends with `save`. Matplotlib is imported when a figure is drawn and not before.
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,10 @@ def save(figure: Any, path: Any, dpi: int | float = DPI) -> Path:
     with sheet(), files.whole(place) as part:
         figure.savefig(part, format=kind, dpi=dpi, metadata=undated.get(kind))
     return place
+
+
+def png_bytes(figure: Any, dpi: int | float = DPI) -> bytes:
+    """`figure` as a PNG at `dpi`, for a page that holds its pictures."""
+    with sheet(), io.BytesIO() as part:
+        figure.savefig(part, format="png", dpi=dpi)
+        return part.getvalue()
