@@ -82,7 +82,7 @@ NOT_CALLED = dict.fromkeys(
         *("theory.StarvingPair", "theory.TimeDistribution", "theory.ntk.RidgeOptimum", "theory.ConeBounds"),
         *("theory.DataGap", "theory.NearbySolution"),
         *("theorems.Counterexample", "theorems.Outcome", "theorems.Row", "theorems.Theorem"),
-        *("diagnose.AfterTraining", "diagnose.MarginReport", "diagnose.StarvationReport"),
+        *("diagnose.AfterTraining", "diagnose.HeldOut", "diagnose.MarginReport", "diagnose.StarvationReport"),
     ),
     RESULT,
 ) | dict.fromkeys(

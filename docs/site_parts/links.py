@@ -32,6 +32,7 @@ INTERNAL = {
         "Stage",
         "Table",
         "Tell",
+        "Unseen",
     ),
 }
 

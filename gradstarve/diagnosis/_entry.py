@@ -14,7 +14,7 @@ from gradstarve.diagnosis._data import Samples, join, read_classes, read_samples
 from gradstarve.diagnosis._groups import number_between, read_groups, read_labels
 from gradstarve.diagnosis._margins import from_margins
 from gradstarve.diagnosis._models import read_model
-from gradstarve.diagnosis._report import StarvationReport, Steps, Unseen, diagnose
+from gradstarve.diagnosis._report import StarvationReport, Unseen, UsersTraining, diagnose
 from gradstarve.ground import as_floats, as_number, as_seed, check_finite, deprecated, positive_int, readable
 
 _COLUMNS = 2**16  # of a Jacobian, multiplied at a time
@@ -192,12 +192,12 @@ def _check_kernel(kernel: np.ndarray) -> None:
         raise ValueError("products of rows of the Jacobian are beyond the floats; scale the samples, or the output, down")
 
 
-def _steps(step_size: Any, batch_size: Any, momentum: Any, count: int) -> Steps | None:
+def _steps(step_size: Any, batch_size: Any, momentum: Any, count: int) -> UsersTraining | None:
     if step_size is None:
         return None
     step_size = number_between("step_size", step_size, 0, float("inf"))
     batch = count if batch_size is None else positive_int("batch_size", batch_size, maximum=count)
-    return Steps(step_size, batch, count, as_number("momentum", momentum, 0, 1, with_high=False))
+    return UsersTraining(step_size, batch, count, as_number("momentum", momentum, 0, 1, with_high=False))
 
 
 def _with_test(samples: Samples, test: Samples | None, signs: np.ndarray, trained: np.ndarray) -> Any:

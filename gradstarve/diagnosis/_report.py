@@ -66,7 +66,7 @@ class Unseen:
 
 
 @dataclass(frozen=True)
-class Steps:
+class UsersTraining:
     """The user's training: step size, samples in a batch and in all, momentum; for times as steps and epochs."""
 
     step_size: float
@@ -111,7 +111,7 @@ class StarvationReport:
     notes: tuple[str, ...] = ()
     model: Any = field(default=None, repr=False)
     unseen: Unseen | None = field(default=None, repr=False)
-    training: Steps | None = None
+    training: UsersTraining | None = None
 
     @cached_property
     def heldout(self) -> HeldOut | None:
@@ -208,7 +208,7 @@ def diagnose(
     progress: Any = None,
     unseen: Any = None,
     splits: Any = 5,
-    training: Steps | None = None,
+    training: UsersTraining | None = None,
     notes: tuple[str, ...] = (),
 ) -> StarvationReport:
     """The report from K = Y Phi Phi^T Y [n, n], the margins `start` [n] at the first weights and the labels."""
