@@ -36,7 +36,7 @@ from gradstarve.problem import (
 )
 from gradstarve.simulation import simulate
 from gradstarve.studies.phase import plane
-from gradstarve.studies.phase.plane import counts, positive, positives, seeds, setting
+from gradstarve.studies.phase.plane import counts, positive, positives, real, seeds, setting
 
 KINDS = (*LOSSES, "smoothed", "focal", "shifted")
 _LINE = 121  # times of a law's curve
@@ -267,7 +267,7 @@ def _right(network: Any, points: jax.Array) -> jax.Array:
 
 def _map(s: ShortcutSettings, name: str, agreements: np.ndarray, ratios: np.ndarray) -> np.ndarray:
     """The worst cell at the end, [ratios, agreements]."""
-    p, side = np.meshgrid(agreements, ratios * s.core)
+    p, side = map(real, np.meshgrid(agreements, ratios * s.core))
     law = theory.shortcut(p[..., None], loss_of(name), core=s.core, shortcut=side[..., None])
     return np.asarray(law.worst_accuracy(s.time, s.noise))
 

@@ -84,8 +84,9 @@ def plateau_exits(data: Dataset, network: Any, residuals: Any = None) -> Plateau
         pull = q * residual
         pulls = np.flatnonzero(pull > 0)
         small = np.flatnonzero(~grown)
-        part = Dataset(x[pulls].astype(data.points.dtype), y[pulls], pull[pulls] / pull.sum())
-        phase = early_alignment(part, TwoLayerReLU(w[small], z[small], network.slope), "hinge")
+        dtype = data.points.dtype
+        part = Dataset(*(leaf.astype(dtype) for leaf in (x[pulls], y[pulls], pull[pulls] / pull.sum())))
+        phase = early_alignment(part, TwoLayerReLU(w[small].astype(dtype), z[small].astype(dtype), network.slope), "hinge")
         _check_determined(phase, small, len(found))
         place = phase.groups.direction
         rate = np.full(z.size, np.nan)

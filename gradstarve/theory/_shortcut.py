@@ -405,8 +405,9 @@ def shortcut(
     >>> law = shortcut(0.9, "hinge", core=2.0, shortcut=1.0)
     >>> [round(float(x), 4) for x in law.features(1e3)], [round(float(x[0]), 4) for x in law.peak()]     # (20.4)
     ([1.1, 0.1], [0.2083, 0.1667])
-    >>> shortcut(0.9, "cross-entropy", shortcut=3.0).rest.round(4).tolist()       # log(9)/2, whatever the scales (20.3)
-    [inf, 1.0986000537872314]
+    >>> core, side = shortcut(0.9, "cross-entropy", shortcut=3.0).rest           # log(9)/2, whatever the scales (20.3)
+    >>> float(core), round(float(side), 4)
+    (inf, 1.0986)
     """
     depth, loss = positive_int("depth", depth), as_loss(loss)
     types, population, scales = signed_types(agreement, core, shortcut)
