@@ -7,6 +7,7 @@ each, and where the time went.
 """
 
 import json
+import os
 import re
 import sys
 import time
@@ -16,7 +17,7 @@ from functools import partial
 
 import jax
 import numpy as np
-from public_calls import CHANGES, VALUES, calls, within
+from public_calls import CHANGES, VALUES, calls, folder, within
 
 import gradstarve as gs
 from gradstarve.ground import shown
@@ -98,6 +99,9 @@ def excused(function, name, value, text):
 
 
 if __name__ == "__main__":
+    # Values that are taken for paths are paths in a directory that goes, and the user's folder for caches is another one.
+    os.chdir(folder())
+    os.environ["XDG_CACHE_HOME"] = folder()
     jax.config.update("jax_enable_x64", True)
     CALLS = calls()
     only = sys.argv[1] if len(sys.argv) > 1 else "."
