@@ -22,6 +22,7 @@ from gradstarve.cli.options import (
     choice,
     command,
     count,
+    give_study,
     out_option,
     positive,
     print_result,
@@ -307,7 +308,6 @@ def shortcut(
     """
     for option, value in (("--core", core), ("--shortcut", shortcut), ("--noise", noise), ("--time", time)):
         positive(option, value)
-    check_choice("--figures", figures, FORMATS)
     settings = {
         "agreements": _numbers("--agreements", agreements, None),
         "losses": several("--losses", losses, SHORTCUT_LOSSES),
@@ -320,15 +320,7 @@ def shortcut(
         "pixels": pixels,
         "key": seed,
     }
-    with command("gradstarve shortcut"):
-        folder = files.output_directory(out)
-        use_float64()
-        study = run_shortcut(settings)
-        study.plot(folder / f"shortcut.{figures}")
-        result = {"settings": study.settings, "environment": files.environment()} | study.to_dict()
-        files.write_json(folder / "shortcut.json", result)
-    print_result(as_json, result, f"{study.table()}\n\n{study.notes()}")
-    wrote(folder / f"shortcut.{figures}", folder / "shortcut.json")
+    give_study("shortcut", lambda: run_shortcut(settings), out, figures, as_json, ())
 
 
 def run_shortcut(settings: dict[str, Any]) -> Any:

@@ -104,10 +104,9 @@ def cells_of(classes: Classes, names: tuple[str, ...], members: np.ndarray, excl
         mine = classes.index == k
         if not names:
             parts = [("", mine)]
-        elif exclusive:
-            parts = [(name, mine & members[:, j]) for j, name in enumerate(names)]
         else:
             parts = [(name, mine & members[:, j]) for j, name in enumerate(names)]
+        if not exclusive:
             parts += [(f"no {name}", mine & ~members[:, j]) for j, name in enumerate(names)]
         found += [(label, attribute, inside) for attribute, inside in parts if inside.any()]
     return found

@@ -33,7 +33,6 @@ class Model:
     outputs: int
     memory: Any
     notes: tuple[str, ...] = ()
-    _change: tuple[np.ndarray, np.ndarray] | None = None
 
     def logits(self, params: Any = None) -> np.ndarray:
         """f [N, C] in float64; `ValueError` where one is not finite. Two outputs of two classes are their difference."""
@@ -46,18 +45,18 @@ class Model:
             )
         return found
 
-    def kernel(self, params: Any = None, mean: bool = False, samples: Any = None, progress: Any = None) -> np.ndarray:
-        """Phi Phi^T in float64: [N C, N C], or with `mean` the mean over outputs [N, N]; of `samples` alone if given."""
+    def kernel(self, params: Any = None, samples: Any = None, progress: Any = None) -> np.ndarray:
+        """Phi Phi^T in float64, [N C, N C]; of `samples` alone if given."""
         params = self.params if params is None else params
         chosen = np.arange(len(self)) if samples is None else np.asarray(samples)
         return gather(
-            lambda here: self._rows(params, chosen[here], mean),
+            lambda here: self._rows(params, chosen[here]),
             len(chosen),
-            1 if mean else self.outputs,
-            self._row_bytes * (self.outputs if mean else 1),
+            self.outputs,
+            self._row_bytes,
             _BUDGET if self.memory is None else positive_int("memory", self.memory),
             progress,
-        ) / (self.outputs if mean else 1)
+        )
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.x)[0])
@@ -67,18 +66,13 @@ class Model:
         raise NotImplementedError
 
     @property
-    def size(self) -> int:
-        """P, the parameters that the kernel is of."""
-        raise NotImplementedError
-
-    @property
     def _row_bytes(self) -> int:
         raise NotImplementedError
 
     def _logits(self, params: Any) -> np.ndarray:
         raise NotImplementedError
 
-    def _rows(self, params: Any, samples: np.ndarray, mean: bool) -> list[Any]:
+    def _rows(self, params: Any, samples: np.ndarray) -> list[Any]:
         raise NotImplementedError
 
 
@@ -221,10 +215,6 @@ class JaxModel(Model):
         return eqx.partition(params, spec)
 
     @property
-    def size(self) -> int:
-        return sum(leaf.size for leaf in jax.tree.leaves(self._parts(self.params)[0]))
-
-    @property
     def _row_bytes(self) -> int:
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self._parts(self.params)[0]))
 
@@ -249,7 +239,7 @@ class JaxModel(Model):
             parts.append(np.asarray(_jax_logits(self._out, params, some))[: count - first])
         return np.concatenate(parts)
 
-    def _rows(self, params: Any, samples: np.ndarray, mean: bool) -> list[Any]:
+    def _rows(self, params: Any, samples: np.ndarray) -> list[Any]:
         trained, held = self._parts(params)
         # Blocks of a few sizes, so that few programs are compiled.
         wide = min(len(self), 2 ** int(np.ceil(np.log2(len(samples)))))
@@ -257,11 +247,11 @@ class JaxModel(Model):
         some = jax.tree.map(lambda leaf: leaf[here], self.x)
         leaves = jax.tree.leaves(_jax_rows(self._out, self.outputs == 1, trained, held, some))
         keep = len(samples)
-        return [_flat(np.asarray(leaf)[:keep], keep, self.outputs, mean) for leaf in leaves]
+        return [_flat(np.asarray(leaf)[:keep], keep, self.outputs) for leaf in leaves]
 
 
-def _flat(leaf: Any, samples: int, outputs: int, mean: bool) -> Any:
-    return leaf.reshape((samples if mean else samples * outputs), -1)
+def _flat(leaf: Any, samples: int, outputs: int) -> Any:
+    return leaf.reshape(samples * outputs, -1)
 
 
 @eqx.filter_jit
@@ -329,10 +319,6 @@ class TorchModel(Model):
         self._batched = True
 
     @property
-    def size(self) -> int:
-        return sum(self.params[name].numel() for name in self.names)
-
-    @property
     def _row_bytes(self) -> int:
         return sum(self.params[name].numel() * self.params[name].element_size() for name in self.names)
 
@@ -378,7 +364,7 @@ class TorchModel(Model):
                 parts.append(found.cpu().numpy())
         return np.concatenate(parts)
 
-    def _rows(self, params: Any, samples: np.ndarray, mean: bool) -> list[Any]:
+    def _rows(self, params: Any, samples: np.ndarray) -> list[Any]:
         state = self._state(params)
         trained = {name: state[name] for name in self.names}
         held = {name: one for name, one in state.items() if name not in trained}
@@ -387,7 +373,7 @@ class TorchModel(Model):
             leaves = self._together(trained, held, x) if self._batched else None
             if leaves is None:
                 leaves = self._one_by_one(trained, held, x, len(samples))
-        found = [_flat(leaf.detach(), len(samples), self.outputs, mean) for leaf in leaves]
+        found = [_flat(leaf.detach(), len(samples), self.outputs) for leaf in leaves]
         return [leaf.numpy() if leaf.device.type == "cpu" else leaf for leaf in found]
 
     def _together(self, trained: Any, held: Any, x: Any) -> Any:

@@ -70,10 +70,7 @@ def as_phases(phases: Any, *, whole: bool) -> Phases:
     `whole`: whether t counts steps. `ValueError` for what is no such list, ends that do not rise, and other points.
     """
     wanted = "phases are a list of pairs such as [(100, data), (None, flipped)], of Datasets with the same points"
-    try:
-        pairs = [(until, data) for until, data in phases]
-    except (TypeError, ValueError):
-        raise ValueError(f"{wanted}, got {shown(phases)}") from None
+    pairs = _pairs(phases, wanted)
     if not pairs or not all(isinstance(data, Dataset) for _, data in pairs):
         raise ValueError(f"{wanted}, got {shown(phases)}")
     ends = _ends([until for until, _ in pairs], whole, wanted)
@@ -112,13 +109,17 @@ def ends_of(phases: Any, what: str) -> tuple[tuple[float, ...], tuple[Any, ...]]
     ((10.0, inf), (1.0, 2.0))
     """
     wanted = f"phases of {what} are a list of pairs (until, {what}), such as [(100, ...), (None, ...)]"
-    try:
-        pairs = [(until, value) for until, value in phases]
-    except (TypeError, ValueError):
-        raise ValueError(f"{wanted}, got {shown(phases)}") from None
+    pairs = _pairs(phases, wanted)
     if not pairs:
         raise ValueError(f"{wanted}, got none")
     return _ends([until for until, _ in pairs], False, wanted), tuple(value for _, value in pairs)
+
+
+def _pairs(phases: Any, wanted: str) -> list[tuple[Any, Any]]:
+    try:
+        return [(until, value) for until, value in phases]
+    except (TypeError, ValueError):
+        raise ValueError(f"{wanted}, got {shown(phases)}") from None
 
 
 def _ends(given_ends: list[Any], whole: bool, wanted: str) -> tuple[float, ...]:

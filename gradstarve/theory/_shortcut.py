@@ -290,11 +290,11 @@ class Shortcut(LearningCurve):
                 heights[k] = np.asarray(self.rest)[self.cores + k]
         return Peak(times, heights)
 
-    def _up_to(self, grid: np.ndarray) -> np.ndarray:
-        """The features at as many of these times as can be reached."""
+    def _up_to(self, grid: np.ndarray, curve: Any = None) -> np.ndarray:
+        """The features, or another `curve`, at as many of these times as can be reached."""
         while True:
             try:
-                return np.asarray(self.features(grid))
+                return np.asarray((curve or self.features)(grid))
             except ConvergenceError:
                 if len(grid) < 64:
                     raise
@@ -363,11 +363,8 @@ class Shortcut(LearningCurve):
 
     def _time_to(self, what: str, level: Array, max_steps: int) -> Array:
         self._one(f"time_to_{what}")
-        grid = _grid(np.asarray(self.scales))
-        values = np.asarray(getattr(self, what)(0.0))[None]
-        grid = grid[: len(self._up_to(grid))]
-        values = np.asarray(getattr(self, what)(grid))
-        first = float(np.asarray(getattr(self, what)(0.0)))
+        grid, curve = _grid(np.asarray(self.scales)), getattr(self, what)
+        values, first = self._up_to(grid, curve), float(np.asarray(curve(0.0)))
         found = []
         for goal in np.ravel(np.asarray(level)):
             k = int(np.argmax(values <= goal)) if (values <= goal).any() else -1
@@ -377,7 +374,7 @@ class Shortcut(LearningCurve):
                 found.append(np.inf)
             else:
                 low = grid[k - 1] if k else grid[0] * 1e-6
-                found.append(_crossing(lambda t: -np.asarray(getattr(self, what)(t)), low, grid[k], -goal, True))
+                found.append(_crossing(lambda t: -np.asarray(curve(t)), low, grid[k], -goal, True))
         return jnp.asarray(found, self._dtype).reshape(np.shape(level))
 
 

@@ -73,23 +73,6 @@ def _parted(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (a + b) / 2, (a - b) / 2
 
 
-def _curves(rng: np.random.Generator, loss: str, equal: bool = False, cosine: float = 0.0) -> Trials:
-    """Read-outs from zero with norms at random (or `equal` ones), beside the law; `cosine` of the shortcut with the core."""
-    weights, scales = _weights(rng), _scales(rng, 1.0, 1.0) if equal else _scales(rng, 0.4, 2.5)
-    problems = one_layer(rng, weights, np.full(COUNT, loss), SIGNED, scales=scales)
-    if cosine:
-        problems = _leaning(problems, scales, cosine)
-    time = log_uniform(rng, 0.3, 10, COUNT) / scales.max(-1) ** 2
-    trained = problems.limit(time)[..., :2]
-    law = np.asarray(law_of(problems, loss, scales, time).margins(FRACTIONS))
-    times, size = FRACTIONS * time[:, None], np.abs(law).max(-1, keepdims=True)
-    numbers = problems.recorded({"times": times, "trained": trained, "law": law})
-    texts: dict[str, Any] = {"quantity": lambda i, k, kind: f"the margin of the {('majority', 'minority')[kind]}"}
-    texts["when"] = lambda i, k, *_: f"at t = {times[i, k]:.4g}"
-    group = f"{loss}, {'equal' if equal else 'any'} norms"
-    return compared(trained, law, size, numbers, group=group, **texts)
-
-
 def _leaning(problems: Problems, scales: np.ndarray, cosine: float) -> Problems:
     """The shortcut turned towards the core up to that cosine."""
     core, side = ((problems.points[:, 0] + sign * problems.points[:, 1]) / 2 for sign in (1, -1))
@@ -131,29 +114,22 @@ def _leaning(problems: Problems, scales: np.ndarray, cosine: float) -> Problems:
 )
 def curves(rng: np.random.Generator, loss: str, equal: bool = False, cosine: float = 0.0) -> Trials:
     """Read-outs from zero, p from 0.55 to 0.95, r_s from 0.4 r_c to 2.5 r_c, and equal norms."""
-    return _curves(rng, loss, equal, cosine)
-
-
-_END = np.array([1e3, 1e11, 1e12])
-
-
-def _ends(rng: np.random.Generator, loss: str, cosine: float = 0.0) -> Trials:
-    """v_s of the trained read-out at the end, beside the rest of the law."""
-    # With the hinge loss no margin slides while r_s <= r_c; cross-entropy gets to its end as t^-(r_s/r_c)^2.
-    hinge = loss == "hinge"
-    weights, scales = _weights(rng), _scales(rng, 0.3, 0.99) if hinge else _scales(rng, 1.0, 2.0)
+    weights, scales = _weights(rng), _scales(rng, 1.0, 1.0) if equal else _scales(rng, 0.4, 2.5)
     problems = one_layer(rng, weights, np.full(COUNT, loss), SIGNED, scales=scales)
     if cosine:
         problems = _leaning(problems, scales, cosine)
-    logits, _, lost = problems.flow(_END)
-    v = _parted(logits)[1][:, -1]
-    law = np.asarray(law_of(problems, loss, scales).rest)[:, 1]
-    extra = {"agreement": _agreement(problems)[:, 0], "ratio": scales[:, 1] / scales[:, 0], "trained": v}
-    extra["hinge"] = np.full(COUNT, hinge)
-    numbers = problems.recorded({"trained": v, "law": law})
-    texts: dict[str, Any] = {"quantity": "v_s", "when": f"at t = {_END[-1]:g}"}
-    texts["setting"] = lambda i: f"with p = {extra['agreement'][i]:.3g} and r_s/r_c = {extra['ratio'][i]:.3g}"
-    return compared(v, law, 1.0, numbers, lost, group=loss, extra=extra, **texts)
+    time = log_uniform(rng, 0.3, 10, COUNT) / scales.max(-1) ** 2
+    trained = problems.limit(time)[..., :2]
+    law = np.asarray(law_of(problems, loss, scales, time).margins(FRACTIONS))
+    times, size = FRACTIONS * time[:, None], np.abs(law).max(-1, keepdims=True)
+    numbers = problems.recorded({"times": times, "trained": trained, "law": law})
+    texts: dict[str, Any] = {"quantity": lambda i, k, kind: f"the margin of the {('majority', 'minority')[kind]}"}
+    texts["when"] = lambda i, k, *_: f"at t = {times[i, k]:.4g}"
+    group = f"{loss}, {'equal' if equal else 'any'} norms"
+    return compared(trained, law, size, numbers, group=group, **texts)
+
+
+_END = np.array([1e3, 1e11, 1e12])
 
 
 def draw_ends(outcome: Outcome, ax: Any) -> None:
@@ -200,43 +176,24 @@ def draw_ends(outcome: Outcome, ax: Any) -> None:
 )
 def ends(rng: np.random.Generator, loss: str, cosine: float = 0.0) -> Trials:
     """Read-outs from zero, to t = 1e12: hinge with r_s below r_c, cross-entropy with r_s above."""
-    return _ends(rng, loss, cosine)
+    # With the hinge loss no margin slides while r_s <= r_c; cross-entropy gets to its end as t^-(r_s/r_c)^2.
+    hinge = loss == "hinge"
+    weights, scales = _weights(rng), _scales(rng, 0.3, 0.99) if hinge else _scales(rng, 1.0, 2.0)
+    problems = one_layer(rng, weights, np.full(COUNT, loss), SIGNED, scales=scales)
+    if cosine:
+        problems = _leaning(problems, scales, cosine)
+    logits, _, lost = problems.flow(_END)
+    v = _parted(logits)[1][:, -1]
+    law = np.asarray(law_of(problems, loss, scales).rest)[:, 1]
+    extra = {"agreement": _agreement(problems)[:, 0], "ratio": scales[:, 1] / scales[:, 0], "trained": v}
+    extra["hinge"] = np.full(COUNT, hinge)
+    numbers = problems.recorded({"trained": v, "law": law})
+    texts: dict[str, Any] = {"quantity": "v_s", "when": f"at t = {_END[-1]:g}"}
+    texts["setting"] = lambda i: f"with p = {extra['agreement'][i]:.3g} and r_s/r_c = {extra['ratio'][i]:.3g}"
+    return compared(v, law, 1.0, numbers, lost, group=loss, extra=extra, **texts)
 
 
 _STEP, _STEPS, _EVERY, _EACH = 0.1, 10_000, 10, 8  # of the problems one in eight has its law looked at
-
-
-def _controlled(rng: np.random.Generator, types: np.ndarray, loss: str = "cross-entropy", rest: bool = True) -> Trials:
-    """Descent to the end with a loss that has a rest: `SpectralDecoupling` of a named loss, penalties at random; without
-    `rest` there is no penalty. The logits of both features over u*, by the law and trained."""
-    pair = types is PAIR
-    weights = pair_weights(rng, 0.3, 3.0) if pair else _weights(rng, 0.85)
-    scales = np.ones((COUNT, 3)) if pair else _scales(rng, 0.7, 1.6)
-    penalty = log_uniform(rng, 0.2, 1.0, COUNT)
-    problems = one_layer(rng, weights, np.full(COUNT, loss), types, scales=scales)
-    problems = replace(problems, penalty=penalty if rest else 0.0)
-    logits, _ = problems.descent(np.full(COUNT, _STEP), _STEPS, _EVERY)
-    if types is TOGETHER:  # one margin, of which each feature has its part
-        squares = scales[:, :2] ** 2
-        v = logits[..., :1] * (squares / squares.sum(-1, keepdims=True))[:, None]
-    else:
-        v = logits @ np.linalg.inv(types).T
-    # The rest of one problem at a time: several penalties would be those of its types.
-    where = np.arange(0, COUNT, _EACH)
-    law = np.stack([_rest(types, weights[i], SpectralDecoupling(loss, penalty[i])) for i in where])
-    v = v[where, :, :2]
-    unit = law[:, :1]
-
-    def numbers(i: int) -> dict[str, Any]:
-        return problems.instance(int(where[i]), penalty=penalty[where[i]], trained=v[i, -1], law=law[i])
-
-    names = ("v_1", "v_2") if pair else ("v_c", "v_s")
-    texts: dict[str, Any] = {"quantity": lambda i, k: names[k]}
-    texts["when"] = f"after {_STEPS} steps"
-    group = "starving pair" if pair else "a minority contradicts"
-    second = v[:, :, 1] / unit
-    extra = {"second": second, "pair": np.full(len(second), pair)}
-    return compared(v[:, -1], law, unit, numbers, group=group, extra=extra, **texts)
 
 
 def _rest(types: np.ndarray, weights: np.ndarray, loss: Any) -> np.ndarray:
@@ -299,4 +256,31 @@ def draw_control(outcome: Outcome, ax: Any) -> None:
 )
 def control(rng: np.random.Generator, types: np.ndarray, loss: str = "cross-entropy", rest: bool = True) -> Trials:
     """Descent with a penalty on the logits at random, from zero to the rest, on a shortcut and on the starving pair."""
-    return _controlled(rng, types, loss, rest)
+    pair = types is PAIR
+    weights = pair_weights(rng, 0.3, 3.0) if pair else _weights(rng, 0.85)
+    scales = np.ones((COUNT, 3)) if pair else _scales(rng, 0.7, 1.6)
+    penalty = log_uniform(rng, 0.2, 1.0, COUNT)
+    problems = one_layer(rng, weights, np.full(COUNT, loss), types, scales=scales)
+    problems = replace(problems, penalty=penalty if rest else 0.0)
+    logits, _ = problems.descent(np.full(COUNT, _STEP), _STEPS, _EVERY)
+    if types is TOGETHER:  # one margin, of which each feature has its part
+        squares = scales[:, :2] ** 2
+        v = logits[..., :1] * (squares / squares.sum(-1, keepdims=True))[:, None]
+    else:
+        v = logits @ np.linalg.inv(types).T
+    # The rest of one problem at a time: several penalties would be those of its types.
+    where = np.arange(0, COUNT, _EACH)
+    law = np.stack([_rest(types, weights[i], SpectralDecoupling(loss, penalty[i])) for i in where])
+    v = v[where, :, :2]
+    unit = law[:, :1]
+
+    def numbers(i: int) -> dict[str, Any]:
+        return problems.instance(int(where[i]), penalty=penalty[where[i]], trained=v[i, -1], law=law[i])
+
+    names = ("v_1", "v_2") if pair else ("v_c", "v_s")
+    texts: dict[str, Any] = {"quantity": lambda i, k: names[k]}
+    texts["when"] = f"after {_STEPS} steps"
+    group = "starving pair" if pair else "a minority contradicts"
+    second = v[:, :, 1] / unit
+    extra = {"second": second, "pair": np.full(len(second), pair)}
+    return compared(v[:, -1], law, unit, numbers, group=group, extra=extra, **texts)
