@@ -176,8 +176,8 @@ def shortcut_study(progress: Any = None, **settings: Any) -> ShortcutStudy:
     `ValueError` for bad settings.
 
     >>> study = shortcut_study(agreements=0.9, losses="hinge", samples=1000, networks=1, pixels=5, time=20.0)
-    >>> study.panel(0.9, "hinge").rest
-    0.0
+    >>> abs(study.panel(0.9, "hinge").rest) < 1e-6
+    True
     """
     s = _settings(settings)
     times = np.geomspace(s.time / 1e3, s.time, _LINE)
