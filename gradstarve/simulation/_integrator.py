@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from gradstarve.ground import quick_jit
 from gradstarve.problem import Loss, Network
 from gradstarve.simulation.engines._reference import AnyData, batch_loss
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 @eqx.debug.assert_max_traces(max_traces=None)
 def integrate(
     start: Network,

@@ -19,7 +19,6 @@ c = 1. In a variable x in which T is a straight line at both ends this is an int
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -27,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.ground import as_goal, check_normal, check_positive, check_together, is_concrete, together
+from gradstarve.ground import as_goal, check_normal, check_positive, check_together, is_concrete, quick_jit, together
 from gradstarve.problem import Loss, as_loss, with_closed_form
 from gradstarve.special import invert
 from gradstarve.theory._piecewise import check_times
@@ -139,7 +138,7 @@ def _settled(loss: Loss, rate: Real, weight_decay: Real) -> Real:
     return jnp.log1p(jnp.maximum(_excess(loss, rate, weight_decay), 0))
 
 
-@partial(jax.jit, static_argnums=0)
+@quick_jit(few=0, static_argnums=0)
 def _logit(loss: Loss, rate: Real, start: Real, weight_decay: Real, t: Real) -> Real:
     settled = _settled(loss, rate, weight_decay)
     if loss.stops:
@@ -172,7 +171,7 @@ def _logit(loss: Loss, rate: Real, start: Real, weight_decay: Real, t: Real) -> 
     return jnp.where(start == settled, start, _place(path, x))
 
 
-@partial(jax.jit, static_argnums=0)
+@quick_jit(few=0, static_argnums=0)
 def _time(loss: Loss, rate: Real, start: Real, weight_decay: Real, logit: Real) -> Real:
     settled = _settled(loss, rate, weight_decay)
     settled = jnp.maximum(settled, 0)

@@ -14,7 +14,6 @@ Above it: one layer alone (3.9).
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +29,7 @@ from gradstarve.ground import (
     check_together,
     deprecated,
     is_concrete,
+    quick_jit,
     real_arrays,
     together,
 )
@@ -294,7 +294,7 @@ class _State(NamedTuple):
     rounding: Array | None = None
 
 
-@partial(jax.jit, static_argnums=0)
+@quick_jit(few=0, static_argnums=0)
 def _state(loss: Loss, path: _Path, kept: depth_late.Kept, time) -> _State:
     """What is at p t = `time`; every array of one shape [...] (shares and differences [..., N])."""
     cut, spent = _reach(loss, path)
@@ -361,7 +361,7 @@ def _late_state(loss: Loss, path: _Path, kept: depth_late.Kept, time, spent, cut
     return _State(y, jnp.where(late, u, jnp.exp(path.log_logit(jnp.where(late, cut, y)))), late, square, more)
 
 
-@partial(jax.jit, static_argnums=0)
+@quick_jit(few=0, static_argnums=0)
 def _time(loss: Loss, path: _Path, kept: depth_late.Kept, logit):
     """(p t in units of the path at which u = `logit`, whether it ever is); 0 for what is there at the start."""
     cut, spent = _reach(loss, path)

@@ -34,6 +34,7 @@ from gradstarve.ground import (
     is_concrete,
     log_sum,
     positive_int,
+    quick_jit,
     readable,
     shown,
 )
@@ -298,7 +299,7 @@ def _behind(values, shape, offset):
     return values.reshape(*head, *shape, *tail)
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _record(law: StepLaw, index, stride: int, count: int, read):
     """`read` of the states numbered `index` among those after 0, stride, 2 stride, ..., count stride steps."""
 
@@ -343,7 +344,7 @@ def searched(law: StepLaw, max_steps: Any, search: Callable[[StepLaw, int], Arra
     return search(law.tabled(most), most)
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _steps_to(what: str, law: StepLaw, index, goal, max_steps: int):
     """The first step with a logit of class `index` of at least `goal`, or a loss of at most it: [*batch, goals]."""
 
@@ -431,7 +432,7 @@ class ModeDescent(DescentSolution):
         return _leaving_steps(self.law.tabled(most), most)
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _leaving_steps(law: StepLaw, max_steps: int):
     def body(carry, step):
         state, left = carry

@@ -22,6 +22,7 @@ from gradstarve.ground import (
     deprecated,
     did_you_mean,
     is_concrete,
+    quick_jit,
     real_arrays,
     shown,
     together,
@@ -73,7 +74,7 @@ def max_margin_direction(points) -> MaxMargin:
     return jax.tree.map(lambda leaf: leaf.reshape(*points.shape[:-2], *leaf.shape[1:]), found)
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _solve_all(points: Float[Array, "b n d"]):
     return jax.vmap(_solve)(points)
 

@@ -27,6 +27,7 @@ from gradstarve.ground import (
     deprecated,
     is_concrete,
     positive_int,
+    quick_jit,
     real_arrays,
     short_repr,
     shown,
@@ -363,7 +364,7 @@ def _nodes(width: int) -> int:
     return 2 ** max(8, int(np.ceil(np.log2(4 * (np.log(2 * width) + 45 / width + 1) * np.sqrt(width)))))
 
 
-@partial(jax.jit, static_argnums=(0, 3))
+@quick_jit(few=0, static_argnums=(0, 3))
 def _kappa_law(count: int, width, w: Float[Array, "*shape"], part: str) -> Float[Array, "*shape"]:
     """P(kappa <= w r sigma^2), "upper": >, or "density": the derivative in log w."""
     width = jnp.asarray(width, w.dtype)
@@ -392,7 +393,7 @@ def _kappa_law(count: int, width, w: Float[Array, "*shape"], part: str) -> Float
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-@partial(jax.jit, static_argnums=0)
+@quick_jit(few=0, static_argnums=0)
 def _kappa_quantile(count: int, width, probability: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The w with that cdf: by halving in log w, to its last digits by Newton's steps."""
     low = jnp.full_like(probability, np.log(float(jnp.finfo(probability.dtype).tiny)))
@@ -504,7 +505,7 @@ def _offsets(law: LearningTime, shape) -> Array:
 
 
 @jax.custom_jvp
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _log_lengths(law: LearningTime, tau: Float[Array, " times"]) -> Float[Array, "times directions"]:
     """For every time and direction: log of the E that needs exactly tau, by halving; inf where none is that long."""
     offset = _offsets(law, tau.shape)
@@ -548,7 +549,7 @@ def _time_cdf(law: LearningTime, tau: Float[Array, " times"]) -> Float[Array, " 
 
 
 @jax.custom_jvp
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _time_quantile(law: LearningTime, probability: Float[Array, " count"]) -> Float[Array, " count"]:
     """tau, by false position in log tau (Illinois): the cdf costs too much to halve."""
     dtype = probability.dtype

@@ -35,6 +35,7 @@ from gradstarve.ground import (
     deprecated,
     is_concrete,
     positive_int,
+    quick_jit,
     real_arrays,
     short_repr,
     shown,
@@ -151,7 +152,7 @@ def _comes_to_rest(types, loss: Loss) -> bool:
     return pulls is not None and int(np.linalg.matrix_rank(np.asarray(types)[pulls])) == types.shape[1]
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _fastest(types, p, r, start, loss, depth):
     """A bound on the rates of (10.1) in v, or log v, while no logit is beyond 1 or its start, [b]."""
 
@@ -190,7 +191,7 @@ def _pulls_back(loss: Loss, count: int) -> np.ndarray | None:
     return np.broadcast_to(np.asarray(loss.penalty) > 0, count) if is_concrete(loss.penalty) else None
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _minimise(types: Array, probabilities: Array, loss: Loss, above_zero: bool) -> tuple[Array, Array]:
     """Projected Newton steps, lane by lane: [b, K], and whether each lane arrived, [b]."""
     floor = 0.0 if above_zero else -jnp.inf
@@ -339,7 +340,7 @@ def starvation_index(found, alone) -> Float[Array, "..."]:
     return _index(found, alone)
 
 
-@jax.jit
+@quick_jit(few=0)
 def _index(found: Array, alone: Array) -> Array:
     return jnp.where(alone == 0, 0, 1 - found / jnp.where(alone == 0, 1, alone))
 
@@ -425,7 +426,7 @@ def _is_apart(types: Array, scales: Array) -> bool:
     return bool(((np.abs(products) <= 4 * np.finfo(shown.dtype).eps * sizes) | equal).all())
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _read_outs(flow: FeatureFlow, t: Array) -> Array:
     """One layer, types that are equal or at right angles: each is a read-out at the norm of its samples (3.9).
 
@@ -504,7 +505,7 @@ def _waits(types, v, pace, depth):
     return invert(margin, (v, pace), jnp.zeros_like(longest), longest, longest, jnp.ones_like(longest))
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _hinge_at(types, p, r, start, depth, t):
     def one(p, r, start):
         clocks, states, paces = hinge_phases(types, p, r, start, depth)
@@ -515,7 +516,7 @@ def _hinge_at(types, p, r, start, depth, t):
     return jax.vmap(one)(p, r, start)
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _flat_at(types, p, r, start, loss, t):
     kinks, levels = kinks_and_levels(loss, types.shape[0], types.dtype)
 
@@ -541,7 +542,7 @@ def _ended(found: Array, ended: Array) -> Array:
 # --- squared loss, one layer: a linear equation ----------------------------------------------------------------------
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _linear_at(types, p, r, start, t):
     """v = v(0) + r^2 Z x with Z a basis of the features that the types span, and x' linear in x. Twice differentiable.
 

@@ -24,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from scipy.special import roots_jacobi
 
-from gradstarve.ground import ConvergenceError, is_concrete
+from gradstarve.ground import ConvergenceError, is_concrete, quick_jit
 
 _TOLERANCE = {"float64": 1e-13, "float32": 2e-6}  # of one step, in each number
 _MOST_STEPS = 4096
@@ -53,7 +53,7 @@ def follow(field: Callable[[Any, Any], Any], start: Float[Array, "b *n"], proble
     return states
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _follow(field, start, problem, t):
     order = jnp.argsort(t)
     back = jnp.argsort(order)
@@ -274,7 +274,7 @@ def _clock(rate: Array, t: Array) -> Array:
     return jnp.where(rate * t < 1, jnp.log1p(rate * jnp.minimum(t, 1 / rate)), late)
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _evaluate(flow: ConvexFlow, start: Array, panels: tuple[Array, ...], t: Array) -> Array:
     rate, knots, lengths, begins, coefficients = panels
     clock = _clock(rate, t)
@@ -285,7 +285,7 @@ def _evaluate(flow: ConvexFlow, start: Array, panels: tuple[Array, ...], t: Arra
     return jnp.where((clock > 0)[:, None], moved, flow.outputs(start))
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array, ...], Array]:
     """The rate of the clock, where the panels begin and how long they are [panels], u there [panels, n], and the Legendre
     coefficients of what w gains [panels, s + 1, k]; and whether the last of them ends at `latest`. Unused ones begin at

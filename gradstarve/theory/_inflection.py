@@ -21,7 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.ground import HypothesisError, check_normal, check_positive, deprecated, is_concrete, real_arrays, together
+from gradstarve.ground import (
+    HypothesisError,
+    check_normal,
+    check_positive,
+    deprecated,
+    is_concrete,
+    quick_jit,
+    real_arrays,
+    together,
+)
 from gradstarve.problem import Loss, with_closed_form
 from gradstarve.special import invert
 from gradstarve.theory._piecewise import PiecewiseClock, in_time
@@ -119,7 +128,7 @@ def error_inflections(kappa, loss: Loss | str = "cross-entropy") -> Float[Array,
     return jnp.sort(found, axis=-1)
 
 
-@partial(jax.jit, static_argnums=0)
+@quick_jit(few=0, static_argnums=0)
 def _inflections(loss: Loss, level: Float[Array, "*batch"], curved: Bool[Array, "*batch"]) -> Float[Array, "*batch 3"]:
     """(the one below 0, the lower and the upper one from 0 on) at kappa^2 = `level`; inf where there is none.
 
@@ -181,7 +190,7 @@ def clock_inflections(pieces: PiecewiseClock) -> Float[Array, "*batch count"]:
     return _clock_inflections(pieces)
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _clock_inflections(pieces: PiecewiseClock) -> Float[Array, "*batch count"]:
     # From kappa^2, which is smooth in rise and fall at 0.
     curved = (pieces.rise > 0) & (pieces.fall > 0)

@@ -33,6 +33,7 @@ from gradstarve.ground import (
     check_together,
     is_concrete,
     positive_int,
+    quick_jit,
     real_arrays,
     together,
 )
@@ -276,7 +277,7 @@ def _step(state: tuple[Real, Real, Real], c: Real, kept: Real | float = 1.0) -> 
     return rise * grown**2, fall * shrunk**2, kappa * jnp.abs(grown * shrunk)
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _path(loss: Loss, x: Real, kappa: Real, start: Real, kept: Real, noise: Real | None, steps: int):
     def step(state, target):
         u = state[0] - state[1]
@@ -289,7 +290,7 @@ def _path(loss: Loss, x: Real, kappa: Real, start: Real, kept: Real, noise: Real
     return u, kappa
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _run(loss: Loss, x: Real, kappa: Real, start: Real, max_steps: int):
     """The state after `max_steps`, and whether it holds. A scan, so that both modes of derivatives work.
 
@@ -324,7 +325,7 @@ def _rest(loss: Loss, dtype: Any) -> Real:
     return jnp.asarray(loss.rest, dtype)
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _edge(loss: Loss, x: Real) -> Real:
     found = _rest(loss, x.dtype)
     some = jnp.isfinite(found)

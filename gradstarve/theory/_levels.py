@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gradstarve.ground import is_concrete
+from gradstarve.ground import is_concrete, quick_jit
 from gradstarve.problem import Loss
 from gradstarve.special import invert, rest_after
 from gradstarve.theory._piecewise import PiecewiseClock, lane_logits, stacked
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def first_time(
     what: str,
     clock: PiecewiseClock,
@@ -80,7 +80,7 @@ def first_time(
 _FAR = 1e6
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def margin_at(loss: Loss, level: Float[Array, "..."], start: Float[Array, "*batch"]) -> Float[Array, "*batch lanes"]:
     """The margin above `start` from which on `loss` is at most `level` [...]: [*batch, level.size]; `start` where it is so
     there, inf where it comes to rest before that. By inversion of l, which falls up to the rest; where g(start) <= 0, inf.
@@ -126,7 +126,7 @@ def falling_time(clock: PiecewiseClock, level: Float[Array, "..."], rising: Floa
     return _falling_time(clock, level, rising, above)
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _falling_time(clock: PiecewiseClock, level: Array, rising: Array, above: Bool[Array, "*batch 1"]) -> Array:
     shape = (*clock.rate.shape, level.size)
     goal = jnp.broadcast_to(level.reshape(-1), shape)

@@ -22,7 +22,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import ConvergenceError, Progress, check_fits, check_positive, is_concrete, positive_int, real_arrays
+from gradstarve.ground import (
+    ConvergenceError,
+    Progress,
+    check_fits,
+    check_positive,
+    is_concrete,
+    positive_int,
+    quick_jit,
+    real_arrays,
+)
 from gradstarve.special import invert, lambertw_exp
 from gradstarve.theory._flows import ConvexFlow, follow_convex
 from gradstarve.theory._piecewise import check_times
@@ -121,7 +130,7 @@ def features(K) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
     return _features(kernel)
 
 
-@jax.jit
+@quick_jit(few=0)
 def _features(kernel: Array) -> tuple[Array, Array]:
     strengths, U = jnp.linalg.eigh(kernel)
     strengths, U = strengths[::-1], U[:, ::-1]
@@ -188,7 +197,7 @@ def ridge_optimum(K, ridge) -> RidgeOptimum:
     return found
 
 
-@jax.jit
+@quick_jit(few=0)
 def _optimum(kernel: Array, ridge: Array) -> RidgeOptimum:
     m = _margins(kernel, ridge)
     alpha = jax.nn.sigmoid(-m)
@@ -274,7 +283,7 @@ def starvation_derivatives(K, ridge) -> Float[Array, "n n"]:
     return _starvation(kernel, ridge, best.margins, U)
 
 
-@jax.jit
+@quick_jit(few=0)
 def _starvation(kernel: Array, ridge: Array, m: Array, U: Array) -> Array:
     return U.T @ _responses(kernel, ridge, m, U * (jax.nn.sigmoid(-m) @ U))
 
@@ -297,7 +306,7 @@ def spectral_decoupling_optimum(n, penalty) -> Float[Array, " n"]:
     return jnp.broadcast_to(_decoupled(penalty), (n,))
 
 
-@jax.jit
+@quick_jit(few=0)
 def _decoupled(penalty: Array) -> Array:
     """log m + log(1 + e^m) = -log penalty, solved for y = log m."""
 

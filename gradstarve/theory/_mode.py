@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import check_normal_product, check_normal_size, is_concrete, log_sum
+from gradstarve.ground import check_normal_product, check_normal_size, is_concrete, log_sum, quick_jit
 from gradstarve.problem import JitLoss, Loss, Mode, ModeCurve, given
 from gradstarve.theory._inflection import clock_inflections
 from gradstarve.theory._levels import falling_time, margin_at
@@ -148,7 +148,7 @@ def flow_mode(mode: Mode, loss: Loss) -> ModeSolution:
     return ModeSolution(curve, mode, angle, events)
 
 
-@jax.jit
+@quick_jit()
 def _leaving(mode: Mode, law: JitLoss):
     """Who leaves the class, and at which accumulated angle (inf: never)."""
     grown, decayed = mode.a + mode.z, mode.a - mode.z
@@ -193,7 +193,7 @@ def _is_faint(seen: np.ndarray, a, z, shortest, longest) -> bool:
     return bool(((log_sizes > -np.inf) & (log_sizes < faint_floor(dtype) / 2)).any())
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@quick_jit(static_argnums=(2, 3))
 def _pieces(mode: Mode, law: JitLoss, count: int, faint: bool, angle: Float[Array, "*batch h"]):
     """The clock of the class between the first `count` events, and the time of each neuron's event.
 
@@ -346,7 +346,7 @@ def _may_be_faint_when_grown(norm, a, z) -> bool:
     return _is_faint(np.asarray(a) != 0, a, z, norms.min(), norms.max())
 
 
-@partial(jax.jit, static_argnums=(1, 2))
+@quick_jit(static_argnums=(1, 2))
 def _interleave_all(law, count, faint, rate, norm, a, z, leaving):
     one = partial(_interleave, law, count, faint, rate, norm)
     return jax.vmap(one)(a, z, leaving)

@@ -6,7 +6,6 @@ Inside a piece the logit is rise e^s - fall e^-s, s counted from its start. All 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from gradstarve.ground import ConvergenceError, as_goal, is_concrete, readable
+from gradstarve.ground import ConvergenceError, as_goal, is_concrete, quick_jit, readable
 from gradstarve.problem import JitLoss, Loss
 
 
@@ -137,7 +136,7 @@ def _place(pieces: PiecewiseClock, t: Float[Array, "... times"]):
     return piece, tau
 
 
-@partial(jax.jit, static_argnums=2)
+@quick_jit(static_argnums=2)
 def _state(pieces: PiecewiseClock, t: Float[Array, "... times"], want_angle: bool):
     piece, tau = _place(pieces, t)
     since = tau - _of(pieces.start, piece)
@@ -145,7 +144,7 @@ def _state(pieces: PiecewiseClock, t: Float[Array, "... times"], want_angle: boo
     return _of(pieces.angle, piece) + moved, logit
 
 
-@partial(jax.jit, static_argnums=2)
+@quick_jit(static_argnums=2)
 def _error(pieces: PiecewiseClock, t: Float[Array, "... times"], shift: float):
     piece, tau = _place(pieces, t)
     since = tau - _of(pieces.start, piece)
@@ -154,7 +153,7 @@ def _error(pieces: PiecewiseClock, t: Float[Array, "... times"], shift: float):
     return pieces.law.clock.error_at(rise, fall, since, logit, shift)
 
 
-@jax.jit
+@quick_jit()
 def _times_to(pieces: PiecewiseClock, target: Float[Array, "*batch lanes"]):
     at_start = jnp.where(jnp.isfinite(pieces.start), pieces.rise - pieces.fall, jnp.inf)
     piece = jnp.sum(at_start[..., None, :] <= target[..., None], axis=-1) - 1

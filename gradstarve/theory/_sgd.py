@@ -26,7 +26,17 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import gammaln
 
-from gradstarve.ground import HypothesisError, as_array, as_goal, fields_html, is_concrete, positive_int, short_repr, shown
+from gradstarve.ground import (
+    HypothesisError,
+    as_array,
+    as_goal,
+    fields_html,
+    is_concrete,
+    positive_int,
+    quick_jit,
+    short_repr,
+    shown,
+)
 from gradstarve.problem import GradientDescent, Hinge, Loss, Mode, StochasticGradientDescent
 from gradstarve.special import binomial_at_least, pmf
 from gradstarve.theory._descent import ModeDescent, descend_mode, new_descent_law
@@ -48,19 +58,19 @@ class LogitDistribution(eqx.Module):
     probabilities: Float[Array, "*batch outcomes"]
 
     @property
-    @eqx.filter_jit
+    @quick_jit(eqx.filter_jit, few=0)
     def mean(self) -> Float[Array, "*batch"]:
         """E u, [*batch]."""
         return jnp.sum(self.probabilities * self.values, axis=-1)
 
     @property
-    @eqx.filter_jit
+    @quick_jit(eqx.filter_jit, few=0)
     def variance(self) -> Float[Array, "*batch"]:
         """E (u - E u)^2, [*batch]."""
         return jnp.sum(self.probabilities * (self.values - self.mean[..., None]) ** 2, axis=-1)
 
     @property
-    @eqx.filter_jit
+    @quick_jit(eqx.filter_jit, few=0)
     def error(self) -> Float[Array, "*batch"]:
         """E sigmoid(-u), the expected probability given to the wrong label, [*batch]."""
         return jnp.sum(self.probabilities * jax.nn.sigmoid(-self.values), axis=-1)
@@ -73,7 +83,7 @@ class LogitDistribution(eqx.Module):
         """P(u = `logit`), [*batch, *logit.shape]: 0 for all but the values themselves, to the last bit."""
         return self._sum(as_goal("logit", logit, self.values.dtype), jnp.equal)
 
-    @eqx.filter_jit
+    @quick_jit(eqx.filter_jit, few=0)
     def _sum(self, logit, relation):
         values, probabilities = (insert_axes(v, logit.ndim) for v in (self.values, self.probabilities))
         return jnp.sum(jnp.where(relation(values, logit[..., None]), probabilities, 0), axis=-1)
@@ -85,7 +95,7 @@ class LogitDistribution(eqx.Module):
         """
         return self._quantile(_check_level(level, self.values.dtype))
 
-    @eqx.filter_jit
+    @quick_jit(eqx.filter_jit, few=0)
     def _quantile(self, level):
         order = jnp.argsort(self.values, axis=-1)
         values = jnp.take_along_axis(self.values, order, axis=-1)
@@ -122,7 +132,7 @@ class TimeDistribution(eqx.Module):
         """P(it takes exactly `step` steps) = C(step - 1, m - 1) p^m (1 - p)^(step - m), [..., *step.shape]."""
         return self._pmf(_check_step(step, self.draws.dtype))
 
-    @eqx.filter_jit
+    @quick_jit(eqx.filter_jit, few=0)
     def _pmf(self, step):
         step, draws, frequency = self._spread(step)
         # The last of m draws is the last of all: m / step of the binomial probability.
@@ -133,7 +143,7 @@ class TimeDistribution(eqx.Module):
         """P(it takes at most `step` steps), [..., *step.shape]."""
         return self._cdf(_check_step(step, self.draws.dtype))
 
-    @eqx.filter_jit
+    @quick_jit(eqx.filter_jit, few=0)
     def _cdf(self, step):
         step, draws, frequency = self._spread(step)
         finite = jnp.isfinite(draws)
@@ -453,7 +463,7 @@ def _enough(a: np.ndarray, z: np.ndarray, norm: Any, pushed: Any, p: Any, most: 
     return np.array(found)
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _outcomes(of: ModeMiniBatch, step: int) -> tuple[Array, Array]:
     """The logits and probabilities of all sequences of draws, each [*batch, outcomes]."""
     law, mode, most, p = of.own.law, of.mode, of.batch_size, of.frequency
@@ -518,7 +528,7 @@ def _least(level: Array) -> Array:
     return level - roundings * jnp.finfo(level.dtype).eps
 
 
-@jax.jit
+@quick_jit(few=0)
 def _wait_quantile(level, draws, frequency):
     """Bisection on the integers: the cdf at `low` is below the level, that at `high` is not."""
     m = jnp.where(jnp.isfinite(draws), draws, 1)
@@ -541,7 +551,7 @@ def _wait_quantile(level, draws, frequency):
     return jnp.where(draws == 0, 0, jnp.where(jnp.isfinite(draws), ends[1], jnp.inf))
 
 
-@jax.jit
+@quick_jit(few=0)
 def _mixed_quantile(least, chances, frequency):
     """As `_wait_quantile`, of a mixture: `chances` [..., own steps]; `least` and `frequency` [...]."""
     m = jnp.broadcast_to(jnp.arange(chances.shape[-1], dtype=chances.dtype), chances.shape)

@@ -36,6 +36,7 @@ from gradstarve.ground import (
     check_sum_is_one,
     is_concrete,
     positive_int,
+    quick_jit,
     real_arrays,
     short_repr,
 )
@@ -522,7 +523,7 @@ def _crossing(values: Any, low: float, high: float, level: float, rising: bool) 
 # Noise (20.6).
 
 
-@jax.jit
+@quick_jit(few=0)
 def _accuracy(v: Array, margins: Array, scales: Array, sigma: Array) -> Array:
     size = jnp.sqrt(jnp.sum((v / scales) ** 2, axis=-1, keepdims=True))
     some = size > 0
@@ -577,7 +578,7 @@ def _noisy_features(part: FeatureFlow, noise: Array, t: Array) -> Array:
     return found.reshape(*batch, *t.shape, -1)
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _noisy_push(part: FeatureFlow, v: Array, noise: Array) -> tuple[Array, Array]:
     def one(v: Array) -> tuple[Array, Array]:
         first, second = _NoisyField(part.loss_function).terms(v, part.types, part.probabilities, part.scales, noise)

@@ -20,6 +20,7 @@ from gradstarve.ground import (
     is_concrete,
     is_subnormal,
     laws,
+    quick_jit,
     which_network,
 )
 from gradstarve.problem import (
@@ -281,7 +282,7 @@ def _check_rising(clock: PiecewiseClock) -> PiecewiseClock:
     return clock
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _first_step(solution: Solution, law: StepLaw, what: str, goal: Array, max_steps: int, least: int) -> Array:
     """The first step with an error or a loss of at most `goal` [goals]: [*batch, goals]."""
 

@@ -30,6 +30,7 @@ from gradstarve.ground import (
     deprecated,
     is_concrete,
     positive_int,
+    quick_jit,
     real_arrays,
     short_repr,
     together,
@@ -171,7 +172,7 @@ def _numbers(pair: StarvingPair, axes: int) -> tuple[Array, ...]:
 # --- the exponential loss with one layer (10.2) ----------------------------------------------------------------------
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _explicit(pair: StarvingPair, t: Array) -> tuple[Array, Array]:
     p, both, first, second = _numbers(pair, t.ndim)
     steep = p / both * jnp.exp(second)
@@ -203,7 +204,7 @@ def _over_exp(d: Array) -> Array:
 
 
 @jax.custom_jvp
-@jax.jit
+@quick_jit(few=0)
 def _lead(age: Array, steep: Array) -> Array:
     moves = age > 0
     age = jnp.where(moves, age, 1)
@@ -230,7 +231,7 @@ def _lead_jvp(primals, tangents):
 # --- the two bounds --------------------------------------------------------------------------------------------------
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _bounds(pair: StarvingPair, frequent: Array) -> tuple[Array, Array]:
     p, both, first, second = _numbers(pair, frequent.ndim - pair.p_both.ndim)
     most = upper_bound(frequent, p / both, first, second, pair.depth)
@@ -239,7 +240,7 @@ def _bounds(pair: StarvingPair, frequent: Array) -> tuple[Array, Array]:
     return jnp.zeros_like(most), most
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def upper_bound(frequent, ratio, first, second, depth: int) -> Float[Array, "..."]:
     """The v_2 with phi(v_1) - phi(v_10) = (1 + q) [phi(v_2) - phi(v_20)], inf if there is none (10.4), (10.5).
 
@@ -248,7 +249,7 @@ def upper_bound(frequent, ratio, first, second, depth: int) -> Float[Array, "...
     return raised(second, rise(first, frequent, depth) / (1 + ratio), depth)
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def lower_bound(frequent, ratio, first, second, depth: int) -> Float[Array, "..."]:
     """The v_2 of the exponential loss beside v_1 = `frequent`: the solution of (10.5) with J. Arguments as `upper_bound`.
 
@@ -297,7 +298,7 @@ def _series(v: Array, depth: int) -> Array:
     return total * v**power
 
 
-@eqx.filter_jit
+@quick_jit(eqx.filter_jit, few=0)
 def _freeze(flow: FeatureFlow):
     batch = flow.start.shape[:-1]
     p, r, start = (leaf.reshape(-1, 2) for leaf in (flow.probabilities, flow.scales, flow.start))
