@@ -36,6 +36,8 @@ COLUMNS = {
     "microseconds_per_network": "µs/network",
     "peak_memory_mb": "peak MB",
     "first_seconds": "first call s",
+    "cached_seconds": "first call s, from the cache",
+    "times_reference": "first call × reference program",
     "compile_seconds": "compile s",
     "median_error": "median error",
     "worst_error": "worst error",
@@ -46,6 +48,7 @@ COLUMNS = {
 
 # Every part: its module and the function of `quick` that gives rows. Imported when asked for, as some need the extra bench.
 PARTS = {
+    "first": ("first", "measure"),
     "sizes": ("simulation", "sizes"),
     "grid": ("simulation", "grid"),
     "growth": ("simulation", "growth"),

@@ -18,7 +18,6 @@ Options = dict[str, Any]
 FEW, MANY = 4096, 40960
 _SPLIT = "xla_cpu_parallel_codegen_split_count"
 _QUICK: Options = {"xla_cpu_use_fusion_emitters": False}
-_SAME_BITS: Options = {"xla_backend_optimization_level": 1}
 _QUICKEST: Options = _QUICK | {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True, _SPLIT: 1}
 
 
@@ -44,13 +43,13 @@ def quick_to_compile() -> Options:
     return _known(*_QUICK.items())
 
 
-def quick_jit(jit: Callable[..., Any] = jax.jit, *, few: int = FEW, bits: bool = False, **keywords: Any) -> Any:
+def quick_jit(jit: Callable[..., Any] = jax.jit, *, few: int = FEW, **keywords: Any) -> Any:
     """A decorator, `jit` with these keywords, by which what is asked from Python about numbers that are there compiles soon.
 
     A question about up to `few` numbers is compiled without optimisation, in a fifth of the time, and one about up to `MANY`
-    without XLA's newer emitters, in half of it. Beyond, inside jit, vmap and grad, on accelerators, and where XLA does not
-    know these options, `jit` compiles as usual. Rounding differs between the three, but with `bits`, which takes half of the
-    usual time. `few` is 0 for what runs long on few numbers.
+    without XLA's newer emitters, in half of it. Beyond, inside jit, vmap and grad, on accelerators, and where JAX is told
+    otherwise or XLA does not know these options, `jit` compiles as usual. `few` is 0 for what runs long on few numbers.
+    Rounding differs between the three: not for random draws, whose bits do not depend on how many are made.
 
     >>> double = quick_jit()(lambda x: 2 * x)
     >>> float(double(jnp.float32(3.0))), float(jax.jit(double)(3.0))
@@ -65,9 +64,10 @@ def quick_jit(jit: Callable[..., Any] = jax.jit, *, few: int = FEW, bits: bool =
         def answer(*args: Any, **named: Any) -> Any:
             arrays = [leaf for leaf in jax.tree.leaves((args, named)) if eqx.is_array(leaf)]
             size = sum(array.size for array in arrays)
-            if size > MANY or jax.default_backend() != "cpu" or not all(map(is_concrete, [*arrays, jnp.asarray(0)])):
+            elsewhere = jax.default_backend() != "cpu" or jax.config.read("jax_disable_most_optimizations")
+            if size > MANY or elsewhere or not all(map(is_concrete, [*arrays, jnp.asarray(0)])):
                 return usual(*args, **named)
-            options = _known(*(_SAME_BITS if bits else _QUICKEST if size <= few else _QUICK).items())
+            options = _known(*(_QUICKEST if size <= few else _QUICK).items())
             return compiled(*options.items())(*args, **named)
 
         return answer

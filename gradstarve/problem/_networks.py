@@ -6,6 +6,7 @@ Below it: networks of any depth, and those with K outputs.
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -25,7 +26,6 @@ from gradstarve.ground import (
     one_key,
     one_number,
     positive_int,
-    quick_jit,
     real_arrays,
     short_repr,
     shown,
@@ -233,7 +233,7 @@ def _deviations(**named) -> tuple[Array, ...]:
     return scales
 
 
-@quick_jit(bits=True, static_argnums=(4, 5))
+@partial(jax.jit, static_argnums=(4, 5))
 def draw_two_layer(
     key,
     numbers: Integer[Array | np.ndarray, " b"],
@@ -428,7 +428,7 @@ def init_deep(key, batch, widths, dim, scale=1.0) -> DeepReLU:
     return DeepReLU(tuple(layer.reshape(*shape, *size) for layer, size in zip(drawn, shapes, strict=True)))
 
 
-@quick_jit(bits=True, static_argnums=(2, 3))
+@partial(jax.jit, static_argnums=(2, 3))
 def _draw_layers(key, scale, count, shapes):
     def one(index):
         keys = jax.random.split(jax.random.fold_in(key, index), len(shapes))
@@ -543,7 +543,7 @@ def init_softmax(key, batch, width, classes, dim, scale_w=1.0, scale_z=1.0) -> S
     return SoftmaxTwoLayer(w.reshape(*shape, width, dim), z.reshape(*shape, width, classes))
 
 
-@quick_jit(bits=True, static_argnums=(3, 4, 5, 6))
+@partial(jax.jit, static_argnums=(3, 4, 5, 6))
 def _draw_softmax(key, scale_w, scale_z, count, width, dim, classes):
     def one(index):
         key_w, key_z = jax.random.split(jax.random.fold_in(key, index))
