@@ -11,7 +11,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks import __main__ as command
-from benchmarks import simulation
+from benchmarks import first, simulation
 from benchmarks.peers import PEERS, torch_one_by_one
 from benchmarks.problems import Size, problem
 from benchmarks.timing import interleaved
@@ -59,4 +59,20 @@ def test_a_part_is_printed_and_stored(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "gpu.json").exists()
     with pytest.raises(SystemExit):
         command.main(["speed"])
-    assert "unknown part 'speed'; choose from sizes, grid, growth, theory, hinge, sweep, gpu" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "unknown part 'speed'; choose from first, sizes, grid, growth, theory, hinge, sweep, gpu" in error
+
+
+STORED = json.loads((Path(first.__file__).parent / "results" / "first.json").read_text(encoding="utf-8"))["rows"]
+
+
+def test_every_first_answer_has_a_stored_time():
+    assert [row["what"] for row in STORED] == list(first.QUESTIONS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", STORED, ids=lambda row: row["what"])
+def test_first_answers_take_at_most_twice_the_stored_time(row):
+    """Beside a program that has nothing to do with the library, so that a slow machine is no fault of it."""
+    seen = [first.ask(row["what"], None) for _ in range(3)]
+    assert min(answer / reference for answer, _, reference in seen) < 2 * row["times_reference"]

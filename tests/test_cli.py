@@ -369,6 +369,9 @@ def test_verify_asks_saves_and_tells_by_its_exit_code(run, tmp_path, monkeypatch
             self.ok = ok
 
         def rich_table(self):
+            return "the wide table"
+
+        def brief(self):
             return "the table"
 
         def failures(self):
@@ -389,6 +392,7 @@ def test_verify_asks_saves_and_tells_by_its_exit_code(run, tmp_path, monkeypatch
     asked.clear()
     assert "the table" in result.output
     assert ("what failed" in result.output) == (not ok)
+    assert "the wide table" in run("verify", name, "--wide", "--out", tmp_path / "wide").output
     assert json.loads((tmp_path / "verify.json").read_text()) == {"ok": ok}
     printed = run("verify", name, "--json", "--out", tmp_path / "another")
     assert outcome(printed) == (0 if ok else 1)

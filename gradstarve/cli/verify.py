@@ -5,6 +5,7 @@ Below it: `gradstarve report`, the same as one page.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -40,6 +41,7 @@ def verify(
     quick: Quick = False,
     precision: Precision = "float64",
     list_all: Annotated[bool, typer.Option("--list", help="List the catalogue, and exit.")] = False,
+    wide: Annotated[bool, typer.Option("--wide", help="Print a table of claims, trials, violations and seconds.")] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
     figures: Figures = "png",
@@ -47,7 +49,8 @@ def verify(
 ) -> None:
     """Try to break the theorems: random problems within their hypotheses, and outside of them.
 
-    Prints one row per entry. Exit code 1 means that a claim was violated.
+    Prints one line per entry, whose bar is the worst gap on its way to the tolerance. Exit code 1 means that a claim was
+    violated.
     """
     names = entries(names)
     if quick and trials is not None:
@@ -70,17 +73,28 @@ def verify(
         outcome.save(folder, figures)
     if as_json:
         typer.echo((folder / "verify.json").read_text(encoding="utf-8"), nl=False)
-    else:
+    elif wide:
         from rich.console import Console
 
         # Piped, a console takes 80 columns, in which the table can not be read.
         console = Console()
         Console(width=None if console.is_terminal else 140).print(outcome.rich_table())
+    else:
+        typer.echo(_drawn(outcome.brief()))
     if not outcome.ok:
         typer.echo(outcome.failures(), err=True)
     wrote(folder / "verify.json", "the figures beside it")
     if not outcome.ok:
         raise typer.Exit(1)
+
+
+def _drawn(text: str) -> str:
+    """`text`, with its bars in ASCII where the terminal has no other letters."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return text.translate({ord("█"): "#", ord("░"): "."})
+    return text
 
 
 def _list(as_json: bool) -> None:

@@ -49,7 +49,7 @@ def quick_jit(jit: Callable[..., Any] = jax.jit, *, few: int = FEW, **keywords: 
     A question about up to `few` numbers is compiled without optimisation, in a fifth of the time, and one about up to `MANY`
     without XLA's newer emitters, in half of it. Beyond, inside jit, vmap and grad, on accelerators, and where JAX is told
     otherwise or XLA does not know these options, `jit` compiles as usual. `few` is 0 for what runs long on few numbers.
-    Rounding differs between the three: not for random draws, whose bits do not depend on how many are made.
+    Rounding differs between the three, so that random draws, whose bits must not depend on their number, keep to `jit`.
 
     >>> double = quick_jit()(lambda x: 2 * x)
     >>> float(double(jnp.float32(3.0))), float(jax.jit(double)(3.0))

@@ -172,6 +172,24 @@ class Report:
         """One row a theorem as plain text: trials, violations, the worst gap, and what happens without a hypothesis."""
         return table_text(self.rows_of_text())
 
+    def brief(self) -> str:
+        """One line a theorem, within 80 columns, and a last line with the numbers of theorems and counterexamples.
+
+        The bar is the worst gap: from rounding to the tolerance on a scale of powers of ten, or where the tolerance is a
+        number of standard errors or a share, 0.1 and more, from 0.
+        """
+        wide = max(len(row.theorem.name) for row in self.rows)
+        lines = [f"{'theorem':<{wide}}  verdict  worst gap, of the tolerance"]
+        for row in self.rows:
+            o = row.outcome
+            verdict = "holds" if row.ok else "FAILS"
+            lines.append(f"{row.theorem.name:<{wide}}  {verdict}    {_bar(o.worst_gap, o.tolerance)}  {_of(o)}")
+        found = [c.found for row in self.rows for c in row.counterexamples]
+        held = f"{sum(row.ok for row in self.rows)} of {len(self.rows)} theorems hold"
+        seconds = sum(row.seconds for row in self.rows)
+        taken = f"{seconds:.0f} s" if seconds < 99.5 else f"{seconds / 60:.0f} min"
+        return "\n".join([*lines, f"{held} ({sum(found)} of {len(found)} counterexamples found) in {taken}"])
+
     __repr__ = short_repr
 
     def _repr_html_(self) -> str:
@@ -287,6 +305,25 @@ def draw(row: Row, titled: bool = True) -> Any:
 def _summary(row: Row) -> str:
     o = row.outcome
     return f"{o.violations} violations in {o.trials} trials" + (f", {o.undecided} undecided" if o.undecided else "")
+
+
+def _bar(gap: float, tolerance: float, cells: int = 20) -> str:
+    """`cells` characters, filled up to where the gap is on the way to the tolerance; all of them at it and beyond."""
+    rounding = float(np.finfo(np.float64).eps)
+    if not gap < tolerance:
+        share = 1.0
+    elif tolerance >= 0.1:
+        share = gap / tolerance
+    else:
+        share = np.log(max(gap, rounding) / rounding) / np.log(max(tolerance, 2 * rounding) / rounding)
+    filled = min(int(np.ceil(cells * share)), cells)
+    return "█" * filled + "░" * (cells - filled)
+
+
+def _of(outcome: Outcome) -> str:
+    """The worst gap and the tolerance."""
+    tolerance = outcome.tolerance
+    return f"{outcome.worst_gap:.1e} of {f'{tolerance:.0e}' if tolerance < 0.1 else f'{tolerance:.3g}'}"
 
 
 def _finite(value: Any) -> Any:

@@ -72,6 +72,26 @@ def test_a_failure_says_how_to_run_it_again(monkeypatch):
     assert again.rows[0].outcome.worst_instance == failed.rows[0].outcome.worst_instance
 
 
+def test_a_line_a_theorem_fits_a_terminal(report):
+    row = report.rows[0]
+
+    def line(gap, tolerance):
+        outcome = dataclasses.replace(row.outcome, worst_gap=gap, tolerance=tolerance)
+        return dataclasses.replace(report, rows=(dataclasses.replace(row, outcome=outcome),)).brief().splitlines()[1]
+
+    # From rounding to the tolerance in powers of ten, from 0 where the tolerance is large.
+    gaps = [(0.0, 1e-9), (4.6e-13, 1e-9), (1e-9, 1e-9), (2.0, 5.0), (6.0, 5.0), (np.nan, 5.0)]
+    assert [line(*pair).count("█") for pair in gaps] == [0, 10, 20, 8, 20, 20]
+    assert line(0.003, 5.0).endswith("3.0e-03 of 5")
+    assert line(1e-14, 1e-9).endswith("1.0e-14 of 1e-09")
+    every = dataclasses.replace(report, rows=tuple(dataclasses.replace(row, theorem=entry) for entry in CATALOGUE.values()))
+    lines = every.brief().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [text.split()[0] for text in lines[1:-1]] == list(CATALOGUE)
+    many = len(CATALOGUE) * len(row.counterexamples)
+    assert lines[-1].startswith(f"{len(CATALOGUE)} of {len(CATALOGUE)} theorems hold ({many} of {many} counterexamples")
+
+
 def test_same_key_same_instances(report):
     again = verify([CHEAP], trials=BATCH, key=jax.random.key(0), progress=False)
     assert again.rows[0].outcome.worst_instance == report.rows[0].outcome.worst_instance
