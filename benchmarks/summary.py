@@ -1,4 +1,4 @@
-"""`python -m benchmarks.summary`: the README's table of speed, made from what is stored under benchmarks/results."""
+"""`python -m benchmarks.summary`: the table of docs/speed.md, made from what is stored under benchmarks/results."""
 
 from __future__ import annotations
 
@@ -64,5 +64,15 @@ def summary() -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def ranges() -> dict[str, str]:
+    """From how many to how many times as fast as its peers each kind of work is, as the README says it."""
+    found = {}
+    for kind in (training, theory, hinge):
+        times = [line[2].strip("*") for line in kind()]
+        found[kind.__name__] = f"{min(times, key=float)} to {max(times, key=float)} times as fast"
+    return found
+
+
 if __name__ == "__main__":
     print(summary())
+    print(ranges())

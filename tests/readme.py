@@ -1,12 +1,12 @@
-"""The README, run: every command and every snippet of it, from top to bottom, in a fresh clone and a new environment.
+"""The README and the tour, run: every command and every snippet, from top to bottom, in a fresh clone and a new environment.
 
     python tests/readme.py                  # everything, the tests of the project included
     python tests/readme.py --leave-out pytest   # but for the lines that contain this
     python tests/readme.py --list           # only print what would run
 
-What runs is what stands in the README's fenced blocks: `sh` line by line, and `python` block by block in one process, where
-a block sees the names of those above it. A fence of any other kind is shown and not run. Only the standard library is used:
-it is what a new machine has.
+What runs is what stands in the fenced blocks of README.md and docs/tour.md: `sh` line by line, and `python` block by block,
+for each page in one process, where a block sees the names of those above it. A fence of any other kind is shown and not run.
+Only the standard library is used: it is what a new machine has.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "tour.md")
 _FENCE = re.compile(r"^```(?P<language>[a-z]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -69,10 +70,12 @@ def run(arguments: list[str] | None = None) -> int:
     parser.add_argument("--leave-out", default="", metavar="TEXT", help="leave out commands that contain this")
     parser.add_argument("--list", action="store_true", help="print what would run, and stop")
     options = parser.parse_args(arguments)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    wanted = [line for line in commands(readme) if not options.leave_out or options.leave_out not in line]
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in PAGES}
+    wanted = [
+        line for text in texts.values() for line in commands(text) if not options.leave_out or options.leave_out not in line
+    ]
     if options.list:
-        print("\n".join([*wanted, script(readme).strip()]))
+        print("\n".join([*wanted, *(script(text).strip() for text in texts.values())]))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         clone, venv = Path(folder) / "clone", Path(folder) / "venv"
@@ -83,10 +86,12 @@ def run(arguments: list[str] | None = None) -> int:
         environment |= {"MPLBACKEND": "Agg", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         # The clone is the working directory, as for a reader; its package is not imported from there but as installed.
         environment |= {"PYTHONSAFEPATH": "1"}
-        program = clone / "gradstarve-out" / "README-snippets.py"
-        program.parent.mkdir()
-        program.write_text(script(readme), encoding="utf-8")
-        for command in [*wanted, f"python {program}"]:
+        (clone / "gradstarve-out").mkdir()
+        for name, text in texts.items():
+            program = clone / "gradstarve-out" / f"{name}-snippets.py"
+            program.write_text(script(text), encoding="utf-8")
+            wanted.append(f"python {program}")
+        for command in wanted:
             print(f"+ {command}", flush=True)
             start = time.monotonic()
             code = subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=clone, env=environment).returncode

@@ -1,4 +1,4 @@
-"""The README against what it speaks of: every command, link, law and measured figure. `tests/readme.py` runs it whole."""
+"""README, tour and tables against what they speak of: commands, links, laws, speeds. `tests/readme.py` runs two of them."""
 
 import ast
 import inspect
@@ -16,27 +16,32 @@ sys.path.append(str(ROOT))
 
 import readme as runner
 
-from benchmarks.summary import RESULTS, summary
+from benchmarks.summary import RESULTS, ranges, summary
 from gradstarve.ground import laws
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+NAMES = ("tour", "what-to-call", "catalogue", "speed")
+DOCS = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in NAMES}
+ALL = "\n".join([README, *DOCS.values()])
 
 
 def law_table():
     """A line for every law that is declared, with a link to the module that states and tries it."""
     lines = ["| law | eq. | what it says |", "|---|---|---|"]
     for name, law in laws("register").items():
-        path = law.module.replace(".", "/") + ".py"
+        path = "../" + law.module.replace(".", "/") + ".py"
         lines.append(f"| [{name}]({path}) | {law.equation} | {law.title} |")
     return "\n".join(lines)
 
 
 def test_every_law_is_listed_with_a_link_to_its_entry():
-    assert law_table() in README, f"the table of laws should be:\n{law_table()}"
+    assert law_table() in DOCS["catalogue"], f"the table of laws should be:\n{law_table()}"
+    assert f"[{len(laws('register'))} laws](docs/catalogue.md)" in README
 
 
 def test_speeds_are_those_that_were_measured():
-    assert summary() in README, f"the table of speeds should be (python -m benchmarks.summary):\n{summary()}"
+    assert summary() in DOCS["speed"], f"the table of speeds should be (python -m benchmarks.summary):\n{summary()}"
+    assert not [words for words in ranges().values() if words not in README]
     quick = [path.name for path in RESULTS.glob("*.json") if json.loads(path.read_text())["environment"]["quick"]]
     assert not quick
 
@@ -44,7 +49,7 @@ def test_speeds_are_those_that_were_measured():
 def test_links_and_pictures_are_there():
     targets = re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"", README)
     local = [a or b for a, b in targets if not (a or b).startswith(("http", "#"))]
-    assert len(local) > 60
+    assert len(local) > 30
     missing = [target for target in local if not (ROOT / target.split("#")[0]).exists()]
     assert not missing
     headings = [line.lstrip("# ").lower() for line in README.splitlines() if line.startswith("#")]
@@ -59,9 +64,9 @@ def test_the_first_two_commands_are_the_main_job_and_the_tests():
 
 
 def command_lines():
-    """Every `gradstarve ...` of the README, in blocks and in the text."""
-    inline = re.findall(r"`(gradstarve [^`]+)`", README)
-    blocks = [part.strip() for line in runner.commands(README) for part in re.split(r"&&|;", line)]
+    """Every `gradstarve ...` of these pages, in blocks and in the text."""
+    inline = re.findall(r"`(gradstarve [^`]+)`", ALL)
+    blocks = [part.strip() for line in runner.commands(ALL) for part in re.split(r"&&|;", line)]
     return sorted({line for line in [*inline, *blocks] if line.startswith("gradstarve ")})
 
 
@@ -84,10 +89,11 @@ def test_every_command_of_the_text_exists_with_its_options():
 def test_every_fence_is_shell_or_python_and_says_so():
     assert {block.language for block in runner.blocks(README)} <= {"sh", "python", "bibtex", "text"}
     ast.parse(runner.script(README))
+    ast.parse(runner.script(DOCS["tour"]))
     # A name of the library that is named anywhere exists.
     import gradstarve as gs
 
-    for dotted in set(re.findall(r"\bgs((?:\.[A-Za-z_]+)+)", README)):
+    for dotted in set(re.findall(r"\bgs((?:\.[A-Za-z_]+)+)", ALL)):
         value = gs
         for part in dotted[1:].split("."):
             value = getattr(value, part)

@@ -1,4 +1,4 @@
-"""A law declared in one module is in the catalogue, the command line, its completion, the README's table and the pages."""
+"""A law declared in one module is in the catalogue, the command line, its completion, the table of laws and the pages."""
 
 import json
 import os
@@ -101,7 +101,7 @@ def test_one_module_puts_a_law_everywhere(run):
     assert "made-up --loss hinge" in run("-m", "gradstarve", "derive", "--list")
     assert completed(run, "derive made") == ["made-up"]
     told = json.loads(run("-c", PAGES))
-    assert "| [made-up](gradstarve/theorems/laws/made_up.py) | 3.5 | Halves of a number |" in told["table"]
+    assert "| [made-up](../gradstarve/theorems/laws/made_up.py) | 3.5 | Halves of a number |" in told["table"]
     assert "Half of a number is the number times 0.5." in told["pages"]["made-up"]
     assert "[Halves of a number](made-up.md) (3.5)" in told["pages"]["index"]
     assert run("-c", RUN).split() == ["True", "1.0"]
