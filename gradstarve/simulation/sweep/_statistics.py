@@ -228,15 +228,15 @@ def _count(index: Integer[Array, "a c b"], size: int) -> Integer[Array, "a c siz
     return jnp.zeros(a * c * size, jnp.int32).at[place.reshape(-1)].add(1, mode="drop").reshape(a, c, size)
 
 
-def part_of_block(found: dict[str, Any], block: int, first_seed: int) -> Part:
-    """The `Part` that `summarise` found for block number `block`, whose networks begin with `first_seed`."""
+def part_of_block(found: dict[str, Any], first_seed: int) -> Part:
+    """The `Part` that `summarise` found for the block whose networks begin with `first_seed`, by which it is known."""
     found = {name: np.asarray(value) for name, value in found.items()}
     unit = found["unit"].astype(np.float64)
     sick = np.flatnonzero(found["diverged"])
     with np.errstate(over="ignore"):  # the spread of networks whose numbers are next to the largest float
         deviations = found["deviations"] * unit**2
     return {
-        "block": np.array([block]),
+        "block": np.array([first_seed], np.int64),
         "kept": found["kept"][None].astype(np.int64),
         "mean": (found["mean"] * unit)[None],
         "deviations": deviations[None],

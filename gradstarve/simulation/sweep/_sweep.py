@@ -11,15 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.ground import Progress, one_key, positive_int, shown
-from gradstarve.problem import Dataset, GradientDescent, Phases, Schedule, Steps, TwoLayerReLU
+from gradstarve.ground import Progress, as_choice, one_key, positive_int, shown
+from gradstarve.problem import GradientDescent, Steps, TwoLayerReLU
 from gradstarve.simulation.engines import _choose as engines
 from gradstarve.simulation.sweep import _plan as sweep_plan
-from gradstarve.simulation.sweep._identity import identity
-from gradstarve.simulation.sweep._result import SweepResult, finish
+from gradstarve.simulation.sweep._plan import grid_of
+from gradstarve.simulation.sweep._remember import datasets_of, described, remembered
+from gradstarve.simulation.sweep._result import SweepResult, made
 from gradstarve.simulation.sweep._run import DRAWS, Job, Trainer, in_order
-from gradstarve.simulation.sweep._statistics import default_threshold, error_floor, expand, note
-from gradstarve.simulation.sweep._store import Store, checksum
+from gradstarve.simulation.sweep._statistics import default_threshold, error_floor, note
+from gradstarve.simulation.sweep._store import Store, as_directory
 
 
 def sweep(
@@ -33,6 +34,7 @@ def sweep(
     dynamics: Any = None,
     scale_w: Any = 1.0,
     scale_z: Any = 1.0,
+    network: Any = None,
     over: Any = None,
     key: Any = 0,
     keep: str = "statistics",
@@ -92,10 +94,8 @@ def sweep(
     """
     dynamics = GradientDescent(0.1) if dynamics is None else dynamics
     steps = positive_int("steps", steps)
-    if isinstance(dynamics, Steps):
-        dynamics = dynamics.tabled(steps, jnp.result_type(float))
-    base = {"width": width, "scale_w": scale_w, "scale_z": scale_z, "loss": loss}
-    swept, found = sweep_plan.configurations(data, over, base | {"dynamics": dynamics})
+    base = {"width": width, "scale_w": scale_w, "scale_z": scale_z, "loss": loss, "network": network}
+    swept, found = sweep_plan.configurations(data, over, base | {"dynamics": dynamics}, steps)
     numbers = _check_seeds(seeds)
     every = max(1, steps // 40) if record_every is None else positive_int("record_every", record_every)
     if keep not in sweep_plan.KEEP:
@@ -109,59 +109,52 @@ def sweep(
     trainer = _engine(engine, found, places[0])
     if trainer.name == "reference":
         found = [one.as_given() for one in found]
-    # As `simulate` records: in each phase 0, K, 2K, ... steps after its beginning, and its end.
-    lengths = [length for length, _ in found[0].stretches(steps)]
-    begins = np.cumsum([0, *lengths[:-1]])
-    grid = np.append(np.concatenate([b + np.arange(0, n, every) for b, n in zip(begins, lengths, strict=True)]), steps)
+    grid = grid_of(found[0], steps, every)
     settings = {
         "seeds": [numbers.start, numbers.stop],
         "steps": steps,
         "record_every": every,
         "threshold": threshold,
         "keep": keep,
+        "statistics": {},
         "key": [str(jax.random.key_impl(key)), *np.asarray(jax.random.key_data(key)).tolist()],
         "engine": trainer.name,
         "precision": found[0].problem.points.dtype.name,
         "partitionable_random_bits": bool(jax.config.jax_threefry_partitionable),  # pyright: ignore
     }
-    size = sweep_plan.block_size(found, len(grid), len(numbers), places[0].platform)
-    length = sweep_plan.chunk_length(found, size, len(grid), len(numbers), keep, memory, batch_size)
+    sizes = [sweep_plan.block_size(one, len(grid), len(numbers), places[0].platform) for one in found]
+    cost = sweep_plan.cost(found, sizes, len(grid), len(numbers), keep)
+    length = sweep_plan.chunk_length(cost, sizes, len(numbers), memory, batch_size)
+    told = note(floors, threshold, chosen)
 
     with ExitStack() as stack:
         store = None
         if directory is not None:
-            settings["configurations"] = _describe(found)
-            store = stack.enter_context(Store(directory, settings, {"block": size, "chunk": length}, places[0]))
-            size, length = store.sizes["block"], store.sizes["chunk"]
-        cost = sweep_plan.cost(found, size, len(grid), len(numbers), keep)
+            as_directory(directory)
+            settings["configurations"] = described(found, sizes)
+            manifest = {"settings": settings, "note": told, **remembered(swept, found)}
+            store = stack.enter_context(Store(directory, manifest, datasets_of(found), places[0]))
         threads = sweep_plan.workers(cost, places, memory, directory is None, len(numbers) * len(found))
-        blocks = sweep_plan.blocks_of(found, len(numbers), size)
-        chunks = [blocks[first : first + length] for first in range(0, len(blocks), length)]
         train = Trainer(
             found,
             trainer,
             key=key,
             first_seed=numbers.start,
-            size=size,
+            sizes=sizes,
             steps=steps,
             every=every,
             threshold=threshold,
             keep=keep,
         )
-        job = Job(chunks, len(found), store)
+        job = Job(sweep_plan.blocks_of(len(numbers), sizes), sizes, length, numbers.start, store)
         bar = stack.enter_context(Progress(progress, job.total, "sweeping", "networks"))
         try:
             job.run(lambda todo: in_order(todo, train, places, threads), bar)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(job.where_it_stands()) from None
         parts, kept = job.everything()
-    seeds_diverged = [part["seeds"] for part in parts]
-    # A generator, so that the parts of a large sweep go as their statistics come.
-    parts.reverse()
-    wide = (expand(parts.pop(), one.index) for one in found)
-    statistics = finish(wide, tuple(map(len, swept.values())), len(numbers))
-    _warn_if_diverged(found, statistics["diverged"], seeds_diverged, len(numbers))
-    return SweepResult(
+    result = made(
+        parts,
         over=swept,
         configurations=found,
         grid=grid,
@@ -169,13 +162,13 @@ def sweep(
         key=key,
         threshold=threshold,
         record_every=every,
-        statistics=statistics,
-        seeds_diverged=seeds_diverged,
         engine=settings["engine"],
         keep=keep,
         kept=kept,
-        note=note(floors, threshold, chosen),
+        note=told,
     )
+    _warn_if_diverged(found, result["diverged"], result.seeds_diverged, len(numbers))
+    return result
 
 
 def _check_seeds(seeds: Any) -> range:
@@ -210,6 +203,13 @@ def _engine(name: str, found: list[sweep_plan.Configuration], device: Any) -> An
     """The engine that trains all configurations on `device`: for "auto" the fast one where it can train each of them."""
     fitting = {}
     for one in found:
+        if one.network is not None or not isinstance(one.dynamics, Steps):
+            reason = "it has networks of your own" if one.network is not None else "its dynamics are those of optax"
+            if name not in ("auto", "reference"):
+                as_choice("engine", name, ("auto", *engines.ENGINES))
+                raise ValueError(f'engine="{name}" cannot run this: {reason}; use engine="auto"')
+            fitting["reference"] = engines.engine_of("reference")
+            continue
         d, dtype = one.problem.dim, one.problem.points.dtype
         given = one.problem, TwoLayerReLU(jnp.zeros((1, 1, d), dtype), jnp.zeros((1, 1), dtype))
         data, network, dynamics = jax.device_put((*given, one.dynamics), device)
@@ -230,49 +230,6 @@ def _floors(found: list[sweep_plan.Configuration]) -> dict[str, float]:
         name = str(one.labels.get("loss", one.loss.name))
         floors[name] = max(floors.get(name, 0.0), known[which])
     return floors
-
-
-def _describe(found: list[sweep_plan.Configuration]) -> dict[str, Any]:
-    """The configurations in plain JSON, each with everything that decides its result; data by their checksum."""
-    losses: dict[int, Any] = {}
-    told = {}
-    for number, one in enumerate(found):
-        if id(one.loss) not in losses:
-            losses[id(one.loss)] = identity(one.loss, "loss")
-        hyper = {name: _told(name, value) for name, value in vars(one.dynamics).items()}
-        # What is not there is not told: directories of earlier versions do not know it.
-        hyper = {name: value for name, value in hyper.items() if value is not None}
-        kind = type(one.dynamics)
-        told[str(number)] = {
-            "width": one.width,
-            "scale_w": one.scale_w,
-            "scale_z": one.scale_z,
-            "loss": losses[id(one.loss)],
-            "dynamics": kind.__name__ if kind.__module__.startswith("gradstarve.") else identity(kind, "dynamics"),
-            **hyper,
-            "data": _checksum(one.data) if one.phases is None else _of_phases(one.phases),
-        }
-    return told
-
-
-def _checksum(data: Dataset) -> str:
-    return checksum(data.points, data.labels, data.weights)
-
-
-def _of_phases(phases: Phases) -> dict[str, Any]:
-    """By the number of the phase; the end of the last one, where it has one, changes nothing."""
-    ends = (*map(int, phases.until[:-1]), "the end")
-    pairs = enumerate(zip(ends, phases.data, strict=True))
-    return {f"phase {number}": {"until": end, "data": _checksum(data)} for number, (end, data) in pairs}
-
-
-def _told(name: str, value: Any) -> Any:
-    """A number of the dynamics in plain JSON, None for one that is not there."""
-    if value is None or (name == "batch_size" and value == 1):
-        return None
-    if isinstance(value, Schedule):
-        return {"schedule": identity(value.values, name)}
-    return np.asarray(value).item() if np.ndim(value) == 0 else identity(value, name)
 
 
 def _warn_if_diverged(
