@@ -224,6 +224,17 @@ def place_of(name: str, values: list, wanted: Any) -> int:
     raise ValueError(f"{name} = {label(wanted)} was not swept; there are {', '.join(map(str, told))}")
 
 
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values are made of the same numbers and code."""
+    return json.dumps(_identity(one), sort_keys=True) == json.dumps(_identity(other), sort_keys=True)
+
+
+def label_among(shown_as: list, name: str, values: list, wanted: Any) -> Any:
+    """The label of the swept value that is `wanted`, where `values` with these labels may be there several times."""
+    distinct = dict(zip(shown_as, values, strict=True))
+    return list(distinct)[place_of(name, list(distinct.values()), wanted)]
+
+
 def _identity(value: Any) -> Any:
     """What a value is made of, or the object itself by its place in memory where that cannot be told."""
     try:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,11 +32,23 @@ from gradstarve.problem import GradientDescent, StochasticGradientDescent, TwoLa
 from gradstarve.simulation._simulate import simulate
 from gradstarve.simulation._span import Span, left_by_decay
 from gradstarve.simulation._trajectory import Trajectory
-from gradstarve.simulation.sweep._plan import Configuration, axis, columns, labels, place_of, told
+from gradstarve.simulation.sweep import _tables as tables
+from gradstarve.simulation.sweep._plan import Configuration, axis, columns, label_among, labels, told
 from gradstarve.simulation.sweep._remember import Forgotten, precision
 from gradstarve.simulation.sweep._run import draw as draw_networks
 from gradstarve.simulation.sweep._run import key_of_draws, leaves_of
-from gradstarve.simulation.sweep._statistics import ERROR, MARGIN, Part, decimal, expand, moments, quantile
+from gradstarve.simulation.sweep._statistics import (
+    BY_BLOCK,
+    ERROR,
+    MARGIN,
+    OF_EVERY_SWEEP,
+    Part,
+    decimal,
+    expand,
+    moments,
+    own_of_part,
+    quantile,
+)
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -166,7 +179,7 @@ class SweepResult:
             names, shown_as, fitting = columns({key: swept}), told(key, swept), range(len(swept))
             for name in names:
                 if name in values:
-                    wanted = shown_as[name][place_of(name, names[name], values[name])]
+                    wanted = label_among(shown_as[name], name, names[name], values[name])
                     fitting = [i for i in fitting if shown_as[name][i] == wanted]
             if len(fitting) > 1:
                 name = next((name for name in names if name not in values), next(iter(names)))
@@ -300,7 +313,8 @@ class SweepResult:
 
         levels = np.array(QUANTILES)
         arrays = self.statistics | {f"{name}_quantile": self.quantile(name, levels) for name in ("error", "margin")}
-        entries = {name: ((*map(axis, self.over), *axes(name)), array) for name, array in arrays.items()}
+        front = tuple(map(axis, self.over))
+        entries = {name: ((*front, *axes(name, array.ndim - len(front))), array) for name, array in arrays.items()}
         coordinates: dict[str, Any] = {}
         for key, values in self.over.items():
             if isinstance(key, str):
@@ -315,14 +329,51 @@ class SweepResult:
         attributes |= {name: getattr(first, name) for name in NETWORK_NAMES if name not in self.names}
         return xarray.Dataset(entries, coordinates, attributes | {"engine": self.engine})
 
+    def to_pandas(self, what: str = "curve") -> Any:
+        """A `pandas.DataFrame`, its index the swept names and what else there is, its columns the statistics.
+
+        `what`: "curve", a row for each step, of errors, losses and shares; "points", a row for each step and point;
+        "summary", a row for each configuration, where it ended. Quantiles are columns such as `error_quantile_0.5`.
+
+        Needs pandas: pip install 'gradstarve[sweep]'.
+        """
+        return tables.frame(self, what)
+
+    def to_csv(self, path: Any, what: str = "curve") -> Path:
+        """The table of `to_pandas` in a file of comma-separated values, with every digit. It needs no pandas."""
+        return tables.write_csv(self, path, what)
+
+    def to_parquet(self, path: Any, what: str = "curve") -> Path:
+        """The table of `to_pandas` in a Parquet file. Needs pandas and pyarrow."""
+        return tables.write_parquet(self, path, what)
+
+    def merge(self, *others: SweepResult) -> SweepResult:
+        """This and other sweeps as one: other seeds of the same configurations, or other values along one axis.
+
+        What else decides the numbers must be the same: steps, records, threshold, precision. Seeds must be a range in the
+        end, and none counted twice. It is bit-identical to the one sweep of all where that has the same blocks: seeds from a
+        multiple of the block's networks on; else its means are those to rounding. `ValueError` says what does not fit.
+
+        >>> from gradstarve.problem import datasets
+        >>> from gradstarve.simulation import sweep
+        >>> first, second = (sweep(datasets.antipodal(), seeds, steps=20) for seeds in (range(30), range(30, 50)))
+        >>> first.merge(second).seeds
+        range(0, 50)
+        """
+        from gradstarve.simulation.sweep._merge import merged
+
+        return merged([self, *others])
+
     def plot(self, path: Any = None, configurations: Sequence[int] | None = None) -> Any:
         """Error bands over the steps and the share that has learnt, as a matplotlib `Figure`, saved to `path` if there is
         one; see `draw`."""
         return draw(self, path, configurations)
 
 
-def axes(name: str) -> tuple[str, ...]:
-    """The axes of a statistic after those of `over`."""
+def axes(name: str, dims: int = 0) -> tuple[str, ...]:
+    """The axes of a statistic after those of `over`; those of an own one, which has `dims`, carry its name."""
+    if not name.startswith(OF_EVERY_SWEEP):
+        return tuple(f"{name}_axis_{i}" for i in range(dims))
     of_point = name.startswith("margin") or name.endswith("_point")
     steps = () if name == "diverged" or name.startswith("never") else ("step",)
     last = {"quantile": ("quantile",), "histogram": (f"{name.partition('_')[0]}_bin",)}.get(name.rpartition("_")[2], ())
@@ -340,11 +391,15 @@ def made(parts: list[Part], **fields: Any) -> SweepResult:
     def wide() -> Iterator[Part]:
         for one in found:
             part = expand(parts.pop(), one.index)
-            blocks.append({name: part[name] for name in ("block", "kept", "mean", "deviations")})
+            blocks.append({name: value for name, value in part.items() if is_by_block(name)})
             yield part
 
     statistics = finish(wide(), tuple(map(len, fields["over"].values())), len(seeds))
     return SweepResult(**fields, statistics=statistics, seeds_diverged=sick, blocks=blocks)
+
+
+def is_by_block(name: str) -> bool:
+    return name in BY_BLOCK or name.startswith("own.")
 
 
 def finish(parts: Iterable[Part], shape: tuple[int, ...], networks: int) -> dict[str, np.ndarray]:
@@ -372,6 +427,8 @@ def finish(parts: Iterable[Part], shape: tuple[int, ...], networks: int) -> dict
         put("error_histogram", place, part["bins"][:, 0])
         put("margin_histogram", place, part["bins"][:, 1:])
         put("diverged", place, part["diverged"])
+        for name, value in own_of_part(part).items():
+            put(name, place, value)
     return {name: array.reshape((*shape, *array.shape[1:])) for name, array in stacked.items()}
 
 

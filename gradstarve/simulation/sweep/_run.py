@@ -23,8 +23,8 @@ from gradstarve.ground import Progress
 from gradstarve.problem import Dataset, Steps, StochasticGradientDescent, TwoLayerReLU, draw_two_layer
 from gradstarve.simulation.engines import _reference as reference
 from gradstarve.simulation.engines._engine import Engine
-from gradstarve.simulation.sweep._plan import Block, Configuration, chunks_of
-from gradstarve.simulation.sweep._statistics import Part, join, part_of_block, summarise
+from gradstarve.simulation.sweep._plan import Block, Configuration, chunks_of, grid_of
+from gradstarve.simulation.sweep._statistics import Part, join, own_of_block, part_of_block, summarise
 from gradstarve.simulation.sweep._store import Piece, Reader, Store, index
 
 # Training the blocks of a sweep: on each device by its own threads, handed back in their order.
@@ -136,7 +136,9 @@ class Trainer:
                     one.basis,
                     jnp.asarray(self.threshold, dtype),
                 )
-                self._here[number, device] = jax.device_put(given, device)
+                # An optimiser of optax is made of functions.
+                arrays, others = eqx.partition(given, eqx.is_array)
+                self._here[number, device] = eqx.combine(jax.device_put(arrays, device), others)
             return self._here[number, device]
 
     def _train(self, block: Block, device: Any) -> tuple[Part, dict[str, np.ndarray]]:
@@ -163,9 +165,21 @@ class Trainer:
         if self.keep != "statistics":
             kept = leaves_of(state.networks)
             kept["logits"] = jnp.moveaxis(logits if self.keep == "logits" else logits[-1:], 0, 1)
-        found, kept = jax.device_get((found, kept))
-        part = part_of_block(found, first)
+        own = {}
+        if self.own:
+            diverged, steps = found["diverged"], tuple(grid_of(one, self.steps, self.every).tolist())
+            until = None if one.phases is None else one.phases.until
+            ends = drawn, state.networks
+            own = own_of_block(self.own, steps, until, ends, logits, datas, one.loss, diverged, count)
+        found, kept, own = jax.device_get((found, kept, own))
+        part = {name: wide(value)[None] for name, value in own.items()}
+        part |= part_of_block(found, first)
         return part, {name: value[: block.count] for name, value in kept.items()}
+
+
+def wide(array: Any) -> np.ndarray:
+    """In 64 bits."""
+    return np.asarray(array, np.int64 if np.asarray(array).dtype.kind in "iu" else np.float64)
 
 
 def _answers(datas: list[Dataset], recorded: list[int]) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ import warnings
 from contextlib import ExitStack
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +16,12 @@ from gradstarve.ground import Progress, as_choice, one_key, positive_int, shown
 from gradstarve.problem import GradientDescent, Steps, TwoLayerReLU
 from gradstarve.simulation.engines import _choose as engines
 from gradstarve.simulation.sweep import _plan as sweep_plan
+from gradstarve.simulation.sweep._identity import identity
 from gradstarve.simulation.sweep._plan import grid_of
 from gradstarve.simulation.sweep._remember import datasets_of, described, remembered
 from gradstarve.simulation.sweep._result import SweepResult, made
-from gradstarve.simulation.sweep._run import DRAWS, Job, Trainer, in_order
-from gradstarve.simulation.sweep._statistics import default_threshold, error_floor, note
+from gradstarve.simulation.sweep._run import DRAWS, Job, Trainer, draw, in_order
+from gradstarve.simulation.sweep._statistics import as_statistics, check_own, default_threshold, error_floor, note
 from gradstarve.simulation.sweep._store import Store, as_directory
 
 
@@ -45,6 +47,7 @@ def sweep(
     directory: Any = None,
     progress: Any = None,
     engine: str = "auto",
+    statistics: Any = None,
 ) -> SweepResult:
     """Train `seeds` random `TwoLayerReLU` networks for every combination of swept values, and keep their statistics.
 
@@ -109,6 +112,10 @@ def sweep(
     trainer = _engine(engine, found, places[0])
     if trainer.name == "reference":
         found = [one.as_given() for one in found]
+    own = as_statistics(statistics)
+    if own:
+        found = [one.as_given() for one in found]
+        _check_statistics(own, found, key, steps, every)
     grid = grid_of(found[0], steps, every)
     settings = {
         "seeds": [numbers.start, numbers.stop],
@@ -131,7 +138,8 @@ def sweep(
         store = None
         if directory is not None:
             as_directory(directory)
-            settings["configurations"] = described(found, sizes)
+            told_of = {name: [identity(one, f"statistics[{name!r}]"), how] for name, (one, how) in own.items()}
+            settings |= {"statistics": told_of, "configurations": described(found, sizes)}
             manifest = {"settings": settings, "note": told, **remembered(swept, found)}
             store = stack.enter_context(Store(directory, manifest, datasets_of(found), places[0]))
         threads = sweep_plan.workers(cost, places, memory, directory is None, len(numbers) * len(found))
@@ -145,6 +153,7 @@ def sweep(
             every=every,
             threshold=threshold,
             keep=keep,
+            own=own,
         )
         job = Job(sweep_plan.blocks_of(len(numbers), sizes), sizes, length, numbers.start, store)
         bar = stack.enter_context(Progress(progress, job.total, "sweeping", "networks"))
@@ -169,6 +178,17 @@ def sweep(
     )
     _warn_if_diverged(found, result["diverged"], result.seeds_diverged, len(numbers))
     return result
+
+
+def _check_statistics(own: Any, found: list[sweep_plan.Configuration], key: Any, steps: int, every: int) -> None:
+    for one in {one.template is None: one for one in found}.values():
+        records, dtype = tuple(grid_of(one, steps, every).tolist()), one.data.points.dtype
+        scales = jnp.ones(2, dtype)
+        networks = eqx.filter_eval_shape(lambda: draw(one, key, np.zeros(2, np.uint32), (scales[0], scales[1])))  # noqa: B023
+        shape = jax.ShapeDtypeStruct
+        logits, diverged = shape((len(records), 2, one.data.size), dtype), shape((2,), bool)
+        until, datas = None if one.phases is None else one.phases.until, [data for _, data in one.stretches(steps)]
+        check_own(own, records, until, (networks, networks), logits, datas, one.loss, diverged, shape((), jnp.int32))
 
 
 def _check_seeds(seeds: Any) -> range:
