@@ -318,8 +318,8 @@ def test_plans_fit_the_problem_and_the_memory():
         assert [block.first for block in blocks] == list(range(0, seeds, size))
         return size, len(blocks), sweep_plan.cost(found, [size], 41, seeds, keep)
 
-    assert plan(10**6)[:2] == (2048, 489)
-    assert plan(10**4)[0] == 2048
+    assert plan(10**6)[:2] == (2560, 391)
+    assert plan(10**4)[0] == 2560
     assert plan(5)[:2] == (5, 1)
     # Many points: a smaller block, which takes no more than it may.
     size, _, cost = plan(10**4, points=200)

@@ -127,8 +127,8 @@ def test_blocks_do_not_depend_on_the_number_of_seeds(monkeypatch):
     monkeypatch.undo()
     base = {"width": 8, "scale_w": 1.0, "scale_z": 1.0, "loss": "hinge", "dynamics": gs.GradientDescent(0.1)}
     _, (one,) = sweep_plan.configurations(gs.datasets.antipodal(), None, base)
-    sizes = [sweep_plan.block_size(one, 41, seeds, "cpu") for seeds in (5, 2048, 10**4, 10**5, 10**7)]
-    assert sizes == [5, 2048, 2048, 2048, 2048]
+    sizes = [sweep_plan.block_size(one, 41, seeds, "cpu") for seeds in (5, 2560, 10**4, 10**5, 10**7)]
+    assert sizes == [5, 2560, 2560, 2560, 2560]
 
 
 def test_what_is_stored_and_what_is_missing_are_cut_apart():

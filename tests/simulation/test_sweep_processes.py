@@ -102,7 +102,7 @@ def test_a_sweep_grows_by_four_tasks_one_of_which_is_killed(tmp_path):
     problem |= {"over": {"step_size": [0.1]}, "directory": str(directory)}
     finish(start(block=None, problem=problem))
     begun = {path.name: path.stat().st_mtime_ns for path in directory.glob("chunk-*")}
-    assert len(begun) == 5  # four blocks, and one that is not full
+    assert len(begun) == 4  # three blocks, and one that is not full
 
     larger = problem | {"seeds": 100_000, "over": {"step_size": [0.05, 0.1, 0.3]}}
     outs = [tmp_path / f"task-{task}.npz" for task in range(4)]

@@ -53,7 +53,7 @@ TAKEN = ("step", "point", "quantile", "error_bin", "margin_bin", "seed")
 """Names that the axes of a result carry besides the swept ones."""
 BY_VALUE = ("data", "network", "loss", "dynamics")
 """Settings that may be functions of swept values."""
-BLOCKS = {"cpu": (2048, 2**26), "other": (2**15, 2**31)}
+BLOCKS = {"cpu": (2560, 2**26), "other": (2**15, 2**31)}
 """By platform: the most networks of a block, and the bytes that a block may take."""
 CHUNK = 16
 """The most blocks of a chunk, which is what is lost when a run is killed."""

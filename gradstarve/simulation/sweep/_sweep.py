@@ -51,20 +51,24 @@ def sweep(
 ) -> SweepResult:
     """Train `seeds` random `TwoLayerReLU` networks for every combination of swept values, and keep their statistics.
 
-    - `data`: a `Dataset`, or a function that makes one from those names in `over` that are no settings of the sweep, such
+    - `data`: a `Dataset`, or a function that makes one from names in `over`, such
       as `lambda frequency: datasets.antipodal(frequencies=(frequency, 1 - frequency))`; or phases [(until, data), ...] in
       place of either, as in `simulate` (21.1), with the same ends in all configurations: errors, losses, margins and what is
       learnt are then those by the data at that step, and the ends of phases are recorded too;
     - `seeds`: how many, 0, 1, ..., or a `range` of them with step 1; at most 2^32 - 2;
     - `steps`, `record_every`: as in `simulate`; by default there are about 40 records;
     - `width`, `scale_w`, `scale_z`: of the networks, as in `init_two_layer`; `loss`; `dynamics`: `GradientDescent` (by
-      default with step size 0.1) or others in steps, with one value of each hyperparameter, or a schedule of step sizes;
-    - `over`: lists of values by name, swept in all combinations: "width", "scale_w", "scale_z", "loss", "step_size",
-      "momentum", "weight_decay", "nesterov" and what else the dynamics have ("read_out_step_size", "radius", "batch_size"),
-      and arguments of `data`;
+      default with step size 0.1) or others in steps, with one value of each hyperparameter, or a schedule of step sizes,
+      or an optimiser of optax; `network`: a function that makes one network of your own from a key, in place of
+      `init_two_layer`. The last two are trained by the reference engine;
+    - `over`: lists of values by name, swept in all combinations: "width", "scale_w", "scale_z", "step_size", "momentum",
+      "weight_decay", "nesterov" and what else the dynamics have ("read_out_step_size", "radius", "batch_size"), "data",
+      "loss", "dynamics" and "network" by value, and arguments of these where they are functions: `loss=lambda penalty: ...`.
+      A tuple of names is one axis of tuples of values, {("width", "scale_w"): [(4, 0.5), (8, 0.35)]};
     - `key`: a JAX key or an integer seed of one. The network of seed s is number s of `init_two_layer(key, ...)`, and
       stochastic descent draws as `simulate(..., key=fold_in(key, 2^32 - 1))` does: both depend on the key, s and the width
-      alone, so that configurations of one width train the same networks. `SweepResult.network` gives them back;
+      alone, so that configurations of one width train the same networks. `SweepResult.network` gives them back. Of your
+      own `network` it is network(fold_in(key, s));
     - `keep`: "statistics"; "final" to keep the trained networks and their logits too; "logits" for those at every record;
     - `threshold`: a network has learnt when its error sum_i q_i sigmoid(-m_i) is below it. By default 0.01, or one that
       every loss of the sweep can reach: the hinge and the squared loss drive margins to 1, an error of 0.269, for which it
@@ -74,13 +78,20 @@ def sweep(
     - `devices`: the devices to use, by default all of this process. With `jax.distributed` every process calls `sweep` with
       the same arguments, trains its share, and gets the whole result;
     - `directory`: makes the sweep durable. Finished chunks are stored there; the same sweep called again goes on from them,
-      however it ended, with the same result to the last bit. Damaged chunks are computed again. Other settings, or work to
-      do with other versions or hardware than those the directory was begun with, are refused with what differs. Everything
-      that decides the result is compared: data, the numbers in the loss and in the dynamics, and of a loss of your own its
-      code with the values that it closes over (of the same version of Python). What cannot be compared is refused;
+      however it ended, with the same result to the last bit. More seeds or values reuse the chunks that are there; where
+      other steps, records, thresholds or `keep` make them not hold, a warning says so and new ones are computed. Several
+      processes may call the same sweep with one directory at the same time: they share the work, and take over what a
+      killed one has left. `open_sweep(directory)` reads it without the arguments.
+      Damaged chunks are computed again. Settings that do not extend those there, or work to do with other versions or
+      hardware, are refused with what differs. Everything that decides the result is compared: data, the numbers in the
+      loss and in the dynamics, and of code of your own the code with the values that it closes over (of the same version
+      of Python). What cannot be compared is refused;
     - `progress`: None shows a bar on a terminal when it takes more than two seconds, True and False force, and a callable
       gets (done_networks, total_networks);
-    - `engine`: as in `simulate`.
+    - `engine`: as in `simulate`;
+    - `statistics`: of your own, by name: functions of the `Trajectory` of one network that return a number or an array, as
+      {"worst": lambda curve: curve.error().max()}, or pairs (function, reduction). The reduction over networks that did not
+      diverge is "moments" (`result["worst_mean"]`, `_variance`, `_min`, `_max`), "sum", "min" or "max" (`result["worst"]`).
 
     The result is bit-identical for any `memory`, `batch_size`, number of devices and of processes. Networks are trained in
     the precision of the data. One that diverges is counted, named in a warning, and left out of the statistics.
