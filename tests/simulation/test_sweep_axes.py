@@ -68,20 +68,19 @@ def test_parts_are_swept_by_value():
 
 def test_settings_are_swept_in_pairs(tmp_path):
     pytest.importorskip("xarray")
-    over = {("width", "scale_w"): [(2, 0.7), (3, 0.7), (3, 0.5)], "step_size": [0.1, 0.3]}
+    over = {("scale_z", "scale_w"): [(2.0, 0.7), (1.0, 0.7), (1.0, 0.5)], "step_size": [0.1, 0.3]}
     result = run(over=over, directory=tmp_path)
     assert result.shape == (3, 2)
-    assert result.names == ["width", "scale_w", "step_size"]
-    alone = run(width=3, scale_w=0.5, over={"step_size": [0.1, 0.3]})
-    for name in alone.statistics:
-        np.testing.assert_array_equal(result[name][2], alone[name], err_msg=name)
-    assert result.configuration(width=3, scale_w=0.5, step_size=0.3) == 5
-    assert result.configuration(width=2, step_size=0.3) == 1
-    assert [row.split()[:3] for row in result.table().splitlines()[2:4]] == [["2", "0.7", "0.1"], ["2", "0.7", "0.3"]]
+    assert result.names == ["scale_z", "scale_w", "step_size"]
+    assert_equal(result, run(scale_z=1.0, scale_w=0.5, over={"step_size": [0.1, 0.3]}), 2)
+    chosen = {"scale_z": 1.0, "scale_w": 0.5, "step_size": 0.3}
+    assert result.configuration(**chosen) == 5
+    assert result.configuration(scale_z=2.0, step_size=0.3) == 1
+    assert [row.split()[:3] for row in result.table().splitlines()[2:4]] == [["2.0", "0.7", "0.1"], ["2.0", "0.7", "0.3"]]
     for chosen, message in (
-        ({"width": 3}, "which scale_w.*one of 0.7, 0.5"),
-        ({"width": 2, "scale_w": 0.5}, "no width, scale_w is swept together so; there are 2, 0.7; 3, 0.7; 3, 0.5"),
-        ({"width": 4}, "width = 4 was not swept; there are"),
+        ({"scale_z": 1.0}, "which scale_w.*one of 0.7, 0.5"),
+        ({"scale_z": 2.0, "scale_w": 0.5}, "no scale_z, scale_w is swept together so; there are 2.0, 0.7; 1.0, 0.7; 1.0, 0.5"),
+        ({"scale_z": 4.0}, "scale_z = 4.0 was not swept; there are 2.0, 1.0"),
     ):
         with pytest.raises(ValueError, match=message):
             result.configuration(step_size=0.1, **chosen)
@@ -89,7 +88,7 @@ def test_settings_are_swept_in_pairs(tmp_path):
     assert again.over == over
     assert_equal(again, result)
     found = result.to_xarray()
-    assert found["error_mean"].dims == ("width_and_scale_w", "step_size", "step")
+    assert found["error_mean"].dims == ("scale_z_and_scale_w", "step_size", "step")
     assert found["scale_w"].values.tolist() == [0.7, 0.7, 0.5]
     for bad, message in (
         ({("width", "scale_w"): [(2, 0.7), (2, 0.7)]}, "more than once"),
@@ -300,12 +299,12 @@ def test_merged_values_are_one_sweep():
 
 def test_tables_hold_every_number(tmp_path, monkeypatch):
     pytest.importorskip("pandas")
-    over = {"step_size": [0.1, 0.5], ("width", "scale_w"): [(2, 0.7), (3, 0.7)]}
+    over = {"step_size": [0.1, 0.5], ("width", "scale_w"): [(3, 0.5), (3, 0.7)]}
     result = run(over=over, statistics={"worst": lambda curve: curve.error().max()})
     curve = result.to_pandas()
     assert curve.index.names == ["step_size", "width", "scale_w", "step"]
     assert curve.loc[(0.5, 3, 0.7, 20), "error_mean"] == result["error_mean"][1, 1, 2]
-    assert curve.loc[(0.5, 2, 0.7, 40), "first_learnt"] == result["first_learnt"][1, 0, 4]
+    assert curve.loc[(0.5, 3, 0.5, 40), "first_learnt"] == result["first_learnt"][1, 0, 4]
     assert curve.loc[(0.1, 3, 0.7, 10), "error_quantile_0.95"] == result.quantile("error", 0.95)[0, 1, 1]
     points = result.to_pandas("points")
     assert points.loc[(0.5, 3, 0.7, 20, 1), "margin_variance"] == result["margin_variance"][1, 1, 2, 1]

@@ -53,7 +53,8 @@ def merged(results: list[SweepResult]) -> SweepResult:
         if not np.array_equal(first.grid, other.grid):
             ends = f"up to {first.grid[-1]} and up to {other.grid[-1]}"
             raise ValueError(f"steps are recorded {ends}, or others are; they have to be the same")
-        if not np.array_equal(*(jax.random.key_data(one.key) for one in (first, other))):
+        mine, theirs = (np.asarray(jax.random.key_data(one.key)) for one in (first, other))
+        if not np.array_equal(mine, theirs):
             raise ValueError("key is another one in one of the sweeps: their seeds do not mean the same networks")
         if list(first.over) != list(other.over) or set(first.statistics) != set(other.statistics):
             raise ValueError(f"{list(first.over)} is swept in the first sweep, {list(other.over)} in another")

@@ -138,7 +138,7 @@ def label(value: Any) -> Any:
     if isinstance(value, Dataset):
         return "data"
     if is_dynamics(value) and not isinstance(value, Dynamics):  # of optax
-        return getattr(value.update, "__qualname__", "optimiser").partition(".")[0]
+        return getattr(getattr(value, "update"), "__qualname__", "optimiser").partition(".")[0]  # noqa: B009
     named = getattr(value, "name", None) or (getattr(value, "__name__", None) if callable(value) else None)
     return named or str(value)
 
@@ -317,7 +317,7 @@ def configurations(
         width = positive_int("width", settings["width"])
         scales = _scale("scale_w", settings["scale_w"]), _scale("scale_z", settings["scale_z"])
         loss = made["loss", which["loss"]]
-        one = Configuration(chosen, shown_as, width, *scales, loss, moved, *made[prepared], network)
+        one = Configuration(chosen, shown_as, width, *scales, loss, moved, *made[prepared], network=network)
         if network is not None:
             _check_network(one)
         found.append(one if network is None and isinstance(moved, Dynamics) else one.as_given())

@@ -251,15 +251,10 @@ def configurations_of(
             data: Any = [datasets[code] for code in one["data"]]
             data = data[0] if one["until"] is None else list(zip(one["until"], data, strict=True))
             prepared[which] = prepare(data, isinstance(parts["dynamics"], problem.GradientDescent))
-        made = Configuration(
-            chosen,
-            {name: _value(value) for name, value in one["labels"].items()},
-            one["width"],
-            *map(float, one["scales"]),
-            parts["loss"],
-            parts["dynamics"],
-            *prepared[which],
-            parts["network"],
-        )
+        labels = {name: _value(value) for name, value in one["labels"].items()}
+        scale_w, scale_z = map(float, one["scales"])
+        numbers = one["width"], scale_w, scale_z
+        moved = parts["loss"], parts["dynamics"]
+        made = Configuration(chosen, labels, *numbers, *moved, *prepared[which], network=parts["network"])
         found.append(made.as_given() if one["as given"] else made)
     return found

@@ -384,7 +384,8 @@ def compare(there: dict[str, Any], here: dict[str, Any]) -> tuple[list[str], lis
     Seeds and configurations may all be there, or all of those there be here.
     """
     refused, redone = (
-        differences(*({name: side[name] for name in names} for side in (there, here))) for names in (_FIXED, _REDONE)
+        differences({name: there[name] for name in names}, {name: here[name] for name in names})
+        for names in (_FIXED, _REDONE)
     )
     theirs, mine = ({_apart(one): one for one in side["configurations"].values()} for side in (there, here))
     (a, b), (c, d) = here["seeds"], there["seeds"]

@@ -97,7 +97,7 @@ def write_parquet(result: Any, path: Any, what: str) -> Path:
     path = files.as_path(path)
     made = frame(result, what, "to_parquet needs pandas and pyarrow")
     try:
-        import pyarrow  # noqa: F401
+        import pyarrow  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError("to_parquet needs pyarrow: pip install pyarrow; or write to_csv, which needs nothing") from None
     with files.whole(path) as part:
