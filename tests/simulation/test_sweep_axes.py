@@ -79,7 +79,7 @@ def test_settings_are_swept_in_pairs(tmp_path):
     assert [row.split()[:3] for row in result.table().splitlines()[2:4]] == [["2.0", "0.7", "0.1"], ["2.0", "0.7", "0.3"]]
     for chosen, message in (
         ({"scale_z": 1.0}, "which scale_w.*one of 0.7, 0.5"),
-        ({"scale_z": 2.0, "scale_w": 0.5}, "no scale_z, scale_w is swept together so; there are 2.0, 0.7; 1.0, 0.7; 1.0, 0.5"),
+        ({"scale_z": 2.0, "scale_w": 0.5}, "no scale_z, scale_w is swept together so; there are 2.0, 0.7; 1.0, 0.7; "),
         ({"scale_z": 4.0}, "scale_z = 4.0 was not swept; there are 2.0, 1.0"),
     ):
         with pytest.raises(ValueError, match=message):
