@@ -1,6 +1,7 @@
 """What may be swept, what may be measured, and what becomes of the numbers: axes, own statistics, merging, tables."""
 
 import csv
+import pickle
 from collections.abc import Callable
 
 import equinox as eqx
@@ -135,8 +136,9 @@ def test_optax_is_swept_as_it_is_simulated(tmp_path):
     np.testing.assert_allclose(result.final(rate=0.1).w, known.final.w, atol=1e-5)
     again = gs.open_sweep(tmp_path)
     assert_equal(again, result)
-    with pytest.raises(ValueError, match="does not hold the dynamics"):
-        again.trajectory(1, rate=0.1)
+    for stored in (again, pickle.loads(pickle.dumps(result))):
+        with pytest.raises(ValueError, match="does not hold the dynamics"):
+            stored.trajectory(1, rate=0.1)
     with pytest.raises(ValueError, match=r"begun with other settings: configurations\.\d\.dynamics"):
         run(dynamics=lambda rate: optax.adam(rate, b1=0.5), over=over, keep="final", directory=tmp_path)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from gradstarve.ground import shown
 from gradstarve.simulation.sweep._plan import Configuration, columns, label_among, same_value, told
+from gradstarve.simulation.sweep._remember import Forgotten, forgotten
 from gradstarve.simulation.sweep._result import Records, SweepResult, finish, is_by_block
 from gradstarve.simulation.sweep._statistics import Part, join
 
@@ -35,12 +36,12 @@ def part_of(result: SweepResult, place: int) -> Part:
         "below": np.rint(columns_of(triples["learnt"]) * networks).astype(np.int64),
         "crossed": np.concatenate([columns_of(triples["first_learnt"]), never[None]]),
         "bins": np.concatenate([flat["error_histogram"][:, None], flat["margin_histogram"]], 1),
-        "diverged": flat["diverged"],
+        "diverged": np.asarray(flat["diverged"]),
         "seeds": result.seeds_diverged[place],
     }
 
 
-def merged(results: list[SweepResult]) -> SweepResult:
+def merged(results: list[Any]) -> SweepResult:
     """See `SweepResult.merge`."""
     first = results[0]
     for other in results:
@@ -135,6 +136,9 @@ def _check_same(one: Configuration, other: Configuration) -> None:
             raise ValueError(f"{name} is {getattr(one, name)} in one sweep and {getattr(other, name)} in another")
     for name in ("loss", "dynamics", "network", "data"):
         mine, theirs = getattr(one, name), getattr(other, name)
+        if isinstance(mine, Forgotten) or isinstance(theirs, Forgotten):  # read from a directory or a pickle
+            pair = (part if isinstance(part, Forgotten) else forgotten(name, part) for part in (mine, theirs))
+            mine, theirs = (part.told for part in pair)
         if mine is not theirs and not same_value(mine, theirs):
             raise ValueError(f"the sweeps differ in {name}; merge seeds of the same configurations")
 

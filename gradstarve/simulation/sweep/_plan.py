@@ -13,7 +13,7 @@ import functools
 import inspect
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -67,7 +67,8 @@ class Configuration:
     `labels` tell the swept values apart in tables. `data` are as given; `problem` are those that are trained on, in few
     numbers and with repeated points merged, as `Span` makes them: w `basis`^T, `basis` [k, d], are the numbers of a neuron
     (None: its weights), and point i is row `index`[i]. Where data change, they are those of the `phases`, as given, and
-    `data` and `problem` those of the first one. `network` makes a network of the user's own from a key.
+    `data` and `problem` those of the first one. `network` makes a network of the user's own from a key. Read from a
+    directory, `loss`, `dynamics` and `network` may be `Forgotten`.
     """
 
     swept: dict[str, Any]
@@ -75,17 +76,17 @@ class Configuration:
     width: int
     scale_w: float
     scale_z: float
-    loss: Loss
-    dynamics: Dynamics
+    loss: Any
+    dynamics: Any
     data: Dataset
     problem: Dataset
     basis: Any
     index: np.ndarray
     phases: Phases | None = None
-    network: Callable[[Any], Network] | None = None
+    network: Any = None
 
     @property
-    def template(self) -> Network | None:
+    def template(self) -> Any:
         """The shapes of a network of the user's own, None for `TwoLayerReLU`."""
         return None if self.network is None else eqx.filter_eval_shape(self.network, jax.random.key(0))
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from gradstarve import problem
 from gradstarve.problem import Dataset, Phases, Schedule
-from gradstarve.simulation.sweep._identity import identity
+from gradstarve.simulation.sweep._identity import digest, identity
 from gradstarve.simulation.sweep._plan import Configuration, combinations, label, prepare
 from gradstarve.simulation.sweep._store import checksum
 
@@ -102,10 +102,10 @@ def _number(value: Any) -> Any:
 
 
 class Forgotten:
-    """In the place of a loss, dynamics or a network that a directory tells from others and cannot make again."""
+    """In the place of a loss, dynamics or a network that a directory, or a pickle, tells from others and cannot hold."""
 
-    def __init__(self, what: str, name: str):
-        self.what, self.name = what, name
+    def __init__(self, what: str, name: str, told: str | None):
+        self.what, self.name, self.told = what, name, told
 
     def __repr__(self) -> str:
         return self.name
@@ -113,9 +113,18 @@ class Forgotten:
     def refusal(self) -> ValueError:
         """The error for whoever needs it."""
         return ValueError(
-            f"the directory does not hold the {self.what} ({self.name}), which is code and not numbers: its statistics are "
-            "complete, but nothing can be trained again; call gs.sweep with its arguments and this directory"
+            f"what was stored does not hold the {self.what} ({self.name}), which is code and not numbers: statistics are "
+            "complete, but nothing can be trained again; call gs.sweep with its arguments, and its directory if it has one"
         )
+
+
+def forgotten(what: str, value: Any) -> Forgotten:
+    """In the place of this `value`."""
+    try:
+        told = digest(identity(value, what))
+    except ValueError:
+        told = None
+    return Forgotten(what, str(label(value)), told)
 
 
 # What decides the numbers of a configuration.
@@ -203,13 +212,16 @@ def _of_value(value: Any) -> Any:
 
 def _of_configuration(one: Configuration) -> dict[str, Any]:
     ends = None if one.phases is None else [None if np.isinf(end) else int(end) for end in one.phases.until]
-    return {
+    parts = {}
+    for what in ("loss", "dynamics", "network"):
+        value = getattr(one, what)
+        made = None if what == "network" else recipe(value)
+        lost = None if made is not None or value is None else vars(forgotten(what, value))
+        parts[what] = {"recipe": made, "forgotten": lost}
+    return parts | {
         "labels": {name: _of_value(value) for name, value in one.labels.items()},
         "width": one.width,
         "scales": [_number(one.scale_w), _number(one.scale_z)],
-        "loss": {"name": str(label(one.loss)), "recipe": recipe(one.loss)},
-        "dynamics": {"name": str(label(one.dynamics)), "recipe": recipe(one.dynamics)},
-        "network": None if one.network is None else {"name": str(label(one.network)), "recipe": None},
         "data": [checksum_of(data) for data in ((one.data,) if one.phases is None else one.phases.data)],
         "until": ends,
         "as given": one.basis is None and one.problem is one.data,
@@ -244,8 +256,8 @@ def configurations_of(
     for one, (chosen, _) in zip(told, every, strict=True):
         parts: dict[str, Any] = {}
         for what in ("loss", "dynamics", "network"):
-            entry = one[what]
-            parts[what] = entry and (Forgotten(what, entry["name"]) if entry["recipe"] is None else remade(entry["recipe"]))
+            lost = one[what]["forgotten"]
+            parts[what] = remade(one[what]["recipe"]) if lost is None else Forgotten(**lost)
         which = (*one["data"], *(one["until"] or ()), type(parts["dynamics"]))
         if which not in prepared:
             data: Any = [datasets[code] for code in one["data"]]

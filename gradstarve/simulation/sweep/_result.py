@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from gradstarve.simulation._span import Span, left_by_decay
 from gradstarve.simulation._trajectory import Trajectory
 from gradstarve.simulation.sweep import _tables as tables
 from gradstarve.simulation.sweep._plan import Configuration, axis, columns, label_among, labels, told
-from gradstarve.simulation.sweep._remember import Forgotten, precision
+from gradstarve.simulation.sweep._remember import Forgotten, forgotten, precision
 from gradstarve.simulation.sweep._run import draw as draw_networks
 from gradstarve.simulation.sweep._run import key_of_draws, leaves_of
 from gradstarve.simulation.sweep._statistics import (
@@ -87,7 +88,7 @@ class SweepResult:
     count as not having learnt, and they are among those that never learn. Variances divide by the number of networks.
     """
 
-    over: dict[str, list]
+    over: dict[Any, list]
     configurations: list[Configuration]
     grid: np.ndarray
     seeds: range
@@ -111,7 +112,8 @@ class SweepResult:
         # What reads the kept records knows files and locks of this process: the records themselves go.
         count = 0 if self.keep == "statistics" else len(self.configurations)
         kept = Records({number: self.kept(number) for number in range(count)})
-        return {**self.__dict__, "kept": kept, "key": None, "_key": self._key_data()}
+        found = [picklable(one) for one in self.configurations]
+        return {**self.__dict__, "configurations": found, "kept": kept, "key": None, "_key": self._key_data()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         data, kind = state.pop("_key")
@@ -347,7 +349,7 @@ class SweepResult:
         """The table of `to_pandas` in a Parquet file. Needs pandas and pyarrow."""
         return tables.write_parquet(self, path, what)
 
-    def merge(self, *others: SweepResult) -> SweepResult:
+    def merge(self, *others: Any) -> SweepResult:
         """This and other sweeps as one: other seeds of the same configurations, or other values along one axis.
 
         What else decides the numbers must be the same: steps, records, threshold, precision. Seeds must be a range in the
@@ -368,6 +370,18 @@ class SweepResult:
         """Error bands over the steps and the share that has learnt, as a matplotlib `Figure`, saved to `path` if there is
         one; see `draw`."""
         return draw(self, path, configurations)
+
+
+def picklable(one: Configuration) -> Configuration:
+    """A configuration whose parts can be pickled: in the place of code that cannot stands a mark that says so."""
+    lost = {}
+    for what in ("loss", "dynamics", "network"):
+        try:
+            pickle.dumps(getattr(one, what))
+        except Exception:  # PicklingError, AttributeError or TypeError, as the case may be
+            lost[what] = forgotten(what, getattr(one, what))
+    swept = {name: lost.get(name, value) for name, value in one.swept.items()}
+    return replace(one, **lost, swept=swept) if lost else one
 
 
 def axes(name: str, dims: int = 0) -> tuple[str, ...]:

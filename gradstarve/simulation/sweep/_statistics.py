@@ -258,7 +258,7 @@ def join(one: Part | None, other: Part) -> Part:
     """Two parts of one configuration as one: counts added, extremes taken, what is kept per block side by side."""
     if one is None:
         return other
-    joined = {name: one[name] + other[name] for name in ("below", "crossed", "bins", "diverged")}
+    joined = {name: np.asarray(one[name] + other[name]) for name in ("below", "crossed", "bins", "diverged")}
     by_block = [name for name in one if name in BY_BLOCK or name.startswith("own.")]
     joined |= {name: np.concatenate([one[name], other[name]]) for name in by_block}
     joined["low"] = np.minimum(one["low"], other["low"])
@@ -463,4 +463,4 @@ def own_of_part(part: Part) -> dict[str, np.ndarray]:
             extreme = getattr(value, what)(0)
             label = f"{name}_{what}" if f"{name}.mean" in entries else name
             found[label] = np.where(np.isfinite(extreme), extreme, np.nan)
-    return found
+    return {name: np.asarray(value) for name, value in found.items()}

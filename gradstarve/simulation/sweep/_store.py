@@ -411,7 +411,7 @@ def load(directory: Path, piece: Piece, paths: Any) -> tuple[dict[str, np.ndarra
     """See `Store.load`: the first sound one of these files."""
     wrong = None
     for path in sorted(paths):
-        if not path.is_file():
+        if path.exists() and not path.is_file():
             raise ValueError(f"{str(path)!r} is not a file; move it away and run the same sweep again")
         try:
             arrays, wrong = _read_chunk(path)
