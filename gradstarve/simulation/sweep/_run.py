@@ -267,13 +267,13 @@ class Job:
     def __init__(self, blocks: list[list[Block]], sizes: list[int], length: int, first_seed: int, store: Reader | None):
         self.store, self.first_seed = store, first_seed
         stored = index(store.directory) if store else {}
+        there: dict[str, set[tuple[int, int]]] = {}
+        for sweep, first, count in stored:
+            there.setdefault(sweep, set()).add((first - first_seed, count))
         self.chunks: list[list[Block]] = []
         for which, mine in enumerate(blocks):
-            there = set()
-            if store:
-                code = store.sweeps[which][:16]
-                there = {(first - first_seed, count) for sweep, first, count in stored if sweep == code}
-            self.chunks += chunks_of(mine, sizes[which], length, there)
+            code = store.sweeps[which][:16] if store else ""
+            self.chunks += chunks_of(mine, sizes[which], length, there.get(code, set()))
         self._there = {n for n in range(len(self.chunks)) if store and _key(self.piece(n)) in stored}
         shared = jax.process_count() if store is None else 1
         self.mine = range(jax.process_index() if shared > 1 else 0, len(self.chunks), shared)
