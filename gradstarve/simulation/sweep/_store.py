@@ -173,6 +173,8 @@ class Store(Reader):
     def _settle(self, manifest: dict[str, Any], datasets: dict[str, dict[str, Any]]) -> dict[str, str]:
         """The environment that the directory was begun in; its manifest is written where it changes."""
         there, wrong = read_manifest(self.directory)
+        if there is None and any(self.directory.glob("chunk-*")):
+            there, wrong = read_manifest(self.directory)  # another task may have begun it in between
         name = repr(str(self.directory))
         begun_in = self.environment
         if there is None and any(self.directory.glob("chunk-*")):
