@@ -67,6 +67,11 @@ def test_more_seeds_and_values_reuse_what_is_there(tmp_path, trained):
     # The last block was not full, and is another one now; blocks 0, 1 and 2 are read.
     assert sorted(trained) == [(0.25, first) for first in (192, 256, 320)] + [(0.5, 64 * i) for i in range(6)]
     assert_same(grown, run(None, 330, over={"step_size": [0.25, 0.5]}))
+    # Values alone.
+    grown = run(tmp_path, 330, over={"step_size": [0.25, 0.5, 0.75]})
+    again = gs.open_sweep(tmp_path)
+    assert again.over == {"step_size": [0.25, 0.5, 0.75]}
+    assert_same(again, grown)
     # The smaller sweep is a part of it, and leaves the directory as it is.
     before = (tmp_path / "manifest.json").read_bytes()
     trained.clear()

@@ -391,8 +391,9 @@ def compare(there: dict[str, Any], here: dict[str, Any]) -> tuple[list[str], lis
     )
     theirs, mine = ({_apart(one): one for one in side["configurations"].values()} for side in (there, here))
     (a, b), (c, d) = here["seeds"], there["seeds"]
-    more, fewer = a <= c and d <= b, c <= a and b <= d
-    if not ((more and theirs.keys() <= mine.keys()) or (fewer and mine.keys() <= theirs.keys())):
+    more = a <= c and d <= b
+    smaller = c <= a and b <= d and mine.keys() <= theirs.keys()
+    if not (smaller or (more and theirs.keys() <= mine.keys())):
         left = [
             {number: one for number, one in side["configurations"].items() if _apart(one) not in others}
             for side, others in ((there, mine), (here, theirs))
@@ -401,7 +402,7 @@ def compare(there: dict[str, Any], here: dict[str, Any]) -> tuple[list[str], lis
         refused += [] if more else differences({"seeds": there["seeds"]}, {"seeds": here["seeds"]})
     blocks = [({"block": theirs[one].get("block")}, {"block": mine[one].get("block")}) for one in theirs if one in mine]
     redone += dict.fromkeys(text for pair in blocks for text in differences(*pair))
-    return (redone + refused if refused else []), redone, fewer and not redone
+    return (redone + refused if refused else []), redone, smaller and not redone
 
 
 def _apart(configuration: dict[str, Any]) -> str:
