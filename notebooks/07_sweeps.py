@@ -209,7 +209,8 @@ else:
 #
 # With `directory=` finished chunks are stored as they come. Here somebody presses Ctrl-C half-way (a `progress` function may
 # raise, too); a killed process or a full disk would do as well. The same call again goes on from there, to the same bits
-# as the sweep of section 1, which nobody disturbed.
+# as the sweep of section 1, which nobody disturbed. More seeds and values reuse what is there, several processes may fill
+# one directory at the same time, and `gs.open_sweep` reads it anywhere.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -222,7 +223,7 @@ with tempfile.TemporaryDirectory() as folder:
         gs.sweep(classes, NETWORKS, directory=folder, progress=impatient, **plan)
     except KeyboardInterrupt as stop:
         print(str(stop).replace(folder, "runs"))
-    chunks = sorted(path.name[:12] for path in Path(folder).glob("chunk-*.npz"))
+    chunks = sorted(path.name[:33] for path in Path(folder).glob("chunk-*.npz"))
     print(f"{len(chunks)} chunks: {chunks[0]} ... {chunks[-1]}")
 
     seen = []
@@ -231,12 +232,22 @@ with tempfile.TemporaryDirectory() as folder:
     print(f"the second call began with {begun:,} networks done")
 
     try:
-        gs.sweep(classes, NETWORKS, directory=folder, **plan | {"steps": 1001})
+        gs.sweep(classes, NETWORKS, directory=folder, **plan | {"key": 1})
     except ValueError as refusal:
         print("another sweep in that directory:", str(refusal).replace(folder, "runs"))
     else:
         raise AssertionError("a directory took another sweep")
 
+    # More of the same is welcome: a directory grows, and is read without the arguments.
+    more = {"over": {"width": [1, 2, 4, 8], "frequency": [0.5, 0.8, 0.95, 0.99]}}
+    seen.clear()
+    gs.sweep(classes, NETWORKS, directory=folder, progress=lambda done, total: seen.append((done, total)), **plan | more)
+    grown = gs.open_sweep(folder)
+    print("with another frequency {:,} of {:,} networks were there already".format(*seen[1]))
+
+assert seen[1] == (12 * NETWORKS, 16 * NETWORKS)
+assert grown.over == more["over"]
+assert all(np.array_equal(result[name], grown[name][:, :3]) for name in result.statistics)
 assert begun > 0.1 * 12 * NETWORKS
 assert all(np.array_equal(result[name], resumed[name]) for name in result.statistics)
 

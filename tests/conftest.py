@@ -67,6 +67,8 @@ SLOW = re.compile(
             r"test_clock.py::test_the_(derivative_of_the_logit|inverse_undoes_it_at_sizes)",
             r"test_sweep_directory.py::test_(killed_twenty|a_disk_that_is_really)",
             r"test_sweep_processes.py::",
+            r"test_sweep_growth.py::test_(it_is_read|settings_become|phases_and|code_of|other_blocks|what_does.*change[023]|a_sweep.*fused)",
+            r"test_sweep_axes.py::test_(own_networks|functions_of|own_statistics_of|merged_values|optax_is|parts_are)",
             r"test_hinge_exact.py::test_(the_integrator$|the_closed_form\[orth|one_layer|descent_comes|points_repeated|any_time|classes_of_one)",
             r"test_hinge_exact.py::test_(a_margin_that_slides|several_margins|extreme_norms)",
             r"test_exclusive.py::test_both_classes_get",

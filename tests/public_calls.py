@@ -107,6 +107,7 @@ NOT_CALLED |= dict.fromkeys(
     "an exception, which takes any text",
 )
 NOT_CALLED |= dict.fromkeys(("special.Clock", "special.ConstantClock", "special.LinearClock"), "a clock without numbers")
+NOT_CALLED["open_sweep"] = "it takes the directory of a sweep; test_sweep_growth has strange ones"
 NOT_CALLED["special.QuadratureClock"] = "it takes an object with a residual"
 NOT_CALLED["datasets.with_patch"] = "a patch on pictures as they come, whose numbers are not looked at"
 NOT_CALLED |= dict.fromkeys(
@@ -578,6 +579,8 @@ def calls():
                 "scale_w": 1.0,
                 "scale_z": 1.0,
                 "over": None,
+                "network": None,
+                "statistics": None,
                 "key": 0,
                 **quiet,
             },

@@ -163,11 +163,18 @@ def test_sweep_writes_table_figure_and_numbers(sweep, tmp_path):
     assert stored["summary"] == files.to_jsonable(again.summary())
     assert again.table() in result.stdout
     assert list((tmp_path / "chunks").glob("chunk-*.npz"))
-    # The same command reads what it has stored; another one is refused.
+    # The same command reads what it has stored, one with more values reuses it, another one is refused.
     resumed = sweep(*swept, "--engine", "reference", "--directory", tmp_path / "chunks", "--seed", 4, "--json")
     assert outcome(resumed) == 0
     assert json.loads(resumed.stdout) == stored
-    refused = sweep(*swept, "--engine", "reference", "--directory", tmp_path / "chunks", "--seed", 5)
+    more = ("--step-size", "0.1,0.5", "--over", "frequency=0.6,0.75,0.9", "--over", "norm=1,2")
+    before = {path.name for path in (tmp_path / "chunks").glob("chunk-*.npz")}
+    grown = sweep(*more, "--engine", "reference", "--directory", tmp_path / "chunks", "--seed", 4)
+    assert outcome(grown) == 0, grown.output
+    after = {path.name for path in (tmp_path / "chunks").glob("chunk-*.npz")}
+    assert before < after
+    assert (len(before), len(after)) == (8, 12)
+    refused = sweep(*more, "--engine", "reference", "--directory", tmp_path / "chunks", "--seed", 5)
     assert outcome(refused) == 2
     assert "begun with other settings: key:" in refused.stderr
 

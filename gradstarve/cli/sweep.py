@@ -92,7 +92,10 @@ def sweep(
     memory: Annotated[float, typer.Option(help="Bytes for work and result.", show_default="1e9")] = 1e9,
     directory: Annotated[
         Optional[Path],  # noqa: UP045
-        store_option("Directory for finished parts: the same command goes on from them, however it ended. [default: none]"),
+        store_option(
+            "Directory for finished parts: the same command goes on from them, one with more seeds or values reuses them, "
+            "and several at once share the work. [default: none]"
+        ),
     ] = None,
     engine: Annotated[str, choice(ENGINES)] = "auto",
     precision: Precision = "float64",

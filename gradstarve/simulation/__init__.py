@@ -10,6 +10,7 @@ from gradstarve.simulation.engines._reference import batch_loss
 from gradstarve.simulation.hinge._events import HingeTrajectory, simulate_hinge_exact
 from gradstarve.simulation.hinge._run import EventKind
 from gradstarve.simulation.hinge._run import EventKind as Kind
+from gradstarve.simulation.sweep._open import open_sweep
 from gradstarve.simulation.sweep._result import SweepResult
 from gradstarve.simulation.sweep._statistics import ERROR, MARGIN
 from gradstarve.simulation.sweep._sweep import sweep
@@ -20,6 +21,7 @@ __all__ = [
     "PhasedTrajectory",
     "SweepResult",
     "Trajectory",
+    "open_sweep",
     "simulate",
     "simulate_flow",
     "simulate_hinge_exact",

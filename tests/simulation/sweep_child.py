@@ -1,7 +1,8 @@
 """A sweep in a process of its own, to be killed or to be one of several; told what to do by a JSON argument.
 
-`problem` are arguments of the sweep, `block` is the size of its blocks, `out` a file for its statistics, `die_at` the
-number of a file in whose middle the process kills itself, `processes`, `process` and `port` make it one of several.
+`problem` are arguments of the sweep, `block` is the size of its blocks (None: as they are), `out` a file for its statistics,
+`die_at` the number of a file in whose middle the process kills itself, `processes`, `process` and `port` make it one of
+several of `jax.distributed`. With `open` it reads that directory instead.
 """
 
 import json
@@ -32,7 +33,8 @@ def die_in_the_middle(number):
 
 
 def run(block, problem, frequencies=(0.8, 0.2), progress=None):
-    sweep_plan.block_size = lambda *_: block
+    if block is not None:
+        sweep_plan.block_size = lambda *_: block
     data = gs.datasets.antipodal(frequencies=frequencies)
     return gs.sweep(data, progress=progress, **problem)
 
@@ -43,12 +45,16 @@ def main(task):
         jax.distributed.initialize(address, num_processes=task["processes"], process_id=task["process"])
     if "die_at" in task:
         die_in_the_middle(task["die_at"])
-    result = run(task["block"], task["problem"], progress=lambda done, total: print(done, flush=True))
+    if "open" in task:
+        result = gs.open_sweep(task["open"])
+    else:
+        result = run(task["block"], task["problem"], progress=lambda done, total: print(done, flush=True))
     if "out" in task:
         kept = {}
         for place, one in enumerate(result.configurations if result.keep == "final" else ()):
             kept |= {f"w{place}": result.final(**one.swept).w, f"logits{place}": result.logits(**one.swept)}
-        np.savez(task["out"], **result.statistics, **kept)
+        with files.whole(task["out"]) as part, part.open("wb") as stream:
+            np.savez(stream, **result.statistics, **kept)
 
 
 if __name__ == "__main__":

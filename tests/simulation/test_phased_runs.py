@@ -93,7 +93,7 @@ def test_phases_that_do_not_fit_a_flow_are_named(phases, times, message):
 
 @pytest.fixture
 def blocks_of_64(monkeypatch):
-    monkeypatch.setitem(sweep_plan.BLOCKS, "cpu", (64, 16, 2**26))
+    monkeypatch.setitem(sweep_plan.BLOCKS, "cpu", (64, 2**26))
 
 
 ENDS = (7, 20)

@@ -202,6 +202,7 @@ def test_sweeping_data_and_settings():
         ({"over": [1]}, "dictionary"),
         ({"over": {"step_size": [-1.0]}}, "step_size must be > 0"),
         ({"dynamics": gs.GradientFlow()}, "got GradientFlow"),
+        ({"dynamics": lambda k: 0.1}, "for that schedule give GradientDescent"),
         ({"dynamics": gs.GradientDescent}, "dynamics is the class GradientDescent; give an instance"),
         ({"dynamics": gs.GradientDescent([0.1, 0.2])}, 'over={"step_size"'),
         ({"loss": "huber"}, "unknown loss"),
@@ -311,19 +312,19 @@ def test_plans_fit_the_problem_and_the_memory():
         given = gs.Dataset(np.ones((points, 2), np.float32), [1.0] * points)
         base = {"width": 8, "scale_w": 1.0, "scale_z": 1.0, "loss": "hinge", "dynamics": gs.StochasticGradientDescent(0.1)}
         _, found = sweep_plan.configurations(given, None, base)
-        size = block_size(found, 41, seeds, platform)
-        blocks = sweep_plan.blocks_of(found, seeds, size)
+        size = block_size(found[0], 41, seeds, platform)
+        (blocks,) = sweep_plan.blocks_of(seeds, [size])
         assert sum(block.count for block in blocks) == seeds
         assert [block.first for block in blocks] == list(range(0, seeds, size))
-        return size, len(blocks), sweep_plan.cost(found, size, 41, seeds, keep)
+        return size, len(blocks), sweep_plan.cost(found, [size], 41, seeds, keep)
 
-    assert plan(10**6)[:2] == (4096, 245)
+    assert plan(10**6)[:2] == (2560, 391)
     assert plan(10**4)[0] == 2560
     assert plan(5)[:2] == (5, 1)
     # Many points: a smaller block, which takes no more than it may.
     size, _, cost = plan(10**4, points=200)
     assert size < 1000
-    assert cost.block < 1.5 * sweep_plan.BLOCKS["cpu"][2]
+    assert cost.block < 1.5 * sweep_plan.BLOCKS["cpu"][1]
     one = jax.local_devices()[0]
     assert sweep_plan.workers(cost, [one], 1e9, True, 10**4) == sweep_plan.cores()
     assert sweep_plan.workers(cost, [one], cost.result + 1.5 * cost.block, True, 10**4) == 1

@@ -19,6 +19,7 @@ import pytest
 import gradstarve as gs
 from gradstarve.ground import files
 from gradstarve.problem import Loss, SpectralDecoupling
+from gradstarve.simulation.sweep import _claims as claims
 from gradstarve.simulation.sweep import _plan as sweep_plan
 from gradstarve.simulation.sweep import _run as sweep_blocks
 from gradstarve.simulation.sweep import _store as sweep_store
@@ -72,7 +73,7 @@ def test_a_second_call_trains_nothing(tmp_path, trained):
     assert np.array_equal(fresh.logits(), in_memory.logits())
     # What is read of a result later is checked too.
     chunks(tmp_path / "a")[2].unlink()
-    with pytest.raises(ValueError, match="chunk 2 is gone; run the same sweep again"):
+    with pytest.raises(ValueError, match=r"chunk .*-0000000128-64 is gone; run the same sweep again"):
         again.final()
 
 
@@ -118,10 +119,11 @@ def test_damaged_chunks_are_found_and_computed_again(tmp_path, trained):
 def test_a_chunk_of_another_sweep_is_not_taken(tmp_path):
     fresh = run(tmp_path / "a")
     run(tmp_path / "b", key=1)
-    (mine,) = (tmp_path / "a").glob("chunk-000003-*")
-    (other,) = (tmp_path / "b").glob("chunk-000003-*")
+    (mine,) = (tmp_path / "a").glob("chunk-*-0000000192-*")
+    (other,) = (tmp_path / "b").glob("chunk-*-0000000192-*")
     mine.unlink()
-    (tmp_path / "a" / other.name).write_bytes(other.read_bytes())
+    name = mine.name.rpartition("-")[0] + "-" + other.name.rpartition("-")[2]
+    (tmp_path / "a" / name).write_bytes(other.read_bytes())
     with pytest.warns(UserWarning, match="belongs to another sweep; it is computed again"):
         assert same(run(tmp_path / "a"), fresh)
     assert mine.exists()
@@ -131,12 +133,13 @@ def test_a_chunk_of_another_sweep_is_not_taken(tmp_path):
     ("change", "message"),
     [
         ({"steps": 50, "loss": "hinge"}, r"steps: 40 there, 50 here; configurations\.0\.loss: \"CrossEntropy\(\)\" there"),
-        ({"seeds": 100}, r"seeds: \[0, 329\] there, \[0, 100\] here"),
+        ({"seeds": range(100, 400)}, r"seeds: \[0, 329\] there, \[100, 400\] here"),
+        ({"seeds": 100, "over": {"width": [3, 4]}}, r"configurations\.1: only here; seeds: \[0, 329\] there, \[0, 100\]"),
         ({"key": 3}, "key: "),
         ({"dynamics": gs.GradientDescent(0.25)}, r"configurations\.0\.step_size: 0\.1000\d+ there, 0\.25 here"),
-        ({"over": {"width": [3, 4]}}, r"configurations\.1: only here"),
+        ({"over": {"width": [2, 4]}}, r"configurations\.0\.width: 3 there, 2 here; configurations\.1: only here"),
         ({"data": gs.datasets.antipodal(frequencies=(0.7, 0.3))}, r"configurations\.0\.data: "),
-        ({"keep": "final"}, 'keep: "statistics" there, "final" here'),
+        ({"seeds": 400, "data": gs.datasets.antipodal(frequencies=(0.7, 0.3))}, r"configurations\.0\.data: "),
     ],
 )
 def test_other_settings_are_refused(tmp_path, change, message):
@@ -196,14 +199,15 @@ def test_a_chunk_under_another_number_is_computed_again(tmp_path, trained):
     over = {"step_size": [0.1, 0.3]}
     fresh = run(tmp_path, seeds=128, over=over)
     first, second, third, _ = chunks(tmp_path)
-    for wrong in (second, third):  # of the same configuration, and of the other one
+    for wrong, what in ((second, "holds 64 seeds from 64 on"), (third, "belongs to another sweep")):
         content = wrong.read_bytes()
-        chunks(tmp_path)[0].unlink()
-        (tmp_path / wrong.name.replace(wrong.name[6:12], "000000")).write_bytes(content)
+        first.unlink()
+        name = first.name.rpartition("-")[0] + "-" + wrong.name.rpartition("-")[2]
+        (tmp_path / name).write_bytes(content)
         trained.clear()
-        with pytest.warns(UserWarning, match=r"chunk-000000-.* holds chunk [12]; it is computed again"):
+        with pytest.warns(UserWarning, match=f"chunk-.* {what}; it is computed again"):
             again = run(tmp_path, seeds=128, over=over)
-        assert trained == [0]
+        assert len(trained) == 1
         assert same(again, fresh)
         assert chunks(tmp_path)[0].name == first.name
 
@@ -212,14 +216,14 @@ def test_blocks_that_a_chunk_says_it_has_are_compared(tmp_path, monkeypatch, tra
     fresh = run(tmp_path, seeds=128)
     load = sweep_store.Store.load
 
-    def mixed(self, chunk):
-        arrays, wrong = load(self, chunk)
-        return arrays | {"0.block": np.array([1 - chunk])}, wrong
+    def mixed(self, piece):
+        arrays, wrong = load(self, piece)
+        return arrays and arrays | {"block": np.array([64 - piece.first])}, wrong
 
     with monkeypatch.context() as patch:
         patch.setattr(sweep_store.Store, "load", mixed)
         trained.clear()
-        with pytest.warns(UserWarning, match=r"chunk [01] holds blocks \[[01]\] of configuration 0 in place of"):
+        with pytest.warns(UserWarning, match=r"holds blocks that begin at \[(0|64)\] in place of \[(0|64)\]"):
             assert same(run(tmp_path, seeds=128), fresh)
     assert trained == [0, 1]
 
@@ -229,16 +233,6 @@ def failing(code):
         raise OSError(code, os.strerror(code))
 
     return fail
-
-
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
-def test_without_locks_a_sweep_goes_on_with_a_warning(tmp_path, monkeypatch, code):
-    fresh = run(tmp_path / "a", seeds=64)
-    monkeypatch.setattr(sweep_store, "lock", failing(code))
-    for directory in ("a", "b"):
-        with pytest.warns(UserWarning, match="has no locks .*start one only") as told:
-            assert same(run(tmp_path / directory, seeds=64), fresh)
-        assert len(told) == 1
 
 
 def test_without_flushing_of_directories_a_sweep_goes_on_with_a_warning(tmp_path, monkeypatch):
@@ -268,7 +262,7 @@ def test_without_flushing_of_directories_a_sweep_goes_on_with_a_warning(tmp_path
 )
 def test_the_advice_fits_the_trouble(tmp_path, monkeypatch, code, what):
     monkeypatch.setattr(files, "write_through", failing(code))
-    words = rf"cannot write manifest\.json .*{os.strerror(code)}\. .*{what}.*same sweep again"
+    words = rf"cannot write data-.*\.npz .*{os.strerror(code)}\. .*{what}.*same sweep again"
     with pytest.raises(OSError, match=words) as told:
         run(tmp_path, seeds=64)
     assert told.value.errno == code
@@ -277,7 +271,7 @@ def test_the_advice_fits_the_trouble(tmp_path, monkeypatch, code, what):
 
 def test_a_finished_sweep_is_read_where_nothing_can_be_written(tmp_path, monkeypatch, trained):
     fresh = run(tmp_path, seeds=128)
-    (tmp_path / ".part-gradstarve-0-00000000-1-manifest.json").write_text("")
+    (tmp_path / f".part-gradstarve-00000000-1-{'0' * 16}-manifest.json").write_text("")
     there = sorted(path.name for path in tmp_path.iterdir())
     opened = open
 
@@ -289,10 +283,11 @@ def test_a_finished_sweep_is_read_where_nothing_can_be_written(tmp_path, monkeyp
     monkeypatch.setattr("builtins.open", read_only)
     trained.clear()
     assert same(run(tmp_path, seeds=128), fresh)
-    (tmp_path / "lock-0").unlink()
-    assert same(run(tmp_path, seeds=128), fresh)
     assert not trained
-    assert sorted(path.name for path in tmp_path.iterdir()) == [name for name in there if name != "lock-0"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == there
+    assert same(gs.open_sweep(tmp_path), fresh)
+    with pytest.raises(ValueError, match="cannot be written to, and holds a smaller sweep"):
+        run(tmp_path, seeds=200)
     chunks(tmp_path)[0].unlink()
     with pytest.raises(ValueError, match=r"not complete \(1 chunks are missing\), and the directory cannot be written"):
         run(tmp_path, seeds=128)
@@ -303,29 +298,21 @@ def test_a_finished_sweep_is_read_where_nothing_can_be_written(tmp_path, monkeyp
 
 
 def test_files_of_others_are_left_alone(tmp_path):
-    over = 2**22 + 1
+    gone, here = 2**22 + 1, claims.host()
     mine = [".part-mine", ".part-0-manifest.json", ".part-gradstarve-notes.txt"]
-    own = f".part-gradstarve-0-00000000-{over}-manifest.json"
-    for name in (*mine, own):
+    runs = ((here, os.getppid()), ("0" * 8, gone))
+    mine += [f".part-gradstarve-{host}-{pid}-{'0' * 16}-manifest.json" for host, pid in runs]
+    own = f".part-gradstarve-{here}-{gone}-{'0' * 16}-manifest.json"
+    old = f".part-gradstarve-{'1' * 8}-{gone}-{'0' * 16}-manifest.json"
+    for name in (*mine, own, old):
         (tmp_path / name).write_text("words")
+    os.utime(tmp_path / old, (0, 0))
     run(tmp_path, seeds=64)
-    assert [(tmp_path / name).exists() for name in (*mine, own)] == [True, True, True, False]
-
-
-def test_without_locks_only_files_of_processes_that_are_gone_go(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep_store, "lock", failing(errno.ENOLCK))
-    host = sweep_store._host()
-    names = {(host, os.getppid()): True, (host, 2**22 + 1): False, ("0" * 8, 2**22 + 1): True}
-    for host, pid in names:
-        (tmp_path / f".part-gradstarve-0-{host}-{pid}-manifest.json").write_text("")
-    with pytest.warns(UserWarning, match="no locks"):
-        run(tmp_path, seeds=64)
-    left = {(host, pid): (tmp_path / f".part-gradstarve-0-{host}-{pid}-manifest.json").exists() for host, pid in names}
-    assert left == names
+    assert [(tmp_path / name).exists() for name in (*mine, own, old)] == [True] * 5 + [False] * 2
 
 
 @pytest.mark.parametrize(
-    "content", [None, "", '{"format"', "{}", "[" * 10**5, '{"format": 2, "settings": {}, "environment": {}, "sizes": {}}']
+    "content", [None, "", '{"format"', "{}", "[" * 10**5, '{"format": 3, "settings": {}, "environment": {}}']
 )
 def test_a_lost_manifest_is_written_again_from_sound_chunks(tmp_path, trained, content):
     fresh = run(tmp_path, seeds=128)
@@ -339,13 +326,13 @@ def test_a_lost_manifest_is_written_again_from_sound_chunks(tmp_path, trained, c
             path.write_text(content)
 
     lose()
-    with pytest.raises(ValueError, match="belong to a sweep with other settings; call that sweep"):
-        run(tmp_path, seeds=64)
+    with pytest.raises(ValueError, match="belongs to this sweep; call the sweep that it was begun with"):
+        run(tmp_path, seeds=128, key=1)
     trained.clear()
-    with pytest.warns(UserWarning, match="written again from chunk-000001|computed again") as told:
+    with pytest.warns(UserWarning, match="written again from chunk-|computed again") as told:
         assert same(run(tmp_path, seeds=128, batch_size=None), fresh)
     assert trained == [0]
-    assert ["written again from chunk-000001" in str(one.message) for one in told] == [True, False]
+    assert ["written again from chunk-" in str(one.message) for one in told] == [True, False]
     assert path.read_bytes() == before
 
 
@@ -378,20 +365,6 @@ def test_going_on_elsewhere_is_refused_and_reading_is_not(tmp_path):
         run(tmp_path)
 
 
-def test_two_sweeps_do_not_share_a_directory(tmp_path):
-    refused = []
-
-    def another(done, total):
-        if not refused:
-            with pytest.raises(ValueError, match="another sweep is at work"):
-                run(tmp_path)
-            refused.append(True)
-
-    result = run(tmp_path, progress=another)
-    assert refused
-    assert same(result, run(tmp_path))
-
-
 def test_strange_directories_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot create the directory"):
@@ -400,8 +373,10 @@ def test_strange_directories_are_refused(tmp_path):
         ("manifest.json", "{}", "not the manifest of a sweep"),
         ("manifest.json", '{"format"', "not the manifest of a sweep"),
         ("manifest.json", '{"format": 1, "settings": {}, "environment": {}, "sizes": {}}', "format 1, .* values of losses"),
+        ("manifest.json", '{"format": 2, "settings": {}, "environment": {}, "sizes": {}}', "format 2, .* number of seeds"),
         ("manifest.json", '{"format": 99, "settings": {}, "environment": {}, "sizes": {}}', "has format 99"),
         ("chunk-000000-aa.npz", "", "has chunks but no manifest"),
+        ("manifest.json", '{"format": 3, "settings": 1, "environment": {}}', "not the manifest of a sweep"),
     ):
         directory = tmp_path / str(len(list(tmp_path.iterdir())))
         directory.mkdir()
@@ -415,16 +390,16 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
     room = itertools.count()
 
     def full(file, content):
-        if next(room) >= 4:
+        if next(room) >= 4:  # the data, the manifest, and two chunks
             file.write(content[:10])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(file, content)
 
     monkeypatch.setattr(files, "write_through", full)
-    with pytest.raises(OSError, match=r"cannot write chunk 3 .*No space left on device.*make room") as told:
+    with pytest.raises(OSError, match=r"cannot write the chunk of seeds 128 to 191 .*No space left.*make room") as told:
         run(tmp_path)
     assert told.value.errno == errno.ENOSPC
-    assert len(chunks(tmp_path)) == 3
+    assert len(chunks(tmp_path)) == 2
     assert not list(tmp_path.glob(".part-*"))
     monkeypatch.setattr(files, "write_through", write)
     assert same(run(tmp_path), run())
@@ -451,7 +426,7 @@ def test_killed_runs_go_on_to_the_same_result(tmp_path):
         second.kill()
         first.communicate(timeout=120)
     assert first.returncode == second.returncode == -signal.SIGKILL
-    assert len(chunks(torn)) == 2  # the first file is the manifest
+    assert len(chunks(torn)) == 1  # the first files are the data and the manifest
     assert len(list(torn.glob(".part-*"))) == 1
     assert 0 < len(chunks(stopped)) < 40
     whole = run(seeds=seeds)

@@ -1,18 +1,23 @@
 """What a sweep is to do: its configurations, and how their networks are cut into blocks and chunks.
 
 A *configuration* is one combination of the swept values. Its networks are cut into *blocks* of one size, which is chosen
-from the problem alone: a block is what is compiled and computed, so that a network sees the same arithmetic whatever the
-chunks, devices and processes. A *chunk* is a run of blocks that is stored at once and belongs to one process.
+from the configuration alone (a sweep of fewer seeds is one block): a block is what is compiled and computed, so that a
+network sees the same arithmetic whatever the chunks, devices and processes, and however many seeds and values are added
+later. A *chunk* is a run of blocks that is stored at once; a last block that is not full is a chunk of its own, because it
+is another block once there are more seeds.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +38,7 @@ from gradstarve.problem import (
     as_phases,
     no_dynamics,
 )
+from gradstarve.problem._dynamics import is_dynamics
 from gradstarve.simulation._simulate import ends_within
 from gradstarve.simulation._span import Span
 from gradstarve.simulation.engines._fused import cores
@@ -45,8 +51,12 @@ NUMBERS = (*NETWORK_NAMES, *DYNAMICS_NAMES)
 """Settings that are one number for each configuration."""
 TAKEN = ("step", "point", "quantile", "error_bin", "margin_bin", "seed")
 """Names that the axes of a result carry besides the swept ones."""
-BLOCKS = {"cpu": (4096, 2048, 2**26), "other": (2**17, 2**13, 2**31)}
-"""By platform: the most networks of a block, the fewest where one would do, and the bytes that a block may take."""
+BY_VALUE = ("data", "network", "loss", "dynamics")
+"""Settings that may be functions of swept values."""
+BLOCKS = {"cpu": (2560, 2**26), "other": (2**15, 2**31)}
+"""By platform: the most networks of a block, and the bytes that a block may take."""
+CHUNK = 16
+"""The most blocks of a chunk, which is what is lost when a run is killed."""
 KEEP = ("statistics", "final", "logits")
 
 
@@ -57,7 +67,8 @@ class Configuration:
     `labels` tell the swept values apart in tables. `data` are as given; `problem` are those that are trained on, in few
     numbers and with repeated points merged, as `Span` makes them: w `basis`^T, `basis` [k, d], are the numbers of a neuron
     (None: its weights), and point i is row `index`[i]. Where data change, they are those of the `phases`, as given, and
-    `data` and `problem` those of the first one.
+    `data` and `problem` those of the first one. `network` makes a network of the user's own from a key. Read from a
+    directory, `loss`, `dynamics` and `network` may be `Forgotten`.
     """
 
     swept: dict[str, Any]
@@ -65,13 +76,26 @@ class Configuration:
     width: int
     scale_w: float
     scale_z: float
-    loss: Loss
-    dynamics: Dynamics
+    loss: Any
+    dynamics: Any
     data: Dataset
     problem: Dataset
     basis: Any
     index: np.ndarray
     phases: Phases | None = None
+    network: Any = None
+
+    @property
+    def template(self) -> Any:
+        """The shapes of a network of the user's own, None for `TwoLayerReLU`."""
+        return None if self.network is None else eqx.filter_eval_shape(self.network, jax.random.key(0))
+
+    @property
+    def weights(self) -> int:
+        """Numbers of one network that training moves, as it is trained."""
+        if self.network is None:
+            return self.width * (self.problem.points.shape[1] + 1)
+        return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(self.template))
 
     @property
     def given(self) -> Any:
@@ -112,7 +136,49 @@ def label(value: Any) -> Any:
         return value
     if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0:
         return np.asarray(value).item()
-    return getattr(value, "name", None) or str(value)
+    if isinstance(value, Dataset):
+        return "data"
+    if is_dynamics(value) and not isinstance(value, Dynamics):  # of optax
+        return getattr(getattr(value, "update"), "__qualname__", "optimiser").partition(".")[0]  # noqa: B009
+    named = getattr(value, "name", None) or (getattr(value, "__name__", None) if callable(value) else None)
+    return named or str(value)
+
+
+def axis(key: Any) -> str:
+    """The name of an axis: that of what is swept, or of all that is swept together."""
+    return key if isinstance(key, str) else "_and_".join(key)
+
+
+def columns(over: Mapping[Any, list]) -> dict[str, list]:
+    """The swept values of each name, along its axis."""
+    found: dict[str, list] = {}
+    for key, values in over.items():
+        found |= {key: values} if isinstance(key, str) else dict(zip(key, map(list, zip(*values, strict=True)), strict=True))
+    return found
+
+
+def combinations(over: Mapping[Any, list]) -> Iterator[tuple[dict[str, Any], tuple[int, ...]]]:
+    """Every combination of swept values by name, with its places along the axes, the last name running fastest."""
+    for places in itertools.product(*(range(len(values)) for values in over.values())):
+        rows = {key: values[i] for (key, values), i in zip(over.items(), places, strict=True)}
+        yield {name: column[0] for name, column in columns({key: [row] for key, row in rows.items()}).items()}, places
+
+
+def told(key: Any, values: list) -> dict[str, list]:
+    """The labels of an axis by name; settings that are swept together may have a value several times."""
+    if isinstance(key, str):
+        return {key: labels(key, values)}
+    found = {}
+    for name, column in columns({key: values}).items():
+        kinds = [json.dumps(_identity(value), sort_keys=True) for value in column]
+        first = [kinds.index(kind) for kind in kinds]
+        distinct = sorted(set(first))
+        names = dict(zip(distinct, labels(name, [column[i] for i in distinct]), strict=True))
+        found[name] = [names[i] for i in first]
+    rows = list(zip(*found.values(), strict=True))
+    if len(set(rows)) < len(rows):
+        raise ValueError(f"over[{key!r}] has {next(row for row in rows if rows.count(row) > 1)!r} more than once")
+    return found
 
 
 def labels(name: str, values: list) -> list:
@@ -159,6 +225,17 @@ def place_of(name: str, values: list, wanted: Any) -> int:
     raise ValueError(f"{name} = {label(wanted)} was not swept; there are {', '.join(map(str, told))}")
 
 
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values are made of the same numbers and code."""
+    return json.dumps(_identity(one), sort_keys=True) == json.dumps(_identity(other), sort_keys=True)
+
+
+def label_among(shown_as: list, name: str, values: list, wanted: Any) -> Any:
+    """The label of the swept value that is `wanted`, where `values` with these labels may be there several times."""
+    distinct = dict(zip(shown_as, values, strict=True))
+    return list(distinct)[place_of(name, list(distinct.values()), wanted)]
+
+
 def _identity(value: Any) -> Any:
     """What a value is made of, or the object itself by its place in memory where that cannot be told."""
     try:
@@ -185,16 +262,110 @@ def _leaf(told: Any, digits: int) -> str:
 
 
 def configurations(
-    data: Any, over: Any, base: dict[str, Any]
-) -> tuple[dict[str, list], list[Configuration]]:
+    data: Any, over: Any, base: dict[str, Any], steps: int = 1
+) -> tuple[dict[Any, list], list[Configuration]]:
     """The swept values by name, and the configurations in their order, the last name running fastest.
 
-    `base`: width, scale_w, scale_z, loss and dynamics of the names that are not swept.
+    `base`: width, scale_w, scale_z, loss, dynamics and network of the names that are not swept.
     """
     swept = _swept(over)
-    dynamics = base["dynamics"]
+    names = list(columns(swept))
+    base = {"network": None} | base | {"data": data}
+    by_value = {name: columns(swept)[name][0] if name in names else base[name] for name in BY_VALUE}
+    makers = {name: _takes(by_value[name], names) for name in BY_VALUE if _is_maker(name, by_value[name], names)}
+    dynamics = by_value["dynamics"]
+    hyper = {} if "dynamics" in makers else _hyper(dynamics)
+    own = {*NETWORK_NAMES, *BY_VALUE, *hyper}
+    left = [name for name in names if name not in own and not any(name in taken for taken in makers.values())]
+    if isinstance(data, Network):
+        raise ValueError(f"data must be a Dataset, or a function that makes one, got {type(data).__name__}")
+    if left:
+        raise ValueError(
+            f"over has {', '.join(map(repr, left))}, which is no setting of this sweep ({', '.join(sorted(own))}); "
+            "sweep over the data, the loss, the dynamics or the network with a function that makes them of it, such as "
+            "data=lambda frequency: ..., loss=lambda penalty: ..."
+        )
+    labelled = {key: told(key, values) for key, values in swept.items()}
+    made: dict[Any, Any] = {}
+    found = []
+    for chosen, places in combinations(swept):
+        shown_as = {}
+        for key, i in zip(swept, places, strict=True):
+            shown_as |= {name: column[i] for name, column in labelled[key].items()}
+        settings = base | {name: chosen[name] for name in chosen if name in base}
+        given = {name: {one: chosen[one] for one in chosen if one in makers.get(name, ())} for name in BY_VALUE}
+        # By place and not by value, since values need not be hashable.
+        which = {name: (id(settings[name]), *map(id, given[name].values())) for name in BY_VALUE}
+        for name in ("data", "loss", "dynamics"):
+            if (name, which[name]) not in made:
+                value = settings[name](**given[name]) if name in makers else settings[name]
+                made[name, which[name]] = as_loss(value) if name == "loss" else value
+        moved = made["dynamics", which["dynamics"]]
+        changed = {name: value for name, value in chosen.items() if name in hyper and name not in given["dynamics"]}
+        if changed:
+            moved = type(moved)(**_hyper(moved) | changed)
+        elif "dynamics" in makers:
+            _hyper(moved)
+        if isinstance(moved, Steps):
+            moved = moved.tabled(steps, jnp.result_type(float))
+        network = settings["network"]
+        if network is not None and given["network"]:
+            network = functools.partial(network, **given["network"])
+        merges = isinstance(moved, GradientDescent)
+        prepared = "problem", which["data"], merges
+        if prepared not in made:
+            made[prepared] = prepare(made["data", which["data"]], merges)
+        width = positive_int("width", settings["width"])
+        scales = _scale("scale_w", settings["scale_w"]), _scale("scale_z", settings["scale_z"])
+        loss = made["loss", which["loss"]]
+        one = Configuration(chosen, shown_as, width, *scales, loss, moved, *made[prepared], network=network)
+        if network is not None:
+            _check_network(one)
+        found.append(one if network is None and isinstance(moved, Dynamics) else one.as_given())
+    ends = {None if one.phases is None else one.phases.until for one in found}
+    if len(ends) > 1:
+        raise ValueError("every configuration must have phases with the same ends, or none; sweep them apart")
+    sizes = {one.data.size for one in found}
+    if len(sizes) > 1:
+        raise ValueError(f"every configuration must have the same number of points, got {sorted(sizes)}; sweep them apart")
+    return swept, found
+
+
+def grid_of(one: Configuration, steps: int, every: int) -> np.ndarray:
+    """The steps that are recorded, as `simulate` does: in each phase 0, K, 2K, ... after its beginning, and its end."""
+    lengths = [length for length, _ in one.stretches(steps)]
+    begins = np.cumsum([0, *lengths[:-1]])
+    return np.append(np.concatenate([b + np.arange(0, n, every) for b, n in zip(begins, lengths, strict=True)]), steps)
+
+
+def _is_maker(name: str, value: Any, names: list[str]) -> bool:
+    """Whether a setting is a function of swept values; a function of data may be one of none."""
+    if name == "data":
+        return callable(value) and not isinstance(value, Dataset)
+    if name == "network":
+        return callable(value)
+    ready = isinstance(value, Loss) if name == "loss" else is_dynamics(value)
+    return callable(value) and not ready and not isinstance(value, type) and bool(_takes(value, names))
+
+
+def _takes(function: Any, names: Iterable[str]) -> set[str]:
+    """Those of the swept names that a function can be given."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return set(names)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return set(names) - {*NUMBERS, *BY_VALUE}
+    by_name = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    return by_name & set(names)
+
+
+def _hyper(dynamics: Any) -> dict[str, Any]:
+    """The numbers of our own dynamics by name; none of an optimiser of optax. `ValueError` for what is neither."""
     if not isinstance(dynamics, Steps):
-        raise no_dynamics("GradientDescent(step_size) or other dynamics in steps in a sweep", dynamics)
+        if not isinstance(dynamics, type | Dynamics) and is_dynamics(dynamics):
+            return {}
+        raise no_dynamics("GradientDescent(step_size), other dynamics in steps, or an optimiser of optax", dynamics)
     hyper = {}
     for name in DYNAMICS_NAMES:
         if hasattr(dynamics, name):
@@ -205,57 +376,53 @@ def configurations(
                     f'sweep over several with over={{"{name}": [...]}}'
                 )
             hyper[name] = value if value is None or isinstance(value, Schedule) else np.asarray(value).item()
-    own = {*NETWORK_NAMES, "loss", *hyper}
-    of_data = [name for name in swept if name not in own]
-    if isinstance(data, Network):
-        raise ValueError(f"data must be a Dataset, or a function that makes one, got {type(data).__name__}")
-    if of_data and not callable(data):
+    return hyper
+
+
+def _check_network(one: Configuration) -> None:
+    """`ValueError` unless the user's function makes single networks for the data."""
+    try:
+        network = one.template
+    except Exception as error:  # whatever it raises is its reason
+        why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}"
+        raise ValueError(f"network must be a function that makes one network from a key; it raised {why}") from None
+    if not isinstance(network, Network):
+        raise ValueError(f"network must make a Network, such as DeepReLU, from a key; it made {type(network).__name__}")
+    network.check_described()
+    if network.batch_shape or network.outputs or network.dim != one.data.dim:
         raise ValueError(
-            f"over has {', '.join(map(repr, of_data))}, which is no setting of this sweep ({', '.join(sorted(own))}); "
-            "sweep over the data with a function that makes them, data=lambda frequency: ..."
+            f"network must make one network with d = {one.data.dim} inputs and one logit; it made one with batch shape "
+            f"{network.batch_shape}, d = {network.dim} and outputs {network.outputs}"
         )
-    told = {name: labels(name, values) for name, values in swept.items()}
-    made: dict[tuple, tuple[Dataset, Dataset, Any, np.ndarray, Phases | None]] = {}
-    found = []
-    for places in itertools.product(*(range(len(values)) for values in swept.values())):
-        chosen = {name: values[i] for (name, values), i in zip(swept.items(), places, strict=True)}
-        names = {name: values[i] for (name, values), i in zip(told.items(), places, strict=True)}
-        settings = base | {name: chosen[name] for name in chosen if name in base}
-        arguments = {name: chosen[name] for name in of_data}
-        # By place and not by value, since values need not be hashable.
-        which = tuple(id(value) for value in arguments.values())
-        if which not in made:
-            made[which] = _prepare(data(**arguments) if callable(data) else data, isinstance(dynamics, GradientDescent))
-        width = positive_int("width", settings["width"])
-        scales = _scale("scale_w", settings["scale_w"]), _scale("scale_z", settings["scale_z"])
-        changed = {name: chosen[name] for name in hyper if name in chosen}
-        moved = type(dynamics)(**hyper | changed) if changed else dynamics
-        found.append(Configuration(chosen, names, width, *scales, as_loss(settings["loss"]), moved, *made[which]))
-    ends = {None if one.phases is None else one.phases.until for one in found}
-    if len(ends) > 1:
-        raise ValueError("every configuration must have phases with the same ends, or none; sweep them apart")
-    sizes = {one.data.size for one in found}
-    if len(sizes) > 1:
-        raise ValueError(f"every configuration must have the same number of points, got {sorted(sizes)}; sweep them apart")
-    return swept, found
 
 
-def _swept(over: Any) -> dict[str, list]:
+def _swept(over: Any) -> dict[Any, list]:
     if over is not None and not isinstance(over, Mapping):
         raise ValueError(f'over must be a dictionary of lists such as {{"step_size": [0.1, 0.3]}}, got {shown(over)}')
-    swept = {}
-    for name, values in (over or {}).items():
-        if name in TAKEN:
-            raise ValueError(f"{name!r} is an axis of every result; give what is swept another name")
+    swept: dict[Any, list] = {}
+    for key, values in (over or {}).items():
+        names = (key,) if isinstance(key, str) else key
+        if not isinstance(names, tuple) or not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(f'over has the key {key!r}; give a name, or names of what is paired, ("width", "scale_w")')
+        for name in names:
+            if name in TAKEN:
+                raise ValueError(f"{name!r} is an axis of every result; give what is swept another name")
+            if name in columns(swept) or names.count(name) > 1:
+                raise ValueError(f"over has {name!r} more than once")
         if isinstance(values, str) or np.ndim(np.asarray(values, dtype=object)) == 0 or len(values) == 0:
-            raise ValueError(f"over[{name!r}] must be a non-empty list of values, got {values!r}")
-        swept[name] = list(values)
-        for value in swept[name] if name in NUMBERS else ():
-            if callable(value):
-                raise ValueError(f"over[{name!r}] must be a list of numbers; give one schedule by dynamics=")
-            if np.ndim(value):
-                raise ValueError(f"over[{name!r}] must be a list of numbers, got {value!r} among them")
-        labels(name, swept[name])
+            raise ValueError(f"over[{key!r}] must be a non-empty list of values, got {values!r}")
+        swept[key] = list(values)
+        if not isinstance(key, str):
+            if not all(isinstance(row, list | tuple) and len(row) == len(key) for row in swept[key]):
+                raise ValueError(f"over[{key!r}] must be a list of tuples of {len(key)} values, got {shown(values)}")
+            swept[key] = [tuple(row) for row in swept[key]]
+        for name, column in columns({key: swept[key]}).items():
+            for value in column if name in NUMBERS else ():
+                if callable(value):
+                    raise ValueError(f"over[{name!r}] must be a list of numbers; give one schedule by dynamics=")
+                if np.ndim(value):
+                    raise ValueError(f"over[{name!r}] must be a list of numbers, got {value!r} among them")
+        told(key, swept[key])
     return swept
 
 
@@ -267,7 +434,7 @@ def _scale(name: str, value: Any) -> float:
     return float(array)
 
 
-def _prepare(data: Any, may_merge: bool) -> tuple[Dataset, Dataset, Any, np.ndarray, Phases | None]:
+def prepare(data: Any, may_merge: bool) -> tuple[Dataset, Dataset, Any, np.ndarray, Phases | None]:
     """`data`, `problem`, `basis`, `index` and `phases` of a `Configuration`."""
     if are_phases(data):
         phases = as_phases(data, whole=True)
@@ -291,62 +458,85 @@ class Cost(NamedTuple):
     kept: int
 
 
-def cost(found: list[Configuration], size: int, records: int, seeds: int, keep: str) -> Cost:
-    """What a sweep in blocks of `size` networks, with `records` records, takes."""
+def cost(found: list[Configuration], sizes: list[int], records: int, seeds: int, keep: str) -> Cost:
+    """What a sweep in blocks of these `sizes`, one for each configuration, with `records` records, takes."""
     itemsize = found[0].problem.points.dtype.itemsize
-    blocks = -(-seeds // size)
     n = found[0].data.size
-    block, outcome, kept = 0, 0, 0
-    for one in found:
-        m, k = one.problem.points.shape
-        weights = one.width * (k + 1)
+    block, outcome, kept, of_blocks = 0, 0, 0, 0
+    for one, size in zip(found, sizes, strict=True):
+        m = one.problem.size
+        weights = one.weights
         # As drawn; weights, velocities, gradients and their copies; activations; logits and what statistics make of them.
         drawn = 3 * one.width * (one.data.dim + 1)
         network = itemsize * (drawn + 8 * weights + 4 * one.width * m + 10 * records * (m + 2))
         mine = itemsize * {"statistics": 0, "final": weights + m, "logits": weights + m * records}[keep]
         kept, outcome = max(kept, mine), max(outcome, size * mine + 8 * records * (m + 1) * BINS)
         block = max(block, size * network + outcome)
-    of_blocks = 2 * 8 * records * (n + 2) * blocks
-    result = len(found) * (of_blocks + records * (4 * (n + 1) * BINS + 8 * 5 * (n + 2)))
+        of_blocks += 2 * 8 * records * (n + 2) * -(-seeds // size)
+    result = of_blocks + len(found) * records * (4 * (n + 1) * BINS + 8 * 5 * (n + 2))
     return Cost(block, outcome, result, kept)
 
 
-def block_size(found: list[Configuration], records: int, seeds: int, platform: str) -> int:
-    """Networks of a block: from the problem and the kind of device alone, for results must not depend on anything else."""
-    most, least, room = BLOCKS.get(platform, BLOCKS["other"])
-    per = max(1, (cost(found, 1024, records, seeds, "statistics").block) // 1024)
-    most = max(1, min(most, room // per))
-    blocks = -(-seeds // most)
-    if blocks < 8:
-        # A few blocks more, so that several devices have something to do.
-        blocks = max(blocks, min(8, seeds // least))
-    else:
-        blocks = -(-blocks // 8) * 8
-    size = -(-seeds // blocks)
+def block_size(one: Configuration, records: int, seeds: int, platform: str) -> int:
+    """Networks of a block: from the configuration and the kind of device, for results must not depend on anything else.
+
+    Fewer `seeds` than that are one block.
+    """
+    most, room = BLOCKS.get(platform, BLOCKS["other"])
+    per = max(1, cost([one], [1024], records, seeds, "statistics").block // 1024)
+    size = min(max(1, min(most, room // per)), seeds)
     # Whole vectors of lanes, where that adds little.
     grain = 128 if size >= 1024 else 16 if size >= 128 else 1
     return -(-size // grain) * grain
 
 
-def blocks_of(found: list[Configuration], seeds: int, size: int) -> list[Block]:
-    """All blocks, configuration by configuration."""
-    starts = [(c, first) for c in range(len(found)) for first in range(0, seeds, size)]
-    return [Block(number, c, first, min(size, seeds - first)) for number, (c, first) in enumerate(starts)]
+def blocks_of(seeds: int, sizes: list[int]) -> list[list[Block]]:
+    """The blocks of every configuration, with blocks of these sizes; seeds are counted from 0."""
+    numbers = itertools.count()
+    return [
+        [Block(next(numbers), which, first, min(size, seeds - first)) for first in range(0, seeds, size)]
+        for which, size in enumerate(sizes)
+    ]
 
 
-def chunk_length(
-    found: list[Configuration], size: int, records: int, seeds: int, keep: str, memory: float, batch_size: Any
-) -> int:
+def chunk_length(of: Cost, sizes: list[int], seeds: int, memory: float, batch_size: Any) -> int:
     """Blocks of a chunk: as many as `batch_size` asks for, or what a sixteenth of `memory` holds of kept records.
 
-    A chunk is what is lost when the run is stopped, so it is at most 16 blocks, and there are at least four chunks for
-    every process.
+    There are at least 16 chunks, for as many processes, where there are as many blocks.
     """
+    size = max(sizes)
     if batch_size is not None:
         return max(1, positive_int("batch_size", batch_size) // size)
-    room = int(memory / 16) // max(cost(found, size, records, seeds, keep).kept * size, 1)
-    share = len(blocks_of(found, seeds, size)) // (4 * jax.process_count())
-    return max(1, min(16, room, share))
+    room = int(memory / 16) // max(of.kept * size, 1)
+    share = sum(-(-seeds // size) for size in sizes) // 16
+    return max(1, min(CHUNK, room, share))
+
+
+def chunks_of(blocks: list[Block], size: int, length: int, stored: set[tuple[int, int]]) -> Iterator[list[Block]]:
+    """The `blocks` of a configuration as chunks: those `stored`, as (first, count), and what is missing between them.
+
+    What is missing is cut at every `length` blocks, so that tasks which begin at different times cut it alike.
+    """
+    ends: dict[int, set[int]] = {}
+    for first, count in stored:
+        ends.setdefault(first, set()).add(first + count)
+    until = {block.first + block.count: place + 1 for place, block in enumerate(blocks)}
+    place = 0
+    while place < len(blocks):
+        here = blocks[place]
+        fitting = [until[end] for end in ends.get(here.first, ()) if end in until]
+        stop = max(fitting, default=place)
+        if not fitting:
+            stop = place + 1
+            while (
+                stop < len(blocks)
+                and stop % length
+                and blocks[stop].count == size
+                and not any(end in until for end in ends.get(blocks[stop].first, ()))
+            ):
+                stop += 1
+        yield blocks[place:stop]
+        place = stop
 
 
 def workers(of: Cost, devices: list, memory: float, keep_in_memory: bool, networks: int) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,13 +29,27 @@ from gradstarve.ground import (
     shown,
     table_text,
 )
-from gradstarve.problem import GradientDescent, StochasticGradientDescent, TwoLayerReLU, draw_two_layer
+from gradstarve.problem import GradientDescent, StochasticGradientDescent, TwoLayerReLU
 from gradstarve.simulation._simulate import simulate
 from gradstarve.simulation._span import Span, left_by_decay
 from gradstarve.simulation._trajectory import Trajectory
-from gradstarve.simulation.sweep._plan import Configuration, labels, place_of
-from gradstarve.simulation.sweep._run import key_of_draws
-from gradstarve.simulation.sweep._statistics import ERROR, MARGIN, Part, decimal, moments, quantile
+from gradstarve.simulation.sweep import _tables as tables
+from gradstarve.simulation.sweep._plan import Configuration, axis, columns, label_among, labels, told
+from gradstarve.simulation.sweep._remember import Forgotten, forgotten, precision
+from gradstarve.simulation.sweep._run import draw as draw_networks
+from gradstarve.simulation.sweep._run import key_of_draws, leaves_of
+from gradstarve.simulation.sweep._statistics import (
+    BY_BLOCK,
+    ERROR,
+    MARGIN,
+    OF_EVERY_SWEEP,
+    Part,
+    decimal,
+    expand,
+    moments,
+    own_of_part,
+    quantile,
+)
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -72,7 +88,7 @@ class SweepResult:
     count as not having learnt, and they are among those that never learn. Variances divide by the number of networks.
     """
 
-    over: dict[str, list]
+    over: dict[Any, list]
     configurations: list[Configuration]
     grid: np.ndarray
     seeds: range
@@ -85,6 +101,7 @@ class SweepResult:
     keep: str
     kept: Callable[[int], dict[str, np.ndarray]]
     note: str = ""
+    blocks: Any = None
 
     __repr__ = short_repr
 
@@ -95,7 +112,8 @@ class SweepResult:
         # What reads the kept records knows files and locks of this process: the records themselves go.
         count = 0 if self.keep == "statistics" else len(self.configurations)
         kept = Records({number: self.kept(number) for number in range(count)})
-        return {**self.__dict__, "kept": kept, "key": None, "_key": self._key_data()}
+        found = [picklable(one) for one in self.configurations]
+        return {**self.__dict__, "configurations": found, "kept": kept, "key": None, "_key": self._key_data()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         data, kind = state.pop("_key")
@@ -148,44 +166,72 @@ class SweepResult:
         first = reached.argmax(axis=len(self.shape))
         return np.where(reached.any(axis=len(self.shape)), self.grid[first].astype(np.float64), np.inf)
 
+    @property
+    def names(self) -> list[str]:
+        """What is swept, by name; names that are swept together stand for one axis."""
+        return list(columns(self.over))
+
     def configuration(self, **values: Any) -> int:
         """The place among `configurations` of the one with these swept values; names of one value may be left out."""
-        unknown = [name for name in values if name not in self.over]
+        unknown = [name for name in values if name not in self.names]
         if unknown:
-            raise ValueError(f"{', '.join(unknown)} was not swept; over: {', '.join(self.over) or 'nothing'}")
+            raise ValueError(f"{', '.join(unknown)} was not swept; over: {', '.join(self.names) or 'nothing'}")
         places = []
-        for name, swept in self.over.items():
-            if name not in values and len(swept) > 1:
-                raise ValueError(f"which {name}? give {name}=, one of {', '.join(map(str, labels(name, swept)))}")
-            places.append(place_of(name, swept, values[name]) if name in values else 0)
+        for key, swept in self.over.items():
+            names, shown_as, fitting = columns({key: swept}), told(key, swept), range(len(swept))
+            for name in names:
+                if name in values:
+                    wanted = label_among(shown_as[name], name, names[name], values[name])
+                    fitting = [i for i in fitting if shown_as[name][i] == wanted]
+            if len(fitting) > 1:
+                name = next((name for name in names if name not in values), next(iter(names)))
+                there = dict.fromkeys(str(shown_as[name][i]) for i in fitting)
+                raise ValueError(f"which {name}? give {name}=, one of {', '.join(there)}")
+            if not fitting:
+                rows = [", ".join(map(str, row)) for row in zip(*shown_as.values(), strict=True)]
+                raise ValueError(f"no {', '.join(names)} is swept together so; there are {'; '.join(rows)}")
+            places.append(fitting[0])
         return int(np.ravel_multi_index(places, self.shape)) if places else 0
 
     def diverged_seeds(self, **values: Any) -> np.ndarray:
         """The first seeds (at most 20) whose network diverged in a configuration."""
         return self.seeds_diverged[self.configuration(**values)]
 
-    def network(self, seed: Any, **values: Any) -> TwoLayerReLU:
+    def network(self, seed: Any, **values: Any) -> Any:
         """The network of `seed` before training in a configuration; several as a batch, for a sequence of seeds.
 
-        It is network `seed` of `init_two_layer(key, ...)` with the sweep's key, width and scales, in the data's precision.
+        It is network `seed` of `init_two_layer(key, ...)` with the sweep's key, width and scales, in the data's precision,
+        whatever that of this process; where the sweep was given `network`, network(fold_in(key, seed)).
         """
-        one, numbers = self.configurations[self.configuration(**values)], self._numbers(seed)
-        scales = jnp.asarray([one.scale_w, one.scale_z], one.data.points.dtype)
-        w, z = draw_two_layer(self.key, numbers, scales[0], scales[1], one.width, one.data.dim)
-        networks = TwoLayerReLU(w, z)
-        return networks[0] if np.ndim(seed) == 0 else networks
+        one, numbers = self._known(values, "network"), self._numbers(seed)
+        with precision(self.precision):
+            scales = jnp.asarray([one.scale_w, one.scale_z], one.data.points.dtype)
+            networks = draw_networks(one, self.key, numbers, (scales[0], scales[1]))
+            return networks[0] if np.ndim(seed) == 0 else networks
 
     def trajectory(self, seed: Any, **values: Any) -> Trajectory:
         """The run of `seed` (or of several) again, by `simulate`: the curve behind the statistics, to rounding."""
-        one, networks = self.configurations[self.configuration(**values)], self.network(seed, **values)
+        one, networks = self._known(values, "loss", "dynamics", "network"), self.network(seed, **values)
         keys = None
-        if isinstance(one.dynamics, StochasticGradientDescent):
-            draws = key_of_draws(self.key)
-            keys = jax.vmap(lambda i: jax.random.fold_in(draws, i))(self._numbers(seed)).reshape(networks.batch_shape)
-        steps = int(self.grid[-1])
-        return simulate(
-            one.given, networks, one.loss, one.dynamics, steps, record_every=self.record_every, key=keys, throw=False
-        )
+        with precision(self.precision):
+            if isinstance(one.dynamics, StochasticGradientDescent):
+                draws = key_of_draws(self.key)
+                keys = jax.vmap(lambda i: jax.random.fold_in(draws, i))(self._numbers(seed)).reshape(networks.batch_shape)
+            steps, how = int(self.grid[-1]), {"record_every": self.record_every, "key": keys, "throw": False}
+            return simulate(one.given, networks, one.loss, one.dynamics, steps, **how)
+
+    @property
+    def precision(self) -> str:
+        """That of the data, in which the networks were trained: "float32" or "float64"."""
+        return self.configurations[0].data.points.dtype.name
+
+    def _known(self, values: Mapping[str, Any], *parts: str) -> Configuration:
+        """The configuration of these values; `ValueError` where its directory does not hold one of the `parts`."""
+        one = self.configurations[self.configuration(**values)]
+        for part in parts:
+            if isinstance(getattr(one, part), Forgotten):
+                raise getattr(one, part).refusal()
+        return one
 
     def _numbers(self, seed: Any) -> np.ndarray:
         numbers = np.atleast_1d(np.asarray(seed))
@@ -198,23 +244,26 @@ class SweepResult:
         number = self._kept_configuration(values)
         return self.kept(number)["logits"][..., self.configurations[number].index]
 
-    def final(self, **values: Any) -> TwoLayerReLU:
+    def final(self, **values: Any) -> Any:
         """All trained networks of a configuration, [seeds]; needs keep="final" or "logits"."""
         number = self._kept_configuration(values)
-        one, stored = self.configurations[number], self.kept(number)
-        small = TwoLayerReLU(stored["w"], stored["z"])
-        if one.basis is None:
-            return small
-        # What is stored are the numbers that points push; the rest of each network is where it was, or decayed.
-        draws = isinstance(one.dynamics, StochasticGradientDescent)
-        span = Span(one.data, self.network(np.asarray(self.seeds), **values), draws)
-        left = None
-        if isinstance(one.dynamics, GradientDescent) and float(one.dynamics.weight_decay) > 0:
-            spread = jax.tree.map(lambda leaf: jnp.reshape(leaf, (1,)).astype(small.dtype), one.dynamics)
-            left = left_by_decay(spread, int(self.grid[-1]), self.record_every)[:, -1]
-        trained = span.restore(small, left)
-        assert isinstance(trained, TwoLayerReLU)  # for the type checker: as it was given
-        return trained
+        one, stored = self._known(values, "network"), self.kept(number)
+        with precision(self.precision):
+            if one.network is not None:
+                template: Any = one.template
+                leaves = [jnp.asarray(stored[name]) for name in leaves_of(template)]
+                return jax.tree.unflatten(jax.tree.structure(template), leaves)
+            small = TwoLayerReLU(stored["w"], stored["z"])
+            if one.basis is None:
+                return small
+            # What is stored are the numbers that points push; the rest of each network is where it was, or decayed.
+            draws = isinstance(one.dynamics, StochasticGradientDescent)
+            span = Span(one.data, self.network(np.asarray(self.seeds), **values), draws)
+            left = None
+            if isinstance(one.dynamics, GradientDescent) and float(one.dynamics.weight_decay) > 0:
+                spread = jax.tree.map(lambda leaf: jnp.reshape(leaf, (1,)).astype(small.dtype), one.dynamics)
+                left = left_by_decay(spread, int(self.grid[-1]), self.record_every)[:, -1]
+            return span.restore(small, left)
 
     def _kept_configuration(self, values: Mapping[str, Any]) -> int:
         if self.keep == "statistics":
@@ -245,10 +294,10 @@ class SweepResult:
     def _rows(self) -> list[list[str]]:
         """`summary` as strings, the header first."""
         share = f"error < {number(self.threshold)}"
-        rows = [[*self.over, "networks", "diverged", share, "median step", "last error 5 %", "50 %", "95 %"]]
+        rows = [[*self.names, "networks", "diverged", share, "median step", "last error 5 %", "50 %", "95 %"]]
         for entry in self.summary():
             when = entry["median step"]
-            row = [str(entry[name]) for name in (*self.over, "networks", "diverged")]
+            row = [str(entry[name]) for name in (*self.names, "networks", "diverged")]
             row += [f"{100 * entry['learnt']:.1f} %", "never" if np.isinf(when) else number(when, 6)]
             rows.append([*row, *map(number, entry["last error"])])
         return rows
@@ -266,15 +315,56 @@ class SweepResult:
 
         levels = np.array(QUANTILES)
         arrays = self.statistics | {f"{name}_quantile": self.quantile(name, levels) for name in ("error", "margin")}
-        entries = {name: ((*self.over, *axes(name)), array) for name, array in arrays.items()}
-        coordinates: dict[str, Any] = {name: labels(name, values) for name, values in self.over.items()}
+        front = tuple(map(axis, self.over))
+        entries = {name: ((*front, *axes(name, array.ndim - len(front))), array) for name, array in arrays.items()}
+        coordinates: dict[str, Any] = {}
+        for key, values in self.over.items():
+            if isinstance(key, str):
+                coordinates[key] = labels(key, values)
+            else:
+                coordinates |= {name: (axis(key), column) for name, column in told(key, values).items()}
         coordinates |= {"step": self.grid, "point": np.arange(self.configurations[0].data.size), "quantile": levels}
         middle = np.arange(len(ERROR.edges) - 1) + 0.5
         coordinates |= {"error_bin": ERROR.value(middle), "margin_bin": MARGIN.value(middle)}
         first = self.configurations[0]
         attributes = {"networks": len(self.seeds), "first_seed": self.seeds.start, "threshold": self.threshold}
-        attributes |= {name: getattr(first, name) for name in NETWORK_NAMES if name not in self.over}
+        attributes |= {name: getattr(first, name) for name in NETWORK_NAMES if name not in self.names}
         return xarray.Dataset(entries, coordinates, attributes | {"engine": self.engine})
+
+    def to_pandas(self, what: str = "curve") -> Any:
+        """A `pandas.DataFrame`, its index the swept names and what else there is, its columns the statistics.
+
+        `what`: "curve", a row for each step, of errors, losses and shares; "points", a row for each step and point;
+        "summary", a row for each configuration, where it ended. Quantiles are columns such as `error_quantile_0.5`.
+
+        Needs pandas: pip install 'gradstarve[sweep]'.
+        """
+        return tables.frame(self, what)
+
+    def to_csv(self, path: Any, what: str = "curve") -> Path:
+        """The table of `to_pandas` in a file of comma-separated values, with every digit. It needs no pandas."""
+        return tables.write_csv(self, path, what)
+
+    def to_parquet(self, path: Any, what: str = "curve") -> Path:
+        """The table of `to_pandas` in a Parquet file. Needs pandas and pyarrow."""
+        return tables.write_parquet(self, path, what)
+
+    def merge(self, *others: Any) -> SweepResult:
+        """This and other sweeps as one: other seeds of the same configurations, or other values along one axis.
+
+        What else decides the numbers must be the same: steps, records, threshold, precision. Seeds must be a range in the
+        end, and none counted twice. It is bit-identical to the one sweep of all where that has the same blocks: seeds from a
+        multiple of the block's networks on; else its means are those to rounding. `ValueError` says what does not fit.
+
+        >>> from gradstarve.problem import datasets
+        >>> from gradstarve.simulation import sweep
+        >>> first, second = (sweep(datasets.antipodal(), seeds, steps=20) for seeds in (range(30), range(30, 50)))
+        >>> first.merge(second).seeds
+        range(0, 50)
+        """
+        from gradstarve.simulation.sweep._merge import merged
+
+        return merged([self, *others])
 
     def plot(self, path: Any = None, configurations: Sequence[int] | None = None) -> Any:
         """Error bands over the steps and the share that has learnt, as a matplotlib `Figure`, saved to `path` if there is
@@ -282,12 +372,48 @@ class SweepResult:
         return draw(self, path, configurations)
 
 
-def axes(name: str) -> tuple[str, ...]:
-    """The axes of a statistic after those of `over`."""
+def picklable(one: Configuration) -> Configuration:
+    """A configuration whose parts can be pickled: in the place of code that cannot stands a mark that says so."""
+    lost = {}
+    for what in ("loss", "dynamics", "network"):
+        try:
+            pickle.dumps(getattr(one, what))
+        except Exception:  # PicklingError, AttributeError or TypeError, as the case may be
+            lost[what] = forgotten(what, getattr(one, what))
+    swept = {name: lost.get(name, value) for name, value in one.swept.items()}
+    return replace(one, **lost, swept=swept) if lost else one
+
+
+def axes(name: str, dims: int = 0) -> tuple[str, ...]:
+    """The axes of a statistic after those of `over`; those of an own one, which has `dims`, carry its name."""
+    if not name.startswith(OF_EVERY_SWEEP):
+        return tuple(f"{name}_axis_{i}" for i in range(dims))
     of_point = name.startswith("margin") or name.endswith("_point")
     steps = () if name == "diverged" or name.startswith("never") else ("step",)
     last = {"quantile": ("quantile",), "histogram": (f"{name.partition('_')[0]}_bin",)}.get(name.rpartition("_")[2], ())
     return (*steps, *(("point",) if of_point else ()), *last)
+
+
+def made(parts: list[Part], **fields: Any) -> SweepResult:
+    """The result of one part per configuration, which it takes; `fields` are those of `SweepResult`."""
+    found, seeds = fields["configurations"], fields["seeds"]
+    sick = [part["seeds"] for part in parts]
+    blocks = []
+    # A generator, so that the parts of a large sweep go as their statistics come.
+    parts.reverse()
+
+    def wide() -> Iterator[Part]:
+        for one in found:
+            part = expand(parts.pop(), one.index)
+            blocks.append({name: value for name, value in part.items() if is_by_block(name)})
+            yield part
+
+    statistics = finish(wide(), tuple(map(len, fields["over"].values())), len(seeds))
+    return SweepResult(**fields, statistics=statistics, seeds_diverged=sick, blocks=blocks)
+
+
+def is_by_block(name: str) -> bool:
+    return name in BY_BLOCK or name.startswith("own.")
 
 
 def finish(parts: Iterable[Part], shape: tuple[int, ...], networks: int) -> dict[str, np.ndarray]:
@@ -315,6 +441,8 @@ def finish(parts: Iterable[Part], shape: tuple[int, ...], networks: int) -> dict
         put("error_histogram", place, part["bins"][:, 0])
         put("margin_histogram", place, part["bins"][:, 1:])
         put("diverged", place, part["diverged"])
+        for name, value in own_of_part(part).items():
+            put(name, place, value)
     return {name: array.reshape((*shape, *array.shape[1:])) for name, array in stacked.items()}
 
 

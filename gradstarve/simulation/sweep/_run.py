@@ -1,10 +1,11 @@
-"""The work of a sweep in one process: chunks read from the directory, the others trained and stored, all put together."""
+"""The work of a sweep in one task: chunks read from the directory, the others trained and stored, all put together."""
 
 from __future__ import annotations
 
 import io
 import queue
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,12 +20,12 @@ import numpy as np
 from jaxtyping import Array, Float, UInt
 
 from gradstarve.ground import Progress
-from gradstarve.problem import Dataset, StochasticGradientDescent, TwoLayerReLU, draw_two_layer
+from gradstarve.problem import Dataset, Steps, StochasticGradientDescent, TwoLayerReLU, draw_two_layer
 from gradstarve.simulation.engines import _reference as reference
 from gradstarve.simulation.engines._engine import Engine
-from gradstarve.simulation.sweep._plan import Block, Configuration
-from gradstarve.simulation.sweep._statistics import Part, join, part_of_block, summarise
-from gradstarve.simulation.sweep._store import Store
+from gradstarve.simulation.sweep._plan import Block, Configuration, chunks_of, grid_of
+from gradstarve.simulation.sweep._statistics import Part, join, own_of_block, part_of_block, summarise
+from gradstarve.simulation.sweep._store import Piece, Reader, Store, index
 
 # Training the blocks of a sweep: on each device by its own threads, handed back in their order.
 
@@ -43,21 +44,40 @@ def key_of_draws(key: Array) -> Array:
 def begin(
     key: Array,
     numbers: UInt[Array, " b"],
-    drawn: tuple[Float[Array, "b h d"], Float[Array, "b h"]],
+    networks: Any,
     dynamics: Any,
     data: Dataset,
     basis: Float[Array, "k d"] | None,
 ) -> tuple[reference.State, Any, Float[Array, "1 b n"]]:
-    """The state of the networks `drawn`, of these `numbers`, before step 0, their dynamics [b], and their logits."""
-    w, z = drawn
+    """The state of the `networks` [b] drawn, of these `numbers`, before step 0, their dynamics [b], and their logits."""
     if basis is not None:
-        w = jnp.einsum("bhd,kd->bhk", w, basis, precision="highest")
-    networks = TwoLayerReLU(w, z)
-    dynamics = dynamics.spread(z.shape[:1], w.dtype)
+        w = jnp.einsum("bhd,kd->bhk", networks.w, basis, precision="highest")
+        networks = TwoLayerReLU(w, networks.z)
     keys = None
+    if isinstance(dynamics, Steps):
+        dynamics = dynamics.spread(numbers.shape, networks.dtype)
     if isinstance(dynamics, StochasticGradientDescent):
         keys = jax.vmap(lambda number: jax.random.fold_in(key_of_draws(key), number))(numbers)
     return reference.start(networks, dynamics, keys), dynamics, networks(data.points)[None]
+
+
+def draw(one: Configuration, key: Array, numbers: Any, scales: tuple[Array, Array]) -> Any:
+    """The networks of these `numbers`, each a function of its number, the key and the configuration alone."""
+    if one.network is None:
+        return TwoLayerReLU(*draw_two_layer(key, numbers, *scales, one.width, one.data.dim))
+    networks = _draw_own(one.network, key, jnp.asarray(numbers))
+    return jax.tree.map(lambda leaf: leaf.astype(one.data.points.dtype), networks)
+
+
+@eqx.filter_jit
+def _draw_own(network: Callable[[Any], Any], key: Array, numbers: UInt[Array, " b"]) -> Any:
+    return eqx.filter_vmap(lambda number: network(jax.random.fold_in(key, number)))(numbers)
+
+
+def leaves_of(networks: Any) -> dict[str, Any]:
+    """The arrays of networks by name, such as "w" and "z"."""
+    found = jax.tree_util.tree_leaves_with_path(networks)
+    return {jax.tree_util.keystr(path).lstrip("."): leaf for path, leaf in found}
 
 
 class Trainer:
@@ -70,14 +90,16 @@ class Trainer:
         *,
         key: Array,
         first_seed: int,
-        size: int,
+        sizes: list[int],
         steps: int,
         every: int,
         threshold: float,
         keep: str,
+        own: Any = None,
     ):
         self.found, self.engine, self.key, self.first_seed = found, engine, key, first_seed
-        self.size, self.steps, self.every, self.threshold, self.keep = size, steps, every, threshold, keep
+        self.sizes, self.steps, self.every, self.threshold, self.keep = sizes, steps, every, threshold, keep
+        self.own = own or {}
         self._guard = threading.Lock()
         self._compiling: dict[Any, threading.Lock] = {}
         self._here: dict[Any, Any] = {}
@@ -86,8 +108,9 @@ class Trainer:
         """Two threads must not compile one program twice, so the first block of its kind goes alone."""
         one = self.found[block.configuration]
         points, moved = one.problem.points, jax.tree.structure(one.dynamics)
-        kind = (device, self.engine.name, self.size, self.steps, self.every, points.shape, points.dtype, one.data.dim)
-        kind += (one.width, one.basis is None, str(one.loss), moved, one.phases and one.phases.until)
+        size = self.sizes[block.configuration]
+        kind = (device, self.engine.name, size, self.steps, self.every, points.shape, points.dtype, one.data.dim)
+        kind += (one.width, one.basis is None, str(one.loss), moved, one.phases and one.phases.until, id(one.network))
         if kind in _COMPILED:
             return self._train(block, device)
         with self._guard:
@@ -113,7 +136,9 @@ class Trainer:
                     one.basis,
                     jnp.asarray(self.threshold, dtype),
                 )
-                self._here[number, device] = jax.device_put(given, device)
+                # An optimiser of optax is made of functions.
+                arrays, others = eqx.partition(given, eqx.is_array)
+                self._here[number, device] = eqx.combine(jax.device_put(arrays, device), others)
             return self._here[number, device]
 
     def _train(self, block: Block, device: Any) -> tuple[Part, dict[str, np.ndarray]]:
@@ -121,8 +146,8 @@ class Trainer:
         key, scales, dynamics, datas, basis, threshold = self._constants(block.configuration, device)
         # The last block is filled with networks that nobody asked for.
         first = self.first_seed + block.first
-        numbers = jax.device_put((first + np.arange(self.size)).astype(np.uint32), device)
-        drawn = draw_two_layer(key, numbers, *scales, one.width, one.data.dim)
+        numbers = jax.device_put((first + np.arange(self.sizes[block.configuration])).astype(np.uint32), device)
+        drawn = draw(one, key, numbers, scales)
         state, dynamics, start = begin(key, numbers, drawn, dynamics, datas[0], basis)
         seen, recorded = [start], [1]
         for data, (steps, _) in zip(datas, one.stretches(self.steps), strict=True):
@@ -134,14 +159,27 @@ class Trainer:
             recorded.append(whole + bool(rest))
         logits = jnp.concatenate(seen)
         count = jax.device_put(np.int32(block.count), device)
-        found = summarise(logits, *_answers(datas, recorded), one.loss, threshold, count)
+        answers = _answers(datas, recorded)
+        found = summarise(logits, *answers, one.loss, threshold, count)
         kept = {}
         if self.keep != "statistics":
-            kept = {name: getattr(state.networks, name) for name in ("w", "z")}
+            kept = leaves_of(state.networks)
             kept["logits"] = jnp.moveaxis(logits if self.keep == "logits" else logits[-1:], 0, 1)
-        found, kept = jax.device_get((found, kept))
-        part = part_of_block(found, block.number, first)
+        own = {}
+        if self.own:
+            diverged, steps = found["diverged"], tuple(grid_of(one, self.steps, self.every).tolist())
+            until = None if one.phases is None else one.phases.until
+            ends = drawn, state.networks
+            own = own_of_block(self.own, steps, until, ends, logits, datas, one.loss, diverged, count)
+        found, kept, own = jax.device_get((found, kept, own))
+        part = {name: wide(value)[None] for name, value in own.items()}
+        part |= part_of_block(found, first)
         return part, {name: value[: block.count] for name, value in kept.items()}
+
+
+def wide(array: Any) -> np.ndarray:
+    """In 64 bits."""
+    return np.asarray(array, np.int64 if np.asarray(array).dtype.kind in "iu" else np.float64)
 
 
 def _answers(datas: list[Dataset], recorded: list[int]) -> tuple[Array, Array]:
@@ -213,82 +251,139 @@ def gather(arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
 # The whole of it.
 
 Arrays = dict[str, np.ndarray]
-Compute = Callable[[list[Block]], Iterator[tuple[Block, tuple[Part, Arrays]]]]
+Compute = Callable[[Iterable[Block]], Iterator[tuple[Block, tuple[Part, Arrays]]]]
+
+
+# How long a task that has nothing left to compute waits for the chunks of others before it looks again.
+_PATIENCE = (0.05, 2.0)
 
 
 class Job:
-    """The chunks of this process: every P-th of all `chunks`, P processes.
+    """The chunks of a sweep. Without a directory process p of P computes every P-th; with one it computes what it claims.
 
-    In a chunk's arrays "3.mean" is an entry of the `Part` of configuration 3, and "3.kept.w" holds the kept records of its
-    networks, [networks of the chunk, ...].
+    In the arrays of a chunk "mean" is an entry of its `Part`, and "kept.w" holds the kept records, [networks, ...].
     """
 
-    def __init__(self, chunks: list[list[Block]], configurations: int, store: Store | None):
-        self.chunks, self.store = chunks, store
-        self.mine = range(jax.process_index(), len(chunks), jax.process_count())
-        self.total = sum(block.count for number in self.mine for block in chunks[number])
-        self._parts: list[Part | None] = [None] * configurations
+    def __init__(self, blocks: list[list[Block]], sizes: list[int], length: int, first_seed: int, store: Reader | None):
+        self.store, self.first_seed = store, first_seed
+        stored = index(store.directory) if store else {}
+        there: dict[str, set[tuple[int, int]]] = {}
+        for sweep, first, count in stored:
+            there.setdefault(sweep, set()).add((first - first_seed, count))
+        self.chunks: list[list[Block]] = []
+        for which, mine in enumerate(blocks):
+            code = store.sweeps[which][:16] if store else ""
+            self.chunks += chunks_of(mine, sizes[which], length, there.get(code, set()))
+        self._there = {n for n in range(len(self.chunks)) if store and _key(self.piece(n)) in stored}
+        shared = jax.process_count() if store is None else 1
+        self.mine = range(jax.process_index() if shared > 1 else 0, len(self.chunks), shared)
+        self.total = sum(block.count for number in self.mine for block in self.chunks[number])
+        self._parts: list[Part | None] = [None] * len(blocks)
         self._kept: Arrays = {}
         self._stored = 0
+        self._finished: set[int] = set()
+
+    def piece(self, number: int) -> Piece:
+        """What chunk `number` is called."""
+        chunk = self.chunks[number]
+        sweep = self.store.sweeps[chunk[0].configuration] if self.store else ""
+        return Piece(sweep, self.first_seed + chunk[0].first, sum(block.count for block in chunk))
+
+    def read(self) -> tuple[int, list[str]]:
+        """Take the chunks that are stored; how many networks are missing, and what is wrong with chunks that are damaged."""
+        damaged = []
+        for number in self.mine if self.store else ():
+            arrays, wrong = self._load(number) if number in self._there else (None, None)
+            if arrays is not None:
+                self._take(number, arrays)
+            elif wrong:
+                damaged.append(wrong)
+        return self.total - self._stored, damaged
 
     def run(self, compute: Compute, bar: Progress) -> None:
         """Everything of this process that is not in the directory yet."""
-        todo = []
-        for number in self.mine:
-            arrays, wrong = self._load(number)
-            if wrong and self.store and self.store.writable:
+        _, damaged = self.read()
+        todo = [number for number in self.mine if number not in self._finished]
+        if isinstance(self.store, Store):
+            for wrong in damaged if self.store.writable else ():
                 warnings.warn(f"{wrong}; it is computed again", UserWarning, stacklevel=3)
-            if arrays is None:
-                todo.append(number)
-            else:
-                self._take(number, arrays)
-        if todo and self.store:
-            self.store.check_can_compute(len(todo))
-        done = self._stored
-        bar.update(done, fresh=False)
-        place = {self.chunks[number][-1].number: number for number in todo}
-        parts: dict[int, Part] = {}
+            if todo:
+                self.store.check_can_compute(len(todo))
+        bar.update(self._stored, fresh=False)
+        patience = _PATIENCE[0]
+        while todo:
+            before = self._stored
+            self._compute(todo, compute, bar)
+            # What others compute: it comes, or they are gone and leave it to this task.
+            todo = [number for number in todo if number not in self._finished]
+            if todo and self._stored == before:
+                time.sleep(patience)
+                patience = min(2 * patience, _PATIENCE[1])
+
+    def _compute(self, todo: list[int], compute: Compute, bar: Progress) -> None:
+        """Those chunks of `todo` that no other task is at work on, or has finished."""
+        claimed: list[int] = []
+
+        def blocks() -> Iterator[Block]:
+            for number in todo:
+                if isinstance(self.store, Store):
+                    if not self.store.claim(self.piece(number)):
+                        continue
+                    # Another task may have finished it, and given it back, a moment ago.
+                    arrays, _ = self._load(number)
+                    if arrays is not None:
+                        self.store.claims.release(str(self.piece(number)))
+                        self._take(number, arrays)
+                        bar.update(self._stored)
+                        continue
+                claimed.append(number)
+                yield from self.chunks[number]
+
+        parts: Part | None = None
         kept: dict[str, list[np.ndarray]] = {}
-        with closing(compute([block for number in todo for block in self.chunks[number]])) as outcomes:  # pyright: ignore
+        done = 0
+        with closing(compute(blocks())) as outcomes:  # pyright: ignore
             for block, (part, records) in outcomes:
-                which = block.configuration
-                parts[which] = join(parts.get(which), part)
+                parts = join(parts, part)
                 for name, value in records.items():
-                    kept.setdefault(f"{which}.kept.{name}", []).append(value)
+                    kept.setdefault(f"kept.{name}", []).append(value)
                 done += block.count
-                bar.update(done)
-                if block.number in place:
-                    arrays = {f"{one}.{name}": value for one, part in parts.items() for name, value in part.items()}
-                    arrays |= {name: np.concatenate(values) for name, values in kept.items()}
-                    number = place[block.number]
-                    if self.store:
-                        self.store.save(number, arrays)
+                bar.update(self._stored + done)
+                number = claimed[0]
+                if block.number == self.chunks[number][-1].number:
+                    arrays = dict(parts) | {name: np.concatenate(values) for name, values in kept.items()}
+                    if isinstance(self.store, Store):
+                        self.store.save(self.piece(number), arrays)
+                        self.store.claims.release(str(self.piece(number)))
                     self._take(number, arrays)
-                    parts, kept = {}, {}
+                    parts, kept, done = None, {}, 0
+                    claimed.pop(0)
 
     def _load(self, number: int) -> tuple[Arrays | None, str | None]:
         """The arrays of a chunk that is stored and has the blocks that it should have, or what is wrong with it."""
-        if self.store is None:
-            return None, None
-        arrays, wrong = self.store.load(number)
+        assert self.store is not None
+        arrays, wrong = self.store.load(self.piece(number))
         if arrays is not None:
-            for which in {block.configuration for block in self.chunks[number]}:
-                wanted = [block.number for block in self.chunks[number] if block.configuration == which]
-                found = entries(arrays, which).get("block", np.array([])).tolist()
-                if found != wanted:
-                    return None, f"chunk {number} holds blocks {found} of configuration {which} in place of {wanted}"
+            wanted = [self.first_seed + block.first for block in self.chunks[number]]
+            found = arrays.get("block", np.array([])).tolist()
+            if found != wanted:
+                return None, f"chunk {self.piece(number)} holds blocks that begin at {found} in place of {wanted}"
         return arrays, wrong
 
     def _take(self, number: int, arrays: Arrays) -> None:
         """Add a finished chunk; its kept records stay on the disk if they are there."""
-        for which in {block.configuration for block in self.chunks[number]}:
-            self._parts[which] = join(self._parts[which], entries(arrays, which))
+        which = self.chunks[number][0].configuration
+        part = {name: value for name, value in arrays.items() if not name.startswith("kept.")}
+        self._parts[which] = join(self._parts[which], part)
         if self.store is None:
-            self._kept |= {f"{number}.{name}": value for name, value in arrays.items() if ".kept." in name}
+            self._kept |= {f"{number}.{name}": value for name, value in arrays.items() if name.startswith("kept.")}
         self._stored += sum(block.count for block in self.chunks[number])
+        self._finished.add(number)
 
     def everything(self) -> tuple[list[Part], Callable[[int], Arrays]]:
         """One part per configuration, of all processes, and what reads the kept records of a configuration."""
+        if self.store is not None:
+            return [part for part in self._parts if part is not None], self._reader({})
         mine = {f"{i}.{name}": value for i, part in enumerate(self._parts) if part for name, value in part.items()}
         parts: list[Part | None] = [None] * len(self._parts)
         records: Arrays = {}
@@ -301,22 +396,20 @@ class Job:
         return [part for part in parts if part is not None], self._reader(records)
 
     def _reader(self, records: Arrays) -> Callable[[int], Arrays]:
-        chunks, store = self.chunks, self.store
-
         def read(which: int) -> Arrays:
             found: dict[str, list[np.ndarray]] = {}
-            for number, chunk in enumerate(chunks):
-                if all(block.configuration != which for block in chunk):
+            for number, chunk in enumerate(self.chunks):
+                if chunk[0].configuration != which:
                     continue
-                if store is None:
+                if self.store is None:
                     arrays = {n.partition(".")[2]: v for n, v in records.items() if n.startswith(f"{number}.")}
                 else:
                     arrays, wrong = self._load(number)
                     if arrays is None:
-                        raise ValueError(f"{wrong or f'chunk {number} is gone'}; run the same sweep again")
+                        raise ValueError(f"{wrong or f'chunk {self.piece(number)} is gone'}; run the same sweep again")
                 for name, value in arrays.items():
-                    if name.startswith(f"{which}.kept."):
-                        found.setdefault(name.rpartition(".")[2], []).append(value)
+                    if name.startswith("kept."):
+                        found.setdefault(name.partition(".")[2], []).append(value)
             return {name: np.concatenate(values) for name, values in found.items()}
 
         return read
@@ -329,6 +422,10 @@ class Job:
             f"the sweep was stopped with {self._stored} of {self.total} networks stored in "
             f"{str(self.store.directory)!r}; run the same sweep again and it goes on from them"
         )
+
+
+def _key(piece: Piece) -> tuple[str, int, int]:
+    return piece.sweep[:16], piece.first, piece.count
 
 
 def entries(arrays: Arrays, which: int) -> Part:

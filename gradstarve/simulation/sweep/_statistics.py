@@ -20,11 +20,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Integer
+from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 from scipy.special import expit
 
-from gradstarve.ground import number
-from gradstarve.problem import Dataset, Loss
+from gradstarve.ground import number, shown
+from gradstarve.problem import Dataset, Loss, Phases
+from gradstarve.simulation._trajectory import PhasedTrajectory, Trajectory
 
 # Histograms on fixed scales, from which quantiles of any number of networks are read with a stated resolution.
 #
@@ -139,6 +140,9 @@ def quantile(scale: Scale, counts: np.ndarray, low: Any, high: Any, levels: np.n
 # Seeds of diverged networks that are kept, per configuration.
 NAMED = 20
 
+# Entries of a part that are kept block by block, as those of own statistics are.
+BY_BLOCK = ("block", "kept", "mean", "deviations")
+
 Part = dict[str, np.ndarray]
 """The statistics of some networks of one configuration, see `join`; what a chunk is made of."""
 
@@ -228,15 +232,15 @@ def _count(index: Integer[Array, "a c b"], size: int) -> Integer[Array, "a c siz
     return jnp.zeros(a * c * size, jnp.int32).at[place.reshape(-1)].add(1, mode="drop").reshape(a, c, size)
 
 
-def part_of_block(found: dict[str, Any], block: int, first_seed: int) -> Part:
-    """The `Part` that `summarise` found for block number `block`, whose networks begin with `first_seed`."""
+def part_of_block(found: dict[str, Any], first_seed: int) -> Part:
+    """The `Part` that `summarise` found for the block whose networks begin with `first_seed`, by which it is known."""
     found = {name: np.asarray(value) for name, value in found.items()}
     unit = found["unit"].astype(np.float64)
     sick = np.flatnonzero(found["diverged"])
     with np.errstate(over="ignore"):  # the spread of networks whose numbers are next to the largest float
         deviations = found["deviations"] * unit**2
     return {
-        "block": np.array([block]),
+        "block": np.array([first_seed], np.int64),
         "kept": found["kept"][None].astype(np.int64),
         "mean": (found["mean"] * unit)[None],
         "deviations": deviations[None],
@@ -254,8 +258,9 @@ def join(one: Part | None, other: Part) -> Part:
     """Two parts of one configuration as one: counts added, extremes taken, what is kept per block side by side."""
     if one is None:
         return other
-    joined = {name: one[name] + other[name] for name in ("below", "crossed", "bins", "diverged")}
-    joined |= {name: np.concatenate([one[name], other[name]]) for name in ("block", "kept", "mean", "deviations")}
+    joined = {name: np.asarray(one[name] + other[name]) for name in ("below", "crossed", "bins", "diverged")}
+    by_block = [name for name in one if name in BY_BLOCK or name.startswith("own.")]
+    joined |= {name: np.concatenate([one[name], other[name]]) for name in by_block}
     joined["low"] = np.minimum(one["low"], other["low"])
     joined["high"] = np.maximum(one["high"], other["high"])
     joined["seeds"] = np.sort(np.concatenate([one["seeds"], other["seeds"]]))[:NAMED]
@@ -351,3 +356,111 @@ def note(floors: dict[str, float], threshold: float, chosen: bool) -> str:
         return f"{stops}, so the threshold is {number(threshold)} in place of {number(USUAL)}"
     stops += f", above the threshold of {number(threshold)}"
     return stops if highest >= 0.5 else f"{stops}; give a threshold above {number(highest)}"
+
+
+# Statistics of the user's own: a function of one curve, reduced over the networks of a block, and the blocks in their order.
+
+OF_EVERY_SWEEP = ("error_", "loss_", "margin_", "learnt", "first_learnt", "never_learnt", "diverged")
+"""How the names of the statistics of every sweep begin."""
+REDUCTIONS = {"moments": ("mean", "deviations", "min", "max"), "sum": ("sum",), "min": ("min",), "max": ("max",)}
+"""What is kept of a block, by the name of the reduction."""
+
+
+def as_statistics(given: Any) -> dict[str, tuple[Any, str]]:
+    """Own statistics by name as pairs (function, reduction); `ValueError` for what is no such thing.
+
+    >>> as_statistics({"late": (len, "sum"), "peak": max})
+    {'late': (<built-in function len>, 'sum'), 'peak': (<built-in function max>, 'moments')}
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise ValueError(f'statistics must be a dictionary such as {{"peak": lambda curve: ...}}, got {shown(given)}')
+    found = {}
+    for name, value in given.items():
+        function, reduction = value if isinstance(value, tuple) and len(value) == 2 else (value, "moments")
+        if not isinstance(name, str) or not name.isidentifier() or name.startswith(OF_EVERY_SWEEP) or name == "kept":
+            raise ValueError(f"statistics has the name {name!r}; give an identifier that is no statistic of every sweep")
+        if not callable(function) or reduction not in REDUCTIONS:
+            raise ValueError(
+                f"statistics[{name!r}] must be a function of a curve, or (function, reduction) with a reduction of "
+                f"{', '.join(map(repr, REDUCTIONS))}, got {shown(value)}"
+            )
+        found[name] = function, reduction
+    return found
+
+
+@eqx.filter_jit
+def own_of_block(
+    own: dict[str, tuple[Any, str]],
+    steps: tuple[int, ...],
+    until: tuple[float, ...] | None,
+    networks: tuple[Any, Any],
+    logits: Float[Array, "records b n"],
+    datas: list[Dataset],
+    loss: Loss,
+    diverged: Array,
+    count: Integer[Array, ""],
+) -> dict[str, Array]:
+    """Each own statistic of the networks of a block that did not diverge. `networks`: at the start and at the end."""
+    taken = (jnp.arange(logits.shape[1]) < count) & ~diverged
+    grid = np.asarray(steps)
+
+    def values(initial: Any, final: Any, recorded: Any) -> dict[str, Array]:
+        parts: Any = {"grid": grid, "recorded": recorded, "initial": initial, "final": final}
+        parts |= {"data": datas[0], "loss_function": loss}
+        curve = Trajectory(**parts) if until is None else PhasedTrajectory(**parts, phases=Phases(tuple(datas), until))
+        return {name: jnp.asarray(function(curve)) for name, (function, _) in own.items()}
+
+    found = {}
+    for name, each in jax.vmap(values)(*networks, jnp.moveaxis(logits, 1, 0)).items():
+        numbers = each.astype(jnp.int32) if each.dtype == bool else each
+        found |= {f"own.{name}.{what}": _reduced(what, numbers, taken, logits.dtype) for what in REDUCTIONS[own[name][1]]}
+    return found
+
+
+def _reduced(what: str, values: Shaped[Array, "b ..."], taken: Bool[Array, " b"], dtype: Any) -> Array:
+    """One of the `REDUCTIONS` of the values of networks that are `taken`."""
+    taken = taken.reshape(-1, *(1,) * (values.ndim - 1))
+    if what == "sum":
+        return jnp.where(taken, values, 0).sum(0)
+    values = values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(dtype)
+    if what == "min":
+        return jnp.where(taken, values, jnp.inf).min(0)
+    if what == "max":
+        return jnp.where(taken, values, -jnp.inf).max(0)
+    mean = jnp.where(taken, values, 0).sum(0) / jnp.maximum(taken.sum(), 1)
+    return mean if what == "mean" else jnp.where(taken, (values - mean) ** 2, 0).sum(0)
+
+
+def check_own(own: dict[str, tuple[Any, str]], *arguments: Any) -> None:
+    """`ValueError` that names the statistic whose function raises, or gives no numbers, for arrays of these shapes."""
+    for name, pair in own.items():
+        try:
+            eqx.filter_eval_shape(own_of_block, {name: pair}, *arguments)
+        except Exception as error:  # whatever it raises is its reason
+            why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}"
+            raise ValueError(f"statistics[{name!r}] takes the curve of one network and returns numbers; {why}") from None
+
+
+def own_of_part(part: Part) -> dict[str, np.ndarray]:
+    """The own statistics of all networks of a part: x_mean, x_variance, x_min and x_max for moments, else x."""
+    order = np.argsort(part["block"])
+    kept, total = part["kept"][order], part["kept"].sum()
+    entries = {name[4:]: value[order] for name, value in part.items() if name.startswith("own.")}
+    found: dict[str, np.ndarray] = {}
+    for key, value in entries.items():
+        name, what = key.rsplit(".", 1)
+        if what == "mean":
+            weights = kept.reshape(-1, *(1,) * (value.ndim - 1))
+            overall = (weights * value).sum(0) / total if total else np.full(value.shape[1:], np.nan)
+            deviations = entries[f"{name}.deviations"] + weights * (value - overall) ** 2
+            found[f"{name}_mean"] = overall
+            found[f"{name}_variance"] = deviations.sum(0) / total if total else overall
+        elif what == "sum":
+            found[name] = value.sum(0)
+        elif what in ("min", "max"):
+            extreme = getattr(value, what)(0)
+            label = f"{name}_{what}" if f"{name}.mean" in entries else name
+            found[label] = np.where(np.isfinite(extreme), extreme, np.nan)
+    return {name: np.asarray(value) for name, value in found.items()}

@@ -1,16 +1,19 @@
-"""The directory of a sweep: a manifest of what is computed, and one file per chunk, each there whole or not at all.
+"""The directory of sweeps: a manifest of what was asked for last, and one file per chunk, each there whole or not at all.
 
-    manifest.json                    settings, environment, sizes of blocks and chunks
-    chunk-000012-<sha256>.npz        the arrays of chunk 12; the name holds the checksum of the file's bytes
-    lock-0                           held by process 0 of the run that is at work here
+    manifest.json                                        settings, axes, environment; what losses and dynamics are made of
+    data-<checksum>.npz                                  a dataset that was trained on
+    chunk-<sweep>-<first seed>-<seeds>-<sha256>.npz      the arrays of a chunk; the name ends with the checksum of its bytes
+    claim-<sweep>-<first seed>-<seeds>                   a task is at work on that chunk; see `Claims`
+
+A chunk is known by what it is: <sweep> is a digest of everything that decides the numbers of one configuration, whatever
+else is swept beside it. So a directory is *extended* by asking for more in it: chunks that hold are read, the others are
+computed. Several processes may do so at the same time.
 
 A file is written under a temporary name, flushed to the disk and renamed, so that a process killed at any moment leaves
 complete chunks and at most a temporary file, which the next run removes.
 
-The manifest has a format number. Format 2 stores losses by `identity`, with every number and all code that is not a
-library's, and each chunk has the sizes and the environment too, so that a lost manifest is written again from a chunk.
-Format 1 stored the text of a loss, which hides its values; such a directory is refused. Phases stand in the settings by
-their ends and the checksums of their data, in place of the one checksum; what has no phases is stored as before them.
+The manifest has a format number. Format 3 knows chunks by what they are, and blocks by the problem alone. Formats 1 and 2
+cut blocks by the number of seeds, so that their chunks hold for no other number; such a directory is refused.
 """
 
 from __future__ import annotations
@@ -22,29 +25,33 @@ import json
 import os
 import platform
 import re
-import socket
+import time
 import warnings
 import zipfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from gradstarve.ground import files
+from gradstarve.simulation.sweep._claims import Claims, host, is_running
 
-FORMAT = 2
+FORMAT = 3
 
 # Options of JAX that change the last bits of what it computes.
 _OPTIONS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_disable_most_optimizations", "jax_numpy_dtype_promotion")
 
 # What a file system answers where it has no such call, by the call.
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
 _NO_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EISDIR}
 _NO_WRITING = {errno.EROFS, errno.EACCES, errno.EPERM}
 _LOST = {errno.ESTALE, errno.ENOENT, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN}
+
+# Settings that every chunk of a directory has in common, and settings by which chunks hold or do not.
+_FIXED = ("key", "engine", "precision", "partitionable_random_bits")
+_REDONE = ("steps", "record_every", "threshold", "keep", "statistics")
 
 
 def environment(device: Any) -> dict[str, str]:
@@ -76,156 +83,155 @@ def checksum(*arrays: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-class Store:
-    """The chunks of one sweep in a directory, made if need be. A context manager: it holds the directory's lock.
+class Piece(NamedTuple):
+    """The networks of one chunk: of the configuration with digest `sweep`, `count` seeds from `first` on."""
 
-    `settings` say what is computed and `sizes` how it is cut; both are plain JSON. A directory keeps the sizes that it was
-    begun with (`.sizes`). `ValueError` if it was begun with other settings, which are named one by one, if it holds
-    something else, or if another run is at work in it.
+    sweep: str
+    first: int
+    count: int
 
-    A directory that cannot be written to is read (`.writable` is False). On a file system without locks, or without a way
-    to flush a directory, the sweep runs with one warning that says which guarantee is missing.
+    def __str__(self) -> str:
+        return f"{self.sweep[:16]}-{self.first:010d}-{self.count}"
+
+
+class Reader:
+    """A directory that is read: `manifest`, its `settings`, and the digests of its configurations, `sweeps`.
+
+    `ValueError` where no sweep is stored there.
     """
 
-    def __init__(self, directory: Any, settings: dict[str, Any], sizes: dict[str, int], device: Any):
-        if not isinstance(directory, str | os.PathLike) or not os.fspath(directory):
-            raise ValueError(f"directory must be the path of a directory, got {directory!r}; give None to store nothing")
-        self.directory, self.device = Path(directory), device
-        self.process = jax.process_index()
-        self.writable = True
+    def __init__(self, directory: Path):
+        self.directory = directory
+        manifest, wrong = read_manifest(directory)
+        if manifest is None:
+            chunks = any(directory.glob("chunk-*"))
+            name = repr(str(directory))
+            lost = f"{name} has chunks but no manifest.json" if chunks else f"no sweep is stored in {name}"
+            again = "; call gs.sweep again with its arguments, which writes it anew" if chunks or wrong else ""
+            raise ValueError(f"{wrong or lost}{again}")
+        self.manifest, self.settings = manifest, manifest["settings"]
+        self.sweeps = digests(self.settings)
+
+    def load(self, piece: Piece) -> tuple[dict[str, np.ndarray] | None, str | None]:
+        """The arrays of a chunk, or None where there are none or they are damaged; and then what is wrong with them.
+
+        `ValueError` where something that is no file has the name of the chunk, `OSError` where it cannot be read.
+        """
+        return load(self.directory, piece, self.directory.glob(f"chunk-{piece}-*.npz"))
+
+
+class Store(Reader):
+    """The chunks in a directory, made if need be. A context manager: at its end the claims of this task go.
+
+    `manifest` has "settings", which say what is computed, and what else is to be remembered, all in plain JSON; `datasets`
+    are arrays by checksum. `ValueError` if the directory holds something else, or was begun with settings that these do not
+    extend, which are named one by one. What cannot be used of a directory that is extended is named in a warning.
+
+    A directory that cannot be written to is read. On a file system without a way to flush a directory the sweep runs with
+    one warning.
+    """
+
+    def __init__(self, directory: Any, manifest: dict[str, Any], datasets: dict[str, dict[str, Any]], device: Any):
+        self.directory, self.device = as_directory(directory), device
         self._flushes = True
-        self._lock: BinaryIO | None = None
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"cannot create the directory {str(directory)!r}: {error.strerror}") from None
-        self._locked = self._take_lock()
-        try:
-            # What JSON makes of them, so that what is compared has been through the same.
-            settings = json.loads(json.dumps(settings))
-            self.environment = environment(device)
-            self.begun_in, self.sizes = self._manifest(settings, sizes)
-            self._digest = _digest(settings, self.sizes)
-            if self.writable:
-                self._remove_leftovers()
-        except BaseException:
-            self.close()
-            raise
+        self.claims = Claims(self.directory)
+        # What JSON makes of it, so that what is compared has been through the same.
+        self.settings = json.loads(json.dumps(manifest["settings"]))
+        self.sweeps = digests(self.settings)
+        self.environment = environment(device)
+        self._writable: bool | None = None
+        self.begun_in = self._settle(manifest | {"settings": self.settings}, datasets)
 
     def __enter__(self) -> Store:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self.claims.close()
 
-    def close(self) -> None:
-        """Give the lock back."""
-        if self._lock is not None:
-            self._lock.close()
-
-    def _take_lock(self) -> bool:
-        """Whether the lock is held; it goes with the process, however that ends."""
-        path = self.directory / f"lock-{self.process}"
-        try:
-            self._lock = open(path, "ab")  # noqa: SIM115 (held as long as the store)
-        except OSError as error:
-            if error.errno not in _NO_WRITING:
-                raise self._failure(error, f"cannot open {path.name} in") from error
-            self.writable = False
+    @property
+    def writable(self) -> bool:
+        """Whether files can be made here; tried once, when it matters."""
+        if self._writable is None:
+            path = self.directory / f"{self._part}probe"
             try:
-                self._lock = open(path, "rb")  # noqa: SIM115
-            except OSError:  # nobody has worked here, or the file cannot be read: then there is nothing to hold
-                return False
-        try:
-            lock(self._lock, shared=not self.writable)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                self.close()
-                raise ValueError(
-                    f"another sweep is at work in {str(self.directory)!r}; wait for it, or give another directory"
-                ) from None
-            if error.errno not in _NO_LOCKS:
-                self.close()
-                raise self._failure(error, f"cannot lock {path.name} in") from error
-            if self.writable:
-                self._warn(error, "has no locks", "two sweeps at work there do not notice each other; start one only")
-            return False
-        return True
-
-    def _warn(self, error: OSError, lacks: str, meaning: str) -> None:
-        text = f"the file system of {str(self.directory)!r} {lacks} ({error.strerror}): {meaning}"
-        warnings.warn(text, UserWarning, stacklevel=2)
+                open(path, "ab").close()
+                path.unlink(missing_ok=True)
+                self._writable = True
+            except OSError as error:
+                if error.errno not in _NO_WRITING:
+                    raise self._failure(error, "cannot write to") from error
+                self._writable = False
+        return self._writable
 
     def _failure(self, error: OSError, what: str) -> OSError:
-        """`error` with what was tried, and what to do about it."""
-        return OSError(error.errno, f"{what} {str(self.directory)!r}: {error.strerror}. {advice(error.errno)}")
+        return failure(self.directory, error, what)
 
-    def _manifest(self, settings: dict[str, Any], sizes: dict[str, int]) -> tuple[dict[str, str], dict[str, int]]:
-        """The environment and the sizes that the directory was begun with; those of now for a new one."""
-        path = self.directory / "manifest.json"
-        if not path.exists():
-            if any(self.directory.glob("chunk-*")):
-                return self._from_chunks(settings, f"{str(self.directory)!r} has chunks but no manifest.json")
-            if not self.writable:
-                raise ValueError(f"{str(self.directory)!r} cannot be written to, and no sweep is stored there")
-            return self._begin(settings, sizes, self.environment)
-        wrong = f"{str(path)!r} is not the manifest of a sweep"
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            form, there, begun_in, kept = (manifest[key] for key in ("format", "settings", "environment", "sizes"))
-        except OSError as error:
-            raise self._failure(error, "cannot read manifest.json in") from error
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return self._from_chunks(settings, wrong)
-        if form != FORMAT:
-            older = "; its manifest lacks the values of losses, so that another sweep could be taken for this one"
-            raise ValueError(
-                f"{str(path)!r} has format {form!r}, this version reads {FORMAT}{older if form == 1 else ''}; "
-                "give another directory"
-            )
-        if not (isinstance(there, dict) and _are_sizes(kept) and _is_environment(begun_in)):
-            return self._from_chunks(settings, wrong)
-        changed = differences(there, settings)
-        if changed:
-            raise ValueError(
-                f"the sweep in {str(self.directory)!r} was begun with other settings: {'; '.join(changed)}. "
-                "Give another directory, or the settings of before"
-            )
-        return begun_in, kept
+    def _settle(self, manifest: dict[str, Any], datasets: dict[str, dict[str, Any]]) -> dict[str, str]:
+        """The environment that the directory was begun in; its manifest is written where it changes."""
+        there, wrong = read_manifest(self.directory)
+        if there is None and any(self.directory.glob("chunk-*")):
+            there, wrong = read_manifest(self.directory)  # another task may have begun it in between
+        name = repr(str(self.directory))
+        begun_in = self.environment
+        if there is None and any(self.directory.glob("chunk-*")):
+            begun_in = self._from_chunks(wrong or f"{name} has chunks but no manifest.json")
+        elif there is None and wrong:
+            raise ValueError(f"{wrong}, and no sound chunk tells what it was; give another directory")
+        elif there is None and not self.writable:
+            raise ValueError(f"{name} cannot be written to, and no sweep is stored there")
+        elif there is not None:
+            begun_in = there["environment"]
+            refused, redone, smaller = compare(there["settings"], self.settings)
+            if refused:
+                raise ValueError(
+                    f"the sweep in {name} was begun with other settings: {'; '.join(refused)}. "
+                    "Give another directory, or what it was begun with and more: seeds, values, steps"
+                )
+            if smaller or there["settings"] == self.settings:
+                self._keep_datasets(datasets)
+                return begun_in
+            if redone:
+                warnings.warn(
+                    f"the chunks in {name} do not hold for this sweep, which has other settings: {'; '.join(redone)}. "
+                    "They stay there, and new ones are computed",
+                    UserWarning,
+                    stacklevel=4,
+                )
+        if self.writable:
+            self._keep_datasets(datasets)
+            whole = {"format": FORMAT, **manifest, "environment": begun_in}
+            self._write("manifest.json", files.json_text(whole).encode(), "manifest.json")
+        elif there is not None:
+            raise ValueError(f"{name} cannot be written to, and holds a smaller sweep; go on in a copy of it")
+        return begun_in
 
-    def _begin(
-        self, settings: dict[str, Any], sizes: dict[str, int], begun_in: dict[str, str]
-    ) -> tuple[dict[str, str], dict[str, int]]:
-        """Write the manifest."""
-        manifest = {"format": FORMAT, "settings": settings, "sizes": sizes, "environment": begun_in}
-        self._write("manifest.json", files.json_text(manifest).encode(), "manifest.json")
-        return begun_in, sizes
+    def _keep_datasets(self, datasets: dict[str, dict[str, Any]]) -> None:
+        for code, arrays in datasets.items():
+            name = f"data-{code}.npz"
+            if not (self.directory / name).exists() and self.writable:
+                buffer = io.BytesIO()
+                np.savez(buffer, allow_pickle=False, **arrays)
+                self._write(name, buffer.getvalue(), name)
 
-    def _from_chunks(self, settings: dict[str, Any], wrong: str) -> tuple[dict[str, str], dict[str, int]]:
-        """What the manifest said, from a chunk that belongs to these settings; the manifest is written again."""
-        others = 0
-        for path in sorted(self.directory.glob("chunk-*.npz")):
-            arrays = _read_chunk(path)[0]
-            try:
-                about = json.loads(str((arrays or {})["about"]))
-                kept, begun_in = about["sizes"], about["environment"]
-            except (ValueError, KeyError, TypeError, RecursionError):
+    def _from_chunks(self, wrong: str) -> dict[str, str]:
+        """The environment of a sound chunk that belongs to these settings, for a manifest that is lost."""
+        for (sweep, *_), paths in sorted(index(self.directory).items()):
+            if sweep not in {code[:16] for code in self.sweeps}:
                 continue
-            if not (_are_sizes(kept) and _is_environment(begun_in)):
-                continue
-            if str((arrays or {})["belongs_to"]) == _digest(settings, kept):
-                if self.writable:
-                    text = f"{wrong}; it is written again from {path.name}"
-                    warnings.warn(text, UserWarning, stacklevel=2)
-                    self._begin(settings, kept, begun_in)
-                return begun_in, kept
-            others += 1
-        if others:
-            raise ValueError(
-                f"{wrong}, and the chunks beside it belong to a sweep with other settings; call that sweep, which writes "
-                "its manifest again and keeps all chunks, or give another directory"
-            )
-        raise ValueError(f"{wrong}, and no sound chunk tells what it was; give another directory")
+            for path in paths:
+                about = _about(_read_chunk(path)[0])
+                if about.get("sweep") in self.sweeps and _is_environment(about.get("environment")):
+                    if self.writable:
+                        warnings.warn(f"{wrong}; it is written again from {path.name}", UserWarning, stacklevel=5)
+                    return about["environment"]
+        raise ValueError(
+            f"{wrong}, and no sound chunk beside it belongs to this sweep; call the sweep that it was begun with, which "
+            "writes its manifest again and keeps all chunks, or give another directory"
+        )
 
     def check_can_compute(self, chunks: int) -> None:
         """`ValueError` unless the missing `chunks` can be stored here and have the same last bits as the others.
@@ -243,70 +249,49 @@ class Store:
                 f"the sweep in {str(self.directory)!r} is not complete and was begun elsewhere: {'; '.join(changed)}. "
                 "Chunks of both would not fit together to the last bit; go on there, or give another directory"
             )
+        self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
-        """Unfinished files of runs that are over; files of others, and of other processes of this run, stay."""
-        here = _host()
+        """Unfinished files and claims of processes that are over; files of others stay."""
+        here, now = host(), time.time()
         for path in self.directory.glob(".part-gradstarve-*"):
-            found = _PART.fullmatch(path.name)
+            found = _PART.match(path.name)
             if found is None or path.is_dir():
                 continue
-            process, host, pid = int(found[1]), found[2], int(found[3])
-            if process != self.process and jax.process_count() > 1:
-                continue
-            # The lock says that no other run is at work; without locks a process of this machine can be looked for.
-            if self._locked or (host == here and not _is_running(pid)):
-                path.unlink(missing_ok=True)
+            with _ignoring_absence():
+                # Nobody writes a file for a day.
+                if not is_running(int(found[2])) if found[1] == here else now - path.stat().st_mtime > 86_400:
+                    path.unlink()
+        self.claims.clear()
 
-    def _files(self, chunk: int) -> list[Path]:
-        return sorted(self.directory.glob(f"chunk-{chunk:06d}-*.npz"))
+    def claim(self, piece: Piece) -> bool:
+        """Whether this task may compute the chunk now."""
+        try:
+            return self.claims.take(str(piece))
+        except OSError as error:
+            raise self._failure(error, "cannot write a claim to") from error
 
-    def load(self, chunk: int) -> tuple[dict[str, np.ndarray] | None, str | None]:
-        """The arrays of `chunk`, or None where there are none or they are damaged; and then what is wrong with them.
-
-        `ValueError` where something that is no file has the name of the chunk, `OSError` where it cannot be read.
-        """
-        wrong = None
-        for path in self._files(chunk):
-            if not path.is_file():
-                raise ValueError(f"{str(path)!r} is not a file; move it away and run the same sweep again")
-            try:
-                arrays, wrong = _read_chunk(path)
-            except OSError as error:
-                if error.errno != errno.EIO:
-                    raise self._failure(error, f"cannot read {path.name} in") from error
-                wrong = f"{path.name} cannot be read ({error.strerror})"
-                continue
-            if arrays is None:
-                continue
-            about = json.loads(str(arrays.pop("about", "{}")))
-            if str(arrays.pop("belongs_to")) != self._digest:
-                wrong = f"{path.name} belongs to another sweep"
-            elif about.get("chunk") != chunk:
-                wrong = f"{path.name} holds chunk {about.get('chunk')}"
-            else:
-                return arrays, None
-        return None, wrong
-
-    def save(self, chunk: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def save(self, piece: Piece, arrays: Mapping[str, np.ndarray]) -> None:
         """Store a chunk; damaged files of the same chunk are replaced."""
-        about = json.dumps({"chunk": chunk, "sizes": self.sizes, "environment": self.begun_in})
+        about = json.dumps({**piece._asdict(), "environment": self.begun_in})
         buffer = io.BytesIO()
-        own = {"belongs_to": np.array(self._digest), "about": np.array(about)}
-        np.savez(buffer, allow_pickle=False, **own, **dict(arrays))
+        np.savez(buffer, allow_pickle=False, about=np.array(about), **dict(arrays))
         content = buffer.getvalue()
-        old = self._files(chunk)
-        name = f"chunk-{chunk:06d}-{hashlib.sha256(content).hexdigest()}.npz"
-        self._write(name, content, f"chunk {chunk}")
+        old = list(self.directory.glob(f"chunk-{piece}-*.npz"))
+        name = f"chunk-{piece}-{hashlib.sha256(content).hexdigest()}.npz"
+        self._write(name, content, f"the chunk of seeds {piece.first} to {piece.first + piece.count - 1}")
         for path in old:
             if path.name != name:
                 path.unlink(missing_ok=True)
 
+    @property
+    def _part(self) -> str:
+        return f".part-gradstarve-{host()}-{os.getpid()}-{self.claims.token}-"
+
     def _write(self, name: str, content: bytes, what: str) -> None:
         """`content` under `name`, or an `OSError` that says what became of it."""
-        part = f".part-gradstarve-{self.process}-{_host()}-{os.getpid()}-{name}"
         try:
-            files.write_bytes(self.directory / name, content, part)
+            files.write_bytes(self.directory / name, content, self._part + name)
         except OSError as error:
             raise self._failure(error, f"cannot write {what} ({len(content)} bytes) to") from error
         self._flush_directory()
@@ -325,40 +310,155 @@ class Store:
             if error.errno not in _NO_FLUSH | _NO_WRITING:
                 raise self._failure(error, "cannot flush") from error
             self._flushes = False
-            meaning = "after a power failure the last chunks may be missing, and are computed again then"
-            self._warn(error, "cannot flush a directory", meaning)
+            warnings.warn(
+                f"the file system of {str(self.directory)!r} cannot flush a directory ({error.strerror}): after a power "
+                "failure the last chunks may be missing, and are computed again then",
+                UserWarning,
+                stacklevel=2,
+            )
 
 
-_PART = re.compile(r"\.part-gradstarve-(\d+)-([0-9a-f]{8})-(\d+)-(?:manifest\.json|chunk-\d{6}-[0-9a-f]{64}\.npz)")
+_PART = re.compile(r"\.part-gradstarve-([0-9a-f]{8})-(\d+)-[0-9a-f]{16}-")
+_CHUNK = re.compile(r"chunk-([0-9a-f]{16})-(\d{10})-(\d+)-[0-9a-f]{64}\.npz")
 
 
-def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+def as_directory(directory: Any) -> Path:
+    """`directory` as a path; `ValueError` for what is none."""
+    if not isinstance(directory, str | os.PathLike) or not os.fspath(directory):
+        raise ValueError(f"directory must be the path of a directory, got {directory!r}; give None to store nothing")
+    return Path(directory)
 
 
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it belongs to somebody else
-        return True
-    return True
+def digests(settings: dict[str, Any]) -> list[str]:
+    """For each configuration the digest of all that decides the numbers of its chunks."""
+    common = {name: value for name, value in settings.items() if name not in ("seeds", "configurations")}
+    told = settings["configurations"].values()
+    return [hashlib.sha256(json.dumps([common, one], sort_keys=True).encode()).hexdigest() for one in told]
 
 
-def lock(file: BinaryIO, shared: bool = False) -> None:
-    """Take the lock of an open file for this process, or an `OSError`: EAGAIN where another one has it.
+def index(directory: Path) -> dict[tuple[str, int, int], list[Path]]:
+    """The files of chunks by (first digits of the sweep, first seed, number of seeds)."""
+    found: dict[tuple[str, int, int], list[Path]] = {}
+    for path in directory.glob("chunk-*.npz"):
+        parts = _CHUNK.fullmatch(path.name)
+        if parts:
+            found.setdefault((parts[1], int(parts[2]), int(parts[3])), []).append(path)
+    return found
 
-    Several processes may hold it `shared`, which is enough to read.
+
+def read_manifest(directory: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """The manifest, or None and what is wrong with it (None where there is none).
+
+    `ValueError` for one of another format, `OSError` where it cannot be read.
     """
-    if os.name == "nt":
-        import msvcrt
+    path = directory / "manifest.json"
+    wrong = f"{str(path)!r} is not the manifest of a sweep"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        form, settings, begun_in = (manifest[key] for key in ("format", "settings", "environment"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None, None
+    except OSError as error:
+        raise failure(directory, error, "cannot read manifest.json in") from error
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None, wrong
+    if form != FORMAT:
+        older = {
+            1: "; its manifest lacks the values of losses, so that another sweep could be taken for this one",
+            2: "; its blocks depend on the number of seeds, so that its chunks hold for no other sweep",
+        }
+        raise ValueError(
+            f"{str(path)!r} has format {form!r}, this version reads {FORMAT}{older.get(form, '')}; "
+            "give another directory, where the same sweep writes it anew"
+        )
+    needed = ("seeds", *_FIXED, *_REDONE, "configurations")
+    sound = isinstance(settings, dict) and all(name in settings for name in needed) and _is_environment(begun_in)
+    seeds = settings["seeds"] if sound else None
+    sound = isinstance(seeds, list) and len(seeds) == 2 and all(type(seed) is int for seed in seeds)
+    configurations = settings["configurations"] if sound else None
+    sound = isinstance(configurations, dict) and all(isinstance(one, dict) for one in configurations.values())
+    return (manifest, None) if sound else (None, wrong)
 
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
-    else:
-        import fcntl
 
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+def compare(there: dict[str, Any], here: dict[str, Any]) -> tuple[list[str], list[str], bool]:
+    """What of the settings `here` contradicts those `there`; what makes chunks not hold; whether here is a part of there.
+
+    Seeds and configurations may all be there, or all of those there be here.
+    """
+    refused, redone = (
+        differences({name: there[name] for name in names}, {name: here[name] for name in names})
+        for names in (_FIXED, _REDONE)
+    )
+    theirs, mine = ({_apart(one): one for one in side["configurations"].values()} for side in (there, here))
+    (a, b), (c, d) = here["seeds"], there["seeds"]
+    more = a <= c and d <= b
+    smaller = c <= a and b <= d and mine.keys() <= theirs.keys()
+    if not (smaller or (more and theirs.keys() <= mine.keys())):
+        left = [
+            {number: one for number, one in side["configurations"].items() if _apart(one) not in others}
+            for side, others in ((there, mine), (here, theirs))
+        ]
+        refused += differences({"configurations": left[0]}, {"configurations": left[1]})
+        refused += [] if more else differences({"seeds": there["seeds"]}, {"seeds": here["seeds"]})
+    blocks = [({"block": theirs[one].get("block")}, {"block": mine[one].get("block")}) for one in theirs if one in mine]
+    redone += dict.fromkeys(text for pair in blocks for text in differences(*pair))
+    return (redone + refused if refused else []), redone, smaller and not redone
+
+
+def _apart(configuration: dict[str, Any]) -> str:
+    """A configuration as text, without how its networks are cut."""
+    return json.dumps({name: value for name, value in configuration.items() if name != "block"}, sort_keys=True)
+
+
+def load(directory: Path, piece: Piece, paths: Any) -> tuple[dict[str, np.ndarray] | None, str | None]:
+    """See `Store.load`: the first sound one of these files."""
+    wrong = None
+    for path in sorted(paths):
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{str(path)!r} is not a file; move it away and run the same sweep again")
+        try:
+            arrays, wrong = _read_chunk(path)
+        except FileNotFoundError:  # replaced by another task just now
+            continue
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise failure(directory, error, f"cannot read {path.name} in") from error
+            wrong = f"{path.name} cannot be read ({error.strerror})"
+            continue
+        if arrays is None:
+            continue
+        about = _about(arrays)
+        if about.get("sweep") != piece.sweep:
+            wrong = f"{path.name} belongs to another sweep"
+        elif (about.get("first"), about.get("count")) != piece[1:]:
+            wrong = f"{path.name} holds {about.get('count')} seeds from {about.get('first')} on"
+        else:
+            del arrays["about"]
+            return arrays, None
+    return None, wrong
+
+
+def _about(arrays: dict[str, np.ndarray] | None) -> dict[str, Any]:
+    try:
+        about = json.loads(str((arrays or {})["about"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+class _ignoring_absence:
+    """A file that another task has removed in the meantime is no trouble."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, *_: object) -> bool:
+        return kind is not None and issubclass(kind, FileNotFoundError)
+
+
+def failure(directory: Path, error: OSError, what: str) -> OSError:
+    """`error` with what was tried, and what to do about it."""
+    return OSError(error.errno, f"{what} {str(directory)!r}: {error.strerror}. {advice(error.errno)}")
 
 
 def advice(code: int | None) -> str:
@@ -377,14 +477,6 @@ def advice(code: int | None) -> str:
     return f"Remove the cause, then {again}"
 
 
-def _digest(settings: dict[str, Any], sizes: dict[str, int]) -> str:
-    return hashlib.sha256(json.dumps([settings, sizes], sort_keys=True).encode()).hexdigest()
-
-
-def _are_sizes(value: Any) -> bool:
-    return isinstance(value, dict) and all(type(value.get(key)) is int and value[key] > 0 for key in ("block", "chunk"))
-
-
 def _is_environment(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values())
 
@@ -399,7 +491,7 @@ def _read_chunk(path: Path) -> tuple[dict[str, np.ndarray] | None, str | None]:
             arrays = {name: stored[name] for name in stored.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, TypeError):
         return None, f"{path.name} is not the file of a chunk"
-    return (arrays, None) if "belongs_to" in arrays else (None, f"{path.name} is not the file of a chunk")
+    return (arrays, None) if "about" in arrays else (None, f"{path.name} is not the file of a chunk")
 
 
 def differences(there: Any, here: Any, name: str = "") -> list[str]:

@@ -7,19 +7,22 @@ import warnings
 from contextlib import ExitStack
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstarve.ground import Progress, one_key, positive_int, shown
-from gradstarve.problem import Dataset, GradientDescent, Phases, Schedule, Steps, TwoLayerReLU
+from gradstarve.ground import Progress, as_choice, one_key, positive_int, shown
+from gradstarve.problem import GradientDescent, Steps, TwoLayerReLU
 from gradstarve.simulation.engines import _choose as engines
 from gradstarve.simulation.sweep import _plan as sweep_plan
 from gradstarve.simulation.sweep._identity import identity
-from gradstarve.simulation.sweep._result import SweepResult, finish
-from gradstarve.simulation.sweep._run import DRAWS, Job, Trainer, in_order
-from gradstarve.simulation.sweep._statistics import default_threshold, error_floor, expand, note
-from gradstarve.simulation.sweep._store import Store, checksum
+from gradstarve.simulation.sweep._plan import grid_of
+from gradstarve.simulation.sweep._remember import datasets_of, described, remembered
+from gradstarve.simulation.sweep._result import SweepResult, made
+from gradstarve.simulation.sweep._run import DRAWS, Job, Trainer, draw, in_order
+from gradstarve.simulation.sweep._statistics import as_statistics, check_own, default_threshold, error_floor, note
+from gradstarve.simulation.sweep._store import Store, as_directory
 
 
 def sweep(
@@ -33,6 +36,7 @@ def sweep(
     dynamics: Any = None,
     scale_w: Any = 1.0,
     scale_z: Any = 1.0,
+    network: Any = None,
     over: Any = None,
     key: Any = 0,
     keep: str = "statistics",
@@ -43,23 +47,28 @@ def sweep(
     directory: Any = None,
     progress: Any = None,
     engine: str = "auto",
+    statistics: Any = None,
 ) -> SweepResult:
     """Train `seeds` random `TwoLayerReLU` networks for every combination of swept values, and keep their statistics.
 
-    - `data`: a `Dataset`, or a function that makes one from those names in `over` that are no settings of the sweep, such
+    - `data`: a `Dataset`, or a function that makes one from names in `over`, such
       as `lambda frequency: datasets.antipodal(frequencies=(frequency, 1 - frequency))`; or phases [(until, data), ...] in
       place of either, as in `simulate` (21.1), with the same ends in all configurations: errors, losses, margins and what is
       learnt are then those by the data at that step, and the ends of phases are recorded too;
     - `seeds`: how many, 0, 1, ..., or a `range` of them with step 1; at most 2^32 - 2;
     - `steps`, `record_every`: as in `simulate`; by default there are about 40 records;
     - `width`, `scale_w`, `scale_z`: of the networks, as in `init_two_layer`; `loss`; `dynamics`: `GradientDescent` (by
-      default with step size 0.1) or others in steps, with one value of each hyperparameter, or a schedule of step sizes;
-    - `over`: lists of values by name, swept in all combinations: "width", "scale_w", "scale_z", "loss", "step_size",
-      "momentum", "weight_decay", "nesterov" and what else the dynamics have ("read_out_step_size", "radius", "batch_size"),
-      and arguments of `data`;
+      default with step size 0.1) or others in steps, with one value of each hyperparameter, or a schedule of step sizes,
+      or an optimiser of optax; `network`: a function that makes one network of your own from a key, in place of
+      `init_two_layer`. The last two are trained by the reference engine;
+    - `over`: lists of values by name, swept in all combinations: "width", "scale_w", "scale_z", "step_size", "momentum",
+      "weight_decay", "nesterov" and what else the dynamics have ("read_out_step_size", "radius", "batch_size"), "data",
+      "loss", "dynamics" and "network" by value, and arguments of these where they are functions: `loss=lambda penalty: ...`.
+      A tuple of names is one axis of tuples of values, {("width", "scale_w"): [(4, 0.5), (8, 0.35)]};
     - `key`: a JAX key or an integer seed of one. The network of seed s is number s of `init_two_layer(key, ...)`, and
       stochastic descent draws as `simulate(..., key=fold_in(key, 2^32 - 1))` does: both depend on the key, s and the width
-      alone, so that configurations of one width train the same networks. `SweepResult.network` gives them back;
+      alone, so that configurations of one width train the same networks. `SweepResult.network` gives them back. Of your
+      own `network` it is network(fold_in(key, s));
     - `keep`: "statistics"; "final" to keep the trained networks and their logits too; "logits" for those at every record;
     - `threshold`: a network has learnt when its error sum_i q_i sigmoid(-m_i) is below it. By default 0.01, or one that
       every loss of the sweep can reach: the hinge and the squared loss drive margins to 1, an error of 0.269, for which it
@@ -69,13 +78,20 @@ def sweep(
     - `devices`: the devices to use, by default all of this process. With `jax.distributed` every process calls `sweep` with
       the same arguments, trains its share, and gets the whole result;
     - `directory`: makes the sweep durable. Finished chunks are stored there; the same sweep called again goes on from them,
-      however it ended, with the same result to the last bit. Damaged chunks are computed again. Other settings, or work to
-      do with other versions or hardware than those the directory was begun with, are refused with what differs. Everything
-      that decides the result is compared: data, the numbers in the loss and in the dynamics, and of a loss of your own its
-      code with the values that it closes over (of the same version of Python). What cannot be compared is refused;
+      however it ended, with the same result to the last bit. More seeds or values reuse the chunks that are there; where
+      other steps, records, thresholds or `keep` make them not hold, a warning says so and new ones are computed. Several
+      processes may call the same sweep with one directory at the same time: they share the work, and take over what a
+      killed one has left. `open_sweep(directory)` reads it without the arguments.
+      Damaged chunks are computed again. Settings that do not extend those there, or work to do with other versions or
+      hardware, are refused with what differs. Everything that decides the result is compared: data, the numbers in the
+      loss and in the dynamics, and of code of your own the code with the values that it closes over (of the same version
+      of Python). What cannot be compared is refused;
     - `progress`: None shows a bar on a terminal when it takes more than two seconds, True and False force, and a callable
       gets (done_networks, total_networks);
-    - `engine`: as in `simulate`.
+    - `engine`: as in `simulate`;
+    - `statistics`: of your own, by name: functions of the `Trajectory` of one network that return a number or an array, as
+      {"worst": lambda curve: curve.error().max()}, or pairs (function, reduction). The reduction over networks that did not
+      diverge is "moments" (`result["worst_mean"]`, `_variance`, `_min`, `_max`), "sum", "min" or "max" (`result["worst"]`).
 
     The result is bit-identical for any `memory`, `batch_size`, number of devices and of processes. Networks are trained in
     the precision of the data. One that diverges is counted, named in a warning, and left out of the statistics.
@@ -92,10 +108,8 @@ def sweep(
     """
     dynamics = GradientDescent(0.1) if dynamics is None else dynamics
     steps = positive_int("steps", steps)
-    if isinstance(dynamics, Steps):
-        dynamics = dynamics.tabled(steps, jnp.result_type(float))
-    base = {"width": width, "scale_w": scale_w, "scale_z": scale_z, "loss": loss}
-    swept, found = sweep_plan.configurations(data, over, base | {"dynamics": dynamics})
+    base = {"width": width, "scale_w": scale_w, "scale_z": scale_z, "loss": loss, "network": network}
+    swept, found = sweep_plan.configurations(data, over, base | {"dynamics": dynamics}, steps)
     numbers = _check_seeds(seeds)
     every = max(1, steps // 40) if record_every is None else positive_int("record_every", record_every)
     if keep not in sweep_plan.KEEP:
@@ -109,59 +123,58 @@ def sweep(
     trainer = _engine(engine, found, places[0])
     if trainer.name == "reference":
         found = [one.as_given() for one in found]
-    # As `simulate` records: in each phase 0, K, 2K, ... steps after its beginning, and its end.
-    lengths = [length for length, _ in found[0].stretches(steps)]
-    begins = np.cumsum([0, *lengths[:-1]])
-    grid = np.append(np.concatenate([b + np.arange(0, n, every) for b, n in zip(begins, lengths, strict=True)]), steps)
+    own = as_statistics(statistics)
+    if own:
+        found = [one.as_given() for one in found]
+        _check_statistics(own, found, key, steps, every)
+    grid = grid_of(found[0], steps, every)
     settings = {
         "seeds": [numbers.start, numbers.stop],
         "steps": steps,
         "record_every": every,
         "threshold": threshold,
         "keep": keep,
+        "statistics": {},
         "key": [str(jax.random.key_impl(key)), *np.asarray(jax.random.key_data(key)).tolist()],
         "engine": trainer.name,
         "precision": found[0].problem.points.dtype.name,
         "partitionable_random_bits": bool(jax.config.jax_threefry_partitionable),  # pyright: ignore
     }
-    size = sweep_plan.block_size(found, len(grid), len(numbers), places[0].platform)
-    length = sweep_plan.chunk_length(found, size, len(grid), len(numbers), keep, memory, batch_size)
+    sizes = [sweep_plan.block_size(one, len(grid), len(numbers), places[0].platform) for one in found]
+    cost = sweep_plan.cost(found, sizes, len(grid), len(numbers), keep)
+    length = sweep_plan.chunk_length(cost, sizes, len(numbers), memory, batch_size)
+    told = note(floors, threshold, chosen)
 
     with ExitStack() as stack:
         store = None
         if directory is not None:
-            settings["configurations"] = _describe(found)
-            store = stack.enter_context(Store(directory, settings, {"block": size, "chunk": length}, places[0]))
-            size, length = store.sizes["block"], store.sizes["chunk"]
-        cost = sweep_plan.cost(found, size, len(grid), len(numbers), keep)
+            as_directory(directory)
+            told_of = {name: [identity(one, f"statistics[{name!r}]"), how] for name, (one, how) in own.items()}
+            settings |= {"statistics": told_of, "configurations": described(found, sizes)}
+            manifest = {"settings": settings, "note": told, **remembered(swept, found)}
+            store = stack.enter_context(Store(directory, manifest, datasets_of(found), places[0]))
         threads = sweep_plan.workers(cost, places, memory, directory is None, len(numbers) * len(found))
-        blocks = sweep_plan.blocks_of(found, len(numbers), size)
-        chunks = [blocks[first : first + length] for first in range(0, len(blocks), length)]
         train = Trainer(
             found,
             trainer,
             key=key,
             first_seed=numbers.start,
-            size=size,
+            sizes=sizes,
             steps=steps,
             every=every,
             threshold=threshold,
             keep=keep,
+            own=own,
         )
-        job = Job(chunks, len(found), store)
+        job = Job(sweep_plan.blocks_of(len(numbers), sizes), sizes, length, numbers.start, store)
         bar = stack.enter_context(Progress(progress, job.total, "sweeping", "networks"))
         try:
             job.run(lambda todo: in_order(todo, train, places, threads), bar)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(job.where_it_stands()) from None
         parts, kept = job.everything()
-    seeds_diverged = [part["seeds"] for part in parts]
-    # A generator, so that the parts of a large sweep go as their statistics come.
-    parts.reverse()
-    wide = (expand(parts.pop(), one.index) for one in found)
-    statistics = finish(wide, tuple(map(len, swept.values())), len(numbers))
-    _warn_if_diverged(found, statistics["diverged"], seeds_diverged, len(numbers))
-    return SweepResult(
+    result = made(
+        parts,
         over=swept,
         configurations=found,
         grid=grid,
@@ -169,13 +182,24 @@ def sweep(
         key=key,
         threshold=threshold,
         record_every=every,
-        statistics=statistics,
-        seeds_diverged=seeds_diverged,
         engine=settings["engine"],
         keep=keep,
         kept=kept,
-        note=note(floors, threshold, chosen),
+        note=told,
     )
+    _warn_if_diverged(found, result["diverged"], result.seeds_diverged, len(numbers))
+    return result
+
+
+def _check_statistics(own: Any, found: list[sweep_plan.Configuration], key: Any, steps: int, every: int) -> None:
+    for one in {one.template is None: one for one in found}.values():
+        records, dtype = tuple(grid_of(one, steps, every).tolist()), one.data.points.dtype
+        scales = jnp.ones(2, dtype)
+        networks = eqx.filter_eval_shape(lambda: draw(one, key, np.zeros(2, np.uint32), (scales[0], scales[1])))  # noqa: B023
+        shape = jax.ShapeDtypeStruct
+        logits, diverged = shape((len(records), 2, one.data.size), dtype), shape((2,), bool)
+        until, datas = None if one.phases is None else one.phases.until, [data for _, data in one.stretches(steps)]
+        check_own(own, records, until, (networks, networks), logits, datas, one.loss, diverged, shape((), jnp.int32))
 
 
 def _check_seeds(seeds: Any) -> range:
@@ -210,6 +234,13 @@ def _engine(name: str, found: list[sweep_plan.Configuration], device: Any) -> An
     """The engine that trains all configurations on `device`: for "auto" the fast one where it can train each of them."""
     fitting = {}
     for one in found:
+        if one.network is not None or not isinstance(one.dynamics, Steps):
+            reason = "it has networks of your own" if one.network is not None else "its dynamics are those of optax"
+            if name not in ("auto", "reference"):
+                as_choice("engine", name, ("auto", *engines.ENGINES))
+                raise ValueError(f'engine="{name}" cannot run this: {reason}; use engine="auto"')
+            fitting["reference"] = engines.engine_of("reference")
+            continue
         d, dtype = one.problem.dim, one.problem.points.dtype
         given = one.problem, TwoLayerReLU(jnp.zeros((1, 1, d), dtype), jnp.zeros((1, 1), dtype))
         data, network, dynamics = jax.device_put((*given, one.dynamics), device)
@@ -230,49 +261,6 @@ def _floors(found: list[sweep_plan.Configuration]) -> dict[str, float]:
         name = str(one.labels.get("loss", one.loss.name))
         floors[name] = max(floors.get(name, 0.0), known[which])
     return floors
-
-
-def _describe(found: list[sweep_plan.Configuration]) -> dict[str, Any]:
-    """The configurations in plain JSON, each with everything that decides its result; data by their checksum."""
-    losses: dict[int, Any] = {}
-    told = {}
-    for number, one in enumerate(found):
-        if id(one.loss) not in losses:
-            losses[id(one.loss)] = identity(one.loss, "loss")
-        hyper = {name: _told(name, value) for name, value in vars(one.dynamics).items()}
-        # What is not there is not told: directories of earlier versions do not know it.
-        hyper = {name: value for name, value in hyper.items() if value is not None}
-        kind = type(one.dynamics)
-        told[str(number)] = {
-            "width": one.width,
-            "scale_w": one.scale_w,
-            "scale_z": one.scale_z,
-            "loss": losses[id(one.loss)],
-            "dynamics": kind.__name__ if kind.__module__.startswith("gradstarve.") else identity(kind, "dynamics"),
-            **hyper,
-            "data": _checksum(one.data) if one.phases is None else _of_phases(one.phases),
-        }
-    return told
-
-
-def _checksum(data: Dataset) -> str:
-    return checksum(data.points, data.labels, data.weights)
-
-
-def _of_phases(phases: Phases) -> dict[str, Any]:
-    """By the number of the phase; the end of the last one, where it has one, changes nothing."""
-    ends = (*map(int, phases.until[:-1]), "the end")
-    pairs = enumerate(zip(ends, phases.data, strict=True))
-    return {f"phase {number}": {"until": end, "data": _checksum(data)} for number, (end, data) in pairs}
-
-
-def _told(name: str, value: Any) -> Any:
-    """A number of the dynamics in plain JSON, None for one that is not there."""
-    if value is None or (name == "batch_size" and value == 1):
-        return None
-    if isinstance(value, Schedule):
-        return {"schedule": identity(value.values, name)}
-    return np.asarray(value).item() if np.ndim(value) == 0 else identity(value, name)
 
 
 def _warn_if_diverged(
