@@ -22,14 +22,17 @@ al, and s_ji counts from al to 1.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from gradstarve.problem import Dataset
-from gradstarve.simulation.hinge._passage import AT_ONE, BOX, EDGE, LINE, RATE
+from gradstarve.simulation.hinge._holds import Way, first_breach
+from gradstarve.simulation.hinge._passage import AT_ONE, BOX, EDGE, LINE, RATE, START
 from gradstarve.simulation.hinge._run import EventKind, State, Stop
+from gradstarve.simulation.hinge._ties import Slacks, nullspace, split
 
 # Newton steps from piece to piece of one decision, times that a line of edges is looked at, and repelling edges at once.
 _PIECES, _LOOKS, _AT_ONCE = 60, 8, 6
@@ -41,6 +44,10 @@ _MOST_STUCK = 3
 
 class Open(Exception):
     """The flow does not determine how it goes on: neuron, point."""
+
+
+class Doubt(Exception):
+    """What was decided does not hold, to rounding: neuron, point."""
 
 
 class Lines(NamedTuple):
@@ -78,6 +85,7 @@ class Network(NamedTuple):
     share: np.ndarray
     live: np.ndarray
     held: np.ndarray
+    tied: np.ndarray
     arriving: int
     bound: int
     time: float
@@ -86,14 +94,15 @@ class Network(NamedTuple):
 
 
 class Sides(NamedTuple):
-    """Who is `active` on which point, who glides and with which `share` [h, n]; which margins are `live` and `held` [n]; and
-    whether nothing pulls any more."""
+    """Who is `active` on which point, who glides and with which `share` [h, n]; which margins are `live` and `held`, and
+    which of those held are `tied` to the others, their pull being at its bound [n]; and whether nothing pulls any more."""
 
     active: np.ndarray
     glides: np.ndarray
     share: np.ndarray
     live: np.ndarray
     held: np.ndarray
+    tied: np.ndarray
     still: bool
 
 
@@ -170,12 +179,12 @@ class Judge:
         below = (np.minimum(lines.unit, 0) + self.slope * np.maximum(lines.unit, 0)) @ push
         jump = (1 - self.slope) * (np.abs(lines.unit) @ push)
         flat = self.flat(lines, p, now.eps)
-        signs = np.where(lines.members & (self.size > 0), self.y, 0)
-        both = (signs.max(1, initial=0) > 0) & (signs.min(1, initial=0) < 0)
-        # Points of both labels, of which the pull of one is open: no convex function any more.
-        unclear = both & (lines.members & mixed).any(1) & (not now.every)
-        if (unclear & (lines.arriving | lines.gliding)).any():
-            raise Open(j, int(lines.at[np.argmax(unclear & (lines.arriving | lines.gliding))]))
+        # Points of both labels, of which the pull of one is open, so that the edge may attract and repel: no convex function.
+        fixed, pull = np.where(mixed, 0, push), np.where(mixed, self.q * self.y, 0)
+        least, most = (np.abs(lines.unit) @ (fixed + part) for part in (np.minimum(pull, 0), np.maximum(pull, 0)))
+        unclear = (least < 0) & (most > 0) & (not now.every)
+        if (unclear & lines.gliding).any():
+            raise Open(j, int(lines.at[np.argmax(unclear & lines.gliding)]))
         z = now.z[j]
         lead = z if z != 0 else self.lead(now, j, p)
         attracts = ~flat & ~unclear & (now.every | (lead * jump < 0))
@@ -200,6 +209,14 @@ class Judge:
         held[free] = (share[free] > least) & (share[free] < 1 - least)
         share[free] = np.where(share[free] <= least, 0, np.where(share[free] >= 1 - least, 1, share[free]))
         force = base + (jump[free] * share[free]) @ lines.x[free]
+        for g in np.flatnonzero(unclear & lines.arriving):
+            # It passes, whatever the open pulls are, or may as well stay.
+            above, below = (np.maximum(sign * lines.unit[g], 0) * sign for sign in (1, -1))
+            felt = (above + self.slope * below if up[g] else below + self.slope * above) * self.y
+            change = np.where(mixed & lines.members[g], np.stack([-p, self.q - p]) * felt, 0)
+            ends = lines.x[g] @ force + lines.x[g] @ lines.x[g] * np.array([change.min(0).sum(), change.max(0).sum()])
+            if (lead * (ends if up[g] else -ends) <= 0).any():
+                raise Open(j, int(lines.at[g]))
         return Found(share, force, held, repels)
 
     def lead(self, now: Network, j: int, p: np.ndarray) -> float:
@@ -243,7 +260,80 @@ class Judge:
             raise Open(j, int(lines[j].at[0]))
         if now.time > 0:
             self.check_order(now, at_one, lines, up, found, flipped)
-        return self.sides(now, at_one, lines, found, p)
+            rests = [(j, g) for j in lines for g in np.flatnonzero(found[j].repels)]
+            if any(not flipped[j][g] for j, g in rests):
+                self.check_sides(now, at_one, lines, up, rests, rests)
+        p, found, tied = self.split(now, at_one, lines, up, found, p)
+        sides = self.sides(now, at_one, lines, found, p, tied)
+        if not sides.still:
+            self.check(now, at_one, lines, sides, p)
+        return sides
+
+    def split(self, now: Network, at_one: np.ndarray, lines, up, found, p) -> tuple[np.ndarray, dict, np.ndarray]:
+        """The pulls and neurons `found`, with another split of the pulls where margins depend on each other; and which ones
+        are tied to others then, [n]."""
+        tied, tol = np.zeros(self.y.size, bool), RATE * now.eps
+        if at_one.size < 2:
+            return p, found, tied
+        gate, edge = self.gates(self.seen(now, lines, found)), now.w @ self.x.T
+        along = np.broadcast_to(self.x[at_one], (now.z.size, at_one.size, self.x.shape[1])).copy()
+        by, at = [np.zeros((0, at_one.size))], [np.zeros(0)]
+        for j, line in lines.items():
+            edge[j, line.members.any(0)] = 0
+            mine, free = found[j].held, gate[j] * ~line.members.any(0)
+            if not mine.any():
+                continue
+            x = line.x[mine]
+            dual = np.linalg.pinv(x).T
+            along[j] -= along[j] @ dual.T @ x
+            # The push of a held edge stays between those below and above it, in units of their distance.
+            below = (np.minimum(line.unit, 0) + self.slope * np.maximum(line.unit, 0))[mine] * self.y
+            jump = (1 - self.slope) * np.abs(line.unit[mine]) * self.y
+            push = -(dual @ self.x.T) * (free * self.y) - below
+            size = jump @ p
+            for rows in (push, jump - push):
+                by.append((rows * self.q)[:, at_one] / size[:, None])
+            at += [found[j].share[mine], 1 - found[j].share[mine]]
+        rows = (gate[:, at_one] * self.y[at_one])[:, :, None] * along
+        on = (gate * edge)[:, at_one] * self.y[at_one]
+        slopes = np.concatenate([now.z[:, None, None] * rows, on[:, :, None]], axis=2)
+        rows, slopes = (leaf.transpose(1, 0, 2).reshape(at_one.size, -1) for leaf in (rows, slopes))
+        length = np.linalg.norm(rows, axis=1)
+        unit = rows / np.where(length > 0, length, 1)[:, None]
+        if not nullspace(unit, tol).size:
+            return p, found, tied
+        force = (gate * (p * self.y)) @ self.x
+        for j in lines:
+            force[j] = found[j].force
+        motion = np.concatenate([now.z[:, None] * force, ((gate * edge) @ (p * self.y))[:, None]], axis=1).reshape(-1)
+        load = np.linalg.norm(slopes, axis=1)
+        whole = (np.abs(now.z)[:, None] * gate * self.size + np.abs(gate * edge)) @ p
+        idle = np.abs(slopes @ motion) <= tol * load * (np.linalg.norm(whole) + np.linalg.norm(motion))
+        bounds = Slacks(np.concatenate(by), np.concatenate(at))
+        new = split(unit, self.q[at_one] * length, p[at_one] / self.q[at_one], idle & (length > 0), bounds, tol)
+        if new is None:
+            raise Open(-1, int(at_one[0]))
+        p, tied[at_one] = p.copy(), new.tied
+        p[at_one] = new.share * self.q[at_one]
+        mixed = np.isin(np.arange(self.y.size), at_one)
+        again = {j: self.neuron(now, j, line, up[j], p, mixed) for j, line in lines.items()}
+        for j, line in lines.items():
+            if (again[j].held != found[j].held).any():
+                raise Open(j, int(line.at[np.argmax(again[j].held != found[j].held)]))
+        return p, again, tied
+
+    def check(self, now: Network, at_one: np.ndarray, lines, sides: Sides, p: np.ndarray) -> None:
+        """Raises where `sides` do not hold."""
+        met = np.zeros(sides.active.shape, bool)
+        for j, line in lines.items():
+            met[j] = line.members.any(0) & ~sides.glides[j]
+        held, tied, live = (leaf[at_one] for leaf in (sides.held, sides.tied, sides.live))
+        shares = sides.active, sides.glides, sides.share
+        side = np.where(held, 0, np.where(live, -1, 1))
+        way = Way(self.slope, now.w, now.z, *shares, met, p * self.y, at_one, held & ~tied, side)
+        breach = first_breach(self.x, self.y, way, RATE * now.eps)
+        if breach is not None:
+            raise Doubt(*breach)
 
     def flat(self, lines: Lines, p: np.ndarray, eps: float) -> np.ndarray:
         """Lines that are the same on both sides."""
@@ -269,6 +359,25 @@ class Judge:
                 for g in np.flatnonzero(found[j].repels):
                     if (j, g) in met and (speed[g] if up[j][g] else -speed[g]) <= 0:
                         raise Open(j, int(line.at[g]))
+
+    def check_sides(self, now: Network, at_one: np.ndarray, lines, up, met: list, open_: list) -> None:
+        """Where neurons are on the repelling edges `met`, lines (j, g), and on those of `open_` they might as well be on the
+        other side: whether they leave to other sides then."""
+        if len(met) > _AT_ONCE:
+            raise Open(met[0][0], int(lines[met[0][0]].at[met[0][1]]))
+        ways = []
+        for number in range(2 ** len(met)):
+            trial = {j: side.copy() for j, side in up.items()}
+            for k, (j, g) in enumerate(met):
+                trial[j][g] ^= bool(number >> k & 1)
+            p, found = self.pulls(now, at_one, lines, trial)
+            speed = {j: self.speeds(now, j, line, found[j], p) for j, line in lines.items()}
+            away = [(speed[j][g] if trial[j][g] else -speed[j][g]) > 0 and found[j].repels[g] for j, g in met]
+            if all(away):
+                ways.append({(j, g): bool(trial[j][g]) for j, g in open_})
+        for j, g in open_:
+            if len({way[j, g] for way in ways}) > 1:
+                raise Open(j, int(lines[j].at[g]))
 
     def seen(self, now: Network, lines: dict[int, Lines], found: dict[int, Found]) -> np.ndarray:
         """Which neuron is active on which point, apart from edges that are held, [h, n]."""
@@ -343,7 +452,7 @@ class Judge:
             found, columns, rest, seen = piece(share)
         raise Open(-1, int(at_one[0]))
 
-    def sides(self, now: Network, at_one, lines, found, p) -> Sides:
+    def sides(self, now: Network, at_one, lines, found, p, tied) -> Sides:
         """What was found, as it is booked."""
         active, glides, share = now.active.copy(), now.glides.copy(), now.share.copy()
         seen = self.seen(now, lines, found)
@@ -362,8 +471,9 @@ class Judge:
         least = RATE * now.eps
         part = p[at_one] / self.q[at_one]
         live[at_one], held[at_one] = part >= 1 - least, (part > least) & (part < 1 - least)
+        held |= tied
         still = self.still(now, active, glides, lines, found, p) if held.any() else False
-        return Sides(active, glides, share, live, held, still)
+        return Sides(active, glides, share, live, held, tied, still)
 
     def still(self, now: Network, active, glides, lines, found, p) -> bool:
         """Whether no neuron feels a force."""
@@ -387,7 +497,7 @@ class Judge:
         margins = self.y * (z @ (self.gates(active) * edge))
         none = np.zeros(active.shape, bool)
         live = margins < 1 if live is None else live
-        now = Network(w, z, active, none, none * 0.0, live, none[0], -1, 0, 0.0, eps, every=True)
+        now = Network(w, z, active, none, none * 0.0, live, none[0], none[0], -1, 0, 0.0, eps, every=True)
         lines = {j: line for j in range(z.size) if (line := self.lines(now, j)).at.size}
         at_one = np.flatnonzero(self.at_one(w, z, active, eps)) if at_one is None else at_one
         p, found = self.pulls(now, at_one, lines, {j: line.up for j, line in lines.items()})
@@ -405,19 +515,48 @@ class Judge:
 
     # Many networks
 
+    def starts(self, state: State) -> tuple[State, list[tuple[int, float, EventKind, int, int]]]:
+        """States [b] at time 0, where those stop in which a neuron begins on an edge, to rounding, that repels it to both
+        sides; and what is to be told of them. Where w_j.x_i is 0 it is not active: that is no question of rounding."""
+        w, z, stop, told = (np.asarray(state.w), np.asarray(state.z), np.array(state.stop), [])
+        eps = float(np.finfo(z.dtype).eps)
+        w = w.astype(np.float64)
+        reach = np.linalg.norm(w, axis=2)[..., None] * self.size
+        near = (np.abs(w @ self.x.T) <= START * self.x.shape[1] * eps * reach) & (np.abs(w) @ np.abs(self.x).T > 0)
+        for b in np.flatnonzero(near.any((1, 2))):
+            active, live, none = np.asarray(state.active[b]), np.asarray(state.live[b]), np.zeros(self.y.size, bool)
+            off = np.zeros(active.shape, bool)
+            now = Network(w[b], z[b].astype(np.float64), active, off, off * 0.0, live, none, none, -1, 0, 0.0, eps)
+            try:
+                for j in np.flatnonzero(near[b].any(1)):
+                    lines = {j: self.lines(now, j)}
+                    up = {j: lines[j].up}
+                    mine = near[b, j].copy()
+                    for i in np.flatnonzero(mine & ~active[j]):
+                        mine[i] = sum(map(_product, w[b, j], self.x[i])) != 0
+                    repels = self.pulls(now, np.zeros(0, int), lines, up)[1][j].repels
+                    met = [(j, g) for g in np.flatnonzero(repels)]
+                    open_ = [(j, g) for j, g in met if (lines[j].members[g] & mine).any()]
+                    if open_:
+                        self.check_sides(now, np.zeros(0, int), lines, up, met, open_)
+            except Open as way:
+                stop[b] = Stop.OPEN
+                told.append((int(b), 0.0, EventKind.REPELS, *way.args))
+        return state._replace(stop=jnp.asarray(stop)), told
+
     def decided(self, state: State, which: np.ndarray, told: list[Any]) -> State:
         """`state` where those networks that stopped for it know who is held from now on."""
-        names = ("w", "live", "held", "leaving", "stop", "left", "active", "glides", "share", "parting", "waiting")
-        new = {name: np.array(getattr(state, name)) for name in names}
-        z, time, arriving, bound = (np.asarray(leaf) for leaf in (state.z, state.time, state.arriving, state.bound))
-        last, events = _last_margins(told, which), []
+        names = "w live held tied leaving arriving stop left active glides share parting waiting"
+        new = {name: np.array(getattr(state, name)) for name in names.split()}
+        z, time, bound = (np.asarray(leaf) for leaf in (state.z, state.time, state.bound))
+        last, events = _last_margins(told, which, time), []
         eps = float(np.finfo(z.dtype).eps)
         for b in map(int, which):
-            names = ("active", "glides", "share", "live", "held")
-            active, glides, share, live, held = (new[name][b].copy() for name in names)
+            names = ("active", "glides", "share", "live", "held", "tied")
+            active, glides, share, live, held, tied = (new[name][b].copy() for name in names)
             w = new["w"][b].astype(np.float64)
             now = Network(
-                *(w, z[b].astype(np.float64), active, glides, share, live, held, int(arriving[b])),
+                *(w, z[b].astype(np.float64), active, glides, share, live, held, tied, int(new["arriving"][b])),
                 *(int(bound[b]), float(time[b]), eps),
             )
             near = self.at_one(w, now.z, active, eps)
@@ -438,6 +577,10 @@ class Judge:
                 events.append((b, time[b], EventKind.REPELS, *open_way.args))
                 new["stop"][b] = Stop.OPEN
                 continue
+            except Doubt as doubt:
+                j, i = doubt.args
+                new["stop"][b], new["arriving"][b] = Stop.DOUBTED, i if j < 0 else (j + 1) * self.y.size + i
+                continue
             changes = _changes(now, sides, last.get(b))
             events += [(b, time[b], *change) for change in changes]
             new["left"][b] -= len(changes)
@@ -452,16 +595,14 @@ class Judge:
             for name in names:
                 new[name][b] = getattr(sides, name)
             if sides.still:
-                new["live"][b], new["held"][b] = False, False
+                new["live"][b], new["held"][b], new["tied"][b] = False, False, False
             for j in np.flatnonzero(on_edges):
                 new["waiting"][b, j] = False
                 if sides.glides[j].any():
                     # What rounding has put across the edges must not grow.
                     across = self.x[sides.glides[j]]
                     new["w"][b, j] = w[j] - across.T @ np.linalg.lstsq(across.T, w[j], rcond=None)[0]
-        if events:
-            columns = zip(*events, strict=True)
-            told.append(type(told[0])(*(np.array(c, like.dtype) for c, like in zip(columns, told[0], strict=True))))
+        tell(told, events)
         return state._replace(**{name: jnp.asarray(leaf) for name, leaf in new.items()})
 
     def _side(self, now: Network, glides: np.ndarray) -> int:
@@ -492,11 +633,22 @@ class Judge:
         return dual.astype(w.dtype), offset.astype(w.dtype)
 
 
+def tell(told: list[Any], events: list[tuple[int, float, EventKind, int, int]]) -> None:
+    """Puts `events` into the logs `told`."""
+    if events:
+        columns = zip(*events, strict=True)
+        told.append(type(told[0])(*(np.array(c, like.dtype) for c, like in zip(columns, told[0], strict=True))))
+
+
+def _product(a: float, b: float) -> Fraction:
+    return Fraction(float(a)) * Fraction(float(b))
+
+
 def _changes(now: Network, sides: Sides, last: int | None) -> list[tuple[EventKind, int, int]]:
     """The events between the sides before and after a decision: kind, neuron, point. `last`: the point whose arrival at 1 is
     in the log already."""
     found = []
-    for i in np.flatnonzero((sides.live != now.live) | (sides.held != now.held)):
+    for i in np.flatnonzero((sides.live != now.live) & ~(sides.held & now.held) | (sides.held != now.held)):
         if now.held[i]:
             kinds = [EventKind.FORGOTTEN if sides.live[i] else EventKind.FREED]
         else:
@@ -510,12 +662,12 @@ def _changes(now: Network, sides: Sides, last: int | None) -> list[tuple[EventKi
     return found
 
 
-def _last_margins(told: list[Any], which: np.ndarray) -> dict[int, int]:
-    """The point of the last event of each network of `which`, -1 where that was an edge."""
+def _last_margins(told: list[Any], which: np.ndarray, now: np.ndarray) -> dict[int, int]:
+    """The point of the last event of each network of `which`, -1 where that was an edge or before the time `now`."""
     found: dict[int, int] = {}
     for part in reversed(told):
         mine = np.isin(part.network, which)
-        points = np.where(part.neuron < 0, part.point, -1)[mine].tolist()
+        points = np.where((part.neuron < 0) & (part.time >= now[part.network]), part.point, -1)[mine].tolist()
         for b, point in zip(part.network[mine][::-1].tolist(), points[::-1], strict=True):
             found.setdefault(b, point)
         if len(found) == which.size:

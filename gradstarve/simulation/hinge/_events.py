@@ -332,9 +332,16 @@ def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room
         if neuron < 0:
             what = f"the margin of point {point} and edges are met at once, and who is held was not found"
         raise HypothesisError(
-            "the flow determines its way (an edge repels a neuron that was held on it, 16.4)",
+            "the flow determines its way (an edge repels a neuron that is on it, 16.4)",
             f"in {which} at t = {time:.12g} {what}",
             f"ask for times that end earlier {others}",
+        )
+    if stop == Stop.DOUBTED:
+        j, i = divmod(int(final.arriving[b]), x.shape[0])
+        what = f"neuron {j - 1} on the edge of point {i}" if j else f"the margin of point {i}"
+        raise ConvergenceError(
+            f"in {which} at t = {time:.12g} rounding hides what becomes of {what}: who is held there was decided, and does "
+            f"not hold when it is tried; ask for times that end earlier {others}"
         )
     if stop == Stop.FULL:
         raise ConvergenceError(f"{which} has more than max_events = {room} events by t = {time:.12g}; raise it {others}")

@@ -55,6 +55,7 @@ class Stop(IntEnum):
     OPEN = 3  # the flow does not determine the way
     UNDECIDED = 4  # who is held at an edge or at 1 has to be decided
     LOST = 5  # a search did not come to its end
+    DOUBTED = 6  # what was decided does not hold, to rounding
 
 
 class State(NamedTuple):
@@ -65,6 +66,7 @@ class State(NamedTuple):
     active: Bool[Array, "h n"]
     live: Bool[Array, " n"]  # below 1
     held: Bool[Array, " n"]  # sliding at 1
+    tied: Bool[Array, " n"]  # held by the others that are, its own pull at its bound
     leaving: Bool[Array, " n"]  # was held until this very moment
     waiting: Bool[Array, "h n"]  # edges that are passed at this very moment, one event after the other
     glides: Bool[Array, "h n"]  # neurons held on the edge of a point, which are not active there
@@ -147,7 +149,7 @@ def begin(network: TwoLayerReLU, task: Task, room: Int[Array, ""], keep: bool) -
     live = task.y * outputs(network.w, network.z, gates(active, task.slope), task.x) < 1
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros(n, bool)
     return State(
-        *(network.w, network.z, active, live, none, none, jnp.zeros_like(active)),
+        *(network.w, network.z, active, live, none, none, none, jnp.zeros_like(active)),
         glides=jnp.zeros_like(active),
         share=jnp.zeros(active.shape, dtype),
         parting=jnp.zeros_like(active),
