@@ -114,12 +114,14 @@ def passed(
     speed: Float[Array, " n"],
     reach: Float[Array, " n"],
     same: Bool[Array, "n n"],
-) -> tuple[Bool[Array, "h n"], Bool[Array, "h n"]]:
+) -> tuple[Bool[Array, "h n"], Bool[Array, "h n"], Bool[Array, ""]]:
     """Who is `active`, and which edges are `waiting` to be passed at this very moment, after neuron j has passed the edge of
-    point i. `edge`: w_j.x of all points there, `speed`: its derivative, `reach`: |x| (|w_j| + |z_j|); `same`: `on_one_line`.
+    point i; and whether it meets edges of other lines at this moment, whose order may matter. `edge`: w_j.x of all points
+    there, `speed`: its derivative, `reach`: |x| (|w_j| + |z_j|); `same`: `on_one_line`.
 
     Opposite points have one edge: a neuron that leaves one of them passes to the other, and must not stay between.
     """
-    near = jnp.abs(edge) <= EDGE * jnp.finfo(edge.dtype).eps * reach
-    together = (same[i] | near) & (speed * jnp.where(active[j], -1, 1) > 0) & ~jnp.any(waiting)
-    return active.at[j, i].set(~active[j, i]), waiting.at[j].set(waiting[j] | together).at[j, i].set(False)
+    near = (jnp.abs(edge) <= EDGE * jnp.finfo(edge.dtype).eps * reach) & (reach > 0)
+    leaves = (speed * jnp.where(active[j], -1, 1) > 0) & ~jnp.any(waiting)
+    meets = jnp.any(near & ~same[i] & leaves)
+    return active.at[j, i].set(~active[j, i]), waiting.at[j].set(waiting[j] | same[i] & leaves).at[j, i].set(False), meets

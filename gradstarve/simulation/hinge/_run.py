@@ -208,7 +208,7 @@ def run(state: State, task: Task) -> State:
         turned = is_edge & state.glides[j, i]
         pre = jnp.einsum("hd,nd->hn", w, x, precision="highest")
         reach = size * (jnp.linalg.norm(w[j]) + jnp.abs(z[j]))
-        active, waiting = passed(state.active, state.waiting, j, i, pre[j], now.z[j] * now.lean[j], reach, same)
+        active, waiting, meets = passed(state.active, state.waiting, j, i, pre[j], now.z[j] * now.lean[j], reach, same)
         waiting = waiting & is_edge & ~on_edges[j]
         # d(w_j.x_i)/dt after it has to lead away from the edge too.
         force = jnp.sum((gates(active[j], slope) * q * y * state.live)[:, None] * x, axis=0)
@@ -216,7 +216,7 @@ def run(state: State, task: Task) -> State:
         drift = push * jnp.dot(force, x[i]) * jnp.where(wakes, 1, -1)
         # One that leads back, then or after the others of this moment, is for all of them to decide together.
         crossed = state.crossed & (lapse <= MOMENT * jnp.finfo(dtype).eps * state.time)
-        undecided = is_edge & (on_edges[j] | crossed[j, i] | (drift < 0) & ~jnp.any(waiting)) & ~turned
+        undecided = is_edge & (on_edges[j] | crossed[j, i] | meets | (drift < 0) & ~jnp.any(waiting)) & ~turned
         crossed = crossed.at[j, i].set(crossed[j, i] | is_edge)
         active = jnp.where(is_edge & ~undecided & ~turned, active, state.active)
 

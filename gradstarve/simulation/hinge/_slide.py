@@ -326,7 +326,11 @@ def slide(state: State, task: Task, most: int, rails: Rails | None) -> State:
         # So do those of points of both labels, one of which is held: they may attract and repel (16.4).
         line = same[i] & (size > 0)
         mixed = jnp.any(line & state.held) & jnp.any(line & (y > 0)) & jnp.any(line & (y < 0))
-        undecided_edge = is_edge & (jnp.any(state.glides[j]) | crossed[j, i] | mixed)
+        mine = now.edge[:, j]
+        reach = size * (jnp.linalg.norm(moved.w[j]) + jnp.abs(moved.z[j]))
+        edge, speed = value(mine, t), value(slopes(mine), t)
+        active, waiting_now, meets = passed(state.active, state.waiting, j, i, edge, speed, reach, same)
+        undecided_edge = is_edge & (jnp.any(state.glides[j]) | crossed[j, i] | mixed | meets)
         crossed = crossed.at[j, i].set(crossed[j, i] | is_edge)
         is_edge = is_edge & ~undecided_edge
         point = jnp.where(is_edge | is_rail, i, jnp.where(is_pull, spot, number))
@@ -339,10 +343,6 @@ def slide(state: State, task: Task, most: int, rails: Rails | None) -> State:
         told = is_edge | is_margin | is_pull & ~ties | turned
         moved = noted(moved, told, moved.time, kind, jnp.where(is_edge | turned, j, -1), point)
 
-        mine = now.edge[:, j]
-        reach = size * (jnp.linalg.norm(moved.w[j]) + jnp.abs(moved.z[j]))
-        edge, speed = value(mine, t), value(slopes(mine), t)
-        active, waiting_now = passed(state.active, state.waiting, j, i, edge, speed, reach, same)
         active, waiting_now = jnp.where(is_edge, active, state.active), jnp.where(is_edge, waiting_now, state.waiting)
 
         freed = is_pull & (jnp.arange(most) == number)
@@ -353,7 +353,7 @@ def slide(state: State, task: Task, most: int, rails: Rails | None) -> State:
         held = state.held.at[point].set(state.held[point] & ~(is_pull & ~ties))
         undecided = jumped | is_margin | undecided_edge | is_rail | is_pull & (ties | jnp.any(state.glides)) | is_edge & ties
         stop = jnp.where(undecided & (moved.stop == Stop.RUNNING), Stop.UNDECIDED, moved.stop)
-        stop = jnp.where(turned & (moved.stop == Stop.UNDECIDED), Stop.OPEN, stop)
+        stop = jnp.where(turned & (stop == Stop.UNDECIDED), Stop.OPEN, stop)
         stop = jnp.where(ended & (longest > 0) | jumped | waiting, stop, Stop.LOST)
         moved = moved._replace(
             arriving=jnp.where(undecided_edge | is_rail, place_of_edge, -1).astype(jnp.int32),
