@@ -67,12 +67,13 @@ class Lines(NamedTuple):
 
 class Found(NamedTuple):
     """One neuron with known pulls: the `share` of every line, 0 below and 1 above, the force c_j [d], and which lines are
-    held, attract and repel, [g] each."""
+    held, which repel, and of which this is `unclear` while pulls are open, [g] each."""
 
     share: np.ndarray
     force: np.ndarray
     held: np.ndarray
     repels: np.ndarray
+    unclear: np.ndarray
 
 
 class Network(NamedTuple):
@@ -209,15 +210,7 @@ class Judge:
         held[free] = (share[free] > least) & (share[free] < 1 - least)
         share[free] = np.where(share[free] <= least, 0, np.where(share[free] >= 1 - least, 1, share[free]))
         force = base + (jump[free] * share[free]) @ lines.x[free]
-        for g in np.flatnonzero(unclear & lines.arriving):
-            # It passes, whatever the open pulls are, or may as well stay.
-            above, below = (np.maximum(sign * lines.unit[g], 0) * sign for sign in (1, -1))
-            felt = (above + self.slope * below if up[g] else below + self.slope * above) * self.y
-            change = np.where(mixed & lines.members[g], np.stack([-p, self.q - p]) * felt, 0)
-            ends = lines.x[g] @ force + lines.x[g] @ lines.x[g] * np.array([change.min(0).sum(), change.max(0).sum()])
-            if (lead * (ends if up[g] else -ends) <= 0).any():
-                raise Open(j, int(lines.at[g]))
-        return Found(share, force, held, repels)
+        return Found(share, force, held, repels, unclear)
 
     def lead(self, now: Network, j: int, p: np.ndarray) -> float:
         """The sign that a read-out of 0 is about to have."""
@@ -263,6 +256,10 @@ class Judge:
             rests = [(j, g) for j in lines for g in np.flatnonzero(found[j].repels)]
             if any(not flipped[j][g] for j, g in rests):
                 self.check_sides(now, at_one, lines, up, rests, rests)
+            for j, line in lines.items():
+                for g in np.flatnonzero(found[j].unclear & line.arriving):
+                    if self.may_stay(now, at_one, lines, found, p, j, g):
+                        raise Open(j, int(line.at[g]))
         p, found, tied = self.split(now, at_one, lines, up, found, p)
         sides = self.sides(now, at_one, lines, found, p, tied)
         if not sides.still:
@@ -322,6 +319,46 @@ class Judge:
                 raise Open(j, int(line.at[np.argmax(again[j].held != found[j].held)]))
         return p, again, tied
 
+    def may_stay(self, now: Network, at_one: np.ndarray, lines, found, p, j: int, g: int) -> bool:
+        """Whether neuron j, which comes to line g of points of both labels, one of which has an open pull, may as well stay
+        there: in turns below and above, with pulls of their own on either side that hold all margins on the average."""
+        line, tol = lines[j], RATE * now.eps
+        gate, edge = self.gates(self.seen(now, lines, found)), now.w @ self.x.T
+        held = {k: found[k].held.copy() for k in lines}
+        held[j][g] = True
+        mine = np.zeros(self.y.size, bool)
+        mine[at_one] = (p[at_one] > tol * self.q[at_one]) & (p[at_one] < (1 - tol) * self.q[at_one])
+        force = (gate * np.where(mine, 0, p * self.y)) @ self.x
+        along = np.broadcast_to(self.x[mine], (now.z.size, mine.sum(), self.x.shape[1])).copy()
+        for k, other in lines.items():
+            edge[k, other.members.any(0)] = 0
+            off = np.linalg.pinv(other.x[held[k]]) @ other.x[held[k]] if held[k].any() else 0 * np.eye(self.x.shape[1])
+            along[k], force[k] = along[k] - along[k] @ off, force[k] - off @ force[k]
+        on = gate * edge
+        rows = np.concatenate([(gate * now.z[:, None])[:, mine, None] * along, on[:, mine, None]], axis=2)
+        rows = (rows * self.y[mine, None]).transpose(1, 0, 2).reshape(mine.sum(), -1)
+        known = np.concatenate([now.z[:, None] * force, (on @ np.where(mine, 0, p * self.y))[:, None]], axis=1).reshape(-1)
+        pull = p.copy()
+        pull[mine] = np.linalg.lstsq(rows.T, -known, rcond=None)[0]
+        if (pull < 0).any() or (pull > self.q).any():
+            return True
+        # The force along the line, of the part of the time above and what of the pulls falls on it.
+        others = found[j].held & (np.arange(line.at.size) != g)
+        x = line.x[g] - (line.x[g] @ np.linalg.pinv(line.x[others]) @ line.x[others] if others.any() else 0)
+        positive, negative = np.maximum(line.unit[g], 0), np.minimum(line.unit[g], 0)
+        sides = [positive + self.slope * negative, negative + self.slope * positive]
+        new, old = sides if found[j].share[g] > 0.5 else sides[::-1]
+        rest = x @ ((gate[j] * ~line.members[g] * pull * self.y) @ self.x)
+        ends = []
+        for part in {0.0, 1.0, *(pull[mine] / self.q[mine]), *(1 - pull[mine] / self.q[mine])}:
+            least = np.where(mine, np.maximum(0, pull - (1 - part) * self.q), part * pull)
+            most = np.where(mine, np.minimum(part * self.q, pull), part * pull)
+            gain = self.y * (new - old) * np.stack([least, most])
+            ends.append(rest + x @ line.x[g] * (old @ (pull * self.y) + np.array([gain.min(0).sum(), gain.max(0).sum()])))
+            if part == 0:
+                start = ends[-1][0]
+        return bool(min(low for low, _ in ends) <= 0) if start > 0 else bool(max(high for _, high in ends) >= 0)
+
     def check(self, now: Network, at_one: np.ndarray, lines, sides: Sides, p: np.ndarray) -> None:
         """Raises where `sides` do not hold."""
         met = np.zeros(sides.active.shape, bool)
@@ -353,10 +390,12 @@ class Judge:
             before = [bool(number >> k & 1) for k in range(len(met))]
             for (j, g), old in zip(met, before, strict=True):
                 trial[j][g] ^= old
-            p, found = self.pulls(now, at_one, lines, trial)
+            p, other = self.pulls(now, at_one, lines, trial)
             for j, line in lines.items():
-                speed = self.speeds(now, j, line, found[j], p)
-                for g in np.flatnonzero(found[j].repels):
+                speed = self.speeds(now, j, line, other[j], p)
+                # One that stays on all of its edges, whatever it is told of this one, has no choice to make.
+                stays = np.abs(other[j].force - found[j].force).max() <= RATE * now.eps * (p @ self.size)
+                for g in np.flatnonzero(other[j].repels & ~stays):
                     if (j, g) in met and (speed[g] if up[j][g] else -speed[g]) <= 0:
                         raise Open(j, int(line.at[g]))
 
