@@ -255,7 +255,7 @@ class Judge:
             self.check_order(now, at_one, lines, up, found, flipped)
             rests = [(j, g) for j in lines for g in np.flatnonzero(found[j].repels)]
             if any(not flipped[j][g] for j, g in rests):
-                self.check_sides(now, at_one, lines, up, rests, rests)
+                self.check_sides(now, at_one, lines, up, rests)
             for j, line in lines.items():
                 for g in np.flatnonzero(found[j].unclear & line.arriving):
                     if self.may_stay(now, at_one, lines, found, p, j, g):
@@ -336,7 +336,7 @@ class Judge:
             along[k], force[k] = along[k] - along[k] @ off, force[k] - off @ force[k]
         on = gate * edge
         rows = np.concatenate([(gate * now.z[:, None])[:, mine, None] * along, on[:, mine, None]], axis=2)
-        rows = (rows * self.y[mine, None]).transpose(1, 0, 2).reshape(mine.sum(), -1)
+        rows = (rows * self.y[mine, None]).transpose(1, 0, 2).reshape(mine.sum(), now.z.size * (self.x.shape[1] + 1))
         known = np.concatenate([now.z[:, None] * force, (on @ np.where(mine, 0, p * self.y))[:, None]], axis=1).reshape(-1)
         pull = p.copy()
         pull[mine] = np.linalg.lstsq(rows.T, -known, rcond=None)[0]
@@ -367,7 +367,10 @@ class Judge:
         held, tied, live = (leaf[at_one] for leaf in (sides.held, sides.tied, sides.live))
         shares = sides.active, sides.glides, sides.share
         side = np.where(held, 0, np.where(live, -1, 1))
-        way = Way(self.slope, now.w, now.z, *shares, met, p * self.y, at_one, held & ~tied, side)
+        # An open pull is the solution of a system: what it is rounded to is a part of all of it.
+        p, most = p.copy(), p.copy()
+        p[at_one], most[at_one] = np.where(held & ~tied, p[at_one], np.where(live, self.q[at_one], 0)), self.q[at_one]
+        way = Way(self.slope, now.w, now.z, *shares, met, p * self.y, most, at_one, held & ~tied, side)
         breach = first_breach(self.x, self.y, way, RATE * now.eps)
         if breach is not None:
             raise Doubt(*breach)
@@ -399,24 +402,23 @@ class Judge:
                     if (j, g) in met and (speed[g] if up[j][g] else -speed[g]) <= 0:
                         raise Open(j, int(line.at[g]))
 
-    def check_sides(self, now: Network, at_one: np.ndarray, lines, up, met: list, open_: list) -> None:
-        """Where neurons are on the repelling edges `met`, lines (j, g), and on those of `open_` they might as well be on the
-        other side: whether they leave to other sides then."""
+    def check_sides(self, now: Network, at_one: np.ndarray, lines, up, met: list) -> None:
+        """Raises where neurons on repelling edges `met`, lines (j, g), may as well be on other sides of them, and take another
+        way then."""
         if len(met) > _AT_ONCE:
             raise Open(met[0][0], int(lines[met[0][0]].at[met[0][1]]))
-        ways = []
+        first = {}
         for number in range(2 ** len(met)):
             trial = {j: side.copy() for j, side in up.items()}
             for k, (j, g) in enumerate(met):
                 trial[j][g] ^= bool(number >> k & 1)
             p, found = self.pulls(now, at_one, lines, trial)
             speed = {j: self.speeds(now, j, line, found[j], p) for j, line in lines.items()}
-            away = [(speed[j][g] if trial[j][g] else -speed[j][g]) > 0 and found[j].repels[g] for j, g in met]
-            if all(away):
-                ways.append({(j, g): bool(trial[j][g]) for j, g in open_})
-        for j, g in open_:
-            if len({way[j, g] for way in ways}) > 1:
-                raise Open(j, int(lines[j].at[g]))
+            if any((speed[j][g] if trial[j][g] else -speed[j][g]) < 0 for j, g in met):
+                continue
+            for j, g in met:
+                if np.abs(found[j].force - first.setdefault(j, found[j].force)).max() > RATE * now.eps * (p @ self.size):
+                    raise Open(j, int(lines[j].at[g]))
 
     def seen(self, now: Network, lines: dict[int, Lines], found: dict[int, Found]) -> np.ndarray:
         """Which neuron is active on which point, apart from edges that are held, [h, n]."""
@@ -574,10 +576,9 @@ class Judge:
                     for i in np.flatnonzero(mine & ~active[j]):
                         mine[i] = sum(map(_product, w[b, j], self.x[i])) != 0
                     repels = self.pulls(now, np.zeros(0, int), lines, up)[1][j].repels
-                    met = [(j, g) for g in np.flatnonzero(repels)]
-                    open_ = [(j, g) for j, g in met if (lines[j].members[g] & mine).any()]
-                    if open_:
-                        self.check_sides(now, np.zeros(0, int), lines, up, met, open_)
+                    met = [(j, g) for g in np.flatnonzero(repels) if (lines[j].members[g] & mine).any()]
+                    if met:
+                        self.check_sides(now, np.zeros(0, int), lines, up, met)
             except Open as way:
                 stop[b] = Stop.OPEN
                 told.append((int(b), 0.0, EventKind.REPELS, *way.args))
