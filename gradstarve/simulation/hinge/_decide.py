@@ -180,7 +180,7 @@ class Judge:
         below = (np.minimum(lines.unit, 0) + self.slope * np.maximum(lines.unit, 0)) @ push
         jump = (1 - self.slope) * (np.abs(lines.unit) @ push)
         flat = self.flat(lines, p, now.eps)
-        # Points of both labels, of which the pull of one is open, so that the edge may attract and repel: no convex function.
+        # Points of both labels, one of which has an open pull, so that the edge may attract and repel: no convex function.
         fixed, pull = np.where(mixed, 0, push), np.where(mixed, self.q * self.y, 0)
         least, most = (np.abs(lines.unit) @ (fixed + part) for part in (np.minimum(pull, 0), np.maximum(pull, 0)))
         unclear = (least < 0) & (most > 0) & (not now.every)
@@ -403,8 +403,8 @@ class Judge:
                         raise Open(j, int(line.at[g]))
 
     def check_sides(self, now: Network, at_one: np.ndarray, lines, up, met: list) -> None:
-        """Raises where neurons on repelling edges `met`, lines (j, g), may as well be on other sides of them, and take another
-        way then."""
+        """Raises where neurons on repelling edges `met`, lines (j, g), may as well be on other sides of them, and take
+        another way then."""
         if len(met) > _AT_ONCE:
             raise Open(met[0][0], int(lines[met[0][0]].at[met[0][1]]))
         first = {}
@@ -562,8 +562,8 @@ class Judge:
         w, z, stop, told = (np.asarray(state.w), np.asarray(state.z), np.array(state.stop), [])
         eps = float(np.finfo(z.dtype).eps)
         w = w.astype(np.float64)
-        reach = np.linalg.norm(w, axis=2)[..., None] * self.size
-        near = (np.abs(w @ self.x.T) <= START * self.x.shape[1] * eps * reach) & (np.abs(w) @ np.abs(self.x).T > 0)
+        terms = np.abs(w) @ np.abs(self.x).T
+        near = (np.abs(w @ self.x.T) <= START * self.x.shape[1] * eps * terms) & (terms > 0)
         for b in np.flatnonzero(near.any((1, 2))):
             active, live, none = np.asarray(state.active[b]), np.asarray(state.live[b]), np.zeros(self.y.size, bool)
             off = np.zeros(active.shape, bool)

@@ -20,8 +20,8 @@ import numpy as np
 class Way(NamedTuple):
     """A network and how it is about to move: `slope` of a leaky ReLU, weights, who is `active`, who `glides` with which
     `share`, who is `met`: on an edge and not held there, [h, n]; the pulls y_i p_i, and what they are to be compared with,
-    `most` [n]; and of the points `at` 1, [m]: which are `held` and have an open pull, and the `side` of those let go, -1 below
-    and 1 above, 0 for those that stay."""
+    `most` [n]; and of the points `at` 1, [m]: which are `held` and have an open pull, and the `side` of those let go, -1
+    below and 1 above, 0 for those that stay."""
 
     slope: float
     w: np.ndarray
@@ -44,7 +44,7 @@ def first_breach(x: np.ndarray, y: np.ndarray, way: Way, tol: float) -> tuple[in
     gate = np.where(way.active, 1.0, way.slope)
     part = gate + (1 - way.slope) * way.share
     gate = np.where(way.glides, 0, gate)
-    force, load = (part * push) @ x, ((part * way.most) @ size)[:, None]
+    force, load = (part * push) @ x, ((np.where(way.glides | way.met, 1, part) * way.most) @ size)[:, None]
     edge = np.where(way.glides | way.met, 0, way.w @ x.T)
     on = gate * edge
     dz, far = (on @ push)[:, None], (np.abs(on) @ way.most)[:, None]

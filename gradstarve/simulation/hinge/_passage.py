@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 FLAT = 4  # x_i.c_j of orthogonal vectors, of |x_i| |c_j|: one product of unit vectors, which must not wake a neuron
 LINE = 16  # the distance of two unit vectors along one line: two norms, and all coordinates
 EDGE = 64  # w_j.x_i on its edge, of |x_i| (|w_j| + |z_j|): weights have come there by a segment or a series
-START = 2  # w_j.x_i of given weights, of d |w_j| |x_i|: a sum of d products, in whatever order it is taken
+START = 2  # w_j.x_i of given weights, of d times the sum of its |terms|: a sum of d products, in whatever order
 MARGIN = 2  # 1 - m_i at the end of a passage in closed form: the last step is below one rounding of m_i
 SUM = 8  # the same of a series, of 1 + sum_j |z_j w_j.x_i|, and of edges: a sum over neurons that may cancel
 PULL = 256  # u_i / q_i of a held point at 0 or at 1: the solution of a linear system with the kernel
