@@ -118,7 +118,9 @@ def in_box(columns: np.ndarray, rest: np.ndarray, tol: float) -> np.ndarray:
     from scipy.optimize import lsq_linear
 
     scale = np.max(np.abs(columns)) or 1.0
-    return lsq_linear(columns / scale, -rest / scale, (0, 1), method="bvls", tol=tol).x
+    found = lsq_linear(columns / scale, -rest / scale, (0, 1), method="bvls", tol=tol).x
+    # What is 0 but for rounding must not pull the other way.
+    return np.where(found <= tol, 0, np.minimum(found, 1))
 
 
 class Judge:

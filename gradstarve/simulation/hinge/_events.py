@@ -42,7 +42,7 @@ WORDS = {
     EventKind.HELD: "the margin of point {point} is held at 1",
     EventKind.FREED: "the margin of point {point} rises above 1",
     EventKind.SLIDES: "neuron {neuron} begins to slide along the edge of point {point}",
-    EventKind.REPELS: "the edge of point {point}, which neuron {neuron} is on, begins to repel it",
+    EventKind.REPELS: "the edge of point {point}, which neuron {neuron} is on, repels it",
 }
 
 

@@ -29,8 +29,8 @@ class EventKind(IntEnum):
 
     WAKES, SLEEPS: neuron j becomes active on point i, or stops being so; LEARNT, FORGOTTEN: the margin of point i reaches 1,
     or falls below it; HELD, FREED: the margin of point i begins to slide at 1, or leaves 1 upwards. SLIDES: neuron j begins
-    to slide along the edge of point i, which it leaves as it WAKES or SLEEPS; REPELS: this edge begins to repel it to both
-    sides, and its run ends (16.4).
+    to slide along the edge of point i, which it leaves as it WAKES or SLEEPS; REPELS: the edge of point i, which it is on,
+    repels it, the flow does not determine to which side, and its run ends (16.4).
 
     >>> EventKind(3).name, int(EventKind.WAKES)
     ('LEARNT', 1)
