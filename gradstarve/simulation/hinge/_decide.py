@@ -13,8 +13,12 @@ pieces are told apart by who is held on edges; Newton steps from piece to piece 
 
 Points on one line through 0 share one edge, and their sides change together: of their pulls the neuron feels between D, what
 they push below the edge, and U, above it. Where z_j (U - D) > 0 (a single point with y_i z_j > 0, or points of both labels)
-the edge repels: a neuron that arrives passes it, as its speed only grows; that a held edge begins to repel, or that several
-repelling edges are met at once and their order matters, leaves the way open (16.4).
+the edge repels: a neuron that arrives passes it, as its speed only grows. The way is open (16.4) where a held edge begins to
+repel; where several repelling edges are met at once and their order matters; where another side of one that a neuron is on
+leads to another motion, standing still included; and where the pull of one of two labels on a line is open, so that the edge
+attracts below that margin and repels above, and a neuron that comes there may as well stay.
+
+Margins at 1 that depend on each other leave their pulls open, and `_ties` chooses; `_holds` tries every decision.
 
 In a leaky network of slope al a neuron feels al of the pull of a point that it is not active on: [active] above is then 1 or
 al, and s_ji counts from al to 1.
@@ -260,7 +264,7 @@ class Judge:
                 self.check_sides(now, at_one, lines, up, rests)
             for j, line in lines.items():
                 for g in np.flatnonzero(found[j].unclear & line.arriving):
-                    if self.may_stay(now, at_one, lines, found, p, j, g):
+                    if self.may_stay(now, at_one, lines, found, p, j, int(g)):
                         raise Open(j, int(line.at[g]))
         p, found, tied = self.split(now, at_one, lines, up, found, p)
         sides = self.sides(now, at_one, lines, found, p, tied)
@@ -571,7 +575,7 @@ class Judge:
             off = np.zeros(active.shape, bool)
             now = Network(w[b], z[b].astype(np.float64), active, off, off * 0.0, live, none, none, -1, 0, 0.0, eps)
             try:
-                for j in np.flatnonzero(near[b].any(1)):
+                for j in map(int, np.flatnonzero(near[b].any(1))):
                     lines = {j: self.lines(now, j)}
                     up = {j: lines[j].up}
                     mine = near[b, j].copy()

@@ -55,7 +55,7 @@ def split(
             ways = np.zeros((share.size, null.shape[1]))
             ways[loose] = null / strength[loose, None]
             ways = ways / np.abs(ways).max(0)
-        moves = (np.abs(ways) > tol).any(1)
+        moves = np.abs(ways).max(1, initial=0) > tol
         if not moves.any():
             break
         inner = _innermost(share, ways, moves, slacks)
