@@ -259,7 +259,9 @@ class Judge:
             raise Open(j, int(lines[j].at[0]))
         if now.time > 0:
             self.check_order(now, at_one, lines, up, found, flipped)
-            rests = [(j, g) for j in lines for g in np.flatnonzero(found[j].repels)]
+            # An edge that a neuron is on without being held or moved is one of its start: its side is known.
+            moves = {j: found[j].held.any() | (self.speeds(now, j, line, found[j], p) != 0) for j, line in lines.items()}
+            rests = [(j, g) for j in lines for g in np.flatnonzero(found[j].repels & moves[j])]
             if any(not flipped[j][g] for j, g in rests):
                 self.check_sides(now, at_one, lines, up, rests)
             for j, line in lines.items():
