@@ -82,13 +82,13 @@ def ahead(state: State, task: Task, span: Float[Array, ""]) -> tuple[State, Any,
         reach = size * (jnp.linalg.norm(w, axis=1) + jnp.abs(z))[:, None]
         speed = now.z[:, None] * now.lean
         first_row = jnp.zeros((), jnp.int32)
-        active, waiting = one_row(ways.active[:, None], ways.waiting[:, None], first_row, i, pre, speed, reach, same)
+        active, waiting, meets = one_row(ways.active[:, None], ways.waiting[:, None], first_row, i, pre, speed, reach, same)
         active, waiting = active[:, 0], waiting[:, 0]
         force = jnp.einsum("hn,nd->hd", gates(active, slope) * pull, x, precision="highest")
         push = jnp.where(z != 0, z, jnp.sum(w * force, axis=1))
         drift = push * jnp.sum(force * x[i], axis=1) * jnp.where(wakes, 1, -1)
         crossed = ways.crossed & (lapse <= 0)[:, None]
-        unclear = on_edges | crossed[row, i] | (drift < 0) & ~jnp.any(waiting, axis=1) | (ways.count >= EACH)
+        unclear = on_edges | crossed[row, i] | meets | (drift < 0) & ~jnp.any(waiting, axis=1) | (ways.count >= EACH)
         stopped = jnp.minimum(ways.stopped, jnp.min(jnp.where(goes & unclear, ways.clock + first, jnp.inf)))
         goes = goes & ~unclear
         place = jnp.where(goes, ways.count, EACH)

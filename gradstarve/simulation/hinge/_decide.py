@@ -13,8 +13,12 @@ pieces are told apart by who is held on edges; Newton steps from piece to piece 
 
 Points on one line through 0 share one edge, and their sides change together: of their pulls the neuron feels between D, what
 they push below the edge, and U, above it. Where z_j (U - D) > 0 (a single point with y_i z_j > 0, or points of both labels)
-the edge repels: a neuron that arrives passes it, as its speed only grows; that a held edge begins to repel, or that several
-repelling edges are met at once and their order matters, leaves the way open (16.4).
+the edge repels: a neuron that arrives passes it, as its speed only grows. The way is open (16.4) where a held edge begins to
+repel; where several repelling edges are met at once and their order matters; where another side of one that a neuron is on
+leads to another motion, standing still included; and where the pull of one of two labels on a line is open, so that the edge
+attracts below that margin and repels above, and a neuron that comes there may as well stay.
+
+Margins at 1 that depend on each other leave their pulls open, and `_ties` chooses; `_holds` tries every decision.
 
 In a leaky network of slope al a neuron feels al of the pull of a point that it is not active on: [active] above is then 1 or
 al, and s_ji counts from al to 1.
@@ -22,14 +26,17 @@ al, and s_ji counts from al to 1.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from gradstarve.problem import Dataset
-from gradstarve.simulation.hinge._passage import AT_ONE, BOX, EDGE, LINE, RATE
+from gradstarve.simulation.hinge._holds import Way, first_breach
+from gradstarve.simulation.hinge._passage import AT_ONE, BOX, EDGE, LINE, RATE, START
 from gradstarve.simulation.hinge._run import EventKind, State, Stop
+from gradstarve.simulation.hinge._ties import Slacks, nullspace, split
 
 # Newton steps from piece to piece of one decision, times that a line of edges is looked at, and repelling edges at once.
 _PIECES, _LOOKS, _AT_ONCE = 60, 8, 6
@@ -41,6 +48,10 @@ _MOST_STUCK = 3
 
 class Open(Exception):
     """The flow does not determine how it goes on: neuron, point."""
+
+
+class Doubt(Exception):
+    """What was decided does not hold, to rounding: neuron, point."""
 
 
 class Lines(NamedTuple):
@@ -60,12 +71,13 @@ class Lines(NamedTuple):
 
 class Found(NamedTuple):
     """One neuron with known pulls: the `share` of every line, 0 below and 1 above, the force c_j [d], and which lines are
-    held, attract and repel, [g] each."""
+    held, which repel, and of which this is `unclear` while pulls are open, [g] each."""
 
     share: np.ndarray
     force: np.ndarray
     held: np.ndarray
     repels: np.ndarray
+    unclear: np.ndarray
 
 
 class Network(NamedTuple):
@@ -78,6 +90,7 @@ class Network(NamedTuple):
     share: np.ndarray
     live: np.ndarray
     held: np.ndarray
+    tied: np.ndarray
     arriving: int
     bound: int
     time: float
@@ -86,14 +99,15 @@ class Network(NamedTuple):
 
 
 class Sides(NamedTuple):
-    """Who is `active` on which point, who glides and with which `share` [h, n]; which margins are `live` and `held` [n]; and
-    whether nothing pulls any more."""
+    """Who is `active` on which point, who glides and with which `share` [h, n]; which margins are `live` and `held`, and
+    which of those held are `tied` to the others, their pull being at its bound [n]; and whether nothing pulls any more."""
 
     active: np.ndarray
     glides: np.ndarray
     share: np.ndarray
     live: np.ndarray
     held: np.ndarray
+    tied: np.ndarray
     still: bool
 
 
@@ -108,7 +122,9 @@ def in_box(columns: np.ndarray, rest: np.ndarray, tol: float) -> np.ndarray:
     from scipy.optimize import lsq_linear
 
     scale = np.max(np.abs(columns)) or 1.0
-    return lsq_linear(columns / scale, -rest / scale, (0, 1), method="bvls", tol=tol).x
+    found = lsq_linear(columns / scale, -rest / scale, (0, 1), method="bvls", tol=tol).x
+    # What is 0 but for rounding must not pull the other way.
+    return np.where(found <= tol, 0, np.minimum(found, 1))
 
 
 class Judge:
@@ -170,12 +186,12 @@ class Judge:
         below = (np.minimum(lines.unit, 0) + self.slope * np.maximum(lines.unit, 0)) @ push
         jump = (1 - self.slope) * (np.abs(lines.unit) @ push)
         flat = self.flat(lines, p, now.eps)
-        signs = np.where(lines.members & (self.size > 0), self.y, 0)
-        both = (signs.max(1, initial=0) > 0) & (signs.min(1, initial=0) < 0)
-        # Points of both labels, of which the pull of one is open: no convex function any more.
-        unclear = both & (lines.members & mixed).any(1) & (not now.every)
-        if (unclear & (lines.arriving | lines.gliding)).any():
-            raise Open(j, int(lines.at[np.argmax(unclear & (lines.arriving | lines.gliding))]))
+        # Points of both labels, one of which has an open pull, so that the edge may attract and repel: no convex function.
+        fixed, pull = np.where(mixed, 0, push), np.where(mixed, self.q * self.y, 0)
+        least, most = (np.abs(lines.unit) @ (fixed + part) for part in (np.minimum(pull, 0), np.maximum(pull, 0)))
+        unclear = (least < 0) & (most > 0) & (not now.every)
+        if (unclear & lines.gliding).any():
+            raise Open(j, int(lines.at[np.argmax(unclear & lines.gliding)]))
         z = now.z[j]
         lead = z if z != 0 else self.lead(now, j, p)
         attracts = ~flat & ~unclear & (now.every | (lead * jump < 0))
@@ -200,7 +216,7 @@ class Judge:
         held[free] = (share[free] > least) & (share[free] < 1 - least)
         share[free] = np.where(share[free] <= least, 0, np.where(share[free] >= 1 - least, 1, share[free]))
         force = base + (jump[free] * share[free]) @ lines.x[free]
-        return Found(share, force, held, repels)
+        return Found(share, force, held, repels, unclear)
 
     def lead(self, now: Network, j: int, p: np.ndarray) -> float:
         """The sign that a read-out of 0 is about to have."""
@@ -243,7 +259,129 @@ class Judge:
             raise Open(j, int(lines[j].at[0]))
         if now.time > 0:
             self.check_order(now, at_one, lines, up, found, flipped)
-        return self.sides(now, at_one, lines, found, p)
+            # An edge that a neuron is on without being held or moved is one of its start: its side is known.
+            moves = {j: found[j].held.any() | (self.speeds(now, j, line, found[j], p) != 0) for j, line in lines.items()}
+            rests = [(j, g) for j in lines for g in np.flatnonzero(found[j].repels & moves[j])]
+            if any(not flipped[j][g] for j, g in rests):
+                self.check_sides(now, at_one, lines, up, rests)
+            for j, line in lines.items():
+                for g in np.flatnonzero(found[j].unclear & line.arriving):
+                    if self.may_stay(now, at_one, lines, found, p, j, int(g)):
+                        raise Open(j, int(line.at[g]))
+        p, found, tied = self.split(now, at_one, lines, up, found, p)
+        sides = self.sides(now, at_one, lines, found, p, tied)
+        if not sides.still:
+            self.check(now, at_one, lines, sides, p)
+        return sides
+
+    def split(self, now: Network, at_one: np.ndarray, lines, up, found, p) -> tuple[np.ndarray, dict, np.ndarray]:
+        """The pulls and neurons `found`, with another split of the pulls where margins depend on each other; and which ones
+        are tied to others then, [n]."""
+        tied, tol = np.zeros(self.y.size, bool), RATE * now.eps
+        if at_one.size < 2:
+            return p, found, tied
+        gate, edge = self.gates(self.seen(now, lines, found)), now.w @ self.x.T
+        along = np.broadcast_to(self.x[at_one], (now.z.size, at_one.size, self.x.shape[1])).copy()
+        by, at = [np.zeros((0, at_one.size))], [np.zeros(0)]
+        for j, line in lines.items():
+            edge[j, line.members.any(0)] = 0
+            mine, free = found[j].held, gate[j] * ~line.members.any(0)
+            if not mine.any():
+                continue
+            x = line.x[mine]
+            dual = np.linalg.pinv(x).T
+            along[j] -= along[j] @ dual.T @ x
+            # The push of a held edge stays between those below and above it, in units of their distance.
+            below = (np.minimum(line.unit, 0) + self.slope * np.maximum(line.unit, 0))[mine] * self.y
+            jump = (1 - self.slope) * np.abs(line.unit[mine]) * self.y
+            push = -(dual @ self.x.T) * (free * self.y) - below
+            size = jump @ p
+            for rows in (push, jump - push):
+                by.append((rows * self.q)[:, at_one] / size[:, None])
+            at += [found[j].share[mine], 1 - found[j].share[mine]]
+        rows = (gate[:, at_one] * self.y[at_one])[:, :, None] * along
+        on = (gate * edge)[:, at_one] * self.y[at_one]
+        slopes = np.concatenate([now.z[:, None, None] * rows, on[:, :, None]], axis=2)
+        rows, slopes = (leaf.transpose(1, 0, 2).reshape(at_one.size, -1) for leaf in (rows, slopes))
+        length = np.linalg.norm(rows, axis=1)
+        unit = rows / np.where(length > 0, length, 1)[:, None]
+        if not nullspace(unit, tol).size:
+            return p, found, tied
+        force = (gate * (p * self.y)) @ self.x
+        for j in lines:
+            force[j] = found[j].force
+        motion = np.concatenate([now.z[:, None] * force, ((gate * edge) @ (p * self.y))[:, None]], axis=1).reshape(-1)
+        load = np.linalg.norm(slopes, axis=1)
+        whole = (np.abs(now.z)[:, None] * gate * self.size + np.abs(gate * edge)) @ p
+        idle = np.abs(slopes @ motion) <= tol * load * (np.linalg.norm(whole) + np.linalg.norm(motion))
+        bounds = Slacks(np.concatenate(by), np.concatenate(at))
+        new = split(unit, self.q[at_one] * length, p[at_one] / self.q[at_one], idle & (length > 0), bounds, tol)
+        if new is None:
+            raise Open(-1, int(at_one[0]))
+        p, tied[at_one] = p.copy(), new.tied
+        p[at_one] = new.share * self.q[at_one]
+        mixed = np.isin(np.arange(self.y.size), at_one)
+        again = {j: self.neuron(now, j, line, up[j], p, mixed) for j, line in lines.items()}
+        for j, line in lines.items():
+            if (again[j].held != found[j].held).any():
+                raise Open(j, int(line.at[np.argmax(again[j].held != found[j].held)]))
+        return p, again, tied
+
+    def may_stay(self, now: Network, at_one: np.ndarray, lines, found, p, j: int, g: int) -> bool:
+        """Whether neuron j, which comes to line g of points of both labels, one of which has an open pull, may as well stay
+        there: in turns below and above, with pulls of their own on either side that hold all margins on the average."""
+        line, tol = lines[j], RATE * now.eps
+        gate, edge = self.gates(self.seen(now, lines, found)), now.w @ self.x.T
+        held = {k: found[k].held.copy() for k in lines}
+        held[j][g] = True
+        mine = np.zeros(self.y.size, bool)
+        mine[at_one] = (p[at_one] > tol * self.q[at_one]) & (p[at_one] < (1 - tol) * self.q[at_one])
+        force = (gate * np.where(mine, 0, p * self.y)) @ self.x
+        along = np.broadcast_to(self.x[mine], (now.z.size, mine.sum(), self.x.shape[1])).copy()
+        for k, other in lines.items():
+            edge[k, other.members.any(0)] = 0
+            off = np.linalg.pinv(other.x[held[k]]) @ other.x[held[k]] if held[k].any() else 0 * np.eye(self.x.shape[1])
+            along[k], force[k] = along[k] - along[k] @ off, force[k] - off @ force[k]
+        on = gate * edge
+        rows = np.concatenate([(gate * now.z[:, None])[:, mine, None] * along, on[:, mine, None]], axis=2)
+        rows = (rows * self.y[mine, None]).transpose(1, 0, 2).reshape(mine.sum(), now.z.size * (self.x.shape[1] + 1))
+        known = np.concatenate([now.z[:, None] * force, (on @ np.where(mine, 0, p * self.y))[:, None]], axis=1).reshape(-1)
+        pull = p.copy()
+        pull[mine] = np.linalg.lstsq(rows.T, -known, rcond=None)[0]
+        if (pull < 0).any() or (pull > self.q).any():
+            return True
+        # The force along the line, of the part of the time above and what of the pulls falls on it.
+        others = found[j].held & (np.arange(line.at.size) != g)
+        x = line.x[g] - (line.x[g] @ np.linalg.pinv(line.x[others]) @ line.x[others] if others.any() else 0)
+        positive, negative = np.maximum(line.unit[g], 0), np.minimum(line.unit[g], 0)
+        sides = [positive + self.slope * negative, negative + self.slope * positive]
+        new, old = sides if found[j].share[g] > 0.5 else sides[::-1]
+        rest = x @ ((gate[j] * ~line.members[g] * pull * self.y) @ self.x)
+        ends = []
+        for part in {0.0, 1.0, *(pull[mine] / self.q[mine]), *(1 - pull[mine] / self.q[mine])}:
+            least = np.where(mine, np.maximum(0, pull - (1 - part) * self.q), part * pull)
+            most = np.where(mine, np.minimum(part * self.q, pull), part * pull)
+            gain = self.y * (new - old) * np.stack([least, most])
+            ends.append(rest + x @ line.x[g] * (old @ (pull * self.y) + np.array([gain.min(0).sum(), gain.max(0).sum()])))
+            if part == 0:
+                start = ends[-1][0]
+        return bool(min(low for low, _ in ends) <= 0) if start > 0 else bool(max(high for _, high in ends) >= 0)
+
+    def check(self, now: Network, at_one: np.ndarray, lines, sides: Sides, p: np.ndarray) -> None:
+        """Raises where `sides` do not hold."""
+        met = np.zeros(sides.active.shape, bool)
+        for j, line in lines.items():
+            met[j] = line.members.any(0) & ~sides.glides[j]
+        held, tied, live = (leaf[at_one] for leaf in (sides.held, sides.tied, sides.live))
+        shares = sides.active, sides.glides, sides.share
+        side = np.where(held, 0, np.where(live, -1, 1))
+        # An open pull is the solution of a system: what it is rounded to is a part of all of it.
+        p, most = p.copy(), p.copy()
+        p[at_one], most[at_one] = np.where(held & ~tied, p[at_one], np.where(live, self.q[at_one], 0)), self.q[at_one]
+        way = Way(self.slope, now.w, now.z, *shares, met, p * self.y, most, at_one, held & ~tied, side)
+        breach = first_breach(self.x, self.y, way, RATE * now.eps)
+        if breach is not None:
+            raise Doubt(*breach)
 
     def flat(self, lines: Lines, p: np.ndarray, eps: float) -> np.ndarray:
         """Lines that are the same on both sides."""
@@ -263,12 +401,32 @@ class Judge:
             before = [bool(number >> k & 1) for k in range(len(met))]
             for (j, g), old in zip(met, before, strict=True):
                 trial[j][g] ^= old
-            p, found = self.pulls(now, at_one, lines, trial)
+            p, other = self.pulls(now, at_one, lines, trial)
             for j, line in lines.items():
-                speed = self.speeds(now, j, line, found[j], p)
-                for g in np.flatnonzero(found[j].repels):
+                speed = self.speeds(now, j, line, other[j], p)
+                # One that stays on all of its edges, whatever it is told of this one, has no choice to make.
+                stays = np.abs(other[j].force - found[j].force).max() <= RATE * now.eps * (p @ self.size)
+                for g in np.flatnonzero(other[j].repels & ~stays):
                     if (j, g) in met and (speed[g] if up[j][g] else -speed[g]) <= 0:
                         raise Open(j, int(line.at[g]))
+
+    def check_sides(self, now: Network, at_one: np.ndarray, lines, up, met: list) -> None:
+        """Raises where neurons on repelling edges `met`, lines (j, g), may as well be on other sides of them, and take
+        another way then."""
+        if len(met) > _AT_ONCE:
+            raise Open(met[0][0], int(lines[met[0][0]].at[met[0][1]]))
+        first = {}
+        for number in range(2 ** len(met)):
+            trial = {j: side.copy() for j, side in up.items()}
+            for k, (j, g) in enumerate(met):
+                trial[j][g] ^= bool(number >> k & 1)
+            p, found = self.pulls(now, at_one, lines, trial)
+            speed = {j: self.speeds(now, j, line, found[j], p) for j, line in lines.items()}
+            if any((speed[j][g] if trial[j][g] else -speed[j][g]) < 0 for j, g in met):
+                continue
+            for j, g in met:
+                if np.abs(found[j].force - first.setdefault(j, found[j].force)).max() > RATE * now.eps * (p @ self.size):
+                    raise Open(j, int(lines[j].at[g]))
 
     def seen(self, now: Network, lines: dict[int, Lines], found: dict[int, Found]) -> np.ndarray:
         """Which neuron is active on which point, apart from edges that are held, [h, n]."""
@@ -343,7 +501,7 @@ class Judge:
             found, columns, rest, seen = piece(share)
         raise Open(-1, int(at_one[0]))
 
-    def sides(self, now: Network, at_one, lines, found, p) -> Sides:
+    def sides(self, now: Network, at_one, lines, found, p, tied) -> Sides:
         """What was found, as it is booked."""
         active, glides, share = now.active.copy(), now.glides.copy(), now.share.copy()
         seen = self.seen(now, lines, found)
@@ -362,8 +520,9 @@ class Judge:
         least = RATE * now.eps
         part = p[at_one] / self.q[at_one]
         live[at_one], held[at_one] = part >= 1 - least, (part > least) & (part < 1 - least)
+        held |= tied
         still = self.still(now, active, glides, lines, found, p) if held.any() else False
-        return Sides(active, glides, share, live, held, still)
+        return Sides(active, glides, share, live, held, tied, still)
 
     def still(self, now: Network, active, glides, lines, found, p) -> bool:
         """Whether no neuron feels a force."""
@@ -387,7 +546,7 @@ class Judge:
         margins = self.y * (z @ (self.gates(active) * edge))
         none = np.zeros(active.shape, bool)
         live = margins < 1 if live is None else live
-        now = Network(w, z, active, none, none * 0.0, live, none[0], -1, 0, 0.0, eps, every=True)
+        now = Network(w, z, active, none, none * 0.0, live, none[0], none[0], -1, 0, 0.0, eps, every=True)
         lines = {j: line for j in range(z.size) if (line := self.lines(now, j)).at.size}
         at_one = np.flatnonzero(self.at_one(w, z, active, eps)) if at_one is None else at_one
         p, found = self.pulls(now, at_one, lines, {j: line.up for j, line in lines.items()})
@@ -405,19 +564,47 @@ class Judge:
 
     # Many networks
 
+    def starts(self, state: State) -> tuple[State, list[tuple[int, float, EventKind, int, int]]]:
+        """States [b] at time 0, where those stop in which a neuron begins on an edge, to rounding, that repels it to both
+        sides; and what is to be told of them. Where w_j.x_i is 0 it is not active: that is no question of rounding."""
+        w, z, stop, told = (np.asarray(state.w), np.asarray(state.z), np.array(state.stop), [])
+        eps = float(np.finfo(z.dtype).eps)
+        w = w.astype(np.float64)
+        terms = np.abs(w) @ np.abs(self.x).T
+        near = (np.abs(w @ self.x.T) <= START * self.x.shape[1] * eps * terms) & (terms > 0)
+        for b in np.flatnonzero(near.any((1, 2))):
+            active, live, none = np.asarray(state.active[b]), np.asarray(state.live[b]), np.zeros(self.y.size, bool)
+            off = np.zeros(active.shape, bool)
+            now = Network(w[b], z[b].astype(np.float64), active, off, off * 0.0, live, none, none, -1, 0, 0.0, eps)
+            try:
+                for j in map(int, np.flatnonzero(near[b].any(1))):
+                    lines = {j: self.lines(now, j)}
+                    up = {j: lines[j].up}
+                    mine = near[b, j].copy()
+                    for i in np.flatnonzero(mine & ~active[j]):
+                        mine[i] = sum(map(_product, w[b, j], self.x[i])) != 0
+                    repels = self.pulls(now, np.zeros(0, int), lines, up)[1][j].repels
+                    met = [(j, g) for g in np.flatnonzero(repels) if (lines[j].members[g] & mine).any()]
+                    if met:
+                        self.check_sides(now, np.zeros(0, int), lines, up, met)
+            except Open as way:
+                stop[b] = Stop.OPEN
+                told.append((int(b), 0.0, EventKind.REPELS, *way.args))
+        return state._replace(stop=jnp.asarray(stop)), told
+
     def decided(self, state: State, which: np.ndarray, told: list[Any]) -> State:
         """`state` where those networks that stopped for it know who is held from now on."""
-        names = ("w", "live", "held", "leaving", "stop", "left", "active", "glides", "share", "parting", "waiting")
-        new = {name: np.array(getattr(state, name)) for name in names}
-        z, time, arriving, bound = (np.asarray(leaf) for leaf in (state.z, state.time, state.arriving, state.bound))
-        last, events = _last_margins(told, which), []
+        names = "w live held tied leaving arriving stop left active glides share parting waiting"
+        new = {name: np.array(getattr(state, name)) for name in names.split()}
+        z, time, bound = (np.asarray(leaf) for leaf in (state.z, state.time, state.bound))
+        last, events = _last_margins(told, which, time), []
         eps = float(np.finfo(z.dtype).eps)
         for b in map(int, which):
-            names = ("active", "glides", "share", "live", "held")
-            active, glides, share, live, held = (new[name][b].copy() for name in names)
+            names = ("active", "glides", "share", "live", "held", "tied")
+            active, glides, share, live, held, tied = (new[name][b].copy() for name in names)
             w = new["w"][b].astype(np.float64)
             now = Network(
-                *(w, z[b].astype(np.float64), active, glides, share, live, held, int(arriving[b])),
+                *(w, z[b].astype(np.float64), active, glides, share, live, held, tied, int(new["arriving"][b])),
                 *(int(bound[b]), float(time[b]), eps),
             )
             near = self.at_one(w, now.z, active, eps)
@@ -438,6 +625,10 @@ class Judge:
                 events.append((b, time[b], EventKind.REPELS, *open_way.args))
                 new["stop"][b] = Stop.OPEN
                 continue
+            except Doubt as doubt:
+                j, i = doubt.args
+                new["stop"][b], new["arriving"][b] = Stop.DOUBTED, i if j < 0 else (j + 1) * self.y.size + i
+                continue
             changes = _changes(now, sides, last.get(b))
             events += [(b, time[b], *change) for change in changes]
             new["left"][b] -= len(changes)
@@ -452,16 +643,14 @@ class Judge:
             for name in names:
                 new[name][b] = getattr(sides, name)
             if sides.still:
-                new["live"][b], new["held"][b] = False, False
+                new["live"][b], new["held"][b], new["tied"][b] = False, False, False
             for j in np.flatnonzero(on_edges):
                 new["waiting"][b, j] = False
                 if sides.glides[j].any():
                     # What rounding has put across the edges must not grow.
                     across = self.x[sides.glides[j]]
                     new["w"][b, j] = w[j] - across.T @ np.linalg.lstsq(across.T, w[j], rcond=None)[0]
-        if events:
-            columns = zip(*events, strict=True)
-            told.append(type(told[0])(*(np.array(c, like.dtype) for c, like in zip(columns, told[0], strict=True))))
+        tell(told, events)
         return state._replace(**{name: jnp.asarray(leaf) for name, leaf in new.items()})
 
     def _side(self, now: Network, glides: np.ndarray) -> int:
@@ -492,11 +681,22 @@ class Judge:
         return dual.astype(w.dtype), offset.astype(w.dtype)
 
 
+def tell(told: list[Any], events: list[tuple[int, float, EventKind, int, int]]) -> None:
+    """Puts `events` into the logs `told`."""
+    if events:
+        columns = zip(*events, strict=True)
+        told.append(type(told[0])(*(np.array(c, like.dtype) for c, like in zip(columns, told[0], strict=True))))
+
+
+def _product(a: float, b: float) -> Fraction:
+    return Fraction(float(a)) * Fraction(float(b))
+
+
 def _changes(now: Network, sides: Sides, last: int | None) -> list[tuple[EventKind, int, int]]:
     """The events between the sides before and after a decision: kind, neuron, point. `last`: the point whose arrival at 1 is
     in the log already."""
     found = []
-    for i in np.flatnonzero((sides.live != now.live) | (sides.held != now.held)):
+    for i in np.flatnonzero((sides.live != now.live) & ~(sides.held & now.held) | (sides.held != now.held)):
         if now.held[i]:
             kinds = [EventKind.FORGOTTEN if sides.live[i] else EventKind.FREED]
         else:
@@ -510,12 +710,12 @@ def _changes(now: Network, sides: Sides, last: int | None) -> list[tuple[EventKi
     return found
 
 
-def _last_margins(told: list[Any], which: np.ndarray) -> dict[int, int]:
-    """The point of the last event of each network of `which`, -1 where that was an edge."""
+def _last_margins(told: list[Any], which: np.ndarray, now: np.ndarray) -> dict[int, int]:
+    """The point of the last event of each network of `which`, -1 where that was an edge or before the time `now`."""
     found: dict[int, int] = {}
     for part in reversed(told):
         mine = np.isin(part.network, which)
-        points = np.where(part.neuron < 0, part.point, -1)[mine].tolist()
+        points = np.where((part.neuron < 0) & (part.time >= now[part.network]), part.point, -1)[mine].tolist()
         for b, point in zip(part.network[mine][::-1].tolist(), points[::-1], strict=True):
             found.setdefault(b, point)
         if len(found) == which.size:

@@ -42,7 +42,7 @@ WORDS = {
     EventKind.HELD: "the margin of point {point} is held at 1",
     EventKind.FREED: "the margin of point {point} rises above 1",
     EventKind.SLIDES: "neuron {neuron} begins to slide along the edge of point {point}",
-    EventKind.REPELS: "the edge of point {point}, which neuron {neuron} is on, begins to repel it",
+    EventKind.REPELS: "the edge of point {point}, which neuron {neuron} is on, repels it",
 }
 
 
@@ -221,14 +221,21 @@ def simulate_hinge_exact(
     `.certificate()` has the residuals and shares that make the gradient 0 there. Many networks on such data approach their
     limit for ever: give `times`.
 
-    Ties made on purpose (points on a grid, starts exactly on edges, where a neuron comes to several edges in one moment) are
-    decided as rounding has them: of 480 such networks two parted from gradient descent without an error.
+    Where held margins depend on each other, as those of points in one place, the motion is one and the pulls are many:
+    as many are open as are independent, and the margins of the others are tied to theirs.
 
-    `HypothesisError` names the network, neuron, point and time where the flow does not determine its way: the read-out of
-    a neuron passes 0 on an edge that holds it, which repels it from then on (16.4), or several repelling edges are met at
-    once, as at w = 0. `ConvergenceError` for more than `max_events` events and for a network that approaches a limit for
-    ever (a neuron on the line z = -a, or held margins that come to rest), or whose held margins depend on each other in a
-    way that is not followed; `ValueError` for arguments that do not fit each other.
+    `HypothesisError` names the network, neuron, point and time where the flow does not determine its way (16.4):
+
+    - the read-out of a neuron passes 0 on an edge that holds it, which repels it from then on;
+    - a neuron is on repelling edges, and another side of them leads another way: several met at once, as at w = 0, or one
+      that a neuron starts on to rounding (where w_j.x_i is 0 exactly the neuron is not active, and that is its side);
+    - a neuron comes to the edge of points of both labels while the margin of one of them is held, and may stay there: the
+      edge attracts it below that margin and repels it above.
+
+    Every decision about who is held is tried by the derivatives that it leads to, the second where the first is 0.
+    `ConvergenceError` names the neuron or margin where it does not hold to rounding; it is also for more than `max_events`
+    events and for a network that approaches a limit for ever (a neuron on the line z = -a, or held margins that come to
+    rest). `ValueError` for arguments that do not fit each other.
 
     >>> from gradstarve.problem import TwoLayerReLU, datasets
     >>> network = TwoLayerReLU(w=[[0.5, 0.0], [0.25, 0.1]], z=[0.25, -0.5])
@@ -295,7 +302,7 @@ def _followed(data, network, grid, room: int, keep: bool, throw: bool, progress:
     with Progress(progress, flat.batch_shape[0], "following networks", "networks") as bar:
         final, told = follow(data, flat, grid, room, keep, bar.update)
     if throw:
-        _raise_if_stopped(final, told, network.batch_shape, room, np.asarray(data.points))
+        _raise_if_stopped(final, told, network.batch_shape, room, data.size)
     return final, told
 
 
@@ -316,7 +323,7 @@ def _table(told: EventLog, size: int, room: int) -> tuple[np.ndarray, ...]:
     return table(told.time, 0), *(table(leaf, -1) for leaf in told[2:]), count
 
 
-def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room: int, x: np.ndarray) -> None:
+def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room: int, size: int) -> None:
     """The error of the first network that did not get to its last time."""
     stops = np.asarray(final.stop)
     bad = np.flatnonzero(stops != Stop.DONE)
@@ -332,18 +339,19 @@ def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room
         if neuron < 0:
             what = f"the margin of point {point} and edges are met at once, and who is held was not found"
         raise HypothesisError(
-            "the flow determines its way (an edge repels a neuron that was held on it, 16.4)",
+            "the flow determines its way (an edge repels a neuron that is on it, 16.4)",
             f"in {which} at t = {time:.12g} {what}",
             f"ask for times that end earlier {others}",
         )
+    if stop == Stop.DOUBTED:
+        j, i = divmod(int(final.arriving[b]), size)
+        what = f"neuron {j - 1} on the edge of point {i}" if j else f"the margin of point {i}"
+        raise ConvergenceError(
+            f"in {which} at t = {time:.12g} rounding hides what becomes of {what}: who is held there was decided, and does "
+            f"not hold when it is tried; ask for times that end earlier {others}"
+        )
     if stop == Stop.FULL:
         raise ConvergenceError(f"{which} has more than max_events = {room} events by t = {time:.12g}; raise it {others}")
-    held = np.flatnonzero(np.asarray(final.held[b]))
-    if held.size > np.linalg.matrix_rank(x[held]):
-        raise ConvergenceError(
-            f"in {which} at t = {time:.12g} the margins of points {held.tolist()}, which depend on each other, are held at "
-            f"1, and how they share the pull was not found; merge points in one place, or ask for earlier times {others}"
-        )
     raise ConvergenceError(
         f"{which} approaches a limit after t = {time:.12g} without an event (a neuron on the line z = -a decays "
         f"for ever, and so may the force while margins are held at 1); ask for times that end earlier {others}"

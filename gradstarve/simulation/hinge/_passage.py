@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 FLAT = 4  # x_i.c_j of orthogonal vectors, of |x_i| |c_j|: one product of unit vectors, which must not wake a neuron
 LINE = 16  # the distance of two unit vectors along one line: two norms, and all coordinates
 EDGE = 64  # w_j.x_i on its edge, of |x_i| (|w_j| + |z_j|): weights have come there by a segment or a series
+START = 2  # w_j.x_i of given weights, of d times the sum of its |terms|: a sum of d products, in whatever order
 MARGIN = 2  # 1 - m_i at the end of a passage in closed form: the last step is below one rounding of m_i
 SUM = 8  # the same of a series, of 1 + sum_j |z_j w_j.x_i|, and of edges: a sum over neurons that may cancel
 PULL = 256  # u_i / q_i of a held point at 0 or at 1: the solution of a linear system with the kernel
@@ -113,12 +114,14 @@ def passed(
     speed: Float[Array, " n"],
     reach: Float[Array, " n"],
     same: Bool[Array, "n n"],
-) -> tuple[Bool[Array, "h n"], Bool[Array, "h n"]]:
+) -> tuple[Bool[Array, "h n"], Bool[Array, "h n"], Bool[Array, ""]]:
     """Who is `active`, and which edges are `waiting` to be passed at this very moment, after neuron j has passed the edge of
-    point i. `edge`: w_j.x of all points there, `speed`: its derivative, `reach`: |x| (|w_j| + |z_j|); `same`: `on_one_line`.
+    point i; and whether it meets edges of other lines at this moment, whose order may matter. `edge`: w_j.x of all points
+    there, `speed`: its derivative, `reach`: |x| (|w_j| + |z_j|); `same`: `on_one_line`.
 
     Opposite points have one edge: a neuron that leaves one of them passes to the other, and must not stay between.
     """
-    near = jnp.abs(edge) <= EDGE * jnp.finfo(edge.dtype).eps * reach
-    together = (same[i] | near) & (speed * jnp.where(active[j], -1, 1) > 0) & ~jnp.any(waiting)
-    return active.at[j, i].set(~active[j, i]), waiting.at[j].set(waiting[j] | together).at[j, i].set(False)
+    near = (jnp.abs(edge) <= EDGE * jnp.finfo(edge.dtype).eps * reach) & (reach > 0)
+    leaves = (speed * jnp.where(active[j], -1, 1) > 0) & ~jnp.any(waiting)
+    meets = jnp.any(near & ~same[i] & leaves)
+    return active.at[j, i].set(~active[j, i]), waiting.at[j].set(waiting[j] | same[i] & leaves).at[j, i].set(False), meets

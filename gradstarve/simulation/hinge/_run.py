@@ -29,8 +29,8 @@ class EventKind(IntEnum):
 
     WAKES, SLEEPS: neuron j becomes active on point i, or stops being so; LEARNT, FORGOTTEN: the margin of point i reaches 1,
     or falls below it; HELD, FREED: the margin of point i begins to slide at 1, or leaves 1 upwards. SLIDES: neuron j begins
-    to slide along the edge of point i, which it leaves as it WAKES or SLEEPS; REPELS: this edge begins to repel it to both
-    sides, and its run ends (16.4).
+    to slide along the edge of point i, which it leaves as it WAKES or SLEEPS; REPELS: the edge of point i, which it is on,
+    repels it, the flow does not determine to which side, and its run ends (16.4).
 
     >>> EventKind(3).name, int(EventKind.WAKES)
     ('LEARNT', 1)
@@ -55,6 +55,7 @@ class Stop(IntEnum):
     OPEN = 3  # the flow does not determine the way
     UNDECIDED = 4  # who is held at an edge or at 1 has to be decided
     LOST = 5  # a search did not come to its end
+    DOUBTED = 6  # what was decided does not hold, to rounding
 
 
 class State(NamedTuple):
@@ -65,6 +66,7 @@ class State(NamedTuple):
     active: Bool[Array, "h n"]
     live: Bool[Array, " n"]  # below 1
     held: Bool[Array, " n"]  # sliding at 1
+    tied: Bool[Array, " n"]  # held by the others that are, its own pull at its bound
     leaving: Bool[Array, " n"]  # was held until this very moment
     waiting: Bool[Array, "h n"]  # edges that are passed at this very moment, one event after the other
     glides: Bool[Array, "h n"]  # neurons held on the edge of a point, which are not active there
@@ -147,7 +149,7 @@ def begin(network: TwoLayerReLU, task: Task, room: Int[Array, ""], keep: bool) -
     live = task.y * outputs(network.w, network.z, gates(active, task.slope), task.x) < 1
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros(n, bool)
     return State(
-        *(network.w, network.z, active, live, none, none, jnp.zeros_like(active)),
+        *(network.w, network.z, active, live, none, none, none, jnp.zeros_like(active)),
         glides=jnp.zeros_like(active),
         share=jnp.zeros(active.shape, dtype),
         parting=jnp.zeros_like(active),
@@ -206,7 +208,7 @@ def run(state: State, task: Task) -> State:
         turned = is_edge & state.glides[j, i]
         pre = jnp.einsum("hd,nd->hn", w, x, precision="highest")
         reach = size * (jnp.linalg.norm(w[j]) + jnp.abs(z[j]))
-        active, waiting = passed(state.active, state.waiting, j, i, pre[j], now.z[j] * now.lean[j], reach, same)
+        active, waiting, meets = passed(state.active, state.waiting, j, i, pre[j], now.z[j] * now.lean[j], reach, same)
         waiting = waiting & is_edge & ~on_edges[j]
         # d(w_j.x_i)/dt after it has to lead away from the edge too.
         force = jnp.sum((gates(active[j], slope) * q * y * state.live)[:, None] * x, axis=0)
@@ -214,7 +216,7 @@ def run(state: State, task: Task) -> State:
         drift = push * jnp.dot(force, x[i]) * jnp.where(wakes, 1, -1)
         # One that leads back, then or after the others of this moment, is for all of them to decide together.
         crossed = state.crossed & (lapse <= MOMENT * jnp.finfo(dtype).eps * state.time)
-        undecided = is_edge & (on_edges[j] | crossed[j, i] | (drift < 0) & ~jnp.any(waiting)) & ~turned
+        undecided = is_edge & (on_edges[j] | crossed[j, i] | meets | (drift < 0) & ~jnp.any(waiting)) & ~turned
         crossed = crossed.at[j, i].set(crossed[j, i] | is_edge)
         active = jnp.where(is_edge & ~undecided & ~turned, active, state.active)
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from gradstarve.problem import Dataset
 from gradstarve.simulation.engines import _fused as fused
 from gradstarve.simulation.hinge._ahead import ahead
-from gradstarve.simulation.hinge._decide import Judge
+from gradstarve.simulation.hinge._decide import Judge, tell
 from gradstarve.simulation.hinge._passage import (
     AT_ONE,
     JUMP,
@@ -263,7 +263,8 @@ def slide(state: State, task: Task, most: int, rails: Rails | None) -> State:
     dtype = state.z.dtype
     eps = jnp.finfo(dtype).eps
     same = on_one_line(x)
-    place = jnp.nonzero(state.held, size=most, fill_value=n - 1)[0]
+    place = jnp.nonzero(state.held & ~state.tied, size=most, fill_value=n - 1)[0]
+    ties = jnp.any(state.tied)
     size = jnp.linalg.norm(x, axis=1)
     # No force is larger than this.
     fastest = q @ size
@@ -322,7 +323,14 @@ def slide(state: State, task: Task, most: int, rails: Rails | None) -> State:
         is_pull = hit & ~is_edge & ~is_rail & (part > 0)
         # The same edge once more at the same moment: either side leads back to it. So do edges that others may depend on.
         crossed = state.crossed & (t * span <= MOMENT * eps * state.time)
-        undecided_edge = is_edge & (jnp.any(state.glides[j]) | crossed[j, i])
+        # So do those of points of both labels, one of which is held: they may attract and repel (16.4).
+        line = same[i] & (size > 0)
+        mixed = jnp.any(line & state.held) & jnp.any(line & (y > 0)) & jnp.any(line & (y < 0))
+        mine = now.edge[:, j]
+        reach = size * (jnp.linalg.norm(moved.w[j]) + jnp.abs(moved.z[j]))
+        edge, speed = value(mine, t), value(slopes(mine), t)
+        active, waiting_now, meets = passed(state.active, state.waiting, j, i, edge, speed, reach, same)
+        undecided_edge = is_edge & (jnp.any(state.glides[j]) | crossed[j, i] | mixed | meets)
         crossed = crossed.at[j, i].set(crossed[j, i] | is_edge)
         is_edge = is_edge & ~undecided_edge
         point = jnp.where(is_edge | is_rail, i, jnp.where(is_pull, spot, number))
@@ -331,23 +339,21 @@ def slide(state: State, task: Task, most: int, rails: Rails | None) -> State:
         kind = jnp.where(is_margin & state.live[point], EventKind.LEARNT, kind)
         kind = jnp.where(is_pull & (part == 1), EventKind.FREED, kind)
         kind = jnp.where(turned, EventKind.REPELS, kind)
-        told = is_edge | is_margin | is_pull | turned
+        # Where margins are tied another pull may take over: whether this one has left 1 is not known yet.
+        told = is_edge | is_margin | is_pull & ~ties | turned
         moved = noted(moved, told, moved.time, kind, jnp.where(is_edge | turned, j, -1), point)
 
-        mine = now.edge[:, j]
-        reach = size * (jnp.linalg.norm(moved.w[j]) + jnp.abs(moved.z[j]))
-        edge, speed = value(mine, t), value(slopes(mine), t)
-        active, waiting_now = passed(state.active, state.waiting, j, i, edge, speed, reach, same)
         active, waiting_now = jnp.where(is_edge, active, state.active), jnp.where(is_edge, waiting_now, state.waiting)
 
         freed = is_pull & (jnp.arange(most) == number)
         forgotten = is_pull & (part == 2)
         live = state.live.at[point].set(forgotten | (state.live[point] ^ is_margin))
-        leaving = moved.leaving.at[point].set(moved.leaving[point] | is_pull)
-        held = state.held.at[point].set(state.held[point] & ~is_pull)
-        undecided = jumped | is_margin | undecided_edge | is_rail | is_pull & jnp.any(state.glides)
+        live = jnp.where(is_pull & ties, state.live, live)
+        leaving = moved.leaving.at[point].set(moved.leaving[point] | is_pull & ~ties)
+        held = state.held.at[point].set(state.held[point] & ~(is_pull & ~ties))
+        undecided = jumped | is_margin | undecided_edge | is_rail | is_pull & (ties | jnp.any(state.glides)) | is_edge & ties
         stop = jnp.where(undecided & (moved.stop == Stop.RUNNING), Stop.UNDECIDED, moved.stop)
-        stop = jnp.where(turned & (moved.stop == Stop.UNDECIDED), Stop.OPEN, stop)
+        stop = jnp.where(turned & (stop == Stop.UNDECIDED), Stop.OPEN, stop)
         stop = jnp.where(ended & (longest > 0) | jumped | waiting, stop, Stop.LOST)
         moved = moved._replace(
             arriving=jnp.where(undecided_edge | is_rail, place_of_edge, -1).astype(jnp.int32),
@@ -357,7 +363,7 @@ def slide(state: State, task: Task, most: int, rails: Rails | None) -> State:
         )
         return Slide(moved, used & ~freed, slide.steps + 1)
 
-    used, zero = jnp.arange(most) < jnp.sum(state.held), jnp.zeros((), jnp.int32)
+    used, zero = jnp.arange(most) < jnp.sum(state.held & ~state.tied), jnp.zeros((), jnp.int32)
     return jax.lax.while_loop(go_on, advance, Slide(emptied(state), used, zero)).state
 
 
@@ -388,7 +394,7 @@ def _gaps(now: Series, state: State, gate, used, place, q) -> tuple[Array, Array
     # Those that leave 1 do so tangentially, to their side, whatever rounding makes of their first moments.
     leaving = state.leaving & (jnp.abs(margins[0]) <= AT_ONE * eps)
     margins = margins.at[:2].set(jnp.where(leaving, jnp.maximum(margins[:2], 0), margins[:2]))
-    margins = jnp.where(held, one, margins)
+    margins = jnp.where(held | state.tied, one, margins)
     shares = jnp.concatenate([now.pull, jnp.zeros_like(now.pull[:1])]) / q[place]
     rest = jnp.tile(one, (1, n - place.size))
     down, up = jnp.where(used, shares, one), jnp.where(used, one - shares, one)
@@ -497,11 +503,14 @@ def _followed(state: State, task: Task, judge: Judge, advance: Callable[[int], N
     wide = h * n >= WIDE
     size = 1 if wide else SMALL if len(state.stop) <= SMALL else CHUNK
     told = [EventLog(np.zeros(0, int), np.zeros(0, state.z.dtype), *(np.zeros(0, np.int32) for _ in range(3)))]
+    if not np.asarray(state.time).any():
+        state, open_ways = judge.starts(state)
+        tell(told, open_ways)
     idle = np.zeros(len(state.stop), int)
     # The time in which the strongest force could turn a neuron, by which `ahead` begins.
     span = 1 / max(float(np.abs(judge.q @ judge.size)), 1e-300)
     while True:
-        stop, held = np.asarray(state.stop), np.asarray(state.held).sum(1)
+        stop, held = np.asarray(state.stop), np.asarray(state.held & ~state.tied).sum(1)
         undecided = np.flatnonzero(stop == Stop.UNDECIDED)
         if undecided.size:
             state = judge.decided(state, undecided, told)
