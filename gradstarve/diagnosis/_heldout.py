@@ -134,7 +134,7 @@ def deal(cells: list[np.ndarray], trained: np.ndarray, splits: int, rng: np.rand
 class Columns:
     """Training of many networks at once: `kernel` [N C, N C], or [N, N] for all outputs alike, `start` [N, C]."""
 
-    def __init__(self, kernel: np.ndarray, start: np.ndarray, classes: Classes, times: np.ndarray):
+    def __init__(self, kernel: np.ndarray, start: np.ndarray, classes: Classes, times: np.ndarray | None = None):
         self.kernel, self.start, self.times = kernel, start, times
         self.count, self.outputs = start.shape
         self.scale = largest_eigenvalue(kernel)
@@ -156,6 +156,7 @@ class Columns:
         start: np.ndarray | None = None,
         smoothing: Any = 0.0,
         penalty: Any = 0.0,
+        rtol: float = _RTOL,
     ) -> np.ndarray:
         """Logits [T, N, C, R] at `times` for `weights` [N, R]; `smoothing`, `penalty` [R]; `start` [N, C, R]."""
         count = weights.shape[1]
@@ -170,7 +171,7 @@ class Columns:
 
         curvature = 0.25 if self.outputs == 1 else 0.5
         radius = self.scale * float(weights.max()) * (curvature + float(penalty.max()))
-        return integrate(self.product, begin, times, field, radius, rtol=_RTOL)
+        return integrate(self.product, begin, times, field, radius, rtol=rtol)
 
     def right(self, f: np.ndarray) -> np.ndarray:
         """Whether logits [..., N, C, R] name the class of the sample, [..., N, R]."""

@@ -27,12 +27,9 @@ from gradstarve.ground import (
 
 # A report as text: the summary a person reads first, the tables below it, and the numbers as a dictionary.
 
-SIGN = {1: "+", -1: "−"}
-
-
 def classes_of(law: GroupLaw) -> str:
     """The class that the feature favours, in words."""
-    return f"class {SIGN[int(law.favours)]}"
+    return f"class {law.of}"
 
 
 def describe(law: GroupLaw) -> str:
@@ -56,7 +53,7 @@ def summary(report: Any) -> str:
             f"starvation index {number(law.index[at], 2)}, on the trained samples."
         )
         if not report.named:
-            inside, outside = (", ".join(map(str, np.flatnonzero(which)[:5])) for which in _sides(report, law))
+            inside, outside = (", ".join(map(str, np.flatnonzero(which)[:5])) for which in _sides(law))
             lines.append(f"  Samples that have it: {inside}, ...; of the same class without it: {outside}, ...")
     if not report.alarms:
         if not report.groups:
@@ -138,10 +135,11 @@ def plan_rows(report: Any) -> list[tuple[str, ...]]:
     return rows
 
 
-def _sides(report: Any, law: GroupLaw) -> tuple[np.ndarray, np.ndarray]:
+def _sides(law: GroupLaw) -> tuple[np.ndarray, np.ndarray]:
     """Members of a group, and the others of the classes that it splits."""
     members = law.group.members
-    return members, ~members & (report.labels == law.favours)
+    mine = law.group.labels == law.favours
+    return members & mine, ~members & mine
 
 
 def group_rows(report: Any) -> list[tuple[str, ...]]:
@@ -166,7 +164,7 @@ def group_rows(report: Any) -> list[tuple[str, ...]]:
         value = number(law.p_value if report.named else law.separation, 2)
         verdict = "starves the rest" if law.alarm else "no alarm"
         index, reverse = told(law.index[report.at]), told(law.reverse[report.at])
-        of = SIGN[int(law.favours)]
+        of = law.of
         rows.append(
             (law.name, of, f"{100 * law.share:.0f} %", number(law.strength, 2), value, *learnt, index, reverse, verdict)
         )
@@ -241,6 +239,7 @@ def as_dict(report: Any) -> dict[str, Any]:
         "horizon": report.horizon,
         "error": report.error,
         "samples": len(report.labels),
+        "classes": ["−", "+"] if report.classes is None else list(report.classes.names),
         "times": report.times,
         "errors": report.errors,
         "groups": [law_dict(law) for law in report.groups],
@@ -268,6 +267,7 @@ def law_dict(law: GroupLaw) -> dict[str, Any]:
         "name": law.name,
         "against": law.group.against,
         "favours": law.favours,
+        "class": law.of,
         "classes": list(law.group.classes),
         "size": law.size,
         "share": law.share,
