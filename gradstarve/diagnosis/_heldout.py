@@ -33,7 +33,8 @@ class Cell:
 
     - `label`, `attribute`, `name`; `trained`: samples in training; `tested`: samples predicted by networks that did not see
       them; `accuracy` [T]: theirs, over the times of the report; `interval`: of 95 %, at the horizon;
-    - `in_sample` [T]: accuracy on the trained samples themselves, which training raises in any case.
+    - `in_sample` [T]: accuracy on the trained samples themselves, which training raises in any case;
+    - `agrees`: whether the attribute is the most frequent one of its class in training; None without attributes.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Cell:
     accuracy: np.ndarray
     interval: tuple[float, float]
     in_sample: np.ndarray
+    agrees: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,15 @@ def cells_of(classes: Classes, names: tuple[str, ...], members: np.ndarray, excl
 
 def _called(label: str, attribute: str) -> str:
     return f"class {label}, {attribute}" if attribute else f"class {label}"
+
+
+def _agrees(cells: list[tuple[str, str, Any]], label: str, attribute: str, trained: np.ndarray, exclusive: bool) -> Any:
+    """Whether no other value of the attribute is more frequent in this class; a group has the values in and out."""
+    if not attribute:
+        return None
+    counts = {name: int((cell & trained).sum()) for of, name, cell in cells if of == label}
+    rivals = counts if exclusive else {attribute, f"no {attribute}", attribute.removeprefix("no ")} & set(counts)
+    return counts[attribute] >= max(counts[name] for name in rivals)
 
 
 def deal(cells: list[np.ndarray], trained: np.ndarray, splits: int, rng: np.random.Generator) -> np.ndarray:
@@ -303,6 +314,7 @@ def hold_out(
                 accuracy=hits.mean(1),
                 interval=_interval(hits[at], judges[mask]),
                 in_sample=seen[:, inside].mean(1) if inside.any() else np.full(len(times), np.nan),
+                agrees=_agrees(cells, label, attribute, trained, groups[2]),
             )
         )
     outcomes.sort(key=lambda one: float(one.accuracy[at]))

@@ -175,6 +175,13 @@ class StarvationReport:
 
         return as_dict(self)
 
+    def to_pandas(self, what: str = "cells") -> Any:
+        """One table as a `pandas.DataFrame`: "cells" or "plans" of the prediction for samples not seen, one row a cell or a
+        way to train; "groups", one row a law; or "curves", accuracies [T, cells] with the times as index."""
+        from gradstarve.diagnosis._presentation import frame
+
+        return frame(self, what)
+
     def html(self, path: Any = None) -> str:
         """The report as one HTML page for a colleague, with its figure inside; written to `path` if there is one."""
         from gradstarve.diagnosis._presentation import html
