@@ -127,9 +127,9 @@ def after_training(report: Any, trained: Any, *, alone: Any = None) -> AfterTrai
     """Measured against predicted, at the predicted time of equal mean loss.
 
     `trained`: the parameters after training, of the same structure as those the report was made from; or the margins y f
-    [n] of the training samples, in the order of the data, and of several classes their logits [n, K]. `alone`: the same of a network trained on the data without
-    the feature, from the same first weights, for a starvation index without any prediction in it. `ValueError` where
-    these are of the wrong shape or not finite.
+    [n] of the training samples, in the order of the data, and of several classes their logits [n, K]. `alone`: the same of a
+    network trained on the data without the feature, from the same first weights, for a starvation index without any
+    prediction in it. `ValueError` where these are of the wrong shape or not finite.
     """
     if not hasattr(report, "labels") or not hasattr(report, "margins"):
         raise ValueError(f"report must be a StarvationReport, got {shown(report)}; give what starvation_report found")

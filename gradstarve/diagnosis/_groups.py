@@ -478,11 +478,11 @@ def _cells(tags: Tags, products: np.ndarray, labels: np.ndarray, notes: list[str
     if not tags.exclusive or ((counts > 0).sum(0) != 1).any() or len(several) < 2:
         return tags
     first = max(several, key=lambda k: int((home == k).sum()))
-    sets = [[j] for j in np.flatnonzero(home == first)]
+    sets = [[int(j)] for j in np.flatnonzero(home == first)]
 
     def means(k: int) -> tuple[np.ndarray, np.ndarray]:
-        inside = tags.members[:, home == k].astype(float)
-        return np.flatnonzero(home == k), inside / inside.sum(0) - (labels == values[k])[:, None] / (labels == values[k]).sum()
+        inside, mine = tags.members[:, home == k].astype(float), (labels == values[k]).astype(float)
+        return np.flatnonzero(home == k), inside / inside.sum(0) - mine[:, None] / mine.sum()
 
     reference = means(first)[1]
     for k in range(len(values)):

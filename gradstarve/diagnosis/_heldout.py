@@ -213,13 +213,14 @@ def hold_out(
     at: int,
     *,
     edited: tuple[np.ndarray, np.ndarray] | None = None,
+    last: np.ndarray | None = None,
     splits: int = 5,
     penalty: float = 0.02,
     rng: np.random.Generator,
 ) -> HeldOut | None:
     """The `HeldOut` of logits `start` [N, C] and their kernel; `trained` [N]: which samples may be trained on, the others
     are tested. `groups`: names, members [N, G], and whether they exclude each other; `edited`: kernel and logits of the same
-    samples without a feature. None where no cell can be held out."""
+    samples without a feature; `last`: the kernel of the last layer alone. None where no cell can be held out."""
     # Nothing is asked beyond the horizon.
     times = times[: at + 1]
     columns = Columns(kernel, start, classes, times)
@@ -296,6 +297,10 @@ def hold_out(
     later = columns.train(alike, np.array([times[at]]), start=ends[..., :folds])[0]
     late = predicted(columns.right(later))
     plans.append(plan("re-weight from the horizon on", late, 2 * times[at], f"{label_cost}, twice the time"))
+    if last is not None:
+        layer = Columns(last, start, classes, times).train(alike, times[[at]], start=ends[..., :folds])[0]
+        hits = predicted(columns.right(layer))
+        plans.append(plan("re-train the last layer, cells alike", hits, 2 * times[at], f"{label_cost}, twice the time"))
     plans += _more(columns, plans[0], usable, weights, trained, times[at], predicted, plan)
     if edited is not None:
         hits = predicted(columns.right(Columns(*edited, classes, times).train(weights, times[[at]])[0]))

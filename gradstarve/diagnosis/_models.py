@@ -78,6 +78,10 @@ class Model:
         """Whether `trained` are parameters of this model."""
         raise NotImplementedError
 
+    def moved(self, steps: np.ndarray) -> Any:
+        """The parameters moved by sum_ic steps_ic d f_c(x_i) / d theta, for `steps` [n, C] of the first n samples."""
+        raise NotImplementedError
+
     @property
     def _row_bytes(self) -> int:
         raise NotImplementedError
@@ -238,6 +242,17 @@ class JaxModel(Model):
     def _inner(self, trained: Any) -> Any:
         return trained if trained is self.params or same_structure(trained, self.params) else self.unwrap(trained)
 
+    def moved(self, steps: np.ndarray) -> Any:
+        trained, held = self._parts(self.params)
+        for first in range(0, len(steps), _FORWARD):
+            # Blocks of one size: the last is filled up with samples that count nothing.
+            here = np.minimum(np.arange(first, first + min(_FORWARD, len(self))), len(steps) - 1)
+            weights = np.where((np.arange(len(here)) + first < len(steps))[:, None], steps[here], 0.0)
+            some = jax.tree.map(lambda leaf: leaf[here], self.x)  # noqa: B023
+            moved = _jax_moved(self._out, self._parts(self.params)[0], held, some, weights)
+            trained = jax.tree.map(lambda a, b: a + b, trained, moved)
+        return eqx.combine(trained, held)
+
     def one_of(self, params: Any, x: Any) -> Any:
         """A mixture of the outputs that every one of them changes, [n]: what is checked where there are several."""
         found = self._out(params, x)
@@ -284,6 +299,15 @@ def _jax_rows(out: Any, single: bool, trained: Any, held: Any, x: Any) -> Any:
 
     gradient = jax.grad(one) if single else jax.jacrev(one)
     return jax.vmap(gradient, (None, 0))(trained, x)
+
+
+@eqx.filter_jit
+def _jax_moved(out: Any, trained: Any, held: Any, x: Any, steps: Any) -> Any:
+    def total(trained: Any) -> Any:
+        found = out(eqx.combine(trained, held), x)
+        return (steps.astype(found.dtype) * found).sum()
+
+    return jax.grad(total)(trained)
 
 
 def _name(path: Any) -> str:
@@ -358,6 +382,21 @@ class TorchModel(Model):
         return found is not None and all(
             name in found and tuple(found[name].shape) == tuple(one.shape) for name, one in self.params.items()
         )
+
+    def moved(self, steps: np.ndarray) -> Any:
+        import torch  # pyright: ignore[reportMissingImports]
+
+        state = self._state(self.params)
+        weights = {name: state[name].clone().requires_grad_() for name in self.names}
+        with evaluating(self.module):
+            for first in range(0, len(steps), _FORWARD):
+                here = np.arange(first, min(first + _FORWARD, len(steps)))
+                found = self._out({**state, **weights}, self._some(here))
+                told = torch.from_numpy(steps[here]).to(found)
+                rows = torch.autograd.grad((told * found).sum(), list(weights.values()), allow_unused=True)
+                for name, row in zip(self.names, rows, strict=True):
+                    state[name] = state[name] if row is None else state[name] + row
+        return state
 
     def _state(self, params: Any) -> dict[str, Any]:
         """Parameters and, of a trained module, its buffers, where the running means of batch normalisation are."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradstarve.diagnosis._groups import ALARM_GAP, ALARM_INDEX, ALARM_P, GroupLaw
+from gradstarve.diagnosis._regime import regime_lines
 from gradstarve.ground import (
     COLOURS,
     GUIDE,
@@ -214,7 +215,7 @@ def feature_rows(report: Any) -> list[tuple[str, ...]]:
 
 def tables(report: Any) -> str:
     """The summary, then tables of groups, remedies and eigenvectors."""
-    parts = [summary(report)]
+    parts = ["\n".join([summary(report), *regime_lines(report)])]
     if report.heldout is not None:
         parts.append("Predicted on samples not seen in training, the worst cell first\n" + table_text(cell_rows(report)))
         parts.append("Ways to train, predicted on samples not seen, the best first\n" + table_text(plan_rows(report)))
@@ -249,6 +250,7 @@ def as_dict(report: Any) -> dict[str, Any]:
         "notes": list(report.notes),
         "heldout": heldout_dict(report.heldout),
         "training": None if report.training is None else vars(report.training),
+        "regime": None if report.regime is None else vars(report.regime),
     }
     return to_jsonable(numbers)
 
@@ -324,7 +326,8 @@ def html(report: Any) -> str:
     from html import escape
 
     image = base64.b64encode(png_bytes(page(report))).decode()
-    said = "".join(f"<p>{escape(line)}</p>" for line in summary(report).splitlines())
+    lines = [*summary(report).splitlines(), *regime_lines(report)]
+    said = "".join(f"<p>{escape(line)}</p>" for line in lines)
     parts = [
         f"<h1>Starvation report</h1>{said}",
         f'<img alt="The report as figures; its numbers are in the tables" src="data:image/png;base64,{image}">',
@@ -366,7 +369,8 @@ def page(report: Any, path: Any = None) -> Any:
         tops = total - 1.75 - np.cumsum([0.0, *heights[:-1]]) - 0.85 * np.arange(len(heights))
         rows = iter([(top / total, (top - high) / total) for top, high in zip(tops, heights, strict=True)])
         top, bottom = next(rows)
-        above = figure.add_gridspec(1, 2, left=0.06, right=0.985, top=top, bottom=bottom, wspace=0.42, width_ratios=(1.25, 1))
+        place = {"top": top, "bottom": bottom, "left": 0.06, "right": 0.985}
+        above = figure.add_gridspec(1, 2, **place, wspace=0.42, width_ratios=(1.25, 1))
         shown = (report.alarms or (report.groups if report.named else ()))[:1]
         _headline(figure, report, total)
         curves, groups = (figure.add_subplot(cell) for cell in above)

@@ -30,6 +30,7 @@ from gradstarve.diagnosis._groups import (
     without_complements,
 )
 from gradstarve.diagnosis._heldout import HeldOut, hold_out
+from gradstarve.diagnosis._regime import Regime, regime_of
 from gradstarve.diagnosis._remedies import Remedies, RemedyOutcome
 from gradstarve.ground import (
     ConvergenceError,
@@ -53,7 +54,7 @@ _LATER = 10  # how far beyond the horizon the curves go
 class Unseen:
     """What a prediction for samples that were not seen needs: `kernel` [N C, N C] and `logits` [N, C] of all samples, their
     `classes`, which may be `trained` on [N], their `groups` (names, members [N, G], exclusive), and as `edited` kernel and
-    logits of the same samples without a feature."""
+    logits of the same samples without a feature; `last`: the kernel of the last layer alone."""
 
     kernel: np.ndarray
     logits: np.ndarray
@@ -64,6 +65,7 @@ class Unseen:
     penalty: float = 0.02
     seed: Any = 0
     edited: tuple[np.ndarray, np.ndarray] | None = None
+    last: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class StarvationReport:
     - `times` [T], `margins` [T, n]: the predicted training; `horizon`: the time to which indices refer, at record `at`,
       where the mean error of training is `error`;
     - `labels` [n], `kernel` [n, n]; `notes`: what could not be answered, and why;
-    - `classes`: of several classes, `logits` [T, n, K] of training, `labels` are then the numbers of the classes, `kernel` is
+    - `classes`: of several classes, `logits` [T, n, K] of training, `labels` are then numbers of classes, `kernel` is
       [n K, n K] (or [n, n], the mean over outputs), margins are f_y - log sum exp of the other logits, and every
       law is about one class against the others; `remedies` and `features` are left to two classes (see `heldout.plans`);
     - `heldout`: the prediction for samples that training has not seen. All the others are about the trained samples.
@@ -128,8 +130,13 @@ class StarvationReport:
         rng = np.random.default_rng(u.seed)
         return hold_out(
             u.kernel, u.logits, u.classes, u.trained, u.groups, self.times, self.at,
-            edited=u.edited, splits=u.splits, penalty=u.penalty, rng=rng,
+            edited=u.edited, last=u.last, splits=u.splits, penalty=u.penalty, rng=rng,
         )  # fmt: skip
+
+    @cached_property
+    def regime(self) -> Regime | None:
+        """When training will leave the linear regime, a `Regime`, computed when it is first asked for; None without a model."""
+        return regime_of(self)
 
     def when(self, time: float) -> str:
         """A time in words: with `step_size` given as steps and epochs too."""
@@ -389,7 +396,7 @@ def _named(network, tags: Tags, views: list[View], times, at, rng, permutations,
     return sorted(laws, key=lambda law: (-law.alarm, -np.nan_to_num(law.index[at])))
 
 
-def _laws(network, pairs: list[tuple[View, Group]], times, at, more: list[dict[str, float]]) -> list[GroupLaw]:
+def _laws(network, pairs: list[tuple[View, Group]], times, at, more: list[dict[str, Any]]) -> list[GroupLaw]:
     views, groups = [view for view, _ in pairs], [group for _, group in pairs]
     return [
         group_law(group, view.kernel, view.labels, view.margins, times, at, label=view.label, **alone, **others)

@@ -205,6 +205,7 @@ def test_a_trained_network_agrees(wide, data):
     after = report.after_training(ends)
     assert after.rank_correlation > 0.9
     assert after.kernel_change < 1
+    assert report.regime.change[-1] == pytest.approx(after.kernel_change, rel=0.35)
     assert after.error == pytest.approx(report.error, abs=0.04)
     for group in after.groups:
         assert group.index == pytest.approx(group.index_predicted, abs=0.15)
@@ -256,7 +257,8 @@ def test_the_command(data, tmp_path):
     x, y, colour = data
     x, y, names = x[:45], y[:45], np.array(["red", "green", "blue"])[colour][:45]
     np.savez(tmp_path / "data.npz", x=x.astype("float32"), y=y, colour=names)
-    (tmp_path / "model.py").write_text(f"import numpy as np\nnet = (lambda w, x: x @ w, np.zeros(({DIM}, {K}), 'float32'))\n")
+    model = f"import numpy as np\nnet = (lambda w, x: x @ w, np.zeros(({DIM}, {K}), 'float32'))\n"
+    (tmp_path / "model.py").write_text(model)
     call = ["diagnose", f"{tmp_path}/model.py:net", f"{tmp_path}/data.npz", "--groups", "colour", "--out", f"{tmp_path}/out"]
     result = CliRunner().invoke(cli.app, call)
     assert result.exit_code == 0, result.output
