@@ -44,7 +44,7 @@ LISTED = {
         "read",
     ),
     "gradstarve.theorems": ("Quote", "Hypothesis", "Problem"),
-    "gradstarve.diagnosis": ("GroupLaw", "MeasuredGroup", "EigenFeatures", "Measured", "Cell", "Plan", "UsersTraining"),
+    "gradstarve.diagnosis": ("GroupLaw", "MeasuredGroup", "EigenFeatures", "Measured", "Cell", "Plan", "UsersTraining", "Regime"),
     "gradstarve.studies.phase.plane": ("PhaseDiagram", "phase_diagram"),
     "gradstarve.studies.features": ("Cell", "FeatureStudy", "feature_study"),
     "gradstarve.studies.remedies": ("Outcome", "RemedyStudy", "remedy_study", "Remedy", "list_remedies"),

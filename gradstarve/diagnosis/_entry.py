@@ -111,8 +111,8 @@ def starvation_report(
     moons, digits, random convolutional features, 300 sets each) at most 1 % of the sets raise an alarm with chance groups,
     cells or without groups; docs/pytorch.md has the table, and how strong a shortcut must be to be found.
 
-    Valid while training stays near the linearisation: wide networks, moderate steps. `.regime` predicts when it is left, from
-    the kernel at the weights to which the linearised network moves, and `after_training` tells whether it was.
+    Valid while training stays near the linearisation: wide networks, moderate steps. `.regime` predicts when it is left,
+    from the kernel at the weights to which the linearised network moves, and `after_training` tells whether it was.
     Weak features (fainter than the variation of the class, or of few samples) are missed without `groups`.
 
     Of K classes the network is trained on the softmax cross-entropy with all of its outputs, and each law is about one class
@@ -155,9 +155,10 @@ def starvation_report(
     notes = (*samples.notes, *source.notes)
     alike = several and not source.fits
     if alike:
+        size = 8 * (len(labels) * source.outputs) ** 2
         notes += (
-            f"The kernel of all pairs of {source.outputs} outputs takes {(len(labels) * source.outputs) ** 2 * 8:.2g} bytes, "
-            "more than half of `memory`: the mean over outputs is taken for each of them, as in wide networks.",
+            f"The kernel of all pairs of {source.outputs} outputs takes {size:.2g} bytes, more than half "
+            "of `memory`: the mean over outputs is taken for each of them, as in wide networks.",
         )
     logits = source.logits()
     kernel = source.kernel(progress=progress, alike=alike)

@@ -586,8 +586,8 @@ def number_between(name: str, value: Any, low: Any, high: Any) -> float:
 # the two means in standard deviations within clusters, |mean - mean| / sd. Nothing is learnt from labels or from training.
 
 _LEADING, _HELD = 20, 0.95
-"""The directions of a class in which is looked: those that hold this part of its variation, at most so many. What lies beyond
-is next to nothing of what the network sees, and scaled to variance 1 a few samples stand far out in it: points in two
+"""The directions of a class in which is looked: those that hold this part of its variation, at most so many. What lies
+beyond is next to nothing of what the network sees, and scaled to variance 1 a few samples stand far out in it: points in two
 dimensions, whose kernel has three directions that count, had gaps of 100 among twenty."""
 _STARTS = 200
 _ROUNDS = 60

@@ -76,7 +76,8 @@ def regime_lines(report: Any) -> list[str]:
         return []
     last = f"{100 * regime.change[-1]:.0f} %" if np.isfinite(regime.change[-1]) else "more than can be computed"
     if regime.holds:
-        return [f"Predicted change of the kernel up to {report.when(report.horizon)}: {last}. The linear regime lasts that long."]
+        until = report.when(report.horizon)
+        return [f"Predicted change of the kernel up to {until}: {last}. The linear regime lasts that long."]
     return [
         f"The linear regime will be left at {report.when(regime.left_at)}, before the horizon of {number(report.horizon)} "
         f"(there the kernel is predicted to have changed by {last}): times after it are too long, for features that are "

@@ -135,7 +135,7 @@ class StarvationReport:
 
     @cached_property
     def regime(self) -> Regime | None:
-        """When training will leave the linear regime, a `Regime`, computed when it is first asked for; None without a model."""
+        """When training will leave the linear regime, computed when it is first asked for; None without a model."""
         return regime_of(self)
 
     def when(self, time: float) -> str:
@@ -171,7 +171,9 @@ class StarvationReport:
 
     def __getstate__(self) -> dict[str, Any]:
         # A model made of functions that cannot be pickled stays behind; everything that was found goes.
-        return {**self.__dict__, "model": self.model if can_pickle(self.model) else None}
+        if can_pickle(self.model):
+            return dict(self.__dict__)
+        return {**self.__dict__, "model": None, "regime": self.regime}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StarvationReport:
         return replace(self, **{one.name: deepcopy(getattr(self, one.name), memo) for one in fields(self)})

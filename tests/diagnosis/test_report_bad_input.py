@@ -24,7 +24,7 @@ def report(apply=MODEL, params=W, data=(X, Y), groups=None, **options):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"apply": lambda w, x: jnp.stack([x @ w] * 3, 1)}, r"labels are \+1 and -1, but the model has 3 outputs; give labels"),
+        ({"apply": lambda w, x: jnp.stack([x @ w] * 3, 1)}, r"labels are \+1 and -1, but the model has 3 outputs"),
         ({"apply": lambda w, x: jnp.sum(x @ w)}, r"one logit a sample"),
         ({"apply": 3}, "model must be a torch.nn.Module, an equinox or flax model, or \\(apply, params\\), got tuple"),
         ({"apply": MODEL, "params": None}, "the model holds no parameters itself; give \\(apply, params\\)"),
