@@ -25,8 +25,8 @@ from gradstarve.diagnosis._groups import ALARM_GAP, ALARM_P
 
 KINDS = ("blobs 2", "blobs 5", "blobs 20", "blobs 50", "moons", "digits", "convolution")
 GROUPS = ("none", "chance group", "chance types", "cells")
-STRENGTHS = (0.25, 0.5, 1.0, 2.0)
-GRADED = ("blobs 5", "blobs 20", "moons", "digits", "convolution")  # where power is measured
+STRENGTHS = (0.5, 1.0, 2.0)
+GRADED = ("digits", "convolution", "blobs 5", "blobs 20", "moons")  # where power is measured
 SAMPLES, WIDTH = 200, 128
 
 
