@@ -429,14 +429,15 @@ def _column(name: Any, value: Any, n: int) -> np.ndarray:
 
 
 def _checked(tags: Tags, labels: np.ndarray) -> Tags:
-    """Refuse groups of one sample, and groups with one sample left outside of them in a class that they split."""
+    """Refuse groups of one sample, but for cells, which are put together with those of other classes."""
+    cells = _homes(tags, labels)
     for name, inside in zip(tags.names, tags.members.T, strict=True):
         if inside.sum() == 0:
             raise ValueError(f"groups: group {shown(name)} has no sample; leave it out")
         for one in np.unique(labels):
             mine = labels == one
             count, rest = int((mine & inside).sum()), int((mine & ~inside).sum())
-            if rest and count == 1 and inside.sum() == 1:
+            if rest and count == 1 and inside.sum() == 1 and cells is None:
                 raise ValueError(
                     f"groups: group {shown(name)} has 1 sample, of which no mean can be told from chance; give it more, "
                     "or leave it out"
@@ -468,16 +469,23 @@ def _features(members: np.ndarray, labels: np.ndarray, classes) -> np.ndarray:
     return np.stack(columns, 1)
 
 
+def _homes(tags: Tags, labels: np.ndarray) -> np.ndarray | None:
+    """The class, by its rank from the last label down, in which each type occurs, where types are cells: each occurs in one
+    class only, and at least two classes have several. None where they are not."""
+    counts = np.stack([tags.members[labels == one].sum(0) for one in np.unique(labels)[::-1]])
+    home = counts.argmax(0)
+    cells = tags.exclusive and ((counts > 0).sum(0) == 1).all() and len(tags.names) <= len(labels) // 2
+    return home if cells and (np.bincount(home) >= 2).sum() >= 2 else None
+
+
 def _cells(tags: Tags, products: np.ndarray, labels: np.ndarray, notes: list[str]) -> Tags:
     from scipy.optimize import linear_sum_assignment  # here: it takes long to import
 
     values = np.unique(labels)[::-1]
-    counts = np.stack([tags.members[labels == one].sum(0) for one in values])
-    home = counts.argmax(0)
-    several = [k for k in range(len(values)) if (home == k).sum() >= 2]
-    if not tags.exclusive or ((counts > 0).sum(0) != 1).any() or len(several) < 2:
+    home = _homes(tags, labels)
+    if home is None:
         return tags
-    first = max(several, key=lambda k: int((home == k).sum()))
+    first = int(np.argmax(np.bincount(home)))
     sets = [[int(j)] for j in np.flatnonzero(home == first)]
 
     def means(k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -529,8 +537,8 @@ def _agreement(tags: Tags, products: np.ndarray, labels: np.ndarray, notes: list
             elif len(values) > 2 and most and cosine < _COMMON:
                 agree.add(k)
                 notes.append(
-                    f"{name!r} says whether samples agree with their label (the features of its members in different "
-                    f"classes have a mean cosine of {cosine:.2f}); it is read as an attribute of its own in each class."
+                    f"{name!r} holds most samples of every class, with another feature in each (their mean cosine is "
+                    f"{cosine:.2f}), as where it says whether samples agree with their label; it is read class by class."
                 )
         elif len(split) == 1:
             one = labels != split[0]

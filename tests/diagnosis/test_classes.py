@@ -157,6 +157,27 @@ def test_cells_are_those_of_models_that_have_not_seen_them(report, data):
         assert cell.agrees == (cell.attribute == ["red", "green", "blue"][int(cell.label)])
 
 
+def test_codings_of_a_colour(report, data):
+    """Agreement is read class by class, and cells are put together by their features."""
+    x, y, colour = data
+    options = {"times": TIMES, **OPTIONS}
+    names = np.array(["red", "green", "blue"])
+    for groups in ({"agree": colour == y}, np.where(colour == y, "agree", "conflict")):
+        agree = gs.starvation_report.from_kernel(x @ x.T, y, groups=groups, **options)
+        assert "another feature in each" in agree.notes[0]
+        assert sorted((law.name, law.of) for law in agree.groups) == [("agree", "0"), ("agree", "1"), ("agree", "2")]
+        shares = {law.of: law.share for law in agree.groups}
+        assert shares == {law.of: law.share for law in report.groups}
+    pairs = [f"{k} {names[c]}" for k, c in zip(y, colour, strict=True)]
+    cells = gs.starvation_report.from_kernel(x @ x.T, y, groups=pairs, **options)
+    assert "The groups are cells" in cells.notes[0]
+    for law in cells.groups:
+        assert len({cell.split()[1] for cell in law.name.split(" / ")}) == 1
+    theirs = {law.of: law.index for law in report.groups}
+    for law in cells.groups:
+        np.testing.assert_allclose(law.index, theirs[law.of], atol=1e-6)
+
+
 def test_errors_are_those_of_the_true_class(report):
     f = report.logits[report.at]
     chance = softmax(f, axis=1)[np.arange(N), report.labels]
