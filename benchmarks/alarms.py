@@ -113,11 +113,29 @@ def interval(count: int, of: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _rate(one: dict | None) -> str:
+    return f"{one['alarms']} of {one['of']}" if one else "-"
+
+
+def tables(result: dict) -> str:
+    """The rows that are there, in Markdown."""
+    lines = [f"| data without a shortcut | {' | '.join(GROUPS)} |", "|---" * (len(GROUPS) + 1) + "|"]
+    for kind in KINDS:
+        row = [result["false"].get(f"{kind}, {groups}") for groups in GROUPS]
+        lines.append(f"| {kind} | {' | '.join(map(_rate, row))} |")
+    heads = [f"{how}, {strength:g}" for how in ("named", "none") for strength in STRENGTHS]
+    lines += ["", f"| data with a shortcut | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for kind in GRADED:
+        row = [result["power"].get(f"{kind}, {head}") for head in heads]
+        lines.append(f"| {kind} | {' | '.join(map(_rate, row))} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run the study and write its numbers."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--sets", type=int, default=300, help="data sets without a shortcut, of each kind and grouping")
-    parser.add_argument("--shortcuts", type=int, default=40, help="data sets with one, of each kind and strength")
+    parser.add_argument("--shortcuts", type=int, default=20, help="data sets with one, of each kind and strength")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "alarms.json")
     options = parser.parse_args()
     result = json.loads(options.out.read_text()) if options.out.exists() else {"false": {}, "power": {}}
@@ -140,6 +158,7 @@ def main() -> None:
                     result["power"][name] = {"alarms": count, "of": options.shortcuts, "low": low, "high": high}
                     print(f"found, {name}: {count} of {options.shortcuts}", flush=True)
                     options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(tables(result))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from gradstarve.diagnosis._groups import number_between, read_groups, read_label
 from gradstarve.diagnosis._margins import from_margins
 from gradstarve.diagnosis._models import read_model
 from gradstarve.diagnosis._report import StarvationReport, Unseen, UsersTraining, diagnose
-from gradstarve.ground import any_array, as_floats, as_number, as_seed, check_finite, deprecated, positive_int, readable
+from gradstarve.ground import any_array, as_flag, as_floats, as_number, as_seed, check_finite, deprecated, positive_int, readable
 
 _COLUMNS = 2**16  # of a Jacobian, multiplied at a time
 
@@ -167,12 +167,15 @@ def starvation_report(
     given = _with_test(samples, unseen, labels, trained)
     other = None
     if edited is not None:
-        x = jax.tree.map(np.asarray, read_samples((edited, labels)).x)
+        try:
+            x = jax.tree.map(np.asarray, read_samples((edited, labels)).x)
+        except ValueError as error:
+            raise ValueError(f"edited must be the samples of data, and then those of test: {error}") from None
         again = read_model(model, x, memory, parameters)
         other = (again.kernel(progress=progress, alike=alike), again.logits())
     hidden = None
     last = None
-    if last_layer:
+    if as_flag("last_layer", last_layer):
         last = read_model(model, both, memory, "last").kernel(progress=progress, alike=alike)
     if unseen is not None or other is not None or last is not None:
         hidden = Unseen(

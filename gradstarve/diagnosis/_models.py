@@ -200,7 +200,12 @@ def chosen_names(names: list[str], parameters: Any) -> list[str]:
     if callable(parameters):
         found = [name for name in names if parameters(name)]
     else:
-        wanted = [parameters] if isinstance(parameters, str) else list(parameters)
+        wanted = [parameters] if isinstance(parameters, str) else parameters
+        if not isinstance(wanted, list | tuple) or not all(isinstance(one, str) for one in wanted):
+            raise ValueError(
+                "parameters must be a prefix of names, 'last', a list of these, or a function of the name, got "
+                f"{shown(parameters)}"
+            )
         layer = names[-1].rpartition(".")[0] if names else ""
         starts = [layer if one == "last" and "last" not in names else one for one in wanted]
         found = [name for name in names if any(start == "" or f"{name}.".startswith(f"{start}.") for start in starts)]
