@@ -15,7 +15,17 @@ from gradstarve.diagnosis._groups import number_between, read_groups, read_label
 from gradstarve.diagnosis._margins import from_margins
 from gradstarve.diagnosis._models import read_model
 from gradstarve.diagnosis._report import StarvationReport, Unseen, UsersTraining, diagnose
-from gradstarve.ground import any_array, as_flag, as_floats, as_number, as_seed, check_finite, deprecated, positive_int, readable
+from gradstarve.ground import (
+    any_array,
+    as_flag,
+    as_floats,
+    as_number,
+    as_seed,
+    check_finite,
+    deprecated,
+    positive_int,
+    readable,
+)
 
 _COLUMNS = 2**16  # of a Jacobian, multiplied at a time
 
