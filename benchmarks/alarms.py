@@ -41,7 +41,7 @@ def samples(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
     if kind == "moons":
         x, classes = make_moons(SAMPLES, noise=0.1, random_state=int(rng.integers(2**31)))
         return x - x.mean(0), 2 * classes - 1
-    images, digits = load_digits(return_X_y=True)
+    images, digits = map(np.asarray, load_digits(return_X_y=True))
     pair = rng.choice(10, 2, replace=False)
     chosen = rng.permutation(np.flatnonzero(np.isin(digits, pair)))[:SAMPLES]
     return images[chosen] / 16, np.where(digits[chosen] == pair[0], 1, -1)
