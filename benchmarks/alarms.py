@@ -39,7 +39,7 @@ def samples(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
         x[:, 0] += y
         return x, y
     if kind == "moons":
-        x, classes = make_moons(SAMPLES, noise=0.1, random_state=int(rng.integers(2**31)))
+        x, classes = map(np.asarray, make_moons(SAMPLES, noise=0.1, random_state=int(rng.integers(2**31))))
         return x - x.mean(0), 2 * classes - 1
     images, digits = map(np.asarray, load_digits(return_X_y=True))
     pair = rng.choice(10, 2, replace=False)
