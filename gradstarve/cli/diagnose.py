@@ -44,6 +44,8 @@ def diagnose(
         Optional[int],  # noqa: UP045
         count("Samples in a batch, to have times as epochs. [default: all]"),
     ] = None,
+    momentum: Annotated[float, typer.Option(help="Momentum of your training, for times as steps.")] = 0.0,
+    last_layer: Annotated[bool, typer.Option("--last-layer", help="Predict re-training of the last layer too.")] = False,
     splits: Annotated[int, count("Parts of the data that are held out in turn.", least=2)] = 5,
     memory: Annotated[int, count("Bytes for the kernel and the gradients at hand.")] = 2**30,
     seed: Seed = 0,
@@ -72,6 +74,8 @@ def diagnose(
             parameters=parameters,
             step_size=step_size,
             batch_size=batch_size,
+            momentum=momentum,
+            last_layer=last_layer,
             splits=splits,
             memory=memory,
             key=seed,

@@ -5,6 +5,7 @@ from gradstarve.diagnosis._entry import from_jacobian, from_kernel, starvation_r
 from gradstarve.diagnosis._groups import EigenFeatures, GroupLaw
 from gradstarve.diagnosis._heldout import Cell, HeldOut, Plan
 from gradstarve.diagnosis._margins import MarginReport, MeasuredGroup, from_margins
+from gradstarve.diagnosis._regime import Regime
 from gradstarve.diagnosis._report import StarvationReport, UsersTraining
 
 __all__ = [

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from scipy.special import expit
 
+from gradstarve.diagnosis._classes import against, true_margins
 from gradstarve.diagnosis._groups import ALARM_INDEX, GroupLaw, index_of
 from gradstarve.diagnosis._presentation import told
 from gradstarve.ground import as_floats, check_finite, html_lines, number, short_repr, shown, table_text, to_jsonable
@@ -126,15 +127,17 @@ def after_training(report: Any, trained: Any, *, alone: Any = None) -> AfterTrai
     """Measured against predicted, at the predicted time of equal mean loss.
 
     `trained`: the parameters after training, of the same structure as those the report was made from; or the margins y f
-    [n] of the training samples, in the order of the data. `alone`: the same of a network trained on the data without
-    the feature, from the same first weights, for a starvation index without any prediction in it. `ValueError` where
-    these are of the wrong shape or not finite.
+    [n] of the training samples, in the order of the data, and of several classes their logits [n, K]. `alone`: the same of a
+    network trained on the data without the feature, from the same first weights, for a starvation index without any
+    prediction in it. `ValueError` where these are of the wrong shape or not finite.
     """
     if not hasattr(report, "labels") or not hasattr(report, "margins"):
         raise ValueError(f"report must be a StarvationReport, got {shown(report)}; give what starvation_report found")
-    measured, change = _margins(report, trained, "trained")
-    reference = None if alone is None else _margins(report, alone, "alone")[0]
+    outputs, change = _outputs(report, trained, "trained")
+    reference = None if alone is None else _outputs(report, alone, "alone")[0]
     times, start = report.times, report.margins[0]
+    begun = start if report.classes is None else report.logits[0]
+    measured = outputs if report.classes is None else true_margins(outputs, report.classes.index)
     losses = np.logaddexp(0, -report.margins).mean(1)
     loss = float(np.logaddexp(0, -measured).mean())
     at, beyond = _time_of_loss(losses, loss)
@@ -144,7 +147,7 @@ def after_training(report: Any, trained: Any, *, alone: Any = None) -> AfterTrai
 
     margins = predicted(report.margins)
     groups = tuple(
-        _measure(law, report, measured - start, predicted, None if reference is None else reference - start)
+        _measure(law, _seen(report, law, outputs - begun), predicted, _seen(report, law, reference, begun))
         for law in report.groups
     )
     several = len(groups) >= 3
@@ -174,8 +177,16 @@ def _time_of_loss(losses: np.ndarray, loss: float) -> tuple[float, bool]:
     return k - 1 + float((losses[k - 1] - loss) / (losses[k - 1] - losses[k])), False
 
 
-def _measure(law: GroupLaw, report: Any, gains: np.ndarray, predicted: Any, alone: np.ndarray | None) -> Measured:
-    group, labels = law.group, report.labels
+def _seen(report: Any, law: GroupLaw, outputs: Any, start: Any = 0.0) -> Any:
+    """Gains of the margins of the view of a law, [n], from margins, or from logits of several classes."""
+    if outputs is None or report.classes is None:
+        return None if outputs is None else outputs - start
+    weights = against(report.classes.names.index(law.label), report.classes.count)
+    return law.group.labels * ((outputs - start) @ weights)
+
+
+def _measure(law: GroupLaw, gains: np.ndarray, predicted: Any, alone: np.ndarray | None) -> Measured:
+    group, labels = law.group, law.group.labels
     mine = labels == law.favours
     rest = float((group.removal(labels) @ gains)[mine].mean())
     foretold = float(predicted(law.rest)), float(predicted(law.rest_alone))
@@ -200,25 +211,31 @@ def _measure(law: GroupLaw, report: Any, gains: np.ndarray, predicted: Any, alon
     )
 
 
-def _margins(report: Any, trained: Any, name: str) -> tuple[np.ndarray, float]:
-    """Margins [n] of parameters or margins, and the relative change of the kernel (nan for margins)."""
+def _outputs(report: Any, trained: Any, name: str) -> tuple[np.ndarray, float]:
+    """Margins [n], or logits [n, K] of several classes, of parameters or as given, and the relative change of the kernel
+    (nan where they are given)."""
     n = len(report.labels)
-    model = report.model
+    model, classes = report.model, report.classes
     if model is not None and model.holds(trained):
-        margins = report.labels * model.logits(trained)[:n, 0]
         here, signs = np.arange(n), report.labels
-        change = signs[:, None] * model.kernel(trained, samples=here) * signs - report.kernel
-        return margins, float(np.linalg.norm(change) / np.linalg.norm(report.kernel))
+        if classes is None:
+            outputs = signs * model.logits(trained)[:n, 0]
+            change = signs[:, None] * model.kernel(trained, samples=here) * signs - report.kernel
+        else:
+            outputs = model.logits(trained)[:n]
+            change = model.kernel(trained, samples=here, alike=len(report.kernel) == n) - report.kernel
+        return outputs, float(np.linalg.norm(change) / np.linalg.norm(report.kernel))
+    shape = (n,) if classes is None else (n, classes.count)
     if isinstance(trained, np.ndarray | jax.Array | list | tuple):
         try:
-            margins = as_floats(name, trained)
+            outputs = as_floats(name, trained)
         except ValueError:
-            margins = np.empty(0)
-        if margins.shape == (n,):
-            check_finite(name, margins)
-            return margins, float("nan")
-    wanted = f"margins y f of shape ({n},)"
+            outputs = np.empty(0)
+        if outputs.shape == shape:
+            check_finite(name, outputs)
+            return outputs, float("nan")
+    wanted = f"{'margins y f' if classes is None else 'logits'} of shape {shape}"
     if model is not None:
         wanted = f"parameters like those the report was made from, or {wanted}"
-    shape = np.shape(trained) if isinstance(trained, np.ndarray | jax.Array) else type(trained).__name__
-    raise ValueError(f"{name} must be {wanted}, got {shape}")
+    got = np.shape(trained) if isinstance(trained, np.ndarray | jax.Array) else type(trained).__name__
+    raise ValueError(f"{name} must be {wanted}, got {got}")

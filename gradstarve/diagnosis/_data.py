@@ -211,7 +211,9 @@ def read_classes(y: Any, outputs: int, one_class: bool = False) -> Classes:
     """Labels ±1, or 0..K-1 for a model of K `outputs` (0 and 1 for one output as well)."""
     y = any_array("labels", y)
     if y.ndim != 1:
-        raise ValueError(f"labels must be [n], got shape {y.shape}")
+        hot = y.ndim == 2 and y.dtype.kind in "biuf" and np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all()
+        fix = "; they are one-hot: give the numbers of the classes, y.argmax(1)" if hot else ""
+        raise ValueError(f"labels must be [n], got shape {y.shape}{fix}")
     if y.dtype.kind == "V" or y.dtype.name == "bfloat16":
         readable("labels", y)
     if y.dtype.kind not in "iuf":

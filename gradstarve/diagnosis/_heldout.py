@@ -33,7 +33,8 @@ class Cell:
 
     - `label`, `attribute`, `name`; `trained`: samples in training; `tested`: samples predicted by networks that did not see
       them; `accuracy` [T]: theirs, over the times of the report; `interval`: of 95 %, at the horizon;
-    - `in_sample` [T]: accuracy on the trained samples themselves, which training raises in any case.
+    - `in_sample` [T]: accuracy on the trained samples themselves, which training raises in any case;
+    - `agrees`: whether the attribute is the most frequent one of its class in training; None without attributes.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Cell:
     accuracy: np.ndarray
     interval: tuple[float, float]
     in_sample: np.ndarray
+    agrees: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,15 @@ def _called(label: str, attribute: str) -> str:
     return f"class {label}, {attribute}" if attribute else f"class {label}"
 
 
+def _agrees(cells: list[tuple[str, str, Any]], label: str, attribute: str, trained: np.ndarray, exclusive: bool) -> Any:
+    """Whether no other value of the attribute is more frequent in this class; a group has the values in and out."""
+    if not attribute:
+        return None
+    counts = {name: int((cell & trained).sum()) for of, name, cell in cells if of == label}
+    rivals = counts if exclusive else {attribute, f"no {attribute}", attribute.removeprefix("no ")} & set(counts)
+    return counts[attribute] >= max(counts[name] for name in rivals)
+
+
 def deal(cells: list[np.ndarray], trained: np.ndarray, splits: int, rng: np.random.Generator) -> np.ndarray:
     """The part of each trained sample, 0..splits-1, each cell dealt out evenly; -1 for cells of one sample and untrained."""
     part = np.full(len(trained), -1)
@@ -134,7 +145,7 @@ def deal(cells: list[np.ndarray], trained: np.ndarray, splits: int, rng: np.rand
 class Columns:
     """Training of many networks at once: `kernel` [N C, N C], or [N, N] for all outputs alike, `start` [N, C]."""
 
-    def __init__(self, kernel: np.ndarray, start: np.ndarray, classes: Classes, times: np.ndarray):
+    def __init__(self, kernel: np.ndarray, start: np.ndarray, classes: Classes, times: np.ndarray | None = None):
         self.kernel, self.start, self.times = kernel, start, times
         self.count, self.outputs = start.shape
         self.scale = largest_eigenvalue(kernel)
@@ -156,6 +167,7 @@ class Columns:
         start: np.ndarray | None = None,
         smoothing: Any = 0.0,
         penalty: Any = 0.0,
+        rtol: float = _RTOL,
     ) -> np.ndarray:
         """Logits [T, N, C, R] at `times` for `weights` [N, R]; `smoothing`, `penalty` [R]; `start` [N, C, R]."""
         count = weights.shape[1]
@@ -170,7 +182,7 @@ class Columns:
 
         curvature = 0.25 if self.outputs == 1 else 0.5
         radius = self.scale * float(weights.max()) * (curvature + float(penalty.max()))
-        return integrate(self.product, begin, times, field, radius, rtol=_RTOL)
+        return integrate(self.product, begin, times, field, radius, rtol=rtol)
 
     def right(self, f: np.ndarray) -> np.ndarray:
         """Whether logits [..., N, C, R] name the class of the sample, [..., N, R]."""
@@ -201,13 +213,14 @@ def hold_out(
     at: int,
     *,
     edited: tuple[np.ndarray, np.ndarray] | None = None,
+    last: np.ndarray | None = None,
     splits: int = 5,
     penalty: float = 0.02,
     rng: np.random.Generator,
 ) -> HeldOut | None:
     """The `HeldOut` of logits `start` [N, C] and their kernel; `trained` [N]: which samples may be trained on, the others
     are tested. `groups`: names, members [N, G], and whether they exclude each other; `edited`: kernel and logits of the same
-    samples without a feature. None where no cell can be held out."""
+    samples without a feature; `last`: the kernel of the last layer alone. None where no cell can be held out."""
     # Nothing is asked beyond the horizon.
     times = times[: at + 1]
     columns = Columns(kernel, start, classes, times)
@@ -284,6 +297,10 @@ def hold_out(
     later = columns.train(alike, np.array([times[at]]), start=ends[..., :folds])[0]
     late = predicted(columns.right(later))
     plans.append(plan("re-weight from the horizon on", late, 2 * times[at], f"{label_cost}, twice the time"))
+    if last is not None:
+        layer = Columns(last, start, classes, times).train(alike, times[[at]], start=ends[..., :folds])[0]
+        hits = predicted(columns.right(layer))
+        plans.append(plan("re-train the last layer, cells alike", hits, 2 * times[at], f"{label_cost}, twice the time"))
     plans += _more(columns, plans[0], usable, weights, trained, times[at], predicted, plan)
     if edited is not None:
         hits = predicted(columns.right(Columns(*edited, classes, times).train(weights, times[[at]])[0]))
@@ -302,6 +319,7 @@ def hold_out(
                 accuracy=hits.mean(1),
                 interval=_interval(hits[at], judges[mask]),
                 in_sample=seen[:, inside].mean(1) if inside.any() else np.full(len(times), np.nan),
+                agrees=_agrees(cells, label, attribute, trained, groups[2]),
             )
         )
     outcomes.sort(key=lambda one: float(one.accuracy[at]))

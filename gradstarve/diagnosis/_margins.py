@@ -239,8 +239,16 @@ def from_margins(
         if group is None:
             notes.append(f"Nothing can be said about '{name}': nothing within a class tells it from the other samples.")
             continue
-        found.append(_measure(group, gains, times, at, labels, others, alone, rng, permutations, np.abs(margins).max()))
+        found.append(group)
     found = without_complements(found, labels)
+    p_values = permutation_p(
+        found, labels, rng, permutations, [lambda contrasts: np.abs(gains[at] @ contrasts)] * len(found)
+    )
+    largest = np.abs(margins).max()
+    found = [
+        _measure(group, gains, times, at, labels, alone, p_value, largest)
+        for group, p_value in zip(found, p_values, strict=True)
+    ]
     found.sort(key=lambda g: (g.learnt_at[0], -g.reliance))
     return MarginReport(times, margins, float(times[at]), at, tuple(found), tuple(notes))
 
@@ -273,7 +281,7 @@ def _table(name: str, values: Any) -> np.ndarray:
     return values
 
 
-def _measure(group: Group, gains, times, at, labels, others, alone, rng, permutations, largest) -> MeasuredGroup:
+def _measure(group: Group, gains, times, at, labels, alone, p_value, largest) -> MeasuredGroup:
     favours = group.favours(labels)
     within = labels == favours if favours in group.classes else np.isin(labels, group.classes)
     members = gains[:, within & group.members].mean(1)
@@ -297,5 +305,5 @@ def _measure(group: Group, gains, times, at, labels, others, alone, rng, permuta
         reliance=float(carried[at]) / total if total > noise else 0.0,
         learnt_at=(reaches(times - times[0], members, LOGIT), reaches(times - times[0], rest, LOGIT)),
         index=index,
-        p_value=permutation_p(group, labels, others, rng, permutations, lambda contrasts: np.abs(gains[at] @ contrasts)),
+        p_value=p_value,
     )

@@ -45,24 +45,41 @@ class Model:
             )
         return found
 
-    def kernel(self, params: Any = None, samples: Any = None, progress: Any = None) -> np.ndarray:
-        """Phi Phi^T in float64, [N C, N C]; of `samples` alone if given."""
+    def kernel(
+        self, params: Any = None, samples: Any = None, progress: Any = None, alike: bool = False
+    ) -> np.ndarray:
+        """Phi Phi^T in float64, [N C, N C]; of `samples` alone if given; where outputs are taken to be `alike`, [N, N], the
+        mean over outputs."""
         params = self.params if params is None else params
         chosen = np.arange(len(self)) if samples is None else np.asarray(samples)
-        return gather(
-            lambda here: self._rows(params, chosen[here]),
-            len(chosen),
-            self.outputs,
-            self._row_bytes,
-            _BUDGET if self.memory is None else positive_int("memory", self.memory),
-            progress,
-        )
+        outputs = 1 if alike else self.outputs
+
+        def rows(here: np.ndarray) -> list[Any]:
+            # The rows of all outputs of a sample in one: their product is the sum over outputs.
+            return [part.reshape(len(here) * outputs, -1) for part in self._rows(params, chosen[here])]
+
+        row_bytes = self._row_bytes * (self.outputs // outputs)
+        return gather(rows, len(chosen), outputs, row_bytes, self.budget, progress) / (self.outputs // outputs)
+
+    @property
+    def budget(self) -> int:
+        """Bytes for the kernel and the gradients at hand."""
+        return _BUDGET if self.memory is None else positive_int("memory", self.memory)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the kernel of all pairs of outputs takes no more than half of the memory."""
+        return (len(self) * self.outputs) ** 2 * 16 <= self.budget
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.x)[0])
 
     def holds(self, trained: Any) -> bool:
         """Whether `trained` are parameters of this model."""
+        raise NotImplementedError
+
+    def moved(self, steps: np.ndarray) -> Any:
+        """The parameters moved by sum_ic steps_ic d f_c(x_i) / d theta, for `steps` [n, C] of the first n samples."""
         raise NotImplementedError
 
     @property
@@ -98,7 +115,7 @@ def gather(
     kernel = np.empty((size, size))
     starts = range(0, count, kept)
     total = sum(count - first for first in starts)
-    with Progress(progress if isinstance(progress, bool) else None, total, f"kernel of {count} samples", "samples") as bar:
+    with Progress(progress, total, f"kernel of {count} samples", "samples") as bar:
         done = 0
         for first in starts:
             last = min(first + kept, count)
@@ -183,7 +200,12 @@ def chosen_names(names: list[str], parameters: Any) -> list[str]:
     if callable(parameters):
         found = [name for name in names if parameters(name)]
     else:
-        wanted = [parameters] if isinstance(parameters, str) else list(parameters)
+        wanted = [parameters] if isinstance(parameters, str) else parameters
+        if not isinstance(wanted, list | tuple) or not all(isinstance(one, str) for one in wanted):
+            raise ValueError(
+                "parameters must be a prefix of names, 'last', a list of these, or a function of the name, got "
+                f"{shown(parameters)}"
+            )
         layer = names[-1].rpartition(".")[0] if names else ""
         starts = [layer if one == "last" and "last" not in names else one for one in wanted]
         found = [name for name in names if any(start == "" or f"{name}.".startswith(f"{start}.") for start in starts)]
@@ -204,6 +226,7 @@ class JaxModel(Model):
     def __init__(self, apply: Any, params: Any, x: Any, outputs: int, memory: Any, parameters: Any, pair: bool = False):
         self.apply, self.params, self.x, self.outputs, self.memory = apply, params, x, outputs, memory
         self.parameters, self.pair = parameters, pair
+        self.unwrap: Callable[[Any], Any] = _as_given
 
     def _parts(self, params: Any) -> tuple[Any, Any]:
         leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -219,7 +242,21 @@ class JaxModel(Model):
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self._parts(self.params)[0]))
 
     def holds(self, trained: Any) -> bool:
-        return same_structure(trained, self.params)
+        return same_structure(self._inner(trained), self.params)
+
+    def _inner(self, trained: Any) -> Any:
+        return trained if trained is self.params or same_structure(trained, self.params) else self.unwrap(trained)
+
+    def moved(self, steps: np.ndarray) -> Any:
+        trained, held = self._parts(self.params)
+        for first in range(0, len(steps), _FORWARD):
+            # Blocks of one size: the last is filled up with samples that count nothing.
+            here = np.minimum(np.arange(first, first + min(_FORWARD, len(self))), len(steps) - 1)
+            weights = np.where((np.arange(len(here)) + first < len(steps))[:, None], steps[here], 0.0)
+            some = jax.tree.map(lambda leaf: leaf[here], self.x)  # noqa: B023
+            moved = _jax_moved(self._out, self._parts(self.params)[0], held, some, weights)
+            trained = jax.tree.map(lambda a, b: a + b, trained, moved)
+        return eqx.combine(trained, held)
 
     def one_of(self, params: Any, x: Any) -> Any:
         """A mixture of the outputs that every one of them changes, [n]: what is checked where there are several."""
@@ -232,7 +269,7 @@ class JaxModel(Model):
         return found[:, 1:] - found[:, :1] if self.pair else found
 
     def _logits(self, params: Any) -> np.ndarray:
-        count, parts = len(self), []
+        count, parts, params = len(self), [], self._inner(params)
         for first in range(0, count, _FORWARD):
             here = np.minimum(np.arange(first, first + min(_FORWARD, count)), count - 1)
             some = jax.tree.map(lambda leaf: leaf[here], self.x)  # noqa: B023
@@ -240,7 +277,7 @@ class JaxModel(Model):
         return np.concatenate(parts)
 
     def _rows(self, params: Any, samples: np.ndarray) -> list[Any]:
-        trained, held = self._parts(params)
+        trained, held = self._parts(self._inner(params))
         # Blocks of a few sizes, so that few programs are compiled.
         wide = min(len(self), 2 ** int(np.ceil(np.log2(len(samples)))))
         here = np.concatenate([samples, np.full(max(0, wide - len(samples)), samples[-1])])
@@ -269,6 +306,15 @@ def _jax_rows(out: Any, single: bool, trained: Any, held: Any, x: Any) -> Any:
     return jax.vmap(gradient, (None, 0))(trained, x)
 
 
+@eqx.filter_jit
+def _jax_moved(out: Any, trained: Any, held: Any, x: Any, steps: Any) -> Any:
+    def total(trained: Any) -> Any:
+        found = out(eqx.combine(trained, held), x)
+        return (steps.astype(found.dtype) * found).sum()
+
+    return jax.grad(total)(trained)
+
+
 def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
@@ -292,6 +338,20 @@ def _shape(leaf: Any) -> Any:
         return np.shape(leaf)
     except Exception:
         return None
+
+
+def _as_given(trained: Any) -> Any:
+    return trained
+
+
+def _linen_params(trained: Any) -> Any:
+    """The parameters in the variables of a linen module, which hold other collections too."""
+    return trained["params"] if hasattr(trained, "keys") and "params" in trained else trained
+
+
+def _nnx_params(trained: Any) -> Any:
+    """The parameters of an nnx module."""
+    return _nnx(trained)[1] if _is_flax(trained, "nnx.Module") else trained
 
 
 def on_each(model: Any, x: Any) -> Any:
@@ -327,6 +387,21 @@ class TorchModel(Model):
         return found is not None and all(
             name in found and tuple(found[name].shape) == tuple(one.shape) for name, one in self.params.items()
         )
+
+    def moved(self, steps: np.ndarray) -> Any:
+        import torch  # pyright: ignore[reportMissingImports]
+
+        state = self._state(self.params)
+        weights = {name: state[name].clone().requires_grad_() for name in self.names}
+        with evaluating(self.module):
+            for first in range(0, len(steps), _FORWARD):
+                here = np.arange(first, min(first + _FORWARD, len(steps)))
+                found = self._out({**state, **weights}, self._some(here))
+                told = torch.from_numpy(steps[here]).to(found)
+                rows = torch.autograd.grad((told * found).sum(), list(weights.values()), allow_unused=True)
+                for name, row in zip(self.names, rows, strict=True):
+                    state[name] = state[name] if row is None else state[name] + row
+        return state
 
     def _state(self, params: Any) -> dict[str, Any]:
         """Parameters and, of a trained module, its buffers, where the running means of batch normalisation are."""
@@ -494,15 +569,16 @@ def read_model(model: Any, x: Any, memory: Any = None, parameters: Any = None) -
     if torch is not None and isinstance(model, torch.nn.Module):
         return _read_torch(model, x, memory, parameters, None)
     notes: tuple[str, ...] = ()
+    unwrap: Callable[[Any], Any] = _as_given
     if isinstance(model, tuple | list) and len(model) == 2 and (callable(model[0]) or hasattr(model[0], "apply")):
         apply, params = model
         if hasattr(params, "__next__"):
             raise ValueError(f"params must be arrays, or lists, dictionaries and modules of them, got {shown(params)}")
         if _is_flax(apply, "linen.Module"):
-            apply, params = _linen(apply, params)
+            (apply, params), unwrap = _linen(apply, params), _linen_params
         ways = [(apply, "")]
     elif _is_flax(model, "nnx.Module"):
-        apply, params = _nnx(model)
+        (apply, params), unwrap = _nnx(model), _nnx_params
         ways = [(apply, "")]
     elif not callable(model):
         got = f"{type(model).__name__} {shown(model)}"
@@ -536,7 +612,7 @@ def read_model(model: Any, x: Any, memory: Any = None, parameters: Any = None) -
         fails.append(f"called on {way} it gives shape {shape}" if way else f"it gives shape {shape}")
     if found is None:
         raise _wrong_shape(len(made), "; ".join(fails))
-    found.notes = notes
+    found.notes, found.unwrap = notes, unwrap
     # Whether samples see each other, half precision, and what else can be wrong with a function.
     few = jax.tree.map(lambda leaf: leaf[:64], found.x)
     jacobian.margins(found.one_of, found.params, few, np.ones(min(64, len(found))))

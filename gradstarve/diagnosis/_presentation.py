@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from gradstarve.diagnosis._groups import ALARM_GAP, ALARM_INDEX, ALARM_P, GroupLaw
+from gradstarve.diagnosis._regime import regime_lines
 from gradstarve.ground import (
     COLOURS,
     GUIDE,
     INK,
     NOTE,
+    did_you_mean,
     html_table,
     new_figure,
     number,
@@ -27,12 +29,9 @@ from gradstarve.ground import (
 
 # A report as text: the summary a person reads first, the tables below it, and the numbers as a dictionary.
 
-SIGN = {1: "+", -1: "−"}
-
-
 def classes_of(law: GroupLaw) -> str:
     """The class that the feature favours, in words."""
-    return f"class {SIGN[int(law.favours)]}"
+    return f"class {law.of}"
 
 
 def describe(law: GroupLaw) -> str:
@@ -56,7 +55,7 @@ def summary(report: Any) -> str:
             f"starvation index {number(law.index[at], 2)}, on the trained samples."
         )
         if not report.named:
-            inside, outside = (", ".join(map(str, np.flatnonzero(which)[:5])) for which in _sides(report, law))
+            inside, outside = (", ".join(map(str, np.flatnonzero(which)[:5])) for which in _sides(law))
             lines.append(f"  Samples that have it: {inside}, ...; of the same class without it: {outside}, ...")
     if not report.alarms:
         if not report.groups:
@@ -138,10 +137,11 @@ def plan_rows(report: Any) -> list[tuple[str, ...]]:
     return rows
 
 
-def _sides(report: Any, law: GroupLaw) -> tuple[np.ndarray, np.ndarray]:
+def _sides(law: GroupLaw) -> tuple[np.ndarray, np.ndarray]:
     """Members of a group, and the others of the classes that it splits."""
     members = law.group.members
-    return members, ~members & (report.labels == law.favours)
+    mine = law.group.labels == law.favours
+    return members & mine, ~members & mine
 
 
 def group_rows(report: Any) -> list[tuple[str, ...]]:
@@ -166,7 +166,7 @@ def group_rows(report: Any) -> list[tuple[str, ...]]:
         value = number(law.p_value if report.named else law.separation, 2)
         verdict = "starves the rest" if law.alarm else "no alarm"
         index, reverse = told(law.index[report.at]), told(law.reverse[report.at])
-        of = SIGN[int(law.favours)]
+        of = law.of
         rows.append(
             (law.name, of, f"{100 * law.share:.0f} %", number(law.strength, 2), value, *learnt, index, reverse, verdict)
         )
@@ -215,7 +215,7 @@ def feature_rows(report: Any) -> list[tuple[str, ...]]:
 
 def tables(report: Any) -> str:
     """The summary, then tables of groups, remedies and eigenvectors."""
-    parts = [summary(report)]
+    parts = ["\n".join([summary(report), *regime_lines(report)])]
     if report.heldout is not None:
         parts.append("Predicted on samples not seen in training, the worst cell first\n" + table_text(cell_rows(report)))
         parts.append("Ways to train, predicted on samples not seen, the best first\n" + table_text(plan_rows(report)))
@@ -241,6 +241,7 @@ def as_dict(report: Any) -> dict[str, Any]:
         "horizon": report.horizon,
         "error": report.error,
         "samples": len(report.labels),
+        "classes": ["−", "+"] if report.classes is None else list(report.classes.names),
         "times": report.times,
         "errors": report.errors,
         "groups": [law_dict(law) for law in report.groups],
@@ -249,8 +250,45 @@ def as_dict(report: Any) -> dict[str, Any]:
         "notes": list(report.notes),
         "heldout": heldout_dict(report.heldout),
         "training": None if report.training is None else vars(report.training),
+        "regime": None if report.regime is None else vars(report.regime),
     }
     return to_jsonable(numbers)
+
+
+def frame(report: Any, what: str) -> Any:
+    """See `StarvationReport.to_pandas`."""
+    try:
+        import pandas as pd
+    except ImportError:
+        raise ImportError("to_pandas needs pandas: pip install 'gradstarve[sweep]' (or pip install pandas)") from None
+    tables = ("cells", "plans", "groups", "curves")
+    if what not in tables:
+        raise ValueError(f"what must be one of {', '.join(tables)}, got {what!r}{did_you_mean(str(what), tables)}")
+    found = report.heldout
+    if what == "groups":
+        columns = ("name", "of", "share", "size", "strength", "p_value", "separation", "alarm")
+        rows = [{name: getattr(law, name) for name in columns} | {"index": law.index[law.at]} for law in report.groups]
+        return pd.DataFrame(rows, columns=[*columns, "index"])
+    cells, plans = ((), ()) if found is None else (found.cells, found.plans)
+    if what == "curves":
+        times = pd.Index(report.times[:0] if found is None else found.times, name="time")
+        return pd.DataFrame({cell.name: cell.accuracy for cell in cells}, index=times)
+    if what == "plans":
+        ends = ("name", "worst", "accuracy", "mean", "time", "cost")
+        rows = [{name: getattr(plan, name) for name in ends} | _ends(plan.interval) for plan in plans]
+        return pd.DataFrame(rows, columns=[*ends, "low", "high"])
+    ends = ("name", "label", "attribute", "agrees", "trained", "tested")
+    rows = [
+        {name: getattr(cell, name) for name in ends}
+        | {"accuracy": cell.accuracy[-1], "in_sample": cell.in_sample[-1]}
+        | _ends(cell.interval)
+        for cell in cells
+    ]
+    return pd.DataFrame(rows, columns=[*ends, "accuracy", "in_sample", "low", "high"])
+
+
+def _ends(interval: tuple[float, float]) -> dict[str, float]:
+    return {"low": interval[0], "high": interval[1]}
 
 
 def heldout_dict(found: Any) -> Any:
@@ -268,6 +306,7 @@ def law_dict(law: GroupLaw) -> dict[str, Any]:
         "name": law.name,
         "against": law.group.against,
         "favours": law.favours,
+        "class": law.of,
         "classes": list(law.group.classes),
         "size": law.size,
         "share": law.share,
@@ -287,7 +326,8 @@ def html(report: Any) -> str:
     from html import escape
 
     image = base64.b64encode(png_bytes(page(report))).decode()
-    said = "".join(f"<p>{escape(line)}</p>" for line in summary(report).splitlines())
+    lines = [*summary(report).splitlines(), *regime_lines(report)]
+    said = "".join(f"<p>{escape(line)}</p>" for line in lines)
     parts = [
         f"<h1>Starvation report</h1>{said}",
         f'<img alt="The report as figures; its numbers are in the tables" src="data:image/png;base64,{image}">',
@@ -316,31 +356,98 @@ _CLEAR: Any = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "
 
 
 def page(report: Any, path: Any = None) -> Any:
-    """The page of a `StarvationReport`, 12.4 x 8.4 inches, as a matplotlib `Figure`; saved to `path` if there is one."""
+    """The page of a `StarvationReport`, 12.4 inches wide, as a matplotlib `Figure`; saved to `path` if there is one.
+
+    Above: what is learnt, and the groups; then the samples not seen, cell by cell over time and by ways to train; below, of
+    two classes, in-sample remedies and eigenvectors.
+    """
+    unseen, inner = report.heldout is not None, bool(report.remedies) or report.features is not None
+    heights = [2.7, *([3.0] if unseen else []), *([2.5] if inner else [])]
     with sheet():
-        figure = new_figure(12.4, 8.4, layout=None)
-        above = figure.add_gridspec(1, 2, left=0.06, right=0.985, top=0.79, bottom=0.47, wspace=0.42, width_ratios=(1.25, 1))
-        below = figure.add_gridspec(
-            1, 3, left=0.135, right=0.945, top=0.36, bottom=0.07, wspace=0.32, width_ratios=(1, 1.2, 1)
-        )
+        total = 1.75 + sum(heights) + 0.85 * len(heights)
+        figure = new_figure(12.4, total, layout=None)
+        tops = total - 1.75 - np.cumsum([0.0, *heights[:-1]]) - 0.85 * np.arange(len(heights))
+        rows = iter([(top / total, (top - high) / total) for top, high in zip(tops, heights, strict=True)])
+        top, bottom = next(rows)
+        place = {"top": top, "bottom": bottom, "left": 0.06, "right": 0.985}
+        above = figure.add_gridspec(1, 2, **place, wspace=0.42, width_ratios=(1.25, 1))
         shown = (report.alarms or (report.groups if report.named else ()))[:1]
-        _headline(figure, report)
+        _headline(figure, report, total)
         curves, groups = (figure.add_subplot(cell) for cell in above)
-        remedies, order, starvation = (figure.add_subplot(cell) for cell in below)
         if shown:
             _curves(curves, report, shown[0])
         else:
             _training(curves, report)
         (_groups if report.named or not report.groups else _clusters)(groups, report)
-        _remedies(remedies, report, shown)
-        _order(order, report, shown)
-        _starvation(starvation, report)
+        if unseen:
+            top, bottom = next(rows)
+            middle = figure.add_gridspec(
+                1, 2, left=0.06, right=0.985, top=top, bottom=bottom, wspace=0.62, width_ratios=(1, 0.8)
+            )
+            cells, ways = (figure.add_subplot(cell) for cell in middle)
+            _cells(cells, report)
+            _ways(ways, report)
+        if inner:
+            top, bottom = next(rows)
+            below = figure.add_gridspec(
+                1, 3, left=0.135, right=0.945, top=top, bottom=bottom, wspace=0.32, width_ratios=(1, 1.2, 1)
+            )
+            remedies, order, starvation = (figure.add_subplot(cell) for cell in below)
+            _remedies(remedies, report, shown)
+            _order(order, report, shown)
+            _starvation(starvation, report)
         if path is not None:
             save(figure, path)
     return figure
 
 
-def _headline(figure: Any, report: Any) -> None:
+def _cells(panel: Any, report: Any) -> None:
+    """Predicted accuracy on samples not seen, over time: the worst cells in colour, the others quiet."""
+    found = report.heldout
+    seen = found.times > 0
+    t = found.times[seen]
+    for k, cell in reversed(list(enumerate(found.cells))):
+        look = {"color": COLOURS[k], "linewidth": 2.2} if k < _LOUD else {"color": _QUIET, "linewidth": 0.9}
+        name = f"{cell.name} ({cell.tested})" if k < _LOUD else None
+        panel.plot(t, cell.accuracy[seen], label=name, **look)
+        if k == 0:
+            low, high = cell.interval
+            panel.plot([t[-1]] * 2, [low, high], color=COLOURS[k], linewidth=4, alpha=0.35, solid_capstyle="butt")
+            panel.plot(t, cell.in_sample[seen], color=COLOURS[k], linewidth=1.2, linestyle=":", label="the same, trained on")
+    panel.set_xscale("log")
+    panel.set_xlim(t[0], t[-1] * 1.04)
+    panel.set_ylim(-0.03, 1.03)
+    panel.set_xlabel("training time (step size × step), to the horizon")
+    panel.set_ylabel("part that is right")
+    panel.set_title("Samples not seen in training, by cell (number), the worst first", loc="left")
+    handles, labels = panel.get_legend_handles_labels()
+    panel.legend(handles[::-1], labels[::-1], loc="best", fontsize=8.5)
+
+
+_LOUD = 4
+
+
+def _ways(panel: Any, report: Any) -> None:
+    """Ways to train by their worst cell, with intervals."""
+    plans = report.heldout.plans[:9]
+    rows = np.arange(len(plans))
+    values = np.array([plan.accuracy for plan in plans])
+    low, high = np.array([plan.interval for plan in plans]).T
+    plain = next(plan for plan in report.heldout.plans if plan is report.heldout.plain)
+    colours = [_FEATURE if plan is plain else COLOURS[2] if plan.accuracy > plain.accuracy else _QUIET for plan in plans]
+    panel.barh(rows, values, color=colours, height=0.62)
+    bars = np.stack([np.maximum(values - low, 0), np.maximum(high - values, 0)])
+    panel.errorbar(values, rows, xerr=bars, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2)
+    panel.set_yticks(rows, [textwrap.fill(plan.name, 34) for plan in plans], fontsize=8.5)
+    panel.set_ylim(max(len(plans), 4) - 0.5, -0.5)
+    panel.set_xlim(0, 1.03)
+    panel.axvline(plain.accuracy, color=NOTE, linewidth=0.9, linestyle="--")
+    panel.grid(visible=False, axis="y")
+    panel.set_xlabel("right in the worst cell, not seen in training (95 %)")
+    panel.set_title("Ways to train, the best first", loc="left")
+
+
+def _headline(figure: Any, report: Any, height: float) -> None:
     if report.alarms:
         law = report.alarms[0]
         first = "learns first" if law.learnt_at[0] < law.learnt_at[1] else "leans on"
@@ -359,11 +466,11 @@ def _headline(figure: Any, report: Any) -> None:
         text = report.summary().removeprefix("No alarm: ")
         text = text[:1].upper() + text[1:]
     colour = _FEATURE if report.alarms else COLOURS[2]
-    figure.text(0.03, 0.955, title, fontsize=15, fontweight="bold", color=colour, va="center")
+    figure.text(0.03, 1 - 0.38 / height, title, fontsize=15, fontweight="bold", color=colour, va="center")
     lines = textwrap.wrap(text.replace("\n", " "), 165)
     lines = [*lines[:3]] if len(lines) <= 3 else [*lines[:2], lines[2] + " …"]
     base = f"Predicted before training, {len(report.labels)} samples, from the kernel of the network at its first weights."
-    figure.text(0.03, 0.93, "\n".join([*lines, base]), fontsize=9.5, va="top", linespacing=1.35, color=INK)
+    figure.text(0.03, 1 - 0.6 / height, "\n".join([*lines, base]), fontsize=9.5, va="top", linespacing=1.35, color=INK)
 
 
 def _curves(panel: Any, report: Any, law: GroupLaw) -> None:
@@ -454,7 +561,7 @@ def _remedies(panel: Any, report: Any, shown: Any) -> None:
     _bars(panel, [textwrap.fill(name, 22) for name in names], np.nan_to_num([o.index for o in outcomes]), colours)
     panel.axvline(ALARM_INDEX, color=NOTE, linewidth=0.9, linestyle="--")
     panel.set_xlabel("starvation index that is left")
-    panel.set_title(f"What would help against '{shown[0].name}'", loc="left")
+    panel.set_title(f"Remedies against '{shown[0].name}', trained samples", loc="left")
     return None
 
 

@@ -31,7 +31,7 @@ class RemedyOutcome:
 def balanced_weights(group: Group, labels: np.ndarray) -> np.ndarray:
     """Weights [n] under which members and others of each class count alike, the class as a whole as before.
 
-    >>> one = Group("g", "", np.array([True, True, True, False, False]), np.zeros(5), (1,))
+    >>> one = Group("g", "", np.array([True, True, True, False, False]), np.zeros(5), (1,), np.array([1, 1, 1, 1, -1]))
     >>> balanced_weights(one, np.array([1.0, 1.0, 1.0, 1.0, -1.0])).round(2).tolist()
     [0.67, 0.67, 0.67, 2.0, 1.0]
     """

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from gradstarve.diagnosis._classes import Softmax, TwoClasses, View
 from gradstarve.diagnosis._data import Classes
 from gradstarve.diagnosis._groups import (
     EigenFeatures,
+    Group,
     GroupLaw,
     Tags,
+    as_attributes,
     eigen_features,
     group_law,
     make_group,
@@ -23,13 +26,12 @@ from gradstarve.diagnosis._groups import (
     read_groups,
     strength_p,
     two_clusters,
-    uncrossed,
     varying_classes,
     without_complements,
 )
 from gradstarve.diagnosis._heldout import HeldOut, hold_out
+from gradstarve.diagnosis._regime import Regime, regime_of
 from gradstarve.diagnosis._remedies import Remedies, RemedyOutcome
-from gradstarve.diagnosis._training import largest_eigenvalue, train_linearised
 from gradstarve.ground import (
     ConvergenceError,
     Progress,
@@ -52,7 +54,7 @@ _LATER = 10  # how far beyond the horizon the curves go
 class Unseen:
     """What a prediction for samples that were not seen needs: `kernel` [N C, N C] and `logits` [N, C] of all samples, their
     `classes`, which may be `trained` on [N], their `groups` (names, members [N, G], exclusive), and as `edited` kernel and
-    logits of the same samples without a feature."""
+    logits of the same samples without a feature; `last`: the kernel of the last layer alone."""
 
     kernel: np.ndarray
     logits: np.ndarray
@@ -63,6 +65,7 @@ class Unseen:
     penalty: float = 0.02
     seed: Any = 0
     edited: tuple[np.ndarray, np.ndarray] | None = None
+    last: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,9 @@ class StarvationReport:
     - `times` [T], `margins` [T, n]: the predicted training; `horizon`: the time to which indices refer, at record `at`,
       where the mean error of training is `error`;
     - `labels` [n], `kernel` [n, n]; `notes`: what could not be answered, and why;
+    - `classes`: of several classes, `logits` [T, n, K] of training, `labels` are then numbers of classes, `kernel` is
+      [n K, n K] (or [n, n], the mean over outputs), margins are f_y - log sum exp of the other logits, and every
+      law is about one class against the others; `remedies` and `features` are left to two classes (see `heldout.plans`);
     - `heldout`: the prediction for samples that training has not seen. All the others are about the trained samples.
     """
 
@@ -112,6 +118,8 @@ class StarvationReport:
     model: Any = field(default=None, repr=False)
     unseen: Unseen | None = field(default=None, repr=False)
     training: UsersTraining | None = None
+    classes: Classes | None = field(default=None, repr=False)
+    logits: np.ndarray | None = field(default=None, repr=False)
 
     @cached_property
     def heldout(self) -> HeldOut | None:
@@ -122,8 +130,13 @@ class StarvationReport:
         rng = np.random.default_rng(u.seed)
         return hold_out(
             u.kernel, u.logits, u.classes, u.trained, u.groups, self.times, self.at,
-            edited=u.edited, splits=u.splits, penalty=u.penalty, rng=rng,
+            edited=u.edited, last=u.last, splits=u.splits, penalty=u.penalty, rng=rng,
         )  # fmt: skip
+
+    @cached_property
+    def regime(self) -> Regime | None:
+        """When training will leave the linear regime, computed when it is first asked for; None without a model."""
+        return regime_of(self)
 
     def when(self, time: float) -> str:
         """A time in words: with `step_size` given as steps and epochs too."""
@@ -158,7 +171,9 @@ class StarvationReport:
 
     def __getstate__(self) -> dict[str, Any]:
         # A model made of functions that cannot be pickled stays behind; everything that was found goes.
-        return {**self.__dict__, "model": self.model if can_pickle(self.model) else None}
+        if can_pickle(self.model):
+            return dict(self.__dict__)
+        return {**self.__dict__, "model": None, "regime": self.regime}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StarvationReport:
         return replace(self, **{one.name: deepcopy(getattr(self, one.name), memo) for one in fields(self)})
@@ -168,6 +183,13 @@ class StarvationReport:
         from gradstarve.diagnosis._presentation import as_dict
 
         return as_dict(self)
+
+    def to_pandas(self, what: str = "cells") -> Any:
+        """One table as a `pandas.DataFrame`: "cells" or "plans" of the prediction for samples not seen, one row a cell or a
+        way to train; "groups", one row a law; or "curves", accuracies [T, cells] with the times as index."""
+        from gradstarve.diagnosis._presentation import frame
+
+        return frame(self, what)
 
     def html(self, path: Any = None) -> str:
         """The report as one HTML page for a colleague, with its figure inside; written to `path` if there is one."""
@@ -210,8 +232,10 @@ def diagnose(
     splits: Any = 5,
     training: UsersTraining | None = None,
     notes: tuple[str, ...] = (),
+    classes: Classes | None = None,
 ) -> StarvationReport:
-    """The report from K = Y Phi Phi^T Y [n, n], the margins `start` [n] at the first weights and the labels."""
+    """The report from K = Y Phi Phi^T Y [n, n], the margins `start` [n] at the first weights and the labels; of several
+    `classes` from Phi Phi^T [n K, n K] (or [n, n] for outputs that are alike), logits [n, K] and the number of the class."""
     features = positive_int("features", features, minimum=0)
     permutations = positive_int("permutations", permutations, minimum=99)
     until_error = number_between("until_error", until_error, 0, 0.5)
@@ -226,24 +250,30 @@ def diagnose(
         raise ValueError("products of rows of the Jacobian are beyond the floats; scale the samples, or the output, down")
     splits = positive_int("splits", splits, minimum=2)
     said: list[str] = list(notes)
-    tags = None if groups is None else read_groups(groups, labels)
-    tags = tags if tags is None else uncrossed(tags, kernel, labels, said)
+    given = None if groups is None else read_groups(groups, labels)
+    tags = given if given is None else as_attributes(given, _products(kernel, labels, classes), labels, said)
+    network = TwoClasses(kernel, start, labels) if classes is None else Softmax(kernel, start, classes)
     with Progress(progress, 4, "training of the linearised network") as bar:
-        times, at = _times(kernel, start, until_error, times, said)
-        margins = train_linearised(kernel, start, times)
+        times, at = _times(network, until_error, times, said)
+        states = network.train(network.start, times)
+        margins = network.margins(states)
         bar.update(1, label="groups" if tags is not None else "clusters")
         rng = np.random.default_rng(as_seed(key))
-        if tags is None:
-            laws = _found(kernel, labels, margins, times, at, rng, said)
-        else:
-            laws = _named(tags, kernel, labels, margins, times, at, rng, permutations, said)
-        ridge = 1 / float(times[at])
-        bar.update(2, label="remedies")
-        remedies = Remedies(kernel, labels, margins, times, at, ridge, penalty)
-        treated = [law for law in laws if law.alarm] or (laws[:1] if tags is not None else [])
-        outcomes = tuple(outcome for law in treated for outcome in remedies.outcomes(law))
-        bar.update(3, label="features")
-        listed = _listed(kernel, margins, times, ridge, features, said) if features else None
+        views = network.views(states)
+        laws = (
+            _found(network, views, times, at, rng, said)
+            if tags is None
+            else _named(network, tags, views, times, at, rng, permutations, said)
+        )
+        outcomes, listed = (), None
+        if classes is None:
+            ridge = 1 / float(times[at])
+            bar.update(2, label="remedies")
+            remedies = Remedies(kernel, labels, margins, times, at, ridge, penalty)
+            treated = [law for law in laws if law.alarm] or (laws[:1] if tags is not None else [])
+            outcomes = tuple(outcome for law in treated for outcome in remedies.outcomes(law))
+            bar.update(3, label="features")
+            listed = _listed(kernel, margins, times, ridge, features, said) if features else None
         bar.update(4)
     return StarvationReport(
         times=times,
@@ -259,25 +289,35 @@ def diagnose(
         features=listed,
         notes=tuple(said),
         model=model,
-        unseen=unseen or _all_of(kernel, start, labels, tags, splits, penalty, as_seed(key)),
+        unseen=unseen or _all_of(kernel, start, labels, classes, given, splits, penalty, as_seed(key)),
         training=training,
+        classes=classes,
+        logits=None if classes is None else states,
     )
 
 
-def _all_of(kernel, start, labels, tags: Tags | None, splits: int, penalty: float, seed: Any) -> Unseen:
+def _all_of(kernel, start, labels, classes: Classes | None, tags: Tags | None, splits: int, penalty: float, seed) -> Unseen:
     """The trained samples themselves, to be held out in turn."""
     groups = ((), np.zeros((len(labels), 0), bool), False) if tags is None else (tags.names, tags.members, tags.exclusive)
     signs = labels[:, None]
     return Unseen(
-        kernel=signs * kernel * signs.T,
-        logits=signs * start[:, None],
-        classes=Classes((labels > 0).astype(int), ("−", "+")),
+        kernel=signs * kernel * signs.T if classes is None else kernel,
+        logits=signs * start[:, None] if classes is None else start,
+        classes=Classes((labels > 0).astype(int), ("−", "+")) if classes is None else classes,
         trained=np.ones(len(labels), bool),
         groups=groups,
         splits=splits,
         penalty=penalty,
         seed=seed,
     )
+
+
+def _products(kernel: np.ndarray, labels: np.ndarray, classes: Classes | None) -> np.ndarray:
+    """Products of the gradients of samples, [n, n], added up over outputs."""
+    n = len(labels)
+    if classes is None:
+        return labels[:, None] * kernel * labels
+    return kernel if len(kernel) == n else np.einsum("ikjk->ij", kernel.reshape(n, classes.count, n, classes.count))
 
 
 def _listed(kernel, margins, times, ridge, features, notes) -> EigenFeatures | None:
@@ -289,7 +329,7 @@ def _listed(kernel, margins, times, ridge, features, notes) -> EigenFeatures | N
         return None
 
 
-def _times(kernel, start, until_error, times, notes) -> tuple[np.ndarray, int]:
+def _times(network: TwoClasses | Softmax, until_error, times, notes) -> tuple[np.ndarray, int]:
     """The times of the report, 0 first, and which of them is the horizon."""
     if times is not None:
         times = np.unique(np.atleast_1d(as_floats("times", times)))
@@ -301,20 +341,20 @@ def _times(kernel, start, until_error, times, notes) -> tuple[np.ndarray, int]:
         if times[0] < 0 or times[-1] == 0:
             raise ValueError(f"times must be >= 0 and not all 0, got {times[0]:.3g} to {times[-1]:.3g}")
         return np.concatenate([[0.0], times[times > 0]]), len(times[times > 0])
-    begun = float(expit(-start).mean())
+    begun = float(expit(-network.margins(network.start[None])).mean())
     if begun <= until_error:
         raise ValueError(
             f"the mean error is {begun:.3g} at these parameters, below until_error = {until_error:g}: the network has "
             "learnt the data already; give the parameters before training, or a lower until_error"
         )
-    unit = 1 / largest_eigenvalue(kernel)
+    unit = 1 / network.scale
     # In pieces, because most problems are over after a thousandth of the longest time.
-    m, since, found, seen = start, 0.0, None, []
+    state, since, found, seen = network.start, 0.0, None, []
     for stop in np.geomspace(10, _LONGEST, 5):
         piece = unit * np.geomspace(stop / 10, stop, 13)[0 if not seen else 1 :]
-        m_piece = train_linearised(kernel, m, piece - since)
-        m, since = m_piece[-1], float(piece[-1])
-        seen += list(zip(piece, expit(-m_piece).mean(1), strict=True))
+        states = network.train(state, piece - since)
+        state, since = states[-1], float(piece[-1])
+        seen += list(zip(piece, expit(-network.margins(states)).mean(1), strict=True))
         if seen[-1][1] <= until_error:
             found = reaches(np.array([t for t, _ in seen]), -np.array([e for _, e in seen]), -until_error)
             break
@@ -329,25 +369,41 @@ def _times(kernel, start, until_error, times, notes) -> tuple[np.ndarray, int]:
     return np.concatenate([[0.0], early, late]), len(early)
 
 
-def _named(tags: Tags, kernel, labels, margins, times, at, rng, permutations, notes) -> list[GroupLaw]:
-    laws: list[GroupLaw] = []
-    for k, name in enumerate(tags.names):
-        members = tags.members[:, k]
-        classes = varying_classes(members, labels)
-        others = None if tags.exclusive else np.delete(tags.members, k, 1)
-        group = make_group(name, members, labels, classes, others, _against(tags, k, labels, classes))
-        if group is None:
-            if classes:
-                why = "it always comes together with other groups, so that no sample tells them apart"
-            else:
-                why = "no class has two samples inside of it and two outside, so that it can not be told from the class"
-            notes.append(f"Nothing can be said about {name!r}: {why}.")
-            continue
-        p_value = strength_p(group, kernel, labels, others, rng, permutations)
-        laws.append(group_law(group, kernel, labels, margins, times, at, p_value))
-    laws = without_complements(laws, labels)
+def _named(network, tags: Tags, views: list[View], times, at, rng, permutations, notes) -> list[GroupLaw]:
+    pairs: list[tuple[View, Group]] = []
+    silent: dict[str, str] = {}
+    for view in views:
+        here = []
+        for k, tag in enumerate(tags.names):
+            name, members = tags.side(k, view)
+            classes = varying_classes(members, view.labels)
+            others = None if tags.exclusive else np.delete(tags.members, k, 1)
+            group = make_group(name, members, view.labels, classes, others, _against(tags, k, view, classes), view.strata)
+            if group is None:
+                if classes:
+                    why = "it always comes together with other groups, so that no sample tells them apart"
+                else:
+                    why = "no class has two samples inside of it and two outside, so that it can not be told from the class"
+                silent.setdefault(tag, why)
+            elif not view.label or (1 in classes and group.favours(view.labels) > 0):
+                here.append((tag, group))
+        kept = without_complements([group for _, group in here], view.labels)
+        pairs += [(view, group) for group in kept]
+        silent.update({tag: "" for tag, _ in here})
+    notes += [f"Nothing can be said about {tag!r}: {why}." for tag, why in silent.items() if why]
+    kernels = [view.kernel for view, _ in pairs]
+    p_values = strength_p([group for _, group in pairs], kernels, views[0].strata, rng, permutations)
+    laws = _laws(network, pairs, times, at, [{"p_value": p} for p in p_values])
     notes += [untold(law) for law in laws if np.isnan(law.index[at])]
     return sorted(laws, key=lambda law: (-law.alarm, -np.nan_to_num(law.index[at])))
+
+
+def _laws(network, pairs: list[tuple[View, Group]], times, at, more: list[dict[str, Any]]) -> list[GroupLaw]:
+    views, groups = [view for view, _ in pairs], [group for _, group in pairs]
+    return [
+        group_law(group, view.kernel, view.labels, view.margins, times, at, label=view.label, **alone, **others)
+        for view, group, alone, others in zip(views, groups, network.without(groups, views, times), more, strict=True)
+    ]
 
 
 def untold(law: GroupLaw) -> str:
@@ -359,33 +415,39 @@ def untold(law: GroupLaw) -> str:
     )
 
 
-def _against(tags: Tags, k: int, labels, classes) -> str:
+def _against(tags: Tags, k: int, view: View, classes) -> str:
     """The names of the types that the group is compared with."""
     if not tags.exclusive:
         return "the others"
-    mine = np.isin(labels, classes)
+    mine = np.isin(view.labels, classes)
     names = [name for j, name in enumerate(tags.names) if j != k and tags.members[mine, j].any()]
     return ", ".join(names) if len(names) <= 3 else "the others"
 
 
-def _found(kernel, labels, margins, times, at, rng, notes) -> list[GroupLaw]:
+def _found(network, views: list[View], times, at, rng, notes) -> list[GroupLaw]:
     """The best splits of each class, each with the orientation in which its feature helps its class."""
-    laws = []
-    for sign in (1, -1):
-        mine = np.flatnonzero(labels == sign)
-        splits = two_clusters(kernel[np.ix_(mine, mine)], rng)
-        if not splits:
-            notes.append(f"Class {'+' if sign > 0 else '−'} has {len(mine)} samples, too few to look for clusters (12).")
-        for rank, (inside, gap) in enumerate(splits):
-            members = np.zeros(len(labels), bool)
-            members[mine[inside]] = True
-            name = f"cluster {'+' if sign > 0 else '−'}{rank + 1}"
-            group = make_group(name, members, labels, (sign,))
-            if group is None:
-                continue
-            if sign * (group.contrast @ (margins[at] - margins[0])) < 0:
-                members = (labels == sign) & ~members
-                group = make_group(name, members, labels, (sign,))
-            if group is not None:
-                laws.append(group_law(group, kernel, labels, margins, times, at, separation=gap))
+    pairs: list[tuple[View, Group]] = []
+    gaps: list[float] = []
+    for view in views:
+        labels = view.labels
+        for sign in view.signs:
+            mine = np.flatnonzero(labels == sign)
+            of = view.label or ("+" if sign > 0 else "−")
+            splits = two_clusters(view.kernel[np.ix_(mine, mine)], rng)
+            if not splits:
+                notes.append(f"Class {of} has {len(mine)} samples, too few to look for clusters (12).")
+            for rank, (inside, gap) in enumerate(splits):
+                members = np.zeros(len(labels), bool)
+                members[mine[inside]] = True
+                name = f"cluster {of}{':' if view.label else ''}{rank + 1}"
+                group = make_group(name, members, labels, (sign,), strata=view.strata)
+                if group is None:
+                    continue
+                if sign * (group.contrast @ (view.margins[at] - view.margins[0])) < 0:
+                    members = (labels == sign) & ~members
+                    group = make_group(name, members, labels, (sign,), strata=view.strata)
+                if group is not None:
+                    pairs.append((view, group))
+                    gaps.append(gap)
+    laws = _laws(network, pairs, times, at, [{"separation": gap} for gap in gaps])
     return sorted(laws, key=lambda law: -law.separation)

@@ -116,10 +116,104 @@ def test_chance_groups_have_uniform_p_values():
     for _ in range(300):
         members = np.zeros(30, bool)
         members[rng.permutation(15)[: rng.integers(3, 12)]] = True
-        p.append(strength_p(make_group("g", members, labels, (1,)), kernel, labels, None, rng, 99))
+        p += strength_p([make_group("g", members, labels, (1,))], [kernel], labels, rng, 99)
     for level in (0.05, 0.2, 0.5):
         expected = 300 * level
         assert abs((np.array(p) <= level).sum() - expected) < 4 * np.sqrt(expected * (1 - level))
+
+
+def test_many_chance_groups_have_one_level():
+    """The smallest of the p-values of eight groups is below a level no more often than the level says."""
+    rng = np.random.default_rng(4)
+    labels = np.repeat([1.0, -1.0], 20)
+    rows = rng.normal(size=(40, 5)) * [4, 1, 1, 1, 1]
+    kernel = (labels[:, None] * rows) @ (labels[:, None] * rows).T
+    least = []
+    for _ in range(200):
+        groups = [make_group("g", rng.random(40) < rng.uniform(0.2, 0.8), labels, (1, -1)) for _ in range(8)]
+        least.append(min(strength_p(groups, [kernel] * 8, labels, rng, 99)))
+    for level in (0.05, 0.2):
+        assert (np.array(least) <= level).sum() <= 200 * level + 4 * np.sqrt(200 * level * (1 - level))
+        assert (np.array(least) <= level).sum() >= 200 * level - 4 * np.sqrt(200 * level * (1 - level))
+    # A feature among chance groups keeps the least p-value that there is.
+    rows[:, 4] += 9 * (members := rng.random(40) < 0.5)
+    kernel = (labels[:, None] * rows) @ (labels[:, None] * rows).T
+    groups.append(make_group("real", members, labels, (1, -1)))
+    *chance, real = strength_p(groups, [kernel] * 9, labels, rng, 99)
+    assert real == 0.01
+    assert min(chance) > 0.01
+
+
+def two_backgrounds(share_plus, share_minus, seed=0, n=120):
+    """Labels, whether the ground is water, kernel: a class direction, a ground, and noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([1.0, -1.0], n // 2)
+    water = np.where(labels > 0, rng.random(n) < share_plus, rng.random(n) < share_minus)
+    rows = 0.5 * rng.normal(size=(n, 20))
+    rows[:, 0] += labels
+    rows[:, 1] += 3.0 * (2 * water - 1)
+    rows = labels[:, None] * rows
+    return labels, water, rows @ rows.T
+
+
+def laws_of(kernel, labels, groups):
+    report = diagnose(kernel, np.zeros(len(labels)), labels, groups, features=0, permutations=199)
+    return report, {law.name: law for law in report.groups}
+
+
+def test_codings_of_one_attribute_give_one_law():
+    """Water; agrees or conflicts; cells: named in any way, a background that agrees with the label on 90 % is found."""
+    labels, water, kernel = two_backgrounds(0.9, 0.1)
+    agree = water == (labels > 0)
+    report, laws = laws_of(kernel, labels, {"water": water})
+    index = laws["water"].index[report.at]
+    assert laws["water"].alarm
+    assert not report.notes
+    cells = [f"{'bird' if y > 0 else 'fish'} on {'water' if w else 'land'}" for y, w in zip(labels, water, strict=True)]
+    numbers = np.where(labels > 0, 2, 0) + water  # as in Waterbirds
+    for groups, name, said in (
+        ({"agree": agree}, "agree", "agree with their label"),
+        (np.where(agree, "agree", "conflict"), "agree", "agree with their label"),
+        (cells, "bird on water / fish on water", "The groups are cells"),
+        (numbers, "3 / 1", "The groups are cells"),
+    ):
+        report, laws = laws_of(kernel, labels, groups)
+        assert said in report.notes[0]
+        assert laws[name].alarm
+        assert laws[name].favours == 1
+        assert laws[name].index[report.at] == pytest.approx(index, abs=1e-9)
+
+
+def test_a_class_of_which_all_samples_agree():
+    """Class - is on land throughout: agreement, conflict and the background are one and the same."""
+    labels, water, kernel = two_backgrounds(0.88, 0.0)
+    agree = water == (labels > 0)
+    assert agree[labels < 0].all()
+    report, laws = laws_of(kernel, labels, {"water": water})
+    index = laws["water"].index[report.at]
+    assert laws["water"].alarm
+    assert not report.notes
+    for groups, name in (
+        ({"agree": agree}, "agree"),
+        ({"conflict": ~agree}, "no conflict"),
+        (np.where(agree, "agree", "conflict"), "agree"),
+        ({"land": ~water}, "no land"),
+    ):
+        report, laws = laws_of(kernel, labels, groups)
+        assert bool(report.notes) == ("land" not in groups)
+        assert laws[name].alarm
+        assert laws[name].favours == 1
+        assert laws[name].index[report.at] == pytest.approx(index, abs=1e-9)
+
+
+def test_cells_of_an_attribute_without_a_part_in_the_label_raise_no_alarm():
+    """A real background, as frequent in both classes: cells are one feature that helps neither class."""
+    for seed in range(3):
+        labels, water, kernel = two_backgrounds(0.5, 0.5, seed)
+        report, laws = laws_of(kernel, labels, np.where(labels > 0, 2, 0) + water)
+        assert set(laws) <= {"3 / 1", "2 / 0"}
+        assert not report.alarms
+        assert min(law.p_value for law in laws.values()) <= 0.005
 
 
 def test_a_type_and_its_complement_are_one_feature():

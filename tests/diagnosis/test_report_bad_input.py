@@ -1,7 +1,5 @@
 """Every wrong argument gets a ValueError that names what came and what to do."""
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,7 +24,7 @@ def report(apply=MODEL, params=W, data=(X, Y), groups=None, **options):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"apply": lambda w, x: jnp.stack([x @ w] * 3, 1)}, r"the model has 3 outputs, and the report is about two classes"),
+        ({"apply": lambda w, x: jnp.stack([x @ w] * 3, 1)}, r"labels are \+1 and -1, but the model has 3 outputs"),
         ({"apply": lambda w, x: jnp.sum(x @ w)}, r"one logit a sample"),
         ({"apply": 3}, "model must be a torch.nn.Module, an equinox or flax model, or \\(apply, params\\), got tuple"),
         ({"apply": MODEL, "params": None}, "the model holds no parameters itself; give \\(apply, params\\)"),
@@ -82,10 +80,17 @@ def test_parameters_that_have_learnt_the_data():
         report(params=np.array([9.0], "float32"), data=(x, Y))
 
 
-def test_a_model_of_several_outputs_is_refused():
-    model = eqx.nn.Linear(3, 3, key=jax.random.key(0))
-    with pytest.raises(ValueError, match=r"the model has 3 outputs, and the report is about two classes"):
-        report(apply=model, params=None)
+def test_the_attribute_is_one_value_each():
+    for attribute, words in (
+        ({"a": HALF}, "attribute must be one value a sample"),
+        (np.zeros((N, 2)), r"attribute must be one value a sample, \[n\], got shape \(16, 2\)"),
+        ("a", "names an array of an .npz file"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            report(attribute=attribute)
+    with pytest.raises(ValueError, match="groups and attribute are both given"):
+        report(groups=HALF, attribute=HALF)
+    assert [law.name for law in report(attribute=HALF > 0, permutations=99).groups] == ["attribute"]
 
 
 @pytest.mark.parametrize(

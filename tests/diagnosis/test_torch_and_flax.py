@@ -96,6 +96,61 @@ def test_flax_and_pytorch_agree(report, network, data):
     same(gs.starvation_report(model, (x, y), {"mark": mark}, **OPTIONS), report)
 
 
+def test_several_classes_agree_in_all_frameworks(data):
+    """Three outputs, a colour that agrees with the class: one report from PyTorch, equinox, linen, nnx and plain JAX."""
+    linen = pytest.importorskip("flax.linen")
+    from flax import nnx
+
+    x, rng = data[0].copy(), np.random.default_rng(4)
+    y = np.arange(N) % 3
+    colour = np.where(rng.random(N) < 0.8, y, (y + 1) % 3)
+    x[np.arange(N), y] += 1
+    x[np.arange(N), 6 + colour] += 2
+    nn = torch.nn
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Linear(DIM, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 3))
+    w, b, v, c = weights_of(network)
+    keys = jax.random.split(jax.random.key(0))
+    layers = [eqx.nn.Linear(DIM, WIDTH, key=keys[0]), eqx.nn.Lambda(jax.nn.relu), eqx.nn.Linear(WIDTH, 3, key=keys[1])]
+    where = lambda m: (m[0].weight, m[0].bias, m[2].weight, m[2].bias)  # noqa: E731
+    module = linen.Sequential([linen.Dense(WIDTH), linen.relu, linen.Dense(3)])
+    variables = {"params": {"layers_0": {"kernel": w.T, "bias": b}, "layers_2": {"kernel": v.T, "bias": c}}}
+
+    class Network(nnx.Module):
+        def __init__(self, rngs):
+            self.first, self.second = nnx.Linear(DIM, WIDTH, rngs=rngs), nnx.Linear(WIDTH, 3, rngs=rngs)
+
+        def __call__(self, x):
+            return self.second(nnx.relu(self.first(x)))
+
+    model = Network(nnx.Rngs(0))
+    for layer, kernel, bias in ((model.first, w.T, b), (model.second, v.T, c)):
+        layer.kernel[...], layer.bias[...] = jnp.asarray(kernel), jnp.asarray(bias)
+    plain = (lambda p, x: jax.nn.relu(x @ p[0].T + p[1]) @ p[2].T + p[3], [w, b, v, c])
+    options = {"attribute": np.array(["red", "green", "blue"])[colour], **OPTIONS}
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y)))
+    report = gs.starvation_report(network, loader, **options)
+    assert report.kernel.shape == (3 * N, 3 * N)
+    assert {law.of for law in report.groups} == {"0", "1", "2"}
+    for other in (eqx.tree_at(where, eqx.nn.Sequential(layers), [w, b, v, c]), (module, variables), model, plain):
+        again = gs.starvation_report(other, (x, y), **options)
+        same(again, report)
+        for law, theirs in zip(again.groups, report.groups, strict=True):
+            assert (law.name, law.of, law.alarm) == (theirs.name, theirs.of, theirs.alarm)
+    # Trained parameters as each framework has them.
+    assert gs.starvation_report((module, variables), (x, y), **options).after_training(variables).kernel_change == 0
+    assert gs.starvation_report(model, (x, y), **options).after_training(model).kernel_change == 0
+    assert report.after_training(network).kernel_change == pytest.approx(0, abs=1e-6)
+
+
+def test_progress_reaches_the_kernel(network, data):
+    x, y, mark = data
+    seen = []
+    gs.starvation_report(network, (x, y), {"mark": mark}, progress=lambda done, total: seen.append((done, total)), **OPTIONS)
+    assert (N, N) in seen  # samples of the kernel
+    assert (4, 4) in seen  # parts of the report
+
+
 def test_the_kernel_is_that_of_backward_passes(network, data, report):
     """By the oldest way of PyTorch, one `backward` a sample, and by the gradients of the last layer alone."""
     x, y, mark = data
@@ -163,7 +218,7 @@ def test_after_training_takes_the_trained_module(network, data, report):
         (lambda m: m.half(), r"parameter '0.weight' has dtype torch.float16; use float32: model.float\(\)"),
         (lambda m: m.to("meta"), "parameter '0.weight' is on device 'meta' and has no numbers"),
         (lambda m: m.requires_grad_(False), "no parameters that are trained"),
-        (lambda m: m.append(torch.nn.Linear(1, 3)), "the model has 3 outputs, and the report is about two classes"),
+        (lambda m: m.append(torch.nn.Linear(1, 3)), r"labels are \+1 and -1, but the model has 3 outputs; give labels 0..2"),
         (lambda m: m.append(torch.nn.Flatten(0)).append(torch.nn.Unflatten(0, (1, -1))), "must give one logit a sample"),
         (lambda m: m.append(torch.nn.Linear(7, 1)), "the model raises RuntimeError on the samples"),
         (lambda m: m.append(torch.nn.BatchNorm1d(1, track_running_stats=False)), "Expected more than 1 value"),
