@@ -21,6 +21,7 @@ from scipy.stats import beta
 from sklearn.datasets import load_digits, make_moons
 
 import gradstarve as gs
+from benchmarks import timing
 from gradstarve.diagnosis._groups import ALARM_GAP, ALARM_P
 
 KINDS = ("blobs 2", "blobs 5", "blobs 20", "blobs 50", "moons", "digits", "convolution")
@@ -139,6 +140,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "alarms.json")
     options = parser.parse_args()
     result = json.loads(options.out.read_text()) if options.out.exists() else {"false": {}, "power": {}}
+    result["environment"] = timing.environment() | {"quick": False}
     for kind in KINDS:
         for groups in GROUPS:
             name = f"{kind}, {groups}"

@@ -200,7 +200,7 @@ PLATFORM = re.compile(
 # have it are given it). And machine code is not optimised, save in the files that are about what that could spoil, the last
 # digits of a special function and the bits of engines and sweeps, and where more is computed than compiled, in the
 # catalogue. A choice of marks without "not slow" compiles as for a user: `pytest -m slow`, `pytest -m ''` for all tests.
-PLAIN_EMITTER = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+PLAIN_EMITTER = "--xla_cpu_use_fusion_emitters=false"
 HAVE_PLAIN_EMITTER = ("0.8.", "0.9.", "0.10.")
 OPTIMISED = re.compile(r"/special/|/test_(engines|sweep\w*|compile)\.py")
 UNOPTIMISED = pytest.StashKey[bool]()
