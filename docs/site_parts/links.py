@@ -20,6 +20,7 @@ INTERNAL = {
     *("CheckResult", "Domain", "Equations", "Known", "Target", "Verify"),
     *("Piece", "Pieces", "Real", "Rounds", "Same", "Settings", "State", "Stepping", "Times", "_Function"),
     *(
+        "Classes",
         "Group",
         "StepLaw",
         "Margin",

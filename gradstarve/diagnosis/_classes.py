@@ -78,7 +78,7 @@ class Softmax:
 
     def views(self, states: np.ndarray) -> list[View]:
         """Each class that samples have against the others."""
-        return [self._view(k, states) for k in np.unique(self.classes.index)]
+        return [self._view(int(k), states) for k in np.unique(self.classes.index)]
 
     def _view(self, k: int, states: np.ndarray) -> View:
         index, count = self.classes.index, self.classes.count
