@@ -38,7 +38,7 @@ def recipe(value: Any) -> Any:
 
     >>> from gradstarve.problem import SpectralDecoupling
     >>> remade(recipe(SpectralDecoupling("hinge", 0.5)))
-    SpectralDecoupling(loss=Hinge(), penalty=0.5, target=0)
+    SpectralDecoupling(loss=Hinge, penalty=0.5, target=0, scale=1)
     >>> recipe(len) is None
     True
     """
