@@ -1,7 +1,13 @@
 """The rule of alarm on data without a shortcut, and on data with one: the study of benchmarks/alarms.py, in small."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+
+# Benchmarks are run from a clone and are no part of the installation; last, so that the installed package is the one tested.
+sys.path.append(str(Path(__file__).parents[2]))
 
 from benchmarks.alarms import GROUPS, KINDS, false_alarm, found, interval, kernel, samples
 from gradstarve.diagnosis._groups import ALARM_GAP, two_clusters
