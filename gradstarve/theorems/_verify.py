@@ -316,7 +316,7 @@ def _bar(gap: float, tolerance: float, cells: int = 20) -> str:
         share = gap / tolerance
     else:
         share = np.log(max(gap, rounding) / rounding) / np.log(max(tolerance, 2 * rounding) / rounding)
-    filled = min(int(np.ceil(cells * share)), cells)
+    filled = cells if share >= 1 else min(int(np.ceil(cells * share)), cells - 1)
     return "█" * filled + "░" * (cells - filled)
 
 
