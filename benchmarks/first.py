@@ -69,8 +69,10 @@ QUESTIONS = {
 
 CHILD = """
 import json, time
+import gradstarve as gs
+{cache}
 import jax, jax.numpy as jnp, numpy as np
-import gradstarve as gs, gradstarve.theory
+import gradstarve.theory
 key = jax.random.key(0)
 {setup}
 jax.block_until_ready(jax.tree.leaves([x for x in list(globals().values()) if isinstance(x, (jax.Array, gs.TwoLayerReLU))]))
@@ -94,10 +96,8 @@ def ask(name: str, cache: str | None) -> tuple[float, float, float]:
     """(first answer, later ones, the reference program) in seconds, in a fresh process."""
     setup, question = QUESTIONS[name]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
-    if cache:
-        environment |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        environment |= {"JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    code = CHILD.format(setup=setup, question=question)
+    kept = f"gs.enable_compilation_cache({cache!r})" if cache else ""
+    code = CHILD.format(setup=setup, question=question, cache=kept)
     here = Path(__file__).parents[1]  # a clone; what is installed comes first
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=here, capture_output=True, text=True)
     if done.returncode:

@@ -118,7 +118,7 @@ def starvation_report(
     in a permutation test of |delta| within classes, in which the largest of all groups counts, so that p does not shrink
     with their number; for clusters that were found, in place of p, a gap of 25 standard deviations or more between them, in
     the directions that hold 95 % of the variation of the class. On data without a shortcut (blobs in 2 to 50 dimensions, two
-    moons, digits, random convolutional features, 300 sets each) at most 1 % of the sets raise an alarm with chance groups,
+    moons, digits, random convolutional features, 300 sets each) none of the sets raised an alarm, with chance groups, with
     cells or without groups; docs/pytorch.md has the table, and how strong a shortcut must be to be found.
 
     Valid while training stays near the linearisation: wide networks, moderate steps. `.regime` predicts when it is left,

@@ -63,6 +63,22 @@ def weights_of(network):
     return [one.detach().numpy().copy() for one in network.parameters()]
 
 
+def nnx_network(w, b, v, c):
+    from flax import nnx
+
+    class Network(nnx.Module):
+        def __init__(self, rngs):
+            self.first, self.second = nnx.Linear(DIM, WIDTH, rngs=rngs), nnx.Linear(WIDTH, len(v), rngs=rngs)
+
+        def __call__(self, x):
+            return self.second(nnx.relu(self.first(x)))
+
+    model = Network(nnx.Rngs(0))
+    for layer, kernel, bias in ((model.first, w.T, b), (model.second, v.T, c)):
+        layer.kernel[...], layer.bias[...] = jnp.asarray(kernel), jnp.asarray(bias)
+    return model
+
+
 def test_equinox_and_pytorch_agree(report, network, data):
     x, y, mark = data
     keys = jax.random.split(jax.random.key(0))
@@ -76,31 +92,19 @@ def test_equinox_and_pytorch_agree(report, network, data):
 def test_flax_and_pytorch_agree(report, network, data):
     x, y, mark = data
     linen = pytest.importorskip("flax.linen")
-    from flax import nnx
 
     w, b, v, c = weights_of(network)
     module = linen.Sequential([linen.Dense(WIDTH), linen.relu, linen.Dense(1)])
     variables = {"params": {"layers_0": {"kernel": w.T, "bias": b}, "layers_2": {"kernel": v.T, "bias": c}}}
     same(gs.starvation_report((module, variables), (x, y), {"mark": mark}, **OPTIONS), report)
 
-    class Network(nnx.Module):
-        def __init__(self, rngs):
-            self.first, self.second = nnx.Linear(DIM, WIDTH, rngs=rngs), nnx.Linear(WIDTH, 1, rngs=rngs)
-
-        def __call__(self, x):
-            return self.second(nnx.relu(self.first(x)))
-
-    model = Network(nnx.Rngs(0))
-    for layer, kernel, bias in ((model.first, w.T, b), (model.second, v.T, c)):
-        layer.kernel[...], layer.bias[...] = jnp.asarray(kernel), jnp.asarray(bias)
+    model = nnx_network(w, b, v, c)
     same(gs.starvation_report(model, (x, y), {"mark": mark}, **OPTIONS), report)
 
 
 def test_several_classes_agree_in_all_frameworks(data):
     """Three outputs, a colour that agrees with the class: one report from PyTorch, equinox, linen, nnx and plain JAX."""
     linen = pytest.importorskip("flax.linen")
-    from flax import nnx
-
     x, rng = data[0].copy(), np.random.default_rng(4)
     y = np.arange(N) % 3
     colour = np.where(rng.random(N) < 0.8, y, (y + 1) % 3)
@@ -116,16 +120,7 @@ def test_several_classes_agree_in_all_frameworks(data):
     module = linen.Sequential([linen.Dense(WIDTH), linen.relu, linen.Dense(3)])
     variables = {"params": {"layers_0": {"kernel": w.T, "bias": b}, "layers_2": {"kernel": v.T, "bias": c}}}
 
-    class Network(nnx.Module):
-        def __init__(self, rngs):
-            self.first, self.second = nnx.Linear(DIM, WIDTH, rngs=rngs), nnx.Linear(WIDTH, 3, rngs=rngs)
-
-        def __call__(self, x):
-            return self.second(nnx.relu(self.first(x)))
-
-    model = Network(nnx.Rngs(0))
-    for layer, kernel, bias in ((model.first, w.T, b), (model.second, v.T, c)):
-        layer.kernel[...], layer.bias[...] = jnp.asarray(kernel), jnp.asarray(bias)
+    model = nnx_network(w, b, v, c)
     plain = (lambda p, x: jax.nn.relu(x @ p[0].T + p[1]) @ p[2].T + p[3], [w, b, v, c])
     options = {"attribute": np.array(["red", "green", "blue"])[colour], **OPTIONS}
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y)))

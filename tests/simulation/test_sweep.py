@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy
+from sweeps import HERE as RUN
+from sweeps import blocks_of_64  # noqa: F401
 
 import gradstarve as gs
 from gradstarve.problem import Loss, SpectralDecoupling, as_loss
@@ -16,16 +18,8 @@ from gradstarve.simulation.sweep import _plan as sweep_plan
 from gradstarve.simulation.sweep._statistics import default_threshold, error_floor, note
 
 DATA = {"dim": 2, "frequencies": (0.8, 0.2)}
-ONE = jax.local_devices()[:1]
-RUN = {"width": 3, "steps": 40, "record_every": 10, "engine": "reference", "threshold": 0.3, "scale_w": 0.7, "devices": ONE}
 
 block_size = sweep_plan.block_size
-
-
-@pytest.fixture(autouse=True)
-def blocks_of_64(monkeypatch):
-    """Blocks so small that a test has several, and of one size, so that tests share what is compiled."""
-    monkeypatch.setattr(sweep_plan, "block_size", lambda *_: 64)
 
 
 def data():
@@ -390,7 +384,8 @@ def test_labels_tell_objects_apart():
 
 
 def test_the_usual_threshold_can_be_reached():
-    found = gs.sweep(data(), 20, steps=3000, width=3, over={"loss": ["hinge", "squared"]}, engine="reference", devices=ONE)
+    how = {"steps": 3000, "width": 3, "engine": "reference", "devices": RUN["devices"]}
+    found = gs.sweep(data(), 20, over={"loss": ["hinge", "squared"]}, **how)
     assert found.threshold == 0.3
     assert found.note == "hinge and squared stop pushing at an error of 0.269, so the threshold is 0.3 in place of 0.01"
     assert found.table().endswith(found.note)

@@ -10,18 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sweeps import HERE, blocks_of_64  # noqa: F401
 
 import gradstarve as gs
 from gradstarve.problem import Network, SpectralDecoupling
-from gradstarve.simulation.sweep import _plan as sweep_plan
-
-ONE = jax.local_devices()[:1]
-RUN = {"width": 3, "steps": 40, "record_every": 10, "engine": "reference", "threshold": 0.3, "scale_w": 0.7, "devices": ONE}
-
-
-@pytest.fixture(autouse=True)
-def blocks_of_64(monkeypatch):
-    monkeypatch.setattr(sweep_plan, "block_size", lambda *_: 64)
 
 
 def data(frequency=0.8):
@@ -29,7 +21,7 @@ def data(frequency=0.8):
 
 
 def run(seeds=70, given=None, **how):
-    return gs.sweep(data() if given is None else given, seeds, **RUN | how)
+    return gs.sweep(data() if given is None else given, seeds, **HERE | how)
 
 
 def assert_equal(one, other, place=()):

@@ -15,24 +15,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from sweeps import HERE, RUN, blocks_of_64  # noqa: F401
 
 import gradstarve as gs
 from gradstarve.ground import files
 from gradstarve.problem import Loss, SpectralDecoupling
 from gradstarve.simulation.sweep import _claims as claims
-from gradstarve.simulation.sweep import _plan as sweep_plan
 from gradstarve.simulation.sweep import _run as sweep_blocks
 from gradstarve.simulation.sweep import _store as sweep_store
 
-RUN = {"width": 3, "steps": 40, "record_every": 10, "engine": "reference", "threshold": 0.3, "scale_w": 0.7}
-HERE = RUN | {"devices": jax.local_devices()[:1]}
-SEEDS = 64 * 5 + 9
-
-
-@pytest.fixture(autouse=True)
-def blocks_of_64(monkeypatch):
-    """Six blocks, each a chunk."""
-    monkeypatch.setattr(sweep_plan, "block_size", lambda *_: 64)
+SEEDS = 64 * 5 + 9  # six blocks
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from sweeps import HERE, blocks_of_64  # noqa: F401
 
 import gradstarve as gs
 from gradstarve.problem import Loss, SpectralDecoupling
@@ -18,14 +19,7 @@ from gradstarve.simulation.sweep import _plan as sweep_plan
 from gradstarve.simulation.sweep import _run as sweep_blocks
 from gradstarve.simulation.sweep._remember import recipe, remade
 
-RUN = {"width": 3, "steps": 40, "record_every": 10, "engine": "reference", "threshold": 0.3, "scale_w": 0.7}
-HERE = RUN | {"devices": jax.local_devices()[:1], "batch_size": 128}
 DATA = {"frequencies": (0.8, 0.2)}
-
-
-@pytest.fixture(autouse=True)
-def blocks_of_64(monkeypatch):
-    monkeypatch.setattr(sweep_plan, "block_size", lambda *_: 64)
 
 
 @pytest.fixture
@@ -45,7 +39,7 @@ def trained(monkeypatch):
 def run(directory=None, seeds=200, **how):
     data = how.pop("data", None)
     data = gs.datasets.antipodal(**DATA) if data is None else data
-    return gs.sweep(data, seeds, directory=directory, **HERE | {"over": {"step_size": [0.25]}} | how)
+    return gs.sweep(data, seeds, directory=directory, **HERE | {"batch_size": 128, "over": {"step_size": [0.25]}} | how)
 
 
 def assert_same(one, other):

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradstarve.ground import is_concrete, quick_to_compile
+from gradstarve.ground import is_concrete
 from gradstarve.problem import (
     LOSSES,
     Dataset,
@@ -54,9 +54,6 @@ _OPTIONS: tuple[dict[str, Any], ...] = (
     {"xla_cpu_prefer_vector_width": 512},
     {},
 )
-
-# For programs of many small operations that run as fast without.
-quick = quick_to_compile
 
 _marking = threading.local()
 

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from gradstarve.ground import quick_to_compile
 from gradstarve.problem import Dataset
-from gradstarve.simulation.engines import _fused as fused
 from gradstarve.simulation.hinge._ahead import ahead
 from gradstarve.simulation.hinge._decide import Judge, tell
 from gradstarve.simulation.hinge._passage import (
@@ -456,7 +456,7 @@ class EventLog(NamedTuple):
 @cache
 def _programs() -> tuple[Any, Any, Any]:
     """`run`, `slide` and `ahead`, compiled in half of the time that XLA would take by itself; they run as fast."""
-    options = fused.quick()
+    options = quick_to_compile()
     slides = jax.jit(slide, static_argnums=2, compiler_options=options)
     return jax.jit(run, compiler_options=options), slides, jax.jit(ahead, compiler_options=options)
 
