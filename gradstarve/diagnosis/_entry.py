@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from gradstarve.diagnosis._data import Classes, Samples, join, read_classes, read_samples
-from gradstarve.diagnosis._groups import number_between, read_groups, read_labels
+from gradstarve.diagnosis._groups import DOUBLE, number_between, read_groups, read_labels, rounding_of
 from gradstarve.diagnosis._margins import from_margins
 from gradstarve.diagnosis._models import read_model
 from gradstarve.diagnosis._report import StarvationReport, Unseen, UsersTraining, diagnose
@@ -220,6 +220,7 @@ def starvation_report(
         training=steps,
         notes=notes,
         classes=Classes(labels, classes.names) if several else None,
+        rounding=source.rounding,
     )
 
 
@@ -298,10 +299,12 @@ def from_kernel(kernel: Any, labels: Any, logits: Any = None, groups: Any = None
         raise ValueError(
             f"kernel must be symmetric with a diagonal >= 0, as products of gradients are; it is off by {gap:.3g}"
         )
-    return _of_kernel((kernel + kernel.T) / 2, labels, logits, groups, "kernel", options)
+    return _of_kernel((kernel + kernel.T) / 2, labels, logits, groups, "kernel", options, rounding_of(kernel))
 
 
-def _of_kernel(kernel: np.ndarray, labels: Any, logits: Any, groups: Any, name: str, options: Any) -> StarvationReport:
+def _of_kernel(
+    kernel: np.ndarray, labels: Any, logits: Any, groups: Any, name: str, options: Any, rounding: float
+) -> StarvationReport:
     options = dict(options)
     groups = _one_value_each(groups, options.pop("attribute", None))
     start = None if logits is None else as_floats("logits", logits)
@@ -310,7 +313,9 @@ def _of_kernel(kernel: np.ndarray, labels: Any, logits: Any, groups: Any, name: 
         classes, start = _classes_of(len(kernel), labels, start, several, name)
         count = len(start)
         steps = _steps(options.pop("step_size", None), options.pop("batch_size", None), options.pop("momentum", 0.0), count)
-        return diagnose(kernel, start, classes.index, groups, training=steps, classes=classes, **options)
+        return diagnose(
+            kernel, start, classes.index, groups, training=steps, classes=classes, rounding=rounding, **options
+        )
     count = len(kernel)
     labels = read_labels(labels, count)
     start = np.zeros(count) if start is None else start
@@ -320,7 +325,8 @@ def _of_kernel(kernel: np.ndarray, labels: Any, logits: Any, groups: Any, name: 
         raise ValueError(f"logits must be [n] = [{count}], one a row of the {name}, got shape {start.shape}")
     check_finite("logits", start)
     steps = _steps(options.pop("step_size", None), options.pop("batch_size", None), options.pop("momentum", 0.0), count)
-    return diagnose(labels[:, None] * kernel * labels, labels * start, labels, groups, training=steps, **options)
+    signed = labels[:, None] * kernel * labels
+    return diagnose(signed, labels * start, labels, groups, training=steps, rounding=rounding, **options)
 
 
 def _several(labels: Any, start: np.ndarray | None) -> int:
@@ -376,7 +382,7 @@ def from_jacobian(jacobian: Any, labels: Any, logits: Any = None, groups: Any = 
     if not np.isfinite(kernel).all():
         largest = np.abs(rows).max()
         raise ValueError(f"jacobian has entries up to {largest:.3g}, whose squares are no floats; scale the samples down")
-    return _of_kernel(np.asarray(kernel), labels, logits, groups, "jacobian", options)
+    return _of_kernel(np.asarray(kernel), labels, logits, groups, "jacobian", options, DOUBLE)
 
 
 def _products(rows: np.ndarray) -> np.ndarray:

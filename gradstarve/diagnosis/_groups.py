@@ -25,6 +25,9 @@ from gradstarve.diagnosis._training import TOLERANCE, train_linearised
 from gradstarve.ground import any_array, as_number, shown
 from gradstarve.theory import ntk
 
+DOUBLE = float(np.finfo(np.float64).eps)
+"""The rounding of a kernel whose products were taken in 64 bits."""
+
 LOGIT = 1.0
 """A part of the network is called learnt when it has moved the logit by this much."""
 
@@ -146,14 +149,25 @@ def index_of(together: Any, alone: Any, noise: Any) -> np.ndarray:
     return np.where(told, index, np.where((together == 0) & (alone == 0) & (noise == 0), 0.0, np.nan))
 
 
-def noise_of(kernel: np.ndarray, times: np.ndarray, margins: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
+def rounding_of(kernel: np.ndarray) -> float:
+    """How exact the entries of a kernel are that was made elsewhere: to 32 bits if all of them are such numbers.
+
+    >>> rounding_of(np.array([[0.1]])) < 1e-15 < rounding_of(np.array([[0.1]], np.float32))
+    True
+    """
+    with np.errstate(over="ignore"):
+        single = (kernel == kernel.astype(np.float32)).all()
+    return float(np.finfo(np.float32).eps) if single else DOUBLE
+
+
+def noise_of(kernel: np.ndarray, times: np.ndarray, margins: np.ndarray, rounding: float = DOUBLE) -> np.ndarray:
     """How far a mean margin may be off, [times], in training on `kernel` [n, n] that gave `margins` [times, n].
 
-    What is added up in m = m_0 + K a, with |a_i| <= w_i t, is exact to rounding; and each step of the integrator is exact to
-    its tolerance, of which ten are allowed for, relative to the largest gain of any margin.
+    What is added up in m = m_0 + K a, with |a_i| <= t, is exact to the `rounding` of the entries of K; and each step of the
+    integrator is exact to its tolerance, of which ten are allowed for, relative to the largest gain of any margin.
     """
-    rounding = 4 * np.finfo(np.float64).eps * float((np.abs(kernel) @ np.broadcast_to(weights, len(kernel))).max()) * times
-    return rounding + 10 * TOLERANCE * np.abs(margins - margins[0]).max(1)
+    added = 4 * rounding * float(np.abs(kernel).sum(1).max()) * times
+    return added + 10 * TOLERANCE * np.abs(margins - margins[0]).max(1)
 
 
 def reaches(times: np.ndarray, curve: np.ndarray, level: float) -> float:
@@ -241,18 +255,25 @@ def permutation_p(
     return [(1 + int((most >= ratio).sum())) / (rounds + 1) for ratio in ratios]
 
 
-def strength_p(groups: Sequence[Group], kernels: Sequence[np.ndarray], strata: np.ndarray, rng, rounds: int) -> list[float]:
+def strength_p(
+    groups: Sequence[Group],
+    kernels: Sequence[np.ndarray],
+    strata: np.ndarray,
+    rng: np.random.Generator,
+    rounds: int,
+    rounding: float = DOUBLE,
+) -> list[float]:
     """`permutation_p` of |delta|^2, in the kernel [n, n] of each group."""
     sizes = [lambda contrasts, kernel=kernel: np.einsum("ir,ir->r", contrasts, kernel @ contrasts) for kernel in kernels]
-    noises = [_square(group, kernel)[1] for group, kernel in zip(groups, kernels, strict=True)]
+    noises = [_square(group, kernel, rounding)[1] for group, kernel in zip(groups, kernels, strict=True)]
     return permutation_p(groups, strata, rng, rounds, sizes, noises)
 
 
-def _square(group: Group, kernel: np.ndarray) -> tuple[float, float]:
+def _square(group: Group, kernel: np.ndarray, rounding: float) -> tuple[float, float]:
     """|delta|^2 = b^T K b, and how far it may be off by the rounding of its terms."""
     b = group.contrast
     terms = float(np.abs(b) @ np.abs(kernel) @ np.abs(b))
-    return float(b @ kernel @ b), 16 * np.finfo(np.float64).eps * terms
+    return float(b @ kernel @ b), 16 * rounding * terms
 
 
 def group_law(
@@ -267,8 +288,11 @@ def group_law(
     label: str = "",
     alone: np.ndarray | None = None,
     carried_alone: np.ndarray | None = None,
+    rounding: float = DOUBLE,
 ) -> GroupLaw:
     """The law of `group` given the training on all of the data, `margins` [times, n] with margins[0] at times[0] = 0.
+
+    `rounding`: how exact the entries of `kernel` are.
 
     Of several classes all is about the class called `label` against the others; `alone` [times, n] are then the margins
     without the feature, and `carried_alone` [times] what is carried where the feature is all.
@@ -282,8 +306,8 @@ def group_law(
         alone = train_linearised(kernel_alone, removal @ margins[0], times)
     # Entries that cancel in A K A^T are off by roundings of those of K.
     rows = np.abs(removal).sum(1).max() ** 2
-    noise = noise_of(kernel_alone, times, alone) + noise_of(rows * kernel, times, margins[:1])
-    strength, least = _square(group, kernel)
+    noise = noise_of(kernel_alone, times, alone) + noise_of(rows * kernel, times, margins[:1], rounding)
+    strength, least = _square(group, kernel, rounding)
     if carried_alone is None:
         carried_alone = _carried_alone(group, strength, labels, times)
     return GroupLaw(
@@ -301,7 +325,7 @@ def group_law(
         rest_alone=(alone - alone[0])[:, mine].mean(1),
         noise=noise,
         noise_reverse=10 * TOLERANCE * np.abs(carried_alone) + least * group.members.sum() * times,
-        noise_carried=np.abs(b).sum() * noise_of(kernel, times, margins),
+        noise_carried=np.abs(b).sum() * noise_of(kernel, times, margins, rounding),
         separation=separation,
         label=label,
     )
@@ -603,7 +627,9 @@ _SMALLEST = 0.03
 """A cluster has at least this part of its class, and three samples."""
 
 
-def two_clusters(kernel: np.ndarray, rng: np.random.Generator, most: int = 3) -> list[tuple[np.ndarray, float]]:
+def two_clusters(
+    kernel: np.ndarray, rng: np.random.Generator, most: int = 3, rounding: float = DOUBLE
+) -> list[tuple[np.ndarray, float]]:
     """The splits of n samples with centred or uncentred `kernel` [n, n], best first, at most `most` that differ: pairs of
     booleans [n] and the gap in standard deviations within clusters. Empty for fewer than 12 samples.
 
@@ -621,7 +647,7 @@ def two_clusters(kernel: np.ndarray, rng: np.random.Generator, most: int = 3) ->
     centred = centred - centred.mean(1, keepdims=True)
     values, vectors = np.linalg.eigh((centred + centred.T) / 2)
     # Variation that is rounding of the kernel is none: samples that are all alike have no directions.
-    noise = 4 * n * np.finfo(np.float64).eps * np.abs(kernel).max()
+    noise = 4 * n * rounding * np.abs(kernel).max()
     kept = values > max(1e-9 * values[-1], noise)
     if not kept.any():
         return []
@@ -717,23 +743,24 @@ class EigenFeatures:
     vectors: np.ndarray
 
 
-def _cleaned(kernel: np.ndarray) -> np.ndarray:
-    """`kernel` [n, n] without its eigenvalues below rounding, that of 32 bits if all of its entries are such numbers."""
-    single = (kernel == kernel.astype(np.float32)).all()
+def _cleaned(kernel: np.ndarray, rounding: float) -> np.ndarray:
+    """`kernel` [n, n] without its eigenvalues below the rounding of its entries."""
     values, vectors = np.linalg.eigh((kernel + kernel.T) / 2)
-    least = len(kernel) * float(np.finfo(np.float32 if single else np.float64).eps) * values[-1]
+    least = len(kernel) * rounding * values[-1]
     root = vectors[:, values > least] * np.sqrt(values[values > least])
     return root @ root.T
 
 
-def eigen_features(kernel: np.ndarray, margins: np.ndarray, times: np.ndarray, ridge: float, count: int) -> EigenFeatures:
+def eigen_features(
+    kernel: np.ndarray, margins: np.ndarray, times: np.ndarray, ridge: float, count: int, rounding: float = DOUBLE
+) -> EigenFeatures:
     """The `count` features of largest response; `margins` [times, n] are those of training from the first weights.
 
     `ConvergenceError` where the optimum under the ridge is not found. Always in 64 bits, and without the directions of K
     that are rounding: a kernel of fewer features than samples, computed in 32 bits, has negative eigenvalues.
     """
     with jax.enable_x64(True):
-        K, strength = jnp.asarray(_cleaned(kernel), jnp.float64), jnp.asarray(ridge, jnp.float64)
+        K, strength = jnp.asarray(_cleaned(kernel, rounding), jnp.float64), jnp.asarray(ridge, jnp.float64)
         strengths, vectors = map(np.asarray, ntk.features(K))
         best = np.asarray(ntk.ridge_optimum(K, strength).margins)
         derivatives = np.asarray(ntk.starvation_derivatives(K, strength))

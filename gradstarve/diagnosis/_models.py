@@ -15,6 +15,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gradstarve.ground import Progress, positive_int, shown
@@ -84,6 +85,11 @@ class Model:
 
     @property
     def _row_bytes(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def rounding(self) -> float:
+        """Of the coarsest of the parameters: how exact gradients and their products are."""
         raise NotImplementedError
 
     def _logits(self, params: Any) -> np.ndarray:
@@ -241,6 +247,11 @@ class JaxModel(Model):
     def _row_bytes(self) -> int:
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self._parts(self.params)[0]))
 
+    @property
+    def rounding(self) -> float:
+        leaves = jax.tree.leaves(self._parts(self.params)[0])
+        return max(float(jnp.finfo(jax.dtypes.canonicalize_dtype(leaf.dtype)).eps) for leaf in leaves)
+
     def holds(self, trained: Any) -> bool:
         return same_structure(self._inner(trained), self.params)
 
@@ -381,6 +392,12 @@ class TorchModel(Model):
     @property
     def _row_bytes(self) -> int:
         return sum(self.params[name].numel() * self.params[name].element_size() for name in self.names)
+
+    @property
+    def rounding(self) -> float:
+        import torch  # pyright: ignore[reportMissingImports]
+
+        return max(float(torch.finfo(self.params[name].dtype).eps) for name in self.names)
 
     def holds(self, trained: Any) -> bool:
         found = _torch_state(trained)

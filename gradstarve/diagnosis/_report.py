@@ -13,6 +13,7 @@ from scipy.special import expit
 from gradstarve.diagnosis._classes import Softmax, TwoClasses, View
 from gradstarve.diagnosis._data import Classes
 from gradstarve.diagnosis._groups import (
+    DOUBLE,
     EigenFeatures,
     Group,
     GroupLaw,
@@ -233,9 +234,11 @@ def diagnose(
     training: UsersTraining | None = None,
     notes: tuple[str, ...] = (),
     classes: Classes | None = None,
+    rounding: float = DOUBLE,
 ) -> StarvationReport:
     """The report from K = Y Phi Phi^T Y [n, n], the margins `start` [n] at the first weights and the labels; of several
-    `classes` from Phi Phi^T [n K, n K] (or [n, n] for outputs that are alike), logits [n, K] and the number of the class."""
+    `classes` from Phi Phi^T [n K, n K] (or [n, n] for outputs that are alike), logits [n, K] and the number of the class.
+    `rounding`: how exact the entries of the kernel are, below which nothing is told."""
     features = positive_int("features", features, minimum=0)
     permutations = positive_int("permutations", permutations, minimum=99)
     until_error = number_between("until_error", until_error, 0, 0.5)
@@ -261,9 +264,9 @@ def diagnose(
         rng = np.random.default_rng(as_seed(key))
         views = network.views(states)
         laws = (
-            _found(network, views, times, at, rng, said)
+            _found(network, views, times, at, rng, said, rounding)
             if tags is None
-            else _named(network, tags, views, times, at, rng, permutations, said)
+            else _named(network, tags, views, times, at, rng, permutations, said, rounding)
         )
         outcomes, listed = (), None
         if classes is None:
@@ -273,7 +276,7 @@ def diagnose(
             treated = [law for law in laws if law.alarm] or (laws[:1] if tags is not None else [])
             outcomes = tuple(outcome for law in treated for outcome in remedies.outcomes(law))
             bar.update(3, label="features")
-            listed = _listed(kernel, margins, times, ridge, features, said) if features else None
+            listed = _listed(kernel, margins, times, ridge, features, said, rounding) if features else None
         bar.update(4)
     return StarvationReport(
         times=times,
@@ -320,10 +323,10 @@ def _products(kernel: np.ndarray, labels: np.ndarray, classes: Classes | None) -
     return kernel if len(kernel) == n else np.einsum("ikjk->ij", kernel.reshape(n, classes.count, n, classes.count))
 
 
-def _listed(kernel, margins, times, ridge, features, notes) -> EigenFeatures | None:
+def _listed(kernel, margins, times, ridge, features, notes, rounding) -> EigenFeatures | None:
     """The eigenvectors; without them, and with a note, where the optimum that they refer to is not found."""
     try:
-        return eigen_features(kernel, margins, times, ridge, features)
+        return eigen_features(kernel, margins, times, ridge, features, rounding)
     except ConvergenceError as error:
         notes.append(f"The eigenvectors of the kernel are left out: {error}.")
         return None
@@ -369,7 +372,7 @@ def _times(network: TwoClasses | Softmax, until_error, times, notes) -> tuple[np
     return np.concatenate([[0.0], early, late]), len(early)
 
 
-def _named(network, tags: Tags, views: list[View], times, at, rng, permutations, notes) -> list[GroupLaw]:
+def _named(network, tags: Tags, views: list[View], times, at, rng, permutations, notes, rounding) -> list[GroupLaw]:
     pairs: list[tuple[View, Group]] = []
     silent: dict[str, str] = {}
     for view in views:
@@ -392,8 +395,8 @@ def _named(network, tags: Tags, views: list[View], times, at, rng, permutations,
         silent.update({tag: "" for tag, _ in here})
     notes += [f"Nothing can be said about {tag!r}: {why}." for tag, why in silent.items() if why]
     kernels = [view.kernel for view, _ in pairs]
-    p_values = strength_p([group for _, group in pairs], kernels, views[0].strata, rng, permutations)
-    laws = _laws(network, pairs, times, at, [{"p_value": p} for p in p_values])
+    p_values = strength_p([group for _, group in pairs], kernels, views[0].strata, rng, permutations, rounding)
+    laws = _laws(network, pairs, times, at, [{"p_value": p, "rounding": rounding} for p in p_values])
     notes += [untold(law) for law in laws if np.isnan(law.index[at])]
     return sorted(laws, key=lambda law: (-law.alarm, -np.nan_to_num(law.index[at])))
 
@@ -424,7 +427,7 @@ def _against(tags: Tags, k: int, view: View, classes) -> str:
     return ", ".join(names) if len(names) <= 3 else "the others"
 
 
-def _found(network, views: list[View], times, at, rng, notes) -> list[GroupLaw]:
+def _found(network, views: list[View], times, at, rng, notes, rounding) -> list[GroupLaw]:
     """The best splits of each class, each with the orientation in which its feature helps its class."""
     pairs: list[tuple[View, Group]] = []
     gaps: list[float] = []
@@ -433,7 +436,7 @@ def _found(network, views: list[View], times, at, rng, notes) -> list[GroupLaw]:
         for sign in view.signs:
             mine = np.flatnonzero(labels == sign)
             of = view.label or ("+" if sign > 0 else "−")
-            splits = two_clusters(view.kernel[np.ix_(mine, mine)], rng)
+            splits = two_clusters(view.kernel[np.ix_(mine, mine)], rng, rounding=rounding)
             if not splits:
                 notes.append(f"Class {of} has {len(mine)} samples, too few to look for clusters (12).")
             for rank, (inside, gap) in enumerate(splits):

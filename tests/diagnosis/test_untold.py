@@ -32,7 +32,9 @@ def test_no_alarm_where_labels_cancel(named, seed):
     groups = {"spot": spot} if named else None
     report = gs.starvation_report(LINEAR, np.zeros(10, "float32"), (x, y), groups, features=3 * (seed == 1), permutations=99)
     assert report.alarms == ()
-    assert np.abs(report.margins).max() < 1e-9
+    # The products of a model in 32 bits are exact to their rounding, and so is what cancels.
+    rounding = np.finfo(np.float32).eps * np.abs(report.kernel).sum(1).max() * report.times
+    assert (np.abs(report.margins).max(1) <= rounding).all()
     if named:
         (law,) = report.groups
         assert np.isnan(law.index[1:]).all()

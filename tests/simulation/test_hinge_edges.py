@@ -72,15 +72,16 @@ def new_tally():
     return {"order": [], "networks": 0, "HELD": 0, "SLIDES": 0, "REPELS": 0, "both": 0}
 
 
-def test_descent_comes_near_on_eight_sets_of_any_data():
+@pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 8), marks=pytest.mark.slow)])
+def test_descent_comes_near_on_any_data(seeds):
     tally = new_tally()
-    for seed in range(8):
+    for seed in seeds:
         against_descent(*drawn(seed), tally)
     assert 0.7 < np.median(tally["order"]) < 1.3
-    assert tally["networks"] == 64
-    assert tally["SLIDES"] > 30
-    assert tally["both"] > 20
-    assert tally["REPELS"] < 8
+    assert tally["networks"] == 8 * len(seeds)
+    assert tally["SLIDES"] > 3.5 * len(seeds)
+    assert tally["both"] > 2.2 * len(seeds)
+    assert tally["REPELS"] <= len(seeds)
 
 
 def test_descent_comes_near_in_leaky_networks():
