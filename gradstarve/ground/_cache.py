@@ -36,7 +36,8 @@ def enable_compilation_cache(directory: Any = None) -> Path:
     Traceback (most recent call last):
     ValueError: compiled programs can not be kept in '/dev/null': Not a directory; give another directory
     """
-    home = _users_folder() / "gradstarve" if directory is None else as_path(directory, "directory")
+    # Absolute: the processes of a pool may work in other folders.
+    home = _users_folder() / "gradstarve" if directory is None else as_path(directory, "directory").absolute()
     folder = home / f"{_version()}-{_processor()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
