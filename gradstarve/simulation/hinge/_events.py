@@ -227,10 +227,12 @@ def simulate_hinge_exact(
     `HypothesisError` names the network, neuron, point and time where the flow does not determine its way (16.4):
 
     - the read-out of a neuron passes 0 on an edge that holds it, which repels it from then on;
-    - a neuron is on repelling edges, and another side of them leads another way: several met at once, as at w = 0, or one
-      that a neuron starts on to rounding (where w_j.x_i is 0 exactly the neuron is not active, and that is its side);
-    - a neuron comes to the edge of points of both labels while the margin of one of them is held, and may stay there: the
-      edge attracts it below that margin and repels it above.
+    - a neuron is on repelling edges, and another side of them leads another way: several met at once, as at w = 0, where
+      it may rest on one side and leave on another, or one that it starts on to rounding (where w_j.x_i is 0 exactly the
+      neuron is not active, and that is its side);
+    - a neuron is on the edge of points of both labels while the margin of one of them is held, which attracts it below that
+      margin and repels it above, and both staying and leaving are gradients that the kinks leave open. Where descent from
+      wherever near leaves at once, at every small step, it is followed.
 
     Every decision about who is held is tried by the derivatives that it leads to, the second where the first is 0.
     `ConvergenceError` names the neuron or margin where it does not hold to rounding; it is also for more than `max_events`

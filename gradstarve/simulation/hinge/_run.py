@@ -187,6 +187,8 @@ def run(state: State, task: Task) -> State:
         on_edges = jnp.any(state.glides, axis=1)
         turns = jnp.where(on_edges, turn_times(now), jnp.inf)[:, None]
         edges = jnp.where(state.glides, turns, edges)
+        # Points of one line are passed together: none of them leads back while others wait.
+        edges = jnp.where(jnp.any(state.waiting) & ~state.waiting, jnp.inf, edges)
         place = jnp.argmin(edges)
         edge = jnp.min(edges)
         limit = jnp.minimum(edge, until)
