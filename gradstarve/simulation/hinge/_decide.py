@@ -217,10 +217,6 @@ class Judge:
         force = base + (jump[free] * share[free]) @ lines.x[free]
         return Found(share, force, held, repels, unclear)
 
-    def exactly_on(self, w: np.ndarray, i: int) -> bool:
-        """Whether the neuron `w` [d] is on the edge of point i without any rounding."""
-        return sum(map(_product, w, self.x[i])) == 0
-
     def lead(self, now: Network, j: int, p: np.ndarray) -> float:
         """The sign that a read-out of 0 is about to have."""
         return float((p * self.y * self.gates(now.active[j])) @ (self.x @ now.w[j]))
@@ -270,7 +266,7 @@ class Judge:
         self.check_order(now, at_one, lines, up, found, flipped)
         # Where a neuron started on an edge, exactly, and has not moved, its side is known; where it came to rest, it is not.
         moves = {j: found[j].held.any() | (self.speeds(now, j, line, found[j], p) != 0) for j, line in lines.items()}
-        came = {j: ~np.array([self.exactly_on(now.w[j], i) for i in line.at]) for j, line in lines.items()}
+        came = {j: ~np.array([_crosswise(now.w[j], self.x[i]) for i in line.at]) for j, line in lines.items()}
         rests = [(j, g) for j in lines for g in np.flatnonzero(found[j].repels & (moves[j] | came[j]))]
         if any(not flipped[j][g] for j, g in rests):
             self.check_sides(now, at_one, lines, up, rests)
@@ -431,7 +427,8 @@ class Judge:
             for k, (j, g) in enumerate(met):
                 speed = self.speeds(now, j, lines[j], other[j], p)[g]
                 # One that stays on all of its edges, whatever it is told of this one, has no choice to make.
-                free = other[j].repels[g] and np.abs(other[j].force - found[j].force).max() > RATE * now.eps * (p @ self.size)
+                moved = np.abs(other[j].force - found[j].force).max() > RATE * now.eps * (p @ self.size)
+                free = other[j].repels[g] and moved
                 if (speed < 0 if trial[j][g] else speed > 0) if free else number >> k & 1:
                     ways[number].append(number ^ 1 << k)
         known = {0}
@@ -616,7 +613,7 @@ class Judge:
                     up = {j: lines[j].up}
                     mine = near[b, j].copy()
                     for i in np.flatnonzero(mine & ~active[j]):
-                        mine[i] = not self.exactly_on(w[b, j], i)
+                        mine[i] = not _crosswise(w[b, j], self.x[i])
                     repels = self.pulls(now, np.zeros(0, int), lines, up)[1][j].repels
                     met = [(j, g) for g in np.flatnonzero(repels) if (lines[j].members[g] & mine).any()]
                     if met:
@@ -722,8 +719,9 @@ def tell(told: list[Any], events: list[tuple[int, float, EventKind, int, int]]) 
         told.append(type(told[0])(*(np.array(c, like.dtype) for c, like in zip(columns, told[0], strict=True))))
 
 
-def _product(a: float, b: float) -> Fraction:
-    return Fraction(float(a)) * Fraction(float(b))
+def _crosswise(w: np.ndarray, x: np.ndarray) -> bool:
+    """Whether w.x is 0 without any rounding."""
+    return sum(Fraction(a) * Fraction(b) for a, b in zip(w.tolist(), x.tolist(), strict=True)) == 0
 
 
 def _changes(now: Network, sides: Sides, last: int | None) -> list[tuple[EventKind, int, int]]:

@@ -439,6 +439,8 @@ MOST_IDLE = 20
 CHUNK, SMALL = 64, 8
 # Room for held margins beside a single one, as every other number is another program to compile.
 FEW = 8
+# Rows of records at least: the end of a run and a curve of up to so many times are one program then.
+ROWS = 64
 # Pairs of a neuron and a point from which on networks are followed one by one, and `ahead` is asked first.
 WIDE = 2048
 
@@ -467,7 +469,7 @@ def follow(
     """A batch of networks [b] through segments and slides to the last of the rising `times`, the last of which may be inf,
     or to where they can not be followed; and their events, those of one network in order. At most `room` events each;
     `keep` whether networks are recorded too. `advance` gets how many networks are through."""
-    task = as_task(data, networks, times)
+    task = as_task(data, networks, times, 4 if keep else ROWS)
     state, told = _followed(begin(networks, task, np.int32(room), keep), task, Judge(data, networks.slope), advance)
     seen, weights = jax.tree.map(lambda leaf: leaf[:, : times.size], (state.seen, state.weights))
     return state._replace(seen=seen, weights=weights), told
@@ -477,7 +479,7 @@ def visits(data: Dataset, networks: Any, times: np.ndarray, room: int) -> Iterat
     """The states of a batch of networks [b] at each of the rising `times`, by the programs that follow them to one."""
     judge, state = Judge(data, networks.slope), None
     for time in times:
-        task = as_task(data, networks, np.asarray(time, networks.dtype).reshape(1))
+        task = as_task(data, networks, np.asarray(time, networks.dtype).reshape(1), 4)
         if state is None:
             state = begin(networks, task, np.int32(room), False)
         else:
@@ -487,10 +489,10 @@ def visits(data: Dataset, networks: Any, times: np.ndarray, room: int) -> Iterat
         yield state
 
 
-def as_task(data: Dataset, networks: Any, times: np.ndarray) -> Task:
-    """What the networks have in common."""
+def as_task(data: Dataset, networks: Any, times: np.ndarray, least: int) -> Task:
+    """What the networks have in common, with `least` rows of records or more."""
     # Few numbers of rows, as each is another program to compile.
-    rows = max(4, 4 ** math.ceil(math.log(times.size, 4)))
+    rows = max(least, 4 ** math.ceil(math.log(times.size, 4)))
     padded = np.concatenate([times, np.full(rows - times.size, times[-1])])
     shared = data.points, data.labels, data.weights, jnp.asarray(networks.slope, networks.dtype)
     return Task(*shared, jnp.asarray(padded), jnp.asarray(times.size, jnp.int32))
