@@ -348,7 +348,7 @@ def test_an_edge_of_both_labels_is_refused_while_a_margin_of_one_is_held():
     # Points 0 and 1 are in one place with opposite labels, and the margin of 0 is held: below 1 their edge attracts neuron
     # 3, above 1 it repels it. Descent stays at the edge; with the kink of the hinge smoothed a little it passes.
     data, w, z = hurting("three lines", 326)
-    with pytest.raises(gs.HypothesisError, match=r"t = 5\.4525.* edge of point 0, which neuron 3 is on"):
+    with pytest.raises(gs.HypothesisError, match=r"t = 5\.4525.* neuron 3 is on the edge of point 0 while the margin of point \d on the"):
         simulate_hinge_exact(data, gs.TwoLayerReLU(w[3], z[3]), TIMES)
     plain = [descent(data, w[3:4], z[3:4], step, TIMES)[0, -1] for step in (4e-3, 2e-3)]
     smooth = [smoothed(data, w[3], z[3], 2e-3, TIMES, width) for width in (0.04, 0.02)]
@@ -490,3 +490,19 @@ def test_faint_weights_take_the_same_way_and_no_longer():
         np.testing.assert_allclose(second, first, rtol=1e-6, atol=0)
     np.testing.assert_array_equal(runs[0].events.count, runs[1].events.count)
     np.testing.assert_array_equal(*(np.sort(run.events.kind, -1) for run in runs[:2]))
+
+
+def test_a_network_refused_at_its_start_keeps_its_start_and_says_why():
+    data, w, z = hurting("starts on edges", 326)
+    network = gs.TwoLayerReLU(w, z)
+    run = simulate_hinge_exact(data, network, [0.0, 1.0], record_networks=True, throw=False)
+    first = np.array([kinds[0] == EventKind.REPELS for kinds in run.events.kind]) & (run.events.time[:, 0] == 0)
+    assert first.sum() == 4
+    np.testing.assert_array_equal(run.networks.w[:, 0], w)
+    np.testing.assert_array_equal(np.asarray(run.final.w)[first], w[first])
+    np.testing.assert_allclose(run.logits()[:, 0], network(data.points), rtol=0, atol=1e-12)
+    assert np.isnan(run.logits()[:, 1]).all(1).tolist() == first.tolist()
+    assert "at t = 0 the edge of point" in run.reason(int(np.argmax(first)))
+    assert run.reason(int(np.argmin(first))) == ""
+    whole = simulate_hinge_exact(data, network, throw=False)
+    np.testing.assert_allclose(whole.logits()[:, 0], network(data.points), rtol=0, atol=1e-12)

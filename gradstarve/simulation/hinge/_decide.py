@@ -48,7 +48,8 @@ _MOST_STUCK = 3
 
 
 class Open(Exception):
-    """The flow does not determine how it goes on: neuron, point."""
+    """The flow does not determine how it goes on: neuron, point, and the point whose margin is held on the same edge where
+    that is why."""
 
 
 class Doubt(Exception):
@@ -274,7 +275,7 @@ class Judge:
             for g in np.flatnonzero(found[j].unclear & ~found[j].held & (line.arriving | line.gliding)):
                 stays = self.may_stay(now, at_one, lines, found, p, j, int(g))
                 if stays and not self.descends(now, at_one, lines, found, p):
-                    raise Open(j, int(line.at[g]))
+                    raise Open(j, int(line.at[g]), int(at_one[line.members[g, at_one]][0]))
 
     def descends(self, now: Network, at_one: np.ndarray, lines, found, p) -> bool:
         """Whether descent takes the way that was found, from wherever near it comes: then it is the limit of small steps,
@@ -598,7 +599,7 @@ class Judge:
     def starts(self, state: State) -> tuple[State, list[tuple[int, float, EventKind, int, int]]]:
         """States [b] at time 0, where those stop in which a neuron begins on an edge, to rounding, that repels it to both
         sides; and what is to be told of them. Where w_j.x_i is 0 it is not active: that is no question of rounding."""
-        w, z, stop, told = (np.asarray(state.w), np.asarray(state.z), np.array(state.stop), [])
+        w, z, stop, told = np.asarray(state.w), np.asarray(state.z), np.array(state.stop), []
         eps = float(np.finfo(z.dtype).eps)
         w = w.astype(np.float64)
         terms = np.abs(w) @ np.abs(self.x).T
@@ -653,8 +654,9 @@ class Judge:
             try:
                 sides = self.decide(now, at_one, np.flatnonzero(on_edges))
             except Open as open_way:
-                events.append((b, time[b], EventKind.REPELS, *open_way.args))
+                events.append((b, time[b], EventKind.REPELS, *open_way.args[:2]))
                 new["stop"][b] = Stop.OPEN
+                new["arriving"][b] = -2 - open_way.args[2] if len(open_way.args) > 2 else -1
                 continue
             except Doubt as doubt:
                 j, i = doubt.args

@@ -73,7 +73,7 @@ class State(NamedTuple):
     share: Float[Array, "h n"]  # in [0, 1], how far such an edge counts as above: of its point's pull in the force
     parting: Bool[Array, "h n"]  # glided until this very moment
     crossed: Bool[Array, "h n"]  # edges passed at this very moment
-    arriving: Int[Array, ""]  # j n + i of the edge about which the run stopped, -1 for none
+    arriving: Int[Array, ""]  # j n + i of the edge about which the run stopped, -1 for none; -2 - i: the margin of point i
     bound: Int[Array, ""]  # 0: it is arrived at; 1, 2: its share came to its lower, upper bound
     time: Array
     record: Int[Array, ""]  # records made so far

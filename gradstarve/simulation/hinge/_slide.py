@@ -508,6 +508,7 @@ def _followed(state: State, task: Task, judge: Judge, advance: Callable[[int], N
     if not np.asarray(state.time).any():
         state, open_ways = judge.starts(state)
         tell(told, open_ways)
+        state = _with_starts(state, task)
     idle = np.zeros(len(state.stop), int)
     # The time in which the strongest force could turn a neuron, by which `ahead` begins.
     span = 1 / max(float(np.abs(judge.q @ judge.size)), 1e-300)
@@ -570,6 +571,24 @@ def _chunks(which: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarr
 def _slots(held: np.ndarray) -> np.ndarray:
     """Room for so many held margins: none, 1, 4, 16, ..."""
     return np.where(held > 0, 4 ** np.ceil(np.log(np.maximum(held, 1)) / np.log(4) - 1e-9).astype(int), 0)
+
+
+@jax.jit
+def _with_starts(state: State, task: Task) -> State:
+    """States [b] at time 0, those that stop there with their records of it."""
+    rows = (task.times <= 0) & (jnp.arange(task.times.size) < task.records)
+
+    def put(one: State) -> State:
+        made = recorded(one._replace(record=jnp.zeros_like(one.record)), one.stop != Stop.RUNNING, task)
+
+        def all_rows(whole, new):
+            first = rows.reshape(-1, *[1] * (whole.ndim - 1)) & (one.stop != Stop.RUNNING)
+            return jnp.where(first, new[0], whole)
+
+        weights = None if one.weights is None else jax.tree.map(all_rows, one.weights, made.weights)
+        return one._replace(seen=all_rows(one.seen, made.seen), weights=weights)
+
+    return jax.vmap(put)(state)
 
 
 @jax.jit
