@@ -13,9 +13,23 @@ and g(U) <= sum q g/p <= g(L) gives the clock two bounds of its own:
     L(tau_slow(t)) <= m_i(t) <= U(tau_fast(t)),   dtau_slow/dt = p g(U(tau_slow)),   dtau_fast/dt = p g(L(tau_fast))   (3.12)
 
 Both clocks are those of modes in closed form. For a class along one direction at one norm all of this is (3.5).
+
+Late, U/L grows without end, which margins do not. Where all neurons that see a class see all of it with the right sign,
+every w_j.x_i rises at a rate between z_j k_-^2 and z_j k_+^2, so that from any time on, for any two points,
+
+    w_j . x_i >= kappa w_j . x_l,      kappa = min(k_-^2/k_+^2, min over j of the ratios of that time)
+
+With F the least margin of the class and H <= F/kappa the largest, its kernel is K_il >= sum_j k_-^2 z_j^2 +
+kappa (w_j.x_i)^2 >= 2 k_- kappa^(1/2) F for the point i of the least margin and every l, and therefore
+
+    dF/dt >= 2 p k_- kappa^(1/2) F g(F/kappa):      m_i >= kappa V,      dV/dt = 2 p (k_- kappa^(1/2)) V g(V)      (3.12')
+
+where V is a balanced mode (kappa V is one of the loss at the temperature kappa). The lower bound is the larger of the two.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -58,15 +72,43 @@ class Bound(eqx.Module):
         return jnp.sum(jnp.where(stays, each, 0), axis=-1) + self.shift
 
 
+class Late(eqx.Module):
+    """kappa V(t - start) of (3.12'), a lower bound from `start` on."""
+
+    start: Float[Array, ""]
+    kappa: Float[Array, ""]
+    curve: ModeSolution
+
+    def at(self, t: Array) -> Array:
+        """The bound at the times t."""
+        later = t >= self.start
+        return jnp.where(later, self.kappa * self.curve.logit(jnp.where(later, t - self.start, 0)), -jnp.inf)
+
+    def time_to(self, goal: Array) -> Array:
+        """When the bound comes to `goal`."""
+        return self.start + self.curve.time_to_logit(goal / self.kappa)
+
+
 class ConeClass(eqx.Module):
-    """One class of one network: the two `Bound`s of its margins, `low` in L and `high` in U."""
+    """One class of one network: the two `Bound`s of its margins, `low` in L and `high` in U, and what is known `late`."""
 
     low: Bound
     high: Bound
+    late: tuple[Late, ...] = ()
 
     def lower(self, t: Array) -> Array:
-        """L(tau_slow(t))."""
-        return self.low.at(self.high.clock(t))
+        """The largest of L(tau_slow(t)) and the late bounds."""
+        found = self.low.at(self.high.clock(t))
+        for bound in self.late:
+            found = jnp.maximum(found, bound.at(t))
+        return found
+
+    def latest(self, goal: Array) -> Array:
+        """By when all margins have come to `goal`."""
+        found = _time(self.low, self.high, goal)
+        for bound in self.late:
+            found = jnp.minimum(found, bound.time_to(goal))
+        return found
 
     def upper(self, t: Array) -> Array:
         """U(tau_fast(t))."""
@@ -108,14 +150,11 @@ class ConeBounds(eqx.Module):
         """
         goal = as_goal("margin", margin, self.data.points.dtype)
 
-        def asked(reads, follows):
-            def one(network):
-                return jnp.stack([_time(getattr(c, reads), getattr(c, follows), goal) for c in network], axis=-1)
-
-            found = jnp.stack([one(network) for network in self.classes])
+        def asked(time):
+            found = jnp.stack([jnp.stack([time(c) for c in network], axis=-1) for network in self.classes])
             return found.reshape(*self.batch_shape, *goal.shape, found.shape[-1])
 
-        return asked("high", "low"), asked("low", "high")
+        return asked(lambda c: _time(c.high, c.low, goal)), asked(lambda c: c.latest(goal))
 
 
 def _time(bound: Bound, clock: Bound, goal: Array) -> Array:
@@ -135,8 +174,10 @@ def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-
 
         L(tau_slow(t)) <= m_i(t) <= U(tau_fast(t))        for every point i of a class, at every time t
 
-    where L and U are the logits of modes at the norms k_- = min sqrt(x_i . x_l) and k_+ = max |x_i| of the class. The bounds
-    meet where a class is one direction at one norm; k_-/k_+ is cos(2 phi)^(1/2) for points of one norm within an angle phi
+    where L and U are the logits of modes at the norms k_- = min sqrt(x_i . x_l) and k_+ = max |x_i| of the class; where all
+    neurons that see the class see all of it with the right sign, a balanced mode bounds the margins from below too, which is
+    the tighter one late, and `lower` is the larger of the two. The bounds meet where a class is one direction at one norm;
+    k_-/k_+ is cos(2 phi)^(1/2) for points of one norm within an angle phi
     of an axis. `solve(data.means(), network, loss)` is the law of the class means, and `.on(data)` puts it on these points.
 
     `network`: a `TwoLayerReLU` with any batch axes (each network is solved by itself) and slope 0; data and network must be
@@ -158,13 +199,52 @@ def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-
         moved = jnp.asarray(shift, mode.a.dtype)
         return Bound(flow_mode(mode, MarginShift(loss, -moved) if shift else loss), moved)
 
-    found = (tuple(ConeClass(*(bound(*one) for one in c)) for c in each) for each in modes_of_cones(data, network, loss))
+    def of_class(c: OneClass) -> ConeClass:
+        low, high = (bound(*one) for one in c.modes)
+        goals = [goal for goal in _FROM if goal == 0 or goal > c.margin] if c.least is not None else []
+        return ConeClass(low, high, tuple(_late(loss, low, high, c, goal) for goal in goals))
+
+    found = (tuple(map(of_class, each)) for each in modes_of_cones(data, network, loss))
     return ConeBounds(data, loss, tuple(found), network.batch_shape)
 
 
-def modes_of_cones(data: Dataset, network: TwoLayerReLU, loss: Loss) -> list[list[list[tuple[Mode, float]]]]:
-    """For each network and each class, + first, the modes of norm k_- and k_+, each with the constant that is added to its
-    logit. Checks every hypothesis of `cone_bounds` and solves nothing."""
+# The margins of the lower bound from which on there is another, 0 for the start.
+_FROM = (0.0, 1.0)
+
+
+class OneClass(NamedTuple):
+    """One class of one network: the modes of norm k_- and k_+, each with the constant that is added to its logit; and, where
+    all neurons that see it see all of it with the right sign, their least and largest w_j.x_i, z_j, and the least margin."""
+
+    modes: list[tuple[Mode, float]]
+    least: np.ndarray | None
+    most: np.ndarray
+    z: np.ndarray
+    margin: float
+
+
+def _late(loss: Loss, low: Bound, high: Bound, c: OneClass, goal: float) -> Late:
+    """The bound (3.12') from where the lower bound is at `goal` on, or from the start."""
+    mode, k_low, k_high = low.curve.mode, float(low.curve.mode.norm), float(high.curve.mode.norm)
+    dtype = mode.a.dtype
+    start, margin, moved = 0.0, c.margin, np.zeros(c.z.size)
+    if goal > margin:
+        when = float(_time(low, high, jnp.asarray(goal, dtype)))
+        if np.isfinite(when):
+            # int z_j of the mode of norm k_-, than which that of the neuron is not less.
+            turned = k_low * float(high.clock(jnp.asarray(when, dtype)))
+            moved = (c.least / k_low * (np.cosh(turned) - 1) + c.z * np.sinh(turned)) / k_low
+            start, margin = when, goal * (1 - 1e-6)
+    ratios = (c.least + k_low**2 * moved) / (c.most + k_high**2 * moved)
+    kappa = min((k_low / k_high) ** 2, float(ratios.min()))
+    norm = k_low * np.sqrt(kappa)
+    each = np.sqrt(margin / kappa / norm)
+    balanced = Mode(*(jnp.asarray(value, dtype) for value in (mode.frequency, norm, [each], [each])))
+    return Late(jnp.asarray(start, dtype), jnp.asarray(kappa, dtype), flow_mode(balanced, loss))
+
+
+def modes_of_cones(data: Dataset, network: TwoLayerReLU, loss: Loss) -> list[list[OneClass]]:
+    """Each class, + first, of each network. Checks every hypothesis of `cone_bounds` and solves nothing."""
     check_instance("data", data, Dataset, "give Dataset(points, labels)")
     check_instance("network", network, TwoLayerReLU, "give TwoLayerReLU(w, z)")
     if network.slope:
@@ -193,7 +273,7 @@ def modes_of_cones(data: Dataset, network: TwoLayerReLU, loss: Loss) -> list[lis
         where = f"network {number}, " if len(z) > 1 else ""
         weights = np.asarray(data.weights)
         found.append([_of_class(products, labels, weights, c, height, read_out, where, dtype) for c in classes])
-    starts = [float(mode.logit) + shift for each in found for (mode, shift), _ in each]
+    starts = [float(c.modes[0][0].logit) + c.modes[0][1] for each in found for c in each]
     _check_falls(loss, min(-20.0, *starts))
     return found
 
@@ -213,7 +293,7 @@ def _check_cones(products: np.ndarray, labels: np.ndarray) -> None:
             raise HypothesisError(wanted, f"points {i} and {k} are at cos = {cosines[i, k]:.6g}", _INSTEAD)
 
 
-def _of_class(products, labels, weights, label, height, z, where: str, dtype) -> list[tuple[Mode, float]]:
+def _of_class(products, labels, weights, label, height, z, where: str, dtype) -> OneClass:
     mine, other = labels == label, labels != label
     inner = products[np.ix_(mine, mine)]
     low, high = np.sqrt(inner.min()), np.sqrt(inner.max())
@@ -238,7 +318,11 @@ def _of_class(products, labels, weights, label, height, z, where: str, dtype) ->
     def mode(norm: float, a: np.ndarray) -> Mode:
         return Mode(*(jnp.asarray(value, dtype) for value in (frequency, norm, a, np.where(a > 0, z, 0))))
 
-    return [(mode(low, a_low), -less), (mode(high, a_high), more)]
+    modes = [(mode(low, a_low), -less), (mode(high, a_high), more)]
+    least, most, z = least[sees], most[sees], z[sees]
+    margin = float((height[sees][:, mine] * z[:, None]).sum(0).min()) if sees.any() else 0.0
+    whole = margin > 0 and bool((least > 0).all() and (z >= 0).all())
+    return OneClass(modes, least if whole else None, most, z, margin)
 
 
 def _check_falls(loss: Loss, lowest: float) -> None:

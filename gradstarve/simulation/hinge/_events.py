@@ -95,7 +95,7 @@ class Certificate(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """How the run of every network ended: `stop`, `time` and `place`, [*batch] each; `HingeTrajectory.reason` has the words."""
+    """How the run of every network ended: `stop`, `time` and `place`, [*batch] each; `reason` has the words."""
 
     stop: np.ndarray
     time: np.ndarray
@@ -380,8 +380,8 @@ def _error(stop: Stop, time: float, place: int, last: tuple[int, ...], which: st
             what = f"the margin of point {point} and edges are met at once, and who is held was not found"
         if place < -1:
             what = (
-                f"neuron {neuron} is on the edge of point {point} while the margin of point {-2 - place} on the same edge is "
-                f"at 1: below 1 its pull and above 1 that of the other label is larger, and the neuron may stay or leave"
+                f"neuron {neuron} is on the edge of point {point} while the margin of point {-2 - place}, on the same edge, "
+                "is at 1: below 1 its pull is the larger one, above 1 that of the other label, and the neuron may stay or leave"
             )
         return HypothesisError(
             "the flow determines its way (an edge repels a neuron that is on it, 16.4)",
