@@ -177,8 +177,8 @@ def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-
     where L and U are the logits of modes at the norms k_- = min sqrt(x_i . x_l) and k_+ = max |x_i| of the class; where all
     neurons that see the class see all of it with the right sign, a balanced mode bounds the margins from below too, which is
     the tighter one late, and `lower` is the larger of the two. The bounds meet where a class is one direction at one norm;
-    k_-/k_+ is cos(2 phi)^(1/2) for points of one norm within an angle phi
-    of an axis. `solve(data.means(), network, loss)` is the law of the class means, and `.on(data)` puts it on these points.
+    k_-/k_+ is cos(2 phi)^(1/2) for points of one norm within an angle phi of an axis. `solve(data.means(), network, loss)` is
+    the law of the class means, and `.on(data)` puts it on these points.
 
     `network`: a `TwoLayerReLU` with any batch axes (each network is solved by itself) and slope 0; data and network must be
     known, not traced. A neuron whose read-out has the wrong sign so nearly that the bounds can not tell whether it learns
@@ -201,7 +201,7 @@ def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-
 
     def of_class(c: OneClass) -> ConeClass:
         low, high = (bound(*one) for one in c.modes)
-        goals = [goal for goal in _FROM if goal == 0 or goal > c.margin] if c.least is not None else []
+        goals = [goal for goal in _FROM if goal == 0 or goal > c.margin] if c.whole else []
         return ConeClass(low, high, tuple(_late(loss, low, high, c, goal) for goal in goals))
 
     found = (tuple(map(of_class, each)) for each in modes_of_cones(data, network, loss))
@@ -213,11 +213,13 @@ _FROM = (0.0, 1.0)
 
 
 class OneClass(NamedTuple):
-    """One class of one network: the modes of norm k_- and k_+, each with the constant that is added to its logit; and, where
-    all neurons that see it see all of it with the right sign, their least and largest w_j.x_i, z_j, and the least margin."""
+    """One class of one network: the modes of norm k_- and k_+, each with the constant that is added to its logit; whether
+    all neurons that see it see the whole of it with the right sign, their least and largest w_j.x_i and z_j, and the least
+    margin."""
 
     modes: list[tuple[Mode, float]]
-    least: np.ndarray | None
+    whole: bool
+    least: np.ndarray
     most: np.ndarray
     z: np.ndarray
     margin: float
@@ -322,7 +324,7 @@ def _of_class(products, labels, weights, label, height, z, where: str, dtype) ->
     least, most, z = least[sees], most[sees], z[sees]
     margin = float((height[sees][:, mine] * z[:, None]).sum(0).min()) if sees.any() else 0.0
     whole = margin > 0 and bool((least > 0).all() and (z >= 0).all())
-    return OneClass(modes, least if whole else None, most, z, margin)
+    return OneClass(modes, whole, least, most, z, margin)
 
 
 def _check_falls(loss: Loss, lowest: float) -> None:

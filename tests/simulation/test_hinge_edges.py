@@ -498,7 +498,7 @@ def test_a_network_refused_at_its_start_keeps_its_start_and_says_why():
     run = simulate_hinge_exact(data, network, [0.0, 1.0], record_networks=True, throw=False)
     first = np.array([kinds[0] == EventKind.REPELS for kinds in run.events.kind]) & (run.events.time[:, 0] == 0)
     assert first.sum() == 4
-    np.testing.assert_array_equal(run.networks.w[:, 0], w)
+    np.testing.assert_array_equal(np.asarray(run.networks.w)[:, 0], w)
     np.testing.assert_array_equal(np.asarray(run.final.w)[first], w[first])
     np.testing.assert_allclose(run.logits()[:, 0], network(data.points), rtol=0, atol=1e-12)
     assert np.isnan(run.logits()[:, 1]).all(1).tolist() == first.tolist()

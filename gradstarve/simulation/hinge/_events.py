@@ -381,7 +381,7 @@ def _error(stop: Stop, time: float, place: int, last: tuple[int, ...], which: st
         if place < -1:
             what = (
                 f"neuron {neuron} is on the edge of point {point} while the margin of point {-2 - place}, on the same edge, "
-                "is at 1: below 1 its pull is the larger one, above 1 that of the other label, and the neuron may stay or leave"
+                "is at 1: below 1 its pull is the larger one, above 1 that of the other label, and the neuron may stay or go"
             )
         return HypothesisError(
             "the flow determines its way (an edge repels a neuron that is on it, 16.4)",
