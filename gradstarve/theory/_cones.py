@@ -82,7 +82,8 @@ class Late(eqx.Module):
     def at(self, t: Array) -> Array:
         """The bound at the times t."""
         later = t >= self.start
-        return jnp.where(later, self.kappa * self.curve.logit(jnp.where(later, t - self.start, 0)), -jnp.inf)
+        since = jnp.where(later, t - jnp.where(jnp.isfinite(self.start), self.start, 0), 0)
+        return jnp.where(later, self.kappa * self.curve.logit(since), -jnp.inf)
 
     def time_to(self, goal: Array) -> Array:
         """When the bound comes to `goal`."""
@@ -118,13 +119,13 @@ class ConeClass(eqx.Module):
 class ConeBounds(eqx.Module):
     """Bounds on the margin of every point under gradient flow, made by `cone_bounds`.
 
-    `classes`: for each network of the flattened batch and each class with points, + first. They hold up to the accuracy of
-    a mode, 1e-10 of it in float64 and 2e-5 in float32.
+    `classes`: for each class with points, + first, the bounds of all networks of the flattened batch. They hold up to the
+    accuracy of a mode, 1e-10 of it in float64 and 2e-5 in float32.
     """
 
     data: Dataset
     loss_function: Loss
-    classes: tuple[tuple[ConeClass, ...], ...]
+    classes: tuple[ConeClass, ...]
     batch_shape: tuple[int, ...] = eqx.field(static=True)
 
     __repr__ = short_repr
@@ -139,7 +140,7 @@ class ConeBounds(eqx.Module):
 
     def _of_points(self, t, ask) -> Array:
         t = check_times(t, self.data.points.dtype)
-        found = jnp.stack([jnp.stack([ask(one, t) for one in network], axis=-1) for network in self.classes])
+        found = self._of_networks(ask, t)
         place = jnp.where(self.data.labels > 0, 0, found.shape[-1] - 1)
         return found[..., place].reshape(*self.batch_shape, *t.shape, self.data.size)
 
@@ -151,10 +152,15 @@ class ConeBounds(eqx.Module):
         goal = as_goal("margin", margin, self.data.points.dtype)
 
         def asked(time):
-            found = jnp.stack([jnp.stack([time(c) for c in network], axis=-1) for network in self.classes])
+            found = self._of_networks(time, goal)
             return found.reshape(*self.batch_shape, *goal.shape, found.shape[-1])
 
-        return asked(lambda c: _time(c.high, c.low, goal)), asked(lambda c: c.latest(goal))
+        return asked(lambda c, goal: _time(c.high, c.low, goal)), asked(ConeClass.latest)
+
+    def _of_networks(self, ask, numbers: Array) -> Array:
+        """`ask(one class of one network, numbers)` for all of them, [networks, *numbers.shape, classes]."""
+        each = eqx.filter_vmap(ask, in_axes=(eqx.if_array(0), None))
+        return jnp.stack([each(one, numbers) for one in self.classes], axis=-1)
 
 
 def _time(bound: Bound, clock: Bound, goal: Array) -> Array:
@@ -177,10 +183,10 @@ def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-
     where L and U are the logits of modes at the norms k_- = min sqrt(x_i . x_l) and k_+ = max |x_i| of the class; where all
     neurons that see the class see all of it with the right sign, a balanced mode bounds the margins from below too, which is
     the tighter one late, and `lower` is the larger of the two. The bounds meet where a class is one direction at one norm;
-    k_-/k_+ is cos(2 phi)^(1/2) for points of one norm within an angle phi of an axis. `solve(data.means(), network, loss)` is
-    the law of the class means, and `.on(data)` puts it on these points.
+    k_-/k_+ is cos(2 phi)^(1/2) for points of one norm within an angle phi of an axis. `solve(data.means(), network, loss)`
+    is the law of the class means, and `.on(data)` puts it on these points.
 
-    `network`: a `TwoLayerReLU` with any batch axes (each network is solved by itself) and slope 0; data and network must be
+    `network`: a `TwoLayerReLU` with any batch axes and slope 0; data and network must be
     known, not traced. A neuron whose read-out has the wrong sign so nearly that the bounds can not tell whether it learns
     widens them by what it might add.
 
@@ -195,17 +201,9 @@ def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-
     """
     loss = as_loss(loss)
 
-    def bound(mode: Mode, shift: float) -> Bound:
-        moved = jnp.asarray(shift, mode.a.dtype)
-        return Bound(flow_mode(mode, MarginShift(loss, -moved) if shift else loss), moved)
-
-    def of_class(c: OneClass) -> ConeClass:
-        low, high = (bound(*one) for one in c.modes)
-        goals = [goal for goal in _FROM if goal == 0 or goal > c.margin] if c.whole else []
-        return ConeClass(low, high, tuple(_late(loss, low, high, c, goal) for goal in goals))
-
-    found = (tuple(map(of_class, each)) for each in modes_of_cones(data, network, loss))
-    return ConeBounds(data, loss, tuple(found), network.batch_shape)
+    networks = modes_of_cones(data, network, loss)
+    found = tuple(_solved(loss, [each[k] for each in networks]) for k in range(len(networks[0])))
+    return ConeBounds(data, loss, found, network.batch_shape)
 
 
 # The margins of the lower bound from which on there is another, 0 for the start.
@@ -214,8 +212,8 @@ _FROM = (0.0, 1.0)
 
 class OneClass(NamedTuple):
     """One class of one network: the modes of norm k_- and k_+, each with the constant that is added to its logit; whether
-    all neurons that see it see the whole of it with the right sign, their least and largest w_j.x_i and z_j, and the least
-    margin."""
+    all neurons that see it see the whole of it with the right sign; of each the least and the largest w_j.x_i, both 0 where
+    it sees nothing, and z_j, [h]; and the least margin."""
 
     modes: list[tuple[Mode, float]]
     whole: bool
@@ -225,24 +223,44 @@ class OneClass(NamedTuple):
     margin: float
 
 
-def _late(loss: Loss, low: Bound, high: Bound, c: OneClass, goal: float) -> Late:
-    """The bound (3.12') from where the lower bound is at `goal` on, or from the start."""
-    mode, k_low, k_high = low.curve.mode, float(low.curve.mode.norm), float(high.curve.mode.norm)
-    dtype = mode.a.dtype
-    start, margin, moved = 0.0, c.margin, np.zeros(c.z.size)
-    if goal > margin:
-        when = float(_time(low, high, jnp.asarray(goal, dtype)))
-        if np.isfinite(when):
-            # int z_j of the mode of norm k_-, than which that of the neuron is not less.
-            turned = k_low * float(high.clock(jnp.asarray(when, dtype)))
-            moved = (c.least / k_low * (np.cosh(turned) - 1) + c.z * np.sinh(turned)) / k_low
-            start, margin = when, goal * (1 - 1e-6)
-    ratios = (c.least + k_low**2 * moved) / (c.most + k_high**2 * moved)
-    kappa = min((k_low / k_high) ** 2, float(ratios.min()))
-    norm = k_low * np.sqrt(kappa)
-    each = np.sqrt(margin / kappa / norm)
-    balanced = Mode(*(jnp.asarray(value, dtype) for value in (mode.frequency, norm, [each], [each])))
-    return Late(jnp.asarray(start, dtype), jnp.asarray(kappa, dtype), flow_mode(balanced, loss))
+def _solved(loss: Loss, classes: list[OneClass]) -> ConeClass:
+    """The bounds of one class of several networks, which have its modes' frequency and norms in common."""
+    (first, _), (last, _) = classes[0].modes
+    dtype, frequency = first.a.dtype, first.frequency
+
+    def arrays(c: OneClass) -> tuple[np.ndarray, ...]:
+        modes = [leaf for mode, shift in c.modes for leaf in (mode.a, mode.z, shift)]
+        return tuple(np.asarray(leaf) for leaf in (*modes, c.whole, c.least, c.most, c.z, c.margin))
+
+    def bound(norm: Array, a: Array, z: Array, shift: Array) -> Bound:
+        return Bound(flow_mode(Mode(frequency, norm, a, z), MarginShift(loss, -shift)), shift)
+
+    def one(a_low, z_low, less, a_high, z_high, more, *told) -> ConeClass:
+        low, high = bound(first.norm, a_low, z_low, less), bound(last.norm, a_high, z_high, more)
+        return ConeClass(low, high, tuple(_late(loss, low, high, goal, *told) for goal in _FROM))
+
+    columns = [np.stack(column) for column in zip(*map(arrays, classes), strict=True)]
+    return eqx.filter_vmap(one)(*(jnp.asarray(c) if c.dtype == bool else jnp.asarray(c, dtype) for c in columns))
+
+
+def _late(loss: Loss, low: Bound, high: Bound, goal: float, whole, least, most, z, margin) -> Late:
+    """The bound (3.12') from where the lower bound is at `goal` on, or from the start; from inf on where there is none."""
+    mode, k_low, k_high = low.curve.mode, low.curve.mode.norm, high.curve.mode.norm
+    start, moved = jnp.where(whole, 0, jnp.inf), jnp.zeros_like(z)
+    if goal > 0:
+        when = _time(low, high, jnp.asarray(goal, z.dtype))
+        start = jnp.where(whole & (goal > margin), when, jnp.inf)
+        # int z_j of the mode of norm k_-, than which that of the neuron is not less.
+        turned = k_low * high.clock(jnp.where(jnp.isfinite(start), start, 0))
+        moved = (least / k_low * (jnp.cosh(turned) - 1) + z * jnp.sinh(turned)) / k_low
+        margin = jnp.asarray(goal * (1 - 1e-6), z.dtype)
+    sees = most > 0
+    ratios = (least + k_low**2 * moved) / jnp.where(sees, most + k_high**2 * moved, 1)
+    kappa = jnp.minimum((k_low / k_high) ** 2, jnp.min(jnp.where(sees, ratios, 1)))
+    kappa, margin = jnp.where(whole, kappa, 1), jnp.where(whole, margin, 1)
+    norm = k_low * jnp.sqrt(kappa)
+    each = jnp.sqrt(margin / kappa / norm)[None]
+    return Late(start, kappa, flow_mode(Mode(mode.frequency, norm, each, each), loss))
 
 
 def modes_of_cones(data: Dataset, network: TwoLayerReLU, loss: Loss) -> list[list[OneClass]]:
@@ -321,10 +339,9 @@ def _of_class(products, labels, weights, label, height, z, where: str, dtype) ->
         return Mode(*(jnp.asarray(value, dtype) for value in (frequency, norm, a, np.where(a > 0, z, 0))))
 
     modes = [(mode(low, a_low), -less), (mode(high, a_high), more)]
-    least, most, z = least[sees], most[sees], z[sees]
-    margin = float((height[sees][:, mine] * z[:, None]).sum(0).min()) if sees.any() else 0.0
-    whole = margin > 0 and bool((least > 0).all() and (z >= 0).all())
-    return OneClass(modes, whole, least, most, z, margin)
+    margin = float((height[sees][:, mine] * z[sees, None]).sum(0).min()) if sees.any() else 0.0
+    whole = margin > 0 and bool((least[sees] > 0).all() and (z[sees] >= 0).all())
+    return OneClass(modes, whole, *(np.where(sees, leaf, 0) for leaf in (least, most, z)), margin)
 
 
 def _check_falls(loss: Loss, lowest: float) -> None:
