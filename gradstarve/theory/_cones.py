@@ -29,7 +29,7 @@ where V is a balanced mode (kappa V is one of the loss at the temperature kappa)
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -116,16 +116,23 @@ class ConeClass(eqx.Module):
         return self.high.at(self.low.clock(t))
 
 
+class Group(eqx.Module):
+    """The bounds of one class of the `networks`, by their numbers in the flattened batch."""
+
+    networks: tuple[int, ...] = eqx.field(static=True)
+    bounds: ConeClass
+
+
 class ConeBounds(eqx.Module):
     """Bounds on the margin of every point under gradient flow, made by `cone_bounds`.
 
-    `classes`: for each class with points, + first, the bounds of all networks of the flattened batch. They hold up to the
-    accuracy of a mode, 1e-10 of it in float64 and 2e-5 in float32.
+    `classes`: for each class with points, + first, the bounds of groups of networks. They hold up to the accuracy of a mode,
+    1e-10 of it in float64 and 2e-5 in float32.
     """
 
     data: Dataset
     loss_function: Loss
-    classes: tuple[ConeClass, ...]
+    classes: tuple[tuple[Group, ...], ...]
     batch_shape: tuple[int, ...] = eqx.field(static=True)
 
     __repr__ = short_repr
@@ -159,8 +166,12 @@ class ConeBounds(eqx.Module):
 
     def _of_networks(self, ask, numbers: Array) -> Array:
         """`ask(one class of one network, numbers)` for all of them, [networks, *numbers.shape, classes]."""
-        each = eqx.filter_vmap(ask, in_axes=(eqx.if_array(0), None))
-        return jnp.stack([each(one, numbers) for one in self.classes], axis=-1)
+        each = []
+        for groups in self.classes:
+            found = [_for_each(lambda one: ask(one, numbers), len(group.networks), group.bounds) for group in groups]
+            order = np.argsort(np.concatenate([group.networks for group in groups]))
+            each.append(jnp.concatenate(found)[order])
+        return jnp.stack(each, axis=-1)
 
 
 def _time(bound: Bound, clock: Bound, goal: Array) -> Array:
@@ -223,33 +234,50 @@ class OneClass(NamedTuple):
     margin: float
 
 
-def _solved(loss: Loss, classes: list[OneClass]) -> ConeClass:
-    """The bounds of one class of several networks, which have its modes' frequency and norms in common."""
-    (first, _), (last, _) = classes[0].modes
-    dtype, frequency = first.a.dtype, first.frequency
+def _solved(loss: Loss, classes: list[OneClass]) -> tuple[Group, ...]:
+    """The bounds of one class of all networks: those that (3.12') is for at once, the others one by one, as each has another
+    loss by what its logits are moved by."""
+    whole = [b for b, c in enumerate(classes) if c.whole]
+    groups = [whole] * bool(whole) + [[b] for b, c in enumerate(classes) if not c.whole]
+    return tuple(Group(tuple(mine), _of_group(loss, [classes[b] for b in mine])) for mine in groups)
 
-    def arrays(c: OneClass) -> tuple[np.ndarray, ...]:
-        modes = [leaf for mode, shift in c.modes for leaf in (mode.a, mode.z, shift)]
-        return tuple(np.asarray(leaf) for leaf in (*modes, c.whole, c.least, c.most, c.z, c.margin))
 
-    def bound(norm: Array, a: Array, z: Array, shift: Array) -> Bound:
-        return Bound(flow_mode(Mode(frequency, norm, a, z), MarginShift(loss, -shift)), shift)
+def _of_group(loss: Loss, classes: list[OneClass]) -> ConeClass:
+    """One class of several networks, whose modes have frequency and norms in common."""
+    (first, less), (last, more) = classes[0].modes
+    whole, dtype = classes[0].whole, first.a.dtype
 
-    def one(a_low, z_low, less, a_high, z_high, more, *told) -> ConeClass:
+    def bound(norm: Array, a: Array, z: Array, shift: float) -> Bound:
+        moved = jnp.asarray(shift, dtype)
+        return Bound(flow_mode(Mode(first.frequency, norm, a, z), MarginShift(loss, -moved) if shift else loss), moved)
+
+    def one(a_low, z_low, a_high, z_high, *told) -> ConeClass:
         low, high = bound(first.norm, a_low, z_low, less), bound(last.norm, a_high, z_high, more)
-        return ConeClass(low, high, tuple(_late(loss, low, high, goal, *told) for goal in _FROM))
+        return ConeClass(low, high, tuple(_late(loss, low, high, goal, *told) for goal in _FROM) if whole else ())
 
-    columns = [np.stack(column) for column in zip(*map(arrays, classes), strict=True)]
-    return eqx.filter_vmap(one)(*(jnp.asarray(c) if c.dtype == bool else jnp.asarray(c, dtype) for c in columns))
+    def arrays(c: OneClass) -> tuple[Any, ...]:
+        return *(leaf for mode, _ in c.modes for leaf in (mode.a, mode.z)), c.least, c.most, c.z, c.margin
+
+    told = [jnp.asarray(np.stack(column), dtype) for column in zip(*map(arrays, classes), strict=True)]
+    return _for_each(one, len(classes), *told)
 
 
-def _late(loss: Loss, low: Bound, high: Bound, goal: float, whole, least, most, z, margin) -> Late:
+def _for_each(ask: Any, networks: int, *told: Any) -> Any:
+    """`ask` of every network, whose numbers the arrays of `told` have in front. A single one is asked by itself, which
+    compiles sooner."""
+    if networks > 1:
+        return eqx.filter_vmap(ask)(*told)
+    first = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, told)
+    return jax.tree.map(lambda leaf: leaf[None] if eqx.is_array(leaf) else leaf, ask(*first))
+
+
+def _late(loss: Loss, low: Bound, high: Bound, goal: float, least, most, z, margin) -> Late:
     """The bound (3.12') from where the lower bound is at `goal` on, or from the start; from inf on where there is none."""
     mode, k_low, k_high = low.curve.mode, low.curve.mode.norm, high.curve.mode.norm
-    start, moved = jnp.where(whole, 0, jnp.inf), jnp.zeros_like(z)
+    start, moved = jnp.zeros_like(margin), jnp.zeros_like(z)
     if goal > 0:
         when = _time(low, high, jnp.asarray(goal, z.dtype))
-        start = jnp.where(whole & (goal > margin), when, jnp.inf)
+        start = jnp.where(goal > margin, when, jnp.inf)
         # int z_j of the mode of norm k_-, than which that of the neuron is not less.
         turned = k_low * high.clock(jnp.where(jnp.isfinite(start), start, 0))
         moved = (least / k_low * (jnp.cosh(turned) - 1) + z * jnp.sinh(turned)) / k_low
@@ -257,7 +285,6 @@ def _late(loss: Loss, low: Bound, high: Bound, goal: float, whole, least, most, 
     sees = most > 0
     ratios = (least + k_low**2 * moved) / jnp.where(sees, most + k_high**2 * moved, 1)
     kappa = jnp.minimum((k_low / k_high) ** 2, jnp.min(jnp.where(sees, ratios, 1)))
-    kappa, margin = jnp.where(whole, kappa, 1), jnp.where(whole, margin, 1)
     norm = k_low * jnp.sqrt(kappa)
     each = jnp.sqrt(margin / kappa / norm)[None]
     return Late(start, kappa, flow_mode(Mode(mode.frequency, norm, each, each), loss))
