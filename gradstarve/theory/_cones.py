@@ -368,7 +368,8 @@ def _of_class(products, labels, weights, label, height, z, where: str, dtype) ->
     modes = [(mode(low, a_low), -less), (mode(high, a_high), more)]
     margin = float((height[sees][:, mine] * z[sees, None]).sum(0).min()) if sees.any() else 0.0
     whole = margin > 0 and bool((least[sees] > 0).all() and (z[sees] >= 0).all())
-    return OneClass(modes, whole, *(np.where(sees, leaf, 0) for leaf in (least, most, z)), margin)
+    least, most, z = (np.where(sees, leaf, 0) for leaf in (least, most, z))
+    return OneClass(modes, whole, least, most, z, margin)
 
 
 def _check_falls(loss: Loss, lowest: float) -> None:
