@@ -439,8 +439,9 @@ MOST_IDLE = 20
 CHUNK, SMALL = 64, 8
 # Room for held margins beside a single one, as every other number is another program to compile.
 FEW = 8
-# Rows of records at least: the end of a run and a curve of up to so many times are one program then.
-ROWS = 64
+# Rows of records at least: the end of a run and a curve of up to so many times are one program then. Of many networks all
+# of these rows would take too much memory.
+ROWS, MOST_NUMBERS = 64, 2**21
 # Pairs of a neuron and a point from which on networks are followed one by one, and `ahead` is asked first.
 WIDE = 2048
 
@@ -469,7 +470,8 @@ def follow(
     """A batch of networks [b] through segments and slides to the last of the rising `times`, the last of which may be inf,
     or to where they can not be followed; and their events, those of one network in order. At most `room` events each;
     `keep` whether networks are recorded too. `advance` gets how many networks are through."""
-    task = as_task(data, networks, times, 4 if keep else ROWS)
+    many = len(networks.z) * ROWS * data.size > MOST_NUMBERS
+    task = as_task(data, networks, times, 4 if keep or many else ROWS)
     state, told = _followed(begin(networks, task, np.int32(room), keep), task, Judge(data, networks.slope), advance)
     seen, weights = jax.tree.map(lambda leaf: leaf[:, : times.size], (state.seen, state.weights))
     return state._replace(seen=seen, weights=weights), told
