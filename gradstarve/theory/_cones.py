@@ -13,9 +13,23 @@ and g(U) <= sum q g/p <= g(L) gives the clock two bounds of its own:
     L(tau_slow(t)) <= m_i(t) <= U(tau_fast(t)),   dtau_slow/dt = p g(U(tau_slow)),   dtau_fast/dt = p g(L(tau_fast))   (3.12)
 
 Both clocks are those of modes in closed form. For a class along one direction at one norm all of this is (3.5).
+
+Late, U/L grows without end, which margins do not. Where all neurons that see a class see all of it with the right sign,
+every w_j.x_i rises at a rate between z_j k_-^2 and z_j k_+^2, so that from any time on, for any two points,
+
+    w_j . x_i >= kappa w_j . x_l,      kappa = min(k_-^2/k_+^2, min over j of the ratios of that time)
+
+With F the least margin of the class and H <= F/kappa the largest, its kernel is K_il >= sum_j k_-^2 z_j^2 +
+kappa (w_j.x_i)^2 >= 2 k_- kappa^(1/2) F for the point i of the least margin and every l, and therefore
+
+    dF/dt >= 2 p k_- kappa^(1/2) F g(F/kappa):      m_i >= kappa V,      dV/dt = 2 p (k_- kappa^(1/2)) V g(V)      (3.12')
+
+where V is a balanced mode (kappa V is one of the loss at the temperature kappa). The lower bound is the larger of the two.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -58,31 +72,67 @@ class Bound(eqx.Module):
         return jnp.sum(jnp.where(stays, each, 0), axis=-1) + self.shift
 
 
+class Late(eqx.Module):
+    """kappa V(t - start) of (3.12'), a lower bound from `start` on."""
+
+    start: Float[Array, ""]
+    kappa: Float[Array, ""]
+    curve: ModeSolution
+
+    def at(self, t: Array) -> Array:
+        """The bound at the times t."""
+        later = t >= self.start
+        since = jnp.where(later, t - jnp.where(jnp.isfinite(self.start), self.start, 0), 0)
+        return jnp.where(later, self.kappa * self.curve.logit(since), -jnp.inf)
+
+    def time_to(self, goal: Array) -> Array:
+        """When the bound comes to `goal`."""
+        return self.start + self.curve.time_to_logit(goal / self.kappa)
+
+
 class ConeClass(eqx.Module):
-    """One class of one network: the two `Bound`s of its margins, `low` in L and `high` in U."""
+    """One class of one network: the two `Bound`s of its margins, `low` in L and `high` in U, and what is known `late`."""
 
     low: Bound
     high: Bound
+    late: tuple[Late, ...] = ()
 
     def lower(self, t: Array) -> Array:
-        """L(tau_slow(t))."""
-        return self.low.at(self.high.clock(t))
+        """The largest of L(tau_slow(t)) and the late bounds."""
+        found = self.low.at(self.high.clock(t))
+        for bound in self.late:
+            found = jnp.maximum(found, bound.at(t))
+        return found
+
+    def latest(self, goal: Array) -> Array:
+        """By when all margins have come to `goal`."""
+        found = _time(self.low, self.high, goal)
+        for bound in self.late:
+            found = jnp.minimum(found, bound.time_to(goal))
+        return found
 
     def upper(self, t: Array) -> Array:
         """U(tau_fast(t))."""
         return self.high.at(self.low.clock(t))
 
 
+class Group(eqx.Module):
+    """The bounds of one class of the `networks`, by their numbers in the flattened batch."""
+
+    networks: tuple[int, ...] = eqx.field(static=True)
+    bounds: ConeClass
+
+
 class ConeBounds(eqx.Module):
     """Bounds on the margin of every point under gradient flow, made by `cone_bounds`.
 
-    `classes`: for each network of the flattened batch and each class with points, + first. They hold up to the accuracy of
-    a mode, 1e-10 of it in float64 and 2e-5 in float32.
+    `classes`: for each class with points, + first, the bounds of groups of networks. They hold up to the accuracy of a mode,
+    1e-10 of it in float64 and 2e-5 in float32.
     """
 
     data: Dataset
     loss_function: Loss
-    classes: tuple[tuple[ConeClass, ...], ...]
+    classes: tuple[tuple[Group, ...], ...]
     batch_shape: tuple[int, ...] = eqx.field(static=True)
 
     __repr__ = short_repr
@@ -97,7 +147,7 @@ class ConeBounds(eqx.Module):
 
     def _of_points(self, t, ask) -> Array:
         t = check_times(t, self.data.points.dtype)
-        found = jnp.stack([jnp.stack([ask(one, t) for one in network], axis=-1) for network in self.classes])
+        found = self._of_networks(ask, t)
         place = jnp.where(self.data.labels > 0, 0, found.shape[-1] - 1)
         return found[..., place].reshape(*self.batch_shape, *t.shape, self.data.size)
 
@@ -108,14 +158,20 @@ class ConeBounds(eqx.Module):
         """
         goal = as_goal("margin", margin, self.data.points.dtype)
 
-        def asked(reads, follows):
-            def one(network):
-                return jnp.stack([_time(getattr(c, reads), getattr(c, follows), goal) for c in network], axis=-1)
-
-            found = jnp.stack([one(network) for network in self.classes])
+        def asked(time):
+            found = self._of_networks(time, goal)
             return found.reshape(*self.batch_shape, *goal.shape, found.shape[-1])
 
-        return asked("high", "low"), asked("low", "high")
+        return asked(lambda c, goal: _time(c.high, c.low, goal)), asked(ConeClass.latest)
+
+    def _of_networks(self, ask, numbers: Array) -> Array:
+        """`ask(one class of one network, numbers)` for all of them, [networks, *numbers.shape, classes]."""
+        each = []
+        for groups in self.classes:
+            found = [_for_each(lambda one: ask(one, numbers), len(group.networks), group.bounds) for group in groups]
+            order = np.argsort(np.concatenate([group.networks for group in groups]))
+            each.append(jnp.concatenate(found)[order])
+        return jnp.stack(each, axis=-1)
 
 
 def _time(bound: Bound, clock: Bound, goal: Array) -> Array:
@@ -135,11 +191,13 @@ def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-
 
         L(tau_slow(t)) <= m_i(t) <= U(tau_fast(t))        for every point i of a class, at every time t
 
-    where L and U are the logits of modes at the norms k_- = min sqrt(x_i . x_l) and k_+ = max |x_i| of the class. The bounds
-    meet where a class is one direction at one norm; k_-/k_+ is cos(2 phi)^(1/2) for points of one norm within an angle phi
-    of an axis. `solve(data.means(), network, loss)` is the law of the class means, and `.on(data)` puts it on these points.
+    where L and U are the logits of modes at the norms k_- = min sqrt(x_i . x_l) and k_+ = max |x_i| of the class; where all
+    neurons that see the class see all of it with the right sign, a balanced mode bounds the margins from below too, which is
+    the tighter one late, and `lower` is the larger of the two. The bounds meet where a class is one direction at one norm;
+    k_-/k_+ is cos(2 phi)^(1/2) for points of one norm within an angle phi of an axis. `solve(data.means(), network, loss)`
+    is the law of the class means, and `.on(data)` puts it on these points.
 
-    `network`: a `TwoLayerReLU` with any batch axes (each network is solved by itself) and slope 0; data and network must be
+    `network`: a `TwoLayerReLU` with any batch axes and slope 0; data and network must be
     known, not traced. A neuron whose read-out has the wrong sign so nearly that the bounds can not tell whether it learns
     widens them by what it might add.
 
@@ -154,17 +212,86 @@ def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-
     """
     loss = as_loss(loss)
 
-    def bound(mode: Mode, shift: float) -> Bound:
-        moved = jnp.asarray(shift, mode.a.dtype)
-        return Bound(flow_mode(mode, MarginShift(loss, -moved) if shift else loss), moved)
-
-    found = (tuple(ConeClass(*(bound(*one) for one in c)) for c in each) for each in modes_of_cones(data, network, loss))
-    return ConeBounds(data, loss, tuple(found), network.batch_shape)
+    networks = modes_of_cones(data, network, loss)
+    found = tuple(_solved(loss, [each[k] for each in networks]) for k in range(len(networks[0])))
+    return ConeBounds(data, loss, found, network.batch_shape)
 
 
-def modes_of_cones(data: Dataset, network: TwoLayerReLU, loss: Loss) -> list[list[list[tuple[Mode, float]]]]:
-    """For each network and each class, + first, the modes of norm k_- and k_+, each with the constant that is added to its
-    logit. Checks every hypothesis of `cone_bounds` and solves nothing."""
+# The margins of the lower bound from which on there is another, 0 for the start.
+_FROM = (0.0, 1.0)
+
+
+class OneClass(NamedTuple):
+    """One class of one network: the modes of norm k_- and k_+, each with the constant that is added to its logit; whether
+    all neurons that see it see the whole of it with the right sign; of each the least and the largest w_j.x_i, both 0 where
+    it sees nothing, and z_j, [h]; and the least margin."""
+
+    modes: list[tuple[Mode, float]]
+    whole: bool
+    least: np.ndarray
+    most: np.ndarray
+    z: np.ndarray
+    margin: float
+
+
+def _solved(loss: Loss, classes: list[OneClass]) -> tuple[Group, ...]:
+    """The bounds of one class of all networks: those that (3.12') is for at once, the others one by one, as each has another
+    loss by what its logits are moved by."""
+    whole = [b for b, c in enumerate(classes) if c.whole]
+    groups = [whole] * bool(whole) + [[b] for b, c in enumerate(classes) if not c.whole]
+    return tuple(Group(tuple(mine), _of_group(loss, [classes[b] for b in mine])) for mine in groups)
+
+
+def _of_group(loss: Loss, classes: list[OneClass]) -> ConeClass:
+    """One class of several networks, whose modes have frequency and norms in common."""
+    (first, less), (last, more) = classes[0].modes
+    whole, dtype = classes[0].whole, first.a.dtype
+
+    def bound(norm: Array, a: Array, z: Array, shift: float) -> Bound:
+        moved = jnp.asarray(shift, dtype)
+        return Bound(flow_mode(Mode(first.frequency, norm, a, z), MarginShift(loss, -moved) if shift else loss), moved)
+
+    def one(a_low, z_low, a_high, z_high, *told) -> ConeClass:
+        low, high = bound(first.norm, a_low, z_low, less), bound(last.norm, a_high, z_high, more)
+        return ConeClass(low, high, tuple(_late(loss, low, high, goal, *told) for goal in _FROM) if whole else ())
+
+    def arrays(c: OneClass) -> tuple[Any, ...]:
+        return *(leaf for mode, _ in c.modes for leaf in (mode.a, mode.z)), c.least, c.most, c.z, c.margin
+
+    told = [jnp.asarray(np.stack(column), dtype) for column in zip(*map(arrays, classes), strict=True)]
+    return _for_each(one, len(classes), *told)
+
+
+def _for_each(ask: Any, networks: int, *told: Any) -> Any:
+    """`ask` of every network, whose numbers the arrays of `told` have in front. A single one is asked by itself, which
+    compiles sooner."""
+    if networks > 1:
+        return eqx.filter_vmap(ask)(*told)
+    first = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, told)
+    return jax.tree.map(lambda leaf: leaf[None] if eqx.is_array(leaf) else leaf, ask(*first))
+
+
+def _late(loss: Loss, low: Bound, high: Bound, goal: float, least, most, z, margin) -> Late:
+    """The bound (3.12') from where the lower bound is at `goal` on, or from the start; from inf on where there is none."""
+    mode, k_low, k_high = low.curve.mode, low.curve.mode.norm, high.curve.mode.norm
+    start, moved = jnp.zeros_like(margin), jnp.zeros_like(z)
+    if goal > 0:
+        when = _time(low, high, jnp.asarray(goal, z.dtype))
+        start = jnp.where(goal > margin, when, jnp.inf)
+        # int z_j of the mode of norm k_-, than which that of the neuron is not less.
+        turned = k_low * high.clock(jnp.where(jnp.isfinite(start), start, 0))
+        moved = (least / k_low * (jnp.cosh(turned) - 1) + z * jnp.sinh(turned)) / k_low
+        margin = jnp.asarray(goal * (1 - 1e-6), z.dtype)
+    sees = most > 0
+    ratios = (least + k_low**2 * moved) / jnp.where(sees, most + k_high**2 * moved, 1)
+    kappa = jnp.minimum((k_low / k_high) ** 2, jnp.min(jnp.where(sees, ratios, 1)))
+    norm = k_low * jnp.sqrt(kappa)
+    each = jnp.sqrt(margin / kappa / norm)[None]
+    return Late(start, kappa, flow_mode(Mode(mode.frequency, norm, each, each), loss))
+
+
+def modes_of_cones(data: Dataset, network: TwoLayerReLU, loss: Loss) -> list[list[OneClass]]:
+    """Each class, + first, of each network. Checks every hypothesis of `cone_bounds` and solves nothing."""
     check_instance("data", data, Dataset, "give Dataset(points, labels)")
     check_instance("network", network, TwoLayerReLU, "give TwoLayerReLU(w, z)")
     if network.slope:
@@ -193,7 +320,7 @@ def modes_of_cones(data: Dataset, network: TwoLayerReLU, loss: Loss) -> list[lis
         where = f"network {number}, " if len(z) > 1 else ""
         weights = np.asarray(data.weights)
         found.append([_of_class(products, labels, weights, c, height, read_out, where, dtype) for c in classes])
-    starts = [float(mode.logit) + shift for each in found for (mode, shift), _ in each]
+    starts = [float(c.modes[0][0].logit) + c.modes[0][1] for each in found for c in each]
     _check_falls(loss, min(-20.0, *starts))
     return found
 
@@ -213,7 +340,7 @@ def _check_cones(products: np.ndarray, labels: np.ndarray) -> None:
             raise HypothesisError(wanted, f"points {i} and {k} are at cos = {cosines[i, k]:.6g}", _INSTEAD)
 
 
-def _of_class(products, labels, weights, label, height, z, where: str, dtype) -> list[tuple[Mode, float]]:
+def _of_class(products, labels, weights, label, height, z, where: str, dtype) -> OneClass:
     mine, other = labels == label, labels != label
     inner = products[np.ix_(mine, mine)]
     low, high = np.sqrt(inner.min()), np.sqrt(inner.max())
@@ -238,7 +365,11 @@ def _of_class(products, labels, weights, label, height, z, where: str, dtype) ->
     def mode(norm: float, a: np.ndarray) -> Mode:
         return Mode(*(jnp.asarray(value, dtype) for value in (frequency, norm, a, np.where(a > 0, z, 0))))
 
-    return [(mode(low, a_low), -less), (mode(high, a_high), more)]
+    modes = [(mode(low, a_low), -less), (mode(high, a_high), more)]
+    margin = float((height[sees][:, mine] * z[sees, None]).sum(0).min()) if sees.any() else 0.0
+    whole = margin > 0 and bool((least[sees] > 0).all() and (z[sees] >= 0).all())
+    least, most, z = (np.where(sees, leaf, 0) for leaf in (least, most, z))
+    return OneClass(modes, whole, least, most, z, margin)
 
 
 def _check_falls(loss: Loss, lowest: float) -> None:

@@ -56,7 +56,7 @@ def against_descent(data, w, z, tally, times=TIMES, slope=0.0):
         after = gaps(step, left)
         # Descent chatters about edges and margins, within its step; a network that passes near a fork is off by more.
         far = (after > 3 * step) & (after > 0.5 * before)
-        if step == 1e-3:
+        if step == 1e-3 and np.median(after) > 0:
             tally["order"].append(np.log(np.median(before) / np.median(after)) / np.log(4))
         left, before = left[far], after[far]
         if not left.size:
@@ -349,13 +349,41 @@ def test_an_edge_of_both_labels_is_refused_while_a_margin_of_one_is_held():
     # Points 0 and 1 are in one place with opposite labels, and the margin of 0 is held: below 1 their edge attracts neuron
     # 3, above 1 it repels it. Descent stays at the edge; with the kink of the hinge smoothed a little it passes.
     data, w, z = hurting("three lines", 326)
-    with pytest.raises(gs.HypothesisError, match=r"t = 5\.4525.* edge of point 0, which neuron 3 is on"):
+    with pytest.raises(gs.HypothesisError, match=r"t = 5\.4525.* neuron 3 is on the edge of point 0 while the margin"):
         simulate_hinge_exact(data, gs.TwoLayerReLU(w[3], z[3]), TIMES)
     plain = [descent(data, w[3:4], z[3:4], step, TIMES)[0, -1] for step in (4e-3, 2e-3)]
     smooth = [smoothed(data, w[3], z[3], 2e-3, TIMES, width) for width in (0.04, 0.02)]
     assert np.abs(plain[1] - (2 * smooth[1] - smooth[0])).max() > 0.05
     assert np.abs(plain[1] - plain[0]).max() < 0.01
     assert np.abs(smooth[1] - smooth[0]).max() < 0.02
+
+
+def test_what_descent_determines_is_followed():
+    # A neuron on an edge of both labels whose margin is held might stay, and descent leaves at once; points of one place,
+    # the first of which would lead back alone, are passed together; and an edge that held its neuron is left to one side.
+    tally = new_tally()
+    for kind, seed, mine in (
+        ("three lines", 326, [1]),
+        ("points of both labels in one place", 300, [1, 4]),
+        ("points of both labels in one place", 313, [3]),
+        ("a grid", 315, [4]),
+    ):
+        data, w, z = hurting(kind, seed)
+        against_descent(data, w[mine], z[mine], tally)
+    assert (tally["networks"], tally["REPELS"]) == (5, 0)
+
+
+def test_a_neuron_that_came_to_rest_at_a_corner_may_leave_it():
+    # Neuron 1 comes to w = 0 at t = 1.47 and rests there. As a margin comes to 1 at t = 2.04 the force of point 0, asleep to
+    # rounding, could draw it away, and in descent it does.
+    data, w, z = drawn(4123, 5, 2, 8, 4)
+    with pytest.raises(gs.HypothesisError, match=r"t = 2\.042.* edge of point 0, which neuron 1 is on"):
+        simulate_hinge_exact(data, gs.TwoLayerReLU(w[2], z[2]), TIMES)
+    run = simulate_hinge_exact(data, gs.TwoLayerReLU(w[2], z[2]), [2.0], record_networks=True)
+    assert np.abs(run.networks.w[0, 1]).max() < 1e-15
+    # One that starts with w = 0 has no such choice.
+    w[2, 1] = 0
+    simulate_hinge_exact(data, gs.TwoLayerReLU(w[2], z[2]), [2.0, 3.0])
 
 
 def test_a_start_on_an_edge_to_rounding_is_refused_where_both_sides_leave_it():
@@ -394,13 +422,14 @@ def test_a_wrong_decision_is_found(monkeypatch, what):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("slope", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("kind", KINDS)
-def test_descent_comes_near_wherever_data_hurt(kind):
+def test_descent_comes_near_wherever_data_hurt(kind, slope):
     tally = new_tally()
     for seed in range(300, 330):
-        against_descent(*hurting(kind, seed), tally)
+        against_descent(*hurting(kind, seed), tally, slope=slope)
     tally.pop("order")
-    print(kind, tally)
+    print(kind, slope, tally)
 
 
 def test_both_labels_on_one_point_end_at_a_rest_with_a_certificate():
@@ -462,3 +491,19 @@ def test_faint_weights_take_the_same_way_and_no_longer():
         np.testing.assert_allclose(second, first, rtol=1e-6, atol=0)
     np.testing.assert_array_equal(runs[0].events.count, runs[1].events.count)
     np.testing.assert_array_equal(*(np.sort(run.events.kind, -1) for run in runs[:2]))
+
+
+def test_a_network_refused_at_its_start_keeps_its_start_and_says_why():
+    data, w, z = hurting("starts on edges", 326)
+    network = gs.TwoLayerReLU(w, z)
+    run = simulate_hinge_exact(data, network, [0.0, 1.0], record_networks=True, throw=False)
+    first = np.array([kinds[0] == EventKind.REPELS for kinds in run.events.kind]) & (run.events.time[:, 0] == 0)
+    assert first.sum() == 4
+    np.testing.assert_array_equal(np.asarray(run.networks.w)[:, 0], w)
+    np.testing.assert_array_equal(np.asarray(run.final.w)[first], w[first])
+    np.testing.assert_allclose(run.logits()[:, 0], network(data.points), rtol=0, atol=1e-12)
+    assert np.isnan(run.logits()[:, 1]).all(1).tolist() == first.tolist()
+    assert "at t = 0 the edge of point" in run.reason(int(np.argmax(first)))
+    assert run.reason(int(np.argmin(first))) == ""
+    whole = simulate_hinge_exact(data, network, throw=False)
+    np.testing.assert_allclose(whole.logits()[:, 0], network(data.points), rtol=0, atol=1e-12)

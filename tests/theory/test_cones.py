@@ -187,3 +187,30 @@ def test_mistakes_are_named():
     for t in (-1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match="times must be finite"):
             bounds.lower(t)
+
+
+def test_a_batch_has_the_bounds_of_each_network():
+    """Networks with neurons of the wrong sign between others, which are solved at once."""
+    rng = np.random.default_rng(7)
+    data = gs.Dataset(cone(rng, np.eye(3)[0], 0.1, 4), np.ones(4))
+    w, z = rng.uniform(0.1, 0.5, (5, 2, 3)), rng.uniform(0.1, 0.5, (5, 2))
+    w[..., 1:] *= 0.1
+    z[[1, 3], 0] = -0.05
+    both = theory.cone_bounds(data, gs.TwoLayerReLU(w, z))
+    for b in (0, 1, 4):
+        one = theory.cone_bounds(data, gs.TwoLayerReLU(w[b], z[b]))
+        for ask in ("lower", "upper"):
+            np.testing.assert_allclose(getattr(both, ask)(TIMES)[b], getattr(one, ask)(TIMES), rtol=1e-12)
+
+
+def test_the_late_bound_is_the_tighter_one_late():
+    """Narrow cones: without it the lower bound falls behind as the clocks of the two norms part."""
+    rng = np.random.default_rng(8)
+    data = gs.Dataset(cone(rng, np.eye(3)[0], 0.05, 5), np.ones(5))
+    network = gs.TwoLayerReLU([[0.3, 0.01, 0.0], [0.2, 0.0, 0.01]], [0.2, 0.1])
+    bounds = theory.cone_bounds(data, network)
+    ((group,),) = bounds.classes
+    first = np.asarray(group.bounds.low.at(group.bounds.high.clock(np.array([[1e3]]))))[0]
+    late, truth = bounds.lower(1e3).min(), trained(data, network, "cross-entropy")
+    assert first < late < bounds.upper(1e3).max()
+    assert (bounds.lower(TIMES) <= truth + 1e-7).all()

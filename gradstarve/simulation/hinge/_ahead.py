@@ -62,6 +62,7 @@ def ahead(state: State, task: Task, span: Float[Array, ""]) -> tuple[State, Any,
         edges = jnp.where(ways.waiting, 0, edge_times(now, ways.active))
         on_edges = jnp.any(state.glides, axis=1)
         edges = jnp.where(state.glides, jnp.where(on_edges, turn_times(now), jnp.inf)[:, None], edges)
+        edges = jnp.where(jnp.any(ways.waiting, axis=1, keepdims=True) & ~ways.waiting, jnp.inf, edges)
         i, first = jnp.argmin(edges, axis=1), jnp.min(edges, axis=1)
         goes = ways.clock + first < limit
         lapse = jnp.where(goes, first, limit - ways.clock)

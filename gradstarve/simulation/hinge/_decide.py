@@ -16,7 +16,7 @@ they push below the edge, and U, above it. Where z_j (U - D) > 0 (a single point
 the edge repels: a neuron that arrives passes it, as its speed only grows. The way is open (16.4) where a held edge begins to
 repel; where several repelling edges are met at once and their order matters; where another side of one that a neuron is on
 leads to another motion, standing still included; and where the pull of one of two labels on a line is open, so that the edge
-attracts below that margin and repels above, and a neuron that comes there may as well stay.
+attracts below that margin and repels above, a neuron may as well stay there, and descent does not leave at once (`_near`).
 
 Margins at 1 that depend on each other leave their pulls open, and `_ties` chooses; `_holds` tries every decision.
 
@@ -34,6 +34,7 @@ import numpy as np
 
 from gradstarve.problem import Dataset
 from gradstarve.simulation.hinge._holds import Way, first_breach
+from gradstarve.simulation.hinge._near import Corner, goes_one_way
 from gradstarve.simulation.hinge._passage import AT_ONE, BOX, EDGE, LINE, RATE, START
 from gradstarve.simulation.hinge._run import EventKind, State, Stop
 from gradstarve.simulation.hinge._ties import Slacks, nullspace, split
@@ -47,7 +48,8 @@ _MOST_STUCK = 3
 
 
 class Open(Exception):
-    """The flow does not determine how it goes on: neuron, point."""
+    """The flow does not determine how it goes on: neuron, point, and the point whose margin is held on the same edge where
+    that is why."""
 
 
 class Doubt(Exception):
@@ -190,12 +192,10 @@ class Judge:
         fixed, pull = np.where(mixed, 0, push), np.where(mixed, self.q * self.y, 0)
         least, most = (np.abs(lines.unit) @ (fixed + part) for part in (np.minimum(pull, 0), np.maximum(pull, 0)))
         unclear = (least < 0) & (most > 0) & (not now.every)
-        if (unclear & lines.gliding).any():
-            raise Open(j, int(lines.at[np.argmax(unclear & lines.gliding)]))
         z = now.z[j]
         lead = z if z != 0 else self.lead(now, j, p)
-        attracts = ~flat & ~unclear & (now.every | (lead * jump < 0))
-        repels = ~flat & ~unclear & ~attracts
+        attracts = ~flat & (now.every | (lead * jump < 0))
+        repels = ~flat & ~attracts & (~unclear | lines.gliding)
         on_lines = lines.members.any(0)
         base = (push * self.gates(now.active[j]) * ~on_lines) @ self.x + below @ lines.x
         share = np.where(attracts, 0.0, up)
@@ -242,9 +242,6 @@ class Judge:
             wrong = False
             for j, line in lines.items():
                 speed, repels = self.speeds(now, j, line, found[j], p), found[j].repels
-                lost = repels & line.gliding
-                if lost.any():
-                    raise Open(j, int(line.at[np.argmax(lost)]))
                 against = (np.where(up[j], speed, -speed) < 0) & (repels | self.flat(line, p, now.eps))
                 twice = against & flipped[j] & repels
                 if twice.any():
@@ -258,21 +255,42 @@ class Judge:
             j = next(iter(lines))
             raise Open(j, int(lines[j].at[0]))
         if now.time > 0:
-            self.check_order(now, at_one, lines, up, found, flipped)
-            # An edge that a neuron is on without being held or moved is one of its start: its side is known.
-            moves = {j: found[j].held.any() | (self.speeds(now, j, line, found[j], p) != 0) for j, line in lines.items()}
-            rests = [(j, g) for j in lines for g in np.flatnonzero(found[j].repels & moves[j])]
-            if any(not flipped[j][g] for j, g in rests):
-                self.check_sides(now, at_one, lines, up, rests)
-            for j, line in lines.items():
-                for g in np.flatnonzero(found[j].unclear & line.arriving):
-                    if self.may_stay(now, at_one, lines, found, p, j, int(g)):
-                        raise Open(j, int(line.at[g]))
+            self.check_ways(now, at_one, lines, up, found, p, flipped)
         p, found, tied = self.split(now, at_one, lines, up, found, p)
         sides = self.sides(now, at_one, lines, found, p, tied)
         if not sides.still:
             self.check(now, at_one, lines, sides, p)
         return sides
+
+    def check_ways(self, now: Network, at_one: np.ndarray, lines, up, found, p, flipped) -> None:
+        """Raises where the gradients that the kinks leave open have another way than the one found."""
+        self.check_order(now, at_one, lines, up, found, flipped)
+        # Where a neuron started on an edge, exactly, and has not moved, its side is known; where it came to rest, it is not.
+        moves = {j: found[j].held.any() | (self.speeds(now, j, line, found[j], p) != 0) for j, line in lines.items()}
+        came = {j: ~np.array([_crosswise(now.w[j], self.x[i]) for i in line.at]) for j, line in lines.items()}
+        rests = [(j, g) for j in lines for g in np.flatnonzero(found[j].repels & (moves[j] | came[j]))]
+        if any(not flipped[j][g] for j, g in rests):
+            self.check_sides(now, at_one, lines, up, rests)
+        for j, line in lines.items():
+            for g in np.flatnonzero(found[j].unclear & ~found[j].held & (line.arriving | line.gliding)):
+                stays = self.may_stay(now, at_one, lines, found, p, j, int(g))
+                if stays and not self.descends(now, at_one, lines, found, p):
+                    raise Open(j, int(line.at[g]), int(at_one[line.members[g, at_one]][0]))
+
+    def descends(self, now: Network, at_one: np.ndarray, lines, found, p) -> bool:
+        """Whether descent takes the way that was found, from wherever near it comes: then it is the limit of small steps,
+        and other ways, which exist, are left at once."""
+        seen, on = self.gates(self.seen(now, lines, found)), np.zeros(now.active.shape, bool)
+        edge = now.w @ self.x.T
+        dw = now.z[:, None] * ((seen * (p * self.y)) @ self.x)
+        for j, line in lines.items():
+            on[j] = line.members.any(0)
+            dw[j] = now.z[j] * found[j].force
+        dz = np.where(on, 0, seen * edge) @ (p * self.y)
+        pull = np.where(now.live, self.q, 0)
+        pull[at_one] = 0
+        corner = Corner(self.x, self.y, self.slope, now.w, now.z, seen, on, pull, at_one, self.q[at_one])
+        return goes_one_way(corner, dw, dz)
 
     def split(self, now: Network, at_one: np.ndarray, lines, up, found, p) -> tuple[np.ndarray, dict, np.ndarray]:
         """The pulls and neurons `found`, with another split of the pulls where margins depend on each other; and which ones
@@ -388,27 +406,41 @@ class Judge:
         return np.abs(np.abs(lines.unit) @ (p * self.y)) <= RATE * eps * (np.abs(lines.unit) @ p)
 
     def check_order(self, now: Network, at_one, lines, up, found, flipped) -> None:
-        """Where several repelling edges are met at once, as at w = 0, a neuron has to go to one side of each, wherever it is
-        with the others."""
+        """Where several repelling edges are met at once, as at w = 0, or one that has held its neuron begins to repel it.
+
+        Sides of these edges are the corners of a cube, and the speeds on a corner say which edges are passed next from
+        there. The way is known where it comes to `up` from every corner, in whatever order edges are passed.
+        """
         arrives = now.arriving // self.y.size if now.arriving >= 0 else -1
-        met = [(j, g) for j in lines for g in np.flatnonzero(flipped[j] | found[j].repels & (j == arrives))]
-        if len(met) < 2:
+        lost = {j: found[j].repels & lines[j].gliding for j in lines}
+        met = [(j, g) for j in lines for g in np.flatnonzero(flipped[j] | lost[j] | found[j].repels & (j == arrives))]
+        if len(met) < 2 and not any(mine.any() for mine in lost.values()):
             return
         if len(met) > _AT_ONCE:
             raise Open(met[0][0], int(lines[met[0][0]].at[met[0][1]]))
-        for number in range(2 ** len(met)):
+        ways = {}
+        for number in range(1, 2 ** len(met)):  # the edges on the other side than at last, as bits
             trial = {j: side.copy() for j, side in up.items()}
-            before = [bool(number >> k & 1) for k in range(len(met))]
-            for (j, g), old in zip(met, before, strict=True):
-                trial[j][g] ^= old
+            for k, (j, g) in enumerate(met):
+                trial[j][g] ^= bool(number >> k & 1)
             p, other = self.pulls(now, at_one, lines, trial)
-            for j, line in lines.items():
-                speed = self.speeds(now, j, line, other[j], p)
+            ways[number] = []
+            for k, (j, g) in enumerate(met):
+                speed = self.speeds(now, j, lines[j], other[j], p)[g]
                 # One that stays on all of its edges, whatever it is told of this one, has no choice to make.
-                stays = np.abs(other[j].force - found[j].force).max() <= RATE * now.eps * (p @ self.size)
-                for g in np.flatnonzero(other[j].repels & ~stays):
-                    if (j, g) in met and (speed[g] if up[j][g] else -speed[g]) <= 0:
-                        raise Open(j, int(line.at[g]))
+                moved = np.abs(other[j].force - found[j].force).max() > RATE * now.eps * (p @ self.size)
+                free = other[j].repels[g] and moved
+                if (speed < 0 if trial[j][g] else speed > 0) if free else number >> k & 1:
+                    ways[number].append(number ^ 1 << k)
+        known = {0}
+        while ways:
+            through = [number for number, next_ones in ways.items() if next_ones and known.issuperset(next_ones)]
+            if not through:
+                k = min(ways).bit_length() - 1
+                raise Open(met[k][0], int(lines[met[k][0]].at[met[k][1]]))
+            known.update(through)
+            for number in through:
+                del ways[number]
 
     def check_sides(self, now: Network, at_one: np.ndarray, lines, up, met: list) -> None:
         """Raises where neurons on repelling edges `met`, lines (j, g), may as well be on other sides of them, and take
@@ -567,7 +599,7 @@ class Judge:
     def starts(self, state: State) -> tuple[State, list[tuple[int, float, EventKind, int, int]]]:
         """States [b] at time 0, where those stop in which a neuron begins on an edge, to rounding, that repels it to both
         sides; and what is to be told of them. Where w_j.x_i is 0 it is not active: that is no question of rounding."""
-        w, z, stop, told = (np.asarray(state.w), np.asarray(state.z), np.array(state.stop), [])
+        w, z, stop, told = np.asarray(state.w), np.asarray(state.z), np.array(state.stop), []
         eps = float(np.finfo(z.dtype).eps)
         w = w.astype(np.float64)
         terms = np.abs(w) @ np.abs(self.x).T
@@ -582,7 +614,7 @@ class Judge:
                     up = {j: lines[j].up}
                     mine = near[b, j].copy()
                     for i in np.flatnonzero(mine & ~active[j]):
-                        mine[i] = sum(map(_product, w[b, j], self.x[i])) != 0
+                        mine[i] = not _crosswise(w[b, j], self.x[i])
                     repels = self.pulls(now, np.zeros(0, int), lines, up)[1][j].repels
                     met = [(j, g) for g in np.flatnonzero(repels) if (lines[j].members[g] & mine).any()]
                     if met:
@@ -622,8 +654,9 @@ class Judge:
             try:
                 sides = self.decide(now, at_one, np.flatnonzero(on_edges))
             except Open as open_way:
-                events.append((b, time[b], EventKind.REPELS, *open_way.args))
+                events.append((b, time[b], EventKind.REPELS, *open_way.args[:2]))
                 new["stop"][b] = Stop.OPEN
+                new["arriving"][b] = -2 - open_way.args[2] if len(open_way.args) > 2 else -1
                 continue
             except Doubt as doubt:
                 j, i = doubt.args
@@ -688,8 +721,9 @@ def tell(told: list[Any], events: list[tuple[int, float, EventKind, int, int]]) 
         told.append(type(told[0])(*(np.array(c, like.dtype) for c, like in zip(columns, told[0], strict=True))))
 
 
-def _product(a: float, b: float) -> Fraction:
-    return Fraction(float(a)) * Fraction(float(b))
+def _crosswise(w: np.ndarray, x: np.ndarray) -> bool:
+    """Whether w.x is 0 without any rounding."""
+    return sum(Fraction(a) * Fraction(b) for a, b in zip(w.tolist(), x.tolist(), strict=True)) == 0
 
 
 def _changes(now: Network, sides: Sides, last: int | None) -> list[tuple[EventKind, int, int]]:

@@ -94,8 +94,19 @@ class Certificate(NamedTuple):
     share: np.ndarray
 
 
+class Ends(NamedTuple):
+    """How the run of every network ended: `stop`, `time` and `place`, [*batch] each; `reason` has the words."""
+
+    stop: np.ndarray
+    time: np.ndarray
+    place: np.ndarray
+
+
 class HingeTrajectory(Trajectory):
     """A run of `simulate_hinge_exact`: a `Trajectory` that knows every time t >= 0, not only those of its grid.
+
+    With throw=False a network that can not be followed has NaN in its records behind the time where it stops; `final` are
+    its weights there, and `reason` says why.
 
     `events`: an `Events`; `settled`: [*batch], whether no gradient was left at the last time, so that nothing ever moves
     again: every margin that an active neuron could move has reached 1, or the pulls of all points cancel (`certificate`).
@@ -104,6 +115,18 @@ class HingeTrajectory(Trajectory):
     events: Any = None
     settled: Any = None
     room: int = eqx.field(static=True, default=0)
+    ends: Any = None
+
+    def reason(self, *index: int) -> str:
+        """Why the network at `index` of the batch axes was not followed to the last time, "" if it was."""
+        if len(index) != len(self.initial.batch_shape):
+            raise ValueError(f"give one index for each batch axis {list(self.initial.batch_shape)}, got {shown(index)}")
+        stop, time, place = (leaf[index] for leaf in self.ends)
+        if stop == Stop.DONE:
+            return ""
+        count = int(self.events.count[index])
+        last = tuple(int(leaf[index][count - 1]) if count else -1 for leaf in self.events[1:4])
+        return str(_error(Stop(int(stop)), float(time), int(place), last, "the network", self.room, self.data.size, ""))
 
     def certificate(self) -> Certificate:
         """How far the last weights are from rest: the smallest of the gradients that the kinks leave open there."""
@@ -194,7 +217,8 @@ def simulate_hinge_exact(
       and records the start and the time of the last event;
     - `max_events`: room for the events of one network; by default four times the number of edges and margins;
     - `record_networks`: keep the weights at every record too;
-    - `throw`: whether a network that can not be followed raises; with False its later records are NaN;
+    - `throw`: whether a network that can not be followed raises; with False its later records are NaN, `.final` are its
+      weights where it stops, and `.reason(index)` says why;
     - `progress`: as in `simulate`, in networks.
 
     The result is a `HingeTrajectory`: a `Trajectory` that is exact at any time, with the `.events` of each network. There is
@@ -227,10 +251,12 @@ def simulate_hinge_exact(
     `HypothesisError` names the network, neuron, point and time where the flow does not determine its way (16.4):
 
     - the read-out of a neuron passes 0 on an edge that holds it, which repels it from then on;
-    - a neuron is on repelling edges, and another side of them leads another way: several met at once, as at w = 0, or one
-      that a neuron starts on to rounding (where w_j.x_i is 0 exactly the neuron is not active, and that is its side);
-    - a neuron comes to the edge of points of both labels while the margin of one of them is held, and may stay there: the
-      edge attracts it below that margin and repels it above.
+    - a neuron is on repelling edges, and another side of them leads another way: several met at once, as at w = 0, where
+      it may rest on one side and leave on another, or one that it starts on to rounding (where w_j.x_i is 0 exactly the
+      neuron is not active, and that is its side);
+    - a neuron is on the edge of points of both labels while the margin of one of them is held, which attracts it below that
+      margin and repels it above, and both staying and leaving are gradients that the kinks leave open. Where descent from
+      wherever near leaves at once, at every small step, it is followed.
 
     Every decision about who is held is tried by the derivatives that it leads to, the second where the first is 0.
     `ConvergenceError` names the neuron or margin where it does not hold to rounding; it is also for more than `max_events`
@@ -289,6 +315,7 @@ def simulate_hinge_exact(
         events=events,
         settled=shape(np.asarray(final.settled)),
         room=room,
+        ends=Ends(*(shape(np.asarray(leaf)) for leaf in (final.stop, final.time, final.arriving))),
     )
 
 
@@ -330,29 +357,47 @@ def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room
     if not bad.size:
         return
     b = int(bad[0])
-    which = which_network(np.unravel_index(b, batch))
-    stop, time = Stop(int(stops[b])), float(final.time[b])
-    others = f"({bad.size} of {stops.size} networks can not be followed to the end; throw=False keeps what there is)"
+    last = tuple(int(leaf[told.network == b][-1]) if (told.network == b).any() else -1 for leaf in told[2:])
+    raise _error(
+        Stop(int(stops[b])),
+        float(final.time[b]),
+        int(final.arriving[b]),
+        last,
+        which_network(np.unravel_index(b, batch)),
+        room,
+        size,
+        f" ({bad.size} of {stops.size} networks can not be followed to the end; throw=False keeps what there is)",
+    )
+
+
+def _error(stop: Stop, time: float, place: int, last: tuple[int, ...], which: str, room: int, size: int, others: str):
+    """What is raised for a network that stopped at a `time`; `place`: its `arriving`, `last`: kind, neuron and point of its
+    last event."""
+    kind, neuron, point = last
     if stop == Stop.OPEN:
-        kind, neuron, point = (int(leaf[told.network == b][-1]) for leaf in told[2:])
         what = f"{WORDS[EventKind(kind)].format(neuron=neuron, point=point)} to either side"
         if neuron < 0:
             what = f"the margin of point {point} and edges are met at once, and who is held was not found"
-        raise HypothesisError(
+        if place < -1:
+            what = (
+                f"neuron {neuron} is on the edge of point {point} while the margin of point {-2 - place}, on the same edge, "
+                "is at 1: below 1 its pull is the larger one, above 1 that of the other label, and the neuron may stay or go"
+            )
+        return HypothesisError(
             "the flow determines its way (an edge repels a neuron that is on it, 16.4)",
             f"in {which} at t = {time:.12g} {what}",
-            f"ask for times that end earlier {others}",
+            f"ask for times up to t = {time:.6g}, or simulate(...), where rounding decides{others}",
         )
     if stop == Stop.DOUBTED:
-        j, i = divmod(int(final.arriving[b]), size)
+        j, i = divmod(place, size)
         what = f"neuron {j - 1} on the edge of point {i}" if j else f"the margin of point {i}"
-        raise ConvergenceError(
+        return ConvergenceError(
             f"in {which} at t = {time:.12g} rounding hides what becomes of {what}: who is held there was decided, and does "
-            f"not hold when it is tried; ask for times that end earlier {others}"
+            f"not hold when it is tried; ask for times up to t = {time:.6g}{others}"
         )
     if stop == Stop.FULL:
-        raise ConvergenceError(f"{which} has more than max_events = {room} events by t = {time:.12g}; raise it {others}")
-    raise ConvergenceError(
+        return ConvergenceError(f"{which} has more than max_events = {room} events by t = {time:.12g}; raise it{others}")
+    return ConvergenceError(
         f"{which} approaches a limit after t = {time:.12g} without an event (a neuron on the line z = -a decays "
-        f"for ever, and so may the force while margins are held at 1); ask for times that end earlier {others}"
+        f"for ever, and so may the force while margins are held at 1); ask for times up to t = {time:.6g}{others}"
     )

@@ -73,7 +73,7 @@ class State(NamedTuple):
     share: Float[Array, "h n"]  # in [0, 1], how far such an edge counts as above: of its point's pull in the force
     parting: Bool[Array, "h n"]  # glided until this very moment
     crossed: Bool[Array, "h n"]  # edges passed at this very moment
-    arriving: Int[Array, ""]  # j n + i of the edge about which the run stopped, -1 for none
+    arriving: Int[Array, ""]  # j n + i of the edge about which the run stopped, -1 for none; -2 - i: the margin of point i
     bound: Int[Array, ""]  # 0: it is arrived at; 1, 2: its share came to its lower, upper bound
     time: Array
     record: Int[Array, ""]  # records made so far
@@ -187,6 +187,8 @@ def run(state: State, task: Task) -> State:
         on_edges = jnp.any(state.glides, axis=1)
         turns = jnp.where(on_edges, turn_times(now), jnp.inf)[:, None]
         edges = jnp.where(state.glides, turns, edges)
+        # Points of one line are passed together: none of them leads back while others wait.
+        edges = jnp.where(jnp.any(state.waiting) & ~state.waiting, jnp.inf, edges)
         place = jnp.argmin(edges)
         edge = jnp.min(edges)
         limit = jnp.minimum(edge, until)

@@ -439,6 +439,9 @@ MOST_IDLE = 20
 CHUNK, SMALL = 64, 8
 # Room for held margins beside a single one, as every other number is another program to compile.
 FEW = 8
+# Rows of records at least: the end of a run and a curve of up to so many times are one program then. Of many networks all
+# of these rows would take too much memory.
+ROWS, MOST_NUMBERS = 64, 2**21
 # Pairs of a neuron and a point from which on networks are followed one by one, and `ahead` is asked first.
 WIDE = 2048
 
@@ -467,7 +470,8 @@ def follow(
     """A batch of networks [b] through segments and slides to the last of the rising `times`, the last of which may be inf,
     or to where they can not be followed; and their events, those of one network in order. At most `room` events each;
     `keep` whether networks are recorded too. `advance` gets how many networks are through."""
-    task = as_task(data, networks, times)
+    many = len(networks.z) * ROWS * data.size > MOST_NUMBERS
+    task = as_task(data, networks, times, 4 if keep or many else ROWS)
     state, told = _followed(begin(networks, task, np.int32(room), keep), task, Judge(data, networks.slope), advance)
     seen, weights = jax.tree.map(lambda leaf: leaf[:, : times.size], (state.seen, state.weights))
     return state._replace(seen=seen, weights=weights), told
@@ -477,7 +481,7 @@ def visits(data: Dataset, networks: Any, times: np.ndarray, room: int) -> Iterat
     """The states of a batch of networks [b] at each of the rising `times`, by the programs that follow them to one."""
     judge, state = Judge(data, networks.slope), None
     for time in times:
-        task = as_task(data, networks, np.asarray(time, networks.dtype).reshape(1))
+        task = as_task(data, networks, np.asarray(time, networks.dtype).reshape(1), 4)
         if state is None:
             state = begin(networks, task, np.int32(room), False)
         else:
@@ -487,10 +491,10 @@ def visits(data: Dataset, networks: Any, times: np.ndarray, room: int) -> Iterat
         yield state
 
 
-def as_task(data: Dataset, networks: Any, times: np.ndarray) -> Task:
-    """What the networks have in common."""
+def as_task(data: Dataset, networks: Any, times: np.ndarray, least: int) -> Task:
+    """What the networks have in common, with `least` rows of records or more."""
     # Few numbers of rows, as each is another program to compile.
-    rows = max(4, 4 ** math.ceil(math.log(times.size, 4)))
+    rows = max(least, 4 ** math.ceil(math.log(times.size, 4)))
     padded = np.concatenate([times, np.full(rows - times.size, times[-1])])
     shared = data.points, data.labels, data.weights, jnp.asarray(networks.slope, networks.dtype)
     return Task(*shared, jnp.asarray(padded), jnp.asarray(times.size, jnp.int32))
@@ -506,6 +510,7 @@ def _followed(state: State, task: Task, judge: Judge, advance: Callable[[int], N
     if not np.asarray(state.time).any():
         state, open_ways = judge.starts(state)
         tell(told, open_ways)
+        state = _with_starts(state, task)
     idle = np.zeros(len(state.stop), int)
     # The time in which the strongest force could turn a neuron, by which `ahead` begins.
     span = 1 / max(float(np.abs(judge.q @ judge.size)), 1e-300)
@@ -568,6 +573,24 @@ def _chunks(which: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarr
 def _slots(held: np.ndarray) -> np.ndarray:
     """Room for so many held margins: none, 1, 4, 16, ..."""
     return np.where(held > 0, 4 ** np.ceil(np.log(np.maximum(held, 1)) / np.log(4) - 1e-9).astype(int), 0)
+
+
+@jax.jit
+def _with_starts(state: State, task: Task) -> State:
+    """States [b] at time 0, those that stop there with their records of it."""
+    rows = (task.times <= 0) & (jnp.arange(task.times.size) < task.records)
+
+    def put(one: State) -> State:
+        made = recorded(one._replace(record=jnp.zeros_like(one.record)), one.stop != Stop.RUNNING, task)
+
+        def all_rows(whole, new):
+            first = rows.reshape(-1, *[1] * (whole.ndim - 1)) & (one.stop != Stop.RUNNING)
+            return jnp.where(first, new[0], whole)
+
+        weights = None if one.weights is None else jax.tree.map(all_rows, one.weights, made.weights)
+        return one._replace(seen=all_rows(one.seen, made.seen), weights=weights)
+
+    return jax.vmap(put)(state)
 
 
 @jax.jit

@@ -12,9 +12,19 @@ import numpy as np
 
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.simulation import Kind
-from gradstarve.theorems._entry import COLOURS, SEPARABLE, Outcome, draw_gaps
+from gradstarve.theorems._entry import COLOURS, SEPARABLE, Outcome
 from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
-from gradstarve.theorems._sampling import BATCH, DIM, PER_CLASS, RECORDS, cone_data, networks, record, train_exact
+from gradstarve.theorems._sampling import (
+    BATCH,
+    DIM,
+    PER_CLASS,
+    RECORDS,
+    cone_data,
+    networks,
+    record,
+    train_descent,
+    train_exact,
+)
 from gradstarve.theorems.laws import hinge
 from gradstarve.theorems.laws.hinge import AT_LAST, HINGE_LOSS, Moment, draw_problem, followed, forces, retraced
 from gradstarve.theorems.laws.independence import SIGN_TOLERANCE, pushed_sign
@@ -151,6 +161,57 @@ def _by_steps(rng: np.random.Generator) -> Trials:
     return hinge.by_steps(*any_problem(rng))
 
 
+def _spans(run: Any, b: int, end: float) -> list[tuple[int, int, float, float]]:
+    """When network b slides along edges: neuron, point, from, to."""
+    began: dict[tuple[int, int], float] = {}
+    found = []
+    rows = (leaf[b][: run.events.count[b]].tolist() for leaf in run.events[:4])
+    for time, kind, j, i in zip(*rows, strict=True):
+        if (j, i) in began and kind in (Kind.WAKES, Kind.SLEEPS):
+            found.append((j, i, began.pop((j, i)), time))
+        if kind == Kind.SLIDES:
+            began[j, i] = time
+    return found + [(j, i, time, end) for (j, i), time in began.items()]
+
+
+def _draw_slides(outcome: Outcome, ax: Any) -> None:
+    """Margins of the network that slides longest: from event to event, by descent with a small step and a large one, and
+    the stretches on which neurons slide."""
+    points, labels, weights, w, z, (end,) = (outcome.extra[name][0] for name in ("x", "y", "q", "w", "z", "end"))
+    data, network = Dataset(points, labels, weights), TwoLayerReLU(w, z)
+    times = end * np.arange(1, 61) / 60
+    run = hinge.exact_records(data, network, times)
+    spans = [_spans(run, b, end) if ok else [] for b, ok in enumerate(followed(run))]
+    b = int(np.argmax([sum(until - since for _, _, since, until in found) for found in spans]))
+    exact = np.asarray(data.margins(run.recorded))[b]
+    trained = []
+    for every in (200, 1):
+        size = np.full(BATCH, end / 20 / every)
+        descent = train_descent(data, network, "hinge", size, 20 * every, every)
+        trained.append(np.asarray(data.margins(descent.recorded))[b, 1:])
+    slid = list(dict.fromkeys(i for _, i, _, _ in spans[b]))
+    shown = (slid + [i for i in range(len(labels)) if i not in slid])[:4]
+    marks = end * np.arange(1, 21) / 20
+    for place, i in enumerate(shown):
+        ax.plot(times, exact[:, i], color=COLOURS[place], linewidth=1.4, label=f"point {i}, from event to event")
+    for place, i in enumerate(shown):
+        ax.plot(marks, trained[0][:, i], "o", color=COLOURS[place], markersize=3.5, markerfacecolor="white",
+                label=f"descent with a step of {end / 4000:.1g}" if place == 0 else None)
+        ax.plot(marks, trained[1][:, i], color="tab:red", linewidth=0.8, alpha=0.8, zorder=1,
+                label=f"counterexample: a step of {end / 20:.1g}" if place == 0 else None)
+    seen = np.concatenate([exact[:, shown], *(side[:, shown] for side in trained)])
+    low, row = float(seen.min()), 0.06 * float(np.ptp(seen))
+    for count, (_, i, since, until) in enumerate(spans[b], start=1):
+        colour = COLOURS[shown.index(i)] if i in shown else "0.5"
+        ax.plot([since, until], [low - count * row] * 2, color=colour, linewidth=4, solid_capstyle="butt",
+                label="while a neuron slides along its edge" if count == 1 else None)
+    ax.set_ylim(low - (len(spans[b]) + 1) * row, None)
+    ax.set_xlim(0, end)
+    ax.set_xlabel("time")
+    ax.set_ylabel("margin")
+    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+
+
 @register(
     name="sliding-edges",
     equation="12.1",
@@ -169,7 +230,7 @@ def _by_steps(rng: np.random.Generator) -> Trials:
     default_trials=4 * BATCH,
     losses=("hinge",),
     drops=(Drop("gradient flow (descent with a finite step instead)", _by_steps),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "gap between the event path and the flow (margins, edges, shares)"),
+    figure=_draw_slides,
 )
 def sliding_edges(rng: np.random.Generator) -> Trials:
     """Networks on data of any kind along their events; one trial is one network. Networks whose way is open are left out."""
@@ -181,4 +242,7 @@ def sliding_edges(rng: np.random.Generator) -> Trials:
     gaps = np.where(followed(run) | lost, hinge.off_the_path(data, run, there, end), np.inf)
     slides = (run.events.kind == Kind.SLIDES).any(-1)
     group = np.where(slides, "a neuron slides along an edge", "none does")
-    return Trials(gaps, recorded(data, "hinge", network, end=end), lost, group)
+    x, y, q = (np.asarray(leaf) for leaf in (data.points, data.labels, data.weights))
+    shown = {"x": x, "y": y, "q": q, "w": np.asarray(network.w), "z": np.asarray(network.z), "end": np.array([end])}
+    extra = {name: value[None] for name, value in shown.items()}
+    return Trials(gaps, recorded(data, "hinge", network, end=end), lost, group, extra=extra)
