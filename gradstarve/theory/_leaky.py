@@ -200,6 +200,12 @@ def _path(rules: _Rules, problem: _Problem, goal: Array) -> _Path:
         gain = jax.lax.scan(lambda gain, _: (newton(gain, sums, pace), None), fixed(gain), length=2)[0]
         return gain, good & jnp.all(jnp.isfinite(gain))
 
+    def rests(place: _Place, sums: Array) -> Array:
+        """Whether both margins are where their residual is zero, to rounding: for ever, then."""
+        margins = fixed(margins_of(nothing, sums))
+        found, bend = jax.jvp(lambda m: residual(m, place.cell), (margins,), (jnp.ones_like(margins),))
+        return jnp.all(jnp.abs(found) <= 16 * eps * (1 + jnp.abs(margins)) * jnp.abs(bend))
+
     def levels_of(place: _Place) -> tuple[Array, Array]:
         """The next clock at which a neuron of each side comes to a = 0, upwards and downwards, [2, 2], and which: [2, 2]."""
         target = angle_at - place.offset
@@ -307,9 +313,10 @@ def _path(rules: _Rules, problem: _Problem, goal: Array) -> _Path:
     def attempt(state):
         place, length, cut, aim, path, tries = state
         sums = sums_at(place)
-        taken = fixed(jnp.minimum(jnp.minimum(length, last - place.s), cut))
+        rest = rests(place, sums)
+        taken = fixed(jnp.where(rest, last - place.s, jnp.minimum(jnp.minimum(length, last - place.s), cut)))
         found, good = solve(place, taken, sums)
-        gains = expand @ found
+        gains, good = jnp.where(rest, 0, expand @ found), good | rest
         error = fixed(jnp.max(jnp.abs(gains[-1])) / tolerance)
         good = good & (error <= 1)
         factor = jnp.clip(0.8 * jnp.maximum(error, 1e-30) ** (-1 / POINTS), 0.3, 2.0)
@@ -318,6 +325,7 @@ def _path(rules: _Rules, problem: _Problem, goal: Array) -> _Path:
         following = jnp.where(good & (taken < length), length, jnp.minimum(taken * factor, _LONGEST))
         safe = jnp.where(good, gains, 0)
         x, which, who = first_event(place, sums, safe, aim)
+        x, which = jnp.where(rest, 1, x), jnp.where(rest, -1, which)
         # Past a kink the residual is not what the polynomial took it for: the panel has to end there.
         early = fixed(x) < 1 - (1e-11 if dtype == jnp.float64 else 1e-5)
         over = good & (which // 2 >= 4) & early & (fixed(x) * taken > 1e3 * eps * (1 + place.s))
@@ -396,7 +404,7 @@ def carried(function: Callable[[Array, Array], Any]) -> Callable[[Array, Array],
             return values, slopes
 
         values, slopes = carried(with_slopes)(*primals)
-        return values, jax.tree.map(lambda slope: slope @ tangents[0], slopes)
+        return values, jax.tree.map(lambda slope: jnp.sum(slope * tangents[0], axis=-1), slopes)
 
     return value_of
 
@@ -460,6 +468,13 @@ class LeakyFlow(eqx.Module):
         return values
 
 
+def _end_of(dtype: Any) -> Array:
+    """How late it gets: 1e300, 1e37 in float32, so that neither residuals nor dt/ds leave the floats."""
+    return jnp.asarray(1e300 if dtype == jnp.float64 else 1e37, dtype)
+
+
+# A program of its own, so that other questions compile the small ones below only.
+@quick_jit(eqx.filter_jit, few=0)
 def _paths(flow: LeakyFlow, latest: Array) -> tuple[_Path, _Problem]:
     """The panels of all networks, [b, ...], until the time `latest`, and what they are of."""
     (*batch, h), dtype = flow.a.shape, flow.a.dtype
@@ -475,7 +490,7 @@ def _paths(flow: LeakyFlow, latest: Array) -> tuple[_Path, _Problem]:
 
     push, norm = per_class(flow.frequency * flow.norm), per_class(flow.norm)
     p, q = ((flow.a + sign * flow.z).reshape(b, h) for sign in (1, -1))
-    goal = jax.lax.stop_gradient(jnp.where(latest > 0, latest, 1))
+    goal = jax.lax.stop_gradient(jnp.where(latest > 0, jnp.minimum(latest, _end_of(dtype)), 1))
 
     def one(p, q, push, norm):
         problem = _Problem(p, q, push, norm, arrays)
@@ -493,11 +508,15 @@ def _at(flow: LeakyFlow, norm: Array, path: _Path, panel: Array, x: Array) -> tu
     return path.clocks[panel] + gain, norm * (grown + flow.slope * grown[..., ::-1])
 
 
-@quick_jit(eqx.filter_jit, few=0)
 def _read(flow: LeakyFlow, t: Array, weights: bool) -> tuple[Any, Array]:
     """Margins [b, times, 2], or (a, z), each [b, times, h], and whether they were found."""
-    paths, problem = _paths(flow, jnp.max(t, initial=0))
+    latest = jnp.max(t, initial=0)
+    paths, problem = _paths(flow, latest)
+    return _evaluated(flow, paths, problem, t, weights), jnp.isfinite(paths.end) & (latest <= _end_of(t.dtype))
 
+
+@quick_jit(eqx.filter_jit, few=0)
+def _evaluated(flow: LeakyFlow, paths: _Path, problem: _Problem, t: Array, weights: bool) -> Any:
     def one(path: _Path, p, q, norm):
         s = log_time(path.rate, t)
         panel = jnp.maximum(jnp.searchsorted(path.s, s, side="right") - 1, 0)
@@ -513,21 +532,24 @@ def _read(flow: LeakyFlow, t: Array, weights: bool) -> tuple[Any, Array]:
         grown, decayed = p * jnp.exp(angle), q * jnp.exp(-angle)
         return jnp.where(side == 2, 0, (grown + decayed) / 2), (grown - decayed) / 2
 
-    return jax.vmap(one)(paths, problem.p, problem.q, problem.norm), jnp.isfinite(paths.end)
+    return jax.vmap(one)(paths, problem.p, problem.q, problem.norm)
 
 
-@quick_jit(eqx.filter_jit, few=0)
 def _changes(flow: LeakyFlow) -> tuple[Array, Array]:
-    paths, _ = _paths(flow, jnp.asarray(jnp.finfo(flow.a.dtype).max / 4, flow.a.dtype))
+    paths, _ = _paths(flow, _end_of(flow.a.dtype))
     first = paths.since[..., 1]
     there = jnp.isfinite(first)
     return jnp.where(there, jnp.expm1(jnp.where(there, first, 0)) / paths.rate[:, None], jnp.inf), jnp.isfinite(paths.end)
 
 
-@quick_jit(eqx.filter_jit, few=0)
 def _first_time(flow: LeakyFlow, what: str, shares: Array, level: Array) -> tuple[Array, Array]:
+    paths, problem = _paths(flow, _end_of(flow.a.dtype))
+    return _searched(flow, paths, problem, what, shares, level), jnp.isfinite(paths.end)
+
+
+@quick_jit(eqx.filter_jit, few=0)
+def _searched(flow: LeakyFlow, paths: _Path, problem: _Problem, what: str, shares: Array, level: Array) -> Array:
     dtype, fixed = flow.a.dtype, jax.lax.stop_gradient
-    paths, problem = _paths(flow, jnp.asarray(jnp.finfo(dtype).max / 4, dtype))
     loss = flow.loss_function
 
     def height(margins: Array, shares: Array, level: Array) -> Array:
@@ -577,13 +599,13 @@ def _first_time(flow: LeakyFlow, what: str, shares: Array, level: Array) -> tupl
 
         return jax.vmap(of)(level)
 
-    return jax.vmap(one)(paths, problem.norm), jnp.isfinite(paths.end)
+    return jax.vmap(one)(paths, problem.norm)
 
 
 class LeakyCurve(ModeCurve):
     """The learning curve of one class of a leaky network under gradient flow (22.1); t is time.
 
-    Error of a logit below 1e-10 of its size (1e-5 in float32) for t from 0 to a quarter of the largest float. Differentiable
+    Error of a logit below 1e-10 of its size (1e-5 in float32) for t from 0 to 1e300 (1e37). Differentiable
     in weights, p, r and t any number of times; jit and vmap work.
     """
 
