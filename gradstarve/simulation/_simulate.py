@@ -34,6 +34,7 @@ from gradstarve.problem import (
     Network,
     Phases,
     Schedule,
+    SignDescent,
     Steps,
     StochasticGradientDescent,
     are_phases,
@@ -169,7 +170,7 @@ def _train(
     span = None
     # Numbers of the span of one phase are not those of the next.
     if chosen.name != "reference" and watched and not kept:
-        span = Span(data, flat, draws=keys is not None)
+        span = Span(data, flat, draws=keys is not None, lifts=not isinstance(dynamics, SignDescent))
     decays = span is not None and span.fewer and isinstance(dynamics, GradientDescent) and np.any(dynamics.weight_decay)
     if decays and isinstance(dynamics, Steps) and dynamics.scheduled:
         span = None  # what decay leaves of the weights that no point pushes is then no power of one matrix

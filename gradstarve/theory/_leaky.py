@@ -37,6 +37,7 @@ _LONGEST = 4.0  # panel, in s
 _MOST_ITERATIONS = 16
 _GRID = 16  # places of a panel at which events are looked for
 _MOVES = 8  # changes of side of a neuron that are kept; 1 where residuals are >= 0
+_ORDERS = 3  # of derivatives
 _BISECTIONS = 26  # of a sixteenth of a panel, before Newton's method
 
 
@@ -172,19 +173,19 @@ def _path(rules: _Rules, problem: _Problem, goal: Array) -> _Path:
         """What the clocks gain at the Radau points, [points, 2], and whether Newton's method found it."""
         pace = jnp.exp(place.s + points * length - delay)[:, None]  # dt/ds
 
-        def newton(gain, sums, pace):
-            speed, slopes = speeds_and_slopes(gain, sums, place.cell)
-            off = gain - length * integrals @ (pace * speed)
-            slopes = length * integrals[:, None, :, None] * jnp.moveaxis(pace[..., None] * slopes, 0, 1)[None]
-            matrix = jnp.eye(2 * POINTS, dtype=dtype) - slopes.reshape(2 * POINTS, 2 * POINTS)
-            return gain - jnp.linalg.solve(matrix, off.reshape(-1)).reshape(POINTS, 2)
+        def off_by(gain, sums, pace):
+            return gain - length * integrals @ (pace * speeds(gain, sums, place.cell))
 
-        held = fixed((sums, pace))
+        def matrix_at(gain):
+            slopes = jnp.moveaxis(fixed(pace)[..., None] * speeds_and_slopes(gain, fixed(sums), place.cell)[1], 0, 1)
+            slopes = length * integrals[:, None, :, None] * slopes[None]
+            return jnp.eye(2 * POINTS, dtype=dtype) - slopes.reshape(2 * POINTS, 2 * POINTS)
 
         def body(state):
             gain, _, change, count = state
-            then = newton(gain, *held)
-            return then, change, jnp.max(jnp.abs(then - gain)), count + 1
+            off = off_by(gain, fixed(sums), fixed(pace)).reshape(-1)
+            move = jnp.linalg.solve(matrix_at(gain), off).reshape(POINTS, 2)
+            return gain - move, change, jnp.max(jnp.abs(move)), count + 1
 
         def moving(state):
             _, before, change, count = state
@@ -196,8 +197,14 @@ def _path(rules: _Rules, problem: _Problem, goal: Array) -> _Path:
         guess = fixed(jnp.clip(length * slope_now, -1, 1) * points[:, None])
         gain, before, change, _ = jax.lax.while_loop(moving, body, (guess, far, far, 0))
         good = (change <= tolerance / 20) | ((change < 1e4 * eps) & (change > before / 2))
-        # For the derivatives: each step doubles their order.
-        gain = jax.lax.scan(lambda gain, _: (newton(gain, sums, pace), None), fixed(gain), length=2)[0]
+        # For the derivatives: with a constant matrix each step makes one order more of them right.
+        gain = fixed(gain)
+        inverse = fixed(jnp.linalg.inv(jnp.where(good, matrix_at(gain), jnp.eye(2 * POINTS, dtype=dtype))))
+
+        def refine(gain, _):
+            return gain - (inverse @ off_by(gain, sums, pace).reshape(-1)).reshape(POINTS, 2), None
+
+        gain = jax.lax.scan(refine, gain, length=_ORDERS)[0]
         return gain, good & jnp.all(jnp.isfinite(gain))
 
     def rests(place: _Place, sums: Array) -> Array:
@@ -283,11 +290,12 @@ def _path(rules: _Rules, problem: _Problem, goal: Array) -> _Path:
 
         def newton(x, _):
             value, slope_of = jax.jvp(lambda x: of(x, *inputs)[which], (x,), (jnp.ones_like(x),))
+            slope_of = fixed(slope_of)
             move = -jnp.where(slope_of != 0, value / jnp.where(slope_of != 0, slope_of, 1), 0)
             kept = jnp.clip(fixed(x + move), jnp.maximum(low - grid[0] / 16, 0), jnp.minimum(high, 1))
             return kept + jnp.where(jnp.isfinite(kept), x - fixed(x) + move - fixed(move), 0), None
 
-        x = jax.lax.scan(newton, high, length=4)[0]
+        x = jax.lax.scan(newton, high, length=2 + _ORDERS)[0]
         x = jnp.where(happens, x, 1)
         return x, jnp.where(happens, which, -1), who.reshape(-1)[jnp.clip(which, 0, 3)]
 
@@ -385,26 +393,30 @@ def _path(rules: _Rules, problem: _Problem, goal: Array) -> _Path:
 
 
 
-def carried(function: Callable[[Array, Array], Any]) -> Callable[[Array, Array], Any]:
-    """`function(inputs [n], goal)`, a tree of floats, differentiable in the inputs in both modes any number of times, where
-    the function itself is in forward mode only: the derivatives in every input are carried along. None is taken in goal."""
+def carried(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    """`function(inputs [n], goal)`, one array of floats, differentiable in the inputs in both modes, where the function
+    itself is in forward mode only: the derivatives in every input are carried along. None is taken in goal.
+
+    One array, for JAX loses count of the axes of several under jit, vmap and two derivatives.
+    """
 
     @jax.custom_jvp
-    def value_of(inputs: Array, goal: Array) -> Any:
+    def value_of(inputs: Array, goal: Array) -> Array:
         return function(inputs, goal)
+
+    def with_slopes(inputs: Array, goal: Array) -> Array:
+        """The value and its derivatives, [1 + n, ...]."""
+
+        def along(way: Array) -> tuple[Array, Array]:
+            return jax.jvp(lambda inputs: function(inputs, goal), (inputs,), (way,))
+
+        value, slopes = jax.vmap(along, out_axes=(None, 0))(jnp.eye(inputs.size, dtype=inputs.dtype))
+        return jnp.concatenate([value[None], slopes])
 
     @value_of.defjvp
     def _(primals, tangents):
-        def with_slopes(inputs: Array, goal: Array) -> Any:
-            def twice(inputs: Array) -> tuple[Any, Any]:
-                found = function(inputs, goal)
-                return found, found
-
-            slopes, values = jax.jacfwd(twice, has_aux=True)(inputs)
-            return values, slopes
-
-        values, slopes = carried(with_slopes)(*primals)
-        return values, jax.tree.map(lambda slope: jnp.sum(slope * tangents[0], axis=-1), slopes)
+        found = carried(with_slopes)(*primals)
+        return found[0], jnp.tensordot(tangents[0], found[1:], 1)
 
     return value_of
 
@@ -495,9 +507,18 @@ def _paths(flow: LeakyFlow, latest: Array) -> tuple[_Path, _Problem]:
     def one(p, q, push, norm):
         problem = _Problem(p, q, push, norm, arrays)
         inputs, unravel = ravel_pytree(problem)
-        return carried(lambda inputs, goal: _path(rules, unravel(inputs), goal))(inputs, goal)
 
-    return jax.vmap(one)(p, q, push, norm), _Problem(p, q, push, norm, arrays)
+        def flat(inputs, goal):
+            return ravel_pytree(_path(rules, unravel(inputs), goal))[0]
+
+        return carried(flat)(inputs, goal)
+
+    found = jax.vmap(one)(p, q, push, norm)
+    shapes = jax.eval_shape(lambda: _path(rules, _Problem(p[0], q[0], push[0], norm[0], arrays), goal))
+    leaves, tree = jax.tree.flatten(shapes)
+    ends = np.cumsum([leaf.size for leaf in leaves])
+    parts = [part.reshape(b, *leaf.shape) for part, leaf in zip(jnp.split(found, ends[:-1], axis=1), leaves, strict=True)]
+    return jax.tree.unflatten(tree, parts), _Problem(p, q, push, norm, arrays)
 
 
 def _at(flow: LeakyFlow, norm: Array, path: _Path, panel: Array, x: Array) -> tuple[Array, Array]:
@@ -584,12 +605,15 @@ def _searched(flow: LeakyFlow, paths: _Path, problem: _Problem, what: str, share
                 return jnp.where(over, low, middle), jnp.where(over, middle, high)
 
             low, high = jax.lax.fori_loop(0, 2 * _BISECTIONS, halve, (fixed(low), fixed(high)))
-            x = high
-            for _ in range(2):  # for the derivatives
+
+            def newton(x, _):
                 now, slope = jax.jvp(lambda x: value(x, path, norm, shares, level), (x,), (jnp.ones_like(x),))
+                slope = fixed(slope)
                 inside = (place > 0) & (slope < 0)
                 moved = jnp.where(inside, -now / jnp.where(inside, slope, 1), 0)
-                x = x + jnp.where(jnp.abs(fixed(moved)) > places[1], moved - fixed(moved), moved)
+                return x + jnp.where(jnp.abs(fixed(moved)) > places[1], moved - fixed(moved), moved), None
+
+            x = jax.lax.scan(newton, high, length=_ORDERS)[0]
             # At the beginning of a panel it is an event that brings the level about.
             x = jnp.where(place > 0, x, 0)
             s = path.s[panel] + x * path.length[panel]
@@ -606,7 +630,7 @@ class LeakyCurve(ModeCurve):
     """The learning curve of one class of a leaky network under gradient flow (22.1); t is time.
 
     Error of a logit below 1e-10 of its size (1e-5 in float32) for t from 0 to 1e300 (1e37). Differentiable
-    in weights, p, r and t any number of times; jit and vmap work.
+    in weights, p, r and t up to three times; jit and vmap work.
     """
 
     law: LeakyFlow
