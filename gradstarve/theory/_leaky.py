@@ -588,7 +588,10 @@ def _searched(flow: LeakyFlow, paths: _Path, problem: _Problem, what: str, share
         margins = _at(flow, norm, path, every, places * path.holds[:, None])[1].reshape(-1, 2)
 
         def of(level):
-            there = used & (height(margins, shares, level).reshape(every.size, places.size) <= 0)
+            # Where a margin rests at the level, it does so to rounding.
+            rests = what == "margin" or bool(loss.kinks)
+            slack = 16 * jnp.finfo(dtype).eps * (jnp.abs(fixed(level)) + rests)
+            there = used & (height(margins, shares, level).reshape(every.size, places.size) <= slack)
             number = jnp.argmax(there)
             panel, place = number // places.size, number % places.size
             high = places[place] * path.holds[panel]
@@ -601,7 +604,7 @@ def _searched(flow: LeakyFlow, paths: _Path, problem: _Problem, what: str, share
             def halve(_, bracket):
                 low, high = bracket
                 middle = (low + high) / 2
-                over = value(middle, *held, level_held) <= 0
+                over = value(middle, *held, level_held) <= slack
                 return jnp.where(over, low, middle), jnp.where(over, middle, high)
 
             low, high = jax.lax.fori_loop(0, 2 * _BISECTIONS, halve, (fixed(low), fixed(high)))
