@@ -1,7 +1,7 @@
 """The flow of a leaky ReLU on antipodal classes, or on one: two clocks that depend on each other (22.1).
 
-With p_j = a_j + z_j, q_j = a_j - z_j and a_j signed along class +, a neuron on side c (+: a_j > 0, -: a_j < 0) has p_j e^(S_c)
-and q_j e^(-S_c), S_c counted from where it came in, and
+With p_j = a_j + z_j, q_j = a_j - z_j and a_j signed along class +, a neuron on side c (+: a_j > 0, -: a_j < 0) has
+p_j e^(S_c) and q_j e^(-S_c), S_c counted from where it came in, and
 
     dS_+/dt = p_+ r_+ g(m_+) + al p_- r_- g(m_-),   m_+ = r_+ (U_+ + al U_-),   U_c = the sum of a_j z_j over side c,
 
@@ -110,7 +110,6 @@ def _path(rules: _Rules, problem: _Problem, goal: Array) -> _Path:
     crosses = jnp.isfinite(turning)
     angle_at = jnp.where(crosses, turning, 0)
     above = jnp.where(p > 0, 0, 1)  # the side of a neuron past theta*
-    orders = jnp.arange(POINTS + 1, dtype=dtype)
     kinks = jnp.sort(jnp.stack([jnp.asarray(kink, dtype) for kink in loss.kinks])) if loss.kinks else None
     walls = None if kinks is None else jnp.concatenate([jnp.array([-jnp.inf], dtype), kinks, jnp.array([jnp.inf], dtype)])
 
@@ -219,7 +218,8 @@ def _path(rules: _Rules, problem: _Problem, goal: Array) -> _Path:
         here = crosses & (place.side == jnp.arange(2)[:, None])
         rising = here & (above != jnp.arange(2)[:, None])
         falling = here & (above == jnp.arange(2)[:, None])
-        who = jnp.stack([jnp.argmin(jnp.where(rising, target, jnp.inf), -1), jnp.argmax(jnp.where(falling, target, -jnp.inf), -1)])
+        first, last = jnp.where(rising, target, jnp.inf), jnp.where(falling, target, -jnp.inf)
+        who = jnp.stack([jnp.argmin(first, axis=-1), jnp.argmax(last, axis=-1)])
         there = jnp.stack([rising.any(-1), falling.any(-1)])
         return jnp.where(there, target[who], jnp.array([[jnp.inf], [-jnp.inf]], dtype)), who
 
@@ -470,8 +470,8 @@ class LeakyFlow(eqx.Module):
         values, arrived = found
         message = (
             f"the two clocks of the leaky network were not followed to the last time asked for with the loss "
-            f"{self.loss_function.name}: its residual is NaN, jumps where no kink is announced, or jumps from above 0 to below "
-            "0 at a margin that then slides along it; ask for earlier times, or use simulate_flow(...)"
+            f"{self.loss_function.name}: its residual is NaN, jumps where no kink is announced, or jumps from above 0 to "
+            "below 0 at a margin that then slides along it; ask for earlier times, or use simulate_flow(...)"
         )
         if not is_concrete(arrived):
             return jax.tree.map(lambda value: eqx.error_if(value, ~arrived.all(), message), values)
@@ -622,7 +622,8 @@ def _searched(flow: LeakyFlow, paths: _Path, problem: _Problem, what: str, share
             s = path.s[panel] + x * path.length[panel]
             at_start = (panel == 0) & (place == 0)
             some = there.any() & ~at_start
-            return jnp.where(at_start & there.any(), 0, jnp.where(some, jnp.expm1(jnp.where(some, s, 0)) / path.rate, jnp.inf))
+            found = jnp.where(some, jnp.expm1(jnp.where(some, s, 0)) / path.rate, jnp.inf)
+            return jnp.where(at_start & there.any(), 0, found)
 
         return jax.vmap(of)(level)
 
@@ -633,7 +634,7 @@ class LeakyCurve(ModeCurve):
     """The learning curve of one class of a leaky network under gradient flow (22.1); t is time.
 
     Error of a logit below 1e-10 of its size (1e-5 in float32) for t from 0 to 1e300 (1e37). Differentiable
-    in weights, p, r and t up to three times; jit and vmap work.
+    once in weights, p, r, t and numbers of the loss; jit and vmap work.
     """
 
     law: LeakyFlow

@@ -552,7 +552,7 @@ def waits_with(change, time_to_logit=_sgd.ModeMiniBatch.time_to_logit):
     return lambda self, logit: time_to_logit(change(self), logit)
 
 
-def a_step_late(self, step, pmf=_sgd.MixedTimeDistribution.pmf):
+def waits_a_step_late(self, step, pmf=_sgd.MixedTimeDistribution.pmf):
     return jnp.where(jnp.asarray(step) > 0, pmf(self, jnp.maximum(jnp.asarray(step) - 1, 0)), 0)
 
 
@@ -619,7 +619,7 @@ STEPS = {
         Mutant("no variance", _sgd.ModeMiniBatch, "expected_logit", mean_with(lambda size: 10**9)),
         Mutant("waits of a frequency 2 % too small", _sgd.ModeMiniBatch, "time_to_logit", waits_with(rarer)),
         Mutant("waits of a point more in each batch", _sgd.ModeMiniBatch, "time_to_logit", waits_with(larger_batch)),
-        Mutant("a step late", _sgd.MixedTimeDistribution, "pmf", a_step_late),
+        Mutant("waits a step too late", _sgd.MixedTimeDistribution, "pmf", waits_a_step_late),
         Mutant("as many draws as the fastest", _sgd.ModeMiniBatch, "time_to_logit", wait_of_the_fastest),
     ],
 }

@@ -356,7 +356,8 @@ def lengths(descent: tuple[Any, Array], lifted: bool) -> Array:
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(part), axis=0) for part in parts]), axis=0)
     unit = jnp.where(largest > 0, largest, 1)
     half = len(w) // 2
-    firsts, seconds = (w[:half], w[half:]) if lifted else (w, w)
+    firsts: Any = w[:half] if lifted else w
+    seconds: Any = w[half:] if lifted else w
     if isinstance(w, list):
         pairs = [*zip(firsts, seconds, strict=True), (z, z)]
         squares = jnp.sum(total([(a / unit) * (b / unit) for a, b in pairs]), axis=0)
@@ -373,7 +374,8 @@ def ratio(length: Array, norm: Array) -> Array:
 def climbed(lanes: Lanes, directions, hyper: Hyper, lifted: bool) -> Lanes:
     """`lanes` moved by `radius` along their gradient."""
     w, z = descent = descents(lanes, directions, lifted)
-    by = ratio(hyper.radius, lengths(descent, lifted))
+    radius: Any = hyper.radius
+    by = ratio(radius, lengths(descent, lifted))
     up = [wk - by * dk for wk, dk in zip(lanes.w, w, strict=True)] if isinstance(w, list) else lanes.w - by * w
     return Lanes(up, lanes.z - by * z)
 

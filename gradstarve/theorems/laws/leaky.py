@@ -211,7 +211,8 @@ def _is_leaky(p: Any) -> bool:
     equation="22.1-22.2",
     title="Leaky networks learn both classes from either side",
     claim="neurons of a leaky ReLU with a > 0 run on S_+ = p_+ r_+ g_+ + slope p_- r_- g_-, those with a < 0 on "
-    "S_- = slope p_+ r_+ g_+ + p_- r_- g_-, by the factors of the dynamics, of the flow by e^(± integral of S); each ends on the side sign(a + z), and no class "
+    "S_- = slope p_+ r_+ g_+ + p_- r_- g_-, by the factors of the dynamics, e^(± the integral of S) for the flow; "
+    "each ends on the side sign(a + z), and no class "
     "is left unlearnt",
     formula=(
         r"\begin{split} a_j \,\pm\, z_j &\leftarrow (1 \,\pm\, \eta\, S_j)\, (a_j \,\pm\, z_j), \qquad "

@@ -291,9 +291,13 @@ def _draw_batches(outcome: Outcome, ax: Any) -> None:
         line.set_linestyle("--" if line.get_linestyle() == "-" else line.get_linestyle())
         line.set_marker("s" if line.get_marker() == "." else line.get_marker())
         line.set_markersize(3)
-    named = {str(line.get_label()): line for line in lines if not str(line.get_label()).startswith("_")}
+    named: dict[str, Any] = {}
+    for line in lines:
+        if not str(line.get_label()).startswith("_"):
+            named.setdefault(str(line.get_label()), line)
     names = [name + (" (wait, above)" if line.axes is above and ":" in name else "") for name, line in named.items()]
-    ax.legend(list(named.values()), names, frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2}
+    ax.legend(list(named.values()), names, frameon=False, fontsize=8, **place)
 
 
 def _without_replacement(key: Any) -> Counterexample:
@@ -321,8 +325,8 @@ def _without_replacement(key: Any) -> Counterexample:
     equation="17.5",
     title="Mini-batches: a finite sum over sequences of draws",
     claim="with B points a step, drawn with replacement, the factors are 1 ± eta r g n/B with n binomial: the distribution "
-    "of the logit over seeds is a finite sum; with hinge loss below its margin the mean is two powers, and the first step with "
-    "a logit is a sum over counts of draws",
+    "of the logit over seeds is a finite sum; with hinge loss below its margin the mean is two powers, and the first step "
+    "with a logit is a sum over counts of draws",
     formula=(
         r"\begin{split} F_\pm &= 1 \,\pm\, \eta\, r\, g(u)\, \frac{n}{B}, \qquad n \sim \text{Binomial}(B, p), \\ "
         r"\text{hinge:} \quad \text{E}\, u_T &= \frac{r}{4} \left[ \mu_+^T\, M_+ - \mu_-^T\, M_- \right], \qquad "
