@@ -172,6 +172,9 @@ class Solution(NetworkCurve):
     def logits(self, t=None) -> Float[Array, "..."]:
         """f(x_i) at t: [*batch, *t.shape, n]. `ValueError` without a t: theory has no grid of its own."""
         given(t)
+        if isinstance(self.motion, LeakyFlow):  # whose classes are one question
+            both = self.motion.logits(t)
+            return self._of_points([both[curve.index] for curve in self._curves])
         # Labels are traced where the solution is an argument of jit or vmap, so they select and are not looked at.
         return self._of_points([curve.logit(t) for curve in self._curves])
 
