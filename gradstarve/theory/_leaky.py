@@ -168,15 +168,22 @@ def _path(rules: _Rules, problem: _Problem, goal: Array) -> _Path:
     rate = jnp.where((rate > 0) & jnp.isfinite(rate), rate, 1)
     delay, last = jnp.log(rate), fixed(log_time(rate, goal))
 
+    def moves_in(place: _Place) -> Array:
+        """1 for a side with neurons, 0 for an empty one, whose clock need not run: [2]."""
+        here = (place.side == jnp.arange(2)[:, None]) & ((p != 0) | (q != 0))
+        return here.any(axis=-1).astype(dtype)
+
     def solve(place: _Place, length: Array, sums: Array) -> tuple[Array, Array]:
         """What the clocks gain at the Radau points, [points, 2], and whether Newton's method found it."""
         pace = jnp.exp(place.s + points * length - delay)[:, None]  # dt/ds
+        runs = moves_in(place)
 
         def off_by(gain, sums, pace):
-            return gain - length * integrals @ (pace * speeds(gain, sums, place.cell))
+            return gain - length * integrals @ (pace * runs * speeds(gain, sums, place.cell))
 
         def matrix_at(gain):
-            slopes = jnp.moveaxis(fixed(pace)[..., None] * speeds_and_slopes(gain, fixed(sums), place.cell)[1], 0, 1)
+            slopes = runs[:, None] * speeds_and_slopes(gain, fixed(sums), place.cell)[1]
+            slopes = jnp.moveaxis(fixed(pace)[..., None] * slopes, 0, 1)
             slopes = length * integrals[:, None, :, None] * slopes[None]
             return jnp.eye(2 * POINTS, dtype=dtype) - slopes.reshape(2 * POINTS, 2 * POINTS)
 
@@ -192,7 +199,7 @@ def _path(rules: _Rules, problem: _Problem, goal: Array) -> _Path:
             return (change > tolerance / 20) & ~settled & (count < _MOST_ITERATIONS)
 
         far = jnp.asarray(jnp.inf, dtype)
-        slope_now = pace[0] * speeds(nothing, sums, place.cell)
+        slope_now = pace[0] * runs * speeds(nothing, sums, place.cell)
         guess = fixed(jnp.clip(length * slope_now, -1, 1) * points[:, None])
         gain, before, change, _ = jax.lax.while_loop(moving, body, (guess, far, far, 0))
         good = (change <= tolerance / 20) | ((change < 1e4 * eps) & (change > before / 2))
@@ -207,10 +214,11 @@ def _path(rules: _Rules, problem: _Problem, goal: Array) -> _Path:
         return gain, good & jnp.all(jnp.isfinite(gain))
 
     def rests(place: _Place, sums: Array) -> Array:
-        """Whether both margins are where their residual is zero, to rounding: for ever, then."""
+        """Whether the clock of every side with neurons stands still, to rounding: for ever, then."""
         margins = fixed(margins_of(nothing, sums))
         found, bend = jax.jvp(lambda m: residual(m, place.cell), (margins,), (jnp.ones_like(margins),))
-        return jnp.all(jnp.abs(found) <= 16 * eps * (1 + jnp.abs(margins)) * jnp.abs(bend))
+        noise = 16 * eps * (push * (jnp.abs(found) + (1 + jnp.abs(margins)) * jnp.abs(bend))) @ both_sides
+        return jnp.all((jnp.abs((push * found) @ both_sides) <= noise) | (moves_in(place) == 0))
 
     def levels_of(place: _Place) -> tuple[Array, Array]:
         """The next clock at which a neuron of each side comes to a = 0, upwards and downwards, [2, 2], and which: [2, 2]."""

@@ -636,8 +636,10 @@ def solve_with_slope(change, solve=theory.solve):
 def solve_in_steps(factor, solve=theory.solve):
     """The law of steps that are longer by a factor."""
 
-    def changed(data, network, loss, dynamics):
-        return solve(data, network, loss, eqx.tree_at(lambda one: one.step_size, dynamics, factor * dynamics.step_size))
+    def changed(data, network, loss, dynamics=None):
+        if dynamics is not None:
+            dynamics = eqx.tree_at(lambda one: one.step_size, dynamics, factor * dynamics.step_size)
+        return solve(data, network, loss, dynamics)
 
     return changed
 
