@@ -217,7 +217,8 @@ def _path(rules: _Rules, problem: _Problem, goal: Array) -> _Path:
         """Whether the clock of every side with neurons stands still, to rounding: for ever, then."""
         margins = fixed(margins_of(nothing, sums))
         found, bend = jax.jvp(lambda m: residual(m, place.cell), (margins,), (jnp.ones_like(margins),))
-        noise = 16 * eps * (push * (jnp.abs(found) + (1 + jnp.abs(margins)) * jnp.abs(bend))) @ both_sides
+        size = 1 + norm * fixed(sums[1] @ both_sides)  # of the terms of a margin
+        noise = 16 * eps * (push * (jnp.abs(found) + size * jnp.abs(bend))) @ both_sides
         return jnp.all((jnp.abs((push * found) @ both_sides) <= noise) | (moves_in(place) == 0))
 
     def levels_of(place: _Place) -> tuple[Array, Array]:

@@ -368,3 +368,23 @@ def test_a_margin_that_slides_along_a_jump_is_refused():
     assert np.isfinite(np.asarray(law.logits(0.5))).all()
     with pytest.raises(gs.ConvergenceError, match="slides along it; ask for earlier times, or use simulate_flow"):
         law.logits(100.0)
+
+
+@SLOW
+@pytest.mark.parametrize("loss", ["squared", "flipped labels"])
+def test_every_network_is_followed_to_its_rest(loss):
+    """From scales of 0.1 to 3, neurons held at their edges and sides without neurons among them, whose clock stands still."""
+    data, _ = problem(frequencies=(0.2, 0.8), norms=(1.0, 1.7))
+    nets = gs.init_two_layer(1, 100, 10, 3, 1.0, 1.0)
+    scales = np.repeat([0.1, 0.5, 1.0, 3.0], 25)
+    nets = gs.TwoLayerReLU(nets.w * scales[:, None, None], nets.z * scales[:, None], 0.9)
+    law = gs.solve(data, nets, "squared" if loss == "squared" else gs.FlippedLabels("cross-entropy", 0.1))
+    late, last = np.moveaxis(np.asarray(law.margins([1e12, 1e20])), 1, 0)
+    np.testing.assert_allclose(late, last, atol=1e-9)
+    # With a residual below 0 a class may be left: all neurons of its side were held, and the others are at rest.
+    rest = 1 if loss == "squared" else np.log(9)
+    stuck = (np.abs(last - rest) > 1e-6).any(-1)
+    assert stuck.mean() < 0.1
+    empty = (np.asarray(law.network(1e20).w) @ np.asarray(data.points)[0] > 1e-12).sum(-1)
+    below = (np.asarray(law.network(1e20).w) @ np.asarray(data.points)[0] < -1e-12).sum(-1)
+    assert ((empty == 0) | (below == 0))[stuck].all()
