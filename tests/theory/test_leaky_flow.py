@@ -373,7 +373,7 @@ def test_a_margin_that_slides_along_a_jump_is_refused():
 @SLOW
 @pytest.mark.parametrize("loss", ["squared", "flipped labels"])
 def test_every_network_is_followed_to_its_rest(loss):
-    """From scales of 0.1 to 3, neurons held at their edges and sides without neurons among them, whose clock stands still."""
+    """From scales of 0.1 to 3; among them are held neurons, and sides without neurons, whose clock stands still."""
     data, _ = problem(frequencies=(0.2, 0.8), norms=(1.0, 1.7))
     nets = gs.init_two_layer(1, 100, 10, 3, 1.0, 1.0)
     scales = np.repeat([0.1, 0.5, 1.0, 3.0], 25)
