@@ -322,7 +322,7 @@ def solve(data: Any, network: Network, loss: Loss | str = "cross-entropy", dynam
 
     A leaky network (`slope` > 0) has the law (22.1) on antipodal classes and on one class. Its neurons see both classes:
     other classes are a `HypothesisError`. Its flow is two clocks that depend on each other, integrated with the events of
-    all neurons: logits to 1e-10 of their size (1e-5 in float32), t up to 1e300 (1e37), derivatives of first order; with
+    all neurons: logits to 1e-10 of their size (2e-5 in float32), t up to 1e300 (1e37), derivatives of first order; with
     `.motion.events`, the time at which each neuron changes its side. `ConvergenceError` where a margin slides along a jump
     of the residual from above 0 to below it.
 

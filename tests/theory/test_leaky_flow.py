@@ -295,7 +295,7 @@ def test_float32_is_the_same_to_its_rounding():
         times = np.array([0.0, 2.0, 30.0, 1e15])
         found, law = (gs.solve(d, n, loss).logits(times) for d, n in ((small, net), (data, network)))
         assert found.dtype == jnp.float32
-        np.testing.assert_allclose(found, law, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found, law, rtol=2e-5, atol=2e-5)
 
 
 @SLOW
