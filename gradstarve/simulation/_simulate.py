@@ -34,6 +34,7 @@ from gradstarve.problem import (
     Network,
     Phases,
     Schedule,
+    SignDescent,
     Steps,
     StochasticGradientDescent,
     are_phases,
@@ -84,9 +85,10 @@ def simulate(
     - `progress`: None shows a bar on a terminal when the run takes more than two seconds, True and False force, and a
       callable gets (done_steps, total_steps);
     - `throw`: whether training that reaches logits that are not finite raises; with False they stay in the record;
-    - `engine`: "reference" (autodiff, any network, loss and optimiser), "fused" (`TwoLayerReLU`, our losses and dynamics,
-      made for CPUs), "pallas" (those of slope 0, one GPU kernel for the whole run), or "auto", the fastest that can. They
-      differ by rounding only: neurons that are exactly on the edge of a point, w . x = 0, are so to each of them.
+    - `engine`: "reference" (autodiff, any network, loss and optimiser), "fused" (`TwoLayerReLU`, the four losses, our
+      dynamics with at most one point drawn a step, made for CPUs), "pallas" (of these slope 0, `GradientDescent` with one
+      step size, or one point a step: one GPU kernel for the whole run), or "auto", the fastest that can. They differ by
+      rounding only: neurons that are exactly on the edge of a point, w . x = 0, are so to each of them.
 
     The result is a `Trajectory`: logits [*batch, records, n], for K classes [*batch, records, n, K]. The run has the
     wider precision of `data` and `network` (float32 beside float64 is run in float64); hyperparameters are cast to it.
@@ -169,7 +171,7 @@ def _train(
     span = None
     # Numbers of the span of one phase are not those of the next.
     if chosen.name != "reference" and watched and not kept:
-        span = Span(data, flat, draws=keys is not None)
+        span = Span(data, flat, draws=keys is not None, lifts=not isinstance(dynamics, SignDescent))
     decays = span is not None and span.fewer and isinstance(dynamics, GradientDescent) and np.any(dynamics.weight_decay)
     if decays and isinstance(dynamics, Steps) and dynamics.scheduled:
         span = None  # what decay leaves of the weights that no point pushes is then no power of one matrix

@@ -69,8 +69,9 @@ class Span(eqx.Module):
     entry: Float[Array, "k d"] | None
     leave: Float[Array, "k d"] | None
 
-    def __init__(self, data: Dataset, network: Network, draws: bool):
-        """`draws`: leave repeated points apart, for dynamics that draw one of them."""
+    def __init__(self, data: Dataset, network: Network, draws: bool, lifts: bool = True):
+        """`draws`: leave repeated points apart, for dynamics that draw one of them. `lifts`: whether (s, c) may take the
+        place of weights; not for dynamics that ask for the sign of each coordinate."""
         assert isinstance(network, TwoLayerReLU)
         self.given, self.index = network, None
         if not draws:
@@ -79,7 +80,7 @@ class Span(eqx.Module):
         points = np.asarray(data.points)
         used = np.flatnonzero(points.any(axis=0))
         used = used if used.size else np.arange(1)
-        lifted = None if draws or 2 * data.size >= used.size else _lifted(data)
+        lifted = None if draws or not lifts or 2 * data.size >= used.size else _lifted(data)
         if lifted is not None:
             self.data = lifted
             self.entry, self.leave = (jnp.concatenate(pair) for pair in _twice(data.points))

@@ -27,7 +27,7 @@ COORDINATES = tuple(sign * letter for sign, letter in zip(SIGNS, n.a, strict=Tru
 AFTER = tuple(sign * letter for sign, letter in zip(SIGNS, n.a_next, strict=True))
 
 
-@derives(name="leaky", equation="22.1", title="Leaky networks on antipodal classes", dynamics=("descent",))
+@derives(name="leaky", equation="22.1", title="Leaky networks on antipodal classes", dynamics=("flow", "descent"))
 def leaky(chain: Chain, loss: str) -> dict[str, Target]:
     """A leaky ReLU of any slope below 1 on two antipodal classes: margins, the speed of the neurons of each side, and the
     factors by which a step of descent multiplies a + z and a - z of a neuron (22.1).

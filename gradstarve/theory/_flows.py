@@ -179,7 +179,7 @@ def _integrate(slope, start, knots):
 # method. The slope is symmetric, so that its eigenvectors uncouple the panel into 8 x 8 systems; its change along the panel
 # is kept on their diagonal. Within a panel the solution is that polynomial, so that more times cost next to nothing.
 
-_POINTS = 8
+POINTS = 8
 _MOST_PANELS = 1000
 _MOST_ITERATIONS = 16
 _PANEL_TOLERANCE = {"float64": 1e-12, "float32": 2e-6}  # of the highest coefficient of a panel
@@ -237,26 +237,26 @@ def follow_convex(flow: ConvexFlow, start: Float[Array, " k"], t: Float[Array, "
     return found
 
 
-def _tables() -> tuple[np.ndarray, ...]:
+def radau_tables() -> tuple[np.ndarray, ...]:
     """Radau points c [s] in (0, 1], weights, integrals A [s, s], and the Legendre coefficients of a polynomial of degree s
     that vanishes at 0, from its values at c, [s + 1, s]."""
     legendre = np.polynomial.legendre
     # The zeros of P_s - P_(s-1), which is (1 - x) times a Jacobi polynomial: as eigenvalues of a symmetric matrix, so real.
-    points = np.append(roots_jacobi(_POINTS - 1, 1, 0)[0], 1.0)
-    values = legendre.legvander(points, _POINTS)
-    orders = np.arange(1, _POINTS)
-    integrals = np.empty((_POINTS, _POINTS))
+    points = np.append(roots_jacobi(POINTS - 1, 1, 0)[0], 1.0)
+    values = legendre.legvander(points, POINTS)
+    orders = np.arange(1, POINTS)
+    integrals = np.empty((POINTS, POINTS))
     integrals[:, 0] = (points + 1) / 2
     integrals[:, 1:] = (values[:, 2:] - values[:, :-2]) / (2 * (2 * orders + 1))
     integrals = integrals @ np.linalg.inv(values[:, :-1])
-    coefficients = np.linalg.inv(legendre.legvander(np.concatenate([[-1.0], points]), _POINTS))[:, 1:]
+    coefficients = np.linalg.inv(legendre.legvander(np.concatenate([[-1.0], points]), POINTS))[:, 1:]
     return (points + 1) / 2, integrals[-1], integrals, coefficients
 
 
-def _legendre(x: Array) -> Array:
+def legendre(x: Array) -> Array:
     """P_0(x), ..., P_s(x), [*x.shape, s + 1]."""
     values = [jnp.ones_like(x), x]
-    for k in range(1, _POINTS):
+    for k in range(1, POINTS):
         values.append(((2 * k + 1) * x * values[k] - k * values[k - 1]) / (k + 1))
     return jnp.stack(values, axis=-1)
 
@@ -268,7 +268,7 @@ def _follow_panels(flow: ConvexFlow, start: Array, t: Array) -> tuple[Array, Arr
     return _evaluate(flow, start, panels, t), reached
 
 
-def _clock(rate: Array, t: Array) -> Array:
+def log_time(rate: Array, t: Array) -> Array:
     """s = log(1 + rate t), also where the product overflows."""
     late = jnp.logaddexp(0, jnp.log(rate) + jnp.log(jnp.where(t > 0, t, 1)))
     return jnp.where(rate * t < 1, jnp.log1p(rate * jnp.minimum(t, 1 / rate)), late)
@@ -277,10 +277,10 @@ def _clock(rate: Array, t: Array) -> Array:
 @quick_jit(eqx.filter_jit, few=0)
 def _evaluate(flow: ConvexFlow, start: Array, panels: tuple[Array, ...], t: Array) -> Array:
     rate, knots, lengths, begins, coefficients = panels
-    clock = _clock(rate, t)
+    clock = log_time(rate, t)
     panel = jnp.clip(jnp.searchsorted(knots, clock, side="right") - 1, 0, _MOST_PANELS - 1)
     place = 2 * (clock - knots[panel]) / lengths[panel] - 1
-    moved = jnp.einsum("tk,tkn->tn", _legendre(place), coefficients[panel])
+    moved = jnp.einsum("tk,tkn->tn", legendre(place), coefficients[panel])
     moved = begins[panel] + moved @ flow.matrix.T
     return jnp.where((clock > 0)[:, None], moved, flow.outputs(start))
 
@@ -297,10 +297,10 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
     # No slower than the fastest relaxation or motion at the start, so that the first panel has little to do.
     rate = jnp.maximum(stiffest, jnp.max(jnp.abs(speed @ flow.matrix.T)))
     rate = jax.lax.stop_gradient(jnp.where((rate > 0) & jnp.isfinite(rate), rate, 1))
-    slope, delay, goal = speed / rate, jnp.log(rate), _clock(rate, latest)
-    points, weights, integrals, expand = (jnp.asarray(table, dtype) for table in _tables())
+    slope, delay, goal = speed / rate, jnp.log(rate), log_time(rate, latest)
+    points, weights, integrals, expand = (jnp.asarray(table, dtype) for table in radau_tables())
     tolerance, eps = _PANEL_TOLERANCE[dtype.name], jnp.finfo(dtype).eps
-    orders = jnp.arange(_POINTS + 1, dtype=dtype)
+    orders = jnp.arange(POINTS + 1, dtype=dtype)
 
     def distance(change, scale):
         return jnp.max(jnp.abs(change @ flow.matrix.T) / scale)
@@ -317,7 +317,7 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
         _, basis = jnp.linalg.eigh(curvature)
         matrix, constant = jax.lax.stop_gradient((flow.matrix, flow.constant))
         diagonal = (pace * fall) @ (matrix @ basis) ** 2 + pace * jnp.sum(basis * (constant @ basis), axis=0)
-        systems = jnp.eye(_POINTS, dtype=dtype) + length * integrals * diagonal.T[:, None, :]
+        systems = jnp.eye(POINTS, dtype=dtype) + length * integrals * diagonal.T[:, None, :]
         return fall, basis, jnp.linalg.inv(systems)
 
     def solve(s, length, encoded, begin, level, slope):
@@ -358,7 +358,7 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
         scale = flow.floor + jnp.max(jnp.abs(moved), axis=0)
         error = jax.lax.stop_gradient(distance(coefficients[-1], scale) / tolerance)
         good = good & (error <= 1)
-        factor = jnp.clip(0.8 * jnp.maximum(error, 1e-30) ** (-1 / _POINTS), 0.3, 2.0)
+        factor = jnp.clip(0.8 * jnp.maximum(error, 1e-30) ** (-1 / POINTS), 0.3, 2.0)
         factor = jnp.where(good | (error > 1), factor, 0.4)  # 0.4: Newton's method failed (NaN: also)
         factor = jnp.where(jnp.isfinite(factor), factor, 0.4)
         following = jnp.where(good & (taken < length), length, jnp.minimum(taken * factor, 4))
@@ -378,7 +378,7 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
         jnp.full(_MOST_PANELS, jnp.inf, dtype),
         jnp.ones(_MOST_PANELS, dtype),
         jnp.zeros((_MOST_PANELS, flow.offset.size), dtype),
-        jnp.zeros((_MOST_PANELS, _POINTS + 1, size), dtype),
+        jnp.zeros((_MOST_PANELS, POINTS + 1, size), dtype),
     )
     place = (flow.encode(start), start, flow.outputs(start))
     begin = (jnp.zeros((), dtype), jnp.asarray(0.5, dtype), place, slope, 0, 0, stores)

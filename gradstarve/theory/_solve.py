@@ -56,6 +56,7 @@ from gradstarve.theory._descent import (
     new_descent_law,
     searched,
 )
+from gradstarve.theory._leaky import LeakyFlow, leaky_flow
 from gradstarve.theory._levels import first_time
 from gradstarve.theory._mode import ModeSolution, flow_mode, insert_axes, transfer_flow
 from gradstarve.theory._nearby import NearbySolution, put_on
@@ -171,6 +172,9 @@ class Solution(NetworkCurve):
     def logits(self, t=None) -> Float[Array, "..."]:
         """f(x_i) at t: [*batch, *t.shape, n]. `ValueError` without a t: theory has no grid of its own."""
         given(t)
+        if isinstance(self.motion, LeakyFlow):  # whose classes are one question
+            both = self.motion.logits(t)
+            return self._of_points([both[curve.index] for curve in self._curves])
         # Labels are traced where the solution is an argument of jit or vmap, so they select and are not looked at.
         return self._of_points([curve.logit(t) for curve in self._curves])
 
@@ -205,6 +209,8 @@ class Solution(NetworkCurve):
             return found.reshape(*self._batch, *level.shape)
         curves, lanes = self._curves, (*self._batch, level.size)
         goals = level.reshape(-1)
+        if isinstance(self.motion, LeakyFlow):
+            return self.motion.first_time(what, self._shares(), goals).reshape(*self._batch, *level.shape)
         ask = "time_to_error" if what == "error" else "time_to_loss"
         times = [jnp.broadcast_to(getattr(curve, ask)(goals), lanes) for curve in curves]
         if len(curves) == 1:
@@ -212,11 +218,15 @@ class Solution(NetworkCurve):
         both = stacked([curve.clock for curve in curves])
         if what == "error" and both.law.clock.pulls_back:
             both = _check_rising(both)
-        labels, weights = self.data.labels, self.data.weights
-        shares = jnp.stack([jnp.sum(jnp.where(sign * labels > 0, weights, 0)) for sign in (1, -1)]).astype(level.dtype)
+        shares = self._shares().astype(level.dtype)
         low, high = jnp.minimum(*times), jnp.maximum(*times)
         found = first_time(what, both, shares, jnp.broadcast_to(goals, lanes), low, high)
         return found.reshape(*self._batch, *level.shape)
+
+    def _shares(self) -> Array:
+        """The weight of each class, + first: [2]."""
+        labels, weights = self.data.labels, self.data.weights
+        return jnp.stack([jnp.sum(jnp.where(sign * labels > 0, weights, 0)) for sign in (1, -1)])
 
     def error(self, t=None) -> Float[Array, "..."]:
         """sum_i q_i sigmoid(-m_i), the probability given to the wrong label: [*batch, *t.shape]."""
@@ -237,7 +247,8 @@ class Solution(NetworkCurve):
 
     def _rounds(self) -> bool:
         """Whether the curves know e^-m late in training to more digits than their rounded margins do."""
-        return self.start.z.dtype == jnp.float32 and isinstance(self.dynamics, GradientFlow)
+        flows = isinstance(self.dynamics, GradientFlow) and not self.start.slope
+        return self.start.z.dtype == jnp.float32 and flows
 
     def _errors(self, t):
         """sigmoid(-m_i), [*batch, *t.shape, n]."""
@@ -309,8 +320,11 @@ def solve(data: Any, network: Network, loss: Loss | str = "cross-entropy", dynam
       two independent modes (2.1) with deaths (3.10);
     - one class only: one mode.
 
-    A leaky network (`slope` > 0) has the law (22.1) on antipodal classes and on one class, for dynamics that go step by
-    step. Its neurons see both classes: other classes and the flow are a `HypothesisError`.
+    A leaky network (`slope` > 0) has the law (22.1) on antipodal classes and on one class. Its neurons see both classes:
+    other classes are a `HypothesisError`. Its flow is two clocks that depend on each other, integrated with the events of
+    all neurons: logits to 1e-10 of their size (2e-5 in float32), t up to 1e300 (1e37), derivatives of first order; with
+    `.motion.events`, the time at which each neuron changes its side. `ConvergenceError` where a margin slides along a jump
+    of the residual from above 0 to below it.
 
     `dynamics`: `GradientFlow()` (default; t is time), or step by step (t is the step; equality up to rounding):
     `GradientDescent(step_size, ...)` with momentum and weight decay (8.2), a schedule or a step size for each layer (17.1),
@@ -373,7 +387,7 @@ def solve(data: Any, network: Network, loss: Loss | str = "cross-entropy", dynam
         network = network if ray is None else _check_norms(ray, network, 8 * float(jnp.finfo(dtype).eps))
     opposite = shape.antipodal
     if network.slope:
-        _check_leaky(network, rays, shape.antipodal, dynamics)
+        _check_leaky(network, rays, shape.antipodal)
         opposite = True
     build = _antipodal if opposite else _exclusive
     plus, minus, motion, axes = build(rays, network, loss, dynamics)
@@ -402,16 +416,9 @@ def _on_these_points(data: Dataset, network: TwoLayerReLU, loss: Loss, dynamics:
     return "; ".join([*told, _ANY_DATA])
 
 
-def _check_leaky(network: TwoLayerReLU, rays: list[Ray | None], antipodal: bool, dynamics: Any) -> None:
-    """The law (22.1) is of one direction, and of steps."""
+def _check_leaky(network: TwoLayerReLU, rays: list[Ray | None], antipodal: bool) -> None:
+    """The law (22.1) is of one direction."""
     where = f"network has slope = {network.slope:g}"
-    if isinstance(dynamics, GradientFlow):
-        raise HypothesisError(
-            "the flow of a leaky network has no closed form: its neurons run on two clocks that depend on each other (22.1)",
-            where,
-            "GradientDescent(step_size), whose law is exact at any step size and comes close to the flow at a small one, or "
-            "simulate_flow(...)",
-        )
     there = [ray.direction for ray in rays if ray is not None]
     if len(there) == 2 and not antipodal:
         cosine = float(there[0] @ there[1])
@@ -510,6 +517,11 @@ def _antipodal(rays, network, loss, dynamics):
     """One signed coordinate per neuron, along x_+; the two classes hand neurons to each other."""
     if isinstance(dynamics, Steps):
         return _stepping(rays, network, loss, dynamics)
+    if network.slope:
+        there = next(ray for ray in rays if ray is not None)
+        axis = jnp.asarray(there.label * there.direction, network.w.dtype)
+        plus, minus, flow = leaky_flow(loss, rays, _along(network, axis), network.z, network.slope)
+        return plus, minus, flow, jnp.broadcast_to(axis, network.w.shape)
     network = _check_below_rest(rays, network, loss)
     axis = jnp.asarray(rays[0].direction, network.w.dtype)
     a, z = _along(network, axis), network.z

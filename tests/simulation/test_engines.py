@@ -20,6 +20,16 @@ RULES = {
     "one point a step": lambda eta: StochasticGradientDescent(eta / 2),
 }
 
+# Other steps, over 300 of them. Steps of one length never come to rest at the target of squared loss: they make rounding
+# large.
+STEPS = {
+    "layers": lambda eta: GradientDescent(eta, 0.5, weight_decay=0.01, read_out_step_size=eta / 3),
+    "normalised": lambda eta: gs.NormalizedGradientDescent(eta / 4),
+    "normalised, a schedule": lambda eta: gs.NormalizedGradientDescent(lambda k: 0.05 / (1 + 0.1 * k)),
+    "signs": lambda eta: gs.SignDescent(eta / 50),
+    "sharpness-aware": lambda eta: gs.SharpnessAware(eta, radius=0.02),
+}
+
 
 def random_problem(seed, batch, width, dim, size, dtype=np.float64):
     rng = np.random.default_rng(seed)
@@ -54,6 +64,58 @@ def test_engines_agree_over_two_thousand_steps(rule, loss):
         np.testing.assert_allclose(fast.logits(), slow.logits(), rtol=0, atol=1e-9)
         np.testing.assert_allclose(fast.final.w, slow.final.w, rtol=0, atol=1e-9)
         np.testing.assert_allclose(fast.final.z, slow.final.z, rtol=0, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loss", ["hinge", *(pytest.param(one, marks=pytest.mark.slow) for one in LOSSES if one != "hinge")])
+@pytest.mark.parametrize("rule", STEPS)
+def test_engines_agree_on_other_steps(rule, loss):
+    data, networks, eta = random_problem(3, 21, 6, 3, 6)
+    steps = 60 if loss == "squared" and rule in ("normalised", "sharpness-aware") else 300
+    slow, fast = both(data, networks, loss, STEPS[rule](eta), steps, 50)
+    np.testing.assert_allclose(fast.logits(), slow.logits(), rtol=1e-12, atol=2e-12)
+    np.testing.assert_allclose(fast.final.w, slow.final.w, rtol=1e-12, atol=2e-12)
+    np.testing.assert_allclose(fast.final.z, slow.final.z, rtol=1e-12, atol=2e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("batch", "width", "dim", "size"), [(3, 70, 20, 30), (130, 5, 30, 4), (1, 1, 1, 1)])
+@pytest.mark.parametrize("rule", ["normalised", "signs", pytest.param("sharpness-aware", marks=pytest.mark.slow)])
+def test_shapes_of_other_steps(rule, batch, width, dim, size):
+    """Matrix products; fewer points than dimensions, where a sign is of a coordinate all the same; one of everything."""
+    data, networks, eta = random_problem(3, batch, width, dim, size)
+    slow, fast = both(data, networks, "cross-entropy", STEPS[rule](eta), 50, 25)
+    np.testing.assert_allclose(fast.logits(), slow.logits(), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(fast.final.w, slow.final.w, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("rule", ["normalised", "sharpness-aware"])
+def test_no_gradient_has_no_direction(rule):
+    """All neurons dead: the length of the gradient is 0, and nothing moves; and one so faint that its square is 0."""
+    data = Dataset([[1.0, 0.0], [1.0, 0.5]], [1, -1])
+    dead = TwoLayerReLU(-np.ones((3, 2, 2)), np.ones((3, 2)))
+    slow, fast = both(data, dead, "hinge", STEPS[rule](np.full(3, 0.1)), 5, 5)
+    np.testing.assert_array_equal(fast.final.w, dead.w)
+    np.testing.assert_array_equal(slow.final.w, dead.w)
+    faint = TwoLayerReLU(1e-170 * np.ones((3, 2, 2)), 1e-170 * np.ones((3, 2)))
+    alone = Dataset([[1.0, 0.0]], [1])
+    slow, fast = both(alone, faint, "hinge", STEPS[rule](np.full(3, 0.1)), 5, 5)
+    np.testing.assert_allclose(fast.final.w, slow.final.w, rtol=1e-12)
+    assert (np.asarray(fast.final.w)[..., 0] > 0).all()
+
+
+def test_subclasses_with_steps_of_their_own_are_for_the_reference():
+    class Mine(gs.GradientDescent):
+        def update(self, network, memory, gradient):
+            return network, memory
+
+    data, networks, _ = random_problem(0, 2, 3, 2, 4, np.float32)
+    assert engines.choose("auto", data, networks, gs.problem.as_loss("hinge"), Mine(0.1), 10**6).name == "reference"
+    with pytest.raises(ValueError, match=r"it knows GradientDescent, .*SharpnessAware, got Mine"):
+        simulate(data, networks, "hinge", Mine(0.1), 3, engine="fused")
+    with pytest.raises(ValueError, match="one step size, got SignDescent"):
+        simulate(data, networks, "hinge", gs.SignDescent(0.1), 3, engine="pallas")
 
 
 @pytest.mark.usefixtures("x64")

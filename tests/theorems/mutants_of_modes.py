@@ -547,6 +547,21 @@ def batches_with(change, distribution=_sgd.ModeMiniBatch.distribution):
     return lambda self, step: distribution(change(self), step)
 
 
+def waits_with(change, time_to_logit=_sgd.ModeMiniBatch.time_to_logit):
+    """The first step with a logit, of another frequency or batch size."""
+    return lambda self, logit: time_to_logit(change(self), logit)
+
+
+def waits_a_step_late(self, step, pmf=_sgd.MixedTimeDistribution.pmf):
+    return jnp.where(jnp.asarray(step) > 0, pmf(self, jnp.maximum(jnp.asarray(step) - 1, 0)), 0)
+
+
+def wait_of_the_fastest(self, logit):
+    """The negative binomial wait for as many steps with a point of the class as need steps that draw nothing else."""
+    drawn = -jnp.expm1(self.batch_size * jnp.log1p(-self.frequency))
+    return _sgd.TimeDistribution(self.own.time_to_logit(logit), drawn)
+
+
 def rarer(self):
     return eqx.tree_at(lambda one: one.mode.frequency, self, 0.98 * self.mode.frequency)
 
@@ -602,6 +617,10 @@ STEPS = {
         Mutant("step size 2 % too large", theory, "solve_mode", batch_steps),
         Mutant("the variance of one point", _sgd.ModeMiniBatch, "expected_logit", mean_with(lambda size: 1)),
         Mutant("no variance", _sgd.ModeMiniBatch, "expected_logit", mean_with(lambda size: 10**9)),
+        Mutant("waits of a frequency 2 % too small", _sgd.ModeMiniBatch, "time_to_logit", waits_with(rarer)),
+        Mutant("waits of a point more in each batch", _sgd.ModeMiniBatch, "time_to_logit", waits_with(larger_batch)),
+        Mutant("waits a step too late", _sgd.MixedTimeDistribution, "pmf", waits_a_step_late),
+        Mutant("as many draws as the fastest", _sgd.ModeMiniBatch, "time_to_logit", wait_of_the_fastest),
     ],
 }
 
@@ -617,8 +636,10 @@ def solve_with_slope(change, solve=theory.solve):
 def solve_in_steps(factor, solve=theory.solve):
     """The law of steps that are longer by a factor."""
 
-    def changed(data, network, loss, dynamics):
-        return solve(data, network, loss, eqx.tree_at(lambda one: one.step_size, dynamics, factor * dynamics.step_size))
+    def changed(data, network, loss, dynamics=None):
+        if dynamics is not None:
+            dynamics = eqx.tree_at(lambda one: one.step_size, dynamics, factor * dynamics.step_size)
+        return solve(data, network, loss, dynamics)
 
     return changed
 
@@ -688,6 +709,10 @@ CONES = {
     ]
 }
 
+def flow_of_slope(change, leaky_flow=_solve.leaky_flow):
+    return lambda loss, rays, a, z, slope: leaky_flow(loss, rays, a, z, change(slope))
+
+
 LEAKY_AND_BIAS = {
     "leaky": [
         Mutant("slope 2 % too large", theory, "solve", solve_with_slope(lambda slope: 1.02 * slope)),
@@ -695,6 +720,7 @@ LEAKY_AND_BIAS = {
         Mutant("the ReLU in place of the leaky one", theory, "solve", solve_with_slope(lambda slope: 0.0)),
         Mutant("slope^2 for the slope", theory, "solve", solve_with_slope(lambda slope: slope**2)),
         Mutant("steps 2 % too long", theory, "solve", solve_in_steps(1.02)),
+        Mutant("the flow of a slope 2 % too large", _solve, "leaky_flow", flow_of_slope(lambda slope: 1.02 * slope)),
         Mutant("class + 2 % too frequent", theory, "solve", solve_of_classes(1.02)),
         Mutant("last weights 2 % too large", theory, "solve", solve_changed(weights=1.02)),
         Mutant("z of the fate 1 % too large", theory, "antipodal_fate", ENDS_IN[1.01]),
@@ -890,12 +916,12 @@ TRIALS = {
     "read-out": 24,
     "modified-loss": 192,
     "kappa-in-steps": 9 * 24,
-    "leaky": 96,
+    "leaky": 120,
     "cones": 48,
     "bias": 72,
     "steps-of-two-factors": 96,
     "sign-descent": 48,
-    "mini-batches": 3 * 20_000,
+    "mini-batches": 5 * 20_000,
     "task-switches": 72,
     "early-alignment": 120,
     "saddle-to-saddle": 8,

@@ -29,6 +29,10 @@ from gradstarve.problem import (
     GradientDescent,
     Loss,
     Network,
+    NormalizedGradientDescent,
+    SharpnessAware,
+    SignDescent,
+    Steps,
     StochasticGradientDescent,
     TwoLayerReLU,
 )
@@ -156,22 +160,35 @@ def _mark(function: Callable, **marks: str) -> Callable:
 
 
 class Rule(NamedTuple):
-    """What of the update rule is there at all; what is not costs nothing."""
+    """What of the update rule is there at all; what is not costs nothing. `layers`: whether the read-out has a step size of
+    its own; `turned`: what is made of the gradient, "" for nothing, "normalised", "signs", or "sharpness-aware": it is that
+    of weights elsewhere."""
 
     momentum: bool
     nesterov: bool
     decay: bool
+    layers: bool = False
+    turned: str = ""
 
 
-def rule_for(dynamics: GradientDescent | StochasticGradientDescent) -> Rule:
+_TURNED: dict[type[Steps], str] = {
+    NormalizedGradientDescent: "normalised",
+    SignDescent: "signs",
+    SharpnessAware: "sharpness-aware",
+}
+_KNOWN = (GradientDescent, StochasticGradientDescent, *_TURNED)
+
+
+def rule_for(dynamics: Any) -> Rule:
     """What these dynamics have to them: a hyperparameter counts if it is not zero everywhere, or nobody knows yet."""
-    if isinstance(dynamics, StochasticGradientDescent):
-        return Rule(False, False, False)
+    if not isinstance(dynamics, GradientDescent):
+        return Rule(False, False, False, turned=_TURNED.get(type(dynamics), ""))
 
     def there(value: Array) -> bool:
         return not is_concrete(value) or bool(np.asarray(value).any())
 
-    return Rule(there(dynamics.momentum), dynamics.nesterov, there(dynamics.weight_decay))
+    layers = dynamics.read_out_step_size is not None
+    return Rule(there(dynamics.momentum), dynamics.nesterov, there(dynamics.weight_decay), layers)
 
 
 class Lanes(NamedTuple):
@@ -219,6 +236,8 @@ class Hyper(NamedTuple):
     step_size: Array
     momentum: Array | None = None
     decay: Array | None = None
+    read_out: Array | None = None  # the step size of the read-out
+    radius: Array | None = None
 
 
 def total(terms: Sequence[Array]) -> Array:
@@ -303,41 +322,95 @@ def _batched_directions(w, z, points: Points, loss: Loss, slope: float):
 def step(lanes: Lanes, points: Points, loss: Loss, hyper: Hyper, rule: Rule, slope: float) -> Lanes:
     """All lanes one step further; `slope`: that of a leaky ReLU."""
     unrolled = isinstance(lanes.w, list)
-    directions = (_unrolled_directions if unrolled else _batched_directions)(lanes.w, lanes.z, points, loss, slope)
+    find = _unrolled_directions if unrolled else _batched_directions
+    apart = stage if unrolled else one_function
+    lifted = points.gram is not None
+    directions, pushed = find(lanes.w, lanes.z, points, loss, slope), lanes
+    if rule.turned == "sharpness-aware":
+        pushed = apart(partial(climbed, lifted=lifted))(lanes, directions, hyper)
+        directions = find(pushed.w, pushed.z, points, loss, slope)
 
-    def update(lanes, directions, hyper):
-        return moved(lanes, directions, hyper, rule, points.gram is not None)
+    def update(lanes, directions, hyper, pushed):
+        return moved(lanes, directions, hyper, rule, lifted, pushed)
 
-    return (stage if unrolled else one_function)(update)(lanes, directions, hyper)
+    return apart(update)(lanes, directions, hyper, pushed)
 
 
-def moved(lanes: Lanes, directions, hyper: Hyper, rule: Rule, lifted: bool = False) -> Lanes:
-    """`lanes` after the update rule, which is written out in `GradientDescent`, by the `directions` of descent A.
+def descents(lanes: Lanes, directions, lifted: bool) -> tuple[Any, Array]:
+    """Minus the gradient of the weights of `lanes`, by the directions A: z A for w, in its layout, and w.A for z."""
+    half = len(lanes.w) // 2
+    partners = (lanes.w[:half], directions[half:]) if lifted else (lanes.w, directions)
+    if isinstance(lanes.w, list):
+        along = total([wk * ak for wk, ak in zip(*partners, strict=True)])
+        return [lanes.z * ak for ak in directions], along
+    return lanes.z * directions, jnp.sum(partners[0] * partners[1], axis=0)
 
-    `lifted`: whether the numbers of a neuron are (s, c), whose directions are (K G, G).
+
+def lengths(descent: tuple[Any, Array], lifted: bool) -> Array:
+    """The length of the gradient over all weights of each network, [L], without squares that are no floats.
+
+    Of lifted points, whose directions are (K G, G), |sum_i G_i x_i|^2 is the product of the two halves.
     """
+    w, z = descent
+    parts = [*w, z] if isinstance(w, list) else [w.reshape(-1, w.shape[-1]), z]
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(part), axis=0) for part in parts]), axis=0)
+    unit = jnp.where(largest > 0, largest, 1)
+    half = len(w) // 2
+    firsts: Any = w[:half] if lifted else w
+    seconds: Any = w[half:] if lifted else w
+    if isinstance(w, list):
+        pairs = [*zip(firsts, seconds, strict=True), (z, z)]
+        squares = jnp.sum(total([(a / unit) * (b / unit) for a, b in pairs]), axis=0)
+    else:
+        squares = jnp.sum((firsts / unit) * (seconds / unit), axis=(0, 1)) + jnp.sum((z / unit) ** 2, axis=0)
+    return unit * jnp.sqrt(jnp.maximum(squares, 0)) * (largest > 0)
 
-    def move(theta, descent, velocity):
+
+def ratio(length: Array, norm: Array) -> Array:
+    """length / norm, 0 where the norm is."""
+    return jnp.where(norm > 0, length / jnp.where(norm > 0, norm, 1), 0)
+
+
+def climbed(lanes: Lanes, directions, hyper: Hyper, lifted: bool) -> Lanes:
+    """`lanes` moved by `radius` along their gradient."""
+    w, z = descent = descents(lanes, directions, lifted)
+    radius: Any = hyper.radius
+    by = ratio(radius, lengths(descent, lifted))
+    up = [wk - by * dk for wk, dk in zip(lanes.w, w, strict=True)] if isinstance(w, list) else lanes.w - by * w
+    return Lanes(up, lanes.z - by * z)
+
+
+def moved(lanes: Lanes, directions, hyper: Hyper, rule: Rule, lifted: bool = False, pushed: Lanes | None = None) -> Lanes:
+    """`lanes` after the update rule, which is written out in the `Steps`, by the `directions` of descent A.
+
+    `lifted`: whether the numbers of a neuron are (s, c), whose directions are (K G, G). `pushed`: the weights whose
+    gradient it is, by default those of `lanes`.
+    """
+    size = hyper.step_size
+    descent = descents(lanes if pushed is None else pushed, directions, lifted)
+    if rule.turned == "normalised":
+        size = ratio(size, lengths(descent, lifted))
+    elif rule.turned == "signs":
+        descent = jax.tree.map(jnp.sign, descent)
+
+    def move(theta, descent, velocity, size):
         if not rule.momentum:
             if rule.decay:
                 descent = descent - hyper.decay * theta
-            return theta + hyper.step_size * descent, None
+            return theta + size * descent, None
         gradient = hyper.decay * theta - descent if rule.decay else -descent
         velocity = hyper.momentum * velocity + gradient
         push = gradient + hyper.momentum * velocity if rule.nesterov else velocity
-        return theta - hyper.step_size * push, velocity
+        return theta - size * push, velocity
 
     w, z, velocity_w, velocity_z = lanes
-    half = len(w) // 2
-    partners = (w[:half], directions[half:]) if lifted else (w, directions)
+    down_w, down_z = descent
     if isinstance(w, list):
-        along = total([wk * ak for wk, ak in zip(*partners, strict=True)])
-        pairs = [move(wk, z * ak, vk) for wk, ak, vk in zip(w, directions, velocity_w or [None] * len(w), strict=True)]
+        pairs = [move(wk, dk, vk, size) for wk, dk, vk in zip(w, down_w, velocity_w or [None] * len(w), strict=True)]
         new_w, new_velocity_w = [pair[0] for pair in pairs], [pair[1] for pair in pairs] if rule.momentum else None
     else:
-        along = jnp.sum(partners[0] * partners[1], axis=0)
-        new_w, new_velocity_w = move(w, z * directions, velocity_w)
-    new_z, new_velocity_z = move(z, along, velocity_z)
+        new_w, new_velocity_w = move(w, down_w, velocity_w, size)
+    new_z, new_velocity_z = move(z, down_z, velocity_z, hyper.read_out if rule.layers else size)
     return Lanes(new_w, new_z, new_velocity_w, new_velocity_z)
 
 
@@ -372,10 +445,8 @@ def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None
         return f"it trains a TwoLayerReLU on a Dataset, got {type(network).__name__} on {type(data).__name__}"
     if type(loss) not in LOSSES.values():
         return f"it knows the losses {', '.join(LOSSES)}, got {type(loss).__name__}"
-    if not isinstance(dynamics, GradientDescent | StochasticGradientDescent):
-        return f"it knows GradientDescent and StochasticGradientDescent, got {type(dynamics).__name__}"
-    if getattr(dynamics, "read_out_step_size", None) is not None:
-        return "it knows one step size for all layers, got read_out_step_size"
+    if type(dynamics) not in _KNOWN:
+        return f"it knows {', '.join(known.__name__ for known in _KNOWN)}, got {type(dynamics).__name__}"
     if isinstance(dynamics, StochasticGradientDescent) and dynamics.batch_size > 1:
         return f"it draws one point a step, got batch_size = {dynamics.batch_size}"
     if isinstance(dynamics, StochasticGradientDescent) and dimensions(data, draws=True) > MOST_LISTED:
@@ -569,9 +640,8 @@ def _run(
 
 
 def _hyper(dynamics: Any) -> Hyper:
-    if isinstance(dynamics, StochasticGradientDescent):
-        return Hyper(dynamics.step_size)
-    return Hyper(dynamics.step_size, dynamics.momentum, dynamics.weight_decay)
+    names = {"momentum": "momentum", "decay": "weight_decay", "read_out": "read_out_step_size", "radius": "radius"}
+    return Hyper(dynamics.step_size, **{name: getattr(dynamics, field, None) for name, field in names.items()})
 
 
 class Run(NamedTuple):

@@ -264,11 +264,15 @@ def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None
         return reason
     if network.slope:
         return f"it trains networks of slope 0, got slope = {network.slope:g}"
+    rule = rule_for(dynamics)
+    if rule.turned or rule.layers:
+        what = "read_out_step_size" if rule.layers else type(dynamics).__name__
+        return f"it knows plain and stochastic descent with one step size, got {what}"
     if dynamics.scheduled:
         return "it knows step sizes that stay as they are, got a schedule"
     numbers = dimensions(data, isinstance(dynamics, StochasticGradientDescent))
     dtype = jnp.result_type(data.points, network.dtype)
-    found = _tiling(network.width, numbers, data.size, dtype, rule_for(dynamics).momentum)
+    found = _tiling(network.width, numbers, data.size, dtype, rule.momentum)
     return found if isinstance(found, str) else None
 
 

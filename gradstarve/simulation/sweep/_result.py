@@ -257,7 +257,7 @@ class SweepResult:
             if one.basis is None:
                 return small
             # What is stored are the numbers that points push; the rest of each network is where it was, or decayed.
-            draws = isinstance(one.dynamics, StochasticGradientDescent)
+            draws = not isinstance(one.dynamics, GradientDescent)  # as the sweep was prepared
             span = Span(one.data, self.network(np.asarray(self.seeds), **values), draws)
             left = None
             if isinstance(one.dynamics, GradientDescent) and float(one.dynamics.weight_decay) > 0:

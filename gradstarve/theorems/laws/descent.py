@@ -5,7 +5,8 @@ Below it: momentum and weight decay (8.2), and stochastic descent (8.3).
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -346,22 +347,23 @@ def _half_way(mode: Mode, loss: str, step_size: float) -> int:
     return int(np.clip(half, 5, _SGD_STEPS))
 
 
-def try_distributions(
-    key: Any,
-    trials: int,
-    losses: tuple[str, ...],
-    observe: Any,
-    steps: int = _SGD_STEPS,
-    batch_size: int = 1,
-    beside: Any = None,
-) -> Outcome:
-    """Five problems, `trials` / 5 seeds each; `observe(solution, runs, there)` gives (what was found, values, chances),
-    with the step by which a seed is about half-way to its margin for `there`, if the loss has one. `beside(solution, mode,
-    runs)` is another statistic, over its critical value."""
+class Drawn(NamedTuple):
+    """A problem of draws: the loss, `observe(solution, runs, there)`, which gives (what was found, values, chances), with
+    the step by which a seed is about half-way to its margin for `there`, how many steps, and points a step."""
+
+    loss: str
+    observe: Callable[[Any, np.ndarray, int], tuple[np.ndarray, ...]]
+    steps: int = _SGD_STEPS
+    batch_size: int = 1
+
+
+def try_distributions(key: Any, trials: int, problems: Sequence[Drawn], beside: Any = None) -> Outcome:
+    """The problems, as many seeds each; `beside(solution, mode, runs)` is another statistic, over its critical value."""
     log = TrialLog(1.0)
-    seeds = -(-trials // len(losses))
-    curves = np.empty(len(losses), object)
-    for k, (rng, loss) in enumerate(zip(generators(key, len(losses), 1), losses, strict=True)):
+    seeds = -(-trials // len(problems))
+    curves = np.empty(len(problems), object)
+    for k, (rng, drawn) in enumerate(zip(generators(key, len(problems), 1), problems, strict=True)):
+        loss, observe, steps, batch_size = drawn
         problem = problem_of_draws(rng, antipodal=k % 2 == 1)
         data, network, mode, step_size = problem
         runs = runs_of_draws(problem, loss, seeds, jax.random.fold_in(key, 100 + k), steps, batch_size)
@@ -387,13 +389,19 @@ def _logit(solution: Any, runs: np.ndarray, step: int) -> tuple[np.ndarray, ...]
     return runs[:, step], np.asarray(law.values), np.asarray(law.probabilities)
 
 
+def first_passage(solution: Any, runs: np.ndarray, goal: float) -> tuple[np.ndarray, ...]:
+    """Steps until the logit is at `goal`; those that are not there after all steps count as one more."""
+    last = runs.shape[1]
+    there = runs >= goal
+    found = np.where(there.any(axis=-1), there.argmax(axis=-1), last)
+    steps = np.arange(last)
+    chances = np.asarray(solution.time_to_logit(goal).pmf(steps))
+    return found.astype(float), np.append(steps, float(last)), np.append(chances, max(1 - chances.sum(), 0))
+
+
 def _margin_time(solution: Any, runs: np.ndarray, _: int) -> tuple[np.ndarray, ...]:
-    """Steps until the margin is reached; those that are not there after all steps count as one more."""
-    there = runs >= 1
-    found = np.where(there.any(axis=-1), there.argmax(axis=-1), _SGD_STEPS + 1)
-    steps = np.arange(_SGD_STEPS + 1)
-    chances = np.asarray(solution.time_to_logit(1.0).pmf(steps))
-    return found.astype(float), np.append(steps, _SGD_STEPS + 1.0), np.append(chances, max(1 - chances.sum(), 0))
+    """Steps until the margin is reached."""
+    return first_passage(solution, runs, 1.0)
 
 
 def _taken_up(key: Any, loss: str, observe: Any, quantity: str) -> Counterexample:
@@ -430,9 +438,9 @@ def margin_time_of_taken_up(key: Any) -> Counterexample:
     return _taken_up(key, "hinge", _margin_time, f"the mean number of steps to the margin (none: {_SGD_STEPS + 1})")
 
 
-def draw_distributions(outcome: Outcome, ax: Any, xlabel: str) -> None:
-    """The cdf of each problem: the law as a staircase, the seeds as dots."""
-    for (name, found, values, chances), colour in zip(outcome.extra["curves"], COLOURS, strict=False):
+def draw_distributions(outcome: Outcome, ax: Any, xlabel: str, which: slice = slice(None)) -> None:
+    """The cdf of each problem of those of `which`: the law as a staircase, the seeds as dots."""
+    for (name, found, values, chances), colour in list(zip(outcome.extra["curves"], COLOURS, strict=False))[which]:
         order = np.argsort(values)
         grid, cdf = values[order], np.cumsum(chances[order])
         shown = (cdf > 1e-4) & (cdf < 1 - 1e-4)
@@ -481,7 +489,7 @@ _LEVEL = (
 )
 def check_distribution(key: Any, trials: int) -> Outcome:
     """The logit after up to 100 steps, in five problems of all losses."""
-    return try_distributions(key, trials, _LOSSES, _logit)
+    return try_distributions(key, trials, [Drawn(loss, _logit) for loss in _LOSSES])
 
 
 @register(
@@ -517,4 +525,4 @@ def check_distribution(key: Any, trials: int) -> Outcome:
 )
 def check_margin_time(key: Any, trials: int) -> Outcome:
     """The first step at the margin, in five problems of hinge loss."""
-    return try_distributions(key, trials, ("hinge",) * len(_LOSSES), _margin_time)
+    return try_distributions(key, trials, [Drawn("hinge", _margin_time)] * len(_LOSSES))

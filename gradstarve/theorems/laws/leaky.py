@@ -20,6 +20,7 @@ from gradstarve.theorems._formulas import steepest
 from gradstarve.theorems._register import Drop, Trials, register
 from gradstarve.theorems._sampling import (
     BATCH,
+    FLOW_TOLERANCE,
     ExclusiveInit,
     Geometry,
     exclusive_start,
@@ -28,9 +29,11 @@ from gradstarve.theorems._sampling import (
     record,
     train,
     train_descent,
+    train_flow,
     two_rays,
 )
 from gradstarve.theorems.laws.fates import MOST, STEPS, two_points
+from gradstarve.theorems.laws.modes import flow_times
 
 _TOLERANCE = 1e-10
 _STEPS = 600
@@ -96,6 +99,17 @@ def _steps(rng: np.random.Generator, loss: str, by: str, slope: float) -> Trials
     return _against_the_law(geometry, start, network, loss, dynamics, _STEPS // 4, f"{loss}, {by}")[0]
 
 
+def _flow(rng: np.random.Generator, loss: str, slope: float) -> Trials:
+    """The same without a step: the two clocks against the integrator, whose gaps count by its own tolerance."""
+    geometry = two_rays(rng, -1.0)
+    start = exclusive_start(rng, wrong_signs=0.5)
+    network = _leaky(start.network(rng, geometry), slope)
+    run, lost = train_flow(geometry.data, network, loss, flow_times(rng, geometry))
+    gaps, sides = law_gaps(geometry.data, network, loss, run, start.scale(geometry))
+    gaps = gaps * _TOLERANCE / FLOW_TOLERANCE
+    return Trials(gaps, lambda i: record(geometry.data, loss, network, i, **sides(i)), lost, f"{loss}, flow")
+
+
 def _one_side(rng: np.random.Generator, slope: float = 0.1) -> Trials:
     """Networks all of whose neurons end on one side, half of them having changed it: both classes are learnt."""
     geometry = two_rays(rng, -1.0)
@@ -153,11 +167,12 @@ def _sides(rng: np.random.Generator, loss: str, slope: float) -> Trials:
     return Trials(wrong.reshape(-1), numbers, (settled == 0).reshape(-1), f"{loss}, sides")
 
 
-_DRAWS = {"one side": _one_side, "sides": _sides, "steps": _steps}
+_DRAWS = {"one side": _one_side, "sides": _sides, "steps": _steps, "flow": _flow}
 _ROUNDS = (
     {"what": "one side"},
     {"what": "steps", "loss": "cross-entropy", "by": "plain", "slope": 0.3},
     {"what": "sides", "loss": "cross-entropy", "slope": 0.2},
+    {"what": "flow", "loss": "cross-entropy", "slope": 0.3},
     {"what": "steps", "loss": "hinge", "by": "momentum and decay", "slope": 0.1},
     {"what": "steps", "loss": "squared", "by": "plain", "slope": 0.5},
     {"what": "steps", "loss": "exponential", "by": "plain", "slope": 0.01},
@@ -165,6 +180,8 @@ _ROUNDS = (
     {"what": "steps", "loss": "cross-entropy", "by": "sharpness-aware", "slope": 0.2},
     {"what": "steps", "loss": "hinge", "by": "normalised", "slope": 0.05},
     {"what": "sides", "loss": "exponential", "slope": 0.01},
+    {"what": "flow", "loss": "exponential", "slope": 0.1},
+    {"what": "flow", "loss": "squared", "slope": 0.5},
 )
 
 
@@ -194,7 +211,8 @@ def _is_leaky(p: Any) -> bool:
     equation="22.1-22.2",
     title="Leaky networks learn both classes from either side",
     claim="neurons of a leaky ReLU with a > 0 run on S_+ = p_+ r_+ g_+ + slope p_- r_- g_-, those with a < 0 on "
-    "S_- = slope p_+ r_+ g_+ + p_- r_- g_-, by the factors of the dynamics; each ends on the side sign(a + z), and no class "
+    "S_- = slope p_+ r_+ g_+ + p_- r_- g_-, by the factors of the dynamics, e^(± the integral of S) for the flow; "
+    "each ends on the side sign(a + z), and no class "
     "is left unlearnt",
     formula=(
         r"\begin{split} a_j \,\pm\, z_j &\leftarrow (1 \,\pm\, \eta\, S_j)\, (a_j \,\pm\, z_j), \qquad "
@@ -211,17 +229,18 @@ def _is_leaky(p: Any) -> bool:
         ONE_RAY,
         Hypothesis("a slope above 0", _is_leaky),
         OFF_MANIFOLD,
-        "steps, not the flow; squared loss: a stable step size; sharpness-aware steps: a radius far below the weights",
+        "squared loss: a stable step size; sharpness-aware steps: a radius far below the weights",
         "where neurons end: cross-entropy or exponential loss, and steps of at most step_size S = 1/2",
     ),
     tolerance=_TOLERANCE,
     why_tolerance="accumulated rounding of 600 steps, at most 600 times 2e-16, made larger by up to 1e3 by neurons that "
-    "start within 1e-3 of the line z = -a; a wrong side and a class that is not learnt count as 1",
-    checked_with="simulate: descent on all weights of the leaky network by automatic differentiation",
+    "start within 1e-3 of the line z = -a; a wrong side and a class that is not learnt count as 1; a gap of the flow, whose "
+    "integrator is off by at most 1e-8, counts by a hundredth",
+    checked_with="simulate: descent on all weights of the leaky network by automatic differentiation; simulate_flow",
     default_trials=BATCH * len(_ROUNDS),
-    quick_trials=4 * BATCH,
+    quick_trials=5 * BATCH,
     single_tolerance=None,
-    dynamics=("descent",),
+    dynamics=("flow", "descent"),
     rounds=_ROUNDS,
     drops=(Drop("a slope above 0 (0 instead, where a neuron sees one class)", {"what": "one side", "slope": 0.0}),),
     figure=_draw,
