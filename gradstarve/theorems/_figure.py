@@ -142,10 +142,11 @@ class LawFigure:
             line = places(every if self.span is None else np.array(self.span), self.xscale)
             level = np.asarray(self.law(trial, line), float)
             ax.plot(line, level, color=colour, linewidth=1.6, zorder=3)
-            if self.label or j == lined[0]:
-                share = (k * each + list(lined).index(j) + 1) / (groups * each + 1)
-                spot = _at_share(_scaled(level, self.yscale), share)
-                named.append((float(line[spot]), float(level[spot]), self.label(trial) if self.label else name, colour))
+            if self.label:  # at its last mark
+                named.append((float(x.reshape(-1)[-1]), float(y.reshape(-1)[-1]), self.label(trial), colour))
+            elif j == lined[0]:  # groups at different heights
+                spot = _at_share(_scaled(level, self.yscale), (k + 1) / (groups + 1))
+                named.append((float(line[spot]), float(level[spot]), name, colour))
         return named
 
     def _failed(self, ax: Any, one: Counterexample) -> bool:
@@ -240,9 +241,11 @@ def _name_lines(ax: Any, labels: list[Name]) -> None:
     from matplotlib.patheffects import withStroke
 
     for x, y, text, colour in labels:
-        name = ax.annotate(
-            text, (x, y), (5, 3), textcoords="offset points", color=colour, fontsize=style.text_size(8.5), zorder=7
-        )
+        across, up = ax.transAxes.inverted().transform(ax.transData.transform((x, y)))
+        look: dict[str, Any] = {"ha": "right" if across > 0.72 else "left", "va": "top" if up > 0.85 else "bottom"}
+        shift = (-5 if across > 0.72 else 5, -3 if up > 0.85 else 3)
+        look |= {"textcoords": "offset points", "color": colour, "fontsize": style.text_size(8.5), "zorder": 7}
+        name = ax.annotate(text, (x, y), shift, **look)
         name.set_path_effects([withStroke(linewidth=2.5, foreground=ground())])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from gradstarve import theory
@@ -62,6 +61,7 @@ def _against(data: Dataset, network: TwoLayerReLU, loss: str, **more: Any) -> Tr
 
     numbers = recorded(data, loss, network)
     texts: dict[str, Any] = {"quantity": quantity, "when": "at the start", "axes": ("neuron", "point"), "group": loss}
+    texts["extra"] = {"sides": z[..., None] * labels, "motion": motion}
     return compared(against, 0.0, 1.0, numbers, **texts, **more)
 
 
@@ -85,17 +85,18 @@ def _pulled_back(rng: np.random.Generator) -> Trials:
 
 def _motions(trial: dict[str, Any]) -> Marks:
     """z_j y_i and d(w_j.x_i)/dt of all neurons and points, each over its largest."""
-    problem = Problem.read(trial)
+    return tuple(np.ravel(trial[name] / np.maximum(np.abs(trial[name]).max(), 1e-300)) for name in ("sides", "motion"))  # pyright: ignore[reportReturnType]
+
+
+def _pushed(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """The motions of a counterexample, differentiated again."""
+    problem = Problem.read({**numbers, "w": numbers["w"][None], "z": numbers["z"][None]})
     assert problem is not None
     assert isinstance(problem.data, Dataset)
     assert isinstance(problem.network, TwoLayerReLU)
-    points, labels = np.asarray(problem.data.points), np.asarray(problem.data.labels)
-    z, margins = np.asarray(problem.network.z), problem.margins
-    pull = np.asarray(problem.data.weights) * labels * np.asarray(as_loss(problem.loss).residual(jnp.asarray(margins)))
-    active = np.asarray(problem.network.w) @ points.T > 0
-    motion = z[:, None] * ((active * pull) @ points @ points.T)
-    signs = z[:, None] * labels
-    return tuple(np.ravel(v / np.maximum(np.abs(v).max(), 1e-300)) for v in (signs, motion))  # pyright: ignore[reportReturnType]
+    motion = np.asarray(descent_gradient(problem.data, problem.network, problem.loss).w) @ np.asarray(problem.data.points).T
+    sides = np.asarray(problem.network.z)[..., None] * np.asarray(problem.data.labels)
+    return *_motions({"sides": sides, "motion": motion}), [], []
 
 
 def _forbidden(ax: Any) -> None:
@@ -132,7 +133,7 @@ def _forbidden(ax: Any) -> None:
         span=(-1.0, 1.0),
         behind=_forbidden,
         gap="motion against sign(z y), over all pushes",
-        without=lambda numbers: (*_motions(numbers), [], []),
+        without=_pushed,
     ),
 )
 def sign(rng: np.random.Generator, loss: str) -> Trials:
