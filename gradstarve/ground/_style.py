@@ -10,6 +10,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from gradstarve.ground import _files as files
@@ -141,6 +142,18 @@ def new_figure(width: int | float, height: int | float, layout: Any = "constrain
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout=layout)
+
+
+def headline(figure: Any, first: str, second: str = "", size: int | float = 13) -> None:
+    """Put a bold line over a figure, which says what it shows, and plain lines under it, both broken to its width."""
+    width, height = figure.get_size_inches()
+    bold = wrap(first.replace(" = ", "\u00a0=\u00a0"), int(9.6 * width * 13 / size))
+    plain = [line for part in second.splitlines() for line in wrap(part.replace(" = ", "\u00a0=\u00a0"), int(14 * width))]
+    # The empty lines keep the room that the plain ones take.
+    text = "\n".join(bold) + "\n" * len(plain)
+    figure.suptitle(text, x=0.012, ha="left", fontsize=size, fontweight="bold", linespacing=1.35)
+    below = (0.11 + len(bold) * size * 1.35 / 72) / height
+    figure.text(0.012, 1 - below, "\n".join(plain), fontsize=10.5, color=INK, va="top", linespacing=1.2)
 
 
 def signed_map() -> Any:

@@ -14,7 +14,6 @@ in any network as f(r_k e_k), its logit on an input that shows feature k and not
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +33,7 @@ from gradstarve.ground import (
     as_seed,
     check_positive,
     deprecated,
+    headline,
     new_figure,
     number,
     one_key,
@@ -512,8 +512,8 @@ def draw(study: Any, path: Any = None) -> Any:
             panels[-1, j].set_xscale("log")
             panels[-1, j].set_xlim(study.times[0], study.times[-1] * 1.1)
         wide = len(losses) > 2
-        lines = [line for part in _title(study) for line in textwrap.wrap(part, 125 if wide else 90)]
-        figure.suptitle("\n".join(lines), x=0.012, ha="left", fontsize=11.5 if wide else 10, linespacing=1.5)
+        first, *rest = _title(study)
+        headline(figure, first, "\n".join(rest))
         handles, labels = _legend(study, wide)
         figure.legend(
             handles, labels, loc="outside lower center", ncols=3 if wide else 2, columnspacing=2.0

@@ -55,6 +55,7 @@ from gradstarve.ground import (
     as_seed,
     check_positive,
     deprecated,
+    headline,
     new_figure,
     number,
     one_key,
@@ -532,7 +533,7 @@ def draw(study: Any, path: Any = None) -> Any:
             panel.tick_params(axis="y", length=0)
             for row in range(0, rows, 2):
                 panel.axhspan(row - 0.5, row + 0.5, color=FAINT, alpha=0.4, linewidth=0, zorder=0)
-        figure.suptitle(_title(study), x=0.012, ha="left", fontsize=11.5, linespacing=1.5)
+        headline(figure, *_title(study))
         handles, labels = _legend(study)
         columns = len(handles) if len(handles) < 7 else -(-len(handles) // 2)
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.8)
@@ -541,14 +542,14 @@ def draw(study: Any, path: Any = None) -> Any:
     return figure
 
 
-def _title(study: Any) -> str:
+def _title(study: Any) -> tuple[str, str]:
     s = study.settings
     types = ", ".join(
         f"{{{', '.join(str(k + 1) for k, shown in enumerate(row) if shown)}}} {number(p)}"
         for row, p in zip(s["types"], s["probabilities"], strict=True)
     )
     return (
-        f"Remedies for a starved feature, on samples that show the features {types}\n"
+        f"Remedies for a starved feature, on samples that show the features {types}",
         f"{s['networks']} ordinary ReLU networks of {s['width']} neurons under each, {s['steps']} steps of size "
         f"{s['step_size']:g}: median, and 10 to 90 % of networks. Penalty: spectral decoupling"
     )

@@ -20,6 +20,7 @@ from gradstarve.ground import (
     as_choice,
     as_floats,
     as_number,
+    headline,
     html_table,
     new_figure,
     number,
@@ -500,7 +501,7 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
             # As many columns as fit into nine inches.
             columns = max(1, min(4, len(labels), 110 // (max(map(len, labels)) + 8)))
             figure.legend(handles, labels, loc="outside lower center", ncols=columns)
-        figure.suptitle(_title(result, len(configurations)), x=0.012, ha="left", fontsize=12, fontweight="bold")
+        headline(figure, _title(result, len(configurations)), size=12)
         if path is not None:
             save(figure, path)
     return figure
