@@ -1,5 +1,5 @@
-"""The command line: `gradstarve overlay`, `sweep`, `starve`, `shortcut`, `digits`, `phase`, `figures`, `align`, `optimisers`,
-`stability`, `plasticity`, `derive`, `verify`, `report`.
+"""The command line: `gradstarve overlay`, `sweep`, `starve`, `shortcut`, `digits`, `phase`, `figures`, `align`,
+`optimisers`, `stability`, `plasticity`, `derive`, `verify`, `report`.
 
 Everything heavy is imported inside the commands, so that `--help` and the completion of a word are quick. The process is
 ours, so it runs in float64. Results go to standard output, and everything else that is told to standard error.

@@ -443,9 +443,9 @@ def key_figures(
 ) -> None:
     """Draw the key figures: each shows one claim, with laws as lines and networks trained beside them as marks.
 
-    hero: 512 networks on the curves that were drawn before they were trained. collapse: twelve classes on one curve. failure:
-    which neurons learn, and how often a class is never learnt. prediction: what a patch on real digits starves, and what
-    helps. Prints the conclusion of each and the numbers behind it.
+    hero: 512 networks on the curves that were drawn before they were trained. collapse: twelve classes on one curve.
+    failure: which neurons learn, and how often a class is never learnt. prediction: what a patch on real digits starves, and
+    what helps. Prints the conclusion of each and the numbers behind it.
     """
     wanted = list(dict.fromkeys(names or KEY_FIGURES))
     for name in wanted:

@@ -148,7 +148,7 @@ def headline(figure: Any, first: str, second: str = "", size: int | float = 13) 
     """Put a bold line over a figure, which says what it shows, and plain lines under it, both broken to its width."""
     width, height = figure.get_size_inches()
     bold = wrap(first.replace(" = ", "\u00a0=\u00a0"), int(9.6 * width * 13 / size))
-    plain = [line for part in second.splitlines() for line in wrap(part.replace(" = ", "\u00a0=\u00a0"), int(14 * width))]
+    plain = [line for part in second.splitlines() for line in wrap(part.replace(" = ", "\u00a0=\u00a0"), int(12.8 * width))]
     # The empty lines keep the room that the plain ones take.
     text = "\n".join(bold) + "\n" * len(plain)
     figure.suptitle(text, x=0.012, ha="left", fontsize=size, fontweight="bold", linespacing=1.35)
