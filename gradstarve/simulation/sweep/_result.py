@@ -367,10 +367,10 @@ class SweepResult:
 
         return merged([self, *others])
 
-    def plot(self, path: Any = None, configurations: Sequence[int] | None = None) -> Any:
+    def plot(self, path: Any = None, configurations: Sequence[int] | None = None, law: Any = None) -> Any:
         """Error bands over the steps and the share that has learnt, as a matplotlib `Figure`, saved to `path` if there is
         one; see `draw`."""
-        return draw(self, path, configurations)
+        return draw(self, path, configurations, law)
 
 
 def picklable(one: Configuration) -> Configuration:
@@ -454,17 +454,24 @@ _BANDS = 2  # more of them are a grey mass
 _LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1, 2)))
 
 
-def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
+def drawn_configurations(result: Any) -> list[int]:
+    """Up to seven configurations by number, spread evenly over all."""
+    total = len(result.configurations)
+    return [int(i) for i in np.unique(np.linspace(0, total - 1, min(total, len(COLOURS))).round())]
+
+
+def draw(result: Any, path: Any, configurations: Sequence[int] | None, law: Any = None) -> Any:
     """The figure of a `SweepResult`, saved to `path` too if there is one.
 
     Left the error over the steps, on a logarithmic axis: the median over networks and, where there are at most two
     configurations, the band of 5 to 95 % of them (more would lie on top of each other). Right the share of networks with an
     error below the threshold. `configurations` (by number, the last name of `over` running fastest) chooses what is drawn;
-    by default up to seven, spread evenly.
+    by default up to seven, spread evenly. `law`: errors by the law of some of the networks of each that is drawn,
+    [configurations, networks, records], NaN where there is none; drawn as circles on top.
     """
     total = len(result.configurations)
     if configurations is None:
-        configurations = [int(i) for i in np.unique(np.linspace(0, total - 1, min(total, len(COLOURS))).round())]
+        configurations = drawn_configurations(result)
     bad = [i for i in configurations if not 0 <= i < total]
     if bad or len(configurations) == 0:
         raise ValueError(f"configurations must be some of 0..{total - 1}, got {list(configurations)!r}")
@@ -485,6 +492,12 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
                 left.fill_between(result.grid, low, high, color=line["color"], alpha=0.16, linewidth=0)
             left.plot(result.grid, middle, **line)
             right.plot(result.grid, 100 * learnt[which], **line)
+            if law is not None and np.isfinite(law[place]).all():
+                some = np.unique(np.linspace(0, len(result.grid) - 1, 13).round().astype(int))
+                mark: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": line["color"], "markersize": 5}
+                mark |= {"markerfacecolor": "white", "zorder": 4}
+                left.plot(result.grid[some], np.median(law[place], axis=0)[some], **mark)
+                right.plot(result.grid[some], 100 * (law[place] < result.threshold).mean(0)[some], **mark)
         left.axhline(result.threshold, color=GUIDE, linewidth=0.8, linestyle=":")
         left.set_yscale("log")
         what = "median, band of 5–95 %" if len(configurations) <= _BANDS else "median"
@@ -497,7 +510,12 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
             panel.set_xlabel("step k")
             panel.set_xlim(result.grid[0], result.grid[-1])
         handles, labels = left.get_legend_handles_labels()
-        if total > 1:
+        if law is not None and np.isfinite(law).all((1, 2)).any():
+            from matplotlib.lines import Line2D
+
+            handles.append(Line2D([], [], marker="o", linestyle="none", color=GUIDE, markerfacecolor="white"))
+            labels.append(f"law, {law.shape[1]} of the networks")
+        if total > 1 or law is not None:
             # As many columns as fit into nine inches.
             columns = max(1, min(4, len(labels), 110 // (max(map(len, labels)) + 8)))
             figure.legend(handles, labels, loc="outside lower center", ncols=columns)
