@@ -3,4 +3,4 @@
 from gradstarve.comparison._gaps import ClassGap, Comparison, Worst, compare
 from gradstarve.comparison._sweeps import law_of_sweep
 
-__all__ = ["ClassGap", "Comparison", "Worst", "compare", "law_of_sweep"]
+__all__ = ["ClassGap", "Comparison", "Worst", "compare"]

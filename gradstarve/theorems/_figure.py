@@ -129,7 +129,8 @@ class LawFigure:
         each = self.each or max(1, round(4 / groups))
         # From those that move most down: neither all alike, nor one that stands still.
         size = np.argsort([-float(np.ptp(_scaled(y, self.yscale))) for _, _, y in trials], kind="stable")
-        lined = size[:1] if self.one_line else size[np.unique((np.arange(each) * size.size * 3) // (each * 4))]
+        last = min(size.size, max(each, size.size * 3 // 4)) - 1
+        lined = size[:1] if self.one_line else size[np.unique(np.linspace(0, last, each).round().astype(int))]
         look: dict[str, Any] = {"marker": sign, "linestyle": "none", "color": colour, "zorder": 4}
         look |= {"markerfacecolor": ground(), "markeredgewidth": 1.1}
         named = []

@@ -480,6 +480,7 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None, law: Any 
     with sheet():
         figure = new_figure(9, 4.6)
         left, right = figure.subplots(1, 2)
+        told = False  # whether there is a law of any
         for place, which in enumerate(configurations):
             line = {
                 "color": COLOURS[place % len(COLOURS)],
@@ -493,6 +494,7 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None, law: Any 
             left.plot(result.grid, middle, **line)
             right.plot(result.grid, 100 * learnt[which], **line)
             if law is not None and np.isfinite(law[place]).all():
+                told = True
                 some = np.unique(np.linspace(0, len(result.grid) - 1, 13).round().astype(int))
                 mark: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": line["color"], "markersize": 5}
                 mark |= {"markerfacecolor": "white", "zorder": 4}
@@ -510,12 +512,12 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None, law: Any 
             panel.set_xlabel("step k")
             panel.set_xlim(result.grid[0], result.grid[-1])
         handles, labels = left.get_legend_handles_labels()
-        if law is not None and np.isfinite(law).all((1, 2)).any():
+        if told:
             from matplotlib.lines import Line2D
 
             handles.append(Line2D([], [], marker="o", linestyle="none", color=GUIDE, markerfacecolor="white"))
             labels.append(f"law, {law.shape[1]} of the networks")
-        if total > 1 or law is not None:
+        if total > 1 or told:
             # As many columns as fit into nine inches.
             columns = max(1, min(4, len(labels), 110 // (max(map(len, labels)) + 8)))
             figure.legend(handles, labels, loc="outside lower center", ncols=columns)
