@@ -78,7 +78,7 @@ def test_a_large_step_is_on_the_law_of_steps_and_off_the_flow(x64):
     assert np.abs(found["large_law"] - flow).max() > 0.1
 
 
-def test_the_command(tmp_path):
+def test_the_command(x64, tmp_path):
     done = CliRunner().invoke(cli.app, ["figures", "collapse", "--quick", "--figures", "svg", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("4 classes whose speeds p r differ")
@@ -89,7 +89,7 @@ def test_the_command(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["colapse", 3])
-def test_errors(name):
+def test_errors(x64, name):
     with pytest.raises(ValueError, match="name must be one of hero, collapse, failure, prediction, got"):
         key_figure(name)
     done = CliRunner().invoke(cli.app, ["figures", "colapse"])
