@@ -495,11 +495,7 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None, law: Any 
             right.plot(result.grid, 100 * learnt[which], **line)
             if law is not None and np.isfinite(law[place]).all():
                 told = True
-                some = np.unique(np.linspace(0, len(result.grid) - 1, 13).round().astype(int))
-                mark: dict[str, Any] = {"marker": "o", "linestyle": "none", "color": line["color"], "markersize": 5}
-                mark |= {"markerfacecolor": "white", "zorder": 4}
-                left.plot(result.grid[some], np.median(law[place], axis=0)[some], **mark)
-                right.plot(result.grid[some], 100 * (law[place] < result.threshold).mean(0)[some], **mark)
+                _circles(left, right, result, law[place], line["color"])
         left.axhline(result.threshold, color=GUIDE, linewidth=0.8, linestyle=":")
         left.set_yscale("log")
         what = "median, band of 5–95 %" if len(configurations) <= _BANDS else "median"
@@ -516,7 +512,7 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None, law: Any 
             from matplotlib.lines import Line2D
 
             handles.append(Line2D([], [], marker="o", linestyle="none", color=GUIDE, markerfacecolor="white"))
-            labels.append(f"law, {law.shape[1]} of the networks")
+            labels.append(f"law of {law.shape[1]} of them, 95 %")
         if total > 1 or told:
             # As many columns as fit into nine inches.
             columns = max(1, min(4, len(labels), 110 // (max(map(len, labels)) + 8)))
@@ -525,6 +521,20 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None, law: Any 
         if path is not None:
             save(figure, path)
     return figure
+
+
+def _circles(left: Any, right: Any, result: Any, law: np.ndarray, colour: str) -> None:
+    """The median of the errors by the law [networks, records] and the share below the threshold, with 95 % intervals."""
+    some = np.unique(np.linspace(0, len(result.grid) - 1, 13).round().astype(int))
+    law, steps = law[:, some], result.grid[some]
+    mark: dict[str, Any] = {"fmt": "o", "color": colour, "markersize": 5, "markerfacecolor": "white", "zorder": 4}
+    mark |= {"elinewidth": 1.0}
+    # The median of so many lies between the quantiles 1/2 ± 0.98/sqrt(n) of all: far apart where half of them fail.
+    low, high = np.quantile(law, np.clip(0.5 + np.array([-0.98, 0.98]) / np.sqrt(len(law)), 0, 1), axis=0)
+    middle = np.median(law, axis=0)
+    left.errorbar(steps, middle, np.stack([middle - low, high - middle]), **mark)
+    share = (law < result.threshold).mean(0)
+    right.errorbar(steps, 100 * share, 196 * np.sqrt(share * (1 - share) / len(law)), **mark)
 
 
 def _name(result: Any, which: int) -> str:

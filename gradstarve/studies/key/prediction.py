@@ -163,7 +163,7 @@ def _draw_remedies(panel: Any, numbers: dict[str, Any]) -> None:
     for level, text in ((plain, "no remedy"), (clean, "no patch")):
         panel.axvline(level, color=GUIDE, linewidth=1, linestyle=(0, (4, 2)), zorder=0)
         panel.annotate(text, (level, -0.75), ha="center", va="bottom", color=NOTE, fontsize=9, annotation_clip=False)
-    reach = max(numbers["accuracy"].max(), clean) + 8
+    reach = max(numbers["accuracy"].max(), clean) + 13
     for y, (mean, low, high) in zip(place, numbers["accuracy"], strict=True):
         colour = COLOURS[0] if low > plain else GUIDE if high >= plain else COLOURS[1]
         panel.plot([plain, mean], [y, y], color=colour, linewidth=2.5, alpha=0.5, zorder=1)

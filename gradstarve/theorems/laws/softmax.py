@@ -94,7 +94,7 @@ def _without(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
 
 def _figure(pace: str) -> LawFigure:
     up = "gap between the outputs of\nthe true class and another"
-    return LawFigure(_marks, _law, f"time of the class: {pace}", up, without=_without)
+    return LawFigure(_marks, _law, f"time of the class: {pace}", up, xscale="log", without=_without)
 
 
 @register(
