@@ -461,9 +461,10 @@ def _with_leavers(numbers: dict[str, Any], shown: Any = np.asarray) -> tuple[Any
         law = hinge_logit(run.rate, run.norm, a, zeta, tau / run.rate)[0]
         return run.rate * run.times, shown(run.margins), tau, shown(law)
     kappa, u0 = invariants(run.norm, a, zeta)[0][0], float(run.norm * np.sum(a * zeta))
-    u = np.linspace(u0, max(u0, float(run.margins.max())), 60)
+    u = np.linspace(u0, u0 + 15, 400)
     tau = np.asarray(special.clock_integral(run.problem.loss, u0, u, kappa))
-    return run.rate * run.times, shown(run.margins), tau, shown(u)
+    seen = tau <= run.rate * run.times[-1]
+    return run.rate * run.times, shown(run.margins), tau[seen], shown(u[seen])
 
 
 def _as_if_balanced(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any] | None:
