@@ -38,7 +38,8 @@ class LawFigure:
     """The figure of a law, the `figure` of `register`: called with an outcome, axes, and counterexamples if there are any.
 
     - `marks(trial)`: where the training of a recorded trial was: places across and trained numbers, [k] each, or None for a
-      trial that is not to be drawn. A trial is its recorded numbers, its "group", and its rows of the arrays in `extra`;
+      trial that is not to be drawn; nor is one without the numbers that `marks` asks for. A trial is its recorded numbers,
+      its "group", and its rows of the arrays in `extra`;
     - `law(trial, x)`: what the formula says at the places `x`, for the same trial;
     - `across`, `up`: names of the two axes, words before symbols;
     - `each`: how many trials of a group get a line, by default four in all; `groups`: how many groups are drawn;
@@ -105,26 +106,36 @@ class LawFigure:
         _legend(ax if strip is None else strip, failed)
 
     def _trials(self, outcome: Outcome) -> dict[str, list[Drawn]]:
-        """Of the groups with most trials, or of the parts of the first group's: the trials that have marks, by name."""
+        """The trials that have marks, of the groups with most trials, by name; or those of their parts."""
         rows = {k: v for k, v in outcome.extra.items() if isinstance(v, np.ndarray) and len(v) == outcome.trials}
         decided = ~np.isnan(outcome.gaps)
         in_order = list(dict.fromkeys(outcome.groups[decided].tolist()))
-        found: dict[str, list[Drawn]] = {}
         counts = {name: int(np.sum(decided & (outcome.groups == name))) for name in in_order}
-        for name in in_order:
-            if name not in sorted(in_order, key=lambda one: -counts[one])[: self.groups]:
-                continue
+        largest = sorted(in_order, key=lambda one: -counts[one])[: self.groups]
+        chosen = [name for name in in_order if name in largest]
+        found: dict[str, list[Drawn]] = {} if self.parts else {name: [] for name in chosen}
+        for name in chosen:
             mine = np.flatnonzero((outcome.groups == name) & decided)
             for i in mine[np.unique(np.linspace(0, mine.size - 1, min(mine.size, _MOST)).astype(int))]:
                 trial = {**outcome.instance(int(i)), **{key: value[i] for key, value in rows.items()}}
-                for part, one in (self.parts(trial) if self.parts else {name: trial}).items():
-                    marks = self.marks(one)
-                    if marks is not None:
-                        found.setdefault(part, []).append((one, *(np.asarray(v, float) for v in marks)))
+                for part, one in self._curves(name, trial).items():
+                    x, y = (np.asarray(v, float) for v in one[1])
+                    found.setdefault(part, []).append((one[0], x, y))
         return found
+
+    def _curves(self, name: str, trial: dict[str, Any]) -> dict[str, tuple[dict[str, Any], Marks]]:
+        """The parts of a trial that have marks, or the trial itself by the name of its group."""
+        try:
+            parts = self.parts(trial) if self.parts else {name: trial}
+            marks = {part: (one, self.marks(one)) for part, one in parts.items()}
+        except KeyError:  # an outcome that was read or made up, without what the draw keeps for the figure
+            return {}
+        return {part: (one, of) for part, (one, of) in marks.items() if of is not None}
 
     def _group(self, ax: Any, name: str, trials: list[Drawn], k: int, groups: int) -> list[Name]:
         """Draw one group; where its lines are named, and how."""
+        if not trials:
+            return []
         colour, sign = _GROUPS[k % len(_GROUPS)], _SIGNS[k % len(_SIGNS)]
         each = self.each or max(1, round(4 / groups))
         # From those that move most down: neither all alike, nor one that stands still.

@@ -28,6 +28,9 @@ def drawn(figure, found=None, counterexamples=()):
     return axes, axes.figure.axes[1]
 
 
+# Counterexamples that cannot stand on the axes of their law: they are not curves of the same quantity.
+UNMARKED = {"inflections", "weight-decay-and-momentum", "hinge-exact", "generator-signal"}
+
 EXPONENTIAL = LawFigure(
     lambda trial: (X, trial["trained"]),
     lambda trial, x: np.exp(trial["c"] * x),
@@ -114,6 +117,18 @@ def test_the_figure_takes_the_colours_of_the_caller():
         axes, strip = draw(row).axes
     assert {to_hex(line.get_markerfacecolor()) for line in marked(axes)} == {"#000000"}
     assert to_hex(strip.lines[0].get_color()) == "#ffffff"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if isinstance(entry.figure, LawFigure)])
+def test_every_law_has_lines_and_marks(name):
+    row = verify(name, quick=True, key=7, progress=False).rows[0]
+    axes, strip = draw(row).axes
+    assert solid(axes)
+    assert marked(axes)
+    assert len(strip.collections[0].get_offsets()) == row.outcome.trials - row.outcome.undecided
+    red = any(to_hex(line.get_color()).upper() == COLOURS[1] for line in axes.lines)
+    assert red or name in UNMARKED
 
 
 def test_no_entry_is_a_histogram_of_gaps_but_one():

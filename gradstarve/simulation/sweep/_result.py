@@ -508,7 +508,7 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None, law: Any 
             panel.set_xlabel("step k")
             panel.set_xlim(result.grid[0], result.grid[-1])
         handles, labels = left.get_legend_handles_labels()
-        if told:
+        if told and law is not None:
             from matplotlib.lines import Line2D
 
             handles.append(Line2D([], [], marker="o", linestyle="none", color=GUIDE, markerfacecolor="white"))

@@ -83,7 +83,7 @@ def conclusion(numbers: dict[str, Any]) -> str:
 def rows(numbers: dict[str, Any]) -> list[tuple[str, ...]]:
     """A row a class."""
     head = ("frequency p", "norm r", "neurons", "time to error 1/4", "2 p r t there", "largest gap")
-    found = [head]
+    found: list[tuple[str, ...]] = [head]
     half = float(np.interp(-0.25, -numbers["curve"], numbers["tau"]))
     for k in np.argsort(-numbers["frequency"] * numbers["norm"]):
         p, r = numbers["frequency"][k], numbers["norm"][k]

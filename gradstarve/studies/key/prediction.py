@@ -48,7 +48,7 @@ def _images() -> np.ndarray:
     return np.concatenate([with_patch(plus[:3]), plus[3:4], minus[:2]]).reshape(-1, 8, 8)
 
 
-def _index(pair: tuple[int, int], share: float, value: float, seed: int) -> tuple[float, float]:
+def _index(pair: tuple[int, ...], share: float, value: float, seed: int) -> tuple[float, float]:
     """The starvation index predicted before training, and trained."""
     patched, clean = (datasets.digits(pair, key=seed, patch=part, patch_value=value) for part in (share, 0.0))
     labels = np.asarray(patched.train.labels)
@@ -61,7 +61,7 @@ def _index(pair: tuple[int, int], share: float, value: float, seed: int) -> tupl
     descent = GradientDescent(jnp.asarray(report.horizon * some.size / _STEPS))
     test, answers = np.asarray(clean.test.points), np.asarray(clean.test.labels)
     test = test[answers > 0]
-    start = np.asarray(network(test)).mean()
+    start = np.asarray(network(jnp.asarray(test))).mean()
     gains = [_trained(data, some, network, descent, test) - start for data in (patched, clean)]
     return float(law.index[law.at]), float(1 - gains[0] / gains[1])
 

@@ -265,7 +265,7 @@ def _not_alone(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     assert problem is not None
     assert isinstance(problem.data, Dataset)
     assert isinstance(problem.network, TwoLayerReLU)
-    sides = _together(problem.data, problem.network, problem.loss)[0].extra
+    sides = _together(problem.data, problem.network, str(problem.loss))[0].extra
     x, y = (np.ravel(sides[name][0]) for name in ("law", "trained"))
     return x, y, np.sort(x), np.sort(x)
 

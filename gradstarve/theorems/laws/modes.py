@@ -232,9 +232,10 @@ def _pair_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     problem = Problem.read(trial["first"])
     assert problem is not None
     _, a, zeta = problem.neurons
-    on = np.asarray(problem.network.w) @ np.asarray(problem.data.points)[0] > 0
+    network: Any = problem.network
+    on = np.asarray(network.w) @ np.asarray(problem.data.points)[0] > 0
     start = ExclusiveInit(np.where(on, 1.0, 0.0)[None], np.where(on, a, 0)[None], np.where(on, zeta, 0)[None])
-    return _universal(problem.loss, np.linalg.norm(np.asarray(problem.data.points)[0]), start, x)[0]
+    return _universal(str(problem.loss), np.linalg.norm(np.asarray(problem.data.points)[0]), start, x)[0]
 
 
 def _other_kappa(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
@@ -462,7 +463,7 @@ def _with_leavers(numbers: dict[str, Any], shown: Any = np.asarray) -> tuple[Any
         return run.rate * run.times, shown(run.margins), tau, shown(law)
     kappa, u0 = invariants(run.norm, a, zeta)[0][0], float(run.norm * np.sum(a * zeta))
     u = np.linspace(u0, u0 + 15, 400)
-    tau = np.asarray(special.clock_integral(run.problem.loss, u0, u, kappa))
+    tau = np.asarray(special.clock_integral(str(run.problem.loss), u0, u, kappa))
     seen = tau <= run.rate * run.times[-1]
     return run.rate * run.times, shown(run.margins), tau[seen], shown(u[seen])
 
@@ -622,7 +623,7 @@ def _drifted(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     assert isinstance(problem.network, TwoLayerReLU)
     run = train_descent(problem.data, problem.network, problem.loss, numbers["step_size"], steps, steps)
     found = {name: value[0] for name, value in _lengths(problem.network, run.final).items()}  # pyright: ignore[reportArgumentType]
-    line = np.linspace(*np.sort(found["read_out"]), 50)
+    line = np.linspace(found["read_out"].min(), found["read_out"].max(), 50)
     return found["read_out"], found["first_layer"], line, _hyperbola(found, line)
 
 
