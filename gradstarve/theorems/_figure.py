@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from textwrap import fill
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gradstarve import theory
 from gradstarve.ground import COLOURS, short_repr, style
 from gradstarve.problem import GradientDescent
 from gradstarve.theorems._entry import Counterexample, Outcome, Problem
+from gradstarve.theorems._formulas import RESIDUALS, mode_curve
+from gradstarve.theorems._sampling import BATCH
 
 Marks = tuple[Any, Any]
 """Places across and the trained numbers there, [k] each."""
@@ -47,6 +51,7 @@ class LawFigure:
     - `parts(trial)`: several curves of one trial by name, each as a trial of its own; they take the place of the groups;
     - `label(trial)`: what the line of a trial is called; without it a line has the name of its group;
     - `span`: the two ends of the lines, if not those of the marks;
+    - `dense`: at how many places the law is asked for;
     - `xscale`, `yscale`, `xlim`, `ylim`: of the axes; `gap`: what the gap is, under the strip;
     - `behind(ax)`: draws what else belongs on the axes, such as a region;
     - `without(numbers)`: (x, trained, x_law, law) of a counterexample, or None; by default `marks`, and the law as recorded.
@@ -75,6 +80,7 @@ class LawFigure:
     parts: Callable[[dict[str, Any]], dict[str, dict[str, Any]]] | None = None
     label: Callable[[dict[str, Any]], str] | None = None
     span: tuple[float, float] | None = None
+    dense: int = _DENSE
     xscale: Any = "linear"
     yscale: Any = "linear"
     xlim: tuple[float | None, float | None] = (None, None)
@@ -151,7 +157,7 @@ class LawFigure:
             if j not in lined:
                 continue
             every = np.concatenate([x.reshape(-1) for _, x, _ in trials]) if self.one_line else x
-            line = places(every if self.span is None else np.array(self.span), self.xscale)
+            line = places(every if self.span is None else np.array(self.span), self.xscale, self.dense)
             level = np.asarray(self.law(trial, line), float)
             ax.plot(line, level, color=colour, linewidth=1.6, zorder=3)
             if self.label:  # at its last mark
@@ -197,13 +203,13 @@ def ink() -> Any:
     return mpl.rcParams["axes.edgecolor"]
 
 
-def places(x: Any, scale: str) -> np.ndarray:
+def places(x: Any, scale: str, count: int = _DENSE) -> np.ndarray:
     """Where a line through the marks `x` is drawn, from the first of them, or from 0, to the last."""
     x = np.asarray(x, float)
     if scale == "log":
         some = x[x > 0]
-        return np.geomspace(some.min() / 1.5, some.max() * 1.1, _DENSE)
-    return np.linspace(min(0.0, x.min()), x.max(), _DENSE)
+        return np.geomspace(some.min() / 1.5, some.max() * 1.1, count)
+    return np.linspace(min(0.0, x.min()), x.max(), count)
 
 
 def draw_strip(outcome: Outcome, ax: Any, gap: str, colours: dict[str, str]) -> None:
@@ -296,6 +302,13 @@ class _Run:
         """r of the class."""
         return float(np.linalg.norm(np.asarray(self.problem.data.points)[self.point]))
 
+    @property
+    def orthogonal(self) -> bool:
+        """Whether no point of the other class has anything in common with this one, so that neurons that leave are dead."""
+        points: Any = np.asarray(self.problem.data.points)
+        others = np.asarray(self.problem.data.labels) != self.label  # pyright: ignore[reportAttributeAccessIssue]
+        return bool(np.all(np.abs(points[others] @ points[self.point]) < 1e-9 * self.norm**2))
+
     def neurons(self) -> tuple[np.ndarray, np.ndarray]:
         """a and zeta [h] of the neurons that are active on the class at the start, 0 of the others."""
         w, z = (np.asarray(getattr(self.problem.network, name)) for name in ("w", "z"))
@@ -347,20 +360,34 @@ MARGIN = "margin of the class\n(its logit u)"
 
 
 def solution_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
-    """The margin that `theory.solve` says the class of `read_run` has at 2 p r t = x."""
+    """The margin of the class of `read_run` at 2 p r t = x: by (3.2) and (3.10), or for descent, and for classes that
+    exchange neurons, by `theory.solve`."""
     run = read_run(trial)
     assert run is not None
+    a, zeta = run.neurons()
+    if run.step is None and (run.orthogonal or np.all((a == 0) | (zeta > -a))):
+        return mode_curve(residual_of(run.problem.loss), run.norm, a, zeta, x)
+    # As many networks and times as in a batch, for which the law is compiled already.
     times, dynamics = x / run.rate, None
+    network: Any = jax.tree.map(lambda leaf: jnp.asarray(np.stack([np.asarray(leaf)] * BATCH)), run.problem.network)
     if run.step is not None:
-        numbers = [trial.get(name, usual) for name, usual in _DYNAMICS]
-        dynamics = GradientDescent(*numbers)
-        times = np.rint(times / run.step)
-    given: Any = (run.problem.data, run.problem.network, run.problem.loss, dynamics)
-    logits = np.asarray(theory.solve(*given).logits(times))
-    return run.label * logits[..., run.point]
+        numbers = {name: np.full(BATCH, trial[name]) for name in _NUMBERS if name in trial}
+        dynamics = GradientDescent(**numbers, nesterov=bool(trial.get("nesterov", False)))
+        times = np.rint(times / run.step).astype(int)
+    count = run.times.size
+    padded = np.concatenate([times, np.repeat(times[-1:], -times.size % count)]).reshape(-1, count)
+    given: Any = (run.problem.data, network, run.problem.loss, dynamics)
+    solution = theory.solve(*given)
+    found = np.concatenate([np.asarray(solution.logits(part))[0, :, run.point] for part in padded])
+    return run.label * found[: times.size]
 
 
-_DYNAMICS = (("step_size", 0.0), ("momentum", 0.0), ("nesterov", False), ("weight_decay", 0.0))
+def residual_of(loss: Any) -> Callable[[Any], Any]:
+    """g of a named loss in NumPy, of any other as it computes it."""
+    return RESIDUALS[loss] if isinstance(loss, str) else lambda u: np.asarray(loss.residual(jnp.asarray(u)))
+
+
+_NUMBERS = ("step_size", "momentum", "weight_decay")
 
 
 def of_solution(up: str = ERROR, shown: Callable[[Any], Any] | None = None, **more: Any) -> LawFigure:

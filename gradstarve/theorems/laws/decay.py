@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.integrate import solve_ivp
 
 from gradstarve import theory
 from gradstarve.problem import Dataset, GradientDescent, TwoLayerReLU
@@ -231,7 +232,10 @@ def _decayed_marks(trial: dict[str, Any]) -> Marks:
 
 def _decayed_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     p, r, start = _decayed_run(trial)
-    return np.asarray(theory.decayed_logit(p, r, start, trial["weight_decay"], trial["loss"], x / (2 * p * r)))
+    g, decay = RESIDUALS[trial["loss"]], trial["weight_decay"] / (p * r)
+    # log u, so that a mode that is forgotten stays above 0.
+    flow = solve_ivp(lambda _, v: g(np.exp(v)) - decay, (0, x[-1]), [np.log(start)], t_eval=x, rtol=1e-7)
+    return np.exp(flow.y[0])
 
 
 def _decayed_off_balance(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any] | None:

@@ -11,6 +11,7 @@ from gradstarve import theory
 from gradstarve.problem import DeepReLU, as_loss
 from gradstarve.theorems._entry import BELOW_ONE, ONE_RAY, ORTHOGONAL
 from gradstarve.theorems._figure import ERROR, LawFigure, Marks, error, read_run
+from gradstarve.theorems._formulas import RESIDUALS, path_curve
 from gradstarve.theorems._register import EACH_LOSS, Drop, Trials, at_time, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
@@ -144,8 +145,7 @@ def _path_of(trial: dict[str, Any]) -> tuple[float, float, float]:
 
 
 def _path_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
-    p, r, pace = _path_of(trial)
-    return np.asarray(theory.depth_mode(p, r, trial["path"], trial["loss"]).logit(x / pace))
+    return path_curve(RESIDUALS[trial["loss"]], _path_of(trial)[1], np.asarray(trial["path"]), x)
 
 
 _CURVES = LawFigure(

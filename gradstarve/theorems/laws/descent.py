@@ -188,7 +188,7 @@ def _swinging(rng: np.random.Generator) -> Trials:
 
     def numbers(i: int) -> dict[str, Any]:
         more = {**_numbers(dynamics, i), "law": law[i], "trained": found[i]}
-        return record(geometry.data, "cross-entropy", network, i, **more)
+        return record(geometry.data, "cross-entropy", network, i, **more, steps=grid)
 
     texts: dict[str, Any] = {"quantity": "the logit of class +", "when": lambda i, k: f"after {grid[k]} steps"}
     texts["rest"] = "the law of its own neurons alone is meant"

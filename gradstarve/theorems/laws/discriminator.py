@@ -74,7 +74,8 @@ def _with_a_bias(rng: np.random.Generator) -> Trials:
     beside = f"at a fake of norm {norm:.3g} beside its constant input {fake[-1]:.3g}, with margin"
     texts: dict[str, Any] = {"quantity": "the slope of the hinge loss", "when": lambda i: f"{beside} {margin[i]:.3g},"}
     unit = np.where(margin > 0, np.abs(law), 1) * FLOW_TOLERANCE
-    return compared(found, law, unit, recorded(geometry.data, _LOSS, network), margin <= 0, **texts)
+    each = {"at": margin, "signal": norm * found, "law": norm * law}
+    return compared(found, law, unit, recorded(geometry.data, _LOSS, network, each), margin <= 0, **texts)
 
 
 def _peak(geometry: Geometry) -> float:
@@ -159,6 +160,11 @@ def _tail(rng: np.random.Generator, layers: int) -> Trials:
     return Trials(gaps, lambda i: {**sides, "signal": found[i], "margin": u[i]}, u < 20, group)
 
 
+def _fall_short(numbers: dict[str, Any]) -> tuple[Any, Any]:
+    """From the signal beside a constant input up to the law."""
+    return [numbers["at"]] * 2, [numbers["signal"], numbers["law"]]
+
+
 def _three_losses(trial: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The signal of each of the generator's losses at the margin reached, as a trial of its own."""
     margin, *signals = np.asarray(trial["seen"])
@@ -207,6 +213,7 @@ def _three_losses(trial: dict[str, Any]) -> dict[str, dict[str, Any]]:
         parts=_three_losses,
         one_line=True,
         gap="gap, in units of its tolerance",
+        without=lambda numbers: (*([numbers[name]] for name in ("at", "signal")), *_fall_short(numbers)),
     ),
 )
 def check_signal(key: Any, trials: int) -> Outcome:

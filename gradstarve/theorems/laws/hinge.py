@@ -332,9 +332,11 @@ def _event_path(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     """The path from event to event of the same network."""
     problem, point = Problem.read(trial), _moving(trial)
     assert problem is not None
-    network: Any = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], problem.network)
-    run = exact_records(problem.data, network, np.maximum(x, 1e-9) * trial["times"][-1])  # pyright: ignore[reportArgumentType]
-    return trial["labels"][point] * np.asarray(run.recorded)[0, :, point]
+    # As many networks and times as in a batch, for which the path is compiled already.
+    network: Any = jax.tree.map(lambda leaf: jnp.asarray(np.stack([leaf] * BATCH)), problem.network)
+    parts = np.maximum(x, 1e-9).reshape(-1, RECORDS) * trial["times"][-1]
+    runs = [exact_records(problem.data, network, times) for times in parts]  # pyright: ignore[reportArgumentType]
+    return trial["labels"][point] * np.concatenate([np.asarray(run.recorded)[0, :, point] for run in runs])
 
 
 @register(
@@ -367,6 +369,7 @@ def _event_path(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
         "margin of a point",
         behind=lambda ax: ax.axhline(1, color=GUIDE, linewidth=0.8),
         gap="gap between the event path and the flow (logits, margins, edges)",
+        dense=64,
     ),
 )
 def hinge_exact(rng: np.random.Generator) -> Trials:

@@ -26,6 +26,7 @@ from gradstarve.theorems._entry import (
     Quote,
 )
 from gradstarve.theorems._figure import MARGIN, TIME, LawFigure, Marks, error, of_solution, read_run
+from gradstarve.theorems._formulas import RESIDUALS, mode_curve, time_along
 from gradstarve.theorems._register import EACH_LOSS, Drop, Trials, at_time, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
@@ -234,8 +235,12 @@ def _pair_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     _, a, zeta = problem.neurons
     network: Any = problem.network
     on = np.asarray(network.w) @ np.asarray(problem.data.points)[0] > 0
-    start = ExclusiveInit(np.where(on, 1.0, 0.0)[None], np.where(on, a, 0)[None], np.where(on, zeta, 0)[None])
-    return _universal(str(problem.loss), np.linalg.norm(np.asarray(problem.data.points)[0]), start, x)[0]
+    norm = float(np.linalg.norm(np.asarray(problem.data.points)[0]))
+    kappa, theta = invariants(norm, np.where(on, a, 0), np.where(on, zeta, 0))
+    # The simplest class that has them: one neuron at r = 1.
+    grown, decayed = np.sqrt(2 * kappa) * np.exp(theta / 2), np.sqrt(2 * kappa) * np.exp(-theta / 2)
+    one = np.array([grown + decayed]) / 2, np.array([grown - decayed]) / 2
+    return mode_curve(RESIDUALS[str(problem.loss)], 1.0, *one, x)
 
 
 def _other_kappa(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
@@ -462,8 +467,8 @@ def _with_leavers(numbers: dict[str, Any], shown: Any = np.asarray) -> tuple[Any
         law = hinge_logit(run.rate, run.norm, a, zeta, tau / run.rate)[0]
         return run.rate * run.times, shown(run.margins), tau, shown(law)
     kappa, u0 = invariants(run.norm, a, zeta)[0][0], float(run.norm * np.sum(a * zeta))
-    u = np.linspace(u0, u0 + 15, 400)
-    tau = np.asarray(special.clock_integral(str(run.problem.loss), u0, u, kappa))
+    u = np.linspace(u0, u0 + 15, 4000)
+    tau = time_along(u, 1 / RESIDUALS[str(run.problem.loss)](u) / np.hypot(kappa, u))
     seen = tau <= run.rate * run.times[-1]
     return run.rate * run.times, shown(run.margins), tau[seen], shown(u[seen])
 
@@ -475,8 +480,8 @@ def _as_if_balanced(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any] | None
         return None
     a, zeta = run.neurons()
     u0 = float(run.norm * np.sum(a * zeta))
-    u = np.linspace(u0, float(run.margins.max()), 60)
-    return run.rate * run.times, run.margins, exponential_tau(np.array(u0), u), u
+    u = np.linspace(u0, float(run.margins.max()), 4000)
+    return run.rate * run.times, run.margins, time_along(u, 1 / RESIDUALS["exponential"](u) / u), u
 
 
 _TURNS = ({"cosine": 0.0}, {"cosine": -1.0})

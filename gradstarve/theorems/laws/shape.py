@@ -25,7 +25,7 @@ from gradstarve.theorems._entry import (
     of_losses,
 )
 from gradstarve.theorems._figure import LawFigure, Marks, error, of_solution
-from gradstarve.theorems._formulas import LOG_SLOPES, RESIDUALS, SMOOTH
+from gradstarve.theorems._formulas import LOG_SLOPES, RESIDUALS, SMOOTH, mode_curve
 from gradstarve.theorems._register import EACH_LOSS, Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
@@ -130,12 +130,19 @@ def _some_leave(rng: np.random.Generator) -> Trials:
     """Some neurons leave on the way, and the kappa of the start is not that of those that are left."""
     geometry, network, kappa, times, _, (u, moving, found) = _trained(rng, "cross-entropy", wrong_signs=0.5)
     law, size = bend("cross-entropy", u, kappa)
-    numbers = recorded(geometry.data, "cross-entropy", network, {"trained": found, "law": law}, times=times)
+    each = {"trained": found, "law": law, "logit": u}
+    numbers = recorded(geometry.data, "cross-entropy", network, each, times=times)
     texts: dict[str, Any] = {"quantity": lambda i: f"e''/(e' u') at the logit {u[i]:.4g}", "when": f"at t = {times[-1]:.4g}"}
     return compared(found, law, size, numbers, ~moving, **texts)
 
 
 _TALL = 2.0  # of the figure
+
+
+def _bent_elsewhere(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """The curvature of a class from which neurons left, as far as the figure shows it."""
+    found, law = np.clip([numbers["trained"], numbers["law"]], -_TALL, _TALL)
+    return [numbers["logit"]], [found], [numbers["logit"]] * 2, [found, law]
 
 
 @register(
@@ -168,6 +175,7 @@ _TALL = 2.0  # of the figure
         ylim=(-_TALL, _TALL),
         behind=lambda ax: ax.axhline(0, color="#8A8A8A", linewidth=0.8),
         gap="gap of the curvature, relative to its terms",
+        without=_bent_elsewhere,
     ),
 )
 def inflections(rng: np.random.Generator, loss: str) -> Trials:
@@ -456,8 +464,7 @@ def _to_the_margin(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     """The curve of a balanced class from the first logit."""
     p, r = _class_of(trial)
     each = np.sqrt([trial["start"] / r])
-    curve: Any = theory.solve_mode(Mode(p, r, each, each), trial["loss"])
-    return np.asarray(curve.logit(x * trial["unit"]))
+    return mode_curve(RESIDUALS[trial["loss"]], r, each, each, 2 * p * r * x * trial["unit"])
 
 
 def _not_at_the_margin(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:

@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.integrate import solve_ivp
 
 from gradstarve import theory
 from gradstarve.problem import SpectralDecoupling
 from gradstarve.theorems._entry import COLOURS, Hypothesis, Outcome, Problem, of_losses
 from gradstarve.theorems._figure import LawFigure
+from gradstarve.theorems._formulas import RESIDUALS
 from gradstarve.theorems._register import Drop, Trials, compared, register
 from gradstarve.theorems._sampling import FLOW_TOLERANCE, WHY_FLOW, log_uniform
 from gradstarve.theorems.laws.features import (
@@ -96,9 +98,12 @@ def _curve(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     """(20.1) or (20.2) for one problem; the sum of the two weights is taken up by the norms."""
     (first, second), weights = np.asarray(trial["points"])[:2], np.asarray(trial["weights"])
     unit = np.sqrt(weights[:2].sum())
-    core, side = (unit * float(np.linalg.norm(v) / 2) for v in (first + second, first - second))
-    law = theory.shortcut(weights[0] / weights[:2].sum(), trial["loss"], core=core, shortcut=side)
-    return np.asarray(law.margins(x * trial["times"][-1]))[:, trial["kind"]]
+    core, side = (unit**2 * float(v @ v) / 4 for v in (first + second, first - second))
+    p, g = weights[0] / weights[:2].sum(), RESIDUALS[trial["loss"]]
+    turn = np.array([[core + side, core - side], [core - side, core + side]])
+    end = trial["times"][-1]
+    flow = solve_ivp(lambda _, m: turn @ (np.array([p, 1 - p]) * g(m)), (0, end), [0.0, 0.0], t_eval=x * end, rtol=1e-7)
+    return flow.y[trial["kind"]]
 
 
 @register(

@@ -9,6 +9,7 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import ClassDataset, SoftmaxOneLayer, SoftmaxTwoLayer
 from gradstarve.theorems._figure import LawFigure, Marks
+from gradstarve.theorems._formulas import mode_curve
 from gradstarve.theorems._register import Drop, Trials, at_time, compared, recorded, register
 from gradstarve.theorems._sampling import BATCH, FLOW_TOLERANCE, WHY_FLOW, log_uniform, train_flow
 from gradstarve.theorems.laws.modes import FRACTIONS
@@ -75,15 +76,18 @@ def _marks(trial: dict[str, Any]) -> Marks:
 
 def _law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     own, other = _pair(trial)
-    p, r, pace = _pace(trial, own)
+    _, r, _ = _pace(trial, own)
     point, K = np.asarray(trial["points"])[own], len(trial["points"])
     if "v" in trial:
         outputs = np.asarray(trial["v"]) @ point
-        return np.asarray(theory.softmax_mode(p, r, classes=K, start=outputs[own] - outputs[other]).gap(x / pace))
+        start = outputs[own] - outputs[other]
+        u = np.linspace(start, max(start, 0) + 12, 4000)
+        return np.interp(x, (np.exp(u) - np.exp(start) + (K - 1) * (u - start)) / K, u)
     a = np.maximum(np.asarray(trial["w"]) @ point / r, 0)
     vote = (np.eye(K)[own] - 1 / K) / np.sqrt(1 - 1 / K)
-    law: Any = theory.softmax_mode(p, r, a[a > 0], (np.asarray(trial["z"]) @ vote)[a > 0], classes=K)
-    return np.asarray(law.gap(x / pace))
+    size = np.sqrt(1 - 1 / K)  # of r over r_K: the time of the clock is 2 p r_K t
+    votes = np.where(a > 0, np.asarray(trial["z"]) @ vote, 0)
+    return mode_curve(lambda u: 1 / (1 + np.exp(u) / (K - 1)), r / size, a, votes, x / size)
 
 
 def _without(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
