@@ -367,19 +367,19 @@ def solution_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     a, zeta = run.neurons()
     if run.step is None and (run.orthogonal or np.all((a == 0) | (zeta > -a))):
         return mode_curve(residual_of(run.problem.loss), run.norm, a, zeta, x)
-    # As many networks and times as in a batch, for which the law is compiled already.
-    times, dynamics = x / run.rate, None
-    network: Any = jax.tree.map(lambda leaf: jnp.asarray(np.stack([np.asarray(leaf)] * BATCH)), run.problem.network)
+    data, network, loss = run.problem.data, run.problem.network, run.problem.loss
     if run.step is not None:
-        numbers = {name: np.full(BATCH, trial[name]) for name in _NUMBERS if name in trial}
+        numbers = {name: trial[name] for name in _NUMBERS if name in trial}
         dynamics = GradientDescent(**numbers, nesterov=bool(trial.get("nesterov", False)))
-        times = np.rint(times / run.step).astype(int)
+        law: Any = theory.solve(data, network, loss, dynamics)  # pyright: ignore[reportArgumentType]
+        return run.label * np.asarray(law.logits(np.rint(x / run.rate / run.step).astype(int)))[:, run.point]
+    # As many networks and times as in a batch, for which the law is compiled already.
+    crowd: Any = jax.tree.map(lambda leaf: jnp.asarray(np.stack([np.asarray(leaf)] * BATCH)), network)
+    law = theory.solve(data, crowd, loss)  # pyright: ignore[reportArgumentType]
     count = run.times.size
-    padded = np.concatenate([times, np.repeat(times[-1:], -times.size % count)]).reshape(-1, count)
-    given: Any = (run.problem.data, network, run.problem.loss, dynamics)
-    solution = theory.solve(*given)
-    found = np.concatenate([np.asarray(solution.logits(part))[0, :, run.point] for part in padded])
-    return run.label * found[: times.size]
+    padded = np.concatenate([x, np.repeat(x[-1:], -x.size % count)]).reshape(-1, count) / run.rate
+    found = np.concatenate([np.asarray(law.logits(part))[0, :, run.point] for part in padded])
+    return run.label * found[: x.size]
 
 
 def residual_of(loss: Any) -> Callable[[Any], Any]:
