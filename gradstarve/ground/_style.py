@@ -127,6 +127,20 @@ def text_size(size: int | float) -> float:
     return size * mpl.rcParams["font.size"] / mpl.rcParamsDefault["font.size"]
 
 
+def paper() -> Any:
+    """The colour of the ground of axes, as the caller has set it: what is inside of an open marker."""
+    import matplotlib as mpl
+
+    return mpl.rcParams["axes.facecolor"]
+
+
+def foreground() -> Any:
+    """The colour of the frame of axes, as the caller has set it: of lines that matter without being data."""
+    import matplotlib as mpl
+
+    return mpl.rcParams["axes.edgecolor"]
+
+
 def axes_for(ax: Any, size: tuple[int | float, int | float]) -> tuple[Any, Any]:
     """(figure, axes): those of `ax`, or of a new figure of so many inches where it is None."""
     if ax is None:

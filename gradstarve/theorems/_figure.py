@@ -149,7 +149,7 @@ class LawFigure:
         last = min(size.size, max(each, size.size * 3 // 4)) - 1
         lined = size[:1] if self.one_line else size[np.unique(np.linspace(0, last, each).round().astype(int))]
         look: dict[str, Any] = {"marker": sign, "linestyle": "none", "color": colour, "zorder": 4}
-        look |= {"markerfacecolor": ground(), "markeredgewidth": 1.1}
+        look |= {"markerfacecolor": style.paper(), "markeredgewidth": 1.1}
         named = []
         for j, (trial, x, y) in enumerate(trials):
             if self.one_line or j in lined:
@@ -177,7 +177,7 @@ class LawFigure:
             return False
         x, y, x_law, law = (np.asarray(v, float) for v in found)
         ax.plot(x_law, law, color=_WITHOUT, linewidth=1.4, linestyle=(0, (4, 2)), zorder=5)
-        ax.plot(x, y, "X", color=_WITHOUT, markersize=6.5, markeredgecolor=ground(), markeredgewidth=0.6, zorder=6)
+        ax.plot(x, y, "X", color=_WITHOUT, markersize=6.5, markeredgecolor=style.paper(), markeredgewidth=0.6, zorder=6)
         return True
 
     def _recorded(self, numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any] | None:
@@ -187,20 +187,6 @@ class LawFigure:
         numbers = {**numbers, "off": np.asarray(numbers["trained"], float) - np.asarray(numbers["law"], float)}
         trained, law = self.marks(numbers), self.marks({**numbers, "trained": numbers["law"]})
         return None if trained is None or law is None else (*trained, *law)
-
-
-def ground() -> Any:
-    """The colour of the paper, as the caller has set it: what is inside of an open marker."""
-    import matplotlib as mpl
-
-    return mpl.rcParams["axes.facecolor"]
-
-
-def ink() -> Any:
-    """The colour of lines and words that matter without being data, as the caller has set it."""
-    import matplotlib as mpl
-
-    return mpl.rcParams["axes.edgecolor"]
 
 
 def places(x: Any, scale: str, count: int = _DENSE) -> np.ndarray:
@@ -221,7 +207,7 @@ def draw_strip(outcome: Outcome, ax: Any, gap: str, colours: dict[str, str]) -> 
     height = (np.arange(logs.size) * 0.618034) % 1
     shade = [colours.get(name, style.GUIDE) for name in outcome.groups[decided].tolist()]
     ax.scatter(logs, height, s=7, c=shade, alpha=0.75, linewidths=0)
-    ax.axvline(limit, color=ink(), linestyle="--", linewidth=1.2)
+    ax.axvline(limit, color=style.foreground(), linestyle="--", linewidth=1.2)
     low, high = min(float(logs.min(initial=limit)), limit) - 0.6, max(float(logs.max(initial=limit)), limit) + 2.4
     ax.text(limit + 0.12, 0.5, f"tolerance\n{outcome.tolerance:.0e}", fontsize=style.text_size(8), va="center")
     step = max(1, int(np.ceil((high - low) / 9)))
@@ -264,7 +250,7 @@ def _name_lines(ax: Any, labels: list[Name]) -> None:
         shift = (-5 if across > 0.72 else 5, -3 if up > 0.85 else 3)
         look |= {"textcoords": "offset points", "color": colour, "fontsize": style.text_size(8.5), "zorder": 7}
         name = ax.annotate(text, (x, y), shift, **look)
-        name.set_path_effects([withStroke(linewidth=2.5, foreground=ground())])
+        name.set_path_effects([withStroke(linewidth=2.5, foreground=style.paper())])
 
 
 def _legend(ax: Any, failed: Counterexample | None) -> None:
@@ -272,8 +258,8 @@ def _legend(ax: Any, failed: Counterexample | None) -> None:
     from matplotlib.lines import Line2D
 
     handles: list[Any] = [
-        Line2D([], [], color=ink(), linewidth=1.6, label="law"),
-        Line2D([], [], color=ink(), marker="o", linestyle="none", markerfacecolor=ground(), label="trained"),
+        Line2D([], [], color=style.foreground(), linewidth=1.6, label="law"),
+        Line2D([], [], color=style.foreground(), marker="o", linestyle="none", markerfacecolor=style.paper(), label="trained"),
     ]
     look: dict[str, Any] = {"loc": "upper left", "fontsize": style.text_size(8), "borderpad": 0, "borderaxespad": 0}
     if failed is not None:
@@ -368,14 +354,15 @@ def solution_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     if run.step is None and (run.orthogonal or np.all((a == 0) | (zeta > -a))):
         return mode_curve(residual_of(run.problem.loss), run.norm, a, zeta, x)
     data, network, loss = run.problem.data, run.problem.network, run.problem.loss
+    solve: Any = theory.solve  # which kind of data and network belong together is not seen by their types
     if run.step is not None:
         numbers = {name: trial[name] for name in _NUMBERS if name in trial}
         dynamics = GradientDescent(**numbers, nesterov=bool(trial.get("nesterov", False)))
-        law: Any = theory.solve(data, network, loss, dynamics)  # pyright: ignore[reportArgumentType]
+        law: Any = solve(data, network, loss, dynamics)
         return run.label * np.asarray(law.logits(np.rint(x / run.rate / run.step).astype(int)))[:, run.point]
     # As many networks and times as in a batch, for which the law is compiled already.
     crowd: Any = jax.tree.map(lambda leaf: jnp.asarray(np.stack([np.asarray(leaf)] * BATCH)), network)
-    law = theory.solve(data, crowd, loss)  # pyright: ignore[reportArgumentType]
+    law = solve(data, crowd, loss)
     count = run.times.size
     padded = np.concatenate([x, np.repeat(x[-1:], -x.size % count)]).reshape(-1, count) / run.rate
     found = np.concatenate([np.asarray(law.logits(part))[0, :, run.point] for part in padded])

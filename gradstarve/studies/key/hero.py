@@ -115,7 +115,7 @@ def _sketch(panel: Any) -> None:
                 colour = colours.get(j if to == 1.0 else i, GUIDE)
                 panel.plot([x, to], [y, target], color=colour, linewidth=0.7 if to == 1.0 else 1.4, alpha=0.55, zorder=1)
     for x, ys in places:
-        shades = [colours.get(j, "#FFFFFF") for j in range(len(ys))] if x == 1.0 else ["#FFFFFF"] * len(ys)
+        shades = [colours.get(j, "white") if x == 1.0 else "white" for j in range(len(ys))]
         panel.scatter(np.full(len(ys), x), ys, s=110, c=shades, edgecolors=INK, linewidths=1.1, zorder=2)
     for x, text in ((0, "input"), (1, "neurons"), (2, "output")):
         panel.text(x, -1.2, text, ha="center", va="top", fontsize=9.5)

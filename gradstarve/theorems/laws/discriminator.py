@@ -160,9 +160,10 @@ def _tail(rng: np.random.Generator, layers: int) -> Trials:
     return Trials(gaps, lambda i: {**sides, "signal": found[i], "margin": u[i]}, u < 20, group)
 
 
-def _fall_short(numbers: dict[str, Any]) -> tuple[Any, Any]:
-    """From the signal beside a constant input up to the law."""
-    return [numbers["at"]] * 2, [numbers["signal"], numbers["law"]]
+def _beside_an_input(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """The signal beside a constant input, and from it up to the law."""
+    at, signal = [numbers["at"]], [numbers["signal"]]
+    return at, signal, at * 2, [*signal, numbers["law"]]
 
 
 def _three_losses(trial: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -213,7 +214,7 @@ def _three_losses(trial: dict[str, Any]) -> dict[str, dict[str, Any]]:
         parts=_three_losses,
         one_line=True,
         gap="gap, in units of its tolerance",
-        without=lambda numbers: (*([numbers[name]] for name in ("at", "signal")), *_fall_short(numbers)),
+        without=_beside_an_input,
     ),
 )
 def check_signal(key: Any, trials: int) -> Outcome:

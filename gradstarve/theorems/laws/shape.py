@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from gradstarve import theory
+from gradstarve.ground import GUIDE
 from gradstarve.problem import Dataset, DeepReLU, Mode, TwoLayerReLU, as_loss
 from gradstarve.theorems._entry import (
     BALANCED,
@@ -173,7 +174,7 @@ def _bent_elsewhere(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
         span=(-1.0, 4.0),
         xlim=(-1.0, 4.0),
         ylim=(-_TALL, _TALL),
-        behind=lambda ax: ax.axhline(0, color="#8A8A8A", linewidth=0.8),
+        behind=lambda ax: ax.axhline(0, color=GUIDE, linewidth=0.8),
         gap="gap of the curvature, relative to its terms",
         without=_bent_elsewhere,
     ),
