@@ -257,10 +257,9 @@ def _legend(ax: Any, failed: Counterexample | None) -> None:
     """Under the axes, on the left."""
     from matplotlib.lines import Line2D
 
-    handles: list[Any] = [
-        Line2D([], [], color=style.foreground(), linewidth=1.6, label="law"),
-        Line2D([], [], color=style.foreground(), marker="o", linestyle="none", markerfacecolor=style.paper(), label="trained"),
-    ]
+    line: dict[str, Any] = {"color": style.foreground(), "linewidth": 1.6}
+    mark: dict[str, Any] = {"marker": "o", "linestyle": "none", "markerfacecolor": style.paper()}
+    handles: list[Any] = [Line2D([], [], label="law", **line), Line2D([], [], label="trained", **line | mark)]
     look: dict[str, Any] = {"loc": "upper left", "fontsize": style.text_size(8), "borderpad": 0, "borderaxespad": 0}
     if failed is not None:
         text = fill(f"the law fails without {failed.dropped}", 66)
