@@ -70,7 +70,7 @@ class LawFigure:
     ('height e^x', 2)
     """
 
-    marks: Callable[[dict[str, Any]], Marks | None]
+    marks: Callable[[dict[str, Any]], tuple[Any, Any] | None]
     law: Callable[[dict[str, Any], np.ndarray], Any]
     across: str
     up: str
