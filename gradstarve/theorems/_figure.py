@@ -97,6 +97,9 @@ class LawFigure:
         count = len(trials)
         labels = [name for k, (group, of) in enumerate(trials.items()) for name in self._group(ax, group, of, k, count)]
         ax.set(xscale=self.xscale, yscale=self.yscale, xlabel=self.across, ylabel=self.up)
+        if self.yscale == "linear":
+            # Ticks that do not follow the size: the layout knows what room their labels need.
+            ax.locator_params(axis="y", nbins=6)
         if self.behind is not None:
             self.behind(ax)
         failed = next((c for c in counterexamples if self._failed(ax, c)), None)
@@ -301,7 +304,7 @@ class _Run:
         return a, np.where(a > 0, self.label * z, 0)
 
 
-def read_run(trial: dict[str, Any], label: float | None = None) -> _Run | None:
+def read_run(trial: dict[str, Any], label: int | float | None = None) -> _Run | None:
     """The class of that label, or the one whose error changes most, of a recorded trial; None if it records no run."""
     problem = Problem.read(trial)
     if problem is None or "trained" not in trial or not ("times" in trial or "steps" in trial):

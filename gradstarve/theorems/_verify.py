@@ -299,9 +299,6 @@ def draw(row: Row, titled: bool = True) -> Any:
         more = (row.counterexamples,) if isinstance(row.theorem.figure, LawFigure) else ()
         with jax.enable_x64(True):
             row.theorem.figure(row.outcome, ax, *more)
-        if more:
-            # The first layout changes the ticks, and so what room their labels need.
-            figure.get_layout_engine().execute(figure)
         if titled:
             ax.set_title(f"({row.theorem.equation}) {row.theorem.title}\n{_summary(row)}", fontsize=10, loc="left")
     return figure

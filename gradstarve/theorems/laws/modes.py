@@ -236,7 +236,7 @@ def _pair_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     network: Any = problem.network
     on = np.asarray(network.w) @ np.asarray(problem.data.points)[0] > 0
     norm = float(np.linalg.norm(np.asarray(problem.data.points)[0]))
-    kappa, theta = invariants(norm, np.where(on, a, 0), np.where(on, zeta, 0))
+    kappa, theta = (v[0] for v in invariants(norm, np.where(on, a, 0)[None], np.where(on, zeta, 0)[None]))
     # The simplest class that has them: one neuron at r = 1.
     grown, decayed = np.sqrt(2 * kappa) * np.exp(theta / 2), np.sqrt(2 * kappa) * np.exp(-theta / 2)
     one = np.array([grown + decayed]) / 2, np.array([grown - decayed]) / 2

@@ -167,7 +167,7 @@ def _bent_elsewhere(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     drops=(Drop("neurons that stay (some with z < -a instead, which leave)", _some_leave),),
     figure=LawFigure(
         lambda trial: (trial["logit"], trial["trained"]) if trial["moving"] and abs(trial["trained"]) < _TALL else None,
-        lambda trial, x: bend(trial["loss"], x, trial["kappa"])[0],
+        lambda trial, x: bend(trial["loss"], x, np.asarray(trial["kappa"]))[0],
         "margin of the class (its logit u); the error curve bends where a line passes 0",
         "curvature of the error\ne'' / (e' u')",
         label=lambda trial: f"κ = {trial['kappa']:.2g}",
