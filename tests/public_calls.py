@@ -111,7 +111,7 @@ NOT_CALLED["open_sweep"] = "it takes the directory of a sweep; test_sweep_growth
 NOT_CALLED["special.QuadratureClock"] = "it takes an object with a residual"
 NOT_CALLED["datasets.with_patch"] = "a patch on pictures as they come, whose numbers are not looked at"
 NOT_CALLED |= dict.fromkeys(
-    ("theorems.register", "theorems.Trials", "theorems.Drop", "theorems.compared", "theorems.draw_gaps"),
+    tuple(f"theorems.{name}" for name in ("register", "Trials", "Drop", "compared", "draw_gaps", "LawFigure")),
     "part of the declaration of a law, whose trials `verify` judges",
 )
 NOT_CALLED["EventKind"] = "an enumeration of eight numbers"

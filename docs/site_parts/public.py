@@ -77,6 +77,7 @@ LISTED = {
         "Plane",
         "Width",
     ),
+    "gradstarve.studies.key.figures": ("key_figure", "KeyFigure"),
     "gradstarve.studies.digits.study": ("settings", "run", "claims", "report_text"),
 }
 

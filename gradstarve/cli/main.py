@@ -1,5 +1,5 @@
-"""The command line: `gradstarve overlay`, `sweep`, `starve`, `shortcut`, `digits`, `phase`, `align`, `optimisers`,
-`stability`, `plasticity`, `derive`, `verify`, `report`.
+"""The command line: `gradstarve overlay`, `sweep`, `starve`, `shortcut`, `digits`, `phase`, `figures`, `align`,
+`optimisers`, `stability`, `plasticity`, `derive`, `verify`, `report`.
 
 Everything heavy is imported inside the commands, so that `--help` and the completion of a word are quick. The process is
 ours, so it runs in float64. Results go to standard output, and everything else that is told to standard error.
@@ -212,6 +212,7 @@ _add(cli_studies.starve, cli_studies.STARVE_EXAMPLE, "How features that share sa
 _add(cli_studies.shortcut, cli_studies.SHORTCUT_EXAMPLE, "A shortcut that a minority contradicts: the worst cell over time.")
 _add(cli_studies.digits, cli_studies.DIGITS_EXAMPLE, "The same laws and remedies on real handwritten digits.")
 _add(cli_studies.phase, cli_studies.PHASE_EXAMPLE, "Maps of where training fails and how long it takes.")
+_add(cli_studies.key_figures, cli_studies.FIGURES_EXAMPLE, "The key figures: each one claim in a picture.", "figures")
 _add(cli_align.align, cli_align.EXAMPLE, "Where every neuron goes first, on your points or on digits.")
 _add(cli_diagnose.diagnose, cli_diagnose.EXAMPLE, "Your own model and data: what will starve, on samples not seen.")
 _add(cli_steps.optimisers, cli_steps.OPTIMISERS_EXAMPLE, "Which neurons live and die under seven optimisers, and how fast.")

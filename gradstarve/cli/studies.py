@@ -1,6 +1,6 @@
 """`gradstarve digits`: the laws and the starvation of features on real handwritten digits, from the command line.
 
-Below it: `gradstarve starve`, `gradstarve shortcut` and `gradstarve phase`.
+Below it: `gradstarve starve`, `gradstarve shortcut`, `gradstarve phase` and `gradstarve figures`.
 """
 
 from __future__ import annotations
@@ -417,3 +417,57 @@ def run_phase(settings: dict[str, Any]) -> Any:
     from gradstarve.studies.phase.plane import phase_diagram
 
     return phase_diagram(**settings)
+
+
+# `gradstarve figures`: the key figures, each a claim in one picture.
+
+FIGURES_EXAMPLE = "Example: gradstarve figures collapse failure --figures svg --out key"
+KEY_FIGURES = ("hero", "collapse", "failure", "prediction")
+
+
+def key_figures(
+    names: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            metavar="[NAME]...",
+            help=f"Which: {', '.join(KEY_FIGURES)}; all without a name. prediction needs scikit-learn.",
+            show_default=False,
+            autocompletion=lambda incomplete: [name for name in KEY_FIGURES if name.startswith(incomplete)],
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer networks: some seconds for each.")] = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    figures: Figures = "png",
+    out: Annotated[Path, out_option("one picture a figure, and figures.json")] = DEFAULT_OUT,
+) -> None:
+    """Draw the key figures: each shows one claim, with laws as lines and networks trained beside them as marks.
+
+    hero: 512 networks on the curves that were drawn before they were trained. collapse: twelve classes on one curve.
+    failure: which neurons learn, and how often a class is never learnt. prediction: what a patch on real digits starves, and
+    what helps. Prints the conclusion of each and the numbers behind it.
+    """
+    wanted = list(dict.fromkeys(names or KEY_FIGURES))
+    for name in wanted:
+        check_choice("NAME", name, KEY_FIGURES)
+    check_choice("--figures", figures, FORMATS)
+    with command("gradstarve figures"):
+        folder = files.output_directory(out)
+        use_float64()
+        from gradstarve.studies.key.figures import key_figure
+
+        found, paths = [], []
+        try:
+            for name in wanted:
+                found.append(key_figure(name, key=seed, quick=quick))
+                paths.append(folder / f"{name}.{figures}")
+                found[-1].plot(paths[-1])
+        except ImportError as error:
+            # The one import that may be missing here says itself what to install.
+            raise ValueError(str(error)) from None
+        settings = {"names": wanted, "quick": quick, "seed": seed}
+        stored = {"settings": settings, "environment": files.environment(), "figures": [one.to_dict() for one in found]}
+        paths.append(folder / "figures.json")
+        files.write_json(paths[-1], stored)
+    print_result(as_json, stored, "\n\n".join(one.table() for one in found))
+    wrote(*paths)

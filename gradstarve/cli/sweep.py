@@ -191,9 +191,11 @@ def _write(result: Any, folder: Path, settings: dict[str, Any], figures: str) ->
     """The three files; what is in sweep.json."""
     import numpy as np
 
-    from gradstarve.simulation import ERROR, MARGIN
+    from gradstarve.comparison import law_of_sweep
+    from gradstarve.simulation import ERROR, MARGIN, drawn_configurations
 
-    result.plot(path=folder / f"sweep.{figures}")
+    shown = drawn_configurations(result)
+    result.plot(folder / f"sweep.{figures}", shown, law_of_sweep(result, shown))
     edges = {"error_edges": ERROR.edges, "margin_edges": MARGIN.edges}
     with files.whole(folder / "sweep.npz") as part, part.open("wb") as stream:  # given a path, NumPy adds an ending
         np.savez_compressed(stream, allow_pickle=False, step=result.grid, **edges, **result.statistics)

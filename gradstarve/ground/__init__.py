@@ -34,6 +34,7 @@ from gradstarve.ground._style import (
     SHADE,
     axes_for,
     figure_size,
+    headline,
     line_width,
     new_figure,
     png_bytes,

@@ -10,6 +10,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from gradstarve.ground import _files as files
@@ -126,6 +127,20 @@ def text_size(size: int | float) -> float:
     return size * mpl.rcParams["font.size"] / mpl.rcParamsDefault["font.size"]
 
 
+def paper() -> Any:
+    """The colour of the ground of axes, as the caller has set it: what is inside of an open marker."""
+    import matplotlib as mpl
+
+    return mpl.rcParams["axes.facecolor"]
+
+
+def foreground() -> Any:
+    """The colour of the frame of axes, as the caller has set it: of lines that matter without being data."""
+    import matplotlib as mpl
+
+    return mpl.rcParams["axes.edgecolor"]
+
+
 def axes_for(ax: Any, size: tuple[int | float, int | float]) -> tuple[Any, Any]:
     """(figure, axes): those of `ax`, or of a new figure of so many inches where it is None."""
     if ax is None:
@@ -141,6 +156,18 @@ def new_figure(width: int | float, height: int | float, layout: Any = "constrain
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout=layout)
+
+
+def headline(figure: Any, first: str, second: str = "", size: int | float = 13) -> None:
+    """Put a bold line over a figure, which says what it shows, and plain lines under it, both broken to its width."""
+    width, height = figure.get_size_inches()
+    bold = wrap(first.replace(" = ", "\u00a0=\u00a0"), int(9.6 * width * 13 / size))
+    plain = [line for part in second.splitlines() for line in wrap(part.replace(" = ", "\u00a0=\u00a0"), int(12.8 * width))]
+    # The empty lines keep the room that the plain ones take.
+    text = "\n".join(bold) + "\n" * len(plain)
+    figure.suptitle(text, x=0.012, ha="left", fontsize=size, fontweight="bold", linespacing=1.35)
+    below = (0.11 + len(bold) * size * 1.35 / 72) / height
+    figure.text(0.012, 1 - below, "\n".join(plain), fontsize=10.5, color=INK, va="top", linespacing=1.2)
 
 
 def signed_map() -> Any:

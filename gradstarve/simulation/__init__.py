@@ -11,7 +11,7 @@ from gradstarve.simulation.hinge._events import HingeTrajectory, simulate_hinge_
 from gradstarve.simulation.hinge._run import EventKind
 from gradstarve.simulation.hinge._run import EventKind as Kind
 from gradstarve.simulation.sweep._open import open_sweep
-from gradstarve.simulation.sweep._result import SweepResult
+from gradstarve.simulation.sweep._result import SweepResult, drawn_configurations
 from gradstarve.simulation.sweep._statistics import ERROR, MARGIN
 from gradstarve.simulation.sweep._sweep import sweep
 

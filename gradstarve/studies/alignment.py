@@ -22,6 +22,7 @@ from gradstarve.ground import (
     Progress,
     as_flag,
     as_number,
+    headline,
     new_figure,
     number,
     one_key,
@@ -318,12 +319,12 @@ def draw(study: AlignmentStudy, path: Any = None) -> Any:
         _draw_size(size, study)
         s = study.settings
         name = "digits {} and {}".format(*s["pair"]) if "pair" in s else s["data"]
-        figure.suptitle(
+        headline(
+            figure,
             f"Before anything is learnt: {s['width']} neurons on {study.data.size} points in d = {study.data.dim} "
-            f"({name}), {s['loss']}\nLines: law of early alignment. Markers: gradient descent, weights of deviation "
-            f"{number(s['scale'])}",
-            x=0.012, ha="left", fontsize=11.5, linespacing=1.5,
-        )  # fmt: skip
+            f"({name}), {s['loss']}",
+            f"Lines: law of early alignment. Markers: gradient descent, weights of deviation {number(s['scale'])}",
+        )
         if path is not None:
             save(figure, path)
     return figure

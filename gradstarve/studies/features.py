@@ -14,7 +14,6 @@ in any network as f(r_k e_k), its logit on an input that shows feature k and not
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +33,7 @@ from gradstarve.ground import (
     as_seed,
     check_positive,
     deprecated,
+    headline,
     new_figure,
     number,
     one_key,
@@ -512,8 +512,8 @@ def draw(study: Any, path: Any = None) -> Any:
             panels[-1, j].set_xscale("log")
             panels[-1, j].set_xlim(study.times[0], study.times[-1] * 1.1)
         wide = len(losses) > 2
-        lines = [line for part in _title(study) for line in textwrap.wrap(part, 125 if wide else 90)]
-        figure.suptitle("\n".join(lines), x=0.012, ha="left", fontsize=11.5 if wide else 10, linespacing=1.5)
+        first, *rest = _title(study)
+        headline(figure, first, "\n".join(rest))
         handles, labels = _legend(study, wide)
         figure.legend(
             handles, labels, loc="outside lower center", ncols=3 if wide else 2, columnspacing=2.0
@@ -527,9 +527,24 @@ def _title(study: Any) -> tuple[str, str]:
     gaps = [cell.gap for cell in study.cells if cell.law is not None]
     worst = f", within {number(max(gaps), 2)} of the largest logit" if gaps else ""
     return (
-        "Logits v of features, together and alone, and the starvation index 1 − v / v alone",
+        _conclusion(study),
+        "Logits v of features, together and alone, and the starvation index 1 − v / v alone; shaded: what is lost. "
         f"Lines: law. Markers: training of all weights{worst}.",
     )
+
+
+def _conclusion(study: Any) -> str:
+    """The feature that loses most at the end, by the law, or in training where there is none."""
+    ends = [(cell.trained_index if cell.law is None else cell.index)[-1] for cell in study.cells]
+    which = int(np.argmax([np.max(end) for end in ends]))
+    cell, k = study.cells[which], int(np.argmax(ends[which]))
+    lost = float(ends[which][k])
+    if not lost > 0.05:
+        return f"No feature is starved: all reach {100 * (1 - lost):.0f} % of their logit alone or more"
+    model = f"{cell.model} layer{'s' * (cell.model > 1)}" if isinstance(cell.model, int) else "ordinary neurons"
+    left = f"{100 * (1 - lost):.2g} %" if lost <= 1 else "less than nothing"
+    end = f"beside the others it ends with {left} of its logit alone ({model}, {cell.loss} loss)"
+    return f"Feature {k + 1} is starved: {end}"
 
 
 def _name(model: int | str) -> str:
@@ -560,6 +575,7 @@ def _curves(panel: Any, study: Any, cell: Any) -> None:
             panel.fill_between(study.records, low, high, color=colour, alpha=0.18, linewidth=0)
             panel.plot(study.records, middle, color=colour, linewidth=0.9, linestyle=(0, (6, 2)))
         if cell.law is not None:
+            panel.fill_between(study.times, cell.law[:, k], cell.law_alone[:, k], color=colour, alpha=0.1, linewidth=0)
             panel.plot(study.times, cell.law_alone[:, k], color=colour, linewidth=1.6, linestyle=(0, (1, 1.4)))
             panel.plot(study.times, cell.law[:, k], color=colour, linewidth=1.8)
         marks = {"linestyle": "none", "color": colour, "marker": mark, "zorder": 4}

@@ -39,6 +39,7 @@ from gradstarve.ground import (
     GUIDE,
     Progress,
     did_you_mean,
+    headline,
     new_figure,
     number,
     save,
@@ -432,13 +433,10 @@ def draw(study: OptimiserStudy, path: Any = None) -> Any:
             _agreement(axes[1], study)
         s = study.settings
         told = "one class" if s["problem"] == "one-class" else "two opposite classes"
-        figure.suptitle(
-            f"Which neurons keep their class, and how fast it is learnt: {told} in d = {s['dim']} coordinates\n"
+        headline(
+            figure,
+            f"Which neurons keep their class, and how fast it is learnt: {told} in d = {s['dim']} coordinates",
             f"{s['networks']} networks of h = {s['width']} neurons at each ratio. Lines: laws. Markers: training",
-            x=0.012,
-            ha="left",
-            fontsize=11.5,
-            linespacing=1.5,
         )
         if path is not None:
             save(figure, path)

@@ -43,6 +43,7 @@ from gradstarve.ground import (
     INK,
     Progress,
     did_you_mean,
+    headline,
     new_figure,
     number,
     save,
@@ -441,13 +442,10 @@ def draw(study: PlasticityStudy, path: Any = None) -> Any:
         for panel, axis in zip((_shares, _regions, _times, _losses), axes.ravel(), strict=True):
             panel(axis, study)
         s = study.settings
-        figure.suptitle(
-            "Loss of plasticity: the labels of a class flip after every task, and a flip turns its clock round (21.1)\n"
+        headline(
+            figure,
+            "Loss of plasticity: the labels of a class flip after every task, and a flip turns its clock round (21.1)",
             f"Lines: laws. Markers: {s['networks']} networks of h = {s['width']} neurons in d = {s['dim']}, trained",
-            x=0.012,
-            ha="left",
-            fontsize=11.5,
-            linespacing=1.5,
         )
         if path is not None:
             save(figure, path)

@@ -21,7 +21,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstarve import theory
-from gradstarve.ground import COLOURS, GUIDE, Progress, did_you_mean, new_figure, number, save, sheet, short_repr, table_text
+from gradstarve.ground import (
+    COLOURS,
+    GUIDE,
+    Progress,
+    did_you_mean,
+    headline,
+    new_figure,
+    number,
+    save,
+    sheet,
+    short_repr,
+    table_text,
+)
 from gradstarve.problem import (
     LOSSES,
     DeepReLU,
@@ -302,14 +314,11 @@ def draw(study: ShortcutStudy, path: Any = None) -> Any:
         axes[-1][0].set_ylabel("size of the shortcut / core")
         figure.colorbar(shown, ax=list(axes[-1]), label=f"worst cell at t = {number(s['time'])}")
         _legend(figure)
-        figure.suptitle(
-            "A shortcut that a minority contradicts: accuracy of the worst cell and on average\n"
+        headline(
+            figure,
+            "A shortcut that a minority contradicts: accuracy of the worst cell and on average",
             f"Law (20.1) of one layer as lines, networks trained by descent as markers. "
             f"r_c = {number(s['core'])}, r_s = {number(s['shortcut'])}, noise {number(s['noise'])}",
-            x=0.012,
-            ha="left",
-            fontsize=11,
-            linespacing=1.5,
         )
         if path is not None:
             save(figure, path)

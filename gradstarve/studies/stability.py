@@ -38,6 +38,7 @@ from gradstarve.ground import (
     INK,
     Progress,
     did_you_mean,
+    headline,
     new_figure,
     number,
     save,
@@ -363,13 +364,10 @@ def draw(study: StabilityStudy, path: Any = None) -> Any:
         for panel, axis in zip((_draw_paths, _draw_catapult, _draw_noise, _draw_decay), axes.ravel(), strict=True):
             panel(axis, study)
         s = study.settings
-        figure.suptitle(
-            "What large steps, label noise and weight decay do to κ (one class, p = r = 1)\n"
+        headline(
+            figure,
+            "What large steps, label noise and weight decay do to κ (one class, p = r = 1)",
             f"Lines: laws of a mode. Markers: networks of h = {s['width']} neurons in d = {s['dim']}, trained",
-            x=0.012,
-            ha="left",
-            fontsize=11.5,
-            linespacing=1.5,
         )
         if path is not None:
             save(figure, path)

@@ -26,6 +26,7 @@ from gradstarve.theorems._entry import (
     TrialLog,
     draw_gaps,
 )
+from gradstarve.theorems._figure import LawFigure
 from gradstarve.theorems._register import EACH_LOSS, Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import BATCH, LOSS_NAMES, ExclusiveInit, generator, generators, record, two_rays
 from gradstarve.theorems._verify import FORMAT, Report, Row, draw, verify
@@ -35,6 +36,7 @@ __all__ = [
     "CATALOGUE",
     "Counterexample",
     "Drop",
+    "LawFigure",
     "Outcome",
     "Report",
     "Row",

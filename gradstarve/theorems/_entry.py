@@ -317,7 +317,7 @@ class Theorem:
     checked_with: str
     default_trials: int
     check: Callable[[Any, int], Outcome]
-    figure: Callable[[Outcome, Any], None]
+    figure: Callable[..., None]
     necessity: tuple[Callable[[Any], Counterexample], ...] = ()
     no_drop: str = ""
     power: str = ""

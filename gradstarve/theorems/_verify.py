@@ -40,6 +40,7 @@ from gradstarve.ground import (
 from gradstarve.theorems._catalogue import CATALOGUE
 from gradstarve.theorems._earlier import earlier, is_same_run, own_figures, put_aside, remove_figures
 from gradstarve.theorems._entry import Counterexample, Outcome, Problem, Theorem, plain
+from gradstarve.theorems._figure import LawFigure
 
 FORMAT = 1  # of verify.json; another number when what is read of it changes
 
@@ -292,11 +293,12 @@ def draw(row: Row, titled: bool = True) -> Any:
     """
     check_instance("row", row, Row, "give one of verify(...).rows")
     titled = as_flag("titled", titled)
-    with style.sheet():
+    with style.sheet(own=True):
         figure = style.new_figure(6.4, 4.0)
-        ax = figure.add_subplot()
+        ax = figure.subplots()
+        more = (row.counterexamples,) if isinstance(row.theorem.figure, LawFigure) else ()
         with jax.enable_x64(True):
-            row.theorem.figure(row.outcome, ax)
+            row.theorem.figure(row.outcome, ax, *more)
         if titled:
             ax.set_title(f"({row.theorem.equation}) {row.theorem.title}\n{_summary(row)}", fontsize=10, loc="left")
     return figure

@@ -200,7 +200,7 @@ def draw(theorem, true):
         theorem.figure(true, ax)
     assert ax.get_xlabel()
     assert ax.get_ylabel()
-    assert ax.get_legend() is not None
+    assert any(axes.get_legend() is not None for axes in ax.figure.axes)  # under the strip of gaps, where there is one
 
 
 @pytest.mark.usefixtures("_laws_recorded")

@@ -20,6 +20,7 @@ from gradstarve.ground import (
     as_choice,
     as_floats,
     as_number,
+    headline,
     html_table,
     new_figure,
     number,
@@ -366,10 +367,10 @@ class SweepResult:
 
         return merged([self, *others])
 
-    def plot(self, path: Any = None, configurations: Sequence[int] | None = None) -> Any:
+    def plot(self, path: Any = None, configurations: Sequence[int] | None = None, law: Any = None) -> Any:
         """Error bands over the steps and the share that has learnt, as a matplotlib `Figure`, saved to `path` if there is
         one; see `draw`."""
-        return draw(self, path, configurations)
+        return draw(self, path, configurations, law)
 
 
 def picklable(one: Configuration) -> Configuration:
@@ -453,17 +454,24 @@ _BANDS = 2  # more of them are a grey mass
 _LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1, 2)))
 
 
-def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
+def drawn_configurations(result: Any) -> list[int]:
+    """Up to seven configurations by number, spread evenly over all."""
+    total = len(result.configurations)
+    return [int(i) for i in np.unique(np.linspace(0, total - 1, min(total, len(COLOURS))).round())]
+
+
+def draw(result: Any, path: Any, configurations: Sequence[int] | None, law: Any = None) -> Any:
     """The figure of a `SweepResult`, saved to `path` too if there is one.
 
     Left the error over the steps, on a logarithmic axis: the median over networks and, where there are at most two
     configurations, the band of 5 to 95 % of them (more would lie on top of each other). Right the share of networks with an
     error below the threshold. `configurations` (by number, the last name of `over` running fastest) chooses what is drawn;
-    by default up to seven, spread evenly.
+    by default up to seven, spread evenly. `law`: errors by the law of some of the networks of each that is drawn,
+    [configurations, networks, records], NaN where there is none; drawn as circles on top.
     """
     total = len(result.configurations)
     if configurations is None:
-        configurations = [int(i) for i in np.unique(np.linspace(0, total - 1, min(total, len(COLOURS))).round())]
+        configurations = drawn_configurations(result)
     bad = [i for i in configurations if not 0 <= i < total]
     if bad or len(configurations) == 0:
         raise ValueError(f"configurations must be some of 0..{total - 1}, got {list(configurations)!r}")
@@ -472,6 +480,7 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
     with sheet():
         figure = new_figure(9, 4.6)
         left, right = figure.subplots(1, 2)
+        told = False  # whether there is a law of any
         for place, which in enumerate(configurations):
             line = {
                 "color": COLOURS[place % len(COLOURS)],
@@ -484,6 +493,9 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
                 left.fill_between(result.grid, low, high, color=line["color"], alpha=0.16, linewidth=0)
             left.plot(result.grid, middle, **line)
             right.plot(result.grid, 100 * learnt[which], **line)
+            if law is not None and np.isfinite(law[place]).all():
+                told = True
+                _circles(left, right, result, law[place], line["color"])
         left.axhline(result.threshold, color=GUIDE, linewidth=0.8, linestyle=":")
         left.set_yscale("log")
         what = "median, band of 5–95 %" if len(configurations) <= _BANDS else "median"
@@ -496,14 +508,33 @@ def draw(result: Any, path: Any, configurations: Sequence[int] | None) -> Any:
             panel.set_xlabel("step k")
             panel.set_xlim(result.grid[0], result.grid[-1])
         handles, labels = left.get_legend_handles_labels()
-        if total > 1:
+        if told and law is not None:
+            from matplotlib.lines import Line2D
+
+            handles.append(Line2D([], [], marker="o", linestyle="none", color=GUIDE, markerfacecolor="white"))
+            labels.append(f"law of {law.shape[1]} of them, 95 %")
+        if total > 1 or told:
             # As many columns as fit into nine inches.
             columns = max(1, min(4, len(labels), 110 // (max(map(len, labels)) + 8)))
             figure.legend(handles, labels, loc="outside lower center", ncols=columns)
-        figure.suptitle(_title(result, len(configurations)), x=0.012, ha="left", fontsize=12, fontweight="bold")
+        headline(figure, _title(result, len(configurations)), size=12)
         if path is not None:
             save(figure, path)
     return figure
+
+
+def _circles(left: Any, right: Any, result: Any, law: np.ndarray, colour: str) -> None:
+    """The median of the errors by the law [networks, records] and the share below the threshold, with 95 % intervals."""
+    some = np.unique(np.linspace(0, len(result.grid) - 1, 13).round().astype(int))
+    law, steps = law[:, some], result.grid[some]
+    mark: dict[str, Any] = {"fmt": "o", "color": colour, "markersize": 5, "markerfacecolor": "white", "zorder": 4}
+    mark |= {"elinewidth": 1.0}
+    # The median of so many lies between the quantiles 1/2 ± 0.98/sqrt(n) of all: far apart where half of them fail.
+    low, high = np.quantile(law, np.clip(0.5 + np.array([-0.98, 0.98]) / np.sqrt(len(law)), 0, 1), axis=0)
+    middle = np.median(law, axis=0)
+    left.errorbar(steps, middle, np.stack([middle - low, high - middle]), **mark)
+    share = (law < result.threshold).mean(0)
+    right.errorbar(steps, 100 * share, 196 * np.sqrt(share * (1 - share) / len(law)), **mark)
 
 
 def _name(result: Any, which: int) -> str:

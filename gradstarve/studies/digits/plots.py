@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradstarve.ground import COLOURS, GUIDE, NOTE, ORDERED, new_figure, save, sheet
+from gradstarve.ground import COLOURS, GUIDE, NOTE, ORDERED, headline, new_figure, save, sheet
 from gradstarve.studies.digits.patch import NOT_A_REMEDY
 from gradstarve.studies.digits.train import interval
 
@@ -32,7 +32,7 @@ def draw(name: str, found: dict[str, Any], path: Any = None) -> Any:
             "convolution": _convolution,
             "remedies": _remedies,
         }[name](axes, found)
-        figure.suptitle(title, x=0.012, ha="left", fontsize=12, fontweight="bold")
+        headline(figure, title, size=12)
         if path is not None:
             save(figure, path)
     return figure

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
-from textwrap import wrap
 from typing import Any
 
 import jax
@@ -397,9 +396,5 @@ def draw(diagram: Any, path: Any = None) -> Any:
 def new_figure(width: float, height: float, first: str, second: str) -> Any:
     """An empty figure with a bold line over plain ones, broken to its width."""
     figure = style.new_figure(width, height)
-    lines = wrap(second.replace(" = ", "\u00a0=\u00a0"), int(14 * width))
-    # The empty lines keep the room that the plain ones take.
-    figure.suptitle(first + "\n" * len(lines), x=0.012, ha="left", fontsize=13, fontweight="bold", linespacing=1.35)
-    lift = 0.35 / height
-    figure.text(0.012, 1 - lift, "\n".join(lines), fontsize=10.5, color=style.INK, va="top")
+    style.headline(figure, first, second)
     return figure

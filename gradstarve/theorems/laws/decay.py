@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.integrate import solve_ivp
 
 from gradstarve import theory
 from gradstarve.problem import Dataset, GradientDescent, TwoLayerReLU
@@ -16,9 +17,9 @@ from gradstarve.theorems._entry import (
     ONE_RAY,
     ORTHOGONAL,
     Outcome,
-    draw_gaps,
     of_losses,
 )
+from gradstarve.theorems._figure import MARGIN, TIME, LawFigure, Marks, read_run
 from gradstarve.theorems._formulas import RESIDUALS, SMOOTH, steepest
 from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
@@ -212,9 +213,37 @@ def _curves(rng: np.random.Generator, loss: str, tilt: float = 1.0) -> tuple[Any
 def _off_balance(rng: np.random.Generator) -> Trials:
     """The first layer three times as large as the second, with the same logits."""
     geometry, network, decay, time, _, found, law = _curves(rng, "cross-entropy", tilt=3**0.5)
-    numbers = recorded(geometry.data, "cross-entropy", network, {"weight_decay": decay, "time": time})
+    numbers = recorded(geometry.data, "cross-entropy", network, {"weight_decay": decay, "time": time, "trained": found})
     texts: dict[str, Any] = {"quantity": _logit_of, "when": lambda b, c: f"at t = {time[b]:.4g}"}
     return compared(found, law, law, numbers, **texts)
+
+
+def _decayed_run(trial: dict[str, Any]) -> tuple[float, float, float]:
+    """p, r and first logit of the class of a trial."""
+    run = read_run({**trial, "times": trial["time"]}, trial["class"])
+    assert run is not None
+    return run.rate / run.norm / 2, run.norm, float(run.problem.margins[run.point])
+
+
+def _decayed_marks(trial: dict[str, Any]) -> Marks:
+    p, r, _ = _decayed_run(trial)
+    return [2 * p * r * trial["time"]], [trial["trained"]]
+
+
+def _decayed_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    p, r, start = _decayed_run(trial)
+    g, decay = RESIDUALS[trial["loss"]], trial["weight_decay"] / (p * r)
+    # log u, so that a mode that is forgotten stays above 0.
+    flow = solve_ivp(lambda _, v: g(np.exp(v)) - decay, (0, x[-1]), [np.log(start)], t_eval=x, rtol=1e-7)
+    return np.exp(flow.y[0])
+
+
+def _decayed_off_balance(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any] | None:
+    """One class is enough: the first."""
+    numbers = {**numbers, "class": 1, "trained": numbers["trained"][0]}
+    x, u = _decayed_marks(numbers)
+    line = np.linspace(0, x[0], 60)
+    return x, u, line, _decayed_law(numbers, line)
 
 
 @register(
@@ -242,7 +271,9 @@ def _off_balance(rng: np.random.Generator) -> Trials:
     rounds=tuple({"loss": loss} for loss in SMOOTH),
     batch=2 * (BATCH // _LEVELS),
     drops=(Drop("balanced neurons (a = 3 z instead)", _off_balance),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (u_law + u₀)"),
+    figure=LawFigure(
+        _decayed_marks, _decayed_law, TIME, MARGIN + ", log scale", each=2, yscale="log", without=_decayed_off_balance
+    ),
 )
 def decay_curve(rng: np.random.Generator, loss: str) -> Trials:
     """Three losses in turn; one trial is one class."""

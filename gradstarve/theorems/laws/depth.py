@@ -9,7 +9,9 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import DeepReLU, as_loss
-from gradstarve.theorems._entry import BELOW_ONE, ONE_RAY, ORTHOGONAL, draw_gaps
+from gradstarve.theorems._entry import BELOW_ONE, ONE_RAY, ORTHOGONAL
+from gradstarve.theorems._figure import ERROR, LawFigure, Marks, error, read_run
+from gradstarve.theorems._formulas import RESIDUALS, path_curve
 from gradstarve.theorems._register import EACH_LOSS, Drop, Trials, at_time, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
@@ -31,6 +33,29 @@ _PATHS = tuple(
 )
 
 
+def _read_out_run(trial: dict[str, Any]) -> tuple[Any, float]:
+    """The class of a trial that moves most, and its p r^2."""
+    labels = np.asarray(trial["labels"])
+    # From one margin for each class to the logits of all points.
+    which = np.where(labels > 0, 0, 1)
+    logits = {name: np.asarray(trial[name])[:, which] * labels for name in ("trained", "off") if name in trial}
+    run = read_run({**trial, **logits})
+    assert run is not None
+    return run, run.rate * run.norm / 2
+
+
+def _read_out_marks(trial: dict[str, Any]) -> Marks:
+    run, pace = _read_out_run(trial)
+    return pace * run.times, error(run.margins)
+
+
+def _read_out_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    run, pace = _read_out_run(trial)
+    start = run.label * float(np.asarray(trial["points"])[run.point] @ np.ravel(trial["layers"][0]))
+    p = pace / run.norm**2
+    return error(theory.one_layer_logit(p, run.norm, start, trial["loss"], x / pace))
+
+
 @register(
     name="read-out",
     equation="3.9",
@@ -47,7 +72,9 @@ _PATHS = tuple(
     default_trials=96,
     rounds=EACH_LOSS,
     drops=(Drop("orthogonal classes (at 120 degrees instead)", {"loss": "cross-entropy", "cosine": -0.5}),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (0.001 + |u_law|)"),
+    figure=LawFigure(
+        _read_out_marks, _read_out_law, "time of the class: frequency × norm² × t  (p r² t)", ERROR, ylim=(-0.02, None)
+    ),
 )
 def read_out(rng: np.random.Generator, loss: str, cosine: float = 0.0) -> Trials:
     """Linear read-outs from 0 and from random weights, two classes at once; both logits, and the times of the law."""
@@ -109,6 +136,24 @@ def _path(
     return compared(trained, law, law, numbers, lost, **texts)
 
 
+def _path_of(trial: dict[str, Any]) -> tuple[float, float, float]:
+    """p and r of class +, and N p r^(2/N)."""
+    mine = np.asarray(trial["labels"]) > 0
+    p, r = float(np.asarray(trial["weights"])[mine].sum()), float(np.linalg.norm(np.asarray(trial["points"])[mine][0]))
+    layers = len(trial["path"])
+    return p, r, layers * p * r ** (2 / layers)
+
+
+def _path_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    return path_curve(RESIDUALS[trial["loss"]], _path_of(trial)[1], np.asarray(trial["path"]), x)
+
+
+_CURVES = LawFigure(
+    lambda trial: (_path_of(trial)[2] * trial["times"], trial["trained"]),
+    _path_law,
+    "time of the class: depth × frequency × norm^(2/N) × t",
+    "margin of the class\n(its logit u)",
+)
 _ALONE = (ORTHOGONAL, ONE_RAY, BELOW_ONE)
 _TRIED = {"depth": 3, "loss": "cross-entropy", "spread": 0.7}
 
@@ -126,7 +171,7 @@ _TRIED = {"depth": 3, "loss": "cross-entropy", "spread": 0.7}
     default_trials=2 * BATCH * len(_PATHS),
     rounds=_PATHS,
     drops=(Drop("balanced weights (different ones with the same product instead)", _TRIED | {"balanced_law": True}),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / u_law"),
+    figure=_CURVES,
 )
 def depth(rng: np.random.Generator, depth: int, loss: str, spread: float = 0.0, balanced_law: bool = False) -> Trials:
     """Paths of three to six equal weights."""
@@ -155,7 +200,7 @@ def depth(rng: np.random.Generator, depth: int, loss: str, spread: float = 0.0, 
             _TRIED | {"read_out": -1.0},
         ),
     ),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / u_law"),
+    figure=_CURVES,
 )
 def unbalanced_depth(
     rng: np.random.Generator, depth: int, loss: str, spread: float = 0.7, read_out: float = 1.0

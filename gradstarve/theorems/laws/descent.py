@@ -23,9 +23,9 @@ from gradstarve.theorems._entry import (
     Outcome,
     Quote,
     TrialLog,
-    draw_gaps,
     of_losses,
 )
+from gradstarve.theorems._figure import STEPS, of_solution
 from gradstarve.theorems._formulas import RESIDUALS, steepest
 from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
@@ -103,9 +103,6 @@ def on_both_classes(rng: np.random.Generator, dynamics: Any = GradientDescent) -
     return compared(found, law, np.abs(law) + start.scale(geometry), numbers, found <= 0, **texts)
 
 
-_SCALE = "|u − u_law| / (|u| + r Σ(a² + z²)/2) over 1000 steps"
-
-
 @register(
     name="exact-descent",
     equation="8.1",
@@ -132,7 +129,7 @@ _SCALE = "|u − u_law| / (|u| + r Σ(a² + z²)/2) over 1000 steps"
     rounds=lambda k: {"loss": LOSS_NAMES[k % len(LOSS_NAMES)], "kind": (k // len(LOSS_NAMES) + k) % 3},
     details={"steps": _STEPS},
     drops=(Drop("exclusive neurons (each active on both classes instead)", on_both_classes),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
+    figure=of_solution(across=STEPS, xscale="log"),
 )
 def exact_descent(rng: np.random.Generator, loss: str, kind: int) -> Trials:
     """Antipodal and orthogonal classes with half of the neurons of the wrong sign; obtuse ones with the right sign."""
@@ -192,7 +189,7 @@ def _swinging(rng: np.random.Generator) -> Trials:
 
     def numbers(i: int) -> dict[str, Any]:
         more = {**_numbers(dynamics, i), "law": law[i], "trained": found[i]}
-        return record(geometry.data, "cross-entropy", network, i, **more)
+        return record(geometry.data, "cross-entropy", network, i, **more, steps=grid)
 
     texts: dict[str, Any] = {"quantity": "the logit of class +", "when": lambda i, k: f"after {grid[k]} steps"}
     texts["rest"] = "the law of its own neurons alone is meant"
@@ -238,7 +235,7 @@ def _swinging(rng: np.random.Generator) -> Trials:
             "weight decay that does not oscillate (step_size * weight_decay = 0.006 with momentum 0.9 instead)", _swinging
         ),
     ),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
+    figure=of_solution(across=STEPS, xscale="log"),
 )
 def weight_decay_and_momentum(rng: np.random.Generator, loss: str, kind: int, nesterov: bool) -> Trials:
     """Antipodal and orthogonal classes with half of the neurons of the wrong sign; obtuse ones with the right sign."""

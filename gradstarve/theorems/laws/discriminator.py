@@ -18,9 +18,9 @@ from gradstarve.theorems._entry import (
     STAYING,
     Outcome,
     TrialLog,
-    draw_gaps,
     of_losses,
 )
+from gradstarve.theorems._figure import LawFigure
 from gradstarve.theorems._register import Drop, Trials, add, compared, drawn, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
@@ -74,7 +74,8 @@ def _with_a_bias(rng: np.random.Generator) -> Trials:
     beside = f"at a fake of norm {norm:.3g} beside its constant input {fake[-1]:.3g}, with margin"
     texts: dict[str, Any] = {"quantity": "the slope of the hinge loss", "when": lambda i: f"{beside} {margin[i]:.3g},"}
     unit = np.where(margin > 0, np.abs(law), 1) * FLOW_TOLERANCE
-    return compared(found, law, unit, recorded(geometry.data, _LOSS, network), margin <= 0, **texts)
+    each = {"at": margin, "signal": norm * found, "law": norm * law}
+    return compared(found, law, unit, recorded(geometry.data, _LOSS, network, each), margin <= 0, **texts)
 
 
 def _peak(geometry: Geometry) -> float:
@@ -131,13 +132,14 @@ def _signal(rng: np.random.Generator, cosine: float) -> Trials:
     curve: Any = theory.solve_mode(Mode(p, norm, a, zeta), _LOSS)
     margin = np.asarray(curve.logit(times))[:, -1] * there
     size = (np.abs(margin) + start.scale(geometry)) / norm
-    gaps = np.zeros(BATCH)
+    gaps, seen = np.zeros(BATCH), [margin]
     for kind in _LOSSES:
         found = np.asarray(_slope(run.final, fake, kind))
+        seen.append(norm * found)
         gaps = np.maximum(gaps, np.abs(found - np.asarray(theory.generator_signal(norm, kind, margin))) / size)
     gaps = np.maximum(gaps / FLOW_TOLERANCE, abs(float(theory.minimax_peak()) / _peak(geometry) - 1) / _PEAK_TOLERANCE)
     numbers = recorded(geometry.data, _LOSS, network, times=times)
-    return Trials(gaps, numbers, lost, "antipodal" if cosine else "orthogonal")
+    return Trials(gaps, numbers, lost, "antipodal" if cosine else "orthogonal", extra={"seen": np.stack(seen, axis=-1)})
 
 
 def _tail(rng: np.random.Generator, layers: int) -> Trials:
@@ -156,6 +158,18 @@ def _tail(rng: np.random.Generator, layers: int) -> Trials:
     sides = {"frequency": p, "norm": norm, "time": times[-1], "law": tail}
     group = f"tail, {layers} layer{'s' * (layers > 1)}"
     return Trials(gaps, lambda i: {**sides, "signal": found[i], "margin": u[i]}, u < 20, group)
+
+
+def _beside_an_input(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """The signal beside a constant input, and from it up to the law."""
+    at, signal = [numbers["at"]], [numbers["signal"]]
+    return at, signal, at * 2, [*signal, numbers["law"]]
+
+
+def _three_losses(trial: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The signal of each of the generator's losses at the margin reached, as a trial of its own."""
+    margin, *signals = np.asarray(trial["seen"])
+    return {kind: {"kind": kind, "at": margin, "signal": signal} for kind, signal in zip(_LOSSES, signals, strict=True)}
 
 
 @register(
@@ -192,14 +206,25 @@ def _tail(rng: np.random.Generator, layers: int) -> Trials:
     single_tolerance=None,
     losses=("cross-entropy",),
     drops=(Drop("no biases (a constant input instead)", _with_a_bias),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "gap in units of its tolerance"),
+    figure=LawFigure(
+        lambda trial: (trial["at"], trial["signal"]) if np.isfinite(trial["at"]) and trial["at"] < 6 else None,
+        lambda trial, x: np.asarray(theory.generator_signal(1.0, trial["kind"], x)),
+        "margin of the discriminator on the fakes",
+        "what the generator receives:\nslope × norm",
+        parts=_three_losses,
+        one_line=True,
+        gap="gap, in units of its tolerance",
+        without=_beside_an_input,
+    ),
 )
 def check_signal(key: Any, trials: int) -> Outcome:
     """The signal at some time of training; and far out, where it dies."""
-    log = TrialLog(1.0)
+    log, seen = TrialLog(1.0), []
     for found in drawn(_signal, ({"cosine": 0.0}, {"cosine": -1.0}), key, trials):
         add(log, found)
+        seen.append(found.extra["seen"])
     late = min(trials, 2 * BATCH)
     for found in drawn(_tail, ({"layers": 2}, {"layers": 1}), jax.random.fold_in(key, 1), late):
         add(log, found)
-    return log.outcome()
+        seen.append(np.full((len(found.gaps), 1 + len(_LOSSES)), np.nan))
+    return log.outcome(seen=np.concatenate(seen))

@@ -24,8 +24,8 @@ from gradstarve.theorems._entry import (
     Outcome,
     Quote,
     TrialLog,
-    draw_gaps,
 )
+from gradstarve.theorems._figure import of_solution
 from gradstarve.theorems._formulas import RESIDUALS
 from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
@@ -321,7 +321,7 @@ def _oblique(rng: np.random.Generator) -> Trials:
     default_trials=192,
     rounds=({"loss": "cross-entropy"}, {"loss": "hinge"}),
     drops=(Drop("antipodal classes (an angle of 120 degrees instead)", _oblique),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (|u| + r Σ(a² + z²)/2)"),
+    figure=of_solution(),
 )
 def transfer(rng: np.random.Generator, loss: str) -> Trials:
     """Antipodal classes under the flow, any signs: neurons pass between the classes, logits and weights by the law."""

@@ -16,7 +16,8 @@ from jaxtyping import Array
 from gradstarve import theory
 from gradstarve.problem import LOSSES, Dataset, DeepReLU, GradientDescent, Loss, TwoLayerReLU
 from gradstarve.simulation import simulate, simulate_flow
-from gradstarve.theorems._entry import COLOURS, Hypothesis, Outcome, Problem, TrialLog, draw_gaps
+from gradstarve.theorems._entry import COLOURS, Hypothesis, Outcome, Problem, TrialLog
+from gradstarve.theorems._figure import LawFigure, Marks
 from gradstarve.theorems._register import Drop, Trials, add, compared, drawn, register
 from gradstarve.theorems._sampling import LOSS_NAMES, flow_rtol, generator, log_uniform, pick
 
@@ -366,6 +367,26 @@ def _sharing(rng: np.random.Generator, depth: int, loss: str) -> Trials:
     return _against_flow(problems, types, depth, scales, start, time, group=f"N = {depth}, {loss}")
 
 
+def _kind(trial: dict[str, Any]) -> int:
+    """The sample type whose logit moves most; of a counterexample, that is furthest from its law."""
+    return int(np.argmax(np.abs(trial["off"]).max(0) if "off" in trial else np.ptp(trial["trained"], axis=0)))
+
+
+def _marks(trial: dict[str, Any]) -> Marks | None:
+    """Deep paths only: of a read-out the numbers do not tell which types share a feature."""
+    if "times" not in trial or ("off" not in trial and len(trial["layers"]) == 1):
+        return None
+    return np.asarray(trial["times"]) / trial["times"][-1], np.asarray(trial["trained"])[:, _kind(trial)]
+
+
+def _curve(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    points, depth = np.asarray(trial["points"]), len(trial["layers"])
+    types, scales = (points != 0).astype(float), points.max(0)
+    start = scales * np.asarray(trial["layers"][-1]).reshape(-1) ** depth
+    flow = theory.feature_flow(types, trial["weights"], trial["loss"], depth=depth, scales=scales, init=start)
+    return np.asarray(flow.margins(x * trial["times"][-1]))[:, _kind(trial)]
+
+
 @register(
     name="features",
     equation="10.1",
@@ -383,7 +404,13 @@ def _sharing(rng: np.random.Generator, depth: int, loss: str) -> Trials:
         Drop("orthogonal features (a cosine of 0.3 between two of them instead)", _turned),
         Drop("paths that see one feature each (all connections instead, neurons aligned at the start)", _unrestricted),
     ),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| / max |m_law| over sample types and records"),
+    figure=LawFigure(
+        _marks,
+        _curve,
+        "time, as a share of the run",
+        "logit of one type of sample\n(the sum of its features)",
+        gap="gap of all types, relative to the largest logit",
+    ),
 )
 def check_features(key: Any, trials: int) -> Outcome:
     """Types that share features, on paths of one, two, three and five layers, and one batch that is re-weighted."""

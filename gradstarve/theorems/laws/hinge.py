@@ -33,8 +33,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from gradstarve.ground import GUIDE
 from gradstarve.problem import Dataset, TwoLayerReLU
 from gradstarve.simulation import Kind
 from gradstarve.theorems._entry import (
@@ -42,10 +45,11 @@ from gradstarve.theorems._entry import (
     OFF_MANIFOLD,
     SEPARABLE,
     Outcome,
+    Problem,
     TrialLog,
-    draw_gaps,
     of_losses,
 )
+from gradstarve.theorems._figure import LawFigure, Marks
 from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
@@ -311,6 +315,30 @@ def by_steps(data: Dataset, network: TwoLayerReLU, r: float) -> Trials:
     return compared(trained, law, 1.0, numbers, **texts)
 
 
+def _moving(trial: dict[str, Any]) -> int:
+    """The point whose logit moves most."""
+    return int(np.argmax(np.ptp(np.asarray(trial["trained"]), axis=0)))
+
+
+def _flow_marks(trial: dict[str, Any]) -> Marks | None:
+    """What the integrator says of that point."""
+    if "times" not in trial or not np.isfinite(trial["trained"]).all():
+        return None
+    point = _moving(trial)
+    return trial["times"] / trial["times"][-1], trial["labels"][point] * trial["trained"][:, point]
+
+
+def _event_path(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    """The path from event to event of the same network."""
+    problem, point = Problem.read(trial), _moving(trial)
+    assert problem is not None
+    # As many networks and times as in a batch, for which the path is compiled already.
+    network: Any = jax.tree.map(lambda leaf: jnp.asarray(np.stack([leaf] * BATCH)), problem.network)
+    parts = np.maximum(x, 1e-9).reshape(-1, RECORDS) * trial["times"][-1]
+    runs = [exact_records(problem.data, network, times) for times in parts]  # pyright: ignore[reportArgumentType]
+    return trial["labels"][point] * np.concatenate([np.asarray(run.recorded)[0, :, point] for run in runs])
+
+
 @register(
     name="hinge-exact",
     equation="12.1",
@@ -334,7 +362,15 @@ def by_steps(data: Dataset, network: TwoLayerReLU, r: float) -> Trials:
     default_trials=4 * BATCH,
     losses=("hinge",),
     drops=(Drop("gradient flow (descent with a finite step instead)", _by_steps),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "gap between the event path and the flow (logits, margins, edges)"),
+    figure=LawFigure(
+        _flow_marks,
+        _event_path,
+        "time, as a share of the run",
+        "margin of a point",
+        behind=lambda ax: ax.axhline(1, color=GUIDE, linewidth=0.8),
+        gap="gap between the event path and the flow (logits, margins, edges)",
+        dense=64,
+    ),
 )
 def hinge_exact(rng: np.random.Generator) -> Trials:
     """Networks of any activity and signs: their records beside the integrator's, their events beside a path retraced."""
@@ -350,7 +386,8 @@ def hinge_exact(rng: np.random.Generator) -> Trials:
     gaps = np.maximum(np.where(lost & held, 0, apart), off_the_path(data, whole, range(BATCH)))
     gaps = np.where(followed(whole), gaps, np.inf)
     group = np.where(held, "a margin slides", "no margin slides")
-    return Trials(gaps, recorded(data, "hinge", network, times=times), lost & ~held, group)
+    extra = {"trained": theirs}
+    return Trials(gaps, recorded(data, "hinge", network, times=times), lost & ~held, group, extra=extra)
 
 
 # The events, counted.

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 from gradstarve import theory
+from gradstarve.ground import SHADE, style
 from gradstarve.problem import Dataset, GradientDescent, Mode, TwoLayerReLU, as_loss
 from gradstarve.theorems._entry import (
     EXCLUSIVE,
     PUSHING,
     RIGHT_SIGN,
     SEPARABLE,
-    draw_gaps,
+    Problem,
 )
+from gradstarve.theorems._figure import LawFigure, Marks, diagonal
 from gradstarve.theorems._register import EACH_LOSS, Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
@@ -59,6 +61,7 @@ def _against(data: Dataset, network: TwoLayerReLU, loss: str, **more: Any) -> Tr
 
     numbers = recorded(data, loss, network)
     texts: dict[str, Any] = {"quantity": quantity, "when": "at the start", "axes": ("neuron", "point"), "group": loss}
+    texts["extra"] = {"sides": z[..., None] * labels, "motion": motion}
     return compared(against, 0.0, 1.0, numbers, **texts, **more)
 
 
@@ -80,6 +83,29 @@ def _pulled_back(rng: np.random.Generator) -> Trials:
     return _against(data, network, "squared", setting=lambda i: f"the largest margin is {float(np.max(margins[i])):.3g}")
 
 
+def _motions(trial: dict[str, Any]) -> Marks:
+    """z_j y_i and d(w_j.x_i)/dt of all neurons and points, each over its largest."""
+    return tuple(np.ravel(trial[name] / np.maximum(np.abs(trial[name]).max(), 1e-300)) for name in ("sides", "motion"))  # pyright: ignore[reportReturnType]
+
+
+def _pushed(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """The motions of a counterexample, differentiated again."""
+    problem = Problem.read({**numbers, "w": numbers["w"][None], "z": numbers["z"][None]})
+    assert problem is not None
+    assert isinstance(problem.data, Dataset)
+    assert isinstance(problem.network, TwoLayerReLU)
+    motion = np.asarray(descent_gradient(problem.data, problem.network, problem.loss).w) @ np.asarray(problem.data.points).T
+    sides = np.asarray(problem.network.z)[..., None] * np.asarray(problem.data.labels)
+    return *_motions({"sides": sides, "motion": motion}), [], []
+
+
+def _forbidden(ax: Any) -> None:
+    """The two quarters in which a neuron would be pushed the wrong way."""
+    for low, high, y in ((-1.05, 0, (0, 1.05)), (0, 1.05, (-1.05, 0))):
+        ax.fill_between([low, high], *y, color=SHADE, alpha=0.35, linewidth=0, zorder=0)
+    ax.text(-0.98, 0.9, "the wrong way: nothing here", fontsize=style.text_size(8.5), va="top")
+
+
 @register(
     name="sign",
     equation="2.0",
@@ -97,7 +123,18 @@ def _pulled_back(rng: np.random.Generator) -> Trials:
         Drop("orthogonally separable data (classes at an angle of 45 degrees instead)", _acute),
         Drop("residuals g(m) >= 0 (squared loss with a margin above 1 instead)", _pulled_back),
     ),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "motion against sign(z y) (relative to all pushes)"),
+    figure=LawFigure(
+        _motions,
+        lambda trial, x: np.zeros_like(x),
+        "read-out times label, z y, of a neuron and a point (largest of the network: 1)",
+        "motion of the neuron\nalong the point",
+        one_line=True,
+        label=lambda trial: "",
+        span=(-1.0, 1.0),
+        behind=_forbidden,
+        gap="motion against sign(z y), over all pushes",
+        without=_pushed,
+    ),
 )
 def sign(rng: np.random.Generator, loss: str) -> Trials:
     """The flow's direction at random networks of any activity pattern, any signs; one trial is one network."""
@@ -166,7 +203,8 @@ def _together(data: Dataset, network: TwoLayerReLU, loss: str, **more: Any) -> t
     texts: dict[str, Any] = {"when": lambda i, k, point: f"after {k * _STEPS // 4} steps"}
     texts["quantity"] = lambda i, k, point: f"the logit of point {point}, trained beside the other class,"
     numbers = recorded(data, loss, network, {"step_size": step_size}, steps=_STEPS)
-    return compared(together, law, unit, numbers, **texts, **more), step_size, together
+    sides = {"trained": together, "law": law}
+    return compared(together, law, unit, numbers, **texts, **more, extra=sides), step_size, together
 
 
 def _off_the_curves(
@@ -220,6 +258,18 @@ def _exchanged(rng: np.random.Generator) -> Trials:
     return _together(data, network, "cross-entropy", setting="classes are antipodal")[0]
 
 
+def _not_alone(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """A counterexample, trained again: each class beside the other, and alone."""
+    # As many networks as in a batch, for which descent is compiled already.
+    problem = Problem.read({**numbers, **{name: np.stack([numbers[name]] * BATCH) for name in ("w", "z")}})
+    assert problem is not None
+    assert isinstance(problem.data, Dataset)
+    assert isinstance(problem.network, TwoLayerReLU)
+    sides = _together(problem.data, problem.network, str(problem.loss))[0].extra
+    x, y = (np.ravel(sides[name][0]) for name in ("law", "trained"))
+    return x, y, np.sort(x), np.sort(x)
+
+
 @register(
     name="independent-modes",
     equation="2.1",
@@ -242,7 +292,12 @@ def _exchanged(rng: np.random.Generator) -> Trials:
         Drop("orthogonally separable data (classes at an angle of 60 degrees instead)", _acute_classes),
         Drop("neurons of the right sign (half of them wrong instead)", _exchanged),
     ),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "margin together − margin alone (relative)"),
+    figure=diagonal(
+        "logit of a point when its class is trained alone",
+        "logit of the same point,\ntrained beside the other class",
+        gap="logit together − logit alone, relative",
+        without=_not_alone,
+    ),
 )
 def independent_modes(rng: np.random.Generator, loss: str, kind: int) -> list[Trials]:
     """Each class of cone data, and of two rays, trained with the other one beside it, and alone; on rays the curves are

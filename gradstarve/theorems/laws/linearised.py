@@ -13,7 +13,8 @@ import numpy as np
 from gradstarve import theory
 from gradstarve.problem import Dataset, DeepReLU, GradientDescent, SpectralDecoupling, TwoLayerReLU
 from gradstarve.simulation import simulate
-from gradstarve.theorems._entry import Hypothesis, Problem, draw_gaps
+from gradstarve.theorems._entry import Hypothesis, Problem
+from gradstarve.theorems._figure import LawFigure, Marks, diagonal
 from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import log_uniform, train, train_descent
 from gradstarve.theorems.laws.features import BY_LIMIT, COUNT, FRACTIONS, KINDS, LIMIT_TOLERANCE, PAIR, WHY_LIMIT, Problems
@@ -120,6 +121,21 @@ def _apply(network: Any, x: Any) -> Any:
     return network(x)
 
 
+def _sample(trial: dict[str, Any]) -> int:
+    """The sample whose margin moves most; of a counterexample, that is furthest from its law."""
+    return int(np.argmax(np.abs(trial["off"]).max(0) if "off" in trial else np.ptp(trial["trained"], axis=0)))
+
+
+def _flow_marks(trial: dict[str, Any]) -> Marks:
+    return np.asarray(trial["times"]) / trial["times"][-1], np.asarray(trial["trained"])[:, _sample(trial)]
+
+
+def _flow_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    points = np.asarray(trial["points"])
+    kernel, start = points @ points.T, points @ np.ravel(trial["layers"][0])
+    return np.asarray(theory.ntk.logistic_flow(kernel, x * trial["times"][-1] / KINDS, start))[:, _sample(trial)]
+
+
 @register(
     name="logistic-flow",
     equation="14.1",
@@ -134,7 +150,9 @@ def _apply(network: Any, x: Any) -> Any:
     losses=("cross-entropy",),
     batch=COUNT,
     drops=(Drop(_NOT_LINEAR, _learning_features),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| / (1 + |m_law|) over samples and records"),
+    figure=LawFigure(
+        _flow_marks, _flow_law, "time, as a share of the run", "margin of one sample", gap="gap of all margins, relative"
+    ),
 )
 def logistic_flow(rng: np.random.Generator) -> Trials:
     """Random samples, a third of them in a plane, so that K is singular, some that contradict each other; any start."""
@@ -245,7 +263,13 @@ def _moving_features(rng: np.random.Generator) -> Trials:
     dynamics=("flow", "descent"),
     batch=COUNT,
     drops=(Drop(_NOT_LINEAR, _moving_features),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| and |alpha − alpha_dual| at the end of training"),
+    figure=diagonal(
+        "margin at the end, by the law: K α / ridge",
+        "margin at the end,\ntrained",
+        xscale="symlog",
+        yscale="symlog",
+        gap="|m − m_law| and |alpha − alpha_dual| at the end of training",
+    ),
 )
 def ridge_optimum(rng: np.random.Generator) -> Trials:
     """Random features of any strength, every third kernel singular; ridges from a 300th of the strongest to ten times it."""
@@ -292,7 +316,13 @@ def ridge_optimum(rng: np.random.Generator) -> Trials:
             rest="any basis of their space is one of features",
         ),
     ),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "slopes, trained − law, over 1 + the largest, in units of 1/sum s^2"),
+    figure=diagonal(
+        "by the law: slope of a response in a strength (below 0: starved)",
+        "the same, by training twice",
+        xscale="symlog",
+        yscale="symlog",
+        gap="slopes, trained − law, over 1 + the largest, in units of 1/sum s^2",
+    ),
 )
 def starvation_derivatives(rng: np.random.Generator, equal: bool = False) -> Trials:
     """Features of any strength, from 1.3 times apart; the slope of every response, trained twice, with one strength a
@@ -328,6 +358,21 @@ def _in_a_plane(rng: np.random.Generator) -> Trials:
     return compared(trained, law, 1.0, numbers, **texts, rest=lambda i: f"all margins: {np.round(trained[i], 3).tolist()}")
 
 
+_WEAK = np.geomspace(0.05, 0.3)
+
+
+def _settled_marks(trial: dict[str, Any]) -> Marks:
+    """Three margins at one penalty."""
+    trained = np.asarray(trial["trained"])
+    return np.full(trained.size, np.min(trial["penalty"])), trained
+
+
+def _settled_margin(penalty: np.ndarray) -> np.ndarray:
+    """m of sigmoid(-m) = penalty m, read off a table of penalty = sigmoid(-m)/m."""
+    m = np.geomspace(1e-3, 30, 4000)[::-1]
+    return np.interp(penalty, 1 / (1 + np.exp(m)) / m, m)
+
+
 @register(
     name="spectral-decoupling",
     equation="14.4",
@@ -347,7 +392,16 @@ def _in_a_plane(rng: np.random.Generator) -> Trials:
     dynamics=("flow", "descent"),
     batch=COUNT,
     drops=(Drop("Phi of full row rank (three samples in a plane instead)", _in_a_plane),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| at the end of training"),
+    figure=LawFigure(
+        _settled_marks,
+        lambda trial, x: _settled_margin(x),
+        "strength of the penalty on outputs",
+        "margin of each sample\nafter training",
+        one_line=True,
+        xscale="log",
+        gap="|m − m_law| at the end of training",
+        without=lambda numbers: (*_settled_marks(numbers), _WEAK, _settled_margin(_WEAK)),
+    ),
 )
 def spectral_decoupling(rng: np.random.Generator) -> Trials:
     """Features of any strength up to ten times apart, penalties from 0.05 to 5; all margins end at one number."""

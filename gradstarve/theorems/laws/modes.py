@@ -22,9 +22,11 @@ from gradstarve.theorems._entry import (
     ORTHOGONAL,
     SEPARABLE,
     STAYING,
+    Problem,
     Quote,
-    draw_gaps,
 )
+from gradstarve.theorems._figure import MARGIN, TIME, LawFigure, Marks, error, of_solution, read_run
+from gradstarve.theorems._formulas import RESIDUALS, mode_curve, time_along
 from gradstarve.theorems._register import EACH_LOSS, Drop, Trials, at_time, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
@@ -112,7 +114,6 @@ def _joined_by_leavers(rng: np.random.Generator) -> Trials:
 
 
 TWO_DIRECTIONS = "the points of a class share a direction (two points at 80 degrees instead, taken for one at their mean)"
-_SCALE = "|u − law| / (|u| + r Σ(a² + z²)/2)"
 
 
 @register(
@@ -135,7 +136,7 @@ _SCALE = "|u − law| / (|u| + r Σ(a² + z²)/2)"
     default_trials=288,
     rounds=lambda k: {"loss": LOSS_NAMES[k % len(LOSS_NAMES)], "kind": (k // len(LOSS_NAMES) + k) % 3},
     drops=(Drop(TWO_DIRECTIONS, two_directions),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
+    figure=of_solution(),
 )
 def clock(rng: np.random.Generator, loss: str, kind: int) -> Trials:
     """Exclusive neurons that stay, on antipodal, orthogonal and obtuse classes; all losses; logits and weights."""
@@ -165,7 +166,7 @@ def clock(rng: np.random.Generator, loss: str, kind: int) -> Trials:
     default_trials=288,
     rounds=EACH_LOSS,
     drops=(Drop("orthogonal classes (antipodal ones instead, each taken by itself)", _joined_by_leavers),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
+    figure=of_solution(),
 )
 def deaths(rng: np.random.Generator, loss: str) -> Trials:
     """Orthogonal classes, half of the neurons of the wrong sign; near the stable manifold on purpose; all losses."""
@@ -218,6 +219,35 @@ def _universal(loss: str, norm: Any, start: ExclusiveInit, tau: np.ndarray) -> n
     return np.asarray(curve.logit(tau))
 
 
+def _pair(trial: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Both problems of a pair, each with what was trained of it."""
+    return {f"{which} class of a pair": {**trial, "trained": trial[which]["logits"]} for which in ("first", "second")}
+
+
+def _pair_marks(trial: dict[str, Any]) -> Marks:
+    return trial["two_p_r_t"], trial["trained"]
+
+
+def _pair_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    """The one curve of both: that of the kappa and theta_0 of the first."""
+    problem = Problem.read(trial["first"])
+    assert problem is not None
+    _, a, zeta = problem.neurons
+    network: Any = problem.network
+    on = np.asarray(network.w) @ np.asarray(problem.data.points)[0] > 0
+    norm = float(np.linalg.norm(np.asarray(problem.data.points)[0]))
+    kappa, theta = (v[0] for v in invariants(norm, np.where(on, a, 0)[None], np.where(on, zeta, 0)[None]))
+    # The simplest class that has them: one neuron at r = 1.
+    grown, decayed = np.sqrt(2 * kappa) * np.exp(theta / 2), np.sqrt(2 * kappa) * np.exp(-theta / 2)
+    one = np.array([grown + decayed]) / 2, np.array([grown - decayed]) / 2
+    return mode_curve(RESIDUALS[str(problem.loss)], 1.0, *one, x)
+
+
+def _other_kappa(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    tau = numbers["two_p_r_t"]
+    return tau, numbers["second"]["logits"], tau, numbers["first"]["logits"]
+
+
 @register(
     name="universality",
     equation="3.11",
@@ -238,7 +268,7 @@ def _universal(loss: str, norm: Any, start: ExclusiveInit, tau: np.ndarray) -> n
             "with theta_0 as in the first class and a kappa twice as large",
         ),
     ),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u₁ − u₂| / (|u| + r Σ(a² + z²)/2)"),
+    figure=LawFigure(_pair_marks, _pair_law, TIME, MARGIN, parts=_pair, each=3, xscale="log", without=_other_kappa),
 )
 def universality(rng: np.random.Generator, loss: str, stretch: float = 1.0, low: float = 1e-3) -> Trials:
     """Pairs of trained networks that differ in p, r, width, weights and geometry but not in kappa and theta_0.
@@ -427,6 +457,33 @@ def _first(key: Any) -> np.random.Generator:
     return generators(key, 1)[0]
 
 
+def _with_leavers(numbers: dict[str, Any], shown: Any = np.asarray) -> tuple[Any, Any, Any, Any]:
+    """The class with most neurons that leave, and the formula of all its first neurons."""
+    runs = [run for run in (read_run(numbers, label) for label in (1, -1)) if run is not None]
+    run = max(runs, key=lambda one: int(np.sum(one.neurons()[1] < -one.neurons()[0])))
+    a, zeta = (v[None] for v in run.neurons())
+    if run.problem.loss == "hinge":
+        tau = np.linspace(0, run.rate * run.times[-1], 200)
+        law = hinge_logit(run.rate, run.norm, a, zeta, tau / run.rate)[0]
+        return run.rate * run.times, shown(run.margins), tau, shown(law)
+    kappa, u0 = invariants(run.norm, a, zeta)[0][0], float(run.norm * np.sum(a * zeta))
+    u = np.linspace(u0, u0 + 15, 4000)
+    tau = time_along(u, 1 / RESIDUALS[str(run.problem.loss)](u) / np.hypot(kappa, u))
+    seen = tau <= run.rate * run.times[-1]
+    return run.rate * run.times, shown(run.margins), tau[seen], shown(u[seen])
+
+
+def _as_if_balanced(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any] | None:
+    """A class off balance under exponential loss, and the formula of balanced neurons with its first logit."""
+    run = read_run(numbers)
+    if run is None:
+        return None
+    a, zeta = run.neurons()
+    u0 = float(run.norm * np.sum(a * zeta))
+    u = np.linspace(u0, float(run.margins.max()), 4000)
+    return run.rate * run.times, run.margins, time_along(u, 1 / RESIDUALS["exponential"](u) / u), u
+
+
 _TURNS = ({"cosine": 0.0}, {"cosine": -1.0})
 _WRONG_SIGN = "neurons with z > -a (some with z < -a instead, which leave)"
 _HYPOTHESES = (SEPARABLE, ONE_RAY, EXCLUSIVE, STAYING)
@@ -450,7 +507,7 @@ _HYPOTHESES = (SEPARABLE, ONE_RAY, EXCLUSIVE, STAYING)
     losses=("hinge",),
     rounds=_TURNS,
     drops=(Drop(_WRONG_SIGN, lambda key: _each_class(_first(key), "hinge", 0.0, _some_leave, _hinge_sides)),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − u_law| / (|u| + r Σ(a² + z²)/2)"),
+    figure=of_solution(MARGIN, without=_with_leavers),
 )
 def hinge(rng: np.random.Generator, cosine: float) -> Trials:
     """The printed formula against the trained curve, and against what `theory.solve_mode` says of the stopping time."""
@@ -479,7 +536,7 @@ def hinge(rng: np.random.Generator, cosine: float) -> Trials:
             _WRONG_SIGN, lambda key: _each_class(_first(key), "cross-entropy", 0.0, _some_leave, _cross_entropy_sides)
         ),
     ),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "error of 2 p r t, in units of the clock's angle"),
+    figure=of_solution(without=lambda numbers: _with_leavers(numbers, error)),
 )
 def cross_entropy(rng: np.random.Generator, cosine: float) -> Trials:
     """The time formula at the logits that training reached: any start by the clock integral, balanced ones by Ei."""
@@ -509,7 +566,7 @@ def cross_entropy(rng: np.random.Generator, cosine: float) -> Trials:
             lambda key: _each_class(_first(key), "exponential", 0.0, _off_balance, _exponential_sides),
         ),
     ),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "error of the clock's angle (exponential), of u relative (squared)"),
+    figure=of_solution(MARGIN, without=_as_if_balanced),
 )
 def balanced_curves(rng: np.random.Generator, cosine: float) -> list[Trials]:
     """Balanced starts under exponential and squared loss, the same ones for both, against the printed formulas."""
@@ -526,6 +583,14 @@ def balanced_curves(rng: np.random.Generator, cosine: float) -> list[Trials]:
 def invariant(w: np.ndarray, z: np.ndarray) -> np.ndarray:
     """|w_j|^2 - z_j^2 of every neuron (1.3): w [*batch, h, d], z [*batch, h] -> [*batch, h]."""
     return np.sum(w**2, axis=-1) - z**2
+
+
+def _lengths(before: TwoLayerReLU, after: TwoLayerReLU) -> dict[str, np.ndarray]:
+    """|z| and |w| of the neuron that grows most, before and after training, for the figure: [*batch, 2] each."""
+    z = np.stack([np.abs(net.z) for net in (before, after)], axis=-1)
+    w = np.stack([np.linalg.norm(net.w, axis=-1) for net in (before, after)], axis=-1)
+    most = np.argmax(np.abs(np.diff(z, axis=-1)), axis=-2)[..., None]
+    return {name: np.take_along_axis(v, most, axis=-2)[..., 0, :] for name, v in (("read_out", z), ("first_layer", w))}
 
 
 def _drift(before: TwoLayerReLU, after: TwoLayerReLU) -> np.ndarray:
@@ -548,6 +613,25 @@ def _by_descent(rng: np.random.Generator) -> Trials:
     return compared(_drift(run.initial, run.final), 0.0, 1.0, numbers, quantity=what, when=when)
 
 
+def _hyperbola(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    """|w| over |z| with the first |w|^2 - z^2."""
+    kept = trial["first_layer"][0] ** 2 - trial["read_out"][0] ** 2
+    return np.sqrt(np.where(x**2 + kept >= 0, x**2 + kept, np.nan))
+
+
+def _drifted(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """The neuron that descent with a finite step moves most."""
+    # As many networks as in a batch, for which descent is compiled already.
+    problem = Problem.read({**numbers, **{name: np.stack([numbers[name]] * BATCH) for name in ("w", "z")}})
+    steps = numbers["steps"]
+    assert problem is not None
+    assert isinstance(problem.network, TwoLayerReLU)
+    run = train_descent(problem.data, problem.network, problem.loss, numbers["step_size"], steps, steps)
+    found = {name: value[0] for name, value in _lengths(problem.network, run.final).items()}  # pyright: ignore[reportArgumentType]
+    line = np.linspace(found["read_out"].min(), found["read_out"].max(), 50)
+    return found["read_out"], found["first_layer"], line, _hyperbola(found, line)
+
+
 @register(
     name="balance",
     equation="1.3",
@@ -561,7 +645,15 @@ def _by_descent(rng: np.random.Generator) -> Trials:
     default_trials=192,
     rounds=lambda k: {"loss": LOSS_NAMES[k % len(LOSS_NAMES)], "separable": (k // len(LOSS_NAMES)) % 2 == 0},
     drops=(Drop("gradient flow (descent with a finite step instead)", _by_descent),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "drift of |w|² − z² (relative to |w|² + z²)"),
+    figure=LawFigure(
+        lambda trial: (trial["read_out"], trial["first_layer"]),
+        _hyperbola,
+        "second layer: size of the read-out weight |z| of a neuron",
+        "first layer: length |w|\nof the same neuron",
+        label=lambda trial: f"|w|² − z² = {trial['first_layer'][0] ** 2 - trial['read_out'][0] ** 2:.2g}",
+        gap="drift of |w|² − z², relative to |w|² + z²",
+        without=_drifted,
+    ),
 )
 def balance(rng: np.random.Generator, loss: str, separable: bool) -> Trials:
     """Flow of full networks on cones and on arbitrary data; no neuron is asked to be exclusive or of the right sign."""
@@ -570,4 +662,5 @@ def balance(rng: np.random.Generator, loss: str, separable: bool) -> Trials:
     r = float(np.linalg.norm(np.asarray(data.points), axis=-1).mean())
     times = np.array([0.1, 0.3, 0.6, 1.0]) * (5 if separable else 0.5) / r
     run, lost = train_flow(data, network, loss, times)
-    return Trials(_drift(run.initial, run.final), recorded(data, loss, network, times=times), lost, loss)
+    extra = _lengths(run.initial, run.final)
+    return Trials(_drift(run.initial, run.final), recorded(data, loss, network, times=times), lost, loss, extra=extra)

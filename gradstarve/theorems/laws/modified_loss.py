@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstarve.problem import FlippedLabels, Focal, Loss, MarginShift, Temperature
-from gradstarve.theorems._entry import EXCLUSIVE, ONE_RAY, SEPARABLE, STAYING, draw_gaps
+from gradstarve.theorems._entry import EXCLUSIVE, ONE_RAY, SEPARABLE, STAYING
+from gradstarve.theorems._figure import of_solution
 from gradstarve.theorems._register import Drop, Trials, register
 from gradstarve.theorems._sampling import (
     BY_FLOW,
@@ -90,7 +91,7 @@ def _times_below_one(start: ExclusiveInit, geometry: Geometry) -> np.ndarray:
     dynamics=("flow", "descent"),
     rounds=_ROUNDS,
     drops=(Drop(TWO_DIRECTIONS, lambda rng: two_directions(rng, FlippedLabels("cross-entropy", jnp.asarray(0.1)))),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − law| / (|u| + r Σ(a² + z²)/2)"),
+    figure=of_solution(),
 )
 def modified_loss(rng: np.random.Generator, change: str, of: str, by: str, kind: str) -> Trials:
     """A loss of random numbers made of another one, on antipodal, orthogonal and obtuse classes; neurons that stay."""

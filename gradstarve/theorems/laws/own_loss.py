@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstarve.problem import Loss, as_loss
-from gradstarve.theorems._entry import EXCLUSIVE, ONE_RAY, SEPARABLE, STAYING, Hypothesis, draw_gaps
+from gradstarve.theorems._entry import EXCLUSIVE, ONE_RAY, SEPARABLE, STAYING, Hypothesis
+from gradstarve.theorems._figure import MARGIN, of_solution
 from gradstarve.theorems._register import Drop, Trials, register
 from gradstarve.theorems._sampling import BY_FLOW, FLOW_TOLERANCE, WHY_FLOW, exclusive_start, two_rays
 from gradstarve.theorems.laws.modes import TWO_DIRECTIONS, against_solve, two_directions
@@ -59,7 +60,7 @@ _KINDS = ("antipodal", "orthogonal", "obtuse")
     default_trials=144,
     rounds=tuple({"kind": kind} for kind in _KINDS),
     drops=(Drop(TWO_DIRECTIONS, lambda rng: two_directions(rng, SmoothHinge(jnp.asarray(0.5)))),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u − law| / (|u| + r Σ(a² + z²)/2)"),
+    figure=of_solution(MARGIN),
 )
 def own_loss(rng: np.random.Generator, kind: str) -> Trials:
     """A smoothed hinge of random width, on antipodal, orthogonal and obtuse classes; neurons that stay."""

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from gradstarve import theory
+from gradstarve.ground import GUIDE
 from gradstarve.problem import Dataset, DeepReLU, Mode, TwoLayerReLU, as_loss
 from gradstarve.theorems._entry import (
     BALANCED,
@@ -22,10 +23,10 @@ from gradstarve.theorems._entry import (
     STAYING,
     Outcome,
     Quote,
-    draw_gaps,
     of_losses,
 )
-from gradstarve.theorems._formulas import LOG_SLOPES, SMOOTH
+from gradstarve.theorems._figure import LawFigure, Marks, error, of_solution
+from gradstarve.theorems._formulas import LOG_SLOPES, RESIDUALS, SMOOTH, mode_curve
 from gradstarve.theorems._register import EACH_LOSS, Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import (
     BATCH,
@@ -130,9 +131,19 @@ def _some_leave(rng: np.random.Generator) -> Trials:
     """Some neurons leave on the way, and the kappa of the start is not that of those that are left."""
     geometry, network, kappa, times, _, (u, moving, found) = _trained(rng, "cross-entropy", wrong_signs=0.5)
     law, size = bend("cross-entropy", u, kappa)
-    numbers = recorded(geometry.data, "cross-entropy", network, {"trained": found, "law": law}, times=times)
+    each = {"trained": found, "law": law, "logit": u}
+    numbers = recorded(geometry.data, "cross-entropy", network, each, times=times)
     texts: dict[str, Any] = {"quantity": lambda i: f"e''/(e' u') at the logit {u[i]:.4g}", "when": f"at t = {times[-1]:.4g}"}
     return compared(found, law, size, numbers, ~moving, **texts)
+
+
+_TALL = 2.0  # of the figure
+
+
+def _bent_elsewhere(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """The curvature of a class from which neurons left, as far as the figure shows it."""
+    found, law = np.clip([numbers["trained"], numbers["law"]], -_TALL, _TALL)
+    return [numbers["logit"]], [found], [numbers["logit"]] * 2, [found, law]
 
 
 @register(
@@ -154,7 +165,19 @@ def _some_leave(rng: np.random.Generator) -> Trials:
     default_trials=384,
     rounds=EACH_LOSS,
     drops=(Drop("neurons that stay (some with z < -a instead, which leave)", _some_leave),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|e''/(e' u') − law| / Σ|terms|"),
+    figure=LawFigure(
+        lambda trial: (trial["logit"], trial["trained"]) if trial["moving"] and abs(trial["trained"]) < _TALL else None,
+        lambda trial, x: bend(trial["loss"], x, np.asarray(trial["kappa"]))[0],
+        "margin of the class (its logit u); the error curve bends where a line passes 0",
+        "curvature of the error\ne'' / (e' u')",
+        label=lambda trial: f"κ = {trial['kappa']:.2g}",
+        span=(-1.0, 4.0),
+        xlim=(-1.0, 4.0),
+        ylim=(-_TALL, _TALL),
+        behind=lambda ax: ax.axhline(0, color=GUIDE, linewidth=0.8),
+        gap="gap of the curvature, relative to its terms",
+        without=_bent_elsewhere,
+    ),
 )
 def inflections(rng: np.random.Generator, loss: str) -> Trials:
     """e'' of trained networks against (5.1), and its sign against the places `theory.error_inflections` gives."""
@@ -172,7 +195,8 @@ def inflections(rng: np.random.Generator, loss: str) -> Trials:
     gaps = np.maximum(gaps, np.where(wrong, np.abs(found) / size, 0))
     gaps = np.maximum(gaps, _misplaced(geometry, loss, kappa, lower, upper))
     numbers = recorded(geometry.data, loss, network, {"trained": found, "law": law}, times=times)
-    return Trials(gaps, numbers, lost, loss, extra={"concave": int(np.sum(moving & inside))})
+    extra = {"concave": int(np.sum(moving & inside)), "logit": u, "kappa": kappa, "moving": moving}
+    return Trials(gaps, numbers, lost, loss, extra=extra)
 
 
 _PLACES = 64
@@ -204,6 +228,11 @@ def _two_bends(rng: np.random.Generator, loss: str, kappa: tuple[float, float], 
     return compared(found, 2, 1.0, numbers, **texts)
 
 
+def _miscounted(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    kappa, found = numbers["kappa"], numbers["inflections"]
+    return [kappa], [found], [kappa, kappa], [found, numbers["law"]]
+
+
 @register(
     name="rich-to-lazy",
     equation="5.2",
@@ -232,7 +261,17 @@ def _two_bends(rng: np.random.Generator, loss: str, kappa: tuple[float, float], 
         # A curve from below meets a third inflection.
         Drop("u >= 0 (a start at u = -2 instead)", lambda rng: _two_bends(rng, "cross-entropy", (0.2, 0.5), -2.0, 2.0)),
     ),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "difference in the number of inflections"),
+    figure=LawFigure(
+        lambda trial: (trial["kappa"], trial["inflections"]),
+        lambda trial, x: np.where(x < float(theory.kappa_critical(trial["loss"])), 2.0, 0.0),
+        "κ of the start: rich on the left, lazy on the right",
+        "inflections of\nthe error curve",
+        one_line=True,
+        xscale="log",
+        ylim=(-0.3, 3.4),
+        gap="difference in the number of inflections",
+        without=_miscounted,
+    ),
 )
 def rich_to_lazy(rng: np.random.Generator, loss: str) -> Trials:
     """How often e'' of a network changes sign between u = 0 and far up, for kappa on both sides of the transition."""
@@ -254,6 +293,22 @@ _PLATEAU_TOLERANCE = 1e-3
 _OFF_BALANCE = "the start is balanced (a = e^2 z instead, with the same first logit)"
 
 
+def _class_of(trial: dict[str, Any]) -> tuple[float, float]:
+    """p and r of the first class."""
+    mine = np.asarray(trial["labels"]) == np.asarray(trial["labels"])[0]
+    return float(np.asarray(trial["weights"])[mine].sum()), float(np.linalg.norm(np.asarray(trial["points"])[0]))
+
+
+def _plateau_marks(trial: dict[str, Any]) -> Marks:
+    p, r = _class_of(trial)
+    return p * r * trial["by_the_law"]["times"][:3], trial["by_the_law"]["trained"][:3]
+
+
+def _plateau_missed(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    x, u = _plateau_marks(numbers)
+    return x, u, x, numbers["start"] * np.exp(2 * RESIDUALS[numbers["loss"]](0.0) * x)
+
+
 @register(
     name="plateau",
     equation="5.3",
@@ -269,7 +324,16 @@ _OFF_BALANCE = "the start is balanced (a = e^2 z instead, with the same first lo
     default_trials=96,
     rounds=EACH_LOSS,
     drops=(Drop(_OFF_BALANCE, {"loss": "cross-entropy", "unbalance": 1.0}),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|u / √u₀ − 1| at half of the plateau"),
+    figure=LawFigure(
+        _plateau_marks,
+        lambda trial, x: trial["start"] * np.exp(2 * RESIDUALS[trial["loss"]](0.0) * x),
+        "time of the class: frequency × norm × t  (p r t)",
+        "margin of the class\n(its logit u)",
+        each=1,
+        yscale="log",
+        gap="distance from √u₀ at half of the plateau, relative",
+        without=_plateau_missed,
+    ),
 )
 def plateau(rng: np.random.Generator, loss: str, unbalance: float = 0.0) -> Trials:
     """Balanced neurons of any number at logits of 1e-10 to 1e-8, followed through the plateau.
@@ -324,6 +388,12 @@ def _some_leave_late(rng: np.random.Generator) -> Trials:
     return compared(times[-1], law, 1 / (geometry.rates[0] * error), numbers, ~learnt, **texts)
 
 
+def _left_late(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """One error at the last time of a run, and when the law of all first neurons has it."""
+    p, r = _class_of(numbers)
+    return [2 * p * r * numbers["times"][-1]], [numbers["error"]], [2 * p * r * numbers["law"]], [numbers["error"]]
+
+
 @register(
     name="confidence",
     equation="6.1",
@@ -344,7 +414,9 @@ def _some_leave_late(rng: np.random.Generator) -> Trials:
     default_trials=96,
     losses=("cross-entropy",),
     drops=(Drop("every neuron stays (some with z < -a instead)", _some_leave_late),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "error of 2 p r t, in units of the clock's angle"),
+    figure=of_solution(
+        "error, log scale: probability\nof the wrong label", error, yscale="log", without=_left_late
+    ),
 )
 def confidence(rng: np.random.Generator) -> Trials:
     """The errors that training reached at four times, and when the law says they are reached."""
@@ -379,6 +451,29 @@ def _of_logit(rng: np.random.Generator, geometry: Geometry, start: float, unbala
     return ExclusiveInit(used.astype(float), a * np.exp(unbalance), a * np.exp(-unbalance))
 
 
+def _both_losses(trial: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What was trained with each loss, over the time that hinge loss takes."""
+    seen, found = trial["by_the_law"], {}
+    for name, last in (("hinge", 1.02), ("cross-entropy", 1.0)):
+        of = name.replace("-", "_")
+        at = seen[f"{of}_time"] * np.array([0.5, 0.9, 0.98, last]) / seen["hinge_time"]
+        found[name] = {**trial, "loss": name, "at": at, "trained": seen[of], "unit": seen["hinge_time"]}
+    return found
+
+
+def _to_the_margin(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    """The curve of a balanced class from the first logit."""
+    p, r = _class_of(trial)
+    each = np.sqrt([trial["start"] / r])
+    return mode_curve(RESIDUALS[trial["loss"]], r, each, each, 2 * p * r * x * trial["unit"])
+
+
+def _not_at_the_margin(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    one = _both_losses(numbers)["cross-entropy"]
+    line = np.linspace(0, one["at"][-1], 60)
+    return one["at"], one["trained"], line, _to_the_margin(one, line)
+
+
 @register(
     name="hinge-advantage",
     equation="6.2",
@@ -396,7 +491,17 @@ def _of_logit(rng: np.random.Generator, geometry: Geometry, start: float, unbala
     single_tolerance=None,
     losses=("hinge", "cross-entropy"),
     drops=(Drop(_OFF_BALANCE, {"unbalance": 1.0}),),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "relative error of the time to u = 1"),
+    figure=LawFigure(
+        lambda trial: (trial["at"], trial["trained"]),
+        _to_the_margin,
+        "time, in units of what hinge loss needs to a margin of 1",
+        "margin of the class\n(its logit u)",
+        parts=_both_losses,
+        each=1,
+        yscale="log",
+        gap="relative error of the time to u = 1",
+        without=_not_at_the_margin,
+    ),
 )
 def hinge_advantage(rng: np.random.Generator, unbalance: float = 0.0) -> Trials:
     """Balanced starts from 1e-10 to 0.5, each trained with both losses up to u = 1: the relative errors of the two times,

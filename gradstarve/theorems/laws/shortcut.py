@@ -6,10 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.integrate import solve_ivp
 
 from gradstarve import theory
 from gradstarve.problem import SpectralDecoupling
-from gradstarve.theorems._entry import COLOURS, Hypothesis, Outcome, Problem, draw_gaps, of_losses
+from gradstarve.theorems._entry import COLOURS, Hypothesis, Outcome, Problem, of_losses
+from gradstarve.theorems._figure import LawFigure
+from gradstarve.theorems._formulas import RESIDUALS
 from gradstarve.theorems._register import Drop, Trials, compared, register
 from gradstarve.theorems._sampling import FLOW_TOLERANCE, WHY_FLOW, log_uniform
 from gradstarve.theorems.laws.features import (
@@ -82,6 +85,27 @@ def _leaning(problems: Problems, scales: np.ndarray, cosine: float) -> Problems:
     return replace(problems, points=points)
 
 
+def _kinds(trial: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Majority and minority, each as a trial of its own."""
+    both = {name: np.asarray(trial[name]) for name in ("trained", "law")}
+    return {
+        kind: {**trial, **{name: v[:, k] for name, v in both.items()}, "kind": k}
+        for k, kind in enumerate(("majority", "minority, which the shortcut contradicts"))
+    }
+
+
+def _curve(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    """(20.1) or (20.2) for one problem; the sum of the two weights is taken up by the norms."""
+    (first, second), weights = np.asarray(trial["points"])[:2], np.asarray(trial["weights"])
+    unit = np.sqrt(weights[:2].sum())
+    core, side = (unit**2 * float(v @ v) / 4 for v in (first + second, first - second))
+    p, g = weights[0] / weights[:2].sum(), RESIDUALS[trial["loss"]]
+    turn = np.array([[core + side, core - side], [core - side, core + side]])
+    end = trial["times"][-1]
+    flow = solve_ivp(lambda _, m: turn @ (np.array([p, 1 - p]) * g(m)), (0, end), [0.0, 0.0], t_eval=x * end, rtol=1e-7)
+    return flow.y[trial["kind"]]
+
+
 @register(
     name="shortcut",
     equation="20.1-20.2",
@@ -110,7 +134,15 @@ def _leaning(problems: Problems, scales: np.ndarray, cosine: float) -> Problems:
     drops=(
         Drop("orthogonal features (a cosine of 0.3 between core and shortcut instead)", {"loss": "squared", "cosine": 0.3}),
     ),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, "|m − m_law| / max |m_law| over majority, minority and records"),
+    figure=LawFigure(
+        lambda trial: (trial["times"] / trial["times"][-1], trial["trained"]),
+        _curve,
+        "time, as a share of the run",
+        "margin",
+        parts=_kinds,
+        each=2,
+        gap="gap of both margins, relative to the largest",
+    ),
 )
 def curves(rng: np.random.Generator, loss: str, equal: bool = False, cosine: float = 0.0) -> Trials:
     """Read-outs from zero, p from 0.55 to 0.95, r_s from 0.4 r_c to 2.5 r_c, and equal norms."""

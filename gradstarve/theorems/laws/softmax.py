@@ -8,7 +8,8 @@ import numpy as np
 
 from gradstarve import theory
 from gradstarve.problem import ClassDataset, SoftmaxOneLayer, SoftmaxTwoLayer
-from gradstarve.theorems._entry import draw_gaps
+from gradstarve.theorems._figure import LawFigure, Marks
+from gradstarve.theorems._formulas import mode_curve
 from gradstarve.theorems._register import Drop, Trials, at_time, compared, recorded, register
 from gradstarve.theorems._sampling import BATCH, FLOW_TOLERANCE, WHY_FLOW, log_uniform, train_flow
 from gradstarve.theorems.laws.modes import FRACTIONS
@@ -53,7 +54,51 @@ def _against(data: ClassDataset, network: Any, times: np.ndarray, law: Any) -> T
     )
 
 
-_SCALE = "|gap − law| / (0.001 + |law|), the worst of all pairs of classes"
+def _pair(trial: dict[str, Any]) -> tuple[int, int]:
+    """The class of a trial, and the other one, whose gap moves most; of a counterexample, that is furthest from its law."""
+    gaps = _apart(np.asarray(trial["trained"]))
+    size = np.abs(gaps - np.asarray(trial["told"])[..., None]).max(0) if "told" in trial else np.ptp(gaps, axis=0)
+    np.fill_diagonal(size, -1)
+    own, other = np.unravel_index(int(np.argmax(size)), size.shape)
+    return int(own), int(other)
+
+
+def _pace(trial: dict[str, Any], own: int) -> tuple[float, float, float]:
+    """p and r of a class, and p r^2 for one layer, 2 p r for two."""
+    p, r = float(trial["weights"][own]), float(np.linalg.norm(trial["points"][own]))
+    return p, r, p * r**2 if "v" in trial else 2 * p * r
+
+
+def _marks(trial: dict[str, Any]) -> Marks:
+    own, other = _pair(trial)
+    return _pace(trial, own)[2] * trial["times"], _apart(np.asarray(trial["trained"]))[:, own, other]
+
+
+def _law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    own, other = _pair(trial)
+    _, r, _ = _pace(trial, own)
+    point, K = np.asarray(trial["points"])[own], len(trial["points"])
+    if "v" in trial:
+        outputs = np.asarray(trial["v"]) @ point
+        start = outputs[own] - outputs[other]
+        u = np.linspace(start, max(start, 0) + 12, 4000)
+        return np.interp(x, (np.exp(u) - np.exp(start) + (K - 1) * (u - start)) / K, u)
+    a = np.maximum(np.asarray(trial["w"]) @ point / r, 0)
+    vote = (np.eye(K)[own] - 1 / K) / np.sqrt(1 - 1 / K)
+    size = np.sqrt(1 - 1 / K)  # of r over r_K: the time of the clock is 2 p r_K t
+    votes = np.where(a > 0, np.asarray(trial["z"]) @ vote, 0)
+    return mode_curve(lambda u: 1 / (1 + np.exp(u) / (K - 1)), r / size, a, votes, x / size)
+
+
+def _without(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    numbers = {**numbers, "told": numbers["law"]}
+    x, gap = _marks(numbers)
+    return x, gap, x, np.asarray(numbers["law"])[:, _pair(numbers)[0]]
+
+
+def _figure(pace: str) -> LawFigure:
+    up = "gap between the outputs of\nthe true class and another"
+    return LawFigure(_marks, _law, f"time of the class: {pace}", up, xscale="log", without=_without)
 
 
 @register(
@@ -79,7 +124,7 @@ _SCALE = "|gap − law| / (0.001 + |law|), the worst of all pairs of classes"
             rest="(11.1) is meant, one gap for all others",
         ),
     ),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
+    figure=_figure("frequency × norm² × t  (p r² t)"),
 )
 def softmax(rng: np.random.Generator, classes: int, bend: float = 0.0) -> Trials:
     """K read-outs trained on K classes of different norms and weights, from 0 and from level gaps of either sign."""
@@ -119,7 +164,7 @@ def softmax(rng: np.random.Generator, classes: int, bend: float = 0.0) -> Trials
             rest="(11.2) is meant, one gap for all others",
         ),
     ),
-    figure=lambda outcome, ax: draw_gaps(outcome, ax, _SCALE),
+    figure=_figure("2 × frequency × norm × t  (2 p r t)"),
 )
 def softmax_clock(rng: np.random.Generator, classes: int, astray: float = 0.0) -> Trials:
     """Two neurons a class, a third of which vote against it at first, on all classes at once; votes off the class's own by
