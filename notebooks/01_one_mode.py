@@ -155,7 +155,7 @@ _ = axes[1].legend(frameon=False, fontsize=8.5)
 plus, minus = 0.12, 0.01  # M_+ and M_-, the same for all
 rng = np.random.default_rng(0)
 widths = (1, 3, 10, 100)
-w, read_out = np.zeros((4, 100, 1)), np.zeros((4, 100))  # a neuron of zeros is none
+w, read_out = np.zeros((4, 100, 1)), np.zeros((4, 100))  # a neuron of zeros does nothing
 for i, width in enumerate(widths):
     total, difference = rng.uniform(0.8, 1.2, width), rng.uniform(-0.4, 0.4, width)
     total *= np.sqrt(plus / (total**2).sum())

@@ -108,7 +108,7 @@ axis.set(xscale="log", xlabel="$σ_a / σ_z$", ylabel="part of neurons that lear
 _ = axis.legend(frameon=False, loc="lower right")
 
 # %% [markdown]
-# ## Opposite classes: nobody dies, and training fails with probability $2^{-h}$
+# ## Opposite classes: no neuron dies, and training fails with probability $2^{-h}$
 #
 # With opposite classes every neuron ends in class + if $a + z > 0$, with $a = w\cdot\hat x_+$ of either sign, and in
 # class − if $a + z < 0$. For weights drawn symmetrically each of the $h$ neurons tosses a fair coin. A class is never
@@ -152,7 +152,7 @@ assert not predicted.all(axis=-1).any()
 # A neuron leaves a class when the class's clock has run far enough. Cross-entropy always has something left to learn, so
 # its clock never stops (but it slows down, like $\log\log t$ at the end). With the hinge loss the clock stops when the
 # margin is 1, and whoever has not left by then never will: it sits in a class that has no use for it, while the other
-# class may have nobody.
+# class may have no neuron.
 #
 # Two neurons show it. Both see class +. One has the right sign. The other should be handed over to class −. (With
 # cross-entropy the training is descent with step size 0.1, for which the library has an exact law too, that of notebook

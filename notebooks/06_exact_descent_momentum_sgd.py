@@ -131,7 +131,7 @@ assert max(gaps["descent"]) < 1e-12
 # ## 3. Where the flow is not even qualitatively right
 #
 # With squared loss the flow glides to $u = 1$. One step near $u = 1$ multiplies the distance of a balanced class to it by
-# $1 - 2\eta p r$: beyond $\eta p r = 1$ descent can not settle. (8.1) goes with it, over the edge:
+# $1 - 2\eta p r$: beyond $\eta p r = 1$ descent cannot settle. (8.1) goes with it, over the edge:
 
 # %%
 single = gs.Dataset([[1.0, 0.0]], [1])  # p = r = 1

@@ -71,7 +71,7 @@ result = gs.sweep(classes, NETWORKS, **plan)
 print(result.table())
 
 # %% [markdown]
-# The table judges the error over all of the data, which a class of 5 % can not spoil much: the last line of each width looks
+# The table judges the error over all of the data, which a class of 5 % cannot spoil much: the last line of each width looks
 # better than it is. (4.3) is about each class by itself: `never_learnt_point`, `[width, frequency, class]`.
 
 # %%
@@ -209,7 +209,7 @@ else:
 #
 # With `directory=` finished chunks are stored as they come. Here somebody presses Ctrl-C half-way (a `progress` function may
 # raise, too); a killed process or a full disk would do as well. The same call again goes on from there, to the same bits
-# as the sweep of section 1, which nobody disturbed. More seeds and values reuse what is there, several processes may fill
+# as the sweep of section 1, which was not disturbed. More seeds and values reuse what is there, several processes may fill
 # one directory at the same time, and `gs.open_sweep` reads it anywhere.
 
 # %%

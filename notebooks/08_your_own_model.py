@@ -68,7 +68,7 @@ def images(seed, count, share=0.9, brightness=2.0):
 
 
 x, clean, y, marked = images(0, 200)
-_, x_test, y_test, _ = images(1, 2000)  # nobody has the corner there
+_, x_test, y_test, _ = images(1, 2000)  # no image has the corner there
 
 figure, axes = plt.subplots(figsize=(9, 2), layout="constrained")
 shown = {0: "+ marked", 1: "+ marked", 95: "+", 96: "+", 150: "−", 151: "−"}
@@ -189,7 +189,7 @@ _ = bars.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 #
 # ## 4. Where it stops holding
 #
-# What the report can not see, case by case.
+# What the report cannot see, case by case.
 
 # %%
 strong, _, _, bright = images(0, 200, brightness=8.0)

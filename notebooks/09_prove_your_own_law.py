@@ -244,7 +244,7 @@ _ = axes.set_title(f"{report.rows[0].outcome.trials} trials, {report.rows[0].out
 # %% [markdown]
 # ## 5. Would it have noticed?
 #
-# A check that can not fail says nothing. The same entry with a constant that is one percent off, and with twice the
+# A check that cannot fail says nothing. The same entry with a constant that is one percent off, and with twice the
 # $\kappa$: every trial has to turn red.
 
 # %%

@@ -196,8 +196,8 @@ assert abs(most["signs"] - 1) < 1e-9
 #
 # Let the labels of the class flip after every task. A flip turns the clock of the class round: neurons with $z > c\,a$
 # at the start, which lived through the first task, die now. A later flip leads the clock to where it has been, and
-# kills nobody (21.1). With $c = 1$ three quarters are left after the first task and one half after the first flip;
-# under sign descent, with $c = 1/\rho$, far fewer. Other frequencies in place of other labels kill nobody, nor do two
+# kills no neuron (21.1). With $c = 1$ three quarters are left after the first task and one half after the first flip;
+# under sign descent, with $c = 1/\rho$, far fewer. Other frequencies in place of other labels kill no neuron, nor do two
 # antipodal classes, which take up each other's neurons. (`gradstarve plasticity` draws this with more networks.)
 
 # %%

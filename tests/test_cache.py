@@ -47,7 +47,7 @@ def test_the_next_process_finds_the_programs(tmp_path):
 def test_a_directory_that_takes_no_files_is_refused(tmp_path):
     taken = tmp_path / "file"
     taken.write_text("")
-    with pytest.raises(ValueError, match=r"can not be kept in .*file.*give another directory"):
+    with pytest.raises(ValueError, match=r"cannot be kept in .*file.*give another directory"):
         gs.enable_compilation_cache(taken)
 
 

@@ -413,7 +413,7 @@ def test_json_keeps_what_json_has_no_numbers_for(tmp_path):
     assert stored == {"a": [1.5, "inf"], "b": [3, True, None, "nan"], "c": "-inf"}
     assert math.isinf(float(stored["a"][1]))
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
-    with pytest.raises(ValueError, match="can not write object"):
+    with pytest.raises(ValueError, match="cannot write object"):
         files.write_json(tmp_path / "y.json", {"a": object()})
     assert not (tmp_path / "y.json").exists()
 

@@ -174,7 +174,7 @@ def test_public_names_without_a_docstring_are_told(parts):
 
 
 def test_the_names_of_every_room_are_among_them(parts):
-    """A new room with `__all__` can not be forgotten."""
+    """A new room with `__all__` cannot be forgotten."""
     import gradstarve
 
     rooms = [module.name for module in pkgutil.iter_modules(gradstarve.__path__, "gradstarve.") if module.ispkg]

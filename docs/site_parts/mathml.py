@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def mathml(node: nodes.Element, display: str) -> str:
-    """The formula of a node; one that can not be shown is a warning that names it, and so stops a strict build."""
+    """The formula of a node; one that cannot be shown is a warning that names it, and so stops a strict build."""
     latex = node.astext().strip()
     for end in ("begin", "end"):  # the same environment, under the name that the converter knows
         latex = latex.replace(f"\\{end}{{aligned}}", f"\\{end}{{split}}")

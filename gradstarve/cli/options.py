@@ -245,7 +245,7 @@ def give_study(
 
 @contextlib.contextmanager
 def command(label: str = "working") -> Iterator[None]:
-    """What the library refuses is told in one line, with exit code 2; a traceback is kept for what nobody foresaw.
+    """What the library refuses is told in one line, with exit code 2; a traceback is kept for faults of the library.
 
     On a terminal a row called `label` tells that the command is at work, if it takes longer than two seconds. However it
     ends, unfinished files go, and directories that were made for results and have none.

@@ -184,7 +184,7 @@ def plasticity(
 
     The share of neurons alive after each task, by law and trained, beside other frequencies and antipodal classes, where a
     new task kills no neuron; fates in the plane of the start, with exact boundaries; the steps that each task takes; and how
-    often a network can not learn the class any more, over its width. Prints the tables; writes the figure, the numbers as
+    often a network cannot learn the class any more, over its width. Prints the tables; writes the figure, the numbers as
     JSON, and plasticity-tasks.csv and plasticity-widths.csv.
     """
     for option, value in (("--step-size", step_size), ("--weight-decay", weight_decay), ("--goal", goal)):

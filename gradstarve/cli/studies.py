@@ -392,7 +392,7 @@ def phase(
         try:
             done = dict(zip(order, pool.map(one, order), strict=True))
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # all is done, or nobody waits for it any more
+            pool.shutdown(wait=False, cancel_futures=True)  # all is done, or the run was stopped
         diagrams = [done[plane] for plane in wanted]
         paths = [folder / f"phase-{diagram.plane}.{figures}" for diagram in diagrams]
         for diagram, path in zip(diagrams, paths, strict=True):

@@ -76,7 +76,7 @@ def verify(
     elif wide:
         from rich.console import Console
 
-        # Piped, a console takes 80 columns, in which the table can not be read.
+        # Piped, a console takes 80 columns, in which the table cannot be read.
         console = Console()
         Console(width=None if console.is_terminal else 140).print(outcome.rich_table())
     else:

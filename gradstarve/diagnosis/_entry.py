@@ -145,7 +145,7 @@ def starvation_report(
     >>> report = starvation_report(lambda w, x: x @ w, np.zeros(8, "float32"), (x, y), spot, features=0)
     >>> [law.name for law in report.alarms], bool(report.alarms[0].index[report.at] > 0.4)
     (['spot'], True)
-    >>> report = starvation_report(lambda w, x: x @ w, np.zeros(8, "float32"), (x, y), features=0)  # nobody says where it is
+    >>> report = starvation_report(lambda w, x: x @ w, np.zeros(8, "float32"), (x, y), features=0)  # without groups
     >>> [law.size for law in report.alarms]
     [27]
     """

@@ -8,7 +8,7 @@ A K A^T. This splits training as (10.1) does, rest = A m and m_i = rest_i + y_i 
 (10.6) of the rest is 1 - (gain of A m in training on the data) / (gain of the margins in training on A K A^T), both
 averaged over the class that the feature favours, at the same time.
 
-Below it: groups that are named, groups that are found, and features that nobody grouped.
+Below it: groups that are named, groups that are found, and features without a group.
 """
 
 from __future__ import annotations
@@ -609,7 +609,7 @@ def number_between(name: str, value: Any, low: Any, high: Any) -> float:
         raise ValueError(f"{name} must be a number {bound}, got {shown(value)}") from None
 
 
-# Groups that nobody named: classes that fall into two clusters with a gap between them that ordinary variation lacks.
+# Groups that the user has not named: a class falls into two clusters with a gap between that ordinary variation lacks.
 #
 # A feature that some samples of a class have and others lack makes two clusters in feature space, however small it is beside
 # the rest of the variation, as long as it varies on its own. So the search looks in the leading directions of the centred
@@ -646,7 +646,7 @@ def two_clusters(
     centred = kernel - kernel.mean(0)
     centred = centred - centred.mean(1, keepdims=True)
     values, vectors = np.linalg.eigh((centred + centred.T) / 2)
-    # Variation that is rounding of the kernel is none: samples that are all alike have no directions.
+    # Variation within the rounding of the kernel does not count: samples that are all alike have no directions.
     noise = 4 * n * rounding * np.abs(kernel).max()
     kept = values > max(1e-9 * values[-1], noise)
     if not kept.any():

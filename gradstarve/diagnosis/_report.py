@@ -386,7 +386,7 @@ def _named(network, tags: Tags, views: list[View], times, at, rng, permutations,
                 if classes:
                     why = "it always comes together with other groups, so that no sample tells them apart"
                 else:
-                    why = "no class has two samples inside of it and two outside, so that it can not be told from the class"
+                    why = "no class has two samples inside of it and two outside, so that it cannot be told from the class"
                 silent.setdefault(tag, why)
             elif not view.label or (1 in classes and group.favours(view.labels) > 0):
                 here.append((tag, group))

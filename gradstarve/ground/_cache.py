@@ -34,7 +34,7 @@ def enable_compilation_cache(directory: Any = None) -> Path:
 
     >>> enable_compilation_cache("/dev/null")
     Traceback (most recent call last):
-    ValueError: compiled programs can not be kept in '/dev/null': Not a directory; give another directory
+    ValueError: compiled programs cannot be kept in '/dev/null': Not a directory; give another directory
     """
     # Absolute: the processes of a pool may work in other folders.
     home = _users_folder() / "gradstarve" if directory is None else as_path(directory, "directory").absolute()
@@ -45,7 +45,7 @@ def enable_compilation_cache(directory: Any = None) -> Path:
             raise PermissionError("no permission to write")
     except OSError as error:
         why = f"{shown(str(home))}: {error.strerror or error}"
-        raise ValueError(f"compiled programs can not be kept in {why}; give another directory") from None
+        raise ValueError(f"compiled programs cannot be kept in {why}; give another directory") from None
     _make_room(folder)
     # A file that a killed process left half written is another miss, not something to tell.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache", UserWarning)

@@ -78,7 +78,7 @@ def as_path(path: Any, name: str = "path") -> Path:
 
 
 def make_directory(path: Any) -> Path:
-    """Make the directory `path` with those above it, and remember what was made, for `tidy`. `OSError` if it can not be.
+    """Make the directory `path` with those above it, and remember what was made, for `tidy`. `OSError` if it cannot be.
 
     `ValueError` for an empty path, which would be the current directory.
     """
@@ -155,7 +155,7 @@ def json_text(value: Any) -> str:
 
 
 def output_directory(path: Any) -> Path:
-    """`path` as a directory that exists and can be written to; created if need be, `ValueError` if it can not be.
+    """`path` as a directory that exists and can be written to; created if need be, `ValueError` if it cannot be.
 
     Call it before long work, so that the work is not lost to a mistyped path. `files.tidy` removes it again if it is made
     here and stays empty.
@@ -163,7 +163,7 @@ def output_directory(path: Any) -> Path:
     try:
         path = make_directory(path)
     except OSError as error:
-        raise ValueError(f"can not create the directory {str(path)!r}: {error.strerror}") from None
+        raise ValueError(f"cannot create the directory {str(path)!r}: {error.strerror}") from None
     if not os.access(path, os.W_OK | os.X_OK):
-        raise ValueError(f"can not write to the directory {str(path)!r}: permission denied")
+        raise ValueError(f"cannot write to the directory {str(path)!r}: permission denied")
     return path

@@ -94,7 +94,7 @@ class Progress:
         return self._wanted or self._call is not None
 
     def pieces(self, seconds: float, most: int = 50) -> int:
-        """How many pieces to cut a run into that is thought to take `seconds`: one when nobody is looking."""
+        """How many pieces to cut a run into that is thought to take `seconds`: one where no progress is shown."""
         if not self.wanted:
             return 1
         worth = int(seconds / 0.25)

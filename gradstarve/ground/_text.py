@@ -240,4 +240,4 @@ def to_jsonable(value: Any) -> Any:
         return bool(value)
     if hasattr(value, "__array__") and np.asarray(value).dtype.kind in "biuf":
         return to_jsonable(np.asarray(value).tolist())
-    raise ValueError(f"can not write {type(value).__name__} to JSON: {value!r}")
+    raise ValueError(f"cannot write {type(value).__name__} to JSON: {value!r}")

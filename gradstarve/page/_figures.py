@@ -67,7 +67,7 @@ def figure_html(content: bytes, name: str, label: str) -> Markup:
         raise ValueError("an SVG with entities of its own, which no figure of this library has")
     try:
         root = ElementTree.fromstring(content)
-    except (ElementTree.ParseError, LookupError, ValueError):  # of XML, or of a coding that nobody knows
+    except (ElementTree.ParseError, LookupError, ValueError):  # of XML, or of an unknown coding
         raise ValueError("neither a PNG nor an SVG") from None
     if _local(root.tag) != "svg":
         raise ValueError(f"an SVG is expected, got XML that begins with <{_local(root.tag)}>")

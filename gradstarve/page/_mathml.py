@@ -1,4 +1,4 @@
-"""LaTeX to MathML, by latex2mathml, and a clear error for what that can not do.
+"""LaTeX to MathML, by latex2mathml, and a clear error for what that cannot do.
 
 latex2mathml passes over much that it does not know: a command without a meaning becomes an identifier with a backslash, a
 missing argument an element with a child too few. Browsers show either as nonsense, so both are refused here.
@@ -24,7 +24,7 @@ _CHILDREN = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "msubsup": 3, "mover"
 def mathml(latex: str, display: str = "block") -> str:
     """The formula `latex`, without dollars, as a `<math>` element of MathML Core; `display` is "block" or "inline".
 
-    `ValueError` for what can not be told in MathML: unknown commands, `aligned` and other environments with & that are not
+    `ValueError` for what cannot be told in MathML: unknown commands, `aligned` and other environments with & that are not
     matrices or cases, missing arguments, links, styles and markup.
 
     >>> mathml(r"e^{u}", "inline")
@@ -32,7 +32,7 @@ def mathml(latex: str, display: str = "block") -> str:
     >>> mathml(r"\\nosuch u")
     Traceback (most recent call last):
         ...
-    ValueError: LaTeX that can not be shown as MathML: \\nosuch is not known, in '\\\\nosuch u'
+    ValueError: LaTeX that cannot be shown as MathML: \\nosuch is not known, in '\\\\nosuch u'
     """  # noqa: E501
     from latex2mathml.converter import convert
 
@@ -62,4 +62,4 @@ def mathml(latex: str, display: str = "block") -> str:
 
 
 def _refusal(why: str, latex: str) -> ValueError:
-    return ValueError(f"LaTeX that can not be shown as MathML: {why}, in {latex!r}")
+    return ValueError(f"LaTeX that cannot be shown as MathML: {why}, in {latex!r}")

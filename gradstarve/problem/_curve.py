@@ -115,7 +115,7 @@ class LearningCurve(eqx.Module):
         - `networks`: up to so many of a batch are drawn as thin lines. A batch has its median as a thick line, with the
           10 to 90 % quantiles as a band.
 
-        Sizes, fonts and colours that you have set in Matplotlib stay yours. `ValueError` names an option that is none.
+        Sizes, fonts and colours that you have set in Matplotlib stay yours. `ValueError` names an unknown option.
         """
         from gradstarve.problem._views import draw
 

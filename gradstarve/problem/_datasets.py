@@ -127,7 +127,7 @@ def digits(
 
     def dataset(parts, labels, weights=None):
         points = np.concatenate([factor * (part - centre) for factor, part in zip(factors, parts, strict=False)])
-        # In JAX's own precision, without the warning for float64 arrays: nobody chose the precision of these.
+        # In JAX's own precision, without the warning for float64 arrays: the user has not chosen the precision of these.
         points = points.astype(brightness.dtype)
         return Dataset(points, np.repeat(labels, [len(part) for part in parts]), weights)
 
@@ -497,8 +497,8 @@ def read(path: Any) -> Dataset:
     - NPZ: `points` (or `x`) [n, d], `labels` (or `y`) [n] and, if there are any, `weights` (or `q`) [n].
 
     Two different labels are taken, the larger of which becomes +1; -1 and 1 stay what they are. Numbers are of JAX's default
-    precision. `ValueError` names the column, the row and the value that is none; `FileNotFoundError` for a path that is no
-    file.
+    precision. `ValueError` names the column, the row and the value that is not a number; `FileNotFoundError` where the
+    path has no file.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "points.csv"
@@ -551,7 +551,7 @@ def _of_arrays(path: Path) -> tuple[Any, Any, Any]:
                 name = next((name for name in names if name in there), None)
                 chosen[kind] = None if name is None else arrays[name]
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path.name} can not be read as NPZ: {error}") from None
+        raise ValueError(f"{path.name} cannot be read as NPZ: {error}") from None
     for kind in ("points", "labels", "weights"):
         array = chosen[kind]
         if array is None and kind != "weights":
@@ -571,7 +571,7 @@ def _of_table(path: Path, separator: str) -> tuple[Any, Any, Any]:
             reader = csv.reader(stream, delimiter=separator)
             rows = [(reader.line_num, row) for row in reader if row]
     except (UnicodeError, csv.Error) as error:
-        raise ValueError(f"{path.name} can not be read as a table in UTF-8: {error}") from None
+        raise ValueError(f"{path.name} cannot be read as a table in UTF-8: {error}") from None
     if len(rows) < 2:
         raise ValueError(f"{path.name} has no points: a header and a row for each point are wanted")
     names = rows[0][1]

@@ -322,7 +322,7 @@ def _with_arrays(loss: Loss) -> Loss:
             eqx.filter_eval_shape(ask, lifted, name, jax.ShapeDtypeStruct((), jnp.result_type(float)))
         except jax.errors.JAXTypeError:
             return loss
-        except Exception:  # a method that the loss does not define, and that nobody may call
+        except Exception:  # a method that the loss does not define, and that may never be called
             continue
     return lifted
 

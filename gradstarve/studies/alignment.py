@@ -165,7 +165,7 @@ def alignment_study(
     - `scale`: the deviation of all weights at the start; `width` h; `key` of the draw;
     - `until`: the last time drawn; by default the time at which max |f| of the law is 1.
 
-    `ValueError` names a setting that is none. Ask for float64.
+    `ValueError` names an unknown setting. Ask for float64.
 
     >>> study = alignment_study(Dataset([[1.0, 0.2], [-0.8, 0.1]], [1, -1]), width=5, scale=1e-3)
     >>> study.angles.shape, bool(study.off[0] < 1e-5)

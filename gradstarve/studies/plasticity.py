@@ -10,7 +10,7 @@ see the class
     after the first flip    2 arctan(c)/pi        two thirds of these,
     after every later one   the same              since the clock passes where it has been before,
 
-and a network of h neurons, each of which sees the class with chance 1/2, can not learn it any more with chance
+and a network of h neurons, each of which sees the class with chance 1/2, cannot learn it any more with chance
 (1 - share/2)^h. Two things kill no neuron that the first task has left: other frequencies, which do not turn the clock, and
 an opposite class, antipodal to the first, which takes up whoever leaves (4.3).
 
@@ -58,7 +58,7 @@ from gradstarve.studies.phase import plane
 from gradstarve.studies.phase.plane import BOX, counts, positive, real, seeds, setting
 
 CONTRASTS = ("reweighted", "antipodal")
-"""Descent where nobody dies of a new task: other frequencies in place of flips, and two opposite classes that both flip."""
+"""Descent where no neuron dies of a new task: other frequencies instead of flips, and opposite classes that both flip."""
 RULES = ("descent", "decay", "normalised", "sign", *CONTRASTS)
 """What trains a class whose labels flip, and the contrasts."""
 _TITLES = {
@@ -169,7 +169,7 @@ class Plane(NamedTuple):
 
 
 class Width(NamedTuple):
-    """The share of `count` networks of `width` neurons that can not learn the class after `task`, by `law` and `trained`."""
+    """The share of `count` networks of `width` neurons that cannot learn the class after `task`, by `law` and `trained`."""
 
     rule: str
     task: int
@@ -595,7 +595,7 @@ def _losses(panel: Any, study: PlasticityStudy) -> None:
     told = "full marks: after the flip back"
     told = f"lines: small steps; those of signs lose more\n{told}" if "sign" in rules else told
     panel.annotate(told, (0.02, 0.03), xycoords="axes fraction", fontsize=8.5, color=INK)
-    panel.set_title("a class lost for ever: nobody sees it", loc="left", fontweight="bold")
+    panel.set_title("a class lost for ever: no neuron sees it", loc="left", fontweight="bold")
 
 
 def _plain(panel: Any) -> None:

@@ -166,7 +166,7 @@ class SpecialJaxPrinter(JaxPrinter):
         return f"jax.nn.softplus({self._print(expr.args[0])})"
 
     def _module_format(self, fqn: str, register: bool = True) -> str:
-        # Python's own `math` is where SymPy goes for what JAX lacks; it can not be traced.
+        # Python's own `math` is where SymPy goes for what JAX lacks; it cannot be traced.
         if not fqn.startswith(("jax.", "jnp")):
             raise NotImplementedError(f"no JAX counterpart: the printer would need {fqn}")
         return super()._module_format(fqn, register).replace("jax.numpy.", "jnp.")

@@ -285,7 +285,7 @@ def train_flow(
 
 
 def train_exact(data: Dataset, network: TwoLayerReLU, times: Any) -> Any:
-    """The hinge flow of a batch of networks from event to event, a `HingeTrajectory`; NaN for what can not be followed."""
+    """The hinge flow of a batch of networks from event to event, a `HingeTrajectory`; NaN for what cannot be followed."""
     return simulate_hinge_exact(data, network, np.asarray(times, np.float64), throw=False)
 
 

@@ -198,7 +198,7 @@ def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-
     is the law of the class means, and `.on(data)` puts it on these points.
 
     `network`: a `TwoLayerReLU` with any batch axes and slope 0; data and network must be
-    known, not traced. A neuron whose read-out has the wrong sign so nearly that the bounds can not tell whether it learns
+    known, not traced. A neuron whose read-out has the wrong sign so nearly that the bounds cannot tell whether it learns
     widens them by what it might add.
 
     `HypothesisError` names the pair of points of a class at no acute angle, the pair across the classes at an acute one, the

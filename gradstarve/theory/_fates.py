@@ -198,7 +198,7 @@ def death_probability(cosine, scale_a=None, scale_z=None) -> Float[Array, "..."]
     c = `cosine` of the angle, -1 < c <= 0, and x = scale_a / scale_z: the standard deviations of w, the same in every
     direction, and of z; give both, or neither for equal ones. Two parts die: 1/4 + arcsin(c)/(2 pi) see neither class from
     the start, and half of the share 1 - pi_L of (4.2) that leaves its class stays away from the other one (4.4). At c = 0
-    and x = 1 they are 1/4 and 1/8. Antipodal classes, c = -1, are apart: nobody dies there (4.3), 0. With a bias:
+    and x = 1 they are 1/4 and 1/8. Antipodal classes, c = -1, are apart: no neuron dies there (4.3), 0. With a bias:
     `death_probability(biased_cosine(...))` (23.1).
 
     Exact in the limit of small steps for losses whose residual never stops (cross-entropy, exponential), at any frequencies

@@ -109,7 +109,7 @@ def least_point(types, p, loss: Loss, depth: int) -> Array:
 
 
 def check_pull(loss: Loss, count: int) -> None:
-    """Raise for a penalty that (10.1) with `count` sample types can not be followed with, or that is of another size."""
+    """Raise for a penalty that (10.1) with `count` sample types cannot be followed with, or that is of another size."""
     if not isinstance(loss, SpectralDecoupling):
         return
     loss.residual(jnp.zeros(count))
@@ -169,7 +169,7 @@ def _fastest(types, p, r, start, loss, depth):
 
 
 def _pulls_back(loss: Loss, count: int) -> np.ndarray | None:
-    """Which types have a loss that rises again, [S]; None where that can not be looked at."""
+    """Which types have a loss that rises again, [S]; None where that cannot be looked at."""
     inside = loss.loss if isinstance(loss, SpectralDecoupling) else loss
     if inside.pulls_back:
         return np.ones(count, bool)
@@ -408,7 +408,7 @@ def _may_be_signed(types: Array) -> bool:
 
 
 def _is_apart(types: Array, scales: Array) -> bool:
-    """Whether any two sample types are equal or at right angles; False where that can not be seen, inside jit.
+    """Whether any two sample types are equal or at right angles; False where that cannot be seen, inside jit.
 
     Types that share no feature are at right angles whatever the scales; with signs it is a matter of the scales.
     """

@@ -69,7 +69,7 @@ def first_time(
     guess = jnp.where(ends, (first + last) / 2, jnp.minimum(first + 1, last))
     parameters = clock, shares, jnp.where(seeks, level, 1)
     x = invert(height, parameters, first, last, guess, jnp.zeros_like(level), most=200)
-    # At the far end of an open bracket nobody has arrived.
+    # The far end of an open bracket is never reached.
     came = seeks & (ends | (fixed(x) < last - 1))
     found = jnp.exp(jnp.where(came, x, 0))
     late = jnp.where(at_once, jnp.where(ends, high, 0), jnp.inf)

@@ -71,7 +71,7 @@ def plateau_exits(data: Dataset, network: Any, residuals: Any = None) -> Plateau
         got = f"{type(network).__name__} of batch shape {list(network.batch_shape)} on a {type(data).__name__}"
         raise ValueError(f"plateaus end for one TwoLayerReLU on a Dataset, got a {got}; for a batch give network[index]")
     if not all(is_concrete(leaf) for leaf in (data.points, data.labels, data.weights, network.w, network.z)):
-        raise ValueError("data and network must be known: plateaus can not be listed inside jit, grad and vmap")
+        raise ValueError("data and network must be known: plateaus cannot be listed inside jit, grad and vmap")
     rows = None if residuals is None else _as_residuals(residuals, data.size)
     if rows is None:
         _check_same_way(data, network)

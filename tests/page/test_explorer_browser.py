@@ -188,7 +188,7 @@ def test_pin_share_and_refuse(chromium, tmp_path):
         before, after = (drawn_curve(page, "ex-error", name) for name in ("ex-curve-pin", "ex-curve"))
         assert after[1][150] < before[1][150] - 0.01  # a larger norm learns sooner
         assert page.inner_text("#ex-key-pin") == "pinned: r = 1"
-        # What can not be is refused in words, and the curve stays.
+        # What cannot be is refused in words, and the curve stays.
         page.fill("#ex-a-number", "7")
         assert page.inner_text("#ex-trouble") == "a must be a number between 0.001 and 2."
         assert page.get_attribute("#ex-a-number", "aria-invalid") == "true"

@@ -208,7 +208,7 @@ def test_an_engine_that_can_not_says_so():
     data, networks, _ = random_problem(0, 2, 3, 2, 4, np.float32)
     with pytest.raises(ValueError, match="engine must be one of 'auto', 'reference', 'fused', 'pallas', got 'fast'"):
         simulate(data, networks, "hinge", GradientDescent(0.1), 3, engine="fast")
-    with pytest.raises(ValueError, match=r'engine="fused" can not run this: it trains a TwoLayerReLU.*DeepReLU.*"auto"'):
+    with pytest.raises(ValueError, match=r'engine="fused" cannot run this: it trains a TwoLayerReLU.*DeepReLU.*"auto"'):
         simulate(data, gs.DeepReLU((networks.w, networks.z)), "hinge", GradientDescent(0.1), 3, engine="fused")
     wide = Dataset(np.eye(300, dtype=np.float32), np.ones(300, np.float32))
     networks = gs.init_two_layer(jax.random.key(0), 1, 1, 300)

@@ -467,7 +467,7 @@ def test_a_disk_that_is_really_full(tmp_path):
     disk.mkdir()
     mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", str(disk)], capture_output=True, text=True)
     if mount.returncode:
-        pytest.skip(f"can not mount: {mount.stderr}")
+        pytest.skip(f"cannot mount: {mount.stderr}")
     try:
         with pytest.raises(OSError, match="No space left on device"):
             run(disk)

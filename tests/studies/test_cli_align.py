@@ -89,7 +89,7 @@ def test_files_of_points(x64, tmp_path):
         ("a.csv", "a,label,q\n1,0,0\n1,1,0\n", "a sum above 0"),
         ("a.txt", "", "no .csv, .tsv or .npz"),
         ("other.npz", None, "no array points or x, but z"),
-        ("broken.npz", None, "can not be read as NPZ"),
+        ("broken.npz", None, "cannot be read as NPZ"),
     ):
         if text is not None:
             (tmp_path / name).write_text(text)
@@ -99,9 +99,9 @@ def test_files_of_points(x64, tmp_path):
     np.savez(tmp_path / "complex.npz", x=points + 1j, y=labels)
     (tmp_path / "empty.npz").write_bytes(b"")
     for name, message in (
-        ("b.csv", "b.csv can not be read as a table in UTF-8"),
+        ("b.csv", "b.csv cannot be read as a table in UTF-8"),
         ("complex.npz", "points of complex.npz must be real numbers, got an array of complex128"),
-        ("empty.npz", "empty.npz can not be read as NPZ"),
+        ("empty.npz", "empty.npz cannot be read as NPZ"),
         (".", "is a directory"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -67,7 +67,7 @@ def test_files_and_numbers(run, tmp_path, rules):
     tasks = {(one["rule"], one["task"]): one for one in stored["tasks"]}
     assert set(tasks) == {(rule, k) for rule in rules.split(",") for k in (1, 2, 3)}
 
-    # Laws: 3/4, then 1/2 for ever; by signs arctan(1/rho); nobody dies of frequencies, nor on antipodal classes.
+    # Laws: 3/4, then 1/2 for ever; by signs arctan(1/rho); no neuron dies of frequencies, nor on antipodal classes.
     slope = np.arctan(1 / stored["reach"]) / np.pi
     laws = {"descent": (0.75, 0.5, 0.5), "sign": (0.5 + slope, 2 * slope, 2 * slope)}
     laws |= {"decay": laws["descent"], "normalised": laws["descent"], "reweighted": (0.75,) * 3, "antipodal": (1.0,) * 3}

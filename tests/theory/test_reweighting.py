@@ -67,7 +67,7 @@ def test_equal_speeds_exist_exactly_where_a_linear_programme_says_so_and_are_the
         gradient = np.log(plan.weights[used] / p[used])
         left = gradient - allowed.T @ np.linalg.lstsq(allowed.T, gradient, rcond=None)[0]
         assert np.abs(left).max() < 1e-6
-        # A type of weight 0 can not be used by any weights of equal speeds.
+        # A type of weight 0 cannot be used by any weights of equal speeds.
         for unused in np.flatnonzero(~used):
             best = linprog(-np.eye(s)[unused], A_eq=matrix, b_eq=np.ones(k), bounds=(0, None), method="highs")
             assert -best.fun < 1e-9

@@ -22,7 +22,7 @@ def choose(name: str, data: Any, network: Any, loss: Any, dynamics: Any, steps: 
 
     "auto" takes "fused" on a CPU, "pallas" on an NVIDIA GPU, and "reference" for everything they do not train, for runs
     of `steps` that take it a few milliseconds (None: a long run), on other devices, and inside jit, grad and vmap.
-    `ValueError` for an unknown name, or an engine that can not train the problem.
+    `ValueError` for an unknown name, or an engine that cannot train the problem.
     """
     name = as_choice("engine", name, ("auto", *ENGINES))
     if name == "auto":
@@ -32,7 +32,7 @@ def choose(name: str, data: Any, network: Any, loss: Any, dynamics: Any, steps: 
     engine = engine_of(name)
     reason = engine.unsupported(data, network, loss, dynamics)
     if reason:
-        raise ValueError(f'engine="{name}" can not run this: {reason}; use engine="auto"')
+        raise ValueError(f'engine="{name}" cannot run this: {reason}; use engine="auto"')
     return engine
 
 

@@ -52,7 +52,7 @@ from gradstarve.simulation.engines._reference import State, draw_point
 
 # Compiler options that go with the marks, the best first; what a version does not know it refuses. Wide vectors pay on
 # processors that have them. Since XLA brought YNNPACK in, it fuses calls to it with what stands around them, which a
-# single function can not hold.
+# single function cannot hold.
 _OPTIONS: tuple[dict[str, Any], ...] = (
     {"xla_cpu_prefer_vector_width": 512, "xla_cpu_experimental_ynn_fusion_type": ""},
     {"xla_cpu_prefer_vector_width": 512},
@@ -180,7 +180,7 @@ _KNOWN = (GradientDescent, StochasticGradientDescent, *_TURNED)
 
 
 def rule_for(dynamics: Any) -> Rule:
-    """What these dynamics have to them: a hyperparameter counts if it is not zero everywhere, or nobody knows yet."""
+    """What these dynamics have to them: a hyperparameter counts if it is not zero everywhere, or is traced."""
     if not isinstance(dynamics, GradientDescent):
         return Rule(False, False, False, turned=_TURNED.get(type(dynamics), ""))
 
@@ -435,12 +435,12 @@ WIDE = 128
 # Draws that are made at once.
 MOST_DRAWS = 1024
 # The only sum of a stage, if it reads and writes more bytes than this, would be shared out to threads by XLA, which a
-# single function can not hold.
+# single function cannot hold.
 SHARED = 2**19
 
 
 def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None:
-    """Why this engine can not run the problem, in words, or None if it can."""
+    """Why this engine cannot run the problem, in words, or None if it can."""
     if not isinstance(data, Dataset) or type(network) is not TwoLayerReLU:
         return f"it trains a TwoLayerReLU on a Dataset, got {type(network).__name__} on {type(data).__name__}"
     if type(loss) not in LOSSES.values():

@@ -258,7 +258,7 @@ def _directions(loss: Loss, lanes: Lanes, points: list[Any], before: list[Array]
 
 
 def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None:
-    """Why this engine can not run the problem, in words, or None if it can."""
+    """Why this engine cannot run the problem, in words, or None if it can."""
     reason = fused.unsupported(data, network, loss, dynamics)
     if reason:
         return reason
@@ -306,7 +306,7 @@ def plan_for(network: Any, data: Dataset, loss: Loss, dynamics: Any, records: in
     rule = rule_for(dynamics)
     tiles = _tiling(network.width, data.dim, data.size, network.dtype, rule.momentum)
     if isinstance(tiles, str):
-        raise ValueError(f'engine="pallas" can not run this: {tiles}; use engine="auto"')
+        raise ValueError(f'engine="pallas" cannot run this: {tiles}; use engine="auto"')
     if is_concrete(network.z):
         on_gpu = all(device.platform == "gpu" for device in network.z.devices())
     else:

@@ -29,7 +29,7 @@ class State(eqx.Module):
 
 
 def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None:
-    """Why this engine can not run the problem: it runs every one."""
+    """Why this engine cannot run the problem: it runs every one."""
     return None
 
 

@@ -46,7 +46,7 @@ class Ways(NamedTuple):
 @partial(jax.vmap, in_axes=(0, None, 0))
 def ahead(state: State, task: Task, span: Float[Array, ""]) -> tuple[State, Any, Float[Array, ""]]:
     """Running states [b] some time of up to `span` later; the edges passed (`times`, `points`, `wakes`, [b, h, EACH], and
-    `count`); and the span to try next. A state that can not go ahead is as it was, and its next span is 0."""
+    `count`); and the span to try next. A state that cannot go ahead is as it was, and its next span is 0."""
     x, y, q, slope = task[:4]
     size, same = jnp.linalg.norm(x, axis=1), on_one_line(x)
     pull = q * y * state.live

@@ -105,7 +105,7 @@ class Ends(NamedTuple):
 class HingeTrajectory(Trajectory):
     """A run of `simulate_hinge_exact`: a `Trajectory` that knows every time t >= 0, not only those of its grid.
 
-    With throw=False a network that can not be followed has NaN in its records behind the time where it stops; `final` are
+    With throw=False a network that cannot be followed has NaN in its records behind the time where it stops; `final` are
     its weights there, and `reason` says why.
 
     `events`: an `Events`; `settled`: [*batch], whether no gradient was left at the last time, so that nothing ever moves
@@ -217,7 +217,7 @@ def simulate_hinge_exact(
       and records the start and the time of the last event;
     - `max_events`: room for the events of one network; by default four times the number of edges and margins;
     - `record_networks`: keep the weights at every record too;
-    - `throw`: whether a network that can not be followed raises; with False its later records are NaN, `.final` are its
+    - `throw`: whether a network that cannot be followed raises; with False its later records are NaN, `.final` are its
       weights where it stops, and `.reason(index)` says why;
     - `progress`: as in `simulate`, in networks.
 
@@ -279,7 +279,7 @@ def simulate_hinge_exact(
             "use simulate_flow"
         )
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network))):
-        raise ValueError("data and network must be known: events can not be listed inside jit, grad and vmap")
+        raise ValueError("data and network must be known: events cannot be listed inside jit, grad and vmap")
     if isinstance(times, str | Loss):
         raise ValueError(
             f"times must be a number or a rising sequence of them, got {shown(times)}: the loss here is always the hinge "
@@ -366,7 +366,7 @@ def _raise_if_stopped(final: State, told: EventLog, batch: tuple[int, ...], room
         which_network(np.unravel_index(b, batch)),
         room,
         size,
-        f" ({bad.size} of {stops.size} networks can not be followed to the end; throw=False keeps what there is)",
+        f" ({bad.size} of {stops.size} networks cannot be followed to the end; throw=False keeps what there is)",
     )
 
 

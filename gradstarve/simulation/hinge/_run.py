@@ -99,7 +99,7 @@ class Task(NamedTuple):
 
 
 def outputs(w, z, gate: Float[Array, "h n"], x) -> Float[Array, " n"]:
-    """f(x_i) by the activities as they are booked, which rounding can not change."""
+    """f(x_i) by the activities as they are booked, which rounding cannot change."""
     return jnp.einsum("h,hn->n", z, gate * jnp.einsum("hd,nd->hn", w, x, precision="highest"))
 
 

@@ -152,7 +152,7 @@ def margin_times(
 
 
 def _quiet_until(now: Segment, gate: Float[Array, "h n"], y, side: Float[Array, " n"], fastest) -> Float[Array, " n"]:
-    """A time before which m_i can not come to 1, [n], but for rounding: of a neuron that moves, |z_j|, |a_j| <= (|a| + |z|)
+    """A time before which m_i cannot come to 1, [n], but for rounding: of a neuron that moves, |z_j|, |a_j| <= (|a| + |z|)
     e^tau, so that what these neurons add to |m_i| grows by e^(2 tau) at most. From tiny weights, beside others that rest,
     this is nearly all of the way."""
     most = jnp.where(now.rate > 0, jnp.abs(now.along) + jnp.abs(now.z), 0)[:, None]

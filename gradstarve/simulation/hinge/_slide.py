@@ -468,7 +468,7 @@ def follow(
     data: Dataset, networks: Any, times: np.ndarray, room: int, keep: bool, advance: Callable[[int], None]
 ) -> tuple[State, EventLog]:
     """A batch of networks [b] through segments and slides to the last of the rising `times`, the last of which may be inf,
-    or to where they can not be followed; and their events, those of one network in order. At most `room` events each;
+    or to where they cannot be followed; and their events, those of one network in order. At most `room` events each;
     `keep` whether networks are recorded too. `advance` gets how many networks are through."""
     many = len(networks.z) * ROWS * data.size > MOST_NUMBERS
     task = as_task(data, networks, times, 4 if keep or many else ROWS)
@@ -501,7 +501,7 @@ def as_task(data: Dataset, networks: Any, times: np.ndarray, least: int) -> Task
 
 
 def _followed(state: State, task: Task, judge: Judge, advance: Callable[[int], None]) -> tuple[State, EventLog]:
-    """States [b] to their last records or to where they can not be followed, and their events."""
+    """States [b] to their last records or to where they cannot be followed, and their events."""
     run, slide, ahead = _programs()
     n, h = task.y.size, state.z.shape[-1]
     wide = h * n >= WIDE

@@ -143,7 +143,7 @@ def _with_points(found: list[Stage], times: np.ndarray, points: np.ndarray) -> l
 
 
 def visited(states: Iterator[State]) -> Iterator[State]:
-    """States up to one that can not be followed."""
+    """States up to one that cannot be followed."""
     for state in states:
         if int(state.stop[0]) != Stop.DONE:
             return

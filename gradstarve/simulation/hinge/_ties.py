@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# How far inside of its bounds a share is wanted at most; what is less than this is none, for the solver of linear programs.
+# How far inside of its bounds a share is wanted at most; the solver of linear programs takes less than this for 0.
 _WIDE, _NONE = 0.1, 1e-5
 
 

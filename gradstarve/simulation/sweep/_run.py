@@ -144,7 +144,7 @@ class Trainer:
     def _train(self, block: Block, device: Any) -> tuple[Part, dict[str, np.ndarray]]:
         one = self.found[block.configuration]
         key, scales, dynamics, datas, basis, threshold = self._constants(block.configuration, device)
-        # The last block is filled with networks that nobody asked for.
+        # The last block is filled with networks beyond those asked for.
         first = self.first_seed + block.first
         numbers = jax.device_put((first + np.arange(self.sizes[block.configuration])).astype(np.uint32), device)
         drawn = draw(one, key, numbers, scales)

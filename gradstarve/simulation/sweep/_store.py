@@ -323,7 +323,7 @@ _CHUNK = re.compile(r"chunk-([0-9a-f]{16})-(\d{10})-(\d+)-[0-9a-f]{64}\.npz")
 
 
 def as_directory(directory: Any) -> Path:
-    """`directory` as a path; `ValueError` for what is none."""
+    """`directory` as a path; `ValueError` for what is not a path."""
     if not isinstance(directory, str | os.PathLike) or not os.fspath(directory):
         raise ValueError(f"directory must be the path of a directory, got {directory!r}; give None to store nothing")
     return Path(directory)

@@ -279,7 +279,7 @@ def _dead(panel: Any, diagram: Any) -> None:
     line = np.linspace(-1 + 1e-9, 0, 300)
     panel.plot(line, 100 * dead_share(line), color="black", linewidth=1.8, label="law: 1/8 + (π − θ)/2π, by (4.2), (4.4)")
     panel.plot(-1, 12.5, "o", color="black", markerfacecolor="white", markersize=7, clip_on=False, zorder=5)
-    panel.plot(-1, 0, "o", color="black", markersize=7, clip_on=False, zorder=5, label="law at 180° (4.3): nobody dies")
+    panel.plot(-1, 0, "o", color="black", markersize=7, clip_on=False, zorder=5, label="law at 180° (4.3): no neuron dies")
     panel.fill_between(line, 0, 100 * (np.pi - np.arccos(line)) / (2 * np.pi), color=FAINT, label="never sees a class")
     more = diagram.axes["more_cosines"]
     for k, (loss, found) in enumerate(diagram.maps.items()):

@@ -172,7 +172,7 @@ def rows(diagram: Any) -> list[tuple[str, ...]]:
 NOTES = (
     "How often class - is never learnt; in brackets the law, where there is one: 2^-h (4.3), or (1 - pi_L/2)^h of neurons\n"
     "exclusive to one of two orthogonal classes (4.2). For 'angle' it is that of\n"
-    "neurons that do not feel each other, the limit of small starts. +n?: networks that can not be followed to the end."
+    "neurons that do not feel each other, the limit of small starts. +n?: networks that cannot be followed to the end."
 )
 
 

@@ -215,7 +215,7 @@ def _merged(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 def _by_events(data: Dataset, network: TwoLayerReLU, known: np.ndarray) -> np.ndarray:
-    """Hinge loss: from event to event until nothing moves; who can not be followed to the end keeps what weights prove."""
+    """Hinge loss: from event to event until nothing moves; who cannot be followed to the end keeps what weights prove."""
     run = simulate_hinge_exact(data, network, throw=False)
     count = len(known)
     settled, w, z = (np.asarray(leaf)[:count] for leaf in (run.settled, run.final.w, run.final.z))

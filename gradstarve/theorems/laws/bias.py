@@ -187,7 +187,7 @@ def _draw(outcome: Outcome, ax: Any) -> None:
         ax.plot(cosines, law, color=colour, linewidth=1.2, label=f"law, σ_w = {ratio:g} σ_z")
         found = (outcome.extra[name][mine] for name in ("cosine", "share"))
         ax.plot(*found, "o", color=colour, markersize=4, label="trained")
-    ax.plot([-1], [0], "x", color="red", markersize=7, label="no bias: antipodal, nobody dies (4.3)", clip_on=False)
+    ax.plot([-1], [0], "x", color="red", markersize=7, label="no bias: antipodal, no neuron dies (4.3)", clip_on=False)
     ax.set_xlim(-1.02, 0.02)
     ax.set_ylim(-0.02, None)
     ax.set_xlabel("cosine of the classes, (β² − r₊ r₋) / √((β² + r₊²)(β² + r₋²))")

@@ -27,7 +27,7 @@ _ANGLE = 2.4  # between the axes of the two cones: far enough for wrong signs, w
 
 
 def _networks(rng: np.random.Generator, data: Dataset, width: int = 8) -> TwoLayerReLU:
-    """Neurons that see a class, some of them part of it; half of them of the wrong sign, as long as they can not come to
+    """Neurons that see a class, some of them part of it; half of them of the wrong sign, as long as they cannot come to
     see the other class: w.x' rises by at most max(-x.x') max(w.x)/min(x.x_l)."""
     x, y = np.asarray(data.points), np.asarray(data.labels)
     side = rng.choice([-1.0, 1.0], (BATCH, width))

@@ -419,7 +419,7 @@ def draw_failures(outcome: Outcome, ax: Any) -> None:
     name="antipodal-fates",
     equation="4.3",
     title="Every neuron ends in the class of sign(a + z)",
-    claim="on antipodal data nobody dies; a given class is never learnt with probability 2^-h, and never both",
+    claim="on antipodal data no neuron dies; a given class is never learnt with probability 2^-h, and never both",
     formula=(
         r"\begin{split} &\text{neuron } j \text{ ends in the class of } \text{sign}(a_j(0) + z_j(0)), \qquad "
         r"a_j = w_j \cdot x_+ / r_+, \\ "
@@ -484,7 +484,7 @@ def check_antipodal(key: Any, trials: int) -> Outcome:
         expected = np.asarray(theory.antipodal_fate(w @ axes[0], z))
         waiting = (found == 0) & used
         wrong = np.any(used & ~waiting & (found != expected), axis=-1)
-        # Both classes can not fail together: some neuron is in one of them.
+        # Both classes cannot fail together: some neuron is in one of them.
         wrong |= ~waiting.any(-1) & ~(found == 1).any(-1) & ~(found == -1).any(-1)
 
         def instance(i, d=data, s=loss, n=network, e=step_size, x=expected, y=found):

@@ -18,7 +18,7 @@ u_i = q_i: either way G falls by q_i^2 K_ii or more. And where m_i = 1, K_ii = s
 over the neurons active on x_i, is >= 2 |x_i| sum_j |z_j| w_j.x_i >= 2 |x_i|. Between events dG/dt <= 2 R G with
 R = sum_i q_i |x_i|; an edge passed to sleep lowers G, one to wake raises it by at most R^2 z_j^2. Were there infinitely many
 passages of margins before a time t*, then z_j would change sign infinitely often for some j (else edges are passed
-finitely often, and G can not keep falling), so z_j = O(t* - t) and the z_j^2 at its wakings sum to O((t* - t)^2), which can
+finitely often, and G cannot keep falling), so z_j = O(t* - t) and the z_j^2 at its wakings sum to O((t* - t)^2), which can
 not make up for the falls. So passages of margins are finitely many in finite time; and from one to the next z_j is convex
 where positive and concave where negative, so it changes sign at most once and no edge is passed more than twice. (Margins
 that are held, whose u_i changes continuously, are outside of this argument: for them the count is a measurement.)
@@ -616,7 +616,7 @@ def check_events(key: Any, trials: int) -> Outcome:
 # No motion is left only where every neuron has z_j c_j = 0 and w_j.c_j = 0. On orthogonally separable data |c_j|^2 is at
 # least the sum of (q_i |x_i|)^2 over the points below a margin of 1 that neuron j is active on, since pulls never oppose
 # each other (2.0). So c_j = 0 says that there is no such point; and c_j != 0 with z_j = 0 = w_j.c_j is the saddle, where
-# neurons are shared by both classes and which no generic start leads to. A point that nobody sees has f = 0 for ever.
+# neurons are shared by both classes and which no generic start leads to. A point that no neuron sees has f = 0 for ever.
 
 
 def short_of_learnt(margins: np.ndarray) -> np.ndarray:

@@ -42,7 +42,7 @@ def _push(data: Dataset) -> float:
 
 
 def _exits(data: Dataset, w: np.ndarray, z: np.ndarray, scale: float) -> list[tuple[np.ndarray, np.ndarray] | None]:
-    """For each network the exits of its plateaus and their residuals, None where it can not be followed to its rest."""
+    """For each network the exits of its plateaus and their residuals, None where it cannot be followed to its rest."""
     run = sampling.train_exact(data, TwoLayerReLU(scale * w, scale * z), [_LONG * np.log(1 / scale) / _push(data)])
     found = []
     for b in range(len(z)):

@@ -40,7 +40,7 @@ def _against(data: ClassDataset, network: Any, times: np.ndarray, law: Any) -> T
     trained, law = np.asarray(run.recorded), np.moveaxis(np.asarray(law.gap(times)), 1, 2)  # law: [b, records, K]
     numbers = recorded(data, "cross-entropy", network, {"law": law, "trained": trained}, times=times)
     found = _apart(trained)  # [b, records, n, K]; point n is of class n
-    # The gap of a class to itself is none.
+    # The gap of a class to itself does not count.
     law = np.where(np.eye(found.shape[-1], dtype=bool), found, law[..., None])
     return compared(
         found,
