@@ -170,6 +170,7 @@ OBJECTS = {
     "theorems.Counterexample": (lambda: theorems.Counterexample("a", "b", 1.0, 0.1), lambda o: o.found),
     "theorems.Outcome": (lambda: verified().rows[0].outcome, lambda o: (o.gaps, o.instance(0)["w"])),
     "theorems.Row": (lambda: verified().rows[0], lambda o: str(o.to_dict())),
+    "theorems.LawFigure": (lambda: theorems.LawFigure(dict.get, np.add, "place", "height"), lambda o: (o.up, o.law(1, 2))),
     "theorems.Theorem": (lambda: theorems.CATALOGUE["sign"], lambda o: (o.name, o.tolerance)),
     "diagnose.AfterTraining": (after, lambda o: o.table()),
     "diagnose.HeldOut": (lambda: blobs()[3].heldout, lambda o: o.worst.accuracy),

@@ -56,7 +56,7 @@ class LawFigure:
     - `behind(ax)`: draws what else belongs on the axes, such as a region;
     - `without(numbers)`: (x, trained, x_law, law) of a counterexample, or None; by default `marks`, and the law as recorded.
 
-    The axes are divided: three quarters for the law, and a strip below with the gap of every trial, and the tolerance.
+    The axes are divided: the law, and a strip below with the gap of every trial, and the tolerance.
 
     >>> import numpy as np
     >>> from matplotlib.figure import Figure

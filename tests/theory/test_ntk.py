@@ -39,8 +39,8 @@ def random_kernel(rng, n, kind):
 
 def test_the_nodes_of_a_panel_are_those_of_radau():
     """Real numbers, zeros of P_8 - P_7 and 1, whose rule is exact up to degree 14; against mpmath."""
-    points, weights, integrals, _ = flows._tables()
-    assert {table.dtype for table in flows._tables()} == {np.dtype(np.float64)}
+    points, weights, integrals, _ = flows.radau_tables()
+    assert {table.dtype for table in flows.radau_tables()} == {np.dtype(np.float64)}
     assert (np.diff(points) > 0).all()
     with mpmath.workdps(30):
         polynomial = lambda x: mpmath.legendre(8, x) - mpmath.legendre(7, x)  # noqa: E731

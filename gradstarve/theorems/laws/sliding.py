@@ -197,7 +197,7 @@ def _draw_slides(outcome: Outcome, ax: Any) -> None:
     for place, i in enumerate(shown):
         ax.plot(marks, trained[0][:, i], "o", color=COLOURS[place], markersize=3.5, markerfacecolor="white",
                 label=f"descent with a step of {end / 4000:.1g}" if place == 0 else None)
-        ax.plot(marks, trained[1][:, i], color="tab:red", linewidth=0.8, alpha=0.8, zorder=1,
+        ax.plot(marks, trained[1][:, i], color="red", linewidth=0.8, alpha=0.8, zorder=1,
                 label=f"counterexample: a step of {end / 20:.1g}" if place == 0 else None)
     seen = np.concatenate([exact[:, shown], *(side[:, shown] for side in trained)])
     low, row = float(seen.min()), 0.06 * float(np.ptp(seen))
