@@ -23,6 +23,7 @@ _SCALES = (1e-100, 1e-150, 1e-200)
 _SHOWN = (1e-2, 1e-4, 1e-8, 1e-16)
 _RECORDS = 64
 _TOLERANCE = 1e-6
+_TOGETHER = 0.05  # exits that are closer, in units of log(1/scale), may be one at the scales of the runs
 _LONG = 40.0  # the end of runs on data of any kind, in units of log(1/scale) / (the largest push)
 
 
@@ -84,6 +85,11 @@ def _followed(rng: np.random.Generator, kind: str) -> tuple[Dataset, np.ndarray,
     else:
         raise ConvergenceError(f"{_DRAWS} data sets without {_NETWORKS} networks that could be followed to their rest")
     return data, w[inside], z[inside], [runs[b] for b in inside], [laws[b] for b in inside]
+
+
+def _seen(exits: np.ndarray, count: int) -> np.ndarray:
+    """The exits by law, or, where runs see another `count` of them, the first of each that runs cannot tell apart."""
+    return exits if len(exits) == count else exits[np.diff(exits, prepend=-np.inf) > _TOGETHER]
 
 
 def _law(data: Dataset, network: TwoLayerReLU, residual: Any = None) -> theory.PlateauExits | None:
@@ -155,8 +161,9 @@ def _large(rng: np.random.Generator) -> Trials:
     hypotheses=(HINGE_LOSS, "weights that tend to 0", "no neuron on an edge where its read-out changes sign (16.4)"),
     tolerance=_TOLERANCE,
     why_tolerance="exits from weights of 1e-100, 1e-150 and 1e-200: what they have beside T log(1/scale) is a constant, up "
-    "to powers of the scale, and cancels in differences; where two neurons end a plateau almost at once the power is small, "
-    "and networks whose two differences differ by a quarter of the tolerance are drawn anew",
+    "to powers of the scale, and cancels in differences; where two neurons end a plateau almost at once the power is small: "
+    "networks whose two differences differ by a quarter of the tolerance are drawn anew, and exits that are closer than 0.05 "
+    "may be seen as one",
     checked_with="simulate_hinge_exact: hinge flow of the whole network from event to event, with the stages of its events",
     default_trials=6 * _NETWORKS,
     quick_trials=2 * _NETWORKS,
@@ -177,13 +184,16 @@ def saddle_to_saddle(rng: np.random.Generator, kind: str) -> Trials:
     for b, (runs, law) in enumerate(zip(found, laws, strict=True)):
         rates = _rates(runs)
         lost[b] = law is None or rates is None
-        if law is None or rates is None or len(law.time) != rates.shape[1]:
+        if law is None or rates is None:
             continue
         trained = rates[1]
-        off = np.abs(trained / law.time - 1)
+        exits = _seen(law.time, len(trained))
+        if len(exits) != len(trained):
+            continue
+        off = np.abs(trained / exits - 1)
         p = int(np.argmax(off))
         gaps[b] = off[p]
-        worst[b] = Quote("exit / log(1/scale)", f"of plateau {p}", law.time[p], trained[p], law.time[p])
+        worst[b] = Quote("exit / log(1/scale)", f"of plateau {p}", exits[p], trained[p], exits[p])
         if kind == "orthogonal" and not shown and len(trained) > 2:
             times, loss = _curves(data, w[b], z[b], 1.15 * float(law.time[-1]))
             ends = np.full((2, _WIDTH), np.nan)
