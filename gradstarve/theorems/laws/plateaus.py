@@ -162,7 +162,7 @@ def _large(rng: np.random.Generator) -> Trials:
     tolerance=_TOLERANCE,
     why_tolerance="exits from weights of 1e-100, 1e-150 and 1e-200: what they have beside T log(1/scale) is a constant, up "
     "to powers of the scale, and cancels in differences; where two neurons end a plateau almost at once the power is small: "
-    "networks whose two differences differ by a quarter of the tolerance are drawn anew, and exits that are closer than 0.05 "
+    "networks whose two differences differ by a quarter of the tolerance are drawn anew, and exits closer than 0.05 "
     "may be seen as one",
     checked_with="simulate_hinge_exact: hinge flow of the whole network from event to event, with the stages of its events",
     default_trials=6 * _NETWORKS,
