@@ -25,7 +25,7 @@ def compute(rng: np.random.Generator, quick: bool) -> dict[str, Any]:
     width = rng.integers(1, _WIDTH + 1, count)
     # Each class is recorded at times of its own, so that on the one curve all of them are seen.
     tau = (np.arange(records) + 1 - np.arange(count)[:, None] / count) * _LATEST / records
-    trained = np.stack([_trained(rng, *of) for of in zip(frequency, norm, width, tau, strict=True)])
+    trained = np.stack([_trained(rng, *of) for of in zip(frequency, norm, width.tolist(), tau, strict=True)])
     dense = np.linspace(0, _LATEST, 400)
     return {
         "frequency": frequency,
