@@ -55,13 +55,15 @@ class KeyFigure:
         return {"name": self.name, "conclusion": self.conclusion, "numbers": self.numbers}
 
 
-def key_figure(name: str, *, key: Any = 0, quick: bool = False) -> KeyFigure:
+def key_figure(name: Any, *, key: Any = 0, quick: bool = False) -> KeyFigure:
     """Train what the key figure `name` shows, beside its law.
 
     `name`: one of "hero", "collapse", "failure", "prediction" (which needs scikit-learn); `key`: a JAX key or an integer;
     `quick`: fewer networks. Ask for float64. `ValueError` for another name, naming those there are.
 
-    >>> found = key_figure("collapse", quick=True)
+    >>> import jax
+    >>> with jax.enable_x64(True):
+    ...     found = key_figure("collapse", quick=True)
     >>> found.numbers["error"].shape, found.plot().axes[0].get_xlabel()
     ((4, 12), 'time t = step size × step')
     """

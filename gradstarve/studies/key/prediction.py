@@ -74,7 +74,7 @@ def _trained(data: Any, some: np.ndarray, network: TwoLayerReLU, descent: Gradie
     """The mean logit of the images `test` after training on `some` of the data."""
     train = Dataset(np.asarray(data.train.points)[some], np.asarray(data.train.labels)[some])
     run = simulate(train, network, "cross-entropy", descent, _STEPS, record_every=_STEPS, progress=False, engine="reference")
-    return float(np.asarray(run.final(test)).mean())
+    return float(np.asarray(run.final(jnp.asarray(test))).mean())
 
 
 def _remedies(seeds: int, seed: int) -> dict[str, Any]:
