@@ -406,5 +406,6 @@ def test_a_smooth_loss_is_at_its_least_in_no_finite_time():
     below, rest = (gs.solve(one, gs.TwoLayerReLU([[a, 0.0]], [a], slope=0.2), "squared") for a in (0.5, 1.0))
     assert np.asarray(below.loss(1e3)) < 1e-30
     times = np.asarray(below.time_to_loss([0.0, 1e-12]))
-    assert np.isinf(times[0]) and below.loss(times[1]) == pytest.approx(1e-12, rel=1e-3)
+    assert np.isinf(times[0])
+    assert below.loss(times[1]) == pytest.approx(1e-12, rel=1e-3)
     assert np.asarray(rest.time_to_loss([0.0])).tolist() == [0.0]
