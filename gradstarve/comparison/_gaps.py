@@ -400,6 +400,8 @@ def _time_scale(solution: Any, unit: str, step_size: Any) -> float:
 def _measure(solution, trajectory, grid, unit, scale, theory, simulated) -> Comparison:
     fine, found = np.isfinite(theory), np.isfinite(simulated)
     neither = ~fine & ~found
+    if not neither.size:
+        raise ValueError(f"there is no logit to compare: the logits have the shape {neither.shape}")
     if neither.all():
         raise ValueError("no logit is finite in either curve, so there is nothing to compare; use a smaller step size")
     with np.errstate(invalid="ignore", over="ignore"):

@@ -294,11 +294,11 @@ def from_kernel(kernel: Any, labels: Any, logits: Any = None, groups: Any = None
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or len(kernel) < 2:
         raise ValueError(f"kernel must be numbers [n, n], one row and column a sample, got shape {kernel.shape}")
     check_finite("kernel", kernel)
-    gap = float(np.abs(kernel - kernel.T).max())
-    if gap > 1e-4 * np.abs(kernel).max() or (np.diag(kernel) < 0).any():
-        raise ValueError(
-            f"kernel must be symmetric with a diagonal >= 0, as products of gradients are; it is off by {gap:.3g}"
-        )
+    gap, lowest = float(np.abs(kernel - kernel.T).max()), int(np.argmin(np.diag(kernel)))
+    if gap > 1e-4 * np.abs(kernel).max() or kernel[lowest, lowest] < 0:
+        entry = kernel[lowest, lowest]
+        off = f"kernel[{lowest}, {lowest}] = {entry:.3g}" if entry < 0 else f"it is off by {gap:.3g}"
+        raise ValueError(f"kernel must be symmetric with a diagonal >= 0, as products of gradients are; {off}")
     return _of_kernel((kernel + kernel.T) / 2, labels, logits, groups, "kernel", options, rounding_of(kernel))
 
 

@@ -37,6 +37,8 @@ def draw(
     what = as_choice("what", what, tuple(_LABELS))
     scale = as_choice("scale", scale, ("linear", "log"))
     networks = positive_int("networks", networks, minimum=0)
+    if 0 in curve._batch:
+        raise ValueError(f"there is no network to draw: the batch has the shape {tuple(curve._batch)}")
     grid = times_of(curve, t, scale)
     many = len(curve._batch) > 0 and int(np.prod(curve._batch)) > 1
     with sheet(own=True):

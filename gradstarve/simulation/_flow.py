@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -95,7 +96,7 @@ def simulate_flow(
     if atol is None:
         leaves = jax.tree.leaves(flat)
         squares = sum(jnp.sum(leaf**2, tuple(range(1, leaf.ndim))) for leaf in leaves)
-        scale = jnp.sqrt(squares / sum(leaf[0].size for leaf in leaves))
+        scale = jnp.sqrt(squares / sum(math.prod(leaf.shape[1:]) for leaf in leaves))
         # A network of zeros stays where it is; any positive number will do for it.
         atols = rtol * jnp.where(scale > 0, scale, 1)
     else:

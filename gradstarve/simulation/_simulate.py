@@ -261,7 +261,7 @@ def _check_sizes(network: Network) -> None:
     """`ValueError` for weights of which the largest are subnormal: compiled code takes them for 0, where nothing moves."""
     axes = len(network.batch_shape)
     for path, leaf in jax.tree_util.tree_leaves_with_path(network):
-        if is_concrete(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating):
+        if is_concrete(leaf) and leaf.size and jnp.issubdtype(leaf.dtype, jnp.floating):
             rows = np.asarray(leaf).reshape(*leaf.shape[:axes], -1)
             check_normal_rows(jax.tree_util.keystr(path).lstrip("."), rows)
 

@@ -302,6 +302,8 @@ def modes_of_cones(data: Dataset, network: TwoLayerReLU, loss: Loss) -> list[lis
         )
     if network.dim != data.dim:
         raise ValueError(f"the network has d = {network.dim} inputs but the points have d = {data.dim}")
+    if 0 in network.batch_shape:
+        raise ValueError(f"there is no network to bound: the batch has the shape {network.batch_shape}")
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network))):
         raise ValueError("data and network must be known: the bounds look at every neuron; call cone_bounds outside jit")
     points, labels = np.asarray(data.points, np.float64), np.asarray(data.labels)

@@ -524,7 +524,8 @@ def _paths(flow: LeakyFlow, latest: Array) -> tuple[_Path, _Problem]:
         return carried(flat)(inputs, goal)
 
     found = jax.vmap(one)(p, q, push, norm)
-    shapes = jax.eval_shape(lambda: _path(rules, _Problem(p[0], q[0], push[0], norm[0], arrays), goal))
+    single = (jax.ShapeDtypeStruct(values.shape[1:], dtype) for values in (p, q, push, norm))  # there may be no network
+    shapes = jax.eval_shape(lambda *values: _path(rules, _Problem(*values, arrays), goal), *single)
     leaves, tree = jax.tree.flatten(shapes)
     ends = np.cumsum([leaf.size for leaf in leaves])
     parts = [part.reshape(b, *leaf.shape) for part, leaf in zip(jnp.split(found, ends[:-1], axis=1), leaves, strict=True)]
@@ -591,6 +592,10 @@ def _searched(flow: LeakyFlow, paths: _Path, problem: _Problem, what: str, share
         return jnp.sum(shares * (jax.nn.sigmoid(-there) if what == "error" else loss.value(there)), axis=-1) - level
 
     places = jnp.linspace(0, 1, 2 * _GRID + 1, dtype=dtype)
+    # A residual without a jump takes a margin to its rest in no finite time, though in floats the loss gets there.
+    never = -jnp.inf
+    if what == "loss" and loss.rest is not None and not loss.kinks:
+        never = jnp.sum(jnp.where(shares > 0, shares * loss.value(jnp.asarray(loss.rest, dtype)), 0))
 
     def one(path: _Path, norm):
         every = jnp.arange(path.s.size)[:, None]
@@ -602,6 +607,7 @@ def _searched(flow: LeakyFlow, paths: _Path, problem: _Problem, what: str, share
             rests = what == "margin" or bool(loss.kinks)
             slack = 16 * jnp.finfo(dtype).eps * (jnp.abs(fixed(level)) + rests)
             there = used & (height(margins, shares, level).reshape(every.size, places.size) <= slack)
+            there = there & ((level > never) | (every + places == 0))  # a network may start at rest
             number = jnp.argmax(there)
             panel, place = number // places.size, number % places.size
             high = places[place] * path.holds[panel]

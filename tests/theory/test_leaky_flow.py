@@ -388,3 +388,24 @@ def test_every_network_is_followed_to_its_rest(loss):
     empty = (np.asarray(law.network(1e20).w) @ np.asarray(data.points)[0] > 1e-12).sum(-1)
     below = (np.asarray(law.network(1e20).w) @ np.asarray(data.points)[0] < -1e-12).sum(-1)
     assert ((empty == 0) | (below == 0))[stuck].all()
+
+
+def test_a_batch_may_be_empty():
+    data, _ = problem()
+    none = gs.TwoLayerReLU(np.zeros((2, 0, 3, 3)), np.zeros((2, 0, 3)), slope=0.2)
+    solution = gs.solve(data, none, "hinge")
+    assert solution.margins([1.0, 2.0]).shape == (2, 0, 2, 2)
+    assert solution.time_to_error([0.1, 0.2, 0.3]).shape == (2, 0, 3)
+    with pytest.raises(ValueError, match="no network to draw"):
+        solution.plot()
+
+
+def test_a_smooth_loss_is_at_its_least_in_no_finite_time():
+    """e^(-2kt) falls below the floats, never to 0; a network that starts at rest is there at once."""
+    one = gs.Dataset([[1.0, 0.0]], [1])
+    below, rest = (gs.solve(one, gs.TwoLayerReLU([[a, 0.0]], [a], slope=0.2), "squared") for a in (0.5, 1.0))
+    assert np.asarray(below.loss(1e3)) < 1e-30
+    times = np.asarray(below.time_to_loss([0.0, 1e-12]))
+    assert np.isinf(times[0])
+    assert below.loss(times[1]) == pytest.approx(1e-12, rel=1e-3)
+    assert np.asarray(rest.time_to_loss([0.0])).tolist() == [0.0]

@@ -443,6 +443,8 @@ def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None
     """Why this engine cannot run the problem, in words, or None if it can."""
     if not isinstance(data, Dataset) or type(network) is not TwoLayerReLU:
         return f"it trains a TwoLayerReLU on a Dataset, got {type(network).__name__} on {type(data).__name__}"
+    if 0 in network.batch_shape:
+        return f"it trains one network or more, got a batch of shape {network.batch_shape}"
     if type(loss) not in LOSSES.values():
         return f"it knows the losses {', '.join(LOSSES)}, got {type(loss).__name__}"
     if type(dynamics) not in _KNOWN:
