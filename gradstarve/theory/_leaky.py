@@ -525,7 +525,7 @@ def _paths(flow: LeakyFlow, latest: Array) -> tuple[_Path, _Problem]:
 
     found = jax.vmap(one)(p, q, push, norm)
     single = (jax.ShapeDtypeStruct(values.shape[1:], dtype) for values in (p, q, push, norm))  # there may be no network
-    shapes = jax.eval_shape(lambda *values: _path(rules, _Problem(*values, arrays), goal), *single)
+    shapes = jax.eval_shape(lambda p, q, push, norm: _path(rules, _Problem(p, q, push, norm, arrays), goal), *single)
     leaves, tree = jax.tree.flatten(shapes)
     ends = np.cumsum([leaf.size for leaf in leaves])
     parts = [part.reshape(b, *leaf.shape) for part, leaf in zip(jnp.split(found, ends[:-1], axis=1), leaves, strict=True)]

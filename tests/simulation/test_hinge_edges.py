@@ -505,5 +505,8 @@ def test_a_network_refused_at_its_start_keeps_its_start_and_says_why():
     assert np.isnan(run.logits()[:, 1]).all(1).tolist() == first.tolist()
     assert "at t = 0 the edge of point" in run.reason(int(np.argmax(first)))
     assert run.reason(int(np.argmin(first))) == ""
+    for index in (10_000, None, 0.5):
+        with pytest.raises(ValueError, match="integers within the batch"):
+            run.reason(index)
     whole = simulate_hinge_exact(data, network, throw=False)
     np.testing.assert_allclose(whole.logits()[:, 0], network(data.points), rtol=0, atol=1e-12)

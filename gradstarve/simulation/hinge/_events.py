@@ -121,7 +121,11 @@ class HingeTrajectory(Trajectory):
         """Why the network at `index` of the batch axes was not followed to the last time, "" if it was."""
         if len(index) != len(self.initial.batch_shape):
             raise ValueError(f"give one index for each batch axis {list(self.initial.batch_shape)}, got {shown(index)}")
-        index = tuple(range(size)[i] for i, size in zip(index, self.initial.batch_shape, strict=True))
+        try:
+            index = tuple(range(size)[i] for i, size in zip(index, self.initial.batch_shape, strict=True))
+        except (TypeError, IndexError):
+            sizes = list(self.initial.batch_shape)
+            raise ValueError(f"give integers within the batch {sizes}, got {shown(index)}") from None
         stop, time, place = (leaf[index] for leaf in self.ends)
         if stop == Stop.DONE:
             return ""
