@@ -64,9 +64,9 @@ def _rates(runs: tuple) -> np.ndarray | None:
     return found if np.abs(found[1] / found[0] - 1).max() <= _TOLERANCE / 4 else None
 
 
-def _followed(rng: np.random.Generator, kind: str) -> tuple[Dataset, np.ndarray, np.ndarray, list, list]:
-    """A data set with networks that are followed to their rest: the data, w, z, the runs of each network from all scales,
-    and its law. Data on which there are too few of them are drawn anew."""
+def _followed(rng: np.random.Generator, kind: str) -> tuple[Dataset, np.ndarray, np.ndarray, list]:
+    """A data set with networks that are followed to their rest: the data, w, z, and of each network what its exits gain for
+    each factor e of the scale, and their residuals. Data on which there are too few of them are drawn anew."""
     for _ in range(_DRAWS):
         data, w, z = _problem(rng, kind, _CANDIDATES)
         first = _exits(data, w, z, _SCALES[0])
@@ -75,16 +75,12 @@ def _followed(rng: np.random.Generator, kind: str) -> tuple[Dataset, np.ndarray,
             continue
         w, z = w[some], z[some]
         runs = list(zip([first[b] for b in some], *(_exits(data, w, z, scale) for scale in _SCALES[1:]), strict=True))
-        laws = [
-            None if _rates(one) is None else _law(data, TwoLayerReLU(*pair), None if kind == "orthogonal" else one[-1][1])
-            for one, pair in zip(runs, zip(w, z, strict=True), strict=True)
-        ]
-        inside = sorted(range(len(some)), key=lambda b: _rates(runs[b]) is None)[:_NETWORKS]
-        if _rates(runs[inside[-1]]) is not None:
-            break
-    else:
-        raise ConvergenceError(f"{_DRAWS} data sets without {_NETWORKS} networks that could be followed to their rest")
-    return data, w[inside], z[inside], [runs[b] for b in inside], [laws[b] for b in inside]
+        rates = [_rates(one) for one in runs]
+        found = [(b, rate[1], one[-1][1]) for b, (rate, one) in enumerate(zip(rates, runs, strict=True)) if rate is not None]
+        if len(found) >= _NETWORKS:
+            inside = [b for b, *_ in found[:_NETWORKS]]
+            return data, w[inside], z[inside], [of for _, *of in found[:_NETWORKS]]
+    raise ConvergenceError(f"{_DRAWS} data sets without {_NETWORKS} networks that could be followed to their rest")
 
 
 def _seen(exits: np.ndarray, count: int) -> np.ndarray:
@@ -177,16 +173,15 @@ def _large(rng: np.random.Generator) -> Trials:
 def saddle_to_saddle(rng: np.random.Generator, kind: str) -> Trials:
     """Networks from three tiny scales; one trial is one network, with all of its plateaus. On data of any kind the residuals
     of the saddles are those of the run."""
-    data, w, z, found, laws = _followed(rng, kind)
+    data, w, z, found = _followed(rng, kind)
     gaps, lost = np.full(_NETWORKS, np.inf), np.ones(_NETWORKS, bool)
     worst = [Quote("", "", np.nan, np.nan, 1.0)] * _NETWORKS
     shown: dict[str, Any] = {}
-    for b, (runs, law) in enumerate(zip(found, laws, strict=True)):
-        rates = _rates(runs)
-        lost[b] = law is None or rates is None
-        if law is None or rates is None:
+    for b, (trained, residual) in enumerate(found):
+        law = _law(data, TwoLayerReLU(w[b], z[b]), None if kind == "orthogonal" else residual)
+        lost[b] = law is None
+        if law is None:
             continue
-        trained = rates[1]
         exits = _seen(law.time, len(trained))
         if len(exits) != len(trained):
             continue
