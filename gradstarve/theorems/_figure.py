@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import expit
 
 from gradstarve import theory
 from gradstarve.ground import COLOURS, short_repr, style
@@ -338,7 +339,7 @@ def _by_points(logits: Any, labels: np.ndarray) -> np.ndarray:
 
 def error(margin: Any) -> np.ndarray:
     """The probability that is given to the wrong label, 1/(1 + e^m)."""
-    return 1 / (1 + np.exp(np.clip(margin, -700, 700)))
+    return expit(-np.asarray(margin, float))
 
 
 TIME = "time of the class: 2 × frequency × norm × t  (2 p r t)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from gradstarve import theory
 from gradstarve.ground import GUIDE, INK, ORDERED, headline, new_figure, number
@@ -39,16 +40,12 @@ def compute(rng: np.random.Generator, quick: bool) -> dict[str, Any]:
     }
 
 
-def _error(margin: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(margin))
-
-
 def _curve(tau: np.ndarray) -> np.ndarray:
     """U of (3.11): the curve of one neuron with this kappa and theta_0, p = 1/2 and r = 1, whose time is tau."""
     grown, decayed = (np.sqrt(2 * _KAPPA) * np.exp(sign * _THETA / 2) for sign in (1, -1))
     mode = Mode(0.5, 1.0, np.array([(grown + decayed) / 2]), np.array([(grown - decayed) / 2]))
     curve: Any = theory.solve_mode(mode, "cross-entropy")
-    return _error(np.asarray(curve.logit(tau)))
+    return expit(-np.asarray(curve.logit(tau)))
 
 
 def _trained(rng: np.random.Generator, frequency: float, norm: float, width: int, tau: np.ndarray) -> np.ndarray:
@@ -64,7 +61,7 @@ def _trained(rng: np.random.Generator, frequency: float, norm: float, width: int
     network = TwoLayerReLU(((grown + decayed) / 2)[:, None] * axis + across, (grown - decayed) / 2)
     data = Dataset([norm * axis, -norm * axis], [1.0, -1.0], [frequency, 1 - frequency])
     run = simulate_flow(data, network, "cross-entropy", tau / (2 * frequency * norm), rtol=_RTOL, progress=False)
-    return _error(np.asarray(run.logits())[..., 0])
+    return expit(-np.asarray(run.logits())[..., 0])
 
 
 def _gap(numbers: dict[str, Any]) -> float:
