@@ -69,7 +69,7 @@ _NODES = 257  # of the trapezoidal rule in xi, from -8 to 8: 1e-13 up to sigma |
 
 
 class Peak(NamedTuple):
-    """The `time` at which each shortcut is largest, [L], and its logit there, the `height`, [L].
+    """The `time` at which each shortcut is largest, [*batch, L], and its logit there, the `height`, [*batch, L].
 
     A shortcut that only rises has the time inf and its rest as height.
     """
@@ -79,11 +79,14 @@ class Peak(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """The `time` at which the worst cell is best, its `accuracy` then, and the accuracy `at_the_end` of the search."""
+    """The `time` at which the worst cell is best, its `accuracy` then, and the accuracy `at_the_end` of the search.
 
-    time: float
-    accuracy: float
-    at_the_end: float
+    Numbers for one problem, arrays [*batch] for a batch.
+    """
+
+    time: Any
+    accuracy: Any
+    at_the_end: Any
 
 
 class Change(NamedTuple):
@@ -203,13 +206,23 @@ class Shortcut(LearningCurve):
         return jnp.min(self.cell_accuracy(t, noise), axis=-1)
 
     def best_stop(self, until: float, noise: Any = None) -> Stop:
-        """When to stop training, up to `until`, for the worst cell to be best, of one problem.
+        """When to stop training, up to `until`, for the worst cell to be best.
 
         The noise of the test samples moves the accuracy and not the time, which is that of the largest m_S/|w| of the worst
         cell. From zero this ratio has a limit at t = 0, so that the time may be the earliest one looked at, 1e-6 `until`.
+        `noise`: as in `cell_accuracy`.
         """
-        self._one("best_stop")
-        grid = np.geomspace(1e-6, 1, _GRID) * as_number("until", until, 0, with_low=False)
+        until = as_number("until", until, 0, with_low=False)
+        if self._batch:
+            self._known("best_stop")
+            noises = None if noise is None else np.broadcast_to(np.asarray(noise), self._batch)
+            stops = [
+                self._of(index).best_stop(until, None if noises is None else noises[index])
+                for index in np.ndindex(*self._batch)
+            ]
+            return Stop(*np.reshape(np.array(stops).T, (3, *self._batch)))
+        self._known("best_stop")
+        grid = np.geomspace(1e-6, 1, _GRID) * until
         last, time, best = float(self.worst_accuracy(grid[-1], noise)), 0.0, 0.0
         for _ in range(3):
             values = np.asarray(self.worst_accuracy(grid, noise))
@@ -263,14 +276,20 @@ class Shortcut(LearningCurve):
         return jnp.concatenate([shared, found[..., 1:]], axis=-1)
 
     def peak(self) -> Peak:
-        """When each shortcut is largest, and how large, of one problem with one phase.
+        """When each shortcut is largest, and how large.
 
         In closed form for one core and one shortcut from zero with one layer and hinge (20.4) or squared loss; otherwise
-        the zero of dv_s/dt along the curve, searched in log t up to 1e9 over the largest squared scale.
+        the zero of dv_s/dt along the curve, searched in log t up to 1e9 over the largest squared scale. With phases, whose
+        speeds jump, the largest v_s of that search.
         """
-        self._one("peak")
-        part, count = self.parts[0], self.types.shape[1] - self.cores
-        explicit = count == 1 and self.cores == 1 and self.depth == 1 and not self.noisy and not np.asarray(part.start).any()
+        self._known("peak")
+        count = self.types.shape[1] - self.cores
+        if self._batch:
+            peaks = [self._of(index).peak() for index in np.ndindex(*self._batch)]
+            return Peak(*(np.reshape([peak[i] for peak in peaks], (*self._batch, count)) for i in range(2)))
+        part = self.parts[0]
+        explicit = len(self.parts) == self.cores == count == self.depth == 1
+        explicit = explicit and not self.noisy and not np.asarray(part.start).any()
         if explicit and self.loss_function.clock is not None and self.loss_function.offset is None:
             q = np.asarray(part.probabilities, np.float64)
             core, side = np.asarray(self.scales, np.float64) ** 2
@@ -282,6 +301,9 @@ class Shortcut(LearningCurve):
         grid = grid[: len(v)]
         times, heights = np.full(count, np.inf), np.full(count, np.nan)
         for k in range(count):
+            if len(self.parts) > 1:
+                times[k], heights[k] = self._highest(self.cores + k, grid, v[:, self.cores + k])
+                continue
             speed, size = self._speeds(v, self.cores + k)
             falls = np.flatnonzero(speed < -_SIGN * size)
             rises = np.flatnonzero(speed[: falls[0]] > _SIGN * size[: falls[0]]) if falls.size else falls
@@ -290,6 +312,19 @@ class Shortcut(LearningCurve):
             else:
                 heights[k] = np.asarray(self.rest)[self.cores + k]
         return Peak(times, heights)
+
+    def _highest(self, k: int, grid: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+        """The largest v_k by its values alone: its time, inf if it is the last one, and its height."""
+        i = int(np.argmax(values))
+        if i == len(values) - 1:
+            return np.inf, float(np.asarray(self.rest)[k])
+        for _ in range(6):
+            grid = np.geomspace(grid[max(i - 1, 0)], grid[min(i + 1, len(grid) - 1)], _FINE)
+            inside = [end for end in self.until if grid[0] < end < grid[-1]]
+            grid = np.unique(np.append(grid, inside))  # the curve has its corners there
+            values = np.asarray(self.features(grid))[:, k]
+            i = int(np.argmax(values))
+        return float(grid[i]), float(values[i])
 
     def _up_to(self, grid: np.ndarray, curve: Any = None) -> np.ndarray:
         """The features, or another `curve`, at as many of these times as can be reached."""
@@ -327,9 +362,14 @@ class Shortcut(LearningCurve):
         return float(grid[i]), float(v[i, k])
 
     def changes(self, level: float) -> list[Change]:
-        """In which order features are learnt and unlearnt: all times at which a v_k crosses `level`, of one problem."""
-        self._one("changes")
+        """In which order features are learnt and unlearnt: all times at which a v_k crosses `level`.
+
+        For a batch a list of such lists, one for each problem, nested as its axes are.
+        """
+        self._known("changes")
         level = as_number("level", level)
+        if self._batch:
+            return [self._of((i,)).changes(level) for i in range(self._batch[0])]  # pyright: ignore[reportReturnType]
         grid = _grid(np.asarray(self.scales))
         v = self._up_to(grid)
         found = []
@@ -358,12 +398,25 @@ class Shortcut(LearningCurve):
     def _mean(self, of_cells: Array) -> Array:
         return jnp.sum(_with_axes(self.population, of_cells.ndim - self.population.ndim) * of_cells, axis=-1)
 
-    def _one(self, what: str) -> None:
-        if self._batch or not all(map(is_concrete, (self.population, self.scales, self.parts[0].start))):
-            raise ValueError(f"{what} is of one problem with known numbers, got batch axes {self._batch}")
+    def _known(self, what: str) -> None:
+        if not all(map(is_concrete, (self.population, self.scales, self.parts[0].start))):
+            raise ValueError(f"{what} searches along the curve, which needs known numbers; call it outside jit, grad and vmap")
+
+    def _of(self, index: tuple[int, ...]) -> Shortcut:
+        """One problem of the batch, or the problems at an index of its first axes."""
+        parts = tuple(
+            FeatureFlow(
+                part.types, part.probabilities[index], part.scales[index], part.start[index], part.loss_function, part.depth
+            )
+            for part in self.parts
+        )
+        return Shortcut(parts, self.population[index], self.noise[index], self.until, self.cores, self.noisy)
 
     def _time_to(self, what: str, level: Array, max_steps: int) -> Array:
-        self._one(f"time_to_{what}")
+        self._known(f"time_to_{what}")
+        if self._batch:
+            found = [self._of(index)._time_to(what, level, max_steps) for index in np.ndindex(*self._batch)]
+            return jnp.asarray(np.reshape(found, (*self._batch, *np.shape(level))), self._dtype)
         grid, curve = _grid(np.asarray(self.scales)), getattr(self, what)
         values, first = self._up_to(grid, curve), float(np.asarray(curve(0.0)))
         found = []

@@ -156,8 +156,10 @@ class Pulled(Loss):
 
 
 @pytest.mark.usefixtures("x64")
-def test_any_loss_with_a_finite_rest_forgets_the_shortcut():
-    """(20.5) on ten random losses, by SciPy's integration, and its failure without a minority and without a rest."""
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_any_loss_with_a_finite_rest_forgets_the_shortcut(every):
+    """(20.5) on ten random losses, by SciPy's integration (of three, of `every` one), and its failure without a minority
+    and without a rest."""
     rng, p = np.random.default_rng(0), np.array([0.8, 0.2])
     losses = [Pulled(*rng.uniform(0.3, 2, 3)) for _ in range(4)]
     losses += [FlippedLabels("cross-entropy", share) for share in rng.uniform(0.05, 0.3, 2)]
@@ -168,8 +170,9 @@ def test_any_loss_with_a_finite_rest_forgets_the_shortcut():
         rest = brentq(lambda m, g=g: float(g(jnp.asarray(m))), 1e-3, 30, xtol=1e-14)
         law = shortcut(0.8, loss, core=1.0, shortcut=0.5 + 0.2 * k)
         np.testing.assert_allclose(law.rest, [rest, 0], atol=1e-10)
-        if k in (0, 4):
-            end = of_20_1(0.8, 1.0, 0.5 + 0.2 * k, lambda m, g=g: float(g(jnp.asarray(m))), [200.0])[0]
+        if k in (0, 4, 9) or every:
+            late = [2000.0 if k > 3 else 200.0]
+            end = of_20_1(0.8, 1.0, 0.5 + 0.2 * k, lambda m, g=g: float(g(jnp.asarray(m))), late)[0]
             np.testing.assert_allclose(end, rest, atol=1e-9)
     # Without a minority the shortcut keeps its part r_s^2/(r_c^2 + r_s^2) of the margin, whatever the loss.
     alone = theory.feature_flow([[1, 1]], [1.0], "squared", scales=[1.0, 2.0]).features(1e3)
@@ -252,6 +255,40 @@ def test_when_to_stop_for_the_worst_cell():
     assert stop.at_the_end == pytest.approx(worst[-1])
     sizes = [law.best_stop(200.0, noise).time for noise in (0.3, 1.5)]
     assert sizes[0] == pytest.approx(sizes[1], rel=1e-3)  # the noise of the test samples does not move it
+
+
+@pytest.mark.usefixtures("x64")
+def test_questions_to_a_batch_are_those_to_each_of_its_problems():
+    agreement, sides = np.array([[0.9], [0.8]]), np.array([[1.5], [0.7]])
+    batch = shortcut(agreement, "hinge", shortcut=sides, weights=[(2.0, None), (None, [0.5, 0.5])])
+    peak, stop = batch.peak(), batch.best_stop(9.0, [0.3, 0.5])
+    times, changes = batch.time_to_loss([0.5, 0.2]), batch.changes(0.2)
+    assert (peak.time.shape, stop.time.shape, times.shape, len(changes)) == ((2, 1), (2,), (2, 2), 2)
+    for k, noise in enumerate((0.3, 0.5)):
+        one = shortcut(agreement[k], "hinge", shortcut=sides[k], weights=[(2.0, None), (None, [0.5, 0.5])])
+        np.testing.assert_allclose([peak.time[k], peak.height[k]], one.peak(), rtol=1e-12)
+        np.testing.assert_allclose([x[k] for x in stop], one.best_stop(9.0, noise), rtol=1e-12)
+        np.testing.assert_allclose(times[k], one.time_to_loss([0.5, 0.2]), rtol=1e-12)
+        assert [c.what for c in changes[k]] == [c.what for c in one.changes(0.2)]
+    empty = shortcut(np.zeros((0, 1)) + 0.9, "hinge")
+    assert empty.peak().time.shape == (0, 1)
+    assert empty.best_stop(9.0, 0.3).time.shape == (0,)
+    assert empty.time_to_loss([0.5, 0.2]).shape == (0, 2)
+    with pytest.raises(ValueError, match="outside jit"):
+        jax.jit(lambda p: jnp.asarray(shortcut(p, "hinge").peak().time))(0.9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_peak_under_deferred_re_weighting():
+    """The shortcut turns where the weights change, or later; it is found by the values along a fine grid."""
+    for switch in (0.2, 1.0):
+        law = shortcut(0.9, "cross-entropy", shortcut=1.5, weights=[(switch, None), (None, [0.3, 0.7])])
+        grid = np.linspace(1e-3, 4, 2_001)
+        v = np.asarray(law.features(grid))[:, 1]
+        time, height = (x[0] for x in law.peak())
+        assert v.max() <= height < v.max() + 1e-3
+        assert time == pytest.approx(grid[v.argmax()], abs=2e-3)
+    assert time == pytest.approx(1.0, rel=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
