@@ -41,6 +41,8 @@ from gradstarve.simulation.hinge._ties import Slacks, nullspace, split
 
 # Newton steps from piece to piece of one decision, times that a line of edges is looked at, and repelling edges at once.
 _PIECES, _LOOKS, _AT_ONCE = 60, 8, 6
+# Unit vectors whose products have no eigenvalue below this do not depend on each other.
+_APART = 1e-3
 # A share this near to its bound is at it, if the search for its way there says so.
 _AT_BOUND = 1e-4
 # Decisions at one moment that change nothing, before rounding has the last word.
@@ -266,9 +268,12 @@ class Judge:
         """Raises where the gradients that the kinks leave open have another way than the one found."""
         self.check_order(now, at_one, lines, up, found, flipped)
         # Where a neuron started on an edge, exactly, and has not moved, its side is known; where it came to rest, it is not.
-        moves = {j: found[j].held.any() | (self.speeds(now, j, line, found[j], p) != 0) for j, line in lines.items()}
-        came = {j: ~np.array([_crosswise(now.w[j], self.x[i]) for i in line.at]) for j, line in lines.items()}
-        rests = [(j, g) for j in lines for g in np.flatnonzero(found[j].repels & (moves[j] | came[j]))]
+        rests = []
+        for j, line in lines.items():
+            moves = found[j].held.any() | (self.speeds(now, j, line, found[j], p) != 0)
+            for g in np.flatnonzero(found[j].repels):
+                if moves[g] or not _crosswise(now.w[j], self.x[line.at[g]]):
+                    rests.append((j, g))
         if any(not flipped[j][g] for j, g in rests):
             self.check_sides(now, at_one, lines, up, rests)
         for j, line in lines.items():
@@ -323,7 +328,8 @@ class Judge:
         rows, slopes = (leaf.transpose(1, 0, 2).reshape(at_one.size, -1) for leaf in (rows, slopes))
         length = np.linalg.norm(rows, axis=1)
         unit = rows / np.where(length > 0, length, 1)[:, None]
-        if not nullspace(unit, tol).size:
+        # Far from dependent, as the eigenvalues of their products say at less cost.
+        if np.linalg.eigvalsh(unit @ unit.T)[0] > _APART or not nullspace(unit, tol).size:
             return p, found, tied
         force = (gate * (p * self.y)) @ self.x
         for j in lines:
@@ -496,18 +502,17 @@ class Judge:
             gate = self.gates(seen)
             through = [(j, line.x[found[j].held]) for j, line in lines.items() if found[j].held.any()]
 
-            def motion(pull):
-                moved = now.z[:, None] * ((gate * (pull * self.y)) @ self.x)
-                for j, held in through:
-                    moved[j] -= held.T @ np.linalg.lstsq(held.T, moved[j], rcond=None)[0]
-                on = gate * edge
-                for j, line in lines.items():
-                    on[j, line.members.any(0)] = 0
-                return np.concatenate([moved.reshape(-1), on @ (pull * self.y)])
-
-            eye = np.eye(self.y.size)[at_one] * self.q[at_one][:, None]
-            columns = np.stack([motion(row) for row in eye], axis=1)
-            return found, columns, motion(p), seen
+            # The motion of the network by the pulls that are known, and by each of those that are open: one row each.
+            pushes = np.zeros((1 + at_one.size, self.y.size))
+            pushes[0], pushes[np.arange(at_one.size) + 1, at_one] = p * self.y, (self.q * self.y)[at_one]
+            moved = now.z[:, None] * ((gate * pushes[:, None]) @ self.x)
+            for j, held in through:
+                moved[:, j] -= moved[:, j] @ np.linalg.pinv(held) @ held
+            on = gate * edge
+            for j, line in lines.items():
+                on[j, line.members.any(0)] = 0
+            motions = np.concatenate([moved.reshape(len(pushes), -1), pushes @ on.T], axis=1)
+            return found, motions[1:].T, motions[0], seen
 
         tol = BOX * now.eps
         found, columns, rest, seen = piece(share)

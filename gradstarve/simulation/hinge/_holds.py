@@ -58,7 +58,16 @@ def first_breach(x: np.ndarray, y: np.ndarray, way: Way, tol: float) -> tuple[in
     here, on_at = gate[:, at], on[:, at]
     rises = sign * (here * z * speed[:, at] + dz * on_at).sum(0)
     raises = (here * np.abs(z) * most[:, at] + far * np.abs(on_at)).sum(0)
+    side = np.where(way.met, np.where(way.active, 1, -1), 0)
+    moves, stays = np.abs(rises) > tol * raises, np.abs(speed) <= tol * most
+    margins = moves & (rises * way.side <= 0)
+    if margins.any():
+        return -1, int(at[np.argmax(margins)])
+    if not (stays & way.met).any() and (moves | (way.side == 0)).all():
+        edges = speed * side < 0
+        return _place(edges) if edges.any() else None
 
+    # Where a first derivative is 0 the second one says.
     # What the open pulls have to do to keep all margins and all edges.
     along = np.broadcast_to(x[at], (z.size, *x[at].shape)).copy()
     for j in np.flatnonzero(way.glides.any(1)):
@@ -77,18 +86,12 @@ def first_breach(x: np.ndarray, y: np.ndarray, way: Way, tol: float) -> tuple[in
     turned = turned + z * np.einsum("hmd,hm->hd", along, here * (change * sign))
     turns = far * load * size + np.abs(z) * ((here * np.abs(change)) @ size[at])[:, None] * size
 
-    stays = (way.side == 0) & (np.abs(rises) > tol * raises)
-    margins = stays | _wrong(rises, raises, bend, bends, way.side, tol)
+    margins = ~moves & (bend * way.side < 0) & (np.abs(bend) > np.sqrt(tol) * bends)
     if margins.any():
         return -1, int(at[np.argmax(margins)])
-    edges = _wrong(speed, most, turned @ x.T, turns, np.where(way.met, np.where(way.active, 1, -1), 0), tol)
+    turn = turned @ x.T
+    edges = np.where(stays, (turn * side < 0) & (np.abs(turn) > np.sqrt(tol) * turns), speed * side < 0)
     return _place(edges) if edges.any() else None
-
-
-def _wrong(first, first_size, second, second_size, side, tol: float) -> np.ndarray:
-    """What goes to the other side than `side`, where it has one."""
-    moves, turns = np.abs(first) > tol * first_size, np.abs(second) > np.sqrt(tol) * second_size
-    return np.where(moves, first * side < 0, turns & (second * side < 0))
 
 
 def _place(where: np.ndarray) -> tuple[int, int]:
