@@ -400,7 +400,7 @@ class Shortcut(LearningCurve):
 
     def _known(self, what: str) -> None:
         if not all(map(is_concrete, (self.population, self.scales, self.parts[0].start))):
-            raise ValueError(f"{what} searches along the curve, which needs known numbers; call it outside jit, grad and vmap")
+            raise ValueError(f"{what} searches along the curve and needs known numbers; call it outside jit, grad and vmap")
 
     def _of(self, index: tuple[int, ...]) -> Shortcut:
         """One problem of the batch, or the problems at an index of its first axes."""
