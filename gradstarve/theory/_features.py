@@ -8,7 +8,7 @@ layer, or balanced paths of N layers each of which sees one feature, and r_k the
 
 so phi(v_k), phi' = v^(2/N-2), moves at a speed that only g changes. With the hinge loss that speed is constant until a
 margin is reached. Without signs margins never fall, so that there is one event a type and the solution is exact
-(`hinge_phases`); with signs they may be pushed back and slide along 1 (`_flat`).
+(`hinge_phases`); with signs they may be pushed back and slide along 1 (`_flat`, and `_flat_deep` at two and more layers).
 With one layer and sample types of which any two are equal or at right angles, each type is a read-out of its own (3.9).
 
 Above them: where they settle; below: neurons that see several features (10.7).
@@ -45,6 +45,7 @@ from gradstarve.problem import Hinge, Loss, SpectralDecoupling, as_loss, check_t
 from gradstarve.special import invert
 from gradstarve.theory._depth import one_layer_logit
 from gradstarve.theory._flat import flat_phases, is_flat, kinks_and_levels
+from gradstarve.theory._flat_deep import Paths, deep_phases, deep_place
 from gradstarve.theory._flows import follow
 from gradstarve.theory._mode import insert_axes
 from gradstarve.theory._piecewise import check_times
@@ -254,9 +255,9 @@ class FeatureFlow(eqx.Module):
     `types`: [S, K] of -1, 0 and 1, `probabilities`: [*batch, S], `scales` and `start`: [*batch, K], `depth` N >= 1. Labels
     do not matter: v_k is the logit in favour of the right one.
 
-    Closed forms: hinge, at depth 1 also with a margin shift, a temperature or flipped labels; one layer of squared loss; one
-    layer of types of which any two are equal or at right angles, sum_k r_k^2 S_k S'_k = 0 (3.9), (20.2), which needs types
-    and scales that are known outside jit. The others are integrated in log t, also where a closed form
+    Closed forms: hinge, also with a margin shift, a temperature or flipped labels, from event to event; one layer of squared
+    loss; one layer of types of which any two are equal or at right angles, sum_k r_k^2 S_k S'_k = 0 (3.9), (20.2), which needs
+    types and scales that are known outside jit. The others are integrated in log t, also where a closed form
     exists: the starving pair of the exponential loss (10.2) (`starving_pair` has it) and features that share nothing at
     N >= 2 (`depth_mode`). There both agree to 1e-14 at N = 1 to 3 and 1e-13 at 5, and integration is the cheaper one.
 
@@ -285,15 +286,13 @@ class FeatureFlow(eqx.Module):
         signed = _may_be_signed(self.types)
         if self.depth == 1 and loss.clock is not None and _is_apart(self.types, self.scales):
             return _read_outs(self, t)
-        if self.depth == 1 and is_flat(loss) and (signed or not isinstance(loss, Hinge)):
-            found, ended = _flat_at(self.types, p, r, start, loss, flat)
+        if is_flat(loss) and (signed or not isinstance(loss, Hinge)):
+            if self.depth > 1:
+                phases = _deep_phases(self.types, p, r, start, loss, self.depth)
+                found, ended = _deep_at(self.types, p, r, loss, self.depth, phases, flat)
+            else:
+                found, ended = _flat_at(self.types, p, r, start, loss, flat)
             found = _ended(found, ended)
-        elif is_flat(loss) and signed and is_concrete(self.types):
-            raise HypothesisError(
-                "margins that never fall, or one layer (10.1)",
-                f"loss = {loss.name!r} at depth = {self.depth} with types that hold -1: margins slide along a kink",
-                "depth = 1, a smooth loss, or simulate_flow(...)",
-            )
         elif loss.clock is not None and loss.stops:
             found = _hinge_at(self.types, p, r, start, self.depth, flat)
         elif loss.clock is not None and loss.pulls_back and self.depth == 1:
@@ -527,6 +526,27 @@ def _flat_at(types, p, r, start, loss, t):
         return states[phase] + paces[phase] * since[:, None], ended | (jnp.max(t, initial=0) <= clocks[-1])
 
     return jax.vmap(one)(p, r, start)
+
+
+def _paths(types, p, r, loss, depth) -> Paths:
+    kinks, levels = kinks_and_levels(loss, types.shape[0], types.dtype)
+    return Paths(types, levels * p, kinks, depth * r ** (2 / depth), depth)
+
+
+@quick_jit(eqx.filter_jit, few=0)
+def _deep_phases(types, p, r, start, loss, depth):
+    return jax.vmap(lambda p, r, start: deep_phases(_paths(types, p, r, loss, depth), start))(p, r, start)
+
+
+@quick_jit(eqx.filter_jit, few=0)
+def _deep_at(types, p, r, loss, depth, phases, t):
+    def one(p, r, found):
+        clocks, states, log, known = found
+        problem = _paths(types, p, r, loss, depth)
+        places = jax.vmap(lambda t: deep_place(problem, clocks, states, log, t))(t)
+        return places, jnp.max(t, initial=0) <= known
+
+    return jax.vmap(one)(p, r, phases)
 
 
 def _ended(found: Array, ended: Array) -> Array:

@@ -17,7 +17,7 @@ from jaxtyping import Array
 
 from gradstarve.problem import FlippedLabels, Hinge, Loss, MarginShift, Temperature
 
-_LOW, _FREE, _HIGH = 0, 1, 2
+LOW, FREE, HIGH = 0, 1, 2  # of the residual of a margin at a kink
 _MOST_PIVOTS = 200
 
 
@@ -40,56 +40,66 @@ def kinks_and_levels(loss: Loss, count: int, dtype: Any) -> tuple[Array, Array]:
     return kinks, loss.residual(between)
 
 
+def picked(values: Array, row: Array) -> Array:
+    """values[row_S, S] of every margin, [S]; rows beyond the ends are the ends."""
+    return jnp.take_along_axis(values, jnp.clip(row, 0, len(values) - 1)[None], axis=0)[0]
+
+
+def rounding_of_speeds(gram: Array, weights: Array) -> Array:
+    """Speeds of margins that are rounding of their terms, [S]."""
+    return 256 * jnp.finfo(gram.dtype).eps * (jnp.abs(gram) @ jnp.max(jnp.abs(weights), axis=0))
+
+
+def forces(gram: Array, status: Array, low: Array, high: Array) -> tuple[Array, Array]:
+    """w_S = p_S g_S, and the speeds of the margins, with those at rest whose residual is free."""
+    free = status == FREE
+    fixed = jnp.where(free, 0, jnp.where(status == HIGH, high, low))
+    matrix = jnp.where(free[:, None] & free, gram, 0) + jnp.diag(jnp.where(free, 0.0, 1.0).astype(gram.dtype))
+    w = jnp.where(free, jnp.linalg.solve(matrix, jnp.where(free, -(gram @ fixed), 0)), fixed)
+    return w, jnp.where(free, 0, gram @ w)
+
+
+def chosen_status(gram: Array, weights: Array, jumps: Array, low: Array, high: Array) -> Array:
+    """Which margins at a kink have a free residual, by pivots of least index: the linear complementarity problem of the
+    speeds. `jumps`: which margins are at a kink, `low` and `high` the bounds of their w_S, [S]."""
+    size, small = len(gram), rounding_of_speeds(gram, weights)
+    slack = 64 * jnp.finfo(gram.dtype).eps * jnp.max(jnp.abs(weights))
+
+    def wrong(status: Array) -> Array:
+        w, speed = forces(gram, status, low, high)
+        lifted = (status == LOW) & (speed < -small) | (status == HIGH) & (speed > small)
+        return jumps & (lifted | (status == FREE) & ((w < low - slack) | (w > high + slack)))
+
+    def pivot(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        status, off, tries = state
+        w, _ = forces(gram, status, low, high)
+        held = jnp.where(w > high, HIGH, LOW)
+        here = jnp.arange(size) == jnp.argmax(off)
+        after = jnp.where(here, jnp.where(status == FREE, held, FREE), status)
+        return after, wrong(after), tries + 1
+
+    begin = jnp.full(size, LOW)
+    state = (begin, wrong(begin), jnp.asarray(0))
+    status, _, _ = jax.lax.while_loop(lambda s: s[1].any() & (s[2] < _MOST_PIVOTS), pivot, state)
+    return status
+
+
 def flat_phases(
     types: Array, probabilities: Array, scales: Array, start: Array, kinks: Array, levels: Array
 ) -> tuple[Array, Array, Array, Array]:
     """One problem: the times [P+1] at which phases start (inf: never), v_k and dv_k/dt [P+1, K] there, and whether the last
     of them is the end."""
     count, size = kinks.shape
-    eps = jnp.finfo(types.dtype).eps
     gram = (types * scales**2) @ types.T
     weights = levels * probabilities
-    small = 256 * eps * (jnp.abs(gram) @ jnp.max(jnp.abs(weights), axis=0))  # of speeds of margins
-
-    def picked(values: Array, row: Array) -> Array:
-        return jnp.take_along_axis(values, jnp.clip(row, 0, len(values) - 1)[None], axis=0)[0]
-
-    def forces(status: Array, low: Array, high: Array) -> tuple[Array, Array]:
-        """w_S = p_S g_S, and the speeds of the margins, with free margins at rest."""
-        free = status == _FREE
-        fixed = jnp.where(free, 0, jnp.where(status == _HIGH, high, low))
-        matrix = jnp.where(free[:, None] & free, gram, 0) + jnp.diag(jnp.where(free, 0.0, 1.0).astype(gram.dtype))
-        w = jnp.where(free, jnp.linalg.solve(matrix, jnp.where(free, -(gram @ fixed), 0)), fixed)
-        return w, jnp.where(free, 0, gram @ w)
-
-    def chosen(jumps: Array, low: Array, high: Array) -> Array:
-        """Which margins at a kink are free, by pivots of least index: the linear complementarity problem of the speeds."""
-
-        def wrong(status: Array) -> Array:
-            w, speed = forces(status, low, high)
-            slack = 64 * eps * jnp.max(jnp.abs(weights))
-            lifted = (status == _LOW) & (speed < -small) | (status == _HIGH) & (speed > small)
-            return jumps & (lifted | (status == _FREE) & ((w < low - slack) | (w > high + slack)))
-
-        def pivot(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            status, off, tries = state
-            w, _ = forces(status, low, high)
-            held = jnp.where(w > high, _HIGH, _LOW)
-            here = jnp.arange(size) == jnp.argmax(off)
-            after = jnp.where(here, jnp.where(status == _FREE, held, _FREE), status)
-            return after, wrong(after), tries + 1
-
-        begin = jnp.full(size, _LOW)
-        state = (begin, wrong(begin), jnp.asarray(0))
-        status, _, _ = jax.lax.while_loop(lambda s: s[1].any() & (s[2] < _MOST_PIVOTS), pivot, state)
-        return status
+    small = rounding_of_speeds(gram, weights)
 
     def phase(state: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         # A margin `at` a kink sits at number `side`; any other has `side` kinks below it.
         v, side, at, clock = state
         high, low = picked(weights, side), jnp.where(at, picked(weights, side + 1), picked(weights, side))
         held = jax.tree.map(jax.lax.stop_gradient, (at & (high > low), low, high))
-        w, speed = forces(chosen(*held), low, high)
+        w, speed = forces(gram, chosen_status(gram, weights, *held), low, high)
         speed = jnp.where(jnp.abs(speed) > small, speed, 0)
         moving = speed != 0
         side, at = jnp.where(at & (speed > 0), side + 1, side), at & ~moving

@@ -326,6 +326,8 @@ SHORTCUT = {
         Mutant("r_s 2 % too large", theory, "shortcut", shortcut_with(side=1.02)),
         Mutant("r_c 2 % too small", theory, "shortcut", shortcut_with(core=0.98)),
         Mutant("core and shortcut changed over", theory, "shortcut", shortcut_with(sign=-1)),
+        Mutant("half as many contradicting samples needed", theory, "minority_needed", scaled(theory.minority_needed, 0.5)),
+        Mutant("1 % more contradicting samples needed", theory, "minority_needed", scaled(theory.minority_needed, 1.01)),
     ],
     "shortcut-end": [
         Mutant("log(p/(1-p)), without the half", theory, "shortcut", ending(lambda law: 2 * law.rest)),

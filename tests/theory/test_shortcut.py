@@ -358,5 +358,3 @@ def test_data_and_bad_arguments():
         shortcut(0.9, "hinge").cell_accuracy(1.0)
     with pytest.raises(gs.HypothesisError, match="one layer"):
         shortcut(0.9, "cross-entropy", depth=2, init=[0.1, 0.1]).cell_accuracy(1.0, 0.5)
-    with pytest.raises(gs.HypothesisError, match="depth = 2"):
-        shortcut(0.9, "hinge", depth=2, init=[0.1, 0.1]).features(1.0)

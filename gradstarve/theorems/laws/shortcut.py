@@ -106,6 +106,18 @@ def _curve(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     return flow.y[trial["kind"]]
 
 
+def _shares(problems: Problems, scales: np.ndarray, time: np.ndarray, margin: np.ndarray) -> tuple[np.ndarray, ...]:
+    """1 - p of the samples, what `minority_needed` says that a margin b of the minority at `time` takes, and 1: each
+    [b, times, 1]. Of every `_EACH`th problem; the others have their own share twice."""
+    share = 1 - _agreement(problems)[:, 0]
+    needed, norm = share.copy(), scales[:, 0] * np.sqrt(problems.weights[:, :2].sum(-1))
+    for i in range(0, COUNT, _EACH):
+        accuracy, both = 1 / (1 + np.exp(-margin[i])), {"core": norm[i], "shortcut": norm[i]}
+        needed[i] = float(theory.minority_needed(accuracy, time[i], problems.losses[i], **both))
+    shape = COUNT, len(FRACTIONS), 1
+    return tuple(np.broadcast_to(leaf[:, None, None], shape) for leaf in (share, needed, np.ones(COUNT)))
+
+
 @register(
     name="shortcut",
     equation="20.1-20.2",
@@ -155,7 +167,12 @@ def curves(rng: np.random.Generator, loss: str, equal: bool = False, cosine: flo
     law = np.asarray(law_of(problems, loss, scales, time).margins(FRACTIONS))
     times, size = FRACTIONS * time[:, None], np.abs(law).max(-1, keepdims=True)
     numbers = problems.recorded({"times": times, "trained": trained, "law": law})
-    texts: dict[str, Any] = {"quantity": lambda i, k, kind: f"the margin of the {('majority', 'minority')[kind]}"}
+    if equal:  # and the other way round: the share of the minority from how far its margin has come
+        shares = _shares(problems, scales, time, trained[:, -1, 1])
+        both = trained, law, np.broadcast_to(size, law.shape)
+        trained, law, size = (np.concatenate(pair, axis=-1) for pair in zip(both, shares, strict=True))
+    names = ("the margin of the majority", "the margin of the minority", "the share of the minority that its margin tells")
+    texts: dict[str, Any] = {"quantity": lambda i, k, kind: names[kind]}
     texts["when"] = lambda i, k, *_: f"at t = {times[i, k]:.4g}"
     group = f"{loss}, {'equal' if equal else 'any'} norms"
     return compared(trained, law, size, numbers, group=group, **texts)
