@@ -22,8 +22,8 @@ FLAT = {
 
 
 class Oracle:
-    """(10.1) in log v: between events by DOP853, held margins by the linear system that keeps them at rest. Which margins are
-    held is told by bounded least squares: the shortest speed in the metric of the paths."""
+    """(10.1) in log v: between events by DOP853, held margins by the linear system that keeps them at rest. Bounded least
+    squares, the shortest speed in the metric of the paths, say which margins are held."""
 
     def __init__(self, types, p, scales, kinks, levels, depth):
         self.types, self.p, self.kinks, self.levels = types, p, np.array(kinks), np.array(levels)
