@@ -58,9 +58,9 @@ class Panels(NamedTuple):
     """One clock, reversed if needed so that it runs forwards: `sign` of g at the start, its `rise` and `fall`.
 
     `edges`, `taus`: [PANELS + 1] angles and times of the panel ends, the last one repeated. `rest`: the logit u* at which
-    the clock stops; `stop`: the angle at u* - gap, where the panels end; `gap`: 0 unless g has a simple zero at u*; `slope` and
-    `bend`: the l and m of the approach. `arrived`: whether the panels reach `stop`; `fled`: whether they end at an overflow
-    or underflow; `enough`: whether they reach the time or the angle that was requested.
+    the clock stops; `stop`: the angle at u* - gap, where the panels end; `gap`: 0 unless g has a simple zero at u*; `slope`
+    and `bend`: the l and m of the approach. `arrived`: whether the panels reach `stop`; `fled`: whether they end at an
+    overflow or underflow; `enough`: whether they reach the requested time or angle.
     """
 
     sign: Any
