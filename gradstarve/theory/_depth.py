@@ -63,10 +63,10 @@ def one_layer_logit(frequency, norm, start, loss: Loss | str, t) -> Float[Array,
     if loss.stops:
         return jnp.where(start < 1, jnp.minimum(start + clock, 1), start)
     if loss.offset is None:
-        # Late in training by what is left, which is the whole derivative; early by what has been gained.
+        # Late in training by 1 - u, which carries the derivative; early by u - u0.
         return jnp.where(clock < 1, start - (start - 1) * -jnp.expm1(-clock), 1 + (start - 1) * jnp.exp(-clock))
     if loss.offset == 0:
-        # log(T + e^u0) by what it adds to u0 while that is little, and otherwise without forming e^u0, which may be 0.
+        # log(T + e^u0) as u0 plus a small rise, and for a large rise without forming e^u0, which may underflow.
         late = jnp.log(jnp.maximum(clock, jnp.finfo(clock.dtype).tiny)) > start
         rise = jnp.log1p(clock * jnp.exp(-jnp.where(late, 0, start)))
         return jnp.where(late, jnp.logaddexp(jnp.log(jnp.where(late, clock, 1)), start), start + rise)
