@@ -1,8 +1,8 @@
-"""The plane of one neuron: a = w.xh_+ and its read-out z, where it goes, and how long it takes (4.1), (4.3), (3.6), (3.7).
+"""The plane of one neuron, a = w.xh_+ and its read-out z: its fate, and the time it takes (4.1), (4.3), (3.6), (3.7).
 
-The orbits a^2 - z^2 = const are the same for every loss. Where classes are orthogonal a neuron with z > -a learns class +
-and one with z < -a leaves it and is dead; where they are opposite it is taken up by class -. With hinge loss a neuron stops
-on a z = 1/r, where its margin is 1; with cross-entropy it runs for ever.
+The orbits a^2 - z^2 = const are the same for every loss. A neuron with z > -a learns class +. With z < -a it leaves class +:
+between orthogonal classes it is dead, between opposite classes it joins class -. With hinge loss a neuron stops
+on a z = 1/r, where its margin is 1; with cross-entropy it moves for ever.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def compute(losses: tuple[str, ...], settings: Settings, advance: Any) -> tuple[
 
 
 def steps(losses: tuple[str, ...], settings: Settings) -> int:
-    """How often `compute` tells that it has advanced."""
+    """The number of calls of `advance` in `compute`."""
     return len(losses) * len(GEOMETRIES)
 
 
@@ -117,7 +117,7 @@ def _by_events(geometry: str, a, z, settings) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rows(diagram: Any) -> list[tuple[str, ...]]:
-    """A row a loss and geometry: the part of the plane of each fate, and the median time there."""
+    """A row for each loss and geometry: the share of the plane of each fate, and the median time."""
     table: list[tuple[str, ...]] = [("loss", "classes", "learns +", "learns -", "leaves, dead", "never in", "median time")]
     for loss, found in diagram.maps.items():
         for geometry in GEOMETRIES:
@@ -136,7 +136,7 @@ NOTES = (
 )
 
 
-# The (a, z) plane of one neuron: a row a geometry, a column a loss; colour is the time, lines are orbits.
+# The (a, z) plane of one neuron: one row per geometry, one column per loss; colour is the time, lines are orbits.
 
 _INVARIANTS = (-2.2, -0.8, -0.15, 0.15, 0.8, 2.2)
 _TOLD = {
