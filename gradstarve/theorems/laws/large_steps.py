@@ -29,7 +29,7 @@ _LABELS = np.array([1.0, -1.0])
 _STEPS = 60
 _LONG = 1500  # steps after which an oscillation has died out
 _SHOWN = 30  # steps in the figure
-_NEAR = 0.01  # so near the edge a deviation neither grows nor shrinks enough to tell
+_NEAR = 0.01  # relative distance from the edge below which a deviation neither grows nor shrinks enough
 
 
 # --- networks with a given logit and kappa, and these two numbers of any network ---------------------------------------
@@ -279,7 +279,7 @@ def _flow(rng: np.random.Generator, kind: str) -> Trials:
     first = np.exp(logs[..., 0])
     law = np.asarray(theory.decayed_kappa(first[..., None], decay[:, None, None], times[:, None]))
     gaps = np.max(np.abs(np.exp(logs) - law) / first[..., None], axis=(-1, -2))
-    # When the extrapolated kappa is at kappa_c, between two records; a tenth of the time runs between them.
+    # The time at which the extrapolated kappa is kappa_c, interpolated between records a tenth of the time apart.
     threshold = np.log(theory.kappa_critical("cross-entropy"))
     rich = np.array([[np.interp(-threshold, -log, own) for log in each] for each, own in zip(logs, times, strict=True)])
     when = np.asarray(theory.lazy_to_rich_time(first, decay[:, None]))

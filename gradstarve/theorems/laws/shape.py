@@ -1,6 +1,6 @@
 """The shape of the error curve: its inflections (5.1), the transition from rich to lazy (5.2), the plateau (5.3).
 
-Below it: speed and tails (6.1)-(6.3).
+Also here: speed and tails (6.1)-(6.3).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _derivatives(data: Dataset, network: TwoLayerReLU, loss: str):
 
 
 def bend(loss: str, u: np.ndarray, kappa: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """e''/(e' u') of (5.1), and the sum of the sizes of its terms, against which it is measured."""
+    """e''/(e' u') of (5.1), and the sum of the sizes of its terms, the unit of its gap."""
     odds = 1 - 2 / (1 + np.exp(-u))
     inner = LOG_SLOPES[loss](u)
     steep = u / (kappa**2 + u**2)
@@ -79,8 +79,8 @@ def bend(loss: str, u: np.ndarray, kappa: np.ndarray) -> tuple[np.ndarray, np.nd
 def _trained(
     rng: Any, loss: str, wrong_signs: float = 0.0
 ) -> tuple[Geometry, TwoLayerReLU, np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
-    """A batch trained for a while: (geometry, first networks, kappa of class + at the start, times, lost, (u, whether u
-    moves, e''/(e' u')) at the end)."""
+    """A batch trained to the last of `times`: (geometry, initial networks, kappa of class + at the start, times, lost, (u,
+    whether u moves, e''/(e' u')) at the end)."""
     geometry = two_rays(rng, 0.0)
     start = exclusive_start(rng, wrong_signs, low=1e-2, wrong_sign_learners=0.3)
     start = ExclusiveInit(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
@@ -91,7 +91,7 @@ def _trained(
     times = FRACTIONS * log_uniform(rng, 0.5, 8) / geometry.rates[0]
     run, lost = train_flow(geometry.data, network, loss, times)
     u, speed, second = _curvature(geometry, run.final, loss)  # pyright: ignore[reportArgumentType]
-    # A hinge margin that is reached stands still, and next to its target the squared loss has lost its digits.
+    # A reached hinge margin is constant, and next to its target the squared loss has no accurate digits left.
     moving = (speed != 0) & ~lost
     if as_loss(loss).pulls_back:
         moving &= u < as_loss(loss).rest - 1e-3
@@ -106,20 +106,20 @@ def _one_neuron(geometry: Geometry, kappa: np.ndarray, u: np.ndarray) -> TwoLaye
     steep = np.hypot(kappa, u)
     grown, decayed = np.sqrt(2 * (steep + u) / norm), np.sqrt(2 * np.maximum(steep - u, 0) / norm)
     w, z = np.zeros((u.size, WIDTH, axis.size)), np.zeros((u.size, WIDTH))
-    # Off the edge of the other class, on which rounding would decide whether the neuron sees it.
+    # Off the edge of the other class, where rounding would decide whether the neuron is active on it.
     w[:, 0], z[:, 0] = ((grown + decayed) / 2)[:, None] * (axis - other), (grown - decayed) / 2
     return TwoLayerReLU(w, z)
 
 
 def _misplaced(geometry: Geometry, loss: str, kappa: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """1 where e'' of a network of that kappa does not change sign within 0.1 % of a claimed place, else 0: [b]."""
+    """1 if e'' of a network of this kappa does not change sign within 0.1 % of a predicted inflection, else 0: [b]."""
     single = np.isinf(upper) & (not as_loss(loss).stops)  # of a balanced curve: the upper one of the two
     lower, upper = np.where(single, np.inf, lower), np.where(single, lower, upper)
     with np.errstate(invalid="ignore"):  # neither of them: inf - inf
         apart = ~(upper - lower < 0.05)
     wrong = np.zeros(kappa.shape, bool)
     for place, into in ((lower, 1), (upper, -1)):
-        # Far below kappa a logit is a difference of weights that rounding decides.
+        # Far below kappa a logit is a difference of weights that is lost in rounding.
         there = (place > 1e-10 * kappa) & (place > 0) & (place < 0.99) & apart
         u = np.where(there, place, 0.5)
         before, after = (_curvature(geometry, _one_neuron(geometry, kappa, u * f), loss)[2] for f in (0.999, 1.001))
@@ -128,7 +128,7 @@ def _misplaced(geometry: Geometry, loss: str, kappa: np.ndarray, lower: np.ndarr
 
 
 def _some_leave(rng: np.random.Generator) -> Trials:
-    """Some neurons leave on the way, and the kappa of the start is not that of those that are left."""
+    """Some neurons leave during training, and the kappa of the start is not that of the remaining neurons."""
     geometry, network, kappa, times, _, (u, moving, found) = _trained(rng, "cross-entropy", wrong_signs=0.5)
     law, size = bend("cross-entropy", u, kappa)
     each = {"trained": found, "law": law, "logit": u}
@@ -141,7 +141,7 @@ _TALL = 2.0  # of the figure
 
 
 def _bent_elsewhere(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
-    """The curvature of a class from which neurons left, as far as the figure shows it."""
+    """The curvature of a class that neurons left, within the limits of the figure."""
     found, law = np.clip([numbers["trained"], numbers["law"]], -_TALL, _TALL)
     return [numbers["logit"]], [found], [numbers["logit"]] * 2, [found, law]
 
@@ -186,7 +186,7 @@ def inflections(rng: np.random.Generator, loss: str) -> Trials:
     found = np.where(moving, found, 0)
     gaps = np.where(moving, np.abs(found - law) / size, 0)
     lower, upper = np.asarray(theory.error_inflections(kappa, loss)).T
-    # For u >= 0: concave up to the only one of a balanced curve, and between the two of any other.
+    # For u >= 0: concave up to the only inflection of a balanced curve, and between the two of any other curve.
     if as_loss(loss).stops:
         inside = (u > 0) & (u < upper) & (kappa**2 < 2)
     else:
@@ -200,21 +200,21 @@ def inflections(rng: np.random.Generator, loss: str) -> Trials:
 
 
 _PLACES = 64
-# Where two inflections turn into none, about, in plain numbers: those of the law are what is tried. The steps on both
-# sides are relative; from 0.15 % on the two inflections are further apart than the places at which e'' is taken.
+# Approximate kappa_c in plain numbers, independent of the law. The steps on both sides are relative; from 0.15 % on the two
+# inflections are further apart than the places at which e'' is computed.
 _ABOUT = {"cross-entropy": 0.5852, "exponential": 0.4195, "squared": 0.3314}
 _NEAR = np.concatenate([sign * np.geomspace(0.0016, 0.06, BATCH // 4) for sign in (-1, 1)])
 
 
 def _bends(geometry: Geometry, loss: str, kappa: np.ndarray, low: float, high: float) -> np.ndarray:
-    """How often e'' changes sign between the logits `low` and `high`, seen at `_PLACES` of them: [b]."""
+    """The number of sign changes of e'' between the logits `low` and `high`, at `_PLACES` logits: [b]."""
     starts = (_one_neuron(geometry, kappa, np.full(kappa.size, u)) for u in np.linspace(low, high, _PLACES))
     second = np.stack([_curvature(geometry, network, loss)[2] for network in starts], axis=-1)
     return np.sum(second[:, 1:] * second[:, :-1] < 0, axis=-1)
 
 
 def _two_bends(rng: np.random.Generator, loss: str, kappa: tuple[float, float], low: float, high: float) -> Trials:
-    """Networks of a kappa between the two of `kappa`, whose number of inflections is to be the 2 below kappa_c."""
+    """Networks with kappa between the two numbers `kappa`; the law below kappa_c gives 2 inflections."""
     geometry = two_rays(rng, 0.0)
     values = rng.uniform(*kappa, BATCH)
     found = _bends(geometry, loss, values, low, high)
@@ -338,7 +338,7 @@ def _plateau_missed(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
 def plateau(rng: np.random.Generator, loss: str, unbalance: float = 0.0) -> Trials:
     """Balanced neurons of any number at logits of 1e-10 to 1e-8, followed through the plateau.
 
-    `unbalance` makes first weights larger and read-outs as much smaller, at the same first logit.
+    `unbalance` enlarges first-layer weights and shrinks read-outs by the same factor, at the same initial logit.
     """
     geometry = two_rays(rng, 0.0)
     norm, p = geometry.norms[0], geometry.frequencies[0]
@@ -389,7 +389,7 @@ def _some_leave_late(rng: np.random.Generator) -> Trials:
 
 
 def _left_late(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
-    """One error at the last time of a run, and when the law of all first neurons has it."""
+    """One error at the last time of a run, and the time at which the law of all initial neurons reaches it."""
     p, r = _class_of(numbers)
     return [2 * p * r * numbers["times"][-1]], [numbers["error"]], [2 * p * r * numbers["law"]], [numbers["error"]]
 
@@ -419,7 +419,7 @@ def _left_late(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     ),
 )
 def confidence(rng: np.random.Generator) -> Trials:
-    """The errors that training reached at four times, and when the law says they are reached."""
+    """The errors that training reached at four times, against the times by law of these errors."""
     geometry = two_rays(rng, 0.0)
     start = exclusive_start(rng, wrong_sign_learners=0.3)
     start = ExclusiveInit(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
@@ -452,7 +452,7 @@ def _of_logit(rng: np.random.Generator, geometry: Geometry, start: float, unbala
 
 
 def _both_losses(trial: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What was trained with each loss, over the time that hinge loss takes."""
+    """The trained margins of each loss, with time in units of that of hinge loss."""
     seen, found = trial["by_the_law"], {}
     for name, last in (("hinge", 1.02), ("cross-entropy", 1.0)):
         of = name.replace("-", "_")
@@ -518,7 +518,7 @@ def hinge_advantage(rng: np.random.Generator, unbalance: float = 0.0) -> Trials:
     mode = Mode(geometry.frequencies[0], norm, *start.mode(1))
     first, second = (np.asarray(theory.solve_mode(mode, loss).time_to_logit(1.0)) for loss in ("hinge", "cross-entropy"))
     curves = np.maximum(np.abs(first / hinge - 1), np.abs(second / first / ratio - 1))
-    # Hinge right before it stops, and after; cross-entropy as it passes 1, where u' = 2 p r u / (1 + e^u).
+    # Hinge loss just before it stops, and after; cross-entropy as it passes 1, where u' = 2 p r u / (1 + e^u).
     run, lost = train_flow(geometry.data, network, "hinge", hinge * np.array([0.5, 0.9, 0.98, 1.02]))
     stopped = np.asarray(run.recorded)[..., 0]
     run, also_lost = train_flow(geometry.data, network, "cross-entropy", entropy * np.array([0.5, 0.9, 0.98, 1.0]))

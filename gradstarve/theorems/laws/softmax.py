@@ -30,12 +30,12 @@ def _problem(rng: np.random.Generator, classes: int, bend: float = 0.0) -> tuple
 
 
 def _apart(outputs: np.ndarray) -> np.ndarray:
-    """The output of the own class minus each of the outputs [..., n, K], one point a class."""
+    """The output of the true class minus each of the outputs [..., n, K], one point per class."""
     return np.diagonal(outputs, axis1=-2, axis2=-1)[..., None] - outputs
 
 
 def _against(data: ClassDataset, network: Any, times: np.ndarray, law: Any) -> Trials:
-    """Train and compare the gaps of all pairs of classes with those of `law`, one for all others."""
+    """Train, and compare the gaps of all pairs of classes with those of `law`, the same for all other classes."""
     run, lost = train_flow(data, network, "cross-entropy", times)
     trained, law = np.asarray(run.recorded), np.moveaxis(np.asarray(law.gap(times)), 1, 2)  # law: [b, records, K]
     numbers = recorded(data, "cross-entropy", network, {"law": law, "trained": trained}, times=times)
@@ -55,7 +55,7 @@ def _against(data: ClassDataset, network: Any, times: np.ndarray, law: Any) -> T
 
 
 def _pair(trial: dict[str, Any]) -> tuple[int, int]:
-    """The class of a trial, and the other one, whose gap moves most; of a counterexample, that is furthest from its law."""
+    """The two classes of a trial whose gap moves most; for a counterexample, whose gap is furthest from its law."""
     gaps = _apart(np.asarray(trial["trained"]))
     size = np.abs(gaps - np.asarray(trial["told"])[..., None]).max(0) if "told" in trial else np.ptp(gaps, axis=0)
     np.fill_diagonal(size, -1)
@@ -127,7 +127,7 @@ def _figure(pace: str) -> LawFigure:
     figure=_figure("frequency × norm² × t  (p r² t)"),
 )
 def softmax(rng: np.random.Generator, classes: int, bend: float = 0.0) -> Trials:
-    """K read-outs trained on K classes of different norms and weights, from 0 and from level gaps of either sign."""
+    """K read-outs trained on K classes of different norms and weights, from 0 and from equal gaps of either sign."""
     data, frame, norms = _problem(rng, classes, bend)
     p = np.asarray(data.weights)
     start = rng.normal(size=(BATCH, classes)) * log_uniform(rng, 0.03, 1, (BATCH, 1))
