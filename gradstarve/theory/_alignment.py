@@ -489,7 +489,7 @@ def early_alignment(
     events = _as_events(log, gates, shape, state.time.dtype)
     last = np.where(np.isin(state.stop, _OPEN), np.inf, state.time)
     ends = _stretch(state)._replace(time=last)
-    directions, groups = _where(data, network, loss, gates, state, ends, events)
+    directions, groups = _where(data, network, gates, state, ends, events)
     return Alignment(data, network, loss, events, directions, groups, ends, room)
 
 
@@ -565,7 +565,7 @@ def _as_events(log: Log, gates: Gates, shape: tuple[int, ...], dtype: Any) -> Ne
     return NeuronEvents((time / gates.total).astype(dtype), kind, point, count)
 
 
-def _where(data, network, loss, gates: Gates, state: State, ends: _Ends, events: NeuronEvents) -> tuple[Directions, Groups]:
+def _where(data, network, gates: Gates, state: State, ends: _Ends, events: NeuronEvents) -> tuple[Directions, Groups]:
     """The limit directions, and the fate of each neuron."""
     shape, k = network.z.shape, gates.basis.shape[0]
     undetermined = np.isin(state.stop, _OPEN)
