@@ -59,6 +59,7 @@ from gradstarve.theory._depth import one_layer_time
 from gradstarve.theory._features import FeatureFlow, feature_flow, least_point
 from gradstarve.theory._flat import is_flat, kinks_and_levels
 from gradstarve.theory._flows import follow
+from gradstarve.theory._mode import insert_axes
 from gradstarve.theory._phases import chosen, local
 from gradstarve.theory._piecewise import check_times
 
@@ -191,7 +192,8 @@ class Shortcut(LearningCurve):
         check_positive("noise", noise)
         t = check_times(t, self._dtype)
         v = self.features(t)
-        scales, sigma = (_with_axes(leaf, t.ndim) for leaf in (self.scales, jnp.broadcast_to(noise, self._batch)[..., None]))
+        noise = jnp.broadcast_to(noise, self._batch)[..., None]
+        scales, sigma = insert_axes(self.scales, t.ndim), insert_axes(noise, t.ndim)
         return _accuracy(v, v @ self.types.T, scales, sigma)
 
     def average_accuracy(self, t: Any, noise: Any = None) -> Float[Array, "..."]:
@@ -356,7 +358,7 @@ class Shortcut(LearningCurve):
         return "time"
 
     def _mean(self, of_cells: Array) -> Array:
-        return jnp.sum(_with_axes(self.population, of_cells.ndim - self.population.ndim) * of_cells, axis=-1)
+        return jnp.sum(insert_axes(self.population, of_cells.ndim - self.population.ndim) * of_cells, axis=-1)
 
     def _one(self, what: str) -> None:
         if self._batch or not all(map(is_concrete, (self.population, self.scales, self.parts[0].start))):
@@ -458,10 +460,6 @@ def _checked(weights: Any, cells: int) -> Array:
     return weights
 
 
-def _with_axes(leaf: Array, axes: int) -> Array:
-    return leaf.reshape(*leaf.shape[:-1], *(1,) * axes, leaf.shape[-1])
-
-
 # Closed forms of one core and one shortcut, one layer, from zero.
 
 
@@ -469,11 +467,6 @@ def hinge_peak(p: Any, q: Any, core: Any, side: Any) -> tuple[Any, Any]:
     """(time, v_s) at which a reaches 1 with the hinge loss (20.4); q = 1 - p, `core` = r_c^2, `side` = r_s^2."""
     time = 1 / (core * (p + q) + (p - q) * side)
     return time, (p - q) * side * time
-
-
-def hinge_rest(p: Any, q: Any, core: Any, side: Any) -> Any:
-    """v_s in the end with the hinge loss (20.4), as in `hinge_peak`."""
-    return np.maximum(hinge_peak(p, q, core, side)[1] * (core - side) / (core + side), 0)
 
 
 def squared_peak(p: Any, q: Any, core: Any, side: Any) -> tuple[Any, Any]:
