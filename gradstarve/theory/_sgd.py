@@ -530,9 +530,21 @@ def _least(level: Array) -> Array:
     return level - roundings * jnp.finfo(level.dtype).eps
 
 
+def _least_integer(enough, low, high):
+    """The least integer at which `enough` holds, elementwise, by bisection: it holds at `high`, and not at `low`."""
+
+    def halve(ends):
+        low, high = ends
+        middle = jnp.floor((low + high) / 2)
+        there = enough(middle)
+        return jnp.where(there, low, middle), jnp.where(there, middle, high)
+
+    return jax.lax.while_loop(lambda ends: ~jnp.all(ends[1] - ends[0] <= 1), halve, (low, high))[1]
+
+
 @quick_jit(few=0)
 def _wait_quantile(level, draws, frequency):
-    """Bisection on the integers: the cdf at `low` is below the level, that at `high` is not."""
+    """The first step at which the chance of `draws` draws of a class of `frequency` is at least `level`, elementwise."""
     m = jnp.where(jnp.isfinite(draws), draws, 1)
 
     def enough(step):
@@ -542,15 +554,8 @@ def _wait_quantile(level, draws, frequency):
         return jnp.where(enough(high), high, 2 * high)
 
     high = jax.lax.while_loop(lambda high: ~jnp.all(enough(high)), further, jnp.ceil(m / frequency) + 1)
-
-    def halve(ends):
-        low, high = ends
-        middle = jnp.floor((low + high) / 2)
-        there = enough(middle)
-        return jnp.where(there, low, middle), jnp.where(there, middle, high)
-
-    ends = jax.lax.while_loop(lambda ends: ~jnp.all(ends[1] - ends[0] <= 1), halve, (m - 1, high))
-    return jnp.where(draws == 0, 0, jnp.where(jnp.isfinite(draws), ends[1], jnp.inf))
+    least = _least_integer(enough, m - 1, high)
+    return jnp.where(draws == 0, 0, jnp.where(jnp.isfinite(draws), least, jnp.inf))
 
 
 @quick_jit(few=0)
@@ -569,12 +574,4 @@ def _mixed_quantile(least, chances, frequency):
 
     start = jnp.full_like(frequency, chances.shape[-1])
     high = jax.lax.while_loop(lambda high: ~jnp.all(enough(high) | ~possible), further, start)
-
-    def halve(ends):
-        low, high = ends
-        middle = jnp.floor((low + high) / 2)
-        there = enough(middle)
-        return jnp.where(there, low, middle), jnp.where(there, middle, high)
-
-    ends = jax.lax.while_loop(lambda ends: ~jnp.all(ends[1] - ends[0] <= 1), halve, (-jnp.ones_like(high), high))
-    return jnp.where(possible, ends[1], jnp.inf)
+    return jnp.where(possible, _least_integer(enough, -jnp.ones_like(high), high), jnp.inf)
