@@ -58,7 +58,7 @@ from gradstarve.problem import (
 )
 from gradstarve.simulation import simulate
 from gradstarve.studies.phase import plane
-from gradstarve.studies.phase.plane import counts, positive, positives, real, seeds, setting
+from gradstarve.studies.phase.plane import counts, positive, positives, real, seeds, setting, sizes
 
 PROBLEMS = ("one-class", "antipodal")
 OPTIMISERS = ("descent", "normalised", "sam", "layers", "sign", "adam", "rmsprop")
@@ -92,10 +92,6 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
     return found
 
 
-def _sizes(name: str, value: Any) -> tuple[int, ...]:
-    return tuple(sorted({counts()(name, one) for one in np.ravel(np.array(value, object))}))
-
-
 @dataclass(frozen=True)
 class OptimiserSettings(plane.Settings):
     """The settings of `optimiser_study`, checked before anything is computed.
@@ -121,8 +117,8 @@ class OptimiserSettings(plane.Settings):
     radius: float = setting(0.1, positive)
     rate: float = setting(0.01, positive)
     steps: int = setting(2000, counts(10))
-    dims: tuple[int, ...] = setting((1, 2, 10, 100), _sizes)
-    widths: tuple[int, ...] = setting((1, 8, 64), _sizes)
+    dims: tuple[int, ...] = setting((1, 2, 10, 100), sizes)
+    widths: tuple[int, ...] = setting((1, 8, 64), sizes)
     rates: tuple[float, ...] = setting((0.025, 0.25), positives)
     neurons: int = setting(512, counts(10))
     goal: float = setting(0.5, positive)

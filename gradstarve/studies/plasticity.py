@@ -55,7 +55,7 @@ from gradstarve.ground import (
 from gradstarve.problem import Dataset, GradientDescent, NormalizedGradientDescent, SignDescent, TwoLayerReLU
 from gradstarve.simulation import simulate
 from gradstarve.studies.phase import plane
-from gradstarve.studies.phase.plane import BOX, counts, positive, real, seeds, setting
+from gradstarve.studies.phase.plane import BOX, counts, positive, real, seeds, setting, sizes
 
 CONTRASTS = ("reweighted", "antipodal")
 """Descent where no neuron dies of a new task: other frequencies instead of flips, and opposite classes that both flip."""
@@ -80,10 +80,6 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
     if not given or len(set(given)) < len(given):
         raise ValueError(f"{name} must be one or several different ones of {', '.join(RULES)}, got {shown(value)}")
     return tuple(map(str, given))
-
-
-def _sizes(name: str, value: Any) -> tuple[int, ...]:
-    return tuple(sorted({counts()(name, one) for one in np.ravel(np.array(value, object))}))
 
 
 def _clocks(name: str, value: Any) -> tuple[float, ...]:
@@ -123,7 +119,7 @@ class PlasticitySettings(plane.Settings):
     goal: float = setting(0.1, positive)
     neurons: int = setting(600, counts(10))
     clocks: tuple[float, ...] = setting((0.9, -0.6, 1.4), _clocks)
-    widths: tuple[int, ...] = setting((1, 2, 4, 8, 16), _sizes)
+    widths: tuple[int, ...] = setting((1, 2, 4, 8, 16), sizes)
     starts: int = setting(1000, counts(10))
     key: int | tuple[int, ...] = setting(0, seeds)
 

@@ -95,6 +95,11 @@ def counts(minimum: int = 1) -> Callable[[str, Any], int]:
     return lambda name, value: positive_int(name, value, minimum=minimum)
 
 
+def sizes(name: str, value: Any) -> tuple[int, ...]:
+    """One or several whole numbers of at least 1, sorted, each once."""
+    return tuple(sorted({counts()(name, one) for one in np.ravel(np.array(value, object))}))
+
+
 def seeds(_: str, value: Any) -> Any:
     """The seed of the draws: an integer, or the numbers of a JAX key."""
     return as_seed(value)
