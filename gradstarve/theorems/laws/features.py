@@ -368,8 +368,8 @@ def _sharing(rng: np.random.Generator, depth: int, loss: str) -> Trials:
     return _against_flow(problems, types, depth, scales, start, time, group=f"N = {depth}, {loss}")
 
 
-def _kind(trial: dict[str, Any]) -> int:
-    """The sample type whose logit moves most; for a counterexample, the type furthest from its law."""
+def moves_most(trial: dict[str, Any]) -> int:
+    """The sample, or type of samples, whose margin moves most; for a counterexample, the one furthest from its law."""
     return int(np.argmax(np.abs(trial["off"]).max(0) if "off" in trial else np.ptp(trial["trained"], axis=0)))
 
 
@@ -377,7 +377,7 @@ def _marks(trial: dict[str, Any]) -> Marks | None:
     """Marks of deep paths only, because the recorded numbers of a read-out do not show which types share a feature."""
     if "times" not in trial or ("off" not in trial and len(trial["layers"]) == 1):
         return None
-    return np.asarray(trial["times"]) / trial["times"][-1], np.asarray(trial["trained"])[:, _kind(trial)]
+    return np.asarray(trial["times"]) / trial["times"][-1], np.asarray(trial["trained"])[:, moves_most(trial)]
 
 
 def _curve(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
@@ -385,7 +385,7 @@ def _curve(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     types, scales = (points != 0).astype(float), points.max(0)
     start = scales * np.asarray(trial["layers"][-1]).reshape(-1) ** depth
     flow = theory.feature_flow(types, trial["weights"], trial["loss"], depth=depth, scales=scales, init=start)
-    return np.asarray(flow.margins(x * trial["times"][-1]))[:, _kind(trial)]
+    return np.asarray(flow.margins(x * trial["times"][-1]))[:, moves_most(trial)]
 
 
 @register(

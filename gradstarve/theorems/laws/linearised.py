@@ -17,7 +17,17 @@ from gradstarve.theorems._entry import Hypothesis, Problem
 from gradstarve.theorems._figure import LawFigure, Marks, diagonal
 from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import log_uniform, train, train_descent
-from gradstarve.theorems.laws.features import BY_LIMIT, COUNT, FRACTIONS, KINDS, LIMIT_TOLERANCE, PAIR, WHY_LIMIT, Problems
+from gradstarve.theorems.laws.features import (
+    BY_LIMIT,
+    COUNT,
+    FRACTIONS,
+    KINDS,
+    LIMIT_TOLERANCE,
+    PAIR,
+    WHY_LIMIT,
+    Problems,
+    moves_most,
+)
 
 _EQUAL = np.full((COUNT, KINDS), 1 / KINDS)  # a Dataset's loss is the mean: the summed one runs KINDS times as fast
 _STEPS = 1024
@@ -122,19 +132,14 @@ def _apply(network: Any, x: Any) -> Any:
     return network(x)
 
 
-def _sample(trial: dict[str, Any]) -> int:
-    """The sample whose margin moves most; for a counterexample, the sample furthest from its law."""
-    return int(np.argmax(np.abs(trial["off"]).max(0) if "off" in trial else np.ptp(trial["trained"], axis=0)))
-
-
 def _flow_marks(trial: dict[str, Any]) -> Marks:
-    return np.asarray(trial["times"]) / trial["times"][-1], np.asarray(trial["trained"])[:, _sample(trial)]
+    return np.asarray(trial["times"]) / trial["times"][-1], np.asarray(trial["trained"])[:, moves_most(trial)]
 
 
 def _flow_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     points = np.asarray(trial["points"])
     kernel, start = points @ points.T, points @ np.ravel(trial["layers"][0])
-    return np.asarray(theory.ntk.logistic_flow(kernel, x * trial["times"][-1] / KINDS, start))[:, _sample(trial)]
+    return np.asarray(theory.ntk.logistic_flow(kernel, x * trial["times"][-1] / KINDS, start))[:, moves_most(trial)]
 
 
 @register(
