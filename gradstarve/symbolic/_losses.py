@@ -39,8 +39,7 @@ def _squared_properties(value: sp.Expr) -> list[sp.Expr]:
 
 
 def _hinge_properties(value: sp.Expr) -> list[sp.Expr]:
-    # l(m) and its reflection l(2-m) about the margin 1 never act together, and differ by the straight line
-    # 1-m.
+    # l(m) and its reflection l(2-m) about the margin 1 are never both above 0, and differ by the straight line 1-m.
     reflected = value.subs(m, 2 - m)
     return [value * reflected, value - reflected - (1 - m)]
 
