@@ -152,21 +152,21 @@ def decay_threshold(rng: np.random.Generator, loss: str) -> Trials:
     threshold = np.asarray(theory.decay_threshold(geometry.frequencies, geometry.norms, loss))
     law = np.asarray(theory.settled_logit(geometry.frequencies, geometry.norms, decay[:, None], loss))
     learnt = found > 1e-4
-    # p r g(0) / lambda - 1. Within 1 % what is left of the start is told from what is learnt, and no more than that;
+    # The distance from the threshold, p r g(0) / lambda - 1. Within 1 % training shows only whether a class is learnt, and
     # within 0.4 % not even that.
     beyond = np.abs(rates * RESIDUALS[loss](0.0) / decay[:, None] - 1)
     gaps = np.where(beyond < 0.01, 0, np.abs(found - law))
     gaps = np.where(learnt == (decay[:, None] < threshold), gaps, np.inf)
-    told = beyond >= _NEAREST
-    index = np.flatnonzero(told)
+    clear = beyond >= _NEAREST
+    index = np.flatnonzero(clear)
 
     def numbers(i: int) -> dict[str, Any]:
         b, c = divmod(int(index[i]), 2)
         more = {"step_size": step_size[b], "weight_decay": decay[b], "steps": _STEPS, "class": (1, -1)[c]}
         return record(geometry.data, loss, network, b, **more, trained=found[b, c], law=law[b, c])
 
-    points = np.stack([np.broadcast_to(decay[:, None], found.shape), rates, learnt], axis=-1)[told]
-    return Trials(gaps[told], numbers, group=loss, extra={"points": points} if loss == "cross-entropy" else {})
+    points = np.stack([np.broadcast_to(decay[:, None], found.shape), rates, learnt], axis=-1)[clear]
+    return Trials(gaps[clear], numbers, group=loss, extra={"points": points} if loss == "cross-entropy" else {})
 
 
 _LEVELS = 4

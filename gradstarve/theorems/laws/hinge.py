@@ -417,7 +417,7 @@ def _classes(active: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _excess(path: Path, data: Dataset, network: TwoLayerReLU, b: int) -> int:
-    """By how many events a path is beyond what is allowed."""
+    """The number of events of a path that the theorem does not allow."""
     x, labels = np.asarray(data.points), np.asarray(data.labels)
     w, z = np.asarray(network.w[b]), np.asarray(network.z[b])
     first = w @ x.T > 0
@@ -428,7 +428,7 @@ def _excess(path: Path, data: Dataset, network: TwoLayerReLU, b: int) -> int:
     for moment in path.moments:
         j, i = moment.neuron, moment.point
         if j >= 0:
-            # At home: the own class wakes, and nothing else happens.
+            # A neuron at home wakes for points of its own class, and has no other event.
             beyond += bool(home[j]) and not (moment.kind == Kind.WAKES and labels[i] == home[j])
         elif moment.kind in (Kind.FORGOTTEN, Kind.HELD):
             beyond += not plus_minus[moment.active[0][:, i]].any()

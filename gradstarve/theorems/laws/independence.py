@@ -44,12 +44,12 @@ def pushed_sign(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _against(data: Dataset, network: TwoLayerReLU, loss: str, **more: Any) -> Trials:
-    """How far each w_j.x_i moves against the law, over the sum of the sizes of all single pushes."""
+    """The motion of each w_j.x_i against the law, over the sum of the sizes of the pushes of single points."""
     points, labels, weights = (np.asarray(v) for v in (data.points, data.labels, data.weights))
     z = np.asarray(network.z)
     motion = np.asarray(descent_gradient(data, network, loss).w) @ points.T
     against = np.maximum(-motion * pushed_sign(z, labels), 0)
-    # What rounding is measured by: the terms of the sum, were every point to push with its full residual.
+    # The unit of rounding: the sum of the sizes of the terms, as if every point pushed with its full residual.
     residual = np.abs(np.asarray(as_loss(loss).residual(data.labels * network(data.points))))
     lengths = np.linalg.norm(points, axis=-1)
     pushes = np.abs(z)[..., None] * ((weights * lengths * residual) @ np.ones(labels.size))[:, None, None] * lengths

@@ -44,7 +44,7 @@ def _classes(rng: np.random.Generator, kind: str) -> Geometry:
 
 
 def _start(rng: np.random.Generator, geometry: Geometry, logit: np.ndarray, kappa: np.ndarray) -> ExclusiveInit:
-    """Neurons with |z| <= a of which both classes have some, with these logits and kappas [b, 2]."""
+    """Neurons with |z| <= a, at least one on each class, that give the classes these logits and kappas, [b, 2]."""
     home = np.where(np.arange(WIDTH) < rng.integers(1, WIDTH, (BATCH, 1)), 1.0, -1.0)
     size = np.hypot(logit, kappa)
     rise = (size + logit) / 2
@@ -178,9 +178,9 @@ def _noise(rng: np.random.Generator, kind: str) -> Trials:
 
 
 def _thrown(rng: np.random.Generator, kind: str, stays: bool = True) -> Trials:
-    """Squared loss, kappa from half the largest stable one to a third above it: the path, and where it ends.
+    """Squared loss, kappa from half the largest stable value to a third above it: the path, and its end.
 
-    Without `stays` logits start above their rest, and one neuron of class + has a read-out that is large beside a.
+    Without `stays`, logits start above their rest, and one neuron of class + has a read-out much larger than its a.
     """
     geometry = _classes(rng, kind)
     x = log_uniform(rng, 0.12, 0.45, BATCH)
@@ -241,8 +241,8 @@ def _at_the_edge(rng: np.random.Generator, of: str, kind: str) -> Trials:
     kappa = trained[:, 1, :, 0]
     grown = np.max(np.abs(trained[:, 0] - rest), axis=-1) > 4e-4
     edge = np.asarray(theory.edge_of_stability(geometry.frequencies, geometry.norms, loss, step_size[:, None]))
-    told = np.abs(np.hypot(kappa, rest) * own * slope - 1) > _NEAR
-    return found.raised(np.max(np.where(told & (grown != (kappa > edge)), np.inf, 0), axis=-1))
+    clear = np.abs(np.hypot(kappa, rest) * own * slope - 1) > _NEAR
+    return found.raised(np.max(np.where(clear & (grown != (kappa > edge)), np.inf, 0), axis=-1))
 
 
 _LEVELS = 4

@@ -85,11 +85,12 @@ def _against_the_law(
 
 
 def _steps(rng: np.random.Generator, loss: str, by: str, slope: float) -> Trials:
-    """Any signs, half of them wrong, so that neurons change their side on the way."""
+    """Neurons of both signs, half of the wrong sign for their class, so that some change side during training."""
     geometry = two_rays(rng, -1.0)
     start = exclusive_start(rng, wrong_signs=0.5)
     if by == "sharpness-aware":
-        # Such steps are drawn to the origin, about which they swing for ever: no network comes near it here.
+        # Sharpness-aware steps are drawn to the origin and swing about it for ever, so no neuron starts near z = -a, which
+        # leads there.
         start = start.without_edge_cases()
         near = np.abs(start.a + start.zeta) < 0.3 * start.a
         start = ExclusiveInit(start.home, start.a, np.where(near, -1.3 * start.a, start.zeta))

@@ -134,7 +134,7 @@ def _seeing_both(rng: np.random.Generator) -> Trials:
     first = np.asarray(kept.w)[:, 1:, 0]
     gap = 1 - first @ limit / np.linalg.norm(first, axis=-1)
     margin = (np.asarray(run.recorded)[:, 1:] * labels)[..., labels == 1].min(-1)
-    # At the end that of the first record or less, the law says; a unit as in `_growth`.
+    # By the law the product at the end is at most that of the first record; the unit is that of `_growth`.
     before, after = (gap[:, k] * margin[:, k] for k in (0, -1))
     return compared(
         after,
@@ -289,12 +289,13 @@ def _relations(
 
 
 def _drawn(rng: np.random.Generator, group: str) -> tuple[Dataset, TwoLayerReLU, np.ndarray]:
-    """Exclusive neurons of the right sign on both classes, every second start `SMALL`, [b], the others from there to 1."""
+    """Exclusive neurons of the right sign on both classes; every second start has the scale `SMALL`, the others one up
+    to 1; and which starts are small, [b]."""
     data = two_rays(rng, rng.uniform(-0.95, 0)).data if group == GROUPS[0] else cone_data(rng)
     network = exclusive_networks(rng, data)
     margin = np.max(np.asarray(network(data.points)) * np.asarray(data.labels), axis=-1)
     small = np.arange(BATCH) % 2 == 1
-    # The largest start has margins of at most 1.
+    # No margin is above 1 at the start.
     scale = np.where(small, SMALL, log_uniform(rng, SMALL, 1, BATCH)) / np.sqrt(np.maximum(margin, 1))
     return data, TwoLayerReLU(network.w * scale[:, None, None], network.z * scale[:, None]), small
 
@@ -366,7 +367,7 @@ def _obtuse(rng: np.random.Generator) -> Trials:
     final = _ended(data, network)
     least = 1 / float(theory.max_margin_direction(np.asarray(data.points)[:2]).margin)
     margin = float(np.asarray(final(data.points))[0, :2].min())
-    # A class that is not learnt says nothing.
+    # A class that is not learnt is no counterexample.
     norm = min(_path_norm(final, 1.0)[0], least) if margin > 1 - 1e-9 else least
     rest = f"by the law it is 1/mu at least, as the class is learnt, with margins of {margin:.3g}"
     texts: dict[str, Any] = {"quantity": "the path norm of class +", "when": "at the end", "rest": rest}

@@ -307,11 +307,11 @@ def universality(rng: np.random.Generator, loss: str, stretch: float = 1.0, low:
 
 
 def hinge_time(rate: float, norm: float, a: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """When the margin reaches 1 under hinge loss (3.6), 0 if it starts there: a, z [b, h], rate = 2 p r -> [b]."""
+    """The time, [b], at which the margin reaches 1 with hinge loss (3.6), 0 if it starts there; a, z [b, h], rate 2 p r."""
     kappa, theta = invariants(norm, a, z)
     u0 = norm * np.sum(a * z, axis=-1)
     balanced = np.log(1 / np.maximum(u0, 1e-300))
-    with np.errstate(divide="ignore", invalid="ignore"):  # inf - inf where kappa = 0, which is not taken
+    with np.errstate(divide="ignore", invalid="ignore"):  # inf - inf where kappa = 0, a value that np.where discards
         return np.maximum(np.where(kappa > 0, np.arcsinh(1 / kappa) - theta, balanced), 0) / rate
 
 
@@ -319,7 +319,7 @@ def hinge_logit(rate: float, norm: float, a: np.ndarray, z: np.ndarray, t: np.nd
     """u(t) under hinge loss (3.6): kappa sinh(theta_0 + 2 p r t) until it is 1; balanced u0 exp(2 p r t). [b, t.size]."""
     kappa, theta = (v[:, None] for v in invariants(norm, a, z))
     u0 = norm * np.sum(a * z, axis=-1)[:, None]
-    with np.errstate(over="ignore", invalid="ignore"):  # 0 times inf where kappa = 0, and past the margin: not taken
+    with np.errstate(over="ignore", invalid="ignore"):  # np.where discards 0 times inf at kappa = 0, and values past 1
         rising = np.where(kappa > 0, kappa * np.sinh(theta + rate * t), u0 * np.exp(rate * t))
     return np.where(u0 >= 1, u0, np.where(t >= hinge_time(rate, norm, a, z)[:, None], 1, rising))
 

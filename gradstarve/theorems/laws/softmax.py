@@ -85,7 +85,7 @@ def _law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
         return np.interp(x, (np.exp(u) - np.exp(start) + (K - 1) * (u - start)) / K, u)
     a = np.maximum(np.asarray(trial["w"]) @ point / r, 0)
     vote = (np.eye(K)[own] - 1 / K) / np.sqrt(1 - 1 / K)
-    size = np.sqrt(1 - 1 / K)  # of r over r_K: the time of the clock is 2 p r_K t
+    size = np.sqrt(1 - 1 / K)  # r / r_K: the time of the clock is 2 p r_K t
     votes = np.where(a > 0, np.asarray(trial["z"]) @ vote, 0)
     return mode_curve(lambda u: 1 / (1 + np.exp(u) / (K - 1)), r / size, a, votes, x / size)
 
@@ -167,17 +167,17 @@ def softmax(rng: np.random.Generator, classes: int, bend: float = 0.0) -> Trials
     figure=_figure("2 × frequency × norm × t  (2 p r t)"),
 )
 def softmax_clock(rng: np.random.Generator, classes: int, astray: float = 0.0) -> Trials:
-    """Two neurons a class, a third of which vote against it at first, on all classes at once; votes off the class's own by
-    `astray`."""
+    """All classes at once, with two neurons each, some of which vote against their class at first; `astray`: the size of
+    random votes beside that for the own class."""
     data, frame, norms = _problem(rng, classes)
     p = np.asarray(data.weights)
     scale = log_uniform(rng, 0.05, 1.5, (BATCH, 1, 1))
     a = scale * np.abs(rng.normal(size=(BATCH, classes, _NEURONS)))
-    # Some vote against their class at the start, and leave it if by more than a.
+    # Neurons with zeta < 0 vote against their class at the start, and those with zeta < -a leave it.
     zeta = scale * rng.normal(size=a.shape)
     zeta[0] = a[0]
     votes = (np.eye(classes) - 1 / classes) / np.sqrt(1 - 1 / classes)
-    # Along the input of its class and away from all others, so that no rounding makes it see them.
+    # Every w points along the input of its class and away from all others, so that no rounding makes the neuron see them.
     away = scale[..., None] * np.abs(rng.normal(size=(BATCH, classes, _NEURONS, classes))) * (np.eye(classes)[:, None] - 1)
     w = np.einsum("bcjk,kd->bcjd", a[..., None] * np.eye(classes)[:, None] + away, frame)
     z = zeta[..., None] * votes[:, None] + astray * scale[..., None] * rng.normal(size=(*zeta.shape, classes))

@@ -289,7 +289,7 @@ def _below(rng: np.random.Generator) -> Trials:
 def _any_step_size(rng: np.random.Generator) -> Trials:
     """Descent: its first step is on the upper bound, whatever the loss and the step size."""
     weights, losses = pair_weights(rng), chosen(rng, ("cross-entropy", "cross-entropy", *LOSS_NAMES))
-    # A step of descent is a sum of increments that obey the inequality one by one, whatever its size.
+    # A step of descent is a sum of increments, each of which obeys the inequality, whatever the step size.
     problems = one_layer(rng, weights, np.where([as_loss(loss).pulls_back for loss in losses], "cross-entropy", losses))
     step_size = log_uniform(rng, 1e-2, 1e2, COUNT)
     logits = problems.descent(step_size, 60, 1)[0][:, 1:]
@@ -299,14 +299,14 @@ def _any_step_size(rng: np.random.Generator) -> Trials:
 
 
 def draw_bounds(outcome: Outcome, ax: Any) -> None:
-    """Where between its two bounds the trained v_2 lies, against v_1."""
+    """The place of the trained v_2 between its two bounds, against v_1."""
     (v1, v2), ratio = split(outcome.extra["logits"]), outcome.extra["ratio"]
     arguments = (v1, ratio[:, None], 0.0, 0.0, 1)
     least, most = (np.asarray(bound(*arguments)) for bound in (pair_law.lower_bound, pair_law.upper_bound))
     room = most - least
-    told = room > 1e-6 * v1  # closer together than that they leave nothing to see
+    visible = room > 1e-6 * v1  # bounds closer together than that leave no place to show
     for colour, (low, high) in zip(COLOURS, ((1e-3, 0.1), (0.1, 1), (1, 10), (10, 1e3)), strict=False):
-        mine = told & ((ratio >= low) & (ratio < high * (1 + 1e-9)))[:, None]
+        mine = visible & ((ratio >= low) & (ratio < high * (1 + 1e-9)))[:, None]
         share = (v2 - least)[mine] / room[mine]
         ax.plot(v1[mine], share, ".", color=colour, markersize=3, label=f"trained, q in {low:g}–{high:g}")
     ax.axhline(1, color="black", linewidth=1.2, linestyle="--", label="upper bound, v₁ / (1 + q)")
@@ -506,14 +506,15 @@ def _slopes(problems: Problems, step_size: np.ndarray, axes: np.ndarray) -> dict
 
 
 def _slope_gaps(problems: Problems, steps: dict[str, np.ndarray], bound: bool = False) -> np.ndarray:
-    """How far the increments are from (10.7) (or above its bound), over that of alpha_j; NaN where a step says nothing."""
+    """The distance of the increments from (10.7), or above its bound, over the increment of alpha_j; NaN where a neuron
+    hardly moves or has left a sample."""
     p, both = problems.weights[:, 0, None], problems.weights[:, 1, None]
-    # A neuron that hardly moves has an increment of rounding, and one that has left a sample is no longer meant.
-    told = np.abs(steps["alpha"]) > 1e-6 * steps["size"]
-    slope = steps["beta"] / np.where(told, steps["alpha"], 1)
+    # The increment of a neuron that hardly moves is rounding; the law does not hold for a neuron that has left a sample.
+    moved = np.abs(steps["alpha"]) > 1e-6 * steps["size"]
+    slope = steps["beta"] / np.where(moved, steps["alpha"], 1)
     share = np.asarray(theory.shared_slope(p, both, "hinge"))[..., None]
     if bound:
-        return np.where(told, slope - share, np.nan)
+        return np.where(moved, slope - share, np.nan)
     law = np.full_like(steps["v1"], np.nan)
     for loss in np.unique(problems.losses):
         slopes = np.asarray(theory.shared_slope(p, both, str(loss), frequent=steps["v1"], rare=steps["v2"]))
@@ -521,7 +522,7 @@ def _slope_gaps(problems: Problems, steps: dict[str, np.ndarray], bound: bool = 
     off = np.abs(slope - law[..., None])
     helps = np.where(steps["v2"] >= 0, 1, -1)[..., None]
     off = np.maximum(off, helps * (slope - share))
-    return np.where(told & steps["seen"][..., :2].all(-1), off, np.nan)
+    return np.where(moved & steps["seen"][..., :2].all(-1), off, np.nan)
 
 
 def _first_step(problems: Problems, axes: np.ndarray) -> Trials:
@@ -529,8 +530,8 @@ def _first_step(problems: Problems, axes: np.ndarray) -> Trials:
     steps = _slopes(problems, np.full(COUNT, 0.1), axes)
     gaps = _slope_gaps(problems, steps, bound=True)[:, 0]
     share = (problems.weights[:, 1] / problems.weights[:, :2].sum(-1))[:, None]
-    told = np.isfinite(gaps)
-    slope = np.where(told, steps["beta"][:, 0] / np.where(told, steps["alpha"][:, 0], 1), -np.inf)
+    defined = np.isfinite(gaps)
+    slope = np.where(defined, steps["beta"][:, 0] / np.where(defined, steps["alpha"][:, 0], 1), -np.inf)
     texts: dict[str, Any] = {"quantity": lambda i, j: f"the slope d(beta)/d(alpha) of neuron {j}"}
     texts["when"] = lambda i, j: f"in the first step, with v_2 = {steps['v2'][i, 0]:.3g},"
     texts["rest"] = "by the law it is that at most, p_12/(p_1 + p_12)"
@@ -610,9 +611,9 @@ def shared_neurons(rng: np.random.Generator, by_descent: bool) -> Trials:
     step_size = log_uniform(rng, 0.03, 3, COUNT)
     steps = _slopes(problems, step_size, axes)
     gaps = _slope_gaps(problems, steps)
-    told = np.isfinite(gaps)
-    ratio = steps["beta"] / np.where(told, steps["alpha"], 1) * (1 + problems.ratio[:, None, None])
-    shown = np.stack([np.broadcast_to(steps["v2"][..., None], told.shape)[told], ratio[told]], axis=-1)
+    defined = np.isfinite(gaps)
+    ratio = steps["beta"] / np.where(defined, steps["alpha"], 1) * (1 + problems.ratio[:, None, None])
+    shown = np.stack([np.broadcast_to(steps["v2"][..., None], defined.shape)[defined], ratio[defined]], axis=-1)
     return Trials(
         np.nanmax(np.where(np.isnan(gaps), 0, gaps), axis=(1, 2)),
         problems.recorded({"step_size": step_size}, steps=_STEPS),
