@@ -87,10 +87,10 @@ class AlignmentStudy:
             count, rate = int(directions.neurons[place]), number(directions.rate[place])
             rows.append((str(count), f"direction {place}, z {sign}", rate, sees, *angles))
         others = {"dead": "inactive on all points", "rests": "at rest", "undetermined": "not determined (16.4)"}
-        for name, told in others.items():
+        for name, fate in others.items():
             count = int(getattr(groups, name).sum())
             if count:
-                rows.append((str(count), told, "", "", *[""] * len(names)))
+                rows.append((str(count), fate, "", "", *[""] * len(names)))
         return rows
 
     def table(self) -> str:

@@ -422,7 +422,8 @@ def _level(loss: str) -> float:
 
 
 def _reach(features: Callable, latest: float, level: float) -> np.ndarray:
-    """When each logit first is at `level`, [K], by the law: a bracket on a grid in log t, narrowed twice, then a chord."""
+    """The first time of each logit at `level`, [K], by the law: a bracket on a grid in log t, narrowed twice, then a
+    chord."""
     coarse = np.geomspace(_EARLIEST, latest, _LINE)
     found = features(coarse)
     answer = np.full(found.shape[1], np.inf)
@@ -435,7 +436,7 @@ def _reach(features: Callable, latest: float, level: float) -> np.ndarray:
             first = int(np.argmax(values >= level))
             grid = np.geomspace(grid[first - 1], grid[first], _LINE)
             values = features(grid)[:, k].copy()
-            # The ends are the bracket's, whatever the last digit says.
+            # At the ends of the bracket the signs are known, so rounding in the logits there does not count.
             values[0], values[-1] = min(values[0], np.nextafter(level, 0)), max(values[-1], level)
         first = int(np.argmax(values >= level))
         share = (level - values[first - 1]) / (values[first] - values[first - 1])

@@ -60,7 +60,7 @@ from gradstarve.studies.phase.plane import BOX, counts, positive, real, seeds, s
 CONTRASTS = ("reweighted", "antipodal")
 """Descent where no neuron dies of a new task: other frequencies instead of flips, and opposite classes that both flip."""
 RULES = ("descent", "decay", "normalised", "sign", *CONTRASTS)
-"""What trains a class whose labels flip, and the contrasts."""
+"""The update rules that train a class whose labels flip, and the contrasts."""
 _TITLES = {
     "descent": "descent",
     "decay": "weight decay",
@@ -69,7 +69,7 @@ _TITLES = {
     "reweighted": "other frequencies, no flip",
     "antipodal": "antipodal classes",
 }
-_LONG = 20.0  # a clock that has run so far
+_LONG = 20.0  # the reading of the clock after a long task
 
 
 def _names(name: str, value: Any) -> tuple[str, ...]:
@@ -295,10 +295,10 @@ def _start(s: PlasticitySettings, networks: int, width: int, *which: int, across
 
 
 def dynamics_of(rule: str, s: PlasticitySettings, width: int) -> Any:
-    """What trains networks of so many neurons."""
+    """The dynamics of a `rule` for networks of `width` neurons."""
     made: dict[str, Callable[[], Any]] = {
         "decay": lambda: GradientDescent(s.step_size, weight_decay=s.weight_decay),
-        # Of the weights of neurons that see the class, about.
+        # About the length of the weights of the neurons that see the class.
         "normalised": lambda: NormalizedGradientDescent(s.length * s.scale * np.sqrt(width)),
         "sign": lambda: SignDescent(s.rate * s.scale),
     }
@@ -358,7 +358,7 @@ def _train(s: PlasticitySettings, rule: str, unit: np.ndarray) -> list[Task]:
         later = law.parts[task].start if task < len(law.parts) else solved.network(int(length))
         now, said = (np.asarray(network.w) @ axis for network in (part.final, later))
         alive, exact = ((a != 0 if rule == "antipodal" else a > 0)[sees] for a in (now, said))
-        # The error of the class itself, which comes first.
+        # Point 0 is of the class that the study follows.
         there = np.asarray(part.margins())[..., 0] >= np.log(1 / s.goal - 1)
         took = np.where(there.any(-1), there.argmax(-1), np.inf)
         curve = solved.plus if float(part.data.labels[0]) > 0 else solved.minus

@@ -396,7 +396,7 @@ class _Problem:
         )
 
     def outcome(self, remedy: Remedy) -> Outcome:
-        """All that is measured of a remedy."""
+        """All numbers of a remedy."""
         count, every = self.steps(remedy)
         run = self.train(remedy, self.start, None, count, every)
         grid, losses = np.asarray(run.grid), self.losses(run)
@@ -409,7 +409,7 @@ class _Problem:
         final = _at(run.networks, last) if stops else run.final
         logits, alone = self.features(final), np.empty((self.numbers["networks"], self.size))
         for k in range(self.size):
-            # Alone it has as many steps as training together had.
+            # Training on one feature alone takes as many steps as training on all together.
             one = self.train(remedy, self.start, k, count, every, stops)
             alone[:, k] = self.features(_at(one.networks, last) if stops else one.final)[:, k]
         index = _index(logits, alone)
@@ -435,13 +435,13 @@ class _Problem:
         return np.logaddexp(0, -np.asarray(run.margins(), np.float64)) @ (np.tile(self.probabilities, 2) / 2)
 
     def features(self, network: Any) -> np.ndarray:
-        """v_k, [networks, K]."""
+        """The logits v_k of the features, [networks, K]."""
         shown = np.diag(self.scales).astype(self.dtype)
         outputs = np.asarray(network(jnp.asarray(np.concatenate([shown, -shown]))), np.float64)
         return (outputs[..., : self.size] - outputs[..., self.size :]) / 2
 
     def accuracies(self, network: Any) -> tuple[np.ndarray, np.ndarray]:
-        """In noise: on each feature alone, [networks, K], and on samples as in training, [networks]."""
+        """The accuracies on noisy samples: on each feature alone, [networks, K], and on the training mix, [networks]."""
         clean = np.concatenate([np.eye(self.size), self.types]) * self.scales
         right = []
         for point in clean.astype(self.dtype):
@@ -452,7 +452,8 @@ class _Problem:
         return each[:, : self.size], each[:, self.size :] @ self.probabilities
 
     def law(self, remedy: Remedy, step: float) -> tuple[np.ndarray | None, np.ndarray | None, float | None]:
-        """One layer from zero by (10.1) after so many steps: v_k, index; and the gap of a read-out trained like that."""
+        """The logits and index of one layer from zero by (10.1) after `step` steps, and the gap of a trained read-out; None
+        where (10.1) does not hold."""
         if remedy.weight_decay:
             return None, None, None
         of_type = np.arange(len(self.types))
@@ -460,7 +461,7 @@ class _Problem:
         if not loss.stops:
             loss = _one_a_sample(loss, len(of_type))
         weights = self.weights(remedy, of_type, self.probabilities)
-        # In the precision of the networks, as everything else.
+        # The law is computed in the precision of the networks.
         types, weights, scales = (v.astype(self.dtype) for v in (self.types, weights, self.scales))
         try:
             flow = theory.feature_flow(types, weights, loss, scales=scales)

@@ -97,7 +97,7 @@ def compute(losses: tuple[str, ...], settings: Settings, advance: Any) -> tuple[
             failed = np.zeros((len(chosen), len(h)), int)
             left = np.zeros_like(failed)
             for i, value in enumerate(chosen):
-                # The same draws for every loss and value, so that what is equal looks equal.
+                # The same draws for every loss and value, so that equal chances give equal shares.
                 rng = np.random.default_rng([*np.atleast_1d(settings.key), p])
                 fates = _fates(rng, panel, value, h, count, loss)[..., 1].reshape(len(h), count)
                 failed[i], left[i] = (fates != LEARNT).sum(1), (fates == OPEN).sum(1)
@@ -122,7 +122,7 @@ def law(panel: str, value: float, width: int, loss: str) -> float:
         return float(((1 + dead_share(value)) / 2) ** width)
     if panel == "angle":
         return theory.class_failure_probability(width)
-    # With a single neuron no other neuron can stop its class.
+    # A loss that stops has the law for a single neuron only: beside it no other neuron can stop its class.
     return theory.class_failure_probability(width) if not LOSSES[loss].stops or width == 1 else float("nan")
 
 
@@ -136,7 +136,7 @@ def _fates(rng, panel: str, value: float, h: np.ndarray, count: int, loss: str) 
     if panel == "angle":
         cosine, scale = value, SMALL
     elif panel == "ratio":
-        # Along the axes of orthogonal classes: seen by one of them, by a coin.
+        # On orthogonal classes each neuron is active on one of the two, drawn with equal chances.
         cosine, scale = 0.0, SMALL / np.sqrt(value)
         side = rng.integers(0, 2, used.shape)
         w = np.abs(w) * np.where(side[..., None] == np.arange(2), 1, -1)
@@ -145,7 +145,7 @@ def _fates(rng, panel: str, value: float, h: np.ndarray, count: int, loss: str) 
         frequencies = 1 - value, value
     else:
         scale = value
-    # Hinge loss is trained whatever the laws say: what they say is drawn as a line.
+    # Hinge loss is trained even where a law gives the fates, so that markers test the law's line.
     data = two_classes(cosine, frequencies, (1.0, 1.0))
     return class_fates(data, scale * w, scale * z, loss, trust=not LOSSES[loss].stops)
 

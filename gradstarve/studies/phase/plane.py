@@ -230,7 +230,7 @@ def _by_events(data: Dataset, network: TwoLayerReLU, known: np.ndarray) -> np.nd
 
 
 def _by_flow(data: Dataset, network: TwoLayerReLU, known: np.ndarray, loss: str, never_stops: bool) -> np.ndarray:
-    """Losses that never stop: the flow in ever longer pieces, until the weights prove what comes."""
+    """Losses that never stop: the flow in ever longer pieces, until the weights prove the fates."""
     rate = float((np.asarray(data.weights) * np.linalg.norm(np.asarray(data.points), axis=1)).min())
     time = 8 / rate
     for _ in range(_ROUNDS):
@@ -243,7 +243,7 @@ def _by_flow(data: Dataset, network: TwoLayerReLU, known: np.ndarray, loss: str,
         done[: len(known)] = (known != OPEN).all(1)
         if done.all():
             return known
-        w[done], z[done] = 0, 0  # who is decided rests
+        w[done], z[done] = 0, 0  # decided networks are not trained any further
         network, time = TwoLayerReLU(real(w), real(z)), 4 * time
     return known
 
