@@ -524,8 +524,8 @@ def read(path: Any) -> Dataset:
     found = np.unique(labels)
     if not np.isin(found, (-1, 1)).all():
         if found.size != 2:
-            told = ", ".join(f"{value:g}" for value in found[:5])
-            raise ValueError(f"{path.name} has {found.size} different labels ({told}); two are wanted, such as -1 and 1")
+            listed = ", ".join(f"{value:g}" for value in found[:5])
+            raise ValueError(f"{path.name} has {found.size} different labels ({listed}); two are wanted, such as -1 and 1")
         labels = np.where(labels == found[1], 1.0, -1.0)
     dtype = jnp.result_type(float)
     if weights is not None:
@@ -588,7 +588,7 @@ def _of_table(path: Path, separator: str) -> tuple[Any, Any, Any]:
             try:
                 table[number, column] = float(entry)
             except ValueError:
-                told = f"line {line}, column {names[column]!r} of {path.name} is {entry!r}"
-                raise ValueError(f"{told}, which is no number") from None
+                where = f"line {line}, column {names[column]!r} of {path.name} is {entry!r}"
+                raise ValueError(f"{where}, which is no number") from None
     kept = [k for k in range(len(header)) if k not in place.values()]
     return table[:, kept], table[:, place["labels"]], None if place["weights"] is None else table[:, place["weights"]]

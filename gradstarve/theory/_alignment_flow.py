@@ -446,7 +446,7 @@ def follow(state: State, task: Task, until: np.ndarray, room: int, progress: Any
     """The neurons followed from their states to `until` [h], and their events, those of each neuron in order. Neurons with
     more than `room` events stay `RUNNING` at the last of these."""
     h = len(state.stop)
-    told = [_logs(state, np.arange(h), h)]
+    logs = [_logs(state, np.arange(h), h)]
     state = jax.tree.map(np.array, state)
     state.count[:] = 0
     until, advance = until.astype(state.time.dtype), _program()
@@ -458,7 +458,7 @@ def follow(state: State, task: Task, until: np.ndarray, room: int, progress: Any
         if progress is not None:
             progress(h - running.size)
         if not running.size:
-            return state, Log(*map(np.concatenate, zip(*told, strict=True)))
+            return state, Log(*map(np.concatenate, zip(*logs, strict=True)))
         # All blocks are started before the first result is awaited, so that they share the processor.
         sent = []
         for first in range(0, running.size, LANES):
@@ -466,7 +466,7 @@ def follow(state: State, task: Task, until: np.ndarray, room: int, progress: Any
             padded = np.concatenate([part, np.full(LANES - part.size, part[0])])
             sent.append((part, advance(jax.tree.map(lambda leaf, at=padded: leaf[at], state), task, until[padded])))
         for part, after in sent:
-            told.append(_logs(after, part, part.size))
+            logs.append(_logs(after, part, part.size))
             for whole, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
                 whole[part] = np.asarray(new)[: part.size]
 

@@ -374,9 +374,9 @@ def _interleave(law, count, faint, rate, norm, a, z, leaving):
         # The next neuron to leave each class, and the time until then.
         waiting = jnp.isfinite(leaving) & ~left & (jnp.arange(2)[:, None] == first)
         due = jnp.where(waiting, leaving, jnp.inf)
-        who = jnp.argmin(due, axis=-1)
-        # By index of the first: the derivative of a minimum would be shared by all equal entries.
-        target = jnp.take_along_axis(due, who[:, None], axis=-1)[:, 0]
+        leaver = jnp.argmin(due, axis=-1)
+        # Taken by index, because the derivative of a minimum would be shared by all equal entries.
+        target = jnp.take_along_axis(due, leaver[:, None], axis=-1)[:, 0]
         crosses = jnp.ones(2, bool)
         if faint:
             logs = jnp.log(jnp.where(is_in, jnp.abs(root * grown), 0)) + angle / 2
@@ -409,7 +409,7 @@ def _interleave(law, count, faint, rate, norm, a, z, leaving):
         new_total = jnp.where(is_mover, jnp.where(happens, total + span, total), total + drift)
         advance = jnp.where(happens, new_total - total, 0)
         angle = angle + jnp.sum(jnp.where(is_in, advance[:, None], 0), axis=0)
-        moves = happens & crosses[mover] & (jnp.arange(a.size) == who[mover])
+        moves = happens & crosses[mover] & (jnp.arange(a.size) == leaver[mover])
         other = jnp.sum(jnp.where(is_mover, 0, new_total))
         is_in = jnp.where(moves, ~is_mover[:, None], is_in)
         # Exactly at its crossing the angle is the leaving angle of the neuron, not the accumulated sum.

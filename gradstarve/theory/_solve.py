@@ -405,16 +405,16 @@ def _on_these_points(data: Dataset, network: TwoLayerReLU, loss: Loss, dynamics:
     """The functions for points that do not lie on one line per class, for error messages."""
     if network.slope:
         return "early_alignment(data, network, loss) for where neurons go first, or simulate(...) or simulate_flow(...)"
-    told = []
+    others = []
     if is_concrete(data.points):
         with contextlib.suppress(HypothesisError):
             if data.means().separability().antipodal:
-                told.append("solve(data.means(), network, loss).on(data), the law of the means, whose gap compare() has")
+                others.append("solve(data.means(), network, loss).on(data), the law of the means, whose gap compare() has")
         if isinstance(dynamics, GradientFlow):
             with contextlib.suppress(ValueError):
                 modes_of_cones(data, network, loss)
-                told.append("theory.cone_bounds(data, network, loss) for classes in narrow cones")
-    return "; ".join([*told, _ANY_DATA])
+                others.append("theory.cone_bounds(data, network, loss) for classes in narrow cones")
+    return "; ".join([*others, _ANY_DATA])
 
 
 def _check_leaky(network: TwoLayerReLU, rays: list[Ray | None], antipodal: bool) -> None:
