@@ -1,6 +1,6 @@
 """Gaps between a theory curve and a recorded run of the same problem: the numbers, the table and the figure's data.
 
-Everything is held in NumPy: these are results to read, not to differentiate.
+All arrays are NumPy arrays: the results are not differentiable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gradstarve.problem import GradientFlow, Network, PhasedCurve, Schedule, Ste
 
 @dataclass(frozen=True)
 class Worst:
-    """The record with the largest logit gap: where it is, and the two logits there.
+    """The largest logit gap: the network, t and point at which it occurs, and the two logits.
 
     - `network`: index along the batch axes, () for one network;
     - `t`: step number or time, as in the trajectory's grid;
@@ -38,8 +38,8 @@ class ClassGap:
 
     - `frequency`: p, the total weight of the class; `norms`: the smallest and largest |x_i|;
     - `gap`: max |f_theory - f_simulated|; `relative_gap`: the same over sqrt(1 + f^2); `rms`: root mean square gap;
-    - `not_learnt_theory`, `not_learnt_simulated`: networks with a margin <= 0 on some point of the class at the last
-      record: those whose fate it is (4.1)-(4.3), and those that are not there yet.
+    - `not_learnt_theory`, `not_learnt_simulated`: the number of networks with a margin <= 0 on some point of the class at
+      the last record: networks that fail for ever (4.1)-(4.3), and networks that need more time.
     """
 
     label: int
@@ -54,15 +54,15 @@ class ClassGap:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What `compare` found. Logits are [*batch, records, n], labels ±1, t in the units of the trajectory's grid.
+    """The result of `compare`. Logits are [*batch, records, n], labels ±1, t in the units of the trajectory's grid.
 
-    - `gap`: the largest |f_theory - f_simulated| anywhere; `relative_gap`: of |df| / sqrt(1 + f^2); `rms`: root mean
-      square of df;
+    - `gap`: the largest |df|, df = f_theory - f_simulated; `relative_gap`: the largest |df| / sqrt(1 + f^2); `rms`: the
+      root mean square of df;
     - `gaps`: the largest |df| of each network, [*batch];
-    - `worst`: where `gap` is; `classes`: one `ClassGap` per class present, + first;
+    - `worst`: the `Worst` record, which has the gap `gap`; `classes`: one `ClassGap` for each class in the data, + first;
     - `grid`: the compared steps (integers) or times, [records]; `unit`: "step" or "time";
     - `theory`, `simulated`: the logits; `time_scale`: theory's t is `time_scale` * grid;
-    - `both_infinite`: records left out because neither curve is finite there (training that diverged as predicted);
+    - `both_infinite`: the number of logits left out because neither curve is finite there (training diverged as predicted);
     - `data_gap`: for a law of nearby data, `Solution.on(data)`, how far its points are from those of the run; else None.
 
     A record where exactly one of the two curves is finite counts as an infinite gap.
@@ -86,15 +86,15 @@ class Comparison:
 
     @property
     def networks(self) -> int:
-        """How many networks were compared."""
+        """The number of compared networks."""
         return int(self.gaps.size)
 
     def theory_at(self, t: Any) -> np.ndarray:
-        """The theory's logits at any t in the units of `grid` (recorded or not): [*batch, *t.shape, n]."""
+        """The logits of theory at any t, recorded or not, in the units of `grid`: [*batch, *t.shape, n]."""
         return np.asarray(self.solution.logits(theory_argument(self.solution, np.asarray(t), self.time_scale)))
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table as strings, its header first: one row per class and one for all of it."""
+        """The table as strings, its header first: one row for each class and one for all points."""
         header = ("class", "p", "r", "max |gap|", "max |gap|/√(1+f²)", "rms gap", "not learnt: theory", "simulation")
         body = []
         for c in self.classes:
@@ -142,7 +142,7 @@ class Comparison:
         return html_table(self.rows(), self.summary())
 
     def to_dict(self) -> dict[str, Any]:
-        """Every number of the table, and the worst gap of each network, ready for `gradstarve.ground._files.write_json`."""
+        """Every number of the table, and the worst gap of each network, in a dictionary that can be written as JSON."""
         return {
             "gap": self.gap,
             "relative_gap": self.relative_gap,
@@ -172,12 +172,12 @@ class Comparison:
         note: str = "",
         figsize: Any = None,
     ) -> Any:
-        """The overlay as a matplotlib `Figure`, saved to `path` if there is one: theory as lines, training as markers and
-        quantile bands.
+        """The overlay as a matplotlib `Figure`, saved to `path` if given: theory as lines, training as markers and quantile
+        bands.
 
-        - `what`: "error", "margins", or "both", a panel each; `ax`: axes to draw into, two for both;
-        - `networks`: how many single networks to show per class, or a sequence of their flat indices;
-        - `scale`: of the t axis, "linear", "log" or "auto"; `title`: the first line; `note`: added to the second one;
+        - `what`: "error", "margins", or "both", in a panel each; `ax`: axes to draw into, two for "both";
+        - `networks`: how many single networks to show for each class, or a sequence of their flat indices;
+        - `scale`: of the t axis, "linear", "log" or "auto"; `title`: the first line; `note`: added to the second line;
         - `figsize`: inches, by default 9 x 4.6, or 6.4 x 4.6 for one panel.
 
         Sizes and fonts that you have set in Matplotlib stay yours.
@@ -190,20 +190,20 @@ class Comparison:
 
 @deprecated("solution", "trajectory", "t", "step_size")
 def compare(solution: Any, trajectory: Any, *, t: Any = None, step_size: Any = None) -> Comparison:
-    """How far the curve of a theory is from a recorded run: the gaps in the logits f(x_i), on the run's own grid.
+    """The gaps between a curve of theory and a recorded run, in the logits f(x_i) on the grid of the run.
 
-    - `solution`: what `solve` gave, or any learning curve that answers at every t: logits [*batch, *t.shape, n]. A law of
-      nearby data is put on the points of the run first, `solve(data.means(), network, loss).on(data)`: the result then has
+    - `solution`: the result of `solve`, or any learning curve defined at every t: logits [*batch, *t.shape, n]. Evaluate a
+      law of nearby data at the points of the run first, `solve(data.means(), network, loss).on(data)`: the result then has
       the gap of the data beside the gap of the curves;
-    - `trajectory`: what `simulate` or `simulate_flow` gave: a learning curve with a `.grid`;
-    - `t`: which recorded steps or times to compare (default: all of them), scalar or [k], in rising order;
-    - `step_size`: needed where one side counts steps and the other time, t = step_size * step: gradient-flow theory
-      on a run of descent, or descent theory on a simulated flow. Otherwise it must be left out.
+    - `trajectory`: the result of `simulate` or `simulate_flow`, a learning curve with a `.grid`;
+    - `t`: the recorded steps or times to compare (default: all of them), scalar or [k], in rising order;
+    - `step_size`: required if one curve counts steps and the other time, t = step_size * step: the law of gradient flow
+      against a run of descent, or the law of descent against a simulated flow. Otherwise it must be left out.
 
-    Both curves may be float32 or float64; gaps are taken in float64 of the given values. `ValueError` if the two
-    are not about the same points, labels, weights, loss, step size (or momentum, weight decay) or batch of networks, if the
-    networks have other logits at t = 0, or if units differ without `step_size`. Flow theory may be put on a run of descent:
-    its gap is that of the steps.
+    Both curves may be float32 or float64; gaps are computed in float64. `ValueError` if the two curves have different
+    points, labels, weights, loss, step size (or momentum, weight decay) or batch of networks, if their logits at t = 0
+    differ, or if their units differ without `step_size`. The law of gradient flow may be compared with a run of descent:
+    the gap is then due to the finite step size.
 
     >>> from gradstarve.problem import GradientDescent, TwoLayerReLU, datasets
     >>> from gradstarve.simulation import simulate
@@ -245,11 +245,11 @@ def compare(solution: Any, trajectory: Any, *, t: Any = None, step_size: Any = N
 
 
 def theory_argument(solution: Any, grid: np.ndarray, scale: float) -> np.ndarray:
-    """What to ask `solution` for at `grid`: itself, times the step size, or steps where times are whole ones."""
+    """The t of `solution` at the entries of `grid`: scale * grid, rounded to step numbers for a law of descent."""
     values = grid * scale if scale != 1 else grid
     if isinstance(getattr(solution, "dynamics", None), Steps):
         steps = np.rint(values)
-        # A multiple of the step size stays one up to the rounding of the product and of the recorded time.
+        # A multiple of the step size is a whole step up to the rounding of the product and of the recorded time.
         slack = 1e-9 if grid.dtype != np.float32 else 1e-4
         off = np.abs(values - steps) > slack * np.maximum(steps, 1)
         if off.any():
@@ -267,7 +267,7 @@ def _check_same_problem(solution: Any, trajectory: Any) -> None:
         a, b = np.asarray(getattr(ours, name)), np.asarray(getattr(theirs, name))
         if a.shape != b.shape:
             raise ValueError(f"the two curves are about different data: {name} of shape {a.shape} and {b.shape}")
-        # One side may have been run in float32 on data that were given in float64.
+        # One of the curves may be computed in float32 from data that were given in float64.
         tol = 4 * max(np.finfo(a.dtype).eps, np.finfo(b.dtype).eps) * np.abs(a).max()
         off = np.abs(a.astype(np.float64) - b) > tol
         if off.any():
@@ -288,7 +288,7 @@ def _check_same_problem(solution: Any, trajectory: Any) -> None:
 
 
 def _check_same_start(solution: Any, trajectory: Any) -> None:
-    """The logits at t = 0 are those of one network, up to the rounding of their terms."""
+    """`ValueError` unless the logits at t = 0 agree, up to the rounding of their terms."""
     grid = np.asarray(trajectory.grid)
     initial = getattr(trajectory, "initial", None)
     if isinstance(initial, Network):
@@ -302,7 +302,7 @@ def _check_same_start(solution: Any, trajectory: Any) -> None:
     theory, simulated = theory.astype(np.float64), simulated.astype(np.float64)
     if theory.shape != simulated.shape:
         return
-    # 64 eps of the terms z_j (w_j . x) that a logit is made of, which may cancel, where the network shows them.
+    # The tolerance is 64 eps of the terms z_j (w_j . x) of a logit, which may cancel, if the network is at hand.
     size = np.maximum(np.abs(theory), np.abs(simulated))
     for network in (getattr(solution, "start", None), initial):
         if isinstance(network, TwoLayerReLU):
@@ -323,7 +323,7 @@ def _check_same_start(solution: Any, trajectory: Any) -> None:
 
 
 def _check_same_dynamics(solution: Any, trajectory: Any, step_size: Any) -> None:
-    """Where both sides name their dynamics, the numbers of these are the same."""
+    """`ValueError` if both curves have dynamics whose numbers differ."""
     ours, theirs = (getattr(curve, "dynamics", None) for curve in (solution, trajectory))
     if isinstance(ours, Steps) and isinstance(theirs, StochasticGradientDescent):
         raise ValueError(
@@ -341,7 +341,7 @@ def _check_same_dynamics(solution: Any, trajectory: Any, step_size: Any) -> None
     descent = ours if isinstance(ours, Steps) else theirs
     if step_size is None or not isinstance(descent, Steps) or descent.scheduled:
         return
-    # Time per step: with momentum, either of the two usual ones.
+    # Time per step: with momentum, step_size and step_size / (1 - momentum) are both in use.
     known = np.asarray(descent.step_size, np.float64)
     rest = 1 - np.asarray(getattr(descent, "momentum", 0.0), np.float64)
     if not (np.isclose(known, float(step_size), rtol=1e-6) | np.isclose(known / rest, float(step_size), rtol=1e-6)).all():

@@ -1,7 +1,7 @@
 """The overlay figure: theory as lines, training as open markers and a quantile band; a panel for error, one for margin.
 
 The two classes differ in colour (Okabe-Ito blue and vermillion), line style and marker shape, so that the figure can be
-read by the colour-blind and on a grey print. Matplotlib is imported when a figure is drawn and not before.
+read by the colour-blind and on a grey print. Matplotlib is imported only when a figure is drawn.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from gradstarve.ground import (
 from gradstarve.problem import Steps
 
 QUANTILES = (0.1, 0.9)
-_SINGLES = (0.03, 0.97)  # single networks outside of the band, where theory is shown to hold for outliers too
+_SINGLES = (0.03, 0.97)  # quantiles of the single networks: outside of the band, to show that theory holds for outliers
 _STYLES = {1: (COLOURS[0], "-", "o", "+"), -1: (COLOURS[1], (0, (5, 2)), "s", "−")}
 """Class label -> colour, line style, marker, sign in words."""
-_MARKERS = 13  # per curve: enough to see the shape followed, few enough to see the line between them
-_DENSE = 240  # points of a theory line, where the run recorded fewer
-_BUDGET = 1_000_000  # logits beyond which theory is not asked again for smoother lines
+_MARKERS = 13  # per curve: enough to show the shape, few enough to leave the line between them visible
+_DENSE = 240  # points of a theory line, if the run recorded fewer
+_BUDGET = 1_000_000  # logits beyond which theory is not evaluated again for smoother lines
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class _Class:
 
     @property
     def typical(self) -> np.ndarray:
-        """Flat indices of the networks that median and band are about: those that learn, or all if none does."""
+        """Flat indices of the networks in the median and the band: those that learn, or all if none does."""
         return np.flatnonzero(self.learns | (not self.learns.any()))
 
 
@@ -71,21 +71,21 @@ def overlay(
     note: str = "",
     figsize: Any = None,
 ) -> Any:
-    """Theory on training, both classes, as a matplotlib `Figure`; saved to `path` too if there is one.
+    """Theory over training, both classes, as a matplotlib `Figure`, which is also saved to `path` if given.
 
-    - `what`: "error", "margins", or "both", a panel each;
-    - `ax`: axes to draw into, two for both; without them a figure of `figsize` inches (9 x 4.6, or 6.4 x 4.6 for one panel)
-      at 150 dpi is made that needs no display;
-    - `networks`: how many single networks to show per class, from the fastest to the slowest (one that does not learn
-      the class is added where there is one), or a sequence of their flat indices, shown for both classes;
+    - `what`: "error", "margins", or "both", in a panel each;
+    - `ax`: axes to draw into, two for "both"; by default a new figure of `figsize` inches (9 x 4.6, or 6.4 x 4.6 for one
+      panel) at 150 dpi, which needs no display;
+    - `networks`: how many single networks to show for each class, from the fastest to the slowest (plus one that does not
+      learn the class, if there is one), or a sequence of their flat indices, shown for both classes;
     - `scale`: of the t axis: "linear", "log" (from the first positive t), or "auto" (log if learning is over early);
-    - `title`: replaces the first line; `note`: added to the second one, for example "small start, σ = 0.01".
+    - `title`: replaces the first line; `note`: added to the second line, for example "small start, σ = 0.01".
 
     Lines are theory: thin for a network, thick for the median over networks. Open markers are training, and the band
     holds its 10 to 90 % quantiles over networks. Networks that end with a margin <= 0 on a class are counted in the
     legend and left out of its median and band; one of them is drawn with crosses. Error is sigmoid(-m), the probability
     given to the wrong label, and m the margin y f(x), both averaged over the points of the class. Sizes and fonts that
-    you have set in Matplotlib stay yours. `ValueError` for options that are none.
+    you have set in Matplotlib stay yours. `ValueError` for unknown options.
 
     >>> from gradstarve.problem import GradientDescent, TwoLayerReLU, datasets
     >>> from gradstarve.simulation import simulate
@@ -128,12 +128,12 @@ def overlay(
         _dress(comparison, dict(zip(wanted, axes, strict=True)), lines, use_log)
         if ax is None:
             first, second = _title(comparison, title, note)
-            # A bold line over a plain one: two texts, the upper of which the layout keeps room for.
-            room = size[0] / 9  # what fits into 9 inches
+            # A bold line over a plain one, as two texts: the layout reserves space for the upper one only.
+            room = size[0] / 9  # the width in units of the default width
             sizes = min(12.0, 12 * 90 * room / len(first)), min(10.0, 10 * 122 * room / len(second))
             bold, plain = (text_size(points) for points in sizes)
             figure.suptitle(f"{first}\n", x=0.012, ha="left", fontsize=bold, fontweight="bold", linespacing=1.4)
-            below = 0.092 * 4.6 * bold / min(12.0, 12 * 90 / len(first))  # inches, as far as the upper line is high
+            below = 0.092 * 4.6 * bold / min(12.0, 12 * 90 / len(first))  # the height of the upper line in inches
             figure.text(0.012, 1 - below / size[1], second, fontsize=plain, color=INK)
             handles = _legend(comparison, classes, networks)
             columns = 3 if room > 0.8 else 2
@@ -146,7 +146,7 @@ def overlay(
 
 
 def _line_grid(comparison: Any) -> np.ndarray:
-    """Where theory lines are drawn: the recorded grid, refined if it is coarse and theory is cheap enough."""
+    """The t at which theory lines are drawn: the recorded grid, refined if it is coarse and theory is cheap enough."""
     grid = comparison.grid
     records, n = comparison.theory.shape[-2:]
     if records >= _DENSE // 2 or records < 2 or comparison.networks * n * _DENSE > _BUDGET:
@@ -159,7 +159,7 @@ def _line_grid(comparison: Any) -> np.ndarray:
     if comparison.unit == "step":
         fine = np.rint(fine)
     elif isinstance(getattr(comparison.solution, "dynamics", None), Steps):
-        return grid  # theory in whole steps on recorded times: nothing lies between
+        return grid  # a law of whole steps on recorded times has no values in between
     return np.unique(np.concatenate([fine.astype(grid.dtype), grid]))
 
 
@@ -210,7 +210,7 @@ def _draw(panel, one: _Class, lines, theory, grid, simulated, shown, use_log) ->
             look = {"marker": marker, "markersize": 4.0}
         else:
             look = {"marker": "x", "markersize": 5.0}
-        # Between the markers of the median; those of the two classes apart, where both stay at 0.
+        # Between the markers of the median; the two classes have different offsets, in case both stay at 0.
         _mark(panel, grid, simulated[network], use_log, 0.5 + 0.2 * one.label, colour, look, sign)
     middle = np.median(theory[one.typical], axis=0)
     panel.plot(lines, middle, linewidth=2.4 if many else 1.8, label=f"theory {sign}", zorder=4, **line)
@@ -221,7 +221,7 @@ def _draw(panel, one: _Class, lines, theory, grid, simulated, shown, use_log) ->
 def _mark(panel, grid, values, use_log, offset, colour, look, sign) -> None:
     """Open markers at records spread evenly along the curve, `offset` in units of their spacing.
 
-    Evenly in t would put two or three of them on the steep part of the curve, which is where theory is put to the test.
+    Even spacing in t would put only two or three markers on the steep part of the curve, where theory is tested most.
     """
     usable = np.flatnonzero((grid > 0 if use_log else np.full(grid.size, True)) & np.isfinite(values))
     if not usable.size:
@@ -246,7 +246,7 @@ def _mark(panel, grid, values, use_log, offset, colour, look, sign) -> None:
 
 
 def _use_log(lines: np.ndarray, classes: list[_Class]) -> bool:
-    """Whether the medians of all classes have made half of their way in the first tenth of the run."""
+    """Whether the median error of every class makes half of its change in the first tenth of the run."""
     if (lines > 0).sum() < 3:
         return False
     halfway = []
@@ -259,7 +259,7 @@ def _use_log(lines: np.ndarray, classes: list[_Class]) -> bool:
 
 def _dress(comparison, panels, lines, use_log) -> None:
     for panel in panels.values():
-        # A little room, so that the markers at both ends are whole.
+        # A little room, so that the markers at both ends are not clipped.
         if use_log:
             first = lines[lines > 0][0]
             room = (lines[-1] / first) ** 0.015
@@ -292,7 +292,7 @@ def _time_label(comparison: Any) -> str:
 
 
 def _step_size(comparison: Any) -> str | None:
-    """The step size in words, or None where the curves do not tell it or it differs between networks."""
+    """The step size as text, or None if the curves do not define it or it differs between networks."""
     dynamics = getattr(comparison.solution, "dynamics", None)
     if isinstance(dynamics, Steps):
         values = np.unique([] if dynamics.scheduled else np.asarray(dynamics.step_size))

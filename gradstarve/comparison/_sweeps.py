@@ -1,4 +1,4 @@
-"""The law beside a sweep: of some of its networks, the errors that theory gives before training."""
+"""Theory for the networks of a sweep: the errors that the law predicts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gradstarve.ground import HypothesisError
 def law_of_sweep(result: Any, configurations: Sequence[int], networks: int = 2048) -> np.ndarray:
     """The errors by the law, [configurations, networks, records], of the first networks of a sweep.
 
-    `result`: a `SweepResult`; `configurations`: by number; of each the first `networks` seeds are solved by `theory.solve`,
+    `result`: a `SweepResult`; `configurations`: their numbers; for each, `theory.solve` solves the first `networks` seeds
     at the steps of `result.grid`. NaN for a configuration that theory has no law for: a network, loss or dynamics of the
     user's own, data that change, or a start outside of the hypotheses.
     """

@@ -1,6 +1,6 @@
-"""What every room stands on: arrays, arguments, errors, files, progress, style and text.
+"""The base of all other packages: arrays, arguments, errors, files, progress, style and text.
 
-The command line tells its options before JAX has started, so that what is about arrays is loaded when it is asked for.
+The command line prints its options before JAX is imported, so the modules that need JAX are loaded on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Arguments that are not arrays: counts, names, flags, keys, and how an error message shows what came."""
+"""Checks of arguments that are not arrays: counts, names, flags, instances and random keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gradstarve.ground._text import shown as shown
 
 
 def positive_int(name: str, value: Any, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
-    """`value` as an int from `minimum` to `maximum`, or a `ValueError` that quotes what came. 1e3 is a thousand.
+    """`value` as an int from `minimum` to `maximum`; `ValueError` quotes any other value. 1e3 counts as 1000.
 
     >>> positive_int("seeds", 1e3)
     1000
@@ -41,12 +41,12 @@ def _whole(value: Any) -> int | None:
     try:
         whole = int(value)
         return whole if whole == value else None
-    except Exception:  # NaN, infinities, and what is no number
+    except Exception:  # NaN, infinities and objects that are not numbers
         return None
 
 
 def as_flag(name: str, value: Any) -> bool:
-    """`value` if it is True or False, Python's or NumPy's; a `ValueError` for all else that Python would take for one."""
+    """`value` as a bool if it is True or False, of Python or NumPy; `ValueError` for all else, such as 1 or "yes"."""
     if isinstance(value, bool | np.bool_):
         return bool(value)
     raise ValueError(f"{name} must be True or False, got {shown(value)}")
@@ -68,7 +68,7 @@ def as_choice(name: str, value: Any, choices: Iterable[str]) -> str:
 
 
 def check_instance(name: str, value: Any, of: type | tuple[type, ...], fix: str) -> None:
-    """Raise a `ValueError` unless `value` is an instance of a class; `fix` says what to give.
+    """Raise a `ValueError` unless `value` is an instance of `of`; `fix` tells the user what to give.
 
     >>> check_instance("mode", 0.5, str, "give Mode(frequency, norm, a, z)")
     Traceback (most recent call last):
@@ -84,9 +84,9 @@ Init = TypeVar("Init", bound=Callable[..., None])
 
 
 def suggesting(**aliases: str) -> Callable[[Init], Init]:
-    """A decorator for `__init__`: the `TypeError` for a keyword that there is not lists those that there are.
+    """A decorator for `__init__`: the `TypeError` for an unknown keyword lists the known ones and suggests the nearest.
 
-    `aliases`: what other libraries call an argument, and its name here.
+    `aliases`: names of arguments in other libraries, each with its name here.
 
     >>> class Descent:
     ...     @suggesting(lr="step_size")
@@ -116,7 +116,7 @@ def suggesting(**aliases: str) -> Callable[[Init], Init]:
 
 
 def one_key(key: Any) -> Any:
-    """One JAX key: `key` itself, of the new kind or of the old one, or that of an integer >= 0, which is its seed.
+    """One JAX key: `key` itself (typed, or a raw uint32 array), or the key of the seed `key`, an integer >= 0.
 
     >>> one_key(0) == jax.random.key(0)
     Array(True, dtype=bool)
@@ -142,23 +142,23 @@ def _seed(key: Any) -> int | None:
 
 
 def some_keys(key: Any) -> Any:
-    """JAX keys of the new kind for `key` of any shape, of the new kind or of the old one; None for what is no key."""
+    """`key`, an array of typed or raw uint32 JAX keys of any shape, as typed keys; None for anything else."""
     dtype = getattr(key, "dtype", None)
     try:
         if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
             return key
-    except TypeError:  # of an array of another library
+    except TypeError:  # `dtype` is that of another library
         return None
     if dtype == np.uint32 and key.ndim:
         try:
             return jax.random.wrap_key_data(jnp.asarray(key))
-        except TypeError:  # the last axis is not that of a key
+        except TypeError:  # the last axis has not the length of a key
             return None
     return None
 
 
 def as_seed(key: Any) -> int | list[int]:
-    """`key` for a generator of NumPy: an integer >= 0 as it is, and the words of a JAX key.
+    """A seed for a generator of NumPy: an integer `key` >= 0 unchanged, or the list of words of a JAX key.
 
     >>> as_seed(3), as_seed(jax.random.key(3))
     (3, [0, 3])
@@ -170,7 +170,7 @@ def as_seed(key: Any) -> int | list[int]:
 
 
 def can_pickle(value: Any) -> bool:
-    """Whether `value` pickles: not so a lambda, and what holds one.
+    """Whether `value` can be pickled: a lambda, or an object that holds one, cannot.
 
     >>> can_pickle(len), can_pickle(lambda x: x)
     (True, False)

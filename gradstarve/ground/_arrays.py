@@ -1,9 +1,10 @@
-"""What counts as an array here, decided in one place: precision, promotion, and the errors of bad input.
+"""Conversion of inputs to arrays, in one place: precision, promotion, and the errors for bad input.
 
 Rules. Precision follows the arrays given: float32 stays float32, float64 stays float64 when JAX runs with 64 bits.
 Python numbers, lists and integer arrays take the precision of the arrays beside them, or JAX's default one where
 there are none. float64 arrays given while JAX is in 32-bit mode are rounded to float32 with one warning. Half
-precision and complex arrays are refused: no law of this library is accurate in the first or defined for the second.
+precision and complex arrays are refused: no law of this library is accurate in half precision or defined for complex
+numbers.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _warned_about_x64 = False
 
 
 def is_concrete(value: Any) -> bool:
-    """Whether the numbers in `value` can be looked at now (False inside jit, vmap and grad)."""
+    """Whether the numbers in `value` are known now; False for a value that jit, vmap or grad traces."""
     return not isinstance(value, Tracer)
 
 
@@ -46,9 +47,9 @@ def _warn_once_about_x64(name: str) -> None:
 
 
 def _opinion(name: str, value: Any, array: Any) -> np.dtype | None:
-    """The precision `value` asks for, or None when it has no opinion (Python numbers, lists, integers).
+    """The precision that `value` determines, or None if it determines none (Python numbers, lists, integers).
 
-    `array` is `value` as `readable` gives it.
+    `array` is `readable(name, value)`.
     """
     dtype = np.dtype(array.dtype)
     if dtype.kind in "iub" or getattr(value, "weak_type", False):
@@ -56,7 +57,7 @@ def _opinion(name: str, value: Any, array: Any) -> np.dtype | None:
     if not hasattr(value, "__array__") or not hasattr(value, "dtype"):
         return None  # lists, and tables with a type for each column
     if getattr(getattr(value, "dtype", None), "kind", "") == "O":
-        return None  # Python's numbers, read one by one
+        return None  # an array of Python numbers, converted one by one
     if dtype == np.float64 and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         _warn_once_about_x64(name)
         return np.dtype("float32")
@@ -64,9 +65,9 @@ def _opinion(name: str, value: Any, array: Any) -> np.dtype | None:
 
 
 def readable(name: str, value: Any) -> Any:
-    """`value` as an array of real numbers: a JAX array (traced or not) as it is, all else as a NumPy array.
+    """`value` as an array of real numbers: a JAX array (traced or not) unchanged, anything else as a NumPy array.
 
-    Fractions and decimals become float64, tensors of other libraries are taken from their device. `ValueError` for
+    Fractions and decimals become float64, tensors of other libraries are copied to the host. `ValueError` for
     values without numbers, a truth value, ragged lists, masked entries, complex numbers and half precision.
     """
     if isinstance(value, bool | np.bool_):
@@ -106,7 +107,7 @@ def _stacked(name: str, value: Any) -> Array:
 
 
 def _check_dtype(name: str, value: Any, array: Any) -> Any:
-    """`array`, unless its numbers are of a kind that no law here is for."""
+    """`array` unchanged; `ValueError` if its dtype is complex, half precision or not numeric."""
     dtype = np.dtype(array.dtype)
     if dtype.kind == "c":
         what = f"has dtype {dtype}" if hasattr(value, "dtype") else f"is complex, {shown(value)}"
@@ -156,7 +157,7 @@ def real_arrays(**named: Any) -> tuple[Array, ...]:
 
 
 def _of_dtype(name: str, array: Any, dtype: Any) -> Array:
-    """The readable `array` in this dtype; all numbers finite before and after, where they can be seen."""
+    """`array` cast to `dtype`; `ValueError` unless known numbers are finite before and after the cast."""
     if not is_concrete(array):
         return jnp.asarray(array, dtype=dtype)
     values = np.asarray(array)
@@ -169,7 +170,7 @@ def _of_dtype(name: str, array: Any, dtype: Any) -> Array:
 
 
 def as_array(name: str, value: Any, dtype: Any = None) -> Array:
-    """`value` as a JAX array of floats, traced ones too; NaN and infinities are let through, unlike in `real_arrays`.
+    """`value`, known or traced, as a JAX array of floats; NaN and infinities are allowed, unlike in `real_arrays`.
 
     >>> as_array("outputs", [1, float("inf")]).tolist()
     [1.0, inf]
@@ -186,7 +187,7 @@ def one_number(name: str, array: Array) -> None:
 
 
 def as_floats(name: str, value: Any) -> np.ndarray:
-    """`value`, which must be known (not traced), as a NumPy array of float64; NaN and infinities are let through.
+    """`value`, which must be known (not traced), as a NumPy array of float64; NaN and infinities are allowed.
 
     >>> as_floats("levels", [1, 0.5]).tolist()
     [1.0, 0.5]
@@ -202,7 +203,7 @@ def _known(name: str, value: Any) -> np.ndarray:
 
 
 def any_array(name: str, value: Any) -> np.ndarray:
-    """`value` as a NumPy array of whatever it holds, for labels and names; `ValueError` where NumPy cannot make one."""
+    """`value` as a NumPy array of any dtype, for labels and names; `ValueError` if NumPy cannot convert it."""
     if isinstance(value, jax.Array) or hasattr(value, "detach"):
         return np.asarray(_known(name, value))
     try:
@@ -222,7 +223,7 @@ def as_number(
     with_low: bool = True,
     with_high: bool = True,
 ) -> float:
-    """`value` as one finite float from `low` to `high`, the ends included unless said otherwise; else a `ValueError`.
+    """`value` as one finite float from `low` to `high`, each end included unless its flag is False; else a `ValueError`.
 
     >>> as_number("level", 1, 0, 1)
     1.0
@@ -256,7 +257,7 @@ def check_finite(name: str, array: np.ndarray) -> None:
 
 
 def check_positive(name: str, array: Array) -> None:
-    """Raise a `ValueError` that names the first entry of `array` that is not above zero, or that XLA takes for 0."""
+    """Raise a `ValueError` that names the first entry of `array` that is not above 0, or that XLA flushes to 0."""
     check_normal(name, array)
     if is_concrete(array):
         values = np.asarray(array)
@@ -266,9 +267,9 @@ def check_positive(name: str, array: Array) -> None:
 
 
 def is_subnormal(values: np.ndarray) -> np.ndarray:
-    """Which entries of a float array are below its normal numbers and not 0.
+    """Which entries of a float array are subnormal: not 0, and smaller than the smallest normal number.
 
-    Read off the bits: where a library has made the processor take subnormal numbers for 0, comparing says that they are.
+    The bits are read, because a comparison is wrong where a library has set the processor to flush subnormal numbers to 0.
     """
     kind = np.finfo(values.dtype)
     bits = values.view(f"u{values.dtype.itemsize}")
@@ -277,7 +278,7 @@ def is_subnormal(values: np.ndarray) -> np.ndarray:
 
 
 def check_normal(name: str, array: Array | np.ndarray) -> None:
-    """Raise a `ValueError` that names the first subnormal entry of `array`, which XLA takes for 0 (if it can be seen)."""
+    """Raise a `ValueError` that names the first subnormal entry of a known `array`: XLA flushes such entries to 0."""
     if is_concrete(array):
         values = np.asarray(array)
         bad = is_subnormal(values)
@@ -286,7 +287,7 @@ def check_normal(name: str, array: Array | np.ndarray) -> None:
 
 
 def check_normal_rows(name: str, array: Array | np.ndarray) -> None:
-    """The same for the largest entry of each row, beside which smaller ones are lost in every sum."""
+    """`check_normal` for the largest entry of each row, beside which smaller entries are lost in every sum."""
     if is_concrete(array):
         values = np.asarray(array)
         # Of two magnitudes, the larger one has the larger bits.
@@ -300,7 +301,7 @@ def check_normal_rows(name: str, array: Array | np.ndarray) -> None:
 
 
 def check_normal_size(name: str, log_sizes: np.ndarray | np.floating, dtype) -> None:
-    """The same for numbers that are given by their logarithms, -inf for 0, and meant to be computed in `dtype`."""
+    """`check_normal` for numbers that are given by their logarithms (-inf for 0) and will be computed in `dtype`."""
     log_sizes = np.asarray(log_sizes)
     bad = (log_sizes < np.log(float(np.finfo(dtype).tiny))) & (log_sizes > -np.inf)
     if bad.any():
@@ -310,7 +311,7 @@ def check_normal_size(name: str, log_sizes: np.ndarray | np.floating, dtype) -> 
 
 
 def check_normal_product(dtype, **factors: Array) -> None:
-    """The same for the product of numbers > 0, such as frequency and norm, if they can be seen."""
+    """`check_normal` for the product of known numbers > 0, such as frequency and norm."""
     if all(is_concrete(factor) for factor in factors.values()):
         log_sizes = sum(np.log(np.asarray(factor)) for factor in factors.values())
         check_normal_size(" * ".join(factors), np.asarray(log_sizes), dtype)
@@ -331,7 +332,7 @@ def _is_flushed(value: str, dtype) -> ValueError:
 
 
 def check_least(name: str, array: Array, least: float) -> None:
-    """Raise a `ValueError` that names the first entry of `array` below `least` (if it can be seen)."""
+    """Raise a `ValueError` that names the first entry of a known `array` below `least`."""
     if is_concrete(array):
         values = np.asarray(array)
         bad = ~(values >= least)
@@ -340,7 +341,7 @@ def check_least(name: str, array: Array, least: float) -> None:
 
 
 def check_fits(name: str, array: Array, batch: tuple[int, ...], of: str) -> None:
-    """Raise a `ValueError` where `array` does not broadcast to the batch axes `batch`, which are those `of` another one."""
+    """Raise a `ValueError` if `array` does not broadcast to the batch axes `batch`; `of` describes the owner of the axes."""
     try:
         fits = jnp.broadcast_shapes(array.shape, batch) == batch
     except ValueError:
@@ -368,9 +369,9 @@ def check_together(**named: Any) -> None:
 
 
 def check_sum_is_one(name: str, array: Array | np.ndarray, fix: str | None = None) -> None:
-    """Raise a `ValueError` that names the sum where `array` does not sum to 1 along its last axis (if it can be seen).
+    """Raise a `ValueError` that names the sum if a known `array` does not sum to 1 along its last axis.
 
-    Numbers may be off by their rounding: of n numbers each by half an ulp of itself at the most.
+    The tolerance covers rounding: each of the n numbers may be off by half an ulp of itself.
 
     >>> check_sum_is_one("weights", np.array([0.5, 0.6]))
     Traceback (most recent call last):
@@ -387,7 +388,7 @@ def check_sum_is_one(name: str, array: Array | np.ndarray, fix: str | None = Non
 
 
 def check_shares(**named: Any) -> None:
-    """Raise a `ValueError` where the named shares of the samples sum to more than 1 (if they can be seen).
+    """Raise a `ValueError` if the named shares of the samples are known and sum to more than 1.
 
     >>> check_shares(p_frequent=np.float64(0.8), p_both=np.float64(0.3))
     Traceback (most recent call last):
@@ -406,14 +407,14 @@ def check_shares(**named: Any) -> None:
 
 
 def together(**named: Any) -> tuple[Array, ...]:
-    """`real_arrays` of values whose shapes have to broadcast together; their shapes are left as they are."""
+    """`real_arrays` of values whose shapes must broadcast together; the arrays keep their shapes."""
     arrays = real_arrays(**named)
     check_together(**dict(zip(named, arrays, strict=True)))
     return arrays
 
 
 def as_pair(name: str, value: Any, of: str) -> tuple[Any, Any]:
-    """The two entries of `value`, a sequence or an array of two; `of` names them in the `ValueError` for all else."""
+    """The two entries of `value`, a sequence or an array of two; `of` names the entries in the `ValueError`."""
     if isinstance(value, list | tuple):
         entries = tuple(value)
     else:
@@ -425,7 +426,7 @@ def as_pair(name: str, value: Any, of: str) -> tuple[Any, Any]:
 
 
 def as_goal(name: str, value: Any, dtype: Any) -> Array:
-    """`value`, a level that a curve may reach, in this dtype: infinities are let through, NaN is a `ValueError`."""
+    """`value`, a level that a curve may reach, as an array of `dtype`: infinities are allowed, NaN is a `ValueError`."""
     array = as_array(name, value, dtype)
     if is_concrete(array) and np.isnan(np.asarray(array)).any():
         raise ValueError(f"{name} must be a level to reach, got {shown(value)}, which is or has NaN")

@@ -1,4 +1,4 @@
-"""Compiled programs that are kept on the disk, so that the next process need not compile them again."""
+"""A cache of compiled programs on disk, so that later processes need not compile them again."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ _LIMIT = 500 * 2**20
 def enable_compilation_cache(directory: Any = None) -> Path:
     """Keep compiled programs in `directory`, where later processes find them; returns the directory that is used.
 
-    By default the directory is gradstarve in the user's folder for caches, with a folder in it for each version of JAX and
-    kind of processor, because a program of another processor could not run. The directory can be deleted at any time. The
-    command line calls this by itself; the environment variable GRADSTARVE_CACHE names another directory for it, or is "off".
+    By default the directory is gradstarve in the user's folder for caches. It has one folder for each version of JAX and
+    kind of processor, because a program compiled for another processor may not run. The directory can be deleted at any
+    time. The command line calls this function itself; the environment variable GRADSTARVE_CACHE names another directory for
+    the command line, or is "off".
 
-    Call it first, before JAX is imported: XLA then says nothing about the processor that it finds in each stored program.
-    Once 500 MB are stored, those programs go that were stored first. Results do not depend on the cache.
+    Call this function before JAX is imported: XLA then prints no message about the processor of each stored program. Once
+    more than 500 MB are stored, the oldest programs are removed. Results do not depend on the cache.
 
-    `ValueError` if no file can be written there.
+    `ValueError` if the directory cannot be written to.
 
     >>> enable_compilation_cache("/dev/null")
     Traceback (most recent call last):
@@ -47,7 +48,7 @@ def enable_compilation_cache(directory: Any = None) -> Path:
         why = f"{shown(str(home))}: {error.strerror or error}"
         raise ValueError(f"compiled programs cannot be kept in {why}; give another directory") from None
     _make_room(folder)
-    # A file that a killed process left half written is another miss, not something to tell.
+    # A file that a killed process left half written counts as a cache miss and needs no warning.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache", UserWarning)
     settings = {
         "jax_compilation_cache_dir": str(folder),
@@ -59,14 +60,14 @@ def enable_compilation_cache(directory: Any = None) -> Path:
 
         for name, value in settings.items():
             jax.config.update(name, value)
-    else:  # which reads them when it is imported, and with them those of the processes that this one starts
+    else:  # JAX reads these variables when it is imported, in this process and in its children
         os.environ.update({name.upper(): str(value) for name, value in settings.items()})
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     return folder
 
 
 def enable_for_command_line() -> None:
-    """The cache of the command line, where neither the user nor the disk is against it."""
+    """Enable the cache of the command line, unless the user has switched it off or the disk refuses it."""
     chosen = os.environ.get(VARIABLE, "")
     if chosen.lower() not in ("off", "0", "no") and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         with contextlib.suppress(ValueError):
@@ -89,7 +90,7 @@ def _version() -> str:
 
 
 def _processor() -> str:
-    """A word for what this processor can do."""
+    """A short hash of the instruction set of this processor."""
     text = f"{platform.machine()} {platform.processor()}"
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -98,7 +99,7 @@ def _processor() -> str:
 
 
 def _make_room(folder: Path, limit: int = _LIMIT) -> None:
-    """Remove the files stored first until half of the limit is left, once there is more than the limit."""
+    """If `folder` holds more than `limit` bytes, remove its oldest files until at most half of `limit` is left."""
     files = []
     for entry in os.scandir(folder):
         with contextlib.suppress(OSError):  # another process has removed it

@@ -1,4 +1,4 @@
-"""How XLA is asked to compile: programs of many small operations, and answers to questions about few numbers."""
+"""Compiler options for XLA: for programs of many small operations, and for calls on small inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy as np
 from gradstarve.ground._arrays import is_concrete
 
 Options = dict[str, Any]
-# Numbers of a question up to which its program runs in less time than it takes to make it fast, at all and by emitters.
+# Input sizes up to which a program compiled without any optimisation (FEW), or without XLA's fusion emitters (MANY), loses
+# less time in running than it saves in compiling.
 FEW, MANY = 4096, 40960
 _SPLIT = "xla_cpu_parallel_codegen_split_count"
 _QUICK: Options = {"xla_cpu_use_fusion_emitters": False}
@@ -25,31 +26,32 @@ def _compiles(options: Options) -> bool:
     try:
         with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
             jax.jit(jnp.sin, compiler_options=options)(np.ones(2, np.float32))
-    except Exception:  # whatever an unknown version makes of them
+    except Exception:  # an unknown version of XLA may raise anything
         return False
     return True
 
 
 @cache
 def _known(*options: tuple[str, Any]) -> Options:
-    """Those of these compiler options that XLA knows."""
+    """The compiler options among `options` that this version of XLA knows."""
     wanted = dict(options)
     return wanted if _compiles(wanted) else {name: value for name, value in options if _compiles({name: value})}
 
 
 def quick_to_compile() -> Options:
-    """Compiler options that cost a program of many small operations half of the time to compile, and that run as fast; none
-    where XLA does not know them."""
+    """Compiler options that halve the compile time of a program of many small operations at equal speed; empty where XLA
+    does not know them."""
     return _known(*_QUICK.items())
 
 
 def quick_jit(jit: Callable[..., Any] = jax.jit, *, few: int = FEW, **keywords: Any) -> Any:
-    """A decorator, `jit` with these keywords, by which what is asked from Python about numbers that are there compiles soon.
+    """A decorator: `jit` with these keywords, which compiles calls from Python on small concrete inputs quickly.
 
-    A question about up to `few` numbers is compiled without optimisation, in a fifth of the time, and one about up to `MANY`
-    without XLA's newer emitters, in half of it. Beyond, inside jit, vmap and grad, on accelerators, and where JAX is told
-    otherwise or XLA does not know these options, `jit` compiles as usual. `few` is 0 for what runs long on few numbers.
-    Rounding differs between the three, so that random draws, whose bits must not depend on their number, keep to `jit`.
+    Inputs of up to `few` numbers are compiled without optimisation, in a fifth of the time, and inputs of up to `MANY`
+    numbers without XLA's newer emitters, in half of the time. Plain `jit` compiles larger inputs, calls inside jit, vmap and
+    grad, calls on accelerators, and all calls where JAX's optimisations are disabled or XLA does not know these options. Set
+    `few` to 0 for a function that runs long on small inputs. Rounding differs between the three ways, so random draws,
+    whose bits must not depend on their number, use plain `jit`.
 
     >>> double = quick_jit()(lambda x: 2 * x)
     >>> float(double(jnp.float32(3.0))), float(jax.jit(double)(3.0))

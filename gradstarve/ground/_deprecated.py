@@ -1,4 +1,4 @@
-"""Old names and old orders of arguments, which work for one version and warn with the new ones."""
+"""Deprecated names and orders of arguments: they work for one more version, with a warning that shows the new form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# Arguments whose kind shows in the value: no number or array passes for one of them.
+# Arguments recognised by their value: no number or array can be mistaken for one of them.
 _IS = {
     "loss": lambda value: isinstance(value, str) or hasattr(value, "residual"),
     "data": lambda value: hasattr(value, "points") and hasattr(value, "weights"),
@@ -25,7 +25,7 @@ _INSIDE = ("gradstarve", "equinox", "jaxtyping", "beartype", "jax", "")
 
 
 def warn_at_caller(message: str, category: type[Warning]) -> None:
-    """A warning that points at the first line that is neither of this library nor of those between it and the caller."""
+    """Issue a warning that points at the first calling line outside this library and the libraries of `_INSIDE`."""
     frame, depth = sys._getframe(), 1
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
         frame, depth = frame.f_back, depth + 1
@@ -33,16 +33,16 @@ def warn_at_caller(message: str, category: type[Warning]) -> None:
 
 
 def warn_deprecated(old: str, new: str) -> None:
-    """A `DeprecationWarning` with the new name, at the line of the user's that has the old one."""
+    """Issue a `DeprecationWarning` that names `new`, at the user's line that uses `old`."""
     warn_at_caller(f"{old} is deprecated and will go in the next version; use {new}", DeprecationWarning)
 
 
 def deprecated(*order: str, **names: str) -> Callable[[Function], Function]:
     """A decorator for a function whose arguments once had another `order`, or other `names` (old=new).
 
-    A call by the old order gives more arguments by position than the function takes, or something else at the place of
-    `data`, `network` or `loss`, or by position what is now given by name. The call is carried out, with a
-    `DeprecationWarning` that shows the new one.
+    A call counts as old if it gives more positional arguments than the function takes, if the argument in the place of
+    `data`, `network` or `loss` is of another kind, or if it gives a keyword-only argument by position. An old call is
+    carried out, with a `DeprecationWarning` that shows the new form.
 
     >>> import warnings
     >>> @deprecated("loss", "t", "norm", layers="depth")
@@ -87,7 +87,7 @@ def _is_old(
     args: tuple[Any, ...], kwargs: dict[str, Any], by_place: list[str], order: tuple[str, ...], needed: set[str]
 ) -> bool:
     if len(args) > len(order) or set(order[: len(args)]) & set(kwargs):
-        return False  # no call of the old kind: the function says what is wrong
+        return False  # not an old call: the function itself reports the mistake
     if len(args) > len(by_place) or set(by_place[: len(args)]) & set(kwargs):
         return True
 
@@ -95,7 +95,7 @@ def _is_old(
         pairs = zip(names, args, strict=False)
         return all(_IS[name](value) if name in _IS else not isinstance(value, str) for name, value in pairs)
 
-    # What is given by name now, by position.
+    # Arguments that are keyword-only now and were given by position.
     moved = (needed - set(by_place)) & set(order[: len(args)])
     if moved:
         return fits(order) and needed <= set(order[: len(args)]) | set(kwargs)

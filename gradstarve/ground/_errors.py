@@ -1,15 +1,15 @@
-"""The two errors that are ours. Everything else that is wrong with an argument is a plain `ValueError`."""
+"""The two exceptions of this library. Any other wrong argument raises a plain `ValueError`."""
 
 
 class HypothesisError(ValueError):
-    """A theorem was asked for outside its hypotheses.
+    """A theorem was applied outside its hypotheses.
 
     The message names the hypothesis, the point or neuron that breaks it, and what to use instead. The three parts
-    are also kept apart, for programs that want to react:
+    are also attributes, for programs that handle the error:
 
     - `hypothesis`: the condition that fails, in words, with its equation number;
     - `where`: the point, pair or neuron that breaks it, with the numbers;
-    - `instead`: what answers the question all the same.
+    - `instead`: the functions that cover the case.
     """
 
     def __init__(self, hypothesis: str, where: str, instead: str) -> None:
@@ -17,7 +17,7 @@ class HypothesisError(ValueError):
         super().__init__(f"{hypothesis}: {where}. Use instead: {instead}.")
 
     def __reduce__(self):
-        # An exception is made again from `args`, which holds the message and not the three parts.
+        # By default, unpickling rebuilds an exception from `args`, which holds the message and not the three parts.
         return type(self), (self.hypothesis, self.where, self.instead), self.__dict__
 
 

@@ -1,6 +1,6 @@
-"""Files that are complete or absent however a process ends, and directories that go again if nothing comes of them.
+"""Files that are complete or absent however a process ends, and directories that are removed again if they stay empty.
 
-Below them: the one writer of JSON, and what a result depends on besides its settings.
+Also here: the writer of JSON, and the versions, device and precision that a result depends on besides its settings.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ _made: list[Path] = []
 
 @contextlib.contextmanager
 def whole(path: Any, name: str | None = None) -> Iterator[Path]:
-    """A path to write to, which becomes `path` when the block ends, and is removed if the block fails or is stopped.
+    """A temporary path to write to; its file is renamed to `path` when the block ends, and removed if the block fails.
 
-    It lies in the same directory under a `name` that nothing else has. What was at `path` stays until then.
+    The temporary file lies in the directory of `path`, under `name` or, by default, a name that no other file has. A file
+    that is already at `path` stays until the block ends.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "numbers.txt"
@@ -37,27 +38,27 @@ def whole(path: Any, name: str | None = None) -> Iterator[Path]:
     ['numbers.txt']
     """
     path = as_path(path)
-    # Nobody's file: with the number of the process and of the file in it, and made by `whole` alone.
+    # A name that no other file has: it contains the number of the process and of the file, and only `whole` makes it.
     part = path.with_name(name or f".{path.name}.gradstarve-{os.getpid()}-{next(_numbers)}.part")
     _unfinished.add(part)
     try:
         yield part
         os.replace(part, path)
     finally:
-        with contextlib.suppress(OSError):  # there is none when all went well, and the directory may be gone as a whole
+        with contextlib.suppress(OSError):  # no file is left after success, and the directory itself may be gone
             part.unlink()
         _unfinished.discard(part)
 
 
 def write_text(path: Any, text: str) -> Path:
-    """Write `text` to `path` in UTF-8 by way of `whole`."""
+    """Write `text` to `path` in UTF-8; the file is complete or absent (see `whole`)."""
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
     return Path(path)
 
 
 def write_bytes(path: Any, content: bytes, name: str | None = None) -> Path:
-    """Write `content` to `path` by way of `whole`, under `name` until the disk has all of it."""
+    """Write `content` to `path` through `whole`, in a file called `name` until the disk has all of it."""
     with whole(path, name) as part, open(part, "wb") as file:
         write_through(file, content)
     return Path(path)
@@ -71,14 +72,14 @@ def write_through(file: BinaryIO, content: bytes) -> None:
 
 
 def as_path(path: Any, name: str = "path") -> Path:
-    """`path` as a `Path`; a `ValueError` that says `name` for what is neither a string nor a path."""
+    """`path` as a `Path`; `ValueError` names the argument `name` if it is neither a string nor a path."""
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"{name} must be a string or a path, got {shown(path)}")
     return Path(path)
 
 
 def make_directory(path: Any) -> Path:
-    """Make the directory `path` with those above it, and remember what was made, for `tidy`. `OSError` if it cannot be.
+    """Make the directory `path` with its parents, and remember the new ones for `tidy`. `OSError` if that fails.
 
     `ValueError` for an empty path, which would be the current directory.
     """
@@ -139,7 +140,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-# What a result is written to: JSON files that are complete or absent, in a directory that is there beforehand.
+# JSON files that are complete or absent, in a directory that is made before the work starts.
 
 
 def write_json(path: Any, value: Any) -> Path:
@@ -155,10 +156,10 @@ def json_text(value: Any) -> str:
 
 
 def output_directory(path: Any) -> Path:
-    """`path` as a directory that exists and can be written to; created if need be, `ValueError` if it cannot be.
+    """`path` as a directory that exists and can be written to; created if need be, `ValueError` if that fails.
 
-    Call it before long work, so that the work is not lost to a mistyped path. `files.tidy` removes it again if it is made
-    here and stays empty.
+    Call this function before long work, so that the work is not lost to a mistyped path. `files.tidy` removes the directory
+    again if this function made it and it stays empty.
     """
     try:
         path = make_directory(path)

@@ -1,8 +1,9 @@
-"""The table of laws: what each is called and where it is declared, known before JAX has started.
+"""The table of laws: the name of each law and the module that declares it, read without importing JAX.
 
 A law is declared once, by a decorator: `@derives(name=..., equation=...)` on the function that derives it, and
-`@register(name=..., equation=...)` on the function that draws problems to try it on. This module finds the declarations by
-reading the sources, so that the command line, its completion, the README and the documentation need no list of their own.
+`@register(name=..., equation=...)` on the function that draws the problems on which the law is verified. This module finds
+the declarations by reading the sources, so that the command line, its completion, the README and the documentation need no
+list of their own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Progress of long work, shown by the host: one display on stderr, a row for everything that runs.
+"""Progress bars for long work: one display on stderr, with a row for each running task.
 
-A row appears when its work has taken two seconds, by a timer and not by the work itself, so that compiling and other long
-calls are seen too; and only on a terminal, so that logs and pipes stay clean.
+A row appears once its task has run for two seconds. A timer opens the row, not the task, so that rows appear during
+compilation and other long calls too. Unless requested, rows appear only on a terminal, so that logs and pipes stay clean.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ PATIENCE_SECONDS = 2.0
 
 
 def is_terminal(stream: Any) -> bool:
-    """Whether `stream`, such as `sys.stderr`, is one that people look at; it may be None or closed, as without a console.
+    """Whether `stream`, such as `sys.stderr`, is a terminal; None and a closed stream, as without a console, are not.
 
     >>> is_terminal(None)
     False
     """
     try:
         return stream is not None and bool(stream.isatty())
-    except (AttributeError, OSError, ValueError):  # no stream of a file, or closed
+    except (AttributeError, OSError, ValueError):  # not a stream of a file, or closed
         return False
 
 
 class Quiet:
-    """A stream to write to without a fear: what it does not take, since it is None, closed or full, is lost.
+    """A wrapper of a stream whose writes never fail: text is dropped where the stream is None, closed or full.
 
     >>> print("lost", file=Quiet(None))
     """
@@ -42,17 +42,17 @@ class Quiet:
 
     @property
     def encoding(self) -> str:
-        """That of the stream, which decides the characters of a progress bar."""
+        """The encoding of the stream, which decides the characters of a progress bar."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        """Write what can be written."""
+        """Write `text` if the stream takes it."""
         with contextlib.suppress(AttributeError, OSError, ValueError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush, if there is something to flush."""
+        """Flush the stream if possible."""
         with contextlib.suppress(AttributeError, OSError, ValueError):
             self._stream.flush()
 
@@ -66,11 +66,11 @@ class Quiet:
 
 
 class Progress:
-    """Where work of `total` units tells how far it is, or just that it goes on if `total` is None; a context manager.
+    """A context manager that reports the progress of a task of `total` units; with `total` None, only that it is running.
 
-    `choice` is what the user said: True or False, a callable taking (done, total), or None for a row on stderr if it is
-    a terminal and the work turns out to take more than two seconds. With `unit`, such as "networks", the row tells how many
-    of them are done a second.
+    `choice` is the user's setting: True or False, a callable taking (done, total), or None for a row on stderr if stderr is
+    a terminal and the task takes more than two seconds. With `unit`, such as "networks", the row shows the number of
+    units finished per second.
     """
 
     def __init__(self, choice: Any, total: int | float | None, label: str, unit: str = ""):
@@ -90,11 +90,11 @@ class Progress:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody looks: on a terminal, or because a row was asked for."""
+        """Whether progress is reported at all: in a row, or to a callable."""
         return self._wanted or self._call is not None
 
     def pieces(self, seconds: float, most: int = 50) -> int:
-        """How many pieces to cut a run into that is thought to take `seconds`: one where no progress is shown."""
+        """How many pieces to cut a run of about `seconds` into, at most `most`; one if no progress is reported."""
         if not self.wanted:
             return 1
         worth = int(seconds / 0.25)
@@ -112,9 +112,9 @@ class Progress:
         return self
 
     def update(self, done: int | float, fresh: bool = True, label: str | None = None) -> None:
-        """`done` units are finished; those finished when `fresh` was last False cost no time and say nothing of the rate.
+        """Report that `done` units are finished; those finished at the last call with `fresh` False are not in the rate.
 
-        `label` replaces that of the row, to tell what is next.
+        `fresh` is False for units that took no time, such as stored ones. `label` replaces the label of the row.
         """
         if not fresh:
             self._begun, self._since = done, time.monotonic()
@@ -148,7 +148,7 @@ class Progress:
 
 
 def say(line: str, markup: bool = False) -> None:
-    """A line on stderr, above the rows if there are any; with `markup`, colours as rich writes them, where there are any."""
+    """Print a line on stderr, above the rows if there are any; with `markup`, rich's tags become colours."""
     from rich.console import Console
 
     console = _display.console or Console(file=_to_stderr())
@@ -156,16 +156,16 @@ def say(line: str, markup: bool = False) -> None:
 
 
 def _to_stderr() -> Any:
-    return Quiet(sys.stderr)  # all that rich asks of a file
+    return Quiet(sys.stderr)  # has all methods of a file that rich uses
 
 
 def stop() -> None:
-    """Take all rows away, for a process that is about to end."""
+    """Remove all rows, for a process that is about to end."""
     _display.stop()
 
 
 class _Display:
-    """All rows together; it is there as long as one of them is."""
+    """The display of all rows; it exists while it has at least one row."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -174,7 +174,7 @@ class _Display:
 
     @property
     def console(self) -> Any:
-        """Where a line must go to come above the rows; None while there are none."""
+        """The console that prints lines above the rows; None while there are no rows."""
         rich = self._rich
         return None if rich is None else rich.console
 
@@ -196,14 +196,14 @@ class _Display:
         with self._lock:
             self._rows.discard(row)
             if self._rich is not None and not self._rows:
-                # In a log file the last state of a row that was asked for is the only line there is.
+                # In a log file the last state of a requested row is the only line printed.
                 self._rich.stop()
                 self._rich = None
             elif self._rich is not None:
                 self._rich.remove_task(row)
 
     def stop(self) -> None:
-        # Not for ever: the thread that is to be stopped may hold the lock.
+        # With a timeout, because the thread that is to be stopped may hold the lock.
         if self._lock.acquire(timeout=0.5):
             try:
                 if self._rich is not None:
@@ -238,7 +238,7 @@ def _rich_display() -> Any:
 
     name, rate = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[rate]}"))
     console = Console(file=_to_stderr())
-    # What is printed meanwhile goes above the rows, but not what is printed into a file or a pipe.
+    # Output to a terminal is printed above the rows; output to a file or a pipe is left alone.
     on_screen = is_terminal(sys.stdout)
     columns = name, BarColumn(bar_width=24), Count(), rate, Clock()
     return RichProgress(*columns, console=console, transient=console.is_terminal, redirect_stdout=on_screen)

@@ -1,7 +1,7 @@
 """How every figure looks: sizes, grid and spines, and colours that the colour-blind can tell apart (Okabe and Ito).
 
 A module that draws takes its settings from `sheet`, its `Figure` from `new_figure`, its colours from the names below, and
-ends with `save`. Matplotlib is imported when a figure is drawn and not before.
+ends with `save`. Matplotlib is imported only when a figure is drawn.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 INK = "#333333"
 """Text beside a figure's title, and lines that matter without being data."""
 NOTE = "#444444"
-"""Titles of panels and what is written into them."""
+"""Titles of panels and text inside panels."""
 GUIDE = "#8A8A8A"
 """Lines at a threshold or an aim, and data that is there for comparison."""
 SHADE = "#B9B9B9"
-"""Areas and lines of what is left out or dead."""
+"""Areas and lines of excluded cases and dead neurons."""
 FAINT = "#E4E4E4"
 """The grid, and areas behind everything."""
 
@@ -38,13 +38,13 @@ DARK = ("#000000", "#5B1A8B", "#004D40", "#A34700")
 """Black, plum, pine and rust, for lines and words on such areas."""
 
 MAP = "YlGnBu"
-"""Colours of a quantity, light to dark; they can be told apart by lightness alone."""
+"""Colour map of a quantity, light to dark, readable by lightness alone."""
 ORDERED = "viridis_r"
-"""Colours of lines that belong to values in an order, light to dark."""
+"""Colour map of lines that belong to ordered values, light to dark."""
 
 DPI = 150
 FORMATS = ("png", "svg", "pdf")
-"""What a figure can be saved as, by the end of its path."""
+"""File formats of a figure, chosen by the ending of its path."""
 
 RC: Any = {
     "font.size": 10,
@@ -75,9 +75,9 @@ _SIZES = ("axes.titlesize", "axes.labelsize", "xtick.labelsize", "ytick.labelsiz
 
 @contextlib.contextmanager
 def sheet(own: bool = False) -> Iterator[None]:
-    """Draw with the settings of this library, and leave the caller's as they were.
+    """Draw with the settings of this library, and restore the caller's settings afterwards.
 
-    With `own` what the caller has changed from Matplotlib's own settings stays as the caller wants it.
+    With `own`, every setting that the caller has changed from Matplotlib's default keeps the caller's value.
     """
     import matplotlib as mpl
 
@@ -86,7 +86,7 @@ def sheet(own: bool = False) -> Iterator[None]:
         plain = mpl.rcParamsDefault
         settings = {name: value for name, value in RC.items() if mpl.rcParams[name] == plain[name]}
         if mpl.rcParams["font.size"] != plain["font.size"]:
-            # Sizes in points follow the font, as those in words do.
+            # Sizes in points scale with the font size, as Matplotlib's sizes in words ("large") do.
             factor = mpl.rcParams["font.size"] / RC["font.size"]
             settings |= {name: RC[name] * factor for name in _SIZES if name in settings}
     with mpl.rc_context(settings):
@@ -94,7 +94,7 @@ def sheet(own: bool = False) -> Iterator[None]:
 
 
 def figure_size(figsize: Any, default: tuple[int | float, int | float]) -> tuple[int | float, int | float]:
-    """`figsize` in inches; without it what the caller has set in `rcParams`, or else `default`.
+    """`figsize` in inches; if None, the size that the caller has set in `rcParams`, or else `default`.
 
     `ValueError` unless it is a pair of positive numbers.
     """
@@ -114,35 +114,35 @@ def figure_size(figsize: Any, default: tuple[int | float, int | float]) -> tuple
 
 
 def line_width(width: int | float) -> float:
-    """`width` in points, in proportion to what the caller has set for lines."""
+    """`width` in points, scaled by the caller's line width over Matplotlib's default."""
     import matplotlib as mpl
 
     return width * mpl.rcParams["lines.linewidth"] / mpl.rcParamsDefault["lines.linewidth"]
 
 
 def text_size(size: int | float) -> float:
-    """`size` in points, in proportion to the font that the caller has set."""
+    """`size` in points, scaled by the caller's font size over Matplotlib's default."""
     import matplotlib as mpl
 
     return size * mpl.rcParams["font.size"] / mpl.rcParamsDefault["font.size"]
 
 
 def paper() -> Any:
-    """The colour of the ground of axes, as the caller has set it: what is inside of an open marker."""
+    """The caller's background colour of axes, which fills open markers."""
     import matplotlib as mpl
 
     return mpl.rcParams["axes.facecolor"]
 
 
 def foreground() -> Any:
-    """The colour of the frame of axes, as the caller has set it: of lines that matter without being data."""
+    """The caller's colour of the frame of axes, for lines that matter without being data."""
     import matplotlib as mpl
 
     return mpl.rcParams["axes.edgecolor"]
 
 
 def axes_for(ax: Any, size: tuple[int | float, int | float]) -> tuple[Any, Any]:
-    """(figure, axes): those of `ax`, or of a new figure of so many inches where it is None."""
+    """(figure, axes): those of `ax`, or, if `ax` is None, those of a new figure of `size` inches."""
     if ax is None:
         figure = new_figure(*size)
         return figure, figure.subplots()
@@ -152,18 +152,18 @@ def axes_for(ax: Any, size: tuple[int | float, int | float]) -> tuple[Any, Any]:
 
 
 def new_figure(width: int | float, height: int | float, layout: Any = "constrained") -> Any:
-    """An empty matplotlib `Figure` of so many inches, without pyplot: its registry and its windows are the caller's."""
+    """An empty matplotlib `Figure` of `width` by `height` inches, made without pyplot: its windows belong to the caller."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout=layout)
 
 
 def headline(figure: Any, first: str, second: str = "", size: int | float = 13) -> None:
-    """Put a bold line over a figure, which says what it shows, and plain lines under it, both broken to its width."""
+    """Write the bold title `first` and the plain lines `second` above a figure, both wrapped to its width."""
     width, height = figure.get_size_inches()
     bold = wrap(first.replace(" = ", "\u00a0=\u00a0"), int(9.6 * width * 13 / size))
     plain = [line for part in second.splitlines() for line in wrap(part.replace(" = ", "\u00a0=\u00a0"), int(12.8 * width))]
-    # The empty lines keep the room that the plain ones take.
+    # The empty lines reserve the space of the plain lines.
     text = "\n".join(bold) + "\n" * len(plain)
     figure.suptitle(text, x=0.012, ha="left", fontsize=size, fontweight="bold", linespacing=1.35)
     below = (0.11 + len(bold) * size * 1.35 / 72) / height
@@ -178,7 +178,7 @@ def signed_map() -> Any:
 
 
 def figure_path(path: Any) -> Path:
-    """`path` as a place a figure can be saved to; `ValueError` for an ending or a directory that makes it none.
+    """`path` as a `Path` that a figure can be saved to; `ValueError` for an unknown ending or a missing directory.
 
     >>> figure_path("error.jpeg")
     Traceback (most recent call last):
@@ -197,7 +197,7 @@ def save(figure: Any, path: Any, dpi: int | float = DPI) -> Path:
     """Save `figure` to `path`, which ends in .png (at `dpi`), or in .svg or .pdf for vectors with their text as text.
 
     The file is complete or absent whenever the process stops, and the same figure gives the same bytes. `ValueError` for
-    other endings, and where there is no such directory.
+    other endings and for a missing directory.
     """
     place = figure_path(path)
     kind = place.suffix.lower().removeprefix(".")
@@ -208,7 +208,7 @@ def save(figure: Any, path: Any, dpi: int | float = DPI) -> Path:
 
 
 def png_bytes(figure: Any, dpi: int | float = DPI) -> bytes:
-    """`figure` as a PNG at `dpi`, for a page that holds its pictures."""
+    """`figure` as a PNG at `dpi`, for a page with embedded images."""
     with sheet(), io.BytesIO() as part:
         figure.savefig(part, format="png", dpi=dpi)
         return part.getvalue()

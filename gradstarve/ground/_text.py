@@ -56,7 +56,7 @@ def shown(value: Any, longest: int = 60) -> str:
 
 
 def which_network(place: Iterable[Any]) -> str:
-    """How a message calls the network at `place` along the batch axes.
+    """The name of the network at index `place` of the batch axes, for messages.
 
     >>> which_network((1, 1)), which_network(())
     ('network [1, 1]', 'the network')
@@ -65,7 +65,7 @@ def which_network(place: Iterable[Any]) -> str:
     return f"network {indices}" if indices else "the network"
 
 
-# What other libraries call the losses, by the letters alone and without "loss" at the end.
+# Names of the losses in other libraries, in lower-case letters only and without "loss" at the end.
 _ALSO_CALLED = {
     "cross-entropy": ("ce", "bce", "xent", "log", "logistic", "binarycrossentropy", "nll", "softmax", "softplus", "sigmoid"),
     "squared": ("mse", "l2", "square", "squarederror", "meansquarederror", "quadratic", "leastsquares", "squaredmargin"),
@@ -122,7 +122,7 @@ def _tagged(rows: Sequence[Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
 
 
 def html_lines(text: str) -> str:
-    """Plain text of several lines as HTML, in the letters of the notebook; tables keep their columns.
+    """Plain text of several lines as HTML in a fixed-width font, so that tables keep their columns.
 
     >>> html_lines("No alarm: 2 < 3.")
     '<pre style="white-space: pre-wrap">No alarm: 2 &lt; 3.</pre>'
@@ -131,16 +131,16 @@ def html_lines(text: str) -> str:
 
 
 def short_repr(self: Any) -> str:
-    """A result on one line: its class and its fields, of which arrays show their shape and results their class.
+    """A result on one line: its class and its fields. Arrays are shown by dtype and shape, other results by class.
 
-    Assigned to `__repr__` where the fields in full would fill a page.
+    Assigned to `__repr__` of results whose full fields would fill a page.
     """
     parts = [f"{name}={_brief(value)}" for name, value in _public_fields(self)]
     return f"{type(self).__name__}({', '.join(parts)})"
 
 
 def _public_fields(thing: Any) -> list[tuple[str, Any]]:
-    """The fields of a dataclass, class variables not among them, with their values."""
+    """The public fields of a dataclass with their values, without class variables."""
     names = [field.name for field in fields(thing)] if is_dataclass(thing) else []
     return [(name, getattr(thing, name, None)) for name in names if not name.startswith("_")]
 
@@ -158,7 +158,7 @@ def _brief(value: Any) -> str:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether an array of no axes is a number that can be looked at: not traced, and no random key."""
+    """Whether an array without axes holds a known number: not a traced value, and not a random key."""
     try:
         float(value)
     except Exception:
@@ -167,16 +167,16 @@ def is_plain(value: Any) -> bool:
 
 
 def fields_html(thing: Any) -> str:
-    """A result as a table of its fields for a notebook: small arrays with their numbers, others with their shape.
+    """A result as an HTML table of its fields: small arrays with their numbers, larger ones with their shape.
 
     Assigned to `_repr_html_`.
     """
     rows = [("field", "value")]
-    rows += [(name, _told(value)) for name, value in _public_fields(thing)]
+    rows += [(name, _cell(value)) for name, value in _public_fields(thing)]
     return f"<p><b>{escape(type(thing).__name__)}</b></p>" + html_table(rows)
 
 
-def _told(value: Any) -> str:
+def _cell(value: Any) -> str:
     size = getattr(value, "size", None)
     if hasattr(value, "dtype") and isinstance(size, int) and 0 < size <= 8 and hasattr(value, "tolist"):
         try:
@@ -187,7 +187,7 @@ def _told(value: Any) -> str:
 
 
 def table_text(rows: Sequence[Sequence[str]]) -> str:
-    """`rows` of strings, the header first, as a plain table: first column to the left, the others to the right.
+    """`rows` of strings, the header first, as a plain table: first column left-aligned, the others right-aligned.
 
     >>> print(table_text([("loss", "gap"), ("hinge", "1e-14")]))
     loss     gap
@@ -215,10 +215,10 @@ def csv_text(rows: Sequence[Sequence[str]]) -> str:
 
 
 def to_jsonable(value: Any) -> Any:
-    """`value` in what JSON knows: arrays become nested lists, and inf, -inf and nan the strings of these names.
+    """`value` in plain JSON types: arrays become nested lists, and inf, -inf and nan the strings of these names.
 
-    Mappings, lists, tuples, NumPy and JAX arrays and numbers, strings, booleans and None are taken;
-    anything else is a `ValueError` that names it.
+    Mappings, lists, tuples, NumPy and JAX arrays and numbers, strings, booleans and None are accepted;
+    `ValueError` names any other type.
 
     >>> import numpy as np
     >>> to_jsonable({"gap": np.float32(0.5), "t": np.array([1.0, np.inf])})
@@ -230,7 +230,7 @@ def to_jsonable(value: Any) -> Any:
         return {str(key): to_jsonable(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [to_jsonable(entry) for entry in value]
-    import numpy as np  # here: the help of a command does without it
+    import numpy as np  # imported here, because the help of a command needs no NumPy
 
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else str(float(value))

@@ -1,4 +1,4 @@
-"""The ground floor: data, networks, losses, dynamics, and the learning-curve contract. Solves and trains nothing."""
+"""The problem to solve or simulate: data, networks, losses, dynamics, and the learning-curve contract of the results."""
 
 from gradstarve.problem import _datasets as datasets
 from gradstarve.problem._curve import (

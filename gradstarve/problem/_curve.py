@@ -1,7 +1,7 @@
-"""What theory and simulation both give back: a learning curve.
+"""The learning curve: the type of result that theory and simulation share.
 
-`LearningCurve` is the contract; `NetworkCurve` is a network on data, `ModeCurve` one class alone. What a curve shows of
-itself, its figure and its tables, is in `_views`. Below them: the mode, one class along one direction.
+`LearningCurve` is the contract; `NetworkCurve` is the curve of a network on data, `ModeCurve` that of one class alone. The
+figure and the tables of a curve are in `_views`. Also here: the mode, one class along one direction.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from gradstarve.problem._losses import Loss
 
 
 class LearningCurve(eqx.Module):
-    """The contract of every curve, of theory and of training: how logits, error and loss move, and when they are low enough.
+    """The contract of every curve, of theory and of training: logits, error and loss at t, and the t at which they are low.
 
-    t is time for flows and the step number for descent, a scalar or an array of any shape. With no argument a curve
-    that was recorded gives its whole grid; theory has no grid and wants a t.
+    t is time for flows and the step number for descent, a scalar or an array of any shape. Without an argument a recorded
+    curve gives its whole grid; a curve of theory has no grid and needs a t.
     """
 
-    # One line, and a table in a notebook, in place of all arrays of all fields.
+    # One line, or a table in a notebook, instead of all arrays of all fields.
     __repr__ = short_repr
     _repr_html_ = fields_html
 
-    if TYPE_CHECKING:  # a field of some curves, which a property of the base would hide
+    if TYPE_CHECKING:  # a field of some curves, which a property of the base class would hide
 
         @property
         def loss_function(self) -> Loss:
@@ -56,7 +56,7 @@ class LearningCurve(eqx.Module):
         raise NotImplementedError
 
     def margins(self, t=None) -> Float[Array, "..."]:
-        """m_i at t: [*batch, *t.shape, n]. y_i f(x_i), and for K classes that of the true class against all others."""
+        """m_i at t: [*batch, *t.shape, n]. y_i f(x_i); for K classes, the margin of the true class against all others."""
         raise NotImplementedError
 
     def error(self, t=None) -> Float[Array, "..."]:
@@ -68,15 +68,15 @@ class LearningCurve(eqx.Module):
         raise NotImplementedError
 
     def mistakes(self, t=None) -> Float[Array, "..."]:
-        """The weight of the points whose label does not lead (two classes: m_i <= 0): [*batch, *t.shape]. A draw is one."""
+        """The weight of the points whose true label does not lead (two classes: m_i <= 0): [*batch, *t.shape]."""
         raise NotImplementedError
 
     def time_to_error(self, error, max_steps: int = 1_000_000) -> Float[Array, "..."]:
-        """The first t with an error of at most `error`, 0 < error < 1: [*batch, *error.shape]; inf if there is none.
+        """The first t with an error of at most `error`, 0 < error < 1: [*batch, *error.shape]; inf if there is no such t.
 
-        0 if the curve starts there. Exact in theory; of a recorded run the first record. `max_steps`: how far a law of
-        descent is followed, which has no end to look at. Hinge and squared loss stop at a margin of 1, an error of 0.269:
-        lower ones they may never reach.
+        0 if the curve starts at or below `error`. Exact in theory; in a recorded run the first such record. `max_steps`: the
+        number of steps after which a law of descent gives up. Hinge and squared loss stop at a margin of 1, an error of
+        0.269: they may never reach a lower error.
         """
         level = jnp.asarray(error_level(error, self._dtype))
         return self._time_to("error", level, positive_int("max_steps", max_steps))
@@ -84,7 +84,7 @@ class LearningCurve(eqx.Module):
     def time_to_loss(self, loss, max_steps: int = 1_000_000) -> Float[Array, "..."]:
         """The first t with a loss of at most `loss`: [*batch, *loss.shape]; otherwise as `time_to_error`.
 
-        `ValueError` for a `loss` below the `least` value of the loss of the curve.
+        `ValueError` for a `loss` below `loss_function.least`.
         """
         level = as_goal("loss", loss, self._dtype)
         least = self.loss_function.least
@@ -106,14 +106,14 @@ class LearningCurve(eqx.Module):
         scale: str = "linear",
         networks: int = 6,
     ) -> Any:
-        """The curve as a matplotlib `Figure`, saved to `path` (.png, .svg, .pdf) if there is one.
+        """The curve as a matplotlib `Figure`, saved to `path` (.png, .svg, .pdf) if given.
 
         - `what`: "error", "loss", "mistakes", or "margins" (the mean of each class);
-        - `t`: times or steps; by default the record of a run, and for theory until most of the loss is gone;
-        - `ax`: axes to draw into; without them a figure of `figsize` inches (6.4 x 4) is made that needs no display;
-        - `title`: above the axes; `label`: what the legend calls the curve; `scale`: of the t axis, "linear" or "log";
-        - `networks`: up to so many of a batch are drawn as thin lines. A batch has its median as a thick line, with the
-          10 to 90 % quantiles as a band.
+        - `t`: times or steps; by default the grid of a recorded run, and for theory until most of the loss is gone;
+        - `ax`: axes to draw into; by default a new figure of `figsize` inches (6.4 x 4), which needs no display;
+        - `title`: above the axes; `label`: the curve's name in the legend; `scale`: of the t axis, "linear" or "log";
+        - `networks`: how many networks of a batch are drawn as thin lines, at most. The median of a batch is a thick line,
+          and the 10 to 90 % quantiles are a band.
 
         Sizes, fonts and colours that you have set in Matplotlib stay yours. `ValueError` names an unknown option.
         """
@@ -122,10 +122,10 @@ class LearningCurve(eqx.Module):
         return draw(self, path, what, t=t, ax=ax, title=title, figsize=figsize, label=label, scale=scale, networks=networks)
 
     def to_pandas(self, t: Any = None, what: str = "curve") -> Any:
-        """A `pandas.DataFrame`, its index named: "network" (one for each batch axis), "time" or "step", and "point".
+        """A `pandas.DataFrame` with the index levels "network" (one for each batch axis), "time" or "step", and "point".
 
         `what`: "curve" for error, loss and mistakes, a row for each network and t; "points" for label, weight, logit and
-        margin of each point as well; "events" for those of exact hinge training, their kinds by name. `t` as in `logits`.
+        margin, a row for each point too; "events" for the events of exact hinge training. `t` as in `logits`.
         Needs pandas: pip install 'gradstarve[sweep]'.
         """
         from gradstarve.problem._views import frame
@@ -142,7 +142,7 @@ class LearningCurve(eqx.Module):
 
         return labelled(self, t)
 
-    # What a kind of curve says of itself.
+    # Defined by each kind of curve.
 
     @property
     def _batch(self) -> tuple[int, ...]:
@@ -170,7 +170,7 @@ class NetworkCurve(LearningCurve):
     loss_function: eqx.AbstractVar[Loss]  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
 
     def margins(self, t=None) -> Float[Array, "..."]:
-        """m_i at t: [*batch, *t.shape, n]. y_i f(x_i), and for K classes that of the true class against all others."""
+        """m_i at t: [*batch, *t.shape, n]. y_i f(x_i); for K classes, the margin of the true class against all others."""
         return self.data.margins(self.logits(t))
 
     def error(self, t=None) -> Float[Array, "..."]:
@@ -182,17 +182,17 @@ class NetworkCurve(LearningCurve):
         return self._measured("loss", self.margins(t))
 
     def mistakes(self, t=None) -> Float[Array, "..."]:
-        """The weight of the points whose label does not lead (two classes: m_i <= 0): [*batch, *t.shape]. A draw is one."""
+        """The weight of the points whose true label does not lead (two classes: m_i <= 0): [*batch, *t.shape]."""
         return jnp.sum(self.data.weights * (self.data.leads(self.logits(t)) <= 0), axis=-1)
 
     def _measured(self, what: str, margins, weights=None):
-        """Error or loss at margins [..., n], of points of these weights; None are those of the data."""
+        """Error or loss at margins [..., n] of points with these `weights`, by default those of the data."""
         each = jax.nn.sigmoid(-margins) if what == "error" else self.loss_function.value(margins)
         return jnp.sum((self.data.weights if weights is None else weights) * each, axis=-1)
 
 
 class ModeCurve(LearningCurve):
-    """The contract of the curve of one class alone, of weight 1: everything follows from `.logit(t)`, its margin.
+    """The contract of the curve of one class alone, of weight 1: everything follows from `.logit(t)`, the margin.
 
     `.logits(t)` and `.margins(t)` are [*batch, *t.shape, 1], `.error(t)`, `.loss(t)`, `.mistakes(t)` [*batch, *t.shape].
     """
@@ -202,11 +202,11 @@ class ModeCurve(LearningCurve):
         raise NotImplementedError
 
     def logits(self, t=None) -> Float[Array, "..."]:
-        """u(t) as that of the only point, [*batch, *t.shape, 1]."""
+        """u(t) as the logit of the only point, [*batch, *t.shape, 1]."""
         return self.logit(given(t))[..., None]
 
     def margins(self, t=None) -> Float[Array, "..."]:
-        """u(t) as that of the only point, [*batch, *t.shape, 1]."""
+        """u(t) as the margin of the only point, [*batch, *t.shape, 1]."""
         return self.logits(t)
 
     def error(self, t=None) -> Float[Array, "..."]:
@@ -223,10 +223,10 @@ class ModeCurve(LearningCurve):
         return jnp.where(found <= 0, jnp.ones_like(found), 0)
 
     def time_to_error(self, error, max_steps: int = 1_000_000) -> Float[Array, "..."]:
-        """The first t with an error of at most `error`, 0 < error < 1: at the logit log((1 - e)/e) (6.1).
+        """The first t with an error e of at most `error`, 0 < error < 1: at the logit log((1 - e)/e) (6.1).
 
-        [*batch, *error.shape]; 0 if the curve starts there, inf if it never gets there or, of descent, not within
-        `max_steps`. Hinge loss stops once u >= 1, and squared loss tends to u = 1, an error of 0.269: lower errors may be
+        [*batch, *error.shape]; 0 if the curve starts at or below `error`, inf if it never reaches it (in descent: not within
+        `max_steps`). Hinge loss stops once u >= 1, and squared loss tends to u = 1, an error of 0.269: lower errors may be
         out of reach.
         """
         return self._time_to_margin(error_to_logit(error, self._dtype), max_steps)
@@ -240,14 +240,14 @@ class ModeCurve(LearningCurve):
 
 
 def given(t: Any) -> Any:
-    """`t`, and a `ValueError` where there is none."""
+    """`t` unchanged; `ValueError` for None, for a curve that has no grid."""
     if t is None:
         raise ValueError("theory holds at every t and records none: give t, for example trajectory.grid")
     return t
 
 
 def error_level(error: Any, dtype: Any) -> Any:
-    """`error` in this precision, after checking 0 < e < 1; of NumPy where it can be looked at."""
+    """`error` as an array of `dtype`, of NumPy if it is known and of JAX if it is traced; `ValueError` unless 0 < e < 1."""
     level = readable("error", error)
     if not is_concrete(level):
         return jnp.asarray(level, dtype)
@@ -262,7 +262,7 @@ def error_to_logit(error: Any, dtype: Any) -> Array:
     level = error_level(error, dtype)
     if not isinstance(level, np.ndarray):
         return jnp.log1p(-level) - jnp.log(level)
-    # Numbers that can be looked at are few, and NumPy is done with them before JAX has begun.
+    # Known inputs are small: NumPy is faster than a JAX dispatch.
     return jnp.asarray(np.log1p(-level) - np.log(level))
 
 
@@ -270,13 +270,13 @@ def error_to_logit(error: Any, dtype: Any) -> Array:
 
 
 class Mode(eqx.Module):
-    """A class of total weight p = `frequency` at norm r = `norm` along a unit vector xh, in its own orientation.
+    """A class of total weight p = `frequency` at norm r = `norm` along a unit vector xh, with signs that favour the class.
 
-    Neuron j enters by a_j = w_j . xh and z_j (for the class y = -1 with its sign turned), so that the logit in favour
+    Neuron j enters through a_j = w_j . xh and z_j (-z_j for the class y = -1), so that the logit in favour
     of the class is u = r sum_j (a_j)_+ z_j. Shapes: `a` and `z` [*batch, h], `frequency` and `norm` [] or [*batch]; one
-    float dtype. A neuron with a_j <= 0 does not see the class and stays where it is. Each class of orthogonal data is
-    such a mode. `ValueError` for shapes that do not fit, h = 0, p <= 0, p > 1, r <= 0, and entries that are not
-    finite or that are subnormal, which compiled code takes for 0, or p r is.
+    float dtype. A neuron with a_j <= 0 is inactive on the class and does not move. Each class of orthogonal data is
+    a mode. `ValueError` for shapes that do not fit, h = 0, p <= 0, p > 1, r <= 0, and for entries or a product p r that are
+    not finite or are subnormal (compiled code flushes subnormal numbers to 0).
 
     >>> mode = Mode(frequency=0.5, norm=1.0, a=[0.1, 0.2], z=[0.1, -0.1])
     >>> round(float(mode.logit), 6)
@@ -316,7 +316,7 @@ class Mode(eqx.Module):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The axes in front of the neurons'."""
+        """The batch axes, in front of the axis of neurons."""
         return self.a.shape[:-1]
 
     @property

@@ -1,6 +1,4 @@
-"""Labelled, weighted points, and the geometry the theorems ask about.
-
-Below them: points of K classes.
+"""Labelled, weighted points, and the geometric hypotheses of the theorems. Also here: points of K classes.
 """
 
 from __future__ import annotations
@@ -38,8 +36,8 @@ class Dataset(eqx.Module):
 
     Inside jit, grad and vmap: weights may be traced, and are checked when the program runs. Lists and NumPy arrays stay
     known there, so that the geometry of such points can be read; `jnp.array([...])` inside jit is traced. Traced points
-    have a known geometry where `directions` [n, d] gives known vectors (of any length) along them, x_i = |x_i| d_i / |d_i|:
-    the norms alone are traced then. Of points that are known, `directions` is checked and not kept.
+    have a known geometry if `directions` [n, d] gives known vectors (of any length) along them, x_i = |x_i| d_i / |d_i|:
+    then only the norms are traced. For known points, `directions` is checked and not kept.
 
     >>> data = Dataset(points=[[1.0, 0.0], [-2.0, 0.0]], labels=[1, -1])
     >>> data.weights.tolist()
@@ -51,7 +49,7 @@ class Dataset(eqx.Module):
     points: Float[Array, "n d"]
     labels: Float[Array, " n"]
     weights: Float[Array, " n"]
-    # Unit vectors along traced points, as numbers that a compiled program can be looked up by; None for known points.
+    # Unit vectors along traced points, as hashable numbers (a part of the key of a compiled program); None for known points.
     directions: tuple[tuple[float, ...], ...] | None = eqx.field(static=True)
 
     def __init__(self, points, labels, weights=None, directions=None) -> None:
@@ -87,7 +85,7 @@ class Dataset(eqx.Module):
                 raise ValueError(f"weights must be > 0, got weights[{bad[0]}] = {value}; leave such points out")
             check_sum_is_one("weights", weights)
         else:
-            # Beside the rounding of the weights themselves, the sum is rounded here, and they come out of a computation.
+            # A wider tolerance than for known weights: traced weights are results of a computation, and the sum is rounded.
             slack = 32 * n**0.5 * float(jnp.finfo(weights.dtype).eps)
             weights = eqx.error_if(weights, weights <= 0, "weights must be > 0; leave other points out")
             bad = jnp.abs(jnp.sum(weights) - 1) > slack
@@ -117,11 +115,11 @@ class Dataset(eqx.Module):
         return self.labels * outputs
 
     def leads(self, outputs: Float[Array, "..."]) -> Float[Array, "..."]:
-        """By how much the true label leads, [..., n]: a mistake where it is <= 0. With two classes, the margin."""
+        """The lead of the true label over the other one, [..., n], which is the margin: a lead <= 0 is a mistake."""
         return self.margins(outputs)
 
     def separability(self) -> Separability:
-        """Which of the geometric hypotheses of the theorems hold, and which pair of points breaks each other one.
+        """Which geometric hypotheses of the theorems hold, and the pair of points that breaks each of the others.
 
         `ValueError` where points or labels are traced (and the points have no known `directions`).
         """
@@ -143,13 +141,13 @@ class Dataset(eqx.Module):
 
     @property
     def zero_points(self) -> np.ndarray:
-        """The indices of points at the origin, which have no direction, and at which every output is and stays 0."""
+        """The indices of points at the origin, which have no direction, and where every output is 0 at all times."""
         return np.flatnonzero(~self._known_directions().any(axis=1))
 
     def ray(self, label: int) -> Ray | None:
-        """The direction of class `label` (±1), that of its longest point, and what lies on it; None without points.
+        """The direction of class `label` (±1), taken from its longest point, with norms and weight; None for an empty class.
 
-        `HypothesisError` for a class with a point at the origin only; `ValueError` for traced points without `directions`.
+        `HypothesisError` for a class with all points at the origin; `ValueError` for traced points without `directions`.
 
         >>> Dataset([[3.0, 4.0]], [1]).ray(1).direction.round(3).tolist()
         [0.6, 0.8]
@@ -179,15 +177,16 @@ class Dataset(eqx.Module):
     def with_bias(self, feature=1.0) -> Dataset:
         """The same problem with one more coordinate, beta = `feature` at every point: x -> (x, beta), [n, d + 1].
 
-        A network of d + 1 inputs on it is one of d inputs with biases, w . x + beta w_(d+1); each of its neurons trains its
-        own. Labels and weights are kept. `feature` is a finite number (`ValueError` otherwise), which may be traced; with 0
-        no step moves the new weights.
+        On these points a network of d + 1 inputs is a network of d inputs with a trained bias for each neuron:
+        w . x + beta w_(d+1). Labels and weights are kept. `feature` is a finite number (`ValueError` otherwise), which may
+        be traced; with `feature` = 0 no step moves the new weights.
 
         One class along one direction at distance r stays one mode, of norm sqrt(r^2 + beta^2). Antipodal classes at r_+ and
-        r_- are at cos = (beta^2 - r_+ r_-)/sqrt((beta^2 + r_+^2)(beta^2 + r_-^2)), and orthogonally separable iff
-        r_+ r_- >= beta^2 (23.1): `theory.biased_cosine`, and `theory.death_probability` for the neurons that die there.
+        r_- have cos = (beta^2 - r_+ r_-)/sqrt((beta^2 + r_+^2)(beta^2 + r_-^2)) between them, and are orthogonally
+        separable iff r_+ r_- >= beta^2 (23.1). See `theory.biased_cosine`, and `theory.death_probability` for the share of
+        neurons that die.
 
-        Of traced points the directions are known as they were for `feature` = 0 only: others depend on the traced norms.
+        Traced points keep their known directions only for `feature` = 0: otherwise the directions depend on traced norms.
 
         >>> data = Dataset([[2.0, 0.0], [-1.0, 0.0]], [1, -1]).with_bias(0.5)
         >>> data.points.tolist(), data.separability().orthogonally_separable
@@ -206,10 +205,10 @@ class Dataset(eqx.Module):
         return Dataset(points, self.labels, self.weights, directions)
 
     def means(self) -> Dataset:
-        """The weighted mean of the points of each class, with the weight of the class: one point or two, + first.
+        """The weighted mean of the points of each class, with the weight of the class: one point per class, class + first.
 
-        `solve(data.means(), network, loss).on(data)` is the law of the means on the points themselves. `ValueError` for
-        traced labels; `HypothesisError` for a class whose points cancel.
+        `solve(data.means(), network, loss).on(data)` evaluates the law of the means at the original points. `ValueError` for
+        traced labels; `HypothesisError` for a class whose mean is 0 up to rounding.
 
         >>> data = Dataset([[1.0, 1.0], [3.0, -1.0], [-1.0, 0.0]], [1, 1, -1], [0.25, 0.25, 0.5])
         >>> data.means().points.tolist(), data.means().weights.tolist()
@@ -241,7 +240,7 @@ class Dataset(eqx.Module):
     def reduce(self) -> Reduction:
         """The same problem in the fewest numbers: repeated points merged, coordinates in the span of the data.
 
-        Training commutes with it: the part of every w_j orthogonal to the data never moves. See `Reduction`.
+        Training commutes with this reduction: the part of every w_j orthogonal to the data never moves. See `Reduction`.
         """
         return _reduce(self)
 
@@ -249,8 +248,8 @@ class Dataset(eqx.Module):
 @dataclass(frozen=True, eq=False, repr=False)
 class Ray:
     """One class: its `label`, the `norms` of its points [m] and a unit `direction` [d] in float64, and its total weight
-    `frequency`. All of the class lies on the direction where `Separability.shared_direction` holds. Norms of traced points
-    are traced."""
+    `frequency`. All points of the class lie along `direction` if `Separability.shared_direction` holds. Norms of traced
+    points are traced."""
 
     __repr__ = short_repr
 
@@ -261,7 +260,7 @@ class Ray:
 
     @property
     def norm(self) -> float | Float[Array, ""]:
-        """The largest of `norms`: r, where they are all one; of traced norms the first."""
+        """The largest of `norms`, which is r if all of them are equal; the first one if the norms are traced."""
         return float(np.max(self.norms)) if is_concrete(self.norms) else jnp.asarray(self.norms)[0]
 
 
@@ -269,9 +268,9 @@ class Ray:
 class Breach:
     """A pair of points that breaks a property: their indices, and the cosine of their angle times their labels.
 
-    `tilt`: the angle between the lines through 0 and the two points, in radians, which still tells them apart where the
-    cosine is 1 or -1 to all of its digits. A point at the origin is a pair with itself, of cosine 0; a missing class is a
-    pair of one point with itself, of cosine NaN.
+    `tilt`: the angle between the lines through 0 and the two points, in radians, which still separates the lines if the
+    cosine rounds to 1 or -1. A point at the origin is reported as a pair with itself and cosine 0, a missing class as a pair
+    of one point with itself and cosine NaN.
     """
 
     first: int
@@ -299,12 +298,12 @@ class Breach:
 class Separability:
     """What `Dataset.separability()` found. A property holds iff its entry of `breaches` is None.
 
-    - `orthogonally_separable`: y_i y_k x_i.x_k > 0 inside a class and <= 0 across (section 2);
-    - `orthogonal`: besides, every product across the classes is 0;
+    - `orthogonally_separable`: y_i y_k x_i.x_k > 0 inside a class, and x_i.x_k <= 0 across the classes (section 1);
+    - `orthogonal`: in addition, x_i.x_k = 0 across the classes;
     - `antipodal`: the points of each class share a direction, and the two directions are opposite;
     - `shared_direction`: the points of each class share a direction.
 
-    Products are compared with 0 up to the rounding of the points' dtype. With a point at the origin none of them holds.
+    Products are compared with 0 up to the rounding of the points' dtype. No property holds if a point is at the origin.
     """
 
     orthogonally_separable: bool
@@ -337,7 +336,7 @@ _GEOMETRY = (
 
 
 def row_norms(points: np.ndarray) -> np.ndarray:
-    """|x_i| of the rows [n], also where the squares of the coordinates are no floats."""
+    """|x_i| of the rows [n], also where the squares of the coordinates overflow or underflow."""
     largest = np.max(np.abs(points), axis=1, initial=0.0)
     return largest * np.linalg.norm(_scaled(points, largest), axis=1)
 
@@ -380,7 +379,7 @@ def _check_along(points: Array, directions) -> tuple[Array, np.ndarray]:
 
 def _separability(points: np.ndarray, labels: np.ndarray, eps: float) -> Separability:
     norms, unit = row_norms(points), _units(points)
-    if (norms == 0).any():  # it has no direction, so that nothing here holds
+    if (norms == 0).any():  # a point at the origin has no direction, so no property holds
         zero = int(np.argmin(norms))
         return _found(dict.fromkeys(_PROPERTIES, Breach(zero, zero, 0.0)))
     signed = (unit @ unit.T) * np.outer(labels, labels)
@@ -443,7 +442,7 @@ class Reduction(eqx.Module):
         return TwoLayerReLU(w, network.z, network.slope)
 
     def restore(self, small: TwoLayerReLU, start: TwoLayerReLU) -> TwoLayerReLU:
-        """The full network that trained to `small` from `start`: the part of `start.w` off the span is kept."""
+        """The full network that trained from `start` to `small`: the part of `start.w` orthogonal to the span is kept."""
         moved = small.w - self.reduce(start).w
         w = start.w + jnp.einsum("...k,kd->...d", moved, self.basis, precision="highest")
         return TwoLayerReLU(w, small.z, start.slope)
@@ -454,7 +453,7 @@ class Reduction(eqx.Module):
 
 
 def distinct(data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every point with its label once: (their first places, rising [m], which of them point i is [n], their weights [m]).
+    """The distinct labelled points: (their first indices, rising [m]; the one that point i equals [n]; their weights [m]).
 
     >>> [found.tolist() for found in distinct(Dataset([[2.0], [-1.0], [2.0]], [1, -1, 1], [0.25, 0.5, 0.25]))]
     [[0, 1], [0, 1, 0], [0.5, 0.5]]
@@ -471,7 +470,7 @@ def _reduce(data: Dataset) -> Reduction:
     dtype = data.points.dtype
     kept, index, weights = distinct(data)
     points = np.asarray(data.points, np.float64)[kept]
-    # Directions count by their size relative to the point's own, so that a tiny point keeps its direction.
+    # The rank is that of the unit vectors, so that a tiny point keeps its direction.
     unit = _units(points)
     _, strengths, rows = np.linalg.svd(unit, full_matrices=False)
     rank = max(1, int((strengths > max(unit.shape) * strengths[0] * float(jnp.finfo(dtype).eps)).sum()))
@@ -480,15 +479,15 @@ def _reduce(data: Dataset) -> Reduction:
     return Reduction(small, jnp.asarray(basis, dtype), jnp.asarray(index))
 
 
-# Points of K classes, and what a margin is for them.
+# Points of K classes, and their margins.
 
 
 class ClassDataset(eqx.Module):
     """Points x_i in R^d of the classes c_i in 0, ..., K-1, with weights q_i > 0 that sum to 1; for softmax networks.
 
     `points`: [n, d], `classes`: [n] whole numbers, `weights`: [n], or None for equal ones. K is the network's number of
-    outputs, and may exceed what occurs. `ValueError` for classes that are negative or not whole, and for what `Dataset`
-    refuses of points and weights.
+    outputs, and may exceed the number of classes in the data. `ValueError` for classes that are negative or not whole, and
+    for points and weights that `Dataset` refuses.
 
     >>> data = ClassDataset(points=[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], classes=[0, 1, 2])
     >>> outputs = jnp.array([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [3.0, 0.0, 0.0]])
@@ -531,8 +530,8 @@ class ClassDataset(eqx.Module):
     def margins(self, outputs: Float[Array, "..."]) -> Float[Array, "..."]:
         """m_i = f_c - log sum_(k != c) e^(f_k), [..., n], of the `outputs` [..., n, K].
 
-        With it softmax cross-entropy is log(1 + e^-m) and the probability of the true class sigmoid(m), as for two
-        classes.
+        With this margin, softmax cross-entropy is log(1 + e^-m) and the probability of the true class is sigmoid(m), as for
+        two classes.
         """
         own, others = self._split(outputs)
         return own - jax.nn.logsumexp(others, axis=-1)

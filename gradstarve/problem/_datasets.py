@@ -1,7 +1,4 @@
-"""Ready-made problems: the separable geometries of section 1 in any dimension.
-
-Two handwritten digits are here too.
-"""
+"""Ready-made datasets: the separable geometries of section 1 in any dimension, features, handwritten digits, user files."""
 
 from __future__ import annotations
 
@@ -36,8 +33,8 @@ from gradstarve.problem._data import ClassDataset, Dataset
 
 # Two handwritten digits as a problem of two classes: 1797 real images of 8 x 8 pixels that come with scikit-learn.
 #
-# Frequency, brightness and a bright patch can be changed for one class alone, so that the laws of sections 3, 6 and 10 meet
-# data that fulfil none of their hypotheses.
+# Frequency, brightness and a bright patch can be set for each class, to test the laws of sections 3, 6 and 10 on data that
+# fulfil none of their hypotheses.
 
 SIDE = 8
 """Pixels along an edge; images are rows of SIDE * SIDE, line by line from the top left."""
@@ -46,14 +43,14 @@ PATCH = 2
 
 
 class TwoDigits(NamedTuple):
-    """What `digits` gives: `train` and `test` without a shared image; class + is the first digit of the pair.
+    """The result of `digits`: `train` and `test` share no image; class + is the first digit of the pair.
 
     - `train`: n images, of which `patched` [n] (bool) carry the patch, all of them of class +;
     - `test`: images without a patch, in equal weights;
     - `test_patched`: the images of class + of `test`, each with the patch;
-    - `centre`: [64], what was subtracted from the pixels, 0 without centring.
+    - `centre`: [64], the image subtracted from all images, 0 without centring.
 
-    Class + stands first in all of them.
+    Points of class + come first in each dataset.
     """
 
     train: Dataset
@@ -84,18 +81,18 @@ def digits(
 ) -> TwoDigits:
     """Two digits of scikit-learn's `load_digits`, some 180 images each, as labels +1 (`pair`[0]) and -1 (`pair`[1]).
 
-    Pixels are scaled to [0, 1] and rows are images of 64. Of each class the share `train`, drawn by `key`, is trained
-    on, the rest is `test`; sizes do not depend on the key.
+    Pixels are scaled to [0, 1]; each row is an image of 64 pixels. The share `train` of each class, drawn by `key`, is the
+    training set, and the other images are the test set; the sizes do not depend on the key.
 
     - `frequencies`: weights p of the two classes with sum 1, spread evenly over their images; None: equal over images;
-    - `brightness`: factor of the images of each class, in training and test: it multiplies their norms;
+    - `brightness`: a factor for the images of each class, in training and test, which multiplies their norms;
     - `patch`: share of the training images of class + whose top left 2 x 2 pixels are set to `patch_value` (1 is white);
-      for one key the images patched at a lower share are among those at a higher one;
-    - `centred`: subtract the midpoint of the two class means of the training images, patch and all, before `brightness`
+      with the same key, the images patched at a lower share are among those patched at a higher share;
+    - `centred`: subtract the midpoint of the two class means of the training images (patches included) before `brightness`
       multiplies: at equal brightness the class means are opposite, as in antipodal data, with noise around them. Brightness
-      then is contrast against the midpoint.
+      is then contrast against the midpoint.
 
-    `ValueError` for anything else than two different digits, shares outside (0, 1) and [0, 1]; `ImportError` without
+    `ValueError` unless `pair` is two different digits, `train` is in (0, 1) and `patch` in [0, 1]; `ImportError` without
     scikit-learn. Source of the images: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI.
 
     >>> data = digits((3, 8), patch=0.9, centred=True)
@@ -127,7 +124,7 @@ def digits(
 
     def dataset(parts, labels, weights=None):
         points = np.concatenate([factor * (part - centre) for factor, part in zip(factors, parts, strict=False)])
-        # In JAX's own precision, without the warning for float64 arrays: the user has not chosen the precision of these.
+        # In JAX's default precision, without the warning for float64 arrays: the user has not chosen float64 here.
         points = points.astype(brightness.dtype)
         return Dataset(points, np.repeat(labels, [len(part) for part in parts]), weights)
 
@@ -157,10 +154,10 @@ def _weights(frequencies: Any, counts: list[int]) -> Any:
 
 
 class ColouredDigits(NamedTuple):
-    """What `coloured_digits` gives: `train` and `test`, [n, 65], class + first in both, without a shared image.
+    """The result of `coloured_digits`: `train` and `test`, [n, 65], class + first in both; the two share no image.
 
-    `agrees`, `agrees_test`: which images have the colour of their class, [n] (bool); `striped`, `striped_test`: which have
-    its stripes.
+    `agrees`, `agrees_test`: which images have the colour of their class, [n] (bool); `striped`, `striped_test`: which images
+    have the stripes of their class.
     """
 
     train: Dataset
@@ -186,12 +183,12 @@ def coloured_digits(
 ) -> ColouredDigits:
     """Two digits as labels +1 and -1 with a colour that agrees with the class on a share `agreement` of the training set.
 
-    Images are those of `digits(pair, centred=True)`, 64 pixels less the midpoint of the class means, and coordinate 64 is
-    the colour: +`colour` or -`colour`, which is y `colour` where it agrees. Of the test images half agree, in each class.
-    With `stripes` > 0 every other column is brighter or darker by this much behind the digit (where the image is dark,
-    before centring): brighter where the stripes say +, which they do right on the share `stripe_agreement` of the training
-    images, drawn apart from the colour, and on half of the test images. `ValueError` for shares outside (0, 1) and sizes
-    that are not above 0; `ImportError` without scikit-learn.
+    Images are those of `digits(pair, centred=True)`, 64 pixels minus the midpoint of the class means, and coordinate 64 is
+    the colour: +`colour` or -`colour`, which is y `colour` where it agrees. In the test set the colour agrees on half
+    of each class. With `stripes` > 0 every other column is brightened or darkened by `stripes` behind the digit (where the
+    image is dark, before centring): brighter columns mark class +. The stripes mark the true class on the share
+    `stripe_agreement` of the training images, drawn independently of the colour, and on half of the test images.
+    `ValueError` for shares outside (0, 1), `colour` <= 0 and `stripes` < 0; `ImportError` without scikit-learn.
 
     >>> data = coloured_digits(0.9, colour=2.0)
     >>> data.train.points.shape, round(float(data.agrees.mean()), 2), float(abs(data.train.points[0, 64]))
@@ -235,7 +232,7 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
     return loaded.data / 16, loaded.target
 
 
-# Made data.
+# Synthetic data.
 
 
 @deprecated("dim", "norms", "frequencies", "key")
@@ -324,13 +321,13 @@ def cones(key, dim=2, *, points_per_class=4, opening=0.5, spread=0.3) -> Dataset
 
 @deprecated("types", "probabilities", "dim", "scales", "key", "mirrored")
 def features(types, probabilities, *, dim=None, scales=None, key=None, mirrored=False) -> Dataset:
-    """Orthogonal features in samples of S types (section 10): sample S is sum_k S_k r_k e_k, with label +1.
+    """Orthogonal features in samples of S types (section 10): type s is the point sum_k types[s, k] r_k e_k, label +1.
 
-    `types`: [S, K] of -1, 0 and 1: the feature is there with its sign turned, is not there, or is there; `probabilities`:
-    [S], which sum to 1, `scales`: r_k, [K], default 1; `dim` >= K, default K.
-    Without `key` feature k lies along e_k; with one the K directions are uniform and orthonormal. With `mirrored` half
-    of each sample's weight goes to its opposite with label -1, points S, ..., 2S - 1: a linear read-out learns the same
-    curve from both, a ReLU network does not, because a neuron sees one of the two.
+    `types`: [S, K] of -1, 0 and 1: the feature is present with its sign reversed, absent, or present; `probabilities`:
+    [S], which sum to 1; `scales`: r_k, [K], default 1; `dim` >= K, default K.
+    Without `key` feature k lies along e_k; with a key the K directions are uniform and orthonormal. With `mirrored`, half of
+    each type's weight goes to the opposite point with label -1, points S, ..., 2S - 1. A linear model learns the same curve
+    with and without the mirrored points; a ReLU network does not, because a neuron is active on one point of each pair.
 
     >>> data = features([[1, 0], [1, 1]], [0.9, 0.1], scales=(1.0, 2.0))
     >>> data.points.tolist(), data.labels.tolist()
@@ -377,13 +374,13 @@ def starving_pair(p_frequent, p_both, *, dim=2, scales=(1.0, 1.0), key=None, mir
 
 
 def shortcut(agreement, *, core=1.0, shortcut=1.0, dim=None, key=None, mirrored=True) -> Dataset:
-    """Samples y (r_c e_1 + s r_s e_2): a core feature that tells the label y, and a shortcut that mostly agrees (20.1).
+    """Samples y (r_c e_1 + s r_s e_2): a core feature that shows the label y, and a shortcut that mostly agrees (20.1).
 
     `agreement`: p, how often s = +1, 0 < p < 1; `core`: r_c; `shortcut`: r_s. Point 0 is the majority r_c e_1 + r_s e_2 and
     point 1 the minority r_c e_1 - r_s e_2, both of label +1; their opposites of label -1 follow, each with half of the
-    weight, unless `mirrored` is false. The other arguments are those of `features`. Several at once: arrays [L] of
-    `agreement` and `shortcut` are independent shortcuts, and an array [C] of `core` is several cores, with one point for
-    each pattern of signs, 2^L in the order of `signed_types`.
+    weight, unless `mirrored` is false. The other arguments are those of `features`. For several features, arrays [L] of
+    `agreement` and `shortcut` give L independent shortcuts, and an array [C] of `core` gives C cores, with one point for
+    each pattern of signs, 2^L points in the order of `signed_types`.
 
     >>> data = shortcut(0.75, core=1.0, shortcut=2.0)
     >>> data.points.tolist(), data.weights.tolist()
@@ -400,7 +397,7 @@ def signed_types(agreement, core=1.0, shortcut=1.0) -> tuple[Any, Any, Any]:
 
     `agreement` and `shortcut`: one number, or [*batch, L] for L shortcuts; `core`: one number, or [*batch, C]. Features are
     the C cores, +1 in every type, and then the L shortcuts: K = C + L <= 6, S = 2^L, from all agreeing to all contradicting,
-    the last shortcut changing first. `ValueError` for numbers that are not above 0, and for an agreement of 1 and more.
+    the last shortcut changing first. `ValueError` for numbers that are not above 0, and for an agreement of 1 or more.
 
     >>> types, probabilities, scales = signed_types(0.75, shortcut=2.0)
     >>> types.tolist(), probabilities.tolist(), scales.tolist()
@@ -450,7 +447,7 @@ def check_types(types) -> None:
 
 @partial(jax.jit, static_argnums=2)
 def _cone_points(frame, keys, count, opening, spread):
-    """[2, count, d]: around frame[0], and around an axis in the plane of the two rows of `frame` (one row: opposite)."""
+    """Points [2, count, d] around frame[0] and around an axis in the plane of the rows of `frame` (one row: opposite)."""
     dim = frame.shape[-1]
     key_angle, key_side, key_tilt, key_norm = keys
     if dim == 1:
@@ -496,9 +493,8 @@ def read(path: Any) -> Dataset:
       its weight, and all others are coordinates, in their order;
     - NPZ: `points` (or `x`) [n, d], `labels` (or `y`) [n] and, if there are any, `weights` (or `q`) [n].
 
-    Two different labels are taken, the larger of which becomes +1; -1 and 1 stay what they are. Numbers are of JAX's default
-    precision. `ValueError` names the column, the row and the value that is not a number; `FileNotFoundError` where the
-    path has no file.
+    Labels of -1 and 1 are kept; of any other two labels, the larger becomes +1. Numbers are of JAX's default precision.
+    `ValueError` names the column, the row and the value that is not a number; `FileNotFoundError` if there is no file.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "points.csv"
@@ -528,8 +524,8 @@ def read(path: Any) -> Dataset:
     found = np.unique(labels)
     if not np.isin(found, (-1, 1)).all():
         if found.size != 2:
-            told = ", ".join(f"{value:g}" for value in found[:5])
-            raise ValueError(f"{path.name} has {found.size} different labels ({told}); two are wanted, such as -1 and 1")
+            listed = ", ".join(f"{value:g}" for value in found[:5])
+            raise ValueError(f"{path.name} has {found.size} different labels ({listed}); two are wanted, such as -1 and 1")
         labels = np.where(labels == found[1], 1.0, -1.0)
     dtype = jnp.result_type(float)
     if weights is not None:
@@ -592,7 +588,7 @@ def _of_table(path: Path, separator: str) -> tuple[Any, Any, Any]:
             try:
                 table[number, column] = float(entry)
             except ValueError:
-                told = f"line {line}, column {names[column]!r} of {path.name} is {entry!r}"
-                raise ValueError(f"{told}, which is no number") from None
+                where = f"line {line}, column {names[column]!r} of {path.name} is {entry!r}"
+                raise ValueError(f"{where}, which is no number") from None
     kept = [k for k in range(len(header)) if k not in place.values()]
     return table[:, kept], table[:, place["labels"]], None if place["weights"] is None else table[:, place["weights"]]

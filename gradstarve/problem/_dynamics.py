@@ -1,4 +1,4 @@
-"""How the weights move: gradient flow, and dynamics that go step by step.
+"""How the weights move: gradient flow, and dynamics in discrete steps.
 
 Time t of the flow and step number k of descent are related by t = step_size * k. Hyperparameters are array leaves, so a
 sweep over step sizes is one vmap. A step size may also be a schedule, a function of the step number.
@@ -33,17 +33,17 @@ Scalar = Float[Array, "..."]
 Same = TypeVar("Same", bound="Dynamics")
 Stepping = TypeVar("Stepping", bound="Steps")
 
-# What torch, optax and papers call them.
+# Names of the arguments in torch, optax and papers.
 _ALIASES = {name: "step_size" for name in ("lr", "learning_rate", "eta", "stepsize", "step")}
 _ALIASES |= {"beta": "momentum", "mu": "momentum", "wd": "weight_decay", "decay": "weight_decay", "l2": "weight_decay"}
 _ALIASES |= {"rho": "radius", "batch": "batch_size"}
 
 
 class Schedule(eqx.Module):
-    """A step size that changes: a `function` of the step number 0, 1, 2, ..., or its `values` at these.
+    """A step size that changes: a `function` of the step number 0, 1, 2, ..., or its `values` at these steps.
 
-    Made of every step size that can be called, such as the schedules of optax. Solutions keep the function, and pickle if it
-    does; runs and sweeps keep its values.
+    Every callable step size, such as a schedule of optax, becomes a `Schedule`. Solutions keep the function, and can be
+    pickled if the function can; runs and sweeps keep its values.
 
     >>> Schedule(lambda step: 0.1 / (1 + step)).tabled(3, "float32").values.round(3).tolist()
     [0.10000000149011612, 0.05000000074505806, 0.032999999821186066]
@@ -55,12 +55,12 @@ class Schedule(eqx.Module):
     __repr__ = short_repr
 
     def __call__(self, step: Any) -> Array:
-        """The step size at `step`, which `values` have."""
+        """The step size at `step`, an index of `values`."""
         assert self.values is not None
         return jnp.asarray(self.values)[step]
 
     def tabled(self, steps: int, dtype: Any) -> Schedule:
-        """Its values at the first `steps` steps. `ValueError` where one is no finite number >= 0."""
+        """The schedule as its values at the first `steps` steps. `ValueError` unless every value is finite and >= 0."""
         if self.function is None:
             return self
         values = self._values(steps).astype(dtype)
@@ -72,7 +72,7 @@ class Schedule(eqx.Module):
         return Schedule(None, values)
 
     def later(self, steps: int) -> Schedule:
-        """The same from step number `steps` on, which becomes step 0."""
+        """The schedule from step number `steps` on, which becomes step 0."""
         if self.values is not None:
             return Schedule(None, self.values[steps:])
         function: Any = self.function
@@ -84,7 +84,7 @@ class Schedule(eqx.Module):
         try:
             values = jax.vmap(self.function)(jnp.arange(count))
         except Exception:
-            # A function of Python numbers, with an `if` on the step in it.
+            # A function that needs Python numbers, such as one with an `if` on the step.
             values = jnp.stack([self._value(step) for step in range(count)])
         if getattr(values, "shape", None) != (count,):
             raise ValueError(f"step_size, a schedule, takes the step number and returns one number, got {shown(values)}")
@@ -103,19 +103,19 @@ class Schedule(eqx.Module):
 
 
 class Dynamics(eqx.Module):
-    """What `solve` and `simulate` take to say how weights follow the gradient of the loss."""
+    """How weights follow the gradient of the loss: the argument `dynamics` of `solve` and `simulate`."""
 
     __repr__ = short_repr
 
     def check_batch(self, batch: tuple[int, ...]) -> None:
-        """`ValueError` where a number of the dynamics is neither one nor one a network of the `batch`."""
+        """`ValueError` if a field of the dynamics is neither one number nor an array with one number for each network."""
         for name in type(self).__dataclass_fields__:
             shape = getattr(getattr(self, name), "shape", ())
             if shape not in ((), batch):
                 raise ValueError(f"{name} has shape {shape}, which is neither () nor the batch shape {batch} of the network")
 
     def spread(self: Same, shape: tuple[int, ...], dtype: Any) -> Same:
-        """The same with every number of this `shape` and type; a schedule stays one, its values of this type."""
+        """The same dynamics with every number broadcast to `shape` in `dtype`; a schedule stays a schedule."""
 
         def number(leaf: Any) -> Any:
             if not isinstance(leaf, Schedule):
@@ -126,14 +126,14 @@ class Dynamics(eqx.Module):
 
 
 class Modes(eqx.Module):
-    """What a step may ask of the modes: theory gives it to `Steps.factors`.
+    """The quantities of the modes that a step may use: the argument of `Steps.factors`, made by theory.
 
-    Neuron j is its a_j + z_j and a_j - z_j, with a_j the coordinate of w_j along its class.
+    Neuron j is described by a_j + z_j and a_j - z_j, with a_j the coordinate of w_j along its class.
     """
 
     @abstractmethod
     def pull(self, plus: Any = 1, minus: Any = 1) -> Float[Array, "*batch h"]:
-        """p r g(u) of the class that each neuron is in, 0 of none, where a_j + z_j and a_j - z_j are multiplied by these."""
+        """p r g(u) of each neuron's class (0 without a class), after a_j + z_j and a_j - z_j are multiplied by these."""
 
     @abstractmethod
     def gradient_norm(self, pull: Float[Array, "*batch h"]) -> Float[Array, "*batch 1"]:
@@ -141,12 +141,12 @@ class Modes(eqx.Module):
 
 
 class Steps(Dynamics):
-    """Dynamics step by step. What a step does to the weights of a network is `update`, what it does to modes is `factors`.
+    """Dynamics in discrete steps. `update` is one step of the weights of a network, `factors` the same step of the modes.
 
-    Both say the same in their own words: training calls one and the law of (8.1) the other. Dynamics of a user's own are a
-    subclass with `update`, which `simulate` trains with; with `factors` too they have a law, and `solve` takes them. Fields
-    are numbers, or arrays with one for each network: `update` sees those of one network, `factors` all of them, [*batch], so
-    that `number[..., None]` goes with neurons. `start(network)` is what `update` is given as memory before step 0.
+    Training calls `update`, and the law (8.1) calls `factors`. To define your own dynamics, write a subclass with `update`,
+    which `simulate` trains with; if it has `factors` too, it has a law, and `solve` accepts it. Fields are numbers, or
+    arrays with one number for each network: `update` sees the numbers of one network, `factors` those of all networks,
+    [*batch], so that `number[..., None]` broadcasts against neurons. `start(network)` is the memory of `update` at step 0.
 
     `step_size` > 0, or a schedule: a function of the step number, which may use `jax.numpy` or Python's `if`. `ValueError`
     otherwise.
@@ -160,38 +160,38 @@ class Steps(Dynamics):
         return isinstance(self.step_size, Schedule)
 
     def tabled(self: Stepping, steps: int, dtype: Any) -> Stepping:
-        """The same with a schedule written out for the first `steps` steps."""
+        """The same dynamics with a schedule replaced by its values at the first `steps` steps."""
         return self._with_schedule(lambda schedule: schedule.tabled(steps, dtype))
 
     def at(self: Stepping, step: Any) -> Stepping:
-        """The same with the step size of this `step`, of a schedule that is written out."""
+        """The same dynamics with the step size at `step`; a schedule must have its `values`."""
         return self._with_schedule(lambda schedule: schedule(step))
 
     def later(self: Stepping, steps: int) -> Stepping:
-        """The same from step number `steps` on, which becomes step 0."""
+        """The same dynamics from step number `steps` on, which becomes step 0."""
         return self._with_schedule(lambda schedule: schedule.later(steps)) if steps else self
 
     def _with_schedule(self: Stepping, change: Callable[[Schedule], Any]) -> Stepping:
-        """The same with what `change` makes of the schedule in the place of the step size, where it is one."""
+        """The same dynamics with `change(step_size)` as step size if the step size is a schedule; else unchanged."""
         if not self.scheduled:
             return self
         return eqx.tree_at(lambda dynamics: dynamics.step_size, self, change(self.step_size))
 
     def start(self, network: Network) -> Any:
-        """What is remembered before step 0."""
+        """The memory before step 0, such as velocities; None for dynamics without memory."""
         return None
 
     def update(self, network: Network, memory: Any, gradient: Callable[[Network], Network]) -> tuple[Network, Any]:
-        """One network after a step, and what is remembered then; `gradient(network)` is that of its loss."""
+        """The network and the memory after a step of one network; `gradient(network)` is the gradient of its loss."""
         raise ValueError(f"{type(self).__name__} says no step; define update(network, memory, gradient) in a subclass")
 
     def factors(self, modes: Modes) -> tuple[Float[Array, "*batch h"], Float[Array, "*batch h"]]:
-        """(F+, F-), by which a step multiplies a_j + z_j and a_j - z_j of every neuron (17)."""
+        """(F+, F-), the factors by which a step multiplies a_j + z_j and a_j - z_j of every neuron (section 17)."""
         raise ValueError(f"{type(self).__name__} has no law; define factors(modes) in the class")
 
     @property
     def has_law(self) -> bool:
-        """Whether a step is two factors for each class."""
+        """Whether `factors` is defined, so that `solve` accepts these dynamics."""
         return type(self).factors is not Steps.factors
 
 
@@ -209,8 +209,8 @@ class GradientDescent(Steps):
     weights <- weights - step_size * v_k, or with `nesterov` weights <- weights - step_size * (g_k + momentum * v_k).
 
     `step_size` > 0, or a schedule of the step number, such as one of optax; 0 <= `momentum` < 1; `weight_decay` >= 0;
-    `read_out_step_size` > 0, that of the read-out z where it has one of its own: `ValueError` otherwise. What is traced,
-    inside jit, vmap and grad, is not checked.
+    `read_out_step_size` > 0, the step size of the read-out z if it differs: `ValueError` otherwise. Values traced by jit,
+    vmap or grad are not checked.
 
     >>> float(GradientDescent(0.5).step_size)
     0.5
@@ -231,7 +231,7 @@ class GradientDescent(Steps):
         read_out_step_size: Any = None,
     ) -> None:
         self.step_size = _step_size(step_size)
-        # A known zero stays known inside jit: the laws without momentum and weight decay are cheaper and hold for more.
+        # A known zero stays known inside jit: the laws without momentum and weight decay are cheaper and more general.
         with jax.ensure_compile_time_eval():
             (self.momentum,) = real_arrays(momentum=momentum)
             (self.weight_decay,) = real_arrays(weight_decay=weight_decay)
@@ -249,7 +249,7 @@ class GradientDescent(Steps):
         return jax.tree.map(jnp.zeros_like, network)
 
     def update(self, network: Network, memory: Any, gradient: Callable[[Network], Network]) -> tuple[Network, Any]:
-        """One step by the rule above."""
+        """One step by the rule of the class."""
         decayed = jax.tree.map(lambda g, theta: g + self.weight_decay * theta, gradient(network), network)
         velocity = jax.tree.map(lambda v, g: self.momentum * v + g, memory, decayed)
         push = velocity
@@ -269,9 +269,9 @@ class GradientDescent(Steps):
 
 
 class NormalizedGradientDescent(Steps):
-    """Steps of one length: weights <- weights - step_size * grad L / |grad L|, the norm over all weights of a network.
+    """Steps of length step_size: weights <- weights - step_size * grad L / |grad L|, the norm over all weights of a network.
 
-    Where the gradient is zero, nothing moves. `step_size` > 0, or a schedule; `ValueError` otherwise.
+    Weights do not move if the gradient is zero. `step_size` > 0, or a schedule; `ValueError` otherwise.
 
     >>> float(NormalizedGradientDescent(0.5).step_size)
     0.5
@@ -295,7 +295,7 @@ class NormalizedGradientDescent(Steps):
 
 
 class SharpnessAware(Steps):
-    """Descent by the gradient elsewhere: weights <- weights - step_size * grad L(weights + radius * grad L / |grad L|).
+    """Sharpness-aware minimisation: weights <- weights - step_size * grad L(weights + radius * grad L / |grad L|).
 
     Foret et al. (2021), arXiv:2010.01412, the norm over all weights of a network. `step_size` > 0, or a schedule; `radius`
     >= 0; `ValueError` otherwise.
@@ -321,7 +321,7 @@ class SharpnessAware(Steps):
         return jax.tree.map(lambda theta, g: theta - self.step_size * g, network, gradient(there)), memory
 
     def factors(self, modes: Modes) -> tuple[Array, Array]:
-        """1 ± step_size e (1 ∓ d), d = radius p r g(u) / |grad L| and e = p r g where the weights are moved by it (17.4)."""
+        """1 ± step_size e (1 ∓ d): d = radius p r g(u) / |grad L|, and e = p r g at the perturbed weights (17.4)."""
         here = modes.pull()
         moved = _ratio(self.radius[..., None], modes.gradient_norm(here)) * here
         pushed = self.step_size[..., None] * modes.pull(1 - moved, 1 + moved)
@@ -329,10 +329,10 @@ class SharpnessAware(Steps):
 
 
 class SignDescent(Steps):
-    """Every weight moves by step_size against the sign of its gradient; where that is zero it stays.
+    """Every weight moves by step_size against the sign of its gradient; a weight with gradient zero does not move.
 
-    What Adam and RMSProp become for beta = 0, eps = 0. `step_size` > 0, or a schedule; `ValueError` otherwise. Its law is
-    (17.6), which is not of two factors: a mode grows by sums.
+    Adam and RMSProp with beta = 0 and eps = 0. `step_size` > 0, or a schedule; `ValueError` otherwise. The law of these
+    steps is (17.6); it has no two factors, because a mode grows by addition.
 
     >>> float(SignDescent(0.5).step_size)
     0.5
@@ -350,8 +350,8 @@ class SignDescent(Steps):
 class StochasticGradientDescent(Steps):
     """Descent on `batch_size` random points a step, each drawn with probability equal to its weight, with replacement.
 
-    weights <- weights - step_size * (the mean over the points drawn of grad l). `step_size` > 0, or a schedule; `batch_size`
-    an integer >= 1: `ValueError` otherwise (not checked where traced).
+    weights <- weights - step_size * (the mean of grad l over the drawn points). `step_size` > 0, or a schedule; `batch_size`
+    an integer >= 1: `ValueError` otherwise (a traced step size is not checked).
 
     >>> float(StochasticGradientDescent(0.25).step_size)
     0.25
@@ -365,12 +365,12 @@ class StochasticGradientDescent(Steps):
         self.batch_size = positive_int("batch_size", batch_size)
 
     def update(self, network: Network, memory: Any, gradient: Callable[[Network], Network]) -> tuple[Network, Any]:
-        """One step by the `gradient` of the points drawn."""
+        """One step by the `gradient` of the drawn points."""
         return jax.tree.map(lambda theta, g: theta - self.step_size * g, network, gradient(network)), memory
 
 
 def _norm(gradient: Network) -> Array:
-    """|gradient| over all weights, without squares that are no floats."""
+    """|gradient| over all weights, without squares that overflow or underflow."""
     leaves = jax.tree.leaves(gradient)
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
     unit = jnp.where(largest > 0, largest, 1)
@@ -378,7 +378,7 @@ def _norm(gradient: Network) -> Array:
 
 
 def _ratio(length: Array, norm: Array) -> Array:
-    """length / norm, 0 where the norm is."""
+    """length / norm; 0 where the norm is 0."""
     return jnp.where(norm > 0, length / jnp.where(norm > 0, norm, 1), 0)
 
 
@@ -394,7 +394,7 @@ def _step_size(value: Any) -> Any:
         what = "dynamics" if isinstance(value, Dynamics) else "an optimiser of optax, which simulate(...) takes itself"
         raise ValueError(f"step_size must be a number or a schedule, got {type(value).__name__}, {what}")
     if callable(value) and not hasattr(value, "shape"):
-        # An object that holds arrays is no constant of a program, a function that calls it is.
+        # A module that holds arrays cannot be a static constant of a program; a function that calls the module can.
         function: Any = value
         schedule = Schedule((lambda step: function(step)) if isinstance(value, eqx.Module) else function)
         schedule.tabled(1, jnp.zeros(()).dtype)
@@ -410,7 +410,7 @@ def _number(name: str, value: Any) -> Array:
 
 
 def no_dynamics(accepted: str, given: Any) -> ValueError:
-    """The error for `given`, which is none of the `accepted` dynamics, with what may be meant by it.
+    """The error for `given`, which is not among the `accepted` dynamics, with a guess at the intended call.
 
     >>> print(no_dynamics("GradientFlow() or GradientDescent(...)", 0.1))
     dynamics must be GradientFlow() or GradientDescent(...), got 0.1; for that step size give GradientDescent(0.1)
@@ -436,7 +436,7 @@ ORDER = "the order is (data, network, loss, dynamics), of a mode (mode, loss, dy
 
 
 def is_dynamics(value: Any) -> bool:
-    """Whether `value` says how weights move: a `Dynamics`, one of their classes, or an optimiser of optax."""
+    """Whether `value` is a `Dynamics`, a class of dynamics, or an optimiser of optax."""
     if isinstance(value, type):
         return issubclass(value, Dynamics)
     return isinstance(value, Dynamics) or (hasattr(value, "init") and hasattr(value, "update"))

@@ -1,4 +1,4 @@
-"""Networks whose neurons each see one class at most, as the theorems about independent modes want them (2.1)."""
+"""Networks whose neurons are each active on one class at most, as the theorems on independent modes require (2.1)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def exclusive(data: Dataset, network: Network, key) -> TwoLayerReLU:
 
     Such a neuron has w.xh_+ > 0 and w.xh_- > 0. One of the two classes is drawn with equal chances and the component of
     w along its direction xh changes sign, w <- w - 2 (w.xh) xh, which keeps |w| and so the balance (1.3). All other
-    neurons, and every z, stay as they are. For Gaussian w on orthogonal classes the sizes |w.xh| keep their law; 3/8 of
-    the neurons then see class +, 3/8 class - and 1/4 none.
+    neurons, and every z, are unchanged. For Gaussian w on orthogonal classes the sizes |w.xh| keep their distribution; then
+    3/8 of the neurons are active on class +, 3/8 on class - and 1/4 on neither.
 
-    `network`: w [*batch, h, d], with any batch axes; `data`: n points, those of a class along one direction, and no
-    acute angle between the two (`ValueError` otherwise, and for a leaky network; antipodal data never need it). What is
-    drawn for network i of the flattened batch depends on `key` and i alone.
+    `network`: w [*batch, h, d], with any batch axes; `data`: n points, each class along one direction, with no acute angle
+    between the two directions (`ValueError` otherwise, and for a leaky network). On antipodal data every network is
+    exclusive already. The draws for network i of the flattened batch depend on `key` and i alone.
 
     >>> from gradstarve.problem import datasets
     >>> data = datasets.orthogonal()

@@ -40,35 +40,36 @@ _FACTS = ("least", "clock", "offset", "stops", "pulls_back", "inverse", "recipro
 
 
 def _home(cls: type, name: str) -> type:
-    """The class from which `cls` has the attribute or the field `name`."""
-    # `__annotations__` of a class without any is that of its parent.
+    """The class in the method resolution order of `cls` that defines the attribute or the field `name`."""
+    # `__annotations__` of a class without annotations is that of its parent.
     return next(one for one in cls.__mro__ if name in one.__dict__ or name in inspect.get_annotations(one))
 
 
 class Loss(eqx.Module):
     """A loss of the margin: `value(m)` is l(m), `residual(m)` is g(m) = -l'(m); both elementwise, any shape.
 
-    A loss of your own needs no more, and works in `solve_mode`, `solve`, `simulate`, `simulate_flow` and
-    `theory.feature_flow`: the flow of a residual without a closed form is a quadrature of (3.5), as exact as those of the
-    named ones. Numbers of the loss are fields, and results are differentiable in those that are arrays. A field that is a
-    float is made an array of, so that another number compiles nothing anew, unless a method asks `if` of it. Optional:
+    A loss of your own needs only these two methods to work in `solve_mode`, `solve`, `simulate`, `simulate_flow` and
+    `theory.feature_flow`: without a closed form, the flow is a quadrature of (3.5), as exact as the closed forms of the
+    named losses. Numbers of the loss are fields, and results are differentiable in the fields that are arrays. A float field
+    becomes an array, so that a new value needs no new compilation, unless a method branches on the field with `if`.
+    Optional attributes:
 
-    - `rest`: the first zero of g, where a logit comes to rest; inf if there is none. None, the default, has it searched for
-      above (or, where g < 0, below) the start; derivatives in a rest at which g jumps need it given.
-    - `kinks`: the margins at which g or a derivative of it jumps. One that is not named costs time and digits.
-    - `name`: what messages call it; by default the name of the class, also of a subclass with another `residual` or `value`.
-    - `least`: a number that l never goes below; None, the default, where none is known.
+    - `rest`: the first zero of g, where a logit comes to rest; inf if g has no zero. With None, the default, the zero is
+      searched for above the start (below it where g < 0); derivatives in a rest at which g jumps need an explicit `rest`.
+    - `kinks`: the margins at which g or a derivative of g jumps. A kink that is missing here costs time and digits.
+    - `name`: the name in messages; by default the class name, also for a subclass with another `residual` or `value`.
+    - `least`: a lower bound of l; None, the default, if no bound is known.
 
-    Facts about g that closed forms ask for. A loss that states one is solved by the closed form of it; a subclass with
-    another `residual` or `value` states none until it does so itself.
+    Facts about g that closed forms need. A loss that states such a fact is solved by its closed form; a subclass with
+    another `residual` or `value` inherits none of these facts and states its own.
 
     - `clock`: the clock of g, for which (3.5) is in closed form: an object such as `special.ExponentialClock(1.0)`, or its
       name in `gradstarve.special.clock_integral`; None, the default, for a quadrature;
     - `offset`: c, where g(m) = 1/(c + e^m);
     - `stops`: whether g jumps to 0 at the rest and stays there; `pulls_back`: whether g < 0 beyond the rest;
-    - `inverse(residual)`: the margin at which g has that value; `reciprocal(margin)`: 1/g below the rest;
-    - `margin_at(level)`: the margin from which on l is at most `level`; `at_error(error)`: l at the margin whose error
-      sigmoid(-m) is `error`, which late in training has more digits than the margin.
+    - `inverse(residual)`: the margin at which g equals `residual`; `reciprocal(margin)`: 1/g below the rest;
+    - `margin_at(level)`: the margin above which l is at most `level`; `at_error(error)`: l at the margin whose error
+      sigmoid(-m) is `error` (late in training the error has more digits than the margin).
 
     >>> import jax
     >>> class Smoothed(Loss):
@@ -103,7 +104,7 @@ class Loss(eqx.Module):
         super().__init_subclass__(**options)
 
         def is_foreign(fact: str) -> bool:
-            """Whether the class that states `fact` has another g or l: then it does not hold for this one."""
+            """Whether the class that states `fact` has another g or l, so that the fact need not hold for `cls`."""
             stated = _home(cls, fact)
             return any(_home(cls, method) is not _home(stated, method) for method in ("residual", "value"))
 
@@ -122,7 +123,7 @@ class Loss(eqx.Module):
         raise NotImplementedError
 
     def at(self, index) -> Loss:
-        """The loss of the samples at `index` alone: itself, but for losses with numbers of their own for each sample."""
+        """The loss of the samples at `index` alone: the loss itself, unless its numbers differ from sample to sample."""
         return self
 
 
@@ -186,8 +187,8 @@ class Hinge(Loss):
     stops: ClassVar[bool] = True
 
     def value(self, margin: Margin) -> Margin:
-        """max(0, 1 - m); its derivative at m = 1 is 0, as `residual` says."""
-        # jnp.maximum would give the kink the derivative -1/2, which is neither side's.
+        """max(0, 1 - m); its derivative at m = 1 is 0, in agreement with `residual`."""
+        # jnp.maximum would give the kink the derivative -1/2, the derivative of neither side.
         return jnp.where(margin < 1, 1 - margin, 0)
 
     def residual(self, margin: Margin) -> Margin:
@@ -248,7 +249,7 @@ class Exponential(Loss):
 
 
 class SquaredMargin(Loss):
-    """l(m) = (1 - m)^2 / 2, g(m) = 1 - m: regression of the margin on 1. The only loss that pulls a margin back.
+    """l(m) = (1 - m)^2 / 2, g(m) = 1 - m: regression of the margin on 1. The only one of the four that pulls a margin back.
 
     >>> import jax.numpy as jnp
     >>> float(SquaredMargin().residual(jnp.array(3.0)))
@@ -278,7 +279,7 @@ class SquaredMargin(Loss):
         return 1 / (1 - margin)
 
     def margin_at(self, level: Margin) -> Margin:
-        """1 - sqrt(2 l), the lower one of the two; 1 from l = 0 down."""
+        """1 - sqrt(2 l), the smaller of the two margins with loss l; 1 for l <= 0."""
         some = level > 0
         return jnp.where(some, 1 - jnp.sqrt(2 * jnp.where(some, level, 1)), 1)
 
@@ -306,7 +307,7 @@ def as_loss(loss) -> Loss:
 
 
 def _with_arrays(loss: Loss) -> Loss:
-    """`loss` with its floats as arrays, so that another number is no other program; as it is, if it asks `if` of one."""
+    """`loss` with its floats as arrays, so that a new value needs no new program; unchanged if a method branches on one."""
     floats, others = eqx.partition(loss, lambda leaf: type(leaf) is float)
     if not jax.tree.leaves(floats):
         return loss
@@ -328,7 +329,7 @@ def _with_arrays(loss: Loss) -> Loss:
 
 
 def clock_of(loss) -> Clock:
-    """The clock (3.5) of `loss`: the closed form that it states, or a quadrature of its residual.
+    """The clock (3.5) of `loss`: the closed form that the loss states, or a quadrature of its residual.
 
     >>> class Steep(Hinge):
     ...     def residual(self, margin):
@@ -342,7 +343,7 @@ def clock_of(loss) -> Clock:
 
 @jax.tree_util.register_pytree_node_class
 class JitLoss:
-    """A loss as an argument of `jax.jit`: its arrays are leaves, and all else that it holds is static.
+    """A loss as an argument of `jax.jit`: its arrays are leaves, and everything else in the loss is static.
 
     >>> jax.jit(lambda held: held.loss.residual(jnp.array(2.0)))(JitLoss(SquaredMargin())).item()
     -1.0
@@ -366,12 +367,12 @@ class JitLoss:
         return clock_of(self.loss)
 
     def tree_flatten(self) -> tuple[Any, Any]:
-        """The arrays, and the rest."""
+        """The arrays, and everything else."""
         return self.arrays, self.others
 
     @classmethod
     def tree_unflatten(cls, others: Any, arrays: Any) -> JitLoss:
-        """From what `tree_flatten` gives."""
+        """The inverse of `tree_flatten`."""
         held = object.__new__(cls)
         held.arrays, held.others = arrays, others
         return held
@@ -384,14 +385,14 @@ class JitLoss:
 
 
 def closed_form_of(loss) -> str | None:
-    """The name of `loss.clock`, None for one without."""
+    """The name of `loss.clock`; None for a loss without a closed form."""
     warn_deprecated("closed_form_of(loss)", "loss.clock")
     clock = clock_of(loss)
     return next((name for name, one in CLOCKS.items() if one == clock), None)
 
 
 def with_closed_form(loss) -> Loss:
-    """`as_loss(loss)`, and `HypothesisError` unless it has a clock of the four: for laws that are written for these alone.
+    """`as_loss(loss)`; `HypothesisError` unless its clock is in closed form, for laws that hold for such losses only.
 
     >>> with_closed_form("hinge").name
     'hinge'

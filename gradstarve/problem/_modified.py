@@ -1,6 +1,6 @@
-"""Losses made of another loss, and of one another: flipped labels, a shift or a scale of the margin, a penalty on the logit.
+"""Losses built on another loss: flipped labels, a shift or a scale of the margin, a penalty on the logit; and focal loss.
 
-| loss                          | l(m)                     | g(m)                 | rest; u* is that of l        |
+| loss                          | l(m)                     | g(m)                 | rest (u*: the rest of l)     |
 |-------------------------------|--------------------------|----------------------|------------------------------|
 | `FlippedLabels(l, share e)`   | (1-e) l(m) + e l(-m)     | (1-e) g(m) - e g(-m) | where (1-e) g(u) = e g(-u)   |
 | `MarginShift(l, shift)`       | l(m - shift)             | g(m - shift)         | u* + shift                   |
@@ -8,7 +8,8 @@
 | `SpectralDecoupling(l, ...)`  | l(m) + (penalty/2) m^2   | g(m) - penalty m     | where g(u) = penalty u       |
 | `Focal(gamma)`                | -(1-P)^gamma log P       | (18.3)               | none                         |
 
-P = sigmoid(m). Each takes a loss or its name, works wherever a `Loss` does, and is differentiable in its numbers.
+P = sigmoid(m). The first four take a loss or its name and can be nested. All work wherever a `Loss` does, and results are
+differentiable in their numbers.
 """
 
 # Facts that are class attributes of `Loss` are properties here.
@@ -30,19 +31,20 @@ from gradstarve.problem._losses import Loss, Margin, as_loss
 
 
 def _loss_and(addition: str) -> Any:
-    """The name of a modified loss: that of the loss inside, and what is added, as in "hinge + margin shift"."""
+    """A property that names a modified loss after the inner loss and the `addition`, as in "hinge + margin shift"."""
+
     def name(loss: Any) -> str:
-        """The name of the loss inside, and what is added to it."""
+        """The name of the inner loss, and of the modification."""
         return f"{loss.loss.name} + {addition}"
 
     return property(name)
 
 
 class Modified(Loss):
-    """A loss made of another one, `loss`. Its numbers are fields: one for all samples, or one a sample, [n].
+    """A loss built on an inner loss, `loss`. Its numbers are fields: one for all samples, or an array [n], one per sample.
 
-    [n] is the order of the points of the `Dataset`, or of the rows of `types` for `theory.feature_flow`; margins have it
-    as their last axis.
+    [n] is the order of the points of the `Dataset`, or of the rows of `types` for `theory.feature_flow`; the samples are the
+    last axis of margins.
     """
 
     loss: Loss
@@ -54,7 +56,7 @@ class Modified(Loss):
         return eqx.tree_at(lambda loss: loss.loss, own, self.loss.at(index), is_leaf=lambda leaf: leaf is None)
 
     def _numbers(self, margin: Array, *names: str) -> tuple[Array, ...]:
-        """The fields of these names in the precision of the margin; `ValueError` for one a sample of other samples."""
+        """The fields `names` in the dtype of `margin`; `ValueError` if a field [n] does not fit the samples of `margin`."""
         for name in names:
             value = getattr(self, name)
             if value.ndim and margin.shape[-1:] != value.shape:
@@ -65,13 +67,13 @@ class Modified(Loss):
         return tuple(getattr(self, name).astype(margin.dtype) for name in names)
 
     def _fact(self, name: str, made: Callable) -> Any:
-        """`made` of a fact of the loss inside, None where that has none."""
+        """`made(fact)` for the fact `name` of the inner loss; None if the inner loss does not state the fact."""
         fact = getattr(self.loss, name)
         return None if fact is None else made(fact)
 
 
 def numbers_of_samples(**named: Any) -> tuple[Array, ...]:
-    """One number, or one a sample, for each name, in one dtype; those of samples have one count."""
+    """The named values, each one number or an array [n] (one per sample, the same n), in one dtype."""
     arrays = real_arrays(**named)
     for name, value in zip(named, arrays, strict=True):
         if value.ndim > 1 or value.size == 0:
@@ -90,7 +92,7 @@ def _check(name: str, value: Array, allowed: Callable, text: str) -> None:
 
 
 def of_classes(labels: Any, **pairs: Any) -> tuple[Array, ...]:
-    """One number a sample, [n], of each pair (of class +, of class -), by the `labels` of ±1."""
+    """The labels of ±1, and for each pair (value of class +, value of class -) an array [n] with a value per sample."""
     labels, *values = real_arrays(labels=labels, **pairs)
     if labels.ndim != 1 or (is_concrete(labels) and not np.isin(np.asarray(labels), (-1, 1)).all()):
         raise ValueError(f"labels must be +1 or -1, one a sample, got {shown(labels)}")
@@ -101,13 +103,13 @@ def of_classes(labels: Any, **pairs: Any) -> tuple[Array, ...]:
 
 
 class FlippedLabels(Modified):
-    """(1 - share) l(m) + share l(-m): descent on labels of which a share is flipped, in the mean over the flips (18.1).
+    """(1 - share) l(m) + share l(-m): the expected loss if a `share` of the labels is flipped at random (18.1).
 
-    g(m) = (1 - share) g_l(m) - share g_l(-m). With cross-entropy it is label smoothing: the target of the right class is
+    g(m) = (1 - share) g_l(m) - share g_l(-m). With cross-entropy this is label smoothing: the target of the true class is
     1 - share, g(m) = sigmoid(-m) - share, and the logit comes to rest at log((1 - share)/share). (Code that smooths by s has
     share = s/2.) With hinge loss g = 1 - 2 share between the margins -1 and 1 (18.2).
 
-    `share`: 0 <= share < 1/2, one number or one a sample. `ValueError` otherwise: from 1/2 on the wrong class is learnt.
+    `share`: 0 <= share < 1/2, one number or one per sample. `ValueError` otherwise: at 1/2 the true class is not learnt.
 
     >>> smoothed = FlippedLabels("cross-entropy", 0.1)
     >>> round(float(smoothed.rest), 4), round(float(smoothed.residual(jnp.array(0.0))), 4)
@@ -134,7 +136,7 @@ class FlippedLabels(Modified):
 
     @property
     def rest(self) -> Any:
-        """log y, where e y^2 - c (1-2e) y - (1-e) = 0, for g = 1/(c + e^m); that of l if l stops; else None."""
+        """log y, where e y^2 - c (1-2e) y - (1-e) = 0, for g_l = 1/(c + e^m); the rest of l if l stops; else None."""
         if self.loss.stops:
             return self.loss.rest
         if self.loss.offset is None:
@@ -146,23 +148,23 @@ class FlippedLabels(Modified):
 
     @property
     def kinks(self) -> Any:
-        """The kinks of l, and their mirror images."""
+        """The kinks of l, and their negatives."""
         return (*self.loss.kinks, *(-kink for kink in self.loss.kinks))
 
     @property
     def least(self) -> Any:
-        """That of l."""
+        """The lower bound of l."""
         return self.loss.least
 
 
 class MarginShift(Modified):
     """l(m - shift): the margin has to be larger by `shift` (18.3).
 
-    g(m) = g_l(m - shift); a loss with the rest u* comes to rest at u* + shift. With a shift for each class it is logit
+    g(m) = g_l(m - shift); a loss with the rest u* comes to rest at u* + shift. With a shift for each class this is logit
     adjustment (Menon et al. 2021, arXiv:2007.07314), shift = tau log(p_other/p_own), and the label-distribution-aware margin
-    (Cao et al. 2019, arXiv:1906.07413), shift = C/n_own^(1/4): `by_class` takes the pair.
+    (Cao et al. 2019, arXiv:1906.07413), shift = C/n_own^(1/4); `by_class` takes one shift for each class.
 
-    `shift`: one number or one a sample, of either sign.
+    `shift`: one number or one per sample, of either sign.
 
     >>> shifted = MarginShift("hinge", 0.5)
     >>> float(shifted.rest), shifted.residual(jnp.array([1.2, 1.5])).tolist()
@@ -200,22 +202,22 @@ class MarginShift(Modified):
 
     @property
     def kinks(self) -> Any:
-        """Those of l, moved by the shift."""
+        """The kinks of l, moved by the shift."""
         return tuple(map(self._moved, self.loss.kinks))
 
     @property
     def inverse(self) -> Any:
-        """shift + the margin at which the residual of l has that value."""
+        """shift + the margin at which the residual of l has the given value."""
         return self._fact("inverse", lambda inverse: lambda residual: self._moved(inverse(residual)))
 
     @property
     def margin_at(self) -> Any:
-        """shift + the margin from which on l is at most that level."""
+        """shift + the margin above which l is at most the given level."""
         return self._fact("margin_at", lambda margin_at: lambda level: self._moved(margin_at(level)))
 
     @property
     def least(self) -> Any:
-        """That of l."""
+        """The lower bound of l."""
         return self.loss.least
 
     def _moved(self, margin: Any) -> Any:
@@ -223,10 +225,10 @@ class MarginShift(Modified):
 
 
 class Temperature(Modified):
-    """l(m/T): the margin is measured in units of `temperature` T > 0, one number or one a sample (18.3).
+    """l(m/T): the margin is measured in units of `temperature` T > 0, one number or one per sample (18.3).
 
-    g(m) = g_l(m/T)/T; a loss with the rest u* comes to rest at T u*. With v = m/T the clock (3.5) is that of l: kappa/T in
-    the place of kappa and tau/T in that of tau. `ValueError` for a temperature that is not above 0.
+    g(m) = g_l(m/T)/T; a loss with the rest u* comes to rest at T u*. In v = m/T the clock (3.5) is that of l, with kappa/T
+    in place of kappa and tau/T in place of tau. `ValueError` for a temperature that is not above 0.
 
     >>> warm = Temperature("cross-entropy", 2.0)
     >>> round(float(warm.residual(jnp.array(0.0))), 4), float(Temperature("hinge", 2.0).rest)
@@ -257,22 +259,22 @@ class Temperature(Modified):
 
     @property
     def kinks(self) -> Any:
-        """T times those of l."""
+        """T times the kinks of l."""
         return tuple(map(self._stretched, self.loss.kinks))
 
     @property
     def inverse(self) -> Any:
-        """T times the margin at which the residual of l is T times that value."""
+        """T times the margin at which the residual of l is T times the given value."""
         return self._fact("inverse", lambda inverse: lambda value: self._stretched(inverse(self._stretched(value))))
 
     @property
     def margin_at(self) -> Any:
-        """T times the margin from which on l is at most that level."""
+        """T times the margin above which l is at most the given level."""
         return self._fact("margin_at", lambda margin_at: lambda level: self._stretched(margin_at(level)))
 
     @property
     def least(self) -> Any:
-        """That of l."""
+        """The lower bound of l."""
         return self.loss.least
 
     def _stretched(self, margin: Any) -> Any:
@@ -280,7 +282,7 @@ class Temperature(Modified):
 
 
 class Focal(Loss):
-    """-(1 - P)^gamma log P, P = sigmoid(m): cross-entropy that turns to samples not yet learnt (18.3; Lin et al. 2017).
+    """-(1 - P)^gamma log P, P = sigmoid(m): cross-entropy with less weight on learnt samples (18.3; Lin et al. 2017).
 
     g(m) = (1 - P)^gamma [(1 - P) - gamma P log P], about (gamma+1) e^(-(gamma+1) m) late in training. `gamma` >= 0, one
     number; 0 is cross-entropy. `ValueError` for a negative one.
@@ -320,22 +322,22 @@ class Focal(Loss):
 #
 #     L + (lambda/2) sum_i q_i f(x_i)^2 = sum_i q_i [l(m_i) + (lambda/2) m_i^2],   g(m) -> g(m) - lambda m,
 #
-# is again a loss of the margin (section 10 of the theory): whatever takes a `Loss` takes this one.
+# is again a loss of the margin (section 10 of the theory): every function that takes a `Loss` takes this one.
 #
 # Papers and code scale the objective in different ways. With the coefficient lambda of (lambda/2) f^2 (code that writes
 # c f^2 has lambda = 2 c):
 #
-# | scaling      | objective per sample                         | minimiser         | unit of time        |
+# | scaling      | objective per sample                         | minimiser (of)    | unit of time        |
 # |--------------|----------------------------------------------|-------------------|---------------------|
 # | "added"      | l + (lambda/2) m^2                           | that of lambda    | that of l           |
 # | "divided"    | [l + (lambda/2) m^2] / max(1, lambda)        | that of lambda    | max(1, lambda) long |
 # | "multiplied" | (lambda/2) [l + m^2]                         | that of 2, always | 2/lambda long       |
 #
-# "added" is the formula of the paper. "divided" is what code that grew out of invariant risk minimisation does to keep
-# gradients in range: the minimiser of "added" at a smaller step size. "multiplied" is what the paper's code for coloured
-# digits does after a delay: the coefficient stands before loss *and* penalty, so that it is a factor of the step size alone
-# (which Adam undoes) and the strength of the penalty is 1 whatever it is. A loss summed over n samples with a penalty
-# summed over them has the same lambda as both averaged; a mean loss with a summed penalty has n lambda.
+# "added" is the formula of the paper. "divided" is the scaling of code derived from invariant risk minimisation, which keeps
+# gradients in range: the minimiser of "added" at a smaller step size. "multiplied" is the scaling of the paper's code for
+# coloured digits after a delay: the coefficient multiplies loss *and* penalty, so that it only scales the step size (which
+# Adam undoes), and the strength of the penalty relative to the loss does not depend on it. If loss and penalty are both
+# summed over n samples, lambda is the same as if both are averaged; a mean loss with a summed penalty has n lambda.
 
 SCALINGS = ("added", "divided", "multiplied")
 
@@ -343,12 +345,12 @@ SCALINGS = ("added", "divided", "multiplied")
 class SpectralDecoupling(Modified):
     """scale [l(m) + (penalty/2) (m - target)^2], with residual scale [g(m) - penalty (m - target)].
 
-    `loss`: l, a loss or its name; `penalty`: lambda >= 0, one number, or one a sample, [n], with 0 where a sample is left
-    alone; `target`: the margin the penalty pulls to, a number or [n], default 0; `scaling`: "added", "divided" or
-    "multiplied", see the head of the module. `divided` takes the largest penalty, `multiplied` needs a single one.
+    `loss`: l, a loss or its name; `penalty`: lambda >= 0, one number, or one per sample, [n], with 0 for a sample without
+    penalty; `target`: the margin the penalty pulls to, a number or [n], default 0; `scaling`: "added", "divided" (by
+    max(1, lambda), of the largest lambda) or "multiplied" ((lambda/2) [l + (m - target)^2], a single lambda).
 
-    [n] is the order of the points of the `Dataset`, or of the rows of `types` for `theory.feature_flow`; margins have it
-    as their last axis. The fields hold the result: `penalty` and `scale` are those of the formula above. `ValueError` for
+    [n] is the order of the points of the `Dataset`, or of the rows of `types` for `theory.feature_flow`; the samples are the
+    last axis of margins. The fields hold the result: `penalty` and `scale` are those of the formula above. `ValueError` for
     negative penalties, shapes that do not fit, unknown scalings.
 
     >>> import jax.numpy as jnp
@@ -394,7 +396,7 @@ class SpectralDecoupling(Modified):
     def by_class(
         cls, loss: Loss | str, labels: Any, penalty: Any, target: Any = (0.0, 0.0), scaling: str = "added"
     ) -> SpectralDecoupling:
-        """A penalty (lambda_y/2) (f - gamma_y)^2 with numbers of its own for each class, as the paper has for faces.
+        """A penalty (lambda_y/2) (f - gamma_y)^2 with one lambda and one gamma for each class, as the paper uses for faces.
 
         `labels`: [n] of ±1; `penalty`, `target`: pairs (of class +, of class -), the target as a logit f, so that the
         margin of class - is pulled to -gamma_-.

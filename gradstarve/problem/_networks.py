@@ -1,7 +1,4 @@
-"""What a network is here, and the two-layer ReLU network f(x) = sum_j z_j (w_j . x)_+ with its initialiser (1.1).
-
-Below it: networks of any depth, and those with K outputs.
-"""
+"""Networks: the base class, the two-layer ReLU network (1.1), ReLU networks of any depth, and networks with K outputs."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ from gradstarve.ground import (
 Same = TypeVar("Same", bound="Network")
 
 
-# What a network says of itself without being called.
+# The properties that a class of networks must define, and their meaning.
 _DESCRIBED = {
     "batch_shape": "the axes in front, () for one network",
     "dim": "the number of inputs",
@@ -43,17 +40,17 @@ _DESCRIBED = {
 
 
 class Network(eqx.Module):
-    """Weights, and outputs of points that they give; a batch of independent networks when axes stand in front.
+    """A function of points with trainable weights; weights with leading axes are a batch of independent networks.
 
-    Every array leaf is a weight that training moves. Subclasses say by `batch_shape` how many of a leaf's axes are the
-    batch's, by `dim` how many coordinates a point has, and by `outputs` the shape of the output for one point.
+    Every array leaf is a weight that training moves. Subclasses define `batch_shape`, the batch axes in front of every leaf,
+    `dim`, the number of coordinates of a point, and `outputs`, the shape of the output for one point.
     """
 
     __repr__ = short_repr
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The axes in front: () for one network."""
+        """The batch axes, in front of the weights' own: () for one network."""
         raise NotImplementedError(f"{type(self).__name__} lacks the property `batch_shape`: return () for one network")
 
     @property
@@ -88,11 +85,11 @@ class Network(eqx.Module):
         return jax.tree.map(lambda leaf: leaf[index], self)
 
     def by_layer(self: Same, hidden: Any, read_out: Any) -> Same:
-        """`read_out` in the place of the weights of the last layer, and `hidden` in those of all others."""
+        """The tree of weights with `read_out` in place of those of the last layer, and `hidden` in place of all others."""
         raise ValueError(f"{type(self).__name__} does not say which weights are its read-out; leave out read_out_step_size")
 
     def check_described(self) -> None:
-        """`ValueError` where a network of a class of the user's own does not say what it is."""
+        """`ValueError` if a user's class of networks lacks one of the properties `batch_shape`, `dim` and `outputs`."""
         for name, meaning in _DESCRIBED.items():
             try:
                 value = getattr(self, name)
@@ -107,8 +104,8 @@ class Network(eqx.Module):
                 )
 
     def check_dim(self, points: Any) -> Float[Array, "n d"]:
-        """The `points` as an array [n, d]; `ValueError` for another number of axes or coordinates, and for entries that are
-        not finite, where they can be seen."""
+        """The `points` as an array [n, d]; `ValueError` for another number of axes or coordinates, and for known entries
+        that are not finite."""
         points = as_array("points", points)
         if is_concrete(points):
             check_finite("points", np.asarray(points))
@@ -120,7 +117,7 @@ class Network(eqx.Module):
 
 
 def _last_apart(self: Same, hidden: Any, read_out: Any) -> Same:
-    """`Network.by_layer` where the last leaf holds the read-out."""
+    """`Network.by_layer` for a class whose last leaf holds the weights of the read-out."""
     leaves, tree = jax.tree.flatten(self)
     return jax.tree.unflatten(tree, [hidden] * (len(leaves) - 1) + [read_out])
 
@@ -129,10 +126,9 @@ class TwoLayerReLU(Network):
     """f(x) = sum_j z_j (w_j . x)_+, no bias, h neurons; P(y=+1|x) = sigmoid(f(x)) (1.1).
 
     `w`: [*batch, h, d] and `z`: [*batch, h] of one float dtype. Axes in front are a batch of independent networks.
-    `slope`: that of a leaky ReLU, f(x) = sum_j z_j phi(w_j . x) with phi(s) = max(s, slope s) (22.1): a known number,
-    0 <= slope < 1, the same for all neurons, which training does not move. At s = 0 phi counts as inactive: its slope
-    there is `slope`. `ValueError` for another slope, shapes that do not fit, h = 0, d = 0, half precision, complex, NaN or
-    infinite weights.
+    `slope`: the slope of a leaky ReLU, f(x) = sum_j z_j phi(w_j . x) with phi(s) = max(s, slope s) (22.1): a known number,
+    0 <= slope < 1, the same for all neurons and not trained. At s = 0 a neuron is inactive: phi'(0) = slope. `ValueError`
+    for another slope, shapes that do not fit, h = 0, d = 0, half precision, complex, NaN or infinite weights.
 
     >>> net = TwoLayerReLU(w=[[1.0, 0.0], [0.0, 1.0]], z=[2.0, -1.0])
     >>> net(jnp.array([[1.0, 3.0]])).tolist()
@@ -171,7 +167,7 @@ class TwoLayerReLU(Network):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The axes in front: () for one network."""
+        """The batch axes, in front of the weights' own: () for one network."""
         return self.z.shape[:-1]
 
     @property
@@ -186,7 +182,7 @@ class TwoLayerReLU(Network):
 
 
 def _slope(value: Any) -> float:
-    """The slope of a leaky ReLU, 0 <= slope < 1, as a number that a compiled program is made for."""
+    """The slope of a leaky ReLU, 0 <= slope < 1, as a Python number, which is a constant of compiled programs."""
     wanted = "slope must be a known number in [0, 1), 0 for the ReLU"
     try:
         slope = as_number("slope", value)
@@ -217,7 +213,7 @@ def init_two_layer(key, batch, width, dim, scale_w=1.0, scale_z=1.0) -> TwoLayer
 
 
 def batch_axes(batch) -> tuple[int, ...]:
-    """`batch`, a count or a tuple of counts, as the tuple of axes it stands for."""
+    """`batch`, a count or a tuple of counts, as a tuple of axes."""
     shape = batch if isinstance(batch, tuple) else (batch,)
     return tuple(positive_int("batch", size) for size in shape)
 
@@ -242,7 +238,7 @@ def draw_two_layer(
     width: int,
     dim: int,
 ) -> tuple[Float[Array, "b h d"], Float[Array, "b h"]]:
-    """The weights of the networks of these `numbers` among those of `key`, each a function of the two alone."""
+    """The weights of networks `numbers` of the sequence that `key` defines; each depends on `key` and its number alone."""
 
     def one(number):
         key_w, key_z = jax.random.split(jax.random.fold_in(key, number))
@@ -253,7 +249,7 @@ def draw_two_layer(
     return jax.vmap(one)(jnp.asarray(numbers))
 
 
-# ReLU networks of any depth, also with some of their connections left out.
+# ReLU networks of any depth, with optional masks of their connections.
 
 Mask = tuple  # nested tuples of bools: hashable, so that it is part of the network's structure and never trained
 
@@ -263,8 +259,8 @@ class DeepReLU(Network):
 
     - `layers`: W_1 [*batch, h_1, d], ..., W_(N-1) [*batch, h_(N-1), h_(N-2)], and last the read-out [*batch, h_(N-1)].
       N = 1 is the linear read-out [*batch, d] alone; N = 2 is `TwoLayerReLU`;
-    - `connections`: None for all, or one 0/1 array a layer, of its shape without the batch: a connection that is not
-      there has weight 0 and stays so. It lets paths run beside each other without mixing (`DeepReLU.paths`).
+    - `connections`: None for all, or one 0/1 array for each layer, of its shape without the batch: an absent connection
+      (0) has weight 0 and is not trained. With masks, paths run side by side without mixing (`DeepReLU.paths`).
 
     One float dtype. `ValueError` for shapes that do not fit, and for a weight other than 0 on an absent connection.
 
@@ -301,7 +297,7 @@ class DeepReLU(Network):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The axes in front: () for one network."""
+        """The batch axes, in front of the weights' own: () for one network."""
         return self.layers[-1].shape[:-1]
 
     @property
@@ -314,7 +310,7 @@ class DeepReLU(Network):
         points = self.check_dim(points)
         layers = self.layers
         if self.connections is not None:
-            # Where, not times: an absent connection has no gradient either.
+            # `where` rather than a product: an absent connection must have no gradient either.
             layers = [jnp.where(np.asarray(mask), w, 0) for w, mask in zip(layers, self.connections, strict=True)]
         hidden = jnp.swapaxes(points, -1, -2)
         for layer in layers[:-1]:
@@ -343,10 +339,10 @@ class DeepReLU(Network):
 
     @classmethod
     def paths(cls, weights, features, dim) -> DeepReLU:
-        """h paths beside each other: `weights` [*batch, N, h], path j reads the coordinate `features`[j] of `dim` only.
+        """h paths side by side: `weights` [*batch, N, h]; path j reads coordinate `features`[j] of the `dim` inputs alone.
 
-        Other connections are left out, so that paths stay aligned with their features (10.1). N = 1 is a read-out of
-        those coordinates, each by one path at most.
+        All other connections are absent, so that paths stay aligned with their features (10.1). N = 1 is a linear read-out
+        of these coordinates, with at most one path for each.
 
         >>> net = DeepReLU.paths([[1.0, 2.0], [3.0, 4.0]], features=[0, 1], dim=3)
         >>> net(jnp.array([[1.0, 1.0, 5.0]])).tolist()
@@ -460,7 +456,7 @@ class SoftmaxOneLayer(Network):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The axes in front: () for one network."""
+        """The batch axes, in front of the weights' own: () for one network."""
         return self.v.shape[:-2]
 
     @property
@@ -508,7 +504,7 @@ class SoftmaxTwoLayer(Network):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The axes in front: () for one network."""
+        """The batch axes, in front of the weights' own: () for one network."""
         return self.w.shape[:-2]
 
     @property

@@ -1,4 +1,4 @@
-"""Data that change while a network trains: label flips and other frequencies, phase after phase (21.1)."""
+"""Data that change during training: phases with flipped labels or other frequencies, one after the other (21.1)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gradstarve.problem._data import Dataset
 
 
 class Phases(eqx.Module):
-    """`data`[k] until t = `until`[k], which is counted in steps or in time; the last ones to the end.
+    """Phase k trains on `data`[k] until t = `until`[k], in steps or in time; the last phase runs to the end.
 
     All phases have the same points. At t = `until`[k] the data are still those of phase k.
     """
@@ -28,11 +28,11 @@ class Phases(eqx.Module):
 
     @property
     def since(self) -> tuple[float, ...]:
-        """Where each phase begins."""
+        """The t at which each phase begins."""
         return beginnings(self.until)
 
     def number(self, t: Any) -> Integer[Array | np.ndarray, "..."]:
-        """Which phase it is at t, of the shape of t."""
+        """The number of the phase at t, of the shape of t."""
         return phase_at(self.until, t)
 
     def labels(self, t: Any) -> Float[Array, "... n"]:
@@ -45,18 +45,18 @@ class Phases(eqx.Module):
 
 
 def beginnings(until: tuple[float, ...]) -> tuple[float, ...]:
-    """Where each phase begins."""
+    """The t at which each phase begins."""
     return (0.0, *until[:-1])
 
 
 def phase_at(until: tuple[float, ...], t: Any) -> Any:
-    """The number of the phase at t, of its shape; `until`[k] belongs to phase k."""
+    """The number of the phase at t, of the shape of t; `until`[k] belongs to phase k."""
     ends = np.asarray(until[:-1])
     return np.asarray(np.searchsorted(ends, np.asarray(t))) if is_concrete(t) else jnp.searchsorted(jnp.asarray(ends), t)
 
 
 def are_phases(data: Any) -> bool:
-    """Whether `data` are meant as phases: a list or tuple that has a pair (until, Dataset)."""
+    """Whether `data` describe phases: a list or tuple that contains a pair (until, Dataset)."""
 
     def is_pair(value: Any) -> bool:
         return isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[1], Dataset)
@@ -65,9 +65,10 @@ def are_phases(data: Any) -> bool:
 
 
 def as_phases(phases: Any, *, whole: bool) -> Phases:
-    """`Phases` of a list of pairs (until, data), of which the last one may have None for the end of training.
+    """`Phases` from a list of pairs (until, data); `until` of the last pair may be None, for the end of training.
 
-    `whole`: whether t counts steps. `ValueError` for what is no such list, ends that do not rise, and other points.
+    `whole`: whether t counts steps. `ValueError` for anything but such a list, for ends that do not rise, and for phases
+    with different points.
     """
     wanted = "phases are a list of pairs such as [(100, data), (None, flipped)], of Datasets with the same points"
     pairs = _pairs(phases, wanted)
@@ -103,7 +104,7 @@ def frequencies_of(phases: Any, *, whole: bool) -> tuple[tuple[float, ...], tupl
 
 
 def ends_of(phases: Any, what: str) -> tuple[tuple[float, ...], tuple[Any, ...]]:
-    """The ends in time and the values of a list of pairs (until, value), of which the last end may be None.
+    """The ends in time and the values of a list of pairs (until, value); `until` of the last pair may be None.
 
     >>> ends_of([(10, 1.0), (None, 2.0)], "weights")
     ((10.0, inf), (1.0, 2.0))
@@ -123,7 +124,7 @@ def _pairs(phases: Any, wanted: str) -> list[tuple[Any, Any]]:
 
 
 def _ends(given_ends: list[Any], whole: bool, wanted: str) -> tuple[float, ...]:
-    """Rising ends; None for the last one is infinity."""
+    """The ends as rising floats; None for the last one becomes infinity."""
     ends: list[float] = []
     for number, until in enumerate(given_ends):
         last = number == len(given_ends) - 1
@@ -145,7 +146,7 @@ def _end(until: Any, whole: bool, wanted: str) -> float:
 
 
 class PhasedCurve(NetworkCurve):
-    """The learning curve of a network whose data change: margins, error and loss are those of the data at t."""
+    """The learning curve of a network whose data change: margins, error and loss use the labels and weights at t."""
 
     phases: eqx.AbstractVar[Phases]
 

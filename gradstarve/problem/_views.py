@@ -1,4 +1,4 @@
-"""What every learning curve shows of itself: a figure, a table, and arrays with named axes."""
+"""Views of a learning curve: a figure, a table, and arrays with named axes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from gradstarve.ground import (
     save,
     sheet,
 )
+from gradstarve.problem._curve import given
 from gradstarve.problem._data import ClassDataset, Dataset
 
 QUANTILES = (0.1, 0.9)
@@ -26,8 +27,8 @@ _LABELS = {
     "margins": "margin of the true label",
 }
 _LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1, 2)))
-_RECORDS = 400  # of a line of theory
-_LEFT = (0.05, 0.2, 0.4, 0.6, 0.8, 0.95)  # shares of the first loss, down to the least of which a curve of theory is shown
+_RECORDS = 400  # points of a line of theory
+_LEFT = (0.05, 0.2, 0.4, 0.6, 0.8, 0.95)  # shares of the initial loss; a curve of theory is drawn to the least one reached
 
 
 def draw(
@@ -43,7 +44,7 @@ def draw(
     many = len(curve._batch) > 0 and int(np.prod(curve._batch)) > 1
     with sheet(own=True):
         figure, panel = axes_for(ax, figure_size(figsize, (6.4, 4.0)))
-        # A second curve in the same axes takes the next colour of their cycle, and the next kind of line.
+        # A second curve in the same axes takes the next colour of their cycle, and the next line style.
         drawn = len(panel.get_legend_handles_labels()[0]) or min(len(panel.lines), 1)
         for place, (name, values) in enumerate(_series(curve, what, t, grid), start=drawn):
             name = ", ".join(part for part in (label, name) if part)
@@ -84,11 +85,11 @@ def times_of(curve: Any, t: Any, scale: str = "linear") -> np.ndarray:
 
 
 def _end(curve: Any) -> float:
-    """When most of the loss is gone, in networks that get there: where a figure of theory ends."""
+    """The end of the t axis of a figure of theory: when most of the loss is gone, in the networks that get that far."""
     start = float(np.median(np.asarray(curve.loss(0))))
     left = start * np.array(_LEFT)
     times = np.asarray(curve.time_to_loss(left, max_steps=20_000)).reshape(-1, left.size)
-    # Of every network the latest of these times that it has.
+    # For each network, the time of the smallest share of the loss that it reaches.
     reached = np.max(np.where(np.isfinite(times), times, -np.inf), axis=-1)
     reached = reached[reached > 0]
     return 1.3 * float(np.max(reached)) if reached.size else (100.0 if curve._unit == "step" else 10.0)
@@ -141,9 +142,7 @@ def _records(curve: Any, t: Any) -> np.ndarray:
     """The times or steps of a table, [records]."""
     if t is None and hasattr(curve, "grid"):
         return np.asarray(curve.grid)
-    if t is None:
-        raise ValueError("theory holds at every t and records none: give t, for example trajectory.grid")
-    grid = np.asarray(t)
+    grid = np.asarray(given(t))
     if grid.ndim > 1:
         raise ValueError(f"t must be a number or [records], got shape {grid.shape}")
     return np.atleast_1d(grid)

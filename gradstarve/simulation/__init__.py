@@ -1,6 +1,6 @@
-"""Training by brute force: what a network does when it is trained, whatever the hypotheses of the theorems.
+"""Training by brute force: numerical simulation of networks, without the hypotheses of the theorems.
 
-Nothing here knows a closed form, so that an agreement with `gradstarve.theory` is worth something.
+Nothing here uses a closed form of `gradstarve.theory`, so that agreement between the two is evidence.
 """
 
 from gradstarve.simulation._flow import simulate_flow

@@ -1,4 +1,4 @@
-"""`simulate_flow`: gradient flow of all weights by an adaptive Runge-Kutta method, knowing nothing of the theory."""
+"""`simulate_flow`: gradient flow of all weights by an adaptive Runge-Kutta method, without any closed form."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ def simulate_flow(
 
     - `data`: a `Dataset` of n points, or a `ClassDataset` for a softmax network; or phases [(until, data), ...] as in
       `simulate`, each until a time (21.1): the ends of phases are recorded too;
-    - `network`: any `Network` of `gradstarve` (`TwoLayerReLU`, `DeepReLU`, `SoftmaxTwoLayer`, ...) with any batch axes,
-      also none;
+    - `network`: any `Network` of `gradstarve` (`TwoLayerReLU`, `DeepReLU`, `SoftmaxTwoLayer`, ...), with or without batch
+      axes;
     - `loss`: a `Loss` or its name;
     - `times`: a number or a rising sequence of them, >= 0 (a time of the flow is step_size * step of descent);
     - `rtol`, `atol`: every weight is integrated to the local error atol + rtol * |weight|. Default rtol is 1e-10 in
-      float64 and 1e-5 in float32; default atol is rtol times the root mean square of the network's first weights, so
-      that small starts are followed as accurately as large ones;
-    - `max_steps`: what the integrator may take per network, rejected steps included;
+      float64 and 1e-5 in float32; default atol is rtol times the root mean square of the network's initial weights, so
+      that small initial weights are followed as accurately as large ones;
+    - `max_steps`: the most steps of the integrator per network, rejected steps included;
     - `record_networks`, `progress`: as in `simulate`, progress in units of time;
-    - `throw`: whether a network that needs more steps raises; with False its missing records are NaN.
+    - `throw`: whether a network that needs more steps raises an error; with False its missing records are NaN.
 
     The result is a `Trajectory` whose `grid` is `times`: logits [*batch, records, n], in the wider precision of `data`
     and `network`. The method is of order 8 (of order 5 for rtol above 1e-6) and steps onto each recorded time.
 
     The field jumps where a neuron passes w_j.x_i = 0 and, for the hinge loss, where a margin passes 1. The step size
-    there falls until the jump costs no more than the tolerance, some forty steps a crossing; the global error is 10 to
-    1000 times rtol. Where a jump turns the flow back from both sides the flow slides along it, and the integrator gets
-    nowhere: `ConvergenceError`. On orthogonally separable data neurons do not slide under a loss with g >= 0 (2.0);
-    under the squared loss those of a class with margins above 1 can, and under the hinge loss a margin can.
+    there falls until the jump costs no more than the tolerance, which takes some forty steps per crossing; the global error
+    is 10 to 1000 times rtol. Where the flow on both sides points back to the jump, the flow slides along it, and the
+    integrator stalls: `ConvergenceError`. On orthogonally separable data neurons do not slide under a loss with g >= 0
+    (2.0); under the squared loss neurons of a class with margins above 1 can slide, and under the hinge loss a margin can.
 
     `ValueError` for arguments that do not fit each other, for times that are negative, unsorted or not finite, and for
     an rtol below ten roundings of the precision; `ConvergenceError` when `max_steps` do not suffice.
@@ -97,7 +97,7 @@ def simulate_flow(
         leaves = jax.tree.leaves(flat)
         squares = sum(jnp.sum(leaf**2, tuple(range(1, leaf.ndim))) for leaf in leaves)
         scale = jnp.sqrt(squares / sum(math.prod(leaf.shape[1:]) for leaf in leaves))
-        # A network of zeros stays where it is; any positive number will do for it.
+        # A network of zeros does not move, so that any positive number will do.
         atols = rtol * jnp.where(scale > 0, scale, 1)
     else:
         atols = jnp.full(flat.batch_shape, _check_tolerance("atol", atol), dtype)
@@ -111,9 +111,9 @@ def simulate_flow(
 def _through_phases(
     phases: Phases, network: Any, loss: Any, grid: np.ndarray, used: Array, *how: Any
 ) -> PhasedTrajectory:
-    """Each phase from the network at the end of the one before."""
+    """The runs of the phases, each from the final network of the one before."""
     ends = np.asarray(ends_within(phases, float(grid[-1]), "time"), grid.dtype)
-    # The end of a phase as the grid has it, whose last bits decide which labels a record has.
+    # The ends in the precision of the grid: the last bits decide which phase a record belongs to.
     phases = Phases(phases.data, (*map(float, ends[:-1]), phases.until[-1]))
     grid = np.sort(np.append(grid, ends[~np.isin(ends, grid)]))
     datas = [check_problem(data, network, loss)[0] for data in phases.data]
@@ -139,8 +139,8 @@ def _integrate(
     progress: Any,
     throw: bool,
 ) -> tuple[Trajectory, Array]:
-    """The run, and how many steps of the integrator each network has `used` by now."""
-    # diffrax costs as much to import as all the rest, and only a flow needs it.
+    """The run, and the steps of the integrator that each network has `used` so far."""
+    # Importing diffrax takes as long as all other imports, and only a flow needs it.
     from gradstarve.simulation._integrator import integrate
 
     dtype = network.dtype
@@ -197,7 +197,7 @@ def _integrate(
     return run, used
 
 
-# Runs differ from a second to hours and nothing tells beforehand, so the bar always gets its pieces.
+# A run takes from a second to hours, which cannot be predicted, so the run is always cut into pieces for the bar.
 _GUESS_SECONDS = 2.5
 
 
@@ -240,7 +240,7 @@ def _check_tolerance(name: str, value: Any) -> float:
 def _raise_if_stuck(
     start: Any, data: Any, seen: Array, used: Array, times: np.ndarray, batch: tuple[int, ...], max_steps: int
 ) -> None:
-    """`ConvergenceError` that names the first network that did not get through the piece, and how far it got."""
+    """`ConvergenceError` that names the first network that did not reach the end of the piece, and how far it got."""
     missing = np.asarray(np.isnan(np.asarray(seen)).any(axis=tuple(range(2, seen.ndim))))  # [b, records]
     missing[np.asarray(used) > max_steps, -1] = True
     if not missing.any():
@@ -258,7 +258,7 @@ def _raise_if_stuck(
 
 
 def _raise_if_faded(start: Any, data: Any, loss: Any, seen: Array, times: np.ndarray, batch: tuple[int, ...]) -> None:
-    """`ConvergenceError` where a residual that is never 0 has become 0 by rounding, so early that it would still count."""
+    """`ConvergenceError` if a residual that is never 0 has underflowed while it would still move the weights."""
     kind = jnp.finfo(seen.dtype)
     late = times * float(kind.tiny) * float(jnp.max(jnp.sum(data.points**2, axis=-1))) > float(kind.eps)
     rest = loss.rest
@@ -266,7 +266,7 @@ def _raise_if_faded(start: Any, data: Any, loss: Any, seen: Array, times: np.nda
         return
     if rest is None:
         rest = rest_after(loss, data.margins(start(data.points)))[:, None]
-    # What a weight moves by is a product of several factors with q_i g_i, the first of which is lost here.
+    # q_i g_i is the first factor of a weight's derivative to underflow.
     pulls = data.weights * loss.residual(data.margins(seen))
     gone = np.asarray(jnp.any((pulls < 16 * kind.tiny) & (rest == jnp.inf), axis=-1)) & late
     if gone.any():

@@ -31,9 +31,10 @@ def integrate(
     keep_networks: bool,
     reversible: bool,
 ) -> tuple[Network, Float[Array, "b records n ..."], Network | None, Int[Array, " b"]]:
-    """The networks [b] at the last of the rising `times`, all above `since`; the logits (and perhaps the networks) at
-    each of them; and the steps that each network took. What was not reached in `max_steps` is NaN. `loose` takes a
-    method of order 5 in place of 8; without `reversible` there is no reverse-mode derivative, and a third less to compile.
+    """The networks [b] at the last of the rising `times`, all above `since`; the logits (and with `keep_networks` the
+    networks) at each of them; and the steps that each network took. Records not reached in `max_steps` are NaN. `loose`
+    selects a method of order 5 instead of 8; without `reversible` there is no reverse-mode derivative, and compilation
+    takes a third less time.
     """
     times = jnp.asarray(times)
 
@@ -41,7 +42,7 @@ def integrate(
         return jax.tree.map(jnp.negative, jax.grad(batch_loss)(network, data, loss))
 
     def one(network, atol):
-        # A network lost in an earlier piece waits at 0, where nothing moves, instead of using up its steps again.
+        # A network that failed in an earlier piece is set to 0, where nothing moves, so that it takes few steps here.
         lost = jnp.stack([jnp.isnan(leaf).any() for leaf in jax.tree.leaves(network)]).any()
         network = jax.tree.map(lambda leaf: jnp.where(lost, 0, leaf), network)
         controller = _Controller(rtol=rtol, atol=atol, norm=_largest, dtmin=jnp.zeros_like(times[-1]))
@@ -56,7 +57,7 @@ def integrate(
             times[-1],
             None,
             network,
-            # Stepping onto the records: interpolating to them was measured to lose a digit, for 10 % fewer steps.
+            # Steps end at the records: interpolation to the records was measured to lose a digit, for 10 % fewer steps.
             stepsize_controller=diffrax.ClipStepSizeController(controller, step_ts=times),
             saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=times, fn=keep), diffrax.SubSaveAt(t1=True))),
             adjoint=diffrax.RecursiveCheckpointAdjoint() if reversible else diffrax.ForwardMode(),
@@ -75,10 +76,10 @@ def integrate(
 
 
 class _Controller(diffrax.PIDController):
-    """A PID controller whose smallest step is what floating-point time resolves where it stands.
+    """A PID controller whose smallest step is a few ulps of the present time.
 
-    A jump of the field is crossed by such a step at the latest. A fixed smallest step would not do: at late times it
-    must exceed an ulp of t, and near t = 0 a badly wrong network has a faster life than that.
+    The controller crosses a jump of the field with a step of this size at the latest. A fixed smallest step would not do:
+    at late times it must exceed an ulp of t, and near t = 0 a network with large residuals moves faster than that.
     """
 
     def adapt_step_size(self, t0, t1, *args, **kwargs):
@@ -89,10 +90,10 @@ class _Controller(diffrax.PIDController):
 
 
 def _largest(errors: Any) -> Float[Array, ""]:
-    """The largest entry: each single weight meets the tolerance, however many dead neurons there are.
+    """The largest entry, so that each single weight meets the tolerance, however many dead neurons there are.
 
-    A trial step that overflows gives NaN, which has to count as too large an error: the controller would otherwise
-    carry the NaN into its next step size and never come back from it.
+    A trial step that overflows gives NaN, which counts as an infinite error: otherwise the next step size of the
+    controller, and all later ones, would be NaN.
     """
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(errors)]))
     return jnp.where(jnp.isnan(largest), jnp.inf, largest)

@@ -67,32 +67,33 @@ def simulate(
 
     - `data`: a `Dataset` of n points (labels ±1), or a `ClassDataset` for a softmax network; or phases [(until, data), ...]
       with the same points, each until a step, the last one until None: task switches and re-weighting (21.1). Velocities,
-      optimisers and schedules go on from phase to phase, the ends of phases are recorded too, and margins, error and loss
-      are those of the data at t;
-    - `network`: any `Network` of `gradstarve` (`TwoLayerReLU`, `DeepReLU`, `SoftmaxTwoLayer`, ...) with any batch axes,
-      also none;
-    - `loss`: a `Loss` or its name; with classes "cross-entropy", which is that of the softmax;
+      optimisers and schedules continue from phase to phase, the ends of phases are recorded too, and margins, error and
+      loss are those of the data at t;
+    - `network`: any `Network` of `gradstarve` (`TwoLayerReLU`, `DeepReLU`, `SoftmaxTwoLayer`, ...), with or without batch
+      axes;
+    - `loss`: a `Loss` or its name; for a `ClassDataset` "cross-entropy", which is then softmax cross-entropy;
     - `dynamics`: `GradientDescent`, `NormalizedGradientDescent`, `SharpnessAware`, `SignDescent`, other `Steps` of your own,
       `StochasticGradientDescent` (needs `key`), or an `optax.GradientTransformation` for
-      descent on the full batch. Hyperparameters of ours may be arrays of the batch shape, one value per network.
+      descent on the full batch. Hyperparameters of `Steps` may be arrays of the batch shape, one value per network.
       With step size eta, step k is time eta k of the flow. A step is one update of the optimiser, which gets value, grad,
-      value_fn, grad_fn and obj_fn where it takes them (`optax.contrib.sam` is off its path at every other step unless in
-      opaque mode);
-    - `record_every`: K; recorded are the steps 0, K, 2K, ... and, if K does not divide it, also the last one, `steps`;
-    - `key`: one JAX key or an integer, of which network b of the flattened batch draws from `fold_in(key, b)`, or keys of
-      the batch shape. What network b draws at step k depends on the key, b and k alone, not on batch size, K or precision;
-    - `record_networks`: keep the weights at every record too;
-    - `progress`: None shows a bar on a terminal when the run takes more than two seconds, True and False force, and a
+      value_fn, grad_fn and obj_fn if its update accepts them (`optax.contrib.sam` outside opaque mode leaves its path at
+      every other step);
+    - `record_every`: K; the steps 0, K, 2K, ... are recorded, and always the last one, `steps`;
+    - `key`: one JAX key or an integer (network b of the flattened batch then draws from `fold_in(key, b)`), or keys of
+      the batch shape. The draws of network b at step k depend on the key, b and k alone, not on batch size, K or precision;
+    - `record_networks`: record the weights too;
+    - `progress`: None shows a bar on a terminal if the run takes more than two seconds, True always, False never, and a
       callable gets (done_steps, total_steps);
-    - `throw`: whether training that reaches logits that are not finite raises; with False they stay in the record;
-    - `engine`: "reference" (autodiff, any network, loss and optimiser), "fused" (`TwoLayerReLU`, the four losses, our
-      dynamics with at most one point drawn a step, made for CPUs), "pallas" (of these slope 0, `GradientDescent` with one
-      step size, or one point a step: one GPU kernel for the whole run), or "auto", the fastest that can. They differ by
-      rounding only: neurons that are exactly on the edge of a point, w . x = 0, are so to each of them.
+    - `throw`: whether logits that are not finite raise an error; with False they stay in the record;
+    - `engine`: "reference" (autodiff; any network, loss and optimiser), "fused" (`TwoLayerReLU`, the four losses, `Steps` of
+      this library with at most one drawn point per step; made for CPUs), "pallas" (as "fused", but slope 0, and
+      `GradientDescent` with one step size or one drawn point per step: one GPU kernel for the whole run), or "auto", the
+      fastest one that can run the problem. Engines differ by rounding only: all of them treat neurons that are exactly on
+      the edge of a point, w . x = 0, in the same way.
 
     The result is a `Trajectory`: logits [*batch, records, n], for K classes [*batch, records, n, K]. The run has the
-    wider precision of `data` and `network` (float32 beside float64 is run in float64); hyperparameters are cast to it.
-    Inside jit, grad and vmap there is no progress and no check for logits that are not finite.
+    wider precision of `data` and `network` (float64 if one of them is float64); hyperparameters are cast to it.
+    Inside jit, grad and vmap there is no progress bar and no check for logits that are not finite.
 
     `ValueError` for arguments that do not fit each other; `ConvergenceError` for training that diverges.
 
@@ -116,7 +117,7 @@ def simulate(
 def _simulate_phases(
     given: Any, network: Any, loss: Any, dynamics: Any, steps: int, every: int, key: Any, options: dict[str, Any]
 ) -> PhasedTrajectory:
-    """Each phase from the state at the end of the one before: weights, what the optimiser remembers, and the step number."""
+    """The runs of the phases, each from the final state of the one before: weights, optimiser state and step number."""
     phases = as_phases(given, whole=True)
     ends = [int(end) for end in ends_within(phases, steps, "step")]
     if isinstance(dynamics, Steps):
@@ -132,7 +133,7 @@ def _simulate_phases(
 
 
 def ends_within(phases: Phases, last: int | float, unit: str) -> list[float]:
-    """Where each phase of a run until `last` ends, counted in this unit; `ValueError` unless the phases fit the run."""
+    """The end of each phase of a run until `last`, in steps or time; `ValueError` unless the phases fit the run."""
     if phases.until[-2:-1] and phases.until[-2] >= last:
         begins = f"the last phase begins at {unit} {phases.until[-2]:g}"
         raise ValueError(f"{begins}, and the run ends at {last:g}; let it go on for longer")
@@ -154,7 +155,7 @@ def _train(
     state: Any = None,
     kept: bool = False,
 ) -> tuple[Trajectory, Any]:
-    """The run, and the state at its end. `state`: that of a run before, to be gone on with; `kept`: whether it will be."""
+    """The run, and the state at its end. `state`: the state to continue from; `kept`: whether a later run continues this."""
     record_networks, throw = options["record_networks"], options["throw"]
     data, network, loss = check_problem(data, network, loss)
     as_given = dynamics if isinstance(dynamics, Dynamics) else None
@@ -169,12 +170,12 @@ def _train(
     watched = all(is_concrete(leaf) for leaf in jax.tree.leaves((data, network, dynamics, keys)))
     chosen = engines.choose(options["engine"], data, flat, loss, dynamics, steps)
     span = None
-    # Numbers of the span of one phase are not those of the next.
+    # A run that continues keeps the given coordinates, because the span of the data may differ between phases.
     if chosen.name != "reference" and watched and not kept:
         span = Span(data, flat, draws=keys is not None, lifts=not isinstance(dynamics, SignDescent))
     decays = span is not None and span.fewer and isinstance(dynamics, GradientDescent) and np.any(dynamics.weight_decay)
     if decays and isinstance(dynamics, Steps) and dynamics.scheduled:
-        span = None  # what decay leaves of the weights that no point pushes is then no power of one matrix
+        span = None  # under a schedule, the decay of weights that no point pushes is no power of one matrix
     problem, trained = (data, flat) if span is None else (span.data, span.network)
     state = reference.start(trained, dynamics, keys) if state is None else state
     logits = [_outputs(trained, problem.points)]
@@ -234,7 +235,7 @@ def _gather(parts: list[Any]) -> Any:
 
 
 def check_problem(data: Any, network: Any, loss: Any) -> tuple[reference.AnyData, Network, Loss]:
-    """Data and network of one precision that fit each other, and the loss as a `Loss`."""
+    """Data and network in one dtype, checked to fit each other, and the loss as a `Loss`."""
     loss = as_loss(loss)
     if not isinstance(data, Dataset | ClassDataset):
         raise ValueError(f"data must be a Dataset, got {type(data).__name__}; give Dataset(points, labels)")
@@ -258,7 +259,7 @@ def check_problem(data: Any, network: Any, loss: Any) -> tuple[reference.AnyData
 
 
 def _check_sizes(network: Network) -> None:
-    """`ValueError` for weights of which the largest are subnormal: compiled code takes them for 0, where nothing moves."""
+    """`ValueError` if all weights of a layer are subnormal: compiled code flushes them to 0, where nothing moves."""
     axes = len(network.batch_shape)
     for path, leaf in jax.tree_util.tree_leaves_with_path(network):
         if is_concrete(leaf) and leaf.size and jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -284,7 +285,7 @@ def _check_classes(data: ClassDataset, network: Network, loss: Loss) -> None:
 
 
 def _check_dynamics(dynamics: Any, network: Network, key: Any) -> tuple[Any, Array | None]:
-    """The dynamics with one value of each hyperparameter per network, [b], and one key per network if they draw."""
+    """The dynamics with one value of each hyperparameter per network, [b], and one key per network for random draws."""
     accepted = "GradientDescent, another dynamics in steps, or an optax.GradientTransformation"
     batch = network.batch_shape
     if isinstance(dynamics, GradientFlow):
@@ -339,9 +340,9 @@ def _keys(key: Any, batch: tuple[int, ...]) -> Array:
 
 
 def _plan(steps: int, every: int, pieces: int) -> list[tuple[int, int, bool]]:
-    """The run in about `pieces` parts: (records, steps per record, whether to keep them).
+    """The run in about `pieces` parts: (records, steps per record, whether to keep the records).
 
-    There are as few different (records, steps per record) as possible, because each is a compilation.
+    There are as few different pairs (records, steps per record) as possible, because each pair needs a compilation.
     """
     whole, rest = divmod(steps, every)
     target = -(-steps // pieces)
@@ -361,12 +362,12 @@ def _plan(steps: int, every: int, pieces: int) -> list[tuple[int, int, bool]]:
 
 @eqx.filter_jit
 def _sick(logits: Array) -> Array:
-    """Where a logit is not finite, [records, b]."""
+    """Whether some logit is not finite, [records, b]."""
     return ~jnp.isfinite(logits).all(axis=tuple(range(2, logits.ndim)))
 
 
 def overflown(network: int, batch: tuple[int, ...], dtype: Any) -> ValueError:
-    """The error for a network whose logits are no floats before any step."""
+    """The error for a network whose logits overflow before any step."""
     which = which_network(np.unravel_index(network, batch))
     fix = "give smaller weights or points" + (", or float64" if dtype == np.float32 else "")
     return ValueError(f"the logits of {which} are beyond {np.dtype(dtype)} at the start; {fix}")

@@ -1,19 +1,20 @@
-"""Training in few numbers, on the same sides of every edge: zero coordinates left out, repeated points merged.
+"""Training in fewer coordinates, with the same sign of every w_j . x_i: zero coordinates left out, repeated points merged.
 
-A neuron that is exactly on the edge of a point, w_j . x_i = 0, does not see the point, and stays there as long as nothing
-pushes it off. So whatever a problem is trained in must keep such zeros: coordinates turned into the span of the data by a
-singular value decomposition make 1e-17 of them, and wake the neuron. Two ways of saving keep them.
+A neuron that is exactly on the edge of a point, w_j . x_i = 0, is inactive on the point, and stays there as long as nothing
+pushes it off. A change of coordinates must keep such zeros: rotation into the span of the data by a singular value
+decomposition turns them into 1e-17, and activates the neuron. Two reductions keep them.
 
 - *Coordinates that are zero in every point* are left out. The products w_j . x_i have the same terms as before.
 - *Few points in many dimensions*, 2 n < d, such as images: a neuron is described by s_i = w_j . x_i, computed once in the
-  given coordinates, and by how much of each point it has taken up, w_j = (rest of its start) + sum_i c_i x_i. A step along
+  given coordinates, and by the coefficients c_i of w_j = w_j(0) + sum_i c_i x_i. A step along
   sum_i G_i x_i changes c by G and s by K G, K_ik = x_i . x_k, and w_j . sum_i G_i x_i = sum_i s_i G_i. Where x_i . x_k is
-  zero, s_i does not change. The 2 n numbers (s, c) of a neuron take the place of its d weights: a `Lifted` problem.
+  zero, s_i does not change. The 2 n numbers (s, c) of a neuron replace its d weights: a `Lifted` problem.
 
-Only weight decay moves the part of w_j that no point pushes: it scales it, by one factor for all neurons of a network.
+Only weight decay moves the part of w_j that no point pushes: it multiplies this part by one factor for all neurons of a
+network.
 
-A zero that comes about by rounding, as 0.1 g - 0.1 g does when neither product is exact, is a zero or not according to how
-a sum is computed, in NumPy too (`@` and `einsum` differ): no engine can promise it.
+Whether a sum that is zero only by rounding, such as 0.1 g - 0.1 g with inexact products, is exactly zero depends on the way
+the sum is computed, in NumPy too (`@` and `einsum` differ): no engine can promise to keep such a zero.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from gradstarve.problem import Dataset, GradientDescent, Network, TwoLayerReLU, 
 
 
 class Lifted(Dataset):
-    """n points as unit vectors [n, 2 n] that read s_i off the numbers (s, c) of a neuron; `gram`: K, [n, n].
+    """n points as unit vectors [n, 2 n] that pick s_i from the numbers (s, c) of a neuron; `gram`: K, [n, n].
 
-    Networks of 2 n coordinates have the right outputs on it, but only engines that know `gram` train it rightly.
+    Networks of 2 n coordinates have the right outputs on these points, but only engines that use `gram` train them rightly.
     """
 
     gram: Float[Array, "n n"]
@@ -45,9 +46,9 @@ class Lifted(Dataset):
 
 
 def dimensions(data: Dataset, draws: bool) -> int:
-    """How many numbers a neuron takes besides its z: the coordinates that are used, or 2 n. At most, inside jit.
+    """The number of coordinates of a neuron besides its z: those not zero in every point, or 2 n. An upper bound inside jit.
 
-    `draws`: whether the dynamics draw points one by one, which is done in the given coordinates.
+    `draws`: whether the dynamics draw points one by one, which needs the given coordinates.
     """
     used = data.dim
     if is_concrete(data.points):
@@ -56,10 +57,10 @@ def dimensions(data: Dataset, draws: bool) -> int:
 
 
 class Span(eqx.Module):
-    """A problem in few numbers: `data` and `network` are to be trained, `expand` and `restore` lead back.
+    """A problem in fewer coordinates: train `data` and `network`, and map the results back by `expand` and `restore`.
 
-    `entry` [k, d] makes the k numbers of a neuron from its d weights, w entry^T; `leave` [k, d] makes weights from numbers.
-    Both are None where the given coordinates are kept.
+    `entry` [k, d] maps the d weights of a neuron to k numbers, w entry^T; `leave` [k, d] maps k numbers to weights.
+    Both are None if the given coordinates are kept.
     """
 
     data: Dataset
@@ -70,8 +71,8 @@ class Span(eqx.Module):
     leave: Float[Array, "k d"] | None
 
     def __init__(self, data: Dataset, network: Network, draws: bool, lifts: bool = True):
-        """`draws`: leave repeated points apart, for dynamics that draw one of them. `lifts`: whether (s, c) may take the
-        place of weights; not for dynamics that ask for the sign of each coordinate."""
+        """`draws`: keep repeated points apart, for dynamics that draw one of them. `lifts`: whether (s, c) may replace
+        weights, which dynamics that use the sign of each coordinate rule out."""
         assert isinstance(network, TwoLayerReLU)
         self.given, self.index = network, None
         if not draws:
@@ -92,17 +93,17 @@ class Span(eqx.Module):
 
     @property
     def fewer(self) -> bool:
-        """Whether networks are trained in other numbers than their weights, and have a part that no point pushes."""
+        """Whether networks are trained in other coordinates, so that their weights have a part that no point pushes."""
         return self.entry is not None
 
     def expand(self, logits: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Logits [..., m] of the points trained on as those of the given ones, [..., n]."""
+        """Logits [..., m] of the trained points as logits [..., n] of the given points."""
         return logits if self.index is None else logits[..., self.index]
 
     def restore(self, small: Network, left: Float[Array, "..."] | None) -> Network:
-        """The networks, [*batch] or [*batch, records], that the given ones became when those trained became `small`.
+        """The networks in the given coordinates, [*batch] or [*batch, records], that belong to the trained ones `small`.
 
-        `left`: of this shape, what decay has left of their part that no point pushes; None is all of it.
+        `left`: of the same shape, the factor by which decay has shrunk the part that no point pushes; None for no decay.
         """
         if self.leave is None:
             return small
@@ -119,7 +120,7 @@ class Span(eqx.Module):
 
 
 def _merged(data: Dataset) -> tuple[Dataset, Array | None]:
-    """Every point with its label once, in the order of their first places, and which of them point i is, [n]."""
+    """The distinct labelled points, in the order of first occurrence, and the one that point i equals, [n]."""
     kept, index, weights = distinct(data)
     if kept.size == data.size:
         return data, None
@@ -137,7 +138,7 @@ def _twice(points: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
 
 
 def _lifted(data: Dataset) -> Lifted | None:
-    """`data` for numbers (s, c); None where products of points are beyond the range of their precision."""
+    """`data` in the coordinates (s, c); None if products of points overflow or underflow their dtype."""
     points = np.asarray(data.points)
     wide = points.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -150,9 +151,9 @@ def _lifted(data: Dataset) -> Lifted | None:
 
 @eqx.filter_jit
 def left_by_decay(dynamics: GradientDescent, steps: int, every: int) -> Float[Array, "b records"]:
-    """What decay leaves of a weight that no point pushes, after 0, K, 2K, ... and `steps` steps, K = `every`.
+    """The factor left of a weight that no point pushes, after 0, K, 2K, ... and `steps` steps of decay, K = `every`.
 
-    The step is linear in (weight, velocity); K of them are a power of its matrix. Hyperparameters are [b].
+    A step is linear in (weight, velocity), and K steps are a power of its matrix. Hyperparameters are [b].
     """
 
     def one_step(weight, velocity):

@@ -1,4 +1,4 @@
-"""What a simulation gives back: the recorded logits, and the networks they came from."""
+"""The result of a simulation: the recorded logits, and the networks at the start, at the end and perhaps at all records."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Trajectory(NetworkCurve):
       shape, `.margins()` is [*batch, records, n], `.error()`, `.loss()` and `.mistakes()` are [*batch, records];
     - `initial`, `final`: the networks at the start and at the last entry of `grid`;
     - `data`, `loss_function`: the problem, in the precision in which it was run;
-    - `networks`: the network at every entry of `grid`, batch axes [*batch, records], or None when not asked for;
-    - `dynamics`: the `GradientDescent` or `StochasticGradientDescent` of the run, None for a flow or another optimiser.
+    - `networks`: the network at every entry of `grid`, batch axes [*batch, records], or None without `record_networks`;
+    - `dynamics`: the `Steps` of the run, such as `GradientDescent`; None for a flow or an optimiser of optax.
 
     Every method of `LearningCurve` takes t = None (the whole grid), a scalar, or an array of any shape, and gives
     [*batch, *t.shape, ...]. A t that was not recorded is a `ValueError` that names its recorded neighbours: nothing is
-    interpolated, and `time_to_error`, `time_to_loss` give the first record that is there. Times are matched up to rounding.
+    interpolated, and `time_to_error`, `time_to_loss` give the first record at the level. Times match up to rounding.
 
     >>> from gradstarve.problem import TwoLayerReLU, datasets
     >>> from gradstarve.simulation import simulate_flow
@@ -40,7 +40,7 @@ class Trajectory(NetworkCurve):
 
     grid: Shaped[Array | np.ndarray, " records"]
     recorded: Float[Array, "..."]
-    # Networks of the class that was trained, whose weights have names of their own.
+    # Networks of the class that was trained.
     initial: Any
     final: Any
     data: Dataset | ClassDataset
@@ -57,7 +57,7 @@ class Trajectory(NetworkCurve):
     def network(self, t: Any = None) -> Any:
         """The network or networks at the recorded t: batch axes [*batch, *t.shape]; None is the whole grid.
 
-        Without `record_networks=True` only t = 0 and the last entry of the grid are known, others are a `ValueError`.
+        Without `record_networks=True` only t = 0 and the last entry of the grid are available, others are a `ValueError`.
         """
         if self.networks is not None:
             index = slice(None) if t is None else self._index(t)
@@ -128,23 +128,23 @@ class Trajectory(NetworkCurve):
 
 
 class PhasedTrajectory(PhasedCurve, Trajectory):
-    """The run of `simulate` or `simulate_flow` through [(until, data), ...]: margins, error and loss by the data at t.
+    """The run of `simulate` or `simulate_flow` on phases [(until, data), ...]: margins, error and loss use the data at t.
 
-    `parts`: the `Trajectory` of each phase, whose grid begins at 0; `data` are those of the first phase.
+    `parts`: the `Trajectory` of each phase, whose grid begins at 0; `data`: the data of the first phase.
     """
 
     phases: Phases = None  # pyright: ignore[reportAssignmentType]
     parts: tuple[Trajectory, ...] = ()
 
     def _when(self, t: Any) -> Any:
-        # As it was recorded: 3 * 0.1 is a time of the phase that ends at 0.3.
+        # The t of the record: the time 3 * 0.1 belongs to the phase that ends at 0.3.
         return self.grid if t is None else np.asarray(self.grid)[self._index(t)]
 
 
 def joined(phases: Phases, parts: list[Trajectory], grid: Any = None) -> PhasedTrajectory:
-    """The runs of all phases, one after the other; the last record of one is the first of the next.
+    """The runs of all phases, one after the other; the last record of a phase is the first record of the next.
 
-    `grid`: what is recorded, without the rounding of sums, where t is no step number.
+    `grid`: for a flow, the recorded times, which sums of the phases' grids would round.
     """
     first, axes = parts[0], len(parts[0].initial.batch_shape)
     rest = (slice(None),) * axes + (slice(1, None),)

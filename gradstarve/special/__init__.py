@@ -1,7 +1,4 @@
-"""Special functions that JAX lacks, each with its derivative: Lambert W, Ei, the hyperbolic clock, the binomial.
-
-Knows nothing of networks.
-"""
+"""Special functions that JAX lacks, each with its derivative: Lambert W, Ei, the hyperbolic clock, the binomial."""
 
 from gradstarve.special import _expint as expint
 from gradstarve.special._binomial import binomial_at_least, binomial_log_pmf, pmf

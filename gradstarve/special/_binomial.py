@@ -45,7 +45,7 @@ def binomial_at_least(successes, trials, probability) -> Float[Array, "..."]:
 
     Arguments broadcast; `successes` k and `trials` n are integers >= 0. Relative error as for `binomial_log_pmf`, also
     where the probability is tiny. Differentiable in p. `ValueError` for p outside (0, 1], n not an integer >= 0 and k not an
-    integer; inside jit nothing is checked.
+    integer; traced values are not checked.
 
     >>> round(float(binomial_at_least(2, 4, 0.5)), 6)
     0.6875
@@ -76,7 +76,7 @@ def _log_pmf(k: Real, n: Real, p: Real) -> Real:
     rest = many - some
     value = jnp.log(many / some / rest) / 2 - _HALF_LOG_2PI + _delta(many) - _delta(some) - _delta(rest)
     value = value - _deviance(some, many * p) - _deviance(rest, many * (1 - p))
-    # No trials at all: 0 of 0 is certain, and 0 log 0 is not a number.
+    # With no trials, k = 0 has probability 1, but 0 log 0 is NaN.
     none = jnp.where(n > 0, n * jnp.log1p(-p), 0)
     ends = jnp.where(k == 0, none, jnp.where(k == n, n * jnp.log(p), -jnp.inf))
     return jnp.where(inside, value, ends)
@@ -93,7 +93,7 @@ def _log_pmf_jvp(primals, tangents):
 
 @jax.custom_jvp
 def _pmf(k: Real, n: Real, p: Real) -> Real:
-    """e^`binomial_log_pmf` without its checks, on arrays of one shape; differentiable in p also at 1, where that is -inf."""
+    """exp(`binomial_log_pmf`) without its checks, on arrays of one shape; differentiable in p also at p = 1."""
     return jnp.exp(_log_pmf(k, n, p))
 
 
@@ -102,7 +102,7 @@ def _pmf_jvp(primals, tangents):
     (k, n, p), (_, _, dp) = primals, tangents
     value = _pmf(k, n, p)
     certain = p == 1
-    # n (P(k - 1 of n - 1) - P(k of n - 1)): one that cannot happen at p = 1 begins to, below.
+    # The derivative n (P(k - 1 of n - 1) - P(k of n - 1)), which is also right where P(k of n) = 0 at p = 1.
     fewer = jnp.maximum(n - 1, 0)
     at_one = n * (_pmf(k - 1, fewer, p) - _pmf(k, fewer, p))
     slope = value * (k - n * p) / (p * jnp.where(certain, 1, 1 - p))
@@ -123,7 +123,7 @@ def _deviance(x: Real, mean: Real) -> Real:
     """x log(x/mu) - x + mu for x > 0, mu >= 0."""
     v = (x - mean) / (x + mean)
     near = jnp.abs(v) < 0.1
-    # log(x/mu) = 2 artanh v, of which the first term of the series is taken together with mu - x.
+    # log(x/mu) = 2 artanh v by its series, whose first term is combined with mu - x to avoid cancellation.
     small = jnp.where(near, v, 0)
     powers = jnp.asarray([1 / (2 * j + 1) for j in range(9, 0, -1)], x.dtype)
     series = small * (x - mean) + 2 * x * small**3 * jnp.polyval(powers, small**2)
@@ -132,7 +132,7 @@ def _deviance(x: Real, mean: Real) -> Real:
 
 @jax.custom_jvp
 def _at_least(k: Real, n: Real, p: Real) -> Real:
-    # The tail that does not hold most of the probability: from k up, or from k - 1 down with p and q exchanged.
+    # The smaller one of the two tails: from k up, or from k - 1 down with p and q exchanged.
     inside = (k > 0) & (k <= n) & (p < 1)
     many, some, x = jnp.where(inside, n, 1), jnp.where(inside, k, 1), jnp.where(inside, p, 0.5)
     upper = x < (some + 1) / (many + 3)
@@ -165,7 +165,7 @@ def _fraction(a: Real, b: Real, x: Real) -> Real:
         even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
         odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
         c, d, value = term(term(parts, even), odd)
-        # What has converged stands still: the terms that others still need would only add rounding.
+        # Converged elements stop: the terms that other elements still need would only add rounding.
         value = jnp.where(done, before, value)
         return m + 1, c, d, value, done | (jnp.abs(value - before) <= 2 * eps * jnp.abs(value))
 

@@ -1,17 +1,17 @@
 """The hyperbolic clock: a logit u = rise e^s - fall e^-s whose angle s obeys ds/dtau = g(u), solved both ways.
 
 This is the whole mathematics of one mode (THEORY (3.1)-(3.8)) with the network taken out. `rise`, `fall` >= 0 are the
-two halves of the logit, u(0) = rise - fall, kappa = 2 sqrt(rise fall), and tau = 2 p r t is the time of the mode. They
-are the coordinates to compute in: no special case for kappa = 0 (fall = 0 or rise = 0), no cancellation for kappa large.
+two halves of the logit, u(0) = rise - fall, kappa = 2 sqrt(rise fall), and tau = 2 p r t is the time of the mode. In these
+coordinates kappa = 0 (fall = 0 or rise = 0) is no special case, and a large kappa causes no cancellation.
 
     tau = integral_0^s ds' / g(u(s')) = integral_{u(0)}^{u} dv / (g(v) sqrt(kappa^2 + v^2))                     (3.5)
 
-Each residual g with a closed form is a class of clocks, and `CLOCKS` has those of the four losses by name. The clock of any
-other residual is a quadrature (`_clock_residual`), and answers the same questions.
+Each residual g with a closed form has a class of clocks, and `CLOCKS` holds the clocks of the four losses by name. The clock
+of any other residual is a quadrature (`_clock_residual`) with the same methods.
 
 The clocks of g = 1 and g = 1 - u are elementary. The others need E(s) = integral_0^s e^u ds' (`_expint`), cut at u = -1 and
-u = 1, and inverted by a bracketed Newton iteration in the variable in which tau is nearly linear: s itself where e^u is of
-order one or less in 1/g, and e^u where it is what makes 1/g large.
+u = 1, and inverted by a bracketed Newton iteration in the variable in which tau is nearly linear: s itself where 1/g is of
+order one, and e^u where e^u dominates 1/g.
 
 Derivatives come from the implicit function theorem: with F(s; rise, fall) = tau,
 
@@ -42,15 +42,16 @@ State = tuple[Array, Array]
 Pieces = Float[Array, "*batch pieces"]
 Piece = Int[Array, "*batch times"]
 Times = Float[Array, "*batch times"]
-MANY = 8  # times of one clock from which on a table of it pays
+MANY = 8  # number of times of one clock from which on a table is faster
 _by_clock = partial(jax.jit, static_argnums=0)
 
 
 class Clock:
-    """The clock of one residual g, to be asked on arrays of one shape and without the checks of `clock_state`.
+    """The clock of one residual g; its methods take arrays of one shape, and lack the checks of `clock_state`.
 
-    `rest`: where logits stop, inf if nowhere; `pulls_back`: whether they fall when they start above it, and only tend to it;
-    `rounds`: whether late logits of single precision are rounded so far that `error_at` has more digits than sigmoid(-u).
+    `rest`: the logit at which the clock stops, inf if it never does; `pulls_back`: whether logits above the rest fall, and
+    all logits only tend to it; `rounds`: whether late float32 logits lose so many digits that `error_at` is more accurate
+    than sigmoid(-u).
 
     >>> round(float(ConstantClock().state_at(*jnp.array([0.1, 0.0, 1.0]))[1]), 4)
     0.2718
@@ -72,14 +73,14 @@ class Clock:
     def arrival_of(self, rise: Real, fall: Real, u: Real) -> Real:
         """The tau at which the logit is first at least `u`: 0 if it starts there, inf if never."""
         there = rise - fall >= u
-        # Lanes without an answer get one to a harmless question, so that they do not spoil the derivatives of the others.
+        # Elements without an answer get harmless arguments, so that they put no NaN into the derivatives of the others.
         below = (u < self.rest) if self.pulls_back else (u <= self.rest)
         reached = ~there & ((rise > 0) | (u < 0)) & jnp.isfinite(u) & below
         rise, fall, u = jnp.where(reached, rise, 0.5), jnp.where(reached, fall, 0), jnp.where(reached, u, 0.75)
         return jnp.where(reached, self._climb(rise, fall, u), jnp.where(there, 0, jnp.inf))
 
     def _climb(self, rise: Real, fall: Real, u: Real) -> Real:
-        """The tau up to a logit `u` > u(0) that is reached."""
+        """The tau at which the logit reaches `u` > u(0); the clock must reach `u`."""
         return self.time_of(rise, fall, jnp.maximum(angle_at(rise, fall, u), 0))
 
     def states_at(self, rise: Pieces, fall: Pieces, piece: Piece, time: Times, want_angle: bool = True) -> State:
@@ -92,7 +93,7 @@ class Clock:
         return self.state_at(rise, fall, time)
 
     def end_of(self, rise: Real, fall: Real) -> Real:
-        """The tau at which the clock leaves the floats; inf if it never does, as with every closed form."""
+        """The tau at which the logit or g overflows; inf if neither ever does, as in every closed form."""
         return jnp.full_like(rise, jnp.inf)
 
     def error_at(self, rise: Real, fall: Real, time: Real, u: Real, shift: float = 0.0) -> Real:
@@ -104,12 +105,12 @@ class Clock:
 
 
 def clock_time(kind: str | Clock, rise, fall, angle) -> Float[Array, "..."]:
-    """tau at which the clock stands at `angle` s, starting from s = 0: F(s) = integral_0^s ds' / g(u(s')).
+    """tau at which the clock reaches `angle` s, starting from s = 0: F(s) = integral_0^s ds' / g(u(s')).
 
-    `rise`, `fall` >= 0, `angle`: broadcast together, float32 or float64. `angle` >= 0, but for "squared" with u(0) > 1,
-    which runs backwards. inf where the clock never gets there (hinge past u = 1, squared past u = 1) or later than the
-    largest number of the dtype. Accurate to 1e-12 in tau g(u), the angle that the error in tau would cost. `ValueError` for
-    negative and subnormal halves and angles out of range; inside jit nothing is checked.
+    `rise`, `fall` >= 0, `angle`: broadcast together, float32 or float64. `angle` >= 0, except for "squared" with u(0) > 1,
+    which runs backwards. inf where the clock never reaches the angle (hinge past u = 1, squared past u = 1) or where tau
+    overflows. The error of tau times g(u), which is the resulting error in the angle, is below 1e-12. `ValueError` for
+    negative and subnormal halves and angles out of range; traced values are not checked.
 
     >>> float(clock_time("hinge", 0.1, 0.0, 1.0))
     1.0
@@ -130,7 +131,7 @@ def clock_state(kind: str | Clock, rise, fall, time) -> tuple[Float[Array, "..."
     Arguments broadcast together, float32 or float64. Error in s, which is |du| / sqrt(kappa^2 + u^2), below 1e-12
     (1 + s) in float64 and 1e-6 (1 + s) in float32 for every tau of the dtype, rise and fall from the smallest normal
     number to 1e6. Differentiable in rise, fall and time, to every order and at rise = 0 and fall = 0 too; late derivatives
-    have all their digits. `ValueError` for negative numbers and subnormal halves; inside jit nothing is checked.
+    have full relative accuracy. `ValueError` for negative numbers and subnormal halves; traced values are not checked.
 
     >>> angle, logit = clock_state("hinge", 0.1, 0.0, 1.0)
     >>> float(angle), round(float(logit), 4)
@@ -144,8 +145,8 @@ def clock_state(kind: str | Clock, rise, fall, time) -> tuple[Float[Array, "..."
 def clock_integral(kind: str | Clock, u0, u, kappa) -> Float[Array, "..."]:
     """integral_{u0}^{u} dv / (g(v) sqrt(kappa^2 + v^2)), the tau it takes from logit u0 to u at given kappa (3.5).
 
-    Arguments broadcast together; kappa >= 0; with kappa = 0, u0 and u must have one sign. u >= u0, or for "squared"
-    above 1 u <= u0. inf where u is never reached. `ValueError` for negative kappa and subnormal kappa or u0.
+    Arguments broadcast together; kappa >= 0; with kappa = 0, u0 and u must have the same sign. u >= u0, but u <= u0 for
+    "squared" with u0 > 1. inf where u is never reached. `ValueError` for negative kappa and subnormal kappa or u0.
 
     >>> round(float(clock_integral("cross-entropy", 0.1, 1.0, 0.0)), 3)   # log 10 + Ei(1) - Ei(0.1)
     5.821
@@ -178,7 +179,7 @@ def _halves(rise, fall, **other) -> list[Array]:
 class ConstantClock(Clock):
     """g = 1 below u = 1, where the clock stops: hinge loss.
 
-    >>> float(clock_integral(ConstantClock(), 0.1, 5.0, 0.0))  # u = 1 is as far as it gets
+    >>> float(clock_integral(ConstantClock(), 0.1, 5.0, 0.0))  # the clock stops at u = 1
     inf
     """
 
@@ -221,7 +222,7 @@ class LinearClock(Clock):
 
     @_by_clock
     def time_of(self, rise: Real, fall: Real, angle: Real) -> Real:
-        """By N/D = e^s, solved for E = e^(-w tau)."""
+        """The tau of an angle: e^s = N/D, solved for E = e^(-w tau) (see `_linear_parts`)."""
         w, n, d = _linear_parts(rise, fall)
         excess = 4 * rise * fall / (w + 1) + 2 * rise
 
@@ -233,7 +234,7 @@ class LinearClock(Clock):
 
         past, decay = fractions(lax.stop_gradient(angle))
         ahead = (past > 0) & (decay > 0)
-        # What is never reached must not reach the derivatives either: its fractions may be infinite.
+        # Angles that are never reached must not enter the derivatives: their fractions may be infinite.
         past, decay = fractions(jnp.where(ahead, angle, 0))
         early = past < 0.5
         tau = jnp.where(early, -jnp.log1p(-jnp.where(early, past, 0)), -jnp.log(jnp.where(early, 1, decay))) / w
@@ -262,7 +263,7 @@ class LinearClock(Clock):
         far = jnp.log(top) - jnp.where(level, flat, jnp.log(bottom))
         angle = jnp.where(near, jnp.log1p(jnp.where(near, shift, 0)), far)
         left = _linear_left(rise, fall, time)
-        # Late in training what is left to go is e^(-w tau) of what its derivatives could be the difference of.
+        # Late in training 1 - u is of order e^(-w tau): taken directly, neither it nor its derivatives cancel.
         late = jnp.abs(left) < 0.5
         return angle, jnp.where(late, 1 - left, logit_at(rise, fall, jnp.where(late, 0, angle)))
 
@@ -272,14 +273,14 @@ def _linear_parts(rise, fall):
     w = jnp.sqrt(1 + 4 * rise * fall)
     gap = 1 - (rise - fall)
     n = 4 * fall * gap / (1 + 2 * fall + w)  # 1 + 2 fall - w
-    # w + 1 - 2 rise, from its conjugate where that is what would cancel.
+    # w + 1 - 2 rise, from its conjugate where the difference would cancel.
     big = 2 * rise > 1
     d = jnp.where(big, 4 * rise * gap / jnp.where(big, w + 2 * rise - 1, 1), w + 1 - 2 * rise)
     return w, n, d
 
 
 def _linear_left(rise: Real, fall: Real, time: Real) -> Real:
-    """1 - u = 2 w^2 (n + d) E / (N D); 1, and without a derivative, where it is next to that or the clock is too faint."""
+    """1 - u = 2 w^2 (n + d) E / (N D) where it is below 0.9 in size; elsewhere the constant 1, for callers to discard."""
     w, n, d = _linear_parts(rise, fall)
     decay, past = jnp.exp(-w * time), -jnp.expm1(-w * time)
     top, bottom = 2 * w + n * past, 4 * rise * fall / (w + 1) + 2 * rise + d * decay
@@ -306,7 +307,7 @@ class _Exponential(Clock):
         return _exp_state(self.constant, rise, fall, self._passed(time))
 
     def states_at(self, rise: Pieces, fall: Pieces, piece: Piece, time: Times, want_angle: bool = True) -> State:
-        """With `MANY` times or more and `constant` >= 1/2 from a table of each piece (`_clock_table`), otherwise one by one.
+        """By a table of each piece (`_clock_table`) for `MANY` times or more and `constant` >= 1/2, otherwise one by one.
 
         The two agree to 1e-12 (1 + s), in float32 to 2e-6 (1 + s).
         """
@@ -318,7 +319,7 @@ class _Exponential(Clock):
         return angle.reshape(time.shape) if want_angle else angle, u.reshape(time.shape)
 
     def error_at(self, rise: Real, fall: Real, time: Real, u: Real, shift: float = 0.0) -> Real:
-        """The rounding of u is worth 1e-6 of e^-u, and more, and the time that is left above the cut tells it."""
+        """sigmoid(shift - u), corrected by the time for the rounding of u, which changes e^-u by 1e-6 or more."""
         error, known = jax.nn.sigmoid(shift - u), lax.stop_gradient((rise, fall, self._passed(time), u))
         more = lax.stop_gradient(clock_slopes.rounding(self.constant, *known)) - 1
         return error * (1 + more) / (1 + error * more)
@@ -347,7 +348,7 @@ class ExponentialClock(_Exponential):
 
 @dataclass(frozen=True)
 class Softmax(_Exponential):
-    """1/g = 1 + e^u/others: the share of `others` = K - 1 > 0 outputs, all level, u below the one that is right (11.2).
+    """1/g = 1 + e^u/others: g is the total probability of `others` = K - 1 > 0 equal outputs, u below the true one (11.2).
 
     >>> round(float(clock_integral(Softmax(9.0), 0.1, 1.0, 0.0)), 3)  # log 10 + (Ei(1) - Ei(0.1))/9
     2.693
@@ -394,7 +395,7 @@ def as_clock(kind: str | Clock) -> Clock:
 def _exp_time(constant: float, rise: Real, fall: Real, angle: Real) -> Real:
     """integral_0^s (constant + e^u) ds'."""
     plain, scale = expint.plain(rise, fall, angle)
-    # Past u = 5000 the panels are shorter than the spacing of floats, and the time is far beyond any float.
+    # Past u = 5000 the panels are shorter than the spacing of floats, and the time overflows anyway.
     grown = jnp.exp(scale / 2)  # e^scale may overflow where the time does not
     total = jnp.where(scale < 5000, plain * grown * grown, jnp.inf)
     return total + constant * angle if constant else total
@@ -404,7 +405,7 @@ def _exp_time(constant: float, rise: Real, fall: Real, angle: Real) -> Real:
 def _exp_time_jvp(constant, primals, tangents):
     (rise, fall, angle), (drise, dfall, dangle) = primals, tangents
     tau = _exp_time(constant, rise, fall, angle)
-    # A time beyond the floats has no derivative; 0 keeps it from spoiling those it is selected against.
+    # A time that overflows has no derivative; 0 keeps NaN out of the other branch of a later `where`.
     there = jnp.isfinite(tau)
     angle = jnp.where(there, angle, 0)
     decay, _, grow = clock_slopes.moments(1, rise, fall, angle)
@@ -414,7 +415,7 @@ def _exp_time_jvp(constant, primals, tangents):
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _exp_arrival(constant: float, rise: Real, fall: Real, u: Real) -> Real:
-    """integral (constant + e^u) ds up to the logit `u` >= u(0), which is reached."""
+    """integral (constant + e^u) ds up to the logit `u` >= u(0), which the clock must reach."""
     return _exp_time(constant, rise, fall, jnp.maximum(angle_at(rise, fall, u), 0))
 
 
@@ -481,7 +482,7 @@ def _exp_state(constant: float, rise: Real, fall: Real, time: Real) -> State:
     left = time - jnp.where(low, 0, jnp.where(high, time_high, time_low))
     by_exp = high | (low & (constant == 0))
 
-    # First guesses. For the e^u regions: E ~ e^u / S, so u ~ log(E) + log S at that u.
+    # First guesses. In the e^u regions E ~ e^u / S, so u ~ log(E) + log S(u).
     log_left = jnp.log(jnp.maximum(left, jnp.finfo(time.dtype).tiny))
     base_steep = steepness(rise, fall, base_u)
     total = jnp.logaddexp(log_left, base_u - jnp.log(base_steep))
@@ -501,7 +502,7 @@ def _exp_state(constant: float, rise: Real, fall: Real, time: Real) -> State:
         scale = jnp.where(by_exp, u, 0)
         value = expint.piece(rise, fall, base_angle, base_u, angle, u)
         spent = left - constant * (angle - base_angle)
-        # Where the scale is 0 the time is taken as it is: a round trip through its logarithm costs digits.
+        # Where the scale is 0 the time is used directly: a round trip through its logarithm costs digits.
         due = jnp.where(by_exp, jnp.sign(spent) * jnp.exp(jnp.log(jnp.abs(spent)) - scale), spent)
         gap = due - value * jnp.exp(u - scale)
         return gap / (constant * jnp.exp(-scale) + jnp.exp(u - scale))
@@ -527,9 +528,9 @@ def _exp_state(constant: float, rise: Real, fall: Real, time: Real) -> State:
         angle, u = jnp.where(done, angle, new_angle), jnp.where(done, u, new_u)
         return angle, u, lower, upper, done | small, count + 1
 
-    # No time is left to spend, up to what moves u by less than its own rounding.
+    # No time is left, or so little that u moves by less than its rounding.
     done = (left <= 0) | (by_exp & (log_left < base_u - 60) & (base_u > 0))
-    # The first order in what is left is nothing to the value, but it is the whole derivative.
+    # The first-order term in the time left does not change the value, but it is the whole derivative.
     moved = left / (constant + jnp.exp(base_u))
     angle = jnp.where(done, base_angle + moved, angle)
     u = jnp.where(done, base_u + base_steep * moved, u)

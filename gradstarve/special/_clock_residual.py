@@ -1,21 +1,21 @@
 """The hyperbolic clock of any residual: tau = integral_0^s ds'/g(u(s')), u = rise e^s - fall e^-s, by quadrature (3.5).
 
-The panels of one clock are found by marching in s: Gauss-Lobatto on a panel against Gauss-Legendre on its two halves decides
-how long the next may be, and panels end at every kink. So they become short by themselves next to a singularity of 1/g, and
-long on a plateau. Times are inverted inside their panel, by bracketed Newton steps whose derivatives are the implicit ones.
+The panels of one clock are found by marching in s: the difference between Gauss-Lobatto on a panel and Gauss-Legendre on its
+two halves decides the length of the next panel, and panels end at every kink. So panels become short next to a singularity
+of 1/g, and long on a plateau. Times are inverted inside their panel, by bracketed Newton steps with implicit derivatives.
 
-At the rest u* there are two cases. Where g has a simple zero the approach is exponential. From the logit u* - gap on, gap =
+At the rest u* there are two cases. Where g has a simple zero, the approach is exponential. From the logit u* - gap on, gap =
 eps^(1/4), the distance d = u* - u obeys d' = -(l d + m d^2), with l, m from g and its slope at the gap: closed form, exact
 up to gap^3, for every time. Where g jumps, or goes to 0 in another way, the panels lead up to u*, which may take a finite
 time.
 
-Where g grows without bound the clock may leave the floats after a finite time: its logit or g overflows, at the time the
-panels lead up to, and from then on its angle is inf. So it is after the time, some 1/g, at which g underflows. A bounded g
-takes the logit beyond the floats as e^tau does: the logit is inf, its angle and its times are finite.
+Where g grows without bound, the logit or g may overflow after a finite time: the panels end at this time, and from then on
+the angle is inf. The same holds after the time, about 1/g, at which g underflows. With a bounded g the logit may overflow
+as e^tau: then the logit is inf, but its angle and its times are finite.
 
-Where the panels do not suffice, or g is NaN, the answer is NaN: who asks has to look.
+If the panels do not suffice, or g is NaN, the result is NaN, which callers have to check.
 
-A clock with g(u(0)) < 0 runs backwards. It is the clock of -g(-v), v = -u, with rise and fall exchanged.
+A clock with g(u(0)) < 0 runs backwards: it is computed as the clock of -g(-v), v = -u, with rise and fall exchanged.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ def _lobatto(count: int) -> tuple[np.ndarray, np.ndarray]:
     return (nodes + 1) / 2, 1 / (count * (count - 1) * last(nodes) ** 2)
 
 
-# A panel is judged by a rule with nodes where those of its halves have none, at the ends and in the middle: a jump of g that
-# is not announced falls between the nodes of one of the two. Both are of degree 31.
+# The error of a panel is judged by a rule with nodes at the ends and in the middle, where the rule of the two halves has
+# none, so that the two rules disagree at an undeclared jump of g. Both rules are of degree 31.
 _JUDGES, _JUDGE_WEIGHTS = _lobatto(17)
-# asinh of the distances above the start at which a zero of g is looked for; beyond them every e^3 or so.
+# asinh of the distances above the start at which a zero of g is searched for; beyond them the grid is coarser (`_search`).
 _SEARCH = np.linspace(0, 10, 513)[1:]
 _GAPS = (1.0, 1 / 32, 1 / 1024)
 
 
 class Panels(NamedTuple):
-    """One clock, turned so that it runs forwards: `sign` of g at the start, its `rise` and `fall`.
+    """One clock, reversed if needed so that it runs forwards: `sign` of g at the start, its `rise` and `fall`.
 
-    `edges`, `taus`: [PANELS + 1] angles and times of the panels, the last repeated. `rest`: where it stops, `stop` the angle
-    at which the panels end before it, `gap` = the distance in u from there, 0 unless the zero is simple, `slope` and `bend`
-    the l and m of it; `arrived`: the panels lead up to there. `fled`: they lead to where the clock leaves the floats;
-    `enough`: they lead as far as they were asked to.
+    `edges`, `taus`: [PANELS + 1] angles and times of the panel ends, the last one repeated. `rest`: the logit u* at which
+    the clock stops; `stop`: the angle at u* - gap, where the panels end; `gap`: 0 unless g has a simple zero at u*; `slope`
+    and `bend`: the l and m of the approach. `arrived`: whether the panels reach `stop`; `fled`: whether they end at an
+    overflow or underflow; `enough`: whether they reach the requested time or angle.
     """
 
     sign: Any
@@ -85,7 +85,7 @@ def _fixed(tree):
 
 
 def _residual(law, v):
-    """g(v) in the shape and precision of v, whatever the numbers of the law are."""
+    """g(v) in the shape and dtype of v, whatever the dtype of the law's numbers is."""
     return jnp.broadcast_to(jnp.asarray(law.residual(v), v.dtype), v.shape)
 
 
@@ -95,7 +95,7 @@ def _pull(law, sign, v):
 
 
 def _halves_at(rise, fall, x):
-    """rise e^x and fall e^-x, also where e^x alone is no float."""
+    """rise e^x and fall e^-x, also where e^x alone overflows."""
     half = jnp.exp(jnp.where(rise > 0, x, 0) / 2)
     return half * rise * half, fall * jnp.exp(-x)
 
@@ -116,8 +116,8 @@ def _integral(law, sign, rise, fall, y):
 
 
 def _search(law, sign, start):
-    """The first logit above `start` at which g is no longer positive, on a grid and then by halving; inf if none, or if g
-    is NaN there or less than floats tell from 0 before."""
+    """The first logit above `start` at which g is no longer positive, on a grid and then by halving; inf if there is none,
+    if g is NaN there, or if g has underflowed before."""
     dtype = start.dtype
     far = float(np.log(float(jnp.finfo(dtype).max))) - 2
     grid = jnp.asarray(np.concatenate([_SEARCH, np.linspace(10, far, 257)[1:]]), dtype)
@@ -144,7 +144,7 @@ def _rest_of(law, sign, start):
     if law.rest is None:
         found = _search(held, sign, at)
         slack = 8 * jnp.finfo(start.dtype).eps * (1 + jnp.abs(found))
-        # Implicit derivative: from just below, where g has the slope it comes down with.
+        # The implicit derivative uses the slope of g just below the zero.
         near = jnp.where(jnp.isfinite(found), found, 0)
         below = near - 1e-4 * _widest(start.dtype) * (1 + jnp.abs(near))
         slope = jax.jvp(lambda v: _pull(held, sign, v), (below,), (jnp.ones_like(below),))[1]
@@ -174,7 +174,7 @@ def rest_after(law, start: Real) -> Real:
 
 
 def _faint(dtype) -> float:
-    """Where g was less than this and is 0 now, it has underflowed."""
+    """The size of g below which a following 0 is an underflow."""
     return 16 * float(jnp.finfo(dtype).tiny)
 
 
@@ -196,7 +196,7 @@ def _tail(law, sign, rise, fall, rest, kinks):
         return steepness(rise, fall, v) * _pull(law, sign, v)
 
     def approach(share):
-        """(gap, l, m) of one share, and whether g has them half-way to the rest too."""
+        """(gap, l, m) for one share of the widest gap, and whether they also fit g half-way to the rest."""
         wide = jnp.where(room < share * _widest(u.dtype), room, share * _widest(u.dtype))
         value, turn = jax.jvp(speed, (wide,), (jnp.ones_like(wide),))
         first, second = 2 * value / wide - turn, (turn * wide - value) / wide**2
@@ -217,7 +217,7 @@ def _tail(law, sign, rise, fall, rest, kinks):
 
 
 def panels_of(law, rise, fall, latest, furthest) -> Panels:
-    """The panels of one clock, up to the time `latest` or the angle `furthest` (in its own direction), all numbers."""
+    """The panels of one clock, up to the time `latest` or the angle `furthest` (in its own direction); no batch axes."""
     dtype = rise.dtype
     start = rise - fall
     backwards = jax.lax.stop_gradient(_residual(law, start)) < 0
@@ -233,7 +233,7 @@ def panels_of(law, rise, fall, latest, furthest) -> Panels:
     kinks = [jnp.where(kink > start, angle_at(rise, fall, kink), jnp.inf) for kink in logits]
     kinks = [jnp.where(kink < stop, kink, jnp.inf) for kink in kinks]
     edges, arrived, fled, enough = _march(*_fixed((law, sign, rise, fall, jnp.stack([*kinks, stop]), latest, furthest)))
-    # A clock that would start or stop where g is no number has no answer.
+    # A clock that starts or stops where g is NaN has no answer.
     ends = jnp.stack([start, jnp.where(arrived & there, rest, start)])
     enough &= ~jnp.isnan(_pull(*_fixed((law, sign, ends)))).any()
     for kink in (*kinks, stop):
@@ -248,7 +248,7 @@ def panels_of(law, rise, fall, latest, furthest) -> Panels:
 
 
 def _march(law, sign, rise, fall, ends, latest, furthest):
-    """The edges of the panels; whether they lead up to the stop, out of the floats, and as far as asked."""
+    """The edges of the panels, and `arrived`, `fled` and `enough` of `Panels`."""
     dtype = rise.dtype
     eps = jnp.finfo(dtype).eps
     stop = ends[-1]
@@ -261,7 +261,7 @@ def _march(law, sign, rise, fall, ends, latest, furthest):
         cut = length >= following - x
         length = jnp.where(cut, following - x, length)
         here = _halves_at(rise, fall, x)
-        # Not on the ends themselves, which may be kinks, but as far off as rounding of the logit is from it.
+        # Not at the ends themselves, which may be kinks, but further inside than the rounding of the logit.
         inside = jnp.minimum(64 * eps * (1 + (x + scale) / length), 0.005)
         judges = jnp.clip(jnp.asarray(_JUDGES, dtype), inside, 1 - inside)
         logits = _logits(*here, length, jnp.concatenate([judges, jnp.asarray(_HALVES, dtype)]))
@@ -271,14 +271,14 @@ def _march(law, sign, rise, fall, ends, latest, furthest):
         coarse = length * jnp.sum(jnp.asarray(_JUDGE_WEIGHTS, dtype) / whole)
         fine = length * jnp.sum(jnp.asarray(np.tile(_WEIGHTS, 2) / 2, dtype) / parts)
         off = jnp.abs(coarse - fine)
-        # Relative to the time, or to the angle it amounts to at the end of the panel.
+        # The error relative to the time, or the error in the angle at the end of the panel, whichever is smaller.
         off = jnp.minimum(off / fine, off * parts[-1]) / (16 * eps)
         # Next to a blow-up whole panels are less than the rounding of the time.
         off = jnp.where(jnp.maximum(coarse, fine) <= eps * tau / 16, 0, off)
         runs &= jnp.isfinite(off) & jnp.isfinite(tau + fine)
         least = length <= 4 * eps * (x + scale)
         good = runs & ((off <= 1) | least)
-        # The error goes with the 32nd power of the length, until only rounding is left.
+        # The error scales with the 32nd power of the length, until only rounding is left.
         shorter = jnp.where(runs, jnp.clip(0.9 * jnp.maximum(off, 1) ** (-1 / 32), 0.2, 0.5), 0.25)
         factor = jnp.where(good, jnp.where(off < 0.5, 2, 0.9), shorter)
         x = jnp.where(good, jnp.where(cut, following, x + length), x)
@@ -312,7 +312,7 @@ def _march(law, sign, rise, fall, ends, latest, furthest):
     return edges, x >= stop, fled, enough
 
 
-# --- questions ---------------------------------------------------------------------------------------------------------
+# --- states and times ---------------------------------------------------------------------------------------------------
 
 
 def _look_up(law, panels: Panels, tau):
@@ -338,7 +338,7 @@ def _look_up(law, panels: Panels, tau):
     y = invert(spent, (numbers, *here), 0 * held, held, guess, time - taus[k])
     angle = x + y
     u = here[0] * jnp.exp(y) - here[1] * jnp.exp(-y)
-    # At rest, or on the way to it.
+    # At the rest, or on the exponential approach.
     left = jnp.where(beyond & arrived, tau - end, 0)
     near = jnp.where(gap > 0, gap, 1)
     shrunk = jnp.exp(-jnp.minimum(slope * left, -0.5 * float(np.log(jnp.finfo(tau.dtype).tiny))))
@@ -377,7 +377,7 @@ def _time_at(law, panels: Panels, angle, u):
     near, slope, bend = jnp.where(tail, gap, 1), jnp.where(tail, slope, 1), jnp.where(tail, bend, 0)
     distance = jnp.where(tail, jnp.where(tail, rest, 0) - jnp.where(tail, u, 0), 1)
     start, now = (jnp.log(d) - jnp.log(slope + bend * d) for d in (near, distance))
-    # Where g is no float any more because it is too large, what is left of the way takes no time.
+    # Where g has overflowed, the remaining angle takes no time.
     grown = fled & jnp.isfinite(u) & (_pull(law, sign, jax.lax.stop_gradient(u)) > 1)
     late = jnp.where(grown, taus[-1], jnp.inf)
     return jnp.where(inside, tau, jnp.where(tail, taus[-1] + (start - now) / slope, late))
@@ -392,8 +392,8 @@ def _each(function, law, *arrays):
 
 class QuadratureClock(Clock, eqx.Module):
     """The clock of any `law`: an object, such as a `Loss`, with `residual(u)` = g(u), `rest` (the first zero of g, inf if
-    none, None to have it searched for) and `kinks` (logits at which g or a derivative of it jumps). NaN where it is not
-    solved.
+    there is none, None for a search) and `kinks` (logits at which g or a derivative of g jumps). Results are NaN where the
+    panels do not suffice.
 
     >>> class Cube:
     ...     rest, kinks = 1.0, ()
@@ -407,7 +407,7 @@ class QuadratureClock(Clock, eqx.Module):
 
     @eqx.filter_jit
     def time_of(self, rise: Real, fall: Real, angle: Real) -> Real:
-        """tau at the angle; inf for angles in the other direction than the clock's."""
+        """tau at `angle`; inf for an angle against the direction of the clock."""
 
         def one(law, rise, fall, angle):
             sign = jnp.where(jax.lax.stop_gradient(_residual(law, rise - fall)) < 0, -1, 1).astype(angle.dtype)
@@ -436,7 +436,7 @@ class QuadratureClock(Clock, eqx.Module):
 
     @eqx.filter_jit
     def end_of(self, rise: Real, fall: Real) -> Real:
-        """The tau at which a clock leaves the floats; inf if it never does, or only as e^tau does."""
+        """The tau at which g or the logit overflows or g underflows; inf if never, or if the logit grows only as e^tau."""
 
         def one(law, rise, fall):
             forever = jnp.asarray(jnp.inf, rise.dtype)

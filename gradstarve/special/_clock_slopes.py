@@ -1,19 +1,19 @@
-"""How the clocks with 1/g = c + e^u move when their start does: derivatives of every order, without cancellation.
+"""Derivatives of the clocks with 1/g = c + e^u in their start (rise, fall), of every order and without cancellation.
 
-Two families of integrals are closed under differentiation, so each has a rule for its derivative and none is differentiated
-through its quadrature:
+Two families of integrals are closed under differentiation, so each has a rule for its derivative, and no quadrature is
+differentiated:
 
     I_k = integral_0^s e^(u + k s') ds'                    dI_k = e^(u + k s) ds + I_(k+1) drise - I_(k-1) dfall
     K_n = integral_{u_c}^u (c + e^v) / S^n dv              dK_n = [(c + e^v)/S^n dv]_{u_c}^u - n K_(n+2) d(kappa^2) / 2
 
-with kappa^2 = 4 rise fall. The time tau(u) to a fixed logit u is c s_c + I_0(s_c) up to the cut u_c = max(1, u(0)), at the
-angle s_c, and K_1 above it:
+with kappa^2 = 4 rise fall. The time tau(u) to a fixed logit u is c s_c + I_0(s_c) up to the cut u_c = max(1, u(0)), reached
+at the angle s_c, plus K_1 above the cut:
 
     dtau/drise = I_1(s_c) - (c + e^u_c) e^s_c / S_c - 2 fall K_3
     dtau/dfall = -I_-1(s_c) + (c + e^u_c) e^-s_c / S_c - 2 rise K_3
 
-Late in training this is the form to use. At a fixed time the logit moves by du = g(u) S (dtau - ...), while the other form,
-du = e^s drise - e^-s dfall + S ds, is a difference of terms that agree to e^-u. Up to the cut the other form is right.
+Late in training this form is the accurate one: at a fixed time the logit moves by du = g(u) S (dtau - ...), while the other
+form, du = e^s drise - e^-s dfall + S ds, is a difference of terms that agree to e^-u. The other form is used up to the cut.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Real = Float[Array, "..."]
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def moments(order: int, rise: Real, fall: Real, angle: Real) -> tuple[Real, ...]:
-    """(I_-order, ..., I_order) from s = 0 to `angle` >= 0, on arrays of one shape: what `_expint.integrals` gives for 1.
+    """(I_-order, ..., I_order) from s = 0 to `angle` >= 0, on arrays of one shape.
 
     >>> low, middle, high = moments(1, jnp.float32(0.5), jnp.float32(0.0), jnp.float32(1.0))
     >>> round(float(high), 5)                                        # (e^(e/2) - e^(1/2)) / 0.5
@@ -59,7 +59,7 @@ def moments(order: int, rise: Real, fall: Real, angle: Real) -> tuple[Real, ...]
     s0 = jnp.where(start > -1, 0, angle_at(rise, fall, jnp.full_like(start, -1)))
     s1 = jnp.where(end < 1, angle, angle_at(rise, fall, jnp.ones_like(start)))
     crossed = (u1[1] > u0[1]) | is_still(rise, fall)
-    # e^s at u = 1 as the quotient it is: the angle is rounded.
+    # e^s at u = 1 as a quotient: the exponential of the rounded angle would be less accurate.
     larger = (1 + steepness(rise, fall, jnp.ones_like(start))) / 2
     leaves = crossed & (end > 1 - 8 * jnp.finfo(rise.dtype).eps) & (rise > larger * jnp.finfo(rise.dtype).tiny)
     grown = jnp.where(leaves, larger / jnp.where(leaves, rise, 1), bounded_exp(jnp.where(crossed, s1, 0)))
@@ -88,7 +88,7 @@ _REGIONS = ((-jnp.inf, -1.0), (-1.0, 1.0), (1.0, jnp.inf))
 
 
 def _power(angle: Real, k: int) -> Real:
-    """e^(k s) held to a float."""
+    """e^(k s), limited to a finite float."""
     return bounded_exp(k * angle)
 
 
@@ -101,7 +101,7 @@ def _panels(order: int, rise: Real, fall: Real, u0: Real, u1: Real) -> list[Real
     steep = steepness(rise, fall, v)
     mass = half * jnp.asarray(WEIGHTS, u1.dtype) * jnp.exp(v)
     mass = jnp.where(half > 0, mass / jnp.where(steep > 0, steep, 1), 0)
-    # e^s = (S + v)/(2 rise) = 2 fall/(S - v): the quotient without cancellation, by the sign of v.
+    # e^s = (S + v)/(2 rise) = 2 fall/(S - v): the sign of v decides which quotient has no cancellation.
     larger = (steep + jnp.abs(v)) / 2
     safe = jnp.where(larger > 0, larger, 1)
     grow = jnp.where(v >= 0, larger / jnp.where(rise > 0, rise, 1), fall / safe)
@@ -142,7 +142,7 @@ def _series(order: int, rise: Real, fall: Real, s0: Real, u0: Real, s1: Real, u1
         return now[0], following, total, power0, power1, over_factorial
 
     start = (before, now, total, power0, power1, jnp.ones((), u1.dtype))
-    # A loop and not TERMS copies of its body: this is most of what compiling a clock costs.
+    # A loop instead of TERMS copies of its body, which would be most of the time to compile a clock.
     total = jax.lax.fori_loop(1, TERMS, body, start, unroll=4 if order < 2 else 1)[2]
     return [total[k] for k in orders]
 
@@ -172,13 +172,13 @@ def _tail_jvp(constant, n, primals, tangents):
     return value, (at_end - value) * du - at_begin * dbegin - curved * (fall * drise + rise * dfall)
 
 
-# --- what the clock needs ----------------------------------------------------------------------------------------------
+# --- derivatives of the state and of the arrival time ------------------------------------------------------------------
 
 
 class Late(NamedTuple):
-    """The part of a clock above its cut, on arrays of one shape; harmless numbers in the lanes that are not `above` it.
+    """The part of a clock above its cut, on arrays of one shape; harmless numbers in the elements that are not `above`.
 
-    `begin` u_c and `angle` s_c are those of the cut.
+    `begin` u_c and `angle` s_c: the logit and the angle of the cut.
     """
 
     above: Bool[Array, "..."]
@@ -190,7 +190,7 @@ class Late(NamedTuple):
 
     @classmethod
     def of(cls, rise: Real, fall: Real, u: Real) -> Late:
-        """The lanes with u > 1."""
+        """The elements with u > 1."""
         above = u > 1
         rise, fall, u = jnp.where(above, rise, 1), jnp.where(above, fall, 0), jnp.where(above, u, 2)
         start = rise - fall
@@ -198,11 +198,11 @@ class Late(NamedTuple):
         return cls(above, rise, fall, begin, u, jnp.where(start >= 1, 0, angle_at(rise, fall, jnp.ones_like(u))))
 
     def slopes(self, constant: float, low: Real, high: Real, shrink: Real) -> tuple[Real, Real]:
-        """e^-u times (dtau/drise, dtau/dfall) at fixed u, with I_-1 = `low` and I_1 = `high` up to the cut."""
+        """(dtau/drise, dtau/dfall) at fixed u, in units of e^u, with I_-1 = `low` and I_1 = `high` up to the cut."""
         steep = steepness(self.rise, self.fall, self.begin)
         here = (constant * shrink + jnp.exp(self.begin - self.u)) / steep
         curved = 2 * tail(constant, 3, self.rise, self.fall, self.begin, self.u)
-        # e^s as the quotient it is: the angle is rounded.
+        # e^s as a quotient: the exponential of the rounded angle would be less accurate.
         larger = (self.begin + steep) / 2
         by_rise = high * shrink - here * larger / self.rise - self.fall * curved
         by_fall = -low * shrink + here * self.rise / larger - self.rise * curved
@@ -221,7 +221,7 @@ def moves(
     early_angle, early_u = jnp.where(above, 0, angle), jnp.where(above, 0, u)
     early_ds = (dtime - high * drise + low * dfall) / (constant + jnp.exp(early_u))
     early_du = bounded_exp(early_angle) * drise - jnp.exp(-early_angle) * dfall + steepness(rise, fall, early_u) * early_ds
-    # Above it.
+    # Above the cut.
     low, high = jnp.where(above, below, 0), jnp.where(above, grow, 0)
     shrink = jnp.exp(-late.u) * _sharper(constant, late, time - _before(constant, late, plain))
     by_rise, by_fall = late.slopes(constant, low, high, shrink)
@@ -233,16 +233,16 @@ def moves(
 
 
 def _sharper(constant: float, late: Late, left: Real) -> Real:
-    """What e^-u is off by for the rounding of u, from the time above the cut, which is known to all its digits."""
+    """The factor that corrects e^-u for the rounding of u, from the time above the cut, which has all its digits."""
     late, left = jax.lax.stop_gradient((late, left))
     known = left * jnp.exp(-late.u)
     ratio = tail(constant, 1, late.rise, late.fall, late.begin, late.u) / jnp.where(known > 0, known, 1)
-    # Next to the cut, where little of the time is left, u itself is the better source.
+    # Next to the cut, where the time above it is short, u itself is more accurate.
     return jnp.where(late.above & (late.u > late.begin + 3) & (jnp.abs(ratio - 1) < 0.01), ratio, 1)
 
 
 def rounding(constant: float, rise: Real, fall: Real, time: Real, u: Real) -> Real:
-    """e^(u - v), v the exact logit at `time`: 1, but for late single precision, where it is worth a digit of e^-u."""
+    """e^(u - v), v the exact logit at `time`: 1 up to rounding; late in float32 the factor restores a digit of e^-u."""
     late = Late.of(rise, fall, u)
     before = _before(constant, late, moments(0, late.rise, late.fall, late.angle)[0])
     return _sharper(constant, late, jnp.where(late.above, time, 0) - before)

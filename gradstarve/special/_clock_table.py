@@ -1,19 +1,19 @@
-"""Many times of one clock: the times at fixed logits once per clock, and every other time from the nearest of them below.
+"""Many times of one clock: the times at fixed logits (knots) once per clock, and every state from the nearest knot below.
 
 Solves integral_0^s (c + e^u) ds' = tau, u = rise e^s - fall e^-s, c > 0, for many tau at one (rise, fall): what `_clock`
 does one time at a time. Knots lie at fixed logits (`KNOTS`), so that their exponentials are constants. Times at knots are
-sums over the stretches between them, as far up as some time asks for, and a time between two knots gets
+sums over the stretches between them, as far up as the largest time needs, and a time between two knots gets
 
 1. a guess: the stretch is gone through as if log(c + e^u) were linear in s, corrected to the right slope at both ends;
 2. the time of the guess, counted from the knot below (`Place`);
 3. the step that four terms of the inverse series give. The guess is good to about 1e-3 in u, and one step leaves 1e-14;
    where the step was large another one follows.
 
-Above the last knot integral e^u ds = e^u sum_n n! P_n(u/S) / S^(n+1), the multipole expansion of 1/S, whose terms have
-fallen to 1e-16 there before they grow; the logarithm of it is solved by Newton steps, left out if no clock is late.
+Above the last knot integral e^u ds = e^u sum_n n! P_n(u/S) / S^(n+1), the multipole expansion of 1/S, whose terms fall to
+1e-16 there before they grow; its logarithm is inverted by Newton steps, which are skipped if no time is that late.
 
-Arrays are [..., clocks] inside, clocks last, so that loops over few times run over many clocks; they are taken in blocks
-that stay in the caches.
+Arrays are [..., clocks] inside, clocks last, so that loops over few times run over many clocks; the clocks are processed in
+blocks that fit into the caches.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from scipy.special import roots_jacobi
 
 from gradstarve.special._expint import angle_at, steepness
 
-# A stretch of the hyperbolic clock: the place at either end, and the time of the angle between them.
+# A stretch of the hyperbolic clock: the places at its two ends, and the time that the angle between them takes.
 #
 # On it integral (c + e^u) ds is c s and Gauss-Lobatto quadrature of e^u in the angle s, or in |u| <= 1 with kappa <= 1,
 # where a stretch may be hundreds of s long, the power series
@@ -48,7 +48,7 @@ def _lobatto(count: int):
     legendre = np.polynomial.legendre.Legendre.basis(count - 1)
     inner = roots_jacobi(count - 2, 1, 1)[0][: count // 2 - 1]  # the zeros of its derivative
     weight = 1 / (count * (count - 1))
-    # As Python's numbers, which leave the precision to the arrays.
+    # As Python numbers, which take the precision of the arrays.
     return ((inner + 1) / 2).tolist(), (weight / legendre(inner) ** 2).tolist(), float(weight / legendre(0.0) ** 2), weight
 
 
@@ -56,7 +56,7 @@ _INNER, _INNER_WEIGHTS, _MIDDLE_WEIGHT, _END_WEIGHT = _lobatto(7)
 
 
 def series_matrix() -> np.ndarray:
-    """Row m: the coefficients of kappa^(2 m) in (alpha, beta_0, beta_1, ...). The weights 1/n! of the J_n, passed down."""
+    """Row m: the coefficients of kappa^(2 m) in (alpha, beta_0, beta_1, ...), from the weights 1/n! by the recurrence."""
     weight = np.zeros((TERMS, TERMS // 2 + 1))
     weight[:, 0] = [1 / math.factorial(n) for n in range(TERMS)]
     for n in range(TERMS - 1, 1, -1):
@@ -74,12 +74,12 @@ class Place(NamedTuple):
 
 
 def place(up: Real, down: Real) -> Place:
-    """The place with these two halves of its logit."""
+    """The place whose logit has the halves `up` and `down`."""
     return Place(up, down, up - down, up + down)
 
 
 def place_of(half: Real, u: Real) -> Place:
-    """The place at the logit u of a knot; none is near 0, so that S may be taken as it stands."""
+    """The place at the logit u of a knot; no knot is near 0, so that S needs no special care."""
     larger = (jnp.abs(u) + jnp.sqrt(4 * half * half + u * u)) / 2
     smaller = half * (half / larger)
     up, down = jnp.where(u > 0, larger, smaller), jnp.where(u > 0, smaller, larger)
@@ -101,16 +101,16 @@ def horner(coefficients, x: Real) -> Real:
 
 
 def advance(low: Place, angle: Real) -> tuple[Place, Real, Real]:
-    """The place `angle` further on, and e^(angle/2), e^(-angle/2). With rise = 0 the angle has no limit, and e^s must."""
+    """The place `angle` further on, and e^(angle/2), e^(-angle/2), limited to finite floats (rise = 0 allows any angle)."""
     half = jnp.minimum(angle, math.log(float(jnp.finfo(angle.dtype).max)) - 0.5) / 2
     forth, back = jnp.exp(half), jnp.exp(-half)
     return place(low.up * forth * forth, low.down * back * back), forth, back
 
 
 def time_spent(constant: float, series: Real, middle, low: Place, angle: Real, speed: Real) -> tuple[Real, Place]:
-    """`speed` times the time of an `angle` > 0 from the place `low`, within one slot, and the place it leads to.
+    """`speed` times the time of an `angle` > 0 from the place `low`, within one slot, and the place at its end.
 
-    By the series where `middle`. Multiplied term by term, for the time itself may overflow.
+    By the series where `middle` is true. `speed` multiplies term by term, because the time itself may overflow.
     """
     high, forth, back = advance(low, angle)
     total = _END_WEIGHT * (jnp.exp(low.u) + jnp.exp(high.u)) + _MIDDLE_WEIGHT * jnp.exp(low.up * forth - low.down * back)
@@ -127,7 +127,7 @@ def time_spent(constant: float, series: Real, middle, low: Place, angle: Real, s
 
 
 def product(matrix: np.ndarray, values: Real) -> Real:
-    """`matrix` times `values` over the first axis of it."""
+    """The product of `matrix` with the first axis of `values`."""
     return jnp.tensordot(jnp.asarray(matrix, values.dtype), values, 1, precision=lax.Precision.HIGHEST)
 
 
@@ -138,9 +138,9 @@ _LOW = (-36.0, -24.0, -16.2, -11.5, -8.2, -5.9, -4.2, -2.9, -2.0, -1.4, -1.0)
 _MIDDLE = (-0.5, -0.2, -0.05, 0.05, 0.2, 0.5, 1.0)
 _HIGH = (1.5, 2.2, 3.1, 4.1, 5.2, 6.4, 7.8, 9.4, *np.linspace(11.0, _LAST, 22))
 KNOTS = np.array([*_LOW, *_MIDDLE, *_HIGH])
-_CHUNK = 10  # stretches of the high part that are worked out at a time
+_CHUNK = 10  # stretches of the high part that are computed at a time
 _FIRST, _END = len(_LOW), len(_LOW) + len(_MIDDLE)
-# Slot 0 is what lies below KNOTS[0], slot k begins at KNOTS[k-1]; the core is the one that crosses u = 0.
+# Slot 0 lies below KNOTS[0], slot k begins at KNOTS[k-1]; the core is the slot that contains u = 0.
 _FLOORS = np.array([-1e30, *KNOTS])
 _CORE = int(np.searchsorted(KNOTS, 0))
 _MULTIPOLES = 26
@@ -163,8 +163,8 @@ _SQUARES, _MASSES = _stretches(7)
 
 
 class Clocks(NamedTuple):
-    """Clocks [pieces, clocks] with kappa = 2 `half`, `below` of the knots at their start or below it, and the time `until`
-    the first knot above it. `series`: alpha, beta_0, .. [terms, pieces, clocks], of use where kappa <= 1.
+    """Clocks [pieces, clocks] with kappa = 2 `half`; `below`: the number of knots at or below their start; `until`: the time
+    to the first knot above the start; `series`: alpha, beta_0, .. [terms, pieces, clocks], valid where kappa <= 1.
     """
 
     rise: Real
@@ -176,10 +176,10 @@ class Clocks(NamedTuple):
 
 
 def _written(function: Callable, number: Real, *arguments: Any) -> Any:
-    """`function`(*arguments), written to memory, where XLA on CPU would compute it again for each of its uses.
+    """`function`(*arguments), written to memory once; XLA on CPU would otherwise compute it again for each use.
 
-    What leaves a loop is written. This one has one turn, as `number` >= 0, but XLA must not know (another would change
-    nothing).
+    The results of a loop are written to memory. This loop has one iteration, because `number` >= 0, but XLA cannot know that
+    (a second iteration would change nothing).
     """
     shapes = jax.eval_shape(function, *arguments)
     empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -208,7 +208,7 @@ def _start(constant: float, rise: Real, fall: Real, half: Real, series: Real) ->
 
 
 class Found(NamedTuple):
-    """For every time [times, clocks]: its `slot`, and when that `begins` and `ends` (inf until it is known)."""
+    """For every time [times, clocks]: its `slot`, and the times at which the slot `begins` and `ends` (inf if unknown)."""
 
     slot: Int[Array, "..."]
     begins: Real
@@ -216,7 +216,7 @@ class Found(NamedTuple):
 
 
 def _whole(constant: float, kappa2: Real, squares: Real, masses: Real) -> Real:
-    """How long the stretches take, [stretches, pieces, clocks]. All but S is a constant."""
+    """The times that the stretches take, [stretches, pieces, clocks]. Everything but S is constant."""
     total = jnp.zeros((), masses.dtype)
     for k in range(squares.shape[-1]):
         square, mass = squares[:, k], constant * masses[0, :, k] + masses[1, :, k]
@@ -225,14 +225,15 @@ def _whole(constant: float, kappa2: Real, squares: Real, masses: Real) -> Real:
 
 
 def _sums(clocks: Clocks, whole: Real, first: Any, base: Real) -> Real:
-    """The times at the ends of the stretches `first`, .. from that at their beginning: of each only what is gone through."""
+    """The times at the ends of the stretches `first`, .., from the time `base` at their beginning; only the parts above
+    the start of a clock count."""
     row = first + jnp.arange(whole.shape[0])[:, None, None]
     gone = jnp.where(row > clocks.below, whole, jnp.where(row == clocks.below, clocks.until, 0))
     return base + product(np.tri(whole.shape[0]), gone)
 
 
 def _meet(found: Found, rows: Real, time: Real, alive: Any = True) -> Found:
-    """`found` after the knots with the times `rows` [knots, ...]."""
+    """`found`, updated by the knots whose times are `rows` [knots, ...]."""
     slot, begins, ends = found
     for row in rows:
         passed = (row <= time) & alive
@@ -243,7 +244,7 @@ def _meet(found: Found, rows: Real, time: Real, alive: Any = True) -> Found:
 
 
 def search(constant: float, clocks: Clocks, of_piece: Callable[[Array], Array], time: Real) -> Found:
-    """The slots of `time` [times, clocks]. Knots below every start, or above every time, are not worked out."""
+    """The slots of `time` [times, clocks]. Knots below every start, or above every time, are not computed."""
     dtype = time.dtype
     kappa2 = 4 * clocks.half * clocks.half
     small = kappa2 <= 1
@@ -289,9 +290,9 @@ def search(constant: float, clocks: Clocks, of_piece: Callable[[Array], Array], 
 
 
 def _guess(constant: float, low: Place, high: Place, exp: Real, left: Real, lasts: Real) -> Real:
-    """The angle after the time `left` of the `lasts` between two places, to about 1e-3 / S.
+    """The angle after the time `left` of the time `lasts` between two places, to about 1e-3 / S.
 
-    If log(c + e^u) were linear in the angle; the cubic puts the slopes right at both ends, which are off by one factor.
+    Exact if log(c + e^u) is linear in the angle; a cubic corrects the slopes at both ends, which are off by one factor.
     """
     less, more = ends_of(low, high)
     whole = _rough_log(less, more)
@@ -330,7 +331,7 @@ def look_up(constant: float, clocks: Clocks, piece: Int[Array, "..."], time: Rea
     pieces, count = clocks.rise.shape
 
     def of_piece(values: Array) -> Array:
-        """`values` [..., pieces, clocks] of the piece in hand."""
+        """The `values` [..., pieces, clocks] at the piece of each time."""
         if pieces == 1:
             return values
         flat = values.reshape(*values.shape[:-2], -1)
@@ -348,14 +349,14 @@ def look_up(constant: float, clocks: Clocks, piece: Int[Array, "..."], time: Rea
     low = place(jnp.where(at_start, rise, knot.up), jnp.where(at_start, fall, knot.down))
     rest = time - jnp.where(at_start, 0, begins)
     lasts, left = ends - jnp.where(at_start, 0, begins), jnp.where(late, 0, rest)
-    # Where 1/g is level, however long the slot is: before the first knot, and around u = 0.
+    # 1/g is nearly constant over the slot below the first knot and over the core, however long they are.
     level = (slot == 0) | (slot == _CORE)
     flat = left / (constant + jnp.where(slot == 0, 0, 1))
     curved = _guess(constant, low, place_of(half, top), exp, left, lasts)
     guess = jnp.where(level, flat, jnp.where(lasts > 0, curved, 0))
     middle = (half <= 0.5) & (slot >= _FIRST) & (slot < _END)
 
-    # A loop, for what leaves it is written to memory once, where XLA on CPU would compute it again for each use.
+    # A loop, because its results are written to memory once; XLA on CPU would otherwise compute them again for each use.
     def cond(carry):
         angle, before, count = carry
         return (count == 0) | (jnp.any(jnp.abs(angle - before) * low.steep > 0.03) & (count < 8))
@@ -389,7 +390,7 @@ def _multipoles(half: Real, u: Real) -> tuple[Real, Real]:
 
 
 def _late(angle: Real, u: Real, late: Bool[Array, "..."], left: Real, rise: Real, fall: Real, half: Real):
-    """(angle, u) with those put right that are `late`: `left` past the last knot, or past the start above it."""
+    """(angle, u), replaced where `late`: the time `left` after the last knot, or after a start above the last knot."""
     base = jnp.maximum(rise - fall, _LAST)
     amount, steep = _multipoles(half, base)
     start = base + jnp.log(amount / steep)
@@ -407,7 +408,7 @@ def _late(angle: Real, u: Real, late: Bool[Array, "..."], left: Real, rise: Real
 def states(constant: float, want_angle: bool):
     """The function (rise, fall [clocks, pieces], piece, time [clocks, times]) -> (angle, u), each [clocks, times].
 
-    The angle is a lone 0 without `want_angle`. vmap adds to the clocks, so that the blocks are the same with and without.
+    The angle is a lone 0 without `want_angle`. vmap merges its axis into the clocks, so that the blocks are the same.
     """
 
     def block(arguments):
@@ -423,7 +424,7 @@ def states(constant: float, want_angle: bool):
         limit = max(8, _BLOCK // max(times, 2 * rise.shape[1]) // 8 * 8)
         if clocks <= limit:
             return block((rise, fall, piece, time))
-        # Blocks that fill the clocks exactly, if there are such of a good size, spare a copy of everything.
+        # Blocks of a good size that divide the clocks exactly, if there are any, avoid a copy of all arrays.
         exact = [size for size in range(limit, limit // 2, -8) if clocks % size == 0]
         size = exact[0] if exact else limit
         count = -(-clocks // size)

@@ -32,7 +32,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 def expi(x) -> Float[Array, "..."]:
     """Ei(x) for real x, any shape, float32 or float64; -inf at 0, inf where the value exceeds the dtype.
 
-    Relative error below 1e-13 (float64) and 1e-5 (float32), next to its zero at 0.3725 included. Derivative e^x / x.
+    Relative error below 1e-13 (float64) and 1e-5 (float32), also next to the zero of Ei at 0.3725. Derivative e^x / x.
     `ValueError` for NaN, infinite and subnormal x (inside jit subnormal numbers count as 0).
 
     >>> round(float(expi(1.0)), 5)
@@ -131,10 +131,10 @@ def _unscaled(x: Same) -> Same:
     return jnp.where(x < -1, -_fraction(far) * jnp.exp(far), value)
 
 
-# The integral behind the cross-entropy and exponential clocks, of e^u over the angle s, and the ways between s and u.
+# The integral of e^u over the angle s, for the cross-entropy and exponential clocks, and the maps between s and u.
 #
-# With u(s) = rise e^s - fall e^-s, S = du/ds = rise e^s + fall e^-s = sqrt(kappa^2 + u^2). It is scaled by e^-u(end), so
-# that it does not overflow. Region map in u (the regions are summed):
+# With u(s) = rise e^s - fall e^-s, S = du/ds = rise e^s + fall e^-s = sqrt(kappa^2 + u^2). The integral is scaled by
+# e^-u(end), so that it does not overflow. Region map in u (the regions are summed):
 #
 # | region   | method                                                                                             |
 # |----------|----------------------------------------------------------------------------------------------------|
@@ -145,22 +145,22 @@ def _unscaled(x: Same) -> Same:
 Real = Float[Array, "..."]
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(20)
-# Distances of the panel edges below the upper end. Each panel is short against its distance to the singular points
-# ±i kappa wherever e^u has not yet made its share negligible; the worst error over all (u, kappa) is about 1e-14.
+# Distances of the panel edges below the upper end. Each panel is short compared with its distance to the singular points
+# ±i kappa unless e^u makes the panel's share negligible; the worst error over all (u, kappa) is about 1e-14.
 EDGES = (0.0, 2.0, 5.5, 12.0, 24.0, 45.0)
 TERMS = 20  # 1/20! < 1e-18
 
 
 def steepness(rise: Real, fall: Real, u: Real) -> Real:
-    """S = sqrt(kappa^2 + u^2), without squaring what is small. Smooth in rise and fall at 0, where kappa is not.
+    """S = sqrt(kappa^2 + u^2), without squares that underflow. Smooth in rise and fall at 0, where kappa is not.
 
-    It has no rule of its own: partial evaluation of a scan drops the rules of the functions inside, and the derivatives of
-    these lines are right as they stand. The unit c cancels from S, and so is a constant to them.
+    There is no custom derivative rule: partial evaluation of a scan drops the rules of the functions inside, and the
+    automatic derivatives of these lines are right. The unit cancels from S, so it is a constant in them.
     """
     still_rise, still_fall, still_u = lax.stop_gradient((rise, fall, u))
     unit = jnp.maximum(2 * jnp.sqrt(still_rise) * jnp.sqrt(still_fall), jnp.abs(still_u))
     unit = jnp.where(unit > 0, unit, 1)
-    # The smaller half over c is at most 1/2, and then so is every product.
+    # The smaller half over the unit is at most 1/2, and so the products below stay in the range of the floats.
     less = rise <= fall
     small, large = jnp.where(less, rise, fall), jnp.where(less, fall, rise)
     square = (2 * small / unit) * (2 * large) / unit + (u / unit) ** 2
@@ -169,7 +169,7 @@ def steepness(rise: Real, fall: Real, u: Real) -> Real:
 
 
 def bounded_exp(angle: Real) -> Real:
-    """e^s held to a float: with rise = 0 the angle grows without limit, and inf times that 0 would be NaN."""
+    """e^s, limited to a finite float: with rise = 0 the angle grows without limit, and inf times rise would be NaN."""
     return jnp.exp(jnp.minimum(angle, np.log(np.finfo(angle.dtype).max) - 8))
 
 
@@ -195,10 +195,10 @@ def angle_at(rise: Real, fall: Real, u: Real) -> Real:
     up = u >= 0
     larger = (jnp.abs(u) + steep) / 2
     above, below = jnp.where(up, larger, fall), jnp.where(up, rise, larger)
-    # An angle that is never reached, infinite, is a constant, also to whatever differentiates these lines.
+    # An angle that is never reached is infinite, and a constant for every derivative of these lines.
     there = (above > 0) & (below > 0)
     never = lax.stop_gradient(jnp.log(above) - jnp.log(below))
-    # Two logarithms and not that of the quotient, which may be no float.
+    # Two logarithms instead of the logarithm of the quotient, which may overflow.
     return jnp.where(there, jnp.log(jnp.where(there, above, 1)) - jnp.log(jnp.where(there, below, 1)), never)
 
 
@@ -206,20 +206,20 @@ def angle_at(rise: Real, fall: Real, u: Real) -> Real:
 def _angle_at_jvp(primals, tangents):
     (rise, fall, u), (drise, dfall, du) = primals, tangents
     angle, steep = angle_at(rise, fall, u), steepness(rise, fall, u)
-    # An angle that is never reached, infinite, has no derivative; 0 keeps it from spoiling those it is selected against.
+    # An infinite angle, never reached, has no derivative; 0 keeps NaN out of the other branch of a later `where`.
     there = jnp.isfinite(angle) & (steep > 0)
     at = jnp.where(there, angle, 0)
     return angle, jnp.where(there, (du - bounded_exp(at) * drise + jnp.exp(-at) * dfall) / jnp.where(there, steep, 1), 0)
 
 
 def plain(rise: Real, fall: Real, angle: Real) -> tuple[Real, Real]:
-    """(e^-scale integral_0^angle e^u ds, scale), whatever regions that crosses; scale = max(u(angle), u(0), 0)."""
+    """(e^-scale integral_0^angle e^u ds, scale) over all regions of u; scale = max(u(angle), u(0), 0)."""
     start, end = rise - fall, logit_at(rise, fall, angle)
     scale = jnp.maximum(jnp.maximum(end, start), 0)
     kappa2, lazy = 4 * rise * fall, is_lazy(rise, fall)
 
     def lowest(_):
-        """The share of u < -1, and the angle at which that ends."""
+        """The part of the integral with u < -1, and the angle at which that region ends."""
         u0, u1 = jnp.minimum(start, -1), jnp.minimum(end, -1)
         crossed = (u1 > u0) & ~lazy
         share = jnp.where(crossed, below(rise, fall, jnp.where(crossed, u0, u1), u1) * jnp.exp(u1 - scale), 0)
@@ -228,7 +228,7 @@ def plain(rise: Real, fall: Real, angle: Real) -> tuple[Real, Real]:
 
     nothing = jnp.zeros_like(angle)
     low, s0 = lax.cond(jnp.any(start < -1), lowest, lambda _: (nothing, nothing), 0)
-    # |u| <= 1, but for large kappa: there quadrature goes on down to the start.
+    # |u| <= 1, except for large kappa, where the quadrature below covers the whole range from the start.
     u0, u1 = jnp.clip(start, -1, 1), jnp.clip(end, -1, 1)
     # Without rise and fall the logit stays at 0 while the angle grows.
     crossed = ((u1 > u0) | is_still(rise, fall)) & ~lazy
@@ -263,7 +263,7 @@ def piece(rise: Real, fall: Real, s0: Real, u0: Real, s1: Real, u1: Real) -> Rea
 
 
 def _sweep(rise: Real, fall: Real, u0: Real, u1: Real) -> Real:
-    """e^-u1 integral_{u0}^{u1} e^v / S dv by 12-point Gauss-Legendre on panels below u1, as many as are needed here.
+    """e^-u1 integral_{u0}^{u1} e^v / S dv by 12-point Gauss-Legendre on panels below u1, as many as u0 needs.
 
     Error 1e-13 where |v| >= 1 or kappa > 4. 0 where u0 = u1.
     """
@@ -290,12 +290,12 @@ def _sweep(rise: Real, fall: Real, u0: Real, u1: Real) -> Real:
 
 
 def is_lazy(rise, fall):
-    """kappa > 4: the integrand is smooth on the scale of a panel, where it is not for a small kappa."""
+    """Whether kappa > 4: the integrand e^u / S is then smooth on the scale of a panel, also near u = 0."""
     return 4 * rise * fall > 16
 
 
 def is_still(rise, fall):
-    """Neither rise nor fall, or both below the floats: the logit is 0 at every angle."""
+    """Whether rise = fall = 0 in floats: the logit is then 0 at every angle."""
     return (rise == 0) & (fall == 0)
 
 

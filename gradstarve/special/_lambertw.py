@@ -34,8 +34,8 @@ _SWITCH = -0.2
 def lambertw(x, branch: int = 0) -> Float[Array, "..."]:
     """W_branch(x), the solution w of w e^w = x: branch 0 (w >= -1) for x >= -1/e, branch -1 (w <= -1) for -1/e <= x < 0.
 
-    `x`: any shape, float32 or float64, result of the same shape and dtype; relative error a few ulp, next to the branch
-    point included. Derivative e^-w / (1 + w), infinite at x = -1/e. `ValueError` outside the branch's domain (a runtime
+    `x`: any shape, float32 or float64, result of the same shape and dtype; relative error a few ulp, also next to the branch
+    point. Derivative e^-w / (1 + w), infinite at x = -1/e. `ValueError` outside the branch's domain (a runtime
     error inside jit), for NaN, infinite and subnormal x (inside jit subnormal numbers count as 0), and for branches other
     than 0 and -1.
 
@@ -48,7 +48,7 @@ def lambertw(x, branch: int = 0) -> Float[Array, "..."]:
     branch = int(number)
     (x,) = real_arrays(x=x)
     check_normal("x", x)
-    # The float nearest to -1/e lies a rounding beyond it, and is meant as the branch point itself.
+    # The float nearest to -1/e lies a rounding error beyond the branch point, and counts as the branch point itself.
     outside = _above_branch_point(x) < -jnp.finfo(x.dtype).eps
     if branch == -1:
         outside = outside | (x >= 0)
@@ -84,7 +84,7 @@ def _above_branch_point(x: Real) -> Real:
         hi = float(np.float32(_INV_E_64))
         lo = _INV_E_64 - hi
     # x + hi is exact for x in [-2/e, -1/(2e)] (Sterbenz), which is where the cancellation is. Without the barrier XLA
-    # would fold hi + lo into one float and lose what lo is for.
+    # would fold hi + lo into one float and lose the digits of lo.
     return np.e * (lax.optimization_barrier(x + jnp.asarray(hi, x.dtype)) + jnp.asarray(lo, x.dtype))
 
 
@@ -96,7 +96,7 @@ def _near_branch_point(x: Real, side: float) -> Real:
     v = root - root**2 / 3 + 11 / 72 * root**3
 
     def height(v):
-        # sum_{n>=2} (n-1) v^n / n!, the same thing as 1 - (1-v) e^v but without its cancellation for small v.
+        # sum_{n>=2} (n-1) v^n / n!, which equals 1 - (1-v) e^v without its cancellation for small v.
         total, term = jnp.zeros_like(v), v
         for n in range(2, 20):
             term = term * v / n
@@ -111,7 +111,7 @@ def _near_branch_point(x: Real, side: float) -> Real:
 
 def _polish(w: Real, z: Real) -> Real:
     """One fourth-order step (Fritsch, Shafer and Crowley 1973) given z = log(x/w) - w."""
-    # Their q / 2 and z, both divided by 1 + w: q itself is of order w^2 and would overflow, as 2 w may.
+    # The q / 2 and z of that paper, both divided by 1 + w: q itself is of order w^2 and would overflow, as 2 w may.
     q = 1 + w + 2 * z / 3
     z = z / (1 + w)
     return w * (1 + z * ((q - z / 2) / (q - z)))
@@ -137,7 +137,7 @@ def _wm1(x: Real) -> Real:
     l2 = jnp.log(-l1)
     w = l1 - l2 + l2 / l1 + l2 * (l2 - 2) / (2 * l1**2)
     for _ in range(3):
-        # Two logarithms and not that of the quotient, which is subnormal for the smallest x.
+        # Two logarithms instead of the logarithm of the quotient, which is subnormal for the smallest x.
         w = _polish(w, l1 - jnp.log(-w) - w)
     return jnp.where(near, _near_branch_point(jnp.where(near, x, _SWITCH), -1.0), w)
 

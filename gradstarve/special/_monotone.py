@@ -1,4 +1,4 @@
-"""Inversion of a rising function of one variable, lane by lane, by Newton steps that are kept in a bracket."""
+"""Inversion of a rising function of one variable, elementwise, by Newton steps that stay in a bracket."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Real = Float[Array, "*shape"]
 def invert(function: Callable, parameters: Any, low: Real, high: Real, guess: Real, target: Real, most: int = 100) -> Real:
     """x in [`low`, `high`] with f(x) = `target`, where `function`(x, parameters) gives (f, df/dx) elementwise and f rises.
 
-    One end of the bracket where the target lies outside of it. A lane is done when its step is below four roundings of x,
-    or when its Newton steps are small and have stopped shrinking, which is the noise of f; all of them are after `most`.
-    Differentiable twice in `parameters` and `target`: f(x, theta) = target gives dx = (dtarget - df) / f', which is what one
-    more Newton step at the solution does, and a second step gives the second derivatives. Those in x come from f itself.
+    One end of the bracket if the target lies outside of it. An element is done when its step is below four roundings of x,
+    or when its Newton steps are small and no longer shrink (the noise of f); all elements stop after `most` steps.
+    Differentiable twice in `parameters` and `target`: f(x, theta) = target gives dx = (dtarget - df) / f', which is the
+    derivative of one more Newton step at the solution, and a second step gives the second derivatives.
 
     >>> square = lambda x, scale: (scale * x * x, 2 * scale * x)
     >>> one = jnp.float32(1.0)
@@ -27,7 +27,7 @@ def invert(function: Callable, parameters: Any, low: Real, high: Real, guess: Re
     """
     fixed = jax.lax.stop_gradient
     eps = jnp.finfo(target.dtype).eps
-    # Parameters may hold what is no number, such as a function in a loss of the user's own.
+    # Parameters may hold leaves that are not arrays, such as a function in a user's loss.
     held = jax.tree.map(lambda leaf: fixed(leaf) if isinstance(leaf, jax.Array) else leaf, parameters)
     goal = fixed(target)
 
@@ -51,7 +51,7 @@ def invert(function: Callable, parameters: Any, low: Real, high: Real, guess: Re
     start = (jnp.clip(guess, low, high), low, high, jnp.full_like(goal, jnp.inf), jnp.ones(goal.shape, bool), 0)
     x = fixed(jax.lax.while_loop(cond, body, fixed(start))[0])
     slope = fixed(function(x, held)[1])
-    # The value of the solution is settled; only the derivatives of the steps are wanted, and each step adds an order.
+    # These steps do not change the value of the solution; each one adds an order of derivatives.
     for _ in range(2):
         step = (target - function(x, parameters)[0]) / slope
         step = jnp.where(jnp.isfinite(fixed(step)), step, 0)

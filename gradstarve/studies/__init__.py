@@ -1,1 +1,1 @@
-"""Whole experiments, each one function of stored settings: what the commands `starve` and `digits` compute and draw."""
+"""Whole experiments, each a function of stored settings; the commands of `gradstarve` compute and draw them."""

@@ -1,9 +1,9 @@
-"""Where every neuron goes first, on data of one's own: the phase of small outputs by law and in training (16).
+"""Early alignment on data of the user: the phase of small outputs by law and in training (16).
 
 A network with Gaussian weights of deviation `scale` is trained on any two classes. While its outputs are small every neuron
-runs alone, exactly known, to a direction that reproduces itself, or dies. The figure has the angles of all neurons to the
-mean of class + over time, the ways of their directions in a plane, and how far the phase has come: max |f|, its end, and the
-distance of training from the law.
+moves alone, by an exact law, to a direction that reproduces itself, or dies. The figure shows the angles of all neurons to
+the mean of class + over time, the paths of their directions in a plane, and the progress of the phase: max |f|, its end, and
+the distance of training from the law.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from gradstarve.simulation import simulate
 
 _RECORDS = 24
 _STEPS = 1200
-_SHOWN = 60  # neurons with markers of their own
+_SHOWN = 60  # the most neurons with markers
 
 
 @dataclass(frozen=True, eq=False)
 class AlignmentStudy:
-    """What `alignment_study` found; m classes, R times, h neurons.
+    """The result of `alignment_study`; m classes, R times, h neurons.
 
     `times` [R]; `angles`, `trained_angles` [R, h, m]: of w_j to the mean of each class, in degrees, NaN where a neuron is
     not determined; `outputs`, `trained_outputs` [R]: max |f|; `off` [R]: the largest
@@ -68,7 +68,7 @@ class AlignmentStudy:
 
     @property
     def axes(self) -> list[str]:
-        """What the angles are to, a name for each class."""
+        """The names of the axes that angles are measured from, one for each class."""
         return [name for name, _ in _axes(self.data)]
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -87,18 +87,19 @@ class AlignmentStudy:
             count, rate = int(directions.neurons[place]), number(directions.rate[place])
             rows.append((str(count), f"direction {place}, z {sign}", rate, sees, *angles))
         others = {"dead": "inactive on all points", "rests": "at rest", "undetermined": "not determined (16.4)"}
-        for name, told in others.items():
+        for name, fate in others.items():
             count = int(getattr(groups, name).sum())
             if count:
-                rows.append((str(count), told, "", "", *[""] * len(names)))
+                rows.append((str(count), fate, "", "", *[""] * len(names)))
         return rows
 
     def table(self) -> str:
-        """Where neurons end: how many in each direction, its rate, the points it sees, and its angles to the class means."""
+        """The fates of neurons: how many in each direction, its rate, its active points, and its angles to the class
+        means."""
         return table_text(self.rows())
 
     def notes(self) -> str:
-        """In words, how long the phase lasts and how close training is to it."""
+        """The length of the phase and the distance of training from its law, in words."""
         inside = self.times <= self.valid_until
         worst = number(np.nanmax(self.off[inside], initial=0))
         return (
@@ -142,7 +143,7 @@ class AlignmentStudy:
         }
 
     def plot(self, path: Any = None) -> Any:
-        """The matplotlib `Figure`: law as lines, training as markers; saved to `path` if there is one."""
+        """The matplotlib `Figure`: law as lines, training as markers; saved to `path` if given."""
         return draw(self, path)
 
 
@@ -158,14 +159,14 @@ def alignment_study(
     key: Any = 0,
     progress: Any = None,
 ) -> AlignmentStudy:
-    """Where every neuron goes first, by law and in training.
+    """The early alignment of every neuron, by law and in training.
 
     - `data`: a `Dataset`, the path of a .csv, .tsv or .npz file (`datasets.read`), or "digits": all images of the `pair` of
       handwritten digits, `centred` on the midpoint of their means;
     - `scale`: the deviation of all weights at the start; `width` h; `key` of the draw;
     - `until`: the last time drawn; by default the time at which max |f| of the law is 1.
 
-    `ValueError` names an unknown setting. Ask for float64.
+    `ValueError` names an unknown setting. Use float64.
 
     >>> study = alignment_study(Dataset([[1.0, 0.2], [-0.8, 0.1]], [1, -1]), width=5, scale=1e-3)
     >>> study.angles.shape, bool(study.off[0] < 1e-5)
@@ -229,7 +230,7 @@ def alignment_study(
 
 
 def _axes(data: Dataset) -> list[tuple[str, np.ndarray]]:
-    """A name and a unit vector for each class: its mean, or where its points cancel the direction of most variance."""
+    """A name and a unit vector for each class: its mean, or the direction of most variance if its points cancel."""
     found = []
     for (length, vector), label in zip(_lengths(data), (1, -1), strict=False):
         sign = "+" if label > 0 and (np.asarray(data.labels) > 0).any() else "−"
@@ -238,7 +239,7 @@ def _axes(data: Dataset) -> list[tuple[str, np.ndarray]]:
 
 
 def _lengths(data: Dataset) -> list[tuple[float, np.ndarray]]:
-    """The length of the mean of each class and its direction; length 0 and the main direction where its points cancel."""
+    """The length of the mean of each class and its direction; length 0 and the main direction if its points cancel."""
     found = []
     for label in (1, -1):
         mine = np.asarray(data.labels) == label
@@ -252,7 +253,7 @@ def _lengths(data: Dataset) -> list[tuple[float, np.ndarray]]:
 
 
 def _plane(data: Dataset) -> np.ndarray:
-    """Two orthonormal directions [2, d]: the difference of the class means, and that of most variance beside it (or 0)."""
+    """Two orthonormal directions [2, d]: the difference of the class means, and the direction of most variance across it."""
     points = np.asarray(data.points, np.float64)
     first, *others = (length * vector for length, vector in _lengths(data))
     first = first - others[0] if others else first
@@ -331,7 +332,7 @@ def draw(study: AlignmentStudy, path: Any = None) -> Any:
 
 
 def _draw_size(panel: Any, study: AlignmentStudy) -> None:
-    """max |f| by law and trained, where the phase ends, and the distance of training from the law."""
+    """max |f| by law and trained, the end of the phase, and the distance of training from the law."""
     panel.plot(study.times, study.outputs, color=COLOURS[2], lw=1.4, label="max |f|, law")
     panel.plot(study.times, study.trained_outputs, "o", ms=3, color=COLOURS[2], label="max |f|, trained")
     off = np.where(study.off > 1e-12, study.off, np.nan)

@@ -1,15 +1,15 @@
-"""Features that share samples: the laws of section 10 on the training of whole networks, loss beside loss, depth by depth.
+"""Features that share samples: the laws of section 10 against the training of whole networks, for several losses and depths.
 
 For one table of sample types over K orthogonal features, every feature is learnt twice: together with the others and alone,
-the others removed from the same samples. What it lost is the starvation index 1 - v_k/v_k^alone (10.6), and v_k is measured
-in any network as f(r_k e_k), its logit on an input that shows feature k and nothing else. The networks are
+the others removed from the same samples. Its loss is measured by the starvation index 1 - v_k/v_k^alone (10.6), and v_k is
+measured in any network as f(r_k e_k), its logit on an input that shows only feature k. The networks are
 
 - one layer, a read-out of all inputs: law (10.1);
 - N >= 2 layers in balanced paths, each of which reads one feature and is connected to no other path: law (10.1);
-- two layers of ordinary ReLU neurons with all connections. (10.1) does NOT hold for them, not even where each neuron starts
-  aligned with one feature: the first sample that shows two features turns it towards both. What holds is (10.7), if every
-  neuron starts active on every sample with a read-out above 0 (`theory.shared_features`), and such networks are trained
-  against it. Random starts, which obey neither law exactly, are trained beside them, as a band over networks.
+- two layers of ordinary ReLU neurons with all connections. (10.1) does NOT hold for them, not even if each neuron starts
+  aligned with one feature: the first sample that shows two features turns the neuron towards both. If every neuron starts
+  active on every sample with a read-out above 0, (10.7) holds (`theory.shared_features`), and such networks are compared
+  with it. Networks from random starts, which obey neither law exactly, are trained too, and shown as a band.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ from gradstarve.theorems import LOSS_NAMES, AnyLoss
 
 QUANTILES = (0.1, 0.5, 0.9)
 _MOST_STEPS = 100_000  # of descent from random starts
-_FINE = 500  # of them, the first, are all recorded
+_FINE = 500  # the first steps, which are all recorded
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """The table and what is asked about it, checked: arguments of `feature_study`."""
+    """The checked arguments of `feature_study`: the table and the settings."""
 
     types: np.ndarray
     probabilities: np.ndarray
@@ -76,7 +76,7 @@ class FeatureTable:
         total = float(np.sum(np.asarray(probabilities)))
         if abs(total - 1) > 1e-5:
             raise ValueError(f"probabilities must sum to 1, got {total:.6g}; divide them by it")
-        datasets.features(types, probabilities, scales=scales)  # which checks the rest
+        datasets.features(types, probabilities, scales=scales)  # checks the other arguments
         if init.shape not in ((), (size,)):
             raise ValueError(f"init must be a number or have {size} entries, one a feature, got shape {init.shape}")
         check_positive("init", init)
@@ -106,7 +106,7 @@ class FeatureTable:
             one_key(key),
         )
         for depth in depths:
-            problem.flow(names[0], depth)  # which checks the start
+            problem.flow(names[0], depth)  # checks the start
         return problem
 
     @property
@@ -149,7 +149,7 @@ def all_seeing(problem: FeatureTable, width: int) -> TwoLayerReLU:
     """Random neurons active on every sample, z > 0, whose logits v_k start at `init`: w [h, K] > 0."""
     drawn = np.asarray(jax.random.normal(jax.random.fold_in(problem.key, 1), (len(problem.scales) + 1, width)), float)
     z, w = np.abs(drawn[0]), np.abs(drawn[1:]).T
-    # Both layers of one size, as from a standard initialisation.
+    # Both layers have the same size of weights, as in a standard initialisation.
     z = z * np.sqrt(np.mean(problem.init / problem.scales) / width)
     w = w * problem.init / (problem.scales * (z @ w))
     return TwoLayerReLU(*(part.astype(problem.scales.dtype) for part in (w, z)))
@@ -191,7 +191,7 @@ def random_band(problem: FeatureTable, loss: str, width: int, networks: int, rec
     steps = int(min(np.ceil(problem.time / step), _MOST_STEPS))
     shown, dynamics = jnp.asarray(np.diag(problem.scales)), GradientDescent(step)
     done, logits, clock = 0, [], []
-    for until in (min(steps, _FINE), steps):  # log t wants the first steps more closely
+    for until in (min(steps, _FINE), steps):  # on a log t axis the first steps need denser records
         if until > done:
             every = max(1, (until - done) // 500)
             how = {"record_every": every, "record_networks": True, "progress": False}
@@ -215,9 +215,9 @@ def _probe(networks, shown):
 
 ORDINARY = "ordinary"
 _LINE = 201  # times of a law's curve, from `time`/1e4 to `time`
-_EVERY = 10  # of them is a record of training
-_LATEST = 1e15  # how late a logit of 1 is looked for
-_EARLIEST = 1e-6  # and a logit that has it by then has it at 0
+_EVERY = 10  # every tenth of them is a record of training
+_LATEST = 1e15  # the latest time in the search for a logit of 1
+_EARLIEST = 1e-6  # a logit that is there by this time counts as there at 0
 
 
 @dataclass(frozen=True)
@@ -226,9 +226,9 @@ class Cell:
 
     `model`: the depth N of (10.1), or "ordinary" for two layers with all connections (10.7). `law`, `law_alone`: v_k [T, K],
     None where there is no law (ordinary neurons with squared loss or with signed types); `trained`, `trained_alone`: [R, K].
-    `reach`, `reach_alone`: the law's times to a logit of 1 [K], inf where there is none up to 1e15 (squared loss, N >= 2: up
-    to `time`). `gap`: the largest |trained - law| over the largest logit, `index_gap`: of the index. `band`: quantiles 10,
-    50, 90 % over random starts [3, R, K], NaN after the last step, and `distance`: how far (10.1) is from the ordinary
+    `reach`, `reach_alone`: the law's times to a logit of 1 [K], inf if there is none up to 1e15 (squared loss, N >= 2: up
+    to `time`). `gap`: the largest |trained - law| over the largest logit, `index_gap`: that of the index. `band`: quantiles
+    10, 50, 90 % over random starts [3, R, K], NaN after the last step. `distance`: the distance of (10.1) from the ordinary
     network that starts with the same logits, over the largest logit.
     """
 
@@ -258,7 +258,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class FeatureStudy:
-    """What `feature_study` found. `feature_study(**study.settings)` computes it again; `times` [T], `records` [R]."""
+    """The result of `feature_study`; `feature_study(**study.settings)` computes it again. `times` [T], `records` [R]."""
 
     settings: dict[str, Any]
     times: np.ndarray
@@ -273,7 +273,7 @@ class FeatureStudy:
         raise KeyError((model, loss))
 
     def table(self) -> str:
-        """A row a feature: index at the end, the law's times to a logit of 1, and how far training is from the law."""
+        """A row per feature: index at the end, the law's times to a logit of 1, and the gap between training and law."""
         end = number(self.settings["time"])
         rows = [("network", "loss", "feature", f"index at t = {end}", "trained", "t(v = 1) alone", "together", "gap")]
         for cell in self.cells:
@@ -286,7 +286,7 @@ class FeatureStudy:
         return table_text(rows)
 
     def notes(self) -> str:
-        """In words, what the table is to be read with."""
+        """An explanation of the table, in words."""
         lines = [
             "v is the logit f(r e) on a feature alone; index 1 - v/v_alone, below 0 where others help; gap: the largest "
             "|trained - law|",
@@ -339,14 +339,14 @@ def feature_study(
     """Laws (10.1), (10.6), (10.7) and training for a table of sample types, together and alone, per loss and depth.
 
     `types`: [S, K] of -1, 0 and 1; `probabilities`: [S], which sum to 1; `scales`: r_k [K], default 1; `init`: v_k(0) > 0 of
-    all networks of two and more layers, a number or [K] (one layer starts at 0); `time`: until when, in units of step size x
-    step. `ordinary` adds two layers with all connections: one network of `width` neurons active on all samples, started with
-    the same logits, and `networks` random ones of a standard deviation that lets the logit of norm 1 start at about `init`.
-    `progress` as in `simulate`; `key` is that of the read-out's frame and of ordinary networks.
+    all networks of two and more layers, a number or [K] (one layer starts at 0); `time`: the end of training, in units of
+    step size x step. `ordinary` adds two layers with all connections: one network of `width` neurons active on all samples,
+    started with the same logits, and `networks` random ones with a standard deviation for which logits start at about
+    `init`. `progress` as in `simulate`; `key` draws the frame of the read-out and the ordinary networks.
 
-    Networks with a law are trained by gradient flow of all their weights (`simulate_flow` to its default tolerance: ask for
+    Networks with a law are trained by gradient flow of all their weights (`simulate_flow` with its default tolerance: use
     float64), the random ones by descent with step size 0.05 over the largest squared norm of a sample, for at most 100,000
-    steps. `ValueError` for bad tables and numbers, `ConvergenceError` where a law or training does not get to `time`.
+    steps. `ValueError` for bad tables and numbers, `ConvergenceError` if a law or training does not reach `time`.
 
     >>> study = feature_study([[1, 0], [1, 1]], [0.8, 0.2], losses=["hinge"], depths=[1], ordinary=False, time=100)
     >>> cell = study.cell(1, "hinge")       # feature 2 stops at 1/(2 + q) = 1/6, and its index at 5/6
@@ -411,17 +411,19 @@ def _laws(problem: FeatureTable, model: int | str, loss: str, network: Any) -> t
 
 
 def _latest(model: int | str, loss: str, time: float) -> float:
-    """How late the law can tell a logit: the squared loss comes to rest, which the integrator follows step by step."""
+    """The latest time for the law: the squared loss comes to rest, which the integrator follows step by step."""
     return time if LOSSES[loss].pulls_back and model != 1 else _LATEST
 
 
 def _level(loss: str) -> float:
-    """The logit that counts as learnt: 1, or just below where a loss stops there, or just above where it pulls back."""
+    """The logit that counts as learnt: 1, slightly less for a loss that stops at 1, slightly more for one that pulls
+    back."""
     return 1 - 1e-12 if LOSSES[loss].stops else 1 + 1e-9 if LOSSES[loss].pulls_back else 1.0
 
 
 def _reach(features: Callable, latest: float, level: float) -> np.ndarray:
-    """When each logit first is at `level`, [K], by the law: a bracket on a grid in log t, narrowed twice, then a chord."""
+    """The first time of each logit at `level`, [K], by the law: a bracket on a grid in log t, narrowed twice, then a
+    chord."""
     coarse = np.geomspace(_EARLIEST, latest, _LINE)
     found = features(coarse)
     answer = np.full(found.shape[1], np.inf)
@@ -434,7 +436,7 @@ def _reach(features: Callable, latest: float, level: float) -> np.ndarray:
             first = int(np.argmax(values >= level))
             grid = np.geomspace(grid[first - 1], grid[first], _LINE)
             values = features(grid)[:, k].copy()
-            # The ends are the bracket's, whatever the last digit says.
+            # At the ends of the bracket the signs are known, so rounding in the logits there does not count.
             values[0], values[-1] = min(values[0], np.nextafter(level, 0)), max(values[-1], level)
         first = int(np.argmax(values >= level))
         share = (level - values[first - 1]) / (values[first] - values[first - 1])
@@ -448,7 +450,7 @@ def _four(value: float) -> str:
 
 
 def _span(values: list[float]) -> str:
-    """The least and the most of the values in percent, once if they agree."""
+    """The smallest and the largest of the values in percent, one number if they agree."""
     return " to ".join(dict.fromkeys(f"{100 * value:.0f} %" for value in (min(values), max(values))))
 
 
@@ -463,12 +465,12 @@ def _far(trained: np.ndarray, law: Any) -> float:
 
 # The figure of a `FeatureStudy`: every feature alone (dotted) and together (solid), by law (lines) and training (markers).
 #
-# A column a loss; a row a kind of network, with its starvation index (10.6) on a strip of its own below. All share log t.
+# One column per loss; one row per kind of network, with its starvation index (10.6) on a strip below. All share log t.
 # Features differ in colour (Okabe and Ito) and in the shape of their markers. Matplotlib is imported when a figure is drawn.
 
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _GREY = NOTE
-_FLOOR = -1.25  # of the index: far below it is as good as there
+_FLOOR = -1.25  # the lowest index drawn; lower values are drawn here
 _SMALL: Any = {"fontsize": 7.5, "color": _GREY}
 _ABOVE: Any = {
     "xycoords": "axes fraction",
@@ -496,7 +498,7 @@ def draw(study: Any, path: Any = None) -> Any:
             for cell, panel, strip in zip(cells, row, strips, strict=True):
                 _curves(panel, study, cell)
                 _indices(strip, study, cell, cells)
-            # Losses that go on for ever share an axis; those that aim at 1 have their own, or nothing would be seen of them.
+            # Losses whose logits grow for ever share an axis; those that end at 1 have their own, to be visible.
             top = [p.get_ylim() for p, loss in zip(row, losses, strict=True) if np.isinf(LOSSES[loss].rest)]
             for panel, loss in zip(row, losses, strict=True):
                 if np.isinf(LOSSES[loss].rest):
@@ -505,7 +507,7 @@ def draw(study: Any, path: Any = None) -> Any:
             strips[0].set_ylabel("index")
             row[0].set_title(" ", loc="left", fontsize=10.5)  # keeps the room
             name = row[0].annotate(_name(model), (0, 1), (0, 5), **_ABOVE | {"ha": "left", "fontsize": 10.5})
-            name.set_in_layout(False)  # or else a name wider than its panel would push the next one away
+            name.set_in_layout(False)  # otherwise a name wider than its panel would push the next panel away
         for j, loss in enumerate(losses):
             panels[0, j].annotate(f"{loss} loss", (0.5, 1), (0, 24), **_ABOVE)
             panels[-1, j].set_xlabel("time t = step size × step")
@@ -534,7 +536,7 @@ def _title(study: Any) -> tuple[str, str]:
 
 
 def _conclusion(study: Any) -> str:
-    """The feature that loses most at the end, by the law, or in training where there is none."""
+    """The feature that loses most at the end, by the law, or in training if there is no law."""
     ends = [(cell.trained_index if cell.law is None else cell.index)[-1] for cell in study.cells]
     which = int(np.argmax([np.max(end) for end in ends]))
     cell, k = study.cells[which], int(np.argmax(ends[which]))
@@ -561,7 +563,7 @@ def _words(count: int) -> str:
 
 
 def _style(k: int) -> tuple[str, str]:
-    # Beyond the last colour the first one comes again with another marker.
+    # After the last colour the first one is used again with another marker.
     return COLOURS[k % len(COLOURS)], _MARKS[(k + k // len(COLOURS)) % len(_MARKS)]
 
 

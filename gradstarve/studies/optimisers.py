@@ -1,26 +1,26 @@
-"""Which neurons live, which die, and how fast a class is learnt, under the usual optimisers.
+"""Which neurons live, which die, and how fast a class is learnt, under common optimisers.
 
 Data are one class, or two opposite ones, along a random direction of d coordinates; weights start Gaussian, w with deviation
-sigma_a and z with sigma_z. A neuron that sees a class *keeps* it if its read-out has or takes the right sign, and otherwise
-leaves it: dead with one class, taken up by the other with two. What decides is a line z = -c a, and the chance to keep is
+sigma_a and z with sigma_z. A neuron active on a class *keeps* it if its read-out has or takes the right sign, and otherwise
+leaves it: dead with one class, joining the other with two. The border is a line z = -c a, and the chance to keep is
 
     descent, normalised descent, SAM     c = 1                      1/2 + arctan(sigma_a/sigma_z)/pi         (4.2)
     a step size for each layer           c = sqrt(eta_z/eta_a)      1/2 + arctan(c sigma_a/sigma_z)/pi       (17.3)
     sign descent, rho = |x|_1/|x|_2      c = 1/rho                  1/2 + arctan(c sigma_a/sigma_z)/pi       (17.6)
 
-Adam and RMSProp (of optax, with its defaults) have no law here. They become sign descent without memory and epsilon; how
-well its law describes them with memory is measured: how many neurons go where it says, and how the time to a logit compares.
+Adam and RMSProp (of optax, with its defaults) have no law here. Without memory and epsilon they are sign descent; the study
+measures how well its law describes them with memory: the share of neurons with the predicted fate, and the time to a logit.
 
-What came out with the default settings, in 24 cells of dimension (1 to 100), width (1 to 64) and step size, with about 500
-neurons that see the class in each:
+Results with the default settings, in 24 cells of dimension (1 to 100), width (1 to 64) and step size, with about 500
+neurons active on the class in each:
 
-- in small steps, a fortieth of the scale of the start, at least 98.0 % of the neurons do under Adam what the law of signs
-  says, and 96.4 % under RMSProp. The law is a limit of small steps: sign descent itself is at 98.8 % or above;
-- the *time* to a logit is another matter. Adam needs 66 to 81 % of it: its gradients grow while a mode grows, its memory of
-  their squares is long, and so its weights move by more than the step size. RMSProp has a short memory, and 77 to 97 %;
+- with small steps, a fortieth of the scale of the start, at least 98.0 % of the neurons have the fate of the law of signs
+  under Adam, and 96.4 % under RMSProp. The law is a limit of small steps: sign descent itself is at 98.8 % or above;
+- the *time* to a logit differs more. Adam needs 66 to 81 % of it: its gradients grow while a mode grows, its memory of
+  their squares is long, and so its weights move by more than the step size. RMSProp, with a short memory, needs 77 to 97 %;
 - SAM holds back a learner that is shorter than its radius and alone: of 100 networks at equal deviations one stays at an
   error of 1/2, by the law as in training;
-- in steps ten times as large 92 to 97 % of the fates are right under Adam, 89 to 98 % under RMSProp (95 to 97 % under sign
+- with steps ten times as large 92 to 97 % of the fates are right under Adam, 89 to 98 % under RMSProp (95 to 97 % under sign
   descent), and RMSProp needs as little as 39 % of the time.
 """
 
@@ -58,7 +58,7 @@ from gradstarve.problem import (
 )
 from gradstarve.simulation import simulate
 from gradstarve.studies.phase import plane
-from gradstarve.studies.phase.plane import counts, positive, positives, real, seeds, setting
+from gradstarve.studies.phase.plane import counts, positive, positives, real, seeds, setting, sizes
 
 PROBLEMS = ("one-class", "antipodal")
 OPTIMISERS = ("descent", "normalised", "sam", "layers", "sign", "adam", "rmsprop")
@@ -92,21 +92,17 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
     return found
 
 
-def _sizes(name: str, value: Any) -> tuple[int, ...]:
-    return tuple(sorted({counts()(name, one) for one in np.ravel(np.array(value, object))}))
-
-
 @dataclass(frozen=True)
 class OptimiserSettings(plane.Settings):
-    """What `optimiser_study` takes, looked at before anything is computed.
+    """The settings of `optimiser_study`, checked before anything is computed.
 
-    The share that lives: `networks` of `width` neurons in `dim` coordinates at every ratio of `ratios` = sigma_a/sigma_z, of
-    one mean square `scale`^2; `step_size` of descent, SAM and layers, whose mean it is, and `layer_ratio` eta_z/eta_a;
-    `radius` of SAM and the length of a normalised step, over the length of all weights at the start; `rate` of sign descent,
-    Adam and RMSProp over `scale`; `steps` of each.
+    The share that lives: `networks` of `width` neurons in `dim` coordinates at every ratio of `ratios` = sigma_a/sigma_z,
+    all with mean square `scale`^2; `step_size` of descent and SAM, and the mean of the two for layers, `layer_ratio`
+    eta_z/eta_a; `radius` of SAM and the length of a normalised step, over the length of all weights at the start; `rate` of
+    sign descent, Adam and RMSProp over `scale`; `steps` of each.
 
     The agreement with the law of signs: every one of `dims`, `widths` and `rates` (steps over `scale`), with about `neurons`
-    neurons that see the class; times are those to the logit `goal`.
+    neurons active on the class; times are those to the logit `goal`.
     """
 
     optimisers: tuple[str, ...] = setting(OPTIMISERS, _names)
@@ -121,8 +117,8 @@ class OptimiserSettings(plane.Settings):
     radius: float = setting(0.1, positive)
     rate: float = setting(0.01, positive)
     steps: int = setting(2000, counts(10))
-    dims: tuple[int, ...] = setting((1, 2, 10, 100), _sizes)
-    widths: tuple[int, ...] = setting((1, 8, 64), _sizes)
+    dims: tuple[int, ...] = setting((1, 2, 10, 100), sizes)
+    widths: tuple[int, ...] = setting((1, 8, 64), sizes)
     rates: tuple[float, ...] = setting((0.025, 0.25), positives)
     neurons: int = setting(512, counts(10))
     goal: float = setting(0.5, positive)
@@ -138,14 +134,14 @@ QUICK: dict[str, Any] = {
     "rates": (0.025,),
     "neurons": 256,
 }
-"""Settings of a study of some twenty seconds."""
+"""Settings of a study that takes some twenty seconds."""
 
 
 class Share(NamedTuple):
-    """Neurons that keep their class, of `count` that see one at the start, at sigma_a/sigma_z = `ratio`.
+    """Neurons that keep their class, of `count` active on one at the start, at sigma_a/sigma_z = `ratio`.
 
-    `law`: the chance; `kept`: the share of trained ones, `error` its standard error by the law; `open`: the share of those
-    that have done neither within the steps.
+    `law`: the chance; `kept`: the trained share, `error` its standard error by the law; `open`: the share of neurons that
+    are undecided after all steps.
     """
 
     optimiser: str
@@ -175,8 +171,9 @@ class Curve(NamedTuple):
 class Agreement(NamedTuple):
     """An optimiser against the law of sign descent: `rate` over the scale of the start, `dim`, `width`, `count` neurons.
 
-    `right`: the share of neurons whose fate the law says; `time`: the median over networks of (steps to the goal) / (steps
-    by the law); `off`: the median of |that - 1|; `missed`: the share of networks of which only one of both gets there.
+    `right`: the share of neurons with the fate of the law; `time`: the median over networks of (steps to the goal) / (steps
+    by the law); `off`: the median of |this ratio - 1|; `missed`: the share of networks in which only one of law and training
+    reaches the goal.
     """
 
     optimiser: str
@@ -192,7 +189,7 @@ class Agreement(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class OptimiserStudy:
-    """What `optimiser_study` found; `optimiser_study(**study.settings)` computes it again."""
+    """The result of `optimiser_study`; `optimiser_study(**study.settings)` computes it again."""
 
     settings: dict[str, Any]
     shares: tuple[Share, ...]
@@ -207,7 +204,7 @@ class OptimiserStudy:
         return "\n\n".join(table_text(rows) for rows in tables if len(rows) > 1)
 
     def share_rows(self) -> list[tuple[str, ...]]:
-        """The header, and a row an optimiser and ratio."""
+        """The header, and a row for each optimiser and ratio."""
         rows: list[tuple[str, ...]] = [("optimiser", "sigma ratio", "law", "trained", "std. error", "undecided", "neurons")]
         for s in self.shares:
             numbers = (f"{s.law:.4f}", f"{s.kept:.4f}", f"{s.error:.4f}", f"{s.open:.4f}", str(s.count))
@@ -221,7 +218,7 @@ class OptimiserStudy:
         return rows
 
     def agreement_rows(self) -> list[tuple[str, ...]]:
-        """The header, and a row an optimiser, step size, dimension and width."""
+        """The header, and a row for each optimiser, step size, dimension and width."""
         head = ("against signs", "step/scale", "d", "h", "neurons", "fates right", "time/law", "|time/law - 1|", "missed")
         rows: list[tuple[str, ...]] = [head]
         for a in self.agreement:
@@ -230,12 +227,12 @@ class OptimiserStudy:
         return rows
 
     def number_rows(self, part: str) -> list[tuple[str, ...]]:
-        """The "shares" or the "agreement" in all their digits: the names of the numbers, and a row each."""
+        """The "shares" or the "agreement" with all digits: the names of the numbers, and the rows."""
         kind = {"shares": Share, "agreement": Agreement}[part]
         return [kind._fields, *(tuple(map(str, one)) for one in getattr(self, part))]
 
     def notes(self) -> str:
-        """In words, what the tables are to be read with."""
+        """An explanation of the tables, in words."""
         return (
             "law: the chance that a neuron keeps its class, (4.2), for step sizes by layer (17.3), for signs (17.6), which\n"
             "Adam and RMSProp are only compared with. sigma ratio: sigma_a/sigma_z. Time: the first step with the logit\n"
@@ -255,8 +252,8 @@ class OptimiserStudy:
 def optimiser_study(*, progress: Any = None, **settings: Any) -> OptimiserStudy:
     """Which neurons live, which die and how fast, under `settings["optimisers"]`; see `OptimiserSettings` for all of them.
 
-    Trained are whole networks by automatic differentiation. Laws are those of `theory`: `learning_probability` for the
-    shares, `solve` for curves and times. Ask for float64. `ValueError` for settings that make no problem.
+    Whole networks are trained by automatic differentiation. Laws are those of `theory`: `learning_probability` for the
+    shares, `solve` for curves and times. Use float64. `ValueError` for invalid settings.
 
     >>> study = optimiser_study(optimisers="descent", networks=10, width=4, dim=3, ratios=1.0, steps=200)
     >>> [(one.optimiser, one.law) for one in study.shares], study.curves[0].gap < 1e-5
@@ -291,11 +288,11 @@ def optimiser_study(*, progress: Any = None, **settings: Any) -> OptimiserStudy:
 
 
 def dynamics_of(name: str, settings: OptimiserSettings, rate: float | None = None) -> Any:
-    """What `simulate` trains with: dynamics of `gradstarve`, or an optimiser of optax."""
+    """The dynamics for `simulate`: those of `gradstarve`, or an optimiser of optax."""
     import optax
 
     s = settings
-    length = s.radius * s.scale * np.sqrt(s.width)  # of all weights of neurons that see the class, about
+    length = s.radius * s.scale * np.sqrt(s.width)  # relative to the approximate length of all active neurons' weights
     step = s.scale * (s.rate if rate is None else rate)
     root = np.sqrt(s.layer_ratio)
     made: dict[str, Callable[[], Any]] = {
@@ -322,9 +319,9 @@ def _problem(rng: np.random.Generator, kind: str, dim: int) -> tuple[Dataset, np
 
 
 def _kept(kind: str, unit: np.ndarray, start: TwoLayerReLU, end: TwoLayerReLU) -> tuple[np.ndarray, ...]:
-    """Who sees a class at the start, who keeps it and who has left it in the end, [*batch, h] each; and a, z at the start.
+    """Which neurons are active on a class at the start, which keep it and which leave it, [*batch, h] each; and a, z.
 
-    In the orientation of the class that a neuron sees at the start: a is positive there.
+    a and z at the start are in the orientation of the neuron's first class, so that a is positive.
     """
     a, z = np.asarray(start.w) @ unit, np.asarray(start.z)
     late_a, late_z = np.asarray(end.w) @ unit, np.asarray(end.z)
@@ -334,7 +331,7 @@ def _kept(kind: str, unit: np.ndarray, start: TwoLayerReLU, end: TwoLayerReLU) -
 
 
 class _Starts:
-    """One direction and one batch of networks [ratios, networks], for all optimisers."""
+    """One direction and one batch of networks [ratios, networks], shared by all optimisers."""
 
     def __init__(self, settings: OptimiserSettings) -> None:
         s = self.settings = settings
@@ -381,7 +378,7 @@ class _Starts:
         return np.asarray(theory.solve(self.data, network, "cross-entropy", dynamics).error(steps))
 
 
-# --- the law of signs against those that come near to it ---------------------------------------------------------------
+# --- the law of signs against Adam and RMSProp -------------------------------------------------------------------------
 
 
 def _compare(settings: OptimiserSettings, rate: float, dim: int, width: int, names: list[str]) -> list[Agreement]:

@@ -1,30 +1,30 @@
 """Loss of plasticity: which neurons die when the labels of a class flip again and again, and what that costs (21.1).
 
 Data are one class along a random direction of d coordinates, whose labels flip after every task; weights start Gaussian, w
-with the same deviation as z. A flip turns the clock of the class round. A neuron that started at (a > 0, z) survives a long
-task iff z > -c a, and its flip iff z < c a too; c = 1 for all steps of two factors (descent, with weight decay as well, and
-normalised descent), c = 1/rho, rho = |x|_1/|x|_2, for sign descent, which walks the same way back. So of the neurons that
-see the class
+with the same deviation as z. A flip reverses the clock of the class. A neuron that started at (a > 0, z) survives a long
+task iff z > -c a, and its flip iff z < c a too; c = 1 for all steps of two factors (descent, with or without weight decay,
+and normalised descent), c = 1/rho, rho = |x|_1/|x|_2, for sign descent, which returns on the same path. So of the neurons
+active on the class
 
     after the first task    1/2 + arctan(c)/pi    survive (4.2), (17.6), three quarters for c = 1,
     after the first flip    2 arctan(c)/pi        two thirds of these,
-    after every later one   the same              since the clock passes where it has been before,
+    after every later one   the same              because the clock stays in the same range,
 
-and a network of h neurons, each of which sees the class with chance 1/2, cannot learn it any more with chance
-(1 - share/2)^h. Two things kill no neuron that the first task has left: other frequencies, which do not turn the clock, and
-an opposite class, antipodal to the first, which takes up whoever leaves (4.3).
+and a network of h neurons, each active on the class with chance 1/2, can no longer learn the class with chance
+(1 - share/2)^h. Two changes kill no neuron that survives the first task: other frequencies, which do not reverse the clock,
+and an opposite class, antipodal to the first, which every neuron that leaves joins (4.3).
 
 Four panels: the shares after each task; the plane (a, z) of the start with exact boundaries z = -a/tanh(highest) and z =
 a/tanh|lowest| of tasks so short that these are no diagonals; the steps to learn each task; and the chance that a class is
 lost, over the width. Laws are lines and trained networks markers.
 
-What came out with the default settings: training does with every neuron what the exact law of its steps, `theory.solve`,
-says. Steps of finite size cost more than the law of long tasks knows. Each flip lowers kappa by the factors 1 - (x g)^2 of
-(19.1), with x g next to x, so that relearning takes longer with every flip even where no neuron dies; weight decay lowers
-kappa further (19.5). Sign descent does not go back the way it came: where z passes 0 a neuron loses 2 eta rho of its a, so
-that a few more die of every flip, and more classes are lost than by the law of small steps: of 1000 networks of 8 neurons
-41.5 % after the flip and 42.7 % after the flip back, where the law says 36.9 % and its borders say 39.9 % of these starts.
-Under descent the borders say of each of these networks what training does.
+Results with the default settings: every trained neuron has the fate of the exact law of its steps, `theory.solve`. Steps of
+finite size cost more than the law of long tasks predicts. Each flip lowers kappa by the factors 1 - (x g)^2 of
+(19.1), with x g close to x, so that relearning takes longer with every flip even if no neuron dies; weight decay lowers
+kappa further (19.5). Sign descent with finite steps does not return on the same path: where z passes 0 a neuron loses
+2 eta rho of its a, so that a few more neurons die in every flip, and more classes are lost than by the law of small steps:
+of 1000 networks of 8 neurons 41.5 % after the flip and 42.7 % after the flip back, where the law gives 36.9 % and its
+borders 39.9 % of these starts. Under descent the borders predict each of these networks correctly.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ from gradstarve.ground import (
 from gradstarve.problem import Dataset, GradientDescent, NormalizedGradientDescent, SignDescent, TwoLayerReLU
 from gradstarve.simulation import simulate
 from gradstarve.studies.phase import plane
-from gradstarve.studies.phase.plane import BOX, counts, positive, real, seeds, setting
+from gradstarve.studies.phase.plane import BOX, counts, positive, real, seeds, setting, sizes
 
 CONTRASTS = ("reweighted", "antipodal")
 """Descent where no neuron dies of a new task: other frequencies instead of flips, and opposite classes that both flip."""
 RULES = ("descent", "decay", "normalised", "sign", *CONTRASTS)
-"""What trains a class whose labels flip, and the contrasts."""
+"""The update rules that train a class whose labels flip, and the contrasts."""
 _TITLES = {
     "descent": "descent",
     "decay": "weight decay",
@@ -69,7 +69,7 @@ _TITLES = {
     "reweighted": "other frequencies, no flip",
     "antipodal": "antipodal classes",
 }
-_LONG = 20.0  # a clock that has run so far
+_LONG = 20.0  # the reading of the clock after a long task
 
 
 def _names(name: str, value: Any) -> tuple[str, ...]:
@@ -82,12 +82,8 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
     return tuple(map(str, given))
 
 
-def _sizes(name: str, value: Any) -> tuple[int, ...]:
-    return tuple(sorted({counts()(name, one) for one in np.ravel(np.array(value, object))}))
-
-
 def _clocks(name: str, value: Any) -> tuple[float, ...]:
-    """Where the clock is after each task, by turns above and below 0."""
+    """The clock after each task, alternately above and below 0."""
     found = plane.numbers(name, value)
     turns = all(one * other < 0 for one, other in pairwise(found))
     if found[0] <= 0 or not turns or max(map(abs, found)) > 5:
@@ -98,10 +94,10 @@ def _clocks(name: str, value: Any) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class PlasticitySettings(plane.Settings):
-    """What `plasticity_study` takes, looked at before anything is computed.
+    """The settings of `plasticity_study`, checked before anything is computed.
 
     `rules` train `networks` of `width` neurons in `dim` coordinates, weights of deviation `scale`, through `tasks`, the
-    first of `steps` steps and each later one, which has to unlearn first, of twice as many. `step_size` of descent;
+    first of `steps` steps and each later one, which has to unlearn first, of twice as many steps. `step_size` of descent;
     `weight_decay` of "decay"; `length` of a normalised step, over the length of all weights at the start; `rate` of sign
     descent, over `scale`. A task is learnt at an error of `goal`.
 
@@ -123,22 +119,22 @@ class PlasticitySettings(plane.Settings):
     goal: float = setting(0.1, positive)
     neurons: int = setting(600, counts(10))
     clocks: tuple[float, ...] = setting((0.9, -0.6, 1.4), _clocks)
-    widths: tuple[int, ...] = setting((1, 2, 4, 8, 16), _sizes)
+    widths: tuple[int, ...] = setting((1, 2, 4, 8, 16), sizes)
     starts: int = setting(1000, counts(10))
     key: int | tuple[int, ...] = setting(0, seeds)
 
 
 QUICK: dict[str, Any] = {"networks": 40, "tasks": 4, "widths": (1, 4, 8), "starts": 300, "neurons": 300}
-"""Settings of a study of about a minute."""
+"""Settings of a study that takes about a minute."""
 
 
 class Task(NamedTuple):
-    """What is left after `task` 1, 2, ... under a `rule`, of `count` neurons that saw the class at the start.
+    """The neurons alive after `task` 1, 2, ... under a `rule`, of `count` neurons active on the class at the start.
 
     `law`: the share alive after long tasks; `exact`: the share in these networks by `theory.solve`, `alive` in training and
-    `error` its standard error by the law; `right`: the share of neurons of which both say the same. `learns`: the steps from
-    the beginning of the task to an error of the goal, median over the networks that get there, by the law
-    and `trained`; `lost`: the share of networks that do not get there.
+    `error` its standard error by the law; `right`: the share of neurons for which both agree. `learns`: the steps from
+    the beginning of the task to an error of the goal, median over the networks that reach it, by the law
+    and `trained`; `lost`: the share of networks that do not reach it.
     """
 
     rule: str
@@ -155,7 +151,7 @@ class Task(NamedTuple):
 
 
 class Plane(NamedTuple):
-    """The neurons of one network at the start, `a` > 0 and `z`: `died` in task 1, 2, ... of training, 0 where it lives.
+    """The neurons of one network at the start, `a` > 0 and `z`: `died`, the task 1, 2, ... of death in training, 0 if alive.
 
     `said`: the same by the boundaries; `lowest`, `highest`: the range of the clock up to the end of each task.
     """
@@ -182,7 +178,8 @@ class Width(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PlasticityStudy:
-    """What `plasticity_study` found; `plasticity_study(**study.settings)` computes it again. `reach`: rho of the points."""
+    """The result of `plasticity_study`; `plasticity_study(**study.settings)` computes it again. `reach`: rho of the
+    points."""
 
     settings: dict[str, Any]
     reach: float
@@ -193,11 +190,11 @@ class PlasticityStudy:
     __repr__ = short_repr
 
     def of(self, rule: str) -> list[Task]:
-        """The tasks of a rule, in their order."""
+        """The tasks of a rule, in order."""
         return [one for one in self.tasks if one.rule == rule]
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The header, and a row a rule and task."""
+        """The header, and a row for each rule and task."""
         head = ("rule", "task", "alive, law", "trained", "std. error", "fates right", "steps, law", "trained", "not learnt")
         rows: list[tuple[str, ...]] = [head]
         for t in self.tasks:
@@ -207,18 +204,18 @@ class PlasticityStudy:
         return rows
 
     def width_rows(self) -> list[tuple[str, ...]]:
-        """The header, and a row a rule, task and width."""
+        """The header, and a row for each rule, task and width."""
         rows: list[tuple[str, ...]] = [("class lost under", "after task", "h", "law", "trained", "std. error")]
         for w in self.widths:
             rows.append((w.rule, str(w.task), str(w.width), *(f"{v:.4f}" for v in (w.law, w.trained, w.error))))
         return rows
 
     def table(self) -> str:
-        """Two tables: what is left after each task, and how often a class is lost."""
+        """Two tables: the neurons alive after each task, and how often a class is lost."""
         return "\n\n".join(table_text(rows) for rows in (self.rows(), self.width_rows()) if len(rows) > 1)
 
     def notes(self) -> str:
-        """In words, what the tables are to be read with."""
+        """An explanation of the tables, in words."""
         right = float((self.plane.died == self.plane.said).mean())
         return (
             "alive: of the neurons that see the class at the start, the share that still does; law: after long tasks\n"
@@ -228,7 +225,7 @@ class PlasticityStudy:
         )
 
     def number_rows(self, part: str) -> list[tuple[str, ...]]:
-        """The "tasks" or the "widths" in all their digits: the names of the numbers, and a row each."""
+        """The "tasks" or the "widths" with all digits: the names of the numbers, and the rows."""
         kind = {"tasks": Task, "widths": Width}[part]
         return [kind._fields, *(tuple(map(str, one)) for one in getattr(self, part))]
 
@@ -245,8 +242,8 @@ class PlasticityStudy:
 def plasticity_study(*, progress: Any = None, **settings: Any) -> PlasticityStudy:
     """Which neurons die when labels flip again and again, and what that costs; see `PlasticitySettings` for the settings.
 
-    Trained are whole networks by automatic differentiation, with phases. Laws are `theory.alive_share`, `still_alive` and
-    `solve`. Ask for float64. `ValueError` for settings that make no problem.
+    Whole networks are trained by automatic differentiation, with phases. Laws are `theory.alive_share`, `still_alive` and
+    `solve`. Use float64. `ValueError` for invalid settings.
 
     >>> study = plasticity_study(rules="descent", networks=10, width=4, dim=3, tasks=2, neurons=20, widths=1, starts=10)
     >>> [round(one.law, 4) for one in study.of("descent")], [one.right for one in study.of("descent")]
@@ -290,7 +287,7 @@ def _unit(s: PlasticitySettings) -> np.ndarray:
 
 
 def _start(s: PlasticitySettings, networks: int, width: int, *which: int, across: bool = False) -> TwoLayerReLU:
-    """Gaussian networks; with a coordinate more, `across`, on whose positive side no neuron is."""
+    """Gaussian networks; with `across`, one more coordinate, in which no neuron has a positive weight."""
     rng = _rng(s, *which)
     w, z = rng.normal(size=(networks, width, s.dim)), rng.normal(size=(networks, width))
     w = np.concatenate([w, -np.ones((*z.shape, 1))], axis=-1) if across else w
@@ -298,10 +295,10 @@ def _start(s: PlasticitySettings, networks: int, width: int, *which: int, across
 
 
 def dynamics_of(rule: str, s: PlasticitySettings, width: int) -> Any:
-    """What trains networks of so many neurons."""
+    """The dynamics of a `rule` for networks of `width` neurons."""
     made: dict[str, Callable[[], Any]] = {
         "decay": lambda: GradientDescent(s.step_size, weight_decay=s.weight_decay),
-        # Of the weights of neurons that see the class, about.
+        # About the length of the weights of the neurons that see the class.
         "normalised": lambda: NormalizedGradientDescent(s.length * s.scale * np.sqrt(width)),
         "sign": lambda: SignDescent(s.rate * s.scale),
     }
@@ -314,9 +311,9 @@ def ends_of(s: PlasticitySettings, tasks: int) -> list[int]:
 
 
 def phases_of(rule: str, unit: np.ndarray, ends: list[int]) -> list[tuple[int | None, Dataset]]:
-    """One class, or two opposite ones, with other labels in every task; for "reweighted" with another frequency.
+    """One class, or two opposite ones, with flipped labels in every task; for "reweighted" with another frequency.
 
-    The weight that this leaves lies on a point across, in a coordinate of its own, which no neuron of `_start` sees.
+    The remaining weight is on a point in a separate coordinate, on which no neuron of `_start` is active.
     """
     phases: list[tuple[int | None, Dataset]] = []
     for task, end in enumerate(ends):
@@ -346,7 +343,7 @@ def share_alive(rule: str, task: int, c: float) -> float:
 
 
 def _train(s: PlasticitySettings, rule: str, unit: np.ndarray) -> list[Task]:
-    """One rule on the networks that all rules begin with."""
+    """One rule on the networks that all rules share."""
     start, ends = _start(s, s.networks, s.width, 1, across=rule == "reweighted"), ends_of(s, s.tasks)
     phases, dynamics = phases_of(rule, unit, ends), dynamics_of(rule, s, s.width)
     axis = np.asarray(phases[0][1].points)[0]
@@ -361,7 +358,7 @@ def _train(s: PlasticitySettings, rule: str, unit: np.ndarray) -> list[Task]:
         later = law.parts[task].start if task < len(law.parts) else solved.network(int(length))
         now, said = (np.asarray(network.w) @ axis for network in (part.final, later))
         alive, exact = ((a != 0 if rule == "antipodal" else a > 0)[sees] for a in (now, said))
-        # The error of the class itself, which comes first.
+        # Point 0 is of the class that the study follows.
         there = np.asarray(part.margins())[..., 0] >= np.log(1 / s.goal - 1)
         took = np.where(there.any(-1), there.argmax(-1), np.inf)
         curve = solved.plus if float(part.data.labels[0]) > 0 else solved.minus
@@ -374,7 +371,7 @@ def _train(s: PlasticitySettings, rule: str, unit: np.ndarray) -> list[Task]:
 
 
 def _lost(s: PlasticitySettings, rule: str, unit: np.ndarray, width: int) -> list[Width]:
-    """How often no neuron sees the class any more after the first task, its flip and the flip back."""
+    """How often no neuron is active on the class after the first task, its flip and the flip back."""
     ends = ends_of(s, 3)
     start, phases = _start(s, s.starts, width, 2, width), phases_of(rule, unit, ends)
     run: Any = simulate(
@@ -392,11 +389,11 @@ def _lost(s: PlasticitySettings, rule: str, unit: np.ndarray, width: int) -> lis
 # --- the plane of the start --------------------------------------------------------------------------------------------
 
 _SMALL = 0.02  # step size of the plane
-_TINY = 1e-3  # its outputs stay next to 0, so that the clock runs with g(0) = 1/2
+_TINY = 1e-3  # the scale of its weights: outputs stay close to 0, so that the clock runs with g(0) = 1/2
 
 
 def _plane(s: PlasticitySettings, unit: np.ndarray) -> Plane:
-    """The neurons of one wide network in short tasks, which run its clock to each of `clocks` in turn."""
+    """The neurons of one wide network in short tasks, which move its clock to each of `clocks` in turn."""
     rng = _rng(s, 3)
     w, z = rng.normal(size=(s.neurons, s.dim)) * _TINY, rng.normal(size=s.neurons) * _TINY
     start = TwoLayerReLU(real(w), real(z))
@@ -416,7 +413,7 @@ def _plane(s: PlasticitySettings, unit: np.ndarray) -> Plane:
 
 
 def _clock(parts: Any, lengths: np.ndarray, unit: np.ndarray, safe: int) -> np.ndarray:
-    """s = log[(a + z)/(a - z) now / at the start]/2 at every step, by a neuron that is `safe` from any border."""
+    """s = log[(a + z)/(a - z) now / at the start]/2 at every step, from the neuron `safe`, which is far from any border."""
     ratios = []
     for part, length in zip(parts, lengths, strict=True):
         later = part.network(np.arange(1 - (not ratios), length + 1))
@@ -457,7 +454,7 @@ def _look(rule: str) -> dict[str, Any]:
 
 
 def _beside(panel: Any, labels: list[tuple[float, str, str]], x: float, gap: float) -> None:
-    """(height, text, colour) to the right of x in data, moved apart to at least `gap` of the height of the panel."""
+    """Write the labels (height, text, colour) to the right of x, at least `gap` of the height of the panel apart."""
     low, high = panel.get_ylim()
     log = panel.get_yscale() == "log"
 
@@ -515,7 +512,7 @@ def _regions(panel: Any, study: PlasticityStudy) -> None:
     line = np.array([0, reach])
     edges: dict[int, float] = {}
     for task in range(tasks):
-        # A task moves one of the two borders: that of the end to which the clock runs.
+        # A task moves one of the two borders: the border of the end to which the clock runs.
         side, clock = (-1, found.highest[task]) if task % 2 == 0 else (1, -found.lowest[task])
         if clock > 0:
             edges[task] = side / np.tanh(clock)
@@ -533,7 +530,7 @@ def _regions(panel: Any, study: PlasticityStudy) -> None:
         if not earlier:
             panel.annotate(text, (0.06, 0.84 * reach * np.sign(slope)), bbox=BOX, **look)
             continue
-        # A wedge is too narrow for words: they stand beside the panel.
+        # A wedge is too narrow for text, which is placed beside the panel.
         middle = (slope + min(earlier, key=abs)) / 2
         x = min(0.97 * reach, 0.9 * reach / abs(middle))
         arrow = {"arrowstyle": "-", "color": colour, "lw": 0.8}
@@ -579,7 +576,7 @@ def _losses(panel: Any, study: PlasticityStudy) -> None:
                 labels.append((law[-1], f"{_TITLES[rule]},\n{when}", _COLOUR[rule]))
             seen = [w for w in found if w.trained > 0]
             apart = 1 + 0.025 * (task - 2)
-            # On a logarithmic axis a bar cannot go down to 0.
+            # On a logarithmic axis a bar cannot reach 0.
             error = np.array([[min(2 * w.error, 0.9 * w.trained) for w in seen], [2 * w.error for w in seen]])
             look = _look(rule) | {"mfc": "white" if task < 3 else _COLOUR[rule], "ms": 5.5 if task < 3 else 3.5}
             panel.errorbar([w.width * apart for w in seen], [w.trained for w in seen], error, capsize=2, lw=1, **look)

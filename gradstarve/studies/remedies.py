@@ -1,4 +1,4 @@
-"""Remedies against gradient starvation on one problem: what each does to every feature, and what it costs.
+"""Remedies against gradient starvation on one problem: the effect of each on every feature, and its cost.
 
 The data are samples of S types over K orthogonal features, x = sum of r_k e_k over the type's features with label +1, and
 their opposites with label -1. Ordinary two-layer ReLU networks are trained on them under each remedy, all from the same
@@ -6,31 +6,32 @@ random starts, together and with all features but one removed from the samples. 
 
 - the starvation index (10.6) of each feature, of its logit v_k = [f(r_k e_k) - f(-r_k e_k)]/2;
 - the accuracy on test samples that show feature k alone, in Gaussian noise of standard deviation `noise` in each
-  coordinate: the probability that y f(x + noise) > 0. Noise along a feature counts as much as the network relies on it, so
-  that a feature that is starved drowns in the noise of the one that starves it;
-- the accuracy on test samples like those of training, with that noise;
-- the cost: steps until the mean cross-entropy on the data as they are falls to each of `loss_levels`.
+  coordinate: the probability that y f(x + noise) > 0. The effect of noise along a feature is proportional to the weight of
+  the feature, so that a starved feature is masked by the noise of the feature that starves it;
+- the accuracy on test samples like those of training, with the same noise;
+- the cost: steps until the mean cross-entropy on the original data falls to each of `loss_levels`.
 
-Beside them stands the law of one layer (10.1), a read-out from zero under the same remedy (not with weight decay, for which
-there is no law of several features), and a read-out trained by the same steps, whose gap to the law is that of finite steps.
-Ordinary neurons mix features and obey no law from random starts.
+For comparison there are the law of one layer (10.1), a read-out from zero under the same remedy (not with weight decay, for
+which there is no law of several features), and a read-out trained by the same steps, whose gap to the law is due to finite
+steps. Ordinary neurons mix features and obey no law from random starts.
 
-What came out, with the default settings on three tables: the starving pair {1} 0.8, {1, 2} 0.2; the shortcut {1} 0.75,
+Results with the default settings on three tables: the starving pair {1} 0.8, {1, 2} 0.2; the shortcut {1} 0.75,
 {1, 2} 0.2, {2} 0.05 (the default); and the ring {1, 2} 0.6, {1, 3} 0.3, {2, 3} 0.1:
 
-- what starves is the frequency, and re-weighting the types by the laws acts on it: all features are right in 91.5 % of the
-  cases (ring: 87 %), where the slowest had 61 % and 83 % (81 %). For the pair that means training on its rarer type alone;
-- a logit penalty on *all* samples asks for equal margins (14.4). On the ring, with a type for every feature and none to
-  spare, that is equal logits, and as good as re-weighting (87 %). In the two other tables it makes things worse, in every
-  scaling: a feature that is never needed only disturbs equal margins (pair: 51 %), and one that is seldom needed nearly so
-  (71 %). `penalty 2 added`, `divided` and `0.1 multiplied` come to the same end at paces of 1, 1/2 and 1/20;
-- a small penalty on the samples *without* the starved feature holds the frequent one back: 82 % and 93 % at lambda = 0.01.
-  At 0.1 it is too much of a good thing, and feature 1 starves (80 % and 74 %); on the ring it starves feature 2 at once;
-- the hinge loss lets feature 2 catch up where it has samples of its own (88 %), and does nothing for pair and ring;
+- frequency causes starvation, and re-weighting the types by the laws changes the frequencies: all features are right in
+  91.5 % of the cases (ring: 87 %), where the slowest had 61 % and 83 % (81 %). For the pair this is training on its rarer
+  type alone;
+- a logit penalty on *all* samples aims at equal margins (14.4). On the ring, which has as many types as features, this means
+  equal logits, and is as good as re-weighting (87 %). In the two other tables it makes things worse, in every
+  scaling: a feature that is never needed only disturbs equal margins (pair: 51 %), and a feature that is seldom needed
+  nearly so (71 %). `penalty 2 added`, `divided` and `0.1 multiplied` reach the same end at speeds of 1, 1/2 and 1/20;
+- a small penalty on the samples *without* the starved feature slows the frequent one: 82 % and 93 % at lambda = 0.01.
+  0.1 is too much, and feature 1 starves (80 % and 74 %); on the ring even the small penalty starves feature 2;
+- with hinge loss feature 2 catches up if it has samples without feature 1 (88 %); for pair and ring it changes nothing;
 - weight decay, early stopping and the step size do not help. Indices below 0 are no success: stopped early, or under a
-  decay that erases it alone (9.1), feature 2 has more of a logit beside feature 1 than alone, and far too little;
-- little is free: what feature 2 gains, test samples like those of training lose, 97.6 % to 93 % and 95.8 % to 93 %,
-  because a network that relies on both features hears the noise of both. (On the ring they lose nothing, 99.1 %.)
+  decay that erases it alone (9.1), feature 2 has a larger logit beside feature 1 than alone, but far too small a logit;
+- there is a price: accuracy on test samples like those of training falls as feature 2 gains, 97.6 % to 93 % and 95.8 % to
+  93 %, because a network that relies on both features is affected by the noise of both. (On the ring it stays at 99.1 %.)
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ from gradstarve.simulation import simulate
 
 @dataclass(frozen=True)
 class Remedy:
-    """One way of training. What is not given is as without a remedy.
+    """One way of training. Fields that are not given are as in training without a remedy.
 
     `name`; `loss`: inside any penalty; `penalty`: lambda of spectral decoupling, 0 for none, in the `scaling` of
     `SpectralDecoupling`, on the sample types `types` or on all (None); `weight_decay`; `step_factor`: of the step size, at
@@ -122,7 +123,7 @@ class Remedy:
         return SpectralDecoupling(self.loss, penalty, scaling=self.scaling)
 
     def weights_for(self, types: Any, weights: Any) -> np.ndarray:
-        """`weights` [n] of samples of these types under the remedy, of sum 1. Those of a type of factor 0 are 0."""
+        """`weights` [n] of samples of these `types` under the remedy, of sum 1. Types with the factor 0 have weight 0."""
         weights = np.asarray(weights, np.float64)
         if self.factors is not None:
             weights = weights * np.asarray(self.factors)[np.asarray(types)]
@@ -132,8 +133,8 @@ class Remedy:
 def list_remedies(types: Any, probabilities: Any, scales: Any = None, logit: float = 2.0) -> tuple[Remedy, ...]:
     """The remedies that the study compares, first of all none, with weights computed from the laws of this table.
 
-    Starved is the feature that is slowest at the start by (10.1); penalties "on the samples without it" are on the types
-    that do not show it (left out where all do), and re-weighting is `fastest_weights`, `equal_speed_weights` and
+    The starved feature is the slowest one at the start by (10.1); penalties "on samples without" it are on the types
+    that do not show it (left out if all types show it), and re-weighting is `fastest_weights`, `equal_speed_weights` and
     `equal_time_weights` to `logit`, those that exist and differ, for one layer.
 
     >>> for remedy in list_remedies([[1, 0], [1, 1]], [0.9, 0.1])[-5:]:
@@ -187,7 +188,7 @@ def list_remedies(types: Any, probabilities: Any, scales: Any = None, logit: flo
 
 QUANTILES = (0.1, 0.5, 0.9)
 _RECORDS = 2000
-_DRAWS = 1000  # test samples a type and class
+_DRAWS = 1000  # test samples per type and class
 
 
 class Spread(NamedTuple):
@@ -200,12 +201,12 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one remedy.
+    """The result of one remedy.
 
     `logits`, `index`: v_k and the starvation index at the end, [K] each; `accuracy`: on feature k alone in noise, [K];
-    `overall`: on samples like those of training in noise; `steps`: how many were made, and `cost`: after how many each of
+    `overall`: on samples like those of training in noise; `steps`: the number of steps, and `cost`: the steps until each of
     the levels of training loss was reached, inf for never, medians over networks. `law_logits`, `law_index`: [K], one layer
-    by (10.1) after as many steps, None without a law; `law_gap`: of a read-out trained like that, over the largest logit
+    by (10.1) after as many steps, None without a law; `law_gap`: the gap of a trained read-out, over the largest logit
     (None too at other step sizes).
     """
 
@@ -223,21 +224,21 @@ class Outcome:
 
 @dataclass(frozen=True)
 class RemedyStudy:
-    """What `remedy_study` found; `remedy_study(**study.settings)` computes it again. `starved`: the slowest feature."""
+    """The result of `remedy_study`; `remedy_study(**study.settings)` computes it again. `starved`: the slowest feature."""
 
     settings: dict[str, Any]
     outcomes: tuple[Outcome, ...]
     starved: int
 
     def outcome(self, name: str) -> Outcome:
-        """The outcome of the remedy of that name; `KeyError` if there is none."""
+        """The outcome of the remedy called `name`; `KeyError` if there is none."""
         for outcome in self.outcomes:
             if outcome.remedy.name == name:
                 return outcome
         raise KeyError(name)
 
     def table(self) -> str:
-        """A row a remedy: logits, indices, the index of one layer by law, accuracies in percent, cost in steps."""
+        """A row per remedy: logits, indices, the index of one layer by law, accuracies in percent, cost in steps."""
         size = len(self.outcomes[0].logits.median)
         names = [str(k + 1) for k in range(size)]
         header = ("remedy", *(f"v{k}" for k in names), *(f"index {k}" for k in names), f"law: index {self.starved + 1}")
@@ -252,7 +253,7 @@ class RemedyStudy:
         return table_text(rows)
 
     def notes(self) -> str:
-        """In words, what the table is to be read with."""
+        """An explanation of the table, in words."""
         s = self.settings
         gaps = [o.law_gap for o in self.outcomes if o.law_gap is not None]
         law = f", to which a trained read-out has a gap of {number(max(gaps), 2)} at most" if gaps else ""
@@ -294,7 +295,7 @@ def remedy_study(
     key: Any = 0,
     progress: Any = None,
 ) -> RemedyStudy:
-    """Train ordinary networks under each remedy and measure what becomes of each feature, and at what cost.
+    """Train ordinary networks under each remedy, and measure the logits of all features and the cost.
 
     `types`: [S, K] of -1, 0 and 1; `probabilities`: [S], which sum to 1; `scales`: r_k [K], default 1; the default is a
     shortcut table: feature 1 mostly alone, at times both, feature 2 seldom alone. `remedies`: default `list_remedies` of the
@@ -323,14 +324,14 @@ def remedy_study(
 
 
 class _Problem:
-    """The table, the networks and how they are trained and tested, checked."""
+    """The checked problem: the table, the networks, and the settings of training and tests."""
 
     def __init__(self, types, probabilities, scales, networks, width, init, step_size, steps, noise, loss_levels, key):
         types, probabilities = real_arrays(types=types, probabilities=probabilities)
         datasets.check_types(types)
         size = types.shape[1]
         (scales,) = real_arrays(scales=np.ones(size, types.dtype) if scales is None else scales)
-        datasets.features(types, probabilities, scales=scales)  # which checks them
+        datasets.features(types, probabilities, scales=scales)  # checks the table
         numbers = {"init": init, "step_size": step_size, "noise": noise}
         for name, value in numbers.items():
             (array,) = real_arrays(**{name: value})
@@ -370,11 +371,11 @@ class _Problem:
         return Dataset(*(v.astype(self.dtype) for v in (points, self.labels, weights))), loss
 
     def weights(self, remedy: Remedy, of_type: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Those of the remedy; types that it leaves out stay with a weight that no sum notices, so that shapes do."""
+        """The weights of the remedy; types that it leaves out keep a negligible weight, so that shapes do not change."""
         return np.maximum(remedy.weights_for(of_type, weights), np.finfo(self.dtype).tiny)
 
     def steps(self, remedy: Remedy) -> tuple[int, int]:
-        """How many steps, and how many from one record to the next: all of them, or two thousand records."""
+        """The number of steps, and the steps from one record to the next: every step, or about two thousand records."""
         count = max(1, round(self.numbers["steps"] / remedy.step_factor))
         return count, -(-count // _RECORDS)
 
@@ -395,7 +396,7 @@ class _Problem:
         )
 
     def outcome(self, remedy: Remedy) -> Outcome:
-        """All that is measured of a remedy."""
+        """All numbers of a remedy."""
         count, every = self.steps(remedy)
         run = self.train(remedy, self.start, None, count, every)
         grid, losses = np.asarray(run.grid), self.losses(run)
@@ -408,7 +409,7 @@ class _Problem:
         final = _at(run.networks, last) if stops else run.final
         logits, alone = self.features(final), np.empty((self.numbers["networks"], self.size))
         for k in range(self.size):
-            # Alone it has as many steps as training together had.
+            # Training on one feature alone takes as many steps as training on all together.
             one = self.train(remedy, self.start, k, count, every, stops)
             alone[:, k] = self.features(_at(one.networks, last) if stops else one.final)[:, k]
         index = _index(logits, alone)
@@ -430,17 +431,17 @@ class _Problem:
         )
 
     def losses(self, run: Any) -> np.ndarray:
-        """The mean cross-entropy on the data as they are, [networks, records]."""
+        """The mean cross-entropy on the original data, [networks, records]."""
         return np.logaddexp(0, -np.asarray(run.margins(), np.float64)) @ (np.tile(self.probabilities, 2) / 2)
 
     def features(self, network: Any) -> np.ndarray:
-        """v_k, [networks, K]."""
+        """The logits v_k of the features, [networks, K]."""
         shown = np.diag(self.scales).astype(self.dtype)
         outputs = np.asarray(network(jnp.asarray(np.concatenate([shown, -shown]))), np.float64)
         return (outputs[..., : self.size] - outputs[..., self.size :]) / 2
 
     def accuracies(self, network: Any) -> tuple[np.ndarray, np.ndarray]:
-        """In noise: on each feature alone, [networks, K], and on samples as in training, [networks]."""
+        """The accuracies on noisy samples: on each feature alone, [networks, K], and on the training mix, [networks]."""
         clean = np.concatenate([np.eye(self.size), self.types]) * self.scales
         right = []
         for point in clean.astype(self.dtype):
@@ -451,7 +452,8 @@ class _Problem:
         return each[:, : self.size], each[:, self.size :] @ self.probabilities
 
     def law(self, remedy: Remedy, step: float) -> tuple[np.ndarray | None, np.ndarray | None, float | None]:
-        """One layer from zero by (10.1) after so many steps: v_k, index; and the gap of a read-out trained like that."""
+        """The logits and index of one layer from zero by (10.1) after `step` steps, and the gap of a trained read-out; None
+        where (10.1) does not hold."""
         if remedy.weight_decay:
             return None, None, None
         of_type = np.arange(len(self.types))
@@ -459,7 +461,7 @@ class _Problem:
         if not loss.stops:
             loss = _one_a_sample(loss, len(of_type))
         weights = self.weights(remedy, of_type, self.probabilities)
-        # In the precision of the networks, as everything else.
+        # The law is computed in the precision of the networks.
         types, weights, scales = (v.astype(self.dtype) for v in (self.types, weights, self.scales))
         try:
             flow = theory.feature_flow(types, weights, loss, scales=scales)
@@ -469,7 +471,7 @@ class _Problem:
         times = np.array([step, whole]) * self.numbers["step_size"] * remedy.step_factor
         try:
             found, alone = np.asarray(flow.features(times)), np.asarray(flow.alone(times))
-        except ConvergenceError:  # one feature at rest and another not, for very many steps
+        except ConvergenceError:  # one feature at rest and another still moving, for very many steps
             return None, None, None
         index = _index(found[0], alone[0])
         if remedy.step_factor != 1:
@@ -480,7 +482,7 @@ class _Problem:
 
 
 def _one_a_sample(loss: Loss, count: int) -> SpectralDecoupling:
-    """The same loss with one penalty a sample, also 0, so that one compiled program serves all remedies."""
+    """The same loss with one penalty per sample, possibly 0, so that one compiled program serves all remedies."""
     if not isinstance(loss, SpectralDecoupling):
         return SpectralDecoupling(loss, jnp.zeros(count))
     spread = (jnp.broadcast_to(leaf, (count,)) for leaf in (loss.penalty, loss.target))
@@ -488,12 +490,12 @@ def _one_a_sample(loss: Loss, count: int) -> SpectralDecoupling:
 
 
 def _first(found: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-    """The first True of each row, [networks], or what to say where there is none."""
+    """The index of the first True of each row, [networks], or `otherwise` if there is none."""
     return np.where(found.any(-1), found.argmax(-1), otherwise)
 
 
 def _index(found: np.ndarray, alone: np.ndarray) -> np.ndarray:
-    """In the precision JAX works in."""
+    """The starvation index, computed in the default precision of JAX."""
     return np.asarray(theory.starvation_index(jnp.asarray(found), jnp.asarray(alone)))
 
 
@@ -502,19 +504,19 @@ def _middle(values: np.ndarray) -> Spread:
 
 
 def _at(networks: Any, records: np.ndarray) -> Any:
-    """The network of each at its own record: batch axes [networks] of [networks, records]."""
+    """Each network at its own record: batch axes [networks] from [networks, records]."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf[np.arange(len(records)), records]), networks)
 
 
-# The figure of a `RemedyStudy`: a row a remedy; how starved each feature is, how right the networks are, what it cost.
+# The figure of a `RemedyStudy`: one row per remedy; the starvation of each feature, the accuracies, and the cost.
 #
 # Points are medians over networks and bars reach from the 10 % to the 90 % quantile; diamonds are the law of one layer
 # (10.1). Features differ in colour (Okabe and Ito) and marker. Matplotlib is imported when a figure is drawn.
 
 _MARKS = ("o", "s", "^", "D", "v", "P")
 _GREY, _ALL = NOTE, COLOURS[6]
-_FLOOR = -0.35  # of the index: what is below is named, not drawn to scale
-_SPREAD = 0.46  # of a row, over its markers
+_FLOOR = -0.35  # the lowest index drawn to scale; lower values are written as numbers
+_SPREAD = 0.46  # the share of a row's height that its markers fill
 
 
 def draw(study: Any, path: Any = None) -> Any:
@@ -544,7 +546,7 @@ def draw(study: Any, path: Any = None) -> Any:
 
 
 def ranked(study: Any) -> list[Any]:
-    """The outcomes, the one first that is right most often where only the feature that starves most is shown."""
+    """The outcomes, sorted by the accuracy on samples that show only the most starved feature, the best first."""
     return sorted(study.outcomes, key=lambda one: -float(one.accuracy.median[study.starved]))
 
 
@@ -585,7 +587,7 @@ def _indices(panel: Any, order: list[Any]) -> None:
         for k, off in enumerate(_offsets(size)):
             spread = np.array([part[k] for part in outcome.index])
             if spread[1] < _FLOOR:
-                # Helped by the others by more than the axis shows.
+                # The index is below the axis: the feature is helped by the others.
                 panel.plot([_FLOOR + 0.02], [row + off], marker="<", color=COLOURS[k], ms=5.5, ls="none", zorder=3)
                 panel.annotate(f"{spread[1]:.1f}", (_FLOOR + 0.05, row + off), color=COLOURS[k], fontsize=8, va="center")
             else:

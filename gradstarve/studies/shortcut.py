@@ -1,14 +1,15 @@
 """A shortcut that contradicts the label on a minority: the accuracy of the worst cell and the average, law and training.
 
-Samples y (r_c e_1 + s r_s e_2) + noise, s = +1 on a share p. Training sees the features without noise, and test samples have
-Gaussian noise around them. A panel for each agreement p and each loss: the law (20.1) of one layer as lines, and as markers
-networks trained by descent, whose accuracy is counted on sampled test points: a read-out of all inputs, which the law is
-for, and two layers of ReLU neurons from random starts, which it is not for. Below: what the worst cell has at the end of
-training, over the agreement and the size of the shortcut.
+Samples y (r_c e_1 + s r_s e_2) + noise, s = +1 on a share p. Training samples have no noise, and test samples have
+Gaussian noise. A panel for each agreement p and each loss: the law (20.1) of one layer as lines, and as markers
+networks trained by descent, whose accuracy is counted on sampled test points: a read-out of all inputs, for which the law
+holds, and two layers of ReLU neurons from random starts, for which it does not. Below: the accuracy of the worst cell at the
+end of training, over the agreement and the size of the shortcut.
 
-What came out with the default settings: the read-out is on the law within the error of the counts. Ordinary networks go the
-same way later, because their neurons have to grow first, and end at the same order of the losses. The hinge loss leaves most
-of a shortcut that is smaller than the core, and smoothed labels, whose margins have a rest, leave none of any (20.5).
+Results with the default settings: the read-out agrees with the law within the error of the counts. Ordinary networks behave
+the same way later, because their neurons have to grow first, and end with the losses in the same order. The hinge loss
+leaves most of a shortcut that is smaller than the core, and smoothed labels, whose margins have a rest, leave none of any
+shortcut (20.5).
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ _RECORDS = 40
 
 
 def loss_of(name: str) -> Loss:
-    """The loss of a name: one of the four, "smoothed" (by a tenth), "focal" (gamma 2), "shifted" (by 2)."""
+    """The loss called `name`: one of the four, "smoothed" (by a tenth), "focal" (gamma 2), "shifted" (by 2)."""
     made = {
         "smoothed": lambda: FlippedLabels("cross-entropy", 0.1),
         "focal": lambda: Focal(2.0),
@@ -85,11 +86,11 @@ def _losses(name: str, value: Any) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ShortcutSettings(plane.Settings):
-    """What `shortcut_study` takes, looked at before anything is computed.
+    """The settings of `shortcut_study`, checked before anything is computed.
 
     `agreements` p; `losses` of `KINDS`; `core` and `shortcut`, the norms r_c and r_s; `noise`, the standard deviation of
-    test samples; `time` to which is trained; `samples` test points of each cell; `networks` ordinary ones of `width`
-    neurons, with first weights of `scale`; `pixels` along the maps, whose shortcuts are up to `largest` times the core.
+    test samples; `time`, the end of training; `samples` test points of each cell; `networks` ordinary networks of `width`
+    neurons, with initial weights of `scale`; `pixels` along the maps, whose shortcuts are up to `largest` times the core.
     """
 
     agreements: tuple[float, ...] = setting((0.7, 0.9, 0.98), _agreements)
@@ -131,7 +132,7 @@ class Panel(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ShortcutStudy:
-    """What `shortcut_study` found; `shortcut_study(**study.settings)` computes it again.
+    """The result of `shortcut_study`; `shortcut_study(**study.settings)` computes it again.
 
     `times` [T] of the laws; `maps` [losses, pixels, pixels]: the worst cell at the end over `map_agreements` (columns) and
     `map_ratios` r_s/r_c (rows).
@@ -154,7 +155,7 @@ class ShortcutStudy:
         raise KeyError((agreement, loss))
 
     def table(self) -> str:
-        """A row a panel: worst cell and average at the end, by law and trained, the peak of the shortcut and its end."""
+        """A row per panel: worst cell and average at the end, by law and trained, the peak of the shortcut and its end."""
         head = ("p", "loss", "worst cell", "trained", "2 layers", "average", "v_s peak", "at t", "v_s end", "gap/s.e.")
         rows: list[tuple[str, ...]] = [head]
         for panel in self.panels:
@@ -165,7 +166,7 @@ class ShortcutStudy:
         return table_text(rows)
 
     def notes(self) -> str:
-        """In words, what the table is to be read with."""
+        """An explanation of the table, in words."""
         return (
             "Accuracies on test samples with noise; worst cell: the minority, as a rule. 2 layers: the median ordinary\n"
             "network, for which (20.1) is no law. v_s: logit of the shortcut in the read-out. gap: trained read-out from\n"
@@ -218,7 +219,7 @@ def _settings(given: dict[str, Any]) -> ShortcutSettings:
 
 
 def _test_points(s: ShortcutSettings) -> tuple[jax.Array, np.ndarray]:
-    """Test points of label +1, [2 samples, 2], in half of which the shortcut agrees, and which, [2 samples]."""
+    """Test points of label +1, [2 samples, 2], and whether the shortcut agrees on each, [2 samples]: on half of them."""
     rng = np.random.default_rng((*np.atleast_1d(s.key), 1))
     signs = np.repeat([1.0, -1.0], s.samples)
     points = np.stack([np.full(signs.size, s.core), signs * s.shortcut], axis=-1)
@@ -252,11 +253,11 @@ def _peak(law: theory.Shortcut) -> tuple[float, float]:
 def _accuracies(
     data: Any, start: Any, loss: Loss, step: float, time: float, points: Any, agrees: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times [R], and the share of each cell that is right then, labels of both signs alike: [*batch, R, 2]."""
+    """Times [R], and the accuracy on each cell, averaged over both labels: [*batch, R, 2]."""
     clock, found, done, axes = [], [], 0, len(start.batch_shape)
     whole = max(int(np.ceil(time / step)), 4 * _RECORDS)
     early = max(whole // 50, 2 * _RECORDS)
-    for count in (early, whole - early):  # log t wants the first steps more closely
+    for count in (early, whole - early):  # on a log t axis the first steps need denser records
         every = count // _RECORDS
         run = simulate(data, start, loss, GradientDescent(step), every * _RECORDS, record_every=every,
                        record_networks=True, progress=False)  # fmt: skip
@@ -273,7 +274,7 @@ def _accuracies(
 
 @jax.jit
 def _right(network: Any, points: jax.Array) -> jax.Array:
-    """Which test points of label +1 are right, and their opposites of label -1: 0, 1/2 or 1."""
+    """The accuracy on each test point of label +1 and its opposite of label -1: 0, 1/2 or 1."""
     return ((network(points) > 0).astype(float) + (network(-points) < 0)) / 2
 
 
@@ -288,7 +289,7 @@ _WORST, _AVERAGE = COLOURS[1], COLOURS[0]
 
 
 def draw(study: ShortcutStudy, path: Any = None) -> Any:
-    """The figure of the study: a row an agreement, a column a loss, and a row of maps."""
+    """The figure of the study: one row per agreement, one column per loss, and a row of maps."""
     s = study.settings
     count = len(s["losses"])
     with sheet():

@@ -1,7 +1,7 @@
-"""What large steps, label noise and weight decay do to kappa: laws of one mode on whole networks in training (19.1)-(19.5).
+"""The effect of large steps, label noise and weight decay on kappa: laws of one mode against training (19.1)-(19.5).
 
-A mode is its logit u and kappa = r sqrt(M+ M-)/2, M± = sum_j (a_j ± z_j)^2: how lazy it is. The flow keeps kappa; steps
-with x = eta p r do not,
+A mode is described by its logit u and its laziness kappa = r sqrt(M+ M-)/2, M± = sum_j (a_j ± z_j)^2. The flow conserves
+kappa; steps with x = eta p r do not,
 
     kappa <- |(1 - eta lambda)^2 - (x g(u))^2| kappa.
 
@@ -14,9 +14,9 @@ Four panels, each with the law as a line and networks trained by automatic diffe
 - decay: cross-entropy with weight decay lambda: kappa falls like e^(-2 lambda t), and passes from lazy to rich at
   t = log(kappa_0/kappa_c)/(2 lambda) (19.5).
 
-The law holds while no neuron changes its activity, which |x g| < 1 in every step assures. What came out with the default
-settings: wherever that is so, training is the law to 2e-14, relative. Where swings are larger most networks die: all their
-neurons leave the class in one step, and kappa = u = 0.
+The law holds while no neuron changes its activity, which |x g| < 1 in every step ensures. Results with the default
+settings: under this condition training agrees with the law to 2e-14, relative. With larger swings most networks die: all
+their neurons leave the class in one step, and kappa = u = 0.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ PANELS = ("paths", "catapult", "noise", "decay")
 
 @dataclass(frozen=True)
 class StabilitySettings(plane.Settings):
-    """What `stability_study` takes, looked at before anything is computed. Step sizes are x = eta p r, with p = r = 1.
+    """The settings of `stability_study`, checked before anything is computed. Step sizes are x = eta p r, with p = r = 1.
 
     Networks of `width` neurons in `dim` coordinates. Paths: `step_size`, the `kappas` and the logit `start`, `path_steps`.
     Catapult: `step_sizes`, `points` values of kappa up to `largest`, `steps`. Noise: `noises`, the deviations of a target,
@@ -116,10 +116,10 @@ _WHAT = {"paths": "kappa_0", "catapult": "x", "noise": "noise", "decay": "lambda
 
 @dataclass(frozen=True, eq=False)
 class StabilityStudy:
-    """What `stability_study` found; `stability_study(**study.settings)` computes it again.
+    """The result of `stability_study`; `stability_study(**study.settings)` computes it again.
 
-    `edges`: the edge of stability at every step size of `settings["step_sizes"]`, and `edge` that of the paths; `rich`: the
-    times at which the decays bring kappa to `kappa_critical`.
+    `edges`: the edge of stability at every step size of `settings["step_sizes"]`; `edge`: that of the paths; `rich`: the
+    times at which each decay brings kappa to `kappa_critical`.
     """
 
     settings: dict[str, Any]
@@ -135,7 +135,7 @@ class StabilityStudy:
         return [line for line in self.lines if line.panel == panel]
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The header, and a row a line."""
+        """The header, and a row per line."""
         head = ("panel", "of", "threshold", "kappa at the end", "trained", "gap", "law holds")
         rows: list[tuple[str, ...]] = [head]
         thresholds = {"paths": [self.edge] * len(self.of("paths")), "catapult": self.edges, "decay": self.rich}
@@ -149,11 +149,11 @@ class StabilityStudy:
         return rows
 
     def table(self) -> str:
-        """A row a line: its threshold, kappa at the end by law and trained, and their largest gap."""
+        """A row per line: its threshold, kappa at the end by law and trained, and their largest gap."""
         return table_text(self.rows())
 
     def notes(self) -> str:
-        """In words, what the table is to be read with."""
+        """An explanation of the table, in words."""
         return (
             "threshold: the edge of stability (paths, catapult), or the time at which kappa gets to kappa_c (decay).\n"
             "kappa: after the last step, in catapult of the largest start, at which the law holds: |x g| < 1 so far, so\n"
@@ -161,7 +161,7 @@ class StabilityStudy:
         )
 
     def number_rows(self) -> list[tuple[str, ...]]:
-        """The header, and a row a point: the step of paths, noise and decay, kappa at the start of catapult."""
+        """The header, and a row per point: the step of paths, noise and decay, or kappa at the start of catapult."""
         head = ["panel", "of", "x", "u law", "kappa law", "u trained", "kappa trained"]
         rows: list[tuple[str, ...]] = [(*head, "law holds")]
         for line in self.lines:
@@ -182,10 +182,10 @@ class StabilityStudy:
 
 
 def stability_study(*, progress: Any = None, **settings: Any) -> StabilityStudy:
-    """What large steps, label noise and weight decay do to kappa; see `StabilitySettings` for what may be given.
+    """The effect of large steps, label noise and weight decay on kappa; the settings are those of `StabilitySettings`.
 
-    Laws are `theory.kappa_path`, `edge_of_stability` and `lazy_to_rich_time`. Ask for float64: swings beyond the edge
-    enlarge rounding. `ValueError` for settings that make no problem.
+    Laws are `theory.kappa_path`, `edge_of_stability` and `lazy_to_rich_time`. Use float64: swings beyond the edge
+    enlarge rounding. `ValueError` for invalid settings.
 
     >>> study = stability_study(points=3, steps=50, path_steps=20, noise_steps=20, decay_time=10.0)
     >>> [round(edge, 4) for edge in study.edges], study.of("paths")[0].gap < 1e-4
@@ -212,7 +212,7 @@ def stability_study(*, progress: Any = None, **settings: Any) -> StabilityStudy:
 class LabelNoise(Steps):
     """Descent on (xi_k - m)^2/2 with the target xi_k = 1 + noise * draws(k) of step k in place of 1; one class at `point`.
 
-    `step_size`, `noise`: numbers, or one a network; `draws`: a `Schedule` of values.
+    `step_size`, `noise`: numbers, or one per network; `draws`: a `Schedule` of values.
     """
 
     noise: Any
@@ -220,7 +220,7 @@ class LabelNoise(Steps):
     point: tuple[float, ...] = eqx.field(static=True)
 
     def at(self, step: Any) -> LabelNoise:
-        """The same with the draw of this `step`."""
+        """The same dynamics with the draw of this `step`."""
         return eqx.tree_at(lambda dynamics: dynamics.draws, self, self.draws(step))
 
     def update(self, network: Network, memory: Any, gradient: Callable[[Network], Network]) -> tuple[Network, Any]:
@@ -237,9 +237,9 @@ class LabelNoise(Steps):
 
 
 def network_of(rng: np.random.Generator, kappa: Any, u: Any, width: int, dim: int) -> tuple[TwoLayerReLU, np.ndarray]:
-    """Random networks with these `kappa` and logits `u`, [batch] each, on the unit vector that comes with them.
+    """Random networks with these `kappa` and logits `u`, [batch] each, and the unit vector of their class.
 
-    All a_j + z_j and a_j - z_j are positive, so that every neuron sees the class.
+    All a_j + z_j and a_j - z_j are positive, so that every neuron is active on the class.
     """
     kappa, u = np.broadcast_arrays(np.asarray(kappa, np.float64), np.asarray(u, np.float64))
     unit = rng.normal(size=dim)
@@ -254,7 +254,7 @@ def network_of(rng: np.random.Generator, kappa: Any, u: Any, width: int, dim: in
 
 
 def mode_of(network: Any, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(u, kappa) of the neurons of networks that see the class along `unit`."""
+    """(u, kappa) of the neurons of networks that are active on the class along `unit`."""
     a, z = np.asarray(network.w, np.float64) @ unit, np.asarray(network.z, np.float64)
     sees = a > 0
     with np.errstate(over="ignore", invalid="ignore"):
@@ -283,7 +283,7 @@ def _train(network: TwoLayerReLU, unit: np.ndarray, loss: str, dynamics: Any, st
 
 
 def _law(kappa: Any, start: Any, loss: str, step_size: Any, steps: int, **more: Any) -> tuple[np.ndarray, ...]:
-    """(u, kappa) by `theory.kappa_path`, not finite from where it diverges on, and whether |x g| < 1 until then."""
+    """(u, kappa) by `theory.kappa_path`, not finite after it diverges, and whether |x g| < 1 in every step before."""
 
     def path(kappa: Any, start: Any, step_size: Any, more: Any) -> Any:
         return theory.kappa_path(1.0, 1.0, kappa, start, loss, step_size, steps=steps, **more)
@@ -296,7 +296,7 @@ def _law(kappa: Any, start: Any, loss: str, step_size: Any, steps: int, **more: 
     with np.errstate(over="ignore", invalid="ignore"):
         pull = aims - u if loss == "squared" else 1 / (1 + np.exp(u))
         mild = np.abs(x[..., None] * pull) < 1
-    # A step from k leaves the law at k as it is.
+    # The step after record k does not affect record k.
     before = np.concatenate([np.ones((*u.shape[:-1], 1), bool), mild[..., :-1]], axis=-1)
     return u, kappa, np.logical_and.accumulate(before, axis=-1) & np.isfinite(u)
 

@@ -1,6 +1,7 @@
 """Early alignment: one neuron among points of any labels while outputs are small (16.1)-(16.5).
 
-Two points in a plane stand for any number in any space: the push is a sum over points, and the neuron moves along it alone.
+Two points in a plane stand for any number of points in any space: the push is a sum over points, and the neuron moves along
+the push only.
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr.
@@ -25,17 +26,17 @@ LEAVES: Domain = {
     n.x_along: (-1, sp.Rational(-1, 10)),
     **dict.fromkeys((n.w_across, n.x_across), (2, 3)),
 }
-"""Neurons that see a point behind the direction that they grow in."""
+"""Ranges of neurons that are active on a point at an obtuse angle to their direction of growth."""
 TURNS: Domain = {n.w_along: (1, 2), n.read_out: (sp.Rational(-9, 10), sp.Rational(-1, 10))}
-"""Neurons whose read-out turns to the side of c."""
+"""Ranges of neurons whose read-out changes its sign to that of the push c."""
 WEIGHTY: Domain = {n.w_along: (sp.Rational(1, 10), 1), n.read_out: (sp.Rational(1, 10), 1)}
 
 
 @derives(name="alignment", equation="16.1-16.5", title="Early alignment of one neuron", dynamics=("flow",))
 def alignment(chain: Chain, loss: str) -> dict[str, Target]:
     """While outputs are small: the flow of one neuron among points with any labels and its growth (16.1), the times at
-    which it crosses an edge and at which its read-out turns (16.2), the share with which an edge is held (16.3), the
-    direction that it tends to, and when the phase ends (16.5).
+    which it crosses an edge and at which its read-out changes sign (16.2), the share that holds it on an edge (16.3), its
+    limit direction, and the end of the phase (16.5).
     """
     cite_loss(chain, loss)
     _push(chain)
@@ -68,7 +69,7 @@ def _push(chain: Chain) -> None:
     small = sp.Symbol("delta", positive=True)
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
-        # Minus the slope of the loss in the weights of a network whose outputs are delta times as large, as delta -> 0.
+        # Minus the gradient of the loss in the weights, with all outputs multiplied by delta, as delta -> 0.
         total = sp.S.Zero
         for i in n.NEURONS:
             margin = n.y_points[i] * n.read_out * sum(n.neuron[k] * n.x_points[i, k] for k in AXES)
@@ -84,7 +85,7 @@ def _push(chain: Chain) -> None:
     g0 = sp.simplify(residual_at(chain.known, sp.S.Zero))
     chain.add(
         "push",
-        "A neuron that sees two points, with outputs so small that both push with g(0): it does not see the other neurons.",
+        "A neuron active on two points, with outputs so small that both push with g(0): no other neuron influences it.",
         {n.g_zero: g0, **dict(zip(n.pushes, c, strict=True)), **flows},
         verify,
         reference="(16.1)",
@@ -113,7 +114,7 @@ def _coordinates(chain: Chain) -> None:
 
     chain.add(
         "coordinates",
-        "Along the push and across it: w moves along c alone, and a and z drive each other.",
+        "Along the push and across it: w moves along c only, and a and z drive each other.",
         {
             n.growth: k,
             n.w_along: (w1 * c1 + w2 * c2) / k,
@@ -154,8 +155,8 @@ def _edge(chain: Chain) -> None:
 
     chain.add(
         EDGE,
-        "On a point with x_along < 0 the neuron falls asleep where w.x = 0, a quadratic equation for E = e^(kt); on -x it "
-        "wakes there.",
+        "On a point with x_along < 0 the neuron becomes inactive where w.x = 0, a quadratic equation for E = e^(kt); on -x "
+        "it becomes active there.",
         {n.grown: -(beside + sp.sqrt(beside**2 - 4 * up * down)) / (2 * up), n.t_edge: sp.log(n.grown) / n.growth},
         verify,
         LEAVES,
@@ -204,7 +205,7 @@ def _sliding(chain: Chain) -> None:
 
 
 def _late(curve: sp.Expr, power: int) -> sp.Expr:
-    """What `curve` e^(-power k t) tends to."""
+    """The limit of `curve` e^(-power k t) for t to infinity."""
     in_e = sp.simplify(curve.subs(n.t, sp.log(n.grown) / n.growth).rewrite(sp.exp))
     return sp.limit(sp.together(in_e / n.grown**power), n.grown, sp.oo)
 
@@ -218,7 +219,7 @@ def _direction(chain: Chain) -> None:
     chain.add(
         DIRECTION,
         "Without a further edge w tends to the direction of c, at the rate k: a limit direction is the push of the points "
-        "that it sees.",
+        "on which the neuron is active.",
         {
             n.tangent_of(n.t): n.w_across / (n.w_along * sp.cosh(angle) + n.read_out * sp.sinh(angle)),
             n.tangent_late: 2 * n.w_across / (n.w_along + n.read_out),

@@ -1,4 +1,4 @@
-"""A chain under construction, and the moves on equations that the laws share when they write their steps."""
+"""A derivation under construction, and operations on equations that the laws share."""
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportIndexIssue=false, reportOperatorIssue=false
@@ -20,7 +20,7 @@ BALANCED = "balanced equation"
 
 
 def equal(left: sp.Basic, right: sp.Expr) -> sp.Eq:
-    """The equation left = right as written; SymPy would otherwise turn some of them into `True`."""
+    """The equation left = right, unevaluated; SymPy would otherwise turn some equations into `True`."""
     return sp.Eq(left, right, evaluate=False)
 
 
@@ -47,7 +47,7 @@ ANGLE_FLOW = Flow(
 
 
 class Chain:
-    """Steps under construction. `chain.known(label)` looks up what the steps so far have established."""
+    """The steps of a derivation under construction. `chain.known(label)` looks up an equation of the steps so far."""
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
@@ -59,7 +59,7 @@ class Chain:
 
     @property
     def known(self) -> Known:
-        """Their equations."""
+        """The equations of the steps so far."""
         return Known((step.name, step.equations) for step in self._steps)
 
     def add(
@@ -103,9 +103,9 @@ class Chain:
         self._steps.append(Step(name, claim, equation, residuals, domain or {}, reference))
 
     def cite(self, source: Derivation, name: str, claim: str, labels: Sequence[sp.Basic] = ()) -> None:
-        """Append what step `name` of another derivation has established: all of it, or the equations for `labels`.
+        """Append the equations of step `name` of another derivation: all of them, or those for `labels`.
 
-        No formula is typed in again, and the check compares the copy with that derivation.
+        No formula is typed in again, and the check compares the copy with the source.
         """
         step = source[name]
         there = Known([(name, step.equations)])
@@ -118,7 +118,7 @@ class Chain:
         self._steps.append(Step(name, claim, equations, verify, reference=step.reference))
 
 
-# Moves on equations.
+# Operations on equations.
 
 
 def residual_at(known: Known, logit: sp.Expr) -> sp.Expr:

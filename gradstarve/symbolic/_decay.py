@@ -1,7 +1,7 @@
-"""Weight decay in the flow: a mode is learnt if p r g(0) exceeds lambda, and where it settles then (9.1).
+"""Weight decay in the flow: a mode is learnt if p r g(0) exceeds lambda, and the logit at which it settles (9.1).
 
-Continues `mode`. It holds for losses whose residual falls with the margin. The residual of the hinge jumps instead, and a
-mode that is learnt is held at the margin.
+Continues `mode`. The law holds for losses whose residual falls with the margin. The residual of the hinge loss jumps
+instead, and a learnt mode stays at the margin 1.
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
@@ -18,12 +18,12 @@ from gradstarve.symbolic._derive import derives
 from gradstarve.symbolic._opening import MOVED, continue_mode, force_on
 
 LEARNT: Domain = {n.p: (sp.Rational(1, 2), 2), n.r: (sp.Rational(1, 2), 2), n.lam: (0, sp.Rational(1, 10))}
-"""Where points are drawn: on the side of the threshold on which a mode is learnt."""
+"""Ranges of the random points: the side of the threshold on which a mode is learnt."""
 
 
 @derives(name="decay", equation="9.1", title="Weight decay on one mode", losses=("cross-entropy", "exponential", "squared"))
 def decay(chain: Chain, loss: str) -> dict[str, Target]:
-    """The flow with weight decay, its threshold and where it settles (9.1)."""
+    """The flow with weight decay, its threshold, and the logit at which it settles (9.1)."""
     mode = continue_mode(chain, loss, force=True)
     _flow(chain)
     _sums(chain)
@@ -44,7 +44,7 @@ def decay(chain: Chain, loss: str) -> dict[str, Target]:
 
 
 def _rates(known: Known) -> dict[sp.Symbol, sp.Expr]:
-    """Letters of the weights -> their speeds under force and decay, g(u) a letter."""
+    """Letters of the weights -> their derivatives in time under force and decay, with g(u) as a letter."""
     return {now: known(n.rate(function), "flow with decay") for function, now in MOVED.items()}
 
 
@@ -60,7 +60,7 @@ def _flow(chain: Chain) -> None:
 
     chain.add(
         "flow with decay",
-        "Weight decay adds lambda/2 times the sum of all squared weights to the loss: every weight is also pulled to 0.",
+        "Weight decay adds lambda/2 times the sum of all squared weights to the loss, which pulls every weight to 0.",
         {
             rate: force_on(chain.known, function) - n.lam * now
             for rate, (function, now) in zip(rates, MOVED.items(), strict=True)
@@ -88,7 +88,7 @@ def _sums(chain: Chain) -> None:
 
     chain.add(
         "sums",
-        "M plus and M minus each obey an equation of their own, whatever the number of neurons.",
+        "M plus and M minus each obey a separate equation, for any number of neurons.",
         {n.rate(function): speed(sums) for sums, function in n.NOW_SUMS.items()},
         verify,
     )
@@ -114,7 +114,7 @@ def _logit_equation(chain: Chain, mode: Derivation) -> None:
 
     chain.add(
         GENERAL,
-        "In logit and kappa: decay takes 2 lambda u off the mode equation, and lets kappa fade at the rate 2 lambda, so "
+        "In logit and kappa: decay subtracts 2 lambda u in the mode equation, and kappa decays at the rate 2 lambda, so "
         "that every mode becomes balanced.",
         {
             n.du_dt: mode.result["du/dt"].rhs - 2 * n.lam * n.u,
@@ -139,7 +139,7 @@ def _balanced(chain: Chain, mode: Derivation) -> None:
 
     chain.add(
         BALANCED,
-        "In the balanced limit force and decay stand side by side.",
+        "In the balanced limit the rate is the difference of force and decay.",
         {n.du_dt: 2 * (n.p * n.r * pull - n.lam) * n.u_positive},
         verify,
         reference="(9.1)",
@@ -177,14 +177,14 @@ def _settled(chain: Chain) -> None:
         rest = own(n.u_star)
         return [
             n.p * n.r * residual_at(earlier, rest) - n.lam,
-            # sigma(0) is 2 p r times g(0) - g(u*): as g falls, the rest is above 0 exactly if small logits grow.
+            # sigma(0) is 2 p r times g(0) - g(u*): because g falls, the rest is above 0 exactly if small logits grow.
             earlier(n.growth_of(0)) - 2 * n.p * n.r * (residual_at(earlier, sp.S.Zero) - residual_at(earlier, rest)),
         ]
 
     chain.add(
         "settled logit",
-        "The logit rests where p r g(u) is lambda. As g falls with the logit, that is above 0 exactly if a small logit "
-        "grows; otherwise nothing is left but 0.",
+        "The logit rests where p r g(u) = lambda. Because g falls with the logit, this rest is above 0 exactly if a small "
+        "logit grows; otherwise every logit decays to 0.",
         {n.u_star: settled},
         verify,
         domain=LEARNT,
@@ -199,7 +199,7 @@ def _settled(chain: Chain) -> None:
 
     chain.add(
         "stability",
-        "Next to its rest the logit returns at the rate sigma(u*), negative while g falls and the rest is above 0.",
+        "A small deviation from the rest decays at the rate sigma(u*), negative while g falls and the rest is above 0.",
         {n.growth_of(n.u_star): balance * n.u_star},
         verify_stability,
         domain=LEARNT,
@@ -214,7 +214,7 @@ def _curve(chain: Chain) -> dict[str, Target]:
     curve = rest / (1 + (rest / n.u0_positive - 1) * sp.exp(-growth * n.t))
     chain.add(
         "logit in time",
-        "With the squared loss the balanced curve is a logistic function, as without decay, of another rate and end.",
+        "With the squared loss the balanced curve is a logistic function, as without decay, with another rate and limit.",
         {n.u_of(n.t): curve},
         domain=LEARNT,
         reference="(9.1)",

@@ -1,8 +1,8 @@
 """Depth: one path of N layers, from the network to du/dt = N p r^{2/N} u^{2-2/N} g(u) and its closed forms (7.1), (7.2).
 
-The network is written out for N = 1, 2 and 3 and differentiated there. One fact leads from these to every N: the output is
-of first degree in each weight, so that the gradient for the weight b_l is u/b_l times that for u. From there on N is a
-letter.
+The network is written out for N = 1, 2 and 3 and differentiated there. One fact extends these cases to every N: the output
+is of first degree in each weight, so that the gradient for the weight b_l is u/b_l times the gradient for u. From there on N
+is a letter.
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
@@ -25,7 +25,7 @@ WRITTEN_OUT = (1, 2, 3)
 """Depths at which the network itself is differentiated."""
 
 POWER = 2 / n.N - 1
-"""u^POWER is what a constant residual lets grow in proportion to time; it is 0 for N = 2, where log u takes its place."""
+"""With a constant residual u^POWER grows in proportion to time; POWER is 0 for N = 2, where log u replaces the power."""
 
 DEEP: Domain = {n.N: (sp.Rational(5, 2), 6)}
 
@@ -97,7 +97,7 @@ def _flow(chain: Chain) -> None:
     weight_speed = n.rate(n.layer_of)
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
-        # The other way round: differentiate the loss of the network itself in every weight, at every depth.
+        # Independently: differentiate the loss of the network itself in every weight, at every depth.
         residuals = []
         for depth in WRITTEN_OUT:
             total = total_loss(earlier, {n.f(depth): n.p})
@@ -128,8 +128,8 @@ def _unbalanced(chain: Chain) -> None:
 
     chain.add(
         "balance",
-        "The square of every weight grows at the same speed, whatever the layer: the differences between the squares "
-        "keep their first values.",
+        "The square of every weight grows at the same speed in every layer: the differences between the squares "
+        "keep their initial values.",
         {square_speed: doubled},
         verify_squares,
         reference="(1.3)",
@@ -151,7 +151,8 @@ def _unbalanced(chain: Chain) -> None:
 
     chain.add(
         "unbalanced equation",
-        "Written as b_l^2 = rho + c_l with constants c_l, one number moves the whole path; it obeys a scalar equation.",
+        "Written as b_l^2 = rho + c_l with constants c_l, one number, rho, describes the whole path and obeys a scalar "
+        "equation.",
         {n.u: n.r * product, squares_speed: doubled.subs(n.u_of(n.t), n.r * product)},
         verify_unbalanced,
         reference="(7.2)",
@@ -180,14 +181,14 @@ def _balanced(chain: Chain, loss: str) -> None:
             slope = sum((sp.diff(path, weight).subs(equal_weights) for weight in n.layers), sp.S.Zero)
             straight = slope * weight_speed.subs(n.layer, shared)
             residuals.append((claimed - straight).subs(n.N, depth))
-        # Laws derived elsewhere, from networks of their own.
+        # The laws of one layer and of a balanced mode, derived from their own networks.
         residuals += [claimed.subs(n.N, depth) - known.subs(n.u, n.u_positive) for depth, known in shallow.items()]
         return residuals
 
     chain.add(
         BALANCED,
-        "Equal weights stay equal. The logit then obeys a scalar equation, which is that of one layer for N = 1 and "
-        "that of a balanced mode for N = 2.",
+        "Equal weights stay equal. The logit then obeys a scalar equation: the equation of one layer for N = 1, and "
+        "of a balanced mode for N = 2.",
         {n.layer: shared, n.du_dt: rate},
         verify,
         domain={n.N: (1, 6)},
@@ -210,14 +211,14 @@ def _balanced(chain: Chain, loss: str) -> None:
 
 def _hypergeometric(chain: Chain, loss: str) -> dict[str, Target]:
     """Losses with 1/g a power series: integrated term by term, and summed."""
-    # 1/(1-u) has the series of ones; for the other two losses 1/g is e^u and a constant.
+    # 1/(1-u) has the series with all coefficients 1; for the other two losses 1/g is e^u plus a constant.
     inverse = sp.expand(sp.simplify(1 / chain.known(n.g(n.m)))).subs(n.m, n.u_positive)
     squared = loss == "squared"
     coefficient, constant = (sp.S.One, sp.S.Zero) if squared else (1 / sp.factorial(n.k), inverse - sp.exp(n.u_positive))
     series = sp.Sum(coefficient * n.u_positive ** (n.k + POWER) / (n.k + POWER), (n.k, 0, sp.oo))
 
     def verify_series(own: Known, earlier: Known) -> list[sp.Expr]:
-        # Cut off after any term, the derivative is v^(2/N-2) times 1/g cut off there.
+        # For every truncation, the derivative is v^(2/N-2) times the truncated series of 1/g.
         residuals = []
         for last in (0, 1, 4):
             cut = own(n.Phi_of(n.u_positive)).xreplace({sp.oo: sp.Integer(last)}).doit()
@@ -241,7 +242,7 @@ def _hypergeometric(chain: Chain, loss: str) -> dict[str, Target]:
 
     chain.add(
         "closed time",
-        "The series is a hypergeometric function: that of Gauss, an incomplete beta function."
+        "The series is the hypergeometric function of Gauss, an incomplete beta function."
         if squared
         else "The series is Kummer's function, an incomplete gamma function of negative argument.",
         {n.t_of(n.u_positive): time},
@@ -259,7 +260,7 @@ def _hinge(chain: Chain, loss: str) -> dict[str, Target]:
     time = (n.u_positive**POWER - n.u0_positive**POWER) / (sp.expand(POWER * n.N) * n.p * n.r ** (2 / n.N))
     chain.add(
         "closed time",
-        "While the margin is not reached the residual is 1 and the integral is a power of the logit.",
+        "Before the margin is reached the residual is 1 and the integral is a power of the logit.",
         {n.t_of(n.u_positive): time},
         domain=inside,
         reference="(7.1)",
@@ -279,7 +280,7 @@ def _hinge(chain: Chain, loss: str) -> dict[str, Target]:
             own(n.u_of(n.t) ** POWER).subs(n.t, 0) - n.u0_positive**POWER,
             own(n.u_of(n.t)) - own(n.u_of(n.t) ** POWER) ** (1 / POWER),
         ],
-        # Small times: these points are all on the near side of the margin.
+        # Small times, so that all random points are below the margin.
         domain=inside | {n.t: (0, sp.Rational(1, 20)), n.p: (0, 1), n.r: (0, 1), n.u0_positive: (0, sp.Rational(1, 2))},
         reference="(7.1)",
     )

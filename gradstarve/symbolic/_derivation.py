@@ -37,14 +37,14 @@ Domain = Mapping[sp.Symbol, tuple[Any, Any]]
 Point = dict[sp.Symbol, sp.Rational]
 
 GUARD_DIGITS = 30
-"""Digits carried beyond those asked for: cancellation inside a residual may eat this many before it shows."""
+"""Digits carried beyond the requested ones: cancellation inside a residual may cost this many before a check is wrong."""
 
 SIMPLIFY_LIMIT = 120
-"""Operation count above which algebra is not tried: `sympy.simplify` slows down steeply there, and the
-numerical check has already been passed."""
+"""Operation count above which algebra is not tried: `sympy.simplify` becomes very slow there, and the numerical check has
+already passed."""
 
 BESIDE = sp.Rational(1, 10**9)
-"""Distance from a kink at which its two sides are looked at; a kink further off than this is noticed."""
+"""Distance from a kink at which both of its sides are tested; a kink displaced by more than this is noticed."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def largest_residual(residual: sp.Expr, domain: Domain, points: int, digits: int
         residual: expression that ought to vanish, free of undefined functions.
         domain: sampling intervals, see `sample_point`.
         points: number of random points; for each, the two sides of every kink are visited as well.
-        digits: digits wanted; the arithmetic carries `GUARD_DIGITS` more.
+        digits: requested digits; the arithmetic carries `GUARD_DIGITS` more.
         seed: seed of the draw; equal seeds give equal points.
 
     Returns:
@@ -142,7 +142,7 @@ def _kinks(residual: sp.Expr) -> list[sp.Expr]:
 
 
 def _beside_kinks(point: Point, kinks: Sequence[sp.Expr], domain: Domain) -> Iterator[Point]:
-    """Points on both sides of every kink: far from it, a kink in the wrong place would not be seen.
+    """Points on both sides of every kink: points far from a kink would not show that it is in the wrong place.
 
     Each differs from `point` in one symbol, on which the kink depends linearly, and stays in the domain.
     """
@@ -165,7 +165,7 @@ def _beside_kinks(point: Point, kinks: Sequence[sp.Expr], domain: Domain) -> Ite
 
 
 def open_roots(expression: sp.Expr) -> sp.Expr:
-    """`expression` with what stands under square roots factored, so that the root of a square opens."""
+    """`expression` with the arguments of square roots factored, so that the root of a square simplifies."""
     half = sp.Rational(1, 2)
     return expression.replace(lambda e: e.is_Pow and abs(e.exp) == half, lambda e: sp.factor(e.base) ** e.exp)
 
@@ -175,8 +175,8 @@ def simplifies_to_zero(residual: sp.Expr) -> bool:
     if residual == 0:
         return True
     if residual.has(sp.Piecewise, sp.Heaviside, sp.Max, sp.Min) or sp.count_ops(residual) > SIMPLIFY_LIMIT:
-        return False  # case distinctions make the simplifier slow; points on both sides do as well
-    # From cheap to dear. Writing hyperbolic functions as exponentials decides most identities on the clock.
+        return False  # case distinctions make the simplifier slow; points on both sides are as good
+    # From cheap to expensive. Writing hyperbolic functions as exponentials decides most identities on the clock.
     attempts = (
         sp.expand,
         lambda e: sp.expand(open_roots(e)),
@@ -220,7 +220,7 @@ class DerivationError(ValueError):
 
 
 class Known:
-    """Equations already at hand, looked up by what stands on their left.
+    """The equations of earlier steps, looked up by their left-hand sides.
 
     `known(label)` is the right-hand side of the latest equation for `label`. An equation whose left side has
     `label` as a factor or a term (say, 2 u = ...) is solved for it, so that a changed left side is noticed.
@@ -273,12 +273,12 @@ class Step:
 
     Attributes:
         name: short name, unique within the derivation.
-        claim: what the step says, in plain words.
+        claim: the statement of the step, in plain words.
         equation: one `sympy.Eq`, or a tuple of them.
         verify: `verify(own, earlier)` returns the residuals that must vanish; see `Known`.
         domain: symbol -> (low, high), where random points are drawn for the check; see `sample_point`.
         reference: equation number in this project's own numbering, such as "(3.4)", or "".
-        method: how the check came out: "" before it has run, then "simplifies to 0" or
+        method: the outcome of the check: "" before it has run, then "simplifies to 0" or
             "vanishes at N random points to 50 digits".
     """
 
@@ -291,7 +291,7 @@ class Step:
     method: str = ""
 
     def __getstate__(self) -> dict[str, Any]:
-        # The check is a function inside of another one: a step on its own is kept for its equations.
+        # The check is a nested function, which cannot be pickled: a pickled step keeps only its equations.
         return {**self.__dict__, "verify": self.verify if can_pickle(self.verify) else _no_check}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Step:
@@ -310,7 +310,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Target:
-    """Where a named result stands: the left-hand side `label` in step `step`, as a function of `arguments`.
+    """The place of a named result: the left-hand side `label` in step `step`, as a function of `arguments`.
 
     Symbols of the formula that are not arguments are expanded by the definitions found in the steps up to
     `step`.
@@ -331,7 +331,7 @@ class Derivation:
         loss: name of the loss.
         title: one line for headings.
         steps: the steps, in order.
-        targets: name of a result -> where it stands in the chain.
+        targets: name of a result -> its place in the chain.
 
     Example:
         >>> from gradstarve.symbolic import derive
@@ -357,7 +357,7 @@ class Derivation:
 
     @property
     def result(self) -> dict[str, sp.Eq]:
-        """The final equations by name, read off the steps (never stored apart from them)."""
+        """The final equations by name, read from the steps (they are not stored separately)."""
         found = {}
         for key, target in self.targets.items():
             value = Known([(target.step, self[target.step].equations)])(target.label)
@@ -366,7 +366,7 @@ class Derivation:
 
     @property
     def default_target(self) -> str:
-        """The result meant when none is named: u(t) where it has a closed form, otherwise t(u)."""
+        """The name of the default result: u(t) if it has a closed form, otherwise t(u)."""
         return next(key for key in ("u(t)", "t(u)", *self.targets) if key in self.targets)
 
     def known_before(self, name: str) -> Known:
@@ -382,7 +382,7 @@ class Derivation:
 
     def with_equation(self, name: str, equation: sp.Eq | Equations) -> Derivation:
         """A copy in which step `name` claims another equation; its check then says whether that holds too."""
-        self[name]  # an unknown name is an error, not a copy without a change
+        self[name]  # raises for an unknown name, instead of a copy without a change
         steps = tuple(replace(step, equation=equation) if step.name == name else step for step in self.steps)
         return replace(self, steps=steps)
 
@@ -513,7 +513,7 @@ class Derivation:
         return self.to_markdown()
 
     def _repr_latex_(self) -> str:
-        """What was derived, for notebooks that set LaTeX alone; `to_latex` has every step."""
+        """The results, for notebooks that render only LaTeX; `to_latex` has every step."""
         rows = [sp.latex(equation).replace("=", "&=", 1) for equation in self.result.values()]
         return "$$\\begin{aligned}" + r" \\ ".join(rows) + "\\end{aligned}$$"
 

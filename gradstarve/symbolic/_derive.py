@@ -1,4 +1,4 @@
-"""`derive(name, loss)`, and the decorator by which a law enters the table of what can be derived."""
+"""`derive(name, loss)`, and the decorator that declares a derivation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gradstarve.symbolic._chain import Chain
 from gradstarve.symbolic._derivation import Derivation, Target
 
 Build = Callable[[Chain, str], Mapping[str, Target]]
-"""Writes the steps of a law for the loss of a name into an empty chain, and returns the named results."""
+"""A function of (chain, loss name) that writes the steps of a law into an empty chain and returns the named results."""
 
 _BUILDS: dict[str, Build] = {}
 
@@ -89,7 +89,7 @@ def derive(name: str, loss: Any) -> Derivation:
 
 
 def _described() -> str:
-    """An item for each law, from the docstring of the function that derives it."""
+    """The list of laws for the docstring of `derive`, from the docstrings of the functions that derive them."""
     items = []
     for law in laws("derives").values():
         paragraph = law.text.partition("\n\n")[0]
@@ -121,7 +121,7 @@ def _derived_again(name: str, loss: str, own: tuple[tuple[str, Any], ...]) -> De
 
 
 def _reduced(derivation: Derivation) -> Any:
-    """How a derivation is pickled and copied: by its name, as steps hold functions; changed equations go along."""
+    """The pickled form of a derivation: its name and any changed equations, because steps hold functions."""
     if (derivation.name, derivation.loss) in available():
         first = _derived(derivation.name, derivation.loss)
         if [step.name for step in first.steps] == [step.name for step in derivation.steps]:

@@ -1,9 +1,9 @@
 """Gradient descent without a small-step limit: one step multiplies M plus and M minus by two numbers (8.1).
 
-Continues `mode`: the force on the weights is the one derived there, and so are the sums M plus and M minus. Here a
-letter without argument is the value before a step, and a letter with a dash the value after it.
+Continues `mode`, which derives the force on the weights and the sums M plus and M minus. A letter without argument is the
+value before a step, and a letter with a dash the value after it.
 
-The second half of the module derives the same with momentum (8.2).
+The second half of the module derives descent with momentum (8.2).
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
@@ -26,7 +26,7 @@ AFTER = dict(zip((*n.a, *n.z), (*n.a_next, *n.z_next), strict=True))
 """Letter before the step -> letter after it."""
 
 COORDINATES = tuple((function, now, AFTER[now]) for function, now in MOVED.items())
-"""(function of time, letter before the step, letter after it) of what a step moves."""
+"""(function of time, letter before the step, letter after it) of each coordinate that a step moves."""
 
 SUMS = ((n.M_plus, n.M_plus_next, 1), (n.M_minus, n.M_minus_next, -1))
 """(sum before the step, sum after it, sign of z in it)."""
@@ -64,7 +64,7 @@ def _one_step(chain: Chain) -> None:
 
     chain.add(
         STEP,
-        "A step of size eta along the force, written with c, the one number of the step.",
+        "A step of size eta along the force, written with the number c = eta p r g(u).",
         {
             n.c: n.eta * n.p * n.r * n.g(n.u),
             **{then: now + n.eta * force_on(chain.known, function).subs(pushed) for function, now, then in COORDINATES},
@@ -74,7 +74,7 @@ def _one_step(chain: Chain) -> None:
 
 
 def _summed(total: sp.Expr, known: Known) -> sp.Expr:
-    """`total`, a sum over the neurons, after the step: in the weights before it."""
+    """`total`, a sum over the neurons, after the step, written in the weights before the step."""
     return total.subs(AFTER, simultaneous=True).subs({then: known(then, STEP) for _, _, then in COORDINATES})
 
 
@@ -134,7 +134,7 @@ def _neurons(chain: Chain) -> None:
     chain.add(
         "neurons",
         "After k steps each neuron is known from the products of the two factors, which all neurons share; a and z are "
-        "its first values. So the step at which some a changes sign is known too.",
+        "its initial values. So the step at which some a changes sign is known too.",
         {
             n.F_plus_next: factors[n.F_plus],
             n.F_minus_next: factors[n.F_minus],
@@ -169,7 +169,7 @@ def _before_the_margin(chain: Chain) -> dict[str, Target]:
 
     chain.add(
         "before the margin",
-        "While the margin is not reached the hinge's residual is 1 and so every step has the same factors: powers.",
+        "Before the margin is reached the residual of the hinge loss is 1, so every step has the same factors: powers.",
         {
             n.M_plus_of(n.k): powers[n.M_plus],
             n.M_minus_of(n.k): powers[n.M_minus],
@@ -206,7 +206,7 @@ def _weight_decay(chain: Chain) -> None:
 
     chain.add(
         "weight decay",
-        "Weight decay lambda on w and z takes eta lambda off both factors.",
+        "Weight decay lambda on w and z subtracts eta lambda from both factors.",
         {then: _factor(pushed, sign) ** 2 * sums for sums, then, sign in SUMS},
         verify,
         reference="(8.2)",
@@ -247,10 +247,10 @@ def _small_steps(chain: Chain, mode: Derivation, loss: str) -> None:
 # to mu v + G, and the weights move by -eta times it (heavy ball) or by -eta (G + mu times it) (Nesterov).
 
 WEIGHTS = tuple(zip((*n.a_of, *n.z_of), (*n.a, *n.z), (*n.a_next, *n.z_next), strict=True))
-"""(function of the step number, letter before the step, letter after it) of what is trained."""
+"""(function of the step number, letter before the step, letter after it) of each trained weight."""
 
 SPEEDS = tuple(zip(n.velocity_of, n.velocity, n.velocity_next, strict=True))
-"""The same of the velocities, in the same order."""
+"""The same for the velocities, in the same order."""
 
 SCALARS = ((n.F_plus, n.V_plus, n.F_plus_next, n.V_plus_next, 1), (n.F_minus, n.V_minus, n.F_minus_next, n.V_minus_next, -1))
 
@@ -268,7 +268,7 @@ def momentum(chain: Chain, loss: str) -> dict[str, Target]:
     _step(chain, "Nesterov", nesterov=True, descent=plain)
     state = (n.F_plus, n.F_minus, n.V_plus, n.V_minus, n.M_plus, n.M_minus, n.p, n.r, n.eta, n.mu, n.lam)
     first = (n.F_plus, n.F_minus, n.M_plus, n.M_minus, n.r)
-    targets = {"u": Target("logit", n.u, first, "M_plus, M_minus: the first values.")}
+    targets = {"u": Target("logit", n.u, first, "M_plus, M_minus: the initial values.")}
     for step, suffix in (("heavy ball", ""), ("Nesterov", " Nesterov")):
         targets |= {f"{then}'{suffix}": Target(step, label, state) for then, label in NAMED}
     return targets
@@ -278,12 +278,12 @@ NAMED = (("F_plus", n.F_plus_next), ("F_minus", n.F_minus_next), ("V_plus", n.V_
 
 
 def _gradient(known: Known, function: type, now: sp.Symbol) -> sp.Expr:
-    """Slope of the loss and of its weight decay in one coordinate, g(u) written as a letter."""
+    """The derivative of the loss with weight decay in one coordinate, with g(u) as a letter."""
     return n.lam * now - force_on(known, function)
 
 
 def _moved(known: Known, nesterov: bool) -> dict[sp.Symbol, sp.Expr]:
-    """Weights and velocities after the step -> in those before it."""
+    """Weights and velocities after the step -> their values in terms of those before the step."""
     after = {}
     for (function, now, then), (_, _, speed_then) in zip(WEIGHTS, SPEEDS, strict=True):
         after[speed_then] = known(speed_then)
@@ -296,7 +296,7 @@ def _velocities(chain: Chain) -> None:
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
         residuals = []
         for (function, now, _), (_, speed, speed_then) in zip(WEIGHTS, SPEEDS, strict=True):
-            fresh = own(speed_then) - n.mu * speed  # what a velocity forgets at the rate mu, it gains from the gradient
+            fresh = own(speed_then) - n.mu * speed  # the gain of the velocity, which must be the gradient
             residuals.append(without_g(fresh - _gradient(earlier, function, now), earlier))
         return residuals
 
@@ -324,15 +324,15 @@ def _neurons_with_momentum(chain: Chain) -> None:
         start = {n.F_plus: 1, n.F_minus: 1, n.V_plus: 0, n.V_minus: 0}
         residuals = [own(function(n.k)).subs(start) - now for function, now, _ in WEIGHTS]
         residuals += [own(function(n.k)).subs(start) for function, _, _ in SPEEDS]
-        # A velocity is shared in the way a position is.
+        # Velocities are shared in the same way as positions.
         turned = {n.F_plus: n.V_plus, n.F_minus: n.V_minus}
         pairs = zip(WEIGHTS, SPEEDS, strict=True)
         return residuals + [own(fast(n.k)) - own(slow(n.k)).subs(turned) for (slow, _, _), (fast, _, _) in pairs]
 
     chain.add(
         "neurons",
-        "Suppose that after k steps the first values a, z of all neurons have been multiplied by the same two scalars, "
-        "a + z by F plus and a - z by F minus, with velocities V plus and V minus. It is so at the start.",
+        "Suppose that after k steps the initial values a, z of all neurons have been multiplied by the same two scalars, "
+        "a + z by F plus and a - z by F minus, with velocities V plus and V minus. This holds at the start.",
         {
             **{function(n.k): value for (function, _, _), value in zip(WEIGHTS, positions, strict=True)},
             **{function(n.k): value for (function, _, _), value in zip(SPEEDS, speeds, strict=True)},
@@ -353,7 +353,7 @@ def _logit(chain: Chain) -> None:
 
     chain.add(
         "logit",
-        "Then the logit is known from the two scalars and the first M plus and M minus, and with it c = eta p r g(u).",
+        "Then the two scalars and the initial M plus and M minus give the logit, and with it c = eta p r g(u).",
         {
             n.u: n.r * (n.M_plus * n.F_plus**2 - n.M_minus * n.F_minus**2) / 4,
             n.c: without_g(n.eta * n.p * n.r * n.g(n.u), chain.known),
@@ -367,7 +367,7 @@ def _step(chain: Chain, name: str, *, nesterov: bool, descent: Derivation) -> No
     moved = _moved(chain.known, nesterov)
 
     def scalar(symbols: tuple[sp.Symbol, ...], sign: int) -> sp.Expr:
-        # Read off neuron 1: the sum and the difference of what its two weights have become.
+        # From neuron 1: the sum and the difference of its two weights after the step.
         after = [
             moved[symbol].subs(n.g(n.u), n.c / (n.eta * n.p * n.r)).subs(place, simultaneous=True) for symbol in symbols
         ]
@@ -388,7 +388,7 @@ def _step(chain: Chain, name: str, *, nesterov: bool, descent: Derivation) -> No
         for function, _, then in (*WEIGHTS, *SPEEDS):
             stepped = moved[then].subs(n.g(n.u), n.c / (n.eta * n.p * n.r)).subs(place, simultaneous=True)
             residuals.append(sp.expand(earlier(function(n.k)).subs(longer, simultaneous=True) - stepped))
-        # Without momentum and decay it is the law of plain descent.
+        # Without momentum and decay the step is that of plain descent.
         plain = {n.mu: 0, n.lam: 0}
         known = Known([("neurons", descent["neurons"].equations)])
         return residuals + [own(then).subs(plain) - known(then) for _, _, then, _, _ in SCALARS]
@@ -397,7 +397,7 @@ def _step(chain: Chain, name: str, *, nesterov: bool, descent: Derivation) -> No
         name,
         "Nesterov's rule keeps the supposition as well; the weights move by the gradient and mu times the new velocity."
         if nesterov
-        else "A step of the heavy ball keeps the supposition: the scalars move as weights do, whatever the neurons.",
+        else "A step of the heavy ball keeps the supposition: the scalars move as weights do, for any neurons.",
         stepped,
         verify,
         reference="(8.2)",

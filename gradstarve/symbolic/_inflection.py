@@ -1,6 +1,6 @@
-"""Where the error curve bends: from the mode equation to e'' = 0 (5.1) and to kappa^2 = K(u) (5.2).
+"""The inflections of the error curve: from the mode equation to e'' = 0 (5.1) and to kappa^2 = K(u) (5.2).
 
-Continues `mode`: its residual, its mode equation (3.4) and the balanced limit are taken over, not typed in.
+Continues `mode`: its residual, its mode equation (3.4) and the balanced limit are cited, not typed in again.
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
@@ -20,7 +20,7 @@ from gradstarve.symbolic._opening import continue_mode
 
 @derives(name="inflection", equation="5.1", title="Inflections of the error curve")
 def inflection(chain: Chain, loss: str) -> dict[str, Target]:
-    """Where the error of the mode bends, e'' = 0 (5.1), and kappa^2 = K(u) there (5.2)."""
+    """The inflections of the error of the mode, e'' = 0 (5.1), where kappa^2 = K(u) (5.2)."""
     mode = continue_mode(chain, loss)
     chain.cite(mode, GENERAL, "The scalar equation of the logit, as in the derivation of the mode.")
     chain.cite(mode, BALANCED, "Its balanced limit, kappa = 0, for positive logits.")
@@ -96,7 +96,7 @@ def _curvature(chain: Chain, loss: str) -> None:
     residual = while_learning(chain.known(n.g(n.m))).subs(n.m, n.u)
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
-        # Differentiated twice in time, along the whole of the mode equation.
+        # Differentiated twice in time along the full mode equation.
         error, rate = earlier(n.e_of(n.u)), while_learning(earlier(n.du_dt, GENERAL))
         _, second = _moving(n.u, rate, earlier)
         claimed = own(sp.Derivative(n.e_of(n.t), (n.t, 2))).subs(
@@ -142,14 +142,14 @@ def _level(chain: Chain, loss: str) -> None:
     slope = sp.Derivative(n.K_of(n.u), n.u)
 
     def verify_slope(own: Known, earlier: Known) -> list[sp.Expr]:
-        # Another way than the quotient rule: K keeps chi at zero, so chi_u + chi_(kappa^2) K' = 0 there.
+        # Independent of the quotient rule: K keeps chi at zero, so chi_u + chi_(kappa^2) K' = 0 there.
         bend = earlier(n.chi_of(n.u)).subs(n.kappa**2, level)
         implicit = sp.diff(bend, n.u) + sp.diff(bend, level) * own(slope)
         return [_rational(implicit.subs(level, earlier(n.K_of(n.u))))]
 
     chain.add(
         "transition",
-        "Two inflections meet where K is stationary; kappa_c, beyond which they are gone, is the root of K there.",
+        "Two inflections meet where K is stationary; kappa_c, above which there are none, is the square root of K there.",
         {slope: _factored(sp.diff(square, n.u))},
         verify_slope,
         domain=n.LOGIT_RANGE[loss],
@@ -167,7 +167,7 @@ def _balanced(chain: Chain, loss: str) -> None:
 
     chain.add(
         "balanced curvature",
-        "With kappa = 0 one inflection is left, where chi vanishes: before it the curve is concave, after it convex.",
+        "With kappa = 0 one inflection is left, where chi vanishes: the curve is concave before it and convex after it.",
         {n.chi_of(n.u_positive): bend},
         verify,
         domain=n.LOGIT_RANGE[loss],

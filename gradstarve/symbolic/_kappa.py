@@ -1,6 +1,6 @@
 """kappa in discrete time: large steps, label noise and weight decay (19.1)-(19.5).
 
-Continues `descent`, whose two sums M plus and M minus are written here as the logit u and kappa. A letter without a dash is
+Continues `descent`, with its two sums M plus and M minus written as the logit u and kappa. A letter without a dash is
 the value before a step, and a letter with a dash the value after it.
 """
 
@@ -36,10 +36,11 @@ def kappa(chain: Chain, loss: str) -> dict[str, Target]:
     continue_mode(chain, loss, force=True)
     descent = derive("descent", loss)
     chain.cite(descent, "exact step", "One step of descent, as in the derivation for descent.")
-    chain.cite(descent, "weight decay", "The same with weight decay lambda.")
+    chain.cite(descent, "weight decay", "One step of descent with weight decay lambda.")
     _states(chain)
-    _step(chain, STEP, "exact step", "kappa shrinks by c^2, for every loss and any number of neurons.", sp.S.One, "(19.1)")
-    _step(chain, DECAY, "weight decay", "The same with weight decay, which takes eta lambda off.", KEPT, "(19.5)")
+    shrinks = "kappa is multiplied by |1 - c^2|, for every loss and any number of neurons."
+    _step(chain, STEP, "exact step", shrinks, sp.S.One, "(19.1)")
+    _step(chain, DECAY, "weight decay", "The same with weight decay, which subtracts eta lambda.", KEPT, "(19.5)")
     _gradient(chain)
     numbers = (n.u, n.kappa, n.p, n.r, n.eta)
     note = "Valid while no neuron changes its activity."
@@ -102,7 +103,7 @@ def _gradient(chain: Chain) -> None:
 
     chain.add(
         "squared gradient",
-        "The squared gradient of the logit over all weights; weights across the class do not move the logit.",
+        "The squared gradient of the logit over all weights; weights across the class do not change the logit.",
         {n.squared_gradient: 2 * n.r * ROOT},
         verify,
         reference="(19.1)",
@@ -125,8 +126,8 @@ def _edge(chain: Chain) -> dict[str, Target]:
 
     chain.add(
         "edge of stability",
-        "A step multiplies a small deviation from the rest by this number, and leaves kappa as it is to first order. The "
-        "number is below -1 for every kappa above that of the edge; for eta p r >= 1 it is so for all of them.",
+        "A step multiplies a small deviation from the rest by this number, and leaves kappa unchanged to first order. The "
+        "number is below -1 for every kappa above the edge, and for eta p r >= 1 for every kappa.",
         {
             n.u_star: sp.S.One,
             n.multiplier: 1 - 2 * X * sp.sqrt(n.kappa**2 + n.u_star**2),
@@ -149,7 +150,7 @@ def _label_noise(chain: Chain) -> dict[str, Target]:
 
     chain.add(
         "noisy target",
-        "With label noise the squared loss pulls the margin to a target xi, another one in each step; its residual is still "
+        "With label noise the squared loss pulls the margin to a target xi, a new one in each step; its residual is again "
         "minus the slope.",
         {value: (n.xi - n.m) ** 2 / 2, residual: n.xi - n.m},
         verify_loss,
@@ -163,7 +164,7 @@ def _label_noise(chain: Chain) -> dict[str, Target]:
     push = X * (n.xi - n.u)
     chain.add(
         NOISE,
-        "A step with this residual: where the targets differ, kappa goes on shrinking at the rest.",
+        "A step with this residual: because the targets differ, kappa still shrinks at the rest.",
         {n.kappa_next: sp.Abs(1 - push**2) * n.kappa, n.u_next: (1 + push**2) * n.u + 2 * push * ROOT},
         verify,
         reference="(19.4)",
@@ -190,7 +191,7 @@ def _flow(chain: Chain, loss: str) -> dict[str, Target]:
 
     chain.add(
         "from lazy to rich",
-        "kappa fades as every weight does, twice as fast. Below kappa_c error curves are sigmoidal (5.2).",
+        "kappa decays twice as fast as a weight. Below kappa_c error curves are sigmoidal (5.2).",
         {
             n.kappa_of(n.t): n.kappa * sp.exp(-2 * n.lam * n.t),
             n.t_rich: sp.log(n.kappa / n.kappa_c) / (2 * n.lam),

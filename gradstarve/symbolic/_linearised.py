@@ -1,8 +1,8 @@
-"""Linearised networks (section 14): the flow of signed outputs, the optimum under a ridge and its dual, which feature
-starves which, and spectral decoupling.
+"""Linearised networks (section 14): the flow of signed outputs, the optimum under a ridge and its dual, starvation of one
+feature by another, and spectral decoupling.
 
-Two samples and two weights; a signed Jacobian Y Phi of any entries, and where features are named, one that is turned by an
-angle: K = U S^2 U^T. The loss is summed over samples.
+Two samples and two weights; a signed Jacobian Y Phi with any entries, and where features are named, with features rotated by
+an angle: K = U S^2 U^T. The loss is summed over samples.
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
@@ -23,7 +23,7 @@ ROWS = sp.Matrix(2, 2, n.jacobian)
 THETA = sp.Matrix(n.theta_weights)
 ERRORS = sp.Matrix(n.errors)
 KERNEL = sp.Matrix([[n.kernel[0], n.kernel[1]], [n.kernel[1], n.kernel[2]]])
-FEATURES = sp.Matrix([[sp.cos(n.psi), -sp.sin(n.psi)], [sp.sin(n.psi), sp.cos(n.psi)]])  # one a column
+FEATURES = sp.Matrix([[sp.cos(n.psi), -sp.sin(n.psi)], [sp.sin(n.psi), sp.cos(n.psi)]])  # one feature per column
 COUPLINGS = sp.Matrix([[n.couplings[0], n.couplings[1]], [n.couplings[1], n.couplings[2]]])
 SPEEDS = tuple(n.rate(function) for function in n.sample_margins_of)
 DUAL_SPEEDS = tuple(n.rate(function) for function in n.errors_of)
@@ -33,8 +33,8 @@ SHARES: Domain = dict.fromkeys(n.errors, (sp.Rational(1, 20), sp.Rational(19, 20
 
 @derives(name="linearised", equation="14.1", title="Linearised networks", losses=("cross-entropy",))
 def linearised(chain: Chain, loss: str) -> dict[str, Target]:
-    """Two samples and two weights of a linearised network: the flow of its margins, optimum and dual under a ridge, which
-    feature starves which, spectral decoupling (14.1)-(14.4).
+    """Two samples and two weights of a linearised network: the flow of its margins, optimum and dual under a ridge,
+    starvation of one feature by another, spectral decoupling (14.1)-(14.4).
     """
     _outputs(chain)
     cite_loss(chain, loss, "; summed over samples here")
@@ -83,7 +83,7 @@ def _flow(chain: Chain) -> None:
 
     chain.add(
         "gradient flow",
-        "Steepest descent of the summed loss: every sample pulls with its residual along its row.",
+        "Steepest descent of the summed loss: every sample pulls with its residual along its row of the Jacobian.",
         dict(zip(rates, ROWS.T * residuals, strict=True)),
         verify,
     )
@@ -101,7 +101,7 @@ def _margins(chain: Chain) -> None:
             sum((sp.diff(earlier(margin), w) * rate for w, rate in zip(n.theta_weights, rates, strict=True)), sp.S.Zero)
             for margin in n.sample_margins
         ]
-        # Also with the residuals as letters, so that each entry of K stands by itself.
+        # Also with the residuals as letters, so that each entry of K is checked separately.
         return [
             *(own(speed).subs(values) - move for speed, move in zip(SPEEDS, chained, strict=True)),
             *(own(entry) - value for entry, value in zip(n.kernel, entries, strict=True)),
@@ -109,7 +109,7 @@ def _margins(chain: Chain) -> None:
 
     chain.add(
         "flow of the margins",
-        "The margins obey an equation of their own, with the kernel K = Y Phi Phi^T Y.",
+        "The margins obey a closed equation, with the kernel K = Y Phi Phi^T Y.",
         {
             **dict(zip(n.kernel, entries, strict=True)),
             **dict(zip(SPEEDS, speeds, strict=True)),
@@ -139,8 +139,8 @@ def _optimum(chain: Chain) -> None:
 
     chain.add(
         "optimum under a ridge",
-        "With half of lambda times all squared weights in the loss they rest where ridge and residuals balance; alpha is "
-        "the residual of each sample.",
+        "With the ridge, lambda/2 times the sum of squared weights, the weights rest where ridge and residuals balance; "
+        "alpha is the residual of each sample.",
         {
             **dict(zip(n.theta_weights, weights, strict=True)),
             **dict(zip(n.sample_margins, margins, strict=True)),
@@ -222,7 +222,7 @@ def _responses(chain: Chain) -> None:
 
     chain.add(
         "features",
-        "Features are the eigenvectors of K, turned by psi from the samples, s^2 their strengths and z their responses.",
+        "Features are the eigenvectors of K, rotated by psi from the samples, s^2 their strengths and z their responses.",
         {
             **dict(zip(n.kernel, (products[0], products[1], products[3]), strict=True)),
             **dict(zip(n.sample_margins, turned, strict=True)),
@@ -297,8 +297,8 @@ def _decoupling(chain: Chain) -> None:
 
     chain.add(
         "spectral decoupling",
-        "With half of lambda times all squared outputs in place of the ridge, all margins rest at one m, and responses are "
-        "those of m on every sample, whatever the strengths.",
+        "With lambda/2 times the sum of squared outputs instead of the ridge, all margins rest at one m, and the responses "
+        "are those of the margin m on every sample, for any strengths.",
         {
             n.lambda_of(n.m_positive): penalty,
             **{z: n.m_positive * sum(FEATURES[:, k], sp.S.Zero) for k, z in enumerate(n.responses)},

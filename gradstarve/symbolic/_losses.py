@@ -1,8 +1,7 @@
-"""The four losses as SymPy expressions of the margin, each with the property that singles it out.
+"""The four losses as SymPy expressions of the margin, each with a property that characterises it.
 
-A formula typed in has nothing before it to be derived from; so each loss carries a *characterisation*:
-residuals that vanish for this loss and for no other formula, by which the first step of every derivation is
-checked.
+The formula of a loss is not derived from anything. So each loss has a *characterisation*: residuals that vanish for this
+loss and for no other formula, which check the first step of every derivation.
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
@@ -25,7 +24,7 @@ class SymbolicLoss:
     Attributes:
         name: the name used all over the package.
         value: l(m), an expression in the symbol `m`.
-        claim: in words, what singles the loss out.
+        claim: the characteristic property of the loss, in words.
         characterise: maps a candidate l(m) to residuals that vanish for the true one only.
     """
 
@@ -40,8 +39,7 @@ def _squared_properties(value: sp.Expr) -> list[sp.Expr]:
 
 
 def _hinge_properties(value: sp.Expr) -> list[sp.Expr]:
-    # l(m) and its reflection l(2-m) about the margin 1 never act together, and differ by the straight line
-    # 1-m.
+    # l(m) and its reflection l(2-m) about the margin 1 are never both above 0, and differ by the straight line 1-m.
     reflected = value.subs(m, 2 - m)
     return [value * reflected, value - reflected - (1 - m)]
 
@@ -80,7 +78,7 @@ LOSSES: dict[str, SymbolicLoss] = {
 def residual_of(value: sp.Expr) -> sp.Expr:
     """The residual g(m) = -dl/dm, by differentiation, as an expression in `m`."""
     derivative = -sp.diff(value, m)
-    # The hinge's kink has no derivative. Any g(1) gives the same flow up to t*; g(1) = 0 lets it rest there.
+    # The hinge loss has no derivative at its kink. Any g(1) gives the same flow up to t*; with g(1) = 0 it rests there.
     derivative = derivative.replace(sp.Heaviside, lambda x, *_: sp.Piecewise((1, x > 0), (0, True)))
     return sp.simplify(derivative)
 

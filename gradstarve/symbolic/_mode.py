@@ -3,7 +3,7 @@
 The setting (arXiv:1809.06848): the points of one class share a direction xh (unit vector) and a norm r; p
 is their total weight; the sign of the read-out is oriented so that the label is y = +1, so the margin
 equals the logit u. Two neurons in two dimensions stand for any number of both: every sum over neurons below
-is linear in the neurons, and every direction across xh behaves like the one kept here.
+is linear in the neurons, and every direction across xh behaves like the one written here.
 
 Equation numbers are this project's own. The module also derives the closed forms that follow from the mode
 equation.
@@ -50,7 +50,7 @@ LATER = {letter: function for function, letter in NOW.items()}
 """The inverse of `NOW`."""
 
 NAMES = {letter: function.func for function, letter in NOW.items()}
-"""Letter of a coordinate -> the function of the same name."""
+"""Letter of a coordinate -> the function of time of the same name."""
 
 
 @derives(name="mode", equation="3.1-3.5", title="One mode of a hidden ReLU layer")
@@ -139,7 +139,7 @@ def _balance(chain: Chain) -> None:
 
     chain.add(
         "balance",
-        "For each neuron the squared length of the weight vector minus the squared read-out keeps its first value.",
+        "For each neuron the squared length of the weight vector minus the squared read-out is constant.",
         {energy(True, j): energy(False, j) for j in NEURONS},
         verify,
         reference="(1.3)",
@@ -166,7 +166,7 @@ def _clock(chain: Chain) -> None:
     chain.add(
         "clock",
         "Measured on a clock s that ticks at rate p r g(u), every neuron obeys the same linear system, "
-        "whose matrix exponential is a hyperbolic rotation; a and z without argument are the first "
+        "whose matrix exponential is a hyperbolic rotation; a and z without argument are the initial "
         "values.",
         {
             n.rate(n.s_of): n.p * n.r * n.g(n.u_of(n.t)),
@@ -193,8 +193,7 @@ def _logit_on_the_clock(chain: Chain) -> None:
 
     chain.add(
         "logit on the clock",
-        "Put into the logit, the hyperbolic rotation leaves two numbers of the initial weights: P and Q, "
-        "sums over the neurons.",
+        "In the logit the initial weights enter through two numbers only: P and Q, sums over the neurons.",
         {
             n.P: first,
             n.Q: second,
@@ -266,8 +265,8 @@ def _sums_and_differences(chain: Chain) -> None:
 
     chain.add(
         "sums and differences",
-        "The same in the forms to compute with, which lose no digits: M plus is the sum of (a + z) "
-        "squared, M minus that of (a - z) squared.",
+        "The same numbers in forms without cancellation: M plus is the sum of (a + z) squared, M minus the "
+        "sum of (a - z) squared.",
         {
             n.M_plus: squares(sp.expand(4 * rising / n.r)),
             n.M_minus: squares(sp.expand(-4 * falling / n.r)),
@@ -336,7 +335,7 @@ def _mode_equation(chain: Chain) -> None:
 
     chain.add(
         "mode equation",
-        "The logit obeys a scalar equation of its own: any number of neurons enters through kappa and the first value only.",
+        "The logit obeys a closed scalar equation: any number of neurons enters only through kappa and the initial logit.",
         {n.du_dt: rate},
         verify,
         reference="(3.4)",
@@ -435,7 +434,7 @@ def hinge_targets(chain: Chain) -> dict[str, Target]:
     primitive = sp.integrate(sp.expand(2 * n.p * n.r / rate.subs(n.u, n.v_positive)), n.v_positive).subs(n.v_positive, n.u)
     chain.add(
         "closed time",
-        "While the margin is not reached the residual is 1 and the integral is an inverse hyperbolic sine.",
+        "Before the margin is reached the residual is 1 and the integral is an inverse hyperbolic sine.",
         {n.theta0: start, n.t_of(n.u): (primitive - n.theta0) / (2 * n.p * n.r)},
         domain=n.LOGIT_RANGE["hinge"],
         reference="(3.6)",
@@ -448,7 +447,7 @@ def hinge_targets(chain: Chain) -> dict[str, Target]:
         "growth",
         "Solved for the logit: before the margin is reached the angle grows at a constant rate.",
         {n.u_of(n.t): growth},
-        # Small times and low starts: these points are all on the near side of the margin.
+        # Small times and small initial logits, so that all random points are below the margin.
         domain={
             n.u0: (-2, 0),
             n.t: (0, sp.Rational(1, 10)),

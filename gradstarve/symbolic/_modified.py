@@ -1,8 +1,8 @@
 """Losses made of another loss (section 18): any residual is a clock.
 
-The mode equation (3.4) has the residual as a factor, so that another residual is another clock: that of flipped labels, of
-shifted margins, of a temperature, of the focal loss. Each is derived from its loss and held against the mode equation of the
-loss that it is made of. Some are the clock of that loss itself, in other units of logit and time.
+The mode equation (3.4) has the residual as a factor, so that another residual is another clock: for flipped labels, shifted
+margins, a temperature, the focal loss. Each clock is derived from its loss and checked against the mode equation of the
+inner loss. Some are the clock of the inner loss itself, in other units of logit and time.
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
@@ -34,10 +34,10 @@ RANGE = {
     n.temperature: (1, 2),
     n.x_var: (sp.Rational(1, 10**6), 1),
 }
-"""Between which numbers the checks are made: logits below 1 are then below the rest of every shifted or stretched hinge."""
+"""Ranges of the parameters in the checks: logits below 1 are then below the rest of every shifted or stretched hinge."""
 LOGITS = {loss: logits | RANGE for loss, logits in n.LOGIT_RANGE.items()}
 LOGITS["hinge"] |= dict.fromkeys((n.u, n.u0), (sp.Rational(-19, 20), sp.Rational(19, 20)))
-"""The same with logits: those of the hinge also above -1, where its mirror image has its kink."""
+"""The same with ranges of logits: for the hinge loss also above -1, where its mirror image has its kink."""
 
 
 @derives(name="flipped-labels", equation="18.1-18.2", title="Flipped labels")
@@ -50,7 +50,7 @@ def flipped_labels(chain: Chain, loss: str) -> dict[str, Target]:
     value, residual, mirrored = chain.known(n.ell(n.m)), chain.known(n.g(n.m)), {n.m: -n.m}
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
-        # A mean is linear in the share: no flips leave the loss, nothing but flips mirror it.
+        # The mean is linear in the share: share 0 gives the loss itself, and share 1 its mirror image.
         mean, of_loss = own(LOSS), earlier(n.ell(n.m))
         ends = [mean.subs(n.share, 0) - of_loss, mean.subs(n.share, 1) - of_loss.subs(mirrored)]
         return [*ends, sp.diff(mean, n.share, 2)]
@@ -147,7 +147,7 @@ def focal(chain: Chain, loss: str) -> dict[str, Target]:
 
     _loss_and_residual(
         chain,
-        "Cross-entropy with a factor that is small where the probability P of the right label is large.",
+        "Cross-entropy with a factor that is small where the probability P of the true label is large.",
         {n.right: chance, LOSS: -((1 - n.right) ** n.gamma) * sp.log(n.right)},
         (1 - n.right) ** n.gamma * ((1 - n.right) - n.gamma * n.right * sp.log(n.right)),
         verify,
@@ -156,7 +156,7 @@ def focal(chain: Chain, loss: str) -> dict[str, Target]:
     written = (1 + sp.exp(n.m)) ** -n.gamma * (1 / (1 + sp.exp(n.m)) + n.gamma * sp.log(1 + power) * chance)
     chain.add(
         "residual in the margin",
-        "The same without 1 - P, which would lose digits; with gamma = 0 it is the residual of cross-entropy.",
+        "The same without the difference 1 - P, which loses digits; with gamma = 0, the residual of cross-entropy.",
         {RESIDUAL: written},
         lambda own, earlier: [
             own(RESIDUAL) - earlier(RESIDUAL).subs(n.right, earlier(n.right)),
@@ -169,7 +169,7 @@ def focal(chain: Chain, loss: str) -> dict[str, Target]:
     late = sp.Limit(RESIDUAL * sp.exp((n.gamma + 1) * n.m), n.m, sp.oo)
     chain.add(
         "late residual",
-        "Late in training it is that of the exponential loss at gamma + 1 times the margin.",
+        "Late in training the residual is that of the exponential loss at gamma + 1 times the margin.",
         {late: sp.limit(series, n.x_var, 0)},
         lambda own, earlier: [
             earlier(RESIDUAL).subs(n.m, -sp.log(n.x_var)) - n.x_var ** (n.gamma + 1) * series,
@@ -186,11 +186,11 @@ def focal(chain: Chain, loss: str) -> dict[str, Target]:
     return _targets(chain, n.gamma, residual="residual in the margin")
 
 
-# The steps that all of them share.
+# The steps that these laws share.
 
 
 def _targets(chain: Chain, number: sp.Symbol, residual: str = "modified residual") -> dict[str, Target]:
-    """The clock of a loss with this number, its residual, and its rest, plateau and time where steps have found them."""
+    """The targets of a loss with the parameter `number`: its clock and residual, and rest, plateau and time if derived."""
     known, found = chain.known, {"du/dt": Target(CLOCK, n.du_dt, (*MODE, number))}
     found["g(m)"] = Target(residual, RESIDUAL, (n.m, number))
     if known.has(n.u_star) and known(n.u_star).free_symbols:
@@ -205,7 +205,7 @@ def _targets(chain: Chain, number: sp.Symbol, residual: str = "modified residual
 def _loss_and_residual(
     chain: Chain, claim: str, value: Mapping[sp.Basic, sp.Expr], residual: sp.Expr, verify: Verify, reference: str
 ) -> None:
-    """Add the loss, with the letters that stand in it, and its residual."""
+    """Add the loss, with the letters in its formula, and its residual."""
 
     def verify_residual(own: Known, earlier: Known) -> list[sp.Expr]:
         letters = {letter: earlier(letter) for letter in value if letter != LOSS}
@@ -217,7 +217,7 @@ def _loss_and_residual(
 
 
 def _simple(residual: sp.Expr) -> sp.Expr:
-    """`residual` in partial fractions of e^m, its cases as they are."""
+    """`residual` in partial fractions of e^m, case by case."""
     if residual.has(sp.Piecewise):
         return residual
     parts = sp.apart(sp.together(residual.subs(sp.exp(n.m), n.x_var)), n.x_var)
@@ -256,15 +256,15 @@ def _rest(chain: Chain, loss: str, reference: str, kink: sp.Expr, beyond: sp.Exp
 
 
 def _clock(chain: Chain, loss: str, reference: str, relation: Callable[[sp.Expr, sp.Expr, Known], sp.Expr]) -> None:
-    """Add the mode equation with the residual found, and its time.
+    """Add the mode equation with this residual, and its time.
 
-    `relation`: what vanishes for the rates of this loss and of the loss that it is made of, and the equations so far.
+    `relation`: a function of the rates of this loss and of the inner loss, and of the equations so far, that must vanish.
     """
-    chain.cite(derive("mode", loss), GENERAL, "The mode equation of the loss itself, which has its residual as a factor.")
+    chain.cite(derive("mode", loss), GENERAL, "The mode equation of the inner loss, which has its residual as a factor.")
     rate = 2 * n.p * n.r * chain.known(RESIDUAL).subs(n.m, n.u) * sp.sqrt(n.kappa**2 + n.u**2)
     chain.add(
         CLOCK,
-        "The same with the residual of this loss, checked against the mode equation of the loss itself.",
+        "The same with the residual of this loss, checked against the mode equation of the inner loss.",
         {n.du_dt: rate},
         lambda own, earlier: [relation(own(n.du_dt), earlier(n.du_dt, GENERAL), earlier)],
         RANGE,
@@ -301,7 +301,7 @@ def _plateau(chain: Chain) -> None:
 def _units(chain: Chain, loss: str, claim: str, reference: str, pace: sp.Expr, unit: sp.Expr = sp.S.One) -> None:
     """Add that this is the clock of the loss itself: v = u/unit moves `pace` times as fast as a logit of kappa/unit does.
 
-    A `unit` that is no letter is called U, also in `pace`.
+    A `unit` that is not a single letter is called U, also in `pace`.
     """
     time = "closed time" if loss == "hinge" else "time from logit"
     chain.cite(derive("mode", loss), time, "The time of the loss itself.")

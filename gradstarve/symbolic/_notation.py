@@ -1,7 +1,7 @@
 """The letters of the derivations, in one place, so that every law prints the same symbol for the same thing.
 
-Names are chosen to be Python identifiers (`u0`, `theta0`, `M_plus`): generated code uses them as they are.
-What SymPy would not guess about their LaTeX form is in `LATEX_NAMES`.
+Names are Python identifiers (`u0`, `theta0`, `M_plus`), because generated code uses them.
+LaTeX forms that SymPy would not infer from the names are in `LATEX_NAMES`.
 
 Two symbols may share a name and differ in assumptions: `u` is any real logit, `u_positive` prints as `u` as
 well and is used where only positive logits make sense (the balanced limit, where log u appears).
@@ -61,7 +61,7 @@ e_of = sp.Function("e")
 chi_of = sp.Function("chi")
 K_of = sp.Function("K")
 
-# the same quantities as functions
+# these quantities as functions of time
 ell = sp.Function("ell")
 g = sp.Function("g")
 f = sp.Function("f")
@@ -340,7 +340,7 @@ LATEX_NAMES: dict[str, str] = {
     "w21": "w_{21}",
     "w22": "w_{22}",
 }
-"""LaTeX forms that SymPy would not find from the name alone."""
+"""LaTeX forms that SymPy would not infer from the name alone."""
 
 LOGIT_RANGE: dict[str, dict[sp.Symbol, tuple[sp.Rational, sp.Rational]]] = {
     loss: {symbol: (sp.Rational(-3, 2), top) for symbol in (u, u0)}

@@ -73,7 +73,7 @@ def _logit_equation(chain: Chain) -> None:
 
     chain.add(
         "logit equation",
-        "The logit obeys a scalar equation of its own, whatever the weights.",
+        "The logit obeys a closed scalar equation, for any weights.",
         {n.du_dt: without_g(speed.subs(n.u_of(n.t), n.u), chain.known)},
         verify_equation,
     )
@@ -104,7 +104,7 @@ def _curve(chain: Chain, loss: str) -> None:
     definitions: dict[sp.Symbol, sp.Expr] = {}
     claim = "Solved for the logit by SymPy, and put back into the logit equation."
     if loss == "cross-entropy":
-        # u + e^u = C: solved with C as one letter, or the solver would carry its four terms along.
+        # u + e^u = C: solved with C as one letter, because C has four terms.
         moving = sp.expand(pace * time).as_independent(n.u, as_Add=True)
         definitions = {n.C: pace * n.t - moving[0]}
         (curve,) = sp.solve(sp.Eq(moving[1], n.C), n.u)

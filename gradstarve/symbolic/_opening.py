@@ -1,4 +1,4 @@
-"""How derivations open: from the network and the loss to the gradient flow, or from another derivation.
+"""The first steps of derivations: from the network and the loss to the gradient flow, or citations of another derivation.
 
 The points of one class share a direction xh (unit vector) and a norm r; p is their total weight. In two dimensions one
 direction along the class and one across it stand for all.
@@ -27,7 +27,7 @@ Coordinate = tuple[sp.Symbol, Any]
 
 @dataclass(frozen=True)
 class Neuron:
-    """A neuron that sees the class: its weights in the plane, their parts along and across the class, its read-out."""
+    """A neuron active on the class: its weights in the plane, their parts along and across the class, its read-out."""
 
     weights: tuple[sp.Symbol, sp.Symbol]
     along: Coordinate
@@ -47,7 +47,7 @@ class Neuron:
 
 
 def split_weights(chain: Chain, neurons: Sequence[Neuron], name: str, claim: str) -> None:
-    """Add the step that writes weights in their parts along and across the class, and the logit in those parts."""
+    """Add the step that splits weights into parts along and across the class, with the logit in terms of these parts."""
     values = {}
     for neuron in neurons:
         vector = neuron.along[0] * n.DIRECTION + neuron.across[0] * n.ACROSS
@@ -78,7 +78,7 @@ def add_loss(chain: Chain, loss: str) -> None:
 
 
 def add_gradient_flow(chain: Chain, neurons: Sequence[Neuron], claim: str, reference: str = "") -> None:
-    """Add the gradient flow of the parts of the weights and of the read-outs, from the logit in them."""
+    """Add the gradient flow of the parts of the weights and of the read-outs, from the logit as their function."""
     logit = chain.known(n.u)
     coordinates = [coordinate for neuron in neurons for coordinate in neuron.coordinates]
     now = {function(n.t): letter for letter, function, _ in coordinates}
@@ -90,7 +90,7 @@ def add_gradient_flow(chain: Chain, neurons: Sequence[Neuron], claim: str, refer
     }
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
-        # The other way round: differentiate the loss of the network itself in the weights, then project.
+        # Independently: differentiate the loss of the network itself in the weights, then project.
         total = total_loss(earlier, {n.network: n.p})
         weights = {weight: earlier(weight) for neuron in neurons for weight in neuron.weights}
         ways = [direction for _, _, direction in coordinates]
@@ -152,7 +152,7 @@ def continue_mode(chain: Chain, loss: str, *, force: bool = False) -> Derivation
         chain.cite(
             mode,
             "gradient flow",
-            "Minus the gradient of the loss, as the flow follows it; weights across the class do not move.",
+            "Minus the gradient of the loss, which the flow follows; weights across the class do not move.",
             [n.rate(function) for function in MOVED],
         )
         chain.cite(

@@ -1,7 +1,7 @@
-"""Derivations on paper and in code: LaTeX and Markdown for people, JAX source for machines.
+"""Derivations as LaTeX, Markdown and plain text, and as JAX source code.
 
-SymPy's JAX printer knows neither Lambert W nor Ei, and cannot print an integral without a closed form. The
-table here sends them to `gradstarve.special`, in the form that does not overflow where there is one.
+SymPy's JAX printer has neither Lambert W nor Ei, and cannot print an integral without a closed form. The
+table here maps them to `gradstarve.special`, in a form that does not overflow if there is one.
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
@@ -37,13 +37,13 @@ class JaxFunction(Protocol):
 
 
 class sigmoid(sp.Function):
-    """1/(1 + e^-x), which stands for itself in the code; only the printer makes it."""
+    """1/(1 + e^-x), unevaluated; only the printer of code creates it."""
 
     nargs = 1
 
 
 class softplus(sp.Function):
-    """log(1 + e^x), which stands for itself in the code; only the printer makes it."""
+    """log(1 + e^x), unevaluated; only the printer of code creates it."""
 
     nargs = 1
 
@@ -51,10 +51,10 @@ class softplus(sp.Function):
 def bounded(expression: sp.Expr) -> sp.Expr:
     """`expression` with its quotients of polynomials in e^x written in sigmoid(x) and sigmoid(-x), which never overflow.
 
-    Logarithms of 1 + e^x and its powers that are no integers are written in softplus(x).
+    Logarithms and non-integer powers of 1 + e^x are written in softplus(x).
 
-    e^x = sigmoid(x)/sigmoid(-x), and a polynomial of degree k is a homogeneous one in the two over sigmoid(-x)^k. So
-    1/(1 + e^x) is sigmoid(-x), as its derivative is a product of bounded numbers and not inf/inf beyond the largest e^x.
+    With e^x = sigmoid(x)/sigmoid(-x), a polynomial of degree k in e^x is homogeneous in the two, over sigmoid(-x)^k. So
+    1/(1 + e^x) becomes sigmoid(-x), whose derivative is a product of bounded numbers, not inf/inf where e^x overflows.
 
     >>> u = sp.Symbol("u", real=True)
     >>> bounded((1 + sp.exp(u)) / (2 * sp.exp(u) - 1))
@@ -80,7 +80,7 @@ def _one_plus_exp(expression: sp.Expr) -> sp.Expr | None:
 
 
 def _quotient_in_sigmoids(factors: Iterable[sp.Expr]) -> sp.Expr | None:
-    """The product of `factors` for `bounded`; None where it is no quotient with a sum of growing exponentials in it."""
+    """The product of `factors` for `bounded`; None unless it is a quotient with a sum of growing exponentials."""
     sums, exponentials, others = [], [], []
     for factor in factors:
         base, power = (factor, sp.S.One) if isinstance(factor, sp.exp) else factor.as_base_exp()
@@ -166,7 +166,7 @@ class SpecialJaxPrinter(JaxPrinter):
         return f"jax.nn.softplus({self._print(expr.args[0])})"
 
     def _module_format(self, fqn: str, register: bool = True) -> str:
-        # Python's own `math` is where SymPy goes for what JAX lacks; it cannot be traced.
+        # SymPy falls back on Python's `math` for functions that JAX lacks; they cannot be traced.
         if not fqn.startswith(("jax.", "jnp")):
             raise NotImplementedError(f"no JAX counterpart: the printer would need {fqn}")
         return super()._module_format(fqn, register).replace("jax.numpy.", "jnp.")
@@ -258,7 +258,7 @@ def _is_abs(expression: sp.Expr) -> bool:
 
 
 def _clock_integral(integral: sp.Integral) -> tuple[str, sp.Expr, sp.Expr, sp.Expr] | None:
-    """(loss, u0, u, kappa) if `integral` is the time of a mode on its clock, over the logit or the angle."""
+    """(loss, u0, u, kappa) if `integral` is the time of a mode as an integral over the logit or the angle."""
     if len(integral.limits) != 1 or len(integral.limits[0]) != 3:
         return None
     variable, low, high = integral.limits[0]
@@ -304,7 +304,7 @@ def to_jax(
 
     Args:
         which: name of the result, such as "u(t)".
-        equation: the result; its right-hand side is computed.
+        equation: the result; the function computes its right-hand side.
         arguments: the symbols that become parameters, in this order.
         definitions: every other symbol and its value, in an order in which they can be evaluated.
         law: name of the derivation, for the docstring.
@@ -331,7 +331,7 @@ def to_jax(
 
     import jax
     import jax.numpy as jnp
-    import jax.scipy.special  # for what `jax.scipy` loads on demand
+    import jax.scipy.special  # `jax.scipy` loads this submodule only on demand
 
     from gradstarve import special
 
@@ -387,12 +387,12 @@ _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {c: f"${c}$" for c in "<>=+*"} | {
 
 
 def _plain(text: str) -> str:
-    """Words as LaTeX text."""
+    """Plain text as LaTeX text."""
     return "".join(_ESCAPES.get(character, character) for character in text)
 
 
 class PrintedStep(NamedTuple):
-    """What the printers need of a step; `method` says how the step was checked. See `Step`."""
+    """The fields of a `Step` that the printers need; `method` is the outcome of its check."""
 
     name: str
     claim: str

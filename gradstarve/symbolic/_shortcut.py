@@ -1,6 +1,7 @@
-"""A core feature and a shortcut that a minority contradicts: majority and minority, and what is left of the shortcut.
+"""A core feature and a shortcut that a minority contradicts: majority and minority, and the limit of the shortcut.
 
-From the read-out and the loss to the pair of equations (20.1), the clocks of equal norms (20.2), and the end of each loss.
+From the read-out and the loss to the pair of equations (20.1), the clocks for equal norms (20.2), and the limits for each
+loss.
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
@@ -27,7 +28,7 @@ MARGINS = {n.majority: n.core + n.side, n.minority: n.core - n.side}
 SHARES = {n.majority: n.p, n.minority: 1 - n.p}
 SHARE: Domain = {n.p: (sp.Rational(11, 20), sp.Rational(19, 20))}
 EARLY: Domain = SHARE | {n.core: (sp.Rational(1, 5), sp.Rational(2, 5)), n.side: (sp.Rational(1, 10), sp.Rational(1, 5))}
-"""Logits at which no sample has reached the hinge's margin: beyond it there is nothing to compare."""
+"""Ranges of logits below the margin of the hinge loss for every sample: beyond it all rates are 0."""
 EARLY |= dict.fromkeys((n.majority, n.minority), (sp.Rational(1, 10), sp.Rational(9, 10)))
 SMALLER: Domain = SHARE | {n.r_core: (1, 2), n.r_side: (sp.Rational(1, 10), 1)}
 """A shortcut smaller than the core."""
@@ -37,7 +38,7 @@ NUMBERS = (n.p, n.r_core, n.r_side)
 @derives(name="shortcut", equation="20.1-20.4", title="A shortcut with a minority")
 def shortcut(chain: Chain, loss: str) -> dict[str, Target]:
     """A core feature and a shortcut that a minority contradicts: majority and minority (20.1), two clocks for equal norms
-    (20.2), and where the shortcut ends, with its peak on the way (20.3), (20.4).
+    (20.2), and the peak and the limit of the shortcut (20.3), (20.4).
     """
     cite_loss(chain, loss)
     _samples(chain)
@@ -111,7 +112,7 @@ def _equal_norms(chain: Chain) -> None:
 
     chain.add(
         CLOCKS,
-        "With equal norms the samples of majority and minority are at right angles, and learn beside each other.",
+        "With equal norms the samples of majority and minority are at right angles, and learn independently.",
         {
             CELL_RATES[0]: 2 * n.r**2 * n.p * n.g(n.majority),
             CELL_RATES[1]: 2 * n.r**2 * (1 - n.p) * n.g(n.minority),
@@ -168,7 +169,7 @@ def cross_entropy_targets(chain: Chain) -> dict[str, Target]:
     targets = _clocks(
         chain,
         lambda clock: clock + 1 - sp.LambertW(sp.exp(clock + 1)),
-        "Each is a read-out of its own: a + e^a = C with C = 2 r^2 p t + 1, solved with Lambert W.",
+        "Each margin obeys the law of one layer: a + e^a = C with C = 2 r^2 p t + 1, solved with Lambert W.",
     )
     _add_end(chain)
     return {"v_s end": Target(END, n.side_end, (n.p,), "One or two layers.")} | targets
@@ -176,7 +177,7 @@ def cross_entropy_targets(chain: Chain) -> dict[str, Target]:
 
 def exponential_targets(chain: Chain) -> dict[str, Target]:
     """Exponential loss: logarithms for equal norms, the end, and the orbit that leads to it for any norms."""
-    targets = _clocks(chain, lambda clock: sp.log(1 + clock), "Each is a read-out of its own: e^a = 1 + 2 r^2 p t.")
+    targets = _clocks(chain, lambda clock: sp.log(1 + clock), "Each margin obeys the law of one layer: e^a = 1 + 2 r^2 p t.")
     _add_end(chain)
     end, ratio = n.side_end, n.r_core**2 / n.r_side**2
     orbit = n.core_of(n.side)
@@ -189,8 +190,8 @@ def exponential_targets(chain: Chain) -> dict[str, Target]:
 
     chain.add(
         "orbit",
-        "Divided by each other the two equations lose the time: sinh(v_s_end - v_s) falls as a power of e^v_c, so that the "
-        "norms say how fast, and not where to.",
+        "The quotient of the two equations does not contain time: sinh(v_s_end - v_s) falls as a power of e^v_c, so that "
+        "the norms decide the speed of the approach and not the limit.",
         {orbit: ratio * sp.log(sp.sinh(end) / sp.sinh(end - n.side))},
         verify,
         domain=SHARE | {n.side: (sp.Rational(1, 100), sp.Rational(1, 20))},
@@ -250,7 +251,7 @@ def hinge_targets(chain: Chain) -> dict[str, Target]:
 
 
 def squared_targets(chain: Chain) -> dict[str, Target]:
-    """Squared loss: a difference of two exponentials, whose peak and whose end are known."""
+    """Squared loss: a difference of two exponentials, with its peak and its limit."""
     total = n.r_core**2 + n.r_side**2
     root = sp.sqrt(total**2 - 16 * n.p * (1 - n.p) * n.r_core**2 * n.r_side**2)
     slow, fast = (sp.exp(-(n.S_sum + sign * n.D_root) * n.t / 2) for sign in (-1, 1))
@@ -288,7 +289,7 @@ def squared_targets(chain: Chain) -> dict[str, Target]:
     )
 
     def verify_peak(own: Known, earlier: Known) -> list[sp.Expr]:
-        # Whatever S and D are, and S is the larger.
+        # For any S > D > 0.
         slope = sp.diff(earlier(n.side_of(n.t)), n.t)
         return [slope.subs(n.t, own(n.t_peak))]
 

@@ -1,7 +1,7 @@
 """K classes under softmax cross-entropy, K a letter: one layer with Lambert W (11.1), two layers on a clock (11.2).
 
-The K inputs are orthogonal, of norm r and weight p each, so the classes do not meet. Within one of them the other K - 1
-logits are alike by symmetry, and stay alike; the derivation follows one of them.
+The K inputs are orthogonal, of norm r and weight p each, so the classes do not interact. On the input of one class the
+logits of the other K - 1 classes are equal by symmetry, and stay equal; the derivation follows one of them.
 """
 
 # SymPy's inline types are coarser than its values: Basic for an Expr, unions for what `dsolve` returns.
@@ -97,7 +97,7 @@ def _one_layer(chain: Chain, loss: str) -> None:
 
     chain.add(
         "gradient flow",
-        "One layer: the weights from an input to the true class and to another one, of which its logits are r times.",
+        "One layer: the weights from an input to the true class and to another one; the logits are r times these weights.",
         {rate: n.p * n.r * chain.known(g(n.u)) for rate, g in zip(rates, (n.g_true, n.g_other), strict=True)},
         verify_flow,
         domain=CLASSES,
@@ -113,7 +113,7 @@ def _one_layer(chain: Chain, loss: str) -> None:
 
     chain.add(
         "gap equation",
-        "The gap obeys a scalar equation of its own; for K = 2 it is that of the binary loss.",
+        "The gap obeys a closed scalar equation; for K = 2 it is the equation of the binary loss.",
         {n.du_dt: sp.factor(speed)},
         verify_gap,
         domain=CLASSES,
@@ -165,7 +165,7 @@ def _read_out(chain: Chain) -> None:
         true, other = own(n.c_true), own(n.c_other)
         return [
             true**2 + (n.K - 1) * other**2 - 1,
-            # The force on a read-out points along c, so that what lies along it stays along it.
+            # The force on a read-out points along c, so that a read-out along c stays along c.
             earlier(n.g_true(n.u)) * other - earlier(n.g_other(n.u)) * true,
             sp.Abs(true) - true,
         ]
@@ -191,7 +191,7 @@ def _two_layers(chain: Chain, loss: str) -> None:
     )
 
     def verify_flow(own: Known, earlier: Known) -> list[sp.Expr]:
-        # Differentiate the loss of the network in its weights: all logits are c times what the neurons carry.
+        # Differentiate the loss of the network in its weights: all logits are c times one sum over the neurons.
         true, other = (n.r * carried * earlier(letter) for letter in (n.c_true, n.c_other))
         total = n.p * earlier(LOSS).subs(dict(zip(n.logits, (true, other, other), strict=True)))
         gain = {n.G_of(n.u): own(n.G_of(n.u)).subs(n.u, true - other)}
@@ -200,7 +200,7 @@ def _two_layers(chain: Chain, loss: str) -> None:
 
     chain.add(
         "two layers",
-        "Weights along the input (a) and read-outs along c (z) feed each other, as in a mode: G takes the place of g.",
+        "Weights along the input (a) and read-outs along c (z) feed each other, as in a mode, with G in place of g.",
         {
             n.u: n.r * spread * carried,
             n.G_of(n.u): sp.simplify(gain.subs(entries)),
@@ -232,7 +232,7 @@ def _two_layers(chain: Chain, loss: str) -> None:
 
     chain.add(
         GENERAL,
-        "Again a hyperbolic clock: the mode equation with G for g. For K = 2 it is that of the binary loss.",
+        "Again a hyperbolic clock: the mode equation with G for g. For K = 2 it is the equation of the binary loss.",
         {
             n.kappa: n.r * spread * sp.sqrt(n.M_plus) * sp.sqrt(n.M_minus) / 2,
             n.du_dt: 2 * n.p * n.r * chain.known(n.G_of(n.u)) * root,

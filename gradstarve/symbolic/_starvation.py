@@ -1,7 +1,7 @@
-"""Gradient starvation: feature 1 on every sample, feature 2 on some of them, and what the second is left with.
+"""Gradient starvation: feature 1 on every sample, feature 2 on some of them, and how far the second feature is learnt.
 
 From the network and the loss to the pair of equations (10.1), for a linear read-out and, with one path of N layers for
-each feature, at any depth. What follows from the pair for each loss, (10.2) to (10.5), stands here too.
+each feature, at any depth; then the consequences of the pair for each loss, (10.2) to (10.5).
 Both features have norm 1.
 """
 
@@ -30,12 +30,12 @@ FIRST, SECOND = n.feature
 TIME = (n.t, n.p_one, n.p_both)
 
 EARLY: Domain = dict.fromkeys(n.feature, (sp.Rational(1, 10), sp.Rational(9, 20)))
-"""Features at which no sample has reached the hinge's margin: beyond it there is nothing to compare."""
+"""Ranges of features below the margin of the hinge loss for every sample: beyond it all rates are 0."""
 
 
 @derives(name="starvation", equation="10.1", title="Gradient starvation")
 def starvation(chain: Chain, loss: str) -> dict[str, Target]:
-    """A feature on every sample and one on some of them: what the second is left with (10.1)-(10.5)."""
+    """A feature on every sample and one on some of them: how far the second is learnt (10.1)-(10.5)."""
     _samples(chain)
     cite_loss(chain, loss)
     _pair(chain)
@@ -74,7 +74,7 @@ def _pair(chain: Chain) -> None:
 
     chain.add(
         PAIR,
-        "Steepest descent: the second feature is fed by the samples with both only, and those feed the first as well.",
+        "Steepest descent: only samples with both features drive the second one, and they drive the first one as well.",
         {**{rate: force(v) for rate, v in zip(RATES, n.feature, strict=True)}, n.q: n.p_one / n.p_both},
         verify,
         domain=EARLY,
@@ -85,7 +85,7 @@ def _pair(chain: Chain) -> None:
 def _deep_pair(chain: Chain, loss: str) -> None:
     path = while_learning(derive("depth", loss).result["du/dt"].rhs).subs(n.r, 1)
     residual = while_learning(chain.known(n.g(n.m))).subs(n.m, n.u_positive)
-    # What a path of N layers makes of the force p g(u) on its output, for a point of norm 1.
+    # The speed of a path of N layers under the force p g(u) on its output, for a point of norm 1.
     gain = sp.simplify(path / (n.p * residual))
 
     def verify(own: Known, earlier: Known) -> list[sp.Expr]:
@@ -133,7 +133,7 @@ def exponential_targets(chain: Chain) -> dict[str, Target]:
 
     chain.add(
         "orbit",
-        "Divided by each other, the two equations lose the time, and the slope depends on v2 alone.",
+        "The quotient of the two equations does not contain time, and the slope depends on v2 alone.",
         {orbit_slope: slope},
         verify_slope,
         reference="(10.2)",
@@ -142,7 +142,7 @@ def exponential_targets(chain: Chain) -> dict[str, Target]:
 
     chain.add(
         "relation",
-        "Integrated from the zero start: feature 1 grows exponentially with feature 2, so v2 only with log v1.",
+        "Integrated from the zero start: feature 1 grows exponentially with feature 2, so v2 grows only as log v1.",
         {n.feature_of[0](SECOND): relation},
         lambda own, earlier: [
             sp.diff(own(n.feature_of[0](SECOND)), SECOND) - earlier(orbit_slope),
@@ -221,7 +221,7 @@ def _two_layers(chain: Chain, slope: sp.Expr) -> None:
 
 
 def hinge_targets(chain: Chain) -> dict[str, Target]:
-    """Hinge loss: straight lines, and a second feature that stops for ever when the samples with both reach the margin."""
+    """Hinge loss: straight lines, and a second feature that stops for ever when samples with both reach the margin."""
     letters = sp.symbols("g1 g12", nonnegative=True)
 
     def speeds(known: Known, active: tuple[int, int]) -> list[sp.Expr]:
@@ -259,8 +259,8 @@ def hinge_targets(chain: Chain) -> dict[str, Target]:
 
     chain.add(
         "freeze",
-        "Both features grow in proportion to time until the samples with both reach their margin. From then on nothing "
-        "feeds feature 2, and feature 1 goes on alone until its own samples reach theirs.",
+        "Both features grow in proportion to time until the samples with both reach the margin. From then on nothing "
+        "drives feature 2, and feature 1 grows alone until its own samples reach the margin.",
         {
             n.t_freeze: freeze,
             n.t_last: last,
@@ -287,19 +287,19 @@ def _unless_positive(expression: sp.Expr) -> sp.Expr:
 
 
 def _in_signs(expression: sp.Expr) -> sp.Expr:
-    """`expression` as a product of factors whose signs show: e^v - 1 is 2 e^{v/2} sinh(v/2)."""
+    """`expression` as a product of factors with visible signs: e^v - 1 is 2 e^{v/2} sinh(v/2)."""
     half = SECOND / 2
     return sp.factor(expression).subs(sp.exp(SECOND) - 1, 2 * sp.exp(half) * sp.sinh(half))
 
 
 def _rational(expression: sp.Expr) -> sp.Expr:
-    """`expression` with e^{v1} and e^{v2/2} as letters: what then vanishes does so as a rational function."""
+    """`expression` with e^{v1} and e^{v2/2} as letters, so that it vanishes as a rational function."""
     first, second = sp.symbols("e1 e2", positive=True)
     return expression.rewrite(sp.exp).subs({FIRST: sp.log(first), SECOND: 2 * sp.log(second)})
 
 
 def cross_entropy_targets(chain: Chain) -> dict[str, Target]:
-    """Cross-entropy: two gaps that never close hold v2 between two curves, at one layer and deeper."""
+    """Cross-entropy: two differences that only grow keep v2 between two curves, with one layer and with more."""
     first, second = (rate.subs(n.p_one, n.q * n.p_both) for rate in _rates(chain.known))
     gaps = (FIRST - (1 + n.q) * SECOND, SECOND + n.q * (sp.exp(SECOND) - 1) - FIRST)
     speeds = tuple(n.rate(function) for function in n.Delta_of)
@@ -316,7 +316,7 @@ def cross_entropy_targets(chain: Chain) -> dict[str, Target]:
                 gap.subs({FIRST: 0, SECOND: 0}),
                 _unless_positive(own(speed)),
             ]
-        # Feature 2 grows at all times, so that it is positive, as the letters say.
+        # Feature 2 grows at all times, so it is positive, as the assumptions of its symbol say.
         return [*residuals, _unless_positive(_rates(earlier)[1])]
 
     chain.add(
@@ -425,13 +425,13 @@ def squared_targets(chain: Chain) -> dict[str, Target]:
     )
 
     def verify_peak(own: Known, earlier: Known) -> list[sp.Expr]:
-        # Whatever S and D are, and S is the larger.
+        # For any S > D > 0.
         slope = sp.diff(earlier(n.feature_of[1](n.t)), n.t)
         return [slope.subs(n.t, own(n.t_peak)), earlier(n.S_sum) ** 2 - earlier(n.D_root) ** 2 - 4 * n.p_one * n.p_both]
 
     chain.add(
         "unlearning",
-        "Feature 2 rises until t_peak and falls back to 0 from there: what it had learnt is taken away.",
+        "Feature 2 rises until t_peak and falls back to 0 from there: it is unlearnt.",
         {n.t_peak: 2 / n.D_root * sp.atanh(n.D_root / n.S_sum)},
         verify_peak,
         domain={n.D_root: (sp.Rational(1, 10), 1), n.S_sum: (1, 2)},

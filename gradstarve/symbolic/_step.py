@@ -30,8 +30,8 @@ TWO_SUMS = sp.sqrt((n.M_plus + n.M_minus) / 2)
 
 @derives(name="step", equation="17.2-17.5", title="Any step is two factors", dynamics=("descent",))
 def step(chain: Chain, loss: str) -> dict[str, Target]:
-    """One step of a mode for each optimiser, as two factors of M plus and M minus: a rate for each layer (17.3), a step of
-    given length (17.2), a sharpness-aware step (17.4), and for hinge loss the mean over mini-batches (17.5).
+    """One step of a mode for each optimiser, as two factors of M plus and M minus: a step size for each layer (17.3), a step
+    of given length (17.2), a sharpness-aware step (17.4), and for hinge loss the mean over mini-batches (17.5).
     """
     continue_mode(chain, loss, force=True)
     descent = derive("descent", loss)
@@ -90,8 +90,8 @@ def _layers(chain: Chain) -> None:
 
     chain.add(
         LAYERS,
-        "With a step size for each layer the weights in units of the root of theirs move as in plain descent, by the "
-        "geometric mean of the two. A neuron learns where A + Z is positive, that is for read-outs above the border.",
+        "With a step size for each layer, weights divided by the root of their step size move as in plain descent, with the "
+        "geometric mean of the two step sizes. A neuron learns if A + Z is positive: for read-outs above the border.",
         {
             **{n.A_scaled[j]: n.a[j] / sp.sqrt(n.eta_a) for j in NEURONS},
             **{n.Z_scaled[j]: n.z[j] / sp.sqrt(n.eta_z) for j in NEURONS},
@@ -126,8 +126,8 @@ def _normalised(chain: Chain) -> None:
 
     chain.add(
         NORMALISED,
-        "A step of length eta, where the class is being learnt: frequency and loss have dropped out. From a balanced start "
-        "the root R of the sum of all squared weights grows by eta a step, and there is no plateau.",
+        "A step of length eta, where the class is being learnt: it depends on neither frequency nor loss. From a balanced "
+        "start the root R of the sum of all squared weights grows by eta per step, and there is no plateau.",
         {
             n.M_plus_next: (1 + step_size) ** 2 * n.M_plus,
             n.M_minus_next: (1 - step_size) ** 2 * n.M_minus,
@@ -166,8 +166,8 @@ def _sharpness_aware(chain: Chain) -> None:
     inside = pulled.subs(n.u_moved, logit).subs(n.d, shift)
     chain.add(
         AWARE,
-        "The gradient is taken a radius uphill, where every a + z is smaller by d and every a - z larger; while no neuron "
-        "changes its activity there, and the class is being learnt.",
+        "The gradient is taken a radius uphill, where every a + z is smaller by the factor 1 - d and every a - z larger by "
+        "1 + d; while no neuron changes its activity there, and the class is being learnt.",
         {
             n.d: shift,
             n.u_moved: logit,

@@ -1,4 +1,4 @@
-"""The theorems tried against training: the catalogue, and `verify`, which runs it.
+"""The theorems tested against training: the catalogue, and `verify`, which runs it.
 
 The setting is that of arXiv:1809.06848; statements and equation numbers are this project's own.
 """

@@ -1,4 +1,4 @@
-"""The catalogue: every law that a module of `theorems/laws` declares, in the order of their equations."""
+"""The catalogue: all laws declared by the modules of `theorems/laws`, in the order of their equations."""
 
 from __future__ import annotations
 

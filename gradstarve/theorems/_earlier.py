@@ -1,4 +1,4 @@
-"""Results of an earlier `verify` in the directory that another one writes to: put aside whole, so that nothing is lost."""
+"""Results of an earlier `verify` in the output directory of a new one: they are moved aside, so that nothing is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RUN = ("key", "trials", "quick", "precision", "skipped", "environment")
 
 
 def earlier(folder: Path) -> dict[str, Any] | None:
-    """What verify.json in `folder` holds, None where there is none; `ValueError` for one that `verify` did not write."""
+    """The contents of verify.json in `folder`, None without one; `ValueError` for a file that `verify` did not write."""
     path = folder / "verify.json"
     if not path.exists():
         return None
@@ -31,7 +31,7 @@ def earlier(folder: Path) -> dict[str, Any] | None:
 
 
 def is_same_run(found: dict[str, Any], numbers: dict[str, Any]) -> bool:
-    """Whether two results are of one run: the same theorems, seed, trials, precision, versions and device."""
+    """Whether two results belong to the same run: the same theorems, seed, trials, precision, versions and device."""
     names = [[row["name"] for row in one["theorems"]] for one in (found, numbers)]
     return names[0] == names[1] and all(found.get(name) == json.loads(json.dumps(numbers[name])) for name in _RUN)
 
@@ -49,14 +49,14 @@ def put_aside(folder: Path, found: dict[str, Any]) -> Path:
 
 
 def remove_figures(folder: Path, found: dict[str, Any], kept: set[str]) -> None:
-    """Remove the figures of earlier results that have been put aside, but for those names that are `kept`."""
+    """Remove the figures of earlier results that have been put aside, except for the names in `kept`."""
     for name in own_figures(folder, found):
         if name not in kept:
             (folder / name).unlink()
 
 
 def own_figures(folder: Path, found: dict[str, Any]) -> dict[str, str]:
-    """The figures that verify.json names and that are as it wrote them, with their digests; a name is never a path."""
+    """The figures named in verify.json that are unchanged since, with their digests; a name is never a path."""
     own = {}
     for name, digest in found.get("figures", {}).items():
         path = folder / name

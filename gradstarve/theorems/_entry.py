@@ -1,4 +1,4 @@
-"""What a theorem is here: a statement with its hypotheses, a sampler that tries to break it, and a tolerance."""
+"""The type of a theorem: a statement with its hypotheses, a sampler that tries to break it, and a tolerance."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from gradstarve.problem import (
 )
 from gradstarve.special import CLOCKS, Clock
 
-# Hypotheses as predicates: what a theorem asks of a problem, in words and as a function that says whether it holds.
+# Hypotheses of a theorem, each in words and as a predicate of a problem.
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What a theorem speaks of: `data`, one `network` before training, and the `loss`, one of any kind or its name."""
+    """The subject of a theorem: `data`, one `network` before training, and the `loss`, an object or its name."""
 
     data: Dataset | ClassDataset
     network: Network
@@ -40,7 +40,7 @@ class Problem:
     def read(cls, instance: dict[str, Any]) -> Problem | None:
         """The problem of a recorded instance, to train it again; None for an instance that is not one problem.
 
-        A loss without a name of the library is read from an instance in memory; JSON has its numbers and no more.
+        A loss of the user's own is read from an instance in memory; JSON holds only its numbers.
 
         >>> instance = {"loss": "hinge", "points": [[1.0], [-1.0]], "labels": [1, -1], "weights": [0.5, 0.5],
         ...     "w": [[2.0]], "z": [1.0]}
@@ -82,7 +82,7 @@ class Problem:
     @cached_property
     def neurons(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(active [h, n], along [h], zeta [h]) of a two-layer network: which points each neuron is active on, and for
-        those that see a point, w . x/|x| along the longest point they see and z in the orientation of its class."""
+        active neurons w . x/|x| along their longest active point, and z in the orientation of its class."""
         network: Any = self.network
         data: Any = self.data
         points, labels = np.asarray(data.points), np.asarray(data.labels)
@@ -96,7 +96,7 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
-    """What has to hold, as a `statement`, and `holds(problem)`, whether it does."""
+    """A hypothesis: its `statement` in words, and the predicate `holds(problem)`."""
 
     statement: str
     holds: Callable[[Problem], bool]
@@ -158,15 +158,15 @@ NEVER_STOPS = of_losses("a clock that gets there: cross-entropy or exponential l
 
 # Entries.
 
-# Of the trials of an entry, at most this part may end without a verdict (the simulator gave up, or training ended
-# before the neuron had made up its mind); more, and the check says nothing.
+# The largest share of the trials of an entry that may end without a verdict (the simulator gave up, or training ended before
+# the fate of a neuron was decided); with more, the check fails.
 MOST_UNDECIDED = 0.1
 
 
 @dataclass(frozen=True)
 class Quote:
-    """The one number in which the claim fails: `quantity`, `when` it was read off, what the `law` says of it and what was
-    `trained`; `unit` is the difference that counts as a gap of 1.
+    """The number in which the claim fails: `quantity`, `when` it was read, its value by the `law` and the `trained` value;
+    `unit` is the difference that counts as a gap of 1.
 
     >>> quote = Quote("the logit of class +", "at t = 3", law=0.5, trained=0.25, unit=0.5)
     >>> str(quote), quote.gap
@@ -185,7 +185,7 @@ class Quote:
 
     @property
     def gap(self) -> float:
-        """|trained - law| / unit; infinite where one of the three is no finite number, or the unit is not above 0."""
+        """|trained - law| / unit; infinite if one of the three is not finite, or the unit is not above 0."""
         if not (np.isfinite([self.law, self.trained, self.unit]).all() and self.unit > 0):
             return float("inf")
         return abs(self.trained - self.law) / self.unit
@@ -196,7 +196,7 @@ class Quote:
 
 
 def apart(one: float, other: float) -> tuple[str, str]:
-    """Two numbers with so many digits, at least 4, that two digits of their difference are seen.
+    """Two numbers as text, with enough digits, at least 4, to show two digits of their difference.
 
     >>> apart(0.5, 2.0), apart(1.0, 1.0000123), apart(3.0, 3.0)
     (('0.5', '2'), ('1', '1.000012'), ('3', '3'))
@@ -211,10 +211,10 @@ def apart(one: float, other: float) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Counterexample:
-    """What happens without one hypothesis: the claim fails by `gap`, where the entry allows `tolerance`.
+    """An instance without one hypothesis: the claim fails by `gap`, although the entry allows only `tolerance`.
 
-    `dropped`: the hypothesis left out, in words; `failure`: one sentence with the numbers; `numbers`: the instance;
-    `quote`: the number in which it fails. `of` makes one whose sentence and gap are those of its quote.
+    `dropped`: the dropped hypothesis, in words; `failure`: one sentence with the numbers; `numbers`: the instance;
+    `quote`: the number in which the claim fails. `of` makes a counterexample with the sentence and the gap of its quote.
     """
 
     dropped: str
@@ -228,7 +228,7 @@ class Counterexample:
     def of(
         cls, dropped: str, quote: Quote, tolerance: float, numbers: dict[str, Any], setting: str = "", rest: str = ""
     ) -> Counterexample:
-        """A counterexample that fails by the gap of its `quote`, whose sentence is `setting`, the quote, and the `rest`."""
+        """A counterexample with the gap of its `quote`; its sentence is `setting`, the quote, and the `rest`."""
         told = "; ".join(part for part in (setting, str(quote), rest) if part)
         return cls(dropped, told, quote.gap, tolerance, numbers, quote)
 
@@ -237,16 +237,16 @@ class Counterexample:
 
     @property
     def found(self) -> bool:
-        """Whether the claim does fail: the hypothesis is needed."""
+        """Whether the claim fails by more than the tolerance, so that the hypothesis is needed."""
         return bool(self.gap > self.tolerance)
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What the trials of one entry gave.
+    """The results of the trials of one entry.
 
-    - `gaps`: [trials], how far each trial is from the claim, in the units of the entry's tolerance; NaN: undecided;
-    - `groups`: [trials], what kind of trial it was (a loss, a geometry), for the figure;
+    - `gaps`: [trials], the distance of each trial from the claim, in the units of the entry's tolerance; NaN: undecided;
+    - `groups`: [trials], the kind of each trial (a loss, a geometry), for the figure;
     - `instance(i)`: every number needed to run trial i again;
     - `violations`, `undecided`: how many trials; `worst_gap` and `worst_instance`: the largest gap, and that
       trial;
@@ -268,14 +268,14 @@ class Outcome:
     _repr_html_ = fields_html
 
     def __getstate__(self) -> dict[str, Any]:
-        # `instance` reads the arrays of a sampler: its answers are pickled instead.
+        # `instance` is a closure over the arrays of a sampler: its results are pickled instead.
         records = self.instance
         if not isinstance(records, TrialRecords):
             records = TrialRecords(map(self.instance, range(self.trials)))
         return {**self.__dict__, "instance": records}
 
     def judged(self, tolerance: float) -> Outcome:
-        """The same trials held to another tolerance."""
+        """The same trials judged by another tolerance."""
         return replace(self, tolerance=tolerance, violations=int(np.sum(self.gaps > tolerance)))
 
     @property
@@ -287,22 +287,23 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Theorem:
-    """One statement of the theory and the way to try it.
+    """One statement of the theory and the way to test it.
 
     - `name`: kebab-case; `equation`: this project's own number; `title` and `claim`: in plain language;
     - `formula`: the claim as displayed mathematics: LaTeX without dollar signs, of amsmath what latex2mathml knows (`split`
       in place of `aligned`); symbols as in the docstrings, those of one class in its orientation;
-    - `hypotheses`: what has to hold, each with a predicate where one problem can tell;
-    - `tolerance` and `why_tolerance`: what gap counts as agreement, and why that one;
+    - `hypotheses`: in words, or as a `Hypothesis` with a predicate if a single problem decides;
+    - `tolerance` and `why_tolerance`: the largest gap that counts as agreement, and its reason;
     - `checked_with`: the independent simulator;
     - `check(key, trials)`: sample at least `trials` instances within the hypotheses and measure the gap of each;
     - `power`: for a claim about frequencies, its level and how surely it rejects a constant that is 2 % off;
-    - `necessity`: for hypotheses that matter, `f(key)` that drops it and gives one counterexample, if its draw is one;
-    - `no_drop`: for an entry without one, why no hypothesis can be dropped: it has one of the two;
+    - `necessity`: for each hypothesis that matters, `f(key)`, which drops it and returns a counterexample, if its draw is
+      one;
+    - `no_drop`: for an entry without `necessity`, why no hypothesis can be dropped; an entry has one of the two;
     - `figure(outcome, ax)`: draws the outcome on Matplotlib axes;
-    - `single_tolerance`: what counts as agreement when everything is run in float32, if more than `tolerance`; None for a
-      statement about numbers that float32 does not have;
-    - `default_trials`, `quick_trials`: what `verify` runs when not told otherwise, and when told to be quick;
+    - `single_tolerance`: the tolerance if everything is run in float32, if larger than `tolerance`; None for a
+      statement about numbers that float32 cannot represent;
+    - `default_trials`, `quick_trials`: the number of trials in `verify`, by default and with `quick`;
     - `losses`, `dynamics`: the names of the losses and of the dynamics ("flow", "descent", "sgd") that the law holds for.
     """
 
@@ -340,15 +341,15 @@ class Theorem:
         return super().__reduce__()
 
     def tolerance_in(self, precision: str) -> float:
-        """What counts as agreement when everything is run in that precision, "float64" or "float32"."""
+        """The tolerance if everything is run in `precision`, "float64" or "float32"."""
         if precision == "float32" and self.single_tolerance is not None:
             return max(self.single_tolerance, self.tolerance)
         return self.tolerance
 
     def counterexamples(self, key: Any) -> tuple[Counterexample, ...]:
-        """What each hypothesis in `necessity` is needed for, of up to four draws: the first for which the claim fails.
+        """A counterexample for each hypothesis in `necessity`: the first one of up to four draws for which the claim fails.
 
-        One draw may be too close to the hypothesis to tell; for a claim that needs no such hypothesis, none fails.
+        A single draw may be too close to the hypothesis; without the need for a hypothesis, no draw fails.
         """
         found = []
         for i, drop in enumerate(self.necessity):
@@ -360,19 +361,19 @@ class Theorem:
         return tuple(found)
 
     def broken(self, problem: Problem) -> list[str]:
-        """The hypotheses that do not hold for a problem, among those that it can be asked."""
+        """The hypotheses with a predicate that do not hold for a problem."""
         return [str(h) for h in self.hypotheses if isinstance(h, Hypothesis) and not h.holds(problem)]
 
 
 def _of_catalogue(name: str) -> Theorem:
-    """The entry of that name: an entry is made of functions, and pickles by its name."""
+    """The entry called `name`: an entry holds functions, so it is pickled by its name."""
     from gradstarve.theorems._catalogue import CATALOGUE
 
     return CATALOGUE[name]
 
 
 class TrialRecords(list):
-    """The numbers of every trial, written out; called with a trial it gives those of that one, as `Outcome.instance`."""
+    """The numbers of every trial as a list; called with the number of a trial, it acts as `Outcome.instance`."""
 
     def __call__(self, trial: int) -> dict[str, Any]:
         return self[trial]
@@ -432,8 +433,8 @@ class TrialLog:
 
 
 def plain(value: Any) -> Any:
-    """Arrays as nested lists of Python numbers, inside dicts, lists and tuples: what JSON can hold. A loss is its name and
-    its numbers."""
+    """`value` in JSON types: arrays as nested lists of Python numbers, also inside dicts, lists and tuples; a loss as its
+    name and its numbers."""
     if isinstance(value, Loss):
         value = {"name": value.name, **{field.name: getattr(value, field.name) for field in fields(value)}}
     if isinstance(value, dict):
@@ -445,17 +446,17 @@ def plain(value: Any) -> Any:
     return np.asarray(value).tolist()
 
 
-# The pictures of the catalogue: how far from the claim the trials are, against the tolerance.
+# The default figure: a histogram of the gaps of the trials, and the tolerance.
 
 COLOURS = FILLS  # black is kept for the law and for the tolerance
-_FLOOR = 1e-17  # where gaps of exactly zero are drawn
+_FLOOR = 1e-17  # the place of gaps of exactly zero
 
 
 def draw_gaps(outcome: Outcome, ax: Any, xlabel: str = "gap between law and simulation (relative)") -> None:
     """A stacked histogram of log10(gap), one colour per group of trials, and the tolerance as a dashed line.
 
-    `outcome`: of one entry; `ax`: Matplotlib axes; `xlabel`: what a gap is. The `figure` of `register` is this function
-    or one of your own.
+    `outcome`: of one entry; `ax`: Matplotlib axes; `xlabel`: the meaning of the gap. The `figure` of `register` is this
+    function or your own.
 
     >>> from matplotlib.figure import Figure
     >>> from gradstarve.theorems import verify
@@ -487,5 +488,5 @@ def draw_gaps(outcome: Outcome, ax: Any, xlabel: str = "gap between law and simu
     ax.set_ylabel("trials")
     ax.yaxis.get_major_locator().set_params(integer=True)
     columns = 5 if sum(map(len, names)) < 50 else 3
-    # Under the axes, where it hides neither the trials nor the tolerance.
+    # The legend is under the axes, where it hides neither the trials nor the tolerance.
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)

@@ -1,7 +1,7 @@
-"""How an entry draws its law: lines from the formula, trained trials as markers, the counterexample in red, a strip of gaps.
+"""The figure of a law: lines from the formula, trained trials as markers, the counterexample in red, a strip of gaps.
 
-A declared entry gives two functions of a recorded trial: `marks`, where training was, and `law`, what the formula says
-between. `of_solution` reads both from any trial that is one problem of `theory.solve`.
+A declared entry gives two functions of a recorded trial: `marks`, the trained values, and `law`, the values of the formula
+in between. `of_solution` reads both from any trial that is one problem of `theory.solve`.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ from gradstarve.theorems._formulas import RESIDUALS, mode_curve
 from gradstarve.theorems._sampling import BATCH
 
 Marks = tuple[Any, Any]
-"""Places across and the trained numbers there, [k] each."""
+"""(x, trained values), [k] each."""
 Drawn = tuple[dict[str, Any], np.ndarray, np.ndarray]
-"""A trial, its places across, and the trained numbers there."""
+"""A trial, its x, and the trained values there."""
 Name = tuple[float, float, str, str]
-"""Where a line is named: x, y, the name and its colour."""
+"""The name of a line: x, y, the text and its colour."""
 
 _WITHOUT = COLOURS[1]
 _GROUPS = (COLOURS[0], COLOURS[2], COLOURS[3], COLOURS[4])  # vermillion is kept for counterexamples
 _SIGNS = "osD^"
-_MOST = 24  # trials of a group that are looked at for the ones to draw
+_MOST = 24  # trials of a group from which those to draw are chosen
 _DENSE = 240
-_FLOOR = 1e-17  # where gaps of exactly zero are drawn
+_FLOOR = 1e-17  # the place of gaps of exactly zero
 
 
 @dataclass(frozen=True)
 class LawFigure:
     """The figure of a law, the `figure` of `register`: called with an outcome, axes, and counterexamples if there are any.
 
-    - `marks(trial)`: where the training of a recorded trial was: places across and trained numbers, [k] each, or None for a
-      trial that is not to be drawn; nor is one without the numbers that `marks` asks for. A trial is its recorded numbers,
+    - `marks(trial)`: the training of a recorded trial as (x, trained values), [k] each, or None for a trial that is not
+      drawn; a trial without the numbers that `marks` reads is not drawn either. A trial is its recorded numbers,
       its "group", and its rows of the arrays in `extra`;
-    - `law(trial, x)`: what the formula says at the places `x`, for the same trial;
-    - `across`, `up`: names of the two axes, words before symbols;
+    - `law(trial, x)`: the values of the formula at `x`, for the same trial;
+    - `across`, `up`: names of the x and y axes, words before symbols;
     - `each`: how many trials of a group get a line, by default four in all; `groups`: how many groups are drawn;
-    - `one_line`: all trials of a group share one law: its line is drawn once, and every trial is marked;
-    - `parts(trial)`: several curves of one trial by name, each as a trial of its own; they take the place of the groups;
-    - `label(trial)`: what the line of a trial is called; without it a line has the name of its group;
+    - `one_line`: whether all trials of a group share one law: its line is drawn once, and every trial is marked;
+    - `parts(trial)`: several curves of one trial by name, each drawn as a separate trial, in place of the groups;
+    - `label(trial)`: the label of the line of a trial, by default the name of its group;
     - `span`: the two ends of the lines, if not those of the marks;
-    - `dense`: at how many places the law is asked for;
-    - `xscale`, `yscale`, `xlim`, `ylim`: of the axes; `gap`: what the gap is, under the strip;
-    - `behind(ax)`: draws what else belongs on the axes, such as a region;
-    - `without(numbers)`: (x, trained, x_law, law) of a counterexample, or None; by default `marks`, and the law as recorded.
+    - `dense`: the number of points of a line;
+    - `xscale`, `yscale`, `xlim`, `ylim`: of the axes; `gap`: the label of the gap, under the strip;
+    - `behind(ax)`: draws further objects on the axes, such as a region;
+    - `without(numbers)`: (x, trained, x_law, law) of a counterexample, or None; by default `marks` and the recorded law.
 
-    The axes are divided: the law, and a strip below with the gap of every trial, and the tolerance.
+    The axes are divided: the law above, and a strip below with the gap of every trial and the tolerance.
 
     >>> import numpy as np
     >>> from matplotlib.figure import Figure
@@ -138,7 +138,7 @@ class LawFigure:
         try:
             parts = self.parts(trial) if self.parts else {name: trial}
             marks = {part: (one, self.marks(one)) for part, one in parts.items()}
-        except KeyError:  # an outcome that was read or made up, without what the draw keeps for the figure
+        except KeyError:  # an outcome without the numbers that the draw records for the figure
             return {}
         return {part: (one, of) for part, (one, of) in marks.items() if of is not None}
 
@@ -185,7 +185,7 @@ class LawFigure:
         return True
 
     def _recorded(self, numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any] | None:
-        """Both sides of a counterexample that records its "law" in the form of what was "trained"."""
+        """Both curves of a counterexample that records "law" in the same form as "trained"."""
         if self.parts is not None:
             numbers = next(iter(self.parts(numbers).values()))
         numbers = {**numbers, "off": np.asarray(numbers["trained"], float) - np.asarray(numbers["law"], float)}
@@ -194,7 +194,7 @@ class LawFigure:
 
 
 def places(x: Any, scale: str, count: int = _DENSE) -> np.ndarray:
-    """Where a line through the marks `x` is drawn, from the first of them, or from 0, to the last."""
+    """The x of a line through the marks `x`, from the first of them, or from 0, to the last."""
     x = np.asarray(x, float)
     if scale == "log":
         some = x[x > 0]
@@ -207,7 +207,7 @@ def draw_strip(outcome: Outcome, ax: Any, gap: str, colours: dict[str, str]) -> 
     decided = ~np.isnan(outcome.gaps)
     logs = np.log10(np.clip(outcome.gaps[decided], _FLOOR, 1e3))
     limit = np.log10(outcome.tolerance)
-    # Up and down in turn: dots of one gap lie beside each other, and the same run gives the same picture.
+    # Alternately up and down, so that dots of equal gaps do not overlap, and the same run gives the same picture.
     height = (np.arange(logs.size) * 0.618034) % 1
     shade = [colours.get(name, style.GUIDE) for name in outcome.groups[decided].tolist()]
     ax.scatter(logs, height, s=7, c=shade, alpha=0.75, linewidths=0)
@@ -223,7 +223,7 @@ def draw_strip(outcome: Outcome, ax: Any, gap: str, colours: dict[str, str]) -> 
 
 
 def _strip_below(ax: Any) -> Any:
-    """New axes under `ax`, which is made as much lower; None where the axes do not stand in a grid."""
+    """New axes under `ax`, which shrinks to make room; None if the axes are not in a grid."""
     spot = ax.get_subplotspec()
     if spot is None:
         return None
@@ -239,13 +239,13 @@ def _scaled(values: np.ndarray, scale: str) -> np.ndarray:
 
 
 def _at_share(values: np.ndarray, share: float) -> int:
-    """The first place at which a line has made that share of its way."""
+    """The first index at which a line has made the given share of its change."""
     way = np.abs(values - values[0])
     return int(np.argmax(way >= share * way.max()))
 
 
 def _name_lines(ax: Any, labels: list[Name]) -> None:
-    """The names beside the lines, with a rim of the paper's colour."""
+    """The names beside the lines, with an outline in the background colour."""
     from matplotlib.patheffects import withStroke
 
     for x, y, text, colour in labels:
@@ -258,7 +258,7 @@ def _name_lines(ax: Any, labels: list[Name]) -> None:
 
 
 def _legend(ax: Any, failed: Counterexample | None) -> None:
-    """Under the axes, on the left."""
+    """The legend, under the axes on the left."""
     from matplotlib.lines import Line2D
 
     line: dict[str, Any] = {"color": style.foreground(), "linewidth": 1.6}
@@ -271,7 +271,7 @@ def _legend(ax: Any, failed: Counterexample | None) -> None:
     ax.legend(handles=handles, bbox_to_anchor=(-0.12, -1.5), ncols=3, columnspacing=1.2, **look)
 
 
-# Trials that are one problem: which class, in which time, and what theory.solve says between the records.
+# Trials that are one problem: the class to draw, its time, and `theory.solve` between the records.
 
 
 @dataclass(frozen=True)
@@ -293,7 +293,7 @@ class _Run:
 
     @property
     def orthogonal(self) -> bool:
-        """Whether no point of the other class has anything in common with this one, so that neurons that leave are dead."""
+        """Whether all points of the other class are orthogonal to this one, so that neurons that leave are dead."""
         points: Any = np.asarray(self.problem.data.points)
         others = np.asarray(self.problem.data.labels) != self.label  # pyright: ignore[reportAttributeAccessIssue]
         return bool(np.all(np.abs(points[others] @ points[self.point]) < 1e-9 * self.norm**2))
@@ -321,7 +321,7 @@ def read_run(trial: dict[str, Any], label: int | float | None = None) -> _Run | 
     if trained.shape[-1] != labels.size or trained.shape[0] != times.size:
         return None
     firsts = [int(np.flatnonzero(labels == y)[0]) for y in np.unique(labels)[::-1]]
-    # Of a counterexample the class that is further from its law.
+    # For a counterexample, the class that is further from its law.
     shown = _by_points(trial["off"], labels) if "off" in trial else error(labels * trained)
     size = np.abs(shown).max(0) if "off" in trial else np.ptp(shown, axis=0)
     point = max(firsts, key=lambda i: float(size[i])) if label is None else int(np.flatnonzero(labels == label)[0])
@@ -338,7 +338,7 @@ def _by_points(logits: Any, labels: np.ndarray) -> np.ndarray:
 
 
 def error(margin: Any) -> np.ndarray:
-    """The probability that is given to the wrong label, 1/(1 + e^m)."""
+    """The probability of the wrong label, 1/(1 + e^m)."""
     return expit(-np.asarray(margin, float))
 
 
@@ -357,13 +357,13 @@ def solution_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     if run.step is None and (run.orthogonal or np.all((a == 0) | (zeta > -a))):
         return mode_curve(residual_of(run.problem.loss), run.norm, a, zeta, x)
     data, network, loss = run.problem.data, run.problem.network, run.problem.loss
-    solve: Any = theory.solve  # which kind of data and network belong together is not seen by their types
+    solve: Any = theory.solve  # the types do not show which kinds of data and network belong together
     if run.step is not None:
         numbers = {name: trial[name] for name in _NUMBERS if name in trial}
         dynamics = GradientDescent(**numbers, nesterov=bool(trial.get("nesterov", False)))
         law: Any = solve(data, network, loss, dynamics)
         return run.label * np.asarray(law.logits(np.rint(x / run.rate / run.step).astype(int)))[:, run.point]
-    # As many networks and times as in a batch, for which the law is compiled already.
+    # As many networks and times as in a batch, so that the compiled law is used again.
     crowd: Any = jax.tree.map(lambda leaf: jnp.asarray(np.stack([np.asarray(leaf)] * BATCH)), network)
     law = solve(data, crowd, loss)
     count = run.times.size
@@ -373,7 +373,7 @@ def solution_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
 
 
 def residual_of(loss: Any) -> Callable[[Any], Any]:
-    """g of a named loss in NumPy, of any other as it computes it."""
+    """g of a named loss in NumPy; for any other loss its own `residual`."""
     return RESIDUALS[loss] if isinstance(loss, str) else lambda u: np.asarray(loss.residual(jnp.asarray(u)))
 
 
@@ -383,8 +383,8 @@ _NUMBERS = ("step_size", "momentum", "weight_decay")
 def of_solution(up: str = ERROR, shown: Callable[[Any], Any] | None = None, **more: Any) -> LawFigure:
     """The figure of a law whose trials are problems of `theory.solve`: one class over 2 p r t.
 
-    `up` is `ERROR`, for its error, or `MARGIN`, for its margin, or another name of what `shown` makes of the margin; `more`
-    are other fields of the figure.
+    `up` is `ERROR`, for the error, or `MARGIN`, for the margin, or the name of `shown(margin)`; `more` are other fields of
+    the figure.
     """
     shown = shown or (error if up == ERROR else np.asarray)
 
@@ -402,7 +402,7 @@ def of_solution(up: str = ERROR, shown: Callable[[Any], Any] | None = None, **mo
 
 
 def diagonal(across: str, up: str, **more: Any) -> LawFigure:
-    """The figure of a law of one or several numbers a trial: "trained" over "law", and the line on which they agree."""
+    """The figure of a law of one or several numbers per trial: "trained" over "law", and the diagonal."""
 
     def marks(trial: dict[str, Any]) -> Marks:
         return np.reshape(trial["law"], -1), np.reshape(trial["trained"], -1)

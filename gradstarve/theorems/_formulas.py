@@ -1,6 +1,6 @@
-"""The residuals of the named losses in plain NumPy, from their definitions: laws are not tried with those of the library.
+"""The residuals of the named losses in plain NumPy, from their definitions, independent of the library's own.
 
-Whether a loss stops at a margin, pulls back or comes to rest, a draw asks the `Loss`, which states these facts.
+Facts such as whether a loss stops at a margin, pulls back or comes to rest are read from the `Loss`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SMOOTH = ("cross-entropy", "exponential", "squared")
 
 
 def steepest(loss: str, margin: np.ndarray) -> Any:
-    """A bound on g and |g'| while margins rise from `margin`: 1, and more for a loss of which g is unbounded below 0.
+    """A bound on g and |g'| while margins rise from `margin`: 1, or more for a loss whose g is unbounded below margin 0.
 
     >>> steepest("hinge", np.array([-1.0, 1.0])), steepest("exponential", np.array([-1.0, 1.0])).round(3)
     (1.0, array([2.718, 1.   ]))
@@ -41,7 +41,7 @@ def steepest(loss: str, margin: np.ndarray) -> Any:
     return RESIDUALS[loss](np.minimum(margin, 0)) if as_loss(loss).offset == 0 else 1.0
 
 
-# Curves in plain NumPy, as accurate as a picture needs: no compiler is waited for.
+# Curves in plain NumPy, as accurate as a figure needs, without compilation.
 
 _FINE = 4000
 
@@ -55,7 +55,7 @@ def mode_curve(residual: Callable[[Any], Any], norm: float, a: np.ndarray, zeta:
     >>> round(float(mode_curve(RESIDUALS["hinge"], 1.0, np.array([0.1]), np.array([0.1]), np.array([2.0]))[0]), 3)
     0.074
     """
-    with np.errstate(all="ignore"):  # beyond the largest float, which is later than any tau
+    with np.errstate(all="ignore"):  # overflow means later than any tau
         leaves = np.where(zeta < -a, np.arctanh(a / np.maximum(np.abs(zeta), 1e-300)), np.inf)
         for reach in 2.0 ** np.arange(8):
             s = np.linspace(0, reach, _FINE)[:, None]
@@ -68,14 +68,14 @@ def mode_curve(residual: Callable[[Any], Any], norm: float, a: np.ndarray, zeta:
 
 
 def time_along(place: np.ndarray, slowness: np.ndarray) -> np.ndarray:
-    """The integral of dt/dplace from the first place on; infinite from where nothing moves on."""
+    """The integral of dt/dplace from the first place on; infinite from the first place that is never left."""
     good = np.isfinite(slowness) & (slowness >= 0)
     each = np.where(good[1:] & good[:-1], np.diff(place) * (slowness[1:] + slowness[:-1]) / 2, np.inf)
     return np.concatenate([[0.0], np.cumsum(each)])
 
 
 def read_off(times: np.ndarray, found: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """`values` at the times `found`, between them, and from the last finite one on the last value."""
+    """`values`, known at the times `found`, interpolated at `times`; constant after the last finite time."""
     moving = np.isfinite(found) & np.isfinite(values)
     return np.interp(times, found[moving], values[moving])
 

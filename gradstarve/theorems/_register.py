@@ -1,7 +1,7 @@
-"""How a law is declared: `@register(...)` on the function that draws its trials, and the one loop that runs them.
+"""The declaration of a law, `@register(...)` on the function that draws its trials, and the one loop that runs them.
 
-A declaration is what the law says, what its batches are drawn with (`rounds`), and how the same draw is called without a
-hypothesis (`drops`). The draw gives the `Trials` of one batch; this module makes outcomes and counterexamples of them.
+A declaration states the law, the keywords of its batches (`rounds`), and the keywords of the same draw without a
+hypothesis (`drops`). The draw returns the `Trials` of one batch, and this module makes outcomes and counterexamples of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Rounds = Sequence[dict[str, Any]] | Callable[[int], dict[str, Any]]
 
 
 def _nowhere(i: int) -> dict[str, Any]:
-    """No numbers beside those of trial i."""
+    """No numbers in addition to those of trial i."""
     return {}
 
 
@@ -38,16 +38,16 @@ def _nowhere(i: int) -> dict[str, Any]:
 class Trials:
     """One batch of trials, as the draw of a law returns it to `register`; b is the number of trials.
 
-    - `gaps`: [b], how far each trial is from the claim, in the units of the entry's tolerance;
+    - `gaps`: [b], the distance of each trial from the claim, in the units of the entry's tolerance;
     - `numbers(i)`: everything needed to run trial i again, as a dict;
     - `lost`: [b], or one bool for all: trials without a verdict;
-    - `group`: what kind of trials these are, one name or [b] names; the figure has a colour for each;
+    - `group`: the kind of these trials, one name or [b] names; the figure has a colour for each;
     - `quote(i)`: the number in which trial i is furthest from the claim, for counterexamples;
-    - `place(i)`: numbers of a counterexample beside those of its trial: where in the trial the claim fails;
+    - `place(i)`: further numbers of a counterexample: where in the trial the claim fails;
     - `setting`, `rest`: texts before and after the quote of a counterexample, or functions of i that return them;
     - `extra`: for the figure and the report: arrays are joined along their first axis, numbers are added.
 
-    `compared` makes them from what was trained and what the law says.
+    `compared` makes `Trials` from trained values and those of the law.
 
     >>> trials = Trials([1e-12, 3e-9, np.nan], lambda i: {"seed": i}, lost=[False, False, True])
     >>> trials.worst(), trials.numbers(trials.worst()), trials.raised(1e-10).gaps
@@ -90,9 +90,9 @@ def compared(
 ) -> Trials:
     """Trials whose gap is the largest judge(trained - law) / unit over all axes but the first; the three broadcast.
 
-    `judge` says what counts of the difference: by default its size, `np.positive` where the law is an upper bound and
-    `np.negative` where it is a lower one. `quantity` and `when` tell the number quoted: texts, or functions of its place
-    (trial, and the indices of the other axes), and `axes` names those of the other axes that a counterexample has to record.
+    `judge` maps the difference to a gap: by default `np.abs`; use `np.positive` if the law is an upper bound and
+    `np.negative` if it is a lower bound. `quantity` and `when` describe the quoted number: texts, or functions of its index
+    (trial, and the indices of the other axes); `axes` names those other axes that a counterexample records.
 
     >>> trained, law = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 2.0], [3.0, 3.5]])
     >>> found = compared(trained, law, 1.0, lambda i: {}, quantity="u", when=lambda i, k: f"at t = {k}")
@@ -119,7 +119,7 @@ def at_time(times: Any) -> Callable[..., str]:
 
 
 def recorded(data: Any, loss: Any, network: Any, each: dict[str, Any] | None = None, **same: Any) -> Callable[[int], dict]:
-    """`numbers` of trials that are networks [b]: data, loss and network, `each` [b, ...] at i, and the `same` for all."""
+    """`numbers` of trials that are networks [b]: data, loss, network i, the entries i of `each` [b, ...], and `same`."""
     return lambda i: record(data, loss, network, i, **same, **{name: value[i] for name, value in (each or {}).items()})
 
 
@@ -129,11 +129,11 @@ def _text(text: Text, *place: int) -> str:
 
 @dataclass(frozen=True)
 class Drop:
-    """A hypothesis left out, in `words`, and `how` the trials are drawn without it.
+    """A dropped hypothesis, in `words`, and `how` the trials are drawn without it.
 
-    `how`: keywords for the entry's own draw, or a function of its own, of (rng) or of (key), that returns `Trials` with
-    quotes. `setting` and `rest` are the texts before and after the quote; without them those of the trials are used. The
-    largest gap of these trials is the counterexample; `verify` says whether it is larger than the tolerance.
+    `how`: keywords for the draw of the entry, or another function, of (rng) or of (key), that returns `Trials` with
+    quotes. `setting` and `rest`: the texts before and after the quote, by default those of the trials. The trial with the
+    largest gap is the counterexample; `verify` checks that it exceeds the tolerance.
 
     >>> Drop("a small step", {"step_size": 3.0}, rest="the loss rises").how
     {'step_size': 3.0}
@@ -155,17 +155,16 @@ def register(
     details: dict[str, Any] | None = None,
     **entry: Any,
 ) -> Callable[[_Function], _Function]:
-    """Declare a law: put its entry, which the decorated function tries, into the catalogue.
+    """Declare a law: add the entry that the decorated function tests to the catalogue.
 
-    The function draws and trains one batch, `(rng, **keywords) -> Trials` (or several `Trials`, in a list). One whose first
-    argument is called `key` is a whole check, `(key, trials) -> Outcome`, for claims that are not made batch by batch.
-    Returned as it is.
+    The function draws and trains one batch, `(rng, **keywords) -> Trials` (or a list of `Trials`). A function whose first
+    argument is called `key` is a whole check, `(key, trials) -> Outcome`, for claims that are not tested batch by batch.
+    The decorator returns the function unchanged.
 
     - `entry`: the fields of `Theorem`. `name`, `equation`, `title`, `losses` and `dynamics` have to be literals: the
       command line, the README and the documentation read them without running the module;
-    - `rounds`: with which keywords the k-th batch is drawn: a sequence, which is gone through again and again, or a
-      function of k;
-    - `batch`: how many trials a batch has;
+    - `rounds`: the keywords of the k-th batch: a sequence, which is repeated cyclically, or a function of k;
+    - `batch`: the number of trials of a batch;
     - `drops`: the hypotheses that matter, each a `Drop` or a function `f(key)` that returns a `Counterexample`;
     - `details`: numbers for the report that are the same for all batches.
 
@@ -210,7 +209,7 @@ def _check(draw: Callable[..., Any], rounds: Any, batch: int, tolerance: float, 
 
 
 def drawn(draw: Callable[..., Any], rounds: Rounds, key: Any, trials: int, batch: int = BATCH) -> Iterator[Trials]:
-    """The trials of as many batches as `trials` need, each drawn with the keywords of its round."""
+    """The batches of at least `trials` trials in total, each drawn with the keywords of its round."""
     for k, rng in enumerate(generators(key, trials, batch)):
         how: Any = rounds(k) if callable(rounds) else rounds[k % len(rounds)]
         found = draw(rng, **how)
@@ -232,7 +231,7 @@ def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _without(drop: Drop, draw: Callable[..., Any], tolerance: float) -> Callable[[Any], Counterexample]:
-    """What gives the counterexample of a `drop`: the worst trial of one batch, and the number in which it fails."""
+    """A function of a key that returns the counterexample of `drop`: the worst trial of one batch, with its quote."""
 
     def counterexample(key: Any) -> Counterexample:
         if isinstance(drop.how, dict):

@@ -1,8 +1,8 @@
-"""Problems to try the theorems on: random geometry, frequencies, norms, widths and scales, with edge cases on purpose.
+"""Random problems for the theorems: geometry, frequencies, norms, widths and scales, with edge cases on purpose.
 
 All problems have the same shapes, because compiling a simulator costs more than running it: networks narrower than
 `WIDTH` are padded with neurons of zero weights, which never move, and classes have `PER_CLASS` points, which may be one
-point repeated with different weights. Draws are NumPy's, seeded by the JAX key, so that sampling compiles nothing.
+point repeated with different weights. NumPy makes the draws, seeded by the JAX key, so that sampling compiles nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def generator(key: Any) -> np.random.Generator:
 
 
 def generators(key: Any, trials: int, batch: int = BATCH) -> list[np.random.Generator]:
-    """One generator a batch, for as many batches as `trials` need; a longer run repeats and extends a shorter one."""
+    """One generator for each batch, enough for `trials` trials; a longer run repeats and extends a shorter one."""
     if trials < 1:
         raise ValueError(f"trials must be >= 1, got {trials}")
     return [generator(jax.random.fold_in(key, k)) for k in range(-(-trials // batch))]
@@ -72,7 +72,7 @@ class Geometry:
 
     @property
     def pace(self) -> float:
-        """The geometric mean of the two rates, which a time is measured by."""
+        """The geometric mean of the two rates, the unit of 1/time."""
         return float(np.sqrt(np.prod(self.rates)))
 
 
@@ -120,7 +120,7 @@ def cone_data(
 
 
 def any_data(rng: np.random.Generator) -> Dataset:
-    """Gaussian points with random labels and weights: nothing separates them in particular."""
+    """Gaussian points with random labels and weights, without any geometric hypothesis."""
     count = 2 * PER_CLASS
     weights = rng.uniform(0.1, 1, count)
     points = rng.normal(size=(count, DIM)) * log_uniform(rng, 0.2, 3)
@@ -159,12 +159,12 @@ class ExclusiveInit:
         return ExclusiveInit(self.home, self.a * shrink, self.zeta * shrink)
 
     def without_edge_cases(self) -> ExclusiveInit:
-        """Without the edge cases at the front (others take their places): for counterexamples whose numbers are read."""
+        """The neurons with the edge cases at the front replaced by others, for counterexamples that people read."""
         rows = _EDGES + np.arange(len(self.home)) % (len(self.home) - _EDGES)
         return ExclusiveInit(self.home[rows], self.a[rows], self.zeta[rows])
 
     def scale(self, geometry: Geometry) -> np.ndarray:
-        """r sum_j (a_j^2 + z_j^2)/2 over all neurons with the larger r, [b]: what a logit is measured against.
+        """r sum_j (a_j^2 + z_j^2)/2 over all neurons with the larger r, [b]: the unit of logits.
 
         It is at least kappa, so that an error d in the clock's angle moves u by less than d times (scale + |u|).
         """
@@ -178,7 +178,7 @@ class ExclusiveInit:
         w = self.a[..., None] * own
         span = plus[None] if antipodal else np.linalg.qr(geometry.axes.T)[0].T
         if not antipodal:
-            # Away from the other class, or off its edge by more than rounding once a tiny start has grown to order 1.
+            # Away from the other class, or off its edge by more than the rounding of a tiny start grown to order 1.
             other = np.where(self.home[..., None] > 0, minus, plus)
             other = other - (plus @ minus) * own
             far = np.where(rng.uniform(size=self.a.shape) < 0.8, 1, 1e-4)
@@ -199,13 +199,13 @@ def exclusive_start(
     crowd: bool = False,
     wrong_sign_learners: float = 0.0,
 ) -> ExclusiveInit:
-    """Neurons of widths 1 to `WIDTH`, scales log-uniform from `low` to `high`, a part `wrong_signs` with zeta < 0.
+    """Neurons of widths 1 to `WIDTH`, scales log-uniform from `low` to `high`, a share `wrong_signs` with zeta < 0.
 
     The first networks of a batch are edge cases: exactly balanced (zeta = a), a start of 1e-6, one neuron alone, a
-    read-out of zero, everything in one class. A part `wrong_sign_learners` has -a < zeta < 0: these neurons learn all the
-    same. With wrong signs also a neuron on either side of the stable manifold z = -a, at a relative distance d = 1e-3
-    (rounding grows by 1/d there, and on the manifold it decides); with `crowd` all neurons of the first two networks leave
-    their class.
+    read-out of zero, everything in one class. A share `wrong_sign_learners` has -a < zeta < 0: these neurons learn
+    nevertheless. With wrong signs there is also a neuron on each side of the stable manifold z = -a, at a relative distance
+    d = 1e-3 (rounding grows by 1/d there, and decides on the manifold); with `crowd` all neurons of the first two networks
+    leave their class.
     """
     shape = (batch, WIDTH)
     scale = log_uniform(rng, low, high, (batch, 1))
@@ -239,9 +239,9 @@ def pick(network: Network, index: int) -> dict[str, Any]:
 def named(module: Any) -> dict[str, Any]:
     """The fields of a dataset or network by name, arrays as NumPy's."""
     fields = {field.name: (getattr(module, field.name), field.default) for field in dataclasses.fields(module)}
-    # A number that is no array, such as a slope, is told where it is not the usual one.
-    told = {name: v for name, (v, usual) in fields.items() if v is not None and not (isinstance(v, float) and v == usual)}
-    return {name: jax.tree.map(np.asarray, value) for name, value in told.items()}
+    # A plain number, such as a slope, is recorded only if it differs from the default.
+    kept = {name: v for name, (v, usual) in fields.items() if v is not None and not (isinstance(v, float) and v == usual)}
+    return {name: jax.tree.map(np.asarray, value) for name, value in kept.items()}
 
 
 def record(data: Dataset | ClassDataset, loss: Loss | str, network: Network, index: int, **more: Any) -> dict[str, Any]:
@@ -249,7 +249,7 @@ def record(data: Dataset | ClassDataset, loss: Loss | str, network: Network, ind
     return {"loss": loss, **named(data), **pick(network, index), **more}
 
 
-# Training, as the catalogue does it: the independent simulators with one accuracy and one set of shapes.
+# Training for the catalogue: the independent simulators with one accuracy and one set of shapes.
 
 FLOW_TOLERANCE = 1e-8
 BY_FLOW = "simulate_flow: adaptive Runge-Kutta on all weights of the full network"
@@ -261,14 +261,14 @@ _MOST_STEPS = 3000
 
 
 def flow_rtol() -> float:
-    """Local error of the integrator. Crossing an activity boundary or the hinge's kink costs 10 to 1000 times as much."""
+    """The local error of the integrator. Crossing an activity boundary or a kink of hinge loss costs 10 to 1000 times it."""
     return 1e-12 if jax.config.jax_enable_x64 else 2e-6  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def train_flow(
     data: Dataset | ClassDataset, network: Network, loss: Loss | str, times: Any
 ) -> tuple[Trajectory, np.ndarray]:
-    """The flow of all weights at `times` > 0, and which networks [b] the integrator gave up on (sliding boundaries)."""
+    """The flow of all weights at `times` > 0, and which networks [b] the integrator could not follow (sliding)."""
     run = simulate_flow(
         data,
         network,
@@ -285,7 +285,8 @@ def train_flow(
 
 
 def train_exact(data: Dataset, network: TwoLayerReLU, times: Any) -> Any:
-    """The hinge flow of a batch of networks from event to event, a `HingeTrajectory`; NaN for what cannot be followed."""
+    """The hinge flow of a batch of networks from event to event, a `HingeTrajectory`; NaN where a flow cannot be
+    followed."""
     return simulate_hinge_exact(data, network, np.asarray(times, np.float64), throw=False)
 
 
@@ -311,7 +312,7 @@ def train(
     `more`: other options of `simulate`, such as `record_networks`.
     """
     if key is not None:
-        key = jax.random.key_data(key)  # plain numbers, by which a run can be known again
+        key = jax.random.key_data(key)  # plain numbers, so that the run can be recorded and repeated
     more = {"record_every": every, "key": key, "progress": False, "throw": False, **more}
     return simulate(data, network, loss, dynamics, steps, **more)
 
@@ -326,7 +327,7 @@ def descent_gradient(data: Dataset, network: TwoLayerReLU, loss: Loss | str) -> 
 def law_gaps(
     data: Any, network: TwoLayerReLU, loss: Loss | str, run: Trajectory, scale: Any, dynamics: Any = None
 ) -> tuple[np.ndarray, Any]:
-    """How far `theory.solve` is from a trained `run`, [b], and a function giving both sides of trial i.
+    """The gaps between `theory.solve` and a trained `run`, [b], and a function that gives both sides of trial i.
 
     The larger of |u - u_law| / (|u_law| + scale) over the records and points, `scale` [b] being r sum (a^2 + z^2)/2 at
     the start, and of the last network's weights against the law's, relative to the root of their sum of squares.
@@ -351,10 +352,10 @@ def law_gaps(
     return gaps, trial_record
 
 
-# Training far out in time: descent whose step grows with the time run, so that t = 1e20 is a few thousand steps away.
+# Training to late times: descent whose step grows with the elapsed time, so that t = 1e20 takes a few thousand steps.
 #
-# Late in training a logit moves by a constant over t, and a step of `PART` t moves it as little as a first step does: this
-# is Euler's method in log t. Its one systematic error is a clock that is slow: with a speed that falls like 1/t each step is
+# Late in training the speed of a logit is a constant over t, and a step of `PART` t changes it as little as a first step:
+# this is Euler's method in log t. Its systematic error is a shift of time: with a speed that falls like 1/t each step is
 # taken at the speed of its beginning, and the times given here are those of the flow to the next order, (1 + PART/2) t.
 
 PART = 0.02
@@ -373,14 +374,14 @@ class _Growing(eqx.Module):
 
 
 def _count(params: Any) -> Array:
-    """How many steps there have been."""
+    """The number of steps so far."""
     return jnp.zeros(())
 
 
 def train_late(data: Dataset, network: Network, loss: Loss | str, first: float) -> tuple[Trajectory, np.ndarray]:
     """A run to t = 3e20 `first`, and the times [5] of its records, networks included; the first record is the start.
 
-    `first` is a time by which descent of step `PART` `first` has left the start behind: a few units of 1/(p r).
+    `first`: the time up to which the step is constant, `PART` `first`; a few units of 1/(p r).
     """
     import optax
 

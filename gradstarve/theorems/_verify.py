@@ -1,4 +1,4 @@
-"""`verify`: try every theorem of the catalogue against training, and say what was found."""
+"""`verify`: test every theorem of the catalogue against training, and report the results."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ from gradstarve.theorems._earlier import earlier, is_same_run, own_figures, put_
 from gradstarve.theorems._entry import Counterexample, Outcome, Problem, Theorem, plain
 from gradstarve.theorems._figure import LawFigure
 
-FORMAT = 1  # of verify.json; another number when what is read of it changes
+FORMAT = 1  # of verify.json; increase it when the fields that are read change
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One theorem tried: its outcome, the counterexamples found without a hypothesis, and the seconds it took.
+    """The result of one theorem: its outcome, the counterexamples found without a hypothesis, and the seconds it took.
 
-    `hypothesis_violations`: hypotheses that an instance of the sampler did not meet; empty unless the entry is wrong.
+    `hypothesis_violations`: hypotheses that an instance of the sampler breaks; empty unless the entry is wrong.
     """
 
     theorem: Theorem
@@ -69,12 +69,12 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """No violation, enough trials decided, and every hypothesis said to matter found to matter."""
+        """No violation, enough trials decided, and a counterexample for every hypothesis that is said to matter."""
         return self.outcome.ok and not self.hypothesis_violations and all(c.found for c in self.counterexamples)
 
     @property
     def verdict(self) -> str:
-        """One sentence: what is wrong, or that nothing is."""
+        """One sentence: what is wrong, or that the theorem holds."""
         o = self.outcome
         if o.violations:
             return (
@@ -133,11 +133,11 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What `verify` found: `rows`, one a theorem in the order of the catalogue; `ok` if every one of them is.
+    """The result of `verify`: `rows`, one per theorem in the order of the catalogue; `ok` if every row is.
 
-    `key_data`: the seed, to run it again; `trials`: what was asked for, None for each entry's own number, which is
-    smaller when it was to be `quick`; `precision`: in what everything was run; `skipped`: the entries that make no
-    statement in it; `environment`: versions and device.
+    `key_data`: the seed, to repeat the run; `trials`: the requested number, None for the number of each entry, which is
+    smaller with `quick`; `precision`: that of the run; `skipped`: the entries that make no statement in this precision;
+    `environment`: versions and device.
     """
 
     rows: tuple[Row, ...]
@@ -150,7 +150,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every theorem tried holds."""
+        """Whether every tested theorem holds."""
         return all(row.ok for row in self.rows)
 
     @property
@@ -159,7 +159,7 @@ class Report:
         return tuple(row for row in self.rows if not row.ok)
 
     def rows_of_text(self) -> list[tuple[str, ...]]:
-        """The table as strings, its header first: one row a theorem."""
+        """The table as strings, its header first: one row per theorem."""
         columns = ("theorem", "eq.", "trials", "violations", "worst gap", "tolerance", "without a hypothesis", "verdict")
         body = []
         for row in self.rows:
@@ -170,14 +170,14 @@ class Report:
         return [columns, *body]
 
     def table(self) -> str:
-        """One row a theorem as plain text: trials, violations, the worst gap, and what happens without a hypothesis."""
+        """One row per theorem as plain text: trials, violations, the worst gap, and the counterexamples."""
         return table_text(self.rows_of_text())
 
     def brief(self) -> str:
-        """One line a theorem, within 80 columns, and a last line with the numbers of theorems and counterexamples.
+        """One line per theorem, within 80 columns, and a last line with the numbers of theorems and counterexamples.
 
-        The bar is the worst gap: from rounding to the tolerance on a scale of powers of ten, or where the tolerance is a
-        number of standard errors or a share, 0.1 and more, from 0.
+        The bar is the worst gap: on a scale of powers of ten from rounding to the tolerance, or from 0 if the tolerance is
+        a number of standard errors or a share, 0.1 and more.
         """
         wide = max(len(row.theorem.name) for row in self.rows)
         lines = [f"{'theorem':<{wide}}  verdict  worst gap, of the tolerance"]
@@ -226,7 +226,7 @@ class Report:
         return table
 
     def failures(self) -> str:
-        """What is wrong and with which numbers, so that it can be run again; empty if nothing is."""
+        """The failures with their numbers, so that they can be run again; empty if there are none."""
         lines = []
         for row in self.violated:
             lines.append(f"{row.theorem.name} ({row.theorem.equation}): {row.verdict}")
@@ -254,7 +254,7 @@ class Report:
         }
 
     def save(self, directory: Any, figures: str = "png") -> list[Path]:
-        """Write one figure a theorem, of the kind `figures` ("png", "svg", "pdf"), and then verify.json into `directory`.
+        """Write one figure per theorem, of the kind `figures` ("png", "svg", "pdf"), and then verify.json into `directory`.
 
         The directory is made if needed; the paths written are returned, that of verify.json first. Each file is complete or
         absent, whenever the process stops, and verify.json has the SHA-256 of its figures.
@@ -285,7 +285,7 @@ class Report:
 
 
 def draw(row: Row, titled: bool = True) -> Any:
-    """The figure of one theorem tried, a Matplotlib `Figure` of 6.4 x 4.0 inches, with a title or without.
+    """The figure of one tested theorem, a Matplotlib `Figure` of 6.4 x 4.0 inches, with a title or without.
 
     >>> row = verify("sign", trials=24, progress=False).rows[0]
     >>> draw(row).axes[0].get_title(loc="left")
@@ -310,7 +310,7 @@ def _summary(row: Row) -> str:
 
 
 def _bar(gap: float, tolerance: float, cells: int = 20) -> str:
-    """`cells` characters, filled up to where the gap is on the way to the tolerance; all of them at it and beyond."""
+    """`cells` characters, filled in proportion to the gap; all of them at the tolerance and beyond."""
     rounding = float(np.finfo(np.float64).eps)
     if not gap < tolerance:
         share = 1.0
@@ -329,7 +329,7 @@ def _of(outcome: Outcome) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """NaN and infinities as strings, which JSON has no numbers for."""
+    """`value` with NaN and infinities as strings, because JSON has no such numbers."""
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list):
@@ -349,17 +349,17 @@ def verify(
     quick: bool = False,
     precision: str = "float64",
 ) -> Report:
-    """Try the theorems called `names` ("all", one name, or several) on random instances, and drop their hypotheses.
+    """Test the theorems called `names` ("all", one name, or several) on random instances, and drop their hypotheses.
 
-    - `trials`: at least how many instances each, rounded up to whole batches; None for each entry's own number;
+    - `trials`: the least number of instances of each, rounded up to whole batches; None for the number of each entry;
     - `key`: a JAX key or an integer, 0 if None: the same key gives the same instances, whatever else is run;
-    - `progress`: one line on stderr as each theorem is done, and on a terminal which one is being tried;
-    - `quick`: fewer trials, mostly one batch of one loss for each entry, and for statistical claims less power;
-    - `precision`: "float64", or "float32" to run training and laws in that, to the entries' tolerances for it
+    - `progress`: one line on stderr after each theorem, and on a terminal the theorem that is being tested;
+    - `quick`: fewer trials, mostly one batch of one loss for each entry, and less power for statistical claims;
+    - `precision`: "float64", or "float32" to run training and laws in float32, with the entries' tolerances for float32
       and without dropping hypotheses.
 
-    Runs in that precision whatever JAX is set to, and leaves the setting as it was. The report tells by `.ok` whether all
-    hold. `ValueError` for a name that is not in the catalogue, listing those that are.
+    The precision does not depend on the setting of JAX, which is restored afterwards. `.ok` of the report is whether all
+    theorems hold. `ValueError` for a name that is not in the catalogue, with a list of the names.
 
     >>> from gradstarve.theorems import verify
     >>> report = verify("sign", trials=24, progress=False)
@@ -383,7 +383,7 @@ def verify(
         warnings.catch_warnings(),
         Progress(None if progress else False, len(chosen), "verifying") as bar,
     ):
-        # The samplers' numbers are NumPy's and are rounded on purpose here.
+        # The samplers' NumPy numbers are rounded on purpose here.
         warnings.filterwarnings("ignore", message=".*is float64 but JAX runs in 32-bit mode")
         key = one_key(0 if key is None else key)
         for done, theorem in enumerate(chosen):
@@ -413,7 +413,7 @@ _LOOKED_AT = 6
 
 
 def hypothesis_violations(theorem: Theorem, outcome: Outcome) -> tuple[str, ...]:
-    """The hypotheses that some of the trials, spread over all of them, do not meet."""
+    """The hypotheses that a sample of the trials breaks."""
     found: dict[str, None] = {}
     for trial in np.unique(np.linspace(0, outcome.trials - 1, _LOOKED_AT).astype(int)):
         problem = Problem.read(outcome.instance(int(trial)))

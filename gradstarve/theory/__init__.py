@@ -1,6 +1,6 @@
-"""Closed forms: what training does, without training. One module per law; `solve` picks the one that applies.
+"""Closed forms of training, one module per law; `solve` picks the law that applies.
 
-Never imports the simulator: their agreement is what `gradstarve.theorems` measures.
+Never imports `gradstarve.simulation`: `gradstarve.theorems` measures the agreement of the two.
 """
 
 from gradstarve.theory import _jacobian as jacobian

@@ -1,8 +1,8 @@
-"""Early alignment: what every neuron does while outputs are small, on any data with any labels (16).
+"""Early alignment: the motion of every neuron while outputs are small, on any data with any labels (16).
 
-While |f| is small every point pushes with g(0), so that neurons do not see each other: each runs alone, on stretches of cosh
-and sinh, from edge to edge, along edges that it slides on, until it points in a direction that reproduces itself. The engine
-is in `_alignment_flow`.
+While |f| is small every point pushes with g(0), so that neurons do not interact: each moves alone, on stretches of cosh
+and sinh, from edge to edge and along edges that attract it, until it points in a direction that reproduces itself. The
+integration of one neuron is in `_alignment_flow`.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ _OPEN = (Stop.UNDETERMINED, Stop.MEETING)
 
 
 class NeuronEvents(NamedTuple):
-    """What happens to every neuron, those of the first neuron first and in order.
+    """The events of every neuron, neuron by neuron, each in order of time.
 
-    `time`, `kind` (1 wakes on a point, 2 falls asleep on it, 3 begins to slide along its edge, 4 the read-out passes 0, 5
-    the flow does not determine what follows) and `point` i (-1 for the read-out), all [events]; `count` [*batch, h], how
-    many each neuron has.
+    `time`, `kind` (1 becomes active on a point, 2 becomes inactive on it, 3 begins to slide along its edge, 4 the read-out
+    passes 0, 5 the flow does not determine what follows) and `point` i (-1 for the read-out), all [events]; `count`
+    [*batch, h], the number of events of each neuron.
 
-    Points on one line through 0 share an edge: `point` is the first of them, and those on the other side of 0 fall asleep
-    where it wakes.
+    Points on one line through 0 share an edge: `point` is the first of them; on points on the other side of 0 a neuron
+    becomes inactive where it becomes active on `point`.
     """
 
     time: np.ndarray
@@ -95,9 +95,9 @@ class NeuronEvents(NamedTuple):
 
 class Directions(NamedTuple):
     """Directions that reproduce themselves (16.5), the fastest first: `vector` v [m, d], `rate` k [m], `sign` [m] of the
-    read-out, `activity` [m, n] of every point, with sign k v = g0 sum_i activity_i q_i y_i x_i, and `neurons` [m], how many
-    end there. An activity between that of an inactive point (0, or the slope) and 1 is that of a point on whose edge the
-    direction lies. Directions that no neuron takes are those found by iteration."""
+    read-out, `activity` [m, n] on every point, with sign k v = g0 sum_i activity_i q_i y_i x_i, and `neurons` [m], how many
+    neurons tend to it. The activity is 1 on an active point, 0 (or the slope) on an inactive one, and in between if the
+    direction lies on the edge of the point. Directions without neurons are found by iteration."""
 
     vector: np.ndarray
     rate: np.ndarray
@@ -119,8 +119,8 @@ class Directions(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Where every neuron ends, each [*batch, h]: `direction`, its row of `Directions` (-1 for none); `dead`, inactive on all
-    points for ever; `rests`, at rest otherwise, for what it sees does not push it or its weights fall to 0; and
+    """The fate of every neuron, each [*batch, h]: `direction`, its row of `Directions` (-1 for none); `dead`, inactive on
+    all points for ever; `rests`, at rest otherwise, because its points do not push it or its weights fall to 0; and
     `undetermined` (16.4), from time `until` (inf for the others) on the edge of `point` (-1)."""
 
     direction: np.ndarray
@@ -152,13 +152,13 @@ class Alignment(eqx.Module):
     """Every neuron of a network while outputs are small; made by `early_alignment`.
 
     - `.network(t)`, `.logits(t)`: exact at any time t >= 0, axes [*batch, *t.shape];
-    - `.events`: what happens to each neuron, `.events.of(j)` in words (16.2), (16.3);
-    - `.directions`: the limit directions (16.5), and `.groups`: which neuron ends where, which die, and which the flow does
-      not determine (16.4);
-    - `.exit_time(scale)`, `.valid_until(tolerance)`: when outputs are not small any more.
+    - `.events`: the events of each neuron, `.events.of(j)` in words (16.2), (16.3);
+    - `.directions`: the limit directions (16.5), and `.groups`: the direction of each neuron, the neurons that die, and
+      those that the flow does not determine (16.4);
+    - `.exit_time(scale)`, `.valid_until(tolerance)`: the time at which outputs are no longer small.
 
-    A neuron that the flow does not determine is followed to that time, `.groups.until`. Later weights of it do not exist:
-    a question about them raises a `HypothesisError` that names neuron, point and time, and with `throw=False` they are NaN.
+    A neuron is followed up to the time `.groups.until` at which the flow stops to determine it. Its later weights do not
+    exist: a request for them raises a `HypothesisError` that names neuron, point and time, or gives NaN with `throw=False`.
     """
 
     data: Dataset
@@ -180,8 +180,8 @@ class Alignment(eqx.Module):
     def network(self, t, *, throw: bool = True) -> TwoLayerReLU:
         """The network at t >= 0, a number or an array: axes [*batch, *t.shape] (16.1).
 
-        `throw`: whether a neuron that the flow does not determine any more at t is a `HypothesisError`; with False its
-        weights are NaN. `ValueError` for a t that is negative or not finite, and for one at which weights exceed floats.
+        `throw`: whether a neuron that the flow no longer determines at t raises a `HypothesisError`; with False its
+        weights are NaN. `ValueError` for a t that is negative or not finite, and for a t at which weights overflow.
 
         >>> network = TwoLayerReLU(w=[[0.3, 0.1]], z=[0.2])
         >>> start = early_alignment(Dataset([[1.0, 0.0]], [1]), network).network(0.0)
@@ -223,11 +223,11 @@ class Alignment(eqx.Module):
         """The first time at which max_i |f(x_i)| of the phase reaches `level`, for the network with all weights times
         `scale`: [*batch, *scale.shape]; inf if it never does (16.5).
 
-        Late in the phase f grows like e^(2 k t), k the largest rate of the neurons, so that this is log(1/scale)/k_max plus
-        a constant, which all amplitudes enter here. Rounded to 1e-12 of itself in float64; between two looks at |f|, at
-        which it has grown by a factor e or so, an excursion is not seen. A neuron that the flow does not determine up to
-        there is a `HypothesisError`; with `throw=False` it does not count from its time on. `ValueError` for numbers that
-        are not > 0.
+        Late in the phase f grows like e^(2 k t), k the largest rate of the neurons, so that this time is
+        log(1/scale)/k_max plus a constant that depends on all amplitudes. Relative error 1e-12 in float64. |f| is evaluated
+        each time that it has grown by a factor of about e; an excursion between two evaluations is missed. A neuron that the
+        flow does not determine up to the result raises a `HypothesisError`; with `throw=False` it does not count from its
+        time on. `ValueError` for numbers that are not > 0.
 
         >>> network = TwoLayerReLU(w=[[0.3, 0.1]], z=[0.3])
         >>> phase = early_alignment(Dataset([[1.0, 0.0]], [1]), network)
@@ -246,7 +246,7 @@ class Alignment(eqx.Module):
 
     def valid_until(self, tolerance: Any = 0.1, *, throw: bool = True) -> Float[Array, "..."]:
         """The first time at which the residual of some point is off by `tolerance`: |g(m_i) - g0| > tolerance g0 with the
-        outputs of the phase, [*batch, *tolerance.shape]. Up to there its assumption is good to that. inf if it always is.
+        outputs of the phase, [*batch, *tolerance.shape]; inf if there is no such time.
         `throw` as in `exit_time`.
 
         >>> phase = early_alignment(Dataset([[1.0, 0.0]], [1]), TwoLayerReLU(w=[[0.01, 0.0]], z=[0.01]))
@@ -317,7 +317,7 @@ class Alignment(eqx.Module):
 
 
 class _States:
-    """All neurons on their way: followed from the start where their last stretch is still to come."""
+    """The states of all neurons at a time: followed from the start before their last stretch, in closed form on it."""
 
     def __init__(self, phase: Alignment, gates: Gates, task: Task, w0: np.ndarray, z0: np.ndarray) -> None:
         self.ends, self.task, self.room = phase._ends, task, phase._room
@@ -328,7 +328,7 @@ class _States:
         self.state: Any = None
 
     def at(self, time: np.ndarray, drop: Any = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        """(w, z) e^-drop at `time` [neurons], not before that of the last call; in units of the engine."""
+        """(w, z) e^-drop at `time` [neurons], which is not before the time of the last call; in units of the engine."""
         early = np.flatnonzero(self.last > time)
         k = self.w0.shape[1]
         if self.state is None:
@@ -345,7 +345,7 @@ class _States:
         return w[:, :k], z
 
     def angles(self, time: np.ndarray) -> np.ndarray:
-        """How far each neuron has come on its last stretch, k (t - start); 0 before it."""
+        """The progress of each neuron on its last stretch, k (t - start); 0 before it."""
         return np.linalg.norm(self.ends.c, axis=-1) * np.maximum(time - self.last, 0)
 
 
@@ -353,13 +353,13 @@ def _stretch(state: State) -> _Ends:
     return _Ends(state.w, state.z, state.c, state.time)
 
 
-# Looks at |f| until a level is reached, and outputs that are as good as infinite for a residual.
+# The most evaluations of |f| until a level is reached, and an output that counts as infinite for a residual.
 _MOST_LOOKS, _FAR = 20_000, 1e30
 
 
 def _march(look: Callable, whole: _States, nets: int, h: int, until: np.ndarray, highest: float) -> np.ndarray:
-    """The first time of each network with an excess >= 0, inf if there is none. `until`: to which each neuron counts;
-    `highest`: the log max |f| at which a network is given up."""
+    """The first time of each network with an excess >= 0, inf if there is none. `until`: the time up to which each neuron
+    counts; `highest`: the log max |f| at which the search in a network stops."""
     stays = np.isfinite(until) | (_amplitude(whole.ends) <= 0)
     still = stays.reshape(nets, h).all(-1)
     last = np.where(np.isfinite(until), until, whole.last).reshape(nets, h).max(-1)
@@ -367,7 +367,7 @@ def _march(look: Callable, whole: _States, nets: int, h: int, until: np.ndarray,
     below, height = look(low)
     found = np.where(below >= 0, 0.0, np.inf)
     step = np.full(nets, 0.1)
-    # A bracket of each, with the excess at its ends.
+    # A bracket of each time, with the excess at its ends.
     high, above = np.full(nets, np.nan), np.full(nets, np.nan)
     seeks = below < 0
     for _ in range(_MOST_LOOKS):
@@ -391,7 +391,7 @@ def _march(look: Callable, whole: _States, nets: int, h: int, until: np.ndarray,
 
 
 def _closed_in(look, whole, h, low, high, below, above, found) -> np.ndarray:
-    """The times between `low` and `high` (NaN where there is nothing to seek) at which the excess passes 0."""
+    """The times between `low` and `high` (NaN for networks without a bracket) at which the excess passes 0."""
     seeks = np.isfinite(high)
     high, slack = np.where(seeks, high, low), 4 * np.finfo(whole.task.base.dtype).eps
     for turn in range(100):
@@ -413,7 +413,7 @@ def _closed_in(look, whole, h, low, high, below, above, found) -> np.ndarray:
 
 
 def _chosen(first: np.ndarray, one: Any, other: Any) -> Any:
-    """The lanes of `one` where `first`, and else of `other`, which may have more places for held edges."""
+    """The elements of `one` where `first` is true, otherwise of `other`; the two may differ in places for held edges."""
     if not first.any():
         return other
     mixed = []
@@ -439,23 +439,24 @@ def _amplitude(ends: _Ends) -> np.ndarray:
 def early_alignment(
     data: Dataset, network: Network, loss: Loss | str = "cross-entropy", *, max_events: Any = None
 ) -> Alignment:
-    """The exact motion of every neuron as |f| -> 0, on any data with any labels, and where it points in the end (16).
+    """The exact motion of every neuron as |f| -> 0, on any data with any labels, and its limit direction (16).
 
     While outputs are small every point pushes with g0 = g(0) (1/2 for cross-entropy, 1 for hinge, exponential and squared
-    loss), so that dw/dt = z c, dz/dt = w.c with c = g0 sum_i q_i y_i x_i over the points that the neuron sees (16.1). Events
-    are in closed form (16.2), edges slide where they attract (16.3), and the limit directions reproduce themselves (16.5).
+    loss), so that dw/dt = z c, dz/dt = w.c with c = g0 sum_i q_i y_i x_i over the points on which the neuron is active
+    (16.1). Events are in closed form (16.2), neurons slide along edges that attract them (16.3), and the limit directions
+    reproduce themselves (16.5).
 
-    - `data`: points [n, d] of any geometry, labels ±1, also such that contradict each other; points at the origin are idle;
-    - `network`: a `TwoLayerReLU`, also a leaky one, with any batch axes, w [*batch, h, d]; weights of any size, for the law
-      of each neuron does not depend on it;
+    - `data`: points [n, d] of any geometry, labels ±1, contradictory labels included; points at the origin do not push;
+    - `network`: a `TwoLayerReLU`, ReLU or leaky, with any batch axes, w [*batch, h, d]; weights of any size, because the
+      law of each neuron does not depend on their size;
     - `loss`: any `Loss` with g(0) > 0, also with a number for each point;
-    - `max_events`: room for the events of one neuron, by default 20 n + 1000.
+    - `max_events`: the most events of one neuron, by default 20 n + 1000.
 
-    t is time, step size x step. The phase ends where outputs are not small: `.valid_until(tolerance)`. Event times and
-    weights are good to rounding, some 1e-13 in float64; a neuron that passes close to the line z = -a along its push loses
-    the digits that a + z does not have.
-    At the start a neuron sees the points with w.x > 0, and goes to the one side of an edge that it starts on that its push
-    leads to. `HypothesisError` for a loss that does not push at 0 and networks of other kinds, `ConvergenceError` for more
+    t is time, step size x step. The phase ends where outputs are no longer small: `.valid_until(tolerance)`. Event times and
+    weights are accurate to rounding, some 1e-13 in float64; a neuron that passes close to the line z = -a along its push
+    loses as many digits as the sum a + z does.
+    At the start a neuron is active on the points with w.x > 0; a neuron on an edge goes to the side to which its push leads.
+    `HypothesisError` for a loss with g(0) <= 0 and for networks of other kinds, `ConvergenceError` for more
     than `max_events` events, `ValueError` for arguments that do not fit each other and for traced ones.
 
     >>> data = Dataset([[1.0, 0.0], [0.0, 1.0]], [1, -1])
@@ -488,7 +489,7 @@ def early_alignment(
     events = _as_events(log, gates, shape, state.time.dtype)
     last = np.where(np.isin(state.stop, _OPEN), np.inf, state.time)
     ends = _stretch(state)._replace(time=last)
-    directions, groups = _where(data, network, loss, gates, state, ends, events)
+    directions, groups = _where(data, network, gates, state, ends, events)
     return Alignment(data, network, loss, events, directions, groups, ends, room)
 
 
@@ -512,7 +513,7 @@ def _as_network(w, z, slope: float) -> TwoLayerReLU:
 
 
 def _residual(loss: Loss, data: Dataset) -> np.ndarray:
-    """g(0) of every point, [n]; `HypothesisError` where it does not push."""
+    """g(0) of every point, [n]; `HypothesisError` unless it is positive."""
     found = np.asarray(loss.residual(jnp.zeros(data.size, data.points.dtype)), np.float64)
     found = np.broadcast_to(found, (data.size,))
     if not (np.isfinite(found) & (found > 0)).all():
@@ -534,7 +535,8 @@ def _gates(data: Dataset, network: TwoLayerReLU, loss: Loss) -> tuple[Gates, Tas
 
 
 def _neurons(network: TwoLayerReLU, gates: Gates) -> tuple[np.ndarray, ...]:
-    """w [neurons, k] in the span, z, the power of two that they are in units of, and the part of w off the span [., d]."""
+    """w [neurons, k] in the span and z, both in units of a power of two; this power; and the part of w off the span [.,
+    d]."""
     w = np.asarray(network.w, np.float64).reshape(-1, network.dim)
     z = np.asarray(network.z, np.float64).reshape(-1)
     inside = w @ gates.basis.T
@@ -546,7 +548,7 @@ def _neurons(network: TwoLayerReLU, gates: Gates) -> tuple[np.ndarray, ...]:
 def _as_events(log: Log, gates: Gates, shape: tuple[int, ...], dtype: Any) -> NeuronEvents:
     order = np.argsort(log.neuron, kind="stable")
     neuron, time, kind, gate = (leaf[order] for leaf in log)
-    # An edge that is taken and left at one moment has been crossed.
+    # A neuron that takes an edge and leaves it at the same time has crossed it.
     gone = np.zeros(kind.size, bool)
     slides = np.flatnonzero(kind == Kind.SLIDES)
     ahead, left = slides, np.ones(slides.size, bool)
@@ -563,8 +565,8 @@ def _as_events(log: Log, gates: Gates, shape: tuple[int, ...], dtype: Any) -> Ne
     return NeuronEvents((time / gates.total).astype(dtype), kind, point, count)
 
 
-def _where(data, network, loss, gates: Gates, state: State, ends: _Ends, events: NeuronEvents) -> tuple[Directions, Groups]:
-    """The limit directions, and which neuron ends where."""
+def _where(data, network, gates: Gates, state: State, ends: _Ends, events: NeuronEvents) -> tuple[Directions, Groups]:
+    """The limit directions, and the fate of each neuron."""
     shape, k = network.z.shape, gates.basis.shape[0]
     undetermined = np.isin(state.stop, _OPEN)
     directed = (state.stop == Stop.ENDED) & (_amplitude(ends) > 0)
@@ -581,7 +583,7 @@ def _where(data, network, loss, gates: Gates, state: State, ends: _Ends, events:
     slack = 1e3 * float(jnp.finfo(state.w.dtype).eps)
 
     def add(c, sign, level) -> int:
-        """The row of the direction sign c/|c|, new if it is."""
+        """The row of the direction sign c/|c|, which is added if it is new."""
         for row, (other, other_sign, _) in enumerate(found):
             if other_sign == sign and np.linalg.norm(other - c) <= slack * np.linalg.norm(c):
                 return row
@@ -625,7 +627,7 @@ def _where(data, network, loss, gates: Gates, state: State, ends: _Ends, events:
     return directions, Groups(*(np.asarray(part).reshape(shape) for part in parts))
 
 
-# Starts of the iteration, and rounds of it.
+# The number of starts of the iteration, and of its rounds.
 _SEEDS, _ROUNDS = 64, 64
 
 

@@ -5,13 +5,13 @@ line, the push of all points is
 
     c = b + sum_g S_g H(p_g) u_g,    H = 1 where p_g > 0, 0 where p_g < 0 and in [0, 1] on the edge:
 
-points along u add their strength g0 q_i y_i |x_i| to S, those along -u too, and these push by -u always (b), less where
-p > 0. A leaky ReLU of slope al pushes by al everywhere (b) and by 1 - al through the gates. So sliding edges, antipodal
-points, labels that contradict each other on one line and leaky neurons are one case.
+points along u add their strength g0 q_i y_i |x_i| to S. Points along -u add it too, because their constant push along -u,
+in b, is removed where p > 0. With a leaky ReLU of slope al the push is al everywhere (b) and 1 - al through the gates. So
+sliding edges, antipodal points, contradictory labels on one line and leaky neurons are one case.
 
 Between events w = w_0 + (A - a) ch runs on a straight line, A from a = w.ch in the direction of the sign of z: the first
-edge is at the smallest |p_g / (u_g.ch)|, and only its time needs the logarithm of (16.2). On the edges that the neuron is on
-and that attract, S_g z < 0, the flow of w is that of a convex function, whose c is the shortest of those that H leaves open:
+edge is at the smallest |p_g / (u_g.ch)|, and only its time needs the logarithm of (16.2). Where the neuron is on edges that
+attract it, S_g z < 0, the flow of w is that of a convex function, and c is the shortest push over all H in [0, 1]:
 least squares in a box (16.3), followed as its active set changes, one edge at a time. Edges that repel are crossed.
 """
 
@@ -30,7 +30,7 @@ from gradstarve.ground import quick_to_compile
 
 
 class Kind(IntEnum):
-    """What happens to a neuron."""
+    """The kind of an event of a neuron."""
 
     WAKES = 1
     SLEEPS = 2
@@ -40,12 +40,12 @@ class Kind(IntEnum):
 
 
 class Stop(IntEnum):
-    """Why a neuron is not followed further."""
+    """The reason why a neuron is not followed further."""
 
     RUNNING = 0
     WAITING = 1  # for a later time
     ENDED = 2  # no event is left
-    RESTS = 3  # nothing pushes it
+    RESTS = 3  # no point pushes the neuron
     UNDETERMINED = 4  # (16.4): its read-out changes sign on an edge that it slides along
     MEETING = 5  # edges that attract and edges that repel meet
     CROWDED = 6  # more edges are held than there is room for
@@ -97,9 +97,9 @@ def as_gates(points: np.ndarray, push: np.ndarray, slope: float, eps: float) -> 
 
 
 def _lines(unit: np.ndarray, slack: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The first vector of each line of the unit vectors [n, d], the line of each, and the side of it (±1) that it is on."""
+    """The first vector of each line through 0 of the unit vectors [n, d]; the line of each vector, and its side (±1)."""
     n, d = unit.shape
-    # Vectors of one line have one number |u.v| for a v at random, so that only neighbours in its order are compared.
+    # Vectors of one line have the same |u.v| for a random v, so that only neighbours in this order are compared.
     number = np.abs(unit @ np.random.default_rng(0).standard_normal(d)) if n else np.zeros(0)
     order = np.argsort(number, kind="stable")
     begins = np.flatnonzero(np.diff(number[order], prepend=-np.inf) > 8 * slack * np.sqrt(d))
@@ -117,7 +117,7 @@ def _lines(unit: np.ndarray, slack: float) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 class Task(NamedTuple):
-    """The gates on the device, filled up with gates of no strength: `normal` [g + 1, k], the last of them 0."""
+    """The gates on the device, filled up with gates of strength 0: `normal` [g + 1, k], the last of them 0."""
 
     normal: Float[Array, "rows k"]
     strength: Float[Array, " rows"]
@@ -127,11 +127,11 @@ class Task(NamedTuple):
 class State(NamedTuple):
     """Neurons in the middle of a stretch, arrays with any batch axes in front, of NumPy or JAX.
 
-    `w` [k] and `z` are those at `time`, in units of their size at the start; `sign`: of the read-out from there on; `c` [k]:
-    the push, with the held edges in it; `on` [rows]: H of the gates that are not held; `held` [m]: the gates that are, their
-    number (that of the last row where a place is free), `share` [m] H of each, and `inverse` [m, m], that of their Gram
-    matrix; `coming`: the time of the next event of one that waits; `spent`: events so far; `log`: `count` events, each with
-    time, kind and gate, [notes] each.
+    `w` [k] and `z`: the weights at `time`, in units of their size at the start; `sign`: of the read-out from `time` on;
+    `c` [k]: the push, held edges included; `on` [rows]: H of the gates that are not held; `held` [m]: the numbers of the
+    held gates (that of the last row for a free place), `share` [m]: H of each, and `inverse` [m, m]: the inverse of their
+    Gram matrix; `coming`: the time of the next event of a waiting neuron; `spent`: the number of events so far; `log`:
+    `count` events, each with time, kind and gate, [notes] each.
     """
 
     w: Any
@@ -150,11 +150,11 @@ class State(NamedTuple):
     log: tuple[Any, Any, Any]
 
 
-# In units of eps: speeds of an edge that are rounding, and distances from it.
+# In units of eps: speeds and distances relative to an edge that count as rounding.
 STILL, ON_EDGE = 64, 64
-# What is left of w, in units of eps, where a straight line has gone through 0.
+# The size of w, in units of eps, below which it counts as 0.
 NOTHING = 1000
-# The least squared sine between an edge and those held, in units of eps, for it to be held beside them.
+# The least squared sine, in units of eps, between an edge and the held edges for this edge to be held too.
 APART = 1000
 
 
@@ -167,7 +167,7 @@ def _noted(state: State, happens, kind, gate) -> State:
 
 
 def _settled(state: State, task: Task) -> State:
-    """Shares of the held edges that leave c no part along them; edges whose share would leave [0, 1] are left (16.3)."""
+    """Shares of the held edges that make c orthogonal to them; an edge whose share would leave [0, 1] is released (16.3)."""
     empty = task.strength.size - 1
 
     def attempt(carry):
@@ -184,7 +184,7 @@ def _settled(state: State, task: Task) -> State:
         fits = ~jnp.any(over | under)
         theta = jnp.where(fits, 1, jnp.clip(part[place], 0, 1))
         c = state.c + (theta * change) @ normals
-        # Once more, for what the inverse has lost.
+        # Once more, to correct for the error of the inverse.
         c = jnp.where(fits, c - (state.inverse @ (normals @ c)) @ normals, c)
         state = state._replace(c=c, share=jnp.where(taken, state.share + theta * step, 0))
         left = (jnp.arange(taken.size) == place) & ~fits
@@ -240,18 +240,18 @@ def _moved(state: State, task: Task, until) -> State:
     later_z = jnp.where(turns, 0, sign * jnp.sqrt(jnp.maximum(z * z + by * (a + later_a), 0)))
     both = later_z + z
     slope = jnp.where(both == 0, 0, (later_a + a) / jnp.where(both == 0, 1, both))
-    # e^kt - 1 from a + z, which falls to 0 for neurons that turn, or e^-kt - 1 from a - z.
+    # e^kt - 1 from a + z, which falls to 0 for neurons whose read-out changes sign, or e^-kt - 1 from a - z.
     falls = (a * sign < 0) & (later_a * sign <= 0)
     below = jnp.where(falls, a - z, a + z)
     grown = by * jnp.where(falls, 1 - slope, 1 + slope) / jnp.where(below == 0, 1, below)
     span = jnp.where(by == 0, 0, jnp.where(falls, -1, 1) * jnp.log1p(grown)) / jnp.where(rests, 1, k)
-    ends = ends | jnp.isinf(span)  # on the line z = -a it comes to its edge never
+    ends = ends | jnp.isinf(span)  # on the line z = -a the neuron never reaches its edge
     time = state.time + span
 
     waits = ~rests & ~ends & ~stuck & (time > until)
     attracts = task.strength[gate] * sign < 0
     new_w = w + by * ch
-    # Nothing is left of w, and all edges meet: a neuron dies there if they all attract, and else the flow is open.
+    # Where w is 0 all edges meet: the neuron dies there if all of them attract; otherwise the flow does not determine it.
     nothing = (jnp.sqrt(jnp.sum(new_w**2)) <= NOTHING * eps * size) & ~turns & jnp.any(task.normal[1] != 0)
     vanishes = nothing & ~jnp.any(repels) & jnp.all(task.base == 0)
     free = jnp.argmin(taken)
@@ -303,7 +303,7 @@ def _moved(state: State, task: Task, until) -> State:
 
 
 def _refreshed(state: State, task: Task) -> State:
-    """c and the inverse anew from what is on and held, without the rounding of the events before."""
+    """The state with c and the inverse computed anew from the gates, without the rounding of earlier events."""
     taken = state.held < task.strength.size - 1
     normals = task.normal[state.held]
     gram = normals @ normals.T + jnp.diag(jnp.where(taken, 0, 1))
@@ -317,7 +317,7 @@ def _refreshed(state: State, task: Task) -> State:
 
 
 def _advanced(state: State, task: Task, until) -> State:
-    """A neuron to the last event by `until`, or until its log is full."""
+    """The neuron after its last event by `until`, or when its log is full."""
     with jax.default_matmul_precision("highest"):
         most = state.log[0].size - state.held.size - 3
         state = _refreshed(state, task)._replace(count=jnp.zeros_like(state.count))
@@ -339,16 +339,17 @@ def _program() -> Any:
 
 # From the host.
 
-# Neurons that one program follows at a time: more of them do not fit into the cache.
+# The number of neurons that one program follows at a time: more of them do not fit into the cache.
 LANES = 32
-# Places for held edges at first, and events that a neuron notes, beside one for each of these, before the host takes them.
+# The initial number of places for held edges, and the events that a neuron logs (besides one for each place) before the host
+# collects them.
 PLACES, NOTES = 8, 88
-# Neurons that the host looks at together at the start.
+# The number of neurons that the host processes together at the start.
 _BLOCK = 1024
 
 
 class Log(NamedTuple):
-    """Events as they came: the number of the neuron, time, kind and gate, [events] each."""
+    """Events in the order of collection: the number of the neuron, time, kind and gate, [events] each."""
 
     neuron: np.ndarray
     time: np.ndarray
@@ -357,7 +358,7 @@ class Log(NamedTuple):
 
 
 def as_task(gates: Gates, dtype: Any) -> Task:
-    """The gates in this precision. Few sizes, for each is a program."""
+    """The gates in `dtype`, padded to one of a few sizes, because each size needs a compilation."""
     g, k = gates.normal.shape
     rows, columns = max(16, 2 ** int(np.ceil(np.log2(g + 1)))), max(4, 4 ** int(np.ceil(np.log(k) / np.log(4) - 1e-9)))
     normal, strength, base = np.zeros((rows, columns)), np.zeros(rows), np.zeros(columns)
@@ -368,8 +369,8 @@ def as_task(gates: Gates, dtype: Any) -> Task:
 def begin(gates: Gates, task: Task, w: np.ndarray, z: np.ndarray) -> State:
     """Neurons `w` [h, k], `z` [h], in float64 and of size one, at time 0.
 
-    A neuron on an edge that repels goes where its push on either side leads it; where both sides lead away, the flow does
-    not determine it (16.4).
+    A neuron on an edge that repels goes to the side to which its push leads; if the pushes on both sides lead away from the
+    edge, the flow does not determine the neuron (16.4).
     """
     dtype = task.normal.dtype
     rows, (h, k) = task.strength.size, w.shape
@@ -419,8 +420,8 @@ def _sides(gates: Gates, w: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _open(gates: Gates, on: np.ndarray, edge: np.ndarray, sign: float) -> int:
-    """Of the edges that a neuron starts on, one that repels and may be left to either side; -1, and `on` with the sides of
-    all of them, where there is none. Bounds of the push hold for all that the other edges may do."""
+    """An edge on which the neuron starts and which it may leave to either side; -1 if there is none, and then `on` has the
+    sides of all edges. The bounds of the push hold for all shares of the other edges."""
     left = [int(g) for g in np.flatnonzero(edge & (gates.strength * sign > 0))]
     some = np.flatnonzero(edge)
     while left:
@@ -442,10 +443,10 @@ def _open(gates: Gates, on: np.ndarray, edge: np.ndarray, sign: float) -> int:
 
 
 def follow(state: State, task: Task, until: np.ndarray, room: int, progress: Any = None) -> tuple[State, Log]:
-    """The neurons to `until` [h], each from where it is, and what happened to them, the events of each in order. Those that
-    have more than `room` events are left where they are, still `RUNNING`."""
+    """The neurons followed from their states to `until` [h], and their events, those of each neuron in order. Neurons with
+    more than `room` events stay `RUNNING` at the last of these."""
     h = len(state.stop)
-    told = [_told(state, np.arange(h), h)]
+    logs = [_logs(state, np.arange(h), h)]
     state = jax.tree.map(np.array, state)
     state.count[:] = 0
     until, advance = until.astype(state.time.dtype), _program()
@@ -457,21 +458,21 @@ def follow(state: State, task: Task, until: np.ndarray, room: int, progress: Any
         if progress is not None:
             progress(h - running.size)
         if not running.size:
-            return state, Log(*map(np.concatenate, zip(*told, strict=True)))
-        # All are sent on their way before any is waited for, so that they share the processor.
+            return state, Log(*map(np.concatenate, zip(*logs, strict=True)))
+        # All blocks are started before the first result is awaited, so that they share the processor.
         sent = []
         for first in range(0, running.size, LANES):
             part = running[first : first + LANES]
             padded = np.concatenate([part, np.full(LANES - part.size, part[0])])
             sent.append((part, advance(jax.tree.map(lambda leaf, at=padded: leaf[at], state), task, until[padded])))
         for part, after in sent:
-            told.append(_told(after, part, part.size))
+            logs.append(_logs(after, part, part.size))
             for whole, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
                 whole[part] = np.asarray(new)[: part.size]
 
 
-def _told(after: State, which: np.ndarray, size: int) -> Log:
-    """The logs of the first `size` neurons of `after`, which are those of number `which`."""
+def _logs(after: State, which: np.ndarray, size: int) -> Log:
+    """The logs of the first `size` neurons of `after`, whose numbers are `which`."""
     count = np.asarray(after.count)[:size]
     longest = int(count.max(initial=0))
     times, kinds, gates = (np.asarray(leaf)[:size, :longest] for leaf in after.log)
@@ -481,7 +482,7 @@ def _told(after: State, which: np.ndarray, size: int) -> Log:
 
 
 def _with_places(state: State, places: int, task: Task) -> State:
-    """Room for so many held edges."""
+    """`state` with room for `places` held edges."""
     more = places - state.held.shape[1]
     return state._replace(
         held=np.pad(state.held, ((0, 0), (0, more)), constant_values=task.strength.size - 1),
@@ -493,8 +494,8 @@ def _with_places(state: State, places: int, task: Task) -> State:
 
 
 def weights_at(w, z, c, start, time, drop=0.0) -> tuple[np.ndarray, np.ndarray]:
-    """(w [h, k], z [h]) e^-drop at `time` [h] of the stretch that begins at `start` [h] with `w`, `z` and the push `c`; of
-    float64, whatever they are (16.1)."""
+    """(w [h, k], z [h]) e^-drop at `time` [h] of the stretch that begins at `start` [h] with `w`, `z` and the push `c`, in
+    float64 (16.1)."""
     w, z, c, time = (np.asarray(leaf, np.float64) for leaf in (w, z, c, time))
     k = np.linalg.norm(c, axis=-1)
     ch = c / np.where(k > 0, k, 1)[:, None]

@@ -1,6 +1,6 @@
 """Classes that are narrow cones: bounds on every margin from the modes of two norms (3.12).
 
-Points x_i of one class with 0 < k_-^2 <= x_i . x_l <= k_+^2, and neurons that see no other class. With the class's clock
+Points x_i of one class with 0 < k_-^2 <= x_i . x_l <= k_+^2, and neurons active on no other class. With the class's clock
 tau = integral of sum_i q_i g(m_i) dt, means weighted by q_i g(m_i) lie between their smallest and largest terms, whatever
 the residuals are:
 
@@ -14,8 +14,9 @@ and g(U) <= sum q g/p <= g(L) gives the clock two bounds of its own:
 
 Both clocks are those of modes in closed form. For a class along one direction at one norm all of this is (3.5).
 
-Late, U/L grows without end, which margins do not. Where all neurons that see a class see all of it with the right sign,
-every w_j.x_i rises at a rate between z_j k_-^2 and z_j k_+^2, so that from any time on, for any two points,
+Late in training U/L grows without bound, although the ratio of margins does not. If all neurons active on a class are active
+on all of its points with the right sign, every w_j.x_i rises at a rate between z_j k_-^2 and z_j k_+^2, so that from any
+time on, for any two points,
 
     w_j . x_i >= kappa w_j . x_l,      kappa = min(k_-^2/k_+^2, min over j of the ratios of that time)
 
@@ -46,15 +47,15 @@ _INSTEAD = "compare(solve(data.means(), network, loss).on(data), run), which mea
 
 
 class Bound(eqx.Module):
-    """The logit of a mode as a function of the class's clock, `mode` less or more a constant, and `curve`, a flow whose time
-    the clock can be read from."""
+    """The logit of `mode` plus or minus a constant, as a function of the class's clock, and `curve`, a flow that maps the
+    clock to time."""
 
     curve: ModeSolution
     shift: Float[Array, ""]
 
     @property
     def rate(self) -> Array:
-        """Angle of the mode per clock of the class, 2 k."""
+        """The angle of the mode per unit of the class's clock, 2 k."""
         return 2 * self.curve.mode.norm
 
     def clock(self, t: Array) -> Array:
@@ -86,12 +87,12 @@ class Late(eqx.Module):
         return jnp.where(later, self.kappa * self.curve.logit(since), -jnp.inf)
 
     def time_to(self, goal: Array) -> Array:
-        """When the bound comes to `goal`."""
+        """The time at which the bound reaches `goal`."""
         return self.start + self.curve.time_to_logit(goal / self.kappa)
 
 
 class ConeClass(eqx.Module):
-    """One class of one network: the two `Bound`s of its margins, `low` in L and `high` in U, and what is known `late`."""
+    """One class of one network: the two `Bound`s of its margins, `low` for L and `high` for U, and the `late` bounds."""
 
     low: Bound
     high: Bound
@@ -105,7 +106,7 @@ class ConeClass(eqx.Module):
         return found
 
     def latest(self, goal: Array) -> Array:
-        """By when all margins have come to `goal`."""
+        """A time by which all margins have reached `goal`."""
         found = _time(self.low, self.high, goal)
         for bound in self.late:
             found = jnp.minimum(found, bound.time_to(goal))
@@ -117,7 +118,7 @@ class ConeClass(eqx.Module):
 
 
 class Group(eqx.Module):
-    """The bounds of one class of the `networks`, by their numbers in the flattened batch."""
+    """The bounds of one class for several `networks`, given by their numbers in the flattened batch."""
 
     networks: tuple[int, ...] = eqx.field(static=True)
     bounds: ConeClass
@@ -138,11 +139,11 @@ class ConeBounds(eqx.Module):
     __repr__ = short_repr
 
     def lower(self, t) -> Float[Array, "..."]:
-        """The least that the margins can be at times t, [*batch, *t.shape, n]: one number for all points of a class."""
+        """The lower bound of the margins at times t, [*batch, *t.shape, n]: one number for all points of a class."""
         return self._of_points(t, ConeClass.lower)
 
     def upper(self, t) -> Float[Array, "..."]:
-        """The most that the margins can be at times t, [*batch, *t.shape, n]."""
+        """The upper bound of the margins at times t, [*batch, *t.shape, n]."""
         return self._of_points(t, ConeClass.upper)
 
     def _of_points(self, t, ask) -> Array:
@@ -152,9 +153,9 @@ class ConeBounds(eqx.Module):
         return found[..., place].reshape(*self.batch_shape, *t.shape, self.data.size)
 
     def times_to_margin(self, margin) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-        """(earliest, latest): no margin of a class reaches `margin` before the one, and all have by the other.
+        """(earliest, latest): no margin of a class reaches `margin` before `earliest`, and all have reached it by `latest`.
 
-        Each is [*batch, *margin.shape, classes]; 0 if it is there at the start, inf if the bound never gets there.
+        Each is [*batch, *margin.shape, classes]; 0 if the bound starts there, inf if the bound never gets there.
         """
         goal = as_goal("margin", margin, self.data.points.dtype)
 
@@ -165,7 +166,7 @@ class ConeBounds(eqx.Module):
         return asked(lambda c, goal: _time(c.high, c.low, goal)), asked(ConeClass.latest)
 
     def _of_networks(self, ask, numbers: Array) -> Array:
-        """`ask(one class of one network, numbers)` for all of them, [networks, *numbers.shape, classes]."""
+        """`ask(one class of one network, numbers)` for all classes and networks, [networks, *numbers.shape, classes]."""
         each = []
         for groups in self.classes:
             found = [_for_each(lambda one: ask(one, numbers), len(group.networks), group.bounds) for group in groups]
@@ -175,8 +176,8 @@ class ConeBounds(eqx.Module):
 
 
 def _time(bound: Bound, clock: Bound, goal: Array) -> Array:
-    """The time at which `clock` has come as far as `bound` has at the logit `goal`."""
-    # Which tau: the flow of any loss that never rests passes through all of them.
+    """The time at which `clock` reaches the tau at which `bound` reaches the logit `goal`."""
+    # This tau: the flow of a loss that never rests passes through every tau.
     path = flow_mode(bound.curve.mode, as_loss("exponential"))
     when = path.time_to_logit(goal - bound.shift)
     there = jnp.isfinite(when)
@@ -185,24 +186,24 @@ def _time(bound: Bound, clock: Bound, goal: Array) -> Array:
 
 
 def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-entropy") -> ConeBounds:
-    """Bounds on the margin of every point, where the points of a class do not lie on one line (3.12).
+    """Bounds on the margin of every point, for classes whose points do not lie on one line (3.12).
 
     Under gradient flow with a residual g >= 0 that falls with the margin,
 
         L(tau_slow(t)) <= m_i(t) <= U(tau_fast(t))        for every point i of a class, at every time t
 
-    where L and U are the logits of modes at the norms k_- = min sqrt(x_i . x_l) and k_+ = max |x_i| of the class; where all
-    neurons that see the class see all of it with the right sign, a balanced mode bounds the margins from below too, which is
-    the tighter one late, and `lower` is the larger of the two. The bounds meet where a class is one direction at one norm;
-    k_-/k_+ is cos(2 phi)^(1/2) for points of one norm within an angle phi of an axis. `solve(data.means(), network, loss)`
-    is the law of the class means, and `.on(data)` puts it on these points.
+    where L and U are the logits of modes at the norms k_- = min sqrt(x_i . x_l) and k_+ = max |x_i| of the class. If all
+    neurons active on the class are active on all of its points with the right sign, a balanced mode is another lower bound,
+    tighter late in training, and `lower` is the larger of the two. The bounds coincide if the class is one direction at one
+    norm; k_-/k_+ is cos(2 phi)^(1/2) for points of one norm within an angle phi of an axis.
+    `solve(data.means(), network, loss)` is the law of the class means, and `.on(data)` evaluates it at these points.
 
     `network`: a `TwoLayerReLU` with any batch axes and slope 0; data and network must be
-    known, not traced. A neuron whose read-out has the wrong sign so nearly that the bounds cannot tell whether it learns
-    widens them by what it might add.
+    known, not traced. If a neuron has a read-out of the wrong sign and the bounds cannot decide whether it learns, they are
+    wider by its largest contribution.
 
-    `HypothesisError` names the pair of points of a class at no acute angle, the pair across the classes at an acute one, the
-    neuron that sees both classes or may come to do so, and a loss whose residual is negative or rises.
+    `HypothesisError` names a pair of points of one class without an acute angle, a pair of points of both classes at an
+    acute angle, a neuron that is or may become active on both classes, or a loss whose residual is negative or rises.
 
     >>> from gradstarve.problem import TwoLayerReLU
     >>> data = Dataset([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.0]], [1, 1, -1])
@@ -217,14 +218,14 @@ def cone_bounds(data: Dataset, network: TwoLayerReLU, loss: Loss | str = "cross-
     return ConeBounds(data, loss, found, network.batch_shape)
 
 
-# The margins of the lower bound from which on there is another, 0 for the start.
+# The margins of the lower bound from which late bounds start; 0 is the start of training.
 _FROM = (0.0, 1.0)
 
 
 class OneClass(NamedTuple):
     """One class of one network: the modes of norm k_- and k_+, each with the constant that is added to its logit; whether
-    all neurons that see it see the whole of it with the right sign; of each the least and the largest w_j.x_i, both 0 where
-    it sees nothing, and z_j, [h]; and the least margin."""
+    all neurons active on the class are active on all of it with the right sign; for each neuron the least and the largest
+    w_j.x_i, both 0 if it is inactive, and z_j, [h]; and the least margin."""
 
     modes: list[tuple[Mode, float]]
     whole: bool
@@ -235,15 +236,15 @@ class OneClass(NamedTuple):
 
 
 def _solved(loss: Loss, classes: list[OneClass]) -> tuple[Group, ...]:
-    """The bounds of one class of all networks: those that (3.12') is for at once, the others one by one, as each has another
-    loss by what its logits are moved by."""
+    """The bounds of one class of all networks: those to which (3.12') applies together, the others one by one, because the
+    shift of its logits gives each of them another loss."""
     whole = [b for b, c in enumerate(classes) if c.whole]
     groups = [whole] * bool(whole) + [[b] for b, c in enumerate(classes) if not c.whole]
     return tuple(Group(tuple(mine), _of_group(loss, [classes[b] for b in mine])) for mine in groups)
 
 
 def _of_group(loss: Loss, classes: list[OneClass]) -> ConeClass:
-    """One class of several networks, whose modes have frequency and norms in common."""
+    """One class of several networks, whose modes share frequency and norms."""
     (first, less), (last, more) = classes[0].modes
     whole, dtype = classes[0].whole, first.a.dtype
 
@@ -251,28 +252,28 @@ def _of_group(loss: Loss, classes: list[OneClass]) -> ConeClass:
         moved = jnp.asarray(shift, dtype)
         return Bound(flow_mode(Mode(first.frequency, norm, a, z), MarginShift(loss, -moved) if shift else loss), moved)
 
-    def one(a_low, z_low, a_high, z_high, *told) -> ConeClass:
+    def one(a_low, z_low, a_high, z_high, *values) -> ConeClass:
         low, high = bound(first.norm, a_low, z_low, less), bound(last.norm, a_high, z_high, more)
-        return ConeClass(low, high, tuple(_late(loss, low, high, goal, *told) for goal in _FROM) if whole else ())
+        return ConeClass(low, high, tuple(_late(loss, low, high, goal, *values) for goal in _FROM) if whole else ())
 
     def arrays(c: OneClass) -> tuple[Any, ...]:
         return *(leaf for mode, _ in c.modes for leaf in (mode.a, mode.z)), c.least, c.most, c.z, c.margin
 
-    told = [jnp.asarray(np.stack(column), dtype) for column in zip(*map(arrays, classes), strict=True)]
-    return _for_each(one, len(classes), *told)
+    values = [jnp.asarray(np.stack(column), dtype) for column in zip(*map(arrays, classes), strict=True)]
+    return _for_each(one, len(classes), *values)
 
 
-def _for_each(ask: Any, networks: int, *told: Any) -> Any:
-    """`ask` of every network, whose numbers the arrays of `told` have in front. A single one is asked by itself, which
-    compiles sooner."""
+def _for_each(ask: Any, networks: int, *values: Any) -> Any:
+    """`ask(*values)` for every network, along the first axis of the arrays `values`; without vmap for a single network,
+    which compiles faster."""
     if networks > 1:
-        return eqx.filter_vmap(ask)(*told)
-    first = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, told)
+        return eqx.filter_vmap(ask)(*values)
+    first = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, values)
     return jax.tree.map(lambda leaf: leaf[None] if eqx.is_array(leaf) else leaf, ask(*first))
 
 
 def _late(loss: Loss, low: Bound, high: Bound, goal: float, least, most, z, margin) -> Late:
-    """The bound (3.12') from where the lower bound is at `goal` on, or from the start; from inf on where there is none."""
+    """The bound (3.12') from the time at which the lower bound reaches `goal`, or from the start; from inf if never."""
     mode, k_low, k_high = low.curve.mode, low.curve.mode.norm, high.curve.mode.norm
     start, moved = jnp.zeros_like(margin), jnp.zeros_like(z)
     if goal > 0:
@@ -291,7 +292,7 @@ def _late(loss: Loss, low: Bound, high: Bound, goal: float, least, most, z, marg
 
 
 def modes_of_cones(data: Dataset, network: TwoLayerReLU, loss: Loss) -> list[list[OneClass]]:
-    """Each class, + first, of each network. Checks every hypothesis of `cone_bounds` and solves nothing."""
+    """Each class, + first, of each network, after a check of every hypothesis of `cone_bounds`; solves nothing."""
     check_instance("data", data, Dataset, "give Dataset(points, labels)")
     check_instance("network", network, TwoLayerReLU, "give TwoLayerReLU(w, z)")
     if network.slope:
@@ -375,7 +376,7 @@ def _of_class(products, labels, weights, label, height, z, where: str, dtype) ->
 
 
 def _check_falls(loss: Loss, lowest: float) -> None:
-    """A residual >= 0 that falls with the margin, from the `lowest` margin on."""
+    """`HypothesisError` unless the residual is >= 0 and falls with the margin, from the `lowest` margin on."""
     margins = np.linspace(lowest, 20.0, 401)
     g = np.asarray(loss.residual(jnp.asarray(margins)), np.float64)
     wrong = (g < 0) | (np.diff(g, append=g[-1]) > 1e-6 * np.abs(g))
@@ -388,11 +389,11 @@ def _check_falls(loss: Loss, lowest: float) -> None:
 
 
 def _starts(least, most, z, low, high):
-    """Where the neurons of the modes of norm k_- = `low` and k_+ = `high` start, and by how much their logits, as functions
-    of tau, are moved: ((a, less), (a, more)). All arrays are [h]; who sees nothing has most = 0.
+    """The starts of the neurons of the modes of norm k_- = `low` and k_+ = `high`, and the shifts of their logits as
+    functions of tau: ((a, less), (a, more)). All arrays are [h]; a neuron inactive on the class has most = 0.
 
-    A neuron with z < 0 comes to z = 0 with w . x_i between `turn_low` and `turn_high`, or not at all; it starts on the
-    hyperbola that leads there. What is moved is the product of z and the largest gap of w . x_i until then.
+    A neuron with z < 0 reaches z = 0 with w . x_i between `turn_low` and `turn_high`, or never; it starts on the
+    hyperbola that leads there. The shift is the product of z and the largest gap of w . x_i until then.
     """
     size, wrong, whole = np.abs(z), z < 0, least > 0
 

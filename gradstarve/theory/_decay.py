@@ -1,14 +1,14 @@
 """Weight decay in the flow: a mode is learnt only above a threshold of frequency times norm (9.1).
 
-With decay lambda on w and z every p_j = a_j + z_j of a mode is its value without, times e^-lambda t, and so is every
-q_j = a_j - z_j: p_j(t) = p_j e^(s - lambda t), q_j(t) = q_j e^(-s - lambda t) with one clock ds/dt = p r g(u) for all. The
-q_j die out, and what is left is balanced, whatever the start was:
+With decay lambda on w and z every p_j = a_j + z_j and q_j = a_j - z_j of a mode has a factor e^-lambda t:
+p_j(t) = p_j e^(s - lambda t), q_j(t) = q_j e^(-s - lambda t) with one clock ds/dt = p r g(u) for all. The
+q_j die out, and the mode becomes balanced from any start:
 
     du/dt = 2 (p r g(u) - lambda) u.
 
-It grows from a small start iff p r g(0) > lambda, and settles where p r g(u) = lambda. With T = 2 lambda t and
-B = e^u*, u* where it settles, cross-entropy and exponential loss have dT = c(v) / (B e^-v - 1) dv/v, c = 1 + e^-v and
-c = 1. In a variable x in which T is a straight line at both ends this is an integral of a smooth positive function:
+The logit grows from a small start iff p r g(0) > lambda, and settles at the u* with p r g(u*) = lambda. With T = 2 lambda t
+and B = e^u*, cross-entropy and exponential loss have dT = c(v) / (B e^-v - 1) dv/v, c = 1 + e^-v and
+c = 1. In a variable x in which T is a straight line at both ends, T is an integral of a smooth positive function:
 
 | B     | start   | v                 | dT/dx                                  |
 |-------|---------|-------------------|----------------------------------------|
@@ -35,12 +35,12 @@ Real = Float[Array, "..."]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
 _PANELS = 56
-# Beyond |x| = 42 what is not linear in x is below the rounding of float64; v below e^-37 has e^-v = 1 - v to rounding.
+# Beyond |x| = 42 the part of T that is not linear in x is below the rounding of float64; for v below e^-37, e^-v = 1 - v.
 _CORE, _SMALL = 42.0, 37.0
 
 
 def decay_threshold(frequency, norm, loss: Loss | str = "cross-entropy") -> Float[Array, "..."]:
-    """p r g(0), the weight decay from which on a mode is not learnt from a small start (9.1): p r / 2 for cross-entropy.
+    """p r g(0), the weight decay above which a mode is not learnt from a small start (9.1): p r / 2 for cross-entropy.
 
     `frequency` p and `norm` r > 0 broadcast. With exponential, hinge and squared loss it is p r.
 
@@ -52,7 +52,7 @@ def decay_threshold(frequency, norm, loss: Loss | str = "cross-entropy") -> Floa
 
 
 def settled_logit(frequency, norm, weight_decay, loss: Loss | str = "cross-entropy") -> Float[Array, "..."]:
-    """Where the logit of a mode settles under weight decay lambda > 0, from any start with a neuron that learns (9.1).
+    """The logit at which a mode settles under weight decay lambda > 0, from any start with a neuron that learns (9.1).
 
     For p r g(0) > lambda: log(p r / lambda - 1) for cross-entropy, log(p r / lambda) exponential, 1 hinge,
     1 - lambda / (p r) squared; 0 otherwise: the mode is forgotten. Arguments broadcast.
@@ -83,9 +83,9 @@ def decayed_logit(frequency, norm, start, weight_decay, loss: Loss | str, t) -> 
 
 
 def decayed_time(frequency, norm, start, weight_decay, loss: Loss | str, logit) -> Float[Array, "..."]:
-    """The time at which `decayed_logit` is at `logit`, on its way from `start` to where it settles (9.1).
+    """The time at which `decayed_logit` reaches `logit` on its way from `start` to the settled logit (9.1).
 
-    0 where it starts there or has passed it already, inf where it never gets there. Arguments broadcast.
+    0 if the logit starts at or beyond `logit`, inf if it never gets there. Arguments broadcast.
 
     >>> round(float(decayed_time(0.5, 1.0, 0.01, 0.1, "hinge", 1.0)), 4)                # log(100) / (2 (0.5 - 0.1))
     5.7565
@@ -130,7 +130,7 @@ def _excess(loss: Loss, rate: Real, weight_decay: Real) -> Real:
 
 
 def _settled(loss: Loss, rate: Real, weight_decay: Real) -> Real:
-    """The u with p r g(u) = lambda, 0 or below where there is none above 0."""
+    """The u with p r g(u) = lambda; a value <= 0 if no u > 0 solves this."""
     if loss.stops:
         return jnp.where(rate > weight_decay, 1, jnp.zeros_like(rate))
     if loss.offset is None:
@@ -142,7 +142,7 @@ def _settled(loss: Loss, rate: Real, weight_decay: Real) -> Real:
 def _logit(loss: Loss, rate: Real, start: Real, weight_decay: Real, t: Real) -> Real:
     settled = _settled(loss, rate, weight_decay)
     if loss.stops:
-        # Above the margin only the decay acts; at it the margin holds where p r > lambda.
+        # Above the margin 1 only the decay acts; if p r > lambda the logit then stays at 1.
         above = jnp.where(start > 1, jnp.log(jnp.maximum(start, 1)) / (2 * weight_decay), 0)
         growth = 2 * (rate - weight_decay) * jnp.maximum(t - above, 0)
         free = jnp.minimum(start, 1) * jnp.exp(jnp.minimum(growth, jnp.log(jnp.finfo(t.dtype).max)))
@@ -157,7 +157,7 @@ def _logit(loss: Loss, rate: Real, start: Real, weight_decay: Real, t: Real) -> 
     path = Path(_excess(loss, rate, weight_decay), settled, start < settled)
     total = 2 * jnp.minimum(weight_decay * t, jnp.finfo(t.dtype).max / 8)
     begin = _position(path, start)
-    # How fast T runs at least: a bracket for x.
+    # The least slope of T, for a bracket of x.
     slowest = jnp.where(path.rises, _ratio(settled) / jnp.where(settled > 0, settled, 1), 0.5 / jnp.maximum(settled, 1))
     slowest = jnp.where(path.excess > 0, slowest, 1)
     high = begin + jnp.minimum(total / slowest, jnp.finfo(t.dtype).max / 4) + 1
@@ -167,7 +167,7 @@ def _logit(loss: Loss, rate: Real, start: Real, weight_decay: Real, t: Real) -> 
         return _passed(loss, path, begin, x), _slope(loss, path, x)
 
     x = invert(clock, (path, begin), begin, high, begin + total / _slope(loss, path, begin), total)
-    # A start that is settled stays, and would be at x = inf.
+    # A start at the settled logit stays there; its x would be infinite.
     return jnp.where(start == settled, start, _place(path, x))
 
 
@@ -201,7 +201,7 @@ def _time(loss: Loss, rate: Real, start: Real, weight_decay: Real, logit: Real) 
 
 
 class Path(NamedTuple):
-    """Which row of the table it is: `excess` B - 1, `settled` max(u*, 0), `rises`: it starts below that."""
+    """The row of the table: `excess` B - 1, `settled` max(u*, 0), `rises`: whether the logit starts below `settled`."""
 
     excess: Real
     settled: Real
@@ -239,7 +239,7 @@ def _slope(loss: Loss, path: Path, x: Real) -> Real:
 
 
 def _passed(loss: Loss, path: Path, begin: Real, end: Real) -> Real:
-    """T from x = `begin` to `end`: panels in the middle, closed forms for what lies beyond."""
+    """T from x = `begin` to `end`: quadrature in the middle, closed forms beyond."""
     learnt = path.excess > 0
     low, high = jnp.where(learnt, -_CORE, -_SMALL), jnp.where(learnt, _CORE, _SMALL)
     low, high = low.astype(begin.dtype), high.astype(begin.dtype)

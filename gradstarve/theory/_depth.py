@@ -6,10 +6,11 @@ The squares b_l^2 keep their differences, so one number moves them all. Let x be
 
 (balanced: S = N and (7.1)). Time is an integral of smooth functions, and the state at a time its inverse. Up to a cut in u
 the panels of the integral widen away from both ends and from the places where x overtakes a difference of the weights:
-there x^2/u turns from one power of x to another, and between them it is a pure power. Beyond the cut it is scaled by e^-u
-and taken over the last 48 of u; for the squared loss it is taken over -log(1 - u). Hinge stops at its cut, u = 1.
+there x^2/u changes from one power of x to another, and between them it is a pure power. Beyond the cut the integral is
+scaled by e^-u and taken over the last 48 units of u; for the squared loss it is taken over -log(1 - u). Hinge stops at its
+cut, u = 1.
 
-Above it: one layer alone (3.9).
+Also here: one layer alone (3.9).
 """
 
 from __future__ import annotations
@@ -62,10 +63,10 @@ def one_layer_logit(frequency, norm, start, loss: Loss | str, t) -> Float[Array,
     if loss.stops:
         return jnp.where(start < 1, jnp.minimum(start + clock, 1), start)
     if loss.offset is None:
-        # Late in training by what is left, which is the whole derivative; early by what has been gained.
+        # Late in training by 1 - u, which carries the derivative; early by u - u0.
         return jnp.where(clock < 1, start - (start - 1) * -jnp.expm1(-clock), 1 + (start - 1) * jnp.exp(-clock))
     if loss.offset == 0:
-        # log(T + e^u0) by what it adds to u0 while that is little, and otherwise without forming e^u0, which may be 0.
+        # log(T + e^u0) as u0 plus a small rise, and for a large rise without forming e^u0, which may underflow.
         late = jnp.log(jnp.maximum(clock, jnp.finfo(clock.dtype).tiny)) > start
         rise = jnp.log1p(clock * jnp.exp(-jnp.where(late, 0, start)))
         return jnp.where(late, jnp.logaddexp(jnp.log(jnp.where(late, clock, 1)), start), start + rise)
@@ -82,7 +83,7 @@ def lambert_logit(constant: float, start: Array, clock: Array) -> Array:
     # W + log(c W) = C: log(c W) is the accurate form where W is all of C, and C - W where W is next to nothing.
     u = jnp.where(w > 1, jnp.log(jnp.where(w > 1, constant * w, 1)), level - w)
     rise = jnp.maximum(u - start, 0)
-    # A Newton step for the rise: what it is off by is the rounding of u, whose square is nothing.
+    # A Newton step for the rise: its error is the rounding of u, whose square is negligible.
     near = jnp.where(rise < 0.5, rise, 0)
     slope = jnp.exp(start + near) + constant
     near = near - (jnp.exp(start) * jnp.expm1(near) + constant * near - clock) / slope
@@ -90,7 +91,7 @@ def lambert_logit(constant: float, start: Array, clock: Array) -> Array:
 
 
 def lambert_error(constant: float, start: Array, clock: Array) -> Array:
-    """c/(e^u + c) = 1/(1 + W) at the u of `lambert_logit`, whose rounding would be worth digits of it."""
+    """c/(e^u + c) = 1/(1 + W) at the u of `lambert_logit`, computed without u, whose rounding would cost digits."""
     w = lambertw_exp((clock + jnp.exp(start)) / constant + start - float(np.log(constant)))
     early = jax.nn.sigmoid(float(np.log(constant)) - lambert_logit(constant, start, clock))
     return jnp.where(w > 1, 1 / (1 + w), early)
@@ -123,7 +124,7 @@ def one_layer_time(frequency, norm, start, loss: Loss | str, logit) -> Float[Arr
 
 
 def exponential_time(start: Array, rise: Array) -> Array:
-    """e^start (e^rise - 1); inf, without a derivative, where it is no float."""
+    """e^start (e^rise - 1); inf, without a derivative, if it overflows."""
     fits = jnp.maximum(start, 0) + rise < float(np.log(np.finfo(start.dtype).max)) - 1
     start, rise = jnp.where(fits, start, 0), jnp.where(fits, rise, 0)
     return jnp.where(fits, jnp.exp(start) * jnp.expm1(rise), jnp.inf)
@@ -143,7 +144,7 @@ class _Path(NamedTuple):
     shares: Array
 
     def axes(self, count: int) -> _Path:
-        """The same with `count` axes of length 1 behind the lanes."""
+        """The same path with `count` axes of length 1 behind its own."""
         shape = (*self.square.shape, *(1,) * count)
         return _Path(self.log_start.reshape(shape), self.square.reshape(shape), insert_axes(self.shares, count))
 
@@ -158,11 +159,11 @@ class _Path(NamedTuple):
 
     @property
     def log_unit(self):
-        """log of x^2 / u at the start, the unit of time: a deep path may need more of p t than is a float."""
+        """log of x^2 / u at the start, the unit of time: for a deep path p t itself may overflow."""
         return jnp.log(self.square) - self.log_start
 
     def weight(self, y):
-        """x^2 / u in units of its start: p g(u) dt/dy in units of time."""
+        """x^2 / u relative to its initial value: p g(u) dt/dy in units of time."""
         return jnp.exp(2 * y + self.log_start - self.log_logit(y))
 
     def place(self, log_logit):
@@ -187,7 +188,7 @@ def _gauss(edges):
 
 
 def _cut(loss: Loss) -> float:
-    """The logit up to which panels widen away from the start: the margin of a loss that stops, half-way to a soft rest."""
+    """The logit of the cut: the rest of a loss that stops, half of a rest that is only approached."""
     return 0.5 if loss.pulls_back else 1.0
 
 
@@ -200,7 +201,7 @@ def _low(loss: Loss, path: _Path, y):
     """p t at `y` in units of the path, below the cut."""
     depth = path.shares.shape[-1]
     graded = jnp.asarray(1.2 / depth * np.concatenate([[0], 2.0 ** np.arange(12)]), y.dtype)
-    # Where the moving x^2 has grown to the difference b_l^2 - x^2. For none (equal weights) that is the start.
+    # The y at which x^2 has grown to the difference b_l^2 - x^2; the start for weights without a difference.
     ratio = (1 - path.shares) / path.shares
     turns = jnp.where(ratio > 1, jnp.log(jnp.where(ratio > 1, ratio, 1)) / 2, 0)
     turns = jnp.broadcast_to(turns, (*y.shape, depth))
@@ -230,7 +231,7 @@ def _late(path: _Path, kept: depth_late.Kept, begin, y) -> depth_late.Span:
 
 
 class _Arrival(NamedTuple):
-    """The squared loss on its way to u = 1: the path counted from there, y_1, S and x^2 / u there, and where it comes in.
+    """The squared loss near u = 1: the path counted from u = 1, y_1, S and x^2 / u there, and the q at which it begins.
 
     The variable is q in y - y_1 = log(1 - e^-q)/S_1, which is -log(1 - u) for constant S; time is nearly linear in it.
     """
@@ -245,7 +246,7 @@ class _Arrival(NamedTuple):
     def of(cls, path: _Path, begin):
         target = path.place(jnp.zeros_like(begin))
         ahead = path.moved(target)
-        # Counted from there the logit is 1, and not 1 up to rounding.
+        # Counted from there the logit is exactly 1.
         ahead = ahead._replace(log_start=jnp.zeros_like(target))
         slope = ahead.slope(jnp.zeros_like(target))
         return cls(ahead, target, slope, path.weight(target), -jnp.log1p(-jnp.exp(slope * jnp.minimum(begin - target, 0))))
@@ -270,7 +271,7 @@ class _Arrival(NamedTuple):
         return self.scale * self.path.weight(y) * jnp.exp(-q) / (gap * self.slope * -jnp.expm1(-q))
 
     def time(self, q):
-        """p t since it came in, in units of the whole path."""
+        """p t since the beginning of this part, in units of the whole path."""
         edges = jnp.minimum(self.begin[..., None] + jnp.asarray(_ABOVE_CUT, q.dtype), q[..., None])
         nodes, weights = _gauss(jnp.concatenate([edges, q[..., None]], axis=-1))
         wide = _Arrival(self.path.axes(2), *(value[..., None, None] for value in self[1:]))
@@ -296,7 +297,7 @@ class _State(NamedTuple):
 
 @quick_jit(few=0, static_argnums=0)
 def _state(loss: Loss, path: _Path, kept: depth_late.Kept, time) -> _State:
-    """What is at p t = `time`; every array of one shape [...] (shares and differences [..., N])."""
+    """The state at p t = `time`; every array of one shape [...] (shares and differences [..., N])."""
     cut, spent = _reach(loss, path)
     tau = jnp.minimum(time * jnp.exp(-path.log_unit), jnp.finfo(time.dtype).max)
     low = tau <= spent
@@ -327,7 +328,7 @@ def _state(loss: Loss, path: _Path, kept: depth_late.Kept, time) -> _State:
 
 
 def _late_state(loss: Loss, path: _Path, kept: depth_late.Kept, time, spent, cut, y, low) -> _State:
-    """For the losses whose time grows as e^u: what is where it is still `low`, and by `depth_late` above the cut."""
+    """The state for the losses whose time grows as e^u: below the cut where `low`, by `_depth_late` above the cut."""
     constant = loss.offset
     held, stays, begin = jax.lax.stop_gradient((path, kept, cut))
     tau = jnp.minimum(time * jnp.exp(-path.log_unit), jnp.finfo(time.dtype).max)
@@ -363,7 +364,7 @@ def _late_state(loss: Loss, path: _Path, kept: depth_late.Kept, time, spent, cut
 
 @quick_jit(few=0, static_argnums=0)
 def _time(loss: Loss, path: _Path, kept: depth_late.Kept, logit):
-    """(p t in units of the path at which u = `logit`, whether it ever is); 0 for what is there at the start."""
+    """(p t in units of the path at which u = `logit`, whether u ever gets there); 0 if u starts there."""
     cut, spent = _reach(loss, path)
     start = jnp.exp(path.log_start)
     ahead = logit > start
@@ -391,14 +392,14 @@ def _late_time(loss: Loss, path: _Path, kept: depth_late.Kept, cut, y, logit, la
     span = span._replace(begin=jnp.where(late, begins, 1), end=jnp.where(late, logit, span.end))
     total = depth_late.tail(loss.offset, depth_late.density, span, kept)
     size = span.end - jnp.where(late, path.log_unit, 0)
-    # What is no float is infinite, and a constant.
+    # A time that overflows is infinite, and a constant.
     fits = jax.lax.stop_gradient(size + jnp.log(total)) < float(np.log(np.finfo(size.dtype).max)) - 1
     half = jnp.exp(jnp.where(fits, size, 0) / 2)  # twice: its square may overflow where the time does not
     return jnp.where(late, jnp.where(fits, half * total * half, jnp.inf), 0)
 
 
 def _least(start):
-    """x(0): any number serves, so it is held fixed under differentiation, and has no kink where weights are equal."""
+    """x(0): any reference works, so it is held fixed under differentiation, and has no kink where weights are equal."""
     return jax.lax.stop_gradient(jnp.min(start, axis=-1))
 
 
@@ -443,7 +444,7 @@ class DepthMode(ModeCurve):
         return jnp.where(late, jnp.sqrt(square), early)
 
     def time_to_logit(self, logit) -> Float[Array, "..."]:
-        """The time at which u = `logit`, [*batch, *logit.shape]; 0 if u(0) is there, inf if it never gets there."""
+        """The time at which u = `logit`, [*batch, *logit.shape]; 0 if u(0) is there, inf if u never gets there."""
         target = as_goal("logit", logit, self.start.dtype)
         frequency, norm, target = self._lanes(target)
         if self.depth == 1:
@@ -452,7 +453,7 @@ class DepthMode(ModeCurve):
         spent, reached = _time(self.loss_function, path, self._kept(target), target)
         unit = jnp.exp(path.log_unit / 2)  # twice, for its square may overflow where the time does not
         ever = reached & jnp.isfinite(jax.lax.stop_gradient(spent * unit / frequency * unit))
-        # A time that never comes, or later than the floats, is no number to differentiate.
+        # A time that never comes, or that overflows, has no derivative.
         spent, unit = jnp.where(ever, spent, 0), jnp.where(ever, unit, 1)
         return jnp.where(ever, spent * unit / frequency * unit, jnp.inf)
 
@@ -470,7 +471,7 @@ class DepthMode(ModeCurve):
 
     def _time_to(self, what: str, level, max_steps: int):
         if self.depth == 1 and self.loss_function.pulls_back:
-            # One layer comes to u = 1 at one pace from both sides, and its loss is the same for u and 2 - u.
+            # One layer approaches u = 1 at the same rate from both sides, and its loss is the same at u and 2 - u.
             start = self.norm[..., None] * self.start
             mirrored = jnp.where(start > 1, 2 - start, start) / self.norm[..., None]
             return DepthMode(self.loss_function, self.frequency, self.norm, mirrored)._time_to_margin(
@@ -482,7 +483,7 @@ class DepthMode(ModeCurve):
         return self.time_to_logit(margin)
 
     def _at(self, t):
-        """The state at t; of one layer only its logit."""
+        """The state at t; for one layer only the logit."""
         frequency, norm, t = self._lanes(check_times(t, self.start.dtype))
         if self.depth == 1:
             u = one_layer_logit(frequency, norm, norm * self._lane_start(t)[..., 0], self.loss_function, t)
@@ -525,10 +526,11 @@ def depth_mode(frequency, norm, layers, loss: Loss | str = "cross-entropy") -> D
 
     `layers` [*batch, N]: b_1, ..., b_N > 0 at the start, the scalars of each layer along the path, balanced (all equal) or
     not; `frequency`, `norm` [] or [*batch]. The logit is u = r b_1 ... b_N. N = 1 is the linear read-out of (3.9), of any
-    sign; N = 2 one neuron of (3.5). Time is accurate to 1e-11 relative in float64 and 2e-5 in float32 at every logit, for
-    weights from 1e-100 to 1e3 (1e-12 to 1e3), and the logit is what that makes of it: for N >= 3 it leaves its plateau so
-    fast that a time off by one part in 1e16 is a logit off by many. `ValueError` for shapes that do not fit and values
-    that are not positive; `HypothesisError` for the squared loss from u(0) >= 1, where the flow runs backwards.
+    sign; N = 2 one neuron of (3.5). The time of every logit has the relative error 1e-11 in float64 and 2e-5 in float32, for
+    weights from 1e-100 to 1e3 (1e-12 to 1e3). The logit at a time is as accurate as this allows: for N >= 3 it leaves its
+    plateau so fast that a relative error of 1e-16 in time is a large error in the logit. `ValueError` for shapes that do
+    not fit and values that are not positive; `HypothesisError` for the squared loss from u(0) >= 1, where the flow runs
+    backwards.
 
     >>> deep = depth_mode(frequency=1.0, norm=1.0, layers=[0.1, 0.1, 0.1], loss="hinge")
     >>> round(float(deep.time_to_logit(1.0)), 4)              # u^(-1/3) falls at rate p r^(2/3): 1/0.1 - 1
@@ -545,7 +547,7 @@ def depth_mode(frequency, norm, layers, loss: Loss | str = "cross-entropy") -> D
     if layers.shape[-1] > 1:
         check_positive("layers", layers)
         if is_concrete(layers):
-            # In NumPy, which keeps the subnormal numbers that compiled code takes for 0.
+            # In NumPy, which keeps the subnormal numbers that compiled code flushes to 0.
             least = np.min(np.asarray(layers), axis=-1)
             if (least < np.sqrt(np.finfo(least.dtype).tiny)).any():
                 raise ValueError(

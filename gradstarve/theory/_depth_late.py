@@ -1,13 +1,13 @@
 """One path of N layers above its cut: a time that grows as e^u, and derivatives late in training without cancellation.
 
-What (7.1) keeps is log r and the differences D_l = b_l^2 - x^2 of the squares, and with them and the logit everything is
-known: u^2 = r^2 prod (x^2 + D_l). In the logit time is
+The flow (7.1) conserves log r and the differences D_l = b_l^2 - x^2 of the squares; with them the logit determines
+everything: u^2 = r^2 prod (x^2 + D_l). As a function of the logit, time is
 
     p t = spent + integral_begin^u (c + e^v) k(v) dv,     k = p g dt/dv = 1 / (v^2 sum_l 1/(x^2 + D_l)),
 
-so that du = [dt - dspent + ... - integral (c + e^v) dk dv] / ((c + e^u) k(u)), with dk at a fixed v. The other form, what
-the start does to u at a fixed x and what x does to u, is a difference of terms that agree to e^-u. Equal weights that move
-together leave all D_l where they are: then dk is 0 to the last bit.
+so that du = [dt - dspent + ... - integral (c + e^v) dk dv] / ((c + e^u) k(u)), with dk at a fixed v. The other form, the
+change of u with the start at fixed x plus its change with x, is a difference of terms that agree to e^-u. Equal weights that
+change together leave all D_l unchanged: then dk is 0 to the last bit.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Kept(NamedTuple):
 
 @jax.custom_jvp
 def square_at(known: Real, logit: Real, kept: Kept) -> Real:
-    """x^2 where the logit is `logit`, which is `known` already; this has its derivatives."""
+    """x^2 at the logit `logit`: the value is `known`; this function supplies its derivatives."""
     return known
 
 
@@ -66,7 +66,7 @@ def _density_jvp(primals, tangents):
     parts = 1 / (square_at(known, logit, kept)[..., None] + kept.differences)
     total = jnp.sum(parts, axis=-1)
     shares = parts / total[..., None]
-    # What a layer has more than the first, and then more than the mean of all: 0 to the last bit for equal weights.
+    # The difference of each layer from the first, then from the mean of all layers: exactly 0 for equal weights.
     more = parts * parts[..., :1] * (kept.differences[..., :1] - kept.differences)
     mean = jnp.sum(shares * more, axis=-1)
     bend = jnp.sum(shares * (more - mean[..., None]) * dkept.differences, axis=-1)
@@ -89,7 +89,7 @@ def _slopes(function: Callable) -> Callable:
 
 
 class Span(NamedTuple):
-    """From the logit `begin` to `end` > `begin`, and the squares x^2 at both, which are numbers and not differentiated."""
+    """From the logit `begin` to `end` > `begin`, and the squares x^2 at both, which are not differentiated."""
 
     begin: Real
     end: Real
@@ -149,7 +149,7 @@ def tail(constant: float, function: Callable, span: Span, kept: Kept) -> Array:
 
 
 def _like(values, others):
-    """`values` with axes of length 1 behind, as many as `others` has more."""
+    """`values` with trailing axes of length 1, up to the number of axes of `others`."""
     return values.reshape(*values.shape, *(1,) * (others.ndim - values.ndim))
 
 
@@ -162,7 +162,8 @@ def _along(slopes, dkept: Kept):
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def logit_after(constant: float, span: Span, kept: Kept, tau: Real, spent: Real) -> Real:
-    """The logit at p t = `tau`, `spent` at the beginning of `span`, which is span.end already; this has its derivatives."""
+    """The logit at p t = `tau`, with p t = `spent` at the beginning of `span`: the value is span.end; this function supplies
+    its derivatives."""
     return span.end
 
 
@@ -179,7 +180,7 @@ def _logit_after_jvp(constant, primals, tangents):
 
 
 def rounding(constant: float, span: Span, kept: Kept, left: Real) -> Real:
-    """e^(u - exact u), for the rounding of u, from the time above the cut, which is known to all its digits."""
+    """e^(u - exact u), the correction for the rounding of u, from the time above the cut, which has all its digits."""
     span, kept, left = _held((span, kept, left))
     known = left * jnp.exp(-span.end)
     ratio = tail(constant, density, span, kept) / jnp.where(known > 0, known, 1)
@@ -187,7 +188,7 @@ def rounding(constant: float, span: Span, kept: Kept, left: Real) -> Real:
 
 
 def harmless(above, span: Span, kept: Kept) -> tuple[Span, Kept]:
-    """`span` and `kept` in the lanes `above` the cut, and numbers that spoil nothing in the others."""
+    """`span` and `kept` in the elements `above` the cut, and harmless numbers in the others."""
     layers = kept.differences.shape[-1]
     others = Span(*(jnp.asarray(value, span.end.dtype) for value in (1.0, 2.0, 1.0, 2.0 ** (2 / layers))))
     span = Span(*(jnp.where(above, value, other) for value, other in zip(span, others, strict=True)))

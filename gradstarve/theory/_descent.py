@@ -2,18 +2,18 @@
 
 With p_j = a_j + z_j and q_j = a_j - z_j, one step of size eta multiplies every p_j of a class by 1 + c and every q_j by
 1 - c, c = eta p r g(u), u = r (sum p_j^2 - sum q_j^2) / 4: two numbers per class move any network of any width in any
-dimension. Which neurons a class sums over is read off the sign of a_j = (p_j + q_j)/2 after each step.
+dimension. The sign of a_j = (p_j + q_j)/2 after each step decides over which neurons a class sums.
 
-Any dynamics whose step multiplies the p_j and q_j of a class by two factors F+ and F- have such a law (17): normalised
-descent, sharpness-aware steps, schedules, a rate for each layer; the factors are those of the dynamics.
+Any dynamics whose step multiplies the p_j and q_j of a class by two factors F+ and F- have a law of this kind (17):
+normalised descent, sharpness-aware steps, schedules; a step size for each layer has its own (17.3).
 
-Neurons of a leaky ReLU see a class from behind with the weight al, its slope: they run on p r g(u) of the class that they
-are in and al times that of the other one, and count in both logits in the same way (22.1).
+A neuron of a leaky ReLU of slope al has the activity al on the other class: it is driven by p r g(u) of its class plus al
+times that of the other one, and counts in both logits with the same weights (22.1).
 
 Weight decay lambda makes the factors 1 - eta lambda ± c. With momentum p_j and q_j have velocities P_j and Q_j, P_j <-
 momentum P_j + (lambda - c/eta) p_j, p_j <- p_j - eta P_j, and likewise Q_j with lambda + c/eta. All neurons
-of a class share these recurrences, but one that leaves its class takes its velocity along, coasts, and may come back: so
-every neuron has a pair of its own.
+of a class share these recurrences, but a neuron that leaves its class keeps its velocity, coasts, and may come back: so
+every neuron has its own p_j and q_j here.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from gradstarve.problem import Hinge, Loss, Mode, ModeCurve, Modes, Steps
 
 
 class StepLaw(eqx.Module):
-    """The law of one class, or of several that share a step, under dynamics that go step by step.
+    """The law of one class, or of several that share a step, under dynamics in discrete steps.
 
     `frequency`, `norm`: [classes, *batch]. Neurons have a signed coordinate a_j: class c sums over those with
     `signs`[c] a_j > 0, and with `home` [*batch, h], where neurons keep to their class, over those with `signs`[c] home_j > 0
-    among them. With a leaky ReLU of this `slope`, which goes with no `home`, the other neurons count with that weight
-    (22.1). `dynamics` has its numbers [*batch]. A subclass says what a state is.
+    among them. With a leaky ReLU of this `slope` (and without `home`), the other neurons count with the weight `slope`
+    (22.1). The numbers of `dynamics` are [*batch]. A subclass defines the state.
     """
 
     loss_function: Loss
@@ -87,18 +87,18 @@ class StepLaw(eqx.Module):
         return self.norm.dtype
 
     def _members(self, a: Array) -> Array:
-        """Who is in which class, [classes, *batch, h]."""
+        """Whether each neuron is in each class, [classes, *batch, h]."""
         inside = [sign * a > 0 for sign in self.signs]
         if self.home is not None:
             inside = [there & (sign * self.home > 0) for there, sign in zip(inside, self.signs, strict=True)]
         return jnp.stack(inside)
 
     def _weighed(self, values: Array, members: Array) -> Array:
-        """`values` of neurons for each class: themselves for its members, `slope` times them for others."""
+        """The `values` of neurons for each class: unchanged for its members, times `slope` for other neurons."""
         return jnp.where(members, values, self.slope * values if self.slope else 0)
 
     def _pull(self, logits: Array, members: Array) -> Array:
-        """p r g(u) of the class that each neuron is in, 0 of none, and `slope` times that of the other: [*batch, h]."""
+        """p r g(u) of each neuron's class (0 without a class), plus `slope` times that of the other class: [*batch, h]."""
         pull = self.frequency * self.norm * self.loss_function.residual(logits)
         return jnp.sum(self._weighed(pull[..., None], members), axis=0)
 
@@ -108,20 +108,20 @@ class StepLaw(eqx.Module):
         return self.coordinates_of(self.first)[0]
 
     def remainder(self, steps) -> Float[Array, "..."]:
-        """What weight decay has left at `steps` of a weight that no point acts on, [*batch, *steps.shape]; 1 without it."""
+        """The factor by which weight decay has shrunk a weight that no point acts on, [*batch, *steps.shape]."""
         return jnp.ones((*self.batch_shape, *check_steps(steps).shape), self.dtype)
 
     def tabled(self, steps: int):
-        """The same with a schedule written out for the first `steps` steps."""
+        """The same law with a schedule replaced by its values at the first `steps` steps."""
         if not self.dynamics.scheduled:
             return self
         return eqx.tree_at(lambda law: law.dynamics, self, self.dynamics.tabled(steps, self.dtype))
 
     def at(self, steps, read):
         """`read(law, state)` after each of `steps`, stacked in front: [steps.size, ...]; `ConvergenceError`
-        if any of it is not finite."""
+        if any value is not finite."""
         steps = check_steps(steps).reshape(-1)
-        # Every stride-th state is kept, where the stride divides all of the steps asked for.
+        # Every stride-th state is kept; the stride divides all requested steps.
         stride = max(int(np.gcd.reduce(steps)), 1) if steps.size else 1
         last = int(steps.max(initial=0))
         values = _record(self.tabled(last), jnp.asarray(steps // stride), stride, last // stride, read)
@@ -151,7 +151,7 @@ class StepLaw(eqx.Module):
 
 
 class DescentLaw(StepLaw):
-    """The law (8.1), (8.2) for one class, for exclusive ones, or for two antipodal ones that pass neurons to each other.
+    """The law (8.1), (8.2) for one class, for exclusive classes, or for two antipodal classes that exchange neurons.
 
     `grown` p_j and `decayed` q_j: [*batch, h] at step 0. The state is (p_j, q_j, velocities (P_j, Q_j) or None, step).
     """
@@ -177,12 +177,12 @@ class DescentLaw(StepLaw):
         return self.logits_and_members(*state[:2])[0]
 
     def logits_and_members(self, grown, decayed):
-        """u per class, [classes, *batch], and who is in which class."""
+        """u per class, [classes, *batch], and the members of each class."""
         members = self._members((grown + decayed) / 2)
         # (p - q)(p + q) is p^2 - q^2 with one rounding less.
         product = (grown - decayed) * (grown + decayed)
         logits = self.norm * jnp.sum(self._weighed(product, members), axis=-1) / 4
-        # A neuron that has overflowed is a member of nothing; its network has no logit, and must not get a tame one.
+        # A neuron that has overflowed is in no class; the logit of its network must not look finite.
         return jnp.where(jnp.all(jnp.isfinite(product), axis=-1), logits, jnp.nan), members
 
     def step(self, state):
@@ -208,13 +208,13 @@ class DescentLaw(StepLaw):
         return grown - step_size * move[0], decayed - step_size * move[1], velocity, count + 1
 
     def remainder(self, steps) -> Float[Array, "..."]:
-        """What weight decay has left at `steps` of a weight that no point acts on, [*batch, *steps.shape]; 1 without it."""
+        """The factor by which weight decay has shrunk a weight that no point acts on, [*batch, *steps.shape]."""
         return what_decay_leaves(self, steps) if self.has_decay else super().remainder(steps)
 
 
 def what_decay_leaves(law: Any, steps: Any) -> Float[Array, "..."]:
-    """What weight decay leaves at `steps` of a weight w that no point acts on, [*batch, *steps.shape], under `law`."""
-    # The read-out of a neuron with a = 0 is such a weight, whatever the loss; with one loss for all, it compiles once.
+    """The factor by which weight decay shrinks a weight that no point acts on, at `steps`, [*batch, *steps.shape]."""
+    # The read-out of a neuron with a = 0 is such a weight under every loss; with the same loss always, it compiles once.
     one = jnp.ones((*law.batch_shape, 1), law.dtype)
     first = law.frequency[:1], law.norm[:1], None, law.signs[:1]
     alone = DescentLaw(Hinge(), law.dynamics, *first, one, -one, law.has_momentum, True)
@@ -225,8 +225,8 @@ class LayerLaw(StepLaw):
     """The law (17.3) of a step size for each layer. `a`, `z`: [*batch, h] at step 0; the state is (a, z, velocities, step).
 
     A = a / sqrt(eta_a) and Z = z / sqrt(eta_z) move as a and z do in plain descent by sqrt(eta_a eta_z): a neuron learns iff
-    Z > -A. Where the step sizes are far apart the sums A ± Z lose digits, and weight decay is another factor for each layer;
-    so the law goes in a and z, with e the pull p r g(u) of the class: a <- a - eta_a (lambda a - e z), and z likewise.
+    Z > -A. If the step sizes are far apart the sums A ± Z lose digits, and weight decay has a different factor in each
+    layer; so the law is in a and z, with e the pull p r g(u) of the class: a <- a - eta_a (lambda a - e z), and z likewise.
     """
 
     a: Float[Array, "*batch h"]
@@ -258,29 +258,29 @@ class LayerLaw(StepLaw):
         return later_a, z - here.read_out_step_size[..., None] * move[1], velocity, count + 1
 
     def remainder(self, steps) -> Float[Array, "..."]:
-        """What weight decay has left at `steps` of a w that no point acts on, [*batch, *steps.shape]; 1 without it."""
+        """The factor by which weight decay has shrunk a w that no point acts on, [*batch, *steps.shape]."""
         return what_decay_leaves(self, steps) if self.has_decay else super().remainder(steps)
 
 
 class Here(Modes):
-    """The `Modes` of a law where its neurons have these p_j and q_j."""
+    """The `Modes` of a law whose neurons have these p_j and q_j."""
 
     law: DescentLaw
     grown: Float[Array, "*batch h"]
     decayed: Float[Array, "*batch h"]
 
     def pull(self, plus: Any = 1, minus: Any = 1) -> Array:
-        """`_pull` of each neuron where p_j and q_j are multiplied by `plus` and `minus`: [*batch, h]."""
+        """The pull on each neuron after p_j and q_j are multiplied by `plus` and `minus`: [*batch, h]."""
         return self.law._pull(*self.law.logits_and_members(plus * self.grown, minus * self.decayed))
 
     def gradient_norm(self, pull: Array) -> Array:
-        """|grad L| = sqrt(sum_j pull_j^2 (p_j^2 + q_j^2) / 2), [*batch, 1], without squares that are no floats."""
+        """|grad L| = sqrt(sum_j pull_j^2 (p_j^2 + q_j^2) / 2), [*batch, 1], without squares that over- or underflow."""
         parts = pull * self.grown, pull * self.decayed
         largest = jax.lax.stop_gradient(jnp.max(jnp.maximum(*map(jnp.abs, parts)), axis=-1, keepdims=True))
         there = largest > 0
         unit = jnp.where(there, largest, 1)
         total = sum(jnp.sum((part / unit) ** 2, axis=-1, keepdims=True) for part in parts)
-        # A root of zero has no slope: where nothing pulls, the length is 0 and so are its derivatives.
+        # The square root has no derivative at 0: where nothing pulls, the length and its derivatives are 0.
         return jnp.where(there, unit * jnp.sqrt(jnp.where(there, total, 1) / 2), 0)
 
 
@@ -301,7 +301,7 @@ def _behind(values, shape, offset):
 
 @quick_jit(eqx.filter_jit, few=0)
 def _record(law: StepLaw, index, stride: int, count: int, read):
-    """`read` of the states numbered `index` among those after 0, stride, 2 stride, ..., count stride steps."""
+    """`read` of the states number `index` in the list of states after 0, stride, 2 stride, ..., count stride steps."""
 
     def several(state, _):
         state = jax.lax.scan(lambda s, _: (law.step(s), None), state, length=stride)[0]
@@ -333,7 +333,7 @@ def first_step(step, value, state, goal, max_steps: int, least: int = 0):
 
 
 def searched(law: StepLaw, max_steps: Any, search: Callable[[StepLaw, int], Array]) -> Array:
-    """`search(law, most)` with `max_steps`; the table of a schedule grows until all is found."""
+    """`search(law, max_steps)`; for a schedule, the table of step sizes grows until the search has an answer."""
     most = positive_int("max_steps", max_steps)
     if law.dynamics.scheduled:
         for enough in (1_000, 30_000):
@@ -346,7 +346,7 @@ def searched(law: StepLaw, max_steps: Any, search: Callable[[StepLaw, int], Arra
 
 @quick_jit(eqx.filter_jit, few=0)
 def _steps_to(what: str, law: StepLaw, index, goal, max_steps: int):
-    """The first step with a logit of class `index` of at least `goal`, or a loss of at most it: [*batch, goals]."""
+    """The first step with a logit of class `index` >= `goal`, or a loss <= `goal`: [*batch, goals]."""
 
     def logit(state):
         return law.logits_of(state)[index]
@@ -376,7 +376,7 @@ class DescentSolution(ModeCurve):
         return (a, z) if self.law.signs[self.index] > 0 else (-a, -z)
 
     def remainder(self, step) -> Float[Array, "..."]:
-        """What weight decay has left of a weight that no point acts on, [*batch, *step.shape]; 1 without it."""
+        """The factor by which weight decay has shrunk a weight that no point acts on, [*batch, *step.shape]."""
         return self.law.remainder(step)
 
     def time_to_logit(self, logit, max_steps: int = 1_000_000) -> Float[Array, "..."]:
@@ -415,7 +415,7 @@ class DescentSolution(ModeCurve):
 class ModeDescent(DescentSolution):
     """The exact descent law of one `mode` (8.1), (8.2), deaths included: a neuron with a_j <= 0 is not in the class.
 
-    It has left for good, unless momentum and a weight decay strong enough to oscillate bring it back.
+    Such a neuron has left for ever, unless momentum and a weight decay strong enough to oscillate bring it back.
 
     >>> from gradstarve.problem import GradientDescent
     >>> from gradstarve.theory import solve_mode
@@ -460,8 +460,8 @@ def new_descent_law(
     home: Array | None = None,
     slope: float = 0.0,
 ) -> DescentLaw | LayerLaw:
-    """The law for neurons `a`, `z` [*batch, h], of classes of these `signs`; `frequencies`, `norms`: a number or [*batch]
-    for each class. `home`: of neurons that keep to their class. `slope`: of a leaky ReLU."""
+    """The law for neurons `a`, `z` [*batch, h] and classes with these `signs`; `frequencies`, `norms`: a number or [*batch]
+    for each class. `home`: the class of each neuron, if neurons never change it. `slope`: the slope of a leaky ReLU."""
     if is_concrete(a) and is_concrete(z):
         known = np.asarray(a, np.float64), np.asarray(z, np.float64)
         check_normal_size("|a + z|", np.where(known[0] != 0, log_sum(*known), -np.inf), a.dtype)
@@ -475,7 +475,8 @@ def new_descent_law(
 def of_classes(
     loss: Loss, dynamics: Steps, frequencies: Sequence[Any], norms: Sequence[Any], a: Array
 ) -> tuple[Loss, Steps, Array, Array]:
-    """The first fields of a `StepLaw` for neurons `a` [*batch, h]: loss, dynamics, frequencies, norms, of their shapes."""
+    """The first fields of a `StepLaw` for neurons `a` [*batch, h]: loss, dynamics, frequencies, norms, in the right
+    shapes."""
     batch = a.shape[:-1]
     dynamics.check_batch(batch)
 
@@ -502,7 +503,7 @@ def check_steps(steps) -> np.ndarray:
         finite = np.isfinite(values)
         known = np.where(finite, values, 0)
         whole = np.rint(known)
-        # A grid such as np.linspace(0, 700, 8) misses its whole numbers by an ulp or two of its largest one.
+        # A grid such as np.linspace(0, 700, 8) misses whole numbers by an ulp or two of its largest entry.
         slack = 4 * float(np.finfo(values.dtype).eps) * float(np.max(np.abs(known), initial=0.0))
         off = ~finite | (np.abs(known - whole) > min(slack, 1e-3))
         if off.any():

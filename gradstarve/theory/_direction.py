@@ -1,10 +1,10 @@
-"""Where the neurons of a class point in the end: at the maximum-margin direction of its points (13.1).
+"""The limit direction of the neurons of a class: the maximum-margin direction of its points (13.1).
 
-The limit v of the directions maximises the smallest margin min_i v.x_i / |v| over the points of one class. It is along the
-point of their convex hull next to the origin, so it is a quadratic programme of the size of the class, solved here exactly:
+The limit v of the directions maximises the smallest margin min_i v.x_i / |v| over the points of one class. It points to the
+point of their convex hull nearest to the origin, so it solves a quadratic programme of the size of the class, here exactly:
 Lawson and Hanson's least-distance form, min |E lambda - e_last| over lambda >= 0 with columns (x_i, 1), by an active set.
 
-Below it: discriminators (15.1).
+Also here: discriminators (15.1).
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class MaxMargin(eqx.Module):
 
 
 def max_margin_direction(points) -> MaxMargin:
-    """The direction every surviving neuron of a class tends to, with cross-entropy or exponential loss (13.1).
+    """The direction that every surviving neuron of a class tends to, with cross-entropy or exponential loss (13.1).
 
-    `points` [*batch, n, d] are those of one class; for the class y = -1 give them as they are. Neither their weights nor
-    the rest of the start matter. 1 - cos between w_j and v falls like 1/log t, and the angle like 1/sqrt(log t): what a
-    neuron holds off the span of the supports it keeps, while its length grows like sqrt(log t). Relative error 1e-12 in
-    float64 for supports at 0.1 degrees and more, whatever the norms of the points and their ratios. (Coefficients are of the
-    size 1 / (|x_i| margin), and inf where that is beyond the largest float.) Differentiable in the points while the support
-    stays. `HypothesisError` for points that no half-space holds, and for points at the origin.
+    `points` [*batch, n, d]: the points of one class; for class y = -1 too, give the points themselves. Neither their weights
+    nor the initial network matter. 1 - cos between w_j and v falls like 1/log t, and the angle like 1/sqrt(log t): the part
+    of w_j off the span of the support is constant, while |w_j| grows like sqrt(log t). Relative error 1e-12 in
+    float64 for supports at angles of 0.1 degrees and more, for any norms of the points. (Coefficients are of the
+    size 1 / (|x_i| margin), and inf if they overflow.) Differentiable in the points while the support
+    does not change. `HypothesisError` for points that lie in no open half-space, and for points at the origin.
 
     >>> limit = max_margin_direction([[2.0, 0.0], [0.0, 1.0]])
     >>> [round(float(x), 4) for x in (*limit.direction, limit.margin)]
@@ -86,8 +86,8 @@ def _solve(points: Float[Array, "n d"]) -> tuple[MaxMargin, Bool[Array, ""]]:
     scaled = points / jnp.where(scale > 0, scale, 1)
     lengths = jnp.linalg.norm(jnp.where(scale > 0, scaled, 1), axis=-1, keepdims=True)
     unit, norms = scaled / lengths, jnp.where(scale > 0, scale * lengths, 0)[:, 0]
-    # In units of the shortest point v.x_i >= 1 is v.u_i >= c_i: long points ask for hardly more than the right side, and
-    # all rows are of size one, however far the norms are apart.
+    # In units of the shortest point, v.x_i >= 1 is v.u_i >= c_i: for long points c_i is small, and all rows are of size one,
+    # however much the norms differ.
     least = jnp.min(norms)
     wanted = least / jnp.where(norms > 0, norms, 1)
 
@@ -97,7 +97,7 @@ def _solve(points: Float[Array, "n d"]) -> tuple[MaxMargin, Bool[Array, ""]]:
         return inverse @ jnp.where(active, wanted, 0), inverse
 
     def search(_, state):
-        # The second time in units in which |v| is about one, so that a narrow class is as good as a wide one.
+        # The second time in units in which |v| is about one, so that a narrow class is as accurate as a wide one.
         _, length = state
         active = _active_set(jnp.concatenate([unit, (wanted / length)[:, None]], axis=-1))
         length = jnp.linalg.norm(shortest(active)[0])
@@ -118,7 +118,8 @@ def _solve(points: Float[Array, "n d"]) -> tuple[MaxMargin, Bool[Array, ""]]:
 
 
 def _active_set(columns: Float[Array, "n k"]) -> Bool[Array, " n"]:
-    """Which lambda_i are positive in min |sum_i lambda_i column_i - e_last| over lambda >= 0 (Lawson and Hanson)."""
+    """Whether lambda_i > 0 in the solution of min |sum_i lambda_i column_i - e_last| over lambda >= 0 (Lawson and
+    Hanson)."""
     n = columns.shape[0]
     last = jnp.zeros_like(columns[0]).at[-1].set(1)
     tolerance = 100 * jnp.finfo(columns.dtype).eps
@@ -134,7 +135,7 @@ def _active_set(columns: Float[Array, "n k"]) -> Bool[Array, " n"]:
         done = growing & (gain[new] <= tolerance)
         active = jnp.where(growing & ~done, active | (jnp.arange(n) == new), active)
         there = fit(active)
-        # On the way to the new weights the first to reach zero leaves, and the rest are fitted again.
+        # On the way to the new weights the first one to reach zero leaves the active set, and the others are fitted again.
         falls = active & (there <= 0)
         part = jnp.where(falls, weights / jnp.where(falls, weights - there, 1), jnp.inf)
         step = jnp.minimum(jnp.min(part), 1)
@@ -148,10 +149,10 @@ def _active_set(columns: Float[Array, "n k"]) -> Bool[Array, " n"]:
     return active
 
 
-# What a discriminator hands to its generator: the slope of the generator's loss along the class it discriminates (15.1).
+# The signal from a discriminator to its generator: the slope of the generator's loss along the direction of a class (15.1).
 #
 # The logit f is positively homogeneous in the input, so its slope along a class direction is f/r at a point of norm r, and
-# the fakes of margin m = -f have the slope m/r whatever the width. The generator's loss multiplies that by its own slope.
+# fakes of margin m = -f have the slope m/r for every width. The generator's loss multiplies this by its own slope.
 
 GENERATOR_LOSSES = ("minimax", "non-saturating", "hinge")
 
@@ -179,8 +180,8 @@ def generator_signal(norm, loss: str, margin) -> Float[Array, "..."]:
 def minimax_peak() -> Float[Array, ""]:
     """The margin at which the minimax signal is largest: m sigmoid(m) = 1, that is m = 1 + W(1/e) (15.1).
 
-    A discriminator trained with cross-entropy passes through it and hands on less and less; one trained with hinge loss
-    stops at m = 1, short of it.
+    A discriminator trained with cross-entropy passes this margin, and its signal then decreases; a discriminator trained
+    with hinge loss stops at m = 1, below it.
 
     >>> round(float(minimax_peak()), 5)
     1.27846
@@ -190,7 +191,7 @@ def minimax_peak() -> Float[Array, ""]:
 
 @deprecated("t", "frequency", "norm", "depth", layers="depth")
 def minimax_tail(frequency, norm, *, t, depth: int = 2) -> Float[Array, "..."]:
-    """What the minimax signal of a discriminator trained with cross-entropy is asymptotic to: e log(1/e)/r (15.1).
+    """The asymptote of the minimax signal of a discriminator trained with cross-entropy: e log(1/e)/r (15.1).
 
     e is the error of (6.3), `error_tail`, for a discriminator of N = `depth` layers: with T = N p r^(2/N) t the signal
     falls like (log T)^(2/N - 1) / (r T): log T / T for one layer, 1/T for two. Arguments as in `error_tail`.

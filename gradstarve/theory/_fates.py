@@ -1,10 +1,10 @@
-"""What becomes of a neuron: which class it ends in, and with what probability (4.1)-(4.4).
+"""The fates of neurons: the class in which a neuron ends, and its probability (4.1)-(4.4).
 
 In the plane of a = w.xh and z the flow of a positive class runs along a^2 - z^2 = const. With a > 0: z > -a learns,
 z < -a leaves at a finite angle of the clock, z = -a is the stable manifold of the saddle at the origin (4.1). The signs
 are those of (8.1) too while step_size p r g < 1, so every statement here holds in discrete time as well.
 
-Below it: laws over seeds (5.4).
+Also here: laws over seeds (5.4).
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ from gradstarve.theory._piecewise import check_times
 def antipodal_fate(a, z) -> Float[Array, "*shape"]:
     """The class each neuron ends in on antipodal data: sign(a + z), a = w.x_+/|x_+| signed; any shape (4.3).
 
-    Valid where the clock of its first class gets to the crossing: always for cross-entropy and exponential loss. With
-    hinge or squared loss a class may stop first, and a neuron of the wrong sign stays where it is. A leaky ReLU of any slope
-    changes nothing in this (22.2): a neuron ends on the side sign(a + z), and sees the other class with the weight `slope`.
+    Valid if the clock of the neuron's first class reaches the crossing: always for cross-entropy and exponential loss. With
+    hinge or squared loss a class may stop first, and a neuron of the wrong sign then stays in it. A leaky ReLU of any slope
+    has the same fates (22.2): a neuron ends on the side sign(a + z), and has the activity `slope` on the other class.
 
     >>> antipodal_fate([0.1, 0.1, -0.1], [0.5, -0.5, -0.5]).tolist()
     [1.0, -1.0, -1.0]
@@ -65,7 +65,7 @@ def antipodal_fate(a, z) -> Float[Array, "*shape"]:
 
 
 def exclusive_fate(a, z) -> Float[Array, "*shape"]:
-    """1 if a neuron exclusive to its class learns, 0 if it dies (or never saw the class); a, z in its orientation (4.1).
+    """1 if a neuron exclusive to its class learns, 0 if it dies (or was never active); a, z in its orientation (4.1).
 
     >>> exclusive_fate([0.1, 0.1, -0.1], [0.5, -0.5, 0.5]).tolist()
     [1.0, 0.0, 0.0]
@@ -87,10 +87,11 @@ def learning_probability(scale_a=None, scale_z=None, *, dynamics=None, reach=1.0
     `scale_a`, `scale_z` > 0: standard deviations of w.xh and z, broadcast together. Only their ratio counts: give both, or
     neither for equal ones; `ValueError` for one alone.
 
-    `dynamics`: under which steps, as they (and a radius) become small (default: gradient flow). What multiplies a + z and
-    a - z by two factors leaves the chance alone. `GradientDescent` with a `read_out_step_size` eta_z beside its step_size
-    eta_a turns the ratio into (sigma_a / sigma_z) sqrt(eta_z / eta_a) (17.3), `SignDescent` into sigma_a / (rho sigma_z),
-    `reach` rho = |x|_1 / |x|_2 >= 1 of the points (17.6). `ValueError` for a `reach` below 1, or beside other dynamics.
+    `dynamics`: the dynamics, in the limit of small steps (and radius); default: gradient flow. Steps that multiply a + z and
+    a - z by two factors have the chance of the flow. `GradientDescent` with a `read_out_step_size` eta_z beside its
+    step_size eta_a turns the ratio into (sigma_a / sigma_z) sqrt(eta_z / eta_a) (17.3), `SignDescent` into sigma_a / (rho
+    sigma_z), `reach` rho = |x|_1 / |x|_2 >= 1 of the points (17.6). `ValueError` for a `reach` below 1, or beside other
+    dynamics.
 
     >>> float(learning_probability())
     0.75
@@ -131,8 +132,8 @@ def _decides(dynamics) -> bool:
 def class_failure_probability(width: int) -> float:
     """2^-h: the chance that a given one of two antipodal classes is never learnt, for symmetric initialisation (4.3).
 
-    Both classes together never fail. For a ReLU, slope 0: neurons of a leaky one see both classes, one of them with the
-    weight `slope`, so that the neurons of one side learn both and no class fails (22.2).
+    Both classes together never fail. For a ReLU, slope 0: neurons of a leaky ReLU are active on both classes, on one of them
+    with the weight `slope`, so that the neurons of one side learn both classes and no class fails (22.2).
 
     >>> class_failure_probability(3)
     0.125
@@ -144,8 +145,8 @@ def dies_for_ever(alpha, beta, cosine) -> Array:
     """Whether a neuron of the wrong sign, exclusive to one of two classes at an obtuse angle, is dead for ever (4.4).
 
     `beta` = w.xh of its own class > 0, `alpha` = w.xh of the other <= 0, `cosine` of the angle in [-1, 0]: it leaves its
-    class with alpha + |cosine| beta on the other, and wakes there iff that is positive. `ValueError` for numbers outside of
-    these ranges; inside jit nothing is checked.
+    class with alpha + |cosine| beta on the other class, and becomes active there iff this is positive. `ValueError` for
+    numbers outside of these ranges; traced numbers are not checked.
 
     >>> bool(dies_for_ever(-0.5, 0.4, -0.5)), bool(dies_for_ever(-0.1, 0.4, -0.5))
     (True, False)
@@ -181,7 +182,7 @@ def biased_cosine(norm_plus, norm_minus, feature=1.0) -> Float[Array, "..."]:
     check_positive("norm_plus", plus)
     check_positive("norm_minus", minus)
     check_normal("feature", beta)
-    # Scaled before the squares, which may be no floats.
+    # Scaled before the squares, which may overflow or underflow.
     sides = []
     for norm in (plus, minus):
         size = jnp.maximum(norm, jnp.abs(beta))
@@ -196,9 +197,9 @@ def death_probability(cosine, scale_a=None, scale_z=None) -> Float[Array, "..."]
     """The chance that a Gaussian neuron ends dead on two classes at an obtuse angle: 1/2 + (arcsin c - arctan x)/(2 pi).
 
     c = `cosine` of the angle, -1 < c <= 0, and x = scale_a / scale_z: the standard deviations of w, the same in every
-    direction, and of z; give both, or neither for equal ones. Two parts die: 1/4 + arcsin(c)/(2 pi) see neither class from
-    the start, and half of the share 1 - pi_L of (4.2) that leaves its class stays away from the other one (4.4). At c = 0
-    and x = 1 they are 1/4 and 1/8. Antipodal classes, c = -1, are apart: no neuron dies there (4.3), 0. With a bias:
+    direction, and of z; give both, or neither for equal ones. Two parts die: 1/4 + arcsin(c)/(2 pi) are active on neither
+    class at the start, and half of the share 1 - pi_L of (4.2) that leaves its class never joins the other one (4.4). At
+    c = 0 and x = 1 they are 1/4 and 1/8. Antipodal classes, c = -1, are an exception: no neuron dies (4.3). With a bias:
     `death_probability(biased_cosine(...))` (23.1).
 
     Exact in the limit of small steps for losses whose residual never stops (cross-entropy, exponential), at any frequencies
@@ -221,10 +222,10 @@ def death_probability(cosine, scale_a=None, scale_z=None) -> Float[Array, "..."]
     return jnp.where(apart, 0.25 + seen + (1 - learns) / 2, 0)
 
 
-# Over seeds: how often the sign is still wrong (5.4), and the distributions of kappa and of the time to learn.
+# Laws over seeds: the share of neurons whose sign is still wrong (5.4), the distributions of kappa and of the time to learn.
 #
 # Exclusive Gaussian neurons, a = |N(0, sigma_a^2)| along their class and z ~ N(0, sigma_z^2). In the plane of (a, z) the
-# direction and the length are independent, and each law here is an average over one of them with the other done exactly:
+# direction and the length are independent, and each law here is exact in one of them and averaged over the other:
 #
 # - a sign is right or wrong by the direction alone while the clock runs at g(0), at any scale if g is constant (5.4);
 # - for equal scales a_j + z_j and a_j - z_j are independent, so that theta_0 has the density ~ sech^h, and kappa cosh
@@ -235,7 +236,7 @@ def death_probability(cosine, scale_a=None, scale_z=None) -> Float[Array, "..."]
 
 @deprecated("t", "frequency", "norm", "loss", "scale_a", "scale_z")
 def wrong_sign_fraction(frequency, norm, loss: Loss | str = "cross-entropy", *, t, scale_a=1.0, scale_z=1.0) -> Array:
-    """The part of the learners whose z, and so whose logit, still has the wrong sign at time t (5.4).
+    """The share of the learners whose z, and so whose logit, still has the wrong sign at time t (5.4).
 
     One exclusive neuron (or one neuron on antipodal data), a and z Gaussian with deviations in the ratio x = scale_a /
     scale_z; learners are those with z > -a. With tau = p r g(0) t it is (arctan x - arctan(x tanh tau)) / (pi/2 + arctan x),
@@ -254,9 +255,9 @@ def wrong_sign_fraction(frequency, norm, loss: Loss | str = "cross-entropy", *, 
 
 @deprecated("fraction", "frequency", "norm", "loss", "scale_a", "scale_z")
 def wrong_sign_time(frequency, norm, loss: Loss | str = "cross-entropy", *, fraction, scale_a=1.0, scale_z=1.0) -> Array:
-    """When `fraction` of the learners still have the wrong sign: the inverse of `wrong_sign_fraction` (5.4).
+    """The time at which `fraction` of the learners still have the wrong sign: the inverse of `wrong_sign_fraction` (5.4).
 
-    0 < fraction < 1; 0 where no more than that have it at the start. Other arguments as there.
+    0 < fraction < 1; the time is 0 if at most this fraction has it at the start. Other arguments as in that function.
 
     >>> round(float(wrong_sign_time(0.5, 1.0, fraction=0.05)), 4)
     4.2681
@@ -318,7 +319,7 @@ class KappaDistribution(eqx.Module):
 
     @property
     def unit(self) -> Float[Array, "*batch"]:
-        """r sigma^2, by which kappa is measured."""
+        """r sigma^2, the unit of kappa."""
         return self.norm * self.scale**2
 
     @property
@@ -332,7 +333,7 @@ class KappaDistribution(eqx.Module):
         return _kappa_law(_nodes(self.width), self.width, self._measured(kappa), "lower")
 
     def survival(self, kappa) -> Float[Array, "..."]:
-        """P(kappa > `kappa`), accurate where the cdf is next to 1."""
+        """P(kappa > `kappa`), also accurate where the cdf is close to 1."""
         return _kappa_law(_nodes(self.width), self.width, self._measured(kappa), "upper")
 
     def density(self, kappa) -> Float[Array, "..."]:
@@ -341,7 +342,7 @@ class KappaDistribution(eqx.Module):
         return _kappa_law(_nodes(self.width), self.width, w, "density") / (w * self.unit)
 
     def quantile(self, probability) -> Float[Array, "..."]:
-        """The kappa with that cdf; 0 < `probability` < 1, broadcast against the batch. Differentiable."""
+        """The kappa whose cdf is `probability`, 0 < `probability` < 1, broadcast against the batch. Differentiable."""
         (probability,) = real_arrays(probability=probability)
         _check_probability("probability", probability)
         probability = probability.astype(self.unit.dtype)
@@ -360,7 +361,7 @@ _TERMS = 12  # of the series below w = 1, whose terms fall like (1/4)^k / (k!)^2
 
 
 def _nodes(width: int) -> int:
-    """How many directions theta_0 to average over; few different numbers, each of which is a compilation."""
+    """The number of directions theta_0 to average over: one of a few numbers, because each needs a compilation."""
     return 2 ** max(8, int(np.ceil(np.log2(4 * (np.log(2 * width) + 45 / width + 1) * np.sqrt(width)))))
 
 
@@ -395,7 +396,7 @@ def _kappa_law(count: int, width, w: Float[Array, "*shape"], part: str) -> Float
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 @quick_jit(few=0, static_argnums=0)
 def _kappa_quantile(count: int, width, probability: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The w with that cdf: by halving in log w, to its last digits by Newton's steps."""
+    """The w whose cdf is `probability`: by bisection in log w, then Newton steps."""
     low = jnp.full_like(probability, np.log(float(jnp.finfo(probability.dtype).tiny)))
     high = jnp.full_like(probability, 1.0) * jnp.log(2.0 * width + 80)
 
@@ -421,12 +422,12 @@ def _kappa_quantile_jvp(count, width, primals, tangents):
 
 
 class LearningTime(eqx.Module):
-    """The law over seeds of the time at which one exclusive neuron that learns has brought its class to a logit u > 0.
+    """The law over seeds of the time at which one exclusive neuron that learns brings its class to a logit u > 0.
 
-    a and z are Gaussian with deviations `scale_a`, `scale_z` (the ratio names who learns, z > -a, with probability (4.2));
+    a and z are Gaussian with deviations `scale_a`, `scale_z` (neurons with z > -a learn, with the probability (4.2));
     `frequency` p, `norm` r, the `loss`, and `logit` u, below 1 for squared loss and at most 1 for hinge. All numbers.
     Absolute error of the cdf below 1e-10 in float64 and 1e-5 in float32. Both methods are differentiable, in t and in
-    every number of the law, except at what has learnt at the start.
+    every number of the law, except where neurons have learnt at the start.
 
     >>> law = LearningTime(frequency=0.5, norm=1.0, scale_a=0.1, scale_z=0.1, loss="hinge", logit=1.0)
     >>> [round(float(v), 3) for v in (law.cdf(6.0), law.quantile(0.5))]
@@ -463,7 +464,7 @@ class LearningTime(eqx.Module):
         return _time_cdf(self, self.rate * t.reshape(-1)).reshape(t.shape)
 
     def quantile(self, probability) -> Float[Array, "..."]:
-        """The time with that cdf, 0 < `probability` < 1 of any shape; 0 for what has learnt at the start."""
+        """The time whose cdf is `probability`, 0 < `probability` < 1 of any shape; 0 up to the share learnt at the start."""
         (probability,) = real_arrays(probability=probability)
         _check_probability("probability", probability)
         flat = probability.astype(self.rate.dtype).reshape(-1)
@@ -481,7 +482,7 @@ class LearningTime(eqx.Module):
         return size * jnp.sin(offset) ** 2, size * jnp.sin(2 * edge - offset) ** 2
 
 
-# Directions of the learners: the tanh-sinh rule, dense next to the stable manifold, where neurons hesitate longest.
+# Directions of the learners: the tanh-sinh rule, dense next to the stable manifold, where neurons take longest.
 _STEPS = np.linspace(-4, 4, 193)
 _PLACES = 1 / (1 + np.exp(-np.pi * np.sinh(_STEPS)))
 _SHARES = np.pi * np.cosh(_STEPS) * _PLACES * (1 / (1 + np.exp(np.pi * np.sinh(_STEPS))))
@@ -524,7 +525,7 @@ def _log_lengths(law: LearningTime, tau: Float[Array, " times"]) -> Float[Array,
 
 @_log_lengths.defjvp
 def _log_lengths_jvp(primals, tangents):
-    """tau(law, E) = tau keeps: dlog E = (dtau - its change by the law at fixed E) / (its slope in log E)."""
+    """From tau(law, E) = tau: dlog E = (dtau - the change of tau(law, E) at fixed E) / (its derivative in log E)."""
     (law, tau), (dlaw, dtau) = primals, tangents
     found = _log_lengths(law, tau)
     inside = jnp.isfinite(found) & (found > np.log(2 * _SHORTEST))

@@ -1,17 +1,17 @@
 """The logits of orthogonal features that share samples (10.1), and how much they starve each other (10.6).
 
-A sample type S has probability p_S and S_k = 1 for the features that it shows, -1 for those that it shows with their sign
-turned, and 0 for the others; v_k is the logit that feature k carries, m_S = sum_k S_k v_k the margin of a sample. With one
+A sample type S has probability p_S and S_k = 1 for the features that it shows, -1 for those that it shows with reversed
+sign, and 0 for the others; v_k is the logit that feature k carries, m_S = sum_k S_k v_k the margin of a sample. With one
 layer, or balanced paths of N layers each of which sees one feature, and r_k the norm of feature k in a sample,
 
     dv_k/dt = N r_k^(2/N) v_k^(2-2/N) sum_S p_S S_k g(m_S),                                       (10.1), section 20
 
 so phi(v_k), phi' = v^(2/N-2), moves at a speed that only g changes. With the hinge loss that speed is constant until a
-margin is reached. Without signs margins never fall, so that there is one event a type and the solution is exact
+margin is reached. Without signs margins never fall, so that there is one event per type and the solution is exact
 (`hinge_phases`); with signs they may be pushed back and slide along 1 (`_flat`, and `_flat_deep` at two and more layers).
-With one layer and sample types of which any two are equal or at right angles, each type is a read-out of its own (3.9).
+With one layer and sample types of which any two are equal or at right angles, each type obeys the law of one layer (3.9).
 
-Above them: where they settle; below: neurons that see several features (10.7).
+Also here: the logits at which features settle, and neurons active on several features (10.7).
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ from gradstarve.theory._flows import follow
 from gradstarve.theory._mode import insert_axes
 from gradstarve.theory._piecewise import check_times
 
-# Where features come to rest when the loss pulls back what it has pushed too far (10.1).
+# The rest of features under a loss that pulls back margins that are too large (10.1).
 #
 # With spectral decoupling, or the squared loss, the residual of a sample is negative beyond some margin, and (10.1) is a
-# descent on the convex objective F(v) = sum_S p_S l_S(m_S), m_S = sum_{k in S} v_k, in whose metric the scales r_k and the
-# depth stand. So where F has one minimiser the end of training knows neither: one layer settles at the minimiser of F, and
-# balanced paths of N >= 2 layers, which stay above zero, at the minimiser among v >= 0.
+# descent on the convex objective F(v) = sum_S p_S l_S(m_S), m_S = sum_{k in S} v_k. The scales r_k and the depth enter only
+# through the metric. So if F has one minimiser, the end of training does not depend on them: one layer settles at the
+# minimiser of F, and balanced paths of N >= 2 layers, which stay above zero, at the minimiser among v >= 0.
 #
 # F has one minimiser if the types that pull back determine the logits: their rows of `types` have rank K. If there are as
-# many types as features (and no logit would have to be below 0 at N >= 2), every type sits at its own rest, which for one
-# penalty is the same margin for all, g(m) = lambda m: (14.4). On the ring {1, 2}, {1, 3}, {2, 3} that means equal logits,
-# whatever the frequencies; for the starving pair it means v_1 = m and v_2 = 0: the penalty, made to share the work among
-# features, takes it away from one that is never needed.
+# many types as features (and no logit would have to be below 0 at N >= 2), every type is at its own rest, which for one
+# penalty is the same margin for all, g(m) = lambda m: (14.4). On the ring {1, 2}, {1, 3}, {2, 3} that means equal logits
+# for any frequencies; for the starving pair it means v_1 = m and v_2 = 0: the penalty, meant to share the work among
+# features, removes a feature that is never needed.
 
-_PATIENCE = 5e3  # of the fastest mode's times: what explicit steps get through
+_PATIENCE = 5e3  # the longest time for explicit steps, in units of the time of the fastest mode
 _MOST = 200
 _LATE = 1e4  # a margin beyond all rests
 _HALVINGS = 60
@@ -123,9 +123,9 @@ def check_pull(loss: Loss, count: int) -> None:
 
 
 def until_rest(integrate, types, p, r, start, loss: Loss, depth: int, t) -> Array:
-    """`integrate`(types, p, r, start, loss, depth, t), [b, times, K], but for times beyond its patience those at rest.
+    """`integrate`(types, p, r, start, loss, depth, t), [b, times, K]; beyond `_PATIENCE`, the features at rest.
 
-    `ConvergenceError` where features still move then.
+    `ConvergenceError` if features still move at that time.
     """
     arguments = (types, p, r, start, loss, depth)
     if t.size == 0 or not all(map(is_concrete, (t, p, r, start))) or not _comes_to_rest(types, loss):
@@ -155,7 +155,7 @@ def _comes_to_rest(types, loss: Loss) -> bool:
 
 @quick_jit(eqx.filter_jit, few=0)
 def _fastest(types, p, r, start, loss, depth):
-    """A bound on the rates of (10.1) in v, or log v, while no logit is beyond 1 or its start, [b]."""
+    """A bound on the rates of (10.1) in v, or log v, while no logit exceeds 1 or its start, [b]."""
 
     def one(p, r, start):
         v = jnp.maximum(jnp.abs(start), 1)
@@ -170,7 +170,7 @@ def _fastest(types, p, r, start, loss, depth):
 
 
 def _pulls_back(loss: Loss, count: int) -> np.ndarray | None:
-    """Which types have a loss that rises again, [S]; None where that cannot be looked at."""
+    """Whether the loss of each type rises for large margins, [S]; None if this is unknown, inside jit."""
     inside = loss.loss if isinstance(loss, SpectralDecoupling) else loss
     if inside.pulls_back:
         return np.ones(count, bool)
@@ -194,7 +194,7 @@ def _pulls_back(loss: Loss, count: int) -> np.ndarray | None:
 
 @quick_jit(eqx.filter_jit, few=0)
 def _minimise(types: Array, probabilities: Array, loss: Loss, above_zero: bool) -> tuple[Array, Array]:
-    """Projected Newton steps, lane by lane: [b, K], and whether each lane arrived, [b]."""
+    """Projected Newton steps for each problem: the minimisers [b, K], and whether each has converged, [b]."""
     floor = 0.0 if above_zero else -jnp.inf
     tolerance = {"float64": 1e-13, "float32": 2e-6}[types.dtype.name]
 
@@ -222,7 +222,7 @@ def _minimise(types: Array, probabilities: Array, loss: Loss, above_zero: bool) 
             v, _, count = state
             step, _ = newton(v, p, loss)
             here = value(v, p)
-            # The longest of the halved steps that does not raise F by more than its rounding, all tried at once.
+            # All halved steps are tried at once; the longest one that does not raise F by more than rounding is taken.
             slack = 8 * jnp.finfo(v.dtype).eps * jnp.abs(here)
             lengths = 0.5 ** jnp.arange(_HALVINGS, dtype=v.dtype)
             tries = jnp.maximum(v + lengths[:, None] * step, floor)
@@ -237,7 +237,7 @@ def _minimise(types: Array, probabilities: Array, loss: Loss, above_zero: bool) 
 
     def polished(p):
         v, reached = jax.lax.stop_gradient(one(jax.lax.stop_gradient(p)))
-        # More steps: they change nothing but carry the derivatives, the first of them the first, the second the second.
+        # Two more steps do not change the value; the first carries the first derivatives, the second the second ones.
         for _ in range(2):
             step = newton(v, p, loss)[0]
             v = v + step - jax.lax.stop_gradient(step)
@@ -253,19 +253,19 @@ class FeatureFlow(eqx.Module):
     """K features under gradient flow (10.1). t is time, a scalar or an array of any shape. Made by `feature_flow`.
 
     `types`: [S, K] of -1, 0 and 1, `probabilities`: [*batch, S], `scales` and `start`: [*batch, K], `depth` N >= 1. Labels
-    do not matter: v_k is the logit in favour of the right one.
+    do not matter: v_k is the logit in favour of the true label.
 
     Closed forms: hinge, also with a margin shift, a temperature or flipped labels, from event to event; one layer of squared
     loss; one layer of types of which any two are equal or at right angles, sum_k r_k^2 S_k S'_k = 0 (3.9), (20.2), which
-    needs types and scales that are known outside jit. The others are integrated in log t, also where a closed form exists: the
-    starving pair of the exponential loss (10.2) (`starving_pair` has it) and features that share nothing at N >= 2
-    (`depth_mode`). There both agree to 1e-14 at N = 1 to 3 and 1e-13 at 5, and integration is the cheaper one.
+    needs types and scales that are known outside jit. The others are integrated in log t, also in two cases with a closed form
+    elsewhere: the starving pair of the exponential loss (10.2) (`starving_pair`) and features that share no sample at
+    N >= 2 (`depth_mode`). There the two agree to 1e-14 at N = 1 to 3 and 1e-13 at 5, and integration is cheaper.
 
-    Either way the error is below 1e-11 of the largest logit (2e-5 in float32), times the condition of v(t), which for
+    The error is below 1e-11 of the largest logit (2e-5 in float32), times the condition number of v(t), which for
     N >= 3 is that of an explosion, start^(2/N-1); for t up to 1e300 (1e30). The squared loss at N >= 2 and
-    spectral decoupling come to rest: late times are answered by `settled_features` where all features have, and are a
-    `ConvergenceError` where some still move after some 1e3 of the fastest one's times. Derivatives of what is integrated
-    fall as e^-m late in training and are right to 1e-9 of that, in float32, whose margins are rounded, to 1e-4.
+    spectral decoupling come to rest: late times give `settled_features` if all features have settled, and a
+    `ConvergenceError` if some still move after some 1e3 times of the fastest feature. Derivatives of integrated logits
+    fall as e^-m late in training, with a relative error of 1e-9 (1e-4 in float32, whose margins are rounded).
     """
 
     __repr__ = short_repr
@@ -315,7 +315,7 @@ class FeatureFlow(eqx.Module):
         return _read_outs(flow, check_times(t, self.start.dtype)) if self.depth == 1 else flow.features(t)
 
     def _each_alone(self, t):
-        """`alone` for losses that tell the samples apart: K problems of one feature each, on the samples as they are."""
+        """`alone` for losses that differ between samples: K problems of one feature each, on the same samples."""
         size = self.types.shape[1]
         curves = []
         for k in range(size):
@@ -329,7 +329,7 @@ class FeatureFlow(eqx.Module):
 
 
 def starvation_index(found, alone) -> Float[Array, "..."]:
-    """1 - v/v_alone, 0 where v_alone = 0: which part of its logit a feature lost to the others (10.6).
+    """1 - v/v_alone, 0 where v_alone = 0: the part of its logit that a feature loses to the others (10.6).
 
     >>> starvation_index([0.5, 0.0], [2.0, 0.0]).tolist()
     [0.75, 0.0]
@@ -386,7 +386,7 @@ def feature_flow(types, probabilities, loss: Loss | str, *, depth=1, scales=None
 
 
 def check_deep_start(name: str, start: Array, depth: int) -> None:
-    """Raise a `ValueError` for first logits that are not above zero, or so small that no float tells when they escape.
+    """Raise a `ValueError` for initial logits that are not above zero, or so small that their escape time has no digits.
 
     At N >= 3 a path waits for start^(2/N-1) and then explodes within a time of order 1.
     """
@@ -402,12 +402,12 @@ def check_deep_start(name: str, start: Array, depth: int) -> None:
 
 
 def _may_be_signed(types: Array) -> bool:
-    """Whether a type shows a feature with its sign turned, as far as that can be seen: True inside jit."""
+    """Whether a type shows a feature with reversed sign; True if the types are traced."""
     return not is_concrete(types) or bool((np.asarray(types) < 0).any())
 
 
 def _is_apart(types: Array, scales: Array) -> bool:
-    """Whether any two sample types are equal or at right angles; False where that cannot be seen, inside jit.
+    """Whether any two sample types are equal or at right angles; False if this is unknown, inside jit.
 
     Types that share no feature are at right angles whatever the scales; with signs it is a matter of the scales.
     """
@@ -427,13 +427,13 @@ def _is_apart(types: Array, scales: Array) -> bool:
 
 @quick_jit(eqx.filter_jit, few=0)
 def _read_outs(flow: FeatureFlow, t: Array) -> Array:
-    """One layer, types that are equal or at right angles: each is a read-out at the norm of its samples (3.9).
+    """One layer, types that are equal or at right angles: each obeys (3.9) at the norm of its samples.
 
     Feature k's part of what the margin gains is S_k r_k^2 over the square of that norm.
     """
     equal = (flow.types[:, None] == flow.types).all(-1).astype(t.dtype)
     squares = flow.scales**2 @ (flow.types**2).T
-    squares = jnp.where(squares > 0, squares, 1)  # a type without features has no part in any
+    squares = jnp.where(squares > 0, squares, 1)  # a type without features contributes to none
     numbers = (flow.probabilities @ equal, jnp.sqrt(squares), flow.start @ flow.types.T, squares, flow.scales**2, flow.start)
     seen, norms, first, squares, parts, start = (insert_axes(leaf, t.ndim) for leaf in numbers)
     gained = (one_layer_logit(seen, norms, first, flow.loss_function, t[..., None]) - first) / squares
@@ -454,7 +454,7 @@ def rise(before: Any, after: Any, depth: int) -> Array:
 
 
 def raised(v: Any, rise: Any, depth: int) -> Array:
-    """The logit whose phi lies `rise` above that of `v`; inf where there is none (N >= 3: phi is bounded)."""
+    """The logit whose phi exceeds phi(v) by `rise`; inf if there is none (N >= 3: phi is bounded)."""
     if depth == 1:
         return v + rise
     if depth == 2:
@@ -485,12 +485,12 @@ def hinge_phases(types, probabilities, scales, start, depth: int) -> tuple[Array
 
 
 def _waits(types, v, pace, depth):
-    """How long each type needs to reach margin 1 from v while its features keep their pace, [S]; done types: anything."""
+    """The time each type needs to reach margin 1 from v at constant pace, [S]; arbitrary for types that are done."""
     mine = types > 0
     if depth == 1:
         speed = types @ pace
         return jnp.maximum(1 - types @ v, 0) / jnp.where(speed > 0, speed, 1)
-    # Together its features get there before the first of them would alone.
+    # The features of a type together get there before the fastest of them alone.
     below = mine & (v < 1) & (pace > 0)
     single = rise(jnp.where(below, v, 0.5), 1.0, depth) / jnp.where(below, pace, 1)
     longest = jnp.min(jnp.where(below, single, jnp.inf), axis=-1)
@@ -550,7 +550,7 @@ def _deep_at(types, p, r, loss, depth, phases, t):
 
 
 def _ended(found: Array, ended: Array) -> Array:
-    """`found`; `ConvergenceError` where there are more events than there is room for."""
+    """`found`; `ConvergenceError` if there were more events than the arrays hold."""
     message = "margins meet their kinks more often than there is room for; ask for earlier times"
     if not is_concrete(ended):
         return eqx.error_if(found, ~ended.all(), message)
@@ -566,8 +566,8 @@ def _ended(found: Array, ended: Array) -> Array:
 def _linear_at(types, p, r, start, t):
     """v = v(0) + r^2 Z x with Z a basis of the features that the types span, and x' linear in x. Twice differentiable.
 
-    In y = C^T x, C C^T = Z^T r^2 Z: dy/dt = N^T (sqrt p (1 - m(0)) - N y), N = sqrt(p) types Z C. What the types do not
-    span never moves, however p and r change.
+    In y = C^T x, C C^T = Z^T r^2 Z: dy/dt = N^T (sqrt p (1 - m(0)) - N y), N = sqrt(p) types Z C. The part of v outside of
+    the span of the types never moves, for any p and r.
     """
     spanned, moving = _spanned(jax.lax.stop_gradient(types))
 
@@ -585,7 +585,7 @@ def _linear_at(types, p, r, start, t):
 
 
 def _spanned(types):
-    """A basis [K, K] of what the types span, and which of its columns count, [K]: all features if they span them all."""
+    """A basis [K, K] of the span of the types, and which of its columns count, [K]; the unit vectors if they span all."""
     _, sizes, rows = jnp.linalg.svd(types, full_matrices=True)
     sizes = jnp.concatenate([sizes, jnp.zeros(types.shape[1] - sizes.size, sizes.dtype)])
     moving = sizes > 10 * max(types.shape) * jnp.finfo(types.dtype).eps * sizes[0]
@@ -609,16 +609,16 @@ def _(primals, tangents):
 
 
 def _expanded(matrix, target, moving, t, order: int):
-    """`_relaxed` in the eigenvectors of N^T N, and with what it has of derivatives up to `order`.
+    """`_relaxed` in the eigenvectors of N^T N, differentiable up to `order`.
 
-    The basis is held fixed, so that a change of the problem couples the modes. The coupling is zero here and its slope is
-    not, so that its powers up to `order` are what counts; unlike slopes of eigenvectors they are finite where eigenvalues
-    agree: exp(-(D + E) t) = exp(-D t) - int exp(-D (t-s)) E exp(-D s) ds + ...
+    The basis is held fixed, so that a change of the problem couples the modes. The coupling E is zero but its derivatives
+    are not, so that its powers up to `order` are needed; unlike derivatives of eigenvectors they are finite where
+    eigenvalues agree: exp(-(D + E) t) = exp(-D t) - int exp(-D (t-s)) E exp(-D s) ds + ...
     """
     size = matrix.shape[1]
     basis = jnp.linalg.svd(jax.lax.stop_gradient(matrix), full_matrices=True)[2].T
     turned = matrix @ basis
-    # Columns that are not there are the last singular vectors; they are inert at any rate.
+    # Columns that do not count are the last singular vectors; they have no effect at any rate.
     inert = jnp.arange(size) >= jnp.sum(moving)
     rates = jnp.sum(turned**2, axis=0)
     rates = jnp.where(inert, jax.lax.stop_gradient(jnp.max(rates)), rates)
@@ -642,7 +642,7 @@ def _expanded(matrix, target, moving, t, order: int):
 
 def _decays(first, second, t):
     """The integral of exp(-first (t-s) - second s) over s from 0 to t, differentiable also where both rates agree."""
-    # Chosen, not minimum and maximum: at a tie either order has the right slopes, and the mean of both does not.
+    # `where`, not minimum and maximum: at a tie either order has the right derivatives, but their mean has not.
     slow, fast = jnp.where(first <= second, first, second), jnp.where(first <= second, second, first)
     gap = fast - slow
     close = gap * t < 1
@@ -672,7 +672,7 @@ def _twice_decays(rates, t):
 
 
 class _Field(eqx.Module):
-    """(10.1) in the coordinates v, or log v at depth >= 2: one compiled program for all of those depths."""
+    """(10.1) in the coordinates v, or log v at depth >= 2, with one compiled program for all depths >= 2."""
 
     loss_function: Loss
     linear: bool = eqx.field(static=True)
@@ -692,24 +692,24 @@ def _integrated(types, p, r, start, loss, depth, t):
     return found if linear else jnp.exp(found)
 
 
-# Neurons that see every feature (10.7): two layers, any number of neurons, all of them moved by one Lorentz boost.
+# Neurons active on every sample (10.7): two layers, any number of neurons, all of them moved by one Lorentz boost.
 #
 # For neurons active on all samples let alpha_jk be the component of w_j along feature k, c_k = r_k sum_{S with k} p_S
 # g(m_S). Then d(alpha_jk)/dt = z_j c_k and dz_j/dt = sum_k alpha_jk c_k, the same linear equations for every neuron: the
-# vectors (alpha_j, z_j) of R^(K+1) are all multiplied by one matrix, a product of boosts along c, which needs of the neurons
-# only their second moments. (One feature: the hyperbolic clock (3.1).) For the starving pair
+# vectors (alpha_j, z_j) of R^(K+1) are all multiplied by one matrix, a product of boosts along c, which depends on the
+# neurons only through their second moments. (One feature: the hyperbolic clock (3.1).) For the starving pair
 #
 #     d(beta_j)/d(alpha_j) = p_12 g(v_1 + v_2) / [p_1 g(v_1) + p_12 g(v_1 + v_2)]                                (10.7)
 #
-# for every neuron at every time, whatever z_j is; that is at most p_12/(p_1 + p_12) while v_2 >= 0, and at least that while
-# v_2 <= 0.
+# for every neuron at every time and for any z_j; this slope is at most p_12/(p_1 + p_12) while v_2 >= 0, and at least
+# p_12/(p_1 + p_12) while v_2 <= 0.
 
 
 class SharedFeatures(eqx.Module):
-    """Two-layer neurons that all see all samples, under gradient flow. Made by `shared_features`; t is time.
+    """Two-layer neurons that are all active on all samples, under gradient flow. Made by `shared_features`; t is time.
 
-    Fields as there; relative error 1e-9 of the largest weight, for t to 1e300 (1e30 in float32, where it is 2e-5). That
-    goes for derivatives too: late ones, which fall as e^-m, have no digits of their own once that is less.
+    Fields as in `shared_features`; error 1e-9 of the largest weight, for t to 1e300 (float32: 2e-5, to 1e30). The same
+    holds for derivatives: late ones, which fall as e^-m, have no correct digits once they are below this error.
     """
 
     __repr__ = short_repr
@@ -751,8 +751,8 @@ def shared_features(types, probabilities, w, z, loss: Loss | str, *, scales=None
 
     `types`: [S, K], `probabilities`: [*batch, S], `scales`: [*batch, K] as in `feature_flow`; `w`: [*batch, h, K], the
     components alpha_jk along the features' unit directions, `z`: [*batch, h]. Every neuron needs z_j >= 0 and w_j.x > 0 on
-    all samples, and then it keeps both; or it is zero altogether. `HypothesisError` otherwise, and for the squared loss,
-    which pulls back what is above its target.
+    all samples, which then holds at all times; or all its weights are 0. `HypothesisError` otherwise, and for the squared
+    loss, which pulls back margins above 1.
 
     >>> law = shared_features([[1, 0], [1, 1]], [0.5, 0.5], w=[[0.1, 0.1]], z=[0.1], loss="cross-entropy")
     >>> v1, v2 = law.features(1e30)
@@ -789,7 +789,7 @@ def shared_features(types, probabilities, w, z, loss: Loss | str, *, scales=None
 
 
 def _check_cone(flow: FeatureFlow) -> None:
-    """With signs samples may push each other's neurons out: all must be at an angle of at most 90 degrees."""
+    """`HypothesisError` for samples at obtuse angles (possible with signs), which may make neurons inactive."""
     if not is_concrete(flow.scales) or not _may_be_signed(flow.types) or not is_concrete(flow.types):
         return
     types, squares = np.asarray(flow.types), np.asarray(flow.scales)[..., None, :] ** 2
@@ -803,7 +803,7 @@ def _check_cone(flow: FeatureFlow) -> None:
 
 
 def _check_squares(w: Array, z: Array) -> None:
-    """The second moments of a network have to be floats: where they are 0 it would stay at the origin."""
+    """`ValueError` if the second moments of a network underflow: as zeros they would keep it at the origin."""
     if is_concrete(w) and is_concrete(z):
         every = np.concatenate([np.asarray(w).reshape(*z.shape[:-1], -1), np.asarray(z)], axis=-1)
         check_normal_rows("w, z", every)
@@ -840,7 +840,7 @@ def shared_slope(p_frequent, p_both, loss: Loss | str, *, frequent: Any = 0.0, r
 
 
 class _Boost(eqx.Module):
-    """dM/dt = G M, G the boost along c, which the moments M C M^T decide."""
+    """dM/dt = G M, with G the boost along c, which depends on the moments M C M^T."""
 
     loss_function: Loss
 

@@ -1,10 +1,10 @@
 """One layer under losses whose residual is constant between kinks: hinge, shifted, scaled or with flipped labels (10.1).
 
 F(v) = sum_S p_S l_S(m_S), m = types v, is convex and piecewise linear, and v' = -R^2 grad F, R the scales. Between events
-the speed is constant. A margin that sits at a kink takes the residual between those of both sides that makes the speed the
-shortest one in the metric R^-2 (the right derivative of a gradient flow of a convex function): it slides along the kink if
-it can, and leaves it otherwise. Signed types need this: what one type learns can push the margin of another back onto its
-kink.
+the speed is constant. A margin at a kink takes the residual, between those of both sides, that makes the speed shortest
+in the metric R^-2 (the right derivative of a gradient flow of a convex function): the margin slides along the kink if
+possible, and leaves it otherwise. Signed types need this, because learning one type can push the margin of another back to
+its kink.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def forces(gram: Array, status: Array, low: Array, high: Array) -> tuple[Array, 
 
 
 def chosen_status(gram: Array, weights: Array, jumps: Array, low: Array, high: Array) -> Array:
-    """Which margins at a kink have a free residual, by pivots of least index: the linear complementarity problem of the
-    speeds. `jumps`: which margins are at a kink, `low` and `high` the bounds of their w_S, [S]."""
+    """Which margins at a kink leave it, the linear complementarity problem of the speeds, by pivots of least index: `FREE`
+    stays. `jumps`: which margins are at a kink, `low` and `high` the bounds of their w_S, [S]."""
     size, small = len(gram), rounding_of_speeds(gram, weights)
     slack = 64 * jnp.finfo(gram.dtype).eps * jnp.max(jnp.abs(weights))
 
@@ -95,7 +95,7 @@ def flat_phases(
     small = rounding_of_speeds(gram, weights)
 
     def phase(state: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        # A margin `at` a kink sits at number `side`; any other has `side` kinks below it.
+        # A margin `at` a kink is at kink number `side`; any other margin has `side` kinks below it.
         v, side, at, clock = state
         high, low = picked(weights, side), jnp.where(at, picked(weights, side + 1), picked(weights, side))
         held = jax.tree.map(jax.lax.stop_gradient, (at & (high > low), low, high))

@@ -1,4 +1,4 @@
-"""Reduced equations without a closed form, integrated in the logarithm of time: late times then cost little.
+"""Reduced equations without a closed form, integrated in the logarithm of time, so that late times cost little.
 
 With t = (e^s - 1)/rate, rate = |f| at the start, an equation dy/dt = f(y) becomes dy/ds = (1/rate + t) f(y). Logits that
 grow like log t are straight lines in s, and the decay of g keeps the equation from becoming stiff, so that t = 1e300 is a
@@ -6,9 +6,9 @@ few hundred steps away.
 
 The method is Gragg's: midpoint rules with 2, 4, ..., 14 substeps, whose errors are series in the square of the substep,
 extrapolated to 0 (order 14). It needs no table of coefficients, and compiles in a fifth of the time of a Runge-Kutta
-method of order 8, which is most of what a call costs. Derivatives are those of the equations: integrated along.
+method of order 8; compilation is most of the cost of a call. Derivatives are integrated along with the equations.
 
-Below them: the flow of a linearised network, which is convex.
+Also here: the flow of a linearised network, which is convex.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def follow(field: Callable[[Any, Any], Any], start: Float[Array, "b *n"], proble
     """The states at times `t` >= 0 of d state/dt = field(state, problem), [b, times, ...].
 
     `start` and all arrays of `problem` have [b] in front. Differentiable in start, problem and t any number of
-    times. `ConvergenceError` where 4096 steps are not enough: with a loss that comes to rest exponentially fast in t
-    (squared) a late time is many steps away.
+    times. `ConvergenceError` if 4096 steps do not suffice: with a loss that comes to rest exponentially fast in t
+    (squared) a late time needs many steps.
     """
     if t.size == 0:
         return jnp.zeros((*start.shape[:1], 0, *start.shape[1:]), t.dtype)
@@ -61,7 +61,7 @@ def _follow(field, start, problem, t):
     def one(start, problem):
         rate = jax.lax.stop_gradient(jnp.max(jnp.abs(field(start, problem))))
         rate = jnp.where((rate > 0) & jnp.isfinite(rate), rate, 1)
-        # A product beyond the largest float is as late as time gets.
+        # A product that overflows counts as the latest time.
         knots = jnp.log1p(jnp.minimum(rate * jax.lax.stop_gradient(t), jnp.finfo(t.dtype).max / 4))[order]
         inputs, unravel = ravel_pytree((start, problem))
         shape, size = start.shape, start.size
@@ -123,7 +123,7 @@ def _integrate(slope, start, knots):
     combine = jnp.asarray(combine, dtype)
 
     def midpoint(s, y, speed, length, count):
-        """What `length` adds to y by Gragg's rule with `count` substeps, and the slope there."""
+        """The change of y over `length` by Gragg's rule with `count` substeps, and the slope there."""
         h = length / count
 
         def substep(k, ends):
@@ -141,11 +141,11 @@ def _integrate(slope, start, knots):
         gains, ends = jax.lax.map(lambda n: midpoint(s, y, speed, taken, n), 2 * jnp.arange(1, _ORDER + 1))
         # The last two columns differ by the error of the lower order.
         gain, lower = combine @ gains
-        # All rules may stay short of a jump of the residual (hinge) that their extrapolation has passed: its slope tells.
+        # All rules may stop before a jump of the residual (hinge) that their extrapolation has passed: its slope shows this.
         last = slope(s + taken, y + gain)
         jump = taken * (last - combine[0] @ ends)
         off = jnp.maximum(jnp.abs(gain - lower), jnp.abs(jump) / 10)
-        # Or their substeps hop to and fro over a jump and cancel: a number that moves one way at both ends has to move.
+        # Or their substeps jump to and fro over it and cancel: a number that moves one way at both ends has to move.
         least = taken * jnp.minimum(jnp.abs(speed), jnp.abs(last))
         still = (speed * last > 0) & (gain * jnp.sign(speed) < least / 10)
         off = jnp.where(still, jnp.maximum(off, least), off)
@@ -153,7 +153,7 @@ def _integrate(slope, start, knots):
         good = error <= 1  # NaN is not
         factor = jnp.where(error > 0, 0.9 * error ** (-1 / (2 * _ORDER - 1)), 5.0)
         factor = jnp.where(jnp.isfinite(factor), jnp.clip(factor, 0.2, 5.0), 0.2)
-        # A step cut short by the goal says little about how long the next one may be.
+        # A step shortened by the goal says little about the length of the next one.
         following = jnp.where(good, jnp.maximum(taken * factor, jnp.where(taken < length, length, 0)), taken * factor)
         landed = jnp.where(taken < length, goal, s + taken)
         return jnp.where(good, landed, s), jnp.where(good, y + gain, y), following, count + 1
@@ -172,12 +172,12 @@ def _integrate(slope, start, knots):
 #     dw/dt = B^T g(offset + B w) - C w,        g elementwise and falling, C symmetric and positive semi-definite
 #
 # The logistic flow (14.1), with a ridge or a penalty on the outputs, and the dual flow (14.2) all have this form. Features
-# differ in strength by many powers of ten: where a strong one is balanced between samples that want it up and samples that
-# want it down it relaxes at once, while weak ones are learnt later and margins grow like log t ever after. In s = log(1 +
-# rate t) that is a hundred units of time, crossed in panels. On each the solution is the polynomial that obeys the equation
-# at the eight Radau points (order 15 at the end of a panel, and no step is too long for fast relaxation), found by Newton's
-# method. The slope is symmetric, so that its eigenvectors uncouple the panel into 8 x 8 systems; its change along the panel
-# is kept on their diagonal. Within a panel the solution is that polynomial, so that more times cost next to nothing.
+# differ in strength by many powers of ten: a strong one, pushed up by some samples and down by others, relaxes at once,
+# while weak ones are learnt later and margins grow like log t for ever. In s = log(1 + rate t) that is a hundred units of
+# time, divided into panels. On each panel the solution is the polynomial that obeys the equation at the eight Radau points
+# (order 15 at the end of a panel, and no step is too long for fast relaxation), found by Newton's method. The slope is
+# symmetric, so that its eigenvectors decouple the panel into 8 x 8 systems; its change along the panel is kept on their
+# diagonal. Within a panel the solution is that polynomial, so that more times cost almost nothing.
 
 POINTS = 8
 _MOST_PANELS = 1000
@@ -189,8 +189,8 @@ class ConvexFlow(eqx.Module):
     """dw/dt = B^T g(u) - C w with u = offset + B w: `matrix` B [n, k], `constant` C [k, k], `offset` [n].
 
     `pull(u)` gives g and -g' >= 0 elementwise. Errors are measured in u, against |u| + `floor` [n].
-    `odds`: u = w are numbers between 0 and 1 and g = log((1 - u)/u); Newton's method then solves for -g, to which `pull` is
-    applied, so that they stay there and may be as small as they like.
+    `odds`: u = w are numbers between 0 and 1 and g = log((1 - u)/u); Newton's method then solves for -g, the argument of
+    `pull`, so that u stays between 0 and 1 and may be arbitrarily small.
     """
 
     matrix: Float[Array, "n k"]
@@ -205,14 +205,14 @@ class ConvexFlow(eqx.Module):
         return self.offset + w @ self.matrix.T
 
     def encode(self, w: Float[Array, "... k"]) -> Float[Array, "... k"]:
-        """What is solved for: the log-odds of w, or what it gains, nothing yet.
+        """The unknown of Newton's method: the log-odds of w, or the gain of w, which is 0 at first.
 
-        (Gains and not w itself, so that late in training derivatives of u are no differences of those of offset and w.)
+        (The gain and not w itself, so that late derivatives of u are not differences of those of offset and w.)
         """
         return jnp.log(w) - jnp.log1p(-w) if self.odds else jnp.zeros_like(w)
 
     def gain(self, v: Float[Array, "... k"], w: Float[Array, " k"]) -> Float[Array, "... k"]:
-        """What w has gained where `v` is solved for."""
+        """The gain of w that belongs to the unknown `v`."""
         return jax.nn.sigmoid(v) - w if self.odds else v
 
     def terms(self, v: Float[Array, "... k"], w: Float[Array, " k"], u: Float[Array, " n"]) -> tuple[Array, Array]:
@@ -263,7 +263,7 @@ def legendre(x: Array) -> Array:
 
 def _follow_panels(flow: ConvexFlow, start: Array, t: Array) -> tuple[Array, Array]:
     # Two programs, so that another number of times compiles the small one only.
-    # Where the panels lie is nothing to the solution, and so held fixed under differentiation: t moves the place in them.
+    # The solution does not depend on the choice of panels, which is held fixed under differentiation.
     panels, reached = _panels(flow, start, jax.lax.stop_gradient(jnp.max(t)))
     return _evaluate(flow, start, panels, t), reached
 
@@ -308,11 +308,11 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
     def linearised(fall, pace, length):
         """-g' at the Radau points, eigenvectors of the average slope, and the inverses [k, s, s] along them."""
         if flow.odds:
-            # Faster relaxation than this is as good as instantaneous, and eigenvectors would lose the slow part beside it.
+            # Faster relaxation is as good as instantaneous, and beside it eigenvectors would lose the slow part.
             fall = jnp.minimum(fall, 1e9 * stiffest)
         average = weights @ (pace * fall)
         curvature = (flow.matrix.T * average) @ flow.matrix + (weights @ pace) * flow.constant
-        # These only lead Newton's method to the solution: derivatives pass them by, and so do equal eigenvalues.
+        # These only guide Newton's method to the solution: no derivative passes through them, nor through eigenvectors.
         fall, pace, curvature = jax.lax.stop_gradient((fall, pace, curvature))
         _, basis = jnp.linalg.eigh(curvature)
         matrix, constant = jax.lax.stop_gradient((flow.matrix, flow.constant))
@@ -331,7 +331,7 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
         def body(state):
             now, _, last, count = state
             speed, fall = flow.terms(now, begin, level)
-            # Odds change by powers of ten: their slope is taken anew each time.
+            # Odds change by powers of ten: their slope is computed anew each time.
             fall, basis, inverses = held or linearised(fall, pace, length)
             off = flow.gain(now, begin) - length * integrals @ (pace * speed)
             change = -jnp.einsum("kij,jk->ik", inverses, off @ basis) @ basis.T
@@ -369,7 +369,7 @@ def _panels(flow: ConvexFlow, start: Array, latest: Array) -> tuple[tuple[Array,
         leaving = orders * (orders + 1) @ coefficients / taken  # the slope of the polynomial at its end
         pick = lambda new, old: jnp.where(good, new, old)  # noqa: E731
         there = (encoded, begin + gain[-1], moved[-1])
-        if flow.odds:  # as small as they like: never as a sum
+        if flow.odds:  # u may be arbitrarily small, so it is never computed as a sum
             there = (found[-1], jax.nn.sigmoid(found[-1]), jax.nn.sigmoid(found[-1]))
         place = tuple(pick(new, old) for new, old in zip(there, (encoded, begin, level), strict=True))
         return pick(end, s), following, place, pick(leaving, slope), count + good, tries + 1, stores

@@ -1,4 +1,4 @@
-"""Where the learning curve bends: inflections of the error sigmoid(-u), and the plateau before them (5.1)-(5.3).
+"""Inflections of the learning curve, the error sigmoid(-u), and the plateau before them (5.1)-(5.3).
 
 Along the clock (3.4) the error falls at the rate sigmoid'(u) 2 p r g(u) S with S^2 = kappa^2 + u^2, so e'' = 0 where the
 logarithmic derivative of that vanishes,
@@ -35,7 +35,7 @@ from gradstarve.problem import Loss, with_closed_form
 from gradstarve.special import invert
 from gradstarve.theory._piecewise import PiecewiseClock, in_time
 
-# A u < 0 at which K is below 0: the far end of the branch below 0.
+# A u < 0 at which K is below 0: the far end of the branch u < 0.
 _FAR_BELOW = -3.0
 
 
@@ -78,15 +78,15 @@ def _top(loss: Loss) -> tuple[float, float]:
 
 
 def _zero(function, low: float, high: float) -> float:
-    """Where a function changes its sign, to the last digits of float64."""
-    from scipy.optimize import brentq  # here: few ask for it, and it takes as long to import as the rest of the room
+    """The point at which a function changes its sign, to the last digits of float64."""
+    from scipy.optimize import brentq  # imported on demand: rarely needed, and slow to import
 
     found: Any = brentq(function, low, high, xtol=1e-300, rtol=4 * np.finfo(np.float64).eps)
     return float(found)
 
 
 def kappa_critical(loss: Loss | str = "cross-entropy") -> float:
-    """kappa_c, above which the error of one mode is convex from u = 0 on, and below which it has two inflections (5.2).
+    """kappa_c: the error of one mode is convex from u = 0 on above it, and has two inflections below it (5.2).
 
     The transition from rich (a plateau, then a sigmoid) to lazy. Computed to the last digits of float64, not stored.
     `HypothesisError` for hinge, whose curves are cut off at u = 1 and have no such transition.
@@ -106,7 +106,7 @@ def kappa_critical(loss: Loss | str = "cross-entropy") -> float:
 
 @deprecated("loss", "kappa")
 def error_inflections(kappa, loss: Loss | str = "cross-entropy") -> Float[Array, "*batch 2"]:
-    """The logits u >= 0 at which the error curve of one mode bends, rising, inf where there is none (5.1), (5.2).
+    """The logits u >= 0 of the inflections of one mode's error, in rising order, inf for missing ones (5.1), (5.2).
 
     `kappa` >= 0 of any shape, float32 or float64; the result has two entries for each. Cross-entropy, exponential and
     squared loss (u < 1): for kappa = 0 one, up to which the curve is concave; for 0 < kappa < kappa_c two, between which it
@@ -124,15 +124,15 @@ def error_inflections(kappa, loss: Loss | str = "cross-entropy") -> Float[Array,
     if is_concrete(kappa) and (np.asarray(kappa) < 0).any():
         raise ValueError(f"kappa must be >= 0, got {np.asarray(kappa).min()}")
     found = _inflections(loss, kappa * kappa, kappa > 0)[..., 1:]
-    # In order of size: the lower one of the balanced curve is where it never starts.
+    # In rising order; for the balanced curve, whose lower one is 0, it is left out.
     return jnp.sort(found, axis=-1)
 
 
 @quick_jit(few=0, static_argnums=0)
 def _inflections(loss: Loss, level: Float[Array, "*batch"], curved: Bool[Array, "*batch"]) -> Float[Array, "*batch 3"]:
-    """(the one below 0, the lower and the upper one from 0 on) at kappa^2 = `level`; inf where there is none.
+    """(the inflection below 0, the lower and the upper one above 0) at kappa^2 = `level`; inf for a missing one.
 
-    `curved`: kappa > 0, where its square may be no float.
+    `curved`: whether kappa > 0, because its square may underflow.
     """
     never = jnp.full_like(level, jnp.inf)
 
@@ -182,7 +182,7 @@ def _root_jvp(loss, far, near, primals, tangents):
 
 
 def clock_inflections(pieces: PiecewiseClock) -> Float[Array, "*batch count"]:
-    """The times at which the error of a class bends, rising, inf for those that there are not: three for each piece.
+    """The times of the inflections of a class's error, rising, inf for missing ones: three for each piece.
 
     `HypothesisError` for the clock of a loss without a closed form.
     """
@@ -209,7 +209,7 @@ def _clock_inflections(pieces: PiecewiseClock) -> Float[Array, "*batch count"]:
 
 @deprecated("loss", "start", "frequency", "norm")
 def plateau_length(frequency, norm, start, loss: Loss | str = "cross-entropy") -> Float[Array, "..."]:
-    """log(1/u0) / (2 p r g(0)), how long a balanced mode waits near error 1/2 when it starts at u0 = `start` (5.3).
+    """log(1/u0) / (2 p r g(0)), the length of the plateau of a balanced mode near error 1/2 from u0 = `start` (5.3).
 
     2 g(0) is 1 for cross-entropy and 2 for hinge, exponential and squared loss: hinge waits half as long. The time to
     u = 1 is longer by a constant over p r, which a small start makes negligible. Arguments broadcast; 0 < u0 < 1, p > 0,

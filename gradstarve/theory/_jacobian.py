@@ -1,10 +1,10 @@
-"""The kernel of any JAX model on its data: exact, in the memory it is given (section 14).
+"""The kernel of any JAX model on its data: exact, within a given budget of memory (section 14).
 
-`apply(params, x)` is any function of JAX that gives one logit a sample: `params` any pytree (its floating-point arrays are
-what is trained, everything else is held; what is not trained is best closed over), `x` an array [n, ...] or a pytree of
-them, the result [n] or [n, 1]. Labels are ±1 and margins m = Y f, Y = diag(y). The rows of Y Phi [n, P] are the gradients of
-single margins, one backward pass each; K = Y Phi Phi^T Y is gathered block by block, or only multiplied with
-(`kernel_product`). Samples must not see each other in `apply`: batch normalisation has to run in its inference mode.
+`apply(params, x)` is any JAX function that returns one logit per sample: `params` any pytree (its floating-point arrays are
+trained, everything else is constant; close over arrays that are not trained), `x` an array [n, ...] or a pytree of
+arrays, the result [n] or [n, 1]. Labels are ±1 and margins m = Y f, Y = diag(y). The rows of Y Phi [n, P] are the gradients
+of single margins, one backward pass each; K = Y Phi Phi^T Y is computed block by block, or only multiplied with vectors
+(`kernel_product`). Samples must not interact in `apply`: batch normalisation has to run in its inference mode.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 _BUDGET = 2**30  # bytes
-_COPIES = 4  # two blocks of rows, and what making one of them takes besides
-_PROBED = 32  # samples on which `apply` is asked whether they see each other
+_COPIES = 4  # two blocks of rows, and the memory to compute one of them
+_PROBED = 32  # the number of samples that are tested for interactions in `apply`
 
 
 class LinearRegimeWarning(UserWarning):
@@ -44,7 +44,7 @@ class LinearRegimeWarning(UserWarning):
 
 
 class _Model(eqx.Module):
-    """`apply`, what of its parameters is trained, and the rest."""
+    """`apply`, the structure of its trained parameters, and the constants."""
 
     trained: Any
     held: Any
@@ -95,9 +95,9 @@ def margin_jacobian(apply, params, x, y, memory=None) -> Float[Array, "n P"]:
 def margin_kernel(apply, params, x, y, memory=None) -> Float[Array, "n n"]:
     """K = Y Phi Phi^T Y [n, n], for `gradstarve.theory.ntk`: symmetric to the bit, positive semi-definite to rounding.
 
-    `memory`: bytes that K and the rows of Y Phi at hand may take, default 1 GiB; what a single backward pass needs inside
-    comes on top, and what the C library keeps of memory given back to it. Where not all rows fit, blocks of them are
-    computed again for each pair of blocks; the result is the same to rounding. Arguments and errors as in
+    `memory`: bytes for K and the current rows of Y Phi, default 1 GiB; the memory of a single backward pass, and memory that
+    the C library does not return, come on top. If not all rows fit, blocks of rows are
+    computed again for each pair of blocks; the result is the same up to rounding. Arguments and errors as in
     `margin_jacobian`.
 
     >>> x, w = jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([1.0, 2.0])
@@ -122,7 +122,7 @@ def margin_kernel(apply, params, x, y, memory=None) -> Float[Array, "n n"]:
 
 
 def cross_kernel(apply, params, x1, y1, x2, y2, memory=None) -> Float[Array, "n1 n2"]:
-    """Y_1 Phi_1 Phi_2^T Y_2 [n1, n2]: what a step on a sample of the second set does to a margin of the first.
+    """Y_1 Phi_1 Phi_2^T Y_2 [n1, n2]: the effect of a step on a sample of the second set on a margin of the first.
 
     With training samples second, dm_1/dt = (this) sigmoid(-m_2) for the margins m_1 of test samples. One class in a set is
     enough; arguments and errors otherwise as in `margin_kernel`.
@@ -143,11 +143,11 @@ def cross_kernel(apply, params, x1, y1, x2, y2, memory=None) -> Float[Array, "n1
 
 
 def kernel_product(apply, params, x, y) -> Callable[[Any], Float[Array, "..."]]:
-    """The map v -> K v for v [n] or [n, k], K = Y Phi Phi^T Y, without K or Phi: one backward and one forward pass a column.
+    """The map v -> K v, v [n] or [n, k], K = Y Phi Phi^T Y, without K or Phi: a backward and a forward pass per column.
 
     For models whose Jacobian is too large, in Lanczos or conjugate gradients. Memory is that of training on all n samples
-    at once; `apply` must allow forward-mode differentiation. Arguments and errors as in `margin_jacobian`, but that
-    gradients are not looked at.
+    at once; `apply` must allow forward-mode differentiation. Arguments and errors as in `margin_jacobian`, except that
+    gradients are not checked.
 
     >>> x, w = jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([1.0, 2.0])
     >>> kernel_product(lambda w, x: x @ w, w, x, [1, -1])([1.0, 1.0]).tolist()
@@ -183,16 +183,16 @@ def kernel_change(K0, K1) -> Float[Array, ""]:
 
 
 def _unit(kernel: Array) -> Array:
-    """The size of the largest entry, and 1 where there is none but 0."""
+    """The size of the largest entry; 1 if all entries are 0."""
     most = jax.lax.stop_gradient(jnp.max(jnp.abs(kernel), initial=0))
     return jnp.where(most > 0, most, 1)
 
 
 def check_linear_regime(K0, K1, limit=0.1) -> float:
-    """`kernel_change(K0, K1)`, with a `LinearRegimeWarning` where it is above `limit` > 0.
+    """`kernel_change(K0, K1)`, with a `LinearRegimeWarning` if it is above `limit` > 0.
 
     K0 [n, n] before training and K1 at the end, on the same samples. While the change is small the laws of
-    `gradstarve.theory.ntk` describe training; beyond, predictions from K0 are about the first part of it only.
+    `gradstarve.theory.ntk` describe training; for a larger change, predictions from K0 hold only for its beginning.
 
     >>> check_linear_regime([[1.0]], [[1.0]])
     0.0
@@ -259,7 +259,7 @@ def _samples(leaf: Any) -> Array:
 
 
 def _labels(y: Any, both: bool) -> np.ndarray:
-    """Labels [n] of ±1, of both classes if asked for."""
+    """Labels [n] of ±1; with `both`, both classes must occur."""
     values = any_array("y", y)
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"y must be labels [n] with n >= 1, got shape {values.shape}")
@@ -297,7 +297,7 @@ def _dtype(model: _Model) -> Any:
 
 
 def _rows_at_once(memory: Any, model: _Model, rows: int, result: int, copies: int = _COPIES) -> int:
-    """How many rows of the Jacobian a block may have, where `result` bytes go to what is returned."""
+    """The number of rows of the Jacobian in a block, if the result takes `result` bytes."""
     memory = _BUDGET if memory is None else positive_int("memory", memory)
     row = copies * model.size * model.itemsize
     if memory < result + row:
@@ -341,7 +341,7 @@ def _rows(model: _Model, x: Any, y: Array) -> tuple[Array, Array]:
 
 
 def _products(first: Array, second: Array) -> Array:
-    """The products of rows, finished: work that is only queued would hold on to its rows."""
+    """The products of rows, computed at once: queued work would keep its rows in memory."""
     return jax.block_until_ready(_multiplied(first, second))
 
 

@@ -1,16 +1,16 @@
 """kappa in discrete time: large steps, label noise and weight decay (19.1)-(19.5).
 
 A mode is two numbers, rise = r sum (a_j + z_j)^2 / 4 and fall = r sum (a_j - z_j)^2 / 4: u = rise - fall is its logit and
-kappa = 2 sqrt(rise fall) how far it is from balance. With c = eta p r g(u) and d = 1 - eta lambda, a step of gradient
+kappa = 2 sqrt(rise fall) its distance from balance. With c = eta p r g(u) and d = 1 - eta lambda, a step of gradient
 descent multiplies rise by (d + c)^2 and fall by (d - c)^2, hence
 
     kappa <- |d^2 - c^2| kappa,    u <- (d^2 + c^2) u + 2 d c sqrt(kappa^2 + u^2).
 
-The flow keeps kappa. Steps lower it by x^2 g^2 each, x = eta p r, and this matters where g does not die out: while the logit
-oscillates about its rest u*, where a small deviation is multiplied by 1 + 2 x g'(u*) sqrt(kappa^2 + u*^2) a step. That is
-beyond -1, the edge of stability, for a large kappa, and then the oscillation lowers kappa until the rest is stable.
+The flow conserves kappa. Each step lowers it by the share x^2 g^2, x = eta p r, which matters if g does not decay: while the
+logit oscillates about its rest u*, where a step multiplies a small deviation by 1 + 2 x g'(u*) sqrt(kappa^2 + u*^2). For a
+large kappa this factor is below -1, the edge of stability, and the oscillation lowers kappa until the rest is stable.
 
-All of it holds while no neuron changes its activity: as long as a_j + c z_j > 0 in every step, which for |c| < 1 is so for
+All of this holds while no neuron changes its activity: while a_j + c z_j > 0 in every step, which for |c| < 1 is true for
 all neurons with |z_j| < a_j at the start.
 """
 
@@ -105,14 +105,14 @@ def kappa_path(
 
 
 def edge_of_stability(frequency: Any, norm: Any, loss: Loss | str, step_size: Any) -> Float[Array, "..."]:
-    """The kappa below which gradient descent holds a logit at the rest u* of the loss, and above which it does not (19.3).
+    """The kappa below which the rest u* of the loss is stable under gradient descent, and above which it is not (19.3).
 
-    Stable iff x |g'(u*)| sqrt(kappa^2 + u*^2) < 1, x = eta p r: step_size times the largest curvature of the loss there is
-    below 2. Squared loss: sqrt(1/x^2 - 1). It is 0 where the rest is stable for no kappa, and inf where it is so for all: a
-    loss without a finite rest (cross-entropy, exponential), of which it says nothing, and hinge loss, whose residual is 0
-    from the margin on, so that a logit stays wherever it lands. At a kink |g'| is the harmonic mean of the slopes on both
-    sides, that of a jump being infinite: a rest at which g jumps from above 0 to below 0 (hinge loss with flipped labels) is
-    never stable, and its edge is 0.
+    Stable iff x |g'(u*)| sqrt(kappa^2 + u*^2) < 1, x = eta p r: step_size times the largest curvature of the loss at u* is
+    below 2. Squared loss: sqrt(1/x^2 - 1). The edge is 0 if the rest is stable for no kappa, and inf if it is stable for all
+    kappa: for hinge loss, whose residual is 0 from the margin on, so that a logit stays where it lands. It is also inf for a
+    loss without a finite rest (cross-entropy, exponential), where it has no meaning. At a kink |g'| is the harmonic mean of
+    the slopes on both sides, infinite for a jump: a rest at which g jumps from above 0 to below 0 (hinge loss with flipped
+    labels) is never stable, and its edge is 0.
 
     `frequency` p, `norm` r and `step_size` eta, all > 0, broadcast. The rest is `loss.rest`, or, for a loss that does not
     name it, the first zero of g from 0 on. Relative error a few ulp, away from an edge of 0. Differentiable. `ValueError`
@@ -141,18 +141,18 @@ def catapult(
     *,
     max_steps: Any = 10_000,
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """The logit and the kappa at which gradient descent with large steps comes to hold, (u, kappa) (19.3).
+    """The logit and the kappa at which gradient descent with large steps comes to rest, (u, kappa) (19.3).
 
     Above `edge_of_stability` the logit oscillates about its rest, which lowers kappa by (19.1) as long as |x g| < sqrt(2),
-    until the rest is stable. This runs the recurrence of `kappa_path` until steps move the logit by rounding only. Far above
-    the edge descent diverges instead. A logit that starts at its rest stays there, stable or not.
+    until the rest is stable. This function runs the recurrence of `kappa_path` until steps change u by rounding only. Far
+    above the edge descent diverges instead. A logit that starts at its rest stays there, stable or not.
 
     `frequency` p > 0, `norm` r > 0, `kappa` >= 0, `start` (the logit u_0 in favour of the class) and `step_size` eta > 0
     broadcast; both results have their common shape and dtype. The logit is off its rest by at most 8 eps
     sqrt(kappa^2 + u^2) / (x |g'|); oscillations far above the edge are chaotic and enlarge rounding. Differentiable. Valid
     while no neuron changes its activity, see the head of the module.
 
-    `ConvergenceError` where it does not hold within `max_steps` or leaves the floats (NaN under jit); `HypothesisError` for
+    `ConvergenceError` if it does not come to rest within `max_steps` or overflows (NaN under jit); `HypothesisError` for
     a loss whose logits grow for ever; `ValueError` for bad input. Named after Lewkowycz et al. 2020 (arXiv:2003.02218).
 
     >>> u, kappa = catapult(1.0, 1.0, [2.0, 3.0], 0.9, "squared", 0.4)         # the edge is 2.2913
@@ -206,9 +206,9 @@ def decayed_kappa(kappa: Any, weight_decay: Any, t: Any) -> Float[Array, "..."]:
 def lazy_to_rich_time(kappa: Any, weight_decay: Any, loss: Loss | str = "cross-entropy") -> Float[Array, "..."]:
     """The time log(kappa/kappa_c) / (2 lambda) at which weight decay has brought a lazy mode to the rich regime (19.5).
 
-    kappa_c is `kappa_critical(loss)`, below which an error curve without decay is sigmoidal (5.2). 0 where `kappa` is at
-    most that at the start. `kappa` >= 0 and `weight_decay` lambda > 0 broadcast; the unit is time, step size x step.
-    `HypothesisError` for hinge loss and losses without a kappa_c, `ValueError` for bad numbers.
+    kappa_c is `kappa_critical(loss)`, below which an error curve without decay is sigmoidal (5.2). 0 if `kappa`, the value
+    at the start, is at most kappa_c. `kappa` >= 0 and `weight_decay` lambda > 0 broadcast; the unit is time, step size x
+    step. `HypothesisError` for hinge loss and losses without a kappa_c, `ValueError` for bad numbers.
 
     >>> round(float(lazy_to_rich_time(5.852119534, 0.1)), 4)                    # log(10) / 0.2
     11.5129
@@ -292,9 +292,9 @@ def _path(loss: Loss, x: Real, kappa: Real, start: Real, kept: Real, noise: Real
 
 @quick_jit(eqx.filter_jit, few=0)
 def _run(loss: Loss, x: Real, kappa: Real, start: Real, max_steps: int):
-    """The state after `max_steps`, and whether it holds. A scan, so that both modes of derivatives work.
+    """The state after `max_steps`, and whether it is at rest. A scan, so that both modes of derivatives work.
 
-    A state is left alone once it moves by rounding. Next to the edge rounding keeps it moving by somewhat more.
+    A state that changes by rounding only is no longer updated. Next to the edge, rounding causes somewhat larger changes.
     """
     eps = float(jnp.finfo(x.dtype).eps)
 
@@ -319,7 +319,7 @@ def _run(loss: Loss, x: Real, kappa: Real, start: Real, max_steps: int):
 
 
 def _rest(loss: Loss, dtype: Any) -> Real:
-    """u*, inf if there is none: what the loss names, or the first zero of g seen from 0."""
+    """u*, inf if there is none: the rest that the loss names, or the first zero of g from 0 on."""
     if loss.rest is None:
         return rest_after(loss, jnp.zeros((), dtype))
     return jnp.asarray(loss.rest, dtype)

@@ -1,8 +1,8 @@
-"""When the error or loss of several classes together reaches a level: monotone inversion in the logarithm of time.
+"""The time at which the error or loss of several classes together reaches a level: inversion in the logarithm of time.
 
-Each class has its own clock, and what falls is sum_c p_c phi(u_c(t)), phi the error sigmoid(-u) or the loss l(u). Before the
-first class is at the level the sum is above it, and once the last one is there the sum is not: those two times, which are in
-closed form, are the bracket.
+Each class has its own clock, and the sum over classes sum_c p_c phi(u_c(t)) falls, phi the error sigmoid(-u) or the loss
+l(u). The sum is above the level before the first class reaches the level, and not above it once the last class has: these
+two times are in closed form and bracket the solution.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def first_time(
     low: Float[Array, "*batch lanes"],
     high: Float[Array, "*batch lanes"],
 ) -> Float[Array, "*batch lanes"]:
-    """The first t with a sum over classes of at most `level`, lane by lane; `clock` is [classes, *batch].
+    """The first t with a sum over classes of at most `level`, elementwise; `clock` is [classes, *batch].
 
     `what`: "error" or "loss"; no class is at the level before `low`, and all are at `high`; either may be inf. 0 if the sum
-    starts at the level, inf if it never gets there. Differentiable twice in the clocks, `shares` and `level`; a time that
+    starts at the level, inf if it never reaches it. Differentiable twice in the clocks, `shares` and `level`; a time that
     never comes is a constant.
     """
     limits, fixed = jnp.finfo(level.dtype), jax.lax.stop_gradient
@@ -40,7 +40,7 @@ def first_time(
     def summed(shares, values):
         return jnp.tensordot(shares, values, 1)
 
-    # Logarithms make late times a line, where what falls is known to stay above 0.
+    # In logarithms late times are a straight line, if the sum stays above 0.
     logs = what == "error" or (loss.least is not None and loss.least >= 0)
 
     def phi(u):
@@ -49,8 +49,8 @@ def first_time(
     start = (clock.rise[..., 0] - clock.fall[..., 0])[..., None]
     there = summed(shares, phi(start)) <= level
     ends = jnp.isfinite(high)
-    # Where all classes arrive together, or the level is the last of a loss that ends, as the hinge loss does, there is
-    # nothing to invert. Lanes that seek nothing get an easy question.
+    # If all classes arrive together, or the level is the final one of a loss that stops, such as hinge loss, no inversion
+    # is needed. Elements without an inversion get harmless arguments.
     at_once = ends & (((level <= 0) & logs) | (high <= low))
     seeks = fixed(~there & jnp.isfinite(low) & ~at_once & ((level > 0) | (not logs)))
 
@@ -76,14 +76,15 @@ def first_time(
     return jnp.where(there, 0, jnp.where(came, found, late))
 
 
-# Distances above the start at which a level of a loss is looked for, where it never comes to rest.
+# Distances above the start at which a level of a loss is searched for, if the loss never comes to rest.
 _FAR = 1e6
 
 
 @quick_jit(eqx.filter_jit, few=0)
 def margin_at(loss: Loss, level: Float[Array, "..."], start: Float[Array, "*batch"]) -> Float[Array, "*batch lanes"]:
-    """The margin above `start` from which on `loss` is at most `level` [...]: [*batch, level.size]; `start` where it is so
-    there, inf where it comes to rest before that. By inversion of l, which falls up to the rest; where g(start) <= 0, inf.
+    """The margin above `start` from which on `loss` is at most `level` [...]: [*batch, level.size]; `start` if the loss is
+    at most `level` there, inf if it comes to rest before. By inversion of l, which falls up to the rest; inf if
+    g(start) <= 0.
     """
     fixed = jax.lax.stop_gradient
     goal = jnp.broadcast_to(level.reshape(-1), (*start.shape, level.size))
@@ -93,7 +94,7 @@ def margin_at(loss: Loss, level: Float[Array, "..."], start: Float[Array, "*batc
     ends = jnp.isfinite(rest)
     far = jnp.where(ends, rest, fixed(begin) + _FAR)
     last = loss.value(far)
-    # A loss that falls for ever has levels that it only tends to.
+    # A loss that falls for ever only tends to its lowest level.
     seeks = fixed(~there & (loss.residual(begin) > 0) & jnp.where(ends, last <= goal, last < goal))
     low = fixed(begin)
     high = jnp.where(seeks, far, low + 1)
@@ -134,7 +135,7 @@ def _falling_time(clock: PiecewiseClock, level: Array, rising: Array, above: Boo
     never = jnp.full(shape, jnp.inf, goal.dtype)
     one = stacked([clock])
     found = first_time("loss", one, jnp.ones(1, goal.dtype), goal, jnp.where(above, 0, never), never)
-    if clock.law.loss.clock is None:  # it may come to rest at a loss that is larger
+    if clock.law.loss.clock is None:  # the margin may come to rest at a larger loss
         rest = jax.lax.stop_gradient(rest_after(clock.law.loss, clock.rise[..., :1] - clock.fall[..., :1]))
         found = jnp.where(clock.law.loss.value(rest) <= goal, found, jnp.inf)
     return jnp.where(above, found, rising.reshape(shape)).reshape(rising.shape)

@@ -1,4 +1,4 @@
-"""Linearised networks (section 14): the features of any model on its data, and how fast and how far each is learnt.
+"""Linearised networks (section 14): the features of any model on its data, and how fast and how far they are learnt.
 
 At fixed weights a network f has the Jacobian Phi [n, P] on n samples (`gradstarve.theory.jacobian` computes it). With
 Y = diag(y), labels ±1, the kernel is K = Y Phi Phi^T Y = U S^2 U^T [n, n]: columns of U are features, s_i^2 their strengths,
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 
-# What a kernel K = Y Phi Phi^T Y is made of (section 14): checks, a factor accurate in small rows too, its features.
+# The kernel K = Y Phi Phi^T Y (section 14): checks, a factor that is accurate in small rows too, and features.
 
 
 def check_kernel(K: Any, **beside: Any) -> tuple[Array, ...]:
@@ -91,16 +91,16 @@ def factor(K: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """B with B B^T = K by Cholesky's method with pivots: columns of zeros beyond the rank.
 
     Rows of very different size each keep their own relative accuracy: |B B^T - K|_ij is a few n roundings of
-    sqrt(K_ii K_jj). A row that the rows before it explain up to 2 n roundings of its own diagonal is taken to depend on
-    them: it gets no column of its own, but entries in all columns. (A remainder of a part e of its diagonal can still be
-    sqrt(e) of its products with rows that come later, so its entries in their columns cannot be left out.)
+    sqrt(K_ii K_jj). A row that equals a combination of earlier rows up to 2 n roundings of its own diagonal counts as
+    dependent: it gets no new column, but entries in all columns. (A remainder that is a share e of its diagonal can still be
+    sqrt(e) of its products with later rows, so its entries in their columns cannot be left out.)
     """
     size, diagonal = K.shape[0], jnp.maximum(jnp.diagonal(K), 0)
     least = 2 * size * jnp.finfo(K.dtype).eps * diagonal
 
     def column(k, state):
         rest, left, free, columns = state
-        # The largest remainder, each against the size of its row: a small row is not mistaken for a dependent one.
+        # The largest remainder relative to the size of its row, so that a small row does not count as dependent.
         share = jnp.where(free & (left > least), left, 0)
         pivot = jnp.argmax(share)
         height = share[pivot]
@@ -114,11 +114,11 @@ def factor(K: Float[Array, "n n"]) -> Float[Array, "n n"]:
 
 
 def features(K) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
-    """Strengths s^2 [n], falling, and features U [n, n], one a column: K = U diag(s^2) U^T, K [n, n] = Y Phi Phi^T Y.
+    """Strengths s^2 [n], falling, and features U [n, n], one per column: K = U diag(s^2) U^T, K [n, n] = Y Phi Phi^T Y.
 
     The response of feature i is z_i = U[:, i] . m, m = Y f (signed outputs, labels ±1). Signs are such that U^T 1 >= 0:
-    the force on z_i is up at the start. Where strengths agree (to rounding, relative to the largest) only the space that
-    their features span is determined, and any basis of it may come back; where the sum of a feature is zero to rounding,
+    the force on z_i is positive at the start. If strengths agree (to rounding, relative to the largest) only the span of
+    their features is determined, and the result is any basis of it; if the sum of a feature is zero to rounding,
     its largest entry is positive. Strengths below n roundings of the largest are 0. `ValueError` for a K that is not
     symmetric and positive semi-definite, or has entries that are not finite.
 
@@ -142,7 +142,7 @@ def _features(kernel: Array) -> tuple[Array, Array]:
     return strengths, jnp.where(up, U, -U)
 
 
-# Where a linearised network with a ridge or an output penalty comes to rest, and who starves whom (14.2 to 14.4).
+# The rest of a linearised network with a ridge or an output penalty, and which feature starves which (14.2 to 14.4).
 
 _MOST_STEPS = 1000
 _ALLOWED = {"float64": 1e-10, "float32": 1e-3}  # of the residual; beyond it something is wrong
@@ -161,7 +161,7 @@ class RidgeOptimum(eqx.Module):
     residual: Float[Array, ""]
 
     def response(self, U) -> Float[Array, " k"]:
-        """z = U^T m, [k]: what is learnt of each feature, U [n, k] as `features` gives it."""
+        """z = U^T m, [k]: how far each feature is learnt, with U [n, k] from `features`."""
         (U,) = real_arrays(U=U)
         if U.ndim != 2 or U.shape[0] != self.margins.size:
             raise ValueError(f"U must be [n, k] with n = {self.margins.size} samples, got shape {U.shape}")
@@ -216,7 +216,7 @@ def _margins(kernel: Array, ridge: Array) -> Array:
     def step(state):
         w, _, last, count = state
         m = basis @ w
-        # Newton's step is a least-squares problem, whose condition is the root of that of the second derivative.
+        # Newton's step is a least-squares problem, whose condition number is the root of that of the Hessian.
         steep = jnp.sqrt(jax.nn.sigmoid(m) * jax.nn.sigmoid(-m))
         rows = jnp.concatenate([steep[:, None] * basis, root * jnp.eye(size, dtype=dtype)])
         wanted = jnp.concatenate([jnp.exp(-m / 2), -root * w])
@@ -225,7 +225,7 @@ def _margins(kernel: Array, ridge: Array) -> Array:
         change = basis @ move
         far = jnp.max(jnp.abs(change))
         # sigmoid' changes by at most e^|dm|, so that log(1 + d)/d of a step whose margins change by d lowers the loss for
-        # sure; of this and a few others the best one is taken, until steps are so short that the loss is all rounding.
+        # sure; the best of this step and a few others is taken, until changes of the loss are below its rounding.
         parts = jnp.append(2.0 ** jnp.arange(3, -13, -1, dtype), jnp.log1p(far) / jnp.where(far > 0, far, 1))
         losses = jnp.sum(jax.nn.softplus(-(m + parts[:, None] * change)), axis=-1)
         losses = losses + ridge * (parts * (w @ move) + parts**2 * (move @ move) / 2)
@@ -260,7 +260,7 @@ def _responses(kernel: Array, ridge: Array, m: Array, forces: Array) -> Array:
         return jax.scipy.linalg.cho_solve(lower, root * right) / root
 
     found = solve(forces)
-    # R^-1 enlarges the rounding of samples that are learnt well; once more on what is left over.
+    # R^-1 enlarges the rounding of samples that are learnt well; one step of iterative refinement corrects it.
     return found + solve(forces - ridge * found - kernel @ (root**2 * found))
 
 
@@ -289,11 +289,11 @@ def _starvation(kernel: Array, ridge: Array, m: Array, U: Array) -> Array:
 
 
 def spectral_decoupling_optimum(n, penalty) -> Float[Array, " n"]:
-    """The margins [n] under (penalty/2) |f|^2 in place of a ridge: all m_i = m, sigmoid(-m) = penalty m (14.4).
+    """The margins [n] under (penalty/2) |f|^2 instead of a ridge: all m_i = m, sigmoid(-m) = penalty m (14.4).
 
     `n` samples, `penalty` > 0 for the loss summed over samples, sum_i [log(1 + e^-m_i) + (penalty/2) m_i^2], m = Y f,
-    labels ±1. Holds whenever the outputs can take any values, that is when K has full rank; then z* = U^T m, whatever the
-    strengths, and m ~ W(1/penalty) for small penalties. (Otherwise the optimum depends on K: `spectral_decoupling_flow`.)
+    labels ±1. Holds if the outputs can take any values, that is, if K has full rank; then z* = U^T m for any strengths,
+    and m ~ W(1/penalty) for small penalties. (Otherwise the optimum depends on K: `spectral_decoupling_flow`.)
     Relative error a few roundings for any penalty; differentiable in it. `ValueError` for a bad n or penalty.
 
     >>> [round(float(m), 4) for m in spectral_decoupling_optimum(2, 0.002)]
@@ -350,7 +350,7 @@ def logistic_flow(K, times, start=None) -> Float[Array, "..."]:
     any shape, in any order; `start`: [n], default 0. Signed outputs m = Y f, labels ±1, cross-entropy SUMMED over samples.
 
     Integrated implicitly in log t, so that neither strengths of very different size nor times up to 1e300 (1e30 in float32)
-    cost much. Where sigmoid(-m) underflows m stops: strength s^2 times t reaches 1e307 (1e37 in float32), no further.
+    cost much. m stops where sigmoid(-m) underflows: at s^2 t = 1e307 (1e37 in float32).
     Margins are within 1e-10 (1e-4) of (1 + |m|) for K changed by its own rounding: features weaker than
     n roundings of the strongest are not in a K of that precision, and those 1e10 times weaker than it known to six digits.
     `ValueError` for bad input; `ConvergenceError` if the integration fails. Works in jit and vmap, and in forward-mode
@@ -413,7 +413,7 @@ def ridge_dual_flow(K, ridge, times, alpha=None) -> Float[Array, "..."]:
         raise ValueError(f"alpha must be between 0 and 1, got {values[~((values > 0) & (values < 1))].flat[0]}")
     start = jnp.broadcast_to(alpha, kernel.shape[:1])
     one = jnp.eye(kernel.shape[0], dtype=kernel.dtype)
-    # What an error of alpha does to the margins K alpha / ridge is what counts.
+    # The errors that count are those of the margins K alpha / ridge.
     floor = 0.1 / (1 + jnp.diagonal(kernel) / ridge)
     flow = ConvexFlow(one, kernel / ridge, jnp.zeros_like(start), _LogOdds(), floor, odds=True)
     return _at(flow, start, times)

@@ -1,11 +1,11 @@
-"""One mode in closed form: gradient flow of any number of neurons that see one class along one direction (3.1)-(3.11).
+"""One mode in closed form: gradient flow of any number of neurons active on one class along one direction (3.1)-(3.11).
 
 With p_j = a_j + z_j, q_j = a_j - z_j and the accumulated angle s (twice the clock of (3.1)), p_j grows as e^(s/2) and q_j
 decays as e^(-s/2) for every neuron, so u = rise e^s - fall e^-s with rise = r sum p_j^2 / 4 and fall = r sum q_j^2 / 4.
-A neuron with p_j < 0 < a_j leaves at the angle log(q_j / -p_j), where a_j = 0 (3.10); it takes its share of rise and fall
-with it. Those angles are known beforehand, so the whole curve is a sorted list of pieces and no event search is needed.
+A neuron with p_j < 0 < a_j leaves at the angle log(q_j / -p_j), where a_j = 0 (3.10), and its share of rise and fall is
+subtracted. These angles are known in advance, so the whole curve is a sorted list of pieces and no event search is needed.
 
-Below it: antipodal classes, which hand neurons to each other (4.3).
+Also here: antipodal classes, which exchange neurons (4.3).
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ class ClockCurve(ModeCurve):
 
     u is the logit in favour of the class, which is its margin. Error |du| / sqrt(kappa^2 + u^2) below 1e-10 in float64
     and 2e-5 in float32 for t from 0 to the largest float, |u(0)| from 1e-300 (1e-36 in float32), kappa from 0 to 1e3,
-    p r from 1e-6 to 1e6. Weights keep their plateau where their squares are no floats and the numbers can be seen, down to a
-    subnormal sqrt(r) |a_j + z_j| / 2, which is a `ValueError`; inside jit, what underflows counts as 0. Differentiable twice
-    in weights, p, r and t by the implicit function theorem, also at balanced starts and on the stable manifold; a time that
-    never comes is a constant. Late derivatives, also of the squared loss and of the error, are right to 1e-12 of their own
-    size, 1e-6 in float32, where those of the error are forward mode's from t = 1e18: backwards they are a product that
-    passes below the floats. jit and vmap work.
+    p r from 1e-6 to 1e6. Known weights whose squares underflow keep their plateau, down to a
+    subnormal sqrt(r) |a_j + z_j| / 2, which is a `ValueError`; inside jit, squares that underflow are 0. Differentiable
+    twice in weights, p, r and t by the implicit function theorem, also at balanced starts and on the stable manifold; a time
+    that never comes is a constant. Late derivatives, also of the squared loss and of the error, have the relative error
+    1e-12, 1e-6 in float32; for derivatives of the error in float32 use forward mode from t = 1e18 on, because in reverse
+    mode a product underflows. jit and vmap work.
     """
 
     clock: PiecewiseClock
 
     def logit(self, t) -> Float[Array, "..."]:
-        """u(t), [*batch, *t.shape]. `ValueError` for negative, NaN or infinite t. From 8 times on each costs little."""
+        """u(t), [*batch, *t.shape]. `ValueError` for negative, NaN or infinite t. With 8 times or more, each costs
+        little."""
         return self.clock.logit(t)
 
     def error(self, t=None) -> Float[Array, "..."]:
@@ -62,7 +63,7 @@ class ClockCurve(ModeCurve):
         return self.clock.state(t)[0]
 
     def remainder(self, t) -> Float[Array, "..."]:
-        """What the flow leaves at t of a weight that no point acts on: all of it, ones of [*batch, *t.shape]."""
+        """The factor of a weight that no point acts on: ones of shape [*batch, *t.shape], because the flow has no decay."""
         t = check_times(t, self.clock.rate.dtype)
         return jnp.ones((*self.clock.rate.shape, *t.shape), t.dtype)
 
@@ -71,16 +72,16 @@ class ClockCurve(ModeCurve):
         return self.clock.time_to_logit(logit)
 
     def inflections(self) -> Float[Array, "*batch count"]:
-        """The times at which the error curve has an inflection (5.1), rising: [*batch, count], inf in the places left over.
+        """The times at which the error curve has an inflection (5.1), rising: [*batch, count], padded with inf.
 
-        Events at which a neuron leaves, and the margin of the hinge loss, are kinks and not counted; neither is the way
-        down of a squared loss that starts above 1.
+        Events at which a neuron leaves, and the margin of the hinge loss, are kinks and not counted; neither are inflections
+        of a squared loss that starts above 1 and falls.
         """
         return clock_inflections(self.clock)
 
     @property
     def loss_function(self) -> Loss:
-        """l(m), of which the clock is."""
+        """l(m), the loss of the clock."""
         return self.clock.law.loss
 
     @property
@@ -109,7 +110,7 @@ class ClockCurve(ModeCurve):
 
 
 class ModeSolution(ClockCurve):
-    """The closed form of one `mode` under gradient flow: the curve of `ClockCurve`, and the weights behind it.
+    """The closed form of one `mode` under gradient flow: the curve of `ClockCurve`, and the weights.
 
     `events`: [*batch, h], the time at which each neuron leaves the class (a_j = 0); inf if never, 0 if it was never in.
 
@@ -150,7 +151,7 @@ def flow_mode(mode: Mode, loss: Loss) -> ModeSolution:
 
 @quick_jit()
 def _leaving(mode: Mode, law: JitLoss):
-    """Who leaves the class, and at which accumulated angle (inf: never)."""
+    """Whether each neuron leaves the class, and the accumulated angle at which it does (inf: never)."""
     grown, decayed = mode.a + mode.z, mode.a - mode.z
     leaves = (mode.a > 0) & (grown < 0)
     if law.loss.clock is None or law.clock.pulls_back:
@@ -162,9 +163,9 @@ def _leaving(mode: Mode, law: JitLoss):
 
 
 def _may_be_faint(mode: Mode) -> bool:
-    """Whether r p_j^2 / 4 of some neuron that sees the class is too small for a float: `ValueError` if p_j itself is.
+    """Whether r p_j^2 / 4 of some neuron active on the class underflows; `ValueError` if p_j itself is too small.
 
-    Where numbers cannot be seen they are taken not to be.
+    False for traced numbers.
     """
     if not (is_concrete(mode.norm) and is_concrete(mode.a) and is_concrete(mode.z)):
         return False
@@ -173,9 +174,9 @@ def _may_be_faint(mode: Mode) -> bool:
 
 
 def _is_faint(seen: np.ndarray, a, z, shortest, longest) -> bool:
-    """Whether r p_j^2 / 4 is too small for a float, for some neuron that is `seen`, at the `shortest` norm r.
+    """Whether r p_j^2 / 4 underflows for some neuron that is `seen` (active), at the `shortest` norm r.
 
-    `ValueError` where p_j itself is, and where the sums of squares that the clock is made of are beyond the floats.
+    `ValueError` if p_j itself underflows, or if the sums of squares of the clock overflow.
     """
     dtype = a.dtype
     a, z = np.asarray(a, np.float64), np.asarray(z, np.float64)
@@ -197,11 +198,10 @@ def _is_faint(seen: np.ndarray, a, z, shortest, longest) -> bool:
 def _pieces(mode: Mode, law: JitLoss, count: int, faint: bool, angle: Float[Array, "*batch h"]):
     """The clock of the class between the first `count` events, and the time of each neuron's event.
 
-    With `faint` a piece also begins wherever the neurons left in the class have grown from below the floats to a rise
-    that is one.
+    With `faint` a piece also begins wherever the rise of the neurons left in the class has grown to a representable float.
     """
     seen = mode.a > 0
-    # sqrt(r) goes in before the squares are taken: r a z may be a float where a z is not.
+    # sqrt(r) multiplies the weights before they are squared: r a z may be representable although a z is not.
     root = jnp.sqrt(jnp.broadcast_to(mode.norm, mode.batch_shape))[..., None] / 2
     order = jnp.argsort(jnp.abs(angle), axis=-1)
 
@@ -210,7 +210,7 @@ def _pieces(mode: Mode, law: JitLoss, count: int, faint: bool, angle: Float[Arra
     if faint:
         grown, decayed = (root * part for part in (mode.a + mode.z, mode.a - mode.z))
         sizes = jnp.log(jnp.where(seen, jnp.abs(grown), 0))
-        # The sizes of those still in after each event; the angle at which the largest of them is a float.
+        # The sizes of the neurons left after each event; the angle at which the largest of them is representable.
         ranked = jnp.take_along_axis(sizes, order, axis=-1)
         largest = jax.lax.cummax(ranked, axis=ranked.ndim - 1, reverse=True)[..., : count + 1]
         growth = faint_floor(angle.dtype) + 1 - 2 * jax.lax.stop_gradient(largest)
@@ -229,7 +229,7 @@ def _pieces(mode: Mode, law: JitLoss, count: int, faint: bool, angle: Float[Arra
         rise = suffix_sums(jnp.where(seen, (root * (mode.a + mode.z)) ** 2, 0))
         fall = suffix_sums(jnp.where(seen, (root * (mode.a - mode.z)) ** 2, 0))
     if faint:
-        # The sums at the angle itself, before the squares are taken: neither p_j^2 nor e^s need be a float.
+        # The sums at the angle itself, with the factor applied before the squares: p_j^2 and e^s may under- or overflow.
         at = jnp.concatenate([zero, jnp.where(jnp.isfinite(ends), ends, 0)], axis=-1)
         inside = seen[..., None, :] & (jnp.abs(angle)[..., None, :] > jnp.abs(at)[..., None])
         half = at[..., None] / 2
@@ -262,19 +262,19 @@ def insert_axes(values: Array, count: int) -> Array:
     return values.reshape(*values.shape[:-1], *(1,) * count, values.shape[-1])
 
 
-# Two antipodal classes under gradient flow, passing neurons to each other (4.3).
+# Two antipodal classes under gradient flow, which exchange neurons (4.3).
 #
-# Write every neuron as p_j = a_j + z_j, q_j = a_j - z_j with a_j signed along x_+. In whichever class it is, its class's
-# angle s multiplies p_j by e^(s/2) and q_j by e^(-s/2). It changes class where a_j = 0, at the angle log|q_j/p_j| of its
-# first class, if |q_j| > |p_j|, and never again: sign(p_j) is conserved and names the class it ends in. So the only thing
-# not known beforehand is how the events of the two classes interleave in time, and one pass over them settles it.
+# Write every neuron as p_j = a_j + z_j, q_j = a_j - z_j with a_j signed along x_+. The angle s of the class of the neuron
+# multiplies p_j by e^(s/2) and q_j by e^(-s/2). The neuron changes class where a_j = 0, at the angle log|q_j/p_j| of its
+# first class, if |q_j| > |p_j|, and never again: sign(p_j) is conserved and is the class in which it ends. So only the order
+# in time of the events of the two classes is not known in advance, and one pass over the events determines it.
 
 
 class TransferFlow(eqx.Module):
-    """`curves` of class + and class -, and for every neuron when it changes class.
+    """`curves` of class + and class -, and the change of class of every neuron.
 
-    `a`, `z`: [*batch, h] at the start (signed, along x_+). `leaving_angle`: of its first class (inf: stays);
-    `joining_angle`: what the other class had accumulated by then; `events`: the time of it, inf if never.
+    `a`, `z`: [*batch, h] at the start (signed, along x_+). `leaving_angle`: the angle of the first class at the change (inf:
+    no change); `joining_angle`: the accumulated angle of the other class then; `events`: the time, inf if never.
     """
 
     curves: tuple[ClockCurve, ClockCurve]
@@ -290,7 +290,7 @@ class TransferFlow(eqx.Module):
         return self.a
 
     def remainder(self, t) -> Float[Array, "..."]:
-        """What t leaves of a weight that no point acts on: all of it, [*batch, *t.shape]."""
+        """The factor of a weight that no point acts on: ones, [*batch, *t.shape]."""
         return self.curves[0].remainder(t)
 
     def coordinates(self, t) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
@@ -323,7 +323,7 @@ def transfer_flow(loss: Loss, frequency, norm, a, z) -> TransferFlow:
     rate = 2 * frequency * norm
     count, faint = count_pieces(leaves), _may_be_faint_when_grown(norm, a, z)
     if faint:
-        # Each class once, and once more after each leaver; where that cannot be seen, room for the first is enough.
+        # One piece for each class, and one more after each leaver; for traced numbers, one is assumed to be enough.
         count += 2 + (count if is_concrete(a) else 0)
     law = JitLoss(loss)
     pieces, joining, times = _interleave_all(law, count, faint, rate, norm, *flat)
@@ -339,7 +339,7 @@ def transfer_flow(loss: Loss, frequency, norm, a, z) -> TransferFlow:
 
 
 def _may_be_faint_when_grown(norm, a, z) -> bool:
-    """Whether r p_j^2 / 4 of some neuron may be too small for a float, so that the clock of its class needs more pieces."""
+    """Whether r p_j^2 / 4 of some neuron may underflow, so that the clock of its class needs more pieces."""
     if not (is_concrete(norm) and is_concrete(a) and is_concrete(z)):
         return True
     norms = np.asarray(norm, np.float64)
@@ -355,7 +355,7 @@ def _interleave_all(law, count, faint, rate, norm, a, z, leaving):
 def _interleave(law, count, faint, rate, norm, a, z, leaving):
     """One network: the pieces of both classes at the `count` events of either, and each neuron's event.
 
-    With `faint` a new piece also begins where a class has grown from below the floats to a rise that is one.
+    With `faint` a new piece also begins where the rise of a class has grown to a representable float.
     """
     grown, decayed = a + z, a - z
     first = jnp.where(a > 0, 0, 1)
@@ -371,12 +371,12 @@ def _interleave(law, count, faint, rate, norm, a, z, leaving):
         time, total, angle, is_in, left, joined, when = carry
         rise, fall = sums(is_in, angle)
         piece = (jnp.full(2, time), total, rise, fall)
-        # The next to leave each class, and how long its class's clock takes to get there.
+        # The next neuron to leave each class, and the time until then.
         waiting = jnp.isfinite(leaving) & ~left & (jnp.arange(2)[:, None] == first)
         due = jnp.where(waiting, leaving, jnp.inf)
-        who = jnp.argmin(due, axis=-1)
-        # Of the first alone: the derivative of a minimum is shared by all that are equal.
-        target = jnp.take_along_axis(due, who[:, None], axis=-1)[:, 0]
+        leaver = jnp.argmin(due, axis=-1)
+        # Taken by index, because the derivative of a minimum would be shared by all equal entries.
+        target = jnp.take_along_axis(due, leaver[:, None], axis=-1)[:, 0]
         crosses = jnp.ones(2, bool)
         if faint:
             logs = jnp.log(jnp.where(is_in, jnp.abs(root * grown), 0)) + angle / 2
@@ -388,8 +388,8 @@ def _interleave(law, count, faint, rate, norm, a, z, leaving):
         span = jnp.where(near, target, total) - total
         # Rounding may put the total an ulp past the target. Neurons of equal angles leave one after the other, 0 apart.
         span = jnp.where(span >= 0, span, 0)
-        # Where neurons of equal angles leave together the span is 0, its derivatives are not: its time is
-        # span h + span^2 h'/2 + ..., with h = 1/g(u) and h' = dh/ds, and second derivatives see no more of it.
+        # If neurons of equal angles leave together, the span is 0 but its derivatives are not: its time is
+        # span h + span^2 h'/2 + ..., with h = 1/g(u) and h' = dh/ds, enough terms for second derivatives.
         residual = law.loss.residual
         together = near & (span == 0) & (residual(rise - fall) > 0)
         there = jnp.where(together, rise - fall, 0)
@@ -409,10 +409,10 @@ def _interleave(law, count, faint, rate, norm, a, z, leaving):
         new_total = jnp.where(is_mover, jnp.where(happens, total + span, total), total + drift)
         advance = jnp.where(happens, new_total - total, 0)
         angle = angle + jnp.sum(jnp.where(is_in, advance[:, None], 0), axis=0)
-        moves = happens & crosses[mover] & (jnp.arange(a.size) == who[mover])
+        moves = happens & crosses[mover] & (jnp.arange(a.size) == leaver[mover])
         other = jnp.sum(jnp.where(is_mover, 0, new_total))
         is_in = jnp.where(moves, ~is_mover[:, None], is_in)
-        # Exactly at its crossing the angle is the neuron's own, not the sum that led there.
+        # Exactly at its crossing the angle is the leaving angle of the neuron, not the accumulated sum.
         angle = jnp.where(moves, jnp.where(moves, leaving, 0), angle)
         time = jnp.where(happens, time + pause, jnp.inf)
         joined = jnp.where(moves, other, joined)

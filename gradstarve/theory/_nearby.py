@@ -1,4 +1,4 @@
-"""The law of nearby data on points of one's own: `Solution.on`."""
+"""The law of nearby data, evaluated at other points: `Solution.on`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gradstarve.problem import Dataset, Dynamics, Loss, NetworkCurve, Steps, Two
 
 
 class DataGap(NamedTuple):
-    """How far points lie from those of a law.
+    """The distance of points from those of a law.
 
     - `angle`: the largest angle, in radians, between a point and the point of its class in the law;
     - `norms`: the smallest and the largest ratio |x_i| to the norm in the law;
     - `frequency`: the largest difference between the weights of a class;
-    - `activity`: the share of pairs of a neuron and a point, by the weights of the points, for which the neuron at the start
-      is active on the one and not on the other.
+    - `activity`: the share of (neuron, point) pairs, weighted by the points, for which the initial neuron is active on the
+      point but not on the corresponding point of the law, or the reverse.
     """
 
     angle: float
@@ -42,10 +42,10 @@ class DataGap(NamedTuple):
 
 
 class NearbySolution(NetworkCurve):
-    """The networks of a law, on points that are not those of the law; made by `Solution.on(data)`.
+    """The networks of a law, evaluated at points that are not those of the law; made by `Solution.on(data)`.
 
-    `law`: the `Solution`; `data`: the points; `gap`: how far the two data lie apart. This is an approximation, whose error
-    `compare` measures beside `gap`; for classes that are narrow cones `theory.cone_bounds` bounds what training does.
+    `law`: the `Solution`; `data`: the points; `gap`: the distance of the two data sets. This is an approximation; `compare`
+    measures its error beside `gap`, and for classes that are narrow cones `theory.cone_bounds` bounds the true margins.
     """
 
     data: Dataset
@@ -62,15 +62,15 @@ class NearbySolution(NetworkCurve):
 
     @property
     def dynamics(self) -> Dynamics:
-        """Those of the law."""
+        """The dynamics of the law."""
         return self.law.dynamics
 
     def network(self, t) -> TwoLayerReLU:
-        """That of the law at t, batch axes [*batch, *t.shape]."""
+        """The network of the law at t, batch axes [*batch, *t.shape]."""
         return self.law.network(t)
 
     def logits(self, t=None) -> Float[Array, "..."]:
-        """f(x_i) of the network of the law at t: [*batch, *t.shape, n]."""
+        """f(x_i) at t, of the network of the law: [*batch, *t.shape, n]."""
         return self.law.network(given(t))(self.data.points)
 
     @property
@@ -94,7 +94,7 @@ class NearbySolution(NetworkCurve):
 
 
 def put_on(law: Any, data: Dataset) -> NearbySolution:
-    """`law` on the points of `data`, with the gap of the two."""
+    """`law` evaluated at the points of `data`, with the gap of the two data sets."""
     check_instance("data", data, Dataset, "give Dataset(points, labels)")
     if data.dim != law.start.dim:
         raise ValueError(f"the network has d = {law.start.dim} inputs but the points have d = {data.dim}")

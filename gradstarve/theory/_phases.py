@@ -1,8 +1,8 @@
 """Task switches: label flips and other frequencies, phase after phase (21.1).
 
-The law of a phase starts from the network at the end of the one before. Flipping the labels of a class turns its clock
-round: if it has run over [lowest, highest], lowest <= 0 <= highest, with a = a cosh s + z sinh s for a neuron that started
-at (a > 0, z), this neuron is still alive iff
+The law of a phase starts from the network at the end of the one before. Flipping the labels of a class reverses its clock s.
+A neuron that starts at (a > 0, z) has the coordinate a cosh s + z sinh s. If the clock has run over [lowest, highest],
+lowest <= 0 <= highest, the neuron is still alive iff
 
     -a / tanh(highest) < z < a / tanh|lowest|.
 """
@@ -33,14 +33,14 @@ from gradstarve.theory._piecewise import check_times
 
 
 def check_kept(dynamics: Any, phases: int) -> None:
-    """What a step remembers, the law of the next phase does not know."""
+    """`HypothesisError` for momentum: the law of a phase starts without velocities."""
     if phases > 1 and may_be_nonzero(getattr(dynamics, "momentum", 0)):
         hypothesis, instead = "a phase starts from the weights alone (21.1)", "simulate(...), or no momentum"
         raise HypothesisError(hypothesis, "momentum carries velocities into it", instead)
 
 
 def local(t: Any, until: tuple[float, ...], steps: bool, dtype: Any) -> tuple[Any, list[Any]]:
-    """t as it is counted, and in each phase, held to it: (t, [t of phase 0, ...])."""
+    """t as an array, and t within each phase, clipped to the phase: (t, [t of phase 0, ...])."""
     counted: Any = check_steps(t) if steps else check_times(t, dtype)
     if is_concrete(counted) and np.any(np.asarray(counted) > until[-1]):
         late = np.max(np.asarray(counted))
@@ -130,7 +130,7 @@ class PhasedSolution(PhasedCurve):
         first = jnp.full((*self._batch, *level.shape), jnp.inf, level.dtype)
         for part, begin, end in zip(self.parts, self.phases.since, self.phases.until, strict=True):
             most = max_steps if np.isinf(end) else min(max_steps, max(int(end - begin), 1))
-            # What the data of a phase make of the network at its beginning is no error at a time of its own.
+            # At step 0 of a later phase the curve still has the data of the phase before.
             more = {"least": 1} if begin and self._unit == "step" else {}
             found = part._time_to(what, level, most, **more)
             first = jnp.minimum(first, jnp.where(found <= end - begin, begin + found, jnp.inf))
@@ -138,7 +138,7 @@ class PhasedSolution(PhasedCurve):
 
 
 class PhasedMode(eqx.Module):
-    """One `mode` whose frequency changes and whose labels flip, made by `solve_mode(..., phases=[(until, p), ...])`.
+    """One `mode` with changing frequency and label flips, made by `solve_mode(..., phases=[(until, p), ...])`.
 
     A negative p flips the labels of the class. `parts`: the law of each phase, in its own orientation; `signs`: +1, or -1
     where labels are flipped.
@@ -171,7 +171,7 @@ class PhasedMode(eqx.Module):
         return self._read(t, lambda part, sign, place: sign * part.logit(place), 0)
 
     def margin(self, t: Any) -> Float[Array, "..."]:
-        """The margin at t, with the label that the class has then: [*batch, *t.shape]."""
+        """The margin at t, with the label of the class at t: [*batch, *t.shape]."""
         return self._read(t, lambda part, sign, place: part.logit(place), 0)
 
     def weights(self, t: Any) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
@@ -200,7 +200,8 @@ class PhasedMode(eqx.Module):
 
 
 def still_alive(a: Any, z: Any, lowest: Any, highest: Any) -> Bool[Array, "..."]:
-    """Whether a neuron that started at (a, z) sees its class after its clock has run over [`lowest`, `highest`] (21.1):
+    """Whether a neuron that started at (a, z) is active on its class after the clock has run over [`lowest`, `highest`]
+    (21.1):
 
     a > 0 and -a / tanh(highest) < z < a / tanh|lowest|. `lowest` <= 0 <= `highest`, finite (20 is a long task); all
     broadcast. `PhasedMode.clock_range` gives the two. `ValueError` for numbers outside of these ranges.
@@ -221,8 +222,8 @@ def alive_share(lowest: Any, highest: Any, *, scale_a: Any = None, scale_z: Any 
     """The share of Gaussian neurons of a class still alive when its clock has run over [`lowest`, `highest`] (21.1):
 
     [arctan(c / tanh(highest)) + arctan(c / tanh|lowest|)] / pi, c = `scale_a` / `scale_z`, the standard deviations of w.xh
-    and z (both or neither, for equal ones). Of all neurons with a > 0: 3/4 survive a long task, 2/3 of these its first flip,
-    all of these every later one. `ValueError` unless lowest <= 0 <= highest.
+    and z (both or neither, for equal ones). Of all neurons with a > 0, 3/4 survive a long task; 2/3 of the survivors survive
+    its first flip, and then all later flips. `ValueError` unless lowest <= 0 <= highest.
 
     >>> round(float(alive_share(0.0, 20.0)), 6), round(float(alive_share(-20.0, 20.0)), 6)
     (0.75, 0.5)

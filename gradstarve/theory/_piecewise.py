@@ -38,7 +38,7 @@ class PiecewiseClock(eqx.Module):
         return angle.reshape(shape), logit.reshape(shape)
 
     def logit(self, t) -> Float[Array, "..."]:
-        """The logit at times t, [*batch, *t.shape]: that of `state`, without the price of the angle."""
+        """The logit at times t, [*batch, *t.shape], as in `state` but without the cost of the angle."""
         t = check_times(t, self.rate.dtype)
         return self._at(t, False)[1].reshape(*self.rate.shape, *t.shape)
 
@@ -56,11 +56,11 @@ class PiecewiseClock(eqx.Module):
         return self.times_to(lanes).reshape(*self.rate.shape, *logit.shape)
 
     def times_to(self, logits: Float[Array, "*batch lanes"]) -> Float[Array, "*batch lanes"]:
-        """`time_to_logit` for logits that each network has of its own."""
+        """`time_to_logit` with separate logits for each network."""
         return self._answered(_times_to(self, logits))
 
     def _at(self, t, want_angle: bool):
-        """`_state` at the times `t`; `ConvergenceError` for those at which a law has left the floats."""
+        """`_state` at the times `t`; `ConvergenceError` for times at which a law has overflowed."""
         angle, logit = self._answered(_state(self, t.reshape(-1), want_angle))
         if self.law.loss.clock is not None:
             return angle, logit
@@ -74,7 +74,7 @@ class PiecewiseClock(eqx.Module):
         return angle, logit
 
     def _answered(self, values):
-        """`values`; `ConvergenceError` where a quadrature gave none."""
+        """`values`; `ConvergenceError` where a quadrature gave NaN."""
         return answered(values) if self.law.loss.clock is None else values
 
 
@@ -102,7 +102,7 @@ def answered(values):
 
 
 def lane_logits(pieces: PiecewiseClock, t: Float[Array, "*batch lanes"]) -> tuple[Array, Array]:
-    """The logit u of every network at times of its own, and t du/dt = t rate g(u) sqrt(u^2 + 4 rise fall) there."""
+    """The logit u of every network at its own times, and t du/dt = t rate g(u) sqrt(u^2 + 4 rise fall) there."""
     logit = _state(pieces, t, False)[1]
     piece, tau = _place(pieces, t)
     rise, fall = (_of(values, piece) for values in (pieces.rise, pieces.fall))
@@ -111,7 +111,7 @@ def lane_logits(pieces: PiecewiseClock, t: Float[Array, "*batch lanes"]) -> tupl
 
 
 def stacked(clocks: Sequence[PiecewiseClock]) -> PiecewiseClock:
-    """Clocks of one kind as one, [classes, *batch]; those with fewer pieces get some that never start."""
+    """Clocks of one kind stacked into one, [classes, *batch]; missing pieces are filled with pieces that never start."""
     most = max(clock.start.shape[-1] for clock in clocks)
 
     def padded(values, fill):
@@ -123,7 +123,7 @@ def stacked(clocks: Sequence[PiecewiseClock]) -> PiecewiseClock:
 
 
 def _of(values: Float[Array, "*batch pieces"], piece: Int[Array, "*batch times"]) -> Float[Array, "*batch times"]:
-    """The value of each time's piece; without a gather where there is but one."""
+    """The value of each time's piece; without a gather if there is only one piece."""
     if values.shape[-1] == 1:
         return jnp.broadcast_to(values, piece.shape)
     return jnp.take_along_axis(values, piece, axis=-1)
@@ -162,14 +162,14 @@ def _times_to(pieces: PiecewiseClock, target: Float[Array, "*batch lanes"]):
     start, rise, fall = (_of(values, piece) for values in (pieces.start, pieces.rise, pieces.fall))
     tau = pieces.law.clock.arrival_of(rise, fall, jnp.where(there_at_start, -jnp.inf, target))
     never = tau == jnp.inf
-    if pieces.law.clock.pulls_back:  # a logit above its rest falls back: what it does not reach at once it never does
+    if pieces.law.clock.pulls_back:  # a logit above its rest falls, so it never reaches a higher one
         never |= at_start[..., :1] > pieces.law.clock.rest
     tau = jnp.where(there_at_start, 0, jnp.where(never, jnp.inf, start + jnp.where(never, 0, tau)))
     return in_time(tau, pieces.rate[..., None])
 
 
 def count_pieces(leaves: Bool[Array, "*batch h"]) -> int:
-    """Room for the events of every member of the batch: the largest number of leavers, where it can be seen.
+    """The number of pieces for the events of every network: the largest number of leavers, or all neurons if traced.
 
     Rounded up to a multiple of 8, so that other draws of the same problem find the compiled program again.
     """
@@ -180,19 +180,19 @@ def count_pieces(leaves: Bool[Array, "*batch h"]) -> int:
 
 
 def is_representable(rise, angle) -> Bool[Array, "..."]:
-    """Whether rise e^angle is a float. An event at which it is not comes later than any float."""
+    """Whether rise e^angle is a finite float. If not, the event comes later than the largest float."""
     limits = jnp.finfo(rise.dtype)
     return jnp.log(jnp.maximum(rise, limits.tiny)) + angle < jnp.log(limits.max) - 4
 
 
 def faint_floor(dtype) -> float:
-    """log of a rise from which on the neurons that underflow beside it are less than its rounding."""
+    """log of the rise above which neurons that underflow are below its rounding."""
     limits = jnp.finfo(dtype)
     return float(np.log(float(limits.tiny)) - np.log(float(limits.eps))) + 2
 
 
 def in_time(tau: Array, rate: Array) -> Array:
-    """`tau` / `rate`, inf where tau is: only times that exist are divided, for the derivative of inf / rate is no number.
+    """`tau` / `rate`, inf where tau is inf: only finite times are divided, because the derivative of inf / rate is NaN.
 
     >>> float(jax.grad(lambda rate: jnp.sum(in_time(jnp.array([jnp.inf, 2.0]), rate)[1:]))(jnp.float32(1.0)))
     -2.0

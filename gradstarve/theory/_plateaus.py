@@ -1,13 +1,13 @@
-"""From saddle to saddle: when the plateaus of a hinge flow from small weights end, to leading order in the scale (16.5).
+"""From saddle to saddle: the ends of the plateaus of a hinge flow from small weights, to leading order in the scale (16.5).
 
-On a plateau the neurons that have grown rest, so that every point pushes with a constant residual g_i in [0, 1] of the
-saddle. The others are small and see these pushes only: (16.1) once more, with q_i g_i in place of q_i. Each aligns within a
-time that does not depend on the scale and then grows at the rate k_j = |c_j|. In units of log(1/scale) aligning takes no
-time, and neither do the falls between plateaus, so that the logarithm of the size of neuron j, in these units, is
+On a plateau the neurons that have grown are at rest, so that every point pushes with the constant residual g_i in [0, 1] of
+the saddle. The other neurons are small and moved only by these pushes: (16.1) with q_i g_i in place of q_i. Each aligns in a
+time that does not depend on the scale and then grows at the rate k_j = |c_j|. In units of log(1/scale) the alignment takes
+no time, and neither do the falls between plateaus, so that the logarithm of the size of neuron j, in these units, is
 
     -1 + sum over plateaus p of k_j(p) (T_p - T_(p-1)),
 
-and plateau p ends at the T_p at which the first neuron comes to 0.
+and plateau p ends at the T_p at which the first neuron reaches 0.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from gradstarve.theory._solve import check_problem
 
 
 class PlateauExits(NamedTuple):
-    """When plateaus end as weights tend to 0: `time` T_p [p], in units of log(1/scale), which `neurons` have grown up then
-    [p, h], with which `rate` each neuron grows on each plateau [p, h] (0 for one at rest or dead, NaN for one that has
-    grown), and the `residual` of every point there [p, n]. Plateaus that no neuron ends are left out."""
+    """The ends of plateaus as weights tend to 0: `time` T_p [p], in units of log(1/scale); `neurons` [p, h], whether each
+    neuron has grown then; `rate` [p, h] of each neuron on each plateau (0 for a neuron at rest or dead, NaN for one that has
+    grown); and the `residual` of every point [p, n]. Plateaus that no neuron ends are left out."""
 
     time: np.ndarray
     neurons: np.ndarray
@@ -49,17 +49,17 @@ def plateau_exits(data: Dataset, network: Any, residuals: Any = None) -> Plateau
     """The exits of all plateaus of the hinge flow from scale x `network`, as scale -> 0: t_p / log(1/scale) -> T_p (16.5).
 
     - `data`: points [n, d] of any geometry, labels ±1;
-    - `network`: one `TwoLayerReLU`, no batch axes, of any size: the directions that neurons start in, not their sizes;
-    - `residuals`: g_i of the saddles one after the other, [plateaus, n], each in [0, 1] and the first row 1, such as those
-      of `HingeTrajectory.stages`. None where all points push the same way, y_i y_k x_i.x_k >= 0 for all pairs (orthogonal
-      points, orthogonally separable data): there a neuron that grows up learns all points that it sees, and no margin is
-      held, so that residuals follow.
+    - `network`: one `TwoLayerReLU`, no batch axes; only the initial directions of its neurons matter, not their sizes;
+    - `residuals`: g_i of the successive saddles, [plateaus, n], each in [0, 1] and the first row 1, such as those
+      of `HingeTrajectory.stages`. None if all points push the same way, y_i y_k x_i.x_k >= 0 for all pairs (orthogonal
+      points, orthogonally separable data): then a neuron that grows learns all points on which it is active, and the
+      residuals follow from the data.
 
-    A neuron that has grown takes no part any more, so that a plateau which it ends itself, because the pull of what it has
-    not learnt is weak, is none here. Exits are those of the limit: a run from a finite scale is off by O(1/log(1/scale)).
-    The first is `Alignment.exit_time(scale)` to this order.
+    A neuron that has grown is at rest for ever in this limit: a plateau that such a neuron ends later, because points that
+    it has not learnt pull weakly, is not included. A run from a finite scale differs from the limit by
+    O(1/log(1/scale)). The first exit is `Alignment.exit_time(scale)` to this order.
 
-    `HypothesisError` without residuals for data or a leaky network whose saddles they do not follow for, and for a neuron
+    `HypothesisError` if residuals are missing and do not follow from the data or for a leaky network, and for a neuron
     that the flow does not determine (16.4); `ValueError` for arguments that do not fit each other and for traced ones.
 
     >>> data = Dataset([[1.0, 0.0], [0.0, 1.0]], [1, -1], [0.75, 0.25])
@@ -116,8 +116,8 @@ def plateau_exits(data: Dataset, network: Any, residuals: Any = None) -> Plateau
     return PlateauExits(*(np.array(column).reshape(-1, *shape) for column, shape in zip(columns, shapes, strict=True)))
 
 
-# How much of the part of w across its direction is kept, of the direction. It does not grow, and tends to nothing beside it,
-# but says on which side of an edge the neuron is that the direction lies on.
+# The size, relative to the limit direction, of the kept part of w across it. This part does not grow and is negligible late,
+# but it shows the side of the neuron if the direction lies on an edge.
 _ACROSS = 1e-6
 
 
@@ -138,7 +138,8 @@ def _where_they_point(phase: Alignment) -> tuple[np.ndarray, np.ndarray]:
         across = w[j] - (w[j] @ v) * v
         size = np.linalg.norm(across)
         w[j], z[j] = v + _ACROSS * across / (size or 1.0), found.sign[place[j]]
-        # One that fell asleep on an edge and stayed there, as on orthogonal points, is below it from then on.
+        # A neuron that became inactive on an edge and stayed there, as on orthogonal points, counts as inactive from then
+        # on.
         activity = found.activity[place[j]]
         on = (np.abs(unit @ w[j]) < 1e-3 * _ACROSS) & (activity < 1)
         asleep = activity[on] <= phase.initial.slope

@@ -1,16 +1,16 @@
-"""Weights of the sample types that let every feature be learnt equally fast, computed from (10.1).
+"""Weights of the sample types with which every feature is learnt equally fast, computed from (10.1).
 
 In phi, phi' = v^(2/N-2), feature k moves at the speed N r_k^(2/N) sum_{S with k} w_S g(m_S): linear in the weights w of the
 sample types. At the start the margins are known, and the speeds are B w with a matrix B [K, S] >= 0.
 
-- *As fast as can be*: the weights with the largest slowest speed are the optimal mixed strategy of a matrix game, sampler
-  against features. The game's other side is a certificate: prices y_k >= 0 of sum 1 with sum_k y_k B_kS <= s for every type
-  S, so that for any weights the slowest speed is at most sum_k y_k (B w)_k <= s.
+- *As fast as possible*: the weights with the largest slowest speed are the optimal mixed strategy of a matrix game, sampler
+  against features. The other player's strategy is a certificate: prices y_k >= 0 of sum 1 with sum_k y_k B_kS <= s for every
+  type S, so that for any weights the slowest speed is at most sum_k y_k (B w)_k <= s.
 - *Equally fast*: B w = s (1, ..., 1) has a solution w >= 0 with s > 0, or there are numbers y_k of sum 1 with
-  sum_k y_k B_kS <= 0 for every S (Farkas): a bound between speeds that holds whatever the weights are. Among all solutions
+  sum_k y_k B_kS <= 0 for every S (Farkas): a bound between speeds that holds for all weights. Among all solutions
   the one closest to the data, of least sum w log(w/p), is w_S ~ p_S exp(sum_k theta_k B_kS), sum theta_k = 0.
 - *At the same time*: equal speeds do not stay equal, because later g(m_S) differ: samples that show more features are
-  satisfied first. Weights of the same form that bring all features to one logit at one time are found along the flow.
+  learnt first. Weights of the same form that bring all features to one logit at one time are found along the flow.
 
 The starving pair, types {1} and {1, 2}: with r_2 = r_1 all weight on {1, 2} is the only solution, with r_2 > r_1 the pair
 has one with both types, and with r_2 < r_1 none: feature 2 is never faster than (r_2/r_1)^(2/N) times feature 1.
@@ -45,13 +45,13 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Reweighting:
-    """Weights of sample types, in NumPy float64, and what they do to the speeds dphi(v_k)/dt at the start.
+    """Weights of sample types, in NumPy float64, and the speeds dphi(v_k)/dt at the start with them.
 
-    - `weights`: w_S >= 0, [S], of sum 1; a type of weight 0 is to be left out of the data;
+    - `weights`: w_S >= 0, [S], of sum 1; leave a type of weight 0 out of the data;
     - `factors`: w_S/p_S, [S], by which to multiply the loss of each sample of the type;
-    - `speeds`, `before`: [K], under the weights and under the probabilities as they are;
+    - `speeds`, `before`: [K], under the weights and under the given probabilities;
     - `prices`: y_k, [K], of sum 1: for any weights of sum 1 the slowest speed is at most `bound` = max_S sum_k y_k B_kS;
-    - `time`: when all features reach the logit asked for, from `equal_time_weights`; None otherwise.
+    - `time`: the time at which all features reach the requested logit, from `equal_time_weights`; None otherwise.
     """
 
     __repr__ = short_repr
@@ -110,8 +110,8 @@ def equal_time_weights(
 
     Arguments as in `feature_flow` (`init` needed at depth >= 2) and `fastest_weights`. The weights are those of
     `equal_speed_weights` tilted further, w_S ~ p_S exp(sum_{k in S} theta_k), K numbers for K conditions v_k(T) = `logit`,
-    which hold to 1e-8 of it. `HypothesisError` as there, and where `logit` is not above all v_k(0);
-    `ConvergenceError` where no such weights are found, as for a logit that the loss stops short of.
+    which hold to 1e-8 of it. `HypothesisError` as in that function, and if `logit` is not above all v_k(0);
+    `ConvergenceError` if no weights are found, for example for a logit that the loss never reaches.
 
     >>> plan = equal_time_weights([[1, 0], [1, 1], [0, 1]], [0.9, 0.09, 0.01], logit=2.0, scales=(1.0, 0.8))
     >>> round(plan.weights.sum().item(), 6), plan.time > 0
@@ -138,7 +138,7 @@ def _speeds(types, probabilities, loss, depth, scales, init) -> tuple[FeatureFlo
     depth, loss = positive_int("depth", depth), as_loss(loss)
     assumed = init
     if init is None and depth > 1:
-        # Only margins matter here, and paths that have hardly moved have none.
+        # Only margins matter here, and paths that have hardly moved have margins of about 0.
         assumed = np.full(as_floats("types", types).shape[-1:], 1e-3)
     flow = feature_flow(types, probabilities, loss, depth=depth, scales=scales, init=assumed)
     if flow.probabilities.ndim != 1:
@@ -175,7 +175,7 @@ def _plan(flow: FeatureFlow, matrix: np.ndarray, weights: np.ndarray, time: floa
 
 
 def _game(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Optimal strategies of the game with payoff `matrix` [K, S]: of who mixes columns to gain, of who mixes rows."""
+    """Optimal strategies of the game with payoff `matrix` [K, S]: of the player of columns, who gains, and of the other."""
     from scipy.optimize import linprog
 
     unit = matrix / matrix.max()
@@ -199,7 +199,7 @@ def _game(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _equal_speeds(matrix: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which types can be used, [S] booleans, and the weights nearest to the probabilities."""
+    """The types that can be used, [S] booleans, and the weights nearest to the probabilities."""
     differences = (matrix - matrix.mean(axis=0)) / matrix.max()
     used = _usable(differences)
     if not (matrix[:, used].sum() > 0):
@@ -283,7 +283,7 @@ def _same_time(flow: FeatureFlow, first: tuple[np.ndarray, np.ndarray], logit: f
     height = np.asarray(rise(flow.start, jnp.asarray(logit, flow.start.dtype), depth), np.float64)
 
     def unpack(x):
-        # K numbers: the logarithm of time, and the K - 1 tilts that a common factor of all weights does not eat up.
+        # K numbers: the logarithm of time, and K - 1 tilts, because a common factor of all weights changes only the time.
         theta = np.append(x[1:], -x[1:].sum())
         exponents = types @ theta
         weights = base * np.exp(exponents - exponents.max())
@@ -293,7 +293,7 @@ def _same_time(flow: FeatureFlow, first: tuple[np.ndarray, np.ndarray], logit: f
         return FeatureFlow(flow.types[used], jnp.asarray(weights, flow.start.dtype), *_rest(flow)).features(t)
 
     def off(x):
-        """phi(v_k(T)) less phi(logit), as a part of the way there."""
+        """phi(v_k(T)) - phi(logit), relative to phi(logit) - phi(v_k(0))."""
         weights, t = unpack(np.clip(x, -60, 60))
         here = curve(weights, t)
         return np.asarray(rise(jnp.asarray(logit, here.dtype), here, depth), np.float64) / height

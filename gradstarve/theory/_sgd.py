@@ -1,16 +1,17 @@
-"""Descent on random points, in distribution over the draws: one a step (8.3), or several (17.5).
+"""Descent on random points, in distribution over the draws: one point per step (8.3), or several (17.5).
 
-A step that draws a point of another class leaves a mode where it is, and one that draws a point of its own is a step of
-descent on that class alone. So after m own draws the mode is where the deterministic law (8.1) with p = 1 is after m steps,
-deaths included, and the number of own draws among T is binomial: the whole distribution over seeds is a finite sum. What
-takes the deterministic law m steps takes SGD the wait for the m-th own draw, which is negative binomial.
+A step that draws a point of another class does not change a mode, and a step that draws a point of the mode's class (an own
+draw) is a step of descent on that class alone. So after m own draws the mode is in the state of the deterministic law (8.1)
+with p = 1 after m steps, deaths included, and the number of own draws among T is binomial: the whole distribution over seeds
+is a finite sum. The time at which the deterministic law has made m steps becomes the time of the m-th own draw, which is
+negative binomial.
 
-With B points a step the factors are 1 ± eta r g(u) n/B, n ~ Binomial(B, p), and a step with n = 0 leaves the mode where it
-is: the distribution is a sum over the sequences of the n > 0, of which there are B^m of length m. For hinge loss below its
+With B points per step the factors are 1 ± eta r g(u) n/B, n ~ Binomial(B, p), and a step with n = 0 does not change the
+mode: the distribution is a sum over the sequences of the n > 0, of which there are B^m of length m. For hinge loss below its
 margin g = 1, and the mean over all of them is two powers.
 
-The first step with u >= goal is the wait for own step number m, one with n > 0, with the chance that m of them are the
-first to suffice. Where g = 1 the factors commute, so that the state knows only how often each n was drawn: the chance that
+The first step with u >= goal is the time of own step number m (a step with n > 0), with the probability that m own steps are
+needed. Where g = 1 the factors commute, so that the state depends only on how often each n was drawn: the chance that
 m own steps do not suffice is a sum over a lattice of counts k_1 + ... + k_B = m, each with its multinomial chance. A logit
 rises in every own step if eta r < 1, so that the counts that do not suffice have no gaps and are found from m - 1 to m.
 """
@@ -42,14 +43,14 @@ from gradstarve.special import binomial_at_least, pmf
 from gradstarve.theory._descent import ModeDescent, descend_mode, new_descent_law
 from gradstarve.theory._mode import insert_axes
 
-# By how many roundings of the smaller one of its two tails a cdf is off: 150 to 200 were seen, of up to 3000 steps.
+# The error of a cdf in roundings of the smaller one of its two tails: 150 to 200 were seen, for up to 3000 steps.
 _ROUNDINGS = 256
-# What a learning curve has, and one that depends on the draws has not.
+# Attributes of a learning curve that a distribution over draws does not have.
 _CURVE = ("logit", "logits", "margins", "error", "loss", "mistakes", "weights", "plot", "to_pandas", "to_xarray")
 
 
 class LogitDistribution(eqx.Module):
-    """The logit over the seeds after a number of steps: entry m is what m own draws give.
+    """The distribution over seeds of the logit after a number of steps: entry m belongs to m own draws.
 
     `values` u_m and `probabilities`, each [*batch, steps + 1], m = 0, ..., steps. Values may repeat (hinge at its margin).
     """
@@ -80,7 +81,7 @@ class LogitDistribution(eqx.Module):
         return self._sum(as_goal("logit", logit, self.values.dtype), jnp.less_equal)
 
     def pmf(self, logit) -> Float[Array, "..."]:
-        """P(u = `logit`), [*batch, *logit.shape]: 0 for all but the values themselves, to the last bit."""
+        """P(u = `logit`), [*batch, *logit.shape]: 0 unless `logit` equals a value to the last bit."""
         return self._sum(as_goal("logit", logit, self.values.dtype), jnp.equal)
 
     @quick_jit(eqx.filter_jit, few=0)
@@ -110,7 +111,7 @@ class LogitDistribution(eqx.Module):
 
 
 class TimeDistribution(eqx.Module):
-    """How many steps it takes over the seeds: until own draw number `draws`, each step being one with probability p.
+    """The distribution over seeds of the number of steps until own draw number `draws`; a draw is own with probability p.
 
     Negative binomial; `draws` m [*batch, ...] as floats, 0: at once, inf: never; `frequency` p [*batch, ...].
     """
@@ -135,7 +136,7 @@ class TimeDistribution(eqx.Module):
     @quick_jit(eqx.filter_jit, few=0)
     def _pmf(self, step):
         step, draws, frequency = self._spread(step)
-        # The last of m draws is the last of all: m / step of the binomial probability.
+        # The last step must be an own draw: a share m / step of the binomial probability.
         ratio = jnp.where(step > 0, jnp.where(jnp.isfinite(draws), draws, 0) / jnp.maximum(step, 1), draws == 0)
         return ratio * pmf(jnp.where(jnp.isfinite(draws), draws, -1), step, frequency)
 
@@ -163,9 +164,10 @@ class TimeDistribution(eqx.Module):
 
 
 class MixedTimeDistribution(eqx.Module):
-    """How many steps it takes over the seeds, where the number m of own steps that suffice depends on the draws too (17.5).
+    """The distribution over seeds of the number of steps, if the number m of own steps depends on the draws too (17.5).
 
-    `chances`: that m = 0, 1, 2, ... of them do, [*batch, ..., own steps]; what is left of 1 are draws that never suffice.
+    `chances`: the probability that m = 0, 1, 2, ... own steps are needed, [*batch, ..., own steps]; the probability missing
+    from 1 belongs to draws that never suffice.
     `frequency`: of a step with a point of the class, [*batch, ...]. The step number of own step m is negative binomial.
 
     >>> from gradstarve.theory import solve_mode
@@ -180,12 +182,12 @@ class MixedTimeDistribution(eqx.Module):
 
     @property
     def never(self) -> Float[Array, "..."]:
-        """The chance that it never comes to it."""
+        """The probability that the event never happens."""
         return jnp.maximum(1 - jnp.sum(self.chances, axis=-1), 0)
 
     @property
     def _is_sure(self) -> Array:
-        """Whether what is left of 1 is no more than rounding."""
+        """Whether the probability of `never` is no more than rounding."""
         return self.never <= _ROUNDINGS * jnp.finfo(self.chances.dtype).eps
 
     @property
@@ -194,12 +196,12 @@ class MixedTimeDistribution(eqx.Module):
 
     @property
     def mean(self) -> Float[Array, "..."]:
-        """E m / f, f the `frequency`; inf where it may never come to it."""
+        """E m / f, f the `frequency`; inf if the event may never happen."""
         return jnp.where(self._is_sure, jnp.sum(self.chances * self._own, axis=-1) / self.frequency, jnp.inf)
 
     @property
     def variance(self) -> Float[Array, "..."]:
-        """E m (1 - f) / f^2 + var m / f^2; inf where it may never come to it."""
+        """E m (1 - f) / f^2 + var m / f^2; inf if the event may never happen."""
         mean = jnp.sum(self.chances * self._own, axis=-1)
         spread = jnp.sum(self.chances * (self._own - mean[..., None]) ** 2, axis=-1)
         return jnp.where(self._is_sure, (mean * (1 - self.frequency) + spread) / self.frequency**2, jnp.inf)
@@ -238,7 +240,7 @@ class MixedTimeDistribution(eqx.Module):
 
 
 class DrawnMode(eqx.Module):
-    """One `mode` under descent on random points, and `own`, the deterministic law of its own draws."""
+    """One `mode` under descent on random points, and `own`, the deterministic law in its own draws."""
 
     __repr__ = short_repr
 
@@ -264,7 +266,7 @@ class DrawnMode(eqx.Module):
 class ModeSGD(DrawnMode):
     """One `mode` under one-point descent: the distribution over the draws of its logit, and of the time to learn (8.3).
 
-    `own`: the deterministic law of its own draws, whose step number counts those: `own.logit(m)`, `own.weights(m)`, ...
+    `own`: the deterministic law, whose step number counts own draws: `own.logit(m)`, `own.weights(m)`, ...
 
     >>> from gradstarve.theory import solve_mode
     >>> solution = solve_mode(Mode(0.5, 1.0, a=[0.1], z=[0.1]), "hinge", StochasticGradientDescent(0.5))
@@ -286,19 +288,19 @@ class ModeSGD(DrawnMode):
     def time_to_logit(self, logit, max_draws: int = 100_000) -> TimeDistribution:
         """The first step with u >= `logit`, over the draws; its arrays are [*batch, *logit.shape].
 
-        Never, where `max_draws` own draws do not get there.
+        Never (inf draws) if `max_draws` own draws do not suffice.
         """
         return self._wait(self.own.time_to_logit(logit, max_draws))
 
     def time_to_error(self, error, max_draws: int = 100_000) -> TimeDistribution:
         """The first step with an error of at most `error`, 0 < error < 1, over the draws.
 
-        Never, its draws inf, where `max_draws` do not get there: hinge and squared loss end near u = 1, an error of 0.269.
+        Never (inf draws) if `max_draws` do not suffice: hinge and squared loss end near u = 1, an error of 0.269.
         """
         return self._wait(self.own.time_to_error(error, max_draws))
 
     def time_to_loss(self, loss, max_draws: int = 100_000) -> TimeDistribution:
-        """The first step with a loss of at most `loss`, over the draws; never, where `max_draws` do not get there."""
+        """The first step with a loss of at most `loss`, over the draws; never if `max_draws` do not suffice."""
         return self._wait(self.own.time_to_loss(loss, max_draws))
 
     def _wait(self, draws):
@@ -306,7 +308,7 @@ class ModeSGD(DrawnMode):
         return TimeDistribution(draws, jnp.broadcast_to(p, draws.shape))
 
 
-# Outcomes of a distribution that are still listed one by one.
+# The largest number of outcomes that a distribution lists one by one.
 _MOST_OUTCOMES = 2**20
 
 
@@ -343,7 +345,7 @@ class ModeMiniBatch(DrawnMode):
     def time_to_logit(self, logit) -> MixedTimeDistribution:
         """The first step with u >= `logit`, over the draws, exact for the hinge loss with eta r < 1: [*batch, *logit.shape].
 
-        A logit above 1 is reached by the draws alone that step over the margin, and by the others never.
+        A logit above 1 is reached only by draws that step over the margin, and never by others.
 
         `HypothesisError` for another loss, where the state depends on the order of the draws, and for eta r >= 1;
         `ValueError` where more than 2^20 counts of draws do not suffice, and for numbers that are traced.
@@ -417,8 +419,8 @@ class ModeMiniBatch(DrawnMode):
 def _enough(a: np.ndarray, z: np.ndarray, norm: Any, pushed: Any, p: Any, most: int, goal: float) -> np.ndarray:
     """The chance that own step m = 0, 1, ... is the first with u >= `goal`, for one mode, hinge loss and `pushed` < 1.
 
-    A count [most] is how often n = 1, ..., most points of the class were drawn. Those that go on, u < 1 and u < goal, have
-    no gaps, and each is made once: from the count without its largest n.
+    A count [most] is how often n = 1, ..., most points of the class were drawn. The counts with u < 1 and u < goal have
+    no gaps, and each is generated once: from the count without its largest n.
     """
     drawn = np.arange(1, most + 1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -523,14 +525,26 @@ def _check_level(level, dtype):
 
 
 def _least(level: Array) -> Array:
-    """What a cdf of that level is at the least, when it is computed."""
+    """A lower bound of the computed value of a cdf whose exact value is `level`."""
     roundings = _ROUNDINGS * jnp.minimum(level, 1 - level) + jnp.where(level < 0.5, 0, 2)  # and those of a number next to 1
     return level - roundings * jnp.finfo(level.dtype).eps
 
 
+def _least_integer(enough, low, high):
+    """The least integer at which `enough` holds, elementwise, by bisection: it holds at `high`, and not at `low`."""
+
+    def halve(ends):
+        low, high = ends
+        middle = jnp.floor((low + high) / 2)
+        there = enough(middle)
+        return jnp.where(there, low, middle), jnp.where(there, middle, high)
+
+    return jax.lax.while_loop(lambda ends: ~jnp.all(ends[1] - ends[0] <= 1), halve, (low, high))[1]
+
+
 @quick_jit(few=0)
 def _wait_quantile(level, draws, frequency):
-    """Bisection on the integers: the cdf at `low` is below the level, that at `high` is not."""
+    """The first step at which the chance of `draws` draws of a class of `frequency` is at least `level`, elementwise."""
     m = jnp.where(jnp.isfinite(draws), draws, 1)
 
     def enough(step):
@@ -540,15 +554,8 @@ def _wait_quantile(level, draws, frequency):
         return jnp.where(enough(high), high, 2 * high)
 
     high = jax.lax.while_loop(lambda high: ~jnp.all(enough(high)), further, jnp.ceil(m / frequency) + 1)
-
-    def halve(ends):
-        low, high = ends
-        middle = jnp.floor((low + high) / 2)
-        there = enough(middle)
-        return jnp.where(there, low, middle), jnp.where(there, middle, high)
-
-    ends = jax.lax.while_loop(lambda ends: ~jnp.all(ends[1] - ends[0] <= 1), halve, (m - 1, high))
-    return jnp.where(draws == 0, 0, jnp.where(jnp.isfinite(draws), ends[1], jnp.inf))
+    least = _least_integer(enough, m - 1, high)
+    return jnp.where(draws == 0, 0, jnp.where(jnp.isfinite(draws), least, jnp.inf))
 
 
 @quick_jit(few=0)
@@ -567,12 +574,4 @@ def _mixed_quantile(least, chances, frequency):
 
     start = jnp.full_like(frequency, chances.shape[-1])
     high = jax.lax.while_loop(lambda high: ~jnp.all(enough(high) | ~possible), further, start)
-
-    def halve(ends):
-        low, high = ends
-        middle = jnp.floor((low + high) / 2)
-        there = enough(middle)
-        return jnp.where(there, low, middle), jnp.where(there, middle, high)
-
-    ends = jax.lax.while_loop(lambda ends: ~jnp.all(ends[1] - ends[0] <= 1), halve, (-jnp.ones_like(high), high))
-    return jnp.where(possible, ends[1], jnp.inf)
+    return jnp.where(possible, _least_integer(enough, -jnp.ones_like(high), high), jnp.inf)

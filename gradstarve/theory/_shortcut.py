@@ -6,12 +6,12 @@ types of +1 and -1. With one layer
     da/dt = (r_c^2 + r_s^2) p g(a) + (r_c^2 - r_s^2)(1-p) g(b)
     db/dt = (r_c^2 - r_s^2) p g(a) + (r_c^2 + r_s^2)(1-p) g(b),                                               (20.1)
 
-so that equal scales are two clocks beside each other (20.2). Cross-entropy and the exponential loss end at
-v_s = log(p/(1-p))/2 whatever the scales, up to two layers (20.3); hinge at (20.4); any loss with a finite rest u* at v_c =
+so that equal scales give two independent clocks (20.2). Cross-entropy and the exponential loss end at
+v_s = log(p/(1-p))/2 for any scales, up to two layers (20.3); hinge at (20.4); any loss with a finite rest u* at v_c =
 u* and v_s = 0 (20.5). The exponential loss has the orbit sinh(L - v_s) = sinh(L) e^(-(r_s/r_c)^2 v_c), L = log(p/(1-p))/2:
-the size of the shortcut is the power of time with which it gets there. (From three layers on v_s stops short of it.)
+the size of the shortcut decides the power of time of the approach. (With three layers and more v_s stops below L.)
 
-Around the features there may be Gaussian noise of standard deviation sigma in every direction. A read-out w = (v_k/r_k) then
+Samples may have Gaussian noise of standard deviation sigma in every direction. A read-out w = (v_k/r_k) then
 gives a sample of type S the margin m_S + sigma |w| xi, right with probability Phi(m_S/(sigma |w|)), and training on all such
 samples is, by Stein's lemma,
 
@@ -59,12 +59,13 @@ from gradstarve.theory._depth import one_layer_time
 from gradstarve.theory._features import FeatureFlow, feature_flow, least_point
 from gradstarve.theory._flat import is_flat, kinks_and_levels
 from gradstarve.theory._flows import follow
+from gradstarve.theory._mode import insert_axes
 from gradstarve.theory._phases import chosen, local
 from gradstarve.theory._piecewise import check_times
 
-_GRID, _FINE = 513, 129  # records of a search in log t
-_EARLY, _LATE = 1e-6, 1e9  # over the largest squared scale
-_SIGN = 1e-8  # of the terms of a speed: less is rounding
+_GRID, _FINE = 513, 129  # numbers of times of a search in log t
+_EARLY, _LATE = 1e-6, 1e9  # the limits of a search, over the largest squared scale
+_SIGN = 1e-8  # a speed below this share of its terms counts as rounding
 _NODES = 257  # of the trapezoidal rule in xi, from -8 to 8: 1e-13 up to sigma |w| = 10
 
 
@@ -79,7 +80,7 @@ class Peak(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """The `time` at which the worst cell is best, its `accuracy` then, and the accuracy `at_the_end` of the search.
+    """The `time` at which the accuracy of the worst cell is largest, this `accuracy`, and the accuracy `at_the_end`.
 
     Numbers for one problem, arrays [*batch] for a batch.
     """
@@ -100,8 +101,8 @@ class Change(NamedTuple):
 class Shortcut(LearningCurve):
     """Cores and shortcuts under gradient flow (20.1). Made by `shortcut`; t is time, a scalar or an array of any shape.
 
-    `parts`: the `FeatureFlow` of each phase of weights, whose t begins at 0, until `until`; `population`: how often each
-    cell is, [*batch, S]; `cores`: C, after which come the shortcuts; `noise`: sigma of the training samples, [*batch].
+    `parts`: the `FeatureFlow` of each phase of weights, whose t begins at 0, until `until`; `population`: the frequency of
+    each cell, [*batch, S]; `cores`: C, the number of features before the shortcuts; `noise`: sigma in training, [*batch].
 
     Logits and margins are those of the S cells without noise, in the order of `types`: first all shortcuts agree, last all
     contradict; error, loss and mistakes are means over the population of these margins.
@@ -171,16 +172,16 @@ class Shortcut(LearningCurve):
         return self._mean(self.loss_function.value(self.margins(t)))
 
     def mistakes(self, t: Any = None) -> Float[Array, "..."]:
-        """The weight of the cells with m_S <= 0, [*batch, *t.shape]. A draw is one."""
+        """The weight of the cells with m_S <= 0, [*batch, *t.shape]."""
         return self._mean((self.margins(t) <= 0).astype(self._dtype))
 
     # The cells.
 
     def cell_accuracy(self, t: Any, noise: Any = None) -> Float[Array, "..."]:
-        """The share of each cell that the read-out gets right, [*batch, *t.shape, S]: Phi(m_S/(sigma |w|)), 1/2 at w = 0.
+        """The accuracy of the read-out on each cell, [*batch, *t.shape, S]: Phi(m_S/(sigma |w|)), 1/2 at w = 0.
 
         `noise`: sigma > 0 of the test samples, a number or [*batch], by default that of training. `HypothesisError` at depth
-        >= 2, whose paths are no read-out of noise.
+        >= 2, where the network is not a linear read-out of the noise.
         """
         if self.depth > 1:
             raise HypothesisError(
@@ -194,22 +195,23 @@ class Shortcut(LearningCurve):
         check_positive("noise", noise)
         t = check_times(t, self._dtype)
         v = self.features(t)
-        scales, sigma = (_with_axes(leaf, t.ndim) for leaf in (self.scales, jnp.broadcast_to(noise, self._batch)[..., None]))
+        noise = jnp.broadcast_to(noise, self._batch)[..., None]
+        scales, sigma = insert_axes(self.scales, t.ndim), insert_axes(noise, t.ndim)
         return _accuracy(v, v @ self.types.T, scales, sigma)
 
     def average_accuracy(self, t: Any, noise: Any = None) -> Float[Array, "..."]:
-        """The share of the population that is right, [*batch, *t.shape]; arguments as in `cell_accuracy`."""
+        """The accuracy over the population, [*batch, *t.shape]; arguments as in `cell_accuracy`."""
         return self._mean(self.cell_accuracy(t, noise))
 
     def worst_accuracy(self, t: Any, noise: Any = None) -> Float[Array, "..."]:
-        """The share of the worst cell that is right, [*batch, *t.shape]; arguments as in `cell_accuracy`."""
+        """The accuracy on the worst cell, [*batch, *t.shape]; arguments as in `cell_accuracy`."""
         return jnp.min(self.cell_accuracy(t, noise), axis=-1)
 
     def best_stop(self, until: float, noise: Any = None) -> Stop:
-        """When to stop training, up to `until`, for the worst cell to be best.
+        """The time up to `until` at which the accuracy of the worst cell is largest.
 
-        The noise of the test samples moves the accuracy and not the time, which is that of the largest m_S/|w| of the worst
-        cell. From zero this ratio has a limit at t = 0, so that the time may be the earliest one looked at, 1e-6 `until`.
+        The noise of the test samples changes the accuracy but not this time, which maximises m_S/|w| of the worst
+        cell. From zero this ratio has a limit at t = 0, so that the time may be the earliest one tried, 1e-6 `until`.
         `noise`: as in `cell_accuracy`.
         """
         until = as_number("until", until, 0, with_low=False)
@@ -231,13 +233,13 @@ class Shortcut(LearningCurve):
             grid = np.geomspace(grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)], _FINE)
         return Stop(time, best, last)
 
-    # The whole course.
+    # Rest, peak and order of the features.
 
     @property
     def rest(self) -> Float[Array, "*batch K"]:
-        """v_k for t to inf, [*batch, K], inf for cores whose loss goes on for ever (20.3)-(20.5).
+        """v_k for t to inf, [*batch, K], inf for cores that grow for ever (20.3)-(20.5).
 
-        `HypothesisError` where it is not known: cross-entropy at depth >= 3, several cores at depth >= 2, noise, losses
+        `HypothesisError` if the limit is not known: cross-entropy at depth >= 3, several cores at depth >= 2, noise, losses
         without a known tail.
         """
         last, loss = self.parts[-1], self.loss_function
@@ -261,7 +263,7 @@ class Shortcut(LearningCurve):
         return jnp.concatenate([jnp.full((*self._batch, self.cores), jnp.inf, found.dtype), found], axis=-1)
 
     def _settled(self, last: FeatureFlow) -> Array:
-        """Several cores are one that is shared: each moves by its part r_k^2 of their gain."""
+        """The settled logits; several cores act as one core, and each gets the part r_k^2 of its gain."""
         types, cores = self.types, self.cores
         if cores > 1 and self.depth > 1:
             raise HypothesisError(
@@ -276,7 +278,7 @@ class Shortcut(LearningCurve):
         return jnp.concatenate([shared, found[..., 1:]], axis=-1)
 
     def peak(self) -> Peak:
-        """When each shortcut is largest, and how large.
+        """The time and the height of the maximum of each shortcut.
 
         In closed form for one core and one shortcut from zero with one layer and hinge (20.4) or squared loss; otherwise
         the zero of dv_s/dt along the curve, searched in log t up to 1e9 over the largest squared scale. With phases, whose
@@ -327,7 +329,7 @@ class Shortcut(LearningCurve):
         return float(grid[i]), float(values[i])
 
     def _up_to(self, grid: np.ndarray, curve: Any = None) -> np.ndarray:
-        """The features, or another `curve`, at as many of these times as can be reached."""
+        """The features, or another `curve`, at the times of `grid` that can be reached."""
         while True:
             try:
                 return np.asarray((curve or self.features)(grid))
@@ -337,7 +339,7 @@ class Shortcut(LearningCurve):
                 grid = grid[: -len(grid) // 8]
 
     def _speeds(self, v: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """What pushes feature k at these features, [T], and the size of the terms that it is a sum of."""
+        """The push on feature k at the features `v`, [T], and the size of its terms."""
         part = self.parts[0]
         if self.noisy:
             push, size = _noisy_push(part, jnp.asarray(v, self._dtype), self.noise)
@@ -347,7 +349,7 @@ class Shortcut(LearningCurve):
         return terms.sum(-1), np.abs(terms).sum(-1)
 
     def _top(self, k: int, low: float, high: float) -> tuple[float, float]:
-        """The place at which the speed of feature k changes its sign between two times, and v_k there."""
+        """The time at which the speed of feature k changes its sign between two times, and v_k there."""
         for _ in range(5):
             grid = np.geomspace(low, high, _FINE)
             v = np.asarray(self.features(grid))
@@ -362,7 +364,7 @@ class Shortcut(LearningCurve):
         return float(grid[i]), float(v[i, k])
 
     def changes(self, level: float) -> list[Change]:
-        """In which order features are learnt and unlearnt: all times at which a v_k crosses `level`.
+        """All times at which a v_k crosses `level`, in order: when features are learnt and unlearnt.
 
         For a batch a list of such lists, one for each problem, nested as its axes are.
         """
@@ -396,7 +398,7 @@ class Shortcut(LearningCurve):
         return "time"
 
     def _mean(self, of_cells: Array) -> Array:
-        return jnp.sum(_with_axes(self.population, of_cells.ndim - self.population.ndim) * of_cells, axis=-1)
+        return jnp.sum(insert_axes(self.population, of_cells.ndim - self.population.ndim) * of_cells, axis=-1)
 
     def _known(self, what: str) -> None:
         if not all(map(is_concrete, (self.population, self.scales, self.parts[0].start))):
@@ -445,13 +447,13 @@ def shortcut(
 ) -> Shortcut:
     """A core feature of norm r_c and a shortcut of norm r_s that agrees with the label on a share p of the samples (20.1).
 
-    `agreement`: p, 0 < p < 1; `core`, `shortcut`: r_c and r_s. Several at once: [L] of `agreement` and `shortcut` are
+    `agreement`: p, 0 < p < 1; `core`, `shortcut`: r_c and r_s. For several features, [L] of `agreement` and `shortcut` are
     independent shortcuts, [C] of `core` are cores, C + L <= 6; [*batch, L] are several problems. `depth`, `init` as in
     `feature_flow` (features: the cores, then the shortcuts; paths of two and more layers are linear).
 
-    `weights`: of the 2^L cells in training, [S] > 0 of sum 1, by default how often they are; or a list of phases
-    [(until, weights), ..., (None, weights)] in time, with None for the weights as they are: deferred re-weighting.
-    `noise`: sigma > 0, with which training sees the features (20.6), one layer; by default none.
+    `weights`: of the 2^L cells in training, [S] > 0 of sum 1, by default their frequencies; or a list of phases
+    [(until, weights), ..., (None, weights)] in time, with None for the default weights: deferred re-weighting.
+    `noise`: sigma > 0, the noise of the training samples (20.6), one layer; by default none.
 
     >>> law = shortcut(0.9, "hinge", core=2.0, shortcut=1.0)
     >>> [round(float(x), 4) for x in law.features(1e3)], [round(float(x[0]), 4) for x in law.peak()]     # (20.4)
@@ -490,7 +492,7 @@ def shortcut(
     )
 
 
-_law = shortcut  # by a name that no argument has
+_law = shortcut  # under a name that no argument shadows
 
 
 def _widened(part: FeatureFlow, batch: tuple[int, ...]) -> FeatureFlow:
@@ -511,10 +513,6 @@ def _checked(weights: Any, cells: int) -> Array:
     return weights
 
 
-def _with_axes(leaf: Array, axes: int) -> Array:
-    return leaf.reshape(*leaf.shape[:-1], *(1,) * axes, leaf.shape[-1])
-
-
 # Closed forms of one core and one shortcut, one layer, from zero.
 
 
@@ -522,11 +520,6 @@ def hinge_peak(p: Any, q: Any, core: Any, side: Any) -> tuple[Any, Any]:
     """(time, v_s) at which a reaches 1 with the hinge loss (20.4); q = 1 - p, `core` = r_c^2, `side` = r_s^2."""
     time = 1 / (core * (p + q) + (p - q) * side)
     return time, (p - q) * side * time
-
-
-def hinge_rest(p: Any, q: Any, core: Any, side: Any) -> Any:
-    """v_s in the end with the hinge loss (20.4), as in `hinge_peak`."""
-    return np.maximum(hinge_peak(p, q, core, side)[1] * (core - side) / (core + side), 0)
 
 
 def squared_peak(p: Any, q: Any, core: Any, side: Any) -> tuple[Any, Any]:
@@ -539,7 +532,7 @@ def squared_peak(p: Any, q: Any, core: Any, side: Any) -> tuple[Any, Any]:
 
 
 def _tail(loss: Loss, cells: int, dtype: Any) -> tuple[Any, Array] | None:
-    """(rate, factor of each cell), where g is about factor e^(-rate m) for large m; None for a loss that comes to rest."""
+    """(rate, factor of each cell) with g ~ factor e^(-rate m) for large m; None for a loss that comes to rest."""
     if loss.offset is not None:
         return 1.0, jnp.ones(cells, dtype)
     if type(loss) is Focal:
@@ -561,7 +554,7 @@ def _grid(scales: np.ndarray) -> np.ndarray:
 
 
 def _crossing(values: Any, low: float, high: float, level: float, rising: bool) -> float:
-    """When `values`(times) crosses `level` between two times: a bracket narrowed in log t, then a chord."""
+    """The time between `low` and `high` at which `values`(times) crosses `level`: bisection in log t, then a chord."""
     for _ in range(3):
         grid = np.geomspace(low, high, _FINE)
         here = values(grid)
@@ -640,7 +633,7 @@ def _noisy_push(part: FeatureFlow, v: Array, noise: Array) -> tuple[Array, Array
     return jax.vmap(one)(v)
 
 
-# How large the minority has to be.
+# The minority that an accuracy needs.
 
 
 def minority_needed(
@@ -653,12 +646,12 @@ def minority_needed(
     noise: Any = None,
     train_noise: Any = None,
 ) -> Float[Array, ""]:
-    """The least share 1 - p of contradicting samples with which the worst cell has this `accuracy` at time t; NaN for none.
+    """The least share 1 - p of contradicting samples with which the worst cell has `accuracy` at time t; NaN if none does.
 
     Without `noise` the accuracy is the probability sigmoid(b) that the network gives to the right label of the minority, and
     for equal scales it is in closed form: 2 r^2 (1-p) t = T(b), T the time of one read-out (3.9), (20.2). With `noise` sigma
     it is the share of the worst cell that is right (`cell_accuracy`), by the flow, with one layer, to 1e-9; `train_noise` is
-    that of training. Only 1 - p up to 1/2 is looked at. `ValueError` for bad numbers.
+    that of training. Only shares 1 - p up to 1/2 are considered. `ValueError` for bad numbers.
 
     >>> round(float(minority_needed(0.9, 100.0, "cross-entropy")), 4)          # (b + e^b - 1)/(2 t) with b = log 9
     0.051

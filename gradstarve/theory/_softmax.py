@@ -1,6 +1,6 @@
 """Several classes (section 11): K orthogonal inputs under softmax cross-entropy, with one layer and with two.
 
-By symmetry the outputs of the wrong classes stay level, and one number is left, the gap u = f_c - f_k between the true class
+By symmetry the outputs of the wrong classes stay equal, and one number is left, the gap u = f_c - f_k between the true class
 and any other: 1 - P = (K - 1)/(e^u + K - 1). One layer from a gap u(0):
 
     e^u + (K - 1) u = K p r^2 t + e^u(0) + (K - 1) u(0)                                                        (11.1)
@@ -54,7 +54,7 @@ class SoftmaxCurve(ModeCurve):
         return self.gap(t) - np.log(self.classes - 1)
 
     def logits(self, t=None) -> Float[Array, "..."]:
-        """The K outputs at t, the true class first, less what they have in common: [*batch, *t.shape, 1, K]."""
+        """The K outputs at t up to a common constant, the true class first: [*batch, *t.shape, 1, K]."""
         gap = self.gap(given(t))[..., None, None]
         return gap * (jnp.arange(self.classes) == 0) - gap / self.classes
 
@@ -180,7 +180,7 @@ def softmax_mode(frequency, norm, a=None, z=None, *, classes, start=0.0) -> Soft
       `z` [*batch, h] (11.2).
 
     p = `frequency` is the weight of the class, r = `norm` of its input, each [] or [*batch]. The accuracy is that of
-    `solve_mode`, for the one layer 1e-13 relative in float64 (1e-5 in float32) for t from 0 to 1e300 (1e36). `ValueError`
+    `solve_mode`, for one layer 1e-13 relative in float64 (1e-5 in float32) for t from 0 to 1e300 (1e36). `ValueError`
     for K < 2, p <= 0, r <= 0, shapes that do not fit, and `start` beside neurons.
 
     >>> round(float(softmax_mode(0.1, 1.0, classes=10).gap(100.0)), 4)     # e^u + 9 u = 10 * 0.1 * 100 + 1

@@ -1,4 +1,4 @@
-"""`solve`: look at the problem, find the law whose hypotheses hold, and say precisely which one fails otherwise."""
+"""`solve`: find the law whose hypotheses hold for a problem, or name the hypothesis that fails."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ def solve_mode(
     """The exact learning curve of one mode: (3.1)-(3.11) for `GradientFlow()` (the default), (8.1), (8.2) for descent.
 
     `loss` is a loss or its name. The argument of the solution is time for the flow and the step number for descent, with
-    any momentum, weight decay and schedule, or a rate for each layer (17.3); time = step_size * step. So it is for
-    `NormalizedGradientDescent` (17.2), `SharpnessAware` (17.4) and `SignDescent` (17.6, on a point along a coordinate axis).
-    For `StochasticGradientDescent` it is the distribution over the draws (8.3), (17.5): `.distribution(step)`,
+    any momentum, weight decay and schedule, or a step size for each layer (17.3); time = step_size * step. The same holds
+    for `NormalizedGradientDescent` (17.2), `SharpnessAware` (17.4) and `SignDescent` (17.6, a point on a coordinate axis).
+    For `StochasticGradientDescent` the result is the distribution over the draws (8.3), (17.5): `.distribution(step)`,
     `.time_to_logit(u)`.
 
-    `phases` [(until, p), ...] have frequencies of their own in place of that of the mode, until a time or a step, the last
-    one until None; a negative p flips the labels of the class (21.1). The result is a `PhasedMode`.
+    `phases` [(until, p), ...] replace the frequency of the mode by p until a time or a step, the last one until None; a
+    negative p flips the labels of the class (21.1). The result is a `PhasedMode`.
 
     >>> solution = solve_mode(Mode(frequency=1.0, norm=1.0, a=[0.1, 0.2], z=[0.1, -0.3]), "cross-entropy")
     >>> solution.logit([0.0, 50.0]).shape
@@ -121,7 +121,7 @@ def solve_mode(
 
 
 def _mode_phases(mode: Mode, loss: Loss, dynamics: Any, phases: Any) -> PhasedMode:
-    """Each phase from the weights at the end of the one before, in its own orientation."""
+    """The laws of the phases, each from the weights at the end of the one before, in the orientation of the phase."""
     steps = isinstance(dynamics, Steps)
     ends, frequencies = frequencies_of(phases, whole=steps)
     check_kept(dynamics, len(ends))
@@ -172,15 +172,15 @@ class Solution(NetworkCurve):
     def logits(self, t=None) -> Float[Array, "..."]:
         """f(x_i) at t: [*batch, *t.shape, n]. `ValueError` without a t: theory has no grid of its own."""
         given(t)
-        if isinstance(self.motion, LeakyFlow):  # whose classes are one question
+        if isinstance(self.motion, LeakyFlow):  # solves both classes together
             both = self.motion.logits(t)
             return self._of_points([both[curve.index] for curve in self._curves])
-        # Labels are traced where the solution is an argument of jit or vmap, so they select and are not looked at.
+        # Labels are traced if the solution is an argument of jit or vmap, so they select by `where`.
         return self._of_points([curve.logit(t) for curve in self._curves])
 
     @property
     def _curves(self) -> list[Any]:
-        """Of the classes that there are, + first."""
+        """The curves of the classes in the data, + first."""
         return [curve for curve in (self.plus, self.minus) if curve is not None]
 
     def _of_points(self, logits: list[Array]) -> Array:
@@ -240,13 +240,13 @@ class Solution(NetworkCurve):
         if t is None or not self._rounds() or loss.at_error is None:
             return super().loss(t)
         error = self._errors(t)
-        # Where the loss is large, the margin has digits enough.
+        # Where the loss is large, the margin is accurate enough.
         late = error < 0.25
         little = loss.at_error(jnp.where(late, error, 0.1))
         return jnp.sum(self.data.weights * jnp.where(late, little, loss.value(self.margins(t))), axis=-1)
 
     def _rounds(self) -> bool:
-        """Whether the curves know e^-m late in training to more digits than their rounded margins do."""
+        """Whether the curves give e^-m late in training with more digits than the rounded margins have."""
         flows = isinstance(self.dynamics, GradientFlow) and not self.start.slope
         return self.start.z.dtype == jnp.float32 and flows
 
@@ -259,15 +259,16 @@ class Solution(NetworkCurve):
         return jnp.where(self.data.labels > 0, plus, minus)
 
     def on(self, data: Dataset) -> NearbySolution:
-        """This law on other points: the curve of its networks on `data`, for example of the law of the class means on all
-        points, `solve(data.means(), network, loss).on(data)`. Its `.gap` says how far the points are from those of the law.
+        """This law at other points: the curve of its networks on `data`, for example the law of the class means at all
+        points, `solve(data.means(), network, loss).on(data)`. Its `.gap` is the distance of the points from those of the
+        law.
 
-        `ValueError` for points of a class that the law has none of, and for traced points.
+        `ValueError` for points of a class that is missing in the law, and for traced points.
         """
         return put_on(self, data)
 
     def network(self, t) -> TwoLayerReLU:
-        """The network at t, axes [*batch, *t.shape]: w_j moves along its own axis only, the rest of it just decays."""
+        """The network at t, axes [*batch, *t.shape]: w_j moves along its own axis only; its other part only decays."""
         a, z = self.motion.coordinates(t)
         left = self.motion.remainder(t)[..., None]
         count = a.ndim - self.start.z.ndim
@@ -279,7 +280,7 @@ class Solution(NetworkCurve):
 
 
 def _check_rising(clock: PiecewiseClock) -> PiecewiseClock:
-    """`clock` [2, *batch], where no class comes down to its target from above: its error would rise meanwhile."""
+    """`clock` [2, *batch]; `HypothesisError` if a class approaches its target from above, so that its error rises."""
     hypothesis = "the error of a network falls where no margin of squared loss starts above 1"
     instead = "time_to_loss, for the loss always falls, or .plus.time_to_error and .minus.time_to_error"
     starts = clock.rise[..., 0] - clock.fall[..., 0]
@@ -401,19 +402,19 @@ _ANY_DATA = (
 
 
 def _on_these_points(data: Dataset, network: TwoLayerReLU, loss: Loss, dynamics: Any) -> str:
-    """What can be said about points that do not lie on a line for each class."""
+    """The functions for points that do not lie on one line per class, for error messages."""
     if network.slope:
         return "early_alignment(data, network, loss) for where neurons go first, or simulate(...) or simulate_flow(...)"
-    told = []
+    others = []
     if is_concrete(data.points):
         with contextlib.suppress(HypothesisError):
             if data.means().separability().antipodal:
-                told.append("solve(data.means(), network, loss).on(data), the law of the means, whose gap compare() has")
+                others.append("solve(data.means(), network, loss).on(data), the law of the means, whose gap compare() has")
         if isinstance(dynamics, GradientFlow):
             with contextlib.suppress(ValueError):
                 modes_of_cones(data, network, loss)
-                told.append("theory.cone_bounds(data, network, loss) for classes in narrow cones")
-    return "; ".join([*told, _ANY_DATA])
+                others.append("theory.cone_bounds(data, network, loss) for classes in narrow cones")
+    return "; ".join([*others, _ANY_DATA])
 
 
 def _check_leaky(network: TwoLayerReLU, rays: list[Ray | None], antipodal: bool) -> None:
@@ -430,7 +431,7 @@ def _check_leaky(network: TwoLayerReLU, rays: list[Ray | None], antipodal: bool)
 
 
 def _solve_phases(phases: Any, network: Network, loss: Loss | str, dynamics: Any) -> PhasedSolution:
-    """Each phase from the network at the end of the one before."""
+    """The laws of the phases, each from the network at the end of the one before."""
     steps = isinstance(dynamics, Steps)
     changing = as_phases(phases, whole=steps)
     check_kept(dynamics, len(changing.data))
@@ -444,7 +445,7 @@ def _solve_phases(phases: Any, network: Network, loss: Loss | str, dynamics: Any
 
 
 def check_problem(data: Any, network: Any) -> None:
-    """Closed forms hold for one kind of network; one of another kind may have weights of the same names."""
+    """Check the types: closed forms hold for `TwoLayerReLU` itself, not for subclasses with the same weights."""
     if not isinstance(data, Dataset):
         raise ValueError(f"data must be a Dataset with labels ±1, got {type(data).__name__}; give Dataset(points, labels)")
     if type(network) is TwoLayerReLU:
@@ -459,7 +460,7 @@ def check_problem(data: Any, network: Any) -> None:
 
 
 def _check_norms(ray: Ray, network: TwoLayerReLU, slack: float) -> TwoLayerReLU:
-    """All points of a class at one distance from the origin."""
+    """`HypothesisError` unless all points of a class have the same norm."""
     hypothesis, instead = "the closed form (3.5) is for points of one norm per class", "simulate(...) or simulate_flow(...)"
     if not is_concrete(ray.norms):
         low, high = jnp.min(ray.norms), jnp.max(ray.norms)
@@ -493,7 +494,7 @@ def _check_dynamics(dynamics) -> GradientFlow | Steps:
 
 
 def _check_along(network: TwoLayerReLU, ray: Ray | None) -> None:
-    """An entry far below its row's largest is lost in w_j . xh; where it is all of that, it decides who sees the class."""
+    """`ValueError` if w_j . xh is only a subnormal entry of w_j, lost beside larger ones, which decides the activity."""
     if ray is None or not is_concrete(network.w):
         return
     w = np.asarray(network.w)
@@ -508,13 +509,13 @@ def _along(network: TwoLayerReLU, direction) -> Array:
 
 
 def _margin(network: TwoLayerReLU, ray: Ray) -> Array:
-    """Of the class on `ray`, [*batch]."""
+    """The margin of the class on `ray` at the start, [*batch]."""
     coordinate = _along(network, ray.direction)
     return ray.norm * ray.label * jnp.sum(jnp.maximum(coordinate, 0) * network.z, axis=-1)
 
 
 def _antipodal(rays, network, loss, dynamics):
-    """One signed coordinate per neuron, along x_+; the two classes hand neurons to each other."""
+    """One signed coordinate per neuron, along x_+; the two classes exchange neurons."""
     if isinstance(dynamics, Steps):
         return _stepping(rays, network, loss, dynamics)
     if network.slope:
@@ -532,8 +533,8 @@ def _antipodal(rays, network, loss, dynamics):
 
 
 def _stepping(rays, network, loss, dynamics, home=None):
-    """The classes on `rays` step by step, in one law, for the step of a class may depend on the others. `home`: +1, -1 or 0,
-    the class of each neuron, where it has one; elsewhere the classes are antipodal, or one."""
+    """The classes on `rays` in discrete steps, as one law, because the step of a class may depend on the others. `home`: +1,
+    -1 or 0, the class of each neuron, or None for antipodal classes or a single class."""
     there = [ray for ray in rays if ray is not None]
     signs = tuple(ray.label for ray in there)
     frequencies, norms = [ray.frequency for ray in there], [ray.norm for ray in there]
@@ -557,7 +558,7 @@ def _stepping(rays, network, loss, dynamics, home=None):
 
 
 def _check_below_rest(rays, network: TwoLayerReLU, loss: Loss) -> TwoLayerReLU:
-    """No margin so high that its loss pulls it back: there a clock runs backwards, and the other neurons change class."""
+    """`HypothesisError` if a margin starts above its rest: its clock runs backwards, and other neurons change class."""
     named = loss.clock is not None
     if named and np.isinf(loss.rest):
         return network
@@ -568,7 +569,7 @@ def _check_below_rest(rays, network: TwoLayerReLU, loss: Loss) -> TwoLayerReLU:
         margin = _margin(network, ray)
         above = loss.residual(margin) < 0
         if not is_concrete(above):
-            # A closed form is not looked at where its numbers are traced.
+            # A closed form with traced numbers is not checked.
             if not named:
                 message = f"HypothesisError: {hypothesis}. Use instead: {instead}."
                 network = eqx.error_if(network, above, message)
@@ -589,7 +590,7 @@ class ExclusiveMotion(eqx.Module):
     z: Float[Array, "*batch h"]
 
     def coordinates(self, t):
-        """(w.axis, z) at t, each [*batch, *t.shape, h]; 0 along the axis for a neuron that sees no class."""
+        """(w.axis, z) at t, each [*batch, *t.shape, h]; w.axis is 0 for a neuron active on no class."""
         left = self.remainder(t)[..., None]
         extra = left.ndim - self.z.ndim
         home, z = insert_axes(self.home, extra), insert_axes(self.z, extra)
@@ -601,13 +602,13 @@ class ExclusiveMotion(eqx.Module):
         return a, z
 
     def remainder(self, t):
-        """What weight decay leaves at t of a weight that no point acts on: [*batch, *t.shape]."""
+        """The factor by which weight decay has shrunk a weight that no point acts on: [*batch, *t.shape]."""
         solution = self.minus if self.plus is None else self.plus
         return solution.remainder(t)
 
 
 def _exclusive(rays, network, loss, dynamics):
-    """Two modes that never meet: every neuron sees one class at most, and one that leaves is dead for ever."""
+    """Two independent modes: every neuron is active on one class at most, and a neuron that leaves is dead for ever."""
     steps = isinstance(dynamics, Steps)
     if steps and may_be_nonzero(getattr(dynamics, "weight_decay", 0)):
         network = _check_decay(network, dynamics)
@@ -636,7 +637,7 @@ def _exclusive(rays, network, loss, dynamics):
 
 
 def _largest_step(dynamics: Any, dtype: Any) -> Array:
-    """The step size, of a schedule the largest one of its first 100,000 steps."""
+    """The step size; for a schedule, the largest one of its first 100,000 steps."""
     if not dynamics.scheduled:
         return dynamics.step_size
     values = dynamics.step_size.tabled(100_000, dtype).values
@@ -645,7 +646,7 @@ def _largest_step(dynamics: Any, dtype: Any) -> Array:
 
 
 def _check_decay(network, dynamics):
-    """Weights on which no point acts shrink without changing sign, or neurons that see nothing would wake up."""
+    """`HypothesisError` if weight decay can change the sign of weights: inactive neurons could become active."""
     with jax.ensure_compile_time_eval():
         step_size, momentum = _largest_step(dynamics, network.dtype), dynamics.momentum
         product = step_size * dynamics.weight_decay
@@ -666,7 +667,7 @@ def _check_decay(network, dynamics):
 
 
 def _check_exclusive(rays, network, loss, dynamics):
-    """Every neuron sees one class at most (2.1), and none is pushed so far out of its own that it wakes on the other."""
+    """`HypothesisError` unless every neuron is active on one class at most (2.1), and none that leaves joins the other."""
     plus, minus = (_along(network, ray.direction) for ray in rays)
     both = (plus > 0) & (minus > 0)
     cosine = float(rays[0].direction @ rays[1].direction)
@@ -689,7 +690,7 @@ def _check_exclusive(rays, network, loss, dynamics):
         toward = jnp.where(plus > 0, network.z, -network.z)
         general = loss.clock is None
         if general or loss.pulls_back:
-            # A margin above its rest comes down again: then it is the neurons of the right sign that are pushed out.
+            # A margin above its rest falls: then neurons of the right sign are pushed out.
             above = [loss.residual(_margin(network, ray))[..., None] < 0 for ray in rays]
             toward = jnp.where(jnp.where(plus > 0, above[0], above[1]), -toward, toward)
         wakes = (own > 0) & (toward < 0)

@@ -1,8 +1,8 @@
-"""How fast: time to a given confidence (6.1), hinge against cross-entropy (6.2), and what is left of the error late (6.3).
+"""Speed: time to a given confidence (6.1), hinge against cross-entropy (6.2), and the tail of the error (6.3).
 
 With T = N p r^(2/N) t and m = 2 - 2/N a balanced chain of N layers has du/dt = N p r^(2/N) u^m g(u), and for the losses
-with g ~ e^-u the time is all spent at the end: T ~ e^u / u^m. With L = log(1/e) ~ u that reads e T L^m -> 1, an equation
-that Lambert's W solves; L ~ log T gives the plainer e ~ 1/(T (log T)^m), which is off by the factor (log T / L)^m.
+with g ~ e^-u nearly all the time is spent at the end: T ~ e^u / u^m. With L = log(1/e) ~ u this is e T L^m -> 1, which
+Lambert's W solves; L ~ log T gives the simpler e ~ 1/(T (log T)^m), which is off by the factor (log T / L)^m.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def confident_logit(error) -> Float[Array, "..."]:
 
 @deprecated("loss", "error", "frequency", "norm", "start", "kappa")
 def time_to_confidence(frequency, norm, start, loss: Loss | str, error, *, kappa: Any = 0.0) -> Float[Array, "..."]:
-    """When a mode that starts at the logit u0 = `start` has at most `error`: a function of (u0, kappa) over 2 p r (6.1).
+    """The time at which a mode from the logit u0 = `start` has at most `error`: a function of (u0, kappa) over 2 p r (6.1).
 
-    `frequency` p > 0, `norm` r > 0, `kappa` >= 0 (0: balanced, and then start > 0), 0 < error < 1; all broadcast. It is 0
-    where the start is there, inf where the loss never gets there (hinge and squared loss stop at u = 1). Unit: time =
-    step size x step. Twice the frequency or twice the norm, at the same u0 and kappa, is half of the time.
+    `frequency` p > 0, `norm` r > 0, `kappa` >= 0 (0: balanced, and then start > 0), 0 < error < 1; all broadcast. 0 if the
+    start has at most `error`, inf if the loss never gets there (hinge and squared loss stop at u = 1). Unit: time =
+    step size x step. Twice the frequency or twice the norm, at the same u0 and kappa, halves the time.
 
     >>> round(float(time_to_confidence(0.5, 1.0, 0.01, "hinge", error=0.3)), 4)   # log(log(7/3) / 0.01)
     4.4395
@@ -68,10 +68,10 @@ def time_to_confidence(frequency, norm, start, loss: Loss | str, error, *, kappa
 
 
 def hinge_advantage(start) -> Float[Array, "..."]:
-    """How many times longer a balanced mode takes to u = 1 with cross-entropy than with hinge loss, from u0 = `start` (6.2).
+    """The time of a balanced mode to u = 1 with cross-entropy over that with hinge loss, from u0 = `start` (6.2).
 
-    [log(1/u0) + Ei(1) - Ei(u0)] / log(1/u0), whatever p and r; it falls from 1 + e at u0 = 1 to 2 as u0 -> 0, where
-    g(0) = 1/2 against 1 is all there is to it. 0 < u0 < 1, any shape; relative error a few ulp down to the smallest float.
+    [log(1/u0) + Ei(1) - Ei(u0)] / log(1/u0), for any p and r; the ratio falls from 1 + e at u0 = 1 to 2 as u0 -> 0, the
+    ratio of g(0) = 1 to 1/2. 0 < u0 < 1, any shape; relative error a few ulp down to the smallest float.
 
     >>> [round(float(hinge_advantage(u0)), 4) for u0 in (0.5, 1e-30)]
     [3.0788, 2.0191]
@@ -88,14 +88,14 @@ def hinge_advantage(start) -> Float[Array, "..."]:
 
 @deprecated("loss", "t", "frequency", "norm", "depth", "leading", layers="depth")
 def error_tail(frequency, norm, loss: Loss | str, t, *, depth: int = 2, leading: bool = False) -> Float[Array, "..."]:
-    """What the error of a mode is asymptotic to late in training, for a network of N = `depth` layers (6.3).
+    """The asymptote of the error of a mode late in training, for a network of N = `depth` layers (6.3).
 
     Cross-entropy and exponential loss: the solution e of e T log(1/e)^m = 1, T = N p r^(2/N) t, m = 2 - 2/N, and the true
-    error is e (1 + m/L + O(1/L^2)) with L = log(1/e). With `leading` the plainer 1/(T (log T)^m), whose relative error is
-    m^2 log L / L and hardly falls. One layer: 1/(p r^2 t) in both. Hinge and squared loss stop at sigmoid(-1).
+    error is e (1 + m/L + O(1/L^2)) with L = log(1/e). With `leading` the simpler 1/(T (log T)^m), whose relative error is
+    m^2 log L / L, which hardly falls. One layer: 1/(p r^2 t) in both. Hinge and squared loss stop at sigmoid(-1).
 
-    It holds from any start of the right sign, balanced or not. t, `frequency`, `norm` broadcast, all > 0. `ValueError` for
-    T < (e/m)^m, where the tail has not begun.
+    The asymptote holds from any start of the right sign, balanced or not. t, `frequency`, `norm` broadcast, all > 0.
+    `ValueError` for T < (e/m)^m, where the tail has not begun.
 
     >>> [round(float(error_tail(0.5, 1.0, "cross-entropy", 1e6, depth=n)) * 1e6, 4) for n in (1, 2, 3)]
     [2.0, 0.0601, 0.014]

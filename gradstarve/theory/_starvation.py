@@ -1,16 +1,16 @@
-"""Gradient starvation of a rare feature by a frequent one it always meets (10.2)-(10.6).
+"""Gradient starvation of a rare feature by a frequent feature that is in all of its samples (10.2)-(10.6).
 
 The starving pair: samples show feature 1 alone with probability p_1, or both features with probability p_12; q = p_1/p_12.
 With phi' = v^(2/N-2) and a margin loss of decreasing residual g,
 
     d phi(v_1)/d phi(v_2) = 1 + q g(v_1)/g(v_1 + v_2)  >=  1 + q             while v_2 >= 0,                   (10.4)
 
-and e^(v_2) is the most that the ratio of the g can be for cross-entropy, and what it is for the exponential loss. So with
+and the ratio of the g is at most e^(v_2) for cross-entropy, and equal to e^(v_2) for the exponential loss. So with
 J(v) = integral of (e^v - 1) dphi(v), an increasing function, the curve of the exponential loss
 
     phi(v_1) - phi(v_10) = (1 + q) [phi(v_2) - phi(v_20)] + q [J(v_2) - J(v_20)]                               (10.5)
 
-bounds the one of cross-entropy from below, and the line without J from above. One layer has J(v) = e^v - 1 - v, and there
+bounds v_2 of cross-entropy from below, and the line without J from above. One layer has J(v) = e^v - 1 - v, and then
 the exponential loss is a Lambert W of time (10.2), which is evaluated without the cancellations of that formula.
 """
 
@@ -41,7 +41,7 @@ from gradstarve.theory._features import FeatureFlow, check_deep_start, hinge_pha
 from gradstarve.theory._piecewise import check_times
 
 _TYPES = ((1.0, 0.0), (1.0, 1.0))
-_HIGHEST = 40.0  # of the lower bound at N >= 2: beyond a logit of 40 the bound is left there, and still a bound
+_HIGHEST = 40.0  # the largest value of the lower bound at N >= 2, which stays a bound beyond a logit of 40
 _TERMS = 160  # 40^160/160! < 1e-27
 
 
@@ -81,11 +81,11 @@ class StarvingPair(eqx.Module):
         return starvation_index(first, alone[..., 0]), starvation_index(second, alone[..., 1])
 
     def bounds(self, t) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-        """(least, most) that v_2 can be beside the v_1 of that time: (10.4) at depth 1, (10.5) beyond.
+        """(lower, upper) bounds of v_2 at t, given v_1 at t: (10.4) at depth 1, (10.5) for deeper networks.
 
         The upper bound holds for every loss. The lower one is the curve of the exponential loss, which is a bound for
-        cross-entropy and the solution itself for the exponential loss; for hinge and squared loss it is 0. Both ask for
-        v_2 >= 0 at the start (and the squared loss for v_1 <= 1): `HypothesisError` otherwise.
+        cross-entropy and the solution itself for the exponential loss; for hinge and squared loss it is 0. Both need
+        v_2 >= 0 at the start (and the squared loss v_1 <= 1): `HypothesisError` otherwise.
         """
         with_closed_form(self.loss_function)
         second = self.start[..., 1]
@@ -99,7 +99,7 @@ class StarvingPair(eqx.Module):
 
     @property
     def ceiling(self) -> Float[Array, "*batch"]:
-        """What v_2 never exceeds, whatever the loss and the time: the upper bound (10.5) for v_1 = inf.
+        """The upper bound (10.5) of v_2 for v_1 = inf, which holds for every loss at every time.
 
         Infinite at N = 1 and 2. At N >= 3 phi is bounded, and (1 + q)/q (v_10/v_20)^(2/N-1) > 1 makes it finite: from
         equal starts v_2 <= v_20 (1 + 1/q)^(N/(N-2)) for ever.
@@ -126,7 +126,7 @@ class StarvingPair(eqx.Module):
 
 @deprecated("p_frequent", "p_both", "loss", "depth", "init")
 def starving_pair(p_frequent, p_both, loss: Loss | str, *, depth=1, init=None) -> StarvingPair:
-    """Two orthogonal features of norm 1: feature 1 in every sample, feature 2 in a part of them (10.2)-(10.6).
+    """Two orthogonal features of norm 1: feature 1 in every sample, feature 2 in some samples (10.2)-(10.6).
 
     `p_frequent`: p_1 > 0, the weight of samples with feature 1 alone; `p_both`: p_12 > 0, of samples with both; their sum
     is at most 1 (less, where other samples have neither feature), and they may be arrays.
@@ -176,7 +176,7 @@ def _numbers(pair: StarvingPair, axes: int) -> tuple[Array, ...]:
 def _explicit(pair: StarvingPair, t: Array) -> tuple[Array, Array]:
     p, both, first, second = _numbers(pair, t.ndim)
     steep = p / both * jnp.exp(second)
-    # q (e^v_2 - e^v_20), by which v_1 gains on v_2.
+    # q (e^v_2 - e^v_20), the growth of v_1 - v_2.
     lead = exponential_lead(p * jnp.exp(-first) * t, steep)
     gained = jnp.log1p(lead / steep)
     return first + gained + lead, second + gained
@@ -185,7 +185,7 @@ def _explicit(pair: StarvingPair, t: Array) -> tuple[Array, Array]:
 def exponential_lead(age, steep) -> Float[Array, "..."]:
     """d = q (e^v_2 - e^v_20) of (10.2): e^d - 1 + h(d)/steep = age, with h(d) = d e^d - e^d + 1, for any `age` >= 0.
 
-    `age` = p_1 e^(-v_10) t and `steep` = q e^(v_20), which is q from zero. In other words d = W - (steep - 1),
+    `age` = p_1 e^(-v_10) t and `steep` = q e^(v_20), which is q from a zero start. Equivalently d = W - (steep - 1),
     W = W(e^(steep-1) (steep age + steep - 1)); v_2 = v_20 + log(1 + d/steep) and v_1 - v_10 = v_2 - v_20 + d. All terms are
     positive, so that no digit is lost next to d = 0, where W is next to steep - 1.
     """
@@ -251,7 +251,7 @@ def upper_bound(frequent, ratio, first, second, depth: int) -> Float[Array, "...
 
 @quick_jit(eqx.filter_jit, few=0)
 def lower_bound(frequent, ratio, first, second, depth: int) -> Float[Array, "..."]:
-    """The v_2 of the exponential loss beside v_1 = `frequent`: the solution of (10.5) with J. Arguments as `upper_bound`.
+    """The v_2 of the exponential loss at v_1 = `frequent`: the solution of (10.5) with J. Arguments as in `upper_bound`.
 
     From zero at depth 1 it is v_1 + q - W(q e^(q + v_1)) (10.4), evaluated without cancellation. At depth >= 2 not above 40.
     """

@@ -86,7 +86,6 @@ def test_hinge_and_squared_in_closed_form():
         assert float(law.features(peak.time[0])[1]) == pytest.approx(peak.height[0], rel=1e-12)
         assert float(law.rest[1]) == pytest.approx(end, abs=1e-12)
         assert float(law.features(1e200)[1]) == pytest.approx(end, abs=1e-12)
-        assert float(theory._shortcut.hinge_rest(p, 1 - p, rc**2, rs**2)) == pytest.approx(end, abs=1e-12)
         square = shortcut(p, "squared", core=rc, shortcut=rs)
         top, high = (x[0] for x in square.peak())
 

@@ -1,1 +1,1 @@
-"""The engines of `simulate`: one arithmetic, laid out and compiled in three ways."""
+"""The engines of `simulate`: the same arithmetic, laid out and compiled in three ways."""

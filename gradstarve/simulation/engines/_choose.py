@@ -1,4 +1,4 @@
-"""Which engine trains a problem. All engines do the same arithmetic; they differ in how it is laid out and compiled."""
+"""The choice of an engine. All engines do the same arithmetic; they differ in how it is laid out and compiled."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from gradstarve.simulation.engines._engine import Engine
 ENGINES = {"reference": "Reference", "fused": "Fused", "pallas": "Pallas"}
 """Name -> class, in the module of that name."""
 
-# Shorter runs than this are not worth the fast engines' longer compilation.
+# Seconds of `reference` below which the longer compilation of a fast engine does not pay.
 WORTH_COMPILING = 0.01
 
 
 def choose(name: str, data: Any, network: Any, loss: Any, dynamics: Any, steps: int | None = None) -> Engine:
-    """The engine `name`, or for "auto" of the fastest one for this problem on the device it lies on.
+    """The engine `name`; for "auto", the fastest engine for this problem on the device that holds it.
 
-    "auto" takes "fused" on a CPU, "pallas" on an NVIDIA GPU, and "reference" for everything they do not train, for runs
-    of `steps` that take it a few milliseconds (None: a long run), on other devices, and inside jit, grad and vmap.
+    "auto" takes "fused" on a CPU and "pallas" on an NVIDIA GPU. It takes "reference" for problems that these cannot train,
+    for runs whose `steps` take a few milliseconds (None: a long run), on other devices, and inside jit, grad and vmap.
     `ValueError` for an unknown name, or an engine that cannot train the problem.
     """
     name = as_choice("engine", name, ("auto", *ENGINES))
@@ -37,14 +37,14 @@ def choose(name: str, data: Any, network: Any, loss: Any, dynamics: Any, steps: 
 
 
 def seconds(network: Any, data: Any, steps: int) -> float:
-    """A guess at how long `reference` takes, within a factor of ten on today's machines."""
+    """An estimate of the seconds that `reference` takes, within a factor of ten on today's machines."""
     weights = sum(leaf.size for leaf in jax.tree.leaves(network))  # of all networks
     flops = steps * data.size * 8 * weights
     return flops / 2e9 + steps * 2e-5
 
 
 def engine_of(name: str) -> Engine:
-    """The engine of that name. Its module is imported here, because Pallas takes a while to import."""
+    """The engine `name`. Its module is imported on demand, because the import of Pallas takes long."""
     return getattr(import_module(f"gradstarve.simulation.engines._{name}"), ENGINES[name])()
 
 

@@ -13,7 +13,7 @@ from gradstarve.problem import Loss, Network
 class Engine(ABC):
     """One way to train: w <- w + step_size sum_i q_i y_i g(m_i) df(x_i)/dw, `every` steps between two records.
 
-    All engines do the same arithmetic, and `reference` is the yardstick of the others. A new engine is a module of this
+    All engines do the same arithmetic, and tests compare the others with `reference`. A new engine is a module of this
     package with a subclass, and its name in `ENGINES`.
     """
 

@@ -1,9 +1,10 @@
 """The fast simulator for CPUs: networks in lanes, a chunk of lanes at a time, the whole run of a chunk in one function.
 
-Against the reference it saves the dispatch of every operation of every step, the passes over memory (a chunk's weights
-stay in the cache for all its steps), and the padding of small axes: h, d and n of a small network fill no vector, so the
-vectors run over networks. `step` is one step, `stage` and `one_function` tell XLA:CPU. Chunks are shared out to the
-processor's cores by threads, since XLA runs one loop on one core. Numbers differ from the reference's by rounding only.
+Compared with the reference, this engine saves the dispatch of every operation of every step, the passes over memory (a
+chunk's weights stay in the cache for all its steps), and the padding of small axes: h, d and n of a small network do not
+fill a vector, so vectors run over networks. `step` is one step; `stage` and `one_function` are the marks for XLA:CPU.
+Threads distribute the chunks over the processor's cores, because XLA runs one loop on one core. Results differ from those
+of the reference by rounding only.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ from gradstarve.simulation.engines import _threefry as threefry
 from gradstarve.simulation.engines._engine import Engine
 from gradstarve.simulation.engines._reference import State, draw_point
 
-# How XLA:CPU is asked to compile a training loop: as one function, in stages that are not fused into each other.
+# The marks that make XLA:CPU compile a training loop as one function, in stages that are not fused into each other.
 #
-# Left to itself XLA:CPU runs a loop operation by operation, which costs microseconds each, more than the arithmetic of a
+# By default XLA:CPU runs a loop operation by operation, which costs microseconds each, more than the arithmetic of a
 # small network; and it fuses every producer into all of its consumers, so that each weight's update computes the whole
 # forward pass again. Two marks on a call prevent both. `one_function` marks the call of a loop as small enough to be
-# emitted as a single function, `stage` one that is not to be inlined, so that its results are kept in memory. They are
-# attributes that XLA reads and no documented interface: `available` tries them once on a small loop, and where they are
-# not understood everything is compiled as usual, slower and with the same numbers.
+# emitted as a single function; `stage` marks a call that must not be inlined, so that its results are kept in memory. The
+# marks are attributes that XLA reads, not a documented interface: `available` tries them once on a small loop, and if XLA
+# does not understand them everything is compiled as usual, slower and with the same numbers.
 
-# Compiler options that go with the marks, the best first; what a version does not know it refuses. Wide vectors pay on
-# processors that have them. Since XLA brought YNNPACK in, it fuses calls to it with what stands around them, which a
-# single function cannot hold.
+# Compiler options that go with the marks, the best first; a version of XLA refuses options that it does not know. Wide
+# vectors pay on processors that have them. XLA versions with YNNPACK fuse calls of it with neighbouring operations, which a
+# single function cannot hold, so this fusion is switched off.
 _OPTIONS: tuple[dict[str, Any], ...] = (
     {"xla_cpu_prefer_vector_width": 512, "xla_cpu_experimental_ynn_fusion_type": ""},
     {"xla_cpu_prefer_vector_width": 512},
@@ -72,11 +73,11 @@ def _accepted() -> dict[str, Any] | None:
     """The first compiler options with which a trial succeeds."""
     for options in _OPTIONS:
         try:
-            # Inside a traced program too the trial is a run of its own.
+            # Also inside a traced program, the trial runs at once.
             with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
                 if _trial(options):
                     return options
-        except Exception:  # whatever an unknown version makes of the marks, the answer is no
+        except Exception:  # an unknown version of XLA may raise anything; then the marks are not used
             continue
     return None
 
@@ -100,9 +101,9 @@ def _trial(options: dict[str, Any]) -> bool:
 
 @contextmanager
 def marked(wanted: bool) -> Iterator[dict[str, Any]]:
-    """Inside, `stage` and `one_function` mark what is traced; gives the compiler options that belong to it.
+    """A context in which `stage` and `one_function` mark traced calls; it yields the compiler options for such programs.
 
-    Outside, with False, and where the marks are not understood, both leave a function as it is.
+    Outside of it, with `wanted` False, and where XLA does not understand the marks, both leave a function unchanged.
     """
     options = _accepted() if wanted else None
     with _marks(options is not None):
@@ -119,14 +120,14 @@ def _marks(wanted: bool) -> Iterator[None]:
 
 
 def stage(function: Callable) -> Callable:
-    """`function` as a computation of its own: its results are computed once and kept, not fused into what uses them."""
+    """`function` as a separate computation: its results are computed once and stored, not fused into their consumers."""
     return _mark(function, inlineable="false")
 
 
 def one_function(function: Callable) -> Callable:
-    """`function`, a loop, emitted as a single function of machine code: no dispatch between its operations.
+    """`function`, a loop, emitted as a single function of machine code, without dispatch between its operations.
 
-    No operation inside may be so large that XLA wants to share it between threads; the compiler then fails.
+    No operation inside may be so large that XLA distributes it over threads; the compiler then fails.
     """
     return _mark(function, inlineable="false", xla_cpu_small_call="true")
 
@@ -139,7 +140,7 @@ def _mark(function: Callable, **marks: str) -> Callable:
         from jax.experimental.xla_metadata import set_xla_metadata
 
         leaves, tree = jax.tree.flatten(jax.jit(function)(*args))
-        # A mark on a value goes to the operation that makes it, here the call.
+        # A mark on a value applies to the operation that computes it, here the call.
         return jax.tree.unflatten(tree, [set_xla_metadata(leaves[0], **marks), *leaves[1:]])
 
     return call
@@ -147,22 +148,22 @@ def _mark(function: Callable, **marks: str) -> Callable:
 
 # One step of two-layer ReLU networks side by side: networks lie in the last axis, the lanes of the vector units.
 #
-# With pre_ij = w_j . x_i, residuals r_i = q_i y_i g(y_i f_i) and G_ij = r_i [pre_ij > 0], everything a step needs is
+# With pre_ij = w_j . x_i, residuals r_i = q_i y_i g(y_i f_i) and G_ij = r_i [pre_ij > 0], a step needs only
 # A_j = sum_i G_ij x_i: the direction of descent is z_j A_j for w_j, and w_j . A_j for z_j, because the network is
-# homogeneous in w_j; no second pass over the points.
+# homogeneous in w_j. There is no second pass over the points.
 #
-# Two layouts of the same step. *Listed*: one array [h, L] per coordinate of w, the sums over points and coordinates written
-# out; for few points and coordinates. *Stacked*: w as [d, h, L], the sums as matrix products; for many. A third, *drawn*, is
-# listed with one point per lane, that of stochastic descent.
+# Two layouts of the same step. *Unrolled*: one array [h, L] per coordinate of w, the sums over points and coordinates
+# written out; for few points and coordinates. *Batched*: w as [d, h, L], the sums as matrix products; for many. Stochastic
+# descent uses the unrolled layout with one drawn point per lane.
 #
-# Points may come *lifted* (see `span`): the numbers of a neuron are then (s, c), pre is s itself, A is (K G, G), and what
-# w.A is for weights is sum_i s_i G_i.
+# Points may be *lifted* (see `_span`): then the numbers of a neuron are (s, c), pre is s itself, A is (K G, G), and
+# sum_i s_i G_i replaces w.A.
 
 
 class Rule(NamedTuple):
-    """What of the update rule is there at all; what is not costs nothing. `layers`: whether the read-out has a step size of
-    its own; `turned`: what is made of the gradient, "" for nothing, "normalised", "signs", or "sharpness-aware": it is that
-    of weights elsewhere."""
+    """The parts of the update rule that are in use; unused parts cost nothing. `layers`: whether the read-out has its own
+    step size; `turned`: the change of the gradient, "" for none, "normalised", "signs", or "sharpness-aware" (the gradient
+    at perturbed weights)."""
 
     momentum: bool
     nesterov: bool
@@ -180,7 +181,7 @@ _KNOWN = (GradientDescent, StochasticGradientDescent, *_TURNED)
 
 
 def rule_for(dynamics: Any) -> Rule:
-    """What these dynamics have to them: a hyperparameter counts if it is not zero everywhere, or is traced."""
+    """The rule of `dynamics`: a hyperparameter is in use if it is non-zero somewhere or traced."""
     if not isinstance(dynamics, GradientDescent):
         return Rule(False, False, False, turned=_TURNED.get(type(dynamics), ""))
 
@@ -192,7 +193,7 @@ def rule_for(dynamics: Any) -> Rule:
 
 
 class Lanes(NamedTuple):
-    """L networks: `w` as d arrays [h, L] or as one [d, h, L], `z` [h, L], and their velocities where there is momentum."""
+    """L networks: `w` as d arrays [h, L] or as one [d, h, L], `z` [h, L], and with momentum their velocities."""
 
     w: Any
     z: Array
@@ -221,8 +222,8 @@ def leave(lanes: Lanes, slope: float) -> tuple[TwoLayerReLU, TwoLayerReLU | None
 
 
 class Points(NamedTuple):
-    """The points a step looks at: `x[i, k]` is coordinate k of point i, `y[i]` the label, `q[i]` the weight; each a number,
-    or [L] where every lane has points of its own. `gram`: [n, n], of lifted points, whose `x` is not looked at."""
+    """The points of a step: `x[i, k]` is coordinate k of point i, `y[i]` the label, `q[i]` the weight; each a number, or [L]
+    if every lane has its own points. `gram`: [n, n], for lifted points, whose `x` is not used."""
 
     x: Any
     y: Any
@@ -249,7 +250,7 @@ def total(terms: Sequence[Array]) -> Array:
 
 
 @stage
-def listed_pre(w, x):
+def unrolled_pre(w, x):
     """pre_i [h, L] for every point."""
     return [total([wk * x[i, k] for k, wk in enumerate(w)]) for i in range(x.shape[0])]
 
@@ -264,17 +265,17 @@ def blame_of(pre, pull, slope: float):
     return jnp.where(pre > 0, pull, slope * pull if slope else 0)
 
 
-def listed_outputs(pre, z, slope: float):
+def unrolled_outputs(pre, z, slope: float):
     """f_i [L] for every point."""
     return stage(lambda pre, z: [jnp.sum(z * activation(p, slope), axis=0) for p in pre])(pre, z)
 
 
-def stacked_pre(w, x):
+def batched_pre(w, x):
     """pre [n, h, L]."""
     return jnp.tensordot(x, w, 1, precision="highest")
 
 
-def stacked_outputs(pre, z, slope: float):
+def batched_outputs(pre, z, slope: float):
     """f [n, L]."""
     return jnp.sum(z * activation(pre, slope), axis=1)
 
@@ -283,7 +284,7 @@ def pre_activations(w, points: Points):
     """pre of every point, in the layout of `w`."""
     if points.gram is not None:
         return w[: points.gram.shape[0]]
-    return (listed_pre if isinstance(w, list) else stacked_pre)(w, points.x)
+    return (unrolled_pre if isinstance(w, list) else batched_pre)(w, points.x)
 
 
 def _unrolled_directions(w, z, points: Points, loss: Loss, slope: float):
@@ -299,17 +300,17 @@ def _unrolled_directions(w, z, points: Points, loss: Loss, slope: float):
         return [total([blamed * x[i, k] for i, blamed in enumerate(blame)]) for k in range(x.shape[1])]
 
     pre = pre_activations(w, points)
-    blame = blamed(pre, listed_outputs(pre, z, slope), points.y, points.q)
+    blame = blamed(pre, unrolled_outputs(pre, z, slope), points.y, points.q)
     return directions(blame, points.x) if points.gram is None else [*directions(blame, points.gram), *blame]
 
 
 def _batched_directions(w, z, points: Points, loss: Loss, slope: float):
     """A as [d, h, L]."""
 
-    # All between the two products as one function; its reduction apart, or every neuron would do it again.
+    # Everything between the two products is one function; its sum is a separate stage, or every neuron would repeat it.
     @one_function
     def blamed(pre, z, y, q):
-        outputs = stage(partial(stacked_outputs, slope=slope))(pre, z)
+        outputs = stage(partial(batched_outputs, slope=slope))(pre, z)
         pull = q * y * loss.residual(y * outputs)
         return blame_of(pre, pull[:, None], slope)
 
@@ -320,7 +321,7 @@ def _batched_directions(w, z, points: Points, loss: Loss, slope: float):
 
 
 def step(lanes: Lanes, points: Points, loss: Loss, hyper: Hyper, rule: Rule, slope: float) -> Lanes:
-    """All lanes one step further; `slope`: that of a leaky ReLU."""
+    """All lanes one step further; `slope`: the slope of a leaky ReLU."""
     unrolled = isinstance(lanes.w, list)
     find = _unrolled_directions if unrolled else _batched_directions
     apart = stage if unrolled else one_function
@@ -347,9 +348,9 @@ def descents(lanes: Lanes, directions, lifted: bool) -> tuple[Any, Array]:
 
 
 def lengths(descent: tuple[Any, Array], lifted: bool) -> Array:
-    """The length of the gradient over all weights of each network, [L], without squares that are no floats.
+    """The length of the gradient over all weights of each network, [L], without squares that overflow or underflow.
 
-    Of lifted points, whose directions are (K G, G), |sum_i G_i x_i|^2 is the product of the two halves.
+    For lifted points, whose directions are (K G, G), |sum_i G_i x_i|^2 is the product of the two halves.
     """
     w, z = descent
     parts = [*w, z] if isinstance(w, list) else [w.reshape(-1, w.shape[-1]), z]
@@ -367,7 +368,7 @@ def lengths(descent: tuple[Any, Array], lifted: bool) -> Array:
 
 
 def ratio(length: Array, norm: Array) -> Array:
-    """length / norm, 0 where the norm is."""
+    """length / norm; 0 where the norm is 0."""
     return jnp.where(norm > 0, length / jnp.where(norm > 0, norm, 1), 0)
 
 
@@ -381,10 +382,10 @@ def climbed(lanes: Lanes, directions, hyper: Hyper, lifted: bool) -> Lanes:
 
 
 def moved(lanes: Lanes, directions, hyper: Hyper, rule: Rule, lifted: bool = False, pushed: Lanes | None = None) -> Lanes:
-    """`lanes` after the update rule, which is written out in the `Steps`, by the `directions` of descent A.
+    """`lanes` after one step by the `directions` of descent A; the update rules are those of the classes of `Steps`.
 
-    `lifted`: whether the numbers of a neuron are (s, c), whose directions are (K G, G). `pushed`: the weights whose
-    gradient it is, by default those of `lanes`.
+    `lifted`: whether the numbers of a neuron are (s, c), whose directions are (K G, G). `pushed`: the weights at which
+    `directions` is the gradient, by default those of `lanes`.
     """
     size = hyper.step_size
     descent = descents(lanes if pushed is None else pushed, directions, lifted)
@@ -416,26 +417,26 @@ def moved(lanes: Lanes, directions, hyper: Hyper, rule: Rule, lifted: bool = Fal
 
 # The engine.
 
-# Lanes of a chunk in the listed layout, in steps of a half vector. With fewer the compiler unrolls what it had better not,
-# more than the most gain nothing.
+# Lanes of a chunk in the unrolled layout, in steps of a half vector. With fewer lanes the compiler unrolls loops that it
+# should not; more lanes gain nothing.
 LEAST_LANES, MOST_LANES, HALF_VECTOR = 40, 112, 8
-# Memory of the nearest cache, and the distance at which addresses compete for the same places in it, in bytes.
+# Bytes of the nearest cache, and the distance in bytes at which addresses compete for the same places in it.
 NEAREST_CACHE, ALIAS = 2**15, 2**12
-# So few networks are better trained each by itself than beside empty lanes.
+# Up to this number of networks, training one network per chunk is faster than empty lanes.
 ALONE = 4
 # Sums are written out for up to this many products of one coordinate and one point, and up to this many points. The time
 # to compile them grows with the square of the points: 1.5 s for 24 points, 3 s for 40, 6 s for 60, 26 s for 110; matrix
-# products take 0.5 s. Beyond these sizes matrix products run as fast, save in one and two dimensions, where they take up
+# products take 0.5 s. Beyond these sizes matrix products run as fast, except in one and two dimensions, where they take up
 # to twice as long. A draw among written-out points costs the compiler 0.04 s per point.
-MOST_LISTED, MOST_POINTS_LISTED, MOST_POINTS_DRAWN = 256, 24, 64
-# What a chunk of the stacked layout may keep in the cache, in bytes, and how many networks it has at most.
-CACHE, MOST_STACKED = 2**18, 64
-# Networks this wide fill the vectors with their own neurons, which lie next to each other when a lane has no neighbour.
+MOST_UNROLLED, MOST_POINTS_UNROLLED, MOST_POINTS_DRAWN = 256, 24, 64
+# The bytes that a chunk of the batched layout may keep in the cache, and its largest number of networks.
+CACHE, MOST_BATCHED = 2**18, 64
+# Networks of this width fill the vectors with their own neurons, which are adjacent in memory when a chunk has one lane.
 WIDE = 128
-# Draws that are made at once.
+# The largest number of draws made at once.
 MOST_DRAWS = 1024
-# The only sum of a stage, if it reads and writes more bytes than this, would be shared out to threads by XLA, which a
-# single function cannot hold.
+# XLA distributes the only sum of a stage over threads if the sum reads and writes more bytes than this; a single function
+# cannot hold such a sum.
 SHARED = 2**19
 
 
@@ -451,20 +452,20 @@ def unsupported(data: Any, network: Any, loss: Any, dynamics: Any) -> str | None
         return f"it knows {', '.join(known.__name__ for known in _KNOWN)}, got {type(dynamics).__name__}"
     if isinstance(dynamics, StochasticGradientDescent) and dynamics.batch_size > 1:
         return f"it draws one point a step, got batch_size = {dynamics.batch_size}"
-    if isinstance(dynamics, StochasticGradientDescent) and dimensions(data, draws=True) > MOST_LISTED:
+    if isinstance(dynamics, StochasticGradientDescent) and dimensions(data, draws=True) > MOST_UNROLLED:
         have = dimensions(data, draws=True)
-        return f"with one point a step it takes at most {MOST_LISTED} dimensions, the data have {have}"
+        return f"with one point a step it takes at most {MOST_UNROLLED} dimensions, the data have {have}"
     return None
 
 
 class Plan(NamedTuple):
-    """How a run is laid out and compiled; everything in it is a constant of the program."""
+    """How a run is laid out and compiled; all fields are constants of the program."""
 
     lanes: int  # networks of a chunk
     unrolled: bool  # layout of the weights, see `lanes`
     whole: bool  # one function for the whole run of a chunk, or for the steps between two records
-    marked: bool  # whether XLA is told
-    draws: str  # "" for the full batch; who draws the point: "lanes" every step, or "record" all up to the next record
+    marked: bool  # whether calls are marked for XLA
+    draws: str  # "" for the full batch; points are drawn "lanes": at every step, or "record": for many steps at once
     records: int
     every: int
     keep: bool
@@ -474,16 +475,16 @@ class Plan(NamedTuple):
 
     @property
     def needs_memory(self) -> bool:
-        """Whether what the optimiser remembers takes part: velocities, or the keys of the draws."""
+        """Whether the memory of the optimiser is used: velocities, or the keys of the draws."""
         return self.rule.momentum or bool(self.draws)
 
 
 def advance(
     state: State, data: Dataset, loss: Loss, dynamics: Any, records: int, every: int, keep_networks: bool
 ) -> tuple[State, Float[Array, "records b n"], Network | None]:
-    """What `reference.advance` does, to rounding, for problems that are not `unsupported`.
+    """`reference.advance` up to rounding, for problems that are not `unsupported`.
 
-    Momentum that is zero for every network leaves the velocities in `state` as they were: nothing reads them.
+    If momentum is zero for every network, the velocities in `state` are not updated, because nothing reads them.
     """
     leaves = jax.tree.leaves((state, data, dynamics))
     concrete = all(is_concrete(leaf) for leaf in leaves)
@@ -495,7 +496,7 @@ def advance(
     parts = -(-chunks // per_part)
     table = None
     if dynamics.scheduled:
-        # The step sizes of a schedule are those of all networks, and looked up at every step.
+        # The step sizes of a schedule are shared by all networks, and looked up at every step.
         table = dynamics.step_size.values
         dynamics = eqx.tree_at(lambda one: one.step_size, dynamics, jnp.zeros(b, state.networks.dtype))
     moving = (state.networks, state.memory if plan.needs_memory else None, dynamics)
@@ -515,7 +516,7 @@ def advance(
 
 @partial(jax.jit, static_argnums=(1, 2))
 def _split(moving: Any, parts: int, each: int) -> list[Any]:
-    """`parts` pieces of `each` networks; zeros, which training leaves alone, fill the last."""
+    """`parts` pieces of `each` networks; the last piece is filled with zeros, which training does not change."""
 
     def cut(leaf, index):
         piece = leaf[index * each : (index + 1) * each]
@@ -531,7 +532,7 @@ def _split(moving: Any, parts: int, each: int) -> list[Any]:
 
 @partial(jax.jit, static_argnums=1)
 def _join(done: list[Any], b: int) -> tuple[Any, ...]:
-    """The pieces' results as those of the first `b` networks: networks, velocities, records, recorded networks."""
+    """The results of the pieces, joined and cut to `b` networks: networks, velocities, records, recorded networks."""
 
     def join(axis: int, *leaves):
         return jax.lax.slice_in_dim(jnp.concatenate(leaves, axis), 0, b, axis=axis)
@@ -543,7 +544,7 @@ def _join(done: list[Any], b: int) -> tuple[Any, ...]:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    """Threads for the parts of a run that the caller's own does not take; kept, because starting them takes milliseconds."""
+    """Threads for the parts of a run that the calling thread does not take; kept, because a start takes milliseconds."""
     return ThreadPoolExecutor(max(1, cores() - 1), "gradstarve")
 
 
@@ -558,9 +559,9 @@ def _plan(state: State, data: Dataset, loss: Loss, dynamics: Any, run: tuple[int
     n, d = data.points.shape
     stochastic = isinstance(dynamics, StochasticGradientDescent)
     rule = rule_for(dynamics)
-    small = n * d <= MOST_LISTED and n <= (MOST_POINTS_DRAWN if stochastic else MOST_POINTS_LISTED)
+    small = n * d <= MOST_UNROLLED and n <= (MOST_POINTS_DRAWN if stochastic else MOST_POINTS_UNROLLED)
     lanes = _lanes(b, h * itemsize, (2 + rule.momentum) * (d + 1) + (1 if stochastic else n))
-    # Sums that are the only one of their stage, by the number of their terms.
+    # The numbers of terms of sums that are the only one of their stage.
     alone = [d] * (stochastic or n == 1) + [n] * (d == 1 and not stochastic)
     fits = all((terms + 1) * h * lanes * itemsize < SHARED for terms in alone)
     unrolled = stochastic or (small and (fits or not marked))
@@ -568,8 +569,8 @@ def _plan(state: State, data: Dataset, loss: Loss, dynamics: Any, run: tuple[int
         width = 1 if b <= ALONE else lanes
     else:
         room = 1 if h >= WIDE else CACHE // (2 * n * h * itemsize)
-        # A power of two, and no more than there are networks to fill.
-        width = min(1 << max(0, min(MOST_STACKED, room).bit_length() - 1), 1 << (b - 1).bit_length())
+        # A power of two, at most the next one above the number of networks.
+        width = min(1 << max(0, min(MOST_BATCHED, room).bit_length() - 1), 1 << (b - 1).bit_length())
         fits = 2 * max(n, d) * h * width * itemsize < SHARED
     marked = marked and fits
     draws = ""
@@ -579,9 +580,9 @@ def _plan(state: State, data: Dataset, loss: Loss, dynamics: Any, run: tuple[int
 
 
 def _lanes(b: int, column: int, arrays: int) -> int:
-    """Lanes of a chunk for `b` networks in the listed layout: `arrays` arrays of `column` bytes a lane are at work in turn.
+    """Lanes of a chunk for `b` networks in the unrolled layout, which uses `arrays` arrays of `column` bytes per lane.
 
-    As many as the nearest cache holds, where the arrays do not lie so that they drive each other out of it (a third of the
+    As many as the nearest cache holds, without those sizes at which the arrays evict each other from it (a third of the
     speed at 16 neurons and 64 lanes), and of these a number that leaves few lanes empty when two cores share the chunks.
     """
     most = max(LEAST_LANES, min(MOST_LANES, NEAREST_CACHE // (column * arrays)))
@@ -591,7 +592,7 @@ def _lanes(b: int, column: int, arrays: int) -> int:
 
 
 def _signature(piece: Any) -> tuple[Any, Any]:
-    """What a program is compiled for: shapes, types and device of its arguments, in a form that can be looked up."""
+    """Shapes, dtypes and device of the arguments of a program, in a hashable form."""
     leaves, tree = jax.tree.flatten(piece)
     device = leaves[0].devices().copy().pop()
     return tree, tuple((leaf.shape, leaf.dtype, device) for leaf in leaves)
@@ -599,7 +600,7 @@ def _signature(piece: Any) -> tuple[Any, Any]:
 
 @lru_cache(maxsize=128)
 def _program(plan: Plan, tree: Any, described: tuple) -> Any:
-    """The compiled run. Should XLA fail on the marks for these shapes, compiled without them."""
+    """The compiled run; if XLA fails on the marks for these shapes, the run is compiled without them."""
     leaves = [
         jax.ShapeDtypeStruct(shape, dtype, sharding=jax.sharding.SingleDeviceSharding(device))
         for shape, dtype, device in described
@@ -652,8 +653,8 @@ class Run(NamedTuple):
     plan: Plan
     points: Points
     hyper: Hyper
-    keys: Any  # of the draws, [L]; None for the full batch
-    table: Array | None  # of the step sizes at every step; None where they stay as they are
+    keys: Any  # the keys of the draws, [L]; None for the full batch
+    table: Array | None  # the step size at every step of a schedule; None for constant step sizes
 
     def __call__(self, lanes: Lanes, start: Array) -> tuple[Lanes, tuple[Array, Any]]:
         """The lanes after all records, the outputs [records, n, L] and, if they are kept, the lanes at every record."""
@@ -672,9 +673,9 @@ class Run(NamedTuple):
     def _outputs(self, lanes: Lanes) -> Array:
         """[n, L]"""
         if self.plan.unrolled and self.plan.whole:
-            return jnp.stack(listed_outputs(pre_activations(lanes.w, self.points), lanes.z, self.plan.slope))
+            return jnp.stack(unrolled_outputs(pre_activations(lanes.w, self.points), lanes.z, self.plan.slope))
         w = jnp.stack(lanes.w) if self.plan.unrolled else lanes.w
-        return stacked_outputs(pre_activations(w, self.points), lanes.z, self.plan.slope)
+        return batched_outputs(pre_activations(w, self.points), lanes.z, self.plan.slope)
 
     def _steps(self, lanes: Lanes, when: Array) -> tuple[Lanes, Array]:
         """`every` steps, from step `when` on."""
@@ -695,7 +696,7 @@ class Run(NamedTuple):
             several = one_function(several)
         if plan.draws != "record":
             return several(lanes, when, None)
-        # As many draws at a time as divide the steps, or a run with few records would hold all of its draws at once.
+        # The draws are made in blocks that divide the steps, or a run with few records would hold all draws at once.
         block = max(size for size in range(1, MOST_DRAWS + 1) if plan.every % size == 0)
 
         def blocks(carry, _):
@@ -711,14 +712,14 @@ class Run(NamedTuple):
         return self.hyper._replace(step_size=jnp.broadcast_to(self.table[when], self.hyper.step_size.shape))
 
     def _draw(self, steps: Array) -> Points:
-        """The points drawn at `steps` [block], each lane's own, one step along the first axis."""
+        """The points drawn by each lane at `steps` [block], with the steps along the first axis."""
         x, y, q, _ = self.points
         draw = jax.vmap(jax.vmap(draw_point, (0, None, None)), (None, 0, None))
         drawn = draw(self.keys, steps, q)  # [block, L]
         return Points(jnp.moveaxis(x[drawn], 2, 1)[:, None], y[drawn][:, None], jnp.ones((len(steps), 1), q.dtype))
 
     def _draw_in_lanes(self, when: Array) -> Points:
-        """The points drawn at step `when`, each lane's own, without leaving the function."""
+        """The points drawn by each lane at step `when`, inside the single function."""
         words = jax.random.key_data(self.keys)
         bits = stage(threefry.fold_in_bits)(words[:, 0], words[:, 1], jnp.full(words.shape[:1], when))
         x, y, q, _ = self.points

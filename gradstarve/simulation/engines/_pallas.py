@@ -1,14 +1,14 @@
 """The simulator for GPUs: one launch trains every network for the whole run, with the weights in registers.
 
-A loop in XLA launches some ten kernels a step, and for small networks these launches are all the time there is: between
+A loop in XLA launches some ten kernels per step, and for small networks these launches take nearly all the time: between
 them every weight goes to the card's memory and comes back. Here a program, a block of threads, loads the weights of a few
 networks once, does all `records * every` steps on them in registers, and writes only the logits at every record and the
-weights at the end. Networks do not talk to each other, so no program ever waits for another. `kernel` says what a program
-does, `tiling` how many networks it has and which thread holds what.
+weights at the end. Networks do not interact, so no program ever waits for another. `kernel` is the work of a program, and
+`tiling` decides how many networks a program has and which thread holds which numbers.
 
-The kernel is written in Pallas and compiled by Triton. Where there is no GPU it is interpreted: slow, the same arithmetic,
-good for trying it. JAX calls Pallas' way to Triton deprecated since 0.11; what is used of it is the same from 0.10 to 0.11
-and stands in `_launch`.
+The kernel is written in Pallas and compiled by Triton. Without a GPU it is interpreted: slow, with the same arithmetic,
+good for tests. JAX has deprecated the Triton backend of Pallas since 0.11; the part used here, in `_launch`, is the same
+from 0.10 to 0.11.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from gradstarve.simulation.engines._threefry import fold_in_bits
 # a thread holds a few neighbouring neurons of one network. Register counts below are those of 32-bit registers, of which a
 # thread of an NVIDIA card can have 255 and the threads of one processor share 65,536.
 
-# Registers that a thread is planned to use at most, that it needs for addresses and the like, that the points of a turn may
-# take of them, and that one program may have.
+# Registers: the most that a thread is planned to use, those it needs for addresses and the like, the most for the points of
+# a turn, and the most for one program.
 MOST_OF_A_THREAD, SPARE, MOST_OF_POINTS, MOST_OF_A_PROGRAM = 240, 24, 72, 65_536
-# Points whose sums are written out in full; more than that are gone through in a loop.
+# Up to this number of points the sums are written out in full; more points need a loop.
 MOST_WRITTEN_OUT = 8
-# A warp has 32 threads. Up to so many warps share a network before threads take more neurons instead.
+# A warp has 32 threads. Up to MANY_WARPS warps share a network before threads take more neurons instead.
 WARP, MANY_WARPS, MOST_WARPS = 32, 8, 32
 
 
 class Tiling(NamedTuple):
-    """How networks are laid over a program's threads."""
+    """How networks are distributed over the threads of a program."""
 
     block: int  # networks of a program, BLOCK
     neurons: int  # H, the width padded to a power of two
@@ -63,14 +63,14 @@ def tiling(h: int, d: int, n: int, dtype: Any, momentum: bool = False) -> Tiling
     """The tiling for networks of `h` neurons on `n` points of `d` coordinates; None if one does not fit into a program.
 
     A neuron takes 2 (d + 1) numbers, for its weights and the direction of descent, with momentum 3 (d + 1), and one for each
-    point of a turn; a thread takes besides d + 2 numbers for each of these points. A number is one register in float32 and
+    point of a turn; a thread takes another d + 2 numbers for each of these points. A number is one register in float32 and
     two in float64. So a turn is all points if they are few, else 4, 2 or 1, whose sums overlap in time; and a thread has 4,
-    2 or 1 neurons (2 or 1 in float64, since it loads 16 bytes at a time): neurons of one thread share what is loaded and
-    what a network needs once, the residual.
+    2 or 1 neurons (2 or 1 in float64, since it loads 16 bytes at a time): the neurons of a thread share the loaded points
+    and the residual of their network.
 
     A program is one warp when a network fits into one, BLOCK = 32 * (neurons of a thread) / H networks: no sum leaves the
     warp, and many small programs spread evenly over the card. Wider networks have a program each, with as many warps as they
-    need. The number of networks plays no part: what becomes of one does not depend on how many are trained beside it.
+    need. The tiling does not depend on the number of networks, so the result for one network does not either.
 
     >>> import numpy as np
     >>> tiling(8, 2, 2, np.float32)
@@ -115,18 +115,18 @@ def power_of_two(least: int) -> int:
 # coordinate of w and one for z, so that the neurons of a network lie side by side in the threads of a warp and sums over
 # neurons are sums along the last axis. Padded neurons have w = 0 and z = 0 and keep them, padded networks have step size 0.
 #
-# A kernel is written on references: `inputs` and `outputs` are dicts of them, each showing this program's part of an array.
+# A kernel works on references: `inputs` and `outputs` are dicts of references to this program's part of each array.
 #
 # - `weights`, `velocity`, `kept`: [(records,) D, BLOCK, H]; rows are w_1, ..., w_d, z and zeros up to a power of two D;
 # - `step_size`, `momentum`, `decay`: [BLOCK]; `keys`: two of [BLOCK], the words of the networks' keys;
-# - `x`: [n d] point by point, `y`, `q`: [n], filled with points of weight zero up to whole turns; `push`: like `x`, there
-#   for lifted points only (see `span`), whose step is along other numbers than those they are read by;
+# - `x`: [n d] point by point, `y`, `q`: [n], filled with points of weight zero up to whole turns; `push`: like `x`, only for
+#   lifted points (see `_span`), whose steps are along other vectors than `x`;
 # - `borders`: `threefry.thresholds`, `start`: the number of the first step, `zero`: the number 0;
 # - `logits`: [records, n, BLOCK].
 
 
 class Plan(NamedTuple):
-    """Everything that the program is compiled for besides shapes."""
+    """The constants of a compiled program, besides shapes."""
 
     tiling: Tiling
     loss: Loss
@@ -153,7 +153,7 @@ def kernel(plan: Plan, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         x = [inputs["x"][i * d + k] for k in range(d)]
         return x, inputs["y"][i], inputs["q"][i], [inputs["push"][i * d + k] for k in range(d)] if lifted else x
 
-    # Few points are read once and for all.
+    # A few points are read only once.
     held = [point(i) for i in range(n)] if turn == n and not plan.stochastic else None
 
     def directions(lanes, step):
@@ -192,7 +192,7 @@ def kernel(plan: Plan, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
 
 
 def _loop(count: int, body: Any, carry: Any) -> Any:
-    """`fori_loop`, counted in 32 bits also where JAX counts in 64."""
+    """`fori_loop` with a counter of 32 bits, also where JAX would use 64."""
     return jax.lax.fori_loop(0, count, lambda k, carry: body(jnp.int32(k), carry), carry)
 
 
@@ -201,11 +201,11 @@ def _row(shape: tuple[int, ...]) -> Array:
 
 
 def _load(tiling: Tiling, zero: Any, d: int, ref: Any) -> tuple[list[Array], Array]:
-    """The rows of `ref` [D, BLOCK, H] as arrays of their own: w as a list, and z.
+    """The rows of `ref` [D, BLOCK, H] as separate arrays: w as a list, and z.
 
-    All in one load, because Triton's time to compile grows with the number of loads and stores times the square of the
-    program's length. For a load it gives as many neighbouring neurons to a thread as the thread may load at once; an offset
-    `zero`, which it knows as nothing but a multiple of `each`, says how many that shall be.
+    All rows are loaded at once, because Triton's compile time grows with the number of loads and stores times the square of
+    the program's length. In a load, Triton gives a thread as many neighbouring neurons as the thread may load at once; the
+    offset `zero`, of which Triton knows only that it is a multiple of `each`, limits that number to `each`.
     """
     packed = ref[:, :, pl.ds(zero * tiling.each, tiling.neurons)]
     rows = [jnp.sum(jnp.where(_row(packed.shape) == k, packed, 0), axis=0) for k in range(d + 1)]
@@ -222,14 +222,14 @@ def _store(tiling: Tiling, zero: Any, ref: Any, w: list[Array], z: Array, *front
 
 
 def _drawn(inputs: dict[str, Any], n: int, step: Any) -> Array:
-    """The point that each network draws, [BLOCK]: `threefry.draw`, the borders that the bits reach counted by halving."""
+    """The point that each network draws, [BLOCK]: `threefry.draw`, with the borders counted by bisection."""
     k0, k1 = (words[:] for words in inputs["keys"])
     bits = fold_in_bits(k0, k1, inputs["start"][0] + step.astype(jnp.uint32))
     reached = jnp.zeros(bits.shape, jnp.int32)
     half = inputs["borders"].shape[0] // 2
     while half:
         further = reached + half
-        # What stands beyond the last border fills it up to a power of two and counts for nothing.
+        # Entries beyond the last border are padding up to a power of two and do not count.
         reached = jnp.where((further < n) & (bits >= inputs["borders"][further - 1]), further, reached)
         half //= 2
     return reached
@@ -288,12 +288,12 @@ def _tiling(h: int, d: int, n: int, dtype: Any, momentum: bool) -> Tiling | str:
 def advance(
     state: State, data: Dataset, loss: Loss, dynamics: Any, records: int, every: int, keep_networks: bool
 ) -> tuple[State, Float[Array, "records b n"], Network | None]:
-    """What `reference.advance` does, to rounding, for problems that are not `unsupported`.
+    """`reference.advance` up to rounding, for problems that are not `unsupported`.
 
-    Compiled once for given shapes, `records`, `every` and options; a new step size, momentum or key is no new compilation.
-    Momentum that is zero for every network leaves the velocities in `state` as they were: nothing reads them. Keys of
-    another generator than JAX's default, which the kernel does not know, are left to the reference. `ValueError` for
-    data of too many coordinates.
+    Compiled once for given shapes, `records`, `every` and options; a new step size, momentum or key needs no compilation.
+    If momentum is zero for every network, the velocities in `state` are not updated, because nothing reads them. With keys
+    of another generator than JAX's default, which the kernel lacks, the reference runs instead. `ValueError` for data of too
+    many coordinates.
     """
     if isinstance(dynamics, StochasticGradientDescent) and not threefry.is_default_rng(state.memory):
         return reference.advance(state, data, loss, dynamics, records, every, keep_networks)
@@ -302,7 +302,7 @@ def advance(
 
 
 def plan_for(network: Any, data: Dataset, loss: Loss, dynamics: Any, records: int, every: int, keep_networks: bool) -> Plan:
-    """The program for this run, to be interpreted where the networks do not lie on a GPU."""
+    """The plan of the program for this run; without a GPU that holds the networks, the program is interpreted."""
     rule = rule_for(dynamics)
     tiles = _tiling(network.width, data.dim, data.size, network.dtype, rule.momentum)
     if isinstance(tiles, str):
@@ -317,7 +317,7 @@ def plan_for(network: Any, data: Dataset, loss: Loss, dynamics: Any, records: in
 
 @partial(jax.jit, static_argnums=0)
 def run(plan: Plan, state: State, data: Dataset, dynamics: Any) -> tuple[State, Array, Network | None]:
-    """The arrays brought into the kernel's layout, the kernel, and the way back."""
+    """The run: arrays into the kernel's layout, the kernel, and the results back."""
     network = state.networks
     assert isinstance(network, TwoLayerReLU)
     (b, h), (n, d) = network.z.shape, data.points.shape
@@ -365,7 +365,7 @@ def run(plan: Plan, state: State, data: Dataset, dynamics: Any) -> tuple[State, 
 
 
 def _launch(plan: Plan, inputs: dict[str, Any], n: int) -> dict[str, Any]:
-    """The kernel over all blocks of networks; the one place that knows Pallas' back ends."""
+    """The kernel over all blocks of networks; the only function that depends on the backends of Pallas."""
     networks, dtype = inputs["weights"].shape[1], inputs["weights"].dtype
     outputs: dict[str, Any] = {
         "weights": jax.ShapeDtypeStruct(inputs["weights"].shape, dtype),

@@ -1,6 +1,6 @@
 """The obvious simulator: `jax.grad` of the loss of one network, vmapped over the batch, scanned over the steps.
 
-Slow and plain on purpose: every faster simulator is held to it. The layout inside is [b, ...], all batch axes in one.
+Slow and plain on purpose: the tests compare every faster engine with this one. Arrays are [b, ...], all batch axes in one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ AnyData = Dataset | ClassDataset
 
 
 class State(eqx.Module):
-    """A batch of networks in the middle of a run: `networks` [b], what their optimiser remembers, the step number."""
+    """A batch of networks in the middle of a run: `networks` [b], the `memory` of their optimiser, and the step number."""
 
     networks: Network
     memory: Any
@@ -67,7 +67,7 @@ def _full_batch(network, memory, data, loss, dynamics: Steps):
 
 
 def _drawn_points(network, key, step, data, loss, dynamics: StochasticGradientDescent):
-    """One step on the points drawn, without their weights: drawing them that often is what the weights do."""
+    """One step on the drawn points, all with equal weight: the weights of the data are the probabilities of the draws."""
     drawn = draw_points(key, step, data.weights, dynamics.batch_size)
     some, own = jax.tree.map(lambda leaf: leaf[drawn], data), loss.at(drawn)
 
@@ -78,8 +78,8 @@ def _drawn_points(network, key, step, data, loss, dynamics: StochasticGradientDe
 
 
 def _optax(network, memory, data, loss, dynamics) -> tuple[Network, Any]:
-    """One step of an optax optimiser, which gets what it asks for: line searches and Polyak steps the value and the loss,
-    sharpness-aware ones the gradient of the loss elsewhere."""
+    """One step of an optax optimiser, with the extra arguments that it accepts: the value and the loss function for line
+    searches and Polyak steps, the gradient function for sharpness-aware steps."""
     import optax
 
     def value_of(network):
@@ -92,17 +92,17 @@ def _optax(network, memory, data, loss, dynamics) -> tuple[Network, Any]:
     try:
         updates, new = _with_what_it_takes(update, arguments, usual)
     except Exception:
-        # Line searches refuse to be given more than the usual; others need it.
+        # Line searches refuse these further arguments; other optimisers need them.
         more = {"obj_fn": value_of, "grad_fn": lambda network, _=None: jax.grad(value_of)(network)}
         updates, new = _with_what_it_takes(update, arguments, usual | more)
-    # Some optimisers let a count or a scale drift in dtype; a scan wants its carry unchanged.
+    # Some optimisers change the dtype of a count or a scale, but the carry of a scan must keep its dtypes.
     new = jax.tree.map(lambda after, before: jnp.asarray(after, jnp.asarray(before).dtype), new, memory)
     trained: Any = optax.apply_updates(network, updates)
     return trained, new
 
 
 def _with_what_it_takes(update: Any, arguments: tuple, extra: dict[str, Any]) -> Any:
-    """`update(*arguments, **extra)` without those of `extra` that it, or a part of it, refuses to be called with."""
+    """`update(*arguments, **extra)` without the arguments in `extra` that `update`, or a part of it, does not accept."""
     while True:
         try:
             return update(*arguments, **extra)
@@ -114,7 +114,7 @@ def _with_what_it_takes(update: Any, arguments: tuple, extra: dict[str, Any]) ->
 
 
 def optax_fault(network: Network, data: AnyData, loss: Loss, dynamics: Any) -> str | None:
-    """Why this optax optimiser cannot train this one network, or None if it can; nothing is computed."""
+    """Why this optax optimiser cannot train this network, or None if it can; only shapes are computed."""
 
     def once(network):
         memory = dynamics.init(network)
@@ -122,7 +122,7 @@ def optax_fault(network: Network, data: AnyData, loss: Loss, dynamics: Any) -> s
 
     try:
         memory, trained, after = eqx.filter_eval_shape(once, network)
-    except Exception as error:  # whatever an optimiser raises, it is its reason
+    except Exception as error:  # any error of an optimiser is the reason
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     for before, then in (((memory, after), "its state"), ((network, trained), "weights")):
         shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(part)] for part in before]
@@ -156,9 +156,9 @@ def step(state: State, data: AnyData, loss: Loss, dynamics: Any) -> State:
 def advance(
     state: State, data: AnyData, loss: Loss, dynamics: Any, records: int, every: int, keep_networks: bool
 ) -> tuple[State, Float[Array, "records b n ..."], Network | None]:
-    """`records` times `every` steps, with the logits (and perhaps the networks) after each `every`.
+    """`records` times `every` steps, with the logits (and with `keep_networks` the networks) after each `every` steps.
 
-    Compiled once for given shapes, `records` and `every`; a new step size, momentum or key is not a new compilation.
+    Compiled once for given shapes, `records` and `every`; a new step size, momentum or key needs no new compilation.
     """
 
     def one_step(state, _):

@@ -1,8 +1,8 @@
 """The random draws of stochastic descent as plain arithmetic on 32-bit words, for programs that hold many networks.
 
 Network b draws at step k from `fold_in(key_b, k)`. JAX hashes with Threefry-2x32 (Salmon, Moraes, Dror & Shaw, "Parallel
-random numbers: as easy as 1, 2, 3", SC 2011), 20 rounds of add, rotate and xor; written out here, it goes wherever
-elementwise arithmetic goes, also into a GPU kernel, which knows no `jax.random`. The bits are those of JAX.
+random numbers: as easy as 1, 2, 3", SC 2011), 20 rounds of add, rotate and xor. Written out here, the hash works wherever
+elementwise arithmetic works, also in a GPU kernel, which has no `jax.random`. The bits are those of JAX.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def _hash(k0: Array, k1: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
 
 
 def thresholds(weights: Float[Array, " n"]) -> UInt32[Array, " n-1"]:
-    """Where one point's bits end and the next one's begin: 2^32 (q_1 + ... + q_i), i = 1, ..., n - 1, as integers.
+    """The borders between the bits of neighbouring points: 2^32 (q_1 + ... + q_i), i = 1, ..., n - 1, as integers.
 
     Bits are compared as integers, so that runs in float32 and in float64 draw the same points.
 
     >>> (thresholds(jnp.array([0.25, 0.25, 0.5])) / 2.0**32).tolist()
     [0.25, 0.5]
     """
-    # The largest float32 below 2^32: a cumulated weight that rounds up to 1 must not overflow.
+    # The largest float32 below 2^32: a cumulative weight that rounds up to 1 must not overflow.
     ceiling = 4294967040.0
     return jnp.minimum(jnp.cumsum(weights)[:-1] * 2.0**32, ceiling).astype(jnp.uint32)
 

@@ -1,1 +1,1 @@
-"""Pairs of handwritten digits: what the laws say about them, and what training does."""
+"""Pairs of handwritten digits: the laws against training on real data."""

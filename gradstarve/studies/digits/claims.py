@@ -1,4 +1,4 @@
-"""Claims and their verdicts: what was measured, against what, and whether it holds."""
+"""Claims and their verdicts: the measured value, the criterion, and whether the claim holds."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from gradstarve.ground import table_text
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: `part` it belongs to, the `claim` in words, what was `measured`, by which `criterion` it `holds`.
+    """One claim: its `part` of the study, the `claim` in words, the `measured` value, and the `criterion` by which it
+    `holds`.
 
-    A `detail` has a table of its own, and is not listed among the claims.
+    A `detail` is in a separate table, and is not listed among the claims.
     """
 
     part: str
@@ -29,7 +30,7 @@ class Claim:
         return "holds" if self.holds else "does not hold"
 
     def to_dict(self) -> dict[str, Any]:
-        """Its fields by name, with the verdict in words."""
+        """The fields by name, with the verdict in words."""
         return {
             "part": self.part,
             "claim": self.claim,
@@ -40,7 +41,7 @@ class Claim:
 
 
 def claims_table(claims: Sequence[Claim]) -> str:
-    """One row a claim: what was measured, and the verdict.
+    """One row per claim: the measured value and the verdict.
 
     >>> print(claims_table([Claim("a", "the error falls", "0.5 to 0.1", "it falls", True)]))
        claim              measured  verdict

@@ -1,4 +1,4 @@
-"""A small convolutional network on the same digits, to see what survives where no theorem speaks.
+"""A small convolutional network on the same digits, to see which effects persist where no theorem applies.
 
 Two convolutions of 3 x 3 with stride 2 and a linear read-out, ReLU between them, no biases: positively homogeneous of degree
 3 in its weights, as three layers of section 7, with weights shared over the image.
@@ -27,8 +27,8 @@ class Convolutional(Network):
     and c channels.
 
     The kernels multiply patches of 3 x 3 pixels (and a channels), zeros around the image, which is what `equinox.nn.Conv2d`
-    with stride 2 and padding 1 computes. Written as matrix products, because XLA is some ten times slower on CPUs with the
-    grouped convolutions that a batch of networks turns them into.
+    with stride 2 and padding 1 computes. Written as matrix products, because for a batch of networks XLA uses grouped
+    convolutions, which are some ten times slower on CPUs.
     """
 
     first: Float[Array, "*batch 9 a"]

@@ -1,7 +1,8 @@
-"""A bright patch starves the shape of real digits, and what each remedy recovers.
+"""A bright patch starves the shape of real digits; remedies recover some of the accuracy.
 
-A white square in a dark corner of some images of class + tells the class as well as its shape does, and faster. Measured is
-the accuracy on test images without the patch ("clean"), which only the shape can tell; both classes count alike.
+A white square in a dark corner of some images of class + shows the class as well as the shape does, and is learnt faster.
+The study measures the accuracy on test images without the patch ("clean"), which depends on the shape alone; both classes
+have equal weight.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def _patched(settings: dict[str, Any], start: Any, fraction: float) -> Runs:
 
 
 def curves_of(run: Runs) -> dict[str, Any]:
-    """What is drawn and stored of a run: [seeds, records] each, and the times to a mean margin of 1, [seeds]."""
+    """The curves of a run that are drawn and stored, [seeds, records] each, and the times to a mean margin of 1, [seeds]."""
     clean = ~run.patched & run.positive
     learnt = {"patched": run.patched, "clean": clean}
     return {
@@ -52,7 +53,7 @@ def curves_of(run: Runs) -> dict[str, Any]:
 
 
 def starvation_claims(runs: dict[float, dict[str, Any]], part: str, network: str) -> list[Claim]:
-    """What is claimed of accuracies at several fractions of patched images, the last record of each."""
+    """The claims about accuracies at several fractions of patched images, from the last record of each run."""
     fractions = sorted(runs)
     final = np.array([runs[f]["clean"][:, -1] for f in fractions])
     means = final.mean(1)
@@ -104,10 +105,10 @@ def starvation_claims(runs: dict[float, dict[str, Any]], part: str, network: str
 def remedies(settings: dict[str, Any], tell: Tell) -> dict[str, Any]:
     """Part (e): the same patched problem under each remedy, at every fraction of `remedy_fractions`.
 
-    Accuracy on clean images is read off at two times: when training without patch has fitted 99 % of its images (on average
-    over seeds), which is as long as these images need, and at the end. `recovered` is (remedy - plain) / (no patch - plain)
-    of the means over seeds. Early stopping is plain training at its best time so far, which only clean test images tell: no
-    rule could give more.
+    Accuracy on clean images is read at two times: when training without patch has fitted 99 % of its images (on average
+    over seeds), and at the end. `recovered` is (remedy - plain) / (no patch - plain)
+    of the means over seeds. Early stopping is plain training at its best time so far, chosen by clean test images: an upper
+    bound for every stopping rule.
     """
     start = networks(settings, settings["patch_scale"])
     step, time, records = settings["step_size"], settings["patch_time"], settings["records"]
@@ -150,7 +151,7 @@ def remedies(settings: dict[str, Any], tell: Tell) -> dict[str, Any]:
 
 
 def balanced(data: TwoDigits) -> np.ndarray:
-    """Weights by which patched and clean images of class + weigh alike, the class as a whole as before."""
+    """Weights with which patched and clean images of class + have equal total weight; the class keeps its weight."""
     weights = np.array(data.train.weights, np.float64)
     clean = ~data.patched & (np.asarray(data.train.labels) > 0)
     whole = weights[data.patched | clean].sum()
@@ -167,7 +168,7 @@ def _without(data: TwoDigits) -> TwoDigits:
 
 
 def _on_both(data: TwoDigits, fraction: float) -> TwoDigits:
-    """The patch on the same share of class - too, so that it tells nothing: what augmentation would do."""
+    """The patch on the same share of class - too, so that it carries no information, as data augmentation would do."""
     points = np.array(data.train.points)
     negative = np.flatnonzero(np.asarray(data.train.labels) < 0)
     chosen = negative[: round(fraction * negative.size)]
@@ -180,7 +181,7 @@ def _table(curves: dict[str, dict[str, Any]]) -> dict[str, Any]:
     plain = curves["plain"]
     fitted = curves["no patch"]["fitted"].mean(0) >= 0.99
     course = plain["clean"].mean(0)
-    # Times agree up to rounding of the steps between records, whatever the step size.
+    # Times agree up to the rounding of the steps between records, for every step size.
     marks = {"early": int(fitted.argmax()) if fitted.any() else len(fitted) - 1, "end": len(fitted) - 1}
     rows = {}
     for name, run in [*curves.items(), (HINDSIGHT, plain)]:

@@ -1,4 +1,4 @@
-"""The figures of the digits: one for each study, lines with bands that hold the seeds."""
+"""The figures of the digits: one for each study, lines with bands over seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SWEEPS = {"weights": (COLOURS[0], "o"), "fewer images": (COLOURS[2], "^"), "bri
 
 
 def draw(name: str, found: dict[str, Any], path: Any = None) -> Any:
-    """The figure of the study `name`, one of `study.STUDIES`, from what it gave; saved to `path` too if there is one."""
+    """The figure of the study `name`, one of `study.STUDIES`, from its result; saved to `path` if given."""
     size = {"error": (12, 4.2), "speed": (10.5, 4.8), "starvation": (12.5, 4.6), "convolution": (12, 4.4)}
     panels = {"error": 3, "speed": 2, "starvation": 2, "convolution": 3}
     if name == "remedies":
@@ -160,7 +160,7 @@ def _starvation(axes: Any, found: dict[str, Any]) -> str:
 
 
 def _accuracies(panel: Any, runs: dict[float, Any], name: str) -> None:
-    """Accuracies at the last record against the fraction, spread so that 90, 95 and 100 % do not lie on each other."""
+    """Accuracies at the last record against the fraction, on a scale that separates 90, 95 and 100 %."""
     fractions = sorted(runs)
     place = np.arange(len(fractions))
     what = {
@@ -184,7 +184,7 @@ def _convolution(axes: Any, found: dict[str, Any]) -> str:
     axes[0].legend()
     for (name, sweep), (colour, marker) in zip(found["speeds"].items(), ((COLOURS[0], "o"), (COLOURS[1], "s")), strict=True):
         values, times = zip(*sweep, strict=True)
-        # p r against that of even classes, so that both changes share an axis.
+        # p r relative to that of equal classes, so that both changes share an axis.
         x = np.array(values) / (0.5 if name == "frequency" else 1.0)
         _points(axes[1], x, np.stack(times, axis=-1), color=colour, marker=marker, linestyle="none", label=f"by {name}")
         even = np.mean(times[int(np.abs(np.log(x)).argmin())])
@@ -232,7 +232,7 @@ def _remedies(axes: Any, found: dict[str, Any]) -> str:
             panel.axvline(100 * table["rows"][name]["end"].mean(), color=GUIDE, linewidth=0.9, linestyle=":")
         panel.set_yticks(np.arange(len(names)), names if panel is axes[0] else [""] * len(names))
         panel.set_ylim(len(names) - 0.5, -0.5)
-        low, high = panel.get_xlim()  # intervals of few seeds reach beyond what there is
+        low, high = panel.get_xlim()  # intervals of few seeds may extend beyond possible values
         panel.set_xlim(max(low, 0), min(high, 102))
         handles, labels = panel.get_legend_handles_labels()
         panel.legend(handles[:2], labels[:2], fontsize=8.5, loc="lower left")

@@ -1,7 +1,7 @@
-"""How fast real digits are learnt: the shape of the error curve, cross-entropy beside hinge, and the law 1/(p r).
+"""The speed of learning real digits: the shape of the error curve, cross-entropy against hinge, and the law 1/(p r).
 
-The images are centred, so that the means of the two classes are opposite, x_- = -x_+. The theory is asked about those two
-mean images alone, from the weights that training starts with; nothing is fitted.
+The images are centred, so that the means of the two classes are opposite, x_- = -x_+. Theory predicts from these two mean
+images and the initial weights of training; nothing is fitted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def error_and_loss(settings: dict[str, Any], tell: Tell) -> dict[str, Any]:
     """Part (a): two digits, one hidden ReLU layer, both losses, from several scales of the start.
 
     The error is sigmoid(-m) averaged over the training images. For each loss and scale: the curves, the time to a mean
-    margin of 1, and what the closed form on the two class means predicts for it.
+    margin of 1, and the prediction of the closed form on the two class means.
     """
     data = problems(settings, centred=True)
     runs: dict[str, Any] = {}
@@ -96,9 +96,9 @@ def _shape_claims(found: dict[str, Any]) -> list[Claim]:
 
 
 def bend(time: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of error curves [seeds, records]: the slope at the start as a share of the steepest, how often the curve changes
-    between concave and convex (changes below 5 % of the largest curvature are not counted), and the error where it is
-    steepest. All [seeds]."""
+    """For error curves [seeds, records]: the slope at the start as a share of the steepest one, the number of changes
+    between concave and convex (changes below 5 % of the largest curvature are not counted), and the error at the steepest
+    point. All [seeds]."""
     fall = -np.diff(error, axis=-1) / np.diff(time)
     curvature = np.diff(fall, axis=-1)
     counts = []
@@ -158,7 +158,7 @@ def class_speed(settings: dict[str, Any], tell: Tell) -> dict[str, Any]:
 
 
 def fewer(data: TwoDigits, p: float) -> TwoDigits:
-    """`data` with as many training images of class + left out as make its share of the images p; equal weights."""
+    """`data` with training images of class + left out until its share of the images is p; equal weights."""
     labels = np.asarray(data.train.labels)
     others = int((labels < 0).sum())
     count = max(1, round(p / (1 - p) * others))
@@ -172,7 +172,7 @@ def class_norm(data: TwoDigits) -> float:
 
 
 def predicted_times(data: list[TwoDigits], start: TwoLayerReLU, loss: str, step_size: float) -> np.ndarray:
-    """When the closed form (8.1) has the two class means at a margin of 1, from the weights training starts with.
+    """The times at which the closed form (8.1) reaches a margin of 1 on the class means, from the initial weights.
 
     [2, seeds] in units of time, class + first. Each class is one point, its mean image, on the line through both means. All
     seeds are solved at once: as in (3.11) a class at norm r with weights (a, z) is one at norm 1 with weights sqrt(r) (a, z)
@@ -182,7 +182,7 @@ def predicted_times(data: list[TwoDigits], start: TwoLayerReLU, loss: str, step_
     axis = means[:, 0] - means[:, 1]
     axis /= np.linalg.norm(axis, axis=-1, keepdims=True)
     along = np.abs(np.einsum("scd,sd->sc", means, axis))
-    # One for each seed, but equal brightness makes it 1 exactly, and else it is the ratio of the brightnesses.
+    # One ratio for each seed: exactly 1 for equal brightness, otherwise the ratio of the brightnesses.
     ratio = float(np.mean(along[:, 1] / along[:, 0]))
     unit = along[:, 0]
     root = jnp.asarray(np.sqrt(unit), start.dtype)[:, None]
@@ -200,7 +200,7 @@ def _mean(data: TwoDigits, label: int) -> np.ndarray:
 
 
 def _fits(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Slopes of log time against log(p r), one a seed, for what is measured and what is predicted."""
+    """Slopes of log time against log(p r), one per seed, for measured and predicted times."""
     strength = np.array([row["frequency"] * row["norm"] for row in rows])
     names = [name for name in ("margin", "error", "predicted") if name in rows[0]]
     return {name: slopes(strength, np.array([row[name] for row in rows])) for name in names} | {
@@ -242,7 +242,7 @@ def _speed_claims(sweeps: dict[str, Any], fits: dict[str, Any]) -> list[Claim]:
         )
     )
     ratios = np.array([row["margin"] / row["predicted"] for rows in sweeps.values() for row in rows if "predicted" in row])
-    ratios = np.where(np.isfinite(ratios), ratios, np.nan)  # a seed that is not learnt has no time
+    ratios = np.where(np.isfinite(ratios), ratios, np.nan)  # a seed that does not learn has no time
     ratios = np.nanmean(ratios, axis=1)
     worst = np.abs(np.log(ratios)).max()
     claims.append(

@@ -1,8 +1,8 @@
 """Gradient starvation and the laws of learning on real handwritten digits: settings, and the five studies in one run.
 
-Each study is a function of `settings` that gives numbers, curves and claims: `speed.error_and_loss` (a) and
+Each study is a function of `settings` that returns numbers, curves and claims: `speed.error_and_loss` (a) and
 `class_speed` (b), `patch.starvation` (c) and `remedies` (e), `convolution.convolution` (d). `plots` draws
-them. Whether a claim holds is computed from the numbers.
+the figures. The verdict on a claim is computed from the numbers.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ STUDIES: dict[str, Callable[[dict[str, Any], Tell], dict[str, Any]]] = {
     "remedies": remedies,
 }
 """The parts (a) to (e), by name."""
-# The longest first, so that no thread is left alone with one of them at the end.
+# The longest first, so that no thread has to run a long one alone at the end.
 _ORDER = ("speed", "remedies", "convolution", "starvation", "error")
 
 
 def settings(quick: bool = False, pair: Any = (3, 8), seeds: int | None = None, seed: int = 0) -> dict[str, Any]:
-    """Everything that decides what `run` computes, by name; time is step size x step. `quick` is for two minutes.
+    """The settings of `run` by name; time is step size x step. With `quick`, a run takes two minutes.
 
     `ValueError` for fewer than two seeds, which have no spread.
 
@@ -154,7 +154,7 @@ def _remedy_table(fraction: float, table: dict[str, Any], helps: dict[str, str])
 
 
 def numbers(results: dict[str, Any]) -> dict[str, Any]:
-    """What is stored: every claim, and every number with curves over time as mean, low and high of the 95 % interval."""
+    """The stored results: every claim and every number; curves over time as mean, low and high of the 95 % interval."""
     stored = {"claims": [claim.to_dict() for claim in claims(results)]}
     for name, found in results.items():
         stored[name] = _store({key: value for key, value in found.items() if key != "claims"})

@@ -1,4 +1,4 @@
-"""What every study of the digits does: train one network a seed, all seeds at once, and say what the seeds agree on."""
+"""Training for all studies of the digits: one network per seed, all seeds together, and statistics over seeds."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """One training run a seed. `time` [records]; margins y f(x), [seeds, records, images], of the training images, the test
-    images without patch, and those of class + with it; `positive`, `patched` [images] of training, `positive_test` of test.
+    """One training run per seed. `time` [records]; margins y f(x), [seeds, records, images], of the training images, the
+    test images without patch, and the test images of class + with it; `positive`, `patched` [images]: which training images
+    are of class + and carry the patch; `positive_test`: which test images are of class +.
     """
 
     time: np.ndarray
@@ -80,7 +81,7 @@ def problems(settings: dict[str, Any], **options: Any) -> list[TwoDigits]:
 
 
 def networks(settings: dict[str, Any], scale: float) -> Any:
-    """One two-layer network a seed, all weights ~ N(0, scale^2)."""
+    """One two-layer network per seed, all weights ~ N(0, scale^2)."""
     key = jax.random.key(settings["seed"])
     return init_two_layer(key, settings["seeds"], settings["width"], datasets.digits().train.dim, scale, scale)
 
@@ -137,8 +138,8 @@ def _train(
     steps: int,
     every: int,
 ) -> tuple[Float[Array, "seeds records n"], Float[Array, "seeds records m"]]:
-    """Logits of the training images and of the `unseen` ones. One program for all seeds: splits differ in rank, so that
-    the engines that train in the span of the data would compile once for each of them, for networks of a few seconds."""
+    """Logits of the training images and of the `unseen` ones. One program serves all seeds: the splits differ in rank, so
+    that engines that train in the span of the data would compile once for each split."""
 
     def one(points, weights, unseen, network):
         run = simulate(
@@ -150,7 +151,7 @@ def _train(
 
 
 def crossing(time: np.ndarray, curves: np.ndarray, level: float) -> np.ndarray:
-    """When each of `curves` [..., records] first is at `level` or above, interpolated; nan where it never is.
+    """The time at which each of `curves` [..., records] first reaches `level`, interpolated; nan if it never does.
 
     >>> crossing(np.array([0.0, 1.0, 2.0]), np.array([[0.0, 1.0, 3.0], [0.0, 0.1, 0.2]]), 2.0).tolist()
     [1.5, nan]
@@ -181,7 +182,7 @@ def interval(values: Any, axis: int = 0) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def slopes(x: Any, times: np.ndarray) -> np.ndarray:
-    """The slope of log `times` [values, seeds] against log `x` [values] or [values, seeds], least squares, one a seed.
+    """The slope of log `times` [values, seeds] against log `x` [values] or [values, seeds], least squares, one per seed.
 
     >>> slopes([1.0, 2.0, 4.0], np.array([[8.0], [4.0], [2.0]])).round(12).tolist()
     [-1.0]

@@ -1,1 +1,1 @@
-"""Phase diagrams of training, a module for each plane."""
+"""Phase diagrams of training, one module for each plane."""

@@ -1,8 +1,8 @@
 """The fate of one neuron between two classes at an angle: over the direction of w in their plane, and z/|w| (4.1)-(4.4).
 
-A pixel is one network of one neuron of |(w, z)| = scale. The upright axis is z/|(w, z)|, so that areas are chances for a
-Gaussian start of equal deviations (in any dimension: what is outside of the plane of the classes acts on nothing). While
-margins are below 1, or small against it, only p_- r_- / p_+ r_+ matters, and only for neurons that see both classes.
+A pixel is one network of one neuron with |(w, z)| = scale. The vertical axis is z/|(w, z)|, so that areas are probabilities
+for a Gaussian start of equal deviations (in any dimension: the part of w outside of the plane of the classes has no effect).
+While margins are below 1 (hinge), or small, only p_- r_- / p_+ r_+ matters, and only for neurons active on both classes.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from gradstarve.studies.phase.plane import (
 )
 
 UNDECIDED = 2
-_MORE = 11  # cosines of the curve of dead neurons
-_COARSE = 90  # and the pixels of its maps
+_MORE = 11  # the number of cosines of the curve of dead neurons
+_COARSE = 90  # the pixels of the maps for this curve
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Settings(plane.Settings):
 
 
 def steps(losses: tuple[str, ...], settings: Settings) -> int:
-    """How often `compute` tells that it has advanced."""
+    """The number of calls of `advance` in `compute`."""
     return len(losses) * (len(settings.cosines) * len(settings.ratios) + _MORE)
 
 
@@ -77,8 +77,8 @@ def neurons(pixels: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
 def compute(losses: tuple[str, ...], settings: Settings, advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Per loss: `fate` [cosines, ratios, heights, directions]: +1, -1 the class learnt, 0 dead, 2 undecided.
 
-    `by_law`: the part of the pixels that (4.1)-(4.4) decide; `wrong`: how many of them training decides otherwise (hinge
-    loss, of which every pixel is followed from event to event); `dead` over `more_cosines`.
+    `by_law`: the share of the pixels that (4.1)-(4.4) decide; `wrong`: how many of them training decides otherwise (for
+    hinge loss, whose pixels are all followed from event to event); `dead` over `more_cosines`.
     """
     pixels, scale, ratios = settings.pixels, settings.scale, settings.ratios
     directions, heights = grid(pixels)
@@ -111,7 +111,7 @@ def compute(losses: tuple[str, ...], settings: Settings, advance: Any) -> tuple[
 
 
 def _data(cosine: float, ratio: float) -> Any:
-    """Two classes with p_- r_- / p_+ r_+ = `ratio`, half of it in logarithms by frequency and half by norm."""
+    """Two classes with p_- r_- / p_+ r_+ = `ratio`: sqrt(ratio) by the frequencies and sqrt(ratio) by the norms."""
     root = np.sqrt(ratio)
     return two_classes(float(cosine), (1 / (1 + root), root / (1 + root)), (1.0, root))
 
@@ -123,10 +123,10 @@ def _fate(found: np.ndarray) -> np.ndarray:
 
 
 def law_lines(cosine: float) -> list[np.ndarray]:
-    """The boundaries that theory knows, as [points, 2] of direction in degrees and height z/|(w, z)|.
+    """The boundaries by law, as [points, 2] of direction in degrees and height z/|(w, z)|.
 
-    z = -a of both classes (4.1), on neurons that see one class only (all of them for opposite classes, 4.3); and, for those
-    that leave, b + |c| a = 0, beyond which they wake on the other class (4.4).
+    z = -a of both classes (4.1), for neurons active on one class only (all of them for opposite classes, 4.3); and, for
+    neurons that leave, b + |c| a = 0, beyond which they become active on the other class (4.4).
     """
     angle = np.linspace(-180, 180, 2881)
     own = np.cos(np.radians(angle)), np.cos(np.radians(angle) - np.arccos(cosine))
@@ -145,11 +145,11 @@ def law_lines(cosine: float) -> list[np.ndarray]:
 
 
 def dead_share(cosine, scale_w: float = 1.0, scale_z: float = 1.0) -> Any:
-    """The part of Gaussian neurons that are dead in the end, between classes at that cosine, one neuron alone, any loss.
+    """The share of Gaussian neurons that end dead between classes at `cosine`, each alone in its network, for any loss.
 
-    With theta = arccos c, (pi - theta)/(2 pi) see no class at the start. Of those that see one class only, the ones that
-    leave it with b + |c| a <= 0 die (4.4), which are (1 - pi_L)/2 of all neurons, at every -1 < c <= 0 the same. A neuron
-    that sees both stops to see a class only while z is of the sign of the other one, and so never dies (2.0). At c = -1 no
+    With theta = arccos c, (pi - theta)/(2 pi) of the neurons are active on no class at the start. Of those active on one
+    class only, the neurons that leave it with b + |c| a <= 0 die (4.4), (1 - pi_L)/2 of all neurons for every -1 < c <= 0. A
+    neuron active on both leaves a class only while z has the sign of the other one, and so never dies (2.0). At c = -1 no
     neuron dies (4.3): the limit of c -> -1, (1 - pi_L)/2, is not the value there.
 
     >>> [round(float(dead_share(c)), 3) for c in (0.0, -0.999999999, -1.0)]
@@ -161,7 +161,7 @@ def dead_share(cosine, scale_w: float = 1.0, scale_z: float = 1.0) -> Any:
 
 
 def rows(diagram: Any) -> list[tuple[str, ...]]:
-    """A row a loss, cosine and ratio: the chance of each fate, and the part that theory decides."""
+    """A row for each loss, cosine and ratio: the chance of each fate, and the share that theory decides."""
     head = ("loss", "cosine", "p-r-/p+r+", "learns +", "learns -", "dead", "undecided", "law decides", "against it")
     table: list[tuple[str, ...]] = [head]
     for loss, found in diagram.maps.items():
@@ -181,7 +181,8 @@ NOTES = (
 )
 
 
-# The fate of one neuron over the direction of w and z/|w|: a row a loss, a column an angle; below, what moves.
+# The fate of one neuron over the direction of w and z/|w|: one row per loss, one column per angle; below, changes with
+# ratio.
 
 _TICKS = (-4, -1, -0.5, 0, 0.5, 1, 4)  # of z/|w|
 _FATES = ((1, LIGHT_PLUS), (-1, LIGHT_MINUS), (0, DEAD), (UNDECIDED, BLANK))

@@ -1,13 +1,13 @@
-"""How often class - of a network is never learnt, over its width: by law, and over random networks (4.2)-(4.4).
+"""How often a network never learns class -, over its width: by law, and over random networks (4.2)-(4.4).
 
-Four panels, each with one thing changed:
+Four panels, each with one quantity changed:
 
-- `angle`: Gaussian networks between classes at several cosines, small and so with neurons that do not feel each other:
-  ((1 + D)/2)^h with D the part of neurons that die, `angle.dead_share`;
+- `angle`: Gaussian networks between classes at several cosines, small and so with neurons that do not interact:
+  ((1 + D)/2)^h with D the share of neurons that die, `angle.dead_share`;
 - `ratio`: sigma_z / sigma_w, orthogonal classes, each neuron exclusive to one of them (by a coin), law (1 - pi_L/2)^h (4.2);
-- `share`: the frequency p_- of opposite classes, and `scale`: sigma there, r = 1. Cross-entropy fails with 2^-h whatever
-  they are (4.3). Hinge loss fails more often: a class that is learnt stops, and keeps the neurons of the wrong sign on it.
-  Who leaves before that is a matter of the class's own clock, so that frequencies hardly count, and r sigma^2 does.
+- `share`: the frequency p_- of opposite classes, and `scale`: sigma for opposite classes, r = 1. Cross-entropy fails with
+  2^-h for all values (4.3). Hinge loss fails more often: a learnt class stops, and keeps its neurons of the wrong sign.
+  The clock of a class decides which neurons leave before that, so that frequencies hardly matter, but r sigma^2 does.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from gradstarve.studies.phase.plane import (
 )
 
 PANELS = ("angle", "ratio", "share", "scale")
-SMALL = 0.02  # sigma where the scale is not what changes
-STANDARD = 1.0  # and where it has to be large enough for a class to stop early
+SMALL = 0.02  # sigma in panels that do not vary the scale
+STANDARD = 1.0  # sigma where it has to be large enough for a class to stop early
 CONFIDENCE = 0.95
 
 
@@ -53,7 +53,7 @@ def _shares(name: str, value: Any) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Settings(plane.Settings):
-    """Networks up to `width`, `networks` of them a point, drawn from `key`; what changes in each of the four panels."""
+    """Networks up to `width`, `networks` of them per point, drawn from `key`; the values of each of the four panels."""
 
     width: int = setting(12, counts())
     cosines: tuple[float, ...] = setting((-1.0, -0.9, -0.6, -0.3), cosines)
@@ -65,7 +65,7 @@ class Settings(plane.Settings):
 
 
 def values(settings: Settings, panel: str) -> tuple[float, ...]:
-    """What changes in a panel."""
+    """The values of a panel."""
     return getattr(settings, {"angle": "cosines", "ratio": "ratios", "share": "shares", "scale": "scales"}[panel])
 
 
@@ -76,7 +76,7 @@ def widths(most: int) -> np.ndarray:
 
 
 def steps(losses: tuple[str, ...], settings: Settings) -> int:
-    """How often `compute` tells that it has advanced."""
+    """The number of calls of `advance` in `compute`."""
     return len(losses) * sum(len(values(settings, panel)) for panel in PANELS)
 
 
@@ -97,7 +97,7 @@ def compute(losses: tuple[str, ...], settings: Settings, advance: Any) -> tuple[
             failed = np.zeros((len(chosen), len(h)), int)
             left = np.zeros_like(failed)
             for i, value in enumerate(chosen):
-                # The same draws for every loss and value, so that what is equal looks equal.
+                # The same draws for every loss and value, so that equal chances give equal shares.
                 rng = np.random.default_rng([*np.atleast_1d(settings.key), p])
                 fates = _fates(rng, panel, value, h, count, loss)[..., 1].reshape(len(h), count)
                 failed[i], left[i] = (fates != LEARNT).sum(1), (fates == OPEN).sum(1)
@@ -122,7 +122,7 @@ def law(panel: str, value: float, width: int, loss: str) -> float:
         return float(((1 + dead_share(value)) / 2) ** width)
     if panel == "angle":
         return theory.class_failure_probability(width)
-    # One neuron alone is on no class that others have stopped.
+    # A loss that stops has the law for a single neuron only: beside it no other neuron can stop its class.
     return theory.class_failure_probability(width) if not LOSSES[loss].stops or width == 1 else float("nan")
 
 
@@ -136,7 +136,7 @@ def _fates(rng, panel: str, value: float, h: np.ndarray, count: int, loss: str) 
     if panel == "angle":
         cosine, scale = value, SMALL
     elif panel == "ratio":
-        # Along the axes of orthogonal classes: seen by one of them, by a coin.
+        # On orthogonal classes each neuron is active on one of the two, drawn with equal chances.
         cosine, scale = 0.0, SMALL / np.sqrt(value)
         side = rng.integers(0, 2, used.shape)
         w = np.abs(w) * np.where(side[..., None] == np.arange(2), 1, -1)
@@ -145,13 +145,13 @@ def _fates(rng, panel: str, value: float, h: np.ndarray, count: int, loss: str) 
         frequencies = 1 - value, value
     else:
         scale = value
-    # Hinge loss is trained whatever the laws say: what they say is drawn as a line.
+    # Hinge loss is trained even where a law gives the fates, so that markers test the law's line.
     data = two_classes(cosine, frequencies, (1.0, 1.0))
     return class_fates(data, scale * w, scale * z, loss, trust=not LOSSES[loss].stops)
 
 
 def rows(diagram: Any) -> list[tuple[str, ...]]:
-    """A row a loss, panel, value and some widths: how often class - failed, its interval, and the law."""
+    """A row for each loss, panel, value and some widths: how often class - failed, its interval, and the law."""
     h = diagram.axes["width"]
     shown = [i for i, one in enumerate(h) if one in (1, 4, 8) or i == len(h) - 1]
     table: list[tuple[str, ...]] = [("loss", "changed", "value", *(f"h = {h[i]}" for i in shown))]
@@ -176,7 +176,7 @@ NOTES = (
 )
 
 
-# The chance that class - is never learnt over the width: a row a loss, a column what is changed.
+# The chance that class - is never learnt over the width: one row per loss, one column per panel.
 
 _TITLES = {
     "angle": "Angle between the classes\n(small Gaussian start)",
@@ -224,7 +224,7 @@ def _panel(panel: Any, diagram: Any, loss: str, name: str) -> None:
         middle = found[f"{name}_failed"][k] / count
         low, high = found[f"{name}_low"][k], found[f"{name}_high"][k]
         seen = middle > 0
-        # Side by side, so that equal ones can be told apart; networks of whole numbers of neurons all the same.
+        # Markers are shifted sideways so that equal values stay visible, although widths are whole numbers.
         place = h + 0.16 * (k - (len(chosen) - 1) / 2)
         bars = np.stack([middle - low, high - middle])
         look: dict[str, Any] = {"fmt": mark, "color": colour, "markersize": 5, "markerfacecolor": "white", "elinewidth": 1}

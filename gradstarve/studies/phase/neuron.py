@@ -1,8 +1,8 @@
-"""The plane of one neuron: a = w.xh_+ and its read-out z, where it goes, and how long it takes (4.1), (4.3), (3.6), (3.7).
+"""The plane of one neuron, a = w.xh_+ and its read-out z: its fate, and the time it takes (4.1), (4.3), (3.6), (3.7).
 
-The orbits a^2 - z^2 = const are the same for every loss. Where classes are orthogonal a neuron with z > -a learns class +
-and one with z < -a leaves it and is dead; where they are opposite it is taken up by class -. With hinge loss a neuron stops
-on a z = 1/r, where its margin is 1; with cross-entropy it runs for ever.
+The orbits a^2 - z^2 = const are the same for every loss. A neuron with z > -a learns class +. With z < -a it leaves class +:
+between orthogonal classes it is dead, between opposite classes it joins class -. With hinge loss a neuron stops
+on a z = 1/r, where its margin is 1; with cross-entropy it moves for ever.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def compute(losses: tuple[str, ...], settings: Settings, advance: Any) -> tuple[
     """
     extent, pixels = settings.extent, settings.pixels
     grid = (2 * np.arange(pixels) + 1 - pixels) * extent / pixels
-    # No centre lies on z = -a, where a neuron decides nothing.
+    # No centre lies on z = -a, the border between two fates.
     heights = grid + extent / pixels / 2
     a, z = (real(values.reshape(-1)) for values in np.meshgrid(grid, heights))
     maps: dict[str, Any] = {}
@@ -78,7 +78,7 @@ def compute(losses: tuple[str, ...], settings: Settings, advance: Any) -> tuple[
 
 
 def steps(losses: tuple[str, ...], settings: Settings) -> int:
-    """How often `compute` tells that it has advanced."""
+    """The number of calls of `advance` in `compute`."""
     return len(losses) * len(GEOMETRIES)
 
 
@@ -100,13 +100,13 @@ def _by_events(geometry: str, a, z, settings) -> tuple[np.ndarray, np.ndarray]:
     """(end, time) of hinge loss, from event to event."""
     (p, q), (r, s) = settings.frequencies, settings.norms
     if geometry == "orthogonal":
-        # Along the second axis the neuron is where it sees nothing.
+        # Along the second axis the neuron is at -1, where it does not see class -.
         points, w = [[r, 0.0], [0.0, s]], np.stack([a, np.full_like(a, -1.0)], axis=-1)
     else:
         points, w = [[r, 0.0], [-s, 0.0]], np.stack([a, np.zeros_like(a)], axis=-1)
     run = simulate_hinge_exact(Dataset(points, [1.0, -1.0], [p, q]), TwoLayerReLU(w[:, None], z[:, None]), max_events=8)
     margins = np.asarray(run.final(run.data.points)) * [1, -1]
-    learnt = margins > 1 - 1e-4  # who came to rest is at 1 to rounding, or at 0
+    learnt = margins > 1 - 1e-4  # at rest a margin is 1 to rounding, or 0
     end = np.where(learnt[:, 0], 1, np.where(learnt[:, 1], -1, 0))
     last = np.where(end != 0, EventKind.LEARNT, EventKind.SLEEPS)
     kinds, times = run.events.kind, run.events.time
@@ -117,7 +117,7 @@ def _by_events(geometry: str, a, z, settings) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rows(diagram: Any) -> list[tuple[str, ...]]:
-    """A row a loss and geometry: the part of the plane of each fate, and the median time there."""
+    """A row for each loss and geometry: the share of the plane of each fate, and the median time."""
     table: list[tuple[str, ...]] = [("loss", "classes", "learns +", "learns -", "leaves, dead", "never in", "median time")]
     for loss, found in diagram.maps.items():
         for geometry in GEOMETRIES:
@@ -136,7 +136,7 @@ NOTES = (
 )
 
 
-# The (a, z) plane of one neuron: a row a geometry, a column a loss; colour is the time, lines are orbits.
+# The (a, z) plane of one neuron: one row per geometry, one column per loss; colour is the time, lines are orbits.
 
 _INVARIANTS = (-2.2, -0.8, -0.15, 0.15, 0.8, 2.2)
 _TOLD = {
@@ -199,7 +199,7 @@ def _map(panel: Any, diagram: Any, loss: str, geometry: str, most: float) -> lis
         scale = LogNorm(levels[0] / 4, most)
         images.append(panel.pcolormesh(a, z, part, cmap=colours, norm=scale, rasterized=True))
         lines = panel.contour(a, z, part, levels, colors=GREY, linewidths=0.7, linestyles="dotted")
-        # Along one ray, clear of the words.
+        # Labels lie along one ray, clear of the words.
         places = _places(lines, name == "Blues", geometry, diagram.settings["extent"])
         panel.clabel(lines, fmt=number, fontsize=8, inline_spacing=2, manual=places, colors="black")
     return images

@@ -1,7 +1,7 @@
-"""`phase_diagram`: where training fails and how long it takes, as maps: exact where there is a law, trained elsewhere.
+"""`phase_diagram`: maps of the failures and the times of training, exact where there is a law, trained elsewhere.
 
-Four planes, a module each: `neuron` (a, z) of one neuron, `angle` of w between two classes, `failure` of whole networks over
-their width, and `time` to learn. Each has the losses side by side; hinge loss is followed from event to event (12.1).
+Four planes, one module each: `neuron` (a, z) of one neuron, `angle` of w between two classes, `failure` of whole networks
+over their width, and `time` to learn. Each shows the losses side by side; hinge loss is followed from event to event (12.1).
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from gradstarve.ground import (
 from gradstarve.problem import LOSSES, Dataset, TwoLayerReLU
 from gradstarve.simulation import simulate_flow, simulate_hinge_exact
 
-# The settings of phase diagrams, looked at before anything is computed.
+# The settings of phase diagrams, checked before anything is computed.
 
 
 def setting(default: Any, check: Callable[[str, Any], Any]) -> Any:
-    """A field of `Settings`: its default, and what `check(name, value)` makes of a value or refuses."""
+    """A field of `Settings`: its default, and `check(name, value)`, which converts a value or raises `ValueError`."""
     return field(default=default, metadata={"check": check})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a plane, made by `of`. The subclass of a plane has the fields, each a `setting`."""
+    """The settings of a plane, made by `of`. Each plane has a subclass whose fields are `setting`s."""
 
     @classmethod
     def of(cls, **given: Any) -> Settings:
-        """The settings `given`, and the defaults of the others, each as its check returns it."""
+        """The settings `given`, and the defaults of the others, each converted by its check."""
         return cls(**{one.name: one.metadata["check"](one.name, given.get(one.name, one.default)) for one in fields(cls)})
 
 
@@ -63,7 +63,7 @@ def real(values: Any) -> np.ndarray:
 
 
 def positive(name: str, value: Any) -> float:
-    """A finite number above 0, or a `ValueError` that quotes what came."""
+    """A finite number above 0; `ValueError` quotes any other value."""
     try:
         found = as_number(name, value, 0)
     except ValueError:
@@ -75,7 +75,7 @@ def positive(name: str, value: Any) -> float:
 
 
 def numbers(name: str, value: Any) -> tuple[float, ...]:
-    """One or several finite numbers, none twice."""
+    """One or several different finite numbers."""
     try:
         result = tuple(as_floats(name, value).reshape(-1).tolist())
     except ValueError:
@@ -95,8 +95,13 @@ def counts(minimum: int = 1) -> Callable[[str, Any], int]:
     return lambda name, value: positive_int(name, value, minimum=minimum)
 
 
+def sizes(name: str, value: Any) -> tuple[int, ...]:
+    """One or several whole numbers of at least 1, sorted, each once."""
+    return tuple(sorted({counts()(name, one) for one in np.ravel(np.array(value, object))}))
+
+
 def seeds(_: str, value: Any) -> Any:
-    """What draws are made from: an integer, or the numbers of a JAX key."""
+    """The seed of the draws: an integer, or the numbers of a JAX key."""
     return as_seed(value)
 
 
@@ -116,7 +121,7 @@ def pair(name: str, value: Any) -> tuple[float, float]:
 
 
 def checked_losses(value: Any) -> tuple[str, ...]:
-    """One loss or several, of those whose margins pass 1."""
+    """One loss or several, among those whose margins reach 1."""
     several = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
     names = tuple(value) if several else (value,)
     for name in names:
@@ -130,25 +135,25 @@ def checked_losses(value: Any) -> tuple[str, ...]:
     return names
 
 
-# Which of two classes a network learns in the end: by what the weights prove, and by training until they prove it.
+# Which of two classes a network learns in the end: proven by the weights, or trained until the weights prove it.
 #
 # Data are one point of each class at an angle of cosine c in [-1, 0], which is orthogonally separable. A neuron exclusive to
-# a class (a > 0 along it, b <= 0 along the other; z in the orientation of its class) has, by (2.0), (4.1) and (4.4),
-# whatever the others do and the loss is,
+# a class (a > 0 along it, b <= 0 along the other; z in the orientation of its class) has a proven fate in two cases, by
+# (2.0), (4.1) and (4.4), for any loss and any other neurons:
 #
-# - z > -a and b + |c| (a - sqrt(a^2 - z^2)) <= 0 where z < 0: it never sees the other class, and its own is learnt;
-# - z <= -a and b + |c| a <= 0, c > -1: it dies without seeing the other class.
+# - z > -a, and b + |c| (a - sqrt(a^2 - z^2)) <= 0 if z < 0: it never joins the other class, and its class is learnt;
+# - z <= -a and b + |c| a <= 0, c > -1: it dies without joining the other class.
 #
-# A class is *learnt* once there is a neuron of the first sort on it, and *lost* once all neurons of the network are dead, or
-# will die, or are of the first sort on the other class. Between opposite points a loss that never stops decides all neurons
-# at once (4.3). What is open is trained, hinge loss by events and others by the flow, and asked again.
+# A class is *learnt* once there is a neuron of the first kind on it, and *lost* once all neurons of the network are dead, or
+# will die, or are of the first kind on the other class. Between opposite points, with a loss that never stops, all fates are
+# known at the start (4.3). Open networks are trained, hinge loss by events and others by the flow, and tested again.
 
 OPEN, LOST, LEARNT = -1, 0, 1
 _CHUNK = 1024  # networks trained in one call, so that few programs are compiled
-_SINGLES = 8192  # and single neurons
-_ROUNDS = 6  # of the flow, each four times as long as the one before
+_SINGLES = 8192  # the same for networks of a single neuron
+_ROUNDS = 6  # rounds of the flow, each four times as long as the one before
 _RTOL = 1e-5
-_NEAR = 1e-4  # a margin that came to rest is at 1 to rounding, or well below
+_NEAR = 1e-4  # a margin at rest is 1 up to rounding, or well below 1
 _STAYS, _DIES, _ANY = 1, 2, 3
 
 
@@ -177,7 +182,7 @@ def proven(data: Dataset, w: np.ndarray, z: np.ndarray, never_stops: bool) -> np
         only = (a > 0) & (b <= 0)
         lowest = np.sqrt(np.maximum(a * a - own * own, 0))
         stays = only & (own > -a) & ((own >= 0) | (b - cosine * (a - lowest) <= 0))
-        dies = only & (own <= -a) & (b - cosine * a <= 0) & (cosine > -1)  # opposite classes take each other's neurons
+        dies = only & (own <= -a) & (b - cosine * a <= 0) & (cosine > -1)  # opposite classes exchange neurons instead
         sorts.append(np.where(stays, _STAYS, np.where(dies, _DIES, _ANY)))
     dead = (along <= 0).all(-1)
     found = np.full((len(z), 2), OPEN)
@@ -189,10 +194,10 @@ def proven(data: Dataset, w: np.ndarray, z: np.ndarray, never_stops: bool) -> np
 
 
 def class_fates(data: Dataset, w: np.ndarray, z: np.ndarray, loss: str, trust: bool = True) -> np.ndarray:
-    """LEARNT, LOST or OPEN for class + and -, [b, 2], of networks `w` [b, h, 2], `z` [b, h] trained as far as it takes.
+    """LEARNT, LOST or OPEN for class + and -, [b, 2], of networks `w` [b, h, 2], `z` [b, h], trained as long as needed.
 
-    `trust`: whether (4.1), (4.3), (4.4) may decide a network before it is trained; without, all are trained. OPEN is left
-    for networks that no run decides, such as those that start on the line z = -a to rounding.
+    `trust`: whether (4.1), (4.3), (4.4) may decide a network before training; if not, all are trained. Networks that no run
+    decides, such as those that start on the line z = -a up to rounding, stay OPEN.
     """
     never_stops = trust and not LOSSES[loss].stops
     found = proven(data, w, z, never_stops) if trust else np.full((len(z), 2), OPEN)
@@ -215,7 +220,7 @@ def _merged(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 def _by_events(data: Dataset, network: TwoLayerReLU, known: np.ndarray) -> np.ndarray:
-    """Hinge loss: from event to event until nothing moves; who cannot be followed to the end keeps what weights prove."""
+    """Hinge loss: from event to event until nothing moves; networks that cannot be followed keep their proven verdicts."""
     run = simulate_hinge_exact(data, network, throw=False)
     count = len(known)
     settled, w, z = (np.asarray(leaf)[:count] for leaf in (run.settled, run.final.w, run.final.z))
@@ -225,7 +230,7 @@ def _by_events(data: Dataset, network: TwoLayerReLU, known: np.ndarray) -> np.nd
 
 
 def _by_flow(data: Dataset, network: TwoLayerReLU, known: np.ndarray, loss: str, never_stops: bool) -> np.ndarray:
-    """Losses that never stop: the flow in ever longer pieces, until the weights prove what comes."""
+    """Losses that never stop: the flow in ever longer pieces, until the weights prove the fates."""
     rate = float((np.asarray(data.weights) * np.linalg.norm(np.asarray(data.points), axis=1)).min())
     time = 8 / rate
     for _ in range(_ROUNDS):
@@ -238,7 +243,7 @@ def _by_flow(data: Dataset, network: TwoLayerReLU, known: np.ndarray, loss: str,
         done[: len(known)] = (known != OPEN).all(1)
         if done.all():
             return known
-        w[done], z[done] = 0, 0  # who is decided rests
+        w[done], z[done] = 0, 0  # decided networks are not trained any further
         network, time = TwoLayerReLU(real(w), real(z)), 4 * time
     return known
 
@@ -248,13 +253,13 @@ def _by_flow(data: Dataset, network: TwoLayerReLU, known: np.ndarray, loss: str,
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """The contract of a plane: its settings, what is computed from them, the rows of its table, and its figure.
+    """The contract of a plane: its settings, the maps computed from them, the rows of its table, and its figure.
 
     A new plane is a module of this package with a `PLANE`, and its name in `PLANES`.
 
     - `settings`: its subclass of `Settings`;
-    - `compute(losses, settings, advance)`: axes by name, and for each loss its maps by name; it calls `advance()` as often
-      as `steps(losses, settings)` says;
+    - `compute(losses, settings, advance)`: axes by name, and for each loss its maps by name; it calls `advance()`
+      `steps(losses, settings)` times;
     - `rows(diagram)`: the table, its header first; `notes`: how to read the table; `figure(diagram)`: the maps as a
       matplotlib `Figure`.
     """
@@ -271,15 +276,15 @@ PLANES = ("neuron", "angle", "failure", "time")
 
 
 def plane_of(name: str) -> Plane:
-    """The plane of that name."""
+    """The plane called `name`."""
     return import_module(f"gradstarve.studies.phase.{name}").PLANE
 
 
 @dataclass(frozen=True, eq=False)
 class PhaseDiagram:
-    """What `phase_diagram` found. `phase_diagram(**diagram.settings)` computes it again.
+    """The result of `phase_diagram`; `phase_diagram(**diagram.settings)` computes it again.
 
-    `axes`: name -> values; `maps`: loss -> name -> array, of which the module `studies.phase.PLANE` tells the meaning.
+    `axes`: name -> values; `maps`: loss -> name -> array, documented in the module `studies.phase.PLANE`.
     """
 
     settings: dict[str, Any]
@@ -288,7 +293,7 @@ class PhaseDiagram:
 
     @property
     def plane(self) -> str:
-        """Which of the four."""
+        """The name of the plane."""
         return self.settings["plane"]
 
     @property
@@ -311,7 +316,7 @@ class PhaseDiagram:
         return [dict(zip(head, row, strict=True)) for row in rest]
 
     def notes(self) -> str:
-        """In words, what the table is to be read with."""
+        """An explanation of the table, in words."""
         return plane_of(self.plane).notes
 
     def to_dict(self) -> dict[str, Any]:
@@ -339,8 +344,8 @@ def phase_diagram(losses: Any = "hinge", plane: str = "neuron", *, progress: Any
       `networks`, `pixels`, `key`.
 
     Exact where there is a law, and for the hinge loss from event to event (`simulate_hinge_exact`); cross-entropy and
-    exponential loss by the closed form or by `simulate_flow` until the weights prove the outcome. t = step size x step. Ask
-    for float64. `ValueError` for settings that make no problem.
+    exponential loss by the closed form or by `simulate_flow` until the weights prove the outcome. t = step size x step. Use
+    float64. `ValueError` for invalid settings.
 
     >>> diagram = phase_diagram("hinge", "neuron", pixels=8)
     >>> diagram.maps["hinge"]["antipodal_end"][0].tolist()        # z = -1.625, all a: z < -a ends in class -
@@ -372,9 +377,9 @@ def _plain(value: Any) -> Any:
     return np.asarray(value) if isinstance(value, jax.Array) else value
 
 
-# The figures of `PhaseDiagram`s: what they share. The module of a plane draws it.
+# The common parts of the figures of `PhaseDiagram`s. The module of a plane draws its figure.
 #
-# Class + is blue, class - vermillion, dead grey, undecided white; hatches and labels say the same without colour.
+# Class + is blue, class - vermillion, dead grey, undecided white; hatches and labels show the same without colour.
 # Matplotlib is imported when a figure is drawn.
 
 PLUS, MINUS, DEAD, BLANK = COLOURS[0], COLOURS[1], style.SHADE, "white"
@@ -394,7 +399,7 @@ def draw(diagram: Any, path: Any = None) -> Any:
 
 
 def new_figure(width: float, height: float, first: str, second: str) -> Any:
-    """An empty figure with a bold line over plain ones, broken to its width."""
+    """An empty figure with a bold line over plain lines, wrapped to its width."""
     figure = style.new_figure(width, height)
     style.headline(figure, first, second)
     return figure

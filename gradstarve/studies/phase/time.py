@@ -1,7 +1,7 @@
-"""How long a class takes to be learnt: quantiles over random networks of the time to a margin of 1 (3.6), (3.7).
+"""The time until a class is learnt: quantiles over random networks of the time to a margin of 1 (3.6), (3.7).
 
-The neurons are those that see one class only, a = |N(0, sigma^2)|, z ~ N(0, sigma^2), so that the class is a mode of its
-own (2.1). By (3.11) a class of frequency p and norm r is one of p = r = 1 with weights sqrt(r) times as large and a time
+All neurons are active on one class only, a = |N(0, sigma^2)|, z ~ N(0, sigma^2), so that the class is an independent mode
+(2.1). By (3.11) a class of frequency p and norm r behaves as one of p = r = 1 with weights sqrt(r) times as large and times
 1/(p r) times as long: one batch of networks over r gives the whole map of frequency and norm.
 """
 
@@ -49,7 +49,7 @@ def _widths(name: str, value: Any) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Settings(plane.Settings):
-    """`width` and `scale` of the map of frequency and norm; `widths` and the ends of the `scales` of the other one."""
+    """`width` and `scale` of the map of frequency and norm; `widths` and the ends of the `scales` of the other map."""
 
     width: int = setting(8, counts())
     scale: float = setting(0.05, positive)
@@ -61,14 +61,14 @@ class Settings(plane.Settings):
 
 
 def steps(losses: tuple[str, ...], settings: Settings) -> int:
-    """How often `compute` tells that it has advanced."""
+    """The number of calls of `advance` in `compute`."""
     return len(losses) * 2
 
 
 def compute(losses: tuple[str, ...], settings: Settings, advance: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Per loss: `norm_time` [3, frequencies, norms] and `scale_time` [3, widths, scales], the latter in units of 1/(p r).
 
-    Quantiles 10, 50, 90 % over networks, inf where so many are not learnt; `gap` of the hinge loss to (3.6).
+    Quantiles 10, 50, 90 % over networks, inf if too many networks never learn; `gap` of the hinge loss to (3.6).
     """
     pixels, count = settings.pixels, settings.networks
     frequencies, norms = np.geomspace(0.01, 1, pixels), np.geomspace(0.1, 10, pixels)
@@ -77,7 +77,7 @@ def compute(losses: tuple[str, ...], settings: Settings, advance: Any) -> tuple[
     maps: dict[str, Any] = {}
     for loss in losses:
         rng = np.random.default_rng(settings.key)
-        # Neurons of zeros fill up, so that both maps are one program.
+        # Padded with neurons of zeros, so that both maps use one compiled program.
         most = max(int(sizes[-1]), settings.width)
         draw = rng.normal(size=(2, count, most)) * settings.scale * (np.arange(most) < settings.width)
         small = np.sqrt(norms)[:, None, None]
@@ -98,7 +98,7 @@ def compute(losses: tuple[str, ...], settings: Settings, advance: Any) -> tuple[
 
 
 def _quantiles(times: np.ndarray) -> np.ndarray:
-    """Of the last axis, [3, ...]; a quantile is one of the times, so that inf stays apart. Ranks are whole numbers."""
+    """Quantiles over the last axis, [3, ...]; each is one of the times, so that inf does not mix with finite times."""
     ranks = [-(-round(10 * share) * times.shape[-1] // 10) - 1 for share in QUANTILES]
     return np.moveaxis(np.sort(times, axis=-1)[..., ranks], -1, 0)
 
@@ -125,7 +125,7 @@ def _times(loss: str, a: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def rows(diagram: Any) -> list[tuple[str, ...]]:
-    """A row a loss and width at the smallest and the largest scale: quantiles of the time in units of 1/(p r)."""
+    """A row for each loss and width at the smallest and the largest scale: quantiles of the time in units of 1/(p r)."""
     table: list[tuple[str, ...]] = [("loss", "width h", "scale", "10 %", "median", "90 %", "never learnt")]
     for loss, found in diagram.maps.items():
         for i, width in enumerate(diagram.axes["width"]):
@@ -142,7 +142,7 @@ NOTES = (
 )
 
 
-# Maps of the time to learn: a column a loss; median over frequency and norm, over width and scale, and its spread.
+# Maps of the time to learn: one column per loss; median over frequency and norm, over width and scale, and its spread.
 
 _RUST = DARK[3]
 
@@ -185,7 +185,7 @@ def _norms(figure: Any, row: Any, diagram: Any) -> None:
         for level, piece in zip(levels, lines.allsegs, strict=True):
             points = np.concatenate([*piece, np.empty((0, 2))])
             if len(points):
-                # Where it is nearest to a line through the corners that the other labels keep off.
+                # At the point nearest to a line through the corners without other labels.
                 at = points[np.argmin(np.abs(np.log(points[:, 1] / p[0]) - 0.62 * np.log(points[:, 0] / r[0])))]
                 panel.text(*at, f"t = {number(level)}", ha="center", va="center", fontsize=8.5, bbox=BOX)
         for level in levels:

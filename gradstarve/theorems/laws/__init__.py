@@ -1,1 +1,1 @@
-"""The entries of the catalogue, a module for each law or two that belong together."""
+"""The entries of the catalogue, one module for each group of related laws."""

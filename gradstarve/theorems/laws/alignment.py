@@ -1,4 +1,4 @@
-"""Early alignment (16.1)-(16.5): what every neuron does while outputs are small, on any points with any labels."""
+"""Early alignment (16.1)-(16.5): the motion of every neuron while outputs are small, on any points with any labels."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _starts(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _largest_push(data: Dataset, g0: float) -> float:
-    """The largest |c| of many directions, which see nearly all sets of points that can be seen together."""
+    """The largest |c| over many directions, enough for nearly all sets of points on which a neuron can be active."""
     directions = np.random.default_rng(0).normal(size=(1000, _DIM))
     seen = directions @ np.asarray(data.points).T > 0
     return float(np.linalg.norm((seen * g0 * np.asarray(data.weights * data.labels)) @ data.points, axis=1).max())
@@ -60,14 +60,15 @@ def _trained(data: Dataset, w: np.ndarray, z: np.ndarray, size: float, loss: str
 
 
 def _off(w: np.ndarray, z: np.ndarray, other_w: np.ndarray, other_z: np.ndarray) -> np.ndarray:
-    """How far two runs of each neuron are apart at each record, against its size there and at the start, [b, records, h]."""
+    """The distance of two runs of each neuron at each record, relative to its size there and at the start, [b, records,
+    h]."""
     size = np.sqrt(np.sum(w**2, -1) + z**2)
     size = size + size[:, :1]
     return np.sqrt(np.sum((w - other_w) ** 2, -1) + (z - other_z) ** 2) / np.where(size > 0, size, 1)
 
 
 def _angles(w: np.ndarray, groups: Any, directions: Any) -> np.ndarray:
-    """1 - cos between every neuron and the direction that it ends in, [neurons, records]; NaN where it has none."""
+    """1 - cos between every neuron and its limit direction, [neurons, records]; NaN for neurons without one."""
     place = groups.direction.reshape(-1)
     w = np.moveaxis(w, 1, 2).reshape(place.size, -1, _DIM)
     size = np.linalg.norm(w, axis=-1)
@@ -77,7 +78,7 @@ def _angles(w: np.ndarray, groups: Any, directions: Any) -> np.ndarray:
 
 
 def _reproduced(data: Dataset, loss: str, phase: Any) -> np.ndarray:
-    """How far the direction of every neuron is from the push of the points that it sees, [b, h]; 0 without one."""
+    """The distance of every limit direction from the push of its active points, [b, h]; 0 for neurons without one."""
     x, found = np.asarray(data.points), phase.directions
     g0 = float(as_loss(loss).residual(jnp.zeros(())))
     seen = found.vector @ x.T
@@ -160,7 +161,7 @@ def early_alignment(rng: np.random.Generator, loss: str, size: float = _SMALL) -
     phase = theory.early_alignment(data, network, loss)
     law = phase.network(times, throw=False)
     w_law, z_law = np.asarray(law.w), np.asarray(law.z)
-    # One that turns next to an edge is no better determined by steps.
+    # A neuron whose read-out changes sign next to an edge is not determined by steps either.
     lost = unsure | (phase.groups.until < times[-1])
     gaps = _off(w_run, z_run, w_law, z_law)
     worst = np.nanmax(np.where(np.isnan(gaps), 0, gaps), axis=1)

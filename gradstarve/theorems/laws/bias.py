@@ -1,4 +1,4 @@
-"""A bias, as one more coordinate (23.1): one class stays a mode, antipodal classes open an angle, and neurons die in it."""
+"""A bias, as one more coordinate (23.1): one class stays a mode, antipodal classes open an angle, and neurons die."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from gradstarve.theorems._sampling import (
 from gradstarve.theorems.laws.waking import followed_to_the_end, leavers
 
 _STEPS = 400
-_NEURONS = 1024  # of a share
-_CLOSE = 0.01  # what a share of so many neurons, spread evenly over the sphere, may differ by
+_NEURONS = 1024  # the neurons of a measured share
+_CLOSE = 0.01  # the tolerance of a share of this number of neurons, spread evenly over the sphere
 _OPENINGS = np.array([0.05, 0.2, 0.4, 0.6, 0.8, 0.94])  # beta^2 / (r_+ r_-) of the shares
 
 
@@ -52,14 +52,14 @@ def _biased(rng: np.random.Generator, opening: float, one: bool = False) -> tupl
         points, labels, weights = points[:PER_CLASS], labels[:PER_CLASS], weights[:PER_CLASS]
         frequencies = np.array([1.0, 0.0])
     data = Dataset(points, labels, weights / weights.sum()).with_bias(feature)
-    # The angle as the points have it: what is drawn does not read the law.
+    # The angle is computed from the points, so that the draw does not use the law.
     whole = np.column_stack([norms[:, None] * np.array([frame, -frame]), [feature, feature]])
     lengths = np.linalg.norm(whole, axis=-1)
     return Geometry(data, whole / lengths[:, None], lengths, frequencies), norms, feature
 
 
 def _away_from_the_other(geometry: Geometry, start: ExclusiveInit, network: TwoLayerReLU) -> TwoLayerReLU:
-    """The same coordinates along the own class, and w.xh = -a/10 of the other one, also at an acute angle."""
+    """The same coordinates along the neuron's class, and w.xh = -a/10 along the other one, also at an acute angle."""
     w, cosine = np.asarray(network.w), geometry.axes[0] @ geometry.axes[1]
     own = np.where(start.home[..., None] > 0, geometry.axes[0], geometry.axes[1])
     other = np.where(start.home[..., None] > 0, geometry.axes[1], geometry.axes[0])
@@ -113,7 +113,8 @@ def _curves(rng: np.random.Generator, loss: str, one: bool, opening: float = 0.0
 
 
 def _fates(rng: np.random.Generator) -> Trials:
-    """Neurons of class - with read-outs of the wrong sign, on both sides of the border of (4.4): who wakes, who dies."""
+    """Neurons of class - with read-outs of the wrong sign, on both sides of the border of (4.4): some join class +, some
+    die."""
     geometry, norms, feature = _biased(rng, rng.uniform(0.05, 0.95))
     network, alpha, beta, used = leavers(rng, geometry, float(geometry.axes[0] @ geometry.axes[1]))
     plus, minus, lost = followed_to_the_end(geometry, network)

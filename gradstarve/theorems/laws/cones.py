@@ -23,12 +23,12 @@ from gradstarve.theorems._sampling import (
 
 _TOLERANCE = 1e-7
 _TIMES = 6  # of each trial; the figure shows the trials of one batch at all of them
-_ANGLE = 2.4  # between the axes of the two cones: far enough for wrong signs, which turn before they see the other class
+_ANGLE = 2.4  # between the axes of the cones: wide enough for read-outs of wrong sign to turn before they join the other
 
 
 def _networks(rng: np.random.Generator, data: Dataset, width: int = 8) -> TwoLayerReLU:
-    """Neurons that see a class, some of them part of it; half of them of the wrong sign, as long as they cannot come to
-    see the other class: w.x' rises by at most max(-x.x') max(w.x)/min(x.x_l)."""
+    """Neurons active on one class, some of them on a part of it; half of them of the wrong sign, unless they might become
+    active on the other class: w.x' rises by at most max(-x.x') max(w.x)/min(x.x_l)."""
     x, y = np.asarray(data.points), np.asarray(data.labels)
     side = rng.choice([-1.0, 1.0], (BATCH, width))
     axes = np.stack([x[y == c].mean(0) / np.linalg.norm(x[y == c].mean(0)) for c in (1, -1)])
@@ -56,7 +56,7 @@ def _of_one_class(p: Any) -> np.ndarray:
 
 
 def _turned(data: Dataset, network: TwoLayerReLU, by: float) -> TwoLayerReLU:
-    """Every other neuron turned from its class, by this part of its way to the other one and back."""
+    """Every second neuron rotated away from its class, by the share `by` of the angle to the other class."""
     x, y = np.asarray(data.points), np.asarray(data.labels)
     way = x[y > 0].mean(0) - x[y < 0].mean(0)
     way, w = way / np.linalg.norm(way), np.asarray(network.w)

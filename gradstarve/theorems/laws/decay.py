@@ -1,4 +1,4 @@
-"""Weight decay (9.1): the threshold p r g(0) = lambda, where the modes above it settle, and the way there."""
+"""Weight decay (9.1): the threshold p r g(0) = lambda, the logits at which modes above it settle, and the curves."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _forgotten(rng: np.random.Generator) -> Trials:
 
 
 def _draw(outcome: Outcome, ax: Any) -> None:
-    """The survival map of cross-entropy: what training made of every class, and the line p r = 2 lambda."""
+    """The survival map of cross-entropy: the trained fate of every class, and the line p r = 2 lambda."""
     points = outcome.extra["points"]
     for value, name, colour in ((1, "learnt", COLOURS[0]), (0, "forgotten", COLOURS[1])):
         mine = points[points[:, 2] == value]
@@ -152,27 +152,27 @@ def decay_threshold(rng: np.random.Generator, loss: str) -> Trials:
     threshold = np.asarray(theory.decay_threshold(geometry.frequencies, geometry.norms, loss))
     law = np.asarray(theory.settled_logit(geometry.frequencies, geometry.norms, decay[:, None], loss))
     learnt = found > 1e-4
-    # p r g(0) / lambda - 1. Within 1 % what is left of the start is told from what is learnt, and no more than that;
+    # The distance from the threshold, p r g(0) / lambda - 1. Within 1 % training shows only whether a class is learnt, and
     # within 0.4 % not even that.
     beyond = np.abs(rates * RESIDUALS[loss](0.0) / decay[:, None] - 1)
     gaps = np.where(beyond < 0.01, 0, np.abs(found - law))
     gaps = np.where(learnt == (decay[:, None] < threshold), gaps, np.inf)
-    told = beyond >= _NEAREST
-    index = np.flatnonzero(told)
+    clear = beyond >= _NEAREST
+    index = np.flatnonzero(clear)
 
     def numbers(i: int) -> dict[str, Any]:
         b, c = divmod(int(index[i]), 2)
         more = {"step_size": step_size[b], "weight_decay": decay[b], "steps": _STEPS, "class": (1, -1)[c]}
         return record(geometry.data, loss, network, b, **more, trained=found[b, c], law=law[b, c])
 
-    points = np.stack([np.broadcast_to(decay[:, None], found.shape), rates, learnt], axis=-1)[told]
-    return Trials(gaps[told], numbers, group=loss, extra={"points": points} if loss == "cross-entropy" else {})
+    points = np.stack([np.broadcast_to(decay[:, None], found.shape), rates, learnt], axis=-1)[clear]
+    return Trials(gaps[clear], numbers, group=loss, extra={"points": points} if loss == "cross-entropy" else {})
 
 
 _LEVELS = 4
 _FINEST = 2000
 _CURVE_TOLERANCE = 1e-6
-_MOVES = 0.05  # where a logit has come to rest no time is the one it is there
+_MOVES = 0.05  # the least relative speed for a time to be compared: a logit at rest has no arrival time
 
 
 def _curves(rng: np.random.Generator, loss: str, tilt: float = 1.0) -> tuple[Any, ...]:
@@ -239,7 +239,7 @@ def _decayed_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
 
 
 def _decayed_off_balance(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any] | None:
-    """One class is enough: the first."""
+    """The first class of a counterexample."""
     numbers = {**numbers, "class": 1, "trained": numbers["trained"][0]}
     x, u = _decayed_marks(numbers)
     line = np.linspace(0, x[0], 60)
@@ -284,7 +284,7 @@ def decay_curve(rng: np.random.Generator, loss: str) -> Trials:
         more = {"weight_decay": decay[b], "time": time[b], "class": (1, -1)[c]}
         return record(geometry.data, loss, network, b, **more, trained=found[b, c], law=law[b, c])
 
-    # When the law is at the trained logit, in units of a relative change: d log u/dt = 2 (p r g(u) - lambda).
+    # The time at which the law reaches the trained logit, in units of a relative change: d log u/dt = 2 (p r g(u) - lambda).
     rate = np.abs(geometry.rates / 2 * RESIDUALS[loss](found) - decay[:, None])
     when = np.asarray(theory.decayed_time(geometry.frequencies, geometry.norms, logit, decay[:, None], loss, found))
     moves = 2 * rate * time[:, None] > _MOVES

@@ -77,7 +77,7 @@ def _read_out_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     ),
 )
 def read_out(rng: np.random.Generator, loss: str, cosine: float = 0.0) -> Trials:
-    """Linear read-outs from 0 and from random weights, two classes at once; both logits, and the times of the law."""
+    """Linear read-outs from 0 and from random weights, two classes together; both logits, and the times of the law."""
     geometry = two_rays(rng, cosine)
     v = log_uniform(rng, 1e-3, 2, (BATCH, 1)) * rng.normal(size=(BATCH, DIM))
     v[0] = 0
@@ -92,7 +92,7 @@ def read_out(rng: np.random.Generator, loss: str, cosine: float = 0.0) -> Trials
     numbers = recorded(geometry.data, loss, network, {"trained": trained, "law": law}, times=times)
     texts: dict[str, Any] = {"quantity": lambda i, k, c: f"the logit of class {'+-'[c]}", "when": at_time(times)}
     found = compared(trained, law, 1e-3 + np.abs(law), numbers, lost, **texts, group=loss)
-    # The other way round: when trained logits are reached, while they rise; a time is worth the p r^2 g(u) of it.
+    # The inverse: the times of trained logits while they rise; an error in time counts times p r^2 g(u).
     pull = np.asarray(as_loss(loss).residual(jnp.asarray(trained))) * (p * r**2)
     rising = (pull * times[:, None] > 1e-3) & (trained > start[:, None])
     back = theory.one_layer_time(p, r, start[:, None], loss, np.where(rising, trained, start[:, None] + 1e-3))
@@ -118,7 +118,7 @@ def _path(
     """
     geometry = two_rays(rng, 0.0)
     p, r = geometry.frequencies[0], geometry.norms[0]
-    # First logits from a plateau to the cut; deeper paths leave a plateau so suddenly that times from it say little.
+    # Initial logits from a plateau to the cut; deeper paths leave a plateau so suddenly that they start later.
     start = log_uniform(rng, 0.02, 0.9, BATCH)
     mean = (start / r) ** (1 / depth)
     turn = rng.normal(size=(BATCH, depth)) * spread

@@ -1,6 +1,6 @@
 """Gradient descent solved exactly (8.1): the law and training differ by rounding, at any step size.
 
-Below it: momentum and weight decay (8.2), and stochastic descent (8.3).
+Also here: momentum and weight decay (8.2), and stochastic descent (8.3).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def steps_against_solve(
 
 
 def on_both_classes(rng: np.random.Generator, dynamics: Any = GradientDescent) -> Trials:
-    """Neurons active on both of two orthogonal classes, each class taken for a mode of its own; `dynamics(step_size)`."""
+    """Neurons active on both of two orthogonal classes, each class treated as one mode; `dynamics(step_size)`."""
     geometry = two_rays(rng, 0.0)
     start = exclusive_start(rng, low=0.1, high=0.5)
     network = start.network(rng, geometry)
@@ -136,14 +136,14 @@ def exact_descent(rng: np.random.Generator, loss: str, kind: int) -> Trials:
     geometry = two_rays(rng, (-1.0, 0.0, rng.uniform(-0.95, -0.05))[kind])
     start = exclusive_start(rng, wrong_signs=0.5 if kind < 2 else 0.0)
     if as_loss(loss).pulls_back and kind == 2:
-        # Above a margin of 1 the clock runs backwards, and a neuron that leaves by it wakes on an obtuse class.
+        # Above a margin of 1 the clock runs backwards, and a neuron that leaves becomes active on an obtuse class.
         start = start.below(geometry, 1.0)
     return steps_against_solve(rng, geometry, start, loss, stable_for=loss, group=loss)
 
 
 # Momentum and weight decay in discrete time (8.2): still two numbers a neuron, still exact.
 
-# What each loss is tried with, 0 antipodal, 1 orthogonal, 2 obtuse: every combination is a compilation.
+# The geometries of each loss, 0 antipodal, 1 orthogonal, 2 obtuse: every combination needs a compilation.
 _KINDS = {"cross-entropy": (1, 2), "hinge": (0,), "exponential": (0,), "squared": (0,)}
 _TURNS = tuple(
     {"loss": loss, "kind": _KINDS[loss][turn % len(_KINDS[loss])], "nesterov": LOSS_NAMES.index(loss) % 2 == 0}
@@ -155,8 +155,8 @@ _TURNS = tuple(
 def _dynamics(rng: np.random.Generator, limit: np.ndarray, nesterov: bool, exclusive: bool) -> GradientDescent:
     """A third of the networks without momentum, a third without decay; decays up to 1/2 a step.
 
-    Exclusive neurons bear less: not so much that the distance to the other class would shrink to its rounding, where
-    training is not the law of real numbers any more.
+    Exclusive neurons get less decay, so that the distance to the other class does not shrink to its rounding, where
+    training departs from the law of real numbers.
     """
     momentum = np.where(rng.uniform(size=BATCH) < 1 / 3, 0, 1 - log_uniform(rng, 0.02, 0.9, BATCH))
     decay = np.where(rng.uniform(size=BATCH) < 1 / 3, 0, log_uniform(rng, 1e-5, 0.5, BATCH))
@@ -174,7 +174,7 @@ def _numbers(dynamics: GradientDescent, i: int) -> dict[str, Any]:
 
 
 def _swinging(rng: np.random.Generator) -> Trials:
-    """What class + does not see swings to its side."""
+    """Neurons inactive on class + swing to its side."""
     geometry = two_rays(rng, 0.0)
     start = exclusive_start(rng, low=0.1, high=0.5).without_edge_cases()
     network = start.network(rng, geometry)
@@ -252,20 +252,20 @@ def weight_decay_and_momentum(rng: np.random.Generator, loss: str, kind: int, ne
     return Trials(gaps, numbers, group=f"{loss}, {'Nesterov' if nesterov else 'heavy ball'}")
 
 
-# Descent on one random point a step (8.3): the exact distribution over seeds, against tens of thousands of them.
+# Descent on one random point per step (8.3): the exact distribution over seeds, against tens of thousands of seeds.
 
 _SGD_STEPS = 100
 _FEW = 4000  # seeds of a counterexample
 _KOLMOGOROV = 1.9494746  # D sqrt(n) above it has probability 0.001
 _STANDARD_ERRORS = 4.0
-# What is computed twice differs by rounding; two values of a distribution differ by far more.
+# Two computations of one value differ by rounding; two values of a distribution differ by far more.
 _ROUNDING = 1e-9
 
 
 def problem_of_draws(rng: np.random.Generator, antipodal: bool) -> tuple[Dataset, TwoLayerReLU, Mode, float]:
     """A class of two points in one direction and one point of the other class; exclusive neurons; the mode; a step size.
 
-    Antipodal: neurons of the right sign. Orthogonal: of any sign, those of the wrong one die.
+    Antipodal: neurons of the right sign. Orthogonal: of any sign; neurons of the wrong sign die.
     """
     turn = np.linalg.qr(rng.normal(size=(PLANE, PLANE)))[0]
     axis, other = turn[0], -turn[0] if antipodal else turn[1]
@@ -306,7 +306,7 @@ def _gap(rng: np.random.Generator, found: np.ndarray, values: np.ndarray, chance
     after = np.clip(np.searchsorted(values, found), 1, len(values) - 1)
     strange = np.minimum(np.abs(found - values[after - 1]), np.abs(found - values[after])) > size
     if strange.any() or abs(below[-1] - 1) > _ROUNDING:
-        # No distribution, or one that has not the values that were found.
+        # Not a distribution, or one without the values that were found.
         return np.inf, {"strange": float(strange.mean()), "sum_of_probabilities": float(below[-1])}
     low, high = (below[np.searchsorted(values, found + shift)] for shift in (-size, size))
     place = np.sort(low + rng.uniform(size=found.size) * (high - low))
@@ -325,7 +325,8 @@ _LOSSES = ("cross-entropy", "hinge", "exponential", "squared", "cross-entropy")
 
 
 def _draws_to(logit: float, mode: Mode, loss: str, step_size: float) -> int:
-    """How many steps of descent on the class alone take a mode to a logit, in plain NumPy; at most `_SGD_STEPS`."""
+    """The number of steps of descent on the class alone until a mode reaches a logit, in plain NumPy; at most
+    `_SGD_STEPS`."""
     a, z, r = (np.asarray(leaf, float) for leaf in (mode.a, mode.z, mode.norm))
     for draws in range(_SGD_STEPS):
         on = a > 0
@@ -338,7 +339,7 @@ def _draws_to(logit: float, mode: Mode, loss: str, step_size: float) -> int:
 
 
 def _half_way(mode: Mode, loss: str, step_size: float) -> int:
-    """The step by which a seed is about half-way to the margin at which the loss comes to rest, the last step if to none."""
+    """The step by which a seed is about half-way to the rest of the loss; the last step for a loss without a rest."""
     comes_to_rest = np.isfinite(as_loss(loss).rest)
     half = _draws_to(0.5, mode, loss, step_size) / float(mode.frequency) if comes_to_rest else _SGD_STEPS
     return int(np.clip(half, 5, _SGD_STEPS))
@@ -355,7 +356,8 @@ class Drawn(NamedTuple):
 
 
 def try_distributions(key: Any, trials: int, problems: Sequence[Drawn], beside: Any = None) -> Outcome:
-    """The problems, as many seeds each; `beside(solution, mode, runs)` is another statistic, over its critical value."""
+    """Test the problems with `trials` seeds each; `beside(solution, mode, runs)` is another statistic over its critical
+    value."""
     log = TrialLog(1.0)
     seeds = -(-trials // len(problems))
     curves = np.empty(len(problems), object)
@@ -387,7 +389,7 @@ def _logit(solution: Any, runs: np.ndarray, step: int) -> tuple[np.ndarray, ...]
 
 
 def first_passage(solution: Any, runs: np.ndarray, goal: float) -> tuple[np.ndarray, ...]:
-    """Steps until the logit is at `goal`; those that are not there after all steps count as one more."""
+    """The steps until the logit reaches `goal`; runs that do not reach it count as one step more than all steps."""
     last = runs.shape[1]
     there = runs >= goal
     found = np.where(there.any(axis=-1), there.argmax(axis=-1), last)
@@ -408,7 +410,7 @@ def _taken_up(key: Any, loss: str, observe: Any, quantity: str) -> Counterexampl
     data, network, mode, step_size = problem
     w, z = np.array(network.w), np.array(network.z)
     w[1:] *= -1
-    z[1:] = 4 * np.linalg.norm(w[1:], axis=-1)  # far beyond a, and of the wrong sign for class -: they leave it soon
+    z[1:] = 4 * np.linalg.norm(w[1:], axis=-1)  # far beyond a, and of the wrong sign for class -, so they leave it soon
     network = TwoLayerReLU(w, z)
     mode = Mode(mode.frequency, mode.norm, mode.a[:1], mode.z[:1])
     runs = runs_of_draws((data, network, mode, step_size), loss, _FEW, jax.random.fold_in(key, 1))
@@ -431,12 +433,12 @@ def distribution_of_taken_up(key: Any) -> Counterexample:
 
 
 def margin_time_of_taken_up(key: Any) -> Counterexample:
-    """The first step at which class + is at its margin."""
+    """The first step at which class + reaches its margin."""
     return _taken_up(key, "hinge", _margin_time, f"the mean number of steps to the margin (none: {_SGD_STEPS + 1})")
 
 
 def draw_distributions(outcome: Outcome, ax: Any, xlabel: str, which: slice = slice(None)) -> None:
-    """The cdf of each problem of those of `which`: the law as a staircase, the seeds as dots."""
+    """The cdf of each problem in `which`: the law as a staircase, the seeds as dots."""
     for (name, found, values, chances), colour in list(zip(outcome.extra["curves"], COLOURS, strict=False))[which]:
         order = np.argsort(values)
         grid, cdf = values[order], np.cumsum(chances[order])

@@ -1,4 +1,4 @@
-"""What a discriminator hands to its generator (15.1): the slope of the generator's loss along the fakes' direction."""
+"""The signal from a discriminator to its generator (15.1): the slope of the generator's loss along the fakes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from gradstarve.theorems._sampling import (
 from gradstarve.theorems.laws.modes import flow_times
 from gradstarve.theorems.laws.shape import far_network
 
-# The generators' losses of the logit f of a fake, written as their definitions say.
+# The generators' losses of the logit f of a fake, from their definitions.
 _LOSSES = {
     "minimax": lambda f: jnp.log1p(-jax.nn.sigmoid(f)),
     "non-saturating": lambda f: -jnp.log(jax.nn.sigmoid(f)),
@@ -62,7 +62,7 @@ def _slope(network: Any, fake: Any, kind: str, along: Any = None):
 
 
 def _with_a_bias(rng: np.random.Generator) -> Trials:
-    """The last input is the same for all points, and the others are what is generated."""
+    """The last input is the same for all points; the generator makes the others."""
     geometry = two_rays(rng, -1.0)
     network = exclusive_start(rng, low=0.1, high=0.5).without_edge_cases().network(rng, geometry)
     fake = np.asarray(geometry.data.points)[PER_CLASS]
@@ -79,7 +79,7 @@ def _with_a_bias(rng: np.random.Generator) -> Trials:
 
 
 def _peak(geometry: Geometry) -> float:
-    """The margin at which the minimax signal stops to rise along the flow, found by training at margins of a grid.
+    """The margin at which the minimax signal stops rising along the flow, found by training at margins of a grid.
 
     The rate of the signal goes through 0 there: first a grid of margins from 0.5 to 2.5, then one between the last that
     rises and the first that falls, and a line between the two beside 0; NaN where it changes its sign not once.
@@ -97,8 +97,7 @@ def _peak(geometry: Geometry) -> float:
 
 
 def _rates(geometry: Geometry, margins: np.ndarray) -> np.ndarray:
-    """How fast the minimax signal rises along the flow, over |dz/dt|, with one neuron on the fakes, whose margin is given:
-    [b]."""
+    """The rate of the minimax signal along the flow, over |dz/dt|, with one neuron on the fakes at given margins: [b]."""
     norm, fake = geometry.norms[1], np.asarray(geometry.data.points)[PER_CLASS]
     first = np.arange(WIDTH) == 0
     a = np.sqrt(margins / norm)[:, None] * np.geomspace(0.3, 3, BATCH)[:, None] * first
@@ -126,7 +125,7 @@ def _signal(rng: np.random.Generator, cosine: float) -> Trials:
     norm, p, fake = geometry.norms[1], geometry.frequencies[1], np.asarray(geometry.data.points)[PER_CLASS]
     a, zeta = start.mode(-1)
     there = np.any(a, axis=-1)
-    # A class without neurons has the margin 0 and hands on nothing; the law wants one.
+    # A class without neurons has the margin 0 and gives no signal; the law needs a positive margin.
     some = int(np.argmax(there))
     a, zeta = (np.where(there[:, None], v, v[some]) for v in (a, zeta))
     curve: Any = theory.solve_mode(Mode(p, norm, a, zeta), _LOSS)
@@ -161,7 +160,7 @@ def _tail(rng: np.random.Generator, layers: int) -> Trials:
 
 
 def _beside_an_input(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
-    """The signal beside a constant input, and from it up to the law."""
+    """The signal with a constant input, and the law."""
     at, signal = [numbers["at"]], [numbers["signal"]]
     return at, signal, at * 2, [*signal, numbers["law"]]
 

@@ -1,6 +1,6 @@
-"""Fates on orthogonal classes: who learns (4.1), and how often (4.2).
+"""Fates on orthogonal classes: which neurons learn (4.1), and how often (4.2).
 
-Below them: antipodal classes (4.3), and how often a sign is wrong (5.4).
+Also here: antipodal classes (4.3), and how often a sign is wrong (5.4).
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from gradstarve.theorems._sampling import (
 )
 from gradstarve.theorems.laws.modes import against_solve, flow_times, logit_of_plus
 
-A_NEURON = 1.0  # what counts as agreement of a number of neurons, drawn by `gaussian_pairs`, with that of a law
+A_NEURON = 1.0  # the tolerance of a number of neurons drawn by `gaussian_pairs`
 STEPS = 400
-PLANE = 2  # dimension of the small problems: training commutes with going to the span of the data
+PLANE = 2  # dimension of the small problems: training commutes with the projection onto the span of the data
 MOST = 3  # largest width of the small problems
 CROWD = 512  # networks in a batch of (4.1) and (4.3)
 RATIOS = (1.0, 0.1, 0.3, 2.0, 5.0, 20.0)
@@ -72,7 +72,7 @@ def two_points(rng: np.random.Generator, cosine: float) -> tuple[Dataset, np.nda
 
 
 def _seeing_both(rng: np.random.Generator) -> Trials:
-    """Neurons active on both of two orthogonal classes, taken for neurons of class +."""
+    """Neurons active on both of two orthogonal classes, treated as neurons of class +."""
     data, axes, step_size = two_points(rng, 0.0)
     a = 1e-3 * np.abs(rng.normal(size=(CROWD, MOST)))
     both = 1e-3 * np.abs(rng.normal(size=a.shape))
@@ -99,7 +99,7 @@ def _seeing_both(rng: np.random.Generator) -> Trials:
 
 
 def draw_plane(outcome: Outcome, ax: Any) -> None:
-    """The (a, z) plane: what training made of every neuron, and the line z = -a."""
+    """The (a, z) plane: the trained fate of every neuron, and the line z = -a."""
     points = outcome.extra["points"]
     points = points[(points[:, 0] < 3) & (np.abs(points[:, 1]) < 3)][:3000]
     for value, name, colour in ((1.0, "learns", COLOURS[0]), (0.0, "leaves", COLOURS[1]), (0.5, "undecided", "0.6")):
@@ -142,7 +142,7 @@ def fates(rng: np.random.Generator, loss: str) -> Trials:
     scale = log_uniform(rng, 1e-5, 1e-2, (CROWD, 1))
     a = scale * np.abs(rng.normal(size=(CROWD, MOST)))
     zeta = scale * rng.normal(size=a.shape) * log_uniform(rng, 0.3, 3, (CROWD, 1))
-    # A third right beside the stable manifold, on both of its sides.
+    # A third of the neurons is close to the stable manifold, on both sides.
     near = rng.uniform(size=a.shape) < 1 / 3
     offset = log_uniform(rng, 1e-3, 1e-1, a.shape) * rng.choice([-1, 1], a.shape)
     zeta = np.where(near, -a * (1 + offset), zeta)
@@ -170,9 +170,9 @@ def fates(rng: np.random.Generator, loss: str) -> Trials:
 def gaussian_pairs(rng: np.random.Generator, count: int, low: float = -np.pi / 2, high: float = np.pi / 2) -> Any:
     """`count` pairs (a, z) of independent standard normal numbers with arctan2(z, a) from `low` to `high`: [count] each.
 
-    Box and Muller's way, their angle being uniform and independent of their length, with one angle in each of `count`
-    equal parts of the range. So what a pair does, if it does it up to some angle and not beyond, is done by the number of
-    pairs that probability says, to less than 1, whatever the draw: there is no sampling error of order 1/sqrt(count).
+    By Box and Muller's method, with the angle uniform and independent of the length, and one angle in each of `count`
+    equal parts of the range. So an event that happens exactly for angles below some threshold happens for the expected
+    number of pairs, to less than 1, in every draw: there is no sampling error of order 1/sqrt(count).
     """
     angle = low + (high - low) * (rng.permutation(count) + rng.uniform(size=count)) / count
     length = np.sqrt(-2 * np.log1p(-rng.uniform(size=count)))
@@ -182,11 +182,11 @@ def gaussian_pairs(rng: np.random.Generator, count: int, low: float = -np.pi / 2
 def _learning_rate(rng: np.random.Generator, count: int, ratio: float, fixed: bool = False) -> tuple[int, int]:
     """(learnt, decided) of `count` networks of one exclusive neuron with sigma_a / sigma_z = ratio, trained.
 
-    The weights are Gaussian, given that the neuron sees class + and not class -: along orthogonal axes the two
-    conditions are on independent symmetric coordinates, a > 0 and the other one turned below 0.
+    The weights are Gaussian, given that the neuron is active on class + and not on class -: along orthogonal axes the two
+    conditions are on independent symmetric coordinates, a > 0 and the other one below 0.
     """
     data, axes, step_size = two_points(rng, 0.0)
-    # The smaller of the two scales is 1e-3 at the most, so that no logit slows the clock before the neuron decides.
+    # The smaller of the two scales is at most 1e-3, so that no logit slows the clock before the fate of a neuron is decided.
     scale_z = 1e-3 / max(ratio, 1.0)
     a, z = gaussian_pairs(rng, count)
     coordinates = np.stack([a, -np.abs(rng.normal(size=count))], axis=-1) * scale_z * ratio
@@ -199,7 +199,7 @@ def _learning_rate(rng: np.random.Generator, count: int, ratio: float, fixed: bo
 
 
 def miscount(count: int, decided: int, total: int, probability: float) -> float:
-    """By how many neurons a count is off the law, at the least: those that are not decided yet may have gone either way."""
+    """The least distance, in neurons, of a count from the law: undecided neurons may go either way."""
     expected = probability * total
     return float(max(count - expected, expected - count - (total - decided), 0))
 
@@ -268,7 +268,7 @@ def check_probability(key: Any, trials: int) -> Outcome:
         expected.append(probability)
         trial_record = {"ratio": ratio, "learnt": learnt, "decided": decided, "networks": count, "law": probability}
         log.add([miscount(learnt, decided, count, probability)], f"ratio {ratio:g}", lambda i, s=trial_record: s)
-    # Two neurons off is more than the tolerance, wherever in its part of the range an angle was drawn.
+    # Two neurons exceed the tolerance, wherever in its part of the range an angle was drawn.
     return log.outcome(
         rates=np.array(rates),
         expected=np.array(expected),
@@ -278,14 +278,14 @@ def check_probability(key: Any, trials: int) -> Outcome:
     )
 
 
-# Antipodal classes: neurons pass from one to the other, and every one ends in the class of sign(a + z) (4.3).
+# Antipodal classes: neurons change class, and every neuron ends in the class of sign(a + z) (4.3).
 
 _A_HALF = 0.5
 _SIGNS = np.array(list(itertools.product((1.0, -1.0), repeat=MOST)))  # [8, MOST]
 
 
 def _settled(a: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Where a neuron with a signed coordinate a along the class + axis will stay, by its weights now: a z > 0."""
+    """The class in which a neuron with signed coordinate a along the class + axis stays, if a z > 0 already."""
     return np.where(a * z > 0, np.sign(a), 0)
 
 
@@ -324,7 +324,7 @@ def _oblique(rng: np.random.Generator) -> Trials:
     figure=of_solution(),
 )
 def transfer(rng: np.random.Generator, loss: str) -> Trials:
-    """Antipodal classes under the flow, any signs: neurons pass between the classes, logits and weights by the law."""
+    """Antipodal classes under the flow, any signs, where neurons change class: logits and weights against the law."""
     geometry = two_rays(rng, -1.0)
     start = exclusive_start(rng, wrong_signs=0.5, crowd=True)
     found = against_solve(rng, geometry, start, loss)
@@ -341,7 +341,7 @@ def _at_an_angle(rng: np.random.Generator) -> Trials:
     z = beta * rng.uniform(1.5, 3, beta.shape)
     w = np.stack([alpha, beta], axis=-1) @ np.linalg.pinv(axes).T
     network = TwoLayerReLU(w, z)
-    # Small steps: a large one overshoots where a neuron leaves, and may wake it where the flow (4.4) would not.
+    # Small steps: a large step overshoots where a neuron leaves, and may activate it where the flow (4.4) would not.
     step_size, steps = step_size / 50, 20 * STEPS
     run = train_descent(data, network, "cross-entropy", step_size, steps, steps)
     dead: Any = (np.asarray(run.final.w) @ axes.T <= 0).all(-1)
@@ -380,7 +380,7 @@ def antipodal_without_symmetry(key: Any) -> Counterexample:
 
 
 def _stopped(rng: np.random.Generator) -> Trials:
-    """Hinge loss, whose clock stops at the margin and leaves a neuron where it is."""
+    """Hinge loss, whose clock stops at the margin, so that a neuron stays in its class."""
     data, axes, step_size = two_points(rng, -1.0)
     r = float(np.linalg.norm(np.asarray(data.points)[0]))
     # One neuron with half of the margin, and one that would need far longer to leave than the first one to reach it.
@@ -454,11 +454,11 @@ def draw_failures(outcome: Outcome, ax: Any) -> None:
     figure=draw_failures,
 )
 def check_antipodal(key: Any, trials: int) -> Outcome:
-    """The class each neuron ends in, and how often a class is left without any, for widths 1 to 3.
+    """The class in which each neuron ends, and how often a class has no neuron, for widths 1 to 3.
 
-    Every network is trained with each pattern of signs of its neurons (w_j, z_j): as these are equally likely, the part
-    of the patterns in which a class fails is its probability given the rest, and no sampling error is left. A neuron in
-    the wrong class is a gap of 1; a frequency is a gap in networks. One trial is one network, and one more each width.
+    Every network is trained with each pattern of signs of its neurons (w_j, z_j). The patterns are equally likely, so the
+    share of them in which a class fails is its probability, without sampling error. A neuron in
+    the wrong class is a gap of 1; a frequency is a gap in networks. One trial is one network, plus one for each width.
     """
     log = TrialLog(_A_HALF)
     fails = np.zeros(MOST, int)
@@ -473,7 +473,7 @@ def check_antipodal(key: Any, trials: int) -> Outcome:
         scale = log_uniform(rng, 1e-5, 1e-3, (sets, 1))
         w = rng.normal(size=(sets, MOST, PLANE)) * scale[..., None] * used[..., None]
         z = rng.normal(size=used.shape) * scale * log_uniform(rng, 0.2, 5, (sets, 1)) * used
-        # A third of the neurons right beside the line z = -a, on both sides.
+        # A third of the neurons is close to the line z = -a, on both sides.
         offset = log_uniform(rng, 1e-3, 1e-1, z.shape) * rng.choice([-1, 1], z.shape)
         z = np.where(rng.uniform(size=z.shape) < 1 / 3, -(w @ axes[0]) * (1 + offset), z)
         w, z = (w[:, None] * _SIGNS[..., None]).reshape(batch, MOST, PLANE), (z[:, None] * _SIGNS).reshape(batch, MOST)
@@ -508,7 +508,7 @@ def check_antipodal(key: Any, trials: int) -> Outcome:
     )
 
 
-# Over seeds: how many of the learners still have the wrong sign at a time (5.4).
+# Over seeds: the share of the learners with the wrong sign at a time (5.4).
 
 # (geometry, loss, sigma_a / sigma_z); the first one of equal scales is the formula as it is usually quoted.
 _CASES = (
@@ -520,7 +520,7 @@ _CASES = (
     ("antipodal", "cross-entropy", 4.0),
 )
 _STEPS = 40
-_ANGLE = 0.04  # of the clock in a step
+_ANGLE = 0.04  # the angle of the clock per step
 _NEURONS = 4.0
 
 
@@ -531,7 +531,7 @@ def _wrong_signs(
     what else the laws are functions of).
 
     A step is the angle artanh(_ANGLE) of the clock: it multiplies a + z and a - z by 1 ± _ANGLE. A second run with steps
-    ten times as long tells the learners: neurons that are then still active on the class they began with.
+    ten times as long identifies the learners: neurons that are still active on their first class at its end.
     """
     geometry, loss, ratio = case
     data, axes, _ = two_points(rng, -1.0 if geometry == "antipodal" else 0.0)
@@ -555,8 +555,8 @@ def _wrong_signs(
 def _off_the_law(
     wrong: np.ndarray, learners: int, times: np.ndarray, problem: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """By how many neurons each record [5] is off (5.4), and both sides of it: the fractions at the times, [5], and the times
-    of the fractions, [3] (not of the first and the last), a time being worth the neurons that turn in it."""
+    """The distance from (5.4) of each record [5] in neurons, and both sides of it: the fractions at the times, [5], and the
+    times of the fractions, [3] (without the first and the last); an error in time counts as the neurons that turn in it."""
     fractions = np.asarray(theory.wrong_sign_fraction(t=times, **problem))
     back = np.asarray(theory.wrong_sign_time(fraction=wrong[1:-1] / learners, **problem))
     turning = (wrong[:-2] - wrong[2:]) / (times[2:] - times[:-2])

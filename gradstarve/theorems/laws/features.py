@@ -1,4 +1,4 @@
-"""Features that share samples: their laws at any depth (10.1), and what one loses to another (10.6)."""
+"""Features that share samples: their laws at any depth (10.1), and how much one starves another (10.6)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from gradstarve.theorems._figure import LawFigure, Marks
 from gradstarve.theorems._register import Drop, Trials, add, compared, drawn, register
 from gradstarve.theorems._sampling import LOSS_NAMES, flow_rtol, generator, log_uniform, pick
 
-# Random problems of features that share samples, trained many at once: every trial has its own data and its own loss.
+# Random problems of features that share samples, trained in batches: every trial has its own data and its own loss.
 #
-# All have three orthogonal features in three dimensions and three sample types, so that one compiled simulator a depth
+# All have three orthogonal features in three dimensions and three sample types, so that one compiled simulator per depth
 # serves all entries of section 10. The starving pair is the types {1}, {1, 2} and {3}, the last one independent of the pair.
 
 COUNT = 128  # problems in a batch
@@ -52,7 +52,8 @@ class AnyLoss(Loss):
 class Problems:
     """A batch of problems: `points` [b, n, d], all of label +1, `weights` [b, n], `losses` [b] by name, networks [b].
 
-    Descent adds (penalty/2) m^2 to the loss of a sample and (decay/2) |theta|^2 to that of the data, [b] or a number each.
+    Descent adds (penalty/2) m^2 to the loss of a sample and (decay/2) |theta|^2 to the loss of the data, [b] or a number
+    each.
     """
 
     points: np.ndarray
@@ -68,7 +69,7 @@ class Problems:
         return self.weights[:, 0] / self.weights[:, 1]
 
     def flow(self, times: np.ndarray = TIMES) -> tuple[np.ndarray, Any, np.ndarray]:
-        """Gradient flow of all weights: the logits [b, times, n], the last networks, and who was given up on [b]."""
+        """Gradient flow of all weights: the logits [b, times, n], the last networks, and which could not be followed [b]."""
         logits, final = _flows(tuple(times), *self._arrays())
         logits = np.asarray(logits)
         return logits, final, np.asarray(~np.isfinite(logits).all(axis=(-1, -2)))
@@ -80,7 +81,7 @@ class Problems:
         return np.asarray(logits), networks
 
     def limit(self, time: np.ndarray) -> np.ndarray:
-        """The logits at `FRACTIONS` of `time` [b] for ever smaller steps, extrapolated to none: [b, fractions, n].
+        """The logits at `FRACTIONS` of `time` [b] for ever smaller steps, extrapolated to step size 0: [b, fractions, n].
 
         Descent with 128, 256, ..., 2048 steps up to that time and Romberg's table of the differences, which are a power
         series in the step size where the residual is smooth. Compiles in a fraction of the time of an adaptive integrator.
@@ -163,8 +164,8 @@ def pair_weights(rng: np.random.Generator, low: float = 1e-2, high: float = 1e2)
 def small_starts(rng: np.random.Generator, depth: int = 2) -> np.ndarray:
     """v_k(0) for paths of two layers and more, [b, 3]: log-uniform up to 0.3; the first half are equal starts.
 
-    From 1e-3 for two layers and from 0.03 for more, which leave a smaller start so late and so suddenly that steps of
-    equal length would waste themselves on the waiting.
+    From 1e-3 for two layers and from 0.03 for more layers, which leave a smaller start so late and so suddenly that most
+    steps of equal length would be spent on the plateau.
     """
     start = log_uniform(rng, 1e-3 if depth == 2 else 0.03, 0.3, (COUNT, KINDS))
     start[: COUNT // 2] = start[: COUNT // 2, :1]
@@ -211,9 +212,9 @@ def paths(
     scales: Any = 1.0,
     tilt: float = 1.0,
 ) -> Problems:
-    """Balanced paths of `depth` layers, one a feature, along the coordinate axes: v_k = r_k b_k^N.
+    """Balanced paths of `depth` layers, one per feature, along the coordinate axes: v_k = r_k b_k^N.
 
-    `tilt` other than 1 takes the balance away: the first layer of feature 2 is that much larger, the last as much smaller.
+    `tilt` other than 1 breaks the balance: it multiplies the first layer of feature 2 and divides the last one.
     """
     scales = np.broadcast_to(scales, (COUNT, KINDS))
     layers = np.repeat(((start / scales) ** (1 / depth))[:, None], depth, axis=1)
@@ -242,7 +243,7 @@ def _from_zero(problem: Problem) -> bool:
 
 
 def _aligned(problem: Problem) -> bool:
-    """One layer, or paths beside each other whose layers are equal and whose first ones see one coordinate each."""
+    """One layer, or separate paths whose layers are equal and whose first layers read one coordinate each."""
     network: Any = problem.network
     if network.depth == 1:
         return True
@@ -273,7 +274,7 @@ WHY_LIMIT = (
 
 # The entries.
 
-# One loss a depth and two rounds of them: each new pair is another program to compile.
+# One loss per depth and two rounds of them: each new pair needs a compilation.
 _ROUNDS = tuple(
     {"depth": depth, "loss": loss}
     for losses in (("squared", *3 * ("cross-entropy",)), ("cross-entropy", "exponential", "exponential", "squared"))
@@ -282,7 +283,7 @@ _ROUNDS = tuple(
 
 
 def _types(rng: np.random.Generator) -> np.ndarray:
-    """Three sample types of three features: the starving pair, all that share in a ring, or any."""
+    """Three sample types of three features: the starving pair, a ring, or random ones."""
     ring = np.array([[1.0, 1, 0], [0, 1, 1], [1, 0, 1]])
     types = (PAIR, ring, rng.integers(0, 2, (KINDS, KINDS)).astype(float))[rng.integers(3)]
     return np.maximum(types, np.eye(KINDS))  # no type and no feature is empty
@@ -291,7 +292,7 @@ def _types(rng: np.random.Generator) -> np.ndarray:
 def _against_flow(problems: Problems, types: Any, depth: int, scales: Any, start: Any, time: Any, **more: Any) -> Trials:
     """Trained logits beside those of `theory.feature_flow`, over the largest of the law's at that time."""
     trained = problems.limit(time)
-    # In units of each problem's time, which the probabilities take up.
+    # In units of each problem's time, which multiplies the probabilities.
     loss = str(problems.losses[0])
     law = np.asarray(
         theory.feature_flow(
@@ -307,8 +308,8 @@ def _against_flow(problems: Problems, types: Any, depth: int, scales: Any, start
 
 
 def _reweighted(rng: np.random.Generator) -> Trials:
-    """Three features that share samples in a ring, trained with the weights that make them equally fast at the start, the
-    slowest as fast as can be, and all reach 1 at one time; and with other weights, which do no better than the bound."""
+    """Three features that share samples in a ring, trained with the weights that make them equally fast at the start, make
+    the slowest as fast as possible, or let all reach 1 at one time; and with other weights, which do not beat the bound."""
     types, loss, step, problems = np.array([[1.0, 1, 0], [0, 1, 1], [1, 0, 1]]), "cross-entropy", 1e-2, 2
     scales = log_uniform(rng, 0.9, 1.1, (problems, KINDS))
     given = rng.dirichlet(np.ones(KINDS), problems) + 0.05
@@ -367,16 +368,16 @@ def _sharing(rng: np.random.Generator, depth: int, loss: str) -> Trials:
     return _against_flow(problems, types, depth, scales, start, time, group=f"N = {depth}, {loss}")
 
 
-def _kind(trial: dict[str, Any]) -> int:
-    """The sample type whose logit moves most; of a counterexample, that is furthest from its law."""
+def moves_most(trial: dict[str, Any]) -> int:
+    """The sample, or type of samples, whose margin moves most; for a counterexample, the one furthest from its law."""
     return int(np.argmax(np.abs(trial["off"]).max(0) if "off" in trial else np.ptp(trial["trained"], axis=0)))
 
 
 def _marks(trial: dict[str, Any]) -> Marks | None:
-    """Deep paths only: of a read-out the numbers do not tell which types share a feature."""
+    """Marks of deep paths only, because the recorded numbers of a read-out do not show which types share a feature."""
     if "times" not in trial or ("off" not in trial and len(trial["layers"]) == 1):
         return None
-    return np.asarray(trial["times"]) / trial["times"][-1], np.asarray(trial["trained"])[:, _kind(trial)]
+    return np.asarray(trial["times"]) / trial["times"][-1], np.asarray(trial["trained"])[:, moves_most(trial)]
 
 
 def _curve(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
@@ -384,7 +385,7 @@ def _curve(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     types, scales = (points != 0).astype(float), points.max(0)
     start = scales * np.asarray(trial["layers"][-1]).reshape(-1) ** depth
     flow = theory.feature_flow(types, trial["weights"], trial["loss"], depth=depth, scales=scales, init=start)
-    return np.asarray(flow.margins(x * trial["times"][-1]))[:, _kind(trial)]
+    return np.asarray(flow.margins(x * trial["times"][-1]))[:, moves_most(trial)]
 
 
 @register(
@@ -431,8 +432,8 @@ _TURNS = tuple(
 def _indices(
     rng: np.random.Generator, weights: np.ndarray, loss: str, depth: int, time: np.ndarray, cosine: float = 0.0
 ) -> Trials:
-    """What both features lose to each other, trained with both and again without one, and by the law; `cosine` of feature 2
-    with feature 1."""
+    """The starvation indices of both features, trained with both and again without one, and by the law; `cosine` of feature
+    2 with feature 1."""
     losses, start = np.full(COUNT, loss), small_starts(rng) if depth == 2 else np.zeros((COUNT, KINDS))
     together, first, second = (
         one_layer(rng, weights, losses, types) if depth == 1 else paths(depth, weights, losses, start, types)
@@ -459,7 +460,7 @@ def _indices(
 
 
 def _turned_pair(rng: np.random.Generator) -> Trials:
-    """What feature 2 leans on feature 1 it does not have to learn itself."""
+    """Feature 2 at an acute angle to feature 1, which learns a part of it."""
     weights = pair_weights(rng, 0.1, 10.0)
     return _indices(rng, weights, "cross-entropy", 1, np.full(COUNT, 3.0), cosine=0.3)
 

@@ -71,11 +71,10 @@ from gradstarve.theorems.laws.independence import exclusive_networks
 
 # The path of a hinge flow from event to event, retraced in plain NumPy from the list of its events (12.1).
 #
-# `retraced` takes the events as they are told, moves the weights from one to the next by matrix exponentials, and says by
-# how much anything is on the other side of its edge or margin than the list has it: a list that misses an event, or has it
-# at a wrong time, shows.
+# `retraced` takes the recorded events, moves the weights from one to the next by matrix exponentials, and measures by how
+# much any product or margin is on the wrong side of its edge or of 1: this exposes a missing event or a wrong time.
 
-_LOOKS = 4  # times a segment, its end included, at which activities and margins are compared with the list
+_LOOKS = 4  # times per segment, its end included, at which activities and margins are compared with the list
 
 
 class Moment(NamedTuple):
@@ -109,7 +108,7 @@ class _State(NamedTuple):
     active: np.ndarray
     live: np.ndarray
     held: np.ndarray
-    glides: np.ndarray  # which neuron is held on the edge of which point, [h, n]
+    glides: np.ndarray  # whether each neuron is held on the edge of each point, [h, n]
 
 
 def _numbers(data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -117,7 +116,7 @@ def _numbers(data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def margins(state: Any, data: Dataset) -> np.ndarray:
-    """m_i by the activities as they are booked, [n]."""
+    """m_i by the recorded activities, [n]."""
     x, y, _ = _numbers(data)
     return y * (state.z @ np.where(state.active, state.w @ x.T, 0))
 
@@ -136,7 +135,7 @@ def slopes(w: np.ndarray, z: np.ndarray, active: np.ndarray, data: Dataset) -> n
 
 
 def _along_edges(motion: np.ndarray, state: _State, data: Dataset) -> np.ndarray:
-    """What the edges that neurons are held on leave of a motion of their w, [..., h, d] (16.3)."""
+    """A motion of w, projected along the edges on which neurons are held, [..., h, d] (16.3)."""
     left = motion.copy()
     for j in np.flatnonzero(state.glides.any(1)):
         across = _numbers(data)[0][state.glides[j]]
@@ -152,7 +151,7 @@ def _held_slopes(state: _State, data: Dataset) -> np.ndarray:
 
 
 def shares(state: _State, pulls: np.ndarray, data: Dataset) -> np.ndarray:
-    """The part of its pull with which the point of a held edge keeps its neuron there, [h, n]; 0 for all others."""
+    """The share of its pull with which the point of a held edge keeps its neuron there, [h, n]; 0 for other pairs."""
     x, y, _ = _numbers(data)
     found, force = np.zeros(state.glides.shape), forces(state.active, pulls, data)
     for j in np.flatnonzero(state.glides.any(1)):
@@ -162,7 +161,7 @@ def shares(state: _State, pulls: np.ndarray, data: Dataset) -> np.ndarray:
 
 
 def _pulls(state: _State, data: Dataset) -> np.ndarray:
-    """u_i = q_i below a margin of 1, and what keeps the held ones there."""
+    """u_i = q_i below a margin of 1, and for held margins the pull that keeps them at 1."""
     u = np.where(state.live, _numbers(data)[2], 0)
     if state.held.any():
         each = _held_slopes(state, data)
@@ -183,7 +182,7 @@ def _strain(state: _State, data: Dataset) -> float:
 
 
 def _beyond_shares(state: _State, data: Dataset) -> float:
-    """How far a share on a held edge is outside of [0, 1]."""
+    """The largest distance of a share on a held edge from [0, 1]."""
     part = shares(state, _pulls(state, data), data) if state.glides.any() else np.zeros(1)
     return float(max(-part.min(), part.max() - 1, 0))
 
@@ -246,7 +245,7 @@ def retraced(data: Dataset, network: TwoLayerReLU, events: Any, b: int, until: f
         else:
             live[i], held[i] = kind == Kind.FORGOTTEN, kind == Kind.HELD
         after = state._replace(active=active, live=live, held=held, glides=glides)
-        # On the other side already, at its own event: off its edge or margin by as much.
+        # If the event has already passed, the distance from the edge or from the margin 1 counts as strain.
         strain = max(strain, _strain(after, data))
         pulls = _pulls(state, data), _pulls(after, data)
         slides = bool(state.held.any() or held.any())
@@ -261,7 +260,7 @@ def retraced(data: Dataset, network: TwoLayerReLU, events: Any, b: int, until: f
 # Hinge flow from event to event is the flow (12.1).
 
 HINGE_LOSS = of_losses("hinge loss", "hinge")
-# Records of a run to its end, by which whoever comes to rest has.
+# The records of a run that is long enough for every network that comes to rest.
 AT_LAST = 1e9 * np.arange(1, RECORDS + 1)
 _TOLERANCE = 1e-9
 
@@ -272,12 +271,12 @@ def exact_records(data: Dataset, network: TwoLayerReLU, times: Any) -> Any:
 
 
 def followed(run: Any) -> np.ndarray:
-    """Which networks of a run got to its last time, [b]."""
+    """Which networks of a run reached its last time, [b]."""
     return np.all(np.isfinite(np.asarray(run.recorded)), axis=(-1, -2))
 
 
 def off_the_path(data: Dataset, run: Any, which: Any, until: float | None = None) -> np.ndarray:
-    """How far the events of networks `which` are from those of a path retraced, and its end from the run's, [b]."""
+    """The distance of the events of networks `which` from a retraced path, and of its end from that of the run, [b]."""
     gaps = np.zeros(len(run.events.count))
     for b in map(int, which):
         path = retraced(data, run.initial, run.events, b, until)
@@ -288,7 +287,7 @@ def off_the_path(data: Dataset, run: Any, which: Any, until: float | None = None
 
 
 def draw_problem(rng: np.random.Generator) -> tuple[Dataset, TwoLayerReLU, float]:
-    """Cone data, networks of any activity and signs, and the mean norm of the points, by which times are measured."""
+    """Cone data, networks of any activity and signs, and the mean norm of the points, the unit of 1/time."""
     data = cone_data(rng)
     return data, TwoLayerReLU(*networks(rng)), float(np.linalg.norm(np.asarray(data.points), axis=-1).mean())
 
@@ -299,7 +298,7 @@ def _by_steps(rng: np.random.Generator) -> Trials:
 
 
 def by_steps(data: Dataset, network: TwoLayerReLU, r: float) -> Trials:
-    """Descent, which passes its events late or early by up to a step, and is off by as much."""
+    """Descent, whose events are late or early by up to a step, which is also the size of its error."""
     steps, size, sides = 300, 0.02 / r, []
     for part, row in ((1, 1), (4, 4)):
         run = train_descent(data, network, "hinge", np.full(BATCH, size / part), steps, steps // 4)
@@ -321,7 +320,7 @@ def _moving(trial: dict[str, Any]) -> int:
 
 
 def _flow_marks(trial: dict[str, Any]) -> Marks | None:
-    """What the integrator says of that point."""
+    """The integrator's values of that point."""
     if "times" not in trial or not np.isfinite(trial["trained"]).all():
         return None
     point = _moving(trial)
@@ -332,7 +331,7 @@ def _event_path(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     """The path from event to event of the same network."""
     problem, point = Problem.read(trial), _moving(trial)
     assert problem is not None
-    # As many networks and times as in a batch, for which the path is compiled already.
+    # As many networks and times as in a batch, so that the compiled path is used again.
     network: Any = jax.tree.map(lambda leaf: jnp.asarray(np.stack([leaf] * BATCH)), problem.network)
     parts = np.maximum(x, 1e-9).reshape(-1, RECORDS) * trial["times"][-1]
     runs = [exact_records(problem.data, network, times) for times in parts]  # pyright: ignore[reportArgumentType]
@@ -381,7 +380,7 @@ def hinge_exact(rng: np.random.Generator) -> Trials:
     mine, theirs = np.asarray(run.recorded), np.asarray(flow.recorded)
     apart = np.max(np.abs(mine - theirs) / (1 + np.abs(theirs)), axis=(-1, -2))
     whole = exact_records(data, network, AT_LAST)
-    # The integrator gets nowhere where a margin slides; the path retraced does.
+    # The integrator stalls where a margin slides; the retraced path does not.
     held = (whole.events.kind == Kind.HELD).any(-1)
     gaps = np.maximum(np.where(lost & held, 0, apart), off_the_path(data, whole, range(BATCH)))
     gaps = np.where(followed(whole), gaps, np.inf)
@@ -396,13 +395,13 @@ _MARGINS = (Kind.LEARNT, Kind.FORGOTTEN)
 
 
 def least_fall(weight: Any, norm: Any) -> Any:
-    """2 q^2 |x|: by how much |grad L|^2 falls at least where the margin of a point passes 1 without being held."""
+    """2 q^2 |x|, the least fall of |grad L|^2 when the margin of a point passes 1 without being held."""
     return 2 * weight**2 * norm
 
 
 def most_events(active: np.ndarray, z: np.ndarray, labels: np.ndarray, live: np.ndarray) -> int:
-    """The largest number of events of a network no neuron of which is ever shared: `active` [h, n], `z` [h] and which
-    margins are below 1, `live` [n], at the start."""
+    """The largest number of events of a network without shared neurons: `active` [h, n], `z` [h] and `live` [n], which
+    margins are below 1, at the start."""
     total = int(live.sum())
     for on, read_out in zip(active, z, strict=True):
         if on.any():
@@ -418,7 +417,7 @@ def _classes(active: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _excess(path: Path, data: Dataset, network: TwoLayerReLU, b: int) -> int:
-    """By how many events a path is beyond what is allowed."""
+    """The number of events of a path that the theorem does not allow."""
     x, labels = np.asarray(data.points), np.asarray(data.labels)
     w, z = np.asarray(network.w[b]), np.asarray(network.z[b])
     first = w @ x.T > 0
@@ -429,7 +428,7 @@ def _excess(path: Path, data: Dataset, network: TwoLayerReLU, b: int) -> int:
     for moment in path.moments:
         j, i = moment.neuron, moment.point
         if j >= 0:
-            # At home: the own class wakes, and nothing else happens.
+            # A neuron at home wakes for points of its own class, and has no other event.
             beyond += bool(home[j]) and not (moment.kind == Kind.WAKES and labels[i] == home[j])
         elif moment.kind in (Kind.FORGOTTEN, Kind.HELD):
             beyond += not plus_minus[moment.active[0][:, i]].any()
@@ -474,7 +473,7 @@ def axes_data(rng: np.random.Generator) -> tuple[Dataset, np.ndarray]:
 
 
 def _on_the_manifold(rng: np.random.Generator) -> Trials:
-    """Neurons with z = -a, which come nearer to the origin for ever."""
+    """Neurons with z = -a, which approach the origin for ever."""
     data, norms = axes_data(rng)
     a = 2.0 ** rng.integers(-3, 0, (BATCH, WIDTH))
     network = TwoLayerReLU(a[..., None] * np.eye(DIM)[0], -a)
@@ -491,7 +490,7 @@ def _on_the_manifold(rng: np.random.Generator) -> Trials:
 
 
 def _back_and_forth(rng: np.random.Generator) -> Trials:
-    """Classes at 60 degrees, where descent passes one edge back and forth with every step."""
+    """Classes at 60 degrees, where descent crosses one edge back and forth with every step."""
     data = cone_data(rng, opening=0.1, angle=np.pi / 3)
     network = TwoLayerReLU(*networks(rng, low=0.1, high=0.3))
     span = 6 / float(np.linalg.norm(np.asarray(data.points), axis=-1).mean())
@@ -508,7 +507,7 @@ def _back_and_forth(rng: np.random.Generator) -> Trials:
 
 
 def _passages(data: Dataset, network: TwoLayerReLU, size: float, steps: int) -> np.ndarray:
-    """How often descent in plain NumPy passes each edge, [b, h, n]."""
+    """The number of times that descent in plain NumPy crosses each edge, [b, h, n]."""
     x, y, q = (np.asarray(leaf) for leaf in (data.points, data.labels, data.weights))
     w, z = np.asarray(network.w), np.asarray(network.z)
     active = w @ x.T > 0
@@ -580,7 +579,7 @@ def draw_events(outcome: Outcome, ax: Any) -> None:
     checked_with="simulate_hinge_exact, and the gradient in plain NumPy on weights moved there by matrix exponentials",
     default_trials=8 * BATCH,
     quick_trials=2 * BATCH,
-    single_tolerance=None,  # in float32 a margin that leaves 1 slowly may be told to pass it again
+    single_tolerance=None,  # in float32 a margin that leaves 1 slowly may seem to pass 1 again
     losses=("hinge",),
     drops=(
         Drop("no neuron on the stable manifold (all of them have z = -a instead)", _on_the_manifold),
@@ -611,16 +610,17 @@ def check_events(key: Any, trials: int) -> Outcome:
     return log.outcome(falls=np.concatenate(falls), most=counts)
 
 
-# Where a hinge flow on orthogonally separable data comes to rest: every point is learnt, or seen by no neuron (12.1).
+# The rest of a hinge flow on orthogonally separable data: every point is learnt, or no neuron is active on it (12.1).
 #
 # No motion is left only where every neuron has z_j c_j = 0 and w_j.c_j = 0. On orthogonally separable data |c_j|^2 is at
 # least the sum of (q_i |x_i|)^2 over the points below a margin of 1 that neuron j is active on, since pulls never oppose
-# each other (2.0). So c_j = 0 says that there is no such point; and c_j != 0 with z_j = 0 = w_j.c_j is the saddle, where
-# neurons are shared by both classes and which no generic start leads to. A point that no neuron sees has f = 0 for ever.
+# each other (2.0). So c_j = 0 means that there is no such point; and c_j != 0 with z_j = 0 = w_j.c_j is the saddle, where
+# neurons are shared by both classes, and which no generic start reaches. A point on which no neuron is active has f = 0 for
+# ever.
 
 
 def short_of_learnt(margins: np.ndarray) -> np.ndarray:
-    """By how much a margin is short of being learnt."""
+    """The distance of a margin below 1."""
     return np.maximum(1 - margins, 0)
 
 
@@ -648,7 +648,7 @@ def _at_rest(data: Dataset, network: TwoLayerReLU, told: str) -> Trials:
     texts: dict[str, Any] = {"quantity": f"the margin of point {i}", "when": "for ever"}
     texts["rest"] = "by the law it is that at least"
     texts["setting"] = f"{told}; its gradient is {'exactly 0' if still else 'not 0'}"
-    # A start that moves is not the end.
+    # A start that moves is not at rest.
     return compared([margins[0, i] if still else 1], 1, 1.0, recorded(data, "hinge", network), **texts)
 
 
@@ -672,7 +672,7 @@ def _opposite_labels(rng: np.random.Generator) -> Trials:
 
 
 def _stopped_early(rng: np.random.Generator) -> Trials:
-    """As long as a point that is seen is below 1 the flow is not over."""
+    """A flow stopped at a finite time, with points below 1 on which neurons are active."""
     data, network, r = draw_problem(rng)
     run = train_exact(data, network, np.arange(1, RECORDS + 1) / (4 * r))
     final: Any = run.final
@@ -684,7 +684,7 @@ def _stopped_early(rng: np.random.Generator) -> Trials:
 
 
 def draw_end(outcome: Outcome, ax: Any) -> None:
-    """The last margin of every point over how well it is seen."""
+    """The last margin of every point over its largest cosine with a neuron."""
     margins, seen = outcome.extra["points"].T
     learnt = margins > 0.5
     ax.plot(seen[learnt], margins[learnt], ".", markersize=3, color=COLOURS[0], label="learnt")

@@ -1,4 +1,4 @@
-"""Independent modes: on orthogonally separable data no push goes the wrong way (2.0) and classes never meet (2.1)."""
+"""Independent modes: on orthogonally separable data no push has the wrong sign (2.0) and classes do not interact (2.1)."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def pushed_sign(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _against(data: Dataset, network: TwoLayerReLU, loss: str, **more: Any) -> Trials:
-    """How far each w_j.x_i moves against the law, over the sum of the sizes of all single pushes."""
+    """The motion of each w_j.x_i against the law, over the sum of the sizes of the pushes of single points."""
     points, labels, weights = (np.asarray(v) for v in (data.points, data.labels, data.weights))
     z = np.asarray(network.z)
     motion = np.asarray(descent_gradient(data, network, loss).w) @ points.T
     against = np.maximum(-motion * pushed_sign(z, labels), 0)
-    # What rounding is measured by: the terms of the sum, were every point to push with its full residual.
+    # The unit of rounding: the sum of the sizes of the terms, as if every point pushed with its full residual.
     residual = np.abs(np.asarray(as_loss(loss).residual(data.labels * network(data.points))))
     lengths = np.linalg.norm(points, axis=-1)
     pushes = np.abs(z)[..., None] * ((weights * lengths * residual) @ np.ones(labels.size))[:, None, None] * lengths
@@ -100,7 +100,7 @@ def _pushed(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
 
 
 def _forbidden(ax: Any) -> None:
-    """The two quarters in which a neuron would be pushed the wrong way."""
+    """The two quadrants in which a neuron would be pushed the wrong way."""
     for low, high, y in ((-1.05, 0, (0, 1.05)), (0, 1.05, (-1.05, 0))):
         ax.fill_between([low, high], *y, color=SHADE, alpha=0.35, linewidth=0, zorder=0)
     ax.text(-0.98, 0.9, "the wrong way: nothing here", fontsize=style.text_size(8.5), va="top")
@@ -189,8 +189,8 @@ def _run(data: Dataset, network: TwoLayerReLU, loss: str, step_size: np.ndarray)
 
 
 def _together(data: Dataset, network: TwoLayerReLU, loss: str, **more: Any) -> tuple[Trials, np.ndarray, np.ndarray]:
-    """Each class trained beside the other one, and alone, by descent: the trials, the step sizes [b] and the logits with
-    both classes [b, 5, n]."""
+    """Each class trained together with the other one, and alone, by descent: the trials, the step sizes [b] and the logits
+    with both classes [b, 5, n]."""
     step_size = _step_sizes(data, network)
     together = _run(data, network, loss, step_size)
     law, unit = np.zeros(together.shape), np.zeros(together.shape)
@@ -210,7 +210,7 @@ def _together(data: Dataset, network: TwoLayerReLU, loss: str, **more: Any) -> t
 def _off_the_curves(
     geometry: Geometry, start: ExclusiveInit, network: TwoLayerReLU, loss: str, step_size: np.ndarray, together: np.ndarray
 ) -> np.ndarray:
-    """How far each class, trained beside the other one, is from the curve of one class that `theory` has for it: [b]."""
+    """The distance of each class, trained together with the other, from its curve by `theory`: [b]."""
     labels, gap = np.asarray(geometry.data.labels), np.zeros(len(together))
     steps = np.arange(0, _STEPS + 1, _STEPS // 4)
     for label, p, r in zip((1, -1), geometry.frequencies, geometry.norms, strict=True):
@@ -223,7 +223,7 @@ def _off_the_curves(
 
 
 def _largest_logit(network: TwoLayerReLU, data: Dataset) -> np.ndarray:
-    """sum_j |w_j| |z_j| times the largest norm, [b]: what rounding is measured by. One for networks of zeros."""
+    """sum_j |w_j| |z_j| times the largest norm, [b], the unit of rounding; 1 for networks of zeros."""
     size = np.sum(np.linalg.norm(np.asarray(network.w), axis=-1) * np.abs(np.asarray(network.z)), axis=-1)
     size = size * np.linalg.norm(np.asarray(data.points), axis=-1).max()
     return np.where(size > 0, size, 1)

@@ -29,7 +29,7 @@ _LABELS = np.array([1.0, -1.0])
 _STEPS = 60
 _LONG = 1500  # steps after which an oscillation has died out
 _SHOWN = 30  # steps in the figure
-_NEAR = 0.01  # so near the edge a deviation neither grows nor shrinks enough to tell
+_NEAR = 0.01  # relative distance from the edge below which a deviation neither grows nor shrinks enough
 
 
 # --- networks with a given logit and kappa, and these two numbers of any network ---------------------------------------
@@ -44,7 +44,7 @@ def _classes(rng: np.random.Generator, kind: str) -> Geometry:
 
 
 def _start(rng: np.random.Generator, geometry: Geometry, logit: np.ndarray, kappa: np.ndarray) -> ExclusiveInit:
-    """Neurons with |z| <= a of which both classes have some, with these logits and kappas [b, 2]."""
+    """Neurons with |z| <= a, at least one on each class, that give the classes these logits and kappas, [b, 2]."""
     home = np.where(np.arange(WIDTH) < rng.integers(1, WIDTH, (BATCH, 1)), 1.0, -1.0)
     size = np.hypot(logit, kappa)
     rise = (size + logit) / 2
@@ -178,9 +178,9 @@ def _noise(rng: np.random.Generator, kind: str) -> Trials:
 
 
 def _thrown(rng: np.random.Generator, kind: str, stays: bool = True) -> Trials:
-    """Squared loss, kappa from half the largest stable one to a third above it: the path, and where it ends.
+    """Squared loss, kappa from half the largest stable value to a third above it: the path, and its end.
 
-    Without `stays` logits start above their rest, and one neuron of class + has a read-out that is large beside a.
+    Without `stays`, logits start above their rest, and one neuron of class + has a read-out much larger than its a.
     """
     geometry = _classes(rng, kind)
     x = log_uniform(rng, 0.12, 0.45, BATCH)
@@ -241,8 +241,8 @@ def _at_the_edge(rng: np.random.Generator, of: str, kind: str) -> Trials:
     kappa = trained[:, 1, :, 0]
     grown = np.max(np.abs(trained[:, 0] - rest), axis=-1) > 4e-4
     edge = np.asarray(theory.edge_of_stability(geometry.frequencies, geometry.norms, loss, step_size[:, None]))
-    told = np.abs(np.hypot(kappa, rest) * own * slope - 1) > _NEAR
-    return found.raised(np.max(np.where(told & (grown != (kappa > edge)), np.inf, 0), axis=-1))
+    clear = np.abs(np.hypot(kappa, rest) * own * slope - 1) > _NEAR
+    return found.raised(np.max(np.where(clear & (grown != (kappa > edge)), np.inf, 0), axis=-1))
 
 
 _LEVELS = 4
@@ -279,7 +279,7 @@ def _flow(rng: np.random.Generator, kind: str) -> Trials:
     first = np.exp(logs[..., 0])
     law = np.asarray(theory.decayed_kappa(first[..., None], decay[:, None, None], times[:, None]))
     gaps = np.max(np.abs(np.exp(logs) - law) / first[..., None], axis=(-1, -2))
-    # When the extrapolated kappa is at kappa_c, between two records; a tenth of the time runs between them.
+    # The time at which the extrapolated kappa is kappa_c, interpolated between records a tenth of the time apart.
     threshold = np.log(theory.kappa_critical("cross-entropy"))
     rich = np.array([[np.interp(-threshold, -log, own) for log in each] for each, own in zip(logs, times, strict=True)])
     when = np.asarray(theory.lazy_to_rich_time(first, decay[:, None]))

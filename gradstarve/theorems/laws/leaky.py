@@ -1,4 +1,4 @@
-"""Leaky networks on antipodal classes: the law of any step (22.1), and where neurons end (22.2)."""
+"""Leaky networks on antipodal classes: the law of any step (22.1), and the fates of neurons (22.2)."""
 
 from __future__ import annotations
 
@@ -85,11 +85,12 @@ def _against_the_law(
 
 
 def _steps(rng: np.random.Generator, loss: str, by: str, slope: float) -> Trials:
-    """Any signs, half of them wrong, so that neurons change their side on the way."""
+    """Neurons of both signs, half of the wrong sign for their class, so that some change side during training."""
     geometry = two_rays(rng, -1.0)
     start = exclusive_start(rng, wrong_signs=0.5)
     if by == "sharpness-aware":
-        # Such steps are drawn to the origin, about which they swing for ever: no network comes near it here.
+        # Sharpness-aware steps are drawn to the origin and swing about it for ever, so no neuron starts near z = -a, which
+        # leads there.
         start = start.without_edge_cases()
         near = np.abs(start.a + start.zeta) < 0.3 * start.a
         start = ExclusiveInit(start.home, start.a, np.where(near, -1.3 * start.a, start.zeta))
@@ -100,7 +101,7 @@ def _steps(rng: np.random.Generator, loss: str, by: str, slope: float) -> Trials
 
 
 def _flow(rng: np.random.Generator, loss: str, slope: float) -> Trials:
-    """The same without a step: the two clocks against the integrator, whose gaps count by its own tolerance."""
+    """The flow: the two clocks against the integrator, with gaps in units of its own tolerance."""
     geometry = two_rays(rng, -1.0)
     start = exclusive_start(rng, wrong_signs=0.5)
     network = _leaky(start.network(rng, geometry), slope)
@@ -116,7 +117,7 @@ def _one_side(rng: np.random.Generator, slope: float = 0.1) -> Trials:
     start = exclusive_start(rng, low=0.05, high=0.3)
     side = np.where(np.arange(BATCH)[:, None] % 2 == 0, 1.0, -1.0)
     used = start.home != 0
-    # Half of them begin on the other side, with a read-out that takes them over.
+    # Half of them start on the other side, with a read-out that makes them change side.
     over = used & (rng.uniform(size=used.shape) < 0.5)
     zeta = np.where(over, -start.a * rng.uniform(1.2, 2, used.shape), np.abs(start.zeta))
     start = ExclusiveInit(np.where(used, np.where(over, -side, side), 0), start.a, zeta)
@@ -151,7 +152,7 @@ def _sides(rng: np.random.Generator, loss: str, slope: float) -> Trials:
     near = rng.uniform(size=a.shape) < 1 / 3
     z = np.where(near, -a * (1 + log_uniform(rng, 1e-3, 1e-1, a.shape) * rng.choice([-1, 1], a.shape)), z)
     network = TwoLayerReLU(a[..., None] * axes[0], z, slope)
-    # With the other class on top a step is up to twice as long.
+    # With the push of the other class in addition, a step is up to twice as long.
     run = train_descent(data, network, loss, step_size / 2, 2 * STEPS, 2 * STEPS)
     now, read_out = np.asarray(run.final.w) @ axes[0], np.asarray(run.final.z)
     settled = np.where(now * read_out > 0, np.sign(now), 0)

@@ -1,4 +1,4 @@
-"""Linearised networks (14.1 to 14.4): read-outs of random features, trained, against the laws of their kernel."""
+"""Linearised networks (14.1 to 14.4): trained read-outs of random features, against the laws of their kernel."""
 
 from __future__ import annotations
 
@@ -17,16 +17,26 @@ from gradstarve.theorems._entry import Hypothesis, Problem
 from gradstarve.theorems._figure import LawFigure, Marks, diagonal
 from gradstarve.theorems._register import Drop, Trials, compared, recorded, register
 from gradstarve.theorems._sampling import log_uniform, train, train_descent
-from gradstarve.theorems.laws.features import BY_LIMIT, COUNT, FRACTIONS, KINDS, LIMIT_TOLERANCE, PAIR, WHY_LIMIT, Problems
+from gradstarve.theorems.laws.features import (
+    BY_LIMIT,
+    COUNT,
+    FRACTIONS,
+    KINDS,
+    LIMIT_TOLERANCE,
+    PAIR,
+    WHY_LIMIT,
+    Problems,
+    moves_most,
+)
 
 _EQUAL = np.full((COUNT, KINDS), 1 / KINDS)  # a Dataset's loss is the mean: the summed one runs KINDS times as fast
 _STEPS = 1024
-_MOST = 300.0  # how many times the slowest direction of a problem is slower than its fastest
+_MOST = 300.0  # the largest ratio of the fastest to the slowest rate of a problem
 _REST_TOLERANCE = 1e-10
 _SLOPE_TOLERANCE = 1e-5
 _APART = 1e-3  # relative change of a strength
 _UNITS = 16  # neurons of the networks of two layers
-_SETTLED = 4  # problems of a batch whose end is that of features that share samples
+_SETTLED = 4  # problems of a batch that are compared with the settled features of section 10 too
 _WHY_REST = "accelerated descent has contracted to rounding, which weak features may enlarge up to 1e4 times; ten times that"
 _WHY_PATH = f"; on the way there {LIMIT_TOLERANCE:g}: {WHY_LIMIT}"
 _BY_REST = "simulate: accelerated descent on all weights until nothing moves"
@@ -47,13 +57,14 @@ FULL_RANK = Hypothesis("the Jacobian Phi has full row rank", _full_rank)
 
 
 def _read_outs(points: np.ndarray, start: np.ndarray, ridge: Any = 0.0, penalty: Any = 0.0) -> Problems:
-    """One problem a row: signed samples y_i x_i [b, n, d], first weights [b, d], ridge and penalty of the summed loss."""
+    """One problem per row: signed samples y_i x_i [b, n, d], initial weights [b, d], ridge and penalty of the summed
+    loss."""
     network = DeepReLU.paths(start[:, None], list(range(KINDS)), KINDS)
     return Problems(points, _EQUAL, np.full(COUNT, "cross-entropy"), network, ridge / KINDS, penalty)
 
 
 def _on_the_way(rng: np.random.Generator, points: np.ndarray, law: Any, ridge: Any = 0.0, penalty: Any = 0.0):
-    """How far margins trained from weights of zero are from `law`(K, i, times) before they come to rest, [b]."""
+    """The distance of margins trained from weights of zero from `law`(K, i, times), before they come to rest, [b]."""
     kernels = _symmetric(_kernels(points))
     pace = np.linalg.eigvalsh(kernels)[:, -1] * (0.25 + penalty) + ridge
     time = log_uniform(rng, 0.3, 10, COUNT) / pace
@@ -68,7 +79,7 @@ def _kernels(points: np.ndarray) -> np.ndarray:
 
 
 def _off_the_kernel(points: np.ndarray, weights: np.ndarray) -> float:
-    """How far what `theory.jacobian` says of a read-out is from its signed samples [n, d] and their products."""
+    """The distance of the results of `theory.jacobian` for a read-out from its signed samples [n, d] and their products."""
     labels = np.array([1.0, -1.0, 1.0])
     given = (_read_out, jnp.asarray(weights), jnp.asarray(labels[:, None] * points), labels)
     kernel, size = points @ points.T, np.abs(points @ points.T).max()
@@ -79,7 +90,7 @@ def _off_the_kernel(points: np.ndarray, weights: np.ndarray) -> float:
         (theory.jacobian.margin_kernel(*given), kernel),
         (theory.jacobian.cross_kernel(*given, *given[2:]), kernel),
         (theory.jacobian.kernel_product(*given)(np.eye(KINDS)), kernel),
-        (theory.jacobian.kernel_change(kernel, moved), 0.0),  # linear: nothing moves
+        (theory.jacobian.kernel_change(kernel, moved), 0.0),  # linear: the kernel is constant
     )
     return max(float(np.max(np.abs(np.asarray(found) - law))) for found, law in trial_record) / (1 + size)
 
@@ -89,7 +100,7 @@ def _read_out(weights: Any, x: Any) -> Any:
 
 
 def _two_layers(rng: np.random.Generator, width: int = _UNITS, count: int = 4) -> tuple[Dataset, TwoLayerReLU]:
-    """Three samples, and networks of two layers that are neither narrow nor so wide that they were linear."""
+    """Three samples, and networks of two layers of moderate width, which are not linear."""
     data = Dataset(rng.normal(size=(KINDS, KINDS)), np.array([1.0, -1.0, 1.0]))
     scale = width**-0.25
     w = rng.normal(size=(count, width, KINDS)) * scale / np.sqrt(KINDS)
@@ -121,19 +132,14 @@ def _apply(network: Any, x: Any) -> Any:
     return network(x)
 
 
-def _sample(trial: dict[str, Any]) -> int:
-    """The sample whose margin moves most; of a counterexample, that is furthest from its law."""
-    return int(np.argmax(np.abs(trial["off"]).max(0) if "off" in trial else np.ptp(trial["trained"], axis=0)))
-
-
 def _flow_marks(trial: dict[str, Any]) -> Marks:
-    return np.asarray(trial["times"]) / trial["times"][-1], np.asarray(trial["trained"])[:, _sample(trial)]
+    return np.asarray(trial["times"]) / trial["times"][-1], np.asarray(trial["trained"])[:, moves_most(trial)]
 
 
 def _flow_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     points = np.asarray(trial["points"])
     kernel, start = points @ points.T, points @ np.ravel(trial["layers"][0])
-    return np.asarray(theory.ntk.logistic_flow(kernel, x * trial["times"][-1] / KINDS, start))[:, _sample(trial)]
+    return np.asarray(theory.ntk.logistic_flow(kernel, x * trial["times"][-1] / KINDS, start))[:, moves_most(trial)]
 
 
 @register(
@@ -174,7 +180,7 @@ def logistic_flow(rng: np.random.Generator) -> Trials:
     return compared(trained, law, 1 + np.abs(law), numbers, group=group)
 
 
-# --- where training ends ---------------------------------------------------------------------------------------------
+# --- the end of training ---------------------------------------------------------------------------------------------
 
 
 @partial(jax.jit, static_argnums=0)
@@ -325,8 +331,8 @@ def ridge_optimum(rng: np.random.Generator) -> Trials:
     ),
 )
 def starvation_derivatives(rng: np.random.Generator, equal: bool = False) -> Trials:
-    """Features of any strength, from 1.3 times apart; the slope of every response, trained twice, with one strength a
-    thousandth up and down. With the first two strengths `equal` the kernel does not say which basis of theirs is meant."""
+    """Features of any strength, at least 1.3 times apart; the slope of every response, from two trainings with one strength
+    a thousandth up and down. With the first two strengths `equal` the kernel does not determine the basis of their span."""
     U, strengths, frames = _features(rng, 1.3)
     if equal:
         strengths[:, 1] = strengths[:, 0]
@@ -368,7 +374,7 @@ def _settled_marks(trial: dict[str, Any]) -> Marks:
 
 
 def _settled_margin(penalty: np.ndarray) -> np.ndarray:
-    """m of sigmoid(-m) = penalty m, read off a table of penalty = sigmoid(-m)/m."""
+    """The m with sigmoid(-m) = penalty m, from a table of penalty = sigmoid(-m)/m."""
     m = np.geomspace(1e-3, 30, 4000)[::-1]
     return np.interp(penalty, 1 / (1 + np.exp(m)) / m, m)
 
@@ -412,7 +418,7 @@ def spectral_decoupling(rng: np.random.Generator) -> Trials:
     flow = theory.ntk.spectral_decoupling_flow
     before = _on_the_way(rng, points, lambda K, i, t: flow(K, penalty[i], t), penalty=penalty)
     for i in range(_SETTLED):
-        # Features that share samples settle as well, and there is one place for margins to settle at.
+        # Features that share samples settle too, and all margins settle at the same value.
         loss = SpectralDecoupling("cross-entropy", penalty[i])
         law[i] = theory.settled_features(PAIR, _EQUAL[0], loss) @ PAIR.T
     numbers = _instances(points, {"trained": trained, "law": law, "penalty": penalty})

@@ -1,27 +1,27 @@
-"""What the end of a hinge flow has to do with the maximum margin of each class, and what not (compare 13.1).
+"""The end of a hinge flow and the maximum margin of each class: what they share, and how they differ (compare 13.1).
 
 Let mu be the maximum margin of the points of one class through the origin and alpha_i its multipliers: v / mu =
 sum alpha_i x_i and sum alpha_i = 1/mu^2. If all margins of class + are at least 1,
 
     1/mu^2 <= sum_i alpha_i m_i <= sum_{j: z_j > 0} z_j sum_i alpha_i (w_j.x_i)_+ <= sum_{j: z_j > 0} z_j |w_j| / mu,
 
-because leaving out some of the points, which are at acute angles, makes |sum alpha_i x_i| no larger. So no network that
-has learnt a class has less *path norm* sum |z_j| |w_j| over the neurons of its sign than 1/mu. Exclusive neurons of the
+because leaving out some of the points, which are at acute angles, makes |sum alpha_i x_i| no larger. So a network that
+has learnt a class has a *path norm* sum |z_j| |w_j| over the neurons of its sign of at least 1/mu. Exclusive neurons of the
 right sign move within the cone of their class: w_j(T) - w_j(0) = sum_i lambda_ji x_i with lambda_ji = q_i times the integral
 of |z_j| g_i.
 
 From a start that vanishes all neurons of a class first turn to c = sum q_i x_i and grow along it as one, until the first
-point is learnt; then they go on along what the others pull. For a class along one direction, v, this ends at the maximum
-margin and at the least path norm, 1/mu: sum |z_j| w_j.v is 1/mu at the end of any start, and each neuron keeps what it holds
-off v, so that the path norm is above it by less than sum |z_j| |off_j|^2 / (2 w_j.v). For two points x_1, learnt first, and
-x_2 it ends at
+point is learnt; then they move along the pull of the others. For a class along one direction, v, this ends at the maximum
+margin and at the least path norm, 1/mu: sum |z_j| w_j.v is 1/mu at the end of any start, and each neuron keeps its part
+off_j across v, so that the path norm exceeds 1/mu by less than sum |z_j| |off_j|^2 / (2 w_j.v). For two points x_1, learnt
+first, and x_2 the flow ends at
 
     w = s c/|c| + (a - a_0) x_2/|x_2|,   z = (a^2 - D)^1/2,   a^2 = (D + (D^2 + 4/|x_2|^2)^1/2) / 2,
 
-with s^2 = |c| / (c.x_1), a_0 = s c.x_2 / (|c| |x_2|) and D = a_0^2 - s^2. Point 1 is then beyond a margin of 1 and yet part
-of w: this is not the maximum margin, however small the start.
+with s^2 = |c| / (c.x_1), a_0 = s c.x_2 / (|c| |x_2|) and D = a_0^2 - s^2. Point 1 then has a margin above 1 and yet
+contributes to w: this is not the maximum margin, however small the start.
 
-Before it stands the last direction of neurons under cross-entropy (13.1).
+Also here: the limit direction of neurons under cross-entropy (13.1).
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ from gradstarve.theorems.laws.hinge import AT_LAST, HINGE_LOSS, followed
 from gradstarve.theorems.laws.independence import exclusive_networks
 from gradstarve.theorems.laws.modes import invariant
 
-# The last direction: every surviving neuron turns to the maximum-margin direction of its own class (13.1).
+# The limit direction: every surviving neuron turns to the maximum-margin direction of its class (13.1).
 
 _ANGLE_TOLERANCE = 0.5
 _CLOSE = 0.02
 
 
 def _clear_cut(rng: np.random.Generator, wide: bool) -> Dataset:
-    """Cone data whose supports have shown themselves by t = 1e20; `wide`, so that a class has two of them.
+    """Cone data whose support is visible by t = 1e20; with `wide`, a class has two support points.
 
-    A point at 1.02 margins pulls until then; and two supports at a small angle are told apart as late.
+    A point at 1.02 margins pulls until then, and two support points at a small angle separate as late.
     """
     while True:
         data = cone_data(rng, rng.uniform(0.4, 0.7), norms=(0.8, 1.25)) if wide else cone_data(rng)
@@ -84,10 +84,11 @@ def _is_clear(points: np.ndarray) -> bool:
 
 
 def _turning(data: Dataset, network: TwoLayerReLU, loss: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(1 - cos to the limit of its class, smallest margin of its class): [b, records, h] each; who survives: [b, h].
+    """(1 - cos to the limit of its class, smallest margin of its class): [b, records, h] each; which neurons survive: [b,
+    h].
 
-    Survivors are active on all points of one class and none of the other at all records, with its sign, and have
-    outgrown their start: |w|^2 - z^2, which never changes (1.3), is within 5 % of z^2.
+    Survivors are active on all points of one class and none of the other at all records, with its sign, and are large
+    compared with their start: |w|^2 - z^2, which is constant (1.3), is within 5 % of z^2.
     """
     points, labels = np.asarray(data.points), np.asarray(data.labels)
     run, _ = train_late(data, network, loss, 15 / float(np.max(np.linalg.norm(points, axis=-1))))
@@ -110,10 +111,10 @@ def _turning(data: Dataset, network: TwoLayerReLU, loss: str) -> tuple[np.ndarra
 
 
 def _growth(gap: np.ndarray, reached: np.ndarray, mine: np.ndarray) -> np.ndarray:
-    """By how much (1 - cos) times the margin grew from the first record to the last, for the neuron of a class that is
-    farthest off: [b]. (While a class turns, one that was by chance ahead may fall behind.) `mine`: [b, h].
+    """The growth of (1 - cos) times the margin from the first record to the last, for the neuron of a class that is
+    farthest off: [b]. (While a class turns, a neuron that is ahead by chance may fall behind.) `mine`: [b, h].
 
-    Relative to where it was, plus `_CLOSE` for those that were there by chance and have yet to find their own constant.
+    Relative to the first value, plus `_CLOSE` for neurons that are close to the limit by chance at first.
     """
     product = np.max(np.where(mine[:, None], gap * reached, 0), axis=-1)
     return np.maximum((product[:, -1] - product[:, 0]) / (product[:, 0] + _CLOSE), 0)
@@ -133,7 +134,7 @@ def _seeing_both(rng: np.random.Generator) -> Trials:
     first = np.asarray(kept.w)[:, 1:, 0]
     gap = 1 - first @ limit / np.linalg.norm(first, axis=-1)
     margin = (np.asarray(run.recorded)[:, 1:] * labels)[..., labels == 1].min(-1)
-    # At the end that of the first record or less, the law says; a unit as in `_growth`.
+    # By the law the product at the end is at most that of the first record; the unit is that of `_growth`.
     before, after = (gap[:, k] * margin[:, k] for k in (0, -1))
     return compared(
         after,
@@ -217,7 +218,7 @@ GROUPS = ("one direction", "two points")
 
 
 def end_of_small_start(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
-    """(w [d], z) of the one neuron that a class of two points [2, d] ends with, from a start that vanishes."""
+    """(w [d], z) of the single neuron at the end of training on a class of two points [2, d], from a vanishing start."""
     pull = weights @ points
     unit = pull / np.linalg.norm(pull)
     reach = points @ unit
@@ -240,13 +241,13 @@ def _path_norm(network: TwoLayerReLU, label: float) -> np.ndarray:
 
 
 def _of_class(network: TwoLayerReLU, label: float) -> np.ndarray:
-    """sum |z_j| w_j over the neurons of one sign: what the points of their class are multiplied with, [b, d]."""
+    """sum |z_j| w_j over the neurons of one sign, the linear function on the points of their class, [b, d]."""
     w, z = np.asarray(network.w), np.asarray(network.z)
     return np.einsum("bh,bhd->bd", np.where(np.sign(z) == label, np.abs(z), 0), w)
 
 
 def _off_the_cone(points: np.ndarray, before: TwoLayerReLU, after: TwoLayerReLU, label: float) -> np.ndarray:
-    """How far w_j(T) - w_j(0) is from every sum of points with weights >= 0, beside its length; the worst neuron, [b]."""
+    """The distance of w_j(T) - w_j(0) from the cone of the points, over its length; the worst neuron, [b]."""
     from scipy.optimize import nnls
 
     moved, z = np.asarray(after.w) - np.asarray(before.w), np.asarray(after.z)
@@ -260,8 +261,8 @@ def _off_the_cone(points: np.ndarray, before: TwoLayerReLU, after: TwoLayerReLU,
 def _relations(
     data: Dataset, before: TwoLayerReLU, after: TwoLayerReLU, group: str, small: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How far the end is from what is claimed, [b], and of each class the path norm times mu at the start and, less 1, at
-    the end, [b, 2, 2]; 0 for a class without a neuron. `small` [b]: whose start vanishes."""
+    """The distance of the end from the claim, [b], and for each class the path norm times mu at the start and, minus 1, at
+    the end, [b, 2, 2]; 0 for a class without a neuron. `small` [b]: which starts vanish."""
     points, labels, weights = (np.asarray(leaf) for leaf in (data.points, data.labels, data.weights))
     sizes = np.asarray(after.z) ** 2 + np.sum(np.asarray(after.w) ** 2, axis=-1)
     drift = [invariant(np.asarray(net.w), np.asarray(net.z)) for net in (before, after)]
@@ -288,12 +289,13 @@ def _relations(
 
 
 def _drawn(rng: np.random.Generator, group: str) -> tuple[Dataset, TwoLayerReLU, np.ndarray]:
-    """Exclusive neurons of the right sign on both classes, every second start `SMALL`, [b], the others from there to 1."""
+    """Exclusive neurons of the right sign on both classes; every second start has the scale `SMALL`, the others one up
+    to 1; and which starts are small, [b]."""
     data = two_rays(rng, rng.uniform(-0.95, 0)).data if group == GROUPS[0] else cone_data(rng)
     network = exclusive_networks(rng, data)
     margin = np.max(np.asarray(network(data.points)) * np.asarray(data.labels), axis=-1)
     small = np.arange(BATCH) % 2 == 1
-    # The largest start has margins of at most 1.
+    # No margin is above 1 at the start.
     scale = np.where(small, SMALL, log_uniform(rng, SMALL, 1, BATCH)) / np.sqrt(np.maximum(margin, 1))
     return data, TwoLayerReLU(network.w * scale[:, None, None], network.z * scale[:, None]), small
 
@@ -332,13 +334,13 @@ def _several_points(rng: np.random.Generator) -> Trials:
 
 
 def _beyond_the_least(data: Dataset, network: TwoLayerReLU, excess: np.ndarray, **more: Any) -> Trials:
-    """Networks by how much the path norm of class + is above the least one."""
+    """Trials whose gap is the excess of the path norm of class + over the least one."""
     texts: dict[str, Any] = {"quantity": "the path norm of class +, in units of the least,", "when": "at the end"}
     return compared(1 + excess, 1, 1.0, recorded(data, "hinge", network), judge=np.positive, **texts, **more)
 
 
 def _of_order_one(rng: np.random.Generator) -> Trials:
-    """A start of order one: what a neuron held off its class at the start it keeps."""
+    """A start of order one: each neuron keeps its initial part across its class."""
     data = two_rays(rng, rng.uniform(-0.95, 0)).data
     network = exclusive_networks(rng, data)
     points = np.asarray(data.points)[np.asarray(data.labels) > 0]
@@ -365,7 +367,7 @@ def _obtuse(rng: np.random.Generator) -> Trials:
     final = _ended(data, network)
     least = 1 / float(theory.max_margin_direction(np.asarray(data.points)[:2]).margin)
     margin = float(np.asarray(final(data.points))[0, :2].min())
-    # A class that is not learnt says nothing.
+    # A class that is not learnt is no counterexample.
     norm = min(_path_norm(final, 1.0)[0], least) if margin > 1 - 1e-9 else least
     rest = f"by the law it is 1/mu at least, as the class is learnt, with margins of {margin:.3g}"
     texts: dict[str, Any] = {"quantity": "the path norm of class +", "when": "at the end", "rest": rest}
@@ -373,7 +375,7 @@ def _obtuse(rng: np.random.Generator) -> Trials:
 
 
 def draw_margin(outcome: Outcome, ax: Any) -> None:
-    """By how much the path norm of every class is above the least one at the end, over what it was at the start."""
+    """The excess of the path norm of every class over the least one at the end, against the path norm at the start."""
     start, excess, kind = outcome.extra["points"].T
     for value, (name, colour) in enumerate(zip(GROUPS, COLOURS, strict=False)):
         mine = kind == value

@@ -1,6 +1,6 @@
-"""One mode: the hyperbolic clock (3.1)-(3.5), the neurons that leave (3.10), and what the curve depends on (3.11).
+"""One mode: the hyperbolic clock (3.1)-(3.5), the neurons that leave (3.10), and the parameters of the curve (3.11).
 
-Below it: the elementary closed forms (3.6)-(3.8), and balance (1.3).
+Also here: the elementary closed forms (3.6)-(3.8), and balance (1.3).
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ from gradstarve.theorems._sampling import (
     two_rays,
 )
 
-# Four records, as everywhere, so that the simulator is compiled once for all entries.
+# Four records, as in the other entries, so that the simulator is compiled once for all of them.
 FRACTIONS = np.array([0.1, 0.3, 0.6, 1.0])
 
 
 def flow_times(rng: np.random.Generator, geometry: Geometry, low: float = 3.0, high: float = 40.0) -> np.ndarray:
-    """Four times that end at 2 p r t between `low` and `high`, with p r the geometric mean of the two classes'."""
+    """Four times that end at 2 p r t between `low` and `high`, with p r the geometric mean over the two classes."""
     return FRACTIONS * log_uniform(rng, low, high) / geometry.pace
 
 
 def against_solve(
     rng: Any, geometry: Geometry, start: ExclusiveInit, loss: Any, group: str = "", times: Any = None
 ) -> Trials:
-    """Train one batch by the flow and compare it with `theory.solve`; the group is the loss, if not told."""
+    """Train one batch by the flow and compare it with `theory.solve`; the group is the loss by default."""
     network = start.network(rng, geometry)
     times = flow_times(rng, geometry) if times is None else times
     run, lost = train_flow(geometry.data, network, loss, times)
@@ -83,7 +83,7 @@ def logit_of_plus(
 
 
 def two_directions(rng: np.random.Generator, loss: Any = "cross-entropy") -> Trials:
-    """Two points of class +, 80 degrees apart, taken for one at their mean."""
+    """Two points of class +, 80 degrees apart, treated as one point at their mean."""
     geometry = two_rays(rng, -1.0)
     plus, r = geometry.axes[0], geometry.norms[0]
     side = rng.normal(size=plus.shape)
@@ -102,7 +102,7 @@ def two_directions(rng: np.random.Generator, loss: Any = "cross-entropy") -> Tri
 
 
 def _joined_by_leavers(rng: np.random.Generator) -> Trials:
-    """Antipodal classes, whose leavers do not die but join the other class, against the law of each class by itself."""
+    """Antipodal classes, where neurons that leave join the other class, against the law of each class by itself."""
     geometry = two_rays(rng, -1.0)
     start = exclusive_start(rng, wrong_signs=0.5, low=0.1, high=0.5).without_edge_cases()
     network = start.network(rng, geometry)
@@ -181,7 +181,7 @@ def deaths(rng: np.random.Generator, loss: str) -> Trials:
 def invariants(norm: Any, a: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(kappa, theta_0) of a mode (3.3): kappa = r sqrt(M+ M-)/2, theta_0 = log(M+/M-)/2. a, z: [*batch, h]."""
     grown, decayed = np.sum((a + z) ** 2, axis=-1), np.sum((a - z) ** 2, axis=-1)
-    with np.errstate(divide="ignore"):  # exact balance is at theta_0 = inf
+    with np.errstate(divide="ignore"):  # exact balance means theta_0 = inf
         return norm * np.sqrt(grown * decayed) / 2, np.log(grown / decayed) / 2
 
 
@@ -201,7 +201,7 @@ def _neurons(rng: np.random.Generator, grown: np.ndarray, decayed: np.ndarray) -
 
 
 def _class_curve(rng: Any, geometry: Geometry, start: ExclusiveInit, loss: str, tau: np.ndarray) -> tuple[Any, Any, Any]:
-    """u of class + at 2 p r t = tau [4], its network, and which runs were given up."""
+    """u of class + at 2 p r t = tau [4], its network, and which runs could not be followed."""
     network = start.network(rng, geometry)
     run, lost = train_flow(geometry.data, network, loss, tau / geometry.rates[0])
     return np.asarray(run.recorded)[..., 0], network, lost
@@ -210,7 +210,7 @@ def _class_curve(rng: Any, geometry: Geometry, start: ExclusiveInit, loss: str, 
 def _universal(loss: str, norm: Any, start: ExclusiveInit, tau: np.ndarray) -> np.ndarray:
     """U(tau, kappa, theta_0) of (3.11) for the kappa and theta_0 of these neurons: [b, 4].
 
-    As the curve of the simplest class that has them, one neuron with p = 1/2 and r = 1, whose time is tau.
+    From the simplest class that has them, one neuron with p = 1/2 and r = 1, whose time is tau.
     """
     kappa, theta = invariants(norm, *start.mode(1))
     grown, decayed = np.sqrt(2 * kappa) * np.exp(theta / 2), np.sqrt(2 * kappa) * np.exp(-theta / 2)
@@ -220,7 +220,7 @@ def _universal(loss: str, norm: Any, start: ExclusiveInit, tau: np.ndarray) -> n
 
 
 def _pair(trial: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Both problems of a pair, each with what was trained of it."""
+    """Both problems of a pair, each with its trained values."""
     return {f"{which} class of a pair": {**trial, "trained": trial[which]["logits"]} for which in ("first", "second")}
 
 
@@ -277,7 +277,7 @@ def universality(rng: np.random.Generator, loss: str, stretch: float = 1.0, low:
     """
     first, second = two_rays(rng, -1.0), two_rays(rng, 0.0)
     scale = np.sqrt(WIDTH) * log_uniform(rng, low, 1.5, BATCH)
-    # Unequal on both sides: theta_0 from -1.4, far from learnt, to 5, all but balanced.
+    # theta_0 from -1.4, far from learnt, to 5, nearly balanced.
     grown, decayed = scale, scale * np.exp(-rng.uniform(-0.7, 2.5, BATCH) * np.where(np.arange(BATCH) % 4, 1, 2))
     if as_loss(loss).pulls_back:  # a margin of at most r (M_+ - M_-)/4 < 1
         shrink = 2 / np.sqrt(np.maximum(first.norms[0] * grown**2, 4) * (1 + 1e-9))
@@ -307,11 +307,11 @@ def universality(rng: np.random.Generator, loss: str, stretch: float = 1.0, low:
 
 
 def hinge_time(rate: float, norm: float, a: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """When the margin reaches 1 under hinge loss (3.6), 0 if it starts there: a, z [b, h], rate = 2 p r -> [b]."""
+    """The time, [b], at which the margin reaches 1 with hinge loss (3.6), 0 if it starts there; a, z [b, h], rate 2 p r."""
     kappa, theta = invariants(norm, a, z)
     u0 = norm * np.sum(a * z, axis=-1)
     balanced = np.log(1 / np.maximum(u0, 1e-300))
-    with np.errstate(divide="ignore", invalid="ignore"):  # inf - inf where kappa = 0, which is not taken
+    with np.errstate(divide="ignore", invalid="ignore"):  # inf - inf where kappa = 0, a value that np.where discards
         return np.maximum(np.where(kappa > 0, np.arcsinh(1 / kappa) - theta, balanced), 0) / rate
 
 
@@ -319,7 +319,7 @@ def hinge_logit(rate: float, norm: float, a: np.ndarray, z: np.ndarray, t: np.nd
     """u(t) under hinge loss (3.6): kappa sinh(theta_0 + 2 p r t) until it is 1; balanced u0 exp(2 p r t). [b, t.size]."""
     kappa, theta = (v[:, None] for v in invariants(norm, a, z))
     u0 = norm * np.sum(a * z, axis=-1)[:, None]
-    with np.errstate(over="ignore", invalid="ignore"):  # 0 times inf where kappa = 0, and past the margin: not taken
+    with np.errstate(over="ignore", invalid="ignore"):  # np.where discards 0 times inf at kappa = 0, and values past 1
         rising = np.where(kappa > 0, kappa * np.sinh(theta + rate * t), u0 * np.exp(rate * t))
     return np.where(u0 >= 1, u0, np.where(t >= hinge_time(rate, norm, a, z)[:, None], 1, rising))
 
@@ -339,7 +339,7 @@ def squared_logit(u0: np.ndarray, tau: np.ndarray) -> np.ndarray:
     return 1 / (1 + (1 / u0 - 1) * np.exp(-tau))
 
 
-# What a formula says: (the quantity, the law, what was trained, the unit of their difference), [b, times] each.
+# A comparison with a formula: (the quantity, the law, the trained value, the unit of their difference), [b, times] each.
 _Sides = tuple[str, np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -365,7 +365,7 @@ def _each_class(
         there = np.any(a, axis=-1)
         first = int(np.flatnonzero(np.asarray(geometry.data.labels) == label)[0])
         u = label * np.asarray(run.recorded)[..., first]
-        # A class without neurons gets those of another network, so that no formula sees zeros; it does not count.
+        # A class without neurons gets those of another network, so that no formula has zeros as input; it does not count.
         some = int(np.argmax(there))
         a, zeta, u = (np.where(there[:, None], v, v[some]) for v in (a, zeta, u))
         sides = compare(u, geometry.rates[c], geometry.norms[c], geometry.frequencies[c], a, zeta, times)
@@ -432,7 +432,7 @@ def _cross_entropy_sides(u, rate, norm, frequency, a, zeta, times) -> list[_Side
     law = np.asarray(special.clock_integral("cross-entropy", u0, u, kappa))
     balanced = (kappa == 0) & (u0 > 0)
     printed = cross_entropy_tau(np.where(balanced, u0, 1.0), np.where(balanced, u, 1.0))
-    # An error in the time of g(u) times itself in the clock's angle: time is long where the clock is slow.
+    # An error in time is multiplied by g(u), which makes it an error in the clock's angle.
     slow = 1 + np.exp(u)
     return [("the time 2 p r t", law, tau, slow), ("the time 2 p r t", np.where(balanced, printed, tau), tau, slow)]
 
@@ -458,7 +458,7 @@ def _first(key: Any) -> np.random.Generator:
 
 
 def _with_leavers(numbers: dict[str, Any], shown: Any = np.asarray) -> tuple[Any, Any, Any, Any]:
-    """The class with most neurons that leave, and the formula of all its first neurons."""
+    """The class with the most neurons that leave, and the formula of all its initial neurons."""
     runs = [run for run in (read_run(numbers, label) for label in (1, -1)) if run is not None]
     run = max(runs, key=lambda one: int(np.sum(one.neurons()[1] < -one.neurons()[0])))
     a, zeta = (v[None] for v in run.neurons())
@@ -474,7 +474,7 @@ def _with_leavers(numbers: dict[str, Any], shown: Any = np.asarray) -> tuple[Any
 
 
 def _as_if_balanced(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any] | None:
-    """A class off balance under exponential loss, and the formula of balanced neurons with its first logit."""
+    """A class off balance under exponential loss, and the formula of balanced neurons with its initial logit."""
     run = read_run(numbers)
     if run is None:
         return None
@@ -510,7 +510,7 @@ _HYPOTHESES = (SEPARABLE, ONE_RAY, EXCLUSIVE, STAYING)
     figure=of_solution(MARGIN, without=_with_leavers),
 )
 def hinge(rng: np.random.Generator, cosine: float) -> Trials:
-    """The printed formula against the trained curve, and against what `theory.solve_mode` says of the stopping time."""
+    """The printed formula against the trained curve, and against the stopping time of `theory.solve_mode`."""
     return _each_class(rng, "hinge", cosine, _staying, _hinge_sides_and_end)
 
 
@@ -594,7 +594,7 @@ def _lengths(before: TwoLayerReLU, after: TwoLayerReLU) -> dict[str, np.ndarray]
 
 
 def _drift(before: TwoLayerReLU, after: TwoLayerReLU) -> np.ndarray:
-    """The largest change of the invariant in units of the neurons' squared weights, per network [b]."""
+    """The largest change of the invariant in units of the squared weights of the neurons, for each network [b]."""
     (w0, z0), (w1, z1) = ((np.asarray(net.w), np.asarray(net.z)) for net in (before, after))
     size = np.sum(w0**2, -1) + z0**2 + np.sum(w1**2, -1) + z1**2
     change = np.abs(invariant(w1, z1) - invariant(w0, z0))
@@ -602,7 +602,7 @@ def _drift(before: TwoLayerReLU, after: TwoLayerReLU) -> np.ndarray:
 
 
 def _by_descent(rng: np.random.Generator) -> Trials:
-    """Descent with a finite step, which moves |w|^2 - z^2 by step_size^2 (|dw|^2 - dz^2) a step."""
+    """Descent with a finite step, which changes |w|^2 - z^2 by step_size^2 (|dw|^2 - dz^2) per step."""
     data = cone_data(rng)
     network = TwoLayerReLU(*networks(rng, low=0.3))
     step_size, steps = 0.1, 100
@@ -614,14 +614,14 @@ def _by_descent(rng: np.random.Generator) -> Trials:
 
 
 def _hyperbola(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
-    """|w| over |z| with the first |w|^2 - z^2."""
+    """|w| over |z| with the initial |w|^2 - z^2."""
     kept = trial["first_layer"][0] ** 2 - trial["read_out"][0] ** 2
     return np.sqrt(np.where(x**2 + kept >= 0, x**2 + kept, np.nan))
 
 
 def _drifted(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     """The neuron that descent with a finite step moves most."""
-    # As many networks as in a batch, for which descent is compiled already.
+    # As many networks as in a batch, so that the compiled program is used again.
     problem = Problem.read({**numbers, **{name: np.stack([numbers[name]] * BATCH) for name in ("w", "z")}})
     steps = numbers["steps"]
     assert problem is not None
@@ -656,7 +656,7 @@ def _drifted(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     ),
 )
 def balance(rng: np.random.Generator, loss: str, separable: bool) -> Trials:
-    """Flow of full networks on cones and on arbitrary data; no neuron is asked to be exclusive or of the right sign."""
+    """Flow of full networks on cones and on arbitrary data, with neurons of any activity and sign."""
     data = cone_data(rng) if separable else any_data(rng)
     network = TwoLayerReLU(*networks(rng))
     r = float(np.linalg.norm(np.asarray(data.points), axis=-1).mean())

@@ -1,4 +1,4 @@
-"""Losses made of another loss (18.1)-(18.3): any residual is a clock, by the flow and by descent."""
+"""Losses built on another loss (18.1)-(18.3): any residual is a clock, in the flow and in descent."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _times_below_one(start: ExclusiveInit, geometry: Geometry) -> np.ndarray:
     figure=of_solution(),
 )
 def modified_loss(rng: np.random.Generator, change: str, of: str, by: str, kind: str) -> Trials:
-    """A loss of random numbers made of another one, on antipodal, orthogonal and obtuse classes; neurons that stay."""
+    """A loss with random numbers built on another one, on antipodal, orthogonal and obtuse classes; neurons that stay."""
     geometry = two_rays(rng, {"antipodal": -1.0, "orthogonal": 0.0, "obtuse": rng.uniform(-0.95, -0.05)}[kind])
     loss, margin = _drawn(rng, change, of)
     slides = by == "flow" and change == "flipped labels" and of == "hinge"

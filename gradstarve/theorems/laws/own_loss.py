@@ -1,4 +1,4 @@
-"""A loss of the user's own (3.5): the flow of a smoothed hinge, whose residual has no closed form in the library."""
+"""A user's loss (3.5): the flow of a smoothed hinge, whose residual has no closed form in the library."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gradstarve.theorems.laws.modes import TWO_DIRECTIONS, against_solve, two_di
 
 
 class SmoothHinge(Loss):
-    """g = 1 below the margin 1 - width, from there on a line down to 0 at the margin 1, and 0 above."""
+    """g = 1 below the margin 1 - width, then a line down to 0 at the margin 1, and 0 above."""
 
     width: Any
     rest: ClassVar[Any] = 1.0
 
     @property
     def kinks(self) -> Any:
-        """Where g' jumps."""
+        """The margins at which g' jumps."""
         return (1 - self.width, 1.0)
 
     def value(self, margin):

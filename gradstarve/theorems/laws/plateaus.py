@@ -1,4 +1,4 @@
-"""From saddle to saddle (16.5): when the plateaus of a hinge flow from tiny weights end."""
+"""From saddle to saddle (16.5): the ends of the plateaus of a hinge flow from tiny weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _problem(rng: np.random.Generator, kind: str, count: int = _NETWORKS) -> tup
     weights = rng.uniform(0.3, 1, _POINTS)
     data = Dataset(points, rng.choice([-1.0, 1.0], _POINTS), weights / weights.sum())
     w, z = rng.normal(size=(count, _WIDTH, _POINTS)), rng.normal(size=(count, _WIDTH))
-    # z^2 - |w|^2 stays: only the first read-out may change its sign, where (16.4) could have no answer.
+    # z^2 - |w|^2 is constant: only the first read-out may change its sign, so that (16.4) determines most neurons.
     z[:, 1:] = np.sign(z[:, 1:]) * np.sqrt(z[:, 1:] ** 2 + np.sum(w[:, 1:] ** 2, axis=-1))
     return data, w, z
 
@@ -47,7 +47,7 @@ def _push(data: Dataset) -> float:
 
 
 def _exits(data: Dataset, w: np.ndarray, z: np.ndarray, scale: float) -> list[tuple[np.ndarray, np.ndarray] | None]:
-    """For each network the exits of its plateaus and their residuals, None where it cannot be followed to its rest."""
+    """For each network the exits of its plateaus and their residuals, None if it cannot be followed to its rest."""
     run = sampling.train_exact(data, TwoLayerReLU(scale * w, scale * z), [_LONG * np.log(1 / scale) / _push(data)])
     found = []
     for b in range(len(z)):
@@ -57,7 +57,8 @@ def _exits(data: Dataset, w: np.ndarray, z: np.ndarray, scale: float) -> list[tu
 
 
 def _rates(runs: tuple) -> np.ndarray | None:
-    """What exits gain for each factor e of the scale, [2, plateaus] between three scales; None where they do not agree."""
+    """The delay of exits per factor e of the scale, [2, plateaus] between three scales; None if the plateaus do not
+    match."""
     if any(run is None for run in runs) or len({len(run[0]) for run in runs}) > 1:
         return None
     found = np.diff(np.stack([run[0] for run in runs]), axis=0) / np.diff(np.log(1 / np.array(_SCALES)))[:, None]
@@ -65,8 +66,8 @@ def _rates(runs: tuple) -> np.ndarray | None:
 
 
 def _followed(rng: np.random.Generator, kind: str) -> tuple[Dataset, np.ndarray, np.ndarray, list]:
-    """A data set with networks that are followed to their rest: the data, w, z, and of each network what its exits gain for
-    each factor e of the scale, and their residuals. Data on which there are too few of them are drawn anew."""
+    """A data set with networks that can be followed to their rest: the data, w, z, and for each network the delay of its
+    exits per factor e of the scale, and their residuals. Data with too few such networks are drawn anew."""
     for _ in range(_DRAWS):
         data, w, z = _problem(rng, kind, _CANDIDATES)
         first = _exits(data, w, z, _SCALES[0])
@@ -84,12 +85,12 @@ def _followed(rng: np.random.Generator, kind: str) -> tuple[Dataset, np.ndarray,
 
 
 def _seen(exits: np.ndarray, count: int) -> np.ndarray:
-    """The exits by law, or, where runs see another `count` of them, the first of each that runs cannot tell apart."""
+    """The exits by law; if runs have another `count` of them, exits that runs cannot separate are merged."""
     return exits if len(exits) == count else exits[np.diff(exits, prepend=-np.inf) > _TOGETHER]
 
 
 def _law(data: Dataset, network: TwoLayerReLU, residual: Any = None) -> theory.PlateauExits | None:
-    """None for a network that the flow does not determine (16.4)."""
+    """The exits by law; None for a network that the flow does not determine (16.4)."""
     try:
         return theory.plateau_exits(data, network, residual)
     except HypothesisError:

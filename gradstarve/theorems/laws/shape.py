@@ -1,6 +1,6 @@
 """The shape of the error curve: its inflections (5.1), the transition from rich to lazy (5.2), the plateau (5.3).
 
-Below it: speed and tails (6.1)-(6.3).
+Also here: speed and tails (6.1)-(6.3).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _derivatives(data: Dataset, network: TwoLayerReLU, loss: str):
 
 
 def bend(loss: str, u: np.ndarray, kappa: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """e''/(e' u') of (5.1), and the sum of the sizes of its terms, against which it is measured."""
+    """e''/(e' u') of (5.1), and the sum of the sizes of its terms, the unit of its gap."""
     odds = 1 - 2 / (1 + np.exp(-u))
     inner = LOG_SLOPES[loss](u)
     steep = u / (kappa**2 + u**2)
@@ -79,8 +79,8 @@ def bend(loss: str, u: np.ndarray, kappa: np.ndarray) -> tuple[np.ndarray, np.nd
 def _trained(
     rng: Any, loss: str, wrong_signs: float = 0.0
 ) -> tuple[Geometry, TwoLayerReLU, np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
-    """A batch trained for a while: (geometry, first networks, kappa of class + at the start, times, lost, (u, whether u
-    moves, e''/(e' u')) at the end)."""
+    """A batch trained to the last of `times`: (geometry, initial networks, kappa of class + at the start, times, lost, (u,
+    whether u moves, e''/(e' u')) at the end)."""
     geometry = two_rays(rng, 0.0)
     start = exclusive_start(rng, wrong_signs, low=1e-2, wrong_sign_learners=0.3)
     start = ExclusiveInit(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
@@ -91,7 +91,7 @@ def _trained(
     times = FRACTIONS * log_uniform(rng, 0.5, 8) / geometry.rates[0]
     run, lost = train_flow(geometry.data, network, loss, times)
     u, speed, second = _curvature(geometry, run.final, loss)  # pyright: ignore[reportArgumentType]
-    # A hinge margin that is reached stands still, and next to its target the squared loss has lost its digits.
+    # A reached hinge margin is constant, and next to its target the squared loss has no accurate digits left.
     moving = (speed != 0) & ~lost
     if as_loss(loss).pulls_back:
         moving &= u < as_loss(loss).rest - 1e-3
@@ -106,20 +106,20 @@ def _one_neuron(geometry: Geometry, kappa: np.ndarray, u: np.ndarray) -> TwoLaye
     steep = np.hypot(kappa, u)
     grown, decayed = np.sqrt(2 * (steep + u) / norm), np.sqrt(2 * np.maximum(steep - u, 0) / norm)
     w, z = np.zeros((u.size, WIDTH, axis.size)), np.zeros((u.size, WIDTH))
-    # Off the edge of the other class, on which rounding would decide whether the neuron sees it.
+    # w.x of the other class is clearly below 0; at 0, rounding would decide whether the neuron is active on it.
     w[:, 0], z[:, 0] = ((grown + decayed) / 2)[:, None] * (axis - other), (grown - decayed) / 2
     return TwoLayerReLU(w, z)
 
 
 def _misplaced(geometry: Geometry, loss: str, kappa: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """1 where e'' of a network of that kappa does not change sign within 0.1 % of a claimed place, else 0: [b]."""
-    single = np.isinf(upper) & (not as_loss(loss).stops)  # of a balanced curve: the upper one of the two
+    """1 if e'' of a network of this kappa does not change sign within 0.1 % of a predicted inflection, else 0: [b]."""
+    single = np.isinf(upper) & (not as_loss(loss).stops)  # a balanced curve has the upper inflection alone
     lower, upper = np.where(single, np.inf, lower), np.where(single, lower, upper)
-    with np.errstate(invalid="ignore"):  # neither of them: inf - inf
+    with np.errstate(invalid="ignore"):  # inf - inf if there is no inflection
         apart = ~(upper - lower < 0.05)
     wrong = np.zeros(kappa.shape, bool)
     for place, into in ((lower, 1), (upper, -1)):
-        # Far below kappa a logit is a difference of weights that rounding decides.
+        # A logit far below kappa is a difference of squares of weights that rounding destroys.
         there = (place > 1e-10 * kappa) & (place > 0) & (place < 0.99) & apart
         u = np.where(there, place, 0.5)
         before, after = (_curvature(geometry, _one_neuron(geometry, kappa, u * f), loss)[2] for f in (0.999, 1.001))
@@ -128,7 +128,7 @@ def _misplaced(geometry: Geometry, loss: str, kappa: np.ndarray, lower: np.ndarr
 
 
 def _some_leave(rng: np.random.Generator) -> Trials:
-    """Some neurons leave on the way, and the kappa of the start is not that of those that are left."""
+    """Some neurons leave during training, and the kappa of the start is not that of the remaining neurons."""
     geometry, network, kappa, times, _, (u, moving, found) = _trained(rng, "cross-entropy", wrong_signs=0.5)
     law, size = bend("cross-entropy", u, kappa)
     each = {"trained": found, "law": law, "logit": u}
@@ -141,7 +141,7 @@ _TALL = 2.0  # of the figure
 
 
 def _bent_elsewhere(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
-    """The curvature of a class from which neurons left, as far as the figure shows it."""
+    """The curvature of a class that neurons left, within the limits of the figure."""
     found, law = np.clip([numbers["trained"], numbers["law"]], -_TALL, _TALL)
     return [numbers["logit"]], [found], [numbers["logit"]] * 2, [found, law]
 
@@ -186,7 +186,7 @@ def inflections(rng: np.random.Generator, loss: str) -> Trials:
     found = np.where(moving, found, 0)
     gaps = np.where(moving, np.abs(found - law) / size, 0)
     lower, upper = np.asarray(theory.error_inflections(kappa, loss)).T
-    # For u >= 0: concave up to the only one of a balanced curve, and between the two of any other.
+    # For u >= 0: concave up to the only inflection of a balanced curve, and between the two of any other curve.
     if as_loss(loss).stops:
         inside = (u > 0) & (u < upper) & (kappa**2 < 2)
     else:
@@ -200,21 +200,21 @@ def inflections(rng: np.random.Generator, loss: str) -> Trials:
 
 
 _PLACES = 64
-# Where two inflections turn into none, about, in plain numbers: those of the law are what is tried. The steps on both
-# sides are relative; from 0.15 % on the two inflections are further apart than the places at which e'' is taken.
+# Approximate kappa_c in plain numbers, independent of the law. The steps on both sides are relative; from 0.15 % on the two
+# inflections are further apart than the places at which e'' is computed.
 _ABOUT = {"cross-entropy": 0.5852, "exponential": 0.4195, "squared": 0.3314}
 _NEAR = np.concatenate([sign * np.geomspace(0.0016, 0.06, BATCH // 4) for sign in (-1, 1)])
 
 
 def _bends(geometry: Geometry, loss: str, kappa: np.ndarray, low: float, high: float) -> np.ndarray:
-    """How often e'' changes sign between the logits `low` and `high`, seen at `_PLACES` of them: [b]."""
+    """The number of sign changes of e'' between the logits `low` and `high`, at `_PLACES` logits: [b]."""
     starts = (_one_neuron(geometry, kappa, np.full(kappa.size, u)) for u in np.linspace(low, high, _PLACES))
     second = np.stack([_curvature(geometry, network, loss)[2] for network in starts], axis=-1)
     return np.sum(second[:, 1:] * second[:, :-1] < 0, axis=-1)
 
 
 def _two_bends(rng: np.random.Generator, loss: str, kappa: tuple[float, float], low: float, high: float) -> Trials:
-    """Networks of a kappa between the two of `kappa`, whose number of inflections is to be the 2 below kappa_c."""
+    """Networks with kappa between the two numbers `kappa`; the law below kappa_c gives 2 inflections."""
     geometry = two_rays(rng, 0.0)
     values = rng.uniform(*kappa, BATCH)
     found = _bends(geometry, loss, values, low, high)
@@ -254,11 +254,11 @@ def _miscounted(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     rounds=tuple({"loss": loss} for loss in SMOOTH),
     drops=(
         Drop(
-            # A curve of hinge loss has one inflection at u = 0 and one above.
+            # With hinge loss a curve has one inflection at u = 0 and one above it.
             "a loss that does not stop at a margin (hinge loss instead)",
             lambda rng: _two_bends(rng, "hinge", (0.45, 0.55), 1e-3, 0.99),
         ),
-        # A curve from below meets a third inflection.
+        # A curve that starts below u = 0 has a third inflection.
         Drop("u >= 0 (a start at u = -2 instead)", lambda rng: _two_bends(rng, "cross-entropy", (0.2, 0.5), -2.0, 2.0)),
     ),
     figure=LawFigure(
@@ -338,7 +338,7 @@ def _plateau_missed(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
 def plateau(rng: np.random.Generator, loss: str, unbalance: float = 0.0) -> Trials:
     """Balanced neurons of any number at logits of 1e-10 to 1e-8, followed through the plateau.
 
-    `unbalance` makes first weights larger and read-outs as much smaller, at the same first logit.
+    `unbalance` enlarges first-layer weights and shrinks read-outs by the same factor, at the same initial logit.
     """
     geometry = two_rays(rng, 0.0)
     norm, p = geometry.norms[0], geometry.frequencies[0]
@@ -350,7 +350,7 @@ def plateau(rng: np.random.Generator, loss: str, unbalance: float = 0.0) -> Tria
     u = np.asarray(run.recorded)[..., 0]
     # On the plateau u grows like e^(2 p r g(0) t): half of the way up, on the logarithmic scale, at half of the time.
     halfway = np.abs(u[:, 1] / np.sqrt(start) - 1)
-    # At its end the error leaves 1/2 for good: a logit between 0.3 and the margin, whatever the start was.
+    # At the end of the plateau the error has left 1/2: the logit is between 0.3 and the margin 1, whatever the start was.
     arrived = np.maximum(0.3 - u[:, 3], u[:, 3] - 1 - FLOW_TOLERANCE)
 
     def numbers(i: int) -> dict[str, Any]:
@@ -367,13 +367,13 @@ def plateau(rng: np.random.Generator, loss: str, unbalance: float = 0.0) -> Tria
 
 
 def _some_leave_late(rng: np.random.Generator) -> Trials:
-    """Some neurons leave the class on the way, which the invariants of the start do not contain."""
+    """Some neurons leave the class during training, so that the invariants of the start no longer hold."""
     geometry = two_rays(rng, 0.0)
     start = exclusive_start(rng, wrong_signs=0.5, low=0.2, high=1.0).without_edge_cases()
-    # Next to the border they leave late, after the error that is asked for.
+    # Neurons next to the border would leave late, after the error that is compared, so they are moved away from it.
     start = ExclusiveInit(np.abs(start.home), start.a, np.where(start.zeta < -start.a, 1.5, 1) * start.zeta)
     network = start.network(rng, geometry)
-    # By the clock of class + itself, however rare and short it is beside the other one.
+    # Times in units of the clock of class +, however rare or short this class is beside the other.
     times = flow_times(rng, geometry, 10.0, 20.0) * geometry.pace / geometry.rates[0]
     run, lost = train_flow(geometry.data, network, "cross-entropy", times)
     u, norm = np.asarray(run.recorded)[:, -1, 0], geometry.norms[0]
@@ -389,7 +389,7 @@ def _some_leave_late(rng: np.random.Generator) -> Trials:
 
 
 def _left_late(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
-    """One error at the last time of a run, and when the law of all first neurons has it."""
+    """One error at the last time of a run, and the time at which the law of all initial neurons reaches it."""
     p, r = _class_of(numbers)
     return [2 * p * r * numbers["times"][-1]], [numbers["error"]], [2 * p * r * numbers["law"]], [numbers["error"]]
 
@@ -419,7 +419,7 @@ def _left_late(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     ),
 )
 def confidence(rng: np.random.Generator) -> Trials:
-    """The errors that training reached at four times, and when the law says they are reached."""
+    """The errors that training reached at four times, against the times by law of these errors."""
     geometry = two_rays(rng, 0.0)
     start = exclusive_start(rng, wrong_sign_learners=0.3)
     start = ExclusiveInit(np.abs(start.home), start.a, start.zeta)  # class + alone: every trial has its curve
@@ -430,13 +430,13 @@ def confidence(rng: np.random.Generator) -> Trials:
     norm, rate = geometry.norms[0], geometry.rates[0]
     a, zeta = start.mode(1)
     kappa, u0 = invariants(norm, a, zeta)[0][:, None], norm * np.sum(a * zeta, axis=-1)[:, None]
-    # An error is known to 1e-16, next to 1/2 and to 1 too.
+    # Errors have an absolute accuracy of 1e-16, also those near 1/2 and near 1.
     clear = (u > u0) & (u > -5) & (np.hypot(kappa, u) > 1e-6) & ~lost[:, None]
     error = 1 / (1 + np.exp(np.where(clear, u, u0 + 0.1)))
     law = np.asarray(theory.time_to_confidence(geometry.frequencies[0], norm, u0, "cross-entropy", error, kappa=kappa))
-    # In units of the clock's angle: time is long where the clock is slow.
+    # The unit is that of the clock's angle, because a small change of the error takes long where the clock is slow.
     gaps = np.where(clear, np.abs(law - times) * rate * error, 0)
-    # And the logit of that error is the one that was trained to, in the same units.
+    # The logit of each error must be the trained logit, in the same unit.
     there = np.asarray(theory.confident_logit(error))
     gaps = np.max(np.maximum(gaps, np.where(clear, np.abs(there - u) / np.hypot(kappa, u), 0)), axis=-1)
     numbers = recorded(geometry.data, "cross-entropy", network, {"trained": u, "law": law}, times=times)
@@ -452,7 +452,7 @@ def _of_logit(rng: np.random.Generator, geometry: Geometry, start: float, unbala
 
 
 def _both_losses(trial: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What was trained with each loss, over the time that hinge loss takes."""
+    """The trained margins of each loss, with time in units of that of hinge loss."""
     seen, found = trial["by_the_law"], {}
     for name, last in (("hinge", 1.02), ("cross-entropy", 1.0)):
         of = name.replace("-", "_")
@@ -514,11 +514,11 @@ def hinge_advantage(rng: np.random.Generator, unbalance: float = 0.0) -> Trials:
     hinge = np.log(1 / u0) / rate
     ratio = float(theory.hinge_advantage(u0))
     entropy = ratio * hinge
-    # The curves themselves, at u = 1.
+    # The laws of the two curves, at u = 1.
     mode = Mode(geometry.frequencies[0], norm, *start.mode(1))
     first, second = (np.asarray(theory.solve_mode(mode, loss).time_to_logit(1.0)) for loss in ("hinge", "cross-entropy"))
     curves = np.maximum(np.abs(first / hinge - 1), np.abs(second / first / ratio - 1))
-    # Hinge right before it stops, and after; cross-entropy as it passes 1, where u' = 2 p r u / (1 + e^u).
+    # Training: hinge loss just before and after it stops; cross-entropy where u passes 1, with u' = 2 p r u / (1 + e^u).
     run, lost = train_flow(geometry.data, network, "hinge", hinge * np.array([0.5, 0.9, 0.98, 1.02]))
     stopped = np.asarray(run.recorded)[..., 0]
     run, also_lost = train_flow(geometry.data, network, "cross-entropy", entropy * np.array([0.5, 0.9, 0.98, 1.0]))
@@ -540,7 +540,7 @@ def hinge_advantage(rng: np.random.Generator, unbalance: float = 0.0) -> Trials:
 
 _DEPTHS = (2, 1, 3, 5)
 _TAIL_TOLERANCE = 0.5
-_LATE = 20.0  # the logits from which on a run counts
+_LATE = 20.0  # the tail is compared above this logit
 
 
 def far_network(rng: np.random.Generator, geometry: Geometry, layers: int) -> Any:
@@ -548,7 +548,7 @@ def far_network(rng: np.random.Generator, geometry: Geometry, layers: int) -> An
     plus, minus = geometry.axes
     if layers == 2:
         start = exclusive_start(rng, wrong_sign_learners=0.3, low=0.03)
-        # kappa^2 / (2 log(1/e)) is one of the next terms: no kappa above 1.
+        # No kappa is above 1, because kappa^2 / (2 log(1/e)) is one of the next terms.
         shrink = 1 / np.sqrt(np.maximum(start.scale(geometry), 1))[:, None]
         return ExclusiveInit(np.abs(start.home), start.a * shrink, start.zeta * shrink).network(rng, geometry)
     weights = log_uniform(rng, 0.3, 1.2, (BATCH, layers)) / geometry.norms[0] ** (1 / layers)
@@ -565,10 +565,10 @@ def _next_order(geometry: Geometry, network: Any, layers: int) -> tuple[np.ndarr
 
 
 def _of_large_kappa(rng: np.random.Generator) -> Trials:
-    """The next terms, kappa^2/(2 log(1/e)) among them, are not small yet."""
+    """Networks with a large kappa, for which the next terms, such as kappa^2/(2 log(1/e)), are not small yet."""
     geometry = two_rays(rng, 0.0)
     network = far_network(rng, geometry, 2)
-    # kappa grows with the square of the weights; where it is next to 0 they would have to be large.
+    # kappa grows with the square of the weights; a kappa near 0 would need a factor that is too large.
     kappa = invariants(geometry.norms[0], np.asarray(network.w) @ geometry.axes[0], np.asarray(network.z))[0]
     factor = np.sqrt(16 / np.maximum(kappa, 0.16))[:, None]
     network = TwoLayerReLU(factor[..., None] * np.asarray(network.w), factor * np.asarray(network.z))

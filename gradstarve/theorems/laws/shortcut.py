@@ -1,4 +1,4 @@
-"""A shortcut that contradicts the label on a minority (20.1)-(20.5): curves, their ends, and when margin control helps."""
+"""A shortcut that contradicts the label on a minority (20.1)-(20.5): curves, limits, and when margin control helps."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def _agreement(problems: Problems) -> np.ndarray:
 
 
 def law_of(problems: Problems, loss: Any, scales: np.ndarray, time: Any = 1.0) -> Any:
-    """The `Shortcut` of these problems [b], whose unit of time is `time` [b]: it is taken up by the norms."""
+    """The `Shortcut` of these problems [b], with `time` [b] as unit of time, which multiplies the squared norms."""
     unit = np.sqrt(np.broadcast_to(time, COUNT) * problems.weights[:, :2].sum(-1))
     core, side = scales[:, 0] * unit, scales[:, 1] * unit
     return theory.shortcut(_agreement(problems), loss, core=core[:, None], shortcut=side[:, None])
 
 
 def _scales(rng: np.random.Generator, low: float, high: float) -> np.ndarray:
-    """r_c from 0.7 to 1.4, and r_s that times a number from `low` to `high`: [b, 3]."""
+    """r_c from 0.7 to 1.4, and r_s = r_c times a number from `low` to `high`: [b, 3]."""
     core = log_uniform(rng, 0.7, 1.4, COUNT)
     ratio = log_uniform(rng, low, high, COUNT) if high > low else np.full(COUNT, low)
     return np.stack([core, core * ratio, np.ones(COUNT)], axis=-1)
@@ -77,7 +77,7 @@ def _parted(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _leaning(problems: Problems, scales: np.ndarray, cosine: float) -> Problems:
-    """The shortcut turned towards the core up to that cosine."""
+    """The shortcut rotated towards the core, with this `cosine`."""
     core, side = ((problems.points[:, 0] + sign * problems.points[:, 1]) / 2 for sign in (1, -1))
     turned = np.sqrt(1 - cosine**2) * side + cosine * core * (scales[:, 1] / scales[:, 0])[:, None]
     points = problems.points.copy()
@@ -95,7 +95,7 @@ def _kinds(trial: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _curve(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
-    """(20.1) or (20.2) for one problem; the sum of the two weights is taken up by the norms."""
+    """(20.1) or (20.2) for one problem; the sum of the two weights multiplies the squared norms."""
     (first, second), weights = np.asarray(trial["points"])[:2], np.asarray(trial["weights"])
     unit = np.sqrt(weights[:2].sum())
     core, side = (unit**2 * float(v @ v) / 4 for v in (first + second, first - second))
@@ -182,7 +182,7 @@ _END = np.array([1e3, 1e11, 1e12])
 
 
 def draw_ends(outcome: Outcome, ax: Any) -> None:
-    """v_s at the end over p: cross-entropy on one curve whatever the norms, hinge below 1 by the ratio of the norms."""
+    """v_s at the end over p: cross-entropy on one curve for all norms, hinge loss by the ratio of the norms."""
     p = np.linspace(0.55, 0.95, 100)
     ax.plot(p, np.log(p / (1 - p)) / 2, color=COLOURS[0], label="cross-entropy, law: log(p/(1−p))/2")
     for colour, ratio in zip(COLOURS[1:], (0.4, 0.8), strict=False):
@@ -225,7 +225,7 @@ def draw_ends(outcome: Outcome, ax: Any) -> None:
 )
 def ends(rng: np.random.Generator, loss: str, cosine: float = 0.0) -> Trials:
     """Read-outs from zero, to t = 1e12: hinge with r_s below r_c, cross-entropy with r_s above."""
-    # With the hinge loss no margin slides while r_s <= r_c; cross-entropy gets to its end as t^-(r_s/r_c)^2.
+    # With the hinge loss no margin slides while r_s <= r_c; cross-entropy approaches its limit as t^-(r_s/r_c)^2.
     hinge = loss == "hinge"
     weights, scales = _weights(rng), _scales(rng, 0.3, 0.99) if hinge else _scales(rng, 1.0, 2.0)
     problems = one_layer(rng, weights, np.full(COUNT, loss), SIGNED, scales=scales)
@@ -242,7 +242,7 @@ def ends(rng: np.random.Generator, loss: str, cosine: float = 0.0) -> Trials:
     return compared(v, law, 1.0, numbers, lost, group=loss, extra=extra, **texts)
 
 
-_STEP, _STEPS, _EVERY, _EACH = 0.1, 10_000, 10, 8  # of the problems one in eight has its law looked at
+_STEP, _STEPS, _EVERY, _EACH = 0.1, 10_000, 10, 8  # one problem in eight is compared with its law
 
 
 def _rest(types: np.ndarray, weights: np.ndarray, loss: Any) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Where a neuron slides along the edge of a point: never on orthogonally separable data (2.0), and by which force on other
-data (16.3).
+"""Neurons that slide along the edge of a point: never on orthogonally separable data (2.0), and the force on other data
+(16.3).
 
-Above: the motion of neurons on both sides of every event of a hinge flow; below: paths along edges, retraced.
+First the motion of neurons on both sides of every event of a hinge flow, then retraced paths along edges.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from gradstarve.theorems.laws.independence import SIGN_TOLERANCE, pushed_sign
 
 
 def _leading(moment: Moment, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Before the event and after it, how w_j.x_i moves in the direction of (2.0), beside all that points could push:
-    [h, n] each; negative is against it."""
+    """Before the event and after it, the motion of w_j.x_i in the direction of (2.0), relative to the sum of all pushes:
+    [h, n] each; negative is against (2.0)."""
     x, y, q = (np.asarray(leaf, float) for leaf in (data.points, data.labels, data.weights))
     lengths = np.linalg.norm(x, axis=-1)
     reach = np.abs(moment.z)[:, None] * float(q @ lengths) * lengths
@@ -44,8 +44,8 @@ def _leading(moment: Moment, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _against(moments: list[Moment], data: Dataset) -> tuple[float, list[list[float]]]:
-    """How far anything moves against (2.0) on either side of any event, 1 where an edge is passed the other way; and for
-    every edge passed how fast it is approached, how fast it is left, and whether the neuron wakes."""
+    """The largest motion against (2.0) on either side of any event, 1 if an edge is crossed in the wrong direction; and for
+    every crossed edge the speed of approach, the speed after it, and whether the neuron becomes active."""
     worst, passed = 0.0, []
     for moment in moments:
         sides = _leading(moment, data)
@@ -60,8 +60,8 @@ def _against(moments: list[Moment], data: Dataset) -> tuple[float, list[list[flo
 
 
 def _slides(data: Dataset, network: TwoLayerReLU) -> list[tuple[float, int, Moment, float, float, str]]:
-    """The networks that an edge holds: how surely, the network, the event, the speeds to the edge on the side where the
-    neuron arrives and away from it on the other, and the event in words."""
+    """The networks with a neuron held on an edge: the certainty, the network, the event, the speeds to the edge on the side
+    of arrival and away from it on the other side, and the event in words."""
     r = float(np.linalg.norm(np.asarray(data.points), axis=-1).max())
     run, found = train_exact(data, network, np.arange(1, RECORDS + 1) / (4 * r)), []
     for b in map(int, np.flatnonzero((run.events.kind == Kind.SLIDES).any(-1))):
@@ -82,7 +82,7 @@ def _acute(rng: np.random.Generator) -> Trials:
     """Classes at 60 degrees. The event where an edge slides, and the motion beside it."""
     for _ in range(10):
         data = cone_data(rng, opening=0.1, angle=np.pi / 3)
-        # Small ones, and for a short time: before margins are at 1 and slide.
+        # Small networks, for a short time: before margins reach 1 and slide.
         network = TwoLayerReLU(*networks(rng, low=0.05, high=0.1))
         found = _slides(data, network)
         if found:
@@ -103,7 +103,7 @@ def _acute(rng: np.random.Generator) -> Trials:
 
 
 def draw_passages(outcome: Outcome, ax: Any) -> None:
-    """How fast every edge is approached, and how fast it is left."""
+    """The speed of approach to every edge, and the speed after it."""
     before, after, wakes = outcome.extra["passed"].T
     for value, name, colour in ((1.0, "a neuron wakes", COLOURS[0]), (0.0, "a neuron falls asleep", COLOURS[1])):
         mine = wakes == value
@@ -141,7 +141,7 @@ def no_sliding_edges(rng: np.random.Generator) -> Trials:
     data, network, _ = draw_problem(rng)
     run = train_exact(data, network, AT_LAST)
     each = [_against(retraced(data, network, run.events, b).moments, data) for b in range(BATCH)]
-    gaps = np.where(followed(run), [gap for gap, _ in each], np.inf)  # whoever is not followed to the end may slide
+    gaps = np.where(followed(run), [gap for gap, _ in each], np.inf)  # a network not followed to the end may slide
     passed = np.reshape([edge for _, edges in each for edge in edges], (-1, 3))
     return Trials(gaps, recorded(data, "hinge", network, {"against_the_law": gaps}), group="hinge", extra={"passed": passed})
 
@@ -162,7 +162,7 @@ def _by_steps(rng: np.random.Generator) -> Trials:
 
 
 def _spans(run: Any, b: int, end: float) -> list[tuple[int, int, float, float]]:
-    """When network b slides along edges: neuron, point, from, to."""
+    """The spans on which network b slides along edges: neuron, point, from, to."""
     began: dict[tuple[int, int], float] = {}
     found = []
     rows = (leaf[b][: run.events.count[b]].tolist() for leaf in run.events[:4])
@@ -233,7 +233,7 @@ def _draw_slides(outcome: Outcome, ax: Any) -> None:
     figure=_draw_slides,
 )
 def sliding_edges(rng: np.random.Generator) -> Trials:
-    """Networks on data of any kind along their events; one trial is one network. Networks whose way is open are left out."""
+    """Networks on data of any kind along their events; one trial is one network. Undetermined networks are left out."""
     data, network, r = any_problem(rng)
     end = 10 / r
     run = hinge.exact_records(data, network, end * np.arange(1, RECORDS + 1) / RECORDS)

@@ -30,12 +30,12 @@ def _problem(rng: np.random.Generator, classes: int, bend: float = 0.0) -> tuple
 
 
 def _apart(outputs: np.ndarray) -> np.ndarray:
-    """The output of the own class minus each of the outputs [..., n, K], one point a class."""
+    """The output of the true class minus each of the outputs [..., n, K], one point per class."""
     return np.diagonal(outputs, axis1=-2, axis2=-1)[..., None] - outputs
 
 
 def _against(data: ClassDataset, network: Any, times: np.ndarray, law: Any) -> Trials:
-    """Train and compare the gaps of all pairs of classes with those of `law`, one for all others."""
+    """Train, and compare the gaps of all pairs of classes with those of `law`, the same for all other classes."""
     run, lost = train_flow(data, network, "cross-entropy", times)
     trained, law = np.asarray(run.recorded), np.moveaxis(np.asarray(law.gap(times)), 1, 2)  # law: [b, records, K]
     numbers = recorded(data, "cross-entropy", network, {"law": law, "trained": trained}, times=times)
@@ -55,7 +55,7 @@ def _against(data: ClassDataset, network: Any, times: np.ndarray, law: Any) -> T
 
 
 def _pair(trial: dict[str, Any]) -> tuple[int, int]:
-    """The class of a trial, and the other one, whose gap moves most; of a counterexample, that is furthest from its law."""
+    """The two classes of a trial whose gap moves most; for a counterexample, whose gap is furthest from its law."""
     gaps = _apart(np.asarray(trial["trained"]))
     size = np.abs(gaps - np.asarray(trial["told"])[..., None]).max(0) if "told" in trial else np.ptp(gaps, axis=0)
     np.fill_diagonal(size, -1)
@@ -85,7 +85,7 @@ def _law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
         return np.interp(x, (np.exp(u) - np.exp(start) + (K - 1) * (u - start)) / K, u)
     a = np.maximum(np.asarray(trial["w"]) @ point / r, 0)
     vote = (np.eye(K)[own] - 1 / K) / np.sqrt(1 - 1 / K)
-    size = np.sqrt(1 - 1 / K)  # of r over r_K: the time of the clock is 2 p r_K t
+    size = np.sqrt(1 - 1 / K)  # r / r_K: the time of the clock is 2 p r_K t
     votes = np.where(a > 0, np.asarray(trial["z"]) @ vote, 0)
     return mode_curve(lambda u: 1 / (1 + np.exp(u) / (K - 1)), r / size, a, votes, x / size)
 
@@ -127,7 +127,7 @@ def _figure(pace: str) -> LawFigure:
     figure=_figure("frequency × norm² × t  (p r² t)"),
 )
 def softmax(rng: np.random.Generator, classes: int, bend: float = 0.0) -> Trials:
-    """K read-outs trained on K classes of different norms and weights, from 0 and from level gaps of either sign."""
+    """K read-outs trained on K classes of different norms and weights, from 0 and from equal gaps of either sign."""
     data, frame, norms = _problem(rng, classes, bend)
     p = np.asarray(data.weights)
     start = rng.normal(size=(BATCH, classes)) * log_uniform(rng, 0.03, 1, (BATCH, 1))
@@ -167,17 +167,17 @@ def softmax(rng: np.random.Generator, classes: int, bend: float = 0.0) -> Trials
     figure=_figure("2 × frequency × norm × t  (2 p r t)"),
 )
 def softmax_clock(rng: np.random.Generator, classes: int, astray: float = 0.0) -> Trials:
-    """Two neurons a class, a third of which vote against it at first, on all classes at once; votes off the class's own by
-    `astray`."""
+    """All classes at once, with two neurons each, some of which vote against their class at first; `astray`: the size of
+    random votes beside that for the own class."""
     data, frame, norms = _problem(rng, classes)
     p = np.asarray(data.weights)
     scale = log_uniform(rng, 0.05, 1.5, (BATCH, 1, 1))
     a = scale * np.abs(rng.normal(size=(BATCH, classes, _NEURONS)))
-    # Some vote against their class at the start, and leave it if by more than a.
+    # Neurons with zeta < 0 vote against their class at the start, and those with zeta < -a leave it.
     zeta = scale * rng.normal(size=a.shape)
     zeta[0] = a[0]
     votes = (np.eye(classes) - 1 / classes) / np.sqrt(1 - 1 / classes)
-    # Along the input of its class and away from all others, so that no rounding makes it see them.
+    # Every w points along the input of its class and away from all others, so that no rounding makes the neuron see them.
     away = scale[..., None] * np.abs(rng.normal(size=(BATCH, classes, _NEURONS, classes))) * (np.eye(classes)[:, None] - 1)
     w = np.einsum("bcjk,kd->bcjd", a[..., None] * np.eye(classes)[:, None] + away, frame)
     z = zeta[..., None] * votes[:, None] + astray * scale[..., None] * rng.normal(size=(*zeta.shape, classes))

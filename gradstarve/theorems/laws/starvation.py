@@ -1,6 +1,6 @@
 """Gradient starvation with one layer: the pair in closed form (10.2), the freeze (10.3), the two bounds (10.4).
 
-Below it: any depth (10.5), and neurons that see both features (10.7).
+Also here: any depth (10.5), and neurons active on both features (10.7).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def distance(found: Any, law: Any) -> np.ndarray:
 
 
 def beside_its_bound(problems: Problems, logits: np.ndarray, bound: np.ndarray, times: np.ndarray, most: bool) -> Trials:
-    """v_2 of the problems beside a `bound`, the most that it can be beside v_1 or the least: bound, times [b, records]."""
+    """v_2 of the problems against a `bound` given v_1, an upper one (`most`) or a lower one: bound, times [b, records]."""
     v1, v2 = split(logits)
     texts: dict[str, Any] = {"quantity": "v_2", "setting": lambda i: f"q = {problems.ratio[i]:.3g}"}
     texts["when"] = lambda i, k: f"at t = {times[i, k]:.4g}, where v_1 = {v1[i, k]:.4g},"
@@ -65,7 +65,7 @@ def beside_its_bound(problems: Problems, logits: np.ndarray, bound: np.ndarray, 
 
 
 def most_of_rare(problems: Problems, v1: np.ndarray, depth: int = 1, start: Any = 0.0) -> np.ndarray:
-    """The most that v_2 can be beside v_1, [b, records]."""
+    """The upper bound of v_2 given v_1, [b, records]."""
     first, second = (np.broadcast_to(start, (v1.shape[0], 3))[:, k, None] for k in (0, 1))
     return np.asarray(pair_law.upper_bound(v1, problems.ratio[:, None], first, second, depth))
 
@@ -76,7 +76,7 @@ def another_pair(rng: np.random.Generator, loss: str, low: float, high: float, c
 
 
 def _with(problems: Problems, loss: str, cosine: float, rest: str = "") -> Any:
-    """What a counterexample says of the problem before its quote."""
+    """The description of the problem in a counterexample, before its quote."""
     what = f"a cosine of {cosine} between the features" if cosine else loss
     return lambda i: f"with {what} and q = {problems.ratio[i]:.3g}{rest}"
 
@@ -85,7 +85,7 @@ def _with(problems: Problems, loss: str, cosine: float, rest: str = "") -> Any:
 
 
 def _another_pair(rng: np.random.Generator, loss: str = "exponential", cosine: float = 0.0) -> Trials:
-    """Another loss, or features that are not orthogonal, beside the law of the exponential loss."""
+    """Another loss, or features that are not orthogonal, against the law of the exponential loss."""
     problems = another_pair(rng, loss, 0.1, 10.0, cosine)
     logits, _, _ = problems.flow()
     law = np.stack([np.asarray(side) for side in law_of(problems, "exponential").features(TIMES)], axis=1)
@@ -157,7 +157,7 @@ def frozen_at(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _goes_on(rng: np.random.Generator, loss: str = "hinge", cosine: float = 0.0) -> Trials:
-    """Another loss, or features that are not orthogonal: feature 2 goes on after the time of (10.3)."""
+    """Another loss, or features that are not orthogonal: feature 2 grows after the time of (10.3)."""
     problems = another_pair(rng, loss, 0.3, 3.0, cosine)
     logits, _, _ = problems.flow()
     _, value = frozen_at(problems.weights)
@@ -209,7 +209,7 @@ def freeze(rng: np.random.Generator) -> Trials:
     (time, value), (frequent, rare) = frozen_at(problems.weights), split(logits)
     line = np.minimum(TIMES / time[:, None], 1) * value[:, None]
     gaps = np.max(np.abs(rare - line) / (frequent + rare), axis=-1)
-    # The law for any start has to agree, and to contain that feature 1 goes on to its margin.
+    # The law for any start has to agree, and to include the growth of feature 1 to its margin.
     pair = law_of(problems, "hinge")
     gaps = np.maximum(gaps, distance(split(logits), pair.features(TIMES)))
     for ours, theirs in zip(pair.freeze, (time, value), strict=True):
@@ -233,15 +233,15 @@ def climb(before: Any, after: Any, depth: int) -> np.ndarray:
 
 
 def outside(problems: Problems, logits: np.ndarray, both_sides: np.ndarray, depth: int = 1, start: Any = 0.0) -> np.ndarray:
-    """How far v_2 leaves its bounds beside the trained v_1, over v_1 + v_2, at the worst record: [b].
+    """The distance of v_2 outside of its bounds given the trained v_1, over v_1 + v_2, at the worst record: [b].
 
-    `start`: v_k(0), [b, 3] or a number. Where `both_sides` [b] (cross-entropy and the exponential loss) the lower bound
-    counts, and that the upper one is no wider than it has to be: g(v_1)/g(v_1 + v_2) has been e^(v_2) at most, so that
-    with the v_2 of now
+    `start`: v_k(0), [b, 3] or a number. Where `both_sides` [b] is true (cross-entropy and the exponential loss) the lower
+    bound counts, and the tightness of the upper one: g(v_1)/g(v_1 + v_2) has been at most e^(v_2), so that with the
+    present v_2
 
         phi(most) - phi(v_20)  <=  (1 + q e^v_2)/(1 + q) [phi(v_2) - phi(v_20)],
 
-    which leaves no room beside v_2 where v_2 is small. The lower bound is v_2 itself with the exponential loss.
+    which is tight where v_2 is small. The lower bound is v_2 itself with the exponential loss.
     """
     v1, v2 = split(logits)
     first, second = (np.broadcast_to(start, (v1.shape[0], 3))[:, k, None] for k in (0, 1))
@@ -271,7 +271,7 @@ def _another(rng: np.random.Generator, types: Any = PAIR, cosine: float = 0.0, l
 
 
 def _above(rng: np.random.Generator, **how: Any) -> Trials:
-    """v_2 beside the most that the law of the pair allows."""
+    """v_2 against the upper bound of the law of the pair."""
     problems = _another(rng, **how)
     logits, _, _ = problems.flow()
     times = np.broadcast_to(TIMES, logits.shape[:2])
@@ -279,7 +279,7 @@ def _above(rng: np.random.Generator, **how: Any) -> Trials:
 
 
 def _below(rng: np.random.Generator) -> Trials:
-    """v_2 with hinge loss beside the least that cross-entropy allows."""
+    """v_2 with hinge loss against the lower bound for cross-entropy."""
     problems = _another(rng, loss="hinge")
     logits, _, _ = problems.flow()
     least = np.asarray(pair_law.lower_bound(split(logits)[0], problems.ratio[:, None], 0.0, 0.0, 1))
@@ -289,7 +289,7 @@ def _below(rng: np.random.Generator) -> Trials:
 def _any_step_size(rng: np.random.Generator) -> Trials:
     """Descent: its first step is on the upper bound, whatever the loss and the step size."""
     weights, losses = pair_weights(rng), chosen(rng, ("cross-entropy", "cross-entropy", *LOSS_NAMES))
-    # A step of descent is a sum of increments that obey the inequality one by one, whatever its size.
+    # A step of descent is a sum of increments, each of which obeys the inequality, whatever the step size.
     problems = one_layer(rng, weights, np.where([as_loss(loss).pulls_back for loss in losses], "cross-entropy", losses))
     step_size = log_uniform(rng, 1e-2, 1e2, COUNT)
     logits = problems.descent(step_size, 60, 1)[0][:, 1:]
@@ -299,14 +299,14 @@ def _any_step_size(rng: np.random.Generator) -> Trials:
 
 
 def draw_bounds(outcome: Outcome, ax: Any) -> None:
-    """Where between its two bounds the trained v_2 lies, against v_1."""
+    """The place of the trained v_2 between its two bounds, against v_1."""
     (v1, v2), ratio = split(outcome.extra["logits"]), outcome.extra["ratio"]
     arguments = (v1, ratio[:, None], 0.0, 0.0, 1)
     least, most = (np.asarray(bound(*arguments)) for bound in (pair_law.lower_bound, pair_law.upper_bound))
     room = most - least
-    told = room > 1e-6 * v1  # closer together than that they leave nothing to see
+    visible = room > 1e-6 * v1  # bounds closer together than that leave no place to show
     for colour, (low, high) in zip(COLOURS, ((1e-3, 0.1), (0.1, 1), (1, 10), (10, 1e3)), strict=False):
-        mine = told & ((ratio >= low) & (ratio < high * (1 + 1e-9)))[:, None]
+        mine = visible & ((ratio >= low) & (ratio < high * (1 + 1e-9)))[:, None]
         share = (v2 - least)[mine] / room[mine]
         ax.plot(v1[mine], share, ".", color=colour, markersize=3, label=f"trained, q in {low:g}–{high:g}")
     ax.axhline(1, color="black", linewidth=1.2, linestyle="--", label="upper bound, v₁ / (1 + q)")
@@ -369,19 +369,19 @@ def starvation_bounds(rng: np.random.Generator, by_descent: bool) -> Trials:
     return Trials(gaps, numbers, lost, group, extra={"ratio": problems.ratio[two], "logits": logits[two]})
 
 
-# Starvation in deeper networks: balanced paths of two layers and more (10.5), and neurons that see both features (10.7).
+# Starvation in deeper networks: balanced paths of two layers and more (10.5), and neurons active on both features (10.7).
 
 _DEPTHS = (2, 3, 5)
 _SMOOTH = ("cross-entropy", "cross-entropy", "exponential", "squared")
 
 
 def _escape(weights: np.ndarray, start: np.ndarray, depth: int) -> np.ndarray:
-    """About how long feature 1 waits near its start, [b]: phi(1) - phi(v_10) at the speed of g = 1/2."""
+    """The approximate plateau of feature 1, [b]: the time for phi(1) - phi(v_10) at the speed of g = 1/2."""
     return climb(start[:, 0], 1.0, depth) / (depth * weights[:, :2].sum(-1) / 2)
 
 
 def _off_the_limit(ceiling: np.ndarray, ratio: np.ndarray, start: np.ndarray, depth: int) -> np.ndarray:
-    """How far the ceiling of v_2 is from what its upper bound tends to as v_1 -> inf, in plain NumPy, [b]."""
+    """The distance of the ceiling of v_2 from the limit of its upper bound for v_1 -> inf, in plain NumPy, [b]."""
     power = 1 - 2 / depth
     left = start[:, 1] ** -power - start[:, 0] ** -power / (1 + ratio) if depth > 2 else np.zeros(len(ratio))
     finite = left > 0
@@ -391,7 +391,7 @@ def _off_the_limit(ceiling: np.ndarray, ratio: np.ndarray, start: np.ndarray, de
 
 
 def _two_layers(rng: np.random.Generator, tilt: float = 1.0, connected: bool = False) -> Trials:
-    """Paths of two layers that are not balanced, by `tilt`, or that are `connected`, beside the most that v_2 can be."""
+    """Paths of two layers that are unbalanced by `tilt`, or `connected`, against the upper bound of v_2."""
     weights, losses, start = pair_weights(rng, 0.3, 3.0), np.full(COUNT, "cross-entropy"), small_starts(rng)
     problems = paths(2, weights, losses, start, tilt=tilt)
     problems = problems.connected(start) if connected else problems
@@ -402,7 +402,7 @@ def _two_layers(rng: np.random.Generator, tilt: float = 1.0, connected: bool = F
 
 
 def draw_deep(outcome: Outcome, ax: Any) -> None:
-    """How far feature 2 has come against how far the bound lets it, in phi: all below the diagonal."""
+    """The growth of feature 2 against its bound, in phi: all points are below the diagonal."""
     first, second, v1, v2 = outcome.extra["values"].T
     for colour, depth in zip(COLOURS, _DEPTHS, strict=False):
         mine = outcome.extra["depths"] == depth
@@ -481,9 +481,9 @@ _LATE = np.array([1.0, 1e2, 1e4, 1e8, 1e12])
 
 
 def _shared(rng: np.random.Generator, losses: np.ndarray, negative: float = 0.0, along: tuple[float, float] = (-0.3, 1.0)):
-    """Two-layer networks in random frames whose neurons see every sample: (problems, components [b, h, k], axes).
+    """Two-layer networks in random frames whose neurons are active on every sample: (problems, components [b, h, k], axes).
 
-    A part `negative` of the read-outs is below 0; the component along feature 2 is `along` times that along feature 1.
+    A share `negative` of the read-outs is below 0; the component along feature 2 is `along` times that along feature 1.
     """
     scale = log_uniform(rng, 0.03, 0.7, (COUNT, 1))
     parts = np.abs(rng.normal(size=(COUNT, WIDTH, KINDS))) * scale[..., None]
@@ -495,7 +495,7 @@ def _shared(rng: np.random.Generator, losses: np.ndarray, negative: float = 0.0,
 
 
 def _slopes(problems: Problems, step_size: np.ndarray, axes: np.ndarray) -> dict[str, np.ndarray]:
-    """Single steps of descent: increments of alpha_j and beta_j [b, steps, h], logits before them, and who saw what."""
+    """Single steps of descent: increments of alpha_j and beta_j [b, steps, h], logits before them, and activities."""
     logits, networks = problems.descent(step_size, _STEPS, 1)
     along = np.einsum("bthd,bkd->bthk", np.asarray(networks.w), axes)
     seen = np.einsum("bthd,bsd->bths", np.asarray(networks.w), problems.points) > 0
@@ -506,14 +506,15 @@ def _slopes(problems: Problems, step_size: np.ndarray, axes: np.ndarray) -> dict
 
 
 def _slope_gaps(problems: Problems, steps: dict[str, np.ndarray], bound: bool = False) -> np.ndarray:
-    """How far the increments are from (10.7) (or above its bound), over that of alpha_j; NaN where a step says nothing."""
+    """The distance of the increments from (10.7), or above its bound, over the increment of alpha_j; NaN where a neuron
+    hardly moves or has left a sample."""
     p, both = problems.weights[:, 0, None], problems.weights[:, 1, None]
-    # A neuron that hardly moves has an increment of rounding, and one that has left a sample is no longer meant.
-    told = np.abs(steps["alpha"]) > 1e-6 * steps["size"]
-    slope = steps["beta"] / np.where(told, steps["alpha"], 1)
+    # The increment of a neuron that hardly moves is rounding; the law does not hold for a neuron that has left a sample.
+    moved = np.abs(steps["alpha"]) > 1e-6 * steps["size"]
+    slope = steps["beta"] / np.where(moved, steps["alpha"], 1)
     share = np.asarray(theory.shared_slope(p, both, "hinge"))[..., None]
     if bound:
-        return np.where(told, slope - share, np.nan)
+        return np.where(moved, slope - share, np.nan)
     law = np.full_like(steps["v1"], np.nan)
     for loss in np.unique(problems.losses):
         slopes = np.asarray(theory.shared_slope(p, both, str(loss), frequent=steps["v1"], rare=steps["v2"]))
@@ -521,16 +522,16 @@ def _slope_gaps(problems: Problems, steps: dict[str, np.ndarray], bound: bool = 
     off = np.abs(slope - law[..., None])
     helps = np.where(steps["v2"] >= 0, 1, -1)[..., None]
     off = np.maximum(off, helps * (slope - share))
-    return np.where(told & steps["seen"][..., :2].all(-1), off, np.nan)
+    return np.where(moved & steps["seen"][..., :2].all(-1), off, np.nan)
 
 
 def _first_step(problems: Problems, axes: np.ndarray) -> Trials:
-    """The slope of every neuron in the first step, beside the most that it is by the law while v_2 >= 0."""
+    """The slope of every neuron in the first step, against its upper bound by the law while v_2 >= 0."""
     steps = _slopes(problems, np.full(COUNT, 0.1), axes)
     gaps = _slope_gaps(problems, steps, bound=True)[:, 0]
     share = (problems.weights[:, 1] / problems.weights[:, :2].sum(-1))[:, None]
-    told = np.isfinite(gaps)
-    slope = np.where(told, steps["beta"][:, 0] / np.where(told, steps["alpha"][:, 0], 1), -np.inf)
+    defined = np.isfinite(gaps)
+    slope = np.where(defined, steps["beta"][:, 0] / np.where(defined, steps["alpha"][:, 0], 1), -np.inf)
     texts: dict[str, Any] = {"quantity": lambda i, j: f"the slope d(beta)/d(alpha) of neuron {j}"}
     texts["when"] = lambda i, j: f"in the first step, with v_2 = {steps['v2'][i, 0]:.3g},"
     texts["rest"] = "by the law it is that at most, p_12/(p_1 + p_12)"
@@ -544,7 +545,7 @@ def _negative_rare(rng: np.random.Generator) -> Trials:
 
 
 def _one_sees_both(rng: np.random.Generator) -> Trials:
-    """Neuron 0 sees feature 1 only where feature 2 outweighs it."""
+    """Neuron 0 is active on feature 1 only together with feature 2."""
     problems, parts, axes = _shared(rng, np.full(COUNT, "cross-entropy"), along=(1.5, 2.0))
     parts[:, 0, 0] *= -1
     network = TwoLayerReLU(np.einsum("bhk,bkd->bhd", parts, axes), problems.network.z)
@@ -610,9 +611,9 @@ def shared_neurons(rng: np.random.Generator, by_descent: bool) -> Trials:
     step_size = log_uniform(rng, 0.03, 3, COUNT)
     steps = _slopes(problems, step_size, axes)
     gaps = _slope_gaps(problems, steps)
-    told = np.isfinite(gaps)
-    ratio = steps["beta"] / np.where(told, steps["alpha"], 1) * (1 + problems.ratio[:, None, None])
-    shown = np.stack([np.broadcast_to(steps["v2"][..., None], told.shape)[told], ratio[told]], axis=-1)
+    defined = np.isfinite(gaps)
+    ratio = steps["beta"] / np.where(defined, steps["alpha"], 1) * (1 + problems.ratio[:, None, None])
+    shown = np.stack([np.broadcast_to(steps["v2"][..., None], defined.shape)[defined], ratio[defined]], axis=-1)
     return Trials(
         np.nanmax(np.where(np.isnan(gaps), 0, gaps), axis=(1, 2)),
         problems.recorded({"step_size": step_size}, steps=_STEPS),

@@ -83,7 +83,8 @@ def _cosine(largest: float, steps: int) -> Any:
 
 
 def _dynamics(rng: np.random.Generator, kind: str, geometry: Geometry, start: ExclusiveInit, loss: str) -> Dynamics:
-    """Random numbers that suit the start: of plain steps below the limit of each network, of a length below its own."""
+    """Random step sizes that suit the start: plain steps below the limit of each network, step lengths below that of its
+    weights."""
     limit = step_sizes(rng, geometry, start, loss)
     size = np.sqrt(np.sum(start.a**2 + start.zeta**2, axis=-1))
     if kind == "layers":
@@ -98,7 +99,7 @@ def _dynamics(rng: np.random.Generator, kind: str, geometry: Geometry, start: Ex
 
 
 def _shorter_than_radius(run: Any, geometry: Geometry, radius: np.ndarray) -> np.ndarray:
-    """Where nothing that sees a class is left but weights below the radius, which are thrown about at random."""
+    """Where the weights that see a class have all become shorter than the radius, so that every step throws them about."""
     w, z = np.asarray(run.final.w), np.asarray(run.final.z)
     along = np.einsum("bhd,cd->bhc", w, geometry.axes)
     seen = along > 0
@@ -107,7 +108,7 @@ def _shorter_than_radius(run: Any, geometry: Geometry, radius: np.ndarray) -> np
 
 
 def _draw(outcome: Outcome, ax: Any, xlabel: str, scale: str = "linear") -> None:
-    """Of each group the network that learns most: the margin of class + by the law as a line, of training as markers."""
+    """For each group, the network that learns most: the margin of class + by the law as a line, in training as markers."""
     names = list(dict.fromkeys(outcome.groups.tolist()))
     for number, name in enumerate(names):
         found = [outcome.instance(int(i)) for i in np.flatnonzero(outcome.groups == name)[:24]]
@@ -177,7 +178,7 @@ def steps_of_two_factors(rng: np.random.Generator, kind: str, loss: str, angle: 
     dynamics = _dynamics(rng, kind, geometry, start, loss)
     run = train(geometry.data, network, loss, dynamics, _STEPS, _STEPS // _RECORDS)
     gaps, sides = law_gaps(geometry.data, network, loss, run, start.scale(geometry), dynamics)
-    # The numbers of the dynamics, of a schedule all of them.
+    # All step sizes of the dynamics, each value of a schedule included.
     numbers: Any = {name: np.asarray(leaf) for name, leaf in vars(run.dynamics).items() if hasattr(leaf, "shape")}
 
     def trial_record(i: int) -> dict[str, Any]:
@@ -196,7 +197,7 @@ _SIGN_STEPS = 200
 
 
 def _signs_beside(rng: np.random.Generator) -> Trials:
-    """A second class at a right angle: its steps along the signs of its own point move the coordinate of the first."""
+    """A second class at a right angle: steps along the signs of its point also move the coordinate along the first class."""
     geometry = two_rays(rng, 0.0)
     start = exclusive_start(rng, low=0.1, high=0.5)
     network = start.network(rng, geometry)
@@ -260,7 +261,7 @@ def sign_descent(rng: np.random.Generator, loss: str, classes: int) -> Trials:
 # Mini-batches.
 
 _DRAWS, _SIZE = 9, 2
-_GOAL, _WAIT = 0.9, 80  # the logit that is waited for, and the steps at most
+_GOAL, _WAIT = 0.9, 80  # the logit that defines the first step, and the largest number of steps
 
 
 def _logit_of_batches(solution: Any, runs: np.ndarray, _: int) -> tuple[np.ndarray, ...]:
@@ -270,7 +271,7 @@ def _logit_of_batches(solution: Any, runs: np.ndarray, _: int) -> tuple[np.ndarr
 
 
 def _wait_for_goal(solution: Any, runs: np.ndarray, _: int) -> tuple[np.ndarray, ...]:
-    """The first step at which the logit is at `_GOAL`."""
+    """The first step at which the logit is at least `_GOAL`."""
     return first_passage(solution, runs, _GOAL)
 
 
@@ -281,7 +282,7 @@ _PROBLEMS = (
 
 
 def _draw_batches(outcome: Outcome, ax: Any) -> None:
-    """Logits on the axis below, waits on one of their own above."""
+    """The logits on the axis below, the first steps on an axis of their own above."""
     above = ax.twiny()
     draw_distributions(outcome, above, f"step at which the logit is {_GOAL}, with {_SIZE} and 3 points a step", slice(3, 5))
     above.get_legend().remove()
@@ -301,11 +302,11 @@ def _draw_batches(outcome: Outcome, ax: Any) -> None:
 
 
 def _without_replacement(key: Any) -> Counterexample:
-    """Drop "with replacement": a batch of two of the three points of the data, each pair as likely, mean over the seeds."""
+    """Drop "with replacement": every batch holds both points of the data, so that all seeds give the same run."""
     data, network, mode, step_size = problem_of_draws(generator(key), antipodal=False)
     p = float(mode.frequency)
     data = Dataset(np.asarray(data.points)[[0, 2]], [1.0, -1.0], [p, 1 - p])
-    # Both points of the data are in every batch: plain descent, of each point with half of the batch.
+    # Both points of the data are in every batch: plain descent in which each point has the weight 1/2.
     halves = Dataset(data.points, data.labels, [0.5, 0.5])
     network = TwoLayerReLU(np.asarray(network.w)[None], np.asarray(network.z)[None])
     run = train(halves, network, "cross-entropy", GradientDescent(step_size), _DRAWS, _DRAWS)
@@ -352,13 +353,14 @@ def _without_replacement(key: Any) -> Counterexample:
     figure=_draw_batches,
 )
 def mini_batches(key: Any, trials: int) -> Outcome:
-    """The logit after nine steps of two points in three problems, for hinge loss the mean of the law itself as well; and in
-    two problems of hinge loss the first step with a logit, with two and with three points a step."""
+    """Three problems compare the logit after nine steps of two points, and with hinge loss its mean (17.5) too; two more,
+    with hinge loss, compare the first step at which the logit reaches a goal, with two and with three points a step."""
     return try_distributions(key, trials, _PROBLEMS, beside=_mean_beside)
 
 
 def _mean_beside(solution: Any, mode: Any, runs: np.ndarray) -> float:
-    """How many critical values the mean of the seeds is from (17.5), for hinge loss where no seed can be at the margin."""
+    """The distance of the mean over seeds from (17.5), in critical values, for hinge loss while no seed can be at the
+    margin; 0 otherwise."""
     steps = _DRAWS
     fastest = np.asarray(solution.own.logit(np.arange(steps)))
     if isinstance(solution.own.loss_function, Hinge):

@@ -25,11 +25,11 @@ from gradstarve.theorems.laws.descent import DESCENT_TOLERANCE, step_sizes
 _STEPS = 240
 _NEURONS = 200
 _TASKS = 3
-_NEAR = 0.02  # so near the border a step of descent is no flow
+_NEAR = 0.02  # relative distance from the border below which steps of descent differ from the flow
 
 
 def _phases(rng: np.random.Generator, data: Dataset, parts: int) -> list[tuple[int | None, Dataset]]:
-    """Each with the labels of the one before flipped, and weights of its own."""
+    """Phases, each with the labels of the one before flipped, and with new weights."""
     ends = [*(np.arange(1, parts) * (_STEPS // parts)), None]
     weights = [np.asarray(data.weights)] + [w / w.sum() for w in rng.uniform(0.2, 1, (parts - 1, data.size))]
     labels = [np.asarray(data.labels) * (-1) ** k for k in range(parts)]
@@ -38,7 +38,7 @@ def _phases(rng: np.random.Generator, data: Dataset, parts: int) -> list[tuple[i
 
 
 def _off_both_manifolds(start: ExclusiveInit) -> ExclusiveInit:
-    """A flip exchanges the manifolds z = -a and z = a, and a network that has learnt from a start of 1e-6 is next to it."""
+    """The neurons moved off the manifolds z = -a and z = a, which a flip exchanges; after small starts they are close."""
     size = np.sqrt(np.sum(start.a**2 + start.zeta**2, axis=-1, keepdims=True))
     larger = np.maximum(1, 0.2 / np.where(size > 0, size, 1))
     near = np.abs(np.abs(start.zeta) - start.a) < 0.05 * start.a
@@ -71,7 +71,7 @@ def _neurons(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 def _switched(rng: np.random.Generator, others: list[list[float]]) -> tuple[np.ndarray, np.ndarray, Any, Any, Any]:
     """(a, z) of the neurons of a class whose labels flip again and again, its law and its training, and the ends of phases.
 
-    `others`: other points, of the class with the other label.
+    `others`: further points, with the other label.
     """
     a, z = _neurons(rng)
     steps = (np.array([60, 75, 90]) * rng.uniform(0.7, 1.3)).astype(int)
@@ -93,7 +93,7 @@ def _switched(rng: np.random.Generator, others: list[list[float]]) -> tuple[np.n
 
 
 def _alive(rng: np.random.Generator) -> Trials:
-    """Who is still alive after three tasks, trained by small steps; neurons next to the border are left out."""
+    """The neurons alive after three tasks, trained by small steps; neurons next to the border are left out."""
     a, z, law, run, ends = _switched(rng, [])
     low, high = (np.asarray(s)[:, None] for s in law.clock_range())
     said = np.asarray(theory.still_alive(a, z, low, high))

@@ -1,4 +1,4 @@
-"""Wrong-sign neurons between two classes at an obtuse angle: dead for ever, or awake on the other class (4.4)."""
+"""Wrong-sign neurons between two classes at an obtuse angle: dead for ever, or active on the other class (4.4)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def leavers(
 ) -> tuple[TwoLayerReLU, np.ndarray, np.ndarray, np.ndarray]:
     """Networks of neurons exclusive to class -, with z = beta times a number in `wrong`: (network, alpha, beta, used).
 
-    alpha = w.xh_+ is on both sides of -|cosine| beta, a third of the time within 0.2 % to 10 % of it: closer, and the
-    integrator would decide.
+    alpha = w.xh_+ is on both sides of -|cosine| beta, a third of the time within 0.2 % to 10 % of it; any closer, and the
+    error of the integrator would decide.
     """
     plus, minus = geometry.axes
     shape = (BATCH, WIDTH)
@@ -51,7 +51,7 @@ def leavers(
 def followed_to_the_end(
     geometry: Geometry, network: TwoLayerReLU, largest: float = 60.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(now active on class +, now active on class -, lost), after a time in which every clock has run far."""
+    """(active on class +, active on class -, lost) at the end, after every clock has run far."""
     times = 2 * FRACTIONS * largest / geometry.rates.min()
     run, lost = train_flow(geometry.data, network, "cross-entropy", times)
     final: Any = run.final
@@ -60,7 +60,7 @@ def followed_to_the_end(
 
 
 def _stray_fates(rng: np.random.Generator, cosine: float, wrong: tuple[float, float], what: str) -> Trials:
-    """Leavers at another angle, or neurons with another read-out, against the fate that the law of leavers has for them."""
+    """Leavers at another angle, or neurons with another read-out, against their fate by the law of leavers."""
     geometry = two_rays(rng, cosine)
     network, alpha, beta, used = leavers(rng, geometry, cosine, wrong)
     plus, minus, lost = followed_to_the_end(geometry, network)
@@ -76,7 +76,7 @@ def _stray_fates(rng: np.random.Generator, cosine: float, wrong: tuple[float, fl
 
 
 def _first_failures(geometry: Geometry, network: TwoLayerReLU, loss: str, fails: np.ndarray, fate: Any, rest: str) -> Trials:
-    """Networks by their first neuron that `fails` [b, h], which is quoted by `fate(network, neuron)`."""
+    """Trials that are networks, represented by their first neuron that `fails` [b, h], quoted by `fate(network, neuron)`."""
     first = np.argmax(fails, axis=-1)
 
     def numbers(i: int) -> dict[str, Any]:
@@ -93,8 +93,8 @@ def _neuron(alpha: np.ndarray, beta: np.ndarray, network: TwoLayerReLU, i: int, 
 def _beside(
     rng: np.random.Generator, geometry: Geometry, network: TwoLayerReLU, used: np.ndarray, size: tuple[float, float]
 ) -> tuple[TwoLayerReLU, np.ndarray]:
-    """The last neuron of every second network turned into one that learns class -, w.xh_- = -z being in `size` over
-    sqrt(r); and who of the leavers is left."""
+    """The last neuron of every second network replaced by one that learns class -, w.xh_- = -z being in `size` over
+    sqrt(r); and the remaining leavers."""
     minus = geometry.axes[1]
     rows = np.arange(BATCH)[:, None] % 2 == 1
     swap = rows & (np.arange(WIDTH) == WIDTH - 1)
@@ -104,7 +104,7 @@ def _beside(
 
 
 def _awake(network: TwoLayerReLU, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
-    """Who is active on class + and who on class -, [b, h] each; who fell asleep is on its edge, to rounding."""
+    """Which neurons are active on class + and on class -, [b, h] each; neurons that became inactive are on the edge."""
     w = np.asarray(network.w)
     least = np.sqrt(np.finfo(w.dtype).eps) * np.linalg.norm(w, axis=-1)
     plus, minus = (w @ axis > least for axis in geometry.axes)
@@ -112,7 +112,7 @@ def _awake(network: TwoLayerReLU, geometry: Geometry) -> tuple[np.ndarray, np.nd
 
 
 def _learnt_sooner(rng: np.random.Generator) -> Trials:
-    """Beside a neuron that learns class - sooner, the leavers stay where they are."""
+    """With a neuron that learns class - sooner, the leavers stay in their class."""
     cosine = -0.5
     geometry = two_rays(rng, cosine)
     network, alpha, beta, used = leavers(rng, geometry, cosine)
@@ -133,7 +133,7 @@ def _learnt_sooner(rng: np.random.Generator) -> Trials:
 
 
 def draw_waking(outcome: Outcome, ax: Any) -> None:
-    """alpha/beta of every neuron over the cosine of the angle, what became of it, and the line of the law."""
+    """alpha/beta of every neuron over the cosine of the angle, its fate, and the line of the law."""
     points = outcome.extra["points"]
     for value, name, colour in ((1.0, "awake on class + (trained)", COLOURS[0]), (0.0, "dead (trained)", COLOURS[1])):
         mine = points[:, 2] == value
@@ -186,12 +186,12 @@ def _angle(rng: np.random.Generator, turn: int) -> float:
     rounds=_EIGHT,
     drops=(
         Drop(
-            # The read-out is of the wrong sign but too small, and the neuron learns its class all the same.
+            # The read-out has the wrong sign but is too small, and the neuron learns its class nevertheless.
             "the neuron leaves its class (0 < z < beta instead)",
             lambda rng: _stray_fates(rng, -0.5, (0.1, 0.9), "stay on class - although alpha + |c| beta < 0"),
         ),
         Drop(
-            # Leaving one class moves a neuron away from the other one too.
+            # Leaving one class also moves a neuron away from the other one.
             "classes at an obtuse angle (60 degrees instead)",
             lambda rng: _stray_fates(
                 rng, 0.5, (1.02, 3.0), "are active on no point at the end although alpha + |c| beta > 0"
@@ -259,8 +259,8 @@ def _neurons(geometry: Geometry, loss: str, network: TwoLayerReLU, used: np.ndar
     figure=draw_waking,
 )
 def waking_hinge(rng: np.random.Generator, turn: int) -> Trials:
-    """The exact hinge flow of networks of leavers, every second one beside a neuron that learns class -; one trial is one
-    neuron that has left class -. Beside leavers alone that is each of them: their margin is below 0 until they are gone."""
+    """The exact hinge flow of networks of leavers, every second one with a neuron that learns class -; one trial is one
+    neuron that has left class -. Without such a neuron all leavers leave: their margin is below 0 until they are gone."""
     cosine = _angle(rng, turn)
     geometry = two_rays(rng, cosine)
     network, alpha, beta, used = leavers(rng, geometry, cosine)
