@@ -253,7 +253,7 @@ def test_sweep_over_pairs_with_statistics_of_ones_own(sweep, tmp_path):
         (width, scale, rate) for rate in (0.1, 0.5) for width, scale in ((3, 0.5), (4, 0.35))
     ]
     again = gradstarve.sweep(
-        lambda: datasets.antipodal(2, frequencies=(0.7, 0.3), norms=(1.0, 1.0)),
+        lambda: datasets.antipodal(2, frequencies=(0.7, 1 - 0.7), norms=(1.0, 1.0)),
         6,
         steps=40,
         over={"step_size": [0.1, 0.5], ("width", "scale_w"): [(3, 0.5), (4, 0.35)]},
@@ -271,7 +271,7 @@ def test_sweep_over_pairs_with_statistics_of_ones_own(sweep, tmp_path):
 
 
 def test_sweep_open_reads_a_directory_without_its_options(run, sweep, tmp_path, monkeypatch):
-    trained = sweep("--step-size", "0.1,0.5", "--directory", tmp_path / "chunks", "--precision", "float32")
+    trained = sweep("--step-size", "0.1,0.5", "--directory", tmp_path / "chunks")
     assert outcome(trained) == 0, trained.output
     monkeypatch.setattr(sweep_blocks.Trainer, "_train", lambda *_: pytest.fail("trained"))
     result = run("sweep", "--open", tmp_path / "chunks", "--out", tmp_path / "again", "--figures", "svg")
@@ -285,7 +285,7 @@ def test_sweep_open_reads_a_directory_without_its_options(run, sweep, tmp_path, 
     stored = json.loads((tmp_path / "again" / "sweep.json").read_text())
     assert stored["settings"] == {
         **{"open": str(tmp_path / "chunks"), "seeds": [0, 6], "steps": 40, "record_every": 1},
-        **{"threshold": 0.01, "keep": "statistics", "precision": "float32"},
+        **{"threshold": 0.01, "keep": "statistics", "precision": "float64"},
     }
     assert outcome(run("sweep", "--open", tmp_path / "none", "--out", tmp_path / "again")) == 2
     refused = run("sweep", "--open", tmp_path / "chunks", "--scale-w", 2)

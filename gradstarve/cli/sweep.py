@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,7 +59,6 @@ SWEPT: dict[str, Callable[[str], Any]] = {
 
 
 def sweep(
-    context: typer.Context,
     problem: Annotated[str, choice(PROBLEMS, f"Where the two classes lie: {' or '.join(PROBLEMS)}.")] = "antipodal",
     dim: Annotated[int, count("Coordinates d of the data.")] = 2,
     frequency: Annotated[str, typer.Option(help="Weight p of class +; class - has 1 - p. *")] = "0.7",
@@ -135,9 +135,10 @@ def sweep(
     Options marked * take several values, as in 0.1,0.3; all combinations are trained. Prints a row per combination, and
     writes all statistics over the steps to sweep.npz, what the table has to sweep.json, and a figure.
     """
+    given = locals()
     check_choice("--figures", figures, FORMATS)
     if open_ is not None:
-        _refuse_beside_open(context)
+        _refuse_beside_open(given)
         with command("gradstarve sweep"):
             folder = files.output_directory(out)
             result = _opened(open_)
@@ -152,7 +153,6 @@ def sweep(
     positive("--memory", memory)
     if threshold is not None:
         positive("--threshold", threshold)
-    given = locals()
     values = {name: _values(f"--{name.replace('_', '-')}", name, given[name]) for name in SWEPT}
     for text in over or ():
         name, equals, list_of = text.partition("=")
@@ -196,11 +196,10 @@ def _tell(result: Any, contents: dict[str, Any], folder: Path, figures: str, as_
     wrote(*(folder / f"sweep.{end}" for end in ("json", "npz", figures)), *more)
 
 
-def _refuse_beside_open(context: typer.Context) -> None:
+def _refuse_beside_open(given: dict[str, Any]) -> None:
     """What is in the directory is what was asked for there."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in ("open_", "figures", "out", "as_json") and source is not None and source.name == "COMMANDLINE":
+    for name, parameter in inspect.signature(sweep).parameters.items():
+        if name not in ("open_", "figures", "out", "as_json") and given[name] != parameter.default:
             option = f"--{name.replace('_', '-')}"
             raise typer.BadParameter(f"reads the sweep that is there, which {option} cannot change", param_hint="'--open'")
 

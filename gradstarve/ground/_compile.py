@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import get_opaque_trace_state
 
 from gradstarve.ground._arrays import is_concrete
 
@@ -37,6 +38,13 @@ def _known(*options: tuple[str, Any]) -> Options:
     return wanted if _compiles(wanted) else {name: value for name, value in options if _compiles({name: value})}
 
 
+@cache
+def _outside() -> Any:
+    """The state of JAX where nothing is traced."""
+    with jax.ensure_compile_time_eval():
+        return get_opaque_trace_state()
+
+
 def quick_to_compile() -> Options:
     """Compiler options that cost a program of many small operations half of the time to compile, and that run as fast; none
     where XLA does not know them."""
@@ -62,10 +70,13 @@ def quick_jit(jit: Callable[..., Any] = jax.jit, *, few: int = FEW, **keywords: 
 
         @wraps(function)
         def answer(*args: Any, **named: Any) -> Any:
+            # Compiler options are for programs of their own, and none is one while something else is traced.
+            if get_opaque_trace_state() != _outside():
+                return usual(*args, **named)
             arrays = [leaf for leaf in jax.tree.leaves((args, named)) if eqx.is_array(leaf)]
             size = sum(array.size for array in arrays)
             elsewhere = jax.default_backend() != "cpu" or jax.config.read("jax_disable_most_optimizations")
-            if size > MANY or elsewhere or not all(map(is_concrete, [*arrays, jnp.asarray(0)])):
+            if size > MANY or elsewhere or not all(map(is_concrete, arrays)):
                 return usual(*args, **named)
             options = _known(*(_QUICKEST if size <= few else _QUICK).items())
             return compiled(*options.items())(*args, **named)
