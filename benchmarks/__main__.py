@@ -28,6 +28,7 @@ COLUMNS = {
     "name": "what",
     "engine": "engine",
     "seconds": "seconds",
+    "processor_seconds": "processor s",
     "exponent": "exponent",
     "stated": "stated",
     "times_naive": "× naive",

@@ -38,6 +38,7 @@ def test_rows_say_time_ratio_and_error(monkeypatch):
         assert row["share_of_peak"] == pytest.approx(size.flops / row["seconds"] / 1e12)
 
 
+@pytest.mark.slow
 def test_a_dry_run_goes_through_every_part(monkeypatch, capsys):
     """All that a GPU is asked, in small: the kernel interpreted, the sweep by the engine that is there."""
     for size in ("S1", "S2", "S3"):

@@ -17,6 +17,8 @@ from gradstarve.ground._arrays import is_concrete
 Options = dict[str, Any]
 # Numbers of a question up to which its program runs in less time than it takes to make it fast, at all and by emitters.
 FEW, MANY = 4096, 40960
+# Numbers that a loop goes over, all its turns together, up to which the same is so.
+FEW_PASSES = 2**18
 _SPLIT = "xla_cpu_parallel_codegen_split_count"
 _QUICK: Options = {"xla_cpu_use_fusion_emitters": False}
 _QUICKEST: Options = _QUICK | {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True, _SPLIT: 1}
@@ -51,12 +53,15 @@ def quick_to_compile() -> Options:
     return _known(*_QUICK.items())
 
 
-def quick_jit(jit: Callable[..., Any] = jax.jit, *, few: int = FEW, **keywords: Any) -> Any:
+def quick_jit(
+    jit: Callable[..., Any] = jax.jit, *, few: int = FEW, passes: Callable[..., int] | None = None, **keywords: Any
+) -> Any:
     """A decorator, `jit` with these keywords, by which what is asked from Python about numbers that are there compiles soon.
 
     A question about up to `few` numbers is compiled without optimisation, in a fifth of the time, and one about up to `MANY`
     without XLA's newer emitters, in half of it. Beyond, inside jit, vmap and grad, on accelerators, and where JAX is told
     otherwise or XLA does not know these options, `jit` compiles as usual. `few` is 0 for what runs long on few numbers.
+    `passes` of the arguments is how many numbers a loop goes over: up to `FEW_PASSES` of them are few too.
     Rounding differs between the three, so that random draws, whose bits must not depend on their number, keep to `jit`.
 
     >>> double = quick_jit()(lambda x: 2 * x)
@@ -78,7 +83,8 @@ def quick_jit(jit: Callable[..., Any] = jax.jit, *, few: int = FEW, **keywords: 
             elsewhere = jax.default_backend() != "cpu" or jax.config.read("jax_disable_most_optimizations")
             if size > MANY or elsewhere or not all(map(is_concrete, arrays)):
                 return usual(*args, **named)
-            options = _known(*(_QUICKEST if size <= few else _QUICK).items())
+            quickest = size <= few or (passes is not None and passes(*args, **named) <= FEW_PASSES)
+            options = _known(*(_QUICKEST if quickest else _QUICK).items())
             return compiled(*options.items())(*args, **named)
 
         return answer

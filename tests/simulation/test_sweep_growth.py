@@ -142,7 +142,7 @@ def latest(curve):
     return curve.error()[-1]
 
 
-@pytest.mark.parametrize("engine", ["reference", "fused"])
+@pytest.mark.parametrize("engine", ["reference", pytest.param("fused", marks=pytest.mark.slow)])
 def test_kept_logits_hold_for_another_threshold_and_for_less(tmp_path, advanced, trained, engine):
     """Nothing is trained, nothing is warned of (warnings are errors here), and every bit is that of training anew."""
     how = {"engine": engine, "dynamics": gs.GradientDescent(0.1, momentum=0.5), "over": {"step_size": [0.25, 80.0]}}
