@@ -356,7 +356,7 @@ def _passes(law, count, faint, frequency, norm, a, z) -> int:
 
 @quick_jit(static_argnums=(1, 2), passes=_passes)
 def _interleave_all(law, count, faint, frequency, norm, a, z):
-    """For both classes (rate, start, angle, rise, fall); the leaving angle, the joining angle and the event of each neuron."""
+    """For both classes (rate, start, angle, rise, fall); of each neuron the leaving angle, the joining angle, the event."""
     rate, leaving = 2 * frequency * norm, _leaving_angle(a, z)
     one = partial(_interleave, law, count, faint, rate, norm)
     found = jax.vmap(one)(*(values.reshape(-1, values.shape[-1]) for values in (a, z, leaving)))
