@@ -1,4 +1,4 @@
-"""Simulation: our engines against what others would write, on three sizes, a grid of sizes, and as each size grows."""
+"""Simulation: our engines against what others would write, on three sizes and a grid of sizes."""
 
 from __future__ import annotations
 
@@ -57,17 +57,6 @@ def grid(quick: bool) -> list[Row]:
     chosen += [Size("", B, 8, 2, 2, 40_000) for B in BATCHES]
     for size in chosen[::6] if quick else chosen:
         found += against_naive(size, turns=3 if quick else 7)
-    return found
-
-
-def growth(quick: bool) -> list[Row]:
-    """One of B, h, d, n, T at a time, from a middle size."""
-    base = Size("", 512, 16, 4, 8, 500)
-    steps = {"B": (64, 512, 4096), "h": (4, 16, 64), "d": (2, 4, 16, 64), "n": (2, 8, 32, 128), "T": (100, 500, 2500)}
-    found = []
-    for name, values in steps.items():
-        for value in values[:2] if quick else values:
-            found += against_naive(base._replace(name=f"{name} = {value}", **{name: value}), turns=3)
     return found
 
 

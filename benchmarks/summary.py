@@ -1,4 +1,4 @@
-"""`python -m benchmarks.summary`: the table of docs/speed.md, made from what is stored under benchmarks/results."""
+"""`python -m benchmarks.summary`: the tables of docs/speed.md, made from what is stored under benchmarks/results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 NAIVE = {"naive vmap(grad) + scan": "`z @ relu(w @ x.T)`", "naive, relu(x @ w.T) @ z": "`relu(x @ w.T) @ z`"}
+# Rows of the first answers that the README shows, and what it calls them.
+SHOWN = {
+    "solve_mode(one mode).logit(200 times)": "a curve of one mode",
+    "simulate(512 x 16, 400 steps)": "400 steps of 512 networks",
+    "ntk.logistic_flow, n = 200": "the kernel flow of 200 samples",
+}
 HEADING = ("task", "peer", "times faster", "seconds", "peer's", "error", "peer's")
 
 
@@ -64,6 +70,22 @@ def summary() -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def first_answers() -> str:
+    """What a person waits for in a fresh process, and what may be waited for, in Markdown."""
+    heading = ("asked from Python", "at most, s", "first answer, s", "with a cache, s", "again, s")
+    lines = [heading, ("---", *["---:"] * 4)]
+    for row in rows_of("first"):
+        times = [row[name] for name in ("first_seconds", "cached_seconds", "seconds")]
+        lines.append((f"`{row['what']}`", f"{row['asked_seconds']:g}", *(f"{seconds:.2g}" for seconds in times)))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def first_line() -> str:
+    """Three of them, as the README says it."""
+    rows = {row["what"]: row for row in rows_of("first")}
+    return ", ".join(f"{name} {rows[what]['first_seconds']:.2g} s" for what, name in SHOWN.items())
+
+
 def ranges() -> dict[str, str]:
     """From how many to how many times as fast as its peers each kind of work is, as the README says it."""
     found = {}
@@ -74,5 +96,7 @@ def ranges() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    print(first_answers())
+    print(first_line())
     print(summary())
     print(ranges())

@@ -11,7 +11,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks import __main__ as command
-from benchmarks import first, simulation
+from benchmarks import first, growth, simulation
 from benchmarks.peers import PEERS, torch_one_by_one
 from benchmarks.problems import Size, problem
 from benchmarks.timing import interleaved
@@ -61,6 +61,44 @@ def test_a_part_is_printed_and_stored(tmp_path, monkeypatch, capsys):
         command.main(["speed"])
     error = capsys.readouterr().err
     assert "unknown part 'speed'; choose from first, sizes, grid, growth, theory, hinge, sweep, gpu" in error
+
+
+def test_growth_is_fitted_to_what_was_timed(monkeypatch):
+    def make(n, m):
+        return lambda: np.linspace(0, 1, n)
+
+    monkeypatch.setattr(growth, "least", lambda run, turns: float(len(run())) ** 1.5)
+    monkeypatch.setitem(growth.TASKS, "root", growth.Task(make, {"n": 2, "m": 5}, {"n": ((10, 100, 10_000), 2)}))
+    rows = growth.grown("root", growth.TASKS["root"], "n", False)
+    found = [(row["grows"], row["value"], row["processor_seconds"]) for row in rows[:2]]
+    assert found == [("n", 10, 10**1.5), ("n", 100, 1000.0)]
+    assert rows[2]["exponent"] == pytest.approx(1.5)
+    assert rows[2]["stated"] == 2
+
+
+@pytest.mark.parametrize("name", growth.TASKS)
+def test_nothing_grows_faster_than_is_stated(name):
+    """By the figures that are stored: noise, and what a cache can hold, are a fifth of a power."""
+    rows = json.loads((command.HERE / "results" / "growth.json").read_text())["rows"]
+    fitted = {row["grows"]: row["exponent"] for row in rows if row["task"] == name and "exponent" in row}
+    assert list(fitted) == list(growth.TASKS[name].grows)
+    assert not [size for size, found in fitted.items() if found > growth.TASKS[name].grows[size][1] + 0.2]
+
+
+STORED = {row["what"]: row for row in json.loads((command.HERE / "results" / "first.json").read_text())["rows"]}
+
+
+def test_every_question_has_a_figure():
+    assert list(STORED) == list(first.QUESTIONS)
+    assert [row["asked_seconds"] for row in STORED.values()] == list(first.ASKED.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", first.QUESTIONS)
+def test_a_first_answer_takes_at_most_twice_its_figure(name):
+    """In units of a compilation in the same process, so that a slow machine does not fail; the better one of two tries."""
+    ratio = min(answer / reference for answer, _, reference in (first.ask(name, None) for _ in range(2)))
+    assert ratio < 2 * STORED[name]["times_reference"]
 
 
 def test_a_first_answer_is_asked_in_a_process_of_its_own(monkeypatch):

@@ -1,5 +1,6 @@
 """The benchmark for GPUs, as far as a machine without one can tell: it says so, and its arithmetic is right."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -35,6 +36,51 @@ def test_rows_say_time_ratio_and_error(monkeypatch):
         # Nine weights twice and two logits at each of two records.
         assert row["share_of_bandwidth"] == pytest.approx(20 * (18 + 4) * 4 / row["seconds"] / 1e11)
         assert row["share_of_peak"] == pytest.approx(size.flops / row["seconds"] / 1e12)
+
+
+@pytest.mark.slow
+def test_a_dry_run_goes_through_every_part(monkeypatch, capsys):
+    """All that a GPU is asked, in small: the kernel interpreted, the sweep by the engine that is there."""
+    for size in ("S1", "S2", "S3"):
+        monkeypatch.setattr(gpu, size, getattr(gpu, size)._replace(h=3, d=2, n=2, T=100))
+    for name, value in {"DRAWN": 5, "SEEDS_COMPARED": 20, "INPUTS": 6, "HIDDEN": 8, "MEMORY": 10**6}.items():
+        monkeypatch.setattr(gpu, name, value)
+    todo = gpu.parts((6, 12), seeds=40, samples=24, turns=2)
+    assert list(todo) == [
+        *("S1, B = 6", "S2, B = 6", "S3, B = 6", "sweep of 40", "kernel of 24"),
+        *(f"S{i}, B = 12" for i in (1, 2, 3)),
+    ]
+    todo = {name: part for name, part in todo.items() if name not in ("S2, B = 6", "S3, B = 6", "S1, B = 12", "S2, B = 12")}
+
+    def fails():
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nand more")
+
+    rows = gpu.run(todo | {"too large": fails}, limit=1e9)
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == rows
+    by = {(row["size"], row.get("engine"), row.get("B")): row for row in rows}
+    assert len(by) == len(rows) == 3 + 1 + 1 + 3 + 1
+    for B in (6, 12):
+        kernel = by["S1" if B == 6 else "S3", "pallas", B]
+        assert kernel["error"] < 1e-9
+        assert kernel["median_error"] < 1e-5
+    swept = rows[3]
+    assert (swept["networks"], swept["size"]) == (40, "sweep of S1")
+    assert 0 < swept["worst_error"] < 1e-5
+    report = rows[4]
+    assert report["size"] == f"kernel, P = {6 * 8 + 8 * 8 + 8}"
+    assert 0 < report["error"] < 1e-5
+    assert rows[-1]["note"] == "RuntimeError: RESOURCE_EXHAUSTED: out of memory"
+    assert gpu.run({"late": fails}, limit=-1.0) == [{"size": "late", "note": "left out after -1 s"}]
+
+
+def test_large_batches_take_fewer_steps():
+    assert gpu.short(gpu.S1) == gpu.S1
+    for size in (gpu.S1, gpu.S2, gpu.S3):
+        for B in gpu.BATCHES:
+            short = gpu.short(size._replace(B=B))
+            assert short.T % gpu.RECORD_EVERY == 0
+            assert 100 <= short.T <= size.T
+            assert short.flops <= max(gpu.MOST_FLOPS, 100 * size._replace(B=B, T=1).flops)
 
 
 def test_distance_of_distributions():

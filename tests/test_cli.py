@@ -21,6 +21,7 @@ from gradstarve.problem import LOSSES, datasets
 from gradstarve.simulation.engines import _choose as engines
 from gradstarve.simulation.sweep import _plan as sweep_plan
 from gradstarve.simulation.sweep import _run as sweep_blocks
+from gradstarve.simulation.sweep import _statistics as sweep_statistics
 
 SMALL = ("--seeds", "6", "--steps", "40", "--width", "3", "--dim", "2")
 
@@ -187,6 +188,15 @@ def test_sweep_writes_table_figure_and_numbers(sweep, tmp_path):
         (("--width", "4.5"), "'4.5' is not one or several whole numbers"),
         (("--over", "speed=1"), "NAME one of frequency, norm, loss"),
         (("--over", "width"), "'width' is not NAME=V1,V2"),
+        (("--pairs", "width=3,4"), "'width=3,4' is not NAME,NAME=V:V,V:V,... with a value for each NAME"),
+        (("--pairs", "width,scale-w=3:0.5,4"), "with a value for each NAME"),
+        (("--pairs", "width,speed=3:0.5"), "one of frequency, norm, loss"),
+        (("--pairs", "width,scale-w=3:a"), "'a' is not one or several numbers"),
+        (("--pairs", "width,loss=3:huber"), "'huber' is not one of cross-entropy, hinge"),
+        (("--pairs", "width,scale-w=3:0.5", "--scale-w", "1,2"), "scale_w has several values of its own too"),
+        (("--pairs", "width,norm=3:1", "--pairs", "norm,frequency=1:0.5"), "a name is there twice"),
+        (("--statistic", "measures"), "'measures' is not FILE.py:NAME; give a file and a name in it, such as"),
+        (("--statistic", "none.py:detour:sum"), "'none.py' is no file"),
         (("--dynamics", "sgd", "--momentum", "0.9"), "for --dynamics descent only"),
         (("--dynamics", "sign", "--radius", "0.1"), "'--radius': is for --dynamics sam only, not for sign"),
         (("--batch-size", "2,4"), "'--batch-size': is for --dynamics minibatch only, not for descent"),
@@ -229,6 +239,59 @@ def test_sweep_of_other_dynamics(sweep, tmp_path, arguments, axis, values):
     assert stored["summary"] == files.to_jsonable(again.summary())
 
 
+def test_sweep_over_pairs_with_statistics_of_ones_own(sweep, tmp_path):
+    """The command, and the call of the library that it stands for."""
+    file = tmp_path / "measures.py"
+    lines = ("def detour(curve):", "    return curve.error().max() - curve.error()[0]")
+    file.write_text("\n".join([*lines, "def late(curve):", "    return curve.error()[-1] > 0.1"]))
+    options = ("--pairs", "width,scale-w=3:0.5,4:0.35", "--step-size", "0.1,0.5", "--engine", "reference")
+    options += ("--statistic", f"{file}:detour", "--statistic", f"{file}:late:sum")
+    result = sweep(*options, "--directory", tmp_path / "d")
+    assert outcome(result) == 0, result.output
+    stored = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert [(row["width"], row["scale_w"], row["step_size"]) for row in stored["summary"]] == [
+        (width, scale, rate) for rate in (0.1, 0.5) for width, scale in ((3, 0.5), (4, 0.35))
+    ]
+    again = gradstarve.sweep(
+        lambda: datasets.antipodal(2, frequencies=(0.7, 1 - 0.7), norms=(1.0, 1.0)),
+        6,
+        steps=40,
+        over={"step_size": [0.1, 0.5], ("width", "scale_w"): [(3, 0.5), (4, 0.35)]},
+        statistics={
+            "detour": lambda curve: curve.error().max() - curve.error()[0],
+            "late": (lambda curve: curve.error()[-1] > 0.1, "sum"),
+        },
+        engine="reference",
+    )
+    with np.load(tmp_path / "out" / "sweep.npz") as statistics:
+        for name in ("error_mean", "detour_mean", "detour_variance", "late"):
+            assert np.array_equal(statistics[name], again[name]), name
+    assert again.table() in result.stdout
+
+
+def test_sweep_open_reads_a_directory_without_its_options(run, sweep, tmp_path, monkeypatch):
+    trained = sweep("--step-size", "0.1,0.5", "--directory", tmp_path / "chunks")
+    assert outcome(trained) == 0, trained.output
+    monkeypatch.setattr(sweep_blocks.Trainer, "_train", lambda *_: pytest.fail("trained"))
+    result = run("sweep", "--open", tmp_path / "chunks", "--out", tmp_path / "again", "--figures", "svg")
+    assert outcome(result) == 0, result.output
+    assert result.stdout == trained.stdout
+    with np.load(tmp_path / "out" / "sweep.npz") as one, np.load(tmp_path / "again" / "sweep.npz") as other:
+        assert one.files == other.files
+        for name in one.files:
+            assert np.array_equal(one[name], other[name], equal_nan=True), name
+    assert (tmp_path / "again" / "sweep.svg").exists()
+    stored = json.loads((tmp_path / "again" / "sweep.json").read_text())
+    assert stored["settings"] == {
+        **{"open": str(tmp_path / "chunks"), "seeds": [0, 6], "steps": 40, "record_every": 1},
+        **{"threshold": 0.01, "keep": "statistics", "precision": "float64"},
+    }
+    assert outcome(run("sweep", "--open", tmp_path / "none", "--out", tmp_path / "again")) == 2
+    refused = run("sweep", "--open", tmp_path / "chunks", "--scale-w", 2)
+    assert outcome(refused) == 2
+    assert "reads the sweep that is there, which --scale-w cannot change" in " ".join(refused.output.split())
+
+
 def test_sweep_stopped_says_how_to_go_on(sweep, tmp_path, monkeypatch):
     def stopped(*_):
         raise KeyboardInterrupt
@@ -265,6 +328,7 @@ def test_names_in_the_help_are_those_of_the_library():
     assert tuple(LOSSES) == cli_options.LOSSES
     assert set(cli_options.PROBLEMS) <= set(dir(datasets))
     assert cli_sweep.KEEP == sweep_plan.KEEP
+    assert tuple(sweep_statistics.REDUCTIONS) == cli_sweep.REDUCTIONS
     assert ("auto", *engines.ENGINES) == cli_sweep.ENGINES
 
 

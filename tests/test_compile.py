@@ -38,6 +38,17 @@ def test_every_size_gets_the_same_numbers(x64, size):
         assert len(seen[0]) > len(_compile.quick_to_compile())
 
 
+def test_a_loop_is_quick_to_compile_by_what_it_goes_over(x64):
+    x = jnp.linspace(0.0, 1.0, _compile.FEW + 1)
+    found = []
+    for count in (_compile.FEW_PASSES, _compile.FEW_PASSES + 1, 0):
+        answer, plain, seen = made(few=0, passes=lambda x, y: count)  # noqa: B023
+        np.testing.assert_allclose(answer(x, 2.0), plain(x, 2.0), rtol=1e-12)
+        found.append(len(seen[0]))
+    quickest, quick, again = found
+    assert quickest == again > quick == len(_compile.quick_to_compile())
+
+
 def test_traced_numbers_are_compiled_as_usual(x64):
     answer, plain, seen = made()
     x = jnp.linspace(0.0, 1.0, 7)

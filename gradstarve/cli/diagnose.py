@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -15,6 +15,7 @@ from gradstarve.cli.options import (
     check_choice,
     command,
     count,
+    from_file,
     out_option,
     positive,
     print_result,
@@ -63,7 +64,7 @@ def diagnose(
     if step_size is not None:
         positive("--step-size", step_size)
     with command("gradstarve diagnose"):
-        network = _load(model)
+        network = from_file(model, "model.py:net")
         folder = files.output_directory(out)
         from gradstarve.diagnosis import starvation_report
 
@@ -87,26 +88,3 @@ def diagnose(
         files.write_json(folder / "diagnose.json", result)
     print_result(as_json, result, report.table())
     wrote(*(folder / f"diagnose.{end}" for end in ("html", figures, "json")))
-
-
-def _load(model: str) -> Any:
-    """The object called NAME after the file has run."""
-    import runpy
-    import sys
-
-    path, _, name = model.rpartition(":")
-    if not path or not name:
-        raise ValueError(f"{model!r} names no model; give a file and a name in it, such as model.py:net")
-    if not Path(path).is_file():
-        raise ValueError(f"{path!r} is no file; give a Python file that makes the model")
-    sys.path.insert(0, str(Path(path).resolve().parent))
-    try:
-        made = runpy.run_path(path)
-    except Exception as error:
-        raise ValueError(f"{path!r} raises {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
-    if name not in made:
-        found = ", ".join(one for one in made if not one.startswith("_"))
-        raise ValueError(f"{path!r} has no {name!r}; it has {found}")
-    return made[name]

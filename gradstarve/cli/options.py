@@ -62,7 +62,7 @@ def out_option(what: str) -> Any:
     return directory(f"Directory for {what}; made if it is not there.")
 
 
-def directory(help: str) -> Any:
+def directory(help: str, *names: str) -> Any:
     """An option that takes the path of a directory. An empty one, as of a variable that is not set, is an error."""
 
     def read(text: Any) -> Path:
@@ -72,7 +72,7 @@ def directory(help: str) -> Any:
             raise typer.BadParameter(f"{str(text)!r} is a file, and a directory is wanted")
         return Path(text)
 
-    return typer.Option(help=help, parser=read, metavar="DIRECTORY")
+    return typer.Option(*names, help=help, parser=read, metavar="DIRECTORY")
 
 
 def count(help: str, least: int = 1) -> Any:
@@ -203,6 +203,29 @@ def several(option: str, text: str, valid: Sequence[str] | None = None) -> list[
     if len(set(values)) < len(values):
         raise typer.BadParameter(f"{text!r} names one twice", param_hint=f"'{option}'")
     return values
+
+
+def from_file(text: str, example: str) -> Any:
+    """The object that FILE.py:NAME names, after the file has run."""
+    import runpy
+    import sys
+
+    path, _, name = text.rpartition(":")
+    if not path or not name:
+        raise ValueError(f"{text!r} is not FILE.py:NAME; give a file and a name in it, such as {example}")
+    if not Path(path).is_file():
+        raise ValueError(f"{path!r} is no file; give a Python file, as in {example}")
+    sys.path.insert(0, str(Path(path).resolve().parent))
+    try:
+        made = runpy.run_path(path)
+    except Exception as error:
+        raise ValueError(f"{path!r} raises {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    if name not in made:
+        found = ", ".join(one for one in made if not one.startswith("_"))
+        raise ValueError(f"{path!r} has no {name!r}; it has {found}")
+    return made[name]
 
 
 def print_result(as_json: bool, value: Any, text: Any) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -25,6 +26,7 @@ from gradstarve.cli.options import (
     command,
     completion,
     count,
+    from_file,
     out_option,
     positive,
     print_result,
@@ -36,6 +38,7 @@ from gradstarve.ground import FORMATS, files
 
 EXAMPLE = "Example: gradstarve sweep --seeds 10000 --step-size 0.1,0.3 --over frequency=0.5,0.9 --directory runs/first"
 KEEP = ("statistics", "final", "logits")
+REDUCTIONS = ("moments", "sum", "min", "max")
 ENGINES = ("auto", "reference", "fused", "pallas")
 # Numbers of some dynamics, as they are where they are not given.
 _USUAL: dict[str, list[Any]] = {"momentum": [0.0], "weight_decay": [0.0], "radius": [0.05], "batch_size": [8]}
@@ -79,6 +82,13 @@ def sweep(
             autocompletion=completion([f"{name}=" for name in SWEPT]),
         ),
     ] = None,
+    pairs: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="NAME,NAME=V:V,...",
+            help="Sweeps over options marked * together, as in width,scale-w=4:0.5,8:0.35; may be given several times.",
+        ),
+    ] = None,
     seeds: Annotated[int, count("How many networks are trained for each combination.")] = 1000,
     steps: Annotated[int, count("Steps of training.")] = 2000,
     record_every: Annotated[
@@ -97,6 +107,22 @@ def sweep(
             "and several at once share the work. [default: none]"
         ),
     ] = None,
+    statistic: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="FILE.py:NAME",
+            help=f"A function of one learning curve, for sweep.npz; with :{', :'.join(REDUCTIONS[1:])} behind it, what is "
+            "kept over the networks in place of moments. May be given several times; only run files that you trust.",
+        ),
+    ] = None,
+    open_: Annotated[
+        Optional[Path],  # noqa: UP045
+        store_option(
+            "Trains nothing: tell, write and draw the sweep in this directory, of the command or of gs.sweep. "
+            "Goes without the options of a sweep. [default: none]",
+            "--open",
+        ),
+    ] = None,
     engine: Annotated[str, choice(ENGINES)] = "auto",
     precision: Precision = "float64",
     seed: Seed = 0,
@@ -109,16 +135,24 @@ def sweep(
     Options marked * take several values, as in 0.1,0.3; all combinations are trained. Prints a row per combination, and
     writes all statistics over the steps to sweep.npz, what the table has to sweep.json, and a figure.
     """
+    given = locals()
+    check_choice("--figures", figures, FORMATS)
+    if open_ is not None:
+        _refuse_beside_open(given)
+        with command("gradstarve sweep"):
+            folder = files.output_directory(out)
+            result = _opened(open_)
+            contents = _write(result, folder, _settings_of(result, open_), figures)
+        _tell(result, contents, folder, figures, as_json)
+        return
     check_choice("--problem", problem, PROBLEMS)
     check_dynamics(dynamics, SWEPT_DYNAMICS)
     check_choice("--keep", keep, KEEP)
     check_choice("--engine", engine, ENGINES)
     check_choice("--precision", precision, PRECISIONS)
-    check_choice("--figures", figures, FORMATS)
     positive("--memory", memory)
     if threshold is not None:
         positive("--threshold", threshold)
-    given = locals()
     values = {name: _values(f"--{name.replace('_', '-')}", name, given[name]) for name in SWEPT}
     for text in over or ():
         name, equals, list_of = text.partition("=")
@@ -127,15 +161,24 @@ def sweep(
             names = ", ".join(SWEPT)
             raise typer.BadParameter(f"{text!r} is not NAME=V1,V2,... with NAME one of {names}", param_hint="'--over'")
         values[name] = _values("--over", name, list_of)
-    for value in values["loss"]:
+    together = [_pairs(text) for text in pairs or ()]
+    for name in (name for one in together for name in one["names"]):
+        if len(values[name]) > 1:
+            raise typer.BadParameter(f"{name} has several values of its own too", param_hint="'--pairs'")
+    paired = {name: [row[i] for row in one["values"]] for one in together for i, name in enumerate(one["names"])}
+    if len(paired) < sum(len(one["names"]) for one in together):
+        raise typer.BadParameter("a name is there twice", param_hint="'--pairs'")
+    for value in (*values["loss"], *paired.get("loss", ())):
         check_choice("--loss", value, LOSSES)
-    check_numbers(dynamics, {name: values[name] for name in _USUAL}, _USUAL)
+    check_numbers(dynamics, {name: paired.get(name, values[name]) for name in _USUAL}, _USUAL)
     for name in set(_USUAL) - set(numbers_of(dynamics)):
         del values[name]
     if keep != "statistics" and directory is None:
         raise typer.BadParameter(f"--keep {keep} needs --directory for what is kept", param_hint="'--keep'")
     plain = ("problem", "dim", "dynamics", "seeds", "steps", "record_every", "threshold", "keep", "precision", "seed")
     settings = {name: given[name] for name in plain} | values
+    settings |= {"pairs": together} if together else {}
+    settings |= {"statistic": list(statistic)} if statistic else {}
     with command("gradstarve sweep"):
         folder = files.output_directory(out)
         if precision == "float64":
@@ -145,8 +188,32 @@ def sweep(
             warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
             result = run_sweep(settings, memory=memory, directory=directory, engine=engine)
         contents = _write(result, folder, settings | {"threshold": result.threshold}, figures)
+    _tell(result, contents, folder, figures, as_json, *([f"chunks in {directory}"] if directory else []))
+
+
+def _tell(result: Any, contents: dict[str, Any], folder: Path, figures: str, as_json: bool, *more: str) -> None:
     print_result(as_json, contents, result.table())
-    wrote(*(folder / f"sweep.{end}" for end in ("json", "npz", figures)), *([f"chunks in {directory}"] if directory else []))
+    wrote(*(folder / f"sweep.{end}" for end in ("json", "npz", figures)), *more)
+
+
+def _refuse_beside_open(given: dict[str, Any]) -> None:
+    """What is in the directory is what was asked for there."""
+    for name, parameter in inspect.signature(sweep).parameters.items():
+        if name not in ("open_", "figures", "out", "as_json") and given[name] != parameter.default:
+            option = f"--{name.replace('_', '-')}"
+            raise typer.BadParameter(f"reads the sweep that is there, which {option} cannot change", param_hint="'--open'")
+
+
+def _opened(directory: Path) -> Any:
+    from gradstarve.simulation import open_sweep
+
+    return open_sweep(directory)
+
+
+def _settings_of(result: Any, directory: Path) -> dict[str, Any]:
+    """What is known of a sweep that was read."""
+    told = {name: getattr(result, name) for name in ("record_every", "threshold", "keep", "precision")}
+    return {"open": str(directory), "seeds": [result.seeds.start, result.seeds.stop], "steps": int(result.grid[-1])} | told
 
 
 def _go_on(directory: Path | None) -> str:
@@ -167,7 +234,10 @@ def run_sweep(settings: dict[str, Any], **how: Any) -> Any:
     s = settings
     make = {"antipodal": datasets.antipodal, "orthogonal": datasets.orthogonal}[s["problem"]]
     first = {name: s[name][0] for name in SWEPT if name in s}
-    over = {name: s[name] for name in first if len(s[name]) > 1}
+    over: dict[Any, list] = {name: s[name] for name in first if len(s[name]) > 1}
+    for one in s.get("pairs", ()):
+        over[tuple(one["names"])] = [tuple(row) for row in one["values"]]
+        first |= dict(zip(one["names"], one["values"][0], strict=True))
 
     def data(frequency=first["frequency"], norm=first["norm"]):
         return make(s["dim"], frequencies=(frequency, 1 - frequency), norms=(1.0, norm))
@@ -183,6 +253,7 @@ def run_sweep(settings: dict[str, Any], **how: Any) -> Any:
         key=jax.random.key(s["seed"]),
         keep=s["keep"],
         threshold=s["threshold"],
+        statistics=_statistics(s.get("statistic", ())),
         **how,
     )
 
@@ -204,6 +275,31 @@ def _write(result: Any, folder: Path, settings: dict[str, Any], figures: str) ->
     contents |= {"note": result.note} if result.note else {}
     files.write_json(folder / "sweep.json", contents)
     return contents
+
+
+def _statistics(given: Sequence[str]) -> dict[str, Any] | None:
+    """The functions by name, each with how it is reduced over the networks."""
+    found = {}
+    for text in given:
+        place, _, last = text.rpartition(":")
+        reduction = last if last in REDUCTIONS and ":" in place else REDUCTIONS[0]
+        place = place if reduction == last else text
+        found[place.rpartition(":")[2]] = from_file(place, "measures.py:detour"), reduction
+    return found or None
+
+
+def _pairs(text: str) -> dict[str, Any]:
+    """The names and the rows of values of "width,scale-w=4:0.5,8:0.35"."""
+    names, equals, rows = text.partition("=")
+    found = [name.strip().replace("-", "_") for name in names.split(",")]
+    cells = [row.split(":") for row in rows.split(",")]
+    wrong = [name for name in found if name not in SWEPT]
+    if not equals or wrong or len(found) < 2 or any(len(row) != len(found) for row in cells):
+        what = f"{text!r} is not NAME,NAME=V:V,V:V,... with a value for each NAME, one of {', '.join(SWEPT)}"
+        raise typer.BadParameter(what, param_hint="'--pairs'")
+    columns = zip(*cells, strict=True)
+    read = [_values("--pairs", name, ",".join(column)) for name, column in zip(found, columns, strict=True)]
+    return {"names": found, "values": [list(row) for row in zip(*read, strict=True)]}
 
 
 def _values(option: str, name: str, text: str) -> list:

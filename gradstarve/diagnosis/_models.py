@@ -133,14 +133,17 @@ def gather(
                 if begin < last:
                     if not held:
                         held = [_empty(part, (last - first) * outputs) for part in found]
-                    for buffer, part in zip(held, found, strict=True):
-                        buffer[(begin - first) * outputs : (end - first) * outputs] = part
+                    for place, part in enumerate(found):
+                        if isinstance(held[place], tuple):
+                            held[place] += (part,)
+                        else:
+                            held[place][(begin - first) * outputs : (end - first) * outputs] = part
                     known = slice(first * outputs, end * outputs)
                 else:
                     known = slice(first * outputs, last * outputs)
                 stored = known.stop - known.start
                 with np.errstate(over="ignore", invalid="ignore"):  # looked at by the caller
-                    products = sum(_float64(buffer[:stored] @ part.T) for buffer, part in zip(held, found, strict=True))
+                    products = sum(_products(one, stored, part) for one, part in zip(held, found, strict=True))
                 kernel[known, here] = products
                 kernel[here, known] = np.asarray(products).T
                 done += end - begin
@@ -152,11 +155,23 @@ def gather(
 
 
 def _empty(like: Any, rows: int) -> Any:
+    """What holds the rows that are kept: an array to be filled, or, as JAX fills none, blocks one after the other."""
     shape = (rows, like.shape[1])
+    if isinstance(like, jax.Array):
+        return ()
     return np.empty(shape, like.dtype) if isinstance(like, np.ndarray) else like.new_empty(shape)
 
 
+def _products(held: Any, stored: int, part: Any) -> np.ndarray:
+    """Of the first `stored` rows held with those of `part`, where they are; in all bits that they have."""
+    if isinstance(held, tuple):
+        return np.concatenate([_float64(jnp.matmul(block, part.T, precision="highest")) for block in held])
+    return _float64(held[:stored] @ part.T)
+
+
 def _float64(products: Any) -> np.ndarray:
+    if isinstance(products, jax.Array):
+        return np.asarray(products, np.float64)
     return np.asarray(products if isinstance(products, np.ndarray) else products.cpu().numpy(), np.float64)
 
 
@@ -295,7 +310,13 @@ class JaxModel(Model):
         some = jax.tree.map(lambda leaf: leaf[here], self.x)
         leaves = jax.tree.leaves(_jax_rows(self._out, self.outputs == 1, trained, held, some))
         keep = len(samples)
-        return [_flat(np.asarray(leaf)[:keep], keep, self.outputs) for leaf in leaves]
+        leaves = [np.asarray(leaf) if _in_memory(leaf) else leaf for leaf in leaves]
+        return [_flat(leaf[:keep], keep, self.outputs) for leaf in leaves]
+
+
+def _in_memory(leaf: Any) -> bool:
+    """Whether NumPy reads an array where it is. Gradients on an accelerator stay there; their products alone leave it."""
+    return all(device.platform == "cpu" for device in leaf.devices())
 
 
 def _flat(leaf: Any, samples: int, outputs: int) -> Any:

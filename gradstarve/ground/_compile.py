@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import get_opaque_trace_state
 
 from gradstarve.ground._arrays import is_concrete
 
@@ -17,6 +18,8 @@ Options = dict[str, Any]
 # Input sizes up to which a program compiled without any optimisation (FEW), or without XLA's fusion emitters (MANY), loses
 # less time in running than it saves in compiling.
 FEW, MANY = 4096, 40960
+# Numbers that a loop goes over, all its turns together, up to which the same is so.
+FEW_PASSES = 2**18
 _SPLIT = "xla_cpu_parallel_codegen_split_count"
 _QUICK: Options = {"xla_cpu_use_fusion_emitters": False}
 _QUICKEST: Options = _QUICK | {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True, _SPLIT: 1}
@@ -38,20 +41,30 @@ def _known(*options: tuple[str, Any]) -> Options:
     return wanted if _compiles(wanted) else {name: value for name, value in options if _compiles({name: value})}
 
 
+@cache
+def _outside() -> Any:
+    """The state of JAX where nothing is traced."""
+    with jax.ensure_compile_time_eval():
+        return get_opaque_trace_state()
+
+
 def quick_to_compile() -> Options:
     """Compiler options that halve the compile time of a program of many small operations at equal speed; empty where XLA
     does not know them."""
     return _known(*_QUICK.items())
 
 
-def quick_jit(jit: Callable[..., Any] = jax.jit, *, few: int = FEW, **keywords: Any) -> Any:
+def quick_jit(
+    jit: Callable[..., Any] = jax.jit, *, few: int = FEW, passes: Callable[..., int] | None = None, **keywords: Any
+) -> Any:
     """A decorator: `jit` with these keywords, which compiles calls from Python on small concrete inputs quickly.
 
     Inputs of up to `few` numbers are compiled without optimisation, in a fifth of the time, and inputs of up to `MANY`
     numbers without XLA's newer emitters, in half of the time. Plain `jit` compiles larger inputs, calls inside jit, vmap and
     grad, calls on accelerators, and all calls where JAX's optimisations are disabled or XLA does not know these options. Set
-    `few` to 0 for a function that runs long on small inputs. Rounding differs between the three ways, so random draws,
-    whose bits must not depend on their number, use plain `jit`.
+    `few` to 0 for a function that runs long on small inputs; `passes` of the arguments is how many numbers a loop goes over,
+    which count as few up to `FEW_PASSES`. Rounding differs between the three ways, so random draws, whose bits must not
+    depend on their number, use plain `jit`.
 
     >>> double = quick_jit()(lambda x: 2 * x)
     >>> float(double(jnp.float32(3.0))), float(jax.jit(double)(3.0))
@@ -64,12 +77,16 @@ def quick_jit(jit: Callable[..., Any] = jax.jit, *, few: int = FEW, **keywords: 
 
         @wraps(function)
         def answer(*args: Any, **named: Any) -> Any:
+            # Compiler options are for programs of their own, and none is one while something else is traced.
+            if get_opaque_trace_state() != _outside():
+                return usual(*args, **named)
             arrays = [leaf for leaf in jax.tree.leaves((args, named)) if eqx.is_array(leaf)]
             size = sum(array.size for array in arrays)
             elsewhere = jax.default_backend() != "cpu" or jax.config.read("jax_disable_most_optimizations")
-            if size > MANY or elsewhere or not all(map(is_concrete, [*arrays, jnp.asarray(0)])):
+            if size > MANY or elsewhere or not all(map(is_concrete, arrays)):
                 return usual(*args, **named)
-            options = _known(*(_QUICKEST if size <= few else _QUICK).items())
+            quickest = size <= few or (passes is not None and passes(*args, **named) <= FEW_PASSES)
+            options = _known(*(_QUICKEST if quickest else _QUICK).items())
             return compiled(*options.items())(*args, **named)
 
         return answer

@@ -257,8 +257,8 @@ class FeatureFlow(eqx.Module):
 
     Closed forms: hinge, also with a margin shift, a temperature or flipped labels, from event to event; one layer of squared
     loss; one layer of types of which any two are equal or at right angles, sum_k r_k^2 S_k S'_k = 0 (3.9), (20.2), which
-    needs types and scales that are known outside jit. The others are integrated in log t, also in two cases with a closed form
-    elsewhere: the starving pair of the exponential loss (10.2) (`starving_pair`) and features that share no sample at
+    needs types and scales that are known outside jit. The others are integrated in log t, also in two cases that have closed
+    forms elsewhere: the starving pair of the exponential loss (10.2) (`starving_pair`) and features that share no sample at
     N >= 2 (`depth_mode`). There the two agree to 1e-14 at N = 1 to 3 and 1e-13 at 5, and integration is cheaper.
 
     The error is below 1e-11 of the largest logit (2e-5 in float32), times the condition number of v(t), which for

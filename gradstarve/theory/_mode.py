@@ -311,31 +311,34 @@ class TransferFlow(eqx.Module):
 def transfer_flow(loss: Loss, frequency, norm, a, z) -> TransferFlow:
     """The flow of neurons (a_j, z_j) [*batch, h] between antipodal classes with `frequency`, `norm`: [2], + first."""
     check_normal_product(a.dtype, frequency=frequency, norm=norm)
-    # By signs: the product of two small numbers may be 0.
-    leaves = ((a > 0) & (a + z < 0)) | ((a < 0) & (a + z > 0))
-    # |q| - |p| is 2 |a| for these, so that log |q/p| keeps its digits for any sizes of p and q.
-    size, left = jnp.where(leaves, jnp.abs(a), 0), jnp.where(leaves, jnp.abs(a + z), 1)
-    fits = size < left * (jnp.finfo(a.dtype).max / 4)
-    near = jnp.log1p(jnp.where(fits, 2 * size, 0) / left)
-    far = jnp.log(jnp.where(fits, 1, 2 * size)) - jnp.log(left)
-    leaving = jnp.where(leaves, jnp.where(fits, near, far), jnp.inf)
-    flat = [values.reshape(-1, values.shape[-1]) for values in (a, z, leaving)]
-    rate = 2 * frequency * norm
+    with np.errstate(over="ignore"):
+        leaves = _moves_over(np.asarray(a), np.asarray(z)) if is_concrete(a) and is_concrete(z) else _moves_over(a, z)
     count, faint = count_pieces(leaves), _may_be_faint_when_grown(norm, a, z)
     if faint:
         # One piece for each class, and one more after each leaver; for traced numbers, one is assumed to be enough.
         count += 2 + (count if is_concrete(a) else 0)
     law = JitLoss(loss)
-    pieces, joining, times = _interleave_all(law, count, faint, rate, norm, *flat)
+    pieces, leaving, joining, times = _interleave_all(law, count, faint, frequency, norm, a, z)
     if loss.clock is None:
         pieces, joining, times = answered((pieces, joining, times))
-    batch = a.shape[:-1]
-    pieces, joining, times = jax.tree.map(lambda v: v.reshape(*batch, *v.shape[1:]), (pieces, joining, times))
-    rates = jnp.broadcast_to(rate, (*batch, 2))
-    plus, minus = (
-        ClockCurve(PiecewiseClock(law, rates[..., c], *(values[..., c] for values in pieces))) for c in range(2)
-    )
+    plus, minus = (ClockCurve(PiecewiseClock(law, *values)) for values in pieces)
     return TransferFlow((plus, minus), a, z, leaving, joining, times)
+
+
+def _moves_over(a, z):
+    """Whether a neuron changes its class. By signs: the product of two small numbers may be 0."""
+    return ((a > 0) & (a + z < 0)) | ((a < 0) & (a + z > 0))
+
+
+def _leaving_angle(a, z):
+    """The accumulated angle at which a neuron leaves its first class, inf where it stays."""
+    leaves = _moves_over(a, z)
+    # |q| - |p| is 2 |a| for these, so that log |q/p| keeps its digits for any sizes of p and q.
+    size, left = jnp.where(leaves, jnp.abs(a), 0), jnp.where(leaves, jnp.abs(a + z), 1)
+    fits = size < left * (jnp.finfo(a.dtype).max / 4)
+    near = jnp.log1p(jnp.where(fits, 2 * size, 0) / left)
+    far = jnp.log(jnp.where(fits, 1, 2 * size)) - jnp.log(left)
+    return jnp.where(leaves, jnp.where(fits, near, far), jnp.inf)
 
 
 def _may_be_faint_when_grown(norm, a, z) -> bool:
@@ -346,10 +349,21 @@ def _may_be_faint_when_grown(norm, a, z) -> bool:
     return _is_faint(np.asarray(a) != 0, a, z, norms.min(), norms.max())
 
 
-@quick_jit(static_argnums=(1, 2))
-def _interleave_all(law, count, faint, rate, norm, a, z, leaving):
+def _passes(law, count, faint, frequency, norm, a, z) -> int:
+    """How many numbers the events of all networks go over."""
+    return count * (a.size + z.size)
+
+
+@quick_jit(static_argnums=(1, 2), passes=_passes)
+def _interleave_all(law, count, faint, frequency, norm, a, z):
+    """For both classes (rate, start, angle, rise, fall); of each neuron the leaving angle, the joining angle, the event."""
+    rate, leaving = 2 * frequency * norm, _leaving_angle(a, z)
     one = partial(_interleave, law, count, faint, rate, norm)
-    return jax.vmap(one)(a, z, leaving)
+    found = jax.vmap(one)(*(values.reshape(-1, values.shape[-1]) for values in (a, z, leaving)))
+    batch = a.shape[:-1]
+    pieces, joining, times = jax.tree.map(lambda v: v.reshape(*batch, *v.shape[1:]), found)
+    classes = [(jnp.broadcast_to(rate[c], batch), *(values[..., c] for values in pieces)) for c in range(2)]
+    return classes, leaving, joining, times
 
 
 def _interleave(law, count, faint, rate, norm, a, z, leaving):

@@ -136,7 +136,16 @@ def _place(pieces: PiecewiseClock, t: Float[Array, "... times"]):
     return piece, tau
 
 
-@quick_jit(static_argnums=2)
+_TURNS = 32  # of the search for a state, about
+
+
+def _passes(pieces: PiecewiseClock, t: Array, want_angle: bool) -> int:
+    """How many numbers the search for the states at `t`, and the tables for it, go over."""
+    lanes = pieces.rate.size * t.shape[-1]
+    return _TURNS * (max(lanes, t.size) + pieces.start.size)
+
+
+@quick_jit(static_argnums=2, passes=_passes)
 def _state(pieces: PiecewiseClock, t: Float[Array, "... times"], want_angle: bool):
     piece, tau = _place(pieces, t)
     since = tau - _of(pieces.start, piece)
@@ -168,7 +177,7 @@ def _times_to(pieces: PiecewiseClock, target: Float[Array, "*batch lanes"]):
     return in_time(tau, pieces.rate[..., None])
 
 
-def count_pieces(leaves: Bool[Array, "*batch h"]) -> int:
+def count_pieces(leaves: Bool[Array | np.ndarray, "*batch h"]) -> int:
     """The number of pieces for the events of every network: the largest number of leavers, or all neurons if traced.
 
     Rounded up to a multiple of 8, so that other draws of the same problem find the compiled program again.

@@ -187,8 +187,7 @@ class Solution(NetworkCurve):
         """f(x_i), [..., n], from the logit of each class in its favour, [...]."""
         if len(logits) == 1:
             return self.data.labels * logits[0][..., None]
-        plus, minus = logits
-        return jnp.where(self.data.labels > 0, plus[..., None], -minus[..., None])
+        return _by_label(self.data.labels, *logits)
 
     @property
     def _batch(self) -> tuple[int, ...]:
@@ -277,6 +276,11 @@ class Solution(NetworkCurve):
         spread = (*batch, *(1,) * count, h, d)
         w = left[..., None] * self.start.w.reshape(spread) + moved[..., None] * self.axes.reshape(spread)
         return TwoLayerReLU(w, z, self.start.slope)
+
+
+@quick_jit()
+def _by_label(labels, plus, minus):
+    return jnp.where(labels > 0, plus[..., None], -minus[..., None])
 
 
 def _check_rising(clock: PiecewiseClock) -> PiecewiseClock:
@@ -527,9 +531,16 @@ def _antipodal(rays, network, loss, dynamics):
     axis = jnp.asarray(rays[0].direction, network.w.dtype)
     a, z = _along(network, axis), network.z
     frequencies, norms = [ray.frequency for ray in rays], [ray.norm for ray in rays]
-    frequency, norm = (jnp.stack([jnp.asarray(v, a.dtype) for v in values]) for values in (frequencies, norms))
+    frequency, norm = (_together(values, a.dtype) for values in (frequencies, norms))
     flow = transfer_flow(loss, frequency, norm, a, z)
     return flow.curves[0], flow.curves[1], flow, jnp.broadcast_to(axis, network.w.shape)
+
+
+def _together(values: list[Any], dtype: Any) -> Array:
+    """Numbers of the classes as one array; where they are there, without a program."""
+    if all(map(is_concrete, values)):
+        return jnp.asarray(np.stack([np.asarray(value, dtype) for value in values]))
+    return jnp.stack([jnp.asarray(value, dtype) for value in values])
 
 
 def _stepping(rays, network, loss, dynamics, home=None):

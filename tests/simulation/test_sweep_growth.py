@@ -1,5 +1,6 @@
 """Directories that grow, that several tasks fill at once, and that are read without the arguments."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -111,9 +112,92 @@ def test_what_does_not_hold_is_named_and_computed(tmp_path, trained, change, nam
         grown = run(tmp_path, 70, **change)
     assert_same(grown, run(None, 70, **change))
     trained.clear()
-    with pytest.warns(UserWarning, match="do not hold"):
+    # Back again. Chunks that kept more hold for less.
+    with contextlib.nullcontext() if "keep" in change else pytest.warns(UserWarning, match="do not hold"):
         assert_same(run(tmp_path, 70), before)
     assert not trained  # its chunks are still there
+
+
+@pytest.fixture
+def advanced(monkeypatch):
+    """The step sizes of the blocks that were trained step by step."""
+    seen = []
+    advance = sweep_blocks.Trainer._advance
+
+    def noted(self, one, *given):
+        seen.append(float(one.dynamics.step_size))
+        return advance(self, one, *given)
+
+    monkeypatch.setattr(sweep_blocks.Trainer, "_advance", noted)
+    return seen
+
+
+def assert_same_records(one, other, **chosen):
+    np.testing.assert_array_equal(one.logits(**chosen), other.logits(**chosen))
+    for mine, theirs in zip(*(jax.tree.leaves(each.final(**chosen)) for each in (one, other)), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def latest(curve):
+    return curve.error()[-1]
+
+
+@pytest.mark.parametrize("engine", ["reference", pytest.param("fused", marks=pytest.mark.slow)])
+def test_kept_logits_hold_for_another_threshold_and_for_less(tmp_path, advanced, trained, engine):
+    """Nothing is trained, nothing is warned of (warnings are errors here), and every bit is that of training anew."""
+    how = {"engine": engine, "dynamics": gs.GradientDescent(0.1, momentum=0.5), "over": {"step_size": [0.25, 80.0]}}
+    with pytest.warns(UserWarning, match="diverged"):
+        run(tmp_path, keep="logits", loss="squared", **how)
+    for change in ({"keep": "logits", "threshold": 0.2}, {"keep": "final", "threshold": 0.2}, {"threshold": 0.1}):
+        advanced.clear()
+        with pytest.warns(UserWarning, match="diverged"):
+            read = run(tmp_path, loss="squared", **change, **how)
+        assert not advanced
+        with pytest.warns(UserWarning, match="diverged"):
+            anew = run(None, loss="squared", **change, **how)
+        assert len(advanced) == 8
+        assert_same(read, anew)
+        if "keep" in change:
+            assert_same_records(read, anew, step_size=0.25)
+    # Less of the same is a copy, for which not even statistics are computed.
+    trained.clear()
+    with pytest.warns(UserWarning, match="diverged"):
+        run(tmp_path, loss="squared", threshold=0.2, **how)
+    assert not trained
+    assert_same(gs.open_sweep(tmp_path), run_quietly(None, loss="squared", threshold=0.2, **how))
+
+
+def run_quietly(*given, **how):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return run(*given, **how)
+
+
+def test_kept_logits_hold_for_statistics_of_ones_own_and_more_seeds(tmp_path, advanced):
+    run(tmp_path, keep="logits")
+    advanced.clear()
+    how = {"statistics": {"latest": latest}, "over": {"step_size": [0.25, 0.5]}}
+    grown = run(tmp_path, 330, **how)
+    assert advanced == [0.25] * 3 + [0.5] * 6  # of the first step size what was not there, or not full
+    assert_same(grown, run(None, 330, **how))
+    # A chunk that is damaged is trained again.
+    for path in sorted(tmp_path.glob("chunk-*-0000000000-128-*")):
+        with np.load(path) as stored:
+            if "kept.logits" in stored:
+                path.write_bytes(path.read_bytes()[:-1])
+    advanced.clear()
+    again = run(tmp_path, 330, threshold=0.1)
+    assert advanced == [0.25] * 5
+    assert_same(again, run(None, 330, threshold=0.1))
+
+
+def test_networks_trained_in_other_numbers_are_trained_again(tmp_path, advanced):
+    """Own statistics are of networks in the coordinates of the data; without them the fast engine trains in their span."""
+    run(tmp_path, 70, keep="logits", engine="fused")
+    advanced.clear()
+    with pytest.warns(UserWarning, match="do not hold for this sweep, which has other settings: .*statistics.latest"):
+        run(tmp_path, 70, engine="fused", statistics={"latest": latest})
+    assert len(advanced) == 2
 
 
 def test_other_blocks_are_named(tmp_path, monkeypatch):

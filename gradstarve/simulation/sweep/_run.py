@@ -81,12 +81,17 @@ def leaves_of(networks: Any) -> dict[str, Any]:
 
 
 class Trainer:
-    """Trains one block on one device: `trainer(block, device)` is its `Part` and the records that are kept."""
+    """Trains one block on one device: `trainer(block, device)` is its `Part` and the records that are kept.
+
+    `recall(block)`: the records that were kept of its networks by an earlier sweep which trained them, or None. They are
+    read in place of training.
+    """
 
     def __init__(
         self,
         found: list[Configuration],
         engine: Engine,
+        recall: Callable[[Block], dict[str, np.ndarray] | None] = lambda block: None,
         *,
         key: Array,
         first_seed: int,
@@ -99,7 +104,7 @@ class Trainer:
     ):
         self.found, self.engine, self.key, self.first_seed = found, engine, key, first_seed
         self.sizes, self.steps, self.every, self.threshold, self.keep = sizes, steps, every, threshold, keep
-        self.own = own or {}
+        self.own, self.recall = own or {}, recall
         self._guard = threading.Lock()
         self._compiling: dict[Any, threading.Lock] = {}
         self._here: dict[Any, Any] = {}
@@ -149,32 +154,49 @@ class Trainer:
         numbers = jax.device_put((first + np.arange(self.sizes[block.configuration])).astype(np.uint32), device)
         drawn = draw(one, key, numbers, scales)
         state, dynamics, start = begin(key, numbers, drawn, dynamics, datas[0], basis)
-        seen, recorded = [start], [1]
+        known = self.recall(block)
+        if known is None:
+            networks, logits = self._advance(one, state, datas, dynamics, start)
+        else:
+            networks, logits = jax.device_put(_as_trained(known, state.networks, len(numbers)), device)
+        count = jax.device_put(np.int32(block.count), device)
+        answers = _answers(datas, [1, *(-(-steps // self.every) for steps, _ in one.stretches(self.steps))])
+        found = summarise(logits, *answers, one.loss, threshold, count)
+        kept = {}
+        if self.keep != "statistics":
+            kept = leaves_of(networks)
+            kept["logits"] = jnp.moveaxis(logits if self.keep == "logits" else logits[-1:], 0, 1)
+        own = {}
+        if self.own:
+            diverged, steps = found["diverged"], tuple(grid_of(one, self.steps, self.every).tolist())
+            until = None if one.phases is None else one.phases.until
+            ends = drawn, networks
+            own = own_of_block(self.own, steps, until, ends, logits, datas, one.loss, diverged, count)
+        found, kept, own = jax.device_get((found, kept, own))
+        part = {name: wide(value)[None] for name, value in own.items()}
+        part |= part_of_block(found, first)
+        return part, {name: value[: block.count] for name, value in kept.items()}
+
+    def _advance(self, one: Configuration, state: Any, datas: list[Dataset], dynamics: Any, start: Any) -> tuple[Any, Array]:
+        """The networks after all steps, and the logits at all records, [records, b, n]; `start`: those before step 0."""
+        seen = [start]
         for data, (steps, _) in zip(datas, one.stretches(self.steps), strict=True):
             whole, rest = divmod(steps, self.every)
             for records, every in ((whole, self.every), (1, rest)):
                 if records and every:
                     state, logits, _ = self.engine.advance(state, data, one.loss, dynamics, records, every, False)
                     seen.append(logits)
-            recorded.append(whole + bool(rest))
-        logits = jnp.concatenate(seen)
-        count = jax.device_put(np.int32(block.count), device)
-        answers = _answers(datas, recorded)
-        found = summarise(logits, *answers, one.loss, threshold, count)
-        kept = {}
-        if self.keep != "statistics":
-            kept = leaves_of(state.networks)
-            kept["logits"] = jnp.moveaxis(logits if self.keep == "logits" else logits[-1:], 0, 1)
-        own = {}
-        if self.own:
-            diverged, steps = found["diverged"], tuple(grid_of(one, self.steps, self.every).tolist())
-            until = None if one.phases is None else one.phases.until
-            ends = drawn, state.networks
-            own = own_of_block(self.own, steps, until, ends, logits, datas, one.loss, diverged, count)
-        found, kept, own = jax.device_get((found, kept, own))
-        part = {name: wide(value)[None] for name, value in own.items()}
-        part |= part_of_block(found, first)
-        return part, {name: value[: block.count] for name, value in kept.items()}
+        return state.networks, jnp.concatenate(seen)
+
+
+def _as_trained(known: dict[str, np.ndarray], like: Any, size: int) -> tuple[Any, np.ndarray]:
+    """Networks and logits [records, b, n] of kept records, filled with zeros to a block of `size`: those do not count."""
+
+    def filled(value: np.ndarray) -> np.ndarray:
+        return np.concatenate([value, np.zeros((size - len(value), *value.shape[1:]), value.dtype)])
+
+    leaves = [filled(known[name]) for name in leaves_of(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves), np.moveaxis(filled(known["logits"]), 1, 0)
 
 
 def wide(array: Any) -> np.ndarray:
@@ -273,8 +295,21 @@ class Job:
         self.chunks: list[list[Block]] = []
         for which, mine in enumerate(blocks):
             code = store.sweeps[which][:16] if store else ""
-            self.chunks += chunks_of(mine, sizes[which], length, there.get(code, set()))
+            spans = there.get(code, set()).copy()
+            for source in store.sources[which] if store else ():
+                spans |= _beside(there.get(source[:16], set()), spans)
+            self.chunks += chunks_of(mine, sizes[which], length, spans)
         self._there = {n for n in range(len(self.chunks)) if store and _key(self.piece(n)) in stored}
+        # What a chunk can be made of that is not there; and, of all chunks, in which one a block is.
+        self._sources: dict[int, tuple[Piece, str]] = {}
+        for number in set(range(len(self.chunks))) - self._there:
+            piece = self.piece(number)
+            for source, what in store.sources[self.chunks[number][0].configuration].items() if store else ():
+                if _key(piece._replace(sweep=source)) in stored:
+                    self._sources[number] = piece._replace(sweep=source), what
+        self._home = {block.number: number for number, chunk in enumerate(self.chunks) for block in chunk}
+        self._recalled: dict[int, Arrays | None] = {}
+        self._guard = threading.Lock()
         shared = jax.process_count() if store is None else 1
         self.mine = range(jax.process_index() if shared > 1 else 0, len(self.chunks), shared)
         self.total = sum(block.count for number in self.mine for block in self.chunks[number])
@@ -288,6 +323,42 @@ class Job:
         chunk = self.chunks[number]
         sweep = self.store.sweeps[chunk[0].configuration] if self.store else ""
         return Piece(sweep, self.first_seed + chunk[0].first, sum(block.count for block in chunk))
+
+    def recall(self, block: Block) -> Arrays | None:
+        """The records of a block that were kept by an earlier sweep of the same training; see `Trainer`."""
+        number = self._home[block.number]
+        if number not in self._sources or self._sources[number][1] != "logits":
+            return None
+        with self._guard:  # blocks come in their order, a few at a time
+            if number not in self._recalled:
+                while len(self._recalled) >= 2:
+                    self._recalled.pop(next(iter(self._recalled)))
+                self._recalled[number] = self._kept_elsewhere(number)
+            arrays = self._recalled[number]
+        if arrays is None:
+            return None
+        first = block.first - self.chunks[number][0].first
+        return {name: value[first : first + block.count] for name, value in arrays.items()}
+
+    def _kept_elsewhere(self, number: int) -> Arrays | None:
+        """What was kept of all networks of a chunk, by name; None where it is damaged, so that it is trained again."""
+        assert self.store is not None
+        piece, _ = self._sources[number]
+        arrays, _ = self.store.load(piece)
+        found = {name.partition(".")[2]: value for name, value in (arrays or {}).items() if name.startswith("kept.")}
+        return found if "logits" in found and all(len(value) == piece.count for value in found.values()) else None
+
+    def _with_less_kept(self, number: int) -> Arrays | None:
+        """A chunk whose statistics are those of a stored one that kept more; None where there is none, or it is damaged."""
+        if number not in self._sources or self._sources[number][1] != "part":
+            return None
+        assert self.store is not None
+        arrays, _ = self._load(number, self._sources[number][0])
+        if arrays is None:
+            return None
+        if self.store.settings["keep"] == "statistics":
+            return {name: value for name, value in arrays.items() if not name.startswith("kept.")}
+        return arrays | {"kept.logits": arrays["kept.logits"][:, -1:]}
 
     def read(self) -> tuple[int, list[str]]:
         """Take the chunks that are stored; how many networks are missing, and what is wrong with chunks that are damaged."""
@@ -331,6 +402,10 @@ class Job:
                         continue
                     # Another task may have finished it, and given it back, a moment ago.
                     arrays, _ = self._load(number)
+                    if arrays is None:
+                        arrays = self._with_less_kept(number)
+                        if arrays is not None:
+                            self.store.save(self.piece(number), arrays)
                     if arrays is not None:
                         self.store.claims.release(str(self.piece(number)))
                         self._take(number, arrays)
@@ -359,10 +434,13 @@ class Job:
                     parts, kept, done = None, {}, 0
                     claimed.pop(0)
 
-    def _load(self, number: int) -> tuple[Arrays | None, str | None]:
-        """The arrays of a chunk that is stored and has the blocks that it should have, or what is wrong with it."""
+    def _load(self, number: int, source: Piece | None = None) -> tuple[Arrays | None, str | None]:
+        """The arrays of a chunk that is stored and has the blocks that it should have, or what is wrong with it.
+
+        `source`: the chunk of the same networks that it is read from, itself by default.
+        """
         assert self.store is not None
-        arrays, wrong = self.store.load(self.piece(number))
+        arrays, wrong = self.store.load(source or self.piece(number))
         if arrays is not None:
             wanted = [self.first_seed + block.first for block in self.chunks[number]]
             found = arrays.get("block", np.array([])).tolist()
@@ -422,6 +500,15 @@ class Job:
             f"the sweep was stopped with {self._stored} of {self.total} networks stored in "
             f"{str(self.store.directory)!r}; run the same sweep again and it goes on from them"
         )
+
+
+def _beside(spans: set[tuple[int, int]], taken: set[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Those of the `spans` (first, count) that have no seed in common with one that is `taken`."""
+    return {
+        (first, count)
+        for first, count in spans
+        if not any(first < other + size and other < first + count for other, size in taken)
+    }
 
 
 def _key(piece: Piece) -> tuple[str, int, int]:

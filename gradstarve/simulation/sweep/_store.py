@@ -9,6 +9,11 @@ A chunk is known by what it is: <sweep> is a digest of everything that decides t
 else is swept beside it. So a directory is *extended* by asking for more in it: chunks that hold are read, the others are
 computed. Several processes may do so at the same time.
 
+Threshold and own statistics are read off the logits, and decide nothing of the training. So a chunk that kept its logits
+holds the training of one with another threshold, other statistics, or less to keep: such a chunk is made of it, by the
+program that makes it after training, and has the same bits. The manifest lists under "earlier" what the directory was asked
+for before.
+
 A file is written under a temporary name, flushed to the disk and renamed, so that a process killed at any moment leaves
 complete chunks and at most a temporary file, which the next run removes.
 
@@ -28,7 +33,7 @@ import re
 import time
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +57,9 @@ _LOST = {errno.ESTALE, errno.ENOENT, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, 
 # Settings that every chunk of a directory has in common, and settings by which chunks hold or do not.
 _FIXED = ("key", "engine", "precision", "partitionable_random_bits")
 _REDONE = ("steps", "record_every", "threshold", "keep", "statistics")
+# Those of them that training does not depend on, and what is kept, by how much it is.
+_READ_OFF = ("threshold", "keep", "statistics")
+_KEPT = ("statistics", "final", "logits")
 
 
 def environment(device: Any) -> dict[str, str]:
@@ -97,6 +105,9 @@ class Piece(NamedTuple):
 class Reader:
     """A directory that is read: `manifest`, its `settings`, and the digests of its configurations, `sweeps`.
 
+    `sources`: for each configuration the digests of those of whose chunks missing ones can be made, and of what of them, see
+    `made_of`; none where nothing is made.
+
     `ValueError` where no sweep is stored there.
     """
 
@@ -111,6 +122,7 @@ class Reader:
             raise ValueError(f"{wrong or lost}{again}")
         self.manifest, self.settings = manifest, manifest["settings"]
         self.sweeps = digests(self.settings)
+        self.sources: list[dict[str, str]] = [{} for _ in self.sweeps]
 
     def load(self, piece: Piece) -> tuple[dict[str, np.ndarray] | None, str | None]:
         """The arrays of a chunk, or None where there are none or they are damaged; and then what is wrong with them.
@@ -144,7 +156,14 @@ class Store(Reader):
         self.sweeps = digests(self.settings)
         self.environment = environment(device)
         self._writable: bool | None = None
+        self._earlier: list[dict[str, Any]] = []
         self.begun_in = self._settle(manifest | {"settings": self.settings}, datasets)
+        self.sources = [{} for _ in self.sweeps]
+        for earlier in self._earlier:
+            what = made_of(earlier, self.settings)
+            if what is not None:
+                for known, code in zip(self.sources, digests(self.settings | earlier), strict=True):
+                    known[code] = what
 
     def __enter__(self) -> Store:
         return self
@@ -185,6 +204,7 @@ class Store(Reader):
             raise ValueError(f"{name} cannot be written to, and no sweep is stored there")
         elif there is not None:
             begun_in = there["environment"]
+            self._earlier = _earlier_of(there)
             refused, redone, smaller = compare(there["settings"], self.settings)
             if refused:
                 raise ValueError(
@@ -194,7 +214,8 @@ class Store(Reader):
             if smaller or there["settings"] == self.settings:
                 self._keep_datasets(datasets)
                 return begun_in
-            if redone:
+            known = any(made_of(earlier, self.settings) for earlier in self._earlier)
+            if redone and not (known and set(redone) == set(_differing(there["settings"], self.settings, _REDONE))):
                 warnings.warn(
                     f"the chunks in {name} do not hold for this sweep, which has other settings: {'; '.join(redone)}. "
                     "They stay there, and new ones are computed",
@@ -203,7 +224,7 @@ class Store(Reader):
                 )
         if self.writable:
             self._keep_datasets(datasets)
-            whole = {"format": FORMAT, **manifest, "environment": begun_in}
+            whole = {"format": FORMAT, **manifest, "earlier": self._earlier, "environment": begun_in}
             self._write("manifest.json", files.json_text(whole).encode(), "manifest.json")
         elif there is not None:
             raise ValueError(f"{name} cannot be written to, and holds a smaller sweep; go on in a copy of it")
@@ -385,10 +406,7 @@ def compare(there: dict[str, Any], here: dict[str, Any]) -> tuple[list[str], lis
 
     Seeds and configurations may all be there, or all of those there be here.
     """
-    refused, redone = (
-        differences({name: there[name] for name in names}, {name: here[name] for name in names})
-        for names in (_FIXED, _REDONE)
-    )
+    refused, redone = (_differing(there, here, names) for names in (_FIXED, _REDONE))
     theirs, mine = ({_apart(one): one for one in side["configurations"].values()} for side in (there, here))
     (a, b), (c, d) = here["seeds"], there["seeds"]
     more = a <= c and d <= b
@@ -403,6 +421,44 @@ def compare(there: dict[str, Any], here: dict[str, Any]) -> tuple[list[str], lis
     blocks = [({"block": theirs[one].get("block")}, {"block": mine[one].get("block")}) for one in theirs if one in mine]
     redone += dict.fromkeys(text for pair in blocks for text in differences(*pair))
     return (redone + refused if refused else []), redone, smaller and not redone
+
+
+def made_of(earlier: dict[str, Any], here: dict[str, Any]) -> str | None:
+    """Of what of a chunk of `earlier` settings one of the settings `here` can be made, None where it cannot.
+
+    "part": of its statistics, with less of what it kept; "logits": of what it kept of the training.
+
+    >>> here = {"steps": 9, "record_every": 3, "threshold": 0.1, "keep": "final", "statistics": {}, "engine": "fused"}
+    >>> [made_of(here | {"threshold": 0.2, "keep": keep}, here) for keep in ("statistics", "final", "logits")]
+    [None, None, 'logits']
+    >>> [made_of(here | {"keep": keep}, here) for keep in ("statistics", "logits")]
+    [None, 'part']
+    >>> made_of(here | {"steps": 6, "keep": "logits"}, here) is None
+    True
+    """
+    differing = {name for name in _REDONE if json.dumps(earlier[name]) != json.dumps(here[name])}
+    if differing == {"keep"} and _KEPT.index(earlier["keep"]) > _KEPT.index(here["keep"]):
+        return "part"
+    # With own statistics networks are trained on the data as given, as the reference engine always does.
+    as_given = here["engine"] == "reference" or bool(earlier["statistics"]) == bool(here["statistics"])
+    holds = bool(differing) and differing <= set(_READ_OFF) and earlier["keep"] == "logits" and as_given
+    return "logits" if holds else None
+
+
+def _earlier_of(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the directory was asked for until now, last what its manifest says; what cannot be read is left out."""
+    told = manifest.get("earlier")
+    sound = [
+        {name: one[name] for name in _REDONE}
+        for one in (told if isinstance(told, list) else [])
+        if isinstance(one, dict) and all(name in one for name in _REDONE) and one["keep"] in _KEPT
+    ]
+    last = {name: manifest["settings"][name] for name in _REDONE}
+    return [*(one for one in sound if one != last), last]
+
+
+def _differing(there: dict[str, Any], here: dict[str, Any], names: Sequence[str]) -> list[str]:
+    return differences({name: there[name] for name in names}, {name: here[name] for name in names})
 
 
 def _apart(configuration: dict[str, Any]) -> str:

@@ -78,10 +78,11 @@ def sweep(
     - `devices`: the devices to use, by default all of this process. With `jax.distributed` every process calls `sweep` with
       the same arguments, trains its share, and gets the whole result;
     - `directory`: makes the sweep durable. Finished chunks are stored there; the same sweep called again goes on from them,
-      however it ended, with the same result to the last bit. More seeds or values reuse the chunks that are there; where
-      other steps, records, thresholds or `keep` make them not hold, a warning says so and new ones are computed. Several
-      processes may call the same sweep with one directory at the same time: they share the work, and take over what a
-      killed one has left. `open_sweep(directory)` reads it without the arguments.
+      however it ended, with the same result to the last bit. More seeds or values reuse the chunks that are there, and so
+      do another threshold, own statistics and a smaller `keep` where the chunks have keep="logits"; where other steps,
+      records or more to keep make them not hold, a warning says so and new ones are computed. Several processes may call
+      the same sweep with one directory at the same time: they share the work, and take over what a killed one has left.
+      `open_sweep(directory)` reads it without the arguments.
       Damaged chunks are computed again. Settings that do not extend those there, or work to do with other versions or
       hardware, are refused with what differs. Everything that decides the result is compared: data, the numbers in the
       loss and in the dynamics, and of code of your own the code with the values that it closes over (of the same version
@@ -154,9 +155,11 @@ def sweep(
             manifest = {"settings": settings, "note": told, **remembered(swept, found)}
             store = stack.enter_context(Store(directory, manifest, datasets_of(found), places[0]))
         threads = sweep_plan.workers(cost, places, memory, directory is None, len(numbers) * len(found))
+        job = Job(sweep_plan.blocks_of(len(numbers), sizes), sizes, length, numbers.start, store)
         train = Trainer(
             found,
             trainer,
+            job.recall,
             key=key,
             first_seed=numbers.start,
             sizes=sizes,
@@ -166,7 +169,6 @@ def sweep(
             keep=keep,
             own=own,
         )
-        job = Job(sweep_plan.blocks_of(len(numbers), sizes), sizes, length, numbers.start, store)
         bar = stack.enter_context(Progress(progress, job.total, "sweeping", "networks"))
         try:
             job.run(lambda todo: in_order(todo, train, places, threads), bar)
