@@ -343,6 +343,8 @@ def _event_path(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     name="hinge-exact",
     equation="12.1",
     title="From event to event the hinge flow is a closed form",
+    meaning="With the hinge loss a network moves along simple curves between events, so that its whole training can be "
+    "followed without a time step.",
     claim="with hinge loss a full network moves along a cosh and a sinh between events, edges passed and margins at 1, and "
     "the path from one to the next is the gradient flow",
     formula=(
@@ -558,6 +560,7 @@ def draw_events(outcome: Outcome, ax: Any) -> None:
     name="finite-events",
     equation="12.1",
     title="Hinge flow comes to rest after finitely many events",
+    meaning="Training with the hinge loss ends: after finitely many events everything is at rest.",
     claim="a neuron that sees one class passes edges of that class alone, each once with the right sign and at most twice "
     "with the wrong one; a margin falls only while a neuron is shared, and reaches 1 once if none is; a neuron is shared "
     "during one span at most; |grad L|^2 falls by at least 2 q^2 |x| where a margin passes 1, and between two such passages "
@@ -705,6 +708,8 @@ def draw_end(outcome: Outcome, ax: Any) -> None:
     name="hinge-end",
     equation="12.1",
     title="At the end of a hinge flow every point is learnt or dead",
+    meaning="At the end of training with the hinge loss each point is either learnt with full margin, or out of reach of "
+    "every neuron.",
     claim="where a hinge flow comes to rest, every margin is at least 1, or no neuron is active on its point: then f = 0 "
     "there, and nothing is left that could wake one",
     formula=(
