@@ -93,8 +93,8 @@ def count(help: str, least: int = 1) -> Any:
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, what the file has, in place of the tables.")]
-Figures = Annotated[str, choice(FORMATS, "Kind of the figures: png, or svg or pdf, which are vectors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of tables.")]
+Figures = Annotated[str, choice(FORMATS, "Figure format: png, svg or pdf (vectors), or gif (training appears on the laws).")]
 Precision = Annotated[str, choice(PRECISIONS)]
 
 # What is tried, for the commands that verify.
