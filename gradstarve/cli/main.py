@@ -34,6 +34,7 @@ from gradstarve.cli.options import (
     check_choice,
     choice,
     command,
+    conclude,
     count,
     out_option,
     pair,
@@ -173,7 +174,7 @@ def overlay(
         comparison.plot(path=figure, note=f"start {scales}")
         result = {"settings": settings, "environment": files.environment(), "comparison": comparison.to_dict()}
         files.write_json(folder / "overlay.json", result)
-    print_result(as_json, result, comparison.table())
+    print_result(as_json, result, conclude(comparison.conclusion(), comparison.table()))
     wrote(figure, folder / "overlay.json")
 
 

@@ -21,6 +21,7 @@ from gradstarve.cli.options import (
     check_choice,
     choice,
     command,
+    conclude,
     count,
     give_study,
     out_option,
@@ -80,7 +81,7 @@ def digits(
             paths.append(folder / f"digits-{name}.{figures}")
             draw(name, found, paths[-1])
         text = study.report_text(results)
-    print_result(as_json, stored, text)
+    print_result(as_json, stored, conclude(study.conclusion(results), text))
     wrote(*paths)
 
 
@@ -192,7 +193,7 @@ def starve(
         folder = files.output_directory(out)
         use_float64()
         study = _run_named(settings)
-        written, text = [f"starve.{figures}"], f"{study.table()}\n\n{study.notes()}"
+        written, text = [f"starve.{figures}"], conclude(study.conclusion(), f"{study.table()}\n\n{study.notes()}")
         study.plot(folder / written[0])
         result = {"settings": study.settings, "environment": files.environment(), "features": study.to_dict()}
         if remedies:
@@ -201,7 +202,7 @@ def starve(
             written.append(f"remedies.{figures}")
             compared.plot(folder / written[-1])
             result["remedies"] = {"settings": compared.settings} | compared.to_dict()
-            text += f"\n\n{compared.table()}\n\n{compared.notes()}"
+            text += "\n\n" + conclude(compared.conclusion(), f"{compared.table()}\n\n{compared.notes()}")
         files.write_json(folder / "starve.json", result)
     print_result(as_json, result, text)
     wrote(*(folder / name for name in written), folder / "starve.json")
@@ -400,7 +401,7 @@ def phase(
         full = [{"settings": d.settings, **d.to_dict(), "table": d.records()} for d in diagrams]
         result = {"environment": files.environment(), "diagrams": full}
         files.write_json(folder / "phase.json", result)
-    print_result(as_json, result, "\n\n".join(f"{d.plane}\n{d.table()}\n{d.notes()}" for d in diagrams))
+    print_result(as_json, result, "\n\n".join(conclude(d.conclusion(), f"{d.table()}\n\n{d.notes()}") for d in diagrams))
     wrote(*paths, folder / "phase.json")
 
 

@@ -24,6 +24,7 @@ from gradstarve.cli.options import (
     choice,
     command,
     completion,
+    conclude,
     count,
     out_option,
     positive,
@@ -145,7 +146,7 @@ def sweep(
             warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
             result = run_sweep(settings, memory=memory, directory=directory, engine=engine)
         contents = _write(result, folder, settings | {"threshold": result.threshold}, figures)
-    print_result(as_json, contents, result.table())
+    print_result(as_json, contents, conclude(result.conclusion(), result.table()))
     wrote(*(folder / f"sweep.{end}" for end in ("json", "npz", figures)), *([f"chunks in {directory}"] if directory else []))
 
 
