@@ -295,12 +295,12 @@ def draw_problem(rng: np.random.Generator) -> tuple[Dataset, TwoLayerReLU, float
 
 def _by_steps(rng: np.random.Generator) -> Trials:
     data, _, r = draw_problem(rng)
-    return by_steps(data, exclusive_networks(rng, data), r)
+    return by_steps(data, exclusive_networks(rng, data), r, 0.3, 80)
 
 
-def by_steps(data: Dataset, network: TwoLayerReLU, r: float) -> Trials:
-    """Descent, which passes its events late or early by up to a step, and is off by as much."""
-    steps, size, sides = 300, 0.02 / r, []
+def by_steps(data: Dataset, network: TwoLayerReLU, r: float, step: float = 0.02, steps: int = 300) -> Trials:
+    """Descent by steps of `step` / r, which passes its events late or early by up to a step, and is off by as much."""
+    size, sides = step / r, []
     for part, row in ((1, 1), (4, 4)):
         run = train_descent(data, network, "hinge", np.full(BATCH, size / part), steps, steps // 4)
         law = exact_records(data, network, size * steps / 4 * np.arange(1, RECORDS + 1))
@@ -326,6 +326,21 @@ def _flow_marks(trial: dict[str, Any]) -> Marks | None:
         return None
     point = _moving(trial)
     return trial["times"] / trial["times"][-1], trial["labels"][point] * trial["trained"][:, point]
+
+
+def _stepped(numbers: dict[str, Any]) -> tuple[Any, ...] | None:
+    """Descent of the counterexample on the point that moves most, and the path from event to event there."""
+    problem, size, steps = Problem.read(numbers), float(numbers["step_size"]), int(numbers["steps"])
+    assert problem is not None
+    network: Any = jax.tree.map(lambda leaf: jnp.asarray(np.stack([leaf] * BATCH)), problem.network)
+    every = max(1, steps // 10)
+    run = train_descent(problem.data, network, "hinge", np.full(BATCH, size), steps - steps % every, every)  # pyright: ignore[reportArgumentType]
+    times, logits = size * np.asarray(run.grid), np.asarray(run.recorded)[0]
+    trial = {**numbers, "times": times, "trained": logits}
+    x = np.linspace(0, 1, 64)
+    law = _event_path(trial, x)
+    point = _moving(trial)
+    return times / times[-1], trial["labels"][point] * logits[:, point], x, law
 
 
 def _event_path(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
@@ -372,6 +387,7 @@ def _event_path(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
         behind=lambda ax: ax.axhline(1, color=GUIDE, linewidth=0.8),
         gap="gap between the event path and the flow (logits, margins, edges)",
         dense=64,
+        without=_stepped,
     ),
 )
 def hinge_exact(rng: np.random.Generator) -> Trials:
