@@ -2,7 +2,7 @@
 `optimisers`, `stability`, `plasticity`, `derive`, `verify`, `report`.
 
 Everything heavy is imported inside the commands, so that `--help` and the completion of a word are quick. The process is
-ours, so it runs in float64. Results go to standard output, and everything else that is told to standard error.
+ours, so it runs in float64. Results go to standard output, and all other messages to standard error.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main(program: str = "gradstarve") -> None:
         raise
     except BrokenPipeError:
         _give_up_output(1)  # `| head` has enough
-    except OSError as error:  # commands tell of their own; what is left is the output
+    except OSError as error:  # commands report their own; what is left is the output
         print(f"error: cannot write to standard output: {error.strerror}", file=progress.Quiet(sys.stderr))
         _give_up_output(2)
 

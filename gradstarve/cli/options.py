@@ -199,7 +199,7 @@ def pair(option: str, text: str, example: str = "1,1.5") -> Sequence[float]:
 
 
 def several(option: str, text: str, valid: Sequence[str] | None = None) -> list[str]:
-    """The values of a list with commas, each once, and each one of the `valid` ones if those are told."""
+    """The values of a list with commas, each once, and each one of the `valid` ones if there are any."""
     values = [part.strip() for part in text.split(",")]
     for value in values:
         if valid is not None:
@@ -277,9 +277,9 @@ def give_study(
 
 @contextlib.contextmanager
 def command(label: str = "working") -> Iterator[None]:
-    """What the library refuses is told in one line, with exit code 2; a traceback is kept for faults of the library.
+    """What the library refuses becomes one line, with exit code 2; a traceback is kept for faults of the library.
 
-    On a terminal a row called `label` tells that the command is at work, if it takes longer than two seconds. However it
+    On a terminal a row called `label` shows that the command is at work, if it takes longer than two seconds. However it
     ends, unfinished files go, and directories that were made for results and have none.
     """
     from gradstarve.ground import ConvergenceError

@@ -48,7 +48,7 @@ def digits(
     figures: Figures = "png",
     out: Annotated[Path, out_option("digits.json and a figure of each part")] = DEFAULT_OUT,
 ) -> None:
-    """Train small networks on two real digits, and tell which laws and which remedies hold on them.
+    """Train small networks on two real digits, and show which laws and which remedies hold on them.
 
     (a) the error curve, cross-entropy beside hinge; (b) learning times against frequency and norm; (c) a bright patch on
     one class starves its shape; (d) the same with a convolutional network; (e) what each remedy recovers. Bands and
@@ -366,8 +366,8 @@ def phase(
     """Map where training fails, and how long it takes: exact where there is a law, by exact events or the flow elsewhere.
 
     neuron: where one neuron goes in the plane of a = w.x/|x| and z, and its time to a margin of 1. angle: what it learns by
-    its direction between two classes at an angle, and who dies. failure: how often a network of h neurons never learns a
-    class. time: quantiles over networks of the time to learn. Prints a table each; writes a figure each, and all maps as
+    its direction between two classes at an angle, and which neurons die. failure: how often a network of h neurons never
+    learns a class. time: quantiles over networks of the time to learn. Prints a table each; writes a figure each, and all maps as
     JSON.
     """
     wanted, chosen = several("--planes", planes, PLANES), several("--losses", losses, PHASE_LOSSES)

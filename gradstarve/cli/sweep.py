@@ -105,7 +105,7 @@ def sweep(
     figures: Figures = "png",
     out: Annotated[Path, out_option("sweep.json, sweep.npz and sweep.png")] = DEFAULT_OUT,
 ) -> None:
-    """Train many networks for every combination of hyperparameters, and tell how their errors are spread.
+    """Train many networks for every combination of hyperparameters, and show how their errors are spread.
 
     Options marked * take several values, as in 0.1,0.3; all combinations are trained. Prints a row per combination, and
     writes all statistics over the steps to sweep.npz, what the table has to sweep.json, and a figure.
@@ -151,7 +151,7 @@ def sweep(
 
 
 def _go_on(directory: Path | None) -> str:
-    """For whoever stops it; what the library says of it is for those who call `sweep`."""
+    """The advice for a user who stops the command; the library's own message is for those who call `sweep`."""
     if directory is None:
         return "nothing of the sweep is stored; with --directory it could go on from here"
     count = len(list(directory.glob("chunk-*.npz")))

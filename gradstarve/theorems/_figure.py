@@ -196,7 +196,7 @@ class LawFigure:
 
 
 def _leave_out_the_long(ax: Any, trials: dict[str, list[Drawn]]) -> None:
-    """End the axis at four times the middle length of the trials: one that takes a hundred times as long hides the others."""
+    """End the axis at four times the middle length of the trials: one that is a hundred times as long hides the others."""
     ends = [float(x.max()) for group in trials.values() for _, x, _ in group if x.size]
     if ends and min(float(x.min()) for group in trials.values() for _, x, _ in group if x.size) >= 0:
         most = 4 * float(np.median(ends))
