@@ -298,6 +298,43 @@ def test_pages_open_from_disk_in_a_browser(site, width, scheme, monkeypatch):
         assert not trouble
 
 
+SHOWN = ("index.html", "gallery.html", "claims.html", "explorer.html", "laws/clock.html", "notebooks/01_one_mode.html")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_axe_finds_nothing(site, width, scheme, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "page"))
+    from browser import launched, missing
+
+    if importlib.util.find_spec("axe_playwright_python") is None:
+        missing("the rules of axe are not installed: pip install '.[browser]'")
+    import axe_playwright_python as axe
+
+    rules = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    tags = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]
+    with launched() as browser:
+        page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
+        for name in SHOWN:
+            page.goto((site / name).as_uri())
+            page.evaluate(rules)
+            found = page.evaluate("(tags) => axe.run(document, {preload: false, runOnly: tags})", tags)
+            assert not [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]], name
+
+
+@pytest.mark.slow
+def test_laws_have_a_figure_a_meaning_and_an_example(site):
+    from gradstarve.theorems import CATALOGUE
+
+    for name, theorem in CATALOGUE.items():
+        text = (site / "laws" / f"{name}.html").read_text(encoding="utf-8")
+        assert '<figure class="law"><svg' in text, name
+        assert "What it means." in text, name
+        assert ("An example" in text) or name in ("modified-loss", "margin-control"), name
+        assert (site / "_static" / "laws" / f"{name}.svg").exists()
+        assert theorem.meaning
+
+
 @pytest.mark.slow
 def test_a_public_name_that_is_left_out_fails_the_build(tmp_path):
     """The same site, API pages only, with one directive removed."""

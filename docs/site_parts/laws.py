@@ -153,22 +153,24 @@ def page(theorem: Any, chains: list[Chain], texts: dict[str, list[Any]]) -> str:
 def shown(theorem: Any) -> list[str]:
     """The figure of the law, and what it means."""
     figure = figures.figure(theorem.name, theorem.title)
-    caption = f"<figcaption>{FIGURE_CAPTION}</figcaption>"
+    from gradstarve.theorems import LawFigure
+
+    caption = f"<figcaption>{CAPTION}{STRIP if isinstance(theorem.figure, LawFigure) else ''}</figcaption>"
     lines = ["```{raw} html", f'<figure class="law">{figure}{caption}</figure>', "```", ""]
     return [*lines, *([f"**What it means.** {prose(theorem.meaning)}", ""] if theorem.meaning else [])]
 
 
-FIGURE_CAPTION = (
-    "Lines: the law. Markers: training. Red: what happens without a hypothesis, where one is dropped. "
-    "The strip below: the gap of every trial, and the tolerance."
+CAPTION = "Lines: the law. Markers: training."
+STRIP = (
+    " Red, where it is: what happens without a hypothesis. The strip below: the gap of every trial, and the tolerance."
 )
 
 
 def example(own: set[tuple[int, int]]) -> list[str]:
-    """The first example of a function that evaluates the law, with the imports that it needs."""
-    for path, value in citing(own):
+    """The example of the function that is most about the law, with the imports that it needs."""
+    for path, value in sorted(citing(own), key=lambda one: len(cited(inspect.getdoc(one[1]) or "") - own)):
         code = first_example(value)
-        if code:
+        if code and not any("._" in line for line in code):
             more = f"{{py:obj}}`{path}` says what it takes and returns."
             return ["## An example", "", "```pycon", *code, "```", "", more, ""]
     return []
@@ -205,7 +207,8 @@ def imports(source: str, value: Any) -> list[str]:
             full = there[name].__name__
             modules.add(f"import {full}" + ("" if full == name else f" as {name}"))
         else:
-            path = next((p for p, other in public().items() if other is there[name]), f"{there[name].__module__}.{name}")
+            home = getattr(there[name], "__module__", None) or value.__module__
+            path = next((p for p, other in public().items() if other is there[name]), f"{home}.{name}")
             froms.setdefault(path.rpartition(".")[0], []).append(name)
     return sorted(modules) + [f"from {module} import {', '.join(sorted(some))}" for module, some in sorted(froms.items())]
 

@@ -367,8 +367,8 @@ def phase(
 
     neuron: where one neuron goes in the plane of a = w.x/|x| and z, and its time to a margin of 1. angle: what it learns by
     its direction between two classes at an angle, and which neurons die. failure: how often a network of h neurons never
-    learns a class. time: quantiles over networks of the time to learn. Prints a table each; writes a figure each, and all maps as
-    JSON.
+    learns a class. time: quantiles over networks of the time to learn. Prints a table each; writes a figure each, and all
+    maps as JSON.
     """
     wanted, chosen = several("--planes", planes, PLANES), several("--losses", losses, PHASE_LOSSES)
     check_choice("--figures", figures, FORMATS)
