@@ -14,7 +14,7 @@ from outline import Outline
 
 from gradstarve.ground import SECTIONS, place
 from gradstarve.page import figure_svg, mathml, report_page
-from gradstarve.page._build import short
+from gradstarve.page._build import CLAIMS, short
 from gradstarve.page._figures import figure_html
 from gradstarve.theorems import CATALOGUE, Counterexample
 
@@ -337,3 +337,11 @@ def test_svg_that_is_more_than_a_picture_is_refused(inside, why):
     svg = f'<svg xmlns="http://www.w3.org/2000/svg">{inside}</svg>'
     with pytest.raises(ValueError, match=why):
         figure_html(svg.encode(), "sign", "figure")
+
+
+def test_every_law_stands_with_one_claim_of_the_paper_or_beyond_it():
+    sections = [section for _, _, _, some in CLAIMS for section in some]
+    assert len(sections) == len(set(sections))
+    assert set(sections) < set(SECTIONS)
+    assert {name for _, about, shown, _ in CLAIMS for name in (about, *shown)} <= set(CATALOGUE)
+    assert all(CATALOGUE[about].meaning for _, about, _, _ in CLAIMS)
