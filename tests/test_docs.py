@@ -355,3 +355,17 @@ def test_a_public_name_that_is_left_out_fails_the_build(tmp_path):
     done = build(tmp_path, tmp_path / "less", "-d", str(tmp_path / "whole" / ".doctrees"))
     assert done.returncode != 0
     assert "gradstarve.theory.error_tail is on no page" in done.stdout + done.stderr
+
+
+def test_examples_of_laws_import_what_they_use(parts):
+    """From public places; the examples themselves are run where they stand, in docstrings."""
+    laws = parts("laws")
+    from gradstarve.theorems import CATALOGUE
+
+    lines = set()
+    for theorem in CATALOGUE.values():
+        lines |= {line[4:] for line in laws.example(laws.numbers(theorem.equation)) if re.match(">>> (from|import) ", line)}
+    assert len(lines) > 20
+    assert not [line for line in lines if "._" in line]
+    for line in lines:
+        exec(line, {})

@@ -39,7 +39,8 @@ def animate(
     `ValueError` for another ending, for a thing that draws nothing, for a figure in which nothing stands for training, and
     for numbers that are not above 0 or too large.
 
-    >>> import tempfile, gradstarve as gs
+    >>> import tempfile
+    >>> import gradstarve as gs
     >>> from matplotlib.figure import Figure
     >>> figure = Figure(figsize=(3, 2))
     >>> axes = figure.subplots()
