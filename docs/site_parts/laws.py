@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import html
+import importlib.util
 import inspect
 import re
 import sys
@@ -199,7 +200,7 @@ def imports(source: str, value: Any) -> list[str]:
     own |= {argument.arg for argument in ast.walk(tree) if isinstance(argument, ast.arg)}
     names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
     there = vars(sys.modules[value.__module__])
-    modules, froms = set(), {}
+    modules, froms, given = set(), {}, []
     for name in dict.fromkeys(names):
         if name in own or name not in there:
             continue
@@ -209,8 +210,14 @@ def imports(source: str, value: Any) -> list[str]:
         else:
             home = getattr(there[name], "__module__", None) or value.__module__
             path = next((p for p, other in public().items() if other is there[name]), f"{home}.{name}")
-            froms.setdefault(path.rpartition(".")[0], []).append(name)
-    return sorted(modules) + [f"from {module} import {', '.join(sorted(some))}" for module, some in sorted(froms.items())]
+            room = path.rpartition(".")[0]
+            if importlib.util.find_spec(room) is None:  # a module under another name, as gradstarve.theory.ntk is
+                modules.add("import gradstarve as gs")
+                given.append(f"{name} = gs.{path.partition('.')[2]}")
+            else:
+                froms.setdefault(room, []).append(name)
+    lines = [f"from {module} import {', '.join(sorted(some))}" for module, some in sorted(froms.items())]
+    return [*sorted(modules), *given, *lines]
 
 
 def trial(theorem: Any) -> list[str]:
