@@ -123,3 +123,10 @@ def test_the_headline_of_a_study_gives_way_to_a_title():
     gs.restyle(drawn, title="eine Behauptung")
     assert drawn.get_suptitle() == "eine Behauptung"
     assert [text.get_text() for text in drawn.texts if text.get_text()] in ([], ["eine Behauptung"])
+
+
+def test_symbols_need_no_translation():
+    drawn = gs.restyle(figure(), words="symbols")
+    assert (drawn.axes[0].get_xlabel(), drawn.axes[0].get_ylabel()) == ("t", "σ(−u)")
+    with pytest.raises(ValueError, match="words must be a mapping"):
+        gs.restyle(figure(), words="letters")

@@ -52,9 +52,12 @@ def restyle(
         raise ValueError(f"figure must be a Matplotlib figure, such as .plot() returns, got {shown(figure)}")
     if isinstance(font_scale, bool) or not isinstance(font_scale, int | float) or not 0 < font_scale <= 20:
         raise ValueError(f"font_scale must be a number above 0 and at most 20, got {shown(font_scale)}")
-    words = SYMBOLS if isinstance(words, str) and words == "symbols" else words
-    texts = (*words, *words.values()) if isinstance(words, Mapping) else (None,)
-    if words is not None and not all(isinstance(one, str) for one in texts):
+    table: Mapping[str, str] = {}
+    if isinstance(words, str) and words == "symbols":
+        table = SYMBOLS
+    elif isinstance(words, Mapping) and all(isinstance(one, str) for one in (*words, *words.values())):
+        table = words
+    elif words is not None:
         raise ValueError(f"words must be a mapping of old to new texts, such as {{'error': 'Fehler'}}, got {shown(words)}")
     for name, value in (("title", title), ("font", font)):
         if value is not None and not isinstance(value, str):
@@ -68,8 +71,8 @@ def restyle(
             text.set_fontsize(text.get_fontsize() * font_scale)
         if font is not None:
             text.set_fontfamily(font)
-        if words and text.get_text():
-            text.set_text(_translated(text.get_text(), words))
+        if table and text.get_text():
+            text.set_text(_translated(text.get_text(), table))
     if font_scale != 1.0 or font is not None:
         for ax in figure.axes:  # labels of ticks are made anew at each drawing
             for axis in (ax.xaxis, ax.yaxis):

@@ -74,7 +74,7 @@ def test_every_theorem_is_there_with_its_numbers(page, outline, found):
         text = outline.text(told["name"])
         for words in (told["title"], told["claim"], *told["hypotheses"], told["why_tolerance"], told["checked_with"]):
             assert " ".join(words.split()) in text
-        assert f"Worst gap {told['worst_gap']} Tolerance" in text
+        assert f"Worst gap {short(told['worst_gap'])} Tolerance" in text
         assert f"gradstarve verify {told['name']} --quick --seed 7" in text
         for drop in told["necessity"]:
             assert f"Left out: {drop['dropped']}. The claim fails by {short(drop['gap'])}" in text
