@@ -358,4 +358,5 @@ def _legend(figure: Any) -> None:
         Line2D([], [], ls="none", marker="o", mfc="white", label="trained, one layer", **grey),
         Line2D([], [], ls="none", marker="s", ms=4, label="trained, two layers (ReLU): median, 10–90 %", **grey),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    # In one row where the figure has three columns or more.
+    figure.legend(handles=handles, loc="outside lower center", ncols=5 if figure.get_figwidth() > 10 else 2)
