@@ -55,15 +55,16 @@ def equation(theorem: Any) -> str:
     return "(" + theorem.equation.replace("-", "–") + ")"
 
 
-def pages(chains: list[Chain], texts: dict[str, list[Any]]) -> dict[str, str]:
-    """Name of a page -> its Markdown, and the index."""
+def pages(chains: list[Chain], texts: dict[str, list[Any]], draw: bool = False) -> dict[str, str]:
+    """Name of a page -> its Markdown, and the index; with `draw`, figures of laws that have none yet are drawn."""
     from gradstarve.theorems import CATALOGUE
 
     found = {"index": index(CATALOGUE)}
     for number, entries in sections(CATALOGUE).items():
         found[f"section-{number}"] = section_page(number, entries)
     for name, theorem in CATALOGUE.items():
-        found[name] = page(theorem, chains, texts)
+        drawn = figures.figure(name, theorem.title, draw=draw)
+        found[name] = page(theorem, chains, texts, drawn)
     found["gallery"] = gallery(CATALOGUE)
     return found
 
@@ -119,7 +120,6 @@ def gallery(catalogue: dict[str, Any]) -> str:
 
 def thumbnail(theorem: Any) -> str:
     title = html.escape(theorem.title)
-    figures.figure(theorem.name, theorem.title)  # drawn now, if it is not there
     image = f'<img loading="lazy" width="460" height="288" alt="" src="../_static/laws/{theorem.name}.svg">'
     return f'<a href="{theorem.name}.html">{image}<span>{title}</span></a>'
 
@@ -139,9 +139,9 @@ def statement(theorem: Any) -> list[str]:
     return [f"**{equation(theorem)}** {sentence(theorem.claim)}", "", *(["$$", formula, "$$", ""] if formula else [])]
 
 
-def page(theorem: Any, chains: list[Chain], texts: dict[str, list[Any]]) -> str:
+def page(theorem: Any, chains: list[Chain], texts: dict[str, list[Any]], figure: str = "") -> str:
     own = numbers(theorem.equation)
-    lines = [f"# {prose(theorem.title)}", "", *statement(theorem), *shown(theorem)]
+    lines = [f"# {prose(theorem.title)}", "", *statement(theorem), *shown(theorem, figure)]
     lines += example(own)
     lines += ["## Where it holds", "", *[f"- {sentence(str(h))}" for h in theorem.hypotheses], ""]
     lines += trial(theorem)
@@ -151,13 +151,12 @@ def page(theorem: Any, chains: list[Chain], texts: dict[str, list[Any]]) -> str:
     return "\n".join(lines)
 
 
-def shown(theorem: Any) -> list[str]:
-    """The figure of the law, and what it means."""
-    figure = figures.figure(theorem.name, theorem.title)
+def shown(theorem: Any, figure: str) -> list[str]:
+    """The figure of the law, if there is one, and what it means."""
     from gradstarve.theorems import LawFigure
 
     caption = f"<figcaption>{CAPTION}{STRIP if isinstance(theorem.figure, LawFigure) else ''}</figcaption>"
-    lines = ["```{raw} html", f'<figure class="law">{figure}{caption}</figure>', "```", ""]
+    lines = ["```{raw} html", f'<figure class="law">{figure}{caption}</figure>', "```", ""] if figure else []
     return [*lines, *([f"**What it means.** {prose(theorem.meaning)}", ""] if theorem.meaning else [])]
 
 

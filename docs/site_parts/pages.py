@@ -14,7 +14,7 @@ def generate(app: Any) -> None:
     texts = notebooks.texts(source.parent / "notebooks")
     pages = {
         **{f"derivations/{name}": text for name, text in derivations.pages(chains).items()},
-        **{f"laws/{name}": text for name, text in laws.pages(chains, texts).items()},
+        **{f"laws/{name}": text for name, text in laws.pages(chains, texts, draw=True).items()},
         **{f"notebooks/{name}": text for name, text in notebooks.pages(texts, source / "notebooks").items()},
         "command-line": commands.page(),
         "explorer": explorer.page(),
