@@ -22,6 +22,7 @@ extensions = [
     "site_parts.mathml",
     "site_parts.coverage",
     "site_parts.pages",
+    "site_parts.access",
 ]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from gradstarve.comparison import Comparison, compare
     from gradstarve.diagnosis import starvation_report
     from gradstarve.ground import ConvergenceError, HypothesisError, _errors, enable_compilation_cache
+    from gradstarve.ground._animate import animate
+    from gradstarve.ground._restyle import restyle
     from gradstarve.problem import (
         ClassDataset,
         CrossEntropy,
@@ -87,8 +89,10 @@ _ALSO = {"diagnose": "gradstarve.diagnosis", "errors": "gradstarve.ground._error
 _NAMES = {
     "gradstarve.comparison": ("Comparison", "compare"),
     "gradstarve.diagnosis": ("starvation_report",),
+    "gradstarve.ground._animate": ("animate",),
     "gradstarve.ground._cache": ("enable_compilation_cache",),
     "gradstarve.ground._errors": ("ConvergenceError", "HypothesisError"),
+    "gradstarve.ground._restyle": ("restyle",),
     "gradstarve.problem": (
         *("ClassDataset", "CrossEntropy", "Dataset", "DeepReLU", "Exponential", "FlippedLabels", "Focal", "GradientDescent"),
         *("GradientFlow", "Hinge", "MarginShift", "Mode", "NormalizedGradientDescent", "SharpnessAware", "SignDescent"),
@@ -141,6 +145,7 @@ __all__ = [
     "Temperature",
     "Trajectory",
     "TwoLayerReLU",
+    "animate",
     "compare",
     "datasets",
     "derive",
@@ -152,6 +157,7 @@ __all__ = [
     "init_two_layer",
     "open_sweep",
     "phase_diagram",
+    "restyle",
     "simulate",
     "simulate_flow",
     "simulate_hinge_exact",

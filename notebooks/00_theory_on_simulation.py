@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -40,8 +42,12 @@ import gradstarve as gs
 # ## The problem: two opposite classes, one frequent and one rare
 
 # %%
-data = gs.datasets.antipodal(dim=5, norms=(1.0, 1.0), frequencies=(0.8, 0.2), key=jax.random.key(0))
-networks = gs.init_two_layer(jax.random.key(1), batch=256, width=4, dim=5, scale_w=0.05, scale_z=0.05)
+frequencies = (0.8, 0.2)  # of class + and class -, with sum 1
+batch, width, scale = 256, 4, 0.05  # networks, neurons of each, and the standard deviation of all weights
+step_size, steps = 0.3, 400
+
+data = gs.datasets.antipodal(dim=5, norms=(1.0, 1.0), frequencies=frequencies, key=jax.random.key(0))
+networks = gs.init_two_layer(jax.random.key(1), batch, width, dim=5, scale_w=scale, scale_z=scale)
 print(data.separability().explain())
 
 # %% [markdown]
@@ -51,9 +57,9 @@ print(data.separability().explain())
 # however large the step.
 
 # %%
-dynamics = gs.GradientDescent(step_size=0.3)
+dynamics = gs.GradientDescent(step_size)
 solution = gs.solve(data, networks, "cross-entropy", dynamics)
-trajectory = gs.simulate(data, networks, "cross-entropy", dynamics, steps=400, record_every=4)
+trajectory = gs.simulate(data, networks, "cross-entropy", dynamics, steps, record_every=4)
 comparison = gs.compare(solution, trajectory)
 print(comparison.table())
 assert comparison.gap < 1e-10
@@ -62,12 +68,13 @@ comparison.plot()
 # %% [markdown]
 # ## What sets the speed
 #
-# Time enters as $2 p r t$: a class four times as frequent is learnt four times as fast. Hinge loss is about twice as fast as
-# cross-entropy, whose residual $g$ is 1/2 at the start and not 1; it is done at $u = 1$, and cross-entropy goes on for ever.
+# Time enters as $2 p r t$: a class that is four times as frequent is learnt four times as fast. Hinge loss is about twice as
+# fast as cross-entropy, whose residual $g$ is 1/2 at the start and not 1; it is done at $u = 1$, and cross-entropy goes on
+# for ever.
 
 # %%
 for loss in ("cross-entropy", "hinge"):
-    for frequency in (0.8, 0.2):
+    for frequency in frequencies:
         mode = gs.Mode(frequency, 1.0, a=[0.05], z=[0.05])
         solved = gs.solve_mode(mode, loss)
         print(f"{loss:14s} p = {frequency}:  u = 0.99 at t = {float(solved.time_to_logit(0.99)):6.2f}")
@@ -86,7 +93,8 @@ fate = np.asarray(gs.theory.antipodal_fate(a, z))
 ends = np.asarray(trajectory.margins())[:, -1]
 for k, (name, label) in enumerate((("+", 1), ("−", -1))):
     never = (fate != label).all(axis=1)
-    print(f"class {name}: {never.sum()} of 256 networks never learn it, 2^-4 predicts {256 / 2**4:.0f}; ", end="")
+    expected = batch * float(gs.theory.class_failure_probability(width))
+    print(f"class {name}: {never.sum()} of {batch} networks never learn it, 2^-{width} predicts {expected:.0f}; ", end="")
     print(f"after training {(ends[:, k] <= 0).sum()} have no margin there")
     assert (ends[never, k] <= 0).all()
 
@@ -99,3 +107,11 @@ for k, (name, label) in enumerate((("+", 1), ("−", -1))):
 derivation = gs.derive("mode", "hinge")
 for step in derivation.checked_steps:
     print(f"{step.name:28s} {step.method}")
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Predict how many steps the rare class needs if its frequency is halved, then change `frequencies` and look. By what
+#    factor does the frequent class become faster, and why is it not two?
+# 2. How wide must the networks be so that you expect less than one of the `batch` never to learn class +? Change `width` and
+#    count.

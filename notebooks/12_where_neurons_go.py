@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -142,3 +144,11 @@ large = alignment_study("digits", scale=0.3, width=60, until=6.0, key=0)
 print(large.notes())
 assert large.valid_until < 1
 assert np.nanmax(large.off) > 10 * np.nanmax(study.off[study.times <= 6])
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Choose two other digits, `pair=(1, 7)` in section 1. In how many directions do the neurons end, and is the angle to the
+#    class means larger or smaller than for 3 and 8? Which of the two would you call the easier pair?
+# 2. With `centred=False` all pixels are positive. Predict which neurons die first, then look at `phase.events`.
+# 3. From which `scale` on does the phase last longer than the training that follows it? (Section 3 has the slope.)

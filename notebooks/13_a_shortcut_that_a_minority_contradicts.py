@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -14,7 +16,7 @@
 # %% [markdown]
 # # 13. A shortcut that a minority contradicts, and when margin control helps
 #
-# **The question.** A background agrees with the label on 95 % of the images and contradicts it on the others. What does
+# **The question.** A background agrees with the label on most of the images and contradicts it on the others. What does
 # training make of it? Two findings look opposite: losses that control the margin remove a shortcut, and losses that
 # control the margin starve a rare feature altogether.
 #
@@ -37,7 +39,8 @@ from gradstarve.ground import COLOURS, RC
 
 plt.rcParams.update(RC)
 TRAINED = {"linestyle": "none", "marker": "o", "markersize": 4, "markerfacecolor": "white"}
-p, core, side = 0.9, 1.0, 1.0
+p = 0.9  # how often the shortcut agrees with the label
+core, side = 1.0, 1.0  # norms of the core feature and of the shortcut
 
 # %% [markdown]
 # ## 1. Learnt, and then unlearnt
@@ -101,7 +104,7 @@ noise = 0.6
 figure, axis = plt.subplots(figsize=(6.4, 3.8))
 plans = {"as they are": None, "balanced": [0.5, 0.5], "balanced from t = 5 on": [(5.0, None), (None, [0.5, 0.5])]}
 for colour, (name, weights) in zip(COLOURS, plans.items(), strict=False):
-    law = theory.shortcut(p, "cross-entropy", core=1.0, shortcut=1.5, weights=weights)
+    law = theory.shortcut(p, "cross-entropy", core=core, shortcut=1.5 * side, weights=weights)
     axis.plot(times, law.worst_accuracy(times, noise), color=colour, label=f"worst cell, {name}")
     axis.plot(times, law.average_accuracy(times, noise), color=colour, linestyle="--", linewidth=1)
 axis.set(xscale="log", xlabel="time t", ylabel="accuracy (dashed: average)", ylim=(0, 1))
@@ -124,10 +127,17 @@ for t in (30.0, 100.0, 1000.0):
 # %%
 from gradstarve.studies.shortcut import shortcut_study
 
-study = shortcut_study(agreements=0.9, networks=4, pixels=15, time=50.0, progress=False)
+study = shortcut_study(agreements=p, networks=4, pixels=15, time=50.0, progress=False)
 print(study.table())
 study.plot()
 
 # %% [markdown]
 # On real images with a colour (`gs.datasets.coloured_digits`) the order of the losses holds, and the numbers of the law
 # do not; `gradstarve.studies.coloured` has the table.
+#
+# ## Exercises
+#
+# 1. Read the height of the peak off the first figure for `side = 0.5` and `side = 2`. Which of the losses profits from a
+#    shortcut that is smaller than the core? Explain it with (20.4).
+# 2. With balanced weights from the start the shortcut has no peak at all. Show it from (20.1): what are $a$ and $b$ then?
+# 3. Find the time from which balanced weights no longer help the worst cell within `t = 200`. (Change the 5.0 in section 3.)

@@ -61,6 +61,15 @@ def folder():
     return path
 
 
+def picture():
+    """A small figure with a line and markers."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2, 1))
+    figure.subplots().plot([0, 1], [0, 1], "o-", label="a")
+    return figure
+
+
 def table():
     """The path of a small table of points."""
     path = Path(folder()) / "points.csv"
@@ -595,6 +604,14 @@ def calls():
         "verify": (
             gs.verify,
             {"names": "sign", "trials": 2, "key": None, "quick": False, "precision": "float32", **quiet},
+        ),
+        "animate": (
+            gs.animate,
+            {"thing": picture(), "path": f"{folder()}/a.gif", "seconds": 1.0, "hold": 1.0, "frames": 2, "dpi": 40},
+        ),
+        "restyle": (
+            gs.restyle,
+            {"figure": picture(), "words": {"a": "b"}, "title": "b", "figsize": (3, 2), "font": None, "font_scale": 1.1},
         ),
         "theorems.draw": (theorems.draw, {"row": verified().rows[0], "titled": True}),
         # the diagnosis

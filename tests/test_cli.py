@@ -442,6 +442,9 @@ def test_verify_asks_saves_and_tells_by_its_exit_code(run, tmp_path, monkeypatch
         def rich_table(self):
             return "the wide table"
 
+        def conclusion(self):
+            return "the conclusion"
+
         def brief(self):
             return "the table"
 

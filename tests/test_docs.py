@@ -19,7 +19,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "CONTRIBUTING.md", *sorted(path for path in DOCS.glob("*.md") if path.name != "command-line.md")]
+WRITTEN = {"command-line.md", "explorer.md"}  # by the build
+PAGES = [ROOT / "CONTRIBUTING.md", *sorted(path for path in DOCS.glob("*.md") if path.name not in WRITTEN)]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FENCES = {"python", "pycon", "sh", "text"}
 TOOLS = {"git", "cd", "python", ".", "pytest", "ruff", "pyright", "pre-commit", "export", "sphinx-build"}
@@ -297,6 +298,43 @@ def test_pages_open_from_disk_in_a_browser(site, width, scheme, monkeypatch):
         assert not trouble
 
 
+SHOWN = ("index.html", "gallery.html", "claims.html", "explorer.html", "laws/clock.html", "notebooks/01_one_mode.html")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_axe_finds_nothing(site, width, scheme, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "page"))
+    from browser import launched, missing
+
+    if importlib.util.find_spec("axe_playwright_python") is None:
+        missing("the rules of axe are not installed: pip install '.[browser]'")
+    import axe_playwright_python as axe
+
+    rules = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    tags = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]
+    with launched() as browser:
+        page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
+        for name in SHOWN:
+            page.goto((site / name).as_uri())
+            page.evaluate(rules)
+            found = page.evaluate("(tags) => axe.run(document, {preload: false, runOnly: tags})", tags)
+            assert not [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]], name
+
+
+@pytest.mark.slow
+def test_laws_have_a_figure_a_meaning_and_an_example(site):
+    from gradstarve.theorems import CATALOGUE
+
+    for name, theorem in CATALOGUE.items():
+        text = (site / "laws" / f"{name}.html").read_text(encoding="utf-8")
+        assert '<figure class="law"><svg' in text, name
+        assert "What it means." in text, name
+        assert ("An example" in text) or name in ("modified-loss", "margin-control"), name
+        assert (site / "_static" / "laws" / f"{name}.svg").exists()
+        assert theorem.meaning
+
+
 @pytest.mark.slow
 def test_a_public_name_that_is_left_out_fails_the_build(tmp_path):
     """The same site, API pages only, with one directive removed."""
@@ -317,3 +355,18 @@ def test_a_public_name_that_is_left_out_fails_the_build(tmp_path):
     done = build(tmp_path, tmp_path / "less", "-d", str(tmp_path / "whole" / ".doctrees"))
     assert done.returncode != 0
     assert "gradstarve.theory.error_tail is on no page" in done.stdout + done.stderr
+
+
+def test_examples_of_laws_import_what_they_use(parts):
+    """From public places; the examples themselves are run where they stand, in docstrings."""
+    laws = parts("laws")
+    from gradstarve.theorems import CATALOGUE
+
+    found = 0
+    for name, theorem in CATALOGUE.items():
+        shown = laws.example(laws.numbers(theorem.equation))
+        lines = [line[4:] for line in shown if re.match(r">>> (from |import |\w+ = gs\.)", line)]
+        assert not [line for line in lines if "._" in line], name
+        exec("\n".join(lines), {})
+        found += bool(lines)
+    assert found > 50

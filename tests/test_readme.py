@@ -20,7 +20,7 @@ from benchmarks.summary import RESULTS, first_answers, first_line, ranges, summa
 from gradstarve.ground import laws
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-NAMES = ("tour", "what-to-call", "catalogue", "speed")
+NAMES = ("tour", "what-to-call", "catalogue", "speed", "claims", "faq", "quickstart", "gallery")
 DOCS = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in NAMES}
 ALL = "\n".join([README, *DOCS.values()])
 

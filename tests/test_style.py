@@ -80,6 +80,7 @@ def figure():
     with style.sheet():
         drawn = style.new_figure(3, 2)
         drawn.add_subplot().plot([0, 1], [1, 0])
+        drawn.axes[0].plot([0.2, 0.8], [0.8, 0.2], "o")
         drawn.axes[0].set_xlabel("time to learn")
     return drawn
 
@@ -94,7 +95,7 @@ def test_the_sheet_is_put_away_again():
 def test_files_of_every_kind(kind, tmp_path):
     path = style.save(figure(), tmp_path / f"curve.{kind}")
     content = path.read_bytes()
-    assert content.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[kind])
+    assert content.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF", "gif": b"GIF89a"}[kind])
     if kind == "svg":
         assert re.search(rb"<text[^>]*>time to learn</text>", content)
     if kind == "pdf":
@@ -105,7 +106,8 @@ def test_files_of_every_kind(kind, tmp_path):
 
 @pytest.mark.parametrize("name", ["curve.jpeg", "curve", "curve.png.gz", "svg"])
 def test_other_endings_are_refused(name, tmp_path):
-    with pytest.raises(ValueError, match=re.escape(f".png, .svg or .pdf by the end of its path, got '{tmp_path / name}'")):
+    message = f".png, .svg, .pdf or .gif by the end of its path, got '{tmp_path / name}'"
+    with pytest.raises(ValueError, match=re.escape(message)):
         style.save(figure(), tmp_path / name)
     assert not list(tmp_path.iterdir())
 

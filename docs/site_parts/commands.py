@@ -51,7 +51,7 @@ def examples(epilog: str) -> list[str]:
 
 
 def default(parameter: Any) -> str:
-    """The default, where there is one that the help does not tell itself."""
+    """The default, where there is one that the help does not state itself."""
     value = parameter.default
     if value is None or value is False or "[default" in (parameter.help or "") or value == () or value == []:
         return ""

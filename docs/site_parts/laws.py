@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import doctest
+import html
+import importlib.util
 import inspect
 import re
+import sys
 from types import ModuleType
 from typing import Any
 
 from gradstarve.ground import SECTIONS, place, text
-from site_parts import notebooks
+from site_parts import figures, notebooks
 from site_parts.derivations import Chain, slug
 from site_parts.public import public
 
@@ -50,15 +55,17 @@ def equation(theorem: Any) -> str:
     return "(" + theorem.equation.replace("-", "–") + ")"
 
 
-def pages(chains: list[Chain], texts: dict[str, list[Any]]) -> dict[str, str]:
-    """Name of a page -> its Markdown, and the index."""
+def pages(chains: list[Chain], texts: dict[str, list[Any]], draw: bool = False) -> dict[str, str]:
+    """Name of a page -> its Markdown, and the index; with `draw`, figures of laws that have none yet are drawn."""
     from gradstarve.theorems import CATALOGUE
 
     found = {"index": index(CATALOGUE)}
     for number, entries in sections(CATALOGUE).items():
         found[f"section-{number}"] = section_page(number, entries)
     for name, theorem in CATALOGUE.items():
-        found[name] = page(theorem, chains, texts)
+        drawn = figures.figure(name, theorem.title, draw=draw)
+        found[name] = page(theorem, chains, texts, drawn)
+    found["gallery"] = gallery(CATALOGUE)
     return found
 
 
@@ -89,8 +96,32 @@ def index(catalogue: dict[str, Any]) -> str:
         lines += [f"## {number}. {SECTIONS[number]}", ""]
         lines += [f"- [{prose(t.title)}]({t.name}.md) {equation(t)}" for t in entries]
         lines.append("")
-    lines += ["```{toctree}", ":hidden:", "", *[f"section-{number}" for number in sections(catalogue)], "```", ""]
+    places = ["gallery", *[f"section-{number}" for number in sections(catalogue)]]
+    lines += ["```{toctree}", ":hidden:", "", *places, "```", ""]
     return "\n".join(lines)
+
+
+def gallery(catalogue: dict[str, Any]) -> str:
+    """A thumbnail for each law, with a link to its page."""
+    lines = [
+        "# Gallery of the laws",
+        "",
+        "A picture for each law, which leads to its page: the formula as lines, trained networks as markers, in red what "
+        "happens without one hypothesis, and in the strip below the gap of every trial beside the tolerance. [The key "
+        "figures](../gallery.md) are larger, and show one claim each.",
+        "",
+    ]
+    for number, entries in sections(catalogue).items():
+        lines += [f"## {number}. {SECTIONS[number]}", "", "```{raw} html", '<div class="thumbnails">']
+        lines += [thumbnail(theorem) for theorem in entries]
+        lines += ["</div>", "```", ""]
+    return "\n".join(lines)
+
+
+def thumbnail(theorem: Any) -> str:
+    title = html.escape(theorem.title)
+    image = f'<img loading="lazy" width="460" height="288" alt="" src="../_static/laws/{theorem.name}.svg">'
+    return f'<a href="{theorem.name}.html">{image}<span>{title}</span></a>'
 
 
 def section_page(number: int, entries: list[Any]) -> str:
@@ -108,15 +139,84 @@ def statement(theorem: Any) -> list[str]:
     return [f"**{equation(theorem)}** {sentence(theorem.claim)}", "", *(["$$", formula, "$$", ""] if formula else [])]
 
 
-def page(theorem: Any, chains: list[Chain], texts: dict[str, list[Any]]) -> str:
+def page(theorem: Any, chains: list[Chain], texts: dict[str, list[Any]], figure: str = "") -> str:
     own = numbers(theorem.equation)
-    lines = [f"# {prose(theorem.title)}", "", *statement(theorem)]
+    lines = [f"# {prose(theorem.title)}", "", *statement(theorem), *shown(theorem, figure)]
+    lines += example(own)
     lines += ["## Where it holds", "", *[f"- {sentence(str(h))}" for h in theorem.hypotheses], ""]
     lines += trial(theorem)
     lines += evaluated(own)
     lines += derived(own, chains)
     lines += taught(theorem, own, texts)
     return "\n".join(lines)
+
+
+def shown(theorem: Any, figure: str) -> list[str]:
+    """The figure of the law, if there is one, and what it means."""
+    from gradstarve.theorems import LawFigure
+
+    caption = f"<figcaption>{CAPTION}{STRIP if isinstance(theorem.figure, LawFigure) else ''}</figcaption>"
+    lines = ["```{raw} html", f'<figure class="law">{figure}{caption}</figure>', "```", ""] if figure else []
+    return [*lines, *([f"**What it means.** {prose(theorem.meaning)}", ""] if theorem.meaning else [])]
+
+
+CAPTION = "Lines: the law. Markers: training."
+STRIP = (
+    " Red, where it is: what happens without a hypothesis. The strip below: the gap of every trial, and the tolerance."
+)
+
+
+def example(own: set[tuple[int, int]]) -> list[str]:
+    """The example of the function that is most about the law, with the imports that it needs."""
+    for path, value in sorted(citing(own), key=lambda one: len(cited(inspect.getdoc(one[1]) or "") - own)):
+        code = first_example(value)
+        if code and not any("._" in line for line in code):
+            more = f"{{py:obj}}`{path}` says what it takes and returns."
+            return ["## An example", "", "```pycon", *code, "```", "", more, ""]
+    return []
+
+
+def first_example(value: Any) -> list[str]:
+    """The example in the docstring of a public function or class, up to its first output, after its imports; [] if none."""
+    examples = doctest.DocTestParser().get_examples(inspect.getdoc(value) or "")
+    ends = [i for i, one in enumerate(examples) if one.want.strip()]
+    if not ends or ends[0] > 5:
+        return []
+    used = examples[: ends[0] + 1]
+    lines = []
+    for one in used:
+        source = one.source.rstrip("\n").splitlines()
+        lines += [f">>> {source[0]}", *[f"... {line}" for line in source[1:]], *one.want.rstrip("\n").splitlines()]
+    return [*[f">>> {line}" for line in imports("".join(one.source for one in used), value)], *lines]
+
+
+def imports(source: str, value: Any) -> list[str]:
+    """The import lines that make an example of a docstring run by itself: it uses the names of its own module."""
+    tree = ast.parse(source)
+    own = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    aliases = [alias for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    own |= {alias.asname or alias.name.split(".")[0] for alias in aliases}
+    own |= {argument.arg for argument in ast.walk(tree) if isinstance(argument, ast.arg)}
+    names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
+    there = vars(sys.modules[value.__module__])
+    modules, froms, given = set(), {}, []
+    for name in dict.fromkeys(names):
+        if name in own or name not in there:
+            continue
+        if isinstance(there[name], ModuleType):
+            full = there[name].__name__
+            modules.add(f"import {full}" + ("" if full == name else f" as {name}"))
+        else:
+            home = getattr(there[name], "__module__", None) or value.__module__
+            path = next((p for p, other in public().items() if other is there[name]), f"{home}.{name}")
+            room = path.rpartition(".")[0]
+            if importlib.util.find_spec(room) is None:  # a module under another name, as gradstarve.theory.ntk is
+                modules.add("import gradstarve as gs")
+                given.append(f"{name} = gs.{path.partition('.')[2]}")
+            else:
+                froms.setdefault(room, []).append(name)
+    lines = [f"from {module} import {', '.join(sorted(some))}" for module, some in sorted(froms.items())]
+    return [*sorted(modules), *given, *lines]
 
 
 def trial(theorem: Any) -> list[str]:
@@ -156,14 +256,22 @@ def single(theorem: Any) -> str:
     return f" In float32: {text.number(theorem.tolerance_in('float32'))}."
 
 
-def evaluated(own: set[tuple[int, int]]) -> list[str]:
-    """The functions and classes of theory and simulation whose documentation cites one of the law's equations."""
-    entries = []
+def citing(own: set[tuple[int, int]]) -> list[tuple[str, Any]]:
+    """The public functions and classes of theory and simulation whose documentation cites one of these equations."""
+    found = []
     for path, value in public().items():
         room = getattr(value, "__module__", "").startswith(("gradstarve.theory", "gradstarve.simulation"))
         if room and not isinstance(value, ModuleType) and own & cited(inspect.getdoc(value) or ""):
-            first = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
-            entries.append(f"- {{py:obj}}`{path}`: {code_and_prose(first)}")
+            found.append((path, value))
+    return found
+
+
+def evaluated(own: set[tuple[int, int]]) -> list[str]:
+    """A line for each function or class that evaluates or tries the law."""
+    entries = []
+    for path, value in citing(own):
+        first = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
+        entries.append(f"- {{py:obj}}`{path}`: {code_and_prose(first)}")
     return ["## In the library", "", *entries, ""] if entries else []
 
 

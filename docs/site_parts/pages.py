@@ -1,11 +1,11 @@
-"""Pages made from the library when the build begins: laws, derivations, the command line, notebooks."""
+"""Pages made from the library when the build begins: laws, derivations, the command line, notebooks, the explorer."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from site_parts import commands, derivations, laws, notebooks
+from site_parts import commands, derivations, explorer, laws, notebooks
 
 
 def generate(app: Any) -> None:
@@ -14,9 +14,10 @@ def generate(app: Any) -> None:
     texts = notebooks.texts(source.parent / "notebooks")
     pages = {
         **{f"derivations/{name}": text for name, text in derivations.pages(chains).items()},
-        **{f"laws/{name}": text for name, text in laws.pages(chains, texts).items()},
-        **{f"notebooks/{name}": text for name, text in notebooks.pages(texts).items()},
+        **{f"laws/{name}": text for name, text in laws.pages(chains, texts, draw=True).items()},
+        **{f"notebooks/{name}": text for name, text in notebooks.pages(texts, source / "notebooks").items()},
         "command-line": commands.page(),
+        "explorer": explorer.page(),
     }
     for name, text in pages.items():
         write(source / f"{name}.md", text)

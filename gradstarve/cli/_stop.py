@@ -53,14 +53,14 @@ def _wait(reading: int) -> None:
 
 
 def begin() -> None:
-    """A command begins, not the first one where a program calls several: nothing is told yet, and there is no advice."""
+    """A command begins, not the first one where a program calls several: no message is waiting, and there is no advice."""
     global _told
     _told = threading.Lock()
     _advice.clear()
 
 
 def advise(words: Callable[[], str]) -> None:
-    """What to tell whoever stops the command now: how it can go on."""
+    """The advice for a user who stops the command now: how it can go on."""
     _advice.append(words)
 
 

@@ -2,7 +2,7 @@
 `optimisers`, `stability`, `plasticity`, `derive`, `verify`, `report`.
 
 Everything heavy is imported inside the commands, so that `--help` and the completion of a word are quick. The process is
-ours, so it runs in float64. Results go to standard output, and everything else that is told to standard error.
+ours, so it runs in float64. Results go to standard output, and all other messages to standard error.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from gradstarve.cli.options import (
     check_choice,
     choice,
     command,
+    conclude,
     count,
     out_option,
     pair,
@@ -71,7 +72,7 @@ def main(program: str = "gradstarve") -> None:
         raise
     except BrokenPipeError:
         _give_up_output(1)  # `| head` has enough
-    except OSError as error:  # commands tell of their own; what is left is the output
+    except OSError as error:  # commands report their own; what is left is the output
         print(f"error: cannot write to standard output: {error.strerror}", file=progress.Quiet(sys.stderr))
         _give_up_output(2)
 
@@ -173,7 +174,7 @@ def overlay(
         comparison.plot(path=figure, note=f"start {scales}")
         result = {"settings": settings, "environment": files.environment(), "comparison": comparison.to_dict()}
         files.write_json(folder / "overlay.json", result)
-    print_result(as_json, result, comparison.table())
+    print_result(as_json, result, conclude(comparison.conclusion(), comparison.table()))
     wrote(figure, folder / "overlay.json")
 
 

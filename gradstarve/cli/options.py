@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -12,7 +16,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from gradstarve.cli import _stop as cli_stop
-from gradstarve.ground import FORMATS, LOSS_NAMES, Progress, csv_text, files, laws, meant
+from gradstarve.ground import FORMATS, LOSS_NAMES, Progress, csv_text, files, laws, meant, text
 
 # Names that options take, for help and completion, which must not wait for JAX; a test holds them to the library's own.
 
@@ -93,8 +97,8 @@ def count(help: str, least: int = 1) -> Any:
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, what the file has, in place of the tables.")]
-Figures = Annotated[str, choice(FORMATS, "Kind of the figures: png, or svg or pdf, which are vectors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of tables.")]
+Figures = Annotated[str, choice(FORMATS, "Figure format: png, svg or pdf (vectors), or gif (training appears on the laws).")]
 Precision = Annotated[str, choice(PRECISIONS)]
 
 # What is tried, for the commands that verify.
@@ -195,7 +199,7 @@ def pair(option: str, text: str, example: str = "1,1.5") -> Sequence[float]:
 
 
 def several(option: str, text: str, valid: Sequence[str] | None = None) -> list[str]:
-    """The values of a list with commas, each once, and each one of the `valid` ones if those are told."""
+    """The values of a list with commas, each once, and each one of the `valid` ones if there are any."""
     values = [part.strip() for part in text.split(",")]
     for value in values:
         if valid is not None:
@@ -229,8 +233,36 @@ def from_file(text: str, example: str) -> Any:
 
 
 def print_result(as_json: bool, value: Any, text: Any) -> None:
-    """On standard output the JSON document of `value`, and nothing else, or the `text`."""
-    typer.echo(files.json_text(value).rstrip("\n") if as_json else text)
+    """On standard output the JSON document of `value`, and nothing else, or the `text`, which fits the terminal."""
+    typer.echo(files.json_text(value).rstrip("\n") if as_json else fit_terminal(str(text)))
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal, or those that the environment's COLUMNS asks for; None where results go elsewhere."""
+    given = os.environ.get("COLUMNS", "")
+    if not given.isdecimal() and not (sys.stdout is not None and sys.stdout.isatty()):
+        return None
+    return max(40, shutil.get_terminal_size().columns)
+
+
+def fit_terminal(words: str) -> str:
+    """`words` without a line that is wider than the terminal; as they are where they go to a file or another program."""
+    width = terminal_width()
+    return words if width is None else text.fit(words, width)
+
+
+def hang(line: str, indent: int) -> str:
+    """A line of a list, broken to the terminal with the lines that follow under its last column."""
+    width = terminal_width()
+    if width is None or len(line) <= width:
+        return line
+    below = " " * min(indent, width // 2)
+    return "\n".join(textwrap.wrap(line, width, subsequent_indent=below, break_long_words=False, break_on_hyphens=False))
+
+
+def conclude(sentence: str, words: str) -> str:
+    """What a command prints: its conclusion as a sentence of its own, and below it the tables."""
+    return f"{sentence.rstrip('.')}.\n\n{words}"
 
 
 def wrote(*paths: Any) -> None:
@@ -245,8 +277,8 @@ def give_study(
     """Run a study as the command `name`; print what it found, and write its figure, its tables and all numbers.
 
     The study gives a figure (`plot`), the rows of each of its `parts` (`number_rows`; "" is the one table of a study without
-    parts), all numbers (`settings`, `to_dict`), and the text that is printed (`table`, `notes`). A part without rows is not
-    written.
+    parts), all numbers (`settings`, `to_dict`), and the text that is printed (`conclusion`, `table`, `notes`). A part
+    without rows is not written.
     """
     check_choice("--figures", figures, FORMATS)
     with command(f"gradstarve {name}"):
@@ -262,15 +294,15 @@ def give_study(
         result = {"settings": study.settings, "environment": files.environment()} | study.to_dict()
         paths.append(folder / f"{name}.json")
         files.write_json(paths[-1], result)
-    print_result(as_json, result, f"{study.table()}\n\n{study.notes()}")
+    print_result(as_json, result, conclude(study.conclusion(), f"{study.table()}\n\n{study.notes()}"))
     wrote(*paths)
 
 
 @contextlib.contextmanager
 def command(label: str = "working") -> Iterator[None]:
-    """What the library refuses is told in one line, with exit code 2; a traceback is kept for faults of the library.
+    """What the library refuses becomes one line, with exit code 2; a traceback is kept for faults of the library.
 
-    On a terminal a row called `label` tells that the command is at work, if it takes longer than two seconds. However it
+    On a terminal a row called `label` shows that the command is at work, if it takes longer than two seconds. However it
     ends, unfinished files go, and directories that were made for results and have none.
     """
     from gradstarve.ground import ConvergenceError

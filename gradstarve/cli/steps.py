@@ -119,10 +119,10 @@ def stability(
 ) -> None:
     """Show what large steps, label noise and weight decay do to kappa, by law and on whole networks in training.
 
-    kappa tells how lazy a mode is, and the flow keeps it. Four panels: paths that swing about the rest in the plane of kappa
-    and the logit u; where the swings end, over where they start, and the edge of stability; kappa under label noise; and
-    weight decay, which leads from lazy to rich. Prints a row a line: kappa at the end by law and trained, and the largest
-    gap. Writes the figure, the table's numbers and all curves as JSON, and the curves as CSV.
+    kappa measures how lazy a mode is, and the flow keeps it. Four panels: paths that swing about the rest in the plane of
+    kappa and the logit u; where the swings end, over where they start, and the edge of stability; kappa under label noise;
+    and weight decay, which leads from lazy to rich. Prints for each line kappa at the end by law and trained, and the
+    largest gap. Writes the figure, the table's numbers and all curves as JSON, and the curves as CSV.
     """
     for option, value in (("--step-size", step_size), ("--start", start)):
         positive(option, value)

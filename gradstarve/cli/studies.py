@@ -21,6 +21,7 @@ from gradstarve.cli.options import (
     check_choice,
     choice,
     command,
+    conclude,
     count,
     give_study,
     out_option,
@@ -47,7 +48,7 @@ def digits(
     figures: Figures = "png",
     out: Annotated[Path, out_option("digits.json and a figure of each part")] = DEFAULT_OUT,
 ) -> None:
-    """Train small networks on two real digits, and tell which laws and which remedies hold on them.
+    """Train small networks on two real digits, and show which laws and which remedies hold on them.
 
     (a) the error curve, cross-entropy beside hinge; (b) learning times against frequency and norm; (c) a bright patch on
     one class starves its shape; (d) the same with a convolutional network; (e) what each remedy recovers. Bands and
@@ -80,7 +81,7 @@ def digits(
             paths.append(folder / f"digits-{name}.{figures}")
             draw(name, found, paths[-1])
         text = study.report_text(results)
-    print_result(as_json, stored, text)
+    print_result(as_json, stored, conclude(study.conclusion(results), text))
     wrote(*paths)
 
 
@@ -192,7 +193,7 @@ def starve(
         folder = files.output_directory(out)
         use_float64()
         study = _run_named(settings)
-        written, text = [f"starve.{figures}"], f"{study.table()}\n\n{study.notes()}"
+        written, text = [f"starve.{figures}"], conclude(study.conclusion(), f"{study.table()}\n\n{study.notes()}")
         study.plot(folder / written[0])
         result = {"settings": study.settings, "environment": files.environment(), "features": study.to_dict()}
         if remedies:
@@ -201,7 +202,7 @@ def starve(
             written.append(f"remedies.{figures}")
             compared.plot(folder / written[-1])
             result["remedies"] = {"settings": compared.settings} | compared.to_dict()
-            text += f"\n\n{compared.table()}\n\n{compared.notes()}"
+            text += "\n\n" + conclude(compared.conclusion(), f"{compared.table()}\n\n{compared.notes()}")
         files.write_json(folder / "starve.json", result)
     print_result(as_json, result, text)
     wrote(*(folder / name for name in written), folder / "starve.json")
@@ -365,9 +366,9 @@ def phase(
     """Map where training fails, and how long it takes: exact where there is a law, by exact events or the flow elsewhere.
 
     neuron: where one neuron goes in the plane of a = w.x/|x| and z, and its time to a margin of 1. angle: what it learns by
-    its direction between two classes at an angle, and who dies. failure: how often a network of h neurons never learns a
-    class. time: quantiles over networks of the time to learn. Prints a table each; writes a figure each, and all maps as
-    JSON.
+    its direction between two classes at an angle, and which neurons die. failure: how often a network of h neurons never
+    learns a class. time: quantiles over networks of the time to learn. Prints a table each; writes a figure each, and all
+    maps as JSON.
     """
     wanted, chosen = several("--planes", planes, PLANES), several("--losses", losses, PHASE_LOSSES)
     check_choice("--figures", figures, FORMATS)
@@ -400,7 +401,7 @@ def phase(
         full = [{"settings": d.settings, **d.to_dict(), "table": d.records()} for d in diagrams]
         result = {"environment": files.environment(), "diagrams": full}
         files.write_json(folder / "phase.json", result)
-    print_result(as_json, result, "\n\n".join(f"{d.plane}\n{d.table()}\n{d.notes()}" for d in diagrams))
+    print_result(as_json, result, "\n\n".join(conclude(d.conclusion(), f"{d.table()}\n\n{d.notes()}") for d in diagrams))
     wrote(*paths, folder / "phase.json")
 
 

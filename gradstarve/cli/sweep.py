@@ -25,6 +25,7 @@ from gradstarve.cli.options import (
     choice,
     command,
     completion,
+    conclude,
     count,
     from_file,
     out_option,
@@ -130,7 +131,7 @@ def sweep(
     figures: Figures = "png",
     out: Annotated[Path, out_option("sweep.json, sweep.npz and sweep.png")] = DEFAULT_OUT,
 ) -> None:
-    """Train many networks for every combination of hyperparameters, and tell how their errors are spread.
+    """Train many networks for every combination of hyperparameters, and show how their errors are spread.
 
     Options marked * take several values, as in 0.1,0.3; all combinations are trained. Prints a row per combination, and
     writes all statistics over the steps to sweep.npz, what the table has to sweep.json, and a figure.
@@ -192,7 +193,7 @@ def sweep(
 
 
 def _tell(result: Any, contents: dict[str, Any], folder: Path, figures: str, as_json: bool, *more: str) -> None:
-    print_result(as_json, contents, result.table())
+    print_result(as_json, contents, conclude(result.conclusion(), result.table()))
     wrote(*(folder / f"sweep.{end}" for end in ("json", "npz", figures)), *more)
 
 
@@ -217,7 +218,7 @@ def _settings_of(result: Any, directory: Path) -> dict[str, Any]:
 
 
 def _go_on(directory: Path | None) -> str:
-    """For whoever stops it; what the library says of it is for those who call `sweep`."""
+    """The advice for a user who stops the command; the library's own message is for those who call `sweep`."""
     if directory is None:
         return "nothing of the sweep is stored; with --directory it could go on from here"
     count = len(list(directory.glob("chunk-*.npz")))

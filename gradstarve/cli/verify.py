@@ -23,8 +23,10 @@ from gradstarve.cli.options import (
     Trials,
     check_choice,
     command,
+    conclude,
     directory,
     entries,
+    hang,
     out_option,
     print_result,
     use_float64,
@@ -68,7 +70,7 @@ def verify(
         from gradstarve.theorems import earlier
         from gradstarve.theorems import verify as check
 
-        earlier(folder)  # a file that is not of this command is told before the work
+        earlier(folder)  # a file that is not of this command is refused before the work
         outcome = check(names or "all", trials=trials, key=jax.random.key(seed), quick=quick, precision=precision)
         outcome.save(folder, figures)
     if as_json:
@@ -80,7 +82,7 @@ def verify(
         console = Console()
         Console(width=None if console.is_terminal else 140).print(outcome.rich_table())
     else:
-        typer.echo(_drawn(outcome.brief()))
+        typer.echo(_drawn(conclude(outcome.conclusion(), outcome.brief())))
     if not outcome.ok:
         typer.echo(outcome.failures(), err=True)
     wrote(folder / "verify.json", "the figures beside it")
@@ -109,7 +111,8 @@ def _list(as_json: bool) -> None:
     shown = ("name", "equation", "claim")
     rows = [shown, *(tuple(entry[key] for key in shown) for entry in entries)]
     wide = [max(len(row[i]) for row in rows) for i in range(2)]
-    print_result(as_json, entries, "\n".join(f"{row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]}" for row in rows))
+    lines = [f"{row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]}" for row in rows]
+    print_result(as_json, entries, "\n".join(hang(line, sum(wide) + 4) for line in lines))
 
 
 # `gradstarve report`: the theorems and their verdicts as one page in one file, to look at in a browser.
@@ -144,7 +147,7 @@ def page(
     check_choice("--precision", precision, PRECISIONS)
     given = {"NAMES": names, "--trials": trials, "--quick": quick, "--seed": seed, "--precision": precision != "float64"}
     for name in [name for name, value in given.items() if results is not None and value]:
-        raise typer.BadParameter("is for a run, and --results takes the numbers of one that is over", param_hint=f"'{name}'")
+        raise typer.BadParameter("cannot be combined with --results, which re-uses a finished run", param_hint=f"'{name}'")
     with command("gradstarve report"):
         use_float64()
         from gradstarve.page import read_results, report_page
@@ -159,7 +162,8 @@ def page(
     summary = summarise(found, path)
     bad = [f"{row['name']} ({row['equation']}): {row['verdict']}" for row in summary["theorems"] if not row["ok"]]
     good = len(summary["theorems"]) - len(bad)
-    print_result(as_json, summary, "\n".join([*bad, f"{good} of {len(summary['theorems'])} theorems hold"]))
+    words = conclude(f"{good} of {len(summary['theorems'])} theorems hold", "\n".join(bad)).rstrip("\n")
+    print_result(as_json, summary, words)
     wrote(f"{path} ({summary['bytes'] / 1e6:.1f} MB)")
     if not found["ok"]:
         raise typer.Exit(1)

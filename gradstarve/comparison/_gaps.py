@@ -120,6 +120,11 @@ class Comparison:
             text += f" The law is of nearby data: {self.data_gap}."
         return text
 
+    def conclusion(self) -> str:
+        """In one sentence, how far apart both sides are."""
+        many = f"{self.networks} network{'s' * (self.networks != 1)}"
+        return f"Law and training differ by {self.gap:.3g} at most, in the logits of {many} at {self.grid.size} records"
+
     def table(self) -> str:
         """The gap table as plain text, with the worst record below it."""
         return table_text(self.rows()) + "\n" + self.summary()

@@ -43,7 +43,7 @@ ORDERED = "viridis_r"
 """Colour map of lines that belong to ordered values, light to dark."""
 
 DPI = 150
-FORMATS = ("png", "svg", "pdf")
+FORMATS = ("png", "svg", "pdf", "gif")
 """File formats of a figure, chosen by the ending of its path."""
 
 RC: Any = {
@@ -183,18 +183,19 @@ def figure_path(path: Any) -> Path:
     >>> figure_path("error.jpeg")
     Traceback (most recent call last):
         ...
-    ValueError: a figure is saved as .png, .svg or .pdf by the end of its path, got 'error.jpeg'
+    ValueError: a figure is saved as .png, .svg, .pdf or .gif by the end of its path, got 'error.jpeg'
     """
     place = files.as_path(path)
     if place.suffix.lower().removeprefix(".") not in FORMATS:
-        raise ValueError(f"a figure is saved as .png, .svg or .pdf by the end of its path, got {str(path)!r}")
+        raise ValueError(f"a figure is saved as .png, .svg, .pdf or .gif by the end of its path, got {str(path)!r}")
     if not place.parent.is_dir():
         raise ValueError(f"there is no directory {str(place.parent)!r} for the figure {place.name!r}; make it first")
     return place
 
 
 def save(figure: Any, path: Any, dpi: int | float = DPI) -> Path:
-    """Save `figure` to `path`, which ends in .png (at `dpi`), or in .svg or .pdf for vectors with their text as text.
+    """Save `figure` to `path`, which ends in .png (at `dpi`), in .svg or .pdf for vectors with their text as text, or in
+    .gif for a moving picture (see `animate`).
 
     The file is complete or absent whenever the process stops, and the same figure gives the same bytes. `ValueError` for
     other endings and for a missing directory.
@@ -203,7 +204,12 @@ def save(figure: Any, path: Any, dpi: int | float = DPI) -> Path:
     kind = place.suffix.lower().removeprefix(".")
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with sheet(), files.whole(place) as part:
-        figure.savefig(part, format=kind, dpi=dpi, metadata=undated.get(kind))
+        if kind == "gif":
+            from gradstarve.ground._animate import moving
+
+            part.write_bytes(moving(figure))
+        else:
+            figure.savefig(part, format=kind, dpi=dpi, metadata=undated.get(kind))
     return place
 
 

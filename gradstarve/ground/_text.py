@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 
@@ -201,6 +203,113 @@ def table_text(rows: Sequence[Sequence[str]]) -> str:
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * w for w in widths))
     return "\n".join(lines)
+
+
+_RULE = re.compile(r"-+(?:  -+)+")
+
+
+def fit(text: str, width: int) -> str:
+    """`text` with no line over `width` columns: tables in blocks side by side, prose and formulas broken between words.
+
+    A table of `table_text` that is too wide is given in several, each with the columns that tell its rows apart; of one
+    whose first columns alone are too wide every row becomes a list of its cells. No number and no word is cut.
+
+    >>> print(fit(table_text([("loss", "first gap", "second gap"), ("hinge", "1e-14", "2e-14")]), 18))
+    loss   first gap
+    -----  ---------
+    hinge      1e-14
+    <BLANKLINE>
+    loss   second gap
+    -----  ----------
+    hinge       2e-14
+    >>> print(fit("the law and training differ by 1e-14", 24))
+    the law and training
+    differ by 1e-14
+    """
+    lines, found, k = text.split("\n"), [], 0
+    while k < len(lines):
+        if k + 1 < len(lines) and _RULE.fullmatch(lines[k + 1].rstrip()):
+            end = _table_end(lines, k)
+            found += _fit_table(lines[k:end], width)
+        else:
+            end = k + 1
+            # A paragraph is broken anew as a whole, if one of its lines is too long.
+            while end < len(lines) and _is_prose(lines[k]) and _is_prose(lines[end]) and not _starts_table(lines, end):
+                end += 1
+            found += lines[k:end] if max(map(len, lines[k:end])) <= width else _fit_prose(lines[k:end], width)
+        k = end
+    return "\n".join(found)
+
+
+def _is_prose(line: str) -> bool:
+    return bool(line) and not line.startswith(" ")
+
+
+def _starts_table(lines: Sequence[str], k: int) -> bool:
+    return k + 1 < len(lines) and _RULE.fullmatch(lines[k + 1].rstrip()) is not None
+
+
+def _spans(rule: str) -> list[tuple[int, int]]:
+    return [match.span() for match in re.finditer("-+", rule)]
+
+
+def _table_end(lines: Sequence[str], start: int) -> int:
+    """The first line after a table: one that is empty, or that has letters between the columns."""
+    gaps = [stop for _, stop in _spans(lines[start + 1])[:-1]]
+    end = start + 2
+    while end < len(lines) and lines[end].strip() and all(not lines[end][gap : gap + 2].strip() for gap in gaps):
+        end += 1
+    return end
+
+
+def _fit_table(lines: Sequence[str], width: int) -> list[str]:
+    """A table in blocks of columns, each with the first columns, as many as it takes to tell the rows apart."""
+    if max(map(len, lines)) <= width:
+        return list(lines)
+    spans = _spans(lines[1])
+    rows = [[line[a:b].strip() for a, b in spans] for k, line in enumerate(lines) if k != 1]
+    wide = [b - a for a, b in spans]
+    keys = next((n for n in range(1, len(spans)) if len({tuple(row[:n]) for row in rows}) == len(rows)), 1)
+    if any(sum(wide[:keys]) + 2 * keys + one > width for one in wide[keys:]):
+        return [line for row in rows[1:] for line in _fit_row(rows[0], row, width)][:-1]
+    found: list[str] = []
+    block: list[int] = []
+    for column in [*range(keys, len(spans)), None]:
+        if column is None or sum(wide[i] + 2 for i in (*range(keys), *block, column)) - 2 > width:
+            chosen = [*range(keys), *block]
+            found += [*([""] if found else []), *table_text([[row[i] for i in chosen] for row in rows]).split("\n")]
+            block = []
+        block += [] if column is None else [column]
+    return found
+
+
+def _fit_row(head: Sequence[str], row: Sequence[str], width: int) -> list[str]:
+    """One row of a table as lines of "name: cell", and an empty line."""
+    cells = [f"{name}: {cell}" for name, cell in zip(head, row, strict=True)]
+    return [line for cell in cells for line in wrap(cell, width, subsequent_indent="  ", break_long_words=False)] + [""]
+
+
+def _fit_prose(lines: Sequence[str], width: int) -> list[str]:
+    """A paragraph, or an indented line, broken between words; a formula without blanks behind an operator."""
+    indent = lines[0][: len(lines[0]) - len(lines[0].lstrip())]
+    hang = indent + ("  " if indent else "")
+    how: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+    broken = wrap(" ".join(line.strip() for line in lines), width, initial_indent=indent, subsequent_indent=hang, **how)
+    return [part for line in broken for part in _fit_formula(line, width, hang)]
+
+
+def _fit_formula(line: str, width: int, hang: str) -> list[str]:
+    """A line that has no blank to break it at, broken behind an operator or a comma."""
+    found = []
+    while len(line) > width:
+        least = len(line) - len(line.lstrip()) + 1
+        ends = [m.end() for m in re.finditer(r"\*\*|[*/+,)(&=]|(?<=\w)-(?=\D)", line[:width]) if m.end() > least]
+        if not ends:
+            break
+        at = ends[-1]
+        found.append(line[:at])
+        line = hang + line[at:].lstrip()
+    return [*found, line]
 
 
 def csv_text(rows: Sequence[Sequence[str]]) -> str:

@@ -23,6 +23,17 @@ from gradstarve.theorems import CATALOGUE
 
 # The overview's axis, gap over tolerance in powers of ten; a gap of 0 has the room at its left.
 _LEAST, _MOST, _ZERO = -9, 1, 0.06
+# The claims of the abstract of arXiv:1809.06848: in words, the law whose meaning says more, the laws whose figure may show
+# it, and the sections about it.
+CLAIMS = (
+    ("The error follows a sigmoid", "inflections", ("deaths", "clock"), (1, 3, 5)),
+    ("Classes are learnt independently", "independent-modes", ("independent-modes", "sign"), (2,)),
+    ("Some starts fail", "antipodal-fates", ("fates", "antipodal-fates"), (4, 22, 23)),
+    ("Frequency and norm set the speed", "confidence", ("universality", "confidence"), (6, 7, 9)),
+    ("Hinge loss and cross-entropy differ", "hinge-advantage", ("hinge-advantage", "hinge-exact"), (12, 13, 15)),
+    ("Frequent features starve rare ones", "starving-pair", ("starving-pair", "freeze"), (10, 14, 20)),
+)
+BEYOND = "Beyond the paper"
 VERDICTS = {"violated": "violated", "unshown": "no verdict", "holds": "holds"}
 
 
@@ -55,6 +66,7 @@ def report_page(verification: Mapping[str, Any], figures: Mapping[str, bytes]) -
     theme, *scripts = (Markup(_file(name)) for name in ("theme.js", "table.js", "clock.js", "explorer.js"))
     return _template().render(
         entries=entries,
+        claims=_claims(entries, figures),
         counts=counts,
         verdicts=VERDICTS,
         of=len(CATALOGUE),
@@ -76,6 +88,35 @@ def report_page(verification: Mapping[str, Any], figures: Mapping[str, bytes]) -
         # In a script element only "<" could end it or begin a comment.
         tables=Markup(json.dumps(explorer_data(), separators=(",", ":")).replace("<", "\\u003c")),
     )
+
+
+def _claims(entries: list[dict[str, Any]], figures: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """The laws tried, by the claim that they are about: its words, one figure if there is one, its laws, and how many hold.
+
+    The last group has the laws of no claim.
+    """
+    found: list[dict[str, Any]] = []
+    left, tried = list(entries), {entry["name"] for entry in entries}
+    for words, about, shown, sections in (*CLAIMS, (BEYOND, "", (), None)):
+        mine = [entry for entry in left if sections is None or entry["place"][0] in sections]
+        left = [entry for entry in left if entry not in mine]
+        if not mine:
+            continue
+        name = next((name for name in shown if name in figures and name in tried), None)
+        picture = None
+        if name is not None:
+            picture = figure_html(figures[name], f"claim-{name}", f"Figure of theorem {name}: {CATALOGUE[name].title}")
+        found.append(
+            {
+                "words": words,
+                "meaning": CATALOGUE[about].meaning if about else "",
+                "figure": picture,
+                "name": name,
+                "entries": mine,
+                "holding": sum(entry["verdict"] == "holds" for entry in mine),
+            }
+        )
+    return found
 
 
 def _policy(css: str, scripts: list[Markup]) -> str:
@@ -128,6 +169,7 @@ def _entry(row: Mapping[str, Any], run: Mapping[str, Any], figure: bytes | None)
         "each": row["details"].get("each"),
         "power": row.get("power", ""),
         "no_drop": theorem.no_drop,
+        "meaning": theorem.meaning,
         "section": SECTIONS[place(row["equation"])[0]],
         "details": {key: files.json_text(value).strip() for key, value in details.items()},
         "fails": [drop["gap"] for drop in row["necessity"] if drop["found"]],

@@ -159,6 +159,58 @@ const gradstarveClock = (() => {
     return 1 - 2 * sigmoid(u) + slope + u / (kappa * kappa + u * u);
   }
 
+  // Descent of one neuron, exactly (8.1): a + z and a - z are multiplied by 1 + c and 1 - c, c = eta p r g(u). The margins after
+  // 0, 1, ..., `steps` steps; 0 from the step on at which the neuron has left.
+  const residual = (loss, u) => (loss === "hinge" ? Number(u < 1) : loss === "squared" ? 1 - u : loss === "exponential" ? Math.exp(-u) : sigmoid(-u));
+  function descent({ frequency, norm, a, z, loss }, step, steps) {
+    let sum = a + z, difference = a - z;
+    const found = [];
+    for (let k = 0; k <= steps; k++) {
+      const on = sum + difference > 0;
+      const u = on ? (norm * (sum * sum - difference * difference)) / 4 : 0;
+      found.push(u);
+      const c = on ? step * frequency * norm * residual(loss, u) : 0;
+      sum *= 1 + c;
+      difference *= 1 - c;
+    }
+    return found;
+  }
+
+  // A frequent feature, in all samples, and a rare one, in the part `rare` of them, each seen by a neuron as that of `clock`
+  // (10.1): the angle of feature k moves at 2 r sum p_S g(m_S) over the samples S that have it. [frequent, rare] at the times.
+  function pair(clock, rare, times) {
+    const { settings, logitAt, leaving } = clock;
+    const g = (u) => residual(settings.loss, u), often = 1 - rare, rate = 2 * settings.norm;
+    const at = (s) => (s >= leaving ? 0 : s === 0 ? clock.start : logitAt(s));
+    const speeds = (one, two) => {
+      const v = at(one), w = at(two), shared = rare * g(v + w);
+      return [one >= leaving ? 0 : rate * (often * g(v) + shared), two >= leaving ? 0 : rate * shared];
+    };
+    let angles = [0, 0], now = 0;
+    return times.map((t) => {
+      for (let turn = 0; now < t && turn < 100000; turn++) {
+        const first = speeds(...angles), fastest = Math.max(Math.abs(first[0]), Math.abs(first[1]));
+        // Angles move by at most 0.02, and with the hinge loss, whose speeds jump, straight to the jump.
+        let dt = Math.min(t - now, fastest > 0 ? (settings.loss === "hinge" ? 1 : 0.02) / fastest : t - now);
+        const moved = (speed, time) => angles.map((s, k) => s + speed[k] * time);
+        if (settings.loss === "hinge") {
+          const same = (time) => speeds(...moved(first, time)).every((v, k) => v === first[k]);
+          if (!same(dt)) {
+            let low = 0, high = dt;
+            for (let k = 0; k < 60; k++) same((low + high) / 2) ? (low = (low + high) / 2) : (high = (low + high) / 2);
+            dt = high;
+          }
+          angles = moved(first, dt);
+        } else {
+          const second = speeds(...moved(first, dt / 2)), third = speeds(...moved(second, dt / 2)), fourth = speeds(...moved(third, dt));
+          angles = angles.map((s, k) => s + (dt * (first[k] + 2 * second[k] + 2 * third[k] + fourth[k])) / 6);
+        }
+        now = dt >= t - now ? t : now + dt;
+      }
+      return angles.map(at);
+    });
+  }
+
   // How long the axis of time has to be to show the whole curve.
   function span(clock) {
     const { settings, start, rise, death, rate, timeAt, angleAt } = clock;
@@ -171,5 +223,5 @@ const gradstarveClock = (() => {
     return time / rate;
   }
 
-  return { data, sigmoid, makeClock, inflections, bending, span };
+  return { data, sigmoid, makeClock, inflections, bending, span, descent, pair };
 })();

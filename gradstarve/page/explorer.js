@@ -1,7 +1,7 @@
 "use strict";
 // The explorer: sliders, plots and words around the closed form of clock.js.
 (() => {
-  const { data, sigmoid, makeClock, inflections, bending, span } = gradstarveClock;
+  const { data, sigmoid, makeClock, inflections, bending, span, descent, pair } = gradstarveClock;
   const LOSSES = ["cross-entropy", "hinge", "exponential", "squared"];
 
   // --- settings --------------------------------------------------------------------------------------------------------
@@ -173,6 +173,30 @@
   let state = checked({ frequency: 0.5, norm: 1, a: 0.1, z: 0.1, loss: "cross-entropy" });
   let pinned = null; // settings
   let now = makeClock(state), then = null;
+  // What is drawn beside the curve: another class or a rare feature, and descent with a step size.
+  const beside = { kind: "nothing", norm: 1, step: 0 };
+  const rarity = () => 1 - state.frequency;
+
+  // The other curves: their class, what they are called, and their margins at times.
+  function others() {
+    const rare = rarity();
+    if (beside.kind === "nothing" || rare < data.ranges.frequency[0]) return [];
+    if (beside.kind === "class") {
+      const clock = makeClock({ ...state, frequency: rare, norm: beside.norm });
+      return [{ name: "ex-curve-1", words: `other class: p = ${number(rare, 4)}, r = ${number(beside.norm, 4)}`, span: span(clock), at: (times) => times.map(clock.logit) }];
+    }
+    const alone = makeClock({ ...state, frequency: rare });
+    const both = (k) => (times) => pair(now, rare, times).map((values) => values[k]);
+    return [
+      { name: "ex-curve-0", words: "frequent feature, in all samples", span: 0, at: both(0) },
+      { name: "ex-curve-1", words: `rare feature beside it, in ${number(100 * rare, 3)} %`, span: 0, at: both(1) },
+      { name: "ex-curve-2", words: "rare feature, if alone", span: span(alone), at: (times) => times.map(alone.logit) },
+    ];
+  }
+  const BESIDE_WORDS = {
+    class: "A second class has the rest of the data, 1 − p, and a neuron with the same a and z. It learns as if alone (2.1).",
+    feature: "All samples have the frequent feature, the part 1 − p of them the rare one too; a neuron each, with the same a and z (10.1).",
+  };
 
   const round = (low, high) => {
     if (low === high) return [low, low + 1];
@@ -182,13 +206,28 @@
 
   function show() {
     const clocks = then ? [then, now] : [now];
-    axis.end = Math.max(...clocks.map(span));
+    const extra = others();
+    axis.end = Math.max(...clocks.map(span), ...extra.map((one) => Math.min(one.span, 20 * span(now))));
     const drawn = clocks.map((clock) => samples(clock).map((t) => [t, clock.logit(t)]));
     const names = clocks.map((clock) => (clock === now ? "ex-curve" : "ex-curve-pin"));
     const bends = inflections(now);
     const marks = bends.filter(({ t }) => t <= axis.end).map(({ t, u }) => ({ name: "ex-bend", t, u }));
     for (const { death, rate } of clocks) if (death < Infinity) marks.push({ name: "ex-gone", t: death / rate, u: 0 });
-    const us = drawn.flat().map(([, u]) => u);
+    for (const one of extra) {
+      const times = samples(now);
+      const values = one.at(times);
+      drawn.push(times.map((t, k) => [t, values[k]]));
+      names.push(one.name);
+    }
+    for (const [t, u] of steps()) marks.push({ name: "ex-step", t, u });
+    $("ex-key-others").replaceChildren(...extra.flatMap(({ name, words }) => [
+      Object.assign(document.createElement("span"), { className: `ex-key ex-key-${name.slice(-1)}` }),
+      Object.assign(document.createElement("span"), { textContent: words }),
+    ]));
+    $("ex-beside-words").textContent = extra.length || beside.kind === "nothing" ? BESIDE_WORDS[beside.kind] ?? "" : "There is nothing beside it while p is 1.";
+    $("ex-beside-words").hidden = beside.kind === "nothing";
+    $("ex-other-row").hidden = beside.kind !== "class";
+    const us = [...drawn.flat(), ...steps()].map(([, u]) => u).filter(Number.isFinite);
     const [low, high] = round(Math.min(0, ...us), Math.max(0, ...us));
     const margins = drawn.map((points, k) => ({ name: names[k], points }));
     const errors = margins.map(({ name, points }) => ({ name, points: points.map(([t, u]) => [t, sigmoid(-u)]) }));
@@ -202,6 +241,24 @@
       errors, marks.map((m) => ({ ...m, value: sigmoid(-m.u) })), least, top, [0.5]);
     words(bends);
     read();
+  }
+
+  // Descent by steps, at most 60 of them spread over the axis.
+  function steps() {
+    if (!(beside.step > 0)) return [];
+    const count = Math.min(5000, Math.floor(axis.end / beside.step));
+    const margins = descent(state, beside.step, count), every = Math.max(1, Math.ceil(count / 60));
+    return margins.map((u, k) => [k * beside.step, u]).filter(([, u], k) => k % every === 0 && Math.abs(u) < 1e6);
+  }
+
+  // What is drawn, as a table: a row a time, a column a curve.
+  function table() {
+    const times = samples(now), extra = others();
+    const columns = [["margin", times.map(now.logit)], ...(then ? [["margin, pinned", times.map(then.logit)]] : [])];
+    for (const one of extra) columns.push([`margin, ${one.words.replaceAll(",", ";")}`, one.at(times)]);
+    const head = ["t", ...columns.flatMap(([name]) => [name, name.replace("margin", "error")]).map((name) => `"${name}"`)].join(",");
+    const rows = times.map((t, k) => [t, ...columns.flatMap(([, values]) => [values[k], sigmoid(-values[k])])].join(","));
+    return `${[head, ...rows].join("\n")}\n`;
   }
 
   function words(bends) {
@@ -268,6 +325,8 @@
       const query = new URLSearchParams(state);
       if (pinned) query.set("pin", [...NAMES.map((name) => pinned[name]), pinned.loss].join(","));
       if (axis.log) query.set("axis", "log");
+      if (beside.kind !== "nothing") query.set("beside", `${beside.kind},${beside.norm}`);
+      if (beside.step > 0) query.set("step", beside.step);
       history.replaceState(null, "", `#explorer?${query}`);
     }, 200);
   }
@@ -282,6 +341,11 @@
     const numbers = Object.fromEntries(NAMES.map((name, k) => [name, Number(rest[NAMES.length - 1 - k])]));
     axis.log = query.get("axis") === "log";
     for (const radio of document.getElementsByName("ex-axis")) radio.checked = (radio.value === "log") === axis.log;
+    const [kind, otherNorm] = (query.get("beside") ?? "nothing,1").split(",");
+    beside.kind = ["class", "feature"].includes(kind) ? kind : "nothing";
+    beside.norm = within("norm", Number(otherNorm)) ? Number(otherNorm) : 1;
+    beside.step = Number(query.get("step")) > 0 && Number(query.get("step")) <= 100 ? Number(query.get("step")) : 0;
+    fillBeside();
     try {
       pinned = loss ? checked({ ...numbers, loss }) : null;
       then = pinned && makeClock(pinned);
@@ -293,6 +357,14 @@
     }
     $("explorer").scrollIntoView();
     return true;
+  }
+
+  const within = (name, value) => value >= data.ranges[name][0] && value <= data.ranges[name][1];
+
+  function fillBeside() {
+    for (const radio of document.getElementsByName("ex-beside")) radio.checked = radio.value === beside.kind;
+    $("ex-other-number").value = String(beside.norm);
+    $("ex-step-number").value = String(beside.step);
   }
 
   function complain(text) {
@@ -334,6 +406,36 @@
       remember();
     });
   }
+  for (const radio of document.getElementsByName("ex-beside")) {
+    radio.addEventListener("change", () => {
+      beside.kind = radio.value;
+      show();
+      remember();
+    });
+  }
+  const numberOf = (id, good, take, message) => {
+    const field = $(id);
+    field.addEventListener("input", () => {
+      const value = field.value.trim() === "" ? NaN : Number(field.value);
+      if (good(value)) field.removeAttribute("aria-invalid"); else field.setAttribute("aria-invalid", "true");
+      if (!good(value)) return complain(message);
+      take(value);
+      $("ex-trouble").hidden = true;
+      show();
+      remember();
+    });
+    field.addEventListener("blur", () => {
+      field.removeAttribute("aria-invalid");
+      fillBeside();
+    });
+  };
+  numberOf("ex-other-number", (v) => within("norm", v), (v) => (beside.norm = v), `The norm must be a number between ${data.ranges.norm.join(" and ")}.`);
+  numberOf("ex-step-number", (v) => v >= 0 && v <= 100, (v) => (beside.step = v), "The step size must be a number between 0 and 100.");
+  $("ex-download").addEventListener("click", () => {
+    const address = URL.createObjectURL(new Blob([table()], { type: "text/csv" }));
+    Object.assign(document.createElement("a"), { href: address, download: "learning-curve.csv" }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 1000);
+  });
   for (const radio of document.getElementsByName("ex-which")) {
     radio.addEventListener("change", () => ($("ex-plots").dataset.shown = radio.value));
   }
@@ -374,8 +476,11 @@
   window.gradstarveExplorer = {
     logit: forTimes((clock, t) => clock.logit(t)),
     inflections: (settings) => inflections(makeClock(checked(settings))).map(({ t }) => t),
+    pair: (settings, rare, times) => pair(makeClock(checked(settings)), rare, times),
+    descent: (settings, step, count) => descent(checked(settings), step, count),
     leaves: (settings) => { const clock = makeClock(checked(settings)); return clock.death / clock.rate; },
     set,
   };
+  fillBeside();
   if (!recall()) set({});
 })();

@@ -93,6 +93,13 @@ class AlignmentStudy:
                 rows.append((str(count), fate, "", "", *[""] * len(names)))
         return rows
 
+    def conclusion(self) -> str:
+        """In one sentence, where the neurons end before anything is learnt."""
+        used = int((np.asarray(self.phase.directions.neurons) > 0).sum())
+        turned, dead = int(np.asarray(self.phase.directions.neurons).sum()), int(np.asarray(self.phase.groups.dead).sum())
+        ways = f"{used} direction{'s' * (used != 1)}"
+        return f"Before anything is learnt, {turned} of {self.settings['width']} neurons turn to {ways}, and {dead} die"
+
     def table(self) -> str:
         """The fates of neurons: how many in each direction, its rate, its active points, and its angles to the class
         means."""

@@ -272,6 +272,10 @@ class FeatureStudy:
                 return cell
         raise KeyError((model, loss))
 
+    def conclusion(self) -> str:
+        """In one sentence, which feature loses most to the others, and how much."""
+        return _conclusion(self)
+
     def table(self) -> str:
         """A row per feature: index at the end, the law's times to a logit of 1, and the gap between training and law."""
         end = number(self.settings["time"])

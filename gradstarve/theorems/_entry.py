@@ -290,6 +290,7 @@ class Theorem:
     """One statement of the theory and the way to test it.
 
     - `name`: kebab-case; `equation`: this project's own number; `title` and `claim`: in plain language;
+    - `meaning`: in one sentence without symbols, what a reader learns from it about training;
     - `formula`: the claim as displayed mathematics: LaTeX without dollar signs, of amsmath what latex2mathml knows (`split`
       in place of `aligned`); symbols as in the docstrings, those of one class in its orientation;
     - `hypotheses`: in words, or as a `Hypothesis` with a predicate if a single problem decides;
@@ -327,6 +328,7 @@ class Theorem:
     single_tolerance: float | None = 1e-2
     losses: tuple[str, ...] = LOSS_NAMES
     dynamics: tuple[str, ...] = ("flow",)
+    meaning: str = ""
 
     def __repr__(self) -> str:
         return f"Theorem({self.name!r}, {self.equation!r}, {self.title!r})"

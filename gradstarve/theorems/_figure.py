@@ -104,6 +104,8 @@ class LawFigure:
         if self.behind is not None:
             self.behind(ax)
         failed = next((c for c in counterexamples if self._failed(ax, c)), None)
+        if self.xlim == (None, None) and self.xscale == "linear":
+            _leave_out_the_long(ax, trials)
         # Limits that are not given follow all that is drawn.
         if self.xlim != (None, None):
             ax.set_xlim(self.xlim)
@@ -191,6 +193,15 @@ class LawFigure:
         numbers = {**numbers, "off": np.asarray(numbers["trained"], float) - np.asarray(numbers["law"], float)}
         trained, law = self.marks(numbers), self.marks({**numbers, "trained": numbers["law"]})
         return None if trained is None or law is None else (*trained, *law)
+
+
+def _leave_out_the_long(ax: Any, trials: dict[str, list[Drawn]]) -> None:
+    """End the axis at four times the middle length of the trials: one that is a hundred times as long hides the others."""
+    ends = [float(x.max()) for group in trials.values() for _, x, _ in group if x.size]
+    if ends and min(float(x.min()) for group in trials.values() for _, x, _ in group if x.size) >= 0:
+        most = 4 * float(np.median(ends))
+        if ax.get_xlim()[1] > 1.1 * most > 0:
+            ax.set_xlim(-0.04 * most, most)
 
 
 def places(x: Any, scale: str, count: int = _DENSE) -> np.ndarray:

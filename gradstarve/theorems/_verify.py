@@ -173,6 +173,14 @@ class Report:
         """One row per theorem as plain text: trials, violations, the worst gap, and the counterexamples."""
         return table_text(self.rows_of_text())
 
+    def conclusion(self) -> str:
+        """In one sentence, whether all theorems hold."""
+        trials, bad = sum(row.outcome.trials for row in self.rows), [row.theorem.name for row in self.violated]
+        if bad:
+            return f"{len(bad)} of {len(self.rows)} theorems do not hold: {', '.join(bad)}"
+        many = f"All {len(self.rows)} theorems hold" if len(self.rows) > 1 else "The theorem holds"
+        return f"{many}: no violation in {trials:,} trials"
+
     def brief(self) -> str:
         """One line per theorem, within 80 columns, and a last line with the numbers of theorems and counterexamples.
 

@@ -4,6 +4,7 @@ import copy
 import json
 import re
 from importlib import resources
+from pathlib import Path
 
 import made_up
 import numpy as np
@@ -228,3 +229,54 @@ def test_colours_are_those_of_the_page():
     for name in ("explorer.css", "explorer.html", "explorer.js"):
         text = (resources.files("gradstarve.page") / name).read_text(encoding="utf-8")
         assert not re.search(r"#[0-9a-fA-F]{3,8}\b|rgb|hsl", text), name
+
+
+@pytest.mark.parametrize("loss", ALL_LOSSES)
+def test_a_rare_feature_beside_a_frequent_one_is_that_of_the_library(chromium, tmp_path, loss, x64):
+    """(10.1) with a balanced neuron for each feature, frequent and rare, against `theory.feature_flow`."""
+    times = np.linspace(0, 60, 13)
+    rare, start = 0.2, 0.05
+    flow = gs.theory.feature_flow([[1, 0], [1, 1]], [1 - rare, rare], loss, depth=2, init=[start**2, start**2])
+    settings = {"frequency": 1 - rare, "norm": 1.0, "a": start, "z": start, "loss": loss}
+    with visit(chromium, write(tmp_path)) as page:
+        found = page.evaluate("([s, rare, t]) => gradstarveExplorer.pair(s, rare, t)", [settings, rare, times.tolist()])
+    np.testing.assert_allclose(found, np.asarray(flow.features(times)), atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ALL_LOSSES)
+def test_steps_are_those_of_descent(chromium, tmp_path, loss, x64):
+    for a, z in ((0.3, 0.1), (0.2, -0.15), (0.2, -0.4)):
+        settings = {"frequency": 0.7, "norm": 1.5, "a": a, "z": z, "loss": loss}
+        with visit(chromium, write(tmp_path)) as page:
+            found = page.evaluate("(s) => gradstarveExplorer.descent(s, 0.3, 40)", settings)
+        law = gs.solve_mode(gs.Mode(0.7, 1.5, [a], [z]), loss, gs.GradientDescent(0.3)).logit(np.arange(41))
+        np.testing.assert_allclose(found, np.asarray(law), atol=1e-9)
+
+
+def test_what_stands_beside_the_curve_can_be_chosen_shared_and_downloaded(chromium, tmp_path):
+    path = write(tmp_path)
+    with visit(chromium, path, accept_downloads=True) as page:
+        assert page.locator("#explorer .ex-curve-1").count() == 0
+        page.locator("label:has(input[name=ex-beside][value=class])").click()
+        assert page.locator("#ex-error .ex-curve-1").count() == 1
+        page.locator("#ex-other-number").fill("2")
+        assert "r = 2" in page.locator("#ex-key-others").inner_text()
+        page.locator("label:has(input[name=ex-beside][value=feature])").click()
+        assert page.locator("#ex-error path[class^=ex-curve-]").count() == 3
+        page.locator("#ex-step-number").fill("3")
+        assert page.locator("#ex-error .ex-step").count() > 3
+        page.locator("#ex-step-number").fill("-1")
+        assert page.locator("#ex-trouble").is_visible()
+        page.locator("#ex-step-number").fill("3")
+        page.wait_for_timeout(400)
+        shared = page.evaluate("location.hash")
+        assert "beside=feature" in shared
+        assert "step=3" in shared
+        with page.expect_download() as download:
+            page.locator("#ex-download").click()
+        head, *rows = Path(download.value.path()).read_text().splitlines()
+    assert head.startswith('t,"margin","error","margin, frequent feature; in all samples","error, frequent feature')
+    assert head.count('"margin') == 4
+    numbers = np.array([row.split(",") for row in rows], float)
+    assert numbers.shape[1] == 9
+    np.testing.assert_allclose(numbers[:, 2], 1 / (1 + np.exp(numbers[:, 1])), atol=1e-12)

@@ -44,7 +44,10 @@ def test_what_verify_wrote_is_read(folder):
     found, figures = read_results(folder)
     assert found == json.loads((folder / "verify.json").read_text())
     assert figures == {name: (folder / f"{name}.png").read_bytes() for name in made_up.DRAWN}
-    assert report_page(found, figures).count('src="data:image/png;base64,') == 3
+    page = report_page(found, figures)
+    assert page.partition('<section id="theorems"')[2].count('src="data:image/png;base64,') == 3
+    # Once more with the claims that they stand for, where they do.
+    assert page.count('src="data:image/png;base64,') == 5
 
 
 def test_older_results_without_digests_are_taken(folder):
@@ -131,7 +134,7 @@ def test_what_does_not_belong_together_is_refused_by_name(run, folder, spoil, me
 
 def test_results_to_page(run, folder, tmp_path):
     result = run("--results", folder)
-    assert (result.exit_code, result.stdout) == (0, "3 of 3 theorems hold\n")
+    assert (result.exit_code, result.stdout) == (0, "3 of 3 theorems hold.\n")
     page = (folder / "report.html").read_text()
     assert "All 3 theorems hold" in page
     assert str(folder) not in page
@@ -167,7 +170,7 @@ def test_a_violation_is_the_exit_code(run, tmp_path, no_trials):
     assert "1 of 2 theorems hold" in result.stdout
     page = (tmp_path / "site" / "report.html").read_text()
     assert "<title>VIOLATED" in page
-    assert page.count('class="figure"') == 2
+    assert page.partition('<section id="theorems"')[2].count('class="figure"') == 2
     (names, options), *_ = no_trials
     assert names == ["balance", "sign"]
     assert (options["quick"], options["trials"], options["precision"]) == (True, None, "float64")
@@ -183,7 +186,7 @@ def test_a_violation_is_the_exit_code(run, tmp_path, no_trials):
         (("--results", ""), "an empty path"),
         (("--results", "here", "--quick"), "'--quick'"),
         (("--results", "here", "sign"), "'NAMES'"),
-        (("--results", "here", "--seed", "3"), "takes the numbers of one that is over"),
+        (("--results", "here", "--seed", "3"), "re-uses a finished run"),
         (("--precision", "float16"), "'float16' is not one of float64, float32"),
         (("--trials", "0"), "--trials"),
         (("--quick", "--trials", "5"), "quick chooses the trials itself"),

@@ -288,6 +288,14 @@ class SweepResult:
             found.append(entry | {"learnt": float(cells[1]), "median step": float(cells[2]), "last error": error.tolist()})
         return found
 
+    def conclusion(self) -> str:
+        """In one sentence, how many networks have learnt by the last record, where fewest and where most have."""
+        found = [100 * entry["learnt"] for entry in self.summary()]
+        shares = f"{found[0]:.3g} %" if min(found) == max(found) else f"{min(found):.3g} to {max(found):.3g} %"
+        many = f"{len(found)} configuration{'s' * (len(found) != 1)}"
+        error = f"an error below {self.threshold:g}"
+        return f"After {int(self.grid[-1])} steps {shares} of {len(self.seeds):,} networks have {error}, over {many}"
+
     def table(self) -> str:
         """`summary` as a plain table, and below it `note`, on losses that stop above the threshold."""
         return table_text(self._rows()) + (f"\n\n{self.note}" if self.note else "")

@@ -101,6 +101,12 @@ def claims(results: dict[str, Any]) -> list[Any]:
     return sorted((claim for found in results.values() for claim in found["claims"]), key=lambda claim: claim.part)
 
 
+def conclusion(results: dict[str, Any]) -> str:
+    """In one sentence, how many claims of the theory hold on these digits."""
+    found = [claim for claim in claims(results) if not claim.detail]
+    return f"{sum(claim.holds for claim in found)} of {len(found)} claims of the theory hold on these real digits"
+
+
 def report_text(results: dict[str, Any]) -> str:
     """The tables that the command prints: learning times, remedies, and the claims with their verdicts."""
     parts = []
@@ -112,11 +118,9 @@ def report_text(results: dict[str, Any]) -> str:
             helps = {claim.claim: claim.verdict for claim in results["remedies"]["claims"] if claim.detail}
             parts.append(_remedy_table(fraction, table, helps))
     found = [claim for claim in claims(results) if not claim.detail]
-    held = sum(claim.holds for claim in found)
     parts.append(
         "Claims: mean over seeds, 95 % confidence interval in brackets; clean: test images without patch\n\n"
         + claims_table(found)
-        + f"\n\n{held} of {len(found)} claims hold on these data, {len(found) - held} do not."
     )
     return "\n\n".join(parts)
 

@@ -48,7 +48,7 @@ class KeyFigure:
 
     def table(self) -> str:
         """The conclusion, and the table as plain text."""
-        return f"{self.conclusion}\n\n{table_text(self.rows())}"
+        return f"{self.conclusion}.\n\n{table_text(self.rows())}"
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, for JSON."""

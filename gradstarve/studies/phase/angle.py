@@ -175,6 +175,15 @@ def rows(diagram: Any) -> list[tuple[str, ...]]:
     return table
 
 
+def conclusion(diagram: Any) -> str:
+    """How many neurons die at the smallest and the largest angle."""
+    cosines = np.asarray(diagram.settings["cosines"])
+    loss, found = next(iter(diagram.maps.items()))
+    first, last = (100 * float((found["fate"][i, 0] == 0).mean()) for i in (np.argmax(cosines), np.argmin(cosines)))
+    angles = [f"{np.degrees(np.arccos(c)):.0f} degrees" for c in (cosines.max(), cosines.min())]
+    return f"{first:.0f} % of random neurons die between classes at {angles[0]}, and {last:.0f} % at {angles[1]} ({loss})"
+
+
 NOTES = (
     "Chances for a Gaussian start with equal deviations: parts of the area. 'law decides': pixels that (4.1)-(4.4) settle;\n"
     "'against it': pixels of these that training from event to event decides otherwise. Others are trained."
@@ -304,4 +313,4 @@ def _legend(figure: Any, diagram: Any) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
-PLANE = Plane(Settings, steps, compute, rows, NOTES, figure_of)
+PLANE = Plane(Settings, steps, compute, rows, NOTES, figure_of, conclusion)

@@ -169,6 +169,14 @@ def rows(diagram: Any) -> list[tuple[str, ...]]:
     return table
 
 
+def conclusion(diagram: Any) -> str:
+    """How often the widest and the narrowest networks fail between opposite classes."""
+    record = next(one for one in diagram.records() if one["changed"] == "angle")
+    first, *_, last = [(name, cell) for name, cell in record.items() if name.startswith("h = ") and cell] * 2
+    chances = [f"{cell.partition(' ')[0]} with {name}" for name, cell in dict.fromkeys((first, last))]
+    return f"Between opposite classes the chance that class − is never learnt is {' and '.join(chances)} ({record['loss']})"
+
+
 NOTES = (
     "How often class - is never learnt; in brackets the law, where there is one: 2^-h (4.3), or (1 - pi_L/2)^h of neurons\n"
     "exclusive to one of two orthogonal classes (4.2). For 'angle' it is that of\n"
@@ -251,4 +259,4 @@ def _note(loss: str, name: str) -> str:
     return "law $2^{-h}$  (4.3), whatever\np, r and σ are"
 
 
-PLANE = Plane(Settings, steps, compute, rows, NOTES, figure_of)
+PLANE = Plane(Settings, steps, compute, rows, NOTES, figure_of, conclusion)

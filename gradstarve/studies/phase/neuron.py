@@ -130,6 +130,16 @@ def rows(diagram: Any) -> list[tuple[str, ...]]:
     return table
 
 
+def conclusion(diagram: Any) -> str:
+    """How much of the plane a neuron is lost from."""
+    loss, found = next(iter(diagram.maps.items()))
+    left = (found["orthogonal_end"] == 0) & ~np.isnan(found["orthogonal_time"])
+    seen = ~np.isnan(found["orthogonal_time"])
+    lost = 100 * float(left.sum() / seen.sum())
+    first = f"Between orthogonal classes {lost:.0f} % of the starts that see a class lead to death"
+    return f"{first}, between opposite ones none ({loss} loss)"
+
+
 NOTES = (
     "Parts of the plane |a|, |z| <= extent; time until the margin is 1, or until the neuron leaves where it then is dead.\n"
     "Hinge from event to event, others by the clock (3.7)."
@@ -283,4 +293,4 @@ def _dress(panel: Any, diagram: Any, loss: str, geometry: str) -> None:
     panel.grid(False)
 
 
-PLANE = Plane(Settings, steps, compute, rows, NOTES, figure_of)
+PLANE = Plane(Settings, steps, compute, rows, NOTES, figure_of, conclusion)

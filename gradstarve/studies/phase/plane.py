@@ -261,7 +261,7 @@ class Plane:
     - `compute(losses, settings, advance)`: axes by name, and for each loss its maps by name; it calls `advance()`
       `steps(losses, settings)` times;
     - `rows(diagram)`: the table, its header first; `notes`: how to read the table; `figure(diagram)`: the maps as a
-      matplotlib `Figure`.
+      matplotlib `Figure`; `conclusion(diagram)`: one sentence.
     """
 
     settings: type[Settings]
@@ -270,6 +270,7 @@ class Plane:
     rows: Callable[[Any], list[tuple[str, ...]]]
     notes: str
     figure: Callable[[Any], Any]
+    conclusion: Callable[[Any], str]
 
 
 PLANES = ("neuron", "angle", "failure", "time")
@@ -300,6 +301,10 @@ class PhaseDiagram:
     def losses(self) -> tuple[str, ...]:
         """The losses, side by side."""
         return tuple(self.maps)
+
+    def conclusion(self) -> str:
+        """In one sentence, what the maps show."""
+        return plane_of(self.plane).conclusion(self)
 
     def table(self) -> str:
         """The numbers behind the maps in a few rows."""

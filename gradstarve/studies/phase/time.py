@@ -136,6 +136,13 @@ def rows(diagram: Any) -> list[tuple[str, ...]]:
     return table
 
 
+def conclusion(diagram: Any) -> str:
+    """How much longer small starts take."""
+    record, other = diagram.records()[:2]
+    times = f"{record['median']}/(p r) from the scale {record['scale']} and {other['median']}/(p r) from {other['scale']}"
+    return f"The median time to a margin of 1 is {times} (width {record['width h']}, {record['loss']})"
+
+
 NOTES = (
     "Time until the margin of a class is 1, in units of 1/(p r): quantiles over networks of h neurons that see it only.\n"
     "Hinge from event to event, others by the clock (3.7)."
@@ -264,4 +271,4 @@ def _logarithmic(panel: Any, label: str) -> None:
     panel.grid(False)
 
 
-PLANE = Plane(Settings, steps, compute, rows, NOTES, figure_of)
+PLANE = Plane(Settings, steps, compute, rows, NOTES, figure_of, conclusion)

@@ -114,6 +114,8 @@ def _draw(outcome: Outcome, ax: Any) -> None:
     name="early-alignment",
     equation="16.1-16.5",
     title="Neurons align before anything is learnt",
+    meaning="Before a network has learnt anything, each neuron has already turned to a direction of the data, or died: "
+    "the first phase decides which features training starts from.",
     claim="while outputs are small every neuron runs alone: a cosh and a sinh of k t along the push of the points that it "
     "sees, from edge to edge and along edges, whatever the labels, until it points in a direction that reproduces itself or "
     "sees no point",

@@ -200,6 +200,8 @@ def _draw(outcome: Outcome, ax: Any) -> None:
     name="bias",
     equation="23.1",
     title="A bias brings death to antipodal classes",
+    meaning="Opposite classes lose no neurons, but a bias tilts them towards each other in the eyes of a neuron, and then"
+    " up to three neurons in eight die.",
     claim="with a bias of input feature beta one class is the mode of norm sqrt(r^2 + beta^2); antipodal classes are at "
     "cos = (beta^2 - r_+ r_-)/sqrt((beta^2 + r_+^2)(beta^2 + r_-^2)), orthogonally separable iff r_+ r_- >= beta^2, and of "
     "Gaussian neurons 1/2 + (arcsin cos - arctan(sigma_w/sigma_z))/(2 pi) die there: 3/8 at r_+ = r_- = beta",

@@ -85,6 +85,8 @@ def _draw(outcome: Outcome, ax: Any) -> None:
     name="cones",
     equation="3.12",
     title="Narrow cones: every margin between two modes",
+    meaning="Points need not lie exactly on a line: for a narrow cone of points, two learning curves bound every margin "
+    "from above and below.",
     claim="the margins of all points of a class lie between the logits of two modes, of the norms sqrt(min x_i . x_l) and "
     "max |x_i|, each at the clock of the other; the two are one where a class is one direction at one norm",
     formula=(

@@ -115,6 +115,8 @@ def _draw(outcome: Outcome, ax: Any) -> None:
     name="decay-threshold",
     equation="9.1",
     title="Weight decay forgets what is rare or small for ever",
+    meaning="Weight decay does not only slow a class down: a class that is too rare or too small for the decay is "
+    "forgotten for ever, however long training lasts.",
     claim="a class is learnt iff p r g(0) > lambda (cross-entropy: p r > 2 lambda), and settles where p r g(u) = lambda: "
     "log(p r/lambda - 1), exponential log(p r/lambda), squared 1 - lambda/(p r); otherwise its logit goes to 0",
     formula=(
@@ -250,6 +252,8 @@ def _decayed_off_balance(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any] |
     name="decay-curve",
     equation="9.1",
     title="The learning curve under weight decay",
+    meaning="Under weight decay the whole learning curve is still known before training, and so is the level at which it "
+    "stops.",
     claim="a balanced mode obeys du/dt = 2 (p r g(u) - lambda) u, theory.decayed_logit is its solution and "
     "theory.decayed_time its inverse",
     formula=r"\frac{du}{dt} = 2\, (p\, r\, g(u) - \lambda)\, u",

@@ -60,6 +60,8 @@ def _read_out_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     name="read-out",
     equation="3.9",
     title="A linear read-out learns along Lambert's W",
+    meaning="A network with one layer learns fast at first and then ever more slowly; it has no plateau, because its "
+    "first step is already its fastest.",
     claim="with one layer du/dt = p r^2 g(u): for cross-entropy u = C - W(e^C), C = p r^2 t + u(0) + e^u(0)",
     formula=(
         r"\begin{split} \frac{du}{dt} &= p\, r^2\, g(u), \\ "
@@ -162,6 +164,7 @@ _TRIED = {"depth": 3, "loss": "cross-entropy", "spread": 0.7}
     name="depth",
     equation="7.1",
     title="A balanced path of N layers: one equation for every depth",
+    meaning="A deeper network waits longer on its plateau and then learns more suddenly; one equation covers every depth.",
     claim="du/dt = N p r^(2/N) u^(2 - 2/N) g(u) for N equal weights (tried: N = 3 to 6)",
     formula=r"\frac{du}{dt} = N\, p\, r^{2/N}\, u^{2 - 2/N}\, g(u)",
     hypotheses=(*_ALONE, "positive weights along one path, all equal"),
@@ -182,6 +185,8 @@ def depth(rng: np.random.Generator, depth: int, loss: str, spread: float = 0.0, 
     name="unbalanced-depth",
     equation="7.2",
     title="An unbalanced path moves along its conserved differences",
+    meaning="Layers that start with different weights keep their differences for ever, and these few numbers are all that"
+    " the curve needs of the start.",
     claim="b_l^2 = rho + c_l with drho/dt = 2 p r g(u) prod sqrt(rho + c_l), for any positive weights of a path",
     formula=(
         r"b_l^2 = \rho + c_l, \qquad \frac{d\rho}{dt} = 2\, p\, r\, g(u) \prod_{l=1}^{N} \sqrt{\rho + c_l}, \qquad "

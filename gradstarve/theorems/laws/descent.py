@@ -107,6 +107,8 @@ def on_both_classes(rng: np.random.Generator, dynamics: Any = GradientDescent) -
     name="exact-descent",
     equation="8.1",
     title="Gradient descent in two numbers per class, exactly",
+    meaning="Gradient descent with a step of any size can be predicted step by step from two numbers per class; no limit "
+    "of small steps is needed.",
     claim="after every step M+ and M- are multiplied by (1 ± eta p r g(u))^2, for any width, dimension and step size",
     formula=(
         r"M_\pm \leftarrow (1 \,\pm\, \eta\, p\, r\, g(u))^2\, M_\pm, \qquad u = \frac{r}{4}\, (M_+ - M_-), \qquad "
@@ -200,6 +202,8 @@ def _swinging(rng: np.random.Generator) -> Trials:
     name="weight-decay-and-momentum",
     equation="8.2",
     title="Momentum and weight decay, solved exactly as well",
+    meaning="Momentum and weight decay change the recurrence and not the picture: each class still follows a few numbers "
+    "of its own.",
     claim="with heavy-ball or Nesterov momentum and weight decay, p_j = a_j + z_j and q_j = a_j - z_j of every neuron obey "
     "the scalar recurrence of their class, velocities kept by neurons that leave; all other weights decay by one factor",
     formula=(
@@ -462,6 +466,8 @@ _LEVEL = (
     name="sgd-distribution",
     equation="8.3",
     title="SGD over seeds: the law of its own draws, at a binomial number of them",
+    meaning="How much one run of SGD differs from the next can be computed, because only the number of draws of a class "
+    "matters.",
     claim="after T one-point steps the logit of a class is that of m steps on the class alone with probability "
     "C(T, m) p^m (1 - p)^(T - m): its mean, variance and distribution over seeds are finite sums",
     formula=(
@@ -495,6 +501,8 @@ def check_distribution(key: Any, trials: int) -> Outcome:
     name="sgd-time-to-margin",
     equation="8.3",
     title="The time to the margin is negative binomial",
+    meaning="With the hinge loss a class is learnt after a fixed number of its own samples; how long SGD takes is how "
+    "long these samples take to be drawn.",
     claim="with hinge loss the margin is reached at own draw m, which is step T with probability "
     "C(T - 1, m - 1) p^m (1 - p)^(T - m)",
     formula=(

@@ -175,6 +175,8 @@ def _three_losses(trial: dict[str, Any]) -> dict[str, dict[str, Any]]:
     name="generator-signal",
     equation="15.1",
     title="A discriminator trained too well hands on nothing",
+    meaning="A discriminator that is trained too far hands almost no slope to its generator under the minimax loss; under"
+    " the hinge loss or the non-saturating one it still does.",
     claim="the generator's slope along the fakes is sigmoid(-m) m/r (minimax), sigmoid(m) m/r (non-saturating), m/r "
     "(hinge), at the margin m(t) of section 3; the minimax one peaks at m sigmoid(m) = 1 and dies like (log T)^(2/N - 1)/T",
     formula=(

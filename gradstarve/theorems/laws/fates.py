@@ -118,6 +118,8 @@ def draw_plane(outcome: Outcome, ax: Any) -> None:
     name="fates",
     equation="4.1",
     title="A neuron learns iff z > −a",
+    meaning="Whether a neuron will ever help its class can be read off two of its first weights; training only carries "
+    "the decision out.",
     claim="an exclusive neuron ends up learning its class iff z > -a at the start, and leaves the class otherwise",
     formula=(
         r"\begin{split} z_j(0) > {-a_j(0)}: \quad &\text{neuron } j \text{ learns its class}, \\ "
@@ -233,6 +235,8 @@ def draw_probability(outcome: Outcome, ax: Any) -> None:
     name="learning-probability",
     equation="4.2",
     title="Three neurons in four learn",
+    meaning="With the usual random start one neuron in four is lost; a first layer with larger weights than the second "
+    "loses fewer.",
     claim="a Gaussian exclusive neuron learns with probability 1/2 + arctan(sigma_a / sigma_z)/pi",
     formula=(
         r"\text{P}(\text{neuron } j \text{ learns}) = \frac{1}{2} + \frac{1}{\pi}\, \arctan \left( "
@@ -308,6 +312,7 @@ def _oblique(rng: np.random.Generator) -> Trials:
     name="transfer",
     equation="4.3",
     title="Antipodal classes hand neurons to each other",
+    meaning="Between opposite classes a neuron that gives up one class is not lost: it goes over to the other one.",
     claim="a neuron that leaves one class joins the other with the z it had; between the events each class is (3.2)",
     formula=(
         r"\begin{split} \frac{da_j}{dt} &= R_j z_j, \qquad \frac{dz_j}{dt} = R_j a_j, \qquad a_j = w_j \cdot x_+ / r_+, \\ "
@@ -419,6 +424,8 @@ def draw_failures(outcome: Outcome, ax: Any) -> None:
     name="antipodal-fates",
     equation="4.3",
     title="Every neuron ends in the class of sign(a + z)",
+    meaning="With opposite classes no neuron dies, and a class is missed only if every neuron starts on the wrong side: a"
+    " chance that halves with each neuron.",
     claim="on antipodal data no neuron dies; a given class is never learnt with probability 2^-h, and never both",
     formula=(
         r"\begin{split} &\text{neuron } j \text{ ends in the class of } \text{sign}(a_j(0) + z_j(0)), \qquad "
@@ -598,6 +605,8 @@ def draw_signs(outcome: Outcome, ax: Any) -> None:
     name="wrong-signs",
     equation="5.4",
     title="A third of the learners start with the wrong sign",
+    meaning="A third of the neurons that will learn start by voting for the wrong class, and the law says how fast they "
+    "change their minds.",
     claim="the part of them that still has it at t is (1/3)(1 - (4/pi) arctan tanh(p r t/2)) with cross-entropy and equal "
     "scales, in general (arctan x - arctan(x tanh(p r g(0) t))) / (pi/2 + arctan x), x = sigma_a / sigma_z",
     formula=(

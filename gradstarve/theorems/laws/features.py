@@ -392,6 +392,8 @@ def _curve(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     name="features",
     equation="10.1",
     title="Features that share samples",
+    meaning="Features that share samples compete for the same gradient, and the whole competition is one small equation "
+    "per feature.",
     claim="dv_k/dt = N r_k^(2/N) v_k^(2-2/N) sum_{S with k} p_S g(m_S), whatever the sample types; weights of types that "
     "make all features equally fast, the slowest one fastest, or all reach a logit at one time do so in training",
     formula=r"\frac{dv_k}{dt} = N\, r_k^{2/N}\, v_k^{2 - 2/N} \sum_{S \ni k} p_S\, g(m_S), \qquad m_S = \sum_{k \in S} v_k",
@@ -484,6 +486,8 @@ def draw_index(outcome: Outcome, ax: Any) -> None:
     name="starvation-index",
     equation="10.6",
     title="What a feature loses to another",
+    meaning="How much of a feature another one takes away is a number that can be computed before training and measured "
+    "after it.",
     claim="1 - v_k(t)/v_k^alone(t), both sides trained, is what the laws of the pair and of one feature give",
     formula=(
         r"\begin{split} I_k &= 1 - \frac{v_k(t)}{v_k^{\text{alone}}(t)}, \qquad "

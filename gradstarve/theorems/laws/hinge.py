@@ -294,12 +294,12 @@ def draw_problem(rng: np.random.Generator) -> tuple[Dataset, TwoLayerReLU, float
 
 def _by_steps(rng: np.random.Generator) -> Trials:
     data, _, r = draw_problem(rng)
-    return by_steps(data, exclusive_networks(rng, data), r)
+    return by_steps(data, exclusive_networks(rng, data), r, 0.3, 80)
 
 
-def by_steps(data: Dataset, network: TwoLayerReLU, r: float) -> Trials:
-    """Descent, whose events are late or early by up to a step, which is also the size of its error."""
-    steps, size, sides = 300, 0.02 / r, []
+def by_steps(data: Dataset, network: TwoLayerReLU, r: float, step: float = 0.02, steps: int = 300) -> Trials:
+    """Descent by steps of `step` / r, whose events are late or early by up to a step, which is also the size of its error."""
+    size, sides = step / r, []
     for part, row in ((1, 1), (4, 4)):
         run = train_descent(data, network, "hinge", np.full(BATCH, size / part), steps, steps // 4)
         law = exact_records(data, network, size * steps / 4 * np.arange(1, RECORDS + 1))
@@ -327,6 +327,21 @@ def _flow_marks(trial: dict[str, Any]) -> Marks | None:
     return trial["times"] / trial["times"][-1], trial["labels"][point] * trial["trained"][:, point]
 
 
+def _stepped(numbers: dict[str, Any]) -> tuple[Any, ...] | None:
+    """Descent of the counterexample on the point that moves most, and the path from event to event there."""
+    problem, size, steps = Problem.read(numbers), float(numbers["step_size"]), int(numbers["steps"])
+    assert problem is not None
+    network: Any = jax.tree.map(lambda leaf: jnp.asarray(np.stack([leaf] * BATCH)), problem.network)
+    every = max(1, steps // 10)
+    run = train_descent(problem.data, network, "hinge", np.full(BATCH, size), steps - steps % every, every)  # pyright: ignore[reportArgumentType]
+    times, logits = size * np.asarray(run.grid), np.asarray(run.recorded)[0]
+    trial = {**numbers, "times": times, "trained": logits}
+    x = np.linspace(0, 1, 64)
+    law = _event_path(trial, x)
+    point = _moving(trial)
+    return times / times[-1], trial["labels"][point] * logits[:, point], x, law
+
+
 def _event_path(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     """The path from event to event of the same network."""
     problem, point = Problem.read(trial), _moving(trial)
@@ -342,6 +357,8 @@ def _event_path(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     name="hinge-exact",
     equation="12.1",
     title="From event to event the hinge flow is a closed form",
+    meaning="With the hinge loss a network moves along simple curves between events, so that its whole training can be "
+    "followed without a time step.",
     claim="with hinge loss a full network moves along a cosh and a sinh between events, edges passed and margins at 1, and "
     "the path from one to the next is the gradient flow",
     formula=(
@@ -369,6 +386,7 @@ def _event_path(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
         behind=lambda ax: ax.axhline(1, color=GUIDE, linewidth=0.8),
         gap="gap between the event path and the flow (logits, margins, edges)",
         dense=64,
+        without=_stepped,
     ),
 )
 def hinge_exact(rng: np.random.Generator) -> Trials:
@@ -557,6 +575,7 @@ def draw_events(outcome: Outcome, ax: Any) -> None:
     name="finite-events",
     equation="12.1",
     title="Hinge flow comes to rest after finitely many events",
+    meaning="Training with the hinge loss ends: after finitely many events everything is at rest.",
     claim="a neuron that sees one class passes edges of that class alone, each once with the right sign and at most twice "
     "with the wrong one; a margin falls only while a neuron is shared, and reaches 1 once if none is; a neuron is shared "
     "during one span at most; |grad L|^2 falls by at least 2 q^2 |x| where a margin passes 1, and between two such passages "
@@ -705,6 +724,8 @@ def draw_end(outcome: Outcome, ax: Any) -> None:
     name="hinge-end",
     equation="12.1",
     title="At the end of a hinge flow every point is learnt or dead",
+    meaning="At the end of training with the hinge loss each point is either learnt with full margin, or out of reach of "
+    "every neuron.",
     claim="where a hinge flow comes to rest, every margin is at least 1, or no neuron is active on its point: then f = 0 "
     "there, and nothing is left that could wake one",
     formula=(

@@ -110,6 +110,8 @@ def _forbidden(ax: Any) -> None:
     name="sign",
     equation="2.0",
     title="No point pushes a neuron the wrong way",
+    meaning="On orthogonally separable data samples never work against each other inside a neuron; this is why classes "
+    "learn independently.",
     claim="d(w_j.x_i)/dt has the sign of z_j y_i, or is 0, for every neuron and every point",
     formula=r"z_j\, y_i\, \frac{d(w_j \cdot x_i)}{dt} \ge 0 \quad \text{for all } i, j",
     hypotheses=(SEPARABLE, PUSHING),
@@ -274,6 +276,7 @@ def _not_alone(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     name="independent-modes",
     equation="2.1",
     title="The two classes learn as if alone",
+    meaning="Each class learns as if the other were not there: its curve does not change when the other class does.",
     claim="each class's logits are those of its points and neurons trained alone, whatever the other class does",
     formula=(
         r"\begin{split} f(x_i, t) &= f_+(x_i, t) \quad \text{if } y_i = {+1}, \qquad f(x_i, t) = f_-(x_i, t) \quad "

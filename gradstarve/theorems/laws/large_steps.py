@@ -340,6 +340,8 @@ def _within(p: Any) -> bool:
     name="kappa-in-steps",
     equation="19.1-19.5",
     title="Large steps, label noise and weight decay lower kappa",
+    meaning="Large steps, noisy labels and weight decay all push a network from lazy to rich learning, each at a known "
+    "rate.",
     claim="a step multiplies kappa by |(1 - eta lambda)^2 - (x g)^2|, x = eta p r, for every loss and any number of "
     "neurons, also with noisy targets; |grad u|^2 = 2 r sqrt(kappa^2 + u^2); a rest u* is stable iff "
     "x |g'(u*)| sqrt(kappa^2 + u*^2) < 1, and an oscillation above that edge lowers kappa to below it; in the flow kappa "

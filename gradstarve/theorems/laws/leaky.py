@@ -211,6 +211,7 @@ def _is_leaky(p: Any) -> bool:
     name="leaky",
     equation="22.1-22.2",
     title="Leaky networks learn both classes from either side",
+    meaning="With a leaky ReLU no class is left unlearnt: neurons on either side serve both classes, at different speeds.",
     claim="neurons of a leaky ReLU with a > 0 run on S_+ = p_+ r_+ g_+ + slope p_- r_- g_-, those with a < 0 on "
     "S_- = slope p_+ r_+ g_+ + p_- r_- g_-, by the factors of the dynamics, e^(± the integral of S) for the flow; "
     "each ends on the side sign(a + z), and no class "

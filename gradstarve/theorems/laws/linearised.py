@@ -146,6 +146,7 @@ def _flow_law(trial: dict[str, Any], x: np.ndarray) -> np.ndarray:
     name="logistic-flow",
     equation="14.1",
     title="Linearised networks",
+    meaning="For a linearised network the kernel at the start decides the margin of every sample at every time.",
     claim="signed outputs obey dm/dt = K sigmoid(-m), K = Y Phi Phi^T Y, for the loss summed over samples",
     formula=r"\frac{dm}{dt} = K\, \text{sigmoid}({-m}), \qquad m = Y f, \qquad K = Y \Phi \Phi^T Y",
     hypotheses=(LINEAR, "gradient flow"),
@@ -253,6 +254,7 @@ def _moving_features(rng: np.random.Generator) -> Trials:
     name="ridge-optimum",
     equation="14.2",
     title="Where a ridge stops a linearised network",
+    meaning="Weight decay on a linearised network has one resting point, and it says which samples stay under-fitted.",
     claim="dm/dt = K sigmoid(-m) - ridge m from weights of zero, which ends at m = K alpha / ridge, alpha = sigmoid(-m), "
     "where the dual flow of alpha ends as well",
     formula=(
@@ -300,6 +302,7 @@ def ridge_optimum(rng: np.random.Generator) -> Trials:
     name="starvation-derivatives",
     equation="14.3",
     title="Who starves whom in a linearised network",
+    meaning="Make one feature a little stronger, and the law says which other features lose.",
     claim="dz_j/d(s_i^2) at the optimum under a ridge is what follows from m = K alpha / ridge; negative where i starves j",
     formula=(
         r"\begin{split} \frac{\partial z_j}{\partial (s_i^2)} &= u_j^T\, (\lambda I + K D)^{-1}\, u_i\, (u_i^T \alpha), "
@@ -383,6 +386,8 @@ def _settled_margin(penalty: np.ndarray) -> np.ndarray:
     name="spectral-decoupling",
     equation="14.4",
     title="Spectral decoupling",
+    meaning="A penalty on the outputs in place of the weights brings all margins to the same height, so that strong "
+    "features no longer starve weak ones.",
     claim="under (penalty/2)|f|^2 dm/dt = K (sigmoid(-m) - penalty m), and every margin ends at sigmoid(-m) = penalty m, "
     "whatever the strengths of the features",
     formula=(

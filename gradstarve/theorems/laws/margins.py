@@ -166,6 +166,8 @@ def draw_direction(outcome: Outcome, ax: Any) -> None:
     name="last-direction",
     equation="13.1",
     title="Neurons turn to the maximum-margin direction of their class",
+    meaning="Late in training the neurons of a class turn to the direction that separates it with the largest margin, but"
+    " they may do so only at logarithmic speed.",
     claim="1 - cos between the surviving neurons and that direction falls like 1/log t or faster, whatever the points' "
     "weights",
     formula=(
@@ -393,6 +395,8 @@ def draw_margin(outcome: Outcome, ax: Any) -> None:
     name="hinge-max-margin",
     equation="13.1",
     title="The end of a hinge flow and the maximum margin",
+    meaning="The hinge loss never ends with less weight than the maximum margin needs; a class along one direction ends "
+    "with just that from a vanishing start.",
     claim="a class that is learnt has a path norm sum |z| |w| of at least 1/mu, mu its maximum margin; neurons have moved "
     "within the cone of its points; for a class along one direction, v, sum |z| w.v ends at 1/mu, and from a start that "
     "vanishes so does the path norm, in the maximum-margin direction; a class of two points then ends where one neuron "

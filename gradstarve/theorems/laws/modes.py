@@ -120,6 +120,8 @@ TWO_DIRECTIONS = "the points of a class share a direction (two points at 80 degr
     name="clock",
     equation="3.1-3.5",
     title="All neurons of a class share one hyperbolic clock",
+    meaning="All neurons of a class turn together, like hands on one clock: a network of any width learns a class along a"
+    " single curve.",
     claim="logits and weights of the trained network are those of the closed form, for any number of neurons and any loss",
     formula=(
         r"\begin{split} \frac{ds}{dt} &= p\, r\, g(u), \qquad u = r \sum_j a_j z_j = \kappa\, \sinh(\theta_0 + 2 s), \\ "
@@ -151,6 +153,8 @@ def clock(rng: np.random.Generator, loss: str, kind: int) -> Trials:
     name="deaths",
     equation="3.10",
     title="Neurons of the wrong sign leave at a known angle",
+    meaning="A neuron with the wrong sign leaves its class at a moment that is known in advance, and the others go on as "
+    "if it had never been there.",
     claim="a neuron with z < -a leaves its class when the clock stands at artanh(a/|z|), and the rest go on without it",
     formula=(
         r"\begin{split} a_j &= 0 \quad \text{and} \quad z_j = {-\sqrt{z_j(0)^2 - a_j(0)^2}} \quad "
@@ -252,6 +256,8 @@ def _other_kappa(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     name="universality",
     equation="3.11",
     title="The curve depends on 2 p r t, kappa and theta_0 only",
+    meaning="Frequency and norm of a class only set its speed: on a common time axis all classes with the same start "
+    "learn along one curve.",
     claim="two classes with the same kappa and theta_0 have the same logit at the same 2 p r t, that of a class of one "
     "neuron with this kappa and theta_0",
     formula=r"u(t) = U(2\, p\, r\, t,\; \kappa,\; \theta_0) \quad \text{with one function } U \text{ for each loss}",
@@ -493,6 +499,7 @@ _HYPOTHESES = (SEPARABLE, ONE_RAY, EXCLUSIVE, STAYING)
     name="hinge",
     equation="3.6",
     title="Hinge: a hyperbola until the margin, then nothing",
+    meaning="With the hinge loss a class is learnt at a known moment, and then stops completely.",
     claim="u = kappa sinh(theta_0 + 2 p r t) until u = 1 at t* = (arsinh(1/kappa) - theta_0)/(2 p r), then constant",
     formula=(
         r"\begin{split} u &= \kappa\, \sinh(\theta_0 + 2\, p\, r\, t) \quad \text{for } t \le t^*, \qquad u = 1 \quad "
@@ -518,6 +525,7 @@ def hinge(rng: np.random.Generator, cosine: float) -> Trials:
     name="cross-entropy",
     equation="3.7",
     title="Cross-entropy: time as a function of the logit",
+    meaning="With cross-entropy learning never stops: the formula gives the time to any logit, however late.",
     claim="2 p r t is the clock integral from u0 to u; for balanced neurons log(u/u0) + Ei(u) - Ei(u0)",
     formula=(
         r"\begin{split} 2\, p\, r\, t &= \int_{u_0}^{\,u} \frac{1 + e^v}{\sqrt{\kappa^2 + v^2}}\, dv \\ "
@@ -547,6 +555,8 @@ def cross_entropy(rng: np.random.Generator, cosine: float) -> Trials:
     name="balanced-curves",
     equation="3.8",
     title="Exponential and squared loss, balanced",
+    meaning="For balanced starts the curves are textbook functions: a logistic curve for the squared loss, the "
+    "exponential integral for the exponential loss.",
     claim="exponential loss: 2 p r t = Ei(u) - Ei(u0); squared loss: the logistic curve 1/(1 + (1/u0 - 1) e^(-2 p r t))",
     formula=(
         r"\begin{split} \text{exponential loss:} \quad &2\, p\, r\, t = \text{Ei}(u) - \text{Ei}(u_0), \\ "
@@ -636,6 +646,8 @@ def _drifted(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     name="balance",
     equation="1.3",
     title="Balance of the two layers",
+    meaning="What one layer gains the other gains too: the difference between them never changes, and so the start "
+    "decides how rich or lazy learning is.",
     claim="|w_j|^2 - z_j^2 of every neuron is constant along the gradient flow, for any data and any loss",
     formula=r"\frac{d}{dt} \left( \left| w_j \right|^2 - z_j^2 \right) = 0",
     hypotheses=("gradient flow",),

@@ -62,6 +62,7 @@ def _times_below_one(start: ExclusiveInit, geometry: Geometry) -> np.ndarray:
     name="modified-loss",
     equation="18.1-18.3",
     title="Any residual is a clock: flipped labels, shift, temperature, focal",
+    meaning="Label noise, label smoothing, margins, temperatures and the focal loss only change how fast the clock runs.",
     claim="the clock and the steps of descent need no more than the residual: logits and weights of networks trained with "
     "flipped labels, a shifted margin, a temperature or the focal loss are those of the law for its residual",
     formula=(

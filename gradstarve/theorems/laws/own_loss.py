@@ -47,6 +47,7 @@ _KINDS = ("antipodal", "orthogonal", "obtuse")
     name="own-loss",
     equation="3.5",
     title="The flow of a loss of one's own, from its residual alone",
+    meaning="A loss of your own needs no new theory: its slope alone gives the whole learning curve.",
     claim="for a residual g that falls to 0 at a rest, time is the integral of 1/(g sqrt(kappa^2 + v^2)) over the logit, "
     "and logits and weights of the trained network are those of its inverse",
     formula=(

@@ -147,6 +147,7 @@ def _large(rng: np.random.Generator) -> Trials:
     name="saddle-to-saddle",
     equation="16.5",
     title="The loss falls in steps, whose times small neurons add up to",
+    meaning="From tiny weights the loss falls in steps, and the time of each step is set by how small the start was.",
     claim="from tiny weights hinge flow goes from saddle to saddle: on plateau p small neuron j grows at the rate "
     "k_j = |c_j| that the residuals of the saddle give it, and the plateau ends when the first neuron has made up for the "
     "scale, its rates added up over all plateaus",

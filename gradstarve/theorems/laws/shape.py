@@ -150,6 +150,7 @@ def _bent_elsewhere(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     name="inflections",
     equation="5.1",
     title="Where the error curve bends",
+    meaning="The error curve is a sigmoid with bends at known heights: a slow start, a fast middle and a slow end.",
     claim="e'' = 0 exactly where 1 - 2 sigmoid(u) + g'/g + u/(kappa^2 + u^2) = 0, for cross-entropy 1 - 3 sigmoid(u) + ...; "
     "the curve is concave between the places that theory.error_inflections gives",
     formula=(
@@ -237,6 +238,8 @@ def _miscounted(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     name="rich-to-lazy",
     equation="5.2",
     title="Two inflections below kappa_c, none above",
+    meaning="Small starts give a plateau and then a sigmoid; beyond a critical size of the start the plateau disappears "
+    "and the error falls at once.",
     claim="from u = 0 on the error curve has two inflections for kappa < kappa_c and is convex for kappa > kappa_c "
     "(cross-entropy 0.585, each loss its own)",
     formula=(
@@ -313,6 +316,8 @@ def _plateau_missed(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     name="plateau",
     equation="5.3",
     title="A small start waits log(1/u0) / (p r), half of that for hinge",
+    meaning="The wait at the start grows like the logarithm of how small the weights are, and the hinge loss waits half "
+    "as long.",
     claim="a balanced mode from u0 << 1 is at sqrt(u0) after half of the plateau and of order one at its end",
     formula=(
         r"T = \frac{\log(1/u_0)}{2\, p\, r\, g(0)}, \qquad u(T/2) = \sqrt{u_0}\, (1 + O(\sqrt{u_0})), \qquad u(T) = O(1)"
@@ -398,6 +403,7 @@ def _left_late(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     name="confidence",
     equation="6.1",
     title="The time to a confidence goes like 1/(p r)",
+    meaning="Rare or short samples take longer to learn in exact proportion: half the frequency, twice the time.",
     claim="an error e is reached at log((1-e)/e)'s time of the clock from u0 at kappa, over 2 p r",
     formula=(
         r"t_e = \frac{1}{2\, p\, r} \int_{u_0}^{\,u_e} \frac{dv}{g(v)\, \sqrt{\kappa^2 + v^2}}, \qquad "
@@ -478,6 +484,8 @@ def _not_at_the_margin(numbers: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     name="hinge-advantage",
     equation="6.2",
     title="Hinge loss gets to the margin in about half of the time",
+    meaning="The hinge loss reaches the margin in about half of the time of cross-entropy, because its push does not "
+    "weaken on the way.",
     claim="from a balanced u0 cross-entropy takes [log(1/u0) + Ei(1) - Ei(u0)] / log(1/u0) times as long to u = 1 as hinge",
     formula=(
         r"\frac{t_1^{\text{cross-entropy}}}{t_1^{\text{hinge}}} = \frac{\log(1/u_0) + \text{Ei}(1) - "
@@ -609,6 +617,8 @@ def draw_tails(outcome: Outcome, ax: Any) -> None:
     name="tails",
     equation="6.3",
     title="Late errors fall like 1/(T (log T)^(2 - 2/N))",
+    meaning="Late in training with cross-entropy, each further halving of the error takes about twice as long as the one "
+    "before.",
     claim="with cross-entropy and T = N p r^(2/N) t, e T log(1/e)^(2-2/N) = 1 + (2 - 2/N)/log(1/e) + ..., from any start",
     formula=r"e\, T\, L^{2 - 2/N} = 1 + \frac{2 - 2/N}{L} + O(L^{-2}), \qquad L = \log(1/e), \qquad T = N\, p\, r^{2/N}\, t",
     hypotheses=(

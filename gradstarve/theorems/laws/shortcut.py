@@ -122,6 +122,8 @@ def _shares(problems: Problems, scales: np.ndarray, time: np.ndarray, margin: np
     name="shortcut",
     equation="20.1-20.2",
     title="A shortcut with a minority: majority and minority",
+    meaning="A shortcut and the samples that contradict it learn along two coupled curves, and the law says how far the "
+    "shortcut gets first.",
     claim="da/dt = (r_c^2 + r_s^2) p g(a) + (r_c^2 - r_s^2)(1-p) g(b), and b with the two norms changed over; equal norms "
     "are two clocks beside each other, of cross-entropy a = C - W(e^C), C = 2 r^2 p t + 1",
     formula=(
@@ -201,6 +203,7 @@ def draw_ends(outcome: Outcome, ax: Any) -> None:
     name="shortcut-end",
     equation="20.3-20.4",
     title="What is left of a shortcut in the end",
+    meaning="Cross-entropy never lets a shortcut go completely: what is left of it is set by how rare its exceptions are.",
     claim="with cross-entropy v_s tends to log(p/(1-p))/2 whatever the norms; with the hinge loss it ends at 0 if "
     "r_s >= r_c and else at (2p-1) r_s^2 (r_c^2 - r_s^2)/((r_c^2 + r_s^2)(r_c^2 + (2p-1) r_s^2))",
     formula=(
@@ -276,6 +279,8 @@ def draw_control(outcome: Outcome, ax: Any) -> None:
     name="margin-control",
     equation="20.5",
     title="Margin control helps if and only if a minority contradicts the shortcut",
+    meaning="Stopping the margin at a finite value removes a shortcut if some samples contradict it, and starves the rare"
+    " feature if none does.",
     claim="with any loss that has a finite rest u*, v_c tends to u* and v_s to 0; on the starving pair, where no sample "
     "contradicts the frequent feature, the same loss ends at v_1 = u* and v_2 = 0: it starves the rare one",
     formula=(

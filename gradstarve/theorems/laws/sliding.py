@@ -122,6 +122,7 @@ def draw_passages(outcome: Outcome, ax: Any) -> None:
     name="no-sliding-edges",
     equation="2.0",
     title="No neuron slides along the edge of a point",
+    meaning="On separable data a neuron never gets stuck on the border of a point: it passes over it.",
     claim="at every event of a hinge flow, just before it and just after, every w_j.x_i moves in the direction "
     "sign(z_j y_i), or not at all: an edge w_j.x_i = 0 is passed, and never held",
     formula=(
@@ -216,6 +217,8 @@ def _draw_slides(outcome: Outcome, ax: Any) -> None:
     name="sliding-edges",
     equation="12.1",
     title="A neuron slides along an edge by a share of the pull of its point",
+    meaning="On general data a neuron can be held on the border of a point and slide along it; the law says how strongly "
+    "the point pulls.",
     claim="with hinge loss on any data a neuron with y_i z_j < 0 may be held on the edge w_j.x_i = 0: its point then pulls "
     "with the share in [0, 1] that leaves no force across the edge, and the path from event to event is the gradient flow",
     formula=(

@@ -105,6 +105,8 @@ def _figure(pace: str) -> LawFigure:
     name="softmax",
     equation="11.1",
     title="One layer and K classes: every gap along Lambert's W",
+    meaning="Several classes under the softmax learn like two: the gap between the right class and any other follows one "
+    "formula.",
     claim="e^u + (K - 1) u = K p r^2 t + e^u(0) + (K - 1) u(0) for the gap u between the true class and any other",
     formula=(
         r"e^u + (K - 1)\, u = K\, p\, r^2\, t + e^{u_0} + (K - 1)\, u_0, \qquad "
@@ -143,6 +145,7 @@ def softmax(rng: np.random.Generator, classes: int, bend: float = 0.0) -> Trials
     name="softmax-clock",
     equation="11.2",
     title="Two layers and K classes: a hyperbolic clock again",
+    meaning="With two layers and several classes the neurons of a class again turn on one clock.",
     claim="neurons that vote along e_c - 1/K follow the clock of one mode, with the residual 1/(1 + e^u/(K - 1))",
     formula=(
         r"\begin{split} \frac{du}{dt} &= \frac{2\, p\, r_K}{1 + e^u / (K - 1)}\, \sqrt{\kappa^2 + u^2}, \qquad "

@@ -119,6 +119,8 @@ def draw_pair(outcome: Outcome, ax: Any) -> None:
     name="starving-pair",
     equation="10.2",
     title="A rare feature beside a frequent one grows like log log t",
+    meaning="Beside a frequent feature a rare one grows so slowly that it is never learnt in practice, although it is as "
+    "informative.",
     claim="with the exponential loss v_2 = log[(1 + W(e^(q-1) (q^2 p_12 t + q - 1)))/q] and v_1 = v_2 + q (e^v_2 - 1)",
     formula=(
         r"\begin{split} v_2 &= \log \left( \frac{1 + W(e^{q - 1}\, (q^2\, p_{12}\, t + q - 1))}{q} \right), \qquad "
@@ -183,6 +185,8 @@ def draw_freeze(outcome: Outcome, ax: Any) -> None:
     name="freeze",
     equation="10.3",
     title="With the hinge loss the rare feature stops for ever",
+    meaning="With the hinge loss the rare feature stops at an early moment and never moves again: more training does not "
+    "help.",
     claim="v_2 = p_12 t until t = 1/(p_1 + 2 p_12), then 1/(2 + q) for ever, while v_1 goes on to its margin",
     formula=(
         r"\begin{split} v_2 &= p_{12}\, \min(t, t^*), \qquad t^* = \frac{1}{p_1 + 2 p_{12}}, \qquad "
@@ -322,6 +326,7 @@ def draw_bounds(outcome: Outcome, ax: Any) -> None:
     name="starvation-bounds",
     equation="10.4",
     title="Between two curves at every time",
+    meaning="However training goes, the rare feature stays between two curves that the frequent one sets.",
     claim="v_1 + q - W(q e^(q + v_1)) <= v_2 <= v_1/(1 + q) with cross-entropy; the upper bound holds for every loss, and "
     "for gradient descent with any step size",
     formula=r"v_1 + q - W(q\, e^{q + v_1}) \;\le\; v_2 \;\le\; \frac{v_1}{1 + q}, \qquad q = \frac{p_1}{p_{12}}",
@@ -426,6 +431,8 @@ def draw_deep(outcome: Outcome, ax: Any) -> None:
     name="deep-starvation",
     equation="10.5",
     title="Depth makes starvation worse",
+    meaning="Each further layer starves the rare feature more; from three layers on it has a ceiling that it can never "
+    "pass.",
     claim="phi(v_1) - phi(v_10) >= (1 + q) [phi(v_2) - phi(v_20)] with phi' = v^(2/N-2), for every loss; with J on the "
     "right it is <= for cross-entropy and = for the exponential loss; at N >= 3 v_2 has a ceiling for ever",
     formula=(
@@ -578,6 +585,7 @@ def _one_boost(rng: np.random.Generator) -> Trials:
     name="shared-neurons",
     equation="10.7",
     title="Neurons that see both features turn to the frequent one",
+    meaning="A neuron that sees both features turns to the frequent one, whatever its own weights say.",
     claim="d(beta_j)/d(alpha_j) = p_12 g(v_1 + v_2)/[p_1 g(v_1) + p_12 g(v_1 + v_2)] for every neuron, whatever z_j; at "
     "most p_12/(p_1 + p_12) exactly while v_2 >= 0; one Lorentz boost moves all neurons",
     formula=(

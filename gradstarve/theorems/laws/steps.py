@@ -129,6 +129,8 @@ def _draw(outcome: Outcome, ax: Any, xlabel: str, scale: str = "linear") -> None
     name="steps-of-two-factors",
     equation="17.1-17.4",
     title="Any first-order step is two factors",
+    meaning="Schedules, rates per layer, normalised and sharpness-aware steps all multiply the same two numbers of a "
+    "class: each has an exact law.",
     claim="a schedule, a rate for each layer, a step of given length and a sharpness-aware step multiply M+ and M- of every "
     "class by the squares of two factors, as plain descent does: logits and weights of training are those of the law",
     formula=(
@@ -218,6 +220,8 @@ def _signs_beside(rng: np.random.Generator) -> Trials:
     name="sign-descent",
     equation="17.6",
     title="Sign descent: a mode grows by sums, whatever the loss and the frequency",
+    meaning="Optimisers that use only signs, as Adam does without memory, learn rare and frequent classes equally fast, "
+    "but kill neurons that descent would keep.",
     claim="where every weight moves by eta against the sign of its gradient, as Adam and RMSProp do without memory, a "
     "neuron moves by eta rho sign(e z) along its class, rho = |x|_1 / |x|_2, and its read-out by eta sign(e a): only the "
     "sign of the residual counts",
@@ -325,6 +329,7 @@ def _without_replacement(key: Any) -> Counterexample:
     name="mini-batches",
     equation="17.5",
     title="Mini-batches: a finite sum over sequences of draws",
+    meaning="The spread of mini-batch training over seeds is a finite sum; larger batches narrow it in a known way.",
     claim="with B points a step, drawn with replacement, the factors are 1 ± eta r g n/B with n binomial: the distribution "
     "of the logit over seeds is a finite sum; with hinge loss below its margin the mean is two powers, and the first step "
     "with a logit is a sum over counts of draws",

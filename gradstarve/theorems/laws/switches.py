@@ -150,6 +150,7 @@ def _draw(outcome: Outcome, ax: Any) -> None:
     name="task-switches",
     equation="21.1",
     title="Task switches: a flip turns the clock of a class round",
+    meaning="When labels flip again and again, neurons die of the first task and of the first flip, and of no later one.",
     claim="the law goes on through label flips and other frequencies, phase after phase; a neuron of a class is alive "
     "after them iff its read-out is between two multiples of a, given by the range of the clock: of Gaussian neurons three "
     "quarters survive a long task, two thirds of these the first flip, and all of these every later one",

@@ -164,6 +164,7 @@ def _angle(rng: np.random.Generator, turn: int) -> float:
     name="waking",
     equation="4.4",
     title="Some of the neurons that leave a class wake on the other one",
+    meaning="A neuron that leaves one class may wake up on the other one; two of its first weights decide which.",
     claim="a neuron that leaves class - at an obtuse angle is dead for ever iff alpha + |c| beta < 0, else it wakes on "
     "class +",
     formula=_RULE,
@@ -231,6 +232,8 @@ def _neurons(geometry: Geometry, loss: str, network: TwoLayerReLU, used: np.ndar
     name="waking-hinge",
     equation="4.4",
     title="With hinge loss too, some of those that leave a class wake on the other one",
+    meaning="With the hinge loss too, some neurons that leave one class wake on the other, unless the class is learnt "
+    "before they have left.",
     claim="a neuron that leaves class - before class - is learnt is dead for ever iff alpha + |c| beta < 0, else it wakes "
     "on class +; where every neuron of class - is a leaver, all of them leave",
     formula=_RULE,
