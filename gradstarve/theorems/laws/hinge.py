@@ -298,7 +298,7 @@ def _by_steps(rng: np.random.Generator) -> Trials:
 
 
 def by_steps(data: Dataset, network: TwoLayerReLU, r: float, step: float = 0.02, steps: int = 300) -> Trials:
-    """Descent by steps of `step` / r, whose events are late or early by up to a step, which is also the size of its error."""
+    """Descent by steps of `step` / r, whose events are late or early by up to a step: the size of its error."""
     size, sides = step / r, []
     for part, row in ((1, 1), (4, 4)):
         run = train_descent(data, network, "hinge", np.full(BATCH, size / part), steps, steps // 4)
