@@ -43,6 +43,12 @@ def quick_to_compile() -> Options:
     return _known(*_QUICK.items())
 
 
+def quickest_to_compile() -> Options:
+    """Compiler options that cost such a program a fifth of the time, and with which it runs some three times as long; those
+    of `quick_to_compile` on an accelerator."""
+    return _known(*_QUICKEST.items()) if jax.default_backend() == "cpu" else quick_to_compile()
+
+
 def quick_jit(jit: Callable[..., Any] = jax.jit, *, few: int = FEW, **keywords: Any) -> Any:
     """A decorator, `jit` with these keywords, by which what is asked from Python about numbers that are there compiles soon.
 
