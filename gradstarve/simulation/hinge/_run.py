@@ -154,26 +154,32 @@ def at_start(network: TwoLayerReLU, points: Any) -> tuple[np.ndarray, np.ndarray
 
 def begin(network: TwoLayerReLU, task: Task, room: int, keep: bool) -> State:
     """The states at time 0 of a batch of networks [b], with room for so many events."""
-    (b, h), rows, n, dtype = network.z.shape, task.times.shape[0], task.y.shape[0], network.z.dtype
+    b, rows, n, dtype = len(network.z), task.times.shape[0], task.y.shape[0], network.z.dtype
+
+    def full(value: Any, *shape: int, dtype: Any = dtype) -> Any:
+        return np.full((b, *shape), value, dtype)
+
     active, f = at_start(network, task.x)
-    count, none = np.zeros(b, np.int32), np.zeros((b, n), bool)
+    live = np.asarray(task.y) * f < 1
+    off, none, zero = np.zeros_like(active), np.zeros_like(live), full(0, dtype=np.int32)
+    known: Any = (network.w, network.z, active, live, none, none, none, off)
     state = State(
-        *(network.w, network.z, active, np.asarray(task.y) * f < 1, none, none, none, np.zeros_like(active)),
-        glides=np.zeros_like(active),
-        share=np.zeros(active.shape, dtype),
-        parting=np.zeros_like(active),
-        crossed=np.zeros_like(active),
-        arriving=count - 1,
-        bound=count,
-        time=np.zeros(b, dtype),
-        record=count,
-        left=count + np.int32(room),
-        stop=count,
-        settled=np.zeros(b, bool),
-        seen=np.full((b, rows, n), np.nan, dtype),
-        weights=jax.tree.map(lambda leaf: np.full((b, rows, *leaf.shape[1:]), np.nan, dtype), network) if keep else None,
-        count=count,
-        log=(np.zeros((b, LOG), dtype), *(np.zeros((b, LOG), np.int32) for _ in range(3))),
+        *known,
+        glides=full(False, *active.shape[1:], dtype=bool),
+        share=full(0, *active.shape[1:]),
+        parting=full(False, *active.shape[1:], dtype=bool),
+        crossed=full(False, *active.shape[1:], dtype=bool),
+        arriving=zero - 1,
+        bound=zero,
+        time=full(0),
+        record=zero,
+        left=zero + np.int32(room),
+        stop=zero,
+        settled=full(False, dtype=bool),
+        seen=full(np.nan, rows, n),
+        weights=jax.tree.map(lambda leaf: full(np.nan, rows, *leaf.shape[1:]), network) if keep else None,
+        count=zero,
+        log=(full(0, LOG), *(full(0, LOG, dtype=np.int32) for _ in range(3))),
     )
     return jax.device_put(state)
 
