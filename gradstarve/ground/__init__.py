@@ -96,7 +96,7 @@ if TYPE_CHECKING:
         real_arrays,
         together,
     )
-    from gradstarve.ground._compile import quick_jit, quick_to_compile
+    from gradstarve.ground._compile import MANY, quick_jit, quick_to_compile, quickest_to_compile
 else:
 
     def __getattr__(name: str) -> Any:

@@ -54,6 +54,12 @@ def quick_to_compile() -> Options:
     return _known(*_QUICK.items())
 
 
+def quickest_to_compile() -> Options:
+    """Compiler options that cut the compile time of such a program to a fifth, at some three times the run time; those of
+    `quick_to_compile` on an accelerator."""
+    return _known(*_QUICKEST.items()) if jax.default_backend() == "cpu" else quick_to_compile()
+
+
 def quick_jit(
     jit: Callable[..., Any] = jax.jit, *, few: int = FEW, passes: Callable[..., int] | None = None, **keywords: Any
 ) -> Any:

@@ -481,7 +481,8 @@ class LeakyFlow(eqx.Module):
         message = (
             f"the two clocks of the leaky network were not followed to the last time asked for with the loss "
             f"{self.loss_function.name}: its residual is NaN, jumps where no kink is announced, or jumps from above 0 to "
-            "below 0 at a margin that then slides along it; ask for earlier times, or use simulate_flow(...)"
+            "below 0 at a margin that then slides along it; ask for earlier times, or use simulate(...) with a small step "
+            "size, whose margins go to and fro about such a jump, or simulate_flow(...) where nothing slides"
         )
         if not is_concrete(arrived):
             return jax.tree.map(lambda value: eqx.error_if(value, ~arrived.all(), message), values)

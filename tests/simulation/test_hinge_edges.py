@@ -7,6 +7,7 @@ import pytest
 import gradstarve as gs
 from gradstarve.simulation import EventKind, simulate_hinge_exact
 from gradstarve.simulation.hinge._decide import Judge
+from gradstarve.simulation.hinge._ties import nullspace
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -510,3 +511,15 @@ def test_a_network_refused_at_its_start_keeps_its_start_and_says_why():
             run.reason(index)
     whole = simulate_hinge_exact(data, network, throw=False)
     np.testing.assert_allclose(whole.logits()[:, 0], network(data.points), rtol=0, atol=1e-12)
+
+
+def test_rows_of_a_wide_network_have_their_combinations_in_little_memory():
+    """Of 3 rows of 10^5 numbers, of which one is the difference of the others; more rows than columns have others too."""
+    rows = np.random.default_rng(0).normal(size=(3, 100_000))
+    rows[2] = rows[0] - rows[1]
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    null = nullspace(rows, 1e-12)
+    assert null.shape == (3, 1)
+    np.testing.assert_allclose(null.T @ rows, 0, atol=1e-12)
+    tall = nullspace(np.eye(4)[:, :2] + np.eye(4)[[2, 3, 0, 1], :2], 1e-12)
+    assert tall.shape == (4, 2)

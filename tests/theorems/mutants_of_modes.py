@@ -22,7 +22,7 @@ from gradstarve.problem import (
     TwoLayerReLU,
 )
 from gradstarve.theorems.laws import bias, independence, modes, shape
-from gradstarve.theory import _descent, _sgd, _sign, _solve
+from gradstarve.theory import _cones, _descent, _sgd, _sign, _solve
 
 
 class Changed(eqx.Module):
@@ -697,6 +697,22 @@ def mean_of_class(x, y):
     return np.where(y[:, None] > 0, x[y > 0].mean(0), x[y < 0].mean(0))
 
 
+def late_with(kappa=lambda kappa: kappa, start=lambda start: start, late=_cones._late):
+    """The late bound (3.12') with another factor before V, or that is taken to hold from another time on."""
+
+    def changed(*given):
+        found = late(*given)
+        begin = jnp.where(jnp.isfinite(found.start), start(found.start), jnp.inf)
+        return _cones.Late(begin, jnp.asarray(kappa(found.kappa), found.kappa.dtype), found.curve)
+
+    return changed
+
+
+def late_of_the_largest_norm(loss, low, high, *given, late=_cones._late):
+    """k_+ for k_-: the kernel of points that are all one."""
+    return late(loss, high, high, *given)
+
+
 CONES = {
     "cones": [
         Mutant("clock 2 % too fast", theory, "cone_bounds", bounds_changed(speed=1.02)),
@@ -706,6 +722,11 @@ CONES = {
         Mutant("norms 2 % too large", theory, "cone_bounds", bounds_of(lambda x, y: 1.02 * x)),
         Mutant("norms 2 % too small", theory, "cone_bounds", bounds_of(lambda x, y: 0.98 * x)),
         Mutant("all points of a class at its mean", theory, "cone_bounds", bounds_of(mean_of_class)),
+        Mutant("late bound 2 % too high", _cones.Late, "at", scaled(_cones.Late.at, 1.02)),
+        Mutant("late bound of all margins alike", _cones, "_late", late_with(kappa=lambda kappa: 1.0)),
+        Mutant("late bound with kappa^2 for kappa before V", _cones, "_late", late_with(kappa=lambda kappa: kappa**0.5)),
+        Mutant("late bound of the largest norm", _cones, "_late", late_of_the_largest_norm),
+        Mutant("late bound from the start", _cones, "_late", late_with(start=lambda start: 0 * start)),
     ]
 }
 

@@ -81,6 +81,19 @@ def test_descent_tends_to_it(x64):
     assert np.mean(slides) > 0.3
 
 
+@pytest.mark.slow
+def test_descent_in_short_steps_is_below_1e_4_for_every_neuron(x64):
+    x, y, w, z = random_labels()
+    phase, until, worst = early_alignment(gs.Dataset(x, y), gs.TwoLayerReLU(w, z)), 6.0, []
+    found, lost = phase.network(until, throw=False), np.asarray(phase.groups.until) < until
+    for step in (1e-3, 2.5e-4, 5e-5):
+        by_w, by_z = off(*descended(x, y, w, z, step, until, frozen), found)
+        worst.append(np.maximum(by_w, by_z)[~lost].max())
+    print(f"not determined: {lost.mean():.3f}; worst of {H} neurons at the three step sizes: {worst}")
+    assert worst[0] > 2 * worst[1] > 4 * worst[2]
+    assert worst[2] < 1e-4
+
+
 def test_midpoint_rule_tends_to_it_closer(x64):
     x, y, w, z = random_labels(60, 1)
     phase = early_alignment(gs.Dataset(x, y), gs.TwoLayerReLU(w, z), "hinge")

@@ -338,6 +338,25 @@ def test_derivatives_pass_through_events():
 
 
 @SLOW
+def test_second_derivatives_under_jit_and_vmap():
+    """Forward over reverse and reverse over reverse, of a batch of points in weights, read-outs and time."""
+    data, network = problem(1, h=3)
+
+    def margin(x):
+        net = gs.TwoLayerReLU(network.w * (1 + x[0]), network.z + x[1] * network.w[:, 0], network.slope)
+        return gs.solve(data, net, "cross-entropy").plus.logit(x[2])
+
+    points, step = jnp.array([[0.1, 0.2, 5.0], [0.2, 0.3, 5.1]]), 1e-4
+    slope = jax.grad(margin)
+    forward, reverse = (jax.jit(jax.vmap(way(slope)))(points) for way in (jax.jacfwd, jax.jacrev))
+    moved = jnp.concatenate([points[:, None] + sign * step * jnp.eye(3) for sign in (1, -1)], axis=1)
+    slopes = jax.jit(jax.vmap(slope))(moved.reshape(-1, 3)).reshape(2, 2, 3, 3)
+    assert np.linalg.norm(forward, axis=(1, 2)).min() > 0.1
+    np.testing.assert_allclose(forward, reverse, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(forward, (slopes[:, 0] - slopes[:, 1]) / (2 * step), rtol=1e-5, atol=1e-7)
+
+
+@SLOW
 def test_derivatives_of_times():
     data, network = problem(1, h=4)
 
@@ -366,8 +385,11 @@ def test_a_margin_that_slides_along_a_jump_is_refused():
     data, network = problem(1)
     law = gs.solve(data, network, gs.FlippedLabels("hinge", 0.2))
     assert np.isfinite(np.asarray(law.logits(0.5))).all()
-    with pytest.raises(gs.ConvergenceError, match="slides along it; ask for earlier times, or use simulate_flow"):
+    with pytest.raises(gs.ConvergenceError, match=r"slides along it; ask for earlier times, or use simulate\(...\) with a"):
         law.logits(100.0)
+    steps = gs.GradientDescent(0.001)
+    run = gs.simulate(data, network, gs.FlippedLabels("hinge", 0.2), steps, steps=40_000, record_every=40_000)
+    assert np.asarray(run.margins())[-1] == pytest.approx(1, abs=0.01)
 
 
 @SLOW

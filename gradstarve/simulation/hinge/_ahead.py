@@ -21,7 +21,7 @@ from gradstarve.simulation.hinge._segment import edge_times, gained, segment, tu
 # Edges that one neuron passes in one call; a neuron with more of them stops all.
 EACH = 6
 # Times that the span is cut before `run` is asked, and by what.
-_CUTS, _CUT = 5, 0.25
+_CUTS, _CUT = 8, 0.25
 
 
 class Ways(NamedTuple):

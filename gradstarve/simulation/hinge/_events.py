@@ -30,7 +30,7 @@ from gradstarve.simulation._flow import check_times
 from gradstarve.simulation._simulate import check_problem, overflown
 from gradstarve.simulation._trajectory import Trajectory
 from gradstarve.simulation.hinge._decide import Judge
-from gradstarve.simulation.hinge._run import EventKind, State, Stop
+from gradstarve.simulation.hinge._run import EventKind, State, Stop, at_start
 from gradstarve.simulation.hinge._slide import EventLog, follow, visits
 from gradstarve.simulation.hinge._stages import Stage, stages, visited
 
@@ -200,7 +200,7 @@ class HingeTrajectory(Trajectory):
         batch, back = self.initial.batch_shape, np.argsort(order)
 
         def shape(leaf):
-            return leaf[:, back].reshape(*batch, *wanted.shape, *leaf.shape[2:])
+            return jnp.asarray(np.asarray(leaf)[:, back].reshape(*batch, *wanted.shape, *leaf.shape[2:]))
 
         return final._replace(seen=shape(final.seen), weights=jax.tree.map(shape, final.weights))
 
@@ -295,7 +295,8 @@ def simulate_hinge_exact(
     final, told = _followed(data, network, grid, room, record_networks, throw, progress)
     batch = network.batch_shape
 
-    def shape(leaf):
+    def shape(leaf):  # by NumPy: small programs of JAX take longer to compile than to run
+        leaf = np.asarray(leaf)
         return leaf.reshape((*batch, *leaf.shape[1:]))
 
     events = Events(*map(shape, _table(told, len(final.stop), room)))
@@ -303,32 +304,31 @@ def simulate_hinge_exact(
     if times is None:
         last = events.time[events.kind > 0].max(initial=0)
         grid = np.array([0, last], network.dtype) if last > 0 else np.zeros(1, network.dtype)
-        both = [network(data.points)[..., None, :], recorded][: grid.size]
-        recorded = jnp.concatenate(both, axis=-2)
+        first = at_start(_in_one_row(network), data.points)[1]
+        recorded = np.concatenate([shape(first)[..., None, :], recorded][: grid.size], axis=-2)
         if record_networks:
-            start = jax.tree.map(lambda leaf: jnp.expand_dims(leaf, len(batch)), network)
+            start = jax.tree.map(lambda leaf: np.expand_dims(leaf, len(batch)), network)
             pair = [start, networks][: grid.size]
-            networks = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, len(batch)), *pair)
+            networks = jax.tree.map(lambda *leaves: np.concatenate(leaves, len(batch)), *pair)
     return HingeTrajectory(
         grid=grid,
-        recorded=recorded,
+        recorded=jnp.asarray(recorded),
         initial=network,
         final=TwoLayerReLU(shape(final.w), shape(final.z), network.slope),
         data=data,
         loss_function=loss,
-        networks=networks if record_networks else None,
+        networks=jax.tree.map(jnp.asarray, networks) if record_networks else None,
         events=events,
-        settled=shape(np.asarray(final.settled)),
+        settled=shape(final.settled),
         room=room,
-        ends=Ends(*(shape(np.asarray(leaf)) for leaf in (final.stop, final.time, final.arriving))),
+        ends=Ends(*(shape(leaf) for leaf in (final.stop, final.time, final.arriving))),
     )
 
 
 def _followed(data, network, grid, room: int, keep: bool, throw: bool, progress: Any = None) -> tuple[State, EventLog]:
     """All networks along `grid`, batch axes as one, and their events."""
-    axes = len(network.batch_shape)
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), network)
-    beyond = ~np.isfinite(np.asarray(flat(data.points))).all(-1)
+    flat = _in_one_row(network)
+    beyond = ~np.isfinite(at_start(flat, data.points)[1]).all(-1)
     if throw and beyond.any():
         raise overflown(int(np.argmax(beyond)), network.batch_shape, network.dtype)
     with Progress(progress, flat.batch_shape[0], "following networks", "networks") as bar:
@@ -336,6 +336,12 @@ def _followed(data, network, grid, room: int, keep: bool, throw: bool, progress:
     if throw:
         _raise_if_stopped(final, told, network.batch_shape, room, data.size)
     return final, told
+
+
+def _in_one_row(network: TwoLayerReLU) -> TwoLayerReLU:
+    """The networks with one batch axis."""
+    w, z = np.asarray(network.w), np.asarray(network.z)
+    return TwoLayerReLU(w.reshape(-1, *w.shape[-2:]), z.reshape(-1, z.shape[-1]), network.slope)
 
 
 def _table(told: EventLog, size: int, room: int) -> tuple[np.ndarray, ...]:

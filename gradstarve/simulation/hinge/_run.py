@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gradstarve.problem import TwoLayerReLU
@@ -140,32 +141,47 @@ def recorded(state: State, record, task: Task) -> State:
     return state._replace(seen=seen, weights=weights, record=made, stop=jnp.asarray(stop, jnp.int32))
 
 
-@partial(jax.jit, static_argnums=3)
-@partial(jax.vmap, in_axes=(0, None, None, None))
-def begin(network: TwoLayerReLU, task: Task, room: Int[Array, ""], keep: bool) -> State:
+def at_start(network: TwoLayerReLU, points: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Who is active [b, h, n] and f(x_i) [b, n] of a batch of networks as they are given: by NumPy, which has nothing to
+    compile."""
+    w, z, x = (np.asarray(leaf) for leaf in (network.w, network.z, points))
+    with np.errstate(all="ignore"):
+        edge = w @ x.T
+        active = edge > 0
+        hidden = np.where(active, edge, z.dtype.type(network.slope) * edge if network.slope else z.dtype.type(0))
+        return active, (z[:, None] @ hidden)[:, 0]
+
+
+def begin(network: TwoLayerReLU, task: Task, room: int, keep: bool) -> State:
     """The states at time 0 of a batch of networks [b], with room for so many events."""
-    rows, n, dtype = task.times.shape[0], task.y.shape[0], network.z.dtype
-    active = jnp.einsum("hd,nd->hn", network.w, task.x, precision="highest") > 0
-    live = task.y * outputs(network.w, network.z, gates(active, task.slope), task.x) < 1
-    zero, none = jnp.zeros((), jnp.int32), jnp.zeros(n, bool)
-    return State(
-        *(network.w, network.z, active, live, none, none, none, jnp.zeros_like(active)),
-        glides=jnp.zeros_like(active),
-        share=jnp.zeros(active.shape, dtype),
-        parting=jnp.zeros_like(active),
-        crossed=jnp.zeros_like(active),
+    b, rows, n, dtype = len(network.z), task.times.shape[0], task.y.shape[0], network.z.dtype
+
+    def full(value: Any, *shape: int, dtype: Any = dtype) -> Any:
+        return np.full((b, *shape), value, dtype)
+
+    active, f = at_start(network, task.x)
+    live = np.asarray(task.y) * f < 1
+    off, none, zero = np.zeros_like(active), np.zeros_like(live), full(0, dtype=np.int32)
+    known: Any = (network.w, network.z, active, live, none, none, none, off)
+    state = State(
+        *known,
+        glides=full(False, *active.shape[1:], dtype=bool),
+        share=full(0, *active.shape[1:]),
+        parting=full(False, *active.shape[1:], dtype=bool),
+        crossed=full(False, *active.shape[1:], dtype=bool),
         arriving=zero - 1,
         bound=zero,
-        time=jnp.zeros((), dtype),
+        time=full(0),
         record=zero,
-        left=jnp.asarray(room, jnp.int32),
+        left=zero + np.int32(room),
         stop=zero,
-        settled=jnp.zeros((), bool),
-        seen=jnp.full((rows, n), jnp.nan, dtype),
-        weights=jax.tree.map(lambda leaf: jnp.full((rows, *leaf.shape), jnp.nan, dtype), network) if keep else None,
+        settled=full(False, dtype=bool),
+        seen=full(np.nan, rows, n),
+        weights=jax.tree.map(lambda leaf: full(np.nan, rows, *leaf.shape[1:]), network) if keep else None,
         count=zero,
-        log=(jnp.zeros(LOG, dtype), *(jnp.zeros(LOG, jnp.int32) for _ in range(3))),
+        log=(full(0, LOG), *(full(0, LOG, dtype=np.int32) for _ in range(3))),
     )
+    return jax.device_put(state)
 
 
 @partial(jax.vmap, in_axes=(0, None))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import cache, partial, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from gradstarve.ground import quick_to_compile
+from gradstarve.ground import MANY, quick_to_compile, quickest_to_compile
 from gradstarve.problem import Dataset
 from gradstarve.simulation.hinge._ahead import ahead
 from gradstarve.simulation.hinge._decide import Judge, tell
@@ -444,6 +444,8 @@ FEW = 8
 ROWS, MOST_NUMBERS = 64, 2**21
 # Pairs of a neuron and a point from which on networks are followed one by one, and `ahead` is asked first.
 WIDE = 2048
+# Edges that one of two calls of `ahead` has to pass for another one to take less time than `run` would.
+WORTH = 4
 
 
 class EventLog(NamedTuple):
@@ -456,12 +458,36 @@ class EventLog(NamedTuple):
     point: np.ndarray
 
 
+class Programs(NamedTuple):
+    """`run`, `slide` and `ahead` as they are compiled."""
+
+    run: Callable[..., State]
+    slide: Callable[..., State]
+    ahead: Callable[..., Any]
+
+
 @cache
-def _programs() -> tuple[Any, Any, Any]:
-    """`run`, `slide` and `ahead`, compiled in half of the time that XLA would take by itself; they run as fast."""
+def _programs(wide: bool, small: bool) -> Programs:
+    """The programs of many networks, or of one that is `wide`: without a batch, which costs a quarter of the compilation.
+    XLA takes half of its own time for them, and they run as fast; where one network has `small` arrays its `run`, which is
+    called a few times, takes a fifth, and runs twice as long."""
     options = quick_to_compile()
     slides = jax.jit(slide, static_argnums=2, compiler_options=options)
-    return jax.jit(run, compiler_options=options), slides, jax.jit(ahead, compiler_options=options)
+    if not wide:
+        return Programs(jax.jit(run, compiler_options=options), slides, jax.jit(ahead, compiler_options=options))
+    runs = jax.jit(_of_one(run), compiler_options=quickest_to_compile() if small else options)
+    return Programs(runs, slides, jax.jit(_of_one(ahead), compiler_options=options))
+
+
+def _of_one(program: Any) -> Callable[..., Any]:
+    """`program`, which is mapped over a batch of states, for a batch of one."""
+
+    @wraps(program)
+    def answer(state: State, task: Task, *more: Array) -> Any:
+        first, *others = jax.tree.map(lambda leaf: leaf[0], (state, *more))
+        return jax.tree.map(lambda leaf: leaf[None], program.__wrapped__(first, task, *others))
+
+    return answer
 
 
 def follow(
@@ -472,8 +498,8 @@ def follow(
     `keep` whether networks are recorded too. `advance` gets how many networks are through."""
     many = len(networks.z) * ROWS * data.size > MOST_NUMBERS
     task = as_task(data, networks, times, 4 if keep or many else ROWS)
-    state, told = _followed(begin(networks, task, np.int32(room), keep), task, Judge(data, networks.slope), advance)
-    seen, weights = jax.tree.map(lambda leaf: leaf[:, : times.size], (state.seen, state.weights))
+    state, told = _followed(begin(networks, task, room, keep), task, Judge(data, networks.slope), advance)
+    seen, weights = jax.tree.map(lambda leaf: np.asarray(leaf)[:, : times.size], (state.seen, state.weights))
     return state._replace(seen=seen, weights=weights), told
 
 
@@ -483,7 +509,7 @@ def visits(data: Dataset, networks: Any, times: np.ndarray, room: int) -> Iterat
     for time in times:
         task = as_task(data, networks, np.asarray(time, networks.dtype).reshape(1), 4)
         if state is None:
-            state = begin(networks, task, np.int32(room), False)
+            state = begin(networks, task, room, False)
         else:
             again = jnp.where(state.stop == Stop.DONE, jnp.int32(Stop.RUNNING), state.stop)
             state = state._replace(stop=again, record=jnp.zeros_like(state.record))
@@ -502,20 +528,21 @@ def as_task(data: Dataset, networks: Any, times: np.ndarray, least: int) -> Task
 
 def _followed(state: State, task: Task, judge: Judge, advance: Callable[[int], None]) -> tuple[State, EventLog]:
     """States [b] to their last records or to where they cannot be followed, and their events."""
-    run, slide, ahead = _programs()
     n, h = task.y.size, state.z.shape[-1]
     wide = h * n >= WIDE
+    run, slide, ahead = _programs(wide, h * n <= MANY)
     size = 1 if wide else SMALL if len(state.stop) <= SMALL else CHUNK
     told = [EventLog(np.zeros(0, int), np.zeros(0, state.z.dtype), *(np.zeros(0, np.int32) for _ in range(3)))]
     if not np.asarray(state.time).any():
         state, open_ways = judge.starts(state)
-        tell(told, open_ways)
-        state = _with_starts(state, task)
+        if open_ways:
+            tell(told, open_ways)
+            state = _with_starts(state, task)
     idle = np.zeros(len(state.stop), int)
     # The time in which the strongest force could turn a neuron, by which `ahead` begins.
     span = 1 / max(float(np.abs(judge.q @ judge.size)), 1e-300)
     while True:
-        stop, held = np.asarray(state.stop), np.asarray(state.held & ~state.tied).sum(1)
+        stop, held = np.asarray(state.stop), (np.asarray(state.held) & ~np.asarray(state.tied)).sum(1)
         undecided = np.flatnonzero(stop == Stop.UNDECIDED)
         if undecided.size:
             state = judge.decided(state, undecided, told)
@@ -530,7 +557,7 @@ def _followed(state: State, task: Task, judge: Judge, advance: Callable[[int], N
         for most, on_edges in sorted(set(zip(_slots(held[running]), gliding[running], strict=True))):
             mine = running & (_slots(held) == most) & (gliding == on_edges)
             for part, padded in _chunks(np.flatnonzero(mine), size):
-                start = _taken(state, padded)
+                start = _taken(state, padded) if len(stop) > 1 or len(padded) > 1 else state
                 if most == 0 and wide:
                     start = _gone_ahead(ahead, start, part, task, span, told)
                 rails = Rails(*map(jnp.asarray, judge.rails(start))) if on_edges else None
@@ -544,14 +571,15 @@ def _followed(state: State, task: Task, judge: Judge, advance: Callable[[int], N
             nothing = (np.asarray(after.count) == 0) & (np.asarray(after.record) == before[padded])
             idle[part] = np.where(nothing[: part.size], idle[part] + 1, 0)
             lost = (idle[padded] > MOST_IDLE) & (np.asarray(after.stop) == Stop.RUNNING)
-            after = after._replace(stop=jnp.where(lost, jnp.int32(Stop.LOST), after.stop))
-            state = _put(state, jnp.asarray(padded), after)
+            if lost.any():
+                after = after._replace(stop=jnp.where(lost, jnp.int32(Stop.LOST), after.stop))
+            state = _put(state, jnp.asarray(padded), after) if len(stop) > 1 or len(padded) > 1 else after
 
 
 def _gone_ahead(ahead: Any, start: State, part: np.ndarray, task: Task, first: float, told: list[EventLog]) -> State:
     """`start` as far ahead as many edges are passed at once; they are told."""
-    span = jnp.full(start.time.shape, first, start.z.dtype)
-    while True:
+    span, few = jnp.full(start.time.shape, first, start.z.dtype), 0
+    while few < 2 and np.asarray(span).any():
         start, log, span = ahead(start, task, span)
         time, point, wakes, count = (np.asarray(leaf)[: part.size] for leaf in log)
         b, j, place = np.nonzero(np.arange(time.shape[-1]) < count[..., None])
@@ -559,8 +587,8 @@ def _gone_ahead(ahead: Any, start: State, part: np.ndarray, task: Task, first: f
         b, j, place = b[order], j[order], place[order]
         kind = np.where(wakes[b, j, place], EventKind.WAKES, EventKind.SLEEPS).astype(np.int32)
         told.append(EventLog(part[b], time[b, j, place], kind, j.astype(np.int32), point[b, j, place]))
-        if b.size < LOG * part.size:
-            return start
+        few = few + 1 if b.size < WORTH * part.size else 0
+    return start
 
 
 def _chunks(which: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

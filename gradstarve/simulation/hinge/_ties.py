@@ -35,7 +35,8 @@ def nullspace(rows: np.ndarray, tol: float) -> np.ndarray:
     """The combinations of unit `rows` [m, k] that vanish, as columns [m, ...]."""
     if not rows.shape[0]:
         return np.zeros((0, 0))
-    left, size, _ = np.linalg.svd(rows, full_matrices=True)
+    # More rows than columns leave combinations beyond the first so many; the other factor of a wide network is too large.
+    left, size, _ = np.linalg.svd(rows, full_matrices=rows.shape[0] > rows.shape[1])
     rank = int((size > tol * max(size.max(initial=0), 1)).sum())
     return left[:, rank:]
 

@@ -17,7 +17,7 @@ from gradstarve.theorems._sampling import log_uniform
 from gradstarve.theorems.laws.hinge import HINGE_LOSS
 
 _NETWORKS, _POINTS, _WIDTH = 8, 6, 6
-_CANDIDATES, _SPARE, _DRAWS = 14, 2, 12  # networks of a data set, those run beside _NETWORKS, and data sets at most
+_CANDIDATES, _SPARE, _DRAWS = 14, 2, 40  # networks of a data set, those run beside _NETWORKS, and data sets at most
 _FLAT = 3  # the dimension of data with labels at random
 _SCALES = (1e-100, 1e-150, 1e-200)
 _SHOWN = (1e-2, 1e-4, 1e-8, 1e-16)
