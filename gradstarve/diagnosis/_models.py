@@ -1,8 +1,8 @@
 """A user's model as the report needs it: logits, and the kernel of its gradients, whatever the model is written in.
 
-A `Model` gives logits f [N, C] of its samples and blocks of rows of its Jacobian, one a sample and output, as arrays of
-[rows, P_l] for each of its parameter arrays. The kernel is gathered from pairs of blocks, so that no more of the Jacobian is
-ever held than fits the memory given.
+A `Model` gives logits f [N, C] of its samples and blocks of rows of its Jacobian, one a sample and output, in parts whose
+products add up: the gradients of a parameter array, or the two factors of them (`_factors`). The kernel is gathered from pairs
+of blocks, so that no more of the Jacobian is ever held than fits the memory given.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstarve.diagnosis._factors import TorchLayers, jax_parts, same_gradient, stacked
 from gradstarve.ground import Progress, positive_int, shown
 from gradstarve.theory import jacobian
 
@@ -56,8 +57,7 @@ class Model:
         outputs = 1 if alike else self.outputs
 
         def rows(here: np.ndarray) -> list[Any]:
-            # The rows of all outputs of a sample in one: their product is the sum over outputs.
-            return [part.reshape(len(here) * outputs, -1) for part in self._rows(params, chosen[here])]
+            return stacked(self._rows(params, chosen[here]), len(here) * outputs, outputs)
 
         row_bytes = self._row_bytes * (self.outputs // outputs)
         return gather(rows, len(chosen), outputs, row_bytes, self.budget, progress) / (self.outputs // outputs)
@@ -85,6 +85,7 @@ class Model:
 
     @property
     def _row_bytes(self) -> int:
+        """Of the parts of one row, a sample and output."""
         raise NotImplementedError
 
     @property
@@ -95,17 +96,18 @@ class Model:
     def _logits(self, params: Any) -> np.ndarray:
         raise NotImplementedError
 
-    def _rows(self, params: Any, samples: np.ndarray) -> list[Any]:
+    def _rows(self, params: Any, samples: np.ndarray) -> list[tuple[Any, ...]]:
+        """Parts of the gradients, each of one factor or of two, arrays [len(samples), C or 1, width]."""
         raise NotImplementedError
 
 
 def gather(
-    rows: Callable[[np.ndarray], list[Any]], count: int, outputs: int, row_bytes: int, memory: int, progress: Any = None
+    rows: Callable[[np.ndarray], list[tuple[Any, ...]]], count: int, outputs: int, row_bytes: int, memory: int, progress: Any = None
 ) -> np.ndarray:
     """The products of all pairs of rows, [count * outputs, count * outputs] in float64, in about `memory` bytes.
 
-    `rows(samples)` is a list of blocks [len(samples) * outputs, P_l], whose products add up. A part of the rows that fits is
-    kept, and the others are computed once for each such part.
+    `rows(samples)` is a list of parts, whose products add up; each is a tuple of blocks [len(samples) * outputs, width], whose
+    products are multiplied. A part of the rows that fits is kept, and the others are computed once for each such part.
     """
     size = count * outputs
     result = size * size * 8
@@ -132,15 +134,16 @@ def gather(
                 here = slice(begin * outputs, end * outputs)
                 if begin < last:
                     if not held:
-                        held = [_empty(part, (last - first) * outputs) for part in found]
-                    for buffer, part in zip(held, found, strict=True):
-                        buffer[(begin - first) * outputs : (end - first) * outputs] = part
+                        held = [tuple(_empty(one, (last - first) * outputs) for one in part) for part in found]
+                    for buffers, part in zip(held, found, strict=True):
+                        for buffer, one in zip(buffers, part, strict=True):
+                            buffer[(begin - first) * outputs : (end - first) * outputs] = one
                     known = slice(first * outputs, end * outputs)
                 else:
                     known = slice(first * outputs, last * outputs)
                 stored = known.stop - known.start
                 with np.errstate(over="ignore", invalid="ignore"):  # looked at by the caller
-                    products = sum(_float64(buffer[:stored] @ part.T) for buffer, part in zip(held, found, strict=True))
+                    products = sum(_products(buffers, part, stored) for buffers, part in zip(held, found, strict=True))
                 kernel[known, here] = products
                 kernel[here, known] = np.asarray(products).T
                 done += end - begin
@@ -149,6 +152,12 @@ def gather(
     lower = np.tril_indices(size, -1)
     kernel[lower[::-1]] = kernel[lower]
     return kernel
+
+
+def _products(held: tuple[Any, ...], part: tuple[Any, ...], stored: int) -> np.ndarray:
+    """Of the first `stored` rows that are held with those of one part, in float64."""
+    grams = [_float64(buffer[:stored] @ one.T) for buffer, one in zip(held, part, strict=True)]
+    return grams[0] if len(grams) == 1 else grams[0] * grams[1]
 
 
 def _empty(like: Any, rows: int) -> Any:
@@ -160,9 +169,9 @@ def _float64(products: Any) -> np.ndarray:
     return np.asarray(products if isinstance(products, np.ndarray) else products.cpu().numpy(), np.float64)
 
 
-def _finite(found: list[Any], begin: int, outputs: int) -> list[Any]:
+def _finite(found: list[tuple[Any, ...]], begin: int, outputs: int) -> list[tuple[Any, ...]]:
     with np.errstate(over="ignore", invalid="ignore"):
-        sums = sum(_float64(abs(part).sum(1)) for part in found)
+        sums = sum(_float64(abs(one).sum(1)) for part in found for one in part)
     bad = np.flatnonzero(~np.isfinite(sums))
     if bad.size:
         raise ValueError(
@@ -245,7 +254,10 @@ class JaxModel(Model):
 
     @property
     def _row_bytes(self) -> int:
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self._parts(self.params)[0]))
+        trained, held = self._parts(self.params)
+        some = jax.tree.map(lambda leaf: leaf[:1], self.x)
+        parts = jax.tree.leaves(eqx.filter_eval_shape(_jax_rows, self._out, trained, held, some))
+        return sum(int(np.prod(part.shape)) * part.dtype.itemsize for part in parts) // self.outputs
 
     @property
     def rounding(self) -> float:
@@ -274,10 +286,9 @@ class JaxModel(Model):
         found = self._out(params, x)
         return found @ np.linspace(1, 2, self.outputs).astype(found.dtype)
 
-    def _out(self, params: Any, x: Any) -> Any:
-        found = self.apply(params, x)
-        found = found.reshape(found.shape[0], -1)
-        return found[:, 1:] - found[:, :1] if self.pair else found
+    @property
+    def _out(self) -> _Out:
+        return _Out(self.apply, self.pair)
 
     def _logits(self, params: Any) -> np.ndarray:
         count, parts, params = len(self), [], self._inner(params)
@@ -287,19 +298,26 @@ class JaxModel(Model):
             parts.append(np.asarray(_jax_logits(self._out, params, some))[: count - first])
         return np.concatenate(parts)
 
-    def _rows(self, params: Any, samples: np.ndarray) -> list[Any]:
+    def _rows(self, params: Any, samples: np.ndarray) -> list[tuple[Any, ...]]:
         trained, held = self._parts(self._inner(params))
         # Blocks of a few sizes, so that few programs are compiled.
         wide = min(len(self), 2 ** int(np.ceil(np.log2(len(samples)))))
         here = np.concatenate([samples, np.full(max(0, wide - len(samples)), samples[-1])])
         some = jax.tree.map(lambda leaf: leaf[here], self.x)
-        leaves = jax.tree.leaves(_jax_rows(self._out, self.outputs == 1, trained, held, some))
-        keep = len(samples)
-        return [_flat(np.asarray(leaf)[:keep], keep, self.outputs) for leaf in leaves]
+        parts = _jax_rows(self._out, trained, held, some)
+        return [tuple(np.asarray(one)[: len(samples)] for one in part) for part in parts]
 
 
-def _flat(leaf: Any, samples: int, outputs: int) -> Any:
-    return leaf.reshape(samples * outputs, -1)
+class _Out(eqx.Module):
+    """Logits [n, C] of a batch; equal for equal functions, so that a second report compiles nothing."""
+
+    apply: Any
+    pair: bool = eqx.field(static=True)
+
+    def __call__(self, params: Any, x: Any) -> Any:
+        found = self.apply(params, x)
+        found = found.reshape(found.shape[0], -1)
+        return found[:, 1:] - found[:, :1] if self.pair else found
 
 
 @eqx.filter_jit
@@ -308,13 +326,11 @@ def _jax_logits(out: Any, params: Any, x: Any) -> Any:
 
 
 @eqx.filter_jit
-def _jax_rows(out: Any, single: bool, trained: Any, held: Any, x: Any) -> Any:
+def _jax_rows(out: Any, trained: Any, held: Any, x: Any) -> list[tuple[Any, ...]]:
     def one(trained: Any, x: Any) -> Any:
-        found = out(eqx.combine(trained, held), jax.tree.map(lambda leaf: leaf[None], x))[0]
-        return found[0] if single else found
+        return out(eqx.combine(trained, held), jax.tree.map(lambda leaf: leaf[None], x))[0]
 
-    gradient = jax.grad(one) if single else jax.jacrev(one)
-    return jax.vmap(gradient, (None, 0))(trained, x)
+    return jax_parts(one, trained, x)
 
 
 @eqx.filter_jit
@@ -388,10 +404,12 @@ class TorchModel(Model):
         self.names = chosen_names(trained, parameters)
         self.params = {name: one.detach().clone() for name, one in everything.items()}
         self._batched = True
+        self._layers: TorchLayers | None = None
 
     @property
     def _row_bytes(self) -> int:
-        return sum(self.params[name].numel() * self.params[name].element_size() for name in self.names)
+        parts = self._rows(self.params, np.arange(1))
+        return sum(one.nbytes for part in parts for one in part) // self.outputs
 
     @property
     def rounding(self) -> float:
@@ -456,17 +474,41 @@ class TorchModel(Model):
                 parts.append(found.cpu().numpy())
         return np.concatenate(parts)
 
-    def _rows(self, params: Any, samples: np.ndarray) -> list[Any]:
+    def _rows(self, params: Any, samples: np.ndarray) -> list[tuple[Any, ...]]:
         state = self._state(params)
-        trained = {name: state[name] for name in self.names}
-        held = {name: one for name, one in state.items() if name not in trained}
         x = self._some(samples)
         with evaluating(self.module):
-            leaves = self._together(trained, held, x) if self._batched else None
-            if leaves is None:
-                leaves = self._one_by_one(trained, held, x, len(samples))
-        found = [_flat(leaf.detach(), len(samples), self.outputs) for leaf in leaves]
-        return [leaf.numpy() if leaf.device.type == "cpu" else leaf for leaf in found]
+            apart = self._apart(state, x, len(samples))
+            full = self._full([name for name in self.names if name not in apart], state, x, len(samples))
+        found = [*apart.values(), *((part,) for part in full)]
+        return [tuple(one.numpy() if one.device.type == "cpu" else one for one in part) for part in found]
+
+    def _apart(self, state: Any, x: Any, count: int) -> dict[str, tuple[Any, ...]]:
+        """The factors of the gradients of layers, where they are found to be right for two samples."""
+        if self._layers is None:
+            self._layers = TorchLayers(self.module, self.names)
+            layers, some = self._layers.layers, min(2, len(self))
+            two = self._some(np.arange(some))
+            found = self._layers.parts(lambda: self._out(state, two), some) or {}
+            full = dict(zip(found, self._full(list(found), state, two, some), strict=True))
+            right = {name for name, factors in found.items() if same_gradient(factors, full[name])}
+            kept = {prefix: (part, [name for name in own if prefix + name in right]) for prefix, (part, own) in layers.items()}
+            self._layers.layers = {prefix: one for prefix, one in kept.items() if one[1]}
+        found = self._layers.parts(lambda: self._out(state, x), count) if self._layers.layers else {}
+        if found is None:
+            self._layers.layers = {}
+        return found or {}
+
+    def _full(self, names: list[str], state: Any, x: Any, count: int) -> list[Any]:
+        """Gradients [N, C, P_l] of the parameters of these names."""
+        if not names:
+            return []
+        trained = {name: state[name] for name in names}
+        held = {name: one for name, one in state.items() if name not in trained}
+        leaves = self._together(trained, held, x) if self._batched else None
+        if leaves is None:
+            leaves = self._one_by_one(trained, held, x, count)
+        return [leaf.detach().reshape(count, self.outputs, -1) for leaf in leaves]
 
     def _together(self, trained: Any, held: Any, x: Any) -> Any:
         from torch.func import grad, jacrev, vmap  # pyright: ignore[reportMissingImports]
@@ -477,7 +519,7 @@ class TorchModel(Model):
 
         try:
             rows = vmap(grad(one) if self.outputs == 1 else jacrev(one), (None, 0))(trained, x)
-            return [rows[name] for name in self.names]
+            return list(rows.values())
         except (RuntimeError, NotImplementedError, ValueError, TypeError):
             # Operations that torch.func cannot batch: one backward pass a sample and output.
             self._batched = False
