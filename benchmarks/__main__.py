@@ -26,6 +26,7 @@ COLUMNS = {
     "name": "what",
     "engine": "engine",
     "seconds": "seconds",
+    "cpu_seconds": "processor s",
     "times_naive": "× naive",
     "ratio": "ratio",
     "ratio_to_naive": "× naive",
@@ -55,6 +56,7 @@ PARTS = {
     "theory": ("theory", "measure"),
     "hinge": ("hinge", "measure"),
     "sweep": ("sweep", "measure"),
+    "report": ("report", "measure"),
     "gpu": ("gpu", "measure"),
 }
 

@@ -246,7 +246,7 @@ class JaxModel(Model):
     def _parts(self, params: Any) -> tuple[Any, Any]:
         leaves = jax.tree_util.tree_leaves_with_path(params)
         names = [_name(path) for path, leaf in leaves if eqx.is_inexact_array(leaf)]
-        inside = set(chosen_names(sorted(names, key=_natural) if self.parameters is not None else names, self.parameters))
+        inside = set(chosen_names(_in_order(names) if self.parameters is not None else names, self.parameters))
         spec = jax.tree_util.tree_map_with_path(
             lambda path, leaf: eqx.is_inexact_array(leaf) and _name(path) in inside, params
         )
@@ -346,9 +346,19 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
-def _natural(name: str) -> list[Any]:
-    """Layers 0, 1, ..., 10 in this order."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+def _in_order(names: list[str]) -> list[str]:
+    """Layers 0, 1, ..., 10 in this order, where the keys of dictionaries come as 0, 1, 10, 2; all else stays as it is.
+
+    >>> _in_order(["first.w", "d_0.w", "d_10.w", "d_2.w", "a.w"])
+    ['first.w', 'd_0.w', 'd_2.w', 'd_10.w', 'a.w']
+    """
+    pieces = [re.split(r"(\d+)", name) for name in names]
+    rank: dict[str, int] = {}
+    for one in pieces:
+        for piece in one:
+            rank.setdefault(piece, len(rank))
+    keys = [[int(piece) if piece.isdigit() else rank[piece] for piece in one] for one in pieces]
+    return [names[k] for k in sorted(range(len(names)), key=keys.__getitem__)]
 
 
 def same_structure(trained: Any, params: Any) -> bool:
