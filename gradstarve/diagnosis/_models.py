@@ -221,8 +221,7 @@ def chosen_names(names: list[str], parameters: Any) -> list[str]:
                 "parameters must be a prefix of names, 'last', a list of these, or a function of the name, got "
                 f"{shown(parameters)}"
             )
-        layer = names[-1].rpartition(".")[0] if names else ""
-        starts = [layer if one == "last" and "last" not in names else one for one in wanted]
+        starts = [_last_layer(names) if one == "last" and "last" not in names else one for one in wanted]
         found = [name for name in names if any(start == "" or f"{name}.".startswith(f"{start}.") for start in starts)]
     if not found:
         raise ValueError(
@@ -230,6 +229,21 @@ def chosen_names(names: list[str], parameters: Any) -> list[str]:
             f"{', ...' if len(names) > 12 else ''}; give a prefix of such names, 'last', or a function of the name"
         )
     return found
+
+
+_OF_A_LAYER = {"weight", "bias", "kernel", "scale", "w", "b"}
+
+
+def _last_layer(names: list[str]) -> str:
+    """The prefix of the last layer: of the last name all but its end; the last name itself where its siblings are no parts of a
+    layer, but layers.
+
+    >>> _last_layer(["net.first", "net.read_out"]), _last_layer(["0.weight", "0.bias"]), _last_layer(["weight", "bias"])
+    ('net.read_out', '0', '')
+    """
+    layer = names[-1].rpartition(".")[0] if names else ""
+    parts = {name.removeprefix(f"{layer}." if layer else "") for name in names if layer == "" or name.startswith(f"{layer}.")}
+    return layer if parts <= _OF_A_LAYER else names[-1]
 
 
 # JAX.
