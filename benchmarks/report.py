@@ -1,11 +1,11 @@
 """The kernel of a report for 2,000 samples and a million parameters, beside the recipes of torch.func and of JAX.
 
 Every row is measured in a fresh process, whose peak resident memory is that of the whole program, PyTorch and JAX included;
-processes take turns. Beside the time on the clock stands that of the processors, which other work on the machine does not change
-much; ratios are of these. The recipes are those of the documentation: gradients of one sample under vmap, products of all pairs
-of chunks ("jacobian contraction"), and one vector product forth and back for every pair. Both do the same for every pair of
-chunks or samples, and are timed on some of them and multiplied. Accuracy: against gradients of some samples in 64 bits, relative
-to the largest entry.
+processes take turns. Beside the time on the clock stands that of the processors, which other work on the machine does not
+change much; ratios are of these. The recipes are those of the documentation: gradients of one sample under vmap, products of
+all pairs of chunks ("jacobian contraction"), and one vector product forth and back for every pair. Both do the same for
+every pair of chunks or samples, and are timed on some of them and multiplied. Accuracy: against gradients of some samples in
+64 bits, relative to the largest entry.
 """
 
 from __future__ import annotations

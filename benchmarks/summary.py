@@ -58,9 +58,20 @@ def hinge() -> list[tuple[str, ...]]:
     return lines
 
 
+def report() -> list[tuple[str, ...]]:
+    """Kernels of a million parameters, against products of whole gradients; in seconds of processors."""
+    lines = []
+    for task in dict.fromkeys(row["task"] for row in rows_of("report")):
+        by = {row["what"]: {**row, "seconds": row["cpu_seconds"]} for row in rows_of("report") if row["task"] == task}
+        name = f"kernel of {by['gradstarve']['n']:,} samples, 10⁶ parameters, {task}"
+        peer = "vmap(jacrev), in chunks"
+        lines.append(cell(by["gradstarve"], by[peer], name, f"`{peer}`", "worst_error"))
+    return lines
+
+
 def summary() -> str:
     """The table, in Markdown."""
-    lines = [HEADING, ("---", "---", "---:", "---:", "---:", "---:", "---:"), *training(), *theory(), *hinge()]
+    lines = [HEADING, ("---", "---", "---:", "---:", "---:", "---:", "---:"), *training(), *theory(), *hinge(), *report()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -1,14 +1,14 @@
 """Gradients that need not be formed: of a matrix that a sample meets in one product, they are outer products.
 
-Where a weight matrix W enters a network by W x alone, and x is one vector a sample, d f / d W = b x^T with the gradient b of f
-in the product. So its part of the kernel is the product of two small Gram matrices, entry by entry,
+Where a weight matrix W enters a network by W x alone, and x is one vector a sample, d f / d W = b x^T with the gradient b of
+f in the product. So its part of the kernel is the product of two small Gram matrices, entry by entry,
 
     <d f_i / d W, d f_j / d W> = (x_i . x_j) (b_i . b_j),
 
-and a layer of d times e weights costs d + e numbers a sample. Here x and b are found: in JAX from the program itself, in which
-the one product is looked for; in PyTorch from hooks on `nn.Linear`, and on `nn.Conv2d`, whose gradients are sums over places of
-b x^T and cheap to add up. What hooks find is compared with the gradients of autograd for two samples first. What is used in any
-other way keeps its gradients in full.
+and a layer of d times e weights costs d + e numbers a sample. Here x and b are found: in JAX from the program itself, in
+which the one product is looked for; in PyTorch from hooks on `nn.Linear`, and on `nn.Conv2d`, whose gradients are sums over
+places of b x^T and cheap to add up. What hooks find is compared with the gradients of autograd for two samples first. What
+is used in any other way keeps its gradients in full.
 """
 
 from __future__ import annotations
@@ -245,8 +245,8 @@ def same_gradient(factors: tuple[Any, ...], full: Any) -> bool:
 
 
 def stacked(parts: list[tuple[Any, ...]], rows: int, outputs: int) -> list[tuple[Any, ...]]:
-    """Parts [N, C or 1, width] as [rows, width] each: a row a sample and output, or one of all outputs of a sample side by side
-    where `outputs` is 1, so that products are sums over outputs."""
+    """Parts [N, C or 1, width] as [rows, width] each: a row a sample and output, or one of all outputs of a sample side by
+    side where `outputs` is 1, so that products are sums over outputs."""
 
     def flat(part: Any) -> Any:
         samples = len(part)

@@ -34,8 +34,8 @@ class Cell:
     - `label`, `attribute`, `name`; `trained`: samples in training; `tested`: samples predicted by networks that did not see
       them; `accuracy` [T]: theirs, over the times of the report; `interval`: of 95 %, at the horizon;
     - `in_sample` [T]: accuracy on the trained samples themselves, which training raises in any case;
-    - `undecided`: the part of its samples whose logits, at the horizon, are within the rounding of the kernel, as where samples
-      with both labels are alike: they count as half right in the accuracy;
+    - `undecided`: the part of its samples whose logits, at the horizon, are within the rounding of the kernel, as where
+      samples with both labels are alike: they count as half right in the accuracy;
     - `agrees`: whether the attribute is the most frequent one of its class in training; None without attributes.
     """
 
@@ -192,8 +192,8 @@ class Columns:
         return integrate(self.product, begin, times, field, radius, rtol=rtol)
 
     def right(self, f: np.ndarray, noise: Any = 0.0) -> np.ndarray:
-        """1 where logits [T, N, C, R] name the class of the sample, 0 where another one, [T, N, R]; 1/2 where they leave it open:
-        they, or those of two classes, are within `noise` of each other."""
+        """1 where logits [T, N, C, R] name the class of the sample, 0 where another one, [T, N, R]; 1/2 where they leave it
+        open: they, or those of two classes, are within `noise` of each other."""
         if self.outputs == 1:
             margin = np.where(self.index == 1, 1, -1)[:, None] * f[..., 0, :]
         else:
@@ -203,8 +203,8 @@ class Columns:
         return np.where(np.abs(margin) <= noise, 0.5, (margin > 0).astype(float))
 
     def noise(self, weights: np.ndarray, f: np.ndarray, times: np.ndarray, rounding: float) -> np.ndarray:
-        """How far the logits f [T, N, C, R] at `times` from 0 on may be off, [T, N, R], because the entries of the kernel are exact
-        to `rounding` of the lengths of the two gradients: each is multiplied with the integral of a residual."""
+        """How far the logits f [T, N, C, R] at `times` from 0 on may be off, [T, N, R], because the entries of the kernel
+        are exact to `rounding` of the lengths of the two gradients: each is multiplied with the integral of a residual."""
         chance = special.expit(f) if self.outputs == 1 else special.softmax(f, axis=-2)
         residual = np.abs(self.target[:, :, None] - chance).sum(-2) * weights
         if len(times) > 1:
@@ -213,7 +213,8 @@ class Columns:
         else:
             told = times[:, None, None] * weights
         lengths = np.sqrt(np.maximum(np.diag(self.kernel), 0)).reshape(self.count, -1).max(1)
-        return 4 * rounding * (lengths[:, None] * np.einsum("n,tnr->tr", lengths, told)[:, None] + np.abs(self.start).max(1)[:, None])
+        moved = lengths[:, None] * np.einsum("n,tnr->tr", lengths, told)[:, None]
+        return 4 * rounding * (moved + np.abs(self.start).max(1)[:, None])
 
 
 def _interval(hits: np.ndarray, parts: np.ndarray) -> tuple[float, float]:
@@ -246,8 +247,8 @@ def hold_out(
 ) -> HeldOut | None:
     """The `HeldOut` of logits `start` [N, C] and their kernel; `trained` [N]: which samples may be trained on, the others
     are tested. `groups`: names, members [N, G], and whether they exclude each other; `edited`: kernel and logits of the same
-    samples without a feature; `last`: the kernel of the last layer alone; `rounding`: of the kernel's entries, within which nothing
-    is decided. None where no cell can be held out."""
+    samples without a feature; `last`: the kernel of the last layer alone; `rounding`: of the kernel's entries, within which
+    nothing is decided. None where no cell can be held out."""
     # Nothing is asked beyond the horizon.
     times = times[: at + 1]
     columns = Columns(kernel, start, classes, times)
@@ -345,8 +346,8 @@ def hold_out(
         unclear = float(open_[mask].mean())
         if unclear:
             notes.append(
-                f"Undecided: the logits of {100 * unclear:.0f} % of the samples of the cell '{name}' are 0 within the rounding of "
-                "the kernel at the horizon, as where the same samples occur with both labels; they count as half right."
+                f"Undecided: the logits of {100 * unclear:.0f} % of the samples of the cell '{name}' are 0 within the rounding "
+                "of the kernel at the horizon, as where the same samples occur with both labels; they count as half right."
             )
         outcomes.append(
             Cell(

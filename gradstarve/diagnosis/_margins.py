@@ -183,9 +183,9 @@ def from_margins(
 
     - `margins`: [T, n]; `times`: [T], rising, in any unit (steps, epochs); the first record is the start of training;
     - `groups`: sample types [n], a mapping of names to booleans [n], or a table [n, G] of 0, 1, as in `starvation_report`;
-    - `labels`: ±1, [n], needed because members are compared within classes; all the same if only one class was logged. Of K > 2
-      classes their numbers 0..K-1, and margins f_y - log sum exp of the other logits: then each group is reported class by
-      class, where it is at least as frequent as in the other classes, as "name of class k";
+    - `labels`: ±1, [n], needed because members are compared within classes; all the same if only one class was logged. Of K
+      > 2 classes their numbers 0..K-1, and margins f_y - log sum exp of the other logits: then each group is reported class
+      by class, where it is at least as frequent as in the other classes, as "name of class k";
     - `alone`: margins [T, n] of a run on data without the feature, for the starvation index (10.6);
     - `until_error`: reliance and index refer to the first record whose mean error sigmoid(-m) is this low, else the last.
 
@@ -282,7 +282,8 @@ def _several(labels: Any, n: int) -> np.ndarray | None:
         raise ValueError(f"labels must be [n] = [{n}], one a sample, got {len(values)}")
     missing = np.setdiff1d(np.arange(values.max()), values)
     if missing.size:
-        raise ValueError(f"labels go from 0 to {values.max()}, but no sample is of class {missing[0]}; number the classes anew")
+        last = values.max()
+        raise ValueError(f"labels go from 0 to {last}, but no sample is of class {missing[0]}; number the classes anew")
     return values.astype(int)
 
 

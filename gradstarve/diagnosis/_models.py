@@ -1,8 +1,8 @@
 """A user's model as the report needs it: logits, and the kernel of its gradients, whatever the model is written in.
 
 A `Model` gives logits f [N, C] of its samples and blocks of rows of its Jacobian, one a sample and output, in parts whose
-products add up: the gradients of a parameter array, or the two factors of them (`_factors`). The kernel is gathered from pairs
-of blocks, so that no more of the Jacobian is ever held than fits the memory given.
+products add up: the gradients of a parameter array, or the two factors of them (`_factors`). The kernel is gathered from
+pairs of blocks, so that no more of the Jacobian is ever held than fits the memory given.
 """
 
 from __future__ import annotations
@@ -102,12 +102,17 @@ class Model:
 
 
 def gather(
-    rows: Callable[[np.ndarray], list[tuple[Any, ...]]], count: int, outputs: int, row_bytes: int, memory: int, progress: Any = None
+    rows: Callable[[np.ndarray], list[tuple[Any, ...]]],
+    count: int,
+    outputs: int,
+    row_bytes: int,
+    memory: int,
+    progress: Any = None,
 ) -> np.ndarray:
     """The products of all pairs of rows, [count * outputs, count * outputs] in float64, in about `memory` bytes.
 
-    `rows(samples)` is a list of parts, whose products add up; each is a tuple of blocks [len(samples) * outputs, width], whose
-    products are multiplied. A part of the rows that fits is kept, and the others are computed once for each such part.
+    `rows(samples)` is a list of parts, whose products add up; each is a tuple of blocks [len(samples) * outputs, width],
+    whose products are multiplied. A part of the rows that fits is kept, and the others are computed once for each such part.
     """
     size = count * outputs
     result = size * size * 8
@@ -235,14 +240,15 @@ _OF_A_LAYER = {"weight", "bias", "kernel", "scale", "w", "b"}
 
 
 def _last_layer(names: list[str]) -> str:
-    """The prefix of the last layer: of the last name all but its end; the last name itself where its siblings are no parts of a
-    layer, but layers.
+    """The prefix of the last layer: of the last name all but its end; the last name itself where its siblings are no parts
+    of a layer, but layers.
 
     >>> _last_layer(["net.first", "net.read_out"]), _last_layer(["0.weight", "0.bias"]), _last_layer(["weight", "bias"])
     ('net.read_out', '0', '')
     """
     layer = names[-1].rpartition(".")[0] if names else ""
-    parts = {name.removeprefix(f"{layer}." if layer else "") for name in names if layer == "" or name.startswith(f"{layer}.")}
+    start = f"{layer}." if layer else ""
+    parts = {name.removeprefix(start) for name in names if name.startswith(start)}
     return layer if parts <= _OF_A_LAYER else names[-1]
 
 
@@ -295,11 +301,6 @@ class JaxModel(Model):
             trained = jax.tree.map(lambda a, b: a + b, trained, moved)
         return eqx.combine(trained, held)
 
-    def one_of(self, params: Any, x: Any) -> Any:
-        """A mixture of the outputs that every one of them changes, [n]: what is checked where there are several."""
-        found = self._out(params, x)
-        return found @ np.linspace(1, 2, self.outputs).astype(found.dtype)
-
     @property
     def _out(self) -> _Out:
         return _Out(self.apply, self.pair)
@@ -320,6 +321,24 @@ class JaxModel(Model):
         some = jax.tree.map(lambda leaf: leaf[here], self.x)
         parts = _jax_rows(self._out, trained, held, some)
         return [tuple(np.asarray(one)[: len(samples)] for one in part) for part in parts]
+
+
+class _Mixture:
+    """A mixture of the outputs that every one of them changes, [n]: what is checked where there are several. Equal for equal
+    functions, as `_Out`, whatever they hold."""
+
+    def __init__(self, model: JaxModel):
+        self.out, self.outputs = model._out, model.outputs
+
+    def __call__(self, params: Any, x: Any) -> Any:
+        found = self.out(params, x)
+        return found @ np.linspace(1, 2, self.outputs).astype(found.dtype)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Mixture) and hash(self) == hash(other) and self.out.apply is other.out.apply
+
+    def __hash__(self) -> int:
+        return hash((id(self.out.apply), self.out.pair, self.outputs))
 
 
 class _Out(eqx.Module):
@@ -516,8 +535,8 @@ class TorchModel(Model):
             found = self._layers.parts(lambda: self._out(state, two), some) or {}
             full = dict(zip(found, self._full(list(found), state, two, some), strict=True))
             right = {name for name, factors in found.items() if same_gradient(factors, full[name])}
-            kept = {prefix: (part, [name for name in own if prefix + name in right]) for prefix, (part, own) in layers.items()}
-            self._layers.layers = {prefix: one for prefix, one in kept.items() if one[1]}
+            kept = {prefix: [name for name in own if prefix + name in right] for prefix, (_, own) in layers.items()}
+            self._layers.layers = {prefix: (layers[prefix][0], own) for prefix, own in kept.items() if own}
         found = self._layers.parts(lambda: self._out(state, x), count) if self._layers.layers else {}
         if found is None:
             self._layers.layers = {}
@@ -698,7 +717,7 @@ def read_model(model: Any, x: Any, memory: Any = None, parameters: Any = None) -
     found.notes, found.unwrap = notes, unwrap
     # Whether samples see each other, half precision, and what else can be wrong with a function.
     few = jax.tree.map(lambda leaf: leaf[:64], found.x)
-    jacobian.margins(found.one_of, found.params, few, np.ones(min(64, len(found))))
+    jacobian.margins(_Mixture(found), found.params, few, np.ones(min(64, len(found))))
     return found
 
 

@@ -230,8 +230,8 @@ def tables(report: Any) -> str:
         parts.append(f"{title}\n{table_text(remedy_rows(report))}")
     if report.classes is not None:
         parts.append(
-            "The index under remedies and the eigenvectors, on the trained samples, are those of two classes and left out here; "
-            "the ways to train above are predicted for all classes."
+            "The index under remedies and the eigenvectors, on the trained samples, are those of two classes and left out "
+            "here; the ways to train above are predicted for all classes."
         )
     if report.features is not None:
         parts.append("Eigenvectors of the kernel with the largest response\n" + table_text(feature_rows(report)))

@@ -18,7 +18,8 @@ def whole(apply, params, x):
     rows = []
     for i in range(len(x)):
         jacobian = jax.jacrev(lambda p, i=i: apply(p, x[i : i + 1])[0])(params)
-        rows.append(np.concatenate([np.asarray(leaf, float).reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(jacobian)], 1))
+        leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(jacobian)]
+        rows.append(np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], 1))
     rows = np.concatenate(rows)
     return rows @ rows.T
 
@@ -95,7 +96,7 @@ def test_kernels_in_torch(outputs):
     nn = torch.nn
 
     class Tied(nn.Module):
-        """One weight used by hand as well as by its layer; one layer called twice; one layer that sees two vectors a sample."""
+        """A weight used by hand as well as by its layer; a layer called twice; a layer that sees two vectors a sample."""
 
         def __init__(self):
             super().__init__()

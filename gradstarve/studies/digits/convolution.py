@@ -23,8 +23,8 @@ KERNEL = 3
 
 
 class Convolutional(Network):
-    """f(x) of 8 x 8 images in k colours: `first` [*batch, 9 k, a], `second` [*batch, 9 a, c], `read_out` [*batch, 4 c], with a
-    and c channels.
+    """f(x) of 8 x 8 images in k colours: `first` [*batch, 9 k, a], `second` [*batch, 9 a, c], `read_out` [*batch, 4 c], with
+    a and c channels.
 
     The kernels multiply patches of 3 x 3 pixels (and a channels), zeros around the image, which is what `equinox.nn.Conv2d`
     with stride 2 and padding 1 computes. Written as matrix products, because XLA is some ten times slower on CPUs with the
