@@ -343,9 +343,9 @@ def coloured(
         str, choice(("jax", "torch"), "What networks are written in and trained with: jax, torch.", several=True)
     ] = "jax",
     networks: Annotated[int, typer.Option("--seeds", "--networks", min=2, help="Networks, each with its own images.")] = 20,
-    channels: Annotated[int, count("Channels of both convolutions.", least=2)] = 12,
-    train: Annotated[int, count("Training images.", least=40)] = 200,
-    steps: Annotated[int, count("Steps of training, at most.", least=30)] = 450,
+    channels: Annotated[int, count("Channels of both convolutions.", least=2)] = 8,
+    train: Annotated[int, count("Training images.", least=40)] = 150,
+    steps: Annotated[int, count("Steps of training, at most.", least=30)] = 300,
     seed: Seed = 0,
     as_json: AsJson = False,
     figures: Figures = "png",

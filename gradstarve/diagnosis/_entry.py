@@ -189,8 +189,8 @@ def starvation_report(
         last = read_model(model, both, memory, "last").kernel(progress=progress, alike=alike)
         if np.ptp(last) <= 1e-6 * np.abs(last).max():
             raise ValueError(
-                "the last layer of the parameters is taken to be a bias alone, which tells no samples apart; give parameters "
-                "in layers, such as {'head': {'w': ..., 'b': ...}}, or leave out last_layer"
+                "the last layer of the parameters is taken to be a bias alone, which tells no samples apart; give "
+                "parameters in layers, such as {'head': {'w': ..., 'b': ...}}, or leave out last_layer"
             )
     if unseen is not None or other is not None or last is not None:
         hidden = Unseen(

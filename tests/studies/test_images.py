@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from gradstarve.cli import main as cli
 from gradstarve.studies import images as study
-from gradstarve.studies.images import WAYS, ImageStudy, Outcome, image_study, images
+from gradstarve.studies.images import WAYS, ImageSettings, ImageStudy, Outcome, image_study, images
 
 SMALL = {"networks": 2, "channels": 2, "train": 60, "test": 60, "steps": 60}
 
@@ -67,33 +67,44 @@ def test_alike_weights():
     np.testing.assert_allclose([weights[cell].sum() for cell in train.cells], 25)
 
 
-def test_the_command(tmp_path):
-    small = ["--cases", "colour 0.9", "--seeds", "2", "--channels", "2", "--train", "60", "--steps", "60"]
+def made_up(framework, case, agreement, settings, tick):
+    rng = np.random.default_rng(0)
+    predicted, trained = rng.random((2, settings.networks, 9))
+    cells, seconds, flags = rng.random((settings.networks, 4)), np.ones((settings.networks, 2)), np.ones(settings.networks, bool)
+    for _ in range(settings.networks):
+        tick()
+    return Outcome(framework, case, agreement, predicted, trained, cells, cells, flags, ~flags, seconds, flags)
+
+
+def test_the_command(tmp_path, monkeypatch):
+    """Files, tables and errors, of outcomes that are made up."""
+    monkeypatch.setattr(study, "_outcome", made_up)
+    small = ["--cases", "colour 0.9, clean", "--frameworks", "jax,torch", "--seeds", "3"]
     result = CliRunner().invoke(cli.app, ["coloured", *small, "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert {path.name for path in tmp_path.iterdir()} == {"coloured.png", "coloured.csv", "coloured.json"}
     stored = json.loads((tmp_path / "coloured.json").read_text())
-    (outcome,) = stored["outcomes"]
-    assert stored["ways"] == list(WAYS)
-    assert np.shape(outcome["predicted"]) == np.shape(outcome["trained"]) == (2, 9)
-    assert len((tmp_path / "coloured.csv").read_text().splitlines()) == 19
-    # Plain training learns the colour: cells in which it agrees are right, the others are not, and this was predicted.
-    for cells in (outcome["cells"], outcome["trained_cells"]):
-        cells = np.mean(cells, 0)
-        assert min(cells[0], cells[3]) > max(cells[1], cells[2])
+    assert [one["framework"] for one in stored["outcomes"]] == ["jax", "jax", "torch", "torch"]
+    assert np.shape(stored["outcomes"][0]["predicted"]) == (3, 9)
+    assert stored["settings"]["cases"] == [["colour", 0.9], ["clean", 0.5]]
+    assert ImageSettings.of(**stored["settings"]).cases == (("colour", 0.9), ("clean", 0.5))
+    assert len((tmp_path / "coloured.csv").read_text().splitlines()) == 1 + 4 * 3 * 9
+    assert "does not hold   jax, clean: no alarm" in result.stdout
     refusals = {"colours 0.9": "did you mean 'colour'", "colour 0.4": "above 1/2 and below 1", "colour x": "got 'colour x'"}
     for wrong, told in refusals.items():
-        refused = CliRunner().invoke(cli.app, ["coloured", "--cases", wrong, "--out", str(tmp_path), *small[2:]])
+        refused = CliRunner().invoke(cli.app, ["coloured", "--cases", wrong, "--out", str(tmp_path)])
         assert refused.exit_code == 2
         assert told in " ".join(refused.output.replace("│", " ").split())
 
 
-@pytest.mark.extras
 @pytest.mark.slow
-def test_in_torch():
-    pytest.importorskip("torch")
-    found = image_study(cases=("colour 0.9",), frameworks=("torch",), progress=False, **SMALL).outcomes[0]
-    assert found.predicted.shape == found.trained.shape == (2, 9)
-    assert found.name == "torch, colour 0.9"
-    cells = found.trained_cells.mean(0)
-    assert min(cells[0], cells[3]) > max(cells[1], cells[2])
+@pytest.mark.parametrize("framework", ["jax", pytest.param("torch", marks=pytest.mark.extras)])
+def test_a_colour_is_learnt_as_predicted(framework):
+    """Plain training learns the colour: cells in which it agrees are right, the others are not, and this was predicted."""
+    if framework == "torch":
+        pytest.importorskip("torch")
+    (found,) = image_study(cases=("colour 0.9",), frameworks=(framework,), progress=False, **SMALL).outcomes
+    assert found.predicted.shape == found.trained.shape == (2, len(WAYS))
+    assert found.name == f"{framework}, colour 0.9"
+    for cells in (found.cells.mean(0), found.trained_cells.mean(0)):
+        assert min(cells[0], cells[3]) > max(cells[1], cells[2])
