@@ -347,7 +347,8 @@ def hold_out(
         if unclear:
             notes.append(
                 f"Undecided: the logits of {100 * unclear:.0f} % of the samples of the cell '{name}' are 0 within the "
-                "rounding of the kernel at the horizon, as where the same samples occur with both labels; they count as half right."
+                "rounding of the kernel at the horizon, as where the same samples occur with both labels; they count as "
+                "half right."
             )
         outcomes.append(
             Cell(

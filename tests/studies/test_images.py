@@ -70,7 +70,8 @@ def test_alike_weights():
 def made_up(framework, case, agreement, settings, tick):
     rng = np.random.default_rng(0)
     predicted, trained = rng.random((2, settings.networks, 9))
-    cells, seconds, flags = rng.random((settings.networks, 4)), np.ones((settings.networks, 2)), np.ones(settings.networks, bool)
+    count = settings.networks
+    cells, seconds, flags = rng.random((count, 4)), np.ones((count, 2)), np.ones(count, bool)
     for _ in range(settings.networks):
         tick()
     return Outcome(framework, case, agreement, predicted, trained, cells, cells, flags, ~flags, seconds, flags)
