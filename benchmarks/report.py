@@ -166,7 +166,7 @@ def torch_chunks(network: Any, x: np.ndarray) -> Any:
         for j, second in enumerate(chunks):
             blocks = [torch.einsum("naf,maf->nm", a, b) for a, b in zip(rows, of(second), strict=True)]
             here = slice(i * CHUNK, i * CHUNK + len(first)), slice(j * CHUNK, j * CHUNK + len(second))
-            kernel[here] = sum(blocks).numpy()
+            kernel[here] = torch.stack(blocks).sum(0).numpy()
     return kernel
 
 

@@ -165,7 +165,7 @@ def images(case: str, agreement: float, count: int, test: int, size: float, key:
 class Outcome(NamedTuple):
     """One framework and case: accuracies of the worst cell by way, [seeds, ways], `predicted` before training and `trained`;
     `cells`, `trained_cells` [seeds, 4] of plain training; `alarms`, `found` [seeds]: whether the report raised one with the
-    attribute named, and without groups; `seconds` [seeds, 2]: of the report, and of one seed's training in every way;
+    attribute named, and without groups; `seconds` [seeds, 2] of processors: of the report, and of one seed's training in every way;
     `reached` [seeds]: whether plain training came down to the error of the horizon."""
 
     framework: str
@@ -196,15 +196,13 @@ class Outcome(NamedTuple):
         found = []
         for one, other in zip(self.predicted, self.trained, strict=True):
             constant = np.ptp(one) == 0 or np.ptp(other) == 0
-            value: Any = 0.0 if constant else spearmanr(one, other).statistic
-            found.append(float(value))
+            found.append(0.0 if constant else _rank_correlation(one, other))
         return np.array(found)
 
     @property
     def mean_rank(self) -> float:
         """The same of the means over seeds."""
-        value: Any = spearmanr(self.predicted.mean(0), self.trained.mean(0))
-        return float(value.statistic)
+        return _rank_correlation(self.predicted.mean(0), self.trained.mean(0))
 
     @property
     def best(self) -> np.ndarray:
@@ -218,6 +216,11 @@ class Outcome(NamedTuple):
         """What the way predicted to be best gains on plain training, trained, [seeds]."""
         chosen = self.predicted[:, :-1].argmax(1)
         return self.trained[np.arange(len(chosen)), chosen] - self.trained[:, 0]
+
+
+def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    found: Any = spearmanr(one, other)
+    return float(found.statistic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,8 +241,10 @@ class ImageStudy:
 
     def rows(self) -> list[tuple[str, ...]]:
         """A row a framework and case, with intervals of 95 % over seeds, header first."""
-        rows = [("images", "plain: predicted", "trained", "mean error", "rank correlation", "best is predicted", "it gains",
-                 "alarm, named", "unnamed", "seconds", "all trained")]  # fmt: skip
+        rows: list[tuple[str, ...]] = [
+            ("images", "plain: predicted", "trained", "mean error", "rank correlation", "best is predicted", "it gains",
+             "alarm, named", "unnamed", "seconds", "all trained")
+        ]  # fmt: skip
         for one in self.outcomes:
             count = len(one.alarms)
             shares = [f"{int(v.sum())} of {count}" for v in (one.best, one.alarms, one.found)]
@@ -251,7 +256,7 @@ class ImageStudy:
 
     def way_rows(self) -> list[tuple[str, ...]]:
         """A row a framework, case and way: accuracy of the worst cell in percent, predicted and trained, header first."""
-        rows = [("images", "way", "predicted", "trained", "predicted less trained")]
+        rows: list[tuple[str, ...]] = [("images", "way", "predicted", "trained", "predicted less trained")]
         for one in self.outcomes:
             for k, way in enumerate(WAYS):
                 gap = one.predicted[:, k] - one.trained[:, k]
@@ -276,7 +281,7 @@ class ImageStudy:
         found: list[tuple[str, bool]] = []
         for one in self.outcomes:
             _, low, high = interval(one.predicted[:, 0] - one.trained[:, 0])
-            found.append((f"{one.name}: plain training as predicted within 10 points", low >= -0.1 and high <= 0.1))
+            found.append((f"{one.name}: plain training as predicted within 10 points", bool(low >= -0.1 and high <= 0.1)))
             if one.case == "clean":
                 found.append((f"{one.name}: no alarm", not (one.alarms.any() or one.found.any())))
                 continue
@@ -329,10 +334,10 @@ def _outcome(framework: str, case: str, agreement: float, s: Any, tick: Callable
     networks = (_jax_networks if framework == "jax" else _torch_networks)(s, first)
     predicted, cells, alarms, found, seconds = [], [], [], [], []
     for network, (train, test) in zip(networks, data, strict=True):
-        begin = time.perf_counter()
+        begin = time.process_time()
         report = _report(network, train, test)
         plans = {plan.name: plan for plan in report.heldout.plans}  # pyright: ignore[reportOptionalMemberAccess]
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.process_time() - begin)
         predicted.append([_plan(plans, start).accuracy for start in WAYS.values()])
         told = _plan(plans, WAYS["plain"]).cells
         cells.append([told[f"class {sign}, {name}"] for sign in "+−" for name in ("there", "not there")])
@@ -342,9 +347,9 @@ def _outcome(framework: str, case: str, agreement: float, s: Any, tick: Callable
         unnamed = starvation_report.from_kernel(kernel, train.y, start, features=0)  # pyright: ignore
         found.append(bool(unnamed.alarms))
         tick()
-    begin = time.perf_counter()
+    begin = time.process_time()
     trained, trained_cells, reached = (_train_jax if framework == "jax" else _train_torch)(networks, data, s)
-    each = (time.perf_counter() - begin) / s.networks
+    each = (time.process_time() - begin) / s.networks
     return Outcome(
         framework, case, agreement, np.array(predicted), trained, np.array(cells), trained_cells, np.array(alarms),
         np.array(found), np.stack([seconds, np.full(s.networks, each)], 1), reached,

@@ -1,6 +1,7 @@
 """Kernels that come from the factors of gradients, against products of whole gradients, layer by layer."""
 
 import os
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -123,7 +124,7 @@ def test_kernels_in_torch(outputs):
                 grads = torch.autograd.grad(net(one[None])[0, c], list(net.parameters()))
                 rows.append(torch.cat([g.flatten() for g in grads]).double().numpy())
         exact = np.array(rows) @ np.array(rows).T
-        model = read_model(net, x.numpy())
+        model: Any = read_model(net, x.numpy())
         np.testing.assert_allclose(model.kernel(), exact, rtol=1e-4, atol=1e-5 * exact.max())
         assert all(not part._forward_hooks for part in net.modules())
         if net is convolutional:  # all but batch normalisation

@@ -1,6 +1,7 @@
 """Digits with a shortcut: what the images are, how outcomes are counted, and a small run of both frameworks."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,8 @@ def test_the_command(tmp_path, monkeypatch):
     assert [one["framework"] for one in stored["outcomes"]] == ["jax", "jax", "torch", "torch"]
     assert np.shape(stored["outcomes"][0]["predicted"]) == (3, 9)
     assert stored["settings"]["cases"] == [["colour", 0.9], ["clean", 0.5]]
-    assert ImageSettings.of(**stored["settings"]).cases == (("colour", 0.9), ("clean", 0.5))
+    again: Any = ImageSettings.of(**stored["settings"])
+    assert again.cases == (("colour", 0.9), ("clean", 0.5))
     assert len((tmp_path / "coloured.csv").read_text().splitlines()) == 1 + 4 * 3 * 9
     assert "does not hold   jax, clean: no alarm" in result.stdout
     refusals = {"colours 0.9": "did you mean 'colour'", "colour 0.4": "above 1/2 and below 1", "colour x": "got 'colour x'"}
