@@ -165,8 +165,8 @@ def images(case: str, agreement: float, count: int, test: int, size: float, key:
 class Outcome(NamedTuple):
     """One framework and case: accuracies of the worst cell by way, [seeds, ways], `predicted` before training and `trained`;
     `cells`, `trained_cells` [seeds, 4] of plain training; `alarms`, `found` [seeds]: whether the report raised one with the
-    attribute named, and without groups; `seconds` [seeds, 2] of processors: of the report, and of one seed's training in every way;
-    `reached` [seeds]: whether plain training came down to the error of the horizon."""
+    attribute named, and without groups; `seconds` [seeds, 2] of processors: of the report, and of one seed's training in
+    every way; `reached` [seeds]: whether plain training came down to the error of the horizon."""
 
     framework: str
     case: str

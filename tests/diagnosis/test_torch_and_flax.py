@@ -273,7 +273,7 @@ def test_the_library_does_not_load_torch():
 CASES = (("patch", 0.9), ("background", 0.95), ("none", 0.5))
 COMPARED = ("stopped", "re-weighted", "re-weighted, stopped", "removed")
 ALIKE = 0.06
-"""Changes of the worst cell below this, in the mean over three seeds, are none: two standard errors of a rate of 300 images."""
+"""Changes of the worst cell below this, the mean over three seeds, are none: two standard errors of a rate of 300 images."""
 
 
 def worst_cell(right, y, has):
