@@ -595,7 +595,7 @@ def draw(study: ImageStudy, path: Any = None) -> Any:
     frameworks = list(dict.fromkeys(one.framework for one in study.outcomes))
     cases = list(dict.fromkeys((one.case, one.agreement) for one in study.outcomes))
     with sheet():
-        figure = new_figure(1.0 + 2.7 * max(len(cases), 2), 1.7 + 2.8 * len(frameworks))
+        figure = new_figure(1.0 + 3.0 * max(len(cases), 3), 1.8 + 3.1 * len(frameworks))
         axes = figure.subplots(len(frameworks), len(cases), squeeze=False, sharex=True, sharey=True)
         for row, framework in zip(axes, frameworks, strict=True):
             for axis, (case, agreement) in zip(row, cases, strict=True):
