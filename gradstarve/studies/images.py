@@ -595,7 +595,7 @@ def draw(study: ImageStudy, path: Any = None) -> Any:
     frameworks = list(dict.fromkeys(one.framework for one in study.outcomes))
     cases = list(dict.fromkeys((one.case, one.agreement) for one in study.outcomes))
     with sheet():
-        figure = new_figure(1.0 + 3.0 * max(len(cases), 3), 1.8 + 3.1 * len(frameworks))
+        figure = new_figure(1.0 + 3.0 * max(len(cases), 3), 2.4 + 3.2 * len(frameworks))
         axes = figure.subplots(len(frameworks), len(cases), squeeze=False, sharex=True, sharey=True)
         for row, framework in zip(axes, frameworks, strict=True):
             for axis, (case, agreement) in zip(row, cases, strict=True):
@@ -609,8 +609,8 @@ def draw(study: ImageStudy, path: Any = None) -> Any:
         headline(
             figure,
             "The worst cell on test images: predicted from the first weights, and trained",
-            f"Digits 0–4 against 5–9 with a shortcut on a share p of each class; mean and 95 % interval of "
-            f"{study.settings['networks']} seeds, ρ: rank correlation of the means",
+            f"Digits 0–4 against 5–9, a shortcut on a share p; mean and 95 % interval of "
+            f"{study.settings['networks']} seeds; ρ: rank correlation of the means",
         )
         if path is not None:
             save(figure, path)
