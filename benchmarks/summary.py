@@ -17,12 +17,17 @@ def rows_of(part: str) -> list[dict[str, Any]]:
     return [{**row, "what": row.get("what", row.get("name"))} for row in rows]
 
 
+def short(value: float) -> str:
+    """Two digits, and whole numbers from 100 on."""
+    return f"{value:.2g}" if value < 99.5 else f"{value:.0f}"
+
+
 def cell(ours: dict[str, Any], peer: dict[str, Any], task: str, name: str, error: str) -> tuple[str, ...]:
     """One line: how many times faster, the seconds of both, the errors of both."""
     times = peer["seconds"] / ours["seconds"]
-    seconds = [f"{row['seconds']:.2g}" for row in (ours, peer)]
+    seconds = [short(row["seconds"]) for row in (ours, peer)]
     errors = [f"{row[error]:.0e}".replace("e-0", "e-") for row in (ours, peer)]
-    return task, name, f"**{times:.2g}**", seconds[0], seconds[1], *errors
+    return task, name, f"**{short(times)}**", seconds[0], seconds[1], *errors
 
 
 def training() -> list[tuple[str, ...]]:
