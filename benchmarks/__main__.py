@@ -63,6 +63,7 @@ PARTS = {
     "theory": ("theory", "measure"),
     "hinge": ("hinge", "measure"),
     "sweep": ("sweep", "measure"),
+    "report": ("report", "measure"),
     "gpu": ("gpu", "measure"),
 }
 

@@ -23,12 +23,17 @@ def rows_of(part: str) -> list[dict[str, Any]]:
     return [{**row, "what": row.get("what", row.get("name"))} for row in rows]
 
 
+def short(value: float) -> str:
+    """Two digits, and whole numbers from 100 on."""
+    return f"{value:.2g}" if value < 99.5 else f"{value:.0f}"
+
+
 def cell(ours: dict[str, Any], peer: dict[str, Any], task: str, name: str, error: str) -> tuple[str, ...]:
     """One line: how many times faster, the seconds of both, the errors of both."""
     times = peer["seconds"] / ours["seconds"]
-    seconds = [f"{row['seconds']:.2g}" for row in (ours, peer)]
+    seconds = [short(row["seconds"]) for row in (ours, peer)]
     errors = [f"{row[error]:.0e}".replace("e-0", "e-") for row in (ours, peer)]
-    return task, name, f"**{times:.2g}**", seconds[0], seconds[1], *errors
+    return task, name, f"**{short(times)}**", seconds[0], seconds[1], *errors
 
 
 def training() -> list[tuple[str, ...]]:
@@ -64,9 +69,22 @@ def hinge() -> list[tuple[str, ...]]:
     return lines
 
 
+def report() -> list[tuple[str, ...]]:
+    """Kernels of a million parameters, against products of whole gradients; in seconds of processors."""
+    lines = []
+    for task in dict.fromkeys(row["task"] for row in rows_of("report")):
+        by = {row["what"]: {**row, "seconds": row["processor_seconds"]} for row in rows_of("report") if row["task"] == task}
+        name = f"kernel of {by['gradstarve']['n']:,} samples, 10⁶ parameters, {task}"
+        peer = "vmap(jacrev), in chunks"
+        if peer not in by:
+            continue
+        lines.append(cell(by["gradstarve"], by[peer], name, f"`{peer}`", "worst_error"))
+    return lines
+
+
 def summary() -> str:
     """The table, in Markdown."""
-    lines = [HEADING, ("---", "---", "---:", "---:", "---:", "---:", "---:"), *training(), *theory(), *hinge()]
+    lines = [HEADING, ("---", "---", "---:", "---:", "---:", "---:", "---:"), *training(), *theory(), *hinge(), *report()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -60,7 +60,7 @@ def test_a_part_is_printed_and_stored(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         command.main(["speed"])
     error = capsys.readouterr().err
-    assert "unknown part 'speed'; choose from first, sizes, grid, growth, theory, hinge, sweep, gpu" in error
+    assert "unknown part 'speed'; choose from first, sizes, grid, growth, theory, hinge, sweep, report, gpu" in error
 
 
 def test_growth_is_fitted_to_what_was_timed(monkeypatch):

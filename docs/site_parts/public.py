@@ -68,6 +68,7 @@ LISTED = {
     "gradstarve.studies.alignment": ("alignment_study", "AlignmentStudy"),
     "gradstarve.studies.stability": ("stability_study", "StabilityStudy", "StabilitySettings", "Line"),
     "gradstarve.studies.coloured": ("coloured_study", "ColouredStudy", "Reading"),
+    "gradstarve.studies.images": ("image_study", "ImageStudy", "ImageSettings", "Outcome"),
     "gradstarve.studies.shortcut": ("shortcut_study", "ShortcutStudy", "ShortcutSettings", "Panel"),
     "gradstarve.studies.plasticity": (
         "plasticity_study",

@@ -211,6 +211,7 @@ def _add(function: Any, epilog: str, short_help: str, name: str | None = None) -
 _add(cli_sweep.sweep, cli_sweep.EXAMPLE, "Millions of networks over hyperparameters, as statistics.")
 _add(cli_studies.starve, cli_studies.STARVE_EXAMPLE, "How features that share samples starve each other, and remedies.")
 _add(cli_studies.shortcut, cli_studies.SHORTCUT_EXAMPLE, "A shortcut that a minority contradicts: the worst cell over time.")
+_add(cli_studies.coloured, cli_studies.COLOURED_EXAMPLE, "Digits with a shortcut: the report's prediction, and training.")
 _add(cli_studies.digits, cli_studies.DIGITS_EXAMPLE, "The same laws and remedies on real handwritten digits.")
 _add(cli_studies.phase, cli_studies.PHASE_EXAMPLE, "Maps of where training fails and how long it takes.")
 _add(cli_studies.key_figures, cli_studies.FIGURES_EXAMPLE, "The key figures: each one claim in a picture.", "figures")

@@ -94,8 +94,8 @@ def starvation_report(
     - `test`: samples to predict, as `data` and with their groups; without it the parts of the data are held out in turn,
       `splits` in number; `edited`: the samples of `data`, and then those of `test`, [N, ...], without the feature, as you
       would edit them; `last_layer`: True to predict re-training of the last layer too, which needs its kernel;
-    - `parameters`: of which parameters the kernel is: "last" (layer), a prefix of names or a list of these, or a function of
-      the name;
+    - `parameters`: of which parameters the kernel is: "last" (layer, or array where these are not named by layers), a prefix
+      of names or a list of these, or a function of the name;
     - `step_size`, `batch_size` (default all), `momentum` of your training, on the mean loss: times as steps and epochs too;
     - `until_error`: indices refer to the time, the horizon, at which the mean error sigmoid(-m) of training is down to this;
       `times`: times to be predicted in place of those chosen, the last of which is then the horizon;
@@ -187,6 +187,11 @@ def starvation_report(
     last = None
     if as_flag("last_layer", last_layer):
         last = read_model(model, both, memory, "last").kernel(progress=progress, alike=alike)
+        if np.ptp(last) <= 1e-6 * np.abs(last).max():
+            raise ValueError(
+                "the last layer of the parameters is taken to be a bias alone, which tells no samples apart; give "
+                "parameters in layers, such as {'head': {'w': ..., 'b': ...}}, or leave out last_layer"
+            )
     if unseen is not None or other is not None or last is not None:
         hidden = Unseen(
             kernel=kernel,
@@ -199,6 +204,7 @@ def starvation_report(
             seed=as_seed(key),
             edited=other,
             last=last,
+            rounding=source.rounding,
         )
     rows = count * (source.outputs if several and not alike else 1)
     kernel, logits, labels = kernel[:rows, :rows], logits[:count], labels[:count]

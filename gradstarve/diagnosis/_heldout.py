@@ -34,6 +34,8 @@ class Cell:
     - `label`, `attribute`, `name`; `trained`: samples in training; `tested`: samples predicted by networks that did not see
       them; `accuracy` [T]: theirs, over the times of the report; `interval`: of 95 %, at the horizon;
     - `in_sample` [T]: accuracy on the trained samples themselves, which training raises in any case;
+    - `undecided`: the part of its samples whose logits, at the horizon, are within the rounding of the kernel, as where
+      samples with both labels are alike: they count as half right in the accuracy;
     - `agrees`: whether the attribute is the most frequent one of its class in training; None without attributes.
     """
 
@@ -46,6 +48,9 @@ class Cell:
     interval: tuple[float, float]
     in_sample: np.ndarray
     agrees: bool | None = None
+    undecided: float = 0.0
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class Plan:
     cells: dict[str, float]
     time: float
     cost: str
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,11 +191,30 @@ class Columns:
         radius = self.scale * float(weights.max()) * (curvature + float(penalty.max()))
         return integrate(self.product, begin, times, field, radius, rtol=rtol)
 
-    def right(self, f: np.ndarray) -> np.ndarray:
-        """Whether logits [..., N, C, R] name the class of the sample, [..., N, R]."""
+    def right(self, f: np.ndarray, noise: Any = 0.0) -> np.ndarray:
+        """1 where logits [T, N, C, R] name the class of the sample, 0 where another one, [T, N, R]; 1/2 where they leave it
+        open: they, or those of two classes, are within `noise` of each other."""
         if self.outputs == 1:
-            return (f[..., 0, :] > 0) == (self.index == 1)[:, None]
-        return f.argmax(-2) == self.index[:, None]
+            margin = np.where(self.index == 1, 1, -1)[:, None] * f[..., 0, :]
+        else:
+            others = np.where((np.arange(self.outputs) == self.index[:, None])[:, :, None], -np.inf, f).max(-2)
+            mine = np.broadcast_to(self.index[:, None, None], (*f.shape[:-3], self.count, 1, f.shape[-1]))
+            margin, noise = np.take_along_axis(f, mine, -2)[..., 0, :] - others, 2 * np.asarray(noise)
+        return np.where(np.abs(margin) <= noise, 0.5, (margin > 0).astype(float))
+
+    def noise(self, weights: np.ndarray, f: np.ndarray, times: np.ndarray, rounding: float) -> np.ndarray:
+        """How far the logits f [T, N, C, R] at `times` from 0 on may be off, [T, N, R], because the entries of the kernel
+        are exact to `rounding` of the lengths of the two gradients: each is multiplied with the integral of a residual."""
+        chance = special.expit(f) if self.outputs == 1 else special.softmax(f, axis=-2)
+        residual = np.abs(self.target[:, :, None] - chance).sum(-2) * weights
+        if len(times) > 1:
+            pieces = np.diff(times)[:, None, None] * np.maximum(residual[1:], residual[:-1])
+            told = np.concatenate([times[0] * weights[None], times[0] * weights + np.cumsum(pieces, 0)])
+        else:
+            told = times[:, None, None] * weights
+        lengths = np.sqrt(np.maximum(np.diag(self.kernel), 0)).reshape(self.count, -1).max(1)
+        moved = lengths[:, None] * np.einsum("n,tnr->tr", lengths, told)[:, None]
+        return 4 * rounding * (moved + np.abs(self.start).max(1)[:, None])
 
 
 def _interval(hits: np.ndarray, parts: np.ndarray) -> tuple[float, float]:
@@ -216,11 +242,13 @@ def hold_out(
     last: np.ndarray | None = None,
     splits: int = 5,
     penalty: float = 0.02,
+    rounding: float = 0.0,
     rng: np.random.Generator,
 ) -> HeldOut | None:
     """The `HeldOut` of logits `start` [N, C] and their kernel; `trained` [N]: which samples may be trained on, the others
     are tested. `groups`: names, members [N, G], and whether they exclude each other; `edited`: kernel and logits of the same
-    samples without a feature; `last`: the kernel of the last layer alone. None where no cell can be held out."""
+    samples without a feature; `last`: the kernel of the last layer alone; `rounding`: of the kernel's entries, within which
+    nothing is decided. None where no cell can be held out."""
     # Nothing is asked beyond the horizon.
     times = times[: at + 1]
     columns = Columns(kernel, start, classes, times)
@@ -271,13 +299,16 @@ def hold_out(
     # Every way to train whose columns differ in weights, targets and penalties alone, at once.
     alike = _alike(weights, [cell & trained for *_, cell in cells])
     ways = [(weights, 0.0, 0.0), (alike, 0.0, 0.0), (weights, SMOOTHING, 0.0), (weights, 0.0, penalty)]
+    told = np.concatenate([w for w, *_ in ways], 1)
     f = columns.train(
-        np.concatenate([w for w, *_ in ways], 1),
+        told,
         times,
         smoothing=np.repeat([s for _, s, _ in ways], folds),
         penalty=np.repeat([p for *_, p in ways], folds),
     )
-    right = columns.right(f)
+    noise = columns.noise(told, f, times, rounding)
+    right, late_noise = columns.right(f, noise), noise[at]
+    open_ = predicted(right[at, :, :folds] == 0.5)
     plain, weighted, smooth, decoupled = (predicted(right, k * folds) for k in range(4))
     ends = f[at]  # [N, C, R], for what goes on from there
     seen = (right[..., :folds] * weights).sum(-1) / np.maximum(weights.sum(1), 1)
@@ -294,21 +325,31 @@ def hold_out(
         cost += "held-out samples with their attribute"
         plans.append(plan(f"{name}stop at time {times[record]:.2g}".strip(), hits, times[record], cost))
     # What goes on from the horizon, and what needs the worst cell to be known.
-    later = columns.train(alike, np.array([times[at]]), start=ends[..., :folds])[0]
-    late = predicted(columns.right(later))
+    late_noise = late_noise[None, :, :folds]
+    later = columns.train(alike, times[[at]], start=ends[..., :folds])
+    late = predicted(columns.right(later, late_noise + columns.noise(alike, later, times[[at]], rounding))[0])
     plans.append(plan("re-weight from the horizon on", late, 2 * times[at], f"{label_cost}, twice the time"))
     if last is not None:
-        layer = Columns(last, start, classes, times).train(alike, times[[at]], start=ends[..., :folds])[0]
-        hits = predicted(columns.right(layer))
+        layer = Columns(last, start, classes, times).train(alike, times[[at]], start=ends[..., :folds])
+        hits = predicted(columns.right(layer, late_noise)[0])
         plans.append(plan("re-train the last layer, cells alike", hits, 2 * times[at], f"{label_cost}, twice the time"))
     plans += _more(columns, plans[0], usable, weights, trained, times[at], predicted, plan)
     if edited is not None:
-        hits = predicted(columns.right(Columns(*edited, classes, times).train(weights, times[[at]])[0]))
+        other = Columns(*edited, classes, times)
+        clean = other.train(weights, times[[at]])
+        hits = predicted(columns.right(clean, other.noise(weights, clean, times[[at]], rounding))[0])
         plans.append(plan("train and test on the edited samples", hits, times[at], "editing every sample"))
     outcomes = []
     for (label, attribute, cell, mask), name in zip(usable, names, strict=True):
         hits = plain[:, mask]
         inside = cell & (weights.sum(1) > 0)
+        unclear = float(open_[mask].mean())
+        if unclear:
+            notes.append(
+                f"Undecided: the logits of {100 * unclear:.0f} % of the samples of the cell '{name}' are 0 within the "
+                "rounding of the kernel at the horizon, as where the same samples occur with both labels; they count as "
+                "half right."
+            )
         outcomes.append(
             Cell(
                 name=name,
@@ -320,6 +361,7 @@ def hold_out(
                 interval=_interval(hits[at], judges[mask]),
                 in_sample=seen[:, inside].mean(1) if inside.any() else np.full(len(times), np.nan),
                 agrees=_agrees(cells, label, attribute, trained, groups[2]),
+                undecided=unclear,
             )
         )
     outcomes.sort(key=lambda one: float(one.accuracy[at]))
@@ -368,7 +410,7 @@ def _more(columns: Columns, plain: Plan, usable, weights, trained, time, predict
     for column in fewer.T:
         kept = [i for i in mine if column[i] > 0]
         column[kept[::2]] = 0
-    half = predicted(columns.right(columns.train(fewer, np.array([time]))[0]))
+    half = predicted(columns.right(columns.train(fewer, np.array([time])))[0])
     less = plan("", half, time, "").cells[plain.worst]
     count, whole = len(mine), plain.accuracy
     step = special.logit(_inside(whole, count)) - special.logit(_inside(less, count))

@@ -24,6 +24,7 @@ from gradstarve.diagnosis._groups import (
     without_complements,
 )
 from gradstarve.ground import (
+    any_array,
     as_floats,
     as_seed,
     check_finite,
@@ -182,7 +183,9 @@ def from_margins(
 
     - `margins`: [T, n]; `times`: [T], rising, in any unit (steps, epochs); the first record is the start of training;
     - `groups`: sample types [n], a mapping of names to booleans [n], or a table [n, G] of 0, 1, as in `starvation_report`;
-    - `labels`: ±1, [n], needed because members are compared within classes; all the same if only one class was logged;
+    - `labels`: ±1, [n], needed because members are compared within classes; all the same if only one class was logged. Of K
+      > 2 classes their numbers 0..K-1, and margins f_y - log sum exp of the other logits: then each group is reported class
+      by class, where it is at least as frequent as in the other classes, as "name of class k";
     - `alone`: margins [T, n] of a run on data without the feature, for the starvation index (10.6);
     - `until_error`: reliance and index refer to the first record whose mean error sigmoid(-m) is this low, else the last.
 
@@ -217,10 +220,12 @@ def from_margins(
             "labels are needed, ±1 [n]: whether members were learnt otherwise than others is asked within classes, and the "
             "answer turns round with the classes; with samples of one class only give labels=np.ones(n)"
         )
-    labels = read_labels(labels, n, one_class=True)
-    _refuse_others("margins", margins, labels)
+    index = _several(labels, n)
+    labels = read_labels(labels, n, one_class=True) if index is None else index
+    signs = labels if index is None else np.ones(n)
+    _refuse_others("margins", margins, signs)
     if alone is not None:
-        _refuse_others("alone", alone, labels)
+        _refuse_others("alone", alone, signs)
     tags = read_groups(groups, labels)
     errors = expit(-margins).mean(1)
     low = np.flatnonzero(errors <= until_error)
@@ -232,25 +237,54 @@ def from_margins(
             f"At the first record the mean error is {number(errors[0], 2)}, not above until_error = {until_error:g}: gains "
             "since then say little about features learnt before it; log from the start of training."
         )
-    for k, name in enumerate(tags.names):
-        inside = tags.members[:, k]
-        others = None if tags.exclusive else np.delete(tags.members, k, 1)
-        group = make_group(name, inside, labels, varying_classes(inside, labels), others)
-        if group is None:
-            notes.append(f"Nothing can be said about '{name}': nothing within a class tells it from the other samples.")
-            continue
-        found.append(group)
-    found = without_complements(found, labels)
+    # One view of two classes; of several each class against the others, with the members of this class alone.
+    if index is None:
+        views = [(labels, np.ones(n, bool), "")]
+    else:
+        views = [(np.where(index == k, 1.0, -1.0), index == k, f" of class {k}") for k in np.unique(index)]
+    silent = dict.fromkeys(tags.names, True)
+    for signs, mine, of in views:
+        here = []
+        for k, name in enumerate(tags.names):
+            members = tags.members[:, k]
+            inside = members & mine
+            others = None if tags.exclusive else np.delete(tags.members, k, 1)
+            group = make_group(name + of, inside, signs, varying_classes(inside, signs), others, strata=labels)
+            if group is None:
+                continue
+            silent[name] = False
+            if not of or members[signs > 0].mean() >= members[signs < 0].mean():
+                here.append(group)
+        found += without_complements(here, signs)
+    notes += [
+        f"Nothing can be said about '{name}': nothing within a class tells it from the other samples."
+        for name, nothing in silent.items()
+        if nothing
+    ]
     p_values = permutation_p(
         found, labels, rng, permutations, [lambda contrasts: np.abs(gains[at] @ contrasts)] * len(found)
     )
     largest = np.abs(margins).max()
     found = [
-        _measure(group, gains, times, at, labels, alone, p_value, largest)
+        _measure(group, gains, times, at, group.labels, alone, p_value, largest)
         for group, p_value in zip(found, p_values, strict=True)
     ]
     found.sort(key=lambda g: (g.learnt_at[0], -g.reliance))
     return MarginReport(times, margins, float(times[at]), at, tuple(found), tuple(notes))
+
+
+def _several(labels: Any, n: int) -> np.ndarray | None:
+    """The numbers of the classes where these are 0..K-1 of K > 2 classes, else None."""
+    values = any_array("labels", labels)
+    if values.ndim != 1 or values.dtype.kind not in "iu" or not values.size or values.min() != 0 or values.max() < 2:
+        return None
+    if len(values) != n:
+        raise ValueError(f"labels must be [n] = [{n}], one a sample, got {len(values)}")
+    missing = np.setdiff1d(np.arange(values.max()), values)
+    if missing.size:
+        last = values.max()
+        raise ValueError(f"labels go from 0 to {last}, but no sample is of class {missing[0]}; number the classes anew")
+    return values.astype(int)
 
 
 def _refuse_others(name: str, values: np.ndarray, labels: np.ndarray) -> None:

@@ -1,8 +1,8 @@
 """A user's model as the report needs it: logits, and the kernel of its gradients, whatever the model is written in.
 
-A `Model` gives logits f [N, C] of its samples and blocks of rows of its Jacobian, one a sample and output, as arrays of
-[rows, P_l] for each of its parameter arrays. The kernel is gathered from pairs of blocks, so that no more of the Jacobian is
-ever held than fits the memory given.
+A `Model` gives logits f [N, C] of its samples and blocks of rows of its Jacobian, one a sample and output, in parts whose
+products add up: the gradients of a parameter array, or the two factors of them (`_factors`). The kernel is gathered from
+pairs of blocks, so that no more of the Jacobian is ever held than fits the memory given.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstarve.diagnosis._factors import TorchLayers, jax_parts, same_gradient, stacked
 from gradstarve.ground import Progress, positive_int, shown
 from gradstarve.theory import jacobian
 
@@ -56,8 +57,7 @@ class Model:
         outputs = 1 if alike else self.outputs
 
         def rows(here: np.ndarray) -> list[Any]:
-            # The rows of all outputs of a sample in one: their product is the sum over outputs.
-            return [part.reshape(len(here) * outputs, -1) for part in self._rows(params, chosen[here])]
+            return stacked(self._rows(params, chosen[here]), len(here) * outputs, outputs)
 
         row_bytes = self._row_bytes * (self.outputs // outputs)
         return gather(rows, len(chosen), outputs, row_bytes, self.budget, progress) / (self.outputs // outputs)
@@ -85,6 +85,7 @@ class Model:
 
     @property
     def _row_bytes(self) -> int:
+        """Of the parts of one row, a sample and output."""
         raise NotImplementedError
 
     @property
@@ -95,17 +96,23 @@ class Model:
     def _logits(self, params: Any) -> np.ndarray:
         raise NotImplementedError
 
-    def _rows(self, params: Any, samples: np.ndarray) -> list[Any]:
+    def _rows(self, params: Any, samples: np.ndarray) -> list[tuple[Any, ...]]:
+        """Parts of the gradients, each of one factor or of two, arrays [len(samples), C or 1, width]."""
         raise NotImplementedError
 
 
 def gather(
-    rows: Callable[[np.ndarray], list[Any]], count: int, outputs: int, row_bytes: int, memory: int, progress: Any = None
+    rows: Callable[[np.ndarray], list[tuple[Any, ...]]],
+    count: int,
+    outputs: int,
+    row_bytes: int,
+    memory: int,
+    progress: Any = None,
 ) -> np.ndarray:
     """The products of all pairs of rows, [count * outputs, count * outputs] in float64, in about `memory` bytes.
 
-    `rows(samples)` is a list of blocks [len(samples) * outputs, P_l], whose products add up. A part of the rows that fits is
-    kept, and the others are computed once for each such part.
+    `rows(samples)` is a list of parts, whose products add up; each is a tuple of blocks [len(samples) * outputs, width],
+    whose products are multiplied. A part of the rows that fits is kept, and the others are computed once for each such part.
     """
     size = count * outputs
     result = size * size * 8
@@ -132,18 +139,16 @@ def gather(
                 here = slice(begin * outputs, end * outputs)
                 if begin < last:
                     if not held:
-                        held = [_empty(part, (last - first) * outputs) for part in found]
-                    for place, part in enumerate(found):
-                        if isinstance(held[place], tuple):
-                            held[place] += (part,)
-                        else:
-                            held[place][(begin - first) * outputs : (end - first) * outputs] = part
+                        held = [tuple(_Kept(one, (last - first) * outputs) for one in part) for part in found]
+                    for kept_rows, part in zip(held, found, strict=True):
+                        for some, one in zip(kept_rows, part, strict=True):
+                            some.put(slice((begin - first) * outputs, (end - first) * outputs), one)
                     known = slice(first * outputs, end * outputs)
                 else:
                     known = slice(first * outputs, last * outputs)
                 stored = known.stop - known.start
                 with np.errstate(over="ignore", invalid="ignore"):  # looked at by the caller
-                    products = sum(_products(one, stored, part) for one, part in zip(held, found, strict=True))
+                    products = sum(_products(kept_rows, stored, part) for kept_rows, part in zip(held, found, strict=True))
                 kernel[known, here] = products
                 kernel[here, known] = np.asarray(products).T
                 done += end - begin
@@ -154,19 +159,34 @@ def gather(
     return kernel
 
 
-def _empty(like: Any, rows: int) -> Any:
-    """What holds the rows that are kept: an array to be filled, or, as JAX fills none, blocks one after the other."""
-    shape = (rows, like.shape[1])
-    if isinstance(like, jax.Array):
-        return ()
-    return np.empty(shape, like.dtype) if isinstance(like, np.ndarray) else like.new_empty(shape)
+class _Kept:
+    """One factor of the rows that are kept: an array that is filled or, as JAX fills none, blocks one after the other."""
+
+    def __init__(self, like: Any, rows: int):
+        shape = rows, like.shape[1]
+        self.blocks: list[Any] = []
+        self.whole = None
+        if not isinstance(like, jax.Array):
+            self.whole = np.empty(shape, like.dtype) if isinstance(like, np.ndarray) else like.new_empty(shape)
+
+    def put(self, where: slice, rows: Any) -> None:
+        """Keep the `rows`, which come in order."""
+        if self.whole is None:
+            self.blocks.append(rows)
+        else:
+            self.whole[where] = rows
+
+    def gram(self, stored: int, rows: Any) -> np.ndarray:
+        """The products of the first `stored` rows that are kept with `rows`, where these are and in all their bits."""
+        if self.whole is None:
+            return np.concatenate([_float64(jnp.matmul(block, rows.T, precision="highest")) for block in self.blocks])
+        return _float64(self.whole[:stored] @ rows.T)
 
 
-def _products(held: Any, stored: int, part: Any) -> np.ndarray:
-    """Of the first `stored` rows held with those of `part`, where they are; in all bits that they have."""
-    if isinstance(held, tuple):
-        return np.concatenate([_float64(jnp.matmul(block, part.T, precision="highest")) for block in held])
-    return _float64(held[:stored] @ part.T)
+def _products(kept: tuple[_Kept, ...], stored: int, part: tuple[Any, ...]) -> np.ndarray:
+    """Of the first `stored` rows that are kept with those of one part, in float64."""
+    grams = [one.gram(stored, rows) for one, rows in zip(kept, part, strict=True)]
+    return grams[0] if len(grams) == 1 else grams[0] * grams[1]
 
 
 def _float64(products: Any) -> np.ndarray:
@@ -175,9 +195,9 @@ def _float64(products: Any) -> np.ndarray:
     return np.asarray(products if isinstance(products, np.ndarray) else products.cpu().numpy(), np.float64)
 
 
-def _finite(found: list[Any], begin: int, outputs: int) -> list[Any]:
+def _finite(found: list[tuple[Any, ...]], begin: int, outputs: int) -> list[tuple[Any, ...]]:
     with np.errstate(over="ignore", invalid="ignore"):
-        sums = sum(_float64(abs(part).sum(1)) for part in found)
+        sums = sum(_float64(abs(one).sum(1)) for part in found for one in part)
     bad = np.flatnonzero(~np.isfinite(sums))
     if bad.size:
         raise ValueError(
@@ -227,8 +247,7 @@ def chosen_names(names: list[str], parameters: Any) -> list[str]:
                 "parameters must be a prefix of names, 'last', a list of these, or a function of the name, got "
                 f"{shown(parameters)}"
             )
-        layer = names[-1].rpartition(".")[0] if names else ""
-        starts = [layer if one == "last" and "last" not in names else one for one in wanted]
+        starts = [_last_layer(names) if one == "last" and "last" not in names else one for one in wanted]
         found = [name for name in names if any(start == "" or f"{name}.".startswith(f"{start}.") for start in starts)]
     if not found:
         raise ValueError(
@@ -236,6 +255,22 @@ def chosen_names(names: list[str], parameters: Any) -> list[str]:
             f"{', ...' if len(names) > 12 else ''}; give a prefix of such names, 'last', or a function of the name"
         )
     return found
+
+
+_OF_A_LAYER = {"weight", "bias", "kernel", "scale", "w", "b"}
+
+
+def _last_layer(names: list[str]) -> str:
+    """The prefix of the last layer: of the last name all but its end; the last name itself where its siblings are no parts
+    of a layer, but layers.
+
+    >>> _last_layer(["net.first", "net.read_out"]), _last_layer(["0.weight", "0.bias"]), _last_layer(["weight", "bias"])
+    ('net.read_out', '0', '')
+    """
+    layer = names[-1].rpartition(".")[0] if names else ""
+    start = f"{layer}." if layer else ""
+    parts = {name.removeprefix(start) for name in names if name.startswith(start)}
+    return layer if parts <= _OF_A_LAYER else names[-1]
 
 
 # JAX.
@@ -252,7 +287,7 @@ class JaxModel(Model):
     def _parts(self, params: Any) -> tuple[Any, Any]:
         leaves = jax.tree_util.tree_leaves_with_path(params)
         names = [_name(path) for path, leaf in leaves if eqx.is_inexact_array(leaf)]
-        inside = set(chosen_names(sorted(names, key=_natural) if self.parameters is not None else names, self.parameters))
+        inside = set(chosen_names(_in_order(names) if self.parameters is not None else names, self.parameters))
         spec = jax.tree_util.tree_map_with_path(
             lambda path, leaf: eqx.is_inexact_array(leaf) and _name(path) in inside, params
         )
@@ -260,7 +295,10 @@ class JaxModel(Model):
 
     @property
     def _row_bytes(self) -> int:
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self._parts(self.params)[0]))
+        trained, held = self._parts(self.params)
+        some = jax.tree.map(lambda leaf: leaf[:1], self.x)
+        parts = jax.tree.leaves(eqx.filter_eval_shape(_jax_rows, self._out, trained, held, some))
+        return sum(int(np.prod(part.shape)) * part.dtype.itemsize for part in parts) // self.outputs
 
     @property
     def rounding(self) -> float:
@@ -284,15 +322,9 @@ class JaxModel(Model):
             trained = jax.tree.map(lambda a, b: a + b, trained, moved)
         return eqx.combine(trained, held)
 
-    def one_of(self, params: Any, x: Any) -> Any:
-        """A mixture of the outputs that every one of them changes, [n]: what is checked where there are several."""
-        found = self._out(params, x)
-        return found @ np.linspace(1, 2, self.outputs).astype(found.dtype)
-
-    def _out(self, params: Any, x: Any) -> Any:
-        found = self.apply(params, x)
-        found = found.reshape(found.shape[0], -1)
-        return found[:, 1:] - found[:, :1] if self.pair else found
+    @property
+    def _out(self) -> _Out:
+        return _Out(self.apply, self.pair)
 
     def _logits(self, params: Any) -> np.ndarray:
         count, parts, params = len(self), [], self._inner(params)
@@ -302,16 +334,14 @@ class JaxModel(Model):
             parts.append(np.asarray(_jax_logits(self._out, params, some))[: count - first])
         return np.concatenate(parts)
 
-    def _rows(self, params: Any, samples: np.ndarray) -> list[Any]:
+    def _rows(self, params: Any, samples: np.ndarray) -> list[tuple[Any, ...]]:
         trained, held = self._parts(self._inner(params))
         # Blocks of a few sizes, so that few programs are compiled.
         wide = min(len(self), 2 ** int(np.ceil(np.log2(len(samples)))))
         here = np.concatenate([samples, np.full(max(0, wide - len(samples)), samples[-1])])
         some = jax.tree.map(lambda leaf: leaf[here], self.x)
-        leaves = jax.tree.leaves(_jax_rows(self._out, self.outputs == 1, trained, held, some))
-        keep = len(samples)
-        leaves = [np.asarray(leaf) if _in_memory(leaf) else leaf for leaf in leaves]
-        return [_flat(leaf[:keep], keep, self.outputs) for leaf in leaves]
+        parts = _jax_rows(self._out, trained, held, some)
+        return [tuple((np.asarray(one) if _in_memory(one) else one)[: len(samples)] for one in part) for part in parts]
 
 
 def _in_memory(leaf: Any) -> bool:
@@ -319,8 +349,34 @@ def _in_memory(leaf: Any) -> bool:
     return all(device.platform == "cpu" for device in leaf.devices())
 
 
-def _flat(leaf: Any, samples: int, outputs: int) -> Any:
-    return leaf.reshape(samples * outputs, -1)
+class _Mixture:
+    """A mixture of the outputs that every one of them changes, [n]: what is checked where there are several. Equal for equal
+    functions, as `_Out`, whatever they hold."""
+
+    def __init__(self, model: JaxModel):
+        self.out, self.outputs = model._out, model.outputs
+
+    def __call__(self, params: Any, x: Any) -> Any:
+        found = self.out(params, x)
+        return found @ np.linspace(1, 2, self.outputs).astype(found.dtype)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Mixture) and hash(self) == hash(other) and self.out.apply is other.out.apply
+
+    def __hash__(self) -> int:
+        return hash((id(self.out.apply), self.out.pair, self.outputs))
+
+
+class _Out(eqx.Module):
+    """Logits [n, C] of a batch; equal for equal functions, so that a second report compiles nothing."""
+
+    apply: Any
+    pair: bool = eqx.field(static=True)
+
+    def __call__(self, params: Any, x: Any) -> Any:
+        found = self.apply(params, x)
+        found = found.reshape(found.shape[0], -1)
+        return found[:, 1:] - found[:, :1] if self.pair else found
 
 
 @eqx.filter_jit
@@ -329,13 +385,11 @@ def _jax_logits(out: Any, params: Any, x: Any) -> Any:
 
 
 @eqx.filter_jit
-def _jax_rows(out: Any, single: bool, trained: Any, held: Any, x: Any) -> Any:
+def _jax_rows(out: Any, trained: Any, held: Any, x: Any) -> list[tuple[Any, ...]]:
     def one(trained: Any, x: Any) -> Any:
-        found = out(eqx.combine(trained, held), jax.tree.map(lambda leaf: leaf[None], x))[0]
-        return found[0] if single else found
+        return out(eqx.combine(trained, held), jax.tree.map(lambda leaf: leaf[None], x))[0]
 
-    gradient = jax.grad(one) if single else jax.jacrev(one)
-    return jax.vmap(gradient, (None, 0))(trained, x)
+    return jax_parts(one, trained, x)
 
 
 @eqx.filter_jit
@@ -351,9 +405,19 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
-def _natural(name: str) -> list[Any]:
-    """Layers 0, 1, ..., 10 in this order."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+def _in_order(names: list[str]) -> list[str]:
+    """Layers 0, 1, ..., 10 in this order, where the keys of dictionaries come as 0, 1, 10, 2; all else stays as it is.
+
+    >>> _in_order(["first.w", "d_0.w", "d_10.w", "d_2.w", "a.w"])
+    ['first.w', 'd_0.w', 'd_2.w', 'd_10.w', 'a.w']
+    """
+    pieces = [re.split(r"(\d+)", name) for name in names]
+    rank: dict[str, int] = {}
+    for one in pieces:
+        for piece in one:
+            rank.setdefault(piece, len(rank))
+    keys = [[int(piece) if piece.isdigit() else rank[piece] for piece in one] for one in pieces]
+    return [names[k] for k in sorted(range(len(names)), key=keys.__getitem__)]
 
 
 def same_structure(trained: Any, params: Any) -> bool:
@@ -409,10 +473,12 @@ class TorchModel(Model):
         self.names = chosen_names(trained, parameters)
         self.params = {name: one.detach().clone() for name, one in everything.items()}
         self._batched = True
+        self._layers: TorchLayers | None = None
 
     @property
     def _row_bytes(self) -> int:
-        return sum(self.params[name].numel() * self.params[name].element_size() for name in self.names)
+        parts = self._rows(self.params, np.arange(1))
+        return sum(one.nbytes for part in parts for one in part) // self.outputs
 
     @property
     def rounding(self) -> float:
@@ -477,17 +543,41 @@ class TorchModel(Model):
                 parts.append(found.cpu().numpy())
         return np.concatenate(parts)
 
-    def _rows(self, params: Any, samples: np.ndarray) -> list[Any]:
+    def _rows(self, params: Any, samples: np.ndarray) -> list[tuple[Any, ...]]:
         state = self._state(params)
-        trained = {name: state[name] for name in self.names}
-        held = {name: one for name, one in state.items() if name not in trained}
         x = self._some(samples)
         with evaluating(self.module):
-            leaves = self._together(trained, held, x) if self._batched else None
-            if leaves is None:
-                leaves = self._one_by_one(trained, held, x, len(samples))
-        found = [_flat(leaf.detach(), len(samples), self.outputs) for leaf in leaves]
-        return [leaf.numpy() if leaf.device.type == "cpu" else leaf for leaf in found]
+            apart = self._apart(state, x, len(samples))
+            full = self._full([name for name in self.names if name not in apart], state, x, len(samples))
+        found = [*apart.values(), *((part,) for part in full)]
+        return [tuple(one.numpy() if one.device.type == "cpu" else one for one in part) for part in found]
+
+    def _apart(self, state: Any, x: Any, count: int) -> dict[str, tuple[Any, ...]]:
+        """The factors of the gradients of layers, where they are found to be right for two samples."""
+        if self._layers is None:
+            self._layers = TorchLayers(self.module, self.names)
+            layers, some = self._layers.layers, min(2, len(self))
+            two = self._some(np.arange(some))
+            found = self._layers.parts(lambda: self._out(state, two), some) or {}
+            full = dict(zip(found, self._full(list(found), state, two, some), strict=True))
+            right = {name for name, factors in found.items() if same_gradient(factors, full[name])}
+            kept = {prefix: [name for name in own if prefix + name in right] for prefix, (_, own) in layers.items()}
+            self._layers.layers = {prefix: (layers[prefix][0], own) for prefix, own in kept.items() if own}
+        found = self._layers.parts(lambda: self._out(state, x), count) if self._layers.layers else {}
+        if found is None:
+            self._layers.layers = {}
+        return found or {}
+
+    def _full(self, names: list[str], state: Any, x: Any, count: int) -> list[Any]:
+        """Gradients [N, C, P_l] of the parameters of these names."""
+        if not names:
+            return []
+        trained = {name: state[name] for name in names}
+        held = {name: one for name, one in state.items() if name not in trained}
+        leaves = self._together(trained, held, x) if self._batched else None
+        if leaves is None:
+            leaves = self._one_by_one(trained, held, x, count)
+        return [leaf.detach().reshape(count, self.outputs, -1) for leaf in leaves]
 
     def _together(self, trained: Any, held: Any, x: Any) -> Any:
         from torch.func import grad, jacrev, vmap  # pyright: ignore[reportMissingImports]
@@ -498,7 +588,7 @@ class TorchModel(Model):
 
         try:
             rows = vmap(grad(one) if self.outputs == 1 else jacrev(one), (None, 0))(trained, x)
-            return [rows[name] for name in self.names]
+            return list(rows.values())
         except (RuntimeError, NotImplementedError, ValueError, TypeError):
             # Operations that torch.func cannot batch: one backward pass a sample and output.
             self._batched = False
@@ -653,7 +743,7 @@ def read_model(model: Any, x: Any, memory: Any = None, parameters: Any = None) -
     found.notes, found.unwrap = notes, unwrap
     # Whether samples see each other, half precision, and what else can be wrong with a function.
     few = jax.tree.map(lambda leaf: leaf[:64], found.x)
-    jacobian.margins(found.one_of, found.params, few, np.ones(min(64, len(found))))
+    jacobian.margins(_Mixture(found), found.params, few, np.ones(min(64, len(found))))
     return found
 
 

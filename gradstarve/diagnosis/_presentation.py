@@ -228,6 +228,11 @@ def tables(report: Any) -> str:
     if report.remedies:
         title = "The index under remedies, on the trained samples (against the rest alone in the same time)"
         parts.append(f"{title}\n{table_text(remedy_rows(report))}")
+    if report.classes is not None:
+        parts.append(
+            "The index under remedies and the eigenvectors, on the trained samples, are those of two classes and left out "
+            "here; the ways to train above are predicted for all classes."
+        )
     if report.features is not None:
         parts.append("Eigenvectors of the kernel with the largest response\n" + table_text(feature_rows(report)))
     return "\n\n".join(parts)

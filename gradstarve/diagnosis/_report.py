@@ -55,7 +55,7 @@ _LATER = 10  # how far beyond the horizon the curves go
 class Unseen:
     """What a prediction for samples that were not seen needs: `kernel` [N C, N C] and `logits` [N, C] of all samples, their
     `classes`, which may be `trained` on [N], their `groups` (names, members [N, G], exclusive), and as `edited` kernel and
-    logits of the same samples without a feature; `last`: the kernel of the last layer alone."""
+    logits of the same samples without a feature; `last`: the kernel of the last layer alone; `rounding`: of the entries."""
 
     kernel: np.ndarray
     logits: np.ndarray
@@ -67,6 +67,7 @@ class Unseen:
     seed: Any = 0
     edited: tuple[np.ndarray, np.ndarray] | None = None
     last: np.ndarray | None = None
+    rounding: float = DOUBLE
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class StarvationReport:
         rng = np.random.default_rng(u.seed)
         return hold_out(
             u.kernel, u.logits, u.classes, u.trained, u.groups, self.times, self.at,
-            edited=u.edited, last=u.last, splits=u.splits, penalty=u.penalty, rng=rng,
+            edited=u.edited, last=u.last, splits=u.splits, penalty=u.penalty, rounding=u.rounding, rng=rng,
         )  # fmt: skip
 
     @cached_property
@@ -292,14 +293,16 @@ def diagnose(
         features=listed,
         notes=tuple(said),
         model=model,
-        unseen=unseen or _all_of(kernel, start, labels, classes, given, splits, penalty, as_seed(key)),
+        unseen=unseen or _all_of(kernel, start, labels, classes, given, splits, penalty, as_seed(key), rounding),
         training=training,
         classes=classes,
         logits=None if classes is None else states,
     )
 
 
-def _all_of(kernel, start, labels, classes: Classes | None, tags: Tags | None, splits: int, penalty: float, seed) -> Unseen:
+def _all_of(
+    kernel, start, labels, classes: Classes | None, tags: Tags | None, splits: int, penalty: float, seed, rounding: float
+) -> Unseen:
     """The trained samples themselves, to be held out in turn."""
     groups = ((), np.zeros((len(labels), 0), bool), False) if tags is None else (tags.names, tags.members, tags.exclusive)
     signs = labels[:, None]
@@ -312,6 +315,7 @@ def _all_of(kernel, start, labels, classes: Classes | None, tags: Tags | None, s
         splits=splits,
         penalty=penalty,
         seed=seed,
+        rounding=rounding,
     )
 
 

@@ -1,5 +1,6 @@
 """The rule of alarm on data without a shortcut, and on data with one: the study of benchmarks/alarms.py, in small."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 # Benchmarks are run from a clone and are no part of the installation; last, so that the installed package is the one tested.
 sys.path.append(str(Path(__file__).parents[2]))
 
-from benchmarks.alarms import GROUPS, KINDS, false_alarm, found, interval, kernel, samples
+from benchmarks.alarms import GROUPS, KINDS, at_most, false_alarm, found, interval, kernel, samples
 from gradstarve.diagnosis._groups import ALARM_GAP, two_clusters
 
 
@@ -36,6 +37,11 @@ def test_intervals_are_exact():
     low, high = interval(0, 300)
     assert low == 0
     assert (1 - high) ** 300 == pytest.approx(0.025)
+    assert (1 - at_most(0, 300)) ** 300 == pytest.approx(0.05)
+    assert at_most(0, 300) < 0.01 < at_most(0, 290)
+    p = at_most(2, 50)  # two or fewer of 50 come up in 5 % of the cases
+    chance = sum(math.comb(50, k) * p**k * (1 - p) ** (50 - k) for k in range(3))
+    assert chance == pytest.approx(0.05)
 
 
 @pytest.mark.slow

@@ -170,3 +170,47 @@ def test_the_command(data, tmp_path):
         refused = CliRunner().invoke(cli.app, ["diagnose", f"{tmp_path}/{model}", *rest, "--groups", groups])
         assert refused.exit_code == 2
         assert words in " ".join(refused.stderr.split())
+
+
+def test_the_last_layer_alone_is_trained_on():
+    """A sum of two linear parts: both are trained to the horizon, then the second alone on cells of the same weight."""
+    rng = np.random.default_rng(5)
+    y = np.repeat([1, -1], 60)
+    has = np.where(y > 0, np.arange(120) % 10 > 0, np.arange(120) % 10 == 0)
+    x = rng.normal(size=(120, 12)).astype("float32")
+    x[:, 0] += 0.5 * y
+    x[:, 6] += 0.8 * y
+    x[:, 7] += 3.0 * has - 1.5
+    y_test, has_test = np.tile([1, -1], 150), rng.random(300) < 0.5
+    x_test = rng.normal(size=(300, 12)).astype("float32")
+    x_test[:, 0] += 0.5 * y_test
+    x_test[:, 6] += 0.8 * y_test
+    x_test[:, 7] += 3.0 * has_test - 1.5
+    params = {"body": np.zeros(6, "float32"), "head": np.zeros(6, "float32")}
+
+    def apply(p, x):
+        return x[:, :6] @ p["body"] + x[:, 6:] @ p["head"]
+
+    test = (x_test, y_test, {"has": has_test})
+    report = gs.starvation_report(
+        (apply, params), (x, y), {"has": has}, test=test, last_layer=True, features=0, permutations=99, times=[3.0]
+    )
+    (plan,) = (plan for plan in report.heldout.plans if plan.name == "re-train the last layer, cells alike")
+    when = report.horizon
+    w = descent(x, y, np.ones(120), when)
+    cells = [(y == sign) & (has == value) for sign in (1, -1) for value in (True, False)]
+    weights = sum(cell * 30.0 / cell.sum() for cell in cells)
+    head = w[6:].copy()
+    for _ in range(4000):
+        margins = y * (x[:, :6] @ w[:6] + x[:, 6:] @ head)
+        head += when / 4000 * x[:, 6:].T @ (weights * y / (1 + np.exp(margins)))
+    right = y_test * (x_test[:, :6] @ w[:6] + x_test[:, 6:] @ head) > 0
+    before = y_test * (x_test @ w) > 0
+    for sign, label in ((1, "+"), (-1, "−")):
+        for value in (True, False):
+            mine = (y_test == sign) & (has_test == value)
+            found = plan.cells[f"class {label}, {'has' if value else 'no has'}"]
+            assert found == pytest.approx(right[mine].mean(), abs=1 / mine.sum() + 1e-9)
+    minority = (y_test > 0) & ~has_test
+    assert abs(right[minority].mean() - before[minority].mean()) > 0.05  # the second phase counts
+    assert plan.time == pytest.approx(2 * when)

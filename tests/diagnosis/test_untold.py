@@ -116,3 +116,41 @@ def test_a_part_that_fails_is_left_out(monkeypatch):
     assert report.features is None
     assert [law.name for law in report.groups] == ["spot"]
     assert "The eigenvectors of the kernel are left out: the optimum under the ridge was not found." in report.table()
+
+
+def test_what_rounding_decides_is_undecided():
+    """One point with both labels: the kernel is constant, and every logit is 0 but for the order of its sums."""
+    y = np.repeat([1, -1], 10)
+    report = gs.starvation_report.from_kernel(0.7 * np.ones((20, 20)), y, features=0)
+    assert [cell.undecided for cell in report.heldout.cells] == [1, 1]
+    assert [cell.accuracy[-1] for cell in report.heldout.cells] == [0.5, 0.5]
+    assert "Undecided: the logits of 100 % of the samples of the cell 'class +'" in report.summary()
+    # Three classes of one point, and points that are apart.
+    three = np.repeat([0, 1, 2], 5)
+    report = gs.starvation_report.from_kernel(0.7 * np.ones((15, 15)), three, features=0)
+    assert all(cell.undecided == 1 for cell in report.heldout.cells)
+    report = gs.starvation_report.from_kernel(np.outer(y, y) + np.eye(20), y, features=0)
+    assert all(cell.undecided == 0 and cell.accuracy[-1] == 1 for cell in report.heldout.cells)
+    assert "Undecided" not in report.summary()
+    assert len(repr(report.heldout.worst)) < 300
+
+
+def test_margins_of_three_classes():
+    """Class by class: of class 2 the red ones are learnt by their colour, of the others no colour is."""
+    rng = np.random.default_rng(0)
+    index, t = np.repeat([0, 1, 2], 30), np.linspace(0, 1, 5)
+    red = np.where(index == 2, np.arange(90) % 30 < 24, np.arange(90) % 30 < 6)
+    rates = 0.5 + 0.1 * rng.normal(size=90) + 4 * (red & (index == 2))
+    margins = np.outer(t, rates) - np.log(2)
+    report = gs.starvation_report.from_margins(margins, t, {"red": red}, labels=index)
+    laws = {group.name: group for group in report.groups}
+    assert set(laws) == {"red of class 2"}  # in the others it is rarer than elsewhere
+    assert laws["red of class 2"].alarm
+    mine = index == 2
+    gap = rates[mine & red].mean() - rates[mine & ~red].mean()
+    assert laws["red of class 2"].carried[-1] == pytest.approx(gap)
+    assert laws["red of class 2"].share == pytest.approx(0.8)
+    types = gs.starvation_report.from_margins(margins, t, np.where(red, "red", "blue"), labels=index)
+    assert [group.name for group in types.alarms] == ["red of class 2"]
+    with pytest.raises(ValueError, match="no sample is of class 1; number the classes anew"):
+        gs.starvation_report.from_margins(margins, t, {"red": red}, labels=np.where(index == 1, 2, index))

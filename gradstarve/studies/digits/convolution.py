@@ -23,15 +23,15 @@ KERNEL = 3
 
 
 class Convolutional(Network):
-    """f(x) of 8 x 8 images: `first` [*batch, 9, a], `second` [*batch, 9 a, c], `read_out` [*batch, 4 c], with a
-    and c channels.
+    """f(x) of 8 x 8 images in k colours: `first` [*batch, 9 k, a], `second` [*batch, 9 a, c], `read_out` [*batch, 4 c], with
+    a and c channels.
 
     The kernels multiply patches of 3 x 3 pixels (and a channels), zeros around the image, which is what `equinox.nn.Conv2d`
     with stride 2 and padding 1 computes. Written as matrix products, because for a batch of networks XLA uses grouped
     convolutions, which are some ten times slower on CPUs.
     """
 
-    first: Float[Array, "*batch 9 a"]
+    first: Float[Array, "*batch near a"]
     second: Float[Array, "*batch seen c"]
     read_out: Float[Array, "*batch flat"]
 
@@ -42,20 +42,23 @@ class Convolutional(Network):
 
     @property
     def dim(self) -> int:
-        """The number of pixels."""
-        return SIDE * SIDE
+        """The number of pixels, times the number of colours."""
+        return SIDE * SIDE * (self.first.shape[-2] // KERNEL**2)
 
     def __call__(self, points: Float[Array, "n d"]) -> Float[Array, "*batch n"]:
-        """The logits, [*batch, n], of images as rows of 64 pixels."""
+        """The logits, [*batch, n], of images as rows of 64 pixels, the colours of a pixel side by side."""
+        return jnp.einsum("...nk,...k->...n", self.features(points), self.read_out)
+
+    def features(self, points: Float[Array, "n d"]) -> Float[Array, "*batch n flat"]:
+        """What the read-out sees, [*batch, n, 4 c]."""
         points = self.check_dim(points)
-        hidden = points.reshape(-1, SIDE, SIDE, 1)
+        hidden = points.reshape(points.shape[0], SIDE, SIDE, -1)
         for kernels in (self.first, self.second):
             seen = _patches(hidden)
             *axes, n, height, width, size = seen.shape
             hidden = jax.nn.relu(seen.reshape(*axes, n * height * width, size) @ kernels)
             hidden = hidden.reshape(*hidden.shape[:-2], n, height, width, -1)
-        flat = hidden.reshape(*hidden.shape[:-3], -1)
-        return jnp.einsum("...nk,...k->...n", flat, self.read_out)
+        return hidden.reshape(*hidden.shape[:-3], -1)
 
 
 def _patches(images: Float[Array, "*axes height width c"]) -> Float[Array, "..."]:
@@ -66,7 +69,7 @@ def _patches(images: Float[Array, "*axes height width c"]) -> Float[Array, "..."
     return jnp.concatenate([padded[..., i : i + height - 1 : 2, j : j + width - 1 : 2, :] for i, j in shifts], axis=-1)
 
 
-def convolutional(key: Any, batch: int, channels: int, scale: float) -> Convolutional:
+def convolutional(key: Any, batch: int, channels: int, scale: float, colours: int = 1) -> Convolutional:
     """`batch` random networks in float32 of `channels` in both layers: He's variances, all weights times `scale`."""
     keys = jax.random.split(key, 3)
 
@@ -75,7 +78,7 @@ def convolutional(key: Any, batch: int, channels: int, scale: float) -> Convolut
 
     wide = KERNEL**2 * channels
     return Convolutional(
-        first=draw(keys[0], KERNEL**2, KERNEL**2, channels),
+        first=draw(keys[0], KERNEL**2 * colours, KERNEL**2 * colours, channels),
         second=draw(keys[1], wide, wide, channels),
         read_out=draw(keys[2], 2 * 4 * channels, 4 * channels),
     )
