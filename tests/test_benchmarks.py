@@ -19,6 +19,7 @@ from benchmarks.timing import interleaved
 TINY = Size("tiny", 16, 16, 4, 4, 100)
 
 
+@pytest.mark.slow
 def test_all_peers_train_the_same_networks():
     given = problem(TINY)
     exact = simulation.truth(TINY)

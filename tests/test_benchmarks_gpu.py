@@ -21,6 +21,7 @@ def test_without_a_gpu_there_are_no_numbers(capsys):
     assert "no GPU" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_rows_say_time_ratio_and_error(monkeypatch):
     monkeypatch.setitem(gpu.PEAKS, jax.devices()[0].device_kind, (1e12, 1e11))
     size = Size("tiny", 20, 3, 2, 2, 100)

@@ -43,6 +43,7 @@ def root(curve, goal, end):
     return brentq(lambda t: curve(t) - goal, 0.0, end, xtol=1e-13, rtol=1e-13) if curve(end) <= goal else np.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("what", ["error", "loss"])
 def test_first_times_of_a_network_are_roots_of_its_curve(loss, what):
@@ -97,6 +98,7 @@ def test_a_squared_loss_also_falls_from_above(start):
     assert float(one.time_to_loss(0.01)) == pytest.approx(2 * np.log((start - 1) / (u - 1)), rel=1e-11)
 
 
+@pytest.mark.slow
 def test_the_kin_of_a_mode_keep_the_contract():
     mode = gs.Mode(0.5, 1.0, [[0.1, 0.2], [0.3, 0.1]], [[0.1, -0.1], [0.1, 0.2]])
     kin = [
@@ -162,6 +164,7 @@ def test_records_give_the_first_that_is_there():
     np.testing.assert_array_equal(jax.jit(lambda r: r.time_to_error(0.4))(run), found[:, 0])
 
 
+@pytest.mark.slow
 def test_derivatives_of_a_first_time_are_those_of_the_implicit_function():
     data = two_classes()
 

@@ -85,6 +85,7 @@ def test_worst_is_where_it_was_put(batch):
     assert found.gaps.shape == batch
 
 
+@pytest.mark.slow
 def test_failing_classes_are_counted_on_both_sides():
     _, net = problem(batch=200, width=2)
     found = compare(*pair(batch=200, width=2, steps=400, every=100))
@@ -108,6 +109,7 @@ def test_some_steps_only():
         compare(solution, trajectory, t=[30, 10])
 
 
+@pytest.mark.slow
 def test_flow_on_flow_and_flow_on_small_steps():
     data, net = problem()
     theory = solve(data, net, "cross-entropy", GradientFlow())
@@ -121,6 +123,7 @@ def test_flow_on_flow_and_flow_on_small_steps():
     assert gaps[0] / gaps[1] == pytest.approx(2, rel=0.25)  # first order, up to the step at which a neuron crosses
 
 
+@pytest.mark.slow
 def test_descent_theory_on_a_simulated_flow():
     data, net = problem()
     theory = solve(data, net, "cross-entropy", GradientDescent(0.01))
@@ -165,6 +168,7 @@ def test_different_problems_are_refused():
         compare(3, trajectory)
 
 
+@pytest.mark.slow
 def test_another_start_is_refused():
     data, net = problem()
     dynamics = GradientDescent(STEP)
@@ -182,6 +186,7 @@ def test_another_start_is_refused():
     assert compare(solve(data, turned, "cross-entropy", dynamics), trajectory).gap < 1e-13
 
 
+@pytest.mark.slow
 def test_other_dynamics_are_refused():
     data, net = problem()
     _, trajectory = pair()
@@ -225,6 +230,7 @@ def test_what_diverges_on_both_sides_is_left_out_and_told():
         compare(theory, moved(trajectory, ..., np.nan))
 
 
+@pytest.mark.slow
 def test_precisions_may_differ():
     data, net = problem()
     low = jax.tree.map(lambda leaf: leaf.astype("float32"), (data, net))

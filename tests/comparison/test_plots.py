@@ -77,6 +77,7 @@ def test_lines_are_theory_and_markers_are_training():
         np.testing.assert_allclose(single[0].get_ydata(), label * found.theory[4, :, point], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_networks_that_do_not_learn_are_counted_and_shown():
     found = comparison(width=2)
     lost = [row.not_learnt_simulated for row in found.classes]
@@ -94,6 +95,7 @@ def test_one_network_has_no_band():
     assert len(figure.axes[0].lines) == 5  # a line and its markers per class, and the level of no opinion
 
 
+@pytest.mark.slow
 def test_sparse_records_get_smooth_lines():
     for flow in (False, True):
         found = comparison(loss="hinge", steps=60, every=12, flow=flow)
@@ -102,6 +104,7 @@ def test_sparse_records_get_smooth_lines():
         assert set(np.asarray(found.grid, float)) <= set(line.get_xdata())
 
 
+@pytest.mark.slow
 def test_axis_scale_fits():
     assert comparison().plot().axes[0].get_xscale() == "linear"
     late = comparison(steps=2000, every=100)

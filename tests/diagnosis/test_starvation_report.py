@@ -123,6 +123,7 @@ class Network(eqx.Module):
         return self.second(jax.nn.relu(self.first(x)))
 
 
+@pytest.mark.slow
 def test_an_equinox_model_and_a_function_of_it_agree(small, patched):
     (x, y, members, *_), params = patched
     x, y, members = x[:50], y[:50], members[:50]
@@ -140,6 +141,7 @@ def test_an_equinox_model_and_a_function_of_it_agree(small, patched):
     np.testing.assert_allclose(batch.kernel, small.kernel, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_little_memory_gives_the_same_kernel(small, patched):
     (x, y, *_), params = patched
     data = gs.Dataset(x[:50], y[:50])
@@ -162,6 +164,7 @@ def test_the_eigenvectors_are_those_of_the_kernel(small):
         assert np.interp(f.half_time[k], report.times, z[:, k]) == pytest.approx(f.response[k] / 2, rel=0.05)
 
 
+@pytest.mark.slow
 def test_what_is_written_and_drawn(small, patched, tmp_path):
     (x, y, *_), params = patched
     assert "Eigenvectors of the kernel" in small.table()

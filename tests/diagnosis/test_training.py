@@ -42,6 +42,7 @@ def gap_to_theory(law, **how):
     return np.abs(train_linearised(kernel, start, times, **how) - np.asarray(law(kernel, times, start))).max()
 
 
+@pytest.mark.slow
 def test_plain_training_is_the_logistic_flow(x64):
     assert gap_to_theory(ntk.logistic_flow) < 1e-3
 

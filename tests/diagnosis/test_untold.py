@@ -50,6 +50,7 @@ def test_no_alarm_where_labels_cancel(named, seed):
     json.dumps(after.to_dict(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_a_kernel_may_be_large_or_small():
     """The index does not depend on the unit of the gradients, nor does whether it can be told."""
     x, y, spot = mirrored()

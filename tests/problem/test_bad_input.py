@@ -302,6 +302,7 @@ def training(network):
     ]
 
 
+@pytest.mark.slow
 def test_logits_beyond_float32_are_not_blamed_on_the_step_size():
     for network, which in (
         (TwoLayerReLU([[LARGE, 0.0]], [LARGE]), "the network"),
@@ -329,6 +330,7 @@ def test_times_beyond_float32_are_refused():
             train([1.0, 1e39])
 
 
+@pytest.mark.slow
 def test_one_network_is_called_the_network():
     data, network = datasets.antipodal(), TwoLayerReLU([[0.3, 0.1], [-0.3, 0.1]], [0.2, -0.2])
     with pytest.raises(gs.ConvergenceError, match=r"the logits of the network are not finite at step \d"):

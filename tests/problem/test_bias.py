@@ -35,6 +35,7 @@ def test_other_features_are_refused(feature):
         antipodal(1.0, 1.0).with_bias(feature)
 
 
+@pytest.mark.slow
 def test_one_class_is_the_mode_of_the_longer_norm():
     r, beta, axis = 1.2, 0.7, np.array([0.6, 0.8])
     data = gs.Dataset([r * axis, r * axis], [1, 1], [0.3, 0.7]).with_bias(beta)

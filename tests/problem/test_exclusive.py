@@ -9,6 +9,7 @@ import pytest
 from gradstarve.problem import TwoLayerReLU, datasets, exclusive, init_two_layer
 
 
+@pytest.mark.slow
 def test_both_classes_get_their_share_and_sizes_stay(x64):
     data = datasets.orthogonal(dim=4, norms=(1.0, 2.0), key=jax.random.key(5))
     start = init_two_layer(jax.random.key(0), (50,), 80, 4)

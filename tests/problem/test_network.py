@@ -31,6 +31,7 @@ def test_indexing_picks_networks():
         net[0, 0][0]
 
 
+@pytest.mark.slow
 def test_a_larger_batch_extends_a_smaller_one():
     key = jax.random.key(3)
     large = init_two_layer(key, 10, 4, 3, 0.5, 2.0)

@@ -81,6 +81,7 @@ def test_a_chain_is_the_product_of_its_weights(depth, x64):
     np.testing.assert_allclose(DeepReLU.chain(b, direction)(point)[:, 0], 2 * b.prod(1), rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_softmax_descent_is_that_of_numpy(x64):
     """Two layers, by the gradient (P - 1_c) written by hand; one layer likewise; and the curve's numbers."""
     nets = init_softmax(jax.random.key(2), 3, 4, 3, 3, jnp.float64(1.0), jnp.float64(1.0))
@@ -127,6 +128,7 @@ def test_two_classes_of_a_softmax_are_the_logistic_network(x64):
     np.testing.assert_allclose(gap, run.recorded, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_one_drawn_point_moves_a_softmax_network(x64):
     net = init_softmax(jax.random.key(4), 20, 4, 3, 3)
     sgd = StochasticGradientDescent(0.1)
@@ -187,6 +189,7 @@ def test_bad_input_is_told_what_is_wrong(call, words):
         call()
 
 
+@pytest.mark.slow
 def test_a_larger_batch_extends_a_smaller_one():
     small, large = (init_deep(jax.random.key(5), b, (3,), 2) for b in (2, 4))
     np.testing.assert_array_equal(small.layers[0], large.layers[0][:2])

@@ -157,6 +157,7 @@ def test_compare_tells_penalties_apart_and_the_fast_engines_refuse():
         gs.simulate(data, nets, losses[0], descent, steps=20, engine="fused")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_laws_of_descent_and_flow_take_a_penalty_and_what_needs_a_closed_form_refuses_it():
     data, loss = gs.datasets.antipodal(norms=(1.0, 1.5), frequencies=(0.3, 0.7)), SpectralDecoupling("cross-entropy", 0.2)

@@ -116,6 +116,7 @@ def test_points_whose_products_leave_the_range_are_not_lifted(scale):
     assert not isinstance(Span(data, networks, draws=False).data, Lifted)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_sweep_in_many_dimensions():
     """Lifted inside, with decay, and given back as they were given."""

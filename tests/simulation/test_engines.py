@@ -131,6 +131,7 @@ def test_shapes(batch, width, dim, size, rule):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_repeated_points_are_merged_but_drawn_apart():
     rng = np.random.default_rng(5)
@@ -157,6 +158,7 @@ def test_what_decay_leaves_off_the_span():
     assert left.shape == (2, 4)
 
 
+@pytest.mark.slow
 def test_float32_agrees_in_distribution():
     # Rounding separates networks that pass near a kink; all of them together say the same.
     data, networks, eta = random_problem(2, 2000, 8, 3, 6, np.float32)

@@ -55,6 +55,7 @@ def antipodal():
     return datasets.antipodal(norms=(1.0, 1.7), frequencies=(0.3, 0.7))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("loss", ["cross-entropy", "hinge"])
 def test_networks_with_random_signs_are_followed_through_their_kinks(loss):
@@ -65,6 +66,7 @@ def test_networks_with_random_signs_are_followed_through_their_kinks(loss):
     np.testing.assert_allclose(run.logits(), judge.logits(), rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_hinge_stops_each_class_when_its_margin_is_one():
     # One balanced neuron a class: u = u0 e^(2 p r t) until it is 1. The other neurons are zero and stay so.
@@ -131,6 +133,7 @@ def test_neurons_and_networks_are_unordered():
     np.testing.assert_allclose(other.logits(), run_flow(rtol=1e-12).logits()[order], rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_any_batch_axes_and_any_times():
     data, nets = problem()
     square = jax.tree.map(lambda leaf: leaf.reshape(2, 2, *leaf.shape[1:]), nets)
@@ -149,6 +152,7 @@ def test_any_batch_axes_and_any_times():
     np.testing.assert_allclose(one.logits(6), run_flow().logits(6)[1], rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_networks_on_which_nothing_happens_stay():
     data, nets = problem()
     still = jax.tree.map(jnp.zeros_like, nets)
@@ -156,6 +160,7 @@ def test_networks_on_which_nothing_happens_stay():
     assert not np.asarray(run.logits()).any()
 
 
+@pytest.mark.slow
 def test_a_violent_start_is_followed():
     # Margins down to -12 under the exponential loss: the first time scale is e^-12 of the last.
     data, nets = problem(scale=2.0)
@@ -255,6 +260,7 @@ class Own(Loss):
         return jax.nn.sigmoid(-margin)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross-entropy", "exponential", Own()], ids=str)
 def test_residuals_that_are_no_floats_any_more_are_told(loss):
     data, network = datasets.antipodal(), TwoLayerReLU([[0.3, 0.1], [-0.2, 0.4]], [0.2, -0.1])

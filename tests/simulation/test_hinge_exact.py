@@ -20,6 +20,7 @@ def cones(seed, batch=4, dim=4, per_class=3, width=6, scale=0.3):
     return data, gs.init_two_layer(jax.random.key(seed + 1000), batch, width, dim, scale, scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", ["antipodal", "orthogonal"])
 def test_the_closed_form(problem):
     make = getattr(gs.datasets, problem)
@@ -72,12 +73,14 @@ def against_flow(seeds, **shape):
     return worst, followed, slid
 
 
+@pytest.mark.slow
 def test_the_integrator():
     worst, followed, _ = against_flow([6, 8])
     assert worst < 1e-9
     assert followed >= 6
 
 
+@pytest.mark.slow
 def test_descent_comes_near_with_the_step():
     data, networks = cones(6)
     exact = np.asarray(simulate_hinge_exact(data, networks, 3.0).logits())[:, 0]
@@ -163,12 +166,14 @@ def replayed(seed, **shape):
     return worst, int(events.count[0])
 
 
+@pytest.mark.slow
 def test_event_times_to_forty_digits():
     worst, count = replayed(11, dim=3, per_class=2, width=4)
     assert count >= 4
     assert worst < 1e-12
 
 
+@pytest.mark.slow
 def test_any_time_and_from_any_time_on():
     data, networks = cones(6)
     run = simulate_hinge_exact(data, networks, [2.0, 12.0], record_networks=True)
@@ -201,6 +206,7 @@ def test_events_are_told_in_order():
     np.testing.assert_allclose(run.events.time[:2], 2 * np.arctanh(0.5), rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [1e-8, 1e8])
 def test_extreme_norms_are_a_change_of_units(norm):
     # x -> norm x with w -> w / sqrt(norm), z -> z / sqrt(norm) leaves margins, and time runs norm times as fast.
@@ -212,6 +218,7 @@ def test_extreme_norms_are_a_change_of_units(norm):
     assert other.events.count.tolist() == run.events.count.tolist()
 
 
+@pytest.mark.slow
 def test_points_repeated_and_events_that_coincide():
     data, networks = cones(6)
     twice = gs.Dataset(
@@ -221,6 +228,7 @@ def test_points_repeated_and_events_that_coincide():
     np.testing.assert_allclose(double.logits()[..., : data.size], run.logits(), rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_nobody_stays_between_opposite_points():
     # (4.3): every neuron ends in the class of sign(a + z), wherever rounding leaves it at the edge.
     data = gs.Dataset([[1.0, 0.0], [-1.0, 0.0]], [1.0, -1.0], [0.5, 0.5])
@@ -242,6 +250,7 @@ def test_a_network_of_the_dead_stays():
     assert run.logits(1e6).tolist() == [0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_one_layer_of_ten_thousand_neurons():
     data = gs.datasets.antipodal(frequencies=(0.6, 0.4))
     network = gs.init_two_layer(jax.random.key(0), (), 10_000, 2, 0.01, 0.01)
@@ -305,6 +314,7 @@ def replayed_with_slides(data, network):
     return run.events.of(), most
 
 
+@pytest.mark.slow
 def test_a_margin_that_slides_is_held_by_a_residual_between_0_and_1():
     data, networks = shared(slice(1, 2))
     times = np.array([1.0, 3.0, 6.0, 25.0])
@@ -337,6 +347,7 @@ def test_several_margins_slide_together(count):
     assert most == count
 
 
+@pytest.mark.slow
 def test_events_that_all_but_coincide():
     # (3.10), (3.6): leavers at clocks artanh(a/|z|), margins of orthogonal classes at their own times; 1e-13 apart.
     tiny = 1e-13
@@ -356,6 +367,7 @@ def test_events_that_all_but_coincide():
     np.testing.assert_allclose(run.events.time, np.log(1 / start**2)[::-1], rtol=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beyond", [-1e-6, -1e-13, 0.0, 1e-13, 1e-6])
 def test_a_margin_that_touches_1(beyond):
     # Neuron (p1, p2), z = 3 on orthogonal points: m1 = z p1 has m1' = (z^2 + p1^2)/2 - p1 p2/2 = 0 and m1'' < 0 here, and
@@ -379,6 +391,7 @@ def test_a_margin_that_touches_1(beyond):
         assert lines == [f"the margin of point 0 {what}" for what in ("reaches 1", "is held at 1", "falls below 1")]
 
 
+@pytest.mark.slow
 def test_classes_of_one_point_and_points_of_several_scales():
     data = gs.Dataset([[1.0, 0.0, 0.1], [1e-3, 1e-4, 0.0], [-1e3, 0.0, 0.0]], [1.0, 1.0, -1.0], [0.2, 0.7, 0.1])
     networks = gs.init_two_layer(jax.random.key(3), 4, 6, 3, 0.1, 0.1)
@@ -445,6 +458,7 @@ def test_starts_whose_squares_are_no_floats(faint):
     np.testing.assert_allclose(run.logits(times), gs.solve(data, network, "hinge").logits(times), rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_one_line_of_points_of_both_classes_comes_to_an_end():
     """Points at an acute angle, of opposite labels: margins are held, edges slide, and every network is through quickly."""
     data, settled = gs.Dataset([[1.0, 0.0], [0.9, 0.1]], [1, -1]), 0

@@ -27,6 +27,7 @@ def network(data):
     return gs.TwoLayerReLU(*(jnp.asarray(part, data.points.dtype) for part in (w, z)))
 
 
+@pytest.mark.slow
 def test_a_flow_goes_on_from_phase_to_phase(x64):
     first, flipped, _ = data()
     start, reweighted = network(first), gs.Dataset(first.points, first.labels, [0.8, 0.2])

@@ -115,6 +115,7 @@ def test_record_every_and_progress_change_nothing_but_the_grid():
         assert {total for _, total in calls} == {30}
 
 
+@pytest.mark.slow
 def test_stopping_and_going_on_is_one_run():
     data, nets = problem()
     dynamics = GradientDescent(0.1)

@@ -72,6 +72,7 @@ def test_statistics_are_those_of_the_trajectories(x64):
         assert np.abs(result["error_histogram"][i] - counts).sum() <= 2  # a value on an edge may fall to either side
 
 
+@pytest.mark.slow
 def test_a_result_depends_on_nothing_but_the_problem():
     def run(**how):
         over = {"step_size": [0.5, 2.0], "scale_z": [1.0, 0.5]}
@@ -92,6 +93,7 @@ def test_a_result_depends_on_nothing_but_the_problem():
             assert np.array_equal(one.final(**chosen).w, other.final(**chosen).w)
 
 
+@pytest.mark.slow
 def test_the_network_of_a_seed_depends_on_nothing_else():
     all_seeds = gs.sweep(data(), 150, key=3, keep="logits", **RUN)
     some = gs.sweep(data(), range(70, 140), over={"momentum": [0.9, 0.0]}, key=3, keep="logits", **RUN)
@@ -108,6 +110,7 @@ def test_the_network_of_a_seed_depends_on_nothing_else():
             all_seeds.network(seed)
 
 
+@pytest.mark.slow
 def test_stochastic_descent_draws_as_simulate_does(x64):
     key = jax.random.key(1)
     dynamics = gs.StochasticGradientDescent(0.5)
@@ -120,6 +123,7 @@ def test_stochastic_descent_draws_as_simulate_does(x64):
     assert np.allclose(result.trajectory([3, 66]).logits(), run.logits()[jnp.array([3, 66])], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_data_are_trained_on_in_their_span(x64):
     """Repeated points, and fewer dimensions than given; weight decay moves what lies off the span."""
     points = [[3.0, 4.0, 0, 0], [-1.0, 2.0, 0, 0], [3.0, 4.0, 0, 0]]
@@ -347,6 +351,7 @@ def test_shares_are_compared_as_the_decimals_that_they_are_written_as():
             found.time_to_learn(level)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_the_values_of_a_loss():
     losses = ["cross-entropy", *(SpectralDecoupling("cross-entropy", value) for value in (0.1, 1.0))]
     settings = RUN | {"steps": 400, "record_every": 200}
@@ -435,6 +440,7 @@ def test_whole_numbers_count_whatever_their_type():
     assert found.configurations[0].width == 3
 
 
+@pytest.mark.slow
 def test_other_dynamics_are_swept_as_they_are_simulated(tmp_path):
     """A schedule, steps of one length and batches of points: the sweep's networks are those of `simulate`."""
     data = gs.datasets.antipodal(3, frequencies=(0.3, 0.7), key=jax.random.key(0))

@@ -32,6 +32,7 @@ def assert_equal(one, other, place=()):
 # Axes.
 
 
+@pytest.mark.slow
 def test_functions_of_swept_values_make_every_part(tmp_path):
     over = {"penalty": [0.1, 1.0], "frequency": [0.5, 0.8], "rate": [0.1, 0.3]}
     given = {
@@ -50,6 +51,7 @@ def test_functions_of_swept_values_make_every_part(tmp_path):
     np.testing.assert_array_equal(*curves)
 
 
+@pytest.mark.slow
 def test_parts_are_swept_by_value():
     over = {"data": [data(0.8), data(0.5)], "dynamics": [gs.GradientDescent(0.3), gs.NormalizedGradientDescent(0.05)]}
     result = run(given=data(), over=over)
@@ -119,6 +121,7 @@ def test_bad_parts_are_named(arguments, message):
 # Optimisers of optax, and networks of one's own.
 
 
+@pytest.mark.slow
 def test_optax_is_swept_as_it_is_simulated(tmp_path):
     over = {"rate": [0.01, 0.1]}
     result = run(dynamics=lambda rate: optax.adam(rate), over=over, keep="final", directory=tmp_path)
@@ -159,6 +162,7 @@ def uniform(key, width=3):
     return Tanh(jax.random.uniform(first, (width, 2), minval=-1), jax.random.uniform(second, (width,), minval=-1), jnp.tanh)
 
 
+@pytest.mark.slow
 def test_own_networks_are_swept_as_they_are_simulated(tmp_path):
     how = {"network": uniform, "dynamics": gs.GradientDescent(0.3), "keep": "final", "directory": tmp_path, "key": 2}
     result = run(over={"width": [2, 3]}, **how)
@@ -211,6 +215,7 @@ def test_own_statistics_are_those_of_the_curves(tmp_path):
         run(130, over=over, statistics={}, directory=tmp_path)
 
 
+@pytest.mark.slow
 def test_own_statistics_of_phases_and_of_networks_that_diverge():
     flipped = gs.Dataset(data().points, -data().labels, data().weights)
     own = {"turn": lambda curve: curve.error()[curve.grid.tolist().index(20) + 1], "count": (lambda curve: 1, "sum")}
@@ -263,6 +268,7 @@ def test_merged_seeds_are_one_sweep():
         np.testing.assert_allclose(uneven[name], whole[name], rtol=1e-5, atol=1e-7, err_msg=name)
 
 
+@pytest.mark.slow
 def test_merged_values_are_one_sweep():
     how = {"over": {"step_size": [0.1, 0.5], "width": [2, 3]}, "keep": "final"}
     whole = run(**how)

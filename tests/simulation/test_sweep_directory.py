@@ -428,6 +428,7 @@ def test_killed_runs_go_on_to_the_same_result(tmp_path):
         assert not list(directory.glob(".part-*"))
 
 
+@pytest.mark.slow
 def test_killed_twenty_times(tmp_path):
     """Slow: each kill at a random moment, from before the first chunk to well after it."""
     problem = RUN | {"seeds": 300_000, "steps": 800, "record_every": 200, "batch_size": 512}
@@ -460,6 +461,7 @@ def test_killed_twenty_times(tmp_path):
     assert len(names[0]) == 586
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt" or os.getuid() != 0, reason="mounting needs root")
 def test_a_disk_that_is_really_full(tmp_path):
     """Slow: a file system of 120 kB in memory, enlarged when it is full."""

@@ -75,6 +75,7 @@ def test_more_seeds_and_values_reuse_what_is_there(tmp_path, trained):
     assert (tmp_path / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_settings_become_axes(tmp_path, trained):
     """Slow: values are put between others, and the width is swept that was one number."""
     run(tmp_path, 330, over={"step_size": [0.25, 0.5]})
@@ -200,6 +201,7 @@ def test_networks_trained_in_other_numbers_are_trained_again(tmp_path, advanced)
     assert len(advanced) == 2
 
 
+@pytest.mark.slow
 def test_other_blocks_are_named(tmp_path, monkeypatch):
     """As where a sweep of a few seeds, which is one small block, is extended."""
     monkeypatch.setattr(sweep_plan, "block_size", lambda *_: 32)
@@ -260,6 +262,7 @@ def test_a_sweep_is_opened_without_its_arguments(tmp_path, trained, engine):
     assert_same(pickle.loads(pickle.dumps(again)), result)
 
 
+@pytest.mark.slow
 def test_phases_and_schedules_are_opened(tmp_path):
     first = gs.datasets.antipodal(**DATA)
     phases = [(17, first), (None, gs.Dataset(first.points, -first.labels, first.weights))]
@@ -272,6 +275,7 @@ def test_phases_and_schedules_are_opened(tmp_path):
     np.testing.assert_array_equal(again.trajectory(3).margins(), result.trajectory(3).margins())
 
 
+@pytest.mark.slow
 def test_it_is_read_in_another_precision(tmp_path, x64):
     """Here a sweep of 64 bits in a process of 32; the other way round in the next lines."""
     result = run(tmp_path / "a", 70)
@@ -302,6 +306,7 @@ class Own(Loss):
         return jax.nn.softplus(-margin)
 
 
+@pytest.mark.slow
 def test_code_of_a_user_is_not_stored(tmp_path):
     result = run(tmp_path, 64, over={"loss": [Own(), "hinge"]})
     again = gs.open_sweep(tmp_path)

@@ -62,18 +62,21 @@ def assert_same(one, other):
         assert np.array_equal(one[name], other[name], equal_nan=True), name
 
 
+@pytest.mark.slow
 def test_two_devices_are_one(tmp_path, alone):
     out = tmp_path / "two.npz"
     finish(start(flags="--xla_force_host_platform_device_count=2", out=str(out)))
     assert_same(dict(np.load(out)), alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_are_one(tmp_path, alone, processes):
     for found in several(tmp_path, processes, RUN | {"seeds": SEEDS}):
         assert_same(found, alone)
 
 
+@pytest.mark.slow
 def test_processes_share_a_directory(tmp_path, alone):
     problem = RUN | {"seeds": SEEDS, "directory": str(tmp_path / "shared"), "batch_size": 128}
     for found in several(tmp_path, 2, problem):
@@ -95,6 +98,7 @@ def wait_for(one, networks):
     raise AssertionError(one.stderr.read())
 
 
+@pytest.mark.slow
 def test_a_sweep_grows_by_four_tasks_one_of_which_is_killed(tmp_path):
     """10,000 seeds, then 100,000 and two more step sizes by a job array: one run, to the last bit, in any precision."""
     directory = tmp_path / "grows"
@@ -129,6 +133,7 @@ def test_a_sweep_grows_by_four_tasks_one_of_which_is_killed(tmp_path):
         assert_same(dict(np.load(out)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 def test_a_process_of_a_cluster_is_killed(tmp_path, processes):
     """The others finish its work without it; the job that is queued again finds all of it done."""

@@ -60,6 +60,7 @@ def test_large_logits(kind, u, kappa):
     assert float(clock_integral(kind, 0.5, u, kappa)) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("kind", RESIDUALS)
 def test_the_inverse_undoes_it_at_sizes_that_cross_the_compilers_blocks(kind):
@@ -101,6 +102,7 @@ def test_unknown_kinds_are_an_error():
         clock_time("logistic", 0.1, 0.0, 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("kind", RESIDUALS)
 def test_the_derivative_of_the_logit_in_time_is_the_ode(kind):

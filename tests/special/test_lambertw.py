@@ -34,6 +34,7 @@ def test_float64(branch):
     np.testing.assert_allclose(lambertw(x, branch), expected, rtol=2e-15, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("branch", [0, -1])
 def test_float32(branch):
     x = arguments(branch, np.float32)
@@ -60,6 +61,7 @@ def test_of_an_exponential_without_overflow():
             assert abs(step) < 1e-15
 
 
+@pytest.mark.slow
 def test_of_an_exponential_in_float32_up_to_the_largest_float():
     y = jnp.array([-80.0, 0.0, 1e10, 1e20, 1e38], jnp.float32)
     w = np.asarray(lambertw_exp(y), np.float64)

@@ -62,12 +62,14 @@ class TestNeuron:
 
 
 class TestAngle:
+    @pytest.mark.slow
     def test_events_never_contradict_the_laws(self, angles):
         found = angles.maps["hinge"]
         assert (found["wrong"] == 0).all()
         assert (found["fate"] != phase_angle.UNDECIDED).all()
         assert (found["by_law"][2] == 1).all()
 
+    @pytest.mark.slow
     def test_boundaries_of_neurons_that_see_one_class_are_sharp(self, angles):
         """From column to column the fate changes within one pixel of z = -a, for all frequencies and norms."""
         x, y = np.radians(angles.axes["direction"]), angles.axes["height"]
@@ -84,6 +86,7 @@ class TestAngle:
                         clear = np.abs(y - line) > pixel
                         assert (learns[clear] == (sign * (y - line) > 0)[clear]).all()
 
+    @pytest.mark.slow
     def test_only_neurons_that_see_both_feel_frequency_and_norm(self, angles):
         x = np.radians(angles.axes["direction"])
         for i, cosine in enumerate(angles.settings["cosines"]):
@@ -101,6 +104,7 @@ class TestAngle:
             assert not moved.reshape(-1)[known[0]].any()
             assert (known[0] == known[1]).all()
 
+    @pytest.mark.slow
     def test_the_dead_are_those_of_the_law(self, angles):
         law = phase_angle.dead_share(angles.axes["more_cosines"])
         np.testing.assert_allclose(angles.maps["hinge"]["dead"], law, atol=2 / 60)
@@ -109,6 +113,7 @@ class TestAngle:
             np.testing.assert_allclose(dead, float(phase_angle.dead_share(cosine)), atol=2 / 60)
             assert dead[0] == dead[1]
 
+    @pytest.mark.slow
     def test_the_part_that_dies_by_quadrature(self):
         """Directions on the sphere, drawn: who sees nothing, and who leaves with b + |c| a <= 0."""
         rng = np.random.default_rng(0)

@@ -32,6 +32,7 @@ def by_hand(start, shown, weights, penalties, steps, eta):
     return (np.maximum(eye @ w.T, 0) @ z - np.maximum(-eye @ w.T, 0) @ z) / 2, (w, z)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_what_is_measured_is_what_training_by_hand_gives():
     rest = Remedy("held back, the rest even", penalty=0.3, types=(0,), factors=(0.5, 1.0, 0.0))

@@ -21,6 +21,7 @@ def random_mode(rng):
     return p, r, a, z, kappa, r * np.sum(a * z)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_derived_clock_is_the_one_theory_runs(loss):
@@ -198,6 +199,7 @@ MODIFIED = {  # a law and its numbers -> the loss of the library
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("name", "loss"), [(name, loss) for name, loss in available() if name in MODIFIED])
 def test_the_derived_modified_losses_are_those_of_the_library(name, loss):

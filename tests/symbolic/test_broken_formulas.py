@@ -75,6 +75,7 @@ def test_every_changed_part_of_a_mode_fails(loss, names):
     assert surviving_changes(derivation, [derivation[name] for name in names], thorough=True) == []
 
 
+@pytest.mark.slow
 def test_check_names_the_broken_step():
     derivation = derive("mode", "cross-entropy")
     equation = derivation["mode equation"].equations[0]

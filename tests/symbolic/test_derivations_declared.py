@@ -84,6 +84,7 @@ def test_it_is_completed(run, line, offered):
     assert sorted(found) == offered
 
 
+@pytest.mark.slow
 def test_it_has_a_page_and_a_place_in_the_help(run):
     told = json.loads(run("-c", PAGES))
     assert ["stub", "exponential"] in told["wanted"]

@@ -41,6 +41,7 @@ def test_every_step_holds(name, loss):
     assert len({step.name for step in derivation.steps}) == len(derivation.steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "loss"), available())
 def test_other_random_points_agree(name, loss):
     # More draws: no step hangs on lucky points.

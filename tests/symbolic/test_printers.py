@@ -188,6 +188,7 @@ def test_what_cannot_be_printed_is_refused(expression):
         SpecialJaxPrinter().doprint(expression)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "loss"), [("mode", "hinge"), ("one-layer", "cross-entropy")])
 def test_latex_holds_every_step(name, loss):
     derivation = derive(name, loss)
@@ -200,6 +201,7 @@ def test_latex_holds_every_step(name, loss):
     assert_well_formed(text)
 
 
+@pytest.mark.slow
 def test_one_document_holds_every_law(monkeypatch):
     # How the steps are printed, not whether they hold: that is checked elsewhere, and takes longer.
     monkeypatch.setattr(Derivation, "checked_steps", property(lambda derivation: derivation.steps))
@@ -244,6 +246,7 @@ def test_names_in_latex():
     assert latex(sp.atanh(x)) == r"\operatorname{artanh}\left(x\right)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "loss"), [("mode", "hinge"), ("one-layer", "cross-entropy")])
 def test_markdown_and_text_hold_every_step(name, loss):
     derivation = derive(name, loss)

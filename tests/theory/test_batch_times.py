@@ -52,6 +52,7 @@ def test_every_sequence_of_draws(goal):
         assert 0 < float(law.never) < 1
 
 
+@pytest.mark.slow
 def test_seeds_in_numpy():
     """200,000 seeds of batches of four: mean, variance, distribution and quantiles within four standard errors."""
     rng, seeds, size, p, goal = np.random.default_rng(0), 200_000, 4, 0.2, 0.9

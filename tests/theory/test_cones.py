@@ -98,6 +98,7 @@ def test_hinge_rests_between_the_bounds():
     assert (run.recorded <= bounds.upper(TIMES) + 1e-9).all()
 
 
+@pytest.mark.slow
 def test_a_class_on_a_line_has_one_bound():
     """Also with neurons that die, turn, or see nothing."""
     data = gs.Dataset([[1.2, 0.0]], [-1])

@@ -66,6 +66,7 @@ def check_times(p, r, b, loss, logits):
     np.testing.assert_allclose(law.logit(np.zeros(4)), r * np.prod(b), rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_times_are_those_of_mpmath(loss, x64):
     stops = loss in ("hinge", "squared")
@@ -80,6 +81,7 @@ def test_times_are_those_of_mpmath(loss, x64):
         assert (np.diff(late) > 180).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("b", [[0.3] * 6, [0.9, 1e-3, 0.5, 0.5, 0.2, 2.0], [1e-8, 3.0]])
 def test_times_at_other_depths(b, x64):
     check_times(0.6, 1.7, b, "cross-entropy", TOPS[False])
@@ -107,6 +109,7 @@ def test_weights_follow_the_full_equations(loss, x64):
     np.testing.assert_allclose(law.logit(times), r * run.y.prod(0), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_two_layers_are_the_clock_and_one_is_the_read_out(x64):
     t = np.array([0.0, 0.3, 20.0, 1e200])
     for loss in ("cross-entropy", "squared"):
@@ -129,6 +132,7 @@ def test_deep_hinge_is_a_straight_line_in_a_power_of_the_logit(x64):
     np.testing.assert_allclose(np.asarray(law.logit(t)) ** power, line, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross-entropy", "squared"])
 def test_derivatives_are_those_of_differences(loss, x64):
     b, t = jnp.array([0.6, 0.3, 0.5]), jnp.array([0.5, 9.0, 60.0, 300.0])
@@ -145,6 +149,7 @@ def test_derivatives_are_those_of_differences(loss, x64):
             assert abs(float(grad[place] - (ahead - back) / 2e-5)) < 1e-7 * max(1, abs(float(grad[place]))), (i, place)
 
 
+@pytest.mark.slow
 def test_float32_to_2e_5():
     t = np.array([0.1, 2.0, 50.0, 1e30], np.float32)
     for loss in ("cross-entropy", "squared"):

@@ -128,10 +128,12 @@ def check_twice(read, cases, kinks=(), kinked=KINKED):
 AT_THE_BORDER = (("a = 0", 2), ("a = 0", 4))
 
 
+@pytest.mark.slow
 def test_flow_on_antipodal_classes():
     check(antipodal("hinge"), ANTIPODAL, AT_THE_BORDER)
 
 
+@pytest.mark.slow
 def test_flow_on_orthogonal_classes():
     check(orthogonal("squared"), ORTHOGONAL)
 
@@ -148,11 +150,13 @@ def test_flow_twice_on_orthogonal_classes(loss):
     check_twice(orthogonal(loss), ORTHOGONAL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross-entropy"])
 def test_descent_with_momentum_and_decay(loss):
     check_twice(descent(loss), DESCENT, kinked=())
 
 
+@pytest.mark.slow
 def test_slope_in_the_frequency_of_a_dataset_made_inside_jit():
     """The numbers of a user's report: one neuron passes to the other class; differences give 0.3484 at p = 0.8."""
 

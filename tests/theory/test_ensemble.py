@@ -105,6 +105,7 @@ def test_kappa_far_down_and_in_a_batch():
     np.testing.assert_allclose(one.cdf(w), expected, rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_float32_keeps_its_digits():
     w = np.array([1e-3, 0.1, 0.5, 0.99, 1.0, 2.0, 9.0], np.float32)
     t = np.array([1.0, 3.0, 5.0, 8.0], np.float32)
@@ -119,6 +120,7 @@ def test_float32_keeps_its_digits():
         np.testing.assert_allclose(learnt, exact, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_time_to_learn_with_hinge_against_quadrature_over_the_plane():
     """With g = 1 the logit is r (P cosh + Q sinh), so that the length each direction needs is elementary."""
@@ -150,6 +152,7 @@ def test_time_to_learn_with_hinge_against_quadrature_over_the_plane():
     np.testing.assert_array_equal(law.quantile(expected[0] * np.array([0.1, 0.3, 0.5, 0.9])), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_time_to_learn_of_drawn_neurons_with_cross_entropy():
     rng = np.random.default_rng(2)

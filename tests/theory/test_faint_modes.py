@@ -214,6 +214,7 @@ def test_they_are_named_also_where_numpy_takes_them_for_zero():
     assert all("subnormal" in text for _, text in said.values()), said
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_starts_next_to_the_subnormal_numbers_have_their_law():
     with pytest.raises(ValueError, match=r"subnormal.*float64"):

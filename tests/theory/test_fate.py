@@ -33,6 +33,7 @@ def test_20_000_antipodal_networks_end_where_sign_of_a_plus_z_says():
     np.testing.assert_array_equal(ended[clear], np.asarray(antipodal_fate(a, z))[clear])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_in_wider_networks_no_neuron_goes_against_its_fate_and_the_law_names_those_still_on_their_way():
     # Once the others have learnt a class its clock runs like log t, so that a late leaver may take for ever in practice.
@@ -48,6 +49,7 @@ def test_in_wider_networks_no_neuron_goes_against_its_fate_and_the_law_names_tho
     np.testing.assert_array_equal(np.sign(along)[clear], ended[clear])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("ratio", [1.0, 0.25, 0.5, 2.0, 4.0, 10.0])
 def test_exclusive_neurons_learn_as_often_as_4_2_says(ratio):
@@ -68,6 +70,7 @@ def test_exclusive_neurons_learn_as_often_as_4_2_says(ratio):
     np.testing.assert_array_equal(np.asarray(exclusive_fate(a, z)) == 1, learnt)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_class_fails_with_probability_2_to_the_minus_h_and_never_both():
     data = gs.datasets.antipodal()

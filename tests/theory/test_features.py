@@ -80,6 +80,7 @@ def test_hinge_moves_from_margin_to_margin(depth):
     assert len(pieces) == 3
 
 
+@pytest.mark.slow
 def test_float32_keeps_its_digits():
     p, init = np.array([0.3, 0.7], np.float32), np.array([0.01, 0.04], np.float32)
     times = np.array([0.01, 1.0, 10.0, 1e3, 1e30], np.float32)

@@ -100,6 +100,7 @@ def test_the_slope_in_kappa(loss):
             assert ours == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("loss", LOSSES)
 def test_curves_bend_where_the_solution_says(loss):

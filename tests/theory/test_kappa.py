@@ -314,6 +314,7 @@ def test_shapes_and_precision():
     np.testing.assert_allclose(kept, [1.9918, 1.3666], atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_derivatives():
     targets = np.linspace(0.5, 1.5, 12)
@@ -343,6 +344,7 @@ def test_derivatives():
     assert float(several[1]) == pytest.approx(float(last(at)), rel=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kappa", "start"), [(0.0, 0.3), (0.0, 0.0), (0.0, -0.3), (1.0, 0.0)])
 def test_derivatives_of_balanced_modes_are_finite(kappa, start):
     def last(kappa, start):

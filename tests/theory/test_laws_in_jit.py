@@ -81,6 +81,7 @@ def test_argument_of_jit(name):
         np.testing.assert_allclose(ours, theirs, rtol=3e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamics", [None, DESCENT])
 def test_result_and_argument_of_vmap(dynamics):
     nets = gs.TwoLayerReLU(jnp.stack([NET.w, NET.w[::-1], 0.5 * NET.w]), jnp.stack([NET.z, NET.z, -NET.z]))

@@ -42,6 +42,7 @@ def clock_time(residual, goal):
     return mp.quad(lambda x: 1 / residual(kappa * mp.sinh(x)), cuts) / (2 * mp.mpf(0.7) * mp.mpf(1.1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LOSSES)
 def test_the_clock_is_the_integral_over_the_residual(kind):
     make, residual = LOSSES[kind]
@@ -61,6 +62,7 @@ def test_flipped_labels_make_the_plateau_longer():
     np.testing.assert_allclose(times[0], np.log(1e-4 / 1e-16) / 0.5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_flipped_hinge_is_a_slower_hinge_that_rests_at_one():
     """18.2."""
     share = 0.15
@@ -71,6 +73,7 @@ def test_flipped_hinge_is_a_slower_hinge_that_rests_at_one():
     assert float(own.logit(100.0)) == 1
 
 
+@pytest.mark.slow
 def test_a_temperature_is_another_scale_of_logit_and_time():
     heat = 2.0
     own = gs.solve_mode(start(), Temperature("cross-entropy", heat))

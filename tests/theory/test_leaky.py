@@ -169,6 +169,7 @@ def test_simulate_trains_leaky_networks(loss, engine):
     assert run.final.slope == run.networks.slope == SLOPE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("points", [2, 9])
 def test_fast_training_of_many_coordinates_keeps_the_slope(points):
     rng = np.random.default_rng(1)

@@ -94,6 +94,7 @@ def dying_modes(count, h, seed=3):
     return p, r, scale * np.abs(rng.normal(size=(count, h))), scale * rng.normal(size=(count, h))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_curves_with_deaths_against_mpmath():
     p, r, a, z = dying_modes(12, 5)
@@ -110,6 +111,7 @@ def test_curves_with_deaths_against_mpmath():
                 assert abs(oracle.state(mp.mpf(float(s)))[0] - exact) <= 1e-11 * steep * (1 + s)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_batch_is_the_same_under_vmap():
     p, r, a, z = (jnp.asarray(x) for x in dying_modes(7, 3))
@@ -122,6 +124,7 @@ def test_a_batch_is_the_same_under_vmap():
     np.testing.assert_allclose(mapped, law(p, r, a, z), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_derivatives_at_many_times_are_those_of_single_times():
     rise, fall = jnp.array([[0.1, 0.3], [1e-5, 2e-5]]), jnp.array([[0.0, 0.4], [2e-3, 1e-3]])

@@ -54,6 +54,7 @@ def test_the_mean_of_the_hinge_loss_is_two_powers():
     np.testing.assert_allclose(whole, gs.solve_mode(mode, "hinge", gs.GradientDescent(eta)).logit(6), rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_training_over_a_million_seeds():
     """Two orthogonal classes, each with a neuron: the mean of the logits and their distribution within 4 standard errors."""
     seeds, steps, size = 1_000_000, 6, 3

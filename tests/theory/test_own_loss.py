@@ -92,6 +92,7 @@ def test_the_four_losses_written_anew_agree_with_their_closed_forms(name, dtype)
     np.testing.assert_allclose(own.events, named.events, rtol=tolerance)
 
 
+@pytest.mark.slow
 def test_above_its_rest_the_clock_runs_backwards():
     start = gs.Mode(0.5, 1.0, a=[2.0, 1.0, 0.1], z=[1.5, -0.2, 0.4])
     named, own = gs.solve_mode(start, "squared"), gs.solve_mode(start, Anew("squared"))
@@ -111,6 +112,7 @@ def test_the_time_to_a_loss_is_that_of_the_closed_form(name):
     np.testing.assert_allclose(own.time_to_loss(goals), named.time_to_loss(goals), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_time_to_a_loss_from_both_sides_of_the_rest():
     share = 0.1
     start = gs.Mode(0.5, 1.0, a=[[0.3], [2.0]], z=[[0.3], [2.0]])
@@ -142,6 +144,7 @@ class Counting(Smoothing):
         return super().residual(margin)
 
 
+@pytest.mark.slow
 def test_another_number_of_a_loss_is_no_new_compilation():
     start = gs.Mode(0.5, 1.0, a=[0.3], z=[0.3])
     first = gs.solve_mode(start, Counting(0.1)).logit(3.0)
@@ -152,6 +155,7 @@ def test_another_number_of_a_loss_is_no_new_compilation():
     np.testing.assert_allclose(gs.solve_mode(start, Branching(0.2)).logit(3.0), other, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_derivative_of_a_time_to_a_loss_in_the_number_of_the_loss():
     def time(share):
         return gs.solve_mode(gs.Mode(0.5, 1.0, a=[0.3], z=[0.3]), Smoothing(share)).time_to_loss(0.5)
@@ -200,6 +204,7 @@ def two_classes():
     return gs.datasets.antipodal(frequencies=(0.8, 0.2)), gs.TwoLayerReLU(w=[[0.3, 0.1], [-0.2, 0.4]], z=[0.2, -0.1])
 
 
+@pytest.mark.slow
 def test_a_loss_without_fields_is_called_by_its_class():
     assert (Bare().name, gs.SpectralDecoupling(Bare(), 0.1).name) == ("Bare", "Bare + spectral decoupling")
     own = gs.solve(*two_classes(), Bare())
@@ -208,6 +213,7 @@ def test_a_loss_without_fields_is_called_by_its_class():
     assert gs.sweep(two_classes()[0], 4, steps=5, width=2, loss=Bare(), progress=False).seeds == range(4)
 
 
+@pytest.mark.slow
 def test_the_time_to_a_loss_below_zero():
     solution = gs.solve(*two_classes(), NegativeTanh())
     for level in (-0.1, -0.2, -0.6):
@@ -234,6 +240,7 @@ def oracle(residual, u0, kappa, goal, rate):
     return mp.quad(lambda x: 1 / residual(kappa * mp.sinh(x)), cuts) / rate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.4])
 def test_label_smoothing_takes_the_time_of_the_integral(share):
     start = gs.Mode(0.7, 1.1, a=np.array([0.1, 0.5]), z=np.array([0.1, 0.2]))
@@ -252,6 +259,7 @@ def test_label_smoothing_takes_the_time_of_the_integral(share):
     np.testing.assert_allclose(solution.logit([1e4, 1e9, 1e300]), rest, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_smoothed_hinge_comes_to_rest_exponentially_and_a_root_in_finite_time():
     width, u0 = 0.25, 0.1
     start = gs.Mode(1.0, 1.0, a=np.array([np.sqrt(u0)]), z=np.array([np.sqrt(u0)]))
@@ -271,6 +279,7 @@ def test_a_smoothed_hinge_comes_to_rest_exponentially_and_a_root_in_finite_time(
     np.testing.assert_allclose(root.logit(0.5 * over), 1 - np.tanh(over / 2) ** 2, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_derivatives_in_the_problem_and_in_the_numbers_of_the_loss():
     width, u0, t = 0.25, 0.1, 1.3
     turn = np.log((1 - width) / u0) / 2
@@ -297,6 +306,7 @@ def test_derivatives_in_the_problem_and_in_the_numbers_of_the_loss():
     np.testing.assert_allclose(late, -1 / (0.1 * 0.9), rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["antipodal", "orthogonal"])
 @pytest.mark.parametrize("own", [Smoothing(0.1), SmoothHinge(0.5)])
 def test_networks_train_by_the_flow_of_ones_own_loss(kind, own):
@@ -350,6 +360,7 @@ def in_halves(start):
     return float(grown - decayed), float(2 * np.sqrt(grown * decayed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("c", [(0.0, 1.0, 0.0), (1.0, 0.0, 1.0), (2.0, 0.5, 0.1)])
 def test_a_flow_that_blows_up_is_right_until_then_and_an_error_afterwards(c):
     start = gs.Mode(0.7, 1.1, a=np.array([0.4, 0.5]), z=np.array([0.3, -0.1]))
@@ -377,6 +388,7 @@ def test_a_blow_up_is_an_error_inside_jit():
         jax.jit(lambda t: solution.logit(t))(jnp.array([0.1, 1e6]))
 
 
+@pytest.mark.slow
 def test_a_residual_that_never_falls_leads_beyond_the_floats_at_no_finite_time():
     start = gs.Mode(1.0, 1.0, a=np.array([0.4]), z=np.array([0.3]))
     solution = gs.solve_mode(start, Level())

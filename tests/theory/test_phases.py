@@ -122,6 +122,7 @@ def flow_between_crossings(data, residual, w, z, begin, end):
     return (now[: -shape[0]].reshape(shape), now[-shape[0] :]), crossings
 
 
+@pytest.mark.slow
 def test_the_flow_is_that_of_scipy():
     loss = "cross-entropy"
     phases, network = changing("antipodal", key=2)
@@ -197,6 +198,7 @@ def test_shares_of_the_brackets():
     assert np.isfinite(jax.grad(lambda s: theory.alive_share(-s, s))(0.5))
 
 
+@pytest.mark.slow
 def test_batches_jit_and_pickles():
     phases, _ = changing("antipodal")
     network = gs.init_two_layer(jax.random.key(2), 4, 8, 3, 0.4, 0.4)
@@ -211,6 +213,7 @@ def test_batches_jit_and_pickles():
         assert len(repr(curve)) < 500
 
 
+@pytest.mark.slow
 def test_the_flow_under_jit_and_its_slopes():
     phases, _ = changing("antipodal")
     network = gs.init_two_layer(jax.random.key(2), 4, 8, 3, 0.4, 0.4)
@@ -222,6 +225,7 @@ def test_the_flow_under_jit_and_its_slopes():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
 
 
+@pytest.mark.slow
 def test_times_to_errors_are_those_of_training():
     """At a switch the error is still that of the old data."""
     data = gs.datasets.antipodal(frequencies=(0.8, 0.2))

@@ -114,6 +114,7 @@ def test_a_class_that_is_always_drawn_is_descent():
     assert float(after.variance) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_batch_is_its_members():
     a, z, p = np.stack([A, 2 * A]), np.stack([Z, Z]), np.array([0.2, 0.9])
@@ -157,6 +158,7 @@ def test_mistakes():
         solution.time_to_logit(0.5).pmf(1.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("share", [Fraction(1, 2), Fraction(1, 4), Fraction(3, 4), Fraction(1, 5), Fraction(1, 10)])
 def test_a_level_that_is_a_value_of_the_cdf_gives_the_step_of_it(share, dtype):

@@ -52,6 +52,7 @@ def test_one_other_class_is_cross_entropy(x64):
     np.testing.assert_array_equal(two, plain)
 
 
+@pytest.mark.slow
 def test_derivatives(x64):
     arguments = (jnp.float64(0.3), jnp.float64(0.1), jnp.float64(8.0))
     for along in np.eye(3):
@@ -60,6 +61,7 @@ def test_derivatives(x64):
         np.testing.assert_allclose(slope, (ahead - back) / 2e-6, rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3, 10])
 def test_descent_tends_to_the_law_at_first_order(classes, x64):
     """Full networks of one and of two layers on all classes at once: half the step size, half the gap (below 3 %)."""

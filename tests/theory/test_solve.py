@@ -54,6 +54,7 @@ def test_descent_is_an_equality(geometry, loss):
     assert np.abs(np.asarray(law.logits(np.arange(201))) - trained).max() <= 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
 def test_descent_of_512_full_networks_over_10_000_steps(geometry):
@@ -71,6 +72,7 @@ def test_descent_of_512_full_networks_over_10_000_steps(geometry):
     np.testing.assert_allclose(final.z, trajectory.final.z, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_flow_of_256_antipodal_networks():
     data, network = problem("antipodal", 256, 16, dim=2)
@@ -80,6 +82,7 @@ def test_flow_of_256_antipodal_networks():
     np.testing.assert_allclose(law.network(TIMES).w[:, -1], trained.final.w, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
 def test_flow_with_the_hinge_loss(geometry):
@@ -88,6 +91,7 @@ def test_flow_with_the_hinge_loss(geometry):
     assert np.abs(np.asarray(flow_law(geometry, "hinge").logits(TIMES)) - np.asarray(trained.logits())).max() <= 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
 def test_descent_tends_to_the_flow_at_first_order(geometry):
@@ -103,6 +107,7 @@ def test_descent_tends_to_the_flow_at_first_order(geometry):
     assert slope == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_classes_at_an_obtuse_angle_are_independent_modes():
     data = gs.Dataset([[1.0, 0.0], [-0.6, 0.8]], [1, -1], [0.4, 0.6])
@@ -124,6 +129,7 @@ def test_one_class_alone_and_repeated_points():
     assert np.abs(np.asarray(law.logits(np.arange(61))) - trained).max() <= 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_what_does_not_touch_the_data_does_not_move():
     data, network = problem("antipodal")
@@ -136,6 +142,7 @@ def test_what_does_not_touch_the_data_does_not_move():
     np.testing.assert_allclose(np.asarray(later.w[:, -1]) @ off_axis, np.asarray(network.w) @ off_axis, atol=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("geometry", ["antipodal", "orthogonal"])
 def test_the_rebuilt_network_gives_the_logits(geometry):
@@ -145,6 +152,7 @@ def test_the_rebuilt_network_gives_the_logits(geometry):
         np.testing.assert_allclose(law.network(t)(data.points), law.logits(t), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("loss", LOSSES)
 def test_curves_of_the_classes_and_their_sums(loss):
@@ -174,6 +182,7 @@ def test_descent_times_are_first_steps():
         assert np.isinf(steps[:, 1]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_gradients_of_the_whole_solution_exist_and_are_right():
     data, network = problem("antipodal")
@@ -228,6 +237,7 @@ def test_neurons_that_would_wake_on_the_other_class_are_named():
     assert "(4.4)" in breach(data, network).hypothesis
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_neurons_that_wake_on_the_other_class_before_they_turn_are_named():
     """-a < z < 0: it learns its class in the end, but on its way the other class gets to see it."""

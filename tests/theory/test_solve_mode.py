@@ -79,6 +79,7 @@ def test_float64_to_1e_10(loss):
     assert angle_errors(np.float64, loss, 5, PER_LOSS).max() <= 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_float32_to_2e_5(loss):
     assert angle_errors(np.float32, loss, 6, PER_LOSS // 8).max() <= 2e-5
@@ -107,6 +108,7 @@ class ExactMode(ModeOracle):
         raise ArithmeticError("no convergence")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradients_match_differences_of_the_reference(loss):
@@ -148,6 +150,7 @@ def mode(**changes):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("loss", LOSSES)
 class TestPhysics:
+    @pytest.mark.slow
     def test_starts_where_it_starts(self, loss):
         solution = solve_mode(mode(), loss)
         assert float(solution.logit(0.0)) == pytest.approx(float(mode().logit), rel=1e-14)
@@ -155,6 +158,7 @@ class TestPhysics:
         np.testing.assert_allclose(a, mode().a, rtol=1e-14)
         np.testing.assert_allclose(z, mode().z, rtol=1e-14)
 
+    @pytest.mark.slow
     def test_array_times_equal_single_times_of_any_shape(self, loss):
         times = np.linspace(0, 30, 6).reshape(2, 3)
         solution = solve_mode(mode(), loss)
@@ -162,6 +166,7 @@ class TestPhysics:
         assert together.shape == (2, 3)
         np.testing.assert_allclose(together.reshape(-1), [float(solution.logit(t)) for t in times.reshape(-1)], rtol=1e-13)
 
+    @pytest.mark.slow
     def test_stopping_and_starting_again_changes_nothing(self, loss):
         solution = solve_mode(mode(), loss)
         a, z = solution.weights(4.0)
@@ -214,6 +219,7 @@ class TestPhysics:
         np.testing.assert_allclose(both, each, rtol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_balanced_hinge_is_an_exponential_until_the_margin():
     solution = solve_mode(Mode(0.5, 2.0, [0.1], [0.1]), "hinge")

@@ -23,6 +23,7 @@ def test_time_to_confidence_is_the_integral_over_the_logit():
     assert float(confident_logit(error)) == pytest.approx(float(top), rel=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_pace_is_the_product_of_frequency_and_norm():
     p, r = np.array([0.5, 0.25, 0.5]), np.array([1.0, 1.0, 4.0])
@@ -59,6 +60,7 @@ def test_the_advantage_is_the_ratio_of_the_two_solutions():
     assert float(hinge_advantage(2.0 * a * a)) == pytest.approx(times[0] / times[1], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_float32_keeps_its_digits():
     start = np.array([1e-30, 0.1, 0.9], np.float32)
     found = hinge_advantage(start)

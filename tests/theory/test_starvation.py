@@ -34,6 +34,7 @@ def instances(count, top):
     yield 1 - 1e-4, 1e-4, (0.0, 0.0), np.array([1e-6, 1.0, 10.0**top])
 
 
+@pytest.mark.slow
 def test_the_oracle_solves_the_equations():
     p, both = 0.6, 0.4
     slope = lambda t, v: [p * mp.exp(-v[0]) + both * mp.exp(-v[0] - v[1]), both * mp.exp(-v[0] - v[1])]  # noqa: E731
@@ -109,6 +110,7 @@ def test_hinge_freezes_at_any_depth(depth):
     np.testing.assert_allclose(late[1], value, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_exponential_loss_at_depth_2_obeys_its_relation():
     """(10.5) with mpmath's Ei, at times that no integration in t would reach."""

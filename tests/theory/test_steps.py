@@ -182,6 +182,7 @@ def test_a_balanced_mode_under_normalised_descent_has_no_plateau():
         np.testing.assert_allclose(law.logit(k), 1.7 * (radius + 0.02 * k) ** 2 / 2, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_one_class_of_either_label():
     x = np.array([[0.6, -0.8]])
     network = gs.init_two_layer(jax.random.key(1), (), 10, 2, 0.5, 0.5)
@@ -271,6 +272,7 @@ def test_derivatives_in_the_numbers_of_the_dynamics():
         np.testing.assert_allclose(slope[:, i], (later(at + step) - later(at - step)) / 2e-6, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_derivatives_where_the_gradient_vanishes():
     """Past the margin, where nothing moves any more, and for a network of zeros."""
     data, network = problem("antipodal")

@@ -70,6 +70,7 @@ def test_what_is_no_network_or_no_dataset():
 MODE = gs.Mode(0.5, 1.0, [0.3], [0.1])
 
 
+@pytest.mark.slow
 def test_a_subclass_of_a_loss_is_not_solved_as_its_parent():
     refused = (
         lambda: gs.theory.depth_mode(0.5, 1.0, [0.3, 0.3], Steep()),
