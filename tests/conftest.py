@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["GRADSTARVE_CACHE"] = "off"  # what a test compiles is compiled by it
+os.environ.pop("COLUMNS", None)  # the width of what commands print, which processes of tests are given
 
 import jax
 import jaxlib

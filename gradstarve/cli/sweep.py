@@ -87,7 +87,8 @@ def sweep(
         Optional[list[str]],  # noqa: UP045
         typer.Option(
             metavar="NAME,NAME=V:V,...",
-            help="Sweeps over options marked * together, as in width,scale-w=4:0.5,8:0.35; may be given several times.",
+            help="Sweeps over options marked * together, as in width,scale-w=4:0.5,8:0.35; may be given several times. "
+            "[default: none]",
         ),
     ] = None,
     seeds: Annotated[int, count("How many networks are trained for each combination.")] = 1000,
@@ -113,7 +114,7 @@ def sweep(
         typer.Option(
             metavar="FILE.py:NAME",
             help=f"A function of one learning curve, for sweep.npz; with :{', :'.join(REDUCTIONS[1:])} behind it, what is "
-            "kept over the networks in place of moments. May be given several times; only run files that you trust.",
+            "kept over the networks in place of moments. May be given several times; only run files that you trust. [default: none]",
         ),
     ] = None,
     open_: Annotated[

@@ -107,13 +107,14 @@ def learning_probability(scale_a=None, scale_z=None, *, dynamics=None, reach=1.0
     if not _decides(dynamics):
         raise no_dynamics("GradientFlow(), SignDescent(...) or with a law of modes", dynamics)
     scale_a, scale_z = (1.0, 1.0) if scale_a is None else (scale_a, scale_z)
+    alone = isinstance(reach, int | float) and reach == 1  # as inside jit every array is traced
     scale_a, scale_z, reach = together(scale_a=scale_a, scale_z=scale_z, reach=reach)
     check_positive("scale_a", scale_a)
     check_positive("scale_z", scale_z)
     check_least("reach", reach, 1.0)
     if isinstance(dynamics, SignDescent):
         return 0.5 + jnp.arctan2(scale_a, reach * scale_z) / jnp.pi
-    if not is_concrete(reach) or bool((reach != 1).any()):
+    if not alone and (not is_concrete(reach) or bool((reach != 1).any())):
         raise ValueError(f"reach = |x|_1 / |x|_2 counts for SignDescent only, got {shown(dynamics)}; leave reach out")
     if isinstance(dynamics, GradientDescent) and dynamics.read_out_step_size is not None:
         rates = jnp.sqrt(dynamics.read_out_step_size) / jnp.sqrt(dynamics.step_size)

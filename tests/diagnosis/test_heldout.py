@@ -165,7 +165,7 @@ def test_the_command(data, tmp_path):
     for model, groups, words in (
         ("model.py:nett", "spot", "has no 'nett'; it has np, net"),
         ("model.py:net", "spott", "has no array 'spott', it has x, y, spot; did you mean 'spot'?"),
-        ("model.py", "spot", "names no model; give a file and a name in it"),
+        ("model.py", "spot", "is not FILE.py:NAME; give a file and a name in it"),
     ):
         refused = CliRunner().invoke(cli.app, ["diagnose", f"{tmp_path}/{model}", *rest, "--groups", groups])
         assert refused.exit_code == 2

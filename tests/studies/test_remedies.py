@@ -124,6 +124,9 @@ def test_the_command_adds_the_remedies_when_asked(monkeypatch, tmp_path):
         def plot(self, path):
             path.write_bytes(b"")
 
+        def conclusion(self):
+            return "A conclusion"
+
         def table(self):
             return "a table"
 
