@@ -114,7 +114,8 @@ def sweep(
         typer.Option(
             metavar="FILE.py:NAME",
             help=f"A function of one learning curve, for sweep.npz; with :{', :'.join(REDUCTIONS[1:])} behind it, what is "
-            "kept over the networks in place of moments. May be given several times; only run files that you trust. [default: none]",
+            "kept over the networks in place of moments. May be given several times; only run files that you trust. "
+            "[default: none]",
         ),
     ] = None,
     open_: Annotated[
