@@ -244,6 +244,12 @@ def same_gradient(factors: tuple[Any, ...], full: Any) -> bool:
     return float(abs(found - full).max()) <= 1e-4 * float(abs(full).max())
 
 
+def _broadcast(part: Any, shape: tuple[int, ...]) -> Any:
+    if isinstance(part, np.ndarray):
+        return np.broadcast_to(part, shape)
+    return jnp.broadcast_to(part, shape) if isinstance(part, jax.Array) else part.expand(shape)
+
+
 def stacked(parts: list[tuple[Any, ...]], rows: int, outputs: int) -> list[tuple[Any, ...]]:
     """Parts [N, C or 1, width] as [rows, width] each: a row a sample and output, or one of all outputs of a sample side by
     side where `outputs` is 1, so that products are sums over outputs."""
@@ -252,8 +258,7 @@ def stacked(parts: list[tuple[Any, ...]], rows: int, outputs: int) -> list[tuple
         samples = len(part)
         if part.shape[1] == 1 and outputs > 1:
             wide = (samples, outputs, part.shape[2])
-            spread = jnp.broadcast_to if isinstance(part, jax.Array) else np.broadcast_to
-            part = part.expand(wide) if hasattr(part, "expand") else spread(part, wide)
+            part = _broadcast(part, wide)
         return part.reshape(rows, -1)
 
     return [tuple(flat(part) for part in factors) for factors in parts]

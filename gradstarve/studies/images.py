@@ -544,7 +544,7 @@ def _train_torch(networks: list[Any], data: list[tuple[Images, Images]], s: Any)
         labels, alike = tensor(train.y.astype(np.float32)), tensor(_alike(train).astype(np.float32))
         flat = torch.ones_like(labels)
 
-        def run(network: Any, x: np.ndarray, weights: Any, unseen: np.ndarray, smooth: float = 0.0, penalty: float = 0.0,
+        def run(network: Any, x: Any, weights: Any, unseen: Any, smooth: float = 0.0, penalty: float = 0.0,
                 upto: int = _RECORDS, labels: Any = labels, seed: int = k, signs: np.ndarray = test.y) -> Any:  # fmt: skip
             """Copies [T + 1] of the network on its way, errors [T + 1], and right [T + 1, n]."""
             import copy
