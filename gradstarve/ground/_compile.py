@@ -10,9 +10,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import get_opaque_trace_state
 
 from gradstarve.ground._arrays import is_concrete
+
+try:
+    from jax.extend.core import get_opaque_trace_state
+except ImportError:  # jax 0.8
+    from jax.core import get_opaque_trace_state  # pyright: ignore[reportAttributeAccessIssue]
 
 Options = dict[str, Any]
 # Input sizes up to which a program compiled without any optimisation (FEW), or without XLA's fusion emitters (MANY), loses
