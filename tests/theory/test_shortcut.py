@@ -157,7 +157,7 @@ class Pulled(Loss):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_any_loss_with_a_finite_rest_forgets_the_shortcut(every):
-    """(20.5) on ten random losses, by SciPy's integration (of three, of `every` one), and its failure without a minority
+    """(20.5) on ten random losses, by SciPy's integration (of one, or of `every` one), and its failure without a minority
     and without a rest."""
     rng, p = np.random.default_rng(0), np.array([0.8, 0.2])
     losses = [Pulled(*rng.uniform(0.3, 2, 3)) for _ in range(4)]
@@ -169,7 +169,7 @@ def test_any_loss_with_a_finite_rest_forgets_the_shortcut(every):
         rest = brentq(lambda m, g=g: float(g(jnp.asarray(m))), 1e-3, 30, xtol=1e-14)
         law = shortcut(0.8, loss, core=1.0, shortcut=0.5 + 0.2 * k)
         np.testing.assert_allclose(law.rest, [rest, 0], atol=1e-10)
-        if k in (0, 4, 9) or every:
+        if k == 0 or every:
             late = [2000.0 if k > 3 else 200.0]
             end = of_20_1(0.8, 1.0, 0.5 + 0.2 * k, lambda m, g=g: float(g(jnp.asarray(m))), late)[0]
             np.testing.assert_allclose(end, rest, atol=1e-9)
