@@ -136,6 +136,12 @@ def _is_torch_data(data: Any) -> bool:
     return torch is not None and isinstance(data, torch.utils.data.Dataset | torch.utils.data.DataLoader)
 
 
+def batch_of(data: Any, count: int) -> int | None:
+    """The batch size of a `DataLoader` of PyTorch, at most `count`; None for other data."""
+    size = getattr(data, "batch_size", None) if _is_torch_data(data) else None
+    return None if size is None else min(int(size), count)
+
+
 def _of_loader(data: Any, name: str) -> tuple[tuple[Any, ...], tuple[str, ...]]:
     """Samples, labels and groups, if items have three parts, in the order of the data set."""
     import torch  # pyright: ignore[reportMissingImports]

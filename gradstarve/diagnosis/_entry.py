@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from gradstarve.diagnosis._data import Classes, Samples, join, read_classes, read_samples
+from gradstarve.diagnosis._data import Classes, Samples, batch_of, join, read_classes, read_samples
 from gradstarve.diagnosis._groups import DOUBLE, number_between, read_groups, read_labels, rounding_of
 from gradstarve.diagnosis._margins import from_margins
 from gradstarve.diagnosis._models import read_model
@@ -96,7 +96,8 @@ def starvation_report(
       would edit them; `last_layer`: True to predict re-training of the last layer too, which needs its kernel;
     - `parameters`: of which parameters the kernel is: "last" (layer, or array where these are not named by layers), a prefix
       of names or a list of these, or a function of the name;
-    - `step_size`, `batch_size` (default all), `momentum` of your training, on the mean loss: times as steps and epochs too;
+    - `step_size`, `batch_size` (default: that of a `DataLoader`, or all), `momentum` of your training, on the mean loss:
+      times as steps and epochs too;
     - `until_error`: indices refer to the time, the horizon, at which the mean error sigmoid(-m) of training is down to this;
       `times`: times to be predicted in place of those chosen, the last of which is then the horizon;
     - `penalty`: of spectral decoupling, among the remedies; `features`: how many eigenvectors to list, 0 for none;
@@ -161,7 +162,7 @@ def starvation_report(
     elif len(np.unique(classes.index[:count])) < 2:
         raise ValueError(f"all {count} labels are {classes.index[0]}: a single class has nothing to tell apart; add others")
     labels = classes.index if several else classes.signs
-    steps = _steps(step_size, batch_size, momentum, count)
+    steps = _steps(step_size, batch_of(data, count) if batch_size is None else batch_size, momentum, count)
     notes = (*samples.notes, *source.notes)
     alike = several and not source.fits
     if alike:

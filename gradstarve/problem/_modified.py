@@ -40,6 +40,11 @@ def _loss_and(addition: str) -> Any:
     return property(name)
 
 
+def _dtype(margin: Any) -> Any:
+    """The dtype of margins; of Python numbers that of JAX."""
+    return margin.dtype if hasattr(margin, "dtype") else jnp.result_type(float)
+
+
 class Modified(Loss):
     """A loss built on an inner loss, `loss`. Its numbers are fields: one for all samples, or an array [n], one per sample.
 
@@ -59,12 +64,12 @@ class Modified(Loss):
         """The fields `names` in the dtype of `margin`; `ValueError` if a field [n] does not fit the samples of `margin`."""
         for name in names:
             value = getattr(self, name)
-            if value.ndim and margin.shape[-1:] != value.shape:
+            if value.ndim and jnp.shape(margin)[-1:] != value.shape:
                 raise ValueError(
-                    f"{name} is given for {value.size} samples but the margins are of shape {margin.shape}; "
+                    f"{name} is given for {value.size} samples but the margins are of shape {jnp.shape(margin)}; "
                     "the last axis must be the samples, in the same order"
                 )
-        return tuple(getattr(self, name).astype(margin.dtype) for name in names)
+        return tuple(getattr(self, name).astype(_dtype(margin)) for name in names)
 
     def _fact(self, name: str, made: Callable) -> Any:
         """`made(fact)` for the fact `name` of the inner loss; None if the inner loss does not state the fact."""
@@ -307,13 +312,13 @@ class Focal(Loss):
 
     def residual(self, margin: Margin) -> Margin:
         """(1 - P)^gamma [(1 - P) - gamma P log P]."""
-        gamma = self.gamma.astype(margin.dtype)
+        gamma = self.gamma.astype(_dtype(margin))
         right = jax.nn.sigmoid(margin)
         return self._share(margin) * (jax.nn.sigmoid(-margin) + gamma * right * jax.nn.softplus(-margin))
 
     def _share(self, margin: Margin) -> Margin:
         """(1 - P)^gamma."""
-        return jnp.exp(-self.gamma.astype(margin.dtype) * jax.nn.softplus(margin))
+        return jnp.exp(-self.gamma.astype(_dtype(margin)) * jax.nn.softplus(margin))
 
 
 # Spectral decoupling: a penalty on the logits themselves, as a loss of the margin.

@@ -544,7 +544,7 @@ def _deep_at(types, p, r, loss, depth, phases, t):
         clocks, states, log, known = found
         problem = _paths(types, p, r, loss, depth)
         places = jax.vmap(lambda t: deep_place(problem, clocks, states, log, t))(t)
-        return places, jnp.max(t, initial=0) <= known
+        return places, (jnp.max(t, initial=0) <= known) & jnp.isfinite(places).all()
 
     return jax.vmap(one)(p, r, phases)
 

@@ -24,8 +24,10 @@ from gradstarve.theory._flat import FREE, chosen_status, forces, picked, roundin
 
 _CHANGE = 0.05  # of a logit within one step of the walk
 _NEGLIGIBLE = 1e-14  # of a logit beside the largest one
-_MOST_WALK, _MOST_NEWTON, _MOST_PARTS, _HALVINGS = 4000, 24, 300, 60
-_NONE, _MARGIN, _RESIDUAL = 0, 1, 2  # how a phase ends
+_MOST_WALK, _MOST_NEWTON, _MOST_PARTS, _HALVINGS = 200, 24, 300, 60
+_MORE = 48  # phases that begin anew without an event
+_NONE, _MARGIN, _RESIDUAL, _DEPARTURE = 0, 1, 2, 3  # how a phase ends
+_TINY = 1e-5  # of a logit beside the largest one, where all that is left to happen is that it vanishes
 
 
 class Paths(NamedTuple):
@@ -62,7 +64,7 @@ class Phase(NamedTuple):
     - `resting`: [S], margins at a kink that stay there though they are not held;
     - `lasts`: for how long, inf for ever;
     - `kind`: how the phase ends: margin `which` comes to the kink above (`upper`) or below it, or the w_S of row `which` to
-      its upper or lower level.
+      its upper or lower level, or the resting margin `which` has moved off its kink.
     """
 
     held: Array
@@ -126,13 +128,15 @@ def _newton(problem: Paths, motion: Motion, time: Array, gains: Array) -> tuple[
 
 
 def _gains(problem: Paths, motion: Motion, begin: Array, known: Array, time: Array) -> Array:
-    """What the held margins have had by `time` beyond drift * time, [K], from what they have had by `begin`.
+    """What the held margins have had by `time` beyond drift * time, [K], from what they have had by `begin`; NaN where it is
+    not found.
 
     Newton's method from there, along the slope; in shorter steps of time where it does not come to its end, as where phi has
     left its range.
     """
     longest = jnp.inf if problem.depth == 2 else 0.7  # of a relative change: phi is bounded above
     enough = float(jnp.finfo(known.dtype).eps) ** 0.6  # the step after it is right to rounding
+    rounding = 256 * jnp.finfo(known.dtype).eps * jnp.max(jnp.abs(problem.weights))
 
     def damped(gains: Array, goal: Array) -> tuple[Array, Array]:
         step, change = _newton(problem, motion, goal, gains)
@@ -152,13 +156,15 @@ def _gains(problem: Paths, motion: Motion, begin: Array, known: Array, time: Arr
         at, gains, length, count = state
         goal = jnp.where(at + length < time, at + length, time)
         along = _residuals(problem, motion, _place(problem, motion, at, gains))
+        along = jnp.where(jnp.abs(along) > rounding, along, 0)
         new, well = solved(gains + along * (goal - at), goal)
         well = well & jnp.isfinite(new).all()
         length = jnp.where(well, 4 * length, length / 4)
         return jnp.where(well, goal, at), jnp.where(well, new, gains), length, count + 1
 
     state = (begin, known, time - begin, jnp.asarray(0))
-    return jax.lax.while_loop(lambda s: (s[0] < time) & (s[3] < _MOST_PARTS), advance, state)[1]
+    at, gains, _, _ = jax.lax.while_loop(lambda s: (s[0] < time) & (s[3] < _MOST_PARTS), advance, state)
+    return jnp.where(at < time, jnp.nan, gains)
 
 
 def _at(problem: Paths, motion: Motion, time: Array) -> Array:
@@ -221,6 +227,10 @@ def _held_pushes(problem: Paths, phase: Phase, motion: Motion, v: Array) -> Arra
     return -jnp.linalg.solve(matrix, motion.held @ (problem.metric(v) * loose))
 
 
+def _any(events: tuple[Array, ...]) -> Array:
+    return jnp.stack([event.any() for event in events]).any()
+
+
 class _Walk(NamedTuple):
     time: Array
     v: Array
@@ -236,39 +246,63 @@ def _until_event(problem: Paths, phase: Phase, v: Array) -> tuple[Phase, Array, 
     slack = 64 * jnp.finfo(v.dtype).eps * jnp.max(jnp.abs(problem.weights))
     spread = jnp.max(jnp.abs(problem.weights))
 
-    def passed(before: Array, now: Array) -> tuple[Array, Array]:
+    def speeds(v: Array) -> Array:
+        """dphi/dt."""
+        return problem.pace * (motion.drift + _residuals(problem, motion, v) @ motion.held)
+
+    def approached(v: Array, gaps: Array, tol: Array) -> Array:
+        """Which kinks are only approached for ever, [2, S]: those that are not passed where tiny logits vanish and nothing
+        else happens."""
+        rate = speeds(v)
+        tiny, moves = (rate < 0) & (v < _TINY * jnp.max(v)), jnp.abs(rate) * v ** (2 - 2 / problem.depth)
+        ends = tiny.any() & (jnp.max(jnp.where(tiny, 0, moves)) <= 1e3 * jnp.sum(jnp.where(tiny, moves, 0)))
+        left, along = jnp.where(tiny, 0, v), jnp.where(tiny, 0, problem.metric(v)) * motion.held
+        off = jnp.where(motion.there, motion.held @ left - motion.goal, 0)
+        matrix = along @ motion.held.T + jnp.diag(jnp.where(motion.there, 0, 1).astype(v.dtype))
+        last = left - jnp.linalg.solve(matrix, off) @ along
+        change = problem.types @ (last - v)
+        last_gaps = gaps + jnp.stack([-change, change])
+        return ends & jnp.isfinite(last).all() & (last_gaps >= -1e-6 * jnp.abs(gaps) - tol)
+
+    def passed(before: Array, now: Array) -> tuple[Array, Array, Array]:
         """Which events lie between two places."""
         (m0, w0, tol), (m1, w1, _) = _gaps(problem, phase, motion, before), _gaps(problem, phase, motion, now)
-        margins = (m1 <= tol) & ((m0 > tol) | (m1 < -16 * tol))
-        return margins, (w1 < -slack) & ((w0 > -slack) | (w1 < -16 * slack))
+        margins = (m1 <= tol) & ((m0 > tol) | (m1 < -16 * tol)) & ~approached(before, m0, tol)
+        off = problem.types @ now - picked(problem.kinks, phase.side)
+        departures = phase.resting & (jnp.stack([off, -off]) > 16 * tol)
+        return margins, (w1 < -slack) & ((w0 > -slack) | (w1 < -16 * slack)), departures
 
     def length(v: Array) -> Array:
         """How long no logit that counts changes by more than a little."""
-        margins, ends, _ = _gaps(problem, phase, motion, v)
-        near = jnp.minimum(jnp.min(jnp.maximum(margins, 0)) / jnp.max(v), jnp.min(jnp.maximum(ends, 0)) / spread)
-        near = jnp.clip(near, _NEGLIGIBLE * 100, 1)
-        least = 0.01 * near * jnp.max(v)
-        speed = problem.pace * (motion.drift + _residuals(problem, motion, v) @ motion.held)
+        margins, ends, tol = _gaps(problem, phase, motion, v)
+        far_off = approached(v, margins, tol)
+        near = jnp.min(jnp.where(far_off, jnp.inf, jnp.maximum(margins, 0)))
+        least = 0.01 * jnp.minimum(near, jnp.min(jnp.maximum(ends, 0)) / spread * jnp.max(v))
+        least = jnp.maximum(least, _NEGLIGIBLE * jnp.max(v))
+        speed = speeds(v)
         rate = jnp.abs(speed) * v ** (1 - 2 / problem.depth)
         rounding = 64 * jnp.finfo(v.dtype).eps * problem.pace * (jnp.abs(problem.types).T @ jnp.max(problem.weights, 0))
         rises, falls = speed > rounding, speed < -rounding
-        far = jnp.where(v < least, jnp.log(least / jnp.where(v > 0, v, 1)) / 2, 0)
+        far = jnp.where(v < least, jnp.log(jnp.minimum(least, jnp.max(v)) / jnp.where(v > 0, v, 1)) / 2, 0)
         change = jnp.maximum(jnp.where(rises, far, 0), _CHANGE)
         # phi(v e^change) - phi(v) over its speed: exact while that is constant
         power = 1 - 2 / problem.depth
         risen = change if problem.depth == 2 else -jnp.expm1(-power * change) / power
         wait = risen / jnp.where(rate > 0, rate, 1)
-        counts = (rises & (v > 0)) | falls & (v > least)
+        # Held margins depend on all logits, and are the better known the less is left to vanish.
+        coupled = phase.held.any() | far_off.any()
+        counts = rises & (v > 0) & jnp.isfinite(least)
+        counts = counts | falls & (v > jnp.where(coupled, 1e-17 * jnp.max(v), least))
         return jnp.min(jnp.where(counts & (rate > 0), wait, jnp.inf))
 
     def step(walk: _Walk) -> _Walk:
         wait = length(walk.v)
-        calm = jnp.isinf(wait)
+        # A long phase begins anew on its way, so that drift * time and what held margins add to it never cancel by much.
+        calm = jnp.isinf(wait) | (walk.count >= _MOST_WALK)
         time = walk.time + jnp.where(calm, 0, wait)
         gains = _gains(problem, motion, walk.time, walk.gains, time)
         v = _place(problem, motion, time, gains)
-        margins, ends = passed(walk.v, v)
-        ended = (margins.any() | ends.any()) & ~calm
+        ended = _any(passed(walk.v, v)) & ~calm
         keep = ended | calm
         return _Walk(
             jnp.where(keep, walk.time, time),
@@ -281,7 +315,7 @@ def _until_event(problem: Paths, phase: Phase, v: Array) -> tuple[Phase, Array, 
 
     zero = jnp.zeros((), v.dtype)
     begin = _Walk(zero, v, jnp.zeros_like(v), jnp.asarray(False), jnp.asarray(False), jnp.asarray(0))
-    walk = jax.lax.while_loop(lambda s: ~s.ended & ~s.calm & (s.count < _MOST_WALK), step, begin)
+    walk = jax.lax.while_loop(lambda s: ~s.ended & ~s.calm & jnp.isfinite(s.v).all(), step, begin)
 
     def there(time: Array) -> Array:
         return _place(problem, motion, time, _gains(problem, motion, walk.time, walk.gains, time))
@@ -289,19 +323,19 @@ def _until_event(problem: Paths, phase: Phase, v: Array) -> tuple[Phase, Array, 
     def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = (low + high) / 2
-        margins, bounds = passed(walk.v, there(middle))
-        late = margins.any() | bounds.any()
+        late = _any(passed(walk.v, there(middle)))
         return jnp.where(late, low, middle), jnp.where(late, middle, high)
 
     last = walk.time + jnp.where(walk.ended, length(walk.v), 0)
     _, time = jax.lax.fori_loop(0, _HALVINGS, halve, (walk.time, last))
     time = jnp.where(walk.ended, time, walk.time)
     v = there(time)
-    margins, bounds = passed(walk.v, v)
-    is_margin = margins.any()
-    kind = jnp.where(walk.ended, jnp.where(is_margin, _MARGIN, _RESIDUAL), _NONE)
-    place = jnp.where(is_margin, jnp.argmax(margins), jnp.argmax(bounds))
-    width = jnp.where(is_margin, margins.shape[1], bounds.shape[1])
+    events = passed(walk.v, v)
+    is_margin, is_residual = events[0].any(), events[1].any()
+    kind = jnp.where(is_margin, _MARGIN, jnp.where(is_residual, _RESIDUAL, _DEPARTURE))
+    kind = jnp.where(walk.ended, kind, _NONE)
+    places, widths = (jnp.stack(x) for x in zip(*((jnp.argmax(e), jnp.asarray(e.shape[1])) for e in events), strict=True))
+    place, width = places[jnp.maximum(kind - 1, 0)], widths[jnp.maximum(kind - 1, 0)]
     # A phase that nothing ends begins anew where it has become calm, so that it is described by what lasts.
     lasts = jnp.where(walk.ended | (walk.calm & (walk.time > 0)), time, jnp.inf)
     found = walk.ended | walk.calm
@@ -327,7 +361,10 @@ def schedule(problem: Paths, v: Array, most: int) -> tuple[Phase, Array]:
         side = jnp.where(here & ~phase.upper, side - 1, side)
         # held ones that leave: at their upper level downwards
         leaves = (jnp.arange(len(side)) == phase.rows[phase.which]) & (phase.kind == _RESIDUAL)
-        side, at = jnp.where(leaves & ~phase.upper, side + 1, side), (at | here) & ~leaves
+        # and those that rested, and have moved off
+        gone = (jnp.arange(len(side)) == phase.which) & (phase.kind == _DEPARTURE)
+        side = jnp.where(leaves & ~phase.upper | gone & phase.upper, side + 1, side)
+        at = (at | here) & ~leaves & ~gone
         return v, side, at, log, number + 1, jnp.isinf(phase.lasts), well & found
 
     start = (v, side, at, log, jnp.asarray(0), jnp.asarray(False), jnp.asarray(True))
@@ -339,7 +376,8 @@ def deep_phases(problem: Paths, start: Array) -> tuple[Array, Array, Phase, Arra
     """The times [P] at which phases begin (inf: never) and v there [P, K], both differentiable twice; the phases, and up to
     which time they are known."""
     count, size = problem.kinks.shape
-    phases, well = jax.lax.stop_gradient(schedule(problem.still(), jax.lax.stop_gradient(start), 4 * size * count + 8))
+    most = 4 * size * count + 8 + _MORE
+    phases, well = jax.lax.stop_gradient(schedule(problem.still(), jax.lax.stop_gradient(start), most))
 
     def follow(state: tuple[Array, Array], phase: Phase) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         v, clock = state
@@ -357,7 +395,7 @@ def deep_phases(problem: Paths, start: Array) -> tuple[Array, Array, Phase, Arra
             residual = (_held_pushes(problem, phase, motion, now) - level)[row]
             return jnp.where(phase.kind == _MARGIN, margin, residual)
 
-        ends = (phase.kind != _NONE) & jnp.isfinite(phase.lasts)
+        ends = ((phase.kind == _MARGIN) | (phase.kind == _RESIDUAL)) & jnp.isfinite(phase.lasts)
 
         def once_more(_: Any, time: Array) -> Array:
             value, slope = jax.jvp(gap, (time,), (jnp.ones_like(time),))

@@ -15,6 +15,7 @@ import pytest
 from diagnosis.shortcut_images import bars, torch_network, train
 
 import gradstarve as gs
+from gradstarve.diagnosis._data import batch_of
 
 pytestmark = pytest.mark.extras
 if os.environ.get("REQUIRE_TORCH"):
@@ -174,6 +175,9 @@ def test_loaders_keep_their_order_or_are_refused(report, network, data):
         found = gs.starvation_report(network, loader, {"mark": mark}, **OPTIONS)
         np.testing.assert_allclose(found.kernel, report.kernel, rtol=1e-5, atol=1e-5)
     assert "The loader of data shuffles; its data set was read in its own order." in found.notes
+    assert batch_of(DataLoader(parts, batch_size=7), N) == 7
+    assert batch_of(DataLoader(parts, batch_size=9 * N), N) == N
+    assert batch_of(parts, N) is None
     drawn = DataLoader(parts, sampler=WeightedRandomSampler([1.0] * N, N))
     with pytest.raises(ValueError, match=r"draws with WeightedRandomSampler.*shuffle=False"):
         gs.starvation_report(network, drawn)

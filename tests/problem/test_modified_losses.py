@@ -161,3 +161,9 @@ def test_the_losses_are_differentiable_in_their_numbers():
         numeric = (residual(*(at + step)) - residual(*(at - step))) / 2e-5
         np.testing.assert_allclose(slope, numeric, rtol=1e-8)
     assert isinstance(MarginShift(Hinge(), 1).rest, jax.Array)
+
+
+def test_plain_numbers_are_margins():
+    for loss in (FlippedLabels("hinge", 0.1), MarginShift("squared", 0.5), Temperature("cross-entropy", 2.0), Focal(2.0)):
+        assert float(loss.residual(0.5)) == pytest.approx(float(loss.residual(np.float32(0.5))), rel=1e-6)
+        assert float(loss.value(0.5)) == pytest.approx(float(loss.value(np.float32(0.5))), rel=1e-6)

@@ -8,7 +8,7 @@ import pytest
 from scipy.integrate import solve_ivp
 from scipy.optimize import lsq_linear
 
-from gradstarve.problem import FlippedLabels, Hinge, Temperature
+from gradstarve.problem import FlippedLabels, Hinge, MarginShift, Temperature
 from gradstarve.theory import feature_flow, shortcut
 
 TYPES = np.array([[1.0, 1, 0], [1, -1, 1], [0, 1, -1], [1, 0, 1]])
@@ -176,3 +176,39 @@ def test_float32_and_batches():
         for p, curve in zip((P, P[::-1]), found, strict=True):
             exact = feature_flow(TYPES, p, "hinge", depth=2, scales=SCALES, init=START).features(np.array([0.5, 4.0]))
             np.testing.assert_allclose(curve, exact, atol=5e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+def test_what_vanishes_and_what_is_there_twice():
+    """A feature that falls for ever, kinks that are only approached, and types that are equal."""
+    alone = feature_flow([[-1.0]], [0.6], "hinge", depth=2, init=[0.5]).features([1.0, 1e3, 1e300])
+    np.testing.assert_allclose(alone[:, 0], [0.5 * np.exp(-1.2), 0, 0], rtol=1e-12, atol=1e-300)
+    late = np.array([60.0, 300.0, 1e3, 1e6, 1e300])
+    for depth in (2, 3):
+        rest = feature_flow([[1, 1], [-1, 1]], [0.67, 0.33], FLAT["flipped"][0], depth=depth, init=[1.9, 0.05])
+        v = np.asarray(rest.features(late))
+        assert (np.diff(v[:, 0]) <= 0).all()
+        np.testing.assert_allclose(v[:, 1], 1 + v[:, 0], atol=1e-12)
+    loss = FlippedLabels(MarginShift("hinge", 0.3), 0.1)
+    options = {"depth": 5, "scales": [0.85, 0.85], "init": [1.94, 0.0456]}
+    twice = feature_flow([[1, 1], [-1, 1], [1, 1]], [0.36, 0.33, 0.31], loss, **options).features(late)
+    once = feature_flow([[1, 1], [-1, 1]], [0.67, 0.33], loss, **options).features(late)
+    np.testing.assert_allclose(twice, once, rtol=1e-9, atol=1e-14)
+    assert float(once[0, 0]) == pytest.approx(0.00545, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("seed", range(6))
+def test_the_loss_never_rises(seed):
+    """On 60 random problems, to t = 1e300: it is a gradient flow, whatever is held."""
+    rng = np.random.default_rng(seed)
+    tables = [PAIR, TYPES, np.array([[1.0, 1], [-1, 1]]), np.array([[1.0, 1], [1, -1], [1, 0], [1, 1]])]
+    types, (loss, *_), depth = tables[seed % 4], list(FLAT.values())[seed % 3], (2, 3, 5)[seed // 2 % 3]
+    p, scales = rng.dirichlet(np.ones(len(types)), 60), rng.uniform(0.5, 2, (60, types.shape[1]))
+    start = np.exp(rng.uniform(np.log(3e-3), np.log(2), scales.shape))
+    times = np.concatenate([np.geomspace(1e-2, 1e2, 60), [1e3, 1e4, 1e6, 1e9, 1e20, 1e100, 1e300]])
+    margins = np.asarray(feature_flow(types, p, loss, depth=depth, scales=scales, init=start).margins(times))
+    risk = np.einsum("bs,bts->bt", p, np.asarray(loss.value(margins)))
+    assert np.diff(risk, axis=1).max() < 1e-9
