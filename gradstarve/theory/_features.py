@@ -551,7 +551,10 @@ def _deep_at(types, p, r, loss, depth, phases, t):
 
 def _ended(found: Array, ended: Array) -> Array:
     """`found`; `ConvergenceError` if there were more events than the arrays hold."""
-    message = "margins meet their kinks more often than there is room for; ask for earlier times"
+    message = (
+        "margins meet their kinks more often than there is room for, or rounding hides which of them are held; ask for "
+        "earlier times"
+    )
     if not is_concrete(ended):
         return eqx.error_if(found, ~ended.all(), message)
     if not bool(ended.all()):

@@ -105,7 +105,9 @@ def _motion(problem: Paths, phase: Phase, v: Array) -> Motion:
 
 def _system(problem: Paths, motion: Motion, v: Array) -> Array:
     """What sum_held S W_S does to the held margins, [K, K], and the unit matrix where none is held."""
-    return (motion.held * problem.metric(v)) @ motion.held.T + jnp.diag(jnp.where(motion.there, 0, 1).astype(v.dtype))
+    matrix = (motion.held * problem.metric(v)) @ motion.held.T
+    ridge = 4 * jnp.finfo(v.dtype).eps * jnp.max(jnp.diag(matrix))  # where the logits that tell them apart have vanished
+    return matrix + jnp.diag(jnp.where(motion.there, ridge, 1).astype(v.dtype))
 
 
 def _residuals(problem: Paths, motion: Motion, v: Array) -> Array:
@@ -136,7 +138,7 @@ def _gains(problem: Paths, motion: Motion, begin: Array, known: Array, time: Arr
     """
     longest = jnp.inf if problem.depth == 2 else 0.7  # of a relative change: phi is bounded above
     enough = float(jnp.finfo(known.dtype).eps) ** 0.6  # the step after it is right to rounding
-    rounding = 256 * jnp.finfo(known.dtype).eps * jnp.max(jnp.abs(problem.weights))
+    least = 1e-3 * jnp.max(jnp.abs(problem.weights))
 
     def damped(gains: Array, goal: Array) -> tuple[Array, Array]:
         step, change = _newton(problem, motion, goal, gains)
@@ -156,7 +158,7 @@ def _gains(problem: Paths, motion: Motion, begin: Array, known: Array, time: Arr
         at, gains, length, count = state
         goal = jnp.where(at + length < time, at + length, time)
         along = _residuals(problem, motion, _place(problem, motion, at, gains))
-        along = jnp.where(jnp.abs(along) > rounding, along, 0)
+        along = jnp.where(jnp.abs(along) > least, along, 0)
         new, well = solved(gains + along * (goal - at), goal)
         well = well & jnp.isfinite(new).all()
         length = jnp.where(well, 4 * length, length / 4)
@@ -250,9 +252,10 @@ def _until_event(problem: Paths, phase: Phase, v: Array) -> tuple[Phase, Array, 
         """dphi/dt."""
         return problem.pace * (motion.drift + _residuals(problem, motion, v) @ motion.held)
 
-    def approached(v: Array, gaps: Array, tol: Array) -> Array:
+    def approached(v: Array, gaps: Array, tol: Array) -> tuple[Array, Array]:
         """Which kinks are only approached for ever, [2, S]: those that are not passed where tiny logits vanish and nothing
-        else happens."""
+        else happens. And whether these logits are negligible: the rest is the minimum of a convex function then, and events
+        on the way to it change no more than them."""
         rate = speeds(v)
         tiny, moves = (rate < 0) & (v < _TINY * jnp.max(v)), jnp.abs(rate) * v ** (2 - 2 / problem.depth)
         ends = tiny.any() & (jnp.max(jnp.where(tiny, 0, moves)) <= 1e3 * jnp.sum(jnp.where(tiny, moves, 0)))
@@ -262,20 +265,24 @@ def _until_event(problem: Paths, phase: Phase, v: Array) -> tuple[Phase, Array, 
         last = left - jnp.linalg.solve(matrix, off) @ along
         change = problem.types @ (last - v)
         last_gaps = gaps + jnp.stack([-change, change])
-        return ends & jnp.isfinite(last).all() & (last_gaps >= -1e-6 * jnp.abs(gaps) - tol)
+        ends = ends & jnp.isfinite(last).all()
+        small = jnp.max(jnp.where(tiny, v, 0)) <= 5e3 * jnp.finfo(v.dtype).eps * jnp.max(v)
+        return ends & (last_gaps >= -1e-6 * jnp.abs(gaps) - tol), ends & small
 
     def passed(before: Array, now: Array) -> tuple[Array, Array, Array]:
         """Which events lie between two places."""
         (m0, w0, tol), (m1, w1, _) = _gaps(problem, phase, motion, before), _gaps(problem, phase, motion, now)
-        margins = (m1 <= tol) & ((m0 > tol) | (m1 < -16 * tol)) & ~approached(before, m0, tol)
+        far_off, over = approached(before, m0, tol)
+        margins = (m1 <= tol) & ((m0 > tol) | (m1 < -16 * tol)) & ~far_off
         off = problem.types @ now - picked(problem.kinks, phase.side)
         departures = phase.resting & (jnp.stack([off, -off]) > 16 * tol)
-        return margins, (w1 < -slack) & ((w0 > -slack) | (w1 < -16 * slack)), departures
+        ends = (w1 < -slack) & ((w0 > -slack) | (w1 < -16 * slack))
+        return margins & ~over, ends & ~over, departures & ~over
 
     def length(v: Array) -> Array:
         """How long no logit that counts changes by more than a little."""
         margins, ends, tol = _gaps(problem, phase, motion, v)
-        far_off = approached(v, margins, tol)
+        far_off, _ = approached(v, margins, tol)
         near = jnp.min(jnp.where(far_off, jnp.inf, jnp.maximum(margins, 0)))
         least = 0.01 * jnp.minimum(near, jnp.min(jnp.maximum(ends, 0)) / spread * jnp.max(v))
         least = jnp.maximum(least, _NEGLIGIBLE * jnp.max(v))
@@ -292,7 +299,8 @@ def _until_event(problem: Paths, phase: Phase, v: Array) -> tuple[Phase, Array, 
         # Held margins depend on all logits, and are the better known the less is left to vanish.
         coupled = phase.held.any() | far_off.any()
         counts = rises & (v > 0) & jnp.isfinite(least)
-        counts = counts | falls & (v > jnp.where(coupled, 1e-17 * jnp.max(v), least))
+        floor = 2e3 * jnp.finfo(v.dtype).eps * jnp.max(v)
+        counts = counts | falls & (v > jnp.where(coupled, floor, least))
         return jnp.min(jnp.where(counts & (rate > 0), wait, jnp.inf))
 
     def step(walk: _Walk) -> _Walk:
@@ -419,6 +427,6 @@ def deep_place(problem: Paths, clocks: Array, states: Array, phases: Phase, t: A
     motion = _motion(problem, phase, v)
     # What is at rest to rounding is at rest, however late.
     pushes = jnp.abs(problem.types).T @ jnp.max(jnp.abs(problem.weights), axis=0)
-    rest = jnp.isinf(phase.lasts) & (jnp.abs(motion.drift) <= 256 * jnp.finfo(v.dtype).eps * pushes)
+    rest = jnp.isinf(phase.lasts) & (jnp.abs(motion.drift) <= 1e5 * jnp.finfo(v.dtype).eps * pushes)
     motion = motion._replace(drift=jnp.where(rest, 0, motion.drift))
     return _at(problem, motion, t - clocks[number])
