@@ -22,7 +22,7 @@ def animate(
     seconds: float = SECONDS,
     hold: float = HOLD,
     frames: int = FRAMES,
-    dpi: float = 100,
+    dpi: int | float = 100,
     **plot: Any,
 ) -> Path:
     """Save a figure as a moving picture (.gif): laws are drawn first, then training appears on them from left to right.
@@ -57,13 +57,13 @@ def animate(
     place = style.figure_path(path)
     if place.suffix.lower() != ".gif":
         raise ValueError(f"a moving picture is saved as .gif by the end of its path, got {str(path)!r}")
-    content = moving(_figure_of(thing, plot), int(frames), seconds, hold, dpi)
+    content = moving(_figure_of(thing, plot), int(frames), float(seconds), float(hold), float(dpi))
     with files.whole(place) as part:
         part.write_bytes(content)
     return place
 
 
-def moving(figure: Any, frames: int = FRAMES, seconds: float = SECONDS, hold: float = HOLD, dpi: float = 100) -> bytes:
+def moving(figure: Any, frames: int = FRAMES, seconds: float = SECONDS, hold: float = HOLD, dpi: int | float = 100) -> bytes:
     """The moving picture of a figure as a GIF. `ValueError` where nothing in the figure stands for training."""
     import numpy as np
     from PIL import Image
@@ -148,7 +148,7 @@ def _trained(ax: Any) -> list[Any]:
     return [*marked, *areas, *ax.images]
 
 
-def _pixels(figure: Any, dpi: float) -> Any:
+def _pixels(figure: Any, dpi: int | float) -> Any:
     """The figure as an array [height, width, 3] of bytes."""
     import numpy as np
     from PIL import Image

@@ -379,7 +379,7 @@ class Shortcut(LearningCurve):
             above = v[:, k] >= level
             for i in np.flatnonzero(above[1:] != above[:-1]):
                 here = lambda t, k=k: np.asarray(self.features(t))[:, k]  # noqa: E731
-                when = _crossing(here, grid[i], grid[i + 1], level, above[i + 1])
+                when = _crossing(here, float(grid[i]), float(grid[i + 1]), level, bool(above[i + 1]))
                 found.append(Change(when, k, "learnt" if above[i + 1] else "unlearnt"))
         return sorted(found)
 

@@ -1,6 +1,7 @@
 """Signed features (section 20): types of -1, 0 and 1 under every loss, against SciPy's integration and minimisers."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -146,6 +147,6 @@ def test_signed_features_settle_at_the_minimiser():
     for loss in (FlippedLabels("cross-entropy", 0.1), SpectralDecoupling("exponential", 0.2)):
         v = np.asarray(settled_features(PAIR, [0.8, 0.2], loss))
         assert v[1] == pytest.approx(0, abs=1e-12)  # (20.5)
-        assert float(loss.residual(v[0])) == pytest.approx(0, abs=1e-12)
+        assert float(loss.residual(jnp.asarray(v[0]))) == pytest.approx(0, abs=1e-12)
         late = feature_flow(PAIR, [0.8, 0.2], loss, scales=[1.0, 2.0]).features(1e200)
         np.testing.assert_allclose(late, v, atol=1e-10)
