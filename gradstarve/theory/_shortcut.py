@@ -363,7 +363,7 @@ class Shortcut(LearningCurve):
         i = int(np.argmax(v[:, k]))
         return float(grid[i]), float(v[i, k])
 
-    def changes(self, level: float) -> list[Change]:
+    def changes(self, level: float) -> list[Any]:
         """All times at which a v_k crosses `level`, in order: when features are learnt and unlearnt.
 
         For a batch a list of such lists, one for each problem, nested as its axes are.
@@ -371,7 +371,7 @@ class Shortcut(LearningCurve):
         self._known("changes")
         level = as_number("level", level)
         if self._batch:
-            return [self._of((i,)).changes(level) for i in range(self._batch[0])]  # pyright: ignore[reportReturnType]
+            return [self._of((i,)).changes(level) for i in range(self._batch[0])]
         grid = _grid(np.asarray(self.scales))
         v = self._up_to(grid)
         found = []
