@@ -46,7 +46,7 @@ from gradstarve.simulation import simulate
 from gradstarve.studies.digits.convolution import Convolutional, convolutional
 from gradstarve.studies.digits.train import interval
 from gradstarve.studies.phase import plane
-from gradstarve.studies.phase.plane import counts, positive, seeds, setting
+from gradstarve.studies.phase.plane import choices, counts, positive, seeds, setting
 from gradstarve.studies.shortcut import loss_of
 
 CASES = ("colour", "stripes", "clean")
@@ -85,16 +85,6 @@ def _cases(name: str, value: Any) -> tuple[tuple[str, float], ...]:
     return tuple(found)
 
 
-def _frameworks(name: str, value: Any) -> tuple[str, ...]:
-    found = (value,) if isinstance(value, str) else tuple(value)
-    for one in found:
-        if one not in FRAMEWORKS:
-            raise ValueError(f"{name} must be among {', '.join(FRAMEWORKS)}, got {one!r}{did_you_mean(one, FRAMEWORKS)}")
-    if not found or len(set(found)) < len(found):
-        raise ValueError(f"{name} must be at least one, each once, got {list(found)}")
-    return found
-
-
 @dataclass(frozen=True)
 class ImageSettings(plane.Settings):
     """What `image_study` takes, looked at before anything is computed.
@@ -105,7 +95,7 @@ class ImageSettings(plane.Settings):
     """
 
     cases: tuple[tuple[str, float], ...] = setting(("colour 0.95", "stripes 0.95", "clean"), _cases)
-    frameworks: tuple[str, ...] = setting(("jax",), _frameworks)
+    frameworks: tuple[str, ...] = setting(("jax",), choices(FRAMEWORKS))
     networks: int = setting(20, counts(2))
     channels: int = setting(8, counts(2))
     train: int = setting(150, counts(40))

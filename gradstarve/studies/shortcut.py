@@ -49,7 +49,7 @@ from gradstarve.problem import (
 )
 from gradstarve.simulation import simulate
 from gradstarve.studies.phase import plane
-from gradstarve.studies.phase.plane import counts, positive, positives, real, seeds, setting
+from gradstarve.studies.phase.plane import choices, counts, positive, positives, real, seeds, setting
 
 KINDS = (*LOSSES, "smoothed", "focal", "shifted")
 _LINE = 121  # times of a law's curve
@@ -74,16 +74,6 @@ def _agreements(name: str, value: Any) -> tuple[float, ...]:
     return found
 
 
-def _losses(name: str, value: Any) -> tuple[str, ...]:
-    found = (value,) if isinstance(value, str) else tuple(value)
-    for one in found:
-        if one not in KINDS:
-            raise ValueError(f"{name} must be among {', '.join(KINDS)}, got {one!r}{did_you_mean(one, KINDS)}")
-    if not found or len(set(found)) < len(found):
-        raise ValueError(f"{name} must be at least one, each once, got {list(found)}")
-    return found
-
-
 @dataclass(frozen=True)
 class ShortcutSettings(plane.Settings):
     """The settings of `shortcut_study`, checked before anything is computed.
@@ -94,7 +84,7 @@ class ShortcutSettings(plane.Settings):
     """
 
     agreements: tuple[float, ...] = setting((0.7, 0.9, 0.98), _agreements)
-    losses: tuple[str, ...] = setting(("cross-entropy", "hinge", "smoothed"), _losses)
+    losses: tuple[str, ...] = setting(("cross-entropy", "hinge", "smoothed"), choices(KINDS))
     core: float = setting(1.0, positive)
     shortcut: float = setting(1.5, positive)
     noise: float = setting(0.6, positive)

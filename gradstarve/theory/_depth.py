@@ -123,6 +123,30 @@ def one_layer_time(frequency, norm, start, loss: Loss | str, logit) -> Float[Arr
     return jnp.where(rise > 0, in_time(clock, frequency * norm**2), 0)
 
 
+# phi(v) = integral v^(2/N-2) dv of a path of N layers, and its inverse.
+
+
+def rise(before: Any, after: Any, depth: int) -> Array:
+    """phi(after) - phi(before), phi(v) = integral v^(2/N-2) dv; `after` may be inf."""
+    if depth == 1:
+        return after - before
+    if depth == 2:
+        return jnp.log(after) - jnp.log(before)
+    power = 1 - 2 / depth
+    return (before**-power - after**-power) / power
+
+
+def raised(v: Any, rise: Any, depth: int) -> Array:
+    """The logit whose phi exceeds phi(v) by `rise`; inf if there is none (N >= 3: phi is bounded)."""
+    if depth == 1:
+        return v + rise
+    if depth == 2:
+        return v * jnp.exp(rise)
+    power = 1 - 2 / depth
+    left = 1 - power * rise * v**power
+    return jnp.where(left > 0, v * jnp.where(left > 0, left, 1) ** (-1 / power), jnp.inf)
+
+
 def exponential_time(start: Array, rise: Array) -> Array:
     """e^start (e^rise - 1); inf, without a derivative, if it overflows."""
     fits = jnp.maximum(start, 0) + rise < float(np.log(np.finfo(start.dtype).max)) - 1

@@ -43,7 +43,7 @@ from gradstarve.ground import (
 )
 from gradstarve.problem import Hinge, Loss, SpectralDecoupling, as_loss, check_types, with_closed_form
 from gradstarve.special import invert
-from gradstarve.theory._depth import one_layer_logit
+from gradstarve.theory._depth import one_layer_logit, raised, rise
 from gradstarve.theory._flat import flat_phases, is_flat, kinks_and_levels
 from gradstarve.theory._flat_deep import Paths, deep_phases, deep_place
 from gradstarve.theory._flows import follow
@@ -438,30 +438,6 @@ def _read_outs(flow: FeatureFlow, t: Array) -> Array:
     seen, norms, first, squares, parts, start = (insert_axes(leaf, t.ndim) for leaf in numbers)
     gained = (one_layer_logit(seen, norms, first, flow.loss_function, t[..., None]) - first) / squares
     return start + parts * (gained @ (flow.types / jnp.sum(equal, axis=-1, keepdims=True)))
-
-
-# --- phi and its inverse ---------------------------------------------------------------------------------------------
-
-
-def rise(before: Any, after: Any, depth: int) -> Array:
-    """phi(after) - phi(before), phi(v) = integral v^(2/N-2) dv; `after` may be inf."""
-    if depth == 1:
-        return after - before
-    if depth == 2:
-        return jnp.log(after) - jnp.log(before)
-    power = 1 - 2 / depth
-    return (before**-power - after**-power) / power
-
-
-def raised(v: Any, rise: Any, depth: int) -> Array:
-    """The logit whose phi exceeds phi(v) by `rise`; inf if there is none (N >= 3: phi is bounded)."""
-    if depth == 1:
-        return v + rise
-    if depth == 2:
-        return v * jnp.exp(rise)
-    power = 1 - 2 / depth
-    left = 1 - power * rise * v**power
-    return jnp.where(left > 0, v * jnp.where(left > 0, left, 1) ** (-1 / power), jnp.inf)
 
 
 # --- hinge: piece by piece -------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from gradstarve.theory._depth import raised
 from gradstarve.theory._flat import FREE, chosen_status, forces, picked, rounding_of_speeds
 
 _CHANGE = 0.05  # of a logit within one step of the walk
@@ -46,14 +47,6 @@ class Paths(NamedTuple):
     def metric(self, v: Array) -> Array:
         """dv_k/dt = metric_k sum_S S_k w_S."""
         return self.pace * v ** (2 - 2 / self.depth)
-
-    def raised(self, v: Array, rise: Array) -> Array:
-        """phi^(-1)(phi(v) + rise); inf where there is none."""
-        power = 1 - 2 / self.depth
-        if self.depth == 2:
-            return v * jnp.exp(rise)
-        left = 1 - power * rise * v**power
-        return jnp.where(left > 0, v * jnp.where(left > 0, left, 1) ** (-1 / power), jnp.inf)
 
 
 class Phase(NamedTuple):
@@ -88,11 +81,15 @@ class Motion(NamedTuple):
     there: Array
 
 
+def _is_held(phase: Phase) -> Array:
+    """Which margins are held, [S]."""
+    return jnp.zeros(len(phase.side), bool).at[phase.rows].max(phase.held)
+
+
 def _pushes(problem: Paths, phase: Phase) -> Array:
     """w_S of margins that are not held, 0 for those that are, [S]."""
-    free = jnp.zeros(len(problem.types), bool).at[phase.rows].max(phase.held)
     above = jnp.where(phase.resting, phase.side + 1, phase.side)
-    return jnp.where(free, 0, picked(problem.weights, above))
+    return jnp.where(_is_held(phase), 0, picked(problem.weights, above))
 
 
 def _motion(problem: Paths, phase: Phase, v: Array) -> Motion:
@@ -117,7 +114,7 @@ def _residuals(problem: Paths, motion: Motion, v: Array) -> Array:
 
 def _place(problem: Paths, motion: Motion, time: Array, gains: Array) -> Array:
     """v where the held margins have had `gains` [K] more than drift * time."""
-    return problem.raised(motion.v, problem.pace * (motion.drift * time + gains @ motion.held))
+    return raised(motion.v, problem.pace * (motion.drift * time + gains @ motion.held), problem.depth)
 
 
 def _newton(problem: Paths, motion: Motion, time: Array, gains: Array) -> tuple[Array, Array]:
@@ -209,11 +206,10 @@ def _begun(problem: Paths, v: Array, side: Array, at: Array) -> tuple[Phase, Arr
 def _gaps(problem: Paths, phase: Phase, motion: Motion, v: Array) -> tuple[Array, Array, Array]:
     """How far each of the events is, by kind: of margins to the kinks above and below them [2, S], and of the w_S of held
     ones to their levels [2, K] (upper, lower), inf where there is none; and the tolerances of the margins, [S]."""
-    count, size = problem.kinks.shape
+    count = len(problem.kinks)
     margins = problem.types @ v
     tol = 64 * jnp.finfo(v.dtype).eps * (jnp.abs(problem.types) @ v + 1)
-    held = jnp.zeros(size, bool).at[phase.rows].max(phase.held)
-    loose = ~held & ~phase.resting
+    loose = ~_is_held(phase) & ~phase.resting
     above = jnp.where(loose & (phase.side < count), picked(problem.kinks, phase.side) - margins, jnp.inf)
     below = jnp.where(loose & (phase.side > 0), margins - picked(problem.kinks, phase.side - 1), jnp.inf)
     w = _held_pushes(problem, phase, motion, v)
@@ -224,9 +220,7 @@ def _gaps(problem: Paths, phase: Phase, motion: Motion, v: Array) -> tuple[Array
 
 def _held_pushes(problem: Paths, phase: Phase, motion: Motion, v: Array) -> Array:
     """w_S of the held margins at v, [K]."""
-    loose = _pushes(problem, phase) @ problem.types
-    matrix = _system(problem, motion, v)
-    return -jnp.linalg.solve(matrix, motion.held @ (problem.metric(v) * loose))
+    return _residuals(problem, motion._replace(drift=_pushes(problem, phase) @ problem.types), v)
 
 
 def _any(events: tuple[Array, ...]) -> Array:
@@ -245,8 +239,8 @@ class _Walk(NamedTuple):
 def _until_event(problem: Paths, phase: Phase, v: Array) -> tuple[Phase, Array, Array]:
     """`phase` with its end, the v there, and whether it was found."""
     motion = _motion(problem, phase, v)
-    slack = 64 * jnp.finfo(v.dtype).eps * jnp.max(jnp.abs(problem.weights))
     spread = jnp.max(jnp.abs(problem.weights))
+    slack = 64 * jnp.finfo(v.dtype).eps * spread
 
     def speeds(v: Array) -> Array:
         """dphi/dt."""

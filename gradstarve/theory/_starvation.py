@@ -37,7 +37,8 @@ from gradstarve.ground import (
 )
 from gradstarve.problem import Loss, as_loss, with_closed_form
 from gradstarve.special import invert, lambertw_exp
-from gradstarve.theory._features import FeatureFlow, check_deep_start, hinge_phases, raised, rise, starvation_index
+from gradstarve.theory._depth import raised, rise
+from gradstarve.theory._features import FeatureFlow, check_deep_start, hinge_phases, starvation_index
 from gradstarve.theory._piecewise import check_times
 
 _TYPES = ((1.0, 0.0), (1.0, 1.0))

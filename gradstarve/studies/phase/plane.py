@@ -105,6 +105,21 @@ def seeds(_: str, value: Any) -> Any:
     return as_seed(value)
 
 
+def choices(valid: tuple[str, ...]) -> Callable[[str, Any], tuple[str, ...]]:
+    """The check of one or several different names among `valid`."""
+
+    def check(name: str, value: Any) -> tuple[str, ...]:
+        found = (value,) if isinstance(value, str) else tuple(value)
+        for one in found:
+            if one not in valid:
+                raise ValueError(f"{name} must be among {', '.join(valid)}, got {one!r}{did_you_mean(one, valid)}")
+        if not found or len(set(found)) < len(found):
+            raise ValueError(f"{name} must be at least one, each once, got {list(found)}")
+        return found
+
+    return check
+
+
 def cosines(name: str, value: Any) -> tuple[float, ...]:
     """Cosines in [-1, 0] of the angle between the classes."""
     result = numbers(name, value)
